@@ -1,0 +1,64 @@
+# Works with GNU make 3.81 (macOS) and newer.
+# `make demo PYTHON=python3.12` picks the interpreter; `make clean` first when .venv has another.
+
+PYTHON ?= python3
+WORKERS ?= auto
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+PYTEST = $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+# Larger data sets (MNIST, text) lie beside the checkout, or where NNFUNC_DATA says.
+ifndef NNFUNC_DATA
+ifneq ($(wildcard ../shared/data/.),)
+export NNFUNC_DATA := $(abspath ../shared/data)
+endif
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick test-slow lint types format clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## train on handwritten digits and print the test accuracy
+	$(BIN)/nnfunc train configs/digits_mlp.toml
+
+test: lint types ## lint, types and every test (what CI runs)
+	$(PYTEST)
+
+test-quick: lint ## lint and the tests that are not slow
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## only the slow tests
+	$(PYTEST) -m slow
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## pyright
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+format: $(READY) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and the caches; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp comes last, so an install that was cut short is begun again from an empty folder.
+$(READY): pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "nnfunc needs Python 3.11 or newer, and $(PYTHON) is older, or not there." >&2; \
+	  echo "Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV), once (`"$(PYTHON)" --version`)"
+	@set -e; if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --clear --python "$(PYTHON)" $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --editable '.[all,test]'; \
+	else \
+	  "$(PYTHON)" -m venv --clear $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,test]'; \
+	fi
+	@touch $@
