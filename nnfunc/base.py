@@ -1,0 +1,262 @@
+"""The contract: a model is a pair of pure functions, `init(key) -> params`, `apply(params, x) -> y`.
+
+`Model` holds the pair. `Context` is what a layer may read besides its parameters, `Out` what it may
+report besides its result; only layers that keep state, and combinators, ever see these two.
+"""
+
+import inspect
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, overload
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check
+
+Array = jax.Array
+Key = jax.Array
+PyTree = Any
+Params = Any
+DType = Any
+Shape = tuple[int, ...]
+Scalar = float | jax.Array
+"""A number that may be traced, and so swept: never branch on it in Python."""
+Schedule = Callable[[Any], Array]
+"""step (0-based) -> value."""
+
+
+class Initializer(Protocol):
+    """(key, shape, dtype) -> array."""
+
+    def __call__(self, key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array: ...
+
+
+class Out(NamedTuple):
+    """What a layer reports besides its result: its new state, and the values that were captured."""
+
+    state: PyTree = {}
+    taps: dict[str, PyTree] = {}
+
+
+@dataclass(eq=False)
+class Watch:
+    """What one traced call passes through, written down in Python while it is traced.
+
+    seen: the path of every value, in the order of computation; calls: one entry a layer call.
+    """
+
+    seen: dict[str, None] = field(default_factory=dict)
+    calls: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a layer may read besides params and x: arrays (key, state, patch) and static facts.
+
+    key: the layer's own random key, None without randomness. train: whether running statistics are
+    updated. state: the layer's own state. path: its name. capture: patterns of the values to report.
+    patch: values, by path, that take the place of computed ones. compute: the type that layers without
+    full precision calculate in. times: how often a surrounding `repeat` runs the layer.
+
+    It is a pytree, so `jax.checkpoint(model.forward)(params, x, ctx)` and its like just work.
+    """
+
+    key: Key | None = None
+    state: PyTree = field(default_factory=dict)
+    patch: Mapping[str, PyTree] = field(default_factory=dict)
+    train: bool = False
+    path: tuple[str, ...] = ()
+    capture: tuple[str, ...] = ()
+    compute: DType | None = None
+    times: int = 1
+    watch: Watch | None = None
+
+    def enter(self, name: str, *, call: int = 0) -> "Context":
+        """The context of the child `name`, with a key that belongs to its name (law 3)."""
+        state = self.state.get(name, {})
+        return replace(self, path=(*self.path, name), state=state, key=fold(self.key, name, call))
+
+    def require_key(self, layer: str) -> Key:
+        """The key, or an error that says how to give one."""
+        if self.key is None:
+            check.fail(layer, "it needs a random key. Call model.apply(params, x, key=key).")
+        return self.key
+
+    def cast(self, tree: PyTree) -> PyTree:
+        """The floating-point arrays of tree in the type to calculate in."""
+        return tree if self.compute is None else cast_floating(tree, self.compute)
+
+
+jax.tree_util.register_dataclass(
+    Context,
+    data_fields=["key", "state", "patch"],
+    meta_fields=["train", "path", "capture", "compute", "times", "watch"],
+)
+
+
+class Model:
+    """A pair of pure functions over a pytree of parameters; it unpacks as `init, apply`.
+
+    init(key) -> params: nested dicts of trainable arrays, nothing else.
+    apply(params, x, *, key=None, state=None) -> y: deterministic without a key; `state` holds running
+    statistics and caches, and without it the model reads fresh ones from `init_state()`.
+    forward(params, x, ctx) -> (y, Out): the inside protocol, for combinators and trainers.
+    init_state() -> state: nested dicts, `{}` for a model without state.
+
+    A layer is written in one of two forms: `Model(init, apply)`, or, where it keeps state or reports
+    something, `Model(init, forward=forward, init_state=init_state)`.
+
+    init, apply, forward, init_state: the functions above. apply may leave out `key` and `state`.
+    name: what unnamed places in a `serial` call it; by default the function that made it.
+    full_precision: whether `precision` leaves its parameters in float32, as norms want.
+
+    >>> double = Model(lambda key: {}, lambda params, x: 2 * x)
+    >>> init, apply = double
+    >>> float(apply(init(jax.random.key(0)), jnp.array(3.0)))
+    6.0
+    """
+
+    __slots__ = ("_checked", "forward", "init", "init_state", "name")
+
+    def __init__(
+        self,
+        init: Callable[[Key], Params],
+        apply: Callable[..., PyTree] | None = None,
+        *,
+        forward: Callable[[Params, PyTree, Context], tuple[PyTree, Out]] | None = None,
+        init_state: Callable[[], PyTree] | None = None,
+        name: str | None = None,
+        full_precision: bool = False,
+    ):
+        self.name = name or made_by(apply or forward)
+        self.init = _init_with_key(init, self.name)
+        if apply is not None and forward is None:
+            self.forward = _forward_of(apply, full_precision)
+        elif forward is not None and apply is None:
+            self.forward = forward
+        else:
+            check.fail("Model", "give either apply or forward.", kind=TypeError)
+        self.init_state = init_state or dict
+        self._checked: set[Any] = set()
+
+    def apply(
+        self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None
+    ) -> PyTree:
+        """y = the model of x. A key switches dropout on; running statistics are read from state."""
+        if key is not None:
+            check.key(f"{self.name}.apply", key)
+        ctx = Context(key=key, state=self.init_state() if state is None else state)
+        self._check_shapes_first(params, x, ctx)
+        return self.forward(params, x, ctx)[0]
+
+    def _check_shapes_first(self, params: Params, x: PyTree, ctx: Context) -> None:
+        """Follow the shapes once, so that errors come before arithmetic, under eager `jax.grad` too."""
+        leaves, treedef = jax.tree.flatten((params, x, ctx))
+        shapes = tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
+        if (treedef, shapes) not in self._checked:
+            jax.eval_shape(self.forward, params, x, ctx)
+            self._checked.add((treedef, shapes))
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.apply))
+
+    def __repr__(self) -> str:
+        return f"<nnfunc model {self.name}>"
+
+
+Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., Any]
+"""What every combinator takes: a Model, a bare (init, apply) pair, or a function x -> y."""
+
+
+def as_model(layer: Layer, *, where: str = "as_model") -> Model:
+    """The Model of a layer: itself, of a bare (init, apply) pair, or of a plain function x -> y.
+
+    Raises: TypeError when it is none of these.
+
+    >>> as_model(jax.nn.relu).init(jax.random.key(0))
+    {}
+    """
+    if isinstance(layer, Model):
+        return layer
+    if isinstance(layer, tuple | list) and len(layer) == 2 and all(map(callable, layer)):
+        return Model(layer[0], layer[1])
+    if callable(layer):
+        return Model(lambda key: {}, lambda params, x: layer(x), name=word(layer))
+    wanted = "a Model, a pair (init, apply) or a function x -> y"
+    check.fail(where, f"a layer should be {wanted}, got {check.describe(layer)}.", kind=TypeError)
+
+
+@overload
+def fold(key: Key, name: str | int, call: int = 0) -> Key: ...
+@overload
+def fold(key: None, name: str | int, call: int = 0) -> None: ...
+def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
+    """The child key that belongs to a name (or a place), and to the count of repeated calls."""
+    if key is None:
+        return None
+    number = zlib.crc32(name.encode()) if isinstance(name, str) else name
+    key = jax.random.fold_in(key, number)
+    return jax.random.fold_in(key, call) if call else key
+
+
+def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
+    """The floating-point arrays of tree as dtype; whatever else it holds is left alone."""
+
+    def cast(leaf):
+        known = getattr(leaf, "dtype", None)
+        floats = known is not None and jnp.issubdtype(known, jnp.floating)
+        return leaf.astype(dtype) if floats else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape and type of an array or number."""
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))
+
+
+def made_by(function: Any) -> str:
+    """The name of the factory in which a function was defined: `linear` for linear.<locals>.apply."""
+    parts = getattr(function, "__qualname__", "layer").split(".<locals>.")
+    return _clean(parts[-2] if len(parts) > 1 else parts[-1])
+
+
+def word(function: Any) -> str:
+    """The name of a plain function, fit for a path."""
+    function = getattr(function, "func", function)  # a functools.partial
+    return _clean(getattr(function, "__name__", type(function).__name__))
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"\W+", "", name.rsplit(".", 1)[-1]) or "layer"
+
+
+def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], Params]:
+    def checked(key: Key) -> Params:
+        check.key(f"{name}.init", key)
+        return init(key)
+
+    return checked
+
+
+def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[..., Any]:
+    """The inside protocol of a layer written as a plain pair."""
+    takes = inspect.signature(apply).parameters
+    takes_key = "key" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+
+    def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        params = params if full_precision else ctx.cast(params)
+        try:
+            y = apply(params, x, key=ctx.key) if takes_key else apply(params, x)
+        except KeyError as error:
+            if not isinstance(params, dict) or error.args[0] in params:
+                raise
+            has = f"they hold {sorted(params)}" if params else "there are none"
+            wanted = f"its parameters should hold {error.args[0]!r}, but {has}."
+            check.fail(made_by(apply), f"{wanted} Were they made by this model's init?")
+        return y, Out()
+
+    return forward

@@ -1,0 +1,194 @@
+"""Argument checks with one wording: where, what should be, what came, what to do.
+
+Values are looked at only when they are plain Python or NumPy numbers; anything traced passes, so
+that every number may be swept (law 1). Shapes are always known, and always checked (law 8).
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def fail(where: str, problem: str, *, kind: type[Exception] = ValueError) -> NoReturn:
+    """Raise `kind` with the words `where: problem`; combinators put the layer's path before them."""
+    error = kind(f"{where}: {problem}")
+    error.__dict__["nnfunc_path"] = ""
+    error.__dict__["nnfunc_mistake"] = True
+    raise error
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the error was raised by `fail`: a user's mistake, whose words are enough."""
+    return error.__dict__.get("nnfunc_mistake", False)
+
+
+def locate(error: Exception, path: Sequence[str]) -> None:
+    """Say once, at the innermost layer, at which path `error` was raised."""
+    where = "/".join(path)
+    found = error.__dict__.get("nnfunc_path")
+    if found is None:
+        error.__dict__["nnfunc_path"] = where
+        error.add_note(f"This was raised in the layer at {where}.")
+    elif found == "" and where:
+        error.__dict__["nnfunc_path"] = where
+        error.args = (f"{where}: {error.args[0]}", *error.args[1:])
+
+
+def nearest(word: str, words: Iterable[str], *, most: int = 3) -> str:
+    """The end of an error: `; did you mean a or b?`, or the valid words when none is near."""
+    words = list(words)
+    close = difflib.get_close_matches(word, words, n=most, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(repr(name) for name in close)}?"
+    shown = ", ".join(repr(name) for name in words[:12])
+    more = f" and {len(words) - 12} more" if len(words) > 12 else ""
+    return f"; there is {shown}{more}." if words else "; there are none."
+
+
+def is_plain(value: Any) -> bool:
+    """Whether value is a Python or NumPy number, whose size may be looked at while tracing."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether value is an array that stands for others inside a JAX transformation."""
+    if not isinstance(value, jax.Array):
+        return False
+    try:
+        value.is_fully_addressable  # noqa: B018  a stand-in has no devices to ask
+    except jax.errors.ConcretizationTypeError:
+        return True
+    return False
+
+
+def number(
+    where: str, low: float = -np.inf, high: float = np.inf, *, open_low: bool = False,
+    open_high: bool = False, cure: str = "", **values: Any,
+) -> None:  # fmt: skip
+    """Each named value is a number between low and high; the ends belong to it unless open."""
+    for name, value in values.items():
+        if not (is_plain(value) or getattr(value, "ndim", None) == 0):
+            fail(where, f"{name} should be a number, got {describe(value)}.", kind=TypeError)
+        if not is_plain(value):
+            continue
+        above = value > low if open_low else value >= low
+        below = value < high if open_high else value <= high
+        if not (above and below):
+            if high == np.inf:
+                wanted = f"{'above' if open_low else 'at least'} {low}"
+            elif low == -np.inf:
+                wanted = f"{'below' if open_high else 'at most'} {high}"
+            else:
+                wanted = f"in {'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+            fail(where, f"{name} should be {wanted}, got {value}.{_and(cure)}")
+
+
+def ordered(where: str, **values: Any) -> None:
+    """The named numbers do not fall from one to the next; traced ones are passed over."""
+    known = [(name, value) for name, value in values.items() if is_plain(value)]
+    for (name, value), (next_name, next_value) in pairwise(known):
+        if not value <= next_value:
+            fail(where, f"{name} should be at most {next_name}, got {value} and {next_value}.")
+
+
+def size(where: str, low: int = 1, **values: Any) -> None:
+    """Each named value sets a shape, so it is a plain whole number of at least `low`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            problem = (
+                f"{name} should be a whole number, because it sets a shape, got {describe(value)}."
+            )
+            fail(where, problem, kind=TypeError)
+        if value < low:
+            fail(where, f"{name} should be at least {low}, got {value}.")
+
+
+def choice(where: str, options: Iterable[str], **values: Any) -> None:
+    """Each named value is one of the options."""
+    options = list(options)
+    for name, value in values.items():
+        if value not in options:
+            hint = nearest(str(value), options)
+            fail(
+                where,
+                f"{name} should be one of {', '.join(map(repr, options))}, got {value!r}{hint}",
+            )
+
+
+def shape(where: str, expected: Sequence[int], cure: str = "", **arrays: Any) -> None:
+    """Each named array has exactly the expected shape."""
+    for name, array in arrays.items():
+        if tuple(np.shape(array)) != tuple(expected):
+            got = f"got shape {tuple(np.shape(array))}"
+            fail(where, f"{name} should have shape {tuple(expected)}, {got}.{_and(cure)}")
+
+
+def same_shape(where: str, cure: str = "", **arrays: Any) -> None:
+    """The named arrays have one shape: nothing is broadcast (law 7)."""
+    shapes = {name: tuple(np.shape(array)) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        got = " and ".join(f"{name} {shape}" for name, shape in shapes.items())
+        fail(where, f"{' and '.join(shapes)} should have the same shape, got {got}.{_and(cure)}")
+
+
+def last_axis(where: str, x: Any, cure: str = "", **dim: int) -> None:
+    """The last axis of the floating-point array x has the one named size."""
+    ((name, expected),) = dim.items()
+    floating(where, x=x)
+    if np.ndim(x) < 1 or np.shape(x)[-1] != expected:
+        problem = (
+            f"the last axis of x should be {expected} ({name}), got shape {tuple(np.shape(x))}."
+        )
+        fail(where, problem + _and(cure))
+
+
+def floating(where: str, cure: str = "", **arrays: Any) -> None:
+    """Each named value is an array of floating-point numbers."""
+    for name, array in arrays.items():
+        dtype = getattr(array, "dtype", None)
+        if dtype is None:
+            problem = f"{name} should be an array of floats, got {describe(array)}."
+            fail(where, problem + _and(cure), kind=TypeError)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            cure = (
+                cure or "Convert it first: x.astype(jnp.float32), divided by 255 for uint8 images."
+            )
+            fail(where, f"{name} should hold floats, got {dtype}.{_and(cure)}", kind=TypeError)
+
+
+def integers(where: str, cure: str = "", **arrays: Any) -> None:
+    """Each named value is an array of whole numbers."""
+    for name, array in arrays.items():
+        dtype = getattr(array, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+            got = dtype if dtype is not None else describe(array)
+            fail(where, f"{name} should hold integers, got {got}.{_and(cure)}", kind=TypeError)
+
+
+def key(where: str, key: Any) -> None:
+    """The value is one random key, of the new or the old style."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        one = np.ndim(key) == 0
+    else:
+        one = dtype == np.uint32 and np.ndim(key) == 1
+    if not one:
+        problem = f"key should be one random key, got {describe(key)}. Make one: jax.random.key(0)."
+        fail(where, problem, kind=TypeError)
+
+
+def describe(value: Any) -> str:
+    """A short word for a value in an error: its shape and type, or the value itself."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of shape {tuple(value.shape)} and type {value.dtype}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def _and(cure: str) -> str:
+    return f" {cure}" if cure else ""

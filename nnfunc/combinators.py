@@ -1,0 +1,410 @@
+"""Models out of models. `wire` is the general one: it names its children and does the bookkeeping.
+
+Every combinator takes Models, bare (init, apply) pairs and plain functions alike. The names of the
+children become parameter paths, random keys, scopes in the profiler, and the names of taps.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check, paths
+from nnfunc.base import (
+    Array,
+    Context,
+    DType,
+    Layer,
+    Model,
+    Out,
+    Params,
+    PyTree,
+    as_model,
+    cast_floating,
+    fold,
+    made_by,
+    struct,
+)
+
+__all__ = [
+    "Net", "ensemble", "parallel", "precision", "remat", "repeat", "residual", "serial", "tie", "wire",
+]  # fmt: skip
+
+
+class Net:
+    """The children of a `wire`, bound to their parameters for one call: `net.body(x)`.
+
+    `net["body"](x)` is the same. A child may be called any number of times: it shares its parameters,
+    draws fresh dropout masks each time, and hands its state from one call to the next.
+    """
+
+    __slots__ = ("_calls", "_children", "_ctx", "_params", "_state", "_taps")
+
+    def __init__(self, children: dict[str, Model], params: Params, ctx: Context):
+        self._children, self._params, self._ctx = children, params, ctx
+        self._state = dict(ctx.state)
+        self._taps: dict[str, PyTree] = {}
+        self._calls = dict.fromkeys(children, 0)
+
+    def __getattr__(self, name: str) -> Callable[[PyTree], PyTree]:
+        if name not in self._children:
+            where = "/".join((*self._ctx.path, "wire"))
+            raise AttributeError(
+                f"{where}: no child is called {name!r}{check.nearest(name, self._children)}"
+            )
+        return partial(self._call, name)
+
+    __getitem__ = __getattr__
+
+    def _call(self, name: str, x: PyTree) -> PyTree:
+        calls, self._calls[name] = self._calls[name], self._calls[name] + 1
+        ctx = replace(self._ctx, state=self._state).enter(name, call=calls)
+        y, out = call(self._children[name], self._params.get(name, {}), x, ctx, again=calls)
+        if out.state:
+            self._state[name] = out.state
+        self._taps |= out.taps
+        return y
+
+    def _out(self) -> Out:
+        return Out(self._state, self._taps)
+
+
+def call(
+    child: Model, params: Params, x: PyTree, ctx: Context, *, again: int = 0
+) -> tuple[PyTree, Out]:
+    """One call of a named child: its path put before errors, its result captured or replaced."""
+    if ctx.watch is not None:
+        # shapes, so that no tracer outlives its trace
+        shapes = jax.tree.map(struct, (params, x, replace(ctx, watch=None)))
+        ctx.watch.calls.append((ctx.path, child, *shapes))
+    try:
+        with jax.named_scope(ctx.path[-1]):
+            y, out = child.forward(params, x, ctx)
+    except Exception as error:
+        check.locate(error, ctx.path)
+        raise
+    return tap(ctx, "/".join(ctx.path) + (f"@{again}" if again else ""), y, out)
+
+
+def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
+    """Report y under `path` when it is asked for, and put another value in its place when given."""
+    if ctx.watch is not None:
+        ctx.watch.seen[path] = None
+    if path in ctx.patch:
+        like, y = y, ctx.patch[path]
+        _same_kind("patch", "the given value", y, "the value it replaces", like, path)
+    if any(paths.matches(pattern, path) for pattern in ctx.capture):
+        out = Out(out.state, {path: y, **out.taps})
+    return y, out
+
+
+def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
+    """The general combinator: `flow(net, x) -> y` calls the named children in any order.
+
+    flow is an ordinary function; inside it `net.name(x)` calls the child `name`. The parameters are
+    `{name: parameters of the child}`, without the children that have none. A child that keeps state is
+    to be called in flow itself, not inside a transformation such as `jax.lax.scan` within it: `repeat`
+    and `remat` carry state through.
+    Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
+
+    >>> gate = nf.wire(lambda net, x: net.value(x) * jax.nn.sigmoid(net.gate(x)),
+    ...                value=nf.linear(4, 8), gate=nf.linear(4, 8))
+    >>> gate.apply(gate.init(jax.random.key(0)), jnp.ones((2, 4))).shape
+    (2, 8)
+    """
+    name = made_by(flow)
+    models = {child: as_model(layer, where=f"{name}: {child}") for child, layer in children.items()}
+    for child in models:
+        if not child or any(letter in child for letter in "/*@") or child.startswith("_"):
+            wanted = "a name without '/', '*', '@' and leading '_'"
+            check.fail(name, f"a child should have {wanted}, got {child!r}.")
+
+    def init(key):
+        made = {child: model.init(fold(key, child)) for child, model in models.items()}
+        return {child: params for child, params in made.items() if jax.tree.leaves(params)}
+
+    def init_state():
+        made = {child: model.init_state() for child, model in models.items()}
+        return {child: state for child, state in made.items() if state}
+
+    def forward(params, x, ctx):
+        if not isinstance(params, dict):
+            wanted = f"a dict with {sorted(models)}"
+            check.fail(
+                name, f"params should be {wanted}, got {check.describe(params)}.", kind=TypeError
+            )
+        net = Net(models, params, ctx)
+        y = flow(net, x)
+        return y, net._out()
+
+    return Model(init, forward=forward, init_state=init_state, name=name)
+
+
+def _named(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -> dict[str, Model]:
+    """Unnamed layers are called by their kind, in order: linear, relu, linear_1, ..."""
+    models: dict[str, Model] = {}
+    kinds: Counter[str] = Counter()
+    for place, layer in enumerate(layers):
+        model = as_model(layer, where=f"{where}: layer {place}")
+        count = kinds[model.name]
+        models[f"{model.name}_{count}" if count else model.name] = model
+        kinds[model.name] += 1
+    both = set(models) & set(named)
+    if both:
+        check.fail(
+            where, f"every name should stand once, got {sorted(both)} twice. Name all layers."
+        )
+    return models | {
+        name: as_model(layer, where=f"{where}: {name}") for name, layer in named.items()
+    }
+
+
+def serial(*layers: Layer, **named: Layer) -> Model:
+    """One layer after another: `serial(a, b)(x)` is `b(a(x))`; without layers it is the identity.
+
+    Unnamed layers come first and are called by their kind: `linear`, `relu`, `linear_1`. Names given
+    as keywords stay when layers are put between; so do their initial values and dropout masks.
+
+    >>> model = nf.serial(nf.linear(2, 8), jax.nn.relu, head=nf.linear(8, 1))
+    >>> sorted(model.init(jax.random.key(0)))
+    ['head', 'linear']
+    """
+    children = _named("serial", layers, named)
+
+    def flow(net, x):
+        for name in children:
+            x = net[name](x)
+        return x
+
+    return wire(flow, **children)
+
+
+def parallel(*layers: Layer, **named: Layer) -> Model:
+    """Every layer on the same x: a tuple of results, or a dict by name when all are named.
+
+    >>> both = nf.parallel(nf.linear(4, 2), jnp.tanh)
+    >>> [y.shape for y in both.apply(both.init(jax.random.key(0)), jnp.ones((3, 4)))]
+    [(3, 2), (3, 4)]
+    """
+    children = _named("parallel", layers, named)
+
+    def flow(net, x):
+        results = {name: net[name](x) for name in children}
+        return tuple(results.values()) if layers else results
+
+    return wire(flow, **children)
+
+
+def residual(body: Layer) -> Model:
+    """`x + body(x)`: the body learns a correction to its input, so it must keep the shape.
+
+    Source: He et al. 2015, arXiv:1512.03385.
+
+    >>> block = nf.residual(nf.linear(4, 4))
+    >>> block.apply(block.init(jax.random.key(0)), jnp.ones((3, 4))).shape
+    (3, 4)
+    """
+
+    def flow(net, x):
+        y = net.body(x)
+        check.same_shape(
+            "residual", "Give the body a last layer that comes back.", body_output=y, x=x
+        )
+        return x + y
+
+    return wire(flow, body=body)
+
+
+def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
+    """The block n times in a row, each with its own parameters, stacked along a leading axis.
+
+    It runs as one `lax.scan`, so compile time does not grow with n. `unroll` places of the loop are
+    written out in the program; it changes speed only: same parameters, keys, taps and checkpoints.
+    Layer i has the key `fold_in(key, i)`. Taps inside are named `*/act` and come stacked [n, ...].
+    Shapes: the block keeps the shape and type of x; every parameter [...] becomes [n, ...].
+    Raises: ValueError when the block changes the shape of its input.
+
+    >>> deep = nf.repeat(nf.residual(nf.linear(4, 4)), 100)
+    >>> deep.init(jax.random.key(0))["body"]["weight"].shape
+    (100, 4, 4)
+    """
+    block = as_model(block, where="repeat")
+    check.size("repeat", n=n, unroll=unroll)
+
+    def init(key):
+        return jax.lax.map(lambda i: block.init(jax.random.fold_in(key, i)), jnp.arange(n))
+
+    def init_state():
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), block.init_state()
+        )
+
+    def forward(params, x, ctx):
+        inner, mine = _each(ctx, n)
+        _stacked("repeat", params, n)
+
+        def layer(x, own):
+            params, key, state, patch = own
+            ctx = replace(inner, key=key, state=state, patch=inner.patch | patch)
+            y, out = block.forward(params, x, ctx)
+            cure = "For layers of different shapes use serial."
+            _same_kind("repeat", "the block's output", y, "its input", x, "", cure)
+            return y, out
+
+        keys = None if ctx.key is None else _keys(ctx.key, n)
+        own = (params, keys, ctx.state, mine)
+        return jax.lax.scan(layer, x, own, length=n, unroll=min(unroll, n))
+
+    return Model(init, forward=forward, init_state=init_state, name="repeat")
+
+
+def ensemble(model: Layer, n: int) -> Model:
+    """n copies of the model with their own parameters on the same x: results [n, ...].
+
+    Member i has the key `fold_in(key, i)`. `serial(ensemble(model, 5), lambda y: y.mean(0))` averages.
+
+    >>> models = nf.ensemble(nf.linear(4, 2), 5)
+    >>> models.apply(models.init(jax.random.key(0)), jnp.ones((3, 4))).shape
+    (5, 3, 2)
+    """
+    model = as_model(model, where="ensemble")
+    check.size("ensemble", n=n)
+
+    def init(key):
+        return jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i)), jnp.arange(n))
+
+    def init_state():
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), model.init_state()
+        )
+
+    def forward(params, x, ctx):
+        inner, mine = _each(ctx, n)
+        _stacked("ensemble", params, n)
+
+        def member(params, key, state, patch):
+            own = replace(inner, key=key, state=state, patch=inner.patch | patch)
+            return model.forward(params, x, own)
+
+        keys = None if ctx.key is None else _keys(ctx.key, n)
+        return jax.vmap(member, axis_size=n)(params, keys, ctx.state, mine)
+
+    return Model(init, forward=forward, init_state=init_state, name="ensemble")
+
+
+def remat(body: Layer, *, policy: Callable[..., Any] | None = None) -> Model:
+    """The body, computed again in the backward pass instead of kept: less memory, more time.
+
+    policy: one of `jax.checkpoint_policies`, which says what is kept all the same.
+    """
+    body = as_model(body, where="remat")
+
+    def forward(params, x, ctx):
+        return jax.checkpoint(body.forward, policy=policy)(params, x, ctx)
+
+    return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
+
+
+def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array]]]) -> Model:
+    """The model with some parameters taken from others: they are one leaf, trained together.
+
+    shared: {path of the parameter to drop: path of the one to use}, or (path, function of it) when
+    it is to be transposed or scaled on the way.
+    Raises: ValueError when a path is not a parameter or the shapes differ.
+
+    >>> body = nf.serial(encode=nf.linear(4, 2, bias=False), decode=nf.linear(2, 4, bias=False))
+    >>> tied = nf.tie(body, {"decode/weight": ("encode/weight", jnp.transpose)})
+    >>> list(tied.init(jax.random.key(0)))
+    ['encode']
+    """
+    model = as_model(model, where="tie")
+    sources = {to: (s, lambda w: w) if isinstance(s, str) else s for to, s in shared.items()}
+    for to, (source, _) in sources.items():
+        if source in sources:
+            check.fail("tie", f"{to!r} should use a parameter that is kept, got {source!r}.")
+
+    def init(key):
+        leaves = paths.flatten(model.init(key))
+        for to, (source, change) in sources.items():
+            for path in (to, source):
+                if path not in leaves:
+                    got = f"got {path!r}{check.nearest(path, leaves)}"
+                    check.fail("tie", f"each path should be a parameter, {got}")
+            check.same_shape("tie", **{to: leaves[to], source: change(leaves[source])})
+        return paths.unflatten({path: leaf for path, leaf in leaves.items() if path not in sources})
+
+    def forward(params, x, ctx):
+        leaves = paths.flatten(params)
+        for to, (source, change) in sources.items():
+            leaves[to] = change(leaves[source])
+        return model.forward(paths.unflatten(leaves), x, ctx)
+
+    return Model(init, forward=forward, init_state=model.init_state, name=model.name)
+
+
+def precision(body: Layer, compute: DType = jnp.bfloat16, *, output: DType = jnp.float32) -> Model:
+    """The body calculated in `compute`; its parameters stay float32, and y comes back as `output`.
+
+    The floating-point inputs are cast on the way in. Layers marked `full_precision` (the norms) see
+    their parameters unchanged and calculate in float32 inside.
+
+    >>> half = nf.precision(nf.linear(4, 2), jnp.bfloat16)
+    >>> half.apply(half.init(jax.random.key(0)), jnp.ones((3, 4))).dtype
+    dtype('float32')
+    """
+    body = as_model(body, where="precision")
+
+    def forward(params, x, ctx):
+        inside = replace(ctx, compute=jnp.dtype(compute))
+        y, out = body.forward(params, cast_floating(x, compute), inside)
+        return cast_floating(y, output), out
+
+    return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
+
+
+def _each(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
+    """The context inside a stacked axis, and the patches that go to its layers one by one."""
+    inner = replace(ctx, path=(*ctx.path, "*"), times=ctx.times * n, key=None, state={})
+    start = "/".join(inner.path) + "/"
+    mine = {path: value for path, value in ctx.patch.items() if path.startswith(start)}
+    others = {path: value for path, value in ctx.patch.items() if path not in mine}
+    _stacked("patch", mine, n)
+    return replace(inner, patch=others), mine
+
+
+def _keys(key: Array, n: int) -> Array:
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
+
+
+def _stacked(where: str, tree: PyTree, n: int) -> None:
+    for path, leaf in paths.flatten(tree).items():
+        if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != n:
+            wanted = f"{path} should have a leading axis of {n}, one place a layer"
+            check.fail(where, f"{wanted}, got shape {jnp.shape(leaf)}.")
+
+
+def _same_kind(
+    where: str, what: str, got: PyTree, that: str, like: PyTree, path: str, cure: str = ""
+) -> None:
+    """Both trees have the same structure, shapes and types."""
+
+    def kind(tree):
+        leaves, treedef = jax.tree.flatten(tree)
+        return treedef, [(jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves]
+
+    if kind(got) != kind(like):
+        shapes = [
+            jax.tree.map(
+                lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", tree
+            )
+            for tree in (like, got)
+        ]
+        at = f" at {path}" if path else ""
+        problem = (
+            f"{what}{at} should have the shape and type of {that}, {shapes[0]}, got {shapes[1]}."
+        )
+        check.fail(where, f"{problem} {cure}".rstrip())

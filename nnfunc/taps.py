@@ -1,0 +1,80 @@
+"""Look inside a model: capture what its layers compute, or put other values in their place.
+
+The result of every named child of every combinator has a path: `blocks/*/act`, `head`. In `repeat` and
+`ensemble` all layers share one path, and their values come stacked along a leading axis.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nnfunc import check, paths
+from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model
+
+__all__ = ["capture", "patch"]
+
+
+def capture(
+    model: Layer, patterns: str | Sequence[str]
+) -> Callable[..., tuple[PyTree, dict[str, PyTree]]]:
+    """A function like apply that also returns the values inside: `y, taps = f(params, x)`.
+
+    taps: {path: value} for every path that fits a pattern; inside `repeat`, values are [n, ...].
+    The returned function takes `key` and `state` as apply does, and `train`.
+    Raises: ValueError when a pattern fits no path of the model, naming the nearest.
+
+    >>> model = nf.serial(up=nf.linear(4, 8), act=jax.nn.relu, down=nf.linear(8, 1))
+    >>> y, taps = nf.capture(model, "act")(model.init(jax.random.key(0)), jnp.ones((3, 4)))
+    >>> {path: tap.shape for path, tap in taps.items()}
+    {'act': (3, 8)}
+    """
+    model = as_model(model, where="capture")
+    wanted = paths.as_patterns(patterns, where="capture")
+
+    def captured(
+        params: Params,
+        x: PyTree,
+        *,
+        key: Key | None = None,
+        state: PyTree | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, dict[str, PyTree]]:
+        state = model.init_state() if state is None else state
+        watch = Watch()
+        ctx = Context(key=key, state=state, train=train, capture=wanted, watch=watch)
+        y, out = model.forward(params, x, ctx)
+        paths.select(wanted, watch.seen, where="capture")
+        return y, out.taps
+
+    return captured
+
+
+def patch(model: Layer, values: Mapping[str, Any]) -> Model:
+    """The model with the values at some paths replaced: by arrays of the same shape and type.
+
+    Paths are those that `capture` returns. The result may be differentiated with respect to them.
+    Raises: ValueError when a path is not one of the model's, or a value has another shape or type.
+
+    >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
+    >>> nf.patch(model, {"act": jnp.array([5.0])}).apply({}, jnp.array([1.0]))
+    Array([10.], dtype=float32)
+    """
+    model = as_model(model, where="patch")
+
+    def forward(params, x, ctx):
+        own = {"/".join((*ctx.path, path)): value for path, value in values.items()}
+        watch = Watch()
+        inside = replace(ctx, patch={**ctx.patch, **own}, watch=watch)
+        try:
+            y, out = model.forward(params, x, inside)
+        finally:
+            if ctx.watch is not None:
+                ctx.watch.seen |= watch.seen
+                ctx.watch.calls.extend(watch.calls)
+        for path in own:
+            if path not in watch.seen:
+                known = check.nearest(path, watch.seen)
+                check.fail("patch", f"{path!r} should be the path of a value{known}")
+        return y, out
+
+    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
