@@ -1,0 +1,409 @@
+"""Activations: plain functions x -> y that keep the shape and the type of x.
+
+The gated ones (`glu` and its family) halve the last axis. Functions whose derivative costs as much
+as their value compute both at once and keep the derivative for the backward pass; forward mode and
+derivatives of any order work. Half-precision inputs are computed in float32 there and in `softmax`.
+Far out, up to infinity, values and derivatives are the limits, not NaN.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check
+from nnfunc.base import Array, Scalar
+
+__all__ = [
+    "bilinear_glu", "by_name", "celu", "elu", "geglu", "gelu", "gelu_tanh", "glu", "hard_sigmoid",
+    "hard_silu", "hard_swish", "identity", "leaky_relu", "log_softmax", "mish", "prelu", "reglu",
+    "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "squared_relu",
+    "swiglu", "swish", "tanh",
+]  # fmt: skip
+
+
+def identity(x: Array) -> Array:
+    """`y = x`."""
+    return _floats("identity", x)
+
+
+def sigmoid(x: Array) -> Array:
+    """`y = 1 / (1 + exp(-x))`, in (0, 1).
+
+    >>> sigmoid(jnp.array([0.0, 1e4])).tolist()
+    [0.5, 1.0]
+    """
+    return jax.nn.sigmoid(_floats("sigmoid", x))
+
+
+def tanh(x: Array) -> Array:
+    """`y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))`, in (-1, 1)."""
+    return jnp.tanh(_floats("tanh", x))
+
+
+def relu(x: Array) -> Array:
+    """`y = max(x, 0)`; the derivative at 0 is 0.
+
+    >>> relu(jnp.array([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return jax.nn.relu(_floats("relu", x))
+
+
+def relu6(x: Array) -> Array:
+    """`y = min(max(x, 0), 6)`; the derivative at 0 and at 6 is 0.
+
+    Source: Howard et al. 2017 (MobileNets), arXiv:1704.04861; the derivative as in PyTorch.
+    """
+    return _relu6(_floats("relu6", x))
+
+
+def leaky_relu(x: Array, slope: Scalar = 0.01) -> Array:
+    """`y = x` where x > 0, else `slope * x`; the derivative at 0 is slope, as in PyTorch.
+
+    Source: Maas et al. 2013, "Rectifier nonlinearities improve neural network acoustic models".
+
+    >>> leaky_relu(jnp.array([-2.0, 2.0]), slope=0.25).tolist()
+    [-0.5, 2.0]
+    """
+    x = _floats("leaky_relu", x)
+    check.number("leaky_relu", slope=slope)
+    return _leak(x, slope)
+
+
+def prelu(x: Array, slope: Scalar) -> Array:
+    """`leaky_relu` with a learned slope: one number, or one for each entry of the last axis.
+
+    Shapes: x [..., dim]; slope [] or [dim] -> y [..., dim]. He et al. start from slope 0.25.
+    Raises: ValueError when slope has another shape.
+    Source: He et al. 2015, arXiv:1502.01852, section 2.1.
+
+    >>> prelu(jnp.array([-2.0, -2.0]), jnp.array([0.25, 0.5])).tolist()
+    [-0.5, -1.0]
+    """
+    x = _floats("prelu", x)
+    if jnp.ndim(slope) > 0:
+        check.shape("prelu", x.shape[-1:], "One number serves all entries.", slope=slope)
+    return _leak(x, slope)
+
+
+def elu(x: Array, alpha: Scalar = 1.0) -> Array:
+    """`y = x` where x > 0, else `alpha * (exp(x) - 1)`.
+
+    Source: Clevert et al. 2015, arXiv:1511.07289, equation 15.
+
+    >>> elu(jnp.array([-1e4, 2.0]), alpha=0.5).tolist()
+    [-0.5, 2.0]
+    """
+    x = _floats("elu", x)
+    check.number("elu", alpha=alpha)
+    return jnp.where(x > 0, x, _like(x, alpha) * jnp.expm1(_negative_part(x)))
+
+
+def selu(x: Array) -> Array:
+    """`1.0507 * elu(x, 1.6733)`: keeps mean 0 and variance 1 through layers with LeCun weights.
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515, equation 2, with the constants of its code.
+    """
+    x = _floats("selu", x)
+    return 1.0507009873554804934193349852946 * elu(x, 1.6732632423543772848170429916717)
+
+
+def celu(x: Array, alpha: Scalar = 1.0) -> Array:
+    """`y = x` where x > 0, else `alpha * (exp(x / alpha) - 1)`: smooth at 0 for every alpha > 0.
+
+    Raises: ValueError when alpha is a plain number and not above 0.
+    Source: Barron 2017, arXiv:1704.07483.
+    """
+    x = _floats("celu", x)
+    check.number("celu", low=0, open_low=True, alpha=alpha)
+    alpha = _like(x, alpha)
+    return jnp.where(x > 0, x, alpha * jnp.expm1(_negative_part(x) / alpha))
+
+
+def gelu(x: Array) -> Array:
+    """`y = x * Phi(x)`, with Phi the distribution function of the standard normal, by erf.
+
+    The exact form: PyTorch's default, and `jax.nn.gelu(x, approximate=False)`.
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+
+    >>> gelu(jnp.array([-1e4, 0.0, 1e4])).tolist()
+    [-0.0, 0.0, 10000.0]
+    """
+    return _gelu(_floats("gelu", x))
+
+
+def gelu_tanh(x: Array) -> Array:
+    """`y = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, within 5e-4 of `gelu`.
+
+    The form GPT-2 and BERT were trained with, and `jax.nn.gelu(x, approximate=True)`.
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+    """
+    return _gelu_tanh(_floats("gelu_tanh", x))
+
+
+def silu(x: Array) -> Array:
+    """`y = x * sigmoid(x)`, also called swish.
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415; Ramachandran et al. 2017, arXiv:1710.05941.
+    """
+    return _silu(_floats("silu", x))
+
+
+def mish(x: Array) -> Array:
+    """`y = x * tanh(softplus(x))`.
+
+    Source: Misra 2019, arXiv:1908.08681.
+    """
+    return _mish(_floats("mish", x))
+
+
+def softplus(x: Array) -> Array:
+    """`y = log(1 + exp(x))`, exact also where PyTorch, beyond x = 20, gives x itself.
+
+    >>> softplus(jnp.array([-1e4, 1e4])).tolist()
+    [0.0, 10000.0]
+    """
+    return _softplus(_floats("softplus", x))
+
+
+def softsign(x: Array) -> Array:
+    """`y = x / (1 + |x|)`, in (-1, 1)."""
+    return _softsign(_floats("softsign", x))
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """`y = min(max(x + 3, 0), 6) / 6`; the derivative at -3 and 3 is 0.
+
+    Source: Howard et al. 2019 (MobileNetV3), arXiv:1905.02244; slope 1/6, as in PyTorch and Keras 3.
+    """
+    return _relu6(_floats("hard_sigmoid", x) + 3) / 6
+
+
+def hard_swish(x: Array) -> Array:
+    """`y = x * hard_sigmoid(x)`; the derivative is 0 up to -3 and 1 from 3 on.
+
+    Source: Howard et al. 2019 (MobileNetV3), arXiv:1905.02244, section 5.2.
+    """
+    return _hard_swish(_floats("hard_swish", x))
+
+
+def squared_relu(x: Array) -> Array:
+    """`y = max(x, 0)^2`.
+
+    Source: So et al. 2021 (Primer), arXiv:2109.08668.
+    """
+    return jnp.square(relu(_floats("squared_relu", x)))
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """`y = exp(x) / sum(exp(x))` along axis: positive numbers that sum to 1.
+
+    An entry of -inf has probability 0; a row of nothing else is NaN.
+
+    >>> softmax(jnp.array([1e4, 1e4])).tolist()
+    [0.5, 0.5]
+    """
+    x = _with_axis("softmax", x, axis)
+    return jax.nn.softmax(_wide(x), axis=axis).astype(x.dtype)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """`y = x - log(sum(exp(x)))` along axis: log-probabilities, in nats."""
+    x = _with_axis("log_softmax", x, axis)
+    return jax.nn.log_softmax(_wide(x), axis=axis).astype(x.dtype)
+
+
+def glu(x: Array) -> Array:
+    """`y = a * sigmoid(b)`, where a is the first half of the last axis of x, and b the second.
+
+    PyTorch's order; Shazeer's paper writes the gate first. The same holds for the whole family.
+    Shapes: x [..., 2 * dim] -> y [..., dim].
+    Raises: ValueError when the last axis is odd.
+    Source: Dauphin et al. 2016, arXiv:1612.08083; Shazeer 2020, arXiv:2002.05202, for the family.
+
+    >>> glu(jnp.array([3.0, 4.0, 0.0, 1e4])).tolist()
+    [1.5, 4.0]
+    """
+    a, b = _halves("glu", x)
+    return a * sigmoid(b)
+
+
+def bilinear_glu(x: Array) -> Array:
+    """`y = a * b`, the two halves of the last axis: a `glu` without a gate function."""
+    a, b = _halves("bilinear_glu", x)
+    return a * b
+
+
+def reglu(x: Array) -> Array:
+    """`y = a * relu(b)`, with the halves a, b of `glu`."""
+    a, b = _halves("reglu", x)
+    return a * relu(b)
+
+
+def geglu(x: Array) -> Array:
+    """`y = a * gelu(b)`, with the halves a, b of `glu` and the exact gelu."""
+    a, b = _halves("geglu", x)
+    return a * gelu(b)
+
+
+def swiglu(x: Array) -> Array:
+    """`y = a * silu(b)`, with the halves a, b of `glu`."""
+    a, b = _halves("swiglu", x)
+    return a * silu(b)
+
+
+swish = silu
+hard_silu = hard_swish
+
+_BY_NAME = {
+    function.__name__: function
+    for function in (
+        identity, sigmoid, tanh, relu, relu6, leaky_relu, elu, selu, celu, gelu, gelu_tanh, silu,
+        mish, softplus, softsign, hard_sigmoid, hard_swish, squared_relu, softmax, log_softmax,
+        glu, bilinear_glu, reglu, geglu, swiglu,
+    )
+} | {"linear": identity, "swish": silu, "hard_silu": hard_swish}  # fmt: skip
+
+
+def by_name(name: str) -> Callable[[Array], Array]:
+    """The activation x -> y of a name in a config; `linear`, `swish` and `hard_silu` are names too.
+
+    Raises: ValueError naming the nearest activations when there is none of this name.
+
+    >>> by_name("swish") is silu
+    True
+    """
+    if name == "prelu":
+        check.fail("activation", "'prelu' needs a slope to learn; without one, use 'leaky_relu'.")
+    if name not in _BY_NAME:
+        hint = check.nearest(str(name).lower(), _BY_NAME)
+        check.fail("activation", f"there is no activation {name!r}{hint}")
+    return _BY_NAME[name]
+
+
+def _floats(where: str, x: Array) -> Array:
+    """x as an array of floats, or an error."""
+    x = jnp.asarray(x) if isinstance(x, float) else x
+    check.floating(where, x=x)
+    return jnp.asarray(x)
+
+
+def _with_axis(where: str, x: Array, axis: int) -> Array:
+    x = _floats(where, x)
+    if not -x.ndim <= axis < x.ndim:
+        check.fail(where, f"axis should be an axis of x, got {axis} and x of shape {x.shape}.")
+    return x
+
+
+def _halves(where: str, x: Array) -> tuple[Array, Array]:
+    x = _floats(where, x)
+    if x.ndim < 1 or x.shape[-1] % 2:
+        problem = (
+            f"the last axis of x should be even, to be split in two halves, got shape {x.shape}."
+        )
+        check.fail(where, f"{problem} Let the layer before it give 2 * dim features.")
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]
+
+
+def _wide(x: Array) -> Array:
+    """x in float32 at least."""
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def _like(x: Array, value: Scalar) -> Array:
+    """A number, maybe traced, in the type of x: strict promotion mixes no two types."""
+    return jnp.asarray(value).astype(x.dtype)
+
+
+def _negative_part(x: Array) -> Array:
+    """min(x, 0), for the branch of a `where` that holds for x <= 0: elsewhere nothing overflows."""
+    return jnp.where(x > 0, jnp.zeros((), x.dtype), x)
+
+
+def _leak(x: Array, slope: Scalar) -> Array:
+    return jnp.where(x > 0, x, _like(x, slope) * _negative_part(x))
+
+
+@jax.custom_jvp
+def _relu6(x):
+    return jnp.clip(x, 0, 6)
+
+
+_relu6.defjvps(lambda tangent, y, x: jnp.where((x > 0) & (x < 6), tangent, jnp.zeros_like(tangent)))
+
+
+def _keeping(value_and_slope: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
+    """The function x -> y of `value_and_slope(x) -> (y, dy/dx)`, keeping dy/dx for its derivative.
+
+    A jvp rule, so that forward mode works; plain JAX inside, so that higher derivatives do.
+    """
+
+    @jax.custom_jvp
+    def function(x):
+        return value_and_slope(_wide(x))[0].astype(x.dtype)
+
+    @function.defjvp
+    def rule(primals, tangents):
+        (x,), (tangent,) = primals, tangents
+        y, slope = value_and_slope(_wide(x))
+        return y.astype(x.dtype), slope.astype(x.dtype) * tangent
+
+    return function
+
+
+# The functions below stop x where the answer no longer changes in float64: no inf * 0 arises.
+
+
+@_keeping
+def _gelu(x):
+    near = jnp.clip(x, -40, 40)
+    below = 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
+    density = jnp.exp(-0.5 * near * near) * (1 / math.sqrt(2 * math.pi))
+    return jnp.maximum(x, -40) * below, below + near * density
+
+
+@_keeping
+def _gelu_tanh(x):
+    near = jnp.clip(x, -25, 25)
+    twice = 2 * math.sqrt(2 / math.pi)  # (1 + tanh(u)) / 2 = sigmoid(2 u)
+    gate = jax.nn.sigmoid(twice * (near + 0.044715 * near * near * near))
+    inner = twice * (1 + 3 * 0.044715 * near * near)
+    return jnp.maximum(x, -25) * gate, gate + near * gate * (1 - gate) * inner
+
+
+@_keeping
+def _silu(x):
+    near = jnp.clip(x, -800, 800)
+    gate = jax.nn.sigmoid(x)
+    return jnp.maximum(x, -800) * gate, gate * (1 + near * (1 - gate))
+
+
+@_keeping
+def _mish(x):
+    near = jnp.clip(x, -800, 20)
+    e = jnp.exp(near)
+    n = e * (e + 2)  # tanh(log(1 + e)) = ((1 + e)^2 - 1) / ((1 + e)^2 + 1) = n / (n + 2)
+    gate = n / (n + 2)
+    return jnp.maximum(x, -800) * gate, gate + near * (2 * e / (n + 2)) * (2 * (1 + e) / (n + 2))
+
+
+@_keeping
+def _softplus(x):
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x))), jax.nn.sigmoid(x)
+
+
+@_keeping
+def _softsign(x):
+    near = jnp.clip(x, -1e30, 1e30)
+    shrink = 1 / (1 + jnp.abs(near))
+    return near * shrink, shrink * shrink
+
+
+@_keeping
+def _hard_swish(x):
+    gate = jnp.clip(x + 3, 0, 6) / 6
+    bend = jnp.where((x > -3) & (x < 3), x / 6, jnp.zeros_like(x))
+    return jnp.maximum(x, -3) * gate, gate + bend

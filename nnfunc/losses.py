@@ -1,0 +1,579 @@
+"""Losses: `(prediction, target) -> one value per example`; the caller takes the mean.
+
+Losses of classes take away the last axis; losses of numbers (`mse`, `binary_cross_entropy`, ...)
+keep the shape of their inputs, one value per number. Nothing is broadcast: shapes are checked.
+
+All of them calculate in float32 at least (float64 stays float64), stay finite, value and gradient,
+at logits of +-1e4, and take every number (smoothing, gamma, delta, ...) traced. What no shape check
+can see gives NaN instead of a plausible number: a label that is no class, a probability outside [0,
+1].
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import Array, Scalar
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "binary_focal",
+    "cosine_distance",
+    "cross_entropy",
+    "cross_entropy_dense",
+    "focal",
+    "gaussian_nll",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "mae",
+    "masked_mean",
+    "mse",
+    "poisson_nll",
+    "smooth_l1",
+    "triplet",
+]
+
+_SMALLEST = 1e-12  # below it log(p) goes on as log(1e-12), with the slope of 1e-12
+
+
+def cross_entropy(
+    logits: Array, labels: Array, *, smoothing: Scalar = 0.0, weights: Array | None = None,
+    ignore: int | None = None,
+) -> Array:  # fmt: skip
+    """Negative log-probability of the true class, in nats.
+
+    loss = (1 - smoothing) * w[y] * -log p[y] + smoothing * mean over classes c of w[c] * -log p[c],
+    with p = softmax(logits).
+
+    Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
+    smoothing: in [0, 1]. weights: one per class, [classes]; 1 by default. ignore: the label of
+    places that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
+    logits hold. For the mean over the places that count: `masked_mean(cross_entropy(...,
+    ignore=-100), labels != -100)`. Any other label outside [0, classes) gives NaN. Logits of -inf
+    switch a class off.
+    Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not
+    integers.
+    Source: the convention of torch.nn.functional.cross_entropy(reduction="none"); label smoothing
+    is Szegedy et al. 2016, arXiv:1512.00567, section 7.
+
+    >>> loss = nf.losses.cross_entropy(jnp.array([[0.0, 0.0], [1e4, -1e4]]), jnp.array([0, 0]))
+    >>> [round(float(value), 4) for value in loss]
+    [0.6931, 0.0]
+    """
+    check.number("cross_entropy", 0, 1, smoothing=smoothing)
+    logits, hit, valid, ignored = _classes("cross_entropy", logits, labels, ignore)
+    shifted, total = _log_softmax(logits)
+    (smoothing,) = _like(logits, smoothing)
+    picked = jnp.where(hit, shifted, 0).sum(-1)
+    if weights is None:
+        true, uniform = total - picked, total - shifted.mean(-1)
+    else:
+        weights = _class_weights("cross_entropy", weights, logits)
+        true = _product(jnp.where(hit, weights, 0).sum(-1), total - picked)
+        uniform = _product(weights, total[..., None] - shifted).mean(-1)
+    loss = _product(1 - smoothing, true) + _product(smoothing, uniform)
+    return _finish(loss, valid, ignored)
+
+
+def cross_entropy_dense(
+    logits: Array, probabilities: Array, *, smoothing: Scalar = 0.0, weights: Array | None = None
+) -> Array:
+    """Cross-entropy with a whole distribution as the target (mixup, distillation), in nats.
+
+    loss = sum over classes c of w[c] * q[c] * -log p[c], p = softmax(logits) and
+    q = (1 - smoothing) * probabilities + smoothing / classes.
+
+    Shapes: logits [..., classes], probabilities [..., classes], which should add up to 1 -> [...].
+    smoothing: in [0, 1]. weights: one per class, [classes]; 1 by default.
+    Raises: ValueError when the shapes differ.
+    Source: the convention of torch.nn.functional.cross_entropy with probabilities.
+
+    >>> target = jnp.array([0.5, 0.5])
+    >>> round(float(nf.losses.cross_entropy_dense(jnp.array([0.0, 0.0]), target)), 4)
+    0.6931
+    """
+    check.number("cross_entropy_dense", 0, 1, smoothing=smoothing)
+    logits, target = _distributions("cross_entropy_dense", logits, probabilities)
+    shifted, total = _log_softmax(logits)
+    (smoothing,) = _like(logits, smoothing)
+    target = (1 - smoothing) * target + smoothing / logits.shape[-1]
+    if weights is not None:
+        target = target * _class_weights("cross_entropy_dense", weights, logits)
+    return _product(target, total[..., None] - shifted).sum(-1)
+
+
+def focal(
+    logits: Array, labels: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None,
+    ignore: int | None = None,
+) -> Array:  # fmt: skip
+    """Cross-entropy that turns away from what is already well classified, in nats.
+
+    loss = alpha[y] * (1 - p[y]) ** gamma * -log p[y], p = softmax(logits).
+
+    Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
+    gamma: at least 0; 0 is `cross_entropy`. alpha: one number, or one per class [classes]; 1 by
+    default.
+    ignore: as in `cross_entropy`; any other label outside [0, classes) gives NaN.
+    Raises: ValueError when labels.shape is not logits.shape[:-1], or there is only one class.
+    Source: Lin et al. 2017, arXiv:1708.02002, section 3.
+
+    >>> round(float(nf.losses.focal(jnp.array([0.0, 0.0]), jnp.array(1), gamma=1.0)), 4)
+    0.3466
+    """
+    check.number("focal", 0, gamma=gamma)
+    logits, hit, valid, ignored = _classes("focal", logits, labels, ignore)
+    if logits.shape[-1] < 2:
+        cure = "For two classes and one logit: binary_focal."
+        check.fail("focal", f"logits should have at least 2 classes, got {logits.shape}. {cure}")
+    shifted, total = _log_softmax(logits)
+    (gamma,) = _like(logits, gamma)
+    # log(1 - p[y]) from the other logits: exact where p[y] rounds to 1, and no slope of 0 ** gamma
+    others = jnp.where(hit | (shifted == -jnp.inf), -1e30, shifted)
+    log_missed = jax.nn.logsumexp(others, axis=-1) - total
+    loss = jnp.exp(gamma * log_missed) * (total - jnp.where(hit, shifted, 0).sum(-1))
+    if alpha is not None and np.ndim(alpha) == 0:
+        loss = loss * _like(logits, alpha)[0]
+    elif alpha is not None:
+        alpha = _class_weights("focal", alpha, logits, name="alpha")
+        loss = loss * jnp.where(hit, alpha, 0).sum(-1)
+    return _finish(loss, valid, ignored)
+
+
+def binary_cross_entropy(probabilities: Array, targets: Array, *, smoothing: Scalar = 0.0) -> Array:
+    """Cross-entropy of a yes-or-no answer given as a probability, in nats.
+
+    loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - smoothing) * targets + smoothing / 2.
+    With logits at hand, `binary_cross_entropy_with_logits` is more exact.
+
+    Shapes: probabilities [...] in [0, 1], targets [...] in [0, 1], of any type -> [...].
+    smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
+    slope at most 1e12 (30000 for float16), still pointing the right way. Values outside [0, 1] give
+    NaN.
+    Raises: ValueError when the shapes differ.
+    Source: torch.nn.functional.binary_cross_entropy, but for the bound (there 100, and slope 1e12).
+
+    >>> loss = nf.losses.binary_cross_entropy(jnp.array([0.5, 1.0]), jnp.array([1, 0]))
+    >>> [round(float(value), 4) for value in loss]
+    [0.6931, 27.631]
+    """
+    check.number("binary_cross_entropy", 0, 1, smoothing=smoothing)
+    check.floating("binary_cross_entropy", probabilities=probabilities)
+    check.same_shape("binary_cross_entropy", probabilities=probabilities, targets=targets)
+    smallest = max(_SMALLEST, _smallest_divisor(probabilities))
+    p = _wide(probabilities)
+    t, smoothing = _like(p, targets, smoothing)
+    valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
+    t = (1 - smoothing) * t + smoothing / 2
+    loss = -t * jnp.log(_at_least(p, smallest)) - (1 - t) * jnp.log(_at_least(1 - p, smallest))
+    return jnp.where(valid, loss, jnp.nan)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Array, targets: Array, *, smoothing: Scalar = 0.0, positive_weight: Scalar = 1.0
+) -> Array:
+    """Cross-entropy of a yes-or-no answer given as a logit, in nats.
+
+    loss = -positive_weight * t * log(sigmoid(x)) - (1 - t) * log(sigmoid(-x)),
+    t = (1 - smoothing) * targets + smoothing / 2.
+
+    Shapes: logits [...], targets [...] in [0, 1], of any type -> [...]; other targets give NaN.
+    smoothing: in [0, 1]. positive_weight: at least 0; negatives / positives balances the two.
+    Raises: ValueError when the shapes differ.
+    Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits.
+
+    >>> loss = nf.losses.binary_cross_entropy_with_logits(jnp.array([0.0, -1e4]), jnp.array([1, 1]))
+    >>> [round(float(value), 4) for value in loss]
+    [0.6931, 10000.0]
+    """
+    where = "binary_cross_entropy_with_logits"
+    check.number(where, 0, 1, smoothing=smoothing)
+    check.number(where, 0, positive_weight=positive_weight)
+    x, t, valid = _binary(where, logits, targets)
+    smoothing, positive_weight = _like(x, smoothing, positive_weight)
+    t = (1 - smoothing) * t + smoothing / 2
+    loss = positive_weight * t * jax.nn.softplus(-x) + (1 - t) * jax.nn.softplus(x)
+    return jnp.where(valid, loss, jnp.nan)
+
+
+def binary_focal(
+    logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None
+) -> Array:
+    """Binary cross-entropy that turns away from what is already well classified, in nats.
+
+    loss = -a * t * (1 - p) ** gamma * log(p) - (1 - a) * (1 - t) * p ** gamma * log(1 - p), with
+    p = sigmoid(logits) and a = alpha; without alpha both a and 1 - a are 1.
+
+    Shapes: logits [...], targets [...] in [0, 1], of any type -> [...]; other targets give NaN.
+    gamma: at least 0; 0 is `binary_cross_entropy_with_logits`. alpha: in [0, 1], 0.25 in the paper.
+    Raises: ValueError when the shapes differ.
+    Source: Lin et al. 2017, arXiv:1708.02002, equation 5.
+
+    >>> round(float(nf.losses.binary_focal(jnp.array(0.0), jnp.array(1), gamma=1.0)), 4)
+    0.3466
+    """
+    check.number("binary_focal", 0, gamma=gamma)
+    if alpha is not None:
+        check.number("binary_focal", 0, 1, alpha=alpha)
+    x, t, valid = _binary("binary_focal", logits, targets)
+    (gamma,) = _like(x, gamma)
+    minus_log_p, minus_log_q = jax.nn.softplus(-x), jax.nn.softplus(x)  # q = 1 - p
+    positive = t * jnp.exp(-gamma * minus_log_q) * minus_log_p
+    negative = (1 - t) * jnp.exp(-gamma * minus_log_p) * minus_log_q
+    if alpha is not None:
+        (alpha,) = _like(x, alpha)
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return jnp.where(valid, positive + negative, jnp.nan)
+
+
+def mse(prediction: Array, target: Array) -> Array:
+    """Squared error of each number, `(prediction - target)^2`; its mean is the mean squared error.
+
+    Shapes: prediction [...], target [...] -> [...].
+    Raises: ValueError when the shapes differ: [batch] against [batch, 1] too.
+
+    >>> [float(value) for value in nf.losses.mse(jnp.array([1.0, 3.0]), jnp.array([2.0, 1.0]))]
+    [1.0, 4.0]
+    """
+    return jnp.square(_difference("mse", prediction, target))
+
+
+def mae(prediction: Array, target: Array) -> Array:
+    """Absolute error of each number, `|prediction - target|`; its mean is the mean absolute error.
+
+    Shapes: prediction [...], target [...] -> [...]. The slope at 0 is 0.
+    Raises: ValueError when the shapes differ: [batch] against [batch, 1] too.
+
+    >>> [float(value) for value in nf.losses.mae(jnp.array([1.0, 3.0]), jnp.array([2.0, 1.0]))]
+    [1.0, 2.0]
+    """
+    return _absolute(_difference("mae", prediction, target))
+
+
+def huber(prediction: Array, target: Array, *, delta: Scalar = 1.0) -> Array:
+    """Half the squared error up to delta, a straight line beyond: outliers pull with slope delta.
+
+    loss = d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2), d = prediction - target.
+
+    Shapes: prediction [...], target [...] -> [...].
+    delta: above 0; infinity gives half of `mse`.
+    Raises: ValueError when the shapes differ.
+    Source: Huber 1964; torch.nn.functional.huber_loss.
+
+    >>> [float(value) for value in nf.losses.huber(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0]))]
+    [0.5, 2.5]
+    """
+    check.number("huber", 0, open_low=True, delta=delta)
+    d = _difference("huber", prediction, target)
+    (delta,) = _like(d, delta)
+    near = jnp.abs(d) <= delta
+    slope = jnp.where(near, 0, delta)  # so that the line is finite at delta = inf
+    return jnp.where(near, 0.5 * jnp.square(d), slope * (_absolute(d) - 0.5 * slope))
+
+
+def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
+    """The absolute error, rounded off within beta of 0: `huber` divided by its delta.
+
+    loss = d^2 / (2 * beta) where |d| < beta, else |d| - beta / 2, d = prediction - target.
+
+    Shapes: prediction [...], target [...] -> [...].
+    beta: at least 0; 0 is `mae`.
+    Raises: ValueError when the shapes differ.
+    Source: Girshick 2015, arXiv:1504.08083, equation 3; torch.nn.functional.smooth_l1_loss.
+
+    >>> loss = nf.losses.smooth_l1(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0]), beta=2.0)
+    >>> [float(value) for value in loss]
+    [0.25, 2.0]
+    """
+    check.number("smooth_l1", 0, beta=beta)
+    d = _difference("smooth_l1", prediction, target)
+    (beta,) = _like(d, beta)
+    divisor = jnp.where(beta > 0, beta, 1)
+    near = jnp.abs(d) < beta
+    return jnp.where(near, 0.5 * jnp.square(d) / divisor, _absolute(d) - 0.5 * beta)
+
+
+def kl_divergence(logits: Array, probabilities: Array) -> Array:
+    """How far the predicted distribution is from the target, KL(target || prediction), in nats.
+
+    loss = sum over classes c of q[c] * (log q[c] - log p[c]), p = softmax(logits), q =
+    probabilities; 0 * log 0 is 0. Log-probabilities are logits too, so either may be given.
+
+    Shapes: logits [..., classes], probabilities [..., classes], which should add up to 1 -> [...].
+    A negative probability gives NaN.
+    Raises: ValueError when the shapes differ.
+    Source: Kullback and Leibler 1951; the direction of torch.nn.functional.kl_div.
+
+    >>> round(float(nf.losses.kl_divergence(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0]))), 4)
+    0.6931
+    """
+    logits, target = _distributions("kl_divergence", logits, probabilities)
+    shifted, total = _log_softmax(logits)
+    log_target = jnp.log(jnp.where(target == 0, 1, target))
+    return _product(target, log_target + (total[..., None] - shifted)).sum(-1)
+
+
+def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
+    """Shortfall of a yes-or-no score from the margin, `max(0, margin - target * score)`.
+
+    Shapes: scores [...], targets [...] of -1 or 1 -> [...]; any other target, 0 too, gives NaN.
+    margin: at least 0. The slope where margin and score meet is 0.
+    Raises: ValueError when the shapes differ.
+    Source: Cortes and Vapnik 1995; sklearn.metrics.hinge_loss.
+
+    >>> [float(value) for value in nf.losses.hinge(jnp.array([0.5, 0.5]), jnp.array([1, -1]))]
+    [0.5, 1.5]
+    """
+    check.number("hinge", 0, margin=margin)
+    check.floating("hinge", scores=scores)
+    check.same_shape("hinge", scores=scores, targets=targets)
+    scores = _wide(scores)
+    targets, margin = _like(scores, targets, margin)
+    return jnp.where(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores), jnp.nan)
+
+
+def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> Array:
+    """One minus the cosine of the angle between two vectors: 0 for equal direction, 2 for opposite.
+
+    loss = 1 - (x . y) / (max(|x|, eps) * max(|y|, eps)).
+
+    Shapes: prediction [..., features], target [..., features] -> [...].
+    eps: above 0; shorter vectors count as that long, so the distance to a zero vector is 1. For
+    float16 it is at least 3e-5: slopes are up to 1 / eps.
+    Raises: ValueError when the shapes differ.
+    Source: torch.nn.functional.cosine_similarity.
+
+    >>> x, y = jnp.array([3.0, 4.0]), jnp.array([4.0, -3.0])
+    >>> [round(float(nf.losses.cosine_distance(x, z)), 4) for z in (x, y, -2 * x)]
+    [0.0, 1.0, 2.0]
+    """
+    check.number("cosine_distance", 0, open_low=True, eps=eps)
+    x, y = _vectors("cosine_distance", prediction=prediction, target=target)
+    eps = jnp.maximum(_like(x, eps)[0], _smallest_divisor(prediction))
+
+    def unit(v):
+        square = jnp.square(v).sum(-1, keepdims=True)
+        return v * jax.lax.rsqrt(jnp.maximum(square, eps * eps))
+
+    return 1 - (unit(x) * unit(y)).sum(-1)
+
+
+def triplet(anchor: Array, positive: Array, negative: Array, *, margin: Scalar = 1.0) -> Array:
+    """Shortfall of a triplet: the anchor should be nearer to the positive, by the margin.
+
+    loss = max(0, |anchor - positive| - |anchor - negative| + margin), Euclidean lengths, each with
+    1e-12 added under the root, so that the slope at equal points is 0.
+
+    Shapes: anchor, positive and negative [..., features] -> [...].
+    margin: at least 0.
+    Raises: ValueError when the shapes differ.
+    Source: Balntas et al. 2016, section 2.2; torch.nn.functional.triplet_margin_loss.
+
+    >>> float(nf.losses.triplet(jnp.array([0.0]), jnp.array([3.0]), jnp.array([2.0])))
+    2.0
+    """
+    check.number("triplet", 0, margin=margin)
+    anchor, positive, negative = _vectors(
+        "triplet", anchor=anchor, positive=positive, negative=negative
+    )
+
+    def length(v):
+        return jnp.sqrt(jnp.square(v).sum(-1) + 1e-12)
+
+    gap = length(anchor - positive) - length(anchor - negative)
+    return jax.nn.relu(gap + _like(anchor, margin)[0])
+
+
+def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
+    """Negative log-likelihood of counts under a Poisson distribution, in nats.
+
+    loss = exp(log_rate) - counts * log_rate, plus log(counts!) when full.
+    Beyond log_rate = 60, exp goes on as its tangent, so that loss and slope stay finite.
+
+    Shapes: log_rate [...], counts [...] of at least 0, of any type -> [...]; negative counts give
+    NaN.
+    full: whether to add the term that no gradient sees, for a true likelihood.
+    Raises: ValueError when the shapes differ.
+    Source: torch.nn.functional.poisson_nll_loss(log_input=True); the full term by log-gamma rather
+    than Stirling's formula.
+
+    >>> round(float(nf.losses.poisson_nll(jnp.array(0.0), jnp.array(3))), 4)
+    1.0
+    """
+    check.floating("poisson_nll", log_rate=log_rate)
+    check.same_shape("poisson_nll", log_rate=log_rate, counts=counts)
+    x = _wide(log_rate)
+    (counts,) = _like(x, counts)
+    rate = jnp.exp(jnp.where(x < 60, x, 60))
+    loss = jnp.where(x < 60, rate, rate * (x - 59)) - counts * x
+    if full:
+        loss = loss + jax.scipy.special.gammaln(counts + 1)
+    return jnp.where(counts >= 0, loss, jnp.nan)
+
+
+def gaussian_nll(
+    prediction: tuple[Array, Array], target: Array, *, floor: Scalar = 1e-6, full: bool = False
+) -> Array:
+    """Negative log-likelihood of numbers under a normal distribution of predicted width, in nats.
+
+    loss = (log(v) + (target - mean)^2 / v) / 2, v = max(variance, floor), plus log(2 pi) / 2 when
+    full.
+
+    prediction: the pair (mean, variance); make the variance by softplus or exp.
+    Shapes: mean [...], variance [...] of at least 0, target [...] -> [...]; negative variance gives
+    NaN.
+    floor: above 0; below it the slope is that at the floor, so a variance of 0 can grow again.
+    full: whether to add the term that no gradient sees, for a true likelihood.
+    Raises: ValueError when the shapes differ; TypeError when prediction is not a pair.
+    Source: Nix and Weigend 1994; torch.nn.functional.gaussian_nll_loss.
+
+    >>> mean, variance = jnp.array([0.0, 0.0]), jnp.array([1.0, 4.0])
+    >>> loss = nf.losses.gaussian_nll((mean, variance), jnp.array([2.0, 2.0]))
+    >>> [round(float(value), 4) for value in loss]
+    [2.0, 1.1931]
+    """
+    check.number("gaussian_nll", 0, open_low=True, floor=floor)
+    if not isinstance(prediction, tuple | list) or len(prediction) != 2:
+        got = check.describe(prediction)
+        problem = f"prediction should be a pair (mean, variance), got {got}."
+        check.fail("gaussian_nll", problem, kind=TypeError)
+    mean, variance = prediction
+    check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
+    check.same_shape("gaussian_nll", mean=mean, variance=variance, target=target)
+    mean = _wide(mean)
+    variance, target, floor = _like(mean, variance, target, floor)
+    v = _at_least(variance, floor)
+    loss = 0.5 * (jnp.log(v) + jnp.square(target - mean) / v)
+    if full:
+        loss = loss + 0.5 * np.log(2 * np.pi).item()
+    return jnp.where(variance >= 0, loss, jnp.nan)
+
+
+def masked_mean(values: Array, mask: Array) -> Array:
+    """The mean of the values where mask is true; 0 where it is true nowhere.
+
+    Shapes: values [...] floats, mask [...] booleans -> []. Masked values may be NaN.
+    Raises: ValueError when the shapes differ; TypeError when mask is not boolean.
+
+    >>> labels = jnp.array([1, -100])
+    >>> loss = nf.losses.cross_entropy(jnp.zeros((2, 4)), labels, ignore=-100)
+    >>> round(float(nf.losses.masked_mean(loss, labels != -100)), 4)
+    1.3863
+    """
+    check.floating("masked_mean", values=values)
+    if getattr(mask, "dtype", None) != np.bool_:
+        got = check.describe(mask)
+        check.fail("masked_mean", f"mask should hold booleans, got {got}.", kind=TypeError)
+    check.same_shape("masked_mean", values=values, mask=mask)
+    values = _wide(values)
+    counted = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+    return jnp.where(mask, values, 0).sum() / counted
+
+
+def _wide(x: Any) -> Array:
+    """x in float32 at least."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def _like(x: Array, *values: Any) -> tuple[Array, ...]:
+    """The values, numbers or arrays of any type, in the type of x."""
+    return tuple(jnp.asarray(value).astype(x.dtype) for value in values)
+
+
+def _at_least(x: Array, low: Scalar) -> Array:
+    """max(x, low) that hands gradients on below `low` too: clipping leaves nothing to learn."""
+    return x + jax.lax.stop_gradient(jnp.maximum(x, low) - x)
+
+
+def _smallest_divisor(x: Any) -> float:
+    """What 1 may be divided by in the type of x; of note in float16, which ends at 65504."""
+    return 2 / float(jnp.finfo(jnp.asarray(x).dtype).max)
+
+
+def _absolute(x: Array) -> Array:
+    """|x| with a slope of 0 at 0; that of jnp.abs is 1 there."""
+    return x * jnp.sign(x)
+
+
+def _product(weight: Array, x: Array) -> Array:
+    """weight * x, with 0 * inf = 0: an impossible class costs nothing where its weight is 0."""
+    return weight * jnp.where((weight == 0) & jnp.isinf(x), 0, x)
+
+
+def _log_softmax(logits: Array) -> tuple[Array, Array]:
+    """(shifted, total): the log-probabilities are shifted - total[..., None]."""
+    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    return shifted, jnp.log(jnp.exp(shifted).sum(-1))
+
+
+def _classes(
+    where: str, logits: Any, labels: Any, ignore: Any
+) -> tuple[Array, Array, Array, Array | None]:
+    """(logits, hit, valid, ignored): hit [..., classes] marks the label, valid that it is a class.
+
+    Comparing with every class fuses into the sums around it; gathering scatters in the gradient.
+    """
+    check.floating(where, logits=logits)
+    check.integers(where, "Whole distributions as targets: cross_entropy_dense.", labels=labels)
+    if np.ndim(logits) < 1:
+        check.fail(where, "logits should have an axis of classes, got shape ().")
+    check.shape(where, np.shape(logits)[:-1], "It is logits' but for the classes.", labels=labels)
+    logits, labels = _wide(logits), jnp.asarray(labels)
+    labels = labels if labels.dtype.itemsize == 8 else labels.astype(jnp.int32)
+    ignored = None
+    if ignore is not None:
+        ignored = labels == jnp.asarray(ignore).astype(labels.dtype)
+        logits = jnp.where(ignored[..., None], 0, logits)
+    hit = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
+    return logits, hit, (labels >= 0) & (labels < logits.shape[-1]), ignored
+
+
+def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:
+    """NaN where the label is no class, 0 where it is ignored."""
+    loss = jnp.where(valid, loss, jnp.nan)
+    return loss if ignored is None else jnp.where(ignored, 0, loss)
+
+
+def _class_weights(where: str, weights: Any, logits: Array, *, name: str = "weights") -> Array:
+    weights = jnp.asarray(weights).astype(logits.dtype)
+    check.shape(where, logits.shape[-1:], "It is one number per class.", **{name: weights})
+    return weights
+
+
+def _distributions(where: str, logits: Any, probabilities: Any) -> tuple[Array, Array]:
+    check.floating(where, logits=logits)
+    check.floating(where, "Class numbers as targets: cross_entropy.", probabilities=probabilities)
+    check.same_shape(where, logits=logits, probabilities=probabilities)
+    if np.ndim(logits) < 1:
+        check.fail(where, "logits should have an axis of classes, got shape ().")
+    logits = _wide(logits)
+    return logits, _like(logits, probabilities)[0]
+
+
+def _binary(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]:
+    check.floating(where, logits=logits)
+    check.same_shape(where, logits=logits, targets=targets)
+    x = _wide(logits)
+    (t,) = _like(x, targets)
+    return x, t, (t >= 0) & (t <= 1)
+
+
+def _difference(where: str, prediction: Any, target: Any) -> Array:
+    check.floating(where, prediction=prediction, target=target)
+    check.same_shape(where, "Nothing is broadcast.", prediction=prediction, target=target)
+    prediction = _wide(prediction)
+    return prediction - _like(prediction, target)[0]
+
+
+def _vectors(where: str, **vectors: Any) -> tuple[Array, ...]:
+    check.floating(where, **vectors)
+    check.same_shape(where, **vectors)
+    first = next(iter(vectors.values()))
+    if np.ndim(first) < 1:
+        check.fail(where, f"{next(iter(vectors))} should have an axis of features, got shape ().")
+    return _like(_wide(first), *vectors.values())
