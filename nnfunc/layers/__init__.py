@@ -1,0 +1,1 @@
+"""The layers: each a factory with sizes that returns a Model."""

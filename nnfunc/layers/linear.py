@@ -1,0 +1,172 @@
+"""Linear maps: of one input, of two, and the elementwise ones with learned numbers."""
+
+import math
+
+import jax.numpy as jnp
+
+from nnfunc import check, initializers
+from nnfunc.base import Array, Initializer, Model, Scalar
+
+__all__ = ["bias", "bilinear", "linear", "prelu", "scale"]
+
+
+def linear(
+    in_dim: int,
+    out_dim: int,
+    *,
+    bias: bool = True,
+    weight_init: Initializer = initializers.lecun_normal,
+    bias_init: Initializer = initializers.zeros,
+) -> Model:
+    """Affine map of the last axis: `y = x @ weight + bias`.
+
+    Shapes: x [..., in_dim] -> y [..., out_dim]; weight [in_dim, out_dim], bias [out_dim].
+    Raises: ValueError when the last axis of x is not in_dim.
+
+    >>> model = nf.linear(3, 2)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((4, 3))).shape
+    (4, 2)
+    """
+    check.size("linear", in_dim=in_dim, out_dim=out_dim)
+
+    def init(key):
+        params = {"weight": weight_init(key, (in_dim, out_dim))}
+        return params | {"bias": bias_init(key, (out_dim,))} if bias else params
+
+    def apply(params, x):
+        check.last_axis("linear", x, in_dim=in_dim, cure=_cure(x, in_dim, out_dim))
+        y = rows(x, params["weight"])
+        return y + params["bias"] if bias else y
+
+    return Model(init, apply)
+
+
+def _cure(x: Array, in_dim: int, out_dim: int) -> str:
+    """What to do when the last axis of x is not in_dim."""
+    shape = getattr(x, "shape", ())
+    if math.prod(shape[1:]) == in_dim:
+        return f"To flatten images first: serial(nf.flatten, nf.linear({in_dim}, {out_dim}))."
+    size = shape[-1] if shape else 1
+    return (
+        f"Make this linear({size}, {out_dim}), or let the layer before it give {in_dim} features."
+    )
+
+
+def rows(x: Array, weight: Array) -> Array:
+    """`x @ weight` for x with any leading axes, as one product of two matrices.
+
+    Written so because XLA's weight gradient of a batched product is slow on CPU.
+    Shapes: x [..., in_dim], weight [in_dim, out_dim] -> [..., out_dim].
+    """
+    y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight
+    return y.reshape(*x.shape[:-1], weight.shape[-1])
+
+
+def bilinear(
+    left_dim: int,
+    right_dim: int,
+    out_dim: int,
+    *,
+    bias: bool = True,
+    weight_init: Initializer = initializers.lecun_normal,
+) -> Model:
+    """A map linear in each of two inputs: `y_k = sum_ij left_i weight_ijk right_j + bias_k`.
+
+    Shapes: x is a pair (left [..., left_dim], right [..., right_dim]) -> y [..., out_dim];
+    weight [left_dim, right_dim, out_dim], with fan-in left_dim * right_dim; bias [out_dim].
+    Raises: ValueError when an axis has another size, or the leading axes differ.
+
+    >>> model = nf.bilinear(3, 4, 2)
+    >>> model.apply(model.init(jax.random.key(0)), (jnp.ones((5, 3)), jnp.ones((5, 4)))).shape
+    (5, 2)
+    """
+    check.size("bilinear", left_dim=left_dim, right_dim=right_dim, out_dim=out_dim)
+
+    def init(key):
+        weight = weight_init(key, (left_dim * right_dim, out_dim))
+        params = {"weight": weight.reshape(left_dim, right_dim, out_dim)}
+        return params | {"bias": jnp.zeros(out_dim, jnp.float32)} if bias else params
+
+    def apply(params, x):
+        if not isinstance(x, tuple | list) or len(x) != 2:
+            got = check.describe(x)
+            check.fail("bilinear", f"x should be a pair (left, right), got {got}.", kind=TypeError)
+        left, right = x
+        check.last_axis("bilinear: left", left, left_dim=left_dim)
+        check.last_axis("bilinear: right", right, right_dim=right_dim)
+        if left.shape[:-1] != right.shape[:-1]:
+            wanted = "left and right should have the same leading axes"
+            check.fail("bilinear", f"{wanted}, got shapes {left.shape} and {right.shape}.")
+        inner = rows(left, params["weight"].reshape(left_dim, right_dim * out_dim))
+        inner = inner.reshape(*left.shape[:-1], right_dim, out_dim)
+        y = (right[..., None] * inner).sum(-2)
+        return y + params["bias"] if bias else y
+
+    return Model(init, apply)
+
+
+def bias(dim: int, *, bias_init: Initializer = initializers.zeros) -> Model:
+    """`y = x + bias`. Shapes: x [..., dim] -> y [..., dim]; bias [dim].
+
+    >>> model = nf.bias(3)
+    >>> model.apply({"bias": jnp.arange(3.0)}, jnp.ones(3))
+    Array([1., 2., 3.], dtype=float32)
+    """
+    check.size("bias", dim=dim)
+
+    def init(key):
+        return {"bias": bias_init(key, (dim,))}
+
+    def apply(params, x):
+        check.last_axis("bias", x, dim=dim)
+        return x + params["bias"]
+
+    return Model(init, apply)
+
+
+def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
+    """`y = scale * x`, a learned factor for each channel, `initial` at first.
+
+    Small initial factors on residual branches are the LayerScale of arXiv:2103.17239.
+    Shapes: x [..., dim] -> y [..., dim]; scale [dim].
+
+    >>> model = nf.scale(3, initial=0.5)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones(3))
+    Array([0.5, 0.5, 0.5], dtype=float32)
+    """
+    check.size("scale", dim=dim)
+    check.number("scale", initial=initial)
+
+    def init(key):
+        return {"scale": jnp.full(dim, initial, jnp.float32)}
+
+    def apply(params, x):
+        check.last_axis("scale", x, dim=dim)
+        return x * params["scale"]
+
+    return Model(init, apply)
+
+
+def prelu(dim: int = 1, *, initial: Scalar = 0.25) -> Model:
+    """Leaky ReLU with a learned slope below zero, one for all channels or one for each.
+
+    Shapes: x [..., channels] -> y of the same shape; slope [dim], dim 1 or channels.
+    Source: He et al. 2015, arXiv:1502.01852, whose initial slope is 0.25.
+
+    >>> model = nf.prelu()
+    >>> model.apply(model.init(jax.random.key(0)), jnp.array([-4.0, 2.0]))
+    Array([-1.,  2.], dtype=float32)
+    """
+    check.size("prelu", dim=dim)
+    check.number("prelu", initial=initial)
+
+    def init(key):
+        return {"slope": jnp.full(dim, initial, jnp.float32)}
+
+    def apply(params, x):
+        check.floating("prelu", x=x)
+        if dim > 1:
+            check.last_axis("prelu", x, dim=dim)
+        return jnp.where(x > 0, x, params["slope"] * x)
+
+    return Model(init, apply)

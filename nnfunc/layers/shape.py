@@ -1,0 +1,21 @@
+"""Changes of shape; plain functions, for use between layers."""
+
+import math
+
+from nnfunc import check
+from nnfunc.base import Array
+
+__all__ = ["flatten"]
+
+
+def flatten(x: Array, *, start: int = 1) -> Array:
+    """All axes from `start` on become one: images [batch, 28, 28] become [batch, 784].
+
+    Raises: ValueError when x has fewer than `start` axes.
+
+    >>> nf.flatten(jnp.ones((2, 3, 4))).shape
+    (2, 12)
+    """
+    if x.ndim < start:
+        check.fail("flatten", f"x should have at least {start} axes, got shape {x.shape}.")
+    return x.reshape(*x.shape[:start], math.prod(x.shape[start:]))

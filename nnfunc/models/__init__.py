@@ -1,0 +1,1 @@
+"""The models: a screenful of combinators each."""

@@ -1,0 +1,79 @@
+"""The multi-layer perceptron."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import activations, check, initializers
+from nnfunc.base import Array, Initializer, Model, Scalar, word
+from nnfunc.combinators import serial
+from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.linear import linear
+from nnfunc.layers.norm import batch_norm, layer_norm, rms_norm
+
+__all__ = ["mlp"]
+
+_NORMS = {"batch": batch_norm, "layer": layer_norm, "rms": rms_norm}
+
+
+def mlp(
+    widths: Sequence[int],
+    *,
+    activation: str | Callable[[Array], Array] = "relu",
+    dropout: Scalar | None = None,
+    norm: Literal["batch", "layer", "rms"] | None = None,
+    weight_init: Initializer | None = None,
+    gain: Scalar = 1.0,
+) -> Model:
+    """Linear maps with an activation between them: widths[0] -> ... -> widths[-1].
+
+    Each hidden layer is linear, norm, activation, dropout, where norm and dropout are left out when
+    None; the last is linear. Paths: `hidden_0/linear/weight`, ..., `head/weight`.
+    Shapes: x [..., widths[0]] -> y [..., widths[-1]].
+    activation: a function or the name of one of `nf.activations`. dropout: the rate, in [0, 1].
+    weight_init: by default the one that suits the activation (`nf.initializers.init_for`).
+    gain: a factor on every initial weight.
+    Raises: ValueError when there are fewer than two widths or a name is unknown.
+
+    >>> model = nf.mlp([64, 32, 10], dropout=0.1)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 64))).shape
+    (5, 10)
+    """
+    if isinstance(widths, int) or len(widths) < 2:
+        wanted = "widths should be at least the input's and the output's, such as [64, 10]"
+        check.fail("mlp", f"{wanted}, got {widths}.")
+    for place, width in enumerate(widths):
+        check.size("mlp", **{f"widths[{place}]": width})
+    check.number("mlp", gain=gain)
+    act = activations.by_name(activation) if isinstance(activation, str) else activation
+    if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), jnp.float32)).shape != (1, 2):
+        cure = "The glu family halves it: make such a block with nf.serial."
+        check.fail("mlp", f"the activation should keep the shape, got {word(act)}. {cure}")
+    if norm is not None:
+        check.choice("mlp", _NORMS, norm=norm)
+    weights = weight_init or _suiting(activation)
+    scaled = initializers.scaled(weights, gain)
+
+    def hidden(in_dim, out_dim):
+        layers = {"linear": linear(in_dim, out_dim, weight_init=scaled)}
+        layers |= {"norm": _NORMS[norm](out_dim)} if norm else {}
+        layers |= {"act": act}
+        return serial(**layers, **({"drop": dropout_layer(dropout)} if dropout is not None else {}))
+
+    head_init = initializers.scaled(weight_init or initializers.lecun_normal, gain)
+    pairs = list(pairwise(widths))
+    layers = {f"hidden_{i}": hidden(*pair) for i, pair in enumerate(pairs[:-1])}
+    return serial(**layers, head=linear(*pairs[-1], weight_init=head_init))
+
+
+def _suiting(activation: str | Callable[[Array], Array]) -> Initializer:
+    """The initializer for a known activation; He's for a function of the user's own."""
+    try:
+        return initializers.init_for(activation)
+    except ValueError:
+        if isinstance(activation, str):
+            raise
+        return initializers.he_normal
