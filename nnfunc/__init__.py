@@ -34,6 +34,7 @@ from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
     from nnfunc import backprop, checkpoint, data, optimizers, testing, training
+    from nnfunc.training.evaluate import evaluate
     from nnfunc.training.loop import train
     from nnfunc.training.objectives import classification, language_modelling, regression
     from nnfunc.training.task import Task, trainer

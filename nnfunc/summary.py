@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, flops
-from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model
+from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, struct
 
 __all__ = ["Row", "Summary", "summary"]
 
@@ -104,16 +104,12 @@ def _row(path: tuple[str, ...], model: Any, params: Any, x: Any, ctx: Context) -
     def one(*args):
         return model.forward(*args)[0]
 
-    args = jax.tree.map(_struct, (params, x, ctx))
+    args = jax.tree.map(struct, (params, x, ctx))
     output = jax.eval_shape(one, *args)
     leaves, times = jax.tree.leaves(params), ctx.times
     cost = flops.count(one, *args) * times
     sizes = (_size(leaves) * times, _memory(leaves) * times)
     return Row("/".join(path), model.name, _shapes(output), *sizes, cost)
-
-
-def _struct(leaf: Any) -> Any:
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))
 
 
 def _shapes(tree: PyTree) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ _NORMS = {"batch": batch_norm, "layer": layer_norm, "rms": rms_norm}
 def mlp(
     widths: Sequence[int],
     *,
-    activation: str | Callable[[Array], Array] = "relu",
+    activation: str | Model | Callable[[Array], Array] = "relu",
     dropout: Scalar | None = None,
     norm: Literal["batch", "layer", "rms"] | None = None,
     weight_init: Initializer | None = None,
@@ -33,7 +33,8 @@ def mlp(
     Each hidden layer is linear, norm, activation, dropout, where norm and dropout are left out when
     None; the last is linear. Paths: `hidden_0/linear/weight`, ..., `head/weight`.
     Shapes: x [..., widths[0]] -> y [..., widths[-1]].
-    activation: a function or the name of one of `nf.activations`. dropout: the rate, in [0, 1].
+    activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
+    dropout: the rate, in [0, 1].
     weight_init: by default the one that suits the activation (`nf.initializers.init_for`).
     gain: a factor on every initial weight.
     Raises: ValueError when there are fewer than two widths or a name is unknown.
@@ -49,7 +50,8 @@ def mlp(
         check.size("mlp", **{f"widths[{place}]": width})
     check.number("mlp", gain=gain)
     act = activations.by_name(activation) if isinstance(activation, str) else activation
-    if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), jnp.float32)).shape != (1, 2):
+    pair = jax.ShapeDtypeStruct((1, 2), jnp.float32)
+    if not isinstance(act, Model) and jax.eval_shape(act, pair).shape != (1, 2):
         cure = "The glu family halves it: make such a block with nf.serial."
         check.fail("mlp", f"the activation should keep the shape, got {word(act)}. {cure}")
     if norm is not None:
@@ -69,7 +71,7 @@ def mlp(
     return serial(**layers, head=linear(*pairs[-1], weight_init=head_init))
 
 
-def _suiting(activation: str | Callable[[Array], Array]) -> Initializer:
+def _suiting(activation: Any) -> Initializer:
     """The initializer for a known activation; He's for a function of the user's own."""
     try:
         return initializers.init_for(activation)

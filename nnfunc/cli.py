@@ -1,0 +1,119 @@
+"""The command line: `nnfunc train`, `resume`, `evaluate`, `predict`, `summary`.
+
+A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
+a diverged one with 1. Anything else is a defect of ours and shows its traceback.
+"""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train and use functional neural networks from config files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings to change: schedule.peak=1e-2 seed=3."),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Which = Annotated[str, typer.Option(help="Which checkpoint: best or last.")]
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    settings: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default the next of runs/NAME-1, ...")
+    ] = None,
+) -> None:
+    """Train what a config file describes; everything goes to a folder of its own."""
+    from nnfunc import programs
+
+    programs.train(config, settings or [], run)
+
+
+@app.command()
+def resume(run: RunFolder) -> None:
+    """Go on with a run that was stopped, from its last good checkpoint."""
+    from nnfunc import programs
+
+    programs.resume(run)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Annotated[str, typer.Option(help="Which data: test or validation.")] = "test",
+    checkpoint: Which = "best",
+) -> None:
+    """Print the figures of a trained model on data it was not trained on."""
+    from nnfunc import programs
+
+    programs.evaluate(run, split, checkpoint)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    inputs: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A .npy or .csv file, one row an example.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="A .csv or .npy file; by default CSV is printed.")
+    ] = None,
+    checkpoint: Which = "best",
+) -> None:
+    """Write the model's outputs, and for a classifier the classes, for the rows of a file."""
+    from nnfunc import programs
+
+    programs.predict(run, inputs, output, checkpoint)
+
+
+@app.command()
+def summary(config: ConfigFile, settings: Overrides = None) -> None:
+    """Print the layers of a config's model: shapes, parameters, bytes and FLOPs."""
+    from nnfunc import programs
+
+    programs.summary(config, settings or [])
+
+
+def main() -> None:
+    """Run the command line; turn mistakes and warnings into messages."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            app(prog_name="nnfunc")
+    except SystemExit:
+        raise
+    except BrokenPipeError:  # `nnfunc ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        from nnfunc import programs
+
+        code = programs.exit_code(error)
+        if code is None:
+            raise
+        print(f"nnfunc: {programs.words(error)}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _say(message: Warning | str, *place: object) -> None:
+    """A warning as one line, without the place in our code where it was given."""
+    print(f"nnfunc: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Configs: a TOML file and `key=value` overrides, turned into what `nf.train` runs.
+
+The function is the schema: the keys of `model = { name = "mlp", ... }` are the arguments of
+`nf.mlp`, and their types are its annotations. All mistakes are told together, one line each.
+
+    config = load("configs/digits_mlp.toml", ["schedule.peak=1e-2"])
+    nf.train(config.build, config.hypers, config.data(), key=config.key(), **config.train)
+"""
+
+from nnfunc.config.config import Config
+from nnfunc.config.mistakes import ConfigError
+from nnfunc.config.reading import load, resolve
+from nnfunc.config.recipe import Recipe
+from nnfunc.config.schema import factories
+
+__all__ = ["Config", "ConfigError", "Recipe", "factories", "load", "resolve"]

@@ -1,0 +1,65 @@
+"""What is wrong with a config, in words: one line each, all of them together."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from nnfunc import check
+
+__all__ = ["ConfigError", "Mistakes", "near", "one_line", "show", "words_of"]
+
+SHELL = "the command line"
+
+
+class ConfigError(ValueError):
+    """What is wrong with a config; problems: one line each, and the message is all of them."""
+
+    def __init__(self, problems: Iterable[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Mistakes:
+    """What is wrong so far, each with the file, or the command line where an override gave it."""
+
+    def __init__(self, file: str):
+        self.file = file
+        self.lines: list[str] = []
+        self.overridden: set[str] = set()
+
+    def add(self, path: str, problem: str) -> None:
+        """Note what is wrong with one key, or with a table that is not there."""
+        by_shell = any(_within(path, o) or _within(o, path) for o in self.overridden)
+        self.lines.append(f"{SHELL if by_shell else self.file}: {words_of(path)}: {problem}")
+
+    def refused(self, table: str, error: Exception) -> None:
+        """Note why a factory refuses a table; it may be several of its values together."""
+        file = f"{self.file} with overrides" if self.overridden else self.file
+        self.lines.append(f"{file}: {table}: {one_line(error).removeprefix(f'{table}: ')}")
+
+
+def _within(path: str, other: str) -> bool:
+    return f"{path}.".startswith(f"{other}.")
+
+
+def near(word: Any, words: Iterable[str]) -> str:
+    """The end of an error whose words are named already: a near one, if there is one."""
+    hint = check.nearest(word, words) if isinstance(word, str) else "."
+    return hint if hint.startswith("; did") else "."
+
+
+def show(value: Any) -> str:
+    """A value and its type, short."""
+    try:
+        return check.describe(value)
+    except ValueError:  # Python refuses to write whole numbers of over 4300 digits
+        return "a number too long to write (int)"
+
+
+def words_of(path: str) -> str:
+    """A path as it is, or quoted where it would not be one line of text."""
+    return path if path.isprintable() else repr(path)
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "?")) else f"{text}."

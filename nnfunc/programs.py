@@ -1,0 +1,310 @@
+"""What the commands do. Each is an ordinary function; scripts may call it too."""
+
+import errno
+import math
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnfunc import check, checkpoint, runlog
+from nnfunc.config import Config, ConfigError, load
+from nnfunc.data.arrays import Data
+from nnfunc.progress import in_order, progress, shown
+from nnfunc.summary import summary as summarize
+from nnfunc.training.diverged import Diverged
+from nnfunc.training.evaluate import evaluate as figures_of
+from nnfunc.training.loop import train as fit
+from nnfunc.training.task import Task, TrainState, trainer
+
+__all__ = ["evaluate", "exit_code", "predict", "resume", "summary", "train", "words"]
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and it has saved."""
+
+    def __init__(self, signum: int, words: str):
+        super().__init__(words)
+        self.signum = signum
+
+
+def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:
+    """Train a config in a new run folder, and return the folder."""
+    use_compilation_cache()
+    config = load(config_file, settings)
+    config.data()  # its mistakes are known before there is a folder
+    there = folder is not None and folder.is_dir()
+    folder = runlog.create(config_file.stem, folder)
+    try:
+        with _full_disk(folder, "Train again."):
+            config.dump(folder / "config.toml")
+            runlog.write_environment(folder)
+        _run(config, folder, resume=False)
+    except Exception:
+        if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
+            runlog.discard(folder, keep=there)
+        raise
+    return folder
+
+
+def resume(folder: Path) -> None:
+    """Go on with a run from its last good checkpoint; finished ones are only reported again."""
+    use_compilation_cache()
+    config = load(runlog.find(folder) / "config.toml")
+    _run(config, folder, resume=True)
+
+
+def evaluate(folder: Path, split: str = "test", which: str = "best") -> dict[str, float]:
+    """Print and return the figures of a run's checkpoint on the test or validation split."""
+    check.choice("evaluate", ("test", "validation"), split=split)
+    use_compilation_cache()
+    config = load(runlog.find(folder) / "config.toml")
+    data = config.data()
+    state, step = restore(config, folder, which)
+    arrays = config.test() if split == "test" else data.validation
+    if arrays is None:
+        check.fail("evaluate", f"the data of {folder} should have a {split} split, but has none.")
+    figures = _figures(config, state, arrays, data)
+    print(f"{split}  {_line(figures)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
+    return figures
+
+
+def predict(
+    folder: Path, inputs: Path, output: Path | None = None, which: str = "best"
+) -> np.ndarray:
+    """Write the model's outputs for the rows of a .npy or .csv file, and return them."""
+    if output is not None and output.suffix not in (".csv", ".npy"):
+        check.fail("predict", f"the output should be a .csv or .npy file, got {output}.")
+    use_compilation_cache()
+    config = load(runlog.find(folder) / "config.toml")
+    data = config.data()
+    like = jax.tree.leaves(data.arrays)[0]
+    x = _fitting(read_rows_of(inputs), like, inputs)
+    state, _ = restore(config, folder, which)
+    model = config.build(config.hypers).model
+    apply = jax.jit(lambda p, s, x: model.apply(p, x, state=s))
+    rows = Data((x, np.zeros(len(x), np.int32)), transform=data.transform)
+    parts = [apply(state.params, state.model_state, part[0]) for part in rows.split("train", 1024)]
+    y = np.concatenate(jax.device_get(parts))
+    with _full_disk(output or folder, "Predict again."):
+        classes = config.tables["objective"]["name"] == "classification"
+        _write_predictions(y, output, classes=classes)
+    return y
+
+
+def summary(config_file: Path, settings: list[str]) -> None:
+    """Print the layers of a config's model for one batch."""
+    config = load(config_file, settings)
+    data = config.data()
+    batch = jax.eval_shape(data.batch, 0)
+    print(summarize(config.build(config.hypers).model, batch[0]))
+
+
+def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
+    """The train state of a run's best or last good checkpoint, and its step.
+
+    A damaged one is named in a warning, and the last good one takes its place.
+    """
+    check.choice("checkpoint", ("best", "last"), checkpoint=which)
+    init, _ = trainer(config.build)
+    like = jax.eval_shape(init, config.hypers, config.key())
+    root = folder / "checkpoints"
+    if which == "best" and (root / "best").exists():
+        try:
+            state = checkpoint.load(root / "best", like)
+            return state, int(state.step)
+        except checkpoint.CheckpointError as error:
+            warnings.warn(f"The best checkpoint was refused. {error}", stacklevel=2)
+    if not checkpoint.steps(root):
+        cure = f"Train longer: nnfunc resume {folder}"
+        check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
+    found = checkpoint.latest_good(root, like, part="state")
+    for reason in found.warnings:
+        warnings.warn(f"{reason} Using that of step {found.step}.", stacklevel=2)
+    return found.tree, found.step
+
+
+def _run(config: Config, folder: Path, *, resume: bool) -> None:
+    """Train, evaluate the best checkpoint on the test split, write the report."""
+    steps, data = config.train["steps"], config.data()
+    started, words = time.perf_counter(), f"Go on with: nnfunc resume {folder}"
+    with _full_disk(folder, words), signals() as caught, progress(steps) as bar:
+
+        def stop(step):
+            bar.tick(step)
+            return bool(caught)
+
+        state, history = fit(
+            config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
+            on_report=bar, should_stop=stop, **config.train,
+        )  # fmt: skip
+    done = int(state.step)
+    if done < steps:
+        raise Stopped(caught[0], f"stopped at step {done} of {steps}; everything is saved. {words}")
+    with _full_disk(folder, words):
+        _finish(config, folder, history.loop, bar.first, time.perf_counter() - started)
+
+
+def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds: float) -> None:
+    """The figures of the best checkpoint and the report. first: where training began or went on."""
+    from nnfunc import report
+
+    steps, data, arrays = config.train["steps"], config.data(), config.test()
+    best, step = restore(config, folder, "best")
+    result: dict[str, Any] = {"loop": loop, "step": step}
+    if first is None:  # nothing was left to train
+        before = runlog.read_json(folder / "result.json") or {}
+        result |= {key: before[key] for key in ("first", "seconds") if key in before}
+        print(f"{folder} is complete: all {steps} steps were trained before (best at step {step})")
+    else:
+        result |= {"first": first, "seconds": round(seconds, 2)}
+        what = f"{steps} steps" if first == 0 else f"steps {first} to {steps}"
+        print(f"trained {what} in {seconds:.1f} s (best at step {step})")
+    if data.validation is not None:
+        result["validation"] = _figures(config, best, data.validation, data)
+    if arrays is not None:
+        result["test"] = _figures(config, best, arrays, data)
+    runlog.write_json(folder / "result.json", result)
+    report.write(folder)
+    if arrays is not None:
+        print(f"test    {_line(result['test'])}")
+    print(f"report  {folder / 'report.html'}")
+
+
+@contextmanager
+def _full_disk(folder: Path, cure: str) -> Iterator[None]:
+    """Say of a full disk that nothing is lost, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        begun = (folder / "metrics.jsonl").exists()
+        whole = "What was saved before is whole. Make room." if begun else "Make room."
+        problem = f"the disk is full ({os.strerror(error.errno)}). {whole} {cure}"
+        raise OSError(error.errno, problem, str(folder)) from error
+
+
+def _figures(config: Config, state: TrainState, arrays: Any, data: Any) -> dict[str, float]:
+    task: Task = config.build(config.hypers)
+    return figures_of(task, state.params, arrays, state=state.model_state, transform=data.transform)
+
+
+def _line(figures: dict[str, float]) -> str:
+    return "  ".join(shown(name, value) for name, value in in_order(figures))
+
+
+def read_rows_of(path: Path) -> np.ndarray:
+    """The array of a .npy file, or the numbers of a .csv file, one row an example."""
+    if not path.is_file():
+        near = check.nearest(str(path), [str(p) for p in path.parent.glob("*") if p.is_file()])
+        raise FileNotFoundError(f"The input {path} does not exist{near}")
+    try:
+        if path.suffix == ".npy":
+            x = np.load(path, allow_pickle=False)
+        elif path.suffix == ".csv":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an empty file: it is refused below
+                x = np.loadtxt(path, delimiter=",", ndmin=2)
+        else:
+            check.fail("predict", f"the input should be a .npy or .csv file, got {path}.")
+    except (ValueError, EOFError) as error:
+        if check.is_mistake(error):
+            raise
+        check.fail("predict", f"{path} should hold rows of numbers, but cannot be read: {error}")
+    if x.dtype.kind not in "fiub":
+        check.fail("predict", f"the input should hold numbers, got type {x.dtype} in {path}.")
+    return x
+
+
+def _fitting(x: np.ndarray, like: Any, file: Path) -> np.ndarray:
+    """The rows of a file in the shape and type of the training examples."""
+    shape = like.shape[1:]
+    if file.suffix == ".csv" and x.shape[1:] == (math.prod(shape),):
+        x = x.reshape(-1, *shape)
+    if len(x.shape) == 0 or len(x) == 0 or x.shape[1:] != shape:
+        wanted = f"(examples, {', '.join(map(str, shape))}), with at least one example"
+        got = f"got shape {x.shape} in {file}"
+        check.fail("predict", f"the input should have shape {wanted}, {got}.")
+    with np.errstate(over="ignore"):
+        ready = x.astype(like.dtype)
+    if not np.isfinite(ready).all():
+        at = [int(i) for i in np.argwhere(~np.isfinite(ready))[0]]
+        problem = f"the input should be finite numbers as {ready.dtype}"
+        check.fail("predict", f"{problem}, got {x[tuple(at)]} at index {at} of {file}.")
+    return ready
+
+
+def _write_predictions(y: np.ndarray, output: Path | None, *, classes: bool) -> None:
+    if output is not None and output.suffix == ".npy":
+        np.save(output, y)
+        return
+    if classes:
+        shifted = np.exp(y - y.max(-1, keepdims=True))
+        share = shifted / shifted.sum(-1, keepdims=True)
+        names = ["class", *(f"p{i}" for i in range(y.shape[-1]))]
+        best = y.argmax(-1)
+        lines = [
+            f"{k}," + ",".join(f"{p:.6g}" for p in row) for k, row in zip(best, share, strict=True)
+        ]
+    else:
+        flat = y.reshape(len(y), -1)
+        names = [f"y{i}" for i in range(flat.shape[-1])]
+        lines = [",".join(f"{value:.9g}" for value in row) for row in flat]
+    text = "\n".join([",".join(names), *lines])
+    if output is None:
+        print(text)
+    else:
+        output.write_text(text + "\n")
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """The signals caught while the block runs; the second Ctrl-C interrupts at once."""
+    caught: list[int] = []
+
+    def note(signum, frame):
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(signum)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX has been told where."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "nnfunc" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of a user's mistake, a stop or a divergence; None for a defect."""
+    if isinstance(error, Stopped):
+        return 128 + error.signum
+    if isinstance(error, Diverged):
+        return 1
+    known = (ConfigError, checkpoint.CheckpointError, OSError, ImportError)
+    return 2 if isinstance(error, known) or check.is_mistake(error) else None
+
+
+def words(error: Exception) -> str:
+    """The message of an error, one for the user."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return str(error)

@@ -1,0 +1,109 @@
+"""The folder of a run: what it holds, and who may write there.
+
+config.toml        every setting, defaults included: enough to run it again
+environment.json   versions, device and command
+metrics.jsonl      one line a report: training means, validation figures
+checkpoints/       step-..., the last ones; best, the one with the best validation figure
+result.json        the test figures, once the run is complete
+curves.png, report.html
+"""
+
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nnfunc import check
+
+__all__ = ["create", "discard", "find", "read_json", "write_environment", "write_json"]
+
+
+def create(name: str, folder: Path | None = None) -> Path:
+    """A new, empty folder for a run: the given one, or the next free `runs/name-1`, `runs/name-2`.
+
+    Raises: FileExistsError when the given folder exists and is not empty.
+    """
+    if folder is not None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            cure = f"Choose another with --run, or go on with it: nnfunc resume {folder}"
+            raise FileExistsError(f"The run folder {folder} exists already. {cure}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    root = Path("runs")
+    root.mkdir(exist_ok=True)
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    taken = [int(m[1]) for path in root.iterdir() if (m := pattern.fullmatch(path.name))]
+    number = max(taken, default=0) + 1
+    while True:
+        try:
+            (root / f"{name}-{number}").mkdir()
+            return root / f"{name}-{number}"
+        except FileExistsError:  # another process took it meanwhile
+            number += 1
+
+
+def discard(folder: Path, *, keep: bool = False) -> None:
+    """Remove the folder of a run that never began; keep: only empty it, for it was there before."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not keep:
+        folder.rmdir()
+
+
+def find(folder: Path) -> Path:
+    """The folder, which holds a run.
+
+    Raises: FileNotFoundError naming the nearest runs when it does not.
+    """
+    if (folder / "config.toml").is_file():
+        return folder
+    around = folder.parent if folder.parent.is_dir() else Path()
+    runs = [str(path.parent) for path in around.glob("*/config.toml")]
+    what = "has no config.toml, so it is not a run" if folder.exists() else "does not exist"
+    raise FileNotFoundError(f"{folder} {what}{check.nearest(str(folder), sorted(runs))}")
+
+
+def write_environment(folder: Path) -> None:
+    """environment.json: what a result may depend on besides the config."""
+    names = ("nnfunc", "jax", "jaxlib", "optax", "numpy", "safetensors")
+    device = jax.devices()[0]
+    write_json(
+        folder / "environment.json",
+        {
+            "command": shlex.join(["nnfunc", *sys.argv[1:]]),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "device": f"{device.platform}: {device.device_kind}",
+            "devices": jax.device_count(),
+            "versions": {name: _version(name) for name in names},
+        },
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,57 @@
+"""A model's figures on data it was not trained on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from nnfunc.base import Params, PyTree, as_model
+from nnfunc.data.arrays import Data
+from nnfunc.training.task import Task, built, loss_and_metrics
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    task: Task,
+    params: Params,
+    arrays: PyTree,
+    *,
+    state: PyTree | None = None,
+    transform: Any = None,
+    batch_size: int = 1024,
+) -> dict[str, float]:
+    """Loss and metrics of the task's objective, as means over all examples, each counted once.
+
+    arrays: what the objective takes as a batch, such as (x, labels), with leading axis n. transform:
+    the data set's, applied to each batch. No dropout; running statistics are read from `state`.
+
+    >>> task = nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(0.1))
+    >>> params = {"weight": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
+    >>> nf.evaluate(task, params, (jnp.ones((3, 1)), jnp.zeros((3, 1))))
+    {'loss': 1.0, 'mae': 1.0}
+    """
+    task = built(lambda _: task, None)
+    state = as_model(task.model).init_state() if state is None else state
+
+    @jax.jit
+    def figures(params, state, batch):
+        return batch_figures(task, params, state, batch)
+
+    parts = Data(arrays, transform=transform).split("train", batch_size)
+    return weighted(lambda batch: figures(params, state, batch), parts)
+
+
+def batch_figures(task: Task, params: Params, state: PyTree, batch: PyTree) -> dict[str, Any]:
+    """Loss and metrics of one batch in evaluation mode."""
+    loss, (metrics, _) = loss_and_metrics(task, params, state, batch, key=None, train=False)
+    return {"loss": loss, **metrics}
+
+
+def weighted(figures: Any, batches: Iterable[PyTree]) -> dict[str, float]:
+    """The mean over all examples of what `figures(batch)` gives as means of batches."""
+    parts = [(jax.tree.leaves(batch)[0].shape[0], figures(batch)) for batch in batches]
+    sizes, fetched = [size for size, _ in parts], jax.device_get([part for _, part in parts])
+    rows = list(zip(sizes, fetched, strict=True))
+    names = fetched[0]
+    return {name: sum(n * float(row[name]) for n, row in rows) / sum(sizes) for name in names}

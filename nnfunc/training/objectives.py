@@ -1,0 +1,119 @@
+"""What a model is to achieve: functions `(predict, batch) -> (loss, metrics)`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check, losses, metrics
+from nnfunc.base import Array, PyTree, Scalar
+
+__all__ = ["Objective", "classification", "language_modelling", "regression"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A function (predict, batch) -> (loss, metrics), and a look at the data before the run.
+
+    inspect(y, arrays): y is the shape and type of the model's output, arrays the whole data set;
+    it raises ValueError when they do not fit.
+    """
+
+    function: Callable[[Any, PyTree], tuple[Array, dict[str, Array]]]
+    inspect: Callable[[Any, PyTree], None] | None = None
+
+    def __call__(self, predict: Any, batch: PyTree) -> tuple[Array, dict[str, Array]]:
+        return self.function(predict, batch)
+
+
+def classification(
+    *, smoothing: Scalar = 0.0, gamma: Scalar | None = None, weights: Array | None = None
+) -> Objective:
+    """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
+
+    Batches are pairs (x, labels). smoothing: the share of the target spread over all classes, in
+    [0, 1]. gamma: with it, the focal loss of that exponent (without smoothing). weights: one factor a
+    class, by which the examples of the batch are weighed.
+    Metrics: accuracy.
+    """
+    check.number("classification", 0, 1, smoothing=smoothing)
+    if gamma is not None and check.is_plain(smoothing) and smoothing != 0:
+        wanted = "smoothing should be 0 together with gamma: the focal loss has none"
+        check.fail("classification", f"{wanted}, got {smoothing}.")
+
+    def objective(predict, batch):
+        x, labels = pair("classification", batch)
+        logits = predict(x)
+        if gamma is None:
+            loss = losses.cross_entropy(logits, labels, smoothing=smoothing, weights=weights)
+        else:
+            loss = losses.focal(logits, labels, gamma=gamma, alpha=weights)
+        accuracy = metrics.accuracy(logits, labels)
+        return loss.mean(), {"accuracy": accuracy.astype(jnp.float32).mean()}
+
+    return Objective(objective, _labels_fit("classification"))
+
+
+def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 1.0) -> Objective:
+    """The mean error of predictions against targets of the same shape.
+
+    Batches are pairs (x, target). loss: "mse" (squared), "mae" (absolute), "huber" (with delta).
+    Metrics: mae.
+    """
+    check.choice("regression", ("mse", "mae", "huber"), loss=loss)
+
+    def objective(predict, batch):
+        x, target = pair("regression", batch)
+        y = predict(x)
+        absolute = losses.mae(y, target)
+        if loss == "huber":
+            value = losses.huber(y, target, delta=delta)
+        else:
+            value = absolute if loss == "mae" else losses.mse(y, target)
+        return value.mean(), {"mae": absolute.mean()}
+
+    return Objective(objective)
+
+
+def language_modelling(*, smoothing: Scalar = 0.0) -> Objective:
+    """Cross-entropy of logits [batch, time, vocabulary] against the next tokens [batch, time].
+
+    Batches are pairs (tokens, next tokens). The loss is in nats a token; accuracy is that of the
+    likeliest token.
+    """
+    check.number("language_modelling", 0, 1, smoothing=smoothing)
+
+    def objective(predict, batch):
+        tokens, following = pair("language_modelling", batch)
+        logits = predict(tokens)
+        loss = losses.cross_entropy(logits, following, smoothing=smoothing)
+        accuracy = metrics.accuracy(logits, following)
+        return loss.mean(), {"accuracy": accuracy.astype(jnp.float32).mean()}
+
+    return Objective(objective, _labels_fit("language_modelling"))
+
+
+def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
+    """The two parts of a batch (x, target)."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        got = check.describe(batch)
+        check.fail(where, f"a batch should be a pair (x, target), got {got}.", kind=TypeError)
+    return batch[0], batch[1]
+
+
+def _labels_fit(where: str) -> Callable[[Any, PyTree], None]:
+    """Every label is a class that the model has an output for."""
+
+    def inspect(y, arrays):
+        _, labels = pair(where, arrays)
+        check.integers(where, "They are class numbers.", labels=labels)
+        classes, values = y.shape[-1], np.asarray(labels)
+        wrong = np.flatnonzero((values < 0) | (values >= classes))
+        if wrong.size:
+            at, value = int(wrong[0]), values.reshape(-1)[wrong[0]]
+            wanted = f"labels should be in [0, {classes}), one of the model's {classes} outputs"
+            check.fail(where, f"{wanted}, got {value} at place {at} ({wrong.size} such labels).")
+
+    return inspect

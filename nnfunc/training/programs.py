@@ -1,0 +1,138 @@
+"""The compiled programs of a run: one step, many steps, the figures of a held-out batch.
+
+Each is one XLA program with the state donated; the data set and the hyperparameters are arguments,
+so neither becomes a constant of the program and new numbers never recompile.
+"""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc.base import Array, Key, PyTree, fold
+from nnfunc.training.evaluate import batch_figures
+from nnfunc.training.task import Build, Trainer, TrainState, built, trainer
+
+__all__ = ["Carry", "Meter", "Programs", "choose", "programs", "split_hypers"]
+
+
+class Meter(NamedTuple):
+    """What the steps since the last report add up to: sums and a count, and the last values."""
+
+    total: dict[str, Array]
+    last: dict[str, Array]
+    count: Array
+
+
+class Carry(NamedTuple):
+    """All that goes from step to step."""
+
+    state: TrainState
+    meter: Meter
+
+
+class Programs(NamedTuple):
+    """The jitted functions of one task.
+
+    init(numbers, key, data) -> Carry. one(carry, numbers, data) -> Carry: a step.
+    many(n, carry, numbers, data) -> Carry: n steps in one dispatch. figures(state, numbers, batch)
+    -> metrics in evaluation mode. The carry that is handed in is used up.
+    """
+
+    trainer: Trainer
+    init: Callable[[Any, Key, Any], Carry]
+    one: Callable[[Carry, Any, Any], Carry]
+    many: Callable[[Array, Carry, Any, Any], Carry]
+    figures: Callable[[TrainState, Any, PyTree], dict[str, Array]]
+    build: Callable[[Any], Any]
+
+
+def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
+    """The floats of hypers as arrays, to be traced; the rest, which is static; and the structure."""
+    leaves, treedef = jax.tree.flatten(hypers)
+    traced = [isinstance(leaf, float | jax.Array) or hasattr(leaf, "dtype") for leaf in leaves]
+    numbers = [jnp.asarray(leaf) if t else None for leaf, t in zip(leaves, traced, strict=True)]
+    # a float that Python holds is weakly typed; an array in a sweep is not: make both the same
+    numbers = [n if n is None else jax.lax.convert_element_type(n, n.dtype) for n in numbers]
+    static = tuple(None if t else leaf for leaf, t in zip(leaves, traced, strict=True))
+    return numbers, static, treedef
+
+
+@lru_cache(maxsize=32)
+def programs(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
+    """The programs of `build`, kept so that the same build with other numbers compiles nothing."""
+
+    def whole(numbers):
+        pairs = zip(numbers, static, strict=True)
+        return jax.tree.unflatten(treedef, [s if n is None else n for n, s in pairs])
+
+    pair = trainer(lambda numbers: build(whole(numbers)))
+
+    def batch_of(state, data):
+        key = jax.random.fold_in(state.key, state.step)
+        return data.batch(state.step, key=fold(key, "augment"))
+
+    def init(numbers, key, data):
+        state = pair.init(numbers, key)
+        shapes = jax.eval_shape(lambda s: pair.step(numbers, s, batch_of(s, data))[1], state)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((), jnp.float32), shapes)
+        return Carry(state, Meter(zeros, dict(zeros), jnp.zeros((), jnp.int32)))
+
+    def one(carry, numbers, data):
+        state, meter = carry
+        state, metrics = pair.step(numbers, state, batch_of(state, data))
+        ok = state.diverged_at < 0
+        metrics = jax.tree.map(lambda value: value.astype(jnp.float32), metrics)
+        total = {name: meter.total[name] + jnp.where(ok, metrics[name], 0) for name in metrics}
+        last = {name: jnp.where(ok, metrics[name], meter.last[name]) for name in metrics}
+        return Carry(state, Meter(total, last, meter.count + ok.astype(jnp.int32)))
+
+    def many(n, carry, numbers, data):
+        return jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
+
+    def figures(state, numbers, batch):
+        task = built(build, whole(numbers))
+        return batch_figures(task, state.params, state.model_state, batch)
+
+    return Programs(
+        trainer=pair,
+        init=jax.jit(init),
+        one=jax.jit(one, donate_argnums=0),
+        many=jax.jit(many, donate_argnums=1),
+        figures=jax.jit(figures),
+        build=lambda numbers: built(build, whole(numbers)),
+    )
+
+
+def choose(
+    own: Programs, carry: Carry, numbers: Any, data: Any, steps: int
+) -> Literal["step", "scan"]:
+    """Whether steps are quicker one a dispatch ("step") or many a dispatch ("scan").
+
+    A run that takes under 20 seconds is not worth a second compilation: it goes step by step. The
+    steps that are timed here are those of a copy; the run itself has not begun.
+    """
+
+    def timed(run):
+        jax.block_until_ready(run())
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        return (time.perf_counter() - start) / count
+
+    def by_step():
+        own_carry = jax.tree.map(jnp.copy, carry)
+        for _ in range(count):
+            own_carry = own.one(own_carry, numbers, data)
+        return own_carry
+
+    def by_scan():
+        return own.many(jnp.asarray(count), jax.tree.map(jnp.copy, carry), numbers, data)
+
+    count = 3
+    each = timed(by_step)
+    if each * steps < 20:
+        return "step"
+    return "scan" if timed(by_scan) < 0.9 * each else "step"

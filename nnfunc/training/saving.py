@@ -1,0 +1,92 @@
+"""What a run writes while it trains: metrics.jsonl, the last checkpoints, and the best one."""
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnfunc import check, checkpoint
+from nnfunc.training.programs import Carry
+
+__all__ = ["Best", "Saver"]
+
+
+class Best(NamedTuple):
+    """Which validation figure the best checkpoint has: the least or the greatest of a metric."""
+
+    mode: str
+    metric: str
+
+    @staticmethod
+    def of(text: str) -> "Best":
+        mode, _, metric = text.partition(" ")
+        if mode not in ("min", "max") or not metric:
+            check.fail(
+                "train", f"best should be such as 'min loss' or 'max accuracy', got {text!r}."
+            )
+        return Best(mode, metric)
+
+    def improves(self, figures: dict[str, float], than: float | None) -> bool:
+        value = figures[self.metric]
+        if not math.isfinite(value):
+            return False
+        return than is None or (value < than if self.mode == "min" else value > than)
+
+
+class Saver:
+    """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`."""
+
+    def __init__(self, folder: str | Path, best: Best, *, resume: bool):
+        folder = Path(folder)
+        self.metrics, self.checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+        self.best, self.resume = best, resume
+        self.saved: dict[str, Any] = {}
+        self.step = 0
+        if not resume and self.metrics.exists():
+            cure = "Give another folder, or go on with resume=True (nnfunc resume)."
+            raise FileExistsError(f"{folder} already holds a run. {cure}")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def restore(self, carry: Carry) -> Carry:
+        """The carry of the last good checkpoint; the given one when there is none to go on from."""
+        if not self.resume or not checkpoint.steps(self.checkpoints):
+            return carry
+        found = checkpoint.latest_good(self.checkpoints, carry)
+        for reason in found.warnings:
+            warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
+        self.saved, self.step = found.metadata, found.step
+        return found.tree
+
+    def begin(self) -> list[dict[str, Any]]:
+        """The rows up to the step that the run goes on from; the file is cut back to them."""
+        rows = read_rows(self.metrics) if self.resume else []
+        rows = [row for row in rows if row["step"] <= self.step]
+        temporary = self.metrics.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.replace(self.metrics)
+        return rows
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        with self.metrics.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def keep(self, carry: Carry, step: int, figures: dict[str, float] | None, *, due: bool) -> None:
+        """Save the state as the best one when it is, and as the last one when that is due."""
+        if figures and self.best.improves(figures, self.saved.get("best_value")):
+            value = figures[self.best.metric]
+            self.saved |= {"best_value": value, "best_step": step, "best": " ".join(self.best)}
+            checkpoint.save_best(self.checkpoints, carry.state, metadata=self.saved)
+        if due:
+            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line that was cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -1,0 +1,215 @@
+"""The contract itself: the pair, the key, the state, what counts as a layer, and the words of errors."""
+
+import functools
+import inspect
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc import base, check
+
+
+def test_a_model_is_a_pair(key):
+    init, apply = nf.linear(2, 3)
+    params = init(key)
+    x = jnp.ones((4, 2))
+    np.testing.assert_array_equal(apply(params, x), x @ params["weight"] + params["bias"])
+    assert repr(nf.linear(2, 3)) == "<nnfunc model linear>"
+
+
+def test_forward_always_returns_the_pair(key):
+    for model in (
+        nf.linear(2, 2),
+        nf.batch_norm(2),
+        nf.serial(nf.batch_norm(2)),
+        nf.as_model(jnp.tanh),
+    ):
+        y, out = model.forward(
+            model.init(key), jnp.ones((4, 2)), nf.Context(state=model.init_state())
+        )
+        assert y.shape == (4, 2)
+        assert isinstance(out, nf.Out)
+
+
+def test_apply_returns_y_only_and_reads_the_state(key):
+    model = nf.serial(norm=nf.batch_norm(2, affine=False, eps=0.0))
+    x, params = jnp.array([[2.0, 4.0]]), model.init(key)
+    np.testing.assert_array_equal(model.apply(params, x), x)  # fresh statistics: mean 0, variance 1
+    state = {"norm": {"mean": jnp.array([1.0, 2.0]), "var": jnp.array([1.0, 4.0])}}
+    np.testing.assert_allclose(model.apply(params, x, state=state), [[1.0, 1.0]], rtol=1e-6)
+
+
+def test_a_key_switches_dropout_on():
+    model, x = nf.serial(drop=nf.dropout(0.5)), jnp.ones(64)
+    np.testing.assert_array_equal(model.apply({}, x), x)
+    assert 0 < (model.apply({}, x, key=jax.random.key(0)) == 0).mean() < 1
+
+
+def test_child_keys_belong_to_names(key):
+    ctx = nf.Context(key=key).enter("drop")
+    assert ctx.key == jax.random.fold_in(key, zlib.crc32(b"drop"))
+    assert ctx.path == ("drop",)
+    assert nf.Context().enter("drop").key is None
+    assert base.fold(key, 3) == jax.random.fold_in(key, 3)
+    assert base.fold(key, "a", 1) == jax.random.fold_in(
+        jax.random.fold_in(key, zlib.crc32(b"a")), 1
+    )
+
+
+def test_old_style_keys_work():
+    model = nf.serial(nf.linear(2, 2), nf.dropout(0.5))
+    key = jax.random.PRNGKey(0)
+    y = model.apply(model.init(key), jnp.ones((4, 2)), key=key)
+    typed = jax.random.key(0)
+    np.testing.assert_array_equal(y, model.apply(model.init(typed), jnp.ones((4, 2)), key=typed))
+
+
+def test_context_is_a_pytree(key):
+    ctx = nf.Context(key=key, state={"a": jnp.ones(2)}, train=True, path=("x",))
+    again = jax.jit(lambda ctx: ctx)(ctx)
+    assert again.train
+    assert again.path == ("x",)
+    np.testing.assert_array_equal(again.state["a"], 1)
+
+
+def test_a_layer_that_needs_a_key_says_how_to_give_one():
+    def forward(params, x, ctx):
+        return x + jax.random.normal(ctx.require_key("noise")), nf.Out()
+
+    model = nf.serial(body=nf.serial(noise=nf.Model(lambda key: {}, forward=forward)))
+    words = r"^body/noise: noise: it needs a random key. Call model.apply\(params, x, key=key\)"
+    with pytest.raises(ValueError, match=words):
+        model.apply({}, jnp.zeros(()))
+    assert model.apply({}, jnp.zeros(()), key=jax.random.key(0)) != 0
+
+
+def test_what_counts_as_a_layer(key):
+    assert nf.as_model(jnp.tanh).name == "tanh"
+    assert nf.as_model(functools.partial(nf.activations.leaky_relu, slope=0.1)).name == "leaky_relu"
+    assert nf.as_model(lambda x: x).name == "lambda"
+    model = nf.linear(2, 2)
+    assert nf.as_model(model) is model
+    pair = nf.as_model(tuple(model))
+    np.testing.assert_array_equal(pair.init(key)["weight"], model.init(key)["weight"])
+
+
+@pytest.mark.parametrize("layer, got", [
+    (3, r"3 \(int\)"), ("relu", r"'relu' \(str\)"), ((jnp.tanh,), r"\(tuple\)"), (None, "None"),
+    ((jnp.tanh, 3), r"\(tuple\)"),
+])  # fmt: skip
+def test_what_is_no_layer(layer, got):
+    with pytest.raises(TypeError, match=rf"^net: a layer should be a Model, a pair .* got .*{got}"):
+        nf.as_model(layer, where="net")
+
+
+def test_a_model_has_one_of_two_forms():
+    for forms in ({}, {"apply": lambda p, x: x, "forward": lambda p, x, ctx: (x, nf.Out())}):
+        with pytest.raises(TypeError, match="give either apply or forward"):
+            nf.Model(lambda key: {}, **forms)
+
+
+@pytest.mark.parametrize("key", [0, None, jnp.zeros(2), jax.random.split(jax.random.key(0))])
+def test_a_wrong_key_is_refused(key):
+    with pytest.raises(
+        TypeError, match=r"^linear.init: key should be one random key, got .* jax.random.key\(0\)"
+    ):
+        nf.linear(2, 2).init(key)
+    if key is not None:
+        with pytest.raises(TypeError, match=r"^linear.apply: key should be one random key"):
+            nf.linear(2, 2).apply({}, jnp.ones(2), key=key)
+
+
+def test_params_of_another_model_are_refused(key):
+    model = nf.serial(head=nf.linear(2, 2))
+    with pytest.raises(
+        ValueError, match=r"^head: linear: its parameters should hold 'weight', but .*\['w'\]"
+    ):
+        model.apply({"head": {"w": jnp.ones(2)}}, jnp.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"^head: linear: .* there are none"):
+        model.apply({}, jnp.ones((1, 2)))
+    with pytest.raises(TypeError, match=r"serial: params should be a dict with \['head'\], got"):
+        model.apply([1.0], jnp.ones((1, 2)))
+
+
+def test_a_key_error_of_the_layer_itself_stays_one():
+    model = nf.Model(lambda key: {"w": jnp.ones(2)}, lambda params, x: {}["missing"])
+    with pytest.raises((KeyError, ValueError), match="missing"):
+        model.apply({"w": jnp.ones(2)}, jnp.ones(2))
+
+
+def test_an_error_of_ones_own_keeps_its_kind_and_names_the_layer():
+    def layer(x):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match=r"^mine") as caught:
+        nf.serial(body=nf.serial(deep=layer)).apply({}, jnp.ones(2))
+    assert caught.value.__notes__[0] == "This was raised in the layer at body/deep."
+
+
+def test_state_of_another_model_is_refused(key):
+    model = nf.serial(norm=nf.batch_norm(2))
+    with pytest.raises(
+        ValueError, match=r"^norm: batch_norm: its state should hold \['mean', 'var'\], got \[\]"
+    ):
+        model.apply(model.init(key), jnp.ones((4, 2)), state={})
+
+
+def test_shapes_are_followed_once_for_each_shape(key):
+    traced = []
+
+    def layer(x):
+        traced.append(x.shape)
+        return x
+
+    model = nf.serial(layer=layer)
+    for _ in range(3):
+        model.apply({}, jnp.ones(2))
+    assert len(traced) == 4, "once for its shapes, then once a call"
+    model.apply({}, jnp.ones(3))
+    assert len(traced) == 6
+
+
+def test_x_may_be_any_pytree(key):
+    attend = nf.wire(lambda net, x: {"out": net.line(x["value"]) * x["mask"]}, line=nf.linear(2, 2))
+    params = attend.init(key)
+    x = {"value": jnp.ones((3, 2)), "mask": jnp.zeros((3, 1))}
+    np.testing.assert_array_equal(jax.jit(attend.apply)(params, x)["out"], 0)
+
+
+def test_signatures_tell_which_arguments_may_be_traced():
+    annotation = inspect.signature(nf.dropout).parameters["rate"].annotation
+    assert annotation == base.Scalar
+
+
+@pytest.mark.parametrize("call, kind, words", [
+    (lambda: check.number("f", 0, 1, rate=2.0), ValueError, r"f: rate should be in \[0, 1\], got 2.0"),
+    (lambda: check.number("f", 0, 1, open_high=True, rate=1), ValueError, r"in \[0, 1\), got 1"),
+    (lambda: check.number("f", 0, open_low=True, eps=0.0), ValueError, "eps should be above 0, got 0.0"),
+    (lambda: check.number("f", rate="a"), TypeError, r"rate should be a number, got 'a' \(str\)"),
+    (lambda: check.number("f", rate=True), TypeError, "should be a number, got True"),
+    (lambda: check.number("f", 0, 1, rate=float("nan")), ValueError, "got nan"),
+    (lambda: check.ordered("f", a=2, b=1), ValueError, "a should be at most b, got 2 and 1"),
+    (lambda: check.size("f", dim=0), ValueError, "dim should be at least 1, got 0"),
+    (lambda: check.size("f", dim=2.0), TypeError, "whole number, because it sets a shape, got 2.0"),
+    (lambda: check.choice("f", ["min", "max"], mode="mni"), ValueError, "one of 'min', 'max', got 'mni'; did you mean 'min'"),
+    (lambda: check.same_shape("f", a=jnp.ones(2), b=jnp.ones((2, 1))), ValueError, r"a \(2,\) and b \(2, 1\)"),
+    (lambda: check.floating("f", x=jnp.ones(2, jnp.uint8)), TypeError, "x should hold floats, got uint8. Convert"),
+    (lambda: check.integers("f", x=jnp.ones(2)), TypeError, "x should hold integers, got float32"),
+])  # fmt: skip
+def test_the_words_of_checks(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_checks_let_traced_numbers_pass():
+    def f(rate, steps):
+        check.number("f", 0, 1, rate=rate)
+        check.ordered("f", low=3, rate=rate, steps=steps)
+        return rate
+
+    jax.jit(f)(7.0, 2)
+    jax.vmap(f)(jnp.array([7.0]), jnp.array([2]))

@@ -1,0 +1,28 @@
+"""What `make demo` promises: the digits config learns, over seeds, on data it was not trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc import programs
+from nnfunc.config import load
+
+ROOT = Path(__file__).parent.parent
+SEEDS = range(5)
+
+
+@pytest.mark.slow
+def test_digits_mlp_reaches_97_percent_as_the_mean_over_five_seeds(tmp_path):
+    accuracies = []
+    for seed in SEEDS:
+        config = load(ROOT / "configs" / "digits_mlp.toml", [f"seed={seed}"])
+        folder, data = tmp_path / str(seed), config.data()
+        nf.train(config.build, config.hypers, data, key=config.key(), folder=folder, **config.train)
+        best, _ = programs.restore(config, folder, "best")
+        task = config.build(config.hypers)
+        figures = nf.evaluate(task, best.params, data.test, state=best.model_state)
+        accuracies.append(figures["accuracy"])
+    assert np.mean(accuracies) >= 0.97, accuracies
+    assert min(accuracies) >= 0.95, accuracies

@@ -1,0 +1,222 @@
+"""Looking inside: captured values are those that are computed, under every transformation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnfunc as nf
+
+LAYERS = 3
+X = jax.random.normal(jax.random.key(5), (4, 6))
+
+
+def body():
+    return nf.serial(up=nf.linear(6, 6), act=jnp.tanh, norm=nf.batch_norm(6), drop=nf.dropout(0.4))
+
+
+def model(*, unroll=1, wrap=lambda layer: layer):
+    blocks = nf.repeat(nf.residual(wrap(body())), LAYERS, unroll=unroll)
+    return nf.serial(stem=nf.linear(6, 6), blocks=blocks, head=nf.linear(6, 2))
+
+
+def by_hand(params, x, key):
+    """(y, [layers, batch, dim]): the same net without combinators, one eager call after another."""
+    key = nf.base.fold(key, "blocks")
+    x = nf.linear(6, 6).apply(params["stem"], x)
+    seen = []
+    for i in range(LAYERS):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]["body"])
+        act = jnp.tanh(nf.linear(6, 6).apply(own["up"], x))
+        seen.append(act)
+        norm = nf.batch_norm(6)
+        y = norm.apply(own["norm"], act)
+        own_key = jax.random.fold_in(key, i)
+        y = nf.dropout(0.4).apply({}, y, key=nf.base.fold(nf.base.fold(own_key, "body"), "drop"))
+        x = x + y
+    return nf.linear(6, 2).apply(params["head"], x), jnp.stack(seen)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return model().init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def expected(params):
+    return by_hand(params, X, jax.random.key(1))
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)],
+                         ids=["scan", "unrolled", "remat"])  # fmt: skip
+def test_capture_equals_the_unrolled_eager_values(net, wrap, params, expected):
+    y, taps = wrap(nf.capture(net, "blocks/*/body/act"))(params, X, key=jax.random.key(1))
+    assert list(taps) == ["blocks/*/body/act"]
+    close(taps["blocks/*/body/act"], expected[1])
+    close(y, expected[0])
+
+
+def test_the_name_of_a_layer_in_a_repeated_block():
+    """`blocks/*/act`, as the design writes it, for blocks without a residual around them."""
+    net = nf.serial(blocks=nf.repeat(nf.remat(nf.serial(up=nf.linear(6, 6), act=jnp.tanh)), LAYERS))
+    params = net.init(jax.random.key(0))
+    y, taps = jax.jit(nf.capture(net, "blocks/*/act"))(params, X)
+    assert taps["blocks/*/act"].shape == (LAYERS, 4, 6)
+    np.testing.assert_array_equal(taps["blocks/*/act"][-1], y)
+
+
+def test_capture_under_vmap_scan_and_grad(params):
+    captured = nf.capture(model(wrap=nf.remat), ["blocks/*/body/act", "head"])
+    keys = jax.random.split(jax.random.key(2), 2)
+    xs = jnp.stack([X, X[::-1] * 0.5])
+    alone = [by_hand(params, x, key) for x, key in zip(xs, keys, strict=True)]
+
+    vmapped = jax.jit(jax.vmap(lambda x, key: captured(params, x, key=key)))(xs, keys)
+    _, scanned = jax.lax.scan(
+        lambda c, own: (c, captured(params, own[0], key=own[1])), None, (xs, keys)
+    )
+    for y, taps in (vmapped, scanned):
+        for i in range(2):
+            close(taps["blocks/*/body/act"][i], alone[i][1])
+            close(taps["head"][i], alone[i][0])
+            close(y[i], alone[i][0])
+
+    def loss(params):
+        y, taps = captured(params, X, key=keys[0])
+        return y.sum(), taps
+
+    _, taps = jax.jit(jax.grad(loss, has_aux=True))(params)
+    close(taps["blocks/*/body/act"], by_hand(params, X, keys[0])[1])
+
+
+def test_capture_everything_in_the_order_of_the_paths(params):
+    y, taps = nf.capture(model(), "**")(params, X)
+    names = {"stem", "blocks", "head", "blocks/*/body"}
+    assert set(taps) == names | {f"blocks/*/body/{name}" for name in ("up", "act", "norm", "drop")}
+    np.testing.assert_array_equal(taps["head"], y)
+
+
+def test_capture_in_training_mode_uses_the_batch(params):
+    _, plain = nf.capture(model(), "blocks/*/body/norm")(params, X)
+    _, train = nf.capture(model(), "blocks/*/body/norm")(params, X, train=True)
+    close(train["blocks/*/body/norm"].mean(1), jnp.zeros((LAYERS, 6)))
+    assert not np.allclose(plain["blocks/*/body/norm"].mean(1), 0, atol=1e-3)
+
+
+def test_capture_leaks_no_tracer(params):
+    with jax.checking_leaks():
+        jax.eval_shape(nf.capture(model(), "blocks/*/body/act"), params, X)
+        jax.eval_shape(nf.capture(model(wrap=nf.remat), "**"), params, X)
+
+
+def test_a_second_call_has_a_path_of_its_own():
+    net = nf.wire(lambda net, x: net.double(net.double(x)), double=lambda x: 2 * x)
+    _, taps = nf.capture(net, ["double", "double@1"])({}, jnp.array(1.0))
+    assert {path: float(tap) for path, tap in taps.items()} == {"double": 2.0, "double@1": 4.0}
+
+
+@pytest.mark.parametrize("look", [
+    lambda pattern: nf.capture(model(), pattern),
+    lambda pattern: nf.patch(model(), {pattern: jnp.zeros((LAYERS, 4, 6))}).apply,
+])  # fmt: skip
+def test_an_unknown_path_names_the_nearest(look, params):
+    words = r"(capture|patch): .*'blocks/\*/body/atc'.* did you mean .*'blocks/\*/body/act'"
+    with pytest.raises(ValueError, match=words):
+        look("blocks/*/body/atc")(params, X)
+
+
+# patch
+
+
+@pytest.mark.parametrize("net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)],
+                         ids=["scan", "unrolled", "remat"])  # fmt: skip
+def test_a_patched_value_takes_the_place_of_the_computed_one(net, params, expected):
+    path = "blocks/*/body/act"
+    patched = jax.jit(
+        lambda value: nf.patch(net, {path: value}).apply(params, X, key=jax.random.key(1))
+    )
+    close(patched(expected[1]), expected[0])
+
+    first = np.asarray(expected[1]).copy()
+    first[0] = 0.0  # the first block's; the others are set too, so its only way on is the skip
+    changed = patched(first)
+    assert not np.allclose(changed, expected[0], atol=1e-3)
+    _, taps = nf.capture(nf.patch(net, {path: first}), path)(params, X, key=jax.random.key(1))
+    np.testing.assert_array_equal(taps[path], first)
+
+
+def test_patch_is_differentiated_with_respect_to_the_value(params):
+    """The gradient at a tap equals that of the rest of the net, written out."""
+    net = nf.serial(up=nf.linear(6, 6), act=jnp.tanh, down=nf.linear(6, 1))
+    params = net.init(jax.random.key(0))
+    value = jnp.tanh(nf.linear(6, 6).apply(params["up"], X))
+
+    def loss(value, params):
+        return jnp.sum(nf.patch(net, {"act": value}).apply(params, X) ** 2)
+
+    at_value, at_params = jax.jit(jax.grad(loss, (0, 1)))(value, params)
+    y = net.apply(params, X)
+    close(at_value, 2 * y * params["down"]["weight"].T)
+    assert not np.any(at_params["up"]["weight"]), "nothing flows past a value that was put in"
+    assert np.any(at_params["down"]["weight"])
+
+
+def test_gradients_at_every_layer_of_a_repeated_block(params, expected):
+    """Finite differences through a patched scan: layer i's entry moves only what comes after it."""
+    path, net = "blocks/*/body/act", model(wrap=nf.remat)
+    loss = jax.jit(
+        lambda v: jnp.sum(nf.patch(net, {path: v}).apply(params, X, key=jax.random.key(1)))
+    )
+    grads = jax.grad(loss)(expected[1])
+    assert grads.shape == (LAYERS, 4, 6)
+    for i in range(LAYERS):
+        step = jnp.zeros((LAYERS, 4, 6)).at[i, 1, 2].set(0.05)
+        slope = (loss(expected[1] + step) - loss(expected[1] - step)) / 0.1
+        np.testing.assert_allclose(slope, grads[i, 1, 2], rtol=1e-3, atol=1e-4)
+
+
+def test_patch_under_vmap(params):
+    values = jnp.stack([jnp.zeros((4, 2)), jnp.ones((4, 2))])
+    found = jax.vmap(lambda value: nf.patch(model(), {"head": value}).apply(params, X))(values)
+    np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("value, words", [
+    (jnp.zeros((4, 3)), r"patch: the given value at head should .* float32\[4, 2\], got float32\[4, 3\]"),
+    (jnp.zeros((4, 2), jnp.int32), r"float32\[4, 2\], got int32\[4, 2\]"),
+])  # fmt: skip
+def test_a_value_of_another_kind_is_refused(value, words, params):
+    with pytest.raises(ValueError, match=words):
+        nf.patch(model(), {"head": value}).apply(params, X)
+
+
+def test_a_patch_without_one_place_a_layer_is_refused(params):
+    with pytest.raises(ValueError, match=r"blocks/\*/body/act should have a leading axis of 3"):
+        nf.patch(model(), {"blocks/*/body/act": jnp.zeros((4, 6))}).apply(params, X)
+
+
+def test_patches_nest_and_the_outer_one_wins():
+    net = nf.serial(a=lambda x: x + 1, b=lambda x: x + 1)
+    inner = nf.patch(net, {"a": jnp.array(10.0)})
+    assert inner.apply({}, jnp.array(0.0)) == 11
+    assert nf.patch(inner, {"b": jnp.array(5.0)}).apply({}, jnp.array(0.0)) == 5
+
+
+def test_a_patched_model_inside_another_keeps_its_paths():
+    net = nf.serial(act=lambda x: 2 * x)
+    outer = nf.serial(left=nf.patch(net, {"act": jnp.array(7.0)}), right=net)
+    y, taps = nf.capture(outer, "**/act")({}, jnp.array(1.0))
+    assert {path: float(tap) for path, tap in taps.items()} == {"left/act": 7.0, "right/act": 14.0}
+    assert y == 14
+
+
+def test_ensemble_members_share_a_path(params):
+    net = nf.serial(crowd=nf.ensemble(nf.serial(up=nf.linear(6, 2)), 5))
+    y, taps = nf.capture(net, "crowd/*/up")(net.init(jax.random.key(0)), X)
+    np.testing.assert_array_equal(taps["crowd/*/up"], y)
+    assert y.shape == (5, 4, 2)

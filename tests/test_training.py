@@ -1,0 +1,319 @@
+"""The training pair and the loop: what they compute, that they compile once, that nothing is lost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nnfunc as nf
+from nnfunc.training import Diverged
+from nnfunc.training.programs import programs, split_hypers
+
+N, DIM, CLASSES = 48, 6, 3
+STEPS = 24
+
+
+def blobs(n=N, seed=0):
+    """Three clouds of points, one a class."""
+    draw = np.random.default_rng(seed)
+    labels = (np.arange(n) % CLASSES).astype(np.int32)
+    centres = np.eye(CLASSES, DIM, dtype=np.float32) * 3
+    x = centres[labels] + draw.normal(size=(n, DIM)).astype(np.float32)
+    return x.astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def data():
+    return nf.data.arrays(blobs(), batch_size=8, validation=blobs(20, 1))
+
+
+def build(h):
+    model = nf.serial(
+        lin=nf.linear(DIM, 8, bias=False), norm=nf.batch_norm(8), act=jax.nn.relu, drop=nf.dropout(0.1),
+        head=nf.linear(8, CLASSES),
+    )  # fmt: skip
+    rate = nf.schedules.warmup_cosine(h["lr"], warmup_steps=4, total_steps=STEPS)
+    return nf.Task(model, nf.classification(), nf.optimizers.adamw(rate, clip=1.0))
+
+
+def run(data, key=0, lr=0.05, steps=STEPS, **kwargs):
+    return nf.train(build, {"lr": lr}, data, steps=steps, key=jax.random.key(key), **kwargs)
+
+
+def assert_same_bits(one, other):
+    def bits(leaf):
+        typed = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if typed else leaf)
+
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(bits(left), bits(right))
+
+
+def test_a_step_by_hand():
+    """y = w x + b at w = 2, b = 0 on x = 1, target 0: loss 4, d/dw = d/db = 2 * 2 * 1 = 4."""
+
+    def by_hand(h):
+        zeros = nf.initializers.constant(2.0)
+        model = nf.linear(1, 1, weight_init=zeros)
+        return nf.Task(model, nf.regression(), nf.optimizers.sgd(h["rate"]))
+
+    init, step = nf.trainer(by_hand)
+    hypers = {"rate": 0.1}
+    state, metrics = step(
+        hypers, init(hypers, jax.random.key(0)), (jnp.ones((2, 1)), jnp.zeros((2, 1)))
+    )
+    assert float(metrics["loss"]) == 4.0
+    np.testing.assert_allclose(metrics["gradient_norm"], np.sqrt(32), rtol=1e-6)
+    np.testing.assert_allclose(metrics["learning_rate"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(state.params["weight"], [[1.6]], rtol=1e-6)
+    np.testing.assert_allclose(state.params["bias"], [-0.4], rtol=1e-6)
+    assert int(state.step) == 1
+
+
+def test_training_learns_and_reports(data):
+    reports = []
+    state, history = run(data, log_every=4, evaluate_every=8, on_report=reports.append)
+    assert history.train["step"].tolist() == [4, 8, 12, 16, 20, 24]
+    assert history.validation["step"].tolist() == [8, 16, 24]
+    assert history.train["loss"][-1] < 0.5 * history.train["loss"][0]
+    assert history.validation["accuracy"][-1] > 0.9
+    assert [report.step for report in reports] == history.train["step"].tolist()
+    assert int(state.step) == STEPS
+    assert int(state.diverged_at) == -1
+
+
+def test_history_equals_a_loop_written_out(data):
+    """The library's loop against the training pair called one step at a time."""
+    hypers, key = {"lr": 0.05}, jax.random.key(3)
+    state, history = nf.train(build, hypers, data, steps=6, key=key, log_every=3)
+    init, step = nf.trainer(build)
+    step = jax.jit(step)
+    own, losses = init(hypers, key), []
+    for t in range(6):
+        own, metrics = step(hypers, own, data.batch(t))
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_allclose(
+        history.train["loss"], [np.mean(losses[:3]), np.mean(losses[3:])], rtol=1e-5
+    )
+    for got, expected in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(own.params), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_counts_every_example_once(data):
+    """20 examples in batches of 8, 8 and 4 have the mean of all 20; dropout and batch stats are off."""
+    state, history = run(data, steps=8)
+    task = build({"lr": 0.05})
+    x, labels = blobs(20, 1)
+    logits = task.model.apply(state.params, x, state=state.model_state)
+    expected = float(nf.losses.cross_entropy(logits, labels).mean())
+    figures = nf.evaluate(task, state.params, (x, labels), state=state.model_state, batch_size=8)
+    np.testing.assert_allclose(figures["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(history.validation["loss"][-1], expected, rtol=1e-5)
+    assert figures["accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
+
+
+def test_a_new_learning_rate_compiles_nothing(data):
+    run(data, lr=0.05)
+    _, static, treedef = split_hypers({"lr": 0.05})
+    own = programs(build, static, treedef)
+    before = own.one._cache_size(), own.init._cache_size(), own.figures._cache_size()
+    run(data, lr=0.01, key=5)
+    assert (own.one._cache_size(), own.init._cache_size(), own.figures._cache_size()) == before
+    assert own.one._cache_size() == 1
+
+
+def test_ints_and_strings_in_hypers_are_static(data):
+    def sized(h):
+        model = nf.mlp([DIM, h["width"], CLASSES], activation=h["act"])
+        return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["lr"]))
+
+    hypers = {"lr": 0.1, "width": 5, "act": "tanh"}
+    state, _ = nf.train(sized, hypers, data, steps=2, key=jax.random.key(0))
+    assert state.params["hidden_0"]["linear"]["weight"].shape == (DIM, 5)
+
+
+@pytest.mark.parametrize("loop", ["step", "scan"])
+def test_stop_and_resume_is_bitwise(data, tmp_path, loop):
+    whole, history = run(data, folder=tmp_path / "whole", loop=loop, save_every=5, log_every=4)
+    for stop in (3, 7, 8, 16):  # before the first save, between, at an interval's end, late
+        again = stop != 3
+        run(data, folder=tmp_path / "cut", loop=loop, save_every=5, log_every=4, resume=again,
+            should_stop=lambda step, stop=stop: step >= stop)  # fmt: skip
+    state, pieced = run(data, folder=tmp_path / "cut", save_every=5, log_every=4, resume=True)
+    assert_same_bits(state, whole)
+    assert pieced.loop == loop
+    for split in ("train", "validation"):
+        one, other = getattr(history, split), getattr(pieced, split)
+        for name in set(one) - {"seconds"}:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_best_and_last_checkpoints(data, tmp_path):
+    state, history = run(data, folder=tmp_path, evaluate_every=4, best="max accuracy")
+    like = jax.eval_shape(lambda: state)
+    best = nf.checkpoint.load(tmp_path / "checkpoints" / "best", like)
+    first_best = int(np.argmax(history.validation["accuracy"]))
+    assert int(best.step) == history.validation["step"][first_best]
+    figures = nf.evaluate(build({"lr": 0.05}), best.params, blobs(20, 1), state=best.model_state)
+    assert figures["accuracy"] == pytest.approx(history.validation["accuracy"].max())
+
+
+def test_scan_equals_step_to_rounding(data):
+    one, _ = run(data, loop="step")
+    many, history = run(data, loop="scan")
+    assert history.loop == "scan"
+    for left, right in zip(jax.tree.leaves(one.params), jax.tree.leaves(many.params), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loop_does_not_disturb_a_folder_that_holds_a_run(data, tmp_path):
+    run(data, steps=2, folder=tmp_path)
+    with pytest.raises(FileExistsError, match=r"already holds a run.*resume=True"):
+        run(data, steps=2, folder=tmp_path)
+
+
+def breaks_at(step):
+    """A layer whose result is infinite from the given call on: it counts in its state."""
+
+    def forward(params, x, ctx):
+        count = ctx.state["count"]
+        y = jnp.where(count >= step, jnp.inf, 1.0) * x
+        return y, nf.Out(state={"count": count + 1})
+
+    return nf.Model(
+        lambda key: {}, forward=forward, init_state=lambda: {"count": jnp.zeros((), jnp.int32)}
+    )
+
+
+@pytest.mark.parametrize("loop", ["step", "scan"])
+def test_divergence_names_step_and_layer(data, loop, tmp_path):
+    def breaking(h):
+        body = nf.serial(lin=nf.linear(DIM, DIM), fault=breaks_at(5))
+        model = nf.serial(body=body, head=nf.linear(DIM, CLASSES))
+        return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
+
+    with pytest.raises(Diverged, match=r"step 5 \(seen in steps 4 to 7\).*body/fault") as caught:
+        nf.train(breaking, {}, data, steps=20, key=jax.random.key(0), log_every=4, loop=loop,
+                 evaluate_every=4, save_every=4, folder=tmp_path)  # fmt: skip
+    assert caught.value.step == 5
+    same = nf.data.arrays(blobs(), batch_size=8)  # its held-out examples would find the fault too
+    healthy, _ = nf.train(breaking, {}, same, steps=5, key=jax.random.key(0), loop=loop)
+    assert_same_bits(caught.value.state.params, healthy.params)  # as they were before that step
+    assert nf.checkpoint.steps(tmp_path / "checkpoints") == [4]
+
+
+def test_divergence_in_the_backward_pass_names_the_layer(data):
+    @jax.custom_vjp
+    def fine(x):
+        return x
+
+    fine.defvjp(lambda x: (x, None), lambda _, g: (g * jnp.inf,))
+
+    def breaking(h):
+        model = nf.serial(first=nf.linear(DIM, DIM), bad=fine, head=nf.linear(DIM, CLASSES))
+        return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
+
+    with pytest.raises(Diverged, match="backward pass of layer first"):
+        nf.train(breaking, {}, data, steps=3, key=jax.random.key(0))
+
+
+def test_parameters_that_overflow_are_not_kept(data):
+    """A finite gradient of 1 times a rate of 2e38, twice: the sum is past float32."""
+
+    def linear_loss(predict, batch):
+        return -predict(batch[0][:1, :1]).sum(), {}
+
+    def build(h):
+        model = nf.Model(lambda key: {"w": jnp.ones(1)}, lambda params, x: params["w"] + 0 * x)
+        return nf.Task(model, linear_loss, nf.optimizers.sgd(2e38))
+
+    with pytest.raises(Diverged, match=r"at step 1 .*It began in the update") as caught:
+        nf.train(build, {}, nf.data.arrays(blobs(), 8), steps=4, key=jax.random.key(0))
+    assert np.isfinite(caught.value.state.params["w"]).all()
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(data):
+    def build(h):
+        blind = nf.Model(lambda key: {}, forward=only_training_is_finite)
+        model = nf.serial(body=nf.linear(DIM, CLASSES), blind=blind)
+        return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
+
+    with pytest.raises(Diverged, match=r"validation loss is not finite after 3 steps.*layer blind"):
+        nf.train(build, {}, data, steps=9, evaluate_every=3, key=jax.random.key(0))
+
+
+def only_training_is_finite(params, x, ctx):
+    return x if ctx.train else x * jnp.nan, nf.Out()
+
+
+def test_any_optax_optimizer_and_any_objective(data):
+    def own(predict, batch):
+        x, labels = batch
+        return jnp.square(predict(x) - jax.nn.one_hot(labels, CLASSES)).mean(), {}
+
+    def other(h):
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(h["lr"]))
+        return nf.Task(nf.linear(DIM, CLASSES), own, optimizer)
+
+    _, history = nf.train(other, {"lr": 0.1}, data, steps=30, key=jax.random.key(0))
+    assert history.train["loss"][-1] < 0.5 * history.train["loss"][0]
+    assert "learning_rate" not in history.train
+
+
+def test_augmentation_draws_from_the_run_and_resumes(tmp_path):
+    def noise(key, batch):
+        x, labels = batch
+        return x + 0.1 * jax.random.normal(key, x.shape), labels
+
+    data = nf.data.arrays(blobs(), batch_size=8, augment=noise)
+    whole, _ = run(data, folder=tmp_path / "a")
+    run(data, folder=tmp_path / "b", should_stop=lambda step: step >= 9)
+    pieced, _ = run(data, folder=tmp_path / "b", resume=True)
+    assert_same_bits(whole, pieced)
+    plain, _ = run(nf.data.arrays(blobs(), batch_size=8))
+    assert not np.array_equal(whole.params["head"]["weight"], plain.params["head"]["weight"])
+
+
+def test_mistakes_are_named(data, tmp_path):
+    def returns(value):
+        return lambda h: value
+
+    model, sgd = nf.linear(DIM, CLASSES), nf.optimizers.sgd(0.1)
+    key = jax.random.key(0)
+
+    def fit(task, own=data, **kwargs):
+        kwargs = {"steps": 2, "key": key} | kwargs
+        return nf.train(returns(task), {}, own, **kwargs)
+
+    task = nf.Task(model, nf.classification(), sgd)
+    with pytest.raises(
+        TypeError, match=r"build: it should return a Task.* got <nnfunc model linear>"
+    ):
+        fit(model)
+    with pytest.raises(TypeError, match=r"the optimizer should be an optax transformation"):
+        fit(nf.Task(model, nf.classification(), 0.1))
+    with pytest.raises(TypeError, match=r"the objective should be a function"):
+        fit(nf.Task(model, "cross_entropy", sgd))
+    with pytest.raises(TypeError, match=r"data should be a data set, such as nf.data.arrays"):
+        fit(task, own=blobs())
+    with pytest.raises(TypeError, match=r"key should be one random key, got 0 \(int\)"):
+        fit(task, key=0)
+    with pytest.raises(ValueError, match=r"steps should be at least 1, got 0"):
+        fit(task, steps=0)
+    with pytest.raises(ValueError, match=r"best should be such as 'min loss'"):
+        fit(task, best="accuracy", folder=tmp_path / "x")
+    with pytest.raises(
+        ValueError, match=r"best should name a validation figure, got 'acuracy'.*'accuracy'"
+    ):
+        fit(task, best="max acuracy", folder=tmp_path / "y")
+    assert not (tmp_path / "y").exists()
+    with pytest.raises(ValueError, match=r"labels should be in \[0, 2\).* got 2 at place 2"):
+        fit(nf.Task(nf.linear(DIM, 2), nf.classification(), sgd))
+    with pytest.raises(ValueError, match=r"linear: the last axis of x should be 5 \(in_dim\)"):
+        fit(nf.Task(nf.linear(5, CLASSES), nf.classification(), sgd))
+    with pytest.raises(ValueError, match=r"loss should be one number, got shape \(8,\).*mean"):
+        fit(nf.Task(model, lambda predict, batch: (predict(batch[0]).sum(-1), {}), sgd))
