@@ -1,6 +1,7 @@
 """Strict settings for every test, doctest and README block."""
 
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,14 @@ import nnfunc as nf
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Most of the time goes into compiling: keep the programs for the next run, each worker its own.
+# A new checkout, as CI has, would only pay for writing them.
+if not os.environ.get("CI"):
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    cache = Path(__file__).parent / ".pytest_cache" / "jax" / worker
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import scipy.special
 
 from nnfunc import activations
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = json.loads((Path(__file__).parent / "golden/activations.json").read_text())
 GRID, ROWS = np.array(GOLDEN["grid"]), np.array(GOLDEN["rows"])
 GLU_FAMILY = ["glu", "bilinear_glu", "reglu", "geglu", "swiglu"]

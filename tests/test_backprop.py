@@ -34,6 +34,7 @@ def assert_equal_trees(got, expected, share):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", backprop.ACTIVATIONS)
 def test_gradients_equal_jax_grad_to_rounding(activation):
     model = nf.mlp(WIDTHS, activation=activation)

@@ -473,6 +473,7 @@ def test_help_is_good_to_read_and_quick():
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_the_compilation_cache_is_on_by_default(work, tmp_path):
     words = ("train", "small.toml", "train.steps=8", "--run", str(tmp_path / "run"))
     done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path / "cache"))

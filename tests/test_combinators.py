@@ -111,10 +111,12 @@ def sweep(batches):
     return found, sum(event.endswith("backend_compile_duration") for event in counted)
 
 
+@pytest.mark.slow
 def test_sweep_compiles_once(sweep):
     assert sweep[1] == 1
 
 
+@pytest.mark.slow
 def test_sweep_equals_solo_runs(sweep, batches):
     solo = jax.jit(run)
     for i, seed in enumerate(SEEDS):
@@ -123,6 +125,7 @@ def test_sweep_equals_solo_runs(sweep, batches):
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], sweep[0]), alone)
 
 
+@pytest.mark.slow
 def test_sweep_equals_a_run_with_plain_numbers(sweep, batches):
     """Nothing is traced here: the numbers are constants of the program, as in a script of one's own."""
     h = {name: float(values[1]) for name, values in MEMBERS.items()}
@@ -474,6 +477,7 @@ def test_precision_casts_layers_and_leaves_norms_alone(key):
     assert y.dtype == full
 
 
+@pytest.mark.slow
 def test_precision_keeps_norms_statistics_and_gradients_in_float32(key):
     model, x = nf.precision(nf.repeat(block(), 2)), data(64, 6)
     params = model.init(key)
@@ -488,6 +492,7 @@ def test_precision_keeps_norms_statistics_and_gradients_in_float32(key):
     assert_close(state, full, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_ensemble_equals_separate_runs(key):
     one, x = nf.serial(body=block(), head=nf.linear(6, 2)), data(8, 6)
     model = nf.ensemble(one, 3)
@@ -524,6 +529,7 @@ def test_remat_computes_the_body_again(key):
 # Derivatives through everything at once
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_forward_mode_through_the_deep_block(key):
     """Reverse, forward, and forward over reverse through batch norm and dropout in remat in repeat."""
     model, x = nf.repeat(nf.remat(block()), 2), data(5, 6)
@@ -531,6 +537,7 @@ def test_second_derivatives_and_forward_mode_through_the_deep_block(key):
     testing.check_gradients(lambda params, x: trained(model, params, x, key)[0], params, x)
 
 
+@pytest.mark.slow
 def test_hessian_is_symmetric_through_the_deep_block(key):
     model, x = nf.repeat(nf.remat(block()), 2), data(5, 6)
     params = model.init(key)

@@ -165,6 +165,7 @@ def test_data_and_test_are_of_the_data_table(file):
 # The build
 
 
+@pytest.mark.slow
 def test_every_number_of_the_config_is_traced(file):
     config = load(file, ["schedule.warmup_steps=3", "train.steps=6"])
     init, step = trainer(config.build)

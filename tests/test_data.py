@@ -36,6 +36,7 @@ def orders(n, epochs, seed=5):
 # The order.
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(UINT32, UINT32, st.integers(1, 5000))
 def test_every_epoch_is_a_permutation(seed, epoch, n):

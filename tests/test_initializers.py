@@ -11,6 +11,8 @@ import scipy.stats
 
 from nnfunc import activations, initializers
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 3, 20, 30)  # fan_in 180, fan_out 270
 # The deviations of torch.nn.init (2.13) for a weight [30, 20, 3, 3], which has these fans.
 STD = {

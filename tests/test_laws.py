@@ -23,6 +23,7 @@ def _quick_compilation():
 
 
 LAWS = {law.__name__: law for law in testing.LAWS}
+LONG = ("derivatives_are_right", "nothing_leaks", "plain_jax_works", "precision_is_a_wrapper")
 
 
 def beside(names):
@@ -56,7 +57,9 @@ def case(name):
     return testing.Case(make, row.x, row.numbers, **{name: getattr(row, name) for name in names})
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(
+    "law", [pytest.param(law, marks=[pytest.mark.slow] * (law in LONG)) for law in LAWS]
+)
 @pytest.mark.parametrize("name", [*roster.MODELS, "activations", "activations:gated"])
 def test_model(name, law):
     if name in roster.MODELS and law in roster.MODELS[name].without:
@@ -69,6 +72,7 @@ def called(name, *args, **numbers):
     return row.then(roster.factory(name)(*(args or row.args), **row.kwargs, **numbers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, row in roster.FUNCTIONS.items() if row.numbers])
 def test_function_takes_traced_numbers(name):
     row = roster.FUNCTIONS[name]
@@ -78,6 +82,7 @@ def test_function_takes_traced_numbers(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", roster.FUNCTIONS)
 def test_function_leaks_nothing_and_is_the_same_under_jit(name):
     row = roster.FUNCTIONS[name]
@@ -96,6 +101,7 @@ def test_function_leaks_nothing_and_is_the_same_under_jit(name):
     assert testing._kind(shapes) == testing._kind(eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, row in roster.FUNCTIONS.items() if row.differentiate])
 def test_function_has_the_gradients_of_finite_differences(name):
     row = roster.FUNCTIONS[name]

@@ -130,6 +130,7 @@ def test_equal_to_pytorch(place, computed):
         np.testing.assert_allclose(gradient, expected, **TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
 def test_finite_in_value_and_gradient_and_float32(name):
     first, *targets = INPUTS[name]
@@ -150,6 +151,7 @@ def test_finite_in_value_and_gradient_and_float32(name):
             assert np.isfinite(np.asarray(gradient, np.float32)).all(), gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,argument,values", NUMBERS)
 def test_numbers_may_be_traced(name, argument, values):
     """Value and gradient under vmap equal those of plain floats, and stay finite: so does the

@@ -9,6 +9,8 @@ import sklearn.metrics
 
 from nnfunc import losses, metrics
 
+pytestmark = pytest.mark.slow
+
 DRAW = np.random.default_rng(3)
 CLASSES = 5
 LABELS = DRAW.integers(0, CLASSES - 1, size=200)  # the last class never occurs

@@ -18,6 +18,8 @@ import pytest
 from nnfunc import optimizers, schedules
 from nnfunc.base import Scalar
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "optimizers.json").read_text())
 FACTORIES = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]
 

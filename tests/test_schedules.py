@@ -15,6 +15,8 @@ import pytest
 from nnfunc import schedules
 from nnfunc.base import Scalar
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "schedules.json").read_text())
 STEPS = jnp.arange(60)
 
