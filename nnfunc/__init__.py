@@ -10,7 +10,7 @@ are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnfunc import activations, initializers, losses, metrics, paths, schedules
+from nnfunc import activations, check, initializers, losses, metrics, paths, schedules
 from nnfunc.base import Context, Model, Out, as_model
 from nnfunc.combinators import (
     ensemble,
@@ -34,6 +34,7 @@ from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
     from nnfunc import backprop, checkpoint, data, optimizers, testing, training
+    from nnfunc.programs import load_run
     from nnfunc.training.evaluate import evaluate
     from nnfunc.training.loop import train
     from nnfunc.training.objectives import classification, language_modelling, regression
@@ -52,6 +53,7 @@ _LATER = {
     "trainer": "nnfunc.training.task",
     "train": "nnfunc.training.loop",
     "evaluate": "nnfunc.training.evaluate",
+    "load_run": "nnfunc.programs",
     "classification": "nnfunc.training.objectives",
     "language_modelling": "nnfunc.training.objectives",
     "regression": "nnfunc.training.objectives",
@@ -60,7 +62,8 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'nnfunc' has no attribute {name!r}")
+        hint = check.nearest(name, __all__) if not name.startswith("_") else ""
+        raise AttributeError(f"module 'nnfunc' has no attribute {name!r}{hint}")
     module = importlib.import_module(_LATER[name])
     value = module if _LATER[name] == f"nnfunc.{name}" else getattr(module, name)
     globals()[name] = value
@@ -68,14 +71,14 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted(__all__)
 
 
 __all__ = [
     "Context", "Model", "Out", "Task", "activations", "alpha_dropout", "as_model", "backprop",
     "batch_norm", "bias", "bilinear", "capture", "checkpoint", "classification", "data",
     "drop_path", "dropout", "embedding", "ensemble", "evaluate", "flatten", "group_norm",
-    "initializers", "instance_norm", "language_modelling", "layer_norm", "linear", "losses",
+    "initializers", "instance_norm", "language_modelling", "layer_norm", "linear", "load_run", "losses",
     "mc_dropout", "metrics", "mlp", "optimizers", "parallel", "patch", "paths", "precision",
     "prelu", "regression", "remat", "repeat", "residual", "rms_norm", "scale", "schedules",
     "serial", "summary", "testing", "tie", "train", "trainer", "training", "wire",

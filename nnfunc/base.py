@@ -75,9 +75,12 @@ class Context:
     watch: Watch | None = None
 
     def enter(self, name: str, *, call: int = 0) -> "Context":
-        """The context of the child `name`, with a key that belongs to its name (law 3)."""
-        state = self.state.get(name, {})
-        return replace(self, path=(*self.path, name), state=state, key=fold(self.key, name, call))
+        """The context of the child `name`, with a key that belongs to its name (law 3).
+
+        The child's second call has the path `name@1`, the third `name@2`, and keys of their own.
+        """
+        state, place = self.state.get(name, {}), f"{name}@{call}" if call else name
+        return replace(self, path=(*self.path, place), state=state, key=fold(self.key, name, call))
 
     def require_key(self, layer: str) -> Key:
         """The key, or an error that says how to give one."""
@@ -109,9 +112,11 @@ class Model:
     A layer is written in one of two forms: `Model(init, apply)`, or, where it keeps state or reports
     something, `Model(init, forward=forward, init_state=init_state)`.
 
-    init, apply, forward, init_state: the functions above. apply may leave out `key` and `state`.
+    init, apply, forward, init_state: the functions above. apply may leave out `key` and `state`;
+    state that it is given it can read, but only forward can change it.
     name: what unnamed places in a `serial` call it; by default the function that made it.
-    full_precision: whether `precision` leaves its parameters in float32, as norms want.
+    full_precision: with apply, whether `precision` leaves its parameters in float32, as norms want;
+    a forward casts its own, with `ctx.cast`.
 
     >>> double = Model(lambda key: {}, lambda params, x: 2 * x)
     >>> init, apply = double
@@ -148,7 +153,8 @@ class Model:
         """y = the model of x. A key switches dropout on; running statistics are read from state."""
         if key is not None:
             check.key(f"{self.name}.apply", key)
-        ctx = Context(key=key, state=self.init_state() if state is None else state)
+        state = self.init_state() if state is None else state
+        ctx = Context(key=fold(key, "apply"), state=state)
         self._check_shapes_first(params, x, ctx)
         return self.forward(params, x, ctx)[0]
 
@@ -181,12 +187,16 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     """
     if isinstance(layer, Model):
         return layer
-    if isinstance(layer, tuple | list) and len(layer) == 2 and all(map(callable, layer)):
-        return Model(layer[0], layer[1])
+    if isinstance(layer, tuple) and len(layer) == 2 and all(map(callable, layer)):
+        whole = getattr(layer[1], "__self__", None)  # of a Model that was unpacked
+        same = isinstance(whole, Model) and layer[0] is whole.init
+        return whole if same else Model(layer[0], layer[1])
     if callable(layer):
         return Model(lambda key: {}, lambda params, x: layer(x), name=word(layer))
     wanted = "a Model, a pair (init, apply) or a function x -> y"
-    check.fail(where, f"a layer should be {wanted}, got {check.describe(layer)}.", kind=TypeError)
+    cure = " For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
+    got = check.describe(layer)
+    check.fail(where, f"a layer should be {wanted}, got {got}.{cure}", kind=TypeError)
 
 
 @overload
@@ -231,7 +241,7 @@ def word(function: Any) -> str:
 
 
 def _clean(name: str) -> str:
-    return re.sub(r"\W+", "", name.rsplit(".", 1)[-1]) or "layer"
+    return re.sub(r"\W+", "", name.rsplit(".", 1)[-1]).strip("_") or "layer"
 
 
 def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], Params]:
@@ -245,18 +255,19 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
 def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[..., Any]:
     """The inside protocol of a layer written as a plain pair."""
     takes = inspect.signature(apply).parameters
-    takes_key = "key" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    wanted = [name for name in ("key", "state") if name in takes or (every and name == "key")]
 
     def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
         params = params if full_precision else ctx.cast(params)
         try:
-            y = apply(params, x, key=ctx.key) if takes_key else apply(params, x)
+            y = apply(params, x, **{name: getattr(ctx, name) for name in wanted})
         except KeyError as error:
             if not isinstance(params, dict) or error.args[0] in params:
                 raise
             has = f"they hold {sorted(params)}" if params else "there are none"
-            wanted = f"its parameters should hold {error.args[0]!r}, but {has}."
-            check.fail(made_by(apply), f"{wanted} Were they made by this model's init?")
-        return y, Out()
+            needed = f"its parameters should hold {error.args[0]!r}, but {has}."
+            check.fail(made_by(apply), f"{needed} Were they made by this model's init?")
+        return y, Out(state=ctx.state)
 
     return forward

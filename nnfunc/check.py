@@ -100,9 +100,7 @@ def size(where: str, low: int = 1, **values: Any) -> None:
     """Each named value sets a shape, so it is a plain whole number of at least `low`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            problem = (
-                f"{name} should be a whole number, because it sets a shape, got {describe(value)}."
-            )
+            problem = f"{name} should be a whole number, got {describe(value)}."
             fail(where, problem, kind=TypeError)
         if value < low:
             fail(where, f"{name} should be at least {low}, got {value}.")

@@ -63,7 +63,7 @@ class Net:
     def _call(self, name: str, x: PyTree) -> PyTree:
         calls, self._calls[name] = self._calls[name], self._calls[name] + 1
         ctx = replace(self._ctx, state=self._state).enter(name, call=calls)
-        y, out = call(self._children[name], self._params.get(name, {}), x, ctx, again=calls)
+        y, out = call(self._children[name], self._params.get(name, {}), x, ctx)
         if out.state:
             self._state[name] = out.state
         self._taps |= out.taps
@@ -73,9 +73,7 @@ class Net:
         return Out(self._state, self._taps)
 
 
-def call(
-    child: Model, params: Params, x: PyTree, ctx: Context, *, again: int = 0
-) -> tuple[PyTree, Out]:
+def call(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
     """One call of a named child: its path put before errors, its result captured or replaced."""
     if ctx.watch is not None:
         # shapes, so that no tracer outlives its trace
@@ -87,7 +85,7 @@ def call(
     except Exception as error:
         check.locate(error, ctx.path)
         raise
-    return tap(ctx, "/".join(ctx.path) + (f"@{again}" if again else ""), y, out)
+    return tap(ctx, "/".join(ctx.path), y, out)
 
 
 def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
@@ -110,6 +108,9 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     to be called in flow itself, not inside a transformation such as `jax.lax.scan` within it: `repeat`
     and `remat` carry state through.
     Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
+
+    Calls inside a transformation also share one key, so one dropout mask: call the child on all of
+    the values at once, or put the transformation around the model.
 
     >>> gate = nf.wire(lambda net, x: net.value(x) * jax.nn.sigmoid(net.gate(x)),
     ...                value=nf.linear(4, 8), gate=nf.linear(4, 8))
@@ -137,6 +138,10 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
             check.fail(
                 name, f"params should be {wanted}, got {check.describe(params)}.", kind=TypeError
             )
+        extra = sorted(set(params) - set(models))
+        if extra:
+            known = check.nearest(extra[0], models)
+            check.fail(name, f"params hold {extra[0]!r}, which no child is called{known}")
         net = Net(models, params, ctx)
         y = flow(net, x)
         return y, net._out()
@@ -150,9 +155,11 @@ def _named(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -> dict
     kinds: Counter[str] = Counter()
     for place, layer in enumerate(layers):
         model = as_model(layer, where=f"{where}: layer {place}")
-        count = kinds[model.name]
-        models[f"{model.name}_{count}" if count else model.name] = model
-        kinds[model.name] += 1
+        name = model.name
+        while name in models:  # a function may itself be called linear_1
+            kinds[model.name] += 1
+            name = f"{model.name}_{kinds[model.name]}"
+        models[name] = model
     both = set(models) & set(named)
     if both:
         check.fail(

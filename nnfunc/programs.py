@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from nnfunc import check, checkpoint, runlog
+from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config import Config, ConfigError, load
 from nnfunc.data.arrays import Data
 from nnfunc.progress import in_order, progress, shown
@@ -24,7 +25,7 @@ from nnfunc.training.evaluate import evaluate as figures_of
 from nnfunc.training.loop import train as fit
 from nnfunc.training.task import Task, TrainState, trainer
 
-__all__ = ["evaluate", "exit_code", "predict", "resume", "summary", "train", "words"]
+__all__ = ["evaluate", "exit_code", "load_run", "predict", "resume", "summary", "train", "words"]
 
 
 class Stopped(Exception):
@@ -107,6 +108,26 @@ def summary(config_file: Path, settings: list[str]) -> None:
     print(summarize(config.build(config.hypers).model, batch[0]))
 
 
+class Loaded(NamedTuple):
+    """A trained model: y = model.apply(params, x, state=state)."""
+
+    model: Model
+    params: Params
+    state: PyTree
+
+
+def load_run(folder: str | Path, checkpoint: str = "best") -> Loaded:
+    """The (model, params, state) of a run's folder, built from its own config.
+
+    checkpoint: "best" or "last". Raises: FileNotFoundError when the folder is no run.
+    """
+    folder = runlog.find(Path(folder))
+    config = load(folder / "config.toml")
+    state, _ = restore(config, folder, checkpoint)
+    model = as_model(config.build(config.hypers).model)
+    return Loaded(model, state.params, state.model_state)
+
+
 def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     """The train state of a run's best or last good checkpoint, and its step.
 
@@ -123,7 +144,7 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
         except checkpoint.CheckpointError as error:
             warnings.warn(f"The best checkpoint was refused. {error}", stacklevel=2)
     if not checkpoint.steps(root):
-        cure = f"Train longer: nnfunc resume {folder}"
+        cure = f"Train longer: {runlog.command()} resume {folder}"
         check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
     found = checkpoint.latest_good(root, like, part="state")
     for reason in found.warnings:
@@ -134,7 +155,7 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
 def _run(config: Config, folder: Path, *, resume: bool) -> None:
     """Train, evaluate the best checkpoint on the test split, write the report."""
     steps, data = config.train["steps"], config.data()
-    started, words = time.perf_counter(), f"Go on with: nnfunc resume {folder}"
+    started, words = time.perf_counter(), f"Go on with: {runlog.command()} resume {folder}"
     with _full_disk(folder, words), signals() as caught, progress(steps) as bar:
 
         def stop(step):

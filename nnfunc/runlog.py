@@ -34,7 +34,7 @@ def create(name: str, folder: Path | None = None) -> Path:
     """
     if folder is not None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            cure = f"Choose another with --run, or go on with it: nnfunc resume {folder}"
+            cure = f"Choose another with --run, or go on with it: {command()} resume {folder}"
             raise FileExistsError(f"The run folder {folder} exists already. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -66,10 +66,20 @@ def find(folder: Path) -> Path:
     """
     if (folder / "config.toml").is_file():
         return folder
-    around = folder.parent if folder.parent.is_dir() else Path()
-    runs = [str(path.parent) for path in around.glob("*/config.toml")]
+    around = {folder.parent, Path(), Path("runs")}
+    runs = {str(path.parent) for place in around for path in place.glob("*/config.toml")}
     what = "has no config.toml, so it is not a run" if folder.exists() else "does not exist"
     raise FileNotFoundError(f"{folder} {what}{check.nearest(str(folder), sorted(runs))}")
+
+
+def command() -> str:
+    """What the user typed to start this program, for use in advice."""
+    program = Path(sys.argv[0])
+    if program.name != "nnfunc":
+        return "nnfunc"
+    if shutil.which("nnfunc") and Path(shutil.which("nnfunc") or "").samefile(program):
+        return "nnfunc"
+    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
 
 
 def write_environment(folder: Path) -> None:

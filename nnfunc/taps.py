@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model
+from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, fold
 
 __all__ = ["capture", "patch"]
 
@@ -41,6 +41,7 @@ def capture(
     ) -> tuple[PyTree, dict[str, PyTree]]:
         state = model.init_state() if state is None else state
         watch = Watch()
+        key = fold(key, "apply")  # as apply does
         ctx = Context(key=key, state=state, train=train, capture=wanted, watch=watch)
         y, out = model.forward(params, x, ctx)
         paths.select(wanted, watch.seen, where="capture")

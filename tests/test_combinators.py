@@ -396,7 +396,7 @@ def test_pairs_and_functions_are_layers(key):
         params = compose(linear).init(key)
         expected = compose(linear).apply(params, x)
         assert_same_bits(compose(pair).apply(params, x), expected)
-        assert_same_bits(compose(list(pair)).init(key), params)
+        assert_same_bits(compose(tuple(pair)).init(key), params)
         assert compose(jnp.tanh).init(key) == {}
         jax.tree.map(np.testing.assert_array_equal, compose(jnp.tanh).apply({}, x),
                      compose(nf.as_model(jnp.tanh)).apply({}, x))  # fmt: skip
@@ -556,3 +556,36 @@ def test_hessian_is_symmetric_through_the_deep_block(key):
     u, v = direction(10), direction(20)
     dot = lambda a, b: sum(jax.tree.leaves(jax.tree.map(lambda p, q: jnp.sum(p * q), a, b)))
     np.testing.assert_allclose(dot(v, curve(u)), dot(u, curve(v)), rtol=1e-4)
+
+
+def test_unnamed_layers_never_take_the_place_of_another():
+    def linear_1(x):
+        return 2 * x
+
+    net = nf.serial(nf.linear(2, 2), nf.linear(2, 2), linear_1, linear_1)
+    params = net.init(jax.random.key(0))
+    assert sorted(params) == ["linear", "linear_1"]
+    x = jnp.ones((1, 2))
+    by_hand = nf.linear(2, 2).apply(params["linear_1"], nf.linear(2, 2).apply(params["linear"], x))
+    np.testing.assert_allclose(net.apply(params, x), 4 * by_hand, rtol=1e-6)
+
+
+def test_parameters_of_another_model_are_refused():
+    longer, shorter = nf.mlp([2, 3, 3, 1]), nf.mlp([2, 3, 1])
+    x = jnp.ones((1, 2))
+    with pytest.raises(ValueError, match="params hold 'hidden_1', which no child is called"):
+        shorter.apply(longer.init(jax.random.key(0)), x)
+    with pytest.raises(ValueError, match=r"weight should have shape \(2, 3\), got shape \(2, 1\)"):
+        nf.linear(2, 3).apply({"weight": jnp.ones((2, 1)), "bias": jnp.ones(3)}, x)
+
+
+def test_calls_of_a_shared_child_have_taps_of_their_own():
+    body = nf.serial(double=lambda x: 2 * x)
+    net = nf.wire(lambda net, x: net.body(net.body(x)), body=body)
+    _, taps = nf.capture(net, ["body/double", "body@1/double"])({}, jnp.array(1.0))
+    assert {path: float(tap) for path, tap in taps.items()} == {
+        "body/double": 2,
+        "body@1/double": 4,
+    }
+    patched = nf.patch(net, {"body@1/double": jnp.array(7.0)})
+    assert float(patched.apply({}, jnp.array(1.0))) == 7

@@ -22,7 +22,7 @@ def model(*, unroll=1, wrap=lambda layer: layer):
 
 def by_hand(params, x, key):
     """(y, [layers, batch, dim]): the same net without combinators, one eager call after another."""
-    key = nf.base.fold(key, "blocks")
+    key = nf.base.fold(nf.base.fold(key, "apply"), "blocks")
     x = nf.linear(6, 6).apply(params["stem"], x)
     seen = []
     for i in range(LAYERS):
@@ -32,7 +32,8 @@ def by_hand(params, x, key):
         norm = nf.batch_norm(6)
         y = norm.apply(own["norm"], act)
         own_key = jax.random.fold_in(key, i)
-        y = nf.dropout(0.4).apply({}, y, key=nf.base.fold(nf.base.fold(own_key, "body"), "drop"))
+        drop_key = nf.base.fold(nf.base.fold(own_key, "body"), "drop")
+        y, _ = nf.dropout(0.4).forward({}, y, nf.Context(key=drop_key))
         x = x + y
     return nf.linear(6, 2).apply(params["head"], x), jnp.stack(seen)
 

@@ -19,7 +19,7 @@ def dropout(rate: Scalar, *, shared: tuple[int, ...] = ()) -> Model:
 
     >>> model = nf.dropout(0.5)
     >>> model.apply({}, jnp.ones(4)), model.apply({}, jnp.ones(4), key=jax.random.key(1))
-    (Array([1., 1., 1., 1.], dtype=float32), Array([2., 0., 2., 2.], dtype=float32))
+    (Array([1., 1., 1., 1.], dtype=float32), Array([2., 0., 0., 0.], dtype=float32))
     """
     check.number("dropout", 0, 1, rate=rate)
 

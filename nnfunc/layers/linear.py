@@ -5,7 +5,9 @@ import math
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar
+from nnfunc.base import Array, Initializer, Model, Scalar, fold
+
+MADE = "Were the parameters made by this model's init?"
 
 __all__ = ["bias", "bilinear", "linear", "prelu", "scale"]
 
@@ -31,10 +33,11 @@ def linear(
 
     def init(key):
         params = {"weight": weight_init(key, (in_dim, out_dim))}
-        return params | {"bias": bias_init(key, (out_dim,))} if bias else params
+        return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
     def apply(params, x):
         check.last_axis("linear", x, in_dim=in_dim, cure=_cure(x, in_dim, out_dim))
+        check.shape("linear", (in_dim, out_dim), MADE, weight=params["weight"])
         y = rows(x, params["weight"])
         return y + params["bias"] if bias else y
 

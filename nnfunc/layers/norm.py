@@ -75,7 +75,7 @@ def batch_norm(
         return _finish(wide, mean, var, eps, params, x), Out(new)
 
     init = _affine_init(dim, affine, bias=True)
-    return Model(init, forward=forward, init_state=init_state, full_precision=True)
+    return Model(init, forward=forward, init_state=init_state)
 
 
 def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool = True) -> Model:

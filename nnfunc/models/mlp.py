@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar, word
+from nnfunc.base import Array, Initializer, Model, Scalar, as_model, word
 from nnfunc.combinators import serial
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.linear import linear
@@ -50,6 +50,7 @@ def mlp(
         check.size("mlp", **{f"widths[{place}]": width})
     check.number("mlp", gain=gain)
     act = activations.by_name(activation) if isinstance(activation, str) else activation
+    act = as_model(act, where="mlp: activation") if isinstance(act, tuple) else act
     pair = jax.ShapeDtypeStruct((1, 2), jnp.float32)
     if not isinstance(act, Model) and jax.eval_shape(act, pair).shape != (1, 2):
         cure = "The glu family halves it: make such a block with nf.serial."

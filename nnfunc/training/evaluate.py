@@ -1,13 +1,16 @@
 """A model's figures on data it was not trained on."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import jax
 
+from nnfunc import check
 from nnfunc.base import Params, PyTree, as_model
 from nnfunc.data.arrays import Data
-from nnfunc.training.task import Task, built, loss_and_metrics
+from nnfunc.data.arrays import arrays as make_data
+from nnfunc.training.task import Task, loss_and_metrics
 
 __all__ = ["evaluate"]
 
@@ -24,22 +27,37 @@ def evaluate(
     """Loss and metrics of the task's objective, as means over all examples, each counted once.
 
     arrays: what the objective takes as a batch, such as (x, labels), with leading axis n. transform:
-    the data set's, applied to each batch. No dropout; running statistics are read from `state`.
+    the data set's, applied to each batch. No dropout; running statistics are read from `state`, the
+    `model_state` of the train state.
+    Raises: ValueError when the model keeps state and none is given, or there are no examples.
 
     >>> task = nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(0.1))
     >>> params = {"weight": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
     >>> nf.evaluate(task, params, (jnp.ones((3, 1)), jnp.zeros((3, 1))))
     {'loss': 1.0, 'mae': 1.0}
     """
-    task = built(lambda _: task, None)
-    state = as_model(task.model).init_state() if state is None else state
-
-    @jax.jit
-    def figures(params, state, batch):
-        return batch_figures(task, params, state, batch)
-
-    parts = Data(arrays, transform=transform).split("train", batch_size)
+    if hasattr(params, "opt_state"):
+        check.fail(
+            "evaluate", "params should be state.params, got the whole state.", kind=TypeError
+        )
+    if isinstance(arrays, Data):
+        cure = "Give one of its splits, such as data.validation."
+        check.fail("evaluate", f"arrays should be examples, got a data set. {cure}", kind=TypeError)
+    fresh = as_model(task.model).init_state()
+    if state is None and fresh:
+        cure = "Give state=state.model_state."
+        check.fail("evaluate", f"the model keeps state, {sorted(fresh)}, and needs it. {cure}")
+    parts = make_data(arrays, 1, transform=transform).split("train", batch_size)
+    figures = _compiled(task.model, task.objective)
+    state = fresh if state is None else state
     return weighted(lambda batch: figures(params, state, batch), parts)
+
+
+@lru_cache(maxsize=8)
+def _compiled(model: Any, objective: Any) -> Any:
+    """The jitted figures of a batch, kept for the next call."""
+    task = Task(model, objective, None)
+    return jax.jit(lambda params, state, batch: batch_figures(task, params, state, batch))
 
 
 def batch_figures(task: Task, params: Params, state: PyTree, batch: PyTree) -> dict[str, Any]:

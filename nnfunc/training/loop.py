@@ -18,7 +18,7 @@ from nnfunc.training.evaluate import weighted
 from nnfunc.training.pace import Intervals, Pace
 from nnfunc.training.programs import Carry, Programs, choose, programs, split_hypers
 from nnfunc.training.saving import Best, Saver
-from nnfunc.training.task import Build, Task, TrainState, loss_and_metrics
+from nnfunc.training.task import Build, Task, TrainState, built, loss_and_metrics
 
 __all__ = ["History", "Report", "train"]
 
@@ -68,7 +68,8 @@ def train(
     """Train what `build(hypers)` makes on `data` for a number of steps: (state, history).
 
     build: hypers -> Task. hypers: a pytree of numbers; floats and arrays are traced, so that a new
-    learning rate never recompiles; ints and strings are static. data: a data set of `nf.data`.
+    learning rate never recompiles; ints and strings are static. Like a function under jax.jit, build
+    is remembered: what it reads besides hypers must not change. data: a data set of `nf.data`.
     log_every, evaluate_every, save_every: in steps; by default a hundredth, a twentieth and a tenth
     of the run. loop: "step" runs a step a dispatch, "scan" many; "auto" times both before the first
     step of a run of over 20 seconds, takes the quicker, and keeps to it when resumed.
@@ -95,12 +96,18 @@ def train(
     if not isinstance(data, Data):
         wanted = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
         check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
+    jax.eval_shape(lambda: built(build, hypers) and None)  # checks look at plain numbers only
     numbers, static, treedef = split_hypers(hypers)
     own = programs(build, static, treedef)
     figure = Best.of(best)
     _inspect(own, numbers, key, data, figure)
 
-    saver = Saver(folder, figure, resume=resume) if folder else None
+    of = {
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
+        "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
+    }
+    saver = Saver(folder, figure, resume=resume, of=of) if folder else None
     stream = jax.tree.map(jnp.asarray, data.for_training())
     carry = own.init(numbers, key, stream)
     if saver is not None:
@@ -166,9 +173,12 @@ def _inspect(own: Programs, numbers: Any, key: Key, data: Data, best: Best) -> N
         check.fail("train", f"best should name a validation figure, got {best.metric!r}{known}")
     inspect = getattr(own.build(numbers).objective, "inspect", None)
     if inspect is not None and outputs:
-        for arrays in (data.arrays, data.validation):
-            if arrays is not None:
-                inspect(outputs[0], arrays)
+        for name in ("train", "validation"):
+            tree = data.arrays if name == "train" else data.validation
+            if tree is not None:
+                seen = [tree] if data.transform is None else data.split(name, 4096)
+                for arrays in seen:
+                    inspect(outputs[0], arrays)
 
 
 def _check_steps(

@@ -61,9 +61,17 @@ def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
     return numbers, static, treedef
 
 
-@lru_cache(maxsize=32)
 def programs(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
     """The programs of `build`, kept so that the same build with other numbers compiles nothing."""
+    try:
+        return _kept(build, static, treedef)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _made(build, static, treedef)
+
+
+def _made(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
 
     def whole(numbers):
         pairs = zip(numbers, static, strict=True)
@@ -105,6 +113,9 @@ def programs(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
         figures=jax.jit(figures),
         build=lambda numbers: built(build, whole(numbers)),
     )
+
+
+_kept = lru_cache(maxsize=32)(_made)
 
 
 def choose(

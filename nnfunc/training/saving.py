@@ -37,14 +37,18 @@ class Best(NamedTuple):
 class Saver:
     """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`."""
 
-    def __init__(self, folder: str | Path, best: Best, *, resume: bool):
+    def __init__(self, folder: str | Path, best: Best, *, resume: bool, of: dict[str, Any]):
+        """of: what a run must have in common with the one that it goes on with, as JSON holds it."""
         folder = Path(folder)
+        self.of = of
         self.metrics, self.checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
         self.best, self.resume = best, resume
         self.saved: dict[str, Any] = {}
         self.step = 0
-        if not resume and self.metrics.exists():
-            cure = "Give another folder, or go on with resume=True (nnfunc resume)."
+        saved = [self.metrics, self.checkpoints / "best"]
+        begun = any(path.exists() for path in saved) or checkpoint.steps(self.checkpoints)
+        if begun and not resume:
+            cure = "Give another folder, or go on with resume=True."
             raise FileExistsError(f"{folder} already holds a run. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -55,7 +59,15 @@ class Saver:
         found = checkpoint.latest_good(self.checkpoints, carry)
         for reason in found.warnings:
             warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
-        self.saved, self.step = found.metadata, found.step
+        self.saved, self.step = dict(found.metadata), found.step
+        for name, value in self.of.items():
+            before = self.saved.get("of", {}).get(name)
+            if before != value:
+                cure = "Start another folder to change it."
+                words = f"resume should go on with the same {name}, {before}, got {value}. {cure}"
+                check.fail("train", words)
+        if self.saved.get("best") != " ".join(self.best):  # values of another metric tell nothing
+            self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
         return found.tree
 
     def begin(self) -> list[dict[str, Any]]:
@@ -77,6 +89,7 @@ class Saver:
             value = figures[self.best.metric]
             self.saved |= {"best_value": value, "best_step": step, "best": " ".join(self.best)}
             checkpoint.save_best(self.checkpoints, carry.state, metadata=self.saved)
+        self.saved["of"] = self.of
         if due:
             checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
 

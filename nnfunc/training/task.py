@@ -15,6 +15,7 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, fold
+from nnfunc.optimizers import as_optimizer
 
 __all__ = ["Bound", "Build", "Task", "TrainState", "Trainer", "trainer"]
 
@@ -61,7 +62,8 @@ class Trainer(NamedTuple):
 class Bound:
     """A model bound to its parameters for one step: `predict(x) -> y`.
 
-    It hands the model's state from one call to the next, and each call draws fresh masks.
+    It hands the model's state from one call to the next, and each call draws fresh masks; calls
+    inside a transformation of the objective's own share one mask and cannot change state.
     """
 
     def __init__(self, model: Model, params: Params, ctx: Context):
@@ -115,14 +117,15 @@ def trainer(build: Build) -> Trainer:
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (metrics, model_state)), grads = gradient(state.params)
         with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
-            updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
+            told = {"value": loss, "grad": grads}  # for those that ask, such as reduce_on_plateau
+            updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params, **told)
+            rate = getattr(task.optimizer, "rate", None)
+            rate = rate(state.step) if callable(rate) else rate
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
         metrics = {"loss": loss, **metrics, "gradient_norm": norm}
-        rate = getattr(task.optimizer, "rate", None)
         if rate is not None:
-            value = rate(state.step) if callable(rate) else rate
-            metrics["learning_rate"] = jnp.asarray(value, jnp.float32)
+            metrics["learning_rate"] = jnp.asarray(rate).astype(jnp.float32)
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(params)
         healthy = finite & (state.diverged_at < 0)
@@ -144,7 +147,24 @@ def all_finite(tree: PyTree) -> Array:
 
 def built(build: Build, hypers: Any) -> Task:
     """What build makes of the hypers, its kinds checked."""
-    task = build(hypers)
+    if not callable(build):
+        got = check.describe(build)
+        wanted = "a function hypers -> Task"
+        check.fail(
+            "train",
+            f"build should be {wanted}, got {got}. Write def build(h): return ...",
+            kind=TypeError,
+        )
+    try:
+        task = build(hypers)
+    except KeyError as error:
+        if isinstance(hypers, dict) and error.args[0] not in hypers:
+            got = f"hypers that hold {sorted(hypers)}"
+            check.fail("build", f"it reads hypers[{error.args[0]!r}], got {got}.")
+        raise
+    except jax.errors.ConcretizationTypeError as error:
+        error.add_note("build branched on a number of hypers, which may be traced: use jnp.where.")
+        raise
     if not isinstance(task, tuple) or len(task) != 3:
         wanted = "a Task(model, objective, optimizer)"
         check.fail(
@@ -155,12 +175,8 @@ def built(build: Build, hypers: Any) -> Task:
         wanted = "a function (predict, batch) -> (loss, metrics), such as nf.classification()"
         got = check.describe(objective)
         check.fail("build", f"the objective should be {wanted}, got {got}.", kind=TypeError)
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        wanted = "an optax transformation, such as nf.optimizers.adamw(1e-3)"
-        got = check.describe(optimizer)
-        check.fail("build", f"the optimizer should be {wanted}, got {got}.", kind=TypeError)
     as_model(model, where="build: model")
-    return Task(model, objective, optimizer)
+    return Task(model, objective, as_optimizer(optimizer, where="build"))
 
 
 def loss_and_metrics(
@@ -175,10 +191,16 @@ def loss_and_metrics(
         got = check.describe(returned)
         check.fail("objective", f"it should return {wanted}, got {got}.", kind=TypeError)
     loss, metrics = returned
+    taken = sorted({"loss", "gradient_norm", "learning_rate"} & set(metrics))
+    if taken:
+        check.fail("objective", f"its metrics should have names of their own, got {taken[0]!r}.")
     for name, value in {"loss": loss, **metrics}.items():
+        if not (check.is_plain(value) or hasattr(value, "dtype")):
+            got = check.describe(value)
+            check.fail("objective", f"{name} should be one number, got {got}.", kind=TypeError)
         if jnp.shape(value) != ():
             cure = "Take the mean over the batch."
             check.fail(
                 "objective", f"{name} should be one number, got shape {jnp.shape(value)}. {cure}"
             )
-    return loss, (metrics, predict.ctx.state)
+    return loss, ({k: jnp.asarray(v) for k, v in metrics.items()}, predict.ctx.state)

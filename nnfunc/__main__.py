@@ -1,0 +1,5 @@
+"""`python -m nnfunc` is `nnfunc`."""
+
+from nnfunc.cli import main
+
+main()
