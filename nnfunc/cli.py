@@ -75,7 +75,11 @@ def predict(
     ] = None,
     checkpoint: Which = "best",
 ) -> None:
-    """Write the model's outputs, and for a classifier the classes, for the rows of a file."""
+    """Write what the model makes of the rows of a file, which are as in the training data.
+
+    CSV holds the outputs or, of a classifier, the class and the probability of each; .npy holds the
+    outputs as they are (logits).
+    """
     from nnfunc import programs
 
     programs.predict(run, inputs, output, checkpoint)

@@ -144,7 +144,7 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
         except checkpoint.CheckpointError as error:
             warnings.warn(f"The best checkpoint was refused. {error}", stacklevel=2)
     if not checkpoint.steps(root):
-        cure = f"Train longer: {runlog.command()} resume {folder}"
+        cure = f"Its run saved nothing yet, or diverged: {runlog.command()} resume {folder}"
         check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
     found = checkpoint.latest_good(root, like, part="state")
     for reason in found.warnings:

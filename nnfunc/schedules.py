@@ -576,5 +576,5 @@ def _check_parts(where: str, warmup_steps: Scalar, total_steps: Scalar) -> None:
     """0 <= warmup_steps < total_steps, as far as they are plain numbers."""
     check.number(where, 0, warmup_steps=warmup_steps, total_steps=total_steps)
     if check.is_plain(warmup_steps):
-        cure = f"Longer than the warm-up of {warmup_steps} steps, or warmup_steps shorter."
+        cure = "Run for more steps (train.steps in a config), or make warmup_steps smaller."
         check.number(where, float(warmup_steps), open_low=True, cure=cure, total_steps=total_steps)

@@ -377,6 +377,7 @@ NOT_FACTORIES: dict[str, str] = {
     "Out": "what a layer may report: a NamedTuple",
     "Task": "a NamedTuple; the rows of `trainer` make them",
     "evaluate": "loops over a data set outside of jit: test_training.py",
+    "load_run": "reads a run's folder: test_cli.py",
     "train": "loops over dispatches outside of jit: test_training.py",
     "summary": "gives text, not arrays: test_summary.py",
     "activations.by_name": "looks up one of the rows: test_activations.py",

@@ -233,6 +233,15 @@ def test_evaluate_equals_direct_computation(work, capsys, split, which, name):
     assert printed == f"{expected}({len(labels)} examples, step {int(state.step)})\n"
 
 
+def test_load_run_gives_the_model_that_was_trained(work):
+    model, params, state = nf.load_run("runs/small-1")
+    _, best = restored(work / "runs/small-1", "best")
+    x = nf.data.digits().test[0]
+    config = load("runs/small-1/config.toml")
+    expected = config.build(config.hypers).model.apply(best.params, x, state=best.model_state)
+    np.testing.assert_array_equal(model.apply(params, x, state=state), expected)
+
+
 def test_the_report_has_the_figures_of_evaluate(work, capsys):
     main("evaluate", "runs/small-1")
     test = json.loads((work / "runs/small-1/result.json").read_text())["test"]

@@ -168,8 +168,13 @@ def _problem(
 
 
 def _check_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: Mistakes) -> None:
-    """The learning rate is given once: by the schedule, or by optimizer.rate."""
-    optimizer = resolved.get("optimizer")
+    """The learning rate is given once, by the schedule or by optimizer.rate, and is not negative."""
+    optimizer, schedule = resolved.get("optimizer"), resolved.get("schedule")
+    rates = {f"schedule.{key}": value for key, value in (schedule or {}).items()}
+    rates["optimizer.rate"] = (optimizer or {}).get("rate")
+    for place, value in rates.items():
+        if isinstance(value, int | float) and not value >= 0:
+            mistakes.add(place, f"should be at least 0, got {value}.")
     if optimizer is None:
         return
     if "schedule" in tables and "rate" in optimizer:

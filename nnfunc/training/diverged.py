@@ -63,7 +63,9 @@ def first_not_finite(
             return f"the backward pass of layer {layer} (the gradient of {hit[0]})"
     if bad:
         return f"the backward pass (the gradient of {bad[0]})"
-    if _finite(np.sqrt(sum(np.square(np.asarray(g, np.float32)).sum() for g in leaves.values()))):
+    with np.errstate(over="ignore"):
+        norm = np.sqrt(sum(np.square(np.asarray(g, np.float32)).sum() for g in leaves.values()))
+    if _finite(norm):
         return "the update: the gradient is finite, the parameters after it are not"
     return "the norm of the gradient, whose square is too large for float32"
 
