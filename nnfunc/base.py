@@ -189,8 +189,9 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
         return layer
     if isinstance(layer, tuple) and len(layer) == 2 and all(map(callable, layer)):
         whole = getattr(layer[1], "__self__", None)  # of a Model that was unpacked
-        same = isinstance(whole, Model) and layer[0] is whole.init
-        return whole if same else Model(layer[0], layer[1])
+        if isinstance(whole, Model) and layer[0] is whole.init:
+            return whole
+        return Model(layer[0], layer[1])
     if callable(layer):
         return Model(lambda key: {}, lambda params, x: layer(x), name=word(layer))
     wanted = "a Model, a pair (init, apply) or a function x -> y"
