@@ -389,7 +389,7 @@ def test_every_number_of_plateau_may_be_traced(number):
     [
         (
             lambda: schedules.warmup_cosine(1.0, 10, 10),
-            r"warmup_cosine: total_steps should be above 10.*, got 10\..*warm-up of 10 steps",
+            r"warmup_cosine: total_steps should be above 10.*, got 10\..*make warmup_steps smaller",
         ),
         (
             lambda: schedules.warmup_linear(1.0, -1, 10),
