@@ -7,17 +7,33 @@ a diverged one with 1. Anything else is a defect of ours and shows its traceback
 import os
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(
-    help="Train and use functional neural networks from config files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"nnfunc {metadata.version('nnfunc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train and use functional neural networks from config files."""
+
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")

@@ -242,13 +242,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     block = as_model(block, where="repeat")
     check.size("repeat", n=n, unroll=unroll)
 
-    def init(key):
-        return jax.lax.map(lambda i: block.init(jax.random.fold_in(key, i)), jnp.arange(n))
-
-    def init_state():
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), block.init_state()
-        )
+    init, init_state = _copies(block, n)
 
     def forward(params, x, ctx):
         inner, mine = _each(ctx, n)
@@ -281,13 +275,7 @@ def ensemble(model: Layer, n: int) -> Model:
     model = as_model(model, where="ensemble")
     check.size("ensemble", n=n)
 
-    def init(key):
-        return jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i)), jnp.arange(n))
-
-    def init_state():
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), model.init_state()
-        )
+    init, init_state = _copies(model, n)
 
     def forward(params, x, ctx):
         inner, mine = _each(ctx, n)
@@ -371,6 +359,19 @@ def precision(body: Layer, compute: DType = jnp.bfloat16, *, output: DType = jnp
         return cast_floating(y, output), out
 
     return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
+
+
+def _copies(model: Model, n: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """init and init_state of n copies of the model, stacked; copy i has the key fold_in(key, i)."""
+
+    def init(key):
+        return jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i)), jnp.arange(n))
+
+    def init_state():
+        one = jax.tree.map(jnp.asarray, model.init_state())
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), one)
+
+    return init, init_state
 
 
 def _each(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:

@@ -142,7 +142,8 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
             state = checkpoint.load(root / "best", like)
             return state, int(state.step)
         except checkpoint.CheckpointError as error:
-            warnings.warn(f"The best checkpoint was refused. {error}", stacklevel=2)
+            words = f"The best checkpoint was refused, so the last good one is used. {error}"
+            warnings.warn(words, stacklevel=2)
     if not checkpoint.steps(root):
         cure = f"Its run saved nothing yet, or diverged: {runlog.command()} resume {folder}"
         check.fail("checkpoint", f"{root} should hold one, got none. {cure}")

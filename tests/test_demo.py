@@ -1,5 +1,7 @@
 """What `make demo` promises: the digits config learns, over seeds, on data it was not trained on."""
 
+import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,14 @@ from nnfunc.config import load
 
 ROOT = Path(__file__).parent.parent
 SEEDS = range(5)
+
+
+def test_the_script_to_copy_runs(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", "--steps", "80", "--lr", "1e-2"])
+    runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "step    80  validation loss" in said
+    assert float(re.search(r"test accuracy ([\d.]+)%", said)[1]) > 85
 
 
 @pytest.mark.slow

@@ -184,7 +184,9 @@ def test_damaged_checkpoints_of_a_finished_run(place, work, capsys):
     assert main("evaluate", "run") == 0
     said = capsys.readouterr()
     assert said.out == f"{expected}\n"
-    assert said.err.startswith("nnfunc: The best checkpoint was refused. run/checkpoints/best/")
+    assert said.err.startswith(
+        "nnfunc: The best checkpoint was refused, so the last good one is used. run/checkpoints/best/"
+    )
     for folder in Path("run/checkpoints").glob("step-*"):
         cut(folder / "manifest.json")
     for words in (("resume", "run"), ("evaluate", "run", "--checkpoint", "last")):
