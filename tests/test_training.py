@@ -1,5 +1,7 @@
 """The training pair and the loop: what they compute, that they compile once, that nothing is lost."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -381,3 +383,22 @@ def test_the_transform_comes_before_the_look_at_the_labels():
     data = nf.data.arrays((x, labels + 1), 8, transform=lambda batch: (batch[0], batch[1] - 1))
     task = nf.Task(nf.linear(DIM, CLASSES), nf.classification(), nf.optimizers.sgd(0.1))
     nf.train(lambda h: task, {}, data, steps=1, key=jax.random.key(0))
+
+
+@dataclass
+class Scaled:
+    """An objective, and a build, that compare by their fields and so have no hash."""
+
+    factor: float
+
+    def __call__(self, *args):
+        if len(args) == 1:
+            return nf.Task(nf.linear(DIM, CLASSES), Scaled(self.factor), nf.optimizers.sgd(0.1))
+        predict, (x, labels) = args
+        return self.factor * nf.losses.cross_entropy(predict(x), labels).mean(), {}
+
+
+def test_what_has_no_hash_is_trained_and_evaluated(data):
+    state, _ = nf.train(Scaled(2.0), {}, data, steps=2, key=jax.random.key(0))
+    one, two = (nf.evaluate(Scaled(f)({}), state.params, blobs())["loss"] for f in (1.0, 2.0))
+    assert two == pytest.approx(2 * one, rel=1e-6)

@@ -1,7 +1,6 @@
 """A model's figures on data it was not trained on."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from nnfunc import check
 from nnfunc.base import Params, PyTree, as_model
 from nnfunc.data.arrays import Data
 from nnfunc.data.arrays import arrays as make_data
-from nnfunc.training.task import Task, loss_and_metrics
+from nnfunc.training.task import Task, kept, loss_and_metrics
 
 __all__ = ["evaluate"]
 
@@ -53,11 +52,13 @@ def evaluate(
     return weighted(lambda batch: figures(params, state, batch), parts)
 
 
-@lru_cache(maxsize=8)
-def _compiled(model: Any, objective: Any) -> Any:
-    """The jitted figures of a batch, kept for the next call."""
+def _jitted(model: Any, objective: Any) -> Any:
+    """The jitted figures of a batch."""
     task = Task(model, objective, None)
     return jax.jit(lambda params, state, batch: batch_figures(task, params, state, batch))
+
+
+_compiled = kept(_jitted, 8)
 
 
 def batch_figures(task: Task, params: Params, state: PyTree, batch: PyTree) -> dict[str, Any]:

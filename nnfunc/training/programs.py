@@ -6,7 +6,6 @@ so neither becomes a constant of the program and new numbers never recompile.
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 
 from nnfunc.base import Array, Key, PyTree, fold
 from nnfunc.training.evaluate import batch_figures
-from nnfunc.training.task import Build, Trainer, TrainState, built, trainer
+from nnfunc.training.task import Build, Trainer, TrainState, built, kept, trainer
 
 __all__ = ["Carry", "Meter", "Programs", "choose", "programs", "split_hypers"]
 
@@ -61,16 +60,6 @@ def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
     return numbers, static, treedef
 
 
-def programs(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
-    """The programs of `build`, kept so that the same build with other numbers compiles nothing."""
-    try:
-        return _kept(build, static, treedef)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return _made(build, static, treedef)
-
-
 def _made(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
 
     def whole(numbers):
@@ -115,7 +104,8 @@ def _made(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
     )
 
 
-_kept = lru_cache(maxsize=32)(_made)
+programs = kept(_made, 32)
+"""(build, static, treedef) -> Programs, kept: the same build with other numbers compiles nothing."""
 
 
 def choose(

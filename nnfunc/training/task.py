@@ -7,6 +7,7 @@ many at once.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -137,6 +138,20 @@ def trainer(build: Build) -> Trainer:
         return TrainState(state.step + 1, state.key, new[0], new[1], new[2], diverged_at), metrics
 
     return Trainer(init, step)
+
+
+def kept(make: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """make, with its last `size` results kept; for arguments without a hash it is called each time."""
+    cached = lru_cache(maxsize=size)(make)
+
+    def get(*args):
+        try:
+            hash(args)
+        except TypeError:
+            return make(*args)
+        return cached(*args)
+
+    return get
 
 
 def all_finite(tree: PyTree) -> Array:
