@@ -59,7 +59,9 @@ class Context:
     key: the layer's own random key, None without randomness. train: whether running statistics are
     updated. state: the layer's own state. path: its name. capture: patterns of the values to report.
     patch: values, by path, that take the place of computed ones. compute: the type that layers without
-    full precision calculate in. times: how often a surrounding `repeat` runs the layer.
+    full precision calculate in. times: how often a surrounding `repeat` runs the layer. cache: while
+    a sequence is generated, how many positions a layer that looks back has room for in its state:
+    with an empty state x is the sequence from its start, later what follows. None otherwise.
 
     It is a pytree, so `jax.checkpoint(model.forward)(params, x, ctx)` and its like just work.
     """
@@ -72,6 +74,7 @@ class Context:
     capture: tuple[str, ...] = ()
     compute: DType | None = None
     times: int = 1
+    cache: int | None = None
     watch: Watch | None = None
 
     def enter(self, name: str, *, call: int = 0) -> "Context":
@@ -96,7 +99,7 @@ class Context:
 jax.tree_util.register_dataclass(
     Context,
     data_fields=["key", "state", "patch"],
-    meta_fields=["train", "path", "capture", "compute", "times", "watch"],
+    meta_fields=["train", "path", "capture", "compute", "times", "cache", "watch"],
 )
 
 

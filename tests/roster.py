@@ -8,50 +8,21 @@ for each argument annotated Scalar; the first ones are used where only one is wa
 import inspect
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import rows_attention
+import rows_generation
+import rows_recurrent
+import rows_transformer
+import rows_vision
+import rows_vision_models
+from row import CLASS_WEIGHTS, IMAGES, KEY, LABELS, OTHER, SHARES, YES, Row, X, ids, sample
 
 import nnfunc as nf
-
-KEY = jax.random.key(7)
-
-
-def sample(*shape: int) -> np.ndarray:
-    """Numbers of both signs, none of them round or equal."""
-    return np.sin(1 + np.arange(np.prod(shape), dtype=np.float32) * 1.7).reshape(shape) * 1.3
-
-
-def ids(*shape: int, below: int) -> np.ndarray:
-    return (np.arange(np.prod(shape), dtype=np.int32) * 7 % below).reshape(shape)
-
-
-X = sample(4, 6)
-IMAGES = sample(2, 3, 2, 6)
-OTHER = sample(4, 7)[:, 1:] * 0.8
-SHARES = np.exp(OTHER) / np.exp(OTHER).sum(-1, keepdims=True)
-LABELS = ids(4, below=6)
-YES = OTHER > 0
-CLASS_WEIGHTS = 1 + 0.5 * sample(6)
-
-
-class Row(NamedTuple):
-    """How to call a factory: factory(*args, **kwargs, **numbers), and what to do with the result."""
-
-    args: tuple = ()
-    kwargs: dict[str, Any] = {}
-    numbers: dict[str, tuple[Any, Any]] = {}
-    x: Any = X
-    any_width: bool = False
-    leading_axes: bool = True
-    smooth: bool = True
-    tolerance: float = 2e-5
-    without: tuple[str, ...] = ()  # laws that cannot hold; the row says why
-    then: Callable[[Any], Any] = lambda result: result
-    differentiate: bool = False  # by the floats in args, for plain functions
 
 
 def block() -> nf.Model:
@@ -125,6 +96,16 @@ MODELS: dict[str, Row] = {
         {"dropout": (0.25, 0.5), "gain": (1.0, 0.5)},
     ),
 }
+AREAS = (
+    rows_vision,
+    rows_vision_models,
+    rows_recurrent,
+    rows_attention,
+    rows_transformer,
+    rows_generation,
+)
+for area in AREAS:
+    MODELS |= area.MODELS
 
 # Activations are layers without parameters. Their laws run on all of them side by side.
 ACTIVATIONS: dict[str, Row] = {
@@ -386,6 +367,10 @@ NOT_FACTORIES: dict[str, str] = {
     "schedules.Plateau": "a NamedTuple; the rows of `plateau` make them",
     "schedules.PlateauState": "a NamedTuple of arrays",
 }
+
+for area in AREAS:
+    FUNCTIONS |= area.FUNCTIONS
+    NOT_FACTORIES |= area.NOT_FACTORIES
 
 NAMESPACES = ("activations", "initializers", "losses", "metrics", "schedules", "optimizers")
 

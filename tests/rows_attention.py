@@ -1,0 +1,7 @@
+"""Rows of the roster: attention."""
+
+from row import Row
+
+MODELS: dict[str, Row] = {}
+FUNCTIONS: dict[str, Row] = {}
+NOT_FACTORIES: dict[str, str] = {}
