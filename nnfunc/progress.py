@@ -18,8 +18,8 @@ class Progress:
     first: the step at which training began or went on, None until then.
     """
 
-    def __init__(self, steps: int, bar: Any = None):
-        self.steps, self.bar = steps, bar
+    def __init__(self, steps: int, bar: Any = None, *, lines: bool = True):
+        self.steps, self.bar, self.lines = steps, bar, lines
         self.first: int | None = None
         self.task = bar.add_task("", total=steps, figures="", start=False) if bar else None
         self.ticked = time.perf_counter()
@@ -52,7 +52,7 @@ class Progress:
         if self.bar is not None:
             text = "  ".join(f"[dim]{name}[/] {text}" for name, text in self.figures.items())
             self.bar.update(self.task, completed=report.step, figures=text)
-        elif report.validation or report.step == self.steps:
+        elif self.lines and (report.validation or report.step == self.steps):
             self._line(report)
 
     def _line(self, report: Any) -> None:
@@ -67,10 +67,13 @@ class Progress:
 
 
 @contextmanager
-def progress(steps: int) -> Iterator[Progress]:
-    """A Progress for as long as the block lasts."""
+def progress(steps: int, *, lines: bool = True) -> Iterator[Progress]:
+    """A Progress for as long as the block lasts.
+
+    lines: what one of many runs leaves out: lines elsewhere than in a terminal, and the bar at the end.
+    """
     if not sys.stdout.isatty():
-        yield Progress(steps)
+        yield Progress(steps, lines=lines)
         return
     from rich import progress as rich
     from rich.table import Column
@@ -82,7 +85,7 @@ def progress(steps: int) -> Iterator[Progress]:
         _Speed(),
         rich.TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
     )
-    with rich.Progress(*columns) as bar:
+    with rich.Progress(*columns, transient=not lines) as bar:
         yield Progress(steps, bar)
 
 

@@ -238,6 +238,8 @@ def test_hypers_that_do_not_fit_are_named(file):
 # What is wrong, in words
 
 
+MODELS = ", ".join(map(repr, factories("model")))
+
 WRONG = {
     "schedule.pek=0.1": "schedule.pek: warmup_cosine has no such key, got 0.1; "
     "did you mean 'peak'?",
@@ -252,8 +254,8 @@ WRONG = {
     "train.loop=scann": "train.loop: should be one of 'auto', 'step', 'scan', got 'scann' (str); "
     "did you mean 'scan'?",
     "train.folder=x": "train.folder: train has no such key, got 'x'",
-    "model.name=mpl": "model.name: should be one of 'mlp', got 'mpl'; did you mean 'mlp'?",
-    "model.name=3": "model.name: should be one of 'mlp', got 3 (int).",
+    "model.name=mpl": f"model.name: should be one of {MODELS}, got 'mpl'; did you mean 'mlp'?",
+    "model.name=3": f"model.name: should be one of {MODELS}, got 3 (int).",
     "model.widths=3": "model.widths: should be a list of whole numbers, got 3 (int).",
     "model.widths=[1, 1.5]": "model.widths: should be a list of whole numbers, got [1, 1.5] (list).",
     "model.widths=[64]": "model: mlp: widths should be at least the input's and the output's",
@@ -319,7 +321,7 @@ def test_a_key_that_is_missing(file):
         "the command line: model.widths: is missing; mlp needs a list of whole numbers: "
         "write widths = [10, 10]"
     )
-    assert "model.name: is missing; it should be one of 'mlp'." in problem(
+    assert f"model.name: is missing; it should be one of {MODELS}." in problem(
         file, "model={widths=[1, 2]}"
     )
     assert "train.steps: is missing; train needs a whole number" in problem(file, "train={}")

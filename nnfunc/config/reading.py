@@ -13,7 +13,7 @@ from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, one_line,
 from nnfunc.config.recipe import tuples
 from nnfunc.config.schema import TABLES, TASK, factories, schema
 
-__all__ = ["load", "resolve"]
+__all__ = ["load", "overridden", "resolve"]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -23,11 +23,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     whole table: `optimizer={name="sgd", rate=0.1}`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
-    tables = _read(Path(path))
     mistakes = Mistakes(str(path))
+    return _resolve(_overridden(path, overrides, mistakes), mistakes)
+
+
+def overridden(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a TOML file after overrides, not yet checked. Raises: ConfigError."""
+    mistakes = Mistakes(str(path))
+    tables = _overridden(path, overrides, mistakes)
+    if mistakes.lines:
+        raise ConfigError(mistakes.lines)
+    return tables
+
+
+def _overridden(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) -> dict[str, Any]:
+    tables = _read(Path(path))
     for override in overrides:
         _override(tables, override, mistakes)
-    return _resolve(tables, mistakes)
+    return tables
 
 
 def resolve(tables: Mapping[str, Any], *, where: str = "config") -> Config:

@@ -1,0 +1,126 @@
+"""Runs a comparison: one training after another, each kept as soon as it is done."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check, programs, runlog
+from nnfunc.compare import plots, table
+from nnfunc.compare.plan import Plan, Run, load
+from nnfunc.progress import in_order, progress, shown
+from nnfunc.training.evaluate import evaluate
+from nnfunc.training.loop import History
+from nnfunc.training.loop import train as fit
+from nnfunc.training.saving import Best
+
+__all__ = ["compare"]
+
+
+def compare(file: Path, settings: list[str] | None = None, folder: Path | None = None) -> Path:
+    """Train what a file compares, write tables and plots to a folder, and return the folder.
+
+    A folder that holds the same comparison, stopped half-way, is gone on with: runs that are
+    complete are not trained again.
+    Raises: ConfigError; FileExistsError when the folder holds something else.
+    """
+    programs.use_compilation_cache()
+    plan = load(file, settings)
+    folder = _folder(file.stem, plan, folder)
+    print(table.sizes(plan), flush=True)
+    width = max(len(run.name) for run in plan.runs)
+    for place, run in enumerate(plan.runs, start=1):
+        if not (folder / "runs" / run.name / "result.json").exists():
+            result = _train(run, folder / "runs" / run.name, plan, folder)
+            figures = "  ".join(shown(name, value) for name, value in in_order(result["test"]))
+            done = f"{place:3d} of {len(plan.runs)}  {run.name:<{width}}"
+            print(f"{done}  test {figures}  ({result['seconds']:.0f} s)", flush=True)
+    results = [runlog.read_json(folder / "runs" / run.name / "result.json") for run in plan.runs]
+    rows = table.summarize(plan, results)
+    table.write(folder, plan, results, rows)
+    plots.results(folder / "results.png", plan, results)
+    plots.curves(folder / "curves.png", plan, results)
+    print(table.shown(plan, rows))
+    print(f"tables and plots  {folder}")
+    return folder
+
+
+def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
+    """The folder to write to: a new one, or the one of the same comparison."""
+    import tomli_w
+
+    tables = tomli_w.dumps(plan.tables)
+    if folder is not None and (folder / "compare.toml").is_file():
+        if (folder / "compare.toml").read_text() != tables:
+            cure = "Choose another with --run."
+            raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
+        return folder
+    folder = runlog.create(name, folder)
+    (folder / "compare.toml").write_text(tables)
+    runlog.write_environment(folder)
+    return folder
+
+
+def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
+    """One run: the best checkpoint's figures on the test examples, and the curves on the way."""
+    config, data = run.config, run.config.data()
+    going_on = (folder / "config.toml").exists()
+    if not going_on:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        config.dump(folder / "config.toml")
+    started, steps = time.perf_counter(), config.train["steps"]
+    with programs.signals() as caught, progress(steps, lines=False) as bar:
+
+        def stop(step):
+            bar.tick(step)
+            return bool(caught)
+
+        state, history = fit(
+            config.build, config.hypers, data, key=config.key(), folder=folder,
+            resume=going_on, on_report=bar, should_stop=stop, **config.train,
+        )  # fmt: skip
+    if int(state.step) < steps:
+        cure = f"Go on with the same command and --run {whole}"
+        raise programs.Stopped(caught[0], f"stopped in {run.name}; what is done is kept. {cure}")
+    seconds = time.perf_counter() - started
+    best, step = programs.restore(config, folder, "best")
+    arrays = config.test()
+    if arrays is None:
+        check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
+    task = config.build(config.hypers)
+    figures = evaluate(task, best.params, arrays, state=best.model_state, transform=data.transform)
+    result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
+    result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}
+    result |= _pace(history, plan.target, Best.of(config.train["best"]))
+    result["curve"] = {name: column.tolist() for name, column in history.validation.items()}
+    runlog.write_json(folder / "result.json", result)
+    return result
+
+
+def _pace(history: History, target: tuple[str, float] | None, best: Best) -> dict[str, Any]:
+    """How long a step takes, and after how many the target was reached, None if never.
+
+    The time of a step is the median over the intervals of the log, so that neither compilation nor
+    evaluation counts.
+    """
+    steps, seconds = history.train["step"], history.train["seconds"]
+    if len(steps) < 2:
+        check.fail("compare", "train.log_every should leave at least two intervals a run.")
+    per_step = float(np.median(np.diff(seconds) / np.diff(steps)))
+    result: dict[str, Any] = {"seconds_per_step": per_step}
+    if target is None:
+        return result
+    metric, value = target
+    if metric not in history.validation:
+        known = check.nearest(metric, [*history.validation])
+        check.fail("compare", f"target should name a validation figure, got {metric!r}{known}")
+    column = history.validation[metric]
+    sinks = metric == "loss" or (metric == best.metric and best.mode == "min")
+    there = np.flatnonzero(column <= value if sinks else column >= value)
+    reached = int(history.validation["step"][there[0]]) if len(there) else None
+    result["steps_to_target"] = reached
+    result["seconds_to_target"] = None if reached is None else reached * per_step
+    return result

@@ -1,0 +1,142 @@
+"""`nnfunc compare`: what it trains, the tables and plots it writes, and its errors."""
+
+import csv
+import json
+
+import pytest
+from scipy import stats
+
+from nnfunc import compare as comparing
+from nnfunc.compare import table
+from nnfunc.compare.plan import load
+from nnfunc.compare.run import _pace
+from nnfunc.config import ConfigError
+from nnfunc.training.loop import History
+from nnfunc.training.saving import Best
+
+TOML = """
+seeds = [0, 1]
+target = { accuracy = 0.5 }
+parameters_within = 0.08
+[every]
+data = { name = "digits", batch_size = 64 }
+objective = { name = "classification" }
+optimizer = { name = "adamw", rate = 3e-3 }
+train = { steps = 40, evaluate_every = 10 }
+[models.wide]
+model = { name = "mlp", widths = [64, 128, 10] }
+[models.deep]
+model = { name = "mlp", widths = [64, 67, 64, 10] }
+optimizer = { rate = 4e-3 }
+[variants.plain]
+[variants.smooth]
+objective = { smoothing = 0.1 }
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("compare") / "two.toml"
+    file.write_text(TOML)
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(file):
+    return comparing.compare(file, [], file.parent / "out")
+
+
+def rows(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_tables_are_merged_and_every_run_is_planned(file):
+    plan = load(file, ["every.train.steps=30"])
+    assert [run.name for run in plan.runs[:3]] == ["wide-plain-0", "wide-plain-1", "wide-smooth-0"]
+    assert len(plan.runs) == 8
+    assert {run.config.train["steps"] for run in plan.runs} == {30}
+    smooth = next(run for run in plan.runs if run.name == "deep-smooth-1")
+    assert smooth.config.hypers["objective.smoothing"] == 0.1
+    assert smooth.config.hypers["optimizer.rate"] == 4e-3
+    assert smooth.config.tables["seed"] == 1
+    assert plan.sizes["wide"].parameters == 64 * 128 + 128 + 128 * 10 + 10
+    assert plan.sizes["wide"].flops >= 2 * (64 * 128 + 128 * 10)
+
+
+def test_the_table_holds_the_means_of_the_runs(folder):
+    runs, summary = rows(folder / "runs.csv"), rows(folder / "table.csv")
+    assert [row["model"] for row in summary] == ["wide", "deep"]
+    own = [
+        float(r["test_accuracy"]) for r in runs if (r["model"], r["variant"]) == ("deep", "smooth")
+    ]
+    mean, half = float(summary[1]["smooth"]), float(summary[1]["smooth_half_interval"])
+    assert mean == pytest.approx(sum(own) / 2)
+    low, high = stats.t.interval(0.95, 1, loc=mean, scale=stats.sem(own))  # SciPy is the reference
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert 0.3 < mean < 1
+    text = (folder / "table.md").read_text()
+    assert text.startswith("| model | parameters | MFLOPs | test, plain | test, smooth | lost |")
+    assert (folder / "results.png").stat().st_size > 5000
+    assert (folder / "curves.png").stat().st_size > 5000
+
+
+def test_a_result_is_that_of_the_best_checkpoint_on_the_test_examples(folder):
+    from nnfunc import load_run
+    from nnfunc.data import digits
+
+    run = folder / "runs" / "wide-plain-1"
+    loaded = load_run(run)
+    x, y = digits().test
+    right = (loaded.model.apply(loaded.params, x).argmax(-1) == y).mean()
+    assert json.loads((run / "result.json").read_text())["test"]["accuracy"] == pytest.approx(
+        float(right)
+    )
+
+
+def test_steps_and_seconds_to_the_target():
+    import numpy as np
+
+    train = {"step": np.array([10, 20, 30, 40]), "seconds": np.array([9.0, 9.5, 10.0, 10.5])}
+    validation = {"step": np.array([20, 40]), "accuracy": np.array([0.4, 0.6]),
+                  "loss": np.array([2.0, 1.0])}  # fmt: skip
+    history = History(train, validation, "step")
+    best = Best.of("min loss")
+    pace = _pace(history, ("accuracy", 0.5), best)
+    assert pace == {"seconds_per_step": 0.05, "steps_to_target": 40, "seconds_to_target": 2.0}
+    assert _pace(history, ("loss", 2.0), best)["steps_to_target"] == 20  # a loss sinks
+    assert _pace(history, ("accuracy", 0.9), best)["steps_to_target"] is None
+    with pytest.raises(ValueError, match="target should name a validation figure, got 'acuracy'"):
+        _pace(history, ("acuracy", 0.9), best)
+
+
+def test_a_stopped_comparison_goes_on_and_others_are_refused(file, folder, capsys):
+    (folder / "runs" / "deep-smooth-1" / "result.json").unlink()
+    before = (folder / "runs" / "wide-plain-0" / "result.json").stat().st_mtime_ns
+    capsys.readouterr()
+    comparing.compare(file, [], folder)
+    assert "8 of 8  deep-smooth-1" in capsys.readouterr().out
+    assert (folder / "runs" / "wide-plain-0" / "result.json").stat().st_mtime_ns == before
+    with pytest.raises(FileExistsError, match="other settings"):
+        comparing.compare(file, ["seeds=[0]"], folder)
+
+
+def test_one_seed_has_no_interval():
+    assert table.mean([0.5]) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("models.wide.model.widths=[64, 10]", r"within 8%, got wide 650, deep 9,3\d\d. Change a"),
+        ("models.wide.model.width=3", "two.toml: wide .plain.: model.width: mlp has no such key"),
+        ("models.wide=3", "models.wide: input should be a valid dict"),
+        ("data={}", "data: there is no such key.*Tables that all models share stand in .every"),
+        ("seed=3", "seed: there is no such key; did you mean 'seeds'"),
+        ("seeds=[1, 1]", "each should stand once"),
+        ("seeds=[-1]", "seeds.0: input should be greater than or equal to 0"),
+        ("target={a=1, b=2}", "target: should be one figure"),
+    ],
+)
+def test_mistakes(file, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        load(file, [setting])
