@@ -91,6 +91,6 @@ class Config:
         name, values = self.part("data")
         try:
             return factories("data")[name](**values)
-        except (ValueError, TypeError, ImportError) as error:
-            problem = one_line(error).removeprefix("data.arrays: ")
+        except (ValueError, TypeError, ImportError, OSError) as error:
+            problem = one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
             raise ConfigError([f"{self.where}: data: {problem}"]) from error

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import jax
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from nnfunc.base import Schedule
@@ -25,6 +26,7 @@ TABLES = {
     "train": "train = { steps = 1000 }",
 }
 TASK = ("model", "objective", "optimizer", "schedule")
+_LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
 INJECTED = {"optimizer": "rate", "schedule": "total_steps", "data": "seed"}
 
 
@@ -36,7 +38,7 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     ['classification', 'language_modelling', 'regression']
     """
     if table == "data":
-        return {"digits": _digits}
+        return _data_sets()
     if table == "model":
         package = importlib.import_module("nnfunc.models")
         modules = [
@@ -70,10 +72,35 @@ def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
     return right and all(kinds[key] for key in needed)
 
 
-def _digits(batch_size: int = 128, *, flat: bool = True, seed: int = 0) -> Any:
-    from nnfunc import data
+def _data_sets() -> dict[str, Callable[..., Any]]:
+    """The functions of `nf.data` that return Splits, each with batch_size and seed of `Splits.data`."""
+    package = importlib.import_module("nnfunc.data")
+    found = {name: getattr(package, name) for name in package.__all__}
+    return {
+        name: _batched(function)
+        for name, function in found.items()
+        if inspect.isfunction(function)
+        and typing.get_type_hints(function).get("return") is package.Splits
+    }
 
-    return data.digits(flat=flat).data(batch_size, seed=seed)
+
+def _batched(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """arguments -> Data: the factory's arguments and those of `Splits.data`.
+
+    What is memory-mapped and large stays where it is: a Stream.
+    """
+
+    def data_set(*, batch_size: int = 128, seed: int = 0, **arguments: Any) -> Any:
+        splits = factory(**arguments)
+        large = isinstance(splits.train, np.memmap) and splits.train.nbytes > _LARGE
+        return (splits.stream if large else splits.data)(batch_size, seed=seed)
+
+    signature, hints = inspect.signature(data_set), typing.get_type_hints(factory)
+    batching = [signature.parameters[name] for name in ("batch_size", "seed")]
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(factory).parameters.values()]
+    data_set.__dict__["__signature__"] = signature.replace(parameters=[*batching, *own])
+    data_set.__annotations__ = hints | {"batch_size": int, "seed": int}
+    return data_set
 
 
 class Kind(NamedTuple):

@@ -8,9 +8,9 @@ program.
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 from nnfunc.data import order
 
-__all__ = ["Data", "Splits", "arrays", "labels", "split", "take"]
+__all__ = ["Data", "arrays", "labels", "ready", "take"]
 
 Transform = Callable[[PyTree], PyTree]
 """batch -> batch."""
@@ -34,7 +34,8 @@ class Data:
 
     arrays, validation, test: pytrees of arrays whose leading axis is the examples; the last two
     may be None. seed: of the order, may be traced. batch_size: examples a step. classes: how many
-    the labels count, or None. transform and augment: see `arrays`.
+    the labels count, or None. transform, augment and window: see `arrays`. codec: what turns the
+    tokens into text and back, or None.
     """
 
     arrays: PyTree
@@ -45,11 +46,13 @@ class Data:
     classes: int | None = None
     transform: Transform | None = None
     augment: Augment | None = None
+    window: int | None = None
+    codec: Any = None
 
     @property
     def size(self) -> int:
-        """The number of training examples."""
-        return _size(self.arrays)
+        """The number of training examples; with a window, of places where one may begin."""
+        return _size(self.arrays) - (self.window or 1) + 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -66,7 +69,7 @@ class Data:
         15.0
         """
         at = order.indices(self.seed, step, self.batch_size, self.size)
-        batch = self._transformed(take(self.arrays, at))
+        batch = self._transformed(take(self.arrays, at, self.window))
         if self.augment is None:
             return batch
         if key is None:
@@ -77,18 +80,23 @@ class Data:
     def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
         """Every example of a split once, in order, in batches of batch_size and a smaller last one.
 
-        The batches are transformed, never augmented. name: "train", "validation" or "test".
+        The batches are transformed, never augmented. name: "train", "validation" or "test". With a
+        window, the training examples are the windows end to end, each sharing one token with the next.
         Raises: ValueError when there is no such split.
 
         >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.zeros(5))
         >>> [len(batch) for batch in data.split("validation")]
         [2, 2, 1]
         """
-        tree = self._named(name)
-        size = _size(tree)
+        tree, stride = self._named(name)
+        size = _count(tree, stride)
         width = self._width(batch_size, size)
         for start in range(0, size, width):
-            part = jax.tree.map(lambda x, start=start: x[start : start + width], tree)
+            stop = min(start + width, size)
+            if stride:
+                part = _end_to_end(tree[start * stride : stop * stride + 1], stop - start, stride)
+            else:
+                part = jax.tree.map(lambda x, a=start, b=stop: x[a:b], tree)
             yield self._transformed(part)
 
     def total(
@@ -105,13 +113,17 @@ class Data:
         >>> float(data.total(jnp.sum))
         5.0
         """
-        tree = self._named(name)
-        size = _size(tree)
+        tree, stride = self._named(name)
+        size = _count(tree, stride)
         width = self._width(batch_size, size)
         whole = size // width
 
         def of(start: Any, count: int) -> PyTree:
-            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), tree)
+            if stride:
+                part = jax.lax.dynamic_slice_in_dim(tree, start * stride, count * stride + 1)
+                part = _end_to_end(part, count, stride)
+            else:
+                part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), tree)
             return jax.tree.map(jnp.asarray, function(self._transformed(part)))
 
         def add(sums: PyTree, start: Array) -> tuple[PyTree, None]:
@@ -125,7 +137,7 @@ class Data:
 
     def for_training(self) -> "Data":
         """Only what `batch` reads: fewer arrays to hand to the jitted step."""
-        return dataclasses.replace(self, validation=None, test=None)
+        return dataclasses.replace(self, validation=None, test=None, codec=None)
 
     def _transformed(self, batch: PyTree) -> PyTree:
         return batch if self.transform is None else self.transform(batch)
@@ -135,45 +147,27 @@ class Data:
             check.size("data.split", batch_size=batch_size)
         return min(self.batch_size if batch_size is None else batch_size, size)
 
-    def _named(self, name: str) -> PyTree:
+    def _named(self, name: str) -> tuple[PyTree, int]:
+        """The arrays of a split, and how far apart its windows begin: 0 for whole examples."""
         check.choice("data.split", ["train", "validation", "test"], name=name)
         tree = self.arrays if name == "train" else getattr(self, name)
         if tree is None:
             cure = f"Give one: nf.data.arrays(..., {name}=(x, y)); nf.data.split cuts one off."
             check.fail("data.split", f"this data set has no {name} split. {cure}")
-        return tree
+        return tree, self.window - 1 if self.window and name == "train" else 0
 
 
 jax.tree_util.register_dataclass(
     Data,
     data_fields=["arrays", "validation", "test", "seed"],
-    meta_fields=["batch_size", "classes", "transform", "augment"],
+    meta_fields=["batch_size", "classes", "transform", "augment", "window", "codec"],
 )
-
-
-class Splits(NamedTuple):
-    """The (x, y) pairs of a data set on the host, for training, choosing and reporting."""
-
-    train: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-    classes: int | None = None
-
-    def data(
-        self, batch_size: int = 128, *, seed: Scalar = 0, transform: Transform | None = None,
-        augment: Augment | None = None,
-    ) -> Data:  # fmt: skip
-        """These splits as a `Data`; the arguments are those of `arrays`."""
-        return arrays(
-            self.train, batch_size, validation=self.validation, test=self.test, seed=seed,
-            classes=self.classes, transform=transform, augment=augment,
-        )  # fmt: skip
 
 
 def arrays(
     train: PyTree, batch_size: int = 128, *, validation: PyTree = None, test: PyTree = None,
     seed: Scalar = 0, classes: int | None = None, transform: Transform | None = None,
-    augment: Augment | None = None,
+    augment: Augment | None = None, window: int | None = None, codec: Any = None,
 ) -> Data:  # fmt: skip
     """In-memory arrays as a data set, checked and put on the device once.
 
@@ -183,6 +177,9 @@ def arrays(
     2**32), may be traced. classes: when given, the last of each tuple holds labels, whole numbers
     in [0, classes). transform: batch -> batch, after every gather, such as uint8 images to floats.
     augment: (key, batch) -> batch, then, on training batches only.
+    window: when given, train is one array [tokens] of whole numbers in [0, classes), and an example is
+    `window` of them in a row from any place; the other splits hold such rows, [n, window]. codec:
+    carried along as `data.codec`.
     Raises: ValueError or TypeError, before anything runs, when data is empty, of different
     lengths, not finite, or not of numbers, when labels are out of range, or the batch larger than
     the data.
@@ -194,79 +191,46 @@ def arrays(
     """
     where = "data.arrays"
     given = {"train": train, "validation": validation, "test": test}
-    ready = {name: _ready(where, name, tree) for name, tree in given.items() if tree is not None}
-    if "train" not in ready:
+    good = {name: ready(where, name, tree) for name, tree in given.items() if tree is not None}
+    if "train" not in good:
         check.fail(where, "there are no training arrays, got None.", kind=TypeError)
-    for name, tree in ready.items():
-        _alike(where, name, tree, ready["train"])
+    for name, tree in good.items():
+        if window is not None:
+            _tokens(where, name, tree, window)
+        else:
+            _alike(where, name, tree, good["train"])
         if classes is not None:
-            labels(f"{where}: {name}", _labels_of(where, name, tree), classes)
+            part = tree if window is not None else _labels_of(where, name, tree)
+            labels(f"{where}: {name}", part, classes)
     check.size(where, batch_size=batch_size)
     check.number(where, 0, 2**32 - 1, seed=seed)
-    size = _size(ready["train"])
+    size = _size(good["train"]) - (window or 1) + 1
     if batch_size > size:
         cure = f"Set batch_size to at most {size}, or give more data."
         problem = f"batch_size should be at most the number of training examples, {size}"
         check.fail(where, f"{problem}, got {batch_size}. {cure}")
-    placed = {name: jax.tree.map(jnp.asarray, tree) for name, tree in ready.items()}
+    placed = {name: jax.tree.map(jnp.asarray, tree) for name, tree in good.items()}
     return Data(
         placed["train"], placed.get("validation"), placed.get("test"), order.uint32(seed),
-        int(batch_size), classes, transform, augment,
+        int(batch_size), classes, transform, augment, window, codec,
     )  # fmt: skip
 
 
-def take(tree: PyTree, at: Array) -> PyTree:
+def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
     """The examples at the given indices of every array; the indices are trusted to lie inside.
+
+    With a window: [len(at), window], that many neighbours from each index on.
 
     >>> take({"x": jnp.arange(10) * 2}, jnp.array([3, 1]))["x"].tolist()
     [6, 2]
+    >>> take(jnp.arange(10) * 2, jnp.array([3, 1]), 3).tolist()
+    [[6, 8, 10], [2, 4, 6]]
     """
+    if window is not None:  # as slices: a third of the time of an index for every token
+        return jax.tree.map(
+            lambda x: jax.vmap(lambda i: jax.lax.dynamic_slice_in_dim(x, i, window))(at), tree
+        )
     return jax.tree.map(lambda x: x.at[at].get(mode="promise_in_bounds"), tree)
-
-
-def split(
-    tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: Any = None
-) -> tuple[PyTree, ...]:
-    """Cut arrays at random into disjoint parts, such as train, validation and test.
-
-    Part i gets fractions[i] of the examples, to within one, in their former order; it is the same
-    on every machine for the same seed. With labels in `stratify`, each part gets that share of
-    every class, to within one or so.
-
-    tree: an array or a pytree of arrays [n, ...]. fractions: above 0, adding up to 1. stratify:
-    [n].
-    Raises: ValueError when the fractions do not add up to 1, or a part would be empty.
-
-    >>> train, test = split(np.arange(10), [0.8, 0.2])
-    >>> len(train), len(test), sorted([*train.tolist(), *test.tolist()]) == list(range(10))
-    (8, 2, True)
-    """
-    where = "data.split"
-    tree = _ready(where, "tree", tree, values=False)
-    size = _size(tree)
-    for fraction in fractions:
-        check.number(where, 0, 1, open_low=True, fraction=fraction)
-    if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        check.fail(where, f"fractions should add up to 1, got {[*fractions]}: {sum(fractions):g}.")
-    # RandomState's stream is frozen, which that of NumPy's newer generators is not.
-    shuffled = np.random.RandomState(seed).permutation(size)
-    if stratify is not None:
-        kinds = np.asarray(stratify)
-        check.shape(where, (size,), stratify=kinds)
-        # Line the examples up by their rank within their class, from 0 to 1: any stretch of that
-        # line holds every class in proportion.
-        ranks = np.empty(size)
-        for kind in np.unique(kinds):
-            members = shuffled[kinds[shuffled] == kind]
-            ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
-        shuffled = shuffled[np.argsort(ranks[shuffled], kind="stable")]
-    ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
-    parts = np.split(shuffled, ends[:-1])
-    if not all(map(len, parts)):
-        cure = "Give more data or larger fractions."
-        problem = f"every part should get an example, got {[*map(len, parts)]} of {size}."
-        check.fail(where, f"{problem} {cure}")
-    return tuple(jax.tree.map(lambda x, at=np.sort(part): x[at], tree) for part in parts)
 
 
 def labels(where: str, y: Any, classes: int) -> None:
@@ -292,20 +256,20 @@ def labels(where: str, y: Any, classes: int) -> None:
         check.fail(where, f"{problem}; the first is {y[first]}, at {place}. {cure}")
 
 
-def _ready(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
+def ready(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
     """The tree with NumPy or JAX arrays of one length as leaves, in types that JAX keeps."""
     found, treedef = jax.tree_util.tree_flatten_with_path(tree)
     if not found:
         check.fail(where, f"{name} should hold arrays, got {check.describe(tree)}.", kind=TypeError)
-    ready = {}
+    good = {}
     for path, leaf in found:
         spot = f"{name}{jax.tree_util.keystr(path)}"
-        ready[spot] = _checked(where, spot, leaf, values)
-    if len({leaf.shape[0] for leaf in ready.values()}) > 1:
-        got = ", ".join(f"{spot}: {leaf.shape[0]}" for spot, leaf in ready.items())
+        good[spot] = _checked(where, spot, leaf, values)
+    if len({leaf.shape[0] for leaf in good.values()}) > 1:
+        got = ", ".join(f"{spot}: {leaf.shape[0]}" for spot, leaf in good.items())
         cure = "The first axis of every array counts the examples."
         check.fail(where, f"all arrays of {name} should be of one length, got {got}. {cure}")
-    return jax.tree.unflatten(treedef, ready.values())
+    return jax.tree.unflatten(treedef, good.values())
 
 
 def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
@@ -378,3 +342,29 @@ def _labels_of(where: str, name: str, tree: PyTree) -> Any:
 
 def _size(tree: PyTree) -> int:
     return jax.tree.leaves(tree)[0].shape[0]
+
+
+def _tokens(where: str, name: str, tree: PyTree, window: int) -> None:
+    """The tokens of a split with a window: [tokens] to train on, [n, window] to hold out."""
+    check.size(where, low=2, window=window)
+    check.integers(where, **{name: tree})
+    if name != "train":
+        if tree.ndim != 2 or tree.shape[1] != window:
+            wanted = f"{name} should be rows of tokens, [n, {window}]"
+            check.fail(where, f"{wanted}, got shape {tuple(tree.shape)}.")
+        return
+    if tree.ndim != 1:
+        check.fail(where, f"train should be one row of tokens, got shape {tuple(tree.shape)}.")
+    if len(tree) < window:
+        cure = "Give more text, or a smaller block_size."
+        check.fail(where, f"train should hold at least {window} tokens, got {len(tree)}. {cure}")
+
+
+def _count(tree: PyTree, stride: int) -> int:
+    return (_size(tree) - 1) // stride if stride else _size(tree)
+
+
+def _end_to_end(tokens: Array, count: int, stride: int) -> Array:
+    """[count, stride + 1]: windows of count * stride + 1 tokens, each from the other's last on."""
+    body = tokens[:-1].reshape(count, stride)
+    return jnp.concatenate([body, tokens[stride::stride, None]], axis=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.arrays import Splits, split
+from nnfunc.data.splits import Splits, split
 
 __all__ = ["digits"]
 

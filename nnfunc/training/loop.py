@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,8 +14,10 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Key, fold, struct
 from nnfunc.data.arrays import Data
+from nnfunc.data.stream import Stream
 from nnfunc.training.diverged import Diverged, first_not_finite
 from nnfunc.training.evaluate import weighted
+from nnfunc.training.feed import Feed, check_data
 from nnfunc.training.pace import Intervals, Pace
 from nnfunc.training.programs import Carry, Programs, choose, programs, split_hypers
 from nnfunc.training.saving import Best, Saver
@@ -51,7 +54,7 @@ class History(NamedTuple):
 def train(
     build: Build,
     hypers: Any,
-    data: Data,
+    data: Data | Stream,
     *,
     steps: int,
     key: Key,
@@ -93,14 +96,15 @@ def train(
     check.key("train", key)
     check.choice("train", ("auto", "step", "scan"), loop=loop)
     intervals = Intervals.of(steps, log_every, evaluate_every, save_every)
-    if not isinstance(data, Data):
-        wanted = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
-        check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
+    check_data(data)
+    if isinstance(data, Stream) and loop == "scan":
+        check.fail("train", "a stream hands in a batch a dispatch, so loop should not be 'scan'.")
     jax.eval_shape(lambda: built(build, hypers) and None)  # checks look at plain numbers only
     numbers, static, treedef = split_hypers(hypers)
     own = programs(build, static, treedef)
     figure = Best.of(best)
-    _inspect(own, numbers, key, data, figure)
+    feed = Feed(data)
+    _inspect(own, numbers, key, feed, figure)
 
     of = {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -108,43 +112,43 @@ def train(
         "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
     }
     saver = Saver(folder, figure, resume=resume, of=of) if folder else None
-    stream = jax.tree.map(jnp.asarray, data.for_training())
-    carry = own.init(numbers, key, stream)
+    carry = own.init(numbers, key, feed.sample())
     if saver is not None:
         carry = saver.restore(carry)
         loop = saver.saved.get("loop", loop)
     if loop == "auto":
-        loop = choose(own, carry, numbers, stream, steps)
+        loop = "step" if feed.streams else choose(own, carry, numbers, feed.sample(), steps)
     if saver is not None:
         saver.saved["loop"] = loop
     rows = saver.begin() if saver is not None else []
 
     step, started = int(carry.state.step), time.perf_counter()
     pace = Pace(loop)
-    while step < steps:
-        end, stopped = intervals.next(step), False
-        first = step
-        while step < end and not stopped:
-            stopped = should_stop is not None and should_stop(step)
-            if not stopped:
-                carry, done = pace.advance(own, carry, numbers, stream, end - step)
-                step += done
-        carry = jax.block_until_ready(carry)
-        _check_steps(own, carry, numbers, data, first, step)
-        report, carry = _report(own, carry, numbers, data, intervals, step, started, stopped)
-        _check_held_out(own, carry, numbers, data, report)
-        rows += _rows(report)
-        if saver is not None:
-            saver.write(_rows(report))
-            saver.keep(carry, step, report.validation, due=stopped or intervals.saves(step))
-        if on_report is not None and (report.train or report.validation):
-            on_report(report)
-        if stopped:
-            break
+    with closing(feed):
+        while step < steps:
+            end, stopped = intervals.next(step), False
+            first = step
+            while step < end and not stopped:
+                stopped = should_stop is not None and should_stop(step)
+                if not stopped:
+                    carry, done = pace.advance(own, carry, numbers, feed.at(step), end - step)
+                    step += done
+            carry = jax.block_until_ready(carry)
+            _check_steps(own, carry, numbers, data, first, step)
+            report, carry = _report(own, carry, numbers, data, intervals, step, started, stopped)
+            _check_held_out(own, carry, numbers, data, report)
+            rows += _rows(report)
+            if saver is not None:
+                saver.write(_rows(report))
+                saver.keep(carry, step, report.validation, due=stopped or intervals.saves(step))
+            if on_report is not None and (report.train or report.validation):
+                on_report(report)
+            if stopped:
+                break
     return carry.state, _history(rows, loop)
 
 
-def _inspect(own: Programs, numbers: Any, key: Key, data: Data, best: Best) -> None:
+def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
     """Follow the shapes of one step, and let the objective look at the data, before any arithmetic."""
     outputs: list[Any] = []
     names: list[str] = []
@@ -167,7 +171,8 @@ def _inspect(own: Programs, numbers: Any, key: Key, data: Data, best: Best) -> N
         names.extend(["loss", *metrics])
         return state.step
 
-    jax.eval_shape(look, numbers, key, data)
+    data = feed.data
+    jax.eval_shape(look, numbers, key, feed.sample())
     if best.metric not in names:
         known = check.nearest(best.metric, names)
         check.fail("train", f"best should name a validation figure, got {best.metric!r}{known}")
@@ -176,13 +181,15 @@ def _inspect(own: Programs, numbers: Any, key: Key, data: Data, best: Best) -> N
         for name in ("train", "validation"):
             tree = data.arrays if name == "train" else data.validation
             if tree is not None:
+                if name == "train" and feed.streams:
+                    continue  # too much to look at; a stream looks at what it hands in
                 seen = [tree] if data.transform is None else data.split(name, 4096)
                 for arrays in seen:
                     inspect(outputs[0], arrays)
 
 
 def _check_steps(
-    own: Programs, carry: Carry, numbers: Any, data: Data, first: int, step: int
+    own: Programs, carry: Carry, numbers: Any, data: Data | Stream, first: int, step: int
 ) -> None:
     """Stop when one of the steps since `first` gave something that is not finite."""
     at = int(carry.state.diverged_at)
@@ -199,7 +206,9 @@ def _check_steps(
     raise Diverged(f"{what} {kept}", at, layer, state)
 
 
-def _check_held_out(own: Programs, carry: Carry, numbers: Any, data: Data, report: Report) -> None:
+def _check_held_out(
+    own: Programs, carry: Carry, numbers: Any, data: Data | Stream, report: Report
+) -> None:
     """Stop when the loss of the held-out examples is not finite."""
     if report.validation is None or math.isfinite(report.validation["loss"]):
         return

@@ -1,0 +1,107 @@
+"""NumPy's own files: arrays by their names in an .npz file, or .npy files in a folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.files import damaged, given
+from nnfunc.data.pixels import Normalise
+from nnfunc.data.splits import Splits, cut
+
+__all__ = ["npz"]
+
+WHERE = "data.npz"
+PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+
+
+def npz(
+    path: str | Path,
+    *,
+    x: str = "x",
+    y: str = "y",
+    classes: int | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+) -> Splits:
+    """The arrays x and y of an .npz file, or x.npy and y.npy of a folder.
+
+    Where there are x_train and y_train (and, if they are there, x_validation or x_val, and x_test),
+    those are the splits; what is missing is cut off: `validation` and `test` are parts of the whole
+    below 1, counts of examples from 1 on, 0 for none.
+    x, y: the arrays' names, before `_train`. Examples are along the first axis. x of type uint8 is
+    divided by 255 in every batch. y in whole numbers are classes in [0, classes), by default one more
+    than the largest; a row of other numbers becomes [n, 1].
+    Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
+    """
+    place = given(WHERE, path)
+    found = _folder(place) if place.is_dir() else _file(place)
+    parts: dict[str, Any] = {}
+    for part, words in PARTS.items():
+        name = next((word for word in words if f"{x}_{word}" in found), None)
+        if name is not None:
+            parts[part] = (found[f"{x}_{name}"], _named(place, found, f"{y}_{name}"))
+    if "train" not in parts:
+        name = f"{x}_train" if parts else x
+        parts = {"train": (_named(place, found, name), _named(place, found, y))}
+    parts = {name: _pair(place, name, *pair) for name, pair in parts.items()}
+    shares = {"validation": validation, "test": test}
+    missing = {name: share for name, share in shares.items() if name not in parts}
+    is_classes = parts["train"][1].ndim == 1 and parts["train"][1].dtype.kind in "iu"
+    if is_classes and classes is None:
+        classes = 1 + max(int(labels.max()) for _, labels in parts.values())
+    stratify = is_classes and (classes or 0) <= len(parts["train"][1]) // 2
+    train, *rest = cut(WHERE, *parts["train"], stratify=stratify, **missing)
+    parts |= {"train": train, **dict(zip(missing, rest, strict=True))}
+    pixels = parts["train"][0].dtype == np.uint8
+    transform = Normalise((0.0,), (1.0,)) if pixels else None
+    own = [parts[name] for name in PARTS]
+    return Splits(*own, classes=classes if is_classes else None, transform=transform)
+
+
+def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    for array, word in ((x, "x"), (y, "y")):
+        if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
+            problem = f"{word} of {name} should be numbers, an example a row"
+            got = f"{array.dtype} {list(array.shape)}"
+            damaged(WHERE, place, f"{problem}, got {got}", "Save it as an array of numbers.")
+    if len(x) != len(y):
+        problem = f"x and y of {name} should be of one length, got {len(x)} and {len(y)}"
+        damaged(WHERE, place, problem)
+    if y.dtype.kind == "b" or (y.dtype.kind in "iu" and y.ndim == 1):
+        return x, y.astype(np.int64 if y.dtype.itemsize > 4 else np.int32)
+    return x, y[:, None] if y.ndim == 1 else y
+
+
+def _named(place: Path, found: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in found:
+        check.fail(WHERE, f"{place} has no array {name!r}{check.nearest(name, found)}")
+    return found[name]
+
+
+def _folder(folder: Path) -> dict[str, np.ndarray]:
+    return {file.stem: _load(file) for file in sorted(folder.glob("*.npy"))}
+
+
+def _file(file: Path) -> dict[str, np.ndarray]:
+    loaded = _load(file)
+    if isinstance(loaded, dict):
+        return loaded
+    cure = "Give the folder that holds x.npy and y.npy."
+    damaged(WHERE, file, "it should be an .npz file, but holds one array", cure)
+
+
+def _load(file: Path) -> Any:
+    """The array of an .npy file, or {name: array} of an .npz file."""
+    try:
+        with file.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # a damaged file fails in any way at all
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        damaged(WHERE, file, f"it cannot be read as NumPy's file ({words})")

@@ -1,0 +1,132 @@
+"""The splits of a data set on the host: what to train on, to choose by and to report on."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import PyTree, Scalar
+from nnfunc.data.arrays import Augment, Data, Transform, arrays, ready
+
+if TYPE_CHECKING:
+    from nnfunc.data.stream import Stream
+
+__all__ = ["Splits", "cut", "split"]
+
+
+class Splits(NamedTuple):
+    """A data set on the host, for training, choosing and reporting.
+
+    train, validation, test: pairs (x, y) of arrays; the last two may be None. classes: how many the
+    labels count, or the size of the vocabulary. names: of the classes, or None. transform: batch ->
+    batch, after every gather, such as pixels to floats. augment: (key, batch) -> batch, on training
+    batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
+    tokens into text and back.
+    """
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+    classes: int | None = None
+    names: tuple[str, ...] | None = None
+    transform: Transform | None = None
+    augment: Augment | None = None
+    window: int | None = None
+    codec: Any = None
+
+    def data(
+        self, batch_size: int = 128, *, seed: Scalar = 0, transform: Transform | None = None,
+        augment: Augment | None = None,
+    ) -> Data:  # fmt: skip
+        """These splits as a `Data`, on the device; the arguments are those of `arrays`.
+
+        transform and augment: by default the data set's own.
+        """
+        return arrays(
+            self.train, batch_size, validation=self.validation, test=self.test, seed=seed,
+            classes=self.classes, transform=transform or self.transform,
+            augment=augment or self.augment, window=self.window, codec=self.codec,
+        )  # fmt: skip
+
+    def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
+        """These splits as a `Stream`: the same batches, gathered on the host, for what is too large.
+
+        The arrays may be memory-mapped; only what a batch needs is read.
+        """
+        from nnfunc.data.stream import Stream
+
+        return Stream.of(self, batch_size, seed)
+
+
+def split(
+    tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: Any = None
+) -> tuple[PyTree, ...]:
+    """Cut arrays at random into disjoint parts, such as train, validation and test.
+
+    Part i gets fractions[i] of the examples, to within one, in their former order; it is the same
+    on every machine for the same seed. With labels in `stratify`, each part gets that share of
+    every class, to within one or so.
+
+    tree: an array or a pytree of arrays [n, ...]. fractions: above 0, adding up to 1. stratify:
+    [n].
+    Raises: ValueError when the fractions do not add up to 1, or a part would be empty.
+
+    >>> train, test = split(np.arange(10), [0.8, 0.2])
+    >>> len(train), len(test), sorted([*train.tolist(), *test.tolist()]) == list(range(10))
+    (8, 2, True)
+    """
+    where = "data.split"
+    tree = ready(where, "tree", tree, values=False)
+    size = jax.tree.leaves(tree)[0].shape[0]
+    for fraction in fractions:
+        check.number(where, 0, 1, open_low=True, fraction=fraction)
+    if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        check.fail(where, f"fractions should add up to 1, got {[*fractions]}: {sum(fractions):g}.")
+    # RandomState's stream is frozen, which that of NumPy's newer generators is not.
+    shuffled = np.random.RandomState(seed).permutation(size)
+    if stratify is not None:
+        kinds = np.asarray(stratify)
+        check.shape(where, (size,), stratify=kinds)
+        # Line the examples up by their rank within their class, from 0 to 1: any stretch of that
+        # line holds every class in proportion.
+        ranks = np.empty(size)
+        for kind in np.unique(kinds):
+            members = shuffled[kinds[shuffled] == kind]
+            ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
+        shuffled = shuffled[np.argsort(ranks[shuffled], kind="stable")]
+    ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
+    parts = np.split(shuffled, ends[:-1])
+    if not all(map(len, parts)):
+        cure = "Give more data or larger fractions."
+        problem = f"every part should get an example, got {[*map(len, parts)]} of {size}."
+        check.fail(where, f"{problem} {cure}")
+    return tuple(jax.tree.map(lambda x, at=np.sort(part): x[at], tree) for part in parts)
+
+
+def cut(
+    where: str, x: np.ndarray, y: np.ndarray, *, stratify: bool, **shares: float
+) -> tuple[tuple[np.ndarray, np.ndarray] | None, ...]:
+    """(x, y) cut into what is left to train on and the named shares, None where a share is 0.
+
+    shares: each a part of 1, or a count of examples from 1 on. The same cut always.
+
+    >>> x, y = np.arange(10), np.arange(10) % 2
+    >>> train, validation, test = cut("here", x, y, stratify=True, validation=0.2, test=0)
+    >>> len(train[0]), validation[1].tolist(), test
+    (8, [0, 1], None)
+    """
+    size, parts = len(x), {}
+    for name, share in shares.items():
+        check.number(where, 0, share=share, cure=f"It is {name}.")
+        parts[name] = share / size if share >= 1 else share
+    left = 1 - sum(parts.values())
+    if left * size < 1 - 1e-6:
+        got = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
+        cure = "A share below 1 is a part of the whole, from 1 on a count of examples."
+        check.fail(where, f"nothing is left to train on, of {size} examples, with {got}. {cure}")
+    taken = [part for part in (left, *parts.values()) if part > 0]
+    found = iter(split((x, y), taken, stratify=y if stratify else None))
+    return tuple(next(found) if part > 0 else None for part in (left, *parts.values()))

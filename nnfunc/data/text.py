@@ -1,0 +1,98 @@
+"""A text file as windows of tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.codecs import Bytes, Characters, Codec, load_codec
+from nnfunc.data.files import Source, damaged, find, given, read
+from nnfunc.data.splits import Splits
+from nnfunc.data.tokens import token_splits
+
+__all__ = ["text"]
+
+WHERE = "data.text"
+KNOWN = {
+    "tinyshakespeare": (
+        ("tinyshakespeare/input.txt", "tinyshakespeare.txt", "shakespeare_char/input.txt"),
+        Source(
+            (
+                "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            ),
+            "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),
+    )
+}
+
+
+def text(
+    path: str | Path = "tinyshakespeare",
+    *,
+    block_size: int,
+    codec: str | Path | Codec = "characters",
+    validation: float = 0.1,
+) -> Splits:
+    """A text, to predict the next token from up to block_size before it.
+
+    path: a text file in UTF-8 (gzip or not), or "tinyshakespeare", which is found or fetched.
+    codec: "characters" (those of this text, sorted), "bytes", a file (tokenizer.json of the library
+    `tokenizers`, or a saved codec), or a codec; `splits.codec` turns text into tokens and back.
+    validation: the share, at the end of the text, that is held out, as nanoGPT does: windows end to
+    end, so that each token is predicted once but for a rest of less than a block. 0 for none.
+    Training windows begin anywhere, each place once an epoch. Batches are (x, y), int32 [batch,
+    block_size], y one token further; the tokens lie on the device in the smallest type that holds
+    them.
+    Raises: FileNotFoundError, ValueError when the text is not UTF-8 or too short.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "text")
+    >>> _ = file.write_text("to be or not to be, " * 20)
+    >>> data = text(file, block_size=8).data(4)
+    >>> x, y = data.batch(0)
+    >>> x.shape, data.codec.decode(x[0, 1:]) == data.codec.decode(y[0, :-1]), data.codec.size
+    ((4, 8), True, 8)
+    """
+    check.number(WHERE, 0, 1, open_high=True, validation=validation)
+    if isinstance(path, str) and path in KNOWN and not Path(path).is_file():
+        file = find(WHERE, *KNOWN[path])
+    else:
+        file = given(WHERE, path, KNOWN)
+    raw = read(WHERE, file)
+    if len(raw) == 0:
+        damaged(WHERE, file, "it is empty")
+    try:
+        whole = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        cure = 'Convert it: iconv -t UTF-8. Or leave it as it is: codec = "bytes".'
+        if codec != "bytes":
+            damaged(WHERE, file, f"it is not text in UTF-8 (at byte {error.start})", cure)
+        whole = ""
+    own = _codec(codec, whole)
+    if isinstance(own, Bytes):
+        parts = _cut(np.frombuffer(raw, np.uint8), validation)
+    elif isinstance(own, Characters):
+        parts = _cut(own.encode(whole), validation)
+    else:  # a token must not reach from one part into the other
+        first, last = _cut(whole, validation)
+        parts = own.encode(first), None if last is None else own.encode(last)
+    small = np.min_scalar_type(own.size - 1)
+    kind = small if small.itemsize < 4 else np.dtype(np.int32)
+    train, held = parts[0].astype(kind, copy=False), parts[1]
+    held = None if held is None else held.astype(kind, copy=False)
+    return token_splits(WHERE, train, held, block_size, own.size, own, str(file))
+
+
+def _codec(codec: str | Path | Codec, whole: str) -> Codec:
+    if codec == "characters":
+        return Characters.of(whole)
+    if codec == "bytes":
+        return Bytes()
+    return load_codec(codec) if isinstance(codec, str | Path) else codec
+
+
+def _cut(whole: Any, validation: float) -> tuple[Any, Any]:
+    """The first part, and the last part of the given share or None."""
+    first = int(len(whole) * (1 - validation))  # as nanoGPT rounds
+    return (whole[:first], whole[first:]) if validation else (whole, None)
