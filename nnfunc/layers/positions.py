@@ -1,0 +1,166 @@
+"""Where in a sequence a value stands: rotary, ALiBi, learned and sinusoidal positions."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check, initializers
+from nnfunc.base import Array, Initializer, Model, Out, Scalar
+
+__all__ = ["alibi_slopes", "learned_positions", "rotary", "sinusoidal_positions"]
+
+
+def rotary(
+    x: Array,
+    positions: Array | None = None,
+    *,
+    base: Scalar = 10000.0,
+    dim: int | None = None,
+    interleaved: bool = False,
+) -> Array:
+    """Each pair of channels turned by an angle that grows with the position: RoPE.
+
+    Pair i of dim / 2 turns by `position * base^(-2i / dim)`, so the product of a query and a key
+    depends on how far apart they stand. The pairs are (i, i + dim / 2), as in the Llama of Hugging
+    Face and GPT-NeoX; interleaved: (2i, 2i + 1), as in the paper, GPT-J and Meta's Llama.
+    Shapes: x [..., time, heads, head_dim] -> y of the same shape; positions [..., time] or [time], by
+    default 0, 1, 2, ... dim: how many channels, the first ones, turn; by default all. It is even.
+    base is above 0.
+    Raises: ValueError when dim is odd or above head_dim.
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2.
+
+    >>> nf.rotary(jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]]))[:, 0].tolist()
+    [[1.00, 0.00], [0.54, 0.84]]
+    """
+    check.floating("rotary", x=x)
+    if x.ndim < 3:
+        wanted = "x should be [..., time, heads, head_dim]"
+        check.fail("rotary", f"{wanted}, got shape {x.shape}.")
+    dim = x.shape[-1] if dim is None else dim
+    check.size("rotary", 2, dim=dim)
+    if dim % 2 or dim > x.shape[-1]:
+        wanted = f"dim should be even and at most the last axis of x, {x.shape[-1]}"
+        check.fail("rotary", f"{wanted}, got {dim}.")
+    check.number("rotary", 0, open_low=True, base=base)
+    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    places = jnp.arange(x.shape[-3]) if positions is None else jnp.asarray(positions)
+    if places.shape[-1:] != x.shape[-3:-2] or places.ndim > x.ndim - 2:
+        wanted = f"positions should be [..., time] with time {x.shape[-3]}"
+        check.fail("rotary", f"{wanted}, got shape {places.shape}.")
+    angles = places.astype(wide)[..., None, None] * _frequencies(dim, base, wide)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)  # [..., time, 1, dim / 2]
+    turned, rest = x[..., :dim].astype(wide), x[..., dim:]
+    if interleaved:
+        one, two = turned[..., 0::2], turned[..., 1::2]
+    else:
+        one, two = turned[..., : dim // 2], turned[..., dim // 2 :]
+    pair = one * cos - two * sin, two * cos + one * sin
+    if interleaved:
+        y = jnp.stack(pair, axis=-1).reshape(turned.shape)
+    else:
+        y = jnp.concatenate(pair, axis=-1)
+    y = y.astype(x.dtype)
+    return jnp.concatenate([y, rest], axis=-1) if rest.shape[-1] else y
+
+
+def alibi_slopes(heads: int) -> Array:
+    """The slope of each head in ALiBi, `2^(-8 i / heads)` for i = 1 ... heads.
+
+    For a number of heads that is no power of two: those of the power below it, then every second one of
+    the power above it, as in the authors' code.
+    Shapes: [heads].
+    Source: Press et al. 2021, arXiv:2108.12409, section 3, and get_slopes in their fairseq code.
+
+    >>> nf.alibi_slopes(4).tolist()
+    [0.25, 0.0625, 0.015625, 0.00390625]
+    """
+    check.size("alibi_slopes", heads=heads)
+    below = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / below) for i in range(below)]
+    slopes += [2 ** (-4 * (i + 1) / below) for i in range(0, 2 * (heads - below), 2)]
+    return jnp.asarray(np.array(slopes, np.float32))
+
+
+def learned_positions(
+    length: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)
+) -> Model:
+    """`y = x + weight[position]`: a learned vector for each of `length` places.
+
+    While a sequence is generated the state holds the position; beyond the table y is NaN.
+    Shapes: x [..., time, dim] -> y of the same shape, time at most length; weight [length, dim].
+    The initial deviation 0.02 is that of GPT-2 and BERT.
+    Raises: ValueError when the sequence is longer than the table.
+
+    >>> model = nf.learned_positions(16, 4)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((2, 10, 4))).shape
+    (2, 10, 4)
+    """
+    where = "learned_positions"
+    check.size(where, length=length, dim=dim)
+
+    def init(key):
+        return {"weight": weight_init(key, (length, dim))}
+
+    def forward(params, x, ctx):
+        _check_sequence(where, x, dim)
+        weight, time = jnp.asarray(ctx.cast(params)["weight"]), x.shape[-2]
+        room = max(time, ctx.cache or 0)
+        if room > length:
+            cure = f"Make it learned_positions({room}, {dim}), or give shorter sequences."
+            check.fail(where, f"the sequence should be at most {length}, got {room}. {cure}")
+        if not ctx.state:
+            return x + weight[:time], Out(_started(ctx, time))
+        places = ctx.state["position"] + jnp.arange(time, dtype=jnp.int32)
+        rows = weight.at[places].get(mode="fill", fill_value=jnp.nan)
+        return x + rows, Out({"position": ctx.state["position"] + time})
+
+    return Model(init, forward=forward)
+
+
+def sinusoidal_positions(dim: int, *, base: Scalar = 10000.0) -> Model:
+    """`y = x + table[position]`: sines and cosines of the position, at dim / 2 wavelengths.
+
+    table[p, 2i] = sin(p / base^(2i / dim)), table[p, 2i + 1] = cos(p / base^(2i / dim)).
+    While a sequence is generated the state holds the position.
+    Shapes: x [..., time, dim] -> y of the same shape; dim is even. base is above 0.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+
+    >>> nf.sinusoidal_positions(2).apply({}, jnp.zeros((2, 2))).tolist()
+    [[0.00, 1.00], [0.84, 0.54]]
+    """
+    where = "sinusoidal_positions"
+    check.size(where, dim=dim)
+    check.number(where, 0, open_low=True, base=base)
+    if dim % 2:
+        check.fail(where, f"dim should be even, got {dim}.")
+
+    def forward(params, x, ctx):
+        _check_sequence(where, x, dim)
+        wide, time = (jnp.float64 if x.dtype == jnp.float64 else jnp.float32), x.shape[-2]
+        first = ctx.state["position"] if ctx.state else 0
+        places = (first + jnp.arange(time, dtype=jnp.int32)).astype(wide)
+        angles = places[:, None] * _frequencies(dim, base, wide)
+        table = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(time, dim)
+        state = {"position": first + time} if ctx.state else _started(ctx, time)
+        return x + table.astype(x.dtype), Out(state)
+
+    return Model(lambda key: {}, forward=forward)
+
+
+def _frequencies(dim: int, base: Scalar, dtype) -> Array:
+    """`base^(-2i / dim)` for i = 0 ... dim / 2 - 1."""
+    exponents = np.arange(0, dim, 2) / dim
+    if check.is_plain(base):
+        return jnp.asarray(np.power(float(base), -exponents), dtype)
+    return jnp.exp(-jnp.log(jnp.asarray(base, dtype)) * jnp.asarray(exponents, dtype))
+
+
+def _started(ctx, time: int) -> dict[str, Array]:
+    return {} if ctx.cache is None else {"position": jnp.asarray(time, jnp.int32)}
+
+
+def _check_sequence(where: str, x: Array, dim: int) -> None:
+    check.last_axis(where, x, dim=dim)
+    if x.ndim < 2:
+        check.fail(where, f"x should be [..., time, dim], got shape {x.shape}.")
