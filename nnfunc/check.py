@@ -111,7 +111,7 @@ def choice(where: str, options: Iterable[str], **values: Any) -> None:
     options = list(options)
     for name, value in values.items():
         if value not in options:
-            hint = nearest(str(value), options)
+            hint = nearest(str(value), [option for option in options if isinstance(option, str)])
             fail(
                 where,
                 f"{name} should be one of {', '.join(map(repr, options))}, got {value!r}{hint}",

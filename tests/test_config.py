@@ -19,7 +19,8 @@ from nnfunc.config import ConfigError, factories, load, resolve
 from nnfunc.config.schema import TASK, schema
 from nnfunc.training.task import trainer
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(set(FOLDER.glob("*.toml")) - set(FOLDER.glob("compare_*.toml")))
 
 TEXT = """
 seed = 0

@@ -1,0 +1,187 @@
+"""Convolutional networks for small images: LeNet-5, and a plain one made for use."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal
+
+from nnfunc import activations, check, initializers
+from nnfunc.base import Array, Initializer, Layer, Model, Scalar, as_model
+from nnfunc.combinators import serial, wire
+from nnfunc.layers.conv import conv
+from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.linear import linear
+from nnfunc.layers.norm import batch_norm, layer_norm
+from nnfunc.layers.pool import avg_pool, max_pool
+from nnfunc.layers.pool_whole import global_avg_pool
+from nnfunc.layers.shape import flatten
+
+__all__ = ["cnn", "lenet"]
+
+Activation = str | Model | Callable[[Array], Array]
+
+_NORMS = {"batch": batch_norm, "layer": layer_norm}
+_POOLS = {"avg": avg_pool, "max": max_pool}
+_flat = partial(flatten, start=-3)  # [..., height, width, channels] -> [..., features]
+
+
+def lenet(
+    classes: int = 10,
+    *,
+    in_dim: int = 1,
+    image_size: int = 28,
+    activation: Activation = "tanh",
+    pool: Literal["avg", "max"] = "avg",
+) -> Model:
+    """LeNet-5: two 5x5 convolutions of 6 and 16 channels, each pooled by 2, then 120, 84, classes.
+
+    The first convolution keeps the size, as the paper's does with 28 x 28 digits on a 32 x 32 field.
+    Its sparse connections, trainable pooling and radial outputs are left out, as they are today.
+    Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. 61,706 parameters at 28.
+    activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
+    Raises: ValueError when image_size is below 12, or x holds images of another size.
+    Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition", section II.
+
+    >>> model = nf.lenet()
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
+    (5, 10)
+    """
+    check.size("lenet", classes=classes, in_dim=in_dim)
+    check.size("lenet", 12, image_size=image_size)
+    check.choice("lenet", _POOLS, pool=pool)
+    act, init = activation_layer("lenet", activation), suiting(activation)
+    features = 16 * ((image_size // 2 - 4) // 2) ** 2
+    return for_images(
+        "lenet", image_size,
+        conv_1=serial(conv=conv(in_dim, 6, 5, weight_init=init), act=act, pool=_POOLS[pool](2)),
+        conv_2=serial(
+            conv=conv(6, 16, 5, padding="valid", weight_init=init), act=act, pool=_POOLS[pool](2)
+        ),
+        flat=_flat,
+        hidden_1=serial(linear=linear(features, 120, weight_init=init), act=act),
+        hidden_2=serial(linear=linear(120, 84, weight_init=init), act=act),
+        head=linear(84, classes),
+    )  # fmt: skip
+
+
+def cnn(
+    classes: int,
+    *,
+    in_dim: int = 1,
+    image_size: int = 28,
+    widths: Sequence[int] = (32, 64),
+    convs: int = 1,
+    kernel: int = 3,
+    pool: Literal["max", "avg"] = "max",
+    hidden: int = 128,
+    head: Literal["flatten", "global"] = "flatten",
+    activation: Activation = "relu",
+    dropout: Scalar | None = None,
+    norm: Literal["batch", "layer"] | None = None,
+) -> Model:
+    """Stages of convolutions, each pooled by 2, then a hidden layer and the logits.
+
+    Stage i is `convs` times [convolution to widths[i], norm, activation], then pooling. The head
+    flattens the last image or takes the mean over its places, then dropout, linear(hidden),
+    activation, dropout, linear(classes). Norm and dropout are left out when None, the hidden
+    layer when 0. `hidden` moves the number of parameters in small steps, `widths` in large ones.
+    Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. Paths:
+    `stage_1/conv_1/weight`, ..., `hidden/linear/weight`, `head/weight`.
+    kernel: of every convolution, which keeps the size ("same"). dropout: the rate, in [0, 1].
+    image_size: with head "global" the images may have any size that the stages can halve.
+    Raises: ValueError when the images are too small for the stages, or not of image_size.
+
+    >>> model = nf.cnn(10, widths=[8, 16], norm="batch", dropout=0.25)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
+    (5, 10)
+    """
+    check.size("cnn", classes=classes, in_dim=in_dim, convs=convs, kernel=kernel)
+    check.size("cnn", 0, hidden=hidden)
+    widths = sizes("cnn", widths=widths)
+    least = 2 ** len(widths)
+    stages = f"widths ({len(widths)} stages, each of which halves the image)"
+    if isinstance(image_size, int) and image_size < least:
+        wanted = f"image_size should be at least {least} for these {stages}"
+        check.fail("cnn", f"{wanted}, got {image_size}. Give fewer widths.")
+    check.size("cnn", image_size=image_size)
+    check.choice("cnn", _POOLS, pool=pool)
+    check.choice("cnn", ("flatten", "global"), head=head)
+    if norm is not None:
+        check.choice("cnn", _NORMS, norm=norm)
+    act, init = activation_layer("cnn", activation), suiting(activation)
+
+    def stage(in_dim, width):
+        layers: dict[str, Layer] = {}
+        for i, dim in enumerate([in_dim] + [width] * (convs - 1), 1):
+            bias = norm != "batch"  # which batch norm would take away again
+            layers[f"conv_{i}"] = conv(dim, width, kernel, bias=bias, weight_init=init)
+            layers |= {f"norm_{i}": _NORMS[norm](width)} if norm else {}
+            layers[f"act_{i}"] = act
+        return serial(**layers, pool=_POOLS[pool](2))
+
+    stages = [stage(*pair) for pair in pairwise([in_dim, *widths])]
+    layers: dict[str, Layer] = {f"stage_{i}": made for i, made in enumerate(stages, 1)}
+    whole = head == "flatten"
+    layers |= {"flat": _flat} if whole else {"mean": global_avg_pool()}
+    features = widths[-1] * ((image_size // least) ** 2 if whole else 1)
+    drop = {} if dropout is None else {"drop": dropout_layer(dropout)}
+    if hidden:
+        layers["hidden"] = serial(
+            **drop, linear=linear(features, hidden, weight_init=init), act=act
+        )
+    layers |= drop
+    layers["head"] = linear(hidden or features, classes)
+    return for_images("cnn", image_size if whole else None, least, **layers)
+
+
+def for_images(where: str, size: int | None, least: int = 1, /, **layers: Layer) -> Model:
+    """The layers in a row, for images [..., height, width, channels] of size, or at least of least."""
+
+    def flow(net, x):
+        check.floating(where, x=x)
+        shape = x.shape
+        if len(shape) < 3:
+            wanted = "x should be images [..., height, width, channels]"
+            cure = " For images without a channel axis: x[..., None]." if len(shape) == 2 else ""
+            check.fail(where, f"{wanted}, got shape {shape}.{cure}")
+        if size is not None and shape[-3:-1] != (size, size):
+            wanted = f"images should be {size} x {size} (image_size)"
+            cure = f"Make it with image_size={shape[-3]}, or resize them."
+            if shape[-3] != shape[-2]:
+                cure = "Resize them."
+            check.fail(where, f"{wanted}, got shape {shape}. {cure}")
+        if min(shape[-3:-1]) < least:
+            wanted = f"images should be at least {least} x {least} for its stages"
+            check.fail(where, f"{wanted}, got shape {shape}. Use fewer stages.")
+        for name in layers:
+            x = net[name](x)
+        return x
+
+    model = wire(flow, **layers)
+    return Model(model.init, forward=model.forward, init_state=model.init_state, name=where)
+
+
+def sizes(where: str, **lists: Sequence[int]) -> list[int]:
+    """The one named list, checked to hold at least one whole number of at least 1."""
+    ((name, values),) = lists.items()
+    if isinstance(values, int | str) or not isinstance(values, Sequence) or not len(values):
+        got = check.describe(values)
+        check.fail(where, f"{name} should be a list of whole numbers, one a stage, got {got}.")
+    for place, value in enumerate(values):
+        check.size(where, **{f"{name}[{place}]": value})
+    return list(values)
+
+
+def activation_layer(where: str, activation: Activation) -> Any:
+    """The layer that an activation's name stands for, or the one that was given."""
+    if isinstance(activation, str):
+        return activations.by_name(activation)
+    return as_model(activation, where=f"{where}: activation")
+
+
+def suiting(activation: Any) -> Initializer:
+    """The initializer for a known activation; He's for a function of the user's own."""
+    try:
+        return initializers.init_for(activation)
+    except ValueError:
+        return initializers.he_normal
