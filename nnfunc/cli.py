@@ -1,4 +1,4 @@
-"""The command line: `nnfunc train`, `resume`, `evaluate`, `predict`, `summary`.
+"""The command line: `nnfunc train`, `resume`, `evaluate`, `predict`, `sample`, `compare`, `summary`.
 
 A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
 a diverged one with 1. Anything else is a defect of ours and shows its traceback.
@@ -9,7 +9,7 @@ import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,19 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train and use functional neural networks from config files."""
+    """Train and use functional neural networks from config files.
+
+    On Linux, memory is kept between steps, which is faster; NNFUNC_MALLOC=default leaves it to the
+    system.
+    """
+
+
+def _programs() -> Any:
+    """What the commands do, imported only now so that help is quick, and memory kept for it."""
+    from nnfunc import memory, programs
+
+    memory.keep_unless_told()
+    return programs
 
 
 ConfigFile = Annotated[
@@ -55,17 +67,13 @@ def train(
     ] = None,
 ) -> None:
     """Train what a config file describes; everything goes to a folder of its own."""
-    from nnfunc import programs
-
-    programs.train(config, settings or [], run)
+    _programs().train(config, settings or [], run)
 
 
 @app.command()
 def resume(run: RunFolder) -> None:
     """Go on with a run that was stopped, from its last good checkpoint."""
-    from nnfunc import programs
-
-    programs.resume(run)
+    _programs().resume(run)
 
 
 @app.command()
@@ -75,9 +83,7 @@ def evaluate(
     checkpoint: Which = "best",
 ) -> None:
     """Print the figures of a trained model on data it was not trained on."""
-    from nnfunc import programs
-
-    programs.evaluate(run, split, checkpoint)
+    _programs().evaluate(run, split, checkpoint)
 
 
 @app.command()
@@ -96,17 +102,70 @@ def predict(
     CSV holds the outputs or, of a classifier, the class and the probability of each; .npy holds the
     outputs as they are (logits).
     """
-    from nnfunc import programs
+    _programs().predict(run, inputs, output, checkpoint)
 
-    programs.predict(run, inputs, output, checkpoint)
+
+@app.command()
+def sample(
+    run: RunFolder,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="What the text begins with; - reads standard input.", show_default="a new line"
+        ),
+    ] = "\n",
+    steps: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says.")
+    ] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only the likeliest tokens, of this probability together.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+    samples: Annotated[int, typer.Option(help="How many texts.")] = 1,
+    stop: Annotated[
+        str | None, typer.Option(help="A token, such as a character, that ends a text.")
+    ] = None,
+    checkpoint: Which = "best",
+) -> None:
+    """Write text with a trained language model."""
+    _programs()
+    from nnfunc import sampling
+
+    sampling.sample(
+        run, prompt, steps=steps, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        samples=samples, stop=stop, which=checkpoint,
+    )  # fmt: skip
+
+
+@app.command()
+def compare(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Such as configs/compare_mnist.toml.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Settings to change: seeds=[0] every.train.steps=500."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The folder; one that was stopped half-way is gone on with."),
+    ] = None,
+) -> None:
+    """Train several models on the same data, with seeds, and write tables and plots."""
+    _programs()
+    from nnfunc import compare as comparing
+
+    comparing.compare(config, settings or [], run)
 
 
 @app.command()
 def summary(config: ConfigFile, settings: Overrides = None) -> None:
     """Print the layers of a config's model: shapes, parameters, bytes and FLOPs."""
-    from nnfunc import programs
-
-    programs.summary(config, settings or [])
+    _programs().summary(config, settings or [])
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnfunc import check, checkpoint, runlog
+from nnfunc import check, checkpoint, memory, runlog
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config import Config, ConfigError, load
 from nnfunc.data.arrays import Data
@@ -47,6 +47,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         with _full_disk(folder, "Train again."):
             config.dump(folder / "config.toml")
             runlog.write_environment(folder)
+            _keep_codec(config, folder)
         _run(config, folder, resume=False)
     except Exception:
         if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
@@ -104,7 +105,7 @@ def summary(config_file: Path, settings: list[str]) -> None:
     """Print the layers of a config's model for one batch."""
     config = load(config_file, settings)
     data = config.data()
-    batch = jax.eval_shape(data.batch, 0)
+    batch = jax.eval_shape(lambda: data.batch(0))
     print(summarize(config.build(config.hypers).model, batch[0]))
 
 
@@ -157,6 +158,8 @@ def _run(config: Config, folder: Path, *, resume: bool) -> None:
     """Train, evaluate the best checkpoint on the test split, write the report."""
     steps, data = config.train["steps"], config.data()
     started, words = time.perf_counter(), f"Go on with: {runlog.command()} resume {folder}"
+    if memory.kept():
+        print("memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)")
     with _full_disk(folder, words), signals() as caught, progress(steps) as bar:
 
         def stop(step):
@@ -198,6 +201,13 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     if arrays is not None:
         print(f"test    {_line(result['test'])}")
     print(f"report  {folder / 'report.html'}")
+
+
+def _keep_codec(config: Config, folder: Path) -> None:
+    """codec.json, for data that is text: with it the run's tokens are text again."""
+    codec = getattr(config.data(), "codec", None)
+    if codec is not None:
+        codec.save(folder / "codec.json")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 config.toml        every setting, defaults included: enough to run it again
 environment.json   versions, device and command
+codec.json         of runs on text: how text becomes tokens
 metrics.jsonl      one line a report: training means, validation figures
 checkpoints/       step-..., the last ones; best, the one with the best validation figure
 result.json        the test figures, once the run is complete
@@ -22,7 +23,7 @@ from typing import Any
 
 import jax
 
-from nnfunc import check
+from nnfunc import check, memory
 
 __all__ = ["create", "discard", "find", "read_json", "write_environment", "write_json"]
 
@@ -96,6 +97,7 @@ def write_environment(folder: Path) -> None:
             "cpus": os.cpu_count(),
             "device": f"{device.platform}: {device.device_kind}",
             "devices": jax.device_count(),
+            "malloc": "kept" if memory.kept() else "default",
             "versions": {name: _version(name) for name in names},
         },
     )

@@ -35,9 +35,10 @@ train = { steps = 40, log_every = 4, evaluate_every = 8, save_every = 5, best = 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_cache():
-    """The programs would else switch on the user's compilation cache for this whole process."""
+    """The programs would else change the compilation cache and malloc of this whole process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
+        patch.setenv("NNFUNC_MALLOC", "default")
         yield
 
 
@@ -476,7 +477,16 @@ def test_help_is_good_to_read_and_quick():
     )
     done = start("-c", program, COLUMNS="80")
     assert done.returncode == 0, done.stderr
-    for words in ("train", "resume", "evaluate", "predict", "summary", "KEY=VALUE", "--run"):
+    for words in (
+        "train",
+        "resume",
+        "evaluate",
+        "predict",
+        "sample",
+        "summary",
+        "KEY=VALUE",
+        "--run",
+    ):
         assert words in done.stdout
     assert "imported [] " in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())

@@ -144,7 +144,7 @@ def _merged(*parts: Mapping[str, Any]) -> Table:
 def _size(config: Config) -> Size:
     data, model = config.data(), as_model(config.build(config.hypers).model)
     params = jax.eval_shape(model.init, config.key())
-    x, _ = jax.eval_shape(data.batch, 0)
+    x, _ = jax.eval_shape(lambda: data.batch(0))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     return Size(count, flops.count(model.apply, params, one))

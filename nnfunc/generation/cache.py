@@ -1,0 +1,53 @@
+"""The two calls that a model with a cache answers."""
+
+import jax
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import Context, Layer, Params, PyTree, as_model
+
+__all__ = ["decode", "prefill"]
+
+
+def prefill(
+    model: Layer, params: Params, x: PyTree, cache: int, *, state: PyTree | None = None
+) -> tuple[PyTree, PyTree]:
+    """The first call of a generation: `y, state = prefill(model, params, x, cache)`.
+
+    y is that of `model.apply`; state holds what later calls of `decode` look back on.
+    Shapes: x [batch, time, ...], the sequences from their start.
+    cache: how many positions there is room for, those of x included. state: running statistics of
+    training, as `apply` takes them.
+    Raises: ValueError when x has more than `cache` positions.
+
+    >>> model = nf.serial(nf.embedding(10, 4), nf.linear(4, 10))
+    >>> params = model.init(jax.random.key(0))
+    >>> y, state = nf.generation.prefill(model, params, jnp.array([[1, 2, 3]]), 8)
+    >>> y, state = nf.generation.decode(model, params, jnp.array([[4]]), state, 8)
+    >>> y.shape
+    (1, 1, 10)
+    """
+    check.size("prefill", cache=cache)
+    for leaf in jax.tree.leaves(x):
+        if np.ndim(leaf) >= 2 and np.shape(leaf)[1] > cache:
+            wanted = f"x should have at most cache={cache} positions"
+            check.fail("prefill", f"{wanted}, got shape {np.shape(leaf)}.")
+    model = as_model(model, where="prefill")
+    state = model.init_state() if state is None else state
+    y, out = model.forward(params, x, Context(state=state, cache=cache))
+    return y, out.state
+
+
+def decode(
+    model: Layer, params: Params, x: PyTree, state: PyTree, cache: int
+) -> tuple[PyTree, PyTree]:
+    """What follows on a `prefill`: `y, state = decode(model, params, x, state, cache)`.
+
+    Shapes: x [batch, new, ...], one or more positions; state keeps its structure, shapes and types.
+    cache: the number given to `prefill`. More positions than that are the caller's mistake, which
+    cannot be seen here.
+    """
+    check.size("decode", cache=cache)
+    ctx = Context(state=state, cache=cache)
+    y, out = as_model(model, where="decode").forward(params, x, ctx)
+    return y, out.state

@@ -1,0 +1,75 @@
+"""The prompts of `generate`, in one array."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import Array
+
+__all__ = ["known", "read"]
+
+
+def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
+    """ids [..., time], how much of each row counts [...], and the length that all rows have."""
+    if isinstance(prompt, str):
+        cure = "Encode the text first."
+        check.fail("generate", f"prompt should hold ids, got {prompt!r}. {cure}", kind=TypeError)
+    if isinstance(prompt, list | tuple) and any(np.ndim(part) > 0 for part in prompt):
+        if lengths is not None:
+            wanted = "lengths should be left out with a list of prompts, which have their own"
+            check.fail("generate", f"{wanted}, got {check.describe(lengths)}.")
+        ids, lengths = _stacked(prompt)
+    else:
+        ids = _ids(prompt)
+    if ids.ndim < 1 or min(ids.shape) < 1:
+        wanted = "prompt should hold at least one id, as [..., time]"
+        cure = "Begin with a token that stands for the start, such as that of a new line."
+        check.fail("generate", f"{wanted}, got shape {ids.shape}. {cure}")
+    lead, width = ids.shape[:-1], ids.shape[-1]
+    if lengths is None:
+        return ids, jnp.full(lead, width, jnp.int32), width
+    lengths = lengths if hasattr(lengths, "dtype") else np.asarray(lengths)
+    check.integers("generate", lengths=lengths)
+    check.shape("generate", lead, lengths=lengths)
+    first = 1
+    if not check.is_traced(lengths):
+        first, last = int(np.min(lengths)), int(np.max(lengths))
+        if not 1 <= first <= last <= width:
+            wanted = f"every prompt should have 1 to {width} ids"
+            check.fail("generate", f"{wanted}, got lengths from {first} to {last}.")
+    return ids, jnp.asarray(lengths).astype(jnp.int32), first
+
+
+def known(ids: Any, given: Array, vocabulary: int) -> None:
+    """The ids that count are in the vocabulary, where they can be looked at."""
+    if check.is_traced(ids) or check.is_traced(given):
+        return
+    ids = np.asarray(ids)
+    counts = np.arange(ids.shape[-1]) < np.asarray(given)[..., None]
+    wrong = ids[counts & ((ids < 0) | (ids >= vocabulary))]
+    if wrong.size:
+        wanted = f"prompt should hold ids in [0, {vocabulary}), the model's vocabulary"
+        check.fail("generate", f"{wanted}, got {wrong[0]}.")
+
+
+def _stacked(prompts: Any) -> tuple[Any, np.ndarray]:
+    """Prompts of different lengths, filled up with zeros, and their lengths."""
+    parts = [_ids(part) for part in prompts]
+    if any(part.ndim != 1 for part in parts):
+        shapes = ", ".join(str(part.shape) for part in parts)
+        wanted = "a list of prompts should hold one axis of ids each"
+        check.fail("generate", f"{wanted}, got shapes {shapes}.")
+    lengths = np.array([len(part) for part in parts], np.int32)
+    pad = jnp.pad if any(map(check.is_traced, parts)) else np.pad
+    stack = jnp.stack if pad is jnp.pad else np.stack
+    rows = [pad(part, (0, max(lengths) - len(part))).astype(np.int32) for part in parts]
+    return stack(rows), lengths
+
+
+def _ids(prompt: Any) -> Any:
+    ids = prompt if hasattr(prompt, "dtype") else np.asarray(prompt)
+    if ids.size:  # without ids there is no type
+        check.integers("generate", prompt=ids)
+    return ids

@@ -1,0 +1,103 @@
+"""Memory kept between steps: seen from outside, for it concerns the whole process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnfunc import memory
+
+ROOT = Path(__file__).parents[1]
+STEP = """
+import resource, sys
+import jax, jax.numpy as jnp
+import nnfunc as nf
+from nnfunc import memory
+if sys.argv[1] == "told":
+    memory.keep_unless_told()
+elif sys.argv[1] == "keep":
+    assert nf.keep_memory() is True
+f = jax.jit(lambda x, w: jnp.sin(jax.lax.optimization_barrier(jnp.repeat(x, 16, 0) @ w)).sum())
+x, w = jnp.ones((1000, 50)), jnp.ones((50, 800))      # a buffer of 49 MB
+for _ in range(8):
+    f(x, w).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    f(x, w).block_until_ready()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 4, memory.kept())
+"""
+
+
+def faults(how, **environment):
+    """Page faults a step with a buffer of 49 MB, and whether memory is kept."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "MALLOC_", "NNFUNC_"))}
+    own |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment
+    command = [sys.executable, "-c", STEP, how]
+    done = subprocess.run(command, env=own, capture_output=True, text=True, check=True, timeout=120)
+    count, kept = done.stdout.split()
+    return int(count), kept == "True"
+
+
+needs_glibc = pytest.mark.skipif(
+    not (sys.platform.startswith("linux") and memory._glibc()), reason="it sets glibc's malloc"
+)
+
+
+@needs_glibc
+def test_memory_is_kept_between_steps():
+    default, _ = faults("default")
+    kept, said = faults("keep")
+    assert said
+    if default < 1000:
+        pytest.skip("the system's pages are large here")
+    assert kept < 0.05 * default
+
+
+@needs_glibc
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, True),
+        ({"NNFUNC_MALLOC": "default"}, False),
+        ({"MALLOC_ARENA_MAX": "3"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}, False),
+    ],
+)
+def test_programs_keep_it_unless_told(settings, expected):
+    assert faults("told", **settings)[1] is expected
+
+
+def test_elsewhere_it_says_no(monkeypatch):
+    monkeypatch.setattr(memory, "_glibc", lambda: False)
+    assert memory.keep_memory() is False
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory.keep_memory() is False
+    assert not memory.kept()
+
+
+def test_an_older_glibc_is_asked_otherwise(monkeypatch):
+    """Before 2.35 glibc refused a threshold above 32 MB."""
+    asked = []
+
+    class Library:
+        def mallopt(self, option, value):
+            asked.append((option, value))
+            return int(option != memory.MMAP_THRESHOLD)
+
+    monkeypatch.setattr(memory, "_kept", False)
+    monkeypatch.setattr(memory, "_glibc", lambda: True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library())
+    assert memory.keep_memory() is True
+    assert (memory.MMAP_MAX, 0) in asked
+
+
+@pytest.mark.parametrize("name", memory.OWN)
+def test_what_the_user_has_set_stays(name, monkeypatch):
+    monkeypatch.setattr(memory, "keep_memory", lambda: pytest.fail("it was called"))
+    monkeypatch.setenv(name, "1")
+    memory.keep_unless_told()
