@@ -1,0 +1,118 @@
+"""Whole train steps of nnfunc against the same models in plain JAX, timed in turns.
+
+    python scripts/bench.py                            # every case, with glibc as it is and tuned
+    python scripts/bench.py --case gpt --malloc tuned
+    python scripts/bench.py --json bench.json          # all figures
+    python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
+
+"tuned" is `nnfunc.memory.keep_memory`, which programs started from the command line call.
+
+A step is forward, backward and the optimizer's update, one program with the state donated. Beside it
+the step of `nf.train` is timed, which also has metrics and a guard against non-finite values.
+The plain models (scripts/speed/plain.py) are what a good JAX user writes without tricks. Both start
+from the same parameters, and their first losses must agree to 1e-4. Each case has a process of its
+own, with one wait for the device a round.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+CASES = ("mlp", "cnn", "lstm", "gpt")
+FOR_GPU = ("gpt_gpu",)
+
+
+def main():
+    args = arguments()
+    if args.child:
+        return child(args)
+    if args.freeze:
+        from speed import frozen
+
+        return frozen.renew()
+    from speed import table
+
+    settings = (args.malloc,)
+    if args.malloc == "both":
+        settings = ("default", "tuned") if sys.platform == "linux" else ("default",)
+    rows = []
+    for case in args.case or CASES:
+        for malloc in settings:
+            print(f"{case}, malloc {malloc} ...", end=" ", file=sys.stderr, flush=True)
+            rows.append(apart(case, malloc, args.rounds))
+            ratio, load = rows[-1]["ratio"], rows[-1]["load"][1]
+            print(f"ratio {ratio['value']:.2f}, load {load}", file=sys.stderr)
+    report = {"machine": rows[0]["machine"], "rows": rows}
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    table.show(report, markdown=args.markdown)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = [*CASES, *FOR_GPU]
+    parser.add_argument("--case", action="append", choices=known, help="may be given again")
+    parser.add_argument("--rounds", type=int, default=101, help="of about 0.02 s a side")
+    parser.add_argument("--malloc", choices=("default", "tuned", "both"), default="both")
+    parser.add_argument("--markdown", action="store_true", help="tables for the docs")
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--freeze", action="store_true", help="keep the HLO counts for the tests")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def apart(case: str, malloc: str, rounds: int) -> dict[str, Any]:
+    """The figures of one case, measured by a fresh process with the setting of malloc."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "figures.json"
+        own = {"--case": case, "--malloc": malloc, "--rounds": str(rounds), "--child": str(file)}
+        command = [sys.executable, __file__, *(word for pair in own.items() for word in pair)]
+        done = subprocess.run(command, env=environment)
+        if done.returncode:
+            sys.exit(f"the case {case} failed; its error is above")
+        return json.loads(file.read_text()) | {"case": case, "malloc": malloc}
+
+
+def child(args: argparse.Namespace) -> None:
+    from nnfunc.memory import keep_memory
+
+    if args.malloc == "tuned" and not keep_memory():
+        sys.exit("--malloc tuned needs Linux with glibc: see nnfunc/memory.py")
+    from speed import cases, timing
+
+    figures = timing.measure(cases.CASES[args.case[0]](), args.rounds)
+    args.child.write_text(json.dumps(figures | {"machine": machine()}))
+
+
+def machine() -> dict[str, Any]:
+    import jax
+
+    cpu = "unknown"
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
+    count = getattr(os, "sched_getaffinity", None)
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cpu": cpu,
+        "cores": len(count(0)) if count else os.cpu_count(),
+        "jax": jax.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    main()

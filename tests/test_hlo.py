@@ -1,0 +1,86 @@
+"""What the train steps compile to: instructions, FLOPs and memory cannot grow unnoticed.
+
+The steps are those of scripts/bench.py, in their full sizes; nothing is run.
+"""
+
+import os
+
+import pytest
+
+from scripts.speed import frozen, hlo
+
+quick = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0").lower() in ("1", "true")
+optimized = pytest.mark.skipif(quick, reason="make test-quick compiles without optimization")
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """Those of each case, compiled once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            made[name] = frozen.of({**frozen.CASES, "deeper": frozen.DEEPER}[name])
+        return made[name]
+
+    return of
+
+
+@optimized
+@pytest.mark.parametrize("name", frozen.CASES)
+def test_a_step_has_no_more_instructions_flops_or_memory_than_before(name, figures):
+    golden = frozen.known()
+    at = frozen.nearest(golden, *hlo.where())
+    if at is None:
+        pytest.skip(f"nothing is kept for {hlo.where()[0]}: python scripts/bench.py --freeze")
+    kept = golden[at[0]][at[1]][name]
+    grown = frozen.too_many(figures(name), kept, exact=at == hlo.where())
+    assert not grown, f"the {name} step has more than with jax {at[1]}: {grown}. {frozen.RENEW}"
+
+
+@optimized
+@pytest.mark.slow
+def test_depth_adds_no_instructions(figures):
+    """The blocks of a Transformer are one loop: 8 layers compile to as many instructions as 4."""
+    four, eight = figures("gpt"), figures("deeper")
+    assert [four[op] for op in ("dot", "while")] == [eight[op] for op in ("dot", "while")]
+    assert eight["instructions"] == pytest.approx(four["instructions"], rel=0.01)
+
+
+def test_instructions_are_counted_by_family():
+    text = """HloModule jit_step, is_scheduled=true
+
+%fused_computation (param_0: f32[4]) -> f32[4] {
+  %param_0 = f32[4]{0} parameter(0)
+  ROOT %add.1 = f32[4]{0} add(%param_0, %param_0)
+}
+
+ENTRY %main (a: f32[4,4], b: f32[4]) -> (f32[4], /*index=1*/f32[4]) {
+  %a = f32[4,4]{1,0} parameter(0)
+  %while.2 = (s32[], f32[4]{0}, /*index=2*/f32[4,4]{1,0}) while(%tuple), condition=%c, body=%b
+  %dot.4 = f32[4]{0} dot(%a, %b), lhs_contracting_dims={1}, metadata={op_name="jit(f)/dot(x)"}
+  %add_fusion = f32[4]{0} fusion(%dot.4), kind=kLoop, calls=%fused_computation
+  ROOT %tuple.1 = (f32[4]{0}, f32[4]{0}) tuple(%dot.4, %add_fusion)
+}
+"""
+    assert hlo.count(text) == {"instructions": 4, "dot": 1, "fusion": 1, "while": 1}
+
+
+def test_more_is_told_and_less_is_fine():
+    kept = {"instructions": 100, "dot": 10, "temporary_bytes": 1000}
+    same = {"instructions": 90, "dot": 10, "temporary_bytes": 1090}
+    assert frozen.too_many(same, kept, exact=True) == []
+    more = {**same, "dot": 11, "copy": 1}
+    assert frozen.too_many(more, kept, exact=True) == ["copy 1, was 0", "dot 11, was 10"]
+    assert frozen.too_many({**more, "instructions": 115}, kept, exact=False) == []
+    assert frozen.too_many({"temporary_bytes": 1200}, kept, exact=False) == [
+        "temporary_bytes 1200, was 1000"
+    ]
+
+
+def test_the_nearest_version_and_machine_is_chosen():
+    golden = {"cpu-x86_64": {"0.10": {}, "0.12": {}}, "cuda": {"0.10": {}}}
+    assert frozen.nearest(golden, "cpu-x86_64", "0.12") == ("cpu-x86_64", "0.12")
+    assert frozen.nearest(golden, "cpu-x86_64", "0.14") == ("cpu-x86_64", "0.12")
+    assert frozen.nearest(golden, "cpu-arm64", "0.9") == ("cpu-x86_64", "0.10")
+    assert frozen.nearest(golden, "tpu", "0.12") is None
