@@ -23,17 +23,52 @@ from nnfunc.combinators import (
     tie,
     wire,
 )
+from nnfunc.layers.attend import attend
+from nnfunc.layers.attention import attention
+from nnfunc.layers.cells import gru_cell, initial_carry, lstm_cell, rnn_cell
+from nnfunc.layers.conv import conv, depthwise_conv, separable_conv
+from nnfunc.layers.conv_transpose import conv_transpose
 from nnfunc.layers.dropout import alpha_dropout, drop_path, dropout, mc_dropout
 from nnfunc.layers.embedding import embedding
+from nnfunc.layers.experts import experts
+from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
 from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from nnfunc.layers.patches import patch_embedding
+from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
+from nnfunc.layers.pool_whole import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    global_avg_pool,
+    global_max_pool,
+)
+from nnfunc.layers.positions import (
+    alibi_slopes,
+    learned_positions,
+    rotary,
+    sinusoidal_positions,
+)
+from nnfunc.layers.recurrent import gru, lstm, rnn
 from nnfunc.layers.shape import flatten
+from nnfunc.models.bert import bert
+from nnfunc.models.cnn import cnn, lenet
+from nnfunc.models.convnext import convnext, convnext_small, convnext_tiny
+from nnfunc.models.gpt import gpt
+from nnfunc.models.llama import llama
+from nnfunc.models.mixer import mixer
 from nnfunc.models.mlp import mlp
+from nnfunc.models.recurrent import rnn_classifier, rnn_lm
+from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
+from nnfunc.models.seq2seq import seq2seq
+from nnfunc.models.transformer import transformer_block
+from nnfunc.models.vit import vit
 from nnfunc.summary import summary
 from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
-    from nnfunc import backprop, checkpoint, data, optimizers, testing, training
+    from nnfunc import backprop, checkpoint, data, generation, optimizers, testing, training
+    from nnfunc.generation import generate
+    from nnfunc.memory import keep_memory
     from nnfunc.programs import load_run
     from nnfunc.training.evaluate import evaluate
     from nnfunc.training.loop import train
@@ -46,6 +81,9 @@ _LATER = {
     "backprop": "nnfunc.backprop",
     "checkpoint": "nnfunc.checkpoint",
     "data": "nnfunc.data",
+    "generate": "nnfunc.generation",
+    "generation": "nnfunc.generation",
+    "keep_memory": "nnfunc.memory",
     "optimizers": "nnfunc.optimizers",
     "testing": "nnfunc.testing",
     "training": "nnfunc.training",
@@ -75,11 +113,18 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Context", "Model", "Out", "Task", "activations", "alpha_dropout", "as_model", "backprop",
-    "batch_norm", "bias", "bilinear", "capture", "checkpoint", "classification", "data",
-    "drop_path", "dropout", "embedding", "ensemble", "evaluate", "flatten", "group_norm",
-    "initializers", "instance_norm", "language_modelling", "layer_norm", "linear", "load_run", "losses",
-    "mc_dropout", "metrics", "mlp", "optimizers", "parallel", "patch", "paths", "precision",
-    "prelu", "regression", "remat", "repeat", "residual", "rms_norm", "scale", "schedules",
-    "serial", "summary", "testing", "tie", "train", "trainer", "training", "wire",
+    "Context", "Model", "Out", "Task", "activations", "adaptive_avg_pool", "adaptive_max_pool",
+    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "avg_pool", "backprop",
+    "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
+    "classification", "cnn", "conv", "conv_transpose", "convnext", "convnext_small",
+    "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
+    "evaluate", "experts", "feed_forward", "flatten", "generate", "generation", "global_avg_pool",
+    "global_max_pool", "gpt", "group_norm", "gru", "gru_cell", "initial_carry", "initializers",
+    "instance_norm", "keep_memory", "language_modelling", "layer_norm", "learned_positions",
+    "lenet", "linear", "llama", "load_run", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool",
+    "mc_dropout", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch", "patch_embedding",
+    "paths", "precision", "prelu", "regression", "remat", "repeat", "residual", "resnet",
+    "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm",
+    "rotary", "scale", "schedules", "separable_conv", "seq2seq", "serial", "sinusoidal_positions",
+    "summary", "testing", "tie", "train", "trainer", "training", "transformer_block", "vit", "wire",
 ]  # fmt: skip

@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 ROWS = {
     "contract": "base check paths taps",
     "numeric functions": "activations initializers schedules losses metrics backprop flops",
-    "layers and combinators": "layers combinators summary",
+    "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers",
     "training and data": "training data checkpoint sharding",
     "sweep": "sweep",
-    "programs": "config cli programs runlog progress report interop testing",
+    "programs": "compare config cli programs runlog progress report memory sampling interop testing",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

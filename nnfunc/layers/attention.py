@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Context, Initializer, Model, Out, Scalar, fold
-from nnfunc.combinators import call
+from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold
+from nnfunc.combinators import call, tap
 from nnfunc.layers.attend import attend, check_numbers
 from nnfunc.layers.attend_gpu import Implementation
-from nnfunc.layers.linear import linear
+from nnfunc.layers.linear import linear, rows
 from nnfunc.layers.norm import rms_norm
 from nnfunc.layers.positions import alibi_slopes, rotary
 
@@ -111,6 +111,10 @@ def attention(
         taps = {}
 
         def run(name, x):
+            if name in joined:
+                y, out = tap(ctx, "/".join((*ctx.path, name)), joined[name], Out())
+                taps.update(out.taps)
+                return y
             y, out = call(children[name], params.get(name, {}), x, ctx.enter(name))
             taps.update(out.taps)
             return y
@@ -121,6 +125,7 @@ def attention(
             return turn(y, at) if positions == "rotary" and name != "value" else y
 
         _check_cache(ctx, x, causal, context_dim)
+        joined = _joined(params, x, ctx, (wide, narrow, narrow)) if context_dim is None else {}
         start = ctx.state.get("position")
         first = jnp.zeros((), jnp.int32) if start is None else start
         at = first + jnp.arange(x.shape[-2], dtype=jnp.int32)
@@ -139,6 +144,27 @@ def attention(
         return run("out", y.reshape(*x.shape[:-1], wide)), Out(state, taps)
 
     return Model(init, forward=forward)
+
+
+def _joined(
+    params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]
+) -> dict[str, Array]:
+    """query, key and value of one product: on CPU it is quicker, and x is kept once for the gradient.
+
+    Nothing when they have to be calculated one by one: elsewhere, where joining weights would undo
+    their sharding; for the summary; and with parameters that do not fit, for the layers' own errors.
+    """
+    own = [params.get(name, {}) for name in ("query", "key", "value")]
+    shapes = [jnp.shape(part.get("weight")) for part in own]
+    fit = shapes == [(x.shape[-1], width) for width in widths] and len({*map(len, own)}) == 1
+    if jax.default_backend() != "cpu" or ctx.watch is not None or not fit:
+        return {}
+    own = ctx.cast(own)
+    y = rows(x, jnp.concatenate([part["weight"] for part in own], axis=-1))
+    if "bias" in own[0]:
+        y = y + jnp.concatenate([part["bias"] for part in own])
+    parts = jnp.split(y, [widths[0], widths[0] + widths[1]], axis=-1)
+    return dict(zip(("query", "key", "value"), parts, strict=True))
 
 
 def _remember(

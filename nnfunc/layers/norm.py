@@ -2,6 +2,7 @@
 
 All compute in float32 (float64 for float64 inputs) and return the type of x; their parameters stay
 in full precision inside `precision`. Variances are means of squared differences from the mean.
+Layer norm and RMS norm keep for their derivatives no more than the normalized vectors.
 """
 
 import math
@@ -11,6 +12,13 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Out, Scalar
+from nnfunc.layers.normalized import (
+    moments,
+    one_over,
+    to_mean_and_variance,
+    to_mean_square,
+    widened,
+)
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -56,7 +64,7 @@ def batch_norm(
         if set(state) != names:
             wanted = f"its state should hold {sorted(names)}, got {sorted(state)}"
             check.fail("batch_norm", f"{wanted}. Make one with model.init_state().")
-        wide = _wide(x)
+        wide = widened(x)
         if not ctx.train:
             return _finish(wide, state["mean"], state["var"], eps, params, x), Out(state)
         axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
@@ -64,7 +72,7 @@ def batch_norm(
             wanted = "training needs at least two values a channel"
             cure = "Use a larger batch, or layer_norm."
             check.fail("batch_norm", f"{wanted}, got shape {x.shape}. {cure}")
-        mean, var = _moments(wide, axes)
+        mean, var = moments(wide, axes)
         batch = {"mean": mean.reshape(dim), "var": var.reshape(dim) * (count / (count - 1))}
         weight = momentum
         if convention == "paper":
@@ -93,8 +101,8 @@ def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool 
 
     def apply(params, x):
         check.last_axis("layer_norm", x, dim=dim)
-        wide = _wide(x)
-        return _finish(wide, *_moments(wide, (-1,)), eps, params, x)
+        wide = widened(x)
+        return _affine(to_mean_and_variance(wide, jnp.asarray(eps, wide.dtype)), params, x)
 
     return Model(_affine_init(dim, affine, bias), apply, full_precision=True)
 
@@ -114,9 +122,8 @@ def rms_norm(dim: int, *, eps: Scalar = 1e-6, affine: bool = True) -> Model:
 
     def apply(params, x):
         check.last_axis("rms_norm", x, dim=dim)
-        wide = _wide(x)
-        square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        return _affine(wide * _one_over(square, eps), params, x)
+        wide = widened(x)
+        return _affine(to_mean_square(wide, jnp.asarray(eps, wide.dtype)), params, x)
 
     return Model(_affine_init(dim, affine, bias=False), apply, full_precision=True)
 
@@ -147,10 +154,10 @@ def group_norm(
             cure = "For one example without a batch axis give spatial=."
             check.fail("group_norm", f"x should have at least {least} axes, got {x.shape}. {cure}")
         reduced = x.ndim - 2 if spatial is None else spatial
-        grouped = _wide(x).reshape(*x.shape[:-1], groups, dim // groups)
+        grouped = widened(x).reshape(*x.shape[:-1], groups, dim // groups)
         axes = (*range(x.ndim - 1 - reduced, x.ndim - 1), x.ndim)
-        mean, var = _moments(grouped, axes)
-        normal = (grouped - mean) * _one_over(var, eps)
+        mean, var = moments(grouped, axes)
+        normal = (grouped - mean) * one_over(var, eps)
         return _affine(normal.reshape(x.shape), params, x)
 
     return Model(_affine_init(dim, affine, bias=True), apply, full_precision=True)
@@ -183,23 +190,9 @@ def instance_norm(
     return Model(grouped.init, apply, full_precision=True)
 
 
-def _wide(x: Array) -> Array:
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
-
-
-def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
-
-
 def _finish(wide: Array, mean: Array, var: Array, eps: Scalar, params: dict, x: Array) -> Array:
     mean, var = mean.astype(wide.dtype), var.astype(wide.dtype)
-    return _affine((wide - mean) * _one_over(var, eps), params, x)
-
-
-def _one_over(square: Array, eps: Scalar) -> Array:
-    """1 / sqrt(square + eps). The derivative of rsqrt has a third power, which underflows from 1e13."""
-    return 1 / jnp.sqrt(square + jnp.asarray(eps, square.dtype))
+    return _affine((wide - mean) * one_over(var, eps), params, x)
 
 
 def _affine(normal: Array, params: dict, x: Array) -> Array:

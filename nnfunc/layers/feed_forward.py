@@ -1,0 +1,79 @@
+"""The two-layer perceptron inside a Transformer block, plain or gated."""
+
+from collections.abc import Callable
+
+import jax
+
+from nnfunc import activations, check, initializers
+from nnfunc.base import Array, Initializer, Model, Scalar, word
+from nnfunc.combinators import wire
+from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.linear import linear
+
+__all__ = ["feed_forward"]
+
+GATES: dict[str, Callable[[Array], Array]] = {
+    "glu": activations.sigmoid,
+    "bilinear_glu": activations.identity,
+    "reglu": activations.relu,
+    "geglu": activations.gelu,
+    "swiglu": activations.silu,
+}
+"""The function that each of the gated linear units puts on its gate."""
+
+
+def feed_forward(
+    dim: int,
+    hidden: int,
+    *,
+    activation: str | Callable[[Array], Array] = "gelu",
+    bias: bool = True,
+    dropout: Scalar | None = None,
+    weight_init: Initializer = initializers.lecun_normal,
+    out_init: Initializer | None = None,
+) -> Model:
+    """`y = down(act(up(x)))`, or, with a gated activation, `y = down(up(x) * act(gate(x)))`.
+
+    activation: a function, or the name of one of `nf.activations`; the gated ones ("swiglu", "geglu",
+    "reglu", "glu", "bilinear_glu") have a third matrix, `gate`, and are usually given 2/3 of the
+    hidden units for equal parameters. dropout: the rate of the hidden values, in [0, 1].
+    out_init: the initializer of `down`, weight_init by default.
+    Shapes: x [..., dim] -> y [..., dim]; up, gate [dim, hidden], down [hidden, dim].
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3; Shazeer 2020, arXiv:2002.05202,
+    for the gated ones.
+
+    >>> model = nf.feed_forward(4, 16, activation="swiglu", bias=False)
+    >>> params = model.init(jax.random.key(0))
+    >>> sorted(params), model.apply(params, jnp.ones((2, 3, 4))).shape
+    (['down', 'gate', 'up'], (2, 3, 4))
+    """
+    check.size("feed_forward", dim=dim, hidden=hidden)
+    gated, act = activation_of("feed_forward", activation)
+    children = {"up": linear(dim, hidden, bias=bias, weight_init=weight_init)}
+    if gated:
+        children["gate"] = linear(dim, hidden, bias=bias, weight_init=weight_init)
+    drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
+    down = linear(hidden, dim, bias=bias, weight_init=out_init or weight_init)
+
+    def flow(net, x):
+        y = net.up(x) * net.act(net.gate(x)) if gated else net.act(net.up(x))
+        return net.down(net.drop(y) if drop else y)
+
+    return wire(flow, **children, act=act, **drop, down=down)
+
+
+def activation_of(
+    where: str, activation: str | Callable[[Array], Array]
+) -> tuple[bool, Callable[[Array], Array]]:
+    """Whether an activation is gated, and the elementwise function of it."""
+    if isinstance(activation, str) and activation in GATES:
+        return True, GATES[activation]
+    act = activations.by_name(activation) if isinstance(activation, str) else activation
+    if not callable(act):
+        wanted = "a function x -> y or a name"
+        got = check.describe(act)
+        check.fail(where, f"activation should be {wanted}, got {got}.", kind=TypeError)
+    if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), "float32")).shape != (1, 2):
+        cure = f"The gated ones go by name: {', '.join(map(repr, GATES))}."
+        check.fail(where, f"the activation should keep the shape, got {word(act)}. {cure}")
+    return False, act

@@ -1,0 +1,156 @@
+"""Windows that slide over spatial axes: the sizes and padding that convolution and pooling share."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jax import lax
+
+from nnfunc import check
+from nnfunc.base import Array, Shape
+
+__all__ = ["Padding", "Size", "Windows", "batched", "each", "pad", "shifted", "windows"]
+
+Size = int | Sequence[int]
+"""One whole number for every spatial axis, or one for each."""
+Padding = Literal["same", "valid", "circular"] | int | Sequence[int | Sequence[int]]
+"""A name, a count for every side, a count for each axis, or a pair (before, after) for each axis."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Window sizes, strides and dilations, one for each spatial axis, and how the axes are padded."""
+
+    where: str
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+
+    @property
+    def dims(self) -> int:
+        return len(self.size)
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """How far a window reaches along each axis: (size - 1) * dilation + 1."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True))
+
+    def pads(self, spatial: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """(before, after) along each axis, for these spatial sizes; an error if no window fits."""
+        if self.padding == "valid":
+            pads = ((0, 0),) * self.dims
+        elif isinstance(self.padding, str):
+            pads = tuple(map(_same, spatial, self.span, self.stride))
+        else:
+            pads = self.padding
+        for n, span, (before, after) in zip(spatial, self.span, pads, strict=True):
+            if n + before + after < span:
+                reach = "" if set(self.dilation) == {1} else f", which reach {self.span}"
+                padded = f" and padding {pads}" if any(map(any, pads)) else ""
+                wanted = f"windows of {self.size}{reach} should fit into x"
+                got = f"got spatial sizes {tuple(spatial)}{padded}"
+                cure = "Use a smaller window, padding='same', or fewer strides and pools before."
+                check.fail(self.where, f"{wanted}, {got}. {cure}")
+        return pads
+
+    def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """The number of windows along each axis."""
+        sizes = zip(spatial, self.pads(spatial), self.span, self.stride, strict=True)
+        return tuple((n + before + after - span) // s + 1 for n, (before, after), span, s in sizes)
+
+
+def windows(
+    where: str, size: Size, stride: Size | None, padding: Padding, dilation: Size, dims: int,
+    names: Sequence[str] = ("same", "valid", "circular"), what: str = "kernel",
+) -> Windows:  # fmt: skip
+    """The checked Windows of a layer's arguments; a size of several numbers sets dims."""
+    if isinstance(size, Sequence) and not isinstance(size, str):
+        dims = len(size)
+    check.size(where, dims=dims)
+    if dims > 3:
+        check.fail(where, f"there should be 1, 2 or 3 spatial axes, got {dims}.")
+    size = each(where, what, size, dims)
+    stride = size if stride is None else each(where, "stride", stride, dims)
+    dilation = each(where, "dilation", dilation, dims)
+    return Windows(where, size, stride, dilation, _padding(where, padding, dims, names))
+
+
+def batched(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]]:
+    """x with its leading axes made one, [batch, *spatial, channels], and what the axes were."""
+    check.floating(where, x=x)
+    if x.ndim < dims + 1:
+        wanted = f"x should be [..., {_shape_words(dims)}]"
+        cure = "Images without a channel axis: x[..., None]." if x.ndim >= dims else ""
+        check.fail(where, f"{wanted}, got shape {x.shape}. {cure}".strip())
+    lead = x.shape[: x.ndim - dims - 1]
+    return x.reshape(math.prod(lead), *x.shape[len(lead) :]), lead
+
+
+def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str = "") -> Array:
+    """[batch, *spatial, channels] with the spatial axes padded by a value, or around the corner."""
+    if not any(map(any, pads)):
+        return x
+    widths = [(0, 0), *pads, (0, 0)]
+    if mode == "circular":
+        return jnp.pad(x, widths, mode="wrap")
+    return jnp.pad(x, widths, constant_values=jnp.asarray(value, x.dtype))
+
+
+def shifted(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Array]:
+    """For each place of the kernel what every window has there: [batch, *windows, channels]."""
+    sizes = zip(x.shape[1:-1], kernel, stride, dilation, strict=True)
+    spans = [((n - (k - 1) * d - 1) // s) * s + 1 for n, k, s, d in sizes]
+    copies = []
+    for place in itertools.product(*map(range, kernel)):
+        start = [p * d for p, d in zip(place, dilation, strict=True)]
+        stop = [a + span for a, span in zip(start, spans, strict=True)]
+        copies.append(
+            lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *stride, 1))
+        )
+    return copies
+
+
+def _shape_words(dims: int) -> str:
+    return ", ".join(
+        (*(["depth", "height", "width"][3 - dims :] if dims > 1 else ["length"]), "channels")
+    )
+
+
+def _same(n: int, span: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME: ceil(n / stride) windows, the odd one of the padding after."""
+    total = max((math.ceil(n / stride) - 1) * stride + span - n, 0)
+    return total // 2, total - total // 2
+
+
+def each(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
+    """A whole number of at least `low` for every axis, of one number or dims of them."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        check.size(where, low, **{name: value})
+        return (int(value),) * dims
+    if len(value) != dims:
+        wanted = f"{name} should be one number or {dims}, one for each spatial axis"
+        check.fail(where, f"{wanted}, got {value}.")
+    for axis, one in enumerate(value):
+        check.size(where, low, **{f"{name}[{axis}]": one})
+    return tuple(map(int, value))
+
+
+def _padding(
+    where: str, padding: Any, dims: int, names: Sequence[str]
+) -> str | tuple[tuple[int, int], ...]:
+    """A name, or a pair (before, after) for each axis."""
+    if isinstance(padding, str):
+        check.choice(where, names, padding=padding)
+        return padding
+    if not isinstance(padding, Sequence):
+        check.size(where, 0, padding=padding)
+        return tuple((int(padding), int(padding)) for _ in range(dims))
+    if len(padding) != dims:
+        wanted = f"padding should be a name, a number, or {dims} numbers or pairs (before, after)"
+        check.fail(where, f"{wanted}, one for each spatial axis, got {padding}.")
+    pairs = [each(where, f"padding[{axis}]", one, 2, 0) for axis, one in enumerate(padding)]
+    return tuple((before, after) for before, after in pairs)

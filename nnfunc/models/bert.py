@@ -1,0 +1,123 @@
+"""The encoder Transformer of BERT."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+
+from nnfunc import activations, check, initializers
+from nnfunc.base import Model, Scalar
+from nnfunc.combinators import repeat, serial, tie, wire
+from nnfunc.layers.attention import attention
+from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.embedding import embedding
+from nnfunc.layers.feed_forward import feed_forward
+from nnfunc.layers.linear import bias, linear
+from nnfunc.layers.norm import layer_norm
+from nnfunc.layers.positions import learned_positions
+from nnfunc.models.transformer import padding, transformer_block
+
+__all__ = ["bert"]
+
+
+def bert(
+    vocabulary: int,
+    *,
+    block_size: int,
+    layers: int,
+    heads: int,
+    dim: int,
+    hidden: int | None = None,
+    types: int = 2,
+    output: Literal["hidden", "tokens", "classes"] = "hidden",
+    classes: int = 2,
+    dropout: Scalar | None = None,
+    activation: str = "gelu",
+    eps: Scalar = 1e-12,
+    unroll: int = 1,
+) -> Model:
+    """BERT: tables of tokens, positions and types, norm, post-norm blocks that see both directions.
+
+    x: ids, or a dict with ids and, all optional: types (in [0, types), 0 by default), mask (true or 1
+    where there is a token) and lengths; padding is then not looked at.
+    output: "hidden" gives the states of the last block. "tokens": the masked language model's logits,
+    `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
+    `linear(dropout(tanh(linear(state of the first token))))`.
+    hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
+    of the attention weights and of each branch. unroll: that of `nf.repeat`.
+    Initial weights are normal of deviation 0.02, cut at 2.
+    Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
+    `blocks/mlp/...`, and below `head` those of the output.
+    Shapes: ids, types, mask [..., time] with time at most block_size, lengths [...] -> y
+    [..., time, dim], [..., time, vocabulary] or [..., classes].
+    Source: Devlin et al. 2019, arXiv:1810.04805, and its code, for eps and the heads.
+
+    >>> model = nf.bert(65, block_size=8, layers=2, heads=2, dim=16, output="classes", classes=3)
+    >>> x = {"ids": jnp.array([[1, 2, 3], [4, 5, 0]]), "lengths": jnp.array([3, 2])}
+    >>> model.apply(model.init(jax.random.key(0)), x).shape
+    (2, 3)
+    """
+    check.size("bert", vocabulary=vocabulary, layers=layers, types=types, classes=classes)
+    check.choice("bert", ("hidden", "tokens", "classes"), output=output)
+    normal = initializers.truncated_normal(0.02)
+    attend = attention(dim, heads, dropout=dropout, weight_init=normal)
+    mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
+    block = transformer_block(dim, attend, mlp, order="post", eps=eps, dropout=dropout)
+    drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
+    heads_of = {
+        "tokens": lambda: serial(
+            linear=linear(dim, dim, weight_init=normal),
+            act=activations.by_name(activation),
+            norm=layer_norm(dim, eps=eps),
+            logits=linear(dim, vocabulary, bias=False),
+            shift=bias(vocabulary),
+        ),
+        "classes": lambda: serial(
+            first=lambda x: x[..., 0, :],
+            linear=linear(dim, dim, weight_init=normal),
+            act=activations.tanh,
+            **drop,
+            logits=linear(dim, classes, weight_init=normal),
+        ),
+    }
+    head = {} if output == "hidden" else {"head": heads_of[output]()}
+
+    def flow(net, x):
+        given = x if isinstance(x, dict) else {"ids": x}
+        ids, known = _checked(given)
+        kinds = given.get("types", jnp.zeros(ids.shape, jnp.int32))
+        y = net.norm(net.positions(net.tokens(ids)) + net.types(kinds))
+        y = net.drop(y) if drop else y
+        y = net.blocks({"x": y, **known})["x"] if known else net.blocks(y)
+        return net.head(y) if head else y
+
+    model = wire(
+        flow,
+        tokens=embedding(vocabulary, dim, weight_init=normal),
+        positions=learned_positions(block_size, dim, weight_init=normal),
+        types=embedding(types, dim, weight_init=normal),
+        norm=layer_norm(dim, eps=eps),
+        **drop,
+        blocks=repeat(block, layers, unroll=unroll),
+        **head,
+    )
+    if output != "tokens":
+        return model
+    return tie(model, {"head/logits/weight": ("tokens/weight", jnp.transpose)})
+
+
+def _checked(given: dict) -> tuple:
+    """The ids, and what attention is to know of their padding."""
+    names = ("ids", "types", "mask", "lengths")
+    for name in given:
+        if name not in names:
+            problem = f"x should be ids or a dict with {', '.join(names)}, got {name!r}"
+            check.fail("bert", f"{problem}{check.nearest(name, names)}")
+    if "ids" not in given:
+        check.fail("bert", f"x should hold 'ids', got a dict with {sorted(given)}.")
+    ids = given["ids"]
+    check.integers("bert", ids=ids)
+    if ids.ndim < 1:
+        check.fail("bert", f"ids should be [..., time], got shape {ids.shape}.")
+    if "types" in given:
+        check.same_shape("bert", types=given["types"], ids=ids)
+    return ids, padding(given, "mask", "lengths", ids.shape[-1])

@@ -1,0 +1,118 @@
+"""The Vision Transformer."""
+
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+
+from nnfunc import check, initializers
+from nnfunc.base import Array, Model, Scalar
+from nnfunc.combinators import repeat, wire
+from nnfunc.layers.attention import attention
+from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.feed_forward import feed_forward
+from nnfunc.layers.linear import linear
+from nnfunc.layers.norm import layer_norm
+from nnfunc.layers.patches import patch_embedding
+from nnfunc.layers.positions import learned_positions
+from nnfunc.models.transformer import transformer_block
+
+__all__ = ["vit"]
+
+
+def vit(
+    classes: int,
+    *,
+    image_size: int | tuple[int, int],
+    patch: int | tuple[int, int],
+    in_dim: int = 3,
+    dim: int,
+    layers: int,
+    heads: int,
+    hidden: int | None = None,
+    pool: Literal["class", "mean"] = "class",
+    dropout: Scalar | None = None,
+    drop_path: Scalar | None = None,
+    eps: Scalar = 1e-6,
+    unroll: int = 1,
+) -> Model:
+    """ViT: patches as tokens, learned positions, pre-norm blocks, norm, linear head.
+
+    pool: the head reads the state of a learned class token put before the patches, or the mean
+    over the patches (then there is no class token).
+    image_size, patch: a number, or (height, width). hidden: units of the perceptron, 4 * dim by
+    default. dropout: the rate of the embedding, of the attention weights and of each branch;
+    drop_path: that of whole branches; both in [0, 1]. unroll: that of `nf.repeat`.
+    Initial weights are normal of deviation 0.02, cut at 2.
+    Paths: `patches/weight`, `token/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`,
+    `norm/scale`, `head/weight`.
+    Shapes: x [..., height, width, in_dim] -> logits [..., classes].
+    Raises: ValueError when the patch does not divide the image, or x has another size.
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1; eps and initial values are
+    those of its code and of timm.
+
+    >>> model = nf.vit(10, image_size=28, patch=7, in_dim=1, dim=16, layers=2, heads=2)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((3, 28, 28, 1))).shape
+    (3, 10)
+    """
+    check.size("vit", classes=classes, in_dim=in_dim, dim=dim, layers=layers)
+    check.choice("vit", ("class", "mean"), pool=pool)
+    size, count = grid("vit", image_size, patch)
+    normal = initializers.truncated_normal(0.02)
+    attend = attention(dim, heads, dropout=dropout, weight_init=normal)
+    mlp = feed_forward(dim, hidden or 4 * dim, weight_init=normal)
+    block = transformer_block(dim, attend, mlp, eps=eps, dropout=dropout, drop_path=drop_path)
+    token = {"token": _class_token(dim)} if pool == "class" else {}
+    drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
+
+    def flow(net, x):
+        check_image("vit", x, size, in_dim)
+        y = net.patches(x)
+        y = net.positions(net.token(y) if token else y)
+        y = net.norm(net.blocks(net.drop(y) if drop else y))
+        return net.head(y[..., 0, :] if token else y.mean(-2))
+
+    return wire(
+        flow,
+        patches=patch_embedding(patch, in_dim, dim),
+        **token,
+        positions=learned_positions(count + len(token), dim, weight_init=normal),
+        **drop,
+        blocks=repeat(block, layers, unroll=unroll),
+        norm=layer_norm(dim, eps=eps),
+        head=linear(dim, classes, weight_init=normal),
+    )
+
+
+def _class_token(dim: int) -> Model:
+    """A learned vector put before the sequence: [..., time, dim] -> [..., 1 + time, dim]."""
+
+    def init(key):
+        return {"weight": initializers.normal(0.02)(key, (dim,))}
+
+    def apply(params, x):
+        token = jnp.broadcast_to(params["weight"], (*x.shape[:-2], 1, dim))
+        return jnp.concatenate([token, x], axis=-2)
+
+    return Model(init, apply)
+
+
+def grid(
+    where: str, image_size: int | tuple[int, int], patch: int | tuple[int, int]
+) -> tuple[tuple[int, int], int]:
+    """(height, width) of the image, and how many patches cover it."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    high, wide = (patch, patch) if isinstance(patch, int) else patch
+    check.size(where, image_height=height, image_width=width, patch_height=high, patch_width=wide)
+    if height % high or width % wide:
+        wanted = f"patches of {(high, wide)} should cover the image exactly"
+        check.fail(where, f"{wanted}, got image_size {(height, width)}.")
+    return (height, width), math.prod((height // high, width // wide))
+
+
+def check_image(where: str, x: Array, size: tuple[int, int], in_dim: int) -> None:
+    """x is [..., height, width, in_dim] of the size that the model was made for."""
+    check.last_axis(where, x, in_dim=in_dim)
+    if x.shape[-3:-1] != size:
+        wanted = f"x should be [..., {size[0]}, {size[1]}, {in_dim}], the image_size"
+        check.fail(where, f"{wanted}, got shape {x.shape}. Resize it, or make a model of its size.")
