@@ -133,11 +133,10 @@ def _merged(*parts: Mapping[str, Any]) -> Table:
     for part in parts:
         for key, value in part.items():
             before = merged.get(key)
-            both = isinstance(value, Mapping) and isinstance(before, Mapping)
-            if both and value.get("name", before.get("name")) == before.get("name"):
-                merged[key] = {**before, **value}
-            else:
-                merged[key] = value
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                same = value.get("name", before.get("name")) == before.get("name")
+                value = {**before, **value} if same else value
+            merged[key] = value
     return merged
 
 

@@ -61,10 +61,10 @@ def summarize(plan: Plan, results: list[dict[str, Any]]) -> list[Row]:
             for variant in plan.variants
         }
         first = [r for r in own if r["variant"] == plan.variants[0]]
-        reached = [r.get("steps_to_target") for r in first]
-        all_did = all(value is not None for value in reached)
-        steps = mean(reached) if all_did else None
-        seconds = mean([r["seconds_to_target"] for r in first]) if all_did else None
+        reached = [r for r in first if r.get("steps_to_target") is not None]
+        all_did = len(reached) == len(first)
+        steps = mean([r["steps_to_target"] for r in reached]) if all_did else None
+        seconds = mean([r["seconds_to_target"] for r in reached]) if all_did else None
         per_step = float(np.median([r["seconds_per_step"] for r in first]))
         rows.append(Row(model, *plan.sizes[model], test, per_step, steps, seconds))
     return rows

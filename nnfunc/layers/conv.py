@@ -28,11 +28,12 @@ def conv(
     weight_init: Initializer = initializers.lecun_normal,
     bias_init: Initializer = initializers.zeros,
 ) -> Model:
-    """Each output is a linear map of a window: `y[i] = bias + sum_k x[i stride + k dilation] weight[k]`.
+    """Each output is a linear map of a window: `y[i] = bias + sum_k x[i * stride + k] weight[k]`.
 
     Shapes: x [..., *spatial, in_dim] -> y [..., *windows, out_dim], with `dims` spatial axes;
     weight [*kernel, in_dim / groups, out_dim], bias [out_dim]. PyTorch's weight, [out_dim,
     in_dim / groups, *kernel], with its first two axes put last and swapped.
+    dilation: the distance of the places that the kernel sees, `x[i * stride + k * dilation]`.
     kernel, stride, dilation: one number for all spatial axes or one for each; several numbers for the
     kernel set dims, which is 1, 2 or 3.
     padding: "same": ceil(n / stride) windows, zeros on both sides, the odd one after: with a stride

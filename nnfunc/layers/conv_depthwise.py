@@ -17,7 +17,7 @@ Pads = tuple[tuple[int, int], ...]
 
 
 def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pads) -> Array:
-    """x [batch, *spatial, dim], weight [*kernel, 1, out] -> [batch, *windows, out], out a multiple of dim."""
+    """x [batch, *spatial, dim], weight [*kernel, 1, out] -> [batch, *windows, out], out = n * dim."""
     dim, out_dim = x.shape[-1], weight.shape[-1]
     if dim != out_dim:
         x = jnp.broadcast_to(x[..., None], (*x.shape, out_dim // dim))

@@ -45,7 +45,7 @@ def direct(x: Array, weight: Array, plan: Plan) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def spread(y: Array, weight: Array, sizes: Shape, plan: Plan) -> Array:
-    """The transpose of `direct` for the same weight: y [batch, *windows, out] -> [batch, *sizes, in]."""
+    """The transpose of `direct` with that weight: y [batch, *windows, out] -> [batch, *sizes, in]."""
     return _input_gradient(y, weight, sizes, plan)
 
 

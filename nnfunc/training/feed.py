@@ -45,8 +45,8 @@ class Feed:
             return self._whole
         if step != self._next:
             self.close()
-            self._ahead, self._next = self.data.givens(step), step
-        self._next += 1
+            self._ahead = self.data.givens(step)
+        self._next = step + 1
         return next(self._ahead)
 
     def sample(self) -> Any:

@@ -8,15 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 TIMES = (
-    "case", "malloc", "nnfunc ms", "plain JAX ms", "ratio (90 %)", "paired", "bar", "", "nf.train", "load",
+    "case", "malloc", "nnfunc ms", "plain JAX ms", "ratio (90 %)", "paired", "bar", "", "nf.train",
+    "load",
 )  # fmt: skip
 PROGRAMS = ("case", "compile s", "HLO instructions", "temporary MB", "page faults", "MFLOP")
 NOTE = (
     "ms: median of the rounds (quartiles). ratio: of the medians, and its 90 % interval (bootstrap). "
     "paired: median of the rounds' own ratios; where the two differ, the machine was not quiet. "
     "nf.train: the ratio of its own step, which also has metrics, the gradient's norm and a guard "
-    "against non-finite values. load: of the last minute, before and after. programs: nnfunc / plain JAX, page faults a step "
-    "by malloc setting."
+    "against non-finite values. load: of the last minute, before and after. programs: nnfunc / plain "
+    "JAX, page faults a step by malloc setting."
 )
 
 
