@@ -20,7 +20,7 @@ def figures():
 
     def of(name):
         if name not in made:
-            made[name] = frozen.of({**frozen.CASES, "deeper": frozen.DEEPER}[name])
+            made[name] = frozen.of((frozen.CASES | frozen.DEPTHS)[name])
         return made[name]
 
     return of
@@ -42,7 +42,7 @@ def test_a_step_has_no_more_instructions_flops_or_memory_than_before(name, figur
 @pytest.mark.slow
 def test_depth_adds_no_instructions(figures):
     """The blocks of a Transformer are one loop: 8 layers compile to as many instructions as 4."""
-    four, eight = figures("gpt"), figures("deeper")
+    four, eight = figures("gpt of 4"), figures("gpt of 8")
     assert [four[op] for op in ("dot", "while")] == [eight[op] for op in ("dot", "while")]
     assert eight["instructions"] == pytest.approx(four["instructions"], rel=0.01)
 

@@ -22,7 +22,7 @@ def llama(
     layers: int,
     heads: int,
     kv_heads: int | None = None,
-    hidden: int,
+    hidden: int | None = None,
     rotary_base: Scalar = 10000.0,
     window: Scalar | None = None,
     eps: Scalar = 1e-5,
@@ -34,6 +34,8 @@ def llama(
     """Llama: pre-norm blocks with RMS norm, rotary positions, grouped queries and SwiGLU; no biases.
 
     kv_heads: heads of keys and values, each shared by heads / kv_heads queries; heads by default.
+    hidden: units of the perceptron; by default 8/3 of dim, up to a multiple of 8, as many parameters
+    as a plain one of 4 * dim has.
     rotary_base: 10000 in Llama 2, 500000 in Llama 3. window: how many positions, itself among them,
     a token sees (Mistral); by default all before it. eps: 1e-6 in the first Llama. dropout: the rate,
     in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
@@ -50,7 +52,9 @@ def llama(
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 3]])).shape
     (1, 3, 65)
     """
-    check.size("llama", vocabulary=vocabulary, dim=dim, layers=layers, hidden=hidden)
+    check.size("llama", vocabulary=vocabulary, dim=dim, layers=layers)
+    hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden
+    check.size("llama", hidden=hidden)
     normal = initializers.normal(0.02)
     attend = attention(
         dim,

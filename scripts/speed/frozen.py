@@ -14,7 +14,7 @@ from . import cases, hlo
 
 FILE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "hlo.json"
 CASES = {name: cases.CASES[name] for name in ("mlp", "cnn", "lstm", "gpt")}
-DEEPER = partial(cases.gpt, 8)
+DEPTHS = {f"gpt of {n}": partial(cases.gpt, n, unroll=1) for n in (4, 8)}
 RENEW = "If that is meant, renew them: python scripts/bench.py --freeze"
 
 ESTIMATES = {"temporary_bytes": 1.1}
