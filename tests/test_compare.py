@@ -134,6 +134,7 @@ def test_one_seed_has_no_interval():
         ("seed=3", "seed: there is no such key; did you mean 'seeds'"),
         ("seeds=[1, 1]", "each should stand once"),
         ("seeds=[-1]", "seeds.0: input should be greater than or equal to 0"),
+        ("target={acuracy=0.9}", "target: should name a validation figure, got 'acuracy'; did you"),
         ("target={a=1, b=2}", "target: should be one figure"),
     ],
 )

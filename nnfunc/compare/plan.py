@@ -14,6 +14,7 @@ from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
 from nnfunc.config.mistakes import one_line
 from nnfunc.config.reading import overridden, resolve
+from nnfunc.training.evaluate import batch_figures
 
 __all__ = ["Plan", "Run", "Size", "load"]
 
@@ -97,6 +98,8 @@ def load(path: str | Path, settings: list[str] | None = None) -> Plan:
     sizes = {model: _size(sizes[model]) for model in file.models}
     _alike(path, sizes, file.parameters_within)
     target = next(iter(file.target.items()), None)
+    if target is not None:
+        _check_target(path, target[0], runs[0].config)
     names = list(file.variants) or [""]
     return Plan(runs, list(file.models), names, target, sizes, tables)
 
@@ -147,6 +150,21 @@ def _size(config: Config) -> Size:
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     return Size(count, flops.count(model.apply, params, one))
+
+
+def _check_target(path: Path, metric: str, config: Config) -> None:
+    """The target is a figure of the objective, found by following the shapes of one batch."""
+    task, data = config.build(config.hypers), config.data()
+
+    def figures(key: Any) -> Any:
+        model = as_model(task.model)
+        return batch_figures(task, model.init(key), model.init_state(), data.batch(0))
+
+    known = jax.eval_shape(figures, config.key())
+    if metric not in known:
+        hint = check.nearest(metric, [*known])
+        wanted = "should name a validation figure"
+        raise ConfigError([f"{path}: target: {wanted}, got {metric!r}{hint}"])
 
 
 def _alike(path: Path, sizes: dict[str, Size], within: float) -> None:

@@ -42,7 +42,7 @@ def compare(file: Path, settings: list[str] | None = None, folder: Path | None =
     table.write(folder, plan, results, rows)
     plots.results(folder / "results.png", plan, results)
     plots.curves(folder / "curves.png", plan, results)
-    print(table.shown(plan, rows))
+    print(table.shown(plan, rows, table.metric_of(results)))
     print(f"tables and plots  {folder}")
     return folder
 
@@ -118,7 +118,7 @@ def _pace(history: History, target: tuple[str, float] | None, best: Best) -> dic
         known = check.nearest(metric, [*history.validation])
         check.fail("compare", f"target should name a validation figure, got {metric!r}{known}")
     column = history.validation[metric]
-    sinks = metric == "loss" or (metric == best.metric and best.mode == "min")
+    sinks = metric in ("loss", "mae") or (metric == best.metric and best.mode == "min")
     there = np.flatnonzero(column <= value if sinks else column >= value)
     reached = int(history.validation["step"][there[0]]) if len(there) else None
     result["steps_to_target"] = reached

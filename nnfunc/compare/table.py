@@ -70,16 +70,17 @@ def summarize(plan: Plan, results: list[dict[str, Any]]) -> list[Row]:
     return rows
 
 
-def _columns(plan: Plan, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+def _columns(plan: Plan, rows: list[Row], metric: str) -> tuple[list[str], list[list[str]]]:
     """The heads and cells of the table, as text."""
     several = len(plan.variants) > 1
-    share = all(0 <= m.value <= 1 for row in rows for m in row.test.values())
+    share = metric == "accuracy"
     heads = ["model", "parameters", "MFLOPs"]
     heads += [f"test, {name}" if several else "test" for name in plan.variants]
     heads += ["lost"] if several else []
     heads += ["ms a step"]
     if plan.target:
-        value = f"{plan.target[1]:.1%}" if share else f"{plan.target[1]:g}"
+        name, goal = plan.target
+        value = f"{goal:.1%}" if name == "accuracy" else f"{name} {goal:g}"
         heads += [f"steps to {value}", f"seconds to {value}"]
     cells = []
     for row in rows:
@@ -101,12 +102,12 @@ def _text(value: Mean, factor: float) -> str:
     return text if value.half is None else f"{text} ± {value.half * factor:.2f}"
 
 
-def shown(plan: Plan, rows: list[Row]) -> str:
+def shown(plan: Plan, rows: list[Row], metric: str) -> str:
     """The table for a terminal."""
     from rich.console import Console
     from rich.table import Table
 
-    heads, cells = _columns(plan, rows)
+    heads, cells = _columns(plan, rows, metric)
     table = Table(box=None, pad_edge=False)
     for place, head in enumerate(heads):
         table.add_column(head, justify="right" if place else "left", no_wrap=True)
@@ -115,9 +116,8 @@ def shown(plan: Plan, rows: list[Row]) -> str:
     file = io.StringIO()
     Console(file=file, width=200).print(table)  # a line too long for the terminal is wrapped there
     seeds = len({run.seed for run in plan.runs})
-    words = (
-        f"test: the mean over {seeds} seeds and its 95 % interval; lost: first minus last variant"
-    )
+    words = f"test {metric}: the mean over {seeds} seeds and its 95 % interval"
+    words += "; lost: first minus last variant" if len(plan.variants) > 1 else ""
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     return "\n".join([*lines, words if seeds > 1 else "one seed: no interval"])
 
@@ -134,7 +134,7 @@ def sizes(plan: Plan) -> str:
 
 def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Row]) -> None:
     """table.md for people, table.csv and runs.csv for programs."""
-    heads, cells = _columns(plan, rows)
+    heads, cells = _columns(plan, rows, metric_of(results))
     rule = ["---", *["---:"] * (len(heads) - 1)]
     lines = [f"| {' | '.join(line)} |" for line in (heads, rule, *cells)]
     (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -118,7 +118,7 @@ class Stream:
     def of(splits: Splits, batch_size: int, seed: int) -> "Stream":
         """See `Splits.stream`."""
         check.size("data.stream", batch_size=batch_size)
-        check.number("data.stream", 0, 2**32 - 1, seed=seed)
+        check.size("data.stream", 0, seed=seed)
         parts = (splits.train, splits.validation, splits.test)
         looks = (splits.transform, splits.augment, splits.window, splits.codec)
         stream = Stream(*parts, int(seed), batch_size, splits.classes, *looks)
@@ -163,6 +163,8 @@ class Stream:
     def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
         """Every example of a split once, in order, as `Data.split` has them."""
         check.choice("data.split", ["train", "validation", "test"], name=name)
+        if batch_size is not None:
+            check.size("data.split", batch_size=batch_size)
         tree = self.arrays if name == "train" else getattr(self, name)
         if tree is None:
             check.fail("data.split", f"this data set has no {name} split.")

@@ -89,6 +89,8 @@ def _codec(codec: str | Path | Codec, whole: str) -> Codec:
         return Characters.of(whole)
     if codec == "bytes":
         return Bytes()
+    if isinstance(codec, str) and not Path(codec).suffix and not Path(codec).exists():
+        check.choice(WHERE, ("characters", "bytes", "a JSON file"), codec=codec)
     return load_codec(codec) if isinstance(codec, str | Path) else codec
 
 

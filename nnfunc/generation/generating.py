@@ -94,6 +94,9 @@ def generate(
     loop = loop_of(model)
     facts = loop.facts(params, state)
     known(ids, given, facts.vocabulary)
+    for name, id_ in {"stop": stop, "pad": pad}.items():
+        if id_ is not None and not check.is_traced(id_):
+            _check_id(name, id_, facts.vocabulary if name == "stop" else None)
     if verify and not any(map(check.is_traced, jax.tree.leaves((params, state)))):
         loop.verify(params, state, facts, min(context or 2, width + steps - 1, 2))
     keys = None
@@ -115,3 +118,15 @@ def generate(
             error.args = (f"{error.args[0]} {advice}", *error.args[1:])
         raise
     return Generated(tokens.reshape(*lead, -1), ends.reshape(lead))
+
+
+def _check_id(name: str, value: Any, below: int | None) -> None:
+    """A single whole number, of a token where `below` is the number of them."""
+    cure = "Give the id of one token, such as codec.encode(text)[0]."
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        got = check.describe(value)
+        check.fail(
+            "generate", f"{name} should be a whole number, got {got}. {cure}", kind=TypeError
+        )
+    if below is not None and not 0 <= value < below:
+        check.fail("generate", f"{name} should be in [0, {below}), got {value}. {cure}")

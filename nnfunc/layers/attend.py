@@ -68,6 +68,12 @@ def attend(
     """
     _check_arrays(q, k, v, mask=mask, bias=bias, lengths=lengths, slopes=slopes)
     check_numbers("attend", window, soft_cap, dropout)
+    if not isinstance(causal, bool):
+        cure = "An array of what may be attended to is mask=."
+        got = check.describe(causal)
+        check.fail("attend", f"causal should be True or False, got {got}. {cure}", kind=TypeError)
+    if scale is not None:
+        check.number("attend", scale=scale)
     if start is not None:
         check.number("attend", start=start)
     if implementation is not None:

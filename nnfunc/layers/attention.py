@@ -10,7 +10,7 @@ from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar,
 from nnfunc.combinators import call, tap
 from nnfunc.layers.attend import attend, check_numbers
 from nnfunc.layers.attend_gpu import Implementation
-from nnfunc.layers.linear import linear, rows
+from nnfunc.layers.linear import add_bias, linear, rows
 from nnfunc.layers.norm import rms_norm
 from nnfunc.layers.positions import alibi_slopes, rotary
 
@@ -162,7 +162,7 @@ def _joined(
     own = ctx.cast(own)
     y = rows(x, jnp.concatenate([part["weight"] for part in own], axis=-1))
     if "bias" in own[0]:
-        y = y + jnp.concatenate([part["bias"] for part in own])
+        y = add_bias(y, jnp.concatenate([part["bias"] for part in own]))
     parts = jnp.split(y, [widths[0], widths[0] + widths[1]], axis=-1)
     return dict(zip(("query", "key", "value"), parts, strict=True))
 

@@ -7,6 +7,7 @@ from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, fold
 from nnfunc.combinators import wire
 from nnfunc.layers.conv_forms import convolve
+from nnfunc.layers.linear import add_bias
 from nnfunc.layers.windows import Padding, Size, Windows, batched, windows
 
 __all__ = ["conv", "depthwise_conv", "separable_conv"]
@@ -141,7 +142,7 @@ def convolution(
         check_channels(where, x, in_dim, win.dims)
         check.shape(where, shape, MADE, weight=params["weight"])
         y = convolve(flat, params["weight"], win, groups)
-        y = y + params["bias"] if bias else y
+        y = add_bias(y, params["bias"]) if bias else y
         return y.reshape(*lead, *y.shape[1:])
 
     return Model(init, apply, name=where)

@@ -9,6 +9,7 @@ from jax import lax
 
 from nnfunc.base import Array, Shape
 from nnfunc.layers.conv_direct import reverse
+from nnfunc.layers.linear import wide
 from nnfunc.layers.windows import pad, shifted
 
 __all__ = ["depthwise"]
@@ -27,10 +28,11 @@ def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pad
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape) -> Array:
-    """One copy of x for each place of the kernel, times its weights, added in one pass."""
+    """One copy of x for each place of the kernel, times its weights, added in one pass in float32."""
     copies = shifted(x, weight.shape[:-2], stride, dilation)
-    terms = [copy * own for copy, own in zip(copies, weight.reshape(len(copies), -1), strict=True)]
-    return reduce(jnp.add, terms)
+    own = wide(weight.reshape(len(copies), -1))
+    terms = [wide(copy) * each for copy, each in zip(copies, own, strict=True)]
+    return reduce(jnp.add, terms).astype(x.dtype)
 
 
 @partial(_depthwise.defjvp, symbolic_zeros=True)
@@ -66,11 +68,8 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
     """
     *kernel, _, dim = shape
     batch, *outer, width = dy.shape[:-1]
-    some = max(
-        n
-        for n in range(1, batch + 1)
-        if batch % n == 0 and (n == 1 or n * math.prod(shape) <= 2**16)
-    )
+    fit = (n for n in range(1, batch + 1) if n == 1 or n * math.prod(shape) <= 2**16)
+    some = max((n for n in fit if batch % n == 0), default=1)
     pieces = math.ceil(width / 32)
     piece = math.ceil(width / pieces)
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -94,9 +93,9 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
         for t in range(piece):
             first = t * stride[-1]
             window = lax.slice_in_dim(rows, first, first + span[-1], dilation[-1], axis=len(kernel))
-            total = total + window * jnp.expand_dims(dy[:, t : t + 1], places)
+            total = total + wide(window) * wide(jnp.expand_dims(dy[:, t : t + 1], places))
         return total, None
 
-    zero = jnp.zeros((some, *kernel, dim), dy.dtype)
+    zero = wide(jnp.zeros((some, *kernel, dim), dy.dtype))
     total, _ = lax.scan(row, zero, (jnp.arange(math.prod(counts)), dy))
-    return total.sum(0).reshape(shape)
+    return total.sum(0).reshape(shape).astype(x.dtype)

@@ -11,6 +11,7 @@ from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, Shape, fold
 from nnfunc.layers.conv import MADE, check_channels
 from nnfunc.layers.conv_direct import Plan, spread
+from nnfunc.layers.linear import add_bias
 from nnfunc.layers.windows import Size, Windows, batched, each, windows
 
 __all__ = ["conv_transpose"]
@@ -68,7 +69,7 @@ def conv_transpose(
         cut = _cut(win, extra, flat.shape[1:-1])
         dtype = jnp.result_type(flat, params["weight"])
         y = _transposed(flat.astype(dtype), params["weight"].astype(dtype), win, cut, groups)
-        y = y + params["bias"] if bias else y
+        y = add_bias(y, params["bias"]) if bias else y
         return y.reshape(*lead, *y.shape[1:])
 
     return Model(init, apply)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Initializer, Model
+from nnfunc.layers.linear import wide
 
 __all__ = ["embedding"]
 
@@ -31,6 +32,9 @@ def embedding(
         check.integers("embedding", x=x)
         ids = x.astype(jnp.int32) if x.dtype.itemsize < 4 else x  # int8 cannot hold count
         ids = jnp.where(ids < 0, count, ids)  # negative ids would count from the end
-        return jnp.asarray(params["weight"]).at[ids].get(mode="fill", fill_value=jnp.nan)
+        table = jnp.asarray(
+            params["weight"]
+        )  # its gradient, a sum over places, in float32 at least
+        return wide(table).at[ids].get(mode="fill", fill_value=jnp.nan).astype(table.dtype)
 
     return Model(init, apply)

@@ -74,6 +74,9 @@ def experts(
     check.choice("experts", ("chosen", "all"), weighing=weighing)
     if capacity is not None:
         check.number("experts", 0, open_low=True, capacity=capacity)
+        if check.is_traced(capacity):
+            problem = "capacity sets a shape, so it should be a plain number, got a traced one."
+            check.fail("experts", problem, kind=TypeError)
     gated, act = activation_of("experts", activation)
     ups = ("up", "gate") if gated else ("up",)
 

@@ -39,7 +39,7 @@ def linear(
         check.last_axis("linear", x, in_dim=in_dim, cure=_cure(x, in_dim, out_dim))
         check.shape("linear", (in_dim, out_dim), MADE, weight=params["weight"])
         y = rows(x, params["weight"])
-        return y + params["bias"] if bias else y
+        return add_bias(y, params["bias"]) if bias else y
 
     return Model(init, apply)
 
@@ -63,6 +63,19 @@ def rows(x: Array, weight: Array) -> Array:
     """
     y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight
     return y.reshape(*x.shape[:-1], weight.shape[-1])
+
+
+def add_bias(y: Array, bias: Array) -> Array:
+    """`y + bias`, whose gradient, a sum over all places, is taken in float32 at least.
+
+    XLA on CPU sums bfloat16 in bfloat16, and what is added to 256 ones changes nothing any more.
+    """
+    return (wide(y) + wide(bias)).astype(y.dtype)
+
+
+def wide(x: Array) -> Array:
+    """x in float32, or in its own type where that is wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def bilinear(
@@ -103,7 +116,7 @@ def bilinear(
         inner = rows(left, params["weight"].reshape(left_dim, right_dim * out_dim))
         inner = inner.reshape(*left.shape[:-1], right_dim, out_dim)
         y = (right[..., None] * inner).sum(-2)
-        return y + params["bias"] if bias else y
+        return add_bias(y, params["bias"]) if bias else y
 
     return Model(init, apply)
 
@@ -122,7 +135,7 @@ def bias(dim: int, *, bias_init: Initializer = initializers.zeros) -> Model:
 
     def apply(params, x):
         check.last_axis("bias", x, dim=dim)
-        return x + params["bias"]
+        return add_bias(x, params["bias"])
 
     return Model(init, apply)
 
@@ -145,7 +158,7 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
 
     def apply(params, x):
         check.last_axis("scale", x, dim=dim)
-        return x * params["scale"]
+        return (wide(x) * wide(params["scale"])).astype(x.dtype)
 
     return Model(init, apply)
 

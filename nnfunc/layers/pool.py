@@ -22,7 +22,7 @@ Padding = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
 
 
 def max_pool(
-    window: Size, *, stride: Size | None = None, padding: Padding = "valid", dilation: Size = 1,
+    window: Size, stride: Size | None = None, *, padding: Padding = "valid", dilation: Size = 1,
     dims: int = 2,
 ) -> Model:  # fmt: skip
     """The largest value of each window, channel by channel.
@@ -51,7 +51,7 @@ def max_pool(
 
 
 def avg_pool(
-    window: Size, *, stride: Size | None = None, padding: Padding = "valid",
+    window: Size, stride: Size | None = None, *, padding: Padding = "valid",
     count_padding: bool = True, dims: int = 2,
 ) -> Model:  # fmt: skip
     """The mean of each window, channel by channel.
@@ -76,7 +76,7 @@ def avg_pool(
 
 
 def lp_pool(
-    window: Size, *, p: Scalar = 2.0, stride: Size | None = None, padding: Padding = "valid",
+    window: Size, stride: Size | None = None, *, p: Scalar = 2.0, padding: Padding = "valid",
     dims: int = 2,
 ) -> Model:  # fmt: skip
     """The p-norm of each window, channel by channel: `(sum |x|^p)^(1/p)`.
@@ -96,9 +96,15 @@ def lp_pool(
         flat, lead = batched("lp_pool", x, win.dims)
         wide = _wide(flat)
         power = jnp.asarray(p).astype(wide.dtype)
-        total = _totals(jnp.abs(wide) ** power, win)
+        size = jnp.abs(wide)
+        largest = lax.stop_gradient(
+            size.max(initial=0)
+        )  # so that powers neither vanish nor overflow
+        largest = jnp.where(largest > 0, largest, 1)
+        total = _totals((size / largest) ** power, win)
         empty = total == 0
-        norm = jnp.where(empty, 0, jnp.where(empty, 1, total) ** (1 / power)).astype(x.dtype)
+        norm = jnp.where(empty, 0, jnp.where(empty, 1, total) ** (1 / power))
+        norm = (largest * norm).astype(x.dtype)
         return norm.reshape(*lead, *norm.shape[1:])
 
     return Model(_none, apply)

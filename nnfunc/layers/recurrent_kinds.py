@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc.base import Array
-from nnfunc.layers.linear import rows
+from nnfunc.layers.linear import add_bias, rows, wide
 
 Carry = tuple[Array, ...]
 Weights = dict[str, Array]
@@ -62,7 +62,7 @@ def _join(*parts: Array) -> Array:
 
 def _with_bias(weights: Weights, pre: Array) -> Array:
     """Added in the loop, where it is free: before it, it would take a second array like pre."""
-    return pre + weights["bias"] if "bias" in weights else pre
+    return add_bias(pre, weights["bias"]) if "bias" in weights else pre
 
 
 # RNN: h' = act(pre + h W)
@@ -105,7 +105,7 @@ def _gru_source(
     weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved
 ) -> Array:
     of_r, of_z, of_n = _parts(rows(before[0], d_weights["recurrent"]), 3)
-    of_n = of_n + d_weights["recurrent_bias"] if "recurrent_bias" in weights else of_n
+    of_n = add_bias(of_n, d_weights["recurrent_bias"]) if "recurrent_bias" in weights else of_n
     return _with_bias(d_weights, d_pre) + _join(of_r, of_z, saved.more[0] * of_n)
 
 
@@ -175,8 +175,11 @@ def _lstm_source(
     d = _with_bias(d_weights, d_pre) + rows(before[0], d_weights["recurrent"])
     if "peephole_i" not in weights:
         return d
-    of_i, of_f = d_weights["peephole_i"] * before[1], d_weights["peephole_f"] * before[1]
-    return d + _join(of_i, of_f, jnp.zeros_like(of_i), d_weights["peephole_o"] * after[1])
+    of_i, of_f, of_o = (
+        (wide(d_weights[f"peephole_{gate}"]) * wide(c)).astype(d.dtype)
+        for gate, c in (("i", before[1]), ("f", before[1]), ("o", after[1]))
+    )
+    return d + _join(of_i, of_f, jnp.zeros_like(of_i), of_o)
 
 
 def _lstm_follow(weights: Weights, saved: Saved, source: Array, d_carry: Carry) -> Carry:

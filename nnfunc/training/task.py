@@ -129,7 +129,11 @@ def trainer(build: Build) -> Trainer:
             with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
                 updates, opt = task.optimizer.update(grads, state.opt_state, state.params, **told)
             params = optax.apply_updates(state.params, updates)
-            return params, model_state, jax.tree.map(_like, opt, state.opt_state)
+            return (
+                params,
+                _kept_kind(model_state, state.model_state),
+                jax.tree.map(_like, opt, state.opt_state),
+            )
 
         going = state.diverged_at < 0
         old = (state.params, state.model_state, state.opt_state)
@@ -166,6 +170,15 @@ def _guarded(
     new, fine = checked()
     new = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), new, old)
     return new, finite & (fine | ~going)
+
+
+def _kept_kind(new: PyTree, old: PyTree) -> PyTree:
+    """The model's new state in the types of the old one, whose structure and shapes it must have."""
+    kinds = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
+    if kinds[0] != kinds[1]:
+        wanted = f"a layer's new state should have the shapes of its init_state, {kinds[0]}"
+        check.fail("model", f"{wanted}, got {kinds[1]}.")
+    return jax.tree.map(_like, new, old)
 
 
 def _like(new: Any, old: Any) -> Array:
