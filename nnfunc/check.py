@@ -118,6 +118,18 @@ def choice(where: str, options: Iterable[str], **values: Any) -> None:
             )
 
 
+def within(where: str, low: int, high: int, cure: str = "", **arrays: Any) -> None:
+    """Each named array, where its values are known, holds numbers from low to high."""
+    for name, array in arrays.items():
+        if is_traced(array) or not np.size(array):
+            continue
+        values = np.asarray(array)
+        wrong = values[(values < low) | (values > high)]
+        if wrong.size:
+            wanted = f"{name} should be from {low} to {high}"
+            fail(where, f"{wanted}, got {wrong.flat[0]}.{_and(cure)}")
+
+
 def shape(where: str, expected: Sequence[int], cure: str = "", **arrays: Any) -> None:
     """Each named array has exactly the expected shape."""
     for name, array in arrays.items():

@@ -81,7 +81,12 @@ def call(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree,
         ctx.watch.calls.append((ctx.path, child, *shapes))
     try:
         with jax.named_scope(ctx.path[-1]):
-            y, out = child.forward(params, x, ctx)
+            made = child.forward(params, x, ctx)
+            if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Out)):
+                got = check.describe(made)
+                wanted = "forward should return (y, nf.Out(state=..., taps=...))"
+                check.fail(child.name, f"{wanted}, got {got}.", kind=TypeError)
+            y, out = made
     except Exception as error:
         check.locate(error, ctx.path)
         raise

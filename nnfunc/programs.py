@@ -72,7 +72,10 @@ def evaluate(folder: Path, split: str = "test", which: str = "best") -> dict[str
     state, step = restore(config, folder, which)
     arrays = config.test() if split == "test" else data.validation
     if arrays is None:
-        check.fail("evaluate", f"the data of {folder} should have a {split} split, but has none.")
+        other = "validation" if split == "test" else "test"
+        cure = f"Try --split {other}."
+        problem = f"the data of {folder} should have a {split} split, but has none. {cure}"
+        check.fail("evaluate", problem)
     figures = _figures(config, state, arrays, data)
     print(f"{split}  {_line(figures)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     return figures
@@ -265,8 +268,15 @@ def _fitting(x: np.ndarray, like: Any, file: Path) -> np.ndarray:
         wanted = f"(examples, {', '.join(map(str, shape))}), with at least one example"
         got = f"got shape {x.shape} in {file}"
         check.fail("predict", f"the input should have shape {wanted}, {got}.")
-    with np.errstate(over="ignore"):
+    if like.dtype.kind in "iu" and not np.array_equal(x, np.trunc(x)):
+        wanted = f"the input should be whole numbers ({like.dtype}), as the training data is"
+        cure = "Give raw values, such as pixels from 0 to 255; the model scales them itself."
+        check.fail("predict", f"{wanted}, got fractions in {file}. {cure}")
+    with np.errstate(over="ignore", invalid="ignore"):
         ready = x.astype(like.dtype)
+    if like.dtype.kind in "iu" and not np.array_equal(ready, x):
+        wanted = f"the input should fit {like.dtype}, as the training data does"
+        check.fail("predict", f"{wanted}, got values from {x.min()} to {x.max()} in {file}.")
     if not np.isfinite(ready).all():
         at = [int(i) for i in np.argwhere(~np.isfinite(ready))[0]]
         problem = f"the input should be finite numbers as {ready.dtype}"

@@ -216,7 +216,7 @@ def test_loading_twice_compiles_once(file):
     (b"hello" * 9, {"block_size": 16}, ValueError, "has 5 validation tokens"),
     (b"hello" * 9, {"block_size": 0}, ValueError, "block_size should be at least 1"),
     (b"hello" * 9, {"validation": 1.0}, ValueError, r"validation should be in \[0, 1\), got 1.0"),
-    (b"hello" * 9, {"codec": "chars"}, FileNotFoundError, "chars was not found"),
+    (b"hello" * 9, {"codec": "chars"}, ValueError, "codec should be one of 'characters', 'bytes'"),
 ])  # fmt: skip
 def test_texts_that_are_wrong(tmp_path, content, more, kind, words):
     (tmp_path / "sums.txt").write_bytes(content)

@@ -99,7 +99,7 @@ def load(path: str | Path, settings: list[str] | None = None) -> Plan:
     _alike(path, sizes, file.parameters_within)
     target = next(iter(file.target.items()), None)
     if target is not None:
-        _check_target(path, target[0], runs[0].config)
+        _check_target(path, *target, runs[0].config)
     names = list(file.variants) or [""]
     return Plan(runs, list(file.models), names, target, sizes, tables)
 
@@ -152,7 +152,7 @@ def _size(config: Config) -> Size:
     return Size(count, flops.count(model.apply, params, one))
 
 
-def _check_target(path: Path, metric: str, config: Config) -> None:
+def _check_target(path: Path, metric: str, value: float, config: Config) -> None:
     """The target is a figure of the objective, found by following the shapes of one batch."""
     task, data = config.build(config.hypers), config.data()
 
@@ -165,6 +165,8 @@ def _check_target(path: Path, metric: str, config: Config) -> None:
         hint = check.nearest(metric, [*known])
         wanted = "should name a validation figure"
         raise ConfigError([f"{path}: target: {wanted}, got {metric!r}{hint}"])
+    if metric == "accuracy" and not 0 <= value <= 1:
+        raise ConfigError([f"{path}: target: accuracy should be from 0 to 1, got {value:g}."])
 
 
 def _alike(path: Path, sizes: dict[str, Size], within: float) -> None:

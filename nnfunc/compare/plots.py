@@ -26,9 +26,11 @@ def results(path: Path, plan: Plan, results: list[dict[str, Any]]) -> None:
             values = [r["test"][metric] * factor for r in own]
             at = m + (v - (len(plan.variants) - 1) / 2) * wide
             found = table.mean(values)
+            half = found.half or 0
+            ends = [half, min(half, factor - found.value) if factor == 100 else half]
             axis.errorbar(
-                at, found.value, found.half or 0, color=colour, marker="_", ms=14, mew=2, capsize=4,
-                label=variant if m == 0 and variant else None,
+                at, found.value, np.reshape(ends, (2, 1)), color=colour, marker="_", ms=14, mew=2,
+                capsize=4, label=variant if m == 0 and variant else None,
             )  # fmt: skip
             axis.plot(np.full(len(values), at + wide / 4), values, ".", color=colour, alpha=0.6)
     axis.set_xticks(range(len(plan.models)), plan.models)

@@ -146,6 +146,7 @@ def _check_arrays(q: Array, k: Array, v: Array, **others: Array | None) -> None:
         _check_fits("bias", bias, full, True)
     if lengths is not None:
         check.integers(where, lengths=lengths)
+        check.within(where, 0, k.shape[-3], lengths=lengths)
         _check_fits("lengths", lengths, full[:-3], False)
     if slopes is not None:
         check.floating(where, slopes=slopes)

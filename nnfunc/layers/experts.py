@@ -131,6 +131,10 @@ def experts(
         picked = jnp.take_along_axis(shares, chosen, axis=-1)
         weights = jax.nn.softmax(best) if weighing == "chosen" else picked
 
+        if capacity is not None and ctx.cache is not None:
+            cure = "Generate with the same parameters in a model of capacity=None."
+            problem = "with a capacity, what a token gets depends on the others of its batch."
+            check.fail("experts", f"{problem} {cure}")
         own = ctx.cast({name: params[name] for name in (*ups, "down")})
         weights = weights.astype(x.dtype)
         if capacity is None or capacity * k >= count:

@@ -75,7 +75,7 @@ def add_bias(y: Array, bias: Array) -> Array:
 
 def wide(x: Array) -> Array:
     """x in float32, or in its own type where that is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def bilinear(

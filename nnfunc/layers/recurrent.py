@@ -166,6 +166,7 @@ def _inputs(where: str, x: PyTree, names: Sequence[str]) -> dict[str, Any]:
         check.integers(where, lengths=inputs["lengths"])
         cure = "One whole number for each sequence."
         check.shape(where, shape[:-2], cure, lengths=inputs["lengths"])
+        check.within(where, 0, shape[-2], lengths=inputs["lengths"])
     carry = inputs.get("carry")
     if carry is not None and (not isinstance(carry, dict) or sorted(carry) != sorted(names)):
         got = sorted(carry) if isinstance(carry, dict) else check.describe(carry)

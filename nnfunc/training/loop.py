@@ -158,12 +158,19 @@ def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> N
         task: Task = own.build(numbers)
 
         def objective(predict, batch):
-            def noted(x):
-                y = predict(x)
-                outputs.append(jax.tree.map(struct, y))
-                return y
+            class Noted:  # all that predict has, and what it returns written down
+                def __getattr__(self, name):
+                    return getattr(predict, name)
 
-            return task.objective(noted, batch)
+                def __setattr__(self, name, value):
+                    setattr(predict, name, value)
+
+                def __call__(self, *args, **options):
+                    y = predict(*args, **options)
+                    outputs.append(jax.tree.map(struct, y))
+                    return y
+
+            return task.objective(Noted(), batch)
 
         noting, batch = task._replace(objective=objective), data.batch(state.step)
         states = (state.params, state.model_state)

@@ -157,9 +157,7 @@ def _guarded(
 
     def checked() -> tuple[PyTree, Array]:
         params, *others = update()
-        wide = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in jax.tree.leaves(params)]
-        leaves = zip(jax.tree.leaves(params), wide, strict=True)
-        sums = [jnp.isfinite(jnp.sum(leaf, dtype=dtype)) for leaf, dtype in leaves]
+        sums = [jnp.isfinite(jnp.sum(_wide(leaf))) for leaf in jax.tree.leaves(params)]
         fine = jnp.stack(sums).all() if sums else jnp.asarray(True)
         params = jax.tree.map(lambda new, old: jnp.where(fine, new, old), params, old[0])
         return (params, *others), fine
@@ -179,6 +177,11 @@ def _kept_kind(new: PyTree, old: PyTree) -> PyTree:
         wanted = f"a layer's new state should have the shapes of its init_state, {kinds[0]}"
         check.fail("model", f"{wanted}, got {kinds[1]}.")
     return jax.tree.map(_like, new, old)
+
+
+def _wide(x: Array) -> Array:
+    """What float16 cannot hold is not yet a sum that is not finite."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def _like(new: Any, old: Any) -> Array:
