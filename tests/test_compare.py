@@ -47,7 +47,7 @@ def folder(file):
 
 
 def rows(path):
-    return list(csv.DictReader(path.open()))
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_tables_are_merged_and_every_run_is_planned(file):
