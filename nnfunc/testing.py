@@ -177,7 +177,8 @@ class Case:
 
     @cached_property
     def params(self) -> Params:
-        return jax.jit(self.model.init)(self.key)
+        with jax.ensure_compile_time_eval():  # a law may ask for them first inside of a trace
+            return jax.jit(self.model.init)(self.key)
 
     @cached_property
     def needs_key(self) -> bool:

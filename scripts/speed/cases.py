@@ -114,8 +114,8 @@ def gpt(layers=4, heads=4, dim=128, time=64, batch=12, recipe="CPU", unroll=4) -
     """nanoGPT's recipe for a CPU on the characters of Shakespeare; plain JAX writes out all layers."""
 
     def build(h):
-        sizes = {"block_size": time, "layers": layers, "heads": heads, "dim": dim}
-        model = nf.gpt(65, **sizes, activation="gelu", unroll=unroll)
+        shape = partial(nf.gpt, 65, block_size=time, layers=layers, heads=heads, dim=dim)
+        model = shape(activation="gelu", unroll=unroll)
         optimizer = nf.optimizers.adamw(h["lr"], b2=0.99, weight_decay=0.1, clip=1.0)
         return nf.Task(model, nf.language_modelling(), optimizer)
 
