@@ -5,7 +5,7 @@ import math
 import queue
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from nnfunc.data.tokens import Windows
 __all__ = ["Given", "Stream", "prefetch"]
 
 
-def prefetch(items: Iterable[Any], ahead: int = 2) -> Iterator[Any]:
+def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]:
     """The same items, up to `ahead` of them made in a thread before they are asked for.
 
     What goes wrong in the thread is raised here; the thread ends when this is closed or used up.
@@ -155,7 +155,7 @@ class Stream:
         """The batches of the steps from `start` on, without end, made ahead in a thread."""
         return prefetch(map(self.batch, itertools.count(start)), ahead)
 
-    def givens(self, start: int = 0, *, ahead: int = 2) -> Iterator[Given]:
+    def givens(self, start: int = 0, *, ahead: int = 2) -> Generator[Given, None, None]:
         """`given` of the steps from `start` on, on the device, made ahead in a thread."""
         placed = (jax.tree.map(jnp.asarray, self.given(step)) for step in itertools.count(start))
         return prefetch(placed, ahead)

@@ -14,6 +14,7 @@ from jax import lax
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Scalar
+from nnfunc.layers.linear import wide
 from nnfunc.layers.windows import Size, Windows, batched, pad, windows
 
 __all__ = ["avg_pool", "lp_pool", "max_pool"]
@@ -67,7 +68,7 @@ def avg_pool(
 
     def apply(params, x):
         flat, lead = batched("avg_pool", x, win.dims)
-        y = _totals(_wide(flat), win)
+        y = _totals(wide(flat), win)
         count = math.prod(win.size) if count_padding else _counts(win, flat.shape[1:-1])
         y = (y / jnp.asarray(count, y.dtype)).astype(x.dtype)
         return y.reshape(*lead, *y.shape[1:])
@@ -94,9 +95,8 @@ def lp_pool(
 
     def apply(params, x):
         flat, lead = batched("lp_pool", x, win.dims)
-        wide = _wide(flat)
-        power = jnp.asarray(p).astype(wide.dtype)
-        size = jnp.abs(wide)
+        size = jnp.abs(wide(flat))
+        power = jnp.asarray(p).astype(size.dtype)
         largest = lax.stop_gradient(
             size.max(initial=0)
         )  # so that powers neither vanish nor overflow
@@ -124,11 +124,6 @@ def _windows(
                 wanted = f"padding should be smaller than the window, {win.span}"
                 check.fail(where, f"{wanted}, got {win.padding}.")
     return win
-
-
-def _wide(x: Array) -> Array:
-    """x in the type that sums are taken in."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _whole_form(backend: str, win: Windows) -> bool:

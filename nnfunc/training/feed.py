@@ -1,6 +1,6 @@
 """What a step's program reads of the training data."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -31,8 +31,8 @@ class Feed:
         self._whole = None
         if isinstance(data, Data):
             self._whole = jax.tree.map(jnp.asarray, data.for_training())
-        self._ahead: Iterator[Any] = iter(())
-        self._next: int | None = None
+        self._ahead: Generator[Any, None, None] | None = None
+        self._next = 0
 
     @property
     def streams(self) -> bool:
@@ -43,7 +43,7 @@ class Feed:
         """What the program of a step reads: it has `batch(step)`."""
         if isinstance(self.data, Data):
             return self._whole
-        if step != self._next:
+        if self._ahead is None or step != self._next:
             self.close()
             self._ahead = self.data.givens(step)
         self._next = step + 1
@@ -55,6 +55,6 @@ class Feed:
 
     def close(self) -> None:
         """Stop the thread that gathers ahead."""
-        if self._next is not None:
-            self._ahead.close()  # type: ignore[attr-defined]
-            self._next = None
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None

@@ -16,6 +16,7 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, fold
+from nnfunc.layers.linear import wide
 from nnfunc.optimizers import as_optimizer
 
 __all__ = ["Bound", "Build", "Task", "TrainState", "Trainer", "trainer"]
@@ -157,7 +158,7 @@ def _guarded(
 
     def checked() -> tuple[PyTree, Array]:
         params, *others = update()
-        sums = [jnp.isfinite(jnp.sum(_wide(leaf))) for leaf in jax.tree.leaves(params)]
+        sums = [jnp.isfinite(jnp.sum(wide(leaf))) for leaf in jax.tree.leaves(params)]
         fine = jnp.stack(sums).all() if sums else jnp.asarray(True)
         params = jax.tree.map(lambda new, old: jnp.where(fine, new, old), params, old[0])
         return (params, *others), fine
@@ -177,11 +178,6 @@ def _kept_kind(new: PyTree, old: PyTree) -> PyTree:
         wanted = f"a layer's new state should have the shapes of its init_state, {kinds[0]}"
         check.fail("model", f"{wanted}, got {kinds[1]}.")
     return jax.tree.map(_like, new, old)
-
-
-def _wide(x: Array) -> Array:
-    """What float16 cannot hold is not yet a sum that is not finite."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def _like(new: Any, old: Any) -> Array:

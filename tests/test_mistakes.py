@@ -1,0 +1,131 @@
+"""What users get wrong with layers, runs and generation, and what bfloat16 must not get wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc import programs
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (nf.linear(4, 3), np.ones((64, 60, 4), np.float32)),
+        (nf.conv(2, 3, 3), np.ones((32, 12, 12, 2), np.float32)),
+        (nf.depthwise_conv(2, 3), np.ones((32, 12, 12, 2), np.float32)),
+        (nf.lstm(3, 4), np.ones((64, 40, 3), np.float32)),
+        (nf.scale(4), np.ones((64, 60, 4), np.float32)),
+        (nf.embedding(3, 4), np.arange(3072, dtype=np.int32) % 3),
+    ],
+    ids=["linear", "conv", "depthwise_conv", "lstm", "scale", "embedding"],
+)
+def test_gradients_in_bfloat16_do_not_saturate(model, x):
+    """The reference is the same model in float32. Summed in bfloat16 they were off by up to 98 %."""
+    params = model.init(KEY)
+
+    def gradient(model):
+        weigh = jax.random.uniform(KEY, jax.eval_shape(model.apply, params, x).shape)
+        loss = lambda params: (model.apply(params, x).astype(jnp.float32) * weigh).sum()
+        return jax.jit(jax.grad(loss))(params)
+
+    def near(narrow, full):
+        assert float(jnp.abs(narrow - full).max()) < 0.03 * float(jnp.abs(full).max())
+
+    jax.tree.map(near, gradient(nf.precision(model)), gradient(model))
+
+
+def test_lp_pool_of_a_large_power_is_near_the_largest_size():
+    for size in (1e-20, 0.1, 10.0, 1e20):
+        y = nf.lp_pool(2, p=64.0).apply({}, jnp.full((2, 2, 1), size))
+        assert float(y[0, 0, 0]) == pytest.approx(size * 4 ** (1 / 64), rel=1e-4)
+
+
+def test_a_forward_without_out_is_told():
+    broken = nf.Model(lambda key: {}, forward=lambda params, x, ctx: x)
+    with pytest.raises(TypeError, match=r"bad: .*forward should return \(y, nf.Out"):
+        nf.serial(bad=broken).apply({}, jnp.ones((2, 3)))
+
+
+def test_lengths_lie_within_the_sequence():
+    model, x = nf.lstm(3, 4), jnp.ones((2, 5, 3))
+    with pytest.raises(ValueError, match="lengths should be from 0 to 5, got 9"):
+        model.apply(model.init(KEY), {"x": x, "lengths": jnp.array([5, 9])})
+    q = jnp.ones((2, 5, 1, 4))
+    with pytest.raises(ValueError, match="lengths should be from 0 to 5, got -1"):
+        nf.attend(q, q, q, lengths=jnp.array([5, -1]))
+    with pytest.raises(TypeError, match="causal should be True or False.*mask="):
+        nf.attend(q, q, q, causal=jnp.ones((5, 5), bool))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"stop": "x"}, TypeError, "stop should be a whole number, got 'x'"),
+        ({"stop": 9}, ValueError, r"stop should be in \[0, 9\), got 9"),
+        ({"pad": 1.5}, TypeError, "pad should be a whole number"),
+    ],
+)
+def test_generate_checks_ids(options, kind, message):
+    model = nf.serial(nf.embedding(9, 4), nf.linear(4, 9))
+    with pytest.raises(kind, match=message):
+        nf.generate(model, model.init(KEY), [[1, 2]], 3, **options)
+
+
+def test_experts_with_a_capacity_are_not_generated_with():
+    experts = nf.experts(4, 8, 3, capacity=1.0)
+    model = nf.serial(nf.embedding(9, 4), experts, nf.linear(4, 9))
+    with pytest.raises(ValueError, match="capacity=None"):
+        nf.generate(model, model.init(KEY), [[1, 2]], 3)
+    with pytest.raises(TypeError, match="capacity sets a shape"):
+        jax.eval_shape(lambda c: nf.experts(4, 8, 3, capacity=c).init(KEY), 1.0)
+
+
+def test_an_objective_may_read_the_model_in_a_run():
+    """The objective that the docstring of `nf.experts` shows, through `nf.train`."""
+
+    def objective(predict, batch):
+        inside = nf.capture(predict.model, "**/router/balance_loss")
+        y, taps = inside(predict.params, batch[0], key=predict.ctx.key, state=predict.ctx.state)
+        balance = taps["experts/router/balance_loss"].mean()
+        return nf.losses.mse(y, batch[1]).mean() + balance, {"balance": balance}
+
+    def build(h):
+        model = nf.serial(nf.linear(3, 4), nf.experts(4, 8, 3), nf.linear(4, 2))
+        return nf.Task(model, objective, nf.optimizers.adamw(h["rate"]))
+
+    data = nf.data.arrays((np.ones((8, 3), np.float32), np.ones((8, 2), np.float32)), 4)
+    _, history = nf.train(build, {"rate": 1e-3}, data, steps=2, key=KEY)
+    assert 1 <= history.train["balance"][0] <= 3
+
+
+def test_model_state_keeps_its_type_and_its_shape():
+    def task(new):
+        def forward(params, x, ctx):
+            return params["w"] * x, nf.Out(state={"n": new(ctx.state["n"])})
+
+        start = {"w": jnp.ones(1)}
+        layer = nf.Model(lambda key: start, forward=forward, init_state=lambda: {"n": jnp.zeros(2)})
+        return lambda h: nf.Task(layer, nf.regression(), nf.optimizers.sgd(0.1))
+
+    batch = (jnp.ones((4, 1)), jnp.ones((4, 1)))
+    init, step = nf.trainer(task(lambda n: (n + 1).astype(jnp.float16)))
+    state, _ = step({}, init({}, KEY), batch)
+    assert state.model_state["n"].dtype == jnp.float32
+    assert state.model_state["n"].tolist() == [1, 1]
+    init, step = nf.trainer(task(lambda n: n[:1]))
+    with pytest.raises(ValueError, match="new state should have the shapes of its init_state"):
+        step({}, init({}, KEY), batch)
+
+
+def test_predict_refuses_other_numbers_than_it_was_trained_on(tmp_path):
+    like = np.zeros((1, 2), np.uint8)
+    file = tmp_path / "x.npy"
+    assert programs._fitting(np.array([[0.0, 255.0]]), like, file).dtype == np.uint8
+    with pytest.raises(ValueError, match=r"whole numbers \(uint8\).*got fractions"):
+        programs._fitting(np.array([[0.5, 1.0]]), like, file)
+    with pytest.raises(ValueError, match="should fit uint8.*from 0.0 to 256.0"):
+        programs._fitting(np.array([[0.0, 256.0]]), like, file)
