@@ -17,6 +17,7 @@ from nnfunc.combinators import (
     parallel,
     precision,
     remat,
+    remat_repeats,
     repeat,
     residual,
     serial,
@@ -73,7 +74,8 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.training.evaluate import evaluate
     from nnfunc.training.loop import train
     from nnfunc.training.objectives import classification, language_modelling, regression
-    from nnfunc.training.task import Task, trainer
+    from nnfunc.training.step import trainer
+    from nnfunc.training.task import Task, reduce_on_plateau
 
 __version__ = "0.1.0"
 
@@ -88,7 +90,8 @@ _LATER = {
     "testing": "nnfunc.testing",
     "training": "nnfunc.training",
     "Task": "nnfunc.training.task",
-    "trainer": "nnfunc.training.task",
+    "reduce_on_plateau": "nnfunc.training.task",
+    "trainer": "nnfunc.training.step",
     "train": "nnfunc.training.loop",
     "evaluate": "nnfunc.training.evaluate",
     "load_run": "nnfunc.programs",
@@ -118,13 +121,15 @@ __all__ = [
     "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
     "classification", "cnn", "conv", "conv_transpose", "convnext", "convnext_small",
     "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
-    "evaluate", "experts", "feed_forward", "flatten", "generate", "generation", "global_avg_pool",
-    "global_max_pool", "gpt", "group_norm", "gru", "gru_cell", "initial_carry", "initializers",
-    "instance_norm", "keep_memory", "language_modelling", "layer_norm", "learned_positions",
-    "lenet", "linear", "llama", "load_run", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool",
-    "mc_dropout", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch", "patch_embedding",
-    "paths", "precision", "prelu", "regression", "remat", "repeat", "residual", "resnet",
-    "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm",
-    "rotary", "scale", "schedules", "separable_conv", "seq2seq", "serial", "sinusoidal_positions",
-    "summary", "testing", "tie", "train", "trainer", "training", "transformer_block", "vit", "wire",
+    "evaluate", "experts", "feed_forward", "flatten", "generate", "generation",
+    "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru", "gru_cell",
+    "initial_carry", "initializers", "instance_norm", "keep_memory", "language_modelling",
+    "layer_norm", "learned_positions", "lenet", "linear", "llama", "load_run", "losses",
+    "lp_pool", "lstm", "lstm_cell", "max_pool", "mc_dropout", "metrics", "mixer", "mlp",
+    "optimizers", "parallel", "patch", "patch_embedding", "paths", "precision", "prelu",
+    "reduce_on_plateau", "regression", "remat", "remat_repeats", "repeat", "residual", "resnet",
+    "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier",
+    "rnn_lm", "rotary", "scale", "schedules", "separable_conv", "seq2seq", "serial",
+    "sinusoidal_positions", "summary", "testing", "tie", "train", "trainer", "training",
+    "transformer_block", "vit", "wire",
 ]  # fmt: skip

@@ -45,11 +45,13 @@ class Out(NamedTuple):
 class Watch:
     """What one traced call passes through, written down in Python while it is traced.
 
-    seen: the path of every value, in the order of computation; calls: one entry a layer call.
+    seen: the path of every value, in the order of computation; calls: one entry a layer call;
+    repeats: the path of every `repeat`.
     """
 
     seen: dict[str, None] = field(default_factory=dict)
     calls: list[Any] = field(default_factory=list)
+    repeats: list[tuple[str, ...]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Context:
     patch: values, by path, that take the place of computed ones. compute: the type that layers without
     full precision calculate in. times: how often a surrounding `repeat` runs the layer. cache: while
     a sequence is generated, how many positions a layer that looks back has room for in its state:
-    with an empty state x is the sequence from its start, later what follows. None otherwise.
+    with an empty state x is the sequence from its start, later what follows. None otherwise. remat:
+    whether `repeat` computes its blocks again in the backward pass.
 
     It is a pytree, so `jax.checkpoint(model.forward)(params, x, ctx)` and its like just work.
     """
@@ -75,6 +78,7 @@ class Context:
     compute: DType | None = None
     times: int = 1
     cache: int | None = None
+    remat: bool = False
     watch: Watch | None = None
 
     def enter(self, name: str, *, call: int = 0) -> "Context":
@@ -99,7 +103,7 @@ class Context:
 jax.tree_util.register_dataclass(
     Context,
     data_fields=["key", "state", "patch"],
-    meta_fields=["train", "path", "capture", "compute", "times", "cache", "watch"],
+    meta_fields=["train", "path", "capture", "compute", "times", "cache", "remat", "watch"],
 )
 
 

@@ -23,6 +23,7 @@ from nnfunc.base import (
     Out,
     Params,
     PyTree,
+    Watch,
     as_model,
     cast_floating,
     fold,
@@ -31,7 +32,8 @@ from nnfunc.base import (
 )
 
 __all__ = [
-    "Net", "ensemble", "parallel", "precision", "remat", "repeat", "residual", "serial", "tie", "wire",
+    "Net", "ensemble", "parallel", "precision", "remat", "remat_repeats", "repeat", "residual",
+    "serial", "tie", "wire",
 ]  # fmt: skip
 
 
@@ -252,11 +254,14 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     def forward(params, x, ctx):
         inner, mine = _each(ctx, n)
         _stacked("repeat", params, n)
+        if ctx.watch is not None:
+            ctx.watch.repeats.append(ctx.path)
 
         def layer(x, own):
             params, key, state, patch = own
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch)
-            y, out = block.forward(params, x, ctx)
+            run = jax.checkpoint(block.forward) if ctx.remat else block.forward
+            y, out = run(params, x, ctx)
             cure = "For layers of different shapes use serial."
             _same_kind("repeat", "the block's output", y, "its input", x, "", cure)
             return y, out
@@ -307,6 +312,31 @@ def remat(body: Layer, *, policy: Callable[..., Any] | None = None) -> Model:
         return jax.checkpoint(body.forward, policy=policy)(params, x, ctx)
 
     return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
+
+
+def remat_repeats(model: Layer) -> Model:
+    """The model, with the blocks of every `repeat` inside computed again in the backward pass.
+
+    Of a deep model it keeps what goes from block to block, not what is inside them. In a config:
+    `task = { remat = true }`.
+    Raises: ValueError when there is no repeat inside.
+
+    >>> deep = nf.remat_repeats(nf.repeat(nf.residual(nf.linear(4, 4)), 100))
+    >>> deep.apply(deep.init(jax.random.key(0)), jnp.ones((2, 4))).shape
+    (2, 4)
+    """
+    model = as_model(model, where="remat_repeats")
+
+    def forward(params, x, ctx):
+        watch = Watch() if ctx.watch is None else ctx.watch
+        seen = len(watch.repeats)
+        made = model.forward(params, x, replace(ctx, remat=True, watch=watch))
+        if len(watch.repeats) == seen:
+            cure = "Wrap the parts that take much memory: nf.remat(body)."
+            check.fail("remat_repeats", f"the model should have a repeat inside, got none. {cure}")
+        return made
+
+    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
 
 
 def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array]]]) -> Model:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["count"]
+__all__ = ["count", "of"]
 
 _FREE = {
     "broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "dynamic_slice", "concatenate",
@@ -30,7 +30,12 @@ def count(function: Callable[..., Any], *args: Any) -> int:
     >>> nf.flops.count(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)))
     48
     """
-    return _of(jax.make_jaxpr(function)(*args).jaxpr)
+    return of(jax.make_jaxpr(function)(*args))
+
+
+def of(closed: Any) -> int:
+    """The FLOPs of a program that was traced: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`."""
+    return _of(closed.jaxpr)
 
 
 def _of(jaxpr: Any) -> int:

@@ -23,7 +23,8 @@ from nnfunc.summary import summary as summarize
 from nnfunc.training.diverged import Diverged
 from nnfunc.training.evaluate import evaluate as figures_of
 from nnfunc.training.loop import train as fit
-from nnfunc.training.task import Task, TrainState, trainer
+from nnfunc.training.step import TrainState, evaluated, trainer
+from nnfunc.training.task import Task, built
 
 __all__ = ["evaluate", "exit_code", "load_run", "predict", "resume", "summary", "train", "words"]
 
@@ -135,16 +136,17 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Loaded:
 def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     """The train state of a run's best or last good checkpoint, and its step.
 
-    A damaged one is named in a warning, and the last good one takes its place.
+    Its parameters are the averaged ones where the run averages. A damaged one is named in a warning,
+    and the last good one takes its place.
     """
     check.choice("checkpoint", ("best", "last"), checkpoint=which)
-    init, _ = trainer(config.build)
+    init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
     like = jax.eval_shape(init, config.hypers, config.key())
     root = folder / "checkpoints"
     if which == "best" and (root / "best").exists():
         try:
             state = checkpoint.load(root / "best", like)
-            return state, int(state.step)
+            return _ready(config, state), int(state.step)
         except checkpoint.CheckpointError as error:
             words = f"The best checkpoint was refused, so the last good one is used. {error}"
             warnings.warn(words, stacklevel=2)
@@ -154,7 +156,14 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     found = checkpoint.latest_good(root, like, part="state")
     for reason in found.warnings:
         warnings.warn(f"{reason} Using that of step {found.step}.", stacklevel=2)
-    return found.tree, found.step
+    return _ready(config, found.tree), found.step
+
+
+def _ready(config: Config, state: TrainState) -> TrainState:
+    """The state with the parameters to use: the averaged ones where the run averages."""
+    task = built(config.build, config.hypers, state.step)
+    params, model_state = evaluated(task, state)
+    return state._replace(params=params, model_state=model_state)
 
 
 def _run(config: Config, folder: Path, *, resume: bool) -> None:

@@ -62,7 +62,7 @@ def _codec(folder: Path) -> Any:
 
 def _context(config: Config) -> int | None:
     """How many positions a model with a table of them has seen in training; None without a table."""
-    blocks = [config.part(table)[1].get("block_size") for table in ("model", "data")]
+    blocks = [config.part(table)[2].get("block_size") for table in ("model", "data")]
     return None if blocks[0] is None else min(block for block in blocks if block is not None)
 
 

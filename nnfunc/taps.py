@@ -72,6 +72,7 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
             if ctx.watch is not None:
                 ctx.watch.seen |= watch.seen
                 ctx.watch.calls.extend(watch.calls)
+                ctx.watch.repeats.extend(watch.repeats)
         for path in own:
             if path not in watch.seen:
                 known = check.nearest(path, watch.seen)

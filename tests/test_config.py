@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nnfunc.config import ConfigError, factories, load, resolve
 from nnfunc.config.schema import TASK, schema
-from nnfunc.training.task import trainer
+from nnfunc.training.step import trainer
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(set(FOLDER.glob("*.toml")) - set(FOLDER.glob("compare_*.toml")))
@@ -69,7 +69,9 @@ def test_the_tables_are_what_the_file_says_and_the_defaults(file):
     assert config.tables["schedule"] == {
         "name": "warmup_cosine", "peak": 3e-3, "warmup_steps": 50, "final": 0.0,
     }  # fmt: skip
-    assert config.train == {"steps": 1000, "best": "min loss", "loop": "auto"}
+    assert config.train == {
+        "steps": 1000, "best": "min loss", "loop": "auto", "rollback": 0, "rollback_factor": 0.5,
+    }  # fmt: skip
     assert jnp.all(jax.random.key_data(config.key()) == jax.random.key_data(jax.random.key(0)))
 
 

@@ -9,8 +9,8 @@ import jax
 
 from nnfunc.base import Key, PyTree
 from nnfunc.config.mistakes import ConfigError, one_line
-from nnfunc.config.recipe import Recipe, numbers, slots
-from nnfunc.config.schema import TASK, factories, schema
+from nnfunc.config.recipe import Part, Recipe, is_scheduled, numbers, slots
+from nnfunc.config.schema import SOLE, TASK, factories, schema
 
 __all__ = ["Config"]
 
@@ -31,22 +31,22 @@ class Config:
     def build(self) -> Recipe:
         """hypers -> Task. Configs that differ only in numbers have equal builds."""
         parts = []
-        for table in self._task:
-            name, values = self.part(table)
+        for path in self.places:
+            table, name, values = self.part(path)
             kinds = schema(table, name).kinds
-            filled = [(k, slots(f"{table}.{k}", v, kinds[k].traced)) for k, v in values.items()]
-            parts.append((table, name, tuple(filled)))
+            filled = [(k, slots(f"{path}.{k}", v, kinds[k].traced)) for k, v in values.items()]
+            parts.append(Part(path, table, name, tuple(filled)))
         return Recipe(tuple(parts))
 
     @cached_property
     def hypers(self) -> dict[str, float]:
         """Every number of the task that may be traced, such as {"optimizer.weight_decay": 0.01}."""
         found: dict[str, float] = {}
-        for table in self._task:
-            name, values = self.part(table)
+        for path in self.places:
+            table, name, values = self.part(path)
             kinds = schema(table, name).kinds
             for key, value in values.items():
-                found |= numbers(f"{table}.{key}", value) if kinds[key].traced else {}
+                found |= numbers(f"{path}.{key}", value) if kinds[key].traced else {}
         return found
 
     @property
@@ -72,23 +72,43 @@ class Config:
 
         Path(path).write_bytes(tomli_w.dumps(self.tables).encode())
 
-    def part(self, table: str) -> tuple[str, dict[str, Any]]:
-        """A table as a factory's name and arguments, with what follows from elsewhere put in."""
-        values = dict(self.tables[table])
-        name = values.pop("name")
+    @property
+    def places(self) -> list[str]:
+        """The tables that make the task, such as "model" or "augment.shift"."""
+        found = [table for table in TASK if table in self.tables]
+        inner = [f"augment.{name}" for name in self.tables.get("augment", ())]
+        return [path for table in found for path in (inner if table == "augment" else [table])]
+
+    def part(self, path: str) -> tuple[str, str, dict[str, Any]]:
+        """A table as (kind, factory's name, arguments), with what follows from elsewhere put in."""
+        table, _, name = path.partition(".")
+        values = dict(self.tables[table][name] if name else self.tables[table])
+        name = name or SOLE.get(table) or values.pop("name")
+        steps = {"total_steps": self.tables["train"]["steps"]}
+        kinds = schema(table, name).kinds
         if table == "data":
             values = {"seed": self.tables["seed"]} | values
-        if table == "schedule" and "total_steps" in schema(table, name).kinds:
-            values = {"total_steps": self.tables["train"]["steps"]} | values
-        return name, values
+        if table == "schedule" and "total_steps" in kinds:
+            values = steps | values
+        if table == "augment" and "classes" in kinds and "classes" not in values:
+            values["classes"] = self._classes
+        for key, value in values.items():
+            if is_scheduled(value) and "total_steps" in schema("schedule", value["schedule"]).kinds:
+                values[key] = steps | value
+        return table, name, values
 
     @property
-    def _task(self) -> list[str]:
-        return [table for table in TASK if table in self.tables]
+    def _classes(self) -> int:
+        """Of the data set."""
+        classes = self._data.classes
+        if classes is None:
+            wanted = "the data set has no classes, which labels could be mixed of"
+            raise ConfigError([f"{self.where}: augment: {wanted}. Leave mixup and cutmix out."])
+        return classes
 
     @cached_property
     def _data(self) -> Any:
-        name, values = self.part("data")
+        _, name, values = self.part("data")
         try:
             return factories("data")[name](**values)
         except (ValueError, TypeError, ImportError, OSError) as error:

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from nnfunc import check
 from nnfunc.config.config import Config
 from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, one_line, show, words_of
-from nnfunc.config.recipe import tuples
-from nnfunc.config.schema import TABLES, TASK, factories, schema
+from nnfunc.config.recipe import is_scheduled, tuples
+from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, WRAPPERS, factories, schema
 
 __all__ = ["load", "overridden", "resolve"]
 
@@ -117,9 +117,11 @@ def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
 
     resolved: dict[str, Any] = {"seed": seed}
     for table in TABLES:
-        if table in tables:
+        if table in tables and table == "augment":
+            resolved[table] = _tables(table, tables[table], mistakes)
+        elif table in tables:
             resolved[table] = _table(table, tables[table], mistakes)
-        elif table != "schedule":
+        elif table not in OPTIONAL:
             mistakes.add(table, f"is missing; write {TABLES[table]}")
     _check_rate(tables, resolved, mistakes)
     _try_out(resolved, mistakes)
@@ -128,35 +130,79 @@ def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
     return Config(resolved, mistakes.file)
 
 
+def _tables(table: str, given: Any, mistakes: Mistakes) -> dict[str, Any] | None:
+    """A table of tables, each called by the name of its factory, or None when something is wrong."""
+    if not isinstance(given, dict) or not all(isinstance(v, dict) for v in given.values()):
+        mistakes.add(
+            table, f"should be tables by name, such as {TABLES[table]}, got {show(given)}."
+        )
+        return None
+    names = list(factories(table))
+    made = {}
+    for name, values in given.items():
+        if name in names:
+            made[name] = _checked(table, name, f"{table}.{name}", values, mistakes)
+        else:
+            known = check.nearest(name, names)
+            mistakes.add(f"{table}.{name}", f"there is no such {table}{known}")
+            made[name] = None
+    return None if None in made.values() else made
+
+
 def _table(table: str, given: Any, mistakes: Mistakes) -> dict[str, Any] | None:
     """One table with its defaults, or None when something is wrong with it."""
     if not isinstance(given, dict):
         mistakes.add(table, f"should be a table, such as {TABLES[table]}, got {show(given)}.")
         return None
-    name = "train"
-    if table != "train":
-        name = given.get("name")
-        names = list(factories(table))
-        words = f"one of {', '.join(map(repr, names))}"
-        if "name" not in given:
-            mistakes.add(f"{table}.name", f"is missing; it should be {words}.")
-            return None
-        if not isinstance(name, str) or name not in names:
-            got = repr(name) if isinstance(name, str) else show(name)
-            mistakes.add(f"{table}.name", f"should be {words}, got {got}{near(name, names)}")
-            return None
+    if table in SOLE:
+        return _checked(table, SOLE[table], table, given, mistakes)
+    name = given.get("name")
+    names = list(factories(table))
+    words = f"one of {', '.join(map(repr, names))}"
+    if "name" not in given:
+        mistakes.add(f"{table}.name", f"is missing; it should be {words}.")
+        return None
+    if not isinstance(name, str) or name not in names:
+        got = repr(name) if isinstance(name, str) else show(name)
+        mistakes.add(f"{table}.name", f"should be {words}, got {got}{near(name, names)}")
+        return None
+    values = _checked(table, name, table, given, mistakes)
+    return None if values is None else {"name": name} | values
+
+
+def _checked(
+    table: str, name: str, path: str, given: dict[str, Any], mistakes: Mistakes
+) -> dict[str, Any] | None:
+    """The values of a table with its defaults, or None when something is wrong with them."""
     own = schema(table, name)
     before = len(mistakes.lines)
+    scheduled = {
+        key: _scheduled(f"{path}.{key}", value, mistakes)
+        for key, value in given.items()
+        if is_scheduled(value) and key in own.kinds and own.kinds[key].traced
+    }
+    plain = {key: 1.0 if key in scheduled else value for key, value in given.items()}
     try:
-        own.model.model_validate(given)
+        own.model.model_validate(plain)
     except ValidationError as error:
         for key, kind in {str(e["loc"][0]): e["type"] for e in error.errors()}.items():
-            mistakes.add(f"{table}.{key}", _problem(table, name, key, kind, given, mistakes))
+            mistakes.add(f"{path}.{key}", _problem(table, name, key, kind, given, mistakes))
     if len(mistakes.lines) > before:
         return None
+    given = given | scheduled
     values = {key: given.get(key, own.defaults.get(key)) for key in own.kinds}
-    values = {key: value for key, value in values.items() if value is not None}
-    return values if table == "train" else {"name": name} | values
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _scheduled(path: str, given: dict[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """A schedule in the place of a number, with its defaults."""
+    arguments = {key: value for key, value in given.items() if key != "schedule"}
+    name, names = given["schedule"], list(factories("schedule"))
+    if name not in names:
+        words = f"should be one of {', '.join(map(repr, names))}, got {show(name)}"
+        mistakes.add(f"{path}.schedule", f"{words}{near(name, names)}")
+        return given
+    return {"schedule": name} | (_checked("schedule", name, path, arguments, mistakes) or {})
 
 
 def _problem(
@@ -199,27 +245,43 @@ def _check_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: Mist
 
 def _try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
     """Call each factory once with the numbers as written, so that what it refuses is known now."""
+    from nnfunc import optimizers
     from nnfunc.training.loop import Intervals
     from nnfunc.training.saving import Best
 
-    def check_train(*, steps, log_every=None, evaluate_every=None, save_every=None, best, loop):
+    def check_train(
+        *, steps, log_every=None, evaluate_every=None, save_every=None, watch_every=None,
+        best="min loss", loop="auto", rollback=0, rollback_factor=0.5,
+    ):  # fmt: skip
         check.size("train", steps=steps)
-        Intervals.of(steps, log_every, evaluate_every, save_every)
+        check.size("train", 0, rollback=rollback)
+        check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
+        Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
         Best.of(best)
 
-    config = Config(resolved, mistakes.file)
     good = {table for table, values in resolved.items() if values is not None}
-    for table in [table for table in ("train", *TASK) if table in good]:
-        if table == "train":
-            function, values = check_train, resolved["train"]
-        else:
-            if table == "schedule" and "train" not in good:
-                continue
-            name, values = config.part(table)
-            function = factories(table)[name]
-            values = {"rate": 1e-3} | values if table == "optimizer" else values
+    if "train" in good:
         try:
-            function(**{key: tuples(value) for key, value in values.items()})
+            check_train(**resolved["train"])
+        except (ValueError, TypeError) as error:
+            good -= {"train"}
+            mistakes.refused("train", error)
+    of_any_length = {} if "train" in good else {"train": {"steps": 10**9}}
+    config = Config({t: v for t, v in resolved.items() if t in good} | of_any_length, mistakes.file)
+    for path in config.places:
+        try:
+            table, name, values = config.part(path)
+            values = {key: _at_start(value) for key, value in values.items()}
+            first = (optimizers.sgd(0.1),) if table in WRAPPERS else ()
+            values = {"rate": 1e-3} | values if table == "optimizer" else values
+            factories(table)[name](*first, **{key: tuples(v) for key, v in values.items()})
         except (ValueError, TypeError, ArithmeticError) as error:
-            good -= {table}
-            mistakes.refused(table, error)
+            mistakes.refused(path, error)
+
+
+def _at_start(value: Any) -> Any:
+    """The number that a schedule begins with; any other value as it is."""
+    if not is_scheduled(value):
+        return value
+    values = {key: tuples(inner) for key, inner in value.items() if key != "schedule"}
+    return float(factories("schedule")[value["schedule"]](**values)(0))

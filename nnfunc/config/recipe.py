@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnfunc import check
-from nnfunc.config.schema import factories, schema
+from nnfunc.config.schema import WRAPPERS, factories, schema
 
-__all__ = ["Recipe", "Slot", "numbers", "slots", "tuples"]
+__all__ = [
+    "Pairs", "Part", "Recipe", "Scheduled", "Slot", "is_scheduled", "numbers", "slots",
+    "tuples",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -18,37 +21,88 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """hypers -> Task, from the factories' names and arguments; the numbers come from hypers.
+class Pairs:
+    """A table of values by name."""
 
-    parts: (table, name, ((argument, value with slots), ...)) for each table. hypers: all of
-    `config.hypers`, possibly traced. Any other argument of the factories may be given too, such as
-    {"model.dropout": 0.1} or, static, {"model.widths": (64, 32, 10)}; it goes before the config's.
+    items: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A number that follows a schedule over the steps."""
+
+    name: str
+    arguments: Pairs
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table: its place, the kind of thing that it makes, its factory, the arguments with slots."""
+
+    path: str
+    table: str
+    name: str
+    arguments: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """(hypers, step) -> Task, from the factories' names and arguments; the numbers come from hypers.
+
+    hypers: all of `config.hypers`, possibly traced. Any other argument of the factories may be given
+    too, such as {"model.dropout": 0.1} or, static, {"model.widths": (64, 32, 10)}; it goes before the
+    config's. step: where numbers that follow a schedule are in it.
     """
 
-    parts: tuple[tuple[str, str, tuple[tuple[str, Any], ...]], ...]
+    parts: tuple[Part, ...]
 
-    def __call__(self, hypers: Mapping[str, Any]) -> Any:
+    def __call__(self, hypers: Mapping[str, Any], step: Any = 0) -> Any:
         from nnfunc.training.task import Task
 
         self._check(hypers)
         made: dict[str, Any] = {}
-        for table, name, slots in reversed(self.parts):  # the schedule before the optimizer
-            values = {k: _fill(v, hypers) for k, v in slots if f"{table}.{k}" not in hypers}
-            others = [k for k in schema(table, name).kinds if f"{table}.{k}" in hypers]
-            values |= {k: tuples(hypers[f"{table}.{k}"]) for k in others}
-            if table == "optimizer" and "schedule" in made:
+        augments = []
+        for part in sorted(self.parts, key=lambda part: _ORDER.get(part.table, 0)):
+            values = self._values(part, hypers, step)
+            first = ()
+            if part.table == "optimizer" and "schedule" in made:
                 values["rate"] = made["schedule"]
-            made[table] = factories(table)[name](**values)
-        return Task(made["model"], made["objective"], made["optimizer"])
+            if part.table in WRAPPERS:
+                first = (made["optimizer"],)
+            result = factories(part.table)[part.name](*first, **values)
+            if part.table == "augment":
+                augments.append(result)
+            else:
+                made["optimizer" if first else part.table] = result
+        return self._task(Task, made, augments)
+
+    def _task(self, task: Any, made: dict[str, Any], augments: list[Any]) -> Any:
+        """The task of what the tables made."""
+        model = made["lora"].model(made["model"]) if "lora" in made else made["model"]
+        more = {"average": made.get("average"), "plateau": made.get("plateau")}
+        if "task" in made:
+            model = made["task"].model(model)
+            more |= {key: getattr(made["task"], key) for key in ("accumulate", "sharpness")}
+        if augments:
+            from nnfunc.data.augment import chain
+
+            more["augment"] = augments[0] if len(augments) == 1 else chain(*augments)
+        return task(model, made["objective"], made["optimizer"], **more)
+
+    def _values(self, part: Part, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
+        given = dict(part.arguments)
+        kept = {k: v for k, v in given.items() if f"{part.path}.{k}" not in hypers}
+        values = {k: _fill(v, hypers, step) for k, v in kept.items()}
+        others = [k for k in schema(part.table, part.name).kinds if f"{part.path}.{k}" in hypers]
+        return values | {k: tuples(hypers[f"{part.path}.{k}"]) for k in others}
 
     def _check(self, hypers: Mapping[str, Any]) -> None:
         """The hypers hold each number that has a slot, and nothing that no factory takes."""
         needed, known = {}, {}
-        for table, name, slots in self.parts:
-            known |= dict.fromkeys(f"{table}.{argument}" for argument in schema(table, name).kinds)
-            needed |= {key: f"{table}.{k}" for k, value in slots for key in _keys(value)}
-        if any(table == "schedule" for table, _, _ in self.parts):
+        for part in self.parts:
+            known |= dict.fromkeys(f"{part.path}.{k}" for k in schema(part.table, part.name).kinds)
+            needed |= {key: f"{part.path}.{k}" for k, v in part.arguments for key in _keys(v)}
+        if any(part.table == "schedule" for part in self.parts):
             known.pop("optimizer.rate", None)
         known |= needed
         for key in hypers:
@@ -60,33 +114,70 @@ class Recipe:
             check.fail("build", f"hypers should hold {', '.join(map(repr, missing))}. {cure}")
 
 
+_ORDER = {"schedule": -1} | {name: 1 + place for place, name in enumerate(WRAPPERS)}
+"""What is made before what: the schedule, everything else, the wrappers of the optimizer."""
+
+
+def is_scheduled(value: Any) -> bool:
+    """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }."""
+    return isinstance(value, Mapping) and "schedule" in value
+
+
 def slots(key: str, value: Any, traced: bool) -> Any:
     """The value, its lists as tuples, each number that may be traced as a slot."""
     if isinstance(value, list):
         return tuple(slots(f"{key}[{i}]", item, traced) for i, item in enumerate(value))
+    if traced and is_scheduled(value):
+        name = value["schedule"]
+        kinds = schema("schedule", name).kinds
+        inner = [
+            (k, slots(f"{key}.{k}", v, kinds[k].traced)) for k, v in value.items() if k in kinds
+        ]
+        return Scheduled(name, Pairs(tuple(inner)))
+    if isinstance(value, Mapping):
+        return Pairs(tuple((k, slots(f"{key}[{k}]", v, traced)) for k, v in value.items()))
     return Slot(key) if traced and check.is_plain(value) else value
 
 
-def _fill(value: Any, hypers: Mapping[str, Any]) -> Any:
+def _fill(value: Any, hypers: Mapping[str, Any], step: Any) -> Any:
     if isinstance(value, Slot):
         return hypers[value.key]
-    return tuple(_fill(item, hypers) for item in value) if isinstance(value, tuple) else value
+    if isinstance(value, Pairs):
+        return {name: _fill(item, hypers, step) for name, item in value.items}
+    if isinstance(value, Scheduled):
+        return factories("schedule")[value.name](**_fill(value.arguments, hypers, step))(step)
+    if isinstance(value, tuple):
+        return tuple(_fill(item, hypers, step) for item in value)
+    return value
 
 
 def _keys(value: Any) -> list[str]:
     if isinstance(value, Slot):
         return [value.key]
-    return [key for item in value for key in _keys(item)] if isinstance(value, tuple) else []
+    if isinstance(value, Scheduled):
+        return _keys(value.arguments)
+    items = [item for _, item in value.items] if isinstance(value, Pairs) else value
+    return [key for item in items for key in _keys(item)] if isinstance(items, list | tuple) else []
 
 
 def numbers(key: str, value: Any) -> dict[str, float]:
     """The numbers of a value by the keys of their slots."""
     if isinstance(value, list):
-        items = [numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
-        return {key: number for item in items for key, number in item.items()}
-    return {key: float(value)} if check.is_plain(value) else {}
+        found = [numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
+    elif is_scheduled(value):
+        kinds = schema("schedule", value["schedule"]).kinds
+        found = [
+            numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced
+        ]
+    elif isinstance(value, Mapping):
+        found = [numbers(f"{key}[{k}]", item) for k, item in value.items()]
+    else:
+        return {key: float(value)} if check.is_plain(value) else {}
+    return {key: number for item in found for key, number in item.items()}
 
 
 def tuples(value: Any) -> Any:
-    """The lists of a value as tuples."""
+    """The lists of a value as tuples, within tables too."""
+    if isinstance(value, Mapping):
+        return {key: tuples(item) for key, item in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
@@ -15,7 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from nnfunc.base import Schedule
 
-__all__ = ["INJECTED", "TABLES", "TASK", "Kind", "Schema", "factories", "kind_of", "schema"]
+__all__ = [
+    "INJECTED", "OPTIONAL", "SOLE", "TABLES", "TASK", "WRAPPERS", "Kind", "Schema", "factories",
+    "kind_of", "schema",
+]  # fmt: skip
 
 TABLES = {
     "data": 'data = { name = "digits", batch_size = 64 }',
@@ -24,10 +27,36 @@ TABLES = {
     "optimizer": 'optimizer = { name = "adamw", rate = 1e-3 }',
     "schedule": 'schedule = { name = "warmup_cosine", peak = 1e-3, warmup_steps = 100 }',
     "train": "train = { steps = 1000 }",
+    "task": 'task = { precision = "bfloat16", remat = true, accumulate = 4 }',
+    "augment": "augment = { shift = { pixels = 2 }, mixup = { alpha = 0.2 } }",
+    "plateau": 'plateau = { metric = "loss", patience = 3, factor = 0.5 }',
+    "average": 'average = { name = "ema", decay = 0.999 }',
+    "lora": 'lora = { run = "runs/shakespeare_gpt-1", rank = 8 }',
+    "clip_value": "clip_value = { limit = 1.0 }",
+    "clip_adaptive": "clip_adaptive = { limit = 0.01 }",
+    "groups": 'groups = { rates = { "stem/**" = 0.1 }, freeze = ["embed/**"] }',
+    "lookahead": "lookahead = { every = 6, slow_rate = 0.5 }",
+    "max_norm": "max_norm = { limit = 3.0 }",
 }
-TASK = ("model", "objective", "optimizer", "schedule")
+"""Every table of a config, and how it is written."""
+
+WRAPPERS = ("clip_value", "clip_adaptive", "groups", "lookahead", "max_norm")
+"""What changes the optimizer, in this order, from the inside out."""
+
+TASK = (
+    "model", "objective", "optimizer", "schedule", "task", "augment", "plateau", "average", "lora",
+    *WRAPPERS,
+)  # fmt: skip
+OPTIONAL = {"schedule", *TASK[4:]}
+SOLE = {"train": "train", "task": "options", "plateau": "reduce_on_plateau", "lora": "adapt"} | {
+    name: name for name in WRAPPERS
+}
+"""The tables without a name: the one factory that each is of."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
-INJECTED = {"optimizer": "rate", "schedule": "total_steps", "data": "seed"}
+INJECTED = {
+    "optimizer": "rate", "schedule": "total_steps", "data": "seed", "augment": "classes",
+}  # fmt: skip
+"""The argument that a table need not give: it follows from elsewhere."""
 
 
 @lru_cache
@@ -39,14 +68,15 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     """
     if table == "data":
         return _data_sets()
+    if table in SOLE:
+        return {SOLE[table]: _sole(table)}
     if table == "model":
         package = importlib.import_module("nnfunc.models")
         modules = [
             f"nnfunc.models.{found.name}" for found in pkgutil.iter_modules(package.__path__)
         ]
     else:
-        training = {"objective": "training.objectives", "optimizer": "optimizers"}
-        modules = [f"nnfunc.{training.get(table, 'schedules')}"]
+        modules = [f"nnfunc.{_MODULES[table]}"]
     found = {}
     for module in map(importlib.import_module, modules):
         for name in module.__all__:
@@ -56,16 +86,36 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     return found
 
 
+_MODULES = {
+    "objective": "training.objectives", "optimizer": "optimizers", "schedule": "schedules",
+    "augment": "data.augment", "average": "averages",
+}  # fmt: skip
+_RETURNS = {
+    "model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average",
+}  # fmt: skip
+
+
+def _sole(table: str) -> Callable[..., Any]:
+    """The factory of a table without a name."""
+    if table in WRAPPERS:
+        return getattr(importlib.import_module("nnfunc.optimizers"), table)
+    if table == "plateau":
+        return importlib.import_module("nnfunc.training.task").reduce_on_plateau
+    if table == "train":
+        return importlib.import_module("nnfunc.training.loop").train
+    return getattr(importlib.import_module("nnfunc.config.extras"), SOLE[table])
+
+
 def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
     """Whether a function makes what the table holds, of what TOML can express."""
     parameters = inspect.signature(function).parameters
     returned = typing.get_type_hints(function).get("return")
     if table == "optimizer":
-        right = "rate" in parameters and name != "as_optimizer"
+        right = "rate" in parameters and name not in ("as_optimizer", *WRAPPERS)
     elif table == "schedule":
         right = returned == Schedule and name != "as_schedule"
     else:
-        right = getattr(returned, "__name__", "") == {"model": "Model"}.get(table, "Objective")
+        right = getattr(returned, "__name__", "") == _RETURNS[table]
     free = {INJECTED.get(table)}
     kinds = {key: kind_of(hint) for key, hint in typing.get_type_hints(function).items()}
     needed = [key for key, p in parameters.items() if p.default is p.empty and key not in free]
@@ -149,6 +199,13 @@ def kind_of(hint: Any) -> Kind | None:
         one, many = (" or ".join(words) for words in zip(*(k[1:3] for k in kinds), strict=True))
         options = tuple(option for kind in kinds for option in kind.options)
         return Kind(union, one, many, kinds[0].example, traced, options)
+    if origin in (dict, Mapping) and args and args[0] is str:
+        item = kind_of(args[1])
+        if item is None:
+            return None
+        words = f"a table of {item.many} by path pattern"
+        example = f'{{ "head/**" = {item.example} }}'
+        return Kind(dict[str, item.type], words, words, example, item.traced)
     if origin in (list, tuple, Sequence):
         fixed = origin is tuple and args[-1:] != (...,)
         kinds = [kind_of(arg) for arg in args if arg is not ...]
@@ -175,23 +232,23 @@ class Schema(NamedTuple):
 @lru_cache
 def schema(table: str, name: str) -> Schema:
     """The schema of a factory, from its signature and annotations."""
-    if table == "train":
-        from nnfunc.training.loop import train as factory
-
-        skipped = ("folder", "resume")  # the command line's business
-    else:
-        factory, skipped = factories(table)[name], ()
+    factory = factories(table)[name]
+    skipped = ("folder", "resume") if table == "train" else ()  # the command line's business
     hints = typing.get_type_hints(factory)
     parameters = inspect.signature(factory).parameters
+    if table in WRAPPERS:  # its first argument is the optimizer that it wraps
+        parameters = {key: p for key, p in list(parameters.items())[1:]}
     every = {key: kind_of(hints.get(key, Any)) for key in parameters}
     kinds = {key: kind for key, kind in every.items() if kind and key not in skipped}
     free = INJECTED.get(table)
     defaults = {
         key: _list(parameters[key].default)
         for key in kinds
-        if parameters[key].default not in (None, inspect.Parameter.empty) and key != free
+        if parameters[key].default is not inspect.Parameter.empty and key != free
     }
-    fields: dict[str, Any] = {"name_": (str, Field("", alias="name"))} if table != "train" else {}
+    defaults = {key: value for key, value in defaults.items() if value is not None}
+    named = table not in SOLE and table != "augment"
+    fields: dict[str, Any] = {"name_": (str, Field("", alias="name"))} if named else {}
     for key, kind in kinds.items():
         needed = parameters[key].default is inspect.Parameter.empty and key != free
         fields[f"{key}_"] = (kind.type, Field(... if needed else None, alias=key))
@@ -201,4 +258,6 @@ def schema(table: str, name: str) -> Schema:
 
 
 def _list(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _list(item) for key, item in value.items()}
     return [_list(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,11 +2,14 @@
 
 from nnfunc.training.diverged import Diverged
 from nnfunc.training.evaluate import evaluate
+from nnfunc.training.gradient import Bound
 from nnfunc.training.loop import History, Report, train
 from nnfunc.training.objectives import Objective, classification, language_modelling, regression
-from nnfunc.training.task import Bound, Task, Trainer, TrainState, trainer
+from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
+from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
 
 __all__ = [
-    "Bound", "Diverged", "History", "Objective", "Report", "Task", "TrainState", "Trainer",
-    "classification", "evaluate", "language_modelling", "regression", "train", "trainer",
+    "Bound", "Diverged", "History", "Objective", "OnPlateau", "Report", "Task", "TrainState", "Trainer",
+    "classification", "evaluate", "evaluated", "language_modelling", "reduce_on_plateau", "regression",
+    "train", "trainer",
 ]  # fmt: skip

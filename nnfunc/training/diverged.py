@@ -9,7 +9,8 @@ import numpy as np
 
 from nnfunc import paths
 from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
-from nnfunc.training.task import Task, loss_and_metrics
+from nnfunc.training.gradient import loss_and_metrics
+from nnfunc.training.task import Task
 
 __all__ = ["Diverged", "first_not_finite"]
 

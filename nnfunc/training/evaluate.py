@@ -9,7 +9,8 @@ from nnfunc import check
 from nnfunc.base import Params, PyTree, as_model
 from nnfunc.data.arrays import Data
 from nnfunc.data.arrays import arrays as make_data
-from nnfunc.training.task import Task, kept, loss_and_metrics
+from nnfunc.training.gradient import loss_and_metrics
+from nnfunc.training.task import Task, kept
 
 __all__ = ["evaluate"]
 

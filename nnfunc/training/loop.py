@@ -1,54 +1,44 @@
-"""The loop: runs the compiled steps, and at the ends of intervals logs, evaluates and saves."""
+"""The loop: checks what it is given, and runs it from interval to interval."""
 
 import math
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Key, fold, struct
+from nnfunc.base import Key, struct
 from nnfunc.data.arrays import Data
 from nnfunc.data.stream import Stream
-from nnfunc.training.diverged import Diverged, first_not_finite
-from nnfunc.training.evaluate import weighted
 from nnfunc.training.feed import Feed, check_data
+from nnfunc.training.gradient import loss_and_metrics
+from nnfunc.training.meters import FIGURES
 from nnfunc.training.pace import Intervals, Pace
-from nnfunc.training.programs import Carry, Programs, choose, programs, split_hypers
+from nnfunc.training.programs import Programs, choose, programs, split_hypers
+from nnfunc.training.run import Report, Run
 from nnfunc.training.saving import Best, Saver
-from nnfunc.training.task import Build, Task, TrainState, built, loss_and_metrics
+from nnfunc.training.step import TrainState
+from nnfunc.training.task import Build, Task, built, training_batch
 
 __all__ = ["History", "Report", "train"]
-
-
-class Report(NamedTuple):
-    """What is known at the end of an interval. step: steps done, of `steps`.
-
-    train: means over the interval's steps (learning_rate: its last). validation: figures of the
-    held-out examples. Each is None where the interval has none. seconds: since the run started.
-    """
-
-    step: int
-    steps: int
-    train: dict[str, float] | None
-    validation: dict[str, float] | None
-    seconds: float
 
 
 class History(NamedTuple):
     """The reports of a run as columns: history.train["loss"], history.validation["step"].
 
-    loop: how the steps ran, "step" (one a dispatch) or "scan" (many a dispatch).
+    loop: how the steps ran, "step" (one a dispatch) or "scan" (many a dispatch). layers: what was seen
+    of the layers, {"step": [...], "parameters": {path: {statistic: [...]}}, "activations": ...}, with
+    watch_every. speed: throughput and memory.
     """
 
     train: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
     loop: str
+    layers: dict[str, Any] = {}
+    speed: dict[str, np.ndarray] = {}
 
 
 def train(
@@ -61,10 +51,13 @@ def train(
     log_every: int | None = None,
     evaluate_every: int | None = None,
     save_every: int | None = None,
+    watch_every: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     best: str = "min loss",
     loop: Literal["auto", "step", "scan"] = "auto",
+    rollback: int = 0,
+    rollback_factor: float = 0.5,
     on_report: Callable[[Report], None] | None = None,
     should_stop: Callable[[int], bool] | None = None,
 ) -> tuple[TrainState, History]:
@@ -74,15 +67,21 @@ def train(
     learning rate never recompiles; ints and strings are static. Like a function under jax.jit, build
     is remembered: what it reads besides hypers must not change. data: a data set of `nf.data`.
     log_every, evaluate_every, save_every: in steps; by default a hundredth, a twentieth and a tenth
-    of the run. loop: "step" runs a step a dispatch, "scan" many; "auto" times both before the first
-    step of a run of over 20 seconds, takes the quicker, and keeps to it when resumed.
+    of the run. watch_every: after how many steps one is looked at layer by layer (gradients, updates,
+    activations, see `nf.training.watching`); None never. loop: "step" runs a step a dispatch, "scan"
+    many;
+    "auto" times both before the first step of a run of over 20 seconds, takes the quicker, and
+    keeps to it when resumed.
     folder: where checkpoints and `metrics.jsonl` go; without it nothing is written. best: which
     validation figure the best checkpoint has, such as "max accuracy". resume: go on from the folder's
     last good checkpoint; the result is bit for bit that of a run never stopped.
+    rollback: how often a run that diverges goes back to its last good checkpoint and on from there with
+    rollback_factor times the rate; it needs a folder.
     on_report: called at each interval's end. should_stop: called with the number of steps done before
     each dispatch; when it says True the run saves and returns early.
     Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments
-    that do not fit; FileExistsError for a folder that already holds a run.
+    that do not fit; FileExistsError for a folder that already holds a run; BlockingIOError for one in
+    which another process trains.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -95,13 +94,19 @@ def train(
     check.size("train", steps=steps)
     check.key("train", key)
     check.choice("train", ("auto", "step", "scan"), loop=loop)
-    intervals = Intervals.of(steps, log_every, evaluate_every, save_every)
+    check.size("train", 0, rollback=rollback)
+    check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
+    if rollback and folder is None:
+        check.fail(
+            "train", "rollback goes back to a checkpoint, so it needs a folder. Give folder=."
+        )
+    intervals = Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
     check_data(data)
     if isinstance(data, Stream) and loop == "scan":
         check.fail("train", "a stream hands in a batch a dispatch, so loop should not be 'scan'.")
     jax.eval_shape(lambda: built(build, hypers) and None)  # checks look at plain numbers only
     numbers, static, treedef = split_hypers(hypers)
-    own = programs(build, static, treedef)
+    own = programs(build, static, treedef, rollback > 0)
     figure = Best.of(best)
     feed = Feed(data)
     _inspect(own, numbers, key, feed, figure)
@@ -112,40 +117,24 @@ def train(
         "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
     }
     saver = Saver(folder, figure, resume=resume, of=of) if folder else None
-    carry = own.init(numbers, key, feed.sample())
-    if saver is not None:
-        carry = saver.restore(carry)
-        loop = saver.saved.get("loop", loop)
-    if loop == "auto":
-        loop = "step" if feed.streams else choose(own, carry, numbers, feed.sample(), steps)
-    if saver is not None:
-        saver.saved["loop"] = loop
-    rows = saver.begin() if saver is not None else []
-
-    step, started = int(carry.state.step), time.perf_counter()
-    pace = Pace(loop)
-    with closing(feed):
-        while step < steps:
-            end, stopped = intervals.next(step), False
-            first = step
-            while step < end and not stopped:
-                stopped = should_stop is not None and should_stop(step)
-                if not stopped:
-                    carry, done = pace.advance(own, carry, numbers, feed.at(step), end - step)
-                    step += done
-            carry = jax.block_until_ready(carry)
-            _check_steps(own, carry, numbers, data, first, step)
-            report, carry = _report(own, carry, numbers, data, intervals, step, started, stopped)
-            _check_held_out(own, carry, numbers, data, report)
-            rows += _rows(report)
-            if saver is not None:
-                saver.write(_rows(report))
-                saver.keep(carry, step, report.validation, due=stopped or intervals.saves(step))
-            if on_report is not None and (report.train or report.validation):
-                on_report(report)
-            if stopped:
-                break
-    return carry.state, _history(rows, loop)
+    try:
+        carry = own.init(numbers, key, feed.sample())
+        if saver is not None:
+            carry = saver.restore(carry)
+            loop = saver.saved.get("loop", loop)
+        if loop == "auto":
+            loop = "step" if feed.streams else choose(own, carry, numbers, feed.sample(), steps)
+        if saver is not None:
+            saver.saved["loop"] = loop
+        run = Run(own, carry, numbers, key, feed, intervals, saver, Pace(loop))
+        run.rollbacks, run.factor = rollback, rollback_factor
+        with closing(feed):
+            while run.step < steps and not run.stopped:
+                run.interval(should_stop, on_report)
+    finally:
+        if saver is not None:
+            saver.close()
+    return run.carry.state, _history(run.rows, loop)
 
 
 def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
@@ -172,10 +161,18 @@ def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> N
 
             return task.objective(Noted(), batch)
 
-        noting, batch = task._replace(objective=objective), data.batch(state.step)
+        noting = task._replace(objective=objective)
+        batch = training_batch(task, data.batch(state.step), key)
         states = (state.params, state.model_state)
         _, (metrics, _) = loss_and_metrics(noting, *states, batch, key=key, train=True)
         names.extend(["loss", *metrics])
+        figures = dict.fromkeys(names, 0.0)
+        if task.plateau is not None and feed.data.validation is None:
+            cure = "Give the data set one: nf.data.arrays(..., validation=(x, y))."
+            check.fail("reduce_on_plateau", f"it reads the validation split, got none. {cure}")
+        own.trainer.observe(numbers, state, figures)
+        if task.accumulate > 1:
+            own.trainer.step(numbers, state, data.batch(state.step))
         return state.step
 
     data = feed.data
@@ -195,70 +192,26 @@ def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> N
                     inspect(outputs[0], arrays)
 
 
-def _check_steps(
-    own: Programs, carry: Carry, numbers: Any, data: Data | Stream, first: int, step: int
-) -> None:
-    """Stop when one of the steps since `first` gave something that is not finite."""
-    at = int(carry.state.diverged_at)
-    if at < 0:
-        return
-    state, task = carry.state, own.build(numbers)
-    key = jax.random.fold_in(state.key, at)
-    batch = data.batch(at, key=fold(key, "augment"))
-    layer = first_not_finite(task, state.params, state.model_state, batch, key)
-    what = f"the loss, its gradient or the update is not finite at step {at}"
-    kept = (
-        f"(seen in steps {first} to {step - 1}); parameters are kept as they were before that step"
-    )
-    raise Diverged(f"{what} {kept}", at, layer, state)
-
-
-def _check_held_out(
-    own: Programs, carry: Carry, numbers: Any, data: Data | Stream, report: Report
-) -> None:
-    """Stop when the loss of the held-out examples is not finite."""
-    if report.validation is None or math.isfinite(report.validation["loss"]):
-        return
-    state, task = carry.state, own.build(numbers)
-    for batch in data.split("validation", max(1024, data.batch_size)):
-        if not math.isfinite(float(own.figures(state, numbers, batch)["loss"])):
-            layer = first_not_finite(task, state.params, state.model_state, batch, None)
-            what = f"the validation loss is not finite after {report.step} steps"
-            raise Diverged(what, report.step, layer, state)
-
-
-def _report(
-    own: Programs, carry: Carry, numbers: Any, data: Any, intervals: Intervals,
-    step: int, started: float, stopped: bool,
-) -> tuple[Report, Carry]:  # fmt: skip
-    """The report of the interval that ends here, and the carry with a fresh meter."""
-    means = validation = None
-    if intervals.logs(step) and not stopped:
-        total, last, count = jax.device_get(carry.meter)
-        means = {name: float(value) / int(count) for name, value in total.items()}
-        means |= {name: float(last[name]) for name in last if name == "learning_rate"}
-        carry = carry._replace(meter=jax.tree.map(jnp.zeros_like, carry.meter))
-    if data.validation is not None and intervals.evaluates(step) and not stopped:
-
-        def figures(batch):
-            return own.figures(carry.state, numbers, batch)
-
-        validation = weighted(figures, data.split("validation", max(1024, data.batch_size)))
-    seconds = time.perf_counter() - started
-    return Report(step, intervals.steps, means, validation, seconds), carry
-
-
-def _rows(report: Report) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that a report makes."""
-    splits = {"train": report.train, "validation": report.validation}
-    base = {"step": report.step, "seconds": round(report.seconds, 3)}
-    return [{"split": name, **base, **figures} for name, figures in splits.items() if figures]
-
-
 def _history(rows: list[dict[str, Any]], loop: str) -> History:
     def columns(split: str) -> dict[str, np.ndarray]:
         own = [row for row in rows if row["split"] == split]
-        names = [name for name in (own[0] if own else {}) if name != "split"]
-        return {name: np.asarray([row[name] for row in own]) for name in names}
+        names = {name: None for row in own for name in row if name != "split"}
+        return {name: np.asarray([row.get(name, math.nan) for row in own]) for name in names}
 
-    return History(columns("train"), columns("validation"), loop)
+    train = columns("train")
+    speed = {name: train.pop(name) for name in FIGURES if name in train}
+    return History(train, columns("validation"), loop, _layers(rows), speed)
+
+
+def _layers(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows of the layers as columns."""
+    own = [row for row in rows if row["split"] == "layers"]
+    if not own:
+        return {}
+    made: dict[str, Any] = {"step": np.asarray([row["step"] for row in own])}
+    for kind in ("parameters", "activations"):
+        made[kind] = {
+            path: {name: [row[kind][path][name] for row in own] for name in statistics}
+            for path, statistics in own[0][kind].items()
+        }
+    return made

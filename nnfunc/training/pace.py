@@ -19,23 +19,38 @@ class Intervals(NamedTuple):
     log: int
     evaluate: int
     save: int
+    watch: int | None = None
 
     @staticmethod
-    def of(steps: int, log: int | None, evaluate: int | None, save: int | None) -> "Intervals":
+    def of(
+        steps: int, log: int | None, evaluate: int | None, save: int | None,
+        watch: int | None = None,
+    ) -> "Intervals":  # fmt: skip
         for name, value in {
             "log_every": log,
             "evaluate_every": evaluate,
             "save_every": save,
+            "watch_every": watch,
         }.items():
             if value is not None:
                 check.size("train", **{name: value})
         log, evaluate = log or max(1, steps // 100), evaluate or max(1, steps // 20)
-        return Intervals(steps, log, evaluate, save or max(1, steps // 10))
+        return Intervals(steps, log, evaluate, save or max(1, steps // 10), watch)
 
     def next(self, step: int) -> int:
         """The next step at which something is due."""
         every = (self.log, self.evaluate, self.save)
         return min(self.steps, *((step // n + 1) * n for n in every))
+
+    def watches(self, step: int) -> bool:
+        """Whether the step that is done next is looked at: the first, and the last of each interval."""
+        return self.watch is not None and (step == 0 or (step + 1) % self.watch == 0)
+
+    def unwatched(self, step: int) -> int:
+        """How many steps, from this one on, come before the next that is looked at."""
+        if self.watch is None:
+            return self.steps
+        return 0 if self.watches(step) else self.watch - 1 - step % self.watch
 
     def logs(self, step: int) -> bool:
         return step % self.log == 0 or step == self.steps

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from nnfunc.base import Array, Key, PyTree, fold
 from nnfunc.training.evaluate import batch_figures
-from nnfunc.training.task import Build, Trainer, TrainState, built, kept, trainer
+from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
+from nnfunc.training.task import Build, built, kept
 
 __all__ = ["Carry", "Meter", "Programs", "choose", "programs", "split_hypers"]
 
@@ -37,16 +38,20 @@ class Programs(NamedTuple):
     """The jitted functions of one task.
 
     init(numbers, key, data) -> Carry. one(carry, numbers, data) -> Carry: a step.
-    many(n, carry, numbers, data) -> Carry: n steps in one dispatch. figures(state, numbers, batch)
-    -> metrics in evaluation mode. The carry that is handed in is used up.
+    many(n, carry, numbers, data) -> Carry: n steps in one dispatch. watched(carry, numbers, data) ->
+    (Carry, layers): a step that looks at every layer. figures(state, numbers, batch) -> metrics in
+    evaluation mode. observe(carry, numbers, figures) -> Carry: what follows from such figures. The
+    carry that is handed in is used up.
     """
 
     trainer: Trainer
     init: Callable[[Any, Key, Any], Carry]
     one: Callable[[Carry, Any, Any], Carry]
     many: Callable[[Array, Carry, Any, Any], Carry]
+    watched: Callable[[Carry, Any, Any], tuple[Carry, Any]]
     figures: Callable[[TrainState, Any, PyTree], dict[str, Array]]
-    build: Callable[[Any], Any]
+    observe: Callable[[Carry, Any, dict[str, float]], Carry]
+    build: Callable[..., Any]
 
 
 def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
@@ -60,13 +65,18 @@ def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
     return numbers, static, treedef
 
 
-def _made(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
+def _made(
+    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
+) -> Programs:
 
     def whole(numbers):
         pairs = zip(numbers, static, strict=True)
         return jax.tree.unflatten(treedef, [s if n is None else n for n, s in pairs])
 
-    pair = trainer(lambda numbers: build(whole(numbers)))
+    def own_build(numbers, step):
+        return built(build, whole(numbers), step)
+
+    pair = trainer(own_build, rate_scale=rate_scale)
 
     def batch_of(state, data):
         key = jax.random.fold_in(state.key, state.step)
@@ -79,33 +89,48 @@ def _made(build: Build, static: tuple[Any, ...], treedef: Any) -> Programs:
         return Carry(state, Meter(zeros, dict(zeros), jnp.zeros((), jnp.int32)))
 
     def one(carry, numbers, data):
+        return watched(carry, numbers, data, watch=False)[0]
+
+    def watched(carry, numbers, data, watch=True):
         state, meter = carry
-        state, metrics = pair.step(numbers, state, batch_of(state, data))
+        state, metrics = pair.step(numbers, state, batch_of(state, data), watch=watch)
+        layers = metrics.pop("layers", None)
         ok = state.diverged_at < 0
         metrics = jax.tree.map(lambda value: value.astype(jnp.float32), metrics)
         total = {name: meter.total[name] + jnp.where(ok, metrics[name], 0) for name in metrics}
         last = {name: jnp.where(ok, metrics[name], meter.last[name]) for name in metrics}
-        return Carry(state, Meter(total, last, meter.count + ok.astype(jnp.int32)))
+        return Carry(state, Meter(total, last, meter.count + ok.astype(jnp.int32))), layers
 
     def many(n, carry, numbers, data):
         return jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
 
     def figures(state, numbers, batch):
-        task = built(build, whole(numbers))
-        return batch_figures(task, state.params, state.model_state, batch)
+        task = own_build(numbers, state.step)
+        return batch_figures(task, *evaluated(task, state), batch)
+
+    def observe(carry, numbers, figures):
+        return carry._replace(state=pair.observe(numbers, carry.state, figures))
 
     return Programs(
         trainer=pair,
         init=jax.jit(init),
         one=jax.jit(one, donate_argnums=0),
         many=jax.jit(many, donate_argnums=1),
+        watched=jax.jit(watched, donate_argnums=0),
         figures=jax.jit(figures),
-        build=lambda numbers: built(build, whole(numbers)),
+        observe=jax.jit(observe, donate_argnums=0),
+        build=lambda numbers, step=0: own_build(numbers, step),
     )
 
 
-programs = kept(_made, 32)
-"""(build, static, treedef) -> Programs, kept: the same build with other numbers compiles nothing."""
+_kept = kept(_made, 32)
+
+
+def programs(
+    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
+) -> Programs:
+    """The programs of a build, kept: the same one with other numbers compiles nothing."""
+    return _kept(build, static, treedef, rate_scale)
 
 
 def choose(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnfunc import check, checkpoint
+from nnfunc.training.lock import Lock
 from nnfunc.training.programs import Carry
 
 __all__ = ["Best", "Saver"]
@@ -35,7 +36,10 @@ class Best(NamedTuple):
 
 
 class Saver:
-    """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`."""
+    """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`.
+
+    It is the only one that does until it is closed.
+    """
 
     def __init__(self, folder: str | Path, best: Best, *, resume: bool, of: dict[str, Any]):
         """of: what a run must have in common with the one that it goes on with, as JSON holds it."""
@@ -51,6 +55,11 @@ class Saver:
             cure = "Give another folder, or go on with resume=True."
             raise FileExistsError(f"{folder} already holds a run. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
+        self.lock = Lock(folder)
+
+    def close(self) -> None:
+        """Let another process go on with the folder."""
+        self.lock.close()
 
     def restore(self, carry: Carry) -> Carry:
         """The carry of the last good checkpoint; the given one when there is none to go on from."""
@@ -73,7 +82,22 @@ class Saver:
     def begin(self) -> list[dict[str, Any]]:
         """The rows up to the step that the run goes on from; the file is cut back to them."""
         rows = read_rows(self.metrics) if self.resume else []
-        rows = [row for row in rows if row["step"] <= self.step]
+        return self.cut(rows, self.step)
+
+    def back(self, like: Carry, times: int) -> Carry | None:
+        """The carry of the last good checkpoint, or None when there is none yet.
+
+        times: how often the run went back, which is saved with what follows.
+        """
+        self.saved["rollbacks"] = times
+        if not checkpoint.steps(self.checkpoints):
+            return None
+        found = checkpoint.latest_good(self.checkpoints, like)
+        return found.tree
+
+    def cut(self, rows: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+        """The rows up to a step; the file is cut back to them."""
+        rows = [row for row in rows if row["step"] <= step]
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.metrics)
@@ -85,6 +109,7 @@ class Saver:
 
     def keep(self, carry: Carry, step: int, figures: dict[str, float] | None, *, due: bool) -> None:
         """Save the state as the best one when it is, and as the last one when that is due."""
+        self.step = step
         if figures and self.best.improves(figures, self.saved.get("best_value")):
             value = figures[self.best.metric]
             self.saved |= {"best_value": value, "best_step": step, "best": " ".join(self.best)}

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import nnfunc as nf
-from nnfunc.training.task import loss_and_metrics
+from nnfunc.training.gradient import loss_and_metrics
 
 from . import plain
 

@@ -1,0 +1,88 @@
+"""What a config may say of its task in a word: precision, recomputation, micro-batches, adapters."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from nnfunc import check
+from nnfunc.base import Layer, Model, Scalar, as_model
+from nnfunc.combinators import precision as in_precision
+from nnfunc.combinators import remat_repeats
+
+__all__ = ["Adapters", "Options", "adapt", "options"]
+
+
+class Options(NamedTuple):
+    """See `options`."""
+
+    precision: str
+    remat: bool
+    accumulate: int
+    sharpness: Scalar | None
+
+    def model(self, model: Layer) -> Model:
+        """The model in this precision, recomputed or not."""
+        model = as_model(model)
+        model = remat_repeats(model) if self.remat else model
+        return in_precision(model) if self.precision == "bfloat16" else model
+
+
+def options(
+    *, precision: Literal["float32", "bfloat16"] = "float32", remat: bool = False,
+    accumulate: int = 1, sharpness: Scalar | None = None,
+) -> Options:  # fmt: skip
+    """How the model is computed, and its gradient taken.
+
+    precision: what is calculated in; parameters, norms, losses and the optimizer stay float32. remat:
+    whether repeated blocks are computed again in the backward pass, for less memory. accumulate: into
+    how many micro-batches a batch is cut. sharpness: the radius of sharpness-aware minimization.
+    Raises: ValueError when a number is out of its range.
+    """
+    check.size("task", accumulate=accumulate)
+    if sharpness is not None:
+        check.number("task", 0, sharpness=sharpness)
+    return Options(precision, remat, accumulate, sharpness)
+
+
+class Adapters(NamedTuple):
+    """See `adapt`."""
+
+    run: str
+    on: tuple[str, ...]
+    rank: int
+    alpha: Scalar | None
+
+    def model(self, model: Layer) -> Model:
+        """The adapters of the model, whose frozen parameters are those of the run."""
+        from nnfunc.layers.lora import lora
+
+        alpha = {} if self.alpha is None else {"alpha": self.alpha}
+        found = _trained(self.run, _stamp(self.run))
+        return lora(model, found.params, self.on, rank=self.rank, state=found.state, **alpha)
+
+
+def adapt(
+    run: str, *, on: tuple[str, ...] = ("**/query/weight", "**/value/weight"), rank: int = 8,
+    alpha: Scalar | None = None,
+) -> Adapters:  # fmt: skip
+    """Train low-rank adapters of the best checkpoint of another run, whose own parameters stay.
+
+    run: its folder; the model is to be the same. on: patterns of the weights that get an adapter.
+    rank, alpha: as for `nf.lora`.
+    Raises: ValueError when a number is out of its range or there is no such run.
+    """
+    check.size("lora", rank=rank)
+    if not (Path(run) / "config.toml").is_file():
+        check.fail("lora", f"run should be the folder of a run, got {run!r}.")
+    return Adapters(run, on, rank, alpha)
+
+
+def _stamp(run: str) -> float:
+    return max((path.stat().st_mtime for path in Path(run).glob("checkpoints/*")), default=0.0)
+
+
+@lru_cache(maxsize=2)
+def _trained(run: str, stamp: float) -> Any:
+    from nnfunc.programs import load_run
+
+    return load_run(run)

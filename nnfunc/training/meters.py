@@ -1,0 +1,102 @@
+"""How fast a run goes, and how much memory it holds."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import jax
+
+from nnfunc import flops
+
+FIGURES = (
+    "examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb",
+)  # fmt: skip
+"""What a training row says of speed and memory, beside the metrics."""
+
+__all__ = ["FIGURES", "Speed", "memory", "peak"]
+
+PEAKS = {
+    "h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "l4": 121e12, "a10g": 70e12,
+    "v100": 125e12, "t4": 65e12, "v6 lite": 918e12, "v5 lite": 197e12, "v5p": 459e12, "v4": 275e12,
+}  # fmt: skip
+"""Peak FLOPs a second of dense bfloat16 products (float16 before Ampere), from the makers' data sheets,
+by a part of the device's kind in lower case."""
+
+
+def peak(device: Any = None) -> float | None:
+    """The most FLOPs a second that a device can do, or None where that is not known.
+
+    The environment variable NNFUNC_PEAK_FLOPS, such as 2e11, comes first.
+    """
+    told = os.environ.get("NNFUNC_PEAK_FLOPS")
+    if told:
+        with suppress(ValueError):
+            return float(told)
+    kind = (device or jax.devices()[0]).device_kind.lower()
+    return next((value for name, value in PEAKS.items() if name in kind), None)
+
+
+def memory(device: Any = None) -> float | None:
+    """The memory in use in MB: of a GPU the most that was in use at once, on CPU the process's own."""
+    figures = (device or jax.devices()[0]).memory_stats()
+    if figures and "peak_bytes_in_use" in figures:
+        return figures["peak_bytes_in_use"] / 1e6
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if os.uname().sysname == "Darwin" else most / 1e3
+
+
+class Speed:
+    """The throughput of an interval of steps, without compilation, evaluation and saving."""
+
+    def __init__(self, batch_size: int, window: int | None):
+        self.examples = batch_size
+        self.tokens = None if window is None else batch_size * (window - 1)
+        self.flops: int | None = None
+        self.known: set[Any] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """A new interval starts now."""
+        self.started, self.left_out, self.steps = time.perf_counter(), 0.0, 0
+
+    @contextmanager
+    def compiling(self, program: Any) -> Iterator[None]:
+        """Round a dispatch, the first of which compiles the program and does not count."""
+        if program in self.known:
+            yield
+            return
+        start = time.perf_counter()
+        yield
+        self.known.add(program)
+        self.left_out += time.perf_counter() - start
+
+    def count(self, program: Any, *args: Any) -> None:
+        """Count the FLOPs of a jitted step, before its first call, which uses the same trace."""
+        with suppress(AttributeError):
+            self.flops = flops.of(program.trace(*args).jaxpr)
+
+    def figures(self) -> dict[str, float]:
+        """Those of the interval that ends now: call it when the device is done."""
+        seconds = time.perf_counter() - self.started - self.left_out
+        if self.steps < 1 or seconds <= 0:
+            return {}
+        rate = self.steps / seconds
+        made = {"examples_per_second": self.examples * rate}
+        if self.tokens is not None:
+            made["tokens_per_second"] = self.tokens * rate
+        if self.flops:
+            made["flops_per_second"] = self.flops * rate
+            most = peak()
+            made |= {} if most is None else {"utilisation": self.flops * rate / most}
+        used = memory()
+        return {k: float(f"{v:.5g}") for k, v in made.items()} | (
+            {} if used is None else {"memory_mb": round(used, 1)}
+        )

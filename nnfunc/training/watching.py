@@ -1,0 +1,162 @@
+"""What can be seen of every layer in a step: of its result, and of its parameters.
+
+Inside `repeat` the layers share one path, in which `*` is the stacked axis, and every statistic of
+theirs is an array with one value a layer; `written_out` gives each a path of its own.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import paths
+from nnfunc.base import Array, Params, PyTree, Watch
+
+__all__ = ["activations", "parameters", "written_out"]
+
+BINS = 32
+SAMPLE = 4096  # values that a histogram looks at, evenly spread
+
+_ENDS = {
+    "tanh": (-0.99, 0.99), "soft_sign": (-0.99, 0.99), "erf": (-0.99, 0.99),
+    "hard_tanh": (-1.0, 1.0), "sigmoid": (0.01, 0.99), "logistic": (0.01, 0.99),
+    "expit": (0.01, 0.99), "hard_sigmoid": (0.0, 1.0), "relu6": (-jnp.inf, 6.0),
+}  # fmt: skip
+"""At or beyond which results an activation function is flat: its derivative is a fiftieth or less."""
+
+_ZERO = {"relu", "relu6", "relu2", "squared_relu"}
+"""The activation functions whose unit is dead when it is zero for every example."""
+
+
+def activations(taps: dict[str, PyTree], watch: Watch) -> dict[str, dict[str, Array]]:
+    """{path: statistics} of the results of all innermost layers that were captured.
+
+    mean, deviation, histogram [low, high, counts]; saturated, the share of values on the flat ends
+    of a tanh, sigmoid and the like; dead, the share of units (places of the last axis) of a relu that
+    are zero for the whole batch.
+    """
+    kinds = {"/".join(path): child.name for path, child, *_ in watch.calls}
+    outer = {"/".join(path.split("/")[:i]) for path in kinds for i in range(1, path.count("/") + 1)}
+    found = {}
+    for path in kinds:
+        leaves = [leaf for leaf in jax.tree.leaves(taps.get(path)) if _floats(leaf)]
+        if path not in outer and leaves:
+            stacked = path.split("/").count("*")
+            statistics = _over(_activation(kinds[path]), stacked)
+            found[path] = statistics(jax.lax.stop_gradient(leaves[0]))
+    return found
+
+
+def parameters(
+    params: Params, grads: Params, new: Params, watch: Watch
+) -> dict[str, dict[str, Array]]:
+    """{path: statistics} of all parameters.
+
+    gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
+    over the weight's; histograms of the weights and of the gradients.
+    """
+    plain = {seen.replace("*/", ""): seen for seen in watch.seen}
+    grads, new, found = paths.flatten(grads), paths.flatten(new), {}
+    for path, weight in paths.flatten(params).items():
+        shared = _stacked_path(path, plain)
+        statistics = _over(_parameter, shared.split("/").count("*"))
+        found[shared] = statistics(weight, grads[path], new[path])
+    return found
+
+
+def written_out(layers: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`."""
+    made: dict[str, dict[str, Any]] = {}
+    for kind, found in layers.items():
+        made[kind] = {}
+        for path, statistics in found.items():
+            made[kind] |= _each(path, {k: np.asarray(v, np.float64) for k, v in statistics.items()})
+    return made
+
+
+def _each(path: str, statistics: dict[str, np.ndarray]) -> dict[str, Any]:
+    if "*" not in path.split("/"):
+        return {path: {name: _plain(name, value) for name, value in statistics.items()}}
+    rows = {}
+    for i in range(len(next(iter(statistics.values())))):
+        inner = {name: value[i] for name, value in statistics.items()}
+        rows |= _each(path.replace("*", str(i), 1), inner)
+    return rows
+
+
+def _plain(name: str, value: np.ndarray) -> Any:
+    if not name.endswith("histogram"):
+        return float(f"{float(value):.6g}")
+    low, high, *counts = value.tolist()
+    return [float(f"{low:.6g}"), float(f"{high:.6g}"), [int(n) for n in counts]]
+
+
+def _stacked_path(path: str, plain: dict[str, str]) -> str:
+    """The path of a parameter with a `*` for each axis of layers that it begins with."""
+    names = path.split("/")
+    for end in range(len(names) - 1, 0, -1):
+        start = "/".join(names[:end])
+        if start in plain:
+            return "/".join([plain[start], *names[end:]])
+    return path
+
+
+def _over(statistics: Any, axes: int) -> Any:
+    """statistics, for each place of so many leading axes."""
+    for _ in range(axes):
+        statistics = jax.vmap(statistics)
+    return statistics
+
+
+def _activation(kind: str) -> Any:
+    def statistics(y: Array) -> dict[str, Array]:
+        y = y.astype(jnp.float32)
+        mean = y.mean()
+        made = {"mean": mean, "deviation": jnp.sqrt(jnp.mean((y - mean) ** 2))}
+        if kind in _ENDS:
+            low, high = _ENDS[kind]
+            made["saturated"] = ((y <= low) | (y >= high)).astype(jnp.float32).mean()
+        if kind in _ZERO and y.ndim > 1:
+            off = jnp.all(y <= 0, axis=tuple(range(y.ndim - 1)))
+            made["dead"] = off.astype(jnp.float32).mean()
+        return made | {"histogram": _histogram(y)}
+
+    return statistics
+
+
+def _parameter(weight: Array, grad: Array, new: Array) -> dict[str, Array]:
+    weight, grad, new = (leaf.astype(jnp.float32) for leaf in (weight, grad, new))
+    size, change = _norm(weight), _norm(new - weight)
+    return {
+        "gradient_norm": _norm(grad),
+        "weight_norm": size,
+        "update_ratio": jnp.where(size > 0, change / jnp.where(size > 0, size, 1), jnp.nan),
+        "weight_histogram": _histogram(weight),
+        "gradient_histogram": _histogram(grad),
+    }
+
+
+def _norm(x: Array) -> Array:
+    return jnp.sqrt(jnp.sum(x**2))
+
+
+def _histogram(x: Array) -> Array:
+    """[2 + BINS]: the least and the greatest value, and how many lie in each part between."""
+    flat = x.reshape(-1)
+    flat = flat[:: -(-flat.size // SAMPLE)] if flat.size else jnp.zeros(1)
+    low, high = flat.min(), flat.max()
+    width = jnp.where(high > low, high - low, 1)
+    place = jnp.clip(jnp.floor((flat - low) / width * BINS), 0, BINS - 1)
+    counts = (place[:, None] == jnp.arange(BINS, dtype=place.dtype)).sum(0)
+    return jnp.concatenate([jnp.stack([low, high]), counts.astype(jnp.float32)])
+
+
+def _floats(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def layer_paths(rows: Iterable[str]) -> list[str]:
+    """Paths in the order of the model, `blocks/2` before `blocks/10`."""
+    return sorted(rows, key=lambda p: [int(n) if n.isdigit() else n for n in p.split("/")])
