@@ -21,7 +21,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -33,7 +33,8 @@ from nnfunc import check
 from nnfunc.base import PyTree
 
 __all__ = [
-    "CheckpointError", "Found", "inspect", "latest_good", "load", "save", "save_best", "save_step",
+    "CheckpointError", "Found", "inspect", "latest_good", "load", "remove", "save", "save_best",
+    "save_step",
     "steps",
 ]  # fmt: skip
 
@@ -165,13 +166,17 @@ def save_step(
     check.size("save_step", 0, step=step)
     check.size("save_step", keep=keep)
     folder = save(_folder(root, step), tree, metadata=metadata)
-    earlier = [found for found in steps(root) if found <= step]
-    for old in earlier[:-keep]:
-        with contextlib.suppress(OSError):
-            gone = _temporary(_folder(root, old))
-            _folder(root, old).rename(gone)
-            shutil.rmtree(gone)
+    remove(root, [found for found in steps(root) if found <= step][:-keep])
     return folder
+
+
+def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
+    """Remove the checkpoints of some steps; each is there whole until it is gone."""
+    for step in gone:
+        with contextlib.suppress(OSError):
+            temporary = _temporary(_folder(root, step))
+            _folder(root, step).rename(temporary)
+            shutil.rmtree(temporary)
 
 
 def save_best(

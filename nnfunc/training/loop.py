@@ -116,7 +116,7 @@ def train(
         "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
         "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
     }
-    saver = Saver(folder, figure, resume=resume, of=of) if folder else None
+    saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
     try:
         carry = own.init(numbers, key, feed.sample())
         if saver is not None:

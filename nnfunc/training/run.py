@@ -172,12 +172,12 @@ class Run:
                     f"The run went back {self.rollbacks} times before: rollback is used up."
                 )
             raise error
-        carry = self.saver.back(self.like, times)
-        if carry is None:
-            carry = self.own.init(self.numbers, self.key, self.feed.sample())
+        start = lambda: self.own.init(self.numbers, self.key, self.feed.sample())
+        carry = self.saver.back(self.like, start)
         scale = jnp.asarray(self.factor**times, jnp.float32)
         self.carry = carry._replace(state=carry.state._replace(rate_scale=scale))
-        self.step = int(carry.state.step)
+        self.saver.goes_on(self.carry, times)
+        self.step = self.saver.step
         self.rows = self.saver.cut(self.rows, self.step)
         words = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
         event = {"event": "rollback", "message": f"{words} with {float(scale):g} of the rate"}

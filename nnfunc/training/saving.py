@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from nnfunc.training.lock import Lock
 from nnfunc.training.programs import Carry
 
 __all__ = ["Best", "Saver"]
+
+KEEP = 3  # checkpoints, beside the best one
 
 
 class Best(NamedTuple):
@@ -41,10 +44,15 @@ class Saver:
     It is the only one that does until it is closed.
     """
 
-    def __init__(self, folder: str | Path, best: Best, *, resume: bool, of: dict[str, Any]):
-        """of: what a run must have in common with the one that it goes on with, as JSON holds it."""
+    def __init__(
+        self, folder: str | Path, best: Best, *, resume: bool, of: dict[str, Any], every: int = 1
+    ):
+        """of: what a run must have in common with the one that it goes on with, as JSON holds it.
+
+        every: after how many steps a checkpoint is due; those of stops lie in between.
+        """
         folder = Path(folder)
-        self.of = of
+        self.of, self.every = of, every
         self.metrics, self.checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
         self.best, self.resume = best, resume
         self.saved: dict[str, Any] = {}
@@ -84,20 +92,35 @@ class Saver:
         rows = read_rows(self.metrics) if self.resume else []
         return self.cut(rows, self.step)
 
-    def back(self, like: Carry, times: int) -> Carry | None:
-        """The carry of the last good checkpoint, or None when there is none yet.
+    def back(self, like: Carry, first: Callable[[], Carry]) -> Carry:
+        """The carry to go back to when the run has diverged: of the last checkpoint that was due.
 
-        times: how often the run went back, which is saved with what follows.
+        One that was gone back to before, and led here again, is given up for the one before it; first()
+        is the carry of step 0, where no checkpoint is left.
         """
-        self.saved["rollbacks"] = times
-        if not checkpoint.steps(self.checkpoints):
-            return None
-        found = checkpoint.latest_good(self.checkpoints, like)
-        return found.tree
+        due = [step for step in checkpoint.steps(self.checkpoints) if step % self.every == 0]
+        before = self.saved.get("back_at")
+        tried = due[:-1] if due and due[-1] == before else due
+        while tried:
+            try:
+                return checkpoint.load(self.checkpoints / f"step-{tried[-1]:08d}", like)
+            except checkpoint.CheckpointError:
+                tried.pop()
+        return first()
+
+    def goes_on(self, carry: Carry, times: int) -> None:
+        """Keep what the run goes back to, for the `times`-th time, in place of all that came after."""
+        step = int(carry.state.step)
+        self.saved |= {"rollbacks": times, "back_at": step}
+        checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
+        checkpoint.remove(
+            self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step]
+        )
+        self.step = step
 
     def cut(self, rows: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-        """The rows up to a step; the file is cut back to them."""
-        rows = [row for row in rows if row["step"] <= step]
+        """The rows up to a step, and all events; the file is cut back to them."""
+        rows = [row for row in rows if row["step"] <= step or row["split"] == "event"]
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.metrics)
@@ -116,7 +139,11 @@ class Saver:
             checkpoint.save_best(self.checkpoints, carry.state, metadata=self.saved)
         self.saved["of"] = self.of
         if due:
-            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
+            others = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
+            checkpoint.save_step(
+                self.checkpoints, step, carry, metadata=self.saved, keep=KEEP + len(others)
+            )
+            checkpoint.remove(self.checkpoints, others)  # of stops in between: they have served
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,107 @@
+"""Runs that diverge and go back, and folders that two want at once."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc.training.lock import Lock
+
+KEY = jax.random.key(2)
+X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+DATA = nf.data.arrays((X, 3 * X), batch_size=8, validation=(X, 3 * X))
+OPTIONS = {
+    "steps": 40,
+    "key": KEY,
+    "save_every": 5,
+    "evaluate_every": 5,
+    "log_every": 5,
+    "loop": "step",
+}
+
+
+def build(h, step):
+    """A rate that jumps at step 12: too much from there on, unless it is an eighth of it."""
+    model = nf.linear(1, 1)
+    rate = jax.numpy.where(step < 12, 0.05, h["later"])
+    explode = lambda predict, batch: (nf.losses.mse(predict(batch[0]), batch[1]).mean() ** 2, {})
+    return nf.Task(model, explode, nf.optimizers.sgd(rate))
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_diverges_goes_back_with_a_smaller_rate(tmp_path):
+    h = {"later": 1e4}
+    with pytest.raises(nf.training.Diverged):
+        nf.train(build, h, DATA, **OPTIONS)
+    state, _ = nf.train(build, h, DATA, folder=tmp_path, rollback=9, rollback_factor=0.1, **OPTIONS)
+    assert int(state.step) == 40
+    assert int(state.diverged_at) == -1
+    told = rows(tmp_path)
+    events = [row for row in told if row["split"] == "event"]
+    assert [e["event"] for e in events] == ["rollback"] * len(events)
+    assert 2 <= len(events) <= 7
+    assert float(state.rate_scale) == pytest.approx(0.1 ** len(events), rel=1e-3)
+    assert "diverged at step" in events[0]["message"]
+    assert "back to step 10 with 0.1 of the rate" in events[0]["message"]
+    steps = [row["step"] for row in told if row["split"] == "train"]
+    assert steps == list(range(5, 41, 5))  # each once, whatever was gone back
+    assert told[-1]["loss"] < 1e-3
+
+
+def test_rollback_may_be_used_up_and_needs_a_folder(tmp_path):
+    with pytest.raises(nf.training.Diverged) as caught:
+        nf.train(build, {"later": 1e9}, DATA, folder=tmp_path, rollback=1, **OPTIONS)
+    assert "The run went back 1 times before: rollback is used up." in caught.value.__notes__
+    with pytest.raises(
+        ValueError, match="rollback goes back to a checkpoint, so it needs a folder"
+    ):
+        nf.train(build, {"later": 1.0}, DATA, rollback=1, **OPTIONS)
+
+
+def test_a_run_that_went_back_is_resumed_bit_for_bit(tmp_path):
+    h, options = {"later": 1e4}, OPTIONS | {"rollback": 9, "rollback_factor": 0.1}
+    whole, _ = nf.train(build, h, DATA, folder=tmp_path / "whole", **options)
+    for stop in (7, 14, 22):
+        nf.train(
+            build, h, DATA, folder=tmp_path / "parts", resume=stop > 7,
+            should_stop=lambda step, stop=stop: step >= stop, **options,
+        )  # fmt: skip
+    parts, _ = nf.train(build, h, DATA, folder=tmp_path / "parts", resume=True, **options)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        jax.device_get(whole._replace(key=0)),
+        jax.device_get(parts._replace(key=0)),
+    )
+
+
+def test_a_second_process_is_refused(tmp_path):
+    lock = Lock(tmp_path)
+    code = "import sys; from pathlib import Path; from nnfunc.training.lock import Lock; Lock(Path(sys.argv[1]))"
+    second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert second.returncode == 1
+    assert f"process {multiprocessing.current_process().pid} on " in second.stderr
+    assert "is training in this folder. Wait for it, or give another folder" in second.stderr
+    with pytest.raises(BlockingIOError, match="is training in this folder"):
+        nf.train(build, {"later": 0.1}, DATA, folder=tmp_path, **OPTIONS)
+    lock.close()
+    Lock(tmp_path).close()
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_killed_holder_lets_the_next_one_in(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from nnfunc.training.lock import Lock\n"
+        "kept = Lock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True)
+    assert killed.returncode == -9
+    assert (tmp_path / "lock").exists()
+    Lock(tmp_path).close()
