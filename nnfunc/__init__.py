@@ -4,7 +4,8 @@
 
 Layers, combinators and models are here: `nf.linear`, `nf.serial`, `nf.mlp`. Plain numeric functions
 are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `nf.metrics`,
-`nf.schedules`, `nf.optimizers`. Data sets are in `nf.data`, saving and loading in `nf.checkpoint`.
+`nf.schedules`, `nf.optimizers`. Data sets are in `nf.data`, augmentations in `nf.augment`, saving and
+loading in `nf.checkpoint`.
 """
 
 import importlib
@@ -68,6 +69,7 @@ from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
     from nnfunc import backprop, checkpoint, data, generation, optimizers, testing, training
+    from nnfunc.data import augment
     from nnfunc.generation import generate
     from nnfunc.memory import keep_memory
     from nnfunc.programs import load_run
@@ -80,6 +82,7 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
 __version__ = "0.1.0"
 
 _LATER = {
+    "augment": "nnfunc.data",
     "backprop": "nnfunc.backprop",
     "checkpoint": "nnfunc.checkpoint",
     "data": "nnfunc.data",
@@ -117,8 +120,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Context", "Model", "Out", "Task", "activations", "adaptive_avg_pool", "adaptive_max_pool",
-    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "avg_pool", "backprop",
-    "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
+    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "augment", "avg_pool",
+    "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
     "classification", "cnn", "conv", "conv_transpose", "convnext", "convnext_small",
     "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
     "evaluate", "experts", "feed_forward", "flatten", "generate", "generation",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rows_attention
+import rows_augment
 import rows_generation
 import rows_recurrent
 import rows_transformer
@@ -101,6 +102,7 @@ AREAS = (
     rows_vision_models,
     rows_recurrent,
     rows_attention,
+    rows_augment,
     rows_transformer,
     rows_generation,
 )
@@ -372,7 +374,9 @@ for area in AREAS:
     FUNCTIONS |= area.FUNCTIONS
     NOT_FACTORIES |= area.NOT_FACTORIES
 
-NAMESPACES = ("activations", "initializers", "losses", "metrics", "schedules", "optimizers")
+NAMESPACES = (
+    "activations", "augment", "initializers", "losses", "metrics", "schedules", "optimizers",
+)  # fmt: skip
 
 
 def public() -> dict[str, Any]:

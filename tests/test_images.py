@@ -1,4 +1,4 @@
-"""Images in folders, how pixels become floats, and augmentations."""
+"""Images in folders, and how pixels become floats."""
 
 import sys
 
@@ -152,61 +152,3 @@ def test_data_loaded_twice_compiles_once():
     compiled = jax.jit(lambda data, step: data.batch(step)[0])
     np.testing.assert_array_equal(compiled(load(), 3), compiled(load(), 3))
     assert compiled._cache_size() == 1
-
-
-# Augmentations.
-
-
-def all_shifts(image, pixels, fill):
-    """{move: the image moved}, by padding and slicing."""
-    wide = np.full((image.shape[0] + 2 * pixels, image.shape[1] + 2 * pixels, image.shape[2]), fill)
-    wide[pixels:-pixels, pixels:-pixels] = image
-    moves = range(2 * pixels + 1)
-    return {
-        (a, b): wide[a : a + image.shape[0], b : b + image.shape[1]] for a in moves for b in moves
-    }
-
-
-@pytest.mark.parametrize("pixels,fill", [(1, (0.0,)), (2, (-1.0, 0.5, 7.0))])
-def test_shift_moves_each_image_by_itself_and_equally_often(key, pixels, fill):
-    channels = len(fill)
-    image = np.arange(20.0 * channels).reshape(4, 5, channels).astype(np.float32)
-    count = 2500
-    augment = jax.jit(nf.data.shift(pixels, fill=fill))
-    moved, labels = augment(key, (jnp.tile(image, (count, 1, 1, 1)), jnp.arange(count)))
-    np.testing.assert_array_equal(labels, np.arange(count))
-    wanted = {v.astype(np.float32).tobytes(): k for k, v in all_shifts(image, pixels, fill).items()}
-    moves = [wanted[one.tobytes()] for one in np.asarray(moved)]
-    seen = np.unique([a * 10 + b for a, b in moves], return_counts=True)[1]
-    assert len(seen) == (2 * pixels + 1) ** 2
-    expected = count / len(seen)
-    assert abs(seen - expected).max() < 5 * expected**0.5
-    assert not np.array_equal(moved, augment(jax.random.key(5), (jnp.asarray(moved), labels))[0])
-
-
-def test_flip_mirrors_half(key):
-    image = np.arange(24.0).reshape(1, 4, 2, 3)
-    turned = np.asarray(jax.jit(nf.data.flip())(key, jnp.tile(image, (1000, 1, 1, 1))))
-    same = (turned == image).all((1, 2, 3))
-    assert ((turned == image[:, :, ::-1]).all((1, 2, 3)) | same).all()
-    assert 430 < same.sum() < 570
-
-
-@pytest.mark.parametrize("layout", ["flat", "rows"])
-def test_augmentation_is_the_same_in_every_layout(key, layout):
-    x = jnp.asarray(picture(0, (6, 5, 4, 3)), jnp.float32)
-    laid = x.reshape(6, -1) if layout == "flat" else x.reshape(6, 5, -1)
-    wanted = augmentation(1, True, (0.0,), None)(key, x)
-    found = augmentation(1, True, (0.0,), (5, 4, 3))(key, laid)
-    np.testing.assert_array_equal(found, wanted.reshape(laid.shape))
-
-
-def test_augmentations_refuse_what_is_no_image(key):
-    with pytest.raises(
-        ValueError, match=r"shift: x should be images .*got shape \(2, 3\). Give their shape"
-    ):
-        nf.data.shift(1)(key, jnp.ones((2, 3)))
-    with pytest.raises(ValueError, match="shape should be"):
-        nf.data.flip(shape=(2, 2))
-    with pytest.raises(ValueError, match="pixels should be at least 0"):
-        nf.data.shift(-1)

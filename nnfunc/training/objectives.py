@@ -33,10 +33,11 @@ def classification(
 ) -> Objective:
     """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
 
-    Batches are pairs (x, labels). smoothing: the share of the target spread over all classes, in
-    [0, 1]. gamma: with it, the focal loss of that exponent (without smoothing). weights: one factor a
-    class, by which the examples of the batch are weighed.
-    Metrics: accuracy.
+    Batches are pairs (x, labels); labels may also be soft, floats [batch, classes] that add up to 1, as
+    `nf.augment.mixup` makes them. smoothing: the share of the target spread over all classes, in
+    [0, 1]. gamma: with it, the focal loss of that exponent (without smoothing, and of whole labels:
+    it knows no shares). weights: one factor a class, by which the examples of the batch are weighed.
+    Metrics: accuracy; of soft labels, that of their likeliest class.
     """
     check.number("classification", 0, 1, smoothing=smoothing)
     if gamma is not None and check.is_plain(smoothing) and smoothing != 0:
@@ -47,13 +48,19 @@ def classification(
         x, labels = pair("classification", batch)
         logits = predict(x)
         if gamma is None:
-            loss = losses.cross_entropy(logits, labels, smoothing=smoothing, weights=weights)
-        else:
-            loss = losses.focal(logits, labels, gamma=gamma, alpha=weights)
-        accuracy = metrics.accuracy(logits, labels)
-        return loss.mean(), {"accuracy": accuracy.astype(jnp.float32).mean()}
+            return _judged(logits, labels, smoothing=smoothing, weights=weights)
+        if _soft(logits, labels):
+            wanted = (
+                "labels should be class numbers together with gamma: focal loss knows no shares"
+            )
+            got = check.describe(labels)
+            check.fail(
+                "classification", f"{wanted}, got {got}. Leave out gamma, or what mixes them."
+            )
+        loss = losses.focal(logits, labels, gamma=gamma, alpha=weights)
+        return loss.mean(), {"accuracy": metrics.accuracy(logits, labels).mean()}
 
-    return Objective(objective, _labels_fit("classification"))
+    return Objective(objective, _labels_fit("classification", soft=gamma is None))
 
 
 def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 1.0) -> Objective:
@@ -80,17 +87,15 @@ def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 
 def language_modelling(*, smoothing: Scalar = 0.0) -> Objective:
     """Cross-entropy of logits [batch, time, vocabulary] against the next tokens [batch, time].
 
-    Batches are pairs (tokens, next tokens). The loss is in nats a token; accuracy is that of the
-    likeliest token.
+    Batches are pairs (tokens, next tokens); the latter may also be soft, floats [batch, time,
+    vocabulary] that add up to 1, such as a teacher's. The loss is in nats a token; accuracy is that of
+    the likeliest token.
     """
     check.number("language_modelling", 0, 1, smoothing=smoothing)
 
     def objective(predict, batch):
         tokens, following = pair("language_modelling", batch)
-        logits = predict(tokens)
-        loss = losses.cross_entropy(logits, following, smoothing=smoothing)
-        accuracy = metrics.accuracy(logits, following)
-        return loss.mean(), {"accuracy": accuracy.astype(jnp.float32).mean()}
+        return _judged(predict(tokens), following, smoothing=smoothing)
 
     return Objective(objective, _labels_fit("language_modelling"))
 
@@ -103,11 +108,28 @@ def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
     return batch[0], batch[1]
 
 
-def _labels_fit(where: str) -> Callable[[Any, PyTree], None]:
-    """Every label is a class that the model has an output for."""
+def _soft(logits: Array, labels: Any) -> bool:
+    """Whether labels are shares of classes: floats with as many axes as the logits."""
+    floats = jnp.issubdtype(getattr(labels, "dtype", np.int32), jnp.floating)
+    return floats and np.ndim(labels) == np.ndim(logits)
+
+
+def _judged(logits: Array, labels: Any, **settings: Any) -> tuple[Array, dict[str, Array]]:
+    """Mean cross-entropy and accuracy against class numbers, or against shares of classes."""
+    if _soft(logits, labels):
+        loss, best = losses.cross_entropy_dense(logits, labels, **settings), labels.argmax(-1)
+    else:
+        loss, best = losses.cross_entropy(logits, labels, **settings), labels
+    return loss.mean(), {"accuracy": metrics.accuracy(logits, best).mean()}
+
+
+def _labels_fit(where: str, soft: bool = True) -> Callable[[Any, PyTree], None]:
+    """Every label is a class that the model has an output for, or, if soft, shares of all of them."""
 
     def inspect(y, arrays):
         _, labels = pair(where, arrays)
+        if soft and _soft(y, labels):
+            return _shares_fit(where, y.shape[-1], np.asarray(labels))
         check.integers(where, "They are class numbers.", labels=labels)
         classes, values = y.shape[-1], np.asarray(labels)
         wrong = np.flatnonzero((values < 0) | (values >= classes))
@@ -117,3 +139,17 @@ def _labels_fit(where: str) -> Callable[[Any, PyTree], None]:
             check.fail(where, f"{wanted}, got {value} at place {at} ({wrong.size} such labels).")
 
     return inspect
+
+
+def _shares_fit(where: str, classes: int, labels: np.ndarray) -> None:
+    if labels.shape[-1] != classes:
+        wanted = f"soft labels should be shares of the model's {classes} outputs"
+        check.fail(where, f"{wanted}, got shape {labels.shape}.")
+    values = labels.reshape(-1, classes).astype(np.float32)
+    fine = (values >= 0).all(1) & (abs(values.sum(1) - 1) < 1e-2)
+    if not fine.all():
+        at = int(np.flatnonzero(~fine)[0])
+        wanted = "soft labels should be at least 0 and add up to 1"
+        check.fail(
+            where, f"{wanted}, got {values[at]} at place {at} ({(~fine).sum()} such labels)."
+        )

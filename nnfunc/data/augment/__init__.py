@@ -1,0 +1,34 @@
+"""Augmentations, each a function (key, batch) -> batch: `nf.augment`.
+
+    augment = nf.augment.chain(nf.augment.crop(4, mode="reflect"), nf.augment.flip())
+    batch = augment(key, batch)                           # (x, y), or x alone
+
+Each example draws its own. Every strength may be traced, so that it can follow a schedule or be swept;
+at 0 the batch comes back exactly as it was. uint8 images stay uint8, floats stay floats. With plain
+numbers an augmentation is a plain value: equal ones are the same to `jax.jit`, so that data loaded
+twice compiles once.
+"""
+
+from collections.abc import Sequence
+
+from nnfunc.data.augment.combine import chain, sometimes
+from nnfunc.data.augment.light import brightness, contrast, cutout, noise
+from nnfunc.data.augment.mixing import cutmix, mixup
+from nnfunc.data.augment.moves import crop, flip, shift
+from nnfunc.data.augment.plain import Augmentation
+from nnfunc.data.augment.sequences import random_windows, token_dropout
+from nnfunc.data.augment.warps import affine, rotate, scale
+
+__all__ = [
+    "Augmentation", "affine", "brightness", "chain", "contrast", "crop", "cutmix", "cutout", "flip",
+    "mixup", "noise", "random_windows", "rotate", "scale", "shift", "sometimes", "token_dropout",
+]  # fmt: skip
+
+
+def augmentation(
+    pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None
+) -> Augmentation | None:
+    """What a data set's `shift` and `flip` ask for, or None."""
+    flipped = [flip(shape=shape)] if flips else []
+    found = [*flipped, *([shift(pixels, fill=fill, shape=shape)] if pixels else [])]
+    return found[0] if len(found) == 1 else chain(*found) if found else None
