@@ -4,13 +4,14 @@
 
 Layers, combinators and models are here: `nf.linear`, `nf.serial`, `nf.mlp`. Plain numeric functions
 are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `nf.metrics`,
-`nf.schedules`, `nf.optimizers`. Data sets are in `nf.data`, saving and loading in `nf.checkpoint`.
+`nf.schedules`, `nf.optimizers`, `nf.averages`. Data sets are in `nf.data`, saving and loading in
+`nf.checkpoint`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnfunc import activations, check, initializers, losses, metrics, paths, schedules
+from nnfunc import activations, averages, check, initializers, losses, metrics, paths, schedules
 from nnfunc.base import Context, Model, Out, as_model
 from nnfunc.combinators import (
     ensemble,
@@ -33,6 +34,7 @@ from nnfunc.layers.embedding import embedding
 from nnfunc.layers.experts import experts
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
+from nnfunc.layers.lora import lora, merge_lora
 from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nnfunc.layers.patches import patch_embedding
 from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
@@ -114,17 +116,18 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Context", "Model", "Out", "Task", "activations", "adaptive_avg_pool", "adaptive_max_pool",
-    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "avg_pool", "backprop",
-    "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
+    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "averages", "avg_pool",
+    "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
     "classification", "cnn", "conv", "conv_transpose", "convnext", "convnext_small",
     "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
     "evaluate", "experts", "feed_forward", "flatten", "generate", "generation", "global_avg_pool",
     "global_max_pool", "gpt", "group_norm", "gru", "gru_cell", "initial_carry", "initializers",
     "instance_norm", "keep_memory", "language_modelling", "layer_norm", "learned_positions",
-    "lenet", "linear", "llama", "load_run", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool",
-    "mc_dropout", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch", "patch_embedding",
-    "paths", "precision", "prelu", "regression", "remat", "repeat", "residual", "resnet",
-    "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm",
-    "rotary", "scale", "schedules", "separable_conv", "seq2seq", "serial", "sinusoidal_positions",
-    "summary", "testing", "tie", "train", "trainer", "training", "transformer_block", "vit", "wire",
+    "lenet", "linear", "llama", "load_run", "lora", "losses", "lp_pool", "lstm", "lstm_cell",
+    "max_pool", "mc_dropout", "merge_lora", "metrics", "mixer", "mlp", "optimizers", "parallel",
+    "patch", "patch_embedding", "paths", "precision", "prelu", "regression", "remat", "repeat",
+    "residual", "resnet", "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell",
+    "rnn_classifier", "rnn_lm", "rotary", "scale", "schedules", "separable_conv", "seq2seq",
+    "serial", "sinusoidal_positions", "summary", "testing", "tie", "train", "trainer", "training",
+    "transformer_block", "vit", "wire",
 ]  # fmt: skip
