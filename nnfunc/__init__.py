@@ -4,14 +4,14 @@
 
 Layers, combinators and models are here: `nf.linear`, `nf.serial`, `nf.mlp`. Plain numeric functions
 are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `nf.metrics`,
-`nf.schedules`, `nf.optimizers`. Data sets are in `nf.data`, augmentations in `nf.augment`, saving and
-loading in `nf.checkpoint`.
+`nf.schedules`, `nf.optimizers`, `nf.averages`. Data sets are in `nf.data`, augmentations in
+`nf.augment`, saving and loading in `nf.checkpoint`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnfunc import activations, check, initializers, losses, metrics, paths, schedules
+from nnfunc import activations, averages, check, initializers, losses, metrics, paths, schedules
 from nnfunc.base import Context, Model, Out, as_model
 from nnfunc.combinators import (
     ensemble,
@@ -35,6 +35,7 @@ from nnfunc.layers.embedding import embedding
 from nnfunc.layers.experts import experts
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
+from nnfunc.layers.lora import lora, merge_lora
 from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nnfunc.layers.patches import patch_embedding
 from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
@@ -120,16 +121,16 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Context", "Model", "Out", "Task", "activations", "adaptive_avg_pool", "adaptive_max_pool",
-    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "augment", "avg_pool",
-    "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
-    "classification", "cnn", "conv", "conv_transpose", "convnext", "convnext_small",
-    "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
-    "evaluate", "experts", "feed_forward", "flatten", "generate", "generation",
-    "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru", "gru_cell",
+    "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "augment", "averages",
+    "avg_pool", "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint",
+    "cifar_resnet", "classification", "cnn", "conv", "conv_transpose", "convnext",
+    "convnext_small", "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout",
+    "embedding", "ensemble", "evaluate", "experts", "feed_forward", "flatten", "generate",
+    "generation", "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru", "gru_cell",
     "initial_carry", "initializers", "instance_norm", "keep_memory", "language_modelling",
-    "layer_norm", "learned_positions", "lenet", "linear", "llama", "load_run", "losses",
-    "lp_pool", "lstm", "lstm_cell", "max_pool", "mc_dropout", "metrics", "mixer", "mlp",
-    "optimizers", "parallel", "patch", "patch_embedding", "paths", "precision", "prelu",
+    "layer_norm", "learned_positions", "lenet", "linear", "llama", "load_run", "lora", "losses",
+    "lp_pool", "lstm", "lstm_cell", "max_pool", "mc_dropout", "merge_lora", "metrics", "mixer",
+    "mlp", "optimizers", "parallel", "patch", "patch_embedding", "paths", "precision", "prelu",
     "reduce_on_plateau", "regression", "remat", "remat_repeats", "repeat", "residual", "resnet",
     "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier",
     "rnn_lm", "rotary", "scale", "schedules", "separable_conv", "seq2seq", "serial",

@@ -36,6 +36,11 @@ def block() -> nf.Model:
     return nf.residual(nf.serial(**inside))
 
 
+ADAPTED = nf.serial(
+    up=nf.linear(6, 4), norm=nf.batch_norm(4), drop=nf.dropout(0.3), down=nf.linear(4, 3)
+)
+
+
 def gated(net, x):
     return net.value(x) * jax.nn.sigmoid(net.gate(x)) + net.value(x)
 
@@ -84,6 +89,12 @@ MODELS: dict[str, Row] = {
         (nf.serial(nf.linear(6, 4), nf.layer_norm(4)),), smooth=False, tolerance=0.05
     ),  # bfloat16 has eight bits
     "ensemble": Row((nf.serial(nf.linear(6, 2), nf.dropout(0.3)), 2), leading_axes=False),
+    "lora": Row(
+        (ADAPTED, ADAPTED.init(KEY), "**/weight"),
+        {"rank": 2},
+        {"alpha": (4.0, 8.0)},
+        without=("derivatives_are_right",),  # its base is float32: test_lora.py
+    ),
     "patch": Row(
         (nf.serial(up=nf.linear(6, 3), act=jnp.tanh, drop=nf.dropout(0.5)), {"act": sample(4, 3)}),
         leading_axes=False,
@@ -164,7 +175,22 @@ def stepped(optimizer):
         grads = jax.tree.map(lambda leaf, i=i: jnp.sin(leaf + i), params)
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
-    return params, optimizer.rate(2)
+    return params, optimizer.rate(2) if optimizer.rate else 0.0
+
+
+ADAM = nf.optimizers.adam(0.1)  # a pytree of functions, of which the laws rebuild the bare pair
+
+
+def averaged(average):
+    """What is read after each of four steps; the count among the params is not averaged."""
+    path = {"weight": jnp.asarray(sample(4, 3)), "count": jnp.arange(4)}
+
+    def step(state, at):
+        state = average.update(state, *at)
+        return state, average.read(state, at[0])
+
+    start = average.init(jax.tree.map(lambda leaf: leaf[0], path))
+    return jax.lax.scan(step, start, (path, jnp.arange(4)))[1]
 
 
 def judged(target):
@@ -338,6 +364,29 @@ FUNCTIONS: dict[str, Row] = {
         numbers={"rate": (0.1, 0.2), "b1": (0.9, 0.5), "b2": (0.99, 0.9), "weight_decay": (0.0, 0.1),
                  "clip": (np.inf, 0.5)}, then=stepped,
     ),
+    "optimizers.muon": Row(
+        numbers={"rate": (0.1, 0.2), "momentum": (0.9, 0.0), "rms": (0.2, 1.0), "b1": (0.9, 0.5),
+                 "b2": (0.99, 0.9), "eps": (1e-8, 1e-2), "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
+        then=stepped,
+    ),
+    # wrappers of optimizers
+    "optimizers.clip_value": Row((ADAM,), numbers={"limit": (0.3, np.inf)}, then=stepped),
+    "optimizers.clip_adaptive": Row(
+        (ADAM,), numbers={"limit": (0.1, np.inf), "eps": (1e-3, 5.0)}, then=stepped
+    ),
+    "optimizers.max_norm": Row((ADAM,), numbers={"limit": (0.5, np.inf)}, then=stepped),
+    "optimizers.lookahead": Row(
+        (ADAM,), numbers={"every": (2, 3), "slow_rate": (0.5, 0.9)}, then=stepped
+    ),
+    "optimizers.groups": Row(
+        (ADAM,), {"rates": {"weight": 0.5}, "freeze": {"bias": 1}}, then=stepped
+    ),
+    "optimizers.groups:frozen": Row((ADAM,), {"freeze": ("bias",)}, then=stepped),
+    # averages of parameters
+    "averages.ema": Row(
+        numbers={"decay": (0.9, 0.5), "start": (1, 0), "warmup": (1, 10)}, then=averaged
+    ),
+    "averages.swa": Row(numbers={"start": (1, 0), "every": (1, 2)}, then=averaged),
     "optimizers.as_optimizer": Row((optax.sgd(0.1),), numbers={"rate": (0.1, 0.2)}, then=stepped),
     # training, and looking inside
     "classification": Row(numbers={"smoothing": (0.0, 0.3)}, then=judged(LABELS)),
@@ -348,6 +397,10 @@ FUNCTIONS: dict[str, Row] = {
     "language_modelling": Row(numbers={"smoothing": (0.0, 0.3)}, then=judged(LABELS)),
     "trainer": Row((small_task,), then=one_step),
     "capture": Row((nf.serial(act=jnp.tanh), "act"), then=lambda captured: captured({}, X)),
+    "merge_lora": Row(
+        (nf.lora(ADAPTED, ADAPTED.init(KEY), "up/weight", rank=1),
+         {"up": {"weight": {"down": sample(6, 1), "up": sample(1, 4)}}}),
+    ),
     "mc_dropout": Row((nf.serial(nf.dropout(0.5)), {}, X), {"key": KEY, "samples": 3}),
     "schedules.plateau:max": Row(
         (), {"mode": "max", "threshold_mode": "absolute"}, {"patience": (1, 2)}, then=plateau_run
@@ -364,6 +417,9 @@ NOT_FACTORIES: dict[str, str] = {
     "train": "loops over dispatches outside of jit: test_training.py",
     "summary": "gives text, not arrays: test_summary.py",
     "activations.by_name": "looks up one of the rows: test_activations.py",
+    "averages.Average": "three functions; the rows of ema and swa make them",
+    "averages.EmaState": "a NamedTuple of arrays",
+    "averages.SwaState": "a NamedTuple of arrays",
     "optimizers.Optimizer": "optax's pair with a rate; the rows of the optimizers make them",
     "metrics.Metric": "three functions; the rows of the streaming metrics make them",
     "schedules.Plateau": "a NamedTuple; the rows of `plateau` make them",
@@ -375,7 +431,8 @@ for area in AREAS:
     NOT_FACTORIES |= area.NOT_FACTORIES
 
 NAMESPACES = (
-    "activations", "augment", "initializers", "losses", "metrics", "schedules", "optimizers",
+    "activations", "augment", "averages", "initializers", "losses", "metrics", "optimizers",
+    "schedules",
 )  # fmt: skip
 
 

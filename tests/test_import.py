@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 # A file may import from its own row and from the rows before it. A folder stands for its files.
 ROWS = {
-    "contract": "base check paths taps",
+    "contract": "base check paths leaves taps",
     "numeric functions": "activations initializers schedules losses metrics backprop flops",
     "layers and combinators": "layers combinators summary generation",
-    "models and optimizers": "models optimizers",
+    "models and optimizers": "models optimizers averages",
     "training and data": "training data checkpoint sharding",
     "sweep": "sweep",
     "programs": "compare config cli programs runlog progress report memory sampling interop testing",

@@ -1,0 +1,175 @@
+"""Low-rank adapters: a model whose own parameters stay, and a small correction of some is trained."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check, initializers, paths
+from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold
+from nnfunc.leaves import Leaves, chosen, is_matrix
+
+__all__ = ["lora", "merge_lora"]
+
+
+class Adapted(Model):
+    """A Model that knows how its adapters and the base make the parameters of the model inside."""
+
+    __slots__ = ("merge",)
+    merge: Callable[[Params, Params], Params]
+
+
+def lora(
+    model: Layer, base: Params, on: Leaves = "**/query/weight", *, rank: int, alpha: Scalar = 8.0,
+    stacked: Leaves = (),
+) -> Model:  # fmt: skip
+    """The model with trained parameters `base`, of which only low-rank corrections are trained.
+
+    Each chosen weight becomes `weight + alpha / rank * down @ up`. down is drawn (LeCun normal), up
+    is zero, so that the model begins as it was. The parameters are the adapters alone, by the paths
+    of the weights: {"blocks": {"query": {"weight": {"down": ..., "up": ...}}}}. What is not trained
+    is state: {"base": base}, and "model", the state of the model inside, where it has one.
+    Shapes: weight [in, out]: down [in, rank], up [rank, out]. Weights [n, in, out] of a `repeat` have
+    n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
+    Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
+    is layers, whatever their axes, such as the kernels of a repeat.
+    on: path patterns, "matrices" or a function params -> tree of booleans. rank: at least 1. alpha: how
+    strong the corrections are, whatever their rank.
+    Raises: ValueError when a pattern fits nothing, or what is no matrix by name and shape.
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
+
+    >>> model = nf.mlp([4, 8, 2])
+    >>> base = model.init(jax.random.key(0))
+    >>> adapted = nf.lora(model, base, "**/weight", rank=1)
+    >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
+    >>> bool((adapted.apply(params, x) == model.apply(base, x)).all())
+    True
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    22
+    """
+    model = as_model(model, where="lora")
+    check.size("lora", rank=rank)
+    check.number("lora", alpha=alpha)
+    batches = _batches(base, on, stacked)
+
+    def init(key):
+        leaves, made = paths.flatten(base), {}
+        for path, batch in batches.items():
+            shape, own = jnp.shape(leaves[path]), reduce(fold, path.split("/"), key)
+            into, out = math.prod(shape[len(batch) : -1]), shape[-1]
+            dtype = _wide(leaves[path])
+
+            def down(key, into=into, dtype=dtype):
+                return initializers.lecun_normal(key, (into, rank), dtype)
+
+            for size in batch:
+                down = _stack(down, size)
+            made[f"{path}/down"] = down(own)
+            made[f"{path}/up"] = jnp.zeros((*batch, rank, out), dtype)
+        return paths.unflatten(made)
+
+    def init_state():
+        # copies, as a train step uses up its state
+        return _state(jax.tree.map(jnp.array, base), model.init_state())
+
+    def merge(params, base):
+        adapters = paths.flatten(params)
+        needed = {f"{path}/{part}" for path in batches for part in ("down", "up")}
+        if set(adapters) != needed:
+            wrong = sorted(set(adapters) ^ needed)[0]
+            problem = "its params should be the adapters that its init makes"
+            check.fail("lora", f"{problem}, got a difference at {wrong!r}.")
+
+        def merged(keys, weight):
+            path = paths.path_of(keys)
+            if path not in batches:
+                return weight
+            down, up = adapters[f"{path}/down"], adapters[f"{path}/up"]
+            return _merged(weight, down, up, alpha)
+
+        return jax.tree.map_with_path(merged, base)
+
+    def forward(params, x, ctx):
+        fixed = ctx.state.get("base", base)
+        inside = replace(ctx, state=ctx.state.get("model", {}))
+        y, out = model.forward(merge(params, fixed), x, inside)
+        return y, Out(_state(fixed, out.state), out.taps)
+
+    adapted = Adapted(init, forward=forward, init_state=init_state, name="lora")
+    adapted.merge = merge
+    return adapted
+
+
+def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Params:
+    """The parameters of the model inside: base and adapters in one, for use without `lora`.
+
+    model: what `lora` gave. params: its adapters. state: its state, or None for the base it was given.
+    Raises: TypeError when the model is not one that `lora` gave.
+
+    >>> model = nf.linear(4, 2)
+    >>> adapted = nf.lora(model, model.init(jax.random.key(0)), "weight", rank=1)
+    >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
+    >>> merged = nf.merge_lora(adapted, params, adapted.init_state())
+    >>> bool((model.apply(merged, x) == adapted.apply(params, x)).all())
+    True
+    """
+    if not isinstance(model, Adapted):
+        got = check.describe(model)
+        wanted = "model should be what nf.lora gave, not put into another"
+        check.fail("merge_lora", f"{wanted}, got {got}.", kind=TypeError)
+    state = model.init_state() if state is None else state
+    if not isinstance(state, dict) or "base" not in state:
+        got = sorted(state) if isinstance(state, dict) else check.describe(state)
+        check.fail(
+            "merge_lora", f'state should hold "base", as model.init_state() does, got {got}.'
+        )
+    return model.merge(params, state["base"])
+
+
+def _batches(base: Params, on: Leaves, stacked: Leaves) -> dict[str, tuple[int, ...]]:
+    """The paths of the weights with adapters, and the axes of each that are layers."""
+    leaves = paths.flatten(base)
+    picked = paths.flatten(chosen("lora: on", base, on))
+    layers = paths.flatten(chosen("lora: stacked", base, stacked))
+    found = {}
+    for path, leaf in leaves.items():
+        if not picked[path]:
+            continue
+        shape = jnp.shape(leaf)
+        first = 1 if layers[path] or len(shape) == 3 else 0
+        if not is_matrix(path, leaf) or len(shape) - first < 2:
+            wanted = f"{path} should be a matrix, called weight, kernel or embedding"
+            cure = "Name the weights alone, such as '**/weight'."
+            check.fail("lora: on", f"{wanted}, got shape {tuple(shape)}. {cure}")
+        check.floating("lora: base", **{path: leaf})
+        found[path] = tuple(shape[:first])
+    if not found:
+        check.fail("lora: on", f"it should choose at least one weight, got none of {list(leaves)}.")
+    return found
+
+
+@jax.jit  # one program inside of another and alone, so that its bits are the same
+def _merged(weight: Array, down: Array, up: Array, alpha: Scalar) -> Array:
+    dtype = jnp.promote_types(_wide(weight), down.dtype)
+    down, up = down.astype(dtype), up.astype(dtype)
+    scale = jnp.asarray(alpha, dtype) / down.shape[-1]
+    change = jax.lax.optimization_barrier(scale * (down @ up))
+    return (weight.astype(dtype) + change.reshape(weight.shape)).astype(weight.dtype)
+
+
+def _state(base: Params, inside: PyTree) -> dict[str, Any]:
+    return {"base": base, "model": inside} if jax.tree.leaves(inside) else {"base": base}
+
+
+def _stack(draw: Any, n: int) -> Any:
+    """The same for n layers, each with a key of its own, as `repeat` has them."""
+    return lambda key: jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(n))
+
+
+def _wide(leaf: Any) -> Any:
+    dtype = jax.dtypes.result_type(leaf)
+    return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32

@@ -1,0 +1,33 @@
+"""Optimizers: short optax chains in which every number may be traced.
+
+Each is optax's pair, `init(params) -> state` and `update(grads, state, params) -> updates, state`,
+and works wherever optax takes one; `optimizer.rate(step)` is its learning rate. rate is a number or
+a schedule. All calculate, and keep their state, in float32 (float64 where a parameter is float64),
+and give updates of the parameters' types.
+
+Gradients are clipped first: clip is the largest norm of all of them together, and inf is off.
+
+Weight decay is for matrices: decay_on="matrices" means every leaf whose last name has the word
+weight, kernel or embedding in it, and so neither biases nor the scales of norms. Shapes cannot tell
+them: inside `repeat` a bias has an axis of layers before its own. Leaves without names, those of
+lists, count from two axes on. decay_on takes path patterns too, such as ("**/weight", "head/*"),
+"**" for all, () for none, or a function params -> tree of booleans. Or weight_decay itself is a dict
+of decays by path pattern, {"head/*": 0.0, "**/weight": 0.1}: the first pattern that fits a leaf
+decides, and leaves that none fits do not decay.
+
+Wrappers change what another optimizer, ours or optax's, is given or what it gives: `clip_value` and
+`clip_adaptive` the gradients, `max_norm`, `lookahead` and `groups` the updates. They keep its `rate`.
+`stacked` names the leaves whose first axis is the layers of a `repeat`, such as "blocks/**".
+"""
+
+from nnfunc.optimizers.clipping import clip_adaptive, clip_value, max_norm
+from nnfunc.optimizers.groups import groups
+from nnfunc.optimizers.lookahead import lookahead
+from nnfunc.optimizers.muon import muon
+from nnfunc.optimizers.pair import Optimizer, as_optimizer
+from nnfunc.optimizers.rules import adam, adamw, lamb, lion, rmsprop, sgd
+
+__all__ = [
+    "Optimizer", "adam", "adamw", "as_optimizer", "clip_adaptive", "clip_value", "groups", "lamb",
+    "lion", "lookahead", "max_norm", "muon", "rmsprop", "sgd",
+]  # fmt: skip

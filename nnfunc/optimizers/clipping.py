@@ -1,0 +1,151 @@
+"""Wrappers that keep gradients or weights small: by value, adaptively, by the norm of each unit."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check, paths
+from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.leaves import Leaves, chosen, is_matrix
+from nnfunc.optimizers.pair import Optimizer, as_optimizer, wide_type, wrapped
+
+__all__ = ["clip_adaptive", "clip_value", "max_norm"]
+
+
+def clip_value(inner: Any, limit: Scalar) -> Optimizer:
+    """Every number of the gradients brought into [-limit, limit] before `inner` sees it.
+
+    limit: above 0; inf is off. Infinite and NaN gradients stay as they are, to be seen, where PyTorch
+    makes the infinite ones finite.
+    Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0.
+    Source: PyTorch's clip_grad_value_.
+
+    >>> optimizer = nf.optimizers.clip_value(nf.optimizers.sgd(1.0), 0.5)
+    >>> params, grads = {"bias": jnp.ones(2)}, {"bias": jnp.array([0.25, -3.0])}
+    >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    >>> updates["bias"].tolist()
+    [-0.25, 0.5]
+    """
+    check.number("clip_value", 0, open_low=True, limit=limit)
+
+    def clip(grads, params, number):
+        most = number(limit)
+        each = lambda grad: jnp.where(jnp.isfinite(grad), jnp.clip(grad, -most, most), grad)
+        return jax.tree.map(each, grads)
+
+    return _before("clip_value", inner, clip)
+
+
+def clip_adaptive(
+    inner: Any, limit: Scalar = 0.01, *, eps: Scalar = 1e-3, on: Leaves = "**",
+    stacked: Leaves = (),
+) -> Optimizer:  # fmt: skip
+    """Each unit's gradient at most `limit` times as long as the unit's weights, before `inner`.
+
+    gradient *= min(1, limit * max(|weights|, eps) / |gradient|), for each unit on its own.
+    A unit is a last index of a matrix [in, out] or a kernel [..., in, out]; what is no matrix, such
+    as a bias, is one unit. stacked: the leaves whose first axis is the layers of a `repeat`, such as
+    "blocks/**"; there each layer has units of its own. on: the leaves that are clipped; the paper
+    leaves out the last layer.
+    limit: above 0; inf is off. A unit whose gradient is not finite stays as it is, to be seen.
+    Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range or a
+    pattern fits no leaf.
+    Source: Brock et al. 2021, arXiv:2102.06171, section 4.
+
+    >>> optimizer = nf.optimizers.clip_adaptive(nf.optimizers.sgd(1.0), 0.5)
+    >>> params, grads = {"bias": jnp.array([3.0, 4.0])}, {"bias": jnp.array([0.0, 5.0])}
+    >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    >>> updates["bias"].tolist()
+    [0.0, -2.5]
+    """
+    check.number("clip_adaptive", 0, open_low=True, limit=limit)
+    check.number("clip_adaptive", 0, eps=eps)
+
+    def clip(grads, params, number):
+        def each(grad, param, on, axes):
+            if not on:
+                return grad
+            size = _norm(grad, axes)
+            most = number(limit) * jnp.maximum(_norm(param, axes), number(eps))
+            return _shortened(grad, size, most)
+
+        which = chosen("clip_adaptive: on", params, on)
+        axes = _unit_axes("clip_adaptive: stacked", params, stacked)
+        return jax.tree.map(each, grads, params, which, axes)
+
+    return _before("clip_adaptive", inner, clip)
+
+
+def max_norm(
+    inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Leaves = ()
+) -> Optimizer:
+    """After each update, the weights that come into a unit at most `limit` long, to rounding.
+
+    weights *= min(1, limit / |weights|), for each unit on its own; units and stacked as in
+    `clip_adaptive`. limit: above 0; inf is off. Where a wrapper lets leaves move later, it goes
+    around this one: groups(max_norm(adam(1e-3), 3.0), freeze={"body/**": 1000}).
+    Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0 or a pattern
+    fits no leaf.
+    Source: Srivastava et al. 2014, Dropout, section 5.1; with limits of 3 to 4.
+
+    >>> optimizer = nf.optimizers.max_norm(nf.optimizers.sgd(1.0), 1.0)
+    >>> params, grads = {"weight": jnp.ones((2, 1))}, {"weight": jnp.array([[-2.0], [-3.0]])}
+    >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    >>> [round(w, 3) for w in (params["weight"] + updates["weight"])[:, 0].tolist()]
+    [0.6, 0.8]
+    """
+    check.number("max_norm", 0, open_low=True, limit=limit)
+    inner = as_optimizer(inner, where="max_norm")
+
+    def update(grads, state, params, extra):
+        updates, state = inner.update(grads, state, params, **extra)
+
+        def each(update, param, on, axes):
+            if not on:
+                return update
+            new, most = param + update, jnp.asarray(limit, wide_type(params))
+            size = _norm(new, axes)
+            return jnp.where(size > most, _shortened(new, size, most) - param, update)
+
+        which = chosen("max_norm: on", params, on)
+        axes = _unit_axes("max_norm: stacked", params, stacked)
+        return jax.tree.map(each, updates, params, which, axes), state
+
+    return wrapped("max_norm", inner, inner.init, update)
+
+
+def _before(where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTree]) -> Optimizer:
+    """The inner optimizer, given change(grads, params, number); number makes arrays of numbers."""
+    inner = as_optimizer(inner, where=where)
+
+    def update(grads, state, params, extra):
+        grads = change(grads, params, partial(jnp.asarray, dtype=wide_type(params)))
+        return inner.update(grads, state, params, **extra)
+
+    return wrapped(where, inner, inner.init, update)
+
+
+def _unit_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
+    """The axes of each leaf that belong to one unit."""
+
+    def axes(keys, leaf, layers):
+        first, last = (1 if layers else 0), jnp.ndim(leaf)
+        units = is_matrix(paths.path_of(keys), leaf) and last - first >= 2
+        return tuple(range(first, last - 1 if units else last))
+
+    return jax.tree.map_with_path(axes, params, chosen(where, params, stacked))
+
+
+def _norm(x: Array, axes: tuple[int, ...]) -> Array:
+    total = jnp.sum(x**2, axes, keepdims=True)
+    return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
+
+
+def _shortened(x: Array, size: Array, most: Array) -> Array:
+    """x, whose norms are `size`, no longer than `most`; what is not finite stays as it is."""
+    over = (size > most) & jnp.isfinite(size)
+    scale = jnp.where(over, most, 1) / jnp.where(over, size, 1)
+    return jnp.where(over, x * scale, x)

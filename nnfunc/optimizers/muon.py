@@ -1,0 +1,132 @@
+"""Muon: matrices move by their orthogonalized momentum, all else by AdamW."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from nnfunc import check
+from nnfunc.base import Array, Params, PyTree, Scalar, Schedule
+from nnfunc.leaves import Leaves, chosen, filled, only
+from nnfunc.optimizers.pair import Optimizer
+from nnfunc.optimizers.pieces import Decay, by_adam, check_adam, check_decay, decayed, optimizer
+
+__all__ = ["MuonState", "muon"]
+
+
+class MuonState(NamedTuple):
+    """matrices: optax's state of Muon. others: that of Adam."""
+
+    matrices: PyTree
+    others: PyTree
+
+
+def muon(
+    rate: Scalar | Schedule, *, momentum: Scalar = 0.95, nesterov: bool = True, rms: Scalar = 0.2,
+    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, weight_decay: Decay = 1e-2,
+    clip: Scalar = math.inf, decay_on: Leaves = "matrices", on: Leaves = "matrices",
+    stacked: Leaves = (),
+) -> Optimizer:  # fmt: skip
+    """Matrices by Muon, all else by AdamW with b1 and b2; the rate and the decay are for both.
+
+    m = momentum * m + (1 - momentum) * gradient, with nesterov one step ahead of that;
+    parameter -= rate * (rms * sqrt(max(in, out)) * orthogonal(m) + weight_decay * parameter)
+    orthogonal(m), by five steps of Newton and Schulz, has singular values of about 1, between 0.7 and
+    1.2. rms is the root mean square of the step's entries, for the rate to be that of AdamW.
+    on: which leaves are tried; the matrices (by name, see the module) among them are taken, be they
+    [in, out], [n, in, out] of a `repeat`, which are n matrices (and so are the taps of a kernel
+    [width, in, out]), or kernels of four and more axes, of which all but the last count as in.
+    stacked: leaves whose first axis is layers, whatever their axes. Muon is meant for hidden layers:
+    on="blocks/**" leaves embeddings and the last layer to AdamW.
+    momentum, b1, b2: in [0, 1). For infinite or NaN gradients its updates are NaN.
+    Raises: ValueError when a number is out of its range, ImportError when optax is older than 0.2.6.
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982,
+    equation 4; the steps are those of optax.contrib.
+
+    >>> optimizer = nf.optimizers.muon(1.0, rms=1.0, weight_decay=0.0)
+    >>> params = {"weight": jnp.zeros((2, 2)), "bias": jnp.zeros(1)}
+    >>> grads = {"weight": jnp.array([[3.0, 0.0], [0.0, 3.0]]), "bias": jnp.array([0.25])}
+    >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    >>> [round(update, 3) for update in updates["bias"].tolist()]
+    [-1.0]
+    """
+    check.number("muon", 0, 1, open_high=True, momentum=momentum)
+    check.number("muon", 0, rms=rms)
+    check_adam("muon", b1, b2, eps)
+    check_decay("muon", weight_decay, decay_on)
+    _contrib()
+
+    def pieces(number):
+        decay = decayed("muon", weight_decay, decay_on, number)
+        adam = by_adam(number(b1), number(b2), number(eps))
+        numbers = {"beta": number(momentum), "eps": number(eps), "nesterov": nesterov}
+        return _by_muon(numbers, number(rms), adam, on, stacked), decay
+
+    return optimizer("muon", rate, clip, pieces)
+
+
+def _contrib() -> Any:
+    """optax.contrib, of a release whose Muon takes more than plain matrices."""
+    try:
+        from optax import contrib
+
+        contrib.MuonDimensionNumbers  # noqa: B018  came with 0.2.6
+    except (ImportError, AttributeError) as error:
+        wanted = f"muon: it needs optax 0.2.6 or later, got {optax.__version__}"
+        raise ImportError(f"{wanted}. Run pip install -U optax.") from error
+    return contrib
+
+
+def _by_muon(
+    numbers: dict[str, Any], rms: Array, others: optax.GradientTransformation, on: Leaves,
+    stacked: Leaves,
+) -> optax.GradientTransformation:  # fmt: skip
+    """optax's scale_by_muon for the matrices, with steps of the given size; others for the rest."""
+    contrib = _contrib()
+
+    def parts(params: Params, *trees: PyTree) -> Any:
+        """Muon itself, the axes of its leaves, and of each tree its leaves and the others."""
+        axes = _axes(params, on, stacked)
+        mine = jax.tree.map(lambda leaf, own: own is not None, params, axes)
+        rest = jax.tree.map(lambda taken: not taken, mine)
+        muon = contrib.scale_by_muon(**numbers, weight_dimension_numbers=axes)
+        return muon, axes, *((only(tree, mine), only(tree, rest)) for tree in trees)
+
+    def init(params):
+        muon, _, (mine, rest) = parts(params, params)
+        with jax.numpy_dtype_promotion("standard"):
+            return MuonState(muon.init(mine), others.init(rest))
+
+    def update(updates, state, params=None):
+        muon, axes, (mine, rest) = parts(params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # optax's own does not run under "strict"
+            mine, matrices = muon.update(mine, state.matrices)
+        rest, adam = others.update(rest, state.others)
+
+        def sized(update, own):
+            into = math.prod(update.shape[axis] for axis in own.reduction_axis)
+            return update * (rms * math.sqrt(max(into, update.shape[-1])))
+
+        mine = jax.tree.map(sized, mine, axes)
+        return filled(params, mine, rest), MuonState(matrices, adam)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _axes(params: Params, on: Leaves, stacked: Leaves) -> PyTree:
+    """Which axes of a leaf go in and which out, as optax has it; None for what is no matrix."""
+    contrib = _contrib()
+
+    def axes(leaf, named, picked, layers):
+        first, last = (1 if layers else 0), leaf.ndim - 1
+        if not (named and picked and last - first >= 1):
+            return None
+        first = 1 if leaf.ndim == 3 else first
+        return contrib.MuonDimensionNumbers(tuple(range(first, last)), (last,))
+
+    which = [
+        chosen(f"muon: {name}", params, leaves)
+        for name, leaves in {"matrices": "matrices", "on": on, "stacked": stacked}.items()
+    ]
+    return jax.tree.map(axes, params, *which)
