@@ -11,6 +11,7 @@ from nnfunc.base import Key, PyTree
 from nnfunc.config.mistakes import ConfigError, one_line
 from nnfunc.config.recipe import Part, Recipe, is_scheduled, numbers, slots
 from nnfunc.config.schema import SOLE, TASK, factories, schema
+from nnfunc.data.pixels import Normalise
 
 __all__ = ["Config"]
 
@@ -92,6 +93,8 @@ class Config:
             values = steps | values
         if table == "augment" and "classes" in kinds and "classes" not in values:
             values["classes"] = self._classes
+        if table == "augment" and "fill" in kinds and "fill" not in values and name != "cutout":
+            values["fill"] = self._background
         for key, value in values.items():
             if is_scheduled(value) and "total_steps" in schema("schedule", value["schedule"]).kinds:
                 values[key] = steps | value
@@ -105,6 +108,14 @@ class Config:
             wanted = "the data set has no classes, which labels could be mixed of"
             raise ConfigError([f"{self.where}: augment: {wanted}. Leave mixup and cutmix out."])
         return classes
+
+    @property
+    def _background(self) -> float | list[float]:
+        """What a pixel of 0 has become in a batch."""
+        transform = self._data.transform
+        if not isinstance(transform, Normalise):
+            return 0.0
+        return [-m / s for m, s in zip(transform.mean, transform.std, strict=True)]
 
     @cached_property
     def _data(self) -> Any:

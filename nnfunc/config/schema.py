@@ -54,9 +54,12 @@ SOLE = {"train": "train", "task": "options", "plateau": "reduce_on_plateau", "lo
 """The tables without a name: the one factory that each is of."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
 INJECTED = {
-    "optimizer": "rate", "schedule": "total_steps", "data": "seed", "augment": "classes",
-}  # fmt: skip
-"""The argument that a table need not give: it follows from elsewhere."""
+    "optimizer": ("rate",),
+    "schedule": ("total_steps",),
+    "data": ("seed",),
+    "augment": ("classes", "fill"),
+}
+"""The arguments that a table need not give: they follow from elsewhere."""
 
 
 @lru_cache
@@ -116,7 +119,7 @@ def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
         right = returned == Schedule and name != "as_schedule"
     else:
         right = getattr(returned, "__name__", "") == _RETURNS[table]
-    free = {INJECTED.get(table)}
+    free = INJECTED.get(table, ())
     kinds = {key: kind_of(hint) for key, hint in typing.get_type_hints(function).items()}
     needed = [key for key, p in parameters.items() if p.default is p.empty and key not in free]
     return right and all(kinds[key] for key in needed)
@@ -240,17 +243,17 @@ def schema(table: str, name: str) -> Schema:
         parameters = {key: p for key, p in list(parameters.items())[1:]}
     every = {key: kind_of(hints.get(key, Any)) for key in parameters}
     kinds = {key: kind for key, kind in every.items() if kind and key not in skipped}
-    free = INJECTED.get(table)
+    free = INJECTED.get(table, ())
     defaults = {
         key: _list(parameters[key].default)
         for key in kinds
-        if parameters[key].default is not inspect.Parameter.empty and key != free
+        if parameters[key].default is not inspect.Parameter.empty and key not in free
     }
     defaults = {key: value for key, value in defaults.items() if value is not None}
     named = table not in SOLE and table != "augment"
     fields: dict[str, Any] = {"name_": (str, Field("", alias="name"))} if named else {}
     for key, kind in kinds.items():
-        needed = parameters[key].default is inspect.Parameter.empty and key != free
+        needed = parameters[key].default is inspect.Parameter.empty and key not in free
         fields[f"{key}_"] = (kind.type, Field(... if needed else None, alias=key))
     settings = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     model = create_model(name, __config__=settings, **fields)

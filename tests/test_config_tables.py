@@ -1,0 +1,156 @@
+"""The tables beside model, objective and optimizer: what they make, and what is told of mistakes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc.config import ConfigError, load, resolve
+
+TABLES = {
+    "data": {"name": "digits", "batch_size": 32},
+    "model": {
+        "name": "mlp",
+        "widths": [64, 16, 10],
+        "dropout": {"schedule": "linear", "start": 0.0, "final": 0.3},
+    },
+    "objective": {"name": "classification"},
+    "optimizer": {"name": "adamw", "weight_decay": {"head/*": 0.0, "**/weight": 0.1}},
+    "schedule": {"name": "warmup_cosine", "peak": 1e-2, "warmup_steps": 5},
+    "train": {"steps": 30, "watch_every": 10},
+    "task": {"precision": "bfloat16", "accumulate": 2, "sharpness": 0.05},
+    "augment": {
+        "shift": {"pixels": 1, "shape": [8, 8, 1]},
+        "noise": {"deviation": {"schedule": "cosine", "start": 0.1}},
+        "mixup": {"alpha": 0.2},
+    },
+    "plateau": {"metric": "accuracy", "mode": "max", "patience": 2},
+    "average": {"name": "ema", "decay": 0.9},
+    "clip_value": {"limit": 1.0},
+    "clip_adaptive": {"limit": 0.05},
+    "groups": {"rates": {"head/*": 2.0}, "freeze": {"hidden_0/**": 3}},
+    "lookahead": {"every": 4},
+    "max_norm": {"limit": 4.0},
+}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return resolve(TABLES)
+
+
+def test_every_number_of_the_tables_may_be_traced(config):
+    wanted = {
+        "model.dropout.final": 0.3, "model.dropout.total_steps": 30.0, "task.sharpness": 0.05,
+        "optimizer.weight_decay[**/weight]": 0.1, "augment.noise.deviation.start": 0.1,
+        "augment.mixup.alpha": 0.2, "plateau.patience": 2.0, "average.decay": 0.9,
+        "clip_value.limit": 1.0, "groups.rates[head/*]": 2.0, "groups.freeze[hidden_0/**]": 3.0,
+        "lookahead.every": 4.0, "max_norm.limit": 4.0, "augment.shift.pixels": 1.0,
+    }  # fmt: skip
+    assert wanted.items() <= config.hypers.items()
+
+
+def test_the_task_of_the_tables_trains_and_vmaps(config):
+    """Two settings of every number, together in one program and each alone: the same."""
+    trainer = nf.trainer(config.build)
+    batch = config.data().batch(0)
+    changed = {
+        "augment.noise.deviation.start": 0.3,
+        "average.decay": 0.5,
+        "model.dropout.final": 0.5,
+    }
+    rows = [config.hypers, config.hypers | changed | {"groups.freeze[hidden_0/**]": 1.0}]
+
+    def run(h):
+        state = trainer.init(h, jax.random.key(0))
+        state = state._replace(step=state.step + 10)
+        state, metrics = trainer.step(h, state, batch)
+        return state.average.value if hasattr(state.average, "value") else state.average, metrics[
+            "loss"
+        ]
+
+    together = jax.jit(jax.vmap(run))({k: jnp.stack([r[k] for r in rows]) for k in rows[0]})
+    alone = jax.jit(run)
+    for i, h in enumerate(rows):
+        one = alone({k: jnp.asarray(v) for k, v in h.items()})
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-2, atol=2e-3),
+            together,
+            one,
+        )
+    assert float(together[1][0]) != float(together[1][1])
+
+
+def test_a_dumped_config_is_the_same(config, tmp_path):
+    config.dump(tmp_path / "config.toml")
+    assert load(tmp_path / "config.toml").tables == config.tables
+    assert load(tmp_path / "config.toml").build == config.build
+
+
+def test_overrides_reach_into_the_tables(config, tmp_path):
+    config.dump(tmp_path / "config.toml")
+    words = ["augment.mixup.alpha=0.5", "model.dropout.final=0.1", "model.gain=2.0"]
+    changed = load(tmp_path / "config.toml", words)
+    assert changed.hypers["augment.mixup.alpha"] == 0.5
+    assert changed.hypers["model.dropout.final"] == 0.1
+    assert changed.build == config.build
+
+
+def test_the_background_of_an_image_is_what_comes_in(config):
+    """Digits are normalised: a pixel of 0 is not 0 there."""
+    data = config.data()
+    batch = (
+        jnp.asarray(data._transformed((jnp.zeros((4, 64), jnp.uint8), jnp.zeros(4, jnp.int32)))[0]),
+        jnp.zeros(4, jnp.int32),
+    )
+    only = resolve(TABLES | {"augment": {"shift": {"pixels": 3, "shape": [8, 8, 1]}}})
+    moved, _ = only.build(only.hypers).augment(jax.random.key(0), batch)
+    np.testing.assert_allclose(moved, batch[0], atol=1e-6)
+
+
+def test_precision_and_remat_are_words(config):
+    assert config.build(config.hypers).accumulate == 2
+    deep = {"name": "gpt", "vocabulary": 65, "block_size": 8, "layers": 3, "heads": 2, "dim": 8}
+    tables = TABLES | {"model": deep, "task": {"remat": True, "precision": "bfloat16"}}
+    made = resolve(
+        {k: v for k, v in tables.items() if k not in ("groups", "augment", "optimizer")}
+        | {"optimizer": {"name": "sgd"}}
+    )
+    model = made.build(made.hypers).model
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((2, 8), jnp.int32)
+    text = str(jax.make_jaxpr(model.apply)(params, x))
+    assert "remat" in text or "checkpoint" in text
+    assert "bf16" in text
+    shallow = resolve(TABLES | {"task": {"remat": True}})
+    bare = shallow.build(shallow.hypers).model
+    params = bare.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="remat_repeats: the model should have a repeat inside"):
+        bare.apply(params, jnp.ones((2, 64)))
+
+
+WRONG = [
+    ({"augment": {"shiftt": {"pixels": 1}}}, "augment.shiftt: there is no such augment; did you mean 'shift'"),
+    ({"augment": [1]}, "augment: should be tables by name, such as augment = { shift"),
+    ({"augment": {"mixup": {"alpha": "x"}}}, "augment.mixup.alpha: should be a number, got 'x'"),
+    ({"average": {"name": "emma", "decay": 0.9}}, "average.name: should be one of 'ema', 'swa', got 'emma'"),
+    ({"average": {"name": "ema", "decay": 1.5}}, "average: ema: decay should be"),
+    ({"plateau": {"patience": -1}}, "plateau: patience should be at least 0"),
+    ({"plateau": {"factr": 0.5}}, "plateau.factr: reduce_on_plateau has no such key, got 0.5; did you mean 'factor'"),
+    ({"task": {"precision": "float16"}}, "task.precision: should be one of 'float32', 'bfloat16', got 'float16'"),
+    ({"task": {"accumulate": 0}}, "task: accumulate should be at least 1"),
+    ({"groups": {"rates": {"head/*": "fast"}}}, "groups.rates: should be a table of numbers by path pattern"),
+    ({"groups": {"rates": 3.0}}, "groups.rates: should be a table of numbers by path pattern"),
+    ({"lora": {"run": "nowhere"}}, "lora: run should be the folder of a run, got 'nowhere'"),
+    ({"clip_value": {}}, "clip_value.limit: is missing; clip_value needs a number"),
+    ({"schedule": {"name": "constant", "value": {"schedule": "liner", "start": 1.0}}}, "schedule.value.schedule: should be one of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG, ids=[w[1][:40] for w in WRONG])
+def test_a_mistake_in_a_table_is_named(change, message):
+    with pytest.raises(ConfigError) as caught:
+        resolve(TABLES | change)
+    assert message in str(caught.value)
+    assert len(caught.value.problems) == 1
