@@ -307,6 +307,26 @@ def test_every_number_may_be_traced(name):
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
+def test_gradients_with_respect_to_numbers_and_parameters_are_finite(name):
+    zero = jax.tree.map(lambda leaf: leaf.copy(), PARAMS)
+    zero["up"]["weight"][:, 0] = 0  # a unit of length 0, without a gradient
+    grads = jax.tree.map(lambda leaf: leaf[:2].copy(), GRADS)
+    grads["up"]["weight"][:, :, 0] = 0
+
+    def total(numbers, params):
+        return sum(
+            leaf.sum()
+            for leaf in jax.tree.leaves(walk(with_numbers(name, numbers), params, grads)[0])
+        )
+
+    slopes = jax.jit(jax.grad(total, (0, 1)))
+    for place in (0, 1):
+        numbers = {number: jnp.float32(pair[place]) for number, pair in TWO[name].items()}
+        for leaf in jax.tree.leaves(slopes(numbers, zero)):
+            assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
 def test_types_and_state(name):
     """float32 state under bfloat16, for optax's too; the same kinds after a step; the rate is kept."""
     schedule = schedules.cosine(0.1, 10)

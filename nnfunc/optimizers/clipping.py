@@ -68,9 +68,10 @@ def clip_adaptive(
         def each(grad, param, on, axes):
             if not on:
                 return grad
-            size = _norm(grad, axes)
-            most = number(limit) * jnp.maximum(_norm(param, axes), number(eps))
-            return _shortened(grad, size, most)
+            off = jnp.isinf(number(limit))  # inf times 0 would be NaN in gradients
+            share = jnp.where(off, 1, number(limit))
+            most = share * jnp.maximum(_norm(param, axes), number(eps))
+            return jnp.where(off, grad, _shortened(grad, _norm(grad, axes), most))
 
         which = chosen("clip_adaptive: on", params, on)
         axes = _unit_axes("clip_adaptive: stacked", params, stacked)
