@@ -77,6 +77,16 @@ def test_it_begins_as_the_base_and_merges_exactly():
     }  # fmt: skip
 
 
+def test_the_last_bits_are_those_of_the_merged_weights():
+    """Where product and sum are rounded apart or at once, which depends on how they are compiled."""
+    model = nf.mlp([37, 65, 10])
+    base = jax.jit(model.init)(KEY)
+    adapted = nf.lora(model, base, "**/weight", rank=3, alpha=3.7)
+    params, x = moved(jax.jit(adapted.init)(KEY)), jnp.sin(jnp.arange(8.0 * 37)).reshape(8, 37)
+    y = jax.jit(adapted.apply)(params, x, state=adapted.init_state())
+    np.testing.assert_array_equal(y, jax.jit(model.apply)(nf.merge_lora(adapted, params), x))
+
+
 def test_the_base_that_counts_is_that_of_the_state():
     model, base, x = small()
     adapted = nf.lora(model, base, ON, rank=2)

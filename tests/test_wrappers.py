@@ -264,6 +264,16 @@ def test_no_wrapper_hides_a_gradient_that_is_not_finite(name, bad):
         assert np.isfinite(updates["head"]["weight"]).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, INF, 1e30])
+def test_a_unit_whose_gradient_is_not_finite_stays_as_it_is(bad):
+    """1e30, too, whose square is beyond float32."""
+    grads = jax.tree.map(lambda leaf: jnp.array(leaf[0]), GRADS)
+    grads["up"]["weight"] = grads["up"]["weight"].at[1, 2].set(bad)
+    updates = once(WRAPPERS["clip_adaptive"][0](optimizers.sgd(1.0)), grads, PARAMS)
+    np.testing.assert_array_equal(updates["up"]["weight"][:, 2], -grads["up"]["weight"][:, 2])
+    assert (abs(updates["up"]["weight"][:, 0]) < abs(grads["up"]["weight"][:, 0])).all()
+
+
 TWO = {  # two values of every number, for all leaves at work at once
     "clip_value": {"limit": (0.5, INF)},
     "clip_adaptive": {"limit": (0.1, INF), "eps": (1e-3, 2.0)},

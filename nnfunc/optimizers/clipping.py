@@ -50,7 +50,7 @@ def clip_adaptive(
     as a bias, is one unit. stacked: the leaves whose first axis is the layers of a `repeat`, such as
     "blocks/**"; there each layer has units of its own. on: the leaves that are clipped; the paper
     leaves out the last layer.
-    limit: above 0; inf is off. A unit whose gradient is not finite stays as it is, to be seen.
+    limit: above 0; inf is off. A unit whose gradient's norm is not finite stays as it is.
     Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range or a
     pattern fits no leaf.
     Source: Brock et al. 2021, arXiv:2102.06171, section 4.
