@@ -77,6 +77,31 @@ def test_it_begins_as_the_base_and_merges_exactly():
     }  # fmt: skip
 
 
+def test_the_last_bits_are_those_of_the_merged_weights():
+    """Where product and sum are rounded apart or at once, which depends on how they are compiled."""
+    model = nf.mlp([37, 65, 10])
+    base = jax.jit(model.init)(KEY)
+    adapted = nf.lora(model, base, "**/weight", rank=3, alpha=3.7)
+    params, x = moved(jax.jit(adapted.init)(KEY)), jnp.sin(jnp.arange(8.0 * 37)).reshape(8, 37)
+    y = jax.jit(adapted.apply)(params, x, state=adapted.init_state())
+    np.testing.assert_array_equal(y, jax.jit(model.apply)(nf.merge_lora(adapted, params), x))
+
+
+def test_the_base_that_counts_is_that_of_the_state():
+    model, base, x = small()
+    adapted = nf.lora(model, base, ON, rank=2)
+    params = moved(adapted.init(KEY))
+    other = jax.tree.map(lambda leaf: leaf + 0.5, base)
+    y = adapted.apply(params, x, state=adapted.init_state() | {"base": other})
+    expected = nf.lora(model, other, ON, rank=2).apply(params, x)
+    np.testing.assert_array_equal(y, expected)
+    assert not np.allclose(y, adapted.apply(params, x), rtol=1e-2)
+    leaves = zip(
+        *(jax.tree.leaves(tree) for tree in (adapted.init_state()["base"], base)), strict=True
+    )
+    assert all(one is not other for one, other in leaves), "a train step uses up its state"
+
+
 def test_the_sum_by_hand():
     """PEFT's LoraLayer.get_delta_weight: B @ A * lora_alpha / r, its matrices being transposed."""
     model, base, _ = small()

@@ -264,6 +264,16 @@ def test_no_wrapper_hides_a_gradient_that_is_not_finite(name, bad):
         assert np.isfinite(updates["head"]["weight"]).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, INF, 1e30])
+def test_a_unit_whose_gradient_is_not_finite_stays_as_it_is(bad):
+    """1e30, too, whose square is beyond float32."""
+    grads = jax.tree.map(lambda leaf: jnp.array(leaf[0]), GRADS)
+    grads["up"]["weight"] = grads["up"]["weight"].at[1, 2].set(bad)
+    updates = once(WRAPPERS["clip_adaptive"][0](optimizers.sgd(1.0)), grads, PARAMS)
+    np.testing.assert_array_equal(updates["up"]["weight"][:, 2], -grads["up"]["weight"][:, 2])
+    assert (abs(updates["up"]["weight"][:, 0]) < abs(grads["up"]["weight"][:, 0])).all()
+
+
 TWO = {  # two values of every number, for all leaves at work at once
     "clip_value": {"limit": (0.5, INF)},
     "clip_adaptive": {"limit": (0.1, INF), "eps": (1e-3, 2.0)},
@@ -304,6 +314,26 @@ def test_every_number_may_be_traced(name):
     for trail in trails[1:]:
         moved = jax.tree.map(lambda a, b: bool((a != b).any()), trail, trails[0])
         assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_gradients_with_respect_to_numbers_and_parameters_are_finite(name):
+    zero = jax.tree.map(lambda leaf: leaf.copy(), PARAMS)
+    zero["up"]["weight"][:, 0] = 0  # a unit of length 0, without a gradient
+    grads = jax.tree.map(lambda leaf: leaf[:2].copy(), GRADS)
+    grads["up"]["weight"][:, :, 0] = 0
+
+    def total(numbers, params):
+        return sum(
+            leaf.sum()
+            for leaf in jax.tree.leaves(walk(with_numbers(name, numbers), params, grads)[0])
+        )
+
+    slopes = jax.jit(jax.grad(total, (0, 1)))
+    for place in (0, 1):
+        numbers = {number: jnp.float32(pair[place]) for number, pair in TWO[name].items()}
+        for leaf in jax.tree.leaves(slopes(numbers, zero)):
+            assert np.isfinite(leaf).all()
 
 
 @pytest.mark.parametrize("name", WRAPPERS)

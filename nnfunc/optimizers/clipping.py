@@ -50,7 +50,7 @@ def clip_adaptive(
     as a bias, is one unit. stacked: the leaves whose first axis is the layers of a `repeat`, such as
     "blocks/**"; there each layer has units of its own. on: the leaves that are clipped; the paper
     leaves out the last layer.
-    limit: above 0; inf is off. A unit whose gradient is not finite stays as it is, to be seen.
+    limit: above 0; inf is off. A unit whose gradient's norm is not finite stays as it is.
     Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range or a
     pattern fits no leaf.
     Source: Brock et al. 2021, arXiv:2102.06171, section 4.
@@ -68,9 +68,10 @@ def clip_adaptive(
         def each(grad, param, on, axes):
             if not on:
                 return grad
-            size = _norm(grad, axes)
-            most = number(limit) * jnp.maximum(_norm(param, axes), number(eps))
-            return _shortened(grad, size, most)
+            off = jnp.isinf(number(limit))  # inf times 0 would be NaN in gradients
+            share = jnp.where(off, 1, number(limit))
+            most = share * jnp.maximum(_norm(param, axes), number(eps))
+            return jnp.where(off, grad, _shortened(grad, _norm(grad, axes), most))
 
         which = chosen("clip_adaptive: on", params, on)
         axes = _unit_axes("clip_adaptive: stacked", params, stacked)

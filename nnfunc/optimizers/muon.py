@@ -39,7 +39,7 @@ def muon(
     [width, in, out]), or kernels of four and more axes, of which all but the last count as in.
     stacked: leaves whose first axis is layers, whatever their axes. Muon is meant for hidden layers:
     on="blocks/**" leaves embeddings and the last layer to AdamW.
-    momentum, b1, b2: in [0, 1). For infinite or NaN gradients its updates are NaN.
+    momentum, b1, b2: in [0, 1). eps: above 0. For infinite or NaN gradients its updates are NaN.
     Raises: ValueError when a number is out of its range, ImportError when optax is older than 0.2.6.
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982,
     equation 4; the steps are those of optax.contrib.
@@ -53,6 +53,7 @@ def muon(
     """
     check.number("muon", 0, 1, open_high=True, momentum=momentum)
     check.number("muon", 0, rms=rms)
+    check.number("muon", 0, open_low=True, eps=eps)  # a matrix without gradient is divided by it
     check_adam("muon", b1, b2, eps)
     check_decay("muon", weight_decay, decay_on)
     _contrib()
