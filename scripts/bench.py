@@ -3,6 +3,7 @@
     python scripts/bench.py                            # every case, with glibc as it is and tuned
     python scripts/bench.py --case gpt --malloc tuned
     python scripts/bench.py --json bench.json          # all figures
+    python scripts/bench.py watching                   # what it costs to look at every layer
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
 "tuned" is `nnfunc.memory.keep_memory`, which programs started from the command line call.
@@ -48,9 +49,13 @@ def main():
     for case in args.case or CASES:
         for malloc in settings:
             print(f"{case}, malloc {malloc} ...", end=" ", file=sys.stderr, flush=True)
-            rows.append(apart(case, malloc, args.rounds))
-            ratio, load = rows[-1]["ratio"], rows[-1]["load"][1]
-            print(f"ratio {ratio['value']:.2f}, load {load}", file=sys.stderr)
+            rows.append(apart(args.what, case, malloc, args.rounds))
+            done = rows[-1].get("ratio", {}).get("value", rows[-1].get("share"))
+            print(f"{done:.3f}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    if args.what == "watching":
+        from speed import watching
+
+        return watching.show(rows)
     report = {"machine": rows[0]["machine"], "rows": rows}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -62,6 +67,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = [*CASES, *FOR_GPU]
+    parser.add_argument("what", nargs="?", choices=("steps", "watching"), default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")
     parser.add_argument("--rounds", type=int, default=101, help="of about 0.02 s a side")
     parser.add_argument("--malloc", choices=("default", "tuned", "both"), default="both")
@@ -72,13 +78,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def apart(case: str, malloc: str, rounds: int) -> dict[str, Any]:
+def apart(what: str, case: str, malloc: str, rounds: int) -> dict[str, Any]:
     """The figures of one case, measured by a fresh process with the setting of malloc."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         own = {"--case": case, "--malloc": malloc, "--rounds": str(rounds), "--child": str(file)}
-        command = [sys.executable, __file__, *(word for pair in own.items() for word in pair)]
+        command = [sys.executable, __file__, what, *(word for pair in own.items() for word in pair)]
         done = subprocess.run(command, env=environment)
         if done.returncode:
             sys.exit(f"the case {case} failed; its error is above")
@@ -90,9 +96,10 @@ def child(args: argparse.Namespace) -> None:
 
     if args.malloc == "tuned" and not keep_memory():
         sys.exit("--malloc tuned needs Linux with glibc: see nnfunc/memory.py")
-    from speed import cases, timing
+    from speed import cases, timing, watching
 
-    figures = timing.measure(cases.CASES[args.case[0]](), args.rounds)
+    measure = watching.measure if args.what == "watching" else timing.measure
+    figures = measure(cases.CASES[args.case[0]](), args.rounds)
     args.child.write_text(json.dumps(figures | {"machine": machine()}))
 
 
