@@ -229,3 +229,23 @@ def test_everything_at_once_traces_and_vmaps():
     alone = jax.jit(run)
     for i, h in enumerate(rows):
         near(jax.tree.map(lambda leaf, i=i: leaf[i], together), alone(h), 1e-5)
+
+
+def test_frozen_leaves_cost_no_gradient_and_never_move():
+    def build(freeze):
+        def of(h):
+            model = nf.serial(low=nf.linear(6, 50), act=jnp.tanh, head=nf.linear(50, 3))
+            inner = nf.optimizers.adamw(h["rate"], weight_decay=0.1, decay_on="head/weight")
+            return nf.Task(model, nf.classification(), nf.optimizers.groups(inner, freeze=freeze))
+
+        return of
+
+    all_of_them, some = nf.trainer(build(())), nf.trainer(build(("low/**",)))
+    state = some.init(H, KEY)
+    new, metrics = jax.jit(some.step)(H, state, BATCH)
+    near(new.params["low"], state.params["low"], 0)
+    assert float(jnp.abs(new.params["head"]["weight"] - state.params["head"]["weight"]).max()) > 0
+    full = nf.flops.count(all_of_them.step, H, all_of_them.init(H, KEY), BATCH)
+    assert nf.flops.count(some.step, H, state, BATCH) < full - 2 * 8 * 6 * 50 - 2 * 8 * 50 * 3
+    _, every = jax.jit(all_of_them.step)(H, all_of_them.init(H, KEY), BATCH)
+    assert float(metrics["gradient_norm"]) < float(every["gradient_norm"])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnfunc import check
+from nnfunc import check, paths
 from nnfunc.base import (
     Array,
     Context,
@@ -67,6 +67,7 @@ def gradient_of(task: Task, watch: Watch | None = None) -> Gradient:
 
     def gradient(params, model_state, batch, key):
         def loss_of(params):
+            params = _fixed(params, getattr(task.optimizer, "frozen", ()))
             predict = _bound(task, params, model_state, key, True, watch)
             loss, metrics = _of(task, predict, batch)
             seen = {} if watch is None else watching.activations(predict.taps, watch)
@@ -80,6 +81,14 @@ def gradient_of(task: Task, watch: Watch | None = None) -> Gradient:
     if task.accumulate > 1:
         whole = _accumulated(whole, task.accumulate)
     return whole if task.sharpness is None else _sharpness_aware(whole, task.sharpness)
+
+
+def _fixed(params: Params, frozen: tuple[str, ...]) -> Params:
+    """The parameters, those that never move without a gradient: the program does not compute it."""
+    if not frozen:
+        return params
+    still = paths.mask(params, frozen, where="freeze")
+    return jax.tree.map(lambda on, leaf: jax.lax.stop_gradient(leaf) if on else leaf, still, params)
 
 
 def _accumulated(gradient: Gradient, count: int) -> Gradient:
