@@ -116,7 +116,9 @@ def _contrast(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
 
 def _noise(key: Key, batch: PyTree, *, deviation: Any) -> PyTree:
     def noisy(x: Array, unit: float) -> Array:
-        drawn = jax.random.normal(key, x.shape, jnp.float32)
+        drawn = jax.random.normal(key, (x.size,), jnp.float32).reshape(
+            x.shape
+        )  # quicker, and equal
         return x + (drawn * (single(deviation) * unit)).astype(x.dtype)
 
     return on_inputs(lambda x: in_floats("noise", x, noisy), batch)
