@@ -128,18 +128,23 @@ def _along(x: Array, axis: int, move: Array, mode: Mode, outside: Array) -> Arra
     """Each image moved along one axis, by any whole number of pixels."""
     side = x.shape[axis]
     if mode == "reflect":
-        period = max(2 * (side - 1), 1)
-        pad = side - 1
-        start = (move + pad) % period
+        pad, start = side - 1, (move + side - 1) % max(2 * (side - 1), 1)
     else:
-        pad = side
-        start = jnp.clip(move, -side, side) + side
-    wide = _padded(x, tuple(pad * (place == axis) for place in range(4)), mode, outside)
+        pad, start = side, jnp.clip(move, -side, side) + side
+    widths = [(pad, pad) if place == axis else (0, 0) for place in range(4)]
+    wide = jnp.pad(x, widths, mode=mode)
 
     def window(image: Array, at: Array) -> Array:
         return jax.lax.dynamic_slice_in_dim(image, at, side, axis - 1)
 
-    return jax.vmap(window)(wide, start)
+    moved = jax.vmap(window)(wide, start)
+    if mode != "constant":
+        return moved
+    place = move[:, None] + jnp.arange(
+        side, dtype=move.dtype
+    )  # a fill of its own is quicker by where
+    shape = [1 if other not in (0, axis) else size for other, size in enumerate(x.shape)]
+    return jnp.where(((place >= 0) & (place < side)).reshape(shape), moved, outside)
 
 
 def _padded(x: Array, pads: tuple[int, ...], mode: Mode, outside: Array) -> Array:

@@ -57,7 +57,7 @@ def random_windows(length: int) -> Augmentation:
 def _token_dropout(key: Key, batch: PyTree, *, rate: Any, token: int) -> PyTree:
     def dropped(x: Array) -> Array:
         check.integers("token_dropout", "They are ids of tokens.", x=x)
-        drop = jax.random.uniform(key, x.shape, jnp.float32) < single(rate)
+        drop = jax.random.uniform(key, (x.size,), jnp.float32).reshape(x.shape) < single(rate)
         return jnp.where(drop, jnp.asarray(token, x.dtype), x)
 
     return on_inputs(dropped, batch)
