@@ -138,7 +138,6 @@ def medians_of_updates(rows: list[Row]) -> Layers:
     high = np.ones(len(own.steps), bool)
     if len(rates) and rates.max() > 0:
         high = np.interp(own.steps, steps, rates) >= rates.max() / 2
-        high = high if high.any() else np.ones(len(own.steps), bool)
     values = own.values[keep][:, high]
     medians = np.asarray([[_median(row[np.isfinite(row)])] for row in values]).reshape(len(keep), 1)
     return Layers([own.paths[i] for i in keep], own.steps[-1:], medians)

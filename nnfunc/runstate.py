@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from nnfunc import records
 
-__all__ = ["Best", "State", "best", "config_of", "flat", "held", "json_of", "parameters", "state"]
+__all__ = [
+    "Best", "State", "best", "config_of", "flat", "held", "json_of", "mode_of", "parameters", "state",
+    "wanted",
+]  # fmt: skip
 
 STATES = ("running", "complete", "stopped", "diverged", "broken")
 
@@ -98,14 +101,28 @@ class Best(NamedTuple):
 
 def best(rows: list[records.Row], config: dict[str, Any]) -> Best | None:
     """By the metric that the config's train.best names, or the least loss."""
-    settings = config.get("train")
-    wanted = settings.get("best") if isinstance(settings, dict) else None
-    mode, _, metric = str(wanted or "min loss").partition(" ")
+    mode, metric = wanted(config)
     steps, values = records.series(rows, "validation", metric)
     if not len(values):
         return None
     place = int(values.argmax() if mode == "max" else values.argmin())
     return Best(metric, float(values[place]), int(steps[place]))
+
+
+def wanted(config: dict[str, Any]) -> tuple[str, str]:
+    """("min" or "max", metric) of the best checkpoint."""
+    settings = config.get("train")
+    words = settings.get("best") if isinstance(settings, dict) else None
+    mode, _, metric = str(words or "min loss").partition(" ")
+    return mode, metric
+
+
+def mode_of(metric: str, config: dict[str, Any]) -> str:
+    """Whether more of a metric is better, "max", or less, "min"."""
+    mode, known = wanted(config)
+    if metric == known:
+        return mode
+    return "max" if metric.endswith(("accuracy", "f1", "auc", "precision", "recall")) else "min"
 
 
 def parameters(folder: Path) -> int | None:
