@@ -6,7 +6,6 @@ that is no row is left out, a value that is no number is NaN, and nothing here r
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 __all__ = [
-    "Event", "Follower", "Histograms", "Layers", "elapsed", "events", "histograms", "last", "layers",
+    "Event", "Histograms", "Layers", "elapsed", "events", "histograms", "last", "layers",
     "names", "natural", "number", "parse", "rate", "read", "series",
 ]  # fmt: skip
 
@@ -57,77 +56,14 @@ def read(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
         content = path.read_bytes()
     except OSError:
         return []
-    return _rows(content.split(b"\n"), without)
+    return rows_of(content.split(b"\n"), without)
 
 
-def _rows(lines: Iterable[bytes], without: tuple[str, ...]) -> list[Row]:
+def rows_of(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
+    """The rows of lines, in their order; what is no row is left out."""
     skipped = tuple(f'{{"split": "{name}"'.encode() for name in without)  # long lines, not parsed
     found = (parse(line) for line in lines if line.strip() and not line.startswith(skipped))
     return [row for row in found if row is not None and row["split"] not in without]
-
-
-class Follower:
-    """The rows of a file that another process writes to. Call `poll`, read `rows`.
-
-    A last line without its end is waited for. A file that was cut back or replaced, as by a resume, is
-    read again from its start. layers: how many of the long rows of layers are kept, half of them
-    the last ones, without their histograms; None keeps all.
-    """
-
-    def __init__(self, path: Path, *, layers: int | None = None):
-        self.path, self.layers = path, layers
-        self.rows: list[Row] = []
-        self._file: tuple[int, int] | None = None  # device and inode
-        self._place, self._end = 0, b""  # bytes read, and the last of them
-
-    def poll(self) -> bool:
-        """Read what is new; whether the rows changed."""
-        try:
-            with self.path.open("rb") as file:
-                return self._read(file)
-        except OSError:
-            changed = bool(self.rows)
-            self.rows, self._file, self._place, self._end = [], None, 0, b""
-            return changed
-
-    def _read(self, file: Any) -> bool:
-        about = os.fstat(file.fileno())
-        changed = False
-        file.seek(max(self._place - len(self._end), 0))
-        same = (about.st_dev, about.st_ino) == self._file and file.read(len(self._end)) == self._end
-        if not same:
-            changed = bool(self.rows)
-            self.rows, self._place, self._end = [], 0, b""
-            self._file = about.st_dev, about.st_ino
-        file.seek(self._place)
-        whole, newline, _ = file.read().rpartition(b"\n")
-        if newline:
-            new = _rows(whole.split(b"\n"), ())
-            self.rows = (
-                self.rows + new if self.layers is None else _slim(self.rows + new, self.layers)
-            )
-            self._place += len(whole) + 1
-            self._end = (self._end + whole[-256:] + b"\n")[-256:]
-            changed |= bool(new)
-        return changed
-
-
-def _slim(rows: list[Row], most: int) -> list[Row]:
-    """The rows with only so many of layers, half of them the last ones, and only their numbers."""
-    places = [i for i, row in enumerate(rows) if row["split"] == "layers"]
-    if len(places) > most:
-        old, late = places[: -(most // 2)], places[-(most // 2) :]
-        chosen = np.linspace(0, len(old) - 1, most - len(late)).round().astype(int)
-        dropped = set(old) - {old[i] for i in chosen}
-        rows = [row for i, row in enumerate(rows) if i not in dropped]
-    for row in rows:
-        for part in ("parameters", "activations") if row["split"] == "layers" else ():
-            entries = row.get(part)
-            for entry in entries.values() if isinstance(entries, dict) else ():
-                if isinstance(entry, dict):
-                    for name in [name for name, value in entry.items() if isinstance(value, list)]:
-                        del entry[name]
-    return rows
 
 
 def names(rows: list[Row], split: str) -> list[str]:

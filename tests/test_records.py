@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnfunc import findings, records, runstate
-from nnfunc.records import Follower
+from nnfunc.follow import Follower
 
 TRAIN = {"split": "train", "step": 1, "seconds": 1.0, "loss": 2.0}
 

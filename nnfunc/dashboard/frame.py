@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nnfunc import findings, records, runlog, runstate
 from nnfunc.dashboard.tables import figures_table, layers_table
+from nnfunc.follow import Follower
 from nnfunc.progress import figure
 
 __all__ = ["View", "frame"]
@@ -30,7 +31,7 @@ class View:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.follower = records.Follower(folder / "metrics.jsonl", layers=64)
+        self.follower = Follower(folder / "metrics.jsonl", layers=64)
         self.config, _ = runstate.config_of(folder)
         self.total = _total(self.config)
         self.state = runstate.State("stopped")
