@@ -1,4 +1,4 @@
-"""The command line: `nnfunc train`, `resume`, `evaluate`, `predict`, `sample`, `compare`, `summary`.
+"""The command line: `nnfunc train`, `resume`, `watch`, `runs`, `evaluate`, `predict` and more.
 
 A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
 a diverged one with 1. Anything else is a defect of ours and shows its traceback.
@@ -74,6 +74,41 @@ def train(
 def resume(run: RunFolder) -> None:
     """Go on with a run that was stopped, from its last good checkpoint."""
     _programs().resume(run)
+
+
+@app.command()
+def watch(
+    run: RunFolder,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show it one time and end, as into a pipe.")
+    ] = False,
+) -> None:
+    """Show a run while it goes on, or afterwards: figures, curves, layers, events. q ends it."""
+    from nnfunc import dashboard
+
+    dashboard.watch(run, once=once)
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="A folder that holds runs.", show_default=False)
+    ] = Path("runs"),
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="A column, best, last, test, a metric or a setting: accuracy, schedule.peak."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the validation curves together: a .png or .html file.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, numbers in full.")] = False,
+) -> None:
+    """List the runs below a folder, by default runs: state, figures, settings that differ."""
+    from nnfunc import overview
+
+    overview.runs(folder, sort=sort, plot=plot, csv=csv)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from nnfunc.training.evaluate import evaluate as figures_of
 from nnfunc.training.loop import train as fit
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
+from nnfunc.writers import open_writers
 
 __all__ = ["evaluate", "exit_code", "load_run", "predict", "resume", "summary", "train", "words"]
 
@@ -172,7 +173,11 @@ def _run(config: Config, folder: Path, *, resume: bool) -> None:
     started, words = time.perf_counter(), f"Go on with: {runlog.command()} resume {folder}"
     if memory.kept():
         print("memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)")
-    with _full_disk(folder, words), signals() as caught, progress(steps) as bar:
+    to = config.tables.get("log", {}).get("to", ())
+    with (
+        _full_disk(folder, words), open_writers(to, folder, config.tables) as writers,
+        signals() as caught, progress(steps) as bar,
+    ):  # fmt: skip
 
         def stop(step):
             bar.tick(step)
@@ -180,7 +185,7 @@ def _run(config: Config, folder: Path, *, resume: bool) -> None:
 
         state, history = fit(
             config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
-            on_report=bar, should_stop=stop, **config.train,
+            on_report=bar, on_row=writers.write, should_stop=stop, **config.train,
         )  # fmt: skip
     done = int(state.step)
     if done < steps:

@@ -16,9 +16,10 @@ ROWS = {
     "numeric functions": "activations initializers schedules losses metrics backprop flops",
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers averages",
-    "training and data": "training data checkpoint sharding",
+    "training and data": "training data checkpoint sharding records writers",
     "sweep": "sweep",
-    "programs": "compare config cli programs runlog progress report memory sampling interop testing",
+    "programs": "compare config cli programs runlog progress report memory sampling interop testing "
+    "runstate follow findings dashboard overview",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

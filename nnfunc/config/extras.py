@@ -9,7 +9,7 @@ from nnfunc.base import Layer, Model, Scalar, as_model
 from nnfunc.combinators import precision as in_precision
 from nnfunc.combinators import remat_repeats
 
-__all__ = ["Adapters", "Options", "adapt", "options"]
+__all__ = ["Adapters", "Options", "adapt", "log", "options"]
 
 
 class Options(NamedTuple):
@@ -42,6 +42,11 @@ def options(
     if sharpness is not None:
         check.number("task", 0, sharpness=sharpness)
     return Options(precision, remat, accumulate, sharpness)
+
+
+def log(*, to: tuple[Literal["tensorboard", "wandb"], ...] = ()) -> tuple[str, ...]:
+    """Where the rows of a run go besides its folder: `nnfunc.writers` says what each needs."""
+    return to
 
 
 class Adapters(NamedTuple):

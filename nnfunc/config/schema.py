@@ -27,6 +27,7 @@ TABLES = {
     "optimizer": 'optimizer = { name = "adamw", rate = 1e-3 }',
     "schedule": 'schedule = { name = "warmup_cosine", peak = 1e-3, warmup_steps = 100 }',
     "train": "train = { steps = 1000 }",
+    "log": 'log = { to = ["tensorboard"] }',
     "task": 'task = { precision = "bfloat16", remat = true, accumulate = 4 }',
     "augment": "augment = { shift = { pixels = 2 }, mixup = { alpha = 0.2 } }",
     "plateau": 'plateau = { metric = "loss", patience = 3, factor = 0.5 }',
@@ -47,10 +48,14 @@ TASK = (
     "model", "objective", "optimizer", "schedule", "task", "augment", "plateau", "average", "lora",
     *WRAPPERS,
 )  # fmt: skip
-OPTIONAL = {"schedule", *TASK[4:]}
-SOLE = {"train": "train", "task": "options", "plateau": "reduce_on_plateau", "lora": "adapt"} | {
-    name: name for name in WRAPPERS
-}
+OPTIONAL = {"schedule", "log", *TASK[4:]}
+SOLE = {
+    "train": "train",
+    "log": "log",
+    "task": "options",
+    "plateau": "reduce_on_plateau",
+    "lora": "adapt",
+} | {name: name for name in WRAPPERS}
 """The tables without a name: the one factory that each is of."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
 INJECTED = {

@@ -59,6 +59,7 @@ def train(
     rollback: int = 0,
     rollback_factor: float = 0.5,
     on_report: Callable[[Report], None] | None = None,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
     should_stop: Callable[[int], bool] | None = None,
 ) -> tuple[TrainState, History]:
     """Train what `build(hypers)` makes on `data` for a number of steps: (state, history).
@@ -77,7 +78,8 @@ def train(
     last good checkpoint; the result is bit for bit that of a run never stopped.
     rollback: how often a run that diverges goes back to its last good checkpoint and on from there with
     rollback_factor times the rate; it needs a folder.
-    on_report: called at each interval's end. should_stop: called with the number of steps done before
+    on_report: called at each interval's end. on_row: called with each row of metrics.jsonl, such as the
+    `write` of `nnfunc.writers`; when resumed, with the earlier ones first. should_stop: called with the number of steps done before
     each dispatch; when it says True the run saves and returns early.
     Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments
     that do not fit; FileExistsError for a folder that already holds a run; BlockingIOError for one in
@@ -128,6 +130,7 @@ def train(
             saver.saved["loop"] = loop
         run = Run(own, carry, numbers, key, feed, intervals, saver, Pace(loop))
         run.rollbacks, run.factor = rollback, rollback_factor
+        run.tell(on_row)
         with closing(feed):
             while run.step < steps and not run.stopped:
                 run.interval(should_stop, on_report)

@@ -55,6 +55,7 @@ class Run:
         self.feed, self.data, self.intervals = feed, feed.data, intervals
         self.saver, self.pace = saver, pace
         self.rollbacks, self.factor = 0, 0.5
+        self.on_row: Callable[[dict[str, Any]], None] | None = None
         self.rows = saver.begin() if saver is not None else []
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
@@ -106,10 +107,18 @@ class Run:
         self.step, self.speed.steps = self.step + done, self.speed.steps + done
         return []
 
+    def tell(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
+        """Hand every row to on_row from now on, those so far at once."""
+        self.on_row = on_row
+        for row in self.rows if on_row is not None else ():
+            on_row(row)
+
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
         if self.saver is not None:
             self.saver.write(rows)
+        for row in rows if self.on_row is not None else ():
+            self.on_row(row)
 
     def _report(self, speed: dict[str, float], layers: list[Any]) -> Report:
         """The report of the interval that ends here; the meter begins anew."""

@@ -1,0 +1,94 @@
+"""The runs below a folder, whatever their state, and the folders that are none."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnfunc import records, runstate
+
+__all__ = ["Entry", "collect"]
+
+
+class Entry(NamedTuple):
+    """One run. best, last, test: figures by metric; best has those of the best step.
+
+    state: one of runstate.STATES, or "no run" for a folder that holds none. note: what is wrong.
+    settings: by dotted name. total: steps to do, 0 when the config does not tell.
+    """
+
+    name: str
+    state: str
+    note: str = ""
+    model: str = ""
+    parameters: int | None = None
+    steps: int = 0
+    total: int = 0
+    best_step: int | None = None
+    best: dict[str, float] = {}
+    last: dict[str, float] = {}
+    test: dict[str, float] = {}
+    seconds: float = math.nan
+    metric: str = "loss"
+    mode: str = "min"
+    settings: dict[str, Any] = {}
+    rows: list[records.Row] = []
+
+
+def collect(folder: Path) -> list[Entry]:
+    """Every run at or below a folder by name, then the folders directly in it that hold none."""
+    found, others = [], []
+    for place, folders, files in os.walk(folder):
+        path = Path(place)
+        folders[:] = sorted((n for n in folders if not n.startswith(".")), key=records.natural)
+        if "config.toml" in files or "metrics.jsonl" in files:
+            folders.clear()  # what a run holds is no run
+            name = str(path.relative_to(folder)) if path != folder else path.resolve().name
+            found.append(entry(path, name))
+        elif path.parent == folder:
+            others.append(path.name)
+    above = {entry.name.split(os.sep)[0] for entry in found}
+    words = "it has no config.toml"
+    return found + [Entry(name, "no run", words) for name in others if name not in above]
+
+
+def entry(path: Path, name: str) -> Entry:
+    """What is known of one run."""
+    config, _ = runstate.config_of(path)
+    rows = records.read(path / "metrics.jsonl", without=("layers",))
+    state, note = runstate.state(path, rows)
+    result = runstate.json_of(path / "result.json")
+    mode, metric = runstate.wanted(config)
+    best = runstate.best(rows, config)
+    metrics = records.names(rows, "validation")
+    model, train = (config.get(key) for key in ("model", "train"))
+    total = records.number(train.get("steps")) if isinstance(train, dict) else math.nan
+    seconds = records.number(result.get("seconds"))
+    first = records.number(result.get("first"))
+    known = math.isfinite(seconds) and not first > 0  # else only of the last process
+    test = result.get("test")
+    values = {k: records.number(v) for k, v in test.items()} if isinstance(test, dict) else {}
+    return Entry(
+        name, state, note if state in ("broken", "diverged") else "",
+        model=str(model.get("name", "")) if isinstance(model, dict) else "",
+        parameters=runstate.parameters(path),
+        steps=max((row["step"] for row in rows), default=0),
+        total=int(total) if 0 < total < 2**53 else 0,
+        best_step=best.step if best else None,
+        best=_at(rows, metrics, best.step) if best else {},
+        last={name: records.last(rows, "validation", name) for name in metrics},
+        test={name: value for name, value in values.items() if math.isfinite(value)},
+        seconds=seconds if known else records.elapsed(rows) or math.nan,
+        metric=metric, mode=mode, settings=runstate.flat(config), rows=rows,
+    )  # fmt: skip
+
+
+def _at(rows: list[records.Row], metrics: list[str], step: int) -> dict[str, float]:
+    """The validation figures of one step."""
+    found = {}
+    for name in metrics:
+        steps, values = records.series(rows, "validation", name)
+        here = values[steps == step]
+        if len(here):
+            found[name] = float(here[0])
+    return found

@@ -1,0 +1,224 @@
+"""What a run wrote into `metrics.jsonl`, read back without trust.
+
+The file may be cut short, grow meanwhile, come from an older or newer version, or be damaged: a line
+that is no row is left out, a value that is no number is NaN, and nothing here raises for content.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "Event", "Histograms", "Layers", "elapsed", "events", "histograms", "last", "layers",
+    "names", "natural", "number", "parse", "rate", "read", "series",
+]  # fmt: skip
+
+Row = dict[str, Any]
+HEAD = ("split", "step", "seconds")
+
+
+def number(value: Any) -> float:
+    """The value as a float; NaN where it is no number.
+
+    >>> number(3), number("3"), number(True), number(None)
+    (3.0, nan, nan, nan)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def parse(line: str | bytes) -> Row | None:
+    """The row of a line: a dictionary with a split and a step; None for anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("split"), str):
+        return None
+    step = number(row.get("step"))
+    if not 0 <= step < 2**53:
+        return None
+    return row | {"step": int(step)}
+
+
+def read(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
+    """The rows of a file, none when it is not there. without: splits that are not wanted."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    return rows_of(content.split(b"\n"), without)
+
+
+def rows_of(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
+    """The rows of lines, in their order; what is no row is left out."""
+    skipped = tuple(f'{{"split": "{name}"'.encode() for name in without)  # long lines, not parsed
+    found = (parse(line) for line in lines if line.strip() and not line.startswith(skipped))
+    return [row for row in found if row is not None and row["split"] not in without]
+
+
+def names(rows: list[Row], split: str) -> list[str]:
+    """The names of the figures that rows of a split have, in the order in which they come up."""
+    known = {}
+    for row in rows:
+        if row["split"] == split:
+            known |= {
+                name: None
+                for name, value in row.items()
+                if name not in HEAD and math.isfinite(number(value))
+            }
+    return list(known)
+
+
+def series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of a figure, where it is finite; of a step that came twice, the later one."""
+    found = {}
+    for row in rows:
+        if row["split"] == split and math.isfinite(value := number(row.get(name))):
+            found[row["step"]] = value
+    steps = sorted(found)
+    return np.asarray(steps, np.int64), np.asarray([found[step] for step in steps], np.float64)
+
+
+def last(rows: list[Row], split: str, name: str) -> float:
+    """The last finite value of a figure, NaN when there is none."""
+    _, values = series(rows, split, name)
+    return float(values[-1]) if len(values) else math.nan
+
+
+def rate(rows: list[Row], *, over: int = 10) -> float:
+    """Steps per second over the last rows of training, NaN while that is not known."""
+    seen: list[tuple[int, float]] = []
+    for row in reversed(rows):
+        seconds = number(row.get("seconds"))
+        if row["split"] != "train" or not math.isfinite(seconds):
+            continue
+        if seen and (row["step"] >= seen[-1][0] or seconds >= seen[-1][1]):
+            break  # before it the clock of another process ran
+        seen.append((row["step"], seconds))
+        if len(seen) > over:
+            break
+    if len(seen) < 2:
+        return math.nan
+    return (seen[0][0] - seen[-1][0]) / (seen[0][1] - seen[-1][1])
+
+
+def elapsed(rows: list[Row]) -> float:
+    """Seconds of training, those of processes that were stopped and resumed added up."""
+    total = before = 0.0
+    for row in rows:
+        seconds = number(row.get("seconds"))
+        if math.isfinite(seconds) and seconds >= 0:
+            total += seconds - before if seconds >= before else seconds
+            before = seconds
+    return total
+
+
+class Event(NamedTuple):
+    """Something that happened at a step: `rollback`, with a message."""
+
+    step: int
+    name: str
+    message: str
+
+
+def events(rows: list[Row]) -> list[Event]:
+    """What happened, in the order of the file."""
+    return [
+        Event(row["step"], str(row.get("event") or "event"), str(row.get("message") or ""))
+        for row in rows
+        if row["split"] == "event"
+    ]
+
+
+class Layers(NamedTuple):
+    """A figure of every layer over time: values [paths, steps], NaN where there is none."""
+
+    paths: list[str]
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def layers(rows: list[Row], part: str, name: str) -> Layers:
+    """A figure such as `gradient_norm` of "parameters", or `dead` of "activations", where finite."""
+
+    def finite(entry: Any) -> float | None:
+        value = number(entry)
+        return value if math.isfinite(value) else None
+
+    paths, steps, found = _collect(rows, part, name, finite)
+    values = np.full((len(paths), len(steps)), np.nan)
+    for (path, step), value in found.items():
+        values[paths[path], steps[step]] = value
+    return Layers(list(paths), np.asarray(list(steps), np.int64), values)
+
+
+class Histograms(NamedTuple):
+    """Counts over time of one layer: low, high [steps]; counts [steps, bins]."""
+
+    steps: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    counts: np.ndarray
+
+
+def histograms(rows: list[Row], part: str, name: str) -> dict[str, Histograms]:
+    """The histograms `[low, high, counts]` of every layer; those of one layer have as many bins."""
+    paths, steps, found = _collect(rows, part, name, histogram)
+    result = {}
+    for path in paths:
+        own = [(step, found[path, step]) for step in steps if (path, step) in found]
+        bins = len(own[-1][1][2])
+        own = [(step, h) for step, h in own if len(h[2]) == bins]
+        columns = [np.asarray([h[i] for _, h in own], np.float64) for i in range(3)]
+        result[path] = Histograms(np.asarray([step for step, _ in own], np.int64), *columns)
+    return result
+
+
+def histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
+    """(low, high, counts) of an entry of a row; None when it is no histogram, or an empty one."""
+    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], list):
+        return None
+    low, high = number(entry[0]), number(entry[1])
+    try:
+        counts = np.asarray(entry[2])
+    except ValueError:  # lists of different lengths
+        return None
+    if counts.dtype.kind not in "iuf" or counts.ndim != 1 or not low <= high < math.inf:
+        return None
+    counts = counts.astype(np.float64)
+    fine = math.isfinite(high - low) and (counts >= 0).all() and 0 < counts.sum() < math.inf
+    return (low, high, counts) if fine else None
+
+
+def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, dict, dict]:
+    """The places of paths and of steps, and what `read` makes of each entry that is something."""
+    found = {}
+    for row in rows:
+        entries = row.get(part) if row["split"] == "layers" else None
+        for path, entry in entries.items() if isinstance(entries, dict) else ():
+            if isinstance(entry, dict) and (value := read(entry.get(name))) is not None:
+                found[path, row["step"]] = value
+    paths = list(dict.fromkeys(path for path, _ in found))
+    paths = sorted(paths, key=natural) if paths == sorted(paths) else paths
+    steps = sorted({step for _, step in found})
+    return (
+        {path: i for i, path in enumerate(paths)},
+        {step: i for i, step in enumerate(steps)},
+        found,
+    )
+
+
+def natural(path: str) -> list[tuple[bool, int, str]]:
+    """A key by which blocks/2 comes before blocks/10."""
+    parts = re.split(r"(\d+)", path)
+    return [(p.isdecimal(), int(p) if p.isdecimal() and len(p) < 19 else 0, p) for p in parts]
