@@ -41,7 +41,7 @@ TABLES = {
 }
 """Every table of a config, and how it is written."""
 
-WRAPPERS = ("clip_value", "clip_adaptive", "groups", "lookahead", "max_norm")
+WRAPPERS = ("clip_value", "clip_adaptive", "lookahead", "max_norm", "groups")
 """What changes the optimizer, in this order, from the inside out."""
 
 TASK = (

@@ -25,7 +25,7 @@ class Adapted(Model):
 
 def lora(
     model: Layer, base: Params, on: Leaves = "**/query/weight", *, rank: int, alpha: Scalar = 8.0,
-    stacked: Leaves = (),
+    stacked: Leaves = (), state: PyTree | None = None,
 ) -> Model:  # fmt: skip
     """The model with trained parameters `base`, of which only low-rank corrections are trained.
 
@@ -37,7 +37,8 @@ def lora(
     n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
     Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
     is layers, whatever their axes, such as the kernels of a repeat.
-    on: path patterns, "matrices" or a function params -> tree of booleans. rank: at least 1. alpha: how
+    state: of the model inside, which base was trained with, such as running statistics; a fresh one
+    by default. on: path patterns, "matrices" or a function params -> tree of booleans. rank: at least 1. alpha: how
     strong the corrections are, whatever their rank.
     Raises: ValueError when a pattern fits nothing, or what is no matrix by name and shape.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
@@ -74,7 +75,8 @@ def lora(
 
     def init_state():
         # copies, as a train step uses up its state
-        return _state(jax.tree.map(jnp.array, base), model.init_state())
+        inside = model.init_state() if state is None else jax.tree.map(jnp.array, state)
+        return _state(jax.tree.map(jnp.array, base), inside)
 
     def merge(params, base):
         adapters = paths.flatten(params)

@@ -79,8 +79,8 @@ def train(
     rollback: how often a run that diverges goes back to its last good checkpoint and on from there with
     rollback_factor times the rate; it needs a folder.
     on_report: called at each interval's end. on_row: called with each row of metrics.jsonl, such as the
-    `write` of `nnfunc.writers`; when resumed, with the earlier ones first. should_stop: called with the number of steps done before
-    each dispatch; when it says True the run saves and returns early.
+    `write` of `nnfunc.writers`; when resumed, with the earlier ones first. should_stop: called with the
+    number of steps done before each dispatch; when it says True the run saves and returns early.
     Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments
     that do not fit; FileExistsError for a folder that already holds a run; BlockingIOError for one in
     which another process trains.

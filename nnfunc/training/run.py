@@ -55,7 +55,7 @@ class Run:
         self.feed, self.data, self.intervals = feed, feed.data, intervals
         self.saver, self.pace = saver, pace
         self.rollbacks, self.factor = 0, 0.5
-        self.on_row: Callable[[dict[str, Any]], None] | None = None
+        self.on_row: Callable[[dict[str, Any]], Any] = lambda row: None
         self.rows = saver.begin() if saver is not None else []
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
@@ -109,15 +109,15 @@ class Run:
 
     def tell(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
         """Hand every row to on_row from now on, those so far at once."""
-        self.on_row = on_row
-        for row in self.rows if on_row is not None else ():
-            on_row(row)
+        self.on_row = on_row or self.on_row
+        for row in self.rows:
+            self.on_row(row)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
         if self.saver is not None:
             self.saver.write(rows)
-        for row in rows if self.on_row is not None else ():
+        for row in rows:
             self.on_row(row)
 
     def _report(self, speed: dict[str, float], layers: list[Any]) -> Report:
