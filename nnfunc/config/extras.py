@@ -4,6 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
+
 from nnfunc import check
 from nnfunc.base import Layer, Model, Scalar, as_model
 from nnfunc.combinators import precision as in_precision
@@ -55,20 +57,20 @@ class Adapters(NamedTuple):
     run: str
     on: tuple[str, ...]
     rank: int
-    alpha: Scalar | None
+    alpha: Scalar
 
     def model(self, model: Layer) -> Model:
         """The adapters of the model, whose frozen parameters are those of the run."""
         from nnfunc.layers.lora import lora
 
-        alpha = {} if self.alpha is None else {"alpha": self.alpha}
         found = _trained(self.run, _stamp(self.run))
-        return lora(model, found.params, self.on, rank=self.rank, state=found.state, **alpha)
+        own = {"rank": self.rank, "alpha": self.alpha, "state": found.state}
+        return lora(model, found.params, self.on, **own)
 
 
 def adapt(
     run: str, *, on: tuple[str, ...] = ("**/query/weight", "**/value/weight"), rank: int = 8,
-    alpha: Scalar | None = None,
+    alpha: Scalar = 8.0,
 ) -> Adapters:  # fmt: skip
     """Train low-rank adapters of the best checkpoint of another run, whose own parameters stay.
 
@@ -79,6 +81,7 @@ def adapt(
     check.size("lora", rank=rank)
     if not (Path(run) / "config.toml").is_file():
         check.fail("lora", f"run should be the folder of a run, got {run!r}.")
+    _trained(run, _stamp(run))
     return Adapters(run, on, rank, alpha)
 
 
@@ -90,4 +93,8 @@ def _stamp(run: str) -> float:
 def _trained(run: str, stamp: float) -> Any:
     from nnfunc.programs import load_run
 
-    return load_run(run)
+    with jax.ensure_compile_time_eval():  # a build may be inside of a trace, what it loads is not
+        found = load_run(run)
+        return found._replace(
+            params=jax.device_get(found.params), state=jax.device_get(found.state)
+        )

@@ -37,9 +37,9 @@ def lora(
     n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
     Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
     is layers, whatever their axes, such as the kernels of a repeat.
-    state: of the model inside, which base was trained with, such as running statistics; a fresh one
-    by default. on: path patterns, "matrices" or a function params -> tree of booleans. rank: at least 1. alpha: how
-    strong the corrections are, whatever their rank.
+    on: path patterns, "matrices" or a function params -> tree of booleans. rank: at least 1. alpha: how
+    strong the corrections are, whatever their rank. state: of the model inside, which base was
+    trained with, such as running statistics; a fresh one by default.
     Raises: ValueError when a pattern fits nothing, or what is no matrix by name and shape.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
 
