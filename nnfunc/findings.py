@@ -148,10 +148,11 @@ def worst(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[st
     recent = [row for row in rows if row["split"] == "layers"][-1:]
     tables = [records.layers(recent, part, name) for name in columns]
     paths = list(dict.fromkeys(path for table in tables for path in table.paths))
+    place = {path: i for i, path in enumerate(paths)}
     values = np.full((len(paths), len(columns)), np.nan)
     for column, table in enumerate(tables):
         for path, row in zip(table.paths, table.values, strict=True):
-            values[paths.index(path), column] = row[0]
+            values[place[path], column] = row[0]
     concern = np.nansum([_concern(name, values[:, i]) for i, name in enumerate(columns)], axis=0)
     order = np.argsort(-concern, kind="stable")
     return [paths[i] for i in order], values[order]
