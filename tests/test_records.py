@@ -213,6 +213,21 @@ def test_updates_are_judged_while_the_rate_is_high():
     assert findings.medians_of_updates(rows).values[0, 0] == pytest.approx(0.8e-3)
 
 
+def test_what_is_small_by_design_is_no_finding():
+    others = {str(i): {"gradient_norm": 1.0, "update_ratio": 1e-3} for i in range(4)}
+    rows = [
+        layers_row(
+            step, **others, **{"key/bias": {"gradient_norm": 1e-9}}, frozen={"update_ratio": 0.0}
+        )
+        for step in (1, 2)
+    ]
+    rows += [
+        TRAIN | {"step": step, "gradient_norm": 5.0 * 0.9**step} for step in range(100)
+    ]  # it learns
+    assert kinds(rows) == []
+    assert kinds([*rows, TRAIN | {"step": 100, "gradient_norm": 0.5}]) == ["gradient spike"]
+
+
 def test_the_worst_layers_come_first():
     rows = [
         layers_row(1, a={"update_ratio": 1e-3}, b={"update_ratio": 1.0}, c={"update_ratio": 1e-5})
