@@ -135,7 +135,10 @@ def test_layers_are_a_matrix_in_natural_order():
     assert found.paths == ["blocks/2/w", "blocks/10/w"]
     assert found.steps.tolist() == [1, 4]
     np.testing.assert_array_equal(found.values, [[2.0, np.nan], [3.0, 5.0]])
-    in_file_order = [layers_row(1, **{"b/2": {"n": 1.0}, "a/1": {"n": 1.0}})]
+    in_file_order = [
+        layers_row(1, **{"b/2": {"n": None}, "a/1": {"n": 1.0}}),
+        layers_row(2, **{"b/2": {"n": 1.0}, "a/1": {"n": 1.0}}),
+    ]
     assert records.layers(in_file_order, "parameters", "n").paths == ["b/2", "a/1"]
 
 
