@@ -92,7 +92,7 @@ def watch(
 @app.command()
 def runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="A folder that holds runs.", show_default=False)
+        Path, typer.Argument(metavar="DIR", help="A folder that holds runs.", show_default=False)
     ] = Path("runs"),
     sort: Annotated[
         str | None,

@@ -21,6 +21,7 @@ DECADE = 10.0
 VANISHING = EXPLODING = 1e3
 QUIET, LOUD = 1e-3, 1e3
 JUMP = 100.0
+BEFORE = 8
 
 
 class Finding(NamedTuple):
@@ -65,9 +66,11 @@ def _gradients(rows: list[Row]) -> list[Finding]:
     if not middle > 0:
         return []
     found = []
-    small = _paths(own, now < middle / VANISHING, -now)
+    # a bias before a norm, or that of keys in attention, has no gradient by design
+    weights = np.asarray([not _is_bias(path) for path in own.paths], bool)
+    small = _paths(own, (now < middle / VANISHING) & weights, -now)
     if small:
-        share = float(np.nanmin(now)) / middle
+        share = now[own.paths.index(small[0])] / middle
         words = f"the gradient of {small[0]} is {share:.1g} of the layers' median, {middle:.2g}"
         threshold = f"below 1/{VANISHING:,.0f} of the median, in the last quarter"
         found.append(_finding("vanishing gradients", words, small, len(own.paths), threshold))
@@ -81,15 +84,20 @@ def _gradients(rows: list[Row]) -> list[Finding]:
 
 
 def _whole_gradient(rows: list[Row]) -> list[Finding]:
-    """A whole gradient that jumped at some step."""
+    """A whole gradient that jumped at some step; that it shrinks over the run is no jump."""
     steps, values = records.series(rows, "train", "gradient_norm")
-    middle = _median(values[values > 0])
-    if len(values) < 8 or not values.max() > JUMP * middle:
+    before = [_median(values[max(i - BEFORE, 0) : i]) for i in range(len(values))]
+    times = [
+        v / b if i >= 4 and b > 0 else 0
+        for i, (v, b) in enumerate(zip(values, before, strict=True))
+    ]
+    if not times or not max(times) > JUMP:
         return []
-    step, times = steps[values.argmax()], values.max() / middle
-    words = f"The gradient's norm reached {values.max():.3g} up to step {step}"
-    words += f", {times:,.0f} times its median."
-    return [Finding("gradient spike", words, f"above {JUMP:.0f} times the run's median", [])]
+    place = times.index(max(times))
+    words = f"The gradient's norm reached {values[place]:.3g} up to step {steps[place]}"
+    words += f", {times[place]:,.0f} times what it was before."
+    threshold = f"above {JUMP:.0f} times the median of the {BEFORE} rows before"
+    return [Finding("gradient spike", words, threshold, [])]
 
 
 def _deviations(rows: list[Row]) -> list[Finding]:
@@ -130,10 +138,11 @@ def _updates(rows: list[Row]) -> list[Finding]:
 def medians_of_updates(rows: list[Row]) -> Layers:
     """The median update ratio of each weight [paths, 1] while the rate is at least half its peak.
 
-    Biases are left out: they start at zero, where the ratio says nothing.
+    Biases are left out, for they start at zero, where the ratio says nothing; and so is what is frozen.
     """
     own = records.layers(rows, "parameters", "update_ratio")
-    keep = [i for i, path in enumerate(own.paths) if path.rsplit("/", 1)[-1] != "bias"]
+    moves = np.any(own.values > 0, axis=1).tolist()
+    keep = [i for i, path in enumerate(own.paths) if moves[i] and not _is_bias(path)]
     steps, rates = records.series(rows, "train", "learning_rate")
     high = np.ones(len(own.steps), bool)
     if len(rates) and rates.max() > 0:
@@ -148,10 +157,11 @@ def worst(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[st
     recent = [row for row in rows if row["split"] == "layers"][-1:]
     tables = [records.layers(recent, part, name) for name in columns]
     paths = list(dict.fromkeys(path for table in tables for path in table.paths))
+    place = {path: i for i, path in enumerate(paths)}
     values = np.full((len(paths), len(columns)), np.nan)
     for column, table in enumerate(tables):
         for path, row in zip(table.paths, table.values, strict=True):
-            values[paths.index(path), column] = row[0]
+            values[place[path], column] = row[0]
     concern = np.nansum([_concern(name, values[:, i]) for i, name in enumerate(columns)], axis=0)
     order = np.argsort(-concern, kind="stable")
     return [paths[i] for i in order], values[order]
@@ -181,6 +191,10 @@ def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -
 def _paths(own: Layers, bad: np.ndarray, by: np.ndarray) -> list[str]:
     """The paths of the bad ones, those with the largest `by` first."""
     return [own.paths[i] for i in np.argsort(-by, kind="stable") if bad[i]]
+
+
+def _is_bias(path: str) -> bool:
+    return path.rsplit("/", 1)[-1] == "bias"
 
 
 def _latest(own: Layers) -> np.ndarray:

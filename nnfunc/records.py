@@ -202,13 +202,16 @@ def histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
 
 def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, dict, dict]:
     """The places of paths and of steps, and what `read` makes of each entry that is something."""
+    seen: dict[str, bool] = {}  # whether a path has a value in any row; in the order of the rows
     found = {}
     for row in rows:
         entries = row.get(part) if row["split"] == "layers" else None
         for path, entry in entries.items() if isinstance(entries, dict) else ():
+            seen.setdefault(path, False)
             if isinstance(entry, dict) and (value := read(entry.get(name))) is not None:
                 found[path, row["step"]] = value
-    paths = list(dict.fromkeys(path for path, _ in found))
+                seen[path] = True
+    paths = [path for path, known in seen.items() if known]
     paths = sorted(paths, key=natural) if paths == sorted(paths) else paths
     steps = sorted({step for _, step in found})
     return (

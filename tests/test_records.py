@@ -135,7 +135,10 @@ def test_layers_are_a_matrix_in_natural_order():
     assert found.paths == ["blocks/2/w", "blocks/10/w"]
     assert found.steps.tolist() == [1, 4]
     np.testing.assert_array_equal(found.values, [[2.0, np.nan], [3.0, 5.0]])
-    in_file_order = [layers_row(1, **{"b/2": {"n": 1.0}, "a/1": {"n": 1.0}})]
+    in_file_order = [
+        layers_row(1, **{"b/2": {"n": None}, "a/1": {"n": 1.0}}),
+        layers_row(2, **{"b/2": {"n": 1.0}, "a/1": {"n": 1.0}}),
+    ]
     assert records.layers(in_file_order, "parameters", "n").paths == ["b/2", "a/1"]
 
 
@@ -211,6 +214,21 @@ def test_updates_are_judged_while_the_rate_is_high():
     rows += [layers_row(step, w={"update_ratio": 1e-3 * rate}) for step, rate in rates]
     assert kinds(rows) == []
     assert findings.medians_of_updates(rows).values[0, 0] == pytest.approx(0.8e-3)
+
+
+def test_what_is_small_by_design_is_no_finding():
+    others = {str(i): {"gradient_norm": 1.0, "update_ratio": 1e-3} for i in range(4)}
+    rows = [
+        layers_row(
+            step, **others, **{"key/bias": {"gradient_norm": 1e-9}}, frozen={"update_ratio": 0.0}
+        )
+        for step in (1, 2)
+    ]
+    rows += [
+        TRAIN | {"step": step, "gradient_norm": 5.0 * 0.9**step} for step in range(100)
+    ]  # it learns
+    assert kinds(rows) == []
+    assert kinds([*rows, TRAIN | {"step": 100, "gradient_norm": 0.5}]) == ["gradient spike"]
 
 
 def test_the_worst_layers_come_first():

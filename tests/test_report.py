@@ -191,6 +191,20 @@ def test_curves_of_extreme_values_are_drawn(tmp_path, values):
     assert (report.speed(rows) is None) == (not values)
 
 
+def test_events_are_marked_in_the_curves(tmp_path):
+    rows = sample_runs.metrics(100, watch_every=1000)
+    event = {"split": "event", "step": 55, "event": "rollback", "message": ""}
+    shades = []
+    for own in (rows, [*rows, event]):
+        report.curves(own, tmp_path / "curves.png")
+        with Image.open(tmp_path / "curves.png") as image:
+            pixels_ = np.asarray(image.convert("RGB"), int).reshape(-1, 3)
+        orange = (pixels_[:, 0] > 200) & (pixels_[:, 0] - pixels_[:, 2] > 60)
+        shades.append(int(orange.sum()))
+    assert shades[0] == 0
+    assert shades[1] > 4 * 100  # a line through each of four panels
+
+
 # the arithmetic
 
 

@@ -1,12 +1,15 @@
 """`nnfunc watch`: a run in the terminal while it goes on, or afterwards."""
 
 import io
+import math
+import os
 import select
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -17,6 +20,7 @@ from nnfunc.dashboard.frame import View, frame
 __all__ = ["terminal", "watch"]
 
 PAUSE = 0.5  # seconds between looks
+REDRAW = 5.0  # and between frames without news, for "so many seconds ago"
 
 
 def watch(folder: Path, *, once: bool = False, console: Console | None = None) -> None:
@@ -42,11 +46,14 @@ def terminal() -> Console:
 def _follow(view: View, console: Console) -> None:
     """Show the run on a screen of its own until it ends or a key is pressed."""
     with Live(console=console, screen=True, auto_refresh=False) as live, _keys() as pressed:
+        drawn: tuple[float, Any] = -math.inf, None
         try:
             while True:
-                view.poll()
-                live.update(frame(view, console, fit=True), refresh=True)
-                if view.state.name == "complete" or pressed() in ("q", "Q", "\x1b"):
+                news, now = view.poll(), time.monotonic()
+                if news or now - drawn[0] > REDRAW or console.size != drawn[1]:
+                    live.update(frame(view, console, fit=True), refresh=True)
+                    drawn = now, console.size
+                if view.state.name == "complete" or "q" in pressed().lower():
                     return
         except KeyboardInterrupt:
             return
@@ -54,31 +61,29 @@ def _follow(view: View, console: Console) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Callable[[], str]]:
-    """A function that waits a moment for a key, and returns it or ""."""
+    """A function that waits a moment for keys, and returns them, "q" when the terminal is gone."""
 
     def sleep() -> str:
         time.sleep(PAUSE)
         return ""
 
-    def key() -> str:
+    def keys() -> str:
         ready, _, _ = select.select([sys.stdin], [], [], PAUSE)
-        return sys.stdin.read(1) if ready else ""
+        return os.read(sys.stdin.fileno(), 256).decode(errors="replace") or "q" if ready else ""
 
     try:
         import termios
         import tty
-
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError):  # no terminal to read from
+    except ImportError:  # Windows: Ctrl-C ends it
         yield sleep
         return
-    except Exception as error:
-        if type(error).__name__ != "error":  # termios.error
-            raise
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (termios.error, OSError, ValueError):  # no terminal to read from
         yield sleep
         return
     tty.setcbreak(sys.stdin)
     try:
-        yield key
+        yield keys
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

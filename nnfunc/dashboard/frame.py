@@ -46,13 +46,15 @@ class View:
     def steps(self) -> int:
         return max((row["step"] for row in self.rows), default=0)
 
-    def poll(self) -> None:
-        """Read what is new."""
-        # first the state: whatever a run that is complete wrote is read after it
+    def poll(self) -> bool:
+        """Read what is new; whether anything is."""
+        before = self.state  # first the state: what a run that is complete wrote is read after it
         self.state = runstate.state(self.folder, self.rows)
-        if self.follower.poll() or not self.asked:
+        news = self.follower.poll()
+        if news or not self.asked:
             self.findings, self.asked = findings.find(self.rows), True
             self.state = runstate.state(self.folder, self.rows)
+        return news or self.state != before
 
 
 def _total(config: dict[str, Any]) -> int:
@@ -71,7 +73,7 @@ def frame(view: View, console: Console, *, fit: bool = False) -> RenderableType:
     plain = not console.encoding.startswith("utf")
     left: list[RenderableType] = [figures_table(view, half, tall=tall, plain=plain)]
     left += [part for part in (_best(view), _events(view)) if part is not None]
-    stands = [part for part in (_stands_out(view),) if part is not None]
+    stands = [part for part in (_stands_out(view, brief=tall == 1),) if part is not None]
     used = _lines(console, above, width) + _lines(console, stands, half)
     used += 0 if wide else _lines(console, left, half)
     room = height - used - 1 if fit else 1000
@@ -215,14 +217,17 @@ def _events(view: View) -> RenderableType | None:
     return Group(Text(), grid)
 
 
-def _stands_out(view: View) -> RenderableType | None:
-    """What stands out in the layers."""
+def _stands_out(view: View, *, brief: bool) -> RenderableType | None:
+    """What stands out in the layers. brief: in a line or two, for a low terminal."""
     if not view.findings:
         return None
+    if brief:
+        words = [f"{one.kind} {' '.join(one.paths[:1])}".rstrip() for one in view.findings]
+        return Text("what stands out  ", "dim").append("; ".join(words), "not dim yellow")
     lines: list[RenderableType] = [Text(), Text("what stands out", "dim")]
     for one in view.findings[:5]:
         text = Text(f"{one.kind}  ", "yellow").append(one.words, "default")
-        lines.append(text.append(f" ({one.threshold})", "dim"))
+        lines.append(text.append(f" ({one.threshold})", "default dim"))
     return Group(*lines)
 
 

@@ -38,7 +38,7 @@ def figures_table(view: Any, width: int, *, tall: int, plain: bool) -> Renderabl
     table.add_row("", "", "now", "best", "[dim]over the steps[/]")
     for name in _metrics(rows):
         mode = runstate.mode_of(name, view.config)
-        for split, word, colour in (("train", "train", "white"), ("validation", "val", "cyan")):
+        for split, word, colour in (("train", "train", "default"), ("validation", "val", "cyan")):
             steps, values = records.series(rows, split, name)
             if not len(values):
                 continue
@@ -47,7 +47,12 @@ def figures_table(view: Any, width: int, *, tall: int, plain: bool) -> Renderabl
             label = _label(name) if word == "train" or not _has(rows, "train", name) else ""
             now = Text(figure(name, float(values[-1])), "bold")
             table.add_row(label, word, now, best, Text(curve, colour))
+    known = set(records.names(rows, "train"))
+    spare = {"examples_per_second"} if "tokens_per_second" in known else set()
+    spare |= {"flops_per_second"} if "utilisation" in known else set()
     for name in (*ALONE, *SPEED):
+        if tall == 1 and name in spare:  # says the same as another
+            continue
         steps, values = records.series(rows, "train", name)
         if len(values):
             label, factor, form = SPEED.get(name, (_label(name), 1, ".3g"))
@@ -94,7 +99,7 @@ def layers_table(
     )
     for path, row in zip(paths, values, strict=False):
         cells = [_cell(columns[i], float(row[i]), path, middle) for i in known]
-        table.add_row(_tail(path, min(room, longest), plain), *cells)
+        table.add_row(_short(path, min(room, longest), plain), *cells)
     return Group(Text(), table)
 
 
@@ -114,6 +119,9 @@ def _cell(name: str, value: float, path: str, middle: float) -> Text:
     return Text(form, "yellow" if not plain and (value < low or value > high) else "default")
 
 
-def _tail(path: str, width: int, plain: bool) -> Text:
-    """The end of a path that is too long: what sets it apart."""
-    return Text(path if len(path) <= width else f"{'~' if plain else '…'}{path[-width + 1 :]}")
+def _short(path: str, width: int, plain: bool) -> Text:
+    """A path without its middle where it is too long: both its ends set it apart."""
+    if len(path) <= width:
+        return Text(path)
+    head = width // 3
+    return Text(f"{path[:head]}{'~' if plain else '…'}{path[head + 1 - width :]}")
