@@ -22,6 +22,7 @@ from nnfunc.progress import in_order, progress, shown
 from nnfunc.summary import summary as summarize
 from nnfunc.training.diverged import Diverged
 from nnfunc.training.evaluate import evaluate as figures_of
+from nnfunc.training.lock import Lock
 from nnfunc.training.loop import train as fit
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
@@ -169,6 +170,12 @@ def _ready(config: Config, state: TrainState) -> TrainState:
 
 def _run(config: Config, folder: Path, *, resume: bool) -> None:
     """Train, evaluate the best checkpoint on the test split, write the report."""
+    with Lock(folder, lent=True):
+        _alone(config, folder, resume=resume)
+
+
+def _alone(config: Config, folder: Path, *, resume: bool) -> None:
+    """The same, while no other process writes into the folder."""
     steps, data = config.train["steps"], config.data()
     started, words = time.perf_counter(), f"Go on with: {runlog.command()} resume {folder}"
     if memory.kept():

@@ -7,6 +7,8 @@ metrics.jsonl      one line a report: training means, validation figures
 checkpoints/       step-..., the last ones; best, the one with the best validation figure
 result.json        the test figures, once the run is complete
 curves.png, report.html
+lock               while a process trains
+tensorboard/, wandb/, wandb.json   where `log = { to = [...] }` asks for them
 """
 
 import json

@@ -192,10 +192,13 @@ def test_a_key_ends_it_and_the_terminal_is_as_before(deep, key):
     leader, follower = pty.openpty()
     before = termios.tcgetattr(follower)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "JAX_PLATFORMS": "cpu"}
+    own = (  # the terminal is that of the new session, so that its Ctrl-C is a signal
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'nnfunc', 'watch', sys.argv[1]])"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "nnfunc", "watch", str(deep)], env=environment,
+        [sys.executable, "-c", own, str(deep)], env=environment,
         stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     seen = b""
     while b"640/1,000" not in seen:

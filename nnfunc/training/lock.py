@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,36 @@ except ImportError:  # Windows: nothing is refused there
 __all__ = ["Lock"]
 
 
+PATIENCE = 0.3  # seconds: whoever only looks whether a run goes on holds the file for a moment
+
+
 class Lock:
     """Holds `folder/lock` until it is closed or the process ends, however it ends.
 
+    lent: whether one run in this process may use it, as a program does that has more to write there
+    when the training is over.
     Raises: BlockingIOError when another process, or another run in this one, holds it.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / "lock"
+    held: dict[str, "Lock"] = {}
+
+    def __init__(self, folder: Path, *, lent: bool = False):
+        self.path = folder.resolve() / "lock"
         self.file: Any = None
+        self.lent, self.borrowed = lent, False
+        owner = Lock.held.get(str(self.path))
+        if owner is not None and owner.lent:
+            owner.lent, self.borrowed = False, True
+            return
+        until = time.monotonic() + PATIENCE
         while self.file is None:
-            self.file = self._taken()
+            try:
+                self.file = self._taken()
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+        Lock.held[str(self.path)] = self
 
     def _taken(self) -> Any:
         """The locked file, or None when its last holder removed it meanwhile."""
@@ -49,7 +69,16 @@ class Lock:
 
     def close(self) -> None:
         """Let the next one in."""
+        if self.borrowed and str(self.path) in Lock.held:
+            Lock.held[str(self.path)].lent = True
         if self.file is not None:
+            Lock.held.pop(str(self.path), None)
             self.path.unlink(missing_ok=True)
             self.file.close()
             self.file = None
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

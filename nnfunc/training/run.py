@@ -180,6 +180,7 @@ class Run:
                 error.add_note(
                     f"The run went back {self.rollbacks} times before: rollback is used up."
                 )
+            self._note(self.step, "diverged", str(error))
             raise error
         start = lambda: self.own.init(self.numbers, self.key, self.feed.sample())
         carry = self.saver.back(self.like, start)
@@ -189,9 +190,13 @@ class Run:
         self.step = self.saver.step
         self.rows = self.saver.cut(self.rows, self.step)
         words = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
-        event = {"event": "rollback", "message": f"{words} with {float(scale):g} of the rate"}
+        self._note(self.step, "rollback", f"{words} with {float(scale):g} of the rate")
+
+    def _note(self, step: int, event: str, message: str) -> None:
+        """A row that tells what happened."""
         seconds = round(time.perf_counter() - self.started, 3)
-        self._write([{"split": "event", "step": self.step, "seconds": seconds, **event}])
+        told = {"step": step, "seconds": seconds, "event": event, "message": message}
+        self._write([{"split": "event", **told}])
 
 
 def _rows(report: Report) -> list[dict[str, Any]]:

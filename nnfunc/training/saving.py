@@ -119,8 +119,8 @@ class Saver:
         self.step = step
 
     def cut(self, rows: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-        """The rows up to a step, and all events; the file is cut back to them."""
-        rows = [row for row in rows if row["step"] <= step or row["split"] == "event"]
+        """The rows up to a step, and what was gone back from; the file is cut back to them."""
+        rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.metrics)
