@@ -44,6 +44,9 @@ def test_a_watched_step_is_the_same_step(seen):
 def test_parameters_by_hand(seen):
     state, watched, _, layers = seen
     told = layers["parameters"]
+    names = [path.partition("/")[0] for path in told]
+    assert list(dict.fromkeys(names)) == ["first", "blocks", "head"]  # the model's own order
+    assert list(layers["activations"])[:2] == ["first", "squash"]
     assert [p for p in told if p.startswith("blocks")] == [
         f"blocks/{i}/body/up/{name}" for name in ("bias", "weight") for i in range(3)
     ]

@@ -55,7 +55,7 @@ class Seen(NamedTuple):
     metrics: dict[str, Array]
     model_state: PyTree
     grads: PyTree
-    activations: dict[str, dict[str, Array]]
+    activations: Any
 
 
 Gradient = Callable[[Params, PyTree, PyTree, Key], Seen]

@@ -4,7 +4,7 @@ Inside `repeat` the layers share one path, in which `*` is the stacked axis, and
 theirs is an array with one value a layer; `written_out` gives each a path of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,31 @@ _ZERO = {"relu", "relu6", "relu2", "squared_relu"}
 """The activation functions whose unit is dead when it is zero for every example."""
 
 
-def activations(taps: dict[str, PyTree], watch: Watch) -> dict[str, dict[str, Array]]:
+@jax.tree_util.register_pytree_node_class
+class Ordered(Mapping):
+    """A dict whose order lasts: those that come back from JAX are in the order of their keys."""
+
+    def __init__(self, items: dict[str, Any]):
+        self.own = items
+
+    def __getitem__(self, key: str) -> Any:
+        return self.own[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.own)
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        return tuple(self.own.values()), tuple(self.own)
+
+    @classmethod
+    def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Any]) -> "Ordered":
+        return cls(dict(zip(keys, values, strict=True)))
+
+
+def activations(taps: dict[str, PyTree], watch: Watch) -> Ordered:
     """{path: statistics} of the results of all innermost layers that were captured.
 
     mean, deviation, histogram [low, high, counts]; saturated, the share of values on the flat ends
@@ -46,12 +70,10 @@ def activations(taps: dict[str, PyTree], watch: Watch) -> dict[str, dict[str, Ar
             stacked = path.split("/").count("*")
             statistics = _over(_activation(kinds[path]), stacked)
             found[path] = statistics(jax.lax.stop_gradient(leaves[0]))
-    return found
+    return Ordered(found)
 
 
-def parameters(
-    params: Params, grads: Params, new: Params, watch: Watch
-) -> dict[str, dict[str, Array]]:
+def parameters(params: Params, grads: Params, new: Params, watch: Watch) -> Ordered:
     """{path: statistics} of all parameters.
 
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
@@ -63,10 +85,12 @@ def parameters(
         shared = _stacked_path(path, plain)
         statistics = _over(_parameter, shared.split("/").count("*"))
         found[shared] = statistics(weight, grads[path], new[path])
-    return found
+    place = {seen: i for i, seen in enumerate(watch.seen)}  # in the order of computation
+    layer = lambda path: place.get(path.rpartition("/")[0], len(place))
+    return Ordered({path: found[path] for path in sorted(found, key=layer)})
 
 
-def written_out(layers: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def written_out(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`."""
     made: dict[str, dict[str, Any]] = {}
     for kind, found in layers.items():
@@ -155,8 +179,3 @@ def _histogram(x: Array) -> Array:
 
 def _floats(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
-def layer_paths(rows: Iterable[str]) -> list[str]:
-    """Paths in the order of the model, `blocks/2` before `blocks/10`."""
-    return sorted(rows, key=lambda p: [int(n) if n.isdigit() else n for n in p.split("/")])
