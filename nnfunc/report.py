@@ -10,7 +10,7 @@ from nnfunc.progress import figure, in_order
 from nnfunc.runlog import read_json
 from nnfunc.training.saving import read_rows
 
-__all__ = ["curves", "write"]
+__all__ = ["columns", "curves", "flat", "picture", "put", "whole", "write"]
 
 TRAIN, HELD_OUT = "#9aa5b1", "#1f5fbf"
 
@@ -21,9 +21,14 @@ def write(folder: Path) -> None:
     result = read_json(folder / "result.json") or {}
     curves(rows, folder / "curves.png", best=result.get("step"))
     text = page(folder, result)
-    temporary = folder / "report.html.tmp"
-    temporary.write_text(text)
-    temporary.replace(folder / "report.html")
+    put(folder / "report.html", text)
+
+
+def put(path: Path, text: str) -> None:
+    """Write a page whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def curves(rows: list[dict[str, Any]], path: Path, best: int | None = None) -> None:
@@ -75,24 +80,38 @@ def page(folder: Path, result: dict[str, Any]) -> str:
         for split, values in figures
         for name, value in in_order(values)
     ]
-    picture = base64.b64encode((folder / "curves.png").read_bytes()).decode()
     versions = environment.pop("versions", {})
-    parts = [
-        f"<h1>{html.escape(folder.name)}</h1>",
+    return whole(
+        folder.name,
         f'<p class="note">{_sentence(config, result)}</p>',
         f'<div class="cards">{"".join(cards)}</div>',
-        f'<img alt="Curves of the run" src="data:image/png;base64,{picture}">',
-        '<div class="columns">',
-        f"<section><h2>Settings</h2>{_table(_flat(config))}</section>",
-        f"<section><h2>Environment</h2>{_table({**environment, **versions})}</section>",
-        "</div>",
-    ]
-    title = html.escape(folder.name)
+        picture(folder / "curves.png", "Curves of the run"),
+        columns(Settings=flat(config), Environment={**environment, **versions}),
+    )
+
+
+def whole(name: str, *parts: str) -> str:
+    """A page that needs no other file, of parts in HTML."""
+    title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{title}</title>"
-    return f"<!doctype html>\n<html lang=en><head>{head}<style>{_STYLE}</style></head>\n<body>" + (
-        "\n".join(parts) + "</body></html>\n"
+    body = "\n".join([f"<h1>{title}</h1>", *parts])
+    return (
+        f"<!doctype html>\n<html lang=en><head>{head}<style>{_STYLE}</style></head>\n<body>"
+        f"{body}</body></html>\n"
     )
+
+
+def picture(path: Path, words: str) -> str:
+    """A PNG file inside of the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{data}">'
+
+
+def columns(**tables: dict[str, Any]) -> str:
+    """Tables of names and values side by side, each under its title."""
+    parts = [f"<section><h2>{title}</h2>{_table(own)}</section>" for title, own in tables.items()]
+    return f'<div class="columns">\n{chr(10).join(parts)}\n</div>'
 
 
 def _sentence(config: dict[str, Any], result: dict[str, Any]) -> str:
@@ -108,12 +127,13 @@ def _sentence(config: dict[str, Any], result: dict[str, Any]) -> str:
     return text + "."
 
 
-def _flat(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
+    """The values of nested tables, by dotted names."""
+    found: dict[str, Any] = {}
     for name, value in tables.items():
         inner = isinstance(value, dict)
-        flat |= _flat(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
-    return flat
+        found |= flat(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
+    return found
 
 
 def _table(values: dict[str, Any]) -> str:
@@ -135,5 +155,8 @@ img { width: 100%; background: #fff; border-radius: .5rem; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; }
 th { text-align: left; font-weight: 500; padding-right: 1rem; }
 th { vertical-align: top; white-space: nowrap; }
+.wide { overflow-x: auto; margin: 1rem 0; } .grid td { white-space: nowrap; }
+.grid th, .grid td { text-align: right; padding: .15rem .6rem; }
+.grid :first-child { text-align: left; }
 td { word-break: break-word; } tr { border-bottom: 1px solid #8883; }
 """

@@ -57,7 +57,7 @@ def test_lengths_lie_within_the_sequence():
     q = jnp.ones((2, 5, 1, 4))
     with pytest.raises(ValueError, match="lengths should be from 0 to 5, got -1"):
         nf.attend(q, q, q, lengths=jnp.array([5, -1]))
-    with pytest.raises(TypeError, match="causal should be True or False.*mask="):
+    with pytest.raises(TypeError, match=r"causal should be True or False.*mask="):
         nf.attend(q, q, q, causal=jnp.ones((5, 5), bool))
 
 
@@ -127,5 +127,5 @@ def test_predict_refuses_other_numbers_than_it_was_trained_on(tmp_path):
     assert programs._fitting(np.array([[0.0, 255.0]]), like, file).dtype == np.uint8
     with pytest.raises(ValueError, match=r"whole numbers \(uint8\).*got fractions"):
         programs._fitting(np.array([[0.5, 1.0]]), like, file)
-    with pytest.raises(ValueError, match="should fit uint8.*from 0.0 to 256.0"):
+    with pytest.raises(ValueError, match=r"should fit uint8.*from 0.0 to 256.0"):
         programs._fitting(np.array([[0.0, 256.0]]), like, file)
