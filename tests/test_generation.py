@@ -70,15 +70,6 @@ WHOLE = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Dozens of tiny programs that each run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module", params=[*CACHED, *WHOLE])
 def made(request):
     model = (CACHED | WHOLE)[request.param]()
