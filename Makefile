@@ -27,8 +27,8 @@ demo: $(READY) ## train on handwritten digits and print the test accuracy
 test: lint types ## lint, types and every test (what CI runs)
 	$(PYTEST)
 
-test-quick: lint ## lint and the tests that are not slow, compiled without optimization
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not slow"
+test-quick: lint ## lint and the tests that are not slow
+	$(PYTEST) -m "not slow"
 
 test-slow: $(READY) ## only the slow tests
 	$(PYTEST) -m slow

@@ -40,9 +40,17 @@ def locate(error: Exception, path: Sequence[str]) -> None:
 
 
 def nearest(word: str, words: Iterable[str], *, most: int = 3) -> str:
-    """The end of an error: `; did you mean a or b?`, or the valid words when none is near."""
+    """The end of an error: `; did you mean a or b?`, or the valid words when none is near.
+
+    Words that are much less alike than the nearest one are left out.
+
+    >>> nearest("step", ["steps", "best", "loop"])
+    "; did you mean 'steps'?"
+    """
     words = list(words)
-    close = difflib.get_close_matches(word, words, n=most, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=most, cutoff=0.6)
+    likeness = [difflib.SequenceMatcher(None, word, name).ratio() for name in close]
+    close = [name for name, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.15]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
     shown = ", ".join(repr(name) for name in words[:12])

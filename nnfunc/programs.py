@@ -42,28 +42,30 @@ class Stopped(Exception):
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:
     """Train a config in a new run folder, and return the folder."""
     use_compilation_cache()
-    config = load(config_file, settings)
-    config.data()  # its mistakes are known before there is a folder
-    there = folder is not None and folder.is_dir()
-    folder = runlog.create(config_file.stem, folder)
-    try:
-        with _full_disk(folder, "Train again."):
-            config.dump(folder / "config.toml")
-            runlog.write_environment(folder)
-            _keep_codec(config, folder)
-        _run(config, folder, resume=False)
-    except Exception:
-        if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
-            runlog.discard(folder, keep=there)
-        raise
+    with told("stopped before the training began; nothing was written"):
+        config = load(config_file, settings)
+        config.data()  # its mistakes are known before there is a folder
+        there = folder is not None and folder.is_dir()
+        folder = runlog.create(config_file.stem, folder)
+        try:
+            with _full_disk(folder, "Train again."):
+                config.dump(folder / "config.toml")
+                runlog.write_environment(folder)
+                _keep_codec(config, folder)
+            _run(config, folder, resume=False)
+        except BaseException:
+            if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
+                runlog.discard(folder, keep=there)
+            raise
     return folder
 
 
 def resume(folder: Path) -> None:
     """Go on with a run from its last good checkpoint; finished ones are only reported again."""
     use_compilation_cache()
-    config = load(runlog.find(folder) / "config.toml")
-    _run(config, folder, resume=True)
+    with told("stopped before it went on; nothing has changed"):
+        config = load(runlog.find(folder) / "config.toml")
+        _run(config, folder, resume=True)
 
 
 def evaluate(folder: Path, split: str = "test", which: str = "best") -> dict[str, float]:
@@ -190,14 +192,22 @@ def _alone(config: Config, folder: Path, *, resume: bool) -> None:
             bar.tick(step)
             return bool(caught)
 
-        state, history = fit(
-            config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
-            on_report=bar, on_row=writers.write, should_stop=stop, **config.train,
-        )  # fmt: skip
+        try:
+            state, history = fit(
+                config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
+                on_report=bar, on_row=writers.write, should_stop=stop, **config.train,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if not (folder / "metrics.jsonl").exists():
+                raise  # it never began
+            saved = checkpoint.steps(folder / "checkpoints")
+            kept = f"step {saved[-1]} is the last one saved" if saved else "nothing was saved yet"
+            raise Stopped(signal.SIGINT, f"stopped at once; {kept}. {words}") from None
     done = int(state.step)
     if done < steps:
         raise Stopped(caught[0], f"stopped at step {done} of {steps}; everything is saved. {words}")
-    with _full_disk(folder, words):
+    trained = f"all {steps} steps are trained and saved; only the figures are missing. {words}"
+    with _full_disk(folder, words), told(trained):
         _finish(config, folder, history.loop, bar.first, time.perf_counter() - started)
 
 
@@ -330,13 +340,19 @@ def _write_predictions(y: np.ndarray, output: Path | None, *, classes: bool) -> 
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """The signals caught while the block runs; the second Ctrl-C interrupts at once."""
+    """The signals caught while the block runs; the second Ctrl-C interrupts at once.
+
+    The first is answered on standard error: the step in hand, or its compilation, may take a while.
+    """
     caught: list[int] = []
 
     def note(signum, frame):
         if caught:
             raise KeyboardInterrupt
         caught.append(signum)
+        again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
+        # not print: its buffer may be in use where the signal arrives
+        os.write(2, f"nnfunc: stopping after this step{again}\n".encode())
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -344,6 +360,15 @@ def signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def told(words: str) -> Iterator[None]:
+    """A Ctrl-C while the block runs is a `Stopped` with these words."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT, words) from None
 
 
 def use_compilation_cache() -> None:

@@ -22,12 +22,13 @@ MODELS: dict[str, Row] = {
                 {"x": X, "carry": {"layer_0": CARRY}}),
     "lstm:deep": Row((3, 2), {"layers": 2, "bidirectional": True}, {"dropout": (0.25, 0.5)},
                      {"lengths": LENGTHS, "x": X}),
-    "rnn_classifier": Row((3, 2), {"dim": 2, "layers": 2}, {"dropout": (0.25, 0.5)}, X),
+    "rnn_classifier": Row((3, 2), {"dim": 2, "layers": 2}, {"dropout": (0.25, 0.5)}, X,
+                          order=1),
     "rnn_classifier:mean": Row(
         (3, 2), {"dim": 2, "cell": "gru", "bidirectional": True, "pool": "mean"},
-        x={"lengths": LENGTHS, "x": X},
+        x={"lengths": LENGTHS, "x": X}, order=1,
     ),
-    "rnn_lm": Row((5,), {"dim": 3, "tied": True}, {"dropout": (0.25, 0.5)}, ids(2, 4, below=5)),
+    "rnn_lm": Row((5,), {"dim": 3, "tied": True}, {"dropout": (0.25, 0.5)}, ids(2, 4, below=5), order=1),
 }  # fmt: skip
 FUNCTIONS: dict[str, Row] = {}
 NOT_FACTORIES: dict[str, str] = {

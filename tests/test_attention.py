@@ -32,15 +32,6 @@ LAYERS = {
 ROTARIES = {"half": {}, "part": {"base": 500.0, "dim": 4}, "interleaved": {"interleaved": True}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Many tiny programs that each run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def normal(*shape, dtype=jnp.float32):
     """Standard normal numbers, drawn without compiling anything."""
     return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), dtype)

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 
 import pytest
 from scipy import stats
 
 from nnfunc import compare as comparing
+from nnfunc import programs
 from nnfunc.compare import table
 from nnfunc.compare.plan import load
 from nnfunc.compare.run import _pace
@@ -81,6 +83,18 @@ def test_the_table_holds_the_means_of_the_runs(folder):
     assert (folder / "curves.png").stat().st_size > 5000
 
 
+def test_the_report_is_one_file_with_all_of_it(folder):
+    text = (folder / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert not re.search(r"(?:src|href)=.(?!data:)", text)
+    assert text.count("<tr><td>wide</td>") == 1 + 4  # in the table, and of its runs
+    line = (folder / "table.md").read_text().splitlines()[2]
+    cells = "".join(f"<td>{cell.strip()}</td>" for cell in line.strip("|").split("|"))
+    assert f"<tr>{cells}</tr>" in text
+    assert "<tr><th>models.deep.optimizer.rate</th><td>0.004</td></tr>" in text
+    assert "<tr><th>jax</th>" in text
+
+
 def test_a_result_is_that_of_the_best_checkpoint_on_the_test_examples(folder):
     from nnfunc import load_run
     from nnfunc.data import digits
@@ -123,6 +137,25 @@ def test_a_stopped_comparison_goes_on_and_others_are_refused(file, folder, capsy
 
 def test_one_seed_has_no_interval():
     assert table.mean([0.5]) == (0.5, None)
+
+
+def test_the_config_of_one_run_is_told_in_one_line(tmp_path):
+    config = tmp_path / "one.toml"
+    config.write_text('model = { name = "mlp", widths = [64, 10] }\ntrain = { steps = 5 }\n')
+    words = f"{config}: this is the config of one run.*nnfunc train {config}"
+    with pytest.raises(ConfigError, match=words) as found:
+        load(config)
+    assert len(found.value.problems) == 1
+
+
+def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "summarize", interrupt)
+    with pytest.raises(programs.Stopped, match=f"complete are kept. .* --run {folder}") as found:
+        comparing.compare(file, [], folder)
+    assert programs.exit_code(found.value) == 130
 
 
 @pytest.mark.parametrize(

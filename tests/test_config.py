@@ -273,14 +273,17 @@ WRONG = {
     "model=3": "model: should be a table, such as model = { name = \"mlp\", "
     "widths = [64, 128, 10] }, got 3 (int).",
     "objective.smoothing=2": "objective: classification: smoothing should be in [0, 1], got 2.",
-    "schedule.warmup_steps=5000": "schedule: warmup_cosine: total_steps should be above 5000",
+    "schedule.warmup_steps=5000": "schedule.warmup_steps: train.steps = 1000 is too few for "
+    "schedule.warmup_steps = 5000. Give all of them, such as train.steps=1000 schedule.warmup_steps=500.",
+    "train.steps=40": "train.steps: train.steps = 40 is too few for schedule.warmup_steps = 50. "
+    "Give all of them, such as train.steps=40 schedule.warmup_steps=20.",
     "schedule.name=plateau": "schedule.name: should be one of 'constant', ",
     "optimizer.rate=0.1": "optimizer.rate: the schedule gives the rate; leave out one of the two.",
     "data.batch_size=x": "data.batch_size: should be a whole number, got 'x' (str).",
     "seed=-1": "seed: should be a whole number from 0 to 2**32 - 1, got -1 (int).",
     "seed=abc": "seed: should be a whole number from 0 to 2**32 - 1, got 'abc' (str).",
     "optimiser.rate=0.1": "optimiser: there is no such table; did you mean 'optimizer'?",
-    "sed=1": "sed: there is no such key; did you mean 'seed' or 'schedule'?",
+    "sed=1": "sed: there is no such key; did you mean 'seed'?",
     "model.widths.x=1": "model.widths.x: model.widths is a value, not a table.",
     "model": "an override should be key=value, such as train.steps=2000, got 'model'.",
     ".steps=3": "an override should be key=value",
@@ -291,6 +294,13 @@ WRONG = {
 def test_a_mistake_is_one_line_that_names_it(file, override):
     assert problem(file, override).startswith(("the command line: ", f"{file} with overrides: "))
     assert WRONG[override] in problem(file, override)
+
+
+def test_a_comparison_is_told_in_one_line():
+    path = FOLDER / "compare_mnist.toml"
+    with pytest.raises(ConfigError, match=f"a comparison of .*nnfunc compare {path}") as found:
+        load(path, ["every.train.steps=3"])
+    assert len(found.value.problems) == 1
 
 
 def test_a_mistake_in_the_file_names_the_file(file):

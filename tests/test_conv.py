@@ -55,14 +55,6 @@ SINGLE = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def golden(case):
     names = [name for name in GOLDEN.files if name.rpartition("/")[0] == case]
     assert names, case

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from test_cli import CONFIG, ROOT, _no_cache, content, main, rows, start  # noqa: F401
 
-from nnfunc import checkpoint
+from nnfunc import checkpoint, programs, report
 from nnfunc.progress import Progress
 from nnfunc.training import meters
 from nnfunc.training.saving import Saver
@@ -106,6 +106,50 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert main("resume", "run") == 0
     assert f"trained steps {at} to 40 in " in capsys.readouterr().out or at == 0
     assert_same_run(Path("run"), place / "whole" / loop)
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("where", "words", "left"),
+    [
+        ("load", "stopped before the training began; nothing was written", False),
+        ("fit", "stopped before the training began; nothing was written", False),
+        ("report", "all 40 steps are trained and saved; only the figures are missing", True),
+    ],
+)
+def test_ctrl_c_outside_of_the_steps_says_what_is_left(
+    work, monkeypatch, capsys, where, words, left
+):
+    if where == "report":
+        monkeypatch.setattr(report, "write", interrupt)
+    else:
+        monkeypatch.setattr(programs, where, interrupt)
+    assert main("train", "small.toml", "--run", "run") == 130
+    assert capsys.readouterr().err.startswith(f"nnfunc: {words}")
+    assert Path("run").exists() is left
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_what_was_saved(work, monkeypatch, capfd):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_step(monkeypatch, 18, twice)
+    assert main("train", "small.toml", "--run", "run") == 130
+    saved = checkpoint.steps("run/checkpoints")[-1]
+    assert capfd.readouterr().err == (
+        "nnfunc: stopping after this step; Ctrl-C again stops at once\n"
+        f"nnfunc: stopped at once; step {saved} is the last one saved. Go on with: nnfunc resume run\n"
+    )
+
+
+def test_ctrl_c_in_a_command_without_words_is_told(work, monkeypatch, capsys):
+    monkeypatch.setattr(programs, "load", interrupt)
+    assert main("summary", "small.toml") == 130
+    assert capsys.readouterr().err == "nnfunc: stopped; nothing more is written\n"
 
 
 def test_a_run_may_be_stopped_many_times(place, work, monkeypatch, capsys):
@@ -399,6 +443,7 @@ def test_ctrl_c_in_a_process_of_its_own(work, tmp_path):
         process.kill()
     assert process.returncode == 130
     assert re.fullmatch(
+        r"nnfunc: stopping after this step; Ctrl-C again stops at once\n"
         r"nnfunc: stopped at step \d+ of 1000000; everything is saved\. "
         r"Go on with: nnfunc resume run\n",
         err,

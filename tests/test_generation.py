@@ -70,15 +70,6 @@ WHOLE = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Dozens of tiny programs that each run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module", params=[*CACHED, *WHOLE])
 def made(request):
     model = (CACHED | WHOLE)[request.param]()
@@ -278,8 +269,18 @@ def test_the_loop_ends_when_all_rows_have(key):
 def test_without_a_key_there_is_no_randomness(small):
     model, params = small
     greedy = generate(model, params, [1, 2], 20).tokens
-    out = generate(model, params, [1, 2], 20, temperature=5.0, top_p=0.1, top_k=9)
-    np.testing.assert_array_equal(out.tokens, greedy)
+    np.testing.assert_array_equal(generate(model, params, [1, 2], 20).tokens, greedy)
+    np.testing.assert_array_equal(generate(model, params, [1, 2], 20, temperature=0).tokens, greedy)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.9}, {"temperature": 0, "top_k": 2}]
+)
+def test_numbers_for_drawing_need_a_key(small, settings):
+    words = rf"{' and '.join(settings)} should come with a random key.*likeliest"
+    refused(f"generate: {words}", *small, [1, 2], 3, **settings)
+    with pytest.raises(ValueError, match=f"draw: {words}"):
+        draw(jnp.zeros(3), **settings)
 
 
 def test_settings_that_leave_the_likeliest(small, key):
@@ -354,7 +355,8 @@ def test_draw_and_numbers_that_are_none(settings, key):
 
     def drawn(*logits, key=key):
         row = [*logits, *[nan] * (4 - len(logits))]
-        return int(quick_draw(jnp.asarray(row, jnp.float32), key, **settings))
+        row = jnp.asarray(row, jnp.float32)
+        return int(draw(row) if key is None else quick_draw(row, key, **settings))
 
     assert drawn(nan, 1.0, nan) == 1
     assert drawn(nan, nan, nan) == -1
@@ -424,6 +426,25 @@ def test_it_compiles_once(key):
     assert traces == []
     generate(model, params, [[1, 2], [3, 4]], 6, key=key, top_p=0.9, stop=3)
     assert len(traces) == 2  # the prompt, and a step
+
+
+def test_a_bare_pair_compiles_once(key):
+    model = language_model(running_sum(8))
+    traces = []
+
+    def apply(params, x):
+        traces.append(x.shape)
+        return jax.nn.one_hot(x, VOCABULARY) * params
+
+    generate((model.init, apply), 2.0, [1, 2], 3)
+    traces.clear()
+    pair = (model.init, apply)  # as a caller writes it anew
+    generate(pair, 3.0, [2, 1], 3)
+    assert traces == []
+    before = len(_LOOPS)
+    del apply, pair
+    gc.collect()
+    assert len(_LOOPS) < before
 
 
 def test_a_model_that_is_gone_leaves_nothing(key):

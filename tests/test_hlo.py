@@ -3,30 +3,41 @@
 The steps are those of scripts/bench.py, in their full sizes; nothing is run.
 """
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from scripts.speed import frozen, hlo
 
-quick = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0").lower() in ("1", "true")
-optimized = pytest.mark.skipif(quick, reason="make test-quick compiles without optimization")
+ROOT = Path(__file__).parents[1]
+COMPILE = """
+import json, sys
+import jax
+from scripts.speed import frozen
+jax.config.update("jax_platforms", sys.argv[1])
+print(json.dumps({name: frozen.of(case) for name, case in getattr(frozen, sys.argv[2]).items()}))
+"""
+
+
+def compiled(group):
+    """The figures of all cases of a group, from a process of its own: here programs are compiled
+    without optimization."""
+    words = (sys.executable, "-c", COMPILE, os.environ.get("JAX_PLATFORMS", "cpu"), group)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def figures():
-    """Those of each case, compiled once."""
-    made = {}
-
-    def of(name):
-        if name not in made:
-            made[name] = frozen.of((frozen.CASES | frozen.DEPTHS)[name])
-        return made[name]
-
-    return of
+    return compiled("CASES")
 
 
-@optimized
 @pytest.mark.parametrize("name", frozen.CASES)
 def test_a_step_has_no_more_instructions_flops_or_memory_than_before(name, figures):
     golden = frozen.known()
@@ -34,15 +45,15 @@ def test_a_step_has_no_more_instructions_flops_or_memory_than_before(name, figur
     if at is None:
         pytest.skip(f"nothing is kept for {hlo.where()[0]}: python scripts/bench.py --freeze")
     kept = golden[at[0]][at[1]][name]
-    grown = frozen.too_many(figures(name), kept, exact=at == hlo.where())
+    grown = frozen.too_many(figures[name], kept, exact=at == hlo.where())
     assert not grown, f"the {name} step has more than with jax {at[1]}: {grown}. {frozen.RENEW}"
 
 
-@optimized
 @pytest.mark.slow
-def test_depth_adds_no_instructions(figures):
+def test_depth_adds_no_instructions():
     """The blocks of a Transformer are one loop: 8 layers compile to as many instructions as 4."""
-    four, eight = figures("gpt of 4"), figures("gpt of 8")
+    figures = compiled("DEPTHS")
+    four, eight = figures["gpt of 4"], figures["gpt of 8"]
     assert [four[op] for op in ("dot", "while")] == [eight[op] for op in ("dot", "while")]
     assert eight["instructions"] == pytest.approx(four["instructions"], rel=0.01)
 

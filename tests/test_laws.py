@@ -8,19 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import roster
+from quick_keys import quick_key
 
 import nnfunc as nf
 from nnfunc import testing
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Hundreds of tiny programs that each run once: laws hold whatever the compiler's effort."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
 
 LAWS = {law.__name__: law for law in testing.LAWS}
 LONG = ("derivatives_are_right", "nothing_leaks", "plain_jax_works", "precision_is_a_wrapper")
@@ -45,7 +36,8 @@ def case(name):
         gated = name.endswith("gated")
         own = {n: row for n, row in roster.ACTIVATIONS.items() if row.any_width is not gated}
         numbers = {f"{n}__{arg}": v for n, row in own.items() for arg, v in row.numbers.items()}
-        return testing.Case(beside(list(own)), roster.X, numbers, any_width=not gated)
+        make = beside(list(own))
+        return testing.Case(make, roster.X, numbers, quick_key(1), not gated, at_once=True)
     row, factory = roster.MODELS[name], roster.factory(name)
 
     def make(**numbers):
@@ -53,8 +45,9 @@ def case(name):
             return nf.as_model(factory)
         return factory(*row.args, **row.kwargs, **numbers)
 
-    names = ("any_width", "leading_axes", "smooth", "tolerance")
-    return testing.Case(make, row.x, row.numbers, **{name: getattr(row, name) for name in names})
+    names = ("any_width", "leading_axes", "smooth", "tolerance", "order")
+    own = {name: getattr(row, name) for name in names}
+    return testing.Case(make, row.x, row.numbers, quick_key(1), at_once=True, **own)
 
 
 @pytest.mark.parametrize(

@@ -36,15 +36,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Many small programs that each run once: the values hold whatever the compiler's effort."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def normal(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
@@ -207,6 +198,7 @@ def test_gradient_of_the_fast_form_is_two_loops_with_a_product_each(name, masked
     assert counts == {False: (2, 3 * per_step), True: (2, 2 * per_step)}
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", ["gru", "before", "lstm", "peepholes"])
 def test_writing_in_place_copies_nothing(name):
     """No loop of the compiled gradient copies the array of all steps, [4, 2, gates * 3]."""
@@ -217,11 +209,7 @@ def test_writing_in_place_copies_nothing(name):
         y, _ = recurrent_scan.over_time(kind, weights, x * pre, carry, mask, fast=True)
         return jnp.sum(jnp.sin(y))
 
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args, jnp.ones(())).compile()
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)
+    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args, jnp.ones(())).compile()
     entry = compiled.as_text().partition("\nENTRY")[0]  # what comes before are the loops' bodies
     assert not re.search(rf"f32\[4,2,{len(kind.gates) * 3}\]\S* copy\(", entry)
 

@@ -46,15 +46,6 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Tiny programs that each run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def drawn(model):
     """Parameters of the model's shapes, without compiling anything."""
     made = nf.paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))

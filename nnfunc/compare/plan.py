@@ -14,6 +14,7 @@ from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
 from nnfunc.config.mistakes import one_line
 from nnfunc.config.reading import overridden, resolve
+from nnfunc.runlog import command
 from nnfunc.training.evaluate import batch_figures
 
 __all__ = ["Plan", "Run", "Size", "load"]
@@ -76,6 +77,9 @@ def load(path: str | Path, settings: list[str] | None = None) -> Plan:
     """
     path = Path(path)
     tables = overridden(path, settings or [])
+    if "model" in tables and not {"every", "models"} & set(tables):
+        cure = f"Train it with: {command()} train {path}"
+        raise ConfigError([f"{path}: this is the config of one run, not a comparison. {cure}"])
     try:
         file = _File.model_validate(tables)
     except ValidationError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check, programs, runlog
-from nnfunc.compare import plots, table
+from nnfunc.compare import page, plots, table
 from nnfunc.compare.plan import Plan, Run, load
 from nnfunc.progress import in_order, progress, shown
 from nnfunc.training.evaluate import evaluate
@@ -27,9 +27,20 @@ def compare(file: Path, settings: list[str] | None = None, folder: Path | None =
     Raises: ConfigError; FileExistsError when the folder holds something else.
     """
     programs.use_compilation_cache()
-    plan = load(file, settings)
+    with programs.told("stopped before the first run; nothing was written"):
+        plan = load(file, settings)
     folder = _folder(file.stem, plan, folder)
     print(table.sizes(plan), flush=True)
+    with programs.told(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
+        return _runs(plan, folder)
+
+
+def _go_on(folder: Path) -> str:
+    return f"Go on with the same command and --run {folder}"
+
+
+def _runs(plan: Plan, folder: Path) -> Path:
+    """The runs that are not complete yet, then the tables and plots of all."""
     width = max(len(run.name) for run in plan.runs)
     for place, run in enumerate(plan.runs, start=1):
         if not (folder / "runs" / run.name / "result.json").exists():
@@ -43,7 +54,9 @@ def compare(file: Path, settings: list[str] | None = None, folder: Path | None =
     plots.results(folder / "results.png", plan, results)
     plots.curves(folder / "curves.png", plan, results)
     print(table.shown(plan, rows, table.metric_of(results)))
+    page.write(folder, plan, results, rows)
     print(f"tables and plots  {folder}")
+    print(f"report  {folder / 'report.html'}")
     return folder
 
 
@@ -83,8 +96,8 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
             resume=going_on, on_report=bar, should_stop=stop, **config.train,
         )  # fmt: skip
     if int(state.step) < steps:
-        cure = f"Go on with the same command and --run {whole}"
-        raise programs.Stopped(caught[0], f"stopped in {run.name}; what is done is kept. {cure}")
+        problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"
+        raise programs.Stopped(caught[0], problem)
     seconds = time.perf_counter() - started
     best, step = programs.restore(config, folder, "best")
     arrays = config.test()

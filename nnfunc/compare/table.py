@@ -9,7 +9,7 @@ import numpy as np
 
 from nnfunc.compare.plan import Plan
 
-__all__ = ["Mean", "Row", "mean", "metric_of", "shown", "sizes", "summarize", "write"]
+__all__ = ["Mean", "Row", "columns", "mean", "metric_of", "shown", "sizes", "summarize", "write"]
 
 
 class Mean(NamedTuple):
@@ -70,7 +70,7 @@ def summarize(plan: Plan, results: list[dict[str, Any]]) -> list[Row]:
     return rows
 
 
-def _columns(plan: Plan, rows: list[Row], metric: str) -> tuple[list[str], list[list[str]]]:
+def columns(plan: Plan, rows: list[Row], metric: str) -> tuple[list[str], list[list[str]]]:
     """The heads and cells of the table, as text."""
     several = len(plan.variants) > 1
     share = metric == "accuracy"
@@ -107,7 +107,7 @@ def shown(plan: Plan, rows: list[Row], metric: str) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    heads, cells = _columns(plan, rows, metric)
+    heads, cells = columns(plan, rows, metric)
     table = Table(box=None, pad_edge=False)
     for place, head in enumerate(heads):
         table.add_column(head, justify="right" if place else "left", no_wrap=True)
@@ -134,7 +134,7 @@ def sizes(plan: Plan) -> str:
 
 def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Row]) -> None:
     """table.md for people, table.csv and runs.csv for programs."""
-    heads, cells = _columns(plan, rows, metric_of(results))
+    heads, cells = columns(plan, rows, metric_of(results))
     rule = ["---", *["---:"] * (len(heads) - 1)]
     lines = [f"| {' | '.join(line)} |" for line in (heads, rule, *cells)]
     (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from nnfunc.config.config import Config
 from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, one_line, show, words_of
 from nnfunc.config.recipe import is_scheduled, tuples
 from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, WRAPPERS, factories, schema
+from nnfunc.runlog import command
 
 __all__ = ["load", "overridden", "resolve"]
 
@@ -24,7 +25,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
     mistakes = Mistakes(str(path))
-    return _resolve(_overridden(path, overrides, mistakes), mistakes)
+    tables = _overridden(path, overrides, mistakes)
+    if "every" in tables and "models" in tables:
+        cure = f"Train it with: {command()} compare {path}"
+        raise ConfigError([f"{path}: this is a comparison of several models, not one run. {cure}"])
+    return _resolve(tables, mistakes)
 
 
 def overridden(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -276,7 +281,8 @@ def _try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
             values = {"rate": 1e-3} | values if table == "optimizer" else values
             factories(table)[name](*first, **{key: tuples(v) for key, v in values.items()})
         except (ValueError, TypeError, ArithmeticError) as error:
-            mistakes.refused(path, error)
+            if path != "schedule" or not _too_few_steps(config, mistakes):
+                mistakes.refused(path, error)
 
 
 def _at_start(value: Any) -> Any:
@@ -285,3 +291,19 @@ def _at_start(value: Any) -> Any:
         return value
     values = {key: tuples(inner) for key, inner in value.items() if key != "schedule"}
     return float(factories("schedule")[value["schedule"]](**values)(0))
+
+
+def _too_few_steps(config: Config, mistakes: Mistakes) -> bool:
+    """Whether a schedule that ends at train.steps has parts longer than those, which is noted then."""
+    schedule, steps = config.tables["schedule"], config.tables["train"]["steps"]
+    parts = {key: n for key, n in schedule.items() if key in ("warmup_steps", "decay_steps")}
+    if "total_steps" in schedule or not parts or sum(parts.values()) < steps or steps < 2:
+        return False
+    named = " and ".join(f"schedule.{key} = {n:g}" for key, n in parts.items())
+    fewer = [f"schedule.{key}={max(int(steps * n / sum(parts.values()) / 2), 1)}"
+             for key, n in parts.items()]  # fmt: skip
+    cure = f"Give all of them, such as {' '.join([f'train.steps={steps}', *fewer])}."
+    keys = ["train.steps", *(f"schedule.{key}" for key in parts)]
+    blamed = next((key for key in keys if key in mistakes.overridden), keys[0])
+    mistakes.add(blamed, f"train.steps = {steps} is too few for {named}. {cure}")
+    return True

@@ -1,5 +1,7 @@
 """The next token, given the logits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,17 +15,17 @@ def draw(
     logits: Array,
     key: Key | None = None,
     *,
-    temperature: Scalar = 1.0,
+    temperature: Scalar | None = None,
     top_k: int | None = None,
     top_p: Scalar | None = None,
 ) -> Array:
     """One id of probability `softmax(logits / temperature)`, cut to the likeliest.
 
-    key: without one, the likeliest id, the first of equals. temperature: in [0, inf]; 0 gives the
-    likeliest, inf a uniform choice. top_k: only the k likeliest. top_p: in [0, 1], only the smallest
-    set of the likeliest (after top_k) whose probabilities sum to at least top_p; one id always
-    remains. Of equals at the edge the first ones are kept. The noise belongs to the ids, so that a cut
-    which removes nothing changes nothing.
+    key: without one, the likeliest id, the first of equals; numbers for drawing are refused then.
+    temperature: in [0, inf], by default 1; 0 gives the likeliest, inf a uniform choice. top_k: only the
+    k likeliest. top_p: in [0, 1], only the smallest set of the likeliest (after top_k) whose
+    probabilities sum to at least top_p; one id always remains. Of equals at the edge the first ones
+    are kept. The noise belongs to the ids, so that a cut which removes nothing changes nothing.
     A NaN is never drawn; where all logits are NaN the id is -1. -inf is never drawn unless all are.
     Shapes: logits [..., vocabulary] -> [...] int32.
     Source: top-p is the nucleus of Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
@@ -32,11 +34,7 @@ def draw(
     Array([1], dtype=int32)
     """
     check.floating("draw", logits=logits)
-    check.number("draw", 0, temperature=temperature)
-    if top_k is not None:
-        check.size("draw", top_k=top_k)
-    if top_p is not None:
-        check.number("draw", 0, 1, top_p=top_p)
+    check_numbers("draw", key, temperature, top_k, top_p)
     if logits.dtype.itemsize < 4:
         logits = logits.astype(jnp.float32)
     void = jnp.isnan(logits).all(-1)
@@ -44,7 +42,7 @@ def draw(
     likeliest = jnp.argmax(logits, -1).astype(jnp.int32)
     if key is None:
         return jnp.where(void, -1, likeliest)
-    heat = jnp.asarray(temperature, logits.dtype)
+    heat = jnp.asarray(1.0 if temperature is None else temperature, logits.dtype)
     below = logits - logits.max(-1, keepdims=True)  # in [-inf, 0], NaN where all are -inf
     below = jnp.where(jnp.isfinite(below), below / jnp.where(heat > 0, heat, 1), -jnp.inf)
     noise = jax.random.gumbel(key, logits.shape, logits.dtype)
@@ -64,3 +62,20 @@ def draw(
         drawn = jnp.take_along_axis(order, place[..., None], -1)[..., 0]
     drawn = jnp.where(heat > 0, drawn, likeliest)
     return jnp.where(void, -1, drawn)
+
+
+def check_numbers(where: str, key: Any, temperature: Any, top_k: Any, top_p: Any) -> None:
+    """The numbers for drawing are in their ranges, and there is a key to draw with."""
+    if temperature is not None:
+        check.number(where, 0, temperature=temperature)
+    if top_k is not None:
+        check.size(where, top_k=top_k)
+    if top_p is not None:
+        check.number(where, 0, 1, top_p=top_p)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    idle = [name for name, value in given.items() if value is not None]
+    greedy = idle == ["temperature"] and check.is_plain(temperature) and temperature == 0
+    if key is None and idle and not greedy:
+        wanted = f"{' and '.join(idle)} should come with a random key"
+        cure = "Give key=jax.random.key(0), or leave them out to take the likeliest token."
+        check.fail(where, f"{wanted}, got none. {cure}")

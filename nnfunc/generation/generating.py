@@ -10,6 +10,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model
+from nnfunc.generation.draw import check_numbers
 from nnfunc.generation.loop import NONE, loop_of
 from nnfunc.generation.prompts import known, read
 
@@ -34,7 +35,7 @@ def generate(
     steps: int,
     *,
     key: Key | None = None,
-    temperature: Scalar = 1.0,
+    temperature: Scalar | None = None,
     top_k: int | None = None,
     top_p: Scalar | None = None,
     stop: int | None = None,
@@ -52,10 +53,11 @@ def generate(
 
     prompt: ids [..., time], or a list of prompts, which may differ in length. With an array,
     `lengths` [...] may say how much of each row counts. A row is what its prompt alone would give.
-    key: without one, the likeliest token is taken every time. Row i of many draws from
+    key: without one, the likeliest token is taken every time, and temperature, top_k and top_p are
+    refused. Row i of many draws from
     `fold_in(key, i)`, a prompt without leading axes from key itself.
-    temperature, top_k, top_p: what `nf.generation.draw` makes of the logits; temperature 0 is the
-    likeliest token.
+    temperature, top_k, top_p: what `nf.generation.draw` makes of the logits; temperature is 1 by
+    default, and 0 the likeliest token.
     stop: a row ends after this id; when all have, the loop ends. pad: fills the rest of a row, by
     default `stop`, or 0.
     context: the model sees at most this many last tokens, for models that know no more positions.
@@ -78,20 +80,17 @@ def generate(
     ((2, 6), Array([6, 5], dtype=int32))
     """
     check.size("generate", steps=steps)
-    check.number("generate", 0, temperature=temperature)
-    for name, size in {"top_k": top_k, "context": context}.items():
-        if size is not None:
-            check.size("generate", **{name: size})
-    if top_p is not None:
-        check.number("generate", 0, 1, top_p=top_p)
+    if context is not None:
+        check.size("generate", context=context)
     if key is not None:
         check.key("generate", key)
+    check_numbers("generate", key, temperature, top_k, top_p)
     ids, given, first = read(prompt, lengths)
     lead, width = ids.shape[:-1], ids.shape[-1]
     rows = int(np.prod(lead))
-    model = as_model(model, where="generate")
+    layer, model = model, as_model(model, where="generate")
     state = model.init_state() if state is None else state
-    loop = loop_of(model)
+    loop = loop_of(layer, model)
     facts = loop.facts(params, state)
     known(ids, given, facts.vocabulary)
     for name, id_ in {"stop": stop, "pad": pad}.items():
@@ -106,7 +105,8 @@ def generate(
     try:
         tokens, ends = loop.run(
             params, state, jnp.asarray(ids).astype(jnp.int32).reshape(rows, width),
-            given.reshape(rows), keys, jnp.asarray(temperature, jnp.float32),
+            given.reshape(rows), keys,
+            jnp.asarray(1.0 if temperature is None else temperature, jnp.float32),
             None if top_p is None else jnp.asarray(top_p, jnp.float32),
             jnp.asarray(NONE if stop is None else stop, jnp.int32), jnp.asarray(fill, jnp.int32),
             steps=int(steps), first=first, top_k=top_k, context=context, cached=facts.caches,

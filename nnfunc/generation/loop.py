@@ -1,5 +1,6 @@
 """The compiled loop of `generate`, kept for each model."""
 
+import inspect
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, Context, Key, Model, Params, PyTree, struct
+from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, struct
 from nnfunc.generation.draw import draw
 from nnfunc.generation.facts import Facts, compare, look
 
@@ -19,11 +20,26 @@ NONE = -2  # the stop that never comes: no id, nor the -1 that `draw` gives wher
 _LOOPS: weakref.WeakKeyDictionary[Any, "Loop"] = weakref.WeakKeyDictionary()
 
 
-def loop_of(model: Model) -> "Loop":
-    """The loop of a model, kept for as long as the model lives: models differ by identity."""
-    if model.forward not in _LOOPS:
-        _LOOPS[model.forward] = Loop(weakref.ref(model.forward))
-    return _LOOPS[model.forward]
+def loop_of(layer: Layer, model: Model) -> "Loop":
+    """The loop of a layer, kept for as long as it lives: layers differ by identity.
+
+    model: as_model(layer), which for a bare pair or a function is another one at each call; what
+    lives then is the function that was given.
+    """
+    owner: Any = layer[1] if isinstance(layer, tuple) else layer
+    pair = isinstance(layer, tuple)
+    if not inspect.isfunction(owner):
+        owner, pair = model.forward, None
+    weak: Any = weakref.ref(owner)
+
+    def forward() -> Callable[..., Any]:
+        if pair is None:
+            return weak()
+        return as_model((lambda key: {}, weak()) if pair else weak()).forward
+
+    if owner not in _LOOPS:
+        _LOOPS[owner] = Loop(forward)
+    return _LOOPS[owner]
 
 
 class Walk(NamedTuple):
@@ -72,15 +88,17 @@ def _run(
     batch, width = prompt.shape
     total = width + steps
     window = min(context or total, total - 1)  # positions that the model sees; the last is not fed
-    pick = partial(draw, temperature=temperature, top_k=top_k, top_p=top_p)
+    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def choose(walk: Walk, logits: Array) -> Walk:
         """Token t of every row: its own while the prompt lasts, then one drawn from the logits."""
         t, tokens, ends, done, _ = walk
         if keys is None:
-            drawn = pick(logits)
+            drawn = draw(logits)
         else:
-            drawn = jax.vmap(lambda x, key: pick(x, jax.random.fold_in(key, t)))(logits, keys)
+            drawn = jax.vmap(lambda x, key: draw(x, jax.random.fold_in(key, t), **numbers))(
+                logits, keys
+            )
         own = jax.lax.dynamic_index_in_dim(tokens, t, axis=1, keepdims=False)
         inside = t < given
         new = ~inside & ~done

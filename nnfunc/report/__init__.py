@@ -5,6 +5,7 @@ from pathlib import Path
 from nnfunc import records, runstate
 from nnfunc.report.page import page
 from nnfunc.report.plots import curves, speed
+from nnfunc.report.shell import put
 
 __all__ = ["curves", "speed", "write"]
 
@@ -18,7 +19,4 @@ def write(folder: Path) -> None:
     result = runstate.json_of(folder / "result.json")
     step = records.number(result.get("step"))
     curves(rows, folder / "curves.png", best=int(step) if step == step else None)
-    text = page(folder, rows, result)
-    temporary = folder / "report.html.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / "report.html")
+    put(folder / "report.html", page(folder, rows, result))

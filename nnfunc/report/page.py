@@ -10,8 +10,7 @@ import numpy as np
 from nnfunc import findings, records, runstate
 from nnfunc.progress import figure, in_order
 from nnfunc.records import Row, number
-from nnfunc.report import heat, histograms, images, plots
-from nnfunc.report.style import STYLE
+from nnfunc.report import heat, histograms, images, plots, shell
 
 __all__ = ["page"]
 
@@ -22,30 +21,19 @@ def page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
     environment = runstate.json_of(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
-    curves, speed = (folder / "curves.png").read_bytes(), plots.speed(rows)
+    speed = plots.speed(rows)
     layers, pages = heat.maps(rows), histograms.pages(rows)
-    title = html.escape(folder.name)
-    parts = [
-        f"<h1>{title}</h1>",
+    return shell.whole(
+        folder.name,
         f'<p class="note">{_sentence(config, result)}</p>',
         f'<div class="cards">{_cards(rows, result)}</div>',
         _section("What stands out", _findings(rows)),
-        _section(
-            "Curves", f'<img class="plain" alt="Curves of the run" src="{images.data(curves)}">'
-        ),
+        _section("Curves", shell.picture(folder / "curves.png", "Curves of the run")),
         _section("Events", _events(rows)),
         _section("Speed and memory", _speed(speed)),
         _section("Layers over time", _note(_HEAT) + layers if layers else ""),
         _section("Histograms over time", _note(_HISTOGRAMS) + pages if pages else ""),
-        '<div class="columns">',
-        f"<section><h2>Settings</h2>{_table(runstate.flat(config))}</section>",
-        f"<section><h2>Environment</h2>{_table({**environment, **versions})}</section>",
-        "</div>",
-    ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head += f"<title>{title}</title>"
-    return f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>" + (
-        "\n".join(part for part in parts if part) + "</body></html>\n"
+        shell.columns(Settings=runstate.flat(config), Environment={**environment, **versions}),
     )
 
 
@@ -149,9 +137,3 @@ def _speed(png: bytes | None) -> str:
         return ""
     words = "Throughput, memory and utilisation over the steps"
     return f'<img class="plain" alt="{words}" src="{images.data(png)}">'
-
-
-def _table(values: dict[str, Any]) -> str:
-    cell = "<tr><th>{}</th><td>{}</td></tr>"
-    rows = [cell.format(html.escape(str(k)), html.escape(str(v))) for k, v in values.items()]
-    return f"<table>{''.join(rows)}</table>"

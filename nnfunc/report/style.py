@@ -53,6 +53,9 @@ summary i { color: var(--grey); font-size: .85rem; margin-left: .4rem; }
 .plot div { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
 .plot img { width: 100%; height: 64px; image-rendering: pixelated; background: #8881; }
 .ends { padding-left: 3.8rem; }
+.wide { overflow-x: auto; margin: 1rem 0; } .numbers td { white-space: nowrap; }
+.numbers th, .numbers td { text-align: right; padding: .15rem .6rem; }
+.numbers :first-child { text-align: left; }
 @media (prefers-color-scheme: dark) {
   :root { --grey: #9aa5ae; --blue: #7fb0f5; }
   body { background: #14171a; color: #dde2e6; }
