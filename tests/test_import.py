@@ -26,19 +26,20 @@ ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names
 
 MEASURE = """
 import json, sys, time
+start = time.process_time()
 import jax
-before, start = set(sys.modules), time.process_time()
+before, middle = set(sys.modules), time.process_time()
 import nnfunc
-seconds = time.process_time() - start
+share = (time.process_time() - middle) / (middle - start)
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 jax.config.update("jax_num_cpu_devices", 2)   # refused once a computation has run
-print(json.dumps([seconds, sorted(new - set(sys.stdlib_module_names))]))
+print(json.dumps([share, sorted(new - set(sys.stdlib_module_names))]))
 """
 
 
 @pytest.fixture(scope="module")
 def imports():
-    """[seconds of processor time, packages] of `import nnfunc` after `import jax`, three times."""
+    """[processor time as a share of `import jax`, packages] of `import nnfunc`, three times."""
     command = [sys.executable, "-c", MEASURE]
     runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True) for _ in range(3)]
     assert not any(run.returncode for run in runs), runs[0].stderr
@@ -51,8 +52,8 @@ def test_import_brings_no_package_that_jax_did_not_bring(imports):
 
 
 def test_import_is_quick(imports):
-    """The best of three: the first may have to compile the files, and other tests run beside it."""
-    assert min(seconds for seconds, _ in imports) < 0.1
+    """Under 0.1 s where `import jax` takes 0.45; the least of three, for the first may compile files."""
+    assert min(share for share, _ in imports) < 0.25
 
 
 def piece(file: Path) -> str:
