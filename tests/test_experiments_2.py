@@ -30,15 +30,17 @@ def test_dropout(tmp_path):
     methods = found["methods"]
     assert methods["MC dropout, 32 samples"]["other digits"][0] > 0.85
     assert methods["ensemble of 3"]["other digits"][0] > 0.85
-    # what dropping does while it trains: a step is harder, and digits are still learned
-    assert found["figures"]["test"].min() > 0.6
+    dropped = found["figures"]["loss"][1]  # short and with few images, dropout only costs time
+    assert (found["figures"]["test"] > 0.6).all()
+    assert (dropped != found["figures"]["loss"][0]).all()
 
 
 def test_schedules(tmp_path):
-    """What falls to 0 ends better than what stays; warm-up saves a post-norm Transformer."""
+    """What falls to 0 forgives a rate too large; warm-up saves a post-norm Transformer."""
     found = run(schedules, tmp_path)
-    by_name = found["schedules"]
-    assert {name for name in six} == set(schedules.SCHEDULES)
+    constant, falling = (found["schedules"][name] for name in ("constant", "one-cycle"))
+    assert falling["validation"][-1] < 0.7 * constant["validation"][-1]
+    assert min(falling["accuracy"]) > 0.9
     post = found["transformer"]["post"][found["peaks"].index(1e-2)]
     assert post[0, 0] > 1.5  # without: guessing
     assert post[1, 0] < 0.7 * post[0, 0]

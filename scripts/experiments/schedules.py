@@ -101,7 +101,7 @@ def transformer(orders, rates, seeds, steps, layers):
 def main(argv=None):
     args = common.arguments(__doc__, argv)
     if args.small:
-        names, rates, seeds, steps = ["constant", "one-cycle"], [0.05, 0.2], range(2), 150
+        names, rates, seeds, steps = ["constant", "one-cycle"], [0.1, 1.0], range(2), 150
         orders, peaks, runs, long, layers = ["post"], [1e-3, 1e-2], range(1), 80, 6
     else:
         names, rates = list(SCHEDULES), [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
