@@ -22,6 +22,7 @@ def run(experiment, folder):
     return results
 
 
+@pytest.mark.slow
 def test_dropout(tmp_path):
     """An ensemble is sure where it has seen data and not where it has none; entropy tells strange images."""
     found = run(dropout, tmp_path)
@@ -35,6 +36,7 @@ def test_dropout(tmp_path):
     assert (dropped != found["figures"]["loss"][0]).all()
 
 
+@pytest.mark.slow
 def test_schedules(tmp_path):
     """What falls to 0 forgives a rate too large; warm-up saves a post-norm Transformer."""
     found = run(schedules, tmp_path)
@@ -46,6 +48,7 @@ def test_schedules(tmp_path):
     assert post[1, 0] < 0.7 * post[0, 0]
 
 
+@pytest.mark.slow
 def test_residual_depth(tmp_path):
     """64 plain layers learn nothing, with shortcuts they do; gradients explode only without."""
     found = run(residual_depth, tmp_path)
@@ -55,6 +58,7 @@ def test_residual_depth(tmp_path):
     assert np.median(found["residual, layer norm", 64]["first"]) < 100
 
 
+@pytest.mark.slow
 def test_losses(tmp_path):
     """Weights find rare classes, gamma spoils calibration; outliers pull MSE and hardly MAE."""
     found = run(losses, tmp_path)

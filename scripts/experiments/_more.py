@@ -72,10 +72,11 @@ def errorbars(axis, x, values, i, *, shift=0.0, **style):
     axis.errorbar(np.asarray(x) + shift, mean, half, **style)
 
 
+@jax.jit
 def calibration_error(logits, y):
     """The expected calibration error of logits, or logs of probabilities, [examples, classes]."""
     metric = nf.metrics.calibration()
-    return float(metric.compute(metric.update(metric.init(), logits, y)))
+    return metric.compute(metric.update(metric.init(), logits, y))
 
 
 def entropy(probabilities):

@@ -3,6 +3,8 @@
 python -m scripts.experiments.dropout
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,8 @@ def regression(members, steps):
     params = common.train_many(build, hypers, data, steps=steps).states.params
     at = jnp.linspace(-2, 2, 201)[:, None]
     first = jax.tree.map(lambda leaf: leaf[0], params)
-    mean, deviation = nf.mc_dropout(network(0.1), first, at, key=jax.random.key(1), samples=200)
+    sampled = jax.jit(partial(nf.mc_dropout, network(0.1), samples=200))
+    mean, deviation = sampled(first, at, key=jax.random.key(1))
     each = _more.outputs(network(0.0), params, at)[1:, :, 0]
     return (x[:, 0], y[:, 0]), np.asarray(at[:, 0]), {
         "MC dropout": (np.asarray(mean[:, 0]), np.asarray(deviation[:, 0])),

@@ -179,7 +179,8 @@ def draw(rates, results, steps, peaks, losses, warmup, out):
     )
     axis.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
     axis.minorticks_off()
-    axis.legend(loc="lower left")
+    axis.set_ylim(0.06, 12)  # room for the legend
+    axis.legend(loc="upper left")
     common.save_figure(fig, "schedules", out)
 
 
