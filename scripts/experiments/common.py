@@ -34,7 +34,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK = COLOURS = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7f7f7f", "#000000",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # beside the colour, for those who print in grey
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.grid": True, "axes.spines.right": False, "axes.spines.top": False,
     "axes.titlelocation": "left", "axes.titlesize": 10, "axes.labelsize": 9, "font.size": 9,
     "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.fontsize": 8, "legend.frameon": False,
@@ -213,10 +213,11 @@ def images(*, mnist: bool = True, examples: int | None = None) -> Images:
 def figure(rows: int = 1, columns: int = 1, *, wide: float = 9, high: float = 3.4, **options: Any):
     """A figure in the common style and its axes, as `Figure.subplots` gives them."""
     import matplotlib
+    from cycler import cycler
     from matplotlib.figure import Figure
 
     matplotlib.rcParams.update(STYLE)
-    matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=COLOURS)
+    matplotlib.rcParams["axes.prop_cycle"] = cycler(color=COLOURS)
     fig = Figure(figsize=(wide, high), dpi=110, layout="constrained")
     return fig, fig.subplots(rows, columns, **options)
 
