@@ -252,10 +252,10 @@ def write_page(name: str, *parts: str, title: str, out: Path, seconds: float | N
     """Write OUT/NAME.md, or renew in it what stands between the marks: parts, machine and date.
 
     parts: tables, images and lines of Markdown, in order. What people wrote around the marks stays.
-    seconds: how long the experiment ran.
+    seconds: of processor time that the experiment took.
     """
     begin, end = "<!-- begin: written by the command above -->", "<!-- end -->"
-    took = f" It took {seconds:.0f} s, beside other programs." if seconds is not None else ""
+    took = f" It took {seconds:.0f} s of processor time." if seconds is not None else ""
     line = f"{machine()}, jax {jax.__version__}, {datetime.date.today()}.{took}"
     block = "\n\n".join([begin, *parts, line, end])
     path = out / f"{name}.md"
@@ -294,8 +294,8 @@ class Arguments(NamedTuple):
     begun: float
 
     def seconds(self) -> float:
-        """Since the arguments were read."""
-        return time.perf_counter() - self.begun
+        """Of processor time since the arguments were read: others may use the machine as well."""
+        return time.process_time() - self.begun
 
 
 def arguments(about: str | None, argv: Sequence[str] | None) -> Arguments:
@@ -307,4 +307,4 @@ def arguments(about: str | None, argv: Sequence[str] | None) -> Arguments:
     small = args.size == "small"
     out = args.out or ROOT / ("runs/experiments" if small else "docs/experiments")
     out.mkdir(parents=True, exist_ok=True)
-    return Arguments(small, out, time.perf_counter())
+    return Arguments(small, out, time.process_time())
