@@ -236,11 +236,10 @@ def save_figure(fig: Any, name: str, out: Path) -> Path:
     return path
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def table(heads: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown: the first column to the left, the others to the right."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
-    lines = [heads, rule, *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (heads, rule, *rows))
 
 
 def image(name: str, about: str) -> str:
