@@ -119,7 +119,7 @@ def draw(rates, results, out):
     middle.set_title("units silent for every example")
     right.set(yscale="log", xlabel="step", ylabel="training loss")
     right.set_title(f"learning at rate {rates[at]:g}")
-    left.legend(loc="lower center", fontsize=7)
+    middle.legend(loc="upper left")
     common.save_figure(fig, "activations", out)
 
 

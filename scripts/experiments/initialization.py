@@ -123,11 +123,9 @@ def main(argv=None):
         # The mean over networks is of the variances themselves; theory speaks of that one.
         grown = mean_variance(forward)[-1] - mean_variance(forward)[0]
         back = mean_variance(backward)[0] - mean_variance(backward)[-1]
-        spread = np.std(forward[:, -1])
-        rows.append([
-            f"{name}, {activation}", f"{grown:.1f}", f"{theory[-1] - theory[0]:.1f}",
-            f"{back:.1f}", f"{theory_back[0] - theory_back[-1]:.1f}", f"{spread:.2f}",
-        ])  # fmt: skip
+        powers = (grown, theory[-1] - theory[0], back, theory_back[0] - theory_back[-1])
+        cells = [f"{round(float(power), 1) + 0.0:.1f}" for power in powers]  # + 0.0: never -0.0
+        rows.append([f"{name}, {activation}", *cells, f"{np.std(forward[:, -1]):.2f}"])
     heads = ["initializer, activation", "activations: measured", "predicted",
              "gradients: measured", "predicted", "spread"]  # fmt: skip
     about = (

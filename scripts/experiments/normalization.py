@@ -95,8 +95,8 @@ def main(argv=None):
     args = common.arguments(__doc__, argv)
     norms = ("batch",) if args.small else TRAINED
     batch_sizes = (2, 64) if args.small else (2, 4, 16, 128)
-    rates = (0.1,) if args.small else (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    examples, seeds = (3200, 2) if args.small else (12800, 4)  # examples seen by each run
+    rates = (0.1,) if args.small else (0.01, 0.03, 0.1, 0.3, 1.0)
+    examples, seeds = (3200, 2) if args.small else (6400, 3)  # examples seen by each run
     batches = (1, 100) if args.small else (1, 3, 10, 30, 100, 300, 1000)
     images = common.images(mnist=False)
 
@@ -110,6 +110,7 @@ def main(argv=None):
                 build_of(norm, images.pixels), hypers, data, steps=steps, report_every=steps,
                 keys=common.seed_keys(hypers["seed"]),
             )  # fmt: skip
+            print(f"batch {batch_size}, {norm}: {args.seconds():.0f} s", flush=True)
             accuracy[norm, batch_size] = many.validation["accuracy"].reshape(shape)
             if norm == "batch":
                 # The seeds at the rate that was best by their mean, in inference.
@@ -173,7 +174,8 @@ def draw(batch_sizes, rates, batches, accuracy, modes, out):
         last.plot(batches, losses, marker="o", color=colour, label=f"batch {batch_size}")
         for mode, ls in (("running", "--"), ("training", ":")):
             last.axhline(np.mean(found[mode][0]), color=colour, ls=ls, lw=1.2)
-    last.set(xscale="log", yscale="log", ylim=(0.1, 10), xlabel="batches averaged (-- running, ·· own batch)")
+    about_lines = "batches averaged (-- running, ·· own batch)"
+    last.set(xscale="log", yscale="log", ylim=(0.1, 10), xlabel=about_lines)
     last.set_title("batch norm: held-out loss")
     last.legend()
     common.save_figure(fig, "normalization", out)

@@ -36,7 +36,7 @@ def network(activation, widest, depth, width):
     The others are multiplied by 0, so that networks of every width have one shape and one program.
     """
     f = nf.activations.by_name(activation)
-    alive = (jnp.arange(widest) < width).astype(jnp.float32)
+    alive = (jnp.arange(widest, dtype=jnp.float32) < width).astype(jnp.float32)
 
     def hidden(in_dim, weight_init, bias_init):
         linear = nf.linear(in_dim, widest, weight_init=weight_init, bias_init=bias_init)
