@@ -157,7 +157,7 @@ def main(argv=None):
 
 
 def draw(batch_sizes, rates, batches, accuracy, modes, out):
-    fig, axes = common.figure(1, len(batch_sizes) + 1, wide=12, high=3.3)
+    fig, axes = common.figure(1, len(batch_sizes) + 1, wide=12, high=3.5)
     for axis, batch_size in zip(axes, batch_sizes, strict=False):
         for norm, colour, marker in zip(TRAINED, common.COLOURS, common.MARKERS, strict=False):
             if (norm, batch_size) in accuracy:
@@ -167,15 +167,15 @@ def draw(batch_sizes, rates, batches, accuracy, modes, out):
         axis.set(xscale="log", xlabel="learning rate", ylim=(0, 103))
         axis.set_title(f"batch {batch_size}")
     axes[0].set_ylabel("held-out accuracy, %")
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="upper right")
     last = axes[-1]
     for (batch_size, (_, found)), colour in zip(modes.items(), common.COLOURS, strict=False):
         losses = [np.mean(found[str(k)][0]) for k in batches]
         last.plot(batches, losses, marker="o", color=colour, label=f"batch {batch_size}")
         for mode, ls in (("running", "--"), ("training", ":")):
             last.axhline(np.mean(found[mode][0]), color=colour, ls=ls, lw=1.2)
-    about_lines = "batches averaged (-- running, ·· own batch)"
-    last.set(xscale="log", yscale="log", ylim=(0.1, 10), xlabel=about_lines)
+    lines = "batches averaged\n(-- running, ·· its own batch)"
+    last.set(xscale="log", yscale="log", ylim=(0.1, 10), xlabel=lines)
     last.set_title("batch norm: held-out loss")
     last.legend()
     common.save_figure(fig, "normalization", out)
