@@ -66,7 +66,7 @@ from nnfunc.summary import summary
 from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
-    from nnfunc import backprop, checkpoint, data, generation, optimizers, testing, training
+    from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, testing, training
     from nnfunc.generation import generate
     from nnfunc.memory import keep_memory
     from nnfunc.programs import load_run
@@ -81,6 +81,7 @@ _LATER = {
     "backprop": "nnfunc.backprop",
     "checkpoint": "nnfunc.checkpoint",
     "data": "nnfunc.data",
+    "debug": "nnfunc.debug",
     "generate": "nnfunc.generation",
     "generation": "nnfunc.generation",
     "keep_memory": "nnfunc.memory",
@@ -117,7 +118,7 @@ __all__ = [
     "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "avg_pool", "backprop",
     "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint", "cifar_resnet",
     "classification", "cnn", "conv", "conv_transpose", "convnext", "convnext_small",
-    "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
+    "convnext_tiny", "data", "debug", "depthwise_conv", "drop_path", "dropout", "embedding", "ensemble",
     "evaluate", "experts", "feed_forward", "flatten", "generate", "generation", "global_avg_pool",
     "global_max_pool", "gpt", "group_norm", "gru", "gru_cell", "initial_carry", "initializers",
     "instance_norm", "keep_memory", "language_modelling", "layer_norm", "learned_positions",

@@ -17,6 +17,7 @@ ROWS = {
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers",
     "training and data": "training data checkpoint sharding",
+    "debugging": "debug",
     "sweep": "sweep",
     "programs": "compare config cli programs runlog progress report memory sampling interop testing",
     "public names": "__init__ __main__",
