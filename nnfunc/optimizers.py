@@ -338,12 +338,12 @@ def _chosen(where: str, params: Params, leaves: Leaves) -> PyTree:
         return leaves(params)
     if leaves == "matrices":
         return jax.tree.map_with_path(
-            lambda keys, leaf: _is_matrix(paths.path_of(keys), leaf), params
+            lambda keys, leaf: is_matrix(paths.path_of(keys), leaf), params
         )
     return paths.mask(params, leaves, where=where)
 
 
-def _is_matrix(path: str, leaf: Array) -> bool:
+def is_matrix(path: str, leaf: Array) -> bool:
     name = path.rsplit("/", 1)[-1]
     if name.isdigit() or not name:
         return jnp.ndim(leaf) >= 2

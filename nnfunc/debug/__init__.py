@@ -8,8 +8,13 @@
 All take what `nf.train` takes, and so work for any model, objective and optimizer.
 """
 
+from nnfunc.debug.doctor import doctor
+from nnfunc.debug.finding import Finding
 from nnfunc.debug.nan import find_nan, find_nan_in
+from nnfunc.debug.overfitting import Verdict, overfit
 from nnfunc.debug.rates import RateTest, find_lr
 from nnfunc.training.diverged import Fault
 
-__all__ = ["Fault", "RateTest", "find_lr", "find_nan", "find_nan_in"]
+__all__ = [
+    "Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in", "overfit",
+]  # fmt: skip
