@@ -64,10 +64,11 @@ class Context:
 
     key: the layer's own random key, None without randomness. train: whether running statistics are
     updated. state: the layer's own state. path: its name. capture: patterns of the values to report.
-    patch: values, by path, that take the place of computed ones, or a Nudge of them. compute: the type that layers without
-    full precision calculate in. times: how often a surrounding `repeat` runs the layer. cache: while
-    a sequence is generated, how many positions a layer that looks back has room for in its state:
-    with an empty state x is the sequence from its start, later what follows. None otherwise.
+    patch: values, by path, that take the place of computed ones, or a Nudge of them. compute: the
+    type that layers without full precision calculate in. times: how often a surrounding `repeat` runs
+    the layer. cache: while a sequence is generated, how many positions a layer that looks back has
+    room for in its state: with an empty state x is the sequence from its start, later what follows.
+    None otherwise.
 
     It is a pytree, so `jax.checkpoint(model.forward)(params, x, ctx)` and its like just work.
     """

@@ -19,7 +19,7 @@ ROWS = {
     "training and data": "training data checkpoint sharding",
     "debugging": "debug",
     "sweep": "sweep",
-    "programs": "compare config cli programs runlog progress report memory sampling interop testing",
+    "programs": "compare config cli debugging programs runlog progress report memory sampling interop testing",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

@@ -16,5 +16,6 @@ from nnfunc.debug.rates import RateTest, find_lr
 from nnfunc.training.diverged import Fault
 
 __all__ = [
-    "Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in", "overfit",
+    "Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in",
+    "overfit",
 ]  # fmt: skip

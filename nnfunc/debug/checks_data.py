@@ -44,7 +44,8 @@ def _constant(values: np.ndarray) -> Iterator[Finding]:
     if share > 0.6 or told.size:
         places = told if told.size else np.flatnonzero(constant)
         named = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
-        why = f"{int(constant.sum())} of {constant.size} are the same in all of {len(flat)} examples: number {named}."
+        count = f"{int(constant.sum())} of {constant.size}"
+        why = f"{count} are the same in all of {len(flat)} examples: number {named}."
         cure = "Drop them, or look at how they are read."
         yield Finding("warning", "inputs", "constant features", why, cure)
 
@@ -61,7 +62,9 @@ def classes(look: Look, data: Any) -> Iterator[Finding]:
     counts = np.bincount(target, minlength=y.shape[-1])
     missing = np.flatnonzero(counts == 0).tolist()
     if missing:
-        why = f"No training example is of class {', '.join(map(str, missing[:5]))}, of {len(counts)}."
+        why = (
+            f"No training example is of class {', '.join(map(str, missing[:5]))}, of {len(counts)}."
+        )
         cure = "Give the model as many outputs as there are classes, or look at the split."
         yield Finding("warning", "labels", "missing classes", why, cure)
     present = counts[counts > 0]
@@ -87,7 +90,9 @@ def overlap(look: Look, data: Any) -> Iterator[Finding]:
     share = float(np.mean(known))
     if share > 0.05:
         why = f"{share:.0%} of the validation examples are training examples too."
-        cure = "Split before anything is repeated or augmented: nf.data.split. Drop duplicates first."
+        cure = (
+            "Split before anything is repeated or augmented: nf.data.split. Drop duplicates first."
+        )
         yield Finding("error", "validation", "validation in training data", why, cure)
 
 

@@ -62,7 +62,9 @@ def examples(look: Look) -> Iterator[Finding]:
 def causality(look: Look) -> Iterator[Finding]:
     """Where the next token is to be told, no output looks at later ones."""
     x, y = look.x, look.y
-    target = look.batch[1] if isinstance(look.batch, tuple | list) and len(look.batch) == 2 else None
+    target = (
+        look.batch[1] if isinstance(look.batch, tuple | list) and len(look.batch) == 2 else None
+    )
     if y is None or target is None or not isinstance(x, np.ndarray) or x.ndim != 2:
         return
     target = np.asarray(target)
@@ -83,7 +85,9 @@ def causality(look: Look) -> Iterator[Finding]:
     changed, changed_taps = look.forward(look.moved, later)
     if rows_differ(base[:, :middle], changed[:, :middle]):
         shape = x.shape
-        where = _first(taps, changed_taps, lambda t: t[:, :middle] if t.shape[:2] == shape else t[:0])
+        where = _first(
+            taps, changed_taps, lambda t: t[:, :middle] if t.shape[:2] == shape else t[:0]
+        )
         why = f"Changing the tokens from place {middle} on changes the outputs before it."
         cure = "Give the attention a causal mask, and average over no later tokens."
         yield Finding("error", where, "the future leaks", why, cure)
@@ -103,7 +107,8 @@ def outputs(look: Look) -> Iterator[Finding]:
     low, high = float(min(bounds.min(), y.min())), float(max(bounds.max(), y.max()))
     zeros = float(np.mean(bounds == 0))
     if low >= 0 and np.allclose(y.sum(-1), 1, atol=1e-3):
-        why = f"The outputs are probabilities already, and the loss takes the softmax of them: {judged['loss']:.3g}."
+        loss = judged["loss"]
+        why = f"The outputs are probabilities already, whose softmax the loss takes: {loss:.3g}."
         cure = "Leave the last softmax out; nf.predict and losses take logits."
         yield Finding("error", "the output", "softmax twice", why, cure)
     elif low >= -1 - 1e-4 and high <= 1 + 1e-4:
@@ -144,7 +149,9 @@ def symmetry(look: Look) -> Iterator[Finding]:
     """No matrix begins with equal columns, or all of them with 0: such units stay equal for ever."""
     look.forward(look.params, look.x)
     found = matrices(look, paths.flatten(look.params))
-    equal = [p for p, w in found.items() if w.shape[-1] > 1 and w.any() and not np.ptp(w, axis=-1).any()]
+    equal = [
+        p for p, w in found.items() if w.shape[-1] > 1 and w.any() and not np.ptp(w, axis=-1).any()
+    ]
     zero = [path for path, w in found.items() if not w.any()]
     cure = "Draw initial weights at random: nf.initializers.he_normal, lecun_normal, ..."
     if equal:
@@ -164,17 +171,23 @@ def activations(look: Look) -> Iterator[Finding]:
         if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
     ]
     scale = max([1.0, *map(float, floats)])
-    deviations = {path: float(np.std(tap.astype(np.float64))) for path, tap in taps.items() if tap.size > 1}
+    deviations = {
+        path: float(np.std(tap.astype(np.float64))) for path, tap in taps.items() if tap.size > 1
+    }
     for path, deviation in deviations.items():
         if deviation > 1e3 * scale:
-            why = f"Its results deviate by {deviation:.2g} at the start, from inputs of {scale:.2g}."
+            why = (
+                f"Its results deviate by {deviation:.2g} at the start, from inputs of {scale:.2g}."
+            )
             cure = "Use smaller initial weights (he_normal for relu) or a norm between the layers."
             yield Finding("error", path, "activations explode", why, cure)
             return
     for path, deviation in deviations.items():
         if 0 < deviation < 1e-4:
             why = f"Its results deviate by {deviation:.2g} at the start: nothing of the input is left."
-            cure = "Use larger initial weights (he_normal for relu), a norm, or residual connections."
+            cure = (
+                "Use larger initial weights (he_normal for relu), a norm, or residual connections."
+            )
             yield Finding("error", path, "activations vanish", why, cure)
             return
 
@@ -194,7 +207,9 @@ def gradients(look: Look) -> Iterator[Finding]:
         cure = "Is the layer used, its result not stopped, rounded or switched off by a relu?"
         yield Finding("error", dead[0], "no gradient", why, cure)
     look.forward(look.params, look.x)
-    sizes = {p: float(np.sqrt(np.mean(np.square(g)))) for p, g in matrices(look, here).items() if g.any()}
+    sizes = {
+        p: float(np.sqrt(np.mean(np.square(g)))) for p, g in matrices(look, here).items() if g.any()
+    }
     if not sizes or not all(map(np.isfinite, sizes.values())):
         return
     least, most = min(sizes, key=lambda p: sizes[p]), max(sizes, key=lambda p: sizes[p])
@@ -205,7 +220,9 @@ def gradients(look: Look) -> Iterator[Finding]:
         yield Finding("error", most, "gradients explode", why, cure)
     elif sizes[least] < 1e-6 * sizes[most]:
         why = f"Its gradient is {sizes[least]:.2g} a weight, that of {most} {sizes[most]:.2g}."
-        cure = "Use he_normal or a norm or residual connections; sigmoid and tanh saturate in depth."
+        cure = (
+            "Use he_normal or a norm or residual connections; sigmoid and tanh saturate in depth."
+        )
         yield Finding("error", least, "gradients vanish", why, cure)
 
 

@@ -26,7 +26,11 @@ def initial_loss(look: Look) -> Iterator[Finding]:
         return
     implied = f"{zeros:.3g}, the loss of outputs that are all 0"
     y = look.y
-    if y is not None and shift_invariant(look) and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros:
+    if (
+        y is not None
+        and shift_invariant(look)
+        and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros
+    ):
         implied = f"log({y.shape[-1]}) = {zeros:.3g}"
     if loss - zeros > max(abs(zeros), 1.0):
         why = f"It is {loss:.3g} at the start, and should be near {implied}."
@@ -41,7 +45,12 @@ def initial_loss(look: Look) -> Iterator[Finding]:
 def pairing(look: Look) -> Iterator[Finding]:
     """The loss is another one when each example gets the outputs of another."""
     loss, rolled, y = float(look.judged["loss"]), float(look.judged["rolled"]), look.y
-    if y is None or len(y) < 3 or not math.isfinite(rolled) or np.allclose(y[1:], y[:-1], atol=1e-6):
+    if (
+        y is None
+        or len(y) < 3
+        or not math.isfinite(rolled)
+        or np.allclose(y[1:], y[:-1], atol=1e-6)
+    ):
         return
     targets = [leaf for leaf in jax.tree.leaves(look.batch) if len(np.unique(leaf, axis=0)) > 1]
     if len(targets) > 1 and abs(rolled - loss) <= 1e-7 * max(abs(loss), 1e-3):
@@ -73,7 +82,10 @@ def rate(look: Look, build: Callable[..., Any], hypers: Any) -> Iterator[Finding
 
     moved, updates = jax.jit(step)(params, grads, before)
     after = float(look.gradients(moved)[0])
-    norms = [float(optax.tree.norm(jax.tree.map(lambda a: a.astype(jnp.float32), t))) for t in (updates, params)]
+    norms = [
+        float(optax.tree.norm(jax.tree.map(lambda a: a.astype(jnp.float32), t)))
+        for t in (updates, params)
+    ]
     share = norms[0] / max(norms[1], 1e-12)
     told = "one step" if peak is None else f"one step at the rate {peak:.2g}"
     moves = f"{told} moves the parameters by {share:.2g} of their size"
@@ -82,7 +94,7 @@ def rate(look: Look, build: Callable[..., Any], hypers: Any) -> Iterator[Finding
     if not math.isfinite(after) or after > loss + 2 * max(abs(loss), 1.0):
         why = f"{moves.capitalize()} and the loss from {loss:.3g} to {after:.3g}."
         yield Finding("error", "learning rate", "learning rate too large", why, cure)
-    elif 0 < norms[1] and share < 1e-6 and optax.tree.norm(grads) > 0:
+    elif norms[1] > 0 and share < 1e-6 and optax.tree.norm(grads) > 0:
         why = f"{moves.capitalize()}: nothing is learned in thousands of steps."
         yield Finding("error", "learning rate", "learning rate too small", why, cure)
 
@@ -103,5 +115,5 @@ def decay(look: Look) -> Iterator[Finding]:
     if wrong:
         named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         why = f"{named} shrink without a gradient."
-        cure = 'Decay matrices alone: nf.optimizers.adamw does (decay_on="matrices"); in optax give a mask.'
+        cure = "Decay matrices alone, as nf.optimizers.adamw does; optax takes a mask."
         yield Finding("warning", wrong[0], "decay on biases and norms", why, cure)

@@ -1,6 +1,6 @@
 """The least loss that a batch has, whatever the model: found by moving the outputs themselves."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,10 @@ def _ids(look: Look) -> tuple[np.ndarray, bool]:
             before = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
             ids.append(before + t * look.size)
         return np.stack(ids, axis=1), True
-    rows = [b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves) for i in range(look.size)]
+    rows = [
+        b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves)
+        for i in range(look.size)
+    ]
     first = {row: i for i, row in reversed(list(enumerate(rows)))}
     return np.asarray([first[row] for row in rows]), False
 

@@ -27,7 +27,9 @@ class Given:
         return next(self._outputs)
 
 
-def loss_given(task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]) -> Any:
+def loss_given(
+    task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]
+) -> Any:
     """The loss of a batch if the model's outputs were these."""
     return task.objective(Given(task, params, state, outputs), batch)[0]
 
@@ -120,7 +122,9 @@ class Look:
 
         return jax.jit(forward, static_argnums=4)
 
-    def forward(self, params: Params, x: PyTree, *, train: bool = False) -> tuple[Any, dict[str, Any]]:
+    def forward(
+        self, params: Params, x: PyTree, *, train: bool = False
+    ) -> tuple[Any, dict[str, Any]]:
         """(y, {path: value}) of the model alone, every layer's result in the order of computation."""
         key = self.key if self.needs_key or train else None
         y, taps = jax.device_get(self._forward(params, x, self.state, key, train))
@@ -171,7 +175,9 @@ def matrices(look: Look, tree: dict[str, Any]) -> dict[str, np.ndarray]:
     found = {}
     for path, leaf in tree.items():
         lead = max((n for p, n in look.stacked.items() if path.startswith(f"{p}/")), default=0)
-        start = next((p for p, n in look.stacked.items() if path.startswith(f"{p}/") and n == lead), "")
+        start = next(
+            (p for p, n in look.stacked.items() if path.startswith(f"{p}/") and n == lead), ""
+        )
         array = np.asarray(leaf, np.float32)
         if array.ndim - lead < 2:
             continue

@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -18,9 +20,7 @@ from nnfunc.training.task import Task, TrainState
 __all__ = ["find_nan", "find_nan_in"]
 
 
-def find_nan(
-    build: Callable[..., Any], hypers: Any, state: TrainState, data: Any
-) -> list[Fault]:
+def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> list[Fault]:
     """What made a training run, or members of many, diverge: one Fault each, or [].
 
     state: a train state of `nf.trainer(build)`'s step, under jit, vmap, scan and fori_loop alike: the
@@ -39,8 +39,9 @@ def find_nan(
     >>> init, step = nf.trainer(build)
     >>> hypers = {"rate": 0.1}
     >>> state, _ = step(hypers, init(hypers, jax.random.key(0)), data.batch(0))
-    >>> [(fault.step, fault.path, fault.phase) for fault in nf.debug.find_nan(build, hypers, state, data)]
-    [(0, 'root', 'forward')]
+    >>> (fault,) = nf.debug.find_nan(build, hypers, state, data)
+    >>> fault.step, fault.path, fault.phase
+    (0, 'root', 'forward')
     """
     if not hasattr(state, "diverged_at"):
         wanted = "a train state, as nf.trainer's step and nf.train return it"
@@ -48,15 +49,16 @@ def find_nan(
         check.fail("find_nan", f"state should be {wanted}, got {got}.", kind=TypeError)
     latched = np.asarray(state.diverged_at)
     if latched.ndim > 1:
-        check.fail("find_nan", f"state should have one axis of members at most, got {latched.shape}.")
+        check.fail(
+            "find_nan", f"state should have one axis of members at most, got {latched.shape}."
+        )
     if latched.ndim == 0:
         return [_fault(build, hypers, state, data)] if latched >= 0 else []
     count = len(latched)
     found = []
     for member in np.flatnonzero(latched >= 0).tolist():
-        own = jax.tree.map(lambda leaf: _member(leaf, member, count), hypers)
-        alone = jax.tree.map(lambda leaf: leaf[member], state)
-        fault = _fault(build, own, alone, data)
+        own = jax.tree.map(partial(_member, member, count), hypers)
+        fault = _fault(build, own, jax.tree.map(itemgetter(member), state), data)
         found.append(fault._replace(member=member, words=f"member {member}: {fault.words}"))
     return found
 
@@ -77,7 +79,7 @@ def _fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any)
     return found._replace(step=step, words=f"at step {step}, in {found.words}")
 
 
-def _member(leaf: Any, member: int, count: int) -> Any:
+def _member(member: int, count: int, leaf: Any) -> Any:
     return leaf[member] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == count else leaf
 
 
@@ -119,7 +121,9 @@ def _in_function(function: Callable[..., Any], params: Params, x: PyTree) -> Fau
     try:
         inspect.signature(function).bind(params, x)
     except (TypeError, ValueError):
-        check.fail("find_nan_in", "a function should take two arguments: f(params, x).", kind=TypeError)
+        check.fail(
+            "find_nan_in", "a function should take two arguments: f(params, x).", kind=TypeError
+        )
     for phase, what, tree in (
         ("parameters", "the parameters", params), ("batch", "x", x),
     ):  # fmt: skip
@@ -144,4 +148,6 @@ def _told(phase: Any, found: Any) -> Fault:
 
 def _sum(tree: PyTree) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return sum((jnp.sum(leaf.astype(jnp.float32)) for leaf in leaves), start=jnp.zeros((), jnp.float32))
+    return sum(
+        (jnp.sum(leaf.astype(jnp.float32)) for leaf in leaves), start=jnp.zeros((), jnp.float32)
+    )

@@ -46,7 +46,9 @@ class Verdict(NamedTuple):
     losses: np.ndarray
 
     def __str__(self) -> str:
-        return " ".join(part for part in (f"{self.word}: {self.words}", self.cause, self.cure) if part)
+        return " ".join(
+            part for part in (f"{self.word}: {self.words}", self.cause, self.cure) if part
+        )
 
 
 def overfit(
@@ -71,9 +73,9 @@ def overfit(
     >>> data = nf.data.arrays((x, labels), batch_size=8)
     >>> nf.debug.overfit(build, {"rate": 0.1}, data, key=jax.random.key(0)).word
     'memorised'
-    >>> verdict = nf.debug.overfit(build, {"rate": 1e-4}, data, key=jax.random.key(0))
-    >>> verdict.word, verdict.cause[:37]
-    ('stuck', 'The learning rate 0.0001 is too small')
+    >>> verdict = nf.debug.overfit(build, {"rate": 1e-5}, data, key=jax.random.key(0))
+    >>> verdict.word, verdict.cause[:36]
+    ('stuck', 'The learning rate 1e-05 is too small')
     """
     check.size("overfit", low=8, steps=steps)
     check.size("overfit", low=2, examples=examples)
@@ -84,7 +86,9 @@ def overfit(
         rates = np.asarray(FACTORS) * (1.0 if own is None else own)
     rates = np.asarray(rates, float)
     if rates.ndim != 1 or not rates.size or not (rates >= 0).all():
-        check.fail("overfit", f"rates should be a list of numbers from 0 on, got {check.describe(rates)}.")
+        check.fail(
+            "overfit", f"rates should be a list of numbers from 0 on, got {check.describe(rates)}."
+        )
     params, state = first_params(build, calm, key)
     task, batch = task_at(build, calm), jax.device_get(data.batch(0))
     look = Look(task, params, state, batch, fold(key, "overfit"))
@@ -103,9 +107,9 @@ def overfit(
 def _without_decay(hypers: Any) -> Any:
     """The hypers with the floats that are called weight_decay at 0."""
     return jax.tree.map_with_path(
-        lambda keys, leaf: 0.0
-        if isinstance(leaf, float) and "weight_decay" in paths.path_of(keys)
-        else leaf,
+        lambda keys, leaf: (
+            0.0 if isinstance(leaf, float) and "weight_decay" in paths.path_of(keys) else leaf
+        ),
         hypers,
     )
 
@@ -179,7 +183,9 @@ def _verdict(told: _Told, hypers: Any) -> Verdict:
     contradicts = contradicts and known.tied - known.free > 0.02 * max(start - known.free, 1e-12)
     if not np.isfinite(start):
         word: Word = "diverges"
-    elif contradicts or (known and start - floor < 1e-3 * max(1.0, abs(floor)) and known.constant - floor < 1e-6):
+    elif contradicts or (
+        known and start - floor < 1e-3 * max(1.0, abs(floor)) and known.constant - floor < 1e-6
+    ):
         word = "cannot"
     elif left <= 0.02:
         word = "memorised"
@@ -188,7 +194,9 @@ def _verdict(told: _Told, hypers: Any) -> Verdict:
     else:
         word = "stuck" if left > 0.9 else "learns slowly"
     steps = len(told.losses) - 1
-    words = f"the loss goes from {start:.3g} to {end:.3g} in {steps} steps on {told.look.size} examples"
+    words = (
+        f"the loss goes from {start:.3g} to {end:.3g} in {steps} steps on {told.look.size} examples"
+    )
     if known is not None and known.tied > 0.02 * max(abs(start), 1e-12):
         words += f", and cannot fall below {known.tied:.3g}"
         if known.tied - known.free < 1e-3 * max(1.0, known.tied):
@@ -211,12 +219,19 @@ def _cause(told: _Told, word: Word, hypers: Any) -> tuple[str, str]:
     look, known = told.look, told.floors
     if not np.isfinite(told.start):
         fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
-        return f"The first loss is not finite: {fault.words}.", "Guard roots, logarithms and divisions."
+        return (
+            f"The first loss is not finite: {fault.words}.",
+            "Guard roots, logarithms and divisions.",
+        )
     if word == "cannot" and known is not None:
         if known.conflict is not None:
             one, other = known.conflict
-            cause = f"Labels contradict each other: examples {one} and {other} are equal, their labels are not."
-            return cause, "Look at how examples and labels are put together, and for missing columns."
+            pair = f"examples {one} and {other} are equal, their labels are not"
+            cause = f"Labels contradict each other: {pair}."
+            return (
+                cause,
+                "Look at how examples and labels are put together, and for missing columns.",
+            )
         return "The loss does not depend on the outputs.", "Look at the objective."
     best = min(range(len(told.rates)), key=told.end)
     if told.left(best) <= 0.02 or told.left(best) < 0.3 * min(told.left(told.at), 1.0):
@@ -228,22 +243,41 @@ def _cause(told: _Told, word: Word, hypers: Any) -> tuple[str, str]:
         ended = Look(look.task, params, state, look.batch, look.key, look.needs_key)
         y, taps = ended.forward(params, look.x)
         off = [path for path, tap in taps.items() if tap.size > 1 and not tap.any()]
-        same = isinstance(y, np.ndarray) and y.ndim and np.ptp(y, axis=0).max() <= 1e-5 * (np.abs(y).max() + 1e-12)
+        same = (
+            isinstance(y, np.ndarray)
+            and y.ndim
+            and np.ptp(y, axis=0).max() <= 1e-5 * (np.abs(y).max() + 1e-12)
+        )
         for finding in checks_model.outputs(look):
             return f"{finding.what.capitalize()}: {finding.why}", finding.cure
         if idle:
             more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
             dead = f" All results of {off[0]} are 0." if off else ""
             cause = f"No gradient ever reaches {', '.join(idle[:3])}{more}.{dead}"
-            return cause, "Is the layer used, not stopped, not rounded, and not switched off by a relu?"
+            return (
+                cause,
+                "Is the layer used, not stopped, not rounded, and not switched off by a relu?",
+            )
         if off:
-            return f"Dead units: all results of {off[0]} are 0.", "Use he_normal weights or leaky_relu."
+            return (
+                f"Dead units: all results of {off[0]} are 0.",
+                "Use he_normal weights or leaky_relu.",
+            )
         if same:
             cause = "The outputs do not depend on the input: they are equal for all examples."
             return cause, "nf.debug.doctor names the layer where the input is lost."
-    if known is not None and told.end(best) - known.constant > -0.02 * (told.start - known.free) and known.constant - known.tied > 0.05:
+    if (
+        known is not None
+        and told.end(best) - known.constant > -0.02 * (told.start - known.free)
+        and known.constant - known.tied > 0.05
+    ):
         cause = f"It has learned one answer for all: that alone gives {known.constant:.3g}."
-        return cause, "Is the input what you think, and does it reach the output? See nf.debug.doctor."
+        return (
+            cause,
+            "Is the input what you think, and does it reach the output? See nf.debug.doctor.",
+        )
+    if best != told.at and told.left(best) < 0.8 * min(told.left(told.at), 1.0):
+        return _rate(told, best, hypers)
     column = told.losses[:, best]
     quarter = max(2, len(column) // 4)
     if column[-quarter:].mean() < 0.95 * column[-2 * quarter : -quarter].mean():

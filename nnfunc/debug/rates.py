@@ -1,6 +1,5 @@
 """The range test: a short run at each of 64 constant learning rates, as one program."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 
 from nnfunc import check
-from nnfunc.base import Key, fold
+from nnfunc.base import Key
 from nnfunc.debug.subject import first_params, peak_rate, plain, rate_key, scaled, task_at
 from nnfunc.training.task import loss_and_metrics
 
@@ -57,7 +56,7 @@ def find_lr(
     data: Any,
     *,
     key: Key,
-    steps: int = 48,
+    steps: int = 96,
     rates: Any = None,
     at_once: int | None = None,
 ) -> RateTest:
@@ -68,6 +67,7 @@ def find_lr(
     no hyper needs to be named. All runs are one compiled program. steps: of each run. rates: [n], by
     default 64 from 1e-6 to 10, evenly in their logarithms. at_once: how many runs are vmapped
     together, all by default; fewer take less memory.
+    The suggestion is the middle of the rates that do nearly as well as the best one (`suggest`).
     Raises: ValueError when the optimizer does not tell its rate, or no rate improves the loss.
     Source of the test: Smith 2017, arXiv:1506.01186, section 3.3; with a run for each rate in the
     place of one run through all of them, so that no rate pays for another's mistakes.
@@ -100,11 +100,19 @@ def find_lr(
 
 
 def _short_runs(
-    build: Callable[..., Any], hypers: Any, data: Any, key: Key, steps: int, rates: Any, at_once: int
+    build: Callable[..., Any],
+    hypers: Any,
+    data: Any,
+    key: Key,
+    steps: int,
+    rates: Any,
+    at_once: int,
 ) -> np.ndarray:
     """[steps, rates]: the losses of the runs."""
     params, model_state = first_params(build, hypers, key)
-    whole = jax.tree.map(jnp.asarray, data.for_training()) if hasattr(data, "for_training") else None
+    whole = (
+        jax.tree.map(jnp.asarray, data.for_training()) if hasattr(data, "for_training") else None
+    )
     given = [data.given(step) for step in range(steps)] if whole is None else None
     stacked = None if given is None else jax.tree.map(lambda *b: jnp.stack(b), *given)
 
@@ -143,14 +151,43 @@ def scores(losses: np.ndarray) -> np.ndarray:
 
 
 def suggest(rates: np.ndarray, losses: np.ndarray) -> float | None:
-    """The rate that `find_lr` suggests, or None when the loss falls at none."""
-    score, start = scores(losses), losses[0].min()
-    best = int(np.argmin(score))
-    if not score[best] < start:
+    """The rate that `find_lr` suggests, or None when the loss falls at none.
+
+    It is the geometric mean of the rates whose loss has fallen by 95 % of the most that any fell:
+    the middle of the valley's floor, which moves less from seed to seed than its lowest point.
+    """
+    score, start = scores(losses), float(losses[0].min())
+    least = float(score.min())
+    if not least < start - 1e-4 * abs(start):
         return None
-    return float(rates[best])
+    good = score <= least + 0.05 * (start - least)
+    return float(np.exp(np.log(rates[good]).mean()))
 
 
-def words(found: RateTest, *, width: int = 40) -> str:
-    """The result as a few lines with a small drawing, for a terminal."""
-    return repr(found)
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def words(found: RateTest) -> str:
+    """The result as a few lines with a small drawing, for a terminal of 80 columns."""
+    score, start = scores(found.losses), float(found.losses[0].min())
+    least = float(score.min())
+    height = np.clip((score - least) / max(start - least, 1e-12), 0, 1)
+    above = ~(score <= start * (1 + 1e-6))  # not finite, too
+    bars = "".join(
+        "x" if up else BARS[1 + round(7 * float(h))] for h, up in zip(height, above, strict=True)
+    )
+    places = np.interp(
+        np.log([found.suggestion, max(found.own, 1e-30)]), np.log(found.rates), np.arange(len(bars))
+    )
+    mark, now = (round(float(place)) for place in places)
+    pointer = list(" " * len(bars))
+    pointer[now], pointer[mark] = "o", "^"
+    ends = f"{found.rates[0]:.0e}".ljust(len(bars) - 6) + f"{found.rates[-1]:.2g}".rjust(6)
+    lines = [
+        f"  loss after {len(found.losses)} steps, from {least:.3g} to {start:.3g} (x: not below it)",
+        f"  {bars}",
+        f"  {''.join(pointer).rstrip()}",
+        f"  {ends}",
+        f"  ^ suggested {found.suggestion:.2g}   o now {found.own:.2g}",
+    ]
+    return "\n".join(lines)

@@ -23,8 +23,12 @@ STEPS = np.unique(np.geomspace(1, 1e6, 400).astype(np.int32) - 1)
 
 
 def task_at(build: Callable[..., Any], hypers: Any, step: Any = 0) -> Task:
-    """What build makes of the hypers for one step, its kinds checked: of `build(h)` or `build(h, step)`."""
-    return built(lambda h: call_build(build, h, step), hypers) if callable(build) else built(build, hypers)
+    """What build(h) or build(h, step) makes of the hypers for one step, its kinds checked."""
+    return (
+        built(lambda h: call_build(build, h, step), hypers)
+        if callable(build)
+        else built(build, hypers)
+    )
 
 
 def call_build(build: Callable[..., Any], hypers: Any, step: Any) -> Any:

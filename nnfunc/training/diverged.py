@@ -181,9 +181,9 @@ def _gradients(
         nudged = task._replace(objective=lambda _, batch: task.objective(
             _predict(task, params, ctx, {}), batch
         ))  # fmt: skip
-        return loss_and_metrics(
-            nudged, params, model_state, batch, key=key, train=key is not None
-        )[0]
+        return loss_and_metrics(nudged, params, model_state, batch, key=key, train=key is not None)[
+            0
+        ]
 
     loss, (grads, cotangents) = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1)))(params, nudges)
     return jax.device_get((loss, grads, cotangents))
@@ -202,7 +202,9 @@ def _predict(task: Task, params: Params, ctx: Context, taps: dict[str, PyTree]) 
 
 
 def _floats(tree: PyTree) -> bool:
-    return all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(tree))
+    return all(
+        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(tree)
+    )
 
 
 def _finite(tree: PyTree) -> bool:
