@@ -35,9 +35,9 @@ def overfit(
     )
     ends = found.losses[-1]
     print(f"{found.word}: {_wrapped(found.words, len(found.word) + 2)}")
-    rates = "  ".join(f"{rate:8.2g}" for rate in found.rates)
+    rates = "  ".join(f"{rate:6.1g}" for rate in found.rates)
     print(f"  rate  {rates}"[: _width()])
-    print(f"  loss  {'  '.join(f'{end:8.3g}' for end in ends)}"[: _width()])
+    print(f"  loss  {'  '.join(f'{end:6.3g}' for end in ends)}"[: _width()])
     for name, text in (("cause", found.cause), ("cure", found.cure)):
         if text:
             print(f"{name:<7} {_wrapped(text, 8)}")

@@ -142,6 +142,11 @@ def test_batch_norm_an_own_objective_and_optax():
     assert (found.word, found.rate, found.best_rate) == ("memorised", None, None)
 
 
+def test_rates_that_are_all_too_small():
+    found = verdict(of(SOUND, rate=1e-7), rates=[1e-8, 1e-7, 1e-6])
+    assert found.cause == "Every rate that was tried is too small, 1e-06 too."
+
+
 def test_mistakes():
     with pytest.raises(TypeError, match=r"data should be a data set"):
         verdict(of(SOUND), 3)

@@ -46,9 +46,9 @@ def test_every_short_run_is_a_real_run():
 
 
 def test_the_rule_by_hand():
-    """The valley's floor is what lies within 5 % of the most that any fell: here the middle three."""
+    """The valley's floor is what lies within 2 % of the most that any fell: here the middle three."""
     rates = np.array([0.01, 0.1, 1.0, 10.0, 100.0])
-    ends = np.array([0.5, 0.03, 0.0, 0.04, np.nan])
+    ends = np.array([0.5, 0.01, 0.0, 0.015, np.nan])
     losses = np.stack([np.ones(5)] * 6 + [ends] * 2)
     assert suggest(rates, losses) == pytest.approx(1.0)
     assert suggest(rates, np.ones((8, 5))) is None

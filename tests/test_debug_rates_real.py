@@ -1,8 +1,8 @@
 """find_lr against real sweeps: whole trainings over a grid of rates, judged by the held-out loss.
 
 The best rate of one seed's sweep is itself uncertain by more than a factor of two, for the valley is
-flat and one run noisy; so the sweep's losses are averaged over seeds, and each seed's own suggestion
-is held against that.
+flat and one run noisy; so the sweep's losses are averaged over seeds (six where that is cheap), and
+the suggestions of three seeds are each held against that.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ def gpt(steps):
     return build, data
 
 
-def held_out_losses(build, data, grid, steps, at_once):
+def held_out_losses(build, data, grid, steps, seeds):
     """[seeds, rates]: whole trainings, as jit(vmap) of the pair."""
     init, step = nf.trainer(build)
 
@@ -91,10 +91,10 @@ def held_out_losses(build, data, grid, steps, at_once):
     @jax.jit
     def sweep(key, data):
         rates = jnp.asarray(grid, jnp.float32)
-        return jax.lax.map(lambda lr: run(lr, key, data), rates, batch_size=at_once)
+        return jax.lax.map(lambda lr: run(lr, key, data), rates, batch_size=4)
 
     runs = []
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         own = dataclasses.replace(data, seed=jnp.uint32(seed))
         runs.append(np.asarray(sweep(jax.random.key(seed), own)))
     return np.stack(runs)
@@ -102,16 +102,16 @@ def held_out_losses(build, data, grid, steps, at_once):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "task, steps, grid",
+    "task, steps, seeds, grid",
     [
-        (mlp, 400, np.geomspace(4e-3, 0.5, 15)),
-        (cnn, 400, np.geomspace(4e-3, 0.4, 15)),
-        (gpt, 300, np.geomspace(1e-3, 6e-2, 11)),
+        (mlp, 400, 6, np.geomspace(4e-3, 0.5, 15)),
+        (cnn, 400, 6, np.geomspace(4e-3, 0.4, 15)),
+        (gpt, 300, 3, np.geomspace(1e-3, 6e-2, 11)),
     ],
 )
-def test_the_suggestion_is_within_a_factor_of_two_of_a_sweeps_best(task, steps, grid):
+def test_the_suggestion_is_within_a_factor_of_two_of_a_sweeps_best(task, steps, seeds, grid):
     build, data = task(steps)
-    losses = held_out_losses(build, data, grid, steps, 4)
+    losses = held_out_losses(build, data, grid, steps, seeds)
     mean = losses.mean(0)
     best = grid[np.argmin(mean)]
     assert 0 < np.argmin(mean) < len(grid) - 1
@@ -123,6 +123,11 @@ def test_the_suggestion_is_within_a_factor_of_two_of_a_sweeps_best(task, steps, 
         for seed in range(SEEDS)
     ]  # fmt: skip
     ratios = [one.suggestion / best for one in found]
+    print(
+        f"{task.__name__}: best {best:.3g}, suggested / best",
+        np.round(ratios, 2),
+        np.round(mean, 3),
+    )
     assert max(max(ratio, 1 / ratio) for ratio in ratios) < 2
     at_suggestion = np.interp(np.log([one.suggestion for one in found]), np.log(grid), mean)
     assert at_suggestion.max() < 1.15 * mean.min() + 0.01

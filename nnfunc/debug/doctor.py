@@ -7,7 +7,7 @@ import jax
 
 from nnfunc import check
 from nnfunc.base import Key, fold
-from nnfunc.debug import checks_data, checks_model, checks_training
+from nnfunc.debug import checks_data, checks_leaks, checks_model, checks_training
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.look import Look
 from nnfunc.debug.subject import first_params, plain, task_at
@@ -76,7 +76,7 @@ def _finite(value: Any) -> bool:
 
 def _checks(look: Look, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
     for model_check in (
-        checks_model.examples, checks_model.causality, checks_model.outputs,
+        checks_leaks.examples, checks_leaks.causality, checks_model.outputs,
         checks_model.nonlinearity, checks_model.symmetry, checks_model.gradients,
         checks_model.activations,
     ):  # fmt: skip

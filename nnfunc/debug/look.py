@@ -79,20 +79,22 @@ class Look:
             ys = predict.outputs
             of = partial(loss_given, self.task, params, state)
             twice = partial(jax.tree.map, lambda leaf: jnp.concatenate([leaf, leaf]))
-            floats = partial(jax.tree.map, lambda leaf: leaf)
-            changed = {
-                "zeros": (batch, jax.tree.map(jnp.zeros_like, ys)),
-                "shifted": (batch, jax.tree.map(lambda y: y + jnp.asarray(0.5, y.dtype), ys)),
-                "rolled": (batch, jax.tree.map(lambda y: jnp.roll(y, 1, axis=0), ys)),
+            half = partial(jax.tree.map, lambda y: y + jnp.asarray(0.5, y.dtype))
+            rolled = partial(jax.tree.map, lambda y: jnp.roll(y, 1, axis=0))
+            same = lambda tree: tree
+            changes = {
+                "zeros": (same, partial(jax.tree.map, jnp.zeros_like)),
+                "shifted": (same, half),
+                "rolled": (same, rolled),
                 "doubled": (twice, twice),
             }
             losses = {}
-            for name, (b, y) in changed.items():
+            for name, (of_batch, of_outputs) in changes.items():
                 try:
-                    losses[name] = of(b(batch) if callable(b) else b, y(ys) if callable(y) else y)
+                    losses[name] = of(of_batch(batch), of_outputs(ys))
                 except (ValueError, TypeError, IndexError, StopIteration):
                     losses[name] = jnp.full((), jnp.nan)  # an objective of other shapes
-            return {"inputs": predict.inputs, "outputs": floats(ys), "loss": loss, **losses}
+            return {"inputs": predict.inputs, "outputs": ys, "loss": loss, **losses}
 
         return jax.device_get(jax.jit(judge)(self.params, self.state, self.batch))
 

@@ -14,7 +14,7 @@ from nnfunc import check, paths
 from nnfunc.base import Key, Model, Params, PyTree, as_model, fold
 from nnfunc.debug.subject import task_at
 from nnfunc.debug.walk import first_operation
-from nnfunc.training.diverged import Fault, first_not_finite
+from nnfunc.training.diverged import Fault, Phase, first_not_finite
 from nnfunc.training.task import Task, TrainState
 
 __all__ = ["find_nan", "find_nan_in"]
@@ -113,7 +113,7 @@ def find_nan_in(
     return None if found.phase == "update" else found
 
 
-def _in_function(function: Callable[..., Any], params: Params, x: PyTree) -> Fault | None:
+def _in_function(function: Any, params: Params, x: PyTree) -> Fault | None:
     if not callable(function):
         wanted = "a model or a function f(params, x)"
         got = check.describe(function)
@@ -124,9 +124,10 @@ def _in_function(function: Callable[..., Any], params: Params, x: PyTree) -> Fau
         check.fail(
             "find_nan_in", "a function should take two arguments: f(params, x).", kind=TypeError
         )
-    for phase, what, tree in (
+    given: tuple[tuple[Phase, str, PyTree], ...] = (
         ("parameters", "the parameters", params), ("batch", "x", x),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for phase, what, tree in given:
         for path, leaf in paths.flatten(tree).items():
             floats = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
             if floats and not bool(jnp.isfinite(leaf).all()):
@@ -139,7 +140,7 @@ def _in_function(function: Callable[..., Any], params: Params, x: PyTree) -> Fau
     return None if found is None else _told("backward", found)
 
 
-def _told(phase: Any, found: Any) -> Fault:
+def _told(phase: Phase, found: Any) -> Fault:
     where = f"{found.name} at {found.line}" if found.line else found.name
     path = "/".join((*found.scopes, where))
     turns = f", in turn {', '.join(map(str, found.turns))} of its loop" if found.turns else ""

@@ -153,14 +153,14 @@ def scores(losses: np.ndarray) -> np.ndarray:
 def suggest(rates: np.ndarray, losses: np.ndarray) -> float | None:
     """The rate that `find_lr` suggests, or None when the loss falls at none.
 
-    It is the geometric mean of the rates whose loss has fallen by 95 % of the most that any fell:
+    It is the geometric mean of the rates whose loss has fallen by 98 % of the most that any fell:
     the middle of the valley's floor, which moves less from seed to seed than its lowest point.
     """
     score, start = scores(losses), float(losses[0].min())
     least = float(score.min())
     if not least < start - 1e-4 * abs(start):
         return None
-    good = score <= least + 0.05 * (start - least)
+    good = score <= least + 0.02 * (start - least)
     return float(np.exp(np.log(rates[good]).mean()))
 
 
