@@ -97,9 +97,9 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
         if same:
             cause = "The outputs do not depend on the input: they are equal for all examples."
             return cause, "nf.debug.doctor names the layer where the input is lost."
-    one_answer = known is not None and known.constant - known.tied > 0.05
-    if one_answer and abs(told.end(best) - known.constant) < 0.05 * (told.start - known.tied):
-        cause = f"It has learned one answer for all: that alone gives {known.constant:.3g}."
+    constant, tied = (known.constant, known.tied) if known is not None else (0.0, 0.0)
+    if constant - tied > 0.05 and abs(told.end(best) - constant) < 0.05 * (told.start - tied):
+        cause = f"It has learned one answer for all: that alone gives {constant:.3g}."
         return cause, "Does the input reach the output? See nf.debug.doctor."
     if best != told.at and told.left(best) < 0.8 * min(told.left(told.at), 1.0):
         return _rate(told, best, hypers)

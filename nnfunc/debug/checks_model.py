@@ -29,7 +29,7 @@ def outputs(look: Look) -> Iterator[Finding]:
     if low >= 0 and np.allclose(y.sum(-1), 1, atol=1e-3):
         loss = judged["loss"]
         why = f"The outputs are probabilities already, whose softmax the loss takes: {loss:.3g}."
-        cure = "Leave the last softmax out; nf.predict and losses take logits."
+        cure = "Leave the last softmax out: the loss takes logits."
         yield Finding("error", "the output", "softmax twice", why, cure)
     elif low >= -1 - 1e-4 and high <= 1 + 1e-4:
         why = f"The outputs stay in [{low:.2g}, {high:.2g}] even for parameters 30 times as large."
