@@ -69,7 +69,7 @@ from nnfunc.summary import summary
 from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
-    from nnfunc import backprop, checkpoint, data, generation, optimizers, testing, training
+    from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, testing, training
     from nnfunc.data import augment
     from nnfunc.generation import generate
     from nnfunc.memory import keep_memory
@@ -87,6 +87,7 @@ _LATER = {
     "backprop": "nnfunc.backprop",
     "checkpoint": "nnfunc.checkpoint",
     "data": "nnfunc.data",
+    "debug": "nnfunc.debug",
     "generate": "nnfunc.generation",
     "generation": "nnfunc.generation",
     "keep_memory": "nnfunc.memory",
@@ -124,16 +125,16 @@ __all__ = [
     "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "augment", "averages",
     "avg_pool", "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint",
     "cifar_resnet", "classification", "cnn", "conv", "conv_transpose", "convnext",
-    "convnext_small", "convnext_tiny", "data", "depthwise_conv", "drop_path", "dropout",
-    "embedding", "ensemble", "evaluate", "experts", "feed_forward", "flatten", "generate",
-    "generation", "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru", "gru_cell",
-    "initial_carry", "initializers", "instance_norm", "keep_memory", "language_modelling",
-    "layer_norm", "learned_positions", "lenet", "linear", "llama", "load_run", "lora", "losses",
-    "lp_pool", "lstm", "lstm_cell", "max_pool", "mc_dropout", "merge_lora", "metrics", "mixer",
-    "mlp", "optimizers", "parallel", "patch", "patch_embedding", "paths", "precision", "prelu",
-    "reduce_on_plateau", "regression", "remat", "remat_repeats", "repeat", "residual", "resnet",
-    "resnet18", "resnet34", "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier",
-    "rnn_lm", "rotary", "scale", "schedules", "separable_conv", "seq2seq", "serial",
-    "sinusoidal_positions", "summary", "testing", "tie", "train", "trainer", "training",
-    "transformer_block", "vit", "wire",
+    "convnext_small", "convnext_tiny", "data", "debug", "depthwise_conv", "drop_path",
+    "dropout", "embedding", "ensemble", "evaluate", "experts", "feed_forward", "flatten",
+    "generate", "generation", "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru",
+    "gru_cell", "initial_carry", "initializers", "instance_norm", "keep_memory",
+    "language_modelling", "layer_norm", "learned_positions", "lenet", "linear", "llama",
+    "load_run", "lora", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool", "mc_dropout",
+    "merge_lora", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch",
+    "patch_embedding", "paths", "precision", "prelu", "reduce_on_plateau", "regression",
+    "remat", "remat_repeats", "repeat", "residual", "resnet", "resnet18", "resnet34",
+    "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm", "rotary", "scale",
+    "schedules", "separable_conv", "seq2seq", "serial", "sinusoidal_positions", "summary",
+    "testing", "tie", "train", "trainer", "training", "transformer_block", "vit", "wire",
 ]  # fmt: skip

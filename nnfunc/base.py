@@ -54,17 +54,23 @@ class Watch:
     repeats: list[tuple[str, ...]] = field(default_factory=list)
 
 
+class Nudge(NamedTuple):
+    """In the place of a patch: it is added to the value. At 0 its gradient is that of the value."""
+
+    by: PyTree
+
+
 @dataclass(frozen=True)
 class Context:
     """What a layer may read besides params and x: arrays (key, state, patch) and static facts.
 
     key: the layer's own random key, None without randomness. train: whether running statistics are
     updated. state: the layer's own state. path: its name. capture: patterns of the values to report.
-    patch: values, by path, that take the place of computed ones. compute: the type that layers without
-    full precision calculate in. times: how often a surrounding `repeat` runs the layer. cache: while
-    a sequence is generated, how many positions a layer that looks back has room for in its state:
-    with an empty state x is the sequence from its start, later what follows. None otherwise. remat:
-    whether `repeat` computes its blocks again in the backward pass.
+    patch: values, by path, that take the place of computed ones, or a Nudge of them. compute: the
+    type that layers without full precision calculate in. times: how often a surrounding `repeat` runs
+    the layer. cache: while a sequence is generated, how many positions a layer that looks back has
+    room for in its state: with an empty state x is the sequence from its start, later what follows.
+    None otherwise. remat: whether `repeat` computes its blocks again in the backward pass.
 
     It is a pytree, so `jax.checkpoint(model.forward)(params, x, ctx)` and its like just work.
     """

@@ -1,4 +1,5 @@
-"""The command line: `nnfunc train`, `resume`, `watch`, `runs`, `evaluate`, `predict` and more.
+"""The command line: `nnfunc train`, `resume`, `watch`, `runs`, `evaluate`, `predict`, `sample`,
+`compare`, `summary`, and to find mistakes `doctor`, `overfit`, `find-lr`, `find-nan`.
 
 A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
 a diverged one with 1. Anything else is a defect of ours and shows its traceback.
@@ -215,6 +216,66 @@ def compare(
 def summary(config: ConfigFile, settings: Overrides = None) -> None:
     """Print the layers of a config's model: shapes, parameters, bytes and FLOPs."""
     _programs().summary(config, settings or [])
+
+
+@app.command()
+def doctor(config: ConfigFile, settings: Overrides = None) -> None:
+    """Look for the usual mistakes in a config's model, data and training, before it is trained.
+
+    The exit code is 1 when there are errors.
+    """
+    _programs()
+    from nnfunc import debugging
+
+    found = debugging.doctor(config, settings or [])
+    if any(finding.severity == "error" for finding in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def overfit(
+    config: ConfigFile,
+    settings: Overrides = None,
+    steps: Annotated[int, typer.Option(help="Of training on the one batch.")] = 200,
+    examples: Annotated[int, typer.Option(help="At most so many in the batch.")] = 32,
+) -> None:
+    """Train on one batch alone: a sound model learns it by heart. If not, say why.
+
+    The exit code is 1 when it does not.
+    """
+    _programs()
+    from nnfunc import debugging
+
+    found = debugging.overfit(config, settings or [], steps=steps, examples=examples)
+    if found.word != "memorised":
+        raise typer.Exit(1)
+
+
+@app.command()
+def find_lr(
+    config: ConfigFile,
+    settings: Overrides = None,
+    steps: Annotated[int, typer.Option(help="Of each short run.")] = 96,
+    at_once: Annotated[
+        int | None,
+        typer.Option(help="Short runs at the same time.", show_default="8 on a CPU, 64 elsewhere"),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="A .png or .svg file to draw.")] = None,
+) -> None:
+    """Suggest a learning rate, from 64 short runs in one program."""
+    _programs()
+    from nnfunc import debugging
+
+    debugging.find_lr(config, settings or [], steps=steps, at_once=at_once, plot=plot)
+
+
+@app.command()
+def find_nan(run: RunFolder) -> None:
+    """Find where a run that diverged stopped being finite: step, layer, forward or backward."""
+    _programs()
+    from nnfunc import debugging
+
+    debugging.find_nan(run)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from nnfunc.base import (
     DType,
     Layer,
     Model,
+    Nudge,
     Out,
     Params,
     PyTree,
@@ -101,7 +102,10 @@ def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
         ctx.watch.seen[path] = None
     if path in ctx.patch:
         like, y = y, ctx.patch[path]
-        _same_kind("patch", "the given value", y, "the value it replaces", like, path)
+        if isinstance(y, Nudge):
+            y = jax.tree.map(jnp.add, like, y.by)
+        else:
+            _same_kind("patch", "the given value", y, "the value it replaces", like, path)
     if any(paths.matches(pattern, path) for pattern in ctx.capture):
         out = Out(out.state, {path: y, **out.taps})
     return y, out

@@ -138,10 +138,17 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Loaded:
 
 
 def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
+    """The state of `restore_state` with the parameters to use: averaged where the run averages."""
+    state, step = restore_state(config, folder, which)
+    task = built(config.build, config.hypers, state.step)
+    params, model_state = evaluated(task, state)
+    return state._replace(params=params, model_state=model_state), step
+
+
+def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     """The train state of a run's best or last good checkpoint, and its step.
 
-    Its parameters are the averaged ones where the run averages. A damaged one is named in a warning,
-    and the last good one takes its place.
+    A damaged one is named in a warning, and the last good one takes its place.
     """
     check.choice("checkpoint", ("best", "last"), checkpoint=which)
     init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
@@ -150,7 +157,7 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     if which == "best" and (root / "best").exists():
         try:
             state = checkpoint.load(root / "best", like)
-            return _ready(config, state), int(state.step)
+            return state, int(state.step)
         except checkpoint.CheckpointError as error:
             words = f"The best checkpoint was refused, so the last good one is used. {error}"
             warnings.warn(words, stacklevel=2)
@@ -160,14 +167,7 @@ def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     found = checkpoint.latest_good(root, like, part="state")
     for reason in found.warnings:
         warnings.warn(f"{reason} Using that of step {found.step}.", stacklevel=2)
-    return _ready(config, found.tree), found.step
-
-
-def _ready(config: Config, state: TrainState) -> TrainState:
-    """The state with the parameters to use: the averaged ones where the run averages."""
-    task = built(config.build, config.hypers, state.step)
-    params, model_state = evaluated(task, state)
-    return state._replace(params=params, model_state=model_state)
+    return found.tree, found.step
 
 
 def _run(config: Config, folder: Path, *, resume: bool) -> None:

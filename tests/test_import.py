@@ -17,9 +17,10 @@ ROWS = {
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers averages",
     "training and data": "training data checkpoint sharding records writers",
+    "debugging": "debug",
     "sweep": "sweep",
-    "programs": "compare config cli programs runlog progress report memory sampling interop testing "
-    "runstate follow findings dashboard overview",
+    "programs": "compare config cli debugging programs runlog progress report memory sampling interop "
+    "testing runstate follow findings dashboard overview",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

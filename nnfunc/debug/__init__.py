@@ -1,0 +1,21 @@
+"""Debugging tools: for when training does not do what it should.
+
+    nf.debug.overfit(build, hypers, data, key=key)    can it learn one batch by heart? if not, why
+    nf.debug.find_lr(build, hypers, data, key=key)    a learning rate, from 64 short runs at once
+    nf.debug.doctor(build, hypers, data, key=key)     the usual mistakes, each with its cure
+    nf.debug.find_nan(build, hypers, state, data)     where it stopped being finite
+
+All take what `nf.train` takes, and so work for any model, objective and optimizer.
+"""
+
+from nnfunc.debug.doctor import doctor
+from nnfunc.debug.finding import Finding
+from nnfunc.debug.nan import find_nan, find_nan_in
+from nnfunc.debug.overfitting import Verdict, overfit
+from nnfunc.debug.rates import RateTest, find_lr
+from nnfunc.training.diverged import Fault
+
+__all__ = [
+    "Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in",
+    "overfit",
+]  # fmt: skip

@@ -1,0 +1,93 @@
+"""doctor: looks at a task and its data before it is trained, and tells the usual mistakes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from nnfunc import check
+from nnfunc.base import Key, fold
+from nnfunc.debug import checks_data, checks_leaks, checks_model, checks_training
+from nnfunc.debug.finding import Finding
+from nnfunc.debug.look import Look
+from nnfunc.debug.subject import first_params, plain, task_at
+from nnfunc.training.diverged import first_not_finite
+
+__all__ = ["doctor"]
+
+EXAMPLES = 16
+
+
+def doctor(
+    build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examples: int = EXAMPLES
+) -> list[Finding]:
+    """The usual mistakes in what `nf.train(build, hypers, data)` would train: [] when it finds none.
+
+    It looks, at the first parameters and a batch of a few examples, at
+    the model: examples leak, the future leaks, batch axis moved, output ignores the input, random
+    without a key, softmax twice, squashed outputs, relu on the outputs, no nonlinearity, symmetric
+    parameters, no gradient, activations explode or vanish, gradients explode or vanish;
+    the data: inputs or targets not normalised, constant features, missing classes, imbalanced
+    classes, labels are the inputs, contradictory labels, validation in training data;
+    the training: not finite at the start, initial loss too large or too small, loss ignores the
+    labels, loss adds up the batch, learning rate too large or too small, decay on biases and norms.
+    Batch norm in training mixes examples by right. Errors come before warnings.
+    build, hypers, data: as `nf.train` takes them; any objective. examples: of the batch.
+
+    >>> def build(h):
+    ...     model = nf.serial(nf.linear(2, 8), nf.linear(8, 2), jax.nn.softmax)
+    ...     return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
+    >>> x = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
+    >>> data = nf.data.arrays((x, (x[:, 0] > 0).astype(np.int32)), batch_size=8)
+    >>> [finding.what for finding in nf.debug.doctor(build, {}, data, key=jax.random.key(0))]
+    ['softmax twice']
+    """
+    check.size("doctor", low=4, examples=examples)
+    data = plain(data, examples)
+    params, state = first_params(build, hypers, key)
+    task, batch = task_at(build, hypers), jax.device_get(data.batch(0))
+    look = Look(task, params, state, batch, fold(key, "doctor"))
+    try:
+        look.judged  # noqa: B018  evaluation, without a key
+    except (ValueError, TypeError) as error:
+        if "needs a random key" not in str(error):
+            raise
+        look.needs_key = True
+    found = list(_ill(look))
+    if not found:
+        found = [finding for check_of in _checks(look, build, hypers, data) for finding in check_of]
+    return sorted(found, key=lambda finding: finding.severity != "error")
+
+
+def _ill(look: Look) -> Iterator[Finding]:
+    """Numbers that are not finite, after which nothing else tells much."""
+    loss, grads = look.gradients(look.params)
+    values = jax.device_get((loss, grads, look.judged["loss"]))
+    if not all(map(_finite, jax.tree.leaves(values))):
+        fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
+        why = f"The first batch gives values that are not finite. It began in {fault.words}."
+        cure = "Guard roots, logarithms and divisions there: their arguments reach 0."
+        yield Finding("error", fault.path or "loss", "not finite at the start", why, cure)
+
+
+def _finite(value: Any) -> bool:
+    return bool(jax.numpy.isfinite(value).all())
+
+
+def _checks(look: Look, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
+    for model_check in (
+        checks_leaks.examples, checks_leaks.causality, checks_model.outputs,
+        checks_model.nonlinearity, checks_model.symmetry, checks_model.gradients,
+        checks_model.activations,
+    ):  # fmt: skip
+        yield model_check(look)
+    for data_check in (
+        checks_data.inputs, checks_data.classes, checks_data.contradictions, checks_data.overlap,
+    ):  # fmt: skip
+        yield data_check(look, data)
+    for training_check in (
+        checks_training.initial_loss, checks_training.pairing, checks_training.size_of_batch,
+        checks_training.decay,
+    ):  # fmt: skip
+        yield training_check(look)
+    yield checks_training.rate(look, build, hypers)
