@@ -44,7 +44,7 @@ def main():
     )
 
     # The test split is looked at once, at the very end.
-    figures = nf.evaluate(build(hypers), state.params, digits.test, state=state.model_state)
+    figures = nf.evaluate(build(hypers), state, digits.test)
     print(f"test accuracy {figures['accuracy']:.2%}")
 
 

@@ -349,8 +349,8 @@ def test_evaluate_wants_the_state_of_a_model_that_keeps_one(data):
         ValueError, match=r"the model keeps state, \['norm'\].*state=state.model_state"
     ):
         nf.evaluate(task, state.params, blobs())
-    with pytest.raises(TypeError, match=r"params should be state\.params"):
-        nf.evaluate(task, state, blobs())
+    whole = nf.evaluate(task, state, blobs())
+    assert whole == nf.evaluate(task, state.params, blobs(), state=state.model_state)
     with pytest.raises(TypeError, match="got a data set"):
         nf.evaluate(task, state.params, data, state=state.model_state)
 

@@ -264,3 +264,25 @@ def test_no_row_makes_a_writer_fail(rows):
     with tempfile.TemporaryDirectory() as folder, open_writers(["tensorboard"], folder) as opened:
         for row in rows:
             opened.write(row)
+
+
+def test_a_run_writes_to_tensorboard_where_its_config_says_so(tmp_path, monkeypatch):
+    """Every training row once, though the finished run is resumed, which hands in all of them again."""
+    import test_cli
+    from tensorboardX.proto import event_pb2
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
+    monkeypatch.setenv("NNFUNC_MALLOC", "default")
+    config = tmp_path / "small.toml"
+    config.write_text(test_cli.CONFIG + 'log = { to = ["tensorboard"] }\n')
+    assert test_cli.main("train", config, "--run", tmp_path / "run") == 0
+    assert test_cli.main("resume", tmp_path / "run") == 0
+    files = sorted((tmp_path / "run" / "tensorboard").glob("events*"))
+    steps = [
+        event.step
+        for file in files
+        for event in writers._events(file, event_pb2.Event)
+        for value in event.summary.value
+        if value.tag == "train/loss"
+    ]
+    assert steps == list(range(4, 41, 4))

@@ -10,6 +10,7 @@ from nnfunc.base import Params, PyTree, as_model
 from nnfunc.data.arrays import Data
 from nnfunc.data.arrays import arrays as make_data
 from nnfunc.training.gradient import loss_and_metrics
+from nnfunc.training.step import TrainState, evaluated
 from nnfunc.training.task import Task, kept
 
 __all__ = ["evaluate"]
@@ -17,7 +18,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     task: Task,
-    params: Params,
+    params: Params | TrainState,
     arrays: PyTree,
     *,
     state: PyTree | None = None,
@@ -26,9 +27,10 @@ def evaluate(
 ) -> dict[str, float]:
     """Loss and metrics of the task's objective, as means over all examples, each counted once.
 
-    arrays: what the objective takes as a batch, such as (x, labels), with leading axis n. transform:
-    the data set's, applied to each batch. No dropout; running statistics are read from `state`, the
-    `model_state` of the train state.
+    params: the whole train state, of which the averaged parameters are taken where the task averages;
+    or the model's parameters, and then state, its running statistics, where it has any. arrays: what
+    the objective takes as a batch, such as (x, labels), with leading axis n. transform: the data set's,
+    applied to each batch. No dropout.
     Raises: ValueError when the model keeps state and none is given, or there are no examples.
 
     >>> task = nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(0.1))
@@ -36,16 +38,14 @@ def evaluate(
     >>> nf.evaluate(task, params, (jnp.ones((3, 1)), jnp.zeros((3, 1))))
     {'loss': 1.0, 'mae': 1.0}
     """
-    if hasattr(params, "opt_state"):
-        check.fail(
-            "evaluate", "params should be state.params, got the whole state.", kind=TypeError
-        )
+    if isinstance(params, TrainState):
+        params, state = evaluated(task, params)
     if isinstance(arrays, Data):
         cure = "Give one of its splits, such as data.validation."
         check.fail("evaluate", f"arrays should be examples, got a data set. {cure}", kind=TypeError)
     fresh = as_model(task.model).init_state()
     if state is None and fresh:
-        cure = "Give state=state.model_state."
+        cure = "Give the whole train state, or state=state.model_state."
         check.fail("evaluate", f"the model keeps state, {sorted(fresh)}, and needs it. {cure}")
     parts = make_data(arrays, 1, transform=transform).split("train", batch_size)
     figures = _compiled(task.model, task.objective)
