@@ -91,8 +91,14 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
         print(f"         {_wrapped(finding.cure, 9)}")
     errors = sum(finding.severity == "error" for finding in found)
     warnings = len(found) - errors
-    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if found else "nothing found")
+    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if found else _SOUND)
     return found
+
+
+_SOUND = (
+    "nothing found: data, labels, first loss, gradients, activations, leaks between examples and from\n"
+    "later tokens, symmetry, rate and decay are as they should be"
+)
 
 
 def find_nan(folder: Path) -> list[Fault]:
