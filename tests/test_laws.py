@@ -188,6 +188,27 @@ def test_a_number_that_is_lost_is_found():
            numbers={"rate": (0.1, 0.2)})  # fmt: skip
 
 
+def test_a_number_that_is_lost_in_init_is_found():
+    def make(size):
+        seen = size if isinstance(size, float) else 0.1
+        return plain(
+            lambda p, x: x + p["shift"], lambda key: {"shift": jnp.full(6, seen, jnp.float32)}
+        )
+
+    broken("numbers_trace", make, r"vmap over size .* is 0.1, expected 0.2",
+           numbers={"size": (0.1, 0.2)})  # fmt: skip
+
+
+def test_one_lost_number_of_two_is_found_when_they_move_at_once():
+    def make(rate, size):
+        seen = rate if isinstance(rate, float) else 0.1
+        return plain(lambda p, x: x * seen + p["shift"],
+                     lambda key: {"shift": jnp.full(6, size, jnp.float32)})  # fmt: skip
+
+    broken("numbers_trace", make, "vmap over rate and size .*: gradients/1/0",
+           numbers={"rate": (0.1, 0.2), "size": (0.1, 0.2)}, at_once=True)  # fmt: skip
+
+
 def test_hidden_randomness_is_found():
     def make():
         return plain(lambda params, x: x + jax.random.normal(jax.random.key(0), x.shape))

@@ -346,6 +346,7 @@ def test_the_program_does_not_grow_with_depth(name):
     }
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_DEPTH)
 def test_the_compiled_program_does_not_grow_with_depth(name):
