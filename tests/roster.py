@@ -78,6 +78,7 @@ MODELS: dict[str, Row] = {
     ),
     "repeat": Row((block(), 3)),
     "repeat:unrolled": Row((nf.serial(nf.linear(6, 6), nf.dropout(0.3)), 2), {"unroll": 2}),
+    "remat_repeats": Row((nf.repeat(nf.serial(nf.linear(6, 6), nf.dropout(0.3)), 2),)),
     "remat": Row((nf.serial(nf.linear(6, 6), nf.batch_norm(6), nf.dropout(0.3)),)),
     "tie": Row(
         (
@@ -291,6 +292,11 @@ FUNCTIONS: dict[str, Row] = {
     },
     "schedules.by_epoch": Row(
         (nf.schedules.exponential(1.0, 0.5),), numbers={"steps_per_epoch": (3, 4)}, then=curve
+    ),
+    "reduce_on_plateau": Row(
+        numbers={"factor": (0.5, 1.0), "patience": (1, 2), "cooldown": (0, 1),
+                 "threshold": (1e-4, 0.0), "floor": (0.0, 0.4)},
+        then=plateau_run,
     ),
     "schedules.plateau": Row(
         numbers={"start": (1.0, 0.5), "factor": (0.5, 1.0), "patience": (1, 2), "cooldown": (0, 1),

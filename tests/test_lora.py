@@ -56,6 +56,7 @@ def test_parameters_are_the_adapters_alone():
     assert jax.tree.map(jnp.shape, state["base"]) == jax.tree.map(jnp.shape, base)
 
 
+@pytest.mark.optimized  # bit for bit is a promise of the programs that users run
 def test_it_begins_as_the_base_and_merges_exactly():
     model, base, x = small()
     adapted = nf.lora(model, base, ON, rank=2, alpha=3.0)
