@@ -192,6 +192,7 @@ def test_a_number_follows_a_schedule_where_build_takes_the_step():
         ({"augment": 3}, TypeError, r"augment should be a function \(key, batch\)"),
         ({"average": 0.99}, TypeError, r"average should be such as nf.averages.ema\(0.999\), got"),
         ({"plateau": "loss"}, TypeError, "plateau should be such as nf.reduce_on_plateau"),
+        ({"plateau": nf.schedules.plateau(0.1)}, TypeError, "plateau should not be a schedule of"),
         ({"accumulate": 0}, ValueError, "accumulate should be at least 1"),
         ({"sharpness": -1.0}, ValueError, "sharpness should be at least 0"),
     ],
@@ -249,3 +250,32 @@ def test_frozen_leaves_cost_no_gradient_and_never_move():
     assert nf.flops.count(some.step, H, state, BATCH) < full - 2 * 8 * 6 * 50 - 2 * 8 * 50 * 3
     _, every = jax.jit(all_of_them.step)(H, all_of_them.init(H, KEY), BATCH)
     assert float(metrics["gradient_norm"]) < float(every["gradient_norm"])
+
+
+def test_micro_batches_count_and_watch():
+    """Whole numbers are averaged as floats; a leaf without examples goes to every part."""
+
+    def build(count):
+        def of(h):
+            def objective(predict, batch):
+                x, y, factor = batch
+                logits = predict(x)
+                loss = nf.losses.cross_entropy(logits, y).mean() * factor
+                return loss, {"hits": (logits.argmax(-1) == y).sum()}
+
+            model = nf.serial(nf.linear(6, 5), act=jax.nn.relu, head=nf.linear(5, 3))
+            return nf.Task(model, objective, nf.optimizers.sgd(0.1), accumulate=count)
+
+        return of
+
+    batch = (X, Y, jnp.asarray(2.0))
+    (_, whole), (_, parts) = (stepped(build(count), batch=batch) for count in (1, 4))
+    assert float(parts["hits"]) == float(whole["hits"]) / 4
+    near(parts["loss"], whole["loss"])
+    init, step = nf.trainer(build(4))
+    watched = step({}, init({}, KEY), batch, watch=True)[1]["layers"]["activations"]["act"]
+    init, step = nf.trainer(build(1))
+    first = step({}, init({}, KEY), (X[:2], Y[:2], batch[2]), watch=True)[1]["layers"][
+        "activations"
+    ]["act"]
+    near(watched, first)

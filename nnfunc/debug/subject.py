@@ -80,14 +80,13 @@ def rate_key(build: Callable[..., Any], hypers: Any) -> str | None:
 
 
 def scaled(optimizer: Optimizer, rate: Scalar, step: Any) -> Callable[..., Any]:
-    """The optimizer's update, its result as long as it would be at another learning rate."""
+    """The optimizer's update at another learning rate."""
 
     def update(grads, state, params, **told):
-        with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
-            updates, state = optimizer.update(grads, state, params, **told)
         own = optimizer.rate(step) if optimizer.rate is not None else 1.0
         own = jnp.asarray(own, jnp.float32)
         factor = jnp.where(own > 0, rate / jnp.where(own > 0, own, 1), 0)
-        return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
+        with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
+            return optimizer.update(grads, state, params, rate_scale=factor, **told)
 
     return update

@@ -1,5 +1,6 @@
 """Groups of parameters by path pattern: rates of their own, frozen, or moving from some step on."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, paths
-from nnfunc.base import Array, PyTree, Scalar
+from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.leaves import by_pattern, filled, only
 from nnfunc.optimizers.pair import Optimizer, as_optimizer, wide_type, wrapped
 
@@ -26,9 +27,9 @@ def groups(
     inner: Any, *, rates: dict[str, Scalar] = {},  # noqa: B006  nothing writes to it
     freeze: tuple[str, ...] | dict[str, Scalar] = (),
 ) -> Optimizer:  # fmt: skip
-    """`inner` with its updates scaled, kept at 0, or kept at 0 until some step, by path pattern.
+    """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
 
-    rates: factors of the updates, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits a leaf
+    rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits a leaf
     decides, and leaves that none fits have 1. Decay is part of an update and scaled with it.
     freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
     no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
@@ -63,37 +64,53 @@ def groups(
         return jax.tree.map(lambda on: not on, frozen)
 
     def init(params):
-        with _hidden(never):
-            state = inner.init(only(params, moving(params)))
+        on = moving(params)
+        with _hidden(never, params):
+            state = inner.init(only(params, on))
         return GroupsState(state, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params, extra):
         on, dtype = moving(params), wide_type(params)
-        with _hidden(never):
-            updates, own = inner.update(only(grads, on), state.inner, only(params, on), **extra)
         factors = by_pattern("groups: rates", params, rates, None)
         starts = by_pattern("groups: freeze", params, later, None)
+        due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
 
-        def scaled(update, factor, start):
-            if factor is not None:
-                update = update * jnp.asarray(factor, dtype)
-            if start is not None:
-                due = jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
-                update = jnp.where(due, update, 0)
-            return update
+        def scale(whole, factor, start):
+            """Of the learning rate of a leaf: what is around, its own factor, whether it moves yet."""
+            own = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
+            own = own if factor is None else own * jnp.asarray(factor, dtype)
+            return own if start is None else jnp.where(due(start), own, 0)
 
-        updates = jax.tree.map(scaled, filled(params, updates), factors, starts)
+        told = dict(extra)
+        if rates or later or "rate_scale" in extra:
+            around = told.pop("rate_scale", None)
+            if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
+                around = jax.tree.map(lambda _: around, params)
+            own = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
+            told["rate_scale"] = only(own, on)
+        with _hidden(never, params):
+            updates, own = inner.update(only(grads, on), state.inner, only(params, on), **told)
+
+        def still(update, start):
+            return update if start is None else jnp.where(due(start), update, 0)
+
+        updates = jax.tree.map(still, filled(params, updates), starts)
         return updates, GroupsState(own, state.step + 1)
 
     return wrapped("groups", inner, init, update, frozen=never)
 
 
 @contextmanager
-def _hidden(never: tuple[str, ...]) -> Iterator[None]:
-    """Say why a pattern of the inner optimizer finds nothing, where that may be our doing."""
+def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
+    """Say why a pattern of the inner optimizer finds nothing, where that is our doing."""
     try:
         yield
     except ValueError as error:
-        if never and check.is_mistake(error):
+        hidden = [
+            path for path in paths.flatten(params) if any(paths.matches(n, path) for n in never)
+        ]
+        named = re.search(r"pattern '([^']+)'", str(error))
+        ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
+        if ours and check.is_mistake(error):
             error.args = (f"{error.args[0]} groups hides from it what it freezes, {never}.",)
         raise

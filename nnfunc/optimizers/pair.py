@@ -11,14 +11,16 @@ from nnfunc import check, paths, schedules
 from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating
 from nnfunc.leaves import filled, only
 
-__all__ = ["Optimizer", "as_optimizer", "cast_like", "wide_type", "wrapped"]
+__all__ = ["Optimizer", "as_optimizer", "cast_like", "scaled", "wide_type", "wrapped"]
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
     """optax's pair `init, update` with what a trainer may want to know of it.
 
     rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
-    never moves, whose gradients it does not look at.
+    never moves, whose gradients it does not look at. update takes rate_scale=, by which the learning
+    rate of this step is multiplied: one number, or a tree of them in the shape of the parameters. What
+    wraps an optimizer hands it on inward, so that a limit on the weights stays one.
 
     >>> init, update = nf.optimizers.sgd(0.5)
     >>> float(nf.optimizers.sgd(0.5).rate(0))
@@ -64,9 +66,10 @@ def as_optimizer(
         with jax.numpy_dtype_promotion("standard"):
             return inner.init(params)
 
-    def update(grads, state, params=None, **extra):
+    def update(grads, state, params=None, *, rate_scale=None, **extra):
         with jax.numpy_dtype_promotion("standard"):
             updates, state = inner.update(grads, state, params, **extra)
+        updates = scaled(updates, rate_scale)
         return cast_like(updates, grads if params is None else params), state
 
     schedule = None if rate is None else schedules.as_schedule(rate, where=f"{where}: rate")
@@ -77,6 +80,15 @@ def wide_type(params: Params) -> Any:
     """The type to calculate in: float64 where a parameter has it, else float32."""
     types = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
     return jnp.float64 if jnp.dtype("float64") in types else jnp.float32
+
+
+def scaled(updates: PyTree, rate_scale: PyTree | None) -> PyTree:
+    """The updates as they are at a multiple of the learning rate: of a number, or one for each leaf."""
+    if rate_scale is None:
+        return updates
+    if jax.tree.structure(rate_scale) == jax.tree.structure(0):  # one for all
+        rate_scale = jax.tree.map(lambda _: rate_scale, updates)
+    return jax.tree.map(lambda u, s: u * jnp.asarray(s, u.dtype), updates, rate_scale)
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:

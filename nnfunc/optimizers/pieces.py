@@ -10,7 +10,7 @@ import optax
 from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
 from nnfunc.leaves import Leaves, by_pattern, chosen
-from nnfunc.optimizers.pair import Optimizer, cast_like, wide_type
+from nnfunc.optimizers.pair import Optimizer, cast_like, scaled, wide_type
 
 __all__ = [
     "Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer",
@@ -44,7 +44,7 @@ def optimizer(
         dtype = wide_type(params)
         return chain(dtype).init(cast_floating(params, dtype))
 
-    def update(grads, state, params=None, **extra):
+    def update(grads, state, params=None, *, rate_scale=None, **extra):
         if params is None:
             check.fail(
                 where, "update needs the parameters: optimizer.update(grads, state, params)."
@@ -52,7 +52,7 @@ def optimizer(
         dtype = wide_type(params)
         grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
         updates, state = chain(dtype).update(grads, state, wide)
-        return cast_like(updates, params), state
+        return cast_like(scaled(updates, rate_scale), params), state
 
     return Optimizer(init, update, schedule)
 

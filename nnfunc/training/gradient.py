@@ -92,9 +92,14 @@ def _fixed(params: Params, frozen: tuple[str, ...]) -> Params:
 
 
 def _accumulated(gradient: Gradient, count: int) -> Gradient:
-    """The mean over `count` equal parts of the batch, one after the other."""
+    """The mean over `count` equal parts of the batch, one after the other.
+
+    Metrics are means over the parts; the layers' results are looked at in the first one.
+    """
 
     def split(leaf):
+        if jnp.ndim(leaf) == 0:  # belongs to no example
+            return jnp.broadcast_to(leaf, (count,))
         if jnp.shape(leaf)[0] % count:
             wanted = f"accumulate should divide the batch of {jnp.shape(leaf)[0]} examples"
             check.fail("train", f"{wanted}, got {count}.")
@@ -105,21 +110,34 @@ def _accumulated(gradient: Gradient, count: int) -> Gradient:
 
         def part(model_state, i):
             own = jax.tree.map(lambda leaf: leaf[i], parts)
-            return gradient(params, model_state, own, jax.random.fold_in(key, i))
+            seen = gradient(params, model_state, own, jax.random.fold_in(key, i))
+            return seen._replace(metrics=jax.tree.map(_float, seen.metrics))
 
         def add(i, carry):
-            total, model_state = carry
+            total, model_state, first = carry
             seen = part(model_state, i)
-            adding = seen._replace(model_state=())
-            return jax.tree.map(jnp.add, total, adding), seen.model_state
+            first = jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), first, seen.activations)
+            total = jax.tree.map(jnp.add, total, _summed(seen))
+            return total, seen.model_state, first
 
         shapes = jax.eval_shape(part, model_state, jnp.zeros((), jnp.int32))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes._replace(model_state=()))
-        total, model_state = jax.lax.fori_loop(0, count, add, (zeros, model_state))
-        mean = jax.tree.map(lambda leaf: (leaf / count).astype(leaf.dtype), total)
-        return mean._replace(model_state=model_state)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        start = (_summed(zeros), model_state, zeros.activations)
+        total, model_state, first = jax.lax.fori_loop(0, count, add, start)
+        mean = jax.tree.map(lambda leaf: leaf / count, total)
+        return mean._replace(model_state=model_state, activations=first)
 
     return whole
+
+
+def _summed(seen: Seen) -> Seen:
+    """What is added up over micro-batches."""
+    return seen._replace(model_state=(), activations=())
+
+
+def _float(value: Array) -> Array:
+    """A metric as it can be averaged: counts are floats then."""
+    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.float32)
 
 
 def _sharpness_aware(gradient: Gradient, radius: Scalar) -> Gradient:

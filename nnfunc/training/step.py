@@ -102,12 +102,11 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
 
         def update():
             told = {"value": seen.loss, "grad": seen.grads}  # for optimizers that ask
+            told |= {} if scale is None else {"rate_scale": scale}
             with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
                 updates, opt = task.optimizer.update(
                     seen.grads, state.opt_state, state.params, **told
                 )
-            if scale is not None:
-                updates = jax.tree.map(lambda u, s=scale: u * s.astype(u.dtype), updates)
             params = optax.apply_updates(state.params, updates)
             opt = jax.tree.map(like, opt, state.opt_state)
             average = state.average
@@ -155,9 +154,9 @@ def evaluated(task: Task, state: TrainState) -> tuple[Params, PyTree]:
 
 def _scale(state: TrainState) -> Array | None:
     """What the learning rate is multiplied by, or None where nothing does."""
-    scales = [state.rate_scale] if isinstance(state.rate_scale, jax.Array) else []
-    scales += [state.plateau.value] if state.plateau != () else []
-    return None if not scales else jnp.stack([s.astype(jnp.float32) for s in scales]).prod()
+    scales = [] if isinstance(state.rate_scale, tuple) else [state.rate_scale]
+    scales += [] if state.plateau == () else [state.plateau.value]
+    return None if not scales else jnp.stack([jnp.asarray(s, jnp.float32) for s in scales]).prod()
 
 
 def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:

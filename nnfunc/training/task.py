@@ -35,8 +35,9 @@ class Task(NamedTuple):
     compiled step. average: of `nf.averages`; what is evaluated and saved as best is then the averaged
     weights. plateau: `nf.reduce_on_plateau(...)`, which lowers the rate when a validation figure stops
     improving. sharpness: the radius of sharpness-aware minimization (SAM), which doubles the time
-    of a step; None is off. accumulate: the number of micro-batches that a batch is cut into: the memory
-    of one, the gradient of all of them.
+    of a step; None is off. accumulate: the number of equal micro-batches that a batch is cut into: the
+    memory of one, and the mean of their losses, gradients and metrics, which is that of the whole where
+    the objective is a mean over examples (not where it divides by a sum of weights of its own).
     """
 
     model: Layer
@@ -160,7 +161,8 @@ def _checked(task: Task) -> Task:
             check.fail(where, f"{name} should be such as {such}, got {got}.", kind=TypeError)
     plateau = task.plateau
     if isinstance(plateau, schedules.Plateau):
-        plateau = OnPlateau("loss", plateau.init, plateau.update)
+        cure = "nf.reduce_on_plateau(metric, ...) makes one that scales the schedule's."
+        check.fail(where, f"plateau should not be a schedule of its own. {cure}", kind=TypeError)
     check.size(where, accumulate=task.accumulate)
     if task.sharpness is not None:
         check.number(where, 0, sharpness=task.sharpness)
