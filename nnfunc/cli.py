@@ -86,9 +86,12 @@ def train(
 
 
 @app.command()
-def resume(run: RunFolder) -> None:
-    """Go on with a run that was stopped, from its last good checkpoint."""
-    _programs().resume(run)
+def resume(run: RunFolder, settings: Overrides = None) -> None:
+    """Go on with a run that was stopped, from its last good checkpoint.
+
+    Settings may change the loop alone, such as train.rollback=2 for a run that diverged.
+    """
+    _programs().resume(run, settings or [])
 
 
 @app.command()

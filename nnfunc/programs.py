@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, checkpoint, memory, runlog
@@ -60,11 +61,24 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     return folder
 
 
-def resume(folder: Path) -> None:
-    """Go on with a run from its last good checkpoint; finished ones are only reported again."""
+def resume(folder: Path, settings: list[str] | None = None) -> None:
+    """Go on with a run from its last good checkpoint; finished ones are only reported again.
+
+    settings: of the loop, such as train.rollback=2. What a run trains on stays what it was.
+    """
     use_compilation_cache()
     with told("stopped before it went on; nothing has changed"):
-        config = load(runlog.find(folder) / "config.toml")
+        file = runlog.find(folder) / "config.toml"
+        config = load(file, settings or [])
+        changed = [
+            word for word in settings or [] if not word.strip().startswith(("train.", "log."))
+        ]
+        if changed:
+            cure = "Start another run to change the rest."
+            check.fail("resume", f"settings should be of train or log, got {changed[0]!r}. {cure}")
+        if settings:
+            config.dump(file.with_suffix(".tmp"))
+            file.with_suffix(".tmp").replace(file)
         _run(config, folder, resume=True)
 
 
@@ -98,7 +112,7 @@ def predict(
     like = jax.tree.leaves(data.arrays)[0]
     x = _fitting(read_rows_of(inputs), like, inputs)
     state, _ = restore(config, folder, which)
-    model = config.build(config.hypers).model
+    model = as_model(task_at(config, state).model)
     apply = jax.jit(lambda p, s, x: model.apply(p, x, state=s))
     rows = Data((x, np.zeros(len(x), np.int32)), transform=data.transform)
     parts = [apply(state.params, state.model_state, part[0]) for part in rows.split("train", 1024)]
@@ -133,16 +147,20 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Loaded:
     folder = runlog.find(Path(folder))
     config = load(folder / "config.toml")
     state, _ = restore(config, folder, checkpoint)
-    model = as_model(config.build(config.hypers).model)
+    model = as_model(task_at(config, state).model)
     return Loaded(model, state.params, state.model_state)
 
 
 def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
     """The state of `restore_state` with the parameters to use: averaged where the run averages."""
     state, step = restore_state(config, folder, which)
-    task = built(config.build, config.hypers, state.step)
-    params, model_state = evaluated(task, state)
+    params, model_state = evaluated(task_at(config, state), state)
     return state._replace(params=params, model_state=model_state), step
+
+
+def task_at(config: Config, state: TrainState) -> Task:
+    """The task as it was when the state was saved: schedules are where they were."""
+    return built(config.build, config.hypers, jnp.asarray(state.step))
 
 
 def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
@@ -188,6 +206,11 @@ def _alone(config: Config, folder: Path, *, resume: bool) -> None:
         signals() as caught, progress(steps) as bar,
     ):  # fmt: skip
 
+        def note(row):
+            writers.write(row)
+            if row["split"] == "event" and bar.first is not None:  # those before are of the past
+                bar.note(row)
+
         def stop(step):
             bar.tick(step)
             return bool(caught)
@@ -195,7 +218,7 @@ def _alone(config: Config, folder: Path, *, resume: bool) -> None:
         try:
             state, history = fit(
                 config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
-                on_report=bar, on_row=writers.write, should_stop=stop, **config.train,
+                on_report=bar, on_row=note, should_stop=stop, **config.train,
             )  # fmt: skip
         except KeyboardInterrupt:
             if not (folder / "metrics.jsonl").exists():
@@ -259,8 +282,13 @@ def _full_disk(folder: Path, cure: str) -> Iterator[None]:
 
 
 def _figures(config: Config, state: TrainState, arrays: Any, data: Any) -> dict[str, float]:
-    task: Task = config.build(config.hypers)
-    return figures_of(task, state.params, arrays, state=state.model_state, transform=data.transform)
+    return figures_of(
+        task_at(config, state),
+        state.params,
+        arrays,
+        state=state.model_state,
+        transform=data.transform,
+    )
 
 
 def _line(figures: dict[str, float]) -> str:

@@ -55,6 +55,18 @@ class Progress:
         elif self.lines and (report.validation or report.step == self.steps):
             self._line(report)
 
+    def note(self, event: dict[str, Any]) -> None:
+        """Tell of an event, such as a rollback; time left is counted from its step on."""
+        self.shown = event["step"], time.perf_counter()
+        text = f"{event['event']}: {event['message']}"
+        if event["event"] == "diverged":
+            return  # the error says so
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, highlight=False)
+            self.bar.update(self.task, completed=event["step"])
+        elif self.lines:
+            print(text, flush=True)
+
     def _line(self, report: Any) -> None:
         now = time.perf_counter()
         rate = (report.step - self.shown[0]) / max(now - self.shown[1], 1e-9)

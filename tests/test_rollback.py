@@ -105,3 +105,48 @@ def test_a_killed_holder_lets_the_next_one_in(tmp_path):
     assert killed.returncode == -9
     assert (tmp_path / "lock").exists()
     Lock(tmp_path).close()
+
+
+def test_a_run_that_diverged_is_resumed_with_rollback(tmp_path):
+    """When one wants it; and without it again as long as the rate is what it was."""
+    h = {"later": 1e4}
+    with pytest.raises(nf.training.Diverged):
+        nf.train(build, h, DATA, folder=tmp_path, **OPTIONS)
+    assert rows(tmp_path)[-1]["event"] == "diverged"
+    told = []
+    state, _ = nf.train(
+        build, h, DATA, folder=tmp_path, resume=True, rollback=9, rollback_factor=0.1,
+        on_row=told.append, **OPTIONS,
+    )  # fmt: skip
+    assert int(state.step) == 40
+    assert (
+        told == [row for row in rows(tmp_path) if row.get("event") != "diverged"] or len(told) > 8
+    )
+    with pytest.raises(ValueError, match=r"gone back before, at another rate since"):
+        nf.train(build, h, DATA, folder=tmp_path, resume=True, **OPTIONS)
+
+
+def test_resume_wants_the_same_static_hypers(tmp_path):
+    def of(h):
+        task = build({"later": 0.05}, 0)
+        return task._replace(accumulate=h["parts"])
+
+    options = OPTIONS | {"steps": 10}
+    nf.train(of, {"parts": 1}, DATA, folder=tmp_path, **options)
+    with pytest.raises(ValueError, match="resume should go on with the same static"):
+        nf.train(of, {"parts": 2}, DATA, folder=tmp_path, resume=True, **options)
+
+
+def test_rows_are_strict_json_though_a_figure_is_not_finite(tmp_path):
+    def of(h):
+        loss = lambda predict, b: (
+            nf.losses.mse(predict(b[0]), b[1]).mean(),
+            {"odd": jax.numpy.inf},
+        )
+        return nf.Task(nf.linear(1, 1), loss, nf.optimizers.sgd(0.1))
+
+    _, history = nf.train(of, {}, DATA, folder=tmp_path, watch_every=5, **OPTIONS | {"steps": 10})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert np.isinf(history.train["odd"]).all()

@@ -97,7 +97,7 @@ WRONG = {
     "one": (["1,2,cat", "2,3,cat"], {}, "'kind' should hold classes, but is 'cat' throughout"),
     "many": (ROWS, {"label": "weight", "columns": ["height"]}, "holds 20 different values in 20 rows.* task = \"regression\""),
     "short": ([], {}, "a line of names and rows, but has 1 lines"),
-    "task": (ROWS, {"task": "class"}, "did you mean 'classification'"),
+    "task": (ROWS, {"task": "clasification"}, "did you mean 'classification'"),
     "shares": (ROWS, {"test": 0.95}, "nothing is left to train on, of 20 examples, with validation = 0.1, test = 0.95"),
     "quote": (["1,2,\"cat"], {}, "it is not CSV in UTF-8"),
     "separator": (ROWS, {"separator": ", "}, "separator should be one character"),

@@ -103,7 +103,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
     arrays = config.test()
     if arrays is None:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
-    task = config.build(config.hypers)
+    task = programs.task_at(config, best)
     figures = evaluate(task, best.params, arrays, state=best.model_state, transform=data.transform)
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}

@@ -29,8 +29,8 @@ def groups(
 ) -> Optimizer:  # fmt: skip
     """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
 
-    rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits a leaf
-    decides, and leaves that none fits have 1. Decay is part of an update and scaled with it.
+    rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
+    a leaf decides, and leaves that none fits have 1. Decay that goes with the rate is scaled with it.
     freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
     no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
     them. Nothing here needs their gradients, so that a program which does nothing else with them

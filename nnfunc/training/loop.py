@@ -31,7 +31,7 @@ class History(NamedTuple):
 
     loop: how the steps ran, "step" (one a dispatch) or "scan" (many a dispatch). layers: what was seen
     of the layers, {"step": [...], "parameters": {path: {statistic: [...]}}, "activations": ...}, with
-    watch_every. speed: throughput and memory.
+    watch_every; without the histograms where a folder has them. speed: throughput and memory.
     """
 
     train: dict[str, np.ndarray]
@@ -116,6 +116,7 @@ def train(
     of = {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
+        "static": repr([value for value in static if value is not None]),
         "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
     }
     saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
@@ -199,7 +200,8 @@ def _history(rows: list[dict[str, Any]], loop: str) -> History:
     def columns(split: str) -> dict[str, np.ndarray]:
         own = [row for row in rows if row["split"] == split]
         names = {name: None for row in own for name in row if name != "split"}
-        return {name: np.asarray([row.get(name, math.nan) for row in own]) for name in names}
+        value = lambda row, name: math.nan if row.get(name) is None else row[name]
+        return {name: np.asarray([value(row, name) for row in own]) for name in names}
 
     train = columns("train")
     speed = {name: train.pop(name) for name in FIGURES if name in train}
@@ -214,7 +216,7 @@ def _layers(rows: list[dict[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {"step": np.asarray([row["step"] for row in own])}
     for kind in ("parameters", "activations"):
         made[kind] = {
-            path: {name: [row[kind][path][name] for row in own] for name in statistics}
+            path: {name: [row[kind].get(path, {}).get(name) for row in own] for name in statistics}
             for path, statistics in own[0][kind].items()
         }
     return made

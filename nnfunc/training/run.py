@@ -56,7 +56,8 @@ class Run:
         self.saver, self.pace = saver, pace
         self.rollbacks, self.factor = 0, 0.5
         self.on_row: Callable[[dict[str, Any]], Any] = lambda row: None
-        self.rows = saver.begin() if saver is not None else []
+        self.past = saver.begin() if saver is not None else []
+        self.rows = [_thin(row) for row in self.past]
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
         self.speed = Speed(self.data.batch_size, self.data.window)
@@ -110,11 +111,12 @@ class Run:
     def tell(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
         """Hand every row to on_row from now on, those so far at once."""
         self.on_row = on_row or self.on_row
-        for row in self.rows:
+        for row in self.past:
             self.on_row(row)
+        self.past = []
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        self.rows += rows
+        self.rows += rows if self.saver is None else map(_thin, rows)
         if self.saver is not None:
             self.saver.write(rows)
         for row in rows:
@@ -188,7 +190,7 @@ class Run:
         self.carry = carry._replace(state=carry.state._replace(rate_scale=scale))
         self.saver.goes_on(self.carry, times)
         self.step = self.saver.step
-        self.rows = self.saver.cut(self.rows, self.step)
+        self.rows = [_thin(row) for row in self.saver.cut(self.step)]
         words = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
         self._note(self.step, "rollback", f"{words} with {float(scale):g} of the rate")
 
@@ -197,6 +199,17 @@ class Run:
         seconds = round(time.perf_counter() - self.started, 3)
         told = {"step": step, "seconds": seconds, "event": event, "message": message}
         self._write([{"split": "event", **told}])
+
+
+def _thin(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the histograms, which are in the file already and would fill the memory."""
+    if row["split"] != "layers":
+        return row
+    thin = dict(row)
+    for kind in ("parameters", "activations"):
+        own = row.get(kind, {}).items()
+        thin[kind] = {p: {k: v for k, v in s.items() if "histogram" not in k} for p, s in own}
+    return thin
 
 
 def _rows(report: Report) -> list[dict[str, Any]]:

@@ -4,8 +4,11 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from nnfunc import check, checkpoint
 from nnfunc.training.lock import Lock
@@ -73,24 +76,26 @@ class Saver:
         """The carry of the last good checkpoint; the given one when there is none to go on from."""
         if not self.resume or not checkpoint.steps(self.checkpoints):
             return carry
-        found = checkpoint.latest_good(self.checkpoints, carry)
+        get = lambda like: checkpoint.latest_good(self.checkpoints, like)
+        found, tree = _able(get, carry, lambda found: found.tree)
         for reason in found.warnings:
             warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
         self.saved, self.step = dict(found.metadata), found.step
         for name, value in self.of.items():
-            before = self.saved.get("of", {}).get(name)
+            before = self.saved.get("of", {}).get(name, value)
             if before != value:
                 cure = "Start another folder to change it."
                 words = f"resume should go on with the same {name}, {before}, got {value}. {cure}"
                 check.fail("train", words)
         if self.saved.get("best") != " ".join(self.best):  # values of another metric tell nothing
             self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
-        return found.tree
+        return tree
 
     def begin(self) -> list[dict[str, Any]]:
         """The rows up to the step that the run goes on from; the file is cut back to them."""
-        rows = read_rows(self.metrics) if self.resume else []
-        return self.cut(rows, self.step)
+        if not self.resume:
+            self.metrics.unlink(missing_ok=True)
+        return self.cut(self.step)
 
     def back(self, like: Carry, first: Callable[[], Carry]) -> Carry:
         """The carry to go back to when the run has diverged: of the last checkpoint that was due.
@@ -103,13 +108,17 @@ class Saver:
         tried = due[:-1] if due and due[-1] == before else due
         while tried:
             try:
-                return checkpoint.load(self.checkpoints / f"step-{tried[-1]:08d}", like)
+                get = partial(checkpoint.load, self.checkpoints / f"step-{tried[-1]:08d}")
+                return _able(get, like, lambda tree: tree)[1]
             except checkpoint.CheckpointError:
                 tried.pop()
         return first()
 
     def goes_on(self, carry: Carry, times: int) -> None:
-        """Keep what the run goes back to, for the `times`-th time, in place of all that came after."""
+        """Keep what the run goes back to, for the `times`-th time, in place of all that came after.
+
+        The best checkpoint stays, though what led to it is gone: it is a good one.
+        """
         step = int(carry.state.step)
         self.saved |= {"rollbacks": times, "back_at": step}
         checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
@@ -118,17 +127,18 @@ class Saver:
         )
         self.step = step
 
-    def cut(self, rows: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    def cut(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and what was gone back from; the file is cut back to them."""
+        rows = read_rows(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         temporary = self.metrics.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.write_text("".join(map(_line, rows)))
         temporary.replace(self.metrics)
         return rows
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         with self.metrics.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(map(_line, rows))
 
     def keep(self, carry: Carry, step: int, figures: dict[str, float] | None, *, due: bool) -> None:
         """Save the state as the best one when it is, and as the last one when that is due."""
@@ -144,6 +154,40 @@ class Saver:
                 self.checkpoints, step, carry, metadata=self.saved, keep=KEEP + len(others)
             )
             checkpoint.remove(self.checkpoints, others)  # of stops in between: they have served
+
+
+def _able(get: Callable[[Carry], Any], like: Carry, tree: Callable[[Any], Carry]) -> Any:
+    """What get(like) gives and the carry in it, also of a run that cannot roll back where like can."""
+    try:
+        found = get(like)
+        return found, tree(found)
+    except ValueError as error:
+        if isinstance(error, checkpoint.CheckpointError):
+            raise
+        state, one = like.state, jnp.ones((), jnp.float32)
+        able = not isinstance(state.rate_scale, tuple)
+        try:
+            found = get(like._replace(state=state._replace(rate_scale=() if able else one)))
+        except ValueError:
+            raise error from None
+        carry = tree(found)
+        if not able and float(carry.state.rate_scale) != 1:
+            cure = "Leave rollback as it was."
+            check.fail("train", f"the run has gone back before, at another rate since. {cure}")
+        return found, carry._replace(state=carry.state._replace(rate_scale=one if able else ()))
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row as a line of JSON, which has no number that is not finite: null."""
+    return json.dumps(_finite(row), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

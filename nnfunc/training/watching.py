@@ -112,7 +112,7 @@ def _each(path: str, statistics: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _plain(name: str, value: np.ndarray) -> Any:
     if not name.endswith("histogram"):
-        return float(f"{float(value):.6g}")
+        return float(f"{float(value):.6g}") if np.isfinite(value) else None
     low, high, *counts = value.tolist()
     return [float(f"{low:.6g}"), float(f"{high:.6g}"), [int(n) for n in counts]]
 
