@@ -63,6 +63,9 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
 def resume(folder: Path) -> None:
     """Go on with a run from its last good checkpoint; finished ones are only reported again."""
     use_compilation_cache()
+    if (folder / runlog.MERGED).exists():
+        cure = f'Train adapters of it: lora = {{ run = "{folder}" }}'
+        check.fail("resume", f"{folder} should be a run that was trained, but was merged. {cure}")
     with told("stopped before it went on; nothing has changed"):
         config = load(runlog.find(folder) / "config.toml")
         _run(config, folder, resume=True)
