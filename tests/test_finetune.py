@@ -9,7 +9,7 @@ import pytest
 from test_cli import CONFIG, _no_cache, main  # noqa: F401
 
 import nnfunc as nf
-from nnfunc import programs
+from nnfunc import programs, runstate
 from nnfunc.config import load
 from nnfunc.config.extras import options
 from nnfunc.config.recipe import Recipe
@@ -63,6 +63,7 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
         for run in map(nf.load_run, (whole, folder / "lora"))
     ]
     np.testing.assert_array_equal(*outputs)
+    assert runstate.state(whole, []) == ("merged", f"from {folder / 'lora'}")
     assert main("resume", whole) == 2
     assert "was merged" in capsys.readouterr().err
     assert main("merge", folder / "base", folder / "other") == 2
