@@ -3,8 +3,9 @@
 Each is a triple of pure functions, `init(params) -> state`, `update(state, params, step) -> state` and
 `read(state, params) -> params`. params is any pytree, such as (parameters, running statistics); step
 is the 0-based step that made them. The sums are float32, or float64 where a leaf is; what is read has
-the leaves' own types. Leaves that are not floats, such as counters, are not averaged: read gives those
-of the params it is given. Before the first averaged step it gives all of them as they are.
+the leaves' own types. Leaves that are not floats, such as counters, are not averaged, nor is the base
+of `nf.lora`, which never changes: read gives those of the params it is given. Before the first
+averaged step it gives all of them as they are.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.held import Held, is_held
 
 __all__ = ["Average", "EmaState", "SwaState", "ema", "swa"]
 
@@ -127,10 +129,13 @@ def _wide(leaf: Any) -> Any:
 
 def _zeros(params: Params) -> PyTree:
     def zeros(leaf):
+        if is_held(leaf):
+            others = {name: _zeros(part) for name, part in leaf.items() if name != "base"}
+            return Held(others, base=jax.tree.map(lambda _: None, leaf["base"]))
         dtype = _wide(leaf)
         return None if dtype is None else jnp.zeros(jnp.shape(leaf), dtype)
 
-    return jax.tree.map(zeros, params)
+    return jax.tree.map(zeros, params, is_leaf=is_held)
 
 
 def _toward(mean: PyTree, params: Params, share: Array, due: Array) -> PyTree:

@@ -1,5 +1,5 @@
 """The command line: `nnfunc train`, `resume`, `watch`, `runs`, `evaluate`, `predict`, `sample`,
-`compare`, `summary`, and to find mistakes `doctor`, `overfit`, `find-lr`, `find-nan`.
+`merge`, `compare`, `summary`, and to find mistakes `doctor`, `overfit`, `find-lr`, `find-nan`.
 
 A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
 a diverged one with 1. Anything else is a defect of ours and shows its traceback.
@@ -190,6 +190,19 @@ def sample(
         run, prompt, steps=steps, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         samples=samples, stop=stop, which=checkpoint,
     )  # fmt: skip
+
+
+@app.command()
+def merge(
+    run: RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, for the result.")],
+    checkpoint: Which = "best",
+) -> None:
+    """Put the adapters of a run with lora into the weights: the run folder of a plain model."""
+    _programs()
+    from nnfunc import merging
+
+    merging.merge(run, folder, checkpoint)
 
 
 @app.command()

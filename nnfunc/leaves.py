@@ -1,7 +1,8 @@
 """Some of the parameters: all matrices, those of path patterns, or those that a function picks.
 
 The matrices are the leaves whose last name has the word weight, kernel or embedding in it, and so
-neither biases nor the scales of norms. Shapes cannot tell them: inside `repeat` a bias has an axis of
+neither biases nor the scales of norms; so are the two parts of such a leaf's adapter, weight/down and
+weight/up (`nf.lora`). Shapes cannot tell them: inside `repeat` a bias has an axis of
 layers before its own. Leaves without names, those of lists, count from two axes on.
 """
 
@@ -39,7 +40,9 @@ def chosen(where: str, params: Params, leaves: Leaves) -> PyTree:
 
 def is_matrix(path: str, leaf: Array) -> bool:
     """Whether a leaf holds weights, by its name, or, where that is a number, by its shape."""
-    name = path.rsplit("/", 1)[-1]
+    *parents, name = path.split("/")
+    if name in ("down", "up") and parents and not parents[-1].isdigit():
+        name = parents[-1]
     if name.isdigit() or not name:
         return jnp.ndim(leaf) >= 2
     return not {"weight", "kernel", "embedding"}.isdisjoint(name.split("_"))

@@ -67,6 +67,9 @@ def resume(folder: Path, settings: list[str] | None = None) -> None:
     settings: of the loop, such as train.rollback=2. What a run trains on stays what it was.
     """
     use_compilation_cache()
+    if (folder / runlog.MERGED).exists():
+        cure = f'Train adapters of it: lora = {{ run = "{folder}" }}'
+        check.fail("resume", f"{folder} should be a run that was trained, but was merged. {cure}")
     with told("stopped before it went on; nothing has changed"):
         file = runlog.find(folder) / "config.toml"
         config = load(file, settings or [])

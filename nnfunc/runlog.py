@@ -8,6 +8,7 @@ checkpoints/       step-..., the last ones; best, the one with the best validati
 result.json        the test figures, once the run is complete
 curves.png, report.html
 lock               while a process trains
+merged.json        instead of metrics and result, where `nnfunc merge` made it: of which run and step
 tensorboard/, wandb/, wandb.json   where `log = { to = [...] }` asks for them
 """
 
@@ -28,6 +29,8 @@ import jax
 from nnfunc import check, memory
 
 __all__ = ["create", "discard", "find", "read_json", "write_environment", "write_json"]
+
+MERGED = "merged.json"
 
 
 def create(name: str, folder: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ __all__ = [
     "wanted",
 ]  # fmt: skip
 
-STATES = ("running", "complete", "stopped", "diverged", "broken")
+STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
 
 
 class State(NamedTuple):
@@ -24,7 +24,7 @@ class State(NamedTuple):
 
 
 def state(folder: Path, rows: list[records.Row]) -> State:
-    """Whether a run goes on, is complete, was stopped, has diverged, or cannot be read."""
+    """Whether a run goes on, is complete, was stopped, has diverged, was merged, or cannot be read."""
     _, problem = config_of(folder)
     if problem:
         return State("broken", problem)
@@ -32,6 +32,8 @@ def state(folder: Path, rows: list[records.Row]) -> State:
         return State("complete") if json_of(folder / "result.json") else _broken("result.json")
     if held(folder):
         return State("running")
+    if (folder / "merged.json").is_file():  # what `nnfunc merge` wrote: nothing trains it
+        return State("merged", f"from {json_of(folder / 'merged.json').get('run')}")
     happened = [row for row in rows if row["split"] in ("event", "train")]
     if happened and happened[-1]["split"] == "event" and happened[-1].get("event") == "diverged":
         return State("diverged", str(happened[-1].get("message") or ""))

@@ -2,7 +2,8 @@
 
 A writer has `write(row)` and `close()`. A run that is gone on with repeats the steps since its last
 checkpoint; rows that an earlier process wrote are not written again. So a resumed run may hand in all
-rows of its metrics.jsonl: what that process lost, if it was killed, is then filled in.
+rows of its metrics.jsonl: what that process lost, if it was killed, is then filled in. After a
+rollback the steps come again, with other values: those are written.
 """
 
 import importlib
@@ -25,6 +26,7 @@ __all__ = ["Writer", "Writers", "open_writers"]
 HISTOGRAMS = {
     "weight_histogram": "weights", "gradient_histogram": "gradients", "histogram": "activations",
 }  # fmt: skip
+EVENT = "event/text_summary"  # TensorBoard's tag of a text that is called "event"
 
 
 class Writer(Protocol):
@@ -107,10 +109,10 @@ class TensorBoard:
         place.mkdir(parents=True, exist_ok=True)
         files = sorted(place.glob("events.out.tfevents.*"))
         self.before: dict[str, int] = {}  # the last step of each tag
+        self.rollbacks: set[tuple[int, str]] = set()
         for file in files:
             for event in _events(file, self.events.Event):
-                for value in event.summary.value:
-                    self.before[value.tag] = max(event.step, self.before.get(value.tag, -1))
+                self._note(event)
         # a name of its own: two files of one second would else be one
         suffix = f".{len(files)}"
         self.writer = event_file_writer.EventsWriter(str(place / "events"), suffix)
@@ -129,9 +131,29 @@ class TensorBoard:
                 sum_squares=counts @ middle**2, bucket_limit=edges[1:],
             )  # fmt: skip
             values.append(self.summaries.Summary.Value(tag=tag, histo=histogram))
+        step = int(row["step"])
         if row["split"] == "event":
             values += self.text("event", _words(row)).value
-        self._write(int(row["step"]), values)
+        if row.get("event") == "rollback":
+            if (step, _words(row)) in self.rollbacks:
+                return
+            # to TensorBoard, a start drops all from its step on
+            start = self.events.SessionLog(status=self.events.SessionLog.START)
+            event = self.events.Event(wall_time=time.time(), step=step + 1, session_log=start)
+            self.writer.write_event(event)
+            self._note(event)
+            self.before.pop(EVENT, None)  # an earlier event at this step does not hide this one
+        self._write(step, values)
+
+    def _note(self, event: Any) -> None:
+        """What an event that was written says of those that may follow."""
+        if event.session_log.status == self.events.SessionLog.START:
+            self.before = {tag: min(last, event.step - 1) for tag, last in self.before.items()}
+        for value in event.summary.value:
+            self.before[value.tag] = max(event.step, self.before.get(value.tag, -1))
+            if value.tag == EVENT:
+                words = [text.decode() for text in value.tensor.string_val]
+                self.rollbacks |= {(event.step, text) for text in words}
 
     def _write(self, step: int, values: list[Any]) -> None:
         new = [value for value in values if step > self.before.get(value.tag, -1)]
@@ -152,7 +174,8 @@ class Wandb:
     def __init__(self, folder: Path, config: dict[str, Any]):
         self.wandb = _package("wandb", "wandb")
         self.file = folder / "wandb.json"
-        self.kept = _kept(self.file) or {"id": f"{folder.name}-{secrets.token_hex(4)}", "last": {}}
+        fresh = {"id": f"{folder.name}-{secrets.token_hex(4)}", "last": {}, "rollbacks": []}
+        self.kept = _kept(self.file) or fresh
         self.before = dict(self.kept["last"])
         folder.mkdir(parents=True, exist_ok=True)
         self.run = self.wandb.init(
@@ -165,6 +188,14 @@ class Wandb:
 
     def write(self, row: Mapping[str, Any]) -> None:
         split, step = row["split"], int(row["step"])
+        if row.get("event") == "rollback":
+            told = [step, _words(row)]
+            if told in self.kept["rollbacks"]:
+                return
+            self.kept["rollbacks"].append(told)
+            for last in (self.kept["last"], self.before):  # the steps after it come again
+                last |= {name: min(value, step) for name, value in last.items()}
+            self.before.pop(split, None)
         if step <= self.before.get(split, -1):
             return
         values: dict[str, Any] = dict(_scalars(row))
@@ -252,6 +283,8 @@ def _kept(file: Path) -> dict[str, Any] | None:
     """What wandb.json holds, when it is whole."""
     try:
         kept = json.loads(file.read_text())
-        return {"id": str(kept["id"]), "last": {str(k): int(v) for k, v in kept["last"].items()}}
+        last = {str(k): int(v) for k, v in kept["last"].items()}
+        rollbacks = [[int(step), str(words)] for step, words in kept.get("rollbacks", [])]
+        return {"id": str(kept["id"]), "last": last, "rollbacks": rollbacks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import nnfunc as nf
 from nnfunc import averages
 
 PATH = np.cumsum(np.sin(np.arange(1.0, 22.0)).reshape(7, 3), axis=0).astype(np.float32)
@@ -136,3 +137,25 @@ def test_it_stays_where_it_is():
 def test_errors_have_words(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("average", [averages.ema(0.5), averages.swa(0)], ids=["ema", "swa"])
+def test_the_base_of_adapters_is_left_out(average):
+    model = nf.serial(up=nf.linear(2, 3), norm=nf.batch_norm(3))
+    adapted = nf.lora(model, model.init(jax.random.key(0)), "up/weight", rank=1)
+
+    def build(h):
+        return nf.Task(adapted, nf.regression(), nf.optimizers.sgd(0.1), average=average)
+
+    pair, x = nf.trainer(build), jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)
+    state = pair.init({}, jax.random.key(1))
+    leaves = nf.paths.flatten(state.model_state)
+    assert {path.split("/")[0] for path in leaves} == {"base", "model"}
+    assert leaves["base/up/weight"].shape == (2, 3)
+    state, _ = jax.jit(pair.step)({}, state, (x, jnp.ones((4, 3))))
+    averaged = [leaf.shape for leaf in jax.tree.leaves(state.average.mean)]
+    assert sorted(averaged) == [(1, 3), (2, 1), (3,), (3,)]  # up, down, mean and variance
+    other = jax.tree.map(lambda leaf: leaf + 1, state.model_state)
+    _, read = average.read(state.average, (state.params, other))
+    jax.tree.map(np.testing.assert_array_equal, read["base"], other["base"])
+    assert not np.allclose(read["model"]["norm"]["mean"], other["model"]["norm"]["mean"])

@@ -1,5 +1,6 @@
 """doctor: planted bugs are all told by their names, and what is well is left in peace."""
 
+import types
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import nnfunc as nf
+from nnfunc.debug import checks_training
 
 DIM, CLASSES, TIME = 6, 3, 8
 KEY = jax.random.key(0)
@@ -230,3 +232,11 @@ def test_mistakes():
         told(3, blob_data())
     with pytest.raises(ValueError, match=r"it reads hypers\['lr'\]"):
         told(lambda h: h["lr"], blob_data())
+
+
+def test_adapters_may_begin_with_a_small_loss():
+    model = nf.linear(2, 3)
+    adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
+    for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
+        look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
+        assert len(list(checks_training.initial_loss(look))) == found

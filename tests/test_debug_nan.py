@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
+from nnfunc.training.diverged import first_not_finite
 
 DIM, LAYERS = 4, 5
 
@@ -212,3 +213,49 @@ def test_mistakes(data):
     state = state._replace(diverged_at=jnp.array(3))
     with pytest.raises(TypeError, match=r"find_nan: data should be a data set or a function"):
         nf.debug.find_nan(build, {"rate": 0.1}, state, 3)
+
+
+def test_the_micro_batch_is_told(data):
+    """The third part of four, for it goes on from the state that the two before it left."""
+
+    def build(h):
+        model = nf.serial(stem=nf.linear(DIM, DIM), fault=faulty("forward"), head=nf.linear(DIM, 1))
+        return nf.Task(model, nf.regression(), nf.optimizers.sgd(0.1), accumulate=4)
+
+    init, step = nf.trainer(build)
+    state = init({}, jax.random.key(0))
+    state.params["fault"]["at"] = jnp.full((), 2.0)
+    state, _ = jax.jit(step)({}, state, data.batch(0))
+    (fault,) = nf.debug.find_nan(build, {}, state, data)
+    assert (fault.step, fault.path, fault.phase) == (0, "fault", "forward")
+    assert fault.words.endswith("the forward pass of layer fault, in micro-batch 3 of 4")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_breaks_uphill_is_told(data, accumulate):
+    """exp of a number that is finite at the parameters, and not where SAM climbs to."""
+
+    def build(h):
+        model = nf.serial(stem=nf.linear(DIM, 1), power=lambda x: jnp.exp(x**2))
+        objective = lambda predict, batch: (jnp.log1p(predict(batch[0])).mean(), {})
+        return nf.Task(
+            model, objective, nf.optimizers.sgd(0.1), sharpness=1e3, accumulate=accumulate
+        )
+
+    init, step = nf.trainer(build)
+    state, _ = jax.jit(step)({}, init({}, jax.random.key(0)), data.batch(0))
+    (fault,) = nf.debug.find_nan(build, {}, state, data)
+    assert (fault.path, fault.phase) == ("power", "forward")
+    part = "" if accumulate == 1 else ", in micro-batch 1 of 2"
+    where = ", at the parameters uphill (sharpness = 1000); all is finite below"
+    assert fault.words.endswith(f"the forward pass of layer power{part}{where}")
+
+
+def test_batches_that_do_not_split_are_looked_at_whole():
+    model = nf.serial(stem=nf.linear(DIM, 1), root=jnp.sqrt)
+    task = nf.Task(model, nf.regression(), nf.optimizers.sgd(0.1), accumulate=3)
+    params, key = model.init(jax.random.key(0)), jax.random.key(1)
+    params["stem"]["bias"] -= 99
+    fault = first_not_finite(task, params, {}, (np.ones((4, DIM)), np.ones((4, 1))), key)
+    assert (fault.path, fault.phase) == ("root", "forward")
+    assert str(fault) == "the forward pass of layer root"

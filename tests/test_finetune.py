@@ -1,12 +1,18 @@
 """Adapters of a run that was trained before, from a config: only they are trained, and they merge."""
 
+import json
+import os
+
 import jax
 import numpy as np
 import pytest
 from test_cli import CONFIG, _no_cache, main  # noqa: F401
 
 import nnfunc as nf
+from nnfunc import programs, runstate
 from nnfunc.config import load
+from nnfunc.config.extras import options
+from nnfunc.config.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +21,12 @@ def folder(tmp_path_factory):
     (folder / "base.toml").write_text(CONFIG)
     run = folder / "base"
     assert main("train", folder / "base.toml", "--run", run) == 0
-    adapters = f'lora = {{ run = "{run}", on = ["**/weight"], rank = 2, alpha = 4.0 }}\n'
-    (folder / "lora.toml").write_text(CONFIG.strip() + "\n" + adapters)
+    more = f"""
+lora = {{ run = "{run}", on = ["**/weight"], rank = 2, alpha = 4.0 }}
+task = {{ precision = "bfloat16", accumulate = 2 }}
+average = {{ name = "ema", decay = 0.5 }}
+"""
+    (folder / "lora.toml").write_text(CONFIG.strip() + more)
     assert main("train", folder / "lora.toml", "train.steps=8", "--run", folder / "lora") == 0
     return folder
 
@@ -30,9 +40,67 @@ def test_only_the_adapters_are_trained_and_merge_exactly(folder):
     merged = nf.merge_lora(adapted.model, adapted.params, adapted.state)
     x = load(folder / "base.toml").data().batch(0)[0]
     y = adapted.model.apply(adapted.params, x, state=adapted.state)
-    same = base.model.apply(merged, x, state=adapted.state["model"])
+    half = nf.precision(base.model)
+    same = half.apply(merged, x, state=adapted.state["model"])
     np.testing.assert_array_equal(y, same)
-    assert float(np.abs(y - base.model.apply(base.params, x, state=base.state)).max()) > 1e-3
+    assert float(np.abs(y - half.apply(base.params, x, state=base.state)).max()) > 1e-3
+
+
+def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
+    whole = folder / "whole"
+    assert main("merge", folder / "lora", whole) == 0
+    assert "merged" in capsys.readouterr().out
+    tables = load(whole / "config.toml").tables
+    base, adapted = (load(folder / name / "config.toml").tables for name in ("base", "lora"))
+    assert {"lora", "average"}.isdisjoint(tables)
+    assert (tables["task"], tables["train"]) == (adapted["task"], base["train"])
+    figures = json.loads((folder / "lora" / "result.json").read_text())["test"]
+    assert programs.evaluate(whole) == figures != programs.evaluate(folder / "base")
+    assert programs.evaluate(whole, which="last") == figures
+    x = load(whole / "config.toml").data().batch(0)[0]
+    outputs = [
+        jax.jit(run.model.apply)(run.params, x, state=run.state)
+        for run in map(nf.load_run, (whole, folder / "lora"))
+    ]
+    np.testing.assert_array_equal(*outputs)
+    assert runstate.state(whole, []) == ("merged", f"from {folder / 'lora'}")
+    assert main("resume", whole) == 2
+    assert "was merged" in capsys.readouterr().err
+    assert main("merge", folder / "base", folder / "other") == 2
+    assert "with a table lora" in capsys.readouterr().err
+    again = f'lora={{run="{folder / "lora"}"}}'
+    assert main("train", folder / "base.toml", again, "--run", folder / "other") == 2
+    assert "Merge it first: nnfunc merge" in capsys.readouterr().err
+    assert not (folder / "other").exists()
+    further = f'lora={{run="{whole}", on=["**/weight"]}}'
+    assert load(folder / "base.toml", [further]).build is not None
+
+
+def test_adapters_are_outermost_and_recomputed_blocks_inside():
+    body = nf.repeat(nf.residual(nf.serial(up=nf.linear(4, 4), act=jax.numpy.tanh)), 2)
+    inside = options(precision="bfloat16", remat=True).model(body)
+    made = {"model": body, "objective": None, "optimizer": None}
+    base = body.init(jax.random.key(0))
+
+    class Tables:
+        model = staticmethod(lambda model: nf.lora(model, base, "**/weight", rank=1))
+
+    made |= {"task": options(precision="bfloat16", remat=True), "lora": Tables}
+    adapted = Recipe(())._task(nf.Task, made, []).model
+    params, x = adapted.init(jax.random.key(1)), np.ones((3, 4), np.float32)
+    params = jax.tree.map(lambda leaf: leaf + 1, params)
+    merged = nf.merge_lora(adapted, params, adapted.init_state())
+    np.testing.assert_array_equal(
+        jax.jit(adapted.apply)(params, x), jax.jit(inside.apply)(merged, x)
+    )
+
+
+def test_a_base_that_is_trained_anew_makes_another_build(folder):
+    before = load(folder / "lora.toml").build
+    assert load(folder / "lora.toml").build == before
+    best = folder / "base" / "checkpoints" / "best"
+    os.utime(best, (2e9, 2e9))
+    assert load(folder / "lora.toml").build != before
 
 
 def test_the_statistics_of_the_base_are_gone_on_with(folder):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 # A file may import from its own row and from the rows before it. A folder stands for its files.
 ROWS = {
-    "contract": "base check paths leaves taps",
+    "contract": "base check paths leaves taps held",
     "numeric functions": "activations initializers schedules losses metrics backprop flops",
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers averages",
@@ -20,7 +20,7 @@ ROWS = {
     "debugging": "debug",
     "sweep": "sweep",
     "programs": "compare config cli debugging programs runlog progress report memory sampling interop "
-    "testing runstate follow findings dashboard overview",
+    "testing runstate follow findings dashboard overview merging",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

@@ -10,6 +10,7 @@ import pytest
 import nnfunc as nf
 from nnfunc import paths, testing
 from nnfunc.base import Context
+from nnfunc.leaves import chosen, is_matrix
 
 KEY = jax.random.key(3)
 
@@ -146,6 +147,24 @@ def test_only_adapters_are_trained():
         jax.tree.map(np.testing.assert_array_equal, state.model_state["base"], base)
         assert all((leaf != 0).any() for leaf in jax.tree.leaves(state.params))
         assert np.isfinite(metrics["loss"])
+
+
+def test_adapters_are_matrices_to_optimizers():
+    """PEFT decays them; the decoupled decay of AdamW is all that moves a leaf without a gradient."""
+    params = {"weight": {"down": jnp.ones((3, 2)), "up": jnp.ones((2, 4))}}
+    still = jax.tree.map(jnp.zeros_like, params)
+    assert jax.tree.leaves(chosen("muon: on", params, "matrices")) == [True, True]
+    optimizer = nf.optimizers.adamw(0.5, weight_decay=0.5)
+    updates, _ = optimizer.update(still, optimizer.init(params), params)
+    jax.tree.map(lambda u, p: np.testing.assert_array_equal(u, -0.25 * p), updates, params)
+    optimizer = nf.optimizers.max_norm(nf.optimizers.sgd(0.5), limit=0.5)
+    updates, _ = optimizer.update(still, optimizer.init(params), params)
+    up = params["weight"]["up"] + updates["weight"]["up"]
+    np.testing.assert_allclose(jnp.linalg.norm(up, axis=0), 0.5, rtol=1e-6)  # a column a unit
+    kept = {"up": {"bias": 1.0}, "scale": {"up": jnp.ones((2, 2))}, "up/weight": 1.0}
+    assert [is_matrix(path, leaf) for path, leaf in paths.flatten(kept).items()] == [
+        False, False, True,
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

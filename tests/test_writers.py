@@ -95,6 +95,53 @@ def test_tensorboard_goes_on_without_repeating_steps(tmp_path):
     assert len(found["config/text_summary"]) == len(found["event/text_summary"]) == 1
 
 
+def as_shown(folder):
+    """step -> train/loss as TensorBoard shows them: it drops all from the step of a start on.
+
+    tensorboard/backend/event_processing/event_accumulator.py, _CheckForRestartAndMaybePurge.
+    """
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    shown = {}
+    for file in sorted((folder / "tensorboard").iterdir(), key=lambda f: int(f.suffix[1:])):
+        for event in writers._events(file, event_pb2.Event):
+            if event.session_log.status == event_pb2.SessionLog.START:
+                shown = {step: loss for step, loss in shown.items() if step < event.step}
+            for value in event.summary.value:
+                if value.tag == "train/loss":
+                    assert event.step not in shown
+                    shown[event.step] = value.simple_value
+    return shown
+
+
+def branches():
+    """Rows to step 30, back to 10, and what metrics.jsonl holds once steps 20 and 30 came again."""
+    rows = [TRAIN | {"step": step, "loss": 1.0} for step in (10, 20, 30)]
+    back = {"split": "event", "step": 10, "event": "rollback", "message": "with 0.5 of the rate"}
+    again = [TRAIN | {"step": step, "loss": 2.0} for step in (20, 30)]
+    return rows, back, again
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 3])
+def test_after_a_rollback_tensorboard_shows_what_came_again(tmp_path, lost):
+    """lost: of the last rows, by the process that was killed; those that follow hand in all."""
+    pytest.importorskip("tensorboardX")
+    rows, back, again = branches()
+    later = back | {"message": "with 0.25 of the rate"}
+    written_first = [*rows, back, *again]
+    for handed in (written_first[: 6 - lost], [rows[0], back, *again], [rows[0], back, *again]):
+        with open_writers(["tensorboard"], tmp_path) as opened:
+            for row in handed:
+                opened.write(row)
+    assert as_shown(tmp_path) == {10: 1.0, 20: 2.0, 30: 2.0}
+    events = written(tmp_path)["event/text_summary"]
+    assert [step for step, _ in events] == [10], "once, though it is handed in three times"
+    with open_writers(["tensorboard"], tmp_path) as opened:
+        for row in [rows[0], back, later, TRAIN | {"step": 20, "loss": 3.0}]:
+            opened.write(row)
+    assert as_shown(tmp_path) == {10: 1.0, 20: 3.0}
+    assert len(written(tmp_path)["event/text_summary"]) == 2
+
+
 def test_a_file_that_was_cut_short_is_gone_on_from(tmp_path):
     pytest.importorskip("tensorboardX")
     with open_writers(["tensorboard"], tmp_path) as opened:
@@ -194,6 +241,17 @@ def test_wandb_gets_the_rows_and_goes_on(tmp_path, wandb, monkeypatch):
     )
     (event,) = [values for values in wandb.logged if "event" in values]
     assert event["event"].startswith("rollback: loss is nan")
+
+
+def test_after_a_rollback_wandb_gets_what_came_again(tmp_path, wandb):
+    rows, back, again = branches()
+    for handed in ([*rows], [rows[0], back, again[0]], [rows[0], back, *again]):
+        with open_writers(["wandb"], tmp_path) as opened:
+            for row in handed:
+                opened.write(row)
+    losses = [(v["step"], v["train/loss"]) for v in wandb.logged if "train/loss" in v]
+    assert losses == [(10, 1.0), (20, 1.0), (30, 1.0), (20, 2.0), (30, 2.0)]
+    assert [values["step"] for values in wandb.logged if "event" in values] == [10]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"id": 3}', '{"id": "x", "last": {"train": "y"}}'])

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from nnfunc.base import Key, PyTree
+from nnfunc.config.extras import stamp_of
 from nnfunc.config.mistakes import ConfigError, one_line
 from nnfunc.config.recipe import Part, Recipe, is_scheduled, numbers, slots
 from nnfunc.config.schema import SOLE, TASK, factories, schema
@@ -36,6 +37,8 @@ class Config:
             table, name, values = self.part(path)
             kinds = schema(table, name).kinds
             filled = [(k, slots(f"{path}.{k}", v, kinds[k].traced)) for k, v in values.items()]
+            if table == "lora":  # a base that is trained anew makes another build
+                filled.append(("stamp", stamp_of(values["run"])))
             parts.append(Part(path, table, name, tuple(filled)))
         return Recipe(tuple(parts))
 

@@ -1,5 +1,6 @@
 """What a config may say of its task in a word: precision, recomputation, micro-batches, adapters."""
 
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ from nnfunc.base import Layer, Model, Scalar, as_model
 from nnfunc.combinators import precision as in_precision
 from nnfunc.combinators import remat_repeats
 
-__all__ = ["Adapters", "Options", "adapt", "log", "options"]
+__all__ = ["Adapters", "Options", "adapt", "log", "options", "stamp_of"]
 
 
 class Options(NamedTuple):
@@ -58,39 +59,47 @@ class Adapters(NamedTuple):
     on: tuple[str, ...]
     rank: int
     alpha: Scalar
+    stamp: object
 
     def model(self, model: Layer) -> Model:
         """The adapters of the model, whose frozen parameters are those of the run."""
         from nnfunc.layers.lora import lora
 
-        found = _trained(self.run, _stamp(self.run))
+        found = _trained(self.run, self.stamp)
         own = {"rank": self.rank, "alpha": self.alpha, "state": found.state}
         return lora(model, found.params, self.on, **own)
 
 
 def adapt(
     run: str, *, on: tuple[str, ...] = ("**/query/weight", "**/value/weight"), rank: int = 8,
-    alpha: Scalar = 8.0,
+    alpha: Scalar = 8.0, stamp: object = None,
 ) -> Adapters:  # fmt: skip
     """Train low-rank adapters of the best checkpoint of another run, whose own parameters stay.
 
     run: its folder; the model is to be the same. on: patterns of the weights that get an adapter.
-    rank, alpha: as for `nf.lora`.
-    Raises: ValueError when a number is out of its range or there is no such run.
+    rank, alpha: as for `nf.lora`. stamp: `stamp_of(run)` when the config was built, now by default.
+    Raises: ValueError when a number is out of its range, there is no such run, or it is itself one of
+    adapters.
     """
     check.size("lora", rank=rank)
-    if not (Path(run) / "config.toml").is_file():
+    file = Path(run) / "config.toml"
+    if not file.is_file():
         check.fail("lora", f"run should be the folder of a run, got {run!r}.")
-    _trained(run, _stamp(run))
-    return Adapters(run, on, rank, alpha)
+    if "lora" in tomllib.loads(file.read_text()):
+        cure = f"Merge it first: nnfunc merge {run} FOLDER"
+        check.fail("lora", f"run should be of a whole model, got the adapters of {run!r}. {cure}")
+    stamp = stamp_of(run) if stamp is None else stamp
+    _trained(run, stamp)
+    return Adapters(run, on, rank, alpha, stamp)
 
 
-def _stamp(run: str) -> float:
+def stamp_of(run: str) -> float:
+    """When the checkpoints of a run last changed: what is compiled of others is out of date."""
     return max((path.stat().st_mtime for path in Path(run).glob("checkpoints/*")), default=0.0)
 
 
 @lru_cache(maxsize=2)
-def _trained(run: str, stamp: float) -> Any:
+def _trained(run: str, stamp: object) -> Any:
     from nnfunc.programs import load_run
 
     with jax.ensure_compile_time_eval():  # a build may be inside of a trace, what it loads is not

@@ -78,11 +78,12 @@ class Recipe:
 
     def _task(self, task: Any, made: dict[str, Any], augments: list[Any]) -> Any:
         """The task of what the tables made."""
-        model = made["lora"].model(made["model"]) if "lora" in made else made["model"]
+        model = made["model"]
         more = {"average": made.get("average"), "plateau": made.get("plateau")}
         if "task" in made:
             model = made["task"].model(model)
             more |= {key: getattr(made["task"], key) for key in ("accumulate", "sharpness")}
+        model = made["lora"].model(model) if "lora" in made else model  # outermost, for merge_lora
         if augments:
             from nnfunc.data.augment import chain
 

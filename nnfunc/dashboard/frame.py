@@ -19,6 +19,7 @@ __all__ = ["View", "frame"]
 
 COLOURS = {
     "running": "green", "complete": "blue", "stopped": "yellow", "diverged": "red", "broken": "red",
+    "merged": "blue",
 }  # fmt: skip
 WIDE = 120
 
@@ -152,7 +153,7 @@ def _progress(view: View) -> RenderableType:
 def _trouble(view: View) -> list[RenderableType]:
     """What is wrong and what to do; an empty line otherwise."""
     name, words = view.state
-    if name in ("complete", "running"):
+    if name in ("complete", "running", "merged"):
         waits = name == "running" and not view.rows
         return [
             Text("No rows yet: the first comes at the end of an interval.", "dim")

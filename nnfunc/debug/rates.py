@@ -67,6 +67,7 @@ def find_lr(
     no hyper needs to be named. All runs are one compiled program. steps: of each run. rates: [n], by
     default 64 from 1e-6 to 10, evenly in their logarithms. at_once: how many runs are vmapped
     together, all by default; fewer take less memory.
+    The runs leave out the task's augmentation, sharpness (SAM) and micro-batches (accumulate).
     The suggestion is the middle of the rates that do nearly as well as the best one (`suggest`).
     Raises: ValueError when the optimizer does not tell its rate, or no rate improves the loss.
     Source of the test: Smith 2017, arXiv:1506.01186, section 3.3; with a run for each rate in the

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers, paths
 from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold
+from nnfunc.held import Held
 from nnfunc.leaves import Leaves, chosen, is_matrix
 
 __all__ = ["lora", "merge_lora"]
@@ -32,7 +33,8 @@ def lora(
     Each chosen weight becomes `weight + alpha / rank * down @ up`. down is drawn (LeCun normal), up
     is zero, so that the model begins as it was. The parameters are the adapters alone, by the paths
     of the weights: {"blocks": {"query": {"weight": {"down": ..., "up": ...}}}}. What is not trained
-    is state: {"base": base}, and "model", the state of the model inside, where it has one.
+    is state: {"base": base}, and "model", the state of the model inside, where it has one. The
+    averages of `nf.averages` leave the base out.
     Shapes: weight [in, out]: down [in, rank], up [rank, out]. Weights [n, in, out] of a `repeat` have
     n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
     Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
@@ -99,7 +101,10 @@ def lora(
         fixed = ctx.state.get("base", base)
         inside = replace(ctx, state=ctx.state.get("model", {}))
         y, out = model.forward(merge(params, fixed), x, inside)
-        return y, Out(_state(fixed, out.state), out.taps)
+        new = _state(fixed, out.state)
+        # the kind that came in: what goes from step to step must not change it
+        kind = type(ctx.state) if ctx.state else Held
+        return y, Out(kind(new), out.taps)
 
     adapted = Adapted(init, forward=forward, init_state=init_state, name="lora")
     adapted.merge = merge
@@ -164,7 +169,7 @@ def _merged(weight: Array, down: Array, up: Array, alpha: Scalar) -> Array:
 
 
 def _state(base: Params, inside: PyTree) -> dict[str, Any]:
-    return {"base": base, "model": inside} if jax.tree.leaves(inside) else {"base": base}
+    return Held(base=base, model=inside) if jax.tree.leaves(inside) else Held(base=base)
 
 
 def _stack(draw: Any, n: int) -> Any:

@@ -7,10 +7,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nnfunc import paths
 from nnfunc.base import Context, Key, Nudge, Params, PyTree, Watch, as_model, fold
-from nnfunc.training.gradient import loss_and_metrics
+from nnfunc.training.gradient import gradient_of, loss_and_metrics
 from nnfunc.training.task import Task
 
 __all__ = ["Diverged", "Fault", "first_not_finite", "ordered_places"]
@@ -58,8 +59,60 @@ def first_not_finite(
 
     With a key it is a training batch, without one a held-out batch. It looks at the batch, the
     parameters, every layer's result in the order of computation, the loss, and the gradients from
-    the last layer back: of every layer's result, and of the parameters.
+    the last layer back: of every layer's result, and of the parameters. A training batch it looks at
+    as the step does: in the micro-batches of `accumulate`, and with `sharpness` also uphill.
     """
+    accumulated = task.accumulate > 1 and _divides(task.accumulate, batch)
+    if key is not None and (accumulated or task.sharpness is not None) and _finite(params):
+        count = task.accumulate if accumulated else 1
+        fault = _in_steps(task, count, params, model_state, batch, key)
+        if fault is not None:
+            return fault
+    return _in_batch(task, params, model_state, batch, key)
+
+
+def _divides(count: int, batch: PyTree) -> bool:
+    return all(jnp.shape(leaf)[0] % count == 0 for leaf in jax.tree.leaves(batch))
+
+
+def _in_steps(
+    task: Task, count: int, params: Params, model_state: PyTree, batch: PyTree, key: Key
+) -> Fault | None:
+    """The fault in the gradients that make up a step, as `gradient_of` takes them; None without one."""
+    gradient = jax.jit(gradient_of(task._replace(accumulate=1, sharpness=None)))
+
+    def mean(params: Params) -> tuple[Fault | None, Params]:
+        state, total = model_state, None
+        for i in range(count):
+            part, own, words = batch, key, ""
+            if count > 1:
+                part = jax.tree.map(lambda leaf: np.split(np.asarray(leaf), count)[i], batch)  # noqa: B023
+                own, words = jax.random.fold_in(key, i), f", in micro-batch {i + 1} of {count}"
+            seen = gradient(params, state, part, own)
+            if not _finite((seen.loss, seen.grads)):
+                fault = _in_batch(task, params, state, part, own)
+                return fault._replace(words=fault.words + words), params
+            total = seen.grads if total is None else jax.tree.map(jnp.add, total, seen.grads)
+            state = seen.model_state
+        return None, jax.tree.map(lambda leaf: (leaf / count).astype(leaf.dtype), total)
+
+    fault, grads = mean(params)
+    if fault is not None or task.sharpness is None:
+        return fault
+    norm = optax.tree.norm(grads)
+    far = jnp.asarray(task.sharpness, norm.dtype) / jnp.where(norm > 0, norm, 1)
+    above = jax.tree.map(lambda p, g: p + (far.astype(g.dtype) * g).astype(p.dtype), params, grads)
+    fault, _ = mean(above)
+    where = (
+        f", at the parameters uphill (sharpness = {float(task.sharpness):g}); all is finite below"
+    )
+    return None if fault is None else fault._replace(words=fault.words + where)
+
+
+def _in_batch(
+    task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None
+) -> Fault:
+    """The same of one batch, at once and at these parameters."""
     whole: tuple[tuple[Phase, str, PyTree], ...] = (
         ("batch", "the batch", batch), ("parameters", "the parameters", params),
     )  # fmt: skip
