@@ -119,8 +119,11 @@ _ORDER = {"schedule": -1} | {name: 1 + place for place, name in enumerate(WRAPPE
 
 
 def is_scheduled(value: Any) -> bool:
-    """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }."""
-    return isinstance(value, Mapping) and "schedule" in value
+    """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }.
+
+    A table by pattern may have a number, or again a schedule, for the pattern "schedule".
+    """
+    return isinstance(value, Mapping) and isinstance(value.get("schedule"), str)
 
 
 def slots(key: str, value: Any, traced: bool) -> Any:
