@@ -93,6 +93,9 @@ class Config:
             values["classes"] = self._classes
         if table == "augment" and "fill" in kinds and "fill" not in values and name != "cutout":
             values["fill"] = self._background
+        if table == "augment" and "shape" in kinds and "shape" not in values:
+            shape = self._data.image_shape
+            values |= {} if shape is None else {"shape": list(shape)}
         if table == "objective" and "gamma" in values and values.get("smoothing") == 0:
             del values["smoothing"]  # none: as a hyper it would be traced, and might be any
         values = {k: _ending(v, steps) if kinds[k].traced else v for k, v in values.items()}

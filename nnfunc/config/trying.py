@@ -1,11 +1,11 @@
-"""What the tables say together, and what their factories say of them: looked at before anything runs."""
+"""What the tables say together, and what their factories say of them, before anything runs."""
 
 import math
 from typing import Any
 
 from nnfunc import check
 from nnfunc.config.config import Config
-from nnfunc.config.mistakes import Mistakes
+from nnfunc.config.mistakes import ConfigError, Mistakes
 from nnfunc.config.recipe import is_scheduled, tuples
 from nnfunc.config.schema import TABLES, WRAPPERS, factories, schema
 
@@ -92,6 +92,8 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 now = values | {key: _at(values[key], step) for key in keys}
                 factories(table)[name](*first, **{key: tuples(v) for key, v in now.items()})
+        except ConfigError as error:  # of the data, which an augmentation asks
+            mistakes.lines += [line for line in error.problems if line not in mistakes.lines]
         except (ValueError, TypeError, ArithmeticError) as error:
             if path != "schedule" or not _too_few_steps(config, mistakes):
                 mistakes.refused(path, error, _blamed(path, keys, step, error))
