@@ -15,6 +15,7 @@ SMALL = {
     "model": {"name": "mlp", "widths": [64, 4, 10]},
     "optimizer": {"name": "sgd", "rate": 0.1},
 }
+FALLING = {"schedule": "linear", "start": 0.2, "final": 0.1}
 LATE = [
     ({"task": {"remat": True}}, "task.remat: remat_repeats: the model should have a repeat inside"),
     ({"task": {"remat": True, "precision": "bfloat16"}}, "task.remat: remat_repeats: the model"),
@@ -27,6 +28,7 @@ LATE = [
     ({"model": {"name": "mlp", "widths": [64, 4, 5]}}, "objective: classification: labels should be in [0, 5)"),
     ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: linear: the last axis of x should be 63"),
     ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation figure"),
+    ({"model": SMALL["model"] | {"gain": FALLING}}, "model.gain: only what begins the run reads it, so that a schedule does nothing. Give a number."),
 ]  # fmt: skip
 
 
@@ -87,3 +89,20 @@ def test_the_shape_of_flat_images_is_the_datas():
             "here", (part, None, None), layout=layout, shuffle_pixels=shuffled, **looks
         )
         assert splits.data(2).image_shape == splits.stream(2).image_shape == wanted
+
+
+def test_every_schedule_that_does_something_is_let_through():
+    """In the model, the objective, the optimizer and its wrappers, on a plateau and in an average."""
+    moving = {
+        "model": SMALL["model"] | {"dropout": FALLING},
+        "objective": {"name": "classification", "smoothing": FALLING},
+        "optimizer": {"name": "sgd", "rate": FALLING, "weight_decay": {"head/*": FALLING}},
+        "augment": {"noise": {"deviation": FALLING}, "mixup": {"alpha": FALLING}},
+        "groups": {"rates": {"head/*": FALLING}},
+        "plateau": {"factor": FALLING},
+        "average": {"name": "ema", "decay": FALLING},
+        "task": {"sharpness": FALLING},
+        "clip_value": {"limit": FALLING},
+        "max_norm": {"limit": FALLING},
+    }
+    rehearse(resolve(SMALL | moving))

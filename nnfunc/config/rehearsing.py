@@ -3,14 +3,19 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.config.config import Config
 from nnfunc.config.mistakes import ConfigError, one_line
+from nnfunc.config.recipe import scheduled
+from nnfunc.config.schema import schema
 from nnfunc.training.feed import Feed
 from nnfunc.training.loop import inspect_task
 from nnfunc.training.programs import programs, split_hypers
 from nnfunc.training.saving import Best
+from nnfunc.training.step import evaluated, trainer
+from nnfunc.training.task import built
 
 __all__ = ["rehearse"]
 
@@ -29,6 +34,7 @@ def rehearse(config: Config) -> None:
         feed, key = Feed(data), config.key()
         jax.eval_shape(own.init, numbers, key, feed.sample())
         inspect_task(own, numbers, key, feed, Best.of(config.train.get("best", "min loss")))
+        _check_schedules(config, feed)
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigError) or not check.is_mistake(error):
             raise
@@ -42,6 +48,47 @@ def _check_classes(config: Config, data: Any) -> None:
         if given != data.classes and data.classes is not None:
             problem = f"should be {data.classes}, which the data has, got {given}. Leave it out."
             raise ConfigError([f"{config.where}: augment.{name}.classes: {problem}"])
+
+
+def _check_schedules(config: Config, feed: Feed) -> None:
+    """Each number that follows a schedule is one that steps read: most that only begin a run do not."""
+    parts = [(path, *config.part(path)) for path in config.places]
+    places = [
+        place
+        for path, table, name, values in parts
+        for key, value in values.items()
+        if schema(table, name).kinds[key].traced
+        for place in scheduled(f"{path}.{key}", value)
+    ]
+    if not places:
+        return
+    read = _read_by_steps(config, feed)
+    for place in places:
+        if not any(key.startswith(f"{place}.") for key in read):
+            problem = "only what begins the run reads it, so that a schedule does nothing"
+            raise ConfigError([f"{config.where}: {place}: {problem}. Give a number."])
+
+
+def _read_by_steps(config: Config, feed: Feed) -> set[str]:
+    """The hypers that reach what a step, an observation or the averaged weights come out as."""
+    own = trainer(config.build)
+
+    def steps(hypers, state, batch):
+        task = built(config.build, hypers, state.step)
+        told = {} if task.plateau is None else {task.plateau.metric: 0.0}
+        return (
+            own.step(hypers, state, batch), own.observe(hypers, state, told), evaluated(task, state)
+        )  # fmt: skip
+
+    hypers = {key: jnp.asarray(value) for key, value in config.hypers.items()}
+    state = jax.eval_shape(own.init, hypers, config.key())
+    batch = jax.eval_shape(lambda: feed.sample().batch(0))
+    program = jax.make_jaxpr(steps)(hypers, state, batch).jaxpr
+    needed = {id(variable) for variable in program.outvars}
+    for equation in reversed(program.eqns):
+        if any(id(variable) in needed for variable in equation.outvars):
+            needed |= {id(variable) for variable in equation.invars}
+    return {key for key, v in zip(sorted(hypers), program.invars, strict=False) if id(v) in needed}
 
 
 def _told(config: Config, message: str) -> str:

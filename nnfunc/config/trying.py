@@ -6,7 +6,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.config import Config
 from nnfunc.config.mistakes import ConfigError, Mistakes
-from nnfunc.config.recipe import is_scheduled, tuples
+from nnfunc.config.recipe import is_scheduled, scheduled, tuples
 from nnfunc.config.schema import TABLES, WRAPPERS, factories, schema
 
 __all__ = ["check_rate", "check_together", "try_out"]
@@ -85,7 +85,9 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
         try:
             table, name, values = config.part(path)
             kinds = schema(table, name).kinds
-            keys = [key for key, value in values.items() if kinds[key].traced and _moves(value)]
+            keys = [
+                key for key, value in values.items() if kinds[key].traced and scheduled(key, value)
+            ]
             first = (optimizers.sgd(0.1),) if table in WRAPPERS else ()
             values = {"rate": 1e-3} | values if table == "optimizer" else values
             last = config.train["steps"] - 1 if "train" in good else 0
@@ -97,12 +99,6 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
         except (ValueError, TypeError, ArithmeticError) as error:
             if path != "schedule" or not _too_few_steps(config, mistakes):
                 mistakes.refused(path, error, _blamed(path, keys, step, error))
-
-
-def _moves(value: Any) -> bool:
-    """Whether there is a schedule in a value."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return is_scheduled(value) or any(map(_moves, inner))
 
 
 def _at(value: Any, step: int) -> Any:
