@@ -18,6 +18,7 @@ import numpy as np
 from nnfunc import check, checkpoint, memory, runlog
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config import Config, ConfigError, load
+from nnfunc.config.rehearsing import rehearse
 from nnfunc.data.arrays import Data
 from nnfunc.progress import in_order, progress, shown
 from nnfunc.summary import summary as summarize
@@ -45,7 +46,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     use_compilation_cache()
     with told("stopped before the training began; nothing was written"):
         config = load(config_file, settings)
-        config.data()  # its mistakes are known before there is a folder
+        rehearse(config)  # its mistakes, and the data's, are known before there is a folder
         there = folder is not None and folder.is_dir()
         folder = runlog.create(config_file.stem, folder)
         try:

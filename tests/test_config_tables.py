@@ -1,5 +1,7 @@
 """The tables beside model, objective and optimizer: what they make, and what is told of mistakes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,11 @@ TABLES = {
     "lookahead": {"every": 4},
     "max_norm": {"limit": 4.0},
 }
+
+
+RISING = {"schedule": "linear", "start": 0.0, "final": 1.0}
+MODEL = {"name": "mlp", "widths": [64, 16, 10]}
+FOCAL = {"name": "classification", "gamma": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +152,17 @@ WRONG = [
     ({"lora": {"run": "nowhere"}}, "lora: run should be the folder of a run, got 'nowhere'"),
     ({"clip_value": {}}, "clip_value.limit: is missing; clip_value needs a number"),
     ({"schedule": {"name": "constant", "value": {"schedule": "liner", "start": 1.0}}}, "schedule.value.schedule: should be one of"),
+    ({"groups": {"rates": {"head/*": RISING | {"schedule": "liner"}}}}, "groups.rates[head/*].schedule: should be one of"),
+    ({"groups": {"rates": {"head/*": RISING | {"strt": 1.0}}}}, "groups.rates[head/*].strt: linear has no such key"),
+    ({"groups": {"rates": {"head/*": RISING | {"final": -1.0}}}}, "got -0.46666666865348816. That is groups.rates at step 14."),
+    ({"model": MODEL | {"dropout": RISING | {"final": 2.0}}}, "got 1.9333332777023315. That is model.dropout at step 29."),
+    ({"model": MODEL | {"dropout": RISING | {"start": 2.0}}}, "got 2.0. That is model.dropout at step 0."),
+    ({"objective": FOCAL | {"smoothing": RISING}}, "classification: smoothing should be 0 together with gamma: the focal loss has none, got 0.4"),
+    ({"objective": FOCAL | {"smoothing": 0.1}}, "smoothing should be 0 together with gamma: the focal loss has none, got 0.1."),
+    ({"average": {"name": "swa", "start": 30}}, "average.start: should be below train.steps = 30, where the run ends, got 30."),
+    ({"average": {"name": "ema", "decay": 0.9, "start": 31.5}}, "average.start: should be below train.steps = 30, where"),
+    ({"groups": {"freeze": {"head/*": 30, "**": math.inf}}}, "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. inf is never."),
+    ({"task": {"accumulate": 3}}, "task.accumulate: should divide data.batch_size = 32, got 3."),
 ]  # fmt: skip
 
 
@@ -154,3 +172,60 @@ def test_a_mistake_in_a_table_is_named(change, message):
         resolve(TABLES | change)
     assert message in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+def test_smoothing_is_no_number_of_a_focal_loss():
+    """A plain 0 is fine; what a sweep gives is refused, whatever it is."""
+    for given in ({}, {"smoothing": 0.0}):
+        made = resolve(TABLES | {"objective": FOCAL | given})
+        assert {k for k in made.hypers if k.startswith("objective")} == {"objective.gamma"}
+        made.build(made.hypers)
+        with pytest.raises(ValueError, match="got one that a sweep or a schedule gives"):
+            made.build(made.hypers | {"objective.smoothing": jnp.zeros(())})
+    nf.classification(gamma=jnp.ones(()), smoothing=0.0)
+    plain = resolve(TABLES)
+    swept = jax.vmap(lambda s: one_loss(plain.build(plain.hypers | {"objective.smoothing": s})))
+    assert len(set(swept(jnp.array([0.0, 0.3])).tolist())) == 2
+
+
+def one_loss(task):
+    return task.objective(lambda x: x, (jnp.eye(3), jnp.arange(3)))[0]
+
+
+def test_a_schedule_may_stand_in_a_table_by_pattern(tmp_path):
+    """The rate of the head goes from 0 to that of the rest; "schedule" may be a pattern too."""
+    rates = {"head/*": RISING, "hidden_0/*": 0.5}
+    tables = {
+        "data": TABLES["data"], "model": MODEL, "objective": TABLES["objective"],
+        "optimizer": {"name": "sgd", "rate": 1.0}, "train": {"steps": 10}, "groups": {"rates": rates},
+    }  # fmt: skip
+    made = resolve(tables)
+    assert made.hypers["groups.rates[head/*].total_steps"] == 10
+    assert made.hypers["groups.rates[hidden_0/*]"] == 0.5
+    params = {"head": {"bias": jnp.ones(1)}, "hidden_0": {"bias": jnp.ones(1)}}
+    for step, wanted in ((0, 0.0), (5, -0.5)):
+        optimizer = made.build(made.hypers, step).optimizer
+        updates, _ = optimizer.update(params, optimizer.init(params), params)
+        assert updates["head"]["bias"].tolist() == [pytest.approx(wanted)]
+        assert updates["hidden_0"]["bias"].tolist() == [-0.5]
+    made.dump(tmp_path / "config.toml")
+    assert load(tmp_path / "config.toml").build == made.build
+    named = resolve(tables | {"groups": {"rates": {"schedule": RISING, "**": 2.0}}})
+    assert named.hypers["groups.rates[schedule].final"] == 1.0
+    plain = resolve(tables | {"groups": {"rates": {"schedule": 3.0, "**": 2.0}}})
+    assert plain.hypers["groups.rates[schedule]"] == 3.0
+
+
+def test_what_two_tables_say_is_blamed_on_the_override(config, tmp_path):
+    config.dump(tmp_path / "config.toml")
+    for override, message in (
+        (
+            "train.steps=3",
+            "the command line: train.steps: groups.freeze of 'hidden_0/**' should be",
+        ),
+        ("data.batch_size=33", "the command line: data.batch_size: task.accumulate should divide"),
+        ("task.accumulate=5", "the command line: task.accumulate: should divide data.batch_size"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path / "config.toml", [override])
+        assert caught.value.problems[0].startswith(message)

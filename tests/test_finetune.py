@@ -10,9 +10,10 @@ from test_cli import CONFIG, _no_cache, main  # noqa: F401
 
 import nnfunc as nf
 from nnfunc import programs, runstate
-from nnfunc.config import load
+from nnfunc.config import ConfigError, load
 from nnfunc.config.extras import options
 from nnfunc.config.recipe import Recipe
+from nnfunc.config.rehearsing import rehearse
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,8 @@ def test_the_statistics_of_the_base_are_gone_on_with(folder):
     base = nf.load_run(folder / "base")
     fresh = config.build(config.hypers).model.init_state()
     jax.tree.map(np.testing.assert_array_equal, fresh["model"], base.state)
+
+
+def test_a_pattern_that_fits_no_weight_is_told_of_lora(folder):
+    with pytest.raises(ConfigError, match=r"lora\.toml: lora: on: the pattern '\*\*/wight' should"):
+        rehearse(load(folder / "lora.toml", ['lora.on=["**/wight"]']))

@@ -72,9 +72,7 @@ class Config:
 
     def dump(self, path: str | Path) -> None:
         """Write the tables as TOML: `load` of it equals this config."""
-        import tomli_w
-
-        Path(path).write_bytes(tomli_w.dumps(self.tables).encode())
+        Path(path).write_bytes(_toml(self.tables).encode())
 
     @property
     def places(self) -> list[str]:
@@ -98,9 +96,12 @@ class Config:
             values["classes"] = self._classes
         if table == "augment" and "fill" in kinds and "fill" not in values and name != "cutout":
             values["fill"] = self._background
-        for key, value in values.items():
-            if is_scheduled(value) and "total_steps" in schema("schedule", value["schedule"]).kinds:
-                values[key] = steps | value
+        if table == "augment" and "shape" in kinds and "shape" not in values:
+            shape = self._data.image_shape
+            values |= {} if shape is None else {"shape": list(shape)}
+        if table == "objective" and "gamma" in values and values.get("smoothing") == 0:
+            del values["smoothing"]  # none: as a hyper it would be traced, and might be any
+        values = {k: _ending(v, steps) if kinds[k].traced else v for k, v in values.items()}
         return table, name, values
 
     @property
@@ -128,3 +129,33 @@ class Config:
         except (ValueError, TypeError, ImportError, OSError) as error:
             problem = one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
             raise ConfigError([f"{self.where}: data: {problem}"]) from error
+
+
+def _ending(value: Any, steps: dict[str, int]) -> Any:
+    """The value, each schedule in it that has an end but gives none with that of the run."""
+    if is_scheduled(value):
+        return (
+            steps | value if "total_steps" in schema("schedule", value["schedule"]).kinds else value
+        )
+    if isinstance(value, dict):
+        return {key: _ending(item, steps) for key, item in value.items()}
+    return [_ending(item, steps) for item in value] if isinstance(value, list) else value
+
+
+def _toml(tables: dict[str, Any]) -> str:
+    """The tables as sections, what is inside them in line: the order of patterns stays as it is."""
+    import tomli_w
+
+    def inline(key: str, value: Any) -> str:
+        if not isinstance(value, dict):
+            return tomli_w.dumps({key: value}).rstrip("\n")
+        name = tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
+        inner = ", ".join(inline(k, v) for k, v in value.items())
+        return f"{name} = {{ {inner} }}" if inner else f"{name} = {{}}"
+
+    plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
+    text = tomli_w.dumps(plain)
+    for table, values in tables.items():
+        if isinstance(values, dict):
+            text += "\n".join(["", f"[{table}]", *(inline(*item) for item in values.items()), ""])
+    return text

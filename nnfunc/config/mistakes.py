@@ -31,10 +31,14 @@ class Mistakes:
         by_shell = any(_within(path, o) or _within(o, path) for o in self.overridden)
         self.lines.append(f"{SHELL if by_shell else self.file}: {words_of(path)}: {problem}")
 
-    def refused(self, table: str, error: Exception) -> None:
-        """Note why a factory refuses a table; it may be several of its values together."""
+    def refused(self, table: str, error: Exception, which: str = "") -> None:
+        """Note why a factory refuses a table; it may be several of its values together.
+
+        which: what came, where that is more than the table.
+        """
         file = f"{self.file} with overrides" if self.overridden else self.file
-        self.lines.append(f"{file}: {table}: {one_line(error).removeprefix(f'{table}: ')}")
+        more = f" That is {which}." if which else ""
+        self.lines.append(f"{file}: {table}: {one_line(error).removeprefix(f'{table}: ')}{more}")
 
 
 def _within(path: str, other: str) -> bool:

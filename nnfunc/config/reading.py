@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from nnfunc import check
 from nnfunc.config.config import Config
 from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, one_line, show, words_of
-from nnfunc.config.recipe import is_scheduled, tuples
-from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, WRAPPERS, factories, schema
+from nnfunc.config.recipe import is_scheduled
+from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, factories, schema
+from nnfunc.config.trying import check_rate, check_together, try_out
 from nnfunc.runlog import command
 
 __all__ = ["load", "overridden", "resolve"]
@@ -128,8 +129,9 @@ def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
             resolved[table] = _table(table, tables[table], mistakes)
         elif table not in OPTIONAL:
             mistakes.add(table, f"is missing; write {TABLES[table]}")
-    _check_rate(tables, resolved, mistakes)
-    _try_out(resolved, mistakes)
+    check_rate(tables, resolved, mistakes)
+    check_together(resolved, mistakes)
+    try_out(resolved, mistakes)
     if mistakes.lines:
         raise ConfigError(mistakes.lines)
     return Config(resolved, mistakes.file)
@@ -181,14 +183,10 @@ def _checked(
     """The values of a table with its defaults, or None when something is wrong with them."""
     own = schema(table, name)
     before = len(mistakes.lines)
-    scheduled = {
-        key: _scheduled(f"{path}.{key}", value, mistakes)
-        for key, value in given.items()
-        if is_scheduled(value) and key in own.kinds and own.kinds[key].traced
-    }
-    plain = {key: 1.0 if key in scheduled else value for key, value in given.items()}
+    traced = {key for key in given if key in own.kinds and own.kinds[key].traced}
+    scheduled = {key: _scheduled(f"{path}.{key}", given[key], mistakes) for key in traced}
     try:
-        own.model.model_validate(plain)
+        own.model.model_validate({k: _plain(v) if k in traced else v for k, v in given.items()})
     except ValidationError as error:
         for key, kind in {str(e["loc"][0]): e["type"] for e in error.errors()}.items():
             mistakes.add(f"{path}.{key}", _problem(table, name, key, kind, given, mistakes))
@@ -199,8 +197,12 @@ def _checked(
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _scheduled(path: str, given: dict[str, Any], mistakes: Mistakes) -> dict[str, Any]:
-    """A schedule in the place of a number, with its defaults."""
+def _scheduled(path: str, given: Any, mistakes: Mistakes) -> Any:
+    """The value, each schedule in it that stands in the place of a number with its defaults."""
+    if not is_scheduled(given):
+        if isinstance(given, dict):
+            return {k: _scheduled(f"{path}[{k}]", v, mistakes) for k, v in given.items()}
+        return [_scheduled(path, v, mistakes) for v in given] if isinstance(given, list) else given
     arguments = {key: value for key, value in given.items() if key != "schedule"}
     name, names = given["schedule"], list(factories("schedule"))
     if name not in names:
@@ -208,6 +210,15 @@ def _scheduled(path: str, given: dict[str, Any], mistakes: Mistakes) -> dict[str
         mistakes.add(f"{path}.schedule", f"{words}{near(name, names)}")
         return given
     return {"schedule": name} | (_checked("schedule", name, path, arguments, mistakes) or {})
+
+
+def _plain(value: Any) -> Any:
+    """The value, with a number for each schedule in it."""
+    if is_scheduled(value):
+        return 1.0
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _problem(
@@ -229,81 +240,3 @@ def _problem(
         return problem + cure if renamed else problem
     wanted = own.kinds[key]
     return f"should be {wanted.one}, got {show(given[key])}{near(given[key], wanted.options)}"
-
-
-def _check_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: Mistakes) -> None:
-    """The learning rate is given once, by the schedule or by optimizer.rate, and is not negative."""
-    optimizer, schedule = resolved.get("optimizer"), resolved.get("schedule")
-    rates = {f"schedule.{key}": value for key, value in (schedule or {}).items()}
-    rates["optimizer.rate"] = (optimizer or {}).get("rate")
-    for place, value in rates.items():
-        if isinstance(value, int | float) and not value >= 0:
-            mistakes.add(place, f"should be at least 0, got {value}.")
-    if optimizer is None:
-        return
-    if "schedule" in tables and "rate" in optimizer:
-        mistakes.add("optimizer.rate", "the schedule gives the rate; leave out one of the two.")
-    if "schedule" not in tables and "rate" not in optimizer:
-        problem = f"is missing; write rate = 1e-3, or a table {TABLES['schedule']}"
-        mistakes.add("optimizer.rate", problem)
-
-
-def _try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
-    """Call each factory once with the numbers as written, so that what it refuses is known now."""
-    from nnfunc import optimizers
-    from nnfunc.training.loop import Intervals
-    from nnfunc.training.saving import Best
-
-    def check_train(
-        *, steps, log_every=None, evaluate_every=None, save_every=None, watch_every=None,
-        best="min loss", loop="auto", rollback=0, rollback_factor=0.5,
-    ):  # fmt: skip
-        check.size("train", steps=steps)
-        check.size("train", 0, rollback=rollback)
-        check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
-        Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
-        Best.of(best)
-
-    good = {table for table, values in resolved.items() if values is not None}
-    if "train" in good:
-        try:
-            check_train(**resolved["train"])
-        except (ValueError, TypeError) as error:
-            good -= {"train"}
-            mistakes.refused("train", error)
-    of_any_length = {} if "train" in good else {"train": {"steps": 10**9}}
-    config = Config({t: v for t, v in resolved.items() if t in good} | of_any_length, mistakes.file)
-    for path in config.places:
-        try:
-            table, name, values = config.part(path)
-            values = {key: _at_start(value) for key, value in values.items()}
-            first = (optimizers.sgd(0.1),) if table in WRAPPERS else ()
-            values = {"rate": 1e-3} | values if table == "optimizer" else values
-            factories(table)[name](*first, **{key: tuples(v) for key, v in values.items()})
-        except (ValueError, TypeError, ArithmeticError) as error:
-            if path != "schedule" or not _too_few_steps(config, mistakes):
-                mistakes.refused(path, error)
-
-
-def _at_start(value: Any) -> Any:
-    """The number that a schedule begins with; any other value as it is."""
-    if not is_scheduled(value):
-        return value
-    values = {key: tuples(inner) for key, inner in value.items() if key != "schedule"}
-    return float(factories("schedule")[value["schedule"]](**values)(0))
-
-
-def _too_few_steps(config: Config, mistakes: Mistakes) -> bool:
-    """Whether a schedule that ends at train.steps has parts longer than those, which is noted then."""
-    schedule, steps = config.tables["schedule"], config.tables["train"]["steps"]
-    parts = {key: n for key, n in schedule.items() if key in ("warmup_steps", "decay_steps")}
-    if "total_steps" in schedule or not parts or sum(parts.values()) < steps or steps < 2:
-        return False
-    named = " and ".join(f"schedule.{key} = {n:g}" for key, n in parts.items())
-    fewer = [f"schedule.{key}={max(int(steps * n / sum(parts.values()) / 2), 1)}"
-             for key, n in parts.items()]  # fmt: skip
-    cure = f"Give all of them, such as {' '.join([f'train.steps={steps}', *fewer])}."
-    keys = ["train.steps", *(f"schedule.{key}" for key in parts)]
-    blamed = next((key for key in keys if key in mistakes.overridden), keys[0])
-    mistakes.add(blamed, f"train.steps = {steps} is too few for {named}. {cure}")
-    return True

@@ -8,8 +8,8 @@ from nnfunc import check
 from nnfunc.config.schema import WRAPPERS, factories, schema
 
 __all__ = [
-    "Pairs", "Part", "Recipe", "Scheduled", "Slot", "is_scheduled", "numbers", "slots",
-    "tuples",
+    "Pairs", "Part", "Recipe", "Scheduled", "Slot", "is_scheduled", "numbers", "scheduled",
+    "slots", "tuples",
 ]  # fmt: skip
 
 
@@ -120,8 +120,25 @@ _ORDER = {"schedule": -1} | {name: 1 + place for place, name in enumerate(WRAPPE
 
 
 def is_scheduled(value: Any) -> bool:
-    """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }."""
-    return isinstance(value, Mapping) and "schedule" in value
+    """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }.
+
+    A table by pattern may have a number, or again a schedule, for the pattern "schedule".
+    """
+    return isinstance(value, Mapping) and isinstance(value.get("schedule"), str)
+
+
+def scheduled(key: str, value: Any) -> list[str]:
+    """The places of the schedules in a value, which is that of `key`.
+
+    >>> scheduled("rates", {"head/*": {"schedule": "cosine", "start": 1.0}, "stem/*": 0.1})
+    ['rates[head/*]']
+    """
+    if is_scheduled(value):
+        return [key]
+    if isinstance(value, Mapping):
+        return [place for k, item in value.items() for place in scheduled(f"{key}[{k}]", item)]
+    items = enumerate(value) if isinstance(value, list) else ()
+    return [place for i, item in items for place in scheduled(f"{key}[{i}]", item)]
 
 
 def slots(key: str, value: Any, traced: bool) -> Any:

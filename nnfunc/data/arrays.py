@@ -35,7 +35,8 @@ class Data:
     arrays, validation, test: pytrees of arrays whose leading axis is the examples; the last two
     may be None. seed: of the order, may be traced. batch_size: examples a step. classes: how many
     the labels count, or None. transform, augment and window: see `arrays`. codec: what turns the
-    tokens into text and back, or None.
+    tokens into text and back, or None. image_shape: (height, width, channels) of images that x lays
+    out otherwise, or None.
     """
 
     arrays: PyTree
@@ -48,6 +49,7 @@ class Data:
     augment: Augment | None = None
     window: int | None = None
     codec: Any = None
+    image_shape: tuple[int, int, int] | None = None
 
     @property
     def size(self) -> int:
@@ -160,7 +162,15 @@ class Data:
 jax.tree_util.register_dataclass(
     Data,
     data_fields=["arrays", "validation", "test", "seed"],
-    meta_fields=["batch_size", "classes", "transform", "augment", "window", "codec"],
+    meta_fields=[
+        "batch_size",
+        "classes",
+        "transform",
+        "augment",
+        "window",
+        "codec",
+        "image_shape",
+    ],
 )
 
 

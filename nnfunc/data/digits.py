@@ -29,7 +29,8 @@ def digits(*, flat: bool = True) -> Splits:
     pixels, y = table[:, :-1], table[:, -1]
     x = pixels.astype(np.float32) / np.float32(16)  # exact: pixels count to 16
     x = x if flat else x.reshape(-1, 8, 8, 1)
-    return Splits(*split((x, y), [0.7, 0.1, 0.2], stratify=y), classes=10)
+    parts = split((x, y), [0.7, 0.1, 0.2], stratify=y)
+    return Splits(*parts, classes=10, image_shape=(8, 8, 1) if flat else None)
 
 
 def _table() -> np.ndarray:

@@ -77,8 +77,9 @@ def image_splits(
     augment = augmentation(shift, flip, fill, None if layout == "image" else shape)
     normalise = Normalise(tuple(mean), tuple(std))
     return Splits(
-        ready(train), ready(held), ready(test), len(names), tuple(names), normalise, augment
-    )
+        ready(train), ready(held), ready(test), len(names), tuple(names), normalise, augment,
+        image_shape=None if layout == "image" or shuffle_pixels else shape,
+    )  # fmt: skip
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -24,7 +25,8 @@ class Splits(NamedTuple):
     labels count, or the size of the vocabulary. names: of the classes, or None. transform: batch ->
     batch, after every gather, such as pixels to floats. augment: (key, batch) -> batch, on training
     batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
-    tokens into text and back.
+    tokens into text and back. image_shape: (height, width, channels) of images that x lays out
+    otherwise, or None.
     """
 
     train: Any
@@ -36,6 +38,7 @@ class Splits(NamedTuple):
     augment: Augment | None = None
     window: int | None = None
     codec: Any = None
+    image_shape: tuple[int, int, int] | None = None
 
     def data(
         self, batch_size: int = 128, *, seed: Scalar = 0, transform: Transform | None = None,
@@ -45,11 +48,12 @@ class Splits(NamedTuple):
 
         transform and augment: by default the data set's own.
         """
-        return arrays(
+        made = arrays(
             self.train, batch_size, validation=self.validation, test=self.test, seed=seed,
             classes=self.classes, transform=transform or self.transform,
             augment=augment or self.augment, window=self.window, codec=self.codec,
         )  # fmt: skip
+        return replace(made, image_shape=self.image_shape)
 
     def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
         """These splits as a `Stream`: the same batches, gathered on the host, for what is too large.

@@ -113,6 +113,7 @@ class Stream:
     augment: Augment | None = None
     window: int | None = None
     codec: Any = None
+    image_shape: tuple[int, int, int] | None = None
 
     @staticmethod
     def of(splits: Splits, batch_size: int, seed: int) -> "Stream":
@@ -120,7 +121,7 @@ class Stream:
         check.size("data.stream", batch_size=batch_size)
         check.size("data.stream", 0, seed=seed)
         parts = (splits.train, splits.validation, splits.test)
-        looks = (splits.transform, splits.augment, splits.window, splits.codec)
+        looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape)
         stream = Stream(*parts, int(seed), batch_size, splits.classes, *looks)
         if batch_size > stream.size:
             problem = f"batch_size should be at most the number of training examples, {stream.size}"

@@ -23,7 +23,7 @@ from nnfunc.training.saving import Best, Saver
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, Task, built, training_batch
 
-__all__ = ["History", "Report", "train"]
+__all__ = ["History", "Report", "inspect_task", "train"]
 
 
 class History(NamedTuple):
@@ -111,7 +111,7 @@ def train(
     own = programs(build, static, treedef, rollback > 0)
     figure = Best.of(best)
     feed = Feed(data)
-    _inspect(own, numbers, key, feed, figure)
+    inspect_task(own, numbers, key, feed, figure)
 
     of = {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -141,7 +141,7 @@ def train(
     return run.carry.state, _history(run.rows, loop)
 
 
-def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
+def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
     """Follow the shapes of one step, and let the objective look at the data, before any arithmetic."""
     outputs: list[Any] = []
     names: list[str] = []

@@ -29,20 +29,22 @@ class Objective:
 
 
 def classification(
-    *, smoothing: Scalar = 0.0, gamma: Scalar | None = None, weights: Array | None = None
+    *, smoothing: Scalar | None = None, gamma: Scalar | None = None, weights: Array | None = None
 ) -> Objective:
     """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
 
     Batches are pairs (x, labels); labels may also be soft, floats [batch, classes] that add up to 1, as
     `nf.augment.mixup` makes them. smoothing: the share of the target spread over all classes, in
-    [0, 1]. gamma: with it, the focal loss of that exponent (without smoothing, and of whole labels:
-    it knows no shares). weights: one factor a class, by which the examples of the batch are weighed.
+    [0, 1]; None is 0. gamma: with it, the focal loss of that exponent (without smoothing, and of whole
+    labels: it knows no shares). weights: one factor a class, by which the batch's examples are weighed.
     Metrics: accuracy; of soft labels, that of their likeliest class.
     """
+    smoothing = 0.0 if smoothing is None else smoothing
     check.number("classification", 0, 1, smoothing=smoothing)
-    if gamma is not None and check.is_plain(smoothing) and smoothing != 0:
+    if gamma is not None and not (check.is_plain(smoothing) and smoothing == 0):
         wanted = "smoothing should be 0 together with gamma: the focal loss has none"
-        check.fail("classification", f"{wanted}, got {smoothing}.")
+        got = smoothing if check.is_plain(smoothing) else "one that a sweep or a schedule gives"
+        check.fail("classification", f"{wanted}, got {got}.")
 
     def objective(predict, batch):
         x, labels = pair("classification", batch)
