@@ -17,7 +17,7 @@ ROWS = {
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers averages",
     "training and data": "training data checkpoint sharding records writers",
-    "sweep": "sweep",
+    "sweep": "sweeps",
     "programs": "compare config cli programs runlog progress report memory sampling interop testing "
     "runstate follow findings dashboard overview",
     "public names": "__init__ __main__",
