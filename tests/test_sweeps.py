@@ -271,18 +271,25 @@ def test_members_share_the_batch_and_the_step():
 @pytest.mark.parametrize("fastest", ["loop", "vmap", "threads"])
 def test_auto_takes_the_quickest_way(monkeypatch, fastest):
     monkeypatch.setattr(ways, "_speed", lambda job, way, steps: 1.0 + 0.5 * (way.kind == fastest))
-    monkeypatch.setattr(ways, "_warmed", lambda job, way: (0.0, 2))
     monkeypatch.setattr(ways, "cores", lambda: 2)
+    monkeypatch.setattr(ways, "SHORT", 0.0)
+    monkeypatch.setattr(ways, "COMPILES", 0.0)
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=4, steps=2)
     assert result.plan.groups[0].way.kind == fastest
     assert result.plan.groups[0].way.runs_per_second == 1.5
     assert np.isfinite(result.scores).all()
 
 
-def test_auto_really_probes():
-    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=3)
+@pytest.mark.parametrize("short", [0.0, 60.0])
+def test_auto_really_probes(monkeypatch, short):
+    """In a long sweep for some steps, in a short one by its own first members."""
+    monkeypatch.setattr(ways, "SHORT", short)
+    monkeypatch.setattr(ways, "cores", lambda: 2)
+    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=7)
     assert result.plan.groups[0].way.runs_per_second > 0
     assert "probe: " in str(result.plan)
+    other = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=7, way="loop")
+    np.testing.assert_allclose(result.scores, other.scores, rtol=1e-5)
 
 
 def test_little_memory_makes_packs_narrower(monkeypatch):
@@ -299,7 +306,7 @@ def test_reports_tell_how_it_goes():
     assert [(r.running, r.step) for r in seen] == [
         (own, step) for own in ([0, 1], [2]) for step in (4, 8, 12, 16, 20)
     ]
-    assert [r.done for r in seen] == 5 * [0] + 5 * [2]
+    assert [r.done for r in seen] == 4 * [0] + 5 * [2] + [3]
     last = seen[-1]
     assert last.best is not None
     assert (last.members, last.diverged, math.isfinite(last.score)) == (3, 0, True)

@@ -5,6 +5,7 @@ branches on, makes groups: the members that share it are compiled as one. Which 
 following the shapes of one step with the value unknown.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import PyTree, struct
 from nnfunc.training.programs import functions, split_hypers
-from nnfunc.training.task import Build, built
+from nnfunc.training.task import Build, built, kept
 
 __all__ = ["Found", "Group", "evened", "grouped", "same"]
 
@@ -78,7 +79,7 @@ def grouped(build: Build, hypers: list[dict[str, Any]], key: Any, data: Any) -> 
     for members in apart.values():
         own = [_typed(hypers[i], traced) for i in members]
         try:
-            text = _followed(build, own[0], static, key, data)
+            looked = _look(build, own[0], static, key, data)
         except (ValueError, TypeError) as error:
             errors.append(error)
             refused |= dict.fromkeys(members, str(error))
@@ -86,8 +87,7 @@ def grouped(build: Build, hypers: list[dict[str, Any]], key: Any, data: Any) -> 
         parts = [split_hypers(h, static) for h in own]
         numbers = [_stacked(column) for column in zip(*(p[0] for p in parts), strict=True)]
         fixed = {name: hypers[members[0]][name] for name in static}
-        scanned = "conv_general_dilated" not in text
-        groups.append(Group(fixed, tuple(members), numbers, *parts[0][1:], scanned))
+        groups.append(Group(fixed, tuple(members), numbers, *parts[0][1:], not looked.convolves))
     if not groups:
         raise errors[0]
     return Found(groups, traced, static, refused)
@@ -96,12 +96,16 @@ def grouped(build: Build, hypers: list[dict[str, Any]], key: Any, data: Any) -> 
 def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str], list[Exception]]:
     """Members whose plain numbers build refuses: checks look at plain numbers only."""
     refused, errors = {}, []
-    for i, own in enumerate(hypers):
-        try:
-            jax.eval_shape(lambda own=own: built(build, own) and None)
-        except (ValueError, TypeError) as error:
-            refused[i] = str(error)
-            errors.append(error)
+
+    def every():
+        for i, own in enumerate(hypers):
+            try:
+                built(build, own)
+            except (ValueError, TypeError, ArithmeticError) as error:
+                refused[i] = str(error)
+                errors.append(error)
+
+    jax.eval_shape(every)  # so that nothing is calculated
     return refused, errors
 
 
@@ -123,17 +127,17 @@ def _traced(
     if not able:
         return [], static
     try:
-        plain = _shapes(build, hypers[0], list(static), key, data)  # as a run alone has them
+        plain = _look(build, hypers[0], static, key, data)  # as a run alone has them
     except (ValueError, TypeError):  # this member cannot run: its own group will say so
         plain = None
 
     def trouble(names: list[str]) -> str | None:
         try:
             apart = [name for name in varied if name not in names]
-            seen = _shapes(build, _typed(hypers[0], names), apart, key, data)
+            seen = _look(build, _typed(hypers[0], names), apart, key, data)
         except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
             return _first_line(error)
-        return None if plain is None or seen == plain else "it sets a shape or a type"
+        return None if plain is None or seen.shapes == plain.shapes else "it sets a shape or a type"
 
     if trouble(able) is None:
         return able, static
@@ -144,28 +148,32 @@ def _traced(
     return traced, static | {name: words[name] or "" for name in able if name not in traced}
 
 
-def _shapes(build: Build, hypers: Any, static: list[str], key: Any, data: Any) -> Any:
-    """The shapes and types of the state and of a step's metrics."""
-    numbers, leaves, treedef = split_hypers(hypers, static)
-    own = functions(build, leaves, treedef)
+class _Looked(NamedTuple):
+    """What following a step shows. shapes: of the state and the sums of metrics, with their types."""
 
-    def run(numbers, key, data):
-        carry = own.init(numbers, key, data)
-        return carry, own.one(carry, numbers, data)
-
-    shapes = jax.eval_shape(run, numbers, key, data)
-    return jax.tree.map(struct, shapes)
+    shapes: Any
+    convolves: bool
 
 
-def _followed(build: Build, hypers: Any, static: Any, key: Any, data: Any) -> str:
-    """The text of one step, followed without arithmetic."""
-    numbers, leaves, treedef = split_hypers(hypers, static)
+def _look(build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any) -> _Looked:
+    """Follow the start and a step of a run, without arithmetic. held: names that are static."""
+    numbers, leaves, treedef = split_hypers(hypers, tuple(held))
+    given, structure = jax.tree.flatten((numbers, key, data))
+    return _looked(build, leaves, treedef, structure, tuple(struct(leaf) for leaf in given))
+
+
+def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any) -> _Looked:
     own = functions(build, leaves, treedef)
 
     def run(numbers, key, data):
         return own.one(own.init(numbers, key, data), numbers, data)
 
-    return str(jax.make_jaxpr(run)(numbers, key, data))
+    arguments = jax.tree.unflatten(structure, given)
+    jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
+    return _Looked(jax.tree.map(struct, shapes), "conv_general_dilated" in str(jaxpr))
+
+
+_looked = kept(_follow, 256)
 
 
 def same(one: Any, other: Any) -> bool:

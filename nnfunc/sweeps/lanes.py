@@ -32,7 +32,8 @@ class Lanes(NamedTuple):
     init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
     in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
     no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. wide: whether there is an axis of members.
+    follows from them. wide: whether there is an axis of members. took: "compile" -> the seconds that
+    it took, once a probe has measured them.
     """
 
     init: Callable[[Any, Key, Any], Carry]
@@ -40,6 +41,7 @@ class Lanes(NamedTuple):
     step: Callable[..., tuple[Carry, dict[str, Array]]]
     judge: Callable[[Carry, Any, Any], tuple[Carry, dict[str, Array]]]
     wide: bool
+    took: dict[str, float]
 
 
 def lanes(build: Build, group: Group, wide: bool) -> Lanes:
@@ -77,6 +79,7 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any) -> Lanes:
         jax.jit(step, donate_argnums=2),
         jax.jit(judge, donate_argnums=0),
         axes is not None,
+        {},
     )
 
 

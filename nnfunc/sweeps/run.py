@@ -127,12 +127,9 @@ def sweep(
     planned: list[Planned] = []
     for group in ready.found.groups:
         job = Job(build, group, ready.keys, ready.held, ready.intervals)
-        own = chosen(job, way, chunk)
-        planned.append(Planned(group.static, group.members, own))
-        for outcome in run_group(job, own, watch):
-            outcomes.append(outcome)
-            if watch is not None:
-                watch.done += len(outcome.members)
+        own = run_group(job, way, chunk, watch)
+        planned.append(Planned(group.static, group.members, own.way))
+        outcomes += own.outcomes
     plan = replace(ready.plan, groups=planned)
     return _result(ready, plan, outcomes, key, time.perf_counter() - start)
 
@@ -179,7 +176,7 @@ def sweep_plan(
     planned = []
     for group in ready.found.groups:
         job = Job(build, group, ready.keys, ready.held, ready.intervals)
-        planned.append(Planned(group.static, group.members, chosen(job, way, chunk)))
+        planned.append(Planned(group.static, group.members, chosen(job, way, chunk)[0]))
     return replace(ready.plan, groups=planned)
 
 
@@ -244,6 +241,8 @@ class _Watch:
             return
         with self.lock:
             self.scores[members] = figures[self.rank]
+            if step == self.ready.intervals.steps:
+                self.done += len(members)
             self.bad |= {m for m in members if not np.isfinite(self.scores[m])}
             cost = self.scores if self.ready.figure.mode == "min" else -self.scores
             good = np.isfinite(cost)

@@ -7,7 +7,7 @@ interpreter while a program runs. Members come out the same to rounding.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -25,6 +25,10 @@ from nnfunc.training.task import Build
 __all__ = ["WAYS", "Job", "Way", "chosen", "cores", "packs", "run_group"]
 
 WAYS = ("auto", "vmap", "loop", "threads")
+SHORT = 5.0
+"""A sweep that takes fewer seconds has its own first members as the probe."""
+COMPILES = 4.0
+"""How many times as long as compiling took a sweep has to last to try a further program."""
 MEMORY = 0.25
 """The share of the free memory that the states of members side by side may take."""
 COPIES = 6
@@ -44,13 +48,25 @@ class Way(NamedTuple):
     by_step: bool = False
     runs_per_second: float | None = None
 
+    @property
+    def wide(self) -> bool:
+        """Whether its program has an axis of members."""
+        return self.kind == "vmap" or self.chunk > 1
+
     def __str__(self) -> str:
         how = {"loop": "member after member", "vmap": f"{self.chunk} members side by side"}
-        inner = how["loop" if self.chunk == 1 and self.kind != "vmap" else "vmap"]
+        inner = how["vmap" if self.wide else "loop"]
         threads = f", from {self.threads} threads" if self.threads > 1 else ""
         steps = ", a step a dispatch" if self.by_step else ""
         speed = self.runs_per_second
         return f"{inner}{threads}{steps}" + (f" (probe: {speed:.3g} runs/s)" if speed else "")
+
+
+class Ran(NamedTuple):
+    """How a group ran, and what came of its packs."""
+
+    way: Way
+    outcomes: list[Outcome]
 
 
 class Job(NamedTuple):
@@ -69,86 +85,104 @@ def cores() -> int:
     return len(own(0)) if own else os.cpu_count() or 1
 
 
-def packs(group: Group, way: Way) -> list[Pack]:
-    """The members of a group in packs of the way's chunk: all of one width, so one program."""
+def packs(group: Group, way: Way, after: int = 0) -> list[Pack]:
+    """The members of a group from place `after` on, in packs of one width, so one program."""
     count = len(group.members)
     made = []
-    for start in range(0, count, way.chunk):
+    for start in range(after, count, way.chunk):
         places = tuple(range(start, min(start + way.chunk, count)))
         made.append(Pack(group, places, way.chunk - len(places)))
     return made
 
 
-def run_group(job: Job, way: Way, told: Told | None = None) -> Iterator[Outcome]:
-    """The outcomes of the packs of a group, as they come."""
-    own = lanes(job.build, job.group, wide=way.kind == "vmap" or way.chunk > 1)
+def run_group(job: Job, way: str, chunk: int | None, told: Told | None = None) -> Ran:
+    """Run a group in the way asked for, or in the one that a probe finds the quickest."""
+    own, first = chosen(job, way, chunk, told)
+    return Ran(own, [*first, *_run(job, own, packs(job.group, own, len(first)), told)])
+
+
+def chosen(
+    job: Job, way: str, chunk: int | None, told: Told | None = None
+) -> tuple[Way, list[Outcome]]:
+    """The way to go, and the outcomes of the first members, where choosing it has run them."""
+    count = len(job.group.members)
+    by_step = not job.group.scanned and _steps_are_quicker(job)
+    most = min(count, chunk) if chunk else _even(count, min(count, _fitting(job)))
+    threads = min(cores(), count)
+    if way == "vmap":
+        return Way("vmap", most, 1, by_step), []
+    if way == "threads":
+        return Way("threads", min(chunk or 1, count), threads, by_step), []
+    loop = Way("loop", 1, 1, by_step)
+    if way == "loop" or count == 1:
+        return loop, []
+    spread = [Way("threads", 1, threads, by_step)] if threads > 1 else []
+    wide = [Way("vmap", most, 1, by_step)] if most > 1 else []
+    share = min(most, -(-count // threads))
+    if threads > 1 and share > 1:
+        wide.append(Way("threads", chunk or _even(count, share), threads, by_step))
+    return probed(job, [loop, *spread], wide, told)
+
+
+def probed(
+    job: Job, narrow: list[Way], wide: list[Way], told: Told | None = None
+) -> tuple[Way, list[Outcome]]:
+    """The quickest of the ways; the first of narrow is the loop.
+
+    In a short sweep the first members are the probe: they are run whole, and their outcomes kept. In a
+    long one each way is timed for some steps. Ways that need a further program are timed only where the
+    sweep takes several times as long as it took to compile the first.
+    """
+    count, loop = len(job.group.members), narrow[0]
+    each, steps = _warmed(job, loop)
+    whole, speed, first = each * count, {}, []
+    if whole < SHORT:
+        for way in narrow:
+            todo = packs(job.group, way, len(first))[: 2 * way.threads]
+            if len(todo) == 2 * way.threads:
+                start = time.perf_counter()
+                first += _run(job, way, todo, told, warmed=True)
+                speed[way] = len(todo) / (time.perf_counter() - start)
+    else:
+        speed = {way: _speed(job, way, steps) for way in narrow}
+        compiling = lanes(job.build, job.group, wide=False).took["compile"]
+        for way in wide:
+            if count / max(speed.values()) > COMPILES * compiling:
+                speed[way] = _speed(job, way, _warmed(job, way)[1])
+    best = max(speed, key=lambda way: speed[way]) if speed else loop
+    return best._replace(runs_per_second=speed.get(best)), first
+
+
+def _run(
+    job: Job, way: Way, todo: list[Pack], told: Told | None = None, warmed: bool = False
+) -> list[Outcome]:
+    """The outcomes of packs, in their order."""
+    own = lanes(job.build, job.group, wide=way.wide)
     of = lambda pack: ran(pack, own, job.keys, job.held, job.intervals, way.by_step, told)
-    todo = packs(job.group, way)
-    if way.threads == 1 or len(todo) == 1:
-        yield from map(of, todo)
-        return
-    warm(todo[0], own, job.keys, job.held, way.by_step)
+    if way.threads == 1 or len(todo) < 2:
+        return list(map(of, todo))
+    if not warmed:
+        warm(todo[0], own, job.keys, job.held, way.by_step)
     with ThreadPoolExecutor(way.threads) as pool:
         try:
-            yield from pool.map(of, todo)
+            return list(pool.map(of, todo))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def chosen(job: Job, way: str, chunk: int | None) -> Way:
-    """The way that the user asked for, or the one that a probe finds the quickest."""
-    count = len(job.group.members)
-    by_step = not job.group.scanned and _steps_are_quicker(job)
-    if way == "loop":
-        return Way("loop", 1, 1, by_step)
-    most = min(count, chunk) if chunk else _even(count, min(count, _fitting(job)))
-    if way == "vmap":
-        return Way("vmap", most, 1, by_step)
-    threads = min(cores(), count)
-    if way == "threads":
-        return Way("threads", min(chunk or 1, count), threads, by_step)
-    return probed(job, chunk, most, threads, by_step)
-
-
-def probed(job: Job, chunk: int | None, most: int, threads: int, by_step: bool) -> Way:
-    """The quickest of the ways, each timed for some members and steps.
-
-    A way that needs another program is timed only where the whole group is known to take several
-    times as long as it takes to compile one.
-    """
-    count = len(job.group.members)
-    loop = Way("loop", 1, 1, by_step)
-    if count == 1:
-        return loop
-    compiling, steps = _warmed(job, loop)
-    speed = {loop: _speed(job, loop, steps)}
-    ways = [Way("threads", 1, threads, by_step)] if threads > 1 else []
-    for way in ways:
-        speed[way] = _speed(job, way, steps)
-    whole = count / max(speed.values())
-    wide = [Way("vmap", most, 1, by_step)]
-    if threads > 1:
-        share = chunk or _even(count, min(most, -(-count // threads)))
-        wide.append(Way("threads", share, threads, by_step))
-    for way in wide:
-        if way.chunk > 1 and whole > 4 * compiling:
-            _warmed(job, way)
-            speed[way] = _speed(job, way, steps)
-    best = max(speed, key=lambda way: speed[way])
-    return best._replace(runs_per_second=speed[best])
-
-
 def _warmed(job: Job, way: Way) -> tuple[float, int]:
-    """Compile; the seconds it took, and how many steps of a member make a probe of about 50 ms."""
+    """Compile; then how long a run takes, and how many steps make a probe of about 50 ms."""
+    own = lanes(job.build, job.group, wide=way.wide)
     start = time.perf_counter()
-    _probe(job, way, 1, 1)
-    first = time.perf_counter() - start
+    warm(packs(job.group, way)[0], own, job.keys, job.held, way.by_step)
+    took = time.perf_counter() - start
+    own.took["compile"] = max(took, own.took.get("compile", 0.0))
     count = min(10, job.intervals.steps)
     start = time.perf_counter()
     _probe(job, way, count, 1)
     each = (time.perf_counter() - start) / count
-    return first, max(1, min(job.intervals.steps, round(0.05 / each)))
+    return each * job.intervals.steps, max(1, min(job.intervals.steps, round(0.05 / each)))
 
 
 def _speed(job: Job, way: Way, steps: int) -> float:
@@ -164,15 +198,8 @@ def _speed(job: Job, way: Way, steps: int) -> float:
 
 def _probe(job: Job, way: Way, steps: int, count: int) -> int:
     """Run the first packs for some steps, with nothing in between; how many members ran."""
-    intervals = Intervals(steps, steps, steps, steps)
-    todo = packs(job.group, way)[:count]
-    own = lanes(job.build, job.group, wide=way.kind == "vmap" or way.chunk > 1)
-    of = lambda pack: ran(pack, own, job.keys, job.held, intervals, way.by_step)
-    if way.threads == 1:
-        outcomes = list(map(of, todo))
-    else:
-        with ThreadPoolExecutor(way.threads) as pool:
-            outcomes = list(pool.map(of, todo))
+    short = job._replace(intervals=Intervals(steps, steps, steps, steps))
+    outcomes = _run(short, way, packs(job.group, way)[:count], warmed=True)
     return sum(len(outcome.members) for outcome in outcomes)
 
 
