@@ -168,20 +168,17 @@ def shaped(h):
 
 
 def test_what_sets_shapes_makes_groups_and_says_why():
-    space = {
-        "widths": [(4,), (5, 5)], "act": ["relu", "tanh"], "lr": [0.1, 0.2], "fast": True,
-    }  # fmt: skip
-    result = swept(build=shaped, space=space, members=None, method="grid", steps=3, way="vmap")
+    small, large = {"widths": (4,), "act": "relu"}, {"widths": (5, 5), "act": "tanh"}
+    space = [{**own, "lr": lr, "fast": True} for lr in (0.1, 0.2) for own in (small, large)]
+    result = swept(build=shaped, space=space, steps=3, way="vmap")
     assert result.plan.traced == ["lr"]
     assert "(4,) (tuple) is no number" in result.plan.static["widths"]
     assert "'relu' (str) is no number" in result.plan.static["act"]
-    assert [g.members for g in result.plan.groups] == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    for i in (1, 6):
-        hypers, state, _ = result.member(i)
-        close(state, nf.train(shaped, hypers, DATA, steps=3, key=jax.random.fold_in(KEY, i))[0])
-    assert "group 1 (widths=(4,), act='tanh'), 2 members: 2 members side by side" in str(
-        result.plan
-    )
+    assert [g.members for g in result.plan.groups] == [(0, 2), (1, 3)]
+    hypers, state, _ = result.member(3)
+    close(state, nf.train(shaped, hypers, DATA, steps=3, key=jax.random.fold_in(KEY, 3))[0])
+    words = "group 1 (widths=(5, 5), act='tanh'), 2 members: 2 members side by side"
+    assert words in str(result.plan)
 
 
 def test_a_width_and_a_branch_are_found_by_following_a_step():
@@ -235,12 +232,9 @@ def test_compiles_once_whatever_the_number_of_packs():
     def build(h):
         return plain(h)
 
-    result = swept(build=build, space={"lr": nf.uniform(0.0, 1.0)}, members=7, way="vmap", chunk=2)
-    assert result.scores.shape == (7,)
-    jax.clear_caches()
-    group = _group(build, result)
-    own = lanes(build, group, wide=True)
-    swept(build=build, space={"lr": nf.uniform(0.0, 1.0)}, members=7, way="vmap", chunk=2)
+    result = swept(build=build, space={"lr": nf.uniform(0.0, 1.0)}, members=5, way="vmap", chunk=2)
+    assert result.scores.shape == (5,)
+    own = lanes(build, _group(build, result), wide=True)
     assert (own.init._cache_size(), own.leg._cache_size(), own.judge._cache_size()) == (1, 1, 1)
 
 
@@ -296,6 +290,25 @@ def test_little_memory_makes_packs_narrower(monkeypatch):
     monkeypatch.setattr(ways, "_free", lambda: 60_000.0)
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=9, steps=2, way="vmap")
     assert 1 < result.plan.groups[0].way.chunk < 9
+
+
+def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
+    """As many times as it takes; what comes out is the same."""
+    whole, widths, ran = [], [], ways.ran
+
+    def scarce(pack, *args):
+        (whole if pack.width > 2 else widths).append(pack.width)
+        if pack.width > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+        return ran(pack, *args)
+
+    space = {"lr": nf.uniform(0.0, 1.0)}
+    expected = swept(build=plain, space=space, members=7, steps=2, way="loop")
+    monkeypatch.setattr(ways, "ran", scarce)
+    with pytest.warns(UserWarning, match="members side by side do not fit into the memory"):
+        result = swept(build=plain, space=space, members=7, steps=2, way="vmap")
+    assert (whole, widths) == ([7, 4], [2, 2, 2, 2])
+    np.testing.assert_allclose(result.scores, expected.scores, rtol=1e-5)
 
 
 def test_reports_tell_how_it_goes():

@@ -44,6 +44,16 @@ class Pack(NamedTuple):
         """Their places in the sweep."""
         return [self.group.members[place] for place in self.places]
 
+    @property
+    def width(self) -> int:
+        return len(self.places) + self.padded
+
+    def halves(self) -> "list[Pack]":
+        """Two packs of one width, or one where so many are copies."""
+        width = -(-self.width // 2)
+        parts = [self.places[:width], self.places[width:]]
+        return [Pack(self.group, part, width - len(part)) for part in parts if part]
+
 
 class Outcome(NamedTuple):
     """What a pack gave. state: with a leading axis of members, but for the step.

@@ -175,7 +175,8 @@ def sweep_plan(
         return ready.plan
     planned = []
     for group in ready.found.groups:
-        job = Job(build, group, ready.keys, ready.held, ready.intervals)
+        followed = group._replace(scanned=True)  # no convolution is timed
+        job = Job(build, followed, ready.keys, ready.held, ready.intervals)
         planned.append(Planned(group.static, group.members, chosen(job, way, chunk)[0]))
     return replace(ready.plan, groups=planned)
 

@@ -7,6 +7,7 @@ interpreter while a program runs. Members come out the same to rounding.
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -137,12 +138,13 @@ def probed(
     each, steps = _warmed(job, loop)
     whole, speed, first = each * count, {}, []
     if whole < SHORT:
-        for way in narrow:
+        for way in [*narrow, *narrow]:  # in two turns, where there are enough members
             todo = packs(job.group, way, len(first))[: 2 * way.threads]
             if len(todo) == 2 * way.threads:
                 start = time.perf_counter()
                 first += _run(job, way, todo, told, warmed=True)
-                speed[way] = len(todo) / (time.perf_counter() - start)
+                now = len(todo) / (time.perf_counter() - start)
+                speed[way] = max(now, speed.get(way, 0.0))
     else:
         speed = {way: _speed(job, way, steps) for way in narrow}
         compiling = lanes(job.build, job.group, wide=False).took["compile"]
@@ -156,16 +158,31 @@ def probed(
 def _run(
     job: Job, way: Way, todo: list[Pack], told: Told | None = None, warmed: bool = False
 ) -> list[Outcome]:
-    """The outcomes of packs, in their order."""
+    """The outcomes of packs, in their order. Packs that do not fit into the memory are halved."""
     own = lanes(job.build, job.group, wide=way.wide)
-    of = lambda pack: ran(pack, own, job.keys, job.held, job.intervals, way.by_step, told)
+    width = way.chunk
+
+    def of(pack: Pack) -> list[Outcome]:
+        nonlocal width
+        if pack.width > width:
+            return [outcome for half in pack.halves() for outcome in of(half)]
+        try:
+            return [ran(pack, own, job.keys, job.held, job.intervals, way.by_step, told)]
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or pack.width == 1:
+                raise
+        width = min(width, -(-pack.width // 2))
+        problem = f"{pack.width} members side by side do not fit into the memory"
+        warnings.warn(f"sweep: {problem}; going on with {width} at a time.", stacklevel=2)
+        return of(pack)
+
     if way.threads == 1 or len(todo) < 2:
-        return list(map(of, todo))
+        return [outcome for pack in todo for outcome in of(pack)]
     if not warmed:
         warm(todo[0], own, job.keys, job.held, way.by_step)
     with ThreadPoolExecutor(way.threads) as pool:
         try:
-            return list(pool.map(of, todo))
+            return [outcome for outcomes in pool.map(of, todo) for outcome in outcomes]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
