@@ -2,6 +2,7 @@
 
 import csv
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +152,33 @@ def test_a_member_that_diverges_disturbs_no_other():
     assert swept(build=plain, space=[{"lr": lr} for lr in lrs], best="max accuracy").best in (0, 2)
 
 
+def test_a_member_that_makes_one_nan_is_latched_there():
+    """What it has until then is kept, its parameters too; its curves say nothing from there on."""
+
+    def build(h, step):
+        whole = plain(h)
+
+        def objective(predict, batch):
+            loss, metrics = whole.objective(predict, batch)
+            return jnp.where((step == 5) & (h["bad"] > 0.5), jnp.nan, loss), metrics
+
+        return whole._replace(objective=objective)
+
+    result = swept(build=build, space=[{"lr": 0.1, "bad": bad} for bad in (0.0, 1.0)], way="vmap")
+    assert result.diverged == {1: 5}
+    validation, train = (result.curves[f"{split}/loss"][1] for split in ("validation", "train"))
+    assert np.isfinite(validation).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]  # of step 4, 8, ...
+    assert np.isfinite(train).tolist() == [True, False, False, False]  # of step 5, 10, ...
+    assert np.isfinite(result.member(1).state.params["head"]["weight"]).all()
+    assert result.best == 0
+
+
 def test_a_sweep_of_which_all_diverge_has_no_best():
     result = swept(build=plain, space=[{"lr": 1e30}, {"lr": 2e30}], way="vmap")
     assert result.best is None
@@ -195,6 +223,18 @@ def test_a_width_and_a_branch_are_found_by_following_a_step():
     assert plan.static["boost"] == "build, or what it makes, needs to know it while it is traced"
     assert len(plan.groups) == 4
     assert "the way is found by a probe" in str(plan)
+
+
+def test_a_whole_number_that_changes_the_parameters_makes_groups():
+    """Traced it would be another model, without a word: the shapes are compared to those of a run alone."""
+
+    def build(h):
+        width = h["n"] if isinstance(h["n"], int) else 7
+        return plain(h)._replace(model=nf.mlp([DIM, width, CLASSES]))
+
+    space = [{"lr": 0.1, "n": n} for n in (2, 3)]
+    plan = nf.sweep_plan(build, space, DATA, steps=2, key=KEY)
+    assert plan.static == {"n": "it sets a shape or a type"}
 
 
 def test_a_member_that_build_refuses_disturbs_no_other():
@@ -400,7 +440,7 @@ def test_without_validation_the_training_loss_ranks():
     [
         (
             {"best": "max acuracy"},
-            "best should name a figure, got 'acuracy'; did you mean 'accuracy'",
+            "best should name a validation figure, got 'acuracy'; did you mean 'accuracy'",
         ),
         ({"way": "pmap"}, "way should be one of"),
         ({"chunk": 0}, "chunk should be at least 1"),
@@ -421,6 +461,22 @@ def test_mistakes_are_named(options, words):
 def test_data_that_is_no_data_set():
     with pytest.raises(TypeError, match="data should be a data set in memory"):
         nf.sweep(plain, {"lr": [0.1]}, np.ones(3), steps=2, members=2, key=KEY)
+
+
+def test_labels_are_looked_at_before_anything_runs():
+    x, labels = blobs()
+    data = nf.data.arrays((x, labels + 1), batch_size=8)
+    with pytest.raises(ValueError, match=r"labels should be in \[0, 3\)"):
+        nf.sweep(plain, [{"lr": 0.1}], data, steps=2, key=KEY)
+
+
+def test_keys_of_the_old_style_and_pickles():
+    raw = jax.random.key_data(KEY)
+    result = pickle.loads(
+        pickle.dumps(swept(build=plain, space=[{"lr": 0.1}, {"lr": 0.2}], key=raw))
+    )
+    own, _ = nf.train(plain, {"lr": 0.2}, DATA, steps=STEPS, key=jax.random.fold_in(raw, 1))
+    close(result.member(1).state, own)
 
 
 def test_no_such_member(packed):

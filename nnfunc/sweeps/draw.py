@@ -11,7 +11,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Key, fold
-from nnfunc.sweeps.space import Distribution, entry
+from nnfunc.sweeps.values import Space
 
 __all__ = ["METHODS", "TRIES", "settings"]
 
@@ -39,7 +39,7 @@ def settings(
     if isinstance(space, list | tuple) or method == "list":
         found = _listed(space, members, constraint)
     elif isinstance(space, Mapping):
-        made = _Space(space)
+        made = Space(space)
         if method == "grid":
             found = _grid(made, members, constraint)
         else:
@@ -57,58 +57,14 @@ def settings(
     return found
 
 
-class _Space:
-    """A dict of entries in three kinds: drawn, fixed, and functions of the other values."""
-
-    def __init__(self, space: Mapping[str, Any]):
-        if not space:
-            check.fail("sweep", "the space is empty. Give at least one name, such as lr=[...].")
-        self.order = list(space)
-        for name in space:
-            if not isinstance(name, str):
-                got = check.describe(name)
-                check.fail("sweep", f"names of the space should be words, got {got}.")
-        found = {name: entry(name, value) for name, value in space.items()}
-        self.drawn: dict[str, Distribution] = {n: d for n, d in found.items() if d is not None}
-        rest = {name: value for name, value in space.items() if found[name] is None}
-        self.made = {n: v for n, v in rest.items() if callable(v)}
-        self.fixed = {n: v for n, v in rest.items() if not callable(v)}
-
-    def whole(self, drawn: dict[str, Any]) -> dict[str, Any]:
-        """All values of one setting, those that are functions of others worked out."""
-        values = _Values({**self.fixed, **drawn}, self.made)
-        return {name: values[name] for name in self.order}
-
-
-class _Values(dict[str, Any]):
-    """The values of one setting; those that depend on others are worked out when asked for."""
-
-    def __init__(self, known: dict[str, Any], made: dict[str, Callable[..., Any]]):
-        super().__init__(known)
-        self.made, self.busy = made, []
-
-    def __missing__(self, name: str) -> Any:
-        if name not in self.made:
-            known = check.nearest(str(name), [*self, *self.made])
-            who = f"the function of {self.busy[-1]!r}" if self.busy else "a function of the space"
-            check.fail("sweep", f"{who} reads {name!r}, which the space does not hold{known}")
-        if name in self.busy:
-            ring = " -> ".join([*self.busy[self.busy.index(name) :], name])
-            check.fail("sweep", f"values depend on each other in a ring: {ring}.")
-        self.busy.append(name)
-        self[name] = self.made[name](self)
-        self.busy.pop()
-        return self[name]
-
-
-def _members(members: int | None, space: _Space | None) -> int:
+def _members(members: int | None, space: Space | None) -> int:
     if members is not None:
         return members
     every = "" if space is None else _grid_size(space)
     check.fail("sweep", f"members should say how many settings to draw, got None.{every}")
 
 
-def _grid_size(space: _Space) -> str:
+def _grid_size(space: Space) -> str:
     counts = [d.options for d in space.drawn.values()]
     if any(options is None for options in counts):
         return ""
@@ -127,7 +83,7 @@ def _units(key: Key, places: Array, tries: Array) -> Array:
 
 
 def _random(
-    space: _Space, members: int, key: Key, constraint: Constraint | None
+    space: Space, members: int, key: Key, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     left, places = list(range(members)), np.arange(members, dtype=np.uint32)
@@ -147,9 +103,7 @@ def _random(
     _give_up(len(left), members)
 
 
-def _grid(
-    space: _Space, members: int | None, constraint: Constraint | None
-) -> list[dict[str, Any]]:
+def _grid(space: Space, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
     for name, distribution in space.drawn.items():
         if distribution.options is None:
             cure = "Give a list, such as np.geomspace(1e-4, 1e-1, 4)."
@@ -172,7 +126,7 @@ def _grid(
 
 
 def _sobol(
-    space: _Space, members: int, key: Key, constraint: Constraint | None
+    space: Space, members: int, key: Key, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
     def points(engine: Any) -> Iterator[np.ndarray]:
         power = max(1, math.ceil(math.log2(members)))
@@ -183,7 +137,7 @@ def _sobol(
 
 
 def _latin(
-    space: _Space, members: int, key: Key, constraint: Constraint | None
+    space: Space, members: int, key: Key, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
     def points(engine: Any) -> Iterator[np.ndarray]:
         while True:  # what the constraint refuses is filled up from further hypercubes
@@ -193,7 +147,7 @@ def _latin(
 
 
 def _of_points(
-    space: _Space, engine: str, points: Callable[[Any], Iterator[np.ndarray]], members: int, key: Key,
+    space: Space, engine: str, points: Callable[[Any], Iterator[np.ndarray]], members: int, key: Key,
     constraint: Constraint | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Settings at the points of one of scipy's engines, in the order of the names."""
@@ -284,4 +238,4 @@ def _warn_of_duplicates(found: list[dict[str, Any]]) -> None:
     if len(seen) < len(found):
         twice = f"{len(found) - len(seen)} of {len(found)} settings are there already"
         cure = "Each runs, with a key of its own. For statistics over seeds: seeds=n."
-        warnings.warn(f"sweep: {twice}. {cure}", stacklevel=4)
+        warnings.warn(f"sweep: {twice}. {cure}", stacklevel=5)

@@ -1,7 +1,7 @@
 """Members that run together, from their first step to their last."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +12,20 @@ from nnfunc.data.arrays import Data
 from nnfunc.sweeps.groups import Group
 from nnfunc.sweeps.lanes import Lanes
 from nnfunc.training.pace import Intervals
+from nnfunc.training.programs import Carry
 
-__all__ = ["Held", "Outcome", "Pack", "Told", "ran", "warm"]
+__all__ = [
+    "Going",
+    "Held",
+    "Outcome",
+    "Pack",
+    "Told",
+    "advance",
+    "outcome",
+    "ran",
+    "started",
+    "warm",
+]
 
 
 class Held(NamedTuple):
@@ -70,37 +82,72 @@ Told = Callable[[list[int], int, dict[str, np.ndarray]], None]
 """(members, step, figures [members]) at every report."""
 
 
+@dataclass
+class Going:
+    """A pack on its way: its carry after `step` steps, and the figures so far, still on the device.
+
+    fresh: whether the next step begins a new interval of means.
+    """
+
+    pack: Pack
+    own: Lanes
+    numbers: list[Any]
+    carry: Carry
+    step: int = 0
+    fresh: bool = True
+    figures: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def started(pack: Pack, own: Lanes, keys: Key, held: Held) -> Going:
+    """A pack before its first step. keys: [members of the sweep]."""
+    numbers, own_keys = _given(pack, own, keys)
+    return Going(pack, own, numbers, own.init(numbers, own_keys, held.train))
+
+
+def advance(
+    going: Going, until: int, held: Held, intervals: Intervals, by_step: bool, told: Told | None
+) -> None:
+    """Run a pack up to a step. by_step: whether a dispatch is one step."""
+    go = going.own.step if by_step else going.own.leg
+    while going.step < until:
+        end, means = min(intervals.next(going.step), until), {}
+        while going.step < end:
+            count = 1 if by_step else end - going.step
+            n, fresh = np.int32(count), np.bool_(going.fresh)
+            going.carry, means = go(n, fresh, going.carry, going.numbers, held.train)
+            going.step, going.fresh = going.step + count, False
+        figures = {}
+        if intervals.logs(going.step):
+            figures |= {f"train/{name}": value for name, value in means.items()}
+            going.fresh = True
+        if held.evaluates and intervals.evaluates(going.step):
+            going.carry, judged = going.own.judge(going.carry, going.numbers, held.judged)
+            figures |= {f"validation/{name}": value for name, value in judged.items()}
+        for name, value in figures.items():
+            going.figures.setdefault(name, []).append(value)
+        if told is not None and figures:
+            told(going.pack.members, going.step, _rows(figures, going.pack))
+
+
+def outcome(going: Going) -> Outcome:
+    """What a pack has come to, on the host."""
+    pack = going.pack
+    state, figures = jax.device_get((_keyless(going.carry.state), going.figures))
+    curves = {
+        name: np.stack([*_rows(dict(enumerate(column)), pack).values()], axis=1)
+        for name, column in figures.items()
+    }
+    return Outcome(pack.members, _lead(state, going.own, len(pack.places)), curves)
+
+
 def ran(
     pack: Pack, own: Lanes, keys: Key, held: Held, intervals: Intervals, by_step: bool,
     told: Told | None = None,
 ) -> Outcome:  # fmt: skip
-    """The outcome of a pack. keys: [members of the sweep]. by_step: whether a dispatch is one step."""
-    numbers, own_keys = _given(pack, own, keys)
-    carry = own.init(numbers, own_keys, held.train)
-    rows: dict[str, list[Any]] = {}
-    step, fresh = 0, True
-    while step < intervals.steps:
-        end = intervals.next(step)
-        figures = {}
-        while step < end:
-            count = 1 if by_step else end - step
-            go = own.step if by_step else own.leg
-            carry, means = go(np.int32(count), np.bool_(fresh), carry, numbers, held.train)
-            step, fresh = step + count, False
-        if intervals.logs(step):
-            figures |= {f"train/{name}": value for name, value in means.items()}
-            fresh = True
-        if held.evaluates and intervals.evaluates(step):
-            carry, judged = own.judge(carry, numbers, held.judged)
-            figures |= {f"validation/{name}": value for name, value in judged.items()}
-        for name, value in figures.items():
-            rows.setdefault(name, []).append(value)
-        if told is not None and figures:
-            told(pack.members, step, _rows(figures, pack))
-    state, rows = jax.device_get((_keyless(carry.state), rows))
-    curves = {name: _rows(dict(enumerate(column)), pack) for name, column in rows.items()}
-    curves = {name: np.stack([*column.values()], axis=1) for name, column in curves.items()}
-    return Outcome(pack.members, _lead(state, own, len(pack.places)), curves)
+    """The outcome of a pack, run from its first step to its last."""
+    going = started(pack, own, keys, held)
+    advance(going, intervals.steps, held, intervals, by_step, told)
+    return outcome(going)
 
 
 def warm(pack: Pack, own: Lanes, keys: Key, held: Held, by_step: bool) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Key
 from nnfunc.sweeps.pack import Outcome
 from nnfunc.sweeps.plan import Plan
 from nnfunc.training.saving import Best
@@ -64,7 +62,7 @@ class Result:
     refused: dict[int, str]
     seconds: float
     _outcomes: list[Outcome] = field(repr=False)
-    _whole_key: Callable[[Any], Key] = field(repr=False)
+    _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
 
     @property
     def best(self) -> int | None:
@@ -89,7 +87,9 @@ class Result:
         for outcome in self._outcomes:
             if i in outcome.members:
                 state = _row(outcome.state, outcome.members.index(i))
-                state = state._replace(key=self._whole_key(state.key))
+                if self._impl is not None:
+                    key = jax.random.wrap_key_data(state.key, impl=self._impl)
+                    state = state._replace(key=key)
         return Member(dict(self.hypers[i]), state, curves)
 
     def table(self, by: Literal["auto", "member", "setting"] = "auto") -> Table:

@@ -16,12 +16,14 @@ from nnfunc.base import Key
 from nnfunc.data.arrays import Data
 from nnfunc.sweeps.draw import settings
 from nnfunc.sweeps.groups import Found, evened, grouped
-from nnfunc.sweeps.lanes import lanes
 from nnfunc.sweeps.pack import Held, Outcome
 from nnfunc.sweeps.plan import Plan, Planned
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.ways import WAYS, Job, chosen, run_group
+from nnfunc.training.feed import Feed
+from nnfunc.training.loop import inspect
 from nnfunc.training.pace import Intervals
+from nnfunc.training.programs import programs
 from nnfunc.training.saving import Best
 from nnfunc.training.task import Build
 
@@ -201,29 +203,16 @@ def _ready(
     runs = seeds or 1
     hypers = [row for row in rows for _ in range(runs)]
     places = np.arange(len(hypers), dtype=np.uint32)
-    own = places if seeds is None else places % np.uint32(runs)
-    keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(own)
+    folds = places if seeds is None else places % np.uint32(runs)
+    keys = jax.vmap(lambda fold: jax.random.fold_in(key, fold))(folds)
     held = Held.of(data)
     found = grouped(build, hypers, key, held.train)
-    if best is not None:
-        _known(build, found, keys, held, figure)
+    for group in found.groups:  # as nf.train does for the run alone
+        own = programs(build, group.leaves, group.treedef)
+        inspect(own, group.one(0), keys[group.members[0]], Feed(held.judged), figure)
     planned = [Planned(group.static, group.members) for group in found.groups]
     plan = Plan(len(rows), runs, steps, found.traced, found.static, found.refused, planned)
     return _Ready(hypers, keys, found, held, intervals, figure, plan)
-
-
-def _known(build: Build, found: Found, keys: Key, held: Held, figure: Best) -> None:
-    """The figure that ranks is one that the objective gives."""
-    group = found.groups[0]
-    own = lanes(build, group, wide=False)
-    numbers, key = group.one(0), keys[group.members[0]]
-    carry = jax.eval_shape(own.init, numbers, key, held.train)
-    names = sorted(carry.meter.total)
-    if held.evaluates:
-        names = sorted(jax.eval_shape(own.judge, carry, numbers, held.judged)[1])
-    if figure.metric not in names:
-        known = check.nearest(figure.metric, names)
-        check.fail("sweep", f"best should name a figure, got {figure.metric!r}{known}")
 
 
 class _Watch:
@@ -287,9 +276,8 @@ def _result(ready: _Ready, plan: Plan, outcomes: list[Outcome], key: Key, second
     scores = rank[:, -1].astype(np.float64)
     scores[list(diverged)] = np.nan
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    impl = jax.random.key_impl(key) if typed else None
-    whole = lambda raw: jax.random.wrap_key_data(raw, impl=impl) if typed else raw
+    impl = str(jax.random.key_impl(key)) if typed else None
     return Result(
         ready.hypers, ready.figure, plan.seeds, plan, steps, curves, scores,
-        dict(sorted(diverged.items())), ready.found.refused, seconds, outcomes, whole,
+        dict(sorted(diverged.items())), ready.found.refused, seconds, outcomes, impl,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from nnfunc.training.saving import Best, Saver
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, Task, built, training_batch
 
-__all__ = ["History", "Report", "train"]
+__all__ = ["History", "Report", "inspect", "train"]
 
 
 class History(NamedTuple):
@@ -111,7 +111,7 @@ def train(
     own = programs(build, static, treedef, rollback > 0)
     figure = Best.of(best)
     feed = Feed(data)
-    _inspect(own, numbers, key, feed, figure)
+    inspect(own, numbers, key, feed, figure)
 
     of = {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -140,7 +140,7 @@ def train(
     return run.carry.state, _history(run.rows, loop)
 
 
-def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
+def inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
     """Follow the shapes of one step, and let the objective look at the data, before any arithmetic."""
     outputs: list[Any] = []
     names: list[str] = []
@@ -183,8 +183,8 @@ def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> N
     if best.metric not in names:
         known = check.nearest(best.metric, names)
         check.fail("train", f"best should name a validation figure, got {best.metric!r}{known}")
-    inspect = getattr(own.build(numbers).objective, "inspect", None)
-    if inspect is not None and outputs:
+    look_at = getattr(own.build(numbers).objective, "inspect", None)
+    if look_at is not None and outputs:
         for name in ("train", "validation"):
             tree = data.arrays if name == "train" else data.validation
             if tree is not None:
@@ -192,7 +192,7 @@ def _inspect(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> N
                     continue  # too much to look at; a stream looks at what it hands in
                 seen = [tree] if data.transform is None else data.split(name, 4096)
                 for arrays in seen:
-                    inspect(outputs[0], arrays)
+                    look_at(outputs[0], arrays)
 
 
 def _history(rows: list[dict[str, Any]], loop: str) -> History:
