@@ -74,6 +74,8 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.generation import generate
     from nnfunc.memory import keep_memory
     from nnfunc.programs import load_run
+    from nnfunc.sweeps.run import sweep, sweep_plan
+    from nnfunc.sweeps.space import choice, int_uniform, log_uniform, uniform
     from nnfunc.training.evaluate import evaluate
     from nnfunc.training.loop import train
     from nnfunc.training.objectives import classification, language_modelling, regression
@@ -94,6 +96,12 @@ _LATER = {
     "optimizers": "nnfunc.optimizers",
     "testing": "nnfunc.testing",
     "training": "nnfunc.training",
+    "sweep": "nnfunc.sweeps.run",
+    "sweep_plan": "nnfunc.sweeps.run",
+    "uniform": "nnfunc.sweeps.space",
+    "log_uniform": "nnfunc.sweeps.space",
+    "int_uniform": "nnfunc.sweeps.space",
+    "choice": "nnfunc.sweeps.space",
     "Task": "nnfunc.training.task",
     "reduce_on_plateau": "nnfunc.training.task",
     "trainer": "nnfunc.training.step",
@@ -124,17 +132,18 @@ __all__ = [
     "Context", "Model", "Out", "Task", "activations", "adaptive_avg_pool", "adaptive_max_pool",
     "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "augment", "averages",
     "avg_pool", "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint",
-    "cifar_resnet", "classification", "cnn", "conv", "conv_transpose", "convnext",
+    "choice", "cifar_resnet", "classification", "cnn", "conv", "conv_transpose", "convnext",
     "convnext_small", "convnext_tiny", "data", "debug", "depthwise_conv", "drop_path",
     "dropout", "embedding", "ensemble", "evaluate", "experts", "feed_forward", "flatten",
     "generate", "generation", "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru",
-    "gru_cell", "initial_carry", "initializers", "instance_norm", "keep_memory",
+    "gru_cell", "initial_carry", "initializers", "instance_norm", "int_uniform", "keep_memory",
     "language_modelling", "layer_norm", "learned_positions", "lenet", "linear", "llama",
-    "load_run", "lora", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool", "mc_dropout",
-    "merge_lora", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch",
+    "load_run", "log_uniform", "lora", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool",
+    "mc_dropout", "merge_lora", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch",
     "patch_embedding", "paths", "precision", "prelu", "reduce_on_plateau", "regression",
     "remat", "remat_repeats", "repeat", "residual", "resnet", "resnet18", "resnet34",
     "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm", "rotary", "scale",
     "schedules", "separable_conv", "seq2seq", "serial", "sinusoidal_positions", "summary",
-    "testing", "tie", "train", "trainer", "training", "transformer_block", "vit", "wire",
+    "sweep", "sweep_plan", "testing", "tie", "train", "trainer", "training",
+    "transformer_block", "uniform", "vit", "wire",
 ]  # fmt: skip

@@ -4,6 +4,7 @@
     python scripts/bench.py --case gpt --malloc tuned
     python scripts/bench.py --json bench.json          # all figures
     python scripts/bench.py watching                   # what it costs to look at every layer
+    python scripts/bench.py sweeps                     # runs per second of nf.sweep, way by way
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
 "tuned" is `nnfunc.memory.keep_memory`, which programs started from the command line call.
@@ -46,10 +47,12 @@ def main():
     if args.malloc == "both":
         settings = ("default", "tuned") if sys.platform == "linux" else ("default",)
     rows = []
+    if args.what == "sweeps":
+        return sweeps(args)
     for case in args.case or CASES:
         for malloc in settings:
             print(f"{case}, malloc {malloc} ...", end=" ", file=sys.stderr, flush=True)
-            rows.append(apart(args.what, case, malloc, args.rounds))
+            rows.append(apart(args.what, case, malloc, args.rounds or 101))
             done = rows[-1].get("ratio", {}).get("value", rows[-1].get("share"))
             print(f"{done:.3f}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     if args.what == "watching":
@@ -67,15 +70,31 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = [*CASES, *FOR_GPU]
-    parser.add_argument("what", nargs="?", choices=("steps", "watching"), default="steps")
+    parser.add_argument("what", nargs="?", choices=("steps", "watching", "sweeps"), default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")
-    parser.add_argument("--rounds", type=int, default=101, help="of about 0.02 s a side")
+    parser.add_argument("--rounds", type=int, help="101 of about 0.02 s a side; of sweeps 9")
+    parser.add_argument("--members", action="append", type=int, help="of sweeps: 8, 32 and 128")
     parser.add_argument("--malloc", choices=("default", "tuned", "both"), default="both")
     parser.add_argument("--markdown", action="store_true", help="tables for the docs")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument("--freeze", action="store_true", help="keep the HLO counts for the tests")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def sweeps(args: argparse.Namespace) -> None:
+    """Measure sweeps, in this process: its programs are small and the malloc does not matter."""
+    from speed import sweeps
+
+    rows = []
+    for members in args.members or (8, 32, 128):
+        print(f"{members} members ...", end=" ", file=sys.stderr, flush=True)
+        rows.append(sweeps.measure(members, args.rounds or 9) | {"machine": machine()})
+        speed = rows[-1]["sides"]["auto"]["speed"]["value"]
+        print(f"{speed:.2f}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    if args.json:
+        args.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    sweeps.show(rows)
 
 
 def apart(what: str, case: str, malloc: str, rounds: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ROWS = {
     "models and optimizers": "models optimizers averages",
     "training and data": "training data checkpoint sharding records writers",
     "debugging": "debug",
-    "sweep": "sweep",
+    "sweep": "sweeps",
     "programs": "compare config cli debugging programs runlog progress report memory sampling interop "
     "testing runstate follow findings dashboard overview merging",
     "public names": "__init__ __main__",

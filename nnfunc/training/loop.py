@@ -184,8 +184,8 @@ def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) 
     if best.metric not in names:
         known = check.nearest(best.metric, names)
         check.fail("train", f"best should name a validation figure, got {best.metric!r}{known}")
-    inspect = getattr(own.build(numbers).objective, "inspect", None)
-    if inspect is not None and outputs:
+    look_at = getattr(own.build(numbers).objective, "inspect", None)
+    if look_at is not None and outputs:
         for name in ("train", "validation"):
             tree = data.arrays if name == "train" else data.validation
             if tree is not None:
@@ -193,7 +193,7 @@ def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) 
                     continue  # too much to look at; a stream looks at what it hands in
                 seen = [tree] if data.transform is None else data.split(name, 4096)
                 for arrays in seen:
-                    inspect(outputs[0], arrays)
+                    look_at(outputs[0], arrays)
 
 
 def _history(rows: list[dict[str, Any]], loop: str) -> History:

@@ -5,7 +5,7 @@ so neither becomes a constant of the program and new numbers never recompile.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +16,9 @@ from nnfunc.training.evaluate import batch_figures
 from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
 from nnfunc.training.task import Build, built, kept
 
-__all__ = ["Carry", "Meter", "Programs", "choose", "programs", "split_hypers"]
+__all__ = [
+    "Carry", "Functions", "Meter", "Programs", "choose", "functions", "programs", "split_hypers",
+]  # fmt: skip
 
 
 class Meter(NamedTuple):
@@ -32,6 +34,18 @@ class Carry(NamedTuple):
 
     state: TrainState
     meter: Meter
+
+
+class Functions(NamedTuple):
+    """What the programs of one task compute, as pure functions of one run; see `Programs`."""
+
+    trainer: Trainer
+    init: Callable[[Any, Key, Any], Carry]
+    one: Callable[[Carry, Any, Any], Carry]
+    watched: Callable[[Carry, Any, Any], tuple[Carry, Any]]
+    figures: Callable[[TrainState, Any, PyTree], dict[str, Array]]
+    observe: Callable[[Carry, Any, dict[str, Any]], Carry]
+    build: Callable[..., Any]
 
 
 class Programs(NamedTuple):
@@ -54,10 +68,18 @@ class Programs(NamedTuple):
     build: Callable[..., Any]
 
 
-def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
-    """The floats of hypers as arrays, to be traced; the rest, which is static; and the structure."""
-    leaves, treedef = jax.tree.flatten(hypers)
-    traced = [isinstance(leaf, float | jax.Array) or hasattr(leaf, "dtype") for leaf in leaves]
+def split_hypers(hypers: Any, held: Collection[str] = ()) -> tuple[Any, tuple[Any, ...], Any]:
+    """The floats of hypers as arrays, to be traced; the rest, which is static; and the structure.
+
+    held: names in a dict of hypers of which the floats are static too.
+    """
+    found, treedef = jax.tree_util.tree_flatten_with_path(hypers)
+    leaves = [leaf for _, leaf in found]
+    traced = [
+        not (path and getattr(path[0], "key", None) in held)
+        and (isinstance(leaf, float | jax.Array) or hasattr(leaf, "dtype"))
+        for path, leaf in found
+    ]
     numbers = [jnp.asarray(leaf) if t else None for leaf, t in zip(leaves, traced, strict=True)]
     # a float that Python holds is weakly typed; an array in a sweep is not: make both the same
     numbers = [n if n is None else jax.lax.convert_element_type(n, n.dtype) for n in numbers]
@@ -65,9 +87,10 @@ def split_hypers(hypers: Any) -> tuple[Any, tuple[Any, ...], Any]:
     return numbers, static, treedef
 
 
-def _made(
+def functions(
     build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
-) -> Programs:
+) -> Functions:
+    """The pure functions that train what build makes of hypers that `split_hypers` took apart."""
 
     def whole(numbers):
         pairs = zip(numbers, static, strict=True)
@@ -101,9 +124,6 @@ def _made(
         last = {name: jnp.where(ok, metrics[name], meter.last[name]) for name in metrics}
         return Carry(state, Meter(total, last, meter.count + ok.astype(jnp.int32))), layers
 
-    def many(n, carry, numbers, data):
-        return jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
-
     def figures(state, numbers, batch):
         task = own_build(numbers, state.step)
         return batch_figures(task, *evaluated(task, state), batch)
@@ -111,15 +131,29 @@ def _made(
     def observe(carry, numbers, figures):
         return carry._replace(state=pair.observe(numbers, carry.state, figures))
 
-    return Programs(
-        trainer=pair,
-        init=jax.jit(init),
-        one=jax.jit(one, donate_argnums=0),
-        many=jax.jit(many, donate_argnums=1),
-        watched=jax.jit(watched, donate_argnums=0),
-        figures=jax.jit(figures),
-        observe=jax.jit(observe, donate_argnums=0),
+    return Functions(
+        pair, init, one, watched, figures, observe,
         build=lambda numbers, step=0: own_build(numbers, step),
+    )  # fmt: skip
+
+
+def _made(
+    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
+) -> Programs:
+    own = functions(build, static, treedef, rate_scale)
+
+    def many(n, carry, numbers, data):
+        return jax.lax.fori_loop(0, n, lambda i, carry: own.one(carry, numbers, data), carry)
+
+    return Programs(
+        trainer=own.trainer,
+        init=jax.jit(own.init),
+        one=jax.jit(own.one, donate_argnums=0),
+        many=jax.jit(many, donate_argnums=1),
+        watched=jax.jit(own.watched, donate_argnums=0),
+        figures=jax.jit(own.figures),
+        observe=jax.jit(own.observe, donate_argnums=0),
+        build=own.build,
     )
 
 

@@ -1,0 +1,238 @@
+"""Which values of a sweep one program takes as arguments, and which need programs of their own.
+
+A value that traces is a leaf of what `jax.vmap` runs over. One that sets a shape, or that build
+branches on, makes groups: the members that share it are compiled as one. Which is which is found by
+following the shapes of one step with the value unknown.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import PyTree, struct
+from nnfunc.training.programs import functions, split_hypers
+from nnfunc.training.task import Build, built, kept
+
+__all__ = ["Found", "Group", "evened", "grouped", "same"]
+
+
+class Group(NamedTuple):
+    """Members that one program runs. static: the values that set it apart, by name.
+
+    members: their places in the sweep. numbers: what each is given, [members] a leaf, or [] where all
+    are given the same; None where the leaf is static. leaves, treedef: the static leaves, and the
+    structure of the hypers. scanned: whether many steps a dispatch are surely quick.
+    """
+
+    static: dict[str, Any]
+    members: tuple[int, ...]
+    numbers: list[Any]
+    leaves: tuple[Any, ...]
+    treedef: Any
+    scanned: bool
+
+    def axes(self) -> list[int | None]:
+        """Which leaves of numbers differ from member to member."""
+        return [0 if n is not None and self.varies(n) else None for n in self.numbers]
+
+    def varies(self, number: Any) -> bool:
+        return isinstance(number, np.ndarray)
+
+    def pick(self, places: list[int]) -> list[Any]:
+        """The numbers of the members at these places of the group."""
+        return [n[np.asarray(places)] if self.varies(n) else n for n in self.numbers]
+
+    def one(self, place: int) -> list[Any]:
+        return [n[place] if self.varies(n) else n for n in self.numbers]
+
+
+class Found(NamedTuple):
+    """groups: all of them. traced, static: names that differ between members; of static ones why.
+
+    refused: members that build, or the step, refuses, and in which words.
+    """
+
+    groups: list[Group]
+    traced: list[str]
+    static: dict[str, str]
+    refused: dict[int, str]
+
+
+def grouped(build: Build, hypers: list[dict[str, Any]], key: Any, data: Any) -> Found:
+    """The groups of members with these hypers. Raises what build raises when it refuses them all."""
+    names = list(hypers[0])
+    varied = [n for n in names if any(not same(h[n], hypers[0][n]) for h in hypers[1:])]
+    refused, errors = _refused(build, hypers)
+    good = [i for i in range(len(hypers)) if i not in refused]
+    if not good:
+        raise errors[0]
+    traced, static = _traced(build, [hypers[i] for i in good], varied, key, data)
+
+    apart: dict[Any, list[int]] = {}
+    for i in good:
+        apart.setdefault(tuple(_mark(hypers[i][n]) for n in static), []).append(i)
+    groups = []
+    for members in apart.values():
+        own = [_typed(hypers[i], traced) for i in members]
+        try:
+            looked = _look(build, own[0], static, key, data)
+        except (ValueError, TypeError) as error:
+            errors.append(error)
+            refused |= dict.fromkeys(members, str(error))
+            continue
+        parts = [split_hypers(h, static) for h in own]
+        numbers = [_stacked(column) for column in zip(*(p[0] for p in parts), strict=True)]
+        fixed = {name: hypers[members[0]][name] for name in static}
+        groups.append(Group(fixed, tuple(members), numbers, *parts[0][1:], not looked.convolves))
+    if not groups:
+        raise errors[0]
+    return Found(groups, traced, static, refused)
+
+
+def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str], list[Exception]]:
+    """Members whose plain numbers build refuses: checks look at plain numbers only."""
+    refused, errors = {}, []
+
+    def every():
+        for i, own in enumerate(hypers):
+            try:
+                built(build, own)
+            except (ValueError, TypeError, ArithmeticError) as error:
+                refused[i] = str(error)
+                errors.append(error)
+
+    jax.eval_shape(every)  # so that nothing is calculated
+    return refused, errors
+
+
+def _traced(
+    build: Build, hypers: list[dict[str, Any]], varied: list[str], key: Any, data: Any
+) -> tuple[list[str], dict[str, str]]:
+    """Which of the names that vary trace, and why the others do not."""
+    static = {}
+    for name in varied:
+        values = [h[name] for h in hypers]
+        if not all(_number(v) for v in values):
+            odd = next(v for v in values if not _number(v))
+            static[name] = f"{check.describe(odd)} is no number"
+        elif len({np.shape(v) for v in values}) > 1:
+            static[name] = "its values differ in shape"
+        elif len({_typed_as(v) for v in values}) > 1:
+            static[name] = "its values differ in type"
+    able = [name for name in varied if name not in static]
+    if not able:
+        return [], static
+    try:
+        plain = _look(build, hypers[0], static, key, data)  # as a run alone has them
+    except (ValueError, TypeError):  # this member cannot run: its own group will say so
+        plain = None
+
+    def trouble(names: list[str]) -> str | None:
+        try:
+            apart = [name for name in varied if name not in names]
+            seen = _look(build, _typed(hypers[0], names), apart, key, data)
+        except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
+            return _first_line(error)
+        return None if plain is None or seen.shapes == plain.shapes else "it sets a shape or a type"
+
+    if trouble(able) is None:
+        return able, static
+    words = {name: trouble([name]) for name in able}
+    traced = [name for name in able if words[name] is None]
+    while traced and (word := trouble(traced)) is not None:  # fine alone, not together
+        words[traced.pop()] = word
+    return traced, static | {name: words[name] or "" for name in able if name not in traced}
+
+
+class _Looked(NamedTuple):
+    """What following a step shows. shapes: of the state and the sums of metrics, with their types."""
+
+    shapes: Any
+    convolves: bool
+
+
+def _look(build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any) -> _Looked:
+    """Follow the start and a step of a run, without arithmetic. held: names that are static."""
+    numbers, leaves, treedef = split_hypers(hypers, tuple(held))
+    given, structure = jax.tree.flatten((numbers, key, data))
+    return _looked(build, leaves, treedef, structure, tuple(struct(leaf) for leaf in given))
+
+
+def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any) -> _Looked:
+    own = functions(build, leaves, treedef)
+
+    def run(numbers, key, data):
+        return own.one(own.init(numbers, key, data), numbers, data)
+
+    arguments = jax.tree.unflatten(structure, given)
+    jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
+    return _Looked(jax.tree.map(struct, shapes), "conv_general_dilated" in str(jaxpr))
+
+
+_looked = kept(_follow, 256)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of a hyper are the same, types too."""
+    if hasattr(one, "shape") or hasattr(other, "shape"):
+        return np.shape(one) == np.shape(other) and bool(np.all(np.equal(one, other)))
+    return type(one) is type(other) and (one is other or bool(one == other))
+
+
+def _number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, int | float):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.number))
+
+
+def _typed_as(value: Any) -> Any:
+    return jax.dtypes.result_type(value)
+
+
+def evened(hypers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The hypers with 0 as 0.0 where other members have numbers with a point."""
+    mixed = {name for name in hypers[0] if {type(h[name]) for h in hypers} == {int, float}}
+    return [{n: float(v) if n in mixed else v for n, v in h.items()} for h in hypers]
+
+
+def _typed(hypers: dict[str, Any], traced: list[str]) -> dict[str, Any]:
+    """The hypers with what is traced as arrays: whole numbers too, which a run alone holds static."""
+    own = dict(hypers)
+    for name in traced:
+        own[name] = np.asarray(own[name], jax.dtypes.canonicalize_dtype(_typed_as(own[name])))
+    return own
+
+
+def _mark(value: Any) -> Any:
+    """What two static values have in common when they are the same."""
+    if hasattr(value, "shape"):
+        value = np.asarray(value)
+        return ("array", value.shape, str(value.dtype), value.tobytes())
+    try:
+        hash(value)
+    except TypeError:
+        return (type(value), repr(value))
+    return (type(value), value)
+
+
+def _stacked(column: tuple[PyTree, ...]) -> Any:
+    """[members] of a leaf as NumPy holds it; the leaf itself where all members are given the same."""
+    if column[0] is None:
+        return None
+    if all(same(value, column[0]) for value in column[1:]):
+        return column[0]
+    return np.stack([np.asarray(value) for value in column])
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerBoolConversionError):
+        return "build, or what it makes, needs to know it while it is traced"
+    text = str(error).split("\n")[0]
+    return text if len(text) <= 160 else text[:157] + "..."

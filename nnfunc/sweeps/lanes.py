@@ -1,0 +1,126 @@
+"""The compiled programs that run the members of a group: one at a time, or many side by side.
+
+Side by side, the count of steps is shared by all members: were it one for each, everything that
+follows a schedule of the step would be computed for each, and both sides of each branch on it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc.base import Array, Key, PyTree
+from nnfunc.data.arrays import Data
+from nnfunc.sweeps.groups import Group
+from nnfunc.training.programs import Carry, Functions, Meter, functions
+from nnfunc.training.step import TrainState
+from nnfunc.training.task import Build, kept
+
+__all__ = ["Lanes", "lanes"]
+
+MEMBERS = Carry(
+    TrainState._make(None if name == "step" else 0 for name in TrainState._fields),
+    Meter._make([0, 0, 0]),
+)
+"""Which parts of a carry have an axis of members."""
+
+
+class Lanes(NamedTuple):
+    """Jitted functions of one member, or of several on a leading axis of all but the step.
+
+    init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
+    in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
+    no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
+    follows from them. wide: whether there is an axis of members. took: "compile" -> the seconds that
+    it took, once a probe has measured them.
+    """
+
+    init: Callable[[Any, Key, Any], Carry]
+    leg: Callable[..., tuple[Carry, dict[str, Array]]]
+    step: Callable[..., tuple[Carry, dict[str, Array]]]
+    judge: Callable[[Carry, Any, Any], tuple[Carry, dict[str, Array]]]
+    wide: bool
+    took: dict[str, float]
+
+
+def lanes(build: Build, group: Group, wide: bool) -> Lanes:
+    """The programs of a group, kept: as for a run alone, other numbers compile nothing."""
+    axes = tuple(group.axes()) if wide else None
+    return _kept(build, group.leaves, group.treedef, axes)
+
+
+def _made(build: Build, static: Any, treedef: Any, axes: Any) -> Lanes:
+    own = functions(build, static, treedef)
+    one, judge = own.one, _judge(own)
+    init: Callable[..., Carry] = own.init
+    if axes is not None:
+        given = list(axes)
+        one = jax.vmap(one, in_axes=(MEMBERS, given, None), out_axes=MEMBERS)
+        judge = jax.vmap(judge, in_axes=(MEMBERS, given, None), out_axes=(MEMBERS, 0))
+        init = _each(own.init, given)
+
+    def begun(carry, fresh):
+        meter = jax.tree.map(lambda leaf: jnp.where(fresh, jnp.zeros_like(leaf), leaf), carry.meter)
+        return carry._replace(meter=meter)
+
+    def leg(n, fresh, carry, numbers, data):
+        carry = begun(carry, fresh)
+        carry = jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
+        return carry, _means(carry.meter)
+
+    def step(n, fresh, carry, numbers, data):
+        carry = one(begun(carry, fresh), numbers, data)
+        return carry, _means(carry.meter)
+
+    return Lanes(
+        jax.jit(init),
+        jax.jit(leg, donate_argnums=2),
+        jax.jit(step, donate_argnums=2),
+        jax.jit(judge, donate_argnums=0),
+        axes is not None,
+        {},
+    )
+
+
+_kept = kept(_made, 64)
+
+
+def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:
+    """init of every member, one after the other: random draws side by side compile for seconds."""
+
+    def every(numbers, keys, data):
+        def of(given):
+            key, varied = given
+            whole = [v if a == 0 else n for v, a, n in zip(varied, axes, numbers, strict=True)]
+            return init(whole, key, data)
+
+        varied = [n if a == 0 else None for n, a in zip(numbers, axes, strict=True)]
+        carry = jax.lax.map(of, (keys, varied))
+        return carry._replace(state=carry.state._replace(step=jnp.zeros((), jnp.int32)))
+
+    return every
+
+
+def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
+    def judge(carry, numbers, data):
+        def sums(batch: PyTree) -> dict[str, Array]:
+            count = jnp.float32(jax.tree.leaves(batch)[0].shape[0])
+            figures = own.figures(carry.state, numbers, batch)
+            return {name: value.astype(jnp.float32) * count for name, value in figures.items()}
+
+        size = jax.tree.leaves(data.validation)[0].shape[0]
+        total = data.total(sums, "validation", max(1024, data.batch_size))
+        figures = {name: value / jnp.float32(size) for name, value in total.items()}
+        carry = own.observe(carry, numbers, figures)
+        going = carry.state.diverged_at < 0
+        return carry, {name: jnp.where(going, f, jnp.nan) for name, f in figures.items()}
+
+    return judge
+
+
+def _means(meter: Meter) -> dict[str, Array]:
+    """The means of the interval; of the learning rate its last. Not a number where none was good."""
+    count = meter.count.astype(jnp.float32)
+    means = {name: total / count for name, total in meter.total.items()}
+    return means | {name: meter.last[name] for name in meter.last if name == "learning_rate"}

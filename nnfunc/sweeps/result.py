@@ -1,0 +1,195 @@
+"""What a sweep gives: a table, curves, and every member as it ended."""
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check
+from nnfunc.sweeps.pack import Outcome
+from nnfunc.sweeps.plan import Plan
+from nnfunc.training.saving import Best
+from nnfunc.training.step import TrainState
+
+__all__ = ["Member", "Result", "Table"]
+
+
+class Member(NamedTuple):
+    """One run of a sweep. hypers: what it was given. state: its train state at the end, None where
+    build refused the hypers. curves: name -> [reports]. `state.key` is the key that it ran with.
+    """
+
+    hypers: dict[str, Any]
+    state: TrainState | None
+    curves: dict[str, np.ndarray]
+
+
+class Table(list[dict[str, Any]]):
+    """A list of dicts, one a row, with the same names in all."""
+
+    def to_pandas(self) -> Any:
+        """The same as a `pandas.DataFrame`. Raises: ModuleNotFoundError without pandas."""
+        import pandas  # pyright: ignore[reportMissingImports]
+
+        return pandas.DataFrame(list(self))
+
+
+@dataclass
+class Result:
+    """A sweep that has run; NumPy arrays on the host.
+
+    hypers: what each member was given. curves: "train/loss", "validation/accuracy" and the like ->
+    [members, reports]; a member's are not a number once it has diverged. steps: "train" and
+    "validation" -> the step of each report. scores: [members], the last value of the figure that ranks,
+    of which `best` names the least or greatest; not a number for diverged members. diverged: member ->
+    the first step (0-based) that was not finite. refused: member -> why build refused its hypers.
+    seeds: runs a setting. plan: the groups, and how they ran. seconds: the whole sweep.
+    """
+
+    hypers: list[dict[str, Any]]
+    figure: Best
+    seeds: int
+    plan: Plan
+    steps: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+    scores: np.ndarray
+    diverged: dict[int, int]
+    refused: dict[int, str]
+    seconds: float
+    _outcomes: list[Outcome] = field(repr=False)
+    _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
+
+    @property
+    def best(self) -> int | None:
+        """The member that ranks first: with seeds the first run of the setting with the best mean."""
+        cost = self._costs(self.scores)
+        if self.seeds > 1:
+            cost = np.repeat(cost.reshape(-1, self.seeds).mean(axis=1), self.seeds)
+        first = int(np.argmin(cost))
+        return first if np.isfinite(cost[first]) else None
+
+    def member(self, i: int) -> Member:
+        """(hypers, state, curves) of one member, or of the last ones for negative i.
+
+        Raises: IndexError when there is no such member.
+        """
+        count = len(self.hypers)
+        if not -count <= i < count:
+            check.fail("member", f"i should be in [0, {count}), got {i}.", kind=IndexError)
+        i %= count
+        curves = {name: curve[i] for name, curve in self.curves.items()}
+        state = None
+        for outcome in self._outcomes:
+            if i in outcome.members:
+                state = _row(outcome.state, outcome.members.index(i))
+                if self._impl is not None:
+                    key = jax.random.wrap_key_data(state.key, impl=self._impl)
+                    state = state._replace(key=key)
+        return Member(dict(self.hypers[i]), state, curves)
+
+    def table(self, by: Literal["auto", "member", "setting"] = "auto") -> Table:
+        """The members, best first: what each was given, and its last figures.
+
+        by: "member" for a row a run; "setting" for a row a setting, with the mean over its seeds of
+        each figure, the ends of the 95 % interval of the mean (Student's t), and how many diverged;
+        "auto": by setting where there are several seeds. A setting of which a run diverged ranks
+        behind those of which none did.
+        """
+        check.choice("table", ("auto", "member", "setting"), by=by)
+        rows = self._members()
+        if by == "setting" or (by == "auto" and self.seeds > 1):
+            rows = [
+                self._setting(rows[first : first + self.seeds])
+                for first in range(0, len(rows), self.seeds)
+            ]
+        name = self._rank
+        order = np.argsort(self._costs(np.asarray([row[name] for row in rows])), kind="stable")
+        return Table(rows[at] for at in order)
+
+    def save(self, folder: str | Path) -> None:
+        """Write table.csv, and table.parquet where pyarrow is installed; with seeds members.csv too."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(self.table(), folder / "table")
+        if self.seeds > 1:
+            _write(self.table("member"), folder / "members")
+
+    @property
+    def _rank(self) -> str:
+        validation = f"validation/{self.figure.metric}"
+        return validation if validation in self.curves else f"train/{self.figure.metric}"
+
+    def _costs(self, scores: np.ndarray) -> np.ndarray:
+        """What is least for the best: argmin and sorting rank what is not a number first."""
+        cost = scores if self.figure.mode == "min" else -scores
+        return np.where(np.isfinite(cost), cost, np.inf)
+
+    def _members(self) -> list[dict[str, Any]]:
+        rows = []
+        for i, hypers in enumerate(self.hypers):
+            row: dict[str, Any] = {"member": i}
+            if self.seeds > 1:
+                row |= {"setting": i // self.seeds, "seed": i % self.seeds}
+            row |= {name: _cell(value) for name, value in hypers.items()}
+            row |= {name: float(curve[i, -1]) for name, curve in self.curves.items()}
+            if i in self.diverged:  # its last train figures may be from before
+                row[self._rank] = math.nan
+            row["diverged_at"] = self.diverged.get(i)
+            row["refused"] = self.refused.get(i)
+            rows.append(row)
+        return rows
+
+    def _setting(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        row = {name: rows[0][name] for name in ("setting", *self.hypers[0])}
+        for name in self.curves:
+            mean, low, high = interval(np.asarray([r[name] for r in rows]))
+            row |= {name: mean, f"{name} low": low, f"{name} high": high}
+        row["runs"] = len(rows)
+        row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
+        return row
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean, and the ends of its 95 % interval: mean -+ t * deviation / sqrt(n), n - 1 degrees."""
+    from scipy.stats import t
+
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2 or not np.isfinite(mean):
+        return mean, math.nan, math.nan
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+    return mean, mean - half, mean + half
+
+
+def _row(state: Any, at: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[at]), state)
+
+
+def _cell(value: Any) -> Any:
+    """A value as a table holds it."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if np.ndim(value) == 0 and hasattr(value, "item"):
+        return value.item()
+    return getattr(value, "__name__", None) or str(value)
+
+
+def _write(table: Table, file: Path) -> None:
+    with open(file.with_suffix(".csv"), "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        return
+    columns = {name: [row[name] for row in table] for name in table[0]}
+    for name, column in columns.items():  # a column has one type
+        if len({type(value) for value in column} - {type(None), int, float}) > 0:
+            columns[name] = [None if value is None else str(value) for value in column]
+    parquet.write_table(pyarrow.table(columns), file.with_suffix(".parquet"))

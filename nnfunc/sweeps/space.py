@@ -1,0 +1,124 @@
+"""What a value of a sweep may be drawn from: every distribution is a function of a number in [0, 1).
+
+So random draws, Sobol points and Latin hypercubes all go through the same few lines.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc import check
+
+__all__ = ["Distribution", "choice", "entry", "int_uniform", "log_uniform", "uniform"]
+
+
+class Distribution(NamedTuple):
+    """What a value is drawn from.
+
+    at(u) -> value, for u in [0, 1): the inverse of the cumulative distribution. options: every value
+    there is, for a grid, or None where they cannot be counted. name: in words.
+    """
+
+    at: Callable[[float], Any]
+    options: Sequence[Any] | None
+    name: str
+
+
+def uniform(low: float, high: float) -> Distribution:
+    """A number between low and high, each as likely as any other.
+
+    Raises: ValueError when low is above high or one of them is not finite.
+
+    >>> nf.uniform(0.0, 0.5).at(0.5)
+    0.25
+    """
+    _ends("uniform", low, high)
+    return Distribution(
+        lambda u: single(low + u * (high - low)), None, f"uniform({low:g}, {high:g})"
+    )
+
+
+def log_uniform(low: float, high: float) -> Distribution:
+    """A positive number whose logarithm is uniform: each decade between low and high is as likely.
+
+    Raises: ValueError when not 0 < low <= high, or high is not finite.
+
+    >>> nf.log_uniform(1e-4, 1.0).at(0.5)
+    0.01
+    """
+    _ends("log_uniform", low, high)
+    if low <= 0:
+        check.fail("log_uniform", f"low should be above 0, got {low}.")
+    ratio = math.log(high / low)
+    return Distribution(
+        lambda u: single(low * math.exp(u * ratio)), None, f"log_uniform({low:g}, {high:g})"
+    )
+
+
+def int_uniform(low: int, high: int) -> Distribution:
+    """A whole number from low to high, both of which belong to it.
+
+    Raises: TypeError when they are not whole numbers; ValueError when low is above high.
+
+    >>> dice = nf.int_uniform(1, 6)
+    >>> dice.at(0.0), dice.at(0.999)
+    (1, 6)
+    """
+    for name, value in {"low": low, "high": high}.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            got = check.describe(value)
+            check.fail(
+                "int_uniform", f"{name} should be a whole number, got {got}.", kind=TypeError
+            )
+    check.ordered("int_uniform", low=low, high=high)
+    options = range(int(low), int(high) + 1)
+    return Distribution(_pick(options), options, f"int_uniform({low}, {high})")
+
+
+def choice(options: Sequence[Any] | np.ndarray) -> Distribution:
+    """One of the options, each as likely: numbers, strings, functions, tuples, anything.
+
+    A list in a space means the same; choice is for those who want to say so.
+    Raises: ValueError when there are none; TypeError when they have no order, as a set.
+
+    >>> nf.choice(["relu", "tanh"]).at(0.7)
+    'tanh'
+    """
+    if isinstance(options, str) or not isinstance(options, Sequence | np.ndarray):
+        got = check.describe(options)
+        check.fail("choice", f"options should be a list, got {got}.", kind=TypeError)
+    known = options.tolist() if isinstance(options, np.ndarray) else list(options)
+    if not known:
+        check.fail("choice", "options should hold at least one value, got none.")
+    return Distribution(_pick(known), known, f"one of {len(known)}")
+
+
+def entry(name: str, value: Any) -> Distribution | None:
+    """The distribution that an entry of a space stands for, or None where it is a fixed value."""
+    if isinstance(value, Distribution):
+        return value
+    if isinstance(value, list | range | np.ndarray):
+        if not len(value):
+            check.fail("sweep", f"the space of {name!r} is empty. Give at least one value.")
+        return choice(value)
+    return None
+
+
+def single(value: float) -> float:
+    """The number that float32 holds, in its shortest writing: a table then reads as it ran."""
+    return float(str(np.float32(value)))
+
+
+def _pick(options: Sequence[Any]) -> Callable[[float], Any]:
+    return lambda u: options[min(int(u * len(options)), len(options) - 1)]
+
+
+def _ends(where: str, low: Any, high: Any) -> None:
+    for name, value in {"low": low, "high": high}.items():
+        if not check.is_plain(value) or not math.isfinite(value):
+            got = check.describe(value)
+            kind = ValueError if check.is_plain(value) else TypeError
+            check.fail(where, f"{name} should be a finite number, got {got}.", kind=kind)
+    check.ordered(where, low=low, high=high)
