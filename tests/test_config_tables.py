@@ -138,13 +138,18 @@ def test_precision_and_remat_are_words(config):
 
 
 WRONG = [
+    ({"data": {"name": "digits", "bach_size": 3}}, "data.bach_size: digits has no such key, got 3; did you mean 'batch_size'"),
+    ({"dropout": 0.2}, "dropout: there is no such key; it is model.dropout."),
+    ({"optimizer": {"name": "adamw", "clip_value": 1.0}}, "optimizer.clip_value: adamw has no such key; it is a table of its own, clip_value = { limit"),
+    ({"task": {"drop_path": 0.1}}, "task.drop_path: task has no such key"),
+    ({"average": {"name": "ema"}}, "average.decay: is missing; ema needs a number: write decay = 0.999"),
     ({"augment": {"shiftt": {"pixels": 1}}}, "augment.shiftt: there is no such augment; did you mean 'shift'"),
     ({"augment": [1]}, "augment: should be tables by name, such as augment = { shift"),
     ({"augment": {"mixup": {"alpha": "x"}}}, "augment.mixup.alpha: should be a number, got 'x'"),
     ({"average": {"name": "emma", "decay": 0.9}}, "average.name: should be one of 'ema', 'swa', got 'emma'"),
     ({"average": {"name": "ema", "decay": 1.5}}, "average: ema: decay should be"),
     ({"plateau": {"patience": -1}}, "plateau: patience should be at least 0"),
-    ({"plateau": {"factr": 0.5}}, "plateau.factr: reduce_on_plateau has no such key, got 0.5; did you mean 'factor'"),
+    ({"plateau": {"factr": 0.5}}, "plateau.factr: plateau has no such key, got 0.5; did you mean 'factor'"),
     ({"task": {"precision": "float16"}}, "task.precision: should be one of 'float32', 'bfloat16', got 'float16'"),
     ({"task": {"accumulate": 0}}, "task: accumulate should be at least 1"),
     ({"groups": {"rates": {"head/*": "fast"}}}, "groups.rates: should be a table of numbers by path pattern"),

@@ -154,3 +154,17 @@ def test_mistakes():
         verdict(of(SOUND), steps=1)
     with pytest.raises(ValueError, match=r"overfit: rates should be a list of numbers from 0 on"):
         verdict(of(SOUND), rates=[-1.0])
+
+
+def test_a_rate_that_is_a_thousand_times_too_large():
+    def build(h):
+        model = nf.mlp([64, 16, 10])
+        return nf.Task(model, nf.classification(), nf.optimizers.adamw(h["lr"]))
+
+    digits = nf.data.digits()
+    data = nf.data.arrays(digits.train, batch_size=32)
+    found = nf.debug.overfit(build, {"lr": 1e4}, data, key=jax.random.key(0), steps=60)
+    assert found.cause.startswith(
+        "The learning rate is too large: every rate that was tried, from "
+    )
+    assert "lr" in found.cure

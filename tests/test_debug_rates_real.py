@@ -101,6 +101,7 @@ def held_out_losses(build, data, grid, steps, seeds):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "task, steps, seeds, grid",
     [

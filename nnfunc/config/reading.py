@@ -75,6 +75,10 @@ def _read(path: Path) -> dict[str, Any]:
             problem += check.nearest(path.name, names)
         else:
             problem += f", and no folder {path.parent}."
+    except IsADirectoryError:
+        problem = "it is a folder, not a config file."
+        if (path / "config.toml").is_file():
+            problem += f" To go on with that run: {command()} resume {path}"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
     except UnicodeDecodeError as error:
@@ -116,7 +120,9 @@ def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
     for key, value in tables.items():
         if key not in known:
             kind = "table" if isinstance(value, dict) else "key"
-            mistakes.add(str(key), f"there is no such {kind}{check.nearest(str(key), known)}")
+            places = _places(str(key), tables)
+            other = f"; it is {' or '.join(places)}." if places else check.nearest(str(key), known)
+            mistakes.add(str(key), f"there is no such {kind}{other}")
     seed = tables.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**32:
         mistakes.add("seed", f"should be a whole number from 0 to 2**32 - 1, got {show(seed)}.")
@@ -135,6 +141,18 @@ def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
     if mistakes.lines:
         raise ConfigError(mistakes.lines)
     return Config(resolved, mistakes.file)
+
+
+def _places(key: str, tables: dict[str, Any]) -> list[str]:
+    """The tables of the config in which there is such a key."""
+    found = []
+    for table in TABLES:
+        given = tables.get(table)
+        name = SOLE.get(table) or (given.get("name") if isinstance(given, dict) else None)
+        known = isinstance(name, str) and isinstance(given, dict) and name in factories(table)
+        if known and table != "augment" and key in schema(table, name).kinds:
+            found.append(f"{table}.{key}")
+    return found
 
 
 def _tables(table: str, given: Any, mistakes: Mistakes) -> dict[str, Any] | None:
@@ -221,6 +239,10 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
+_USUAL = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "rate": "1e-3", "limit": "1.0"}
+"""Values to write for arguments that have no default and whose example would do harm."""
+
+
 def _problem(
     table: str, name: str, key: str, kind: str, given: dict[str, Any], mistakes: Mistakes
 ) -> str:
@@ -228,12 +250,16 @@ def _problem(
     own = schema(table, name)
     if kind == "missing":
         wanted = own.kinds[key]
-        return f"is missing; {name} needs {wanted.one}: write {key} = {wanted.example}"
+        example = _USUAL.get(key, wanted.example)
+        return f"is missing; {name} needs {wanted.one}: write {key} = {example}"
     if kind == "extra_forbidden" and key not in own.kinds:
         if key in own.python:
             return f"is an argument of {name} that only Python can give, not a config."
         got = show(given[key]).rsplit(" (", 1)[0]
-        problem = f"{name} has no such key, got {got}{check.nearest(key, own.kinds)}"
+        owner = table if table in SOLE else name
+        problem = f"{owner} has no such key, got {got}{check.nearest(key, own.kinds)}"
+        if key in TABLES:
+            return f"{owner} has no such key; it is a table of its own, {TABLES[key]}"
         over = mistakes.overridden
         cure = f" To replace the whole table: '{table}={{name=\"{name}\", ...}}'."
         renamed = f"{table}.name" in over and f"{table}.{key}" not in over

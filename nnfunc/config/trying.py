@@ -80,7 +80,8 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
             mistakes.refused("train", error)
     of_any_length = {} if "train" in good else {"train": {"steps": 10**9}}
     config = Config({t: v for t, v in resolved.items() if t in good} | of_any_length, mistakes.file)
-    for path in config.places:
+    needing_data = [] if "data" in good else ["augment"]
+    for path in [p for p in config.places if p.partition(".")[0] not in needing_data]:
         keys, step = [], 0
         try:
             table, name, values = config.part(path)

@@ -67,6 +67,11 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
     best = min(range(len(told.rates)), key=told.end)
     if told.left(best) <= 0.02 or told.left(best) < 0.3 * min(told.left(told.at), 1.0):
         return _rate(told, best, hypers)
+    if best == int(np.argmin(told.rates)) and told.end(best) > told.start:
+        tried = f"every rate that was tried, from {told.rates[best]:.2g} on, makes the loss larger"
+        name = told.key or "the learning rate"
+        cure = f"Make {name} a thousand times smaller; find_lr finds one that fits."
+        return f"The learning rate is too large: {tried}.", cure
     params, state = jax.tree.map(lambda leaf: leaf[best], told.last)
     idle = [path for path, hit in told.touched.items() if not hit[best]]
     off: list[str] = []

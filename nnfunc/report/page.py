@@ -48,8 +48,8 @@ _HISTOGRAMS = (
 
 _NOTHING = (
     "Nothing: no layer is dead or saturated by half, no gradient is a thousand times off the "
-    "layers' median, no deviation is below 0.001 or above 1,000, and all updates are within a factor "
-    "of ten of 0.001."
+    "layers' median, no deviation is below 0.001 or above 1,000, and while the rate was at least half "
+    "its peak, updates were within a factor of ten of 0.001 in the median."
 )
 _UNWATCHED = (
     "The layers were not watched in this run, and its gradient norm never jumped a hundredfold."
