@@ -402,3 +402,16 @@ def test_what_has_no_hash_is_trained_and_evaluated(data):
     state, _ = nf.train(Scaled(2.0), {}, data, steps=2, key=jax.random.key(0))
     one, two = (nf.evaluate(Scaled(f)({}), state.params, blobs())["loss"] for f in (1.0, 2.0))
     assert two == pytest.approx(2 * one, rel=1e-6)
+
+
+def test_true_and_one_are_not_the_same_hyper(data):
+    def of(h):
+        return nf.Task(
+            nf.linear(DIM, CLASSES, bias=h["bias"] is True),
+            nf.classification(),
+            nf.optimizers.sgd(0.1),
+        )
+
+    for bias, count in ((True, 2), (1, 1)):
+        state, _ = nf.train(of, {"bias": bias}, data, steps=1, key=jax.random.key(0))
+        assert len(jax.tree.leaves(state.params)) == count

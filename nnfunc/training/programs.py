@@ -138,7 +138,7 @@ def functions(
 
 
 def _made(
-    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
+    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool, kinds: tuple[type, ...]
 ) -> Programs:
     own = functions(build, static, treedef, rate_scale)
 
@@ -164,7 +164,8 @@ def programs(
     build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
 ) -> Programs:
     """The programs of a build, kept: the same one with other numbers compiles nothing."""
-    return _kept(build, static, treedef, rate_scale)
+    kinds = tuple(map(type, static))  # 1 and True are equal, and not the same
+    return _kept(build, static, treedef, rate_scale, kinds)
 
 
 def choose(
