@@ -30,8 +30,8 @@ test: lint types ## lint, types and every test (what CI runs)
 test-quick: lint ## lint and the tests that are not slow
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## only the slow tests
-	$(PYTEST) -m slow
+test-slow: $(READY) ## only the slow tests, those of minutes too
+	NNFUNC_LONG=1 $(PYTEST) -m slow
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Strict settings for every test, doctest and README block."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def pytest_runtest_setup(item):
     """
     quick = item.get_closest_marker("optimized") is None
     jax.config.update("jax_disable_most_optimizations", quick)
+
+
+MAPS = 20_000
+"""Of the 65,530 pieces that Linux lets a process's memory be in: every compiled program is a few."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Forget compiled programs between files before they are too many: the next one would crash."""
+    maps = Path("/proc/self/maps")
+    if (nextitem is not None and nextitem.path == item.path) or not maps.exists():
+        return
+    with maps.open() as lines:
+        if sum(1 for _ in lines) > MAPS:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture
