@@ -358,7 +358,7 @@ def test_files_that_are_no_configs(work, tmp_path, capsys):
     for file, words in {
         "smal.toml": r"smal\.toml: there is no such file; did you mean 'small\.toml'",
         tmp_path / "bad.toml": r"bad\.toml: it is not valid TOML: .*end of document",
-        tmp_path: r"cannot be read: Is a directory",
+        tmp_path: r"it is a folder, not a config file",
     }.items():
         for command in ("train", "summary"):
             assert main(command, file) == 2

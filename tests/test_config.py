@@ -379,7 +379,7 @@ def test_a_file_that_is_not_toml(tmp_path, content, words):
 def test_a_file_that_is_not_there(file, tmp_path):
     assert problem(tmp_path / "smal.toml") == "there is no such file; did you mean 'small.toml'?"
     assert "and no folder" in problem(tmp_path / "none" / "small.toml")
-    assert problem(tmp_path) == "it cannot be read: Is a directory."
+    assert problem(tmp_path) == "it is a folder, not a config file."
 
 
 def test_data_that_does_not_fit_is_an_error_of_the_config(file):
