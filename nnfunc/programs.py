@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from nnfunc.training.diverged import Diverged
 from nnfunc.training.evaluate import evaluate as figures_of
 from nnfunc.training.lock import Lock
 from nnfunc.training.loop import train as fit
+from nnfunc.training.saving import either
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
 from nnfunc.writers import open_writers
@@ -72,18 +74,14 @@ def resume(folder: Path, settings: list[str] | None = None) -> None:
         cure = f'Train adapters of it: lora = {{ run = "{folder}" }}'
         check.fail("resume", f"{folder} should be a run that was trained, but was merged. {cure}")
     with told("stopped before it went on; nothing has changed"):
-        file = runlog.find(folder) / "config.toml"
-        config = load(file, settings or [])
+        config = load(runlog.find(folder) / "config.toml", settings or [])
         changed = [
             word for word in settings or [] if not word.strip().startswith(("train.", "log."))
         ]
         if changed:
             cure = "Start another run to change the rest."
             check.fail("resume", f"settings should be of train or log, got {changed[0]!r}. {cure}")
-        if settings:
-            config.dump(file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").replace(file)
-        _run(config, folder, resume=True)
+        _run(config, folder, resume=True, changed=bool(settings))
 
 
 def evaluate(folder: Path, split: str = "test", which: str = "best") -> dict[str, float]:
@@ -178,7 +176,8 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
     root = folder / "checkpoints"
     if which == "best" and (root / "best").exists():
         try:
-            state = checkpoint.load(root / "best", like)
+            read = partial(checkpoint.load, root / "best")
+            _, state = either(read, like, lambda state: state)
             return state, int(state.step)
         except checkpoint.CheckpointError as error:
             words = f"The best checkpoint was refused, so the last good one is used. {error}"
@@ -186,16 +185,31 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
     if not checkpoint.steps(root):
         cure = f"Its run saved nothing yet, or diverged: {runlog.command()} resume {folder}"
         check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
-    found = checkpoint.latest_good(root, like, part="state")
+    read = partial(checkpoint.latest_good, root, part="state")
+    found, state = either(read, like, lambda found: found.tree)
     for reason in found.warnings:
         warnings.warn(f"{reason} Using that of step {found.step}.", stacklevel=2)
-    return found.tree, found.step
+    return state, found.step
 
 
-def _run(config: Config, folder: Path, *, resume: bool) -> None:
-    """Train, evaluate the best checkpoint on the test split, write the report."""
+def _run(config: Config, folder: Path, *, resume: bool, changed: bool = False) -> None:
+    """Train, evaluate the best checkpoint on the test split, write the report.
+
+    changed: whether config.toml is to become this config; it stays what it was when that is refused.
+    """
     with Lock(folder, lent=True):
-        _alone(config, folder, resume=resume)
+        file = folder / "config.toml"
+        before = file.read_text(encoding="utf-8")
+        if changed:
+            config.dump(folder / "config.tmp")
+            (folder / "config.tmp").replace(file)
+        try:
+            _alone(config, folder, resume=resume)
+        except Exception as error:
+            if changed and check.is_mistake(error):
+                (folder / "config.tmp").write_text(before, encoding="utf-8")
+                (folder / "config.tmp").replace(file)
+            raise
 
 
 def _alone(config: Config, folder: Path, *, resume: bool) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -499,3 +500,18 @@ def test_the_compilation_cache_is_on_by_default(work, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert list((tmp_path / "cache" / "nnfunc" / "jax").iterdir())
+
+
+def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, capsys):
+    """Another length is another schedule: refused, and the run can still be gone on with."""
+    run = tmp_path / "run"
+    shutil.copytree("runs/small-1", run)
+    before = (run / "config.toml").read_bytes()
+    assert main("resume", run, "train.steps=80") == 2
+    assert "resume should go on with the same numbers" in capsys.readouterr().err
+    assert (run / "config.toml").read_bytes() == before
+    assert main("resume", run, "model.dropout=0.3") == 2
+    assert "settings should be of train or log" in capsys.readouterr().err
+    assert main("resume", run) == 0
+    assert main("resume", run, "train.rollback=1") == 0
+    assert load(run / "config.toml").train["rollback"] == 1

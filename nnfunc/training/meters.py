@@ -80,6 +80,7 @@ class Speed:
 
     def count(self, program: Any, *args: Any) -> None:
         """Count the FLOPs of a jitted step, before its first call, which uses the same trace."""
+        self.flops = 0  # counted once, whether that is possible or not
         with suppress(AttributeError):
             self.flops = flops.of(program.trace(*args).jaxpr)
 

@@ -95,7 +95,7 @@ class Run:
     def _advance(self, end: int) -> list[tuple[int, float, Any]]:
         """The next dispatch; what it saw of the layers."""
         data = self.feed.at(self.step)
-        if self.speed.flops is None:
+        if self.speed.flops is None:  # of the first dispatch
             self.speed.count(self.own.one, self.carry, self.numbers, data)
         if self.intervals.watches(self.step):
             with self.speed.compiling("watched"):

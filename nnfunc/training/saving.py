@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ import jax.numpy as jnp
 from nnfunc import check, checkpoint
 from nnfunc.training.lock import Lock
 from nnfunc.training.programs import Carry
+from nnfunc.training.step import TrainState
 
-__all__ = ["Best", "Saver"]
+__all__ = ["Best", "Saver", "either"]
 
 KEEP = 3  # checkpoints, beside the best one
 
@@ -76,8 +78,13 @@ class Saver:
         """The carry of the last good checkpoint; the given one when there is none to go on from."""
         if not self.resume or not checkpoint.steps(self.checkpoints):
             return carry
-        get = lambda like: checkpoint.latest_good(self.checkpoints, like)
-        found, tree = _able(get, carry, lambda found: found.tree)
+        get = lambda state: checkpoint.latest_good(self.checkpoints, carry._replace(state=state))
+        found, state = either(get, carry.state, lambda found: found.tree.state)
+        if isinstance(carry.state.rate_scale, tuple) and not isinstance(state.rate_scale, tuple):
+            if float(state.rate_scale) != 1:
+                cure = "Leave rollback as it was."
+                check.fail("train", f"the run has gone back before, at another rate since. {cure}")
+            state = state._replace(rate_scale=())
         for reason in found.warnings:
             warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
         self.saved, self.step = dict(found.metadata), found.step
@@ -89,7 +96,7 @@ class Saver:
                 check.fail("train", words)
         if self.saved.get("best") != " ".join(self.best):  # values of another metric tell nothing
             self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
-        return tree
+        return found.tree._replace(state=state)
 
     def begin(self) -> list[dict[str, Any]]:
         """The rows up to the step that the run goes on from; the file is cut back to them."""
@@ -108,8 +115,10 @@ class Saver:
         tried = due[:-1] if due and due[-1] == before else due
         while tried:
             try:
-                get = partial(checkpoint.load, self.checkpoints / f"step-{tried[-1]:08d}")
-                return _able(get, like, lambda tree: tree)[1]
+                place = self.checkpoints / f"step-{tried[-1]:08d}"
+                read = partial(_carry_of, place, like)
+                carry, state = either(read, like.state, attrgetter("state"))
+                return carry._replace(state=state)
             except checkpoint.CheckpointError:
                 tried.pop()
         return first()
@@ -156,25 +165,31 @@ class Saver:
             checkpoint.remove(self.checkpoints, others)  # of stops in between: they have served
 
 
-def _able(get: Callable[[Carry], Any], like: Carry, tree: Callable[[Any], Carry]) -> Any:
-    """What get(like) gives and the carry in it, also of a run that cannot roll back where like can."""
+def _carry_of(place: Path, like: Carry, state: TrainState) -> Carry:
+    return checkpoint.load(place, like._replace(state=state))
+
+
+def either(
+    get: Callable[[TrainState], Any], like: TrainState, state: Callable[[Any], TrainState]
+) -> tuple[Any, TrainState]:
+    """What get(like) gives and the state in it, where the one may roll back and the other not.
+
+    get: reads what has the structure of a state. state: the state in what it gave.
+    """
     try:
         found = get(like)
-        return found, tree(found)
+        return found, state(found)
     except ValueError as error:
         if isinstance(error, checkpoint.CheckpointError):
             raise
-        state, one = like.state, jnp.ones((), jnp.float32)
-        able = not isinstance(state.rate_scale, tuple)
+        one = jnp.ones((), jnp.float32)
+        able = not isinstance(like.rate_scale, tuple)
         try:
-            found = get(like._replace(state=state._replace(rate_scale=() if able else one)))
+            found = get(like._replace(rate_scale=() if able else one))
         except ValueError:
             raise error from None
-        carry = tree(found)
-        if not able and float(carry.state.rate_scale) != 1:
-            cure = "Leave rollback as it was."
-            check.fail("train", f"the run has gone back before, at another rate since. {cure}")
-        return found, carry._replace(state=carry.state._replace(rate_scale=one if able else ()))
+        own = state(found)
+        return found, own._replace(rate_scale=one if able else own.rate_scale)
 
 
 def _line(row: dict[str, Any]) -> str:
