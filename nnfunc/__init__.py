@@ -72,8 +72,8 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, testing, training
     from nnfunc.data import augment
     from nnfunc.generation import generate
+    from nnfunc.loading import load_run
     from nnfunc.memory import keep_memory
-    from nnfunc.programs import load_run
     from nnfunc.sweeps.run import sweep, sweep_plan
     from nnfunc.sweeps.space import choice, int_uniform, log_uniform, uniform
     from nnfunc.training.evaluate import evaluate
@@ -107,7 +107,7 @@ _LATER = {
     "trainer": "nnfunc.training.step",
     "train": "nnfunc.training.loop",
     "evaluate": "nnfunc.training.evaluate",
-    "load_run": "nnfunc.programs",
+    "load_run": "nnfunc.loading",
     "classification": "nnfunc.training.objectives",
     "language_modelling": "nnfunc.training.objectives",
     "regression": "nnfunc.training.objectives",

@@ -17,7 +17,8 @@ from nnfunc.debug import doctor as examine
 from nnfunc.debug import find_lr as range_test
 from nnfunc.debug import find_nan as blame
 from nnfunc.debug import overfit as memorise
-from nnfunc.programs import restore_state, use_compilation_cache
+from nnfunc.loading import restore_state
+from nnfunc.programs import use_compilation_cache
 from nnfunc.training.diverged import first_not_finite
 from nnfunc.training.evaluate import weighted
 from nnfunc.training.feed import Feed

@@ -11,7 +11,8 @@ from nnfunc.base import as_model
 from nnfunc.config import Config, load
 from nnfunc.config.reading import resolve
 from nnfunc.layers.lora import merge_lora
-from nnfunc.programs import restore, use_compilation_cache
+from nnfunc.loading import restore
+from nnfunc.programs import use_compilation_cache
 from nnfunc.training.step import trainer
 
 __all__ = ["merge"]

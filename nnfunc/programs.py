@@ -1,46 +1,31 @@
 """What the commands do. Each is an ordinary function; scripts may call it too."""
 
-import errno
-import math
 import os
 import signal
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, checkpoint, memory, runlog
-from nnfunc.base import Model, Params, PyTree, as_model
+from nnfunc import check, checkpoint, memory, rows, runlog
+from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError, load
 from nnfunc.config.rehearsing import rehearse
 from nnfunc.data.arrays import Data
+from nnfunc.loading import restore, task_at
 from nnfunc.progress import in_order, progress, shown
+from nnfunc.stopping import Stopped, full_disk, signals, told
 from nnfunc.summary import summary as summarize
 from nnfunc.training.diverged import Diverged
 from nnfunc.training.evaluate import evaluate as figures_of
 from nnfunc.training.lock import Lock
 from nnfunc.training.loop import train as fit
-from nnfunc.training.saving import either
-from nnfunc.training.step import TrainState, evaluated, trainer
-from nnfunc.training.task import Task, built
+from nnfunc.training.step import TrainState
 from nnfunc.writers import open_writers
 
-__all__ = ["evaluate", "exit_code", "load_run", "predict", "resume", "summary", "train", "words"]
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop, and it has saved."""
-
-    def __init__(self, signum: int, words: str):
-        super().__init__(words)
-        self.signum = signum
+__all__ = ["evaluate", "exit_code", "predict", "resume", "summary", "train", "words"]
 
 
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:
@@ -52,7 +37,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         there = folder is not None and folder.is_dir()
         folder = runlog.create(config_file.stem, folder)
         try:
-            with _full_disk(folder, "Train again."):
+            with full_disk(folder, "Train again."):
                 config.dump(folder / "config.toml")
                 runlog.write_environment(folder)
                 _keep_codec(config, folder)
@@ -112,16 +97,16 @@ def predict(
     config = load(runlog.find(folder) / "config.toml")
     data = config.data()
     like = jax.tree.leaves(data.arrays)[0]
-    x = _fitting(read_rows_of(inputs), like, inputs)
+    x = rows.fitting(rows.read(inputs), like, inputs)
     state, _ = restore(config, folder, which)
     model = as_model(task_at(config, state).model)
     apply = jax.jit(lambda p, s, x: model.apply(p, x, state=s))
-    rows = Data((x, np.zeros(len(x), np.int32)), transform=data.transform)
-    parts = [apply(state.params, state.model_state, part[0]) for part in rows.split("train", 1024)]
+    whole = Data((x, np.zeros(len(x), np.int32)), transform=data.transform)
+    parts = [apply(state.params, state.model_state, part[0]) for part in whole.split("train", 1024)]
     y = np.concatenate(jax.device_get(parts))
-    with _full_disk(output or folder, "Predict again."):
+    with full_disk(output or folder, "Predict again."):
         classes = config.tables["objective"]["name"] == "classification"
-        _write_predictions(y, output, classes=classes)
+        rows.write(y, output, classes=classes)
     return y
 
 
@@ -131,65 +116,6 @@ def summary(config_file: Path, settings: list[str]) -> None:
     data = config.data()
     batch = jax.eval_shape(lambda: data.batch(0))
     print(summarize(config.build(config.hypers).model, batch[0]))
-
-
-class Loaded(NamedTuple):
-    """A trained model: y = model.apply(params, x, state=state)."""
-
-    model: Model
-    params: Params
-    state: PyTree
-
-
-def load_run(folder: str | Path, checkpoint: str = "best") -> Loaded:
-    """The (model, params, state) of a run's folder, built from its own config.
-
-    checkpoint: "best" or "last". Raises: FileNotFoundError when the folder is no run.
-    """
-    folder = runlog.find(Path(folder))
-    config = load(folder / "config.toml")
-    state, _ = restore(config, folder, checkpoint)
-    model = as_model(task_at(config, state).model)
-    return Loaded(model, state.params, state.model_state)
-
-
-def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
-    """The state of `restore_state` with the parameters to use: averaged where the run averages."""
-    state, step = restore_state(config, folder, which)
-    params, model_state = evaluated(task_at(config, state), state)
-    return state._replace(params=params, model_state=model_state), step
-
-
-def task_at(config: Config, state: TrainState) -> Task:
-    """The task as it was when the state was saved: schedules are where they were."""
-    return built(config.build, config.hypers, jnp.asarray(state.step))
-
-
-def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
-    """The train state of a run's best or last good checkpoint, and its step.
-
-    A damaged one is named in a warning, and the last good one takes its place.
-    """
-    check.choice("checkpoint", ("best", "last"), checkpoint=which)
-    init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
-    like = jax.eval_shape(init, config.hypers, config.key())
-    root = folder / "checkpoints"
-    if which == "best" and (root / "best").exists():
-        try:
-            read = partial(checkpoint.load, root / "best")
-            _, state = either(read, like, lambda state: state)
-            return state, int(state.step)
-        except checkpoint.CheckpointError as error:
-            words = f"The best checkpoint was refused, so the last good one is used. {error}"
-            warnings.warn(words, stacklevel=2)
-    if not checkpoint.steps(root):
-        cure = f"Its run saved nothing yet, or diverged: {runlog.command()} resume {folder}"
-        check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
-    read = partial(checkpoint.latest_good, root, part="state")
-    found, state = either(read, like, lambda found: found.tree)
-    for reason in found.warnings:
-        warnings.warn(f"{reason} Using that of step {found.step}.", stacklevel=2)
-    return state, found.step
 
 
 def _run(config: Config, folder: Path, *, resume: bool, changed: bool = False) -> None:
@@ -220,7 +146,7 @@ def _alone(config: Config, folder: Path, *, resume: bool) -> None:
         print("memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)")
     to = config.tables.get("log", {}).get("to", ())
     with (
-        _full_disk(folder, words), open_writers(to, folder, config.tables) as writers,
+        full_disk(folder, words), open_writers(to, folder, config.tables) as writers,
         signals() as caught, progress(steps) as bar,
     ):  # fmt: skip
 
@@ -248,7 +174,7 @@ def _alone(config: Config, folder: Path, *, resume: bool) -> None:
     if done < steps:
         raise Stopped(caught[0], f"stopped at step {done} of {steps}; everything is saved. {words}")
     trained = f"all {steps} steps are trained and saved; only the figures are missing. {words}"
-    with _full_disk(folder, words), told(trained):
+    with full_disk(folder, words), told(trained):
         _finish(config, folder, history.loop, bar.first, time.perf_counter() - started)
 
 
@@ -285,20 +211,6 @@ def _keep_codec(config: Config, folder: Path) -> None:
         codec.save(folder / "codec.json")
 
 
-@contextmanager
-def _full_disk(folder: Path, cure: str) -> Iterator[None]:
-    """Say of a full disk that nothing is lost, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        begun = (folder / "metrics.jsonl").exists()
-        whole = "What was saved before is whole. Make room." if begun else "Make room."
-        problem = f"the disk is full ({os.strerror(error.errno)}). {whole} {cure}"
-        raise OSError(error.errno, problem, str(folder)) from error
-
-
 def _figures(config: Config, state: TrainState, arrays: Any, data: Any) -> dict[str, float]:
     return figures_of(
         task_at(config, state),
@@ -311,110 +223,6 @@ def _figures(config: Config, state: TrainState, arrays: Any, data: Any) -> dict[
 
 def _line(figures: dict[str, float]) -> str:
     return "  ".join(shown(name, value) for name, value in in_order(figures))
-
-
-def read_rows_of(path: Path) -> np.ndarray:
-    """The array of a .npy file, or the numbers of a .csv file, one row an example."""
-    if not path.is_file():
-        near = check.nearest(str(path), [str(p) for p in path.parent.glob("*") if p.is_file()])
-        raise FileNotFoundError(f"The input {path} does not exist{near}")
-    try:
-        if path.suffix == ".npy":
-            x = np.load(path, allow_pickle=False)
-        elif path.suffix == ".csv":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of an empty file: it is refused below
-                x = np.loadtxt(path, delimiter=",", ndmin=2)
-        else:
-            check.fail("predict", f"the input should be a .npy or .csv file, got {path}.")
-    except (ValueError, EOFError) as error:
-        if check.is_mistake(error):
-            raise
-        check.fail("predict", f"{path} should hold rows of numbers, but cannot be read: {error}")
-    if x.dtype.kind not in "fiub":
-        check.fail("predict", f"the input should hold numbers, got type {x.dtype} in {path}.")
-    return x
-
-
-def _fitting(x: np.ndarray, like: Any, file: Path) -> np.ndarray:
-    """The rows of a file in the shape and type of the training examples."""
-    shape = like.shape[1:]
-    if file.suffix == ".csv" and x.shape[1:] == (math.prod(shape),):
-        x = x.reshape(-1, *shape)
-    if len(x.shape) == 0 or len(x) == 0 or x.shape[1:] != shape:
-        wanted = f"(examples, {', '.join(map(str, shape))}), with at least one example"
-        got = f"got shape {x.shape} in {file}"
-        check.fail("predict", f"the input should have shape {wanted}, {got}.")
-    if like.dtype.kind in "iu" and not np.array_equal(x, np.trunc(x)):
-        wanted = f"the input should be whole numbers ({like.dtype}), as the training data is"
-        cure = "Give raw values, such as pixels from 0 to 255; the model scales them itself."
-        check.fail("predict", f"{wanted}, got fractions in {file}. {cure}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        ready = x.astype(like.dtype)
-    if like.dtype.kind in "iu" and not np.array_equal(ready, x):
-        wanted = f"the input should fit {like.dtype}, as the training data does"
-        check.fail("predict", f"{wanted}, got values from {x.min()} to {x.max()} in {file}.")
-    if not np.isfinite(ready).all():
-        at = [int(i) for i in np.argwhere(~np.isfinite(ready))[0]]
-        problem = f"the input should be finite numbers as {ready.dtype}"
-        check.fail("predict", f"{problem}, got {x[tuple(at)]} at index {at} of {file}.")
-    return ready
-
-
-def _write_predictions(y: np.ndarray, output: Path | None, *, classes: bool) -> None:
-    if output is not None and output.suffix == ".npy":
-        np.save(output, y)
-        return
-    if classes:
-        shifted = np.exp(y - y.max(-1, keepdims=True))
-        share = shifted / shifted.sum(-1, keepdims=True)
-        names = ["class", *(f"p{i}" for i in range(y.shape[-1]))]
-        best = y.argmax(-1)
-        lines = [
-            f"{k}," + ",".join(f"{p:.6g}" for p in row) for k, row in zip(best, share, strict=True)
-        ]
-    else:
-        flat = y.reshape(len(y), -1)
-        names = [f"y{i}" for i in range(flat.shape[-1])]
-        lines = [",".join(f"{value:.9g}" for value in row) for row in flat]
-    text = "\n".join([",".join(names), *lines])
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """The signals caught while the block runs; the second Ctrl-C interrupts at once.
-
-    The first is answered on standard error: the step in hand, or its compilation, may take a while.
-    """
-    caught: list[int] = []
-
-    def note(signum, frame):
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(signum)
-        again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
-        # not print: its buffer may be in use where the signal arrives
-        os.write(2, f"nnfunc: stopping after this step{again}\n".encode())
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-@contextmanager
-def told(words: str) -> Iterator[None]:
-    """A Ctrl-C while the block runs is a `Stopped` with these words."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Stopped(signal.SIGINT, words) from None
 
 
 def use_compilation_cache() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnfunc import check, programs, runlog
+from nnfunc import check, loading, programs, runlog
 from nnfunc.base import Model
 from nnfunc.config import Config, load
 from nnfunc.generation import generate
@@ -36,7 +36,7 @@ def sample(
     if context is not None and len(ids) > context:
         seen = f"the model sees the last {context} of them, its block_size"
         warnings.warn(f"The prompt has {len(ids)} tokens; {seen}.", stacklevel=2)
-    model, params, state = programs.load_run(folder, which)
+    model, params, state = loading.load_run(folder, which)
     found = generate(
         _of_vocabulary(model, codec.size), params, np.tile(ids, (samples, 1)), steps,
         key=jax.random.key(seed), temperature=temperature, top_k=top_k, top_p=top_p,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc import programs
+from nnfunc import rows
 
 KEY = jax.random.key(0)
 
@@ -124,8 +124,8 @@ def test_model_state_keeps_its_type_and_its_shape():
 def test_predict_refuses_other_numbers_than_it_was_trained_on(tmp_path):
     like = np.zeros((1, 2), np.uint8)
     file = tmp_path / "x.npy"
-    assert programs._fitting(np.array([[0.0, 255.0]]), like, file).dtype == np.uint8
+    assert rows.fitting(np.array([[0.0, 255.0]]), like, file).dtype == np.uint8
     with pytest.raises(ValueError, match=r"whole numbers \(uint8\).*got fractions"):
-        programs._fitting(np.array([[0.5, 1.0]]), like, file)
+        rows.fitting(np.array([[0.5, 1.0]]), like, file)
     with pytest.raises(ValueError, match=r"should fit uint8.*from 0.0 to 256.0"):
-        programs._fitting(np.array([[0.0, 256.0]]), like, file)
+        rows.fitting(np.array([[0.0, 256.0]]), like, file)

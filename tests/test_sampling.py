@@ -158,11 +158,11 @@ def test_runs_that_are_not_on_text(work, capsys):
 
 
 def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
-    from nnfunc import programs, sampling
+    from nnfunc import loading, sampling
 
     model, params, state = nf.load_run("runs/gpt-1")
-    broken = programs.Loaded(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
-    monkeypatch.setattr(programs, "load_run", lambda *args: broken)
+    broken = loading.Loaded(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
+    monkeypatch.setattr(loading, "load_run", lambda *args: broken)
     with pytest.raises(ValueError, match="its logits are NaN"):
         sampling.sample(work / "runs" / "gpt-1", "to", steps=2)
 

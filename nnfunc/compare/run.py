@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc import check, programs, runlog
+from nnfunc import check, loading, programs, runlog, stopping
 from nnfunc.compare import page, plots, table
 from nnfunc.compare.plan import Plan, Run, load
 from nnfunc.progress import in_order, progress, shown
@@ -27,11 +27,11 @@ def compare(file: Path, settings: list[str] | None = None, folder: Path | None =
     Raises: ConfigError; FileExistsError when the folder holds something else.
     """
     programs.use_compilation_cache()
-    with programs.told("stopped before the first run; nothing was written"):
+    with stopping.told("stopped before the first run; nothing was written"):
         plan = load(file, settings)
     folder = _folder(file.stem, plan, folder)
     print(table.sizes(plan), flush=True)
-    with programs.told(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
+    with stopping.told(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
         return _runs(plan, folder)
 
 
@@ -85,7 +85,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
         folder.mkdir(parents=True)
         config.dump(folder / "config.toml")
     started, steps = time.perf_counter(), config.train["steps"]
-    with programs.signals() as caught, progress(steps, lines=False) as bar:
+    with stopping.signals() as caught, progress(steps, lines=False) as bar:
 
         def stop(step):
             bar.tick(step)
@@ -97,13 +97,13 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
         )  # fmt: skip
     if int(state.step) < steps:
         problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"
-        raise programs.Stopped(caught[0], problem)
+        raise stopping.Stopped(caught[0], problem)
     seconds = time.perf_counter() - started
-    best, step = programs.restore(config, folder, "best")
+    best, step = loading.restore(config, folder, "best")
     arrays = config.test()
     if arrays is None:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
-    task = programs.task_at(config, best)
+    task = loading.task_at(config, best)
     figures = evaluate(task, best.params, arrays, state=best.model_state, transform=data.transform)
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}

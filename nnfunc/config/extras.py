@@ -100,7 +100,7 @@ def stamp_of(run: str) -> float:
 
 @lru_cache(maxsize=2)
 def _trained(run: str, stamp: object) -> Any:
-    from nnfunc.programs import load_run
+    from nnfunc.loading import load_run
 
     with jax.ensure_compile_time_eval():  # a build may be inside of a trace, what it loads is not
         found = load_run(run)
