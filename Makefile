@@ -24,7 +24,7 @@ help: ## list the commands
 demo: $(READY) ## train on handwritten digits and print the test accuracy
 	$(BIN)/nnfunc train configs/digits_mlp.toml
 
-test: lint types ## lint, types and every test (what CI runs)
+test: lint types ## lint, types and all tests but those of minutes (what CI runs)
 	$(PYTEST)
 
 test-quick: lint ## lint and the tests that are not slow

@@ -17,9 +17,10 @@ import sample_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from test_cli import main
 from test_records import ROWS
 
-from nnfunc import cli, dashboard
+from nnfunc import dashboard
 from nnfunc.dashboard.frame import View, frame
 from nnfunc.dashboard.spark import spark
 
@@ -139,16 +140,6 @@ def test_no_row_makes_a_frame_fail(rows, width):
 
 
 # when it ends
-
-
-def main(*words):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["nnfunc", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
 
 
 def test_into_a_pipe_it_shows_one_frame(deep, capsys):

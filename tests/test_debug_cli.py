@@ -1,11 +1,9 @@
 """The debugging commands as a user meets them: what they print, and their exit codes."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-from nnfunc import cli
+from test_cli import main
 
 CONFIG = """
 data = { name = "digits", batch_size = 32 }
@@ -30,17 +28,6 @@ def _no_cache():
 def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("small.toml").write_text(CONFIG)
-
-
-def main(*words):
-    """The exit code of `nnfunc words...`; what it prints is in capsys."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["nnfunc", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
 
 
 def fits(text):

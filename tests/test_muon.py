@@ -14,14 +14,6 @@ from nnfunc import optimizers
 SHAPES = {"weight": (3, 5), "bias": (5,)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def numbers(shape, i):
     """Numbers of full rank."""
     return np.sin(i + 0.7 * np.arange(math.prod(shape), dtype=np.float32) ** 2).reshape(shape)

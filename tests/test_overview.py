@@ -5,7 +5,6 @@ import html
 import io
 import json
 import os
-import sys
 
 import pytest
 import sample_runs
@@ -13,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
+from test_cli import main
 from test_records import ROWS
 from test_report import Page
 
-from nnfunc import cli
 from nnfunc.overview import plot, table
 from nnfunc.overview.collect import Entry, collect
 
@@ -53,16 +52,6 @@ def place(tmp_path_factory):
     (root / "a-10" / "checkpoints" / "best").mkdir(parents=True)
     (root / "a-10/checkpoints/best/manifest.json").write_text(json.dumps({"leaves": leaves}))
     return root
-
-
-def main(*words):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["nnfunc", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
 
 
 def shown(entries, width):

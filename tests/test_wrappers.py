@@ -32,15 +32,6 @@ def params_and_grads(steps=6, dtype=np.float32):
 PARAMS, GRADS = params_and_grads()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Many small programs that each run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def walk(optimizer, params=PARAMS, grads=GRADS):
     """The parameters after each step, stacked, and the last state."""
 

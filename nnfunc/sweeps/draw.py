@@ -116,13 +116,7 @@ def _grid(space: Space, members: int | None, constraint: Constraint | None) -> l
             "sweep", f"the grid has {count} settings. Take fewer values, or method='random'."
         )
     rows = (dict(zip(space.drawn, row, strict=True)) for row in itertools.product(*options))
-    found = [values for values in map(space.whole, rows) if _allowed(constraint, values)]
-    if not found:
-        check.fail("sweep", f"the constraint refuses all {count} settings of the grid.")
-    if members is not None and members != len(found):
-        cure = "Leave members out."
-        check.fail("sweep", f"the grid has {len(found)} settings, got members={members}. {cure}")
-    return found
+    return _wanted("grid", list(map(space.whole, rows)), members, constraint)
 
 
 def _sobol(
@@ -186,12 +180,19 @@ def _listed(space: Any, members: int | None, constraint: Constraint | None) -> l
             odd = sorted(set(values) ^ set(found[0]))
             check.fail("sweep", f"all settings should hold the same names; number {place} and the "
                        f"first differ in {odd}.")  # fmt: skip
-    found = [values for values in found if _allowed(constraint, values)]
+    return _wanted("list", found, members, constraint)
+
+
+def _wanted(
+    what: str, settings: list[dict[str, Any]], members: int | None, constraint: Constraint | None
+) -> list[dict[str, Any]]:
+    """The settings that the constraint allows, which are as many as was said, where it was."""
+    found = [values for values in settings if _allowed(constraint, values)]
     if not found:
-        check.fail("sweep", f"the constraint refuses all {len(space)} settings of the list.")
+        check.fail("sweep", f"the constraint refuses all {len(settings)} settings of the {what}.")
     if members is not None and members != len(found):
         cure = "Leave members out."
-        check.fail("sweep", f"the list has {len(found)} settings, got members={members}. {cure}")
+        check.fail("sweep", f"the {what} has {len(found)} settings, got members={members}. {cure}")
     return found
 
 
