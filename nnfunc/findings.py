@@ -138,7 +138,8 @@ def _updates(rows: list[Row]) -> list[Finding]:
 def medians_of_updates(rows: list[Row]) -> Layers:
     """The median update ratio of each weight [paths, 1] while the rate is at least half its peak.
 
-    Biases are left out, for they start at zero, where the ratio says nothing; and so is what is frozen.
+    Biases are left out, for they start at zero, where the ratio says nothing; and so is what is
+    frozen, as long as it is.
     """
     own = records.layers(rows, "parameters", "update_ratio")
     moves = np.any(own.values > 0, axis=1).tolist()
@@ -148,7 +149,7 @@ def medians_of_updates(rows: list[Row]) -> Layers:
     if len(rates) and rates.max() > 0:
         high = np.interp(own.steps, steps, rates) >= rates.max() / 2
     values = own.values[keep][:, high]
-    medians = np.asarray([[_median(row[np.isfinite(row)])] for row in values]).reshape(len(keep), 1)
+    medians = np.asarray([[_median(row[row > 0])] for row in values]).reshape(len(keep), 1)
     return Layers([own.paths[i] for i in keep], own.steps[-1:], medians)
 
 

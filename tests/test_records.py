@@ -231,6 +231,12 @@ def test_what_is_small_by_design_is_no_finding():
     assert kinds([*rows, TRAIN | {"step": 100, "gradient_norm": 0.5}]) == ["gradient spike"]
 
 
+def test_steps_at_which_a_layer_was_frozen_say_nothing_of_its_updates():
+    rows = [layers_row(step, w={"update_ratio": 1e-3 * (step > 2)}) for step in (1, 2, 3)]
+    assert kinds(rows) == []
+    assert findings.medians_of_updates(rows).values[0, 0] == 1e-3
+
+
 def test_the_worst_layers_come_first():
     rows = [
         layers_row(1, a={"update_ratio": 1e-3}, b={"update_ratio": 1.0}, c={"update_ratio": 1e-5})
