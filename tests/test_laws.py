@@ -13,6 +13,7 @@ from quick_keys import quick_key
 
 import nnfunc as nf
 from nnfunc import testing
+from nnfunc.testing import comparing
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +101,8 @@ def test_function_leaks_nothing_and_is_the_same_under_jit(name):
     if row.numbers:
         return  # values are compared where its numbers are traced
     eager, jitted = run(arrays), jax.jit(run)(arrays)
-    testing._near("jit equals eager", name, jitted, eager)
-    assert testing._kind(shapes) == testing._kind(eager)
+    comparing.near("jit equals eager", name, jitted, eager)
+    assert comparing.kind(shapes) == comparing.kind(eager)
 
 
 @pytest.mark.slow

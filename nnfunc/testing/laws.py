@@ -1,28 +1,22 @@
-"""The laws of the design as functions: one line tests a layer of your own.
-
-    nf.testing.check_model(make, x, numbers={"rate": (0.1, 0.4)})
-
-`make(**numbers) -> Model` is the factory with its sizes filled in, x an input, numbers two values for
-every number that the factory takes. A law that does not hold raises AssertionError, whose first words
-name the law. `check_numbers` and `check_gradients` do the same for plain functions. Nothing here
-needs a test framework.
-"""
+"""The laws, each a function of a case, and all of them over one model."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import paths
-from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Watch, as_model, cast_floating
+from nnfunc.base import Context, Key, Model, Params, PyTree, Watch, as_model, cast_floating
 from nnfunc.combinators import precision
+from nnfunc.testing.comparing import fail, floats_of, kind, near, two, weighed
+from nnfunc.testing.derivatives import check_gradients
+from nnfunc.testing.numbers import check_moves
 
-__all__ = ["LAWS", "Case", "check_gradients", "check_model", "check_numbers"]
+__all__ = ["LAWS", "Case", "check_model"]
 
 
 def check_model(
@@ -65,117 +59,6 @@ def check_model(
     )
     for law in LAWS:
         law(case)
-
-
-def check_numbers(
-    function: Callable[..., PyTree],
-    numbers: Mapping[str, tuple[Any, Any]],
-    *args: Any,
-    tolerance: float = 2e-5,
-) -> None:
-    """A vmap of `function(*args, **numbers)` over values equals runs with Python numbers.
-
-    numbers: {name: (value, another value)}, a value being a number or a tuple of numbers. Each is
-    moved alone, the others keep their first values. Whole numbers are tried as traced integers and
-    as traced floats. The function returns any pytree of arrays. Raises: AssertionError.
-
-    >>> check_numbers(lambda x, slope: jnp.where(x > 0, x, slope * x), {"slope": (0.1, 0.2)},
-    ...               jnp.array([-1.0, 1.0]))
-    """
-    moves = {name: {name: values[1]} for name, values in numbers.items()}
-    _check_moves(function, numbers, moves, args, tolerance)
-
-
-def _check_moves(
-    function: Callable[..., PyTree],
-    numbers: Mapping[str, tuple[Any, Any]],
-    moves: Mapping[str, Mapping[str, Any]],
-    args: tuple[Any, ...],
-    tolerance: float,
-    known: PyTree | None = None,
-) -> None:
-    """check_numbers, with the moves away from the first values named; known: the result of those."""
-    law = "every number may be traced"
-    first = {name: values[0] for name, values in numbers.items()}
-    points, moved = [first, *({**first, **move} for move in moves.values())], [_FIRST, *moves]
-    run = lambda point: jax.jit(lambda *args: function(*args, **point))(*args)
-    alone = [run(first) if known is None else known, *map(run, points[1:])]
-    for kind in _kinds(points):
-        stacked = jax.tree.map(lambda *values, k=kind: jnp.asarray(values, k(values)), *points)
-        try:
-            together = jax.jit(jax.vmap(lambda n: function(*args, **n)))(stacked)
-        except Exception as error:
-            _fail(
-                law,
-                f"with {', '.join(numbers)} traced it raised {type(error).__name__}: {error}",
-                error,
-            )
-        for i, (name, one) in enumerate(zip(moved, alone, strict=True)):
-            member = jax.tree.map(lambda leaf, i=i: leaf[i], together)
-            _near(
-                law, f"vmap over {name} against a run with Python numbers", member, one, tolerance
-            )
-
-
-def check_gradients(
-    function: Callable[..., PyTree], *args: PyTree, order: int = 2, tolerance: float = 1e-5
-) -> None:
-    """Derivatives of `function(*args)` against finite differences in float64.
-
-    Forward and reverse mode, with respect to every float in args, in three directions; with order 2
-    also forward over reverse. The floats in args are cast to float64; kinks are to be kept away from.
-    Raises: AssertionError.
-
-    >>> check_gradients(jnp.tanh, jnp.array([0.3, -2.0]))
-    """
-    law = "gradients equal finite differences"
-    with jax.enable_x64(True):
-        args = cast_floating(args, jnp.float64)
-        floats, join = _floats(args)
-        if not floats:
-            return
-        outputs, forward, reverse, numeric, second = jax.jit(
-            lambda floats: jax.vmap(
-                lambda i: _slopes(lambda f: function(*join(f)), floats, i, order)
-            )(jnp.arange(3.0))
-        )(floats)
-        if not np.isfinite(outputs).all():
-            _fail(law, f"the function's value is not finite: {outputs}")
-        scale = float(np.max(np.abs(numeric), initial=1.0))
-        for what, got, expected in (
-            ("forward mode against finite differences", forward, numeric),
-            ("reverse mode against finite differences", reverse, numeric),
-            ("the second derivative (forward over reverse) against differences", *second),
-        ):
-            _near(law, what, got / scale, expected / scale, tolerance)
-
-
-def _slopes(function: Any, floats: list[Array], i: Array, order: int) -> tuple[Any, ...]:
-    """Value and slopes of a weighted sum of the outputs, in the i-th direction."""
-
-    def value(floats):
-        return _weighed(function(floats))
-
-    counts = [jnp.arange(leaf.size, dtype=leaf.dtype) for leaf in floats]
-    ones = [jnp.cos((i + 1) * n + i).reshape(v.shape) for n, v in zip(counts, floats, strict=True)]
-    size = jnp.sqrt(sum(jnp.sum(v**2) for v in ones))
-    along = [v / size for v in ones]
-    dot = lambda a, b: sum((jnp.sum(p * q) for p, q in zip(a, b, strict=True)), jnp.zeros(()))
-    step = 1e-5
-
-    def at(h):
-        here = [leaf + h * v for leaf, v in zip(floats, along, strict=True)]
-        return jax.jvp(value, (here,), (along,))
-
-    values, slopes = jax.vmap(at)(jnp.array([-step, 0.0, step]))
-    numeric = (values[2] - values[0]) / (2 * step)
-    if order < 2:
-        reverse, second = dot(jax.grad(value)(floats), along), (jnp.zeros(()), jnp.zeros(()))
-    else:
-        grads, curve = jax.jvp(jax.grad(value), (floats,), (along,))
-        reverse = dot(grads, along)
-        second = (dot(curve, along), (slopes[2] - slopes[0]) / (2 * step))
-    return values[1], slopes[1], reverse, numeric, second
 
 
 @dataclass(eq=False)
@@ -241,11 +124,11 @@ class Case:
 
     def gradients(self, params: Params, x: PyTree, *, model: Model | None = None) -> PyTree:
         """(y, new state) and the gradients by params and by the floats of x, in training mode."""
-        floats, join = _floats(x)
+        floats, join = floats_of(x)
 
         def loss(params, floats):
             y, state = self.trained(params, join(floats), model=model)
-            return _weighed(y), (y, state)
+            return weighed(y), (y, state)
 
         grads, (y, state) = jax.grad(loss, (0, 1), has_aux=True)(params, floats)
         return {"y": y, "state": state, "gradients": grads}
@@ -272,7 +155,7 @@ def numbers_trace(case: Case) -> None:
     moves = {name: {name: value} for name, value in second.items()}
     if case.at_once:
         moves = {" and ".join(second): second}
-    _check_moves(whole, case.numbers, moves, (case.x, start), case.tolerance, known)
+    check_moves(whole, case.numbers, moves, (case.x, start), case.tolerance, known)
 
 
 def no_key_no_randomness(case: Case) -> None:
@@ -287,7 +170,7 @@ def no_key_no_randomness(case: Case) -> None:
     program = str(jax.make_jaxpr(both)(case.params, case.x))
     found = re.search(r"random_bits|threefry\w*|rng_\w+|random_wrap|random_seed", program)
     if found:
-        _fail("no key, no randomness", f"{case.model.name} computes {found[0]} without a key")
+        fail("no key, no randomness", f"{case.model.name} computes {found[0]} without a key")
 
 
 def params_are_trainable_arrays(case: Case) -> None:
@@ -297,34 +180,34 @@ def params_are_trainable_arrays(case: Case) -> None:
     def visit(node, path):
         if isinstance(node, dict):
             if not node and path:
-                _fail(law, f"{name}: {'/'.join(path)} is an empty dict: leave it out")
+                fail(law, f"{name}: {'/'.join(path)} is an empty dict: leave it out")
             for child, below in node.items():
                 if not isinstance(child, str) or not child or re.search(r"[/*@]", child):
-                    _fail(law, f"{name}: {child!r} cannot be part of a path")
+                    fail(law, f"{name}: {child!r} cannot be part of a path")
                 visit(below, (*path, child))
         elif not isinstance(node, jax.ShapeDtypeStruct):
-            _fail(law, f"{name}: {'/'.join(path)} should be an array or a dict, got {node!r}")
+            fail(law, f"{name}: {'/'.join(path)} should be an array or a dict, got {node!r}")
         elif not jnp.issubdtype(node.dtype, jnp.floating):
             cure = "What is not trained belongs into init_state"
-            _fail(law, f"{name}: {'/'.join(path)} should hold floats, got {node.dtype}. {cure}")
+            fail(law, f"{name}: {'/'.join(path)} should hold floats, got {node.dtype}. {cure}")
         elif node.weak_type:
-            _fail(law, f"{name}: {'/'.join(path)} is weakly typed: give its dtype, as jnp.float32")
+            fail(law, f"{name}: {'/'.join(path)} is weakly typed: give its dtype, as jnp.float32")
 
     visit(jax.eval_shape(case.model.init, case.key), ())
     before = jax.eval_shape(case.model.init_state)
     _, after = jax.eval_shape(case.trained, case.params, case.x)
-    if _kind(after) != _kind(before):
-        _fail(law, f"{name}: the state should keep its kinds, {_kind(before)}, got {_kind(after)}")
+    if kind(after) != kind(before):
+        fail(law, f"{name}: the state should keep its kinds, {kind(before)}, got {kind(after)}")
 
 
 def init_is_deterministic(case: Case) -> None:
     """init gives the same bits for the same key, the same values under jit, shapes without arrays."""
     law, init = "init is a pure function of the key", case.model.init
     shapes, eager = jax.eval_shape(init, case.key), init(case.key)
-    if _kind(shapes) != _kind(eager):
-        _fail(law, f"eval_shape gives {_kind(shapes)}, init itself {_kind(eager)}")
-    _near(law, "init twice", init(case.key), eager, 0.0)
-    _near(law, "jit of init", case.params, eager, 1e-6)
+    if kind(shapes) != kind(eager):
+        fail(law, f"eval_shape gives {kind(shapes)}, init itself {kind(eager)}")
+    near(law, "init twice", init(case.key), eager, 0.0)
+    near(law, "jit of init", case.params, eager, 1e-6)
 
 
 def plain_jax_works(case: Case) -> None:
@@ -339,19 +222,19 @@ def plain_jax_works(case: Case) -> None:
         kept = jax.checkpoint(own)
         return {
             "alone": own(x),
-            "vmap": jax.vmap(own)(_two(x)),
-            "scan of checkpoint": jax.lax.scan(lambda c, x: (c, kept(x)), None, _two(x))[1],
+            "vmap": jax.vmap(own)(two(x)),
+            "scan of checkpoint": jax.lax.scan(lambda c, x: (c, kept(x)), None, two(x))[1],
         }
 
     got = jax.jit(program)(case.params, case.x)
-    eager, near = both(case.params, case.x), partial(_near, law, tolerance=case.tolerance)
-    if _kind(jax.eval_shape(both, case.params, case.x)) != _kind(eager):
-        _fail(law, "eval_shape and the eager call differ in shape or type")
-    near("jit against the eager call", got["alone"], eager)
+    eager, close = both(case.params, case.x), partial(near, law, tolerance=case.tolerance)
+    if kind(jax.eval_shape(both, case.params, case.x)) != kind(eager):
+        fail(law, "eval_shape and the eager call differ in shape or type")
+    close("jit against the eager call", got["alone"], eager)
     for name in ("vmap", "scan of checkpoint"):
         first = jax.tree.map(lambda leaf: leaf[0], got[name])
-        near(f"{name} against the plain call", first, got["alone"])
-    near("vmap against scan of checkpoint", got["vmap"], got["scan of checkpoint"])
+        close(f"{name} against the plain call", first, got["alone"])
+    close("vmap against scan of checkpoint", got["vmap"], got["scan of checkpoint"])
 
 
 def derivatives_are_right(case: Case) -> None:
@@ -374,17 +257,17 @@ def nothing_leaks(case: Case) -> None:
     except Exception as error:
         if "leak" not in str(error).lower():
             raise
-        _fail("nothing leaks a tracer", f"{case.model.name}: {error}", error)
+        fail("nothing leaks a tracer", f"{case.model.name}: {error}", error)
 
 
 def leading_axes_are_free(case: Case) -> None:
     """Law 7: one more leading axis gives the results of its parts."""
     if not case.leading_axes:
         return
-    xs = _two(case.x)
+    xs = two(case.x)
     together = jax.jit(case.evaluated)(case.params, xs)
     parts = jax.jit(jax.vmap(case.evaluated, (None, 0)))(case.params, xs)
-    _near(
+    near(
         "leading axes are free", "x[2, ...] against its two parts", together, parts, case.tolerance
     )
 
@@ -408,16 +291,16 @@ def errors_come_at_trace_time(case: Case) -> None:
         words, kind = str(error), type(error)
         places = {model.name, *("/".join(call[0]) for call in watch.calls)}
         if kind not in (ValueError, TypeError) or words.split(": ")[0] not in places:
-            _fail(
+            fail(
                 law,
                 f"a wrong {what} of x raised {kind.__name__} without a layer's name: {words}",
                 error,
             )
         if "should" not in words or "got" not in words:
-            _fail(law, f"the error should say what was expected and what it got: {words}", error)
+            fail(law, f"the error should say what was expected and what it got: {words}", error)
         return
     if not case.any_width:
-        _fail(law, f"{model.name} takes an x of a wrong {what} (any_width=True when that is meant)")
+        fail(law, f"{model.name} takes an x of a wrong {what} (any_width=True when that is meant)")
 
 
 def precision_is_a_wrapper(case: Case) -> None:
@@ -439,10 +322,10 @@ def precision_is_a_wrapper(case: Case) -> None:
         try:
             got, y = jax.jit(trained)(*args), jax.eval_shape(evaluated, *args)
         except Exception as error:
-            _fail(law, f"in bfloat16 it raised {type(error).__name__}: {error}", error)
-    if _kind(y) != _kind(got["y"]):
-        _fail(law, f"y is {_kind(y)} in evaluation mode, {_kind(got['y'])} in training mode")
-    _near(law, "bfloat16 against float32", got, expected, 0.1)
+            fail(law, f"in bfloat16 it raised {type(error).__name__}: {error}", error)
+    if kind(y) != kind(got["y"]):
+        fail(law, f"y is {kind(y)} in evaluation mode, {kind(got['y'])} in training mode")
+    near(law, "bfloat16 against float32", got, expected, 0.1)
 
 
 LAWS: tuple[Callable[[Case], None], ...] = (
@@ -457,9 +340,6 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     precision_is_a_wrapper,
     derivatives_are_right,
 )
-
-
-_FIRST = "the first values"
 
 
 def _uses(function: Callable[..., PyTree], fixed: Any, numbers: Mapping[str, Any]) -> bool:
@@ -480,66 +360,3 @@ def _uses(function: Callable[..., PyTree], fixed: Any, numbers: Mapping[str, Any
         if any(id(variable) in reached for variable in step.invars):
             reached |= {id(variable) for variable in step.outvars}
     return not same or any(id(variable) in reached for variable in traced.outvars)
-
-
-def _fail(law: str, problem: str, cause: Exception | None = None) -> NoReturn:
-    raise AssertionError(f"{law}: {problem}") from cause
-
-
-def _near(law: str, what: str, got: PyTree, expected: PyTree, tolerance: float = 2e-5) -> None:
-    """Same structure, shapes and types, and values that differ by tolerance * max(1, largest)."""
-    if _kind(got) != _kind(expected):
-        _fail(law, f"{what}: kinds differ, {_kind(got)} and {_kind(expected)}")
-    for path, value in paths.flatten(expected).items():
-        one, other = (np.asarray(v, np.float64) for v in (paths.flatten(got)[path], value))
-        same = np.isfinite(one) == np.isfinite(other)
-        scale = max(1.0, float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0)))
-        apart = np.where(np.isfinite(one) & np.isfinite(other), np.abs(one - other), 0.0)
-        np.copyto(apart, np.inf, where=~same)
-        if apart.size and apart.max() > tolerance * scale:
-            at = np.unravel_index(int(apart.argmax()), apart.shape)
-            where = f"{path or 'the value'}{list(map(int, at))}"
-            _fail(law, f"{what}: {where} is {one[at]:.7g}, expected {other[at]:.7g}")
-
-
-def _kind(tree: PyTree) -> dict[str, str]:
-    """Path, type and shape of every leaf: what must agree before values are compared."""
-    leaves = paths.flatten(tree)
-    return {p: f"{jax.dtypes.result_type(v)}{list(jnp.shape(v))}" for p, v in leaves.items()}
-
-
-def _kinds(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
-    """The types in which numbers are traced: their own, and floats where some are whole."""
-    whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
-    own = lambda values: jnp.int32 if all(map(whole, values)) else jnp.result_type(float)
-    some = any(map(whole, jax.tree.leaves(list(points))))
-    return [own, lambda values: jnp.result_type(float)] if some else [own]
-
-
-def _floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], Any]]:
-    """The float leaves of a tree, and the function that puts others in their place."""
-    leaves, treedef = jax.tree.flatten(tree)
-    at = [
-        i for i, v in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(v), jnp.floating)
-    ]
-
-    def join(floats):
-        new = list(leaves)
-        for i, leaf in zip(at, floats, strict=True):
-            new[i] = leaf
-        return jax.tree.unflatten(treedef, new)
-
-    return [jnp.asarray(leaves[i]) for i in at], join
-
-
-def _weighed(y: PyTree) -> Array:
-    """One number of y in which every float counts differently."""
-    floats, _ = _floats(y)
-    wide = [leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf for leaf in floats]
-    sums = [jnp.sum(v * jnp.cos(jnp.arange(v.size, dtype=v.dtype)).reshape(v.shape)) for v in wide]
-    return sum(sums[1:], sums[0]) if sums else jnp.zeros(())
-
-
-def _two(x: PyTree) -> PyTree:
-    """x and a different example of its kind, along a new leading axis."""
-    return jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf)]), x)

@@ -1,0 +1,76 @@
+"""What the laws compare: trees of values and of types, and one number of many."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import paths
+from nnfunc.base import Array, PyTree
+
+__all__ = ["fail", "floats_of", "kind", "kinds", "near", "two", "weighed"]
+
+
+def fail(law: str, problem: str, cause: Exception | None = None) -> NoReturn:
+    raise AssertionError(f"{law}: {problem}") from cause
+
+
+def near(law: str, what: str, got: PyTree, expected: PyTree, tolerance: float = 2e-5) -> None:
+    """Same structure, shapes and types, and values that differ by tolerance * max(1, largest)."""
+    if kind(got) != kind(expected):
+        fail(law, f"{what}: kinds differ, {kind(got)} and {kind(expected)}")
+    for path, value in paths.flatten(expected).items():
+        one, other = (np.asarray(v, np.float64) for v in (paths.flatten(got)[path], value))
+        same = np.isfinite(one) == np.isfinite(other)
+        scale = max(1.0, float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0)))
+        apart = np.where(np.isfinite(one) & np.isfinite(other), np.abs(one - other), 0.0)
+        np.copyto(apart, np.inf, where=~same)
+        if apart.size and apart.max() > tolerance * scale:
+            at = np.unravel_index(int(apart.argmax()), apart.shape)
+            where = f"{path or 'the value'}{list(map(int, at))}"
+            fail(law, f"{what}: {where} is {one[at]:.7g}, expected {other[at]:.7g}")
+
+
+def kind(tree: PyTree) -> dict[str, str]:
+    """Path, type and shape of every leaf: what must agree before values are compared."""
+    leaves = paths.flatten(tree)
+    return {p: f"{jax.dtypes.result_type(v)}{list(jnp.shape(v))}" for p, v in leaves.items()}
+
+
+def kinds(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
+    """The types in which numbers are traced: their own, and floats where some are whole."""
+    whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
+    own = lambda values: jnp.int32 if all(map(whole, values)) else jnp.result_type(float)
+    some = any(map(whole, jax.tree.leaves(list(points))))
+    return [own, lambda values: jnp.result_type(float)] if some else [own]
+
+
+def floats_of(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    """The float leaves of a tree, and the function that puts others in their place."""
+    leaves, treedef = jax.tree.flatten(tree)
+    at = [
+        i for i, v in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(v), jnp.floating)
+    ]
+
+    def join(floats):
+        new = list(leaves)
+        for i, leaf in zip(at, floats, strict=True):
+            new[i] = leaf
+        return jax.tree.unflatten(treedef, new)
+
+    return [jnp.asarray(leaves[i]) for i in at], join
+
+
+def weighed(y: PyTree) -> Array:
+    """One number of y in which every float counts differently."""
+    floats, _ = floats_of(y)
+    wide = [leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf for leaf in floats]
+    sums = [jnp.sum(v * jnp.cos(jnp.arange(v.size, dtype=v.dtype)).reshape(v.shape)) for v in wide]
+    return sum(sums[1:], sums[0]) if sums else jnp.zeros(())
+
+
+def two(x: PyTree) -> PyTree:
+    """x and a different example of its kind, along a new leading axis."""
+    return jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf)]), x)
