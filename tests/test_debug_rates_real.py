@@ -101,6 +101,16 @@ def held_out_losses(build, data, grid, steps, seeds):
     return np.stack(runs)
 
 
+def as_good_as_the_best(losses):
+    """[rates]: those that this many seeds cannot tell from the best: within a standard error of it.
+
+    On a plateau the rate with the least mean is a matter of luck, and of rounding.
+    """
+    mean = losses.mean(0)
+    apart = losses - losses[:, [np.argmin(mean)]]  # seed by seed
+    return apart.mean(0) <= apart.std(0, ddof=1) / np.sqrt(len(losses))
+
+
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize(
@@ -117,8 +127,8 @@ def test_the_suggestion_is_within_a_factor_of_two_of_a_sweeps_best(task, steps, 
     build, data = task(steps)
     losses = held_out_losses(build, data, grid, steps, seeds)
     mean = losses.mean(0)
-    best = grid[np.argmin(mean)]
     assert 0 < np.argmin(mean) < len(grid) - 1
+    best = grid[as_good_as_the_best(losses)]
     found = [
         nf.debug.find_lr(
             build, {"lr": 1e-3}, dataclasses.replace(data, seed=seed), key=jax.random.key(seed),
@@ -126,12 +136,13 @@ def test_the_suggestion_is_within_a_factor_of_two_of_a_sweeps_best(task, steps, 
         )
         for seed in range(SEEDS)
     ]  # fmt: skip
-    ratios = [one.suggestion / best for one in found]
+    off = lambda rate: min(np.exp(np.abs(np.log(best / rate))))
+    ratios = [off(one.suggestion) for one in found]
     print(
-        f"{task.__name__}: best {best:.3g}, suggested / best",
+        f"{task.__name__}: best {np.round(best, 3)}, off by",
         np.round(ratios, 2),
         np.round(mean, 3),
     )
-    assert max(max(ratio, 1 / ratio) for ratio in ratios) < 2
+    assert max(ratios) < 2
     at_suggestion = np.interp(np.log([one.suggestion for one in found]), np.log(grid), mean)
     assert at_suggestion.max() < 1.15 * mean.min() + 0.01

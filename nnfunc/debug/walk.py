@@ -71,7 +71,7 @@ def _operation(
 ) -> tuple[Operation | None, list[Any]]:
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     if eqn.primitive.name == "scan":
-        return _scan(eqn.params, values, scopes, turns)
+        return _scan(eqn, values, scopes, turns)
     if inner is not None and eqn.primitive.name not in ("while", "cond", "pallas_call"):
         consts = getattr(inner, "consts", ())
         body = getattr(inner, "jaxpr", inner)
@@ -87,23 +87,28 @@ def _operation(
 
 
 def _scan(
-    params: dict[str, Any], values: list[Any], scopes: tuple[str, ...], turns: tuple[int, ...]
+    eqn: Any, values: list[Any], scopes: tuple[str, ...], turns: tuple[int, ...]
 ) -> tuple[Operation | None, list[Any]]:
     """A scan, turn by turn."""
-    consts, carry = params["num_consts"], params["num_carry"]
-    fixed, carried = values[:consts], values[consts : consts + carry]
-    given, length = values[consts + carry :], params["length"]
-    closed, rows = params["jaxpr"], []
+    params, inner = eqn.params, eqn.params["jaxpr"]
+    consts, body = getattr(inner, "consts", ()), getattr(inner, "jaxpr", inner)
+    # what is not stacked over the turns has as many axes outside as inside: versions of JAX differ
+    # in how else they say it
+    alike = lambda out, own: len(out.aval.shape) == len(own.aval.shape)
+    carry = sum(map(alike, eqn.outvars, body.outvars))
+    held = sum(map(alike, eqn.invars, body.invars))
+    fixed, carried = values[: held - carry], values[held - carry : held]
+    given, length, rows = values[held:], params["length"], []
     order = range(length - 1, -1, -1) if params["reverse"] else range(length)
     for i in order:
         own = [*fixed, *carried, *(x[i] for x in given)]
-        found, results = _walk(closed.jaxpr, closed.consts, own, scopes, (*turns, i))
+        found, results = _walk(body, consts, own, scopes, (*turns, i))
         if found is not None:
             return found, []
         carried = results[:carry]
         rows.append(results[carry:])
     rows = rows[::-1] if params["reverse"] else rows
-    made = closed.jaxpr.outvars[carry:]
+    made = body.outvars[carry:]
     if rows:
         stacked = [jnp.stack(column) for column in zip(*rows, strict=True)]
     else:
