@@ -69,11 +69,14 @@ from nnfunc.summary import summary
 from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
-    from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, testing, training
+    from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, sweeps
+    from nnfunc import testing as testing
+    from nnfunc import training as training
     from nnfunc.data import augment
     from nnfunc.generation import generate
     from nnfunc.loading import load_run
     from nnfunc.memory import keep_memory
+    from nnfunc.sweeps.ensemble import ensemble_from
     from nnfunc.sweeps.run import sweep, sweep_plan
     from nnfunc.sweeps.space import choice, int_uniform, log_uniform, uniform
     from nnfunc.training.evaluate import evaluate
@@ -96,6 +99,8 @@ _LATER = {
     "optimizers": "nnfunc.optimizers",
     "testing": "nnfunc.testing",
     "training": "nnfunc.training",
+    "sweeps": "nnfunc.sweeps",
+    "ensemble_from": "nnfunc.sweeps.ensemble",
     "sweep": "nnfunc.sweeps.run",
     "sweep_plan": "nnfunc.sweeps.run",
     "uniform": "nnfunc.sweeps.space",
@@ -133,17 +138,17 @@ __all__ = [
     "alibi_slopes", "alpha_dropout", "as_model", "attend", "attention", "augment", "averages",
     "avg_pool", "backprop", "batch_norm", "bert", "bias", "bilinear", "capture", "checkpoint",
     "choice", "cifar_resnet", "classification", "cnn", "conv", "conv_transpose", "convnext",
-    "convnext_small", "convnext_tiny", "data", "debug", "depthwise_conv", "drop_path",
-    "dropout", "embedding", "ensemble", "evaluate", "experts", "feed_forward", "flatten",
+    "convnext_small", "convnext_tiny", "data", "debug", "depthwise_conv", "drop_path", "dropout",
+    "embedding", "ensemble", "ensemble_from", "evaluate", "experts", "feed_forward", "flatten",
     "generate", "generation", "global_avg_pool", "global_max_pool", "gpt", "group_norm", "gru",
     "gru_cell", "initial_carry", "initializers", "instance_norm", "int_uniform", "keep_memory",
     "language_modelling", "layer_norm", "learned_positions", "lenet", "linear", "llama",
     "load_run", "log_uniform", "lora", "losses", "lp_pool", "lstm", "lstm_cell", "max_pool",
     "mc_dropout", "merge_lora", "metrics", "mixer", "mlp", "optimizers", "parallel", "patch",
-    "patch_embedding", "paths", "precision", "prelu", "reduce_on_plateau", "regression",
-    "remat", "remat_repeats", "repeat", "residual", "resnet", "resnet18", "resnet34",
-    "resnet50", "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm", "rotary", "scale",
-    "schedules", "separable_conv", "seq2seq", "serial", "sinusoidal_positions", "summary",
-    "sweep", "sweep_plan", "testing", "tie", "train", "trainer", "training",
+    "patch_embedding", "paths", "precision", "prelu", "reduce_on_plateau", "regression", "remat",
+    "remat_repeats", "repeat", "residual", "resnet", "resnet18", "resnet34", "resnet50",
+    "rms_norm", "rnn", "rnn_cell", "rnn_classifier", "rnn_lm", "rotary", "scale", "schedules",
+    "separable_conv", "seq2seq", "serial", "sinusoidal_positions", "summary", "sweep",
+    "sweep_plan", "sweeps", "testing", "tie", "train", "trainer", "training",
     "transformer_block", "uniform", "vit", "wire",
 ]  # fmt: skip

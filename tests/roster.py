@@ -423,6 +423,7 @@ NOT_FACTORIES: dict[str, str] = {
     "train": "loops over dispatches outside of jit: test_training.py",
     "sweep": "loops over packs of members outside of jit: test_sweeps.py",
     "sweep_plan": "gives words, not arrays: test_sweeps.py",
+    "ensemble_from": "takes a whole sweep: test_sweep_ensemble.py",
     "uniform": "what plain values are drawn from: test_sweep_spaces.py",
     "log_uniform": "what plain values are drawn from: test_sweep_spaces.py",
     "int_uniform": "what plain values are drawn from: test_sweep_spaces.py",

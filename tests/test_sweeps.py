@@ -3,6 +3,7 @@
 import csv
 import math
 import pickle
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import nnfunc as nf
 from nnfunc.sweeps import ways
 from nnfunc.sweeps.groups import Group
 from nnfunc.sweeps.lanes import lanes
+from nnfunc.sweeps.pack import Held
 
 DIM, CLASSES, STEPS = 6, 3, 20
 KEY = jax.random.key(5)
@@ -105,6 +107,8 @@ def test_a_member_is_the_run_alone(packed):
         {"way": "threads", "chunk": 2},
         {"way": "vmap", "members": 5, "chunk": 3},  # the last of the second pack is a copy
         {"way": "loop"},
+        {"way": "devices"},  # one member a device, the fourth a copy
+        {"way": "devices", "members": 9, "chunk": 8},
     ],
     ids=str,
 )
@@ -275,7 +279,6 @@ def test_compiles_once_whatever_the_number_of_packs():
 
 def _group(build, result):
     from nnfunc.sweeps.groups import grouped
-    from nnfunc.sweeps.pack import Held
 
     (group,) = grouped(build, result.hypers, KEY, Held.of(DATA).train).groups
     assert isinstance(group, Group)
@@ -295,6 +298,67 @@ def test_members_share_the_batch_and_the_step():
     gathers = [line for line in text.splitlines() if " gather[" in line]
     assert any(f"f32[8,{DIM}]" in line for line in gathers)
     assert not any(f"f32[7,8,{DIM}]" in line for line in gathers)
+
+
+def test_devices_exchange_nothing():
+    """No collective in any of the compiled programs, and each device holds its own members."""
+    count = jax.device_count()
+    assert count > 1
+    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=2 * count, way="loop")
+    group, held = _group(plain, result), Held.of(DATA)
+    own = lanes(plain, group, wide=True, devices=count)
+    numbers = group.pick(list(range(2 * count)))
+    keys = jax.random.split(KEY, 2 * count)
+    carry = own.init(numbers, keys, held.train)
+    weight = carry.state.params["head"]["weight"]
+    assert [s.data.shape[0] for s in weight.addressable_shards] == [2] * count
+    programs = [
+        own.init.lower(numbers, keys, held.train),
+        own.leg.lower(np.int32(2), np.bool_(True), carry, numbers, held.train),
+        own.step.lower(np.int32(1), np.bool_(True), carry, numbers, held.train),
+        own.judge.lower(carry, numbers, held.judged),
+    ]
+    exchanges = ("all-reduce", "all-gather", "all-to-all", "collective", "reduce-scatter", "send(")
+    for program in programs:
+        text = program.compile().as_text()
+        assert "num_partitions=" in text
+        assert not [word for word in exchanges if word in text]
+
+
+@pytest.mark.parametrize("way", ["vmap", "loop", "devices"])
+def test_the_order_of_the_data_may_be_swept(way):
+    space = [{"lr": 0.2, "data.seed": seed} for seed in (3, 0, 7)]
+    result = swept(build=plain, space=space, way=way)
+    assert result.plan.traced == ["data.seed"]
+    for i in (1, 2):
+        data = replace(DATA, seed=jnp.uint32(space[i]["data.seed"]))
+        own, _ = nf.train(
+            plain, {"lr": 0.2}, data, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY
+        )
+        close(result.member(i).state, own)
+
+
+def test_a_plan_with_a_probe_expects_time_and_memory():
+    space = {"lr": nf.uniform(0.0, 1.0)}
+    plan = nf.sweep_plan(plain, space, DATA, steps=20, members=8, key=KEY, probe=True)
+    (group,) = plan.groups
+    assert group.way is not None
+    assert plan.seconds == pytest.approx(8 / group.way.runs_per_second)
+    state = nf.trainer(plain).init({"lr": 0.1}, KEY)
+    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    at_a_time = group.way.chunk * group.way.threads
+    assert 2 * size * at_a_time < group.memory < 20 * size * at_a_time
+    assert "expected: " in str(plan)
+
+
+def test_the_layer_in_which_a_member_diverged_is_named():
+    result = swept(build=plain, space=[{"lr": 0.1}, {"lr": 1e30}], way="vmap")
+    fault = result.fault(1)
+    with pytest.raises(nf.training.Diverged) as error:
+        nf.train(plain, {"lr": 1e30}, DATA, steps=STEPS, key=jax.random.fold_in(KEY, 1))
+    assert str(fault) == error.value.layer
+    assert (fault.member, fault.step) == (1, error.value.step)
+    assert result.fault(0) is None
 
 
 @pytest.mark.parametrize("fastest", ["loop", "vmap", "threads"])
@@ -330,17 +394,18 @@ def test_little_memory_makes_packs_narrower(monkeypatch):
 
 def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
     """As many times as it takes; what comes out is the same."""
-    whole, widths, ran = [], [], ways.ran
+    whole, widths, advance = [], [], ways.advance
 
-    def scarce(pack, *args):
-        (whole if pack.width > 2 else widths).append(pack.width)
-        if pack.width > 2:
+    def scarce(going, by_step):
+        width = going.pack.width
+        (whole if width > 2 else widths).append(width)
+        if width > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
-        return ran(pack, *args)
+        return advance(going, by_step)
 
     space = {"lr": nf.uniform(0.0, 1.0)}
     expected = swept(build=plain, space=space, members=7, steps=2, way="loop")
-    monkeypatch.setattr(ways, "ran", scarce)
+    monkeypatch.setattr(ways, "advance", scarce)
     with pytest.warns(UserWarning, match="members side by side do not fit into the memory"):
         result = swept(build=plain, space=space, members=7, steps=2, way="vmap")
     assert (whole, widths) == ([7, 4], [2, 2, 2, 2])

@@ -4,6 +4,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jax
@@ -13,7 +14,7 @@ from nnfunc import check
 from nnfunc.base import Array, Key, fold
 from nnfunc.sweeps.values import Space
 
-__all__ = ["METHODS", "TRIES", "settings"]
+__all__ = ["METHODS", "TRIES", "Draws", "allowed", "settings"]
 
 METHODS = ("random", "grid", "sobol", "latin", "list")
 TRIES = 1000
@@ -21,6 +22,35 @@ TRIES = 1000
 MOST_OF_A_GRID = 1_000_000
 
 Constraint = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where the settings of a sweep come from; the fields are arguments of `nf.sweep`.
+
+    runs: how often each setting is run.
+    """
+
+    space: Any
+    method: str
+    members: int | None
+    key: Key
+    constraint: Constraint | None = None
+    runs: int = 1
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The settings."""
+        drawn = settings(self.space, self.method, self.members, self.key, self.constraint)
+        return evened(drawn)
+
+    @property
+    def varied(self) -> list[str]:
+        """The names that are drawn: two draws may differ in them."""
+        if not isinstance(self.space, Mapping):
+            return []
+        known = Space(self.space)
+        counted = {name: d.options for name, d in known.drawn.items()}
+        return [n for n, options in counted.items() if options is None or len(options) > 1]
 
 
 def settings(
@@ -95,7 +125,7 @@ def _random(
         for place in left:
             drawn = {name: d.at(float(units[name][place])) for name, d in space.drawn.items()}
             values = space.whole(drawn)
-            if _allowed(constraint, values):
+            if allowed(constraint, values):
                 found[place] = values
         left = [place for place in left if place not in found]
         if not left:
@@ -158,7 +188,7 @@ def _of_points(
                 name: space.drawn[name].at(float(u)) for name, u in zip(names, row, strict=True)
             }
             values = space.whole(drawn)
-            if _allowed(constraint, values):
+            if allowed(constraint, values):
                 found.append(values)
             if len(found) == members:
                 return found
@@ -187,7 +217,7 @@ def _wanted(
     what: str, settings: list[dict[str, Any]], members: int | None, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
     """The settings that the constraint allows, which are as many as was said, where it was."""
-    found = [values for values in settings if _allowed(constraint, values)]
+    found = [values for values in settings if allowed(constraint, values)]
     if not found:
         check.fail("sweep", f"the constraint refuses all {len(settings)} settings of the {what}.")
     if members is not None and members != len(found):
@@ -207,7 +237,7 @@ def _proposed(
                 got = check.describe(values)
                 check.fail("sweep", f"a space that proposes should return a dict, got {got}.",
                            kind=TypeError)  # fmt: skip
-            if _allowed(constraint, dict(values)):
+            if allowed(constraint, dict(values)):
                 found.append(dict(values))
                 break
         else:
@@ -215,7 +245,8 @@ def _proposed(
     return found
 
 
-def _allowed(constraint: Constraint | None, values: dict[str, Any]) -> bool:
+def allowed(constraint: Constraint | None, values: dict[str, Any]) -> bool:
+    """Whether the constraint, if there is one, wants a setting."""
     if constraint is None:
         return True
     try:
@@ -234,9 +265,15 @@ def _give_up(left: int, members: int) -> NoReturn:
     check.fail("sweep", f"{problem}: it contradicts the space, or nearly does. Loosen one of them.")
 
 
+def evened(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The settings with 0 as 0.0 where others have numbers with a point."""
+    mixed = {name for name in rows[0] if {type(row[name]) for row in rows} == {int, float}}
+    return [{n: float(v) if n in mixed else v for n, v in row.items()} for row in rows]
+
+
 def _warn_of_duplicates(found: list[dict[str, Any]]) -> None:
     seen = {repr(sorted(values.items(), key=lambda item: item[0])) for values in found}
     if len(seen) < len(found):
         twice = f"{len(found) - len(seen)} of {len(found)} settings are there already"
         cure = "Each runs, with a key of its own. For statistics over seeds: seeds=n."
-        warnings.warn(f"sweep: {twice}. {cure}", stacklevel=5)
+        warnings.warn(f"sweep: {twice}. {cure}", stacklevel=8)

@@ -17,15 +17,16 @@ from nnfunc.base import PyTree, struct
 from nnfunc.training.programs import functions, split_hypers
 from nnfunc.training.task import Build, built, kept
 
-__all__ = ["Found", "Group", "evened", "grouped", "same"]
+__all__ = ["Found", "Group", "grouped", "marks", "put", "same"]
 
 
 class Group(NamedTuple):
     """Members that one program runs. static: the values that set it apart, by name.
 
     members: their places in the sweep. numbers: what each is given, [members] a leaf, or [] where all
-    are given the same; None where the leaf is static. leaves, treedef: the static leaves, and the
-    structure of the hypers. scanned: whether many steps a dispatch are surely quick.
+    are given the same; None where the leaf is static; the last one is the seed of the data's order,
+    None where that is the data's own. leaves, treedef: the static leaves, and the structure of the
+    hypers. scanned: whether many steps a dispatch are surely quick.
     """
 
     static: dict[str, Any]
@@ -37,17 +38,14 @@ class Group(NamedTuple):
 
     def axes(self) -> list[int | None]:
         """Which leaves of numbers differ from member to member."""
-        return [0 if n is not None and self.varies(n) else None for n in self.numbers]
-
-    def varies(self, number: Any) -> bool:
-        return isinstance(number, np.ndarray)
+        return [0 if n is not None and _varies(n) else None for n in self.numbers]
 
     def pick(self, places: list[int]) -> list[Any]:
         """The numbers of the members at these places of the group."""
-        return [n[np.asarray(places)] if self.varies(n) else n for n in self.numbers]
+        return [n[np.asarray(places)] if _varies(n) else n for n in self.numbers]
 
     def one(self, place: int) -> list[Any]:
-        return [n[place] if self.varies(n) else n for n in self.numbers]
+        return [n[place] if _varies(n) else n for n in self.numbers]
 
 
 class Found(NamedTuple):
@@ -62,10 +60,16 @@ class Found(NamedTuple):
     refused: dict[int, str]
 
 
-def grouped(build: Build, hypers: list[dict[str, Any]], key: Any, data: Any) -> Found:
-    """The groups of members with these hypers. Raises what build raises when it refuses them all."""
-    names = list(hypers[0])
-    varied = [n for n in names if any(not same(h[n], hypers[0][n]) for h in hypers[1:])]
+def grouped(
+    build: Build, hypers: list[dict[str, Any]], key: Any, data: Any, varied: Iterable[str] = ()
+) -> Found:
+    """The groups of members with these hypers; members are counted from 0.
+
+    varied: names that differ from those of members to come, whether they differ here or not.
+    Raises: what build raises when it refuses them all.
+    """
+    apart_from = lambda n: any(not same(h[n], hypers[0][n]) for h in hypers[1:])
+    varied = [n for n in hypers[0] if n in varied or apart_from(n)]
     refused, errors = _refused(build, hypers)
     good = [i for i in range(len(hypers)) if i not in refused]
     if not good:
@@ -85,9 +89,11 @@ def grouped(build: Build, hypers: list[dict[str, Any]], key: Any, data: Any) -> 
             refused |= dict.fromkeys(members, str(error))
             continue
         parts = [split_hypers(h, static) for h in own]
-        numbers = [_stacked(column) for column in zip(*(p[0] for p in parts), strict=True)]
+        columns = zip(_names(own[0]), *(p[0] for p in parts), strict=True)
+        numbers = [_stacked(column, name in traced) for name, *column in columns]
         fixed = {name: hypers[members[0]][name] for name in static}
-        groups.append(Group(fixed, tuple(members), numbers, *parts[0][1:], not looked.convolves))
+        group = Group(fixed, tuple(members), [*numbers, None], *parts[0][1:], not looked.convolves)
+        groups.append(group)
     if not groups:
         raise errors[0]
     return Found(groups, traced, static, refused)
@@ -196,18 +202,25 @@ def _typed_as(value: Any) -> Any:
     return jax.dtypes.result_type(value)
 
 
-def evened(hypers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The hypers with 0 as 0.0 where other members have numbers with a point."""
-    mixed = {name for name in hypers[0] if {type(h[name]) for h in hypers} == {int, float}}
-    return [{n: float(v) if n in mixed else v for n, v in h.items()} for h in hypers]
-
-
-def _typed(hypers: dict[str, Any], traced: list[str]) -> dict[str, Any]:
+def _typed(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
     """The hypers with what is traced as arrays: whole numbers too, which a run alone holds static."""
     own = dict(hypers)
     for name in traced:
         own[name] = np.asarray(own[name], jax.dtypes.canonicalize_dtype(_typed_as(own[name])))
     return own
+
+
+def put(group: Group, place: int, hypers: dict[str, Any], traced: Iterable[str]) -> None:
+    """Give a member other numbers, in place."""
+    numbers = split_hypers(_typed(hypers, traced), tuple(group.static))[0]
+    for column, number in zip(group.numbers[:-1], numbers, strict=True):
+        if _varies(column):
+            column[place] = np.asarray(number)
+
+
+def marks(values: Iterable[Any]) -> tuple[Any, ...]:
+    """What static leaves have in common with others that are the same."""
+    return tuple(_mark(value) for value in values)
 
 
 def _mark(value: Any) -> Any:
@@ -222,13 +235,20 @@ def _mark(value: Any) -> Any:
     return (type(value), value)
 
 
-def _stacked(column: tuple[PyTree, ...]) -> Any:
+def _names(hypers: dict[str, Any]) -> list[str]:
+    """The name of each leaf."""
+    return [path[0].key for path, _ in jax.tree_util.tree_flatten_with_path(hypers)[0]]
+
+
+def _stacked(column: list[PyTree], varies: bool) -> Any:
     """[members] of a leaf as NumPy holds it; the leaf itself where all members are given the same."""
-    if column[0] is None:
-        return None
-    if all(same(value, column[0]) for value in column[1:]):
+    if column[0] is None or not varies:
         return column[0]
     return np.stack([np.asarray(value) for value in column])
+
+
+def _varies(number: Any) -> bool:
+    return isinstance(number, np.ndarray)
 
 
 def _first_line(error: Exception) -> str:

@@ -5,10 +5,12 @@ follows a schedule of the step would be computed for each, and both sides of eac
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.arrays import Data
@@ -17,7 +19,7 @@ from nnfunc.training.programs import Carry, Functions, Meter, functions
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, kept
 
-__all__ = ["Lanes", "lanes"]
+__all__ = ["Lanes", "everywhere", "lanes"]
 
 MEMBERS = Carry(
     TrainState._make(None if name == "step" else 0 for name in TrainState._fields),
@@ -44,21 +46,30 @@ class Lanes(NamedTuple):
     took: dict[str, float]
 
 
-def lanes(build: Build, group: Group, wide: bool) -> Lanes:
-    """The programs of a group, kept: as for a run alone, other numbers compile nothing."""
+def lanes(build: Build, group: Group, wide: bool, devices: int = 1) -> Lanes:
+    """The programs of a group, kept: as for a run alone, other numbers compile nothing.
+
+    devices: over how many the axis of members is cut; each runs its own, and none waits for another.
+    """
     axes = tuple(group.axes()) if wide else None
-    return _kept(build, group.leaves, group.treedef, axes)
+    return _kept(build, group.leaves, group.treedef, axes, devices)
 
 
-def _made(build: Build, static: Any, treedef: Any, axes: Any) -> Lanes:
+def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int) -> Lanes:
     own = functions(build, static, treedef)
-    one, judge = own.one, _judge(own)
-    init: Callable[..., Carry] = own.init
+
+    def one(carry, numbers, data):
+        return own.one(carry, numbers[:-1], _ordered(data, numbers[-1]))
+
+    def init(numbers, key, data):
+        return own.init(numbers[:-1], key, data)
+
+    judge = _judge(own)
     if axes is not None:
         given = list(axes)
         one = jax.vmap(one, in_axes=(MEMBERS, given, None), out_axes=MEMBERS)
         judge = jax.vmap(judge, in_axes=(MEMBERS, given, None), out_axes=(MEMBERS, 0))
-        init = _each(own.init, given)
+        init = _each(init, given)
 
     def begun(carry, fresh):
         meter = jax.tree.map(lambda leaf: jnp.where(fresh, jnp.zeros_like(leaf), leaf), carry.meter)
@@ -73,6 +84,14 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any) -> Lanes:
         carry = one(begun(carry, fresh), numbers, data)
         return carry, _means(carry.meter)
 
+    if axes is not None and devices > 1:
+        given = list(axes)
+        spread = lambda function, *places, out: _spread(function, places, out, devices)
+        init = spread(init, given, 0, None, out=MEMBERS)
+        leg = spread(leg, None, None, MEMBERS, given, None, out=(MEMBERS, 0))
+        step = spread(step, None, None, MEMBERS, given, None, out=(MEMBERS, 0))
+        judge = spread(judge, MEMBERS, given, None, out=(MEMBERS, 0))
+
     return Lanes(
         jax.jit(init),
         jax.jit(leg, donate_argnums=2),
@@ -84,6 +103,33 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any) -> Lanes:
 
 
 _kept = kept(_made, 64)
+
+
+def _ordered(data: Data, seed: Any) -> Data:
+    """The data in the order of a seed, or in its own."""
+    return data if seed is None else replace(data, seed=seed)
+
+
+def _spread(
+    function: Callable[..., Any], places: Any, out: Any, devices: int
+) -> Callable[..., Any]:
+    """The function with each axis of members cut over devices, which exchange nothing."""
+    mesh = _mesh(devices)
+    spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("members")
+    specs = lambda tree: jax.tree.map(spec, tree, is_leaf=lambda axis: axis is None)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs(places), out_specs=specs(out), check_vma=False
+    )
+
+
+def everywhere(tree: PyTree, devices: int) -> PyTree:
+    """The arrays, held by each of the devices: otherwise they are copied at every call."""
+    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
+
+
+def _mesh(devices: int) -> Mesh:
+    own = jax.devices()[:devices]
+    return jax.make_mesh((devices,), ("members",), axis_types=(AxisType.Auto,), devices=own)
 
 
 def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:
@@ -104,6 +150,8 @@ def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., C
 
 def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
     def judge(carry, numbers, data):
+        numbers = numbers[:-1]
+
         def sums(batch: PyTree) -> dict[str, Array]:
             count = jnp.float32(jax.tree.leaves(batch)[0].shape[0])
             figures = own.figures(carry.state, numbers, batch)

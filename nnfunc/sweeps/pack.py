@@ -1,7 +1,7 @@
-"""Members that run together, from their first step to their last."""
+"""Members that run together, from step to step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,18 +14,7 @@ from nnfunc.sweeps.lanes import Lanes
 from nnfunc.training.pace import Intervals
 from nnfunc.training.programs import Carry
 
-__all__ = [
-    "Going",
-    "Held",
-    "Outcome",
-    "Pack",
-    "Told",
-    "advance",
-    "outcome",
-    "ran",
-    "started",
-    "warm",
-]
+__all__ = ["Going", "Held", "Job", "Pack", "Reported", "advance", "keyed", "rows", "warm"]
 
 
 class Held(NamedTuple):
@@ -67,108 +56,107 @@ class Pack(NamedTuple):
         return [Pack(self.group, part, width - len(part)) for part in parts if part]
 
 
-class Outcome(NamedTuple):
-    """What a pack gave. state: with a leading axis of members, but for the step.
-
-    curves: "train/loss" -> [members, reports].
-    """
-
-    members: list[int]
-    state: PyTree
-    curves: dict[str, np.ndarray]
-
-
-Told = Callable[[list[int], int, dict[str, np.ndarray]], None]
+Reported = Callable[[list[int], int, dict[str, np.ndarray]], None]
 """(members, step, figures [members]) at every report."""
 
 
-@dataclass
+class Job(NamedTuple):
+    """What every way of running members of a group needs.
+
+    key: member -> its key. carries: member -> its carry on the host, of those that have begun. until:
+    the step to run them to. told: called at every report. stops: whether to end at the next report.
+    save: called there too.
+    """
+
+    build: Any
+    group: Group
+    key: Callable[[int], Key]
+    held: Held
+    intervals: Intervals
+    until: int
+    carries: Mapping[int, Carry] = {}
+    told: Reported | None = None
+    stops: Callable[[], bool] = lambda: False
+    save: Callable[["Going"], None] = lambda going: None
+
+
 class Going:
     """A pack on its way: its carry after `step` steps, and the figures so far, still on the device.
 
-    fresh: whether the next step begins a new interval of means.
+    It begins where its members are: before their first step, or as their carries say.
     """
 
-    pack: Pack
-    own: Lanes
-    numbers: list[Any]
-    carry: Carry
-    step: int = 0
-    fresh: bool = True
-    figures: dict[str, list[Any]] = field(default_factory=dict)
+    def __init__(self, job: Job, pack: Pack, own: Lanes):
+        self.job, self.pack, self.own = job, pack, own
+        places = [*pack.places, *pack.places[-1:] * pack.padded]
+        members = [pack.group.members[place] for place in places]
+        self.numbers = pack.group.pick(places) if own.wide else pack.group.one(places[0])
+        self.figures: list[tuple[int, dict[str, Any]]] = []
+        begun = [job.carries[m] for m in members if m in job.carries]
+        if begun:
+            self.carry = _placed(begun, own, job.key(members[0]))
+            self.step = int(begun[0].state.step)
+        else:
+            keys = [job.key(member) for member in members]
+            key = jax.numpy.stack(keys) if own.wide else keys[0]
+            self.carry, self.step = own.init(self.numbers, key, job.held.train), 0
 
 
-def started(pack: Pack, own: Lanes, keys: Key, held: Held) -> Going:
-    """A pack before its first step. keys: [members of the sweep]."""
-    numbers, own_keys = _given(pack, own, keys)
-    return Going(pack, own, numbers, own.init(numbers, own_keys, held.train))
-
-
-def advance(
-    going: Going, until: int, held: Held, intervals: Intervals, by_step: bool, told: Told | None
-) -> None:
-    """Run a pack up to a step. by_step: whether a dispatch is one step."""
-    go = going.own.step if by_step else going.own.leg
-    while going.step < until:
+def advance(going: Going, by_step: bool) -> None:
+    """Run a pack to the step of its job. by_step: whether a dispatch is one step."""
+    job, own = going.job, going.own
+    intervals, held = job.intervals, job.held
+    go = own.step if by_step else own.leg
+    until = min(job.until, intervals.steps)
+    while going.step < until and not job.stops():
         end, means = min(intervals.next(going.step), until), {}
         while going.step < end:
             count = 1 if by_step else end - going.step
-            n, fresh = np.int32(count), np.bool_(going.fresh)
-            going.carry, means = go(n, fresh, going.carry, going.numbers, held.train)
-            going.step, going.fresh = going.step + count, False
+            fresh = going.step == 0 or intervals.logs(going.step)  # a new interval of means begins
+            going.carry, means = go(
+                np.int32(count), np.bool_(fresh), going.carry, going.numbers, held.train
+            )
+            going.step += count
         figures = {}
         if intervals.logs(going.step):
             figures |= {f"train/{name}": value for name, value in means.items()}
-            going.fresh = True
         if held.evaluates and intervals.evaluates(going.step):
-            going.carry, judged = going.own.judge(going.carry, going.numbers, held.judged)
+            going.carry, judged = own.judge(going.carry, going.numbers, held.judged)
             figures |= {f"validation/{name}": value for name, value in judged.items()}
-        for name, value in figures.items():
-            going.figures.setdefault(name, []).append(value)
-        if told is not None and figures:
-            told(going.pack.members, going.step, _rows(figures, going.pack))
+        if figures:
+            going.figures.append((going.step, figures))
+            if job.told is not None:
+                job.told(going.pack.members, going.step, _cut(figures, going.pack))
+        job.save(going)
 
 
-def outcome(going: Going) -> Outcome:
-    """What a pack has come to, on the host."""
-    pack = going.pack
-    state, figures = jax.device_get((_keyless(going.carry.state), going.figures))
-    curves = {
-        name: np.stack([*_rows(dict(enumerate(column)), pack).values()], axis=1)
-        for name, column in figures.items()
-    }
-    return Outcome(pack.members, _lead(state, going.own, len(pack.places)), curves)
+def rows(going: Going) -> tuple[list[Carry], list[tuple[int, dict[str, np.ndarray]]]]:
+    """Of each member its carry, and of each report (step, figures [members]), on the host.
+
+    A carry's key is plain numbers, which NumPy can hold.
+    """
+    pack, wide = going.pack, going.own.wide
+    carry, figures = jax.device_get((_keyless(going.carry), going.figures))
+    step = np.int32(going.step)
+
+    def row(place: int) -> Carry:
+        own = jax.tree.map(lambda leaf: leaf[place], _stepless(carry)) if wide else carry
+        return own._replace(state=own.state._replace(step=step))
+
+    reports = [(step, _cut(own, pack)) for step, own in figures]
+    return [row(place) for place in range(len(pack.places))], reports
 
 
-def ran(
-    pack: Pack, own: Lanes, keys: Key, held: Held, intervals: Intervals, by_step: bool,
-    told: Told | None = None,
-) -> Outcome:  # fmt: skip
-    """The outcome of a pack, run from its first step to its last."""
-    going = started(pack, own, keys, held)
-    advance(going, intervals.steps, held, intervals, by_step, told)
-    return outcome(going)
-
-
-def warm(pack: Pack, own: Lanes, keys: Key, held: Held, by_step: bool) -> None:
-    """Compile all that `ran` calls, so that threads do not do it twice."""
-    numbers, own_keys = _given(pack, own, keys)
-    carry = own.init(numbers, own_keys, held.train)
+def warm(job: Job, pack: Pack, own: Lanes, by_step: bool) -> None:
+    """Compile all that `advance` calls, so that threads do not do it twice."""
+    going = Going(job._replace(carries={}), pack, own)
     go = own.step if by_step else own.leg
-    carry, _ = go(np.int32(0), np.bool_(True), carry, numbers, held.train)
-    if held.evaluates:
-        own.judge(carry, numbers, held.judged)
+    carry, _ = go(np.int32(0), np.bool_(True), going.carry, going.numbers, job.held.train)
+    if job.held.evaluates:
+        own.judge(carry, going.numbers, job.held.judged)
 
 
-def _given(pack: Pack, own: Lanes, keys: Key) -> tuple[list[Any], Key]:
-    if not own.wide:
-        return pack.group.one(pack.places[0]), keys[pack.members[0]]
-    places = [*pack.places, *pack.places[-1:] * pack.padded]
-    members = np.asarray([pack.group.members[place] for place in places])
-    return pack.group.pick(places), keys[members]
-
-
-def _rows(figures: dict[Any, Any], pack: Pack) -> dict[Any, np.ndarray]:
+def _cut(figures: dict[str, Any], pack: Pack) -> dict[str, np.ndarray]:
     """Figures as [members], those of copies left out."""
     return {
         name: np.atleast_1d(np.asarray(value))[: len(pack.places)]
@@ -176,14 +164,28 @@ def _rows(figures: dict[Any, Any], pack: Pack) -> dict[Any, np.ndarray]:
     }
 
 
-def _keyless(state: Any) -> Any:
-    """The state with its keys as plain numbers, which NumPy can hold."""
-    return state._replace(key=jax.random.key_data(state.key))
+def _placed(carries: list[Carry], own: Lanes, like: Key) -> Carry:
+    """The carry of a pack of its members' carries; like: a key of their kind."""
+    if own.wide:
+        whole = jax.tree.map(lambda *leaves: np.stack(leaves), *map(_stepless, carries))
+        whole = whole._replace(state=whole.state._replace(step=carries[0].state.step))
+    else:
+        whole = carries[0]
+    whole = jax.tree.map(jax.numpy.array, whole)  # a copy, for it is going to be donated
+    return whole._replace(state=whole.state._replace(key=keyed(whole.state.key, like)))
 
 
-def _lead(state: Any, own: Lanes, count: int) -> Any:
-    """The state with a leading axis of `count` members."""
-    step = state.step
-    cut = lambda leaf: np.asarray(leaf)[:count] if own.wide else np.asarray(leaf)[None]
-    state = jax.tree.map(cut, state._replace(step=np.zeros(1)))
-    return state._replace(step=np.full(count, step, np.int32))
+def keyed(data: PyTree, like: Key) -> PyTree:
+    """Plain numbers as keys of the kind of another; those of the old style stay as they are."""
+    if not jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return data
+    return jax.random.wrap_key_data(data, impl=str(jax.random.key_impl(like)))
+
+
+def _keyless(carry: Carry) -> Carry:
+    return carry._replace(state=carry.state._replace(key=jax.random.key_data(carry.state.key)))
+
+
+def _stepless(carry: Carry) -> Carry:
+    """The carry without its count of steps, which all members share."""
+    return carry._replace(state=carry.state._replace(step=()))

@@ -10,11 +10,22 @@ __all__ = ["Plan", "Planned"]
 
 @dataclass(frozen=True)
 class Planned:
-    """A group. static: the values that set it apart. members: their places. way: None until probed."""
+    """A group. static: the values that set it apart. members: their places. way: None until probed.
+
+    steps: of each run. memory: bytes that its members need at a time, about; None where unknown.
+    """
 
     static: dict[str, Any]
     members: tuple[int, ...]
     way: Way | None = None
+    steps: int = 0
+    memory: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long all members take to their last step, by the probe; None without one."""
+        speed = None if self.way is None else self.way.runs_per_second
+        return None if speed is None else len(self.members) / speed
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,12 @@ class Plan:
     refused: dict[int, str]
     groups: list[Planned]
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the whole takes, by the probes of its groups; None without them."""
+        every = [seconds for group in self.groups if (seconds := group.seconds) is not None]
+        return sum(every) if every and len(every) == len(self.groups) else None
+
     def __str__(self) -> str:
         runs = self.settings * self.seeds
         seeds = f", {self.seeds} seeds each" if self.seeds > 1 else ""
@@ -44,11 +61,36 @@ class Plan:
             own = ", ".join(f"{name}={_short(value)}" for name, value in group.static.items())
             how = f": {group.way}" if group.way is not None else ": the way is found by a probe"
             own = f" ({own})" if own else ""
-            lines.append(f"group {place}{own}, {_count(len(group.members), 'member')}{how}")
+            steps = f" of {_count(group.steps, 'step')}" if group.steps != self.steps else ""
+            members = _count(len(group.members), "member")
+            lines.append(f"group {place}{own}, {members}{steps}{how}{_needs(group)}")
         lines += [f"member {i} is refused: {why}" for i, why in list(self.refused.items())[:5]]
         if len(self.refused) > 5:
             lines.append(f"and {len(self.refused) - 5} more are refused")
+        if self.seconds is not None:
+            lines.append(
+                f"expected: {_duration(self.seconds)} in all, to the last step of every run"
+            )
         return "\n".join(lines)
+
+
+def _needs(group: Planned) -> str:
+    memory = "" if group.memory is None else f", about {_bytes(group.memory)} at a time"
+    return memory + ("" if group.seconds is None else f", {_duration(group.seconds)}")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _count(number: int, word: str) -> str:

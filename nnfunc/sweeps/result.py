@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.sweeps.pack import Outcome
+from nnfunc.base import fold
 from nnfunc.sweeps.plan import Plan
+from nnfunc.sweeps.trial import Trial
+from nnfunc.training.diverged import Fault, first_not_finite
 from nnfunc.training.saving import Best
 from nnfunc.training.step import TrainState
+from nnfunc.training.task import built, training_batch
 
 __all__ = ["Member", "Result", "Table"]
 
@@ -44,11 +47,14 @@ class Result:
     """A sweep that has run; NumPy arrays on the host.
 
     hypers: what each member was given. curves: "train/loss", "validation/accuracy" and the like ->
-    [members, reports]; a member's are not a number once it has diverged. steps: "train" and
-    "validation" -> the step of each report. scores: [members], the last value of the figure that ranks,
-    of which `best` names the least or greatest; not a number for diverged members. diverged: member ->
-    the first step (0-based) that was not finite. refused: member -> why build refused its hypers.
-    seeds: runs a setting. plan: the groups, and how they ran. seconds: the whole sweep.
+    [members, reports]; not a number where a member did not report, as once it has diverged or was
+    ended. steps: "train" and "validation" -> the step of each report. scores: [members], the last
+    value of the figure that ranks, of which `best` names the least or greatest; not a number for
+    diverged members. diverged: member -> the first step (0-based) that was not finite. refused: member
+    -> why build refused its hypers. stopped: member -> the step at which a search ended it; behind:
+    those of them that rank behind all that went further. seeds: runs a setting; seed: [members], which
+    run each is. lineage: what population based training did, a row a copy. complete: whether it came
+    to its end. plan: the groups, and how they ran. seconds: the whole sweep, this time.
     """
 
     hypers: list[dict[str, Any]]
@@ -60,17 +66,29 @@ class Result:
     scores: np.ndarray
     diverged: dict[int, int]
     refused: dict[int, str]
+    stopped: dict[int, int]
+    behind: set[int]
+    seed: list[int]
+    lineage: list[dict[str, Any]]
+    complete: bool
     seconds: float
-    _outcomes: list[Outcome] = field(repr=False)
+    _carries: dict[int, Any] = field(repr=False)
     _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
+    _trials: list[Trial] | None = field(repr=False, default=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what a pickle may refuse: functions and data."""
+        return self.__dict__ | {"_trials": None}
 
     @property
     def best(self) -> int | None:
         """The member that ranks first: with seeds the first run of the setting with the best mean."""
         cost = self._costs(self.scores)
+        level = np.asarray([self._level([i]) for i in range(len(cost))])
         if self.seeds > 1:
             cost = np.repeat(cost.reshape(-1, self.seeds).mean(axis=1), self.seeds)
-        first = int(np.argmin(cost))
+            level = np.repeat(level.reshape(-1, self.seeds).max(axis=1), self.seeds)
+        first = int(np.lexsort((cost, level))[0])
         return first if np.isfinite(cost[first]) else None
 
     def member(self, i: int) -> Member:
@@ -84,13 +102,37 @@ class Result:
         i %= count
         curves = {name: curve[i] for name, curve in self.curves.items()}
         state = None
-        for outcome in self._outcomes:
-            if i in outcome.members:
-                state = _row(outcome.state, outcome.members.index(i))
-                if self._impl is not None:
-                    key = jax.random.wrap_key_data(state.key, impl=self._impl)
-                    state = state._replace(key=key)
+        if i in self._carries:
+            state = jax.tree.map(jnp.asarray, self._carries[i].state)
+            if self._impl is not None:
+                key = jax.random.wrap_key_data(state.key, impl=self._impl)
+                state = state._replace(key=key)
         return Member(dict(self.hypers[i]), state, curves)
+
+    def fault(self, i: int) -> Fault | None:
+        """Where the first value that is not finite of a diverged member came from; None of others.
+
+        Raises: ValueError for a result that was pickled: it has lost build and data.
+        """
+        state = self.member(i).state
+        if state is None or int(state.diverged_at) < 0:
+            return None
+        trial = self.trial(i)
+        at = int(state.diverged_at)
+        task = built(trial.build, trial.hypers, at)
+        key = jax.random.fold_in(state.key, at)
+        data = trial.data if trial.order is None else replace(trial.data, seed=trial.order)
+        batch = data.for_training().batch(at, key=fold(key, "augment"))
+        batch = training_batch(task, batch, key)
+        found = first_not_finite(task, state.params, state.model_state, batch, key)
+        return found._replace(member=i % len(self.hypers), step=at)
+
+    def trial(self, i: int) -> Trial:
+        """What a member was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
+        if self._trials is None:
+            cure = "Ask the result that nf.sweep returned."
+            check.fail("sweep", f"a result that was pickled holds no build and no data. {cure}")
+        return self._trials[i]
 
     def table(self, by: Literal["auto", "member", "setting"] = "auto") -> Table:
         """The members, best first: what each was given, and its last figures.
@@ -107,9 +149,9 @@ class Result:
                 self._setting(rows[first : first + self.seeds])
                 for first in range(0, len(rows), self.seeds)
             ]
-        name = self._rank
-        order = np.argsort(self._costs(np.asarray([row[name] for row in rows])), kind="stable")
-        return Table(rows[at] for at in order)
+        cost = self._costs(np.asarray([row[self._rank] for row in rows]))
+        level = np.asarray([self._level(row.pop("_members")) for row in rows])
+        return Table(rows[at] for at in np.lexsort((cost, level)))
 
     def save(self, folder: str | Path) -> None:
         """Write table.csv, and table.parquet where pyarrow is installed; with seeds members.csv too."""
@@ -129,17 +171,24 @@ class Result:
         cost = scores if self.figure.mode == "min" else -scores
         return np.where(np.isfinite(cost), cost, np.inf)
 
+    def _level(self, members: list[int]) -> int:
+        """How far from the end the first of the members was ended; 0 for those that were not."""
+        last = self.plan.steps
+        return max(last - self.stopped[m] if m in self.behind else 0 for m in members)
+
     def _members(self) -> list[dict[str, Any]]:
         rows = []
         for i, hypers in enumerate(self.hypers):
-            row: dict[str, Any] = {"member": i}
+            row: dict[str, Any] = {"member": i, "_members": [i]}
             if self.seeds > 1:
-                row |= {"setting": i // self.seeds, "seed": i % self.seeds}
+                row |= {"setting": i // self.seeds, "seed": self.seed[i]}
             row |= {name: _cell(value) for name, value in hypers.items()}
-            row |= {name: float(curve[i, -1]) for name, curve in self.curves.items()}
+            row |= {name: last(curve[i]) for name, curve in self.curves.items()}
             if i in self.diverged:  # its last train figures may be from before
                 row[self._rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
+            if self.stopped:
+                row["stopped_at"] = self.stopped.get(i)
             row["refused"] = self.refused.get(i)
             rows.append(row)
         return rows
@@ -149,6 +198,7 @@ class Result:
         for name in self.curves:
             mean, low, high = interval(np.asarray([r[name] for r in rows]))
             row |= {name: mean, f"{name} low": low, f"{name} high": high}
+        row["_members"] = [r["member"] for r in rows]
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
         return row
@@ -165,8 +215,10 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _row(state: Any, at: int) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[at]), state)
+def last(curve: np.ndarray) -> float:
+    """The last value that was reported; of a figure that broke, that is not a number."""
+    known = np.flatnonzero(~np.isnan(curve))
+    return float(curve[known[-1]]) if known.size else math.nan
 
 
 def _cell(value: Any) -> Any:

@@ -1,70 +1,35 @@
 """A sweep from its space to its table."""
 
-import math
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Key
 from nnfunc.data.arrays import Data
-from nnfunc.sweeps.draw import settings
-from nnfunc.sweeps.groups import Found, evened, grouped
-from nnfunc.sweeps.pack import Held, Outcome
-from nnfunc.sweeps.plan import Plan, Planned
+from nnfunc.sweeps.collect import collected
+from nnfunc.sweeps.draw import Draws
+from nnfunc.sweeps.engine import Engine, Interrupted
+from nnfunc.sweeps.plan import Plan
+from nnfunc.sweeps.progress import Progress, Watch
 from nnfunc.sweeps.result import Result
-from nnfunc.sweeps.ways import WAYS, Job, chosen, run_group
-from nnfunc.training.feed import Feed
-from nnfunc.training.loop import inspect_task
+from nnfunc.sweeps.store import Store
+from nnfunc.sweeps.trial import Trial
 from nnfunc.training.pace import Intervals
-from nnfunc.training.programs import programs
 from nnfunc.training.saving import Best
 from nnfunc.training.task import Build
 
-__all__ = ["Progress", "sweep", "sweep_plan"]
+__all__ = ["Search", "conduct", "everything", "sweep", "sweep_plan"]
 
 Method = Literal["random", "grid", "sobol", "latin", "list"]
-Running = Literal["auto", "vmap", "loop", "threads"]
-
-
-class Progress(NamedTuple):
-    """Where a sweep is when some of its members report.
-
-    running: the members that report, at `step` of `steps`. members: all of them; done: those that have
-    ended; diverged: those that are known to have diverged. best: the member that ranks first so far,
-    with its score and hypers; None before the first. median: of the scores so far. seconds: since the
-    start.
-    """
-
-    running: list[int]
-    step: int
-    steps: int
-    members: int
-    done: int
-    diverged: int
-    best: int | None
-    score: float
-    hypers: dict[str, Any]
-    median: float
-    seconds: float
-
-
-class _Ready(NamedTuple):
-    """A sweep whose arguments are checked."""
-
-    hypers: list[dict[str, Any]]
-    keys: Key
-    found: Found
-    held: Held
-    intervals: Intervals
-    figure: Best
-    plan: Plan
+Running = Literal["auto", "vmap", "loop", "threads", "devices"]
+Search = Callable[[Engine], None]
+"""What decides which members run how far; see `nnfunc.sweeps.engine`."""
 
 
 def sweep(
@@ -78,19 +43,24 @@ def sweep(
     method: Method = "random",
     constraint: Callable[[dict[str, Any]], Any] | None = None,
     seeds: int | None = None,
+    search: Search | None = None,
     evaluate_every: int | None = None,
     log_every: int | None = None,
     best: str = "min loss",
     way: Running = "auto",
     chunk: int | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
     on_report: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Result:
     """Train what `build` makes with many hypers, in few compiled programs: a table and all states.
 
     build, data, steps, log_every, evaluate_every: as for `nf.train`; the last two are a tenth of the
     run by default. key: of the sweep. Member i is the run `nf.train(build, hypers_i, data, steps=steps,
     key=jax.random.fold_in(key, i))`, to rounding: whatever the way, the chunk and the other members.
-    All see the data in the same order.
+    All see the data in the same order, unless the space holds the name "data.seed": its value is the
+    seed of the member's own order, and build is not given it.
     space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`,
     `nf.log_uniform`, `nf.int_uniform`, `nf.choice`); a function of the other values, h -> value; or
     one fixed value, a tuple too. Or a list of dicts, each the hypers of a setting. Or a function
@@ -98,12 +68,16 @@ def sweep(
     members: how many settings to draw. method: "random"; "grid", all combinations; "sobol" and "latin",
     which fill the space more evenly (scipy.stats.qmc); "list". constraint: h -> whether a setting is
     wanted. seeds: how often each setting is run, with the keys fold_in(key, seed), in [1, ...).
+    search: which members run how far, such as `nf.sweeps.halving()`; by default all run to their end.
     best: what ranks the members, such as "max accuracy": their last value on the validation split, or,
     where there is none, on the training data since the last report.
     way: "vmap" runs members side by side, `chunk` at a time; "loop" one after another through one
-    program; "threads" from a Python thread a core; "auto" takes the quickest by a short probe. Values
-    that set shapes, such as widths, and those that are no numbers make groups, with programs of their
-    own. on_report: called at every report; then the host waits for it.
+    program; "threads" from a Python thread a core; "devices" side by side, cut over all devices;
+    "auto" takes the quickest by a short probe. Values that set shapes, such as widths, and those that
+    are no numbers make groups, with programs of their own.
+    folder: where what the members have come to is saved every few seconds; resume: go on from there,
+    to the same result. on_report: called at every report; then the host waits for it. should_stop:
+    asked at every report; when it says True, the sweep saves and returns what it has, not `complete`.
     Raises: ValueError and TypeError for arguments that do not fit. A member that diverges is written
     down, as one whose hypers build refuses, and disturbs no other.
 
@@ -116,24 +90,49 @@ def sweep(
     >>> [row["rate"] for row in result.table()], result.diverged
     ([0.1, 0.01, 1000000000.0], {2: 3})
     """
-    check.choice("sweep", WAYS, way=way)
-    if chunk is not None:
-        check.size("sweep", chunk=chunk)
     start = time.perf_counter()
-    ready = _ready(
-        build, space, data, steps, key, members, method, constraint, seeds, evaluate_every,
-        log_every, best,
-    )  # fmt: skip
-    watch = None if on_report is None else _Watch(ready, on_report, start)
-    outcomes: list[Outcome] = []
-    planned: list[Planned] = []
-    for group in ready.found.groups:
-        job = Job(build, group, ready.keys, ready.held, ready.intervals)
-        own = run_group(job, way, chunk, watch)
-        planned.append(Planned(group.static, group.members, own.way))
-        outcomes += own.outcomes
-    plan = replace(ready.plan, groups=planned)
-    return _result(ready, plan, outcomes, key, time.perf_counter() - start)
+    if resume and folder is None:
+        check.fail("sweep", "resume goes on from a folder, so it needs one. Give folder=.")
+    draws = _draws(space, method, members, key, constraint, seeds)
+    trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
+    store = None
+    if folder is not None:
+        of = {"steps": steps, "key": np.asarray(_plain(key)).tolist(), "seeds": seeds,
+              "data": {"size": data.size, "batch_size": data.batch_size}}  # fmt: skip
+        store = Store(folder, resume=resume, of=of)
+    watch = None if on_report is None else Watch(on_report, start)
+    try:
+        engine = Engine(
+            trial_of, draws, Best.of(best), way=way, chunk=chunk, store=store, told=watch,
+            stops=should_stop or (lambda: False),
+        )  # fmt: skip
+        return conduct(engine, search or everything, key, start, watch)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def conduct(
+    engine: Engine, search: Search, key: Key, start: float, watch: Watch | None = None
+) -> Result:
+    """Let a search run an engine to its end, or until it is asked to stop: the result.
+
+    start: when the sweep began, by time.perf_counter.
+    """
+    if watch is not None:
+        watch.engine = engine
+    complete = True
+    try:
+        search(engine)
+        engine.save()
+    except Interrupted:
+        complete = False
+    return collected(engine, key, time.perf_counter() - start, complete=complete)
+
+
+def everything(engine: Engine) -> None:
+    """Run all members to their last step."""
+    engine.advance(engine.begin())
 
 
 def sweep_plan(
@@ -147,13 +146,16 @@ def sweep_plan(
     method: Method = "random",
     constraint: Callable[[dict[str, Any]], Any] | None = None,
     seeds: int | None = None,
+    best: str = "min loss",
     way: Running = "auto",
     chunk: int | None = None,
+    probe: bool = False,
 ) -> Plan:
-    """What `nf.sweep` would do with these arguments, without a step of it: `print` it.
+    """What `nf.sweep` would do with these arguments: `print` it.
 
     It says which values the programs take as arguments, which make groups and why, and how many
-    members each has. The way of "auto" is found by a probe, so only `Result.plan` knows it.
+    members each has. Without probe no step is run, and the way of "auto" is left open; with it the
+    programs are compiled, and some steps tell the way, the time and the memory to expect.
     Raises: what `nf.sweep` raises before it runs.
 
     >>> def build(h):
@@ -166,118 +168,51 @@ def sweep_plan(
     6 runs of 5 steps: 6 settings
     arguments of the program: rate
     makes groups: width (...)
-    group 0 (width=8), 3 members: 3 members side by side
-    group 1 (width=16), 3 members: 3 members side by side
+    group 0 (width=8), 3 members: 3 members side by side, about ... at a time
+    group 1 (width=16), 3 members: 3 members side by side, about ... at a time
     """
-    check.choice("sweep", WAYS, way=way)
-    ready = _ready(
-        build, space, data, steps, key, members, method, constraint, seeds, None, None, None
-    )
-    if way == "auto":
-        return ready.plan
-    planned = []
-    for group in ready.found.groups:
-        followed = group._replace(scanned=True)  # no convolution is timed
-        job = Job(build, followed, ready.keys, ready.held, ready.intervals)
-        planned.append(Planned(group.static, group.members, chosen(job, way, chunk)[0]))
-    return replace(ready.plan, groups=planned)
+    draws = _draws(space, method, members, key, constraint, seeds)
+    trial_of = _trials(build, data, steps, key, seeds, None, None)
+    engine = Engine(trial_of, draws, Best.of(best), way=way, chunk=chunk)
+    engine.begin()
+    return engine.plan(probe=probe)
 
 
-def _ready(
-    build: Build, space: Any, data: Any, steps: int, key: Key, members: int | None, method: str,
-    constraint: Any, seeds: int | None, evaluate_every: int | None, log_every: int | None,
-    best: str | None,
-) -> _Ready:  # fmt: skip
-    """Everything that can be said before a step is run."""
-    check.size("sweep", steps=steps)
+def _draws(
+    space: Any, method: str, members: int | None, key: Any, constraint: Any, seeds: int | None
+) -> Draws:
     check.key("sweep", key)
     if seeds is not None:
         check.size("sweep", seeds=seeds)
+    return Draws(space, method, members, key, constraint, seeds or 1)
+
+
+def _trials(
+    build: Build, data: Any, steps: int, key: Key, seeds: int | None, evaluate: int | None,
+    log: int | None,
+) -> Callable[[dict[str, Any], int, int], Trial]:  # fmt: skip
+    check.size("sweep", steps=steps)
     if not isinstance(data, Data):
         wanted = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
         check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
-    figure = Best.of(best or "min loss")
     tenth = max(1, steps // 10)
-    intervals = Intervals.of(steps, log_every or tenth, evaluate_every or tenth, steps)
-    rows = evened(settings(space, method, members, key, constraint))
-    runs = seeds or 1
-    hypers = [row for row in rows for _ in range(runs)]
-    places = np.arange(len(hypers), dtype=np.uint32)
-    folds = places if seeds is None else places % np.uint32(runs)
-    keys = jax.vmap(lambda fold: jax.random.fold_in(key, fold))(folds)
-    held = Held.of(data)
-    found = grouped(build, hypers, key, held.train)
-    for group in found.groups:  # as nf.train does for the run alone
-        own = programs(build, group.leaves, group.treedef)
-        inspect_task(own, group.one(0), keys[group.members[0]], Feed(held.judged), figure)
-    planned = [Planned(group.static, group.members) for group in found.groups]
-    plan = Plan(len(rows), runs, steps, found.traced, found.static, found.refused, planned)
-    return _Ready(hypers, keys, found, held, intervals, figure, plan)
+    intervals = Intervals.of(steps, log or tenth, evaluate or tenth, steps)
+    folded = jax.jit(partial(jax.random.fold_in, key))
+
+    def trial(settings: dict[str, Any], place: int, run: int) -> Trial:
+        own = folded(np.uint32(place if seeds is None else run))
+        order = settings.get(ORDER)
+        hypers = {name: value for name, value in settings.items() if name != ORDER}
+        if order is not None:
+            check.number("sweep", 0, 2**32 - 1, data_seed=order)
+        return Trial(settings, build, hypers, data, intervals, own, order, run)
+
+    return trial
 
 
-class _Watch:
-    """Hands on_report what is known at every report, one at a time."""
-
-    def __init__(self, ready: _Ready, on_report: Callable[[Progress], None], start: float):
-        self.ready, self.on_report, self.start = ready, on_report, start
-        self.done, self.lock = 0, threading.Lock()
-        kind = "validation" if ready.held.evaluates else "train"
-        self.rank = f"{kind}/{ready.figure.metric}"
-        self.scores = np.full(len(ready.hypers), math.nan)
-        self.bad: set[int] = set()
-
-    def __call__(self, members: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
-        if self.rank not in figures:
-            return
-        with self.lock:
-            self.scores[members] = figures[self.rank]
-            if step == self.ready.intervals.steps:
-                self.done += len(members)
-            self.bad |= {m for m in members if not np.isfinite(self.scores[m])}
-            cost = self.scores if self.ready.figure.mode == "min" else -self.scores
-            good = np.isfinite(cost)
-            best = int(np.argmin(np.where(good, cost, np.inf))) if good.any() else None
-            score = math.nan if best is None else float(self.scores[best])
-            hypers = {} if best is None else dict(self.ready.hypers[best])
-            median = float(np.median(self.scores[good])) if good.any() else math.nan
-            seconds = time.perf_counter() - self.start
-            self.on_report(
-                Progress(
-                    members, step, self.ready.intervals.steps, len(cost), self.done,
-                    len(self.bad), best, score, hypers, median, seconds,
-                )
-            )  # fmt: skip
+ORDER = "data.seed"
+"""The name of a space that is the seed of the data's order, not a hyper."""
 
 
-def _result(ready: _Ready, plan: Plan, outcomes: list[Outcome], key: Key, seconds: float) -> Result:
-    count, names = len(ready.hypers), {n: None for o in outcomes for n in o.curves}
-    at = range(1, ready.intervals.steps + 1)
-    logged = np.asarray([step for step in at if ready.intervals.logs(step)])
-    judged = np.asarray([step for step in at if ready.intervals.evaluates(step)])
-    steps = {"train": logged} | ({"validation": judged} if ready.held.evaluates else {})
-    curves = {
-        name: np.full((count, len(steps[name.partition("/")[0]])), np.nan, np.float32)
-        for name in names
-    }
-    diverged = {}
-    for outcome in outcomes:
-        for name, curve in outcome.curves.items():
-            curves[name][outcome.members] = curve
-        for member, step in zip(outcome.members, outcome.state.diverged_at, strict=True):
-            if step >= 0:
-                diverged[member] = int(step)
-    kind = "validation" if ready.held.evaluates else "train"
-    rank = curves[f"{kind}/{ready.figure.metric}"]
-    for member in range(count):  # a loss of held-out examples may be the first to break
-        if member not in diverged and member not in ready.found.refused:
-            broken = np.flatnonzero(~np.isfinite(rank[member]))
-            if broken.size and not np.isfinite(rank[member, -1]):
-                diverged[member] = int(steps[kind][broken[0]])
-    scores = rank[:, -1].astype(np.float64)
-    scores[list(diverged)] = np.nan
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    impl = str(jax.random.key_impl(key)) if typed else None
-    return Result(
-        ready.hypers, ready.figure, plan.seeds, plan, steps, curves, scores,
-        dict(sorted(diverged.items())), ready.found.refused, seconds, outcomes, impl,
-    )  # fmt: skip
+def _plain(key: Key) -> Any:
+    return jax.random.key_data(key)

@@ -18,12 +18,16 @@ class Distribution(NamedTuple):
     """What a value is drawn from.
 
     at(u) -> value, for u in [0, 1): the inverse of the cumulative distribution. options: every value
-    there is, for a grid, or None where they cannot be counted. name: in words.
+    there is, for a grid, or None where they cannot be counted. name: in words. low, high: the ends of
+    what is a number between them; log: whether its logarithm is uniform.
     """
 
     at: Callable[[float], Any]
     options: Sequence[Any] | None
     name: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -36,7 +40,7 @@ def uniform(low: float, high: float) -> Distribution:
     """
     _ends("uniform", low, high)
     return Distribution(
-        lambda u: single(low + u * (high - low)), None, f"uniform({low:g}, {high:g})"
+        lambda u: single(low + u * (high - low)), None, f"uniform({low:g}, {high:g})", low, high
     )
 
 
@@ -52,9 +56,8 @@ def log_uniform(low: float, high: float) -> Distribution:
     if low <= 0:
         check.fail("log_uniform", f"low should be above 0, got {low}.")
     ratio = math.log(high / low)
-    return Distribution(
-        lambda u: single(low * math.exp(u * ratio)), None, f"log_uniform({low:g}, {high:g})"
-    )
+    name = f"log_uniform({low:g}, {high:g})"
+    return Distribution(lambda u: single(low * math.exp(u * ratio)), None, name, low, high, True)
 
 
 def int_uniform(low: int, high: int) -> Distribution:
@@ -74,7 +77,7 @@ def int_uniform(low: int, high: int) -> Distribution:
             )
     check.ordered("int_uniform", low=low, high=high)
     options = range(int(low), int(high) + 1)
-    return Distribution(_pick(options), options, f"int_uniform({low}, {high})")
+    return Distribution(_pick(options), options, f"int_uniform({low}, {high})", low, high)
 
 
 def choice(options: Sequence[Any] | np.ndarray) -> Distribution:

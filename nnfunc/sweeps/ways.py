@@ -2,7 +2,8 @@
 
 "loop" calls one compiled program for member after member. "vmap" runs `chunk` members side by side in
 one program. "threads" does one of these from one Python thread a core: JAX lets go of the
-interpreter while a program runs. Members come out the same to rounding.
+interpreter while a program runs. "devices" is "vmap" with the members cut over all devices. Members
+come out the same to rounding.
 """
 
 import os
@@ -16,16 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc.base import Key
 from nnfunc.sweeps.groups import Group
-from nnfunc.sweeps.lanes import lanes
-from nnfunc.sweeps.pack import Held, Outcome, Pack, Told, ran, warm
+from nnfunc.sweeps.lanes import Lanes, everywhere, lanes
+from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
 from nnfunc.training.pace import Intervals
-from nnfunc.training.task import Build
 
-__all__ = ["WAYS", "Job", "Way", "chosen", "cores", "packs", "run_group"]
+__all__ = ["WAYS", "Way", "chosen", "cores", "needed", "packs", "run"]
 
-WAYS = ("auto", "vmap", "loop", "threads")
+WAYS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
 """A sweep that takes fewer seconds has its own first members as the probe."""
 COMPILES = 4.0
@@ -37,47 +36,47 @@ COPIES = 6
 
 
 class Way(NamedTuple):
-    """kind: "loop" or "vmap" from one thread, "threads" from several. chunk: members a dispatch.
+    """kind: one of WAYS but "auto". chunk: members a dispatch. threads, devices: how many.
 
-    threads: how many. by_step: one step a dispatch rather than all up to the next report.
-    runs_per_second: what a probe measured, where there was one.
+    by_step: one step a dispatch rather than all up to the next report. runs_per_second: what a probe
+    measured, where there was one.
     """
 
     kind: str
     chunk: int
     threads: int = 1
+    devices: int = 1
     by_step: bool = False
     runs_per_second: float | None = None
 
     @property
     def wide(self) -> bool:
         """Whether its program has an axis of members."""
-        return self.kind == "vmap" or self.chunk > 1
+        return self.kind in ("vmap", "devices") or self.chunk > 1
+
+    def of(self, job: Job) -> Lanes:
+        return lanes(job.build, job.group, self.wide, self.devices)
+
+    def fit(self, count: int) -> "Way":
+        """The way for fewer members: narrower packs, in halves, so that few widths are compiled."""
+        width, share = self.chunk, -(-count // self.threads)
+        while width // 2 >= max(share, self.devices) and width % (2 * self.devices) == 0:
+            width //= 2
+        return self._replace(chunk=width)
 
     def __str__(self) -> str:
-        how = {"loop": "member after member", "vmap": f"{self.chunk} members side by side"}
-        inner = how["vmap" if self.wide else "loop"]
+        how = f"{self.chunk} members side by side" if self.wide else "member after member"
         threads = f", from {self.threads} threads" if self.threads > 1 else ""
+        devices = f", on {self.devices} devices" if self.devices > 1 else ""
         steps = ", a step a dispatch" if self.by_step else ""
         speed = self.runs_per_second
-        return f"{inner}{threads}{steps}" + (f" (probe: {speed:.3g} runs/s)" if speed else "")
+        return f"{how}{threads}{devices}{steps}" + (
+            f" (probe: {speed:.3g} runs/s)" if speed else ""
+        )
 
 
-class Ran(NamedTuple):
-    """How a group ran, and what came of its packs."""
-
-    way: Way
-    outcomes: list[Outcome]
-
-
-class Job(NamedTuple):
-    """What every way of running a group needs."""
-
-    build: Build
-    group: Group
-    keys: Key
-    held: Held
-    intervals: Intervals
+Finish = Callable[[Going], None]
+"""What is done with a pack that has come to the step of its job, or was stopped."""
 
 
 def cores() -> int:
@@ -86,103 +85,104 @@ def cores() -> int:
     return len(own(0)) if own else os.cpu_count() or 1
 
 
-def packs(group: Group, way: Way, after: int = 0) -> list[Pack]:
-    """The members of a group from place `after` on, in packs of one width, so one program."""
-    count = len(group.members)
-    made = []
-    for start in range(after, count, way.chunk):
-        places = tuple(range(start, min(start + way.chunk, count)))
-        made.append(Pack(group, places, way.chunk - len(places)))
-    return made
+def packs(group: Group, way: Way, places: list[int]) -> list[Pack]:
+    """The members at these places of a group, in packs of one width, so one program."""
+    parts = [tuple(places[at : at + way.chunk]) for at in range(0, len(places), way.chunk)]
+    return [Pack(group, part, way.chunk - len(part)) for part in parts]
 
 
-def run_group(job: Job, way: str, chunk: int | None, told: Told | None = None) -> Ran:
-    """Run a group in the way asked for, or in the one that a probe finds the quickest."""
-    own, first = chosen(job, way, chunk, told)
-    return Ran(own, [*first, *_run(job, own, packs(job.group, own, len(first)), told)])
+def chosen(job: Job, way: str, chunk: int | None, finish: Finish | None = None) -> Way:
+    """The way to go: the one that was asked for, or the one that a probe finds the quickest.
 
-
-def chosen(
-    job: Job, way: str, chunk: int | None, told: Told | None = None
-) -> tuple[Way, list[Outcome]]:
-    """The way to go, and the outcomes of the first members, where choosing it has run them."""
+    finish: given, the probe of a short sweep runs its own first members, whole.
+    """
     count = len(job.group.members)
     by_step = not job.group.scanned and _steps_are_quicker(job)
     most = min(count, chunk) if chunk else _even(count, min(count, _fitting(job)))
-    threads = min(cores(), count)
+    threads, devices = min(cores(), count), jax.device_count()
+    loop = Way("loop", 1, by_step=by_step)
     if way == "vmap":
-        return Way("vmap", most, 1, by_step), []
+        return Way("vmap", most, by_step=by_step)
+    if way == "devices":
+        return Way("devices", -(-most // devices) * devices, devices=devices, by_step=by_step)
     if way == "threads":
-        return Way("threads", min(chunk or 1, count), threads, by_step), []
-    loop = Way("loop", 1, 1, by_step)
+        return Way("threads", min(chunk or 1, count), threads, by_step=by_step)
     if way == "loop" or count == 1:
-        return loop, []
-    spread = [Way("threads", 1, threads, by_step)] if threads > 1 else []
-    wide = [Way("vmap", most, 1, by_step)] if most > 1 else []
+        return loop
+    narrow, wide = [loop], [Way("vmap", most, by_step=by_step)] if most > 1 else []
     share = min(most, -(-count // threads))
+    if threads > 1:
+        narrow.append(Way("threads", 1, threads, by_step=by_step))
     if threads > 1 and share > 1:
-        wide.append(Way("threads", chunk or _even(count, share), threads, by_step))
-    return probed(job, [loop, *spread], wide, told)
+        wide.append(Way("threads", chunk or _even(count, share), threads, by_step=by_step))
+    if devices > 1 and count >= devices:
+        wide.append(Way("devices", -(-most // devices) * devices, devices=devices, by_step=by_step))
+    return probed(job, narrow, wide, finish)
 
 
-def probed(
-    job: Job, narrow: list[Way], wide: list[Way], told: Told | None = None
-) -> tuple[Way, list[Outcome]]:
+def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) -> Way:
     """The quickest of the ways; the first of narrow is the loop.
 
-    In a short sweep the first members are the probe: they are run whole, and their outcomes kept. In a
-    long one each way is timed for some steps. Ways that need a further program are timed only where the
+    In a short sweep the first members are the probe: they are run whole and finished. In a long one
+    each way is timed for some steps. Ways that need a further program are timed only where the
     sweep takes several times as long as it took to compile the first.
     """
     count, loop = len(job.group.members), narrow[0]
     each, steps = _warmed(job, loop)
-    whole, speed, first = each * count, {}, []
-    if whole < SHORT:
+    whole, speed, done = each * count, {}, 0
+    if whole < SHORT and finish is not None:
         for way in [*narrow, *narrow]:  # in two turns, where there are enough members
-            todo = packs(job.group, way, len(first))[: 2 * way.threads]
-            if len(todo) == 2 * way.threads:
+            places = list(range(done, min(done + 2 * way.threads, count)))
+            if len(places) == 2 * way.threads:
                 start = time.perf_counter()
-                first += _run(job, way, todo, told, warmed=True)
-                now = len(todo) / (time.perf_counter() - start)
+                run(job, way, packs(job.group, way, places), finish, warmed=True)
+                done += len(places)
+                now = len(places) / (time.perf_counter() - start)
                 speed[way] = max(now, speed.get(way, 0.0))
     else:
         speed = {way: _speed(job, way, steps) for way in narrow}
-        compiling = lanes(job.build, job.group, wide=False).took["compile"]
+        compiling = loop.of(job).took["compile"]
         for way in wide:
             if count / max(speed.values()) > COMPILES * compiling:
                 speed[way] = _speed(job, way, _warmed(job, way)[1])
     best = max(speed, key=lambda way: speed[way]) if speed else loop
-    return best._replace(runs_per_second=speed.get(best)), first
+    return best._replace(runs_per_second=speed.get(best))
 
 
-def _run(
-    job: Job, way: Way, todo: list[Pack], told: Told | None = None, warmed: bool = False
-) -> list[Outcome]:
-    """The outcomes of packs, in their order. Packs that do not fit into the memory are halved."""
-    own = lanes(job.build, job.group, wide=way.wide)
-    width = way.chunk
+def run(job: Job, way: Way, todo: list[Pack], finish: Finish, *, warmed: bool = False) -> None:
+    """Run packs to the step of the job. Those that do not fit into the memory are halved."""
+    own, width = way.of(job), way.chunk
+    if way.devices > 1:
+        job = job._replace(held=everywhere(job.held, way.devices))
 
-    def of(pack: Pack) -> list[Outcome]:
+    def one(pack: Pack) -> None:
         nonlocal width
         if pack.width > width:
-            return [outcome for half in pack.halves() for outcome in of(half)]
+            for half in pack.halves():
+                one(half)
+            return
         try:
-            return [ran(pack, own, job.keys, job.held, job.intervals, way.by_step, told)]
+            going = Going(job, pack, own)
+            advance(going, way.by_step)
+            return finish(going)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or pack.width == 1:
+            if "RESOURCE_EXHAUSTED" not in str(error) or pack.width <= way.devices:
                 raise
-        width = min(width, -(-pack.width // 2))
+        width = min(width, -(-pack.width // 2 // way.devices) * way.devices)
         problem = f"{pack.width} members side by side do not fit into the memory"
         warnings.warn(f"sweep: {problem}; going on with {width} at a time.", stacklevel=2)
-        return of(pack)
+        one(pack)
 
     if way.threads == 1 or len(todo) < 2:
-        return [outcome for pack in todo for outcome in of(pack)]
+        for pack in todo:
+            one(pack)
+        return
     if not warmed:
-        warm(todo[0], own, job.keys, job.held, way.by_step)
+        warm(job, todo[0], own, way.by_step)
     with ThreadPoolExecutor(way.threads) as pool:
         try:
-            return [outcome for outcomes in pool.map(of, todo) for outcome in outcomes]
+            for _ in pool.map(one, todo):
+                pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -190,16 +190,16 @@ def _run(
 
 def _warmed(job: Job, way: Way) -> tuple[float, int]:
     """Compile; then how long a run takes, and how many steps make a probe of about 50 ms."""
-    own = lanes(job.build, job.group, wide=way.wide)
+    own, whole = way.of(job), min(job.until, job.intervals.steps)
     start = time.perf_counter()
-    warm(packs(job.group, way)[0], own, job.keys, job.held, way.by_step)
+    warm(job, packs(job.group, way, _first(job, way.chunk))[0], own, way.by_step)
     took = time.perf_counter() - start
     own.took["compile"] = max(took, own.took.get("compile", 0.0))
-    count = min(10, job.intervals.steps)
+    count = min(10, whole)
     start = time.perf_counter()
     _probe(job, way, count, 1)
     each = (time.perf_counter() - start) / count
-    return each * job.intervals.steps, max(1, min(job.intervals.steps, round(0.05 / each)))
+    return each * whole, max(1, min(whole, round(0.05 / each)))
 
 
 def _speed(job: Job, way: Way, steps: int) -> float:
@@ -210,14 +210,28 @@ def _speed(job: Job, way: Way, steps: int) -> float:
         start = time.perf_counter()
         members = _probe(job, way, steps, needed)
         best = min(best, (time.perf_counter() - start) / members)
-    return steps / job.intervals.steps / best
+    return steps / min(job.until, job.intervals.steps) / best
 
 
 def _probe(job: Job, way: Way, steps: int, count: int) -> int:
     """Run the first packs for some steps, with nothing in between; how many members ran."""
-    short = job._replace(intervals=Intervals(steps, steps, steps, steps))
-    outcomes = _run(short, way, packs(job.group, way)[:count], warmed=True)
-    return sum(len(outcome.members) for outcome in outcomes)
+    short = job._replace(
+        intervals=Intervals(steps, steps, steps, steps), until=steps, carries={}, told=None,
+        save=lambda going: None,
+    )  # fmt: skip
+    ended: list[int] = []
+
+    def finish(going: Going) -> None:
+        jax.block_until_ready(going.carry)
+        ended.extend(going.pack.members)
+
+    todo = packs(job.group, way, _first(job, way.chunk * count))[:count]
+    run(short, way, todo, finish, warmed=True)
+    return len(ended)
+
+
+def _first(job: Job, count: int) -> list[int]:
+    return list(range(min(count, len(job.group.members))))
 
 
 def _even(count: int, most: int) -> int:
@@ -231,7 +245,7 @@ def _steps_are_quicker(job: Job) -> bool:
         return False
     times = {}
     for by_step in (False, True):
-        way = Way("loop", 1, 1, by_step)
+        way = Way("loop", 1, by_step=by_step)
         _probe(job, way, 2, 1)
         start = time.perf_counter()
         _probe(job, way, 2, 1)
@@ -241,11 +255,17 @@ def _steps_are_quicker(job: Job) -> bool:
 
 def _fitting(job: Job) -> int:
     """How many members side by side surely fit into the memory that is free."""
-    own = lanes(job.build, job.group, wide=False)
-    state = jax.eval_shape(own.init, job.group.one(0), job.keys[0], job.held.train)
-    size = sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
     free = _free()
-    return len(job.group.members) if free is None else max(1, int(MEMORY * free / (COPIES * size)))
+    count = len(job.group.members)
+    return count if free is None else max(1, int(MEMORY * free / needed(job)))
+
+
+def needed(job: Job) -> int:
+    """Bytes of memory that a member needs while it runs, about."""
+    own = lanes(job.build, job.group, wide=False)
+    key = job.key(job.group.members[0])
+    state = jax.eval_shape(own.init, job.group.one(0), key, job.held.train)
+    return COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
 
 
 def _bytes(leaf: Any) -> int:

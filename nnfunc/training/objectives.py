@@ -18,11 +18,12 @@ class Objective:
     """A function (predict, batch) -> (loss, metrics), and a look at the data before the run.
 
     inspect(y, arrays): y is the shape and type of the model's output, arrays the whole data set;
-    it raises ValueError when they do not fit.
+    it raises ValueError when they do not fit. logits: whether y is that, over its last axis.
     """
 
     function: Callable[[Any, PyTree], tuple[Array, dict[str, Array]]]
     inspect: Callable[[Any, PyTree], None] | None = None
+    logits: bool = False
 
     def __call__(self, predict: Any, batch: PyTree) -> tuple[Array, dict[str, Array]]:
         return self.function(predict, batch)
@@ -62,7 +63,7 @@ def classification(
         loss = losses.focal(logits, labels, gamma=gamma, alpha=weights)
         return loss.mean(), {"accuracy": metrics.accuracy(logits, labels).mean()}
 
-    return Objective(objective, _labels_fit("classification", soft=gamma is None))
+    return Objective(objective, _labels_fit("classification", soft=gamma is None), logits=True)
 
 
 def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 1.0) -> Objective:
@@ -99,7 +100,7 @@ def language_modelling(*, smoothing: Scalar = 0.0) -> Objective:
         tokens, following = pair("language_modelling", batch)
         return _judged(predict(tokens), following, smoothing=smoothing)
 
-    return Objective(objective, _labels_fit("language_modelling"))
+    return Objective(objective, _labels_fit("language_modelling"), logits=True)
 
 
 def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:

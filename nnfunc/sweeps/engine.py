@@ -1,0 +1,422 @@
+"""The members of a sweep on their way: added, run to where a search wants them, compared, saved.
+
+A search is a function of an engine. It adds members or takes those that are there, advances some of
+them, looks at their costs, and stops others. When a sweep goes on from its folder, the search is
+played again from its beginning: what was saved is not run again, so it decides what it decided.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.arrays import Data
+from nnfunc.sweeps.draw import Draws
+from nnfunc.sweeps.groups import Found, Group, grouped, marks, put
+from nnfunc.sweeps.pack import Going, Held, Job, Pack, Reported, rows
+from nnfunc.sweeps.plan import Plan, Planned
+from nnfunc.sweeps.store import Saved, Store
+from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.ways import WAYS, Way, chosen, needed, packs, run
+from nnfunc.training.feed import Feed
+from nnfunc.training.loop import inspect_task
+from nnfunc.training.pace import Intervals
+from nnfunc.training.programs import Carry, programs
+from nnfunc.training.saving import Best
+from nnfunc.training.task import Build
+
+__all__ = ["Engine", "Interrupted", "Kind", "Track"]
+
+SAVE_EVERY = 10.0
+"""Seconds: what a sweep that is killed has to run again, at most, beside what is in hand."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the sweep to stop; what it had come to is saved where it has a folder."""
+
+
+@dataclass
+class Kind:
+    """What groups of one program have in common, and how they run once that is chosen."""
+
+    build: Build
+    held: Held
+    intervals: Intervals
+    leaves: Any
+    treedef: Any
+    static: dict[str, Any]
+    traced: frozenset[str]
+    way: Way | None = None
+
+
+@dataclass
+class Track:
+    """A member. figures: name -> step -> value. left: why a search ended it before its last step.
+
+    behind: whether it ranks behind those that went further. drawn: the settings that it began with.
+    """
+
+    trial: Trial
+    drawn: dict[str, Any]
+    kind: Kind
+    group: Group
+    place: int
+    step: int = 0
+    carry: Carry | None = None
+    figures: dict[str, dict[int, float]] = field(default_factory=dict)
+    left: str | None = None
+    behind: bool = False
+
+    @property
+    def diverged(self) -> bool:
+        return self.carry is not None and int(self.carry.state.diverged_at) >= 0
+
+    @property
+    def ended(self) -> bool:
+        return self.step >= self.trial.intervals.steps
+
+
+class Engine:
+    """See the top of the file. members are their places in the sweep, in the order of being added."""
+
+    def __init__(
+        self, trial_of: Callable[[dict[str, Any], int, int], Trial], draws: Draws, figure: Best, *,
+        way: str = "auto", chunk: int | None = None, store: Store | None = None,
+        told: Reported | None = None, stops: Callable[[], bool] = lambda: False,
+    ):  # fmt: skip
+        """trial_of: (settings, place, run) -> Trial. draws: where settings come from."""
+        check.choice("sweep", WAYS, way=way)
+        if chunk is not None:
+            check.size("sweep", chunk=chunk)
+        self.trial_of, self.draws, self.figure = trial_of, draws, figure
+        self.way, self.chunk = way, chunk
+        self.store, self.told = store, told
+        self._asked, self._stopped = stops, False
+        self.trials: list[Trial] = []
+        self.tracks: dict[int, Track] = {}
+        self.kinds: list[Kind] = []
+        self.groups: list[tuple[Kind, Group]] = []
+        self.found: list[Found] = []
+        self.refused: dict[int, str] = {}
+        self.units: list[list[int]] = []
+        self.lineage: list[dict[str, Any]] = []
+        self._held: dict[int, tuple[Data, Held]] = {}
+        self._unsaved: set[int] = set()
+        self._saved_at = time.monotonic()
+        self._lock = threading.RLock()
+
+    def begin(self) -> list[int]:
+        """Draw as many settings as were asked for, and take them up."""
+        return self.add(self.draws.rows())
+
+    def add(self, settings: list[dict[str, Any]]) -> list[int]:
+        """Take up the runs of each setting as members. Raises: what all of them are refused for."""
+        first = len(self.trials)
+        for own in settings:
+            self.units.append([])
+            for seed in range(self.draws.runs):
+                self.units[-1].append(len(self.trials))
+                self.trials.append(self.trial_of(own, len(self.trials), seed))
+        members = list(range(first, len(self.trials)))
+        families: dict[Any, list[int]] = {}
+        for member in members:
+            trial = self.trials[member]
+            families.setdefault((trial.build, id(trial.data), trial.intervals), []).append(member)
+        errors = [error for own in families.values() if (error := self._family(own))]
+        if not self.groups:
+            raise errors[0]
+        return members
+
+    def _family(self, members: list[int]) -> Exception | None:
+        """Make groups of members that share build, data and intervals."""
+        trials = [self.trials[member] for member in members]
+        build, data, intervals = trials[0].build, trials[0].data, trials[0].intervals
+        held, key = self.held(data), trials[0].key
+        try:
+            found = grouped(build, [t.hypers for t in trials], key, held.train, self.draws.varied)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            if not check.is_mistake(error):
+                raise
+            self.refused |= dict.fromkeys(members, str(error))
+            return error
+        self.found.append(found)
+        self.refused |= {members[i]: words for i, words in found.refused.items()}
+        for group in found.groups:
+            compiled = programs(build, group.leaves, group.treedef)
+            numbers, lead = group.one(0)[:-1], trials[group.members[0]]
+            inspect_task(compiled, numbers, lead.key, Feed(held.judged), self.figure)
+            orders = [trials[i].order for i in group.members]
+            seeds = None if orders[0] is None else np.asarray(orders, np.uint32)
+            group = group._replace(
+                members=tuple(members[i] for i in group.members),
+                numbers=[*group.numbers[:-1], seeds],
+            )
+            own = (group.leaves, group.treedef, group.static, frozenset(found.traced))
+            kind = self._kind(Kind(build, held, intervals, *own))
+            self.groups.append((kind, group))
+            for place, member in enumerate(group.members):
+                trial = self.trials[member]
+                self.tracks[member] = Track(trial, trial.settings, kind, group, place)
+        return None
+
+    def _kind(self, kind: Kind) -> Kind:
+        same = lambda k: (k.build, id(k.held), k.intervals, k.treedef, marks(k.leaves))
+        for known in self.kinds:
+            if same(known) == same(kind):
+                return known
+        self.kinds.append(kind)
+        return kind
+
+    def plan(self, *, probe: bool = False) -> Plan:
+        """What there is to do. probe: whether to find how members run, by some steps of each way."""
+        planned: list[Planned] = []
+        for kind, group in self.groups:
+            job = self._job(kind, group, kind.intervals.steps)
+            if kind.way is None and (probe or self.way != "auto"):
+                kind.way = chosen(job if probe else _followed(job), self.way, self.chunk)
+            at_a_time = 0 if kind.way is None else kind.way.chunk * kind.way.threads
+            memory = needed(job) * at_a_time or None
+            static = self._apart(group) | group.static
+            own = Planned(static, group.members, kind.way, kind.intervals.steps, memory)
+            same = [i for i, p in enumerate(planned) if _alike(p, own)]
+            if same:  # of another batch
+                own = replace(own, members=planned[same[0]].members + own.members)
+                planned[same[0]] = own
+            else:
+                planned.append(own)
+        traced = list(dict.fromkeys(name for found in self.found for name in found.traced))
+        static = {name: why for found in self.found for name, why in found.static.items()}
+        static = dict.fromkeys(self._structural(), "it is no number that a step takes") | static
+        traced = [name for name in traced if name not in static]
+        traced += ["data.seed"] if any(t.order is not None for t in self.trials) else []
+        steps = max(kind.intervals.steps for kind in self.kinds)
+        runs = self.draws.runs
+        return Plan(len(self.units), runs, steps, traced, static, dict(self.refused), planned)
+
+    def _structural(self) -> list[str]:
+        """Settings that are no hypers: of configs, in which they make another build or data set."""
+        first = self.trials[0].settings
+        names = [name for name in first if name not in ("seed", "data.seed")]
+        return [n for n in names if any(n not in t.hypers for t in self.trials)]
+
+    def _apart(self, group: Group) -> dict[str, Any]:
+        settings = self.trials[group.members[0]].settings
+        return {name: settings[name] for name in self._structural()}
+
+    def _job(self, kind: Kind, group: Group, until: int) -> Job:
+        key = lambda member: self.trials[member].key
+        return Job(kind.build, group, key, kind.held, kind.intervals, until)
+
+    def held(self, data: Data) -> Held:
+        """The data on the device, put there once."""
+        if id(data) not in self._held:
+            self._held[id(data)] = (data, Held.of(data))
+        return self._held[id(data)][1]
+
+    @property
+    def members(self) -> list[int]:
+        """Those that may go on: neither refused, nor diverged, nor ended by a search."""
+        return [m for m, t in self.tracks.items() if t.left is None and not t.diverged]
+
+    def advance(
+        self, members: Iterable[int], share: float = 1.0, *, together: bool = False
+    ) -> None:
+        """Run members to a share of their steps, at which they are evaluated.
+
+        together: whether what comes next may change one after another, so that they must be saved
+        together or not at all. Raises: Interrupted.
+        """
+        wanted = set(members)
+        for kind, group in self.groups:
+            own = [m for m in group.members if m in wanted and not self.tracks[m].diverged]
+            self._adopt(own)
+            own = [m for m in own if self.tracks[m].left is None and not self.tracks[m].diverged]
+            until = stop_at(kind.intervals, share)
+            if any(self.tracks[m].step < until for m in own):
+                self._check_stop()
+                self._run(kind, group, own, until, together)
+        if self.store is not None and time.monotonic() - self._saved_at > SAVE_EVERY:
+            self.save()
+
+    def _run(
+        self, kind: Kind, group: Group, members: list[int], until: int, together: bool
+    ) -> None:
+        begun = {m: t.carry for m in members if (t := self.tracks[m]).carry is not None}
+        job = self._job(kind, group, until)._replace(carries=begun, told=self.told)
+        if not together:
+            job = job._replace(stops=self.stops, save=self._save_when_due)
+        if kind.way is None:
+            fresh = not begun and len(members) == len(group.members)
+            kind.way = chosen(job, self.way, self.chunk, self._note if fresh else None)
+        way = kind.way.fit(len(members))
+        places = [self.tracks[m].place for m in members]
+        todo = [
+            part for pack in packs(group, way, places)
+            for part in self._left(pack, until)
+        ]  # fmt: skip
+        run(job, way, todo, self._note)
+        if not together and any(self.tracks[m].step < until for m in members):
+            self._check_stop()
+
+    def _left(self, pack: Pack, until: int) -> list[Pack]:
+        """The parts of a pack that are not there yet, each of members at one step."""
+        steps = {place: self.tracks[pack.group.members[place]].step for place in pack.places}
+        parts = []
+        for step in sorted({step for step in steps.values() if step < until}):
+            own = tuple(place for place, at in steps.items() if at == step)
+            parts.append(Pack(pack.group, own, pack.width - len(own)))
+        return parts
+
+    def stops(self) -> bool:
+        """Whether somebody asked the sweep to stop, now or before."""
+        self._stopped = self._stopped or self._asked()
+        return self._stopped
+
+    def _check_stop(self) -> None:
+        if self.stops():
+            self.save()
+            raise Interrupted
+
+    def _note(self, going: Going) -> None:
+        """Keep what a pack has come to."""
+        carries, reports = rows(going)
+        with self._lock:
+            for place, (member, carry) in enumerate(zip(going.pack.members, carries, strict=True)):
+                track = self.tracks[member]
+                track.carry, track.step = carry, going.step
+                broke = int(carry.state.diverged_at)
+                for step, figures in reports:
+                    for name, values in figures.items():
+                        fine = broke < 0 or step <= broke
+                        value = float(values[place]) if fine else math.nan
+                        track.figures.setdefault(name, {})[step] = value
+                self._unsaved.add(member)
+        going.figures = []
+
+    def _save_when_due(self, going: Going) -> None:
+        """Save all that is known, what is in hand too."""
+        if self.store is None or time.monotonic() - self._saved_at < SAVE_EVERY:
+            return
+        self._note(going)
+        self.save()
+
+    def save(self) -> None:
+        """Write what has changed since the last time."""
+        if self.store is None:
+            return
+        with self._lock:
+            self._saved_at = time.monotonic()
+            for kind in self.kinds:
+                own = sorted(m for m in self._unsaved if self.tracks[m].kind is kind)
+                if own:
+                    saved = [Saved(m, *_parts(self.tracks[m])) for m in own]
+                    self.store.write(saved, kind.way)
+            self._unsaved.clear()
+
+    def _adopt(self, members: list[int]) -> None:
+        """Take up what the folder holds of members that have not begun here."""
+        if self.store is None:
+            return
+        for member in members:
+            track = self.tracks[member]
+            if track.carry is None and member in self.store:
+                found = self.store.read(member, self._like(track), track.trial)
+                if found is None:
+                    continue
+                saved, way = found
+                track.carry, track.figures, track.step = saved.carry, saved.figures, saved.step
+                track.kind.way = track.kind.way or way
+
+    def _like(self, track: Track) -> Carry:
+        """The structure of the carry of a member, its key as plain numbers."""
+        from nnfunc.sweeps.lanes import lanes
+
+        own = lanes(track.kind.build, track.group, wide=False)
+        given = (track.group.one(track.place), track.trial.key, track.kind.held.train)
+        carry = jax.eval_shape(own.init, *given)
+        key = jax.eval_shape(jax.random.key_data, track.trial.key)
+        return carry._replace(state=carry.state._replace(key=key))
+
+    # What a search asks for.
+
+    def cost(self, member: int, share: float = 1.0) -> float:
+        """The figure that ranks, less is better, as it was at that share; inf for what is no number."""
+        track = self.tracks.get(member)
+        known = {} if track is None else track.figures.get(self.rank_of(track), {})
+        until = 0 if track is None else stop_at(track.kind.intervals, share)
+        steps = [step for step in known if step <= until]
+        value = known[max(steps)] if steps else math.nan
+        value = value if self.figure.mode == "min" else -value
+        return value if math.isfinite(value) else math.inf
+
+    def unit_cost(self, unit: list[int], share: float = 1.0) -> float:
+        """The mean cost of the runs of a setting."""
+        return float(np.mean([self.cost(member, share) for member in unit]))
+
+    def rank_of(self, track: Track) -> str:
+        kind = "validation" if track.kind.held.evaluates else "train"
+        return f"{kind}/{self.figure.metric}"
+
+    def leave(self, member: int, why: str, *, behind: bool) -> None:
+        """End a member where it is."""
+        track = self.tracks[member]
+        if track.left is None and not track.ended:
+            track.left, track.behind = why, behind
+
+    def traced(self, member: int) -> frozenset[str]:
+        """The names that differ between members of its group, and that its program is given."""
+        return self.tracks[member].kind.traced
+
+    def replace(self, member: int, source: int, settings: dict[str, Any], share: float) -> None:
+        """Let a member go on, from a share of its run, as a copy of another with these settings.
+
+        It keeps its key, so it draws other random numbers than its source.
+        """
+        track, origin = self.tracks[member], self.tracks[source]
+        step = stop_at(track.kind.intervals, share)
+        self.lineage.append({"step": step, "member": member, "source": source, **settings})
+        trial = self.trial_of(settings, member, 0)._replace(key=track.trial.key)
+        self.trials[member] = track.trial = trial
+        put(track.group, track.place, trial.hypers, track.kind.traced)
+        if track.step == step or track.diverged:  # otherwise it was taken up where it came to later
+            key = None if track.carry is None else track.carry.state.key
+            carry = origin.carry
+            assert carry is not None
+            track.carry = carry._replace(state=carry.state._replace(key=key))
+            track.step = step
+            self._unsaved.add(member)
+
+    def shares(self) -> list[float]:
+        """The shares of a run at which it is evaluated, of the runs that are evaluated least often."""
+        every = [[stop / k.intervals.steps for stop in _stops(k.intervals)] for k in self.kinds]
+        return min(every, key=len)
+
+
+def _followed(job: Job) -> Job:
+    """The job, of which no convolution is timed."""
+    return job._replace(group=job.group._replace(scanned=True))
+
+
+def _alike(one: Planned, other: Planned) -> bool:
+    return (one.static, one.way, one.steps) == (other.static, other.way, other.steps)
+
+
+def stop_at(intervals: Intervals, share: float) -> int:
+    """The step nearest to a share of the run at which it is evaluated."""
+    if share >= 1:
+        return intervals.steps
+    return min(_stops(intervals), key=lambda step: (abs(step - share * intervals.steps), step))
+
+
+def _stops(intervals: Intervals) -> list[int]:
+    return [s for s in range(1, intervals.steps + 1) if intervals.evaluates(s)]
+
+
+def _parts(track: Track) -> tuple[Any, int, dict[str, dict[int, float]], dict[str, Any]]:
+    return track.carry, track.step, track.figures, track.drawn

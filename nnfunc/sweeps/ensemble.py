@@ -1,0 +1,83 @@
+"""The best members of a sweep as one predictor."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import Model, Params, PyTree, as_model
+from nnfunc.combinators import wire
+from nnfunc.sweeps.result import Result
+from nnfunc.training.step import evaluated
+from nnfunc.training.task import built
+
+__all__ = ["Ensemble", "ensemble_from"]
+
+
+class Ensemble(NamedTuple):
+    """A trained model made of several: y = model.apply(params, x, state=state).
+
+    members: their places in the sweep, best first.
+    """
+
+    model: Model
+    params: Params
+    state: PyTree
+    members: tuple[int, ...]
+
+
+def ensemble_from(
+    result: Result, k: int, *, average: Literal["auto", "probabilities", "outputs"] = "auto"
+) -> Ensemble:
+    """Make the best k members of a sweep one model, whose y is the average of theirs.
+
+    k: in [1, members that ended well]; the members may be of any widths and kinds. average:
+    "probabilities" gives the log of the mean of softmax(y) over the last axis, which is as good a y for
+    losses and argmax as theirs; "outputs" gives the mean of y; "auto" takes the first for
+    classification and language modelling, else the second. Averaged weights and running statistics
+    count as in evaluation. The parameters are {"member_7": ..., ...}.
+    Raises: ValueError when fewer than k members ended well, or the result was pickled.
+
+    >>> def build(h):
+    ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    >>> data = nf.data.arrays((x, 3 * x), batch_size=8)
+    >>> result = nf.sweep(build, [{"rate": r} for r in (0.1, 0.2, 0.3)], data, steps=50,
+    ...                   key=jax.random.key(0))
+    >>> model, params, state, members = nf.ensemble_from(result, 2)
+    >>> model.apply(params, x, state=state).shape, members
+    ((32, 1), (2, 1))
+    """
+    check.size("ensemble_from", k=k)
+    check.choice("ensemble_from", ("auto", "probabilities", "outputs"), average=average)
+    good = np.isfinite(result.scores)
+    ranked = [row["member"] for row in result.table("member") if good[row["member"]]]
+    if len(ranked) < k:
+        check.fail("ensemble_from", f"k should be at most {len(ranked)}, the members that ended "
+                   f"well, got {k}.")  # fmt: skip
+    models, params, states, kinds = {}, {}, {}, set()
+    for i in ranked[:k]:
+        name, state, trial = f"member_{i}", result.member(i).state, result.trial(i)
+        assert state is not None
+        task = built(trial.build, trial.hypers, state.step)
+        models[name] = as_model(task.model)
+        own, kept = evaluated(task, state)
+        params |= {name: own} if jax.tree.leaves(own) else {}
+        states |= {name: kept} if kept else {}
+        kinds.add(getattr(task.objective, "logits", False))
+    logits = kinds == {True} if average == "auto" else average == "probabilities"
+
+    def flow(net: Any, x: PyTree) -> PyTree:
+        every = [getattr(net, name)(x) for name in models]
+        return jax.tree.map(lambda *y: _mean(jnp.stack(y), logits), *every)
+
+    return Ensemble(wire(flow, **models), params, states, tuple(ranked[:k]))
+
+
+def _mean(y: jax.Array, logits: bool) -> jax.Array:
+    """[k, ...] -> [...]"""
+    if not logits:
+        return y.mean(0)
+    return jax.nn.logsumexp(jax.nn.log_softmax(y, axis=-1), axis=0) - jnp.log(float(y.shape[0]))

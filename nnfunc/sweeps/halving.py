@@ -1,0 +1,125 @@
+"""Searches that give up the worse members early: successive halving, Hyperband, early stopping."""
+
+import math
+from collections.abc import Callable
+
+from nnfunc import check
+from nnfunc.sweeps.engine import Engine
+
+__all__ = ["halving", "hyperband", "patience"]
+
+
+def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine], None]:
+    """Successive halving: run all settings for a little, keep the best 1 / eta, run those eta times on.
+
+    rungs: how many selections there are; by default as many as leave one setting, or as the
+    evaluations of a run are fine enough for. They are made at steps / eta, steps / eta**2 and so on,
+    at the nearest evaluation (evaluate_every). With seeds a setting is judged by the mean over them.
+    What is given up stays in the table, behind all that went further. The survivors run on in
+    narrower packs.
+    Raises: ValueError when not 1 < eta, or rungs is below 1.
+    Source: Jamieson and Talwalkar 2016, arXiv:1502.07943.
+
+    >>> def build(h):
+    ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    >>> data = nf.data.arrays((x, 3 * x), batch_size=8, validation=(x, 3 * x))
+    >>> result = nf.sweep(build, {"rate": nf.log_uniform(1e-4, 1.0)}, data, steps=90, members=9,
+    ...                   search=nf.sweeps.halving(eta=3), key=jax.random.key(0))
+    >>> sorted(result.stopped.values()), result.best in result.stopped
+    ([9, 9, 9, 9, 9, 9, 27, 27], False)
+    """
+    check.number("halving", 1, open_low=True, eta=eta)
+    if rungs is not None:
+        check.size("halving", rungs=rungs)
+
+    def search(engine: Engine) -> None:
+        engine.begin()
+        _bracket(engine, list(engine.units), eta, rungs)
+
+    return search
+
+
+def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Engine], None]:
+    """Hyperband: several successive halvings, from one that selects early and often to one that never.
+
+    So a setting that is slow at first is not always lost. Members are shared out over the brackets
+    as in the paper: one that selects s times begins with a share of eta**s / (s + 1) of them. brackets:
+    how many, by default as many as the evaluations of a run and the members allow.
+    Raises: ValueError when not 1 < eta, or brackets is below 1. Source: Li et al. 2018,
+    arXiv:1603.06560.
+    """
+    check.number("hyperband", 1, open_low=True, eta=eta)
+    if brackets is not None:
+        check.size("hyperband", brackets=brackets)
+
+    def search(engine: Engine) -> None:
+        engine.begin()
+        units = list(engine.units)
+        most = _rungs(engine, len(units), eta) if brackets is None else brackets - 1
+        sizes = [eta**s / (s + 1) for s in range(most, -1, -1)]
+        first = 0
+        for place, (s, size) in enumerate(zip(range(most, -1, -1), sizes, strict=True)):
+            count = round(size / sum(sizes[place:]) * (len(units) - first))
+            count = len(units) - first if s == 0 else max(1, count)
+            if own := units[first : first + count]:
+                _bracket(engine, own, eta, s)
+            first += count
+
+    return search
+
+
+def patience(
+    evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.0
+) -> Callable[[Engine], None]:
+    """Early stopping: end each member whose figure has not improved for some evaluations in a row.
+
+    evaluations: how many, in [1, ...). threshold: better is by more than this, in the figure's
+    units, at least 0. warmup: the share of the steps, in [0, 1), before which none is ended. A member
+    that was ended ranks by the last figure that it had, as those that ran on.
+    Raises: ValueError for numbers out of range.
+    """
+    check.size("patience", evaluations=evaluations)
+    check.number("patience", 0, threshold=threshold)
+    check.number("patience", 0, 1, warmup=warmup)
+
+    def search(engine: Engine) -> None:
+        engine.begin()
+        best, waited = {}, {}
+        for share in engine.shares():
+            engine.advance(engine.members, share)
+            for member in engine.members:
+                cost = engine.cost(member, share)
+                if cost < best.get(member, math.inf) - (threshold if member in best else 0):
+                    best[member], waited[member] = cost, 0
+                else:
+                    waited[member] = waited.get(member, 0) + 1
+                if waited[member] >= evaluations and share >= warmup and share < 1:
+                    engine.leave(member, "no better for a while", behind=False)
+
+    return search
+
+
+def _bracket(engine: Engine, units: list[list[int]], eta: float, rungs: int | None) -> None:
+    """Successive halving of these settings."""
+    count = _rungs(engine, len(units), eta) if rungs is None else rungs
+    for rung in range(count, 0, -1):
+        share = eta**-rung
+        engine.advance([m for unit in units for m in unit], share)
+        units.sort(
+            key=lambda unit: engine.unit_cost(unit, share)
+        )  # stable: ties as they were drawn
+        keep = max(1, round(len(units) / eta))
+        for unit in units[keep:]:
+            for member in unit:
+                if member in engine.tracks:
+                    engine.leave(member, f"behind at {share:.3g} of its steps", behind=True)
+        units = units[:keep]
+    engine.advance(m for unit in units for m in unit)
+
+
+def _rungs(engine: Engine, units: int, eta: float) -> int:
+    """How many selections leave one setting, the first at about the first evaluation or later."""
+    log = lambda number: math.log(number) / math.log(eta)
+    first = 1 / engine.shares()[0]
+    return max(0, min(math.floor(log(units) + 1e-9), round(log(first))))

@@ -1,0 +1,108 @@
+"""Population based training: the worst go on from copies of the best, with their numbers changed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import fold
+from nnfunc.sweeps.draw import allowed
+from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.space import Distribution, single
+from nnfunc.sweeps.values import Space
+
+__all__ = ["population"]
+
+
+def population(
+    *, rounds: int = 10, quantile: float = 0.25, factor: float = 1.25, resample: float = 0.25,
+) -> Callable[[Engine], None]:  # fmt: skip
+    """Population based training: members copy the weights of better ones, and change their numbers.
+
+    After each of `rounds` equal parts of the run, at the nearest evaluation, a member of the worst
+    quantile takes over all that one of the best has learned, its optimizer's state too, and its
+    numbers, each multiplied or divided by `factor`, or with probability `resample` drawn anew. A
+    number stays between the ends of its distribution; an option of a list moves to a neighbour. Only
+    what the programs take as arguments changes; members of a group (see `nf.sweep_plan`) copy among
+    themselves. One that diverged is among the worst, so it is brought back. All run as the same
+    compiled program from the first round to the last.
+    `Result.lineage` has a row for each copy: step, member, source, and the settings from there on.
+    Raises: ValueError when not 0 < quantile <= 0.5, 1 < factor, rounds is below 2, resample is not in
+    [0, 1], a space is no dict, or there are seeds.
+    Source: Jaderberg et al. 2017, arXiv:1711.09846 (truncation selection, perturb and resample).
+    """
+    check.size("population", 2, rounds=rounds)
+    check.number("population", 0, 0.5, open_low=True, quantile=quantile)
+    check.number("population", 1, open_low=True, factor=factor)
+    check.number("population", 0, 1, resample=resample)
+
+    def search(engine: Engine) -> None:
+        space = engine.draws.space
+        if not isinstance(space, dict):
+            wanted = "a dict of lists and distributions, within which numbers are changed"
+            check.fail("population", f"space should be {wanted}, got {check.describe(space)}.")
+        if engine.draws.runs > 1:
+            check.fail("population", "members learn from each other, so seeds should be left out.")
+        engine.begin()
+        own = Space(space)
+        for number in range(1, rounds + 1):
+            share = number / rounds
+            engine.advance(engine.tracks, share, together=True)
+            if number < rounds:
+                for members in _groups(engine):
+                    _exploit(engine, own, members, share, number)
+
+    def _exploit(
+        engine: Engine, space: Space, members: list[int], share: float, number: int
+    ) -> None:
+        order = sorted(members, key=lambda member: engine.cost(member, share))
+        count = min(len(order) // 2, max(1, math.floor(quantile * len(order))))
+        best = [m for m in order[:count] if math.isfinite(engine.cost(m, share))]
+        lost = [m for m in order[count:] if not math.isfinite(engine.cost(m, share))]
+        worst = sorted({*order[len(order) - count :], *lost})
+        for member in worst if best else ():
+            key = np.asarray(
+                jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", member))
+            )
+            draw = np.random.default_rng(key.tolist())
+            source = best[int(draw.integers(len(best)))]
+            before = engine.trials[source].settings
+            drawn = {name: before[name] for name in space.drawn}
+            for name in sorted(set(drawn) & engine.traced(source)):
+                drawn[name] = _explored(space.drawn[name], drawn[name], draw, factor, resample)
+            settings = space.whole(drawn)
+            if not allowed(engine.draws.constraint, settings):
+                settings = dict(before)
+            engine.replace(member, source, settings, share)
+
+    return search
+
+
+def _groups(engine: Engine) -> list[list[int]]:
+    return [list(group.members) for _, group in engine.groups if len(group.members) > 1]
+
+
+def _explored(
+    distribution: Distribution,
+    value: Any,
+    draw: np.random.Generator,
+    factor: float,
+    resample: float,
+) -> Any:
+    """Another value near the old one, or one drawn anew."""
+    anew, up, u = draw.random() < resample, draw.random() < 0.5, float(draw.random())
+    if anew:
+        return distribution.at(u)
+    low, high = distribution.low, distribution.high
+    if low is None or high is None:  # a list: a neighbour of what it was
+        options = list(distribution.options or ())
+        at = options.index(value) + (1 if up else -1)
+        return options[min(max(at, 0), len(options) - 1)]
+    moved = value * factor if up else value / factor
+    if distribution.options is not None:  # whole numbers move by one at least
+        moved = max(round(moved), value + 1) if up else min(round(moved), value - 1)
+        return int(min(max(moved, low), high))
+    return single(min(max(moved, low), high))

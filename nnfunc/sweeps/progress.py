@@ -1,0 +1,90 @@
+"""Where a sweep is, told while it runs."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Progress", "Watch"]
+
+
+class Progress(NamedTuple):
+    """Where a sweep is when some of its members report.
+
+    running: the members that report, at `step` of `steps`. members: all there are so far; done: those
+    that have come to their last step or were ended; diverged: those that are known to have
+    diverged; alive: the others. best: the member with the best last figure so far, with its score
+    and hypers; None before the first. median: of the scores so far. share: of all steps that are
+    asked for of the members there are, in [0, 1]. seconds: since the start.
+    """
+
+    running: list[int]
+    step: int
+    steps: int
+    members: int
+    done: int
+    diverged: int
+    alive: int
+    best: int | None
+    score: float
+    hypers: dict[str, Any]
+    median: float
+    share: float
+    seconds: float
+
+    @property
+    def members_per_second(self) -> float:
+        """Whole runs a second: the share of the steps that is done, times the members, over time."""
+        return self.share * self.members / self.seconds if self.seconds > 0 else math.nan
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end, if all that are there go to their last step."""
+        return self.seconds * (1 - self.share) / self.share if self.share > 0 else math.nan
+
+
+class Watch:
+    """Hands on_report what is known at every report, one at a time. engine: set before the first."""
+
+    def __init__(self, on_report: Callable[[Progress], None], start: float):
+        self.on_report, self.start = on_report, start
+        self.engine: Any = None
+        self.lock = threading.Lock()
+        self.scores: dict[int, float] = {}
+        self.at: dict[int, int] = {}
+
+    def __call__(self, members: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
+        engine = self.engine
+        rank = engine.rank_of(engine.tracks[members[0]])
+        with self.lock:
+            self.at |= dict.fromkeys(members, step)
+            if rank not in figures:
+                return
+            self.scores |= {m: float(v) for m, v in zip(members, figures[rank], strict=True)}
+            tracks = engine.tracks
+            sign = 1 if engine.figure.mode == "min" else -1
+            good = {m: sign * s for m, s in self.scores.items() if math.isfinite(s)}
+            going = {m: c for m, c in good.items() if not tracks[m].behind} or good
+            best = min(going, key=lambda m: going[m]) if going else None
+            score = math.nan if best is None else self.scores[best]
+            hypers = {} if best is None else dict(engine.trials[best].settings)
+            median = float(np.median([sign * c for c in good.values()])) if good else math.nan
+            steps = {m: t.trial.intervals.steps for m, t in tracks.items()}
+            over = {m for m, t in tracks.items() if t.left or self._step(m, t) >= steps[m]}
+            todo = sum(t.step if t.left else steps[m] for m, t in tracks.items())
+            share = sum(min(self._step(m, t), steps[m]) for m, t in tracks.items()) / max(todo, 1)
+            diverged = len(self.scores) - len(good)
+            seconds = time.perf_counter() - self.start
+            alive = len(tracks) - diverged - sum(t.left is not None for t in tracks.values())
+            self.on_report(
+                Progress(
+                    members, step, steps[members[0]], len(engine.trials), len(over), diverged, alive,
+                    best, score, hypers, median, share, seconds,
+                )
+            )  # fmt: skip
+
+    def _step(self, member: int, track: Any) -> int:
+        return max(track.step, self.at.get(member, 0))

@@ -1,0 +1,174 @@
+"""The folder of a sweep: what its members had come to when they were last saved.
+
+segments/00000000-0, ...   checkpoints, each of some members side by side; of a member that is in
+                           several the last one counts; one of which none counts is removed
+plan.json                  what the sweep is of: another one is refused
+
+A segment is written whole or not at all, and a damaged one only costs what it holds.
+"""
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnfunc import check, checkpoint
+from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.ways import Way
+from nnfunc.training.lock import Lock
+from nnfunc.training.programs import Carry
+
+__all__ = ["Saved", "Store"]
+
+
+class Saved(NamedTuple):
+    """A member as it is kept; see `Track`."""
+
+    member: int
+    carry: Any
+    step: int
+    figures: dict[str, dict[int, float]]
+    settings: dict[str, Any]
+
+
+class _Place(NamedTuple):
+    """Where a member is: its segment and row, what is known of it, and how it ran."""
+
+    segment: Path
+    row: int
+    known: dict[str, Any]
+    way: list[Any] | None
+
+
+class Store:
+    """Reads and writes the folder; it is the only one that does until it is closed.
+
+    of: what a sweep must have in common with the one that it goes on with, as JSON holds it.
+    shared: whether several processes write into the folder, each of them members of its own.
+    Raises: FileExistsError when the folder holds a sweep and resume is False; ValueError when it is
+    another one; BlockingIOError when another process writes there.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, resume: bool, of: dict[str, Any], shared: bool = False
+    ):
+        self.folder = Path(folder)
+        self.segments, plan = self.folder / "segments", self.folder / "plan.json"
+        if plan.exists() and not resume:
+            cure = "Give another folder, or go on with resume=True."
+            raise FileExistsError(f"{folder} already holds a sweep. {cure}")
+        self.segments.mkdir(parents=True, exist_ok=True)
+        self.lock = None if shared else Lock(self.folder, lent=False)
+        try:
+            self._agree(plan, of)
+        except ValueError:
+            self.close()
+            raise
+        self._trees: dict[Path, Any] = {}
+        self.places: dict[int, _Place] = {}
+        self.look()
+
+    def close(self) -> None:
+        """Let another process go on with the folder."""
+        if self.lock is not None:
+            self.lock.close()
+
+    def __contains__(self, member: int) -> bool:
+        return member in self.places
+
+    def look(self) -> None:
+        """Take note of what is there: later segments count before earlier ones."""
+        for segment in sorted(self.segments.glob("[0-9]*")):
+            try:
+                known = checkpoint.inspect(segment)["metadata"]
+            except checkpoint.CheckpointError as error:
+                warnings.warn(f"{error} What it held is run again.", stacklevel=3)
+                continue
+            for row, own in enumerate(known["members"]):
+                self.places[own["member"]] = _Place(segment, row, own, known["way"])
+
+    def read(self, member: int, like: Carry, trial: Trial) -> tuple[Saved, Way | None] | None:
+        """A member as it was saved, and how it ran; None, and a warning, where that is damaged.
+
+        like: of what structure its carry is.
+        """
+        segment, row, known, way = self.places[member]
+        if known["settings"] != _words(trial.settings):
+            got = ", ".join(f"{k}={v}" for k, v in _words(trial.settings).items())
+            cure = "Start another folder for another space."
+            check.fail("sweep", f"member {member} should have the settings that it was saved with, "
+                       f"got {got}. {cure}")  # fmt: skip
+        if segment not in self._trees:  # members come in the order of their segments, or nearly
+            rows = len(checkpoint.inspect(segment)["metadata"]["members"])
+            lead = lambda leaf: np.empty((rows, *leaf.shape), leaf.dtype)
+            try:
+                self._trees = {segment: checkpoint.load(segment, jax.tree.map(lead, like))}
+            except checkpoint.CheckpointError as error:
+                warnings.warn(f"{error} What it held is run again.", stacklevel=4)
+                self.places = {m: p for m, p in self.places.items() if p.segment != segment}
+                return None
+        carry = jax.tree.map(lambda leaf: leaf[row], self._trees[segment])
+        figures = {
+            name: {int(step): math.nan if v is None else v for step, v in curve.items()}
+            for name, curve in known["figures"].items()
+        }
+        saved = Saved(member, carry, known["step"], figures, trial.settings)
+        return saved, None if way is None else Way(*way)
+
+    def write(self, saved: list[Saved], way: Way | None) -> None:
+        """Keep members of one structure, and forget the segments that they replace."""
+        carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(own.carry for own in saved))
+        known: list[dict[str, Any]] = [
+            {
+                "member": own.member, "step": own.step, "figures": _plain(own),
+                "settings": _words(own.settings),
+            }
+            for own in saved
+        ]  # fmt: skip
+        metadata = {"members": known, "way": None if way is None else list(way)}
+        segment = self._next(min(own.member for own in saved))
+        checkpoint.save(segment, carry, metadata=metadata)
+        before = {self.places[own.member].segment for own in saved if own.member in self.places}
+        for row, own in enumerate(known):
+            self.places[own["member"]] = _Place(segment, row, own, metadata["way"])
+        self._remove(before - {place.segment for place in self.places.values()})
+
+    def _next(self, member: int) -> Path:
+        """A name after all others; processes that share the folder have members of their own."""
+        numbers = [int(path.name.partition("-")[0]) for path in self.segments.glob("[0-9]*")]
+        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{member}"
+
+    def _remove(self, segments: Iterable[Path]) -> None:
+        for segment in segments:
+            shutil.rmtree(segment, ignore_errors=True)
+
+    def _agree(self, plan: Path, of: dict[str, Any]) -> None:
+        if not plan.exists():
+            temporary = plan.with_suffix(".tmp")
+            temporary.write_text(json.dumps(of, indent=2) + "\n")
+            temporary.replace(plan)
+            return
+        before = json.loads(plan.read_text())
+        for name, value in json.loads(json.dumps(of)).items():
+            if before.get(name, value) != value:
+                cure = "Start another folder to change it."
+                words = f"a sweep should go on with the same {name}, {before[name]}, got {value}"
+                check.fail("sweep", f"{words}. {cure}")
+
+
+def _plain(saved: Saved) -> dict[str, dict[int, float | None]]:
+    """The figures as strict JSON holds them."""
+    curves = saved.figures.items()
+    good = lambda value: value if math.isfinite(value) else None
+    return {name: {step: good(v) for step, v in curve.items()} for name, curve in curves}
+
+
+def _words(settings: dict[str, Any]) -> dict[str, str]:
+    """Settings as JSON holds them, functions too."""
+    return {name: getattr(v, "__name__", None) or repr(v) for name, v in settings.items()}

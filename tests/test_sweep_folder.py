@@ -1,0 +1,195 @@
+"""Sweeps that are saved: killed, stopped or damaged, they go on and end with the same table."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sweep_tasks import SPACE, swept
+
+import nnfunc as nf
+from nnfunc.sweeps import engine
+
+SEARCHES = {
+    "everything": lambda: None,
+    "halving": lambda: nf.sweeps.halving(3),
+    "population": lambda: nf.sweeps.population(rounds=5),
+    "optuna": lambda: nf.sweeps.optuna("random", batch=4),
+}
+
+KILLED = [("halving", "threads"), ("population", "vmap")]
+
+ALONE = """
+import sys, time
+sys.path[:0] = [{tests!r}, {root!r}]
+import jax
+import nnfunc as nf
+from nnfunc.sweeps import engine
+from test_sweep_folder import SEARCHES, same, swept
+engine.SAVE_EVERY = 0.0
+slowly = lambda report: time.sleep(0.02)
+options = dict(search=SEARCHES[{search!r}](), folder={folder!r}, resume=True)
+again = swept(9, way={way!r}, on_report=slowly, **options)
+again = swept(9, **options)
+assert again.complete
+same(swept(9, search=SEARCHES[{search!r}](), way={way!r}), again)
+"""
+
+
+def same(one, other):
+    np.testing.assert_array_equal(one.scores, other.scores)
+    assert one.table() == other.table()
+    assert (one.stopped, one.lineage, one.diverged) == (
+        other.stopped,
+        other.lineage,
+        other.diverged,
+    )
+    for i in range(len(one.hypers)):
+        left, right = one.member(i).state, other.member(i).state
+        for a, b in zip(jax.tree.leaves(left.params), jax.tree.leaves(right.params), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for name, curve in one.curves.items():
+            np.testing.assert_array_equal(curve[i], other.curves[name][i])
+
+
+@pytest.fixture
+def saving(monkeypatch):
+    """Every report is saved."""
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search, way", KILLED)
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(search, way, tmp_path):
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    draw = random.Random(f"{search} {way}")
+    root, folder = Path(__file__).parents[1], tmp_path / "sweep"
+    code = ALONE.format(
+        tests=str(root / "tests"), root=str(root), search=search, way=way, folder=str(folder)
+    )
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | cache
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+        seen = _segments(folder)
+        while process.poll() is None and _segments(folder) <= seen:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.15))
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def _segments(folder):
+    names = [p.name.partition("-")[0] for p in folder.glob("segments/[0-9]*")]
+    return max(map(int, names), default=-1)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_sweep_that_is_stopped_at_every_report_gets_on(search, tmp_path, saving):
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    asked = []
+
+    def stop():
+        asked.append(None)
+        return len(asked) % 23 == 0
+
+    folder, times = tmp_path / "sweep", 0
+    while True:
+        times += 1
+        result = swept(
+            9, search=SEARCHES[search](), folder=folder, resume=times > 1, should_stop=stop
+        )
+        if result.complete:
+            break
+        assert times < 100
+    same(swept(9, search=SEARCHES[search]()), result)
+    if search != "population":  # which is asked once a round
+        assert times > 1
+
+
+def test_what_is_finished_is_not_run_again(tmp_path, saving):
+    first = swept(6, folder=tmp_path / "sweep")
+    reports = []
+    again = swept(6, folder=tmp_path / "sweep", resume=True, on_report=reports.append)
+    assert reports == []
+    same(first, again)
+
+
+def test_a_damaged_segment_costs_what_it_holds(tmp_path, saving):
+    folder = tmp_path / "sweep"
+    first = swept(4, folder=folder)
+    segment = sorted((folder / "segments").iterdir())[1]
+    file = next(segment.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    reports = []
+    with pytest.warns(UserWarning, match="What it held is run again"):
+        again = swept(4, folder=folder, resume=True, on_report=reports.append)
+    assert {member for report in reports for member in report.running} == {1}
+    same(first, again)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"steps": 41}, "should go on with the same steps, 40, got 41"),
+        ({"key": jax.random.key(6)}, "should go on with the same key"),
+        ({"space": SPACE | {"dropout": 0.1}}, "should have the settings that it was saved with"),
+    ],
+)
+def test_another_sweep_is_refused(options, words, tmp_path):
+    swept(2, folder=tmp_path)
+    with pytest.raises(ValueError, match=words):
+        swept(2, folder=tmp_path, resume=True, **options)
+
+
+def test_a_folder_that_holds_a_sweep_is_not_begun_again(tmp_path):
+    swept(2, folder=tmp_path)
+    with pytest.raises(FileExistsError, match="already holds a sweep"):
+        swept(2, folder=tmp_path)
+    with pytest.raises(ValueError, match="resume goes on from a folder"):
+        swept(2, resume=True)
+
+
+def test_two_at_once_are_refused(tmp_path):
+    def another(report):
+        with pytest.raises(BlockingIOError):
+            swept(2, folder=tmp_path, resume=True)
+
+    swept(2, folder=tmp_path, on_report=another)
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch):
+    folder, writes = tmp_path / "sweep", []
+    from nnfunc import checkpoint
+
+    write = checkpoint._write
+
+    def full(file, content):
+        writes.append(file)
+        if len(writes) > 6:
+            raise OSError(28, "No space left on device")
+        return write(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            swept(6, folder=folder)
+    kept = len(list((folder / "segments").iterdir()))
+    assert kept == 1  # of the first member, written again as it went on
+    again = swept(6, folder=folder, resume=True)
+    same(swept(6), again)
+    shutil.rmtree(folder)
