@@ -89,14 +89,19 @@ class Engine:
         self, trial_of: Callable[[dict[str, Any], int, int], Trial], draws: Draws, figure: Best, *,
         way: str = "auto", chunk: int | None = None, store: Store | None = None,
         told: Reported | None = None, stops: Callable[[], bool] = lambda: False,
+        jobs: Callable[["Engine", list[int], float], None] | None = None,
     ):  # fmt: skip
-        """trial_of: (settings, place, run) -> Trial. draws: where settings come from."""
+        """trial_of: (settings, place, run) -> Trial. draws: where settings come from.
+
+        jobs: what runs members elsewhere, into the store; see `nnfunc.sweeps.jobs`.
+        """
         check.choice("sweep", WAYS, way=way)
         if chunk is not None:
             check.size("sweep", chunk=chunk)
         self.trial_of, self.draws, self.figure = trial_of, draws, figure
         self.way, self.chunk = way, chunk
-        self.store, self.told = store, told
+        self.store, self.told, self.jobs = store, told, jobs
+        self.batches: list[list[dict[str, Any]]] = []
         self._asked, self._stopped = stops, False
         self.trials: list[Trial] = []
         self.tracks: dict[int, Track] = {}
@@ -118,6 +123,7 @@ class Engine:
     def add(self, settings: list[dict[str, Any]]) -> list[int]:
         """Take up the runs of each setting as members. Raises: what all of them are refused for."""
         first = len(self.trials)
+        self.batches.append(settings)
         for own in settings:
             self.units.append([])
             for seed in range(self.draws.runs):
@@ -233,6 +239,8 @@ class Engine:
         together or not at all. Raises: Interrupted.
         """
         wanted = set(members)
+        if self.jobs is not None:
+            self._elsewhere(wanted, share, together)
         for kind, group in self.groups:
             own = [m for m in group.members if m in wanted and not self.tracks[m].diverged]
             self._adopt(own)
@@ -243,6 +251,27 @@ class Engine:
                 self._run(kind, group, own, until, together)
         if self.store is not None and time.monotonic() - self._saved_at > SAVE_EVERY:
             self.save()
+
+    def _elsewhere(self, members: set[int], share: float, together: bool) -> None:
+        """Let jobs run what is left of the way, and take up what they saved."""
+        if together:
+            cure = "Leave jobs out."
+            check.fail("sweep", f"members that learn from each other run in one process. {cure}")
+        assert self.store is not None
+        assert self.jobs is not None
+        able = [m for m, t in self.tracks.items() if m in members and t.left is None]
+        self._adopt(able)
+        left = [
+            m for m in able
+            if (t := self.tracks[m]).step < stop_at(t.kind.intervals, share) and not t.diverged
+        ]  # fmt: skip
+        if left:
+            self.jobs(self, left, share)
+            self.store.look()
+            for member in left:
+                self.tracks[member].carry = None
+            self._adopt(left)
+            self._check_stop()
 
     def _run(
         self, kind: Kind, group: Group, members: list[int], until: int, together: bool

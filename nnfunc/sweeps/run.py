@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from nnfunc.data.arrays import Data
 from nnfunc.sweeps.collect import collected
 from nnfunc.sweeps.draw import Draws
 from nnfunc.sweeps.engine import Engine, Interrupted
+from nnfunc.sweeps.jobs import Jobs
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress, Watch
 from nnfunc.sweeps.result import Result
@@ -49,6 +49,7 @@ def sweep(
     best: str = "min loss",
     way: Running = "auto",
     chunk: int | None = None,
+    jobs: Jobs | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     on_report: Callable[[Progress], None] | None = None,
@@ -75,9 +76,11 @@ def sweep(
     program; "threads" from a Python thread a core; "devices" side by side, cut over all devices;
     "auto" takes the quickest by a short probe. Values that set shapes, such as widths, and those that
     are no numbers make groups, with programs of their own.
-    folder: where what the members have come to is saved every few seconds; resume: go on from there,
-    to the same result. on_report: called at every report; then the host waits for it. should_stop:
-    asked at every report; when it says True, the sweep saves and returns what it has, not `complete`.
+    jobs: other processes or machines that run the members, such as `nf.sweeps.processes(4)`; they need
+    a folder. folder: where what the members have come to is saved every few seconds; resume: go on
+    from there, to the same result. on_report: called at every report; then the host waits for it.
+    should_stop: asked at every report; when it says True, the sweep saves and returns what it has,
+    not `complete`.
     Raises: ValueError and TypeError for arguments that do not fit. A member that diverges is written
     down, as one whose hypers build refuses, and disturbs no other.
 
@@ -93,6 +96,8 @@ def sweep(
     start = time.perf_counter()
     if resume and folder is None:
         check.fail("sweep", "resume goes on from a folder, so it needs one. Give folder=.")
+    if jobs is not None and folder is None:
+        check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
     draws = _draws(space, method, members, key, constraint, seeds)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
@@ -104,12 +109,14 @@ def sweep(
     try:
         engine = Engine(
             trial_of, draws, Best.of(best), way=way, chunk=chunk, store=store, told=watch,
-            stops=should_stop or (lambda: False),
+            stops=should_stop or (lambda: False), jobs=jobs,
         )  # fmt: skip
         return conduct(engine, search or everything, key, start, watch)
     finally:
         if store is not None:
             store.close()
+        if jobs is not None:
+            jobs.close()
 
 
 def conduct(
@@ -197,10 +204,9 @@ def _trials(
         check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
     tenth = max(1, steps // 10)
     intervals = Intervals.of(steps, log or tenth, evaluate or tenth, steps)
-    folded = jax.jit(partial(jax.random.fold_in, key))
 
     def trial(settings: dict[str, Any], place: int, run: int) -> Trial:
-        own = folded(np.uint32(place if seeds is None else run))
+        own = jax.random.fold_in(key, np.uint32(place if seeds is None else run))
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:

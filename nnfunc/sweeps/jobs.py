@@ -1,0 +1,193 @@
+"""Parts of a sweep as jobs of other processes or machines, which share its folder.
+
+A job runs some members to a share of their steps and saves them as segments, like any sweep. So a
+job that is lost is handed in again, and goes on from what it had saved; what is finished is never run
+twice.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnfunc import check
+from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.store import Store
+
+__all__ = ["Jobs", "processes", "ray", "run_part", "submitit", "through"]
+
+POLL = 0.05
+"""Seconds between two looks at what has become of the jobs."""
+
+
+@dataclass
+class Jobs:
+    """How members are handed out. submit(function, *args) -> future, with done() and result().
+
+    members: of one job. retries: how often a job that was lost is handed in again. close: when all is
+    over. Made by `processes`, `submitit`, `ray` and `through`.
+    """
+
+    submit: Callable[..., Any]
+    members: int = 16
+    retries: int = 2
+    close: Callable[[], None] = lambda: None
+    lost: list[str] = field(default_factory=list)
+
+    def __call__(self, engine: Engine, members: list[int], share: float) -> None:
+        """Run members of an engine to a share of their steps. Raises: the error of a job given up."""
+        store = engine.store
+        assert store is not None
+        payload = _written(engine, store.folder)
+        arguments = (str(store.folder), payload.name)
+        parts = [members[at : at + self.members] for at in range(0, len(members), self.members)]
+        going = {at: (part, 0, self.submit(run_part, *arguments, part, share))
+                 for at, part in enumerate(parts)}  # fmt: skip
+        while going:
+            for at, (part, tries, future) in list(going.items()):
+                if not future.done():
+                    continue
+                try:
+                    future.result()
+                    del going[at]
+                except Exception as error:
+                    if check.is_mistake(error) or tries >= self.retries:
+                        raise
+                    self.lost.append(f"members {part[0]} to {part[-1]}: {type(error).__name__}")
+                    again = self.submit(run_part, *arguments, part, share)
+                    going[at] = (part, tries + 1, again)
+            if engine.stops():  # those that run end, and are found again in the folder
+                for _, _, future in going.values():
+                    getattr(future, "cancel", bool)()
+                break
+            time.sleep(POLL)
+        payload.unlink()
+
+
+def run_part(folder: str, payload: str, members: list[int], share: float) -> None:
+    """What a job does: run these members to a share of their steps, and save them."""
+    import cloudpickle
+
+    given = cloudpickle.loads((Path(folder) / payload).read_bytes())
+    store = Store(folder, resume=True, of={}, shared=True)
+    engine = Engine(
+        given["trial_of"], given["draws"], given["figure"], way=given["way"], chunk=given["chunk"],
+        store=store,
+    )  # fmt: skip
+    for rows in given["batches"]:
+        engine.add(rows)
+    engine.advance(members, share)
+    engine.save()
+
+
+def through(executor: Any, *, members: int = 16, retries: int = 2) -> Jobs:
+    """Jobs of an executor of your own: `executor.submit(function, *args)` gives a future.
+
+    executor: such as concurrent.futures' or submitit's. members: of one job, in [1, ...). retries: how
+    often a job that was lost is handed in again.
+    """
+    check.size("through", members=members)
+    check.size("through", 0, retries=retries)
+    if not callable(getattr(executor, "submit", None)):
+        wanted = "an object with submit(function, *args)"
+        check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.",
+                   kind=TypeError)  # fmt: skip
+    return Jobs(executor.submit, members, retries)
+
+
+def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
+    """Jobs of processes on this machine; one that dies costs what it had not saved.
+
+    Needs the package cloudpickle (the extra `jobs`).
+    """
+    check.size("processes", workers=workers)
+    check.size("processes", members=members)
+    check.size("processes", 0, retries=retries)
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    _needs("cloudpickle", "jobs")
+    context = multiprocessing.get_context("spawn")  # JAX does not survive a fork
+    new = lambda: ProcessPoolExecutor(workers, mp_context=context)
+    pools = [new()]
+
+    def submit(function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return pools[-1].submit(function, *args)
+        except BrokenProcessPool:  # a worker died, and all of its pool with it
+            pools.append(new())
+            return pools[-1].submit(function, *args)
+
+    def close() -> None:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+    return Jobs(submit, members, retries, close)
+
+
+def submitit(
+    folder: str | Path, *, cluster: str | None = None, members: int = 16, retries: int = 2,
+    **parameters: Any,
+) -> Jobs:  # fmt: skip
+    """Jobs of SLURM through submitit (the extra `jobs`); the sweep's folder has to be on a shared disk.
+
+    folder: for submitit's logs. cluster: "slurm", "local", or None for what there is. parameters: of
+    `AutoExecutor.update_parameters`, such as timeout_min=60, slurm_partition="gpu".
+    """
+    module = _needs("submitit", "jobs")
+    executor = module.AutoExecutor(folder=folder, cluster=cluster)
+    executor.update_parameters(**parameters)
+    return through(executor, members=members, retries=retries)
+
+
+def ray(*, members: int = 16, retries: int = 2, **options: Any) -> Jobs:
+    """Jobs of a Ray cluster (the extra `ray`), that `ray.init` has joined, or of one begun here.
+
+    options: of `ray.remote`, such as num_gpus=1.
+    """
+    module = _needs("ray", "ray")
+    if not module.is_initialized():
+        module.init(include_dashboard=False, log_to_driver=False)
+
+    class Future:
+        def __init__(self, reference: Any):
+            self.reference = reference
+
+        def done(self) -> bool:
+            return bool(module.wait([self.reference], timeout=0)[0])
+
+        def result(self) -> Any:
+            return module.get(self.reference)
+
+        def cancel(self) -> None:
+            module.cancel(self.reference)
+
+    def submit(function: Callable[..., Any], *args: Any) -> Future:
+        remote = module.remote(**options)(function) if options else module.remote(function)
+        return Future(remote.remote(*args))
+
+    return Jobs(submit, members, retries)
+
+
+def _written(engine: Engine, folder: Path) -> Path:
+    """A file with all that a job needs to know."""
+    cloudpickle = _needs("cloudpickle", "jobs")
+    given = {
+        "trial_of": engine.trial_of, "draws": engine.draws, "figure": engine.figure,
+        "way": engine.way, "chunk": engine.chunk, "batches": engine.batches,
+    }  # fmt: skip
+    path = folder / f"jobs-{len(engine.batches)}.pickle"
+    path.write_bytes(cloudpickle.dumps(given))
+    return path
+
+
+def _needs(name: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        cure = f"Install it: pip install 'nnfunc[{extra}]'."
+        raise ModuleNotFoundError(f"sweep: the package {name} is not installed. {cure}") from error
