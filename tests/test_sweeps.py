@@ -540,6 +540,22 @@ def test_keys_of_the_old_style_and_pickles():
     close(result.member(1).state, own)
 
 
+def test_a_member_is_saved_as_a_run_that_goes_on(packed, tmp_path):
+    packed.save_member(1, tmp_path / "run")
+    own = {"key": jax.random.fold_in(KEY, 1), **EVERY}
+    more, history = nf.train(
+        full, packed.hypers[1], DATA, steps=28, folder=tmp_path / "run", resume=True, **own
+    )
+    whole, expected = nf.train(full, packed.hypers[1], DATA, steps=28, **own)
+    close(more, whole)
+    for name in ("loss", "accuracy", "step"):
+        np.testing.assert_allclose(
+            history.validation[name], expected.validation[name], rtol=1e-5, atol=1e-6
+        )
+    with pytest.raises(FileExistsError):
+        packed.save_member(2, tmp_path / "run")
+
+
 def test_no_such_member(packed):
     with pytest.raises(IndexError, match=r"i should be in \[0, 3\), got 3"):
         packed.member(3)

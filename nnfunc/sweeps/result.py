@@ -15,7 +15,8 @@ from nnfunc.base import fold
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import Trial
 from nnfunc.training.diverged import Fault, first_not_finite
-from nnfunc.training.saving import Best
+from nnfunc.training.programs import split_hypers
+from nnfunc.training.saving import Best, Saver, identity
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import built, training_batch
 
@@ -108,6 +109,31 @@ class Result:
                 key = jax.random.wrap_key_data(state.key, impl=self._impl)
                 state = state._replace(key=key)
         return Member(dict(self.hypers[i]), state, curves)
+
+    def save_member(self, i: int, folder: str | Path) -> None:
+        """Write a member as a run that `nf.train` may go on with: checkpoints and metrics.jsonl.
+
+        Its last state is also the best checkpoint. To train it further, call `nf.train` with its build,
+        hypers, data and key (`member(i).state.key`), more steps, this folder and resume=True.
+        Raises: ValueError when build refused it, or the result was pickled; FileExistsError when the
+        folder holds a run.
+        """
+        _, state, curves = self.member(i)
+        if state is None:
+            check.fail("sweep", f"member {i} should have run, but was refused: {self.refused[i]}")
+        trial = self.trial(i)
+        data = trial.data if trial.order is None else replace(trial.data, seed=trial.order)
+        numbers, static, _ = split_hypers(trial.hypers)
+        of = identity(state.key, numbers, static, data)
+        saver = Saver(folder, self.figure, resume=False, of=of)
+        try:
+            carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
+            rows = _rows(curves, self.steps, int(state.step))
+            figures = {self.figure.metric: float(self.scores[i])}
+            saver.write(rows)
+            saver.keep(carry._replace(state=state), int(state.step), figures, due=True)
+        finally:
+            saver.close()
 
     def fault(self, i: int) -> Fault | None:
         """Where the first value that is not finite of a diverged member came from; None of others.
@@ -213,6 +239,20 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
     return mean, mean - half, mean + half
+
+
+def _rows(
+    curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: int
+) -> list[dict[str, Any]]:
+    """The curves of a member as the rows of metrics.jsonl."""
+    rows = []
+    for split, at in steps.items():
+        own = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}
+        for place, step in enumerate(at):
+            figures = {name: float(curve[place]) for name, curve in own.items()}
+            if step <= until and figures:
+                rows.append({"split": split, "step": int(step), "seconds": 0.0, **figures})
+    return sorted(rows, key=lambda row: row["step"])
 
 
 def last(curve: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from nnfunc.training.meters import FIGURES
 from nnfunc.training.pace import Intervals, Pace
 from nnfunc.training.programs import Programs, choose, programs, split_hypers
 from nnfunc.training.run import Report, Run
-from nnfunc.training.saving import Best, Saver
+from nnfunc.training.saving import Best, Saver, identity
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, Task, built, training_batch
 
@@ -113,12 +113,7 @@ def train(
     feed = Feed(data)
     inspect_task(own, numbers, key, feed, figure)
 
-    of = {
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
-        "static": repr([value for value in static if value is not None]),
-        "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
-    }
+    of = identity(key, numbers, static, data)
     saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
     try:
         carry = own.init(numbers, key, feed.sample())

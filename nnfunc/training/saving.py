@@ -9,14 +9,17 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, checkpoint
+from nnfunc.base import Key
 from nnfunc.training.lock import Lock
 from nnfunc.training.programs import Carry
 from nnfunc.training.step import TrainState
 
-__all__ = ["Best", "Saver", "either"]
+__all__ = ["Best", "Saver", "either", "identity"]
 
 KEEP = 3  # checkpoints, beside the best one
 
@@ -43,6 +46,19 @@ class Best(NamedTuple):
         return than is None or (value < than if self.mode == "min" else value > than)
 
 
+def identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any) -> dict[str, Any]:
+    """What a run must have in common with the one that it goes on with, as JSON holds it.
+
+    numbers, static: of `split_hypers`.
+    """
+    return {
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
+        "static": repr([value for value in static if value is not None]),
+        "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
+    }
+
+
 class Saver:
     """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`.
 
@@ -52,7 +68,7 @@ class Saver:
     def __init__(
         self, folder: str | Path, best: Best, *, resume: bool, of: dict[str, Any], every: int = 1
     ):
-        """of: what a run must have in common with the one that it goes on with, as JSON holds it.
+        """of: the `identity` of the run.
 
         every: after how many steps a checkpoint is due; those of stops lie in between.
         """
