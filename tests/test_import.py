@@ -20,7 +20,7 @@ ROWS = {
     "debugging": "debug",
     "sweep": "sweeps",
     "programs": "compare config cli debugging programs runlog progress report memory sampling interop "
-    "testing runstate follow findings dashboard overview merging loading rows stopping",
+    "testing runstate follow findings dashboard overview merging loading rows stopping study",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

@@ -23,11 +23,13 @@ class Config:
 
     tables: seed and the tables, with every default that TOML can express. What follows from
     something else (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is there
-    only when given. where: what errors call it.
+    only when given. where: what errors call it. shelf: the data sets that were loaded, by their
+    tables; configs that share it share them.
     """
 
     tables: dict[str, Any]
     where: str = field(default="config", compare=False)
+    shelf: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def build(self) -> Recipe:
@@ -124,6 +126,12 @@ class Config:
     @cached_property
     def _data(self) -> Any:
         _, name, values = self.part("data")
+        place = repr((name, sorted(values.items())))
+        if place not in self.shelf:
+            self.shelf[place] = self._loaded(name, values)
+        return self.shelf[place]
+
+    def _loaded(self, name: str, values: dict[str, Any]) -> Any:
         try:
             return factories("data")[name](**values)
         except (ValueError, TypeError, ImportError, OSError) as error:

@@ -42,7 +42,8 @@ class Mistakes:
 
 
 def _within(path: str, other: str) -> bool:
-    return f"{path}.".startswith(f"{other}.")
+    dotted, start = (p.replace("[", ".").replace("]", "") + "." for p in (path, other))
+    return dotted.startswith(start)
 
 
 def near(word: Any, words: Iterable[str]) -> str:

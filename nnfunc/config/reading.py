@@ -1,7 +1,6 @@
-"""From a file and overrides to a checked config, or to every mistake in them."""
+"""From tables to a checked config, or to every mistake in them."""
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +8,43 @@ from pydantic import ValidationError
 
 from nnfunc import check
 from nnfunc.config.config import Config
-from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, one_line, show, words_of
+from nnfunc.config.files import no_comparison, overridden, tables_of
+from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, show, words_of
 from nnfunc.config.recipe import is_scheduled
 from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, factories, schema
 from nnfunc.config.trying import check_rate, check_together, try_out
 from nnfunc.runlog import command
 
-__all__ = ["load", "overridden", "resolve"]
+__all__ = ["load", "overridden", "resolve", "with_defaults"]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The checked config of a TOML file, after overrides such as "schedule.peak=1e-2".
 
     The value of an override is TOML, and text where it is not: `model.activation=gelu`. It may be a
-    whole table: `optimizer={name="sgd", rate=0.1}`.
+    whole table: `optimizer={name="sgd", rate=0.1}`. A table [sweep] is passed over, not read: it is
+    of `nnfunc sweep`, and one run trains what the rest of the file says.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
     mistakes = Mistakes(str(path))
-    tables = _overridden(path, overrides, mistakes)
-    if "every" in tables and "models" in tables:
-        cure = f"Train it with: {command()} compare {path}"
-        raise ConfigError([f"{path}: this is a comparison of several models, not one run. {cure}"])
-    return _resolve(tables, mistakes)
+    tables = tables_of(path, overrides, mistakes)
+    no_comparison(path, tables)
+    if isinstance(tables.get("sweep"), dict):
+        tables = {table: values for table, values in tables.items() if table != "sweep"}
+    for given in sorted(p for p in mistakes.overridden if p.partition(".")[0] == "sweep"):
+        cure = f"Give it to: {command()} sweep {path}"
+        mistakes.lines.append(f"{SHELL}: {words_of(given)}: one run reads no sweep. {cure}")
+    return _resolve(tables, mistakes, {})
 
 
-def overridden(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables of a TOML file after overrides, not yet checked. Raises: ConfigError."""
-    mistakes = Mistakes(str(path))
-    tables = _overridden(path, overrides, mistakes)
-    if mistakes.lines:
-        raise ConfigError(mistakes.lines)
-    return tables
-
-
-def _overridden(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) -> dict[str, Any]:
-    tables = _read(Path(path))
-    for override in overrides:
-        _override(tables, override, mistakes)
-    return tables
-
-
-def resolve(tables: Mapping[str, Any], *, where: str = "config") -> Config:
+def resolve(
+    tables: Mapping[str, Any], *, where: str = "config", overridden: Iterable[str] = (),
+    shelf: dict[str, Any] | None = None,
+) -> Config:  # fmt: skip
     """The checked config of tables as TOML has them. Raises: ConfigError with every mistake.
+
+    overridden: the paths that the command line gave, which errors then name instead of `where`. shelf:
+    of data sets that are loaded already, as of `Config`.
 
     >>> config = resolve({
     ...     "data": {"name": "digits", "batch_size": 64},
@@ -62,66 +56,33 @@ def resolve(tables: Mapping[str, Any], *, where: str = "config") -> Config:
     >>> config.hypers["optimizer.rate"], config.train["steps"]
     (0.1, 100)
     """
-    return _resolve(dict(tables), Mistakes(where))
+    mistakes = Mistakes(where)
+    mistakes.overridden |= set(overridden)
+    return _resolve(dict(tables), mistakes, {} if shelf is None else shelf)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode())
-    except FileNotFoundError:
-        problem = "there is no such file"
-        if path.parent.is_dir():
-            names = sorted(other.name for other in path.parent.glob("*.toml"))
-            problem += check.nearest(path.name, names)
-        else:
-            problem += f", and no folder {path.parent}."
-    except IsADirectoryError:
-        problem = "it is a folder, not a config file."
-        if (path / "config.toml").is_file():
-            problem += f" To go on with that run: {command()} resume {path}"
-    except OSError as error:
-        problem = f"it cannot be read: {error.strerror}."
-    except UnicodeDecodeError as error:
-        problem = f"it is not text in UTF-8 (at byte {error.start})."
-    except (ValueError, RecursionError) as error:
-        problem = f"it is not valid TOML: {one_line(error)}"
-    raise ConfigError([f"{path}: {problem}"])
+def _resolve(tables: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any]) -> Config:
+    resolved = with_defaults(tables, mistakes)
+    check_rate(tables, resolved, mistakes)
+    check_together(resolved, mistakes)
+    try_out(resolved, mistakes, shelf)
+    if mistakes.lines:
+        raise ConfigError(mistakes.lines)
+    return Config(resolved, mistakes.file, shelf)
 
 
-def _override(tables: dict[str, Any], override: str, mistakes: Mistakes) -> None:
-    """Put the value of one `key=value` into the tables."""
-    path, equals, text = override.partition("=")
-    *parents, last = words = [word.strip() for word in path.split(".")]
-    if not equals or not all(words):
-        wanted = "an override should be key=value, such as train.steps=2000"
-        mistakes.lines.append(f"{SHELL}: {wanted}, got {override!r}.")
-        return
-    inner: Any = tables
-    for place, parent in enumerate(parents, start=1):
-        inner = inner.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            problem = f"{words_of('.'.join(words[:place]))} is a value, not a table"
-            mistakes.lines.append(f"{SHELL}: {words_of('.'.join(words))}: {problem}.")
-            return
-    inner[last] = _value(text)
-    mistakes.overridden.add(".".join(words))
+def with_defaults(tables: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """The tables with every default; a table is None where the schema of its factory refuses it.
 
-
-def _value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text.strip()}")
-    except (ValueError, RecursionError):
-        return text.strip()
-    return parsed["value"] if len(parsed) == 1 else text.strip()
-
-
-def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
+    What several values say together, and what factories say of them, is not looked at.
+    """
     known = ["seed", *TABLES]
     for key, value in tables.items():
         if key not in known:
             kind = "table" if isinstance(value, dict) else "key"
             places = _places(str(key), tables)
-            other = f"; it is {' or '.join(places)}." if places else check.nearest(str(key), known)
+            hint = check.nearest(str(key), [name for name in (*known, "sweep") if name != key])
+            other = f"; it is {' or '.join(places)}." if places else hint
             mistakes.add(str(key), f"there is no such {kind}{other}")
     seed = tables.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**32:
@@ -135,15 +96,10 @@ def _resolve(tables: dict[str, Any], mistakes: Mistakes) -> Config:
             resolved[table] = _table(table, tables[table], mistakes)
         elif table not in OPTIONAL:
             mistakes.add(table, f"is missing; write {TABLES[table]}")
-    check_rate(tables, resolved, mistakes)
-    check_together(resolved, mistakes)
-    try_out(resolved, mistakes)
-    if mistakes.lines:
-        raise ConfigError(mistakes.lines)
-    return Config(resolved, mistakes.file)
+    return resolved
 
 
-def _places(key: str, tables: dict[str, Any]) -> list[str]:
+def _places(key: str, tables: Mapping[str, Any]) -> list[str]:
     """The tables of the config in which there is such a key."""
     found = []
     for table in TABLES:

@@ -162,7 +162,10 @@ def _batched(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Kind(NamedTuple):
-    """What a value may be. type: for pydantic; one, many: in words; traced: it is a Scalar."""
+    """What a value may be. type: for pydantic; one, many: in words; traced: it is a Scalar.
+
+    listed: it may be a list.
+    """
 
     type: Any
     one: str
@@ -170,6 +173,7 @@ class Kind(NamedTuple):
     example: str
     traced: bool = False
     options: tuple[str, ...] = ()
+    listed: bool = False
 
 
 def _finite(value: float) -> float:
@@ -206,7 +210,8 @@ def kind_of(hint: Any) -> Kind | None:
         union = Union[tuple(kind.type for kind in kinds)]  # noqa: UP007
         one, many = (" or ".join(words) for words in zip(*(k[1:3] for k in kinds), strict=True))
         options = tuple(option for kind in kinds for option in kind.options)
-        return Kind(union, one, many, kinds[0].example, traced, options)
+        listed = any(kind.listed for kind in kinds)
+        return Kind(union, one, many, kinds[0].example, traced, options, listed)
     if origin in (dict, Mapping) and args and args[0] is str:
         item = kind_of(args[1])
         if item is None:
@@ -224,7 +229,8 @@ def kind_of(hint: Any) -> Kind | None:
         many = f"{len(args)} {item.many}" if fixed else item.many
         type_ = Annotated[list[item.type], Field(min_length=length[0], max_length=length[1])]
         example = f"[{', '.join([item.example] * (length[0] or 2))}]"
-        return Kind(type_, f"a list of {many}", f"lists of {many}", example, item.traced)
+        words = (f"a list of {many}", f"lists of {many}")
+        return Kind(type_, *words, example, item.traced, listed=True)
     return None
 
 

@@ -55,8 +55,11 @@ def check_together(resolved: dict[str, Any], mistakes: Mistakes) -> None:
         mistakes.add(blamed, wanted.removeprefix(f"{blamed} "))
 
 
-def try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
-    """Call each factory once with the numbers as written, so that what it refuses is known now."""
+def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any]) -> None:
+    """Call each factory once with the numbers as written, so that what it refuses is known now.
+
+    shelf: where data goes that is loaded for it.
+    """
     from nnfunc import optimizers
     from nnfunc.training.loop import Intervals
     from nnfunc.training.saving import Best
@@ -79,7 +82,8 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes) -> None:
             good -= {"train"}
             mistakes.refused("train", error)
     of_any_length = {} if "train" in good else {"train": {"steps": 10**9}}
-    config = Config({t: v for t, v in resolved.items() if t in good} | of_any_length, mistakes.file)
+    tables = {table: values for table, values in resolved.items() if table in good}
+    config = Config(tables | of_any_length, mistakes.file, shelf)
     needing_data = [] if "data" in good else ["augment"]
     for path in [p for p in config.places if p.partition(".")[0] not in needing_data]:
         keys, step = [], 0

@@ -1,0 +1,70 @@
+"""The options of a sweep: what in the table [sweep], or after --, is no path of a setting."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nnfunc import check
+from nnfunc.config.mistakes import SHELL, Mistakes, near, show, words_of
+
+__all__ = ["OPTIONS", "checked"]
+
+_METHODS = ("random", "grid", "sobol", "latin")
+
+
+def _count(value: Any) -> str:
+    good = type(value) is int and value > 0
+    return "" if good else f"should be a whole number of at least 1, got {show(value)}."
+
+
+def _text(value: Any) -> str:
+    return "" if isinstance(value, str) else f"should be text, got {show(value)}."
+
+
+def _method(value: Any) -> str:
+    if value in _METHODS:
+        return ""
+    names = ", ".join(map(repr, _METHODS))
+    return f"should be one of {names}, got {show(value)}{near(value, _METHODS)}"
+
+
+def _best(value: Any) -> str:
+    mode, _, metric = value.partition(" ") if isinstance(value, str) else ("", "", "")
+    if mode in ("min", "max") and metric.strip():
+        return ""
+    return f"should be such as 'min loss' or 'max accuracy', got {show(value)}."
+
+
+def _table(value: Any) -> str:
+    example = '{ name = "halving", eta = 4 }'
+    return (
+        ""
+        if isinstance(value, dict)
+        else f"should be a table, such as {example}, got {show(value)}."
+    )
+
+
+OPTIONS: dict[str, Callable[[Any], str]] = {
+    "members": _count, "method": _method, "seeds": _count, "best": _best, "search": _table,
+    "chunk": _count, "way": _text,
+}  # fmt: skip
+"""Of each option what is wrong with a value, in words. What `search` holds and which ways there are
+is looked at by those who read them."""
+
+
+def checked(
+    of_file: Mapping[str, Any], of_shell: Mapping[str, Any], mistakes: Mistakes
+) -> dict[str, Any]:
+    """The options that were given, those of the command line before the file's; None is not given."""
+    found: dict[str, Any] = {}
+    for start, given in ((f"{mistakes.file}: sweep.", of_file), (f"{SHELL}: --", of_shell)):
+        for name, value in given.items():
+            if value is None:
+                continue
+            known = name in OPTIONS
+            problem = (
+                OPTIONS[name](value) if known else f"is no option{check.nearest(name, OPTIONS)}"
+            )
+            if problem:
+                mistakes.lines.append(f"{start}{words_of(name)}: {problem}")
+            found[name] = value
+    return found
