@@ -1,5 +1,6 @@
 """The command line: `nnfunc train`, `resume`, `watch`, `runs`, `evaluate`, `predict`, `sample`,
-`merge`, `compare`, `summary`, and to find mistakes `doctor`, `overfit`, `find-lr`, `find-nan`.
+`merge`, `sweep`, `sweep-best`, `compare`, `summary`, and to find mistakes `doctor`, `overfit`,
+`find-lr`, `find-nan`.
 
 A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
 a diverged one with 1. Anything else is a defect of ours and shows its traceback.
@@ -89,9 +90,18 @@ def train(
 def resume(run: RunFolder, settings: Overrides = None) -> None:
     """Go on with a run that was stopped, from its last good checkpoint.
 
-    Settings may change the loop alone, such as train.rollback=2 for a run that diverged.
+    Settings may change the loop alone, such as train.rollback=2 for a run that diverged. A sweep goes
+    on too, and ends with the same table.
     """
-    _programs().resume(run, settings or [])
+    commands = _programs()
+    from nnfunc import study
+
+    if not study.is_sweep(run):
+        commands.resume(run, settings or [])
+    elif settings:
+        raise typer.BadParameter("a sweep goes on with what it was begun with.")
+    else:
+        study.resume(run)
 
 
 @app.command()
@@ -203,6 +213,81 @@ def merge(
     from nnfunc import merging
 
     merging.merge(run, folder, checkpoint)
+
+
+@app.command()
+def sweep(
+    config: ConfigFile,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUES",
+            help="What to draw: schedule.peak=log(1e-4,1e-1) model.dropout=uniform(0,0.5) seed=0:8 "
+            "data.batch_size=[32,64]; key=value changes it for all.",
+        ),
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(help="How many runs; of lists alone by default all combinations.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="random, grid, sobol or latin.", show_default="random")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each setting, for intervals.")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="halving, hyperband, patience, population, optuna; with arguments as TOML: "
+            "'{name=\"halving\", eta=4}'.",
+            show_default="all run to their end",
+        ),
+    ] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(help='What ranks, such as "max accuracy".', show_default="min loss"),
+    ] = None,
+    way: Annotated[
+        str | None,
+        typer.Option(help="vmap, loop, threads or devices.", show_default="the quickest"),
+    ] = None,
+    chunk: Annotated[int | None, typer.Option(help="Members side by side, at most.")] = None,
+    jobs: Annotated[
+        str | None, typer.Option(help="Run elsewhere: a number of processes, submitit or ray.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The folder; by default the next of runs/NAME-sweep-1, ...")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, and run nothing but a probe.")
+    ] = False,
+) -> None:
+    """Train many settings of a config in few compiled programs: a table, curves, a report.
+
+    What to draw may stand in the file too, as the table [sweep]. Stopped or killed, it goes on with
+    `nnfunc resume`.
+    """
+    _programs()
+    from nnfunc import study
+
+    options = {
+        "members": members, "method": method, "seeds": seeds, "search": study.from_text(search),
+        "best": best, "way": way, "chunk": chunk,
+    }  # fmt: skip
+    study.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
+
+
+@app.command()
+def sweep_best(
+    run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
+    member: Annotated[int | None, typer.Option(help="Another member than the best.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")
+    ] = None,
+) -> None:
+    """Print a config that trains the winner of a sweep again: > best.toml."""
+    _programs()
+    from nnfunc import study
+
+    study.best(run, member, save)
 
 
 @app.command()

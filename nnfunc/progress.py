@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["figure", "in_order", "progress", "shown"]
+__all__ = ["clock", "figure", "in_order", "progress", "shown"]
 
 SHARES = ("accuracy",)
 SHORT = {"accuracy": "acc"}
@@ -75,7 +75,7 @@ class Progress:
         text = " | ".join(f"{name} {text}" for name, text in self.figures.items())
         width = len(str(self.steps))
         place = f"step {report.step:>{width}}/{self.steps}"
-        print(f"{place} | {text} | {_speed(rate)} steps/s | {_clock(left)} left", flush=True)
+        print(f"{place} | {text} | {_speed(rate)} steps/s | {clock(left)} left", flush=True)
 
 
 @contextmanager
@@ -120,7 +120,8 @@ def _speed(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -388,7 +388,8 @@ def test_auto_really_probes(monkeypatch, short):
 def test_little_memory_makes_packs_narrower(monkeypatch):
     monkeypatch.setattr(ways, "_free", lambda: 60_000.0)
     space = {"lr": nf.uniform(0.0, 1.0)}
-    plan = nf.sweep_plan(plain, space, DATA, steps=2, members=9, way="vmap", key=KEY)
+    with pytest.warns(UserWarning, match="9 members side by side may not fit into the memory"):
+        plan = nf.sweep_plan(plain, space, DATA, steps=2, members=9, way="vmap", key=KEY)
     assert 1 < plan.groups[0].way.chunk < 9
 
 
@@ -507,6 +508,7 @@ def test_without_validation_the_training_loss_ranks():
         ({"chunk": 0}, "chunk should be at least 1"),
         ({"steps": 0}, "steps should be at least 1"),
         ({"seeds": 0}, "seeds should be at least 1"),
+        ({"seeds": 3, "members": 4}, "members should be a multiple of the seeds, 3, got 4. Take 3"),
         ({"members": 0}, "members should be at least 1"),
         (
             {"space": {"rate": [0.1, 0.2]}},

@@ -74,7 +74,12 @@ class Config:
 
     def dump(self, path: str | Path) -> None:
         """Write the tables as TOML: `load` of it equals this config."""
-        Path(path).write_bytes(_toml(self.tables).encode())
+        Path(path).write_bytes(self.text.encode())
+
+    @property
+    def text(self) -> str:
+        """The tables as TOML."""
+        return _toml(self.tables)
 
     @property
     def places(self) -> list[str]:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnfunc import check
-from nnfunc.config.mistakes import SHELL, Mistakes, near, show, words_of
+from nnfunc.config.mistakes import SHELL, Mistakes, near, one_line, show, words_of
+from nnfunc.study.searching import search_of
+from nnfunc.sweeps.ways import WAYS
 
 __all__ = ["OPTIONS", "checked"]
 
@@ -14,10 +16,6 @@ _METHODS = ("random", "grid", "sobol", "latin")
 def _count(value: Any) -> str:
     good = type(value) is int and value > 0
     return "" if good else f"should be a whole number of at least 1, got {show(value)}."
-
-
-def _text(value: Any) -> str:
-    return "" if isinstance(value, str) else f"should be text, got {show(value)}."
 
 
 def _method(value: Any) -> str:
@@ -34,21 +32,29 @@ def _best(value: Any) -> str:
     return f"should be such as 'min loss' or 'max accuracy', got {show(value)}."
 
 
-def _table(value: Any) -> str:
-    example = '{ name = "halving", eta = 4 }'
-    return (
-        ""
-        if isinstance(value, dict)
-        else f"should be a table, such as {example}, got {show(value)}."
-    )
+def _search(value: Any) -> str:
+    if not isinstance(value, str | dict):
+        example = '{ name = "halving", eta = 4 }'
+        return f"should be a name or a table, such as {example}, got {show(value)}."
+    try:
+        search_of(value)
+    except (ValueError, TypeError) as error:
+        return one_line(error).removeprefix("search: ")
+    return ""
+
+
+def _way(value: Any) -> str:
+    if value in WAYS:
+        return ""
+    names = ", ".join(map(repr, WAYS))
+    return f"should be one of {names}, got {show(value)}{near(value, WAYS)}"
 
 
 OPTIONS: dict[str, Callable[[Any], str]] = {
-    "members": _count, "method": _method, "seeds": _count, "best": _best, "search": _table,
-    "chunk": _count, "way": _text,
+    "members": _count, "method": _method, "seeds": _count, "best": _best, "search": _search,
+    "chunk": _count, "way": _way,
 }  # fmt: skip
-"""Of each option what is wrong with a value, in words. What `search` holds and which ways there are
-is looked at by those who read them."""
+"""Of each option what is wrong with a value, in words."""
 
 
 def checked(

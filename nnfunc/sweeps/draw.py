@@ -28,7 +28,7 @@ Constraint = Callable[[dict[str, Any]], Any]
 class Draws:
     """Where the settings of a sweep come from; the fields are arguments of `nf.sweep`.
 
-    runs: how often each setting is run.
+    members: how many settings. runs: how often each is run.
     """
 
     space: Any

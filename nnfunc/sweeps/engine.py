@@ -117,8 +117,8 @@ class Engine:
         self._lock = threading.RLock()
 
     def begin(self) -> list[int]:
-        """Draw as many settings as were asked for, and take them up."""
-        return self.add(self.draws.rows())
+        """Draw as many settings as were asked for, once, and take them up."""
+        return list(range(len(self.trials))) if self.trials else self.add(self.draws.rows())
 
     def add(self, settings: list[dict[str, Any]]) -> list[int]:
         """Take up the runs of each setting as members. Raises: what all of them are refused for."""
@@ -169,6 +169,8 @@ class Engine:
             for place, member in enumerate(group.members):
                 trial = self.trials[member]
                 self.tracks[member] = Track(trial, trial.settings, kind, group, place)
+                if self.store is not None and kind.way is None:
+                    kind.way = self.store.way(member)  # as before, so bit for bit
         return None
 
     def _kind(self, kind: Kind) -> Kind:
@@ -267,11 +269,21 @@ class Engine:
         ]  # fmt: skip
         if left:
             self.jobs(self, left, share)
-            self.store.look()
-            for member in left:
-                self.tracks[member].carry = None
-            self._adopt(left)
+            self.arrived(left)
             self._check_stop()
+
+    def arrived(self, members: list[int]) -> None:
+        """Take up what others have saved of members, and tell of it."""
+        assert self.store is not None
+        self.store.look()
+        for member in members:
+            track = self.tracks[member]
+            step, track.carry = track.step, None
+            self._adopt([member])
+            told = {name: curve[track.step] for name, curve in track.figures.items()
+                    if track.step in curve}  # fmt: skip
+            if self.told is not None and track.step > step and told:
+                self.told([member], track.step, {n: np.asarray([v]) for n, v in told.items()})
 
     def _run(
         self, kind: Kind, group: Group, members: list[int], until: int, together: bool
@@ -355,12 +367,9 @@ class Engine:
         for member in members:
             track = self.tracks[member]
             if track.carry is None and member in self.store:
-                found = self.store.read(member, self._like(track), track.trial)
-                if found is None:
-                    continue
-                saved, way = found
-                track.carry, track.figures, track.step = saved.carry, saved.figures, saved.step
-                track.kind.way = track.kind.way or way
+                saved = self.store.read(member, self._like(track), track.trial)
+                if saved is not None:
+                    track.carry, track.figures, track.step = saved.carry, saved.figures, saved.step
 
     def _like(self, track: Track) -> Carry:
         """The structure of the carry of a member, its key as plain numbers."""

@@ -51,6 +51,7 @@ class Jobs:
                 try:
                     future.result()
                     del going[at]
+                    engine.arrived(part)
                 except Exception as error:
                     if check.is_mistake(error) or tries >= self.retries:
                         raise

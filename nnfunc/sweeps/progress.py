@@ -18,7 +18,8 @@ class Progress(NamedTuple):
     that have come to their last step or were ended; diverged: those that are known to have
     diverged; alive: the others. best: the member with the best last figure so far, with its score
     and hypers; None before the first. median: of the scores so far. share: of all steps that are
-    asked for of the members there are, in [0, 1]. seconds: since the start.
+    asked for of the members there are, in [0, 1]. seconds: since the start. members_per_second: whole
+    runs, since the first report: compiling is not counted; not a number before the second.
     """
 
     running: list[int]
@@ -34,16 +35,13 @@ class Progress(NamedTuple):
     median: float
     share: float
     seconds: float
-
-    @property
-    def members_per_second(self) -> float:
-        """Whole runs a second: the share of the steps that is done, times the members, over time."""
-        return self.share * self.members / self.seconds if self.seconds > 0 else math.nan
+    members_per_second: float
 
     @property
     def left(self) -> float:
         """Seconds to the end, if all that are there go to their last step."""
-        return self.seconds * (1 - self.share) / self.share if self.share > 0 else math.nan
+        speed = self.members_per_second
+        return (1 - self.share) * self.members / speed if speed > 0 else math.nan
 
 
 class Watch:
@@ -55,6 +53,7 @@ class Watch:
         self.lock = threading.Lock()
         self.scores: dict[int, float] = {}
         self.at: dict[int, int] = {}
+        self.first: tuple[float, float] | None = None  # the share and the time of the first report
 
     def __call__(self, members: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
         engine = self.engine
@@ -77,12 +76,16 @@ class Watch:
             todo = sum(t.step if t.left else steps[m] for m, t in tracks.items())
             share = sum(min(self._step(m, t), steps[m]) for m, t in tracks.items()) / max(todo, 1)
             diverged = len(self.scores) - len(good)
-            seconds = time.perf_counter() - self.start
+            now = time.perf_counter()
+            self.first = self.first or (share, now)
+            done, took = share - self.first[0], now - self.first[1]
+            speed = done * len(engine.trials) / took if done > 0 and took > 0 else math.nan
+            seconds = now - self.start
             alive = len(tracks) - diverged - sum(t.left is not None for t in tracks.values())
             self.on_report(
                 Progress(
                     members, step, steps[members[0]], len(engine.trials), len(over), diverged, alive,
-                    best, score, hypers, median, share, seconds,
+                    best, score, hypers, median, share, seconds, speed,
                 )
             )  # fmt: skip
 

@@ -54,8 +54,9 @@ class Result:
     diverged members. diverged: member -> the first step (0-based) that was not finite. refused: member
     -> why build refused its hypers. stopped: member -> the step at which a search ended it; behind:
     those of them that rank behind all that went further. seeds: runs a setting; seed: [members], which
-    run each is. lineage: what population based training did, a row a copy. complete: whether it came
-    to its end. plan: the groups, and how they ran. seconds: the whole sweep, this time.
+    run each is. lineage: what population based training did, a row a copy. layers: diverged member ->
+    the layer where that began, once `find_layers` has looked. complete: whether it came to its end.
+    plan: the groups, and how they ran. seconds: the whole sweep, this time.
     """
 
     hypers: list[dict[str, Any]]
@@ -76,6 +77,7 @@ class Result:
     _carries: dict[int, Any] = field(repr=False)
     _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
     _trials: list[Trial] | None = field(repr=False, default=None)
+    layers: dict[int, str] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what a pickle may refuse: functions and data."""
@@ -153,6 +155,13 @@ class Result:
         found = first_not_finite(task, state.params, state.model_state, batch, key)
         return found._replace(member=i % len(self.hypers), step=at)
 
+    def find_layers(self, most: int = 20) -> dict[int, str]:
+        """The layers in which the first `most` diverged members did so; kept as `layers`."""
+        for member in list(self.diverged)[:most]:
+            if member not in self.layers and (found := self.fault(member)) is not None:
+                self.layers[member] = str(found)
+        return self.layers
+
     def trial(self, i: int) -> Trial:
         """What a member was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
         if self._trials is None:
@@ -175,20 +184,41 @@ class Result:
                 self._setting(rows[first : first + self.seeds])
                 for first in range(0, len(rows), self.seeds)
             ]
-        cost = self._costs(np.asarray([row[self._rank] for row in rows]))
+        cost = self._costs(np.asarray([row[self.rank] for row in rows]))
         level = np.asarray([self._level(row.pop("_members")) for row in rows])
         return Table(rows[at] for at in np.lexsort((cost, level)))
 
     def save(self, folder: str | Path) -> None:
-        """Write table.csv, and table.parquet where pyarrow is installed; with seeds members.csv too."""
+        """Write table.csv, and curves.csv: a row a report of a member; with seeds members.csv too.
+
+        The same as .parquet, where pyarrow is installed. lineage.csv after population based training.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _write(self.table(), folder / "table")
         if self.seeds > 1:
             _write(self.table("member"), folder / "members")
+        if self.lineage:
+            _write(Table(self.lineage), folder / "lineage")
+        _write(self._long(), folder / "curves")
+
+    def _long(self) -> Table:
+        """The curves, a row a report of a member."""
+        figures = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
+        rows = Table()
+        for member in range(len(self.hypers)):
+            for split, steps in self.steps.items():
+                for place, step in enumerate(steps):
+                    known = [self.curves.get(f"{split}/{name}") for name in figures]
+                    values = [None if c is None else float(c[member, place]) for c in known]
+                    if any(value is not None and not math.isnan(value) for value in values):
+                        row = {"member": member, "split": split, "step": int(step)}
+                        rows.append(row | dict(zip(figures, values, strict=True)))
+        return rows
 
     @property
-    def _rank(self) -> str:
+    def rank(self) -> str:
+        """The curve that ranks, such as "validation/loss"."""
         validation = f"validation/{self.figure.metric}"
         return validation if validation in self.curves else f"train/{self.figure.metric}"
 
@@ -211,7 +241,7 @@ class Result:
             row |= {name: _cell(value) for name, value in hypers.items()}
             row |= {name: last(curve[i]) for name, curve in self.curves.items()}
             if i in self.diverged:  # its last train figures may be from before
-                row[self._rank] = math.nan
+                row[self.rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
             if self.stopped:
                 row["stopped_at"] = self.stopped.get(i)
@@ -271,6 +301,8 @@ def _cell(value: Any) -> Any:
 
 
 def _write(table: Table, file: Path) -> None:
+    if not table:
+        return
     with open(file.with_suffix(".csv"), "w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, list(table[0]))
         writer.writeheader()

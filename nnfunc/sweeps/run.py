@@ -66,9 +66,10 @@ def sweep(
     `nf.log_uniform`, `nf.int_uniform`, `nf.choice`); a function of the other values, h -> value; or
     one fixed value, a tuple too. Or a list of dicts, each the hypers of a setting. Or a function
     that proposes, key -> dict.
-    members: how many settings to draw. method: "random"; "grid", all combinations; "sobol" and "latin",
-    which fill the space more evenly (scipy.stats.qmc); "list". constraint: h -> whether a setting is
-    wanted. seeds: how often each setting is run, with the keys fold_in(key, seed), in [1, ...).
+    members: how many runs there are, with seeds a multiple of them. method: "random"; "grid", all
+    combinations; "sobol" and "latin", which fill the space more evenly (scipy.stats.qmc); "list".
+    constraint: h -> whether a setting is wanted. seeds: how often each setting is run, in [1, ...),
+    with the keys fold_in(key, seed).
     search: which members run how far, such as `nf.sweeps.halving()`; by default all run to their end.
     best: what ranks the members, such as "max accuracy": their last value on the validation split, or,
     where there is none, on the training data since the last report.
@@ -98,7 +99,7 @@ def sweep(
         check.fail("sweep", "resume goes on from a folder, so it needs one. Give folder=.")
     if jobs is not None and folder is None:
         check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
-    draws = _draws(space, method, members, key, constraint, seeds)
+    draws = draws_of(space, method, members, key, constraint, seeds)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
     if folder is not None:
@@ -178,20 +179,28 @@ def sweep_plan(
     group 0 (width=8), 3 members: 3 members side by side, about ... at a time
     group 1 (width=16), 3 members: 3 members side by side, about ... at a time
     """
-    draws = _draws(space, method, members, key, constraint, seeds)
+    draws = draws_of(space, method, members, key, constraint, seeds)
     trial_of = _trials(build, data, steps, key, seeds, None, None)
     engine = Engine(trial_of, draws, Best.of(best), way=way, chunk=chunk)
     engine.begin()
     return engine.plan(probe=probe)
 
 
-def _draws(
+def draws_of(
     space: Any, method: str, members: int | None, key: Any, constraint: Any, seeds: int | None
 ) -> Draws:
+    """Where settings come from, by the arguments of `sweep`."""
     check.key("sweep", key)
-    if seeds is not None:
-        check.size("sweep", seeds=seeds)
-    return Draws(space, method, members, key, constraint, seeds or 1)
+    runs = 1 if seeds is None else seeds
+    check.size("sweep", seeds=runs)
+    if members is not None:
+        check.size("sweep", members=members)
+        if members % runs:
+            cure = f"Take {members // runs * runs or runs}, for example."
+            check.fail(
+                "sweep", f"members should be a multiple of the seeds, {runs}, got {members}. {cure}"
+            )
+    return Draws(space, method, None if members is None else members // runs, key, constraint, runs)
 
 
 def _trials(

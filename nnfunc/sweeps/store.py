@@ -71,6 +71,7 @@ class Store:
             self.close()
             raise
         self._trees: dict[Path, Any] = {}
+        self._seen: set[Path] = set()
         self.places: dict[int, _Place] = {}
         self.look()
 
@@ -83,8 +84,10 @@ class Store:
         return member in self.places
 
     def look(self) -> None:
-        """Take note of what is there: later segments count before earlier ones."""
-        for segment in sorted(self.segments.glob("[0-9]*")):
+        """Take note of what is new there: later segments count before earlier ones."""
+        new = set(self.segments.glob("[0-9]*")) - self._seen
+        self._seen |= new
+        for segment in sorted(new):
             try:
                 known = checkpoint.inspect(segment)["metadata"]
             except checkpoint.CheckpointError as error:
@@ -93,12 +96,17 @@ class Store:
             for row, own in enumerate(known["members"]):
                 self.places[own["member"]] = _Place(segment, row, own, known["way"])
 
-    def read(self, member: int, like: Carry, trial: Trial) -> tuple[Saved, Way | None] | None:
-        """A member as it was saved, and how it ran; None, and a warning, where that is damaged.
+    def way(self, member: int) -> Way | None:
+        """How a member ran, where that is known."""
+        way = self.places[member].way if member in self.places else None
+        return None if way is None else Way(*way)
+
+    def read(self, member: int, like: Carry, trial: Trial) -> Saved | None:
+        """A member as it was saved; None, and a warning, where that is damaged.
 
         like: of what structure its carry is.
         """
-        segment, row, known, way = self.places[member]
+        segment, row, known, _ = self.places[member]
         if known["settings"] != _words(trial.settings):
             got = ", ".join(f"{k}={v}" for k, v in _words(trial.settings).items())
             cure = "Start another folder for another space."
@@ -118,8 +126,7 @@ class Store:
             name: {int(step): math.nan if v is None else v for step, v in curve.items()}
             for name, curve in known["figures"].items()
         }
-        saved = Saved(member, carry, known["step"], figures, trial.settings)
-        return saved, None if way is None else Way(*way)
+        return Saved(member, carry, known["step"], figures, trial.settings)
 
     def write(self, saved: list[Saved], way: Way | None) -> None:
         """Keep members of one structure, and forget the segments that they replace."""
@@ -134,6 +141,7 @@ class Store:
         metadata = {"members": known, "way": None if way is None else list(way)}
         segment = self._next(min(own.member for own in saved))
         checkpoint.save(segment, carry, metadata=metadata)
+        self._seen.add(segment)
         before = {self.places[own.member].segment for own in saved if own.member in self.places}
         for row, own in enumerate(known):
             self.places[own["member"]] = _Place(segment, row, own, metadata["way"])

@@ -94,8 +94,17 @@ def packs(group: Group, way: Way, places: list[int]) -> list[Pack]:
 def chosen(job: Job, way: str, chunk: int | None, finish: Finish | None = None) -> Way:
     """The way to go: the one that was asked for, or the one that a probe finds the quickest.
 
-    finish: given, the probe of a short sweep runs its own first members, whole.
+    finish: given, the probe of a short sweep runs its own first members, whole. A warning says when
+    the memory that is free makes the packs narrower than they could be.
     """
+    own, count = _chosen(job, way, chunk, finish), len(job.group.members)
+    if own.kind in ("vmap", "devices") and chunk is None and own.chunk < count:
+        problem = f"{count} members side by side may not fit into the memory that is free"
+        warnings.warn(f"sweep: {problem}; {own.chunk} at a time.", stacklevel=2)
+    return own
+
+
+def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way:
     count = len(job.group.members)
     by_step = not job.group.scanned and _steps_are_quicker(job)
     most = min(count, chunk) if chunk else _even(count, min(count, _fitting(job)))

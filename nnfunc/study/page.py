@@ -1,0 +1,250 @@
+"""The HTML of the report of a sweep."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import runstate
+from nnfunc.report import images, shell
+from nnfunc.study import pairs, plots, words
+from nnfunc.study.axes import Axis, text
+from nnfunc.study.curves import curves, named
+from nnfunc.study.importance import Importance, of_sheet
+from nnfunc.study.sheet import Sheet, sheet
+from nnfunc.sweeps.result import Result
+
+__all__ = ["write_page"]
+
+ROWS = 20  # of the table of the best
+LISTED = 20  # of diverged and of refused members, at first sight
+OF_STEPS = ("gradient_norm", "learning_rate")  # figures of which the last value says little
+LANES, PANELS, PAIRED = 10, 12, 6  # names that the pictures have room for
+
+
+def write_page(
+    result: Result, folder: Path, name: str = "sweep", base: Mapping[str, Any] | None = None
+) -> Path:
+    """Write `report.html` of a sweep into the folder, and give its path: one file that needs no other.
+
+    It holds what was best and how sure that is, a table of the best, the scores over the
+    hyperparameters, how important each is, learning curves, what diverged or was refused, and the plan.
+    name: its title. base: settings that all runs have, a table at the end; dicts in it may be nested.
+    Raises: ModuleNotFoundError without matplotlib and scikit-learn, which `nnfunc[programs]` brings.
+
+    >>> def build(h):
+    ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
+    >>> data = nf.data.arrays((np.ones((4, 1), np.float32),) * 2, batch_size=4)
+    >>> result = nf.sweep(build, [{"rate": 0.1}], data, steps=2, way="vmap", key=jax.random.key(0))
+    >>> write_page(result, getfixture("tmp_path")).name
+    'report.html'
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    own = sheet(result)
+    found = of_sheet(own)
+    axes = _in_order(own, found)
+    page = shell.whole(
+        name,
+        f'<p class="note">{html.escape(words.headline(own, result))}</p>',
+        f'<div class="cards">{_cards(own, result)}</div>',
+        _section(
+            "The best", "".join(f"<p>{html.escape(p)}</p>" for p in words.verdict(own, result))
+        ),
+        _section(_title(own), _table(own, result)),
+        _pictures(own, axes),
+        _section("Importance", _importance(found, own)),
+        _section("Learning curves", _curves(own, result)),
+        _section("Diverged", _diverged(own, result)),
+        _section("Refused", _refused(own, result)),
+        _section(
+            "Plan", f'<pre style="white-space: pre-wrap">{html.escape(str(result.plan))}</pre>'
+        ),
+        _section("All runs have", _fixed(own, base)),
+    )
+    path = folder / "report.html"
+    shell.put(path, page)
+    return path
+
+
+def _in_order(own: Sheet, found: Importance | None) -> list[Axis]:
+    """The names that vary, the most important first; in their own order where none is known."""
+    if found is None:
+        return own.axes
+    place = {name: at for at, name in enumerate(found.names)}
+    return sorted(own.axes, key=lambda one: place.get(one.name, len(place)))
+
+
+def _section(title: str, content: str) -> str:
+    """A part with its title; nothing when it is empty."""
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
+
+
+def _note(sentence: str) -> str:
+    return f'<p class="note">{html.escape(sentence)}</p>' if sentence else ""
+
+
+def _picture(figure: Any, alt: str) -> str:
+    address = images.data(plots.png(figure))
+    return f'<img class="plain" alt="{html.escape(alt)}" src="{address}">'
+
+
+def _cards(own: Sheet, result: Result) -> str:
+    """The best score, then how many runs ended how."""
+    cards = []
+    if own.ranked:
+        best = float(own.scores[own.ranked[0]].mean())
+        cards.append((words.score(own, best), f"best {own.score.name}"))
+    for count, what in (
+        (len(own.hypers), "runs"), (len(result.diverged), "diverged"),
+        (int(own.stopped.sum()), "stopped early"), (len(result.refused), "refused"),
+    ):  # fmt: skip
+        cards += [(f"{count:,}", what)] if count or what in ("runs", "diverged") else []
+    card = '<div class="card"><b>{}</b>{}</div>'
+    return "".join(card.format(html.escape(value), html.escape(what)) for value, what in cards)
+
+
+def _title(own: Sheet) -> str:
+    return f"The {ROWS} best" if len(own.ranked) > ROWS else "All that have a score, best first"
+
+
+def _table(own: Sheet, result: Result) -> str:
+    """A row for each of the best settings: its score, what it was given, its other last figures."""
+    several, stopped = own.seeds > 1, getattr(result, "stopped", {})
+    others = [n for n in result.curves if n != own.rank and n.partition("/")[2] not in OF_STEPS]
+    heads = ["", "setting" if several else "member", own.score.name]
+    heads += ["95 % interval"] * several + [one.name for one in own.axes]
+    heads += [name.replace("/", " ").replace("_", " ") for name in others]
+    heads += ["stopped at"] * bool(stopped)
+    rows = {row.get("setting", row.get("member")): row for row in result.table()}
+    cells = []
+    for place, members in enumerate(own.ranked[:ROWS]):
+        row = rows[members[0] // own.seeds]
+        line = [str(place + 1), str(members[0] // own.seeds), words.score(own, row[own.rank])]
+        if several:
+            ends = [words.score(own, row[f"{own.rank} {end}"]) for end in ("low", "high")]
+            line.append(" to ".join(ends))
+        line += [text(own.hypers[members[0]].get(one.name)) for one in own.axes]
+        line += [f"{row[name]:.4g}" if np.isfinite(row[name]) else "-" for name in others]
+        line += [str(stopped.get(members[0], ""))] * bool(stopped)
+        cells.append(line)
+    without = len(own.hypers) // own.seeds - len(own.ranked)
+    why = "of which a run" if several else "that"
+    note = f"Without {words.counted(without, 'setting')} {why} did not end with a score."
+    return _grid(heads, cells) + _note(note * bool(without)) if cells else ""
+
+
+def _pictures(own: Sheet, axes: list[Axis]) -> str:
+    """Scores over the hyperparameters; nothing where none varies or nothing ran."""
+    if not axes or not (np.isfinite(own.scores) | own.diverged).any():
+        return ""
+    edge = own.score.low if own.mode == "max" else own.score.high
+    edge = 10**edge if own.score.kind == "log" else edge
+    places = own.score.places[np.isfinite(own.score.places)]
+    beyond = int(((places < own.score.low) | (places > own.score.high)).sum())
+    cut = f" {words.counted(beyond, 'score')} beyond {edge:.3g} drawn there." if beyond else ""
+    lanes = _picture(plots.parallel(own, axes[:LANES]), "Parallel coordinates of all runs")
+    parts = [_section("Parallel coordinates", _note(_PARALLEL + cut + _left(axes, LANES)) + lanes)]
+    if len(places):
+        panels = _picture(plots.slices(own, axes[:PANELS]), "Score over each hyperparameter")
+        parts.append(_section("Slices", _note(_SLICES + _left(axes, PANELS)) + panels))
+    if len(places) and len(axes) > 1:
+        maps = _picture(pairs.pairs(own, axes[:PAIRED]), "Score over each pair of hyperparameters")
+        parts.append(_section("Pairs", _note(_PAIRS + _left(axes, PAIRED)) + maps))
+    return "\n".join(parts)
+
+
+_PARALLEL = (
+    "Each line is a run, from its values to its score: purple is better, green is worse, orange is the "
+    "best, red diverged."
+)
+_SLICES = "The score of every run over each hyperparameter."
+_PAIRS = (
+    "The median score of the runs in each cell, purple is better, green is worse; dots are runs, red "
+    "crosses diverged ones, and a cell without a run is empty."
+)
+
+
+def _left(axes: list[Axis], most: int) -> str:
+    """Which names a picture has no room for."""
+    if len(axes) <= most:
+        return ""
+    left = ", ".join(one.name for one in axes[most:][:8]) + (
+        ", ..." if len(axes) > most + 8 else ""
+    )
+    return f" Only the {most} most important of {len(axes)} names are drawn; left out: {left}."
+
+
+def _importance(found: Importance | None, own: Sheet) -> str:
+    """A bar a name, with what it means."""
+    if not own.axes:
+        return ""
+    said = _note(words.trust(found, own))
+    if found is None:
+        return said
+    longest = max(float(found.values.max()), 1e-9)
+    shade = "" if found.means_something else "; opacity: .35"
+    bar = '<i style="display: block; height: .8em; width: {:.1f}%; background: var(--blue){}"></i>'
+    row = '<tr><th>{}</th><td style="white-space: nowrap">{:.3f} ± {:.3f}</td>'
+    row += '<td style="width: 70%">{}</td></tr>'
+    lines = [
+        row.format(html.escape(n), v, d, bar.format(100 * max(v, 0) / longest, shade))
+        for n, v, d in zip(found.names, found.values, found.deviations, strict=True)
+    ]
+    return f"{said}<table>{''.join(lines)}</table>"
+
+
+def _curves(own: Sheet, result: Result) -> str:
+    if not any(np.isfinite(curve).any() for curve in result.curves.values()):
+        return ""
+    return _picture(curves(own, result), "Learning curves of all runs")
+
+
+def _diverged(own: Sheet, result: Result) -> str:
+    layers = getattr(result, "layers", {})
+    heads = ["member", "step", "first layer", "settings"]
+    cells = [
+        [str(member), f"{step:,}", str(layers.get(member, "")), named(own, member)]
+        for member, step in result.diverged.items()
+    ]
+    if not layers:
+        heads, cells = [*heads[:2], heads[3]], [[*line[:2], line[3]] for line in cells]
+    return _listed(heads, cells)
+
+
+def _refused(own: Sheet, result: Result) -> str:
+    cells = [[str(member), named(own, member), why] for member, why in result.refused.items()]
+    return _listed(["member", "settings", "why"], cells)
+
+
+def _listed(heads: list[str], cells: list[list[str]]) -> str:
+    """A table, of which the end of a long one is folded away."""
+    if not cells:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    shown = f"<table><tr>{head}</tr>{_lines(cells[:LISTED])}</table>"
+    if len(cells) <= LISTED:
+        return shown
+    summary = f"<summary>{len(cells) - LISTED:,} more</summary>"
+    return f"{shown}<details>{summary}<table>{_lines(cells[LISTED:])}</table></details>"
+
+
+def _fixed(own: Sheet, base: Mapping[str, Any] | None) -> str:
+    varied = {one.name for one in own.axes}
+    every = (runstate.flat(dict(base or {})) | own.fixed).items()
+    shown = {name: text(value, 200) for name, value in every if name not in varied}
+    return shell.table(shown) if shown else ""
+
+
+def _grid(heads: Sequence[str], cells: list[list[str]]) -> str:
+    """A table with a head for every column, that may be wider than the page."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    body = _lines(cells)
+    return f'<div class="wide"><table class="numbers"><tr>{head}</tr>{body}</table></div>'
+
+
+def _lines(cells: list[list[str]]) -> str:
+    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in cells]
+    return "".join(f"<tr>{row}</tr>" for row in rows)

@@ -1,0 +1,423 @@
+"""The report of a sweep: what it says and draws, for few and many names, seeds, and runs that failed."""
+
+import base64
+import dataclasses
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+from scipy import stats
+
+from nnfunc.study import importance as forests
+from nnfunc.study import page
+from nnfunc.study.axes import axis, score_axis
+from nnfunc.study.curves import curves
+from nnfunc.study.importance import importance
+from nnfunc.study.page import write_page
+from nnfunc.study.pairs import pairs
+from nnfunc.study.plots import parallel, slices
+from nnfunc.study.sheet import sheet
+from nnfunc.study.words import headline, trust, verdict
+from nnfunc.sweeps.plan import Plan
+from nnfunc.sweeps.result import Result
+from nnfunc.training.saving import Best
+
+RED, ORANGE = "#c23b4b", "#d9782d"
+
+
+class Page(html.parser.HTMLParser):
+    """What a page says below each title, its pictures by their words, and the cells of its tables."""
+
+    void = {"meta", "img"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.titles, self.pictures, self.parts, self.rows = (
+            [],
+            [],
+            {},
+            {"": ""},
+            {"": []},
+        )
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.pictures[dict(attrs)["alt"]] = dict(attrs)["src"]
+        assert not {"href", "srcset", "data", "onload", "onerror"} & {name for name, _ in attrs}
+        self.open += [] if tag in self.void else [tag]
+        part = self.rows.setdefault(self.titles[-1] if self.titles else "", [])
+        if tag == "tr":
+            part.append([])
+        if tag in ("td", "th"):
+            part[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "h2" in self.open:
+            self.titles.append(data)
+            self.parts[data] = ""
+            return
+        title = self.titles[-1] if self.titles else ""
+        self.parts[title] += data
+        if {"td", "th"} & set(self.open):
+            self.rows[title][-1][-1] += data
+
+
+def written(result, folder, **options):
+    text = write_page(result, folder, **options).read_text()
+    assert not re.search(r"https?:|url\(|@import|<script|<link", text)
+    found = Page(text)
+    for address in found.pictures.values():
+        assert address.startswith("data:image/png;base64,")
+        Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).verify()
+    return found
+
+
+def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused=None, **later):
+    """A result whose accuracy rises in a line to the scores; diverged members end at step 50 of 100."""
+    hypers = [dict(h) for h in hypers for _ in range(seeds)]
+    figure, refused, stopped = Best.of(figure), refused or {}, later.get("stopped", {})
+    scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
+    rank = f"validation/{figure.metric}"
+    curves = {rank: np.outer(scores, at / 100).astype(np.float32)}
+    curves["train/loss"] = 2 - np.outer(np.ones(len(scores)), at / 100).astype(np.float32)
+    curves["train/gradient_norm"] = np.ones_like(curves["train/loss"])
+    for curve in curves.values():
+        curve[list(diverged), 5:] = np.nan
+        curve[list(refused)] = np.nan
+        for member, step in stopped.items():
+            curve[member, at > step] = np.nan
+    ended = np.isin(np.arange(len(scores)), [*diverged, *refused, *stopped])
+    kept = np.where(ended, np.nan, scores)
+    plan = Plan(
+        len(hypers) // seeds, seeds, 100, ["lr"], {"act": "'<x>' (str) is no number"}, {}, []
+    )
+    known = {
+        "hypers": hypers, "figure": figure, "seeds": seeds, "plan": plan, "seconds": 12.34,
+        "steps": {"train": at, "validation": at}, "curves": curves, "scores": kept,
+        "diverged": dict.fromkeys(diverged, 50), "refused": refused, "stopped": stopped,
+        "behind": set(stopped), "seed": [i % seeds for i in range(len(hypers))], "lineage": [],
+        "complete": True, "_outcomes": [], "_carries": {}, "_impl": None, "_trials": None,
+    }  # fmt: skip
+    names = {field.name for field in dataclasses.fields(Result)}
+    result = Result(**{name: value for name, value in known.items() if name in names})
+    for name, value in later.items():
+        setattr(result, name, value)
+    return result
+
+
+def drawn(count, seed=0):
+    """Settings whose score hangs on lr strongly, on dropout weakly, and not on batch_order."""
+    draw = np.random.default_rng(seed)
+    lr, dropout, order = 10 ** draw.uniform(-5, 0, count), *draw.uniform(0, 0.5, (2, count))
+    hypers = [
+        {"lr": float(a), "batch_order": float(c), "dropout": float(b), "decay": 0.01}
+        for a, b, c in zip(lr, dropout, order, strict=True)
+    ]
+    return hypers, 0.9 - 0.05 * (np.log10(lr) + 2.5) ** 2 - 0.3 * dropout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_forests():
+    """A third of the trees, which is enough for what is known, and takes a third of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forests, "TREES", 30)
+        yield
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """(result, page) of 40 runs with a hostile name, three diverged ones and a refused one."""
+    hypers, scores = drawn(40)
+    hypers = [h | {"<b>act": ("<relu>", "tanh")[i % 2]} for i, h in enumerate(hypers)]
+    result = made(
+        hypers,
+        scores,
+        diverged=(3, 5, 8),
+        refused={7: "mlp: width <0>"},
+        layers={5: "blocks/<3>/up"},
+    )
+    base = {"model": {"name": "<mlp>"}, "lr": 1.0}
+    return result, written(result, tmp_path_factory.mktemp("sweep"), name="a <sweep>", base=base)
+
+
+def test_page_holds_its_parts_in_order(full):
+    assert full[1].titles == [
+        "The best", "The 20 best", "Parallel coordinates", "Slices", "Pairs", "Importance",
+        "Learning curves", "Diverged", "Refused", "Plan", "All runs have",
+    ]  # fmt: skip
+    assert len(full[1].pictures) == 4
+    assert (
+        "40 runs of 100 steps in 12.3 s: 3 diverged, none stopped early, 1 refused."
+        in (full[1].parts[""])
+    )
+
+
+def test_page_names_the_best_and_doubts_a_single_run(full):
+    result, own = full
+    best = result.hypers[result.best]
+    words = own.parts["The best"]
+    assert f"The best is member {result.best} (lr={best['lr']:.4g}" in words
+    assert f"validation accuracy {result.scores[result.best]:.2%}" in words
+    assert "cannot tell luck from merit" in words
+    assert "seeds=3" in words
+    assert "--seeds 3" in words
+
+
+def test_table_has_the_20_best_in_order(full):
+    result, own = full
+    heads, *rows = own.rows["The 20 best"]
+    assert heads == [
+        "", "member", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss",
+    ]  # fmt: skip
+    order = np.argsort(np.where(np.isfinite(result.scores), -result.scores, np.inf))[:20]
+    assert [int(row[1]) for row in rows] == order.tolist()
+    assert [row[2] for row in rows] == [f"{result.scores[i]:.2%}" for i in order]
+    assert float(rows[0][3]) == pytest.approx(result.hypers[order[0]]["lr"], rel=1e-5)
+    assert "Without 4 settings that did not end with a score." in own.parts["The 20 best"]
+
+
+def test_failures_are_listed_with_layer_and_reason(full):
+    result, own = full
+    heads, *rows = own.rows["Diverged"]
+    assert heads == ["member", "step", "first layer", "settings"]
+    assert [row[:3] for row in rows] == [
+        ["3", "50", ""],
+        ["5", "50", "blocks/<3>/up"],
+        ["8", "50", ""],
+    ]
+    assert rows[0][3].startswith(f"lr={result.hypers[3]['lr']:.4g}, ".replace("e-0", "e-"))
+    assert own.rows["Refused"][1][0] == "7"
+    assert own.rows["Refused"][1][2] == "mlp: width <0>"
+
+
+def test_plan_and_what_all_runs_have_are_told(full):
+    result, own = full
+    assert own.parts["Plan"].strip() == str(result.plan)
+    assert own.rows["All runs have"] == [
+        ["model.name", "<mlp>"],
+        ["decay", "0.01"],
+    ]  # not lr: it varies
+
+
+def test_importance_stands_on_the_page(full):
+    rows = full[1].rows["Importance"]
+    assert [row[0] for row in rows][:2] == ["lr", "dropout"]
+    assert "A random forest of 36 settings" in full[1].parts["Importance"]
+    assert "4 settings without a score are left out" in full[1].parts["Importance"]
+
+
+def test_nothing_but_the_page_is_left_in_the_folder(tmp_path):
+    result = made([{"lr": 0.1}], [0.5])
+    assert write_page(result, tmp_path / "new" / "folder") == tmp_path / "new/folder/report.html"
+    assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["report.html"]
+
+
+FOUR = [{"lr": 1e-3}, {"lr": 1e-2}, {"lr": 0.1}, {"lr": 0.9}]
+
+
+def test_seeds_give_intervals_and_settle_what_is_apart():
+    scores = [0.2, 0.3, 0.4, 0.90, 0.91, 0.92, 0.70, 0.71, 0.75, 0.1, 0.1, 0.1]
+    result = made(FOUR, scores, seeds=3, diverged=(10,))
+    first, second = verdict(sheet(result), result)
+    low, high = stats.t.interval(0.95, 2, loc=0.91, scale=stats.sem([0.90, 0.91, 0.92]))
+    assert first == (
+        "The best is setting 1 (lr=0.01): validation accuracy 91.00% on average over 3 seeds, "
+        f"95 % interval {low:.2%} to {high:.2%}."
+    )
+    assert second.startswith("The runner-up is setting 2 (lr=0.1): 72.00% on average")
+    assert "do not overlap" in second
+    assert "12 runs (4 settings, 3 seeds each) of 100 steps" in headline(sheet(result), result)
+
+
+@pytest.mark.parametrize("figure", ["max accuracy", "min loss"])
+def test_seeds_do_not_settle_what_overlaps(figure):
+    apart = [0.11, 0.12, 0.13, 0.20, 0.21, 0.22, 0.80, 0.81, 0.82, 0.90, 0.91, 0.92]
+    near = [0.10, 0.15, 0.20, 0.12, 0.16, 0.20, 0.80, 0.85, 0.90, 0.81, 0.86, 0.91]
+    for scores, words in ((near, "overlap, so these seeds do not say"), (apart, "do not overlap")):
+        result = made(FOUR, scores, seeds=3, figure=figure)
+        assert f"Their intervals {words}" in verdict(sheet(result), result)[1]
+
+
+def test_a_table_of_seeds_has_a_row_a_setting(tmp_path):
+    own = written(made(FOUR, np.arange(12) / 20, seeds=3, diverged=(10,)), tmp_path)
+    heads, *rows = own.rows["All that have a score, best first"]
+    assert heads[:5] == ["", "setting", "validation accuracy", "95 % interval", "lr"]
+    assert [row[1] for row in rows] == ["2", "1", "0"]
+    assert rows[0][2:5] == ["35.00%", "22.58% to 47.42%", "0.1"]  # 7/20 -+ 4.303 * 0.05 / sqrt(3)
+    assert "Pairs" not in own.titles
+    assert own.rows["Diverged"][1] == ["10", "50", "lr=0.9"]
+
+
+def test_stopped_runs_count_with_their_last_score():
+    result = made(FOUR, [0.2, 0.4, 0.6, 0.8], stopped={0: 10, 1: 50})
+    own = sheet(result)
+    np.testing.assert_allclose(own.scores, [0.02, 0.2, 0.6, 0.8], rtol=1e-6)
+    assert own.stopped.tolist() == [True, True, False, False]
+    words = headline(own, result)
+    assert "of up to 100 steps" in words
+    assert "2 stopped early" in words
+    assert "1 at step 10, 1 at step 50" in words
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_sweep_of_which_all_diverged_has_a_page(tmp_path, seeds):
+    result = made(FOUR, np.zeros(4 * seeds), seeds=seeds, diverged=range(4 * seeds))
+    own = written(result, tmp_path)
+    assert "There is no best: no run ended with a score." in own.parts["The best"]
+    assert own.titles == [
+        "The best", "Parallel coordinates", "Importance", "Learning curves", "Diverged", "Plan",
+    ]  # fmt: skip
+    assert len(own.rows["Diverged"]) == 1 + 4 * seeds
+
+
+def test_a_sweep_over_seeds_alone_has_a_page(tmp_path):
+    own = written(made([{"lr": 0.1}], [0.4, 0.5, 0.6], seeds=3), tmp_path)
+    assert own.titles == [
+        "The best", "All that have a score, best first", "Learning curves", "Plan", "All runs have",
+    ]  # fmt: skip
+    assert "There is no other setting to compare it with." in own.parts["The best"]
+
+
+def test_odd_values_and_many_names_have_a_page(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(page, "_picture", lambda figure, alt: sizes.append(len(figure.axes)) or "")
+    draw = np.random.default_rng(0)
+    odd = [None, np.inf, 3.0, "$x_{", "_", np.arange(3), lambda x: x, (1, 2), {"in": 1}]
+    hypers = [
+        {f"name{k}": float(x) for k, x in enumerate(draw.uniform(size=7))} | {"odd": odd[i % 8]}
+        for i in range(24)
+    ]
+    own = Page(
+        write_page(made(hypers, draw.uniform(size=24), figure="min loss"), tmp_path).read_text()
+    )
+    words = own.parts["Pairs"]
+    assert "Only the 6 most important of 8 names are drawn; left out:" in words
+    assert sizes == [1, 9, 16, 2]  # 3 x 3 panels; 15 pairs and a bar of colours
+    important = [row[0] for row in own.rows["Importance"]]
+    assert words.rstrip(".\n").endswith(", ".join(important[6:]))
+
+
+def test_importance_has_known_answers():
+    result = made(*drawn(120))
+    found = importance(result)
+    assert found is not None
+    assert found.names[:2] == ["lr", "dropout"]
+    assert found.values[0] > 5 * found.values[1] > 0
+    assert abs(found.values[2]) < 0.02
+    assert found.r2 > 0.8
+    assert found.settings == 120
+    assert found.means_something
+    again = importance(result)
+    np.testing.assert_array_equal(found.values, again.values)
+    np.testing.assert_array_equal(found.deviations, again.deviations)
+
+
+def test_importance_of_chance_is_judged_by_settings_not_seen():
+    hypers, _ = drawn(60)
+    result = made(hypers, np.random.default_rng(3).uniform(size=60))
+    found = importance(result)
+    assert found.r2 < 0.3  # of those it was fitted to, 0.8
+    assert np.abs(found.values).max() < 0.3
+    assert not found.means_something
+    assert "too low for the importances to mean anything" in trust(found, sheet(result))
+
+
+def test_importance_of_few_settings_is_doubted():
+    result = made(*drawn(11))
+    assert "Fewer than 12 settings are too few" in trust(importance(result), sheet(result))
+    assert importance(made(*drawn(4))) is None
+    assert importance(made([{"lr": 1.0}] * 20, np.arange(20) / 20)) is None
+    assert importance(made(drawn(20)[0], np.full(20, 0.5))) is None
+
+
+def test_importance_takes_categories_whole_and_seeds_as_means():
+    acts = ["a", "b", "c", "d"]
+    hypers = [{"act": acts[(i * 7) % 4], "x": float(i % 5)} for i in range(40)]
+    scores = np.repeat([{"b": 0.8}.get(h["act"], 0.2) for h in hypers], 2)
+    scores[::2] += 0.1  # the seeds differ, the means do not
+    found = importance(made(hypers, scores, seeds=2, diverged=(0, 1, 2)))
+    assert found.settings == 39  # one of which no run ended, one of which one did
+    assert found.names[0] == "act"
+    assert found.values[0] > 0.5 > 0.05 > abs(found.values[1])
+
+
+def test_axes_are_logarithms_levels_and_categories():
+    one = axis("lr", [1e-5, 1e-3, 1e-1])
+    assert (one.kind, one.places.tolist()) == ("log", [-5, -3, -1])
+    assert axis("x", [0.001234, 0.3, 0.5, 0.6]).kind == "linear"  # uniform, with one near zero
+    assert axis("x", [0.0, 0.25, 0.5]).kind == "linear"
+    assert axis("decay", [0.1, 0.0, 1e-4]).places.tolist() == [2, 0, 1]
+    assert axis("off", [2.0, None, np.inf, 1.0]).labels == ["1", "2", "None", "inf"]
+    assert axis("flag", [True, False]).labels == ["False", "True"]
+    assert len(set(axis("f", [lambda x: x, lambda x: 2 * x]).labels)) == 2
+
+
+def test_axis_of_scores_ends_before_a_few_wild_ones():
+    scores = np.asarray([*np.linspace(1, 2, 20), 60.0])
+    assert score_axis("loss", scores, "min").high < 3
+    assert score_axis("loss", scores, "min").shares[-1] == 1
+    assert score_axis("r2", -scores, "max").low > -3
+    assert score_axis("loss", np.asarray([1e-4, 1.0]), "min").kind == "log"
+
+
+def segments(collection):
+    return np.stack([np.asarray(path.vertices) for path in collection.get_paths()])
+
+
+def test_parallel_lines_run_through_values_to_scores():
+    result = made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,))
+    own = sheet(result)
+    (panel,) = parallel(own, own.axes).axes
+    lines = segments(panel.collections[0])
+    by_start = {round(float(line[0, 1]), 3): line[-1, 1] for line in lines}
+    assert len(lines) == 4
+    assert by_start[0.0] == 0  # the least rate has the least score
+    assert by_start[0.338] == 1  # log10(0.01 / 0.001) / log10(900)
+    assert by_start[1.0] < 0  # diverged, beyond the worst
+    colours = [to_hex(colour) for colour in panel.collections[0].get_colors()]
+    assert colours.count(RED) == 1
+    (best,) = [line for line in panel.lines if line.get_color() == ORANGE]
+    np.testing.assert_allclose(best.get_ydata(), [0.338, 1], atol=1e-3)
+
+
+def test_slices_have_dots_and_medians():
+    hypers = [{"act": "ab"[i % 2], "x": i / 7} for i in range(8)]
+    own = sheet(made(hypers, np.arange(8) / 10, diverged=(6,)))
+    act, x = slices(own, own.axes).axes
+    assert len(np.concatenate([dots.get_offsets() for dots in x.collections])) == 8
+    medians = [line.get_ydata()[0] for line in act.lines if len(line.get_ydata()) == 2]
+    np.testing.assert_allclose(medians, [0.2, 0.4])  # of 0, 2, 4; of 1, 3, 5, 7
+    assert [label.get_text() for label in act.get_xticklabels()] == ["a", "b"]
+    assert not x.lines  # no two runs have the same x
+
+
+def test_pairs_are_medians_in_cells():
+    hypers = [{"a": "pq"[i % 2], "b": "rs"[i // 2 % 2]} for i in range(12)]
+    own = sheet(made(hypers, np.arange(12) / 20, diverged=(11,)))
+    panel = pairs(own, own.axes).axes[0]
+    cells = np.asarray(panel.collections[0].get_array()).reshape(2, 2)  # [b, a]
+    np.testing.assert_allclose(cells, [[4 / 20, 5 / 20], [6 / 20, 5 / 20]])
+
+
+def test_curves_mark_the_best_and_where_runs_diverged():
+    result = made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,))
+    own = sheet(result)
+    figure = curves(own, result)
+    accuracy, loss = figure.axes
+    assert len(accuracy.collections[0].get_paths()) == 4
+    np.testing.assert_allclose(accuracy.collections[1].get_offsets(), [[50, 0.3]], rtol=1e-6)
+    np.testing.assert_allclose(loss.collections[1].get_offsets(), [[50, 1.5]], rtol=1e-6)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["1. lr=0.01", "2. lr=0.1", "3. lr=0.001", "diverged"]
+    (best,) = [line for line in accuracy.lines if line.get_label() == "1. lr=0.01"]
+    assert best.get_ydata()[-1] == pytest.approx(0.8)
