@@ -361,16 +361,44 @@ def test_the_layer_in_which_a_member_diverged_is_named():
     assert result.fault(0) is None
 
 
-@pytest.mark.parametrize("fastest", ["loop", "vmap", "threads"])
-def test_auto_takes_the_quickest_way(monkeypatch, fastest):
-    monkeypatch.setattr(ways, "_speed", lambda job, way, steps: 1.0 + 0.5 * (way.kind == fastest))
-    monkeypatch.setattr(ways, "cores", lambda: 2)
+@pytest.mark.parametrize(
+    "cores, fastest", [(2, "loop 1 1"), (2, "threads 1 2"), (2, "threads 2 2"), (1, "vmap 4 1")]
+)
+def test_auto_takes_the_quickest_way_and_remembers_it(monkeypatch, cores, fastest):
+    tried = []
+
+    def speed(job, way, steps):
+        tried.append(way.name)
+        return 2.0 + way.name.startswith(fastest)
+
+    monkeypatch.setattr(ways, "_speed", speed)
+    monkeypatch.setattr(ways, "cores", lambda: cores)
     monkeypatch.setattr(ways, "SHORT", 0.0)
     monkeypatch.setattr(ways, "COMPILES", 0.0)
-    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=4, steps=2)
-    assert result.plan.groups[0].way.kind == fastest
-    assert result.plan.groups[0].way.runs_per_second == 1.5
-    assert np.isfinite(result.scores).all()
+    build = lambda h: plain(h)
+    options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "members": 4, "steps": 2}
+    result = swept(**options)
+    way = result.plan.groups[0].way
+    assert way.name.startswith(fastest)
+    assert way.runs_per_second == 1.5
+    count = len(tried)
+    assert count == len(set(tried)) >= 3
+    swept(**options)
+    assert len(tried) == count
+
+
+def test_a_further_program_is_compiled_once_it_can_be_worth_it(monkeypatch):
+    """When sweeps of a build have taken several times as long as compiling one did."""
+    monkeypatch.setattr(ways, "cores", lambda: 2)
+    build = lambda h: plain(h)
+    options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "members": 8, "steps": 2}
+    group = swept(**options).plan.groups[0]
+    assert group.way.chunk == 1
+    own = lanes(build, _group(build, swept(**options)), wide=False)
+    assert own.took["spent"] < ways.COMPILES * own.took["compile"]
+    own.took["spent"] = 10 * ways.COMPILES * own.took["compile"]
+    swept(**options)
+    assert any(name.startswith("threads 4 2") for name in own.took)
 
 
 @pytest.mark.parametrize("short", [0.0, 60.0])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from nnfunc.sweeps.pack import Going, Held, Job, Pack, Reported, rows
 from nnfunc.sweeps.plan import Plan, Planned
 from nnfunc.sweeps.store import Saved, Store
 from nnfunc.sweeps.trial import Trial
-from nnfunc.sweeps.ways import WAYS, Way, chosen, needed, packs, run
+from nnfunc.sweeps.ways import WAYS, Way, chosen, needed, packs, timed
 from nnfunc.training.feed import Feed
 from nnfunc.training.loop import inspect_task
 from nnfunc.training.pace import Intervals
@@ -35,6 +36,11 @@ __all__ = ["Engine", "Interrupted", "Kind", "Track"]
 
 SAVE_EVERY = 10.0
 """Seconds: what a sweep that is killed has to run again, at most, beside what is in hand."""
+
+
+_HELD: "WeakKeyDictionary[Data, Held]" = WeakKeyDictionary()
+_INSPECTED: "WeakKeyDictionary[Data, list[tuple[Any, Best]]]" = WeakKeyDictionary()
+"""By data set what sweeps of it hold on the device, and the programs that were looked at with it."""
 
 
 class Interrupted(Exception):
@@ -111,7 +117,6 @@ class Engine:
         self.refused: dict[int, str] = {}
         self.units: list[list[int]] = []
         self.lineage: list[dict[str, Any]] = []
-        self._held: dict[int, tuple[Data, Held]] = {}
         self._unsaved: set[int] = set()
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
@@ -154,9 +159,7 @@ class Engine:
         self.found.append(found)
         self.refused |= {members[i]: words for i, words in found.refused.items()}
         for group in found.groups:
-            compiled = programs(build, group.leaves, group.treedef)
-            numbers, lead = group.one(0)[:-1], trials[group.members[0]]
-            inspect_task(compiled, numbers, lead.key, Feed(held.judged), self.figure)
+            self._inspect(build, group, trials[group.members[0]], held)
             orders = [trials[i].order for i in group.members]
             seeds = None if orders[0] is None else np.asarray(orders, np.uint32)
             group = group._replace(
@@ -172,6 +175,14 @@ class Engine:
                 if self.store is not None and kind.way is None:
                     kind.way = self.store.way(member)  # as before, so bit for bit
         return None
+
+    def _inspect(self, build: Build, group: Group, lead: Trial, held: Held) -> None:
+        """Look at task and data as `nf.train` does; once for what was looked at before."""
+        compiled = programs(build, group.leaves, group.treedef)
+        seen = _INSPECTED.setdefault(lead.data, [])
+        if not any(known is compiled and figure == self.figure for known, figure in seen):
+            inspect_task(compiled, group.one(0)[:-1], lead.key, Feed(held.judged), self.figure)
+            seen.append((compiled, self.figure))
 
     def _kind(self, kind: Kind) -> Kind:
         same = lambda k: (k.build, id(k.held), k.intervals, k.treedef, marks(k.leaves))
@@ -223,9 +234,9 @@ class Engine:
 
     def held(self, data: Data) -> Held:
         """The data on the device, put there once."""
-        if id(data) not in self._held:
-            self._held[id(data)] = (data, Held.of(data))
-        return self._held[id(data)][1]
+        if data not in _HELD:
+            _HELD[data] = Held.of(data)
+        return _HELD[data]
 
     @property
     def members(self) -> list[int]:
@@ -301,7 +312,7 @@ class Engine:
             part for pack in packs(group, way, places)
             for part in self._left(pack, until)
         ]  # fmt: skip
-        run(job, way, todo, self._note)
+        timed(job, way, todo, self._note)
         if not together and any(self.tracks[m].step < until for m in members):
             self._check_stop()
 

@@ -34,8 +34,8 @@ class Lanes(NamedTuple):
     init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
     in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
     no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. wide: whether there is an axis of members. took: "compile" -> the seconds that
-    it took, once a probe has measured them.
+    follows from them. wide: whether there is an axis of members. took: what is known of how long things
+    take, see `nnfunc.sweeps.ways`. warm: the shapes for which all of them were compiled.
     """
 
     init: Callable[[Any, Key, Any], Carry]
@@ -44,6 +44,7 @@ class Lanes(NamedTuple):
     judge: Callable[[Carry, Any, Any], tuple[Carry, dict[str, Array]]]
     wide: bool
     took: dict[str, float]
+    warm: set[Any]
 
 
 def lanes(build: Build, group: Group, wide: bool, devices: int = 1) -> Lanes:
@@ -99,6 +100,7 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int) -> L
         jax.jit(judge, donate_argnums=0),
         axes is not None,
         {},
+        set(),
     )
 
 

@@ -79,6 +79,10 @@ class Job(NamedTuple):
     stops: Callable[[], bool] = lambda: False
     save: Callable[["Going"], None] = lambda going: None
 
+    def step(self, member: int) -> int:
+        """How far a member is."""
+        return int(self.carries[member].state.step) if member in self.carries else 0
+
 
 class Going:
     """A pack on its way: its carry after `step` steps, and the figures so far, still on the device.
@@ -148,7 +152,11 @@ def rows(going: Going) -> tuple[list[Carry], list[tuple[int, dict[str, np.ndarra
 
 
 def warm(job: Job, pack: Pack, own: Lanes, by_step: bool) -> None:
-    """Compile all that `advance` calls, so that threads do not do it twice."""
+    """Compile all that `advance` calls, so that threads do not do it twice; once for each shape."""
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(job.held))
+    if (pack.width, by_step, shapes) in own.warm:
+        return
+    own.warm.add((pack.width, by_step, shapes))
     going = Going(job._replace(carries={}), pack, own)
     go = own.step if by_step else own.leg
     carry, _ = go(np.int32(0), np.bool_(True), going.carry, going.numbers, job.held.train)

@@ -29,6 +29,8 @@ SHORT = 5.0
 """A sweep that takes fewer seconds has its own first members as the probe."""
 COMPILES = 4.0
 """How many times as long as compiling took a sweep has to last to try a further program."""
+WIDTH = 16
+"""How many members a thread has side by side, at most: more did not make it quicker."""
 MEMORY = 0.25
 """The share of the free memory that the states of members side by side may take."""
 COPIES = 6
@@ -53,6 +55,11 @@ class Way(NamedTuple):
     def wide(self) -> bool:
         """Whether its program has an axis of members."""
         return self.kind in ("vmap", "devices") or self.chunk > 1
+
+    @property
+    def name(self) -> str:
+        """What its speed is remembered by."""
+        return f"{self.kind} {self.chunk} {self.threads} {self.devices} {self.by_step}"
 
     def of(self, job: Job) -> Lanes:
         return lanes(job.build, job.group, self.wide, self.devices)
@@ -110,59 +117,83 @@ def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way
     most = min(count, chunk) if chunk else _even(count, min(count, _fitting(job)))
     threads, devices = min(cores(), count), jax.device_count()
     loop = Way("loop", 1, by_step=by_step)
+    side_by_side = Way("vmap", most, by_step=by_step)
+    spread = Way("devices", -(-most // devices) * devices, devices=devices, by_step=by_step)
     if way == "vmap":
-        return Way("vmap", most, by_step=by_step)
+        return side_by_side
     if way == "devices":
-        return Way("devices", -(-most // devices) * devices, devices=devices, by_step=by_step)
+        return spread
     if way == "threads":
         return Way("threads", min(chunk or 1, count), threads, by_step=by_step)
     if way == "loop" or count == 1:
         return loop
-    narrow, wide = [loop], [Way("vmap", most, by_step=by_step)] if most > 1 else []
-    share = min(most, -(-count // threads))
-    if threads > 1:
-        narrow.append(Way("threads", 1, threads, by_step=by_step))
-    if threads > 1 and share > 1:
-        wide.append(Way("threads", chunk or _even(count, share), threads, by_step=by_step))
+    if jax.default_backend() == "cpu" and threads > 1:
+        share = min(most, chunk or WIDTH, -(-count // threads))
+        narrow = [loop, Way("threads", 1, threads, by_step=by_step)]
+        wide = [Way("threads", share, threads, by_step=by_step)] if share > 1 else []
+    else:
+        narrow, wide = [loop], [side_by_side] if most > 1 else []
     if devices > 1 and count >= devices:
-        wide.append(Way("devices", -(-most // devices) * devices, devices=devices, by_step=by_step))
+        wide.append(spread)
     return probed(job, narrow, wide, finish)
 
 
 def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) -> Way:
     """The quickest of the ways; the first of narrow is the loop.
 
-    In a short sweep the first members are the probe: they are run whole and finished. In a long one
-    each way is timed for some steps. Ways that need a further program are timed only where the
-    sweep takes several times as long as it took to compile the first.
+    How quick each way was is remembered for as long as the programs are. A way that is not known yet is
+    timed for some steps, or, in a short sweep, by its own first members, which are run whole and
+    finished. Ways that need a further program are tried once the sweeps of this build have taken
+    several times as long as it takes to compile one.
     """
     count, loop = len(job.group.members), narrow[0]
-    each, steps = _warmed(job, loop)
-    whole, speed, done = each * count, {}, 0
-    if whole < SHORT and finish is not None:
-        for way in [*narrow, *narrow]:  # in two turns, where there are enough members
-            places = list(range(done, min(done + 2 * way.threads, count)))
-            if len(places) == 2 * way.threads:
-                start = time.perf_counter()
-                run(job, way, packs(job.group, way, places), finish, warmed=True)
-                done += len(places)
-                now = len(places) / (time.perf_counter() - start)
-                speed[way] = max(now, speed.get(way, 0.0))
-    else:
-        speed = {way: _speed(job, way, steps) for way in narrow}
-        compiling = loop.of(job).took["compile"]
-        for way in wide:
-            if count / max(speed.values()) > COMPILES * compiling:
-                speed[way] = _speed(job, way, _warmed(job, way)[1])
-    best = max(speed, key=lambda way: speed[way]) if speed else loop
-    return best._replace(runs_per_second=speed.get(best))
+    known = loop.of(job).took
+    places, steps, whole = list(range(count)), min(job.until, job.intervals.steps), 0.0
+    for way in narrow:
+        if way.name not in known:
+            each, some = _warmed(job, loop)
+            whole = each * count
+            first = places[: 2 * way.threads]
+            if whole < SHORT and finish is not None and len(first) == 2 * way.threads:
+                places = places[2 * way.threads :]
+                timed(job, way, packs(job.group, way, first), finish)
+            else:
+                known[way.name] = _speed(job, way, some)
+    quick = max(known[way.name] for way in narrow)
+    compiling = known.get("compile", 0.0)
+    for way in wide:
+        budget = known.get("spent", 0.0) + count * steps / quick
+        if way.name not in known and budget > COMPILES * compiling:
+            known[way.name] = _speed(job, way, _warmed(job, way)[1])
+    best = max((w for w in [*narrow, *wide] if w.name in known), key=lambda w: known[w.name])
+    return best._replace(runs_per_second=known[best.name] / job.intervals.steps)
 
 
-def run(job: Job, way: Way, todo: list[Pack], finish: Finish, *, warmed: bool = False) -> None:
+def timed(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
+    """Run packs to the step of the job, and remember how quick the way was."""
+    if not todo:
+        return
+    job, known = _placed(job, way), lanes(job.build, job.group, wide=False).took
+    warm(job, todo[0], way.of(job), way.by_step)
+    before = sum(job.step(member) for pack in todo for member in pack.members)
+    start = time.perf_counter()
+    done: list[int] = []
+
+    def finished(going: Going) -> None:
+        finish(going)
+        done.extend([going.step] * len(going.pack.places))
+
+    run(job, way, todo, finished)
+    took = time.perf_counter() - start
+    known["spent"] = known.get("spent", 0.0) + took
+    if (steps := sum(done) - before) > 0:
+        speed = steps / took
+        known[way.name] = 0.5 * (known.get(way.name, speed) + speed)
+
+
+def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
     """Run packs to the step of the job. Those that do not fit into the memory are halved."""
-    own, width = way.of(job), way.chunk
-    if way.devices > 1:
-        job = job._replace(held=everywhere(job.held, way.devices))
+    own, width, job = way.of(job), way.chunk, _placed(job, way)
 
     def one(pack: Pack) -> None:
         nonlocal width
@@ -186,8 +217,7 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish, *, warmed: bool = 
         for pack in todo:
             one(pack)
         return
-    if not warmed:
-        warm(job, todo[0], own, way.by_step)
+    warm(job, todo[0], own, way.by_step)
     with ThreadPoolExecutor(way.threads) as pool:
         try:
             for _ in pool.map(one, todo):
@@ -197,13 +227,20 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish, *, warmed: bool = 
             raise
 
 
+def _placed(job: Job, way: Way) -> Job:
+    """The job with its data where the way needs it."""
+    if way.devices == 1:
+        return job
+    return job._replace(held=everywhere(job.held, way.devices))
+
+
 def _warmed(job: Job, way: Way) -> tuple[float, int]:
     """Compile; then how long a run takes, and how many steps make a probe of about 50 ms."""
     own, whole = way.of(job), min(job.until, job.intervals.steps)
-    start = time.perf_counter()
+    job, start = _placed(job, way), time.perf_counter()
     warm(job, packs(job.group, way, _first(job, way.chunk))[0], own, way.by_step)
-    took = time.perf_counter() - start
-    own.took["compile"] = max(took, own.took.get("compile", 0.0))
+    took, known = time.perf_counter() - start, lanes(job.build, job.group, wide=False).took
+    known["compile"] = max(took, known.get("compile", 0.0))
     count = min(10, whole)
     start = time.perf_counter()
     _probe(job, way, count, 1)
@@ -212,14 +249,14 @@ def _warmed(job: Job, way: Way) -> tuple[float, int]:
 
 
 def _speed(job: Job, way: Way, steps: int) -> float:
-    """Runs per second of a way, by the better of two probes of some steps of some members."""
+    """Steps of members per second of a way, by the better of two probes of some of both."""
     needed = 2 * way.threads if way.chunk == 1 else way.threads
     best = np.inf
     for _ in range(2):
         start = time.perf_counter()
         members = _probe(job, way, steps, needed)
         best = min(best, (time.perf_counter() - start) / members)
-    return steps / min(job.until, job.intervals.steps) / best
+    return steps / best
 
 
 def _probe(job: Job, way: Way, steps: int, count: int) -> int:
@@ -235,7 +272,7 @@ def _probe(job: Job, way: Way, steps: int, count: int) -> int:
         ended.extend(going.pack.members)
 
     todo = packs(job.group, way, _first(job, way.chunk * count))[:count]
-    run(short, way, todo, finish, warmed=True)
+    run(short, way, todo, finish)
     return len(ended)
 
 
