@@ -87,14 +87,17 @@ def sweeps(args: argparse.Namespace) -> None:
     from speed import sweeps
 
     rows = []
-    for members in args.members or (8, 32, 128):
-        print(f"{members} members ...", end=" ", file=sys.stderr, flush=True)
-        rows.append(sweeps.measure(members, args.rounds or 9) | {"machine": machine()})
+    wanted = [("digits", members) for members in args.members or (8, 32, 128)]
+    wanted += [] if args.members else [("mnist", 32)]
+    for name, members in wanted:
+        print(f"{name}, {members} members ...", end=" ", file=sys.stderr, flush=True)
+        rows.append(sweeps.measure(name, members, args.rounds or 9) | {"machine": machine()})
         speed = rows[-1]["sides"]["auto"]["speed"]["value"]
         print(f"{speed:.2f}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    half = sweeps.halving(args.rounds or 5)
     if args.json:
-        args.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
-    sweeps.show(rows)
+        args.json.write_text(json.dumps({"rows": rows, "halving": half}, indent=1) + "\n")
+    sweeps.show(rows, half)
 
 
 def apart(what: str, case: str, malloc: str, rounds: int) -> dict[str, Any]:

@@ -1,39 +1,60 @@
-"""Runs per second of a sweep: one after another, and each way of running many, timed in turns."""
+"""Runs per second of a sweep: one after another, and each way of running many, timed in turns.
 
+Beside them, where PyTorch is installed, its loop as its tutorials write it, for the same model.
+"""
+
+import itertools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import nnfunc as nf
-from nnfunc.sweeps.ways import cores
+from nnfunc.sweeps.ways import WIDTH, cores
 
 from .timing import quartiles, ratio
 
 STEPS = 200
-TRAINED = 4
+WARM = 4
+"""Rounds that do not count."""
+TRAINED = 2
 """So many runs stand for all where `nf.train` is called for each."""
 
 
-def build(h: dict[str, Any]) -> nf.Task:
-    model = nf.mlp([64, 64, 10])
-    return nf.Task(model, nf.classification(), nf.optimizers.adam(h["lr"]))
+class Case(NamedTuple):
+    """An MLP of these widths, and its data."""
+
+    name: str
+    widths: list[int]
+    data: nf.data.Data
+
+    def build(self, h: dict[str, Any]) -> nf.Task:
+        return nf.Task(nf.mlp(self.widths), nf.classification(), nf.optimizers.adam(h["lr"]))
 
 
-def digits() -> nf.data.Data:
-    own = nf.data.digits()
-    return nf.data.arrays(own.train, batch_size=64, validation=own.validation)
+def case(name: str) -> Case:
+    """ "digits": 64-64-10. "mnist": 784-128-10 on its first 8000 images, 1000 held out."""
+    if name == "digits":
+        own = nf.data.digits()
+        data = nf.data.arrays(own.train, batch_size=64, validation=own.validation)
+        return Case(name, [64, 64, 10], data)
+    x, labels = nf.data.mnist().train
+    x = np.asarray(x, np.float32).reshape(len(x), -1)[:9000] / 255
+    split = [(x[a:b], np.asarray(labels[a:b])) for a, b in ((0, 8000), (8000, 9000))]
+    return Case(name, [784, 128, 10], nf.data.arrays(split[0], batch_size=64, validation=split[1]))
 
 
-def measure(members: int, rounds: int) -> dict[str, Any]:
+def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
     """Seconds of a whole `nf.sweep` of so many members, way by way, programs compiled before.
 
-    Each run is 200 steps of 64-64-10 on the digits with one evaluation at its end. Which way goes
-    first changes from round to round.
+    Each run is 200 steps with one evaluation at its end. Which way goes first changes from round to
+    round. The first rounds, in which programs are compiled and the planner gets to know its ways, do
+    not count.
     """
-    data, key = digits(), jax.random.key(0)
+    own, key = case(name), jax.random.key(0)
+    build, data = own.build, own.data
     space = {"lr": nf.log_uniform(1e-4, 1e-2)}
     every: dict[str, Any] = {"steps": STEPS, "log_every": STEPS, "evaluate_every": STEPS}
     last: dict[str, nf.sweeps.Result] = {}
@@ -53,7 +74,7 @@ def measure(members: int, rounds: int) -> dict[str, Any]:
             )
         return TRAINED
 
-    half = -(-members // cores())
+    half = min(WIDTH, -(-members // cores()))
     sides = {
         "one after another": swept("one after another", way="loop"),
         "nf.train for each": trained,
@@ -62,16 +83,19 @@ def measure(members: int, rounds: int) -> dict[str, Any]:
         "threads, side by side": swept("threads, side by side", way="threads", chunk=half),
         "auto": swept("auto", way="auto"),
     }
+    if torch := installed():
+        sides["PyTorch, one after another"] = lambda: torch_loop(torch, own, TRAINED)
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):  # the first compiles
+    for turn in range(-WARM, rounds):
         for name in list(sides)[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             count = sides[name]()
-            if turn:
+            if turn >= 0:
                 times[name].append((time.perf_counter() - start) / count)
     agree(last)
     one = times["one after another"]
     return {
+        "case": own.name,
         "members": members,
         "auto": str(last["auto"].plan.groups[0].way),
         "sides": {
@@ -93,15 +117,78 @@ def agree(results: dict[str, Any]) -> None:
             raise RuntimeError("the ways do not calculate the same")
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """The table for docs/benchmarks.md."""
+def installed() -> Any:
+    """PyTorch, or None."""
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return torch
+
+
+def torch_loop(torch: Any, own: Case, runs: int) -> int:
+    """Train so many networks one after another, eagerly, and evaluate each."""
+    arrays = [torch.from_numpy(np.array(leaf)) for leaf in jax.tree.leaves(own.data.arrays)]
+    held = [torch.from_numpy(np.array(leaf)) for leaf in jax.tree.leaves(own.data.validation)]
+    (x, labels), (held_x, held_labels) = arrays, held
+    labels, held_labels = labels.long(), held_labels.long()
+    loss = torch.nn.CrossEntropyLoss()
+    for run in range(runs):
+        torch.manual_seed(run)
+        layers = []
+        for rows, columns in itertools.pairwise(own.widths):
+            layers += [torch.nn.Linear(rows, columns), torch.nn.ReLU()]
+        model = torch.nn.Sequential(*layers[:-1])
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        order = torch.randperm(len(x))
+        for step in range(STEPS):
+            at = order[[(step * 64 + i) % len(x) for i in range(64)]]
+            optimizer.zero_grad()
+            loss(model(x[at]), labels[at]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            loss(model(held_x), held_labels).item()
+    return runs
+
+
+def halving(rounds: int) -> dict[str, Any]:
+    """Successive halving against running all to the end: 64 members, 1000 steps, on the digits."""
+    own, steps, members = case("digits"), 1000, 64
+    space = {"lr": nf.log_uniform(1e-5, 1.0)}
+    times: dict[str, list[float]] = {"to the end": [], "halving": []}
+    winners = []
+    for turn in range(-WARM, rounds):
+        key, seconds, best = jax.random.key(max(turn, 0)), {}, {}
+        sides: dict[str, Any] = {"to the end": None, "halving": nf.sweeps.halving(4)}
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
+            start = time.perf_counter()
+            result = nf.sweep(
+                own.build, space, own.data, steps=steps, members=members, key=key,
+                search=sides[name],
+            )  # fmt: skip
+            seconds[name], best[name] = time.perf_counter() - start, result.best
+        if turn >= 0:
+            winners.append(best["to the end"] == best["halving"])
+            for name, took in seconds.items():
+                times[name].append(took)
+    speed = ratio(times["to the end"], times["halving"])
+    return {"speed": speed, "same": sum(winners), "of": len(winners)}
+
+
+def show(rows: list[dict[str, Any]], half: dict[str, Any]) -> None:
+    """The tables for docs/benchmarks.md."""
     machine = rows[0]["machine"]
     where = f"{machine['cores']} cores of {machine['cpu']}, jax {machine['jax']}, {machine['date']}"
-    print(f"Runs of {STEPS} steps, 64-64-10 on the digits: {where}\n")
-    print("| members | way | runs per second | of one after another (90 % interval) |")
-    print("| --- | --- | --- | --- |")
+    print(f"Runs of {STEPS} steps: {where}\n")
+    print("| case | members | way | runs per second | of one after another (90 % interval) |")
+    print("| --- | --- | --- | --- | --- |")
     for row in rows:
         for name, side in row["sides"].items():
             speed = "{value:.2f} ({low:.2f}-{high:.2f})".format(**side["speed"])
             how = f"auto: {row['auto'].partition(' (probe')[0]}" if name == "auto" else name
-            print(f"| {row['members']} | {how} | {side['runs_per_second']:.1f} | {speed} |")
+            place = f"{row['case']} | {row['members']}"
+            print(f"| {place} | {how} | {side['runs_per_second']:.1f} | {speed} |")
+    speed = "{value:.2f} ({low:.2f}-{high:.2f})".format(**half["speed"])
+    what = "Halving, 64 members of 1000 steps on the digits"
+    same = f"the same winner for {half['same']} of {half['of']} keys"
+    print(f"\n{what}: {speed} times as fast as all to the end, {same}.")
