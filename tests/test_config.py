@@ -149,7 +149,8 @@ def test_the_configs_of_this_project_load_and_come_back(path, tmp_path):
     config.dump(tmp_path / "resolved.toml")
     assert load(tmp_path / "resolved.toml") == config
     assert path.read_text().startswith("#")
-    assert f"nnfunc train configs/{path.name}" in path.read_text().splitlines()[0]
+    command = "sweep" if "[sweep]" in path.read_text() else "train"
+    assert f"nnfunc {command} configs/{path.name}" in path.read_text().splitlines()[0]
 
 
 def test_data_and_test_are_of_the_data_table(file):
