@@ -5,6 +5,7 @@
     python scripts/bench.py --json bench.json          # all figures
     python scripts/bench.py watching                   # what it costs to look at every layer
     python scripts/bench.py sweeps                     # runs per second of nf.sweep, way by way
+    python scripts/bench.py curve                      # the same by members, 1 to 4096: for a GPU
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
 "tuned" is `nnfunc.memory.keep_memory`, which programs started from the command line call.
@@ -31,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 CASES = ("mlp", "cnn", "lstm", "gpt")
 FOR_GPU = ("gpt_gpu",)
+WHAT = ("steps", "watching", "sweeps", "curve")
 
 
 def main():
@@ -49,6 +51,8 @@ def main():
     rows = []
     if args.what == "sweeps":
         return sweeps(args)
+    if args.what == "curve":
+        return curve(args)
     for case in args.case or CASES:
         for malloc in settings:
             print(f"{case}, malloc {malloc} ...", end=" ", file=sys.stderr, flush=True)
@@ -70,7 +74,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = [*CASES, *FOR_GPU]
-    parser.add_argument("what", nargs="?", choices=("steps", "watching", "sweeps"), default="steps")
+    parser.add_argument("what", nargs="?", choices=WHAT, default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")
     parser.add_argument("--rounds", type=int, help="101 of about 0.02 s a side; of sweeps 9")
     parser.add_argument("--members", action="append", type=int, help="of sweeps: 8, 32 and 128")
@@ -98,6 +102,18 @@ def sweeps(args: argparse.Namespace) -> None:
     if args.json:
         args.json.write_text(json.dumps({"rows": rows, "halving": half}, indent=1) + "\n")
     sweeps.show(rows, half)
+
+
+def curve(args: argparse.Namespace) -> None:
+    """Runs per second by members, up to the most that --members names."""
+    from speed import curve
+
+    own, most = machine(), max(args.members or [4096])
+    rows = []
+    for name in [case for case in args.case or curve.CURVES if case in curve.CURVES]:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows += curve.measure(name, most, args.rounds or 3)
+    curve.show(rows, f"{own['device']}, jax {own['jax']}, {own['date']}")
 
 
 def apart(what: str, case: str, malloc: str, rounds: int) -> dict[str, Any]:
