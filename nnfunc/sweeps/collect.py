@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc.base import Key
-from nnfunc.sweeps.engine import Engine, Track
+from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.tracks import Track
 
 __all__ = ["collected"]
 

@@ -9,7 +9,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,17 +21,18 @@ from nnfunc.sweeps.draw import Draws
 from nnfunc.sweeps.groups import Found, Group, grouped, marks, put
 from nnfunc.sweeps.pack import Going, Held, Job, Pack, Reported, rows
 from nnfunc.sweeps.plan import Plan, Planned
+from nnfunc.sweeps.planning import plan_of, planned_of, structural
 from nnfunc.sweeps.store import Saved, Store
+from nnfunc.sweeps.tracks import Kind, Track, stop_at, stops
 from nnfunc.sweeps.trial import Trial
-from nnfunc.sweeps.ways import WAYS, Way, chosen, needed, packs, timed
+from nnfunc.sweeps.ways import WAYS, chosen, followed, packs, timed
 from nnfunc.training.feed import Feed
 from nnfunc.training.loop import inspect_task
-from nnfunc.training.pace import Intervals
 from nnfunc.training.programs import Carry, programs
 from nnfunc.training.saving import Best
 from nnfunc.training.task import Build
 
-__all__ = ["Engine", "Interrupted", "Kind", "Track"]
+__all__ = ["Engine", "Interrupted"]
 
 SAVE_EVERY = 10.0
 """Seconds: what a sweep that is killed has to run again, at most, beside what is in hand."""
@@ -45,47 +45,6 @@ _INSPECTED: "WeakKeyDictionary[Data, list[tuple[Any, Best]]]" = WeakKeyDictionar
 
 class Interrupted(Exception):
     """Somebody asked the sweep to stop; what it had come to is saved where it has a folder."""
-
-
-@dataclass
-class Kind:
-    """What groups of one program have in common, and how they run once that is chosen."""
-
-    build: Build
-    held: Held
-    intervals: Intervals
-    leaves: Any
-    treedef: Any
-    static: dict[str, Any]
-    traced: frozenset[str]
-    way: Way | None = None
-
-
-@dataclass
-class Track:
-    """A member. figures: name -> step -> value. left: why a search ended it before its last step.
-
-    behind: whether it ranks behind those that went further. drawn: the settings that it began with.
-    """
-
-    trial: Trial
-    drawn: dict[str, Any]
-    kind: Kind
-    group: Group
-    place: int
-    step: int = 0
-    carry: Carry | None = None
-    figures: dict[str, dict[int, float]] = field(default_factory=dict)
-    left: str | None = None
-    behind: bool = False
-
-    @property
-    def diverged(self) -> bool:
-        return self.carry is not None and int(self.carry.state.diverged_at) >= 0
-
-    @property
-    def ended(self) -> bool:
-        return self.step >= self.trial.intervals.steps
 
 
 class Engine:
@@ -198,35 +157,11 @@ class Engine:
         for kind, group in self.groups:
             job = self._job(kind, group, kind.intervals.steps)
             if kind.way is None and (probe or self.way != "auto"):
-                kind.way = chosen(job if probe else _followed(job), self.way, self.chunk)
-            at_a_time = 0 if kind.way is None else kind.way.chunk * kind.way.threads
-            memory = needed(job) * at_a_time or None
-            static = self._apart(group) | group.static
-            own = Planned(static, group.members, kind.way, kind.intervals.steps, memory)
-            same = [i for i, p in enumerate(planned) if _alike(p, own)]
-            if same:  # of another batch
-                own = replace(own, members=planned[same[0]].members + own.members)
-                planned[same[0]] = own
-            else:
-                planned.append(own)
-        traced = list(dict.fromkeys(name for found in self.found for name in found.traced))
-        static = {name: why for found in self.found for name, why in found.static.items()}
-        static = dict.fromkeys(self._structural(), "it is no number that a step takes") | static
-        traced = [name for name in traced if name not in static]
-        traced += ["data.seed"] if any(t.order is not None for t in self.trials) else []
-        steps = max(kind.intervals.steps for kind in self.kinds)
-        runs = self.draws.runs
-        return Plan(len(self.units), runs, steps, traced, static, dict(self.refused), planned)
-
-    def _structural(self) -> list[str]:
-        """Settings that are no hypers: of configs, in which they make another build or data set."""
-        first = self.trials[0].settings
-        names = [name for name in first if name not in ("seed", "data.seed")]
-        return [n for n in names if any(n not in t.hypers for t in self.trials)]
-
-    def _apart(self, group: Group) -> dict[str, Any]:
-        settings = self.trials[group.members[0]].settings
-        return {name: settings[name] for name in self._structural()}
+                kind.way = chosen(job if probe else followed(job), self.way, self.chunk)
+            lead = self.trials[group.members[0]]
+            static = {name: lead.settings[name] for name in structural(self.trials)}
+            planned.append(planned_of(job, kind.way, static | group.static))
+        return plan_of(planned, self.found, self.trials, self.draws.runs, self.refused)
 
     def _job(self, kind: Kind, group: Group, until: int) -> Job:
         key = lambda member: self.trials[member].key
@@ -443,28 +378,8 @@ class Engine:
 
     def shares(self) -> list[float]:
         """The shares of a run at which it is evaluated, of the runs that are evaluated least often."""
-        every = [[stop / k.intervals.steps for stop in _stops(k.intervals)] for k in self.kinds]
+        every = [[stop / k.intervals.steps for stop in stops(k.intervals)] for k in self.kinds]
         return min(every, key=len)
-
-
-def _followed(job: Job) -> Job:
-    """The job, of which no convolution is timed."""
-    return job._replace(group=job.group._replace(scanned=True))
-
-
-def _alike(one: Planned, other: Planned) -> bool:
-    return (one.static, one.way, one.steps) == (other.static, other.way, other.steps)
-
-
-def stop_at(intervals: Intervals, share: float) -> int:
-    """The step nearest to a share of the run at which it is evaluated."""
-    if share >= 1:
-        return intervals.steps
-    return min(_stops(intervals), key=lambda step: (abs(step - share * intervals.steps), step))
-
-
-def _stops(intervals: Intervals) -> list[int]:
-    return [s for s in range(1, intervals.steps + 1) if intervals.evaluates(s)]
 
 
 def _parts(track: Track) -> tuple[Any, int, dict[str, dict[int, float]], dict[str, Any]]:

@@ -22,7 +22,7 @@ from nnfunc.sweeps.lanes import Lanes, everywhere, lanes
 from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
 from nnfunc.training.pace import Intervals
 
-__all__ = ["WAYS", "Way", "chosen", "cores", "needed", "packs", "run"]
+__all__ = ["WAYS", "Way", "chosen", "cores", "followed", "needed", "packs", "run"]
 
 WAYS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
@@ -96,6 +96,11 @@ def packs(group: Group, way: Way, places: list[int]) -> list[Pack]:
     """The members at these places of a group, in packs of one width, so one program."""
     parts = [tuple(places[at : at + way.chunk]) for at in range(0, len(places), way.chunk)]
     return [Pack(group, part, way.chunk - len(part)) for part in parts]
+
+
+def followed(job: Job) -> Job:
+    """The job, of which no convolution is timed."""
+    return job._replace(group=job.group._replace(scanned=True))
 
 
 def chosen(job: Job, way: str, chunk: int | None, finish: Finish | None = None) -> Way:
