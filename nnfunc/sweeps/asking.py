@@ -13,7 +13,7 @@ from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.draw import TRIES, allowed
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.space import Distribution
+from nnfunc.sweeps.space import Distribution, single
 from nnfunc.sweeps.values import Space
 
 __all__ = ["SAMPLERS", "optuna"]
@@ -99,7 +99,7 @@ def _value(own: Distribution, proposed: Any) -> Any:
     """What the sampler proposed, as the space has it: float32, an option."""
     if own.low is None:
         return (own.options or ())[proposed]
-    return proposed if own.options is not None else float(str(np.float32(proposed)))
+    return proposed if own.options is not None else single(proposed)
 
 
 def _sampler(module: Any, name: str, seed: int) -> Any:

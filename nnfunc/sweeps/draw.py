@@ -12,6 +12,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Key, fold
+from nnfunc.sweeps.groups import marks
 from nnfunc.sweeps.values import Space
 
 __all__ = ["METHODS", "TRIES", "Draws", "allowed", "settings"]
@@ -20,6 +21,8 @@ METHODS = ("random", "grid", "sobol", "latin", "list")
 TRIES = 1000
 """How often a setting is drawn again, at most, when the constraint refuses it."""
 MOST_OF_A_GRID = 1_000_000
+COLUMNS = ("member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped_at")
+"""Names that a table has for what is no setting."""
 
 Constraint = Callable[[dict[str, Any]], Any]
 
@@ -41,6 +44,10 @@ class Draws:
     def rows(self) -> list[dict[str, Any]]:
         """The settings."""
         drawn = settings(self.space, self.method, self.members, self.key, self.constraint)
+        for name in drawn[0]:
+            if name in COLUMNS or "/" in name or (name == "seed" and self.runs > 1):
+                problem = f"the table has a column {name!r} of its own"
+                check.fail("sweep", f"{problem}, so the space should call its value otherwise.")
         return evened(drawn)
 
     @property
@@ -237,6 +244,11 @@ def _proposed(
                 got = check.describe(values)
                 check.fail("sweep", f"a space that proposes should return a dict, got {got}.",
                            kind=TypeError)  # fmt: skip
+            if found and set(values) != set(found[0]):
+                odd = sorted(map(str, set(values) ^ set(found[0])))
+                check.fail(
+                    "sweep", f"all proposals should hold the same names; they differ in {odd}."
+                )
             if allowed(constraint, dict(values)):
                 found.append(dict(values))
                 break
@@ -272,7 +284,7 @@ def evened(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _warn_of_duplicates(found: list[dict[str, Any]]) -> None:
-    seen = {repr(sorted(values.items(), key=lambda item: item[0])) for values in found}
+    seen = {tuple((name, marks([values[name]])) for name in sorted(values)) for values in found}
     if len(seen) < len(found):
         twice = f"{len(found) - len(seen)} of {len(found)} settings are there already"
         cure = "Each runs, with a key of its own. For statistics over seeds: seeds=n."

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from nnfunc.sweeps.pack import Going, Held, Job, Pack, Reported, rows
 from nnfunc.sweeps.plan import Plan, Planned
 from nnfunc.sweeps.planning import plan_of, planned_of, structural
 from nnfunc.sweeps.store import Saved, Store
-from nnfunc.sweeps.tracks import Kind, Track, stop_at, stops
+from nnfunc.sweeps.tracks import Kind, Track
 from nnfunc.sweeps.trial import Trial
 from nnfunc.sweeps.ways import WAYS, chosen, followed, packs, timed
 from nnfunc.training.feed import Feed
@@ -39,8 +39,9 @@ SAVE_EVERY = 10.0
 
 
 _HELD: "WeakKeyDictionary[Data, Held]" = WeakKeyDictionary()
-_INSPECTED: "WeakKeyDictionary[Data, list[tuple[Any, Best]]]" = WeakKeyDictionary()
-"""By data set what sweeps of it hold on the device, and the programs that were looked at with it."""
+"""By data set what sweeps of it hold on the device."""
+_INSPECTED: "dict[Any, tuple[Any, WeakSet[Data]]]" = {}
+"""The last programs that were looked at, and with which data sets."""
 
 
 class Interrupted(Exception):
@@ -110,15 +111,21 @@ class Engine:
         held, key = self.held(data), trials[0].key
         try:
             found = grouped(build, [t.hypers for t in trials], key, held.train, self.draws.varied)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            if not check.is_mistake(error):
-                raise
-            self.refused |= dict.fromkeys(members, str(error))
+        except Exception as error:  # of the first of them: all are refused
+            self.refused |= dict.fromkeys(members, str(error) or type(error).__name__)
             return error
+        failed: Exception | None = None
         self.found.append(found)
         self.refused |= {members[i]: words for i, words in found.refused.items()}
         for group in found.groups:
-            self._inspect(build, group, trials[group.members[0]], held)
+            try:
+                self._inspect(build, group, trials[group.members[0]], held)
+            except (ValueError, TypeError) as error:
+                if not check.is_mistake(error):
+                    raise
+                self.refused |= {members[i]: str(error) for i in group.members}
+                failed = error
+                continue
             orders = [trials[i].order for i in group.members]
             seeds = None if orders[0] is None else np.asarray(orders, np.uint32)
             group = group._replace(
@@ -133,15 +140,18 @@ class Engine:
                 self.tracks[member] = Track(trial, trial.settings, kind, group, place)
                 if self.store is not None and kind.way is None:
                     kind.way = self.store.way(member)  # as before, so bit for bit
-        return None
+        return failed
 
     def _inspect(self, build: Build, group: Group, lead: Trial, held: Held) -> None:
         """Look at task and data as `nf.train` does; once for what was looked at before."""
         compiled = programs(build, group.leaves, group.treedef)
-        seen = _INSPECTED.setdefault(lead.data, [])
-        if not any(known is compiled and figure == self.figure for known, figure in seen):
+        name = (id(compiled), self.figure)
+        _, seen = _INSPECTED.setdefault(name, (compiled, WeakSet()))
+        if lead.data not in seen:
             inspect_task(compiled, group.one(0)[:-1], lead.key, Feed(held.judged), self.figure)
-            seen.append((compiled, self.figure))
+            seen.add(lead.data)
+        while len(_INSPECTED) > 32:
+            _INSPECTED.pop(next(iter(_INSPECTED)))
 
     def _kind(self, kind: Kind) -> Kind:
         same = lambda k: (k.build, id(k.held), k.intervals, k.treedef, marks(k.leaves))
@@ -165,7 +175,7 @@ class Engine:
 
     def _job(self, kind: Kind, group: Group, until: int) -> Job:
         key = lambda member: self.trials[member].key
-        return Job(kind.build, group, key, kind.held, kind.intervals, until)
+        return Job(kind.build, group, key, kind.held, kind.intervals, until, kept=kind.lanes)
 
     def held(self, data: Data) -> Held:
         """The data on the device, put there once."""
@@ -192,13 +202,25 @@ class Engine:
         for kind, group in self.groups:
             own = [m for m in group.members if m in wanted and not self.tracks[m].diverged]
             self._adopt(own)
+            if together:
+                self._even(group)
             own = [m for m in own if self.tracks[m].left is None and not self.tracks[m].diverged]
-            until = stop_at(kind.intervals, share)
+            until = kind.stop_at(share)
             if any(self.tracks[m].step < until for m in own):
                 self._check_stop()
                 self._run(kind, group, own, until, together)
         if self.store is not None and time.monotonic() - self._saved_at > SAVE_EVERY:
             self.save()
+
+    def _even(self, group: Group) -> None:
+        """Forget what was saved of a group of which a part is lost: its members belong together."""
+        tracks = [self.tracks[m] for m in group.members]
+        steps = {t.step for t in tracks if not t.diverged}
+        if len(steps) > 1:
+            for member, track in zip(group.members, tracks, strict=True):
+                track.carry, track.figures, track.step = None, {}, 0
+                if self.store is not None:
+                    self.store.forget(member)
 
     def _elsewhere(self, members: set[int], share: float, together: bool) -> None:
         """Let jobs run what is left of the way, and take up what they saved."""
@@ -211,7 +233,7 @@ class Engine:
         self._adopt(able)
         left = [
             m for m in able
-            if (t := self.tracks[m]).step < stop_at(t.kind.intervals, share) and not t.diverged
+            if (t := self.tracks[m]).step < t.kind.stop_at(share) and not t.diverged
         ]  # fmt: skip
         if left:
             self.jobs(self, left, share)
@@ -319,9 +341,7 @@ class Engine:
 
     def _like(self, track: Track) -> Carry:
         """The structure of the carry of a member, its key as plain numbers."""
-        from nnfunc.sweeps.lanes import lanes
-
-        own = lanes(track.kind.build, track.group, wide=False)
+        own = self._job(track.kind, track.group, 0).lanes(wide=False)
         given = (track.group.one(track.place), track.trial.key, track.kind.held.train)
         carry = jax.eval_shape(own.init, *given)
         key = jax.eval_shape(jax.random.key_data, track.trial.key)
@@ -333,7 +353,7 @@ class Engine:
         """The figure that ranks, less is better, as it was at that share; inf for what is no number."""
         track = self.tracks.get(member)
         known = {} if track is None else track.figures.get(self.rank_of(track), {})
-        until = 0 if track is None else stop_at(track.kind.intervals, share)
+        until = 0 if track is None else track.kind.stop_at(share)
         steps = [step for step in known if step <= until]
         value = known[max(steps)] if steps else math.nan
         value = value if self.figure.mode == "min" else -value
@@ -363,12 +383,12 @@ class Engine:
         It keeps its key, so it draws other random numbers than its source.
         """
         track, origin = self.tracks[member], self.tracks[source]
-        step = stop_at(track.kind.intervals, share)
+        step = track.kind.stop_at(share)
         self.lineage.append({"step": step, "member": member, "source": source, **settings})
         trial = self.trial_of(settings, member, 0)._replace(key=track.trial.key)
         self.trials[member] = track.trial = trial
         put(track.group, track.place, trial.hypers, track.kind.traced)
-        if track.step == step or track.diverged:  # otherwise it was taken up where it came to later
+        if track.step <= step:  # otherwise it was taken up where it came to later
             key = None if track.carry is None else track.carry.state.key
             carry = origin.carry
             assert carry is not None
@@ -378,7 +398,7 @@ class Engine:
 
     def shares(self) -> list[float]:
         """The shares of a run at which it is evaluated, of the runs that are evaluated least often."""
-        every = [[stop / k.intervals.steps for stop in stops(k.intervals)] for k in self.kinds]
+        every = [[stop / k.intervals.steps for stop in k.stops()] for k in self.kinds]
         return min(every, key=len)
 
 

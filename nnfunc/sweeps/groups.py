@@ -19,6 +19,8 @@ from nnfunc.training.task import Build, built, kept
 
 __all__ = ["Found", "Group", "grouped", "marks", "put", "same"]
 
+_LARGEST = 2**31 - 1
+
 
 class Group(NamedTuple):
     """Members that one program runs. static: the values that set it apart, by name.
@@ -78,15 +80,15 @@ def grouped(
 
     apart: dict[Any, list[int]] = {}
     for i in good:
-        apart.setdefault(tuple(_mark(hypers[i][n]) for n in static), []).append(i)
+        apart.setdefault(marks(hypers[i][n] for n in static), []).append(i)
     groups = []
     for members in apart.values():
         own = [_typed(hypers[i], traced) for i in members]
         try:
             looked = _look(build, own[0], static, key, data)
-        except (ValueError, TypeError) as error:
+        except Exception as error:
             errors.append(error)
-            refused |= dict.fromkeys(members, str(error))
+            refused |= dict.fromkeys(members, str(error) or type(error).__name__)
             continue
         parts = [split_hypers(h, static) for h in own]
         columns = zip(_names(own[0]), *(p[0] for p in parts), strict=True)
@@ -107,8 +109,8 @@ def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str]
         for i, own in enumerate(hypers):
             try:
                 built(build, own)
-            except (ValueError, TypeError, ArithmeticError) as error:
-                refused[i] = str(error)
+            except Exception as error:  # whatever build says of it
+                refused[i] = str(error) or type(error).__name__
                 errors.append(error)
 
     jax.eval_shape(every)  # so that nothing is calculated
@@ -129,19 +131,21 @@ def _traced(
             static[name] = "its values differ in shape"
         elif len({_typed_as(v) for v in values}) > 1:
             static[name] = "its values differ in type"
+        elif any(isinstance(v, int) and abs(v) > _LARGEST for v in values):
+            static[name] = "its values are larger than the program's whole numbers"
     able = [name for name in varied if name not in static]
     if not able:
         return [], static
     try:
         plain = _look(build, hypers[0], static, key, data)  # as a run alone has them
-    except (ValueError, TypeError):  # this member cannot run: its own group will say so
+    except Exception:  # this member cannot run: its own group will say so
         plain = None
 
     def trouble(names: list[str]) -> str | None:
         try:
             apart = [name for name in varied if name not in names]
             seen = _look(build, _typed(hypers[0], names), apart, key, data)
-        except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
+        except Exception as error:  # what a tracer is not, or cannot
             return _first_line(error)
         return None if plain is None or seen.shapes == plain.shapes else "it sets a shape or a type"
 
@@ -165,10 +169,13 @@ def _look(build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any) -
     """Follow the start and a step of a run, without arithmetic. held: names that are static."""
     numbers, leaves, treedef = split_hypers(hypers, tuple(held))
     given, structure = jax.tree.flatten((numbers, key, data))
-    return _looked(build, leaves, treedef, structure, tuple(struct(leaf) for leaf in given))
+    shapes = tuple(struct(leaf) for leaf in given)
+    return _looked(build, leaves, treedef, structure, shapes, marks(leaves))
 
 
-def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any) -> _Looked:
+def _follow(
+    build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, kinds: Any
+) -> _Looked:
     own = functions(build, leaves, treedef)
 
     def run(numbers, key, data):
@@ -183,10 +190,8 @@ _looked = kept(_follow, 256)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of a hyper are the same, types too."""
-    if hasattr(one, "shape") or hasattr(other, "shape"):
-        return np.shape(one) == np.shape(other) and bool(np.all(np.equal(one, other)))
-    return type(one) is type(other) and (one is other or bool(one == other))
+    """Whether two values of a hyper are the same, types too, inside of containers as well."""
+    return one is other or _mark(one) == _mark(other)
 
 
 def _number(value: Any) -> bool:
@@ -224,15 +229,20 @@ def marks(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _mark(value: Any) -> Any:
-    """What two static values have in common when they are the same."""
-    if hasattr(value, "shape"):
-        value = np.asarray(value)
-        return ("array", value.shape, str(value.dtype), value.tobytes())
+    """What two static values have in common when they are the same; it has a hash."""
+    leaves, treedef = jax.tree.flatten(value)
+    return treedef, tuple(map(_leaf_mark, leaves))
+
+
+def _leaf_mark(leaf: Any) -> Any:
+    if hasattr(leaf, "shape"):
+        array = np.asarray(leaf)
+        return ("array", array.shape, str(array.dtype), array.tobytes())
     try:
-        hash(value)
+        hash(leaf)
     except TypeError:
-        return (type(value), repr(value))
-    return (type(value), value)
+        return (type(leaf), repr(leaf))
+    return (type(leaf), leaf)
 
 
 def _names(hypers: dict[str, Any]) -> list[str]:
@@ -252,6 +262,8 @@ def _varies(number: Any) -> bool:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, AttributeError):
+        return "build asks for what only a plain number has"
     if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerBoolConversionError):
         return "build, or what it makes, needs to know it while it is traced"
     text = str(error).split("\n")[0]

@@ -50,14 +50,15 @@ class Jobs:
                     continue
                 try:
                     future.result()
-                    del going[at]
-                    engine.arrived(part)
                 except Exception as error:
                     if check.is_mistake(error) or tries >= self.retries:
                         raise
                     self.lost.append(f"members {part[0]} to {part[-1]}: {type(error).__name__}")
                     again = self.submit(run_part, *arguments, part, share)
                     going[at] = (part, tries + 1, again)
+                else:
+                    del going[at]
+                    engine.arrived(part)
             if engine.stops():  # those that run end, and are found again in the folder
                 for _, _, future in going.values():
                     getattr(future, "cancel", bool)()
@@ -112,18 +113,20 @@ def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
     _needs("cloudpickle", "jobs")
     context = multiprocessing.get_context("spawn")  # JAX does not survive a fork
     new = lambda: ProcessPoolExecutor(workers, mp_context=context)
-    pools = [new()]
+    pools: list[ProcessPoolExecutor] = []
 
     def submit(function: Callable[..., Any], *args: Any) -> Any:
         try:
+            if not pools:
+                pools.append(new())
             return pools[-1].submit(function, *args)
         except BrokenProcessPool:  # a worker died, and all of its pool with it
             pools.append(new())
             return pools[-1].submit(function, *args)
 
     def close() -> None:
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+        while pools:
+            pools.pop().shutdown(cancel_futures=True)
 
     return Jobs(submit, members, retries, close)
 

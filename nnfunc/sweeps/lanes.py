@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.arrays import Data
-from nnfunc.sweeps.groups import Group
+from nnfunc.sweeps.groups import Group, marks
 from nnfunc.training.programs import Carry, Functions, Meter, functions
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, kept
@@ -53,10 +53,10 @@ def lanes(build: Build, group: Group, wide: bool, devices: int = 1) -> Lanes:
     devices: over how many the axis of members is cut; each runs its own, and none waits for another.
     """
     axes = tuple(group.axes()) if wide else None
-    return _kept(build, group.leaves, group.treedef, axes, devices)
+    return _kept(build, group.leaves, group.treedef, axes, devices, marks(group.leaves))
 
 
-def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int) -> Lanes:
+def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int, kinds: Any) -> Lanes:
     own = functions(build, static, treedef)
 
     def one(carry, numbers, data):

@@ -10,7 +10,7 @@ import numpy as np
 from nnfunc.base import Key, PyTree
 from nnfunc.data.arrays import Data
 from nnfunc.sweeps.groups import Group
-from nnfunc.sweeps.lanes import Lanes
+from nnfunc.sweeps.lanes import Lanes, lanes
 from nnfunc.training.pace import Intervals
 from nnfunc.training.programs import Carry
 
@@ -49,9 +49,9 @@ class Pack(NamedTuple):
     def width(self) -> int:
         return len(self.places) + self.padded
 
-    def halves(self) -> "list[Pack]":
-        """Two packs of one width, or one where so many are copies."""
-        width = -(-self.width // 2)
+    def halves(self, multiple: int) -> "list[Pack]":
+        """Two packs of one width, a multiple of that, or one where so many are copies."""
+        width = -(-self.width // 2 // multiple) * multiple
         parts = [self.places[:width], self.places[width:]]
         return [Pack(self.group, part, width - len(part)) for part in parts if part]
 
@@ -65,7 +65,7 @@ class Job(NamedTuple):
 
     key: member -> its key. carries: member -> its carry on the host, of those that have begun. until:
     the step to run them to. told: called at every report. stops: whether to end at the next report.
-    save: called there too.
+    save: called there too. kept: the programs that were made for the group, by width and devices.
     """
 
     build: Any
@@ -78,6 +78,15 @@ class Job(NamedTuple):
     told: Reported | None = None
     stops: Callable[[], bool] = lambda: False
     save: Callable[["Going"], None] = lambda going: None
+    kept: dict[Any, Lanes] | None = None
+
+    def lanes(self, wide: bool, devices: int = 1) -> Lanes:
+        """The programs of the group."""
+        if self.kept is None:
+            return lanes(self.build, self.group, wide, devices)
+        if (wide, devices) not in self.kept:
+            self.kept[wide, devices] = lanes(self.build, self.group, wide, devices)
+        return self.kept[wide, devices]
 
     def step(self, member: int) -> int:
         """How far a member is."""

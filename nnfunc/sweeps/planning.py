@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nnfunc.sweeps.groups import Found
+from nnfunc.sweeps.groups import Found, marks
 from nnfunc.sweeps.pack import Job
 from nnfunc.sweeps.plan import Plan, Planned
 from nnfunc.sweeps.trial import Trial
@@ -51,4 +51,5 @@ def structural(trials: list[Trial]) -> list[str]:
 
 
 def _alike(one: Planned, other: Planned) -> bool:
-    return (one.static, one.way, one.steps) == (other.static, other.way, other.steps)
+    parts = lambda p: (list(p.static), marks(p.static.values()), p.way, p.steps)
+    return parts(one) == parts(other)

@@ -11,6 +11,7 @@ from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.draw import allowed
 from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.groups import same
 from nnfunc.sweeps.space import Distribution, single
 from nnfunc.sweeps.values import Space
 
@@ -22,7 +23,8 @@ def population(
 ) -> Callable[[Engine], None]:  # fmt: skip
     """Population based training: members copy the weights of better ones, and change their numbers.
 
-    After each of `rounds` equal parts of the run, at the nearest evaluation, a member of the worst
+    After each of `rounds` equal parts of the run but the last, at the nearest evaluation (there are no
+    more rounds than evaluations), a member of the worst
     quantile takes over all that one of the best has learned, its optimizer's state too, and its
     numbers, each multiplied or divided by `factor`, or with probability `resample` drawn anew. A
     number stays between the ends of its distribution; an option of a list moves to a neighbour. Only
@@ -47,13 +49,14 @@ def population(
         if engine.draws.runs > 1:
             check.fail("population", "members learn from each other, so seeds should be left out.")
         engine.begin()
-        own = Space(space)
-        for number in range(1, rounds + 1):
-            share = number / rounds
+        own, every = Space(space), engine.shares()
+        near = lambda share: min(every, key=lambda known: (abs(known - share), known))
+        shares = sorted({near(number / rounds) for number in range(1, rounds)} - {1.0})
+        for number, share in enumerate(shares, start=1):
             engine.advance(engine.tracks, share, together=True)
-            if number < rounds:
-                for members in _groups(engine):
-                    _exploit(engine, own, members, share, number)
+            for members in _groups(engine):
+                _exploit(engine, own, members, share, number)
+        engine.advance(engine.tracks, together=True)
 
     def _exploit(
         engine: Engine, space: Space, members: list[int], share: float, number: int
@@ -69,13 +72,15 @@ def population(
             )
             draw = np.random.default_rng(key.tolist())
             source = best[int(draw.integers(len(best)))]
-            before = engine.trials[source].settings
-            drawn = {name: before[name] for name in space.drawn}
-            for name in sorted(set(drawn) & engine.traced(source)):
+            traced = engine.traced(source)
+            before, kept = engine.trials[source].settings, engine.trials[member].settings
+            drawn = {n: before[n] if n in traced else kept[n] for n in space.drawn}
+            for name in sorted(set(drawn) & traced):
                 drawn[name] = _explored(space.drawn[name], drawn[name], draw, factor, resample)
             settings = space.whole(drawn)
-            if not allowed(engine.draws.constraint, settings):
-                settings = dict(before)
+            shaped = [n for n in settings if n not in traced and not same(settings[n], kept[n])]
+            if shaped or not allowed(engine.draws.constraint, settings):
+                settings = {n: before[n] if n in traced else kept[n] for n in settings}
             engine.replace(member, source, settings, share)
 
     return search
@@ -99,7 +104,7 @@ def _explored(
     low, high = distribution.low, distribution.high
     if low is None or high is None:  # a list: a neighbour of what it was
         options = list(distribution.options or ())
-        at = options.index(value) + (1 if up else -1)
+        at = next(i for i, o in enumerate(options) if same(o, value)) + (1 if up else -1)
         return options[min(max(at, 0), len(options) - 1)]
     moved = value * factor if up else value / factor
     if distribution.options is not None:  # whole numbers move by one at least

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,8 @@ __all__ = ["Member", "Result", "Table"]
 
 class Member(NamedTuple):
     """One run of a sweep. hypers: what it was given. state: its train state at the end, None where
-    build refused the hypers. curves: name -> [reports]. `state.key` is the key that it ran with.
+    build refused the hypers, or the sweep was stopped before it began. curves: name -> [reports].
+    `state.key` is the key that it ran with.
     """
 
     hypers: dict[str, Any]
@@ -80,19 +81,14 @@ class Result:
     layers: dict[int, str] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what a pickle may refuse: functions and data."""
+        """Without build and data, which a pickle may refuse; hypers have to be what it takes."""
         return self.__dict__ | {"_trials": None}
 
     @property
     def best(self) -> int | None:
         """The member that ranks first: with seeds the first run of the setting with the best mean."""
-        cost = self._costs(self.scores)
-        level = np.asarray([self._level([i]) for i in range(len(cost))])
-        if self.seeds > 1:
-            cost = np.repeat(cost.reshape(-1, self.seeds).mean(axis=1), self.seeds)
-            level = np.repeat(level.reshape(-1, self.seeds).max(axis=1), self.seeds)
-        first = int(np.lexsort((cost, level))[0])
-        return first if np.isfinite(cost[first]) else None
+        first = self._order(self.seeds)[0]
+        return first[0] if math.isfinite(self._key(first)[-1]) else None
 
     def member(self, i: int) -> Member:
         """(hypers, state, curves) of one member, or of the last ones for negative i.
@@ -117,16 +113,16 @@ class Result:
 
         Its last state is also the best checkpoint. To train it further, call `nf.train` with its build,
         hypers, data and key (`member(i).state.key`), more steps, this folder and resume=True.
-        Raises: ValueError when build refused it, or the result was pickled; FileExistsError when the
+        Raises: ValueError when it did not run, or the result was pickled; FileExistsError when the
         folder holds a run.
         """
         _, state, curves = self.member(i)
         if state is None:
-            check.fail("sweep", f"member {i} should have run, but was refused: {self.refused[i]}")
+            why = self.refused.get(i % len(self.hypers), "the sweep was stopped before")
+            check.fail("sweep", f"member {i} should have run, but did not: {why}")
         trial = self.trial(i)
-        data = trial.data if trial.order is None else replace(trial.data, seed=trial.order)
         numbers, static, _ = split_hypers(trial.hypers)
-        of = identity(state.key, numbers, static, data)
+        of = identity(state.key, numbers, static, trial.ordered)
         saver = Saver(folder, self.figure, resume=False, of=of)
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
@@ -149,8 +145,7 @@ class Result:
         at = int(state.diverged_at)
         task = built(trial.build, trial.hypers, at)
         key = jax.random.fold_in(state.key, at)
-        data = trial.data if trial.order is None else replace(trial.data, seed=trial.order)
-        batch = data.for_training().batch(at, key=fold(key, "augment"))
+        batch = trial.ordered.for_training().batch(at, key=fold(key, "augment"))
         batch = training_batch(task, batch, key)
         found = first_not_finite(task, state.params, state.model_state, batch, key)
         return found._replace(member=i % len(self.hypers), step=at)
@@ -184,9 +179,8 @@ class Result:
                 self._setting(rows[first : first + self.seeds])
                 for first in range(0, len(rows), self.seeds)
             ]
-        cost = self._costs(np.asarray([row[self.rank] for row in rows]))
-        level = np.asarray([self._level(row.pop("_members")) for row in rows])
-        return Table(rows[at] for at in np.lexsort((cost, level)))
+        runs = len(self.hypers) // len(rows)
+        return Table(rows[members[0] // runs] for members in self._order(runs))
 
     def save(self, folder: str | Path) -> None:
         """Write table.csv, and curves.csv: a row a report of a member; with seeds members.csv too.
@@ -222,20 +216,31 @@ class Result:
         validation = f"validation/{self.figure.metric}"
         return validation if validation in self.curves else f"train/{self.figure.metric}"
 
-    def _costs(self, scores: np.ndarray) -> np.ndarray:
-        """What is least for the best: argmin and sorting rank what is not a number first."""
-        cost = scores if self.figure.mode == "min" else -scores
-        return np.where(np.isfinite(cost), cost, np.inf)
+    def _order(self, runs: int) -> list[list[int]]:
+        """The members, so many in a row of one setting, best first; ties as they were drawn."""
+        count = len(self.hypers)
+        units = [list(range(first, first + runs)) for first in range(0, count, runs)]
+        return sorted(units, key=self._key)
 
-    def _level(self, members: list[int]) -> int:
-        """How far from the end the first of the members was ended; 0 for those that were not."""
-        last = self.plan.steps
-        return max(last - self.stopped[m] if m in self.behind else 0 for m in members)
+    def _key(self, members: list[int]) -> tuple[bool, bool, bool, int, float]:
+        """What is least for the best setting.
+
+        Refused ones come last, before them those without a score, before them those that are judged by
+        another split than others, and before them those that a search gave up.
+        """
+        scores = self.scores[members]
+        mean = float(np.mean(scores if self.figure.mode == "min" else -scores))
+        cost = mean if math.isfinite(mean) else math.inf
+        rank = self.curves.get(self.rank)
+        apart = rank is not None and any(math.isnan(last(rank[m])) for m in members)
+        refused = any(m in self.refused for m in members)
+        lost = [self.plan.steps - self.stopped[m] if m in self.behind else 0 for m in members]
+        return refused, cost == math.inf, apart, max(lost), cost
 
     def _members(self) -> list[dict[str, Any]]:
         rows = []
         for i, hypers in enumerate(self.hypers):
-            row: dict[str, Any] = {"member": i, "_members": [i]}
+            row: dict[str, Any] = {"member": i}
             if self.seeds > 1:
                 row |= {"setting": i // self.seeds, "seed": self.seed[i]}
             row |= {name: _cell(value) for name, value in hypers.items()}
@@ -254,7 +259,6 @@ class Result:
         for name in self.curves:
             mean, low, high = interval(np.asarray([r[name] for r in rows]))
             row |= {name: mean, f"{name} low": low, f"{name} high": high}
-        row["_members"] = [r["member"] for r in rows]
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
         return row

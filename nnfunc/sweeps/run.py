@@ -11,11 +11,14 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Key
 from nnfunc.data.arrays import Data
+from nnfunc.sweeps.asking import optuna
 from nnfunc.sweeps.collect import collected
 from nnfunc.sweeps.draw import Draws
 from nnfunc.sweeps.engine import Engine, Interrupted
+from nnfunc.sweeps.halving import halving, hyperband, patience
 from nnfunc.sweeps.jobs import Jobs
 from nnfunc.sweeps.plan import Plan
+from nnfunc.sweeps.population import population
 from nnfunc.sweeps.progress import Progress, Watch
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.store import Store
@@ -99,12 +102,20 @@ def sweep(
         check.fail("sweep", "resume goes on from a folder, so it needs one. Give folder=.")
     if jobs is not None and folder is None:
         check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
+    if search is not None and (not callable(search) or search in MAKERS):
+        wanted = "a search, such as nf.sweeps.halving()"
+        check.fail(
+            "sweep", f"search should be {wanted}, got {check.describe(search)}.", kind=TypeError
+        )
     draws = draws_of(space, method, members, key, constraint, seeds)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
     if folder is not None:
-        of = {"steps": steps, "key": np.asarray(_plain(key)).tolist(), "seeds": seeds,
-              "data": {"size": data.size, "batch_size": data.batch_size}}  # fmt: skip
+        of = {
+            "steps": steps, "evaluate_every": evaluate_every, "log_every": log_every, "seeds": seeds,
+            "key": np.asarray(jax.random.key_data(key)).tolist(),
+            "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
+        }  # fmt: skip
         store = Store(folder, resume=resume, of=of)
     watch = None if on_report is None else Watch(on_report, start)
     try:
@@ -113,11 +124,19 @@ def sweep(
             stops=should_stop or (lambda: False), jobs=jobs,
         )  # fmt: skip
         return conduct(engine, search or everything, key, start, watch)
-    finally:
+    except BaseException:
         if store is not None:
-            store.close()
+            store.discard()
+        raise
+    finally:
         if jobs is not None:
             jobs.close()
+        if store is not None:
+            store.close()
+
+
+MAKERS = (halving, hyperband, patience, population, optuna)
+"""What makes searches, and is none."""
 
 
 def conduct(
@@ -212,14 +231,16 @@ def _trials(
         wanted = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
         check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
     tenth = max(1, steps // 10)
-    intervals = Intervals.of(steps, log or tenth, evaluate or tenth, steps)
+    given = lambda every: tenth if every is None else every
+    intervals = Intervals.of(steps, given(log), given(evaluate), steps)
 
     def trial(settings: dict[str, Any], place: int, run: int) -> Trial:
         own = jax.random.fold_in(key, np.uint32(place if seeds is None else run))
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:
-            check.number("sweep", 0, 2**32 - 1, data_seed=order)
+            check.size("sweep", 0, **{"data.seed": order})
+            check.number("sweep", 0, 2**32 - 1, **{"data.seed": order})
         return Trial(settings, build, hypers, data, intervals, own, order, run)
 
     return trial
@@ -227,7 +248,3 @@ def _trials(
 
 ORDER = "data.seed"
 """The name of a space that is the seed of the data's order, not a hyper."""
-
-
-def _plain(key: Key) -> Any:
-    return jax.random.key_data(key)

@@ -76,6 +76,8 @@ def int_uniform(low: int, high: int) -> Distribution:
                 "int_uniform", f"{name} should be a whole number, got {got}.", kind=TypeError
             )
     check.ordered("int_uniform", low=low, high=high)
+    for end in (low, high):
+        check.number("int_uniform", -(2**31), 2**31 - 1, end=end)
     options = range(int(low), int(high) + 1)
     return Distribution(_pick(options), options, f"int_uniform({low}, {high})", low, high)
 
@@ -93,6 +95,9 @@ def choice(options: Sequence[Any] | np.ndarray) -> Distribution:
         got = check.describe(options)
         check.fail("choice", f"options should be a list, got {got}.", kind=TypeError)
     known = options.tolist() if isinstance(options, np.ndarray) else list(options)
+    known = [v.item() if isinstance(v, np.generic) else v for v in known]
+    if {type(value) for value in known} == {int, float}:
+        known = [float(value) for value in known]
     if not known:
         check.fail("choice", "options should hold at least one value, got none.")
     return Distribution(_pick(known), known, f"one of {len(known)}")

@@ -7,8 +7,10 @@ plan.json                  what the sweep is of: another one is refused
 A segment is written whole or not at all, and a damaged one only costs what it holds.
 """
 
+import hashlib
 import json
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -63,6 +65,7 @@ class Store:
         if plan.exists() and not resume:
             cure = "Give another folder, or go on with resume=True."
             raise FileExistsError(f"{folder} already holds a sweep. {cure}")
+        self.new = not plan.exists()
         self.segments.mkdir(parents=True, exist_ok=True)
         self.lock = None if shared else Lock(self.folder, lent=False)
         try:
@@ -91,10 +94,21 @@ class Store:
             try:
                 known = checkpoint.inspect(segment)["metadata"]
             except checkpoint.CheckpointError as error:
-                warnings.warn(f"{error} What it held is run again.", stacklevel=3)
+                if segment.exists():  # otherwise another process has replaced it just now
+                    warnings.warn(f"{error} What it held is run again.", stacklevel=3)
                 continue
             for row, own in enumerate(known["members"]):
                 self.places[own["member"]] = _Place(segment, row, own, known["way"])
+
+    def forget(self, member: int) -> None:
+        """Take a member as not saved."""
+        self.places.pop(member, None)
+
+    def discard(self) -> None:
+        """Remove what a sweep that never began has left."""
+        if not self.places and self.new:
+            (self.folder / "plan.json").unlink(missing_ok=True)
+            self.segments.rmdir()
 
     def way(self, member: int) -> Way | None:
         """How a member ran, where that is known."""
@@ -178,5 +192,21 @@ def _plain(saved: Saved) -> dict[str, dict[int, float | None]]:
 
 
 def _words(settings: dict[str, Any]) -> dict[str, str]:
-    """Settings as JSON holds them, functions too."""
-    return {name: getattr(v, "__name__", None) or repr(v) for name, v in settings.items()}
+    """Settings as JSON holds them: the same in every process, functions and arrays too."""
+
+    def word(leaf: Any) -> str:
+        if hasattr(leaf, "shape"):
+            array = np.asarray(leaf)
+            digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+            return f"{array.dtype}{list(array.shape)} {digest}"
+        if code := getattr(leaf, "__code__", None):
+            made = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
+            return f"{leaf.__module__}.{leaf.__qualname__} {made}"
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(leaf))
+
+    def words(value: Any) -> str:
+        leaves, treedef = jax.tree.flatten(value)
+        alone = len(leaves) == 1 and leaves[0] is value
+        return word(value) if alone else f"{treedef} {[word(v) for v in leaves]}"
+
+    return {name: words(value) for name, value in settings.items()}

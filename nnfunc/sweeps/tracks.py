@@ -1,9 +1,10 @@
-"""The members of a sweep as an engine keeps them, and the steps at which they may be looked at."""
+"""The members of a sweep as an engine keeps them."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from nnfunc.sweeps.groups import Group
+from nnfunc.sweeps.lanes import Lanes
 from nnfunc.sweeps.pack import Held
 from nnfunc.sweeps.trial import Trial
 from nnfunc.sweeps.ways import Way
@@ -11,12 +12,15 @@ from nnfunc.training.pace import Intervals
 from nnfunc.training.programs import Carry
 from nnfunc.training.task import Build
 
-__all__ = ["Kind", "Track", "stop_at", "stops"]
+__all__ = ["Kind", "Track"]
 
 
 @dataclass
 class Kind:
-    """What groups of one program have in common, and how they run once that is chosen."""
+    """What groups of one program have in common, and how they run once that is chosen.
+
+    lanes: the programs that were made for them.
+    """
 
     build: Build
     held: Held
@@ -26,6 +30,24 @@ class Kind:
     static: dict[str, Any]
     traced: frozenset[str]
     way: Way | None = None
+    lanes: dict[Any, Lanes] = field(default_factory=dict)
+
+    def stops(self) -> list[int]:
+        """The steps at which the figure that ranks is reported."""
+        every, last = self._every, self.intervals.steps
+        return [*range(every, last, every), last]
+
+    def stop_at(self, share: float) -> int:
+        """The nearest such step to a share of the run."""
+        every, last = self._every, self.intervals.steps
+        wanted = share * last
+        low = max(every, int(wanted // every) * every)
+        near = [step for step in (low, low + every) if step < last] + [last]
+        return last if share >= 1 else min(near, key=lambda step: (abs(step - wanted), step))
+
+    @property
+    def _every(self) -> int:
+        return self.intervals.evaluate if self.held.evaluates else self.intervals.log
 
 
 @dataclass
@@ -53,15 +75,3 @@ class Track:
     @property
     def ended(self) -> bool:
         return self.step >= self.trial.intervals.steps
-
-
-def stop_at(intervals: Intervals, share: float) -> int:
-    """The step nearest to a share of the run at which it is evaluated."""
-    if share >= 1:
-        return intervals.steps
-    return min(stops(intervals), key=lambda step: (abs(step - share * intervals.steps), step))
-
-
-def stops(intervals: Intervals) -> list[int]:
-    """The steps at which a run is evaluated."""
-    return [*range(intervals.evaluate, intervals.steps, intervals.evaluate), intervals.steps]

@@ -1,5 +1,6 @@
 """What one member of a sweep is to do: a run as `nf.train` would be given it."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nnfunc.base import Key
@@ -25,3 +26,8 @@ class Trial(NamedTuple):
     key: Key
     order: int | None = None
     seed: int = 0
+
+    @property
+    def ordered(self) -> Data:
+        """The data in the order that the run sees."""
+        return self.data if self.order is None else replace(self.data, seed=self.order)

@@ -48,6 +48,17 @@ class _Values(dict[str, Any]):
             ring = " -> ".join([*self.busy[self.busy.index(name) :], name])
             check.fail("sweep", f"values depend on each other in a ring: {ring}.")
         self.busy.append(name)
-        self[name] = self.made[name](self)
+        try:
+            self[name] = self.made[name](self)
+        except TypeError as error:
+            error.add_note(
+                f"A function in a space is one of the other values, h -> value. To give {name!r} the "
+                "function itself, put it into a list."
+            )
+            raise
         self.busy.pop()
         return self[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value, worked out if need be; default where there is no such name."""
+        return self[name] if name in self or name in self.made else default

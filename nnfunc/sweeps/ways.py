@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnfunc import check
 from nnfunc.sweeps.groups import Group
-from nnfunc.sweeps.lanes import Lanes, everywhere, lanes
+from nnfunc.sweeps.lanes import Lanes, everywhere
 from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
 from nnfunc.training.pace import Intervals
 
@@ -62,7 +63,7 @@ class Way(NamedTuple):
         return f"{self.kind} {self.chunk} {self.threads} {self.devices} {self.by_step}"
 
     def of(self, job: Job) -> Lanes:
-        return lanes(job.build, job.group, self.wide, self.devices)
+        return job.lanes(self.wide, self.devices)
 
     def fit(self, count: int) -> "Way":
         """The way for fewer members: narrower packs, in halves, so that few widths are compiled."""
@@ -72,7 +73,8 @@ class Way(NamedTuple):
         return self._replace(chunk=width)
 
     def __str__(self) -> str:
-        how = f"{self.chunk} members side by side" if self.wide else "member after member"
+        members = "1 member" if self.chunk == 1 else f"{self.chunk} members"
+        how = f"{members} side by side" if self.wide else "member after member"
         threads = f", from {self.threads} threads" if self.threads > 1 else ""
         devices = f", on {self.devices} devices" if self.devices > 1 else ""
         steps = ", a step a dispatch" if self.by_step else ""
@@ -109,6 +111,7 @@ def chosen(job: Job, way: str, chunk: int | None, finish: Finish | None = None) 
     finish: given, the probe of a short sweep runs its own first members, whole. A warning says when
     the memory that is free makes the packs narrower than they could be.
     """
+    _check_keys(job, way, chunk)
     own, count = _chosen(job, way, chunk, finish), len(job.group.members)
     if own.kind in ("vmap", "devices") and chunk is None and own.chunk < count:
         problem = f"{count} members side by side may not fit into the memory that is free"
@@ -132,6 +135,8 @@ def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way
         return Way("threads", min(chunk or 1, count), threads, by_step=by_step)
     if way == "loop" or count == 1:
         return loop
+    if not _vmapped(job):
+        return probed(job, [loop, Way("threads", 1, threads, by_step=by_step)], [], finish)
     if jax.default_backend() == "cpu" and threads > 1:
         share = min(most, chunk or WIDTH, -(-count // threads))
         narrow = [loop, Way("threads", 1, threads, by_step=by_step)]
@@ -141,6 +146,21 @@ def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way
     if devices > 1 and count >= devices:
         wide.append(spread)
     return probed(job, narrow, wide, finish)
+
+
+def _vmapped(job: Job) -> bool:
+    """Whether its keys draw the same side by side as alone: JAX's rbg keys do not."""
+    key = job.key(job.group.members[0])
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return "rbg" not in str(jax.random.key_impl(key))
+    return "rbg" not in str(jax.config.jax_default_prng_impl)  # pyright: ignore
+
+
+def _check_keys(job: Job, way: str, chunk: int | None) -> None:
+    wide = way in ("vmap", "devices") or (way == "threads" and (chunk or 1) > 1)
+    if wide and not _vmapped(job):
+        cure = "Take way='loop' or 'threads', or jax.random.key(seed, impl='threefry2x32')."
+        check.fail("sweep", f"keys of the kind rbg draw other numbers side by side. {cure}")
 
 
 def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) -> Way:
@@ -162,6 +182,8 @@ def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) 
             if whole < SHORT and finish is not None and len(first) == 2 * way.threads:
                 places = places[2 * way.threads :]
                 timed(job, way, packs(job.group, way, first), finish)
+                if way.name not in known:  # somebody asked to stop
+                    return loop
             else:
                 known[way.name] = _speed(job, way, some)
     quick = max(known[way.name] for way in narrow)
@@ -169,7 +191,10 @@ def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) 
     for way in wide:
         budget = known.get("spent", 0.0) + count * steps / quick
         if way.name not in known and budget > COMPILES * compiling:
-            known[way.name] = _speed(job, way, _warmed(job, way)[1])
+            try:
+                known[way.name] = _speed(job, way, _warmed(job, way)[1])
+            except jax.errors.JaxRuntimeError as error:
+                known[way.name] = _scarce(error, 0.0)
     best = max((w for w in [*narrow, *wide] if w.name in known), key=lambda w: known[w.name])
     return best._replace(runs_per_second=known[best.name] / job.intervals.steps)
 
@@ -178,8 +203,8 @@ def timed(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
     """Run packs to the step of the job, and remember how quick the way was."""
     if not todo:
         return
-    job, known = _placed(job, way), lanes(job.build, job.group, wide=False).took
-    warm(job, todo[0], way.of(job), way.by_step)
+    job, known = _placed(job, way), job.lanes(wide=False).took
+    _warm(job, way, todo[0])
     before = sum(job.step(member) for pack in todo for member in pack.members)
     start = time.perf_counter()
     done: list[int] = []
@@ -203,7 +228,7 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
     def one(pack: Pack) -> None:
         nonlocal width
         if pack.width > width:
-            for half in pack.halves():
+            for half in pack.halves(way.devices):
                 one(half)
             return
         try:
@@ -211,8 +236,9 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
             advance(going, way.by_step)
             return finish(going)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or pack.width <= way.devices:
+            if pack.width <= way.devices:
                 raise
+            _scarce(error)
         width = min(width, -(-pack.width // 2 // way.devices) * way.devices)
         problem = f"{pack.width} members side by side do not fit into the memory"
         warnings.warn(f"sweep: {problem}; going on with {width} at a time.", stacklevel=2)
@@ -222,7 +248,7 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
         for pack in todo:
             one(pack)
         return
-    warm(job, todo[0], own, way.by_step)
+    _warm(job, way, todo[0])
     with ThreadPoolExecutor(way.threads) as pool:
         try:
             for _ in pool.map(one, todo):
@@ -230,6 +256,21 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _warm(job: Job, way: Way, pack: Pack) -> None:
+    """Compile what a pack needs; where it does not fit into the memory, whoever runs it will see."""
+    try:
+        warm(job, pack, way.of(job), way.by_step)
+    except jax.errors.JaxRuntimeError as error:
+        _scarce(error)
+
+
+def _scarce(error: Exception, value: Any = None) -> Any:
+    """The value, where the error tells of memory; otherwise the error is raised."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    return value
 
 
 def _placed(job: Job, way: Way) -> Job:
@@ -244,7 +285,7 @@ def _warmed(job: Job, way: Way) -> tuple[float, int]:
     own, whole = way.of(job), min(job.until, job.intervals.steps)
     job, start = _placed(job, way), time.perf_counter()
     warm(job, packs(job.group, way, _first(job, way.chunk))[0], own, way.by_step)
-    took, known = time.perf_counter() - start, lanes(job.build, job.group, wide=False).took
+    took, known = time.perf_counter() - start, job.lanes(wide=False).took
     known["compile"] = max(took, known.get("compile", 0.0))
     count = min(10, whole)
     start = time.perf_counter()
@@ -313,7 +354,7 @@ def _fitting(job: Job) -> int:
 
 def needed(job: Job) -> int:
     """Bytes of memory that a member needs while it runs, about."""
-    own = lanes(job.build, job.group, wide=False)
+    own = job.lanes(wide=False)
     key = job.key(job.group.members[0])
     state = jax.eval_shape(own.init, job.group.one(0), key, job.held.train)
     return COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
