@@ -1,0 +1,37 @@
+"""Every number of every shipped config may be swept, all of them together, in one program."""
+
+from pathlib import Path
+
+import pytest
+
+from nnfunc.config import ConfigError, load
+from nnfunc.sweeps.groups import grouped
+from nnfunc.sweeps.pack import Held
+
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(
+    set(FOLDER.glob("*.toml")) - set(FOLDER.glob("compare_*")) - set(FOLDER.glob("*_gpu*"))
+)
+
+
+def another(value):
+    """A number that is as good, or nearly."""
+    if value == 0:
+        return 1e-3
+    return 5.0 if abs(value) > 1e30 else 0.9 * value
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_number_is_an_argument_of_the_program(file):
+    config = load(file)
+    try:
+        data = Held.of(config.data())
+    except ConfigError as error:
+        pytest.skip(str(error))
+    assert len(config.hypers) >= 8
+    others = {name: another(value) for name, value in config.hypers.items()}
+    found = grouped(config.build, [config.hypers, others], config.key(), data.train)
+    assert found.static == {}
+    assert found.refused == {}
+    assert set(found.traced) == set(config.hypers)
+    assert len(found.groups) == 1
