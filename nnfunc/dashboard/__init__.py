@@ -4,7 +4,9 @@ import io
 import math
 import os
 import select
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,18 +47,32 @@ def terminal() -> Console:
 
 def _follow(view: View, console: Console) -> None:
     """Show the run on a screen of its own until it ends or a key is pressed."""
-    with Live(console=console, screen=True, auto_refresh=False) as live, _keys() as pressed:
+    with (
+        Live(console=console, screen=True, auto_refresh=False) as live,
+        _keys() as pressed, _interrupted() as interrupted,
+    ):  # fmt: skip
         drawn: tuple[float, Any] = -math.inf, None
-        try:
-            while True:
-                news, now = view.poll(), time.monotonic()
-                if news or now - drawn[0] > REDRAW or console.size != drawn[1]:
-                    live.update(frame(view, console, fit=True), refresh=True)
-                    drawn = now, console.size
-                if view.state.name == "complete" or "q" in pressed().lower():
-                    return
-        except KeyboardInterrupt:
-            return
+        while not interrupted:
+            news, now = view.poll(), time.monotonic()
+            if news or now - drawn[0] > REDRAW or console.size != drawn[1]:
+                live.update(frame(view, console, fit=True), refresh=True)
+                drawn = now, console.size
+            if view.state.name == "complete" or "q" in pressed().lower():
+                return
+
+
+@contextmanager
+def _interrupted() -> Iterator[list[int]]:
+    """The Ctrl-C's while the block runs: as an exception one may be lost, as in a finalizer."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield caught
+        return
+    before = signal.signal(signal.SIGINT, lambda signum, frame: caught.append(signum))
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

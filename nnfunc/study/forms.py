@@ -117,10 +117,6 @@ def _made(name: str, arguments: list[Any]) -> Drawn:
     except (ValueError, TypeError) as error:
         problem = one_line(error).partition(": ")[2].removesuffix(".")
         raise ValueError(f"{name}: {problem}") from None
-    if name == "int" and not all(-(2**63) <= end < 2**63 for end in arguments):
-        raise ValueError("int: the ends should be whole numbers of 64 bits")
-    if name == "int" and arguments[1] - arguments[0] >= 2**62:
-        raise ValueError("int: the ends should be less than 2**62 apart")
     if name != "int" and not all(
         x == 0 or _SINGLE.tiny <= abs(x) <= _SINGLE.max for x in arguments
     ):
