@@ -87,19 +87,23 @@ def train(
 
 
 @app.command()
-def resume(run: RunFolder, settings: Overrides = None) -> None:
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a sweep.")],
+    settings: Overrides = None,
+) -> None:
     """Go on with a run that was stopped, from its last good checkpoint.
 
     Settings may change the loop alone, such as train.rollback=2 for a run that diverged. A sweep goes
     on too, and ends with the same table.
     """
     commands = _programs()
-    from nnfunc import study
+    from nnfunc import check, study
 
     if not study.is_sweep(run):
         commands.resume(run, settings or [])
     elif settings:
-        raise typer.BadParameter("a sweep goes on with what it was begun with.")
+        problem = f"a sweep goes on with what it was begun with, got {settings[0]!r}"
+        check.fail("resume", f"{problem}. Start another sweep to change it.")
     else:
         study.resume(run)
 
@@ -262,8 +266,8 @@ def sweep(
 ) -> None:
     """Train many settings of a config in few compiled programs: a table, curves, a report.
 
-    What to draw may stand in the file too, as the table [sweep]. Stopped or killed, it goes on with
-    `nnfunc resume`.
+    What to draw may stand in the file too, as its table sweep.
+    Stopped or killed, it goes on with `nnfunc resume`.
     """
     _programs()
     from nnfunc import study

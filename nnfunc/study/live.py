@@ -1,9 +1,9 @@
 """How a sweep shows that it goes on: a live panel in a terminal, a line a tenth elsewhere."""
 
 import math
+import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,46 +12,56 @@ from nnfunc.sweeps.progress import Progress
 
 __all__ = ["Live", "live", "settings_line"]
 
-EVERY = 0.2
-"""Seconds between two drawings of the panel."""
-
 
 class Live:
-    """Call it with each report. show: draws lines of text in place of the last ones, or None."""
+    """Call it with each report. show: takes lines of text in place of the last ones, or None.
 
-    def __init__(self, metric: str, show: Any = None):
+    members: how many there are going to be in all, where a search adds to those of a report.
+    """
+
+    def __init__(self, metric: str, show: Callable[[list[str]], None] | None = None):
         self.metric, self.show = metric, show
-        self.drawn, self.tenth = 0.0, 0
+        self.members = 0
+        self.reported, self.tenth = False, 0
 
     def __call__(self, report: Progress) -> None:
-        now = time.perf_counter()
+        self.reported = True
         if self.show is not None:
-            if now - self.drawn > EVERY or report.done == report.members:
-                self.drawn = now
-                self.show(self.lines(report))
+            self.show(self.lines(report))
             return
-        tenth = math.floor(report.share * 10)
-        if tenth > self.tenth or (report.done == report.members and self.tenth < 11):
-            self.tenth = 11 if report.done == report.members else tenth
-            print(" | ".join(self.lines(report)), flush=True)
+        over, tenth = report.done == self.of(report), math.floor(self.share(report) * 10 + 1e-9)
+        if tenth > self.tenth or (over and self.tenth < 11):
+            self.tenth = 11 if over else tenth
+            print(" | ".join(filter(None, self.lines(report))), flush=True)
+
+    def waiting(self, words: str) -> None:
+        """Say in the panel why there is nothing to report yet."""
+        if self.show is not None:
+            self.show([words])
+
+    def of(self, report: Progress) -> int:
+        """How many members there are going to be."""
+        return max(self.members, report.members)
+
+    def share(self, report: Progress) -> float:
+        """How much of all steps is done, those of members that are still to come too."""
+        return report.share * report.members / self.of(report)
 
     def lines(self, report: Progress) -> list[str]:
         """What there is to say, in three lines."""
+        of, speed = self.of(report), report.members_per_second
         ended = f", {report.diverged} diverged" if report.diverged else ""
-        ended += f", {report.done} of {report.members} done"
-        speed = report.members_per_second
-        time_left = "" if math.isnan(report.left) else f", {clock(report.left)} left"
+        ended += f", {report.done} of {of} done"
         first = f"step {report.step:,}/{report.steps:,}  {report.alive} alive{ended}"
-        second = "" if math.isnan(speed) else f"{_rate(speed)}{time_left}"
+        second = ""
+        if speed > 0:
+            second = f"{_rate(speed)}, {clock((1 - self.share(report)) * of / speed)} left"
         if report.best is None:
-            return [first, second, "no figures yet"]
-        best = f"best {self.metric} {figure(self.metric, report.score)}"
-        median = f"median {figure(self.metric, report.median)}"
-        return [
-            first,
-            second,
-            f"{best}  (member {report.best}: {settings_line(report.hypers)})  {median}",
-        ]
+            third = "no finite figure" if report.diverged else "no figures yet"
+            return [first, second, third]
+        member = f"member {report.best}: {settings_line(report.hypers)}".removesuffix(": ")
+        best = f"best {self.metric} {figure(self.metric, report.score)}  ({member})"
+        return [first, second, f"{best}  median {figure(self.metric, report.median)}"]
 
 
 def _rate(speed: float) -> str:
@@ -67,13 +77,46 @@ def settings_line(settings: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def live(metric: str) -> Iterator[Live]:
-    """A Live for as long as the block lasts."""
+def live(metric: str, caught: list[int]) -> Iterator[Live]:
+    """A Live for as long as the block lasts. caught: the signals of `stopping.signals`."""
     if not sys.stdout.isatty():
         yield Live(metric)
         return
     from rich.live import Live as Panel
     from rich.text import Text
 
-    with Panel(Text("compiling ..."), refresh_per_second=8) as panel:
-        yield Live(metric, lambda lines: panel.update(Text("\n".join(lines))))
+    shown: list[str] = ["compiling ..."]
+    told: list[str] = []
+
+    def show(lines: list[str]) -> None:
+        shown[:] = filter(None, lines)
+
+    text = lambda: Text("\n".join([*shown, *told]))
+    own = Live(metric, show)
+    with Panel(get_renderable=text, refresh_per_second=8) as panel, _answered(caught, told):
+        try:
+            yield own
+        finally:
+            told.clear()
+            panel.transient = not own.reported  # of nothing that was run nothing stays
+
+
+@contextmanager
+def _answered(caught: list[int], told: list[str]) -> Iterator[None]:
+    """Answer the first signal in the panel: what is written beside it would be drawn over."""
+    before: dict[int, Any] = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(signum, frame):
+        if caught:
+            before[signum](signum, frame)
+        again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
+        caught.append(signum)
+        told.append(f"stopping after this step{again}")
+
+    for signum in before:
+        signal.signal(signum, note)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

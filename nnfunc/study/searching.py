@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check, sweeps
+from nnfunc.config.mistakes import near
 
-__all__ = ["SEARCHES", "from_text", "search_of"]
+__all__ = ["SEARCHES", "fitting", "from_text", "search_of"]
 
 SEARCHES = ("everything", "halving", "hyperband", "patience", "population", "optuna")
 
@@ -24,8 +25,8 @@ def search_of(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search
     own = dict(table)
     name = own.pop("name", None)
     if name not in SEARCHES:
-        known = check.nearest(str(name), SEARCHES)
-        check.fail("search", f"name should be one of {', '.join(SEARCHES)}, got {name!r}{known}")
+        hint = near(name, SEARCHES)
+        check.fail("search", f"name should be one of {', '.join(SEARCHES)}, got {name!r}{hint}")
     if name == "everything":
         if own:
             check.fail("search", f"everything takes no arguments, got {', '.join(own)}.")
@@ -36,6 +37,21 @@ def search_of(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search
         if word not in arguments:
             check.fail("search", f"{name} has no argument {word!r}{check.nearest(word, arguments)}")
     return name, make(**own)
+
+
+def fitting(name: str, settings: int, members: int | None, seeds: int) -> None:
+    """Raises: ValueError where a search is not for a sweep of so many members and seeds.
+
+    settings: how many paths are drawn, seeds aside. What the searches refuse themselves comes later.
+    """
+    if name in ("population", "optuna") and not settings:
+        check.fail("search", f"{name} needs something to draw, such as schedule.peak=log(1e-4,1e-1); "
+                   "seeds alone are no settings.")  # fmt: skip
+    if name == "population" and seeds > 1:
+        problem = "in population members learn from each other"
+        check.fail("search", f"{problem}, so there should be one seed, got {seeds}.")
+    if name == "optuna" and members is None:
+        check.fail("search", "optuna needs to know how many runs there are in all: --members 64.")
 
 
 def from_text(text: str | None) -> Any:
