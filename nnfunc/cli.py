@@ -90,6 +90,10 @@ def train(
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a sweep.")],
     settings: Overrides = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(help="Of a sweep: run what is left elsewhere, as with nnfunc sweep."),
+    ] = None,
 ) -> None:
     """Go on with a run that was stopped, from its last good checkpoint.
 
@@ -100,12 +104,14 @@ def resume(
     from nnfunc import check, study
 
     if not study.is_sweep(run):
+        if jobs is not None:
+            check.fail("resume", f"jobs are for sweeps, and {run} is none. Leave --jobs out.")
         commands.resume(run, settings or [])
     elif settings:
         problem = f"a sweep goes on with what it was begun with, got {settings[0]!r}"
         check.fail("resume", f"{problem}. Start another sweep to change it.")
     else:
-        study.resume(run)
+        study.resume(run, jobs=jobs)
 
 
 @app.command()

@@ -300,7 +300,7 @@ def _finish(own: _Study, result: Result, folder: Path) -> None:
     test = {} if which is None else _test(own, result, which)
     found |= {"test": test} if test else {}
     runlog.write_json(folder / "result.json", found)
-    words = f"{_counted(len(result.hypers), 'run')} in {result.seconds:.1f} s"
+    words = f"{_counted(len(result.hypers), 'run')} in {found['seconds']:.1f} s"
     ends = {"diverged": result.diverged, "ended early": result.stopped, "refused": result.refused}
     words += "".join(f", {len(members)} {what}" for what, members in ends.items() if members)
     print(words)

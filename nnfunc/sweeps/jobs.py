@@ -101,7 +101,8 @@ def through(executor: Any, *, members: int = 16, retries: int = 2) -> Jobs:
 def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
     """Jobs of processes on this machine; one that dies costs what it had not saved.
 
-    Needs the package cloudpickle (the extra `jobs`).
+    They import the script that calls this, so it has to begin its work under
+    `if __name__ == "__main__":`. Needs the package cloudpickle (the extra `jobs`).
     """
     check.size("processes", workers=workers)
     check.size("processes", members=members)

@@ -62,7 +62,8 @@ def sweep(
 
     build, data, steps, log_every, evaluate_every: as for `nf.train`; the last two are a tenth of the
     run by default. key: of the sweep. Member i is the run `nf.train(build, hypers_i, data, steps=steps,
-    key=jax.random.fold_in(key, i))`, to rounding: whatever the way, the chunk and the other members.
+    key=jax.random.fold_in(key, i))`, to rounding: whatever the way, the chunk and the other members;
+    with seeds the key is `fold_in(key, seed)`.
     All see the data in the same order, unless the space holds the name "data.seed": its value is the
     seed of the member's own order, and build is not given it.
     space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`,
