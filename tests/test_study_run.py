@@ -1127,6 +1127,7 @@ def test_ctrl_c_at_a_terminal(work, tmp_path):
     assert re.match(r"nnfunc: stopped with 0 of 6 members at their end; all is saved", lines[-1])
     assert len(lines) in (6, 7)  # the speed is known from the second report on
     assert b"stopping after this step; Ctrl-C again stops at once" in seen
+    assert b"nnfunc: stopping" not in seen  # in the panel, not beside it
 
 
 def _read(leader):
