@@ -208,7 +208,8 @@ class _Study:
         """
         if self.search_name == "optuna":
             some = replace(self.draws, method="random", members=min(16, self.draws.members or 16))
-            engine = Engine(self.trial, some, self.figure, way=self.way, chunk=self.chunk)
+            own = {"way": self.way, "chunk": self.chunk, "store": engine.store}  # its ways
+            engine = Engine(self.trial, some, self.figure, **own)
         engine.begin()
         return engine
 
