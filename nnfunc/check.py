@@ -5,6 +5,7 @@ that every number may be swept (law 1). Shapes are always known, and always chec
 """
 
 import difflib
+import importlib
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -210,3 +211,29 @@ def describe(value: Any) -> str:
 
 def _and(cure: str) -> str:
     return f" {cure}" if cure else ""
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things, in words.
+
+    >>> counted(1, "run"), counted(2500, "step")
+    ('1 run', '2,500 steps')
+    """
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def package(where: str, name: str, install: str) -> Any:
+    """A package that not everyone has. install: what pip is to be given.
+
+    Raises: ModuleNotFoundError that says what to do.
+
+    >>> package("sweep", "math", "nnfunc[search]").floor(2.5)
+    2
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        cure = f"Install it: pip install '{install}'."
+        raise ModuleNotFoundError(
+            f"{where}: the package {name} is not installed. {cure}"
+        ) from error

@@ -26,7 +26,9 @@ def test_every_number_is_an_argument_of_the_program(file):
     config = load(file)
     try:
         data = Held.of(config.data())
-    except ConfigError as error:
+    except ConfigError as error:  # MNIST and the text are not everywhere
+        if file.stem.startswith("digits"):
+            raise
         pytest.skip(str(error))
     assert len(config.hypers) >= 8
     others = {name: another(value) for name, value in config.hypers.items()}

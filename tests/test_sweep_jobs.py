@@ -70,6 +70,7 @@ def test_a_job_that_is_always_lost_is_given_up(tmp_path, runs):
     jobs = nf.sweeps.through(Inline(before=(1, 2, 3)), members=4)
     with pytest.raises(ConnectionError, match="the machine is gone"):
         swept(8, jobs=jobs, folder=tmp_path)
+    assert not list(tmp_path.glob("*.pickle"))
     again = swept(8, jobs=nf.sweeps.through(Inline(), members=4), folder=tmp_path, resume=True)
     assert sorted(runs) == list(range(8))
     np.testing.assert_array_equal(again.scores, swept(8).scores)

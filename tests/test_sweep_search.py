@@ -1,6 +1,7 @@
 """Searches on top of sweeps: what they keep and give up follows from the curves of whole runs."""
 
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -211,9 +212,11 @@ def test_a_constraint_holds_for_what_a_population_explores():
 # Optuna
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp", "random", "qmc"])
 def test_optuna_proposes_batch_by_batch(sampler):
     pytest.importorskip("optuna")
+    if sampler == "gp":
+        pytest.importorskip("torch")
     space = SPACE | {"dropout": [0.0, 0.3]}
     result = swept(14, space=space, search=nf.sweeps.optuna(sampler, batch=5))
     again = swept(14, space=space, search=nf.sweeps.optuna(sampler, batch=5))
@@ -226,6 +229,20 @@ def test_optuna_proposes_batch_by_batch(sampler):
             plain, result.hypers[i], DATA, steps=STEPS, key=jax.random.fold_in(KEY, i)
         )
         close(result.member(i).state.params, alone.params)
+
+
+@pytest.mark.parametrize(
+    "sampler, package", [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "torch")]
+)
+def test_a_package_that_is_missing_is_named_before_anything_runs(sampler, package, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setitem(sys.modules, package, None)
+    reports = []
+    with pytest.raises(
+        ModuleNotFoundError, match=f"optuna: the package {package} is not installed"
+    ):
+        swept(14, search=nf.sweeps.optuna(sampler, batch=5), on_report=reports.append)
+    assert reports == []
 
 
 def test_optuna_is_told_what_came_of_it():

@@ -20,6 +20,7 @@ __all__ = ["SAMPLERS", "optuna"]
 
 SAMPLERS = ("tpe", "cmaes", "gp", "qmc", "random")
 """Names of Optuna's samplers: TPESampler and so on."""
+EXTRA = "nnfunc[search]"
 
 
 def optuna(
@@ -28,18 +29,19 @@ def optuna(
     """Let a sampler of Optuna propose the settings, `batch` at a time, by ask and tell.
 
     sampler: "tpe" (tree of Parzen estimators, the default), "cmaes" (CMA-ES, for which the package
-    cmaes is needed; it moves numbers and draws options at random), "gp", "qmc", "random"; or a function
-    seed -> sampler. All settings of a batch train side by side in the programs of the batches
-    before; with seeds the sampler is told the mean. members: of the sweep, how many there are in all.
-    Raises: ModuleNotFoundError without Optuna (the extra `search`); ValueError for an unknown
-    sampler, a batch below 1, or a space that is no dict.
+    cmaes is needed; it moves numbers and draws options at random), "gp" (Gaussian processes, for which
+    Optuna needs PyTorch), "qmc", "random"; or a function seed -> sampler. All settings of a batch
+    train side by side in the programs of the batches before; with seeds the sampler is told the mean.
+    members: of the sweep, how many there are in all.
+    Raises: ModuleNotFoundError without Optuna (the extra `search`) or what the sampler needs;
+    ValueError for an unknown sampler, a batch below 1, or a space that is no dict.
     """
     if isinstance(sampler, str):
         check.choice("optuna", SAMPLERS, sampler=sampler)
     check.size("optuna", batch=batch)
 
     def search(engine: Engine) -> None:
-        module = _optuna()
+        module = check.package("optuna", "optuna", EXTRA)
         draws = engine.draws
         if not isinstance(draws.space, dict):
             wanted = "a dict of lists and distributions"
@@ -107,21 +109,14 @@ def _sampler(module: Any, name: str, seed: int) -> Any:
     if name == "tpe":
         return samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=10)
     if name == "cmaes":
+        check.package("optuna", "cmaes", EXTRA)
         return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     if name == "gp":
+        check.package("optuna", "torch", "torch")  # which Optuna's Gaussian processes are made of
         return samplers.GPSampler(seed=seed)
     if name == "qmc":
         return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
     return samplers.RandomSampler(seed=seed)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        cure = "Install it: pip install 'nnfunc[search]'."
-        raise ModuleNotFoundError(f"optuna: the package optuna is not installed. {cure}") from error
-    return optuna
 
 
 @contextmanager

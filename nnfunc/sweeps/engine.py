@@ -175,7 +175,7 @@ class Engine:
 
     def _job(self, kind: Kind, group: Group, until: int) -> Job:
         key = lambda member: self.trials[member].key
-        return Job(kind.build, group, key, kind.held, kind.intervals, until, kept=kind.lanes)
+        return Job(kind.build, group, key, kind.held, kind.intervals, until, kind.lanes)
 
     def held(self, data: Data) -> Held:
         """The data on the device, put there once."""
@@ -368,9 +368,9 @@ class Engine:
         return f"{kind}/{self.figure.metric}"
 
     def leave(self, member: int, why: str, *, behind: bool) -> None:
-        """End a member where it is."""
-        track = self.tracks[member]
-        if track.left is None and not track.ended:
+        """End a member where it is, unless it was refused or has ended already."""
+        track = self.tracks.get(member)
+        if track is not None and track.left is None and not track.ended:
             track.left, track.behind = why, behind
 
     def traced(self, member: int) -> frozenset[str]:

@@ -112,8 +112,7 @@ def _bracket(engine: Engine, units: list[list[int]], eta: float, rungs: int | No
         keep = max(1, round(len(units) / eta))
         for unit in units[keep:]:
             for member in unit:
-                if member in engine.tracks:
-                    engine.leave(member, f"behind at {share:.3g} of its steps", behind=True)
+                engine.leave(member, f"behind at {share:.3g} of its steps", behind=True)
         units = units[:keep]
     engine.advance(m for unit in units for m in unit)
 

@@ -40,10 +40,17 @@ class Jobs:
         store = engine.store
         assert store is not None
         payload = _written(engine, store.folder)
-        arguments = (str(store.folder), payload.name)
+        try:
+            self._run(engine, (str(store.folder), payload.name), members, share)
+        finally:
+            payload.unlink()
+
+    def _run(
+        self, engine: Engine, place: tuple[str, str], members: list[int], share: float
+    ) -> None:
+        hand_in = lambda part: self.submit(run_part, *place, part, share)
         parts = [members[at : at + self.members] for at in range(0, len(members), self.members)]
-        going = {at: (part, 0, self.submit(run_part, *arguments, part, share))
-                 for at, part in enumerate(parts)}  # fmt: skip
+        going = {at: (part, 0, hand_in(part)) for at, part in enumerate(parts)}
         while going:
             for at, (part, tries, future) in list(going.items()):
                 if not future.done():
@@ -54,17 +61,15 @@ class Jobs:
                     if check.is_mistake(error) or tries >= self.retries:
                         raise
                     self.lost.append(f"members {part[0]} to {part[-1]}: {type(error).__name__}")
-                    again = self.submit(run_part, *arguments, part, share)
-                    going[at] = (part, tries + 1, again)
+                    going[at] = (part, tries + 1, hand_in(part))
                 else:
                     del going[at]
                     engine.arrived(part)
             if engine.stops():  # those that run end, and are found again in the folder
                 for _, _, future in going.values():
                     getattr(future, "cancel", bool)()
-                break
+                return
             time.sleep(POLL)
-        payload.unlink()
 
 
 def run_part(folder: str, payload: str, members: list[int], share: float) -> None:
@@ -111,7 +116,7 @@ def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    _needs("cloudpickle", "jobs")
+    check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     context = multiprocessing.get_context("spawn")  # JAX does not survive a fork
     new = lambda: ProcessPoolExecutor(workers, mp_context=context)
     pools: list[ProcessPoolExecutor] = []
@@ -141,7 +146,7 @@ def submitit(
     folder: for submitit's logs. cluster: "slurm", "local", or None for what there is. parameters: of
     `AutoExecutor.update_parameters`, such as timeout_min=60, slurm_partition="gpu".
     """
-    module = _needs("submitit", "jobs")
+    module = check.package("sweep", "submitit", "nnfunc[jobs]")
     executor = module.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**parameters)
     return through(executor, members=members, retries=retries)
@@ -152,7 +157,7 @@ def ray(*, members: int = 16, retries: int = 2, **options: Any) -> Jobs:
 
     options: of `ray.remote`, such as num_gpus=1.
     """
-    module = _needs("ray", "ray")
+    module = check.package("sweep", "ray", "nnfunc[ray]")
     if not module.is_initialized():
         module.init(include_dashboard=False, log_to_driver=False)
 
@@ -178,7 +183,7 @@ def ray(*, members: int = 16, retries: int = 2, **options: Any) -> Jobs:
 
 def _written(engine: Engine, folder: Path) -> Path:
     """A file with all that a job needs to know."""
-    cloudpickle = _needs("cloudpickle", "jobs")
+    cloudpickle = check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     given = {
         "trial_of": engine.trial_of, "draws": engine.draws, "figure": engine.figure,
         "way": engine.way, "chunk": engine.chunk, "batches": engine.batches,
@@ -186,13 +191,3 @@ def _written(engine: Engine, folder: Path) -> Path:
     path = folder / f"jobs-{len(engine.batches)}.pickle"
     path.write_bytes(cloudpickle.dumps(given))
     return path
-
-
-def _needs(name: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        cure = f"Install it: pip install 'nnfunc[{extra}]'."
-        raise ModuleNotFoundError(f"sweep: the package {name} is not installed. {cure}") from error

@@ -35,7 +35,8 @@ class Lanes(NamedTuple):
     in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
     no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
     follows from them. wide: whether there is an axis of members. took: what is known of how long things
-    take, see `nnfunc.sweeps.ways`. warm: the shapes for which all of them were compiled.
+    take, and how many bytes, see `nnfunc.sweeps.ways`. warm: the shapes for which all of them were
+    compiled.
     """
 
     init: Callable[[Any, Key, Any], Carry]

@@ -63,9 +63,9 @@ Reported = Callable[[list[int], int, dict[str, np.ndarray]], None]
 class Job(NamedTuple):
     """What every way of running members of a group needs.
 
-    key: member -> its key. carries: member -> its carry on the host, of those that have begun. until:
-    the step to run them to. told: called at every report. stops: whether to end at the next report.
-    save: called there too. kept: the programs that were made for the group, by width and devices.
+    key: member -> its key. until: the step to run them to. kept: the programs that were made for the
+    group, by width and devices. carries: member -> its carry on the host, of those that have begun.
+    told: called at every report. stops: whether to end at the next report. save: called there too.
     """
 
     build: Any
@@ -74,16 +74,14 @@ class Job(NamedTuple):
     held: Held
     intervals: Intervals
     until: int
+    kept: dict[Any, Lanes]
     carries: Mapping[int, Carry] = {}
     told: Reported | None = None
     stops: Callable[[], bool] = lambda: False
     save: Callable[["Going"], None] = lambda going: None
-    kept: dict[Any, Lanes] | None = None
 
     def lanes(self, wide: bool, devices: int = 1) -> Lanes:
         """The programs of the group."""
-        if self.kept is None:
-            return lanes(self.build, self.group, wide, devices)
         if (wide, devices) not in self.kept:
             self.kept[wide, devices] = lanes(self.build, self.group, wide, devices)
         return self.kept[wide, devices]

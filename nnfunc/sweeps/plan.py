@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from nnfunc.check import counted
 from nnfunc.sweeps.ways import Way
 
 __all__ = ["Plan", "Planned"]
@@ -52,8 +53,8 @@ class Plan:
     def __str__(self) -> str:
         runs = self.settings * self.seeds
         seeds = f", {self.seeds} seeds each" if self.seeds > 1 else ""
-        lines = [f"{_count(runs, 'run')} of {_count(self.steps, 'step')}: "
-                 f"{_count(self.settings, 'setting')}{seeds}"]  # fmt: skip
+        lines = [f"{counted(runs, 'run')} of {counted(self.steps, 'step')}: "
+                 f"{counted(self.settings, 'setting')}{seeds}"]  # fmt: skip
         if self.traced:
             lines.append(f"arguments of the program: {', '.join(self.traced)}")
         lines += [f"makes groups: {name} ({why})" for name, why in self.static.items()]
@@ -61,16 +62,15 @@ class Plan:
             own = ", ".join(f"{name}={_short(value)}" for name, value in group.static.items())
             how = f": {group.way}" if group.way is not None else ": the way is found by a probe"
             own = f" ({own})" if own else ""
-            steps = f" of {_count(group.steps, 'step')}" if group.steps != self.steps else ""
-            members = _count(len(group.members), "member")
+            steps = f" of {counted(group.steps, 'step')}" if group.steps != self.steps else ""
+            members = counted(len(group.members), "member")
             lines.append(f"group {place}{own}, {members}{steps}{how}{_needs(group)}")
         lines += [f"member {i} is refused: {why}" for i, why in list(self.refused.items())[:5]]
         if len(self.refused) > 5:
             lines.append(f"and {len(self.refused) - 5} more are refused")
         if self.seconds is not None:
-            lines.append(
-                f"expected: {_duration(self.seconds)} in all, to the last step of every run"
-            )
+            last = "in all, to the last step of every run, compiling aside"
+            lines.append(f"expected: {_duration(self.seconds)} {last}")
         return "\n".join(lines)
 
 
@@ -91,10 +91,6 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 def _short(value: Any) -> str:

@@ -33,6 +33,10 @@ Method = Literal["random", "grid", "sobol", "latin", "list"]
 Running = Literal["auto", "vmap", "loop", "threads", "devices"]
 Search = Callable[[Engine], None]
 """What decides which members run how far; see `nnfunc.sweeps.engine`."""
+MAKERS = (halving, hyperband, patience, population, optuna)
+"""What makes searches, and is none."""
+ORDER = "data.seed"
+"""The name of a space that is the seed of the data's order, not a hyper."""
 
 
 def sweep(
@@ -134,10 +138,6 @@ def sweep(
             jobs.close()
         if store is not None:
             store.close()
-
-
-MAKERS = (halving, hyperband, patience, population, optuna)
-"""What makes searches, and is none."""
 
 
 def conduct(
@@ -245,7 +245,3 @@ def _trials(
         return Trial(settings, build, hypers, data, intervals, own, order, run)
 
     return trial
-
-
-ORDER = "data.seed"
-"""The name of a space that is the seed of the data's order, not a hyper."""

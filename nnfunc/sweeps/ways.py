@@ -23,7 +23,7 @@ from nnfunc.sweeps.lanes import Lanes, everywhere
 from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
 from nnfunc.training.pace import Intervals
 
-__all__ = ["WAYS", "Way", "chosen", "cores", "followed", "needed", "packs", "run"]
+__all__ = ["WAYS", "Way", "chosen", "cores", "followed", "needed", "packs", "run", "timed"]
 
 WAYS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
@@ -173,13 +173,12 @@ def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) 
     """
     count, loop = len(job.group.members), narrow[0]
     known = loop.of(job).took
-    places, steps, whole = list(range(count)), min(job.until, job.intervals.steps), 0.0
-    for way in narrow:
-        if way.name not in known:
-            each, some = _warmed(job, loop)
-            whole = each * count
+    places, steps = list(range(count)), min(job.until, job.intervals.steps)
+    if new := [way for way in narrow if way.name not in known]:
+        each, some = _warmed(job, loop)
+        for way in new:
             first = places[: 2 * way.threads]
-            if whole < SHORT and finish is not None and len(first) == 2 * way.threads:
+            if each * count < SHORT and finish is not None and len(first) == 2 * way.threads:
                 places = places[2 * way.threads :]
                 timed(job, way, packs(job.group, way, first), finish)
                 if way.name not in known:  # somebody asked to stop
@@ -355,9 +354,11 @@ def _fitting(job: Job) -> int:
 def needed(job: Job) -> int:
     """Bytes of memory that a member needs while it runs, about."""
     own = job.lanes(wide=False)
-    key = job.key(job.group.members[0])
-    state = jax.eval_shape(own.init, job.group.one(0), key, job.held.train)
-    return COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
+    if "bytes" not in own.took:
+        key = job.key(job.group.members[0])
+        state = jax.eval_shape(own.init, job.group.one(0), key, job.held.train)
+        own.took["bytes"] = COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
+    return int(own.took["bytes"])
 
 
 def _bytes(leaf: Any) -> int:
