@@ -92,7 +92,8 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
         print(f"         {_wrapped(finding.cure, 9)}")
     errors = sum(finding.severity == "error" for finding in found)
     warnings = len(found) - errors
-    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if found else _SOUND)
+    words = f"{check.counted(errors, 'error')}, {check.counted(warnings, 'warning')}"
+    print(words if found else _SOUND)
     return found
 
 
@@ -172,10 +173,6 @@ def _programs(config: Config) -> tuple[Programs, Any]:
 
 def _validation(data: Any) -> Any:
     return data.split("validation", max(1024, data.batch_size))
-
-
-def _count(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _width() -> int:

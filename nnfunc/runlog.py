@@ -28,9 +28,14 @@ import jax
 
 from nnfunc import check, memory
 
-__all__ = ["create", "discard", "find", "read_json", "write_environment", "write_json"]
+__all__ = [
+    "FILES", "MERGED", "command", "create", "discard", "find", "read_json", "taken",
+    "write_environment", "write_json",
+]  # fmt: skip
 
 MERGED = "merged.json"
+FILES = {"run": "config.toml", "sweep": "sweep.toml"}
+"""What only such a folder holds."""
 
 
 def create(name: str, folder: Path | None = None) -> Path:
@@ -39,7 +44,7 @@ def create(name: str, folder: Path | None = None) -> Path:
     Raises: FileExistsError when the given folder exists and is not empty.
     """
     if folder is not None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if taken(folder):
             cure = f"Choose another with --run, or go on with it: {command()} resume {folder}"
             raise FileExistsError(f"The run folder {folder} exists already. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,14 +52,19 @@ def create(name: str, folder: Path | None = None) -> Path:
     root = Path("runs")
     root.mkdir(exist_ok=True)
     pattern = re.compile(re.escape(name) + r"-(\d+)")
-    taken = [int(m[1]) for path in root.iterdir() if (m := pattern.fullmatch(path.name))]
-    number = max(taken, default=0) + 1
+    numbers = [int(m[1]) for path in root.iterdir() if (m := pattern.fullmatch(path.name))]
+    number = max(numbers, default=0) + 1
     while True:
         try:
             (root / f"{name}-{number}").mkdir()
             return root / f"{name}-{number}"
         except FileExistsError:  # another process took it meanwhile
             number += 1
+
+
+def taken(folder: Path) -> bool:
+    """Whether something is there already, beside an empty folder."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def discard(folder: Path, *, keep: bool = False) -> None:
@@ -65,17 +75,21 @@ def discard(folder: Path, *, keep: bool = False) -> None:
         folder.rmdir()
 
 
-def find(folder: Path) -> Path:
-    """The folder, which holds a run.
+def find(folder: Path, what: str = "run") -> Path:
+    """The folder, which holds a run, or a sweep.
 
-    Raises: FileNotFoundError naming the nearest runs when it does not.
+    Raises: FileNotFoundError naming the nearest ones when it does not.
     """
-    if (folder / "config.toml").is_file():
+    file = FILES[what]
+    if (folder / file).is_file():
         return folder
+    if what == "run" and (folder / FILES["sweep"]).is_file():
+        cure = f"Make a member of it a run: {command()} sweep-best {folder} --save FOLDER"
+        raise FileNotFoundError(f"{folder} is a sweep, not a run. {cure}")
     around = {folder.parent, Path(), Path("runs")}
-    runs = {str(path.parent) for place in around for path in place.glob("*/config.toml")}
-    what = "has no config.toml, so it is not a run" if folder.exists() else "does not exist"
-    raise FileNotFoundError(f"{folder} {what}{check.nearest(str(folder), sorted(runs))}")
+    known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}
+    problem = f"has no {file}, so it is not a {what}" if folder.exists() else "does not exist"
+    raise FileNotFoundError(f"{folder} {problem}{check.nearest(str(folder), sorted(known))}")
 
 
 def command() -> str:

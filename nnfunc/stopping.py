@@ -3,11 +3,11 @@
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Stopped", "full_disk", "signals", "told"]
+__all__ = ["Stopped", "answer", "full_disk", "signals", "told"]
 
 
 class Stopped(Exception):
@@ -18,11 +18,18 @@ class Stopped(Exception):
         self.signum = signum
 
 
+def answer(words: str) -> None:
+    """Write to standard error, from within the handler of a signal too."""
+    # not print: its buffer may be in use where the signal arrives
+    os.write(2, f"nnfunc: {words}\n".encode())
+
+
 @contextmanager
-def signals() -> Iterator[list[int]]:
+def signals(tell: Callable[[str], None] = answer) -> Iterator[list[int]]:
     """The signals caught while the block runs; the second Ctrl-C interrupts at once.
 
-    The first is answered on standard error: the step in hand, or its compilation, may take a while.
+    tell: what answers the first, for the step in hand, or its compilation, may take a while; by
+    default on standard error.
     """
     caught: list[int] = []
 
@@ -31,8 +38,7 @@ def signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(signum)
         again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
-        # not print: its buffer may be in use where the signal arrives
-        os.write(2, f"nnfunc: stopping after this step{again}\n".encode())
+        tell(f"stopping after this step{again}")
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -23,6 +23,7 @@ from test_cli import ROOT, _no_cache, content, main, rows  # noqa: F401
 
 import nnfunc as nf
 from nnfunc import report as reports
+from nnfunc.study import ending
 from nnfunc.study import run as study
 from nnfunc.study.live import Live
 from nnfunc.sweeps import engine
@@ -113,7 +114,7 @@ def _no_pictures(request, monkeypatch):
     """Reports take most of the time, and have tests of their own; those of `place` are whole."""
     if "pictures" not in request.fixturenames:
         page = lambda result, folder, *more: (folder / "report.html").touch()
-        monkeypatch.setattr(study, "write_page", page)
+        monkeypatch.setattr(ending, "write_page", page)
         monkeypatch.setattr(reports, "write", lambda folder: None)
 
 
@@ -335,7 +336,9 @@ def test_a_dry_run_tells_all_and_writes_nothing(work, capsys):
     assert re.fullmatch(
         rf"group 0, 8 members: {how}{speed}, about [\d.]+ kB at a time, {took}", group
     ), group
-    assert re.fullmatch(rf"expected: {took} in all, to the last step of every run", expected)
+    assert re.fullmatch(
+        rf"expected: {took} in all, to the last step of every run, compiling aside", expected
+    )
     assert content(work) == before
     assert not (work / "runs").exists()
 
@@ -605,7 +608,7 @@ def test_ctrl_c_before_the_sweep_leaves_nothing(work, monkeypatch, capsys):
 
 def test_ctrl_c_before_the_report_costs_only_that(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(study, "write_page", interrupt)
+        patch.setattr(ending, "write_page", interrupt)
         assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 130
     assert capsys.readouterr().err == (
         "nnfunc: all members have run and are saved; only tables and report are missing. "

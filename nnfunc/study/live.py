@@ -1,13 +1,13 @@
 """How a sweep shows that it goes on: a live panel in a terminal, a line a tenth elsewhere."""
 
 import math
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from nnfunc.progress import clock, figure
+from nnfunc.stopping import answer
 from nnfunc.sweeps.progress import Progress
 
 __all__ = ["Live", "live", "settings_line"]
@@ -16,11 +16,15 @@ __all__ = ["Live", "live", "settings_line"]
 class Live:
     """Call it with each report. show: takes lines of text in place of the last ones, or None.
 
+    tell: shows the answer to a signal, in the panel, for what is written beside it would be drawn over.
     members: how many there are going to be in all, where a search adds to those of a report.
     """
 
-    def __init__(self, metric: str, show: Callable[[list[str]], None] | None = None):
-        self.metric, self.show = metric, show
+    def __init__(
+        self, metric: str, show: Callable[[list[str]], None] | None = None,
+        tell: Callable[[str], None] = answer,
+    ):  # fmt: skip
+        self.metric, self.show, self.tell = metric, show, tell
         self.members = 0
         self.reported, self.tenth = False, 0
 
@@ -77,8 +81,8 @@ def settings_line(settings: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def live(metric: str, caught: list[int]) -> Iterator[Live]:
-    """A Live for as long as the block lasts. caught: the signals of `stopping.signals`."""
+def live(metric: str) -> Iterator[Live]:
+    """A Live for as long as the block lasts."""
     if not sys.stdout.isatty():
         yield Live(metric)
         return
@@ -92,31 +96,10 @@ def live(metric: str, caught: list[int]) -> Iterator[Live]:
         shown[:] = filter(None, lines)
 
     text = lambda: Text("\n".join([*shown, *told]))
-    own = Live(metric, show)
-    with Panel(get_renderable=text, refresh_per_second=8) as panel, _answered(caught, told):
+    own = Live(metric, show, told.append)
+    with Panel(get_renderable=text, refresh_per_second=8) as panel:
         try:
             yield own
         finally:
             told.clear()
             panel.transient = not own.reported  # of nothing that was run nothing stays
-
-
-@contextmanager
-def _answered(caught: list[int], told: list[str]) -> Iterator[None]:
-    """Answer the first signal in the panel: what is written beside it would be drawn over."""
-    before: dict[int, Any] = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(signum, frame):
-        if caught:
-            before[signum](signum, frame)
-        again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
-        caught.append(signum)
-        told.append(f"stopping after this step{again}")
-
-    for signum in before:
-        signal.signal(signum, note)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

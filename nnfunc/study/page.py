@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import runstate
+from nnfunc.check import counted
 from nnfunc.report import images, shell
 from nnfunc.study import pairs, plots, words
 from nnfunc.study.axes import Axis, text
@@ -112,7 +113,7 @@ def _title(own: Sheet) -> str:
 
 def _table(own: Sheet, result: Result) -> str:
     """A row for each of the best settings: its score, what it was given, its other last figures."""
-    several, stopped = own.seeds > 1, getattr(result, "stopped", {})
+    several, stopped = own.seeds > 1, result.stopped
     others = [n for n in result.curves if n != own.rank and n.partition("/")[2] not in OF_STEPS]
     heads = ["", "setting" if several else "member", own.score.name]
     heads += ["95 % interval"] * several + [one.name for one in own.axes]
@@ -132,7 +133,7 @@ def _table(own: Sheet, result: Result) -> str:
         cells.append(line)
     without = len(own.hypers) // own.seeds - len(own.ranked)
     why = "of which a run" if several else "that"
-    note = f"Without {words.counted(without, 'setting')} {why} did not end with a score."
+    note = f"Without {counted(without, 'setting')} {why} did not end with a score."
     return _grid(heads, cells) + _note(note * bool(without)) if cells else ""
 
 
@@ -144,7 +145,7 @@ def _pictures(own: Sheet, axes: list[Axis]) -> str:
     edge = 10**edge if own.score.kind == "log" else edge
     places = own.score.places[np.isfinite(own.score.places)]
     beyond = int(((places < own.score.low) | (places > own.score.high)).sum())
-    cut = f" {words.counted(beyond, 'score')} beyond {edge:.3g} drawn there." if beyond else ""
+    cut = f" {counted(beyond, 'score')} beyond {edge:.3g} drawn there." if beyond else ""
     lanes = _picture(plots.parallel(own, axes[:LANES]), "Parallel coordinates of all runs")
     parts = [_section("Parallel coordinates", _note(_PARALLEL + cut + _left(axes, LANES)) + lanes)]
     if len(places):
@@ -203,7 +204,7 @@ def _curves(own: Sheet, result: Result) -> str:
 
 
 def _diverged(own: Sheet, result: Result) -> str:
-    layers = getattr(result, "layers", {})
+    layers = result.layers
     heads = ["member", "step", "first layer", "settings"]
     cells = [
         [str(member), f"{step:,}", str(layers.get(member, "")), named(own, member)]

@@ -48,7 +48,7 @@ def sheet(result: Result) -> Sheet:
     varied = {one.name for one in axes}
     validation = f"validation/{result.figure.metric}"
     rank = validation if validation in result.curves else f"train/{result.figure.metric}"
-    stopped = getattr(result, "stopped", {})
+    stopped = result.stopped
     scores = _scores(result, rank, stopped)
     place = "setting" if result.seeds > 1 else "member"
     first = [row[place] * result.seeds for row in result.table() if np.isfinite(row[rank])]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nnfunc.check import counted
 from nnfunc.progress import figure
 from nnfunc.study.axes import text
 from nnfunc.study.curves import named
@@ -37,7 +38,7 @@ def headline(own: Sheet, result: Result) -> str:
     """How many runs of how many steps, in how long, and what became of them."""
     runs = len(own.hypers)
     steps = max((int(s[-1]) for s in result.steps.values() if len(s)), default=0)
-    stopped = getattr(result, "stopped", {})
+    stopped = result.stopped
     upto = "up to " if stopped else ""
     of = (
         f" ({counted(runs // own.seeds, 'setting')}, {own.seeds} seeds each)"
@@ -48,7 +49,7 @@ def headline(own: Sheet, result: Result) -> str:
             f"{_none(len(result.refused))} refused"]  # fmt: skip
     words = f"{counted(runs, 'run')}{of} of {upto}{counted(steps, 'step')} in "
     words += f"{_time(result.seconds)}: {ends[0]}, {ends[1]}, {ends[2]}."
-    if not getattr(result, "complete", True):
+    if not result.complete:
         words += " The sweep was cut off: these are the figures so far."
     if stopped:
         at, counts = np.unique(list(stopped.values()), return_counts=True)
@@ -106,14 +107,6 @@ def trust(found: Importance | None, own: Sheet) -> str:
 def score(own: Sheet, value: float) -> str:
     """A score as people write it, a dash where there is none."""
     return figure(own.rank.partition("/")[2], value) if math.isfinite(value) else "-"
-
-
-def counted(number: int, word: str) -> str:
-    """
-    >>> counted(1, "run"), counted(2500, "step")
-    ('1 run', '2,500 steps')
-    """
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
 def _none(number: int) -> str:
