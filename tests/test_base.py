@@ -234,6 +234,27 @@ def test_apply_may_read_its_state():
     np.testing.assert_array_equal(out.state["inner"]["shift"], [3, 3])
 
 
+@pytest.mark.parametrize("kind", ["plain", "wrapped", "partial", "any keyword", "object"])
+def test_what_apply_reads_is_found_however_it_is_written(kind, key):
+    def plain(params, x, *, key=None):
+        return x if key is None else x + 1
+
+    @functools.wraps(plain)
+    def wrapped(*args, **kwargs):
+        return plain(*args, **kwargs)
+
+    class Called:
+        def __call__(self, params, x, key=None):
+            return plain(params, x, key=key)
+
+    written = {
+        "plain": plain, "wrapped": wrapped, "partial": functools.partial(plain), "object": Called(),
+        "any keyword": lambda params, x, **given: plain(params, x, **given),
+    }  # fmt: skip
+    model = nf.Model(lambda key: {}, written[kind])
+    assert (model.apply({}, 1.0), model.apply({}, 1.0, key=key)) == (1.0, 2.0)
+
+
 def test_one_key_for_init_and_apply_draws_different_numbers():
     """DropConnect: with shared bits the mask would be the sign of the weight."""
 

@@ -1,6 +1,7 @@
 """The multi-layer perceptron."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -51,8 +52,8 @@ def mlp(
     check.number("mlp", gain=gain)
     act = activations.by_name(activation) if isinstance(activation, str) else activation
     act = as_model(act, where="mlp: activation") if isinstance(act, tuple) else act
-    pair = jax.ShapeDtypeStruct((1, 2), jnp.float32)
-    if not isinstance(act, Model) and jax.eval_shape(act, pair).shape != (1, 2):
+    keeps_shape = _named_keeps_shape if isinstance(activation, str) else _keeps_shape
+    if not isinstance(act, Model) and not keeps_shape(act):
         cure = "The glu family halves it: make such a block with nf.serial."
         check.fail("mlp", f"the activation should keep the shape, got {word(act)}. {cure}")
     if norm is not None:
@@ -70,6 +71,14 @@ def mlp(
     pairs = list(pairwise(widths))
     layers = {f"hidden_{i}": hidden(*pair) for i, pair in enumerate(pairs[:-1])}
     return serial(**layers, head=linear(*pairs[-1], weight_init=head_init))
+
+
+def _keeps_shape(act: Callable[[Array], Array]) -> bool:
+    return jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), jnp.float32)).shape == (1, 2)
+
+
+_named_keeps_shape = cache(_keeps_shape)
+"""Of those of `nf.activations`: following one takes longer than all else that makes an MLP."""
 
 
 def _suiting(activation: Any) -> Initializer:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import PyTree, struct
+from nnfunc.base import struct
 from nnfunc.training.programs import functions, split_hypers
 from nnfunc.training.task import Build, built, kept
 
@@ -90,11 +90,15 @@ def grouped(
             errors.append(error)
             refused |= dict.fromkeys(members, str(error) or type(error).__name__)
             continue
-        parts = [split_hypers(h, static) for h in own]
-        columns = zip(_names(own[0]), *(p[0] for p in parts), strict=True)
-        numbers = [_stacked(column, name in traced) for name, *column in columns]
+        first, leaves, treedef = split_hypers(own[0], static)
+        numbers = [
+            np.stack([h[name] for h in own]) if name in traced else number
+            for name, number in zip(_names(own[0]), first, strict=True)
+        ]
         fixed = {name: hypers[members[0]][name] for name in static}
-        group = Group(fixed, tuple(members), [*numbers, None], *parts[0][1:], not looked.convolves)
+        group = Group(
+            fixed, tuple(members), [*numbers, None], leaves, treedef, not looked.convolves
+        )
         groups.append(group)
     if not groups:
         raise errors[0]
@@ -248,13 +252,6 @@ def _leaf_mark(leaf: Any) -> Any:
 def _names(hypers: dict[str, Any]) -> list[str]:
     """The name of each leaf."""
     return [path[0].key for path, _ in jax.tree_util.tree_flatten_with_path(hypers)[0]]
-
-
-def _stacked(column: list[PyTree], varies: bool) -> Any:
-    """[members] of a leaf as NumPy holds it; the leaf itself where all members are given the same."""
-    if column[0] is None or not varies:
-        return column[0]
-    return np.stack([np.asarray(value) for value in column])
 
 
 def _varies(number: Any) -> bool:

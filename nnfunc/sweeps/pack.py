@@ -109,7 +109,7 @@ class Going:
             self.step = int(begun[0].state.step)
         else:
             keys = [job.key(member) for member in members]
-            key = jax.numpy.stack(keys) if own.wide else keys[0]
+            key = _stacked(keys) if own.wide else keys[0]
             self.carry, self.step = own.init(self.numbers, key, job.held.train), 0
 
 
@@ -147,14 +147,15 @@ def rows(going: Going) -> tuple[list[Carry], list[tuple[int, dict[str, np.ndarra
     A carry's key is plain numbers, which NumPy can hold.
     """
     pack, wide = going.pack, going.own.wide
-    carry, figures = jax.device_get((_keyless(going.carry), going.figures))
+    steps = [step for step, _ in going.figures]
+    carry, figures = _fetched((_keyless(going.carry), [own for _, own in going.figures]))
     step = np.int32(going.step)
 
     def row(place: int) -> Carry:
         own = jax.tree.map(lambda leaf: leaf[place], _stepless(carry)) if wide else carry
         return own._replace(state=own.state._replace(step=step))
 
-    reports = [(step, _cut(own, pack)) for step, own in figures]
+    reports = [(step, _cut(own, pack)) for step, own in zip(steps, figures, strict=True)]
     return [row(place) for place in range(len(pack.places))], reports
 
 
@@ -169,6 +170,17 @@ def warm(job: Job, pack: Pack, own: Lanes, by_step: bool) -> None:
     carry, _ = go(np.int32(0), np.bool_(True), going.carry, going.numbers, job.held.train)
     if job.held.evaluates:
         own.judge(carry, going.numbers, job.held.judged)
+
+
+def _fetched(tree: PyTree) -> PyTree:
+    """The arrays on the host. On CPU they are there: asking for copies of them would take the time."""
+    on_host = jax.default_backend() == "cpu"
+    return jax.tree.map(np.asarray, tree) if on_host else jax.device_get(tree)
+
+
+def _stacked(keys: list[Key]) -> Key:
+    """[members] keys, put together on the host: quicker than to let JAX do it."""
+    return keyed(np.stack([jax.random.key_data(key) for key in keys]), keys[0])
 
 
 def _cut(figures: dict[str, Any], pack: Pack) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Key
+from nnfunc.base import Key, fold_in
 from nnfunc.data.arrays import Data
 from nnfunc.sweeps.asking import optuna
 from nnfunc.sweeps.collect import collected
@@ -236,7 +236,7 @@ def _trials(
     intervals = Intervals.of(steps, given(log), given(evaluate), steps)
 
     def trial(settings: dict[str, Any], place: int, run: int) -> Trial:
-        own = jax.random.fold_in(key, np.uint32(place if seeds is None else run))
+        own = fold_in(key, np.uint32(place if seeds is None else run))
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:

@@ -4,7 +4,6 @@ Hyperparameters are arguments: `build(hypers)` makes the task inside the traced 
 step serves every learning rate, and `jax.vmap` over hypers trains many at once.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from nnfunc import check, schedules
-from nnfunc.base import Array, Key, Layer, PyTree, Scalar, as_model, fold
+from nnfunc.base import Array, Key, Layer, PyTree, Scalar, as_model, fold, parameters_of
 from nnfunc.optimizers import as_optimizer
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
@@ -134,7 +133,7 @@ def built(build: Build, hypers: Any, step: Any = 0) -> Task:
 def _takes_step(build: Build) -> bool:
     """Whether build has a parameter of the name `step`."""
     try:
-        return "step" in inspect.signature(build).parameters
+        return "step" in parameters_of(build)[0]
     except (TypeError, ValueError):
         return False
 
