@@ -103,3 +103,39 @@ def step(model, optimizer):
         return (optax.apply_updates(params, updates), opt_state), loss
 
     return train_step
+
+
+def run(widths, steps, batch_size):
+    """(key, rate, train, held) -> (params, loss on held), jitted: a whole run of an MLP under Adam.
+
+    Every epoch in an order of its own; a learning rate is an argument, so one program serves all.
+    """
+
+    def loss_of(params, x, labels):
+        logits = mlp(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    @jax.jit
+    def whole(key, rate, train, held):
+        x, labels = train
+        optimizer = optax.adam(rate)
+        keys = jax.random.split(key, len(widths))
+        params = [
+            {"weight": jax.nn.initializers.he_normal()(k, (n, m)), "bias": jnp.zeros(m)}
+            for k, n, m in zip(keys, widths, widths[1:], strict=False)
+        ]
+        a_epoch = len(x) // batch_size
+        shuffles = jax.random.split(keys[-1], -(-steps // a_epoch))
+        order = jax.vmap(lambda k: jax.random.permutation(k, len(x)))(shuffles)
+        order = order[:, : a_epoch * batch_size].reshape(-1, batch_size)[:steps]
+
+        def step(state, at):
+            params, opt_state = state
+            grads = jax.grad(loss_of)(params, x[at], labels[at])
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), order)
+        return params, loss_of(params, *held)
+
+    return whole

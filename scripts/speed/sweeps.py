@@ -14,6 +14,7 @@ import numpy as np
 import nnfunc as nf
 from nnfunc.sweeps.ways import WIDTH, cores
 
+from . import plain
 from .timing import quartiles, ratio
 
 STEPS = 200
@@ -77,6 +78,7 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
     half = min(WIDTH, -(-members // cores()))
     sides = {
         "one after another": swept("one after another", way="loop"),
+        "plain JAX, one after another": plain_loop(own, key, members),
         "nf.train for each": trained,
         "side by side": swept("side by side", way="vmap"),
         "threads": swept("threads", way="threads"),
@@ -107,6 +109,23 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
             for name, own in times.items()
         },
     }
+
+
+def plain_loop(own: Case, key: Any, members: int) -> Callable[[], int]:
+    """The same runs in plain JAX, one compiled program called for each."""
+    whole = plain.run(own.widths, STEPS, own.data.batch_size)
+    train, held = jax.device_put((own.data.arrays, own.data.validation))
+    rates = np.geomspace(1e-4, 1e-2, members, dtype=np.float32)
+
+    def run() -> int:
+        ends = [
+            whole(jax.random.fold_in(key, i), rate, train, held) for i, rate in enumerate(rates)
+        ]
+        if not all(loss < 2 for _, loss in jax.device_get(ends)[-1:]):
+            raise RuntimeError("plain JAX does not learn")
+        return members
+
+    return run
 
 
 def agree(results: dict[str, Any]) -> None:
