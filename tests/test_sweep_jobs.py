@@ -1,8 +1,12 @@
 """Members of a sweep as jobs of other processes: lost ones are handed in again, finished ones are not."""
 
 import os
+import re
+import subprocess
 import sys
-from concurrent.futures import Future
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,9 @@ import pytest
 from sweep_tasks import DATA, DIM, KEY, SPACE, swept
 
 import nnfunc as nf
-from nnfunc.sweeps import ways
+from nnfunc.sweeps import engine, ways
+from nnfunc.sweeps import jobs as executors
+from nnfunc.sweeps.store import Store
 
 pytest.importorskip("cloudpickle")
 
@@ -154,3 +160,134 @@ def test_ray_on_this_machine(tmp_path, monkeypatch):
         np.testing.assert_allclose(result.scores, swept(4, steps=8).scores, rtol=1e-5)
     finally:
         ray.shutdown()
+
+
+class Later(Inline):
+    """Runs jobs in a thread, so that they go on while the sweep looks."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = ThreadPoolExecutor(1)
+
+    def submit(self, function, *args):
+        self.count += 1
+        return self.pool.submit(function, *args)
+
+
+def test_what_jobs_have_saved_is_told_before_they_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "HEAR", 0.0)
+    monkeypatch.setattr(executors, "POLL", 0.01)
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    write, told = Store.write, []
+
+    def slowly(*args):
+        write(*args)
+        time.sleep(0.2)  # so that somebody looks
+
+    monkeypatch.setattr(Store, "write", slowly)
+    executor = Later()
+    swept(
+        2, steps=40, log_every=20, jobs=nf.sweeps.through(executor, members=2), folder=tmp_path, way="loop",
+        on_report=lambda report: told.append((*report.running, report.step)),
+    )  # fmt: skip
+    assert executor.count == 1
+    assert len(set(told)) == len(told)
+    assert {(0, 40), (1, 40)} < set(told)
+    for member in (0, 1):
+        steps = [step for own, step in told if own == member]
+        assert steps == sorted(steps)
+
+
+def test_a_stopped_sweep_lets_its_jobs_save_and_goes_on_from_there(tmp_path, monkeypatch, runs):
+    """They see that what they were given is gone, and end at their next report."""
+    began, asked = threading.Event(), threading.Event()
+    advance = ways.advance
+
+    def slow(going, by_step):
+        if not asked.is_set():
+            began.set()
+            asked.wait(30)
+        return advance(going, by_step)
+
+    whole = swept(4, steps=40)
+    monkeypatch.setattr(ways, "advance", slow)
+    executor = Later()
+    stops = lambda: began.is_set() and (asked.set() or True)
+    options = {"steps": 40, "folder": tmp_path}
+    jobs = nf.sweeps.through(executor, members=4)
+    stopped = swept(4, jobs=jobs, should_stop=stops, **options)
+    executor.pool.shutdown()
+    assert not stopped.complete
+    assert not list(tmp_path.glob("*.pickle"))
+    again = swept(4, resume=True, **options)
+    assert again.complete
+    np.testing.assert_array_equal(again.scores, whole.scores)
+
+
+SCRIPT = """
+import sys
+import numpy as np, jax, nnfunc as nf
+sys.path.insert(0, {tests!r})
+from sweep_tasks import swept
+{guard}swept(2, steps=8, jobs=nf.sweeps.processes(1), folder={folder!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", ["", 'if __name__ == "__main__": '], ids=["bare", "guarded"])
+def test_a_script_without_a_main_guard_is_told_so(guard, tmp_path):
+    script, tests = tmp_path / "script.py", str(Path(__file__).parent)
+    script.write_text(SCRIPT.format(tests=tests, guard=guard, folder=str(tmp_path / "sweep")))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == bool(guard)
+    if not guard:
+        assert "has to begin its work under if __name__" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
+def test_processes_end_with_their_parent(tmp_path):
+    """A sweep that is killed leaves none behind that goes on with its members."""
+    script, tests = tmp_path / "script.py", str(Path(__file__).parent)
+    text = SCRIPT.format(
+        tests=tests, guard='if __name__ == "__main__": ', folder=str(tmp_path / "sweep")
+    )
+    script.write_text(text.replace("steps=8", "steps=2_000_000"))
+    parent = subprocess.Popen([sys.executable, script])
+    try:
+        worker = _child(parent.pid)
+        parent.kill()
+        parent.wait()
+        _until(lambda: not Path(f"/proc/{worker}").exists(), "the worker to end")
+    finally:
+        parent.kill()
+
+
+def _child(pid):
+    """The process that a process has begun to work for it."""
+    of = lambda: [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if _parent(path.parent) == pid and b"spawn_main" in _text(path)
+    ]
+    return _until(of, "a worker to begin")[0]
+
+
+def _parent(process):
+    found = re.search(rb"^PPid:\s*(\d+)", _text(process / "status"), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _text(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+def _until(found, what):
+    for _ in range(1200):
+        if value := found():
+            return value
+        time.sleep(0.1)
+    raise TimeoutError(f"waited for {what}")

@@ -25,7 +25,7 @@ from nnfunc.sweeps.planning import plan_of, planned_of, structural
 from nnfunc.sweeps.store import Saved, Store
 from nnfunc.sweeps.tracks import Kind, Track
 from nnfunc.sweeps.trial import Trial
-from nnfunc.sweeps.ways import WAYS, chosen, followed, packs, timed
+from nnfunc.sweeps.ways import WAYS, chosen, followed, measured, packs, timed
 from nnfunc.training.feed import Feed
 from nnfunc.training.loop import inspect_task
 from nnfunc.training.programs import Carry, programs
@@ -78,6 +78,10 @@ class Engine:
         self.units: list[list[int]] = []
         self.lineage: list[dict[str, Any]] = []
         self._unsaved: set[int] = set()
+        self.handed: dict[int, int] | None = (
+            None  # member -> its step when jobs were first handed out
+        )
+        self._heard: dict[int, int] = {}  # member -> the step that others had saved it at
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
 
@@ -167,7 +171,8 @@ class Engine:
         for kind, group in self.groups:
             job = self._job(kind, group, kind.intervals.steps)
             if kind.way is None and (probe or self.way != "auto"):
-                kind.way = chosen(job if probe else followed(job), self.way, self.chunk)
+                way = chosen(job if probe else followed(job), self.way, self.chunk)
+                kind.way = measured(job, way) if probe else way
             lead = self.trials[group.members[0]]
             static = {name: lead.settings[name] for name in structural(self.trials)}
             planned.append(planned_of(job, kind.way, static | group.static))
@@ -236,6 +241,8 @@ class Engine:
             if (t := self.tracks[m]).step < t.kind.stop_at(share) and not t.diverged
         ]  # fmt: skip
         if left:
+            if self.handed is None:
+                self.handed = {m: t.step for m, t in self.tracks.items()}
             self.jobs(self, left, share)
             self.arrived(left)
             self._check_stop()
@@ -248,10 +255,26 @@ class Engine:
             track = self.tracks[member]
             step, track.carry = track.step, None
             self._adopt([member])
-            told = {name: curve[track.step] for name, curve in track.figures.items()
-                    if track.step in curve}  # fmt: skip
-            if self.told is not None and track.step > step and told:
-                self.told([member], track.step, {n: np.asarray([v]) for n, v in told.items()})
+            if track.step > max(step, self._heard.get(member, 0)):
+                self._tell(member, track.step, track.figures)
+
+    def heard(self, members: list[int]) -> None:
+        """Tell of what others have saved of members that they still run."""
+        assert self.store is not None
+        if self.told is None:
+            return
+        self.store.look()
+        for member in members:
+            step, figures = self.store.known(member)
+            if step > max(self.tracks[member].step, self._heard.get(member, 0)):
+                self._heard[member] = step
+                self._tell(member, step, figures)
+
+    def _tell(self, member: int, step: int, figures: dict[str, dict[int, float]]) -> None:
+        """Report a member's figures of a step, where there are any."""
+        now = {name: curve[step] for name, curve in figures.items() if step in curve}
+        if self.told is not None and now:
+            self.told([member], step, {name: np.asarray([value]) for name, value in now.items()})
 
     def _run(
         self, kind: Kind, group: Group, members: list[int], until: int, together: bool

@@ -5,20 +5,33 @@ job that is lost is handed in again, and goes on from what it had saved; what is
 twice.
 """
 
+import concurrent.futures
+import os
+import signal
+import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
 
 from nnfunc import check
-from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.store import Store
 
 __all__ = ["Jobs", "processes", "ray", "run_part", "submitit", "through"]
 
 POLL = 0.05
 """Seconds between two looks at what has become of the jobs."""
+HEAR = 2.0
+"""Seconds between two looks at what those that run have saved."""
+GRACE = 60.0
+"""Seconds that jobs have to save and to end when a sweep is stopped."""
+CONFIG = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+"""What a job takes over: programs that one has compiled need not be compiled by all."""
 
 
 @dataclass
@@ -26,13 +39,15 @@ class Jobs:
     """How members are handed out. submit(function, *args) -> future, with done() and result().
 
     members: of one job. retries: how often a job that was lost is handed in again. close: when all is
-    over. Made by `processes`, `submitit`, `ray` and `through`.
+    over. given_up: makes of the error of a job, when none ever came to its end, what is raised. Made
+    by `processes`, `submitit`, `ray` and `through`.
     """
 
     submit: Callable[..., Any]
     members: int = 16
     retries: int = 2
     close: Callable[[], None] = lambda: None
+    given_up: Callable[[Exception], Exception] = lambda error: error
     lost: list[str] = field(default_factory=list)
 
     def __call__(self, engine: Engine, members: list[int], share: float) -> None:
@@ -40,17 +55,22 @@ class Jobs:
         store = engine.store
         assert store is not None
         payload = _written(engine, store.folder)
+        going: dict[int, _Handed] = {}
         try:
-            self._run(engine, (str(store.folder), payload.name), members, share)
+            self._run(engine, going, (str(store.folder), payload.name), members, share)
         finally:
-            payload.unlink()
+            payload.unlink()  # jobs that still run see it, save and end
+        _await([handed.future for handed in going.values()])
 
     def _run(
-        self, engine: Engine, place: tuple[str, str], members: list[int], share: float
-    ) -> None:
+        self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str],
+        members: list[int], share: float,
+    ) -> None:  # fmt: skip
+        """Hand members out until all are done, or somebody asks to stop; going: those at work."""
         hand_in = lambda part: self.submit(run_part, *place, part, share)
         parts = [members[at : at + self.members] for at in range(0, len(members), self.members)]
-        going = {at: (part, 0, hand_in(part)) for at, part in enumerate(parts)}
+        going |= {at: _Handed(part, 0, hand_in(part)) for at, part in enumerate(parts)}
+        heard = time.monotonic()
         while going:
             for at, (part, tries, future) in list(going.items()):
                 if not future.done():
@@ -58,33 +78,69 @@ class Jobs:
                 try:
                     future.result()
                 except Exception as error:
-                    if check.is_mistake(error) or tries >= self.retries:
+                    if check.is_mistake(error):
+                        raise
+                    if tries >= self.retries and len(going) == len(parts):
+                        raise self.given_up(error) from error
+                    if tries >= self.retries:
                         raise
                     self.lost.append(f"members {part[0]} to {part[-1]}: {type(error).__name__}")
-                    going[at] = (part, tries + 1, hand_in(part))
+                    going[at] = _Handed(part, tries + 1, hand_in(part))
                 else:
                     del going[at]
                     engine.arrived(part)
-            if engine.stops():  # those that run end, and are found again in the folder
-                for _, _, future in going.values():
-                    getattr(future, "cancel", bool)()
+            if engine.stops():
                 return
+            if time.monotonic() - heard > HEAR:
+                engine.heard([member for handed in going.values() for member in handed.members])
+                heard = time.monotonic()
             time.sleep(POLL)
 
 
+class _Handed(NamedTuple):
+    """Members that a job has, how often it was lost, and what tells that it is done."""
+
+    members: list[int]
+    tries: int
+    future: Any
+
+
+def _await(futures: list[Any]) -> None:
+    """Wait for jobs that were told to end; what has not begun, or takes too long, is cancelled."""
+    begun = [f for f in futures if not (isinstance(f, concurrent.futures.Future) and f.cancel())]
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until and not all(future.done() for future in begun):
+        time.sleep(POLL)
+    for future in begun:
+        if not future.done():
+            getattr(future, "cancel", bool)()
+
+
 def run_part(folder: str, payload: str, members: list[int], share: float) -> None:
-    """What a job does: run these members to a share of their steps, and save them."""
+    """What a job does: run these members to a share of their steps, and save them.
+
+    When the payload is gone, nobody waits for them any more: it saves and ends.
+    """
     import cloudpickle
 
-    given = cloudpickle.loads((Path(folder) / payload).read_bytes())
+    path = Path(folder) / payload
+    try:
+        given = cloudpickle.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    for name, value in given["config"].items():
+        jax.config.update(name, value)
     store = Store(folder, resume=True, of={}, shared=True)
     engine = Engine(
         given["trial_of"], given["draws"], given["figure"], way=given["way"], chunk=given["chunk"],
-        store=store,
+        store=store, stops=lambda: not path.exists(),
     )  # fmt: skip
     for rows in given["batches"]:
         engine.add(rows)
-    engine.advance(members, share)
+    try:
+        engine.advance(members, share)
+    except Interrupted:
+        return
     engine.save()
 
 
@@ -118,7 +174,7 @@ def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
 
     check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     context = multiprocessing.get_context("spawn")  # JAX does not survive a fork
-    new = lambda: ProcessPoolExecutor(workers, mp_context=context)
+    new = lambda: ProcessPoolExecutor(workers, mp_context=context, initializer=_follow)
     pools: list[ProcessPoolExecutor] = []
 
     def submit(function: Callable[..., Any], *args: Any) -> Any:
@@ -134,7 +190,34 @@ def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
         while pools:
             pools.pop().shutdown(cancel_futures=True)
 
-    return Jobs(submit, members, retries, close)
+    def given_up(error: Exception) -> Exception:
+        if not isinstance(error, BrokenProcessPool):
+            return error
+        guard = 'if __name__ == "__main__":'
+        cure = f"A script that uses them has to begin its work under {guard}, for they import it."
+        return RuntimeError(f"processes: they died before one had come to an end. {cure}")
+
+    return Jobs(submit, members, retries, close, given_up)
+
+
+def _follow() -> None:
+    """What a process does first: it leaves the first Ctrl-C to its parent, and ends when that does."""
+    import multiprocessing
+
+    caught: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if caught:
+            os._exit(128 + signum)
+        caught.append(signum)
+
+    def end() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, note)
+    threading.Thread(target=end, daemon=True).start()
 
 
 def submitit(
@@ -187,7 +270,10 @@ def _written(engine: Engine, folder: Path) -> Path:
     given = {
         "trial_of": engine.trial_of, "draws": engine.draws, "figure": engine.figure,
         "way": engine.way, "chunk": engine.chunk, "batches": engine.batches,
+        "config": {name: getattr(jax.config, name) for name in CONFIG},
     }  # fmt: skip
-    path = folder / f"jobs-{len(engine.batches)}.pickle"
+    for old in folder.glob("jobs-*.pickle"):  # of a sweep that was killed: its jobs may still run
+        old.unlink()
+    path = folder / f"jobs-{uuid.uuid4().hex[:8]}.pickle"
     path.write_bytes(cloudpickle.dumps(given))
     return path

@@ -19,7 +19,8 @@ class Progress(NamedTuple):
     diverged; alive: the others. best: the member with the best last figure so far, with its score
     and hypers; None before the first. median: of the scores so far. share: of all steps that are
     asked for of the members there are, in [0, 1]. seconds: since the start. members_per_second: whole
-    runs, since the first report: compiling is not counted; not a number before the second.
+    runs, since the first report: compiling is not counted; not a number before the second. Of jobs,
+    since the start.
     """
 
     running: list[int]
@@ -62,8 +63,11 @@ class Watch:
             self.at |= dict.fromkeys(members, step)
             if rank not in figures:
                 return
-            self.scores |= {m: float(v) for m, v in zip(members, figures[rank], strict=True)}
             tracks = engine.tracks
+            self.scores |= {m: float(v) for m, v in zip(members, figures[rank], strict=True)}
+            for m, t in tracks.items():  # those that ran before the sweep went on
+                if m not in self.scores and (curve := t.figures.get(rank)):
+                    self.scores[m] = curve[max(curve)]
             sign = 1 if engine.figure.mode == "min" else -1
             good = {m: sign * s for m, s in self.scores.items() if math.isfinite(s)}
             going = {m: c for m, c in good.items() if not tracks[m].behind} or good
@@ -73,11 +77,14 @@ class Watch:
             median = float(np.median([sign * c for c in good.values()])) if good else math.nan
             steps = {m: t.trial.intervals.steps for m, t in tracks.items()}
             over = {m for m, t in tracks.items() if t.left or self._step(m, t) >= steps[m]}
-            todo = sum(t.step if t.left else steps[m] for m, t in tracks.items())
-            share = sum(min(self._step(m, t), steps[m]) for m, t in tracks.items()) / max(todo, 1)
+            todo = max(sum(t.step if t.left else steps[m] for m, t in tracks.items()), 1)
+            share = sum(min(self._step(m, t), steps[m]) for m, t in tracks.items()) / todo
             diverged = len(self.scores) - len(good)
             now = time.perf_counter()
-            self.first = self.first or (share, now)
+            begun = (share, now)
+            if engine.handed is not None:  # jobs report in bursts
+                begun = (sum(engine.handed.values()) / todo, self.start)
+            self.first = self.first or begun
             done, took = share - self.first[0], now - self.first[1]
             speed = done * len(engine.trials) / took if done > 0 and took > 0 else math.nan
             seconds = now - self.start

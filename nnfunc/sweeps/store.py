@@ -73,6 +73,9 @@ class Store:
         except ValueError:
             self.close()
             raise
+        if not shared:
+            for gone in self.segments.glob(".gone-*"):  # a process died while it removed them
+                shutil.rmtree(gone, ignore_errors=True)
         self._trees: dict[Path, Any] = {}
         self._seen: set[Path] = set()
         self.places: dict[int, _Place] = {}
@@ -110,6 +113,13 @@ class Store:
             (self.folder / "plan.json").unlink(missing_ok=True)
             self.segments.rmdir()
 
+    def known(self, member: int) -> tuple[int, dict[str, dict[int, float]]]:
+        """The step that a member was saved at, and its figures; (0, {}) where it was not."""
+        if member not in self.places:
+            return 0, {}
+        known = self.places[member].known
+        return known["step"], _figures(known)
+
     def way(self, member: int) -> Way | None:
         """How a member ran, where that is known."""
         way = self.places[member].way if member in self.places else None
@@ -136,11 +146,7 @@ class Store:
                 self.places = {m: p for m, p in self.places.items() if p.segment != segment}
                 return None
         carry = jax.tree.map(lambda leaf: leaf[row], self._trees[segment])
-        figures = {
-            name: {int(step): math.nan if v is None else v for step, v in curve.items()}
-            for name, curve in known["figures"].items()
-        }
-        return Saved(member, carry, known["step"], figures, trial.settings)
+        return Saved(member, carry, known["step"], _figures(known), trial.settings)
 
     def write(self, saved: list[Saved], way: Way | None) -> None:
         """Keep members of one structure, and forget the segments that they replace."""
@@ -168,7 +174,12 @@ class Store:
 
     def _remove(self, segments: Iterable[Path]) -> None:
         for segment in segments:
-            shutil.rmtree(segment, ignore_errors=True)
+            gone = segment.with_name(f".gone-{segment.name}")
+            try:
+                segment.rename(gone)  # at once: another process may be looking
+            except OSError:
+                continue
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _agree(self, plan: Path, of: dict[str, Any]) -> None:
         if not plan.exists():
@@ -182,6 +193,14 @@ class Store:
                 cure = "Start another folder to change it."
                 words = f"a sweep should go on with the same {name}, {before[name]}, got {value}"
                 check.fail("sweep", f"{words}. {cure}")
+
+
+def _figures(known: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """The figures of what `_plain` made."""
+    return {
+        name: {int(step): math.nan if v is None else v for step, v in curve.items()}
+        for name, curve in known["figures"].items()
+    }
 
 
 def _plain(saved: Saved) -> dict[str, dict[int, float | None]]:

@@ -23,7 +23,9 @@ from nnfunc.sweeps.lanes import Lanes, everywhere
 from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
 from nnfunc.training.pace import Intervals
 
-__all__ = ["WAYS", "Way", "chosen", "cores", "followed", "needed", "packs", "run", "timed"]
+__all__ = [
+    "WAYS", "Way", "chosen", "cores", "followed", "measured", "needed", "packs", "run", "timed",
+]  # fmt: skip
 
 WAYS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
@@ -146,6 +148,19 @@ def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way
     if devices > 1 and count >= devices:
         wide.append(spread)
     return probed(job, narrow, wide, finish)
+
+
+def measured(job: Job, way: Way) -> Way:
+    """The way, with how quick a probe found it, where it was not probed yet and fits the memory."""
+    known = job.lanes(wide=False).took
+    if way.runs_per_second is not None:
+        return way
+    if way.name not in known:
+        try:
+            known[way.name] = _speed(job, way, _warmed(job, way)[1])
+        except jax.errors.JaxRuntimeError as error:
+            return _scarce(error, way)
+    return way._replace(runs_per_second=known[way.name] / job.intervals.steps)
 
 
 def _vmapped(job: Job) -> bool:
