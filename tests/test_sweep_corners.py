@@ -244,9 +244,8 @@ def test_those_without_validation_are_selected_by_the_training_figures():
 def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given_up():
     def late(h, step):
         lr = jnp.where((h["lr"] > 0.2) & (step > 15), 1e38, h["lr"])
-        task = nf.Task(nf.linear(DIM, CLASSES), nf.classification(), nf.optimizers.sgd(lr))
-        nf.dropout(h["bad"])  # refuses what is no share
-        return task
+        model = nf.serial(nf.dropout(h["bad"]), nf.linear(DIM, CLASSES))  # refuses what is no share
+        return nf.Task(model, nf.classification(), nf.optimizers.sgd(lr))
 
     space = [
         {"lr": lr, "bad": bad}
@@ -260,6 +259,22 @@ def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given
     assert order[-2] == 4
     assert 4 in result.diverged
     assert result.best == order[0] not in (0, 4)
+
+
+def test_a_name_that_build_never_reads_is_told():
+    space = {"lr": [0.01, 0.1], "momentum": nf.uniform(0.0, 0.9)}
+    with pytest.warns(
+        UserWarning, match="no step reads 'momentum', so members that differ in nothing"
+    ):
+        ran(line, space, members=2, method="random")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ran(line, {"lr": [0.01, 0.1], "momentum": 0.9})  # the same for all of them
+
+        def scheduled(h, step):
+            return line({"lr": jnp.where(step < 5, h["lr"], h["later"])})
+
+        ran(scheduled, {"lr": [0.01, 0.1], "later": [0.1, 0.2]})
 
 
 @pytest.mark.parametrize("name", ["member", "refused", "runs", "validation/loss"])

@@ -5,6 +5,7 @@ branches on, makes groups: the members that share it are compiled as one. Which 
 following the shapes of one step with the value unknown.
 """
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -79,6 +80,7 @@ def grouped(
     traced, static = _traced(build, [hypers[i] for i in good], varied, key, data)
 
     apart: dict[Any, list[int]] = {}
+    unread = set(traced)
     for i in good:
         apart.setdefault(marks(hypers[i][n] for n in static), []).append(i)
     groups = []
@@ -91,10 +93,12 @@ def grouped(
             refused |= dict.fromkeys(members, str(error) or type(error).__name__)
             continue
         first, leaves, treedef = split_hypers(own[0], static)
+        names = _names(own[0])
         numbers = [
             np.stack([h[name] for h in own]) if name in traced else number
-            for name, number in zip(_names(own[0]), first, strict=True)
+            for name, number in zip(names, first, strict=True)
         ]
+        unread &= {names[place] for place in looked.unread}
         fixed = {name: hypers[members[0]][name] for name in static}
         group = Group(
             fixed, tuple(members), [*numbers, None], leaves, treedef, not looked.convolves
@@ -102,6 +106,9 @@ def grouped(
         groups.append(group)
     if not groups:
         raise errors[0]
+    for name in sorted(unread):
+        problem = f"no step reads {name!r}, so members that differ in nothing else train alike"
+        warnings.warn(f"sweep: {problem}. Does build use it?", stacklevel=2)
     return Found(groups, traced, static, refused)
 
 
@@ -163,10 +170,14 @@ def _traced(
 
 
 class _Looked(NamedTuple):
-    """What following a step shows. shapes: of the state and the sums of metrics, with their types."""
+    """What following a step shows. shapes: of the state and the sums of metrics, with their types.
+
+    unread: the places of numbers that neither the start nor a step depends on.
+    """
 
     shapes: Any
     convolves: bool
+    unread: tuple[int, ...]
 
 
 def _look(build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any) -> _Looked:
@@ -187,7 +198,10 @@ def _follow(
 
     arguments = jax.tree.unflatten(structure, given)
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
-    return _Looked(jax.tree.map(struct, shapes), "conv_general_dilated" in str(jaxpr))
+    read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {*map(id, jaxpr.jaxpr.outvars)}
+    numbers = iter(id(var) in read for var in jaxpr.jaxpr.invars)
+    unread = tuple(i for i, n in enumerate(arguments[0]) if n is not None and not next(numbers))
+    return _Looked(jax.tree.map(struct, shapes), "conv_general_dilated" in str(jaxpr), unread)
 
 
 _looked = kept(_follow, 256)
