@@ -170,7 +170,7 @@ class Result:
         by: "member" for a row a run; "setting" for a row a setting, with the mean over its seeds of
         each figure, the ends of the 95 % interval of the mean (Student's t), and how many diverged;
         "auto": by setting where there are several seeds. A setting of which a run diverged ranks
-        behind those of which none did.
+        behind those of which none did. A sweep that was stopped has a column step: how far each came.
         """
         check.choice("table", ("auto", "member", "setting"), by=by)
         rows = self._members()
@@ -248,6 +248,9 @@ class Result:
             if i in self.diverged:  # its last train figures may be from before
                 row[self.rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
+            if not self.complete:
+                carry = self._carries.get(i)
+                row["step"] = 0 if carry is None else int(carry.state.step)
             if self.stopped:
                 row["stopped_at"] = self.stopped.get(i)
             row["refused"] = self.refused.get(i)
@@ -259,6 +262,8 @@ class Result:
         for name in self.curves:
             mean, low, high = interval(np.asarray([r[name] for r in rows]))
             row |= {name: mean, f"{name} low": low, f"{name} high": high}
+        if not self.complete:
+            row["step"] = min(r["step"] for r in rows)
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
         return row
