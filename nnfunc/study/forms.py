@@ -58,7 +58,8 @@ def in_words(text: str, kind: Kind | None) -> Drawn | None:
             raise ValueError(
                 f"should end with a bracket, such as {_example(name)}, got {show(text)}"
             )
-        raise ValueError(f"there is no {name}(...){check.nearest(name, FORMS)}")
+        near = check.nearest("log" if name.lower().startswith("log") else name, FORMS)
+        raise ValueError(f"there is no {name}(...){near}")
     if _RANGE.fullmatch(text):
         return _made("range", [int(number) for number in text.split(":")])
     if _COLONS.fullmatch(text) and not free:
