@@ -6,6 +6,7 @@
     python scripts/bench.py watching                   # what it costs to look at every layer
     python scripts/bench.py sweeps                     # runs per second of nf.sweep, way by way
     python scripts/bench.py curve                      # the same by members, 1 to 4096: for a GPU
+    python scripts/bench.py bound                      # the products of the LSTM's step, alone
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
 "tuned" is `nnfunc.memory.keep_memory`, which programs started from the command line call.
@@ -32,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 CASES = ("mlp", "cnn", "lstm", "gpt")
 FOR_GPU = ("gpt_gpu",)
-WHAT = ("steps", "watching", "sweeps", "curve")
+WHAT = ("steps", "watching", "sweeps", "curve", "bound")
 
 
 def main():
@@ -53,6 +54,10 @@ def main():
         return sweeps(args)
     if args.what == "curve":
         return curve(args)
+    if args.what == "bound":
+        from speed import bound
+
+        return bound.show(bound.measure(args.rounds or 101))
     for case in args.case or CASES:
         for malloc in settings:
             print(f"{case}, malloc {malloc} ...", end=" ", file=sys.stderr, flush=True)
