@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["clock", "figure", "in_order", "progress", "shown"]
+__all__ = ["clock", "figure", "in_order", "progress", "settings_line", "shown"]
 
 SHARES = ("accuracy",)
 SHORT = {"accuracy": "acc"}
@@ -137,3 +137,9 @@ def _Speed() -> Any:  # noqa: N802  made here, so that rich is imported only for
             return Text(f"{_speed(task.speed)} steps/s" if task.speed else "- steps/s")
 
     return Speed(Column(no_wrap=True))
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """Settings in one line: schedule.peak=0.0123 seed=3."""
+    short = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
+    return " ".join(f"{name}={short(value)}" for name, value in settings.items())

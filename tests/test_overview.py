@@ -79,6 +79,31 @@ def test_what_is_collected(place):
     assert "cannot be read" in found["broken"].note
 
 
+def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
+    sample_runs.make(tmp_path / "a", rows_of([0.5], [0.8]), steps=10)
+    known = {
+        "figure": "accuracy", "score": 0.95, "runs": 8, "seconds": 61.0, "test": {"accuracy": 0.9, "loss": None},
+        "settings": {"schedule.peak": 0.01234567, "model.activation": "relu"},
+    }  # fmt: skip
+    for name in ("ended", "begun"):
+        (tmp_path / name / "segments").mkdir(parents=True)
+        (tmp_path / name / "sweep.toml").write_text("")
+    (tmp_path / "ended" / "result.json").write_text(json.dumps(known))
+    entries = {entry.name: entry for entry in collect(tmp_path)}
+    assert {name: entry.state for name, entry in entries.items()} == {
+        "a": "stopped", "begun": "sweep", "ended": "sweep",
+    }  # fmt: skip
+    ended, begun = entries["ended"], entries["begun"]
+    assert (ended.best, ended.test, ended.seconds) == ({"accuracy": 0.95}, {"accuracy": 0.9}, 61.0)
+    assert ended.note == "8 runs, best schedule.peak=0.01235 model.activation=relu"
+    assert begun.note.endswith(f"resume {tmp_path / 'begun'}")
+    text = shown([*entries.values()], 120)
+    assert "95.00%" in text
+    assert "all: model" not in text  # of one run
+    (tmp_path / "ended" / "result.json").write_text('{"settings": 3, "score": "x", "test": []}')
+    assert collect(tmp_path)[2].best == {}
+
+
 def test_a_run_itself_may_be_named(place):
     assert [entry.name for entry in collect(place / "a-10")] == ["a-10"]
 

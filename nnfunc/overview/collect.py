@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnfunc import records, runstate
+from nnfunc import records, runlog, runstate
+from nnfunc.progress import settings_line
 
 __all__ = ["Entry", "collect"]
 
@@ -13,7 +14,8 @@ __all__ = ["Entry", "collect"]
 class Entry(NamedTuple):
     """One run. best, last, test: figures by metric; best has those of the best step.
 
-    state: one of runstate.STATES, or "no run" for a folder that holds none. note: what is wrong.
+    state: one of runstate.STATES, "sweep", or "no run" for a folder that holds none. note: what is
+    wrong, or of a sweep what it came to.
     settings: by dotted name. total: steps to do, 0 when the config does not tell.
     """
 
@@ -36,15 +38,17 @@ class Entry(NamedTuple):
 
 
 def collect(folder: Path) -> list[Entry]:
-    """Every run at or below a folder by name, then the folders directly in it that hold none."""
+    """Every run or sweep at or below a folder by name, then folders directly in it that hold none."""
     found, others = [], []
     for place, folders, files in os.walk(folder):
         path = Path(place)
         folders[:] = sorted((n for n in folders if not n.startswith(".")), key=records.natural)
         if "config.toml" in files or "metrics.jsonl" in files:
             folders.clear()  # what a run holds is no run
-            name = str(path.relative_to(folder)) if path != folder else path.resolve().name
-            found.append(entry(path, name))
+            found.append(entry(path, _below(folder, path)))
+        elif runlog.FILES["sweep"] in files:
+            folders.clear()
+            found.append(_sweep(path, _below(folder, path)))
         elif path.parent == folder:
             others.append(path.name)
     above = {entry.name.split(os.sep)[0] for entry in found}
@@ -66,8 +70,6 @@ def entry(path: Path, name: str) -> Entry:
     seconds = records.number(result.get("seconds"))
     first = records.number(result.get("first"))
     known = math.isfinite(seconds) and not first > 0  # else only of the last process
-    test = result.get("test")
-    values = {k: records.number(v) for k, v in test.items()} if isinstance(test, dict) else {}
     return Entry(
         name, state, note if state in ("broken", "diverged") else "",
         model=str(model.get("name", "")) if isinstance(model, dict) else "",
@@ -77,10 +79,36 @@ def entry(path: Path, name: str) -> Entry:
         best_step=best.step if best else None,
         best=_at(rows, metrics, best.step) if best else {},
         last={name: records.last(rows, "validation", name) for name in metrics},
-        test={name: value for name, value in values.items() if math.isfinite(value)},
+        test=_finite(result.get("test")),
         seconds=seconds if known else records.elapsed(rows) or math.nan,
         metric=metric, mode=mode, settings=runstate.flat(config), rows=rows,
     )  # fmt: skip
+
+
+def _below(folder: Path, path: Path) -> str:
+    return str(path.relative_to(folder)) if path != folder else path.resolve().name
+
+
+def _sweep(path: Path, name: str) -> Entry:
+    """What is known of a sweep: of its best member, once it has come to its end."""
+    known = runstate.json_of(path / "result.json")
+    if not known:
+        go_on = f"{runlog.command()} resume {path}"
+        return Entry(name, "sweep", f"it has not come to its end; unless it runs: {go_on}")
+    metric, score = str(known.get("figure")), records.number(known.get("score"))
+    settings, runs = known.get("settings"), known.get("runs")
+    best = settings_line(settings) if isinstance(settings, dict) else ""
+    return Entry(
+        name, "sweep", f"{runs} runs" + (f", best {best}" if best else ""),
+        best={metric: score} if math.isfinite(score) else {}, test=_finite(known.get("test")),
+        seconds=records.number(known.get("seconds")), metric=metric,
+    )  # fmt: skip
+
+
+def _finite(figures: Any) -> dict[str, float]:
+    """Those that are numbers, of what a file holds."""
+    own = {k: records.number(v) for k, v in figures.items()} if isinstance(figures, dict) else {}
+    return {name: value for name, value in own.items() if math.isfinite(value)}
 
 
 def _at(rows: list[records.Row], metrics: list[str], step: int) -> dict[str, float]:

@@ -111,13 +111,14 @@ def show(entries: list[Entry], console: Console) -> None:
     Where the terminal is too narrow, the settings that differ are a table of their own, and the
     least columns are left out, which is said too.
     """
-    runs = [e for e in entries if e.state != "no run"]
+    listed = [e for e in entries if e.state != "no run"]
+    runs = [e for e in listed if e.state != "sweep"]
     names = differing(runs)
     short, words, columns = _short(names), [], []
     for column in SHOWN:
-        values = {str(column.cell(e)) for e in runs}
-        if column.title in ("model", "params") and len(runs) > 1 and len(values) == 1:
-            words += [f"all: {column.title} {value}" for value in values if value]
+        values, of_runs = ({str(column.cell(e)) for e in part} for part in (listed, runs))
+        if column.title in ("model", "params") and len(runs) > 1 and len(of_runs) == 1:
+            words += [f"all: {column.title} {value}" for value in of_runs if value]
         elif column.title == "state" or values - {""}:
             columns.append(column)
     settings = Column("settings that differ", lambda e: _settings(e, names, short), right=False)

@@ -9,8 +9,7 @@ import numpy as np
 
 from nnfunc import runlog
 from nnfunc.check import counted
-from nnfunc.progress import figure, in_order, shown
-from nnfunc.study.live import settings_line
+from nnfunc.progress import figure, in_order, settings_line, shown
 from nnfunc.study.page import write_page
 from nnfunc.study.setup import Study
 from nnfunc.sweeps.result import Result

@@ -2,15 +2,14 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from nnfunc.progress import clock, figure
+from nnfunc.progress import clock, figure, settings_line
 from nnfunc.stopping import answer
 from nnfunc.sweeps.progress import Progress
 
-__all__ = ["Live", "live", "settings_line"]
+__all__ = ["Live", "live"]
 
 
 class Live:
@@ -72,12 +71,6 @@ def _rate(speed: float) -> str:
     if speed >= 1:
         return f"{speed:.3g} members/s"
     return f"{60 * speed:.3g} members/min"
-
-
-def settings_line(settings: Mapping[str, Any]) -> str:
-    """Settings in one line: schedule.peak=0.0123 seed=3."""
-    short = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
-    return " ".join(f"{name}={short(value)}" for name, value in settings.items())
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Jobs:
         try:
             self._run(engine, going, (str(store.folder), payload.name), members, share)
         finally:
-            payload.unlink()  # jobs that still run see it, save and end
+            payload.unlink(missing_ok=True)  # jobs that still run see it, save and end
         _await([handed.future for handed in going.values()])
 
     def _run(
