@@ -43,6 +43,13 @@ def test_output_by_hand():
     )
 
 
+def test_there_is_no_bias_that_batch_norm_takes_away_again():
+    assert shapes(nf.mlp([4, 8, 2], norm="batch")) == {
+        "hidden_0/linear/weight": (4, 8), "hidden_0/norm/scale": (8,), "hidden_0/norm/bias": (8,),
+        "head/weight": (8, 2), "head/bias": (2,),
+    }  # fmt: skip
+
+
 def test_the_order_is_linear_norm_activation_dropout(key):
     """Batch norm sees sums of both signs, and the head sees no negative value, with some dropped."""
     model = nf.mlp([3, 50, 2], norm="batch", dropout=0.5)

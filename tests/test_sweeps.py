@@ -53,6 +53,12 @@ def full(h, step):
     )  # fmt: skip
 
 
+def normed(h):
+    """Adam makes whole steps of a gradient that is rounding alone, so no bias before batch norm."""
+    model = nf.mlp([DIM, 8, CLASSES], norm="batch")
+    return nf.Task(model, nf.classification(), nf.optimizers.adamw(h["lr"]))
+
+
 SPACE = {
     "lr": nf.log_uniform(1e-3, 1e-1),
     "dropout": nf.uniform(0.1, 0.6),
@@ -97,6 +103,16 @@ def test_a_member_is_the_run_alone(packed):
         assert history.validation["step"].tolist() == packed.steps["validation"].tolist()
         assert history.train["step"].tolist() == packed.steps["train"].tolist()
     assert float(packed.member(0).state.plateau.value) < 1  # it had something to do
+
+
+def test_a_member_of_an_mlp_with_batch_norm_is_the_run_alone():
+    result = swept(2, build=normed, space={"lr": [1e-2, 3e-2]}, method="grid", way="vmap")
+    for i in (0, 1):
+        hypers, state, _ = result.member(i)
+        own, _ = nf.train(
+            normed, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY
+        )
+        close(state.params, own.params)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def mlp(
     """Linear maps with an activation between them: widths[0] -> ... -> widths[-1].
 
     Each hidden layer is linear, norm, activation, dropout, where norm and dropout are left out when
-    None; the last is linear. Paths: `hidden_0/linear/weight`, ..., `head/weight`.
+    None; the last is linear. A linear map before batch norm has no bias.
+    Paths: `hidden_0/linear/weight`, ..., `head/weight`.
     Shapes: x [..., widths[0]] -> y [..., widths[-1]].
     activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
     dropout: the rate, in [0, 1].
@@ -62,7 +63,8 @@ def mlp(
     scaled = initializers.scaled(weights, gain)
 
     def hidden(in_dim, out_dim):
-        layers = {"linear": linear(in_dim, out_dim, weight_init=scaled)}
+        bias = norm != "batch"  # which batch norm would take away again
+        layers = {"linear": linear(in_dim, out_dim, bias=bias, weight_init=scaled)}
         layers |= {"norm": _NORMS[norm](out_dim)} if norm else {}
         layers |= {"act": act}
         return serial(**layers, **({"drop": dropout_layer(dropout)} if dropout is not None else {}))
