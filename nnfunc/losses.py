@@ -9,6 +9,7 @@ can see gives NaN instead of a plausible number: a label that is no class, a pro
 1].
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -42,8 +43,8 @@ _SMALLEST = 1e-12  # below it log(p) goes on as log(1e-12), with the slope of 1e
 
 
 def cross_entropy(
-    logits: Array, labels: Array, *, smoothing: Scalar = 0.0, weights: Array | None = None,
-    ignore: int | None = None,
+    logits: Array, labels: Array, *, smoothing: Scalar = 0.0,
+    weights: Array | Sequence[Scalar] | None = None, ignore: int | None = None,
 ) -> Array:  # fmt: skip
     """Negative log-probability of the true class, in nats.
 
@@ -81,7 +82,11 @@ def cross_entropy(
 
 
 def cross_entropy_dense(
-    logits: Array, probabilities: Array, *, smoothing: Scalar = 0.0, weights: Array | None = None
+    logits: Array,
+    probabilities: Array,
+    *,
+    smoothing: Scalar = 0.0,
+    weights: Array | Sequence[Scalar] | None = None,
 ) -> Array:
     """Cross-entropy with a whole distribution as the target (mixup, distillation), in nats.
 
@@ -108,8 +113,8 @@ def cross_entropy_dense(
 
 
 def focal(
-    logits: Array, labels: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None,
-    ignore: int | None = None,
+    logits: Array, labels: Array, *, gamma: Scalar = 2.0,
+    alpha: Scalar | Sequence[Scalar] | None = None, ignore: int | None = None,
 ) -> Array:  # fmt: skip
     """Cross-entropy that turns away from what is already well classified, in nats.
 
@@ -136,7 +141,7 @@ def focal(
     others = jnp.where(hit | (shifted == -jnp.inf), -1e30, shifted)
     log_missed = jax.nn.logsumexp(others, axis=-1) - total
     loss = jnp.exp(gamma * log_missed) * (total - jnp.where(hit, shifted, 0).sum(-1))
-    if alpha is not None and np.ndim(alpha) == 0:
+    if alpha is not None and not isinstance(alpha, Sequence) and np.ndim(alpha) == 0:
         loss = loss * _like(logits, alpha)[0]
     elif alpha is not None:
         alpha = _class_weights("focal", alpha, logits, name="alpha")

@@ -1,6 +1,6 @@
 """What a model is to achieve: functions `(predict, batch) -> (loss, metrics)`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +30,10 @@ class Objective:
 
 
 def classification(
-    *, smoothing: Scalar | None = None, gamma: Scalar | None = None, weights: Array | None = None
+    *,
+    smoothing: Scalar | None = None,
+    gamma: Scalar | None = None,
+    weights: Array | Sequence[Scalar] | None = None,
 ) -> Objective:
     """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
 
