@@ -1,12 +1,14 @@
 """What the settings of a sweep are: distributions, methods, dependent values, constraints, mistakes."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 from scipy import stats
 
 import nnfunc as nf
-from nnfunc.sweeps.draw import settings
+from nnfunc.sweeps.draw import Draws, settings
 
 KEY = jax.random.key(3)
 
@@ -103,11 +105,29 @@ def test_a_function_proposes():
     assert all(h["a"] > 0.5 for h in drawn(propose, 4, constraint=lambda h: h["a"] > 0.5))
 
 
-def test_duplicates_are_kept_with_a_word():
-    with pytest.warns(UserWarning, match=r"1 of 3 settings are there already\. Each runs"):
-        assert len(drawn([{"a": 1}, {"a": 2}, {"a": 1}], None)) == 3
-    with pytest.warns(UserWarning, match="2 of 4 settings"):
+def test_duplicates_are_refused():
+    with pytest.raises(ValueError, match=r"1 of 3 settings are there already\. Leave them out; "):
+        drawn([{"a": 1}, {"a": 2}, {"a": 1}], None)
+    with pytest.raises(ValueError, match="2 of 4 settings"):
         drawn({"a": [1, 1], "b": [2, 3]}, None, "grid")
+    assert len(drawn({"a": [1.0]}, 3)) == 3  # each has a key of its own
+
+
+@pytest.mark.parametrize("method", ["random", "sobol", "latin"])
+def test_settings_may_be_asked_to_differ(method):
+    space = {"a": [1, 2, 3], "b": [0.1, 0.2]}
+    draws = Draws(space, method, 6, KEY, distinct=True)
+    rows = draws.rows()
+    assert len({(row["a"], row["b"]) for row in rows}) == 6
+    assert draws.rows() == rows
+    if method == "random":  # more members change none of them
+        assert replace(draws, members=4).rows() == rows[:4]
+    with pytest.raises(
+        ValueError, match="members should be at most the settings that there are, 6 or so, got 7"
+    ):
+        replace(draws, members=7).rows()
+    with pytest.raises(ValueError, match="the constraint refused"):
+        replace(draws, constraint=lambda h: h["a"] > 1, members=5).rows()
 
 
 def ring():

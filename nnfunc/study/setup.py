@@ -79,7 +79,8 @@ class Study:
                 space, method, members = _seeds_alone(members, len(self.seeds)), "list", None
             elif members is None and method != "grid":
                 _members_missing(space)
-            self.draws = draws_of(space, method, members, self.key, None, len(self.seeds))
+            draws = draws_of(space, method, members, self.key, None, len(self.seeds))
+            self.draws = replace(draws, distinct=method in ("random", "sobol", "latin"))
         except ValueError as error:
             raise ConfigError([f"{own.where}: {error}"]) from error
 
@@ -105,7 +106,8 @@ class Study:
         Where they are proposed later, it is another one, of a few draws of the space.
         """
         if self.search_name == "optuna":
-            some = replace(self.draws, method="random", members=min(16, self.draws.members or 16))
+            few = min(16, self.draws.members or 16)
+            some = replace(self.draws, method="random", members=few, distinct=False)
             own = {"way": self.way, "chunk": self.chunk, "store": engine.store}  # its ways
             engine = Engine(self.trial, some, self.figure, **own)
         engine.begin()

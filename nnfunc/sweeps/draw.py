@@ -1,8 +1,8 @@
 """The settings of a sweep: what its members are given, drawn from the space by a method."""
 
+import functools
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -31,7 +31,8 @@ Constraint = Callable[[dict[str, Any]], Any]
 class Draws:
     """Where the settings of a sweep come from; the fields are arguments of `nf.sweep`.
 
-    members: how many settings. runs: how often each is run.
+    members: how many settings. runs: how often each is run. distinct: whether a setting that is drawn
+    again is drawn anew, for equal ones would train alike.
     """
 
     space: Any
@@ -40,10 +41,12 @@ class Draws:
     key: Key
     constraint: Constraint | None = None
     runs: int = 1
+    distinct: bool = False
 
     def rows(self) -> list[dict[str, Any]]:
         """The settings."""
-        drawn = settings(self.space, self.method, self.members, self.key, self.constraint)
+        constraint = Distinct(self.constraint) if self.distinct else self.constraint
+        drawn = settings(self.space, self.method, self.members, self.key, constraint)
         for name in drawn[0]:
             if name in COLUMNS or "/" in name or (name == "seed" and self.runs > 1):
                 problem = f"the table has a column {name!r} of its own"
@@ -58,6 +61,12 @@ class Draws:
         known = Space(self.space)
         counted = {name: d.options for name, d in known.drawn.items()}
         return [n for n, options in counted.items() if options is None or len(options) > 1]
+
+    @property
+    def derives(self) -> bool:
+        """Whether something is made of the values of names besides what build makes of them."""
+        made = isinstance(self.space, Mapping) and any(map(callable, self.space.values()))
+        return made or self.constraint is not None
 
 
 def settings(
@@ -90,7 +99,7 @@ def settings(
         got = check.describe(space)
         check.fail("sweep", f"space should be {wanted}, got {got}.", kind=TypeError)
     if method == "grid" or isinstance(space, list | tuple):
-        _warn_of_duplicates(found)
+        _check_duplicates(found)
     return found
 
 
@@ -122,22 +131,27 @@ def _units(key: Key, places: Array, tries: Array) -> Array:
 def _random(
     space: Space, members: int, key: Key, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    left, places = list(range(members)), np.arange(members, dtype=np.uint32)
-    for tries in range(TRIES):
-        units = {
+    places = np.arange(members, dtype=np.uint32)
+
+    @functools.cache
+    def units(tries: int) -> dict[str, np.ndarray]:
+        return {
             name: np.asarray(_units(fold(key, name), places, np.uint32(tries)), np.float64)
             for name in space.drawn
         }
-        for place in left:
-            drawn = {name: d.at(float(units[name][place])) for name, d in space.drawn.items()}
+
+    found: list[dict[str, Any]] = []
+    for place in range(members):
+        for tries in range(TRIES):
+            own = units(tries)
+            drawn = {name: d.at(float(own[name][place])) for name, d in space.drawn.items()}
             values = space.whole(drawn)
             if allowed(constraint, values):
-                found[place] = values
-        left = [place for place in left if place not in found]
-        if not left:
-            return [found[place] for place in range(members)]
-    _give_up(len(left), members)
+                found.append(values)
+                break
+        else:
+            _give_up(members - place, members, constraint)
+    return found
 
 
 def _grid(space: Space, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
@@ -202,7 +216,7 @@ def _of_points(
         seen += len(batch)
         if seen > TRIES * members:
             break
-    _give_up(members - len(found), members)
+    _give_up(members - len(found), members, constraint)
 
 
 def _listed(space: Any, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
@@ -253,7 +267,7 @@ def _proposed(
                 found.append(dict(values))
                 break
         else:
-            _give_up(members - len(found), members)
+            _give_up(members - len(found), members, constraint)
     return found
 
 
@@ -272,7 +286,11 @@ def allowed(constraint: Constraint | None, values: dict[str, Any]) -> bool:
         )
 
 
-def _give_up(left: int, members: int) -> NoReturn:
+def _give_up(left: int, members: int, constraint: Constraint | None) -> NoReturn:
+    if isinstance(constraint, Distinct) and constraint.other is None:
+        problem = f"members should be at most the settings that there are, {members - left} or so"
+        cure = "Equal ones would train alike; to run each several times, ask for seeds."
+        check.fail("sweep", f"{problem}, got {members}. {cure}")
     problem = f"the constraint refused {TRIES} draws in a row for {left} of {members} settings"
     check.fail("sweep", f"{problem}: it contradicts the space, or nearly does. Loosen one of them.")
 
@@ -283,9 +301,27 @@ def evened(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{n: float(v) if n in mixed else v for n, v in row.items()} for row in rows]
 
 
-def _warn_of_duplicates(found: list[dict[str, Any]]) -> None:
-    seen = {tuple((name, marks([values[name]])) for name in sorted(values)) for values in found}
-    if len(seen) < len(found):
-        twice = f"{len(found) - len(seen)} of {len(found)} settings are there already"
-        cure = "Each runs, with a key of its own. For statistics over seeds: seeds=n."
-        warnings.warn(f"sweep: {twice}. {cure}", stacklevel=8)
+def _check_duplicates(found: list[dict[str, Any]]) -> None:
+    if (left := len(found) - len({_mark(values) for values in found})) > 0:
+        twice = f"{left} of {len(found)} settings are there already"
+        cure = "Leave them out; to run each several times, ask for seeds."
+        check.fail("sweep", f"{twice}. {cure}")
+
+
+def _mark(values: dict[str, Any]) -> Any:
+    """What equal settings have in common."""
+    return tuple((name, marks([values[name]])) for name in sorted(values))
+
+
+class Distinct:
+    """A constraint that refuses what it has allowed before, or what another one refuses."""
+
+    def __init__(self, other: Constraint | None = None):
+        self.other, self.seen = other, set[Any]()
+
+    def __call__(self, values: dict[str, Any]) -> bool:
+        mark = _mark(values)
+        if mark in self.seen or not allowed(self.other, values):
+            return False
+        self.seen.add(mark)
+        return True
