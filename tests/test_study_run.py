@@ -293,6 +293,32 @@ def test_every_number_is_an_argument_of_one_program(work):
     assert [line.partition(":")[0] for line in plan[2:]] == ["group 0, 8 members", "expected"]
 
 
+def test_the_weights_of_a_loss_are_numbers_too(work):
+    weights = f"objective.weights={[1.0] * 10}"
+    words = ("small.toml", weights, "objective.weights[0]=uniform(1,50)", "--members", 2, *LOOP)
+    plan = said_by("sweep", *words, "--run", "run").splitlines()
+    assert plan[1] == "arguments of the program: objective.weights[0]"
+    first, second = csv.DictReader((work / "run/table.csv").read_text().splitlines())
+    assert first["validation/loss"] != second["validation/loss"]
+
+
+def test_settings_that_would_train_alike_are_not_drawn(work, capsys):
+    words = (
+        "sweep",
+        "small.toml",
+        "optimizer.weight_decay=[0.1,0.2]",
+        *LOOP,
+        "--dry-run",
+        "--members",
+    )
+    said_by(*words, 2)
+    assert main(*words, 3) == 2
+    assert (
+        "members should be at most the settings that there are, 2 or so, got 3"
+        in capsys.readouterr().err
+    )
+
+
 STRUCTURE = {
     "model.widths": ("[[64,4,10], [64,6,10]]", "[64, 4, 10]", "[64, 6, 10]"),
     "model.activation": ("choice(relu,tanh)", "'relu'", "'tanh'"),
@@ -1158,4 +1184,4 @@ def test_jobs_give_the_same_table(work, tmp_path):
     for name in ("table.csv", "curves.csv"):
         assert Path("jobs", name).read_bytes() == Path("whole", name).read_bytes()
     segments = {p.name for p in Path("jobs/segments").iterdir()}
-    assert {name.partition("-")[2] for name in segments} == {"0", "3"}  # each process had one half
+    assert {name.split("-")[1] for name in segments} == {"0", "3"}  # each process had one half

@@ -291,3 +291,55 @@ def _until(found, what):
             return value
         time.sleep(0.1)
     raise TimeoutError(f"waited for {what}")
+
+
+def test_an_error_of_a_job_is_told_and_what_others_saved_is_kept(tmp_path):
+    class Failing(Inline):
+        def submit(self, function, *args):
+            future = super().submit(function, *args)
+            if self.count > 1:
+                future = Future()
+                future.set_exception(OSError("its own error"))
+            return future
+
+    jobs = nf.sweeps.through(Failing(), members=2, retries=0)
+    with pytest.raises(OSError, match="its own error"):
+        swept(4, jobs=jobs, folder=tmp_path)
+    with pytest.raises(ValueError, match="the same steps"):  # it is known still what it is of
+        swept(4, steps=41, folder=tmp_path, resume=True)
+    assert swept(4, folder=tmp_path, resume=True).complete
+
+
+def test_a_folder_is_free_again_though_closing_the_jobs_is_interrupted(tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    jobs = nf.sweeps.through(Inline(), members=2)
+    jobs.close = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        swept(2, jobs=jobs, folder=tmp_path)
+    assert swept(2, folder=tmp_path, resume=True).complete
+
+
+def test_a_job_that_sees_no_folder_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not see the sweep's folder"):
+        executors.run_part(str(tmp_path / "elsewhere"), "jobs-1.pickle", [0], 1.0)
+    (tmp_path / "plan.json").write_text("{}")
+    executors.run_part(str(tmp_path), "jobs-1.pickle", [0], 1.0)  # it was told to end
+
+
+def test_jobs_that_wait_in_a_queue_are_cancelled_at_once():
+    class Queued:
+        state, cancelled = "PENDING", False
+
+        def done(self):
+            return False
+
+        def cancel(self):
+            self.cancelled = True
+            return True
+
+    queued, start = Queued(), time.monotonic()
+    executors._await([queued])
+    assert queued.cancelled
+    assert time.monotonic() - start < 0.5 * executors.GRACE

@@ -30,8 +30,11 @@ HEAR = 2.0
 """Seconds between two looks at what those that run have saved."""
 GRACE = 60.0
 """Seconds that jobs have to save and to end when a sweep is stopped."""
-CONFIG = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-"""What a job takes over: programs that one has compiled need not be compiled by all."""
+CONFIG = (
+    "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64",
+    "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision",
+)  # fmt: skip
+"""What a job takes over: programs that are compiled need not be again, and numbers are the same."""
 
 
 @dataclass
@@ -57,7 +60,8 @@ class Jobs:
         payload = _written(engine, store.folder)
         going: dict[int, _Handed] = {}
         try:
-            self._run(engine, going, (str(store.folder), payload.name), members, share)
+            place = (str(store.folder.resolve()), payload.name)
+            self._run(engine, going, place, members, share)
         finally:
             payload.unlink(missing_ok=True)  # jobs that still run see it, save and end
         _await([handed.future for handed in going.values()])
@@ -107,13 +111,20 @@ class _Handed(NamedTuple):
 
 def _await(futures: list[Any]) -> None:
     """Wait for jobs that were told to end; what has not begun, or takes too long, is cancelled."""
-    begun = [f for f in futures if not (isinstance(f, concurrent.futures.Future) and f.cancel())]
+    begun = [future for future in futures if not _waits(future) or not future.cancel()]
     until = time.monotonic() + GRACE
     while time.monotonic() < until and not all(future.done() for future in begun):
         time.sleep(POLL)
     for future in begun:
         if not future.done():
             getattr(future, "cancel", bool)()
+
+
+def _waits(future: Any) -> bool:
+    """Whether it may be cancelled without a loss: submitit tells of its state."""
+    return isinstance(future, concurrent.futures.Future) or (
+        str(getattr(future, "state", "")).upper() == "PENDING"
+    )
 
 
 def run_part(folder: str, payload: str, members: list[int], share: float) -> None:
@@ -127,7 +138,12 @@ def run_part(folder: str, payload: str, members: list[int], share: float) -> Non
     try:
         given = cloudpickle.loads(path.read_bytes())
     except FileNotFoundError:
-        return
+        if (path.parent / "plan.json").exists():
+            return
+        cure = "Give a folder on a disk that all of them share."
+        raise FileNotFoundError(
+            f"the job does not see the sweep's folder, {folder}. {cure}"
+        ) from None
     for name, value in given["config"].items():
         jax.config.update(name, value)
     store = Store(folder, resume=True, of={}, shared=True)
@@ -194,8 +210,9 @@ def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
         if not isinstance(error, BrokenProcessPool):
             return error
         guard = 'if __name__ == "__main__":'
-        cure = f"A script that uses them has to begin its work under {guard}, for they import it."
-        return RuntimeError(f"processes: they died before one had come to an end. {cure}")
+        cure = f"a script that uses them has to begin its work under {guard}, for they import it"
+        why = "Either something killed them, such as a lack of memory, or:"
+        return RuntimeError(f"processes: they died before one had come to an end. {why} {cure}.")
 
     return Jobs(submit, members, retries, close, given_up)
 

@@ -119,6 +119,7 @@ def advance(going: Going, by_step: bool) -> None:
     intervals, held = job.intervals, job.held
     go = own.step if by_step else own.leg
     until = min(job.until, intervals.steps)
+    before: Any = ()  # what the part before the one in hand came to
     while going.step < until and not job.stops():
         end, means = min(intervals.next(going.step), until), {}
         while going.step < end:
@@ -128,7 +129,9 @@ def advance(going: Going, by_step: bool) -> None:
                 np.int32(count), np.bool_(fresh), going.carry, going.numbers, held.train
             )
             going.step += count
-        figures = {}
+        # or all would be handed out before the first was done, and nobody could stop it
+        jax.block_until_ready(before)
+        figures, before = {}, means
         if intervals.logs(going.step):
             figures |= {f"train/{name}": value for name, value in means.items()}
         if held.evaluates and intervals.evaluates(going.step):

@@ -130,14 +130,18 @@ def sweep(
         )  # fmt: skip
         return conduct(engine, search or everything, key, start, watch)
     except BaseException:
+        if jobs is not None:
+            jobs.close()  # before it is looked at what they have saved
         if store is not None:
             store.discard()
         raise
     finally:
-        if jobs is not None:
-            jobs.close()
-        if store is not None:
-            store.close()
+        try:
+            if jobs is not None:
+                jobs.close()
+        finally:
+            if store is not None:
+                store.close()
 
 
 def conduct(

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,6 +69,7 @@ class Store:
         self.new = not plan.exists()
         self.segments.mkdir(parents=True, exist_ok=True)
         self.lock = None if shared else Lock(self.folder, lent=False)
+        self._own = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another may count alike
         try:
             self._agree(plan, of)
         except ValueError:
@@ -109,7 +111,7 @@ class Store:
 
     def discard(self) -> None:
         """Remove what a sweep that never began has left."""
-        if not self.places and self.new:
+        if self.new and not any(self.segments.iterdir()):
             (self.folder / "plan.json").unlink(missing_ok=True)
             self.segments.rmdir()
 
@@ -137,9 +139,9 @@ class Store:
             check.fail("sweep", f"member {member} should have the settings that it was saved with, "
                        f"got {got}. {cure}")  # fmt: skip
         if segment not in self._trees:  # members come in the order of their segments, or nearly
-            rows = len(checkpoint.inspect(segment)["metadata"]["members"])
-            lead = lambda leaf: np.empty((rows, *leaf.shape), leaf.dtype)
             try:
+                rows = len(checkpoint.inspect(segment)["metadata"]["members"])
+                lead = lambda leaf: np.empty((rows, *leaf.shape), leaf.dtype)
                 self._trees = {segment: checkpoint.load(segment, jax.tree.map(lead, like))}
             except checkpoint.CheckpointError as error:
                 warnings.warn(f"{error} What it held is run again.", stacklevel=4)
@@ -170,7 +172,7 @@ class Store:
     def _next(self, member: int) -> Path:
         """A name after all others; processes that share the folder have members of their own."""
         numbers = [int(path.name.partition("-")[0]) for path in self.segments.glob("[0-9]*")]
-        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{member}"
+        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{member}{self._own}"
 
     def _remove(self, segments: Iterable[Path]) -> None:
         for segment in segments:
