@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import time
 import warnings
 
 import jax
@@ -263,9 +264,7 @@ def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given
 
 def test_a_name_that_build_never_reads_is_told():
     space = {"lr": [0.01, 0.1], "momentum": nf.uniform(0.0, 0.9)}
-    with pytest.warns(
-        UserWarning, match="no step reads 'momentum', so members that differ in nothing"
-    ):
+    with pytest.warns(UserWarning, match="no step reads 'momentum', so it changes nothing"):
         ran(line, space, members=2, method="random")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -275,6 +274,51 @@ def test_a_name_that_build_never_reads_is_told():
             return line({"lr": jnp.where(step < 5, h["lr"], h["later"])})
 
         ran(scheduled, {"lr": [0.01, 0.1], "later": [0.1, 0.2]})
+        ran(
+            line,
+            {"base": nf.uniform(0.1, 0.2), "lr": lambda h: h["base"] / 2},
+            members=2,
+            method="random",
+        )
+
+        def on_plateau(h):  # read after evaluations
+            plateau = nf.reduce_on_plateau(factor=h["factor"], patience=0)
+            return line({"lr": 0.1})._replace(plateau=plateau)
+
+        ran(on_plateau, {"factor": [0.1, 0.2]})
+
+
+def test_a_sweep_that_may_be_stopped_does_not_hand_out_all_of_its_steps_at_once():
+    """It would be asked ten times before the first step was done, and then no more."""
+    asked = []
+
+    def stop():
+        asked.append(time.monotonic())
+        return len(asked) > 2 and asked[-1] - asked[1] > 0.1  # the first part is compiled before
+
+    def build(h):  # of what is smaller, JAX itself waits for every part
+        model = nf.mlp([DIM, 16, CLASSES])
+        return nf.Task(model, nf.classification(), nf.optimizers.adam(h["lr"]))
+
+    result = ran(build, {"lr": [0.1]}, steps=300_000, should_stop=stop)
+    assert not result.complete
+    assert result.table()[0]["stopped_at"] < 300_000
+
+
+def test_a_search_that_adds_settings_warns_of_no_name_that_some_of_them_read():
+    def build(h):
+        reads = h["name"] == "sgd"
+        chain = nf.optimizers.sgd(0.1, momentum=h["momentum"]) if reads else nf.optimizers.adam(0.1)
+        return nf.Task(nf.linear(DIM, CLASSES), nf.classification(), chain)
+
+    def search(engine):
+        for name in ("adam", "sgd"):
+            engine.advance(engine.add([{"name": name, "momentum": m} for m in (0.1, 0.2)]))
+
+    space = {"name": ["adam", "sgd"], "momentum": nf.uniform(0.0, 0.9)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ran(build, space, members=4, method="random", search=search)
 
 
 @pytest.mark.parametrize("name", ["member", "refused", "runs", "validation/loss"])
@@ -419,7 +463,7 @@ def test_an_error_of_the_users_own_is_no_lost_job(tmp_path):
 
 def test_a_member_that_did_not_run_cannot_be_saved(tmp_path):
     result = ran(line, {"lr": [0.1, 0.2]}, should_stop=lambda: True)
-    assert [row["step"] for row in result.table()] == [0, 0]
+    assert [row["stopped_at"] for row in result.table()] == [0, 0]
     with pytest.raises(ValueError, match="member 1 should have run, but did not"):
         result.save_member(1, tmp_path)
     assert pickle.loads(pickle.dumps(result)).best is None

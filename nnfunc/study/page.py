@@ -15,7 +15,7 @@ from nnfunc.study.axes import Axis, text
 from nnfunc.study.curves import curves, named
 from nnfunc.study.importance import Importance, of_sheet
 from nnfunc.study.sheet import Sheet, sheet
-from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.result import FAULTS, Result
 
 __all__ = ["write_page"]
 
@@ -206,9 +206,10 @@ def _curves(own: Sheet, result: Result) -> str:
 def _diverged(own: Sheet, result: Result) -> str:
     layers = result.layers
     heads = ["member", "step", "first layer", "settings"]
+    missing = ["" if place < FAULTS else "not looked for" for place in range(len(result.diverged))]
     cells = [
-        [str(member), f"{step:,}", str(layers.get(member, "")), named(own, member)]
-        for member, step in result.diverged.items()
+        [str(member), f"{step:,}", layers.get(member, none), named(own, member)]
+        for (member, step), none in zip(result.diverged.items(), missing, strict=True)
     ]
     if not layers:
         heads, cells = [*heads[:2], heads[3]], [[*line[:2], line[3]] for line in cells]

@@ -8,6 +8,7 @@ played again from its beginning: what was saved is not run again, so it decides 
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -87,7 +88,10 @@ class Engine:
 
     def begin(self) -> list[int]:
         """Draw as many settings as were asked for, once, and take them up."""
-        return list(range(len(self.trials))) if self.trials else self.add(self.draws.rows())
+        if not self.trials:
+            self.add(self.draws.rows())
+            self._warn()
+        return list(range(len(self.trials)))
 
     def add(self, settings: list[dict[str, Any]]) -> list[int]:
         """Take up the runs of each setting as members. Raises: what all of them are refused for."""
@@ -145,6 +149,15 @@ class Engine:
                 if self.store is not None and kind.way is None:
                     kind.way = self.store.way(member)  # as before, so bit for bit
         return failed
+
+    def _warn(self) -> None:
+        """Of names that change nothing, unless others are made of them."""
+        unread = {name for found in self.found for name in found.traced}
+        for found in self.found:
+            unread &= found.unread
+        for name in () if self.draws.derives else sorted(unread):
+            problem = f"no step reads {name!r}, so it changes nothing"
+            warnings.warn(f"sweep: {problem}. Does build use it?", stacklevel=2)
 
     def _inspect(self, build: Build, group: Group, lead: Trial, held: Held) -> None:
         """Look at task and data as `nf.train` does; once for what was looked at before."""

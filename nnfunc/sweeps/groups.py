@@ -5,7 +5,6 @@ branches on, makes groups: the members that share it are compiled as one. Which 
 following the shapes of one step with the value unknown.
 """
 
-import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -54,13 +53,15 @@ class Group(NamedTuple):
 class Found(NamedTuple):
     """groups: all of them. traced, static: names that differ between members; of static ones why.
 
-    refused: members that build, or the step, refuses, and in which words.
+    refused: members that build, or the step, refuses, and in which words. unread: of traced those that
+    change nothing.
     """
 
     groups: list[Group]
     traced: list[str]
     static: dict[str, str]
     refused: dict[int, str]
+    unread: set[str]
 
 
 def grouped(
@@ -106,10 +107,7 @@ def grouped(
         groups.append(group)
     if not groups:
         raise errors[0]
-    for name in sorted(unread):
-        problem = f"no step reads {name!r}, so members that differ in nothing else train alike"
-        warnings.warn(f"sweep: {problem}. Does build use it?", stacklevel=2)
-    return Found(groups, traced, static, refused)
+    return Found(groups, traced, static, refused, unread)
 
 
 def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str], list[Exception]]:
@@ -172,12 +170,13 @@ def _traced(
 class _Looked(NamedTuple):
     """What following a step shows. shapes: of the state and the sums of metrics, with their types.
 
-    unread: the places of numbers that neither the start nor a step depends on.
+    unread: the places of numbers that neither the start nor a step depends on, nor what follows from
+    an evaluation.
     """
 
     shapes: Any
     convolves: bool
-    unread: tuple[int, ...]
+    unread: frozenset[int]
 
 
 def _look(build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any) -> _Looked:
@@ -196,12 +195,26 @@ def _follow(
     def run(numbers, key, data):
         return own.one(own.init(numbers, key, data), numbers, data)
 
+    def observe(carry, numbers):
+        return own.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.total})
+
     arguments = jax.tree.unflatten(structure, given)
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
-    read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {*map(id, jaxpr.jaxpr.outvars)}
-    numbers = iter(id(var) in read for var in jaxpr.jaxpr.invars)
-    unread = tuple(i for i, n in enumerate(arguments[0]) if n is not None and not next(numbers))
+    unread = _unread(jaxpr, arguments[0])
+    if unread:
+        unread &= _unread(
+            jax.make_jaxpr(observe)(shapes, arguments[0]),
+            arguments[0],
+            len(jax.tree.leaves(shapes)),
+        )
     return _Looked(jax.tree.map(struct, shapes), "conv_general_dilated" in str(jaxpr), unread)
+
+
+def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:
+    """The places of numbers, an argument whose arrays come after so many, that nothing depends on."""
+    read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {*map(id, jaxpr.jaxpr.outvars)}
+    known = iter(id(var) in read for var in jaxpr.jaxpr.invars[first:])
+    return frozenset(i for i, n in enumerate(numbers) if n is not None and not next(known))
 
 
 _looked = kept(_follow, 256)

@@ -22,6 +22,9 @@ from nnfunc.training.task import built, training_batch
 
 __all__ = ["Member", "Result", "Table"]
 
+FAULTS = 20
+"""Of so many members the layer in which they diverged is looked for: each is a program of its own."""
+
 
 class Member(NamedTuple):
     """One run of a sweep. hypers: what it was given. state: its train state at the end, None where
@@ -150,7 +153,7 @@ class Result:
         found = first_not_finite(task, state.params, state.model_state, batch, key)
         return found._replace(member=i % len(self.hypers), step=at)
 
-    def find_layers(self, most: int = 20) -> dict[int, str]:
+    def find_layers(self, most: int = FAULTS) -> dict[int, str]:
         """The layers in which the first `most` diverged members did so; kept as `layers`."""
         for member in list(self.diverged)[:most]:
             if member not in self.layers and (found := self.fault(member)) is not None:
@@ -170,7 +173,7 @@ class Result:
         by: "member" for a row a run; "setting" for a row a setting, with the mean over its seeds of
         each figure, the ends of the 95 % interval of the mean (Student's t), and how many diverged;
         "auto": by setting where there are several seeds. A setting of which a run diverged ranks
-        behind those of which none did. A sweep that was stopped has a column step: how far each came.
+        behind those of which none did. stopped_at: the step at which a run was ended before its last.
         """
         check.choice("table", ("auto", "member", "setting"), by=by)
         rows = self._members()
@@ -248,22 +251,25 @@ class Result:
             if i in self.diverged:  # its last train figures may be from before
                 row[self.rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
-            if not self.complete:
-                carry = self._carries.get(i)
-                row["step"] = 0 if carry is None else int(carry.state.step)
-            if self.stopped:
-                row["stopped_at"] = self.stopped.get(i)
+            if self.stopped or not self.complete:
+                row["stopped_at"] = self._stopped_at(i)
             row["refused"] = self.refused.get(i)
             rows.append(row)
         return rows
+
+    def _stopped_at(self, i: int) -> int | None:
+        """The step at which a member was ended, by a search or with the sweep; None at its last."""
+        if i in self.stopped or self.complete:
+            return self.stopped.get(i)
+        step = int(self._carries[i].state.step) if i in self._carries else 0
+        steps = self.plan.steps if self._trials is None else self._trials[i].intervals.steps
+        return step if step < steps else None
 
     def _setting(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         row = {name: rows[0][name] for name in ("setting", *self.hypers[0])}
         for name in self.curves:
             mean, low, high = interval(np.asarray([r[name] for r in rows]))
             row |= {name: mean, f"{name} low": low, f"{name} high": high}
-        if not self.complete:
-            row["step"] = min(r["step"] for r in rows)
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
         return row
