@@ -88,7 +88,9 @@ def number(
         above = value > low if open_low else value >= low
         below = value < high if open_high else value <= high
         if not (above and below):
-            if high == np.inf:
+            if low == -np.inf and high == np.inf:
+                wanted = "a number"
+            elif high == np.inf:
                 wanted = f"{'above' if open_low else 'at least'} {low}"
             elif low == -np.inf:
                 wanted = f"{'below' if open_high else 'at most'} {high}"

@@ -11,6 +11,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import base, check
+from nnfunc.base import fold_in
 
 
 def test_a_model_is_a_pair(key):
@@ -58,6 +59,15 @@ def test_child_keys_belong_to_names(key):
     assert base.fold(key, "a", 1) == jax.random.fold_in(
         jax.random.fold_in(key, zlib.crc32(b"a")), 1
     )
+
+
+def test_children_of_keys_are_those_of_jax(key):
+    for number in (0, 7, 2**31, 2**32 - 1, np.int32(5), np.uint32(3), jnp.int32(4)):
+        for own in (key, jax.random.PRNGKey(0), jax.random.key(0, impl="rbg")):
+            one, other = fold_in(own, number), jax.random.fold_in(own, number)
+            np.testing.assert_array_equal(*map(jax.random.key_data, (one, other)))
+    with pytest.raises(OverflowError):
+        fold_in(key, -1)
 
 
 def test_old_style_keys_work():
