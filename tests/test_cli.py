@@ -218,7 +218,7 @@ def test_summary_counts(work, capsys):
     expected = nf.summary(load("small.toml").build(load("small.toml").hypers).model, (32, 64))
     assert capsys.readouterr().out == f"{expected}\n"
     assert main("summary", "small.toml", "model.widths=[64, 7, 10]") == 0
-    assert re.search(r"hidden_0/linear +linear +float32\[32,7\] +455 ", capsys.readouterr().out)
+    assert re.search(r"hidden_0/linear +linear +float32\[32,7\] +448 ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])

@@ -27,7 +27,7 @@ average = { name = "ema", decay = 0.95 }
 plateau = { metric = "accuracy", mode = "max", patience = 1, factor = 0.7, threshold = 0.01 }
 clip_value = { limit = 1.0 }
 clip_adaptive = { limit = 0.1 }
-groups = { rates = { "head/*" = 2.0 }, freeze = { "hidden_0/linear/bias" = 50 } }
+groups = { rates = { "head/*" = 2.0 }, freeze = { "hidden_0/norm/bias" = 50 } }
 lookahead = { every = 5 }
 max_norm = { limit = 3.0 }
 

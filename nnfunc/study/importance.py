@@ -50,14 +50,15 @@ def importance(result: Result) -> Importance | None:
     Strobl et al. 2008, BMC Bioinformatics 9:307.
 
     >>> def build(h):
-    ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
+    ...     optimizer = nf.optimizers.sgd(h["rate"], weight_decay=h["decay"])
+    ...     return nf.Task(nf.linear(1, 1), nf.regression(), optimizer)
     >>> x = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
     >>> data = nf.data.arrays((x, 3 * x), batch_size=8)
-    >>> space = {"rate": nf.uniform(0.01, 0.5), "idle": nf.uniform(0, 1)}
+    >>> space = {"rate": nf.uniform(0.01, 0.5), "decay": nf.uniform(0.0, 1e-6)}
     >>> result = nf.sweep(build, space, data, steps=20, members=32, way="vmap", key=jax.random.key(0))
     >>> found = importance(result)
     >>> found.names, found.means_something
-    (['rate', 'idle'], True)
+    (['rate', 'decay'], True)
     """
     return of_sheet(sheet(result))
 
