@@ -124,24 +124,22 @@ def sweep(
         store = Store(folder, resume=resume, of=of)
     watch = None if on_report is None else Watch(on_report, start)
     try:
-        engine = Engine(
-            trial_of, draws, Best.of(best), way=way, chunk=chunk, store=store, told=watch,
-            stops=should_stop or (lambda: False), jobs=jobs,
-        )  # fmt: skip
-        return conduct(engine, search or everything, key, start, watch)
-    except BaseException:
-        if jobs is not None:
-            jobs.close()  # before it is looked at what they have saved
+        try:
+            engine = Engine(
+                trial_of, draws, Best.of(best), way=way, chunk=chunk, store=store, told=watch,
+                stops=should_stop or (lambda: False), jobs=jobs,
+            )  # fmt: skip
+            return conduct(engine, search or everything, key, start, watch)
+        finally:
+            if jobs is not None:
+                jobs.close()
+    except BaseException:  # what jobs have saved is there now
         if store is not None:
             store.discard()
         raise
     finally:
-        try:
-            if jobs is not None:
-                jobs.close()
-        finally:
-            if store is not None:
-                store.close()
+        if store is not None:
+            store.close()
 
 
 def conduct(
