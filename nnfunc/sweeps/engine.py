@@ -82,7 +82,6 @@ class Engine:
         self.handed: dict[int, int] | None = (
             None  # member -> its step when jobs were first handed out
         )
-        self._heard: dict[int, int] = {}  # member -> the step that others had saved it at
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
 
@@ -219,7 +218,7 @@ class Engine:
             self._elsewhere(wanted, share, together)
         for kind, group in self.groups:
             own = [m for m in group.members if m in wanted and not self.tracks[m].diverged]
-            self._adopt(own)
+            self.adopt(own)
             if together:
                 self._even(group)
             own = [m for m in own if self.tracks[m].left is None and not self.tracks[m].diverged]
@@ -248,7 +247,7 @@ class Engine:
         assert self.store is not None
         assert self.jobs is not None
         able = [m for m, t in self.tracks.items() if m in members and t.left is None]
-        self._adopt(able)
+        self.adopt(able)
         left = [
             m for m in able
             if (t := self.tracks[m]).step < t.kind.stop_at(share) and not t.diverged
@@ -257,37 +256,7 @@ class Engine:
             if self.handed is None:
                 self.handed = {m: t.step for m, t in self.tracks.items()}
             self.jobs(self, left, share)
-            self.arrived(left)
             self._check_stop()
-
-    def arrived(self, members: list[int]) -> None:
-        """Take up what others have saved of members, and tell of it."""
-        assert self.store is not None
-        self.store.look()
-        for member in members:
-            track = self.tracks[member]
-            step, track.carry = track.step, None
-            self._adopt([member])
-            if track.step > max(step, self._heard.get(member, 0)):
-                self._tell(member, track.step, track.figures)
-
-    def heard(self, members: list[int]) -> None:
-        """Tell of what others have saved of members that they still run."""
-        assert self.store is not None
-        if self.told is None:
-            return
-        self.store.look()
-        for member in members:
-            step, figures = self.store.known(member)
-            if step > max(self.tracks[member].step, self._heard.get(member, 0)):
-                self._heard[member] = step
-                self._tell(member, step, figures)
-
-    def _tell(self, member: int, step: int, figures: dict[str, dict[int, float]]) -> None:
-        """Report a member's figures of a step, where there are any."""
-        now = {name: curve[step] for name, curve in figures.items() if step in curve}
-        if self.told is not None and now:
-            self.told([member], step, {name: np.asarray([value]) for name, value in now.items()})
 
     def _run(
         self, kind: Kind, group: Group, members: list[int], until: int, together: bool
@@ -364,7 +333,7 @@ class Engine:
                     self.store.write(saved, kind.way)
             self._unsaved.clear()
 
-    def _adopt(self, members: list[int]) -> None:
+    def adopt(self, members: list[int]) -> None:
         """Take up what the folder holds of members that have not begun here."""
         if self.store is None:
             return

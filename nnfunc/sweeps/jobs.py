@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from nnfunc import check
 from nnfunc.sweeps.engine import Engine, Interrupted
@@ -42,8 +43,9 @@ class Jobs:
     """How members are handed out. submit(function, *args) -> future, with done() and result().
 
     members: of one job. retries: how often a job that was lost is handed in again. close: when all is
-    over. given_up: makes of the error of a job, when none ever came to its end, what is raised. Made
-    by `processes`, `submitit`, `ray` and `through`.
+    over. given_up: makes of the error of a job, when none ever came to its end, what is raised. lost:
+    what was, in words. heard: member -> the step that was told of. Made by `processes`, `submitit`,
+    `ray` and `through`.
     """
 
     submit: Callable[..., Any]
@@ -52,12 +54,14 @@ class Jobs:
     close: Callable[[], None] = lambda: None
     given_up: Callable[[Exception], Exception] = lambda error: error
     lost: list[str] = field(default_factory=list)
+    heard: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, engine: Engine, members: list[int], share: float) -> None:
         """Run members of an engine to a share of their steps. Raises: the error of a job given up."""
         store = engine.store
         assert store is not None
         payload = _written(engine, store.folder)
+        self.heard.clear()
         going: dict[int, _Handed] = {}
         try:
             place = (str(store.folder.resolve()), payload.name)
@@ -65,6 +69,7 @@ class Jobs:
         finally:
             payload.unlink(missing_ok=True)  # jobs that still run see it, save and end
         _await([handed.future for handed in going.values()])
+        self._arrived(engine, _members(going))
 
     def _run(
         self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str],
@@ -92,13 +97,44 @@ class Jobs:
                     going[at] = _Handed(part, tries + 1, hand_in(part))
                 else:
                     del going[at]
-                    engine.arrived(part)
+                    self._arrived(engine, part)
             if engine.stops():
                 return
             if time.monotonic() - heard > HEAR:
-                engine.heard([member for handed in going.values() for member in handed.members])
+                self._listen(engine, _members(going))
                 heard = time.monotonic()
             time.sleep(POLL)
+
+    def _arrived(self, engine: Engine, members: list[int]) -> None:
+        """Take up what jobs have saved of members, and tell of it."""
+        assert engine.store is not None
+        engine.store.look()
+        for member in members:
+            track = engine.tracks[member]
+            before, track.carry = track.step, None
+            engine.adopt([member])
+            if track.step > before:
+                self._tell(engine, member, track.step, track.figures)
+
+    def _listen(self, engine: Engine, members: list[int]) -> None:
+        """Tell of what jobs have saved of members that they still run."""
+        assert engine.store is not None
+        if engine.told is None:
+            return
+        engine.store.look()
+        for member in members:
+            step, figures = engine.store.known(member)
+            if step > engine.tracks[member].step:
+                self._tell(engine, member, step, figures)
+
+    def _tell(
+        self, engine: Engine, member: int, step: int, figures: dict[str, dict[int, float]]
+    ) -> None:
+        """Report a member's figures of a step, where there are any, once."""
+        now = {name: curve[step] for name, curve in figures.items() if step in curve}
+        if engine.told is not None and now and step > self.heard.get(member, 0):
+            self.heard[member] = step
+            engine.told([member], step, {n: np.asarray([value]) for n, value in now.items()})
 
 
 class _Handed(NamedTuple):
@@ -107,6 +143,10 @@ class _Handed(NamedTuple):
     members: list[int]
     tries: int
     future: Any
+
+
+def _members(going: dict[int, _Handed]) -> list[int]:
+    return [member for handed in going.values() for member in handed.members]
 
 
 def _await(futures: list[Any]) -> None:
