@@ -1,24 +1,20 @@
 """Folders of images, a folder for each class."""
 
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.files import damaged, given
+from nnfunc.data.files import given
+from nnfunc.data.image_files import PARTS, list_images, open_pillow, read_images
 from nnfunc.data.pixels import image_splits
 from nnfunc.data.splits import Splits, cut
 
 __all__ = ["images"]
 
 WHERE = "data.images"
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-PARTS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"),
-         "test": ("test", "testing")}  # fmt: skip
 
 
 def images(
@@ -46,7 +42,7 @@ def images(
     Raises: ModuleNotFoundError without pillow; FileNotFoundError; ValueError for an image that cannot
     be read, or is of another size.
     """
-    pillow = _pillow()
+    pillow = open_pillow()
     if channels not in (1, 3):
         check.fail(WHERE, f"channels should be 3 (RGB) or 1 (grey), got {channels}.")
     wanted = None if size is None else ((size, size) if isinstance(size, int) else tuple(size))
@@ -55,7 +51,7 @@ def images(
             check.fail(WHERE, f"size should be [height, width] or one number, got {size}.")
         check.size(WHERE, height=wanted[0], width=wanted[1])
     root = given(WHERE, path)
-    listed = _listed(root)
+    listed = list_images(root)
     names = list(listed["train"])
     found: dict[str, Any] = {}
     first: tuple[Path, tuple[int, ...]] | None = None
@@ -67,7 +63,7 @@ def images(
                 WHERE, f"{root}: {part} has a class that train has not, {strange[0]!r}{hint}"
             )
         files = [(file, names.index(name)) for name, own in classes.items() for file in own]
-        x, first = _read(pillow, [file for file, _ in files], wanted, channels, first)
+        x, first = read_images(pillow, [file for file, _ in files], wanted, channels, first)
         found[part] = (x, np.array([label for _, label in files], np.int32))
     train, shares = found["train"], {"validation": validation, "test": test}
     missing = [name for name in shares if name not in found]
@@ -80,82 +76,6 @@ def images(
         WHERE, parts, layout=layout, names=names, mean=_each("mean", mean, means),
         std=_each("std", std, stds), shift=shift, flip=flip,
     )  # fmt: skip
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        cure = 'Install it: pip install "nnfunc[data]".'
-        problem = f"pillow, which reads images, is not installed. {cure}"
-        check.fail(WHERE, problem, kind=ModuleNotFoundError)
-    return Image, ImageOps
-
-
-def _listed(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """{split: {class: files}}; only "train" where there are no folders for splits."""
-    if not root.is_dir():
-        check.fail(WHERE, f"{root} should be a folder, with a folder for each class.")
-    inside = {folder.name: folder for folder in _folders(root)}
-    found = {}
-    for part, words in PARTS.items():
-        own = next((inside[word] for word in words if word in inside), None)
-        if own is not None:
-            found[part] = _classes(own)
-    return found if "train" in found else {"train": _classes(root)}
-
-
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    found = {}
-    for inner in _folders(folder):
-        files = sorted(p for p in inner.rglob("*") if p.suffix.lower() in ENDINGS)
-        found[inner.name] = [p for p in files if p.is_file() and not p.name.startswith(".")]
-        if not found[inner.name]:
-            problem = f"{inner} should hold the images of a class, but holds none that end in"
-            check.fail(WHERE, f"{problem} {', '.join(sorted(ENDINGS))}.")
-    if not found:
-        wanted = "with a folder for each class: cat/1.png, dog/1.png"
-        check.fail(WHERE, f"{folder} should be a folder {wanted}, but has no folders.")
-    return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _read(
-    pillow: Any, files: list[Path], size: tuple[int, ...] | None, channels: int,
-    first: tuple[Path, tuple[int, ...]] | None,
-) -> tuple[np.ndarray, tuple[Path, tuple[int, ...]]]:  # fmt: skip
-    """[n, height, width, channels] uint8. first: the file that all others should be as large as."""
-
-    def one(file: Path) -> np.ndarray:
-        return _pixels(pillow, file, size, channels)
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
-        warnings.simplefilter("ignore")
-        arrays = list(pool.map(one, files))
-    first = first or (files[0], arrays[0].shape)
-    for file, array in zip(files, arrays, strict=True):
-        if array.shape != first[1]:
-            sides = [f"{shape[0]} x {shape[1]}" for shape in (array.shape, first[1])]
-            problem = f"{file} is {sides[0]}, but {first[0]} {sides[1]} (height x width)"
-            cure = f"Give size = [{first[1][0]}, {first[1][1]}] to scale all images."
-            check.fail(WHERE, f"{problem}. {cure}")
-    return np.stack(arrays), first
-
-
-def _pixels(pillow: Any, file: Path, size: tuple[int, ...] | None, channels: int) -> np.ndarray:
-    module, operations = pillow
-    try:
-        with module.open(file) as image:
-            image = operations.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-            if size is not None:
-                image = operations.fit(image, (size[1], size[0]), module.Resampling.BILINEAR)
-            return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
-    except Exception as error:  # a damaged image fails in any way at all
-        words = " ".join(str(error).split())
-        damaged(WHERE, file, f"it cannot be read as an image ({type(error).__name__}: {words})")
 
 
 def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
