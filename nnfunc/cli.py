@@ -71,6 +71,13 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Settings to change: schedule.peak=1e-2 seed=3."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+ChangedData = Annotated[
+    bool,
+    typer.Option(
+        "--changed-data", help="Go on though the data files are not what they were: with their rows "
+        "of then, in the splits of then."
+    ),
+]  # fmt: skip
 Which = Annotated[str, typer.Option(help="Which checkpoint: best or last.")]
 
 
@@ -94,6 +101,7 @@ def resume(
         str | None,
         typer.Option(help="Of a sweep: run what is left elsewhere, as with nnfunc sweep."),
     ] = None,
+    changed_data: ChangedData = False,
 ) -> None:
     """Go on with a run that was stopped, from its last good checkpoint.
 
@@ -106,12 +114,12 @@ def resume(
     if not study.is_sweep(run):
         if jobs is not None:
             check.fail("resume", f"jobs are for sweeps, and {run} is none. Leave --jobs out.")
-        commands.resume(run, settings or [])
+        commands.resume(run, settings or [], changed_data=changed_data)
     elif settings:
         problem = f"a sweep goes on with what it was begun with, got {settings[0]!r}"
         check.fail("resume", f"{problem}. Start another sweep to change it.")
     else:
-        study.resume(run, jobs=jobs)
+        study.resume(run, jobs=jobs, changed_data=changed_data)
 
 
 @app.command()
@@ -154,26 +162,31 @@ def evaluate(
     run: RunFolder,
     split: Annotated[str, typer.Option(help="Which data: test or validation.")] = "test",
     checkpoint: Which = "best",
+    changed_data: ChangedData = False,
 ) -> None:
-    """Print the figures of a trained model on data it was not trained on."""
-    _programs().evaluate(run, split, checkpoint)
+    """Print the metrics of a trained model on data it was not trained on."""
+    _programs().evaluate(run, split, checkpoint, changed_data=changed_data)
 
 
 @app.command()
 def predict(
     run: RunFolder,
     inputs: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A .npy or .csv file, one row an example.")
+        list[Path],
+        typer.Argument(
+            metavar="INPUT",
+            help="A .npy, .csv or .parquet file, one row an example; of images files or a folder.",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option(help="A .csv or .npy file; by default CSV is printed.")
     ] = None,
     checkpoint: Which = "best",
 ) -> None:
-    """Write what the model makes of the rows of a file, which are as in the training data.
+    """Write what the model makes of the rows of a file, raw as in the training data, or of images.
 
-    CSV holds the outputs or, of a classifier, the class and the probability of each; .npy holds the
-    outputs as they are (logits).
+    A table's columns are taken by name. CSV holds the outputs or, of a classifier, the class and the
+    probability of each; .npy holds the outputs as they are (logits). No training file is read.
     """
     _programs().predict(run, inputs, output, checkpoint)
 
@@ -315,12 +328,13 @@ def compare(
         Path | None,
         typer.Option(help="The folder; one that was stopped half-way is gone on with."),
     ] = None,
+    changed_data: ChangedData = False,
 ) -> None:
     """Train several models on the same data, with seeds, and write tables and plots."""
     _programs()
     from nnfunc import compare as comparing
 
-    comparing.compare(config, settings or [], run)
+    comparing.compare(config, settings or [], run, changed_data=changed_data)
 
 
 @app.command()
@@ -381,12 +395,12 @@ def find_lr(
 
 
 @app.command()
-def find_nan(run: RunFolder) -> None:
+def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
     """Find where a run that diverged stopped being finite: step, layer, forward or backward."""
     _programs()
     from nnfunc import debugging
 
-    debugging.find_nan(run)
+    debugging.find_nan(run, changed_data=changed_data)
 
 
 def main() -> None:

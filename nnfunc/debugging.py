@@ -17,7 +17,7 @@ from nnfunc.debug import doctor as examine
 from nnfunc.debug import find_lr as range_test
 from nnfunc.debug import find_nan as blame
 from nnfunc.debug import overfit as memorise
-from nnfunc.loading import restore_state
+from nnfunc.loading import read_config, restore_state
 from nnfunc.programs import use_compilation_cache
 from nnfunc.training.diverged import first_not_finite
 from nnfunc.training.evaluate import weighted
@@ -103,10 +103,13 @@ _SOUND = (
 )
 
 
-def find_nan(folder: Path) -> list[Fault]:
-    """Go on from a run's last good checkpoint until it diverges, and print and return where."""
+def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
+    """Go on from a run's last good checkpoint until it diverges, and print and return where.
+
+    changed_data: go on where the data files are not what they were, with the splits of then.
+    """
     use_compilation_cache()
-    config = load(runlog.find(folder) / "config.toml")
+    config = read_config(folder, changed_data=changed_data)
     data = config.data()
     state, start = _replayed(config, folder)
     steps = config.train["steps"]

@@ -1,21 +1,27 @@
 """A trained run, read back: its checkpoints, its model, its task as it was."""
 
 import warnings
-from functools import partial
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, checkpoint, runlog
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config import Config, load
+from nnfunc.config.data_records import DataRecords
+from nnfunc.data.inputs import examples
 from nnfunc.training.saving import either
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
 
-__all__ = ["Loaded", "load_run", "restore", "restore_state", "task_at"]
+__all__ = [
+    "Loaded", "Run", "load_run", "read_config", "restore", "restore_state", "task_at",
+]  # fmt: skip
 
 
 class Loaded(NamedTuple):
@@ -26,16 +32,78 @@ class Loaded(NamedTuple):
     state: PyTree
 
 
-def load_run(folder: str | Path, checkpoint: str = "best") -> Loaded:
-    """The (model, params, state) of a run's folder, built from its own config.
+class Run(Loaded):
+    """A trained model, and what the run learned from its data: unpacks as (model, params, state).
 
-    checkpoint: "best" or "last". Raises: FileNotFoundError when the folder is no run.
+    config: of the run.
     """
-    folder = runlog.find(Path(folder))
-    config = load(folder / "config.toml")
-    state, _ = restore(config, folder, checkpoint)
-    model = as_model(task_at(config, state).model)
-    return Loaded(model, state.params, state.model_state)
+
+    config: Config
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are, or tokens; None for numbers to predict."""
+        return self.config.learned.classes
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The classes' names in the order of the outputs, or None."""
+        return self.config.learned.names
+
+    def predict(self, rows: Any, *, batch_size: int = 1024) -> np.ndarray:
+        """What the model gives for each row, [n, ...]: logits of a classifier, else the values.
+
+        rows: raw, as the training data was: an array [n, ...]; of a table a data frame, a dict of
+        columns or a list of dicts, by name in any order; of images files or a folder; or the path of a
+        .npy, .csv or .parquet file. batch_size: rows that are computed at once, at least 1.
+        Raises: FileNotFoundError; ValueError naming what does not fit. Needs no training file.
+        """
+        return self.predict_named(rows, batch_size=batch_size)[0]
+
+    def predict_named(
+        self, rows: Any, *, batch_size: int = 1024
+    ) -> tuple[np.ndarray, list[str] | None]:
+        """The same, and the names of the files of images."""
+        check.size("predict", batch_size=batch_size)
+        learned = self.config.learned
+        x, files = examples(learned, rows)
+        transform = None if "window" in learned.facts else learned.transform
+        parts, width = [], min(batch_size, len(x))
+        for start in range(0, len(x), width):
+            part = x[start : start + width]
+            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))  # one program
+            filled = filled if transform is None else transform(filled)
+            parts.append(self._apply(self.params, self.state, filled)[: len(part)])
+        return np.concatenate(jax.device_get(parts)), files
+
+    @cached_property
+    def _apply(self) -> Any:
+        return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
+
+
+def read_config(
+    folder: Path, settings: Sequence[str] = (), *, changed_data: bool = False
+) -> Config:
+    """The config of a run's folder, with what the run learned from its data.
+
+    changed_data: whether its data may be another than then. Raises: FileNotFoundError, ConfigError.
+    """
+    folder = runlog.find(folder)
+    records = DataRecords(folder, changed_data=changed_data)
+    return load(folder / "config.toml", settings, records=records)
+
+
+def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
+    """The (model, params, state) of a run's folder, which also predicts: `load_run(f).predict(rows)`.
+
+    Only the folder is read, no data file; runs of older versions, without data.json, read theirs to
+    predict. checkpoint: "best" or "last". Raises: FileNotFoundError when the folder is no run.
+    """
+    config = read_config(Path(folder))
+    state, _ = restore(config, Path(folder), checkpoint)
+    run = Run(as_model(task_at(config, state).model), state.params, state.model_state)
+    run.config = config
+    return run
 
 
 def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:

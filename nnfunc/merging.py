@@ -8,10 +8,11 @@ import jax
 
 from nnfunc import check, checkpoint, runlog
 from nnfunc.base import as_model
-from nnfunc.config import Config, load
+from nnfunc.config import Config
 from nnfunc.config.reading import resolve
+from nnfunc.data.learned import FILES
 from nnfunc.layers.lora import merge_lora
-from nnfunc.loading import restore
+from nnfunc.loading import read_config, restore
 from nnfunc.programs import use_compilation_cache
 from nnfunc.training.step import trainer
 
@@ -30,7 +31,7 @@ def merge(run: Path, folder: Path, which: str = "best") -> Path:
     Raises: ValueError when the run has no adapters; FileExistsError when the folder is not empty.
     """
     use_compilation_cache()
-    adapted = load(runlog.find(run) / "config.toml")
+    adapted = read_config(run)
     if "lora" not in adapted.tables:
         check.fail("merge", f"{run} should be a run of adapters, with a table lora, got none.")
     state, step = restore(adapted, run, which)
@@ -46,8 +47,9 @@ def merge(run: Path, folder: Path, which: str = "best") -> Path:
     try:
         plain.dump(folder / "config.toml")
         runlog.write_environment(folder)
-        if (run / "codec.json").exists():
-            shutil.copy(run / "codec.json", folder / "codec.json")
+        for name in FILES:  # what the run learned from its data
+            if (run / name).is_file():
+                shutil.copy(run / name, folder / name)
         made = {"run": str(run), "base": adapted.tables["lora"]["run"], "step": step}
         runlog.write_json(folder / runlog.MERGED, made | {"checkpoint": which})
         root = folder / "checkpoints"
@@ -62,10 +64,10 @@ def merge(run: Path, folder: Path, which: str = "best") -> Path:
 
 def _plain(adapted: Config) -> Config:
     """The config of the base, on the data of the adapted run."""
-    base = load(Path(adapted.tables["lora"]["run"]) / "config.toml").tables
+    base = read_config(Path(adapted.tables["lora"]["run"])).tables
     tables: dict[str, Any] = {key: adapted.tables[key] for key in ADAPTED if key in adapted.tables}
     # averages are in the weights already; augment and plateau may need the base's own data
     left_out = {*ADAPTED, "average", "augment", "plateau", "log"}
     tables |= {key: value for key, value in base.items() if key not in left_out}
     tables["train"] = base["train"] | {"best": adapted.train["best"]}
-    return resolve(tables, where="merge")
+    return resolve(tables, where="merge", records=adapted.records)

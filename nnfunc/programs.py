@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,9 @@ import jax
 import numpy as np
 
 from nnfunc import check, checkpoint, memory, rows, runlog
-from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError, load
 from nnfunc.config.rehearsing import rehearse
-from nnfunc.data.arrays import Data
-from nnfunc.loading import restore, task_at
+from nnfunc.loading import load_run, read_config, restore, task_at
 from nnfunc.progress import in_order, progress, shown
 from nnfunc.stopping import Stopped, full_disk, signals, told
 from nnfunc.summary import summary as summarize
@@ -40,7 +39,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
             with full_disk(folder, "Train again."):
                 config.dump(folder / "config.toml")
                 runlog.write_environment(folder)
-                _keep_codec(config, folder)
+                config.learned.save(folder)
             _run(config, folder, resume=False)
         except BaseException:
             if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
@@ -49,31 +48,38 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     return folder
 
 
-def resume(folder: Path, settings: list[str] | None = None) -> None:
+def resume(folder: Path, settings: list[str] | None = None, *, changed_data: bool = False) -> None:
     """Go on with a run from its last good checkpoint; finished ones are only reported again.
 
     settings: of the loop, such as train.rollback=2. What a run trains on stays what it was.
+    changed_data: go on where the data files are not what they were, with the splits of then.
     """
     use_compilation_cache()
     if (folder / runlog.MERGED).exists():
         cure = f'Train adapters of it: lora = {{ run = "{folder}" }}'
         check.fail("resume", f"{folder} should be a run that was trained, but was merged. {cure}")
     with told("stopped before it went on; nothing has changed"):
-        config = load(runlog.find(folder) / "config.toml", settings or [])
+        config = read_config(folder, settings or [], changed_data=changed_data)
         changed = [
             word for word in settings or [] if not word.strip().startswith(("train.", "log."))
         ]
         if changed:
             cure = "Start another run to change the rest."
             check.fail("resume", f"settings should be of train or log, got {changed[0]!r}. {cure}")
+        config.data()  # refused here when it is not what it was
         _run(config, folder, resume=True, changed=bool(settings))
 
 
-def evaluate(folder: Path, split: str = "test", which: str = "best") -> dict[str, float]:
-    """Print and return the figures of a run's checkpoint on the test or validation split."""
+def evaluate(
+    folder: Path, split: str = "test", which: str = "best", *, changed_data: bool = False
+) -> dict[str, float]:
+    """Print and return the metrics of a run's checkpoint on the test or validation split.
+
+    changed_data: go on where the data files are not what they were, with the splits of then.
+    """
     check.choice("evaluate", ("test", "validation"), split=split)
     use_compilation_cache()
-    config = load(runlog.find(folder) / "config.toml")
+    config = read_config(folder, changed_data=changed_data)
     data = config.data()
     state, step = restore(config, folder, which)
     arrays = config.test() if split == "test" else data.validation
@@ -88,25 +94,27 @@ def evaluate(folder: Path, split: str = "test", which: str = "best") -> dict[str
 
 
 def predict(
-    folder: Path, inputs: Path, output: Path | None = None, which: str = "best"
+    folder: Path, inputs: Path | Sequence[Path], output: Path | None = None, which: str = "best"
 ) -> np.ndarray:
-    """Write the model's outputs for the rows of a .npy or .csv file, and return them."""
+    """Write the model's outputs for the rows of a file, or for images, and return them.
+
+    inputs: one path, or several of images; see `nnfunc.loading.Run.predict`.
+    """
     if output is not None and output.suffix not in (".csv", ".npy"):
         check.fail("predict", f"the output should be a .csv or .npy file, got {output}.")
     use_compilation_cache()
-    config = load(runlog.find(folder) / "config.toml")
-    data = config.data()
-    like = jax.tree.leaves(data.arrays)[0]
-    x = rows.fitting(rows.read(inputs), like, inputs)
-    state, _ = restore(config, folder, which)
-    model = as_model(task_at(config, state).model)
-    apply = jax.jit(lambda p, s, x: model.apply(p, x, state=s))
-    whole = Data((x, np.zeros(len(x), np.int32)), transform=data.transform)
-    parts = [apply(state.params, state.model_state, part[0]) for part in whole.split("train", 1024)]
-    y = np.concatenate(jax.device_get(parts))
+    paths = [inputs] if isinstance(inputs, Path) else list(inputs)
+    run = load_run(folder, which)
+    learned = run.config.learned
+    if len(paths) > 1 and "image" not in learned.facts:
+        check.fail(
+            "predict", f"there should be one input, for they are no images, got {len(paths)}."
+        )
+    y, files = run.predict_named(paths if len(paths) > 1 else paths[0])
     with full_disk(output or folder, "Predict again."):
-        classes = config.tables["objective"]["name"] == "classification"
-        rows.write(y, output, classes=classes)
+        classes = run.config.tables["objective"]["name"] == "classification"
+        label = learned.facts.get("label")
+        rows.write(y, output, classes=classes, names=run.names, label=label, files=files)
     return y
 
 
@@ -162,7 +170,8 @@ def _alone(config: Config, folder: Path, *, resume: bool) -> None:
         try:
             state, history = fit(
                 config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
-                on_report=bar, on_row=note, should_stop=stop, **config.train,
+                changed_data=config.changed_data, on_report=bar, on_row=note, should_stop=stop,
+                **config.train,
             )  # fmt: skip
         except KeyboardInterrupt:
             if not (folder / "metrics.jsonl").exists():
@@ -202,13 +211,6 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     if arrays is not None:
         print(f"test    {_line(result['test'])}")
     print(f"report  {folder / 'report.html'}")
-
-
-def _keep_codec(config: Config, folder: Path) -> None:
-    """codec.json, for data that is text: with it the run's tokens are text again."""
-    codec = getattr(config.data(), "codec", None)
-    if codec is not None:
-        codec.save(folder / "codec.json")
 
 
 def _figures(config: Config, state: TrainState, arrays: Any, data: Any) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 config.toml        every setting, defaults included: enough to run it again
 environment.json   versions, device and command
+data.json          what the run learned from its data: columns, means, classes, a fingerprint
+data_rows.npy      which example is in which split: a hash of each, with the split in the low bits
 codec.json         of runs on text: how text becomes tokens
 metrics.jsonl      one line a report: training means, validation figures
 checkpoints/       step-..., the last ones; best, the one with the best validation figure

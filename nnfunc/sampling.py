@@ -10,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, loading, programs, runlog
 from nnfunc.base import Model
-from nnfunc.config import Config, load
+from nnfunc.config import Config
 from nnfunc.generation import generate
 
 __all__ = ["sample"]
@@ -28,7 +28,7 @@ def sample(
     check.size("sample", steps=steps, samples=samples)
     programs.use_compilation_cache()
     folder = runlog.find(folder)
-    config, codec = load(folder / "config.toml"), _codec(folder)
+    config, codec = loading.read_config(folder), _codec(folder)
     ids = codec.encode(sys.stdin.read() if prompt == "-" else prompt)
     if len(ids) == 0:
         check.fail("sample", "the prompt should hold at least one token, got none.")

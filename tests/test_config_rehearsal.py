@@ -86,7 +86,7 @@ def test_the_shape_of_flat_images_is_the_datas():
         ("flat", True, None),
     ):  # fmt: skip
         splits = image_splits(
-            "here", (part, None, None), layout=layout, shuffle_pixels=shuffled, **looks
+            "here", {"train": part}, layout=layout, shuffle_pixels=shuffled, **looks
         )
         assert splits.data(2).image_shape == splits.stream(2).image_shape == wanted
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nnfunc import check, flops
 from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
+from nnfunc.config.data_records import DataRecords
 from nnfunc.config.mistakes import one_line
 from nnfunc.config.reading import overridden, resolve
 from nnfunc.runlog import command
@@ -67,11 +68,16 @@ class Plan(NamedTuple):
     tables: Table
 
 
-def load(path: str | Path, settings: list[str] | None = None) -> Plan:
+def load(
+    path: str | Path, settings: list[str] | None = None, folder: Path | None = None, *,
+    changed_data: bool = False,
+) -> Plan:  # fmt: skip
     """The checked plan of a file such as configs/compare_mnist.toml, after overrides.
 
     The file holds `seeds`, `target = { accuracy = 0.97 }`, and the tables of a config, which are
     merged for each run: those of [every], then of [models.NAME], then of [variants.NAME].
+    folder: of the same comparison, stopped half-way: its data is to be what it was, unless
+    changed_data.
     Raises: ConfigError with every mistake, or when the models' numbers of parameters lie further
     apart than `parameters_within`.
     """
@@ -86,12 +92,16 @@ def load(path: str | Path, settings: list[str] | None = None) -> Plan:
         raise ConfigError([_line(path, e, tables) for e in error.errors()]) from error
     _check(path, file)
     variants = file.variants or {PLAIN: {}}
+    records = None
+    if folder is not None and (folder / "data").is_dir():
+        records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
+    known = {"folders": (path.absolute().parent, Path.cwd()), "shelf": {}, "records": records}
     runs, mistakes = [], []
     for model, variant, seed in itertools.product(file.models, variants, file.seeds):
         parts = (file.every, file.models[model], variants[variant], {"seed": seed})
         where = f"{path}: {model}" + (f" ({variant})" if file.variants else "")
         try:
-            config = resolve(_merged(*parts), where=where)
+            config = resolve(_merged(*parts), where=where, **known)
         except ConfigError as error:
             mistakes += [line for line in error.problems if line not in mistakes]
         else:

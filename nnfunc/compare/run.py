@@ -10,6 +10,7 @@ import numpy as np
 from nnfunc import check, loading, programs, runlog, stopping
 from nnfunc.compare import page, plots, table
 from nnfunc.compare.plan import Plan, Run, load
+from nnfunc.config.data_records import DataRecords
 from nnfunc.progress import in_order, progress, shown
 from nnfunc.training.evaluate import evaluate
 from nnfunc.training.loop import History
@@ -19,16 +20,19 @@ from nnfunc.training.saving import Best
 __all__ = ["compare"]
 
 
-def compare(file: Path, settings: list[str] | None = None, folder: Path | None = None) -> Path:
+def compare(
+    file: Path, settings: list[str] | None = None, folder: Path | None = None, *,
+    changed_data: bool = False,
+) -> Path:  # fmt: skip
     """Train what a file compares, write tables and plots to a folder, and return the folder.
 
     A folder that holds the same comparison, stopped half-way, is gone on with: runs that are
-    complete are not trained again.
+    complete are not trained again. changed_data: go on where the data files are not what they were.
     Raises: ConfigError; FileExistsError when the folder holds something else.
     """
     programs.use_compilation_cache()
     with stopping.told("stopped before the first run; nothing was written"):
-        plan = load(file, settings)
+        plan = load(file, settings, folder, changed_data=changed_data)
     folder = _folder(file.stem, plan, folder)
     print(table.sizes(plan), flush=True)
     with stopping.told(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
@@ -71,6 +75,9 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
     folder = runlog.create(name, folder)
+    for run in plan.runs:
+        _, data, values = run.config.part("data")
+        DataRecords(folder, many=True).save(data, values, run.config.learned)
     (folder / "compare.toml").write_text(tables)
     runlog.write_environment(folder)
     return folder
@@ -84,6 +91,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         config.dump(folder / "config.toml")
+        config.learned.save(folder)
     started, steps = time.perf_counter(), config.train["steps"]
     with stopping.signals() as caught, progress(steps, lines=False) as bar:
 
@@ -93,7 +101,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
 
         state, history = fit(
             config.build, config.hypers, data, key=config.key(), folder=folder,
-            resume=going_on, on_report=bar, should_stop=stop, **config.train,
+            resume=going_on, changed_data=config.changed_data, on_report=bar, should_stop=stop, **config.train,
         )  # fmt: skip
     if int(state.step) < steps:
         problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"

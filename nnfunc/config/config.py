@@ -8,11 +8,11 @@ from typing import Any
 import jax
 
 from nnfunc.base import Key, PyTree
+from nnfunc.config.data_records import DataRecords
 from nnfunc.config.extras import stamp_of
 from nnfunc.config.mistakes import ConfigError, one_line
 from nnfunc.config.recipe import Part, Recipe, is_scheduled, numbers, slots
 from nnfunc.config.schema import SOLE, TASK, factories, schema
-from nnfunc.data.pixels import Normalise
 
 __all__ = ["Config"]
 
@@ -24,12 +24,14 @@ class Config:
     tables: seed and the tables, with every default that TOML can express. What follows from
     something else (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is there
     only when given. where: what errors call it. shelf: the data sets that were loaded, by their
-    tables; configs that share it share them.
+    tables; configs that share it share them. records: what the runs of a folder learned from their
+    data, for a config that is read from there.
     """
 
     tables: dict[str, Any]
     where: str = field(default="config", compare=False)
     shelf: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    records: DataRecords | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def build(self) -> Recipe:
@@ -63,6 +65,19 @@ class Config:
     def data(self) -> Any:
         """The data set to train on, with its validation examples. Raises: ConfigError."""
         return self._data
+
+    @cached_property
+    def learned(self) -> Any:
+        """What was learned from the data: by the run that the config is of, or else just now.
+
+        Raises: ConfigError. No data file is read where the run kept it.
+        """
+        return self._data.learned if self._recorded is None else self._recorded
+
+    @property
+    def changed_data(self) -> bool:
+        """Whether the run goes on though its data files are not what they were."""
+        return self.records is not None and self.records.changed_data
 
     def test(self) -> PyTree | None:
         """The held-out test arrays, or None when the data has none. Raises: ConfigError."""
@@ -104,7 +119,7 @@ class Config:
         if table == "augment" and "fill" in kinds and "fill" not in values and name != "cutout":
             values["fill"] = self._background
         if table == "augment" and "shape" in kinds and "shape" not in values:
-            shape = self._data.image_shape
+            shape = self.learned.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
         if table == "objective" and "gamma" in values and values.get("smoothing") == 0:
             del values["smoothing"]  # none: as a hyper it would be traced, and might be any
@@ -114,7 +129,7 @@ class Config:
     @property
     def _classes(self) -> int:
         """Of the data set."""
-        classes = self._data.classes
+        classes = self.learned.classes
         if classes is None:
             wanted = "the data set has no classes, which labels could be mixed of"
             raise ConfigError([f"{self.where}: augment: {wanted}. Leave mixup and cutmix out."])
@@ -123,10 +138,7 @@ class Config:
     @property
     def _background(self) -> float | list[float]:
         """What a pixel of 0 has become in a batch."""
-        transform = self._data.transform
-        if not isinstance(transform, Normalise):
-            return 0.0
-        return [-m / s for m, s in zip(transform.mean, transform.std, strict=True)]
+        return self.learned.background
 
     @cached_property
     def _data(self) -> Any:
@@ -136,12 +148,23 @@ class Config:
             self.shelf[place] = self._loaded(name, values)
         return self.shelf[place]
 
+    @cached_property
+    def _recorded(self) -> Any:
+        """What the run learned when it was trained, or None."""
+        return None if self.records is None else self.records.load(*self.part("data")[1:])
+
     def _loaded(self, name: str, values: dict[str, Any]) -> Any:
+        then, records = self._recorded, self.records
         try:
-            return factories("data")[name](**values)
+            data = factories("data")[name](**values, learned=then)
         except (ValueError, TypeError, ImportError, OSError) as error:
             problem = one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
             raise ConfigError([f"{self.where}: data: {problem}"]) from error
+        if records is not None and then is not None:
+            records.check(self.where, then, data.learned)
+        elif records is not None and records.many:
+            records.save(name, values, data.learned)
+        return data
 
 
 def _ending(value: Any, steps: dict[str, int]) -> Any:

@@ -1,6 +1,7 @@
 """What is wrong with a config, in words: one line each, all of them together."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from nnfunc import check
@@ -19,17 +20,25 @@ class ConfigError(ValueError):
 
 
 class Mistakes:
-    """What is wrong so far, each with the file, or the command line where an override gave it."""
+    """What is wrong so far, each with the file, or the command line where an override gave it.
 
-    def __init__(self, file: str):
-        self.file = file
+    folders: the config's and the current one, to which relative paths belong, or None.
+    """
+
+    def __init__(self, file: str, folders: tuple[Path, Path] | None = None):
+        self.file, self.folders = file, folders
         self.lines: list[str] = []
         self.overridden: set[str] = set()
 
     def add(self, path: str, problem: str) -> None:
         """Note what is wrong with one key, or with a table that is not there."""
-        by_shell = any(_within(path, o) or _within(o, path) for o in self.overridden)
-        self.lines.append(f"{SHELL if by_shell else self.file}: {words_of(path)}: {problem}")
+        self.lines.append(
+            f"{SHELL if self.by_shell(path) else self.file}: {words_of(path)}: {problem}"
+        )
+
+    def by_shell(self, path: str) -> bool:
+        """Whether the command line gave a key, something in it or the table around it."""
+        return any(_within(path, o) or _within(o, path) for o in self.overridden)
 
     def refused(self, table: str, error: Exception, which: str = "") -> None:
         """Note why a factory refuses a table; it may be several of its values together.

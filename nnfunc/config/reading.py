@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from nnfunc import check
 from nnfunc.config.config import Config
+from nnfunc.config.data_records import DataRecords
+from nnfunc.config.file_paths import absolute_paths
 from nnfunc.config.files import no_comparison, overridden, tables_of
 from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, near, show, words_of
 from nnfunc.config.recipe import is_scheduled
@@ -18,15 +20,18 @@ from nnfunc.runlog import command
 __all__ = ["load", "overridden", "resolve", "with_defaults"]
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None
+) -> Config:
     """The checked config of a TOML file, after overrides such as "schedule.peak=1e-2".
 
     The value of an override is TOML, and text where it is not: `model.activation=gelu`. It may be a
     whole table: `optimizer={name="sgd", rate=0.1}`. A table [sweep] is passed over, not read: it is
-    of `nnfunc sweep`, and one run trains what the rest of the file says.
+    of `nnfunc sweep`, and one run trains what the rest of the file says. Relative paths belong to the
+    file's folder. records: of the run that the file is of, as of `Config`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
-    mistakes = Mistakes(str(path))
+    mistakes = Mistakes(str(path), (Path(path).absolute().parent, Path.cwd()))
     tables = tables_of(path, overrides, mistakes)
     no_comparison(path, tables)
     if isinstance(tables.get("sweep"), dict):
@@ -34,17 +39,19 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for given in sorted(p for p in mistakes.overridden if p.partition(".")[0] == "sweep"):
         cure = f"Give it to: {command()} sweep {path}"
         mistakes.lines.append(f"{SHELL}: {words_of(given)}: one run reads no sweep. {cure}")
-    return _resolve(tables, mistakes, {})
+    return _resolve(tables, mistakes, {}, records)
 
 
 def resolve(
     tables: Mapping[str, Any], *, where: str = "config", overridden: Iterable[str] = (),
-    shelf: dict[str, Any] | None = None,
+    shelf: dict[str, Any] | None = None, folders: tuple[Path, Path] | None = None,
+    records: DataRecords | None = None,
 ) -> Config:  # fmt: skip
     """The checked config of tables as TOML has them. Raises: ConfigError with every mistake.
 
     overridden: the paths that the command line gave, which errors then name instead of `where`. shelf:
-    of data sets that are loaded already, as of `Config`.
+    of data sets that are loaded already, and records: as of `Config`. folders: the config's and the
+    current one; with them relative paths become absolute.
 
     >>> config = resolve({
     ...     "data": {"name": "digits", "batch_size": 64},
@@ -56,19 +63,21 @@ def resolve(
     >>> config.hypers["optimizer.rate"], config.train["steps"]
     (0.1, 100)
     """
-    mistakes = Mistakes(where)
+    mistakes = Mistakes(where, folders)
     mistakes.overridden |= set(overridden)
-    return _resolve(dict(tables), mistakes, {} if shelf is None else shelf)
+    return _resolve(dict(tables), mistakes, {} if shelf is None else shelf, records)
 
 
-def _resolve(tables: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any]) -> Config:
+def _resolve(
+    tables: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: DataRecords | None
+) -> Config:
     resolved = with_defaults(tables, mistakes)
     check_rate(tables, resolved, mistakes)
     check_together(resolved, mistakes)
-    try_out(resolved, mistakes, shelf)
+    try_out(resolved, mistakes, shelf, records)
     if mistakes.lines:
         raise ConfigError(mistakes.lines)
-    return Config(resolved, mistakes.file, shelf)
+    return Config(resolved, mistakes.file, shelf, records)
 
 
 def with_defaults(tables: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
@@ -93,7 +102,8 @@ def with_defaults(tables: Mapping[str, Any], mistakes: Mistakes) -> dict[str, An
         if table in tables and table == "augment":
             resolved[table] = _tables(table, tables[table], mistakes)
         elif table in tables:
-            resolved[table] = _table(table, tables[table], mistakes)
+            values = absolute_paths(table, tables[table], mistakes)
+            resolved[table] = _table(table, values, mistakes)
         elif table not in OPTIONAL:
             mistakes.add(table, f"is missing; write {TABLES[table]}")
     return resolved

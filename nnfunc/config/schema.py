@@ -247,7 +247,8 @@ class Schema(NamedTuple):
 def schema(table: str, name: str) -> Schema:
     """The schema of a factory, from its signature and annotations."""
     factory = factories(table)[name]
-    skipped = ("folder", "resume") if table == "train" else ()  # the command line's business
+    # what commands give: they know the run
+    skipped = {"train": ("folder", "resume", "changed_data"), "data": ("learned",)}.get(table, ())
     hints = typing.get_type_hints(factory)
     parameters = inspect.signature(factory).parameters
     if table in WRAPPERS:  # its first argument is the optimizer that it wraps
@@ -268,7 +269,8 @@ def schema(table: str, name: str) -> Schema:
         fields[f"{key}_"] = (kind.type, Field(... if needed else None, alias=key))
     settings = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     model = create_model(name, __config__=settings, **fields)
-    return Schema(kinds, defaults, tuple(key for key in every if not every[key]), model)
+    python = tuple(key for key in every if not every[key] and key not in skipped)
+    return Schema(kinds, defaults, python, model)
 
 
 def _list(value: Any) -> Any:

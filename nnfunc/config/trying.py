@@ -55,10 +55,12 @@ def check_together(resolved: dict[str, Any], mistakes: Mistakes) -> None:
         mistakes.add(blamed, wanted.removeprefix(f"{blamed} "))
 
 
-def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any]) -> None:
+def try_out(
+    resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: Any = None
+) -> None:
     """Call each factory once with the numbers as written, so that what it refuses is known now.
 
-    shelf: where data goes that is loaded for it.
+    shelf: where data goes that is loaded for it. records: as of `Config`.
     """
     from nnfunc import optimizers
     from nnfunc.training.loop import Intervals
@@ -83,7 +85,7 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any])
             mistakes.refused("train", error)
     of_any_length = {} if "train" in good else {"train": {"steps": 10**9}}
     tables = {table: values for table, values in resolved.items() if table in good}
-    config = Config(tables | of_any_length, mistakes.file, shelf)
+    config = Config(tables | of_any_length, mistakes.file, shelf, records)
     needing_data = [] if "data" in good else ["augment"]
     for path in [p for p in config.places if p.partition(".")[0] not in needing_data]:
         keys, step = [], 0

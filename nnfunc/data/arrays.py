@@ -36,7 +36,7 @@ class Data:
     may be None. seed: of the order, may be traced. batch_size: examples a step. classes: how many
     the labels count, or None. transform, augment and window: see `arrays`. codec: what turns the
     tokens into text and back, or None. image_shape: (height, width, channels) of images that x lays
-    out otherwise, or None.
+    out otherwise, or None. learned: as in `Splits`, or None; transformations of JAX drop it.
     """
 
     arrays: PyTree
@@ -50,6 +50,7 @@ class Data:
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
+    learned: Any = None
 
     @property
     def size(self) -> int:
@@ -171,6 +172,7 @@ jax.tree_util.register_dataclass(
         "codec",
         "image_shape",
     ],
+    drop_fields=["learned"],
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.arrays import labels
 from nnfunc.data.files import Source, damaged, find, given, read
+from nnfunc.data.learned import Learned
 from nnfunc.data.pixels import image_splits
 from nnfunc.data.splits import Splits
 
@@ -38,6 +39,7 @@ def cifar10(
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
     folder: str | Path | None = None,
+    learned: Learned | None = None,
 ) -> Splits:
     """CIFAR-10's photographs: 45,000 images to train, 5,000 to choose by, 10,000 to report on.
 
@@ -46,7 +48,7 @@ def cifar10(
     layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: move each training image by
     up to so many pixels (4 is usual). flip: mirror one in two. The others are those of `mnist`.
     folder: an archive (cifar-10-binary.tar.gz, cifar-10-python.tar.gz) or what it unpacks to; by
-    default one is found or fetched.
+    default one is found or fetched. learned: as for `mnist`.
     Raises: FileNotFoundError with where to get it; ValueError when a file is damaged.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
@@ -62,9 +64,10 @@ def cifar10(
         path = given(WHERE, folder)
     train, test = _load(path)
     return image_splits(
-        WHERE, (train, None, test), layout=layout, names=NAMES, mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616), validation=validation, shuffle_pixels=shuffle_pixels,
-        shuffle_seed=shuffle_seed, shift=shift, flip=flip,
+        WHERE, {"train": train, "test": test}, layout=layout, names=NAMES,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
+        shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed, shift=shift, flip=flip, learned=learned,
     )  # fmt: skip
 
 

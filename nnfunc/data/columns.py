@@ -112,14 +112,16 @@ def numbers(name: str, column: str, values: Any, first: int | None) -> np.ndarra
 
 
 def class_labels(
-    name: str, label: str, values: Any, first: int | None
+    name: str, label: str, values: Any, first: int | None, names: tuple[str, ...] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(class numbers [n] int32, the classes' names)."""
+    """(class numbers [n] int32, the classes' names). names: the only ones that there may be."""
     words = [str(value).strip() for value in values]
     for row, word in enumerate(words):
         if word.lower() in MISSING - {"none", "?"}:
             problem = f"the label is missing at {_place(row, first)} of column {label!r}"
             damaged(WHERE, name, problem, "Fill it in, or drop the row.")
+    if names is not None:
+        return _labels_among(name, label, words, first, names), names
     numeric = {word: _number(word) for word in set(words)}
     if all(number is not None for number in numeric.values()):
         order = sorted(numeric, key=lambda word: (numeric[word], word))
@@ -135,6 +137,24 @@ def class_labels(
         damaged(WHERE, name, problem, cure)
     at = {word: place for place, word in enumerate(order)}
     return np.array([at[word] for word in words], np.int32), tuple(order)
+
+
+def _labels_among(
+    name: str, label: str, words: list[str], first: int | None, names: tuple[str, ...]
+) -> np.ndarray:
+    """Class numbers [n] int32 by names that are known; 1.0 is the class 1."""
+    index = {word: i for i, word in enumerate(names)}
+    values = {number: i for i, word in enumerate(names) if (number := _number(word)) is not None}
+    codes = {
+        word: index.get(word, None if (n := _number(word)) is None else values.get(n))
+        for word in set(words)
+    }
+    for row, word in enumerate(words):
+        if codes[word] is None:
+            problem = f"{_place(row, first)} of column {label!r} has the class {word[:60]!r}"
+            hint = "Take it out, or train anew."
+            damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
+    return np.array([codes[word] for word in words], np.int32)
 
 
 def _number(value: Any) -> float | None:

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.learned import Learned, part_of
 from nnfunc.data.splits import Splits, split
 
 __all__ = ["digits"]
 
 
-def digits(*, flat: bool = True) -> Splits:
+def digits(*, flat: bool = True, learned: Learned | None = None) -> Splits:
     """The digits, split by class into 1257 to train, 180 to choose by and 360 to report on.
 
     x: float32 in [0, 1], [n, 64], or [n, 8, 8, 1] unless flat; y: int32 in [0, 10). The split is
-    the same everywhere and always: it takes no seed, so that results can be compared.
+    the same everywhere and always: it takes no seed, so that results can be compared. learned: what
+    an earlier run learned; there is nothing in it to use, for these images stay as they are.
     Raises: ModuleNotFoundError when scikit-learn, which brings the images, is not installed.
     Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test
     set.
@@ -30,7 +32,10 @@ def digits(*, flat: bool = True) -> Splits:
     x = pixels.astype(np.float32) / np.float32(16)  # exact: pixels count to 16
     x = x if flat else x.reshape(-1, 8, 8, 1)
     parts = split((x, y), [0.7, 0.1, 0.2], stratify=y)
-    return Splits(*parts, classes=10, image_shape=(8, 8, 1) if flat else None)
+    image_shape = (8, 8, 1) if flat else None
+    facts = {"classes": 10, "image_shape": image_shape, "dtype": "float32", "shape": [*x.shape[1:]]}
+    record = Learned("digits", facts, {"train": part_of(x, y)})
+    return Splits(*parts, classes=10, image_shape=image_shape, learned=record)
 
 
 def _table() -> np.ndarray:

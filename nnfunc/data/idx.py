@@ -10,6 +10,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.arrays import labels
 from nnfunc.data.files import Source, below, damaged, find, given, read
+from nnfunc.data.learned import Learned
 from nnfunc.data.pixels import image_splits
 from nnfunc.data.splits import Splits
 
@@ -51,6 +52,7 @@ def mnist(
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
     folder: str | Path | None = None,
+    learned: Learned | None = None,
 ) -> Splits:
     """MNIST's handwritten digits: 55,000 images to train, 5,000 to choose by, 10,000 to report on.
 
@@ -61,6 +63,7 @@ def mnist(
     so many pixels, at random. shuffle_pixels: one order of the pixels, that of shuffle_seed, for all
     images: what a model makes of it does not rest on neighbourhood. folder: where the four IDX files
     are, gzip or not; by default they are found or fetched (`nf.data.files`).
+    learned: what an earlier run learned (`splits.learned`), used instead of learning anew.
     Raises: FileNotFoundError with where to get the files; ValueError for damaged or exchanged ones.
     Source: LeCun, Cortes and Burges, CC BY-SA 3.0.
     """
@@ -68,8 +71,8 @@ def mnist(
     parts = _load("data.mnist", folders, _MNIST, _MNIST_MIRRORS, folder)
     return image_splits(
         "data.mnist", parts, layout=layout, names=tuple("0123456789"), mean=(0.1307,),
-        std=(0.3081,), validation=validation, shuffle_pixels=shuffle_pixels,
-        shuffle_seed=shuffle_seed, shift=shift,
+        std=(0.3081,), shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed, shift=shift, learned=learned,
     )  # fmt: skip
 
 
@@ -82,6 +85,7 @@ def fashion_mnist(
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
     folder: str | Path | None = None,
+    learned: Learned | None = None,
 ) -> Splits:
     """Fashion-MNIST's pieces of clothing, in the form and with the arguments of `mnist`.
 
@@ -93,8 +97,8 @@ def fashion_mnist(
     parts = _load("data.fashion_mnist", folders, _FASHION, _FASHION_MIRRORS, folder)
     return image_splits(
         "data.fashion_mnist", parts, layout=layout, names=_CLOTHES, mean=(0.2860,), std=(0.3530,),
-        validation=validation, shuffle_pixels=shuffle_pixels, shuffle_seed=shuffle_seed,
-        shift=shift, flip=flip,
+        shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed, shift=shift, flip=flip, learned=learned,
     )  # fmt: skip
 
 
@@ -111,8 +115,8 @@ def read_idx(path: str | Path) -> np.ndarray:
 def _load(
     where: str, folders: tuple[str, ...], sums: dict[str, str], mirrors: tuple[str, ...],
     folder: str | Path | None,
-) -> list:  # fmt: skip
-    """[train, None, test], each (images [n, 28, 28, 1] uint8, labels [n] int32)."""
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """{"train": ..., "test": ...}, each (images [n, 28, 28, 1] uint8, labels [n] int32)."""
     root = None if folder is None else given(where, folder)
     files = []
     for stem, md5 in sums.items():
@@ -132,8 +136,8 @@ def _load(
         files.append(found)
     with ThreadPoolExecutor(4) as pool:  # unzipping leaves the interpreter free
         arrays = list(pool.map(lambda file: _parsed(where, file), files))
-    train = _pair(where, *files[:2], *arrays[:2])
-    return [train, None, _pair(where, *files[2:], *arrays[2:])]
+    train, test = _pair(where, *files[:2], *arrays[:2]), _pair(where, *files[2:], *arrays[2:])
+    return {"train": train, "test": test}
 
 
 def _pair(

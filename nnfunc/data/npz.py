@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.arrays import labels
 from nnfunc.data.files import damaged, given
-from nnfunc.data.pixels import Normalise
-from nnfunc.data.splits import Splits, cut
+from nnfunc.data.learned import Learned, divide, part_of, row_ids
+from nnfunc.data.splits import Splits, warn_of_steps
 
 __all__ = ["npz"]
 
@@ -25,6 +26,7 @@ def npz(
     classes: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
+    learned: Learned | None = None,
 ) -> Splits:
     """The arrays x and y of an .npz file, or x.npy and y.npy of a folder.
 
@@ -33,7 +35,8 @@ def npz(
     below 1, counts of examples from 1 on, 0 for none.
     x, y: the arrays' names, before `_train`. Examples are along the first axis. x of type uint8 is
     divided by 255 in every batch. y in whole numbers are classes in [0, classes), by default one more
-    than the largest; a row of other numbers becomes [n, 1].
+    than the largest; a row of other numbers becomes [n, 1]. learned: what an earlier run learned
+    (`splits.learned`): how many classes, and which example is in which split.
     Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
     """
     place = given(WHERE, path)
@@ -47,18 +50,54 @@ def npz(
         name = f"{x}_train" if parts else x
         parts = {"train": (_named(place, found, name), _named(place, found, y))}
     parts = {name: _pair(place, name, *pair) for name, pair in parts.items()}
+    first = parts["train"]
+    form = {"dtype": first[0].dtype.name, "shape": list(first[0].shape[1:])}
+    is_classes = first[1].ndim == 1 and first[1].dtype.kind in "iu"
+    if learned is not None:
+        _check_form(place, form | {"classes": is_classes}, learned)
+        classes = learned.classes
+        for _, y_part in parts.values():
+            if classes is not None:
+                labels(f"{WHERE}: {place}", y_part, classes)
+    elif is_classes and classes is None:
+        classes = 1 + max(int(y_part.max()) for _, y_part in parts.values())
     shares = {"validation": validation, "test": test}
-    missing = {name: share for name, share in shares.items() if name not in parts}
-    is_classes = parts["train"][1].ndim == 1 and parts["train"][1].dtype.kind in "iu"
-    if is_classes and classes is None:
-        classes = 1 + max(int(labels.max()) for _, labels in parts.values())
-    stratify = is_classes and (classes or 0) <= len(parts["train"][1]) // 2
-    train, *rest = cut(WHERE, *parts["train"], stratify=stratify, **missing)
-    parts |= {"train": train, **dict(zip(missing, rest, strict=True))}
-    pixels = parts["train"][0].dtype == np.uint8
-    transform = Normalise((0.0,), (1.0,)) if pixels else None
-    own = [parts[name] for name in PARTS]
-    return Splits(*own, classes=classes if is_classes else None, transform=transform)
+    shares = {name: share for name, share in shares.items() if name not in parts}
+    splits, rows = dict(parts), None
+    if shares:
+        stratify = is_classes and (classes or 0) <= len(first[1]) // 2
+        cuts, rows = divide(WHERE, row_ids(*first), first[1], learned, stratify=stratify, **shares)
+        for name in ("train", *shares):
+            at = cuts.get(name)
+            splits[name] = None if at is None else (first[0][at], first[1][at])
+    for name, array in (("x", first[0]), ("y", first[1])):
+        warn_of_steps(f"{name} of {place}", array)
+    pixels = {"pixels": {"mean": [0.0], "std": [1.0], "scale": 255.0}}
+    record = Learned(
+        "npz",
+        {"classes": classes if is_classes else None, **form}
+        | (pixels if first[0].dtype == np.uint8 else {}),
+        {name: part_of(*pair) for name, pair in parts.items() if rows is None or name != "train"},
+        rows,
+    )
+    return Splits(
+        *(splits.get(name) for name in PARTS), classes=record.classes, transform=record.transform,
+        learned=record,
+    )  # fmt: skip
+
+
+def _check_form(place: Path, form: dict[str, Any], learned: Learned) -> None:
+    """Refuse arrays that the run's model cannot take."""
+    then = {name: learned.facts[name] for name in ("dtype", "shape")}
+    then["classes"] = learned.classes is not None
+    if form != then:
+        texts = [
+            f"{x['dtype']} {x['shape']} with {'classes' if x['classes'] else 'numbers to predict'}"
+            for x in (then, form)
+        ]
+        hint = "Give arrays of that form, or train anew."
+        problem = f"{place}: examples should be {texts[0]}, as the run had, got {texts[1]}"
+        check.fail(WHERE, f"{problem}. {hint}")
 
 
 def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

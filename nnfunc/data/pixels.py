@@ -1,6 +1,6 @@
 """What data sets of images have in common: how an image is laid out, and how pixels become floats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,8 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, PyTree
 from nnfunc.data.augment import augmentation
-from nnfunc.data.splits import Splits, cut
+from nnfunc.data.learned import Learned, divide, part_of, row_ids
+from nnfunc.data.splits import Splits
 
 __all__ = ["Layout", "Normalise", "image_splits"]
 
@@ -23,7 +24,8 @@ class Normalise:
     """The batch (x, y), or x alone, with x as floats: (x / scale - mean) / std.
 
     mean, std: one number, or one for each channel; the last axis of x holds the channels, once or
-    many times over. Equal ones compile one program.
+    many times over. Equal ones compile one program. Of floats the mean is taken away first, so that
+    values far from 0 lose nothing.
 
     >>> Normalise((0.5,), (0.25,))(jnp.array([[0, 255]], jnp.uint8)).tolist()
     [[-2.0, 2.0]]
@@ -39,33 +41,55 @@ class Normalise:
         return self._floats(batch)
 
     def _floats(self, x: Array) -> Array:
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
+        floats = jnp.issubdtype(x.dtype, jnp.floating)
+        dtype = x.dtype if floats else jnp.float32
         times = max(1, x.shape[-1] // len(self.mean)) if len(self.mean) > 1 else 1
         std, mean = np.tile(self.std, times), np.tile(self.mean, times)
         factor, offset = (1 / (self.scale * std)).astype(dtype), (mean / std).astype(dtype)
+        if floats:
+            return (x - (mean * self.scale).astype(dtype)) * factor
         return x.astype(dtype) * factor - offset  # one multiplication and one addition
 
 
 def image_splits(
-    where: str, parts: Sequence[Any], *, layout: str, names: Sequence[str],
-    mean: Sequence[float], std: Sequence[float], validation: float = 0,
-    shuffle_pixels: bool = False, shuffle_seed: int = 0, shift: int = 0, flip: bool = False,
+    where: str, parts: Mapping[str, Any], *, layout: str, names: Sequence[str],
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    shares: Mapping[str, float] | None = None, learned: Learned | None = None,
+    facts: Mapping[str, Any] | None = None, shuffle_pixels: bool = False, shuffle_seed: int = 0,
+    shift: int = 0, flip: bool = False,
 ) -> Splits:  # fmt: skip
-    """(train, validation, test) of uint8 images [n, height, width, channels] as `Splits`.
+    """{split: (uint8 images [n, height, width, channels], labels)} as `Splits`.
 
-    validation: how much of train to cut off by class, where there is no such part.
+    mean, std: of each channel; by default those of the training images. shares: how much of train to
+    cut off by class, for splits that are not among the parts. learned: by an earlier run. facts: more
+    of what is learned here.
     """
+    layout = layout if learned is None else learned.facts["layout"]
     check.choice(where, ("image", "flat", "rows"), layout=layout)
     check.size(where, 0, shift=shift, shuffle_seed=shuffle_seed)
-    train, held, test = parts
-    shape = train[0].shape[1:]
+    splits, arrays = dict(parts), parts["train"]
+    shape = arrays[0].shape[1:]
     if shuffle_pixels and (shift or flip):
         problem = "shift and flip move neighbours together, which shuffled pixels are not"
         check.fail(where, f"{problem}. Leave out shuffle_pixels, or shift and flip.")
     if shift >= min(shape[:2]):
         check.fail(where, f"shift should be below the image's side, {min(shape[:2])}, got {shift}.")
-    if held is None and validation:
-        train, held = cut(where, *train, stratify=True, validation=validation)
+    shares = {name: share for name, share in (shares or {}).items() if name not in parts}
+    rows = None
+    if shares:
+        ids = row_ids(*arrays)
+        cuts, rows = divide(where, ids, arrays[1], learned, stratify=True, **shares)
+        splits |= {
+            name: None if at is None else (arrays[0][at], arrays[1][at])
+            for name, at in cuts.items()
+            if name == "train" or name not in parts
+        }
+    if learned is not None:
+        pixels = learned.facts["pixels"]
+        mean, std = pixels["mean"], pixels["std"]
+    if mean is None or std is None:
+        means, stds = _statistics(splits["train"][0])
+        mean, std = means if mean is None else mean, stds if std is None else std
 
     def ready(part: Any) -> Any:
         if part is None:
@@ -75,11 +99,34 @@ def image_splits(
 
     fill = tuple(-m / s for m, s in zip(mean, std, strict=True))  # what black becomes
     augment = augmentation(shift, flip, fill, None if layout == "image" else shape)
-    normalise = Normalise(tuple(mean), tuple(std))
-    return Splits(
-        ready(train), ready(held), ready(test), len(names), tuple(names), normalise, augment,
-        image_shape=None if layout == "image" or shuffle_pixels else shape,
+    splits = {name: ready(splits.get(name)) for name in ("train", "validation", "test")}
+    image_shape = None if layout == "image" or shuffle_pixels else shape
+    record = Learned(
+        where.removeprefix("data."),
+        {
+            "names": list(names), "classes": len(names), "layout": layout, "image_shape": image_shape,
+            "pixels": {"mean": [*mean], "std": [*std], "scale": 255.0}, "dtype": "uint8",
+            "shape": list(splits["train"][0].shape[1:]),
+            **({} if shuffle_pixels else {"image": list(shape), "size": None, **(facts or {})}),
+        },
+        {name: part_of(*pair) for name, pair in parts.items() if rows is None or name != "train"},
+        rows,
     )  # fmt: skip
+    return Splits(
+        *splits.values(), classes=len(names), names=tuple(names), transform=record.transform,
+        augment=augment, image_shape=image_shape, learned=record,
+    )  # fmt: skip
+
+
+def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
+    """The mean and deviation of each channel, of pixels in [0, 1], exact and so the same everywhere."""
+    level, means, stds = np.arange(256) / 255, [], []
+    for channel in range(x.shape[-1]):
+        share = np.bincount(x[..., channel].ravel(), minlength=256) / x[..., channel].size
+        mean = float(share @ level)
+        means.append(round(mean, 6))
+        stds.append(round(float(share @ (level - mean) ** 2) ** 0.5, 6) or 1.0)
+    return means, stds
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:

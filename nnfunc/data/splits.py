@@ -1,6 +1,7 @@
 """The splits of a data set on the host: what to train on, to choose by and to report on."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,9 +14,10 @@ from nnfunc.base import PyTree, Scalar
 from nnfunc.data.arrays import Augment, Data, Transform, arrays, ready
 
 if TYPE_CHECKING:
+    from nnfunc.data.learned import Learned
     from nnfunc.data.stream import Stream
 
-__all__ = ["Splits", "cut", "split"]
+__all__ = ["Splits", "cut", "split", "warn_of_steps"]
 
 
 class Splits(NamedTuple):
@@ -26,7 +28,8 @@ class Splits(NamedTuple):
     batch, after every gather, such as pixels to floats. augment: (key, batch) -> batch, on training
     batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
     tokens into text and back. image_shape: (height, width, channels) of images that x lays out
-    otherwise, or None.
+    otherwise, or None. learned: what was learned from the files, to treat others in the same way:
+    `nf.data.table(file, label=..., learned=splits.learned)`.
     """
 
     train: Any
@@ -39,6 +42,7 @@ class Splits(NamedTuple):
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
+    learned: "Learned | None" = None
 
     def data(
         self, batch_size: int = 128, *, seed: Scalar = 0, transform: Transform | None = None,
@@ -53,7 +57,7 @@ class Splits(NamedTuple):
             classes=self.classes, transform=transform or self.transform,
             augment=augment or self.augment, window=self.window, codec=self.codec,
         )  # fmt: skip
-        return replace(made, image_shape=self.image_shape)
+        return replace(made, image_shape=self.image_shape, learned=self.learned)
 
     def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
         """These splits as a `Stream`: the same batches, gathered on the host, for what is too large.
@@ -134,3 +138,20 @@ def cut(
     taken = [part for part in (left, *parts.values()) if part > 0]
     found = iter(split((x, y), taken, stratify=y if stratify else None))
     return tuple(next(found) if part > 0 else None for part in (left, *parts.values()))
+
+
+def warn_of_steps(name: str, values: np.ndarray) -> None:
+    """Warn of float64 values that lie closer together, for their size, than float32 tells apart.
+
+    values: [n, ...], looked at by column.
+    """
+    if values.dtype != np.float64 or len(values) == 0:
+        return
+    spread = values.max(0) - values.min(0)
+    step = np.spacing(np.abs(values).max(0).astype(np.float32)).astype(np.float64)
+    if ((spread > 0) & (spread < 256 * step)).any():
+        hint = "Take the mean or the first value away from them."
+        warnings.warn(
+            f"{name}: float32 has fewer than 256 steps between its least and largest value. {hint}",
+            stacklevel=3,
+        )

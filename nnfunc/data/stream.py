@@ -114,6 +114,7 @@ class Stream:
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
+    learned: Any = None
 
     @staticmethod
     def of(splits: Splits, batch_size: int, seed: int) -> "Stream":
@@ -121,7 +122,8 @@ class Stream:
         check.size("data.stream", batch_size=batch_size)
         check.size("data.stream", 0, seed=seed)
         parts = (splits.train, splits.validation, splits.test)
-        looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape)
+        looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape,
+                 splits.learned)  # fmt: skip
         stream = Stream(*parts, int(seed), batch_size, splits.classes, *looks)
         if batch_size > stream.size:
             problem = f"batch_size should be at most the number of training examples, {stream.size}"

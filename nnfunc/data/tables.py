@@ -8,8 +8,8 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.columns import class_labels, known, numbers, read_columns
-from nnfunc.data.pixels import Normalise
-from nnfunc.data.splits import Splits, cut
+from nnfunc.data.learned import Learned, divide, fold_ids
+from nnfunc.data.splits import Splits, warn_of_steps
 
 __all__ = ["table"]
 
@@ -26,6 +26,7 @@ def table(
     validation: float = 0.1,
     test: float = 0.2,
     standardise: bool = True,
+    learned: Learned | None = None,
 ) -> Splits:
     """A table: x are columns of numbers [n, columns], y is the column named by `label`.
 
@@ -34,9 +35,12 @@ def table(
     numerical or alphabetical order, `splits.names`; in regression it holds numbers, [n, 1].
     columns: the ones to use, in this order; by default all but the label. validation, test: parts of
     the whole below 1, counts of rows from 1 on, 0 for none; cut at random, by class, always the same.
-    standardise: every batch has (x - mean) / std of each column, those of the training rows.
+    standardise: x is (x - mean) / std of each column, those of the training rows, in float64 and then
+    float32: seconds since 1970 keep all their digits. learned: what an earlier run learned
+    (`splits.learned`): columns by name, means, classes, and which row is in which split; rows that it
+    does not know are in none.
     Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError with line and column
-    for a value that is missing or no number.
+    for a value that is missing or no number, or a class that `learned` does not know.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "pets.csv")
@@ -45,28 +49,63 @@ def table(
     >>> splits.train[0].shape, splits.names
     ((14, 2), ('cat', 'dog'))
     """
+    if learned is not None:
+        facts = learned.facts
+        label, columns, task = facts["label"], facts["columns"], facts["task"]
     check.choice(WHERE, ("classification", "regression"), task=task)
-    name, found, first = read_columns(source, separator)
-    known(name, [label, *(columns or ())], found)
+    name, source_columns, first = read_columns(source, separator)
+    known(name, [label, *(columns or ())], source_columns)
     if columns is not None and (
         not columns or label in columns or len(set(columns)) < len(columns)
     ):
         check.fail(WHERE, f"columns should be some, each once, without the label, got {columns}.")
-    used = list(columns) if columns is not None else [c for c in found if c != label]
-    if not used:
+    columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
+    if not columns:
         check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
-    x = np.stack([numbers(name, c, found[c], first) for c in used], axis=1).astype(np.float32)
+    values = source_columns[label]
     if task == "regression":
-        y, names = numbers(name, label, found[label], first)[:, None].astype(np.float32), None
+        names, y = None, numbers(name, label, values, first)
+        warn_of_steps(f"{name}: column {label!r}", y)
+        ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
     else:
-        y, names = class_labels(name, label, found[label], first)
-    train, held, last = cut(
-        WHERE, x, y, stratify=names is not None, validation=validation, test=test
+        names = None if learned is None else learned.names
+        y, names = class_labels(name, label, values, first, names)
+        ids = y.astype(np.uint64)
+    raw = [numbers(name, column, source_columns.pop(column), first) for column in columns]
+    for column in raw:
+        ids = fold_ids(ids, column)
+    cuts, rows = divide(
+        WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test
     )
-    transform = None
-    if standardise and train is not None:
-        rows = train[0].astype(np.float64)
-        std = rows.std(axis=0)
-        std[std == 0] = 1.0
-        transform = Normalise(tuple(rows.mean(axis=0).tolist()), tuple(std.tolist()), 1.0)
-    return Splits(train, held, last, None if names is None else len(names), names, transform)
+    scaling = None if learned is None else learned.facts.get("standardise")
+    if learned is None and standardise:
+        scaling = _scaling([column[cuts["train"]] for column in raw])
+    x = np.empty((len(ids), len(columns)), np.float32)
+    for i, column in enumerate(raw):
+        if scaling is not None:
+            column = (column - scaling["mean"][i]) / scaling["std"][i]
+        else:
+            warn_of_steps(f"{name}: column {columns[i]!r}", column)
+        x[:, i] = column
+    facts = {
+        "label": label, "columns": columns, "task": task, "separator": separator,
+        "names": None if names is None else list(names), "standardise": scaling, "dtype": "float32",
+        "classes": None if names is None else len(names), "shape": [len(columns)],
+    }  # fmt: skip
+    record = Learned("table", facts, rows=rows)
+    parts = [cuts.get(part) for part in ("train", "validation", "test")]
+    return Splits(
+        *(None if at is None else (x[at], y[at]) for at in parts), classes=record.classes,
+        names=record.names, learned=record,
+    )  # fmt: skip
+
+
+def _scaling(columns: list[np.ndarray]) -> dict[str, list[float]]:
+    """Mean and deviation of each column, the value and 1 where all are the same."""
+    pairs = [
+        (float(column[0]), 1.0)
+        if np.ptp(column) == 0
+        else (float(column.mean()), float(column.std()))
+        for column in columns
+    ]
+    return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}

@@ -1,15 +1,15 @@
 """A text file as windows of tokens."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnfunc import check
 from nnfunc.data.codecs import Bytes, Characters, Codec, load_codec
 from nnfunc.data.files import Source, damaged, find, given, read
+from nnfunc.data.learned import Learned
 from nnfunc.data.splits import Splits
-from nnfunc.data.tokens import token_splits
+from nnfunc.data.tokens import divided, token_splits
 
 __all__ = ["text"]
 
@@ -33,6 +33,7 @@ def text(
     block_size: int,
     codec: str | Path | Codec = "characters",
     validation: float = 0.1,
+    learned: Learned | None = None,
 ) -> Splits:
     """A text, to predict the next token from up to block_size before it.
 
@@ -40,7 +41,9 @@ def text(
     codec: "characters" (those of this text, sorted), "bytes", a file (tokenizer.json of the library
     `tokenizers`, or a saved codec), or a codec; `splits.codec` turns text into tokens and back.
     validation: the share, at the end of the text, that is held out, as nanoGPT does: windows end to
-    end, so that each token is predicted once but for a rest of less than a block. 0 for none.
+    end, so that each token is predicted once but for a rest of less than a block. 0 for none. learned:
+    what an earlier run learned (`splits.learned`): its codec, and how much of the text is in which
+    split; what was added at the end is in none.
     Training windows begin anywhere, each place once an epoch. Batches are (x, y), int32 [batch,
     block_size], y one token further; the tokens lie on the device in the smallest type that holds
     them.
@@ -54,7 +57,6 @@ def text(
     >>> x.shape, data.codec.decode(x[0, 1:]) == data.codec.decode(y[0, :-1]), data.codec.size
     ((4, 8), True, 8)
     """
-    check.number(WHERE, 0, 1, open_high=True, validation=validation)
     if isinstance(path, str) and path in KNOWN and not Path(path).is_file():
         file = find(WHERE, *KNOWN[path])
     else:
@@ -69,19 +71,22 @@ def text(
         if codec != "bytes":
             damaged(WHERE, file, f"it is not text in UTF-8 (at byte {error.start})", cure)
         whole = ""
-    own = _codec(codec, whole)
+    own = _codec(codec, whole) if learned is None else learned.codec
+    units = np.frombuffer(raw, np.uint8) if isinstance(own, Bytes) else whole
+    first, last, counts = divided(WHERE, units, validation, learned)
     if isinstance(own, Bytes):
-        parts = _cut(np.frombuffer(raw, np.uint8), validation)
+        parts = first, last
     elif isinstance(own, Characters):
-        parts = _cut(own.encode(whole), validation)
+        whole = own.encode(whole[: counts["used"]])
+        parts = whole[: len(first)], None if last is None else whole[len(first) :]
     else:  # a token must not reach from one part into the other
-        first, last = _cut(whole, validation)
         parts = own.encode(first), None if last is None else own.encode(last)
     small = np.min_scalar_type(own.size - 1)
     kind = small if small.itemsize < 4 else np.dtype(np.int32)
     train, held = parts[0].astype(kind, copy=False), parts[1]
     held = None if held is None else held.astype(kind, copy=False)
-    return token_splits(WHERE, train, held, block_size, own.size, own, str(file))
+    args = (train, held, block_size, own.size, own, str(file))
+    return token_splits(WHERE, *args, counts=counts)
 
 
 def _codec(codec: str | Path | Codec, whole: str) -> Codec:
@@ -92,9 +97,3 @@ def _codec(codec: str | Path | Codec, whole: str) -> Codec:
     if isinstance(codec, str) and not Path(codec).suffix and not Path(codec).exists():
         check.choice(WHERE, ("characters", "bytes", "a JSON file"), codec=codec)
     return load_codec(codec) if isinstance(codec, str | Path) else codec
-
-
-def _cut(whole: Any, validation: float) -> tuple[Any, Any]:
-    """The first part, and the last part of the given share or None."""
-    first = int(len(whole) * (1 - validation))  # as nanoGPT rounds
-    return (whole[:first], whole[first:]) if validation else (whole, None)

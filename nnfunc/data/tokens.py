@@ -1,5 +1,6 @@
 """Sequences of tokens: windows of one long array, and the memory-mapped files that hold such arrays."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +11,10 @@ from nnfunc import check
 from nnfunc.base import Array
 from nnfunc.data.codecs import Codec, load_codec
 from nnfunc.data.files import below, damaged, given
+from nnfunc.data.learned import Learned, part_of
 from nnfunc.data.splits import Splits
 
-__all__ = ["Windows", "next_tokens", "token_splits", "tokens"]
+__all__ = ["Windows", "divided", "next_tokens", "token_splits", "tokens"]
 
 WHOLE = 1 << 26  # tokens that are looked at before training begins
 
@@ -36,6 +38,7 @@ def tokens(
     dtype: Literal["uint8", "uint16", "uint32", "int32"] = "uint16",
     vocabulary: int | None = None,
     codec: str | Path | Codec | None = None,
+    learned: Learned | None = None,
 ) -> Splits:
     """Token files, memory-mapped: windows of block_size tokens and those that follow them.
 
@@ -43,7 +46,9 @@ def tokens(
     train.npy and so on; or one file, whose last part, `validation`, is held out.
     dtype: of .bin files, which hold nothing but tokens, lowest byte first; .npy files tell theirs.
     vocabulary: how many tokens there are; by default the codec's. codec: a saved codec or a
-    tokenizer.json, to turn tokens into text.
+    tokenizer.json, to turn tokens into text. learned: what an earlier run learned
+    (`splits.learned`): the vocabulary, and how many tokens it trained on; those added since are in no
+    split.
     Batches are (x, y), int32 [batch, block_size], y one token further. Of what is too large for the
     device, `splits.stream(batch_size)` reads only what a batch needs.
     Raises: FileNotFoundError; ValueError when a file is cut short, or has a token not in the
@@ -54,10 +59,14 @@ def tokens(
     check.choice(where, ("uint8", "uint16", "uint32", "int32"), dtype=dtype)
     place = given(where, path)
     own = load_codec(codec) if isinstance(codec, str | Path) else codec
+    own = own if learned is None else learned.codec
     vocabulary = own.size if vocabulary is None and own is not None else vocabulary
+    vocabulary = vocabulary if learned is None else learned.classes
     if not place.is_dir():
-        train, held = _divided(where, _mapped(where, place, dtype), validation)
-        return token_splits(where, train, held, block_size, vocabulary, own, str(place))
+        whole = _mapped(where, place, dtype)
+        train, held, counts = divided(where, whole, validation, learned)
+        own_args = (train, held, block_size, vocabulary, own, str(place))
+        return token_splits(where, *own_args, counts=counts)
     stems = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
     found: dict[str, Any] = {}
     for split, names in stems.items():
@@ -66,17 +75,23 @@ def tokens(
     if found["train"] is None:
         problem = f"{place} should hold train.bin or train.npy, but does not."
         check.fail(where, problem, kind=FileNotFoundError)
+    counts = None
     if found["validation"] is None:
-        found["train"], found["validation"] = _divided(where, found["train"], validation)
+        parts = divided(where, found["train"], validation, learned)
+        found["train"], found["validation"], counts = parts
     args = (found["train"], found["validation"], block_size, vocabulary, own, str(place))
-    return token_splits(where, *args, test=found["test"])
+    return token_splits(where, *args, test=found["test"], counts=counts)
 
 
 def token_splits(
     where: str, train: np.ndarray, held: np.ndarray | None, block_size: int,
     vocabulary: int | None, codec: Any, source: str, *, test: np.ndarray | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> Splits:  # fmt: skip
-    """Arrays of tokens as `Splits`: windows at any place to train on, end to end to hold out."""
+    """Arrays of tokens as `Splits`: windows at any place to train on, end to end to hold out.
+
+    counts: of `divided`, where the splits were cut from one array.
+    """
     check.size(where, block_size=block_size)
     window = block_size + 1
     for name, part in {"training": train, "validation": held, "test": test}.items():
@@ -96,9 +111,13 @@ def token_splits(
                 cure = "Is the dtype right, and the codec the one that it was made with?"
                 damaged(where, source, f"{problem}, [0, {vocabulary})", cure)
     rows = [None if part is None else Windows(part, window).rows() for part in (held, test)]
+    facts = {"classes": vocabulary, "window": window, "dtype": train.dtype.name, **(counts or {})}
+    parts = {"train": train, "validation": held, "test": test}
+    parts = {name: part_of(part) for name, part in parts.items() if part is not None}
     return Splits(
-        train, *rows, classes=vocabulary, transform=next_tokens, window=window, codec=codec
-    )
+        train, *rows, classes=vocabulary, transform=next_tokens, window=window, codec=codec,
+        learned=Learned(where.removeprefix("data."), facts, parts, codec=codec),
+    )  # fmt: skip
 
 
 class Windows:
@@ -118,11 +137,21 @@ class Windows:
         return np.lib.stride_tricks.sliding_window_view(part, self.window)[::step].copy()
 
 
-def _divided(where: str, tokens: np.ndarray, validation: float) -> tuple[Any, Any]:
-    """The first part to train on and the last part, of the given share, to hold out."""
+def divided(
+    where: str, tokens: Any, validation: float, learned: Learned | None
+) -> tuple[Any, Any, dict[str, int]]:
+    """The first part to train on, the last part to hold out or None, and how they were cut.
+
+    validation: the fraction to hold out. learned: of a run whose cut is taken; what comes after it is
+    in no part.
+    """
     check.number(where, 0, 1, open_high=True, validation=validation)
-    first = int(len(tokens) * (1 - validation))  # as nanoGPT rounds
-    return (tokens[:first], tokens[first:]) if validation else (tokens, None)
+    total = len(tokens)
+    counts = {"cut": int(total * (1 - validation)), "used": total}  # as nanoGPT rounds
+    if learned is not None:
+        counts = {name: learned.facts[name] for name in counts}
+    train, held = tokens[: counts["cut"]], tokens[counts["cut"] : counts["used"]]
+    return train, held if validation and len(held) else None, counts | {"total": total}
 
 
 def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc.config import Config, ConfigError
+from nnfunc.config.data_records import DataRecords
+from nnfunc.config.file_paths import absolute_paths
 from nnfunc.config.files import no_comparison, overridden
 from nnfunc.config.mistakes import Mistakes, one_line, show
 from nnfunc.config.places import Place, kind_at, named, put, value_at, value_of
@@ -37,16 +39,19 @@ Tables = dict[str, Any]
 class Sweep:
     """A sweep that was checked, as `load_sweep` returns it.
 
-    tables: of the config that every member begins with, as written, without [sweep]. space: path ->
+    tables: of the config that every member begins with, without [sweep], paths absolute. space: path ->
     a distribution or a list of options; what is fixed is in tables. Paths are the names of
     `Config.hypers`, where they have one. options: those that were given, such as members. where: the
-    file, as errors call it.
+    file, as errors call it. folders: the config's and the current one, to which relative paths belong.
+    records: what the sweep of a folder learned from its data.
     """
 
     tables: Tables
     space: dict[str, Any]
     options: dict[str, Any]
     where: str
+    folders: tuple[Path, Path] | None = None
+    records: DataRecords | None = None
 
     def trial(self, settings: Mapping[str, Any], place: int) -> Trial:
         """The run of one member: what `nnfunc train` makes of the same values.
@@ -67,22 +72,28 @@ class Sweep:
         """
         return self._trials.config(settings)
 
+    def keep_data(self, records: DataRecords) -> None:
+        """Keep what the data sets of all members have learned. records: of the sweep's new folder."""
+        self._trials.keep_data(records)
+
     @cached_property
     def _trials(self) -> Trials:
-        return Trials(self.tables, self.where)
+        return Trials(self.tables, self.where, self.folders, self.records)
 
 
 def load_sweep(
-    path: str | Path, words: Sequence[str] = (), options: Mapping[str, Any] | None = None
-) -> Sweep:
+    path: str | Path, words: Sequence[str] = (), options: Mapping[str, Any] | None = None, *,
+    folders: tuple[Path, Path] | None = None, records: DataRecords | None = None,
+) -> Sweep:  # fmt: skip
     """The checked sweep of a TOML file, after words such as "schedule.peak=log(1e-4, 1e-1)".
 
     words: what to draw from, in the place of what the file says, or plain `key=value`, which changes
     the config as in `nnfunc train`. options: such as members, before the file's; None is not given.
-    Every option of the space is tried, and both ends of a distribution.
+    Every option of the space is tried, and both ends of a distribution. folders, records: of a sweep
+    that began before, as in `Sweep`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
-    mistakes = Mistakes(str(path))
+    mistakes = Mistakes(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
     tables = overridden(path)
     no_comparison(path, tables)
     table = tables.pop("sweep", {})
@@ -94,11 +105,12 @@ def load_sweep(
     entries |= unique(of_words(words, mistakes), mistakes)
     mistakes.overridden |= {".".join(map(str, e.place)) for e in entries.values() if e.by_shell}
     tables, space = _meant(entries, tables, mistakes)
+    tables |= {name: absolute_paths(name, tables[name], mistakes) for name in tables}
     known = checked(own, options or {}, mistakes)
     if not space and not mistakes.lines:
         cure = 'Say what to draw: "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep]'
         mistakes.lines.append(f"{path}: there is nothing to sweep. {cure} in the file.")
-    sweep = Sweep(tables, space, known, str(path))
+    sweep = Sweep(tables, space, known, str(path), mistakes.folders, records)
     mistakes.lines += mistakes_in(
         {p: v for p, v in space.items() if not _is_seeds(p, v, mistakes)},
         lambda settings: sweep._trials.problems(settings, mistakes.overridden),

@@ -2,6 +2,7 @@
 
 A sweep's folder holds
 sweep.toml, sweep.json      the file and the words that it was begun with
+data/                       what each of its data sets learned, as in the folder of a run
 environment.json            versions, device and command
 segments/, plan.json        what its members have come to; see `nnfunc.sweeps.store`
 table.csv, curves.csv       and members.csv, lineage.csv where there is more to tell; as .parquet too
@@ -51,7 +52,7 @@ def sweep(
         folder = runlog.create(f"{file.stem}-sweep", folder)
         try:
             with stopping.full_disk(folder, "Sweep again."):
-                keep(folder, text, file.stem, words, options)
+                keep(folder, text, own, words, options)
         except BaseException:
             runlog.discard(folder, keep=there)
             raise
@@ -64,10 +65,13 @@ def sweep(
     return folder
 
 
-def resume(folder: Path, *, jobs: str | None = None) -> None:
-    """Go on with a sweep that was stopped or killed; it ends with the same table."""
+def resume(folder: Path, *, jobs: str | None = None, changed_data: bool = False) -> None:
+    """Go on with a sweep that was stopped or killed; it ends with the same table.
+
+    changed_data: go on where the data files are not what they were, with the splits of then.
+    """
     programs.use_compilation_cache()
-    _run(read(folder), folder, jobs)
+    _run(read(folder, changed_data=changed_data), folder, jobs)
 
 
 def _run(

@@ -12,6 +12,7 @@ from nnfunc import check, runlog
 from nnfunc.base import Key
 from nnfunc.check import counted
 from nnfunc.config import Config, ConfigError
+from nnfunc.config.data_records import DataRecords
 from nnfunc.data.arrays import Data
 from nnfunc.study.reading import Sweep, load_sweep
 from nnfunc.study.searching import fitting, search_of
@@ -34,20 +35,31 @@ def is_sweep(folder: Path) -> bool:
 
 
 def keep(
-    folder: Path, text: bytes, name: str, words: Sequence[str], options: Mapping[str, Any] | None
-) -> None:
+    folder: Path, text: bytes, study: "Study", words: Sequence[str],
+    options: Mapping[str, Any] | None,
+) -> None:  # fmt: skip
     """Write into a new folder what `read` needs; sweep.toml comes last, so all is there or nothing."""
     known = {name: value for name, value in (options or {}).items() if value is not None}
-    runlog.write_json(folder / WORDS, {"words": list(words), "options": known, "name": name})
+    table = {"words": list(words), "options": known, "name": study.name}
+    folders = [str(path) for path in study.sweep.folders or ()]
+    runlog.write_json(folder / WORDS, table | {"folders": folders})
     runlog.write_environment(folder)
+    study.sweep.keep_data(DataRecords(folder.absolute(), many=True))
     (folder / f"{GIVEN}.tmp").write_bytes(text)
     (folder / f"{GIVEN}.tmp").replace(folder / GIVEN)
 
 
-def read(folder: Path) -> "Study":
-    """The sweep of a folder. Raises: FileNotFoundError naming the nearest ones where it is none."""
+def read(folder: Path, *, changed_data: bool = False) -> "Study":
+    """The sweep of a folder. Raises: FileNotFoundError naming the nearest ones where it is none.
+
+    changed_data: whether its data files may hold something else than then.
+    """
     given = runlog.read_json(runlog.find(folder, "sweep") / WORDS)
-    return Study(load_sweep(folder / GIVEN, given["words"], given["options"]), given["name"])
+    records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
+    paths = [Path(path) for path in given.get("folders", ())]
+    known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
+    sweep = load_sweep(folder / GIVEN, given["words"], given["options"], records=records, **known)
+    return Study(sweep, given["name"])
 
 
 class Study:

@@ -6,12 +6,14 @@ once for each table of it.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from nnfunc import check
 from nnfunc.config import Config, ConfigError, resolve
+from nnfunc.config.data_records import DataRecords
 from nnfunc.config.mistakes import Mistakes, one_line
 from nnfunc.config.places import named, place_of, put
 from nnfunc.config.reading import with_defaults
@@ -26,10 +28,18 @@ SEEDS = ("seed", "data.seed")
 
 
 class Trials:
-    """Settings -> Trial, for the members of one sweep over these tables."""
+    """Settings -> Trial, for the members of one sweep over these tables.
 
-    def __init__(self, tables: Tables, where: str):
-        self.tables, self.where = tables, where
+    folders: the config's and the current one, to which relative paths belong, or None. records: of the
+    sweep's folder, once there is one.
+    """
+
+    def __init__(
+        self, tables: Tables, where: str, folders: tuple[Path, Path] | None = None,
+        records: DataRecords | None = None,
+    ):  # fmt: skip
+        self.tables, self.where, self.folders = tables, where, folders
+        self.records = records
         self.seed = tables.get("seed", 0)
         data = tables.get("data")
         self.data_seed = data.get("seed", self.seed) if isinstance(data, dict) else self.seed
@@ -62,13 +72,24 @@ class Trials:
         tables = put(tables, ("seed",), settings.get("seed", self.seed))
         if "data.seed" in settings:
             tables = put(tables, ("data", "seed"), settings["data.seed"])
-        return resolve(tables, where=self.where)
+        return resolve(tables, where=self.where, folders=self.folders, records=self.records)
+
+    def keep_data(self, records: DataRecords) -> None:
+        """Keep what the data sets that are loaded, and those to come, have learned."""
+        self.records = records
+        configs = {}
+        for tables in self._checked.values():
+            config = Config(tables, self.where, self._shelf)
+            configs[records.folder_of(*config.part("data")[1:])] = config
+        for config in configs.values():
+            records.save(*config.part("data")[1:], config.data().learned)
 
     def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[str]:
         """What is wrong with the config of the settings, whose seeds are not looked at."""
         try:
             tables = self._merged(settings, self.where)
-            resolve(tables, where=self.where, overridden=overridden, shelf=self._shelf)
+            known = {"folders": self.folders, "records": self.records, "shelf": self._shelf}
+            resolve(tables, where=self.where, overridden=overridden, **known)
         except ConfigError as error:
             return error.problems
         return []
@@ -84,11 +105,11 @@ class Trials:
 
         traced = self._traced.get(shape, frozenset())
         tables = self._checked.get(mark(traced))
-        mistakes = Mistakes(where)
+        mistakes = Mistakes(where, self.folders)
         if tables is None:
             tables = with_defaults(self._merged(settings, where), mistakes)
             _raise(mistakes)
-            hypers = Config(tables, where, self._shelf).hypers
+            hypers = Config(tables, where, self._shelf, self.records).hypers
             found = frozenset(p for p in plain if named(tables, place_of(p)) in hypers)
             traced = self._traced.setdefault(shape, found)
             self._checked[mark(traced)] = tables
@@ -97,7 +118,7 @@ class Trials:
         check_rate(tables, tables, mistakes)
         check_together(tables, mistakes)
         _raise(mistakes)
-        return Config(tables, where, self._shelf)
+        return Config(tables, where, self._shelf, self.records)
 
     def _merged(self, settings: Mapping[str, Any], where: str) -> Tables:
         """The tables with the settings in them, whole tables first, but the seeds of the file."""

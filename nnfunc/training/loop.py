@@ -54,6 +54,7 @@ def train(
     watch_every: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    changed_data: bool = False,
     best: str = "min loss",
     loop: Literal["auto", "step", "scan"] = "auto",
     rollback: int = 0,
@@ -75,7 +76,8 @@ def train(
     keeps to it when resumed.
     folder: where checkpoints and `metrics.jsonl` go; without it nothing is written. best: which
     validation figure the best checkpoint has, such as "max accuracy". resume: go on from the folder's
-    last good checkpoint; the result is bit for bit that of a run never stopped.
+    last good checkpoint; the result is bit for bit that of a run never stopped. changed_data: go on
+    though there are more or fewer training examples than then.
     rollback: how often a run that diverges goes back to its last good checkpoint and on from there with
     rollback_factor times the rate; it needs a folder.
     on_report: called at each interval's end. on_row: called with each row of metrics.jsonl, such as the
@@ -114,6 +116,8 @@ def train(
     inspect_task(own, numbers, key, feed, figure)
 
     of = identity(key, numbers, static, data)
+    if changed_data:
+        del of["data"]["size"]
     saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
     try:
         carry = own.init(numbers, key, feed.sample())

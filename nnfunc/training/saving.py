@@ -106,6 +106,9 @@ class Saver:
         self.saved, self.step = dict(found.metadata), found.step
         for name, value in self.of.items():
             before = self.saved.get("of", {}).get(name, value)
+            if name == "data":  # without the size where that may change
+                before = {k: v for k, v in before.items() if k in value}
+                value = {k: v for k, v in value.items() if k in before}
             if before != value:
                 cure = "Start another folder to change it."
                 words = f"resume should go on with the same {name}, {before}, got {value}. {cure}"

@@ -1,0 +1,59 @@
+"""What the runs of a folder learned from their data, and whether the files still hold the same."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnfunc.config.mistakes import ConfigError
+from nnfunc.data.learned import Learned
+
+__all__ = ["DataRecords"]
+
+
+@dataclass(frozen=True)
+class DataRecords:
+    """The records of a run folder, or of a sweep's or comparison's, which has one for each data set.
+
+    changed_data: whether to go on where the files are no longer what they were.
+    """
+
+    folder: Path
+    many: bool = False
+    changed_data: bool = False
+
+    def load(self, name: str, values: Mapping[str, Any]) -> Learned | None:
+        """What was learned by the data set of these arguments, or None. Raises: ValueError."""
+        learned = Learned.load(self.folder_of(name, values))
+        if learned is None and not (self.many and (self.folder / "data").is_dir()):
+            problem = f"{self.folder} has no record of its data, as runs of older versions"
+            hint = "What it learned is read from the data files again; train anew to keep it."
+            warnings.warn(f"{problem}. {hint}", stacklevel=2)
+        return learned
+
+    def save(self, name: str, values: Mapping[str, Any], learned: Learned) -> None:
+        """Keep what the data set of these arguments has learned."""
+        learned.save(self.folder_of(name, values))
+
+    def check(self, where: str, then: Learned, now: Learned) -> None:
+        """Refuse data that is not what it was, or warn of it. Raises: ConfigError."""
+        changes = then.changes(now)
+        if not changes:
+            return
+        problem = f"{where}: data: it is not what the run was trained on: {'; '.join(changes)}."
+        if not then.overlaps(now):
+            raise ConfigError([f"{problem} Give the data that it was trained on, or train anew."])
+        if not self.changed_data:
+            hint = "with what the run learned and with its splits"
+            raise ConfigError([f"{problem} To go on all the same, {hint}: --changed-data"])
+        warnings.warn(problem, stacklevel=2)
+
+    def folder_of(self, name: str, values: Mapping[str, Any]) -> Path:
+        """Where the record of a data set is: the same whatever the size and order of its batches."""
+        if not self.many:
+            return self.folder
+        arguments = sorted((k, v) for k, v in values.items() if k not in ("batch_size", "seed"))
+        key = hashlib.sha256(repr((name, arguments)).encode()).hexdigest()[:16]
+        return self.folder / "data" / key

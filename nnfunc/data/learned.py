@@ -1,0 +1,276 @@
+"""What a data set learned from its files: a run keeps it, and no longer depends on the files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from nnfunc import check
+
+__all__ = ["FILES", "Learned", "digest", "divide", "fold_ids", "part_of", "row_ids"]
+
+PARTS = ("train", "validation", "test")
+FILES = ("data.json", "data_rows.npy", "codec.json")
+"""What `Learned.save` writes into a folder; the last two only where there are such things."""
+VERSION = 1
+_NONE, _LOW = np.uint64(3), np.uint64(3)  # the split of a row, in the two lowest bits of its id
+_SAMPLED, _BLOCKS, _BLOCK = 1 << 26, 64, 1 << 16  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a data set learned from its files, enough to treat other files in the same way.
+
+    factory: the function of `nf.data`. facts: names, means, sizes and the like, all of it JSON.
+    parts: count and digest of the splits that files brought themselves. rows: uint64 [n] or None, an id
+    of the content of each example that was cut into splits at random, in the order of the file, with
+    the number of its split in the two lowest bits (3: in none). codec: of text, or None.
+    """
+
+    factory: str
+    facts: Mapping[str, Any]
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+    codec: Any = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The classes' names, or None."""
+        names = self.facts.get("names")
+        return None if names is None else tuple(names)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are, or tokens in the vocabulary; None for numbers to predict."""
+        return self.facts.get("classes")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of images that x lays out otherwise, or None."""
+        shape = self.facts.get("image_shape")
+        return None if shape is None else (shape[0], shape[1], shape[2])
+
+    @property
+    def transform(self) -> Any:
+        """batch -> batch, after every gather, as in `Splits.transform`."""
+        from nnfunc.data.pixels import Normalise
+        from nnfunc.data.tokens import next_tokens
+
+        pixels = self.facts.get("pixels")
+        if pixels is not None:
+            return Normalise(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["scale"])
+        return next_tokens if self.facts.get("window") else None
+
+    @property
+    def background(self) -> float | list[float]:
+        """What a pixel or value of 0 becomes in a batch."""
+        scaling = self.facts.get("pixels") or self.facts.get("standardise")
+        if scaling is None:
+            return 0.0
+        return [-m / s for m, s in zip(scaling["mean"], scaling["std"], strict=True)]
+
+    def changes(self, now: "Learned") -> list[str]:
+        """What is other in the files now, in words; nothing where the examples are the same.
+
+        Columns and examples may stand in another order: they are taken as they were.
+        """
+        messages = [f"it is {now.factory} now, {self.factory} then"]
+        messages = messages if now.factory != self.factory else []
+        for name in PARTS:
+            then, today = self.parts.get(name), now.parts.get(name)
+            counts = [None if part is None else part["count"] for part in (then, today)]
+            if then is not None and today is not None and then == today:
+                continue
+            if counts[0] == counts[1] and then is not None:
+                messages.append(f"{name}: other values than then")
+            elif then is not None or today is not None:
+                messages.append(f"{name}: {_examples(counts[0])} then, {_examples(counts[1])} now")
+        total, today = (record.facts.get("total") for record in (self, now))
+        if total != today:
+            messages.append(f"{total:,} tokens then, {today:,} now")
+        return messages + _row_changes(self.rows, now.rows)
+
+    def overlaps(self, now: "Learned") -> bool:
+        """Whether any example of then is still there, of those that were cut into splits."""
+        if self.rows is None or now.rows is None:
+            return True
+        return bool(np.isin(self.rows | _LOW, now.rows | _LOW).any())
+
+    def save(self, folder: Path) -> None:
+        """Write data.json, and data_rows.npy and codec.json where there are rows and a codec."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = None
+        if self.rows is not None:
+            np.save(folder / FILES[1], self.rows)
+            rows = {"count": len(self.rows), "digest": digest(self.rows)}
+        if self.codec is not None:
+            self.codec.save(folder / FILES[2])
+        table = {"version": VERSION, "factory": self.factory, "facts": self.facts}
+        table |= {"parts": self.parts, "rows": rows}
+        temporary = folder / f"{FILES[0]}.tmp"
+        temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(folder / FILES[0])
+
+    @staticmethod
+    def load(folder: Path) -> "Learned | None":
+        """What `save` wrote into a folder, None where it wrote nothing. Raises: ValueError."""
+        from nnfunc.data.codecs import load_codec
+
+        file = folder / FILES[0]
+        if not file.is_file():
+            return None
+        try:
+            table = json.loads(file.read_text("utf-8"))
+            parts = {
+                name: {"count": part["count"], "digest": part["digest"]}
+                for name, part in table["parts"].items()
+            }
+            learned = Learned(str(table["factory"]), dict(table["facts"]), parts)
+            if table["version"] != VERSION:
+                _refuse(file, f"its version should be {VERSION}, got {table['version']!r}")
+            rows, saved = None, table["rows"]
+            if saved is not None:
+                file = folder / FILES[1]
+                rows = np.load(file, allow_pickle=False)
+                if rows.dtype != np.uint64 or digest(rows) != saved["digest"]:
+                    _refuse(file, "it does not hold the rows that data.json tells of")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
+            if check.is_mistake(error):
+                raise
+            _refuse(file, f"it cannot be read ({type(error).__name__})")
+        codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None
+        return Learned(learned.factory, learned.facts, learned.parts, rows, codec)
+
+
+def _refuse(file: Path, problem: str) -> NoReturn:
+    hint = "It was edited or cut short: put it back, or train anew."
+    check.fail(str(file), f"{problem}. {hint}")
+
+
+def _examples(count: int | None) -> str:
+    return "none" if count is None else check.counted(count, "example")
+
+
+def _row_changes(then: np.ndarray | None, now: np.ndarray | None) -> list[str]:
+    if then is None or now is None:
+        return []
+    new = np.flatnonzero(~np.isin(now | _LOW, then | _LOW))
+    missing = int((~np.isin(then | _LOW, now | _LOW)).sum())
+    if missing == len(then):
+        return [f"none of the {missing:,} examples then is among the {len(now):,} now"]
+    if not len(new) and not missing:
+        return []
+    first = f"the first is example {new[0] + 1:,} of the file" if len(new) else ""
+    if len(new) == missing and len(then) == len(now):
+        return [f"{missing:,} of {len(then):,} examples have other values now; {first}"]
+    message = f"{check.counted(len(then), 'example')} then, {len(now):,} now"
+    if len(new):
+        message += f"; {len(new):,} are new and in no split, {first}"
+    return [message + (f"; {missing:,} are missing" if missing else "")]
+
+
+def part_of(*arrays: np.ndarray) -> dict[str, Any]:
+    """The entry of `Learned.parts` for a split that a file brought itself."""
+    return {"count": len(arrays[0]), "digest": digest(*arrays)}
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """A fingerprint of arrays: types, shapes, and all of the content.
+
+    Of one of more than 64 MiB that is mapped into memory, 64 blocks of 64 KiB at even distances.
+    """
+    total = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        total.update(f"{array.dtype.newbyteorder('=').str}{array.shape}".encode())
+        if isinstance(array, np.memmap) and array.nbytes > _SAMPLED:
+            flat, width = array.reshape(-1), _BLOCK // array.itemsize
+            starts = np.linspace(0, len(flat) - width, _BLOCKS).astype(np.int64)
+            for start in starts:
+                total.update(np.ascontiguousarray(flat[start : start + width]).data)
+        else:
+            total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def row_ids(*arrays: np.ndarray) -> np.ndarray:
+    """uint64 [n]: a hash of each example, which is a row of every array [n, ...]."""
+    ids = np.zeros(len(arrays[0]), np.uint64)
+    for array in arrays:
+        width = array.itemsize * int(np.prod(array.shape[1:]))
+        words = -(-width // 8)
+        keys = _mixed(np.arange(1, words + 1, dtype=np.uint64))
+        step = max(1, (1 << 22) // max(1, 8 * words))  # rows whose words fit into a cache
+        hashes = np.empty(len(array), np.uint64)
+        for start in range(0, len(array), step):
+            part = np.ascontiguousarray(array[start : start + step])
+            raw = np.zeros((len(part), 8 * words), np.uint8)
+            raw[:, :width] = part.reshape(len(part), -1).view(np.uint8)
+            hashes[start : start + step] = _mixed(raw.view(np.uint64) ^ keys).sum(1)
+        ids = fold_ids(ids, hashes)
+    return ids
+
+
+def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The ids [n] with one more column of 64-bit values, which may be float64, in them."""
+    if values.dtype == np.float64:
+        values = (values + 0.0).view(np.uint64)  # -0 is 0
+    return _mixed(_mixed(ids) ^ values)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64: each bit of x changes half of the result's (Steele et al. 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _numbered(ids: np.ndarray) -> np.ndarray:
+    """The ids, those of equal examples made different by their order in the file; low bits are 0."""
+    order = np.argsort(ids, kind="stable")
+    ranked = ids[order]
+    index = np.arange(len(ids))
+    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ids)]
+    rank = np.empty(len(ids), np.uint64)
+    rank[order] = index - np.maximum.accumulate(np.where(begins, index, 0))
+    return np.where(rank == 0, ids, fold_ids(ids, rank)) & ~_LOW
+
+
+def divide(
+    where: str, ids: np.ndarray, y: np.ndarray, learned: Learned | None, *, stratify: bool,
+    **shares: float,
+) -> tuple[dict[str, np.ndarray | None], np.ndarray]:  # fmt: skip
+    """(the indices of the examples of each split, `Learned.rows`).
+
+    ids: of `row_ids`. Examples that `learned` knows are in the splits and the order that they were in,
+    the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
+    """
+    from nnfunc.data.splits import cut
+
+    ids = _numbered(ids)
+    then = None if learned is None else learned.rows
+    here, past = (), ()
+    if then is not None:
+        _, here, past = np.intersect1d(ids, then & ~_LOW, return_indices=True)
+    if then is None or not len(here):
+        pairs = cut(where, np.arange(len(ids)), y, stratify=stratify, **shares)
+        cuts = [None if pair is None else pair[0] for pair in pairs]
+        parts = dict(zip(("train", *shares), cuts, strict=True))
+    else:
+        order = np.argsort(past)
+        here, split = here[order], then[past[order]] & _LOW
+        parts = {name: here[split == i] for i, name in enumerate(PARTS)}
+        parts = {name: at if len(at) else None for name, at in parts.items()}
+        if parts["train"] is None:
+            hint = "Give the file that it was trained on."
+            check.fail(where, f"none of the run's training examples is in the data now. {hint}")
+    rows = ids | _NONE
+    for i, name in enumerate(PARTS):
+        at = parts.get(name)
+        if at is not None:
+            rows[at] = ids[at] | np.uint64(i)
+    return parts, rows
