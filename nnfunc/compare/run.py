@@ -101,7 +101,8 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
 
         state, history = fit(
             config.build, config.hypers, data, key=config.key(), folder=folder,
-            resume=going_on, changed_data=config.changed_data, on_report=bar, should_stop=stop, **config.train,
+            resume=going_on, changed_data=config.changed_data, on_report=bar, should_stop=stop,
+            **config.train,
         )  # fmt: skip
     if int(state.step) < steps:
         problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"

@@ -82,7 +82,8 @@ class Trials:
             config = Config(tables, self.where, self._shelf)
             configs[records.folder_of(*config.part("data")[1:])] = config
         for config in configs.values():
-            records.save(*config.part("data")[1:], config.data().learned)
+            _, name, values = config.part("data")
+            records.save(name, values, config.data().learned)
 
     def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[str]:
         """What is wrong with the config of the settings, whose seeds are not looked at."""
