@@ -191,6 +191,15 @@ def integers(where: str, cure: str = "", **arrays: Any) -> None:
             fail(where, f"{name} should hold integers, got {got}.{_and(cure)}", kind=TypeError)
 
 
+def unmasked(where: str, **arrays: Any) -> None:
+    """No named value is an array of NumPy's with masked values, whose mask would be lost."""
+    for name, array in arrays.items():
+        if np.ma.is_masked(array):
+            problem = f"{name} should hold no masked values, got {np.ma.count_masked(array)}"
+            hint = "Fill them in, array.filled(value), or leave those examples out."
+            fail(where, f"{problem} of {np.size(array)}. {hint}")
+
+
 def key(where: str, key: Any) -> None:
     """The value is one random key, of the new or the old style."""
     dtype = getattr(key, "dtype", None)

@@ -364,17 +364,26 @@ def test_all_mistakes_are_told_together(file):
         b"seed = 0\nmodel = {": r"it is not valid TOML: .*(line 2|end of document)",
         b"seed = 0\nseed = 1": r"it is not valid TOML: Cannot overwrite a value",
         b"seed = \xff": r"it is not text in UTF-8 \(at byte 7\)",
+        "seed = 0".encode(
+            "utf-16"
+        ): "it is text in UTF-16, and should be in UTF-8. Convert it: iconv",
         b"seed = " + b"[" * 100_000: "it is not valid TOML",
         b"seed = " + b"9" * 5000: "it is not valid TOML",
         b"seed = 0x" + b"f" * 9000: "number too long to write",
     }.items(),
-    ids=["value", "table", "twice", "utf8", "deep", "long", "hex"],
+    ids=["value", "table", "twice", "utf8", "utf16", "deep", "long", "hex"],
 )
 def test_a_file_that_is_not_toml(tmp_path, content, words):
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=words):
         load(path)
+
+
+def test_a_byte_order_mark_before_a_config(file):
+    before = load(file).tables
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(file).tables == before
 
 
 def test_a_file_that_is_not_there(file, tmp_path):

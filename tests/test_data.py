@@ -371,3 +371,43 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[programs\]"'):
         nf.data.digits()
+
+
+# Arrays of other forms.
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i4", ">u2", "<f8", "float16"])
+def test_arrays_of_any_order_of_bytes(dtype):
+    x = np.arange(12).astype(dtype).reshape(6, 2)
+    splits = nf.data.Splits((x, np.arange(6).astype(">i4")))
+    plain = nf.data.Splits((np.arange(12).reshape(6, 2), np.arange(6)))
+    for found, expected in zip(splits.data(3).batch(1), plain.data(3).batch(1), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip(splits.stream(3).batch(1), plain.data(3).batch(1), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert [len(part) for part in nf.data.split(x, [0.5, 0.5])] == [3, 3]
+
+
+def test_masked_values_are_refused_everywhere():
+    x, y = np.ma.masked_less(np.arange(6.0), 2), np.arange(6) % 2
+    words = "should hold no masked values, got 2 of 6. Fill them in"
+    for load in (
+        lambda: nf.data.arrays((x, y), 2),
+        lambda: nf.data.arrays((x.data, y), 2, validation=(x, y)),
+        lambda: nf.data.split((x, y), [0.5, 0.5]),
+        lambda: nf.data.labels("here", np.ma.array(y, mask=x.mask), 2),
+        lambda: nf.data.Splits((x, y)).stream(2),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load()
+    whole = np.ma.array(np.arange(6.0))
+    np.testing.assert_array_equal(nf.data.arrays(whole, 6).arrays, np.arange(6))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["longdouble", "clongdouble", "m8[s]", "M8[s]", "U3", "S3", "O", "V4"]
+)
+def test_arrays_that_jax_has_no_type_for(dtype):
+    x = np.zeros(6, dtype) if dtype == "V4" else np.arange(6).astype(dtype)
+    with pytest.raises(TypeError, match="should hold numbers, got type"):
+        nf.data.arrays(x, 2)

@@ -209,9 +209,33 @@ def test_loading_twice_compiles_once(file):
     assert compiled._cache_size() == 1
 
 
+@pytest.mark.parametrize("codec", ["characters", "bytes"])
+def test_a_byte_order_mark_is_no_token(tmp_path, codec):
+    found = []
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "a.txt").write_bytes(mark + b"to be or not to be " * 5)
+        found.append(nf.data.text(tmp_path / "a.txt", block_size=4, codec=codec, validation=0))
+    np.testing.assert_array_equal(found[0].train, found[1].train)
+    assert found[0].codec == found[1].codec
+    found[0].codec.save(tmp_path / "codec.json")
+    marked = b"\xef\xbb\xbf" + (tmp_path / "codec.json").read_bytes()
+    (tmp_path / "codec.json").write_bytes(marked)
+    assert nf.data.load_codec(tmp_path / "codec.json") == found[0].codec
+
+
+def test_token_files_of_either_order_of_bytes(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(300).astype(">u2"))
+    splits = nf.data.tokens(tmp_path / "a.npy", block_size=4, validation=0)
+    x, _ = splits.data(4).batch(0)
+    np.testing.assert_array_equal(splits.stream(4).batch(0)[0], x)
+    assert int(x.max()) < 300
+
+
 @pytest.mark.parametrize("content,more,kind,words", [
     (b"", {}, ValueError, "sums.txt: it is empty"),
     (b"caf\xe9 " * 50, {}, ValueError, r"it is not text in UTF-8 \(at byte 3\).*codec = \"bytes\""),
+    ("to be".encode("utf-16") * 50, {}, ValueError, "it is text in UTF-16, .* iconv -f UTF-16 .*codec = .bytes."),
+    (b"\xef\xbb\xbf", {}, ValueError, "sums.txt: it is empty"),
     (b"hello", {}, ValueError, r"has 4 training tokens, too few for block_size \+ 1 = 9. Set a smaller"),
     (b"hello" * 9, {"block_size": 16}, ValueError, "has 5 validation tokens"),
     (b"hello" * 9, {"block_size": 0}, ValueError, "block_size should be at least 1"),

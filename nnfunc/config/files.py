@@ -1,5 +1,6 @@
 """From a file and overrides to tables, not yet checked."""
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, one_line
 from nnfunc.config.places import place_of, put, value_of, written
+from nnfunc.data.files import not_a_file, not_text
 from nnfunc.runlog import command
 
 __all__ = ["no_comparison", "overridden", "tables_of"]
@@ -39,7 +41,12 @@ def tables_of(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) ->
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        if not path.is_dir() and (what := not_a_file(os.stat(path))):
+            problem = f"{what}."
+        elif trouble := not_text(content := path.read_bytes()):
+            problem = ". ".join(trouble)
+        else:
+            return tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError:
         problem = "there is no such file"
         if path.parent.is_dir():
@@ -53,8 +60,6 @@ def _read(path: Path) -> dict[str, Any]:
             problem += f" To go on with that run: {command()} resume {path}"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
-    except UnicodeDecodeError as error:
-        problem = f"it is not text in UTF-8 (at byte {error.start})."
     except (ValueError, RecursionError) as error:
         problem = f"it is not valid TOML: {one_line(error)}"
     raise ConfigError([f"{path}: {problem}"])

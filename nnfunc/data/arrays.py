@@ -20,7 +20,7 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 from nnfunc.data import order
 
-__all__ = ["Data", "arrays", "labels", "ready", "take"]
+__all__ = ["Data", "arrays", "labels", "on_host", "ready", "take"]
 
 Transform = Callable[[PyTree], PyTree]
 """batch -> batch."""
@@ -255,6 +255,7 @@ def labels(where: str, y: Any, classes: int) -> None:
     cure = "Turn names into numbers with np.unique(names, return_inverse=True)."
     check.size(where, classes=classes)
     check.integers(where, cure, labels=y)
+    check.unmasked(where, labels=y)
     if check.is_traced(y):
         return
     y = np.asarray(y)
@@ -298,12 +299,20 @@ def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
         if check.is_traced(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return leaf
     else:
-        leaf = np.asarray(leaf)  # a pandas or torch array too
-    if not (jnp.issubdtype(leaf.dtype, np.number) or jnp.issubdtype(leaf.dtype, np.bool_)):
+        leaf = on_host(where, spot, leaf)
+    is_number = jnp.issubdtype(leaf.dtype, np.number) and leaf.dtype.char not in "mgG"
+    if not (is_number or leaf.dtype == np.bool_):  # m: time spans, g and G: longer than 64 bits
         cure = "Turn it into numbers first; names: np.unique(names, return_inverse=True)."
         problem = f"{spot} should hold numbers, got type {leaf.dtype}."
         check.fail(where, f"{problem} {cure}", kind=TypeError)
     return _finite(where, spot, leaf) if values else leaf
+
+
+def on_host(where: str, spot: str, leaf: Any) -> np.ndarray:
+    """Any array as NumPy's: nothing masked, and with this machine's order of bytes."""
+    check.unmasked(where, **{spot: leaf})
+    array = np.asarray(leaf)  # a pandas or torch array too; a mapped file stays one
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _finite(where: str, spot: str, leaf: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.arrays import labels
-from nnfunc.data.files import Source, damaged, find, given, read
+from nnfunc.data.files import Source, bounded, damaged, find, given, read
 from nnfunc.data.learned import Learned
 from nnfunc.data.pixels import image_splits
 from nnfunc.data.splits import Splits
@@ -103,10 +103,12 @@ def _unpacked(path: Path) -> dict[str, bytes]:
     """The batches of an archive, by their names, with nothing written to the disk."""
     contents = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(read(WHERE, path))) as archive:
+        whole = read(WHERE, path)  # unzipped and bounded: the archive's own ways to pack are shut
+        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
-                if "_batch" in name and member.isfile():
+                if name.removesuffix(".bin") in (*TRAIN, *TEST) and member.isreg():
+                    bounded(WHERE, path / name, len(whole), member.size)
                     file = archive.extractfile(member)
                     contents[name] = file.read() if file else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:

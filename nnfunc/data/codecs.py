@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.files import damaged, given, read
+from nnfunc.data.files import damaged, decode, given, read
 
 __all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
 
@@ -159,7 +159,7 @@ def load_codec(path: str | Path) -> Codec:
     where = "data.load_codec"
     file = given(where, path)
     try:
-        text = read(where, file).decode("utf-8")
+        text = decode(where, file, read(where, file))
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
         if check.is_mistake(error):

@@ -4,11 +4,12 @@ What is fetched is checked before it is kept, and goes into the user's cache.
 """
 
 import contextlib
-import gzip
 import hashlib
 import http.client
+import math
 import os
 import secrets
+import stat
 import sys
 import urllib.error
 import urllib.request
@@ -19,9 +20,14 @@ from typing import NamedTuple, NoReturn
 
 from nnfunc import check
 
-__all__ = ["Source", "below", "cache", "damaged", "fetch", "find", "folders", "given", "read"]
+__all__ = [
+    "Source", "below", "bounded", "cache", "damaged", "decode", "fetch", "find", "folders", "given",
+    "not_a_file", "not_text", "read", "regular",
+]  # fmt: skip
 
 TIMEOUT = 20.0  # seconds without a byte
+RATIO = 250  # how many times its size a packed file may unpack to, above SMALL
+SMALL = 1 << 28  # bytes that any file may unpack to
 
 
 class Source(NamedTuple):
@@ -97,7 +103,10 @@ def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
     """
     if not str(path):
         check.fail(where, "path should name a file or folder, got ''.")
-    own = Path(path).expanduser()
+    try:
+        own = Path(path).expanduser()
+    except RuntimeError:
+        check.fail(where, f"{path} names the folder of a user who is not known here.")
     tried = [own, *(folder / own for folder in folders())]
     for place in tried:
         if os.path.exists(place):
@@ -113,7 +122,12 @@ def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
 
 
 def read(where: str, path: Path) -> bytes:
-    """The bytes of a file, unzipped when they are gzip's. Raises: OSError, ValueError."""
+    """The bytes of a file, unzipped when they are gzip's, as far as `bounded` lets them be.
+
+    Raises: OSError, ValueError.
+    """
+    size = regular(where, path)
+    bounded(where, path, size, size)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -121,9 +135,119 @@ def read(where: str, path: Path) -> bytes:
     if data[:2] != b"\x1f\x8b":
         return data
     try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        data = _unzipped(data, int(min(max(SMALL, RATIO * size), _memory())))
+    except (EOFError, zlib.error, MemoryError) as error:
         damaged(where, path, f"it is a gzip file that cannot be unzipped ({error})")
+    bounded(where, path, size, len(data))
+    return data
+
+
+def _unzipped(data: bytes, limit: int) -> bytes:
+    """What gzip packed, or the beginning of it, longer than the limit."""
+    parts, rest = [], limit + 1
+    while data and rest:
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(data, rest))
+        rest -= len(parts[-1])
+        if rest and not member.eof:
+            raise EOFError("it is cut short")
+        data = member.unused_data.lstrip(b"\0")
+    return b"".join(parts)
+
+
+def regular(where: str, path: Path) -> int:
+    """The size in bytes of what has to be a file: to read a pipe or a device might never end.
+
+    Raises: OSError.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        check.fail(where, f"{path} cannot be read: {_words(error)}.", kind=OSError)
+    if what := not_a_file(found):
+        check.fail(where, f"{path} cannot be read: {what}.", kind=OSError)
+    return found.st_size
+
+
+def not_a_file(found: os.stat_result) -> str:
+    """What a path leads to when it is no file, in words; "" for a file."""
+    forms = {
+        stat.S_IFREG: "",
+        stat.S_IFDIR: "Is a directory",
+        stat.S_IFIFO: "it is a pipe, not a file",
+    }
+    return forms.get(stat.S_IFMT(found.st_mode), "it is a device or a socket, not a file")
+
+
+def bounded(where: str, path: Path | str, packed: int, unpacked: int) -> None:
+    """Refuse what is larger unpacked than memory, or than 250 times what it was; 256 MiB may be.
+
+    packed, unpacked: bytes; equal for a file that is read as it is. Raises: ValueError.
+    """
+    free = _memory()
+    if unpacked > free:
+        problem = f"{path}: it holds {unpacked / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory"
+        check.fail(where, f"{problem} are free. Cut it into parts.")
+    if unpacked > max(SMALL, RATIO * packed):
+        problem = f"it unpacks to more than {RATIO} times its {packed} bytes, as no data set does"
+        damaged(where, path, problem, "If it is sound, unpack it first and give what was packed.")
+
+
+def _memory() -> float:
+    """Bytes of memory that a program may still take, as far as the system says."""
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
+        return 1024.0 * int(next(n for n in lines if n.startswith("MemAvailable")).split()[1])
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
+
+
+def decode(where: str, path: Path, data: bytes, cure: str = "") -> str:
+    """The text of bytes in UTF-8, without a byte order mark. Raises: ValueError.
+
+    cure: what else may be done about another encoding than to convert it.
+    """
+    if trouble := not_text(data):
+        damaged(where, path, trouble[0], f"{trouble[1]}{cure}")
+    return data.decode("utf-8-sig")
+
+
+def not_text(data: bytes) -> tuple[str, str] | None:
+    """Why bytes are no text in UTF-8 and what to do about it; None when they are."""
+    convert = "Convert it: iconv -f {} -t UTF-8 FILE > NEW_FILE."
+    for mark, name in MARKS.items():
+        if data.startswith(mark):
+            return f"it is text in {name}, and should be in UTF-8", convert.format(name)
+    other = next((what for magic, what in MAGIC.items() if data.startswith(magic)), None)
+    zeros = data[:4096].count(0)
+    if zeros > len(data[:4096]) // 4 and not other:
+        name = "UTF-16LE" if data[1:2] == b"\0" else "UTF-16BE"
+        problem = "it seems to be text in UTF-16, or no text, and should be in UTF-8"
+        return problem, convert.format(name)
+    if data.isascii() and not zeros:
+        return None
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        if other:
+            return f"it is {other}, and should be text", "Was it the right file?"
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = f"it is not text in UTF-8 (at byte {error.start}): line {line} has the byte"
+        problem += f" 0x{data[error.start]:02x}, as text in Latin-1 or Windows-1252 may"
+        return problem, convert.format("WINDOWS-1252")
+    return None
+
+
+MARKS = {
+    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+MAGIC = {
+    b"PK\x03\x04": "a zip archive, such as an Excel workbook or an .npz file", b"PAR1": "Parquet",
+    b"%PDF": "a PDF", b"\x89PNG": "an image", b"\xff\xd8\xff": "an image", b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz", b"\x28\xb5\x2f\xfd": "packed by zstd", b"\x1f\x8b": "packed by gzip",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook", b"\x93NUMPY": "an array of NumPy's",
+}  # fmt: skip
 
 
 def damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoReturn:

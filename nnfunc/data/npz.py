@@ -1,14 +1,16 @@
 """NumPy's own files: arrays by their names in an .npz file, or .npy files in a folder."""
 
-from collections.abc import Mapping
+import math
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.arrays import labels
-from nnfunc.data.files import damaged, given
+from nnfunc.data.arrays import labels, on_host
+from nnfunc.data.files import bounded, damaged, given, regular
 from nnfunc.data.learned import Learned, divide, part_of, row_ids
 from nnfunc.data.splits import Splits, warn_of_steps
 
@@ -37,10 +39,12 @@ def npz(
     divided by 255 in every batch. y in whole numbers are classes in [0, classes), by default one more
     than the largest; a row of other numbers becomes [n, 1]. learned: what an earlier run learned
     (`splits.learned`): how many classes, and which example is in which split.
+    Only these arrays are read, each once its head says no more than the file holds; one may unpack to
+    250 times its size, or to 256 MiB.
     Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
     """
     place = given(WHERE, path)
-    found = _folder(place) if place.is_dir() else _file(place)
+    found = _Arrays(place)
     parts: dict[str, Any] = {}
     for part, words in PARTS.items():
         name = next((word for word in words if f"{x}_{word}" in found), None)
@@ -120,27 +124,72 @@ def _named(place: Path, found: Mapping[str, np.ndarray], name: str) -> np.ndarra
     return found[name]
 
 
-def _folder(folder: Path) -> dict[str, np.ndarray]:
-    return {file.stem: _load(file) for file in sorted(folder.glob("*.npy"))}
+class _Arrays(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file, or of the .npy files of a folder, each read when it is asked for."""
+
+    def __init__(self, place: Path):
+        self.place = place
+        if place.is_dir():
+            self.files = {file.stem: file for file in sorted(place.glob("*.npy"))}
+            return
+        regular(WHERE, place)
+        try:
+            with zipfile.ZipFile(place) as packed:
+                members = [name for name in packed.namelist() if name.endswith(".npy")]
+        except Exception as error:  # a damaged file fails in any way at all
+            with place.open("rb") as opened:
+                single = opened.read(6) == np.lib.format.MAGIC_PREFIX
+            if single:
+                cure = "Give the folder that holds x.npy and y.npy."
+                damaged(WHERE, place, "it should be an .npz file, but holds one array", cure)
+            _unreadable(place, error)
+        self.files = {name.removesuffix(".npy"): name for name in members}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        file = self.files[name]
+        if isinstance(file, Path):
+            size = regular(WHERE, file)
+            return self._read(file, size, size, lambda: file.open("rb"))
+        with zipfile.ZipFile(self.place) as packed:
+            member = packed.getinfo(file)
+            sizes = member.compress_size, member.file_size
+            return self._read(self.place, *sizes, lambda: packed.open(member))
+
+    def _read(
+        self, file: Path, packed: int, size: int, begin: Callable[[], IO[bytes]]
+    ) -> np.ndarray:
+        """One array, if it holds what its head says. packed, size: its bytes before and after."""
+        try:
+            with begin() as opened:
+                shape, dtype = _head(opened)
+                bounded(WHERE, file, packed, size)
+                if math.prod(shape) * dtype.itemsize > size:
+                    problem = f"its head says {dtype} {list(shape)}, but there are {size} bytes"
+                    damaged(WHERE, file, problem)
+            with begin() as opened:
+                array = np.lib.format.read_array(opened, allow_pickle=False)
+        except Exception as error:  # a damaged file fails in any way at all
+            if check.is_mistake(error):
+                raise
+            _unreadable(file, error)
+        return on_host(WHERE, str(file), array)
 
 
-def _file(file: Path) -> dict[str, np.ndarray]:
-    loaded = _load(file)
-    if isinstance(loaded, dict):
-        return loaded
-    cure = "Give the folder that holds x.npy and y.npy."
-    damaged(WHERE, file, "it should be an .npz file, but holds one array", cure)
+def _head(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(opened)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(opened)
+    return shape, dtype
 
 
-def _load(file: Path) -> Any:
-    """The array of an .npy file, or {name: array} of an .npz file."""
-    try:
-        with file.open("rb") as opened:
-            loaded = np.load(opened, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
-    except Exception as error:  # a damaged file fails in any way at all
-        words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        damaged(WHERE, file, f"it cannot be read as NumPy's file ({words})")
+def _unreadable(file: Path, error: Exception) -> NoReturn:
+    words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    damaged(WHERE, file, f"it cannot be read as NumPy's file ({words})")

@@ -16,7 +16,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Key, PyTree, Scalar
 from nnfunc.data import order
-from nnfunc.data.arrays import Augment, Transform
+from nnfunc.data.arrays import Augment, Transform, on_host
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokens import Windows
 
@@ -121,10 +121,13 @@ class Stream:
         """See `Splits.stream`."""
         check.size("data.stream", batch_size=batch_size)
         check.size("data.stream", 0, seed=seed)
-        parts = (splits.train, splits.validation, splits.test)
+        train, held, test = (
+            jax.tree.map(lambda x: on_host("data.stream", "an array", x), part)
+            for part in (splits.train, splits.validation, splits.test)
+        )
         looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape,
                  splits.learned)  # fmt: skip
-        stream = Stream(*parts, int(seed), batch_size, splits.classes, *looks)
+        stream = Stream(train, held, test, int(seed), batch_size, splits.classes, *looks)
         if batch_size > stream.size:
             problem = f"batch_size should be at most the number of training examples, {stream.size}"
             check.fail("data.stream", f"{problem}, got {batch_size}.")

@@ -1,12 +1,13 @@
 """A text file as windows of tokens."""
 
+import codecs
 from pathlib import Path
 
 import numpy as np
 
 from nnfunc import check
 from nnfunc.data.codecs import Bytes, Characters, Codec, load_codec
-from nnfunc.data.files import Source, damaged, find, given, read
+from nnfunc.data.files import Source, damaged, decode, find, given, not_text, read
 from nnfunc.data.learned import Learned
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokens import divided, token_splits
@@ -37,7 +38,8 @@ def text(
 ) -> Splits:
     """A text, to predict the next token from up to block_size before it.
 
-    path: a text file in UTF-8 (gzip or not), or "tinyshakespeare", which is found or fetched.
+    path: a text file in UTF-8 (gzip or not; a byte order mark is left out), or "tinyshakespeare",
+    which is found or fetched.
     codec: "characters" (those of this text, sorted), "bytes", a file (tokenizer.json of the library
     `tokenizers`, or a saved codec), or a codec; `splits.codec` turns text into tokens and back.
     validation: the share, at the end of the text, that is held out, as nanoGPT does: windows end to
@@ -62,15 +64,14 @@ def text(
     else:
         file = given(WHERE, path, KNOWN)
     raw = read(WHERE, file)
-    if len(raw) == 0:
-        damaged(WHERE, file, "it is empty")
-    try:
-        whole = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        cure = 'Convert it: iconv -t UTF-8. Or leave it as it is: codec = "bytes".'
-        if codec != "bytes":
-            damaged(WHERE, file, f"it is not text in UTF-8 (at byte {error.start})", cure)
+    is_bytes = codec == "bytes" if learned is None else isinstance(learned.codec, Bytes)
+    if is_bytes and not_text(raw):
         whole = ""
+    else:
+        whole = decode(WHERE, file, raw, ' Or leave it as it is: codec = "bytes".')
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+    if not raw:
+        damaged(WHERE, file, "it is empty")
     own = _codec(codec, whole) if learned is None else learned.codec
     units = np.frombuffer(raw, np.uint8) if isinstance(own, Bytes) else whole
     first, last, counts = divided(WHERE, units, validation, learned)

@@ -9,8 +9,9 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array
+from nnfunc.data.arrays import on_host
 from nnfunc.data.codecs import Codec, load_codec
-from nnfunc.data.files import below, damaged, given
+from nnfunc.data.files import below, damaged, given, regular
 from nnfunc.data.learned import Learned, part_of
 from nnfunc.data.splits import Splits
 
@@ -156,11 +157,11 @@ def divided(
 
 def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
     """The tokens of a file, mapped into memory and not read yet."""
+    size, width = regular(where, file), np.dtype(dtype).itemsize
     try:
         if file.suffix == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
         else:
-            size, width = file.stat().st_size, np.dtype(dtype).itemsize
             if size == 0 or size % width:
                 problem = (
                     f"it should be tokens of {width} bytes each ({dtype}), but has {size} bytes"
@@ -174,4 +175,4 @@ def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
         got = f"{array.dtype} {list(array.shape)}"
         damaged(where, file, f"it should hold one row of whole numbers, got {got}", "Flatten it.")
-    return array
+    return array if array.dtype.isnative else on_host(where, str(file), array)
