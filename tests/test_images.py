@@ -104,6 +104,117 @@ def test_other_modes_of_images_become_rgb_or_grey(tmp_path):
     )
 
 
+def classes_of(root, **pictures):
+    """A folder of two classes, each with the same pictures."""
+    for kind in ("a", "b"):
+        (root / kind).mkdir(parents=True)
+        for name, image in pictures.items():
+            image.save(root / kind / name.replace("_", "."))
+    return root
+
+
+def pixels(root, **more):
+    """The images of the first class."""
+    x, y = nf.data.images(root, validation=0, test=0, **more).train
+    return x[y == 0]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_16_bits_count_by_their_upper_8(tmp_path, ending, channels):
+    ramp = (np.arange(64) * 1024 + 513).astype(np.uint16).reshape(8, 8)
+    classes_of(tmp_path, **{f"1_{ending}": Image.fromarray(ramp)})
+    (found,) = pixels(tmp_path, channels=channels)
+    np.testing.assert_array_equal(found[..., 0], ramp >> 8)
+    Image.fromarray(ramp.astype(">u2")).save(tmp_path / "a" / "1.tif")
+    np.testing.assert_array_equal(pixels(tmp_path, channels=channels)[-1, ..., 0], ramp >> 8)
+
+
+def test_floats_count_by_255_and_32_bits_are_refused(tmp_path):
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    classes_of(tmp_path / "floats", **{"1_tif": Image.fromarray(ramp)})
+    found = pixels(tmp_path / "floats", channels=1)[0, ..., 0]
+    np.testing.assert_array_equal(found, np.rint(ramp * 255))
+    for values, words in {
+        "above": (ramp * 300, r"1.tif: its floats should be in \[0, 1\], got 0 to 300. Save it with 8 or 16"),
+        "nan": (ramp * np.nan, "got nan to nan"),
+        "long": (np.arange(64, dtype=np.int32).reshape(8, 8), "have 32 bits, and nothing says which is white"),
+    }.values():  # fmt: skip
+        Image.fromarray(values).save(tmp_path / "floats" / "a" / "1.tif")
+        with pytest.raises(ValueError, match=words):
+            pixels(tmp_path / "floats")
+
+
+def test_what_is_transparent_lies_on_white(tmp_path):
+    clear, half = Image.new("RGBA", (2, 2), (9, 9, 9, 0)), Image.new("LA", (2, 2), (0, 128))
+    palette = Image.new("P", (2, 2), 1)
+    palette.putpalette([0, 0, 0, 50, 60, 70])
+    classes_of(
+        tmp_path,
+        **{"1_png": clear, "2_png": half, "3_png": Image.new("RGBA", (2, 2), (1, 2, 3, 255))},
+    )
+    palette.save(tmp_path / "a" / "4.png")
+    palette.save(tmp_path / "a" / "5.png", transparency=1)
+    found = pixels(tmp_path)[:, 0, 0].tolist()
+    assert found == [[255] * 3, [127] * 3, [1, 2, 3], [50, 60, 70], [255] * 3]
+
+
+def test_photographs_are_turned_and_the_first_frame_is_taken(tmp_path):
+    wide = picture(0, (4, 8, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright
+    classes_of(tmp_path, **{"1_png": Image.fromarray(np.rot90(wide, -1))})
+    Image.fromarray(wide).save(tmp_path / "a" / "2.png", exif=exif)
+    grey = [Image.new("L", (4, 8), level) for level in (10, 200)]
+    grey[0].save(tmp_path / "a" / "3.tif", save_all=True, append_images=grey[1:])
+    found = pixels(tmp_path)
+    np.testing.assert_array_equal(found[1], found[0])
+    assert (found[2] == 10).all()
+
+
+@pytest.mark.parametrize(
+    "train,test", [("Train", "Test"), ("TRAIN", "TESTING"), ("Training", "test")]
+)
+def test_splits_are_found_in_any_case(tmp_path, train, test):
+    splits = nf.data.images(folder(tmp_path, (train, test)))
+    assert (splits.names, len(splits.test[1])) == (("ant", "bee"), 10)
+
+
+def test_folders_of_splits_that_are_not_clear(tmp_path):
+    folder(tmp_path / "both", ("train", "Train"))
+    with pytest.raises(ValueError, match="both has Train/ and train/, both of them for train"):
+        nf.data.images(tmp_path / "both")
+    folder(tmp_path / "none", ("val", "test"))
+    with pytest.raises(ValueError, match="none has test/, val/, but no train/ to learn from"):
+        nf.data.images(tmp_path / "none")
+    folder(tmp_path / "beside", ("train", "extra"))
+    with pytest.warns(
+        UserWarning,
+        match="beside has train/, so it is read by splits, and extra/ beside it left out",
+    ):
+        assert nf.data.images(tmp_path / "beside").names == ("ant", "bee")
+    classes = folder(tmp_path / "classes", ("valid", "invalid"))  # they may be classes as well
+    assert nf.data.images(classes).names == ("invalid", "valid")
+
+
+def test_hidden_folders_and_files_are_no_images(tmp_path):
+    folder(tmp_path)
+    for inside in (
+        "ant/.ipynb_checkpoints",
+        "ant/deep/.cache",
+        "__MACOSX/ant",
+        "bee/__MACOSX",
+        "bee/folder.png",
+    ):
+        (tmp_path / inside).mkdir(parents=True)
+        Image.new("RGB", (3, 3)).save(
+            tmp_path / inside / ("1.png" if "folder" not in inside else ".1.png")
+        )
+    (tmp_path / "bee" / "._1.png").write_bytes(b"what macOS keeps")
+    splits = nf.data.images(tmp_path, validation=0, test=0)
+    assert (splits.names, splits.train[0].shape) == (("ant", "bee"), (10, 6, 8, 3))
+
+
 def test_what_is_no_folder_of_images(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="should be a folder, with a folder for each class"):

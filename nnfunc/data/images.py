@@ -35,10 +35,14 @@ def images(
     """A folder with a folder for each class: `path/cat/1.png`, or `path/train/cat/1.png`.
 
     The classes are the folders' names in alphabetical order, `splits.names`. Where there are folders
-    train, and validation (val) or test, they are the splits; what is missing is cut off by class, as
-    parts of the whole: `validation` and `test` below 1, counts of images from 1 on, 0 for none.
+    train, and validation (val) or test, in any case, they are the splits; what is missing is cut off
+    by class, as parts of the whole: `validation` and `test` below 1, counts of images from 1 on, 0 for
+    none.
     size: [height, width], or one for both, to scale each image to cover and cut its middle; without
-    it all images should be of one size. channels: 3 (RGB) or 1 (grey). x is uint8 in a layout of
+    it all images should be of one size. PNG, JPEG, BMP, GIF, WEBP, PPM and TIFF are read, by what they
+    hold: the first frame, turned as the camera was held, on white where it is transparent. 16 bits
+    count by their upper 8, and floats in [0, 1] by 255; 32 bits are refused. Hidden files and folders
+    are passed over. channels: 3 (RGB) or 1 (grey). x is uint8 in a layout of
     `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every batch. mean, std: by default
     those of the training images. shift, flip: as in `mnist` and `cifar10`. learned: what an earlier
     run learned (`splits.learned`): its classes, sizes, means, and which image is in which split.
