@@ -1,82 +1,111 @@
 """Columns by their names, read from a CSV or Parquet file or a data frame, and turned into numbers."""
 
-import csv
-import io
 import math
+import numbers as kinds
+import re
+from collections.abc import Callable, Collection
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.files import damaged, given, read
+from nnfunc.data.csv_files import EXACT, NUMBER, read_csv
+from nnfunc.data.files import bounded, damaged, given, regular
 
 __all__ = ["class_labels", "known", "numbers", "read_columns"]
 
 WHERE = "data.table"
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+Place = Callable[[int], str]
+"""row -> where it is, in words: "line 7" of a CSV file, "row 5" of other tables."""
+# What pandas takes for missing, and other ways to write the same; "none" in lower case may be a class.
+MISSING = {
+    "", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a",
+    "na", "nan", "nat", "null",
+}  # fmt: skip
+CODE = re.compile(r"[+-]?0[0-9]")
 
 
-def read_columns(source: Any, separator: str) -> tuple[str, dict[str, Any], int | None]:
-    """What to call the table, its columns, and the line of the first row (None: rows are counted)."""
+def read_columns(
+    source: Any, separator: str, only: Collection[str] | None = None, texts: Collection[str] = ()
+) -> tuple[str, dict[str, Any], Place]:
+    """What to call the table, its columns, and how to name the place of a row.
+
+    only: the columns to read, by default all; the others are None. texts: those whose words matter in
+    a CSV file, such as labels.
+    """
     if not isinstance(source, str | Path):
-        if not hasattr(source, "columns"):
-            wanted = "source should be a file or a data frame"
-            check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", kind=TypeError)
-        return "the frame", {str(c): source[c].to_numpy() for c in source.columns}, None
+        return "the frame", _frame(source, only), _row
     file = given(WHERE, source)
     if file.suffix.lower() in (".parquet", ".pq"):
-        return str(file), _parquet(file), None
-    return str(file), _csv(file, separator), 2
+        return str(file), _parquet(file, only), _row
+    columns, place = read_csv(WHERE, file, separator, only, texts)
+    return str(file), columns, place
 
 
-def _csv(file: Path, separator: str) -> dict[str, list[str]]:
-    if len(separator) != 1:
-        check.fail(WHERE, f"separator should be one character, got {separator!r}.")
-    try:
-        text = read(WHERE, file).decode("utf-8-sig")
-        rows = [
-            row
-            for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        ]
-    except (UnicodeDecodeError, csv.Error, TypeError) as error:
-        damaged(WHERE, file, f"it is not CSV in UTF-8 ({error})")
-    while rows and not rows[-1]:
-        rows.pop()
-    if len(rows) < 2:
-        damaged(WHERE, file, f"it should have a line of names and rows, but has {len(rows)} lines")
-    head = [word.strip() for word in rows[0]]
-    if all(_number(word) is not None for word in head):
-        problem = f"its first line should name the columns, but holds numbers: {head[:4]}"
-        damaged(WHERE, file, problem, "Put a line of names before it.")
-    twice = {word for word in head if head.count(word) > 1}
-    if twice:
-        damaged(WHERE, file, f"it has more than one column {min(twice)!r}", "Rename one.")
-    for place, row in enumerate(rows):
-        if len(row) != len(head):
-            cure = f"The separator is {separator!r}; is it the right one?"
-            problem = f"line {place + 1} should have {len(head)} values, but has {len(row)}"
-            damaged(WHERE, file, problem, cure)
-    return {
-        word: list(values) for word, values in zip(head, zip(*rows[1:], strict=True), strict=True)
-    }
+def _row(row: int) -> str:
+    return f"row {row}"
 
 
-def _parquet(file: Path) -> dict[str, Any]:
+def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
+    names = list(getattr(source, "column_names", getattr(source, "columns", ())))
+    if not names:
+        wanted = "source should be a file or a data frame"
+        check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", kind=TypeError)
+    found = dict.fromkeys(str(name) for name in names)
+    if len(found) < len(names):
+        words = [str(name) for name in names]
+        word = next(word for word in words if words.count(word) > 1)
+        damaged(WHERE, "the frame", f"it has more than one column {word!r}", "Rename one.")
+    for name in names:
+        if only is None or str(name) in only:
+            try:
+                found[str(name)] = _plain(source[name])
+            except Exception as error:  # a frame of another library may fail in any way at all
+                problem = f"column {str(name)!r} of the frame cannot be read"
+                cure = "Give a data frame of pandas or polars, or a table of pyarrow."
+                words = " ".join(str(error).split())
+                check.fail(WHERE, f"{problem} ({words}). {cure}", kind=TypeError)
+    return found
+
+
+def _plain(column: Any) -> np.ndarray:
+    """A column as a NumPy array."""
+    if type(column).__module__.startswith("pyarrow"):
+        import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+
+        if arrow.types.is_dictionary(column.type):  # NumPy would get another value for each null
+            column = column.cast(column.type.value_type)
+        if arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type):
+            column = column.cast(arrow.string())
+        return column.to_numpy(zero_copy_only=False)
+    return column.to_numpy()
+
+
+def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
     try:
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         cure = 'Install it: pip install "nnfunc[data]".'
         problem = f"pyarrow, which reads Parquet files, is not installed. {cure}"
         check.fail(WHERE, problem, kind=ModuleNotFoundError)
+    size = regular(WHERE, file)
     try:
-        whole = parquet.read_table(file)
-        found = {str(c): whole[c].to_numpy(zero_copy_only=False) for c in whole.column_names}
+        with parquet.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            used = [name for name in dict.fromkeys(names) if only is None or name in only]
+            rows = opened.metadata.num_rows
+            bounded(WHERE, file, size, 8 * rows * len(used))
+            whole = opened.read(columns=used)
+            found = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
+        if check.is_mistake(error):
+            raise
         damaged(WHERE, file, f"it cannot be read as Parquet ({' '.join(str(error).split())})")
-    if not found or whole.num_rows == 0:
+    if not names or rows == 0:
         damaged(WHERE, file, "it should have columns and rows, but has none")
-    return found
+    return dict.fromkeys(names) | found
 
 
 def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
@@ -85,22 +114,19 @@ def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
             check.fail(WHERE, f"{name} has no column {word!r}{check.nearest(word, found)}")
 
 
-def _place(row: int, first: int | None) -> str:
-    return f"row {row}" if first is None else f"line {row + first}"
-
-
-def numbers(name: str, column: str, values: Any, first: int | None) -> np.ndarray:
-    """A column as float64 [n], every one of them finite."""
-    try:
-        found = np.asarray(values).astype(np.float64)
-    except (ValueError, TypeError):
+def numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:
+    """A column as float64 [n], every one of them finite. Numbers are written as CSV has them: 1e-3."""
+    values = _checked(name, column, values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        found = values.astype(np.float64, copy=False)
+    else:
         found = np.array([math.nan if (n := _number(v)) is None else n for v in values])
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(found.astype(np.float32)))
     if len(wrong):
-        where, value = _place(int(wrong[0]), first), values[wrong[0]]
+        where, value = (place or _row)(int(wrong[0])), values[wrong[0]]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
-        if str(value).strip().lower() in MISSING or value is None:
+        if _missing(str(value).strip()) or value is None:
             problem = f"a value is missing at {where} of column {column!r}{count}"
             damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
         problem = (
@@ -112,17 +138,33 @@ def numbers(name: str, column: str, values: Any, first: int | None) -> np.ndarra
 
 
 def class_labels(
-    name: str, label: str, values: Any, first: int | None, names: tuple[str, ...] | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(class numbers [n] int32, the classes' names). names: the only ones that there may be."""
-    words = [str(value).strip() for value in values]
-    for row, word in enumerate(words):
-        if word.lower() in MISSING - {"none", "?"}:
-            problem = f"the label is missing at {_place(row, first)} of column {label!r}"
-            damaged(WHERE, name, problem, "Fill it in, or drop the row.")
+    name: str, label: str, values: Any, place: Place | None = None,
+    names: tuple[str, ...] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:  # fmt: skip
+    """(class numbers [n] int32, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
+
+    What pandas takes for missing is refused: None, NaN, NaT, and words such as NA, null and None, but
+    not none. names: the only classes that there may be.
+    """
+    words = [str(value).strip() for value in _checked(name, label, values)]
+    classes = {word: _class_name(word) for word in dict.fromkeys(words)}
+
+    def where(wrong: Collection[str]) -> str:
+        row = next(row for row, word in enumerate(words) if word in wrong)
+        return f"{(place or _row)(row)} of column {label!r}"
+
+    if lost := {word for word in classes if _missing(word)}:
+        problem = f"the label is missing at {where(lost)}"
+        damaged(WHERE, name, problem, "Fill it in, or drop the row.")
     if names is not None:
-        return _labels_among(name, label, words, first, names), names
-    numeric = {word: _number(word) for word in set(words)}
+        at = {_class_name(word): index for index, word in enumerate(names)}
+        for word in classes:
+            if classes[word] not in at:
+                problem = f"{where({word})} has the class {word[:60]!r}"
+                hint = "Take it out, or train anew."
+                damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
+        return np.array([at[classes[word]] for word in words], np.int32), names
+    numeric = {word: _number(word) for word in classes.values()}
     if all(number is not None for number in numeric.values()):
         order = sorted(numeric, key=lambda word: (numeric[word], word))
     else:
@@ -135,30 +177,38 @@ def class_labels(
         problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"
         cure = 'That is no set of classes; for numbers to predict: task = "regression".'
         damaged(WHERE, name, problem, cure)
-    at = {word: place for place, word in enumerate(order)}
-    return np.array([at[word] for word in words], np.int32), tuple(order)
+    at = {word: index for index, word in enumerate(order)}
+    return np.array([at[classes[word]] for word in words], np.int32), tuple(order)
 
 
-def _labels_among(
-    name: str, label: str, words: list[str], first: int | None, names: tuple[str, ...]
-) -> np.ndarray:
-    """Class numbers [n] int32 by names that are known; 1.0 is the class 1."""
-    index = {word: i for i, word in enumerate(names)}
-    values = {number: i for i, word in enumerate(names) if (number := _number(word)) is not None}
-    codes = {
-        word: index.get(word, None if (n := _number(word)) is None else values.get(n))
-        for word in set(words)
-    }
-    for row, word in enumerate(words):
-        if codes[word] is None:
-            problem = f"{_place(row, first)} of column {label!r} has the class {word[:60]!r}"
-            hint = "Take it out, or train anew."
-            damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
-    return np.array([codes[word] for word in words], np.int32)
+def _checked(name: str, column: str, values: Any) -> Any:
+    """The values of a column, one a row, none behind a mask."""
+    check.unmasked(WHERE, **{f"column {column!r} of {name}": values})
+    if np.ndim(values) != 1 and isinstance(values, np.ndarray):
+        problem = f"column {column!r} should hold one value a row, got shape {values.shape}"
+        damaged(WHERE, name, problem, "Make a column of each.")
+    return values
+
+
+def _missing(word: str) -> bool:
+    return word == "None" or (word.lower() in MISSING)
+
+
+def _class_name(word: str) -> str:
+    """A number by its shortest form; any other word as it is, and codes such as 007."""
+    if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
+        return word
+    return f"{value:.0f}" if value.is_integer() else repr(value)
 
 
 def _number(value: Any) -> float | None:
+    """The number that a value is, or None: dates, and texts that no CSV has numbers as, are none."""
+    if isinstance(value, str):
+        plain = NUMBER.fullmatch(value.strip())
+    else:
+        plain = isinstance(value, kinds.Real | Decimal | np.bool_)
     try:
-        return float(value)
-    except (ValueError, TypeError, OverflowError):
+        is_date = isinstance(value, np.timedelta64)
+        return float(value) if plain and not is_date else None
+    except (ValueError, OverflowError):
         return None

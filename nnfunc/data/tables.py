@@ -1,6 +1,6 @@
 """Tables with named columns: CSV, Parquet, or a data frame of pandas or polars."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +53,9 @@ def table(
         facts = learned.facts
         label, columns, task = facts["label"], facts["columns"], facts["task"]
     check.choice(WHERE, ("classification", "regression"), task=task)
-    name, source_columns, first = read_columns(source, separator)
+    only = None if columns is None else {label, *columns}
+    texts = [label] if task == "classification" else []
+    name, source_columns, place = read_columns(source, separator, only, texts)
     known(name, [label, *(columns or ())], source_columns)
     if columns is not None and (
         not columns or label in columns or len(set(columns)) < len(columns)
@@ -64,24 +66,27 @@ def table(
         check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
     values = source_columns[label]
     if task == "regression":
-        names, y = None, numbers(name, label, values, first)
+        names, y = None, numbers(name, label, values, place)
         warn_of_steps(f"{name}: column {label!r}", y)
         ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
     else:
         names = None if learned is None else learned.names
-        y, names = class_labels(name, label, values, first, names)
+        y, names = class_labels(name, label, values, place, names)
         ids = y.astype(np.uint64)
-    raw = [numbers(name, column, source_columns.pop(column), first) for column in columns]
-    for column in raw:
+
+    def each() -> Iterator[np.ndarray]:  # one after the other: float64 may be larger than the file
+        return (numbers(name, column, source_columns[column], place) for column in columns)
+
+    for column in each():
         ids = fold_ids(ids, column)
     cuts, rows = divide(
         WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test
     )
     scaling = None if learned is None else learned.facts.get("standardise")
     if learned is None and standardise:
-        scaling = _scaling([column[cuts["train"]] for column in raw])
+        scaling = _scaling(column[cuts["train"]] for column in each())
     x = np.empty((len(ids), len(columns)), np.float32)
-    for i, column in enumerate(raw):
+    for i, column in enumerate(each()):
         if scaling is not None:
             column = (column - scaling["mean"][i]) / scaling["std"][i]
         else:
@@ -100,7 +105,7 @@ def table(
     )  # fmt: skip
 
 
-def _scaling(columns: list[np.ndarray]) -> dict[str, list[float]]:
+def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
     """Mean and deviation of each column, the value and 1 where all are the same."""
     pairs = [
         (float(column[0]), 1.0)
