@@ -30,9 +30,11 @@ def table(
 ) -> Splits:
     """A table: x are columns of numbers [n, columns], y is the column named by `label`.
 
-    source: a .csv file (gzip or not) whose first line names the columns, a .parquet file (with
-    pyarrow), or a data frame of pandas or polars. label: its distinct values are the classes, in
-    numerical or alphabetical order, `splits.names`; in regression it holds numbers, [n, 1].
+    source: a .csv file (UTF-8, gzip or not) whose first line names the columns, a .parquet file (with
+    pyarrow), or a data frame of pandas or polars, or a table of pyarrow. Numbers are written as in
+    1e-3, blank lines are left out, dates are refused. label: its distinct values are the classes, in
+    numerical or alphabetical order, `splits.names`: 1 and 1.0 are one class, and what pandas takes for
+    missing (None, NaN, NA, null, not none) is refused; in regression it holds numbers, [n, 1].
     columns: the ones to use, in this order; by default all but the label. validation, test: parts of
     the whole below 1, counts of rows from 1 on, 0 for none; cut at random, by class, always the same.
     standardise: x is (x - mean) / std of each column, those of the training rows, in float64 and then
