@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree, Scalar
 from nnfunc.data import order
 from nnfunc.data.arrays import Augment, Transform, on_host
@@ -26,7 +26,8 @@ __all__ = ["Given", "Stream", "prefetch"]
 def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]:
     """The same items, up to `ahead` of them made in a thread before they are asked for.
 
-    What goes wrong in the thread is raised here; the thread ends when this is closed or used up.
+    What goes wrong in the thread is raised here; the thread ends when this is closed or used up. It
+    has the settings of JAX, such as `with jax.enable_x64(True)`, in which the first item is asked for.
 
     >>> list(prefetch(range(5)))
     [0, 1, 2, 3, 4]
@@ -53,6 +54,7 @@ def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]
         else:
             put(("end", None))
 
+    work = jax_settings.inherited(work)
     thread = threading.Thread(target=work, name="nnfunc-prefetch", daemon=True)
     thread.start()
     try:

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, jax_settings
 from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.store import Store
 
@@ -31,11 +32,8 @@ HEAR = 2.0
 """Seconds between two looks at what those that run have saved."""
 GRACE = 60.0
 """Seconds that jobs have to save and to end when a sweep is stopped."""
-CONFIG = (
-    "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64",
-    "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision",
-)  # fmt: skip
-"""What a job takes over: programs that are compiled need not be again, and numbers are the same."""
+CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+"""What a job takes over, so that programs that are compiled need not be again."""
 
 
 @dataclass
@@ -184,20 +182,19 @@ def run_part(folder: str, payload: str, members: list[int], share: float) -> Non
         raise FileNotFoundError(
             f"the job does not see the sweep's folder, {folder}. {cure}"
         ) from None
-    for name, value in given["config"].items():
+    for name, value in given["cache"].items():
         jax.config.update(name, value)
-    store = Store(folder, resume=True, of={}, shared=True)
-    engine = Engine(
-        given["trial_of"], given["draws"], given["figure"], way=given["way"], chunk=given["chunk"],
-        store=store, stops=lambda: not path.exists(),
-    )  # fmt: skip
-    for rows in given["batches"]:
-        engine.add(rows)
-    try:
-        engine.advance(members, share)
-    except Interrupted:
-        return
-    engine.save()
+    with jax_settings.enter(given["settings"]):
+        store = Store(folder, resume=True, of={}, shared=True)
+        engine = Engine(
+            given["trial_of"], given["draws"], given["figure"], way=given["way"],
+            chunk=given["chunk"], store=store, stops=lambda: not path.exists(),
+        )  # fmt: skip
+        for rows in given["batches"]:
+            engine.add(rows)
+        with suppress(Interrupted):  # which has saved
+            engine.advance(members, share)
+            engine.save()
 
 
 def through(executor: Any, *, members: int = 16, retries: int = 2) -> Jobs:
@@ -327,7 +324,8 @@ def _written(engine: Engine, folder: Path) -> Path:
     given = {
         "trial_of": engine.trial_of, "draws": engine.draws, "figure": engine.figure,
         "way": engine.way, "chunk": engine.chunk, "batches": engine.batches,
-        "config": {name: getattr(jax.config, name) for name in CONFIG},
+        "cache": {name: getattr(jax.config, name) for name in CACHE},
+        "settings": jax_settings.portable(),
     }  # fmt: skip
     for old in folder.glob("jobs-*.pickle"):  # of a sweep that was killed: its jobs may still run
         old.unlink()

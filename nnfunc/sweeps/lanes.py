@@ -34,8 +34,8 @@ class Lanes(NamedTuple):
     init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
     in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
     no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. wide: whether there is an axis of members. took: what is known of how long things
-    take, and how many bytes, see `nnfunc.sweeps.ways`. warm: the shapes for which all of them were
+    follows from them. wide: whether there is an axis of members. took: by the shapes of the data, what
+    is known of how long things take, see `Job.timings`. warm: the shapes for which all of them were
     compiled.
     """
 
@@ -44,7 +44,7 @@ class Lanes(NamedTuple):
     step: Callable[..., tuple[Carry, dict[str, Array]]]
     judge: Callable[[Carry, Any, Any], tuple[Carry, dict[str, Array]]]
     wide: bool
-    took: dict[str, float]
+    took: dict[Any, dict[str, float]]
     warm: set[Any]
 
 

@@ -86,6 +86,18 @@ class Job(NamedTuple):
             self.kept[wide, devices] = lanes(self.build, self.group, wide, devices)
         return self.kept[wide, devices]
 
+    def shapes(self) -> Any:
+        """What one compilation of the programs is for, besides the number of members."""
+        leaves, structure = jax.tree.flatten((self.held, self.group.one(0)))
+        return structure, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
+
+    def timings(self) -> dict[str, float]:
+        """What is known of how long things take, and how many bytes, for data of these shapes.
+
+        Data sets that differ share programs, but a step of one may take many times as long.
+        """
+        return self.lanes(wide=False).took.setdefault(self.shapes(), {})
+
     def step(self, member: int) -> int:
         """How far a member is."""
         return int(self.carries[member].state.step) if member in self.carries else 0
@@ -164,10 +176,10 @@ def rows(going: Going) -> tuple[list[Carry], list[tuple[int, dict[str, np.ndarra
 
 def warm(job: Job, pack: Pack, own: Lanes, by_step: bool) -> None:
     """Compile all that `advance` calls, so that threads do not do it twice; once for each shape."""
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(job.held))
-    if (pack.width, by_step, shapes) in own.warm:
+    name = (pack.width, by_step, job.shapes())
+    if name in own.warm:
         return
-    own.warm.add((pack.width, by_step, shapes))
+    own.warm.add(name)
     going = Going(job._replace(carries={}), pack, own)
     go = own.step if by_step else own.leg
     carry, _ = go(np.int32(0), np.bool_(True), going.carry, going.numbers, job.held.train)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, jax_settings
 from nnfunc.sweeps.groups import Group
 from nnfunc.sweeps.lanes import Lanes, everywhere
 from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
@@ -152,7 +152,7 @@ def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way
 
 def measured(job: Job, way: Way) -> Way:
     """The way, with how quick a probe found it, where it was not probed yet and fits the memory."""
-    known = job.lanes(wide=False).took
+    known = job.timings()
     if way.runs_per_second is not None:
         return way
     if way.name not in known:
@@ -187,7 +187,7 @@ def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) 
     several times as long as it takes to compile one.
     """
     count, loop = len(job.group.members), narrow[0]
-    known = loop.of(job).took
+    known = job.timings()
     places, steps = list(range(count)), min(job.until, job.intervals.steps)
     if new := [way for way in narrow if way.name not in known]:
         each, some = _warmed(job, loop)
@@ -217,7 +217,7 @@ def timed(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
     """Run packs to the step of the job, and remember how quick the way was."""
     if not todo:
         return
-    job, known = _placed(job, way), job.lanes(wide=False).took
+    job, known = _placed(job, way), job.timings()
     _warm(job, way, todo[0])
     before = sum(job.step(member) for pack in todo for member in pack.members)
     start = time.perf_counter()
@@ -265,7 +265,7 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
     _warm(job, way, todo[0])
     with ThreadPoolExecutor(way.threads) as pool:
         try:
-            for _ in pool.map(one, todo):
+            for _ in pool.map(jax_settings.inherited(one), todo):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -299,7 +299,7 @@ def _warmed(job: Job, way: Way) -> tuple[float, int]:
     own, whole = way.of(job), min(job.until, job.intervals.steps)
     job, start = _placed(job, way), time.perf_counter()
     warm(job, packs(job.group, way, _first(job, way.chunk))[0], own, way.by_step)
-    took, known = time.perf_counter() - start, job.lanes(wide=False).took
+    took, known = time.perf_counter() - start, job.timings()
     known["compile"] = max(took, known.get("compile", 0.0))
     count = min(10, whole)
     start = time.perf_counter()
@@ -368,12 +368,12 @@ def _fitting(job: Job) -> int:
 
 def needed(job: Job) -> int:
     """Bytes of memory that a member needs while it runs, about."""
-    own = job.lanes(wide=False)
-    if "bytes" not in own.took:
+    own, timings = job.lanes(wide=False), job.timings()
+    if "bytes" not in timings:
         key = job.key(job.group.members[0])
         state = jax.eval_shape(own.init, job.group.one(0), key, job.held.train)
-        own.took["bytes"] = COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
-    return int(own.took["bytes"])
+        timings["bytes"] = COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
+    return int(timings["bytes"])
 
 
 def _bytes(leaf: Any) -> int:
