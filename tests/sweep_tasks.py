@@ -2,8 +2,17 @@
 
 import jax
 import numpy as np
+import pytest
 
 import nnfunc as nf
+from nnfunc.sweeps import run
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """A sweep with a folder draws no report, which takes seconds."""
+    monkeypatch.setattr(run, "REPORT", None)
+
 
 DIM, CLASSES, STEPS = 6, 3, 40
 KEY = jax.random.key(5)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, blobs, plain, swept
+from sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, blobs, no_report, plain, swept  # noqa: F401
 
 import nnfunc as nf
 from nnfunc.sweeps import engine, lanes, ways
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def line(h):

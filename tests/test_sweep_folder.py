@@ -12,10 +12,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from sweep_tasks import SPACE, swept
+from sweep_tasks import SPACE, no_report, swept  # noqa: F401
 
 import nnfunc as nf
 from nnfunc.sweeps import engine
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 SEARCHES = {
     "everything": lambda: None,
@@ -193,3 +195,53 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch)
     again = swept(6, folder=folder, resume=True)
     same(swept(6), again)
     shutil.rmtree(folder)
+
+
+def test_the_way_is_written_down_before_a_member_runs_and_is_taken_again(tmp_path, monkeypatch):
+    """What is quickest may be another way the next time, whose results differ by rounding."""
+    import json
+
+    from nnfunc.sweeps import ways
+
+    reports = []
+    options = {"on_report": reports.append, "should_stop": lambda: bool(reports)}
+    assert not swept(4, folder=tmp_path / "s", way="vmap", chunk=2, **options).complete
+    plan = json.loads((tmp_path / "s/plan.json").read_text())
+    assert plan["ways"]["0"][:2] == ["vmap", 2]
+    monkeypatch.setattr(ways, "chosen", None)  # nothing is chosen again
+    again = swept(4, folder=tmp_path / "s", way="auto", resume=True)
+    (group,) = again.plan.groups
+    assert (group.way.kind, group.way.chunk) == ("vmap", 2)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"ways": 3}', '{"ways": {"0": ["lop", 1]}}', '{"ways": {"0": ["vmap", -1]}}']
+)  # fmt: skip
+def test_a_plan_that_was_changed_is_refused_in_one_sentence(content, tmp_path):
+    swept(2, steps=2, folder=tmp_path / "s")
+    (tmp_path / "s/plan.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"plan.json should be the plan of a sweep, but was changed"
+    ):
+        swept(2, steps=2, folder=tmp_path / "s", resume=True)
+
+
+def test_a_folder_gets_tables_and_a_report(tmp_path, monkeypatch):
+    """The report is of a row above sweeps, and of packages that may be missing."""
+    from nnfunc.sweeps import run
+
+    assert run.REPORT is None  # by this file's fixture
+    swept(2, steps=2, folder=tmp_path / "bare")
+    assert {"table.csv", "curves.csv"} <= {path.name for path in (tmp_path / "bare").iterdir()}
+    monkeypatch.setattr(run, "REPORT", ("nnfunc.study.page", "write_page"))
+    result = swept(2, steps=2, folder=tmp_path / "full", resume=False)
+    assert (tmp_path / "full/table.csv").read_text().count("\n") == 1 + len(result.table())
+    assert "<h1>full</h1>" in (tmp_path / "full/report.html").read_text()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.inspection", None)
+    with pytest.warns(
+        UserWarning, match=r"report.html needs .*the tables are in .*nnfunc\[programs\]"
+    ):
+        swept(2, steps=2, folder=tmp_path / "tables")
+    assert (tmp_path / "tables/table.csv").exists()

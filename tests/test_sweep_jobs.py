@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sweep_tasks import DATA, DIM, KEY, SPACE, swept
+from sweep_tasks import DATA, DIM, KEY, SPACE, no_report, swept  # noqa: F401
 
 import nnfunc as nf
 from nnfunc.sweeps import engine, ways
 from nnfunc.sweeps import jobs as executors
 from nnfunc.sweeps.store import Store
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 pytest.importorskip("cloudpickle")
 

@@ -112,6 +112,43 @@ def test_patience_ends_what_does_not_improve(whole):
         assert result.stopped.get(member) == ended
     assert result.stopped  # it had something to do
     assert result.best == int(np.nanargmin(result.scores))
+    assert set(result.best_at) == set(np.flatnonzero(np.isfinite(result.scores)))
+    for member, step in result.best_at.items():
+        curve = result.curves["validation/loss"][member]
+        assert step == int(at[np.nanargmin(curve)])
+        assert result.scores[member] == np.nanmin(curve)
+        assert int(result.member(member).state.step) == step
+    past = next(m for m in result.stopped if result.best_at[m] < result.stopped[m])
+    rows = {row["member"]: row for row in result.table()}
+    assert rows[past]["validation/loss"] == result.scores[past]
+    assert rows[past]["best_at"] == result.best_at[past]
+    key = jax.random.fold_in(KEY, past)
+    alone, _ = nf.train(plain, result.hypers[past], DATA, steps=STEPS, key=key,
+                        should_stop=lambda step: step >= result.best_at[past])  # fmt: skip
+    close(result.member(past).state.params, alone.params)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monkeypatch):
+    """Saved beside the last one; where that is lost, the member is run again to its best."""
+    from nnfunc.sweeps import engine, run
+
+    monkeypatch.setattr(run, "REPORT", None)
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    options = {"search": nf.sweeps.patience(2), "folder": tmp_path / "s"}
+    first = swept(6, **options)
+    assert any(first.best_at[m] < first.stopped.get(m, STEPS) for m in first.best_at)
+    if lost:
+        monkeypatch.setattr(
+            engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.places
+        )
+    again = swept(6, resume=True, **options)
+    assert again.best_at == first.best_at
+    assert again.table() == first.table()
+    for member in range(6):
+        left, right = first.member(member).state, again.member(member).state
+        assert int(left.step) == int(right.step)
+        close(left.params, right.params)
 
 
 def test_warmup_and_threshold_of_patience():
@@ -302,3 +339,17 @@ def test_optuna_with_maximum_constraint_and_structure():
 def test_mistakes_are_named(search, words):
     with pytest.raises(ValueError, match=words):
         search()
+
+
+def test_a_distribution_of_ones_own_is_searched_through_its_inverse():
+    """Optuna, and population based training, know only `at` of it."""
+    own = nf.sweeps.Distribution(lambda u: 0.01 * (1 + u), None, "mine")
+    space = {"lr": own, "dropout": 0.0}
+    explored = swept(4, space=space, search=nf.sweeps.population(rounds=2, resample=0.0), steps=4)
+    assert explored.lineage
+    assert all(0.01 <= h["lr"] < 0.02 for h in explored.hypers)
+    pytest.importorskip("optuna")
+    result = swept(5, space=space, search=nf.sweeps.optuna("tpe", batch=3), steps=2)
+    rates = [h["lr"] for h in result.hypers]
+    assert all(0.01 <= rate < 0.02 for rate in rates)
+    assert len(set(rates)) == 5

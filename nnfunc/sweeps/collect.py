@@ -31,7 +31,8 @@ def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Re
                 curve[member, places[step]] = value
         curves[name] = curve
 
-    diverged, scores = {}, np.full(count, math.nan)
+    diverged, scores, best_at = {}, np.full(count, math.nan), {}
+    carries = {m: t.carry for m, t in tracks.items() if t.carry is not None}
     for member, track in tracks.items():
         known = track.figures.get(engine.rank_of(track), {})
         broken = [step for step in sorted(known) if not math.isfinite(known[step])]
@@ -41,6 +42,9 @@ def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Re
             diverged[member] = broken[0]
         elif known:
             scores[member] = known[max(known)]
+            if complete and track.peak is not None and track.peak.carry is not None:
+                best_at[member], carries[member] = track.peak.step, track.peak.carry
+                scores[member] = known[track.peak.step]
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return Result(
         hypers=[trial.settings for trial in engine.trials],
@@ -58,7 +62,8 @@ def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Re
         lineage=engine.lineage,
         complete=complete,
         seconds=seconds,
-        _carries={m: t.carry for m, t in tracks.items() if t.carry is not None},
+        best_at=best_at,
+        _carries=carries,
         _impl=str(jax.random.key_impl(key)) if typed else None,
         _trials=list(engine.trials),
     )

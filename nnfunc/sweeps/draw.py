@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,7 +21,10 @@ METHODS = ("random", "grid", "sobol", "latin", "list")
 TRIES = 1000
 """How often a setting is drawn again, at most, when the constraint refuses it."""
 MOST_OF_A_GRID = 1_000_000
-COLUMNS = ("member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped_at")
+COLUMNS = (
+    "member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at",
+    "best_at",
+)  # fmt: skip
 """Names that a table has for what is no setting."""
 
 Constraint = Callable[[dict[str, Any]], Any]
@@ -54,13 +57,12 @@ class Draws:
         return evened(drawn)
 
     @property
-    def varied(self) -> list[str]:
-        """The names that are drawn: two draws may differ in them."""
+    def varied(self) -> dict[str, Sequence[Any] | None]:
+        """The names that are drawn, in which two draws may differ, and the options of each."""
         if not isinstance(self.space, Mapping):
-            return []
-        known = Space(self.space)
-        counted = {name: d.options for name, d in known.drawn.items()}
-        return [n for n, options in counted.items() if options is None or len(options) > 1]
+            return {}
+        counted = {name: d.options for name, d in Space(self.space).drawn.items()}
+        return {n: options for n, options in counted.items() if options is None or len(options) > 1}
 
     @property
     def derives(self) -> bool:

@@ -11,27 +11,25 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
 
 from nnfunc import check
 from nnfunc.data.arrays import Data
+from nnfunc.sweeps.assignment import assign
 from nnfunc.sweeps.draw import Draws
-from nnfunc.sweeps.groups import Found, Group, grouped, marks, put
+from nnfunc.sweeps.groups import Found, Group, marks, put
 from nnfunc.sweeps.pack import Going, Held, Job, Pack, Reported, rows
 from nnfunc.sweeps.plan import Plan, Planned
 from nnfunc.sweeps.planning import plan_of, planned_of, structural
-from nnfunc.sweeps.store import Saved, Store
+from nnfunc.sweeps.store import Saved, Store, peak_name
 from nnfunc.sweeps.tracks import Kind, Track
 from nnfunc.sweeps.trial import Trial
 from nnfunc.sweeps.ways import WAYS, chosen, followed, measured, packs, timed
-from nnfunc.training.feed import Feed
-from nnfunc.training.loop import inspect_task
-from nnfunc.training.programs import Carry, programs
+from nnfunc.training.programs import Carry
 from nnfunc.training.saving import Best
-from nnfunc.training.task import Build
 
 __all__ = ["Engine", "Interrupted"]
 
@@ -41,8 +39,6 @@ SAVE_EVERY = 10.0
 
 _HELD: "WeakKeyDictionary[Data, Held]" = WeakKeyDictionary()
 """By data set what sweeps of it hold on the device."""
-_INSPECTED: "dict[Any, tuple[Any, WeakSet[Data]]]" = {}
-"""The last programs that were looked at, and with which data sets."""
 
 
 class Interrupted(Exception):
@@ -72,13 +68,15 @@ class Engine:
         self._asked, self._stopped = stops, False
         self.trials: list[Trial] = []
         self.tracks: dict[int, Track] = {}
-        self.kinds: list[Kind] = []
+        self._kinds: dict[Any, Kind] = {}
         self.groups: list[tuple[Kind, Group]] = []
         self.found: list[Found] = []
         self.refused: dict[int, str] = {}
         self.units: list[list[int]] = []
         self.lineage: list[dict[str, Any]] = []
         self._unsaved: set[int] = set()
+        self.unsaved_peaks: set[int] = set()  # members; see `nnfunc.sweeps.peaks`
+        self.changed: set[int] = set()  # members, since somebody who follows them emptied it
         self.handed: dict[int, int] | None = (
             None  # member -> its step when jobs were first handed out
         )
@@ -102,52 +100,35 @@ class Engine:
                 self.units[-1].append(len(self.trials))
                 self.trials.append(self.trial_of(own, len(self.trials), seed))
         members = list(range(first, len(self.trials)))
-        families: dict[Any, list[int]] = {}
-        for member in members:
-            trial = self.trials[member]
-            families.setdefault((trial.build, id(trial.data), trial.intervals), []).append(member)
-        errors = [error for own in families.values() if (error := self._family(own))]
+        trials = {member: self.trials[member] for member in members}
+        errors: list[Exception] = []
+        for assignment in assign(trials, self.held, self.figure, self.draws.varied):
+            self.refused |= assignment.refused
+            self.found += [assignment.found] if assignment.found is not None else []
+            errors += assignment.errors
+            for group in assignment.groups:
+                self._take_up(group, assignment.lead, assignment.held)
         if not self.groups:
             raise errors[0]
+        self.changed.update(members)
         return members
 
-    def _family(self, members: list[int]) -> Exception | None:
-        """Make groups of members that share build, data and intervals."""
-        trials = [self.trials[member] for member in members]
-        build, data, intervals = trials[0].build, trials[0].data, trials[0].intervals
-        held, key = self.held(data), trials[0].key
-        try:
-            found = grouped(build, [t.hypers for t in trials], key, held.train, self.draws.varied)
-        except Exception as error:  # of the first of them: all are refused
-            self.refused |= dict.fromkeys(members, str(error) or type(error).__name__)
-            return error
-        failed: Exception | None = None
-        self.found.append(found)
-        self.refused |= {members[i]: words for i, words in found.refused.items()}
-        for group in found.groups:
-            try:
-                self._inspect(build, group, trials[group.members[0]], held)
-            except (ValueError, TypeError) as error:
-                if not check.is_mistake(error):
-                    raise
-                self.refused |= {members[i]: str(error) for i in group.members}
-                failed = error
-                continue
-            orders = [trials[i].order for i in group.members]
-            seeds = None if orders[0] is None else np.asarray(orders, np.uint32)
-            group = group._replace(
-                members=tuple(members[i] for i in group.members),
-                numbers=[*group.numbers[:-1], seeds],
-            )
-            own = (group.leaves, group.treedef, group.static, frozenset(found.traced))
-            kind = self._kind(Kind(build, held, intervals, *own))
-            self.groups.append((kind, group))
-            for place, member in enumerate(group.members):
-                trial = self.trials[member]
-                self.tracks[member] = Track(trial, trial.settings, kind, group, place)
-                if self.store is not None and kind.way is None:
-                    kind.way = self.store.way(member)  # as before, so bit for bit
-        return failed
+    def _take_up(self, group: Group, lead: Trial, held: Held) -> None:
+        """Make the members of a group tracks of one kind."""
+        kind = Kind(lead.build, held, lead.intervals, group.leaves, group.treedef, group.traced)
+        same = (
+            kind.build, id(held), kind.intervals, group.treedef, marks(group.leaves), group.traced,
+            tuple((n.shape[1:], n.dtype) for n in group.numbers if isinstance(n, np.ndarray)),
+        )  # fmt: skip
+        kind = self._kinds.setdefault(same, kind)
+        self.groups.append((kind, group))
+        for place, member in enumerate(group.members):
+            trial = self.trials[member]
+            self.tracks[member] = Track(trial, trial.settings, kind, group, place)
+            if self.store is not None and kind.way is None:
+                kind.way = self.store.way(member)  # as before, so bit for bit
+        if kind.lead is None:
+            kind.lead = group.members[0]
 
     def _warn(self) -> None:
         """Of names that change nothing, unless others are made of them."""
@@ -158,36 +139,18 @@ class Engine:
             problem = f"no step reads {name!r}, so it changes nothing"
             warnings.warn(f"sweep: {problem}. Does build use it?", stacklevel=2)
 
-    def _inspect(self, build: Build, group: Group, lead: Trial, held: Held) -> None:
-        """Look at task and data as `nf.train` does; once for what was looked at before."""
-        compiled = programs(build, group.leaves, group.treedef)
-        name = (id(compiled), self.figure)
-        _, seen = _INSPECTED.setdefault(name, (compiled, WeakSet()))
-        if lead.data not in seen:
-            inspect_task(compiled, group.one(0)[:-1], lead.key, Feed(held.judged), self.figure)
-            seen.add(lead.data)
-        while len(_INSPECTED) > 32:
-            _INSPECTED.pop(next(iter(_INSPECTED)))
-
-    def _kind(self, kind: Kind) -> Kind:
-        same = lambda k: (k.build, id(k.held), k.intervals, k.treedef, marks(k.leaves))
-        for known in self.kinds:
-            if same(known) == same(kind):
-                return known
-        self.kinds.append(kind)
-        return kind
-
     def plan(self, *, probe: bool = False) -> Plan:
         """What there is to do. probe: whether to find how members run, by some steps of each way."""
-        planned: list[Planned] = []
+        planned: list[tuple[Kind, Planned]] = []
+        names = structural(self.trials)
         for kind, group in self.groups:
             job = self._job(kind, group, kind.intervals.steps)
             if kind.way is None and (probe or self.way != "auto"):
                 way = chosen(job if probe else followed(job), self.way, self.chunk)
                 kind.way = measured(job, way) if probe else way
             lead = self.trials[group.members[0]]
-            static = {name: lead.settings[name] for name in structural(self.trials)}
-            planned.append(planned_of(job, kind.way, static | group.static))
+            static = {name: lead.settings[name] for name in names}
+            planned.append((kind, planned_of(job, kind.way, static | group.static)))
         return plan_of(planned, self.found, self.trials, self.draws.runs, self.refused)
 
     def _job(self, kind: Kind, group: Group, until: int) -> Job:
@@ -216,7 +179,10 @@ class Engine:
         wanted = set(members)
         if self.jobs is not None:
             self._elsewhere(wanted, share, together)
+        begun = {id(track.group) for m in wanted if (track := self.tracks.get(m)) is not None}
         for kind, group in self.groups:
+            if id(group) not in begun:
+                continue
             own = [m for m in group.members if m in wanted and not self.tracks[m].diverged]
             self.adopt(own)
             if together:
@@ -225,7 +191,7 @@ class Engine:
             until = kind.stop_at(share)
             if any(self.tracks[m].step < until for m in own):
                 self._check_stop()
-                self._run(kind, group, own, until, together)
+                self.run(kind, group, own, until, together)
         if self.store is not None and time.monotonic() - self._saved_at > SAVE_EVERY:
             self.save()
 
@@ -236,6 +202,7 @@ class Engine:
         if len(steps) > 1:
             for member, track in zip(group.members, tracks, strict=True):
                 track.carry, track.figures, track.step = None, {}, 0
+                self.changed.add(member)
                 if self.store is not None:
                     self.store.forget(member)
 
@@ -258,9 +225,8 @@ class Engine:
             self.jobs(self, left, share)
             self._check_stop()
 
-    def _run(
-        self, kind: Kind, group: Group, members: list[int], until: int, together: bool
-    ) -> None:
+    def run(self, kind: Kind, group: Group, members: list[int], until: int, together: bool) -> None:
+        """Run members of a group to a step."""
         begun = {m: t.carry for m in members if (t := self.tracks[m]).carry is not None}
         job = self._job(kind, group, until)._replace(carries=begun, told=self.told)
         if not together:
@@ -268,6 +234,8 @@ class Engine:
         if kind.way is None:
             fresh = not begun and len(members) == len(group.members)
             kind.way = chosen(job, self.way, self.chunk, self._note if fresh else None)
+        if self.store is not None and kind.lead is not None:
+            self.store.note_way(kind.lead, kind.way)
         way = kind.way.fit(len(members))
         places = [self.tracks[m].place for m in members]
         todo = [
@@ -326,23 +294,35 @@ class Engine:
             return
         with self._lock:
             self._saved_at = time.monotonic()
-            for kind in self.kinds:
-                own = sorted(m for m in self._unsaved if self.tracks[m].kind is kind)
-                if own:
-                    saved = [Saved(m, *_parts(self.tracks[m])) for m in own]
-                    self.store.write(saved, kind.way)
+            by_kind: dict[int, list[Saved]] = {}
+            for member in sorted(self._unsaved):
+                track = self.tracks[member]
+                by_kind.setdefault(id(track.kind), []).append(Saved(member, *_parts(track)))
+            for member in sorted(self.unsaved_peaks):
+                track, peak = self.tracks[member], self.tracks[member].peak
+                if peak is not None and peak.step != track.step:  # otherwise it is its last state
+                    saved = Saved(peak_name(member), peak.carry, peak.step, {}, track.drawn)
+                    by_kind.setdefault(id(track.kind), []).append(saved)
+                    self.unsaved_peaks.discard(member)
+            ways = {id(kind): kind.way for kind in self._kinds.values()}
+            for kind, every in by_kind.items():
+                self.store.write(every, ways[kind])
             self._unsaved.clear()
 
     def adopt(self, members: list[int]) -> None:
         """Take up what the folder holds of members that have not begun here."""
-        if self.store is None:
-            return
         for member in members:
             track = self.tracks[member]
-            if track.carry is None and member in self.store:
-                saved = self.store.read(member, self._like(track), track.trial)
-                if saved is not None:
-                    track.carry, track.figures, track.step = saved.carry, saved.figures, saved.step
+            if track.carry is None and (saved := self.read(member, member)) is not None:
+                track.carry, track.figures, track.step = saved.carry, saved.figures, saved.step
+                self.changed.add(member)
+
+    def read(self, member: int, name: int) -> Saved | None:
+        """What the folder holds of a member. name: the member, or `peak_name` of it."""
+        if self.store is None or name not in self.store:
+            return None
+        track = self.tracks[member]
+        return self.store.read(name, self._like(track), track.trial)
 
     def _like(self, track: Track) -> Carry:
         """The structure of the carry of a member, its key as plain numbers."""
@@ -377,6 +357,7 @@ class Engine:
         track = self.tracks.get(member)
         if track is not None and track.left is None and not track.ended:
             track.left, track.behind = why, behind
+            self.changed.add(member)
 
     def traced(self, member: int) -> frozenset[str]:
         """The names that differ between members of its group, and that its program is given."""
@@ -393,6 +374,7 @@ class Engine:
         trial = self.trial_of(settings, member, 0)._replace(key=track.trial.key)
         self.trials[member] = track.trial = trial
         put(track.group, track.place, trial.hypers, track.kind.traced)
+        self.changed.add(member)
         if track.step <= step:  # otherwise it was taken up where it came to later
             key = None if track.carry is None else track.carry.state.key
             carry = origin.carry
@@ -403,7 +385,7 @@ class Engine:
 
     def shares(self) -> list[float]:
         """The shares of a run at which it is evaluated, of the runs that are evaluated least often."""
-        every = [[stop / k.intervals.steps for stop in k.stops()] for k in self.kinds]
+        every = [[stop / k.intervals.steps for stop in k.stops()] for k in self._kinds.values()]
         return min(every, key=len)
 
 

@@ -5,7 +5,8 @@ branches on, makes groups: the members that share it are compiled as one. Which 
 following the shapes of one step with the value unknown.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +15,13 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import struct
+from nnfunc.sweeps.int_overflow import overflows
 from nnfunc.training.programs import functions, split_hypers
 from nnfunc.training.task import Build, built, kept
 
 __all__ = ["Found", "Group", "grouped", "marks", "put", "same"]
 
-_LARGEST = 2**31 - 1
+OVERFLOW = "integer arithmetic on it may leave the range of the program's integers"
 
 
 class Group(NamedTuple):
@@ -28,7 +30,7 @@ class Group(NamedTuple):
     members: their places in the sweep. numbers: what each is given, [members] a leaf, or [] where all
     are given the same; None where the leaf is static; the last one is the seed of the data's order,
     None where that is the data's own. leaves, treedef: the static leaves, and the structure of the
-    hypers. scanned: whether many steps a dispatch are surely quick.
+    hypers. scanned: whether many steps a dispatch are surely quick. traced: the names that vary.
     """
 
     static: dict[str, Any]
@@ -37,6 +39,7 @@ class Group(NamedTuple):
     leaves: tuple[Any, ...]
     treedef: Any
     scanned: bool
+    traced: frozenset[str]
 
     def axes(self) -> list[int | None]:
         """Which leaves of numbers differ from member to member."""
@@ -53,6 +56,7 @@ class Group(NamedTuple):
 class Found(NamedTuple):
     """groups: all of them. traced, static: names that differ between members; of static ones why.
 
+    A name may be both: of some members it is a number, of others it is None.
     refused: members that build, or the step, refuses, and in which words. unread: of traced those that
     change nothing.
     """
@@ -65,49 +69,89 @@ class Found(NamedTuple):
 
 
 def grouped(
-    build: Build, hypers: list[dict[str, Any]], key: Any, data: Any, varied: Iterable[str] = ()
-) -> Found:
+    build: Build, hypers: list[dict[str, Any]], key: Any, data: Any,
+    varied: Mapping[str, Sequence[Any] | None] = MappingProxyType({}),
+) -> Found:  # fmt: skip
     """The groups of members with these hypers; members are counted from 0.
 
-    varied: names that differ from those of members to come, whether they differ here or not.
+    varied: names that differ from those of members to come, whether they differ here or not, and
+    the options of each, None where they cannot be counted.
     Raises: what build raises when it refuses them all.
     """
     apart_from = lambda n: any(not same(h[n], hypers[0][n]) for h in hypers[1:])
-    varied = [n for n in hypers[0] if n in varied or apart_from(n)]
+    names = [n for n in hypers[0] if n in varied or apart_from(n)]
     refused, errors = _refused(build, hypers)
-    good = [i for i in range(len(hypers)) if i not in refused]
-    if not good:
+    families: dict[Any, list[int]] = {}
+    for i, own in enumerate(hypers):
+        if i not in refused:
+            families.setdefault(tuple(_form(own[n]) for n in names), []).append(i)
+    result = Found([], [], _apart(names, list(families)), refused, set(names))
+    for members in families.values():
+        _group_family(build, hypers, members, names, varied, key, data, result, errors)
+    if not result.groups:
         raise errors[0]
-    traced, static = _traced(build, [hypers[i] for i in good], varied, key, data)
+    traced = {name for group in result.groups for name in group.traced}
+    return result._replace(traced=[n for n in names if n in traced], unread=result.unread & traced)
 
+
+def _group_family(
+    build: Build, hypers: list[dict[str, Any]], members: list[int], names: list[str],
+    options: Mapping[str, Sequence[Any] | None], key: Any, data: Any, result: Found,
+    errors: list[Exception],
+) -> None:  # fmt: skip
+    """Add the groups of members whose values have one form; see `_form`."""
+    rows = [hypers[i] for i in members]
+    ranges = {n: _range(options.get(n) or (), [own[n] for own in rows]) for n in names}
+    traced, static = _traced(build, rows, names, ranges, key, data)
+    result.static.update({name: why for name, why in static.items() if name not in result.static})
     apart: dict[Any, list[int]] = {}
-    unread = set(traced)
-    for i in good:
+    for i in members:
         apart.setdefault(marks(hypers[i][n] for n in static), []).append(i)
-    groups = []
-    for members in apart.values():
-        own = [_typed(hypers[i], traced) for i in members]
+    for part in apart.values():
+        own = [_typed(hypers[i], traced) for i in part]
         try:
             looked = _look(build, own[0], static, key, data)
         except Exception as error:
             errors.append(error)
-            refused |= dict.fromkeys(members, str(error) or type(error).__name__)
+            result.refused.update(dict.fromkeys(part, str(error) or type(error).__name__))
             continue
         first, leaves, treedef = split_hypers(own[0], static)
-        names = _names(own[0])
+        leaf_names = _names(own[0])
         numbers = [
             np.stack([h[name] for h in own]) if name in traced else number
-            for name, number in zip(names, first, strict=True)
+            for name, number in zip(leaf_names, first, strict=True)
         ]
-        unread &= {names[place] for place in looked.unread}
-        fixed = {name: hypers[members[0]][name] for name in static}
+        used = {name for at, name in enumerate(leaf_names) if at not in looked.unread}
+        result.unread.difference_update(used)
+        fixed = {name: hypers[part[0]][name] for name in static}
         group = Group(
-            fixed, tuple(members), [*numbers, None], leaves, treedef, not looked.convolves
-        )
-        groups.append(group)
-    if not groups:
-        raise errors[0]
-    return Found(groups, traced, static, refused, unread)
+            fixed, tuple(part), [*numbers, None], leaves, treedef, not looked.convolves,
+            frozenset(traced),
+        )  # fmt: skip
+        result.groups.append(group)
+
+
+def _form(value: Any) -> Any:
+    """What values must have in common to be elements of one array; None for what is no number."""
+    return (np.shape(value), _typed_as(value)) if _number(value) else None
+
+
+def _apart(names: list[str], forms: list[tuple[Any, ...]]) -> dict[str, str]:
+    """Names whose numbers are elements of no one array, and why. forms: of the families."""
+    static = {}
+    for name, column in zip(names, zip(*forms, strict=True), strict=False):
+        numbers = {form for form in column if form is not None}
+        if len(numbers) > 1:
+            shapes = {shape for shape, _ in numbers}
+            static[name] = f"its values differ in {'shape' if len(shapes) > 1 else 'type'}"
+    return static
+
+
+def _range(options: Sequence[Any], values: list[Any]) -> tuple[int, int] | None:
+    """The ends of a name that is a Python integer in a run alone; None where it is none."""
+    few = (options[0], options[-1]) if isinstance(options, range) else options
+    integers = [v for v in (*few, *values) if isinstance(v, int) and not isinstance(v, bool)]
+    return (min(integers), max(integers)) if integers else None
 
 
 def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str], list[Exception]]:
@@ -127,21 +171,18 @@ def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str]
 
 
 def _traced(
-    build: Build, hypers: list[dict[str, Any]], varied: list[str], key: Any, data: Any
-) -> tuple[list[str], dict[str, str]]:
-    """Which of the names that vary trace, and why the others do not."""
+    build: Build, hypers: list[dict[str, Any]], varied: list[str],
+    ranges: Mapping[str, tuple[int, int] | None], key: Any, data: Any,
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    """Which of the names that vary trace, and why the others do not; of hypers of one form."""
     static = {}
+    largest = int(jnp.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max)
     for name in varied:
-        values = [h[name] for h in hypers]
-        if not all(_number(v) for v in values):
-            odd = next(v for v in values if not _number(v))
-            static[name] = f"{check.describe(odd)} is no number"
-        elif len({np.shape(v) for v in values}) > 1:
-            static[name] = "its values differ in shape"
-        elif len({_typed_as(v) for v in values}) > 1:
-            static[name] = "its values differ in type"
-        elif any(isinstance(v, int) and abs(v) > _LARGEST for v in values):
-            static[name] = "its values are larger than the program's whole numbers"
+        ends = ranges[name]
+        if not _number(hypers[0][name]):
+            static[name] = f"{check.describe(hypers[0][name])} is no number"
+        elif ends is not None and max(-ends[0], ends[1]) > largest:
+            static[name] = "its values are larger than the program's integers"
     able = [name for name in varied if name not in static]
     if not able:
         return [], static
@@ -151,12 +192,17 @@ def _traced(
         plain = None
 
     def trouble(names: list[str]) -> str | None:
+        apart = [name for name in varied if name not in names]
+        typed = _typed(hypers[0], names)
         try:
-            apart = [name for name in varied if name not in names]
-            seen = _look(build, _typed(hypers[0], names), apart, key, data)
-        except Exception as error:  # what a tracer is not, or cannot
+            seen = _look(build, typed, apart, key, data, {n: ranges[n] for n in names})
+            if plain is not None:
+                _build_with_arrays(build, typed, apart)
+        except Exception as error:  # what a tracer, or an array, is not, or cannot
             return _first_line(error)
-        return None if plain is None or seen.shapes == plain.shapes else "it sets a shape or a type"
+        if plain is not None and seen.shapes != plain.shapes:
+            return "it sets a shape or a type"
+        return OVERFLOW if seen.overflows else None
 
     if trouble(able) is None:
         return able, static
@@ -167,28 +213,45 @@ def _traced(
     return traced, static | {name: words[name] or "" for name in able if name not in traced}
 
 
+def _build_with_arrays(build: Build, hypers: Any, held: Iterable[str]) -> None:
+    """Make the task of concrete arrays, as the inspection of the data does."""
+    numbers, leaves, treedef = split_hypers(hypers, tuple(held))
+    functions(build, leaves, treedef).build(numbers)
+
+
 class _Looked(NamedTuple):
     """What following a step shows. shapes: of the state and the sums of metrics, with their types.
 
     unread: the places of numbers that neither the start nor a step depends on, nor what follows from
-    an evaluation.
+    an evaluation. overflows: whether integers may leave their range that a run alone does not give one.
     """
 
     shapes: Any
     convolves: bool
     unread: frozenset[int]
+    overflows: bool
 
 
-def _look(build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any) -> _Looked:
-    """Follow the start and a step of a run, without arithmetic. held: names that are static."""
+def _look(
+    build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any,
+    ranges: Mapping[str, tuple[int, int] | None] = MappingProxyType({}),
+) -> _Looked:  # fmt: skip
+    """Follow the start and a step of a run, without arithmetic.
+
+    held: names that are static. ranges: of those that are Python integers in a run alone.
+    """
     numbers, leaves, treedef = split_hypers(hypers, tuple(held))
     given, structure = jax.tree.flatten((numbers, key, data))
     shapes = tuple(struct(leaf) for leaf in given)
-    return _looked(build, leaves, treedef, structure, shapes, marks(leaves))
+    ends: tuple[Any, ...] = ()
+    if any(ranges.values()):
+        named = zip(_names(hypers), numbers, strict=True)
+        ends = tuple(ranges.get(name) for name, number in named if number is not None)
+    return _looked(build, leaves, treedef, structure, shapes, ends, marks(leaves))
 
 
 def _follow(
-    build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, kinds: Any
+    build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, kinds: Any
 ) -> _Looked:
     own = functions(build, leaves, treedef)
 
@@ -200,14 +263,13 @@ def _follow(
 
     arguments = jax.tree.unflatten(structure, given)
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
-    unread = _unread(jaxpr, arguments[0])
-    if unread:
-        unread &= _unread(
-            jax.make_jaxpr(observe)(shapes, arguments[0]),
-            arguments[0],
-            len(jax.tree.leaves(shapes)),
-        )
-    return _Looked(jax.tree.map(struct, shapes), "conv_general_dilated" in str(jaxpr), unread)
+    unread, overflow = _unread(jaxpr, arguments[0]), overflows(jaxpr, ranges)
+    if unread or (ranges and not overflow):
+        after, first = jax.make_jaxpr(observe)(shapes, arguments[0]), len(jax.tree.leaves(shapes))
+        unread &= _unread(after, arguments[0], first)
+        overflow |= overflows(after, [*[None] * first, *ranges])
+    convolves = "conv_general_dilated" in str(jaxpr)
+    return _Looked(jax.tree.map(struct, shapes), convolves, unread, overflow)
 
 
 def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from nnfunc import check
 from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.peaks import note_peak, settle
 
 __all__ = ["halving", "hyperband", "patience"]
 
@@ -75,8 +76,9 @@ def patience(
     """Early stopping: end each member whose figure has not improved for some evaluations in a row.
 
     evaluations: how many, in [1, ...). threshold: better is by more than this, in the figure's
-    units, at least 0. warmup: the share of the steps, in [0, 1), before which none is ended. A member
-    that was ended ranks by the last figure that it had, as those that ran on.
+    units, at least 0. warmup: the share of the steps, in [0, 1), before which none is ended. Every
+    member, whether it was ended or ran on, ranks by its best evaluation, and its state is that of
+    there: the last one is past the best by design. That is one more state a member in memory.
     Raises: ValueError for numbers out of range.
     """
     check.size("patience", evaluations=evaluations)
@@ -89,6 +91,7 @@ def patience(
         for share in engine.shares():
             engine.advance(engine.members, share)
             for member in engine.members:
+                note_peak(engine, member, share)
                 cost = engine.cost(member, share)
                 if cost < best.get(member, math.inf) - (threshold if member in best else 0):
                     best[member], waited[member] = cost, 0
@@ -96,6 +99,7 @@ def patience(
                     waited[member] = waited.get(member, 0) + 1
                 if waited[member] >= evaluations and share >= warmup and share < 1:
                     engine.leave(member, "no better for a while", behind=False)
+        settle(engine)
 
     return search
 

@@ -23,22 +23,25 @@ def planned_of(job: Job, way: Way | None, static: dict[str, Any]) -> Planned:
 
 
 def plan_of(
-    groups: list[Planned], found: list[Found], trials: list[Trial], runs: int,
+    groups: list[tuple[Any, Planned]], found: list[Found], trials: list[Trial], runs: int,
     refused: Mapping[int, str],
 ) -> Plan:  # fmt: skip
-    """The plan; groups that are alike, of batches that came one after another, are one."""
-    planned: list[Planned] = []
-    for own in groups:
-        same = [i for i, p in enumerate(planned) if _alike(p, own)]
-        if same:
-            members = planned[same[0]].members + own.members
-            planned[same[0]] = replace(own, members=members)
-        else:
-            planned.append(own)
+    """The plan; groups that are alike, of batches that came one after another, are one.
+
+    groups: each with what groups of one program have in common.
+    """
+    alike: dict[Any, list[Planned]] = {}
+    for kind, own in groups:
+        name = (id(kind), tuple(own.static), marks(own.static.values()))
+        alike.setdefault(name, []).append(own)
+    planned = [
+        replace(parts[-1], members=tuple(member for part in parts for member in part.members))
+        for parts in alike.values()
+    ]
     traced = dict.fromkeys(name for one in found for name in one.traced)
     static = dict.fromkeys(structural(trials), "it is no number that a step takes")
     static |= {name: why for one in found for name, why in one.static.items()}
-    names = [name for name in traced if name not in static]
+    names = list(traced)
     names += ["data.seed"] if any(trial.order is not None for trial in trials) else []
     steps = max(trial.intervals.steps for trial in trials)
     return Plan(len(trials) // runs, runs, steps, names, static, dict(refused), planned)
@@ -48,8 +51,3 @@ def structural(trials: list[Trial]) -> list[str]:
     """Settings that are no hypers: of configs, in which they make another build or data set."""
     names = [name for name in trials[0].settings if name not in SEEDS]
     return [name for name in names if any(name not in trial.hypers for trial in trials)]
-
-
-def _alike(one: Planned, other: Planned) -> bool:
-    parts = lambda p: (list(p.static), marks(p.static.values()), p.way, p.steps)
-    return parts(one) == parts(other)

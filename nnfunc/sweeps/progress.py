@@ -1,5 +1,7 @@
 """Where a sweep is, told while it runs."""
 
+import bisect
+import heapq
 import math
 import threading
 import time
@@ -46,7 +48,11 @@ class Progress(NamedTuple):
 
 
 class Watch:
-    """Hands on_report what is known at every report, one at a time. engine: set before the first."""
+    """Hands on_report what is known at every report, one at a time. engine: set before the first.
+
+    Sums, the best and the median are kept up to date with the members that report, and those that the
+    engine says have changed: a report costs the same however many members there are.
+    """
 
     def __init__(self, on_report: Callable[[Progress], None], start: float):
         self.on_report, self.start = on_report, start
@@ -55,6 +61,10 @@ class Watch:
         self.scores: dict[int, float] = {}
         self.at: dict[int, int] = {}
         self.first: tuple[float, float] | None = None  # the share and the time of the first report
+        self._counts: dict[int, _Count] = {}
+        self._total = _Count(0, 0, 0, 0)
+        self._costs: list[float] = []  # finite ones, sorted
+        self._best: list[tuple[float, int]] = []  # a heap; entries that no longer hold are skipped
 
     def __call__(self, members: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
         engine = self.engine
@@ -63,38 +73,96 @@ class Watch:
             self.at |= dict.fromkeys(members, step)
             if rank not in figures:
                 return
-            tracks = engine.tracks
-            self.scores |= {m: float(v) for m, v in zip(members, figures[rank], strict=True)}
-            for m, t in tracks.items():  # those that ran before the sweep went on
-                if m not in self.scores and (curve := t.figures.get(rank)):
-                    self.scores[m] = curve[max(curve)]
-            sign = 1 if engine.figure.mode == "min" else -1
-            good = {m: sign * s for m, s in self.scores.items() if math.isfinite(s)}
-            going = {m: c for m, c in good.items() if not tracks[m].behind} or good
-            best = min(going, key=lambda m: going[m]) if going else None
+            self._follow(engine)
+            for member, score in zip(members, figures[rank], strict=True):
+                self._score(member, float(score))
+                self._count(member)
+            sign = self._sign
+            best = self._first()
             score = math.nan if best is None else self.scores[best]
             hypers = {} if best is None else dict(engine.trials[best].settings)
-            median = float(np.median([sign * c for c in good.values()])) if good else math.nan
-            steps = {m: t.trial.intervals.steps for m, t in tracks.items()}
-            over = {m for m, t in tracks.items() if t.left or self._step(m, t) >= steps[m]}
-            todo = max(sum(t.step if t.left else steps[m] for m, t in tracks.items()), 1)
-            share = sum(min(self._step(m, t), steps[m]) for m, t in tracks.items()) / todo
-            diverged = len(self.scores) - len(good)
-            now = time.perf_counter()
-            begun = (share, now)
-            if engine.handed is not None:  # jobs report in bursts
-                begun = (sum(engine.handed.values()) / todo, self.start)
-            self.first = self.first or begun
+            total, now = self._total, time.perf_counter()
+            todo = max(total.todo, 1)
+            share = total.done / todo
+            if self.first is None:
+                self.first = (share, now)
+                if engine.handed is not None:  # jobs report in bursts
+                    self.first = (sum(engine.handed.values()) / todo, self.start)
             done, took = share - self.first[0], now - self.first[1]
             speed = done * len(engine.trials) / took if done > 0 and took > 0 else math.nan
             seconds = now - self.start
-            alive = len(tracks) - diverged - sum(t.left is not None for t in tracks.values())
+            diverged = len(self.scores) - len(self._costs)
+            alive = len(engine.tracks) - diverged - total.left
+            steps = engine.tracks[members[0]].trial.intervals.steps
             self.on_report(
                 Progress(
-                    members, step, steps[members[0]], len(engine.trials), len(over), diverged, alive,
-                    best, score, hypers, median, share, seconds, speed,
+                    members, step, steps, len(engine.trials), total.over, diverged, alive, best, score,
+                    hypers, sign * self._median(), share, seconds, speed,
                 )
             )  # fmt: skip
 
-    def _step(self, member: int, track: Any) -> int:
-        return max(track.step, self.at.get(member, 0))
+    @property
+    def _sign(self) -> int:
+        return 1 if self.engine.figure.mode == "min" else -1
+
+    def _follow(self, engine: Any) -> None:
+        """Take note of members that were added, saved before, ended or replaced since the last time."""
+        changed, engine.changed = engine.changed, set()
+        for member in changed:
+            track = engine.tracks.get(member)
+            if track is None:
+                continue
+            self._count(member)
+            curve = track.figures.get(engine.rank_of(track))
+            if member not in self.scores and curve:
+                self._score(member, curve[max(curve)])
+
+    def _score(self, member: int, score: float) -> None:
+        """Take note of the last figure of a member."""
+        before = self._sign * self.scores.get(member, math.nan)
+        if math.isfinite(before):
+            self._costs.pop(bisect.bisect_left(self._costs, before))
+        self.scores[member] = score
+        if math.isfinite(score):
+            bisect.insort(self._costs, self._sign * score)
+            heapq.heappush(self._best, (self._sign * score, member))
+
+    def _count(self, member: int) -> None:
+        """Take note of where a member is."""
+        track = self.engine.tracks[member]
+        steps, left = track.trial.intervals.steps, track.left is not None
+        at = max(track.step, self.at.get(member, 0))
+        count = _Count(
+            track.step if left else steps, min(at, steps), int(left or at >= steps), int(left)
+        )
+        before = self._counts.get(member, _Count(0, 0, 0, 0))
+        self._counts[member] = count
+        changes = zip(self._total, count, before, strict=True)
+        self._total = _Count._make(total + new - old for total, new, old in changes)
+
+    def _first(self) -> int | None:
+        """The member with the best last figure of those that no search gave up, or of all."""
+        tracks = self.engine.tracks
+        current = lambda cost, member: self._sign * self.scores[member] == cost
+        while self._best:
+            cost, member = self._best[0]
+            if current(cost, member) and not tracks[member].behind:
+                return member
+            heapq.heappop(self._best)
+        good = [(self._sign * s, m) for m, s in self.scores.items() if math.isfinite(s)]
+        return min(good)[1] if good else None
+
+    def _median(self) -> float:
+        costs, half = self._costs, len(self._costs) // 2
+        if not costs:
+            return math.nan
+        return costs[half] if len(costs) % 2 else (costs[half - 1] + costs[half]) / 2
+
+
+class _Count(NamedTuple):
+    """Of a member, or of all: steps that are asked for, and done; whether it is over, or was ended."""
+
+    todo: int
+    done: int
+    over: int
+    left: int

@@ -57,7 +57,9 @@ class Result:
     value of the figure that ranks, of which `best` names the least or greatest; not a number for
     diverged members. diverged: member -> the first step (0-based) that was not finite. refused: member
     -> why build refused its hypers. stopped: member -> the step at which a search ended it; behind:
-    those of them that rank behind all that went further. seeds: runs a setting; seed: [members], which
+    those of them that rank behind all that went further. best_at: member -> the step of its best
+    evaluation, by which it ranks and at which its state is, where the search keeps that; see
+    `nnfunc.sweeps.patience`. seeds: runs a setting; seed: [members], which
     run each is. lineage: what population based training did, a row a copy. layers: diverged member ->
     the layer where that began, once `find_layers` has looked. complete: whether it came to its end.
     plan: the groups, and how they ran. seconds: the whole sweep, this time.
@@ -82,6 +84,7 @@ class Result:
     _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
     _trials: list[Trial] | None = field(repr=False, default=None)
     layers: dict[int, str] = field(default_factory=dict)
+    best_at: dict[int, int] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without build and data, which a pickle may refuse; hypers have to be what it takes."""
@@ -173,7 +176,10 @@ class Result:
         by: "member" for a row a run; "setting" for a row a setting, with the mean over its seeds of
         each figure, the ends of the 95 % interval of the mean (Student's t), and how many diverged;
         "auto": by setting where there are several seeds. A setting of which a run diverged ranks
-        behind those of which none did. stopped_at: the step at which a run was ended before its last.
+        behind those of which none did. stopped_at: the step at which a run was ended before its last,
+        whose figures are from there; of a setting the first such step, and `stopped` is how many of
+        its runs that were. best_at: the step of the best evaluation, where the search keeps that
+        state: the figures are from there. refused: why build refused the hypers.
         """
         check.choice("table", ("auto", "member", "setting"), by=by)
         rows = self._members()
@@ -247,15 +253,22 @@ class Result:
             if self.seeds > 1:
                 row |= {"setting": i // self.seeds, "seed": self.seed[i]}
             row |= {name: _cell(value) for name, value in hypers.items()}
-            row |= {name: last(curve[i]) for name, curve in self.curves.items()}
+            row |= {name: self._last(name, i) for name in self.curves}
             if i in self.diverged:  # its last train figures may be from before
                 row[self.rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
             if self.stopped or not self.complete:
                 row["stopped_at"] = self._stopped_at(i)
+            if self.best_at:
+                row["best_at"] = self.best_at.get(i)
             row["refused"] = self.refused.get(i)
             rows.append(row)
         return rows
+
+    def _last(self, name: str, i: int) -> float:
+        """The figure of a member by its last report, or by that of its best evaluation."""
+        steps, curve = self.steps[name.partition("/")[0]], self.curves[name][i]
+        return last(curve[steps <= self.best_at[i]] if i in self.best_at else curve)
 
     def _stopped_at(self, i: int) -> int | None:
         """The step at which a member was ended, by a search or with the sweep; None at its last."""
@@ -272,6 +285,10 @@ class Result:
             row |= {name: mean, f"{name} low": low, f"{name} high": high}
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
+        if "stopped_at" in rows[0]:
+            steps = [r["stopped_at"] for r in rows if r["stopped_at"] is not None]
+            row |= {"stopped": len(steps), "stopped_at": min(steps, default=None)}
+        row["refused"] = next((r["refused"] for r in rows if r["refused"] is not None), None)
         return row
 
 

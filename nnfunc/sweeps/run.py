@@ -1,6 +1,8 @@
 """A sweep from its space to its table."""
 
+import importlib
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +37,8 @@ Search = Callable[[Engine], None]
 """What decides which members run how far; see `nnfunc.sweeps.engine`."""
 MAKERS = (halving, hyperband, patience, population, optuna)
 """What makes searches, and is none."""
+REPORT: tuple[str, str] | None = ("nnfunc.study.page", "write_page")
+"""What writes report.html. It is above sweeps, so it is looked up by name, when a sweep has ended."""
 ORDER = "data.seed"
 """The name of a space that is the seed of the data's order, not a hyper."""
 
@@ -87,7 +91,9 @@ def sweep(
     are no numbers make groups, with programs of their own.
     jobs: other processes or machines that run the members, such as `nf.sweeps.processes(4)`; they need
     a folder. folder: where what the members have come to is saved every few seconds; resume: go on
-    from there, to the same result. on_report: called at every report; then the host waits for it.
+    from there, to the same result. When all have ended, it gets table.csv, curves.csv (see
+    `Result.save`) and report.html, for which the extra `programs` is needed. on_report: called at
+    every report; then the host waits for it.
     should_stop: asked at every report; when it says True, the sweep saves and returns what it has,
     not `complete`.
     Raises: ValueError and TypeError for arguments that do not fit. A member that diverges is written
@@ -129,10 +135,13 @@ def sweep(
                 trial_of, draws, Best.of(best), way=way, chunk=chunk, store=store, told=watch,
                 stops=should_stop or (lambda: False), jobs=jobs,
             )  # fmt: skip
-            return conduct(engine, search or everything, key, start, watch)
+            result = conduct(engine, search or everything, key, start, watch)
         finally:
             if jobs is not None:
                 jobs.close()
+        if folder is not None and result.complete:
+            _write(result, Path(folder))
+        return result
     except BaseException:  # what jobs have saved is there now
         if store is not None:
             store.discard()
@@ -158,6 +167,22 @@ def conduct(
     except Interrupted:
         complete = False
     return collected(engine, key, time.perf_counter() - start, complete=complete)
+
+
+def _write(result: Result, folder: Path) -> None:
+    """Write the tables of a sweep that has ended, and its report where there is what draws it."""
+    result.save(folder)
+    if REPORT is None:
+        return
+    module, name = REPORT
+    try:
+        write_report = getattr(importlib.import_module(module), name)
+        result.find_layers()
+        write_report(result, folder, folder.name)
+    except ModuleNotFoundError as error:
+        problem = f"report.html needs the package {error.name}, which is not installed"
+        hint = "pip install 'nnfunc[programs]'"
+        warnings.warn(f"sweep: {problem}; the tables are in {folder}. {hint}", stacklevel=3)
 
 
 def everything(engine: Engine) -> None:
@@ -212,6 +237,7 @@ def draws_of(
     space: Any, method: str, members: int | None, key: Any, constraint: Any, seeds: int | None
 ) -> Draws:
     """Where settings come from, by the arguments of `sweep`."""
+    check.on_host("sweep", "Call it outside: it runs members side by side itself.", key=key)
     check.key("sweep", key)
     runs = 1 if seeds is None else seeds
     check.size("sweep", seeds=runs)

@@ -2,7 +2,7 @@
 
 segments/00000000-0, ...   checkpoints, each of some members side by side; of a member that is in
                            several the last one counts; one of which none counts is removed
-plan.json                  what the sweep is of: another one is refused
+plan.json                  what the sweep is of: another one is refused; and how its groups run
 
 A segment is written whole or not at all, and a damaged one only costs what it holds.
 """
@@ -23,15 +23,20 @@ import numpy as np
 
 from nnfunc import check, checkpoint
 from nnfunc.sweeps.trial import Trial
-from nnfunc.sweeps.ways import Way
+from nnfunc.sweeps.ways import WAYS, Way
 from nnfunc.training.lock import Lock
 from nnfunc.training.programs import Carry
 
-__all__ = ["Saved", "Store"]
+__all__ = ["Saved", "Store", "peak_name"]
+
+
+def peak_name(member: int) -> int:
+    """What the best state of a member is saved as, and the member that such a name is of."""
+    return -1 - member
 
 
 class Saved(NamedTuple):
-    """A member as it is kept; see `Track`."""
+    """A member as it is kept; see `Track`. member: or `peak_name` of it."""
 
     member: int
     carry: Any
@@ -78,6 +83,7 @@ class Store:
         if not shared:
             for gone in self.segments.glob(".gone-*"):  # a process died while it removed them
                 shutil.rmtree(gone, ignore_errors=True)
+        self._ways: dict[str, Any] = self._plan().get("ways", {})
         self._trees: dict[Path, Any] = {}
         self._seen: set[Path] = set()
         self.places: dict[int, _Place] = {}
@@ -123,9 +129,25 @@ class Store:
         return known["step"], _figures(known)
 
     def way(self, member: int) -> Way | None:
-        """How a member ran, where that is known."""
-        way = self.places[member].way if member in self.places else None
+        """How a member ran, or was going to, where that is known."""
+        way = self._ways.get(str(member))
+        if way is None and member in self.places:
+            way = self.places[member].way
         return None if way is None else Way(*way)
+
+    def note_way(self, member: int, way: Way) -> None:
+        """Write down how a member, and all of its program, are going to run; the first time counts.
+
+        What is quickest may be another way the next time, and its results differ by rounding.
+        """
+        if str(member) in self._ways:
+            return
+        plan = self._plan()
+        ways = plan.setdefault("ways", {})
+        if str(member) not in ways:
+            ways[str(member)] = list(way)
+            self._write_plan(plan)
+        self._ways = ways
 
     def read(self, member: int, like: Carry, trial: Trial) -> Saved | None:
         """A member as it was saved; None, and a warning, where that is damaged.
@@ -161,7 +183,7 @@ class Store:
             for own in saved
         ]  # fmt: skip
         metadata = {"members": known, "way": None if way is None else list(way)}
-        segment = self._next(min(own.member for own in saved))
+        segment = self._next(min(max(own.member, peak_name(own.member)) for own in saved))
         checkpoint.save(segment, carry, metadata=metadata)
         self._seen.add(segment)
         before = {self.places[own.member].segment for own in saved if own.member in self.places}
@@ -183,18 +205,39 @@ class Store:
                 continue
             shutil.rmtree(gone, ignore_errors=True)
 
+    def _plan(self) -> dict[str, Any]:
+        """What plan.json holds. Raises: ValueError when that is nothing that was written here."""
+        plan = self.folder / "plan.json"
+        try:
+            content = json.loads(plan.read_text(encoding="utf-8"))
+            ways = content.get("ways", {}).values()
+            known = all(Way(*way).kind in WAYS and all(map(_is_size, way[1:4])) for way in ways)
+        except (ValueError, TypeError, AttributeError):
+            known, content = False, {}
+        if not known:
+            cure = "Start the sweep again in another folder."
+            check.fail("sweep", f"{plan} should be the plan of a sweep, but was changed. {cure}")
+        return content
+
+    def _write_plan(self, content: dict[str, Any]) -> None:
+        temporary = self.folder / f"plan{self._own}.tmp"
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.folder / "plan.json")
+
     def _agree(self, plan: Path, of: dict[str, Any]) -> None:
         if not plan.exists():
-            temporary = plan.with_suffix(".tmp")
-            temporary.write_text(json.dumps(of, indent=2) + "\n")
-            temporary.replace(plan)
+            self._write_plan(of)
             return
-        before = json.loads(plan.read_text())
+        before = self._plan()
         for name, value in json.loads(json.dumps(of)).items():
             if before.get(name, value) != value:
                 cure = "Start another folder to change it."
                 words = f"a sweep should go on with the same {name}, {before[name]}, got {value}"
                 check.fail("sweep", f"{words}. {cure}")
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def _figures(known: dict[str, Any]) -> dict[str, dict[int, float]]:

@@ -1,7 +1,7 @@
 """The members of a sweep as an engine keeps them."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnfunc.sweeps.groups import Group
 from nnfunc.sweeps.lanes import Lanes
@@ -12,14 +12,14 @@ from nnfunc.training.pace import Intervals
 from nnfunc.training.programs import Carry
 from nnfunc.training.task import Build
 
-__all__ = ["Kind", "Track"]
+__all__ = ["Kind", "Peak", "Track"]
 
 
 @dataclass
 class Kind:
     """What groups of one program have in common, and how they run once that is chosen.
 
-    lanes: the programs that were made for them.
+    lanes: the programs that were made for them. lead: the first of all members.
     """
 
     build: Build
@@ -27,9 +27,9 @@ class Kind:
     intervals: Intervals
     leaves: Any
     treedef: Any
-    static: dict[str, Any]
     traced: frozenset[str]
     way: Way | None = None
+    lead: int | None = None
     lanes: dict[Any, Lanes] = field(default_factory=dict)
 
     def stops(self) -> list[int]:
@@ -50,11 +50,20 @@ class Kind:
         return self.intervals.evaluate if self.held.evaluates else self.intervals.log
 
 
+class Peak(NamedTuple):
+    """The evaluation at which a member was best. carry: as it was there; None until it is read."""
+
+    step: int
+    cost: float
+    carry: Carry | None
+
+
 @dataclass
 class Track:
     """A member. figures: name -> step -> value. left: why a search ended it before its last step.
 
     behind: whether it ranks behind those that went further. drawn: the settings that it began with.
+    peak: what it ranks by, where a search keeps its best state rather than its last.
     """
 
     trial: Trial
@@ -67,6 +76,7 @@ class Track:
     figures: dict[str, dict[int, float]] = field(default_factory=dict)
     left: str | None = None
     behind: bool = False
+    peak: Peak | None = None
 
     @property
     def diverged(self) -> bool:
