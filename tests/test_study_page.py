@@ -21,6 +21,7 @@ from nnfunc.study.page import write_page
 from nnfunc.study.pairs import pairs
 from nnfunc.study.plots import parallel, slices
 from nnfunc.study.sheet import sheet
+from nnfunc.study.significance import compare_settings
 from nnfunc.study.words import headline, trust, verdict
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result
@@ -235,17 +236,36 @@ def test_seeds_give_intervals_and_settle_what_is_apart():
         f"95 % interval {low:.2%} to {high:.2%}."
     )
     assert second.startswith("The runner-up is setting 2 (lr=0.1): 72.00% on average")
-    assert "do not overlap" in second
+    p = stats.ttest_rel([0.90, 0.91, 0.92], [0.70, 0.71, 0.75]).pvalue
+    assert f"more than chance would have it (paired t-test over 3 seeds: p = {p:.2g})" in second
     assert "12 runs (4 settings, 3 seeds each) of 100 steps" in headline(sheet(result), result)
 
 
 @pytest.mark.parametrize("figure", ["max accuracy", "min loss"])
-def test_seeds_do_not_settle_what_overlaps(figure):
-    apart = [0.11, 0.12, 0.13, 0.20, 0.21, 0.22, 0.80, 0.81, 0.82, 0.90, 0.91, 0.92]
-    near = [0.10, 0.15, 0.20, 0.12, 0.16, 0.20, 0.80, 0.85, 0.90, 0.81, 0.86, 0.91]
-    for scores, words in ((near, "overlap, so these seeds do not say"), (apart, "do not overlap")):
+def test_settings_that_share_seeds_are_compared_in_pairs(figure):
+    """Seeds differ by 0.1, the settings by 0.01 in each of them: their intervals overlap widely."""
+    seeds = np.asarray([0.1, 0.2, 0.3])
+    ahead = [0, 0.01, 0.5, 0.6] if figure == "min loss" else [0, 0.1, 0.59, 0.6]
+    noise = 1e-3 * np.asarray([[0, 1, 2], [2, 0, 1], [1, 2, 0], [0, 2, 1]])
+    clear, near = (np.ravel(np.asarray(ahead)[:, None] + seeds + k * noise) for k in (1, 60))
+    for scores, words in ((near, "These seeds do not say which"), (clear, "more than chance")):
         result = made(FOUR, scores, seeds=3, figure=figure)
-        assert f"Their intervals {words}" in verdict(sheet(result), result)[1]
+        own = sheet(result)
+        one, other = (own.scores[members] for members in own.ranked[:2])
+        p = stats.ttest_rel(one, other).pvalue
+        said = verdict(own, result)[1]
+        assert words in said
+        assert f"(paired t-test over 3 seeds: p = {p:.2g})" in said
+
+
+def test_settings_with_seeds_of_their_own_are_compared_by_welch():
+    one, other = np.asarray([1.0, 2.0, 3.0]), np.asarray([2.0, 2.5, 3.5])
+    found = compare_settings(one, other, [0, 1, 2], [2, 3, 4])
+    assert found.test == "Welch's t-test over 3 and 3 runs"
+    assert found.p == pytest.approx(stats.ttest_ind(one, other, equal_var=False).pvalue)
+    assert not found.differ
+    assert compare_settings(one, one, [0, 1, 2], [0, 1, 2]).p == 1.0
+    assert compare_settings(one, one + 1, [0, 1, 2], [0, 1, 2]).differ
 
 
 def test_a_table_of_seeds_has_a_row_a_setting(tmp_path):

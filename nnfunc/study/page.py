@@ -113,13 +113,15 @@ def _title(own: Sheet) -> str:
 
 def _table(own: Sheet, result: Result) -> str:
     """A row for each of the best settings: its score, what it was given, its other last figures."""
-    several, stopped = own.seeds > 1, result.stopped
+    several = own.seeds > 1
     others = [n for n in result.curves if n != own.rank and n.partition("/")[2] not in OF_STEPS]
     heads = ["", "setting" if several else "member", own.score.name]
     heads += ["95 % interval"] * several + [one.name for one in own.axes]
     heads += [name.replace("/", " ").replace("_", " ") for name in others]
-    heads += ["stopped at"] * bool(stopped)
-    rows = {row.get("setting", row.get("member")): row for row in result.table()}
+    table = result.table()
+    stopped = "stopped_at" in table[0]
+    heads += ["stopped at"] * stopped
+    rows = {row.get("setting", row.get("member")): row for row in table}
     cells = []
     for place, members in enumerate(own.ranked[:ROWS]):
         row = rows[members[0] // own.seeds]
@@ -129,12 +131,20 @@ def _table(own: Sheet, result: Result) -> str:
             line.append(" to ".join(ends))
         line += [text(own.hypers[members[0]].get(one.name)) for one in own.axes]
         line += [f"{row[name]:.4g}" if np.isfinite(row[name]) else "-" for name in others]
-        line += [str(stopped.get(members[0], ""))] * bool(stopped)
+        line += [_stopped(row)] if stopped else []
         cells.append(line)
     without = len(own.hypers) // own.seeds - len(own.ranked)
     why = "of which a run" if several else "that"
     note = f"Without {counted(without, 'setting')} {why} did not end with a score."
     return _grid(heads, cells) + _note(note * bool(without)) if cells else ""
+
+
+def _stopped(row: Mapping[str, Any]) -> str:
+    """The step at which a run was ended, of a setting the first one and of how many runs."""
+    if row["stopped_at"] is None:
+        return ""
+    of = f" ({row['stopped']} of {row['runs']})" if "runs" in row else ""
+    return f"{row['stopped_at']}{of}"
 
 
 def _pictures(own: Sheet, axes: list[Axis]) -> str:
@@ -146,6 +156,7 @@ def _pictures(own: Sheet, axes: list[Axis]) -> str:
     places = own.score.places[np.isfinite(own.score.places)]
     beyond = int(((places < own.score.low) | (places > own.score.high)).sum())
     cut = f" {counted(beyond, 'score')} beyond {edge:.3g} drawn there." if beyond else ""
+    cut = _SHORT * bool(own.short.any()) + cut
     lanes = _picture(plots.parallel(own, axes[:LANES]), "Parallel coordinates of all runs")
     parts = [_section("Parallel coordinates", _note(_PARALLEL + cut + _left(axes, LANES)) + lanes)]
     if len(places):
@@ -161,6 +172,7 @@ _PARALLEL = (
     "Each line is a run, from its values to its score: purple is better, green is worse, orange is the "
     "best, red diverged."
 )
+_SHORT = " Grey is what the search gave up: its scores, from fewer steps, are in no median below."
 _SLICES = "The score of every run over each hyperparameter."
 _PAIRS = (
     "The median score of the runs in each cell, purple is better, green is worse; dots are runs, red "

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc.report.plots import LINE
+from nnfunc.report.plots import LINE, TRAIN
 from nnfunc.study.axes import Axis
 from nnfunc.study.plots import figure, jitter, mark, palette, plain, room
 from nnfunc.study.sheet import Sheet
@@ -13,7 +13,10 @@ __all__ = ["pairs"]
 
 
 def pairs(own: Sheet, axes: list[Axis]) -> Any:
-    """A Figure: the median score in cells of the values of each two names, runs as dots."""
+    """A Figure: the median score in cells of the values of each two names, runs as dots.
+
+    Those that a search gave up are grey dots and in no median, unless it gave up all that has a score.
+    """
     from matplotlib.colors import Normalize
 
     both = [(a, b) for at, a in enumerate(axes) for b in axes[at + 1 :]]
@@ -21,6 +24,8 @@ def pairs(own: Sheet, axes: list[Axis]) -> Any:
     picture, panels = figure(len(both), columns=columns, height=2.9 if columns > 1 else 4)
     scores = np.clip(own.score.places, own.score.low, own.score.high)
     known = np.isfinite(scores)
+    short = own.short & known if (known & ~own.short).any() else np.zeros_like(known)
+    known &= ~short
     bins = int(np.clip(np.sqrt(known.sum() / 3), 3, 10))
     size, faint = (8, 0.6) if len(scores) < 100 else (4, 0.4) if len(scores) < 400 else (2, 0.25)
     ends = Normalize(own.score.low, own.score.high)
@@ -31,6 +36,7 @@ def pairs(own: Sheet, axes: list[Axis]) -> Any:
         mesh = panel.pcolormesh(across, up, cells.T, cmap=palette(own.mode), norm=ends)
         x, y = (one.places + jitter(len(scores), at) * room(one) for at, one in enumerate((a, b)))
         panel.scatter(x[known], y[known], s=size, lw=0, color="#000", alpha=faint)
+        panel.scatter(x[short], y[short], s=size, lw=0, color=TRAIN, alpha=faint)
         panel.scatter(
             x[own.diverged], y[own.diverged], s=3 * size, marker="x", lw=0.8, color=LINE, alpha=0.8
         )

@@ -19,7 +19,8 @@ WIDTH = 10  # inches, of every picture
 def parallel(own: Sheet, axes: list[Axis]) -> Any:
     """A matplotlib Figure: a line a run through its values to its score, purple for the better.
 
-    Diverged runs are red and end beyond the worst score.
+    Diverged runs are red and end beyond the worst score; those that a search gave up are grey, for
+    their scores are from fewer steps.
     """
     from matplotlib.collections import LineCollection
 
@@ -36,6 +37,7 @@ def parallel(own: Sheet, axes: list[Axis]) -> Any:
     lines = np.stack([across, shares], axis=2)[order]
     faint = float(np.clip(25 / max(len(order), 1), 0.22, 0.85))
     colours = palette()(np.clip(_merit(own)[order], 0, 1))
+    colours[own.short[order]] = _rgba(TRAIN)
     colours[own.diverged[order]] = _rgba(LINE)
     colours[:, 3] = np.where(own.diverged[order], min(faint, 0.5), faint)
     panel.add_collection(LineCollection(list(lines), colors=colours, linewidths=1.1))
@@ -75,7 +77,7 @@ def slices(own: Sheet, axes: list[Axis]) -> Any:
         if best.any():
             panel.scatter(x[best], scores[best], s=48, color=BEST, lw=0, label="the best", zorder=3)
         for place in one.groups:
-            here = scores[(one.places == place) & np.isfinite(scores)]
+            here = scores[(one.places == place) & np.isfinite(scores) & ~own.short]
             if len(here) > 1:
                 ends = place - 1.6 * room(one), place + 1.6 * room(one)
                 label = "median" if place == one.groups[-1] else None

@@ -19,7 +19,8 @@ class Sheet(NamedTuple):
     rank: the curve that ranks, such as "validation/accuracy". score: its axis, [members]. scores:
     [members], not a number for those that diverged or were refused; of one that a search stopped, the
     last one it had. ranked: the members of each setting that has a score, best first. mode: "min" or
-    "max". diverged, stopped: [members] of bool.
+    "max". diverged, stopped: [members] of bool; short: [members], those that a search gave up, whose
+    scores are from fewer steps than those of others.
     """
 
     hypers: list[dict[str, Any]]
@@ -33,6 +34,7 @@ class Sheet(NamedTuple):
     mode: str
     diverged: np.ndarray
     stopped: np.ndarray
+    short: np.ndarray
 
     def means(self) -> np.ndarray:
         """[settings]: the mean score of the runs that have one, not a number where none has."""
@@ -57,6 +59,7 @@ def sheet(result: Result) -> Sheet:
         rank, score_axis(rank.replace("/", " ").replace("_", " "), scores, result.figure.mode),
         scores, [list(range(at, at + result.seeds)) for at in first], result.seeds,
         result.figure.mode, _marked(result.diverged, len(hypers)), _marked(stopped, len(hypers)),
+        _marked(dict.fromkeys(result.behind), len(hypers)),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from nnfunc.study.axes import text
 from nnfunc.study.curves import named
 from nnfunc.study.importance import ENOUGH, GOOD, Importance
 from nnfunc.study.sheet import Sheet
+from nnfunc.study.significance import compare_settings
 from nnfunc.sweeps.result import Result
 
 __all__ = ["headline", "score", "trust", "verdict"]
@@ -76,7 +77,7 @@ def verdict(own: Sheet, result: Result) -> list[str]:
     second = own.ranked[1][0]
     other = rows[second // own.seeds]
     paragraphs.append(
-        f"The runner-up is {_who(own, second)}: {_mean(own, other)}. {_overlap(own, best, other)}"
+        f"The runner-up is {_who(own, second)}: {_mean(own, other)}. {_compared(own, result)}"
     )
     return [*paragraphs, LUCKIEST] if len(own.ranked) > 4 else paragraphs
 
@@ -95,6 +96,8 @@ def trust(found: Importance | None, own: Sheet) -> str:
         words += (
             f" {counted(left, 'setting')} without a score {'are' if left > 1 else 'is'} left out."
         )
+    if own.short.any():
+        words += " Scores of what the search gave up are from fewer steps than the others."
     if found.settings < ENOUGH:
         words += f" Fewer than {ENOUGH} settings are too few for the importances to mean anything."
     elif found.r2 < GOOD:
@@ -141,12 +144,15 @@ def _mean(own: Sheet, row: dict[str, Any]) -> str:
     return f"{mean} on average over {own.seeds} seeds, 95 % interval {low} to {high}"
 
 
-def _overlap(own: Sheet, best: dict[str, Any], other: dict[str, Any]) -> str:
-    ends = [row[f"{own.rank}{end}"] for row in (best, other) for end in (" low", " high")]
-    if ends[0] <= ends[3] and ends[2] <= ends[1]:
-        return ("Their intervals overlap, so these seeds do not say which of the two is better; "
-                "more seeds would.")  # fmt: skip
-    return "Their intervals do not overlap: the best is ahead by more than its seeds differ."
+def _compared(own: Sheet, result: Result) -> str:
+    """Whether the seeds tell the best setting from the runner-up, and by which test."""
+    (one, other) = own.ranked[:2]
+    seeds = [[result.seed[member] for member in members] for members in (one, other)]
+    found = compare_settings(own.scores[one], own.scores[other], *seeds)
+    test = f"{found.test}: p = {found.p:.2g}"
+    if found.differ:
+        return f"The best is ahead by more than chance would have it ({test})."
+    return f"These seeds do not say which of the two is better ({test}); more seeds would."
 
 
 def _nothing(own: Sheet, result: Result) -> str:
