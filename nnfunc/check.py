@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def fail(where: str, problem: str, *, kind: type[Exception] = ValueError) -> NoReturn:
@@ -210,6 +211,15 @@ def key(where: str, key: Any) -> None:
     if not one:
         problem = f"key should be one random key, got {describe(key)}. Make one: jax.random.key(0)."
         fail(where, problem, kind=TypeError)
+
+
+def on_host(where: str, hint: str, **values: Any) -> None:
+    """No value is traced: what loops on the host cannot be inside of jit, vmap or grad."""
+    for name, value in values.items():
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+            problem = f"{name} should be numbers that are known, got a tracer"
+            why = "inside of jax.jit, vmap, grad or the like nothing is, and this loops on the host"
+            fail(where, f"{problem}: {why}. {hint}", kind=TypeError)
 
 
 def describe(value: Any) -> str:

@@ -415,3 +415,33 @@ def test_true_and_one_are_not_the_same_hyper(data):
     for bias, count in ((True, 2), (1, 1)):
         state, _ = nf.train(of, {"bias": bias}, data, steps=1, key=jax.random.key(0))
         assert len(jax.tree.leaves(state.params)) == count
+
+
+@pytest.mark.parametrize("transform", [jax.vmap, jax.jit, lambda f: jax.grad(lambda r: f(r[0]))])
+def test_train_in_a_transformation_names_what_does_that(transform):
+    x = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+    data = nf.data.arrays((x, 3 * x), batch_size=4)
+    build = lambda h: nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
+
+    def loss(rate):
+        state, _ = nf.train(build, {"rate": rate}, data, steps=2, key=jax.random.key(0))
+        return state.params["weight"].sum()
+
+    words = r"train: hypers should .*got a tracer.*nf.sweep.*nf.trainer"
+    with pytest.raises(TypeError, match=words):
+        transform(loss)(jnp.asarray([0.1, 0.2]))
+    keys = jax.random.split(jax.random.key(0), 2)
+    alone = lambda key: nf.train(build, {"rate": 0.1}, data, steps=2, key=key)
+    with pytest.raises(TypeError, match=r"train: key should .*got a tracer"):
+        jax.vmap(alone)(keys)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_evaluate_in_a_transformation_names_what_does_that(transform):
+    task = nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(0.1))
+    params = {"weight": jnp.ones((2, 1, 1)), "bias": jnp.zeros((2, 1))}
+    rows = (jnp.ones((3, 1)), jnp.zeros((3, 1)))
+    with pytest.raises(TypeError, match=r"evaluate: params should .*got a tracer.*task.objective"):
+        transform(lambda p: nf.evaluate(task, p, rows))(params)
+    inside = jax.vmap(lambda p: task.objective(lambda x: task.model.apply(p, x), rows)[0])(params)
+    assert inside.shape == (2,)

@@ -91,7 +91,9 @@ def _batch(
 def _distribution(module: Any, own: Distribution) -> Any:
     kinds = module.distributions
     if own.low is None or own.high is None:
-        return kinds.CategoricalDistribution(range(len(own.options or ())))
+        if own.options is None:  # of the caller's own: what `at` takes is proposed
+            return kinds.FloatDistribution(0.0, math.nextafter(1.0, 0.0))
+        return kinds.CategoricalDistribution(range(len(own.options)))
     if own.options is not None:
         return kinds.IntDistribution(int(own.low), int(own.high))
     return kinds.FloatDistribution(float(own.low), float(own.high), log=own.log)
@@ -99,8 +101,8 @@ def _distribution(module: Any, own: Distribution) -> Any:
 
 def _value(own: Distribution, proposed: Any) -> Any:
     """What the sampler proposed, as the space has it: float32, an option."""
-    if own.low is None:
-        return (own.options or ())[proposed]
+    if own.low is None or own.high is None:
+        return own.at(proposed) if own.options is None else own.options[proposed]
     return proposed if own.options is not None else single(proposed)
 
 

@@ -99,10 +99,13 @@ def _explored(
 ) -> Any:
     """Another value near the old one, or one drawn anew."""
     anew, up, u = draw.random() < resample, draw.random() < 0.5, float(draw.random())
-    if anew:
-        return distribution.at(u)
     low, high = distribution.low, distribution.high
-    if low is None or high is None:  # a list: a neighbour of what it was
+    endless = low is None or high is None
+    if anew or (
+        endless and distribution.options is None
+    ):  # of the caller's own: only `at` is known
+        return distribution.at(u)
+    if endless:  # a list: a neighbour of what it was
         options = list(distribution.options or ())
         at = next(i for i, o in enumerate(options) if same(o, value)) + (1 if up else -1)
         return options[min(max(at, 0), len(options) - 1)]

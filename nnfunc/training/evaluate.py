@@ -38,6 +38,8 @@ def evaluate(
     >>> nf.evaluate(task, params, (jnp.ones((3, 1)), jnp.zeros((3, 1))))
     {'loss': 1.0, 'mae': 1.0}
     """
+    hint = "Inside, call task.objective(lambda x: task.model.apply(params, x), batch) instead."
+    check.on_host("evaluate", hint, params=params, arrays=arrays, state=state)
     if isinstance(params, TrainState):
         params, state = evaluated(task, params)
     if isinstance(arrays, Data):

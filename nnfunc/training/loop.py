@@ -26,6 +26,13 @@ from nnfunc.training.task import Build, Task, built, training_batch
 __all__ = ["History", "Report", "inspect_task", "train"]
 
 
+TRANSFORMED = (
+    "For many runs side by side: nf.sweep(build, space, data, ...). For a transformation of your own: "
+    "nf.trainer(build), whose init and step are pure."
+)
+"""What does what `train` cannot."""
+
+
 class History(NamedTuple):
     """The reports of a run as columns: history.train["loss"], history.validation["step"].
 
@@ -95,6 +102,7 @@ def train(
     >>> bool(abs(state.params["weight"][0, 0] - 3) < 0.01)
     True
     """
+    check.on_host("train", TRANSFORMED, hypers=hypers, key=key, data=data)
     check.size("train", steps=steps)
     check.key("train", key)
     check.choice("train", ("auto", "step", "scan"), loop=loop)
