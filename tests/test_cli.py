@@ -98,8 +98,8 @@ def test_train_fills_a_folder(work):
     run = work / "runs" / "small-1"
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.toml", "environment.json", "metrics.jsonl", "checkpoints", "curves.png",
-        "report.html", "result.json",
+        "config.toml", "data.json", "environment.json", "metrics.jsonl", "checkpoints",
+        "curves.png", "report.html", "result.json",
     }  # fmt: skip
     assert load(run / "config.toml") == load(work / "small.toml")
     checkpoints = sorted(path.name for path in (run / "checkpoints").iterdir())

@@ -149,6 +149,12 @@ def arrays_of(tmp_path, x, y, **more):
 X, Y = np.arange(120, dtype=np.float32).reshape(40, 3), np.arange(40) % 4
 
 
+def test_the_record_of_another_data_set_is_refused(tmp_path):
+    learned = nf.data.npz(arrays_of(tmp_path, X, Y)).learned
+    with pytest.raises(ValueError, match=r"learned should be of nf.data.table, got .* nf.data.npz"):
+        nf.data.table(write(tmp_path / "a.csv", ROWS), label="k", learned=learned)
+
+
 def test_npz_keeps_its_splits(tmp_path):
     before = nf.data.npz(arrays_of(tmp_path, X, Y))
     learned = saved(before.learned, tmp_path / "run")
@@ -183,6 +189,11 @@ def test_splits_that_files_bring_are_compared(tmp_path):
     assert before.learned.changes(after.learned) == [
         "validation: other values than then", "test: 8 examples then, 7 examples now",
     ]  # fmt: skip
+    del parts["x_val"], parts["y_val"]
+    np.savez(tmp_path / "a.npz", **parts)
+    after = nf.data.npz(tmp_path / "a.npz", learned=before.learned)
+    assert (len(after.train[1]), after.validation) == (40, None)
+    assert before.learned.changes(after.learned) == ["validation: 9 examples then, none now"]
 
 
 def images_in(root, counts, size=4):

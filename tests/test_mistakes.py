@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc import rows
+from nnfunc.data.inputs import examples
+from nnfunc.data.learned import Learned
 
 KEY = jax.random.key(0)
 
@@ -121,11 +122,10 @@ def test_model_state_keeps_its_type_and_its_shape():
         step({}, init({}, KEY), batch)
 
 
-def test_predict_refuses_other_numbers_than_it_was_trained_on(tmp_path):
-    like = np.zeros((1, 2), np.uint8)
-    file = tmp_path / "x.npy"
-    assert rows.fitting(np.array([[0.0, 255.0]]), like, file).dtype == np.uint8
+def test_predict_refuses_other_numbers_than_it_was_trained_on():
+    learned = Learned("npz", {"dtype": "uint8", "shape": [2]})
+    assert examples(learned, np.array([[0.0, 255.0]]))[0].dtype == np.uint8
     with pytest.raises(ValueError, match=r"whole numbers \(uint8\).*got fractions"):
-        rows.fitting(np.array([[0.5, 1.0]]), like, file)
+        examples(learned, np.array([[0.5, 1.0]]))
     with pytest.raises(ValueError, match=r"should fit uint8.*from 0.0 to 256.0"):
-        rows.fitting(np.array([[0.0, 256.0]]), like, file)
+        examples(learned, np.array([[0.0, 256.0]]))

@@ -212,8 +212,11 @@ def test_a_run_of_an_older_version_reads_its_data_and_says_so(work, capsys):
 
 
 def test_records_that_were_edited(work, capsys):
-    for name, content in {"data.json": "[]", "data_rows.npy": "x"}.items():
+    for name, content in {"data.json": "[]", "data_rows.npy": "x", "data.json ": "edited"}.items():
+        name, edited = name.strip(), content == "edited"
         before = (work / "run" / name).read_bytes()
+        if edited:
+            content = before.decode().replace('"time"', '"times"')
         (work / "run" / name).write_text(content)
         assert main("evaluate", work / "run") == 2
         _, err = said(capsys)

@@ -170,7 +170,7 @@ def test_members_are_settings_times_seeds(place):
 def test_the_folder_holds_what_is_promised(place):
     plain = {
         "sweep.toml", "sweep.json", "environment.json", "plan.json", "segments", "table.csv",
-        "curves.csv", "result.json", "report.html",
+        "curves.csv", "result.json", "report.html", "data",
     }  # fmt: skip
     for name, more in (("one", set()), ("seeds", {"members.csv"})):
         names = {path.name for path in (place / name).iterdir() if path.suffix != ".parquet"}
@@ -178,6 +178,7 @@ def test_the_folder_holds_what_is_promised(place):
         assert (place / name / "sweep.toml").read_text() == CONFIG
     assert json_of(place / "seeds", "sweep") == {
         "words": list(WORDS), "options": {"members": 8, "way": "loop"}, "name": "small",
+        "folders": [str(place), str(place)],
     }  # fmt: skip
     command = json_of(place / "one", "environment")["command"]
     assert command == f"nnfunc sweep small.toml '{PEAK}' --members 6 --way loop --run one"

@@ -57,6 +57,6 @@ def _absolute(table: str, name: str, key: str, value: str, mistakes: Mistakes) -
                 warnings.warn(f"{mistakes.file}: {problem}. {hint}", stacklevel=2)
             return os.path.abspath(target)
     known = special or any(os.path.exists(place / path) for place in folders())
-    if known or (key == "codec" and not path.suffix):
+    if known or folder == current or (key == "codec" and not path.suffix):
         return value
     return os.path.abspath(bases[0] / path)

@@ -11,6 +11,7 @@ from nnfunc.data.codecs import Bytes, Characters, Codec, Tokenizer, load_codec
 from nnfunc.data.digits import digits
 from nnfunc.data.idx import fashion_mnist, mnist, read_idx
 from nnfunc.data.images import images
+from nnfunc.data.learned import Learned
 from nnfunc.data.npz import npz
 from nnfunc.data.order import indices, permute, positions
 from nnfunc.data.pixels import Normalise
@@ -21,8 +22,8 @@ from nnfunc.data.text import text
 from nnfunc.data.tokens import next_tokens, tokens
 
 __all__ = [
-    "Bytes", "Characters", "Codec", "Data", "Given", "Normalise", "Splits", "Stream", "Tokenizer",
-    "arrays", "chain", "cifar10", "digits", "fashion_mnist", "flip", "images", "indices", "labels",
-    "load_codec", "mnist", "next_tokens", "npz", "permute", "positions", "prefetch", "read_idx",
-    "shift", "split", "table", "take", "text", "tokens",
+    "Bytes", "Characters", "Codec", "Data", "Given", "Learned", "Normalise", "Splits", "Stream",
+    "Tokenizer", "arrays", "chain", "cifar10", "digits", "fashion_mnist", "flip", "images", "indices",
+    "labels", "load_codec", "mnist", "next_tokens", "npz", "permute", "positions", "prefetch",
+    "read_idx", "shift", "split", "table", "take", "text", "tokens",
 ]  # fmt: skip

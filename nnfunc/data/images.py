@@ -63,6 +63,7 @@ def images(
     parts: dict[str, Any] = {}
     first: tuple[Path, tuple[int, ...]] | None = None
     if learned is not None:
+        learned.check_factory(WHERE)
         first = (Path("the run's images"), tuple(learned.facts["image"]))
         channels, expected = first[1][2], learned.facts["size"]
     for part, classes in listed.items():

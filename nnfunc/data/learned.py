@@ -73,13 +73,18 @@ class Learned:
             return 0.0
         return [-m / s for m, s in zip(scaling["mean"], scaling["std"], strict=True)]
 
+    def check_factory(self, where: str) -> None:
+        """Refuse the record of another data set."""
+        if where != f"data.{self.factory}":
+            problem = f"learned should be of nf.{where}, got that of nf.data.{self.factory}"
+            check.fail(where, f"{problem}. Give the learned of its own splits.")
+
     def changes(self, now: "Learned") -> list[str]:
         """What is other in the files now, in words; nothing where the examples are the same.
 
         Columns and examples may stand in another order: they are taken as they were.
         """
-        messages = [f"it is {now.factory} now, {self.factory} then"]
-        messages = messages if now.factory != self.factory else []
+        messages = []
         for name in PARTS:
             then, today = self.parts.get(name), now.parts.get(name)
             counts = [None if part is None else part["count"] for part in (then, today)]
@@ -111,6 +116,7 @@ class Learned:
             self.codec.save(folder / FILES[2])
         table = {"version": VERSION, "factory": self.factory, "facts": self.facts}
         table |= {"parts": self.parts, "rows": rows}
+        table |= {"digest": _text_digest(table)}
         temporary = folder / f"{FILES[0]}.tmp"
         temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")
         temporary.replace(folder / FILES[0])
@@ -125,25 +131,27 @@ class Learned:
             return None
         try:
             table = json.loads(file.read_text("utf-8"))
-            parts = {
-                name: {"count": part["count"], "digest": part["digest"]}
-                for name, part in table["parts"].items()
-            }
-            learned = Learned(str(table["factory"]), dict(table["facts"]), parts)
-            if table["version"] != VERSION:
-                _refuse(file, f"its version should be {VERSION}, got {table['version']!r}")
+            if table.pop("digest") != _text_digest(table) or table["version"] != VERSION:
+                _refuse(file, "it is not as it was written")
             rows, saved = None, table["rows"]
             if saved is not None:
                 file = folder / FILES[1]
                 rows = np.load(file, allow_pickle=False)
                 if rows.dtype != np.uint64 or digest(rows) != saved["digest"]:
                     _refuse(file, "it does not hold the rows that data.json tells of")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError,
+            MemoryError,
+        ) as error:  # fmt: skip
             if check.is_mistake(error):
                 raise
             _refuse(file, f"it cannot be read ({type(error).__name__})")
         codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None
-        return Learned(learned.factory, learned.facts, learned.parts, rows, codec)
+        return Learned(table["factory"], table["facts"], table["parts"], rows, codec)
+
+
+def _text_digest(table: Any) -> str:
+    return hashlib.blake2b(json.dumps(table).encode(), digest_size=16).hexdigest()
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:
@@ -243,14 +251,16 @@ def _numbered(ids: np.ndarray) -> np.ndarray:
 def divide(
     where: str, ids: np.ndarray, y: np.ndarray, learned: Learned | None, *, stratify: bool,
     **shares: float,
-) -> tuple[dict[str, np.ndarray | None], np.ndarray]:  # fmt: skip
-    """(the indices of the examples of each split, `Learned.rows`).
+) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:  # fmt: skip
+    """(the indices of the examples of each split, `Learned.rows` or None where nothing was cut).
 
     ids: of `row_ids`. Examples that `learned` knows are in the splits and the order that they were in,
     the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
     """
     from nnfunc.data.splits import cut
 
+    if learned is not None and learned.rows is None:
+        return {"train": np.arange(len(ids))}, None  # files had brought all that was held out
     ids = _numbered(ids)
     then = None if learned is None else learned.rows
     here, past = (), ()

@@ -58,6 +58,7 @@ def npz(
     form = {"dtype": first[0].dtype.name, "shape": list(first[0].shape[1:])}
     is_classes = first[1].ndim == 1 and first[1].dtype.kind in "iu"
     if learned is not None:
+        learned.check_factory(WHERE)
         _check_form(place, form | {"classes": is_classes}, learned)
         classes = learned.classes
         for _, y_part in parts.values():

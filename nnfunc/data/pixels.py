@@ -64,7 +64,9 @@ def image_splits(
     cut off by class, for splits that are not among the parts. learned: by an earlier run. facts: more
     of what is learned here.
     """
-    layout = layout if learned is None else learned.facts["layout"]
+    if learned is not None:
+        learned.check_factory(where)
+        layout = learned.facts["layout"]
     check.choice(where, ("image", "flat", "rows"), layout=layout)
     check.size(where, 0, shift=shift, shuffle_seed=shuffle_seed)
     splits, arrays = dict(parts), parts["train"]

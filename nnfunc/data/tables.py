@@ -52,6 +52,7 @@ def table(
     ((14, 2), ('cat', 'dog'))
     """
     if learned is not None:
+        learned.check_factory(WHERE)
         facts = learned.facts
         label, columns, task = facts["label"], facts["columns"], facts["task"]
     check.choice(WHERE, ("classification", "regression"), task=task)

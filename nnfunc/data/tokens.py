@@ -150,6 +150,7 @@ def divided(
     total = len(tokens)
     counts = {"cut": int(total * (1 - validation)), "used": total}  # as nanoGPT rounds
     if learned is not None:
+        learned.check_factory(where)
         counts = {name: learned.facts[name] for name in counts}
     train, held = tokens[: counts["cut"]], tokens[counts["cut"] : counts["used"]]
     return train, held if validation and len(held) else None, counts | {"total": total}
