@@ -300,5 +300,7 @@ def test_digits_and_arrays_given_to_predict():
     }.items():  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             examples(learned, rows)
+    with pytest.raises(ValueError, match="mask"):
+        examples(learned, np.ma.masked_equal(np.ones((1, 64)), 1))
     with pytest.raises(TypeError, match="the rows should be an array"):
         examples(learned, {"a": [1]})

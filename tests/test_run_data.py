@@ -189,6 +189,7 @@ INPUTS = {
     "a missing value": ("weight,time\n1,2\n,3\n", "a value is missing at line 3 of column 'weight'"),
     "a word": ("weight,time\n1,2\n1,soon\n", "line 3 of column 'time' should hold a number, got 'soon'"),
     "too few": ("1,2,3\n", "the input should have shape (examples, 2)"),
+    "an archive": ("", "cannot be read: it is an archive, not one array"),
     "a gap": ("1,2\n1,\n", "should hold rows of numbers, but cannot be read"),
 }  # fmt: skip
 
@@ -196,8 +197,12 @@ INPUTS = {
 @pytest.mark.parametrize("case", INPUTS)
 def test_rows_that_cannot_be_predicted(work, capsys, case):
     text, message = INPUTS[case]
-    (work / "new.csv").write_text(text)
-    assert main("predict", work / "run", work / "new.csv") == 2
+    name = "new.npy" if case == "an archive" else "new.csv"
+    (work / name).write_text(text)
+    if case == "an archive":
+        np.savez(work / "new.npz", x=np.ones(2))
+        (work / "new.npz").rename(work / name)
+    assert main("predict", work / "run", work / name) == 2
     out, err = said(capsys)
     assert message in err
     assert (out, err.count("\n")) == ("", 1)

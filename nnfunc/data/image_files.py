@@ -13,7 +13,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.files import damaged, regular
 
-__all__ = ["PARTS", "list_images", "open_pillow", "read_images"]
+__all__ = ["PARTS", "images_below", "list_images", "open_pillow", "read_images"]
 
 WHERE = "data.images"
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -62,7 +62,7 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
 def _classes(folder: Path) -> dict[str, list[Path]]:
     found = {}
     for inner in _folders(folder):
-        found[inner.name] = sorted(_images(inner))
+        found[inner.name] = sorted(images_below(inner))
         if not found[inner.name]:
             problem = f"{inner} should hold the images of a class, but holds none that end in"
             check.fail(WHERE, f"{problem} {', '.join(sorted(ENDINGS))}.")
@@ -79,7 +79,7 @@ def _folders(folder: Path) -> list[Path]:
         _unreadable(error)
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
     """The images of a folder and of those inside, each of them a file."""
     for base, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]

@@ -12,7 +12,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.columns import known, numbers, read_columns
 from nnfunc.data.files import read
-from nnfunc.data.image_files import ENDINGS, open_pillow, read_images
+from nnfunc.data.image_files import ENDINGS, images_below, open_pillow, read_images
 from nnfunc.data.learned import Learned
 from nnfunc.data.pixels import laid_out
 
@@ -43,6 +43,7 @@ def examples(learned: Learned, source: Any) -> tuple[np.ndarray, list[str] | Non
     if isinstance(source, Mapping | Path) or hasattr(source, "columns"):
         x = _from_columns(learned, name, source)
     else:
+        check.unmasked(WHERE, rows=source)
         try:
             x = np.asarray(source)
         except ValueError as error:
@@ -57,9 +58,7 @@ def _image_files(source: Any) -> list[Path]:
         if not path.exists():
             _absent(path)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS)
-            hidden = [any(w.startswith(".") for w in p.relative_to(path).parts) for p in inside]
-            files = [p for p, out in zip(inside, hidden, strict=True) if p.is_file() and not out]
+            files = sorted(images_below(path))
             if not files:
                 check.fail(WHERE, f"{path} should hold images, but there are none.")
             return files
@@ -83,7 +82,10 @@ def _from_file(learned: Learned, path: Path) -> Any:
     separator = learned.facts.get("separator", ",")
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("it is an archive, not one array")
+            return array
         if path.name.lower().endswith((".csv", ".csv.gz")):
             names = _column_names(path, separator)
             if names is not None and "columns" not in learned.facts:
@@ -97,7 +99,7 @@ def _from_file(learned: Learned, path: Path) -> Any:
                     return np.loadtxt(path, delimiter=separator, ndmin=2)
         elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in learned.facts:
             check.fail(WHERE, f"the input should be a {kinds}, got {path}.")
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError, OSError) as error:
         if check.is_mistake(error):
             raise
         check.fail(WHERE, f"{path} should hold rows of numbers, but cannot be read: {error}")
