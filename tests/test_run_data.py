@@ -205,7 +205,7 @@ def test_rows_that_cannot_be_predicted(work, capsys, case):
     assert main("predict", work / "run", work / name) == 2
     out, err = said(capsys)
     assert message in err
-    assert (out, err.count("\n")) == ("", 1)
+    assert (out, err.count("\n")) == ("", 1), err
 
 
 def test_a_run_of_an_older_version_reads_its_data_and_says_so(work, capsys):
