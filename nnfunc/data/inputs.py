@@ -84,6 +84,7 @@ def _from_file(learned: Learned, path: Path) -> Any:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
             if not isinstance(array, np.ndarray):
+                array.close()
                 raise ValueError("it is an archive, not one array")
             return array
         if path.name.lower().endswith((".csv", ".csv.gz")):
