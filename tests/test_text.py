@@ -1,5 +1,6 @@
 """Text and token files as windows of tokens, and codecs. Reference: nanoGPT's split, and plain slices."""
 
+import gc
 import json
 import os
 import sys
@@ -422,3 +423,11 @@ def test_tinyshakespeare():
     assert splits.codec.size == 65
     assert (len(splits.train), splits.validation.shape) == (1_003_854, (1742, 65))
     assert splits.codec.decode(splits.train[:14]) == "First Citizen:"
+
+
+def test_an_archive_in_the_place_of_tokens_is_said_so(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(9))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match="it is an archive, not one array"):
+        nf.data.tokens(tmp_path / "a.npy", block_size=2)
+    gc.collect()  # a file left open would warn here, and warnings are errors

@@ -137,6 +137,9 @@ class Learned:
             if saved is not None:
                 file = folder / FILES[1]
                 rows = np.load(file, allow_pickle=False)
+                if not isinstance(rows, np.ndarray):
+                    rows.close()
+                    _refuse(file, "it is an archive, not one array")
                 if rows.dtype != np.uint64 or digest(rows) != saved["digest"]:
                     _refuse(file, "it does not hold the rows that data.json tells of")
         except (

@@ -162,6 +162,9 @@ def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
     try:
         if file.suffix == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                array.close()
+                raise ValueError("it is an archive, not one array")
         else:
             if size == 0 or size % width:
                 problem = (
