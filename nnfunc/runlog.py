@@ -97,9 +97,8 @@ def find(folder: Path, what: str = "run") -> Path:
 def command() -> str:
     """What the user typed to start this program, for use in advice."""
     program = Path(sys.argv[0])
-    if program.name != "nnfunc":
-        return "nnfunc"
-    if shutil.which("nnfunc") and Path(shutil.which("nnfunc") or "").samefile(program):
+    known = shutil.which("nnfunc")
+    if program.name != "nnfunc" or not program.exists() or (known and program.samefile(known)):
         return "nnfunc"
     return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
 

@@ -11,6 +11,7 @@ MODELS: dict[str, Row] = {
     "resnet": Row(
         (3,), {"depths": [1, 2], "widths": [2, 3], "activation": "softplus"},
         {"momentum": (0.1, 0.5), "last_scale": (1.0, 0.0)}, sample(2, 8, 8, 3), order=1,
+        tolerance=1e-4,  # its batch norms see few values: float32 is 4e-5 from float64
     ),
     "convnext": Row(
         (3,), {"depths": [2], "widths": [4], "patch": 2, "kernel": 3},
