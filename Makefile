@@ -1,9 +1,14 @@
 # Works with GNU make 3.81 (macOS) and newer.
-# `make demo PYTHON=python3.12` picks the interpreter; `make clean` first when .venv has another.
+# `make demo PYTHON=python3.12` picks the interpreter. The first one gets .venv, each other version a
+# folder of its own, such as .venv-3.12.
 
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12
 WORKERS ?= auto
-VENV := .venv
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+ASKED := $(shell "$(PYTHON)" -c '$(VERSION)' 2>/dev/null)
+FIRST := $(shell .venv/bin/python -c '$(VERSION)' 2>/dev/null)
+VENV := .venv$(if $(FIRST),$(addprefix -,$(filter-out $(FIRST),$(ASKED))))
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PYTEST = $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
@@ -16,7 +21,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-slow lint types format clean
+.PHONY: help demo test test-compiler test-matrix test-quick test-slow lint types format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -25,7 +30,14 @@ demo: $(READY) ## train on handwritten digits and print the test accuracy
 	$(BIN)/nnfunc train configs/digits_mlp.toml
 
 test: lint types ## lint, types and all tests but those of minutes (what CI runs)
-	$(PYTEST)
+	NNFUNC_TEST_COMPILER=quick $(PYTEST)
+	NNFUNC_TEST_COMPILER=users $(PYTEST)
+
+test-compiler: $(READY) ## laws and layers with the compiler as users have it (conftest.py)
+	NNFUNC_TEST_COMPILER=users $(PYTEST)
+
+test-matrix: ## the same with each of PYTHONS, which have to be there
+	set -e; for python in $(PYTHONS); do $(MAKE) test PYTHON=$$python; done
 
 test-quick: lint ## lint and the tests that are not slow
 	$(PYTEST) -m "not slow"
@@ -38,14 +50,14 @@ lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 types: $(READY) ## pyright
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment and the caches; runs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the environments and the caches; runs/ stays
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp comes last, so an install that was cut short is begun again from an empty folder.

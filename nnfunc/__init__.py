@@ -8,10 +8,23 @@ are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `
 `nf.augment`, saving and loading in `nf.checkpoint`.
 """
 
+from nnfunc import stopping  # answers signals while JAX is imported, which takes a second
+
+# isort: split
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnfunc import activations, averages, check, initializers, losses, metrics, paths, schedules
+from nnfunc import (
+    activations,
+    averages,
+    check,
+    initializers,
+    losses,
+    metrics,
+    paths,
+    schedules,
+    xla_flags,
+)
 from nnfunc.base import Context, Model, Out, as_model
 from nnfunc.combinators import (
     ensemble,
@@ -86,6 +99,8 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.training.task import Task, reduce_on_plateau
 
 __version__ = "0.1.0"
+
+xla_flags.set_flags()  # XLA reads them when JAX starts, which no import above does
 
 _LATER = {
     "augment": "nnfunc.data",

@@ -7,7 +7,7 @@ import jax
 
 from nnfunc import check
 from nnfunc.base import Key, fold
-from nnfunc.debug import checks_data, checks_leaks, checks_model, checks_training
+from nnfunc.debug import checks_compiler, checks_data, checks_leaks, checks_model, checks_training
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.look import Look
 from nnfunc.debug.subject import first_params, plain, task_at
@@ -29,6 +29,7 @@ def doctor(
     parameters, no gradient, activations explode or vanish, gradients explode or vanish;
     the data: inputs or targets not normalised, constant features, missing classes, imbalanced
     classes, labels are the inputs, contradictory labels, validation in training data;
+    the compiler: wrong results, of large sums against NumPy's;
     the training: not finite at the start, initial loss too large or too small, loss ignores the
     labels, loss adds up the batch, learning rate too large or too small, decay on biases and norms.
     Batch norm in training mixes examples by right. Errors come before warnings.
@@ -53,9 +54,10 @@ def doctor(
         if "needs a random key" not in str(error):
             raise
         look.needs_key = True
-    found = list(_ill(look))
-    if not found:
-        found = [finding for check_of in _checks(look, build, hypers, data) for finding in check_of]
+    found = list(_ill(look)) or [
+        finding for check_of in _checks(look, build, hypers, data) for finding in check_of
+    ]
+    found = [*checks_compiler.compiler(), *found]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 

@@ -1,0 +1,137 @@
+"""The compiler's known faults: the flag that cures them is set in time, and what it cures is right."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import pytest
+
+from nnfunc import xla_flags
+from nnfunc.debug import checks_compiler
+
+ROOT = Path(__file__).parents[1]
+FAULT = xla_flags.Fault("is late", "--xla_made_up=-some")
+known = pytest.mark.skipif(xla_flags.known_fault() is None, reason="this jaxlib has no known fault")
+
+# What a user writes around nnfunc, and how many of its 40,000 rows are wrong.
+USER = """
+import json, os, sys, warnings
+{before}
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import nnfunc
+import jax, jax.numpy as jnp, numpy as np
+W = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+x = np.random.default_rng(1).normal(size=(40_000, 3)).astype(np.float32)
+y = np.asarray(jax.jit(jax.vmap(lambda row: jnp.sum((W @ row) ** 2)))(x))
+wrong = int((abs(y - ((x @ W.T) ** 2).sum(axis=1)) > 0.01 * (1 + y)).sum())
+from nnfunc.debug.checks_compiler import compiler
+findings = [str(finding) for finding in compiler()]
+told = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
+print(json.dumps([wrong, told, findings, os.environ.get("XLA_FLAGS"), jax.device_count()]))
+"""
+
+
+def run(before: str = "", **variables: str) -> list:
+    """[wrong rows, warnings, findings of doctor, XLA_FLAGS, devices] of a program of its own."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **variables}
+    command = [sys.executable, "-c", USER.format(before=before)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_import_cures_code_around_nnfunc_and_keeps_the_users_flags(tmp_path):
+    """Given in a file, as XLA allows; the file's words are in XLA_FLAGS then."""
+    file = tmp_path / "flags"
+    file.write_text("--xla_force_host_platform_device_count=3\n")
+    wrong, told, findings, flags, devices = run("import jax", XLA_FLAGS=str(file))
+    assert (wrong, told, findings, devices) == (0, [], [], 3)
+    fault = xla_flags.known_fault()
+    expected = str(file) if fault is None else f"{file.read_text().strip()} {fault.flag}"
+    assert flags == expected
+
+
+@known
+def test_left_alone_the_fault_is_there_and_doctor_names_it():
+    wrong, told, findings, flags, _ = run(NNFUNC_XLA_FLAGS="leave")
+    fault = xla_flags.known_fault()
+    assert fault is not None
+    assert flags == ""
+    assert wrong > 5000
+    assert not told
+    assert len(findings) == 1
+    for part in (f"jaxlib {xla_flags.JAXLIB}", fault.description, fault.flag, "40,000 products"):
+        assert part in findings[0]
+
+
+@known
+def test_too_late_it_warns_once_with_the_cure():
+    wrong, told, findings, flags, _ = run("import jax; jax.devices()")
+    fault = xla_flags.known_fault()
+    assert fault is not None
+    assert wrong > 5000
+    assert findings
+    assert flags == ""
+    assert len(told) == 1
+    assert f"set XLA_FLAGS={fault.flag}" in told[0]
+
+
+@pytest.fixture
+def jax_has_not_begun(monkeypatch):
+    monkeypatch.setattr(xla_flags, "FAULTS", {xla_flags.JAXLIB: FAULT})
+    monkeypatch.setattr(xla_flags, "_backend_started", lambda: False)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("", "--xla_made_up=-some"),
+        ("  ", "--xla_made_up=-some"),
+        ("--xla_other=1", "--xla_other=1 --xla_made_up=-some"),
+        ("--xla_made_up_too=1", "--xla_made_up_too=1 --xla_made_up=-some"),
+        ("--not_xla_made_up=1", "--not_xla_made_up=1 --xla_made_up=-some"),
+        ("--xla_made_up=all", "--xla_made_up=all"),
+        ("--xla_other=1 -xla_made_up=", "--xla_other=1 -xla_made_up="),
+        ("--xla_other=1 '--xla_made_up=a b'", "--xla_other=1 '--xla_made_up=a b'"),
+    ],
+)
+def test_flags_are_merged_with_the_users(jax_has_not_begun, monkeypatch, before, after):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    for _ in range(2):
+        xla_flags.set_flags()
+        assert os.environ["XLA_FLAGS"] == after
+
+
+def test_versions_without_a_fault_are_left_alone(jax_has_not_begun, monkeypatch):
+    monkeypatch.setattr(xla_flags, "FAULTS", {"0.0.1": FAULT})
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    xla_flags.set_flags()
+    assert "XLA_FLAGS" not in os.environ
+
+
+def test_a_file_that_cannot_be_read_is_left_to_xla(jax_has_not_begun, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "missing"))
+    xla_flags.set_flags()
+    assert xla_flags.flags_in_force() == os.environ["XLA_FLAGS"] == str(tmp_path / "missing")
+
+
+def test_whether_jax_has_begun():
+    """A program of this process has run; one that has only imported JAX is in the tests above."""
+    jax.block_until_ready(jax.numpy.zeros(()))
+    before = jax.config.values["jax_num_cpu_devices"]
+    assert xla_flags._backend_started()
+    assert jax.config.values["jax_num_cpu_devices"] == before
+
+
+def test_the_tests_run_on_a_cured_compiler():
+    fault = xla_flags.known_fault()
+    assert fault is None or fault.flag in os.environ["XLA_FLAGS"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xla_flags.set_flags()
+    assert checks_compiler.wrong_rows(jax.default_backend(), False) == {}
