@@ -324,7 +324,8 @@ def _negative_part(x: Array) -> Array:
 
 
 def _leak(x: Array, slope: Scalar) -> Array:
-    return jnp.where(x > 0, x, _like(x, slope) * _negative_part(x))
+    slope = jax.lax.broadcast_to_rank(_like(x, slope), x.ndim)
+    return jnp.where(x > 0, x, slope * _negative_part(x))
 
 
 @jax.custom_jvp

@@ -8,6 +8,7 @@ import inspect
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol, overload
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, device_memory
 
 Array = jax.Array
 Key = jax.Array
@@ -169,6 +170,7 @@ class Model:
         if key is not None:
             check.key(f"{self.name}.apply", key)
         state = self.init_state() if state is None else state
+        params, x, state = canonical((params, x, state))
         ctx = Context(key=fold(key, "apply"), state=state)
         self._check_shapes_first(params, x, ctx)
         return self.forward(params, x, ctx)[0]
@@ -237,6 +239,27 @@ def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
     return fold_in(key, call) if call else key
 
 
+def draws_alike(key: Key) -> bool:
+    """Whether such keys draw the same side by side as alone: JAX's rbg keys do not."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    kind = jax.random.key_impl(key) if typed else jax.config.jax_default_prng_impl  # pyright: ignore
+    return "rbg" not in str(kind)
+
+
+def over_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
+    """`jax.vmap` of the function over keys and args, where each row is what its key alone gives."""
+    if draws_alike(keys):
+        return jax.vmap(function)(keys, *args)
+    return jax.lax.map(lambda row: function(*row), (keys, *args))
+
+
+def numbered(key: Key, n: int) -> Key:
+    """The keys `fold_in(key, i)` for i below n, side by side."""
+    if draws_alike(key):
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
+    return jnp.stack([jax.random.fold_in(key, i) for i in range(n)])
+
+
 def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
     """The floating-point arrays of tree as dtype; whatever else it holds is left alone."""
 
@@ -246,6 +269,25 @@ def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
         return leaf.astype(dtype) if floats else leaf
 
     return jax.tree.map(cast, tree)
+
+
+def canonical(tree: PyTree) -> PyTree:
+    """NumPy arrays in the types that JAX works in: float64 as float32, int64 as int32, without x64.
+
+    JAX itself warns of float64, layer by layer, and takes an id of 2**32 + 1 for 1. Here integers stop
+    at the ends of their new type, where every check of a range finds them.
+    """
+
+    def convert(leaf):
+        if not isinstance(leaf, np.ndarray | np.generic):
+            return leaf
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if dtype == leaf.dtype or not np.issubdtype(dtype, np.integer):
+            return leaf.astype(dtype, copy=False)
+        ends = np.iinfo(dtype)
+        return np.clip(leaf, ends.min, ends.max).astype(dtype)
+
+    return jax.tree.map(convert, tree)
 
 
 def struct(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -269,10 +311,24 @@ def _clean(name: str) -> str:
     return re.sub(r"\W+", "", name.rsplit(".", 1)[-1]).strip("_") or "layer"
 
 
+_initialising: ContextVar[bool] = ContextVar("initialising", default=False)
+
+
 def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], Params]:
+    fits = False
+
     def checked(key: Key) -> Params:
+        nonlocal fits
         check.key(f"{name}.init", key)
-        return init(key)
+        if fits or _initialising.get() or check.is_traced(key):
+            return init(key)
+        token = _initialising.set(True)  # what the model is made of is not looked at alone
+        try:
+            device_memory.check_params(f"{name}.init", jax.eval_shape(init, key))
+            fits = True
+            return init(key)
+        finally:
+            _initialising.reset(token)
 
     return checked
 

@@ -29,6 +29,8 @@ from nnfunc.base import (
     cast_floating,
     fold,
     made_by,
+    numbered,
+    over_keys,
     struct,
 )
 
@@ -261,18 +263,24 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
         if ctx.watch is not None:
             ctx.watch.repeats.append(ctx.path)
 
-        def layer(x, own):
+        def layer(x, own, inner=inner):
             params, key, state, patch = own
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch)
             run = jax.checkpoint(block.forward) if ctx.remat else block.forward
-            y, out = run(params, x, ctx)
+            return run(params, x, ctx)
+
+        def same(x, own):
+            y, out = layer(x, own)
             cure = "For layers of different shapes use serial."
             _same_kind("repeat", "the block's output", y, "its input", x, "", cure)
             return y, out
 
-        keys = None if ctx.key is None else _keys(ctx.key, n)
+        keys = None if ctx.key is None else numbered(ctx.key, n)
         own = (params, keys, ctx.state, mine)
-        return jax.lax.scan(layer, x, own, length=n, unroll=min(unroll, n))
+        if ctx.compute is None:
+            unseen = replace(inner, watch=None)
+            x = _widened(lambda x, own: layer(x, own, unseen)[0], x, own)
+        return jax.lax.scan(same, x, own, length=n, unroll=min(unroll, n))
 
     return Model(init, forward=forward, init_state=init_state, name="repeat")
 
@@ -295,12 +303,14 @@ def ensemble(model: Layer, n: int) -> Model:
         inner, mine = _each(ctx, n)
         _stacked("ensemble", params, n)
 
-        def member(params, key, state, patch):
+        def member(key, params, state, patch):
             own = replace(inner, key=key, state=state, patch=inner.patch | patch)
             return model.forward(params, x, own)
 
-        keys = None if ctx.key is None else _keys(ctx.key, n)
-        return jax.vmap(member, axis_size=n)(params, keys, ctx.state, mine)
+        own = (params, ctx.state, mine)
+        if ctx.key is None:
+            return jax.vmap(partial(member, None), axis_size=n)(*own)
+        return over_keys(member, numbered(ctx.key, n), *own)
 
     return Model(init, forward=forward, init_state=init_state, name="ensemble")
 
@@ -413,6 +423,24 @@ def _copies(model: Model, n: int) -> tuple[Callable[..., Any], Callable[..., Any
     return init, init_state
 
 
+def _widened(layer: Callable[..., PyTree], x: PyTree, stacked: PyTree) -> PyTree:
+    """x of half precision in the type that parameters of float32 make of it: a loop keeps its types."""
+
+    def is_half(leaf):
+        return jax.dtypes.result_type(leaf) in (jnp.float16, jnp.bfloat16)
+
+    if not any(map(is_half, jax.tree.leaves(x))):
+        return x
+    y = jax.eval_shape(layer, x, jax.tree.map(lambda leaf: leaf[0], stacked))
+    if jax.tree.structure(y) != jax.tree.structure(x):
+        return x
+
+    def widen(leaf, like):
+        return leaf.astype(like.dtype) if is_half(leaf) and like.dtype == jnp.float32 else leaf
+
+    return jax.tree.map(widen, x, y)
+
+
 def _each(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
     """The context inside a stacked axis, and the patches that go to its layers one by one."""
     inner = replace(ctx, path=(*ctx.path, "*"), times=ctx.times * n, key=None, state={})
@@ -421,10 +449,6 @@ def _each(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
     others = {path: value for path, value in ctx.patch.items() if path not in mine}
     _stacked("patch", mine, n)
     return replace(inner, patch=others), mine
-
-
-def _keys(key: Array, n: int) -> Array:
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
 
 
 def _stacked(where: str, tree: PyTree, n: int) -> None:

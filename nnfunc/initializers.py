@@ -31,11 +31,13 @@ __all__ = [
 
 def zeros(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """All 0; the key is not used."""
+    check.array_bytes("zeros", shape, jnp.dtype(dtype).itemsize)
     return jnp.zeros(shape, dtype)
 
 
 def ones(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """All 1; the key is not used."""
+    check.array_bytes("ones", shape, jnp.dtype(dtype).itemsize)
     return jnp.ones(shape, dtype)
 
 
@@ -48,6 +50,7 @@ def constant(value: Scalar) -> Initializer:
     check.number("constant", value=value)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        check.array_bytes("constant", shape, jnp.dtype(dtype).itemsize)
         return jnp.broadcast_to(jnp.asarray(value).astype(dtype), shape)
 
     return init
@@ -84,7 +87,7 @@ def truncated_normal(
         check.number("truncated_normal", low=float(lower), open_low=True, upper=upper)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        wide = _drawn_in("truncated_normal", key, dtype)
+        wide = _drawn_in("truncated_normal", key, shape, dtype)
         low, high = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         draw = jax.random.truncated_normal(key, low, high, (math.prod(shape),), wide).reshape(shape)
         return _times(draw / _cut_deviation(low, high) if corrected else draw, dtype, std)
@@ -101,7 +104,7 @@ def uniform(lower: Scalar, upper: Scalar) -> Initializer:
     check.ordered("uniform", lower=lower, upper=upper)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        wide = _drawn_in("uniform", key, dtype)
+        wide = _drawn_in("uniform", key, shape, dtype)
         first, last = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         share = jax.random.uniform(key, (math.prod(shape),), wide).reshape(shape)
         return (first + (last - first) * share).astype(dtype)
@@ -217,7 +220,7 @@ def variance_scaling(
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         fan_in, fan_out = _fans("variance_scaling", shape)
         n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
-        wide = _drawn_in("variance_scaling", key, dtype)
+        wide = _drawn_in("variance_scaling", key, shape, dtype)
         gain = jnp.sqrt(jnp.asarray(scale).astype(wide))
         if distribution == "truncated_normal":
             draw = truncated_normal(1.0, corrected=True)(key, shape, wide)
@@ -310,23 +313,25 @@ def _fans(where: str, shape: Shape) -> tuple[int, int]:
     return max(fan_in, 1), max(fan_out, 1)
 
 
-def _drawn_in(where: str, key: Key, dtype: DType) -> DType:
+def _drawn_in(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
     """The type to draw in: dtype, but float32 for the half-precision ones."""
     check.key(where, key)
     if not jnp.issubdtype(dtype, jnp.floating):
         problem = f"dtype should be a floating type, got {jnp.dtype(dtype)}."
         check.fail(where, problem, kind=TypeError)
-    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+    wide = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+    check.array_bytes(where, shape, jnp.dtype(wide).itemsize)
+    return wide
 
 
 def _normal(where: str, key: Key, shape: Shape, dtype: DType) -> Array:
-    wide = _drawn_in(where, key, dtype)
+    wide = _drawn_in(where, key, shape, dtype)
     return jax.random.normal(key, (math.prod(shape),), wide).reshape(shape)
 
 
 def _uniform(where: str, key: Key, shape: Shape, dtype: DType) -> Array:
     """Uniform in [-1, 1)."""
-    wide = _drawn_in(where, key, dtype)
+    wide = _drawn_in(where, key, shape, dtype)
     return jax.random.uniform(key, (math.prod(shape),), wide, -1, 1).reshape(shape)
 
 

@@ -25,7 +25,10 @@ def _only_new_objects():
 
 
 LAWS = {law.__name__: law for law in testing.LAWS}
-LONG = ("derivatives_are_right", "nothing_leaks", "plain_jax_works", "precision_is_a_wrapper")
+LONG = (
+    "derivatives_are_right", "nothing_leaks", "plain_jax_works", "precision_is_a_wrapper",
+    "works_without_jit", "computes_no_nan", "half_precision_comes_in", "batches_may_be_empty",
+)  # fmt: skip
 
 
 def beside(names):
@@ -103,6 +106,26 @@ def test_function_leaks_nothing_and_is_the_same_under_jit(name):
     eager, jitted = run(arrays), jax.jit(run)(arrays)
     comparing.near("jit equals eager", name, jitted, eager)
     assert comparing.kind(shapes) == comparing.kind(eager)
+
+
+@pytest.mark.parametrize("name", roster.FUNCTIONS)
+def test_function_names_its_ranks(name):
+    row = roster.FUNCTIONS[name]
+    first = {number: values[0] for number, values in row.numbers.items()}
+    arrays, join = split(row.args)
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(lambda arrays: called(name, *join(arrays), **first), arrays)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", roster.FUNCTIONS)
+def test_function_works_without_jit_and_computes_no_nan(name):
+    row = roster.FUNCTIONS[name]
+    first = {number: values[0] for number, values in row.numbers.items()}
+    with jax.disable_jit():
+        called(name, **first)
+    with jax.debug_nans(True):  # both at once stop in JAX's own random.beta
+        called(name, **first)
 
 
 @pytest.mark.slow

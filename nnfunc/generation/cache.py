@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Context, Layer, Params, PyTree, as_model
+from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonical
 
 __all__ = ["decode", "prefill"]
 
@@ -34,6 +34,7 @@ def prefill(
             check.fail("prefill", f"{wanted}, got shape {np.shape(leaf)}.")
     model = as_model(model, where="prefill")
     state = model.init_state() if state is None else state
+    params, x = canonical((params, x))
     y, out = model.forward(params, x, Context(state=state, cache=cache))
     return y, out.state
 
@@ -49,5 +50,6 @@ def decode(
     """
     check.size("decode", cache=cache)
     ctx = Context(state=state, cache=cache)
+    params, x = canonical((params, x))
     y, out = as_model(model, where="decode").forward(params, x, ctx)
     return y, out.state

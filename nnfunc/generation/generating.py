@@ -1,7 +1,6 @@
 """`generate`: what it takes and gives back. The loop itself is in `loop`."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model
+from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonical, numbered
 from nnfunc.generation.draw import check_numbers
 from nnfunc.generation.loop import NONE, loop_of
 from nnfunc.generation.prompts import known, read
@@ -100,11 +99,11 @@ def generate(
         loop.verify(params, state, facts, min(context or 2, width + steps - 1, 2))
     keys = None
     if key is not None:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(rows)) if lead else key[None]
+        keys = numbered(key, rows) if lead else key[None]
     fill = pad if pad is not None else stop if stop is not None else 0
     try:
         tokens, ends = loop.run(
-            params, state, jnp.asarray(ids).astype(jnp.int32).reshape(rows, width),
+            params, state, jnp.asarray(canonical(ids)).astype(jnp.int32).reshape(rows, width),
             given.reshape(rows), keys,
             jnp.asarray(1.0 if temperature is None else temperature, jnp.float32),
             None if top_p is None else jnp.asarray(top_p, jnp.float32),

@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, struct
+from nnfunc.base import (
+    Array,
+    Context,
+    Key,
+    Layer,
+    Model,
+    Params,
+    PyTree,
+    as_model,
+    over_keys,
+    struct,
+)
 from nnfunc.generation.draw import draw
 from nnfunc.generation.facts import Facts, compare, look
 
@@ -96,9 +107,8 @@ def _run(
         if keys is None:
             drawn = draw(logits)
         else:
-            drawn = jax.vmap(lambda x, key: draw(x, jax.random.fold_in(key, t), **numbers))(
-                logits, keys
-            )
+            one = lambda key, x: draw(x, jax.random.fold_in(key, t), **numbers)
+            drawn = over_keys(one, keys, logits)
         own = jax.lax.dynamic_index_in_dim(tokens, t, axis=1, keepdims=False)
         inside = t < given
         new = ~inside & ~done
@@ -139,5 +149,5 @@ def _run(
         walk = walk._replace(state={})
     if reach < total:
         walk = jax.lax.while_loop(lambda walk: on(walk, total), whole_step, walk)
-    past = jnp.arange(total, dtype=jnp.int32) >= walk.ends[:, None]
+    past = jnp.arange(total, dtype=jnp.int32)[None] >= walk.ends[:, None]
     return jnp.where(past, pad, walk.tokens), walk.ends

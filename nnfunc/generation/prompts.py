@@ -62,10 +62,9 @@ def _stacked(prompts: Any) -> tuple[Any, np.ndarray]:
         wanted = "a list of prompts should hold one axis of ids each"
         check.fail("generate", f"{wanted}, got shapes {shapes}.")
     lengths = np.array([len(part) for part in parts], np.int32)
-    pad = jnp.pad if any(map(check.is_traced, parts)) else np.pad
-    stack = jnp.stack if pad is jnp.pad else np.stack
-    rows = [pad(part, (0, max(lengths) - len(part))).astype(np.int32) for part in parts]
-    return stack(rows), lengths
+    module, dtype = (jnp, np.int32) if any(map(check.is_traced, parts)) else (np, np.int64)
+    rows = [module.pad(part, (0, max(lengths) - len(part))).astype(dtype) for part in parts]
+    return module.stack(rows), lengths
 
 
 def _ids(prompt: Any) -> Any:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Context, Key, Scalar
+from nnfunc.base import Array, Context, Key, Scalar, canonical
 from nnfunc.layers.attend_gpu import Implementation, capability_here, choose, cudnn, unfit, xla
-from nnfunc.layers.attend_masks import added_scores, allowed_places, wide
+from nnfunc.layers.attend_masks import added_scores, allowed_places, finite, wide
 from nnfunc.layers.dropout import dropout as dropout_layer
 
 __all__ = ["attend"]
@@ -37,8 +37,11 @@ def attend(
     """Each query's mean of the values, weighted by how well the keys match it.
 
     For each head: y = softmax(cap(scale * q @ k^T) + bias) @ v over the positions that may be attended
-    to; a query that may attend to none gives zeros. Query head h uses key head h // (heads / kv_heads):
-    grouped-query attention, multi-query with one key head. The softmax is calculated in float32.
+    to; a query that may attend to none gives zeros. What mask, lengths or window exclude changes no
+    result and no gradient, NaN too (with cuDNN: what mask and lengths exclude for all queries).
+    Causal alone does not guard against NaN: one that follows reaches the queries before it.
+    Query head h uses key head h // (heads / kv_heads): grouped-query attention, multi-query with one
+    key head. The softmax is calculated in float32.
 
     Shapes: q [..., time, heads, head_dim], k [..., source, kv_heads, head_dim],
     v [..., source, kv_heads, value_dim] -> y [..., time, heads, value_dim]; kv_heads divides heads.
@@ -66,6 +69,7 @@ def attend(
     >>> nf.attend(x, x, x, causal=True, scale=0.0)[:, 0, 0].tolist()
     [0.0, 1.0, 2.0]
     """
+    q, k, v, mask, bias, lengths, slopes = canonical((q, k, v, mask, bias, lengths, slopes))
     _check_arrays(q, k, v, mask=mask, bias=bias, lengths=lengths, slopes=slopes)
     check_numbers("attend", window, soft_cap, dropout)
     if not isinstance(causal, bool):
@@ -75,7 +79,7 @@ def attend(
     if scale is not None:
         check.number("attend", scale=scale)
     if start is not None:
-        check.number("attend", start=start)
+        check.number("attend", -(2**31), 2**31 - 1, start=start)
     if implementation is not None:
         check.choice("attend", ("plain", "xla", "cudnn"), implementation=implementation)
     if key is not None:
@@ -95,14 +99,17 @@ def attend(
     if implementation == "cudnn":
         return cudnn(q, k, v, wanted)
     added, allowed = added_scores(q, k, bias, slopes, start), allowed_places(q, k, wanted)
-    if implementation == "xla":
-        return xla(q, k, v, added, allowed, scale)
     if k.shape[-3] == 0:
         return jnp.zeros((*q.shape[:-1], v.shape[-1]), v.dtype)
-    drop = (
-        None if key is None else lambda x: dropout_layer(rate).forward({}, x, Context(key=key))[0]
-    )
-    return _plain(q, k, v, added, allowed, scale, soft_cap, drop)
+    spoilt = None  # causal alone stays as it is, for speed
+    if allowed is not None and any(part is not None for part in (mask, lengths, window)):
+        q, k, v, spoilt = finite(q, k, v, allowed)
+    if implementation == "xla":
+        y = xla(q, k, v, added, allowed, scale)
+    else:
+        drop = lambda x: dropout_layer(rate).forward({}, x, Context(key=key))[0]
+        y = _plain(q, k, v, added, allowed, scale, soft_cap, drop if key is not None else None)
+    return y if spoilt is None else jnp.where(spoilt, jnp.nan, y)
 
 
 def check_numbers(

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar
-from nnfunc.layers.attend_masks import allowed_places, flat, for_heads, some
+from nnfunc.layers.attend_masks import allowed_places, flat, for_heads, some, without_padding
 
 Implementation = Literal["plain", "xla", "cudnn"]
 
@@ -84,10 +84,19 @@ def xla(
 
 
 def cudnn(q: Array, k: Array, v: Array, wanted: dict[str, Any]) -> Array:
-    """cuDNN's fused attention, of what `unfit` lets through."""
-    four = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
-    time, source = q.shape[-3], k.shape[-3]
+    """cuDNN's fused attention, of what `unfit` lets through.
+
+    Of what is not finite it is kept from places that no query sees; of other places it may reach
+    queries that `causal` or `window` part from them.
+    """
     lengths, window, mask = wanted["lengths"], wanted["window"], wanted["mask"]
+
+    def clean(x):
+        rows = x.reshape(*x.shape[:-2], -1)  # [..., source, heads * dim]
+        return without_padding(rows, mask, lengths).reshape(x.shape)
+
+    four = [x.reshape(-1, *x.shape[-3:]) for x in (q, clean(k), clean(v))]
+    time, source = q.shape[-3], k.shape[-3]
     settings: dict[str, Any] = {"scale": wanted["scale"], "is_causal": wanted["causal"]}
     if window is not None:
         settings["local_window_size"] = (int(window) - 1, 0)

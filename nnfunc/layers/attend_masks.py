@@ -1,10 +1,13 @@
 """Which places attention may look at, and what is added to its scores."""
 
 import math
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.lax import broadcast_to_rank
 
 from nnfunc.base import Array, Scalar
 
@@ -25,13 +28,13 @@ def added_scores(
     added = None if bias is None else jnp.asarray(bias, dtype)
     if slopes is not None:
         apart = jnp.abs(distance(q, k, start)).astype(dtype)
-        fall = -jnp.asarray(slopes, dtype)[:, None, None] * apart
-        added = fall if added is None else added + fall
-    return added
+        fall = broadcast_to_rank(-jnp.asarray(slopes, dtype)[:, None, None] * apart[None], q.ndim)
+        added = fall if added is None else broadcast_to_rank(added, q.ndim) + fall
+    return added if added is None else broadcast_to_rank(added, q.ndim)
 
 
 def allowed_places(q: Array, k: Array, wanted: dict[str, Any]) -> Array | None:
-    """Where attending is allowed, broadcastable to the scores; None when everywhere."""
+    """Where attending is allowed, of the scores' rank, broadcastable to them; None when everywhere."""
     causal, window, lengths, mask = (wanted[n] for n in ("causal", "window", "lengths", "mask"))
     parts = []
     if causal or window is not None:
@@ -42,14 +45,51 @@ def allowed_places(q: Array, k: Array, wanted: dict[str, Any]) -> Array | None:
         near = (apart if causal else jnp.abs(apart)).astype(jnp.float32)
         parts.append(near < jnp.asarray(window, jnp.float32))
     if lengths is not None:
-        places = jnp.arange(k.shape[-3], dtype=jnp.int32)
-        parts.append(places < jnp.asarray(lengths).astype(jnp.int32)[..., None, None, None])
+        parts.append(_before(lengths, k.shape[-3])[..., None, None, :])
     if mask is not None:
         parts.append(for_heads(mask, q))
-    allowed = parts[0] if parts else None
-    for part in parts[1:]:
-        allowed = allowed & part
-    return allowed
+    parts = [broadcast_to_rank(part, q.ndim) for part in parts]
+    return reduce(jnp.logical_and, parts) if parts else None
+
+
+def _before(lengths: Array, count: int) -> Array:
+    """Which of `count` places stand before the lengths: [...] -> [..., count]."""
+    ends = jnp.asarray(lengths).astype(jnp.int32)[..., None]
+    return jnp.arange(count, dtype=jnp.int32).reshape((1,) * (ends.ndim - 1) + (count,)) < ends
+
+
+def finite(q: Array, k: Array, v: Array, allowed: Array) -> tuple[Array, Array, Array, Array]:
+    """q, k, v with 0 for what is not finite, and the results that are to be NaN for it.
+
+    What is excluded takes part in the products all the same, and 0 * NaN is NaN, in gradients too.
+    Shapes: the results as [..., time, heads, 1]: queries that are not finite, or see what is not.
+    """
+    whole = [jnp.isfinite(x).all(-1) for x in (q, k, v)]
+    bad = jnp.repeat(~(whole[1] & whole[2]), q.shape[-2] // max(k.shape[-2], 1), axis=-1)
+    bad = jnp.swapaxes(bad, -1, -2)[..., None, :] | jnp.swapaxes(~whole[0], -1, -2)[..., None]
+    spoilt = jnp.swapaxes((allowed & bad).any(-1), -1, -2)[..., None]
+    q, k, v = (jnp.where(jnp.isfinite(x), x, 0) for x in (q, k, v))
+    return q, k, v, spoilt
+
+
+def without_padding(x: Array, mask: Any, lengths: Any) -> Array:
+    """x [..., source, dim], with 0 for what is not finite where mask and lengths let nobody look.
+
+    So no NaN of the padding gets into the gradients of what is calculated of every place alone.
+    A mask or lengths that do not fit x are left to `attend`.
+    """
+    parts = []
+    if mask is not None and getattr(mask, "dtype", None) == np.bool_ and mask.ndim > 1:
+        parts.append(mask.any((-3, -2) if mask.ndim > x.ndim else -2))
+    if hasattr(lengths, "dtype") and jnp.issubdtype(lengths.dtype, jnp.integer):
+        parts.append(_before(lengths, x.shape[-2]))
+    for part in parts:
+        sizes = zip(reversed(part.shape), reversed(x.shape[:-1]), strict=False)
+        if part.ndim >= x.ndim or any(size not in (1, own) for size, own in sizes):
+            continue
+        seen = broadcast_to_rank(part, x.ndim - 1)[..., None]
+        x = jnp.where(seen | jnp.isfinite(x), x, 0)
+    return x
 
 
 def for_heads(mask: Array, q: Array) -> Array:
@@ -59,8 +99,7 @@ def for_heads(mask: Array, q: Array) -> Array:
 
 def some(allowed: Array) -> Array:
     """Whether a query may attend to anything, broadcastable to [..., time, heads, dim]."""
-    found = allowed.any(-1, keepdims=True)
-    return jnp.swapaxes(found[None] if found.ndim == 2 else found, -3, -2)
+    return jnp.swapaxes(allowed.any(-1, keepdims=True), -3, -2)
 
 
 def flat(x: Array | None, q: Array) -> Array | None:

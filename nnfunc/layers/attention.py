@@ -10,6 +10,7 @@ from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar,
 from nnfunc.combinators import call, tap
 from nnfunc.layers.attend import attend, check_numbers
 from nnfunc.layers.attend_gpu import Implementation
+from nnfunc.layers.attend_masks import without_padding
 from nnfunc.layers.linear import add_bias, linear, rows
 from nnfunc.layers.norm import rms_norm
 from nnfunc.layers.positions import alibi_slopes, rotary
@@ -51,7 +52,9 @@ def attention(
     lowers the scores with the distance (`nf.alibi_slopes`). qk_norm: RMS norm of each head of q and k,
     before they turn. causal, window, scale, soft_cap, dropout, implementation: see `nf.attend`; without
     a key nothing is dropped. bias: of query, key and value; out_bias: by default the same. out_init: by
-    default weight_init.
+    default weight_init. A bias of the keys adds the same to all scores of a query: it changes nothing
+    (but with rotary positions, qk_norm or a cap), and its gradient is rounding alone, which Adam makes
+    whole steps of: it is there because published weights have it.
 
     Shapes: x [..., time, dim] -> y [..., time, dim]. x may be a dict {"x": x, ...} with "context"
     [..., source, context_dim] (with context_dim always), "mask" [..., time, source], "lengths" [...] of
@@ -107,7 +110,9 @@ def attention(
 
     def forward(params, x, ctx):
         given = _inputs(x, dim, context_dim)
-        x, context = given["x"], given.get("context", given["x"])
+        mask, lengths = given.get("mask"), given.get("lengths")
+        context = without_padding(given.get("context", given["x"]), mask, lengths)
+        x = context if context_dim is None else given["x"]
         taps = {}
 
         def run(name, x):
@@ -136,8 +141,8 @@ def attention(
             k, v = (project(name, context, kv_heads, at) for name in ("key", "value"))
             k, v, state = _remember(ctx, k, v, context_dim)
         y = attend(
-            q, k, v, mask=given.get("mask"), bias=given.get("bias"), causal=causal, window=window,
-            lengths=given.get("lengths"), start=start, scale=scale, soft_cap=soft_cap,
+            q, k, v, mask=mask, bias=given.get("bias"), causal=causal, window=window,
+            lengths=lengths, start=start, scale=scale, soft_cap=soft_cap,
             slopes=alibi_slopes(heads) if positions == "alibi" else None,
             dropout=dropout, key=fold(ctx.key, "dropout"), implementation=implementation,
         )  # fmt: skip

@@ -39,11 +39,13 @@ class Cell(NamedTuple):
         check.shape(where, (self.dim, wide), MADE, recurrent_weight=params["recurrent_weight"])
 
     def weights(self, params: Params) -> Weights:
-        """What a step multiplies and adds, in the names of `recurrent_kinds`."""
+        """What a step multiplies and adds, in the names of `recurrent_kinds`; vectors are [1, dim]."""
         weight = params["recurrent_weight"]
-        made = {name: params[name] for name in ("bias", "recurrent_bias") if name in params}
+        made = {"bias": params["bias"]} if "bias" in params else {}
+        if "recurrent_bias" in params:
+            made["recurrent_bias"] = params["recurrent_bias"][None]
         if "peephole" in params:
-            look = jnp.split(params["peephole"], 3)
+            look = jnp.split(params["peephole"][None], 3, -1)
             made |= {f"peephole_{gate}": own for gate, own in zip("ifo", look, strict=True)}
         if self.kind is not GRU["before"]:
             return made | {"recurrent": weight}
@@ -135,7 +137,9 @@ def _model(cell: Cell) -> Model:
         carry, x = x
         cell.check(cell.name, params, x)
         lead = x.shape[:-1]
-        before = cell.flat(cell.name, carry, lead, x.dtype)
+        before = cell.flat(
+            cell.name, carry, lead, jnp.promote_types(x.dtype, params["weight"].dtype)
+        )
         pre = rows(x.reshape(math.prod(lead), cell.in_dim), params["weight"])
         after = cell.kind.step(cell.weights(params), pre, before)[0]
         return cell.shaped(after, lead), after[0].reshape(*lead, cell.dim)

@@ -1,6 +1,5 @@
 """Convolution in one, two and three dimensions; channels are last."""
 
-import math
 from typing import Any
 
 from nnfunc import check, initializers
@@ -152,11 +151,16 @@ def check_channels(where: str, x: Array, in_dim: int, dims: int, name: str = "in
     """The last axis of x is in_dim, or an error that says what the shape looks like."""
     shape: Any = getattr(x, "shape", ())
     images = "x" + str(list(shape[-dims:])).replace("[", "[..., ")
+    channels = shape[-1] if shape else 0
+    square = dims > 1 and len(shape) == dims + 1 and len(set(shape[-dims:])) == 1
     cure = ""
-    if in_dim == 1:
-        cure = f"For {images} without a channel axis: x[..., None]."
-    elif len(shape) > dims and shape[-dims - 1] == in_dim:
+    if len(shape) > dims + 1 and shape[-dims - 1] == in_dim and channels > 4:
         cure = f"Channels are last: jnp.moveaxis(x, {-dims - 1}, -1)."
-    elif math.prod(shape[-1:]) > 0:
-        cure = f"Make this layer for {shape[-1]} channels, or let the one before it give {in_dim}."
+    elif square or (in_dim == 1 and channels > 4):
+        more = "" if in_dim == 1 else f", in a layer with {name}=1"
+        cure = f"For {images} without a channel axis: x[..., None]{more}."
+    elif channels > 0:
+        cure = f"Make this layer for {channels} channels, or let the one before it give {in_dim}."
+        of_images = max(channels, in_dim) <= 4  # grey, with transparency, colours, or all of it
+        cure += f" A model for such images has {name}={channels}." if of_images else ""
     check.last_axis(where, x, cure, **{name: in_dim})

@@ -30,7 +30,7 @@ def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pad
 def _depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape) -> Array:
     """One copy of x for each place of the kernel, times its weights, added in one pass in float32."""
     copies = shifted(x, weight.shape[:-2], stride, dilation)
-    own = wide(weight.reshape(len(copies), -1))
+    own = wide(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
     terms = [wide(copy) * each for copy, each in zip(copies, own, strict=True)]
     return reduce(jnp.add, terms).astype(x.dtype)
 
@@ -66,6 +66,8 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
     The windows of a few examples are added up in a loop over rows, elementwise; the sum over examples
     comes last. Sums over all places at once, one for each weight, take several times as long.
     """
+    if not dy.size:  # no examples
+        return jnp.zeros(shape, x.dtype)
     *kernel, _, dim = shape
     batch, *outer, width = dy.shape[:-1]
     fit = (n for n in range(1, batch + 1) if n == 1 or n * math.prod(shape) <= 2**16)

@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Layer, Model, Params, PyTree, Scalar, as_model
+from nnfunc.base import (
+    Array,
+    Key,
+    Layer,
+    Model,
+    Params,
+    PyTree,
+    Scalar,
+    as_model,
+    numbered,
+    over_keys,
+)
 
 __all__ = ["alpha_dropout", "drop_path", "dropout", "mc_dropout"]
 
@@ -110,10 +121,10 @@ def mc_dropout(
     check.size("mc_dropout", 2, samples=samples)
     check.key("mc_dropout", key)
 
-    def draw(i):
-        return model.apply(params, x, key=jax.random.fold_in(key, i), state=state)
+    def draw(key):
+        return model.apply(params, x, key=key, state=state)
 
-    drawn = jax.vmap(draw)(jnp.arange(samples))
+    drawn = over_keys(draw, numbered(key, samples))
     mean = jax.tree.map(lambda y: y.mean(axis=0), drawn)
     return mean, jax.tree.map(lambda y: y.std(axis=0), drawn)
 

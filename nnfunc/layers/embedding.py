@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Initializer, Model
+from nnfunc.base import Initializer, Model, canonical
 from nnfunc.layers.linear import wide
 
 __all__ = ["embedding"]
@@ -29,8 +29,9 @@ def embedding(
         return {"weight": weight_init(key, (count, dim))}
 
     def apply(params, x):
-        check.integers("embedding", x=x)
-        ids = x.astype(jnp.int32) if x.dtype.itemsize < 4 else x  # int8 cannot hold count
+        check.integers("embedding", "They are ids; numbers go through nf.linear.", x=x)
+        ids = canonical(x)
+        ids = ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids  # int8 cannot hold count
         ids = jnp.where(ids < 0, count, ids)  # negative ids would count from the end
         table = jnp.asarray(
             params["weight"]

@@ -3,8 +3,9 @@
 import math
 
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 
-from nnfunc import check, initializers
+from nnfunc import activations, check, initializers
 from nnfunc.base import Array, Initializer, Model, Scalar, fold
 
 MADE = "Were the parameters made by this model's init?"
@@ -70,7 +71,7 @@ def add_bias(y: Array, bias: Array) -> Array:
 
     XLA on CPU sums bfloat16 in bfloat16, and what is added to 256 ones changes nothing any more.
     """
-    return (wide(y) + wide(bias)).astype(y.dtype)
+    return (wide(y) + broadcast_to_rank(wide(bias), y.ndim)).astype(y.dtype)
 
 
 def wide(x: Array) -> Array:
@@ -158,7 +159,7 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
 
     def apply(params, x):
         check.last_axis("scale", x, dim=dim)
-        return (wide(x) * wide(params["scale"])).astype(x.dtype)
+        return (wide(x) * broadcast_to_rank(wide(params["scale"]), x.ndim)).astype(x.dtype)
 
     return Model(init, apply)
 
@@ -166,7 +167,8 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
 def prelu(dim: int = 1, *, initial: Scalar = 0.25) -> Model:
     """Leaky ReLU with a learned slope below zero, one for all channels or one for each.
 
-    Shapes: x [..., channels] -> y of the same shape; slope [dim], dim 1 or channels.
+    Shapes: x [..., channels] -> y of the same shape; slope [dim], dim 1 or channels. With dim 1 x may
+    also be a single number.
     Source: He et al. 2015, arXiv:1502.01852, whose initial slope is 0.25.
 
     >>> model = nf.prelu()
@@ -183,6 +185,7 @@ def prelu(dim: int = 1, *, initial: Scalar = 0.25) -> Model:
         check.floating("prelu", x=x)
         if dim > 1:
             check.last_axis("prelu", x, dim=dim)
-        return jnp.where(x > 0, x, params["slope"] * x)
+        slope = params["slope"] if dim > 1 else params["slope"].reshape(())
+        return activations.prelu(wide(x), wide(slope)).astype(x.dtype)
 
     return Model(init, apply)

@@ -1,7 +1,10 @@
 """Normalization: batch, layer, group, instance, RMS. Channels are the last axis.
 
 All compute in float32 (float64 for float64 inputs) and return the type of x; their parameters stay
-in full precision inside `precision`. Variances are means of squared differences from the mean.
+in full precision inside `precision`. Variances are means of squared differences from the mean, of
+values that were scaled where their squares would leave float32: inputs of 1e20 are normalized as
+others are, as are those of 1e-25 with an eps of 0. The running variance of batch norm holds no more
+than 3e38, so that evaluation after training on values above 2e19 gives zeros, as in PyTorch.
 Layer norm and RMS norm keep for their derivatives no more than the normalized vectors.
 """
 
@@ -9,11 +12,12 @@ import math
 from typing import Literal
 
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Out, Scalar
 from nnfunc.layers.normalized import (
-    moments,
+    centred,
     one_over,
     to_mean_and_variance,
     to_mean_square,
@@ -66,13 +70,17 @@ def batch_norm(
             check.fail("batch_norm", f"{wanted}. Make one with model.init_state().")
         wide = widened(x)
         if not ctx.train:
-            return _finish(wide, state["mean"], state["var"], eps, params, x), Out(state)
+            mean, var = (
+                broadcast_to_rank(state[name].astype(wide.dtype), wide.ndim)
+                for name in ("mean", "var")
+            )
+            return _affine((wide - mean) * one_over(var, eps), params, x), Out(state)
         axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
         if count < 2:
             wanted = "training needs at least two values a channel"
             cure = "Use a larger batch, or layer_norm."
             check.fail("batch_norm", f"{wanted}, got shape {x.shape}. {cure}")
-        mean, var = moments(wide, axes)
+        normal, _, mean, var = centred(wide, axes, eps)
         batch = {"mean": mean.reshape(dim), "var": var.reshape(dim) * (count / (count - 1))}
         weight = momentum
         if convention == "paper":
@@ -80,7 +88,7 @@ def batch_norm(
             weight = 1 / seen.astype(wide.dtype)
         new = {k: _toward(state[k], batch[k], weight) for k in ("mean", "var")}
         new |= {"count": seen} if convention == "paper" else {}
-        return _finish(wide, mean, var, eps, params, x), Out(new)
+        return _affine(normal, params, x), Out(new)
 
     init = _affine_init(dim, affine, bias=True)
     return Model(init, forward=forward, init_state=init_state)
@@ -156,9 +164,7 @@ def group_norm(
         reduced = x.ndim - 2 if spatial is None else spatial
         grouped = widened(x).reshape(*x.shape[:-1], groups, dim // groups)
         axes = (*range(x.ndim - 1 - reduced, x.ndim - 1), x.ndim)
-        mean, var = moments(grouped, axes)
-        normal = (grouped - mean) * one_over(var, eps)
-        return _affine(normal.reshape(x.shape), params, x)
+        return _affine(centred(grouped, axes, eps)[0].reshape(x.shape), params, x)
 
     return Model(_affine_init(dim, affine, bias=True), apply, full_precision=True)
 
@@ -190,16 +196,11 @@ def instance_norm(
     return Model(grouped.init, apply, full_precision=True)
 
 
-def _finish(wide: Array, mean: Array, var: Array, eps: Scalar, params: dict, x: Array) -> Array:
-    mean, var = mean.astype(wide.dtype), var.astype(wide.dtype)
-    return _affine((wide - mean) * one_over(var, eps), params, x)
-
-
 def _affine(normal: Array, params: dict, x: Array) -> Array:
     if "scale" in params:
-        normal = normal * params["scale"].astype(normal.dtype)
+        normal = normal * broadcast_to_rank(params["scale"].astype(normal.dtype), normal.ndim)
     if "bias" in params:
-        normal = normal + params["bias"].astype(normal.dtype)
+        normal = normal + broadcast_to_rank(params["bias"].astype(normal.dtype), normal.ndim)
     return normal.astype(x.dtype)
 
 

@@ -15,14 +15,20 @@ def widened(x: Array) -> Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and variance over the axes, which stay with size 1."""
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
+def in_range(x: Array, axes: tuple[int, ...]) -> Array:
+    """One over a power of two near the largest value over the axes: their squares then stay in range.
+
+    As a power of two it changes no bit of what is normalized, and no derivative depends on it. In
+    float32 it ends at 2^60, where eps is still in range.
+    """
+    info = jnp.finfo(x.dtype)
+    top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
+    power = jax.lax.reduce_precision(top, info.nexp, 0)
+    return 1 / jnp.clip(power, 2.0 ** (-info.maxexp * 15 // 32), 2.0 ** (info.maxexp * 3 // 4))
 
 
 def keeping(
-    normalize: Callable[[Array, Array], tuple[Array, Array]], centred: bool
+    normalize: Callable[[Array, Array], tuple[Array, Array]], has_mean: bool
 ) -> Callable[[Array, Array], Array]:
     """The function (x, eps) -> y of `normalize(x, eps) -> (y, factor)`, y = (x - mean) * factor.
 
@@ -42,7 +48,7 @@ def keeping(
         if not isinstance(dx, SymbolicZero):
             change = factor * dx
             dy = change - y * jnp.mean(y * change, axis=-1, keepdims=True)
-            dy = dy - jnp.mean(change, axis=-1, keepdims=True) if centred else dy
+            dy = dy - jnp.mean(change, axis=-1, keepdims=True) if has_mean else dy
         if not isinstance(deps, SymbolicZero):
             dy = dy - 0.5 * y * factor * factor * deps
         return y, dy
@@ -51,17 +57,28 @@ def keeping(
     return function
 
 
-@partial(keeping, centred=True)
+def centred(x: Array, axes: tuple[int, ...], eps: Scalar) -> tuple[Array, Array, Array, Array]:
+    """x with mean 0 and variance 1 over the axes, the factor of that, and the mean and variance."""
+    scale = in_range(x, axes)
+    x = x * scale
+    mean = jnp.mean(x, axis=axes, keepdims=True)
+    var = jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
+    factor = one_over(var, jnp.asarray(eps, x.dtype) * scale * scale)
+    return (x - mean) * factor, factor * scale, mean / scale, var / scale / scale
+
+
+@partial(keeping, has_mean=True)
 def to_mean_and_variance(x: Array, eps: Array) -> tuple[Array, Array]:
-    mean, var = moments(x, (-1,))
-    factor = one_over(var, eps)
-    return (x - mean) * factor, factor
+    y, factor, *_ = centred(x, (-1,), eps)
+    return y, factor
 
 
-@partial(keeping, centred=False)
+@partial(keeping, has_mean=False)
 def to_mean_square(x: Array, eps: Array) -> tuple[Array, Array]:
-    factor = one_over(jnp.mean(jnp.square(x), axis=-1, keepdims=True), eps)
-    return x * factor, factor
+    scale = in_range(x, (-1,))
+    x = x * scale
+    factor = one_over(jnp.mean(jnp.square(x), axis=-1, keepdims=True), eps * scale * scale)
+    return x * factor, factor * scale
 
 
 def one_over(square: Array, eps: Scalar) -> Array:

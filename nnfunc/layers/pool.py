@@ -5,6 +5,7 @@ Each axis is pooled by itself, one after the other, which gives the same and tak
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal
 
 import jax
@@ -69,7 +70,7 @@ def avg_pool(
     def apply(params, x):
         flat, lead = batched("avg_pool", x, win.dims)
         y = _totals(wide(flat), win)
-        count = math.prod(win.size) if count_padding else _counts(win, flat.shape[1:-1])
+        count = math.prod(win.size) if count_padding else _counts(win, flat.shape[1:-1])[None]
         y = (y / jnp.asarray(count, y.dtype)).astype(x.dtype)
         return y.reshape(*lead, *y.shape[1:])
 
@@ -95,17 +96,11 @@ def lp_pool(
 
     def apply(params, x):
         flat, lead = batched("lp_pool", x, win.dims)
-        size = jnp.abs(wide(flat))
-        power = jnp.asarray(p).astype(size.dtype)
-        largest = lax.stop_gradient(
-            size.max(initial=0)
-        )  # so that powers neither vanish nor overflow
-        largest = jnp.where(largest > 0, largest, 1)
-        total = _totals((size / largest) ** power, win)
-        empty = total == 0
-        norm = jnp.where(empty, 0, jnp.where(empty, 1, total) ** (1 / power))
-        norm = (largest * norm).astype(x.dtype)
-        return norm.reshape(*lead, *norm.shape[1:])
+        norm = pad(jnp.abs(wide(flat)), win.pads(flat.shape[1:-1]))
+        power = jnp.asarray(p).astype(norm.dtype)
+        for axis in reversed(range(win.dims)):
+            norm = _norm_of(_along(norm, win, axis), power)
+        return norm.reshape(*lead, *norm.shape[1:]).astype(x.dtype)
 
     return Model(_none, apply)
 
@@ -147,14 +142,28 @@ def _largest_of_windows(x: Array, win: Windows) -> Array:
 def _largest_by_axes(x: Array, win: Windows) -> Array:
     """The last axis first, so that of equal values the first one, row by row, is taken."""
     for axis in reversed(range(win.dims)):
-        k, stride, dilation = win.size[axis], win.stride[axis], win.dilation[axis]
-        reach = ((x.shape[axis + 1] - win.span[axis]) // stride) * stride + 1
-        largest = None
-        for start in range(0, k * dilation, dilation):
-            other = lax.slice_in_dim(x, start, start + reach, stride, axis + 1)
-            largest = other if largest is None else _larger(largest, other)
-        x = x if largest is None else largest
+        x = reduce(_larger, _along(x, win, axis))
     return x
+
+
+def _along(x: Array, win: Windows, axis: int) -> list[Array]:
+    """For each place of a window along one axis what every window has there."""
+    k, stride, dilation = win.size[axis], win.stride[axis], win.dilation[axis]
+    reach = ((x.shape[axis + 1] - win.span[axis]) // stride) * stride + 1
+    starts = range(0, k * dilation, dilation)
+    return [lax.slice_in_dim(x, start, start + reach, stride, axis + 1) for start in starts]
+
+
+def _norm_of(sizes: list[Array], power: Array) -> Array:
+    """The p-norm of values that are not negative, each place by its own largest one.
+
+    So powers neither vanish nor overflow, and nothing depends on other windows.
+    """
+    largest = lax.stop_gradient(reduce(jnp.maximum, sizes))
+    safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    total = reduce(jnp.add, [(size / safe) ** power for size in sizes])
+    empty = largest == 0
+    return jnp.where(empty, 0, safe * jnp.where(empty, 1, total) ** (1 / power))
 
 
 def _larger(a: Array, b: Array) -> Array:

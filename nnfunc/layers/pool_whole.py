@@ -123,6 +123,6 @@ def _first_largest(x: Array) -> Array:
 @_first_largest.defjvp
 def _first_largest_jvp(primals, tangents):
     ((x,), (dx,)) = primals, tangents
-    places = jnp.arange(x.shape[-2], dtype=jnp.int32)[:, None]
+    places = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
     chosen = places == jnp.argmax(x, -2, keepdims=True).astype(jnp.int32)
     return _first_largest(x), jnp.sum(jnp.where(chosen, dx, jnp.zeros_like(dx)), -2)

@@ -2,11 +2,13 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import broadcast_to_rank
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Model, Out, Scalar
+from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonical
 
 __all__ = ["alibi_slopes", "learned_positions", "rotary", "sinusoidal_positions"]
 
@@ -34,6 +36,7 @@ def rotary(
     [[1.00, 0.00], [0.54, 0.84]]
     """
     check.floating("rotary", x=x)
+    x = canonical(x)
     if x.ndim < 3:
         wanted = "x should be [..., time, heads, head_dim]"
         check.fail("rotary", f"{wanted}, got shape {x.shape}.")
@@ -44,12 +47,16 @@ def rotary(
         check.fail("rotary", f"{wanted}, got {dim}.")
     check.number("rotary", 0, open_low=True, base=base)
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-    places = jnp.arange(x.shape[-3]) if positions is None else jnp.asarray(positions)
+    if not isinstance(positions, jax.Array | None):  # as floats at once: JAX's integers are small
+        positions = canonical(np.asarray(positions, np.float64))
+    places = jnp.asarray(np.arange(x.shape[-3]) if positions is None else positions)
     if places.shape[-1:] != x.shape[-3:-2] or places.ndim > x.ndim - 2:
         wanted = f"positions should be [..., time] with time {x.shape[-3]}"
         check.fail("rotary", f"{wanted}, got shape {places.shape}.")
-    angles = places.astype(wide)[..., None, None] * _frequencies(dim, base, wide)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)  # [..., time, 1, dim / 2]
+    places = places.astype(wide)[..., None, None]
+    angles = places * broadcast_to_rank(_frequencies(dim, base, wide), places.ndim)
+    angles = broadcast_to_rank(angles, x.ndim)  # [..., time, 1, dim / 2]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
     turned, rest = x[..., :dim].astype(wide), x[..., dim:]
     if interleaved:
         one, two = turned[..., 0::2], turned[..., 1::2]
@@ -110,10 +117,10 @@ def learned_positions(
             cure = f"Make it learned_positions({room}, {dim}), or give shorter sequences."
             check.fail(where, f"the sequence should be at most {length}, got {room}. {cure}")
         if not ctx.state:
-            return x + weight[:time], Out(_started(ctx, time))
+            return x + broadcast_to_rank(weight[:time], x.ndim), Out(_started(ctx, time))
         places = ctx.state["position"] + jnp.arange(time, dtype=jnp.int32)
         rows = weight.at[places].get(mode="fill", fill_value=jnp.nan)
-        return x + rows, Out({"position": ctx.state["position"] + time})
+        return x + broadcast_to_rank(rows, x.ndim), Out({"position": ctx.state["position"] + time})
 
     return Model(init, forward=forward)
 
@@ -140,10 +147,10 @@ def sinusoidal_positions(dim: int, *, base: Scalar = 10000.0) -> Model:
         wide, time = (jnp.float64 if x.dtype == jnp.float64 else jnp.float32), x.shape[-2]
         first = ctx.state["position"] if ctx.state else 0
         places = (first + jnp.arange(time, dtype=jnp.int32)).astype(wide)
-        angles = places[:, None] * _frequencies(dim, base, wide)
+        angles = places[:, None] * _frequencies(dim, base, wide)[None]
         table = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(time, dim)
         state = {"position": first + time} if ctx.state else _started(ctx, time)
-        return x + table.astype(x.dtype), Out(state)
+        return x + broadcast_to_rank(table.astype(x.dtype), x.ndim), Out(state)
 
     return Model(lambda key: {}, forward=forward)
 

@@ -215,7 +215,8 @@ def _over(
     cell.check(cell.name, params, x)
     *lead, steps, _ = x.shape
     batch = math.prod(lead)
-    start = cell.flat(cell.name, carry, lead, x.dtype)
+    dtype = jnp.promote_types(x.dtype, params["weight"].dtype)  # that of every step
+    start = cell.flat(cell.name, carry, lead, dtype)
     x, mask = jnp.moveaxis(x, -2, 0).reshape(steps, batch, cell.in_dim), None
     if lengths is not None:
         places = jnp.arange(steps, dtype=jnp.int32)[:, None]

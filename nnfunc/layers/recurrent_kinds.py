@@ -176,7 +176,7 @@ def _lstm_source(
     if "peephole_i" not in weights:
         return d
     of_i, of_f, of_o = (
-        (wide(d_weights[f"peephole_{gate}"]) * wide(c)).astype(d.dtype)
+        (wide(d_weights[f"peephole_{gate}"])[None] * wide(c)).astype(d.dtype)
         for gate, c in (("i", before[1]), ("f", before[1]), ("o", after[1]))
     )
     return d + _join(of_i, of_f, jnp.zeros_like(of_i), of_o)

@@ -26,6 +26,8 @@ def over_time(
     fast: which form; by default the one that is quicker on this platform.
     Shapes: pre [time, batch, gates * dim], carry [batch, dim] each, mask [time, batch, 1].
     """
+    if not pre.shape[0]:  # without jit JAX has no scan over nothing
+        return jnp.zeros((0, *carry[0].shape), carry[0].dtype), carry
     fast = jax.default_backend() == "cpu" if fast is None else fast
     if fast and pre.shape[0] > 1:
         return _fast(kind, reverse, weights, pre, carry, mask)

@@ -129,7 +129,7 @@ def _same(n: int, span: int, stride: int) -> tuple[int, int]:
 def each(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
     """A whole number of at least `low` for every axis, of one number or dims of them."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        check.size(where, low, **{name: value})
+        check.size(where, low, check.LARGEST, **{name: value})
         return (int(value),) * dims
     if len(value) != dims:
         wanted = f"{name} should be one number or {dims}, one for each spatial axis"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from nnfunc import activations, check, initializers
 from nnfunc.base import Model, Scalar
 from nnfunc.combinators import repeat, serial, tie, wire
+from nnfunc.layers.attend_masks import without_padding
 from nnfunc.layers.attention import attention
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
@@ -85,7 +86,8 @@ def bert(
         given = x if isinstance(x, dict) else {"ids": x}
         ids, known = _checked(given)
         kinds = given.get("types", jnp.zeros(ids.shape, jnp.int32))
-        y = net.norm(net.positions(net.tokens(ids)) + net.types(kinds))
+        y = net.positions(net.tokens(ids)) + net.types(kinds)
+        y = net.norm(without_padding(y, known.get("mask"), known.get("lengths")))
         y = net.drop(y) if drop else y
         y = net.blocks({"x": y, **known})["x"] if known else net.blocks(y)
         return net.head(y) if head else y

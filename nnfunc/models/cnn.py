@@ -142,12 +142,19 @@ def for_images(where: str, size: int | None, least: int = 1, /, **layers: Layer)
         shape = x.shape
         if len(shape) < 3:
             wanted = "x should be images [..., height, width, channels]"
-            cure = " For images without a channel axis: x[..., None]." if len(shape) == 2 else ""
+            cure = " For one image without a channel axis: x[..., None]." if len(shape) == 2 else ""
+            if size is not None and shape and shape[-1] in (size**2, 3 * size**2):
+                flat = (size, size, shape[-1] // size**2)
+                cure = f" Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
             check.fail(where, f"{wanted}, got shape {shape}.{cure}")
         if size is not None and shape[-3:-1] != (size, size):
             wanted = f"images should be {size} x {size} (image_size)"
             cure = f"Make it with image_size={shape[-3]}, or resize them."
-            if shape[-3] != shape[-2]:
+            if shape[-2:] == (size, size):
+                first = len(shape) > 3 and shape[-3] in (1, 3)
+                cure = "Channels are last: jnp.moveaxis(x, -3, -1)." if first else ""
+                cure = cure or "For images without a channel axis: x[..., None]."
+            elif shape[-3] != shape[-2]:
                 cure = "Resize them."
             check.fail(where, f"{wanted}, got shape {shape}. {cure}")
         if min(shape[-3:-1]) < least:

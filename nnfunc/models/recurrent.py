@@ -71,8 +71,9 @@ def _joined(carry: PyTree) -> Array:
 def _mean(y: Array, lengths: Array | None) -> Array:
     """Over the real steps; y is 0 at the others."""
     wide = y.astype(jnp.float32) if y.dtype.itemsize < 4 else y
-    count = jnp.asarray(y.shape[-2] if lengths is None else jnp.clip(lengths, 1, y.shape[-2]))
-    return (wide.sum(-2) / count[..., None].astype(wide.dtype)).astype(y.dtype)
+    steps = y.shape[-2] if lengths is None else jnp.asarray(lengths)[..., None]
+    count = jnp.maximum(jnp.asarray(steps, wide.dtype), 1)  # without a step the mean is 0
+    return (wide.sum(-2) / count).astype(y.dtype)
 
 
 def rnn_lm(

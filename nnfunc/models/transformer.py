@@ -5,6 +5,7 @@ from typing import Literal
 from nnfunc import check
 from nnfunc.base import Array, Layer, Model, PyTree, Scalar
 from nnfunc.combinators import wire
+from nnfunc.layers.attend_masks import without_padding
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.norm import layer_norm, rms_norm
@@ -69,7 +70,8 @@ def transformer_block(
         given = x if isinstance(x, dict) else {"x": x}
         _known(given, cross is not None)
         own = {name: given[name] for name in ("mask", "lengths", "bias") if name in given}
-        y = branch(net, "attend", given["x"], own)
+        y = without_padding(given["x"], own.get("mask"), own.get("lengths"))
+        y = branch(net, "attend", y, own)
         if cross is not None:
             about = {"context": "context", "mask": "context_mask", "lengths": "context_lengths"}
             others = {name: given[its] for name, its in about.items() if its in given}
@@ -100,6 +102,7 @@ def padding(x: dict[str, PyTree], mask: str, lengths: str, time: int) -> dict[st
         known["mask"] = x[mask].astype(bool)[..., None, :]
     if lengths in x:
         check.integers(lengths, lengths=x[lengths])
+        check.within(lengths, 0, time, lengths=x[lengths])
         known["lengths"] = x[lengths]
     return known
 

@@ -1,6 +1,7 @@
 """The laws, each a function of a case, and all of them over one model."""
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnfunc import check, paths
 from nnfunc.base import Context, Key, Model, Params, PyTree, Watch, as_model, cast_floating
 from nnfunc.combinators import precision
 from nnfunc.testing.comparing import fail, floats_of, kind, near, two, weighed
@@ -58,7 +60,8 @@ def check_model(
         at_once,
     )
     for law in LAWS:
-        law(case)
+        if law is not ranks_are_explicit:  # a setting that a layer of one's own need not know
+            law(case)
 
 
 @dataclass(eq=False)
@@ -328,6 +331,93 @@ def precision_is_a_wrapper(case: Case) -> None:
     near(law, "bfloat16 against float32", got, expected, 0.1)
 
 
+def ranks_are_explicit(case: Case) -> None:
+    """It works where JAX is told to refuse arrays of different ranks in one operation."""
+    try:
+        with jax.numpy_rank_promotion("raise"):
+            params = jax.eval_shape(case.model.init, case.key)
+            jax.eval_shape(case.gradients, params, case.x)
+            jax.eval_shape(case.evaluated, params, case.x)
+    except Exception as error:
+        fail("ranks are explicit", f"under rank promotion 'raise': {error}", error)
+
+
+def works_without_jit(case: Case) -> None:
+    """`jax.disable_jit` changes no value; derivatives are tried where the case has those of order 2."""
+    with jax.disable_jit():
+        if case.order > 1:
+            got = case.gradients(case.params, case.x)
+        else:
+            got = dict(zip(("y", "state"), case.trained(case.params, case.x), strict=True))
+    expected = {name: case.reference[name] for name in got}
+    near("works without jit", "disable_jit", got, expected, max(case.tolerance, 1e-4))
+
+
+def computes_no_nan(case: Case) -> None:
+    """`jax.debug_nans` finds none, in results and gradients, and in the steps of eager calls."""
+    law = "computes no NaN"
+    try:
+        with jax.debug_nans(True):
+            jax.jit(case.gradients)(case.params, case.x)
+            if case.order > 1:
+                case.evaluated(case.params, case.x)
+    except FloatingPointError as error:
+        fail(law, f"{case.model.name} under debug_nans: {error}", error)
+
+
+def half_precision_comes_in(case: Case) -> None:
+    """x in float16 or bfloat16 with float32 parameters gives the same, to what x was rounded to."""
+    law = "half precision comes in"
+
+    def trained(params, x, dtype):
+        return case.trained(params, cast_floating(x, dtype))[0]
+
+    x = jax.tree.map(jnp.asarray, case.x)
+    if not floats_of(x)[0]:
+        return
+    with jax.numpy_dtype_promotion("standard"):
+        jax.eval_shape(
+            lambda p, x: case.gradients(p, cast_floating(x, jnp.float16)), case.params, x
+        )
+        got = jax.jit(partial(trained, dtype=jnp.bfloat16))(case.params, x)
+    expected = case.reference["y"]
+    near(law, "bfloat16 x", cast_floating(got, jnp.float32), expected, 0.1)
+
+
+def wide_arrays_come_in(case: Case) -> None:
+    """x as NumPy's arrays of 64 bits is taken without a warning."""
+
+    def wide(leaf):
+        kind = np.asarray(leaf).dtype.kind
+        return np.asarray(leaf, {"f": np.float64, "i": np.int64}.get(kind))
+
+    x = jax.tree.map(wide, case.x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            got = jax.eval_shape(lambda params: case.evaluated(params, x), case.params)
+        except Warning as warning:
+            fail("wide arrays come in", f"{case.model.name} with float64 x: {warning}", warning)
+    if kind(got) != kind(jax.eval_shape(case.evaluated, case.params, case.x)):
+        fail("wide arrays come in", f"{case.model.name}: other types, {kind(got)}")
+
+
+def batches_may_be_empty(case: Case) -> None:
+    """No examples: y is empty, and gradients of parameters are zero; or a refusal that says why."""
+    law = "batches may be empty"
+    x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:0], case.x)
+    run = jax.jit(case.gradients) if case.order > 1 else partial(jax.eval_shape, case.gradients)
+    try:
+        got = run(case.params, x)
+    except Exception as error:
+        if check.is_mistake(error):
+            return
+        fail(law, f"{case.model.name} raised {type(error).__name__}: {error}", error)
+    for path, leaf in paths.flatten(got["gradients"][0]).items() if case.order > 1 else ():
+        if np.asarray(leaf).any() or np.isnan(leaf).any():
+            fail(law, f"{case.model.name}: the gradient of {path} is not 0")
+
+
 LAWS: tuple[Callable[[Case], None], ...] = (
     params_are_trainable_arrays,
     init_is_deterministic,
@@ -339,6 +429,12 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     numbers_trace,
     precision_is_a_wrapper,
     derivatives_are_right,
+    ranks_are_explicit,
+    works_without_jit,
+    computes_no_nan,
+    half_precision_comes_in,
+    wide_arrays_come_in,
+    batches_may_be_empty,
 )
 
 

@@ -132,7 +132,7 @@ def boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
     def span(name: str, side: int) -> Array:
         middle = draw(fold(key, name), x, length.shape[1], 1) * side
         half = length[..., None] * (side / 2)
-        place = jnp.arange(side, dtype=jnp.float32) + 0.5
+        place = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
         return (place >= middle - half) & (place < middle + half)
 
     return span("row", x.shape[1]), span("column", x.shape[2])

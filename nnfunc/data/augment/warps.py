@@ -53,8 +53,8 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
     matrix = jnp.broadcast_to(matrix, (x.shape[0], 2, 2))
     offset = jnp.broadcast_to(offset.astype(matrix.dtype), (x.shape[0], 2))
     height, width = x.shape[1:3]
-    i = np.arange(height).astype(matrix.dtype)[:, None]
-    j = np.arange(width).astype(matrix.dtype)[None]
+    i = np.arange(height).astype(matrix.dtype)[None, :, None]
+    j = np.arange(width).astype(matrix.dtype)[None, None]
 
     def coordinate(row: int) -> Array:
         a, b, c = matrix[:, row, 0], matrix[:, row, 1], offset[:, row]
@@ -119,8 +119,8 @@ def _scale(
 def _about_middle(where: str, x: Array, matrix: Any, fill: tuple[Any, ...]) -> Array:
     """Each image mapped by its 2 x 2 matrix, given as entries [batch]; the middle stays."""
     middle = [(side - 1) / 2 for side in x.shape[1:3]]
-    i = (np.arange(x.shape[1], dtype=np.float32) - np.float32(middle[0]))[:, None]
-    j = (np.arange(x.shape[2], dtype=np.float32) - np.float32(middle[1]))[None]
+    i = (np.arange(x.shape[1], dtype=np.float32) - np.float32(middle[0]))[None, :, None]
+    j = (np.arange(x.shape[2], dtype=np.float32) - np.float32(middle[1]))[None, None]
     (a, b), (c, d) = ((entry[:, None, None] for entry in row) for row in matrix)
     return _bilinear(where, x, a * i + b * j + middle[0], c * i + d * j + middle[1], fill)
 

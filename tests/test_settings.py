@@ -1,0 +1,47 @@
+"""JAX's strict settings around what is trained: nothing is refused, and no result changes."""
+
+import jax
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc.testing.comparing import near
+
+X = np.sin(np.arange(24, dtype=np.float32) * 1.7).reshape(8, 3)
+LABELS = (X.sum(-1) > 0).astype(np.int32)
+DATA = nf.data.arrays((X, LABELS), batch_size=4)
+KEY = jax.random.key(0)
+SETTINGS = {
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "no jit": jax.disable_jit,
+    "debug nans": lambda: jax.debug_nans(True),
+}
+
+
+def build(h):
+    model = nf.serial(
+        nf.linear(3, 4, bias=False), nf.batch_norm(4), nf.prelu(), nf.dropout(0.1), nf.linear(4, 2)
+    )
+    rate = nf.schedules.warmup_cosine(h["rate"], warmup_steps=1, total_steps=4)
+    return nf.Task(model, nf.classification(), nf.optimizers.adamw(rate, clip=1.0))
+
+
+def results():
+    hypers = {"rate": 0.1}
+    state, _ = nf.train(build, hypers, DATA, steps=2, key=KEY, loop="step")
+    metrics = nf.evaluate(build(hypers), state.params, (X, LABELS), state=state.model_state)
+    settings = [hypers, {"rate": 0.01}]
+    swept = nf.sweep(build, settings, DATA, steps=2, key=KEY, way="vmap")
+    return {"params": state.params, "metrics": metrics, "member": swept.member(0).state.params}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return results()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_refuses_nothing_and_changes_nothing(setting, plain):
+    with SETTINGS[setting]():
+        near("a setting changes nothing", setting, results(), plain, 1e-4)
