@@ -4,9 +4,11 @@ Losses of classes take away the last axis; losses of numbers (`mse`, `binary_cro
 keep the shape of their inputs, one value per number. Nothing is broadcast: shapes are checked.
 
 All of them calculate in float32 at least (float64 stays float64), stay finite, value and gradient,
-at logits of +-1e4, and take every number (smoothing, gamma, delta, ...) traced. What no shape check
-can see gives NaN instead of a plausible number: a label that is no class, a probability outside [0,
-1].
+at logits of +-1e4, and take every number (smoothing, gamma, delta, ...) traced. Logits may be
+infinite: what is certain and right costs 0, certain and wrong is infinite, and slopes are those of the
+limit; several of +inf share the probability. What no shape check can see gives NaN instead of a
+plausible number: a label that is no class, a probability outside [0, 1], logits that are all -inf. Of
+an empty batch the losses are an empty array.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar
+from nnfunc.vector_norm import rescaled, vector_norm
 
 __all__ = [
     "binary_cross_entropy",
@@ -55,8 +58,8 @@ def cross_entropy(
     smoothing: in [0, 1]. weights: one per class, [classes]; 1 by default. ignore: the label of
     places that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
     logits hold. For the mean over the places that count: `masked_mean(cross_entropy(...,
-    ignore=-100), labels != -100)`. Any other label outside [0, classes) gives NaN. Logits of -inf
-    switch a class off.
+    ignore=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
+    cannot hold. Logits of -inf switch a class off.
     Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not
     integers.
     Source: the convention of torch.nn.functional.cross_entropy(reduction="none"); label smoothing
@@ -140,7 +143,8 @@ def focal(
     # log(1 - p[y]) from the other logits: exact where p[y] rounds to 1, and no slope of 0 ** gamma
     others = jnp.where(hit | (shifted == -jnp.inf), -1e30, shifted)
     log_missed = jax.nn.logsumexp(others, axis=-1) - total
-    loss = jnp.exp(gamma * log_missed) * (total - jnp.where(hit, shifted, 0).sum(-1))
+    true = total - jnp.where(hit, shifted, 0).sum(-1)
+    loss = _product(jnp.exp(gamma * log_missed), true)
     if alpha is not None and not isinstance(alpha, Sequence) and np.ndim(alpha) == 0:
         loss = loss * _like(logits, alpha)[0]
     elif alpha is not None:
@@ -175,7 +179,7 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, smoothing: Sca
     valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
     t = (1 - smoothing) * t + smoothing / 2
     loss = -t * jnp.log(_at_least(p, smallest)) - (1 - t) * jnp.log(_at_least(1 - p, smallest))
-    return jnp.where(valid, loss, jnp.nan)
+    return nan_unless(valid, loss)
 
 
 def binary_cross_entropy_with_logits(
@@ -201,8 +205,9 @@ def binary_cross_entropy_with_logits(
     x, t, valid = _binary(where, logits, targets)
     smoothing, positive_weight = _like(x, smoothing, positive_weight)
     t = (1 - smoothing) * t + smoothing / 2
-    loss = positive_weight * t * jax.nn.softplus(-x) + (1 - t) * jax.nn.softplus(x)
-    return jnp.where(valid, loss, jnp.nan)
+    positive = _product(positive_weight * t, jax.nn.softplus(-x))
+    loss = positive + _product(1 - t, jax.nn.softplus(x))
+    return nan_unless(valid, loss)
 
 
 def binary_focal(
@@ -227,12 +232,13 @@ def binary_focal(
     x, t, valid = _binary("binary_focal", logits, targets)
     (gamma,) = _like(x, gamma)
     minus_log_p, minus_log_q = jax.nn.softplus(-x), jax.nn.softplus(x)  # q = 1 - p
-    positive = t * jnp.exp(-gamma * minus_log_q) * minus_log_p
-    negative = (1 - t) * jnp.exp(-gamma * minus_log_p) * minus_log_q
+    positive = t * jnp.exp(-_product(gamma, minus_log_q))
+    negative = (1 - t) * jnp.exp(-_product(gamma, minus_log_p))
     if alpha is not None:
         (alpha,) = _like(x, alpha)
         positive, negative = alpha * positive, (1 - alpha) * negative
-    return jnp.where(valid, positive + negative, jnp.nan)
+    loss = _product(positive, minus_log_p) + _product(negative, minus_log_q)
+    return nan_unless(valid, loss)
 
 
 def mse(prediction: Array, target: Array) -> Array:
@@ -277,7 +283,8 @@ def huber(prediction: Array, target: Array, *, delta: Scalar = 1.0) -> Array:
     (delta,) = _like(d, delta)
     near = jnp.abs(d) <= delta
     slope = jnp.where(near, 0, delta)  # so that the line is finite at delta = inf
-    return jnp.where(near, 0.5 * jnp.square(d), slope * (_absolute(d) - 0.5 * slope))
+    square = jnp.square(jnp.where(near, d, 0))  # an infinite d has a slope
+    return jnp.where(near, 0.5 * square, slope * (_absolute(d) - 0.5 * slope))
 
 
 def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
@@ -299,17 +306,21 @@ def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
     (beta,) = _like(d, beta)
     divisor = jnp.where(beta > 0, beta, 1)
     near = jnp.abs(d) < beta
-    return jnp.where(near, 0.5 * jnp.square(d) / divisor, _absolute(d) - 0.5 * beta)
+    square = jnp.square(jnp.where(near, d, 0))
+    return jnp.where(near, 0.5 * square / divisor, _absolute(d) - 0.5 * beta)
 
 
-def kl_divergence(logits: Array, probabilities: Array) -> Array:
+def kl_divergence(logits: Array, probabilities: Array, *, log_probabilities: bool = False) -> Array:
     """How far the predicted distribution is from the target, KL(target || prediction), in nats.
 
     loss = sum over classes c of q[c] * (log q[c] - log p[c]), p = softmax(logits), q =
-    probabilities; 0 * log 0 is 0. Log-probabilities are logits too, so either may be given.
+    probabilities; 0 * log 0 is 0. The slope by the logits is p * sum(q) - q.
 
     Shapes: logits [..., classes], probabilities [..., classes], which should add up to 1 -> [...].
     A negative probability gives NaN.
+    log_probabilities: whether `logits` are log p as they stand, such as jax.nn.log_softmax makes them:
+    the slope is then -q, as in PyTorch. Without it log-probabilities give the same loss, for they are
+    logits too, but the slope p - q; through the log_softmax that made them, both come to p - q.
     Raises: ValueError when the shapes differ.
     Source: Kullback and Leibler 1951; the direction of torch.nn.functional.kl_div.
 
@@ -319,7 +330,8 @@ def kl_divergence(logits: Array, probabilities: Array) -> Array:
     logits, target = _distributions("kl_divergence", logits, probabilities)
     shifted, total = _log_softmax(logits)
     log_target = jnp.log(jnp.where(target == 0, 1, target))
-    return _product(target, log_target + (total[..., None] - shifted)).sum(-1)
+    minus_log_p = -logits if log_probabilities else total[..., None] - shifted
+    return _product(target, log_target + minus_log_p).sum(-1)
 
 
 def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
@@ -338,7 +350,7 @@ def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
     check.same_shape("hinge", scores=scores, targets=targets)
     scores = _wide(scores)
     targets, margin = _like(scores, targets, margin)
-    return jnp.where(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores), jnp.nan)
+    return nan_unless(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores))
 
 
 def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> Array:
@@ -361,8 +373,8 @@ def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> 
     eps = jnp.maximum(_like(x, eps)[0], _smallest_divisor(prediction))
 
     def unit(v):
-        square = jnp.square(v).sum(-1, keepdims=True)
-        return v * jax.lax.rsqrt(jnp.maximum(square, eps * eps))
+        v, power = rescaled(v, (-1,))  # so that the slope, over the square, is in range too
+        return v / jnp.maximum(vector_norm(v, (-1,), keepdims=True), eps / power)
 
     return 1 - (unit(x) * unit(y)).sum(-1)
 
@@ -387,7 +399,8 @@ def triplet(anchor: Array, positive: Array, negative: Array, *, margin: Scalar =
     )
 
     def length(v):
-        return jnp.sqrt(jnp.square(v).sum(-1) + 1e-12)
+        small = jnp.full((*v.shape[:-1], 1), 1e-6, v.dtype)
+        return vector_norm(jnp.concatenate([v, small], axis=-1), (-1,))
 
     gap = length(anchor - positive) - length(anchor - negative)
     return jax.nn.relu(gap + _like(anchor, margin)[0])
@@ -414,10 +427,11 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     x = _wide(log_rate)
     (counts,) = _like(x, counts)
     rate = jnp.exp(jnp.where(x < 60, x, 60))
-    loss = jnp.where(x < 60, rate, rate * (x - 59)) - counts * x
+    loss = rate * jnp.where(x < 60, 1, x - 59)
+    loss = loss - jnp.where(x == jnp.inf, 0, _product(counts, x))  # exp(x) is the larger
     if full:
         loss = loss + jax.scipy.special.gammaln(counts + 1)
-    return jnp.where(counts >= 0, loss, jnp.nan)
+    return nan_unless(counts >= 0, loss)
 
 
 def gaussian_nll(
@@ -452,10 +466,11 @@ def gaussian_nll(
     mean = _wide(mean)
     variance, target, floor = _like(mean, variance, target, floor)
     v = _at_least(variance, floor)
-    loss = 0.5 * (jnp.log(v) + jnp.square(target - mean) / v)
+    error = target - mean
+    loss = 0.5 * (jnp.log(v) + error * (error / v))  # the square alone may be beyond float32
     if full:
         loss = loss + 0.5 * np.log(2 * np.pi).item()
-    return jnp.where(variance >= 0, loss, jnp.nan)
+    return nan_unless(variance >= 0, loss)
 
 
 def masked_mean(values: Array, mask: Array) -> Array:
@@ -487,12 +502,13 @@ def _wide(x: Any) -> Array:
 
 def _like(x: Array, *values: Any) -> tuple[Array, ...]:
     """The values, numbers or arrays of any type, in the type of x."""
-    return tuple(jnp.asarray(value).astype(x.dtype) for value in values)
+    # at once: as integers of JAX, NumPy's 2**32 + 1 would be 1
+    return tuple(jnp.asarray(value, x.dtype) for value in values)
 
 
 def _at_least(x: Array, low: Scalar) -> Array:
     """max(x, low) that hands gradients on below `low` too: clipping leaves nothing to learn."""
-    return x + jax.lax.stop_gradient(jnp.maximum(x, low) - x)
+    return x + jax.lax.stop_gradient(jnp.where(x < low, low - x, 0))
 
 
 def _smallest_divisor(x: Any) -> float:
@@ -506,14 +522,32 @@ def _absolute(x: Array) -> Array:
 
 
 def _product(weight: Array, x: Array) -> Array:
-    """weight * x, with 0 * inf = 0: an impossible class costs nothing where its weight is 0."""
-    return weight * jnp.where((weight == 0) & jnp.isinf(x), 0, x)
+    """weight * x, with 0 * inf = 0: an impossible class costs nothing where its weight is 0.
+
+    Where x is infinite the slope is the weight; the weight itself has none, rather than NaN.
+    """
+    endless = jnp.isinf(x) & (weight != 0)
+    bounded = weight * jnp.where(jnp.isinf(x), 0, x)
+    return jnp.where(endless, jax.lax.stop_gradient(weight) * x, bounded)
 
 
 def _log_softmax(logits: Array) -> tuple[Array, Array]:
     """(shifted, total): the log-probabilities are shifted - total[..., None]."""
-    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    shifted = _less(logits, jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     return shifted, jnp.log(jnp.exp(shifted).sum(-1))
+
+
+@jax.custom_jvp
+def _less(logits: Array, largest: Array) -> Array:
+    """logits - largest, which is 0 for the largest, be it infinite; the slope by the logits is 1."""
+    certain = largest == jnp.inf
+    others = jnp.where(logits == jnp.inf, 0.0, -jnp.inf)
+    return jnp.where(certain, others, logits - jnp.where(certain, 0, largest))
+
+
+@_less.defjvp
+def _less_jvp(primals, tangents):
+    return _less(*primals), tangents[0]
 
 
 def _classes(
@@ -524,38 +558,49 @@ def _classes(
     Comparing with every class fuses into the sums around it; gathering scatters in the gradient.
     """
     check.floating(where, logits=logits)
-    check.integers(where, "Whole distributions as targets: cross_entropy_dense.", labels=labels)
-    if np.ndim(logits) < 1:
-        check.fail(where, "logits should have an axis of classes, got shape ().")
-    check.shape(where, np.shape(logits)[:-1], "It is logits' but for the classes.", labels=labels)
-    logits, labels = _wide(logits), jnp.asarray(labels)
-    labels = labels if labels.dtype.itemsize == 8 else labels.astype(jnp.int32)
+    labels = check.as_int32(where, "Distributions as targets: cross_entropy_dense.", labels=labels)
+    _check_classes(where, logits)
+    check.labels_shape(where, logits, labels)
+    logits = _wide(logits)
     ignored = None
     if ignore is not None:
+        check.number(where, -(2**31), 2**31 - 1, ignore=ignore)
         ignored = labels == jnp.asarray(ignore).astype(labels.dtype)
         logits = jnp.where(ignored[..., None], 0, logits)
-    hit = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
+    classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
+    hit = labels[..., None] == jax.lax.broadcast_to_rank(classes, logits.ndim)
     return logits, hit, (labels >= 0) & (labels < logits.shape[-1]), ignored
+
+
+def nan_unless(valid: Array, value: Array) -> Array:
+    """The value where it is valid, else NaN; `jax.debug_nans` then finds no NaN that is not used."""
+    return jnp.where(valid, value, 0) / valid.astype(value.dtype)
+
+
+def _check_classes(where: str, logits: Any) -> None:
+    if not np.shape(logits)[-1:] > (0,):
+        got = np.shape(logits)
+        check.fail(where, f"logits should have an axis of classes, one at least, got shape {got}.")
 
 
 def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:
     """NaN where the label is no class, 0 where it is ignored."""
-    loss = jnp.where(valid, loss, jnp.nan)
-    return loss if ignored is None else jnp.where(ignored, 0, loss)
+    if ignored is None:
+        return nan_unless(valid, loss)
+    return jnp.where(ignored, 0, nan_unless(valid | ignored, loss))
 
 
 def _class_weights(where: str, weights: Any, logits: Array, *, name: str = "weights") -> Array:
     weights = jnp.asarray(weights).astype(logits.dtype)
     check.shape(where, logits.shape[-1:], "It is one number per class.", **{name: weights})
-    return weights
+    return jax.lax.broadcast_to_rank(weights, logits.ndim)
 
 
 def _distributions(where: str, logits: Any, probabilities: Any) -> tuple[Array, Array]:
     check.floating(where, logits=logits)
     check.floating(where, "Class numbers as targets: cross_entropy.", probabilities=probabilities)
     check.same_shape(where, logits=logits, probabilities=probabilities)
-    if np.ndim(logits) < 1:
-        check.fail(where, "logits should have an axis of classes, got shape ().")
+    _check_classes(where, logits)
     logits = _wide(logits)
     return logits, _like(logits, probabilities)[0]
 
@@ -570,7 +615,10 @@ def _binary(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]
 
 def _difference(where: str, prediction: Any, target: Any) -> Array:
     check.floating(where, prediction=prediction, target=target)
-    check.same_shape(where, "Nothing is broadcast.", prediction=prediction, target=target)
+    cure, shapes = "Nothing is broadcast.", (np.shape(prediction), np.shape(target))
+    for name, one, other in (("prediction", *shapes), ("target", *reversed(shapes))):
+        cure += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
+    check.same_shape(where, cure, prediction=prediction, target=target)
     prediction = _wide(prediction)
     return prediction - _like(prediction, target)[0]
 

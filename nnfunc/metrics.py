@@ -72,9 +72,8 @@ def accuracy(logits: Array, labels: Array) -> Array:
     >>> nf.metrics.accuracy(jnp.array([[1.0, 2.0], [1.0, 2.0]]), jnp.array([1, 0])).tolist()
     [1.0, 0.0]
     """
-    _check_classes("accuracy", logits, labels)
-    labels = _whole(labels)
-    correct = (_predicted(logits).astype(labels.dtype) == labels) & (labels >= 0)
+    labels = _labels("accuracy", logits, labels)
+    correct = (_predicted(logits) == labels) & (labels >= 0)
     return correct.astype(jnp.float32)
 
 
@@ -91,12 +90,13 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     [1.0]
     """
     check.size("top_k_accuracy", k=k)
-    _check_classes("top_k_accuracy", logits, labels)
-    logits, labels = jnp.asarray(logits), _whole(labels)[..., None]
+    labels = _labels("top_k_accuracy", logits, labels)[..., None]
+    logits = jnp.asarray(logits)
     if k > logits.shape[-1]:
         problem = f"k should be at most the number of classes, {logits.shape[-1]}, got {k}."
         check.fail("top_k_accuracy", problem)
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
+    classes = classes.reshape((1,) * (logits.ndim - 1) + classes.shape)
     hit = classes == labels
     own = jnp.where(hit, logits, 0).sum(-1, keepdims=True)
     ahead = ((logits > own) | ((logits == own) & (classes < labels))).sum(-1)
@@ -115,7 +115,7 @@ def binary_accuracy(logits: Array, targets: Array) -> Array:
     """
     check.floating("binary_accuracy", logits=logits)
     check.same_shape("binary_accuracy", logits=logits, targets=targets)
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets).astype(jnp.float32)
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets, jnp.float32)
     known = ~jnp.isnan(logits) & ~jnp.isnan(targets)
     return (((logits > 0) == (targets > 0.5)) & known).astype(jnp.float32)
 
@@ -202,7 +202,7 @@ def perplexity(*, ignore: int | None = None) -> Metric:
         nats = losses.cross_entropy(prediction, target, ignore=ignore)
         counted = _spread("perplexity", mask, nats.shape)
         if ignore is not None:
-            labels = _whole(target)
+            labels = check.as_int32("perplexity", labels=target)
             counted = counted & (labels != jnp.asarray(ignore).astype(labels.dtype))
         return _add_values(state, nats, counted)
 
@@ -280,7 +280,7 @@ def r2(outputs: int | None = None) -> Metric:
         explained = 1 - residual / jnp.where(varies, around, 1)
         constant = jnp.where(residual == 0, 1, residual * 0)
         score = jnp.where(varies, explained, constant)
-        return jnp.where(state.count < 2, jnp.nan, score).mean()
+        return losses.nan_unless(state.count >= 2, score).mean()
 
     return Metric(init, update, compute)
 
@@ -303,20 +303,16 @@ def confusion(classes: int) -> Metric:
         return jnp.zeros((classes + 1, classes + 1), jnp.uint32)
 
     def update(state, prediction, target, mask=None):
-        check.integers("confusion", labels=target)
-        labels = _whole(target)
+        labels = check.as_int32("confusion", labels=target)
         if jnp.issubdtype(jnp.asarray(prediction).dtype, jnp.integer):
             check.same_shape("confusion", prediction=prediction, labels=target)
-            predicted = _whole(prediction)
+            predicted = check.as_int32("confusion", prediction=prediction)
         else:
             check.shape("confusion", (*labels.shape, classes), logits=prediction)
             check.floating("confusion", logits=prediction)
             predicted = _predicted(prediction)
         mask = _spread("confusion", mask, labels.shape)
-        row, column = (
-            jnp.where((x >= 0) & (x < classes), x, none).astype(jnp.int32)
-            for x in (labels, predicted)
-        )
+        row, column = (jnp.where((x >= 0) & (x < classes), x, none) for x in (labels, predicted))
         return state.at[row, column].add(mask.astype(jnp.uint32))
 
     return Metric(init, update, lambda state: state[:classes, :classes])
@@ -397,10 +393,11 @@ def calibration(bins: int = 15) -> Metric:
     def update(state, prediction, target, mask=None):
         correct = accuracy(prediction, target)[..., None] > 0
         logits = jnp.asarray(prediction).astype(state.confidence.total.dtype)
-        # The largest probability; its logit cancels: 1 / sum exp(logits - largest).
-        confidence = 1 / jnp.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)
+        # The largest probability: that of its class
+        confidence = jnp.exp(-losses.cross_entropy(logits, jnp.argmax(logits, -1)))[..., None]
         place = jnp.ceil(jnp.nan_to_num(confidence) * bins).astype(jnp.int32) - 1
-        inside = jnp.clip(place, 0, bins - 1) == jnp.arange(bins, dtype=jnp.int32)
+        bin_ = jnp.arange(bins, dtype=jnp.int32).reshape((1,) * (place.ndim - 1) + (bins,))
+        inside = jnp.clip(place, 0, bins - 1) == bin_
         inside = inside & _spread("calibration", mask, correct.shape[:-1])[..., None]
         axes = tuple(range(inside.ndim - 1))
         return Bins(
@@ -470,7 +467,7 @@ def _score(
         elif average == "weighted":
             score = (score * true).sum() / jnp.maximum(true.sum(), 1)
         strange = state[classes].sum() > 0  # labels that are no class
-        return jnp.where(strange | (state.sum() == 0), jnp.nan, score)
+        return losses.nan_unless(~strange & (state.sum() != 0), score)
 
     return Metric(counts.init, counts.update, compute)
 
@@ -494,21 +491,17 @@ def _spread(where: str, mask: Any, shape: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
-def _check_classes(where: str, logits: Any, labels: Any) -> None:
+def _labels(where: str, logits: Any, labels: Any) -> Array:
+    """The labels as int32, where they fit the logits."""
     check.floating(where, logits=logits)
-    check.integers(where, labels=labels)
+    labels = check.as_int32(where, labels=labels)
     if np.ndim(logits) < 1:
         check.fail(where, "logits should have an axis of classes, got shape ().")
-    check.shape(where, np.shape(logits)[:-1], "It is logits' but for the classes.", labels=labels)
-
-
-def _whole(labels: Any) -> Array:
-    """Labels as signed integers, so that -100 is below 0."""
-    labels = jnp.asarray(labels)
-    return labels if labels.dtype.itemsize == 8 else labels.astype(jnp.int32)
+    check.labels_shape(where, logits, labels)
+    return labels
 
 
 def _predicted(logits: Any) -> Array:
     """The class of the largest logit; -1 where there is a NaN, which argmax would rank first."""
     logits = jnp.asarray(logits)
-    return jnp.where(jnp.isnan(logits.max(-1)), -1, jnp.argmax(logits, axis=-1))
+    return jnp.where(jnp.isnan(logits.max(-1)), -1, jnp.argmax(logits, axis=-1).astype(jnp.int32))

@@ -445,11 +445,13 @@ def plateau(
     """Multiply by `factor` when a metric has not become better for more than `patience` updates.
 
     Read the value as `state.value`; with start 1 it is a scale for another schedule. mode: whether
-    lower ("min") or higher ("max") is better. Better is by more than threshold, "relative" to the
-    best so far or "absolute". cooldown: updates after a drop that are not counted. floor: no drop
-    goes below it. A metric that is NaN is not better. factor 1 or patience inf is off.
+    lower ("min") or higher ("max") is better. Better is by more than threshold, "absolute" or
+    "relative": times the absolute value of the best so far, so that metrics may be negative; beside
+    a best of 0 anything better counts. cooldown: updates after a drop that are not counted. floor:
+    no drop goes below it. A metric that is NaN is not better. factor 1 or patience inf is off.
     Raises: ValueError when a number is below 0, factor above 1, or a word unknown.
-    Source: PyTorch's ReduceLROnPlateau, with eps 0.
+    Source: PyTorch's ReduceLROnPlateau, with eps 0; its relative threshold takes a worse value for a
+    better one where metrics are negative.
 
     >>> schedule = plateau(0.1, patience=1, factor=0.5)
     >>> state = schedule.init()
@@ -473,7 +475,7 @@ def plateau(
         metric = _float(metric)
         margin = _float(threshold)
         if threshold_mode == "relative":
-            margin = jnp.where(jnp.isinf(state.best), 0, margin * state.best)
+            margin = jnp.where(jnp.isinf(state.best), 0, margin * jnp.abs(state.best))
         better = sign * (metric - state.best) > margin
         best = jnp.where(better, metric, state.best)
         waiting = state.wait > 0

@@ -464,3 +464,113 @@ def test_words_of_errors(call, kind, words):
 def test_errors_come_while_tracing():
     with pytest.raises(ValueError, match="labels should have shape"):
         jax.eval_shape(losses.cross_entropy, jnp.zeros((4, 3)), jnp.zeros(3, int))
+
+
+INF = np.inf
+BIG = np.array([2**32 + 1, -(2**32) + 1])  # 1 for whoever converts to int32 first
+
+
+def value_and_slope(loss, x, *rest):
+    def both(x):
+        return loss(x, *rest), jax.grad(lambda x: loss(x, *rest).sum())(x)
+
+    return jax.jit(both)(jnp.asarray(x))
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.cross_entropy, losses.focal, partial(losses.focal, gamma=0.0)]
+)
+def test_infinite_logits_cost_0_where_right_and_infinity_where_wrong(loss):
+    logits = [[INF, 0, 1], [INF, 0, 1], [0, -INF, 0], [-INF, -INF, 3], [-INF, INF, INF]]
+    value, slope = value_and_slope(loss, logits, jnp.array([0, 1, 1, 2, 1]))
+    half = 0.25 if loss is losses.focal else 1.0  # (1 - p) ** 2 at p = 1/2
+    np.testing.assert_allclose(value, [0, INF, INF, 0, half * np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(slope[:2], [[0, 0, 0], [1, -1, 0]])
+    np.testing.assert_allclose(slope[2:4], [[0.5, -1, 0.5], [0, 0, 0]])
+    assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy_dense, losses.kl_divergence])
+def test_infinite_logits_against_shares(loss):
+    logits, shares = [[INF, 0], [INF, 0], [0, -INF]], [[1.0, 0], [0, 1], [0.5, 0.5]]
+    value, slope = value_and_slope(loss, logits, jnp.array(shares))
+    np.testing.assert_array_equal(value, [0, INF, INF])
+    np.testing.assert_allclose(slope, [[0, 0], [1, -1], [0.5, -0.5]])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.binary_cross_entropy_with_logits, losses.binary_focal,
+        partial(losses.binary_focal, gamma=0.0),
+    ],
+)  # fmt: skip
+def test_infinite_binary_logits(loss):
+    value, slope = value_and_slope(loss, [INF, -INF, INF, -INF, INF], jnp.array([1, 0, 0, 1, 0.5]))
+    np.testing.assert_array_equal(value, [0, 0, INF, INF, INF])
+    np.testing.assert_array_equal(slope, [0, 0, 1, -1, 0.5])
+
+
+def test_infinite_numbers_have_losses_and_slopes():
+    for loss in (losses.huber, losses.smooth_l1, losses.mae):
+        value, slope = value_and_slope(loss, [INF, -INF], jnp.zeros(2))
+        np.testing.assert_array_equal([value, slope], [[INF, INF], [1, -1]])
+    # the rate exp(-inf) is 0, of which 0 counts are certain; exp(inf) outgrows any count
+    counts = jnp.array([0.0, 2.0, 0.0, 2.0])
+    value, slope = value_and_slope(losses.poisson_nll, [-INF, -INF, INF, INF], counts)
+    np.testing.assert_array_equal(value, [0, INF, INF, INF])
+    np.testing.assert_array_equal(slope[:2], [0, -2])
+    assert np.isfinite(slope).all()
+    value, slope = value_and_slope(
+        lambda v: losses.gaussian_nll((jnp.array([1e20, 0.0]), v), jnp.zeros(2)), [1e38, INF]
+    )
+    np.testing.assert_allclose(value, [0.5 * (np.log(1e38) + 100), INF], rtol=1e-6)
+    assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-25])
+def test_lengths_where_squares_are_out_of_range(scale):
+    x, y = jnp.array([[3.0, 4.0]]) * scale, jnp.array([[4.0, 3.0]]) * scale
+    distance, slope = value_and_slope(partial(losses.cosine_distance, eps=1e-35), x, y)
+    np.testing.assert_allclose(distance, 1 - 24 / 25, atol=1e-6)
+    np.testing.assert_allclose(slope * scale, [[-0.0448, 0.0336]], rtol=1e-4)
+    loss = jax.jit(partial(losses.triplet, margin=scale))(x, 0 * x, y)
+    np.testing.assert_allclose(loss, (6 - 2**0.5) * scale, rtol=1e-5, atol=2e-6)
+
+
+def test_kl_divergence_of_log_probabilities_has_the_slope_of_pytorch():
+    """torch.nn.functional.kl_div(log p, q): the slope is -q."""
+    q = jnp.array([0.1, 0.2, 0.7])
+    log_p = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    value, slope = value_and_slope(losses.kl_divergence, log_p, q)
+    np.testing.assert_allclose(slope, jnp.exp(log_p) - q, rtol=1e-5)
+    same, own = value_and_slope(partial(losses.kl_divergence, log_probabilities=True), log_p, q)
+    np.testing.assert_allclose(same, value, rtol=1e-6)
+    np.testing.assert_allclose(own, -q, rtol=1e-6)
+    through = jax.grad(
+        lambda x: losses.kl_divergence(jax.nn.log_softmax(x), q, log_probabilities=True)
+    )(log_p + 1)
+    np.testing.assert_allclose(through, jnp.exp(log_p) - q, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_labels_beyond_int32_are_no_class(dtype):
+    labels = BIG.astype(dtype)
+    for loss in (losses.cross_entropy, losses.focal):
+        assert np.isnan(loss(jnp.zeros((2, 3)), labels)).all()
+        assert np.isnan(loss(jnp.zeros((2, 3)), labels, ignore=1)).all()
+    for loss in (losses.binary_cross_entropy_with_logits, losses.binary_focal, losses.hinge):
+        assert np.isnan(loss(jnp.zeros(2), labels)).all()
+    with pytest.raises(ValueError, match=r"ignore should be .*, got 4294967297"):
+        losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32), ignore=2**32 + 1)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_numpy_of_float64_and_empty_batches(name):
+    """Warnings are errors here: float64 of NumPy becomes float32 without one."""
+    loss, inputs = getattr(losses, name), INPUTS[name]
+    wide = [np.asarray(x, np.float64) if x.dtype == jnp.float32 else x for x in inputs]
+    assert loss(*wide).dtype == jnp.float32
+    value, slope = value_and_slope(loss, *(x[:0] for x in inputs))
+    assert value.shape == (0, *loss(*inputs).shape[1:])
+    assert slope.shape == inputs[0][:0].shape

@@ -390,3 +390,26 @@ def test_infinite_sums_stay_infinite():
 def test_words_of_errors(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_labels_beyond_int32_are_no_class():
+    big, logits = np.array([2**32 + 1]), jnp.array([[0.0, 1.0, 0.0]])
+    for labels in (big, big.astype(np.uint64)):
+        assert float(metrics.accuracy(logits, labels)[0]) == 0
+        assert float(metrics.top_k_accuracy(logits, labels, k=2)[0]) == 0
+        counts = metrics.confusion(3)
+        for prediction, target in ((logits, labels), (labels, np.array([1]))):
+            state = counts.update(counts.init(), prediction, target)
+            assert int(counts.compute(state).sum()) == 0
+    assert float(metrics.binary_accuracy(jnp.ones(1), np.array([-(2**32) + 1]))[0]) == 0
+
+
+def test_infinite_logits_are_certain():
+    logits, labels = jnp.array([[jnp.inf, 0.0], [0.0, -jnp.inf], [0.0, 0.0]]), jnp.array([0, 0, 1])
+    assert metrics.accuracy(logits, labels).tolist() == [1, 1, 0]
+    for metric, expected in (
+        (metrics.calibration(4), 0.5 / 3),
+        (metrics.perplexity(), 2 ** (1 / 3)),
+    ):
+        value = metric.compute(jax.jit(metric.update)(metric.init(), logits, labels))
+        np.testing.assert_allclose(value, expected, rtol=1e-6)

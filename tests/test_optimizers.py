@@ -290,6 +290,51 @@ def test_clip_inf_is_no_clipping(scale):
             np.testing.assert_array_equal(updates[leaf], -grads[leaf])
 
 
+EXTREME = [1e20, 1e-25]
+
+
+@pytest.mark.parametrize("scale", EXTREME)
+def test_clip_where_squares_are_out_of_range(scale):
+    params = {"a": jnp.ones(1), "b": jnp.ones(())}
+    grads = {"a": jnp.array([3.0]) * scale, "b": jnp.float32(4.0) * scale}
+    updates = once(optimizers.sgd(1.0, clip=scale), grads, params)
+    np.testing.assert_allclose(updates["a"], [-0.6 * scale], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], -0.8 * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", EXTREME)
+def test_wrappers_where_squares_are_out_of_range(scale):
+    params, grads = ({"weight": jnp.array([[3.0], [4.0]]) * scale} for _ in range(2))
+    at_most = optimizers.max_norm(optimizers.sgd(0.0), scale)
+    new = params["weight"] + once(at_most, grads, params)["weight"]
+    np.testing.assert_allclose(new[:, 0], [0.6 * scale, 0.8 * scale], rtol=1e-5)
+    adaptive = optimizers.clip_adaptive(optimizers.sgd(1.0), 0.1, eps=0.0)
+    updates = once(adaptive, grads, params)["weight"]
+    np.testing.assert_allclose(updates[:, 0], [-0.3 * scale, -0.4 * scale], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", EXTREME)
+def test_lamb_where_squares_are_out_of_range(scale):
+    params = {"weight": jnp.array([[3.0, 4.0]]) * scale}
+    optimizer = optimizers.lamb(1.0, weight_decay=0.0)
+    updates = once(optimizer, {"weight": jnp.ones((1, 2))}, params)["weight"]
+    np.testing.assert_allclose(updates, [[-(12.5**0.5) * scale] * 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "rmsprop"])
+def test_a_gradient_with_an_infinite_square_does_not_stop_its_entry(name):
+    make, params = getattr(optimizers, name), {"weight": jnp.ones((1, 2))}
+    optimizer = make(1.0, weight_decay=0.0)
+    huge, unit = ({"weight": jnp.array([[-1.0, 1.0]]) * scale} for scale in (1e25, 1.0))
+    updates, state = optimizer.update(huge, optimizer.init(params), params)
+    np.testing.assert_allclose(
+        updates["weight"], once(optimizer, unit, params)["weight"], rtol=1e-5
+    )
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    updates = once(optimizer, {"weight": jnp.array([[jnp.inf, jnp.nan]])}, params)["weight"]
+    assert not jnp.isfinite(updates).any()  # infinite and NaN gradients stay so, to be seen
+
+
 def test_clip_by_hand():
     params = {"a": jnp.ones(1), "b": jnp.ones(())}
     grads = {"a": jnp.array([3.0]), "b": jnp.float32(4.0)}  # of norm 5

@@ -64,26 +64,54 @@ def test_like_pytorch_in_float64(name):
 
 
 PLATEAUS = {
-    "plateau_min_rel": (1, partial(schedules.plateau, factor=0.5, patience=2, threshold=1e-3)),
+    "plateau_min_rel": (lambda m: m + 2, partial(schedules.plateau, factor=0.5, patience=2, threshold=1e-3)),
     "plateau_min_abs": (
-        1,
+        lambda m: m,
         partial(
             schedules.plateau, factor=0.7, patience=1, threshold=0.05,
             threshold_mode="absolute", cooldown=3,
         ),
     ),
     "plateau_max_rel": (
-        -1,
+        lambda m: 4 - m,
         partial(schedules.plateau, mode="max", factor=0.5, patience=3, cooldown=2, floor=0.1),
     ),
     "plateau_max_abs": (
-        1,
+        lambda m: m,
         partial(
             schedules.plateau, mode="max", factor=0.2, patience=0, threshold=0.3,
             threshold_mode="absolute", cooldown=1, floor=1e-3,
         ),
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("best", [-5.0, -1.0, 0.0, 1.0, 5.0])
+def test_plateau_compares_with_a_share_of_the_best_whatever_its_sign(mode, best):
+    """PyTorch's rule, best * (1 - threshold), is a step for the worse where the best is negative."""
+    sign = 1 if mode == "max" else -1
+    schedule = schedules.plateau(1.0, mode=mode, patience=1, factor=0.5, threshold=0.1)
+    state = schedule.update(schedule.init(), best)
+    for other in (best, best - sign * 0.05, best + sign * 0.099 * abs(best), np.nan):
+        assert float(schedule.update(state, other).best) == best
+    better = best + sign * 0.101 * abs(best) + sign * 1e-3
+    assert float(schedule.update(state, better).best) == np.float32(better)
+    for _ in range(2):
+        state = schedule.update(state, best)
+    assert float(state.value) == 0.5
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_plateau_begins_with_any_metric_and_survives_infinite_ones(mode):
+    sign = 1 if mode == "max" else -1
+    schedule = schedules.plateau(1.0, mode=mode, patience=0, factor=0.5)
+    state = schedule.update(schedule.init(), -sign * np.inf)
+    state = schedule.update(state, np.nan)
+    assert (float(state.best), float(state.value)) == (-sign * np.inf, 0.25)
+    state = schedule.update(state, sign * np.inf)
+    assert (float(state.best), float(state.value)) == (sign * np.inf, 0.25)
+    assert float(schedule.update(state, 1.0).value) == 0.125
 
 
 def plateau_values(schedule, metrics):
@@ -96,8 +124,8 @@ def plateau_values(schedule, metrics):
 
 @pytest.mark.parametrize("name", PLATEAUS)
 def test_plateau_like_pytorch(name):
-    sign, make = PLATEAUS[name]
-    metrics = sign * jnp.array([math.nan if m is None else m for m in GOLDEN["metrics"]])
+    moved, make = PLATEAUS[name]
+    metrics = moved(jnp.array([math.nan if m is None else m for m in GOLDEN["metrics"]]))
     values = jax.jit(lambda metrics: plateau_values(make(0.5), metrics))(metrics)
     np.testing.assert_allclose(values, GOLDEN[name], rtol=2e-6)
 

@@ -93,6 +93,26 @@ def test_sharpness_aware_step_by_hand():
     near(plain.params, stepped(small())[0].params, 0)
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e-25])
+@pytest.mark.parametrize("sharpness", [None, 0.3])
+def test_a_gradient_whose_square_is_out_of_range_is_one_like_any_other(scale, sharpness):
+    """A float32 has 1e20 and 1e-25, but not their squares."""
+
+    def objective(predict, batch):
+        return scale * jnp.mean(predict(batch[0])), {}
+
+    def build(h):
+        optimizer = nf.optimizers.sgd(1 / scale, clip=scale)
+        return nf.Task(nf.linear(4, 1, bias=False), objective, optimizer, sharpness=sharpness)
+
+    init, step = nf.trainer(build)
+    state = init(H, KEY)
+    new, metrics = jax.jit(step)(H, state, (jnp.array([[0.0, 3.0, 4.0, 0.0]]), None))
+    np.testing.assert_allclose(metrics["gradient_norm"], 5 * scale, rtol=1e-5)
+    moved = (state.params["weight"] - new.params["weight"])[:, 0]
+    np.testing.assert_allclose(moved, [0.0, 0.6, 0.8, 0.0], rtol=1e-5, atol=1e-6)
+
+
 class Sum(NamedTuple):
     """An average that is none: the sum of all parameters so far, to be told from them."""
 

@@ -11,6 +11,7 @@ from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.leaves import Leaves, chosen, is_matrix
 from nnfunc.optimizers.pair import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.vector_norm import vector_norm
 
 __all__ = ["clip_adaptive", "clip_value", "max_norm"]
 
@@ -70,8 +71,9 @@ def clip_adaptive(
                 return grad
             off = jnp.isinf(number(limit))  # inf times 0 would be NaN in gradients
             share = jnp.where(off, 1, number(limit))
-            most = share * jnp.maximum(_norm(param, axes), number(eps))
-            return jnp.where(off, grad, _shortened(grad, _norm(grad, axes), most))
+            weights, size = (vector_norm(x, axes, keepdims=True) for x in (param, grad))
+            most = share * jnp.maximum(weights, number(eps))
+            return jnp.where(off, grad, _shortened(grad, size, most))
 
         which = chosen("clip_adaptive: on", params, on)
         axes = _unit_axes("clip_adaptive: stacked", params, stacked)
@@ -108,7 +110,7 @@ def max_norm(
             if not on:
                 return update
             new, most = param + update, jnp.asarray(limit, wide_type(params))
-            size = _norm(new, axes)
+            size = vector_norm(new, axes, keepdims=True)
             return jnp.where(size > most, _shortened(new, size, most) - param, update)
 
         which = chosen("max_norm: on", params, on)
@@ -124,6 +126,7 @@ def _before(where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTr
 
     def update(grads, state, params, extra):
         grads = change(grads, params, partial(jnp.asarray, dtype=wide_type(params)))
+        extra.pop("gradient_norm", None)  # of the gradients as they came
         return inner.update(grads, state, params, **extra)
 
     return wrapped(where, inner, inner.init, update)
@@ -140,13 +143,7 @@ def _unit_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
     return jax.tree.map_with_path(axes, params, chosen(where, params, stacked))
 
 
-def _norm(x: Array, axes: tuple[int, ...]) -> Array:
-    total = jnp.sum(x**2, axes, keepdims=True)
-    return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
-
-
 def _shortened(x: Array, size: Array, most: Array) -> Array:
     """x, whose norms are `size`, no longer than `most`; what is not finite stays as it is."""
     over = (size > most) & jnp.isfinite(size)
-    scale = jnp.where(over, most, 1) / jnp.where(over, size, 1)
-    return jnp.where(over, x * scale, x)
+    return jnp.where(over, x / jnp.where(over, size, 1) * jnp.where(over, most, 1), x)

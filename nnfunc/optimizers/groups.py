@@ -81,7 +81,9 @@ def groups(
             own = own if factor is None else own * jnp.asarray(factor, dtype)
             return own if start is None else jnp.where(due(start), own, 0)
 
-        told = dict(extra)
+        told = {
+            name: value for name, value in extra.items() if name != "gradient_norm" or not never
+        }
         if rates or later or "rate_scale" in extra:
             around = told.pop("rate_scale", None)
             if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):

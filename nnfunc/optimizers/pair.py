@@ -20,7 +20,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):
     rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
     never moves, whose gradients it does not look at. update takes rate_scale=, by which the learning
     rate of this step is multiplied: one number, or a tree of them in the shape of the parameters. What
-    wraps an optimizer hands it on inward, so that a limit on the weights stays one.
+    wraps an optimizer hands it on inward, so that a limit on the weights stays one. It takes
+    gradient_norm= too, where the global norm of these gradients is known, to spare a pass over them;
+    what changes the gradients drops it.
 
     >>> init, update = nf.optimizers.sgd(0.5)
     >>> float(nf.optimizers.sgd(0.5).rate(0))
@@ -66,7 +68,7 @@ def as_optimizer(
         with jax.numpy_dtype_promotion("standard"):
             return inner.init(params)
 
-    def update(grads, state, params=None, *, rate_scale=None, **extra):
+    def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
         with jax.numpy_dtype_promotion("standard"):
             updates, state = inner.update(grads, state, params, **extra)
         updates = scaled(updates, rate_scale)

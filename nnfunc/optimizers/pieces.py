@@ -11,6 +11,7 @@ from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
 from nnfunc.leaves import Leaves, by_pattern, chosen
 from nnfunc.optimizers.pair import Optimizer, cast_like, scaled, wide_type
+from nnfunc.vector_norm import global_norm, vector_norm
 
 __all__ = [
     "Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer",
@@ -33,40 +34,37 @@ def optimizer(
         check.number(where, 0, rate=rate)
     check.number(where, 0, open_low=True, clip=clip)
 
-    def chain(dtype):
+    def chain(dtype, gradient_norm=None):
         def number(value):
             return jnp.asarray(value, dtype)
 
         descend = optax.scale_by_schedule(lambda step: -schedule(step))
-        return optax.chain(_clip(number(clip)), *pieces(number), descend)
+        return optax.chain(_clip(number(clip), gradient_norm), *pieces(number), descend)
 
     def init(params):
         dtype = wide_type(params)
         return chain(dtype).init(cast_floating(params, dtype))
 
-    def update(grads, state, params=None, *, rate_scale=None, **extra):
+    def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
         if params is None:
             check.fail(
                 where, "update needs the parameters: optimizer.update(grads, state, params)."
             )
         dtype = wide_type(params)
         grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
-        updates, state = chain(dtype).update(grads, state, wide)
+        updates, state = chain(dtype, gradient_norm).update(grads, state, wide)
         return cast_like(scaled(updates, rate_scale), params), state
 
     return Optimizer(init, update, schedule)
 
 
-def _clip(limit: Array) -> optax.GradientTransformation:
-    """Gradients whose norm, all of them together, is at most the limit."""
+def _clip(limit: Array, norm: Array | None) -> optax.GradientTransformation:
+    """Gradients whose norm, all of them together, is at most the limit. norm: theirs, where known."""
 
     def clip(grads, params):
-        total = sum(
-            (jnp.sum(grad**2) for grad in jax.tree.leaves(grads)), start=jnp.zeros_like(limit)
-        )
-        norm = jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
-        over = norm > limit  # what is not chosen has no inf / inf, in gradients neither
-        scale = jnp.where(over, jnp.where(over, limit, 1) / jnp.where(over, norm, 1), 1)
+        size = (global_norm(grads) if norm is None else norm).astype(limit.dtype)
+        over = size > limit  # what is not chosen has no inf / inf, in gradients neither
+        scale = jnp.where(over, jnp.where(over, limit, 1) / jnp.where(over, size, 1), 1)
         return jax.tree.map(lambda grad: grad * scale, grads)
 
     return optax.stateless(clip)
@@ -99,6 +97,7 @@ def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(), zeros())
 
     def update(updates, state, params=None):
+        updates = _squarable(updates)
         mean = _toward(state.mu, updates, b1)
         square = _toward(state.nu, jax.tree.map(jnp.square, updates), b2)
         count = optax.safe_increment(state.count)
@@ -112,6 +111,16 @@ def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
 def _toward(old: PyTree, new: PyTree, decay: Array) -> PyTree:
     """The running mean, one step on."""
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
+
+
+def _squarable(updates: PyTree) -> PyTree:
+    """Finite values where their squares are finite: an infinite one would stop its entry for ever."""
+
+    def limited(leaf):
+        most = 2.0 ** (int(jnp.finfo(leaf.dtype).maxexp) // 2 - 1)  # 2**63 in float32
+        return jnp.where(jnp.isinf(leaf), leaf, jnp.clip(leaf, -most, most))
+
+    return jax.tree.map(limited, updates)
 
 
 class RmsState(NamedTuple):
@@ -129,6 +138,7 @@ def by_rms(decay: Array, eps: Array, centered: bool) -> optax.GradientTransforma
         return RmsState(zeros(), zeros() if centered else ())
 
     def update(updates, state, params=None):
+        updates = _squarable(updates)
         square = _toward(state.square, jax.tree.map(jnp.square, updates), decay)
         mean = _toward(state.mean, updates, decay) if centered else ()
         variance = square
@@ -145,10 +155,10 @@ def by_trust_ratio(stacked: Leaves) -> optax.GradientTransformation:
 
     def scale(update, param, layers):
         axes = tuple(range(1 if layers else 0, param.ndim))
-        u = jnp.sum(update**2, axes, keepdims=True)
-        p = jnp.sum(param**2, axes, keepdims=True)
+        u = vector_norm(update, axes, keepdims=True)
+        p = vector_norm(param, axes, keepdims=True)
         both = (u > 0) & (p > 0)
-        return update * jnp.where(both, jnp.sqrt(jnp.where(both, p, 1) / jnp.where(both, u, 1)), 1)
+        return jnp.where(both, update / jnp.where(both, u, 1) * p, update)
 
     def scale_all(updates, params):
         return jax.tree.map(scale, updates, params, chosen("lamb: stacked", params, stacked))

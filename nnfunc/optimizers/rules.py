@@ -60,6 +60,9 @@ def adam(
     m = b1 * m + (1 - b1) * d;  v = b2 * v + (1 - b2) * d**2
     parameter -= rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t)) + eps), t = 1, 2, ...
     Its decay is part of the gradient; `adamw` keeps the two apart. b1, b2: in [0, 1).
+    Finite numbers of d beyond 9.2e18 (2**63) count as that: in float32 their squares overflow, which
+    in PyTorch and optax stops their entry for ever. 1e-30 is added to v, which shows where eps is
+    below 1e-14: smaller gradients than 1e-15 then make smaller steps.
     Raises: ValueError when a number is out of its range.
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; PyTorch's Adam.
 
@@ -116,7 +119,7 @@ def rmsprop(
     d = gradient + weight_decay * parameter;  v = decay * v + (1 - decay) * d**2
     m = momentum * m + d / (sqrt(v) + eps);  parameter -= rate * m
     centered: v less the square of the mean of d in the root, so that it is d's deviation.
-    decay, momentum: in [0, 1).
+    decay, momentum: in [0, 1). Very large and very small gradients are as in `adam`.
     Raises: ValueError when a number is out of its range.
     Source: Tieleman and Hinton 2012, lecture 6.5; centered, Graves 2013, arXiv:1308.0850, equation
     38; PyTorch's RMSprop.

@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nnfunc import paths
 from nnfunc.base import Context, Key, Nudge, Params, PyTree, Watch, as_model, fold
 from nnfunc.training.gradient import gradient_of, loss_and_metrics
 from nnfunc.training.task import Task
+from nnfunc.vector_norm import global_norm
 
 __all__ = ["Diverged", "Fault", "first_not_finite", "ordered_places"]
 
@@ -99,9 +99,11 @@ def _in_steps(
     fault, grads = mean(params)
     if fault is not None or task.sharpness is None:
         return fault
-    norm = optax.tree.norm(grads)
+    norm = global_norm(grads)
     far = jnp.asarray(task.sharpness, norm.dtype) / jnp.where(norm > 0, norm, 1)
-    above = jax.tree.map(lambda p, g: p + (far.astype(g.dtype) * g).astype(p.dtype), params, grads)
+    above = jax.tree.map(
+        lambda p, g: p + (far * g.astype(far.dtype)).astype(p.dtype), params, grads
+    )
     fault, _ = mean(above)
     where = (
         f", at the parameters uphill (sharpness = {float(task.sharpness):g}); all is finite below"
@@ -161,12 +163,10 @@ def _backward(
         return Fault("backward", numbered(*places[last + 1]), words)
     if bad:
         return Fault("backward", bad[0], f"the backward pass (the gradient of {bad[0]})")
-    with np.errstate(over="ignore"):
-        norm = np.sqrt(sum(np.square(np.asarray(g, np.float32)).sum() for g in leaves.values()))
-    if _finite(norm):
+    if _finite(global_norm(leaves)):
         words = "the update: the gradient is finite, the parameters after it are not"
         return Fault("update", "", words)
-    words = "the norm of the gradient, whose square is too large for float32"
+    words = "the norm of the gradient, which is too large for float32"
     return Fault("backward", "", words)
 
 

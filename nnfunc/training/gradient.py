@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from nnfunc import check, paths
 from nnfunc.base import (
@@ -23,8 +22,9 @@ from nnfunc.base import (
 )
 from nnfunc.training import watching
 from nnfunc.training.task import Task
+from nnfunc.vector_norm import global_norm
 
-__all__ = ["Bound", "Seen", "gradient_of", "loss_and_metrics"]
+__all__ = ["Bound", "Seen", "bound", "evaluation", "gradient_of", "loss_and_metrics"]
 
 
 class Bound:
@@ -68,7 +68,7 @@ def gradient_of(task: Task, watch: Watch | None = None) -> Gradient:
     def gradient(params, model_state, batch, key):
         def loss_of(params):
             params = _fixed(params, getattr(task.optimizer, "frozen", ()))
-            predict = _bound(task, params, model_state, key, True, watch)
+            predict = bound(task, params, model_state, key, True, watch)
             loss, metrics = _of(task, predict, batch)
             seen = {} if watch is None else watching.activations(predict.taps, watch)
             return loss, (metrics, predict.ctx.state, seen)
@@ -145,11 +145,11 @@ def _sharpness_aware(gradient: Gradient, radius: Scalar) -> Gradient:
 
     def uphill(params, model_state, batch, key):
         first = gradient(params, model_state, batch, key)
-        norm = optax.tree.norm(first.grads)
+        norm = global_norm(first.grads)
         far = jnp.asarray(radius, norm.dtype) / jnp.where(norm > 0, norm, 1)
 
         def climb(param, grad):
-            return param + (far.astype(grad.dtype) * grad).astype(param.dtype)
+            return param + (far * grad.astype(far.dtype)).astype(param.dtype)
 
         above = jax.tree.map(climb, params, first.grads)
         return first._replace(grads=gradient(above, model_state, batch, key).grads)
@@ -161,14 +161,20 @@ def loss_and_metrics(
     task: Task, params: Params, model_state: PyTree, batch: PyTree, *, key: Key | None, train: bool
 ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
     """The objective of one batch: loss, (metrics, new model state)."""
-    predict = _bound(task, params, model_state, key, train, None)
+    predict = bound(task, params, model_state, key, train, None)
     loss, metrics = _of(task, predict, batch)
     return loss, (metrics, predict.ctx.state)
 
 
-def _bound(
+def evaluation(task: Task, params: Params, model_state: PyTree) -> Bound:
+    """The model as an objective sees it in an evaluation."""
+    return bound(task, params, model_state, None, False, None)
+
+
+def bound(
     task: Task, params: Params, state: PyTree, key: Key | None, train: bool, watch: Watch | None
 ) -> Bound:
+    """The model bound to its parameters and state, as the objective sees it."""
     capture = () if watch is None else ("**",)
     ctx = Context(key=key, train=train, state=state, capture=capture, watch=watch)
     return Bound(as_model(task.model), params, ctx)

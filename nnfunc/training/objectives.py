@@ -1,9 +1,15 @@
-"""What a model is to achieve: functions `(predict, batch) -> (loss, metrics)`."""
+"""What a model is to achieve: functions `(predict, batch) -> (loss, metrics)`.
+
+Those given here are means over what counts: over examples, by their classes' weights, without ignored
+labels. They also tell each mean's sum and weight (`Objective.totals`), which add up over batches of any
+sizes, as an evaluation wants them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +18,9 @@ from nnfunc.base import Array, PyTree, Scalar
 
 __all__ = ["Objective", "classification", "language_modelling", "regression"]
 
+Totals = dict[str, tuple[Array, Array]]
+"""{"loss": (sum, weight), metric: (sum, weight), ...}: they add up over batches."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -19,14 +28,34 @@ class Objective:
 
     inspect(y, arrays): y is the shape and type of the model's output, arrays the whole data set;
     it raises ValueError when they do not fit. logits: whether y is that, over its last axis.
+    totals(predict, batch, mask) -> {"loss": (sum, weight), metric: (sum, weight), ...}, whose ratios
+    the function gives; for evaluations, which add them up over batches. mask [batch] holds booleans,
+    False for examples that do not count and may hold anything; None counts all. Without it, the means
+    of batches are weighed by their sizes.
     """
 
     function: Callable[[Any, PyTree], tuple[Array, dict[str, Array]]]
     inspect: Callable[[Any, PyTree], None] | None = None
     logits: bool = False
+    totals: Callable[[Any, PyTree, Array | None], Totals] | None = None
 
     def __call__(self, predict: Any, batch: PyTree) -> tuple[Array, dict[str, Array]]:
         return self.function(predict, batch)
+
+
+def _objective(
+    totals: Callable[[Any, PyTree, Array | None], Totals], inspect: Any = None, logits: bool = False
+) -> Objective:
+    """The objective of means that are sum / weight, and 0 where nothing counts."""
+
+    def function(predict, batch):
+        means = {
+            name: total / jnp.where(weight == 0, 1, weight)
+            for name, (total, weight) in totals(predict, batch, None).items()
+        }
+        return means.pop("loss"), means
+
+    return Objective(function, inspect, logits, totals)
 
 
 def classification(
@@ -34,39 +63,52 @@ def classification(
     smoothing: Scalar | None = None,
     gamma: Scalar | None = None,
     weights: Array | Sequence[Scalar] | None = None,
+    ignore: int | None = None,
 ) -> Objective:
     """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
 
     Batches are pairs (x, labels); labels may also be soft, floats [batch, classes] that add up to 1, as
     `nf.augment.mixup` makes them. smoothing: the share of the target spread over all classes, in
     [0, 1]; None is 0. gamma: with it, the focal loss of that exponent (without smoothing, and of whole
-    labels: it knows no shares). weights: one factor a class, by which the batch's examples are weighed.
-    Metrics: accuracy; of soft labels, that of their likeliest class.
+    labels: it knows no shares).
+    weights: one factor a class, at least 0. The loss is sum(w * loss) / sum(w) over the batch, w the
+    weight of each example's label, so that multiplying all of them by 2 changes nothing; in soft labels
+    w is their mean by the shares. For a plain mean write an objective of your own with
+    `nf.losses.cross_entropy(..., weights=...)`. Evaluation sums both over the whole split.
+    ignore: the label of examples, or of places of [batch, ...], that count in nothing. A batch in which
+    nothing counts has a loss of 0, and a gradient of 0.
+    Metrics: accuracy, each example counted once; of soft labels, that of their likeliest class.
+    Source: torch.nn.functional.cross_entropy, which divides by sum(w) for whole labels only.
     """
+    where = "classification"
     smoothing = 0.0 if smoothing is None else smoothing
-    check.number("classification", 0, 1, smoothing=smoothing)
+    check.number(where, 0, 1, smoothing=smoothing)
+    if isinstance(weights, Sequence):
+        for weight in weights:
+            check.number(where, 0, weights=weight)
     if gamma is not None and not (check.is_plain(smoothing) and smoothing == 0):
         wanted = "smoothing should be 0 together with gamma: the focal loss has none"
         got = smoothing if check.is_plain(smoothing) else "one that a sweep or a schedule gives"
-        check.fail("classification", f"{wanted}, got {got}.")
+        check.fail(where, f"{wanted}, got {got}.")
 
-    def objective(predict, batch):
-        x, labels = pair("classification", batch)
+    def totals(predict, batch, mask):
+        x, labels = pair(where, batch)
         logits = predict(x)
         if gamma is None:
-            return _judged(logits, labels, smoothing=smoothing, weights=weights)
+            return _judged(
+                where, logits, labels, mask, ignore, smoothing=smoothing, weights=weights
+            )
         if _soft(logits, labels):
             wanted = (
                 "labels should be class numbers together with gamma: focal loss knows no shares"
             )
             got = check.describe(labels)
-            check.fail(
-                "classification", f"{wanted}, got {got}. Leave out gamma, or what mixes them."
-            )
-        loss = losses.focal(logits, labels, gamma=gamma, alpha=weights)
-        return loss.mean(), {"accuracy": metrics.accuracy(logits, labels).mean()}
+            check.fail(where, f"{wanted}, got {got}. Leave out gamma, or what mixes them.")
+        loss = losses.focal(logits, labels, gamma=gamma, alpha=weights, ignore=ignore)
+        return _of_labels(where, loss, logits, labels, mask, ignore, weights)
 
-    return Objective(objective, _labels_fit("classification", soft=gamma is None), logits=True)
+    inspect = _labels_fit(where, soft=gamma is None, ignore=ignore)
+    return _objective(totals, inspect, logits=True)
 
 
 def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 1.0) -> Objective:
@@ -77,7 +119,7 @@ def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 
     """
     check.choice("regression", ("mse", "mae", "huber"), loss=loss)
 
-    def objective(predict, batch):
+    def totals(predict, batch, mask):
         x, target = pair("regression", batch)
         y = predict(x)
         absolute = losses.mae(y, target)
@@ -85,25 +127,32 @@ def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 
             value = losses.huber(y, target, delta=delta)
         else:
             value = absolute if loss == "mae" else losses.mse(y, target)
-        return value.mean(), {"mae": absolute.mean()}
+        counted = _counted("regression", mask, value.shape)
+        return {"loss": _total(value, counted), "mae": _total(absolute, counted)}
 
-    return Objective(objective)
+    return _objective(totals)
 
 
-def language_modelling(*, smoothing: Scalar = 0.0) -> Objective:
+def language_modelling(*, smoothing: Scalar = 0.0, ignore: int | None = None) -> Objective:
     """Cross-entropy of logits [batch, time, vocabulary] against the next tokens [batch, time].
 
     Batches are pairs (tokens, next tokens); the latter may also be soft, floats [batch, time,
     vocabulary] that add up to 1, such as a teacher's. The loss is in nats a token; accuracy is that of
     the likeliest token.
+    smoothing: the share of the target spread over all tokens, in [0, 1]. ignore: the token, such as
+    padding, that does not count as a next token, in loss and accuracy, in training and evaluation:
+    both are means over the tokens that count. It may stand outside of the vocabulary, as -100 does. A
+    batch in which nothing counts has a loss of 0, and a gradient of 0.
+    Source: ignore_index of torch.nn.functional.cross_entropy.
     """
-    check.number("language_modelling", 0, 1, smoothing=smoothing)
+    where = "language_modelling"
+    check.number(where, 0, 1, smoothing=smoothing)
 
-    def objective(predict, batch):
-        tokens, following = pair("language_modelling", batch)
-        return _judged(predict(tokens), following, smoothing=smoothing)
+    def totals(predict, batch, mask):
+        tokens, following = pair(where, batch)
+        return _judged(where, predict(tokens), following, mask, ignore, smoothing=smoothing)
 
-    return Objective(objective, _labels_fit("language_modelling"), logits=True)
+    return _objective(totals, _labels_fit(where, ignore=ignore), logits=True)
 
 
 def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
@@ -120,17 +169,66 @@ def _soft(logits: Array, labels: Any) -> bool:
     return floats and np.ndim(labels) == np.ndim(logits)
 
 
-def _judged(logits: Array, labels: Any, **settings: Any) -> tuple[Array, dict[str, Array]]:
-    """Mean cross-entropy and accuracy against class numbers, or against shares of classes."""
-    if _soft(logits, labels):
-        loss, best = losses.cross_entropy_dense(logits, labels, **settings), labels.argmax(-1)
-    else:
-        loss, best = losses.cross_entropy(logits, labels, **settings), labels
-    return loss.mean(), {"accuracy": metrics.accuracy(logits, best).mean()}
+def _judged(
+    where: str, logits: Array, labels: Any, mask: Array | None, ignore: int | None,
+    *, smoothing: Scalar, weights: Any = None,
+) -> Totals:  # fmt: skip
+    """Cross-entropy and accuracy against class numbers, or against shares of classes."""
+    settings = {"smoothing": smoothing, "weights": weights}
+    if not _soft(logits, labels):
+        loss = losses.cross_entropy(logits, labels, ignore=ignore, **settings)
+        return _of_labels(where, loss, logits, labels, mask, ignore, weights)
+    loss = losses.cross_entropy_dense(logits, labels, **settings)
+    counted = _counted(where, mask, loss.shape)
+    weight = None
+    if weights is not None:
+        table = jax.lax.broadcast_to_rank(jnp.asarray(weights, loss.dtype), labels.ndim)
+        weight = (labels.astype(loss.dtype) * table).sum(-1)
+    accuracy = metrics.accuracy(logits, labels.argmax(-1))
+    return {"loss": _total(loss, counted, weight), "accuracy": _total(accuracy, counted)}
 
 
-def _labels_fit(where: str, soft: bool = True) -> Callable[[Any, PyTree], None]:
+def _of_labels(
+    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, ignore: int | None,
+    weights: Any,
+) -> Totals:  # fmt: skip
+    """The totals of losses that are weighed already, by the weight of each label."""
+    counted = _counted(where, mask, loss.shape)
+    ids = check.as_int32(where, labels=labels)
+    if ignore is not None:
+        counted = counted & (ids != jnp.asarray(ignore, jnp.int32))
+    weight = None
+    if weights is not None:
+        table = jnp.asarray(weights, loss.dtype)
+        check.shape(where, logits.shape[-1:], "It is one number a class.", weights=table)
+        # [..., classes]
+        classes = jax.lax.broadcast_to_rank(jnp.arange(len(table), dtype=jnp.int32), ids.ndim + 1)
+        hit = ids[..., None] == classes
+        weight = jnp.where(hit, jax.lax.broadcast_to_rank(table, ids.ndim + 1), 0).sum(-1)
+    accuracy = metrics.accuracy(logits, ids)
+    return {"loss": _total(loss, counted, weight), "accuracy": _total(accuracy, counted)}
+
+
+def _counted(where: str, mask: Array | None, shape: tuple[int, ...]) -> Array:
+    """Which of the values in this shape count: those of the examples that the mask counts."""
+    if mask is None:
+        return jnp.ones(shape, bool)
+    check.shape(where, shape[:1], mask=mask)
+    return jnp.broadcast_to(mask.reshape(-1, *(1,) * (len(shape) - 1)), shape)
+
+
+def _total(values: Array, counted: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """(sum, weight) of the values that count; each counts as much as any other without a weight."""
+    weight = jnp.ones_like(values) if weight is None else weight
+    return jnp.where(counted, values, 0).sum(), jnp.where(counted, weight, 0).sum()
+
+
+def _labels_fit(
+    where: str, soft: bool = True, ignore: int | None = None
+) -> Callable[[Any, PyTree], None]:
     """Every label is a class that the model has an output for, or, if soft, shares of all of them."""
+    if ignore is not None:
+        check.number(where, -(2**31), 2**31 - 1, ignore=ignore)
 
     def inspect(y, arrays):
         _, labels = pair(where, arrays)
@@ -138,7 +236,7 @@ def _labels_fit(where: str, soft: bool = True) -> Callable[[Any, PyTree], None]:
             return _shares_fit(where, y.shape[-1], np.asarray(labels))
         check.integers(where, "They are class numbers.", labels=labels)
         classes, values = y.shape[-1], np.asarray(labels)
-        wrong = np.flatnonzero((values < 0) | (values >= classes))
+        wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != ignore))
         if wrong.size:
             at, value = int(wrong[0]), values.reshape(-1)[wrong[0]]
             wanted = f"labels should be in [0, {classes}), one of the model's {classes} outputs"

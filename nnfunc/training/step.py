@@ -14,6 +14,7 @@ from nnfunc.layers.linear import wide
 from nnfunc.training import watching
 from nnfunc.training.gradient import gradient_of, like
 from nnfunc.training.task import Build, Task, built, training_batch
+from nnfunc.vector_norm import global_norm
 
 __all__ = ["TrainState", "Trainer", "evaluated", "trainer"]
 
@@ -95,13 +96,14 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         noted = Watch() if watch else None
         gradient = gradient_of(task, noted)
         seen = gradient(state.params, state.model_state, training_batch(task, batch, key), key)
-        norm = optax.tree.norm(seen.grads)
+        norm = global_norm(seen.grads)
         scale = _scale(state)
         metrics: dict[str, Any] = {"loss": seen.loss, **seen.metrics, "gradient_norm": norm}
         metrics |= _rate(task, state.step, scale)
 
         def update():
-            told = {"value": seen.loss, "grad": seen.grads}  # for optimizers that ask
+            # for optimizers that ask
+            told = {"value": seen.loss, "grad": seen.grads, "gradient_norm": norm}
             told |= {} if scale is None else {"rate_scale": scale}
             with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
                 updates, opt = task.optimizer.update(

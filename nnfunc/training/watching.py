@@ -4,6 +4,7 @@ Inside `repeat` the layers share one path, in which `*` is the stacked axis, and
 theirs is an array with one value a layer; `written_out` gives each a path of its own.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from nnfunc import paths
 from nnfunc.base import Array, Params, PyTree, Watch
+from nnfunc.vector_norm import vector_norm
 
 __all__ = ["activations", "parameters", "written_out"]
 
@@ -138,7 +140,7 @@ def _activation(kind: str) -> Any:
     def statistics(y: Array) -> dict[str, Array]:
         y = y.astype(jnp.float32)
         mean = y.mean()
-        made = {"mean": mean, "deviation": jnp.sqrt(jnp.mean((y - mean) ** 2))}
+        made = {"mean": mean, "deviation": vector_norm(y - mean) / math.sqrt(y.size or 1)}
         if kind in _ENDS:
             low, high = _ENDS[kind]
             made["saturated"] = ((y <= low) | (y >= high)).astype(jnp.float32).mean()
@@ -152,18 +154,14 @@ def _activation(kind: str) -> Any:
 
 def _parameter(weight: Array, grad: Array, new: Array) -> dict[str, Array]:
     weight, grad, new = (leaf.astype(jnp.float32) for leaf in (weight, grad, new))
-    size, change = _norm(weight), _norm(new - weight)
+    size, change = vector_norm(weight), vector_norm(new - weight)
     return {
-        "gradient_norm": _norm(grad),
+        "gradient_norm": vector_norm(grad),
         "weight_norm": size,
         "update_ratio": jnp.where(size > 0, change / jnp.where(size > 0, size, 1), jnp.nan),
         "weight_histogram": _histogram(weight),
         "gradient_histogram": _histogram(grad),
     }
-
-
-def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(x**2))
 
 
 def _histogram(x: Array) -> Array:

@@ -14,6 +14,8 @@ STEPS = 60
 METRICS = [3, 2, 2, 2.1, 1.99, 1.9, 1.9, 1.9, 1.9, 1.9, 1, 1.2, 1.2, float("nan"), 0.999, 1.2]
 METRICS += [1.2, 1.2, 1.2, 1.2, 0.5, 0.4999, 0.49, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, -1, -1.00005]
 METRICS += [-1.5] * 13
+ABOVE_0 = {"min": [m + 2 for m in METRICS], "max": [4 - m for m in METRICS]}
+# for relative thresholds: beside a negative best, PyTorch's takes worse metrics for better ones
 
 
 def optimizer(rate):
@@ -69,12 +71,12 @@ def main():
         "one_cycle_three": one_cycle(60, pct_start=0.25, **three),
         "one_cycle_three_linear": one_cycle(50, pct_start=0.4, anneal_strategy="linear", **three),
         "metrics": [None if metric != metric else metric for metric in METRICS],
-        "plateau_min_rel": run_plateau(METRICS, factor=0.5, patience=2, threshold=1e-3),
+        "plateau_min_rel": run_plateau(ABOVE_0["min"], factor=0.5, patience=2, threshold=1e-3),
         "plateau_min_abs": run_plateau(
             METRICS, factor=0.7, patience=1, threshold=0.05, threshold_mode="abs", cooldown=3
         ),
         "plateau_max_rel": run_plateau(
-            [-m for m in METRICS], mode="max", factor=0.5, patience=3, cooldown=2, min_lr=0.1
+            ABOVE_0["max"], mode="max", factor=0.5, patience=3, cooldown=2, min_lr=0.1
         ),
         "plateau_max_abs": run_plateau(
             METRICS, mode="max", factor=0.2, patience=0, threshold=0.3, threshold_mode="abs",

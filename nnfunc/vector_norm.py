@@ -1,0 +1,84 @@
+"""Euclidean norms that are right wherever they can be represented: 1e20 and 1e-25 in float32 too.
+
+A root of a plain sum of squares is infinite from 1.8e19 on and 0 below 1e-23, for the squares are.
+Here such values are divided by a power of two first, which rounds nothing.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc.base import Array, PyTree
+
+__all__ = ["global_norm", "rescaled", "vector_norm"]
+
+
+def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
+    """sqrt(sum x**2) over the axes, all of them by default, in float32 at least.
+
+    Shapes: x of floats [...] -> [...] without the axes; with keepdims they stay, of size 1.
+    The gradient at 0 is 0. An infinite value makes the norm infinite, NaN makes it NaN. Values below
+    1.2e-38 may count as 0, as everywhere in float32 on CPU.
+
+    >>> [float(vector_norm(x * jnp.array([3.0, 4.0]))) for x in (1.0, 2.0**90, 0.0)]
+    [5.0, 6.189700196426901e+27, 0.0]
+    """
+    axes = tuple(range(jnp.ndim(x))) if axes is None else tuple(axes)
+    x, power = rescaled(x, axes)
+    norm = power * _root(jnp.sum(jnp.square(x), axes, keepdims=True))
+    return norm if keepdims else jnp.squeeze(norm, axes)
+
+
+def rescaled(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
+    """(x / power, power): what is squared safely, and a power of two, [...] with axes of size 1."""
+    x = _opaque(_wide(x))
+    power = _power(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
+    return x / power, power
+
+
+def global_norm(tree: PyTree) -> Array:
+    """The norm of all leaves together, as of one vector; 0 of no leaves. See `vector_norm`.
+
+    Ordinary values are read once: the second pass is left to norms beyond 2**-40 and 2**40.
+
+    >>> float(global_norm({"bias": jnp.array([3.0]), "weight": jnp.array([[0.0, 4.0]])}))
+    5.0
+    """
+    leaves = [_wide(leaf) for leaf in jax.tree.leaves(tree)]
+    dtypes = {leaf.dtype for leaf in leaves}
+    dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
+    leaves = [leaf.astype(dtype) for leaf in leaves]
+
+    def norm(power, leaves):
+        squares = [jnp.sum(jnp.square(leaf / power)) for leaf in leaves]
+        return power * _root(sum(squares, start=jnp.zeros((), dtype)))
+
+    plain = norm(jnp.ones((), dtype), leaves)
+    power = _power(plain)
+    if jax.default_backend() != "cpu":  # a branch would wait for its condition
+        return jnp.where(power == 1, plain, norm(power, _opaque(leaves)))
+    return jax.lax.cond(power == 1, lambda: plain, lambda: norm(power, _opaque(leaves)))
+
+
+def _wide(x: Array) -> Array:
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def _opaque(x: PyTree) -> PyTree:
+    """x as the compiler cannot look through it: of constants, (x / p)**2 becomes x**2 / p**2."""
+    return jax.lax.optimization_barrier(x)
+
+
+def _power(size: Array) -> Array:
+    """What to divide by: in float32 2**66 where the size is above 2**40, 2**-66 below 2**-40, or 1."""
+    end = int(jnp.finfo(size.dtype).maxexp)
+    most, shift = 2.0 ** (end * 20 // 64), 2.0 ** (end * 33 // 64)
+    power = jnp.where(size > most, shift, jnp.where(size < 1 / most, 1 / shift, 1.0))
+    return jax.lax.stop_gradient(power.astype(size.dtype))
+
+
+def _root(total: Array) -> Array:
+    """The root with a finite slope at 0; NaN stays."""
+    return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0 * total)
