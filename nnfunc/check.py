@@ -6,6 +6,7 @@ that every number may be swept (law 1). Shapes are always known, and always chec
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -108,14 +109,35 @@ def ordered(where: str, **values: Any) -> None:
             fail(where, f"{name} should be at most {next_name}, got {value} and {next_value}.")
 
 
-def size(where: str, low: int = 1, **values: Any) -> None:
-    """Each named value sets a shape, so it is a plain whole number of at least `low`."""
+LARGEST = 2**31 - 1
+"""The largest number that int32 holds, which counts steps and indexes arrays."""
+MOST_BYTES = 2**50
+"""More than any device has, and less than what makes XLA end the process."""
+
+
+def size(where: str, low: int = 1, high: int = LARGEST, **values: Any) -> None:
+    """Each named value sets a shape or counts, so it is a plain whole number from `low` to `high`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             problem = f"{name} should be a whole number, got {describe(value)}."
             fail(where, problem, kind=TypeError)
         if value < low:
             fail(where, f"{name} should be at least {low}, got {value}.")
+        if value > high:
+            got = (
+                value if value < 10**30 else f"about 1e{math.log10(value):.0f}"
+            )  # Python's own limit
+            fail(where, f"{name} should be at most {high}, got {got}.")
+
+
+def array_bytes(where: str, shape: Sequence[int], itemsize: int) -> None:
+    """An array of this shape is not larger than any device: XLA ends the process over some sizes."""
+    count = math.prod(shape) * itemsize
+    if count > MOST_BYTES:
+        problem = (
+            f"an array of shape {tuple(shape)} needs {count:.2g} bytes, more than any device has"
+        )
+        fail(where, f"{problem}. Make the sizes smaller.")
 
 
 def choice(where: str, options: Iterable[str], **values: Any) -> None:
@@ -177,9 +199,8 @@ def floating(where: str, cure: str = "", **arrays: Any) -> None:
             problem = f"{name} should be an array of floats, got {describe(array)}."
             fail(where, problem + _and(cure), kind=TypeError)
         if not jnp.issubdtype(dtype, jnp.floating):
-            cure = (
-                cure or "Convert it first: x.astype(jnp.float32), divided by 255 for uint8 images."
-            )
+            more = "divided by 255 for images" if dtype == np.uint8 else "or nf.embedding for ids"
+            cure = cure or f"Convert it first: {name}.astype(jnp.float32), {more}."
             fail(where, f"{name} should hold floats, got {dtype}.{_and(cure)}", kind=TypeError)
 
 
@@ -199,6 +220,35 @@ def unmasked(where: str, **arrays: Any) -> None:
             problem = f"{name} should hold no masked values, got {np.ma.count_masked(array)}"
             hint = "Fill them in, array.filled(value), or leave those examples out."
             fail(where, f"{problem} of {np.size(array)}. {hint}")
+
+
+def as_int32(where: str, cure: str = "", **array: Any) -> jax.Array:
+    """The one named array of whole numbers, ids or labels, as int32.
+
+    A number that int32 cannot hold becomes the nearest one it can: 2**32 + 1 is 2**31 - 1 then, out
+    of every range, where a plain conversion makes it 1.
+
+    >>> as_int32("embedding", ids=np.array([3, 2**32 + 1, -(2**40)])).tolist()
+    [3, 2147483647, -2147483648]
+    """
+    integers(where, cure, **array)
+    ((_, values),) = array.items()
+    into = np.iinfo(np.int32)
+    own = jnp.iinfo(values.dtype)
+    if own.max > into.max:  # 64 bits of NumPy: before they become JAX's 32
+        clip = jnp.clip if isinstance(values, jax.Array) else np.clip
+        values = clip(values, max(own.min, into.min), into.max)
+    return jnp.asarray(values.astype(np.int32))
+
+
+def labels_shape(where: str, logits: Any, labels: Any) -> None:
+    """The labels have the shape of the logits without the axis of classes."""
+    cure = "It is logits' but for the classes."
+    if np.shape(labels) == np.shape(logits):
+        cure = "One-hot labels become class numbers by labels.argmax(-1)."
+    elif np.shape(labels) == (*np.shape(logits)[:-1], 1):
+        cure = "Take the last axis away: labels[..., 0]."
+    shape(where, np.shape(logits)[:-1], cure, labels=labels)
 
 
 def key(where: str, key: Any) -> None:

@@ -220,9 +220,7 @@ def test_the_way_is_written_down_before_a_member_runs_and_is_taken_again(tmp_pat
 def test_a_plan_that_was_changed_is_refused_in_one_sentence(content, tmp_path):
     swept(2, steps=2, folder=tmp_path / "s")
     (tmp_path / "s/plan.json").write_text(content)
-    with pytest.raises(
-        ValueError, match=r"plan.json should be the plan of a sweep, but was changed"
-    ):
+    with pytest.raises(ValueError, match=r"plan.json: .* Start the sweep again in another folder"):
         swept(2, steps=2, folder=tmp_path / "s", resume=True)
 
 

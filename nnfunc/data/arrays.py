@@ -37,6 +37,7 @@ class Data:
     the labels count, or None. transform, augment and window: see `arrays`. codec: what turns the
     tokens into text and back, or None. image_shape: (height, width, channels) of images that x lays
     out otherwise, or None. learned: as in `Splits`, or None; transformations of JAX drop it.
+    eval_batch_size: examples that an evaluation takes at once; None for as many as a step does.
     """
 
     arrays: PyTree
@@ -51,6 +52,7 @@ class Data:
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
     learned: Any = None
+    eval_batch_size: int | None = None
 
     @property
     def size(self) -> int:
@@ -133,7 +135,9 @@ class Data:
             return jax.tree.map(jnp.add, sums, of(start, width)), None
 
         starts = jnp.arange(1, whole, dtype=jnp.int32) * np.int32(width)
-        sums, _ = jax.lax.scan(add, of(0, width), starts)
+        sums = of(0, width)
+        if whole > 1:  # without jit JAX has no scan over nothing
+            sums, _ = jax.lax.scan(add, sums, starts)
         if size % width:
             sums = jax.tree.map(jnp.add, sums, of(whole * width, size % width))
         return sums
@@ -171,6 +175,7 @@ jax.tree_util.register_dataclass(
         "window",
         "codec",
         "image_shape",
+        "eval_batch_size",
     ],
     drop_fields=["learned"],
 )

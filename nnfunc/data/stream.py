@@ -117,12 +117,13 @@ class Stream:
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
     learned: Any = None
+    eval_batch_size: int | None = None
 
     @staticmethod
     def of(splits: Splits, batch_size: int, seed: int) -> "Stream":
         """See `Splits.stream`."""
         check.size("data.stream", batch_size=batch_size)
-        check.size("data.stream", 0, seed=seed)
+        check.size("data.stream", 0, 2**32 - 1, seed=seed)
         train, held, test = (
             jax.tree.map(lambda x: on_host("data.stream", "an array", x), part)
             for part in (splits.train, splits.validation, splits.test)

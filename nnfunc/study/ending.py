@@ -13,7 +13,7 @@ from nnfunc.progress import figure, in_order, settings_line, shown
 from nnfunc.study.page import write_page
 from nnfunc.study.setup import Study
 from nnfunc.sweeps.result import Result
-from nnfunc.training.evaluate import evaluate
+from nnfunc.training.evaluate import eval_size, evaluate
 from nnfunc.training.task import built
 
 __all__ = ["finish", "no_best"]
@@ -82,7 +82,9 @@ def _test(own: Study, result: Result, which: int) -> dict[str, float]:
         if arrays is None or state is None or i in result.diverged:
             continue
         task = built(trial.build, trial.hypers, jnp.asarray(state.step))
-        every.append(evaluate(task, state, arrays, transform=trial.data.transform))
+        size = eval_size(trial.data, task.accumulate)
+        own_data = {"transform": trial.data.transform, "batch_size": size}
+        every.append(evaluate(task, state, arrays, **own_data))
     return {n: float(np.mean([own[n] for own in every])) for n in every[0]} if every else {}
 
 

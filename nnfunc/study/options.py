@@ -6,6 +6,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.mistakes import SHELL, Mistakes, near, one_line, show, words_of
 from nnfunc.study.searching import search_of
+from nnfunc.sweeps.draw import MOST_MEMBERS
 from nnfunc.sweeps.ways import WAYS
 
 __all__ = ["OPTIONS", "checked"]
@@ -14,8 +15,9 @@ _METHODS = ("random", "grid", "sobol", "latin")
 
 
 def _count(value: Any) -> str:
-    good = type(value) is int and value > 0
-    return "" if good else f"should be a whole number of at least 1, got {show(value)}."
+    good = type(value) is int and 0 < value <= MOST_MEMBERS
+    wanted = f"should be a whole number from 1 to {MOST_MEMBERS:,}"
+    return "" if good else f"{wanted}, got {show(value)}."
 
 
 def _method(value: Any) -> str:

@@ -10,6 +10,7 @@ result.json                 the best member and what it reached
 report.html
 """
 
+import reprlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from nnfunc import check, programs, runlog, stopping
 from nnfunc.study.ending import finish
 from nnfunc.study.live import live
 from nnfunc.study.reading import load_sweep
-from nnfunc.study.setup import Study, keep, read
+from nnfunc.study.setup import RESULT, Study, keep, read
 from nnfunc.sweeps import jobs as executors
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.progress import Watch
@@ -84,7 +85,7 @@ def _run(
     """
     go_on = f"Go on with: {runlog.command()} resume {folder}"
     start, store = time.perf_counter(), own.store(folder)
-    before, handed = runlog.read_json(folder / "result.json"), None
+    before, handed = runlog.read_json(folder / "result.json", RESULT), None
     with (
         ExitStack() as stack, stopping.full_disk(folder, go_on),
         stopping.told(f"stopped at once; what was saved is whole. {go_on}"),
@@ -123,12 +124,12 @@ def _check_jobs(given: str | None, own: Study) -> None:
         problem = "members that learn from each other run in one process"
         check.fail("sweep", f"{problem}, so jobs should be left out, got {given!r}.")
     if given not in ("submitit", "ray") and not _workers(given):
-        wanted = "a number of processes, submitit or ray"
-        check.fail("sweep", f"jobs should be {wanted}, got {given!r}.")
+        wanted = "a number of processes from 1 to 9999, submitit or ray"
+        check.fail("sweep", f"jobs should be {wanted}, got {reprlib.repr(given)}.")
 
 
 def _workers(given: str) -> int:
-    return int(given) if given.isdecimal() else 0
+    return int(given) if given.isdecimal() and len(given) <= 4 else 0
 
 
 def _jobs(given: str, folder: Path, members: int) -> executors.Jobs:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from nnfunc import check, runlog
+from nnfunc import check, documents, runlog
 from nnfunc.base import Key
 from nnfunc.check import counted
 from nnfunc.config import Config, ConfigError
@@ -27,6 +27,14 @@ from nnfunc.training.saving import Best
 __all__ = ["Study", "is_sweep", "keep", "read"]
 
 GIVEN, WORDS = runlog.FILES["sweep"], "sweep.json"
+
+
+RESULT = {
+    "complete": bool, "runs": range(1, 2**31), "seeds": range(1, 2**31), "search": str,
+    "best": (range(2**31), None), "settings": dict, "seed": (int, None), "figure": str,
+    "score": (float, None), "mean": (float, None), "seconds": float,
+}  # fmt: skip
+"""What the result.json of a sweep holds; see `documents`."""
 
 
 def is_sweep(folder: Path) -> bool:
@@ -54,7 +62,8 @@ def read(folder: Path, *, changed_data: bool = False) -> "Study":
 
     changed_data: whether its data files may hold something else than then.
     """
-    given = runlog.read_json(runlog.find(folder, "sweep") / WORDS)
+    form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
+    given = documents.document(runlog.find(folder, "sweep") / WORDS, form)
     records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
     paths = [Path(path) for path in given.get("folders", ())]
     known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}

@@ -8,7 +8,7 @@ from nnfunc import check, loading, programs, runlog
 from nnfunc.check import counted
 from nnfunc.config import Config
 from nnfunc.study.ending import no_best
-from nnfunc.study.setup import Study, read
+from nnfunc.study.setup import RESULT, Study, read
 from nnfunc.sweeps.result import Result
 
 __all__ = ["best"]
@@ -22,7 +22,7 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
     """
     programs.use_compilation_cache()
     own = read(folder)
-    found = runlog.read_json(folder / "result.json")
+    found = runlog.read_json(folder / "result.json", RESULT)
     if found is None or not found["complete"]:
         cure = f"Go on with it: {runlog.command()} resume {folder}"
         check.fail("sweep-best", f"the sweep of {folder} has not come to its end. {cure}")

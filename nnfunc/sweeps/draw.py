@@ -20,7 +20,8 @@ __all__ = ["METHODS", "TRIES", "Draws", "allowed", "settings"]
 METHODS = ("random", "grid", "sobol", "latin", "list")
 TRIES = 1000
 """How often a setting is drawn again, at most, when the constraint refuses it."""
-MOST_OF_A_GRID = 1_000_000
+MOST_MEMBERS = 1_000_000
+"""Of one sweep: each takes kilobytes of the host before it runs."""
 COLUMNS = (
     "member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at",
     "best_at",
@@ -82,7 +83,7 @@ def settings(
     """
     check.choice("sweep", METHODS, method=method)
     if members is not None:
-        check.size("sweep", members=members)
+        check.size("sweep", 1, MOST_MEMBERS, members=members)
     key = fold(key, "space")
     if isinstance(space, list | tuple) or method == "list":
         found = _listed(space, members, constraint)
@@ -164,7 +165,7 @@ def _grid(space: Space, members: int | None, constraint: Constraint | None) -> l
             check.fail("sweep", f"{problem} for {name!r}. {cure}")
     options = [d.options or () for d in space.drawn.values()]
     count = math.prod(map(len, options))
-    if count > MOST_OF_A_GRID:
+    if count > MOST_MEMBERS:
         check.fail(
             "sweep", f"the grid has {count} settings. Take fewer values, or method='random'."
         )

@@ -14,7 +14,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.arrays import Data
+from nnfunc.data.eval_batches import eval_total, even_size
 from nnfunc.sweeps.groups import Group, marks
+from nnfunc.training.evaluate import can_mask, eval_size
 from nnfunc.training.programs import Carry, Functions, Meter, functions
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, kept
@@ -154,15 +156,18 @@ def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., C
 def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
     def judge(carry, numbers, data):
         numbers = numbers[:-1]
+        task = own.build(numbers, carry.state.step)
+        size = eval_size(data, task.accumulate)
 
-        def sums(batch: PyTree) -> dict[str, Array]:
-            count = jnp.float32(jax.tree.leaves(batch)[0].shape[0])
-            figures = own.figures(carry.state, numbers, batch)
-            return {name: value.astype(jnp.float32) * count for name, value in figures.items()}
+        def totals(batch: PyTree, mask: Array | None = None) -> Any:
+            return own.totals(carry.state, numbers, batch, mask)
 
-        size = jax.tree.leaves(data.validation)[0].shape[0]
-        total = data.total(sums, "validation", max(1024, data.batch_size))
-        figures = {name: value / jnp.float32(size) for name, value in total.items()}
+        if can_mask(task.objective):
+            sums = eval_total(totals, data.validation, size, data.transform)
+        else:
+            count = jax.tree.leaves(data.validation)[0].shape[0]
+            sums = data.total(totals, "validation", even_size(count, size))
+        figures = {name: total / weight for name, (total, weight) in sums.items()}
         carry = own.observe(carry, numbers, figures)
         going = carry.state.diverged_at < 0
         return carry, {name: jnp.where(going, f, jnp.nan) for name, f in figures.items()}

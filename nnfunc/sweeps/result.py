@@ -128,7 +128,7 @@ class Result:
             check.fail("sweep", f"member {i} should have run, but did not: {why}")
         trial = self.trial(i)
         numbers, static, _ = split_hypers(trial.hypers)
-        of = identity(state.key, numbers, static, trial.ordered)
+        of = identity(state.key, numbers, static, trial.ordered, trial.hypers)
         saver = Saver(folder, self.figure, resume=False, of=of)
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])

@@ -4,6 +4,7 @@ import importlib
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from nnfunc.base import Key, fold_in
 from nnfunc.data.arrays import Data
 from nnfunc.sweeps.asking import optuna
 from nnfunc.sweeps.collect import collected
-from nnfunc.sweeps.draw import Draws
+from nnfunc.sweeps.draw import MOST_MEMBERS, Draws
 from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.halving import halving, hyperband, patience
 from nnfunc.sweeps.jobs import Jobs
@@ -57,6 +58,7 @@ def sweep(
     search: Search | None = None,
     evaluate_every: int | None = None,
     log_every: int | None = None,
+    eval_batch_size: int | None = None,
     best: str = "min loss",
     way: Running = "auto",
     chunk: int | None = None,
@@ -68,10 +70,10 @@ def sweep(
 ) -> Result:
     """Train what `build` makes with many hypers, in few compiled programs: a table and all states.
 
-    build, data, steps, log_every, evaluate_every: as for `nf.train`; the last two are a tenth of the
-    run by default. key: of the sweep. Member i is the run `nf.train(build, hypers_i, data, steps=steps,
-    key=jax.random.fold_in(key, i))`, to rounding: whatever the way, the chunk and the other members;
-    with seeds the key is `fold_in(key, seed)`.
+    build, data, steps, log_every, evaluate_every, eval_batch_size: as for `nf.train`; log_every and
+    evaluate_every are a tenth of the run by default. key: of the sweep. Member i is the run
+    `nf.train(build, hypers_i, data, steps=steps, key=jax.random.fold_in(key, i))`, to rounding:
+    whatever the way, the chunk and the other members; with seeds the key is `fold_in(key, seed)`.
     All see the data in the same order, unless the space holds the name "data.seed": its value is the
     seed of the member's own order, and build is not given it.
     space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`,
@@ -119,6 +121,9 @@ def sweep(
             "sweep", f"search should be {wanted}, got {check.describe(search)}.", kind=TypeError
         )
     draws = draws_of(space, method, members, key, constraint, seeds)
+    if eval_batch_size is not None:
+        check.size("sweep", eval_batch_size=eval_batch_size)
+        data = replace(data, eval_batch_size=eval_batch_size)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
     if folder is not None:
@@ -240,9 +245,9 @@ def draws_of(
     check.on_host("sweep", "Call it outside: it runs members side by side itself.", key=key)
     check.key("sweep", key)
     runs = 1 if seeds is None else seeds
-    check.size("sweep", seeds=runs)
+    check.size("sweep", 1, MOST_MEMBERS, seeds=runs)
     if members is not None:
-        check.size("sweep", members=members)
+        check.size("sweep", 1, MOST_MEMBERS, members=members)
         if members % runs:
             cure = f"Take {members // runs * runs or runs}, for example."
             check.fail(
@@ -268,8 +273,7 @@ def _trials(
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:
-            check.size("sweep", 0, **{"data.seed": order})
-            check.number("sweep", 0, 2**32 - 1, **{"data.seed": order})
+            check.size("sweep", 0, 2**32 - 1, **{"data.seed": order})
         return Trial(settings, build, hypers, data, intervals, own, order, run)
 
     return trial

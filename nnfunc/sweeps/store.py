@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnfunc import check, checkpoint
+from nnfunc import check, checkpoint, documents
 from nnfunc.sweeps.trial import Trial
 from nnfunc.sweeps.ways import WAYS, Way
 from nnfunc.training.lock import Lock
@@ -33,6 +33,19 @@ __all__ = ["Saved", "Store", "peak_name"]
 def peak_name(member: int) -> int:
     """What the best state of a member is saved as, and the member that such a name is of."""
     return -1 - member
+
+
+SEGMENT = {
+    "members": [
+        {
+            "member": range(-(2**31), 2**31), "step": range(2**63),
+            "figures": {str: {str: (float, None)}},
+            "settings": {str: str},
+        }
+    ],
+    "way": (list, None),
+}  # fmt: skip
+"""The metadata of a segment; see `documents`."""
 
 
 class Saved(NamedTuple):
@@ -107,6 +120,10 @@ class Store:
             except checkpoint.CheckpointError as error:
                 if segment.exists():  # otherwise another process has replaced it just now
                     warnings.warn(f"{error} What it held is run again.", stacklevel=3)
+                continue
+            problem = documents.mismatch(known, SEGMENT, "metadata") or _unordered(known)
+            if problem:
+                warnings.warn(f"{segment}: {problem}. What it held is run again.", stacklevel=3)
                 continue
             for row, own in enumerate(known["members"]):
                 self.places[own["member"]] = _Place(segment, row, own, known["way"])
@@ -208,15 +225,13 @@ class Store:
     def _plan(self) -> dict[str, Any]:
         """What plan.json holds. Raises: ValueError when that is nothing that was written here."""
         plan = self.folder / "plan.json"
-        try:
-            content = json.loads(plan.read_text(encoding="utf-8"))
-            ways = content.get("ways", {}).values()
-            known = all(Way(*way).kind in WAYS and all(map(_is_size, way[1:4])) for way in ways)
-        except (ValueError, TypeError, AttributeError):
-            known, content = False, {}
-        if not known:
-            cure = "Start the sweep again in another folder."
-            check.fail("sweep", f"{plan} should be the plan of a sweep, but was changed. {cure}")
+        hint = "Start the sweep again in another folder."
+        content = documents.document(plan, {"ways?": {str: list}}, hint)
+        for way in content.get("ways", {}).values():
+            if not (
+                len(way) == len(Way._fields) and way[0] in WAYS and all(map(_is_size, way[1:4]))
+            ):
+                check.fail(str(plan), f"a way should be one that a sweep has, got {way}. {hint}")
         return content
 
     def _write_plan(self, content: dict[str, Any]) -> None:
@@ -238,6 +253,17 @@ class Store:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0
+
+
+def _unordered(known: dict[str, Any]) -> str:
+    """What is wrong with metadata of the right form: steps that are none, or a way that is none."""
+    way = known["way"]
+    if way is not None and len(way) != len(Way._fields):
+        return f"metadata.way should have {len(Way._fields)} entries, got {len(way)}"
+    curves = [curve for own in known["members"] for curve in own["figures"].values()]
+    steps = {step for curve in curves for step in curve}
+    wrong = next((step for step in steps if not re.fullmatch(r"\d{1,18}", step)), None)
+    return "" if wrong is None else f"metadata.figures should be by step, got {wrong!r}"
 
 
 def _figures(known: dict[str, Any]) -> dict[str, dict[int, float]]:

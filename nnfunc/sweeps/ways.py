@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, jax_settings
+from nnfunc import check, device_memory, jax_settings
+from nnfunc.base import draws_alike
 from nnfunc.sweeps.groups import Group
 from nnfunc.sweeps.lanes import Lanes, everywhere
 from nnfunc.sweeps.pack import Going, Job, Pack, advance, warm
@@ -165,10 +165,7 @@ def measured(job: Job, way: Way) -> Way:
 
 def _vmapped(job: Job) -> bool:
     """Whether its keys draw the same side by side as alone: JAX's rbg keys do not."""
-    key = job.key(job.group.members[0])
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return "rbg" not in str(jax.random.key_impl(key))
-    return "rbg" not in str(jax.config.jax_default_prng_impl)  # pyright: ignore
+    return draws_alike(job.key(job.group.members[0]))
 
 
 def _check_keys(job: Job, way: str, chunk: int | None) -> None:
@@ -361,33 +358,27 @@ def _steps_are_quicker(job: Job) -> bool:
 
 def _fitting(job: Job) -> int:
     """How many members side by side surely fit into the memory that is free."""
-    free = _free()
+    free = device_memory.free()
     count = len(job.group.members)
     return count if free is None else max(1, int(MEMORY * free / needed(job)))
 
 
 def needed(job: Job) -> int:
-    """Bytes of memory that a member needs while it runs, about."""
+    """Bytes of memory that a member needs while it runs, about.
+
+    It is the larger of what its state takes in copies, and of the values that a step, or an
+    evaluation, holds at once: of models of few parameters and many activations.
+    """
     own, timings = job.lanes(wide=False), job.timings()
     if "bytes" not in timings:
-        key = job.key(job.group.members[0])
-        state = jax.eval_shape(own.init, job.group.one(0), key, job.held.train)
-        timings["bytes"] = COPIES * sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
+        group, held = job.group, job.held
+        args = (group.one(0), job.key(group.members[0]), held.train)
+        state, numbers = jax.eval_shape(own.init, *args), group.one(0)
+        count, fresh = (jax.ShapeDtypeStruct((), kind) for kind in ("int32", "bool"))
+        programs = [own.step.trace(count, fresh, state, numbers, held.train)]  # pyright: ignore
+        if held.evaluates:
+            programs.append(own.judge.trace(state, numbers, held.judged))  # pyright: ignore
+        size = device_memory.tree_bytes(state)
+        peaks = [size + device_memory.peak_bytes(program.jaxpr) for program in programs]
+        timings["bytes"] = max(COPIES * size, *peaks)
     return int(timings["bytes"])
-
-
-def _bytes(leaf: Any) -> int:
-    prng = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return leaf.size * (8 if prng else leaf.dtype.itemsize)
-
-
-def _free() -> float | None:
-    """Bytes of memory that the device, or the machine, has to give; None where that is not known."""
-    told: Callable[[], Any] = getattr(jax.devices()[0], "memory_stats", lambda: None)
-    stats = told() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

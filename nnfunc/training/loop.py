@@ -1,7 +1,8 @@
 """The loop: checks what it is given, and runs it from interval to interval."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ from nnfunc.base import Key, struct
 from nnfunc.data.arrays import Data
 from nnfunc.data.stream import Stream
 from nnfunc.training.feed import Feed, check_data
+from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradient import loss_and_metrics
 from nnfunc.training.meters import FIGURES
 from nnfunc.training.pace import Intervals, Pace
@@ -59,8 +61,9 @@ def train(
     evaluate_every: int | None = None,
     save_every: int | None = None,
     watch_every: int | None = None,
+    eval_batch_size: int | None = None,
     folder: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | Collection[str] = False,
     changed_data: bool = False,
     best: str = "min loss",
     loop: Literal["auto", "step", "scan"] = "auto",
@@ -77,22 +80,25 @@ def train(
     is remembered: what it reads besides hypers must not change. data: a data set of `nf.data`.
     log_every, evaluate_every, save_every: in steps; by default a hundredth, a twentieth and a tenth
     of the run. watch_every: after how many steps one is looked at layer by layer (gradients, updates,
-    activations, see `nf.training.watching`); None never. loop: "step" runs a step a dispatch, "scan"
+    activations, see `nf.training.watching`); None never. eval_batch_size: examples that an evaluation
+    takes at once; by default as many as the forward pass of a step, so that it needs no more memory:
+    batch_size, divided by the task's accumulate. loop: "step" runs a step a dispatch, "scan"
     many;
     "auto" times both before the first step of a run of over 20 seconds, takes the quicker, and
     keeps to it when resumed.
     folder: where checkpoints and `metrics.jsonl` go; without it nothing is written. best: which
     validation figure the best checkpoint has, such as "max accuracy". resume: go on from the folder's
-    last good checkpoint; the result is bit for bit that of a run never stopped. changed_data: go on
-    though there are more or fewer training examples than then.
+    last good checkpoint; the result is bit for bit that of a run never stopped. Names of hypers go on
+    too, and these may have other values since, such as the end of a schedule that is not reached yet.
+    changed_data: go on though there are more or fewer training examples than then.
     rollback: how often a run that diverges goes back to its last good checkpoint and on from there with
     rollback_factor times the rate; it needs a folder.
     on_report: called at each interval's end. on_row: called with each row of metrics.jsonl, such as the
     `write` of `nnfunc.writers`; when resumed, with the earlier ones first. should_stop: called with the
     number of steps done before each dispatch; when it says True the run saves and returns early.
     Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments
-    that do not fit; FileExistsError for a folder that already holds a run; BlockingIOError for one in
-    which another process trains.
+    that do not fit, or when the device has too little memory; FileExistsError for a folder that already
+    holds a run; BlockingIOError for one in which another process trains.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -120,10 +126,14 @@ def train(
     numbers, static, treedef = split_hypers(hypers)
     own = programs(build, static, treedef, rollback > 0)
     figure = Best.of(best)
+    if eval_batch_size is not None:
+        check.size("train", eval_batch_size=eval_batch_size)
+        data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
     feed = Feed(data)
     inspect_task(own, numbers, key, feed, figure)
+    check_memory("train", own, numbers, key, feed.sample(), data.batch_size, loop)
 
-    of = identity(key, numbers, static, data)
+    of = identity(key, numbers, static, data, hypers)
     if changed_data:
         del of["data"]["size"]
     saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
@@ -132,6 +142,7 @@ def train(
         if saver is not None:
             carry = saver.restore(carry)
             loop = saver.saved.get("loop", loop)
+            check.choice("train", ("auto", "step", "scan"), loop=loop)
         if loop == "auto":
             loop = "step" if feed.streams else choose(own, carry, numbers, feed.sample(), steps)
         if saver is not None:
@@ -198,9 +209,15 @@ def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) 
             if tree is not None:
                 if name == "train" and feed.streams:
                     continue  # too much to look at; a stream looks at what it hands in
-                seen = [tree] if data.transform is None else data.split(name, 4096)
+                seen = [tree] if data.transform is None else data.split(name, _looked_at(tree))
                 for arrays in seen:
                     look_at(outputs[0], arrays)
+
+
+def _looked_at(tree: Any) -> int:
+    """How many examples are transformed at once to be looked at: 4096, or 16 MB of them."""
+    each = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(tree))
+    return max(1, min(4096, 2**24 // max(each, 1)))
 
 
 def _history(rows: list[dict[str, Any]], loop: str) -> History:

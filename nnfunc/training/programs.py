@@ -11,8 +11,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, Key, PyTree, fold
-from nnfunc.training.evaluate import batch_figures
+from nnfunc.base import Array, Key, fold
+from nnfunc.data.eval_batches import EvalBatch
+from nnfunc.training.evaluate import batch_totals
+from nnfunc.training.objectives import Totals
 from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
 from nnfunc.training.task import Build, built, kept
 
@@ -43,7 +45,7 @@ class Functions(NamedTuple):
     init: Callable[[Any, Key, Any], Carry]
     one: Callable[[Carry, Any, Any], Carry]
     watched: Callable[[Carry, Any, Any], tuple[Carry, Any]]
-    figures: Callable[[TrainState, Any, PyTree], dict[str, Array]]
+    totals: Callable[..., Totals]
     observe: Callable[[Carry, Any, dict[str, Any]], Carry]
     build: Callable[..., Any]
 
@@ -53,9 +55,9 @@ class Programs(NamedTuple):
 
     init(numbers, key, data) -> Carry. one(carry, numbers, data) -> Carry: a step.
     many(n, carry, numbers, data) -> Carry: n steps in one dispatch. watched(carry, numbers, data) ->
-    (Carry, layers): a step that looks at every layer. figures(state, numbers, batch) -> metrics in
-    evaluation mode. observe(carry, numbers, figures) -> Carry: what follows from such figures. The
-    carry that is handed in is used up.
+    (Carry, layers): a step that looks at every layer. totals(state, numbers, batch) -> sums and weights
+    of an `EvalBatch` in evaluation mode. observe(carry, numbers, figures) -> Carry: what follows from
+    the means. The carry that is handed in is used up.
     """
 
     trainer: Trainer
@@ -63,7 +65,7 @@ class Programs(NamedTuple):
     one: Callable[[Carry, Any, Any], Carry]
     many: Callable[[Array, Carry, Any, Any], Carry]
     watched: Callable[[Carry, Any, Any], tuple[Carry, Any]]
-    figures: Callable[[TrainState, Any, PyTree], dict[str, Array]]
+    totals: Callable[[TrainState, Any, EvalBatch], Totals]
     observe: Callable[[Carry, Any, dict[str, float]], Carry]
     build: Callable[..., Any]
 
@@ -124,15 +126,15 @@ def functions(
         last = {name: jnp.where(ok, metrics[name], meter.last[name]) for name in metrics}
         return Carry(state, Meter(total, last, meter.count + ok.astype(jnp.int32))), layers
 
-    def figures(state, numbers, batch):
+    def totals(state, numbers, batch, mask):
         task = own_build(numbers, state.step)
-        return batch_figures(task, *evaluated(task, state), batch)
+        return batch_totals(task, *evaluated(task, state), batch, mask)
 
     def observe(carry, numbers, figures):
         return carry._replace(state=pair.observe(numbers, carry.state, figures))
 
     return Functions(
-        pair, init, one, watched, figures, observe,
+        pair, init, one, watched, totals, observe,
         build=lambda numbers, step=0: own_build(numbers, step),
     )  # fmt: skip
 
@@ -145,13 +147,16 @@ def _made(
     def many(n, carry, numbers, data):
         return jax.lax.fori_loop(0, n, lambda i, carry: own.one(carry, numbers, data), carry)
 
+    def totals(state, numbers, batch):
+        return own.totals(state, numbers, batch.batch(), batch.mask())
+
     return Programs(
         trainer=own.trainer,
         init=jax.jit(own.init),
         one=jax.jit(own.one, donate_argnums=0),
         many=jax.jit(many, donate_argnums=1),
         watched=jax.jit(own.watched, donate_argnums=0),
-        figures=jax.jit(own.figures),
+        totals=jax.jit(totals),
         observe=jax.jit(own.observe, donate_argnums=0),
         build=own.build,
     )

@@ -2,15 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nnfunc.base import Key, fold
+from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.training.diverged import Diverged, first_not_finite
-from nnfunc.training.evaluate import weighted
+from nnfunc.training.evaluate import held_out, mean_metrics
 from nnfunc.training.feed import Feed
 from nnfunc.training.meters import Speed
 from nnfunc.training.pace import Intervals, Pace
@@ -133,11 +134,7 @@ class Run:
             self.carry = self.carry._replace(meter=fresh)
         due = self.intervals.evaluates(self.step) and not self.stopped
         if self.data.validation is not None and due:
-
-            def figures(batch):
-                return self.own.figures(self.carry.state, self.numbers, batch)
-
-            validation = weighted(figures, self._held_out())
+            validation = mean_metrics(self._totals, self._held_out())
         rows = [
             {"split": "layers", "step": step, "seconds": round(at, 3), **written_out(seen)}
             for step, at, seen in jax.device_get(layers)
@@ -145,8 +142,11 @@ class Run:
         seconds = time.perf_counter() - self.started
         return Report(self.step, self.intervals.steps, means, validation, seconds, speed, rows)
 
-    def _held_out(self) -> Any:
-        return self.data.split("validation", max(1024, self.data.batch_size))
+    def _totals(self, batch: EvalBatch) -> Any:
+        return self.own.totals(self.carry.state, self.numbers, batch)
+
+    def _held_out(self) -> Iterator[EvalBatch]:
+        return held_out(self.own.build(self.numbers), self.data)
 
     def _check_steps(self, first: int) -> None:
         """Stop when one of the steps since `first` gave something that is not finite."""
@@ -169,8 +169,8 @@ class Run:
         state = self.carry.state
         task = self.own.build(self.numbers, report.step)
         for batch in self._held_out():
-            if not math.isfinite(float(self.own.figures(state, self.numbers, batch)["loss"])):
-                layer = first_not_finite(task, *evaluated(task, state), batch, None)
+            if not math.isfinite(float(self._totals(batch)["loss"][0])):
+                layer = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
                 what = f"the validation loss is not finite after {report.step} steps"
                 raise Diverged(what, report.step, layer, state)
 

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, checkpoint
+from nnfunc import check, checkpoint, documents, records
 from nnfunc.base import Key
 from nnfunc.training.lock import Lock
 from nnfunc.training.programs import Carry
@@ -22,6 +22,11 @@ from nnfunc.training.step import TrainState
 __all__ = ["Best", "Saver", "either", "identity"]
 
 KEEP = 3  # checkpoints, beside the best one
+SAVED = {
+    "best?": str, "best_value?": float, "best_step?": int, "of?": dict, "loop?": str,
+    "rollbacks?": range(2**31), "back_at?": int,
+}  # fmt: skip
+"""The metadata of a checkpoint; see `documents`."""
 
 
 class Best(NamedTuple):
@@ -46,12 +51,18 @@ class Best(NamedTuple):
         return than is None or (value < than if self.mode == "min" else value > than)
 
 
-def identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any) -> dict[str, Any]:
+def identity(
+    key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any
+) -> dict[str, Any]:
     """What a run must have in common with the one that it goes on with, as JSON holds it.
 
-    numbers, static: of `split_hypers`.
+    numbers, static: of `split_hypers`. hypers: what they were taken from, for names of the numbers.
     """
+    found, _ = jax.tree_util.tree_flatten_with_path(hypers)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in found]
+    kept = [name for name, n in zip(names, numbers, strict=False) if n is not None]
     return {
+        "names": kept,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
         "static": repr([value for value in static if value is not None]),
@@ -66,9 +77,10 @@ class Saver:
     """
 
     def __init__(
-        self, folder: str | Path, best: Best, *, resume: bool, of: dict[str, Any], every: int = 1
-    ):
-        """of: the `identity` of the run.
+        self, folder: str | Path, best: Best, *, resume: bool | Collection[str], of: dict[str, Any],
+        every: int = 1,
+    ):  # fmt: skip
+        """of: the `identity` of the run. resume: whether to go on, or what may differ then.
 
         every: after how many steps a checkpoint is due; those of stops lie in between.
         """
@@ -104,18 +116,33 @@ class Saver:
         for reason in found.warnings:
             warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
         self.saved, self.step = dict(found.metadata), found.step
+        problem = documents.mismatch(self.saved, SAVED, "metadata")
+        if problem:
+            where = f"{self.checkpoints}: the checkpoint of step {found.step}"
+            check.fail(where, f"{problem}. Remove that checkpoint, and go on from an earlier one.")
         for name, value in self.of.items():
             before = self.saved.get("of", {}).get(name, value)
-            if name == "data":  # without the size where that may change
+            if name == "data" and isinstance(before, dict):  # no size where that may change
                 before = {k: v for k, v in before.items() if k in value}
                 value = {k: v for k, v in value.items() if k in before}
+            before, value = (self._of_names(v) if name == "numbers" else v for v in (before, value))
             if before != value:
                 cure = "Start another folder to change it."
-                words = f"resume should go on with the same {name}, {before}, got {value}. {cure}"
+                words = (
+                    f"resume should go on with the same {name}, {_changed(before, value)}. {cure}"
+                )
                 check.fail("train", words)
         if self.saved.get("best") != " ".join(self.best):  # values of another metric tell nothing
             self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
         return found.tree._replace(state=state)
+
+    def _of_names(self, numbers: Any) -> Any:
+        """Numbers by their names, without those that may differ, where names are known."""
+        names = self.of.get("names") or []
+        if not isinstance(numbers, list) or len(numbers) != len(names):
+            return numbers
+        free = () if isinstance(self.resume, bool) else self.resume
+        return {n: value for n, value in zip(names, numbers, strict=True) if n not in free}
 
     def begin(self) -> list[dict[str, Any]]:
         """The rows up to the step that the run goes on from; the file is cut back to them."""
@@ -157,7 +184,7 @@ class Saver:
 
     def cut(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and what was gone back from; the file is cut back to them."""
-        rows = read_rows(self.metrics)
+        rows = records.whole(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(map(_line, rows)))
@@ -182,6 +209,24 @@ class Saver:
                 self.checkpoints, step, carry, metadata=self.saved, keep=KEEP + len(others)
             )
             checkpoint.remove(self.checkpoints, others)  # of stops in between: they have served
+
+
+def _changed(before: Any, value: Any) -> str:
+    """What differs, by name where there are names.
+
+    >>> _changed({"rate": 0.1, "decay": 0.0}, {"rate": 0.2, "decay": 0.0})
+    'got rate 0.1 -> 0.2'
+    """
+    if isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys():
+        names = [name for name in before if before[name] != value[name]]
+        return f"got {', '.join(f'{n} {_short(before[n])} -> {_short(value[n])}' for n in names)}"
+    return f"{before}, got {value}"
+
+
+def _short(value: Any) -> str:
+    """A number in float32 by the digits that tell it from others: 0.05, not 0.05000000074505806."""
+    narrow = np.float32(value) if isinstance(value, float) and abs(value) < 1e38 else value
+    return str(narrow if narrow == value else value)
 
 
 def _carry_of(place: Path, like: Carry, state: TrainState) -> Carry:
@@ -222,14 +267,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that was cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows

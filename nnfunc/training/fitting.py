@@ -1,0 +1,58 @@
+"""Whether a run fits into the device's memory, before anything of it is computed."""
+
+from typing import Any
+
+import jax
+
+from nnfunc import device_memory
+from nnfunc.base import Key, struct
+from nnfunc.device_memory import check_fits, format_bytes, tree_bytes
+from nnfunc.training.programs import Programs
+from nnfunc.training.step import TrainState
+
+__all__ = ["check_memory", "check_state"]
+
+SMALLER = "Make the model smaller"
+
+
+def check_state(where: str, state: TrainState) -> None:
+    """Refuse the shapes of a train state that the device cannot hold."""
+    parts = {
+        "parameters": tree_bytes(state.params),
+        "model state": tree_bytes(state.model_state),
+        "optimizer state": tree_bytes(state.opt_state),
+        "averages": tree_bytes(state.average),
+    }
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    sizes = " + ".join(f"{format_bytes(size)} of {name}" for name, size in parts.items() if size)
+    problem = f"the model has {count:.3g} parameters: {sizes}"
+    check_fits(where, sum(parts.values()), problem, f"{SMALLER}.")
+
+
+def check_memory(
+    where: str, programs: Programs, numbers: Any, key: Key, data: Any, batch_size: int,
+    loop: str = "auto",
+) -> None:  # fmt: skip
+    """Refuse a run whose state, or whose compiled step, needs more memory than the device has.
+
+    Only shapes are looked at, and the step that is compiled here is the one that the run calls.
+    data: what a step's program reads; see `Feed`. loop: that of the run.
+    """
+    carry = jax.eval_shape(programs.init, numbers, key, data)
+    check_state(where, carry.state)
+    args = (carry, numbers, jax.tree.map(struct, data))
+    if loop == "scan":
+        traced = programs.many.trace(jax.ShapeDtypeStruct((), "int32"), *args)  # pyright: ignore
+    else:
+        traced = programs.one.trace(*args)  # pyright: ignore
+    device_memory.check_arrays(where, traced.jaxpr)
+    needed = device_memory.compiled_bytes(traced.lower().compile())
+    if needed is None:
+        return
+    state = tree_bytes(carry)
+    problem = (
+        f"a step of {batch_size} examples needs {format_bytes(needed)}, of which the train state is"
+        f" {format_bytes(state)}"
+    )
+    hint = f"{SMALLER}, or batch_size, or raise the task's accumulate."
+    check_fits(where, needed, problem, hint)
