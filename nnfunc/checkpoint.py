@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, documents
 from nnfunc.base import PyTree
 
 __all__ = [
@@ -41,6 +41,18 @@ __all__ = [
 FORMAT = 1
 MANIFEST = "manifest.json"
 BEST = "best"
+NAME = r"tensors-[0-9a-f]{16}\.safetensors"
+FORM = {
+    "metadata": dict,
+    "file": {"name": str, "bytes": range(2**63), "sha256": str},
+    "leaves": {
+        str: {
+            "shape?": [range(2**63)], "dtype?": str, "impl?": str, "python?": str,
+            "value?": object,
+        }
+    },
+}  # fmt: skip
+"""What a manifest holds; see `documents`."""
 
 
 class CheckpointError(ValueError):
@@ -124,10 +136,10 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
         path: entry for path, entry in manifest["leaves"].items() if _inside(path, part.strip("/"))
     }
     _match(folder, wanted, stored)
-    tensors = _read(folder / manifest["file"]["name"], manifest["file"])
+    with _damage(folder / manifest["file"]["name"], folder) as file:
+        tensors = _read(file, manifest["file"])
     leaves = [
-        _restore(folder, path, stored[path], tensors.get(path), leaf)
-        for path, leaf in named.items()
+        _restore(file, path, stored[path], tensors.get(path), leaf) for path, leaf in named.items()
     ]
     return jax.tree.unflatten(treedef, leaves)
 
@@ -138,18 +150,23 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     Raises: CheckpointError when it is missing or damaged. The tensors are not read.
     """
     file = Path(folder) / MANIFEST
-    with _damage(file):
-        raw = file.read_bytes()
-        try:
-            manifest = json.loads(raw)
-            found = manifest.pop("sha256")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            _refuse(file, f"it cannot be read as a manifest ({type(error).__name__})")
+    with _damage(file, Path(folder)):
+        raw = documents.content(file)
+    try:
+        manifest = json.loads(raw)
+        found = manifest.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _refuse(file, f"it cannot be read as a manifest ({type(error).__name__})")
     if _sealed(manifest) != raw:
         _refuse(file, f"its content does not match its checksum {str(found)[:16]}...")
     if manifest.get("format") != FORMAT:
         problem = f"{file}: its format should be {FORMAT}, got {manifest.get('format')}."
         raise CheckpointError(f"{problem} Load it with the version of nnfunc that saved it.")
+    problem = documents.mismatch(manifest, FORM)
+    if not problem and not re.fullmatch(NAME, name := manifest["file"]["name"]):
+        problem = f"file.name should be such as tensors-<hash>.safetensors, got {name!r}"
+    if problem:
+        _refuse(file, problem)
     return manifest
 
 
@@ -208,6 +225,7 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
     for step in reversed(steps(root)):
         folder = _folder(root, step)
         try:
+            contained(folder, root)
             tree = load(folder, like, part=part)
             return Found(step, tree, inspect(folder)["metadata"], tuple(refused))
         except CheckpointError as error:
@@ -283,20 +301,29 @@ def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray
     return entries, {path: np.asarray(x, x.dtype.newbyteorder("<")) for path, x in host.items()}
 
 
-def _restore(folder: Path, path: str, entry: dict[str, Any], tensor: Any, like: Any) -> Any:
-    """The leaf as it was saved, in the kind that `like` has."""
+def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: Any) -> Any:
+    """The leaf as it was saved, in the kind that `like` has. entry: of the form that `like` has."""
     if "python" in entry:
-        return {"bool": bool, "int": int, "float": float}[entry["python"]](entry["value"])
-    flat = np.frombuffer(tensor["data"], np.uint8)
-    if "impl" in entry:
-        data = jnp.asarray(flat.view(np.uint32).reshape(tensor["shape"]))
-        return jax.random.wrap_key_data(data, impl=entry["impl"])
-    array = flat.view(jnp.dtype(entry["dtype"])).reshape(entry["shape"])
+        value = entry.get("value")
+        if type(value).__name__ != entry["python"]:
+            _refuse(file, f"{path} should be a Python {entry['python']}, but the manifest differs")
+        return value
+    try:
+        flat = np.frombuffer(tensor["data"], np.uint8)
+        if "impl" in entry:
+            data = jnp.asarray(flat.view(np.uint32).reshape(tensor["shape"]))
+            key = jax.random.wrap_key_data(data, impl=entry["impl"])
+            if _form(_entry(path, key)) != _form(entry):
+                raise ValueError
+            return key
+        array = flat.view(jnp.dtype(entry["dtype"])).reshape(entry["shape"])
+    except (ValueError, TypeError):
+        _refuse(file, f"{path} is not in it as {_form(entry)}, which the manifest says")
     if isinstance(like, np.ndarray | np.generic):
         return array.copy() if isinstance(like, np.ndarray) else array[()]
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         cure = 'Switch it on: jax.config.update("jax_enable_x64", True).'
-        check.fail("load", f"{folder}: {path} is {array.dtype}, which needs x64. {cure}")
+        check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64. {cure}")
     return jnp.asarray(array)
 
 
@@ -322,7 +349,7 @@ def _form(entry: dict[str, Any] | None) -> str:
         return "nothing"
     if "python" in entry:
         return f"a Python {entry['python']}"
-    return f"{entry['dtype']}[{', '.join(map(str, entry['shape']))}]"
+    return f"{entry.get('dtype')}[{', '.join(map(str, entry.get('shape', ())))}]"
 
 
 # Files.
@@ -346,15 +373,18 @@ def _serialize(tensors: dict[str, np.ndarray]) -> bytes:
 
 def _read(file: Path, expected: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The tensors of a checked file, by path: {"shape": ..., "data": bytes}."""
-    from safetensors import deserialize
+    from safetensors import SafetensorError, deserialize
 
-    with _damage(file):
-        raw = file.read_bytes()
-    if len(raw) != expected["bytes"]:
-        _refuse(file, f"it has {len(raw)} bytes where {expected['bytes']} were saved")
+    size = expected["bytes"]
+    if file.is_file() and file.stat().st_size != size:  # before any of it is read
+        _refuse(file, f"it has {file.stat().st_size} bytes where {size} were saved")
+    raw = documents.content(file, most=size)
     if hashlib.sha256(raw).hexdigest() != expected["sha256"]:
         _refuse(file, "its content does not match its checksum, so some bits have changed")
-    return dict(deserialize(raw))
+    try:
+        return dict(deserialize(raw))
+    except SafetensorError as error:
+        _refuse(file, f"it is no file of tensors ({error})")
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:
@@ -458,15 +488,26 @@ def _may_be_writing(entry: Path, host: str, number: int, process: str) -> bool:
     return True
 
 
+def contained(path: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """A path lies in a folder, once links are followed. Raises: CheckpointError when it does not."""
+    if os.path.lexists(path) and not documents.within(Path(path), Path(folder)):
+        _refuse(Path(path), "it is a link out of its folder, which is not followed")
+
+
 @contextlib.contextmanager
-def _damage(file: Path) -> Iterator[None]:
-    """Turn the trouble of reading a file into a CheckpointError."""
+def _damage(file: Path, folder: Path) -> Iterator[Path]:
+    """Turn the trouble of reading a file of a folder into a CheckpointError."""
+    contained(file, folder)
     try:
-        yield
+        yield file
     except FileNotFoundError:
         _refuse(file, "there is no such file, so this is no checkpoint, or not a whole one")
     except OSError as error:
         _refuse(file, f"it cannot be read ({error.strerror})")
+    except ValueError as error:
+        if isinstance(error, CheckpointError) or not check.is_mistake(error):
+            raise
+        _refuse(file, str(error).removeprefix(f"{file}: ").removesuffix("."))
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:

@@ -6,6 +6,8 @@ A user's mistake ends with one message and exit code 2, a stopped run with 128 a
 a diverged one with 1. Anything else is a defect of ours and shows its traceback.
 """
 
+import contextlib
+import io
 import os
 import sys
 import warnings
@@ -16,16 +18,15 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from nnfunc import stopping
+
 
 class _Commands(typer.core.TyperGroup):
     """A Ctrl-C that no command has words for is told too, and has the exit code of the signal."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with stopping.told("stopped; nothing more is written"):
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("nnfunc: stopped; nothing more is written", file=sys.stderr)
-            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -60,6 +61,7 @@ def _programs() -> Any:
     from nnfunc import memory, programs
 
     memory.keep_unless_told()
+    programs.find_device()
     return programs
 
 
@@ -78,6 +80,9 @@ ChangedData = Annotated[
         "of then, in the splits of then."
     ),
 ]  # fmt: skip
+BatchSize = Annotated[
+    int | None, typer.Option(help="Examples at once.", show_default="as in training")
+]
 Which = Annotated[str, typer.Option(help="Which checkpoint: best or last.")]
 
 
@@ -163,9 +168,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which data: test or validation.")] = "test",
     checkpoint: Which = "best",
     changed_data: ChangedData = False,
+    batch_size: BatchSize = None,
 ) -> None:
     """Print the metrics of a trained model on data it was not trained on."""
-    _programs().evaluate(run, split, checkpoint, changed_data=changed_data)
+    _programs().evaluate(run, split, checkpoint, batch_size, changed_data=changed_data)
 
 
 @app.command()
@@ -182,13 +188,14 @@ def predict(
         Path | None, typer.Option(help="A .csv or .npy file; by default CSV is printed.")
     ] = None,
     checkpoint: Which = "best",
+    batch_size: BatchSize = None,
 ) -> None:
     """Write what the model makes of the rows of a file, raw as in the training data, or of images.
 
     A table's columns are taken by name. CSV holds the outputs or, of a classifier, the class and the
     probability of each; .npy holds the outputs as they are (logits). No training file is read.
     """
-    _programs().predict(run, inputs, output, checkpoint)
+    _programs().predict(run, inputs, output, checkpoint, batch_size)
 
 
 @app.command()
@@ -405,28 +412,80 @@ def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
 
 def main() -> None:
     """Run the command line; turn mistakes and warnings into messages."""
+    _open_streams()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say
-            app(prog_name="nnfunc")
-    except SystemExit:
-        raise
+            code = _run()
     except BrokenPipeError:  # `nnfunc ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = 1
+    try:
+        sys.stdout.flush()  # what the last of it meets is told too
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # what is left would be tried once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and not isinstance(error, BrokenPipeError):  # such as a full disk
+            _tell(f"standard output cannot be written to: {error.strerror}")
+        code = code or (1 if isinstance(error, BrokenPipeError) else 2)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the words of the command line, whatever they come to."""
+    try:
+        code = app(prog_name="nnfunc", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        _tell("stopped")
+        return 130
     except Exception as error:
+        if hasattr(error, "format_message"):  # of typer's, about the words themselves
+            return _usage(error)
         from nnfunc import programs
 
         code = programs.exit_code(error)
         if code is None:
             raise
-        print(f"nnfunc: {programs.words(error)}", file=sys.stderr)
-        sys.exit(code)
+        _tell(programs.words(error))
+        return code
+    return 0
+
+
+def _usage(error: Any) -> int:
+    """Tell in one line what is wrong with the words of the command line; the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # it is no mistake, and asks for the help
+        error.show()
+        return error.exit_code
+    words, context = " ".join(error.format_message().split()), getattr(error, "ctx", None)
+    if len(words) > 300:
+        words = f"{words[:150]} ... {words[-100:]}"
+    command = "nnfunc" if context is None else context.command_path
+    _tell(f"{words} See: {command} --help")
+    return error.exit_code
 
 
 def _say(message: Warning | str, *place: object) -> None:
     """A warning as one line, without the place in our code where it was given."""
-    print(f"nnfunc: {message}", file=sys.stderr)
+    _tell(str(message))
+
+
+def _tell(words: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens
+        print(f"nnfunc: {words}", file=sys.stderr, flush=True)
+
+
+def _open_streams() -> None:
+    """Standard output and error that are there, and bear every name: of a file, not of text."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started the program
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from nnfunc.debug import overfit as memorise
 from nnfunc.loading import read_config, restore_state
 from nnfunc.programs import use_compilation_cache
 from nnfunc.training.diverged import first_not_finite
-from nnfunc.training.evaluate import weighted
+from nnfunc.training.evaluate import held_out, mean_metrics
 from nnfunc.training.feed import Feed
 from nnfunc.training.pace import Intervals
 from nnfunc.training.programs import Programs, programs, split_hypers
@@ -56,10 +56,12 @@ def find_lr(
     """Try 64 learning rates on a config's task, print and draw what came out, and return it."""
     if plot is not None and plot.suffix not in (".png", ".svg"):
         check.fail("find-lr", f"the plot should be a .png or .svg file, got {plot}.")
+    check.size("find-lr", low=8, steps=steps)
     use_compilation_cache()
     config = load(config_file, settings)
     data = config.data()
-    at_once = at_once or (8 if jax.default_backend() == "cpu" else 64)
+    at_once = (8 if jax.default_backend() == "cpu" else 64) if at_once is None else at_once
+    check.size("find-lr", at_once=at_once)
     print(f"64 short runs of {steps} steps each, {at_once} at once", flush=True)
     found = range_test(
         config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once
@@ -98,8 +100,8 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
 
 
 _SOUND = (
-    "nothing found: data, labels, first loss, gradients, activations, leaks between examples and from\n"
-    "later tokens, symmetry, rate and decay are as they should be"
+    "nothing found: compiler, data, labels, first loss, gradients, activations, leaks between\n"
+    "examples and from later tokens, symmetry, rate and decay are as they should be"
 )
 
 
@@ -147,7 +149,10 @@ def _replayed(config: Config, folder: Path) -> tuple[TrainState, int]:
             if int(carry.state.diverged_at) >= 0:
                 break
             if carry.state.plateau != () and intervals.evaluates(step):
-                figures = weighted(partial(own.figures, carry.state, numbers), _validation(data))
+                task = config.build(config.hypers)
+                figures = mean_metrics(
+                    partial(own.totals, carry.state, numbers), held_out(task, data)
+                )
                 carry = own.observe(carry, numbers, figures)
     return carry.state, start
 
@@ -159,9 +164,9 @@ def _held_out(config: Config, state: TrainState) -> list[Fault]:
         return []
     own, numbers = _programs(config)
     task = config.build(config.hypers, state.step)
-    for batch in _validation(data):
-        if not np.isfinite(float(own.figures(state, numbers, batch)["loss"])):
-            fault = first_not_finite(task, *evaluated(task, state), batch, None)
+    for batch in held_out(task, data):
+        if not np.isfinite(float(own.totals(state, numbers, batch)["loss"][0])):
+            fault = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
             step = int(state.step)
             return [fault._replace(step=step, words=f"of held-out examples, in {fault.words}")]
     return []
@@ -172,10 +177,6 @@ def _programs(config: Config) -> tuple[Programs, Any]:
     numbers, static, treedef = split_hypers(config.hypers)
     scaled = config.train.get("rollback", 0) > 0
     return programs(config.build, static, treedef, scaled), numbers
-
-
-def _validation(data: Any) -> Any:
-    return data.split("validation", max(1024, data.batch_size))
 
 
 def _width() -> int:

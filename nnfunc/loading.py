@@ -50,31 +50,34 @@ class Run(Loaded):
         """The classes' names in the order of the outputs, or None."""
         return self.config.learned.names
 
-    def predict(self, rows: Any, *, batch_size: int = 1024) -> np.ndarray:
+    def predict(self, rows: Any, *, batch_size: int | None = None) -> np.ndarray:
         """What the model gives for each row, [n, ...]: logits of a classifier, else the values.
 
         rows: raw, as the training data was: an array [n, ...]; of a table a data frame, a dict of
         columns or a list of dicts, by name in any order; of images files or a folder; or the path of a
-        .npy, .csv or .parquet file. batch_size: rows that are computed at once, at least 1.
+        .npy, .csv or .parquet file. batch_size: rows at once, at least 1; by default as many as
+        the run's evaluations take.
         Raises: FileNotFoundError; ValueError naming what does not fit. Needs no training file.
         """
         return self.predict_named(rows, batch_size=batch_size)[0]
 
     def predict_named(
-        self, rows: Any, *, batch_size: int = 1024
+        self, rows: Any, *, batch_size: int | None = None
     ) -> tuple[np.ndarray, list[str] | None]:
         """The same, and the names of the files of images."""
+        batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
         learned = self.config.learned
         x, files = examples(learned, rows)
         transform = None if "window" in learned.facts else learned.transform
-        parts, width = [], min(batch_size, len(x))
+        width, parts = min(batch_size, len(x)), []
         for start in range(0, len(x), width):
             part = x[start : start + width]
             filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))  # one program
             filled = filled if transform is None else transform(filled)
-            parts.append(self._apply(self.params, self.state, filled)[: len(part)])
-        return np.concatenate(jax.device_get(parts)), files
+            y = jax.device_get(self._apply(self.params, self.state, filled))
+            parts.append(y[: len(part)])
+        return np.concatenate(parts), files
 
     @cached_property
     def _apply(self) -> Any:
@@ -129,6 +132,7 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
     root = folder / "checkpoints"
     if which == "best" and (root / "best").exists():
         try:
+            checkpoint.contained(root / "best", folder)
             read = partial(checkpoint.load, root / "best")
             _, state = either(read, like, lambda state: state)
             return state, int(state.step)

@@ -4,23 +4,28 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from nnfunc import check, checkpoint, memory, rows, runlog
+from nnfunc import check, checkpoint, memory, records, rows, runlog, runstate
+from nnfunc.baseline import baseline
 from nnfunc.config import Config, ConfigError, load
 from nnfunc.config.rehearsing import rehearse
+from nnfunc.lengthening import lengthened
 from nnfunc.loading import load_run, read_config, restore, task_at
 from nnfunc.progress import in_order, progress, shown
 from nnfunc.stopping import Stopped, full_disk, signals, told
 from nnfunc.summary import summary as summarize
 from nnfunc.training.diverged import Diverged
-from nnfunc.training.evaluate import evaluate as figures_of
+from nnfunc.training.evaluate import held_out, mean_metrics
 from nnfunc.training.lock import Lock
 from nnfunc.training.loop import train as fit
+from nnfunc.training.programs import programs, split_hypers
 from nnfunc.training.step import TrainState
 from nnfunc.writers import open_writers
 
@@ -30,20 +35,26 @@ __all__ = ["evaluate", "exit_code", "predict", "resume", "summary", "train", "wo
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:
     """Train a config in a new run folder, and return the folder."""
     use_compilation_cache()
-    with told("stopped before the training began; nothing was written"):
+    before = "stopped before the training began; nothing was written"
+    with told(before):
         config = load(config_file, settings)
         rehearse(config)  # its mistakes, and the data's, are known before there is a folder
         there = folder is not None and folder.is_dir()
         folder = runlog.create(config_file.stem, folder)
-        try:
-            with full_disk(folder, "Train again."):
-                config.dump(folder / "config.toml")
-                runlog.write_environment(folder)
-                config.learned.save(folder)
-            _run(config, folder, resume=False)
-        except BaseException:
+
+        def undo() -> None:
             if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
                 runlog.discard(folder, keep=there)
+
+        try:
+            with told(before, undo):
+                with full_disk(folder, "Train again."):
+                    config.dump(folder / "config.toml")
+                    runlog.write_environment(folder)
+                    config.learned.save(folder)
+                _run(config, folder, resume=False)
+        except BaseException:
+            undo()
             raise
     return folder
 
@@ -59,24 +70,24 @@ def resume(folder: Path, settings: list[str] | None = None, *, changed_data: boo
         cure = f'Train adapters of it: lora = {{ run = "{folder}" }}'
         check.fail("resume", f"{folder} should be a run that was trained, but was merged. {cure}")
     with told("stopped before it went on; nothing has changed"):
+        before = read_config(folder, changed_data=changed_data)
         config = read_config(folder, settings or [], changed_data=changed_data)
-        changed = [
-            word for word in settings or [] if not word.strip().startswith(("train.", "log."))
-        ]
-        if changed:
-            cure = "Start another run to change the rest."
-            check.fail("resume", f"settings should be of train or log, got {changed[0]!r}. {cure}")
+        done = max(checkpoint.steps(folder / "checkpoints"), default=0)
+        may_differ = lengthened(before, config, done, settings or [])
         config.data()  # refused here when it is not what it was
-        _run(config, folder, resume=True, changed=bool(settings))
+        _run(config, folder, resume=may_differ or True, changed=bool(settings))
 
 
 def evaluate(
-    folder: Path, split: str = "test", which: str = "best", *, changed_data: bool = False
-) -> dict[str, float]:
+    folder: Path, split: str = "test", which: str = "best", batch_size: int | None = None, *,
+    changed_data: bool = False,
+) -> dict[str, float]:  # fmt: skip
     """Print and return the metrics of a run's checkpoint on the test or validation split.
 
-    changed_data: go on where the data files are not what they were, with the splits of then.
+    batch_size: examples at once; by default as in the run. changed_data: go on where the data files
+    are not what they were, with the splits of then.
     """
+    check.size("evaluate", batch_size=1 if batch_size is None else batch_size)
     check.choice("evaluate", ("test", "validation"), split=split)
     use_compilation_cache()
     config = read_config(folder, changed_data=changed_data)
@@ -88,17 +99,21 @@ def evaluate(
         cure = f"Try --split {other}."
         problem = f"the data of {folder} should have a {split} split, but has none. {cure}"
         check.fail("evaluate", problem)
-    figures = _figures(config, state, arrays, data)
+    if batch_size is not None:
+        data = replace(data, eval_batch_size=batch_size)
+    figures = _figures(config, state, split, data)
     print(f"{split}  {_line(figures)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     return figures
 
 
 def predict(
-    folder: Path, inputs: Path | Sequence[Path], output: Path | None = None, which: str = "best"
-) -> np.ndarray:
+    folder: Path, inputs: Path | Sequence[Path], output: Path | None = None, which: str = "best",
+    batch_size: int | None = None,
+) -> np.ndarray:  # fmt: skip
     """Write the model's outputs for the rows of a file, or for images, and return them.
 
-    inputs: one path, or several of images; see `nnfunc.loading.Run.predict`.
+    inputs: one path, or several of images; see `nnfunc.loading.Run.predict`. batch_size: rows at once;
+    by default as many as the run's evaluations take.
     """
     if output is not None and output.suffix not in (".csv", ".npy"):
         check.fail("predict", f"the output should be a .csv or .npy file, got {output}.")
@@ -110,7 +125,7 @@ def predict(
         check.fail(
             "predict", f"there should be one input, for they are no images, got {len(paths)}."
         )
-    y, files = run.predict_named(paths if len(paths) > 1 else paths[0])
+    y, files = run.predict_named(paths if len(paths) > 1 else paths[0], batch_size=batch_size)
     with full_disk(output or folder, "Predict again."):
         classes = run.config.tables["objective"]["name"] == "classification"
         label = learned.facts.get("label")
@@ -126,7 +141,7 @@ def summary(config_file: Path, settings: list[str]) -> None:
     print(summarize(config.build(config.hypers).model, batch[0]))
 
 
-def _run(config: Config, folder: Path, *, resume: bool, changed: bool = False) -> None:
+def _run(config: Config, folder: Path, *, resume: bool | list[str], changed: bool = False) -> None:
     """Train, evaluate the best checkpoint on the test split, write the report.
 
     changed: whether config.toml is to become this config; it stays what it was when that is refused.
@@ -146,7 +161,7 @@ def _run(config: Config, folder: Path, *, resume: bool, changed: bool = False) -
             raise
 
 
-def _alone(config: Config, folder: Path, *, resume: bool) -> None:
+def _alone(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
     """The same, while no other process writes into the folder."""
     steps, data = config.train["steps"], config.data()
     started, words = time.perf_counter(), f"Go on with: {runlog.command()} resume {folder}"
@@ -195,32 +210,49 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     best, step = restore(config, folder, "best")
     result: dict[str, Any] = {"loop": loop, "step": step}
     if first is None:  # nothing was left to train
-        before = runlog.read_json(folder / "result.json") or {}
-        result |= {key: before[key] for key in ("first", "seconds") if key in before}
+        before = runstate.json_of(folder / "result.json")
+        known = [key for key in ("first", "seconds") if records.number(before.get(key)) >= 0]
+        result |= {key: before[key] for key in known}
         print(f"{folder} is complete: all {steps} steps were trained before (best at step {step})")
     else:
         result |= {"first": first, "seconds": round(seconds, 2)}
         what = f"{steps} steps" if first == 0 else f"steps {first} to {steps}"
         print(f"trained {what} in {seconds:.1f} s (best at step {step})")
     if data.validation is not None:
-        result["validation"] = _figures(config, best, data.validation, data)
+        result["validation"] = _figures(config, best, "validation", data)
     if arrays is not None:
-        result["test"] = _figures(config, best, arrays, data)
+        result["test"] = _figures(config, best, "test", data)
+    without = _baselines(config, best, {"validation": data.validation, "test": arrays})
+    result |= {"baseline": without} if without else {}
     runlog.write_json(folder / "result.json", result)
     report.write(folder)
     if arrays is not None:
         print(f"test    {_line(result['test'])}")
+    for split, metrics in list(without.items())[-1:]:
+        if not runstate.beats(result[split], metrics):
+            what = "one answer for every example, without a look at it"
+            print(f"warning {what}, gives {split} {_line(metrics)}")
     print(f"report  {folder / 'report.html'}")
 
 
-def _figures(config: Config, state: TrainState, arrays: Any, data: Any) -> dict[str, float]:
-    return figures_of(
-        task_at(config, state),
-        state.params,
-        arrays,
-        state=state.model_state,
-        transform=data.transform,
-    )
+def _baselines(config: Config, state: TrainState, splits: dict[str, Any]) -> dict[str, Any]:
+    """By split, what one answer for all its examples reaches."""
+    kind, objective = config.tables["objective"]["name"], task_at(config, state).objective
+    data = config.data()
+    found = {
+        name: baseline(kind, objective, data, arrays)
+        for name, arrays in splits.items()
+        if arrays is not None
+    }
+    return {name: metrics for name, metrics in found.items() if metrics}
+
+
+def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[str, float]:
+    """The metrics of a split, by the program that evaluated the run while it was trained."""
+    numbers, static, treedef = split_hypers(config.hypers)
+    own = programs(config.build, static, treedef, config.train.get("rollback", 0) > 0)
+    batches = held_out(task_at(config, state), data, split)
+    return mean_metrics(partial(own.totals, state, numbers), batches)
 
 
 def _line(figures: dict[str, float]) -> str:
@@ -231,9 +263,25 @@ def use_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX has been told where."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home has no cache either
+        return
     jax.config.update("jax_compilation_cache_dir", str(home / "nnfunc" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def find_device() -> None:
+    """Start JAX on its device. Raises: ValueError when JAX_PLATFORMS names one that is not here."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        if not platforms:
+            raise
+        hint = "Leave it out, or set JAX_PLATFORMS=cpu."
+        problem = f"it should name devices that are here, got {platforms!r}. {hint}"
+        check.fail("JAX_PLATFORMS", problem)
 
 
 def exit_code(error: Exception) -> int | None:

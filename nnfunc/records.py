@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnfunc import documents
+
 __all__ = [
     "Event", "Histograms", "Layers", "elapsed", "events", "histograms", "last", "layers",
-    "names", "natural", "number", "parse", "rate", "read", "series",
+    "names", "natural", "number", "parse", "rate", "read", "series", "whole",
 ]  # fmt: skip
 
 Row = dict[str, Any]
 HEAD = ("split", "step", "seconds")
+LARGEST = 2**32  # bytes of a file
 
 
 def number(value: Any) -> float:
@@ -53,10 +56,32 @@ def parse(line: str | bytes) -> Row | None:
 def read(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
     """The rows of a file, none when it is not there. without: splits that are not wanted."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = documents.content(path, LARGEST)
+    except (OSError, ValueError):
         return []
     return rows_of(content.split(b"\n"), without)
+
+
+def whole(path: Path) -> list[Row]:
+    """The rows of a file that a run goes on from: as it wrote them, and nothing else in them."""
+    return [{name: _plain(row, name) for name in row} for row in read(path) if _complete(row)]
+
+
+def _complete(row: Row) -> bool:
+    """Whether a row of layers has what it should have, as all other rows do."""
+    if row["split"] != "layers":
+        return True
+    form = {str: {str: object}}
+    return not documents.mismatch(row, {"parameters": form, "activations": form})
+
+
+def _plain(row: Row, name: str) -> Any:
+    """A value of a row; None where it should be a number, and is none."""
+    tables = {"layers": ("parameters", "activations"), "event": ("event", "message")}
+    value = row[name]
+    if name in ("split", "step") or name in tables.get(row["split"], ()):
+        return value
+    return value if math.isfinite(number(value)) else None
 
 
 def rows_of(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:

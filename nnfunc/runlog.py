@@ -28,7 +28,7 @@ from typing import Any
 
 import jax
 
-from nnfunc import check, memory
+from nnfunc import check, documents, memory, xla_flags
 
 __all__ = [
     "FILES", "MERGED", "command", "create", "discard", "find", "read_json", "taken",
@@ -80,10 +80,14 @@ def discard(folder: Path, *, keep: bool = False) -> None:
 def find(folder: Path, what: str = "run") -> Path:
     """The folder, which holds a run, or a sweep.
 
-    Raises: FileNotFoundError naming the nearest ones when it does not.
+    Raises: FileNotFoundError naming the nearest ones when it does not; ValueError when something in it
+    is a link out of it, or neither file nor folder.
     """
     file = FILES[what]
     if (folder / file).is_file():
+        problem = documents.leading_out(folder)
+        if problem:
+            check.fail(str(folder), f"{problem}. Put what it should be in its place.")
         return folder
     if what == "run" and (folder / FILES["sweep"]).is_file():
         cure = f"Make a member of it a run: {command()} sweep-best {folder} --save FOLDER"
@@ -118,6 +122,7 @@ def write_environment(folder: Path) -> None:
             "device": f"{device.platform}: {device.device_kind}",
             "devices": jax.device_count(),
             "malloc": "kept" if memory.kept() else "default",
+            "xla_flags": xla_flags.flags_in_force(),
             "versions": {name: _version(name) for name in names},
         },
     )
@@ -130,8 +135,12 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
+def read_json(path: Path, form: Any = dict) -> Any:
+    """What a JSON file of a form holds (see `documents`), None when there is none.
+
+    Raises: ValueError when it holds anything else.
+    """
+    return documents.document(path, form) if path.exists() else None
 
 
 def _version(name: str) -> str | None:

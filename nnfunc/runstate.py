@@ -6,11 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnfunc import records
+from nnfunc import documents, records
 
 __all__ = [
-    "Best", "State", "best", "config_of", "flat", "held", "json_of", "mode_of", "parameters", "state",
-    "wanted",
+    "Best", "State", "beats", "best", "config_of", "flat", "held", "json_of", "mode_of", "parameters",
+    "state", "wanted",
 ]  # fmt: skip
 
 STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
@@ -67,7 +67,7 @@ def held(folder: Path) -> bool:
 def config_of(folder: Path) -> tuple[dict[str, Any], str]:
     """The settings of a run, and what is wrong with their file ("" when nothing)."""
     try:
-        return tomllib.loads((folder / "config.toml").read_text()), ""
+        return tomllib.loads(documents.content(folder / "config.toml").decode("utf-8")), ""
     except FileNotFoundError:
         return {}, "it has no config.toml"
     except (OSError, ValueError, RecursionError) as error:
@@ -78,7 +78,7 @@ def config_of(folder: Path) -> tuple[dict[str, Any], str]:
 def json_of(path: Path) -> dict[str, Any]:
     """The dictionary that a JSON file holds; an empty one when it is not there, or something else."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(documents.content(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -141,3 +141,14 @@ def parameters(folder: Path) -> int | None:
             except (KeyError, TypeError, ValueError):
                 continue
     return None
+
+
+def beats(metrics: dict[str, float], without: dict[str, float]) -> bool:
+    """Whether a run does better than its baseline: by accuracy where there is one, else by the loss.
+
+    >>> beats({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
+    False
+    """
+    name, sign = ("accuracy", -1) if "accuracy" in without else ("loss", 1)
+    own, other = (sign * records.number(of.get(name)) for of in (metrics, without))
+    return own < other or math.isnan(other)

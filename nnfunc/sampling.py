@@ -26,6 +26,7 @@ def sample(
     prompt: "-" reads it from standard input. stop: the text of one token, which ends a sample.
     """
     check.size("sample", steps=steps, samples=samples)
+    check.size("sample", 0, 2**32 - 1, seed=seed)
     programs.use_compilation_cache()
     folder = runlog.find(folder)
     config, codec = loading.read_config(folder), _codec(folder)

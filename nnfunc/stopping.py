@@ -1,13 +1,25 @@
-"""What ends a program before its time: signals, and disks that are full; and what is told of it."""
+"""What ends a program before its time: signals, and disks that are full; and what is told of it.
+
+A signal ends the command line in its handler, with the words of the innermost `told`, and is never
+raised: an exception inside a callback of the compiler, or in a finalizer, may be lost, or come out as
+another error. Only the loop of training answers otherwise, by saving first (`signals`).
+"""
 
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["Stopped", "answer", "full_disk", "signals", "told"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_Told = tuple[str, Callable[[], object]]
+_told: list[_Told] = [("stopped before it began; nothing was written", lambda: None)]
 
 
 class Stopped(Exception):
@@ -22,6 +34,30 @@ def answer(words: str) -> None:
     """Write to standard error, from within the handler of a signal too."""
     # not print: its buffer may be in use where the signal arrives
     os.write(2, f"nnfunc: {words}\n".encode())
+
+
+def _at_start() -> None:
+    """Answer signals from now on, in a process that was started as the command line."""
+    first, second = [*sys.orig_argv[1:3], "", ""][:2]
+    program = os.path.basename(first) in ("nnfunc", "nnfunc.exe")
+    if program or (first == "-m" and second in ("nnfunc", "nnfunc.cli")):
+        for signum in SIGNALS:
+            signal.signal(signum, _leave)
+
+
+def _leave(signum: int, frame: object) -> NoReturn:
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    words, undo = _told[-1]
+    with suppress(Exception):
+        undo()
+    with suppress(Exception):  # it may be in use where the signal arrives
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?25h")  # a live panel hides the cursor
+        sys.stdout.flush()
+    with suppress(OSError):
+        answer(words)
+    os._exit(128 + signum)
 
 
 @contextmanager
@@ -40,7 +76,7 @@ def signals(tell: Callable[[str], None] = answer) -> Iterator[list[int]]:
         again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
         tell(f"stopping after this step{again}")
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, note) for signum in SIGNALS}
     try:
         yield caught
     finally:
@@ -49,12 +85,18 @@ def signals(tell: Callable[[str], None] = answer) -> Iterator[list[int]]:
 
 
 @contextmanager
-def told(words: str) -> Iterator[None]:
-    """A Ctrl-C while the block runs is a `Stopped` with these words."""
+def told(words: str, undo: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """A Ctrl-C while the block runs ends the program with these words, or is a `Stopped` with them.
+
+    undo: what removes what the block has left, when the program ends there.
+    """
+    _told.append((words, undo))
     try:
         yield
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, words) from None
+    finally:
+        _told.pop()
 
 
 @contextmanager
@@ -69,3 +111,6 @@ def full_disk(folder: Path, cure: str) -> Iterator[None]:
         whole = "What was saved before is whole. Make room." if begun else "Make room."
         problem = f"the disk is full ({os.strerror(error.errno)}). {whole} {cure}"
         raise OSError(error.errno, problem, str(folder)) from error
+
+
+_at_start()  # the package imports this first

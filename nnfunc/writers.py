@@ -286,5 +286,5 @@ def _kept(file: Path) -> dict[str, Any] | None:
         last = {str(k): int(v) for k, v in kept["last"].items()}
         rollbacks = [[int(step), str(words)] for step, words in kept.get("rollbacks", [])]
         return {"id": str(kept["id"]), "last": last, "rollbacks": rollbacks}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -436,3 +436,56 @@ def test_the_manifest_is_json_for_people(tmp_path):
     lines = (folder / "manifest.json").read_text().splitlines()
     assert '    "w": {"shape": [2, 3], "dtype": "float32"}' in lines
     assert json.loads("\n".join(lines))["metadata"]["1"][0] == 2
+
+
+def resealed(folder, change):
+    """Change a manifest as an enemy would, who can calculate its checksum too."""
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["sha256"]
+    change(manifest)
+    file.write_bytes(checkpoint._sealed(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m["file"].update(name="../secret"), "file.name should be such as tensors-<hash>"),
+        (lambda m: m["file"].update(name="/etc/passwd"), "file.name should be such as tensors-<hash>"),
+        (lambda m: m["file"].update(bytes=2**62), r"bytes where 4611686018427387904 were saved"),
+        (lambda m: m["file"].update(bytes=-1), "file.bytes should be an integer from 0"),
+        (lambda m: m["file"].pop("sha256"), "file.sha256 is missing"),
+        (lambda m: m.update(leaves=[1]), "leaves should be a table, got"),
+        (lambda m: m.update(metadata=None), "metadata should be a table, got None"),
+        (lambda m: m["leaves"]["a"].update(shape=[-2]), r"leaves.a.shape.0 should be an integer from 0"),
+        (lambda m: m["leaves"]["key"].pop("impl"), "key is not in it as key<fry>"),
+        (lambda m: m["leaves"]["key"].update(impl="none"), "key is not in it as key<fry>"),
+        (lambda m: m["leaves"]["n"].update(value="x"), "n should be a Python int"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_lies_is_refused(tmp_path, change, words):
+    tree = {"a": jnp.ones(2), "key": jax.random.key(0), "n": 3}
+    folder = nf.checkpoint.save(tmp_path / "it", tree)
+    (tmp_path / "secret").write_text("of others")
+    resealed(folder, change)
+    with pytest.raises(nf.checkpoint.CheckpointError, match=words):
+        nf.checkpoint.load(folder, tree)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tensors"])
+def test_links_out_of_a_checkpoint_are_not_followed(tmp_path, name):
+    folder = nf.checkpoint.save(tmp_path / "it", {"a": jnp.ones(2)})
+    (file,) = folder.glob(f"{name}*")
+    file.rename(tmp_path / "away")
+    file.symlink_to(tmp_path / "away")
+    with pytest.raises(nf.checkpoint.CheckpointError, match="is a link out of its folder"):
+        nf.checkpoint.load(folder, {"a": jnp.ones(2)})
+
+
+def test_a_checkpoint_that_is_a_link_out_is_refused(tmp_path):
+    tree = {"a": jnp.ones(2)}
+    nf.checkpoint.save_step(tmp_path / "one", 1, tree)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "step-00000001").symlink_to(tmp_path / "one" / "step-00000001")
+    with pytest.raises(nf.checkpoint.CheckpointError, match="is a link out of its folder"):
+        nf.checkpoint.latest_good(tmp_path / "other", tree)

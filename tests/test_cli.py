@@ -107,6 +107,7 @@ def test_train_fills_a_folder(work):
     environment = json.loads((run / "environment.json").read_text())
     assert environment["command"] == "nnfunc train small.toml"
     assert environment["versions"]["jax"] == jax.__version__
+    assert environment["xla_flags"] == os.environ.get("XLA_FLAGS", "")
 
 
 def test_metrics_have_a_line_a_report(work):
@@ -508,10 +509,81 @@ def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, ca
     shutil.copytree("runs/small-1", run)
     before = (run / "config.toml").read_bytes()
     assert main("resume", run, "train.steps=80") == 2
-    assert "resume should go on with the same numbers" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "resume should go on with the same numbers, got train.steps 40 -> 80" in said
+    assert "schedule.total_steps 40 -> 80: the rate would have been another in 34 of the 40" in said
+    assert "Add schedule.total_steps=40" in said
+    assert said.count("\n") == 1
     assert (run / "config.toml").read_bytes() == before
     assert main("resume", run, "model.dropout=0.3") == 2
     assert "settings should be of train or log" in capsys.readouterr().err
     assert main("resume", run) == 0
     assert main("resume", run, "train.rollback=1") == 0
     assert load(run / "config.toml").train["rollback"] == 1
+
+
+SCHEDULES = {
+    "constant": '{ name = "constant", value = 0.01 }',
+    "stable": '{ name = "warmup_stable_decay", peak = 0.01, warmup_steps = 1, decay_steps = 2 }',
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_run_goes_on_to_more_steps_where_its_schedule_allows_it(tmp_path, schedule, capsys):
+    """With the last steps of a stable schedule still to come: bit for bit the longer run."""
+    file = tmp_path / "c.toml"
+    file.write_text(re.sub(r"schedule = .*", f"schedule = {SCHEDULES[schedule]}", CONFIG))
+    words = ("train.save_every=2", "train.log_every=2", "train.evaluate_every=2")
+    assert main("train", file, *words, "train.steps=8", "--run", tmp_path / "one") == 0
+    for step in ("8", "6") if schedule == "stable" else ():  # the decay has begun: it goes back
+        (tmp_path / "one" / "checkpoints" / f"step-0000000{step}").rename(tmp_path / step)
+    assert main("resume", tmp_path / "one", "train.steps=12") == 0, capsys.readouterr().err
+    assert main("train", file, *words, "train.steps=12", "--run", tmp_path / "two") == 0
+    one, two = (restored(tmp_path / name, "step-00000012")[1] for name in ("one", "two"))
+    jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+
+
+def test_numbers_of_a_library_run_are_named(tmp_path):
+    def build(h):
+        return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
+
+    x = np.ones((8, 1), np.float32)
+    data = nf.data.arrays((x, x), batch_size=4)
+    go = lambda rate, **more: nf.train(
+        build, {"decay": 0.0, "rate": rate}, data, steps=2, key=jax.random.key(0), folder=tmp_path / "run", **more
+    )  # fmt: skip
+    go(0.5)
+    with pytest.raises(
+        ValueError, match=r"the same numbers, got rate 0\.5 -> 0\.25\. Start another"
+    ):
+        go(0.25, resume=True)
+    go(0.25, resume=["rate"])
+
+
+def test_a_run_says_what_one_answer_for_all_reaches(tmp_path, capsys):
+    """Of 97 examples of one class and 3 of another, always the first is right for 97 %."""
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    y = (np.arange(200) % 100 < 3).astype(np.int32)
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    (tmp_path / "c.toml").write_text(
+        f"""
+data = {{ name = "npz", path = "{tmp_path}/d.npz", batch_size = 8 }}
+model = {{ name = "mlp", widths = [2, 2] }}
+objective = {{ name = "classification" }}
+optimizer = {{ name = "sgd", rate = 1e-9 }}
+train = {{ steps = 1, loop = "step" }}
+"""
+    )
+    code = main("train", tmp_path / "c.toml", "--run", tmp_path / "run")
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    split, metrics = next(reversed(result["baseline"].items()))
+    assert metrics["accuracy"] == pytest.approx(0.97, abs=0.01)
+    assert metrics["loss"] == pytest.approx(0.135, abs=0.02)  # -0.97 log 0.97 - 0.03 log 0.03
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"One answer for every example, without a look at it, reaches {split} loss" in page
+    beaten = result[split]["accuracy"] > metrics["accuracy"]
+    assert beaten != ("does NOT beat it" in page)
+    assert beaten != ("warning one answer for every example" in said.out)

@@ -157,7 +157,7 @@ def test_batches_cross_epochs_and_bring_every_example_once_an_epoch(batch_size):
 def test_bad_sizes_of_an_order_are_refused():
     with pytest.raises(ValueError, match="permute: n should be at least 1, got 0"):
         order.permute(0, 0, 0, 0)
-    with pytest.raises(ValueError, match=r"n should be in \[1, 2147483647\]"):
+    with pytest.raises(ValueError, match="n should be at most 2147483647"):
         order.permute(0, 0, 0, 2**31)
     with pytest.raises(TypeError, match="batch_size should be a whole number"):
         order.positions(0, 1.5, 4)

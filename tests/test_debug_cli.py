@@ -37,7 +37,7 @@ def fits(text):
 @pytest.mark.slow
 def test_doctor(work, capsys):
     assert main("doctor", "small.toml") == 0
-    assert capsys.readouterr().out.startswith("nothing found: data, labels, ")
+    assert capsys.readouterr().out.startswith("nothing found: compiler, data, labels, ")
     words = ("schedule.peak=90", "model.widths=[64,12,11]")
     assert main("doctor", "small.toml", *words) == 1
     said = capsys.readouterr().out

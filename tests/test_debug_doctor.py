@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.debug import checks_training
+from nnfunc.debug import checks_compiler, checks_training
 
 DIM, CLASSES, TIME = 6, 3, 8
 KEY = jax.random.key(0)
@@ -223,6 +223,43 @@ def test_no_alarm_on_shipped_configs(file, model):
     assert nf.debug.doctor(config.build, config.hypers, data, key=config.key()) == []
 
 
+def ended(kind, clip=None):
+    """An objective that is flat, or a straight line, far from its targets."""
+
+    def objective(predict, batch):
+        y = predict(batch[0])
+        losses = kind(y, batch[1])
+        return (losses if clip is None else jnp.clip(losses, 0, clip)).mean(), {}
+
+    return objective
+
+
+UNSCALED = nf.data.arrays((X, 1000 + X[:, :1]), 16)
+SIGNS = nf.data.arrays((X, np.where(LABELS, 1.0, -1.0).astype(np.float32)[:, None]), 16)
+
+
+@pytest.mark.parametrize(
+    "objective, data, scale",
+    [
+        (nf.regression("huber"), UNSCALED, 1),
+        pytest.param(nf.regression("mae"), UNSCALED, 1, marks=pytest.mark.slow),
+        pytest.param(nf.regression("mae"), nf.data.arrays((X, 1e6 + X[:, :1]), 16), 1, marks=pytest.mark.slow),
+        pytest.param(ended(lambda y, t: jax.nn.relu(1 - t * y)), SIGNS, 100, marks=pytest.mark.slow),
+        pytest.param(ended(lambda y, t: jnp.square(y - t), clip=1.0), UNSCALED, 1, marks=pytest.mark.slow),
+        pytest.param(nf.classification(gamma=2.0), blob_data(), 300, marks=pytest.mark.slow),
+        pytest.param(nf.classification(), blob_data(), 3000, marks=pytest.mark.slow),
+    ],
+    ids=["huber", "mae", "mae far off", "hinge", "clipped", "focal", "saturated softmax"],
+)  # fmt: skip
+def test_a_loss_that_is_flat_or_straight_far_off_does_not_ignore_its_labels(objective, data, scale):
+    """At the first outputs the mean over the batch is the same for every pairing with the labels."""
+    outputs = CLASSES if data.arrays[1].ndim == 1 else 1
+    model = nf.serial(nf.mlp([DIM, 8, outputs]), lambda y: scale * y)
+    found = told(task(model, objective), data)
+    whats = {finding.what for finding in found}
+    assert not whats & {"loss ignores the labels", "squashed outputs", "relu on the outputs"}, found
+
+
 def test_mistakes():
     with pytest.raises(TypeError, match=r"data should be a data set"):
         told(task(mlp()), 3)
@@ -240,3 +277,11 @@ def test_adapters_may_begin_with_a_small_loss():
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
         look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
         assert len(list(checks_training.initial_loss(look))) == found
+
+
+def test_wrong_results_of_the_compiler_come_first(monkeypatch):
+    monkeypatch.setattr(checks_compiler, "wrong_rows", lambda *_: {"40,000 products": 7})
+    first, second = told(task(mlp(jax.nn.softmax)), blob_data())
+    assert (first.severity, first.where, first.what) == ("error", "the compiler", "wrong results")
+    assert "computes 7 wrong rows: 7 of 40,000 products." in first.why
+    assert second.what == "softmax twice"

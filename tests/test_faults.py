@@ -347,15 +347,13 @@ def test_a_disk_that_is_full_for_predictions(place, work, capsys):
 
 
 @pytest.mark.parametrize(
-    "setting, where",
-    [
-        ('model={name="mlp", widths=[64, 4, 10]}', "the forward pass of layer head"),
-        ("optimizer.weight_decay=0.1", r"the update"),
-    ],
+    "widths, decay, where",
+    [([64, 4, 10], 0.0, "the forward pass of layer head"), ([64, 10], 0.1, "the update")],
 )
-def test_a_run_that_diverges(work, capsys, setting, where):
+def test_a_run_that_diverges(work, capsys, widths, decay, where):
     """Weights of 1e29 in two layers give outputs of 1e58; with decay they overflow on their own."""
-    words = (setting, "schedule.peak=1e30", "train.save_every=1")
+    model = f'model={{name="mlp", widths={widths}}}'
+    words = (model, f"optimizer.weight_decay={decay}", "schedule.peak=1e30", "train.save_every=1")
     assert main("train", "small.toml", *words, "--run", "run") == 1
     said = capsys.readouterr().err
     found = re.match(

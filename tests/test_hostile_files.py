@@ -240,3 +240,27 @@ def test_the_memory_of_a_table_is_at_most_three_times_its_file(tmp_path):
         command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / name), str(quick)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         assert float(run.stdout) < 3.5, (name, quick)  # pyarrow takes 50 MB for itself, of 15 to 20
+
+
+def test_rows_to_predict_are_as_careful(tmp_path):
+    from nnfunc.data.inputs import examples
+
+    file = tmp_path / "pets.csv"
+    file.write_bytes(SAMPLES["pets.csv"]())
+    learned = LOADERS["pets.csv"](file).learned
+    x, _ = examples(learned, {"height": [1.0], "weight": [2.0]})
+    assert x.shape == (1, 2)
+    masked = np.ma.masked_equal([[1.0, 2.0]], 2)
+    for rows in (masked, {"height": masked[0], "weight": masked[0]}):
+        assert "should hold no masked values" in refused(lambda r: examples(learned, r), rows)
+    for name in ("a.csv", "a.npy", "a.parquet"):
+        os.mkfifo(tmp_path / name)
+        assert "it is a pipe, not a file" in refused(
+            lambda p: examples(learned, p), tmp_path / name
+        )
+    with (tmp_path / "x.npy").open("wb") as opened:
+        head = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50, 2)}
+        np.lib.format.write_array_header_1_0(opened, head)
+    assert "its head says float64" in refused(lambda p: examples(learned, p), tmp_path / "x.npy")
+    file.write_bytes("weight,height\n1,2\n".encode("utf-16"))
+    assert "it is text in UTF-16" in refused(lambda p: examples(learned, p), file)

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 # A file may import from its own row and from the rows before it. A folder stands for its files.
 ROWS = {
-    "contract": "base check jax_settings paths leaves taps held",
+    "contract": "base check jax_settings paths leaves taps held xla_flags vector_norm documents "
+    "stopping device_memory",
     "numeric functions": "activations initializers schedules losses metrics backprop flops",
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers averages",
@@ -20,7 +21,7 @@ ROWS = {
     "debugging": "debug",
     "sweep": "sweeps",
     "programs": "compare config cli debugging programs runlog progress report memory sampling interop "
-    "testing runstate follow findings dashboard overview merging loading rows stopping study",
+    "testing runstate follow findings dashboard overview merging loading rows study baseline lengthening",
     "public names": "__init__ __main__",
 }
 ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

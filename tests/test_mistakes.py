@@ -129,3 +129,34 @@ def test_predict_refuses_other_numbers_than_it_was_trained_on():
         examples(learned, np.array([[0.5, 1.0]]))
     with pytest.raises(ValueError, match=r"should fit uint8.*from 0.0 to 256.0"):
         examples(learned, np.array([[0.0, 256.0]]))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "message"),
+    [
+        (nf.cnn(10, image_size=32), (2, 32, 32, 3), r"Make this layer for 3 channels.* in_dim=3\."),
+        (nf.cnn(10, in_dim=3, image_size=32), (2, 3, 32, 32), r"Channels are last: jnp\.moveaxis"),
+        (nf.cnn(10), (2, 28, 28), r"without a channel axis: x\[\.\.\., None\]\."),
+        (nf.cnn(10), (2, 784), r"flat\? Then x\.reshape\(\*x\.shape\[:-1\], 28, 28, 1\)"),
+        (nf.conv(3, 4, 3), (2, 28, 28), r"x\[\.\.\., None\], in a layer with in_dim=1\."),
+        (nf.conv(3, 4, 3), (2, 28, 28, 1), r"for 1 channels.* in_dim=1\."),
+    ],
+)  # fmt: skip
+def test_hints_look_at_what_came(model, shape, message):
+    params = jax.eval_shape(model.init, KEY)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.apply, params, jnp.zeros(shape))
+
+
+def test_hints_of_losses_look_at_what_came():
+    logits, column = jnp.zeros((4, 3)), jnp.zeros((4, 1))
+    with pytest.raises(ValueError, match=r"become class numbers by labels\.argmax\(-1\)"):
+        nf.losses.cross_entropy(logits, jnp.zeros((4, 3), int))
+    with pytest.raises(ValueError, match=r"labels\[\.\.\., 0\]"):
+        nf.losses.cross_entropy(logits, jnp.zeros((4, 1), int))
+    with pytest.raises(ValueError, match=r"Take its last axis away: prediction\[\.\.\., 0\]"):
+        nf.losses.mse(column, jnp.zeros(4))
+    with pytest.raises(TypeError, match=r"nf\.embedding for ids"):
+        nf.linear(3, 2).apply(
+            {"weight": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, jnp.zeros((4, 3), int)
+        )

@@ -10,7 +10,6 @@ from nnfunc.compare.plan import Plan
 from nnfunc.compare.table import Row
 from nnfunc.progress import figure
 from nnfunc.report import shell
-from nnfunc.runlog import read_json
 
 __all__ = ["write"]
 
@@ -18,8 +17,9 @@ __all__ = ["write"]
 def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Row]) -> None:
     """Write `report.html` of what lies in the folder of a comparison, its plots included."""
     metric = table.metric_of(results)
-    environment = read_json(folder / "environment.json") or {}
-    versions = environment.pop("versions", {})
+    environment = runstate.json_of(folder / "environment.json")
+    versions = environment.pop("versions", None)
+    versions = versions if isinstance(versions, dict) else {}
     seeds = sorted({run.seed for run in plan.runs})
     times = (
         "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds, with 95 % intervals of the mean"

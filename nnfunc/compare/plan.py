@@ -16,7 +16,7 @@ from nnfunc.config.data_records import DataRecords
 from nnfunc.config.mistakes import one_line
 from nnfunc.config.reading import overridden, resolve
 from nnfunc.runlog import command
-from nnfunc.training.evaluate import batch_figures
+from nnfunc.training.evaluate import batch_totals
 
 __all__ = ["Plan", "Run", "Size", "load"]
 
@@ -172,7 +172,7 @@ def _check_target(path: Path, metric: str, value: float, config: Config) -> None
 
     def figures(key: Any) -> Any:
         model = as_model(task.model)
-        return batch_figures(task, model.init(key), model.init_state(), data.batch(0))
+        return batch_totals(task, model.init(key), model.init_state(), data.batch(0))
 
     known = jax.eval_shape(figures, config.key())
     if metric not in known:

@@ -7,17 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc import check, loading, programs, runlog, stopping
+from nnfunc import check, documents, loading, programs, runlog, stopping
 from nnfunc.compare import page, plots, table
 from nnfunc.compare.plan import Plan, Run, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.progress import in_order, progress, shown
-from nnfunc.training.evaluate import evaluate
+from nnfunc.training.evaluate import eval_size, evaluate
 from nnfunc.training.loop import History
 from nnfunc.training.loop import train as fit
 from nnfunc.training.saving import Best
 
 __all__ = ["compare"]
+
+RESULT = {
+    "model": str, "variant": str, "seed": int, "test": {str: float}, "best_step": int,
+    "seconds": float, "seconds_per_step": float, "curve": {str: [float]},
+    "steps_to_target?": (float, None), "seconds_to_target?": (float, None),
+}  # fmt: skip
+"""What the result.json of one run holds; see `documents`."""
 
 
 def compare(
@@ -52,7 +59,8 @@ def _runs(plan: Plan, folder: Path) -> Path:
             figures = "  ".join(shown(name, value) for name, value in in_order(result["test"]))
             done = f"{place:3d} of {len(plan.runs)}  {run.name:<{width}}"
             print(f"{done}  test {figures}  ({result['seconds']:.0f} s)", flush=True)
-    results = [runlog.read_json(folder / "runs" / run.name / "result.json") for run in plan.runs]
+    results = [_result(folder / "runs" / run.name / "result.json", run) for run in plan.runs]
+    _alike(folder, plan, results)
     rows = table.summarize(plan, results)
     table.write(folder, plan, results, rows)
     plots.results(folder / "results.png", plan, results)
@@ -64,13 +72,38 @@ def _runs(plan: Plan, folder: Path) -> Path:
     return folder
 
 
+def _result(file: Path, run: Run) -> dict[str, Any]:
+    """The result of a run, which is that of this run. Raises: ValueError."""
+    result = runlog.read_json(file, RESULT)
+    actual = [result[name] for name in ("model", "variant", "seed")]
+    if actual != [run.model, run.variant, run.seed]:
+        hint = "It was edited. Remove that folder to train it again."
+        check.fail(str(file), f"it should be of {run.name}, got {actual}. {hint}")
+    return result
+
+
+def _alike(folder: Path, plan: Plan, results: list[dict[str, Any]]) -> None:
+    """All results have the same metrics and curves. Raises: ValueError naming one that has not."""
+    for run, result in zip(plan.runs, results, strict=True):
+        lengths = {len(column) for column in result["curve"].values()}
+        if any(set(result[name]) != set(results[0][name]) for name in ("test", "curve")) or (
+            "step" not in result["curve"] or lengths == {0} or len(lengths) > 1
+        ):
+            hint = "It was edited. Remove that folder to train it again."
+            problem = f"it should have the metrics of {plan.runs[0].name}, and does not. {hint}"
+            check.fail(str(folder / "runs" / run.name / "result.json"), problem)
+
+
 def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
     """The folder to write to: a new one, or the one of the same comparison."""
     import tomli_w
 
     tables = tomli_w.dumps(plan.tables)
     if folder is not None and (folder / "compare.toml").is_file():
-        if (folder / "compare.toml").read_text() != tables:
+        problem = documents.leading_out(folder)
+        if problem:
+            check.fail(str(folder), f"{problem}. Put what it should be in its place.")
+        if documents.content(folder / "compare.toml") != tables.encode():
             cure = "Choose another with --run."
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
@@ -78,7 +111,7 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
     for run in plan.runs:
         _, data, values = run.config.part("data")
         DataRecords(folder, many=True).save(data, values, run.config.learned)
-    (folder / "compare.toml").write_text(tables)
+    (folder / "compare.toml").write_bytes(tables.encode())
     runlog.write_environment(folder)
     return folder
 
@@ -113,7 +146,10 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
     if arrays is None:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
     task = loading.task_at(config, best)
-    figures = evaluate(task, best.params, arrays, state=best.model_state, transform=data.transform)
+    figures = evaluate(
+        task, best.params, arrays, state=best.model_state, transform=data.transform,
+        batch_size=eval_size(data, task.accumulate),
+    )  # fmt: skip
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}
     result |= _pace(history, plan.target, Best.of(config.train["best"]))

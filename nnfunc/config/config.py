@@ -1,6 +1,6 @@
 """A config that was checked, and what it gives a run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,13 @@ class Config:
         """The held-out test arrays, or None when the data has none. Raises: ConfigError."""
         return self._data.test
 
+    @property
+    def eval_batch_size(self) -> int:
+        """How many examples an evaluation takes at once, as `eval_size` has it; data is not read."""
+        size = self.tables["data"].get("batch_size", 1)
+        accumulate = self.tables.get("task", {}).get("accumulate", 1)
+        return self.train.get("eval_batch_size") or max(1, size // accumulate)
+
     def key(self) -> Key:
         """The run's random key, of `seed`."""
         return jax.random.key(self.tables["seed"])
@@ -146,7 +153,11 @@ class Config:
         place = repr((name, sorted(values.items())))
         if place not in self.shelf:
             self.shelf[place] = self._loaded(name, values)
-        return self.shelf[place]
+        size = self.tables.get("train", {}).get("eval_batch_size")
+        if size is None:
+            return self.shelf[place]
+        sized = f"{place} {size}"
+        return self.shelf.setdefault(sized, replace(self.shelf[place], eval_batch_size=size))
 
     @cached_property
     def _recorded(self) -> Any:

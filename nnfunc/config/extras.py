@@ -1,13 +1,12 @@
 """What a config may say of its task in a word: precision, recomputation, micro-batches, adapters."""
 
-import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 
-from nnfunc import check
+from nnfunc import check, runstate
 from nnfunc.base import Layer, Model, Scalar, as_model
 from nnfunc.combinators import precision as in_precision
 from nnfunc.combinators import remat_repeats
@@ -85,7 +84,10 @@ def adapt(
     file = Path(run) / "config.toml"
     if not file.is_file():
         check.fail("lora", f"run should be the folder of a run, got {run!r}.")
-    if "lora" in tomllib.loads(file.read_text()):
+    tables, problem = runstate.config_of(Path(run))
+    if problem:
+        check.fail("lora", f"{run}: {problem}.")
+    if "lora" in tables:
         cure = f"Merge it first: nnfunc merge {run} FOLDER"
         check.fail("lora", f"run should be of a whole model, got the adapters of {run!r}. {cure}")
     stamp = stamp_of(run) if stamp is None else stamp

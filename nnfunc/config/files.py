@@ -1,15 +1,14 @@
 """From a file and overrides to tables, not yet checked."""
 
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnfunc import check
+from nnfunc import check, documents
 from nnfunc.config.mistakes import SHELL, ConfigError, Mistakes, one_line
 from nnfunc.config.places import place_of, put, value_of, written
-from nnfunc.data.files import not_a_file, not_text
+from nnfunc.data.files import not_text
 from nnfunc.runlog import command
 
 __all__ = ["no_comparison", "overridden", "tables_of"]
@@ -41,12 +40,11 @@ def tables_of(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) ->
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if not path.is_dir() and (what := not_a_file(os.stat(path))):
-            problem = f"{what}."
-        elif trouble := not_text(content := path.read_bytes()):
+        raw = documents.content(path)
+        if trouble := not_text(raw):
             problem = ". ".join(trouble)
         else:
-            return tomllib.loads(content.decode("utf-8-sig"))
+            return tomllib.loads(raw.decode("utf-8-sig"))
     except FileNotFoundError:
         problem = "there is no such file"
         if path.parent.is_dir():
@@ -61,6 +59,8 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
     except (ValueError, RecursionError) as error:
+        if check.is_mistake(error):
+            raise ConfigError([str(error)]) from None
         problem = f"it is not valid TOML: {one_line(error)}"
     raise ConfigError([f"{path}: {problem}"])
 

@@ -107,7 +107,9 @@ def put(tables: Any, place: Place, value: Any, *, around: Place = ()) -> Any:
 
 
 def value_of(text: str) -> Any:
-    """The value of an override: TOML, and text where it is not."""
+    """The value of an override: TOML, or text. Raises: ValueError where it is neither."""
+    if not text.isascii() and text != text.encode(errors="replace").decode():
+        raise ValueError("should be text in UTF-8, for it is kept in a file that is")
     try:
         parsed = tomllib.loads(f"value = {text.strip()}")
     except (ValueError, RecursionError):

@@ -231,4 +231,6 @@ def _problem(
         renamed = f"{table}.name" in over and f"{table}.{key}" not in over
         return problem + cure if renamed else problem
     wanted = own.kinds[key]
+    if kind in ("less_than", "greater_than_equal"):
+        return f"should be {wanted.one} that 32 bits hold, got {show(given[key])}."
     return f"should be {wanted.one}, got {show(given[key])}{near(given[key], wanted.options)}"

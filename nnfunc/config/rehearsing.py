@@ -11,6 +11,7 @@ from nnfunc.config.mistakes import ConfigError, one_line
 from nnfunc.config.recipe import scheduled
 from nnfunc.config.schema import schema
 from nnfunc.training.feed import Feed
+from nnfunc.training.fitting import check_memory
 from nnfunc.training.loop import inspect_task
 from nnfunc.training.programs import programs, split_hypers
 from nnfunc.training.saving import Best
@@ -34,6 +35,8 @@ def rehearse(config: Config) -> None:
         feed, key = Feed(data), config.key()
         jax.eval_shape(own.init, numbers, key, feed.sample())
         inspect_task(own, numbers, key, feed, Best.of(config.train.get("best", "min loss")))
+        loop = config.train.get("loop", "auto")
+        check_memory("train", own, numbers, key, feed.sample(), data.batch_size, loop)
         _check_schedules(config, feed)
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigError) or not check.is_mistake(error):

@@ -182,7 +182,7 @@ def _finite(value: float) -> float:
     return value
 
 
-_INT = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_INT = Annotated[int, Field(ge=-(2**31), lt=2**32)]  # what 32 bits hold: sizes, counts, seeds
 _NUMBER = Kind(Annotated[int | float, AfterValidator(_finite)], "a number", "numbers", "0.1")
 _PLAIN = {
     float: _NUMBER,

@@ -68,10 +68,11 @@ def try_out(
 
     def check_train(
         *, steps, log_every=None, evaluate_every=None, save_every=None, watch_every=None,
-        best="min loss", loop="auto", rollback=0, rollback_factor=0.5,
+        eval_batch_size=None, best="min loss", loop="auto", rollback=0, rollback_factor=0.5,
     ):  # fmt: skip
         check.size("train", steps=steps)
         check.size("train", 0, rollback=rollback)
+        check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
         check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
         Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
         Best.of(best)

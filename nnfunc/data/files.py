@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from nnfunc import check
+from nnfunc import check, device_memory
 
 __all__ = [
     "Source", "below", "bounded", "cache", "damaged", "decode", "fetch", "find", "folders", "given",
@@ -195,11 +195,8 @@ def bounded(where: str, path: Path | str, packed: int, unpacked: int) -> None:
 
 def _memory() -> float:
     """Bytes of memory that a program may still take, as far as the system says."""
-    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
-        return 1024.0 * int(next(n for n in lines if n.startswith("MemAvailable")).split()[1])
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return math.inf
+    free = device_memory.host_free()
+    return math.inf if free is None else free
 
 
 def decode(where: str, path: Path, data: bytes, cure: str = "") -> str:

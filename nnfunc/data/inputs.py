@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.arrays import on_host
 from nnfunc.data.columns import known, numbers, read_columns
-from nnfunc.data.files import read
+from nnfunc.data.files import read, regular
 from nnfunc.data.image_files import ENDINGS, images_below, open_pillow, read_images
 from nnfunc.data.learned import Learned
+from nnfunc.data.npz import load_npy
 from nnfunc.data.pixels import laid_out
 
 __all__ = ["examples"]
@@ -43,10 +45,11 @@ def examples(learned: Learned, source: Any) -> tuple[np.ndarray, list[str] | Non
     if isinstance(source, Mapping | Path) or hasattr(source, "columns"):
         x = _from_columns(learned, name, source)
     else:
-        check.unmasked(WHERE, rows=source)
         try:
-            x = np.asarray(source)
+            x = on_host(WHERE, name, source)
         except ValueError as error:
+            if check.is_mistake(error):
+                raise
             check.fail(WHERE, f"{name} should be rows of one length: {error}")
     return _fitting(x, learned, name), None
 
@@ -75,18 +78,15 @@ def _absent(path: Path) -> None:
 
 def _from_file(learned: Learned, path: Path) -> Any:
     """An array, or the path of a file whose columns have names."""
-    if not path.is_file():
+    if not path.exists():
         _absent(path)
+    regular(WHERE, path)
     kinds = ".npy, .csv or .parquet file" if "columns" in learned.facts else ".npy or .csv file"
     kinds += ", an image or a folder of images" if "image" in learned.facts else ""
     separator = learned.facts.get("separator", ",")
     try:
         if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                array.close()
-                raise ValueError("it is an archive, not one array")
-            return array
+            return load_npy(WHERE, path)
         if path.name.lower().endswith((".csv", ".csv.gz")):
             names = _column_names(path, separator)
             if names is not None and "columns" not in learned.facts:
@@ -131,9 +131,12 @@ def _from_columns(learned: Learned, name: str, source: Any) -> np.ndarray:
         problem = f"{name} should be an array, for the run has no names of columns"
         check.fail(WHERE, f"{problem}, got {check.describe(source)}.", kind=TypeError)
     if isinstance(source, Mapping):
-        values, first = {str(key): np.atleast_1d(np.asarray(v)) for key, v in source.items()}, None
+        values, first = (
+            {str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()},
+            None,
+        )
     else:
-        _, values, first = read_columns(source, learned.facts.get("separator", ","))
+        _, values, first = read_columns(source, learned.facts.get("separator", ","), columns)
     known(name, columns, values)
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:

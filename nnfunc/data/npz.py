@@ -14,7 +14,7 @@ from nnfunc.data.files import bounded, damaged, given, regular
 from nnfunc.data.learned import Learned, divide, part_of, row_ids
 from nnfunc.data.splits import Splits, warn_of_steps
 
-__all__ = ["npz"]
+__all__ = ["load_npy", "npz"]
 
 WHERE = "data.npz"
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -143,7 +143,7 @@ class _Arrays(Mapping[str, np.ndarray]):
             if single:
                 cure = "Give the folder that holds x.npy and y.npy."
                 damaged(WHERE, place, "it should be an .npz file, but holds one array", cure)
-            _unreadable(place, error)
+            _unreadable(WHERE, place, error)
         self.files = {name.removesuffix(".npy"): name for name in members}
 
     def __iter__(self) -> Iterator[str]:
@@ -155,31 +155,40 @@ class _Arrays(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         file = self.files[name]
         if isinstance(file, Path):
-            size = regular(WHERE, file)
-            return self._read(file, size, size, lambda: file.open("rb"))
+            return load_npy(WHERE, file)
         with zipfile.ZipFile(self.place) as packed:
             member = packed.getinfo(file)
             sizes = member.compress_size, member.file_size
-            return self._read(self.place, *sizes, lambda: packed.open(member))
+            return _array(WHERE, self.place, *sizes, lambda: packed.open(member))
 
-    def _read(
-        self, file: Path, packed: int, size: int, begin: Callable[[], IO[bytes]]
-    ) -> np.ndarray:
-        """One array, if it holds what its head says. packed, size: its bytes before and after."""
-        try:
-            with begin() as opened:
-                shape, dtype = _head(opened)
-                bounded(WHERE, file, packed, size)
-                if math.prod(shape) * dtype.itemsize > size:
-                    problem = f"its head says {dtype} {list(shape)}, but there are {size} bytes"
-                    damaged(WHERE, file, problem)
-            with begin() as opened:
-                array = np.lib.format.read_array(opened, allow_pickle=False)
-        except Exception as error:  # a damaged file fails in any way at all
-            if check.is_mistake(error):
-                raise
-            _unreadable(file, error)
-        return on_host(WHERE, str(file), array)
+
+def load_npy(where: str, file: Path) -> np.ndarray:
+    """The array of an .npy file. Raises: OSError, ValueError."""
+    size = regular(where, file)
+    if zipfile.is_zipfile(file):
+        cure = "Take one of its arrays: np.save(file, np.load(archive)[name])."
+        check.fail(where, f"{file} cannot be read: it is an archive, not one array. {cure}")
+    return _array(where, file, size, size, lambda: file.open("rb"))
+
+
+def _array(
+    where: str, file: Path, packed: int, size: int, begin: Callable[[], IO[bytes]]
+) -> np.ndarray:
+    """One array, if it holds what its head says. packed, size: its bytes before and after."""
+    try:
+        with begin() as opened:
+            shape, dtype = _head(opened)
+            bounded(where, file, packed, size)
+            if math.prod(shape) * dtype.itemsize > size:
+                problem = f"its head says {dtype} {list(shape)}, but there are {size} bytes"
+                damaged(where, file, problem)
+        with begin() as opened:
+            array = np.lib.format.read_array(opened, allow_pickle=False)
+    except Exception as error:  # a damaged file fails in any way at all
+        if check.is_mistake(error):
+            raise
+        _unreadable(where, file, error)
+    return on_host(where, str(file), array)
 
 
 def _head(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -191,6 +200,6 @@ def _head(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _unreadable(file: Path, error: Exception) -> NoReturn:
+def _unreadable(where: str, file: Path, error: Exception) -> NoReturn:
     words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    damaged(WHERE, file, f"it cannot be read as NumPy's file ({words})")
+    damaged(where, file, f"it cannot be read as NumPy's file ({words})")

@@ -88,23 +88,25 @@ def table(
     scaling = None if learned is None else learned.facts.get("standardise")
     if learned is None and standardise:
         scaling = _scaling(column[cuts["train"]] for column in each())
-    x = np.empty((len(ids), len(columns)), np.float32)
+    parts = [cuts.get(part) for part in ("train", "validation", "test")]
+    xs = [None if at is None else np.empty((len(at), len(columns)), np.float32) for at in parts]
     for i, column in enumerate(each()):
         if scaling is not None:
             column = (column - scaling["mean"][i]) / scaling["std"][i]
         else:
             warn_of_steps(f"{name}: column {columns[i]!r}", column)
-        x[:, i] = column
+        for x, at in zip(xs, parts, strict=True):
+            if x is not None:
+                x[:, i] = column[at]
     facts = {
         "label": label, "columns": columns, "task": task, "separator": separator,
         "names": None if names is None else list(names), "standardise": scaling, "dtype": "float32",
         "classes": None if names is None else len(names), "shape": [len(columns)],
     }  # fmt: skip
     record = Learned("table", facts, rows=rows)
-    parts = [cuts.get(part) for part in ("train", "validation", "test")]
     return Splits(
-        *(None if at is None else (x[at], y[at]) for at in parts), classes=record.classes,
-        names=record.names, learned=record,
+        *(None if x is None else (x, y[at]) for x, at in zip(xs, parts, strict=True)),
+        classes=record.classes, names=record.names, learned=record,
     )  # fmt: skip
 
 

@@ -70,7 +70,8 @@ def classes(look: Look, data: Any) -> Iterator[Finding]:
     present = counts[counts > 0]
     if len(present) > 1 and present.max() > 20 * present.min():
         least, most = int(np.argmin(np.where(counts, counts, counts.max()))), int(counts.argmax())
-        why = f"Class {most} has {counts[most]} examples, class {least} {counts[least]}."
+        why = f"Class {most} has {counts[most]} examples, class {least} {counts[least]}: "
+        why += f"always answering {most} is right for {counts[most] / counts.sum():.1%}."
         cure = "Weigh the classes (classification(weights=...)), and judge by balanced accuracy."
         yield Finding("warning", "labels", "imbalanced classes", why, cure)
 

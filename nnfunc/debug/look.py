@@ -53,6 +53,26 @@ class _Noting(Given):
         return y
 
 
+def _targets(batch: PyTree) -> list[jax.Array]:
+    """The targets that are floating-point numbers."""
+    target = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else ()
+    leaves = [leaf for leaf in jax.tree.leaves(target) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return [leaf.astype(jnp.float32) for leaf in leaves if leaf.size]
+
+
+def _ranges(targets: list[jax.Array]) -> list[tuple[Any, Any]]:
+    """(middle, deviation) of outputs, so that no loss is flat, or a straight line, at all of them."""
+    return [(0.0, 0.01), (0.0, 1.0), (0.0, 30.0), *((leaf.mean(), leaf.std()) for leaf in targets)]
+
+
+def _waves(middle: Any, deviation: Any, y: jax.Array) -> jax.Array:
+    """Numbers on both sides of a middle in the place of outputs, no two examples alike."""
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        return y
+    places = jnp.arange(y.size, dtype=jnp.float32).reshape(y.shape)
+    return (middle + 1.4 * deviation * jnp.cos(2.4 * places)).astype(y.dtype)
+
+
 @dataclass(eq=False)
 class Look:
     """A task at its first parameters and one small batch. key: None, or what training draws from."""
@@ -69,8 +89,8 @@ class Look:
     def judged(self) -> dict[str, Any]:
         """inputs, outputs and loss of the batch, and the losses of changed outputs.
 
-        zeros: all 0; shifted: one number added to all; rolled: each example's given to the next;
-        doubled: everything twice.
+        zeros: all 0; shifted: one number added to all; doubled: everything twice; paired: of other
+        outputs in several ranges, [ranges, 2], as they are and each example's given to the next.
         """
 
         def judge(params, state, batch):
@@ -80,21 +100,28 @@ class Look:
             ys = predict.outputs
             of = partial(loss_given, self.task, params, state)
             twice = partial(jax.tree.map, lambda leaf: jnp.concatenate([leaf, leaf]))
-            half = partial(jax.tree.map, lambda y: y + jnp.asarray(0.5, y.dtype))
+            targets = _targets(batch)
+            size = 0.5 + sum(jnp.abs(leaf).max() for leaf in targets)
+            more = partial(jax.tree.map, lambda y: y + jnp.asarray(size, y.dtype))
             rolled = partial(jax.tree.map, lambda y: jnp.roll(y, 1, axis=0))
-            same = lambda tree: tree
-            changes = {
-                "zeros": (same, partial(jax.tree.map, jnp.zeros_like)),
-                "shifted": (same, half),
-                "rolled": (same, rolled),
-                "doubled": (twice, twice),
-            }
-            losses = {}
-            for name, (of_batch, of_outputs) in changes.items():
+            others = [partial(jax.tree.map, partial(_waves, *ends)) for ends in _ranges(targets)]
+
+            def loss_of(of_batch, of_outputs):
                 try:
-                    losses[name] = of(of_batch(batch), of_outputs(ys))
+                    return of(of_batch(batch), of_outputs(ys))
                 except (ValueError, TypeError, IndexError, StopIteration):
-                    losses[name] = jnp.full((), jnp.nan)  # an objective of other shapes
+                    return jnp.full((), jnp.nan)  # an objective of other shapes
+
+            same = lambda tree: tree
+            losses = {
+                "zeros": loss_of(same, partial(jax.tree.map, jnp.zeros_like)),
+                "shifted": loss_of(same, more),
+                "doubled": loss_of(twice, twice),
+                "paired": [
+                    (loss_of(same, other), loss_of(same, lambda ys, other=other: rolled(other(ys))))
+                    for other in others
+                ],
+            }
             return {"inputs": predict.inputs, "outputs": ys, "loss": loss, **losses}
 
         return jax.device_get(jax.jit(judge)(self.params, self.state, self.batch))

@@ -82,6 +82,7 @@ def find_lr(
     ('rate', True)
     """
     check.size("find_lr", low=8, steps=steps)
+    check.size("find_lr", at_once=1 if at_once is None else at_once)
     rates = np.geomspace(1e-6, 10, 64) if rates is None else np.asarray(rates, float)
     if rates.ndim != 1 or len(rates) < 3 or not (np.diff(rates) > 0).all() or rates[0] <= 0:
         wanted = "rates should be at least 3 rising numbers above 0"
@@ -90,7 +91,8 @@ def find_lr(
     if own is None:
         cure = "Wrap it: nf.optimizers.as_optimizer(optimizer, rate=rate), or use one of nf.optimizers."
         check.fail("find_lr", f"the optimizer should tell its learning rate, and does not. {cure}")
-    losses = _short_runs(build, hypers, plain(data), key, steps, rates, at_once or len(rates))
+    at_once = len(rates) if at_once is None else at_once
+    losses = _short_runs(build, hypers, plain(data), key, steps, rates, at_once)
     chosen = suggest(rates, losses)
     if chosen is None:
         cure = "nf.debug.doctor and nf.debug.overfit look for the reason."

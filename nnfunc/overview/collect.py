@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnfunc import records, runlog, runstate
+from nnfunc import documents, records, runlog, runstate
 from nnfunc.progress import settings_line
 
 __all__ = ["Entry", "collect"]
@@ -58,6 +58,8 @@ def collect(folder: Path) -> list[Entry]:
 
 def entry(path: Path, name: str) -> Entry:
     """What is known of one run."""
+    if problem := documents.leading_out(path):
+        return Entry(name, "broken", problem)
     config, _ = runstate.config_of(path)
     rows = records.read(path / "metrics.jsonl", without=("layers",))
     state, note = runstate.state(path, rows)
@@ -91,6 +93,8 @@ def _below(folder: Path, path: Path) -> str:
 
 def _sweep(path: Path, name: str) -> Entry:
     """What is known of a sweep: of its best member, once it has come to its end."""
+    if problem := documents.leading_out(path):
+        return Entry(name, "broken", problem)
     known = runstate.json_of(path / "result.json")
     if not known:
         go_on = f"{runlog.command()} resume {path}"

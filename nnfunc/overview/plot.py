@@ -26,7 +26,11 @@ def draw(entries: list[Entry], path: Path) -> None:
     shown = [entry for entry in entries if _curves(entry)]
     colours = dict(zip((entry.name for entry in shown), _colours(len(shown)), strict=True))
     png = _picture(shown, colours, legend=path.suffix == ".png")
-    content = png if path.suffix == ".png" else _page(entries, colours, png).encode()
+    content = (
+        png
+        if path.suffix == ".png"
+        else _page(entries, colours, png).encode(errors="backslashreplace")
+    )
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
@@ -75,7 +79,8 @@ def _picture(entries: list[Entry], colours: dict[str, Any], *, legend: bool) -> 
         axis.set_visible(False)
     if named:
         lines_ = [axes[0].plot([], [], color=colours[e.name], lw=2)[0] for e in named]
-        labels = [e.name[-60:].replace("$", r"\$").lstrip("_") for e in named]
+        names = [e.name.encode(errors="replace").decode() for e in named]
+        labels = [name[-60:].replace("$", r"\$").lstrip("_") for name in names]
         more = f"and {len(entries) - NAMED} more" if len(entries) > NAMED else None
         picture.legend(
             lines_, labels, loc="outside lower center", ncols=across, fontsize=8, frameon=False,

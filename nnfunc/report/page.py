@@ -27,6 +27,7 @@ def page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
         folder.name,
         f'<p class="note">{_sentence(config, result)}</p>',
         f'<div class="cards">{_cards(rows, result)}</div>',
+        _note(html.escape(_beside(result))) if _without(result) else "",
         _section("What stands out", _findings(rows)),
         _section("Curves", shell.picture(folder / "curves.png", "Curves of the run")),
         _section("Events", _events(rows)),
@@ -88,6 +89,7 @@ def _cards(rows: list[Row], result: dict[str, Any]) -> str:
         own = result.get(split)
         values = {k: number(v) for k, v in own.items()} if isinstance(own, dict) else {}
         found += [(figure(name, value), f"{split} {name}") for name, value in in_order(values)]
+    found += [(figure(name, value), words) for words, name, value in _without(result)]
     for name, words in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
         _, values = records.series(rows, "train", name)
         if len(values):
@@ -99,6 +101,29 @@ def _cards(rows: list[Row], result: dict[str, Any]) -> str:
     found += [(f"{np.median(share):.1%}", "utilisation")] if len(share) else []
     card = '<div class="card"><b>{}</b>{}</div>'
     return "".join(card.format(html.escape(value), html.escape(words)) for value, words in found)
+
+
+def _without(result: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """(words, metric, value) of one answer for all examples, of the split that is reported last."""
+    own = result.get("baseline")
+    for split in ("test", "validation"):
+        metrics = own.get(split) if isinstance(own, dict) else None
+        if isinstance(metrics, dict) and metrics:
+            values = {k: number(v) for k, v in metrics.items()}
+            return [(f"{split} {k} without a look", k, v) for k, v in in_order(values)]
+    return []
+
+
+def _beside(result: dict[str, Any]) -> str:
+    """What one answer for all examples reaches, and whether the run does better."""
+    found = _without(result)
+    split = found[0][0].split()[0]
+    metrics = {name: value for _, name, value in found}
+    words = "One answer for every example, without a look at it, reaches "
+    words += ", ".join(f"{split} {name} {figure(name, value)}" for name, value in metrics.items())
+    own = result.get(split)
+    better = runstate.beats(own if isinstance(own, dict) else {}, metrics)
+    return f"{words}. The run {'beats it' if better else 'does NOT beat it'}."
 
 
 def _findings(rows: list[Row]) -> str:

@@ -43,7 +43,7 @@ def table(values: dict[str, Any]) -> str:
 
 
 def put(path: Path, text: str) -> None:
-    """Write a page whole or not at all."""
+    """Write a page whole or not at all. Names of files may be no text: what is none is spelled out."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.replace(path)

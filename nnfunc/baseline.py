@@ -1,0 +1,61 @@
+"""What an answer without a look at the input reaches, which a model has to beat.
+
+Of classes it is their shares among the training labels, whose best guess is always the commonest one;
+of tokens the same; of numbers it is the mean of the training targets.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc.base import PyTree, as_model
+from nnfunc.data.arrays import Data
+from nnfunc.training.evaluate import evaluate
+from nnfunc.training.task import Task
+
+__all__ = ["answer_of", "baseline"]
+
+
+def answer_of(kind: str, data: Any) -> np.ndarray | None:
+    """The output [...] that is best for all examples at once, or None where that is not known.
+
+    kind: "classification", "language_modelling" or "regression". data: with its training examples.
+    """
+    if not isinstance(data, Data):  # a stream is not read for it
+        return None
+    if data.window is not None:
+        target = np.asarray(data.arrays)
+    elif isinstance(data.arrays, tuple | list) and len(data.arrays) == 2:
+        target = np.asarray(data.arrays[1])
+    else:
+        return None
+    if kind == "regression":
+        return target.mean(0, dtype=np.float64).astype(np.float32)
+    if kind not in ("classification", "language_modelling"):
+        return None
+    if np.issubdtype(target.dtype, np.integer):
+        counts = np.bincount(target[target >= 0], minlength=data.classes or 0) + 1.0
+    else:  # shares of classes
+        counts = target.reshape(-1, target.shape[-1]).sum(0, dtype=np.float64) + 1.0
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def baseline(kind: str, objective: Any, data: Any, arrays: PyTree) -> dict[str, float]:
+    """The metrics of `answer_of` on a split; {} where there is none, or the objective refuses it."""
+    answer = answer_of(kind, data)
+    if answer is None:
+        return {}
+    axes = 2 if kind == "language_modelling" else 1
+
+    def apply(params, x):
+        lead = jnp.shape(jax.tree.leaves(x)[0])[:axes]
+        return jnp.broadcast_to(params["answer"], (*lead, *answer.shape))
+
+    model = as_model((lambda key: {"answer": jnp.asarray(answer)}, apply))
+    task = Task(model, objective, None)
+    try:
+        return evaluate(task, model.init(jax.random.key(0)), arrays, transform=data.transform)
+    except (ValueError, TypeError):  # it has other classes, or an objective asks for more
+        return {}

@@ -1,0 +1,138 @@
+"""Files of a run's folder, read without trust: they may be cut short, edited, or something else.
+
+A form says what a JSON file should hold. It is a type, or a tuple of types and None; a range, for an
+integer in it; [form], for a list; {"name": form, "name?": form}, for a table with names that are needed
+or not, of which others may be there too; {str: form}, for a table of any names.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnfunc import check
+
+__all__ = ["content", "document", "kind_of", "leading_out", "mismatch", "within"]
+
+LARGEST = 2**28  # bytes; the manifest of 100,000 members side by side has a tenth of that
+WORDS = {
+    bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "a table",
+    list: "a list", None: "nothing",
+}  # fmt: skip
+
+
+def content(path: Path, most: int = LARGEST) -> bytes:
+    """The bytes of a file. Raises: OSError; ValueError when it is no plain file, or larger than most.
+
+    What is no file is never waited for: a pipe that nobody writes to would hang the program.
+    """
+    waiting = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | waiting)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            check.fail(str(path), f"it should be a file, but is {kind_of(about.st_mode)}.")
+        if about.st_size > most:
+            got = f"got {about.st_size:,}"
+            check.fail(str(path), f"it should have at most {most:,} bytes, {got}.")
+        return file.read()
+
+
+def document(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
+    """What a JSON file of this form holds. Raises: OSError; ValueError when it holds anything else."""
+    try:
+        value = json.loads(content(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        if check.is_mistake(error):
+            raise
+        reason = str(error).split(": line")[0] or type(error).__name__
+        check.fail(str(path), f"it is not JSON ({reason}). {hint}")
+    problem = mismatch(value, form)
+    if problem:
+        check.fail(str(path), f"{problem}. {hint}")
+    return value
+
+
+def mismatch(value: Any, form: Any, path: str = "") -> str:
+    """The first way in which a value has another form; "" when it has this one.
+
+    >>> mismatch({"runs": "x"}, {"runs": int}), mismatch({"runs": [1, 2]}, {"runs": [int]})
+    ("runs should be an integer, got 'x' (str)", '')
+    """
+    if isinstance(form, dict | list):
+        if not isinstance(value, type(form)):
+            return _wrong(value, WORDS[type(form)], path)
+        return next(filter(None, _inner(value, form, path)), "")
+    options = form if isinstance(form, tuple) else (form,)
+    if any(_is(value, option) for option in options):
+        return ""
+    return _wrong(value, " or ".join(map(_words, options)), path)
+
+
+def _inner(value: Any, form: Any, path: str) -> Iterator[str]:
+    start = f"{path}." if path else ""
+    if isinstance(form, list):
+        yield from (mismatch(item, form[0], f"{start}{i}") for i, item in enumerate(value))
+    elif str in form:
+        yield from (mismatch(item, form[str], f"{start}{name}") for name, item in value.items())
+    else:
+        for key, inner in form.items():
+            name = key.removesuffix("?")
+            if name in value:
+                yield mismatch(value[name], inner, f"{start}{name}")
+            elif name == key:
+                yield f"{start}{name} is missing"
+
+
+def _words(option: Any) -> str:
+    if isinstance(option, range):
+        return f"an integer from {option.start} to {option.stop - 1}"
+    return WORDS[option]
+
+
+def _is(value: Any, option: Any) -> bool:
+    if option is None:
+        return value is None
+    if isinstance(option, range):
+        return _is(value, int) and value in option
+    if option in (int, float) and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, option)
+
+
+def _wrong(value: Any, expected: str, path: str) -> str:
+    try:
+        actual = check.describe(value)
+    except (ValueError, RecursionError):  # integers of 5,000 digits, lists in lists
+        actual = f"something else ({type(value).__name__})"
+    return f"{path or 'it'} should be {expected}, got {actual}"
+
+
+def kind_of(mode: int) -> str:
+    """What a path is, by the mode that `stat` gives, in words."""
+    for is_kind, words in (
+        (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISLNK, "a link"), (stat.S_ISSOCK, "a socket"),
+    ):  # fmt: skip
+        if is_kind(mode):
+            return words
+    return "a device"
+
+
+def within(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder once all links are followed."""
+    return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+
+
+def leading_out(folder: Path) -> str:
+    """What in a folder is a link out of it, or is neither file nor folder; "" when nothing is."""
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            name = path.relative_to(folder)
+            if stat.S_ISLNK(mode) and not within(path, folder):
+                return f"{name} is a link out of the folder, which is not followed"
+            if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                return f"{name} should be a file, but is {kind_of(mode)}"
+    return ""
