@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from nnfunc import check
 
 __all__ = [
-    "check_arrays", "check_fits", "check_params", "compiled_bytes", "format_bytes", "free",
+    "check_arrays", "check_fits", "check_params", "compiled", "compiled_bytes", "format_bytes", "free",
     "host_free", "peak_bytes", "total", "tree_bytes",
 ]  # fmt: skip
 
@@ -70,6 +70,17 @@ def check_arrays(where: str, closed: Any) -> None:
     """Refuse a traced program in which one value is larger than any device: XLA would abort on it."""
     for aval in _values(closed.jaxpr):
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
+
+
+def compiled(where: str, function: Any, what: str, hint: str, *args: Any) -> Any:
+    """The compiled program of a jitted function for these arguments, if it fits. what: it in words."""
+    traced = function.trace(*args)
+    check_arrays(where, traced.jaxpr)
+    program = traced.lower().compile()
+    needed = compiled_bytes(program)
+    if needed is not None:
+        check_fits(where, needed, f"{what} needs {format_bytes(needed)}", hint)
+    return program
 
 
 def compiled_bytes(compiled: Any) -> int | None:

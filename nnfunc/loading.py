@@ -15,6 +15,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.data.inputs import examples
+from nnfunc.training.fitting import check_state
 from nnfunc.training.saving import either
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
@@ -129,6 +130,7 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
     check.choice("checkpoint", ("best", "last"), checkpoint=which)
     init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
     like = jax.eval_shape(init, config.hypers, config.key())
+    check_state(str(folder), like)
     root = folder / "checkpoints"
     if which == "best" and (root / "best").exists():
         try:

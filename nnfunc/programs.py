@@ -1,6 +1,7 @@
 """What the commands do. Each is an ordinary function; scripts may call it too."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -291,7 +292,16 @@ def exit_code(error: Exception) -> int | None:
     if isinstance(error, Diverged):
         return 1
     known = (ConfigError, checkpoint.CheckpointError, OSError, ImportError)
-    return 2 if isinstance(error, known) or check.is_mistake(error) else None
+    mistake = isinstance(error, known) or check.is_mistake(error) or out_of_memory(error)
+    return 2 if mistake else None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was short after all: other programs take theirs while a run goes on."""
+    told = isinstance(error, jax.errors.JaxRuntimeError) and re.search(
+        "RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)
+    )
+    return isinstance(error, MemoryError) or bool(told)
 
 
 def words(error: Exception) -> str:
@@ -299,4 +309,7 @@ def words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
+    if out_of_memory(error):
+        problem = str(error).splitlines()[0] if str(error) else "the machine has no more"
+        return f"out of memory ({problem}). Make the model, batch_size or what is read smaller."
     return str(error)

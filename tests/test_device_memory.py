@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc import device_memory
+from nnfunc import device_memory, programs
 
 KEY = jax.random.key(0)
 
@@ -115,3 +115,37 @@ def test_the_limit_of_a_container_counts(tmp_path):
 def test_what_the_machine_has():
     free, total = device_memory.free(), device_memory.total()
     assert free is None or 0 < free <= (total or 0)
+
+
+ASKS = [nf.debug.doctor, nf.debug.overfit, nf.debug.find_lr]
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_looking_at_a_task_refuses_a_model_that_does_not_fit(monkeypatch, ask):
+    monkeypatch.setattr(device_memory, "total", lambda: 1e4)
+    with pytest.raises(ValueError, match=r"^debug: the model has .* the device has 10 kB"):
+        ask(build, {"dim": 64, "layers": 1, "rate": 1e-3}, data(), key=KEY)
+
+
+@pytest.mark.parametrize("ask", ASKS[1:])
+def test_training_side_by_side_that_does_not_fit_is_refused(monkeypatch, ask):
+    monkeypatch.setattr(device_memory, "total", lambda: 6e3)
+    with pytest.raises(ValueError, match=r"rates side by side needs .* the device has 6 kB"):
+        ask(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY, steps=8)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("Out of memory: 7 B")])
+def test_memory_that_ends_in_a_run_is_told_in_one_line(error):
+    assert programs.exit_code(error) == 2
+    assert programs.words(error).startswith("out of memory (")
+
+
+def test_members_that_do_not_fit_are_refused_and_others_run(monkeypatch):
+    monkeypatch.setattr(device_memory, "total", lambda: 1e5)
+    given = {"steps": 2, "key": KEY, "method": "grid"}
+    with pytest.raises(ValueError, match=r"^sweep: the model has .* the device has 100 kB"):
+        nf.sweep(build, {"dim": 64, "layers": 1, "rate": [1e-3]}, data(), **given)
+    result = nf.sweep(build, {"dim": [4, 64], "layers": 1, "rate": 1e-3}, data(), **given)
+    assert list(result.refused) == [1]
+    assert "the device has 100 kB" in result.refused[1]
+    assert np.isfinite(result.scores[0])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnfunc import check, paths
+from nnfunc import check, device_memory, paths
 from nnfunc.base import Key, Params, PyTree, fold
 from nnfunc.debug.causes import Tried, cause_of
 from nnfunc.debug.floors import floors
@@ -142,7 +142,9 @@ def _runs(
         return jnp.append(losses, last), carry[:2], carry[3]
 
     every = jax.jit(jax.vmap(run, (0, None, None, None)))
-    made = every(jnp.asarray(rates, jnp.float32), look.params, look.state, look.batch)
+    args = (jnp.asarray(rates, jnp.float32), look.params, look.state, look.batch)
+    what, hint = f"training at {len(rates)} rates side by side", "Make the model smaller."
+    made = device_memory.compiled("overfit", every, what, hint, *args)(*args)
     losses, last, touched = jax.device_get(made)
     return np.asarray(losses, float).T, last, paths.flatten(touched)
 

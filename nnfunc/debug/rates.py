@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnfunc import check
+from nnfunc import check, device_memory
 from nnfunc.base import Key
 from nnfunc.debug.subject import first_params, peak_rate, plain, rate_key, scaled, task_at
 from nnfunc.training.gradient import loss_and_metrics
@@ -143,7 +143,9 @@ def _short_runs(
         return jax.lax.map(lambda rate: run(rate, *args), rates, batch_size=at_once)
 
     feed = whole if given is None else stacked
-    losses = jax.jit(every)(jnp.asarray(rates, jnp.float32), params, model_state, feed)
+    args = (jnp.asarray(rates, jnp.float32), params, model_state, feed)
+    what, hint = f"training at {at_once} rates side by side", "Lower at_once, or batch_size."
+    losses = device_memory.compiled("find_lr", jax.jit(every), what, hint, *args)(*args)
     return np.asarray(losses, np.float64).T
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, device_memory
 from nnfunc.base import Array, Key, Params, PyTree, Scalar, as_model, fold
 from nnfunc.data.arrays import Data
 from nnfunc.data.stream import Stream
@@ -42,6 +42,7 @@ def first_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Para
         model = as_model(task_at(build, hypers).model)
         return model.init(fold(key, "init")), jax.tree.map(jnp.asarray, model.init_state())
 
+    device_memory.check_params("debug", jax.eval_shape(init, key))
     return jax.jit(init)(key)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import struct
 from nnfunc.sweeps.int_overflow import overflows
+from nnfunc.training.fitting import check_state
 from nnfunc.training.programs import functions, split_hypers
 from nnfunc.training.task import Build, built, kept
 
@@ -111,6 +112,7 @@ def _group_family(
         own = [_typed(hypers[i], traced) for i in part]
         try:
             looked = _look(build, own[0], static, key, data)
+            check_state("sweep", looked.shapes.state)
         except Exception as error:
             errors.append(error)
             result.refused.update(dict.fromkeys(part, str(error) or type(error).__name__))
