@@ -142,12 +142,14 @@ class _Table:
         except ImportError:
             return None
         self._begin(texts)
+        pool = arrow.system_memory_pool()
         types = {f"{i}": arrow.string() if i in texts else arrow.float64() for i in self.used}
         try:
             batches = reader.open_csv(
                 arrow.BufferReader(self.data),
                 reader.ReadOptions(
-                    block_size=1 << 20,
+                    block_size=1 << 18,
+                    use_threads=False,
                     skip_rows=1,
                     column_names=[f"{i}" for i in range(self.width)],
                 ),
@@ -155,6 +157,7 @@ class _Table:
                 reader.ConvertOptions(
                     column_types=types, include_columns=list(types), null_values=[]
                 ),
+                memory_pool=pool,
             )
             for batch in batches:
                 values = [batch[f"{i}"].to_numpy() for i in self.numeric]
