@@ -184,6 +184,16 @@ def test_predictions_are_those_of_the_test_metrics(work):
     assert {tuple(np.round(r, 4)) for r in own} <= {tuple(np.round(r, 4)) for r in logits}
 
 
+def test_rows_without_names_may_have_a_mark_of_their_encoding_and_quotes(work, capsys):
+    (work / "plain.csv").write_text("1,2\n3,4\n")
+    (work / "marked.csv").write_text('1,"2"\n3,4\n', encoding="utf-8-sig")
+    answers = []
+    for name in ("plain.csv", "marked.csv"):
+        assert main("predict", work / "run", work / name) == 0
+        answers.append(said(capsys))
+    assert answers[0] == answers[1]
+
+
 INPUTS = {
     "no such column": ("mass,time\n1,2\n", "has no column 'weight'; there is 'mass', 'time'"),
     "a missing value": ("weight,time\n1,2\n,3\n", "a value is missing at line 3 of column 'weight'"),
@@ -191,6 +201,7 @@ INPUTS = {
     "too few": ("1,2,3\n", "the input should have shape (examples, 2)"),
     "an archive": ("", "cannot be read: it is an archive, not one array"),
     "a gap": ("1,2\n1,\n", "should hold rows of numbers, but cannot be read"),
+    "a comment": ("1,2\n# 3,4\n", "should hold rows of numbers, but cannot be read"),
 }  # fmt: skip
 
 

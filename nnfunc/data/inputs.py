@@ -97,7 +97,10 @@ def _from_file(learned: Learned, path: Path) -> Any:
             if names is None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of an empty file: it is refused below
-                    return np.loadtxt(path, delimiter=separator, ndmin=2)
+                    return np.loadtxt(
+                        path, delimiter=separator, ndmin=2, comments=None, quotechar='"',
+                        encoding="utf-8-sig",
+                    )  # fmt: skip
         elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in learned.facts:
             check.fail(WHERE, f"the input should be a {kinds}, got {path}.")
     except (ValueError, EOFError, MemoryError, OSError) as error:
