@@ -114,7 +114,8 @@ def _inside(eqn: Any, values: list[Any]) -> list[tuple[Any, list[Any]]] | None:
     """The jaxprs that an equation calls, each with its inputs; None where it calls none."""
     params, name = eqn.params, eqn.primitive.name
     if name == "scan":
-        count = params["num_consts"]
+        # jax 0.12 has (constants, carry, rows) in the place of three numbers.
+        count = params["num_consts"] if "num_consts" in params else len(params["ft_in"].unpack()[0])
         return [(params["jaxpr"], values[:count] + [None] * (len(values) - count))]
     if name == "while":
         first, second = params["cond_nconsts"], params["body_nconsts"]
