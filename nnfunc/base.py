@@ -8,6 +8,7 @@ import inspect
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import FunctionType
@@ -324,7 +325,10 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
             return init(key)
         token = _initialising.set(True)  # what the model is made of is not looked at alone
         try:
-            device_memory.check_params(f"{name}.init", jax.eval_shape(init, key))
+            with suppress(
+                jax.errors.ConcretizationTypeError
+            ):  # it draws with NumPy: no shapes alone
+                device_memory.check_params(f"{name}.init", jax.eval_shape(init, key))
             fits = True
             return init(key)
         finally:

@@ -57,16 +57,22 @@ def flags_in_force() -> str:
 def set_flags() -> None:
     """Add the flag that cures the installed jaxlib to XLA_FLAGS, or warn when JAX has read it already.
 
-    A setting of that flag by the user stands. NNFUNC_XLA_FLAGS=leave: it does nothing.
+    Of a setting of that flag by the user all stands but what the fault needs.
+    NNFUNC_XLA_FLAGS=leave: it does nothing.
     """
     fault, flags = known_fault(), flags_in_force()
     if fault is None or os.environ.get("NNFUNC_XLA_FLAGS") == "leave":
         return
     unreadable = flags and not flags.startswith("-")
-    if unreadable or _has_flag(flags, fault.flag):
+    given = _value(flags, fault.flag)
+    name, _, cure = fault.flag.partition("=")
+    if unreadable or given == "" or (given and cure in given.split(",")):
         return
     if not _backend_started():
-        os.environ["XLA_FLAGS"] = f"{flags} {fault.flag}".strip()
+        cured = (
+            f"{name}={given},{cure}" if given else fault.flag
+        )  # of two values the last one counts
+        os.environ["XLA_FLAGS"] = f"{flags} {cured}".strip()
     elif jax.default_backend() == "cpu":
         problem = f"jaxlib {JAXLIB} {fault.description}"
         why = "JAX has run something already, so nnfunc cannot set the flag that cures it."
@@ -75,10 +81,11 @@ def set_flags() -> None:
         warnings.warn(f"{problem}. {why} {hint}. {silent}", RuntimeWarning, stacklevel=3)
 
 
-def _has_flag(flags: str, flag: str) -> bool:
-    """Whether the flag's name stands in `flags`, with any value."""
+def _value(flags: str, flag: str) -> str | None:
+    """The last value that the flag's name has in `flags`, None where it is not there."""
     name = flag.lstrip("-").partition("=")[0]
-    return re.search(rf"(?<!\S)['\"]?--?{name}(?![\w-])", flags) is not None
+    found = re.findall(rf"(?<!\S)['\"]?--?{name}(?![\w-])=?([^\s'\"]*)", flags)
+    return found[-1] if found else None
 
 
 def _backend_started() -> bool:

@@ -279,3 +279,12 @@ def test_one_key_for_init_and_apply_draws_different_numbers():
     weight = model.init(key)["weight"]
     kept = model.apply({"weight": weight}, jnp.zeros(1), key=key)
     assert abs(np.corrcoef(weight, kept)[0, 1]) < 0.15
+
+
+def test_an_init_that_draws_with_numpy_is_called_as_it_is():
+    def init(key):
+        seed = int(jax.random.randint(key, (), 0, 100))
+        return {"w": jnp.asarray(np.random.default_rng(seed).normal(size=3), jnp.float32)}
+
+    model = nf.as_model((init, lambda params, x: x @ params["w"]))
+    assert model.init(jax.random.key(0))["w"].shape == (3,)

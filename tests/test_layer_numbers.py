@@ -262,3 +262,13 @@ def test_rows_draw_what_each_draws_alone(kind):
     masks = [drop.apply({}, x, key=jax.random.fold_in(key, i)) for i in range(2)]
     mean, _ = nf.mc_dropout(drop, {}, x, key=key, samples=2)
     near(mean, sum(masks) / 2)
+
+
+@pytest.mark.parametrize("size", [1e12, 1e17, 1e25, 3e38])
+def test_values_that_are_all_the_same_stay_finite(size):
+    """Where the mean is rounded, they are 1 or -1 at most."""
+    for model in (nf.layer_norm(4), nf.group_norm(1, 4)):
+        params, x = model.init(KEY), jnp.full((2, 2, 4), size)
+        y, pull = jax.vjp(lambda x, m=model, p=params: m.apply(p, x), x)
+        assert float(abs(y).max()) <= 1.001
+        assert bool(jnp.isfinite(pull(y)[0]).all())

@@ -95,9 +95,10 @@ def jax_has_not_begun(monkeypatch):
         ("--xla_other=1", "--xla_other=1 --xla_made_up=-some"),
         ("--xla_made_up_too=1", "--xla_made_up_too=1 --xla_made_up=-some"),
         ("--not_xla_made_up=1", "--not_xla_made_up=1 --xla_made_up=-some"),
-        ("--xla_made_up=all", "--xla_made_up=all"),
+        ("--xla_made_up=all", "--xla_made_up=all --xla_made_up=all,-some"),
+        ("--xla_made_up=all,-some", "--xla_made_up=all,-some"),
         ("--xla_other=1 -xla_made_up=", "--xla_other=1 -xla_made_up="),
-        ("--xla_other=1 '--xla_made_up=a b'", "--xla_other=1 '--xla_made_up=a b'"),
+        ("--xla_a=1 '--xla_made_up=a'", "--xla_a=1 '--xla_made_up=a' --xla_made_up=a,-some"),
     ],
 )
 def test_flags_are_merged_with_the_users(jax_has_not_begun, monkeypatch, before, after):

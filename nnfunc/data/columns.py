@@ -198,7 +198,7 @@ def _class_name(word: str) -> str:
     """A number by its shortest form; any other word as it is, and codes such as 007."""
     if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
         return word
-    return f"{value:.0f}" if value.is_integer() else repr(value)
+    return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)
 
 
 def _number(value: Any) -> float | None:

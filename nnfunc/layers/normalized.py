@@ -63,7 +63,9 @@ def centred(x: Array, axes: tuple[int, ...], eps: Scalar) -> tuple[Array, Array,
     x = x * scale
     mean = jnp.mean(x, axis=axes, keepdims=True)
     var = jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
-    factor = one_over(var, jnp.asarray(eps, x.dtype) * scale * scale)
+    # Of values that are all the same, large ones leave nothing of eps: 0 times infinity is no answer.
+    small = jnp.maximum(jnp.asarray(eps, x.dtype) * scale * scale, jnp.finfo(x.dtype).tiny)
+    factor = one_over(var, small)
     return (x - mean) * factor, factor * scale, mean / scale, var / scale / scale
 
 

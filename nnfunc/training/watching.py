@@ -171,7 +171,7 @@ def _histogram(x: Array) -> Array:
     low, high = flat.min(), flat.max()
     width = jnp.where(high > low, high - low, 1)
     place = jnp.clip(jnp.floor((flat - low) / width * BINS), 0, BINS - 1)
-    counts = (place[:, None] == jnp.arange(BINS, dtype=place.dtype)).sum(0)
+    counts = (place[:, None] == jnp.arange(BINS, dtype=place.dtype)[None]).sum(0)
     return jnp.concatenate([jnp.stack([low, high]), counts.astype(jnp.float32)])
 
 
