@@ -8,7 +8,10 @@ are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `
 `nf.augment`, saving and loading in `nf.checkpoint`.
 """
 
-from nnfunc import stopping  # answers signals while JAX is imported, which takes a second
+from nnfunc import early_signals  # answers signals while the rest is imported, for a second
+
+# isort: split
+from nnfunc import stopping
 
 # isort: split
 import importlib

@@ -164,6 +164,18 @@ def within(where: str, low: int, high: int, cure: str = "", **arrays: Any) -> No
             fail(where, f"{wanted}, got {wrong.flat[0]}.{_and(cure)}")
 
 
+def at_least_0(where: str, **values: Any) -> None:
+    """Each named list or array, as far as its values are known, holds finite numbers of at least 0."""
+    for name, value in values.items():
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            known = [one for one in value if is_plain(one)]
+        else:
+            known = [] if is_traced(value) else np.ravel(np.asarray(value))
+        for one in known:
+            if not 0 <= one < np.inf:
+                fail(where, f"{name} should be finite and at least 0, got {one}.")
+
+
 def shape(where: str, expected: Sequence[int], cure: str = "", **arrays: Any) -> None:
     """Each named array has exactly the expected shape."""
     for name, array in arrays.items():

@@ -8,7 +8,7 @@ from nnfunc import check
 from nnfunc.config import Config
 from nnfunc.config.schema import factories
 
-__all__ = ["lengthened"]
+__all__ = ["changed_settings", "lengthened"]
 
 END = "schedule.total_steps"
 LOOP = ("train.", "log.")
@@ -41,6 +41,19 @@ def lengthened(before: Config, config: Config, done: int, settings: list[str]) -
         f"resume should go on with the same numbers, got train.steps {steps[0]} -> {steps[1]}, and "
         f"with it {END} {old[END]:g} -> {new[END]:g}: {why} ({such}). {cure}",
     )
+
+
+def changed_settings(before: Config, config: Config) -> str:
+    """The settings of the loop that differ: `train.steps 60 -> 100, train.rollback none -> 2`."""
+    found = []
+    for table in ("train", "log"):
+        old, new = (one.tables.get(table, {}) for one in (before, config))
+        found += [
+            f"{table}.{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
+            for name in {**old, **new}
+            if old.get(name) != new.get(name)
+        ]
+    return ", ".join(found)
 
 
 def _rates(config: Config, done: int) -> np.ndarray:

@@ -26,6 +26,7 @@ import numpy as np
 
 from nnfunc import check, losses
 from nnfunc.base import Array, PyTree
+from nnfunc.vector_norm import power_of
 
 __all__ = [
     "Metric",
@@ -137,6 +138,10 @@ class Sum(NamedTuple):
         kept = total - value
         return Sum(total, self.error + ((self.total - kept) + (value - (total - kept))))
 
+    def times(self, power: Array) -> "Sum":
+        """Both times a power of two, which rounds nothing."""
+        return Sum(self.total * power, self.error * power)
+
     def value(self) -> Array:
         return jnp.where(jnp.isfinite(self.total), self.total + self.error, self.total)
 
@@ -214,6 +219,7 @@ class Variances(NamedTuple):
 
     count: Array
     mean: Array
+    power: Array  # what values are divided by before they are squared; 0 before the first
     residual: Sum
     around_mean: Sum
 
@@ -242,7 +248,8 @@ def r2(outputs: int | None = None) -> Metric:
 
     def init():
         count = jnp.zeros(sizes, jnp.uint32)
-        return Variances(count, jnp.zeros(sizes), Sum.zeros(*sizes), Sum.zeros(*sizes))
+        mean, power = jnp.zeros(sizes), jnp.zeros(sizes)
+        return Variances(count, mean, power, Sum.zeros(*sizes), Sum.zeros(*sizes))
 
     def update(state, prediction, target, mask=None):
         check.floating("r2", prediction=prediction, target=target)
@@ -255,6 +262,13 @@ def r2(outputs: int | None = None) -> Metric:
             jnp.asarray(x).astype(dtype).reshape(-1, *sizes) for x in (prediction, target)
         )
 
+        target, prediction = (jnp.where(mask, x, 0) for x in (target, prediction))
+        largest = jnp.maximum(jnp.abs(target), jnp.abs(prediction)).max(0, initial=0)
+        power = jnp.maximum(state.power, power_of(largest))
+        before = state.count.astype(dtype)
+        earlier = state.power / power
+        target, prediction = target / power[None], prediction / power[None]
+
         def total(values):
             return jnp.where(mask, values, 0).sum(0)
 
@@ -262,16 +276,18 @@ def r2(outputs: int | None = None) -> Metric:
         pivot = jnp.where(mask, target, -jnp.inf).max(0, initial=-jnp.inf)
         pivot = jnp.where(jnp.isfinite(pivot), pivot, 0)
         added = mask.sum(0, dtype=jnp.uint32)
-        new, before = added.astype(dtype), state.count.astype(dtype)
-        shift = total(target - pivot) / jnp.maximum(new, 1)
+        new = added.astype(dtype)
+        shift = total(target - pivot[None]) / jnp.maximum(new, 1)
         share = new / jnp.maximum(before + new, 1)
-        step = pivot + shift - state.mean
-        around = total(jnp.square(target - pivot - shift)) + before * share * jnp.square(step)
+        step = pivot + shift - state.mean / power
+        around = total(jnp.square(target - (pivot + shift)[None]))
+        around += before * share * jnp.square(step)
         return Variances(
             state.count + added,
-            state.mean + share * step,
-            state.residual.add(total(jnp.square(target - prediction))),
-            state.around_mean.add(around),
+            state.mean + share * step * power,
+            power,
+            state.residual.times(earlier**2).add(total(jnp.square(target - prediction))),
+            state.around_mean.times(earlier**2).add(around),
         )
 
     def compute(state):

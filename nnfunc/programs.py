@@ -17,7 +17,7 @@ from nnfunc import check, checkpoint, memory, records, rows, runlog, runstate
 from nnfunc.baseline import baseline
 from nnfunc.config import Config, ConfigError, load
 from nnfunc.config.rehearsing import rehearse
-from nnfunc.lengthening import lengthened
+from nnfunc.lengthening import changed_settings, lengthened
 from nnfunc.loading import load_run, read_config, restore, task_at
 from nnfunc.progress import in_order, progress, shown
 from nnfunc.stopping import Stopped, full_disk, signals, told
@@ -76,6 +76,8 @@ def resume(folder: Path, settings: list[str] | None = None, *, changed_data: boo
         done = max(checkpoint.steps(folder / "checkpoints"), default=0)
         may_differ = lengthened(before, config, done, settings or [])
         config.data()  # refused here when it is not what it was
+        if changes := changed_settings(before, config):
+            print(f"resume  {changes}")
         _run(config, folder, resume=may_differ or True, changed=bool(settings))
 
 
@@ -104,6 +106,7 @@ def evaluate(
         data = replace(data, eval_batch_size=batch_size)
     figures = _figures(config, state, split, data)
     print(f"{split}  {_line(figures)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
+    _compare(split, figures, _baselines(config, state, {split: arrays}))
     return figures
 
 
@@ -229,23 +232,29 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     report.write(folder)
     if arrays is not None:
         print(f"test    {_line(result['test'])}")
-    for split, metrics in list(without.items())[-1:]:
-        if not runstate.beats(result[split], metrics):
-            what = "one answer for every example, without a look at it"
-            print(f"warning {what}, gives {split} {_line(metrics)}")
+    for split in list(without)[-1:]:
+        _compare(split, result[split], without)
     print(f"report  {folder / 'report.html'}")
 
 
 def _baselines(config: Config, state: TrainState, splits: dict[str, Any]) -> dict[str, Any]:
     """By split, what one answer for all its examples reaches."""
-    kind, objective = config.tables["objective"]["name"], task_at(config, state).objective
+    settings, objective = config.tables["objective"], task_at(config, state).objective
     data = config.data()
     found = {
-        name: baseline(kind, objective, data, arrays)
+        name: baseline(settings, objective, data, arrays)
         for name, arrays in splits.items()
         if arrays is not None
     }
     return {name: metrics for name, metrics in found.items() if metrics}
+
+
+def _compare(split: str, figures: dict[str, float], without: dict[str, Any]) -> None:
+    """Warn where the figures of a split are no better than one answer for all its examples."""
+    metrics = without.get(split)
+    if metrics and not runstate.beats(figures, metrics):
+        what = "one answer for every example, without a look at it"
+        print(f"warning {what}, gives {split} {_line(metrics)}")
 
 
 def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[str, float]:

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["Stopped", "answer", "full_disk", "signals", "told"]
+from nnfunc import early_signals
+from nnfunc.early_signals import SIGNALS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+__all__ = ["Stopped", "answer", "full_disk", "signals", "told"]
 
 _Told = tuple[str, Callable[[], object]]
 _told: list[_Told] = [("stopped before it began; nothing was written", lambda: None)]
@@ -34,15 +35,6 @@ def answer(words: str) -> None:
     """Write to standard error, from within the handler of a signal too."""
     # not print: its buffer may be in use where the signal arrives
     os.write(2, f"nnfunc: {words}\n".encode())
-
-
-def _at_start() -> None:
-    """Answer signals from now on, in a process that was started as the command line."""
-    first, second = [*sys.orig_argv[1:3], "", ""][:2]
-    program = os.path.basename(first) in ("nnfunc", "nnfunc.exe")
-    if program or (first == "-m" and second in ("nnfunc", "nnfunc.cli")):
-        for signum in SIGNALS:
-            signal.signal(signum, _leave)
 
 
 def _leave(signum: int, frame: object) -> NoReturn:
@@ -113,4 +105,5 @@ def full_disk(folder: Path, cure: str) -> Iterator[None]:
         raise OSError(error.errno, problem, str(folder)) from error
 
 
-_at_start()  # the package imports this first
+for _signum in SIGNALS if early_signals.command_line() else ():
+    signal.signal(_signum, _leave)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nnfunc.base import Array, PyTree
 
-__all__ = ["global_norm", "rescaled", "vector_norm"]
+__all__ = ["global_norm", "power_of", "rescaled", "vector_norm"]
 
 
 def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
@@ -33,7 +33,7 @@ def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool =
 def rescaled(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
     """(x / power, power): what is squared safely, and a power of two, [...] with axes of size 1."""
     x = _opaque(_wide(x))
-    power = _power(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
+    power = power_of(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
     return x / power, power
 
 
@@ -55,7 +55,7 @@ def global_norm(tree: PyTree) -> Array:
         return power * _root(sum(squares, start=jnp.zeros((), dtype)))
 
     plain = norm(jnp.ones((), dtype), leaves)
-    power = _power(plain)
+    power = power_of(plain)
     if jax.default_backend() != "cpu":  # a branch would wait for its condition
         return jnp.where(power == 1, plain, norm(power, _opaque(leaves)))
     return jax.lax.cond(power == 1, lambda: plain, lambda: norm(power, _opaque(leaves)))
@@ -71,7 +71,7 @@ def _opaque(x: PyTree) -> PyTree:
     return jax.lax.optimization_barrier(x)
 
 
-def _power(size: Array) -> Array:
+def power_of(size: Array) -> Array:
     """What to divide by: in float32 2**66 where the size is above 2**40, 2**-66 below 2**-40, or 1."""
     end = int(jnp.finfo(size.dtype).maxexp)
     most, shift = 2.0 ** (end * 20 // 64), 2.0 ** (end * 33 // 64)

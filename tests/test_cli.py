@@ -21,6 +21,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import cli
+from nnfunc.baseline import answer_of
 from nnfunc.config import load
 
 ROOT = Path(__file__).parents[1]
@@ -539,6 +540,7 @@ def test_a_run_goes_on_to_more_steps_where_its_schedule_allows_it(tmp_path, sche
     for step in ("8", "6") if schedule == "stable" else ():  # the decay has begun: it goes back
         (tmp_path / "one" / "checkpoints" / f"step-0000000{step}").rename(tmp_path / step)
     assert main("resume", tmp_path / "one", "train.steps=12") == 0, capsys.readouterr().err
+    assert "resume  train.steps 8 -> 12\n" in capsys.readouterr().out
     assert main("train", file, *words, "train.steps=12", "--run", tmp_path / "two") == 0
     one, two = (restored(tmp_path / name, "step-00000012")[1] for name in ("one", "two"))
     jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
@@ -587,3 +589,15 @@ train = {{ steps = 1, loop = "step" }}
     beaten = result[split]["accuracy"] > metrics["accuracy"]
     assert beaten != ("does NOT beat it" in page)
     assert beaten != ("warning one answer for every example" in said.out)
+    assert main("evaluate", tmp_path / "run") == 0
+    assert beaten != ("warning one answer for every example" in capsys.readouterr().out)
+
+
+def test_one_answer_for_all_is_the_best_of_those_that_count():
+    x, y = np.zeros((9, 1), np.float32), np.array([7] * 5 + [0] * 3 + [1])
+    data = nf.data.arrays((x, y), batch_size=3)
+    answer = answer_of({"name": "classification", "ignore": 7}, data)
+    np.testing.assert_allclose(np.exp(answer[:2]) / np.exp(answer).sum(), [4 / 6, 2 / 6], rtol=1e-5)
+    amounts = nf.data.arrays((x, np.array([0, 0, 0, 0, 0, 0, 0, 0, 9], np.float32)), batch_size=3)
+    assert answer_of({"name": "regression", "loss": "mae"}, amounts) == 0
+    assert answer_of({"name": "regression", "loss": "mse"}, amounts) == 1

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # A file may import from its own row and from the rows before it. A folder stands for its files.
 ROWS = {
     "contract": "base check jax_settings paths leaves taps held xla_flags vector_norm documents "
-    "stopping device_memory",
+    "early_signals stopping device_memory",
     "numeric functions": "activations initializers schedules losses metrics backprop flops",
     "layers and combinators": "layers combinators summary generation",
     "models and optimizers": "models optimizers averages",

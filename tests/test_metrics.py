@@ -268,6 +268,24 @@ def test_r2_of_a_constant_target_is_one_or_nothing():
     assert np.isnan(whole(metric, target * np.nan, target))
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e20, 1e34])
+@pytest.mark.parametrize("name", ["r2", "r2_each"])
+def test_r2_does_not_depend_on_the_unit(name, scale):
+    with jax.numpy_rank_promotion("raise"):
+        found = whole(REGRESSED[name], scale * PREDICTION, scale * TARGET)
+    np.testing.assert_allclose(found, whole(REGRESSED[name], PREDICTION, TARGET), rtol=1e-5)
+
+
+def test_r2_of_batches_of_other_sizes():
+    target = np.array([[1e-25, 2e-25], [1, 3], [0, 0], [1e20, 4e20]], np.float32)
+    prediction = np.array([[1e-25, 3e-25], [1, 2], [0, 0], [1e20, 3e20]], np.float32)
+    state = REGRESSED["r2"].init()
+    for one in range(4):
+        state = REGRESSED["r2"].update(state, prediction[one], target[one])
+    expected = sklearn.metrics.r2_score(target.ravel(), prediction.ravel().astype(np.float64))
+    np.testing.assert_allclose(REGRESSED["r2"].compute(state), expected, rtol=1e-5)
+
+
 # Calibration
 
 

@@ -46,8 +46,11 @@ def test_weights_may_be_traced_and_are_at_least_0():
     np.testing.assert_allclose(swept, [loss(0.0), loss(2.0)], rtol=1e-6)
     low, high = loss(2.0 - 1e-2), loss(2.0 + 1e-2)
     np.testing.assert_allclose(jax.grad(loss)(2.0), (high - low) / 2e-2, rtol=1e-2)
-    with pytest.raises(ValueError, match=r"classification: weights should be at least 0, got -1"):
-        nf.classification(weights=[1.0, -1.0])
+    for weights in ([1.0, -1.0], np.array([1.0, -1.0]), jnp.array([1.0, -1.0]), [1.0, np.nan]):
+        with pytest.raises(
+            ValueError, match=r"weights should be finite and at least 0, got (-1|n)"
+        ):
+            nf.classification(weights=weights)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])

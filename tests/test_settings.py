@@ -28,9 +28,11 @@ def build(h):
 
 def results():
     hypers = {"rate": 0.1}
-    state, _ = nf.train(build, hypers, DATA, steps=2, key=KEY, loop="step")
+    state, _ = nf.train(build, hypers, DATA, steps=2, key=KEY, loop="step", watch_every=1)
     metrics = nf.evaluate(build(hypers), state.params, (X, LABELS), state=state.model_state)
     settings = [hypers, {"rate": 0.01}]
+    r2 = nf.metrics.r2(outputs=3)
+    metrics["r2"] = r2.compute(r2.update(r2.init(), X, X[::-1]))
     swept = nf.sweep(build, settings, DATA, steps=2, key=KEY, way="vmap")
     return {"params": state.params, "metrics": metrics, "member": swept.member(0).state.params}
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from test_cli import CONFIG, ROOT
 
-from nnfunc import runlog, runstate, stopping
+from nnfunc import early_signals, runlog, runstate, stopping
 
 PROGRAM = (sys.executable, "-m", "nnfunc")
 
@@ -52,6 +52,35 @@ def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (130, "undone\n")
     assert done.stderr == "nnfunc: stopped in a callback\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["python", "-m", "nnfunc", "train"],
+        ["python", "-mnnfunc", "train"],
+        ["python", "-X", "utf8", "-W", "ignore", "-m", "nnfunc", "train"],
+        ["python", "-u", "bin/nnfunc", "train"],
+        ["python", "-m", "nnfunc.cli", "train"],
+    ],
+)
+def test_the_command_line_is_known_by_how_it_was_started(words, monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", words)
+    monkeypatch.setattr("sys.argv", ["-m", "train"])
+    assert early_signals.command_line()
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "mine", "-m", "nnfunc"])
+    monkeypatch.setattr("sys.argv", ["-m", "-m", "nnfunc"])
+    assert not early_signals.command_line()
+
+
+def test_nothing_is_loaded_before_signals_are_answered():
+    program = (
+        "import sys; before = set(sys.modules); sys.path.insert(0, 'nnfunc')\n"
+        "import early_signals\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert said.stdout == "early_signals\n", said.stderr
 
 
 @pytest.mark.slow

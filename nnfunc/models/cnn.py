@@ -52,7 +52,7 @@ def lenet(
     act, init = activation_layer("lenet", activation), suiting(activation)
     features = 16 * ((image_size // 2 - 4) // 2) ** 2
     return for_images(
-        "lenet", image_size,
+        "lenet", image_size, in_dim=in_dim,
         conv_1=serial(conv=conv(in_dim, 6, 5, weight_init=init), act=act, pool=_POOLS[pool](2)),
         conv_2=serial(
             conv=conv(6, 16, 5, padding="valid", weight_init=init), act=act, pool=_POOLS[pool](2)
@@ -131,18 +131,22 @@ def cnn(
         )
     layers |= drop
     layers["head"] = linear(hidden or features, classes)
-    return for_images("cnn", image_size if whole else None, least, **layers)
+    return for_images("cnn", image_size if whole else None, least, in_dim=in_dim, **layers)
 
 
-def for_images(where: str, size: int | None, least: int = 1, /, **layers: Layer) -> Model:
-    """The layers in a row, for images [..., height, width, channels] of size, or at least of least."""
+def for_images(
+    where: str, size: int | None, least: int = 1, /, *, in_dim: int, **layers: Layer
+) -> Model:  # fmt: skip
+    """The layers in a row, for images [..., height, width, in_dim] of size, or at least of least."""
+    grey = "" if in_dim == 1 else ", in a model with in_dim=1"
+    grey = f"x[..., None]{grey}"
 
     def flow(net, x):
         check.floating(where, x=x)
         shape = x.shape
         if len(shape) < 3:
             wanted = "x should be images [..., height, width, channels]"
-            cure = " For one image without a channel axis: x[..., None]." if len(shape) == 2 else ""
+            cure = f" For one image without a channel axis: {grey}." if len(shape) == 2 else ""
             if size is not None and shape and shape[-1] in (size**2, 3 * size**2):
                 flat = (size, size, shape[-1] // size**2)
                 cure = f" Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
@@ -151,9 +155,12 @@ def for_images(where: str, size: int | None, least: int = 1, /, **layers: Layer)
             wanted = f"images should be {size} x {size} (image_size)"
             cure = f"Make it with image_size={shape[-3]}, or resize them."
             if shape[-2:] == (size, size):
-                first = len(shape) > 3 and shape[-3] in (1, 3)
+                first = len(shape) > 3 and shape[-3] in (1, 3, in_dim)
                 cure = "Channels are last: jnp.moveaxis(x, -3, -1)." if first else ""
-                cure = cure or "For images without a channel axis: x[..., None]."
+                cure = cure or f"For images without a channel axis: {grey}."
+            elif shape[-2:] == (size, size * in_dim):
+                image = (size, size, in_dim)
+                cure = f"Are they rows of pixels? x.reshape(*x.shape[:-2], {str(image)[1:-1]})."
             elif shape[-3] != shape[-2]:
                 cure = "Resize them."
             check.fail(where, f"{wanted}, got shape {shape}. {cure}")

@@ -99,8 +99,9 @@ def convnext(
     layers: dict[str, Layer] = {"stem": stem}
     layers |= {f"stage_{i + 1}": stage(blocks, i) for i, blocks in enumerate(depths)}
     return for_images(
-        "convnext", None, patch * 2 ** (len(depths) - 1), **layers, mean=global_avg_pool(),
-        norm=layer_norm(widths[-1], eps=_EPS), head=linear(widths[-1], classes, weight_init=_init),
+        "convnext", None, patch * 2 ** (len(depths) - 1), in_dim=in_dim, **layers,
+        mean=global_avg_pool(), norm=layer_norm(widths[-1], eps=_EPS),
+        head=linear(widths[-1], classes, weight_init=_init),
     )  # fmt: skip
 
 

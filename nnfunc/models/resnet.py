@@ -120,7 +120,9 @@ def resnet(
     for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         layers[f"stage_{i + 1}"] = stage(dim, width, depth, stride=2 if i else 1)
         dim = width * _EXPANSION[block]
-    return for_images("resnet", None, **layers, mean=global_avg_pool(), head=linear(dim, classes))
+    return for_images(
+        "resnet", None, in_dim=in_dim, **layers, mean=global_avg_pool(), head=linear(dim, classes)
+    )
 
 
 def resnet18(

@@ -83,9 +83,8 @@ def classification(
     where = "classification"
     smoothing = 0.0 if smoothing is None else smoothing
     check.number(where, 0, 1, smoothing=smoothing)
-    if isinstance(weights, Sequence):
-        for weight in weights:
-            check.number(where, 0, weights=weight)
+    if weights is not None:
+        check.at_least_0(where, weights=weights)
     if gamma is not None and not (check.is_plain(smoothing) and smoothing == 0):
         wanted = "smoothing should be 0 together with gamma: the focal loss has none"
         got = smoothing if check.is_plain(smoothing) else "one that a sweep or a schedule gives"

@@ -79,7 +79,7 @@ def parameters(params: Params, grads: Params, new: Params, watch: Watch) -> Orde
     """{path: statistics} of all parameters.
 
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
-    over the weight's; histograms of the weights and of the gradients.
+    over the weight's, infinite for weights of size 0; histograms of the weights and of the gradients.
     """
     plain = {seen.replace("*/", ""): seen for seen in watch.seen}
     grads, new, found = paths.flatten(grads), paths.flatten(new), {}
@@ -158,7 +158,7 @@ def _parameter(weight: Array, grad: Array, new: Array) -> dict[str, Array]:
     return {
         "gradient_norm": vector_norm(grad),
         "weight_norm": size,
-        "update_ratio": jnp.where(size > 0, change / jnp.where(size > 0, size, 1), jnp.nan),
+        "update_ratio": jnp.where(size > 0, change / jnp.where(size > 0, size, 1), jnp.inf),
         "weight_histogram": _histogram(weight),
         "gradient_histogram": _histogram(grad),
     }

@@ -1,0 +1,33 @@
+"""Signals in the first moments of the command line, before `nnfunc.stopping` is there to answer them.
+
+The package imports this first, and it imports nothing that Python has not loaded at its start.
+"""
+
+import _signal
+import os
+import sys
+
+__all__ = ["SIGNALS", "command_line", "leave"]
+
+SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
+
+
+def command_line() -> bool:
+    """Whether this process was started as `nnfunc`, or as `python -m nnfunc`."""
+    # without a program, as in an embedded Python, both are empty
+    words = sys.orig_argv[-len(sys.argv) :] if sys.argv else []
+    program = os.path.basename(words[0].removeprefix("-m")) if words else ""
+    return program in ("nnfunc", "nnfunc.exe", "nnfunc.cli")
+
+
+def leave(signum: int, frame: object) -> None:
+    """End the process with the message of a run that has not begun."""
+    try:
+        os.write(2, b"nnfunc: stopped before it began; nothing was written\n")
+    finally:
+        os._exit(128 + signum)
+
+
+if command_line():
+    for _signum in SIGNALS:
+        _signal.signal(_signum, leave)
