@@ -12,7 +12,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.csv_files import EXACT, NUMBER, read_csv
-from nnfunc.data.files import bounded, damaged, given, regular
+from nnfunc.data.files import bounded, damaged, given, regular, unreadable
 
 __all__ = ["class_labels", "known", "numbers", "read_columns"]
 
@@ -100,9 +100,7 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
             whole = opened.read(columns=used)
             found = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
-        if check.is_mistake(error):
-            raise
-        damaged(WHERE, file, f"it cannot be read as Parquet ({' '.join(str(error).split())})")
+        unreadable(WHERE, file, "it cannot be read as Parquet", error)
     if not names or rows == 0:
         damaged(WHERE, file, "it should have columns and rows, but has none")
     return dict.fromkeys(names) | found

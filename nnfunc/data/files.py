@@ -22,7 +22,7 @@ from nnfunc import check, device_memory
 
 __all__ = [
     "Source", "below", "bounded", "cache", "damaged", "decode", "fetch", "find", "folders", "given",
-    "not_a_file", "not_text", "read", "regular",
+    "not_a_file", "not_text", "read", "regular", "unreadable",
 ]  # fmt: skip
 
 TIMEOUT = 20.0  # seconds without a byte
@@ -137,7 +137,7 @@ def read(where: str, path: Path) -> bytes:
     try:
         data = _unzipped(data, int(min(max(SMALL, RATIO * size), _memory())))
     except (EOFError, zlib.error, MemoryError) as error:
-        damaged(where, path, f"it is a gzip file that cannot be unzipped ({error})")
+        unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
     bounded(where, path, size, len(data))
     return data
 
@@ -251,6 +251,20 @@ def damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoRet
     """Raise ValueError: the file does not hold what it should."""
     cure = cure or "It is damaged or cut short: delete it and get it again."
     check.fail(where, f"{path}: {problem}. {cure}")
+
+
+def unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
+    """Raise what came while a file was read: as it is when it is ours, or as damage to the file.
+
+    problem: in words, such as "it cannot be read as Parquet". A lack of memory is no damage.
+    """
+    if check.is_mistake(error):
+        raise error
+    if isinstance(error, MemoryError):
+        problem = f"{path}: reading it takes more memory than is free"
+        check.fail(where, f"{problem}. Make it smaller, or cut it into parts.", kind=MemoryError)
+    words = " ".join(str(error).split())[:200]
+    damaged(where, path, f"{problem} ({type(error).__name__}: {words})")
 
 
 def fetch(source: Source, target: Path) -> list[str]:
