@@ -93,34 +93,17 @@ class ImageReader:
 
     def _pixels(self, file: Path, whites: tuple[float, ...]) -> tuple[np.ndarray, float]:
         """[height, width, channels], and the white it needs."""
-        module, operations = self.pillow
+        module = self.pillow[0]
         regular(WHERE, file)
         try:
             with module.open(file, formats=FORMATS) as image:
-                pixels, white = image.width * image.height, 0.0
+                pixels = image.width * image.height
                 if pixels > (module.MAX_IMAGE_PIXELS or math.inf):
                     raise module.DecompressionBombError
                 with self.lock if pixels > LARGE else nullcontext():
-                    form, tags = image.format, getattr(image, "tag_v2", {})
-                    operations.exif_transpose(image, in_place=True)
-                    if image.mode == "F":
-                        image, white = _float_levels(file, np.asarray(image), whites)
-                        image = module.fromarray(image)
-                    elif image.mode.startswith("I"):
-                        long = image.mode == "I" and form == "TIFF"
-                        dtype = _integer_type(tags) if long else np.dtype(np.uint16)
-                        image = module.fromarray(_levels(file, np.asarray(image), dtype))
-                    elif image.has_transparency_data:
-                        image = image.convert("RGBA")
-                        paper = module.new("RGBA", image.size, "white")
-                        image = module.alpha_composite(paper, image)
-                    mode = "L" if self.channels == 1 else "RGB"
-                    image = image if image.mode == mode else image.convert(mode)
-                    if self.size is not None:
-                        size = self.size[1], self.size[0]
-                        image = operations.fit(image, size, module.Resampling.BILINEAR)
-                    array = np.array(image, np.uint8)
-                    return array.reshape(image.height, image.width, self.channels), white
+                    result = self._decoded(file, image, whites)
+                    image.close()  # gives its memory back
+                    return result
         except module.DecompressionBombError:
             problem = f"it has more than {module.MAX_IMAGE_PIXELS:,} pixels"
             damaged(WHERE, file, problem, "Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS.")
@@ -128,6 +111,29 @@ class ImageReader:
             damaged(WHERE, file, f"it is none of {', '.join(FORMATS)}", "Save it as one of them.")
         except Exception as error:  # a damaged image fails in any way at all
             unreadable(WHERE, file, "it cannot be read as an image", error)
+
+    def _decoded(
+        self, file: Path, image: Any, whites: tuple[float, ...]
+    ) -> tuple[np.ndarray, float]:
+        (module, operations), white = self.pillow, 0.0
+        operations.exif_transpose(image, in_place=True)
+        if image.mode == "F":
+            levels, white = _float_levels(file, np.asarray(image), whites)
+            image = module.fromarray(levels)
+        elif image.mode.startswith("I"):
+            long = image.mode == "I" and image.format == "TIFF"
+            dtype = _integer_type(image.tag_v2) if long else np.dtype(np.uint16)
+            image = module.fromarray(_levels(file, np.asarray(image), dtype))
+        elif image.has_transparency_data:
+            image = image.convert("RGBA")
+            paper = module.new("RGBA", image.size, "white")
+            image = module.alpha_composite(paper, image)
+        mode = "L" if self.channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
+        if self.size is not None:
+            size = self.size[1], self.size[0]
+            image = operations.fit(image, size, module.Resampling.BILINEAR)
+        return np.array(image, np.uint8).reshape(image.height, image.width, self.channels), white
 
 
 def _float_levels(

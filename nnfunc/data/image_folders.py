@@ -43,7 +43,7 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
     whole = {part for folder, part in named.items() if folder.name.lower() in PARTS[part]}
     others = [folder for folder in inside if folder not in named]
     again = {f.name for inner in held.values() for f in inner} & {f.name for f in others}
-    sure = "train" in whole and ("train" in held or len(whole) > 1) or len(held) > 1 or again
+    sure = ("train" in whole and ("train" in held or len(whole) > 1)) or len(held) > 1 or again
     if not named or (others and not sure):
         return {"train": _classes(root)}
     names = _listed(list(named))
