@@ -262,7 +262,7 @@ def test_the_name_of_a_split_may_be_that_of_a_class(tmp_path):
             found = nf.data.images(root, test=0, validation=0).names
             assert found == tuple(sorted(names))
     folder(tmp_path / "none", ("", "test"))
-    with pytest.raises(ValueError, match="none has test/, but no train/ to learn from. If"):
+    with pytest.raises(ValueError, match="none has test/, but no train/ to learn from"):
         nf.data.images(tmp_path / "none")
     folder(tmp_path / "steam", ("", "steam_train/deep"))
     assert nf.data.images(tmp_path / "steam").names == ("ant", "bee", "steam_train")
@@ -331,7 +331,7 @@ def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageOps.exif_transpose", transpose)
-    with pytest.raises(MemoryError, match="ant/0.png: reading it takes more memory than is free"):
+    with pytest.raises(MemoryError, match=r"ant/0.png: reading it takes more memory than is free"):
         nf.data.images(folder(tmp_path))
 
 

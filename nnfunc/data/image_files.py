@@ -1,10 +1,8 @@
 """Image files as pixels of 8 bits, all of one size."""
 
 import math
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +46,6 @@ class ImageReader:
     shape: tuple[int, ...] | None = None
     white: float | None = None
     pillow: Any = field(default_factory=open_pillow)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @staticmethod
     def of(learned: Learned) -> "ImageReader":
@@ -75,7 +72,10 @@ class ImageReader:
             warnings.simplefilter("ignore")
             try:
                 results = pool.map(lambda file: self._pixels(file, whites), files)
-                for i, (file, (array, white)) in enumerate(zip(files, results, strict=True)):
+                for i, (file, result) in enumerate(zip(files, results, strict=True)):
+                    result = result or self._pixels(file, whites, alone=True)
+                    assert result is not None
+                    array, white = result
                     self._check_shape(file, array.shape)
                     x = x if i else np.empty((len(files), *array.shape), np.uint8)
                     x[i], largest = array, max(largest, white)
@@ -91,8 +91,13 @@ class ImageReader:
             cure = f"Give size = [{self.shape[0]}, {self.shape[1]}] to scale all images."
             check.fail(WHERE, f"{problem}. {cure}")
 
-    def _pixels(self, file: Path, whites: tuple[float, ...]) -> tuple[np.ndarray, float]:
-        """[height, width, channels], and the white it needs."""
+    def _pixels(
+        self, file: Path, whites: tuple[float, ...], alone: bool = False
+    ) -> tuple[np.ndarray, float] | None:
+        """[height, width, channels], and the white it needs. alone: whether nothing else is decoded.
+
+        None for an image that is too large to be decoded beside others.
+        """
         module = self.pillow[0]
         regular(WHERE, file)
         try:
@@ -100,10 +105,8 @@ class ImageReader:
                 pixels = image.width * image.height
                 if pixels > (module.MAX_IMAGE_PIXELS or math.inf):
                     raise module.DecompressionBombError
-                with self.lock if pixels > LARGE else nullcontext():
-                    result = self._decoded(file, image, whites)
-                    image.close()  # gives its memory back
-                    return result
+                if alone or pixels <= LARGE:
+                    return self._decoded(file, image, whites)
         except module.DecompressionBombError:
             problem = f"it has more than {module.MAX_IMAGE_PIXELS:,} pixels"
             damaged(WHERE, file, problem, "Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS.")

@@ -45,9 +45,10 @@ def images(
     hold: the first frame, turned as the camera was held, on white where it is transparent. 16 and
     32 bits count by the upper 8 of their type (below 0 is black), floats by the least white, 1, 255 or
     65535, that all training images stay below; NaN and floats below 0 are refused. Hidden files and
-    folders, and those of systems (__MACOSX, lost+found), are passed over. channels: 3 (RGB) or 1 (grey). x is uint8 in a layout of
-    `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every batch. mean, std: by default
-    those of the training images. shift, flip: as in `mnist` and `cifar10`. learned: what an earlier
+    folders, and those of systems (__MACOSX, lost+found), are left out. channels: 3 (RGB) or 1 (grey).
+    x is uint8 in a layout of `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every
+    batch. mean, std: by default those of the training images. shift, flip: as in `mnist` and
+    `cifar10`. learned: what an earlier
     run learned (`splits.learned`): its classes, sizes, means, and which image is in which split.
     Raises: ModuleNotFoundError without pillow; FileNotFoundError; ValueError for an image that cannot
     be read, or is of another size.
