@@ -71,7 +71,9 @@ def _data(where: str, file: Path) -> bytes:
         damaged(where, file, "it is a web page, and should be CSV", "Was it the right address?")
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        damaged(where, file, f"line {line} has a zero byte, which no text has")
+        problem = f"line {line} has a zero byte, a character that no CSV has"
+        hint = r"Where it means nothing, take it out: tr -d '\000' < FILE > NEW_FILE."
+        damaged(where, file, problem, hint)
     return data
 
 

@@ -3,6 +3,7 @@
 What is fetched is checked before it is kept, and goes into the user's cache.
 """
 
+import codecs
 import contextlib
 import hashlib
 import http.client
@@ -218,8 +219,10 @@ def not_text(data: bytes) -> tuple[str, str] | None:
     other = next((what for magic, what in MAGIC.items() if data.startswith(magic)), None)
     zeros = data[:4096].count(0)
     if zeros > len(data[:4096]) // 4 and not other:
-        name = "UTF-16LE" if data[1:2] == b"\0" else "UTF-16BE"
-        problem = "it seems to be text in UTF-16, or no text, and should be in UTF-8"
+        name = next((name for name in WIDE if _is_text(data[:4096], name)), None)
+        if name is None:
+            return "it is no text: many of its bytes are zero", "Was it the right file?"
+        problem = f"it seems to be text in {name[:6]}, and should be in UTF-8"
         return problem, convert.format(name)
     if data.isascii() and not zeros:
         return None
@@ -235,6 +238,17 @@ def not_text(data: bytes) -> tuple[str, str] | None:
     return None
 
 
+def _is_text(head: bytes, encoding: str) -> bool:
+    """Whether bytes, which may end inside of a character, are characters of such an encoding."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    characters = all(c.isprintable() or c in "\t\r\n\f" for c in text)
+    return characters and 2 * sum(map(str.isascii, text)) > len(text)
+
+
+WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 MARKS = {
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",

@@ -9,10 +9,10 @@ from typing import IO, Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.arrays import labels, on_host
+from nnfunc.data.arrays import labels, on_host, warn_of_steps
 from nnfunc.data.files import bounded, damaged, given, regular, unreadable
 from nnfunc.data.learned import Learned, divide, part_of, row_ids
-from nnfunc.data.splits import Splits, warn_of_steps
+from nnfunc.data.splits import Splits
 
 __all__ = ["load_npy", "npz"]
 

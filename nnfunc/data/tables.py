@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.arrays import warn_of_steps
 from nnfunc.data.columns import class_labels, known, numbers, read_columns
 from nnfunc.data.learned import Learned, divide, fold_ids
-from nnfunc.data.splits import Splits, warn_of_steps
+from nnfunc.data.splits import Splits
 
 __all__ = ["table"]
 
