@@ -310,11 +310,7 @@ def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
             return leaf
     else:
         leaf = on_host(where, spot, leaf)
-    is_number = jnp.issubdtype(leaf.dtype, np.number) and leaf.dtype.char not in "mgG"
-    if not (is_number or leaf.dtype == np.bool_):  # m: time spans, g and G: longer than 64 bits
-        cure = "Turn it into numbers first; names: np.unique(names, return_inverse=True)."
-        problem = f"{spot} should hold numbers, got type {leaf.dtype}."
-        check.fail(where, f"{problem} {cure}", kind=TypeError)
+    check.numeric(where, leaf, spot)
     return _finite(where, spot, leaf) if values else leaf
 
 
