@@ -29,7 +29,8 @@ DType = Any
 Shape = tuple[int, ...]
 Scalar = float | jax.Array
 """A number that may be traced, and so swept: never branch on it in Python."""
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Schedule = Callable[[Any], Array]
 """step (0-based) -> value."""
 
@@ -302,8 +303,9 @@ def on_canonical(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        args, kwargs = canonical((args, kwargs), where)
-        return function(*args, **kwargs)
+        args_ready, kwargs_ready = canonical((args, kwargs), where)
+        whole: Callable[..., R] = function
+        return whole(*args_ready, **kwargs_ready)
 
     return called
 
