@@ -464,3 +464,14 @@ def test_no_damage_to_numpys_files_gives_anything_but_our_error(tmp_path, form):
     np.save(tmp_path / "y.npy", Y)
     file, place = {"npz": 2 * [tmp_path / "a.npz"], "npy": [tmp_path / "y.npy", tmp_path]}[form]
     only_mistakes(lambda: nf.data.npz(place, validation=0, test=0), file, 100, place.name)
+
+
+def test_columns_of_a_csv_have_the_smallest_types_each_and_words_once(tmp_path):
+    rows = [f"{i},{1.7e9 + i:.2f},{'cat' if i % 2 else 'dog'}" for i in range(50)]
+    (tmp_path / "a.csv").write_text("\n".join(["small,time,y", *rows]))
+    columns, _ = csv_files.read_csv("t", tmp_path / "a.csv", ",", None, ["y"])
+    assert [columns[name].dtype.name for name in ("small", "time")] == ["uint8", "float64"]
+    assert (columns["y"].distinct, list(columns["y"])[:3]) == (
+        ["dog", "cat"],
+        ["dog", "cat", "dog"],
+    )

@@ -103,7 +103,8 @@ def split(
         for kind in np.unique(kinds):
             members = shuffled[kinds[shuffled] == kind]
             ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
-        shuffled = shuffled[np.argsort(ranks[shuffled], kind="stable")]
+        ranks = ranks[shuffled]
+        shuffled = shuffled[np.argsort(ranks, kind="stable")]
     ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
