@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar
+from nnfunc.base import Array, Scalar, canonical
 
 __all__ = [
     "bilinear_glu", "by_name", "celu", "elu", "geglu", "gelu", "gelu_tanh", "glu", "hard_sigmoid",
@@ -285,7 +285,7 @@ def by_name(name: str) -> Callable[[Array], Array]:
 
 def _floats(where: str, x: Array) -> Array:
     """x as an array of floats, or an error."""
-    x = jnp.asarray(x) if isinstance(x, float) else x
+    x = jnp.asarray(x) if isinstance(x, float) else canonical(x, where)
     check.floating(where, x=x)
     return jnp.asarray(x)
 

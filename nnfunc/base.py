@@ -4,6 +4,7 @@
 report besides its result; only layers that keep state, and combinators, ever see these two.
 """
 
+import functools
 import inspect
 import re
 import zlib
@@ -12,7 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import FunctionType
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,8 @@ DType = Any
 Shape = tuple[int, ...]
 Scalar = float | jax.Array
 """A number that may be traced, and so swept: never branch on it in Python."""
+P = ParamSpec("P")
+R = TypeVar("R")
 Schedule = Callable[[Any], Array]
 """step (0-based) -> value."""
 
@@ -171,7 +174,7 @@ class Model:
         if key is not None:
             check.key(f"{self.name}.apply", key)
         state = self.init_state() if state is None else state
-        params, x, state = canonical((params, x, state))
+        params, x, state = canonical((params, x, state), f"{self.name}.apply")
         ctx = Context(key=fold(key, "apply"), state=state)
         self._check_shapes_first(params, x, ctx)
         return self.forward(params, x, ctx)[0]
@@ -272,16 +275,19 @@ def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def canonical(tree: PyTree) -> PyTree:
+def canonical(tree: PyTree, where: str = "nnfunc") -> PyTree:
     """NumPy arrays in the types that JAX works in: float64 as float32, int64 as int32, without x64.
 
-    JAX itself warns of float64, layer by layer, and takes an id of 2**32 + 1 for 1. Here integers stop
-    at the ends of their new type, where every check of a range finds them.
+    JAX itself warns of float64, layer by layer, takes an id of 2**32 + 1 for 1, and refuses another
+    order of bytes than this machine's. Here integers stop at the ends of their new type, where every
+    check of a range finds them. Raises: TypeError for what holds no numbers, such as texts and dates.
     """
 
     def convert(leaf):
-        if not isinstance(leaf, np.ndarray | np.generic):
+        if not isinstance(leaf, np.ndarray | np.generic) or leaf.dtype == jax.dtypes.float0:
             return leaf
+        check.numeric(where, leaf)
+        leaf = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         if dtype == leaf.dtype or not np.issubdtype(dtype, np.integer):
             return leaf.astype(dtype, copy=False)
@@ -289,6 +295,19 @@ def canonical(tree: PyTree) -> PyTree:
         return np.clip(leaf, ends.min, ends.max).astype(dtype)
 
     return jax.tree.map(convert, tree)
+
+
+def on_canonical(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with all arguments `canonical`: for those that no `Model.apply` calls."""
+    where = made_by(function)
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        args_ready, kwargs_ready = canonical((args, kwargs), where)
+        whole: Callable[..., R] = function
+        return whole(*args_ready, **kwargs_ready)
+
+    return called
 
 
 def struct(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -216,6 +216,14 @@ def floating(where: str, cure: str = "", **arrays: Any) -> None:
             fail(where, f"{name} should hold floats, got {dtype}.{_and(cure)}", kind=TypeError)
 
 
+def numeric(where: str, array: Any, name: str = "an array") -> None:
+    """The array holds numbers or booleans of a type that JAX has: no texts, objects, dates, spans."""
+    dtype = array.dtype
+    if dtype != np.bool_ and (not jnp.issubdtype(dtype, np.number) or dtype.char in "mgG"):
+        hint = "Turn it into numbers first; names: np.unique(names, return_inverse=True)."
+        fail(where, f"{name} should hold numbers, got type {dtype}. {hint}", kind=TypeError)
+
+
 def integers(where: str, cure: str = "", **arrays: Any) -> None:
     """Each named value is an array of whole numbers."""
     for name, array in arrays.items():

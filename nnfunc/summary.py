@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, flops
-from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, struct
+from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, canonical, struct
 
 __all__ = ["Row", "Summary", "summary"]
 
@@ -78,7 +78,7 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
             "summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", kind=TypeError
         )
     sizes = isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape)
-    x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else shape
+    x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else canonical(shape, "summary")
     params = jax.eval_shape(model.init, jax.random.key(0))
     watch = Watch()
 

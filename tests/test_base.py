@@ -288,3 +288,52 @@ def test_an_init_that_draws_with_numpy_is_called_as_it_is():
 
     model = nf.as_model((init, lambda params, x: x @ params["w"]))
     assert model.init(jax.random.key(0))["w"].shape == (3,)
+
+
+def other_end(x):
+    """The same numbers in the other order of bytes."""
+    x = np.asarray(x)
+    return x.astype(x.dtype.newbyteorder())
+
+
+X, IDS = np.arange(6, dtype=np.float32).reshape(3, 2) / 8, np.array([1, 0, 1], np.int32)
+MODEL = nf.serial(nf.embedding(4, 3), nf.linear(3, 4))
+PARAMS = MODEL.init(jax.random.key(0))
+
+
+def streamed(metric):
+    return lambda *args: metric.compute(metric.update(metric.init(), *args))
+
+
+TAKERS = {
+    "apply": (lambda ids: MODEL.apply(PARAMS, ids), IDS),
+    "params": (lambda weight: nf.linear(2, 2, bias=False).apply({"weight": weight}, X), X[:2]),
+    "generate": (lambda ids, n: nf.generate(MODEL, PARAMS, ids, 2, lengths=n).tokens,
+                 IDS[:, None] * np.ones(2, np.int32), IDS + 1),
+    "summary": (lambda x: str(nf.summary(nf.linear(2, 2), (x,)[0])), X),
+    "attend": (lambda x: nf.attend(x, x, x), X[:, :, None]), "gelu": (nf.activations.gelu, X),
+    "mse": (nf.losses.mse, X, X), "cross_entropy": (nf.losses.cross_entropy, X, IDS),
+    "weights": (lambda w: nf.losses.cross_entropy(X, IDS, weights=w), X[0]),
+    "accuracy": (nf.metrics.accuracy, X, IDS), "r2": (streamed(nf.metrics.r2()), X[:, 0], X[:, 1]),
+    "confusion": (streamed(nf.metrics.confusion(2)), X, IDS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_arrays_of_either_order_of_bytes_and_of_no_numbers(name):
+    function, *arrays = TAKERS[name]
+    jax.tree.map(
+        np.testing.assert_array_equal, function(*map(other_end, arrays)), function(*arrays)
+    )
+    for dtype in (str, object, "datetime64[s]"):
+        with pytest.raises(TypeError, match=r"should hold (numbers|integers), got (type )?"):
+            function(*(x.astype(np.int64).astype(dtype) for x in arrays))
+
+
+def test_every_loss_and_metric_takes_either_order_of_bytes():
+    for module in (nf.losses, nf.metrics):
+        for name in module.__all__:
+            function = getattr(module, name)
+            first = next(iter(inspect.signature(function).parameters), "")
+            if first in ("logits", "probabilities", "prediction", "scores", "anchor", "values"):
+                assert hasattr(function, "__wrapped__") or name == "mean", name

@@ -388,6 +388,15 @@ def test_arrays_of_any_order_of_bytes(dtype):
     assert [len(part) for part in nf.data.split(x, [0.5, 0.5])] == [3, 3]
 
 
+def test_float64_that_float32_cannot_tell_apart_is_named():
+    times = 1.7e9 + np.arange(8.0)[:, None]
+    with pytest.warns(
+        UserWarning, match=r"data.arrays: train\[0\]: float32 has fewer than 256 steps"
+    ):
+        nf.data.arrays((times, np.arange(8)), batch_size=2)
+    nf.data.arrays((times - times[0], np.arange(8)), batch_size=2)
+
+
 def test_masked_values_are_refused_everywhere():
     x, y = np.ma.masked_less(np.arange(6.0), 2), np.arange(6) % 2
     words = "should hold no masked values, got 2 of 6. Fill them in"

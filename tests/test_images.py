@@ -1,6 +1,8 @@
 """Images in folders, and how pixels become floats."""
 
+import struct
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ import pytest
 from files import only_mistakes
 
 import nnfunc as nf
+from nnfunc.data import image_files
 from nnfunc.data.augment import augmentation
+from nnfunc.data.inputs import examples
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -130,19 +134,56 @@ def test_16_bits_count_by_their_upper_8(tmp_path, ending, channels):
     np.testing.assert_array_equal(pixels(tmp_path, channels=channels)[-1, ..., 0], ramp >> 8)
 
 
-def test_floats_count_by_255_and_32_bits_are_refused(tmp_path):
-    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
-    classes_of(tmp_path / "floats", **{"1_tif": Image.fromarray(ramp)})
-    found = pixels(tmp_path / "floats", channels=1)[0, ..., 0]
-    np.testing.assert_array_equal(found, np.rint(ramp * 255))
-    for values, words in {
-        "above": (ramp * 300, r"1.tif: its floats should be in \[0, 1\], got 0 to 300. Save it with 8 or 16"),
-        "nan": (ramp * np.nan, "got nan to nan"),
-        "long": (np.arange(64, dtype=np.int32).reshape(8, 8), "have 32 bits, and nothing says which is white"),
-    }.values():  # fmt: skip
-        Image.fromarray(values).save(tmp_path / "floats" / "a" / "1.tif")
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int16"])
+def test_integers_count_by_the_upper_8_bits_of_their_type(tmp_path, dtype):
+    most = np.iinfo(dtype).max
+    values = (np.arange(64, dtype=np.int64) * (most // 63)).astype(dtype).reshape(8, 8)
+    file = classes_of(tmp_path, **{"1_tif": Image.new("L", (8, 8))}) / "a" / "1.tif"
+    save_tiff(file, values)
+    levels = values.astype(np.float64) * (256 / (most + 1))
+    np.testing.assert_array_equal(pixels(tmp_path, channels=1)[0, ..., 0], np.floor(levels))
+    save_tiff(file, np.arange(64, dtype=dtype).reshape(8, 8))
+    if dtype != "int16":
+        words = rf"1.tif: .* levels, 0 to 63, are all one of 256 .* {dtype}, where white is {most}"
         with pytest.raises(ValueError, match=words):
-            pixels(tmp_path / "floats")
+            pixels(tmp_path)
+    if dtype != "uint32":
+        save_tiff(file, (values - most // 2).astype(dtype))
+        assert 0 == pixels(tmp_path).min() < pixels(tmp_path).max() == 127
+
+
+def save_tiff(file, values):
+    """One strip of grey levels, in a type that Pillow does not write."""
+    kinds = {"u": 1, "i": 2, "f": 3}
+    head = {256: values.shape[1], 257: values.shape[0], 258: 8 * values.itemsize, 259: 1, 262: 1,
+            273: 8, 277: 1, 278: values.shape[0], 279: values.nbytes,
+            339: kinds[values.dtype.kind]}  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in head.items())
+    start = struct.pack("<2sHI", b"II", 42, 8 + values.nbytes)
+    file.write_bytes(start + values.tobytes() + struct.pack("<H", len(head)) + entries + bytes(4))
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floats_count_by_the_white_of_all_training_images(tmp_path, white):
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    classes_of(tmp_path, **{"1_tif": Image.fromarray(ramp * white)})
+    dark = Image.fromarray(ramp * white / 256)
+    dark.save(tmp_path / "a" / "0.tif")
+    splits = nf.data.images(tmp_path, channels=1, validation=0, test=0)
+    assert splits.learned.facts["white"] == white
+    x = splits.train[0][..., 0]
+    np.testing.assert_array_equal(x[:2], [np.rint(ramp * 255 / 256), np.rint(ramp * 255)])
+    seen, _ = examples(splits.learned, str(tmp_path / "a" / "0.tif"))  # alone it tells no scale
+    np.testing.assert_array_equal(seen[0, ..., 0], x[0])
+    for values, words in {
+        "above": (ramp * 70000, rf"its floats should be in \[0, {white}\], as .* got 0 to 70000"),
+        "below": (ramp - 1, "got -1 to 0. Save it with 8 or 16"), "nan": (ramp * np.nan, "got nan to nan"),
+    }.values():  # fmt: skip
+        Image.fromarray(values).save(tmp_path / "a" / "1.tif")
+        with pytest.raises(ValueError, match=words):
+            examples(splits.learned, str(tmp_path / "a" / "1.tif"))
+        with pytest.raises(ValueError, match=r"1.tif: its floats should be in \[0, 1\] or \["):
+            pixels(tmp_path)
 
 
 def test_what_is_transparent_lies_on_white(tmp_path):
@@ -197,12 +238,46 @@ def test_folders_of_splits_that_are_not_clear(tmp_path):
     assert nf.data.images(classes).names == ("invalid", "valid")
 
 
+@pytest.mark.parametrize("train,test", [
+    ("train_set", "test_set"), ("training_set", "test_set"), ("train_images", "test_images"),
+    ("seg_train/seg_train", "seg_test/seg_test"), ("train_data", "test_data"), ("trainData", "evalSet"),
+    ("train2017", "val2017"), ("my-train", "dev"),
+])  # fmt: skip
+def test_splits_are_found_by_a_word_of_their_name(tmp_path, train, test):
+    splits = nf.data.images(folder(tmp_path, (train, test)), test=0, validation=0)
+    assert splits.names == ("ant", "bee")
+    assert [len(part[1]) for part in splits[:3] if part] == [10, 10]
+
+
+def test_the_name_of_a_split_may_be_that_of_a_class(tmp_path):
+    for names in (("train", "plane"), ("test", "train_station"), ("dev_board", "test_tube", "x")):
+        root = tmp_path / names[0]
+        for name in names:
+            (root / name).mkdir(parents=True)
+            Image.new("RGB", (3, 3)).save(root / name / "1.png")
+        if names[0] == "test":
+            with pytest.raises(ValueError, match=r"no folders. If it is a class .* rename it"):
+                nf.data.images(root)
+        else:
+            found = nf.data.images(root, test=0, validation=0).names
+            assert found == tuple(sorted(names))
+    folder(tmp_path / "none", ("", "test"))
+    with pytest.raises(ValueError, match="none has test/, but no train/ to learn from"):
+        nf.data.images(tmp_path / "none")
+    folder(tmp_path / "steam", ("", "steam_train/deep"))
+    assert nf.data.images(tmp_path / "steam").names == ("ant", "bee", "steam_train")
+
+
 def test_hidden_folders_and_files_are_no_images(tmp_path):
     folder(tmp_path)
     for inside in (
         "ant/.ipynb_checkpoints",
         "ant/deep/.cache",
         "__MACOSX/ant",
+        "__pycache__",
+        "lost+found",
+        "$Recycle.Bin",
+        "bee/@eaDir",
         "bee/__MACOSX",
         "bee/folder.png",
     ):
@@ -231,6 +306,33 @@ def test_without_pillow_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[data\]"'):
         nf.data.images(tmp_path)
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    folder(tmp_path, count=8)
+    state = {"now": 0, "most": 0}
+    whole = image_files.open_pillow()[1].exif_transpose
+
+    def transpose(image, **more):
+        state["now"] += 1
+        state["most"] = max(state["most"], state["now"])
+        threading.Event().wait(0.01)
+        state["now"] -= 1
+        return whole(image, **more)
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", transpose)
+    monkeypatch.setattr(image_files, "LARGE", 6 * 8 - 1)
+    nf.data.images(tmp_path)
+    assert state["most"] == 1
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    def transpose(image, **more):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", transpose)
+    with pytest.raises(MemoryError, match=r"ant/0.png: reading it takes more memory than is free"):
+        nf.data.images(folder(tmp_path))
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp"])

@@ -349,8 +349,11 @@ SPEECH = {  # content, arguments, what is said; None: it is read
     "no name": (",a,y\n0,1,0\n1,1,1\n", {}, "its column 1 has no name .pandas writes its index so"),
     "UTF-16": (f"a,y\n{PLAIN}".encode("utf-16"), {}, "it is text in UTF-16, and should be in UTF-8. Convert it: iconv -f UTF-16"),
     "UTF-16 without a mark": (f"a,y\n{PLAIN}".encode("utf-16-le"), {}, "seems to be text in UTF-16.* iconv -f UTF-16LE"),
+    "UTF-32 without a mark": (f"a,y\n{PLAIN}".encode("utf-32-le"), {}, "seems to be text in UTF-32,.* iconv -f UTF-32LE"),
+    "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32,.* iconv -f UTF-32BE"),
+    "no text": (bytes([0, 1, 0, 2]) * 50, {}, "it is no text: many of its bytes are zero"),
     "Latin-1": ("a,y,r\n1,0,\xe9\n".encode("latin-1"), {}, r"not text in UTF-8 \(at byte 10\): line 2 has the byte 0xe9"),
-    "zero": ("a,y\n1,0\n2,\0\n", {}, "line 3 has a zero byte"),
+    "zero": ("a,y\n1,0\n2,\0\n", {}, "line 3 has a zero byte, .* no CSV has. Where .* tr -d"),
     "web page": ("<!DOCTYPE html>\n<html>", {}, "it is a web page, and should be CSV"),
     "workbook": (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xff", {}, "it is a zip archive, such as an Excel workbook"),
     "comment": (f"a,y\n# of 2020\n{PLAIN}", {}, "line 2 should have 2 values, but has 1. Lines of comment"),
@@ -461,3 +464,14 @@ def test_no_damage_to_numpys_files_gives_anything_but_our_error(tmp_path, form):
     np.save(tmp_path / "y.npy", Y)
     file, place = {"npz": 2 * [tmp_path / "a.npz"], "npy": [tmp_path / "y.npy", tmp_path]}[form]
     only_mistakes(lambda: nf.data.npz(place, validation=0, test=0), file, 100, place.name)
+
+
+def test_columns_of_a_csv_have_the_smallest_types_each_and_words_once(tmp_path):
+    rows = [f"{i},{1.7e9 + i:.2f},{'cat' if i % 2 else 'dog'}" for i in range(50)]
+    (tmp_path / "a.csv").write_text("\n".join(["small,time,y", *rows]))
+    columns, _ = csv_files.read_csv("t", tmp_path / "a.csv", ",", None, ["y"])
+    assert [columns[name].dtype.name for name in ("small", "time")] == ["uint8", "float64"]
+    assert (columns["y"].distinct, list(columns["y"])[:3]) == (
+        ["dog", "cat"],
+        ["dog", "cat", "dog"],
+    )

@@ -7,6 +7,7 @@ program.
 
 import dataclasses
 import math
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 from nnfunc.data import order
 
-__all__ = ["Data", "arrays", "labels", "on_host", "ready", "take"]
+__all__ = ["Data", "arrays", "labels", "on_host", "ready", "take", "warn_of_steps"]
 
 Transform = Callable[[PyTree], PyTree]
 """batch -> batch."""
@@ -190,10 +191,11 @@ def arrays(
 
     train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the
     examples; types stay as they are (uint8 stays uint8), but 64 bits become JAX's 32 unless x64 is
-    on. batch_size: in [1, number of training examples]. seed: of the order, a whole number in [0,
-    2**32), may be traced. classes: when given, the last of each tuple holds labels, whole numbers
-    in [0, classes). transform: batch -> batch, after every gather, such as uint8 images to floats.
-    augment: (key, batch) -> batch, then, on training batches only.
+    on, with a warning where float64 values lie too close together for that. batch_size: in [1, number
+    of training examples]. seed: of the order, a whole number in [0, 2**32), may be traced. classes:
+    when given, the last of each tuple holds labels, whole numbers in [0, classes). transform: batch ->
+    batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, then, on
+    training batches only.
     window: when given, train is one array [tokens] of whole numbers in [0, classes), and an example is
     `window` of them in a row from any place; the other splits hold such rows, [n, window]. codec:
     carried along as `data.codec`.
@@ -226,6 +228,9 @@ def arrays(
         cure = f"Set batch_size to at most {size}, or give more data."
         problem = f"batch_size should be at most the number of training examples, {size}"
         check.fail(where, f"{problem}, got {batch_size}. {cure}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(train):
+        if leaf.dtype == np.float64 != jax.dtypes.canonicalize_dtype(np.float64):
+            warn_of_steps(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
     placed = {name: jax.tree.map(jnp.asarray, tree) for name, tree in good.items()}
     return Data(
         placed["train"], placed.get("validation"), placed.get("test"), order.uint32(seed),
@@ -305,11 +310,7 @@ def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
             return leaf
     else:
         leaf = on_host(where, spot, leaf)
-    is_number = jnp.issubdtype(leaf.dtype, np.number) and leaf.dtype.char not in "mgG"
-    if not (is_number or leaf.dtype == np.bool_):  # m: time spans, g and G: longer than 64 bits
-        cure = "Turn it into numbers first; names: np.unique(names, return_inverse=True)."
-        problem = f"{spot} should hold numbers, got type {leaf.dtype}."
-        check.fail(where, f"{problem} {cure}", kind=TypeError)
+    check.numeric(where, leaf, spot)
     return _finite(where, spot, leaf) if values else leaf
 
 
@@ -340,6 +341,23 @@ def _finite(where: str, spot: str, leaf: Any) -> Any:
         at = f"the first is {given[first]} at index {list(first)}"
         check.fail(where, f"{problem}; {at}. {cure}")
     return ready if isinstance(leaf, np.ndarray) else leaf
+
+
+def warn_of_steps(name: str, values: np.ndarray) -> None:
+    """Warn of float64 values that lie closer together, for their size, than float32 tells apart.
+
+    values: [n, ...], looked at by column.
+    """
+    if values.dtype != np.float64 or len(values) == 0:
+        return
+    spread = values.max(0) - values.min(0)
+    step = np.spacing(np.abs(values).max(0).astype(np.float32)).astype(np.float64)
+    if ((spread > 0) & (spread < 256 * step)).any():
+        hint = "Take the mean or the first value away from them."
+        warnings.warn(
+            f"{name}: float32 has fewer than 256 steps between its least and largest value. {hint}",
+            stacklevel=3,
+        )
 
 
 def _alike(where: str, name: str, tree: PyTree, train: PyTree) -> None:

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnfunc import check
 from nnfunc.data.arrays import labels
-from nnfunc.data.files import Source, bounded, damaged, find, given, read
+from nnfunc.data.files import Source, bounded, damaged, find, given, read, unreadable
 from nnfunc.data.learned import Learned
 from nnfunc.data.pixels import image_splits
 from nnfunc.data.splits import Splits
@@ -111,10 +110,8 @@ def _unpacked(path: Path) -> dict[str, bytes]:
                     bounded(WHERE, path / name, len(whole), member.size)
                     file = archive.extractfile(member)
                     contents[name] = file.read() if file else b""
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        if check.is_mistake(error):
-            raise
-        damaged(WHERE, path, f"it is no archive that can be unpacked ({error})")
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+        unreadable(WHERE, path, "it is no archive that can be unpacked", error)
     return contents
 
 
@@ -138,8 +135,7 @@ def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         y = np.asarray(y)
         good = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
     except Exception as error:  # a pickle that is damaged fails in any way at all
-        words = " ".join(str(error).split())[:200]
-        damaged(WHERE, file, f"it is no batch of the Python form ({type(error).__name__}: {words})")
+        unreadable(WHERE, file, "it is no batch of the Python form", error)
     if not good:
         problem = f"images should be uint8 [{len(y)}, 3072], got {x.dtype} {list(x.shape)}"
         damaged(WHERE, file, problem)

@@ -3,7 +3,7 @@
 import math
 import numbers as kinds
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.column_store import Words
 from nnfunc.data.csv_files import EXACT, NUMBER, read_csv
-from nnfunc.data.files import bounded, damaged, given, regular
+from nnfunc.data.files import bounded, damaged, given, regular, unreadable
 
 __all__ = ["class_labels", "known", "numbers", "read_columns"]
 
@@ -100,9 +101,7 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
             whole = opened.read(columns=used)
             found = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
-        if check.is_mistake(error):
-            raise
-        damaged(WHERE, file, f"it cannot be read as Parquet ({' '.join(str(error).split())})")
+        unreadable(WHERE, file, "it cannot be read as Parquet", error)
     if not names or rows == 0:
         damaged(WHERE, file, "it should have columns and rows, but has none")
     return dict.fromkeys(names) | found
@@ -119,8 +118,12 @@ def numbers(name: str, column: str, values: Any, place: Place | None = None) -> 
     values = _checked(name, column, values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         found = values.astype(np.float64, copy=False)
+        if values.dtype.kind != "f":
+            return found
+    elif isinstance(values, Words):
+        found = _numbers_or_nan(values.distinct)[values.codes]
     else:
-        found = np.array([math.nan if (n := _number(v)) is None else n for v in values])
+        found = _numbers_or_nan(values)
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(found.astype(np.float32)))
     if len(wrong):
@@ -146,12 +149,18 @@ def class_labels(
     What pandas takes for missing is refused: None, NaN, NaT, and words such as NA, null and None, but
     not none. names: the only classes that there may be.
     """
-    words = [str(value).strip() for value in _checked(name, label, values)]
-    classes = {word: _class_name(word) for word in dict.fromkeys(words)}
+    values = _checked(name, label, values)
+    words = values if isinstance(values, Words) else Words.of(str(value) for value in values)
+    words = words.stripped()
+    classes = {word: _class_name(word) for word in words.distinct}
 
     def where(wrong: Collection[str]) -> str:
-        row = next(row for row, word in enumerate(words) if word in wrong)
+        codes = [code for code, word in enumerate(words.distinct) if word in wrong]
+        row = int(np.isin(words.codes, codes).argmax())
         return f"{(place or _row)(row)} of column {label!r}"
+
+    def labels(at: dict[str, int]) -> np.ndarray:
+        return np.array([at[classes[word]] for word in words.distinct], np.int32)[words.codes]
 
     if lost := {word for word in classes if _missing(word)}:
         problem = f"the label is missing at {where(lost)}"
@@ -163,7 +172,7 @@ def class_labels(
                 problem = f"{where({word})} has the class {word[:60]!r}"
                 hint = "Take it out, or train anew."
                 damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
-        return np.array([at[classes[word]] for word in words], np.int32), names
+        return labels(at), names
     numeric = {word: _number(word) for word in classes.values()}
     if all(number is not None for number in numeric.values()):
         order = sorted(numeric, key=lambda word: (numeric[word], word))
@@ -177,8 +186,7 @@ def class_labels(
         problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"
         cure = 'That is no set of classes; for numbers to predict: task = "regression".'
         damaged(WHERE, name, problem, cure)
-    at = {word: index for index, word in enumerate(order)}
-    return np.array([at[classes[word]] for word in words], np.int32), tuple(order)
+    return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
 
 def _checked(name: str, column: str, values: Any) -> Any:
@@ -199,6 +207,11 @@ def _class_name(word: str) -> str:
     if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
         return word
     return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)
+
+
+def _numbers_or_nan(values: Iterable[Any]) -> np.ndarray:
+    numbers = (_number(value) for value in values)
+    return np.array([math.nan if number is None else number for number in numbers])
 
 
 def _number(value: Any) -> float | None:

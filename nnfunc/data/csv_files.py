@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.column_store import ColumnStore
 from nnfunc.data.files import damaged, not_text, read
 
 __all__ = ["EXACT", "NUMBER", "read_csv"]
@@ -32,7 +33,7 @@ def read_csv(
 ) -> tuple[Columns, Callable[[int], str]]:
     """({name: column}, row -> its line in the file, in words).
 
-    A column of numbers is an array, another a list of its words; what is not in `only` is None.
+    A column of numbers is an array, another `Words`; what is not in `only` is None.
     texts: columns whose words matter, such as labels. Blank lines are left out, as pandas does.
     Peak memory is about that of the file and of the columns.
     """
@@ -71,7 +72,9 @@ def _data(where: str, file: Path) -> bytes:
         damaged(where, file, "it is a web page, and should be CSV", "Was it the right address?")
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        damaged(where, file, f"line {line} has a zero byte, which no text has")
+        problem = f"line {line} has a zero byte, a character that no CSV has"
+        hint = r"Where it means nothing, take it out: tr -d '\000' < FILE > NEW_FILE."
+        damaged(where, file, problem, hint)
     return data
 
 
@@ -141,8 +144,7 @@ class _Table:
             from pyarrow import csv as reader  # pyright: ignore[reportMissingImports]
         except ImportError:
             return None
-        self._begin(texts)
-        pool = arrow.system_memory_pool()
+        store, pool = self._store(), arrow.system_memory_pool()
         types = {f"{i}": arrow.string() if i in texts else arrow.float64() for i in self.used}
         try:
             batches = reader.open_csv(
@@ -160,33 +162,44 @@ class _Table:
                 memory_pool=pool,
             )
             for batch in batches:
-                values = [batch[f"{i}"].to_numpy() for i in self.numeric]
-                block = np.stack(values, axis=1) if values else np.empty((len(batch), 0))
+                block = np.empty((len(batch), len(self.used)))
+                for at, i in enumerate(self.used):
+                    column = batch[f"{i}"]
+                    if i in texts:
+                        column = column.dictionary_encode()
+                        codes = store.encode(at, column.dictionary.to_pylist())
+                        block[:, at] = codes[column.indices.to_numpy()]
+                    else:
+                        block[:, at] = column.to_numpy()
                 if not _usual(block):
                     return None
-                self._add(block, {i: batch[f"{i}"].to_pylist() for i in texts})
+                store.add(block)
         except arrow.ArrowException:
             return None
-        return self._columns()
+        return self._columns(store)
 
     def exact(self, texts: set[int]) -> dict[int, Any] | None:
         """The columns by Python's reader; None when more of them hold text, which `texts` then has."""
-        self._begin(texts)
-        rows = _rows(self.where, self.file, self.data, self.separator)
+        store, rows = self._store(), _rows(self.where, self.file, self.data, self.separator)
+        numeric = [i for i in self.used if i not in texts]
         next(rows)
         while block := list(islice(rows, max(1, BLOCK // self.width))):
             for line, row in block:
                 if len(row) != self.width:
                     self._ragged(line, row)
-            words = [[row[i] for i in self.numeric] for _, row in block]
-            values = _numbers(list(chain.from_iterable(words)))
-            if values is None:
-                columns = zip(self.numeric, zip(*words, strict=True), strict=True)
+            words = [[row[i] for i in numeric] for _, row in block]
+            numbers = _numbers(list(chain.from_iterable(words)))
+            if numbers is None:
+                columns = zip(numeric, zip(*words, strict=True), strict=True)
                 texts |= {i for i, column in columns if _numbers(list(column)) is None}
                 return None
-            texts_of = {i: [row[i] for _, row in block] for i in texts}
-            self._add(values.reshape(len(block), -1), texts_of)
-        return self._columns()
+            values = np.empty((len(block), len(self.used)))
+            values[:, [i not in texts for i in self.used]] = numbers.reshape(len(block), -1)
+            for at, i in enumerate(self.used):
+                if i in texts:
+                    values[:, at] = store.encode(at, [row[i] for _, row in block])
+            store.add(values)
+        return self._columns(store)
 
     def _ragged(self, line: int, row: list[str]) -> None:
         if row[0].startswith("#"):
@@ -200,32 +213,12 @@ class _Table:
         problem = f"line {line} should have {self.width} values, but has {len(row)}"
         damaged(self.where, self.file, problem, cure)
 
-    def _begin(self, texts: set[int]) -> None:
-        self.numeric = [i for i in self.used if i not in texts]
-        self.words: dict[int, list[str]] = {i: [] for i in texts}
-        self.known: dict[str, str] = {}  # one string for all that are equal
-        most = (
-            1 + self.data.count(b"\n") + self.data.count(b"\r")
-        )  # memory is only used as it fills
-        self.numbers, self.count = np.empty((len(self.numeric), most), np.uint8), 0
+    def _store(self) -> ColumnStore:
+        return ColumnStore(len(self.used), 1 + self.data.count(b"\n") + self.data.count(b"\r"))
 
-    def _add(self, values: np.ndarray, words: dict[int, list[str]]) -> None:
-        """values: [rows, numeric columns], kept in the smallest type that holds all of them."""
-        dtype, values = self.numbers.dtype, values + 0.0  # no -0.0, which small types have not
-        with np.errstate(invalid="ignore"):
-            while not np.array_equal(values.astype(dtype), values):
-                dtype = np.dtype(np.float32 if dtype == np.uint8 else np.float64)
-        start, self.count = self.count, self.count + len(values)
-        if dtype != self.numbers.dtype:
-            before, self.numbers = self.numbers, np.empty(self.numbers.shape, dtype)
-            self.numbers[:, :start] = before[:, :start]
-        self.numbers[:, start : self.count] = values.T
-        for i, column in words.items():
-            self.words[i] += [self.known.setdefault(word, word) for word in column]
-
-    def _columns(self) -> dict[int, Any]:
-        rows = self.numbers[:, : self.count]
-        return self.words | dict(zip(self.numeric, rows, strict=True))
+    def _columns(self, store: ColumnStore) -> dict[int, Any]:
+        self.count = store.count
+        return {i: store.column(at) for at, i in enumerate(self.used)}
 
 
 def _numbers(words: list[str]) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 What is fetched is checked before it is kept, and goes into the user's cache.
 """
 
+import codecs
 import contextlib
 import hashlib
 import http.client
@@ -22,7 +23,7 @@ from nnfunc import check, device_memory
 
 __all__ = [
     "Source", "below", "bounded", "cache", "damaged", "decode", "fetch", "find", "folders", "given",
-    "not_a_file", "not_text", "read", "regular",
+    "not_a_file", "not_text", "read", "regular", "unreadable",
 ]  # fmt: skip
 
 TIMEOUT = 20.0  # seconds without a byte
@@ -137,7 +138,7 @@ def read(where: str, path: Path) -> bytes:
     try:
         data = _unzipped(data, int(min(max(SMALL, RATIO * size), _memory())))
     except (EOFError, zlib.error, MemoryError) as error:
-        damaged(where, path, f"it is a gzip file that cannot be unzipped ({error})")
+        unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
     bounded(where, path, size, len(data))
     return data
 
@@ -218,8 +219,10 @@ def not_text(data: bytes) -> tuple[str, str] | None:
     other = next((what for magic, what in MAGIC.items() if data.startswith(magic)), None)
     zeros = data[:4096].count(0)
     if zeros > len(data[:4096]) // 4 and not other:
-        name = "UTF-16LE" if data[1:2] == b"\0" else "UTF-16BE"
-        problem = "it seems to be text in UTF-16, or no text, and should be in UTF-8"
+        name = next((name for name in WIDE if _is_text(data[:4096], name)), None)
+        if name is None:
+            return "it is no text: many of its bytes are zero", "Was it the right file?"
+        problem = f"it seems to be text in {name[:6]}, and should be in UTF-8"
         return problem, convert.format(name)
     if data.isascii() and not zeros:
         return None
@@ -235,6 +238,17 @@ def not_text(data: bytes) -> tuple[str, str] | None:
     return None
 
 
+def _is_text(head: bytes, encoding: str) -> bool:
+    """Whether bytes, which may end inside of a character, are characters of such an encoding."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    characters = all(c.isprintable() or c in "\t\r\n\f" for c in text)
+    return characters and 2 * sum(map(str.isascii, text)) > len(text)
+
+
+WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 MARKS = {
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -251,6 +265,20 @@ def damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoRet
     """Raise ValueError: the file does not hold what it should."""
     cure = cure or "It is damaged or cut short: delete it and get it again."
     check.fail(where, f"{path}: {problem}. {cure}")
+
+
+def unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
+    """Raise what came while a file was read: as it is when it is ours, or as damage to the file.
+
+    problem: in words, such as "it cannot be read as Parquet". A lack of memory is no damage.
+    """
+    if check.is_mistake(error):
+        raise error
+    if isinstance(error, MemoryError):
+        problem = f"{path}: reading it takes more memory than is free"
+        check.fail(where, f"{problem}. Make it smaller, or cut it into parts.", kind=MemoryError)
+    words = " ".join(str(error).split())[:200]
+    damaged(where, path, f"{problem} ({type(error).__name__}: {words})")
 
 
 def fetch(source: Source, target: Path) -> list[str]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.files import given
-from nnfunc.data.image_files import list_images, open_pillow, read_images
+from nnfunc.data.image_files import ImageReader, open_pillow
+from nnfunc.data.image_folders import list_images
 from nnfunc.data.learned import Learned
 from nnfunc.data.pixels import image_splits
 from nnfunc.data.splits import Splits
@@ -35,21 +36,24 @@ def images(
     """A folder with a folder for each class: `path/cat/1.png`, or `path/train/cat/1.png`.
 
     The classes are the folders' names in alphabetical order, `splits.names`. Where there are folders
-    train, and validation (val) or test, in any case, they are the splits; what is missing is cut off
-    by class, as parts of the whole: `validation` and `test` below 1, counts of images from 1 on, 0 for
-    none.
+    of splits, named by a word such as train, val, validation, dev, test (Train, seg_test, val2017),
+    they are the splits; what is missing is cut off by class, as parts of the whole: `validation` and
+    `test` below 1, counts of images from 1 on, 0 for none. Beside folders of other names, two of them
+    have to be there, or one such as train/ that holds folders itself.
     size: [height, width], or one for both, to scale each image to cover and cut its middle; without
     it all images should be of one size. PNG, JPEG, BMP, GIF, WEBP, PPM and TIFF are read, by what they
-    hold: the first frame, turned as the camera was held, on white where it is transparent. 16 bits
-    count by their upper 8, and floats in [0, 1] by 255; 32 bits are refused. Hidden files and folders
-    are passed over. channels: 3 (RGB) or 1 (grey). x is uint8 in a layout of
-    `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every batch. mean, std: by default
-    those of the training images. shift, flip: as in `mnist` and `cifar10`. learned: what an earlier
+    hold: the first frame, turned as the camera was held, on white where it is transparent. 16 and
+    32 bits count by the upper 8 of their type (below 0 is black), floats by the least white, 1, 255 or
+    65535, that all training images stay below; NaN and floats below 0 are refused. Hidden files and
+    folders, and those of systems (__MACOSX, lost+found), are left out. channels: 3 (RGB) or 1 (grey).
+    x is uint8 in a layout of `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every
+    batch. mean, std: by default those of the training images. shift, flip: as in `mnist` and
+    `cifar10`. learned: what an earlier
     run learned (`splits.learned`): its classes, sizes, means, and which image is in which split.
     Raises: ModuleNotFoundError without pillow; FileNotFoundError; ValueError for an image that cannot
     be read, or is of another size.
     """
-    pillow = open_pillow()
+    open_pillow()
     if channels not in (1, 3):
         check.fail(WHERE, f"channels should be 3 (RGB) or 1 (grey), got {channels}.")
     expected = None if size is None else ((size, size) if isinstance(size, int) else tuple(size))
@@ -61,11 +65,11 @@ def images(
     listed = list_images(root)
     names = list(listed["train"] if learned is None else learned.names or ())
     parts: dict[str, Any] = {}
-    first: tuple[Path, tuple[int, ...]] | None = None
     if learned is not None:
         learned.check_factory(WHERE)
-        first = (Path("the run's images"), tuple(learned.facts["image"]))
-        channels, expected = first[1][2], learned.facts["size"]
+        reader = ImageReader.of(learned)
+    else:
+        reader = ImageReader(expected, channels)
     for part, classes in listed.items():
         new = sorted(set(classes) - set(names))
         if new and learned is not None:
@@ -78,10 +82,12 @@ def images(
             hint = check.nearest(new[0], names)
             check.fail(WHERE, f"{root}: {part} has a class that train has not, {new[0]!r}{hint}")
         files = [(file, names.index(name)) for name, inside in classes.items() for file in inside]
-        x, first = read_images(pillow, [file for file, _ in files], expected, channels, first)
-        parts[part] = (x, np.array([label for _, label in files], np.int32))
+        parts[part] = (
+            reader.read([file for file, _ in files]),
+            np.array([label for _, label in files], np.int32),
+        )
     count = parts["train"][0].shape[-1]
-    facts = {"size": None if expected is None else list(expected)}
+    facts = {"size": None if reader.size is None else list(reader.size), "white": reader.white}
     return image_splits(
         WHERE, parts, layout=layout, names=names, mean=_each("mean", mean, count),
         std=_each("std", std, count), shares={"validation": validation, "test": test},

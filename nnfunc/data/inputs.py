@@ -13,7 +13,8 @@ from nnfunc import check
 from nnfunc.data.arrays import on_host
 from nnfunc.data.columns import known, numbers, read_columns
 from nnfunc.data.files import read, regular
-from nnfunc.data.image_files import ENDINGS, images_below, open_pillow, read_images
+from nnfunc.data.image_files import ImageReader
+from nnfunc.data.image_folders import ENDINGS, images_below
 from nnfunc.data.learned import Learned
 from nnfunc.data.npz import load_npy
 from nnfunc.data.pixels import laid_out
@@ -33,9 +34,7 @@ def examples(learned: Learned, source: Any) -> tuple[np.ndarray, list[str] | Non
     """
     files = _image_files(source) if "image" in learned.facts else []
     if files:
-        size, shape = learned.facts["size"], tuple(learned.facts["image"])
-        first = (Path("the run's images"), shape)
-        x, _ = read_images(open_pillow(), files, size, shape[2], first)
+        x = ImageReader.of(learned).read(files)
         return laid_out(x, learned.facts["layout"]), [str(file) for file in files]
     name = "the rows"
     if isinstance(source, str | Path):

@@ -19,6 +19,7 @@ FILES = ("data.json", "data_rows.npy", "codec.json")
 VERSION = 1
 _NONE, _LOW = np.uint64(3), np.uint64(3)  # the split of a row, in the two lowest bits of its id
 _SAMPLED, _BLOCKS, _BLOCK = 1 << 26, 64, 1 << 16  # bytes
+_ROWS = 1 << 16  # at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,9 +228,14 @@ def row_ids(*arrays: np.ndarray) -> np.ndarray:
 
 def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The ids [n] with one more column of 64-bit values, which may be float64, in them."""
-    if values.dtype == np.float64:
-        values = (values + 0.0).view(np.uint64)  # -0 is 0
-    return _mixed(_mixed(ids) ^ values)
+    result = np.empty_like(ids)
+    for start in range(0, len(ids), _ROWS):
+        block = slice(start, start + _ROWS)
+        part = values[block]
+        if part.dtype == np.float64:
+            part = (part + 0.0).view(np.uint64)  # -0 is 0
+        result[block] = _mixed(_mixed(ids[block]) ^ part.astype(np.uint64, copy=False))
+    return result
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
@@ -244,11 +250,18 @@ def _numbered(ids: np.ndarray) -> np.ndarray:
     """The ids, those of equal examples made different by their order in the file; low bits are 0."""
     order = np.argsort(ids, kind="stable")
     ranked = ids[order]
-    index = np.arange(len(ids))
-    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ids)]
-    rank = np.empty(len(ids), np.uint64)
-    rank[order] = index - np.maximum.accumulate(np.where(begins, index, 0))
-    return np.where(rank == 0, ids, fold_ids(ids, rank)) & ~_LOW
+    again = ranked[1:] == ranked[:-1]
+    del ranked
+    index = np.arange(len(ids), dtype=np.int32 if len(ids) < 1 << 31 else np.int64)
+    first = index[1:].copy()
+    first[again] = 0
+    rank = (index[1:] - np.maximum.accumulate(first, out=first))[again]
+    del index, first
+    rows = order[1:][again]
+    del order  # as large as ids; a table may have more rows than its file has words
+    result = ids & ~_LOW
+    result[rows] = fold_ids(ids[rows], rank.astype(np.uint64)) & ~_LOW
+    return result
 
 
 def divide(

@@ -4,19 +4,20 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.arrays import labels, on_host
-from nnfunc.data.files import bounded, damaged, given, regular
+from nnfunc.data.arrays import labels, on_host, warn_of_steps
+from nnfunc.data.files import bounded, damaged, given, regular, unreadable
 from nnfunc.data.learned import Learned, divide, part_of, row_ids
-from nnfunc.data.splits import Splits, warn_of_steps
+from nnfunc.data.splits import Splits
 
 __all__ = ["load_npy", "npz"]
 
 WHERE = "data.npz"
+FORM = "it cannot be read as NumPy's file"
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 
 
@@ -143,7 +144,7 @@ class _Arrays(Mapping[str, np.ndarray]):
             if single:
                 cure = "Give the folder that holds x.npy and y.npy."
                 damaged(WHERE, place, "it should be an .npz file, but holds one array", cure)
-            _unreadable(WHERE, place, error)
+            unreadable(WHERE, place, FORM, error)
         self.files = {name.removesuffix(".npy"): name for name in members}
 
     def __iter__(self) -> Iterator[str]:
@@ -185,9 +186,7 @@ def _array(
         with begin() as opened:
             array = np.lib.format.read_array(opened, allow_pickle=False)
     except Exception as error:  # a damaged file fails in any way at all
-        if check.is_mistake(error):
-            raise
-        _unreadable(where, file, error)
+        unreadable(where, file, FORM, error)
     return on_host(where, str(file), array)
 
 
@@ -198,8 +197,3 @@ def _head(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(opened)
     return shape, dtype
-
-
-def _unreadable(where: str, file: Path, error: Exception) -> NoReturn:
-    words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    damaged(where, file, f"it cannot be read as NumPy's file ({words})")

@@ -1,7 +1,6 @@
 """The splits of a data set on the host: what to train on, to choose by and to report on."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from nnfunc.data.learned import Learned
     from nnfunc.data.stream import Stream
 
-__all__ = ["Splits", "cut", "split", "warn_of_steps"]
+__all__ = ["Splits", "cut", "split"]
 
 
 class Splits(NamedTuple):
@@ -104,7 +103,8 @@ def split(
         for kind in np.unique(kinds):
             members = shuffled[kinds[shuffled] == kind]
             ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
-        shuffled = shuffled[np.argsort(ranks[shuffled], kind="stable")]
+        ranks = ranks[shuffled]
+        shuffled = shuffled[np.argsort(ranks, kind="stable")]
     ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
@@ -138,20 +138,3 @@ def cut(
     taken = [part for part in (left, *parts.values()) if part > 0]
     found = iter(split((x, y), taken, stratify=y if stratify else None))
     return tuple(next(found) if part > 0 else None for part in (left, *parts.values()))
-
-
-def warn_of_steps(name: str, values: np.ndarray) -> None:
-    """Warn of float64 values that lie closer together, for their size, than float32 tells apart.
-
-    values: [n, ...], looked at by column.
-    """
-    if values.dtype != np.float64 or len(values) == 0:
-        return
-    spread = values.max(0) - values.min(0)
-    step = np.spacing(np.abs(values).max(0).astype(np.float32)).astype(np.float64)
-    if ((spread > 0) & (spread < 256 * step)).any():
-        hint = "Take the mean or the first value away from them."
-        warnings.warn(
-            f"{name}: float32 has fewer than 256 steps between its least and largest value. {hint}",
-            stacklevel=3,
-        )

@@ -1,19 +1,21 @@
 """Tables with named columns: CSV, Parquet, or a data frame of pandas or polars."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.arrays import warn_of_steps
 from nnfunc.data.columns import class_labels, known, numbers, read_columns
 from nnfunc.data.learned import Learned, divide, fold_ids
-from nnfunc.data.splits import Splits, warn_of_steps
+from nnfunc.data.splits import Splits
 
 __all__ = ["table"]
 
 WHERE = "data.table"
+BLOCK = 1 << 16  # rows
 
 
 def table(
@@ -76,28 +78,36 @@ def table(
         names = None if learned is None else learned.names
         y, names = class_labels(name, label, values, place, names)
         ids = y.astype(np.uint64)
+        y = y.astype(np.min_scalar_type(len(names)))
 
-    def each() -> Iterator[np.ndarray]:  # one after the other: float64 may be larger than the file
-        return (numbers(name, column, source_columns[column], place) for column in columns)
-
-    for column in each():
-        ids = fold_ids(ids, column)
+    for column in columns:
+        values = numbers(name, column, source_columns[column], place)
+        ids = fold_ids(ids, values)
+        if not _is_numeric(source_columns[column]):
+            source_columns[column] = values
     cuts, rows = divide(
         WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test
     )
+    del ids, values
     scaling = None if learned is None else learned.facts.get("standardise")
     if learned is None and standardise:
-        scaling = _scaling(column[cuts["train"]] for column in each())
-    parts = [cuts.get(part) for part in ("train", "validation", "test")]
-    xs = [None if at is None else np.empty((len(at), len(columns)), np.float32) for at in parts]
-    for i, column in enumerate(each()):
-        if scaling is not None:
-            column = (column - scaling["mean"][i]) / scaling["std"][i]
-        else:
-            warn_of_steps(f"{name}: column {columns[i]!r}", column)
-        for x, at in zip(xs, parts, strict=True):
-            if x is not None:
-                x[:, i] = column[at]
+        train = cuts["train"]
+        scaling = _scaling(source_columns[column][train].astype(np.float64) for column in columns)
+        del train
+    elif scaling is None:
+        for column in columns:
+            warn_of_steps(f"{name}: column {column!r}", np.asarray(source_columns[column]))
+    parts = []
+    for part in ("train", "validation", "test"):
+        at = cuts.pop(part, None)
+        if at is None:
+            parts.append(None)
+            continue
+        x = np.empty((len(at), len(columns)), np.float32)
+        for i, column in enumerate(columns):
+            mean, std = (scaling["mean"][i], scaling["std"][i]) if scaling else (0.0, 1.0)
+            _fill(x[:, i], source_columns[column], at, mean, std)
+        parts.append((x, y[at] if names is None else y[at].astype(np.int32)))
     facts = {
         "label": label, "columns": columns, "task": task, "separator": separator,
         "names": None if names is None else list(names), "standardise": scaling, "dtype": "float32",
@@ -105,9 +115,19 @@ def table(
     }  # fmt: skip
     record = Learned("table", facts, rows=rows)
     return Splits(
-        *(None if x is None else (x, y[at]) for x, at in zip(xs, parts, strict=True)),
-        classes=record.classes, names=record.names, learned=record,
+        *parts, classes=record.classes, names=record.names, learned=record,
     )  # fmt: skip
+
+
+def _is_numeric(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
+
+
+def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: float) -> None:
+    """x = (values[at] - mean) / std, in float64 and by blocks: it may be larger than the file."""
+    for start in range(0, len(at), BLOCK):
+        block = slice(start, start + BLOCK)
+        x[block] = (values[at[block]].astype(np.float64) - mean) / std
 
 
 def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:

@@ -97,14 +97,13 @@ def generate(
             _check_id(name, id_, facts.vocabulary if name == "stop" else None)
     if verify and not any(map(check.is_traced, jax.tree.leaves((params, state)))):
         loop.verify(params, state, facts, min(context or 2, width + steps - 1, 2))
-    keys = None
+    ids, keys = jnp.asarray(canonical(ids, "generate")).astype(jnp.int32), None
     if key is not None:
         keys = numbered(key, rows) if lead else key[None]
     fill = pad if pad is not None else stop if stop is not None else 0
     try:
         tokens, ends = loop.run(
-            params, state, jnp.asarray(canonical(ids)).astype(jnp.int32).reshape(rows, width),
-            given.reshape(rows), keys,
+            params, state, ids.reshape(rows, width), given.reshape(rows), keys,
             jnp.asarray(1.0 if temperature is None else temperature, jnp.float32),
             None if top_p is None else jnp.asarray(top_p, jnp.float32),
             jnp.asarray(NONE if stop is None else stop, jnp.int32), jnp.asarray(fill, jnp.int32),

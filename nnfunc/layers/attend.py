@@ -69,7 +69,9 @@ def attend(
     >>> nf.attend(x, x, x, causal=True, scale=0.0)[:, 0, 0].tolist()
     [0.0, 1.0, 2.0]
     """
-    q, k, v, mask, bias, lengths, slopes = canonical((q, k, v, mask, bias, lengths, slopes))
+    q, k, v, mask, bias, lengths, slopes = canonical(
+        (q, k, v, mask, bias, lengths, slopes), "attend"
+    )
     _check_arrays(q, k, v, mask=mask, bias=bias, lengths=lengths, slopes=slopes)
     check_numbers("attend", window, soft_cap, dropout)
     if not isinstance(causal, bool):
