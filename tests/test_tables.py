@@ -3,6 +3,7 @@
 import csv
 import sys
 import tempfile
+import tracemalloc
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import nnfunc as nf
 from nnfunc.data import csv_files
-from nnfunc.data.columns import class_labels
+from nnfunc.data.columns import class_labels, read_columns
 
 HEAD = "weight,height,kind\n"
 ROWS = [f"{i},{i * i / 8},{'cat' if i % 2 else 'dog'}" for i in range(20)]
@@ -475,3 +476,29 @@ def test_columns_of_a_csv_have_the_smallest_types_each_and_words_once(tmp_path):
         ["dog", "cat"],
         ["dog", "cat", "dog"],
     )
+
+
+def test_words_of_parquet_are_held_once_each(tmp_path):
+    """Two gigabytes of one word lie in 200 kB of a file."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    words, labels = arrow.array(["x" * 10_000] * 2000), arrow.array(["cat", "dog"] * 1000)
+    parquet.write_table(arrow.table({"words": words, "kind": labels}), tmp_path / "a.parquet")
+    tracemalloc.start()
+    problem = "row 0 of column 'words' should hold a number, got 'xxx.*2000 such"
+    with pytest.raises(ValueError, match=problem):
+        nf.data.table(tmp_path / "a.parquet", label="kind")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5e6  # as an array of NumPy they are 20 MB, or 80
+    name, columns, _ = read_columns(tmp_path / "a.parquet", ",")
+    assert class_labels(name, "kind", columns["kind"])[0].tolist() == [0, 1] * 1000
+
+
+def test_parquet_that_unpacks_to_more_than_data_sets_do_is_refused(tmp_path, monkeypatch):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("nnfunc.data.files.SMALL", 10**5)
+    words = arrow.array(["x" * 10_000 + str(row) for row in range(2000)])
+    table = arrow.table({"words": words, "kind": ["cat", "dog"] * 1000})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(ValueError, match="it unpacks to more than 250 times its"):
+        nf.data.table(tmp_path / "a.parquet", label="kind")

@@ -52,6 +52,16 @@ def test_codecs_are_saved_and_loaded(tmp_path_factory, text):
         assert (loaded, hash(loaded)) == (codec, hash(codec))
 
 
+def test_characters_are_looked_up_block_by_block(monkeypatch):
+    text = "to be or not to be, that is the question"
+    codec = nf.data.Characters.of(text)
+    whole = codec.encode(text)
+    monkeypatch.setattr("nnfunc.data.codecs.BLOCK", 7)
+    assert codec.encode(text, np.uint8).tolist() == whole.tolist()
+    with pytest.raises(ValueError, match="'x', character 40 of the text, is none of the"):
+        codec.encode(text + "x")
+
+
 def test_characters_are_sorted_as_nanogpt_has_them():
     codec = nf.data.Characters.of("to be, or\n")
     assert codec.characters == "".join(sorted(set("to be, or\n")))

@@ -17,6 +17,8 @@ from nnfunc.data.files import damaged, decode, given, read
 
 __all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
 
+BLOCK = 2**20  # characters that are looked up at once
+
 
 class Codec(Protocol):
     """encode(text) -> ids int32 in [0, size); decode(ids) -> text; save(path) for `load_codec`."""
@@ -48,17 +50,19 @@ class Characters:
     def size(self) -> int:
         return len(self.characters)
 
-    def encode(self, text: str) -> np.ndarray:
-        """[len(text)] int32. Raises: ValueError for a character that is not among the known ones."""
-        points, known = _points(text), self._known
-        at = np.minimum(np.searchsorted(known, points), len(known) - 1).astype(np.int32)
-        wrong = np.flatnonzero(known[at] != points)
-        if len(wrong):
-            character = text[wrong[0]]
-            problem = f"{character!r}, character {wrong[0]} of the text, is none of the {self.size}"
-            shown = repr(self.characters[:100])
-            check.fail("codec.encode", f"{problem} that it was made of: {shown}.")
-        return at
+    def encode(self, text: str, dtype: Any = np.int32) -> np.ndarray:
+        """[len(text)]. Raises: ValueError for a character that is not among the known ones."""
+        ids, known = np.empty(len(text), dtype), self._known
+        for start in range(0, len(text), BLOCK):
+            points = _points(text[start : start + BLOCK])
+            at = np.minimum(np.searchsorted(known, points), len(known) - 1)
+            if len(wrong := np.flatnonzero(known[at] != points)):
+                first = start + int(wrong[0])
+                problem = f"{text[first]!r}, character {first} of the text, is none of the"
+                shown = f"{self.size} that it was made of: {self.characters[:100]!r}"
+                check.fail("codec.encode", f"{problem} {shown}.")
+            ids[start : start + BLOCK] = at
+        return ids
 
     def decode(self, ids: Any) -> str:
         """The text of ids. Raises: ValueError for one that is not in [0, size)."""

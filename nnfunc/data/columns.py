@@ -71,17 +71,34 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
     return found
 
 
-def _plain(column: Any) -> np.ndarray:
-    """A column as a NumPy array."""
-    if type(column).__module__.startswith("pyarrow"):
-        import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+def _plain(column: Any) -> "np.ndarray | Words":
+    """A column as a NumPy array; words of pyarrow once each, with "None" for the missing."""
+    if not type(column).__module__.startswith("pyarrow"):
+        return column.to_numpy()
+    import pyarrow as arrow  # pyright: ignore[reportMissingImports]
 
-        if arrow.types.is_dictionary(column.type):  # NumPy would get another value for each null
-            column = column.cast(column.type.value_type)
-        if arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type):
-            column = column.cast(arrow.string())
-        return column.to_numpy(zero_copy_only=False)
-    return column.to_numpy()
+    if isinstance(column, arrow.Array):
+        column = arrow.chunked_array([column])
+    if arrow.types.is_dictionary(column.type):
+        kind = column.type.value_type
+        if not _of_words(kind):  # NumPy would get another value for each null
+            return column.cast(kind).to_numpy()
+    elif _of_words(column.type):
+        column = column.dictionary_encode()
+    else:
+        return column.to_numpy()
+    whole = column.unify_dictionaries().combine_chunks()
+    distinct = whole.dictionary.cast(arrow.large_string()).to_pylist()
+    codes, missing = whole.indices.cast(arrow.int32()), ["None"] if column.null_count else []
+    codes = codes.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+    return Words(codes, distinct + missing)
+
+
+def _of_words(kind: Any) -> bool:
+    import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+
+    tests = ("is_string", "is_large_string", "is_binary", "is_large_binary")
+    return any(getattr(arrow.types, test)(kind) for test in tests)
 
 
 def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
@@ -97,7 +114,9 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
             names = opened.schema_arrow.names
             used = [name for name in dict.fromkeys(names) if only is None or name in only]
             rows = opened.metadata.num_rows
-            bounded(WHERE, file, size, 8 * rows * len(used))
+            bounded(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
+            words = [field.name for field in opened.schema_arrow if _of_words(field.type)]
+        with parquet.ParquetFile(file, read_dictionary=words) as opened:  # each word once
             whole = opened.read(columns=used)
             found = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
@@ -105,6 +124,17 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
     if not names or rows == 0:
         damaged(WHERE, file, "it should have columns and rows, but has none")
     return dict.fromkeys(names) | found
+
+
+def _unpacked(metadata: Any, used: Collection[str]) -> int:
+    """The bytes of the used columns' pages, unpacked, as the file tells them."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    columns = (group.column(i) for group in groups for i in range(group.num_columns))
+    return sum(
+        max(0, one.total_uncompressed_size)
+        for one in columns
+        if one.path_in_schema.partition(".")[0] in used
+    )
 
 
 def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
@@ -192,7 +222,7 @@ def class_labels(
 def _checked(name: str, column: str, values: Any) -> Any:
     """The values of a column, one a row, none behind a mask."""
     check.unmasked(WHERE, **{f"column {column!r} of {name}": values})
-    if np.ndim(values) != 1 and isinstance(values, np.ndarray):
+    if isinstance(values, np.ndarray) and values.ndim != 1:
         problem = f"column {column!r} should hold one value a row, got shape {values.shape}"
         damaged(WHERE, name, problem, "Make a column of each.")
     return values

@@ -92,19 +92,23 @@ def split(
         check.number(where, 0, 1, open_low=True, fraction=fraction)
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         check.fail(where, f"fractions should add up to 1, got {[*fractions]}: {sum(fractions):g}.")
+    small = np.int32 if size < 2**31 else np.int64  # a table may have more rows than bytes to spare
     # RandomState's stream is frozen, which that of NumPy's newer generators is not.
-    shuffled = np.random.RandomState(seed).permutation(size)
+    shuffled = np.random.RandomState(seed).permutation(size).astype(small)
     if stratify is not None:
         kinds = np.asarray(stratify)
         check.shape(where, (size,), stratify=kinds)
         # Line the examples up by their rank within their class, from 0 to 1: any stretch of that
         # line holds every class in proportion.
+        kinds = kinds[shuffled]
+        grouped = np.argsort(kinds, kind="stable").astype(small)
+        ends = np.flatnonzero(kinds[grouped][1:] != kinds[grouped][:-1]) + 1
         ranks = np.empty(size)
-        for kind in np.unique(kinds):
-            members = shuffled[kinds[shuffled] == kind]
+        for members in np.split(grouped, ends):
             ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
-        ranks = ranks[shuffled]
+        del kinds, grouped
         shuffled = shuffled[np.argsort(ranks, kind="stable")]
+        del ranks
     ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):

@@ -2,6 +2,7 @@
 
 import codecs
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,17 +74,20 @@ def text(
     if not raw:
         damaged(WHERE, file, "it is empty")
     own = _codec(codec, whole) if learned is None else learned.codec
-    units = np.frombuffer(raw, np.uint8) if isinstance(own, Bytes) else whole
+    units: Any = np.frombuffer(raw, np.uint8) if isinstance(own, Bytes) else whole
+    if isinstance(own, Characters):  # their places are enough, and take no memory
+        units = range(len(whole))
+    small = np.min_scalar_type(own.size - 1)
+    kind = small if small.itemsize < 4 else np.dtype(np.int32)
+    del raw
     first, last, counts = divided(WHERE, units, validation, learned)
     if isinstance(own, Bytes):
         parts = first, last
     elif isinstance(own, Characters):
-        whole = own.encode(whole[: counts["used"]])
-        parts = whole[: len(first)], None if last is None else whole[len(first) :]
+        tokens = own.encode(whole[: counts["used"]], kind)
+        parts = tokens[: len(first)], None if last is None else tokens[len(first) :]
     else:  # a token must not reach from one part into the other
         parts = own.encode(first), None if last is None else own.encode(last)
-    small = np.min_scalar_type(own.size - 1)
-    kind = small if small.itemsize < 4 else np.dtype(np.int32)
     train, held = parts[0].astype(kind, copy=False), parts[1]
     held = None if held is None else held.astype(kind, copy=False)
     args = (train, held, block_size, own.size, own, str(file))
