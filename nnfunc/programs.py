@@ -50,9 +50,8 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         try:
             with told(before, undo):
                 with full_disk(folder, "Train again."):
-                    config.dump(folder / "config.toml")
+                    config.save(folder)
                     runlog.write_environment(folder)
-                    config.learned.save(folder)
                 _run(config, folder, resume=False)
         except BaseException:
             undo()
