@@ -137,3 +137,16 @@ def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder
     assert programs.evaluate(tmp_path / "trial")
     assert main("runs", tmp_path) == 0
     assert "base/" not in capsys.readouterr().out
+
+
+def test_predictions_and_evaluations_that_do_not_fit_are_refused(folder, monkeypatch, capsys):
+    x = np.zeros((40, 64), np.float32)
+    run = nf.load_run(folder / "base")
+    needed = "nnfunc.device_memory.compiled_bytes"
+    monkeypatch.setattr(needed, lambda program: 10**15)
+    with pytest.raises(
+        ValueError, match=r"predict: a prediction of 32 rows at once needs 1e\+03 TB"
+    ):
+        run.predict(x)
+    assert main("evaluate", folder / "base") == 2
+    assert "an evaluation of 32 examples at once needs" in capsys.readouterr().err
