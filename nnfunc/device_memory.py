@@ -72,14 +72,19 @@ def check_arrays(where: str, closed: Any) -> None:
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
 
 
-def compiled(where: str, function: Any, what: str, hint: str, *args: Any) -> Any:
-    """The compiled program of a jitted function for these arguments, if it fits. what: it in words."""
+def compiled(
+    where: str, function: Any, what: str, hint: str, *args: Any, detail: str = ""
+) -> Any:  # fmt: skip
+    """The compiled program of a jitted function for these arguments, if it fits.
+
+    what: the program in words. detail: what the message adds to the bytes that it needs.
+    """
     traced = function.trace(*args)
     check_arrays(where, traced.jaxpr)
     program = traced.lower().compile()
     needed = compiled_bytes(program)
     if needed is not None:
-        check_fits(where, needed, f"{what} needs {format_bytes(needed)}", hint)
+        check_fits(where, needed, f"{what} needs {format_bytes(needed)}{detail}", hint)
     return program
 
 

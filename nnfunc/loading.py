@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, checkpoint, runlog
+from nnfunc import check, checkpoint, device_memory, runlog
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
@@ -76,6 +76,10 @@ class Run(Loaded):
             part = x[start : start + width]
             filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))  # one program
             filled = filled if transform is None else transform(filled)
+            if start == 0:
+                what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
+                args = (self.params, self.state, filled)
+                device_memory.compiled("predict", self._apply, what, hint, *args)
             y = jax.device_get(self._apply(self.params, self.state, filled))
             parts.append(y[: len(part)])
         return np.concatenate(parts), files

@@ -64,7 +64,7 @@ def merge(run: Path, folder: Path, which: str = "best") -> Path:
 
 def _plain(adapted: Config) -> Config:
     """The config of the base, on the data of the adapted run."""
-    base = read_config(Path(adapted.tables["lora"]["run"])).tables
+    base = read_config(Path(adapted.part("lora")[2]["run"])).tables
     tables: dict[str, Any] = {key: adapted.tables[key] for key in ADAPTED if key in adapted.tables}
     # averages are in the weights already; augment and plateau may need the base's own data
     left_out = {*ADAPTED, "average", "augment", "plateau", "log"}

@@ -23,7 +23,7 @@ from nnfunc.progress import in_order, progress, shown
 from nnfunc.stopping import Stopped, full_disk, signals, told
 from nnfunc.summary import summary as summarize
 from nnfunc.training.diverged import Diverged
-from nnfunc.training.evaluate import held_out, mean_metrics
+from nnfunc.training.evaluate import fitting_batches, held_out, mean_metrics
 from nnfunc.training.lock import Lock
 from nnfunc.training.loop import train as fit
 from nnfunc.training.programs import programs, split_hypers
@@ -50,9 +50,8 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         try:
             with told(before, undo):
                 with full_disk(folder, "Train again."):
-                    config.dump(folder / "config.toml")
+                    config.save(folder)
                     runlog.write_environment(folder)
-                    config.learned.save(folder)
                 _run(config, folder, resume=False)
         except BaseException:
             undo()
@@ -262,6 +261,7 @@ def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[s
     numbers, static, treedef = split_hypers(config.hypers)
     own = programs(config.build, static, treedef, config.train.get("rollback", 0) > 0)
     batches = held_out(task_at(config, state), data, split)
+    batches = fitting_batches("evaluate", own.totals, (state, numbers), batches)
     return mean_metrics(partial(own.totals, state, numbers), batches)
 
 

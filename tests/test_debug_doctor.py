@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.debug import checks_compiler, checks_training
+from nnfunc.debug import checks_compiler, checks_model, checks_training
 
 DIM, CLASSES, TIME = 6, 3, 8
 KEY = jax.random.key(0)
@@ -275,7 +275,7 @@ def test_adapters_may_begin_with_a_small_loss():
     model = nf.linear(2, 3)
     adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
-        look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
+        look = types.types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
         assert len(list(checks_training.initial_loss(look))) == found
 
 
@@ -285,3 +285,18 @@ def test_wrong_results_of_the_compiler_come_first(monkeypatch):
     assert (first.severity, first.where, first.what) == ("error", "the compiler", "wrong results")
     assert "computes 7 wrong rows: 7 of 40,000 products." in first.why
     assert second.what == "softmax twice"
+
+
+def test_gradients_whose_squares_overflow_are_told_of():
+    steep = nf.serial(nf.linear(DIM, 8), lambda x: jnp.sin(1e22 * x), nf.linear(8, CLASSES))
+    found = told(task(steep), blob_data())
+    assert "gradients explode" in [finding.what for finding in found]
+
+
+def test_inputs_whose_squares_overflow_are_measured():
+    look = types.SimpleNamespace(
+        x=np.float32([[1e20], [-1e20]]), params={},
+        forward=lambda params, x: (x, {"linear": np.float32([[5e23], [-5e23]])}),
+    )  # fmt: skip
+    (found,) = checks_model.activations(look)
+    assert found.what == "activations explode"

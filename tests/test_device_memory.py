@@ -149,3 +149,12 @@ def test_members_that_do_not_fit_are_refused_and_others_run(monkeypatch):
     assert list(result.refused) == [1]
     assert "the device has 100 kB" in result.refused[1]
     assert np.isfinite(result.scores[0])
+
+
+def test_an_evaluation_that_does_not_fit_is_refused(monkeypatch):
+    task = build({"dim": 4, "layers": 1, "rate": 1e-3})
+    params, tokens = jax.jit(task.model.init)(KEY), np.zeros((16, 4), np.int32)
+    monkeypatch.setattr(device_memory, "total", lambda: 1e4)
+    expected = r"^evaluate: an evaluation of 16 examples at once needs .* the device has 10 kB"
+    with pytest.raises(ValueError, match=expected):
+        nf.evaluate(task, params, (tokens, tokens))

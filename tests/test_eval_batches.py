@@ -161,6 +161,8 @@ def test_a_wrong_size_is_told(size, error):
         nf.sweep(
             build, {"rate": [0.1]}, data, steps=4, key=KEY, method="grid", eval_batch_size=size
         )
+    with pytest.raises(error, match=r"sweep: eval_batch_size should be"):
+        nf.sweep_plan(build, {"rate": [0.1]}, data, steps=4, key=KEY, eval_batch_size=size)
     with pytest.raises(error, match=r"evaluate: batch_size should be"):
         nf.evaluate(build({"rate": 0.1}), None, data.test, batch_size=size)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -114,3 +115,38 @@ def test_the_statistics_of_the_base_are_gone_on_with(folder):
 def test_a_pattern_that_fits_no_weight_is_told_of_lora(folder):
     with pytest.raises(ConfigError, match=r"lora\.toml: lora: on: the pattern '\*\*/wight' should"):
         rehearse(load(folder / "lora.toml", ['lora.on=["**/wight"]']))
+
+
+def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder, tmp_path, capsys):
+    gone, run, sweep = tmp_path / "base", tmp_path / "lora", tmp_path / "sweep"
+    shutil.copytree(folder / "base", gone)
+    lora = f'lora={{run="{gone}",on=["**/weight"]}}'
+    assert main("train", folder / "base.toml", lora, "train.steps=8", "--run", run) == 0
+    peaks = ["schedule.peak=[0.01,0.02]", "train.steps=8", "--best", "min loss"]
+    assert main("sweep", folder / "base.toml", lora, *peaks, "--run", sweep) == 0
+    expected = programs.evaluate(run)
+    shutil.rmtree(gone)
+    run = run.rename(tmp_path / "moved")
+    assert programs.evaluate(run) == expected
+    assert nf.load_run(run).state["base"]
+    assert main("resume", run) == 0
+    assert main("merge", run, tmp_path / "whole") == 0
+    assert main("resume", sweep) == 0
+    assert main("sweep-best", sweep, "--save", tmp_path / "trial") == 0
+    shutil.rmtree(sweep)
+    assert programs.evaluate(tmp_path / "trial")
+    assert main("runs", tmp_path) == 0
+    assert "base/" not in capsys.readouterr().out
+
+
+def test_predictions_and_evaluations_that_do_not_fit_are_refused(folder, monkeypatch, capsys):
+    x = np.zeros((40, 64), np.float32)
+    run = nf.load_run(folder / "base")
+    needed = "nnfunc.device_memory.compiled_bytes"
+    monkeypatch.setattr(needed, lambda program: 10**15)
+    with pytest.raises(
+        ValueError, match=r"predict: a prediction of 32 rows at once needs 1e\+03 TB"
+    ):
+        run.predict(x)
+    assert main("evaluate", folder / "base") == 2
+    assert "an evaluation of 32 examples at once needs" in capsys.readouterr().err

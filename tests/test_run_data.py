@@ -137,7 +137,8 @@ def test_appended_rows_change_no_metric(work, capsys):
 def test_what_no_run_can_go_on_with(work, capsys):
     for rows, head, message in (
         ([*ROWS, "1,2,bird"], HEAD, "line 82 of column 'kind' has the class 'bird', which the run has"),
-        (ROWS, "mass,time,kind", "has no column 'weight'"),
+        (ROWS, "mass,time,kind", "has no column 'weight'; there is 'mass'"),
+        (ROWS, "mass,hours,kind", "has no columns 'weight', 'time'; columns that it has instead: 'mass', 'hours'."),
         ([f"{i},{i},{'cat' if i % 2 else 'dog'}" for i in range(90)], HEAD, "none of the 80 examples"),
     ):  # fmt: skip
         write(work / "pets.csv", rows, head)
@@ -195,7 +196,7 @@ def test_rows_without_names_may_have_a_mark_of_their_encoding_and_quotes(work, c
 
 
 INPUTS = {
-    "no such column": ("mass,time\n1,2\n", "has no column 'weight'; there is 'mass', 'time'"),
+    "no such column": ("mass,time\n1,2\n", "has no column 'weight'; there is 'mass'"),
     "a missing value": ("weight,time\n1,2\n,3\n", "a value is missing at line 3 of column 'weight'"),
     "a word": ("weight,time\n1,2\n1,soon\n", "line 3 of column 'time' should hold a number, got 'soon'"),
     "too few": ("1,2,3\n", "the input should have shape (examples, 2)"),

@@ -353,3 +353,9 @@ def test_a_distribution_of_ones_own_is_searched_through_its_inverse():
     rates = [h["lr"] for h in result.hypers]
     assert all(0.01 <= rate < 0.02 for rate in rates)
     assert len(set(rates)) == 5
+
+
+def test_optuna_says_what_runs_a_space_that_is_a_function():
+    pytest.importorskip("optuna")
+    with pytest.raises(ValueError, match=r"space should be a dict .* Leave search out to run"):
+        swept(2, space=lambda key: {"lr": 0.1}, search=nf.sweeps.optuna())

@@ -108,9 +108,11 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
     folder = runlog.create(name, folder)
+    records = DataRecords(folder, many=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
-        DataRecords(folder, many=True).save(data, values, run.config.learned)
+        records.save(data, values, run.config.learned)
+        run.config.save_base(records)
     (folder / "compare.toml").write_bytes(tables.encode())
     runlog.write_environment(folder)
     return folder
@@ -123,8 +125,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
     if not going_on:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        config.dump(folder / "config.toml")
-        config.learned.save(folder)
+        config.save(folder)
     started, steps = time.perf_counter(), config.train["steps"]
     with stopping.signals() as caught, progress(steps, lines=False) as bar:
 

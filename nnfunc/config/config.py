@@ -98,6 +98,17 @@ class Config:
         """Write the tables as TOML: `load` of it equals this config."""
         Path(path).write_bytes(self.text.encode())
 
+    def save(self, folder: Path) -> None:
+        """Write what a run's folder needs to be used without the data and the run that it adapts."""
+        self.dump(folder / "config.toml")
+        self.learned.save(folder)
+        self.save_base(DataRecords(folder))
+
+    def save_base(self, records: DataRecords) -> None:
+        """Keep a copy of the run whose adapters are trained, where there is one."""
+        if "lora" in self.tables:
+            records.save_base(self.tables["lora"]["run"], self.part("lora")[2]["run"])
+
     @property
     def text(self) -> str:
         """The tables as TOML."""
@@ -117,6 +128,8 @@ class Config:
         name = name or SOLE.get(table) or values.pop("name")
         steps = {"total_steps": self.tables["train"]["steps"]}
         kinds = schema(table, name).kinds
+        if table == "lora" and self.records is not None:
+            values["run"] = self.records.base_of(values["run"])
         if table == "data":
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in kinds:

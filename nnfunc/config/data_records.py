@@ -1,14 +1,16 @@
-"""What the runs of a folder learned from their data, and whether the files still hold the same."""
+"""What the runs of a folder keep of elsewhere: what their data taught them, the run they adapt."""
 
 import hashlib
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnfunc import checkpoint
 from nnfunc.config.mistakes import ConfigError
-from nnfunc.data.learned import Learned
+from nnfunc.data.learned import FILES, Learned
 
 __all__ = ["DataRecords"]
 
@@ -55,5 +57,31 @@ class DataRecords:
         if not self.many:
             return self.folder
         arguments = sorted((k, v) for k, v in values.items() if k not in ("batch_size", "seed"))
-        key = hashlib.sha256(repr((name, arguments)).encode()).hexdigest()[:16]
-        return self.folder / "data" / key
+        return self.folder / "data" / _digest((name, arguments))
+
+    def base_of(self, run: str) -> str:
+        """The copy of a run whose adapters are trained, or the run itself where there is none."""
+        copy = self.folder / "base" / _digest(run)
+        return str(copy) if (copy / "config.toml").is_file() else run
+
+    def save_base(self, run: str, source: str) -> None:
+        """Copy what adapters need of a run: its config, its best checkpoint, what its data taught it.
+
+        run: its folder as the config has it. source: where it can be read now, another copy perhaps.
+        """
+        from nnfunc.loading import read_config, restore_state
+
+        folder = self.folder / "base" / _digest(run)
+        if (folder / "config.toml").is_file():
+            return
+        config = read_config(Path(source))
+        state, _ = restore_state(config, Path(source), "best")
+        checkpoint.save_best(folder / "checkpoints", state, metadata={"run": run})
+        for file in (Path(source) / name for name in FILES):
+            if file.is_file():
+                shutil.copy(file, folder / file.name)
+        config.dump(folder / "config.toml")  # last, so all is there or nothing
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

@@ -138,9 +138,20 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
 
 
 def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
-    for word in wanted:
-        if word not in found:
-            check.fail(WHERE, f"{name} has no column {word!r}{check.nearest(word, found)}")
+    """Refuse a table that lacks columns, in words that tell one renamed from one left out."""
+    missing = [word for word in wanted if word not in found]
+    new = [column for column in found if column not in wanted]
+    if len(missing) == 1:
+        hint = check.nearest(missing[0], new or found)
+        check.fail(WHERE, f"{name} has no column {missing[0]!r}{hint}")
+    if missing:
+        others = f"; columns that it has instead: {_listed(new)}" if new else ""
+        check.fail(WHERE, f"{name} has no columns {_listed(missing)}{others}.")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(repr, names[:8])) + more
 
 
 def numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:

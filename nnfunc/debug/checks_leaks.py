@@ -100,7 +100,7 @@ def _another_first(x: Any) -> Any:
             leaf[0] = different[0] if different else leaf[0]
         elif jnp.issubdtype(leaf.dtype, jnp.floating):
             draw = np.random.default_rng(1).normal(size=leaf[0].shape)
-            noise = (np.std(np.asarray(leaf, np.float32)) + 1e-3) * draw
+            noise = (np.std(np.asarray(leaf, np.float64)) + 1e-3) * draw
             leaf[0] = (leaf[1] + noise).astype(leaf.dtype)
         return leaf
 

@@ -86,7 +86,7 @@ def activations(look: Look) -> Iterator[Finding]:
     """The deviation of every layer's result at the start is neither tiny nor huge."""
     _, taps = look.forward(look.params, look.x)
     floats = [
-        np.std(np.asarray(leaf, np.float32))
+        np.std(np.asarray(leaf, np.float64))
         for leaf in jax.tree.leaves(look.x)
         if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
     ]
@@ -128,12 +128,14 @@ def gradients(look: Look) -> Iterator[Finding]:
         yield Finding("error", dead[0], "no gradient", why, cure)
     look.forward(look.params, look.x)
     sizes = {
-        p: float(np.sqrt(np.mean(np.square(g)))) for p, g in matrices(look, here).items() if g.any()
+        p: float(np.sqrt(np.mean(np.square(g, dtype=np.float64))))
+        for p, g in matrices(look, here).items()
+        if g.any()
     }
     if not sizes or not all(map(np.isfinite, sizes.values())):
         return
     least, most = min(sizes, key=lambda p: sizes[p]), max(sizes, key=lambda p: sizes[p])
-    norm = float(np.sqrt(sum(float(np.square(g).sum()) for g in here.values())))
+    norm = float(np.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in here.values())))
     if norm > 1e4 * max(1.0, abs(float(loss))):
         why = f"Its gradient is {sizes[most]:.2g} a weight; all together have a norm of {norm:.2g}."
         cure = "Use smaller initial weights, a norm between the layers, or clip=1.0."

@@ -49,6 +49,8 @@ def collect(folder: Path) -> list[Entry]:
         elif runlog.FILES["sweep"] in files:
             folders.clear()
             found.append(_sweep(path, _below(folder, path)))
+        elif "compare.toml" in files:
+            folders[:] = ["runs"] if "runs" in folders else []
         elif path.parent == folder:
             others.append(path.name)
     above = {entry.name.split(os.sep)[0] for entry in found}

@@ -81,6 +81,7 @@ class Trials:
         for tables in self._checked.values():
             config = Config(tables, self.where, self._shelf)
             configs[records.folder_of(*config.part("data")[1:])] = config
+            config.save_base(records)
         for config in configs.values():
             _, name, values = config.part("data")
             records.save(name, values, config.data().learned)

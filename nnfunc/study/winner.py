@@ -72,8 +72,7 @@ def _came_to(result: Result, member: int) -> str:
 def _save(own: Study, result: Result, which: int, folder: Path, config: Config) -> None:
     """Make a member a run like any other."""
     folder = runlog.create(own.name, folder)
-    config.dump(folder / "config.toml")
-    config.learned.save(folder)
+    config.save(folder)
     runlog.write_environment(folder)
     result.save_member(which, folder)
     loading.restore(config, folder, "best")  # it can be read back

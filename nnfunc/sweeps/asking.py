@@ -45,7 +45,9 @@ def optuna(
         draws = engine.draws
         if not isinstance(draws.space, dict):
             wanted = "a dict of lists and distributions"
-            check.fail("optuna", f"space should be {wanted}, got {check.describe(draws.space)}.")
+            hint = "Leave search out to run the settings of a list, or what a function proposes."
+            problem = f"space should be {wanted}, got {check.describe(draws.space)}"
+            check.fail("optuna", f"{problem}. {hint}")
         if draws.members is None:
             check.fail("optuna", "members should say how many settings to try, got None.")
         space = Space(draws.space)

@@ -121,9 +121,7 @@ def sweep(
             "sweep", f"search should be {wanted}, got {check.describe(search)}.", kind=TypeError
         )
     draws = draws_of(space, method, members, key, constraint, seeds)
-    if eval_batch_size is not None:
-        check.size("sweep", eval_batch_size=eval_batch_size)
-        data = replace(data, eval_batch_size=eval_batch_size)
+    data = _sized(data, eval_batch_size)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
     if folder is not None:
@@ -206,6 +204,7 @@ def sweep_plan(
     method: Method = "random",
     constraint: Callable[[dict[str, Any]], Any] | None = None,
     seeds: int | None = None,
+    eval_batch_size: int | None = None,
     best: str = "min loss",
     way: Running = "auto",
     chunk: int | None = None,
@@ -232,7 +231,7 @@ def sweep_plan(
     group 1 (width=16), 3 members: 3 members side by side, about ... at a time
     """
     draws = draws_of(space, method, members, key, constraint, seeds)
-    trial_of = _trials(build, data, steps, key, seeds, None, None)
+    trial_of = _trials(build, _sized(data, eval_batch_size), steps, key, seeds, None, None)
     engine = Engine(trial_of, draws, Best.of(best), way=way, chunk=chunk)
     engine.begin()
     return engine.plan(probe=probe)
@@ -254,6 +253,14 @@ def draws_of(
                 "sweep", f"members should be a multiple of the seeds, {runs}, got {members}. {cure}"
             )
     return Draws(space, method, None if members is None else members // runs, key, constraint, runs)
+
+
+def _sized(data: Any, eval_batch_size: int | None) -> Any:
+    """The data set, with this many examples an evaluation."""
+    if eval_batch_size is None or not isinstance(data, Data):
+        return data
+    check.size("sweep", eval_batch_size=eval_batch_size)
+    return replace(data, eval_batch_size=eval_batch_size)
 
 
 def _trials(

@@ -1,5 +1,6 @@
 """A model's figures on data it was not trained on."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnfunc import check
+from nnfunc import check, device_memory
 from nnfunc.base import Array, Params, PyTree, as_model
 from nnfunc.data.arrays import Data, ready
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
@@ -17,7 +18,15 @@ from nnfunc.training.objectives import Totals
 from nnfunc.training.step import TrainState, evaluated
 from nnfunc.training.task import Task, kept
 
-__all__ = ["batch_totals", "can_mask", "eval_size", "evaluate", "held_out", "mean_metrics"]
+__all__ = [
+    "batch_totals",
+    "can_mask",
+    "eval_size",
+    "evaluate",
+    "fitting_batches",
+    "held_out",
+    "mean_metrics",
+]
 
 
 def evaluate(
@@ -64,6 +73,7 @@ def evaluate(
     totals = _compiled(task.model, task.objective)
     state = fresh if state is None else state
     batches = eval_batches(tree, size, transform, padded=can_mask(task.objective))
+    batches = fitting_batches("evaluate", totals, (params, state), batches)
     return mean_metrics(lambda batch: totals(params, state, batch), batches)
 
 
@@ -105,6 +115,18 @@ def batch_totals(
         scaled = lambda value: jnp.asarray(value).astype(jnp.float32) * size
         totals = {name: (scaled(value), size) for name, value in figures.items()}
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32), totals)
+
+
+def fitting_batches(
+    where: str, totals: Any, args: tuple[Any, ...], batches: Iterable[EvalBatch]
+) -> Iterator[EvalBatch]:
+    """The batches; refused when the compiled `totals(*args, batch)` needs more memory than there is."""
+    rest = iter(batches)
+    first = next(rest)
+    size = jax.tree.leaves(first)[0].shape[0]
+    what, hint = f"an evaluation of {size} examples at once", "Make its batch_size smaller."
+    device_memory.compiled(where, totals, what, hint, *args, first)
+    return itertools.chain([first], rest)
 
 
 def mean_metrics(

@@ -4,9 +4,8 @@ from typing import Any
 
 import jax
 
-from nnfunc import device_memory
 from nnfunc.base import Key, struct
-from nnfunc.device_memory import check_fits, format_bytes, tree_bytes
+from nnfunc.device_memory import check_fits, compiled, format_bytes, tree_bytes
 from nnfunc.training.programs import Programs
 from nnfunc.training.step import TrainState
 
@@ -40,19 +39,10 @@ def check_memory(
     """
     carry = jax.eval_shape(programs.init, numbers, key, data)
     check_state(where, carry.state)
-    args = (carry, numbers, jax.tree.map(struct, data))
+    args: tuple[Any, ...] = (carry, numbers, jax.tree.map(struct, data))
+    step = programs.one
     if loop == "scan":
-        traced = programs.many.trace(jax.ShapeDtypeStruct((), "int32"), *args)  # pyright: ignore
-    else:
-        traced = programs.one.trace(*args)  # pyright: ignore
-    device_memory.check_arrays(where, traced.jaxpr)
-    needed = device_memory.compiled_bytes(traced.lower().compile())
-    if needed is None:
-        return
-    state = tree_bytes(carry)
-    problem = (
-        f"a step of {batch_size} examples needs {format_bytes(needed)}, of which the train state is"
-        f" {format_bytes(state)}"
-    )
+        step, args = programs.many, (jax.ShapeDtypeStruct((), "int32"), *args)
+    detail = f", of which the train state is {format_bytes(tree_bytes(carry))}"
     hint = f"{SMALLER}, or batch_size, or raise the task's accumulate."
-    check_fits(where, needed, problem, hint)
+    compiled(where, step, f"a step of {batch_size} examples", hint, *args, detail=detail)
