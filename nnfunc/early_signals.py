@@ -3,7 +3,7 @@
 The package imports this first, and it imports nothing that Python has not loaded at its start.
 """
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 
