@@ -19,7 +19,8 @@ compiler as users have it (`make test-compiler`); "quick" takes all others."""
 
 USERS_COMPILER = {
     "test_attention.py": "", "test_conv.py": "", "test_experts.py": "", "test_layers.py": "",
-    "test_pool.py": "", "test_recurrent.py": "", "test_xla_flags.py": "",
+    "test_layer_numbers.py": "", "test_losses.py": "", "test_metrics.py": "", "test_pool.py": "",
+    "test_recurrent.py": "", "test_vector_norm.py": "", "test_xla_flags.py": "",
     "test_laws.py": "plain_jax_works",
 }  # fmt: skip
 """File -> the tests in it that run with the compiler as users have it, by a part of their names."""

@@ -218,8 +218,8 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
     """The newest undamaged checkpoint of `save_step`, with a warning for each newer, refused one.
 
     like and part: as for `load`.
-    Raises: CheckpointError when there is none, with the reasons; ValueError, as `load`, when the
-    newest one that is undamaged belongs to another model.
+    Raises: CheckpointError when there is none, and why the newest is not; ValueError, as `load`, when
+    the newest one that is undamaged belongs to another model.
     """
     refused = []
     for step in reversed(steps(root)):
@@ -230,9 +230,12 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
             return Found(step, tree, inspect(folder)["metadata"], tuple(refused))
         except CheckpointError as error:
             refused.append(f"The checkpoint of step {step} was refused. {error}")
-    reasons = "\n".join(["", *refused])
     cure = f"Start again, or look for weights in {Path(root) / BEST}."
-    raise CheckpointError(f"{root}: there is no good checkpoint. {cure}{reasons}")
+    problem = f"{root}: there is no good checkpoint"
+    if not refused:
+        raise CheckpointError(f"{problem}. {cure}")
+    known = ", ".join(map(str, steps(root)))
+    raise CheckpointError(f"{problem} among those of steps {known}. {cure} {refused[0]}")
 
 
 def _folder(root: str | os.PathLike, step: int) -> Path:

@@ -135,7 +135,7 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
     init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
     like = jax.eval_shape(init, config.hypers, config.key())
     check_state(str(folder), like)
-    root = folder / "checkpoints"
+    root, refused = folder / "checkpoints", []
     if which == "best" and (root / "best").exists():
         try:
             checkpoint.contained(root / "best", folder)
@@ -144,12 +144,13 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
             return state, int(state.step)
         except checkpoint.CheckpointError as error:
             words = f"The best checkpoint was refused, so the last good one is used. {error}"
-            warnings.warn(words, stacklevel=2)
+            refused.append(words)
     if not checkpoint.steps(root):
         cure = f"Its run saved nothing yet, or diverged: {runlog.command()} resume {folder}"
         check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
     read = partial(checkpoint.latest_good, root, part="state")
     found, state = either(read, like, lambda found: found.tree)
-    for reason in found.warnings:
-        warnings.warn(f"{reason} Using that of step {found.step}.", stacklevel=2)
+    refused += [f"{reason} Using that of step {found.step}." for reason in found.warnings]
+    for reason in refused:
+        warnings.warn(reason, stacklevel=2)
     return state, found.step

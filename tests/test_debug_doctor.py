@@ -275,7 +275,7 @@ def test_adapters_may_begin_with_a_small_loss():
     model = nf.linear(2, 3)
     adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
-        look = types.types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
+        look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
         assert len(list(checks_training.initial_loss(look))) == found
 
 

@@ -129,9 +129,15 @@ def test_looking_at_a_task_refuses_a_model_that_does_not_fit(monkeypatch, ask):
 
 @pytest.mark.parametrize("ask", ASKS[1:])
 def test_training_side_by_side_that_does_not_fit_is_refused(monkeypatch, ask):
-    monkeypatch.setattr(device_memory, "total", lambda: 6e3)
-    with pytest.raises(ValueError, match=r"rates side by side needs .* the device has 6 kB"):
+    monkeypatch.setattr(device_memory, "total", lambda: 2e4)
+    with pytest.raises(ValueError, match=r"rates side by side needs .* the device has 20 kB"):
         ask(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY, steps=8)
+
+
+def test_a_batch_of_doctor_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(device_memory, "total", lambda: 4e3)
+    with pytest.raises(ValueError, match=r"^doctor: a batch of 16 examples needs .* has 4 kB"):
+        nf.debug.doctor(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("Out of memory: 7 B")])

@@ -241,10 +241,9 @@ def test_damaged_checkpoints_of_a_finished_run(place, work, capsys):
     for words in (("resume", "run"), ("evaluate", "run", "--checkpoint", "last")):
         assert main(*words) == 2
         said = capsys.readouterr().err
-        assert "there is no good checkpoint" in said
-        for step in checkpoint.steps("run/checkpoints"):
-            assert f"step {step} was refused" in said
-        assert "Traceback" not in said
+        known = ", ".join(map(str, checkpoint.steps("run/checkpoints")))
+        assert f"there is no good checkpoint among those of steps {known}" in said
+        assert said.count("\n") == 1, said
 
 
 def test_a_run_whose_config_was_changed(place, work, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnfunc import device_memory
 from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
 from nnfunc.training.diverged import numbered, ordered_places
 from nnfunc.training.gradient import loss_and_metrics
@@ -124,7 +125,8 @@ class Look:
             }
             return {"inputs": predict.inputs, "outputs": ys, "loss": loss, **losses}
 
-        return jax.device_get(jax.jit(judge)(self.params, self.state, self.batch))
+        args = self.params, self.state, self.batch
+        return jax.device_get(self._compiled(judge, *args)(*args))
 
     @property
     def x(self) -> PyTree:
@@ -175,7 +177,12 @@ class Look:
                 self.task, params, self.state, self.batch, key=self.key, train=True
             )[0]
 
-        return jax.jit(jax.value_and_grad(loss_of))
+        return self._compiled(jax.value_and_grad(loss_of), self.params)
+
+    def _compiled(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The program of a function. Raises: ValueError where it does not fit into the memory."""
+        what, hint = f"a batch of {self.size} examples", "Make the model or the batch smaller."
+        return device_memory.compiled("doctor", jax.jit(function), what, hint, *args)
 
     @cached_property
     def moved(self) -> Params:
