@@ -73,9 +73,10 @@ def test_programs_keep_it_unless_told(settings, expected):
 
 
 def test_elsewhere_it_says_no(monkeypatch):
+    monkeypatch.setattr(memory, "_kept", False)  # a command of another test may have asked for it
     monkeypatch.setattr(memory, "_glibc", lambda: False)
     assert memory.keep_memory() is False
-    monkeypatch.undo()
+    monkeypatch.setattr(memory, "_glibc", lambda: True)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory.keep_memory() is False
     assert not memory.kept()
