@@ -136,7 +136,7 @@ def test_training_side_by_side_that_does_not_fit_is_refused(monkeypatch, ask):
 
 def test_a_batch_of_doctor_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(device_memory, "total", lambda: 4e3)
-    with pytest.raises(ValueError, match=r"^doctor: a batch of 16 examples needs .* has 4 kB"):
+    with pytest.raises(ValueError, match=r"^debug: a batch of 16 examples needs .* has 4 kB"):
         nf.debug.doctor(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY)
 
 

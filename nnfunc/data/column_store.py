@@ -27,7 +27,7 @@ class Words:
     def stripped(self) -> "Words":
         """Without the blanks around the words."""
         again = Words.of(word.strip() for word in self.distinct)
-        return self if len(again.distinct) == 0 else Words(again.codes[self.codes], again.distinct)
+        return Words(again.codes[self.codes], again.distinct)
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -182,7 +182,7 @@ class Look:
     def _compiled(self, function: Callable[..., Any], *args: Any) -> Any:
         """The program of a function. Raises: ValueError where it does not fit into the memory."""
         what, hint = f"a batch of {self.size} examples", "Make the model or the batch smaller."
-        return device_memory.compiled("doctor", jax.jit(function), what, hint, *args)
+        return device_memory.compiled("debug", jax.jit(function), what, hint, *args)
 
     @cached_property
     def moved(self) -> Params:
