@@ -11,23 +11,13 @@ are in modules of their own: `nf.activations`, `nf.initializers`, `nf.losses`, `
 from nnfunc import early_signals  # answers signals while the rest is imported, for a second
 
 # isort: split
-from nnfunc import stopping
+from nnfunc.commands import interrupts
 
 # isort: split
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnfunc import (
-    activations,
-    averages,
-    check,
-    initializers,
-    losses,
-    metrics,
-    paths,
-    schedules,
-    xla_flags,
-)
+from nnfunc import activations, check, initializers, losses, metrics, paths, schedules, xla_flags
 from nnfunc.base import Context, Model, Out, as_model
 from nnfunc.combinators import (
     ensemble,
@@ -41,34 +31,34 @@ from nnfunc.combinators import (
     tie,
     wire,
 )
-from nnfunc.layers.attend import attend
-from nnfunc.layers.attention import attention
-from nnfunc.layers.cells import gru_cell, initial_carry, lstm_cell, rnn_cell
-from nnfunc.layers.conv import conv, depthwise_conv, separable_conv
-from nnfunc.layers.conv_transpose import conv_transpose
-from nnfunc.layers.dropout import alpha_dropout, drop_path, dropout, mc_dropout
-from nnfunc.layers.embedding import embedding
-from nnfunc.layers.experts import experts
-from nnfunc.layers.feed_forward import feed_forward
-from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
-from nnfunc.layers.lora import lora, merge_lora
-from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nnfunc.layers.patches import patch_embedding
-from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
-from nnfunc.layers.pool_whole import (
-    adaptive_avg_pool,
-    adaptive_max_pool,
-    global_avg_pool,
-    global_max_pool,
-)
-from nnfunc.layers.positions import (
+from nnfunc.intermediates import capture, patch
+from nnfunc.layers.attention.functional import attend
+from nnfunc.layers.attention.layer import attention
+from nnfunc.layers.attention.positions import (
     alibi_slopes,
     learned_positions,
     rotary,
     sinusoidal_positions,
 )
-from nnfunc.layers.recurrent import gru, lstm, rnn
-from nnfunc.layers.shape import flatten
+from nnfunc.layers.conv.conv import conv, depthwise_conv, separable_conv
+from nnfunc.layers.conv.transpose import conv_transpose
+from nnfunc.layers.dropout import alpha_dropout, drop_path, dropout, mc_dropout
+from nnfunc.layers.embedding import embedding, patch_embedding
+from nnfunc.layers.feed_forward import feed_forward
+from nnfunc.layers.flatten import flatten
+from nnfunc.layers.global_pool import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    global_avg_pool,
+    global_max_pool,
+)
+from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
+from nnfunc.layers.lora import lora, merge_lora
+from nnfunc.layers.mixture_of_experts import experts
+from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
+from nnfunc.layers.recurrent.cells import gru_cell, initial_carry, lstm_cell, rnn_cell
+from nnfunc.layers.recurrent.layers import gru, lstm, rnn
 from nnfunc.models.bert import bert
 from nnfunc.models.cnn import cnn, lenet
 from nnfunc.models.convnext import convnext, convnext_small, convnext_tiny
@@ -76,30 +66,30 @@ from nnfunc.models.gpt import gpt
 from nnfunc.models.llama import llama
 from nnfunc.models.mixer import mixer
 from nnfunc.models.mlp import mlp
-from nnfunc.models.recurrent import rnn_classifier, rnn_lm
 from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
+from nnfunc.models.rnn import rnn_classifier, rnn_lm
 from nnfunc.models.seq2seq import seq2seq
 from nnfunc.models.transformer import transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.summary import summary
-from nnfunc.taps import capture, patch
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
     from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, sweeps
     from nnfunc import testing as testing
     from nnfunc import training as training
+    from nnfunc.config.restore import load_run
     from nnfunc.data import augment
     from nnfunc.generation import generate
-    from nnfunc.loading import load_run
-    from nnfunc.memory import keep_memory
+    from nnfunc.malloc import keep_memory
+    from nnfunc.optimizers import averages
     from nnfunc.sweeps.ensemble import ensemble_from
-    from nnfunc.sweeps.run import sweep, sweep_plan
     from nnfunc.sweeps.space import choice, int_uniform, log_uniform, uniform
+    from nnfunc.sweeps.sweep import sweep, sweep_plan
     from nnfunc.training.evaluate import evaluate
-    from nnfunc.training.loop import train
     from nnfunc.training.objectives import classification, language_modelling, regression
     from nnfunc.training.step import trainer
     from nnfunc.training.task import Task, reduce_on_plateau
+    from nnfunc.training.train import train
 
 __version__ = "0.1.0"
 
@@ -107,20 +97,21 @@ xla_flags.set_flags()  # XLA reads them when JAX starts, which no import above d
 
 _LATER = {
     "augment": "nnfunc.data",
+    "averages": "nnfunc.optimizers",
     "backprop": "nnfunc.backprop",
     "checkpoint": "nnfunc.checkpoint",
     "data": "nnfunc.data",
     "debug": "nnfunc.debug",
     "generate": "nnfunc.generation",
     "generation": "nnfunc.generation",
-    "keep_memory": "nnfunc.memory",
+    "keep_memory": "nnfunc.malloc",
     "optimizers": "nnfunc.optimizers",
     "testing": "nnfunc.testing",
     "training": "nnfunc.training",
     "sweeps": "nnfunc.sweeps",
     "ensemble_from": "nnfunc.sweeps.ensemble",
-    "sweep": "nnfunc.sweeps.run",
-    "sweep_plan": "nnfunc.sweeps.run",
+    "sweep": "nnfunc.sweeps.sweep",
+    "sweep_plan": "nnfunc.sweeps.sweep",
     "uniform": "nnfunc.sweeps.space",
     "log_uniform": "nnfunc.sweeps.space",
     "int_uniform": "nnfunc.sweeps.space",
@@ -128,9 +119,9 @@ _LATER = {
     "Task": "nnfunc.training.task",
     "reduce_on_plateau": "nnfunc.training.task",
     "trainer": "nnfunc.training.step",
-    "train": "nnfunc.training.loop",
+    "train": "nnfunc.training.train",
     "evaluate": "nnfunc.training.evaluate",
-    "load_run": "nnfunc.loading",
+    "load_run": "nnfunc.config.restore",
     "classification": "nnfunc.training.objectives",
     "language_modelling": "nnfunc.training.objectives",
     "regression": "nnfunc.training.objectives",

@@ -18,14 +18,14 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from nnfunc import stopping
+from nnfunc.commands import interrupts
 
 
 class _Commands(typer.core.TyperGroup):
     """A Ctrl-C that no command has words for is told too, and has the exit code of the signal."""
 
     def invoke(self, ctx: Any) -> Any:
-        with stopping.told("stopped; nothing more is written"):
+        with interrupts.told("stopped; nothing more is written"):
             return super().invoke(ctx)
 
 
@@ -58,11 +58,12 @@ def options(
 
 def _programs() -> Any:
     """What the commands do, imported only now so that help is quick, and memory kept for it."""
-    from nnfunc import memory, programs
+    from nnfunc import malloc
+    from nnfunc.commands import train as train_command
 
-    memory.keep_unless_told()
-    programs.find_device()
-    return programs
+    malloc.keep_unless_told()
+    train_command.find_device()
+    return train_command
 
 
 ConfigFile = Annotated[
@@ -114,9 +115,10 @@ def resume(
     on too, and ends with the same table.
     """
     commands = _programs()
-    from nnfunc import check, study
+    from nnfunc import check
+    from nnfunc.commands import sweep as sweep_command
 
-    if not study.is_sweep(run):
+    if not sweep_command.is_sweep(run):
         if jobs is not None:
             check.fail("resume", f"jobs are for sweeps, and {run} is none. Leave --jobs out.")
         commands.resume(run, settings or [], changed_data=changed_data)
@@ -124,7 +126,7 @@ def resume(
         problem = f"a sweep goes on with what it was begun with, got {settings[0]!r}"
         check.fail("resume", f"{problem}. Start another sweep to change it.")
     else:
-        study.resume(run, jobs=jobs, changed_data=changed_data)
+        sweep_command.resume(run, jobs=jobs, changed_data=changed_data)
 
 
 @app.command()
@@ -135,9 +137,9 @@ def watch(
     ] = False,
 ) -> None:
     """Show a run while it goes on, or afterwards: figures, curves, layers, events. q ends it."""
-    from nnfunc import dashboard
+    from nnfunc.commands import watch as watch_command
 
-    dashboard.watch(run, once=once)
+    watch_command.watch(run, once=once)
 
 
 @app.command()
@@ -157,9 +159,9 @@ def runs(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, numbers in full.")] = False,
 ) -> None:
     """List the runs below a folder, by default runs: state, figures, settings that differ."""
-    from nnfunc import overview
+    from nnfunc.commands import list_runs
 
-    overview.runs(folder, sort=sort, plot=plot, csv=csv)
+    list_runs.runs(folder, sort=sort, plot=plot, csv=csv)
 
 
 @app.command()
@@ -224,9 +226,9 @@ def sample(
 ) -> None:
     """Write text with a trained language model."""
     _programs()
-    from nnfunc import sampling
+    from nnfunc.commands import sample as sample_command
 
-    sampling.sample(
+    sample_command.sample(
         run, prompt, steps=steps, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         samples=samples, stop=stop, which=checkpoint,
     )  # fmt: skip
@@ -240,9 +242,9 @@ def merge(
 ) -> None:
     """Put the adapters of a run with lora into the weights: the run folder of a plain model."""
     _programs()
-    from nnfunc import merging
+    from nnfunc.commands import merge as merge_command
 
-    merging.merge(run, folder, checkpoint)
+    merge_command.merge(run, folder, checkpoint)
 
 
 @app.command()
@@ -296,13 +298,13 @@ def sweep(
     Stopped or killed, it goes on with `nnfunc resume`.
     """
     _programs()
-    from nnfunc import study
+    from nnfunc.commands import sweep as sweep_command
 
     options = {
-        "members": members, "method": method, "seeds": seeds, "search": study.from_text(search),
+        "members": members, "method": method, "seeds": seeds, "search": sweep_command.from_text(search),
         "best": best, "way": way, "chunk": chunk,
     }  # fmt: skip
-    study.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
+    sweep_command.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
 
 
 @app.command()
@@ -315,9 +317,9 @@ def sweep_best(
 ) -> None:
     """Print a config that trains the winner of a sweep again: > best.toml."""
     _programs()
-    from nnfunc import study
+    from nnfunc.commands import sweep as sweep_command
 
-    study.best(run, member, save)
+    sweep_command.best(run, member, save)
 
 
 @app.command()
@@ -339,7 +341,7 @@ def compare(
 ) -> None:
     """Train several models on the same data, with seeds, and write tables and plots."""
     _programs()
-    from nnfunc import compare as comparing
+    from nnfunc.commands import compare as comparing
 
     comparing.compare(config, settings or [], run, changed_data=changed_data)
 
@@ -357,9 +359,9 @@ def doctor(config: ConfigFile, settings: Overrides = None) -> None:
     The exit code is 1 when there are errors.
     """
     _programs()
-    from nnfunc import debugging
+    from nnfunc.commands import debug
 
-    found = debugging.doctor(config, settings or [])
+    found = debug.doctor(config, settings or [])
     if any(finding.severity == "error" for finding in found):
         raise typer.Exit(1)
 
@@ -376,9 +378,9 @@ def overfit(
     The exit code is 1 when it does not.
     """
     _programs()
-    from nnfunc import debugging
+    from nnfunc.commands import debug
 
-    found = debugging.overfit(config, settings or [], steps=steps, examples=examples)
+    found = debug.overfit(config, settings or [], steps=steps, examples=examples)
     if found.word != "memorised":
         raise typer.Exit(1)
 
@@ -396,18 +398,18 @@ def find_lr(
 ) -> None:
     """Suggest a learning rate, from 64 short runs in one program."""
     _programs()
-    from nnfunc import debugging
+    from nnfunc.commands import debug
 
-    debugging.find_lr(config, settings or [], steps=steps, at_once=at_once, plot=plot)
+    debug.find_lr(config, settings or [], steps=steps, at_once=at_once, plot=plot)
 
 
 @app.command()
 def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
     """Find where a run that diverged stopped being finite: step, layer, forward or backward."""
     _programs()
-    from nnfunc import debugging
+    from nnfunc.commands import debug
 
-    debugging.find_nan(run, changed_data=changed_data)
+    debug.find_nan(run, changed_data=changed_data)
 
 
 def main() -> None:
@@ -445,12 +447,12 @@ def _run() -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer's, about the words themselves
             return _usage(error)
-        from nnfunc import programs
+        from nnfunc.commands import train as train_command
 
-        code = programs.exit_code(error)
+        code = train_command.exit_code(error)
         if code is None:
             raise
-        _tell(programs.words(error))
+        _tell(train_command.words(error))
         return code
     return 0
 

@@ -1,4 +1,4 @@
-"""Signals in the first moments of the command line, before `nnfunc.stopping` is there to answer them.
+"""Signals in the first moments of the command line, until `nnfunc.commands.interrupts` answers them.
 
 The package imports this first, and it imports nothing that Python has not loaded at its start.
 """

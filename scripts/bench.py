@@ -9,7 +9,7 @@
     python scripts/bench.py bound                      # the products of the LSTM's step, alone
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
-"tuned" is `nnfunc.memory.keep_memory`, which programs started from the command line call.
+"tuned" is `nnfunc.malloc.keep_memory`, which programs started from the command line call.
 
 A step is forward, backward and the optimizer's update, one program with the state donated. Beside it
 the step of `nf.train` is timed, which also has metrics and a guard against non-finite values.
@@ -135,10 +135,10 @@ def apart(what: str, case: str, malloc: str, rounds: int) -> dict[str, Any]:
 
 
 def child(args: argparse.Namespace) -> None:
-    from nnfunc.memory import keep_memory
+    from nnfunc.malloc import keep_memory
 
     if args.malloc == "tuned" and not keep_memory():
-        sys.exit("--malloc tuned needs Linux with glibc: see nnfunc/memory.py")
+        sys.exit("--malloc tuned needs Linux with glibc: see nnfunc/malloc.py")
     from speed import cases, timing, watching
 
     measure = watching.measure if args.what == "watching" else timing.measure

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import nnfunc as nf
-from nnfunc.compare import compare
+from nnfunc.commands.compare import compare
 
 CONFIG = Path(__file__).parents[1] / "configs" / "compare_mnist.toml"
 

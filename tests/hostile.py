@@ -15,7 +15,7 @@ from files import idx
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc.config.reading import load
+from nnfunc.config.load import load
 
 ROWS = "".join(f"{i},{i * i / 8},{'cat' if i % 2 else 'dog'}\n" for i in range(12))
 TOML = """data = { name = "digits", batch_size = 64 }

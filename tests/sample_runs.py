@@ -1,7 +1,7 @@
 """Folders that look like those of runs, with every kind of row, for what shows runs.
 
 `metrics(...)` makes the rows that a run with `watch_every` writes. The shapes of the curves are invented,
-the form of the rows is that of `nnfunc/runlog.py`.
+the form of the rows is that of `nnfunc/runs/run_folder.py`.
 """
 
 import json

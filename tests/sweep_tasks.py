@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.sweeps import run
+from nnfunc.sweeps import sweep
 
 
 @pytest.fixture
 def no_report(monkeypatch):
     """A sweep with a folder draws no report, which takes seconds."""
-    monkeypatch.setattr(run, "REPORT", None)
+    monkeypatch.setattr(sweep, "REPORT", None)
 
 
 DIM, CLASSES, STEPS = 6, 3, 40

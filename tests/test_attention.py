@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.layers.attend_gpu import choose
+from nnfunc.layers.attention.backends import choose
 
 GOLDEN = np.load(Path(__file__).parent / "golden/attention.npz")
 SLOPES = np.array([0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125])  # of six heads, by hand
@@ -378,7 +378,7 @@ def test_on_a_gpu_cudnn_is_called_with_what_it_understands(monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", recorded)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
-    monkeypatch.setattr("nnfunc.layers.attend.capability_here", lambda: 9.0)
+    monkeypatch.setattr("nnfunc.layers.attention.functional.capability_here", lambda: 9.0)
     x = jnp.ones((3, 2, 4, 2, 8), jnp.bfloat16)
     assert nf.attend(x, x, x, causal=True, window=3).shape == x.shape
     assert calls[-1] == {
@@ -400,7 +400,7 @@ def test_on_a_gpu_cudnn_is_called_with_what_it_understands(monkeypatch):
 
 
 def test_capability_of_this_machine():
-    from nnfunc.layers.attend_gpu import capability_here
+    from nnfunc.layers.attention.backends import capability_here
 
     assert capability_here() >= 0
 

@@ -13,7 +13,7 @@ import scipy.stats
 
 import nnfunc as nf
 from nnfunc.data.augment import augmentation
-from nnfunc.data.augment.mixing import symmetric_beta
+from nnfunc.data.augment.mixup_cutmix import symmetric_beta
 
 LABELS = np.array([2, 0, 1, 2, 1, 0])
 

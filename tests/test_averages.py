@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc import averages
+from nnfunc.optimizers import averages
 
 PATH = np.cumsum(np.sin(np.arange(1.0, 22.0)).reshape(7, 3), axis=0).astype(np.float32)
 

@@ -21,7 +21,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import cli
-from nnfunc.baseline import answer_of
+from nnfunc.commands.constant_baseline import answer_of
 from nnfunc.config import load
 
 ROOT = Path(__file__).parents[1]
@@ -475,7 +475,7 @@ def test_help_is_good_to_read_and_quick():
         "    sys.argv = ['nnfunc', *words]\n"
         "    try: cli.main()\n"
         "    except SystemExit as stop: assert not stop.code\n"
-        "slow = {'optax', 'matplotlib', 'safetensors', 'sklearn', 'nnfunc.programs'}\n"
+        "slow = {'optax', 'matplotlib', 'safetensors', 'sklearn', 'nnfunc.commands.train'}\n"
         "print('imported', sorted(slow & set(sys.modules)), time.process_time())\n"
     )
     done = start("-c", program, COLUMNS="80")

@@ -39,7 +39,7 @@ SETTINGS = (
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nnfunc.programs.use_compilation_cache", lambda: None)
+    monkeypatch.setattr("nnfunc.commands.train.use_compilation_cache", lambda: None)
     (tmp_path / "small.toml").write_text(CONFIG)
     return tmp_path
 

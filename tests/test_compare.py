@@ -7,14 +7,14 @@ import re
 import pytest
 from scipy import stats
 
-from nnfunc import compare as comparing
-from nnfunc import programs
-from nnfunc.compare import table
-from nnfunc.compare.plan import load
-from nnfunc.compare.run import _pace
+from nnfunc.commands import compare as comparing
+from nnfunc.commands import train as train_command
+from nnfunc.commands.compare import comparison_table
+from nnfunc.commands.compare.comparison_plan import load
+from nnfunc.commands.compare.run_comparison import _pace
 from nnfunc.config import ConfigError
-from nnfunc.training.loop import History
-from nnfunc.training.saving import Best
+from nnfunc.training.checkpointing import Best
+from nnfunc.training.train import History
 
 TOML = """
 seeds = [0, 1]
@@ -136,7 +136,7 @@ def test_a_stopped_comparison_goes_on_and_others_are_refused(file, folder, capsy
 
 
 def test_one_seed_has_no_interval():
-    assert table.mean([0.5]) == (0.5, None)
+    assert comparison_table.mean([0.5]) == (0.5, None)
 
 
 def test_the_config_of_one_run_is_told_in_one_line(tmp_path):
@@ -152,10 +152,12 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table, "summarize", interrupt)
-    with pytest.raises(programs.Stopped, match=f"complete are kept. .* --run {folder}") as found:
+    monkeypatch.setattr(comparison_table, "summarize", interrupt)
+    with pytest.raises(
+        train_command.Stopped, match=f"complete are kept. .* --run {folder}"
+    ) as found:
         comparing.compare(file, [], folder)
-    assert programs.exit_code(found.value) == 130
+    assert train_command.exit_code(found.value) == 130
 
 
 @pytest.mark.parametrize(

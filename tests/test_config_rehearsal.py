@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from nnfunc import programs, runlog
+from nnfunc.commands import train
 from nnfunc.config import ConfigError, resolve
-from nnfunc.config.rehearsing import rehearse
-from nnfunc.data.pixels import image_splits
+from nnfunc.config.dry_run import rehearse
+from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.runs import run_folder
 
 SMALL = {
     "data": {"name": "digits", "batch_size": 32},
@@ -45,10 +46,10 @@ def test_what_does_not_fit_is_told_before_there_is_a_folder(tmp_path, monkeypatc
         raise AssertionError("a folder was made")
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
-    monkeypatch.setattr(runlog, "create", create)
+    monkeypatch.setattr(run_folder, "create", create)
     resolve(SMALL | {"plateau": {"metric": "acuracy"}}).dump(tmp_path / "late.toml")
     with pytest.raises(ConfigError, match=r"late\.toml: plateau\.metric: "):
-        programs.train(tmp_path / "late.toml", [], tmp_path / "run")
+        train.train(tmp_path / "late.toml", [], tmp_path / "run")
 
 
 def test_a_defect_is_not_told_as_a_mistake(monkeypatch):
@@ -56,7 +57,7 @@ def test_a_defect_is_not_told_as_a_mistake(monkeypatch):
         raise ValueError("the words of a defect")
 
     made = resolve(SMALL)
-    monkeypatch.setattr("nnfunc.config.rehearsing.inspect_task", broken)
+    monkeypatch.setattr("nnfunc.config.dry_run.inspect_task", broken)
     with pytest.raises(ValueError, match=r"^the words of a defect$") as caught:
         rehearse(made)
     assert not isinstance(caught.value, ConfigError)

@@ -14,9 +14,9 @@ import pytest
 from jax import lax
 
 import nnfunc as nf
-from nnfunc.layers import conv_transpose as transpose
-from nnfunc.layers.conv_direct import Plan
-from nnfunc.layers.conv_forms import FORMS, _form
+from nnfunc.layers.conv import transpose
+from nnfunc.layers.conv.algorithms import FORMS, _form
+from nnfunc.layers.conv.channels_last import Plan
 
 GOLDEN = np.load(Path(__file__).parent / "golden/vision.npz")
 conv, depthwise, spread = nf.conv, nf.depthwise_conv, nf.conv_transpose

@@ -20,9 +20,9 @@ from rich.console import Console
 from test_cli import main
 from test_records import ROWS
 
-from nnfunc import dashboard
-from nnfunc.dashboard.frame import View, frame
-from nnfunc.dashboard.spark import spark
+from nnfunc.commands import watch
+from nnfunc.commands.watch.dashboard import View, frame
+from nnfunc.commands.watch.sparkline import spark
 
 ROOT = Path(__file__).parents[1]
 
@@ -158,11 +158,11 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
 
 
 def test_it_ends_by_itself_when_the_result_appears(tmp_path, monkeypatch):
-    monkeypatch.setattr(dashboard, "PAUSE", 0.02)
+    monkeypatch.setattr(watch, "PAUSE", 0.02)
     rows = sample_runs.metrics(1000, done=100, watch_every=50)
     run = sample_runs.make(tmp_path / "run", rows)
     console = Console(width=90, height=30, file=io.StringIO(), force_terminal=True)
-    thread = threading.Thread(target=dashboard.watch, args=(run,), kwargs={"console": console})
+    thread = threading.Thread(target=watch.watch, args=(run,), kwargs={"console": console})
     thread.start()
     time.sleep(0.3)
     assert thread.is_alive()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import nnfunc as nf
-from nnfunc.data import order
+from nnfunc.data import shuffle
 
 UINT32 = st.integers(0, 2**32 - 1)
 
@@ -30,7 +30,7 @@ FROZEN_DIGITS = [1, 3, 4, 5, 8, 5, 5, 0, 4, 7, 2, 6, 0, 9, 2, 7, 4, 3, 1, 7]
 @functools.cache
 def orders(n, epochs, seed=5):
     """[epochs, n]: the orders of the first epochs."""
-    return np.asarray(order.permute(seed, jnp.arange(epochs)[:, None], jnp.arange(n), n))
+    return np.asarray(shuffle.permute(seed, jnp.arange(epochs)[:, None], jnp.arange(n), n))
 
 
 # The order.
@@ -41,7 +41,7 @@ def orders(n, epochs, seed=5):
 @given(UINT32, UINT32, st.integers(1, 5000))
 def test_every_epoch_is_a_permutation(seed, epoch, n):
     with jax.disable_jit():  # compiles each operation once, and not the whole for every n
-        found = order.permute(seed, epoch, jnp.arange(5000) % n, n)
+        found = shuffle.permute(seed, epoch, jnp.arange(5000) % n, n)
     assert sorted(found[:n].tolist()) == list(range(n))
 
 
@@ -54,7 +54,7 @@ def test_every_epoch_is_a_permutation_under_jit(n):
 @pytest.mark.parametrize("n", [1_000_003, 2**31 - 1])
 def test_large_data_sets_stay_in_range_and_do_not_repeat(n):
     place = jnp.concatenate([jnp.arange(2000), n - 1 - jnp.arange(2000)])
-    found = np.asarray(order.permute(3, 1, place, n))
+    found = np.asarray(shuffle.permute(3, 1, place, n))
     assert found.dtype == np.int32
     assert found.min() >= 0
     assert found.max() < n
@@ -63,14 +63,14 @@ def test_large_data_sets_stay_in_range_and_do_not_repeat(n):
 
 def test_the_order_is_frozen():
     """A run that is resumed with a newer nnfunc goes on in the same order: never change these."""
-    assert order.permute(7, 3, jnp.arange(10), 10).tolist() == FROZEN_10
-    assert order.permute(0, 0, jnp.arange(6), 1257).tolist() == FROZEN_1257
-    assert order.permute(2**32 - 1, 2**32 - 1, jnp.arange(5), 60000).tolist() == FROZEN_60000
+    assert shuffle.permute(7, 3, jnp.arange(10), 10).tolist() == FROZEN_10
+    assert shuffle.permute(0, 0, jnp.arange(6), 1257).tolist() == FROZEN_1257
+    assert shuffle.permute(2**32 - 1, 2**32 - 1, jnp.arange(5), 60000).tolist() == FROZEN_60000
 
 
 def test_seeds_and_epochs_differ():
     found = [
-        tuple(order.permute(seed, epoch, jnp.arange(50), 50).tolist())
+        tuple(shuffle.permute(seed, epoch, jnp.arange(50), 50).tolist())
         for seed in range(6)
         for epoch in range(6)
     ]
@@ -80,10 +80,10 @@ def test_seeds_and_epochs_differ():
 def test_the_order_is_the_same_under_jit_vmap_and_scan():
     n, place = 1437, jnp.arange(64)
     seeds, epochs = jnp.array([0, 9]), jnp.array([4, 2**31 - 1])
-    wanted = [[order.permute(s, e, place, n) for e in (4, 2**31 - 1)] for s in (0, 9)]
-    over = jax.vmap(jax.vmap(order.permute, (None, 0, None, None)), (0, None, None, None))
+    wanted = [[shuffle.permute(s, e, place, n) for e in (4, 2**31 - 1)] for s in (0, 9)]
+    over = jax.vmap(jax.vmap(shuffle.permute, (None, 0, None, None)), (0, None, None, None))
     np.testing.assert_array_equal(over(seeds, epochs, place, n), wanted)
-    _, scanned = jax.lax.scan(lambda _, e: (None, order.permute(0, e, place, n)), None, epochs)
+    _, scanned = jax.lax.scan(lambda _, e: (None, shuffle.permute(0, e, place, n)), None, epochs)
     np.testing.assert_array_equal(scanned, wanted[0])
     assert not np.array_equal(wanted[0][0], wanted[1][0])
 
@@ -110,7 +110,7 @@ def test_every_example_is_equally_likely_at_every_place(n):
 @pytest.mark.parametrize("n", [10, 143, 1257])
 def test_neighbours_are_unrelated(n):
     found = orders(n, 200_000 // n)
-    for lag in (1, 2, order._grid(n)[1]):  # the last: neighbours in a column of the grid
+    for lag in (1, 2, shuffle._grid(n)[1]):  # the last: neighbours in a column of the grid
         ahead = (found[:, lag:] - found[:, :-lag]) % n
         assert stats.chisquare(np.bincount(ahead.ravel(), minlength=n)[1:]).pvalue > 1e-3
     epochs = (found[1:] - found[:-1]) % n  # the same place in the next epoch
@@ -129,7 +129,7 @@ def by_hand(step, batch_size, n):
 @given(UINT32, st.sampled_from([1, 96]), st.integers(1, 2**31 - 1))
 def test_positions_equal_python_integers(step, batch_size, n):
     with jax.disable_jit():
-        epoch, position = order.positions(step, batch_size, n)
+        epoch, position = shuffle.positions(step, batch_size, n)
     wanted_epoch, wanted = by_hand(step, batch_size, n)
     assert epoch.tolist() == [e % 2**32 for e in wanted_epoch]
     assert position.tolist() == list(wanted)
@@ -139,7 +139,7 @@ def test_positions_equal_python_integers(step, batch_size, n):
 @pytest.mark.parametrize("n", [1257, 2**31 - 1])
 def test_positions_need_more_than_32_bits(step, n):
     """step * batch_size needs 48 bits."""
-    epoch, position = jax.jit(order.positions, static_argnums=(1, 2))(np.uint32(step), 50_000, n)
+    epoch, position = jax.jit(shuffle.positions, static_argnums=(1, 2))(np.uint32(step), 50_000, n)
     wanted_epoch, wanted = by_hand(step, 50_000, n)
     assert epoch.tolist() == [e % 2**32 for e in wanted_epoch]
     assert position.tolist() == list(wanted)
@@ -149,20 +149,20 @@ def test_positions_need_more_than_32_bits(step, n):
 def test_batches_cross_epochs_and_bring_every_example_once_an_epoch(batch_size):
     n, epochs = 10, 3
     steps = jnp.arange(n * epochs // batch_size)
-    stream = jax.vmap(lambda step: order.indices(1, step, batch_size, n))(steps).ravel()
+    stream = jax.vmap(lambda step: shuffle.indices(1, step, batch_size, n))(steps).ravel()
     for epoch in range(len(stream) // n):
         assert sorted(stream[epoch * n : (epoch + 1) * n].tolist()) == list(range(n))
 
 
 def test_bad_sizes_of_an_order_are_refused():
     with pytest.raises(ValueError, match="permute: n should be at least 1, got 0"):
-        order.permute(0, 0, 0, 0)
+        shuffle.permute(0, 0, 0, 0)
     with pytest.raises(ValueError, match="n should be at most 2147483647"):
-        order.permute(0, 0, 0, 2**31)
+        shuffle.permute(0, 0, 0, 2**31)
     with pytest.raises(TypeError, match="batch_size should be a whole number"):
-        order.positions(0, 1.5, 4)
+        shuffle.positions(0, 1.5, 4)
     with pytest.raises(ValueError, match=r"step should be in \[0, 4294967295\], got -1"):
-        order.indices(0, -1, 2, 4)
+        shuffle.indices(0, -1, 2, 4)
 
 
 # Data.
@@ -330,7 +330,7 @@ def test_bad_splits_are_refused():
 
 def test_digits_equal_scikit_learns(monkeypatch):
     datasets = pytest.importorskip("sklearn.datasets")
-    from nnfunc.data.digits import _table
+    from nnfunc.data.sources.digits import _table
 
     bunch = datasets.load_digits()
     wanted = np.column_stack([bunch.data, bunch.target])

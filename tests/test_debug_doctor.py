@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.debug import checks_compiler, checks_model, checks_training
+from nnfunc.debug.checks import compiler_checks, model_checks, training_checks
 
 DIM, CLASSES, TIME = 6, 3, 8
 KEY = jax.random.key(0)
@@ -212,7 +212,7 @@ def test_no_alarm_on_shipped_configs(file, model):
     if model is None:
         config = pytest.importorskip("nnfunc.config").load(file)
     else:
-        runs = pytest.importorskip("nnfunc.compare.plan").load(file).runs
+        runs = pytest.importorskip("nnfunc.commands.compare.comparison_plan").load(file).runs
         config = next(run.config for run in runs if model in run.name)
     try:
         data = config.data()
@@ -276,11 +276,11 @@ def test_adapters_may_begin_with_a_small_loss():
     adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
         look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
-        assert len(list(checks_training.initial_loss(look))) == found
+        assert len(list(training_checks.initial_loss(look))) == found
 
 
 def test_wrong_results_of_the_compiler_come_first(monkeypatch):
-    monkeypatch.setattr(checks_compiler, "wrong_rows", lambda *_: {"40,000 products": 7})
+    monkeypatch.setattr(compiler_checks, "wrong_rows", lambda *_: {"40,000 products": 7})
     first, second = told(task(mlp(jax.nn.softmax)), blob_data())
     assert (first.severity, first.where, first.what) == ("error", "the compiler", "wrong results")
     assert "computes 7 wrong rows: 7 of 40,000 products." in first.why
@@ -298,5 +298,5 @@ def test_inputs_whose_squares_overflow_are_measured():
         x=np.float32([[1e20], [-1e20]]), params={},
         forward=lambda params, x: (x, {"linear": np.float32([[5e23], [-5e23]])}),
     )  # fmt: skip
-    (found,) = checks_model.activations(look)
+    (found,) = model_checks.activations(look)
     assert found.what == "activations explode"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.training.diverged import first_not_finite
+from nnfunc.training.divergence import first_not_finite
 
 DIM, LAYERS = 4, 5
 

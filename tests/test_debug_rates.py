@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.debug.rates import suggest
+from nnfunc.debug.lr_finder import suggest
 
 KEY = jax.random.key(0)
 X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc import loading
-from nnfunc.config import load
+from nnfunc.config import load, restore
 
 ROOT = Path(__file__).parent.parent
 SEEDS = range(5)
@@ -30,7 +29,7 @@ def test_digits_mlp_reaches_97_percent_as_the_mean_over_five_seeds(tmp_path):
         config = load(ROOT / "configs" / "digits_mlp.toml", [f"seed={seed}"])
         folder, data = tmp_path / str(seed), config.data()
         nf.train(config.build, config.hypers, data, key=config.key(), folder=folder, **config.train)
-        best, _ = loading.restore(config, folder, "best")
+        best, _ = restore.restore(config, folder, "best")
         task = config.build(config.hypers)
         figures = nf.evaluate(task, best.params, data.test, state=best.model_state)
         accuracies.append(figures["accuracy"])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc import device_memory, programs
+from nnfunc import device_memory
+from nnfunc.commands import train as train_command
 
 KEY = jax.random.key(0)
 
@@ -142,8 +143,8 @@ def test_a_batch_of_doctor_that_does_not_fit_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("Out of memory: 7 B")])
 def test_memory_that_ends_in_a_run_is_told_in_one_line(error):
-    assert programs.exit_code(error) == 2
-    assert programs.words(error).startswith("out of memory (")
+    assert train_command.exit_code(error) == 2
+    assert train_command.words(error).startswith("out of memory (")
 
 
 def test_members_that_do_not_fit_are_refused_and_others_run(monkeypatch):

@@ -10,8 +10,8 @@ import pytest
 
 import nnfunc as nf
 from nnfunc.data.eval_batches import eval_batches, eval_total, even_size
+from nnfunc.training.compiled import programs, split_hypers
 from nnfunc.training.evaluate import eval_size, held_out, mean_metrics
-from nnfunc.training.programs import programs, split_hypers
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from test_cli import CONFIG, ROOT, _no_cache, content, main, rows, start  # noqa: F401
 
-from nnfunc import checkpoint, programs, report
-from nnfunc.progress import Progress
-from nnfunc.training import meters
-from nnfunc.training.saving import Saver
+from nnfunc import checkpoint
+from nnfunc.commands import train
+from nnfunc.commands.progress_bar import Progress
+from nnfunc.reports import run as run_report
+from nnfunc.training import throughput
+from nnfunc.training.checkpointing import Saver
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +64,7 @@ def assert_same_run(one, other):
     assert last(one).name == last(other).name
     assert tensors(last(one)) == tensors(last(other))
     assert tensors(one / "checkpoints" / "best") == tensors(other / "checkpoints" / "best")
-    untimed = ("seconds", *meters.FIGURES)
+    untimed = ("seconds", *throughput.FIGURES)
     left, right = (
         [{k: v for k, v in row.items() if k not in untimed} for row in rows(run)]
         for run in (one, other)
@@ -124,9 +126,9 @@ def test_ctrl_c_outside_of_the_steps_says_what_is_left(
     work, monkeypatch, capsys, where, words, left
 ):
     if where == "report":
-        monkeypatch.setattr(report, "write", interrupt)
+        monkeypatch.setattr(run_report, "write", interrupt)
     else:
-        monkeypatch.setattr(programs, where, interrupt)
+        monkeypatch.setattr(train, where, interrupt)
     assert main("train", "small.toml", "--run", "run") == 130
     assert capsys.readouterr().err.startswith(f"nnfunc: {words}")
     assert Path("run").exists() is left
@@ -147,7 +149,7 @@ def test_a_second_ctrl_c_stops_at_once_and_says_what_was_saved(work, monkeypatch
 
 
 def test_ctrl_c_in_a_command_without_words_is_told(work, monkeypatch, capsys):
-    monkeypatch.setattr(programs, "load", interrupt)
+    monkeypatch.setattr(train, "load", interrupt)
     assert main("summary", "small.toml") == 130
     assert capsys.readouterr().err == "nnfunc: stopped; nothing more is written\n"
 
@@ -318,7 +320,7 @@ def test_a_full_disk_loses_nothing(place, work, monkeypatch, capsys, what):
 
 @pytest.mark.parametrize("name", ["write_environment", "create"])
 def test_a_disk_that_is_full_from_the_start(work, monkeypatch, capsys, name):
-    monkeypatch.setattr(f"nnfunc.runlog.{name}", no_room)
+    monkeypatch.setattr(f"nnfunc.runs.run_folder.{name}", no_room)
     assert main("train", "small.toml", "--run", "run") == 2
     said = capsys.readouterr().err
     assert os.strerror(errno.ENOSPC) in said
@@ -328,7 +330,7 @@ def test_a_disk_that_is_full_from_the_start(work, monkeypatch, capsys, name):
 
 def test_a_disk_that_is_full_for_the_report(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("nnfunc.report.curves", no_room)
+        patch.setattr("nnfunc.reports.run.curves", no_room)
         assert main("train", "small.toml", "--run", "run") == 2
     assert "Make room. Go on with: nnfunc resume run" in capsys.readouterr().err
     assert main("resume", "run") == 0

@@ -11,7 +11,7 @@ import pytest
 from test_cli import _no_cache, main, rows, start  # noqa: F401
 from test_faults import assert_same_run, launched, wait_for_step
 
-from nnfunc import runlog
+from nnfunc.runs import run_folder
 
 pytestmark = pytest.mark.slow
 
@@ -140,4 +140,4 @@ def test_a_clock_that_jumps(work, capsys, monkeypatch):
     assert seconds == sorted(seconds)
     assert seconds[0] >= 0
     assert [row["step"] for row in told] == list(range(4, 61, 4))
-    assert runlog.create("run", None).name.endswith("run-1")
+    assert run_folder.create("run", None).name.endswith("run-1")

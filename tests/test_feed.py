@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.data.tokens import token_splits
+from nnfunc.data.sources.token_splits import token_splits
 
 KEY = jax.random.key(0)
 

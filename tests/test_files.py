@@ -29,8 +29,8 @@ from files import (
 import nnfunc as nf
 from nnfunc.config import ConfigError, factories, resolve
 from nnfunc.config.schema import schema
-from nnfunc.data import files
-from nnfunc.data import idx as idx_module
+from nnfunc.data import download
+from nnfunc.data.sources import mnist as idx_module
 
 FROZEN_COUNTS = [493, 562, 496, 511, 487, 452, 493, 522, 488, 496]
 BODY = b"what the file holds" * 1000
@@ -89,16 +89,16 @@ def server():
 
 def test_places_of_each_system(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert files.cache() == tmp_path / "cache" / "nnfunc" / "data"
+    assert download.cache() == tmp_path / "cache" / "nnfunc" / "data"
     monkeypatch.delenv("XDG_CACHE_HOME")
     for platform, inside in {"linux": ".cache", "darwin": "Library/Caches"}.items():
         monkeypatch.setattr("sys.platform", platform)
-        assert files.cache() == tmp_path / inside / "nnfunc" / "data"
+        assert download.cache() == tmp_path / inside / "nnfunc" / "data"
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert files.cache() == tmp_path / "local" / "nnfunc" / "data"
+    assert download.cache() == tmp_path / "local" / "nnfunc" / "data"
     monkeypatch.setenv("NNFUNC_DATA", str(tmp_path / "mine"))
-    assert files.folders()[0] == tmp_path / "mine"
+    assert download.folders()[0] == tmp_path / "mine"
 
 
 def test_the_named_folder_comes_before_the_cache(tmp_path, monkeypatch):
@@ -106,11 +106,11 @@ def test_the_named_folder_comes_before_the_cache(tmp_path, monkeypatch):
     in_cache = tmp_path / "cache" / "nnfunc" / "data" / "it.txt"
     in_cache.parent.mkdir(parents=True)
     in_cache.write_text("cache")
-    assert files.find("here", ["it.txt"]) == in_cache
+    assert download.find("here", ["it.txt"]) == in_cache
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "other.txt").write_text("mine")
-    assert files.find("here", ["it.txt", "other.txt"]) == tmp_path / "mine" / "other.txt"
-    assert files.given("here", "it.txt") == in_cache
+    assert download.find("here", ["it.txt", "other.txt"]) == tmp_path / "mine" / "other.txt"
+    assert download.given("here", "it.txt") == in_cache
 
 
 def test_a_missing_file_is_one_error_with_all_that_helps(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_path_that_is_not_there_names_the_near_ones(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"looked for .*/tran.csv; did you mean 'train.csv'"
     ):
-        files.given("data.table", tmp_path / "tran.csv")
+        download.given("data.table", tmp_path / "tran.csv")
     with pytest.raises(FileNotFoundError, match="did you mean 'tinyshakespeare'"):
         nf.data.text("tinyshakespear", block_size=3)
 
@@ -153,7 +153,7 @@ def test_a_user_without_a_home(monkeypatch):
 
 def fetched(tmp_path, *urls, checksum=MD5):
     target = tmp_path / "deep" / "er" / "file.gz"
-    troubles = files.fetch(files.Source(urls, checksum), target)
+    troubles = download.fetch(download.Source(urls, checksum), target)
     left = [p.name for p in target.parent.iterdir()]
     assert left == ([] if troubles else ["file.gz"])  # nothing half done
     return troubles or target.read_bytes()
@@ -164,8 +164,8 @@ def test_a_file_is_fetched_and_found_from_then_on(tmp_path, server):
     for checksum in (MD5, sha):
         assert fetched(tmp_path, f"{server}/right", checksum=checksum) == BODY
     Handler.asked.clear()
-    source = files.Source((f"{server}/missing", f"{server}/right"), MD5)
-    found = [files.find("here", ["set/file.gz", "file.gz"], source) for _ in range(2)]
+    source = download.Source((f"{server}/missing", f"{server}/right"), MD5)
+    found = [download.find("here", ["set/file.gz", "file.gz"], source) for _ in range(2)]
     assert found == 2 * [tmp_path / "cache" / "nnfunc" / "data" / "set" / "file.gz"]
     assert Handler.asked == ["/missing", "/right"]
 
@@ -193,7 +193,7 @@ def test_a_refused_connection_and_the_next_mirror(tmp_path, server):
 
 
 def test_a_server_that_says_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         (trouble,) = fetched(tmp_path, f"http://127.0.0.1:{mute.getsockname()[1]}/x")
     assert "timed out" in trouble
@@ -201,8 +201,8 @@ def test_a_server_that_says_nothing_is_left(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written(tmp_path, server):
     (tmp_path / "deep").write_text("a file where a folder should be")
-    source = files.Source((f"{server}/right",), MD5)
-    (trouble,) = files.fetch(source, tmp_path / "deep" / "file.gz")
+    source = download.Source((f"{server}/right",), MD5)
+    (trouble,) = download.fetch(source, tmp_path / "deep" / "file.gz")
     assert trouble.endswith(("Not a directory", "File exists"))
 
 

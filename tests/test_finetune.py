@@ -10,11 +10,12 @@ import pytest
 from test_cli import CONFIG, _no_cache, main  # noqa: F401
 
 import nnfunc as nf
-from nnfunc import programs, runstate
+from nnfunc.commands import train
 from nnfunc.config import ConfigError, load
-from nnfunc.config.extras import options
-from nnfunc.config.recipe import Recipe
-from nnfunc.config.rehearsing import rehearse
+from nnfunc.config.build import Recipe
+from nnfunc.config.dry_run import rehearse
+from nnfunc.config.task_options import options
+from nnfunc.runs import status
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +58,15 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     assert {"lora", "average"}.isdisjoint(tables)
     assert (tables["task"], tables["train"]) == (adapted["task"], base["train"])
     figures = json.loads((folder / "lora" / "result.json").read_text())["test"]
-    assert programs.evaluate(whole) == figures != programs.evaluate(folder / "base")
-    assert programs.evaluate(whole, which="last") == figures
+    assert train.evaluate(whole) == figures != train.evaluate(folder / "base")
+    assert train.evaluate(whole, which="last") == figures
     x = load(whole / "config.toml").data().batch(0)[0]
     outputs = [
         jax.jit(run.model.apply)(run.params, x, state=run.state)
         for run in map(nf.load_run, (whole, folder / "lora"))
     ]
     np.testing.assert_array_equal(*outputs)
-    assert runstate.state(whole, []) == ("merged", f"from {folder / 'lora'}")
+    assert status.state(whole, []) == ("merged", f"from {folder / 'lora'}")
     assert main("resume", whole) == 2
     assert "was merged" in capsys.readouterr().err
     assert main("merge", folder / "base", folder / "other") == 2
@@ -124,17 +125,17 @@ def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder
     assert main("train", folder / "base.toml", lora, "train.steps=8", "--run", run) == 0
     peaks = ["schedule.peak=[0.01,0.02]", "train.steps=8", "--best", "min loss"]
     assert main("sweep", folder / "base.toml", lora, *peaks, "--run", sweep) == 0
-    expected = programs.evaluate(run)
+    expected = train.evaluate(run)
     shutil.rmtree(gone)
     run = run.rename(tmp_path / "moved")
-    assert programs.evaluate(run) == expected
+    assert train.evaluate(run) == expected
     assert nf.load_run(run).state["base"]
     assert main("resume", run) == 0
     assert main("merge", run, tmp_path / "whole") == 0
     assert main("resume", sweep) == 0
     assert main("sweep-best", sweep, "--save", tmp_path / "trial") == 0
     shutil.rmtree(sweep)
-    assert programs.evaluate(tmp_path / "trial")
+    assert train.evaluate(tmp_path / "trial")
     assert main("runs", tmp_path) == 0
     assert "base/" not in capsys.readouterr().out
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import nnfunc as nf
 from nnfunc import check
 from nnfunc.config import ConfigError
-from nnfunc.data import files
+from nnfunc.data import download
 
 pytest.importorskip("PIL")
 pytest.importorskip("pyarrow")
@@ -103,7 +103,7 @@ def zeros(opened, count):
 @pytest.fixture
 def small(monkeypatch):
     """Files may unpack to 4 MiB, or to 250 times their size."""
-    monkeypatch.setattr(files, "SMALL", 1 << 22)
+    monkeypatch.setattr(download, "SMALL", 1 << 22)
 
 
 def test_gzip_bombs_are_refused(tmp_path, small):
@@ -123,11 +123,11 @@ def test_gzip_bombs_are_refused(tmp_path, small):
 def test_gzip_of_several_parts_is_read(tmp_path):
     file = tmp_path / "a.gz"
     file.write_bytes(gzip.compress(b"one ") + gzip.compress(b"two") + b"\0\0")
-    assert files.read("here", file) == b"one two"
+    assert download.read("here", file) == b"one two"
     for content in (gzip.compress(b"one")[:-3], gzip.compress(b"one") + b"two"):
         file.write_bytes(content)
         with pytest.raises(ValueError, match="gzip file that cannot be unzipped"):
-            files.read("here", file)
+            download.read("here", file)
 
 
 def npz_with(file, **heads):
@@ -229,8 +229,8 @@ def test_the_memory_of_a_table_is_at_most_three_times_its_file(tmp_path):
         import os, resource, sys
         from pathlib import Path
         import pyarrow.csv
-        from nnfunc.data import columns, csv_files
-        file, csv_files.QUICK = Path(sys.argv[1]), int(sys.argv[2])
+        from nnfunc.data.sources import columns, csv_reader
+        file, csv_reader.QUICK = Path(sys.argv[1]), int(sys.argv[2])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         columns.read_columns(file, ",", None, ["y"])
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -243,7 +243,7 @@ def test_the_memory_of_a_table_is_at_most_three_times_its_file(tmp_path):
 
 
 def test_rows_to_predict_are_as_careful(tmp_path):
-    from nnfunc.data.inputs import examples
+    from nnfunc.data.prediction_inputs import examples
 
     file = tmp_path / "pets.csv"
     file.write_bytes(SAMPLES["pets.csv"]())

@@ -11,9 +11,9 @@ import pytest
 from files import only_mistakes
 
 import nnfunc as nf
-from nnfunc.data import image_files
 from nnfunc.data.augment import augmentation
-from nnfunc.data.inputs import examples
+from nnfunc.data.prediction_inputs import examples
+from nnfunc.data.sources import image_files
 
 Image = pytest.importorskip("PIL.Image")
 

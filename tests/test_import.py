@@ -10,21 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A file may import from its own row and from the rows before it. A folder stands for its files.
-ROWS = {
-    "contract": "base check jax_settings paths leaves taps held xla_flags vector_norm documents "
-    "early_signals stopping device_memory",
-    "numeric functions": "activations initializers schedules losses metrics backprop flops",
-    "layers and combinators": "layers combinators summary generation",
-    "models and optimizers": "models optimizers averages",
-    "training and data": "training data checkpoint sharding records writers",
-    "debugging": "debug",
-    "sweep": "sweeps",
-    "programs": "compare config cli debugging programs runlog progress report memory sampling interop "
-    "testing runstate follow findings dashboard overview merging loading rows study baseline lengthening",
-    "public names": "__init__ __main__",
-}
-ROW_OF = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}
+PICTURE = """
+cli
+-> commands
+-> config reports testing
+-> debug sweeps
+-> training
+-> data generation layers models optimizers runs
+"""
+"""The folders of nnfunc: each may import those of the rows below, and the flat modules, which import
+only each other. It is in CONTRIBUTING, too."""
+ROWS = [row.split() for row in PICTURE.replace("->", "").strip().splitlines()]
+DEPTH = {name: depth for depth, row in enumerate(ROWS) for name in row}
+FLAT = len(ROWS)
+TOP = ("__init__", "__main__")  # the public names, of any folder
 
 MEASURE = """
 import json, sys, time
@@ -58,9 +57,20 @@ def test_import_is_quick(imports):
     assert min(share for share, _ in imports) < 0.25
 
 
-def piece(file: Path) -> str:
-    """The name in ROWS that a file of nnfunc belongs to."""
-    return file.relative_to(ROOT / "nnfunc").parts[0].removesuffix(".py")
+def files() -> list[Path]:
+    return sorted((ROOT / "nnfunc").rglob("*.py"))
+
+
+def piece(name: str) -> str:
+    """The folder, or the flat module, of a dotted name: `nnfunc.linear` is of __init__."""
+    first = (name.split(".") + ["__init__"])[1]
+    there = (ROOT / "nnfunc" / first).is_dir() or (ROOT / "nnfunc" / f"{first}.py").is_file()
+    return first if there else "__init__"
+
+
+def module(file: Path) -> str:
+    name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
 
 
 def imported(file: Path) -> list[tuple[int, str]]:
@@ -81,30 +91,55 @@ def imported(file: Path) -> list[tuple[int, str]]:
     return [(line, name) for line, name in found if name.split(".")[0] == "nnfunc"]
 
 
-def target(name: str) -> str:
-    """The name in ROWS that an imported name belongs to: `nnfunc.linear` is of __init__."""
-    first = (name.split(".") + ["__init__"])[1]
-    return first if first in ROW_OF else "__init__"
-
-
-def test_every_file_is_in_a_row():
-    files = {piece(file) for file in (ROOT / "nnfunc").rglob("*.py")}
-    assert files, "no files found"
-    missing = sorted(files - set(ROW_OF))
-    assert not missing, f"give a row in ROWS to {', '.join(missing)} (design, section 7)"
-
-
-def test_rows_import_downward_only():
-    titles = list(ROWS)
-    wrong = []
-    for file in sorted((ROOT / "nnfunc").rglob("*.py")):
-        row = ROW_OF.get(piece(file), len(ROWS))
+@pytest.fixture(scope="module")
+def edges():
+    """{(file, file that it imports): line}, by their dotted names."""
+    modules = {module(file) for file in files()}
+    found = {}
+    for file in files():
         for line, name in imported(file):
-            other = ROW_OF[target(name)]
-            if other > row:
-                where = f"{file.relative_to(ROOT)}:{line}"
-                wrong.append(f"{where}: {titles[row]} imports {name}, of {titles[other]}")
+            while name not in modules:
+                name = name.rpartition(".")[0]
+            found[module(file), name] = line
+    return found
+
+
+def test_the_picture_is_of_what_is_there():
+    folders = {file.parent.name for file in (ROOT / "nnfunc").glob("*/__init__.py")}
+    assert set(DEPTH) == folders | {"cli"}
+    shown = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert PICTURE.strip() in shown
+
+
+def test_imports_go_down_in_the_picture(edges):
+    wrong = []
+    for (name, other), line in edges.items():
+        above, below = piece(name), piece(other)
+        if above != below and above not in TOP:
+            falls = DEPTH.get(below, FLAT) - DEPTH.get(above, FLAT)
+            same_row = above == "models" and below == "layers"
+            if below in TOP or not (
+                falls > 0 or same_row or DEPTH.get(above, FLAT) == FLAT == DEPTH.get(below, FLAT)
+            ):
+                wrong.append(f"{name}:{line} imports {other}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_folders_import_each_other(edges):
+    pairs = {(piece(name), piece(other)) for name, other in edges} - {(p, p) for p in DEPTH}
+    both = sorted(pair for pair in pairs if pair[::-1] in pairs and pair[0] in DEPTH)
+    assert not both
+
+
+def test_no_file_is_in_a_circle(edges):
+    """Files that import none of those that are left are taken away, until no file is left."""
+    below = {}
+    for name, other in edges:
+        below.setdefault(name, set()).add(other)
+    left = set(below)
+    while free := {name for name in left if not below[name] & left}:
+        left -= free
+    assert not left, f"these files are in a circle, or import one: {sorted(left)}"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +148,7 @@ def test_rows_import_downward_only():
         ("import nnfunc as nf", ["nnfunc"]),
         ("import nnfunc.sweep, jax", ["nnfunc.sweep"]),
         ("from nnfunc import check, linear", ["nnfunc.check", "nnfunc.linear"]),
-        ("def f():\n    from nnfunc.training.loop import train", ["nnfunc.training.loop.train"]),
+        ("def f():\n    from nnfunc.training.train import train", ["nnfunc.training.train.train"]),
         ("from .norm import batch_norm", ["nnfunc.layers.norm.batch_norm"]),
         ("from . import norm", ["nnfunc.layers.norm"]),
         ("from ..sweep import space", ["nnfunc.sweep.space"]),

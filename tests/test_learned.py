@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc.data.inputs import examples
-from nnfunc.data.learned import Learned, digest, row_ids
+from nnfunc.data.fingerprint import digest, row_ids
+from nnfunc.data.prediction_inputs import examples
+from nnfunc.data.preprocessing import Learned
 
 PARTS = ("train", "validation", "test")
 

@@ -10,7 +10,7 @@ import pytest
 import nnfunc as nf
 from nnfunc import paths, testing
 from nnfunc.base import Context
-from nnfunc.leaves import chosen, is_matrix
+from nnfunc.paths import chosen, is_matrix
 
 KEY = jax.random.key(3)
 

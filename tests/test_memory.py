@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from nnfunc import memory
+from nnfunc import malloc
 
 ROOT = Path(__file__).parents[1]
 STEP = """
 import resource, sys
 import jax, jax.numpy as jnp
 import nnfunc as nf
-from nnfunc import memory
+from nnfunc import malloc
 if sys.argv[1] == "told":
-    memory.keep_unless_told()
+    malloc.keep_unless_told()
 elif sys.argv[1] == "keep":
     assert nf.keep_memory() is True
 f = jax.jit(lambda x, w: jnp.sin(jax.lax.optimization_barrier(jnp.repeat(x, 16, 0) @ w)).sum())
@@ -28,7 +28,7 @@ for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     f(x, w).block_until_ready()
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(counts), memory.kept())      # the heap may still be growing in some steps
+print(min(counts), malloc.kept())      # the heap may still be growing in some steps
 """
 
 
@@ -43,7 +43,7 @@ def faults(how, **environment):
 
 
 needs_glibc = pytest.mark.skipif(
-    not (sys.platform.startswith("linux") and memory._glibc()), reason="it sets glibc's malloc"
+    not (sys.platform.startswith("linux") and malloc._glibc()), reason="it sets glibc's malloc"
 )
 
 
@@ -73,13 +73,13 @@ def test_programs_keep_it_unless_told(settings, expected):
 
 
 def test_elsewhere_it_says_no(monkeypatch):
-    monkeypatch.setattr(memory, "_kept", False)  # a command of another test may have asked for it
-    monkeypatch.setattr(memory, "_glibc", lambda: False)
-    assert memory.keep_memory() is False
-    monkeypatch.setattr(memory, "_glibc", lambda: True)
+    monkeypatch.setattr(malloc, "_kept", False)  # a command of another test may have asked for it
+    monkeypatch.setattr(malloc, "_glibc", lambda: False)
+    assert malloc.keep_memory() is False
+    monkeypatch.setattr(malloc, "_glibc", lambda: True)
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert memory.keep_memory() is False
-    assert not memory.kept()
+    assert malloc.keep_memory() is False
+    assert not malloc.kept()
 
 
 def test_an_older_glibc_is_asked_otherwise(monkeypatch):
@@ -89,18 +89,18 @@ def test_an_older_glibc_is_asked_otherwise(monkeypatch):
     class Library:
         def mallopt(self, option, value):
             asked.append((option, value))
-            return int(option != memory.MMAP_THRESHOLD)
+            return int(option != malloc.MMAP_THRESHOLD)
 
-    monkeypatch.setattr(memory, "_kept", False)
-    monkeypatch.setattr(memory, "_glibc", lambda: True)
+    monkeypatch.setattr(malloc, "_kept", False)
+    monkeypatch.setattr(malloc, "_glibc", lambda: True)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library())
-    assert memory.keep_memory() is True
-    assert (memory.MMAP_MAX, 0) in asked
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: Library())
+    assert malloc.keep_memory() is True
+    assert (malloc.MMAP_MAX, 0) in asked
 
 
-@pytest.mark.parametrize("name", memory.OWN)
+@pytest.mark.parametrize("name", malloc.OWN)
 def test_what_the_user_has_set_stays(name, monkeypatch):
-    monkeypatch.setattr(memory, "keep_memory", lambda: pytest.fail("it was called"))
+    monkeypatch.setattr(malloc, "keep_memory", lambda: pytest.fail("it was called"))
     monkeypatch.setenv(name, "1")
-    memory.keep_unless_told()
+    malloc.keep_unless_told()

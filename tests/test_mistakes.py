@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.data.inputs import examples
-from nnfunc.data.learned import Learned
+from nnfunc.data.prediction_inputs import examples
+from nnfunc.data.preprocessing import Learned
 
 KEY = jax.random.key(0)
 

@@ -16,8 +16,8 @@ from test_cli import main
 from test_records import ROWS
 from test_report import Page
 
-from nnfunc.overview import plot, table
-from nnfunc.overview.collect import Entry, collect
+from nnfunc.commands.list_runs import runs_plot, runs_table
+from nnfunc.commands.list_runs.collect_runs import Entry, collect
 
 
 def rows_of(losses, accuracies=None, train=()):
@@ -56,7 +56,7 @@ def place(tmp_path_factory):
 
 def shown(entries, width):
     console = Console(width=width, file=io.StringIO())
-    table.show(entries, console)
+    runs_table.show(entries, console)
     return console.file.getvalue()
 
 
@@ -136,7 +136,7 @@ def test_what_all_have_in_common_is_said_once(tmp_path):
      ("model", ["group/b-1", "a-2"]), ("parameters", ["a-10"])],
 )  # fmt: skip
 def test_sorting(place, key, first):
-    found = [entry.name for entry in table.sorted_by(collect(place), key)]
+    found = [entry.name for entry in runs_table.sorted_by(collect(place), key)]
     runs = [name for name in found if name != "notes" and (key == "steps" or name != "broken")]
     assert runs[: len(first)] == first, found
 
@@ -146,7 +146,7 @@ def test_sorting_by_best_is_by_each_runs_own_metric():
         Entry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max")
         for v in (0.1, 0.9)
     ]
-    assert [e.best["accuracy"] for e in table.sorted_by(entries, "best")] == [0.9, 0.1]
+    assert [e.best["accuracy"] for e in runs_table.sorted_by(entries, "best")] == [0.9, 0.1]
 
 
 def test_a_sort_or_a_plot_that_is_none(place, capsys):
@@ -183,14 +183,14 @@ def test_csv_has_the_numbers_in_full(place, capsys):
 
 def test_plots(place, tmp_path):
     entries = collect(place)
-    plot.draw(entries, tmp_path / "x.png")
+    runs_plot.draw(entries, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         assert image.size[0] > 800
         colours = {colour for _, colour in image.convert("RGB").getcolors(100_000)}
-    for colour in plot.COLOURS[:2]:  # one for each run with curves
+    for colour in runs_plot.COLOURS[:2]:  # one for each run with curves
         assert tuple(bytes.fromhex(colour[1:])) in colours
-    assert tuple(bytes.fromhex(plot.COLOURS[3][1:])) not in colours
-    plot.draw(entries, tmp_path / "x.html")
+    assert tuple(bytes.fromhex(runs_plot.COLOURS[3][1:])) not in colours
+    runs_plot.draw(entries, tmp_path / "x.html")
     page = Page((tmp_path / "x.html").read_text())
     assert page.open == []
     assert len(page.pictures) == 1
@@ -205,16 +205,16 @@ def test_names_are_escaped(tmp_path):
     text = shown(collect(tmp_path), 150)
     assert nasty in text
     assert "[red]y" in text
-    plot.draw(collect(tmp_path), tmp_path / "x.html")
+    runs_plot.draw(collect(tmp_path), tmp_path / "x.html")
     content = (tmp_path / "x.html").read_text()
     assert html.escape(nasty) in content
     assert nasty not in content
-    plot.draw(collect(tmp_path), tmp_path / "x.png")
+    runs_plot.draw(collect(tmp_path), tmp_path / "x.png")
 
 
 def test_many_runs_have_colours_of_their_own():
     for count in (0, 1, 8, 9, 20, 21, 100):
-        colours = plot._colours(count)
+        colours = runs_plot._colours(count)
         assert len(set(colours)) == count
 
 
@@ -227,6 +227,6 @@ def test_no_folder_makes_it_fail(tmp_path_factory, rows, config):
     root = tmp_path_factory.mktemp("fuzz")
     sample_runs.write_rows(sample_runs.make(root / "run", []), rows)
     (root / "run" / "config.toml").write_text(config)
-    entries = table.sorted_by(collect(root), "best")
+    entries = runs_table.sorted_by(collect(root), "best")
     shown(entries, 80)
-    table.as_csv(entries)
+    runs_table.as_csv(entries)

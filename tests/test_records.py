@@ -9,8 +9,8 @@ import sample_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnfunc import findings, records, runstate
-from nnfunc.follow import Follower
+from nnfunc.runs import diagnostics, metrics_log, status
+from nnfunc.runs.tail import Follower
 
 TRAIN = {"split": "train", "step": 1, "seconds": 1.0, "loss": 2.0}
 
@@ -30,42 +30,42 @@ def line(**entries):
      '{"split": "train", "step": 1' + "0" * 400 + "}"],
 )  # fmt: skip
 def test_what_is_no_row_is_left_out(text, tmp_path):
-    assert records.parse(text) is None
+    assert metrics_log.parse(text) is None
     file = tmp_path / "metrics.jsonl"
     file.write_text(line() + text + "\n" + line(step=2) + line(step=3)[:-1])
-    assert [row["step"] for row in records.read(file)] == [1, 2, 3]
+    assert [row["step"] for row in metrics_log.read(file)] == [1, 2, 3]
 
 
 def test_a_file_that_is_not_there_has_no_rows(tmp_path):
-    assert records.read(tmp_path / "metrics.jsonl") == []
+    assert metrics_log.read(tmp_path / "metrics.jsonl") == []
 
 
 def test_splits_that_are_not_wanted_are_left_out(tmp_path):
     file = tmp_path / "metrics.jsonl"
     rows = '{"split": "layers", "step": 1}\n{"step": 1, "split": "layers"}\n'
     file.write_text(line() + rows)
-    assert len(records.read(file)) == 3
-    assert [row["split"] for row in records.read(file, without=("layers",))] == ["train"]
+    assert len(metrics_log.read(file)) == 3
+    assert [row["split"] for row in metrics_log.read(file, without=("layers",))] == ["train"]
 
 
 def test_a_series_has_finite_values_in_order_the_later_of_two():
     values = [(3, 1.0), (1, 2.0), (2, math.nan), (4, "x"), (5, True), (6, None), (3, 5.0)]
     rows = [TRAIN | {"step": step, "loss": value} for step, value in values]
-    steps, found = records.series(rows, "train", "loss")
+    steps, found = metrics_log.series(rows, "train", "loss")
     assert steps.tolist() == [1, 3]
     assert found.tolist() == [2.0, 5.0]
-    assert records.last(rows, "train", "loss") == 5.0
-    assert math.isnan(records.last(rows, "validation", "loss"))
-    assert records.names(rows, "train") == ["loss"]
+    assert metrics_log.last(rows, "train", "loss") == 5.0
+    assert math.isnan(metrics_log.last(rows, "validation", "loss"))
+    assert metrics_log.names(rows, "train") == ["loss"]
 
 
 def test_rate_and_elapsed_bear_a_resume():
     times = [(10, 1.0), (20, 2.0), (30, 3.0), (40, 0.5), (50, 1.0), (60, 1.5)]
     rows = [TRAIN | {"step": step, "seconds": seconds} for step, seconds in times]
-    assert records.rate(rows) == 20.0  # of the second process alone
-    assert records.rate(rows[:3]) == 10.0
-    assert math.isnan(records.rate(rows[:1]))
-    assert records.elapsed(rows) == 4.5
+    assert metrics_log.rate(rows) == 20.0  # of the second process alone
+    assert metrics_log.rate(rows[:3]) == 10.0
+    assert math.isnan(metrics_log.rate(rows[:1]))
+    assert metrics_log.elapsed(rows) == 4.5
 
 
 # a file that grows
@@ -114,7 +114,7 @@ def test_a_follower_reads_what_read_reads(tmp_path):
     for place in range(0, len(text) + 4999, 4999):
         follower.path.write_bytes(text[:place])
         follower.poll()
-    assert follower.rows == records.read(follower.path) == rows
+    assert follower.rows == metrics_log.read(follower.path) == rows
 
 
 # layers
@@ -131,7 +131,7 @@ def test_layers_are_a_matrix_in_natural_order():
         {"split": "layers", "step": 3, "parameters": [1]},
         layers_row(4, **{"blocks/10/w": {"n": 5.0}}),
     ]
-    found = records.layers(rows, "parameters", "n")
+    found = metrics_log.layers(rows, "parameters", "n")
     assert found.paths == ["blocks/2/w", "blocks/10/w"]
     assert found.steps.tolist() == [1, 4]
     np.testing.assert_array_equal(found.values, [[2.0, np.nan], [3.0, 5.0]])
@@ -139,7 +139,7 @@ def test_layers_are_a_matrix_in_natural_order():
         layers_row(1, **{"b/2": {"n": None}, "a/1": {"n": 1.0}}),
         layers_row(2, **{"b/2": {"n": 1.0}, "a/1": {"n": 1.0}}),
     ]
-    assert records.layers(in_file_order, "parameters", "n").paths == ["b/2", "a/1"]
+    assert metrics_log.layers(in_file_order, "parameters", "n").paths == ["b/2", "a/1"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_layers_are_a_matrix_in_natural_order():
 )  # fmt: skip
 def test_what_is_no_histogram_is_left_out(entry):
     good = layers_row(1, a={"h": [0, 1, [1, 2]]})
-    found = records.histograms([good, layers_row(2, a={"h": entry})], "parameters", "h")
+    found = metrics_log.histograms([good, layers_row(2, a={"h": entry})], "parameters", "h")
     assert found["a"].steps.tolist() == [1]
     assert found["a"].counts.tolist() == [[1, 2]]
 
@@ -158,16 +158,16 @@ def test_what_is_no_histogram_is_left_out(entry):
 
 
 def kinds(rows):
-    return [finding.kind for finding in findings.find(rows)]
+    return [finding.kind for finding in diagnostics.find(rows)]
 
 
 def test_a_healthy_run_has_no_findings():
-    assert findings.find(sample_runs.metrics()) == []
-    assert findings.find([]) == []
+    assert diagnostics.find(sample_runs.metrics()) == []
+    assert diagnostics.find([]) == []
 
 
 def test_a_sick_run_has_each_with_its_layer_and_threshold():
-    found = {finding.kind: finding for finding in findings.find(sample_runs.metrics(sick=True))}
+    found = {finding.kind: finding for finding in diagnostics.find(sample_runs.metrics(sick=True))}
     assert list(found) == ["dead units", "vanishing gradients", "gradient spike", "large updates"]
     assert found["dead units"].paths == ["hidden_1/act"]
     assert found["dead units"].threshold == "more than 50%"
@@ -213,7 +213,7 @@ def test_updates_are_judged_while_the_rate_is_high():
     rows = [TRAIN | {"step": step, "learning_rate": rate} for step, rate in rates]
     rows += [layers_row(step, w={"update_ratio": 1e-3 * rate}) for step, rate in rates]
     assert kinds(rows) == []
-    assert findings.medians_of_updates(rows).values[0, 0] == pytest.approx(0.8e-3)
+    assert diagnostics.medians_of_updates(rows).values[0, 0] == pytest.approx(0.8e-3)
 
 
 def test_what_is_small_by_design_is_no_finding():
@@ -234,14 +234,14 @@ def test_what_is_small_by_design_is_no_finding():
 def test_steps_at_which_a_layer_was_frozen_say_nothing_of_its_updates():
     rows = [layers_row(step, w={"update_ratio": 1e-3 * (step > 2)}) for step in (1, 2, 3)]
     assert kinds(rows) == []
-    assert findings.medians_of_updates(rows).values[0, 0] == 1e-3
+    assert diagnostics.medians_of_updates(rows).values[0, 0] == 1e-3
 
 
 def test_the_worst_layers_come_first():
     rows = [
         layers_row(1, a={"update_ratio": 1e-3}, b={"update_ratio": 1.0}, c={"update_ratio": 1e-5})
     ]
-    paths, values = findings.worst(rows, "parameters", ("update_ratio", "weight_norm"))
+    paths, values = diagnostics.worst(rows, "parameters", ("update_ratio", "weight_norm"))
     assert paths == ["b", "c", "a"]
     assert values[0, 0] == 1.0
     assert np.isnan(values[:, 1]).all()
@@ -255,24 +255,24 @@ def test_the_state_of_a_run(tmp_path):
 
     rows = sample_runs.metrics(100, done=50)
     run = sample_runs.make(tmp_path / "run", rows)
-    assert runstate.state(run, rows).name == "stopped"
+    assert status.state(run, rows).name == "stopped"
     (run / "lock").touch()
-    assert runstate.state(run, rows).name == "stopped"
+    assert status.state(run, rows).name == "stopped"
     with (run / "lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert runstate.state(run, rows).name == "running"
-    assert runstate.state(run, rows).name == "stopped"
+        assert status.state(run, rows).name == "running"
+    assert status.state(run, rows).name == "stopped"
     told = {"split": "event", "step": 50, "event": "diverged", "message": "loss is nan"}
-    assert runstate.state(run, [*rows, told]) == ("diverged", "loss is nan")
-    assert runstate.state(run, [*rows, told, TRAIN]).name == "stopped"  # it was gone on with
-    assert runstate.state(run, [*rows, TRAIN | {"loss": math.nan}]).name == "diverged"
+    assert status.state(run, [*rows, told]) == ("diverged", "loss is nan")
+    assert status.state(run, [*rows, told, TRAIN]).name == "stopped"  # it was gone on with
+    assert status.state(run, [*rows, TRAIN | {"loss": math.nan}]).name == "diverged"
     (run / "result.json").write_text("{}x")
-    assert runstate.state(run, rows) == ("broken", "result.json cannot be read")
+    assert status.state(run, rows) == ("broken", "result.json cannot be read")
     (run / "result.json").write_text(json.dumps(sample_runs.RESULT))
-    assert runstate.state(run, rows).name == "complete"
+    assert status.state(run, rows).name == "complete"
     (run / "config.toml").write_text("a = [")
-    assert runstate.state(run, rows).words.startswith("config.toml cannot be read: ")
-    assert "it has no config.toml" in runstate.state(tmp_path, []).words
+    assert status.state(run, rows).words.startswith("config.toml cannot be read: ")
+    assert "it has no config.toml" in status.state(tmp_path, []).words
 
 
 def test_the_best_figure_is_by_the_metric_of_the_config():
@@ -280,24 +280,24 @@ def test_the_best_figure_is_by_the_metric_of_the_config():
         {"split": "validation", "step": step, "loss": loss, "accuracy": accuracy}
         for step, loss, accuracy in ((1, 0.5, 0.8), (2, 0.4, 0.9), (3, 0.45, 0.95))
     ]
-    assert runstate.best(rows, {}) == ("loss", 0.4, 2)
-    assert runstate.best(rows, {"train": {"best": "max accuracy"}}) == ("accuracy", 0.95, 3)
-    assert runstate.best(rows, {"train": {"best": "max f1"}}) is None
-    assert runstate.best([], {"train": 3}) is None
+    assert status.best(rows, {}) == ("loss", 0.4, 2)
+    assert status.best(rows, {"train": {"best": "max accuracy"}}) == ("accuracy", 0.95, 3)
+    assert status.best(rows, {"train": {"best": "max f1"}}) is None
+    assert status.best([], {"train": 3}) is None
 
 
 def test_parameters_are_counted_from_a_checkpoint(tmp_path):
-    assert runstate.parameters(tmp_path) is None
+    assert status.parameters(tmp_path) is None
     leaves = {"state/params/w": {"shape": [3, 4]}, "state/opt_state/w": {"shape": [9]}}
     folder = tmp_path / "checkpoints" / "step-00000010"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({"leaves": leaves}))
-    assert runstate.parameters(tmp_path) == 12
+    assert status.parameters(tmp_path) == 12
     (tmp_path / "checkpoints" / "best").mkdir()
     leaves = {"params/w": {"shape": [3, 5]}, "params/b": {"shape": []}, "step": {"shape": []}}
     text = json.dumps({"leaves": leaves})
     (tmp_path / "checkpoints" / "best" / "manifest.json").write_text(text)
-    assert runstate.parameters(tmp_path) == 16
+    assert status.parameters(tmp_path) == 16
 
 
 # anything at all
@@ -326,12 +326,12 @@ ROWS = st.fixed_dictionaries(
 @given(st.lists(ROWS, max_size=8), st.integers(0, 60))
 def test_no_row_makes_the_readers_fail(rows, cut):
     text = "\n".join(json.dumps(row) for row in rows)
-    parsed = [records.parse(line) for line in text[: len(text) - cut].split("\n")]
+    parsed = [metrics_log.parse(line) for line in text[: len(text) - cut].split("\n")]
     parsed = [row for row in parsed if row is not None]
-    findings.find(parsed)
-    findings.worst(parsed, "parameters", ("gradient_norm", "update_ratio"))
-    records.rate(parsed)
-    records.elapsed(parsed)
-    records.events(parsed)
-    runstate.best(parsed, {})
-    records.histograms(parsed, "activations", "histogram")
+    diagnostics.find(parsed)
+    diagnostics.worst(parsed, "parameters", ("gradient_norm", "update_ratio"))
+    metrics_log.rate(parsed)
+    metrics_log.elapsed(parsed)
+    metrics_log.events(parsed)
+    status.best(parsed, {})
+    metrics_log.histograms(parsed, "activations", "histogram")

@@ -14,7 +14,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import paths
-from nnfunc.layers import recurrent_kinds, recurrent_scan
+from nnfunc.layers.recurrent import cell_math, scan
 
 GOLDEN = np.load(Path(__file__).parent / "golden/recurrent.npz")
 CASES = sorted({"/".join(name.split("/")[:2]) for name in GOLDEN.files})
@@ -27,12 +27,12 @@ MAKE = {
     "peepholes": functools.partial(nf.lstm, peepholes=True),
 }
 KINDS = {
-    "rnn": recurrent_kinds.RNN["tanh"],
-    "relu": recurrent_kinds.RNN["relu"],
-    "gru": recurrent_kinds.GRU["after"],
-    "before": recurrent_kinds.GRU["before"],
-    "lstm": recurrent_kinds.LSTM,
-    "peepholes": recurrent_kinds.LSTM,
+    "rnn": cell_math.RNN["tanh"],
+    "relu": cell_math.RNN["relu"],
+    "gru": cell_math.GRU["after"],
+    "before": cell_math.GRU["before"],
+    "lstm": cell_math.LSTM,
+    "peepholes": cell_math.LSTM,
 }
 
 
@@ -148,7 +148,7 @@ def test_fast_form_is_the_plain_one_to_the_second_derivative(name, masked):
 
         def whole(fast):
             def loss(*args):
-                y, last = recurrent_scan.over_time(kind, *args, mask, reverse=masked, fast=fast)
+                y, last = scan.over_time(kind, *args, mask, reverse=masked, fast=fast)
                 return jnp.sum(jnp.sin(2 * y)) + sum(jnp.sum(jnp.cos(part)) for part in last), (
                     y,
                     last,
@@ -187,7 +187,7 @@ def test_gradient_of_the_fast_form_is_two_loops_with_a_product_each(name, masked
     kind, args, mask = loop(name, masked)
 
     def loss(fast, *args):
-        y, _ = recurrent_scan.over_time(kind, *args, mask, fast=fast)
+        y, _ = scan.over_time(kind, *args, mask, fast=fast)
         return jnp.sum(jnp.sin(y))
 
     counts = {}
@@ -206,7 +206,7 @@ def test_writing_in_place_copies_nothing(name):
     args = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), args)
 
     def loss(weights, pre, carry, x):
-        y, _ = recurrent_scan.over_time(kind, weights, x * pre, carry, mask, fast=True)
+        y, _ = scan.over_time(kind, weights, x * pre, carry, mask, fast=True)
         return jnp.sum(jnp.sin(y))
 
     compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args, jnp.ones(())).compile()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.training.lock import Lock
+from nnfunc.runs.lock import Lock
 
 KEY = jax.random.key(2)
 X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
@@ -84,7 +84,7 @@ def test_a_run_that_went_back_is_resumed_bit_for_bit(tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     lock = Lock(tmp_path)
-    code = "import sys; from pathlib import Path; from nnfunc.training.lock import Lock; Lock(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from nnfunc.runs.lock import Lock; Lock(Path(sys.argv[1]))"
     second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert second.returncode == 1
     assert f"process {multiprocessing.current_process().pid} on " in second.stderr
@@ -98,7 +98,7 @@ def test_a_second_process_is_refused(tmp_path):
 
 def test_a_killed_holder_lets_the_next_one_in(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from nnfunc.training.lock import Lock\n"
+        "import os, sys; from pathlib import Path; from nnfunc.runs.lock import Lock\n"
         "kept = Lock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True)

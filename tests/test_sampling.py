@@ -9,7 +9,7 @@ import pytest
 from test_cli import _no_cache, main, start  # noqa: F401
 
 import nnfunc as nf
-from nnfunc.data.codecs import load_codec
+from nnfunc.data.tokenizers import load_codec
 
 TEXT = "to be or not to be, that is the question\n" * 60
 CONFIG = """
@@ -118,7 +118,7 @@ def test_a_prompt_longer_than_the_block_is_cut_with_a_word(work, capsys):
 
 
 def test_tokens_without_text_are_never_drawn(work):
-    from nnfunc.sampling import sample
+    from nnfunc.commands.sample import sample
 
     (text,) = sample(work / "runs" / "rnn-1", "to", steps=300, temperature=np.inf)
     assert set(text) == set(TEXT)
@@ -158,13 +158,14 @@ def test_runs_that_are_not_on_text(work, capsys):
 
 
 def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
-    from nnfunc import loading, sampling
+    from nnfunc.commands import sample as sample_command
+    from nnfunc.config import restore
 
     model, params, state = nf.load_run("runs/gpt-1")
-    broken = loading.Loaded(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
-    monkeypatch.setattr(loading, "load_run", lambda *args: broken)
+    broken = restore.Loaded(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
+    monkeypatch.setattr(restore, "load_run", lambda *args: broken)
     with pytest.raises(ValueError, match="its logits are NaN"):
-        sampling.sample(work / "runs" / "gpt-1", "to", steps=2)
+        sample_command.sample(work / "runs" / "gpt-1", "to", steps=2)
 
 
 @pytest.mark.slow

@@ -11,7 +11,9 @@ import time
 import pytest
 from test_cli import CONFIG, ROOT
 
-from nnfunc import early_signals, runlog, runstate, stopping
+from nnfunc import early_signals
+from nnfunc.commands import interrupts
+from nnfunc.runs import run_folder, status
 
 PROGRAM = (sys.executable, "-m", "nnfunc")
 
@@ -28,10 +30,10 @@ def begun(folder, *words, **settings):
 
 
 def test_told_ends_with_its_words():
-    expected = pytest.raises(stopping.Stopped, match="the inner words")
-    with expected, stopping.told("the outer ones"), stopping.told("the inner words"):
+    expected = pytest.raises(interrupts.Stopped, match="the inner words")
+    with expected, interrupts.told("the outer ones"), interrupts.told("the inner words"):
         raise KeyboardInterrupt
-    assert stopping._told[1:] == []
+    assert interrupts._told[1:] == []
 
 
 def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
@@ -39,10 +41,10 @@ def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
     program = (
         "import sys; sys.orig_argv = ['python', '-m', 'nnfunc']\n"
         "import os, signal\n"
-        "from nnfunc import stopping\n"
+        "from nnfunc.commands import interrupts\n"
         "class Callback:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
-        "with stopping.told('stopped in a callback', lambda: print('undone')):\n"
+        "with interrupts.told('stopped in a callback', lambda: print('undone')):\n"
         "    one = Callback(); del one\n"
         "print('went on')\n"
     )
@@ -164,13 +166,13 @@ def test_what_nobody_reads_ends_quietly(tmp_path):
 def test_a_folder_with_links_out_of_it_is_refused(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.toml").write_text(CONFIG)
-    runlog.find(tmp_path / "run")
+    run_folder.find(tmp_path / "run")
     link = tmp_path / "run" / "metrics.jsonl"
     link.symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match=r"metrics.jsonl is a link out of the folder"):
-        runlog.find(tmp_path / "run")
+        run_folder.find(tmp_path / "run")
     link.unlink()
     os.mkfifo(link)
     with pytest.raises(ValueError, match=r"metrics.jsonl should be a file, but is a pipe"):
-        runlog.find(tmp_path / "run")
-    assert runstate.json_of(link) == {}  # and nothing waits for it
+        run_folder.find(tmp_path / "run")
+    assert status.json_of(link) == {}  # and nothing waits for it

@@ -12,20 +12,20 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from scipy import stats
 
-from nnfunc.study import importance as forests
-from nnfunc.study import page
-from nnfunc.study.axes import axis, score_axis
-from nnfunc.study.curves import curves
-from nnfunc.study.importance import importance
-from nnfunc.study.page import write_page
-from nnfunc.study.pairs import pairs
-from nnfunc.study.plots import parallel, slices
-from nnfunc.study.sheet import sheet
-from nnfunc.study.significance import compare_settings
-from nnfunc.study.words import headline, trust, verdict
+from nnfunc.reports.sweep import importance as forests
+from nnfunc.reports.sweep import sweep_page
+from nnfunc.reports.sweep.axes import axis, score_axis
+from nnfunc.reports.sweep.curves import curves
+from nnfunc.reports.sweep.importance import importance
+from nnfunc.reports.sweep.pair_plots import pairs
+from nnfunc.reports.sweep.report_data import sheet
+from nnfunc.reports.sweep.significance import compare_settings
+from nnfunc.reports.sweep.summary_text import headline, trust, verdict
+from nnfunc.reports.sweep.sweep_page import write_page
+from nnfunc.reports.sweep.sweep_plots import parallel, slices
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result
-from nnfunc.training.saving import Best
+from nnfunc.training.checkpointing import Best
 
 RED, ORANGE = "#c23b4b", "#d9782d"
 
@@ -310,7 +310,9 @@ def test_a_sweep_over_seeds_alone_has_a_page(tmp_path):
 
 def test_odd_values_and_many_names_have_a_page(tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(page, "_picture", lambda figure, alt: sizes.append(len(figure.axes)) or "")
+    monkeypatch.setattr(
+        sweep_page, "_picture", lambda figure, alt: sizes.append(len(figure.axes)) or ""
+    )
     draw = np.random.default_rng(0)
     odd = [None, np.inf, 3.0, "$x_{", "_", np.arange(3), lambda x: x, (1, 2), {"in": 1}]
     hypers = [

@@ -14,14 +14,14 @@ import tomli_w
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc import programs
+from nnfunc.commands import train
 from nnfunc.config import ConfigError, factories, load
-from nnfunc.config.places import place_of, put, value_of
-from nnfunc.config.reading import with_defaults
+from nnfunc.config.key_path import place_of, put, value_of
+from nnfunc.config.load import with_defaults
 from nnfunc.config.schema import SOLE, TASK, kind_of, schema
-from nnfunc.study import trials
-from nnfunc.study.forms import in_words
-from nnfunc.study.reading import Sweep, load_sweep
+from nnfunc.config.sweep import trials
+from nnfunc.config.sweep.distributions import in_words
+from nnfunc.config.sweep.load_sweep import Sweep, load_sweep
 from nnfunc.sweeps.space import Distribution
 
 TEXT = """
@@ -635,7 +635,7 @@ def test_train_passes_over_the_sweep(file, tmp_path):
     alone = load(file)
     file.write_text(TEXT + SWEEP)
     assert load(file) == alone
-    folder = programs.train(file, ["train.steps=2", "schedule.warmup_steps=1"], tmp_path / "run")
+    folder = train.train(file, ["train.steps=2", "schedule.warmup_steps=1"], tmp_path / "run")
     assert "sweep" not in tomllib.loads((folder / "config.toml").read_text())
     with pytest.raises(
         ConfigError, match=r"sweep\.members: one run reads no sweep. Give it to: .*sweep"

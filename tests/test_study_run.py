@@ -22,13 +22,13 @@ import pytest
 from test_cli import ROOT, _no_cache, content, main, rows  # noqa: F401
 
 import nnfunc as nf
-from nnfunc import report as reports
-from nnfunc.study import ending
-from nnfunc.study import run as study
-from nnfunc.study.live import Live
+from nnfunc.commands.sweep import finish_sweep
+from nnfunc.commands.sweep import run_sweep as study
+from nnfunc.commands.sweep.live_progress import Live
+from nnfunc.reports import run as reports
+from nnfunc.runs.lock import Lock
 from nnfunc.sweeps import engine
 from nnfunc.sweeps.progress import Progress
-from nnfunc.training.lock import Lock
 
 CONFIG = """
 data = { name = "digits", batch_size = 32 }
@@ -114,7 +114,7 @@ def _no_pictures(request, monkeypatch):
     """Reports take most of the time, and have tests of their own; those of `place` are whole."""
     if "pictures" not in request.fixturenames:
         page = lambda result, folder, *more: (folder / "report.html").touch()
-        monkeypatch.setattr(ending, "write_page", page)
+        monkeypatch.setattr(finish_sweep, "write_page", page)
         monkeypatch.setattr(reports, "write", lambda folder: None)
 
 
@@ -644,7 +644,7 @@ def test_ctrl_c_before_the_sweep_leaves_nothing(work, monkeypatch, capsys):
 
 def test_ctrl_c_before_the_report_costs_only_that(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(ending, "write_page", interrupt)
+        patch.setattr(finish_sweep, "write_page", interrupt)
         assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 130
     assert capsys.readouterr().err == (
         "nnfunc: all members have run and are saved; only tables and report are missing. "
@@ -1062,7 +1062,7 @@ def test_what_is_missing_only_later_leaves_the_folder_as_it_was(work, monkeypatc
 SLOWLY = """
 import time
 from nnfunc import cli
-from nnfunc.study.live import Live
+from nnfunc.commands.sweep.live_progress import Live
 from nnfunc.sweeps import engine
 engine.SAVE_EVERY = 0.0
 call = Live.__call__

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nnfunc.config import ConfigError, load
-from nnfunc.sweeps.groups import grouped
-from nnfunc.sweeps.pack import Held
+from nnfunc.sweeps.batch import Held
+from nnfunc.sweeps.grouping import grouped
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(

@@ -12,7 +12,7 @@ import pytest
 from sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, blobs, no_report, plain, swept  # noqa: F401
 
 import nnfunc as nf
-from nnfunc.sweeps import engine, lanes, ways
+from nnfunc.sweeps import compiled_trials, engine, strategy
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -335,7 +335,7 @@ def test_names_that_the_table_has_for_itself_are_refused(name):
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5])
 def test_stopping_while_the_way_is_chosen(after, monkeypatch):
-    monkeypatch.setattr(ways, "cores", lambda: 2)
+    monkeypatch.setattr(strategy, "cores", lambda: 2)
     asked = []
 
     def stop():
@@ -350,7 +350,7 @@ def test_stopping_while_the_way_is_chosen(after, monkeypatch):
 
 
 def test_memory_that_is_scarce_while_compiling_makes_packs_narrower(monkeypatch):
-    made = lanes._made
+    made = compiled_trials._made
 
     def scarce(*args):
         own = made(*args)
@@ -363,21 +363,21 @@ def test_memory_that_is_scarce_while_compiling_makes_packs_narrower(monkeypatch)
 
         return own._replace(leg=leg)
 
-    monkeypatch.setattr(lanes, "_kept", scarce)
+    monkeypatch.setattr(compiled_trials, "_kept", scarce)
     with pytest.warns(UserWarning, match="do not fit into the memory"):
         result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, members=7, way="vmap")
     assert np.isfinite(result.scores).all()
 
 
 def test_halves_of_packs_on_devices_are_shared_out_evenly(monkeypatch):
-    count, advance = jax.device_count(), ways.advance
+    count, advance = jax.device_count(), strategy.advance
 
     def scarce(going, by_step):
         if going.pack.width > 2 * count:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
         return advance(going, by_step)
 
-    monkeypatch.setattr(ways, "advance", scarce)
+    monkeypatch.setattr(strategy, "advance", scarce)
     with pytest.warns(UserWarning, match="do not fit into the memory"):
         result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, members=3 * count, way="devices")
     assert np.isfinite(result.scores).all()

@@ -201,14 +201,14 @@ def test_the_way_is_written_down_before_a_member_runs_and_is_taken_again(tmp_pat
     """What is quickest may be another way the next time, whose results differ by rounding."""
     import json
 
-    from nnfunc.sweeps import ways
+    from nnfunc.sweeps import strategy
 
     reports = []
     options = {"on_report": reports.append, "should_stop": lambda: bool(reports)}
     assert not swept(4, folder=tmp_path / "s", way="vmap", chunk=2, **options).complete
     plan = json.loads((tmp_path / "s/plan.json").read_text())
     assert plan["ways"]["0"][:2] == ["vmap", 2]
-    monkeypatch.setattr(ways, "chosen", None)  # nothing is chosen again
+    monkeypatch.setattr(strategy, "chosen", None)  # nothing is chosen again
     again = swept(4, folder=tmp_path / "s", way="auto", resume=True)
     (group,) = again.plan.groups
     assert (group.way.kind, group.way.chunk) == ("vmap", 2)
@@ -226,12 +226,12 @@ def test_a_plan_that_was_changed_is_refused_in_one_sentence(content, tmp_path):
 
 def test_a_folder_gets_tables_and_a_report(tmp_path, monkeypatch):
     """The report is of a row above sweeps, and of packages that may be missing."""
-    from nnfunc.sweeps import run
+    from nnfunc.sweeps import sweep
 
-    assert run.REPORT is None  # by this file's fixture
+    assert sweep.REPORT is None  # by this file's fixture
     swept(2, steps=2, folder=tmp_path / "bare")
     assert {"table.csv", "curves.csv"} <= {path.name for path in (tmp_path / "bare").iterdir()}
-    monkeypatch.setattr(run, "REPORT", ("nnfunc.study.page", "write_page"))
+    monkeypatch.setattr(sweep, "REPORT", ("nnfunc.reports.sweep.sweep_page", "write_page"))
     result = swept(2, steps=2, folder=tmp_path / "full", resume=False)
     assert (tmp_path / "full/table.csv").read_text().count("\n") == 1 + len(result.table())
     assert "<h1>full</h1>" in (tmp_path / "full/report.html").read_text()

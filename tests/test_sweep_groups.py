@@ -260,9 +260,9 @@ def test_numbers_beside_words_and_arrays_of_two_shapes_are_grouped_by_form():
 
 def test_data_sets_of_different_sizes_are_timed_apart():
     """They share programs, and what a step takes of one says nothing of the other."""
-    from nnfunc.sweeps.groups import grouped
-    from nnfunc.sweeps.pack import Held, Job
-    from nnfunc.training.pace import Intervals
+    from nnfunc.sweeps.batch import Held, Job
+    from nnfunc.sweeps.grouping import grouped
+    from nnfunc.training.intervals import Intervals
 
     small = Held.of(DATA)
     large = Held.of(nf.data.arrays((DATA.arrays[0], DATA.arrays[1]), batch_size=40))

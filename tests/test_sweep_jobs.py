@@ -14,9 +14,8 @@ import pytest
 from sweep_tasks import DATA, DIM, KEY, SPACE, no_report, swept  # noqa: F401
 
 import nnfunc as nf
-from nnfunc.sweeps import engine, ways
-from nnfunc.sweeps import jobs as executors
-from nnfunc.sweeps.store import Store
+from nnfunc.sweeps import engine, executors, strategy
+from nnfunc.sweeps.checkpoints import Store
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -44,13 +43,13 @@ class Inline:
 @pytest.fixture
 def runs(monkeypatch):
     """The members that really ran, in order."""
-    seen, advance = [], ways.advance
+    seen, advance = [], strategy.advance
 
     def counted(going, by_step):
         seen.extend(going.pack.members)
         return advance(going, by_step)
 
-    monkeypatch.setattr(ways, "advance", counted)
+    monkeypatch.setattr(strategy, "advance", counted)
     return seen
 
 
@@ -203,7 +202,7 @@ def test_what_jobs_have_saved_is_told_before_they_end(tmp_path, monkeypatch):
 def test_a_stopped_sweep_lets_its_jobs_save_and_goes_on_from_there(tmp_path, monkeypatch, runs):
     """They see that what they were given is gone, and end at their next report."""
     began, asked = threading.Event(), threading.Event()
-    advance = ways.advance
+    advance = strategy.advance
 
     def slow(going, by_step):
         if not asked.is_set():
@@ -212,7 +211,7 @@ def test_a_stopped_sweep_lets_its_jobs_save_and_goes_on_from_there(tmp_path, mon
         return advance(going, by_step)
 
     whole = swept(4, steps=40)
-    monkeypatch.setattr(ways, "advance", slow)
+    monkeypatch.setattr(strategy, "advance", slow)
     executor = Later()
     stops = lambda: began.is_set() and (asked.set() or True)
     options = {"steps": 40, "folder": tmp_path}

@@ -8,7 +8,7 @@ import pytest
 from sweep_tasks import plain, swept
 
 from nnfunc.sweeps.progress import Watch
-from nnfunc.training.saving import Best
+from nnfunc.training.checkpointing import Best
 
 STEPS = 10
 

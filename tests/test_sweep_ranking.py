@@ -7,7 +7,7 @@ import pytest
 
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result
-from nnfunc.training.saving import Best
+from nnfunc.training.checkpointing import Best
 
 AT = np.asarray([10, 20, 30])
 

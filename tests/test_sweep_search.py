@@ -10,7 +10,7 @@ import pytest
 from sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, STEPS, plain, swept
 
 import nnfunc as nf
-from nnfunc.sweeps.lanes import lanes
+from nnfunc.sweeps.compiled_trials import lanes
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def test_patience_ends_what_does_not_improve(whole):
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monkeypatch):
     """Saved beside the last one; where that is lost, the member is run again to its best."""
-    from nnfunc.sweeps import engine, run
+    from nnfunc.sweeps import engine, sweep
 
-    monkeypatch.setattr(run, "REPORT", None)
+    monkeypatch.setattr(sweep, "REPORT", None)
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
     options = {"search": nf.sweeps.patience(2), "folder": tmp_path / "s"}
     first = swept(6, **options)
@@ -230,8 +230,8 @@ def test_a_population_is_one_program_and_brings_the_diverged_back():
     assert np.isfinite(result.scores).sum() > 12 - len(broken)
     (group,) = result.plan.groups
     assert group.members == tuple(range(12))
-    from nnfunc.sweeps.groups import grouped
-    from nnfunc.sweeps.pack import Held
+    from nnfunc.sweeps.batch import Held
+    from nnfunc.sweeps.grouping import grouped
 
     (own,) = grouped(build, result.hypers, KEY, Held.of(DATA).train).groups
     made = lanes(build, own, wide=True)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import nnfunc as nf
-from nnfunc.sweeps.draw import Draws, settings
+from nnfunc.sweeps.sampling import Draws, settings
 
 KEY = jax.random.key(3)
 

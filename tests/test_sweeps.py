@@ -13,10 +13,10 @@ from scipy import stats
 
 import nnfunc as nf
 from nnfunc import device_memory
-from nnfunc.sweeps import ways
-from nnfunc.sweeps.groups import Group
-from nnfunc.sweeps.lanes import lanes
-from nnfunc.sweeps.pack import Held
+from nnfunc.sweeps import strategy
+from nnfunc.sweeps.batch import Held
+from nnfunc.sweeps.compiled_trials import lanes
+from nnfunc.sweeps.grouping import Group
 
 DIM, CLASSES, STEPS = 6, 3, 20
 KEY = jax.random.key(5)
@@ -295,7 +295,7 @@ def test_compiles_once_whatever_the_number_of_packs():
 
 
 def _group(build, result):
-    from nnfunc.sweeps.groups import grouped
+    from nnfunc.sweeps.grouping import grouped
 
     (group,) = grouped(build, result.hypers, KEY, Held.of(DATA).train).groups
     assert isinstance(group, Group)
@@ -388,10 +388,10 @@ def test_auto_takes_the_quickest_way_and_remembers_it(monkeypatch, cores, fastes
         tried.append(way.name)
         return 2.0 + way.name.startswith(fastest)
 
-    monkeypatch.setattr(ways, "_speed", speed)
-    monkeypatch.setattr(ways, "cores", lambda: cores)
-    monkeypatch.setattr(ways, "SHORT", 0.0)
-    monkeypatch.setattr(ways, "COMPILES", 0.0)
+    monkeypatch.setattr(strategy, "_speed", speed)
+    monkeypatch.setattr(strategy, "cores", lambda: cores)
+    monkeypatch.setattr(strategy, "SHORT", 0.0)
+    monkeypatch.setattr(strategy, "COMPILES", 0.0)
     build = lambda h: plain(h)
     options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "members": 4, "steps": 2}
     result = swept(**options)
@@ -406,15 +406,15 @@ def test_auto_takes_the_quickest_way_and_remembers_it(monkeypatch, cores, fastes
 
 def test_a_further_program_is_compiled_once_it_can_be_worth_it(monkeypatch):
     """When sweeps of a build have taken several times as long as compiling one did."""
-    monkeypatch.setattr(ways, "cores", lambda: 2)
+    monkeypatch.setattr(strategy, "cores", lambda: 2)
     build = lambda h: plain(h)
     options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "members": 8, "steps": 2}
     group = swept(**options).plan.groups[0]
     assert group.way.chunk == 1
     own = lanes(build, _group(build, swept(**options)), wide=False)
     (timings,) = own.took.values()
-    assert timings["spent"] < ways.COMPILES * timings["compile"]
-    timings["spent"] = 10 * ways.COMPILES * timings["compile"]
+    assert timings["spent"] < strategy.COMPILES * timings["compile"]
+    timings["spent"] = 10 * strategy.COMPILES * timings["compile"]
     swept(**options)
     assert any(name.startswith("threads 4 2") for name in timings)
 
@@ -422,8 +422,8 @@ def test_a_further_program_is_compiled_once_it_can_be_worth_it(monkeypatch):
 @pytest.mark.parametrize("short", [0.0, 60.0])
 def test_auto_really_probes(monkeypatch, short):
     """In a long sweep for some steps, in a short one by its own first members."""
-    monkeypatch.setattr(ways, "SHORT", short)
-    monkeypatch.setattr(ways, "cores", lambda: 2)
+    monkeypatch.setattr(strategy, "SHORT", short)
+    monkeypatch.setattr(strategy, "cores", lambda: 2)
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=7)
     assert result.plan.groups[0].way.runs_per_second > 0
     assert "probe: " in str(result.plan)
@@ -441,7 +441,7 @@ def test_little_memory_makes_packs_narrower(monkeypatch):
 
 def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
     """As many times as it takes; what comes out is the same."""
-    whole, widths, advance = [], [], ways.advance
+    whole, widths, advance = [], [], strategy.advance
 
     def scarce(going, by_step):
         width = going.pack.width
@@ -452,7 +452,7 @@ def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
 
     space = {"lr": nf.uniform(0.0, 1.0)}
     expected = swept(build=plain, space=space, members=7, steps=2, way="loop")
-    monkeypatch.setattr(ways, "advance", scarce)
+    monkeypatch.setattr(strategy, "advance", scarce)
     with pytest.warns(UserWarning, match="members side by side do not fit into the memory"):
         result = swept(build=plain, space=space, members=7, steps=2, way="vmap")
     assert (whole, widths) == ([7, 4], [2, 2, 2, 2])

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc.data import csv_files
-from nnfunc.data.columns import class_labels, read_columns
+from nnfunc.data.sources import csv_reader
+from nnfunc.data.sources.columns import class_labels, read_columns
 
 HEAD = "weight,height,kind\n"
 ROWS = [f"{i},{i * i / 8},{'cat' if i % 2 else 'dog'}" for i in range(20)]
@@ -402,15 +402,15 @@ def test_both_readers_see_the_same(rows, end):
         file = Path(folder, "a.csv")
         file.write_text(text, newline="", encoding="utf-8")
         for quick in (0, 1 << 40):
-            before, csv_files.QUICK = csv_files.QUICK, quick
+            before, csv_reader.QUICK = csv_reader.QUICK, quick
             try:
-                columns, place = csv_files.read_csv("t", file, ",", None, ["y"])
+                columns, place = csv_reader.read_csv("t", file, ",", None, ["y"])
                 last = place(len(columns["y"]) - 1)
                 results.append([[str(v) for v in columns[c]] for c in "ay"] + [last])
             except ValueError as error:
                 results.append(str(error))
             finally:
-                csv_files.QUICK = before
+                csv_reader.QUICK = before
     assert results[0] == results[1]
 
 
@@ -470,7 +470,7 @@ def test_no_damage_to_numpys_files_gives_anything_but_our_error(tmp_path, form):
 def test_columns_of_a_csv_have_the_smallest_types_each_and_words_once(tmp_path):
     rows = [f"{i},{1.7e9 + i:.2f},{'cat' if i % 2 else 'dog'}" for i in range(50)]
     (tmp_path / "a.csv").write_text("\n".join(["small,time,y", *rows]))
-    columns, _ = csv_files.read_csv("t", tmp_path / "a.csv", ",", None, ["y"])
+    columns, _ = csv_reader.read_csv("t", tmp_path / "a.csv", ",", None, ["y"])
     assert [columns[name].dtype.name for name in ("small", "time")] == ["uint8", "float64"]
     assert (columns["y"].distinct, list(columns["y"])[:3]) == (
         ["dog", "cat"],
@@ -496,7 +496,7 @@ def test_words_of_parquet_are_held_once_each(tmp_path):
 
 def test_parquet_that_unpacks_to_more_than_data_sets_do_is_refused(tmp_path, monkeypatch):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("nnfunc.data.files.SMALL", 10**5)
+    monkeypatch.setattr("nnfunc.data.download.SMALL", 10**5)
     words = arrow.array(["x" * 10_000 + str(row) for row in range(2000)])
     table = arrow.table({"words": words, "kind": ["cat", "dog"] * 1000})
     parquet.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc.data import order
+from nnfunc.data import shuffle
 
 TEXT = "".join(f"{i} times {i % 7} is {i * (i % 7)};\n" for i in range(60))
 
@@ -56,7 +56,7 @@ def test_characters_are_looked_up_block_by_block(monkeypatch):
     text = "to be or not to be, that is the question"
     codec = nf.data.Characters.of(text)
     whole = codec.encode(text)
-    monkeypatch.setattr("nnfunc.data.codecs.BLOCK", 7)
+    monkeypatch.setattr("nnfunc.data.tokenizers.BLOCK", 7)
     assert codec.encode(text, np.uint8).tolist() == whole.tolist()
     with pytest.raises(ValueError, match="'x', character 40 of the text, is none of the"):
         codec.encode(text + "x")
@@ -346,7 +346,7 @@ def test_streams_of_pairs_are_transformed_and_augmented_as_data(key):
 def test_streams_of_more_windows_than_the_order_counts(monkeypatch):
     tokens = np.arange(1000, dtype=np.uint16)
     stream = nf.data.Splits(tokens, window=5, transform=nf.data.next_tokens).stream(8)
-    monkeypatch.setattr(order, "LARGEST", 300)
+    monkeypatch.setattr(shuffle, "LARGEST", 300)
     steps = [stream.batch(step)[0] for step in range(4 * 31)]
     first = np.concatenate(steps)[:, 0]
     assert first.min() >= 0

@@ -10,7 +10,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc.training import Diverged
-from nnfunc.training.programs import programs, split_hypers
+from nnfunc.training.compiled import programs, split_hypers
 
 N, DIM, CLASSES = 48, 6, 3
 STEPS = 24

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_records import ROWS
 
-from nnfunc import records, writers
-from nnfunc.writers import open_writers
+from nnfunc.runs import metrics_log, writers
+from nnfunc.runs.writers import open_writers
 
 ROOT = Path(__file__).parents[1]
 TRAIN = {"split": "train", "step": 10, "seconds": 0.5, "loss": 0.5, "odd": math.nan, "word": "x"}
@@ -316,7 +316,7 @@ def test_when_one_fails_the_others_are_closed(tmp_path, wandb, monkeypatch):
 @given(st.lists(ROWS, max_size=4))
 def test_no_row_makes_a_writer_fail(rows):
     pytest.importorskip("tensorboardX")
-    rows = [row for row in map(records.parse, map(json.dumps, rows)) if row is not None]
+    rows = [row for row in map(metrics_log.parse, map(json.dumps, rows)) if row is not None]
     for row in rows:
         dict(writers._scalars(row))
     with tempfile.TemporaryDirectory() as folder, open_writers(["tensorboard"], folder) as opened:

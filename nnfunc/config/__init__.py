@@ -7,10 +7,10 @@ The function is the schema: the keys of `model = { name = "mlp", ... }` are the 
     nf.train(config.build, config.hypers, config.data(), key=config.key(), **config.train)
 """
 
+from nnfunc.config.build import Recipe
 from nnfunc.config.config import Config
-from nnfunc.config.mistakes import ConfigError
-from nnfunc.config.reading import load, resolve
-from nnfunc.config.recipe import Recipe
+from nnfunc.config.errors import ConfigError
+from nnfunc.config.load import load, resolve
 from nnfunc.config.schema import factories
 
 __all__ = ["Config", "ConfigError", "Recipe", "factories", "load", "resolve"]

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from nnfunc.base import Key, PyTree
+from nnfunc.config.build import Part, Recipe, is_scheduled, numbers, slots
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.extras import stamp_of
-from nnfunc.config.mistakes import ConfigError, one_line
-from nnfunc.config.recipe import Part, Recipe, is_scheduled, numbers, slots
+from nnfunc.config.errors import ConfigError, one_line
+from nnfunc.config.file_paths import stamp_of
 from nnfunc.config.schema import SOLE, TASK, factories, schema
 
 __all__ = ["Config"]
@@ -97,17 +97,6 @@ class Config:
     def dump(self, path: str | Path) -> None:
         """Write the tables as TOML: `load` of it equals this config."""
         Path(path).write_bytes(self.text.encode())
-
-    def save(self, folder: Path) -> None:
-        """Write what a run's folder needs to be used without the data and the run that it adapts."""
-        self.dump(folder / "config.toml")
-        self.learned.save(folder)
-        self.save_base(DataRecords(folder))
-
-    def save_base(self, records: DataRecords) -> None:
-        """Keep a copy of the run whose adapters are trained, where there is one."""
-        if "lora" in self.tables:
-            records.save_base(self.tables["lora"]["run"], self.part("lora")[2]["run"])
 
     @property
     def text(self) -> str:

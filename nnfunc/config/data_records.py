@@ -1,16 +1,14 @@
 """What the runs of a folder keep of elsewhere: what their data taught them, the run they adapt."""
 
 import hashlib
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnfunc import checkpoint
-from nnfunc.config.mistakes import ConfigError
-from nnfunc.data.learned import FILES, Learned
+from nnfunc.config.errors import ConfigError
+from nnfunc.data.preprocessing import Learned
 
 __all__ = ["DataRecords"]
 
@@ -61,26 +59,12 @@ class DataRecords:
 
     def base_of(self, run: str) -> str:
         """The copy of a run whose adapters are trained, or the run itself where there is none."""
-        copy = self.folder / "base" / _digest(run)
+        copy = self.base_folder(run)
         return str(copy) if (copy / "config.toml").is_file() else run
 
-    def save_base(self, run: str, source: str) -> None:
-        """Copy what adapters need of a run: its config, its best checkpoint, what its data taught it.
-
-        run: its folder as the config has it. source: where it can be read now, another copy perhaps.
-        """
-        from nnfunc.loading import read_config, restore_state
-
-        folder = self.folder / "base" / _digest(run)
-        if (folder / "config.toml").is_file():
-            return
-        config = read_config(Path(source))
-        state, _ = restore_state(config, Path(source), "best")
-        checkpoint.save_best(folder / "checkpoints", state, metadata={"run": run})
-        for file in (Path(source) / name for name in FILES):
-            if file.is_file():
-                shutil.copy(file, folder / file.name)
-        config.dump(folder / "config.toml")  # last, so all is there or nothing
+    def base_folder(self, run: str) -> Path:
+        """Where that copy is, or is to be. run: its folder as the config has it."""
+        return self.folder / "base" / _digest(run)
 
 
 def _digest(value: Any) -> str:

@@ -7,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config.mistakes import Mistakes
+from nnfunc.config.errors import Mistakes
 from nnfunc.config.schema import SOLE, factories, schema
-from nnfunc.data.files import folders
+from nnfunc.data.download import folders
 
-__all__ = ["absolute_paths"]
+__all__ = ["absolute_paths", "stamp_of"]
 
 _WORDS = ("characters", "bytes")  # codecs that are no files
 
@@ -20,7 +20,7 @@ def absolute_paths(table: str, values: Any, mistakes: Mistakes) -> Any:
     """The table with its relative paths made absolute, those of files that are there.
 
     They are looked for in the folder of the config, then in the current directory, with a warning;
-    those of the command line the other way round. What `nnfunc.data.files` finds stays as it is.
+    those of the command line the other way round. What `nnfunc.data.download` finds stays as it is.
     """
     if mistakes.folders is None or not isinstance(values, dict) or table not in ("data", "lora"):
         return values
@@ -60,3 +60,8 @@ def _absolute(table: str, name: str, key: str, value: str, mistakes: Mistakes) -
     if known or folder == current or (key == "codec" and not path.suffix):
         return value
     return os.path.abspath(bases[0] / path)
+
+
+def stamp_of(run: str) -> float:
+    """When the checkpoints of a run last changed: what is compiled of others is out of date."""
+    return max((path.stat().st_mtime for path in Path(run).glob("checkpoints/*")), default=0.0)

@@ -96,7 +96,7 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
 
 _MODULES = {
     "objective": "training.objectives", "optimizer": "optimizers", "schedule": "schedules",
-    "augment": "data.augment", "average": "averages",
+    "augment": "data.augment", "average": "optimizers.averages",
 }  # fmt: skip
 _RETURNS = {
     "model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average",
@@ -110,8 +110,8 @@ def _sole(table: str) -> Callable[..., Any]:
     if table == "plateau":
         return importlib.import_module("nnfunc.training.task").reduce_on_plateau
     if table == "train":
-        return importlib.import_module("nnfunc.training.loop").train
-    return getattr(importlib.import_module("nnfunc.config.extras"), SOLE[table])
+        return importlib.import_module("nnfunc.training.train").train
+    return getattr(importlib.import_module("nnfunc.config.task_options"), SOLE[table])
 
 
 def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:

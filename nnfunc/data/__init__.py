@@ -4,22 +4,22 @@ What a factory returns is `Splits` on the host; `splits.data(batch_size)` puts i
 `splits.stream(batch_size)` leaves it where it is. A config names the factories.
 """
 
-from nnfunc.data.arrays import Data, arrays, labels, take
 from nnfunc.data.augment import chain, flip, shift
-from nnfunc.data.cifar import cifar10
-from nnfunc.data.codecs import Bytes, Characters, Codec, Tokenizer, load_codec
-from nnfunc.data.digits import digits
-from nnfunc.data.idx import fashion_mnist, mnist, read_idx
-from nnfunc.data.images import images
-from nnfunc.data.learned import Learned
-from nnfunc.data.npz import npz
-from nnfunc.data.order import indices, permute, positions
-from nnfunc.data.pixels import Normalise
+from nnfunc.data.dataset import Data, arrays, labels, take
+from nnfunc.data.preprocessing import Learned
+from nnfunc.data.shuffle import indices, permute, positions
+from nnfunc.data.sources.cifar import cifar10
+from nnfunc.data.sources.digits import digits
+from nnfunc.data.sources.image_folder import images
+from nnfunc.data.sources.mnist import fashion_mnist, mnist, read_idx
+from nnfunc.data.sources.npz import npz
+from nnfunc.data.sources.table import table
+from nnfunc.data.sources.text import text
+from nnfunc.data.sources.token_files import tokens
 from nnfunc.data.splits import Splits, split
 from nnfunc.data.stream import Given, Stream, prefetch
-from nnfunc.data.tables import table
-from nnfunc.data.text import text
-from nnfunc.data.tokens import next_tokens, tokens
+from nnfunc.data.tokenizers import Bytes, Characters, Codec, Tokenizer, load_codec
+from nnfunc.data.transforms import Normalise, next_tokens
 
 __all__ = [
     "Bytes", "Characters", "Codec", "Data", "Given", "Learned", "Normalise", "Splits", "Stream",

@@ -10,10 +10,10 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import PyTree, Scalar
-from nnfunc.data.arrays import Augment, Data, Transform, arrays, ready
+from nnfunc.data.dataset import Augment, Data, Transform, arrays, ready
 
 if TYPE_CHECKING:
-    from nnfunc.data.learned import Learned
+    from nnfunc.data.preprocessing import Learned
     from nnfunc.data.stream import Stream
 
 __all__ = ["Splits", "cut", "split"]

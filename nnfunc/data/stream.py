@@ -15,10 +15,9 @@ import numpy as np
 
 from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree, Scalar
-from nnfunc.data import order
-from nnfunc.data.arrays import Augment, Transform, on_host
-from nnfunc.data.splits import Splits
-from nnfunc.data.tokens import Windows
+from nnfunc.data import shuffle
+from nnfunc.data.dataset import Augment, Transform, on_host
+from nnfunc.data.windows import Windows
 
 __all__ = ["Given", "Stream", "prefetch"]
 
@@ -89,7 +88,7 @@ class Given:
             return batch
         if key is None:  # as `Data` has it
             own = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(b"augment"))
-            key = jax.random.fold_in(own, order.uint32(step))
+            key = jax.random.fold_in(own, shuffle.uint32(step))
         return self.augment(key, batch)
 
 
@@ -120,7 +119,7 @@ class Stream:
     eval_batch_size: int | None = None
 
     @staticmethod
-    def of(splits: Splits, batch_size: int, seed: int) -> "Stream":
+    def of(splits: Any, batch_size: int, seed: int) -> "Stream":
         """See `Splits.stream`."""
         check.size("data.stream", batch_size=batch_size)
         check.size("data.stream", 0, 2**32 - 1, seed=seed)
@@ -154,11 +153,11 @@ class Stream:
         batch = jax.tree.map(lambda x: np.asarray(x[at]), self.arrays)
         if self.window is not None and self.classes is not None:
             self._check(batch, step)
-        return Given(batch, order.uint32(self.seed), self.transform, self.augment)
+        return Given(batch, shuffle.uint32(self.seed), self.transform, self.augment)
 
     def batch(self, step: int, *, key: Key | None = None) -> PyTree:
         """The training batch of a 0-based step, transformed and augmented, on the device."""
-        return _ready(self.given(step), order.uint32(step), key)
+        return _ready(self.given(step), shuffle.uint32(step), key)
 
     def batches(self, start: int = 0, *, ahead: int = 2) -> Iterator[PyTree]:
         """The batches of the steps from `start` on, without end, made ahead in a thread."""
@@ -194,13 +193,15 @@ class Stream:
         The order counts to 2**31. Of more windows than that, it permutes groups of neighbours, and
         each epoch takes another one of a group.
         """
-        group = -(-self.size // order.LARGEST)
+        group = -(-self.size // shuffle.LARGEST)
         count = self.size // group
         with jax.ensure_compile_time_eval():  # places are numbers, even while shapes are followed
-            at = np.asarray(order.indices(self.seed, step, self.batch_size, count)).astype(np.int64)
+            at = np.asarray(shuffle.indices(self.seed, step, self.batch_size, count)).astype(
+                np.int64
+            )
             if group == 1:
                 return at
-            epoch, _ = order.positions(step, self.batch_size, count)
+            epoch, _ = shuffle.positions(step, self.batch_size, count)
             return at * group + np.asarray(epoch) % group
 
     def _check(self, batch: np.ndarray, step: int) -> None:

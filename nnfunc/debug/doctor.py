@@ -7,11 +7,17 @@ import jax
 
 from nnfunc import check
 from nnfunc.base import Key, fold
-from nnfunc.debug import checks_compiler, checks_data, checks_leaks, checks_model, checks_training
+from nnfunc.debug.checks import (
+    compiler_checks,
+    data_checks,
+    leakage_checks,
+    model_checks,
+    training_checks,
+)
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.look import Look
-from nnfunc.debug.subject import first_params, plain, task_at
-from nnfunc.training.diverged import first_not_finite
+from nnfunc.debug.first_state import first_params, plain, task_at
+from nnfunc.debug.probe import Look
+from nnfunc.training.divergence import first_not_finite
 
 __all__ = ["doctor"]
 
@@ -57,7 +63,7 @@ def doctor(
     found = list(_ill(look)) or [
         finding for check_of in _checks(look, build, hypers, data) for finding in check_of
     ]
-    found = [*checks_compiler.compiler(), *found]
+    found = [*compiler_checks.compiler(), *found]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
@@ -78,18 +84,18 @@ def _finite(value: Any) -> bool:
 
 def _checks(look: Look, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
     for model_check in (
-        checks_leaks.examples, checks_leaks.causality, checks_model.outputs,
-        checks_model.nonlinearity, checks_model.symmetry, checks_model.gradients,
-        checks_model.activations,
+        leakage_checks.examples, leakage_checks.causality, model_checks.outputs,
+        model_checks.nonlinearity, model_checks.symmetry, model_checks.gradients,
+        model_checks.activations,
     ):  # fmt: skip
         yield model_check(look)
     for data_check in (
-        checks_data.inputs, checks_data.classes, checks_data.contradictions, checks_data.overlap,
+        data_checks.inputs, data_checks.classes, data_checks.contradictions, data_checks.overlap,
     ):  # fmt: skip
         yield data_check(look, data)
     for training_check in (
-        checks_training.initial_loss, checks_training.pairing, checks_training.size_of_batch,
-        checks_training.decay,
+        training_checks.initial_loss, training_checks.pairing, training_checks.size_of_batch,
+        training_checks.decay,
     ):  # fmt: skip
         yield training_check(look)
-    yield checks_training.rate(look, build, hypers)
+    yield training_checks.rate(look, build, hypers)

@@ -5,7 +5,7 @@ top. A Transformer's cache is its keys and values, a recurrent model's its carry
 """
 
 from nnfunc.generation.cache import decode, prefill
-from nnfunc.generation.draw import draw
-from nnfunc.generation.generating import Generated, generate
+from nnfunc.generation.generate import Generated, generate
+from nnfunc.generation.sample_token import draw
 
 __all__ = ["Generated", "decode", "draw", "generate", "prefill"]

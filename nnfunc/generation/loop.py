@@ -21,8 +21,8 @@ from nnfunc.base import (
     over_keys,
     struct,
 )
-from nnfunc.generation.draw import draw
-from nnfunc.generation.facts import Facts, compare, look
+from nnfunc.generation.model_probe import Facts, compare, look
+from nnfunc.generation.sample_token import draw
 
 __all__ = ["NONE", "Loop", "loop_of"]
 

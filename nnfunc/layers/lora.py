@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers, paths
 from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold
-from nnfunc.held import Held
-from nnfunc.leaves import Leaves, chosen, is_matrix
+from nnfunc.frozen_state import Held
+from nnfunc.paths import Leaves, chosen, is_matrix
 
 __all__ = ["lora", "merge_lora"]
 

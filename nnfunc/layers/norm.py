@@ -16,7 +16,7 @@ from jax.lax import broadcast_to_rank
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Out, Scalar
-from nnfunc.layers.normalized import (
+from nnfunc.layers.norm_math import (
     centred,
     one_over,
     to_mean_and_variance,

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from nnfunc import activations, check, initializers
 from nnfunc.base import Model, Scalar
 from nnfunc.combinators import repeat, serial, tie, wire
-from nnfunc.layers.attend_masks import without_padding
-from nnfunc.layers.attention import attention
+from nnfunc.layers.attention.layer import attention
+from nnfunc.layers.attention.masks import without_padding
+from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias, linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.layers.positions import learned_positions
 from nnfunc.models.transformer import padding, transformer_block
 
 __all__ = ["bert"]

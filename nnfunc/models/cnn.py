@@ -8,13 +8,13 @@ from typing import Any, Literal
 from nnfunc import activations, check, initializers
 from nnfunc.base import Array, Initializer, Layer, Model, Scalar, as_model
 from nnfunc.combinators import serial, wire
-from nnfunc.layers.conv import conv
+from nnfunc.layers.conv.conv import conv
 from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.flatten import flatten
+from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm, layer_norm
 from nnfunc.layers.pool import avg_pool, max_pool
-from nnfunc.layers.pool_whole import global_avg_pool
-from nnfunc.layers.shape import flatten
 
 __all__ = ["cnn", "lenet"]
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.base import Model, Scalar
 from nnfunc.combinators import repeat, serial, tie
-from nnfunc.layers.attention import attention
+from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear

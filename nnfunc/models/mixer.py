@@ -5,10 +5,10 @@ from nnfunc.base import Model, Scalar
 from nnfunc.combinators import repeat, wire
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.embedding import patch_embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.layers.patches import patch_embedding
 from nnfunc.models.vit import check_image, grid
 
 __all__ = ["mixer"]

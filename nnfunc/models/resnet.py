@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.base import Array, Layer, Model, Scalar, as_model
 from nnfunc.combinators import repeat, serial, wire
-from nnfunc.layers.conv import conv
+from nnfunc.layers.conv.conv import conv
+from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm
 from nnfunc.layers.pool import max_pool
-from nnfunc.layers.pool_whole import global_avg_pool
 from nnfunc.models.cnn import Activation, activation_layer, for_images, sizes
 
 __all__ = ["cifar_resnet", "resnet", "resnet18", "resnet34", "resnet50"]

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.base import Layer, Model, Scalar
 from nnfunc.combinators import repeat, tie, wire
-from nnfunc.layers.attention import attention
+from nnfunc.layers.attention.layer import attention
+from nnfunc.layers.attention.positions import learned_positions, sinusoidal_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
-from nnfunc.layers.positions import learned_positions, sinusoidal_positions
 from nnfunc.models.transformer import make_norm, padding, transformer_block
 
 __all__ = ["seq2seq"]

@@ -5,7 +5,7 @@ from typing import Literal
 from nnfunc import check
 from nnfunc.base import Array, Layer, Model, PyTree, Scalar
 from nnfunc.combinators import wire
-from nnfunc.layers.attend_masks import without_padding
+from nnfunc.layers.attention.masks import without_padding
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.norm import layer_norm, rms_norm

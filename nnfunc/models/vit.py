@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.base import Array, Model, Scalar
 from nnfunc.combinators import repeat, wire
-from nnfunc.layers.attention import attention
+from nnfunc.layers.attention.layer import attention
+from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.embedding import patch_embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.layers.patches import patch_embedding
-from nnfunc.layers.positions import learned_positions
 from nnfunc.models.transformer import transformer_block
 
 __all__ = ["vit"]

@@ -20,14 +20,15 @@ Wrappers change what another optimizer, ours or optax's, is given or what it giv
 `stacked` names the leaves whose first axis is the layers of a `repeat`, such as "blocks/**".
 """
 
+from nnfunc.optimizers import averages as averages
+from nnfunc.optimizers.base import Optimizer, as_optimizer
 from nnfunc.optimizers.clipping import clip_adaptive, clip_value, max_norm
-from nnfunc.optimizers.groups import groups
+from nnfunc.optimizers.first_order import adam, adamw, lamb, lion, rmsprop, sgd
 from nnfunc.optimizers.lookahead import lookahead
 from nnfunc.optimizers.muon import muon
-from nnfunc.optimizers.pair import Optimizer, as_optimizer
-from nnfunc.optimizers.rules import adam, adamw, lamb, lion, rmsprop, sgd
+from nnfunc.optimizers.param_groups import groups
 
 __all__ = [
-    "Optimizer", "adam", "adamw", "as_optimizer", "clip_adaptive", "clip_value", "groups", "lamb",
-    "lion", "lookahead", "max_norm", "muon", "rmsprop", "sgd",
+    "Optimizer", "adam", "adamw", "as_optimizer", "clip_adaptive", "clip_value", "groups",
+    "lamb", "lion", "lookahead", "max_norm", "muon", "rmsprop", "sgd",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
-from nnfunc.leaves import Leaves, chosen, is_matrix
-from nnfunc.optimizers.pair import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.paths import Leaves, chosen, is_matrix
 from nnfunc.vector_norm import vector_norm
 
 __all__ = ["clip_adaptive", "clip_value", "max_norm"]

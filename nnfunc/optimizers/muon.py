@@ -8,9 +8,9 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar, Schedule
-from nnfunc.leaves import Leaves, chosen, filled, only
-from nnfunc.optimizers.pair import Optimizer
-from nnfunc.optimizers.pieces import Decay, by_adam, check_adam, check_decay, decayed, optimizer
+from nnfunc.optimizers.base import Optimizer
+from nnfunc.optimizers.transforms import Decay, by_adam, check_adam, check_decay, decayed, optimizer
+from nnfunc.paths import Leaves, chosen, filled, only
 
 __all__ = ["MuonState", "muon"]
 

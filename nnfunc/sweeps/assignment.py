@@ -6,14 +6,14 @@ from weakref import WeakSet
 
 import numpy as np
 
-from nnfunc.data.arrays import Data
-from nnfunc.sweeps.groups import Found, Group, grouped
-from nnfunc.sweeps.pack import Held
+from nnfunc.data.dataset import Data
+from nnfunc.sweeps.batch import Held
+from nnfunc.sweeps.grouping import Found, Group, grouped
 from nnfunc.sweeps.trial import Trial
-from nnfunc.training.feed import Feed
-from nnfunc.training.loop import inspect_task
-from nnfunc.training.programs import programs
-from nnfunc.training.saving import Best
+from nnfunc.training.checkpointing import Best
+from nnfunc.training.compiled import programs
+from nnfunc.training.device_feed import Feed
+from nnfunc.training.train import inspect_task
 
 __all__ = ["Assignment", "assign"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from nnfunc.base import Key
 from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.member import Track
 from nnfunc.sweeps.result import Result
-from nnfunc.sweeps.tracks import Track
 
 __all__ = ["collected"]
 

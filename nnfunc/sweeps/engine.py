@@ -17,19 +17,18 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.arrays import Data
+from nnfunc.data.dataset import Data
 from nnfunc.sweeps.assignment import assign
-from nnfunc.sweeps.draw import Draws
-from nnfunc.sweeps.groups import Found, Group, marks, put
-from nnfunc.sweeps.pack import Going, Held, Job, Pack, Reported, rows
-from nnfunc.sweeps.plan import Plan, Planned
-from nnfunc.sweeps.planning import plan_of, planned_of, structural
-from nnfunc.sweeps.store import Saved, Store, peak_name
-from nnfunc.sweeps.tracks import Kind, Track
+from nnfunc.sweeps.batch import Going, Held, Job, Pack, Reported, rows
+from nnfunc.sweeps.checkpoints import Saved, Store, peak_name
+from nnfunc.sweeps.grouping import Found, Group, marks, put
+from nnfunc.sweeps.member import Kind, Track
+from nnfunc.sweeps.plan import Plan, Planned, plan_of, planned_of, structural
+from nnfunc.sweeps.sampling import Draws
+from nnfunc.sweeps.strategy import WAYS, chosen, followed, measured, packs, timed
 from nnfunc.sweeps.trial import Trial
-from nnfunc.sweeps.ways import WAYS, chosen, followed, measured, packs, timed
-from nnfunc.training.programs import Carry
-from nnfunc.training.saving import Best
+from nnfunc.training.checkpointing import Best
+from nnfunc.training.compiled import Carry
 
 __all__ = ["Engine", "Interrupted"]
 
@@ -56,7 +55,7 @@ class Engine:
     ):  # fmt: skip
         """trial_of: (settings, place, run) -> Trial. draws: where settings come from.
 
-        jobs: what runs members elsewhere, into the store; see `nnfunc.sweeps.jobs`.
+        jobs: what runs members elsewhere, into the store; see `nnfunc.sweeps.executors`.
         """
         check.choice("sweep", WAYS, way=way)
         if chunk is not None:

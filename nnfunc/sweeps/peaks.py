@@ -2,9 +2,9 @@
 
 import math
 
+from nnfunc.sweeps.checkpoints import peak_name
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.store import peak_name
-from nnfunc.sweeps.tracks import Peak
+from nnfunc.sweeps.member import Peak
 
 __all__ = ["note_peak", "settle"]
 

@@ -14,9 +14,9 @@ from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import Trial
-from nnfunc.training.diverged import Fault, first_not_finite
-from nnfunc.training.programs import split_hypers
-from nnfunc.training.saving import Best, Saver, identity
+from nnfunc.training.checkpointing import Best, Saver, identity
+from nnfunc.training.compiled import split_hypers
+from nnfunc.training.divergence import Fault, first_not_finite
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import built, training_batch
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nnfunc.base import Key
-from nnfunc.data.arrays import Data
-from nnfunc.training.pace import Intervals
+from nnfunc.data.dataset import Data
+from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
 __all__ = ["Trial"]

@@ -1,12 +1,12 @@
 """Training: a pair `init`, `step` made from a task, and the loop that runs it."""
 
-from nnfunc.training.diverged import Diverged
+from nnfunc.training.divergence import Diverged
 from nnfunc.training.evaluate import evaluate
-from nnfunc.training.gradient import Bound
-from nnfunc.training.loop import History, Report, train
+from nnfunc.training.gradients import Bound
 from nnfunc.training.objectives import Objective, classification, language_modelling, regression
 from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
 from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
+from nnfunc.training.train import History, Report, train
 
 __all__ = [
     "Bound", "Diverged", "History", "Objective", "OnPlateau", "Report", "Task", "TrainState", "Trainer",

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory
 from nnfunc.base import Array, Params, PyTree, as_model
-from nnfunc.data.arrays import Data, ready
+from nnfunc.data.dataset import Data, ready
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
-from nnfunc.training.gradient import evaluation, loss_and_metrics
+from nnfunc.training.gradients import evaluation, loss_and_metrics
 from nnfunc.training.objectives import Totals
 from nnfunc.training.step import TrainState, evaluated
 from nnfunc.training.task import Task, kept

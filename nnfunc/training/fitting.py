@@ -6,7 +6,7 @@ import jax
 
 from nnfunc.base import Key, struct
 from nnfunc.device_memory import check_fits, compiled, format_bytes, tree_bytes
-from nnfunc.training.programs import Programs
+from nnfunc.training.compiled import Programs
 from nnfunc.training.step import TrainState
 
 __all__ = ["check_memory", "check_state"]

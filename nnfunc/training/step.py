@@ -11,8 +11,8 @@ import optax
 from nnfunc import check
 from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold
 from nnfunc.layers.linear import wide
-from nnfunc.training import watching
-from nnfunc.training.gradient import gradient_of, like
+from nnfunc.training import layer_stats
+from nnfunc.training.gradients import gradient_of, like
 from nnfunc.training.task import Build, Task, built, training_batch
 from nnfunc.vector_norm import global_norm
 
@@ -123,7 +123,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         new, finite = _guarded(finite, going, update, old)
         params, model_state, opt_state, average = new
         if noted is not None:
-            layers = watching.parameters(state.params, seen.grads, params, noted)
+            layers = layer_stats.parameters(state.params, seen.grads, params, noted)
             metrics["layers"] = {"parameters": layers, "activations": seen.activations}
         return state._replace(
             step=state.step + 1,

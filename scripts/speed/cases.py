@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import nnfunc as nf
-from nnfunc.training.gradient import loss_and_metrics
+from nnfunc.training.gradients import loss_and_metrics
 
 from . import plain
 

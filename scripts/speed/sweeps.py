@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import nnfunc as nf
-from nnfunc.sweeps.ways import WIDTH, cores
+from nnfunc.sweeps.strategy import WIDTH, cores
 
 from . import plain
 from .timing import quartiles, ratio

@@ -11,13 +11,13 @@ twice compiles once.
 
 from collections.abc import Sequence
 
-from nnfunc.data.augment.combine import chain, sometimes
-from nnfunc.data.augment.light import brightness, contrast, cutout, noise
-from nnfunc.data.augment.mixing import cutmix, mixup
-from nnfunc.data.augment.moves import crop, flip, shift
-from nnfunc.data.augment.plain import Augmentation
-from nnfunc.data.augment.sequences import random_windows, token_dropout
-from nnfunc.data.augment.warps import affine, rotate, scale
+from nnfunc.data.augment.affine import affine, rotate, scale
+from nnfunc.data.augment.base import Augmentation
+from nnfunc.data.augment.color_noise import brightness, contrast, cutout, noise
+from nnfunc.data.augment.compose import chain, sometimes
+from nnfunc.data.augment.mixup_cutmix import cutmix, mixup
+from nnfunc.data.augment.shift_crop_flip import crop, flip, shift
+from nnfunc.data.augment.tokens import random_windows, token_dropout
 
 __all__ = [
     "Augmentation", "affine", "brightness", "chain", "contrast", "crop", "cutmix", "cutout", "flip",

@@ -1,0 +1,172 @@
+"""A sweep from a config file and the words of the command line.
+
+    sweep = load_sweep("configs/digits_mlp.toml", ["schedule.peak=log(1e-4, 1e-1)", "seed=0:8"])
+    sweep.space["schedule.peak"], sweep.options
+    trial = sweep.trial({"schedule.peak": 1e-3, "seed": 7}, 0)
+
+The file is that of a run with a table [sweep]. There the paths of settings say what they are drawn
+from (`nnfunc.config.sweep.distributions`), and what is no path is an option, such as members = 256. A
+table in a table means what a dotted key in quotes means. The words of the command line go before the
+file's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnfunc.config import Config, ConfigError
+from nnfunc.config.data_records import DataRecords
+from nnfunc.config.errors import Mistakes, one_line, show
+from nnfunc.config.file_paths import absolute_paths
+from nnfunc.config.key_path import Place, kind_at, named, put, value_at, value_of
+from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, Kind
+from nnfunc.config.sweep.check_space import first, mistakes_in, telling
+from nnfunc.config.sweep.distributions import Drawn, drawn, in_words
+from nnfunc.config.sweep.entries import Entry, of_file, of_words, unique
+from nnfunc.config.sweep.sweep_options import OPTIONS, checked
+from nnfunc.config.sweep.trials import SEEDS, Trials, is_seed
+from nnfunc.config.toml import no_comparison, overridden
+from nnfunc.sweeps.space import Distribution
+from nnfunc.sweeps.trial import Trial
+
+__all__ = ["Sweep", "load_sweep"]
+
+Tables = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that was checked, as `load_sweep` returns it.
+
+    tables: of the config that every member begins with, without [sweep], paths absolute. space: path ->
+    a distribution or a list of options; what is fixed is in tables. Paths are the names of
+    `Config.hypers`, where they have one. options: those that were given, such as members. where: the
+    file, as errors call it. folders: the config's and the current one, to which relative paths belong.
+    records: what the sweep of a folder learned from its data.
+    """
+
+    tables: Tables
+    space: dict[str, Any]
+    options: dict[str, Any]
+    where: str
+    folders: tuple[Path, Path] | None = None
+    records: DataRecords | None = None
+
+    def trial(self, settings: Mapping[str, Any], place: int) -> Trial:
+        """The run of one member: what `nnfunc train` makes of the same values.
+
+        settings: path -> value, of the space or not. place: which member, for errors. The run's key is
+        that of the seed among the settings, or of the config. The data's order is the config's for
+        all, unless data.seed is among them: then that is `Trial.order`, and data stays the same object.
+        Numbers that a factory refuses are refused by `build`. A report comes after each tenth of the
+        run unless train says otherwise.
+        Raises: ConfigError when the settings make no config, or the data cannot be had.
+        """
+        return self._trials.trial(settings, place)
+
+    def config(self, settings: Mapping[str, Any]) -> Config:
+        """The whole config of one member, with both seeds: `nnfunc train` of its dump is that run.
+
+        Raises: ConfigError when the settings make no config, their numbers included.
+        """
+        return self._trials.config(settings)
+
+    def keep_data(self, records: DataRecords) -> None:
+        """Keep what the data sets of all members have learned. records: of the sweep's new folder."""
+        self._trials.keep_data(records)
+
+    @cached_property
+    def _trials(self) -> Trials:
+        return Trials(self.tables, self.where, self.folders, self.records)
+
+
+def load_sweep(
+    path: str | Path, words: Sequence[str] = (), options: Mapping[str, Any] | None = None, *,
+    folders: tuple[Path, Path] | None = None, records: DataRecords | None = None,
+) -> Sweep:  # fmt: skip
+    """The checked sweep of a TOML file, after words such as "schedule.peak=log(1e-4, 1e-1)".
+
+    words: what to draw from, in the place of what the file says, or plain `key=value`, which changes
+    the config as in `nnfunc train`. options: such as members, before the file's; None is not given.
+    Every option of the space is tried, and both ends of a distribution. folders, records: of a sweep
+    that began before, as in `Sweep`.
+    Raises: ConfigError with every mistake, each with the nearest valid key or name.
+    """
+    mistakes = Mistakes(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
+    tables = overridden(path)
+    no_comparison(path, tables)
+    table = tables.pop("sweep", {})
+    if not isinstance(table, dict):
+        wanted = 'a table, such as sweep = { "schedule.peak" = { log = [1e-4, 1e-1] } }'
+        raise ConfigError([f"{path}: sweep: should be {wanted}, got {show(table)}."])
+    own = {name: value for name, value in table.items() if name in OPTIONS}
+    entries = unique(of_file(table, (), tables, mistakes), mistakes)
+    entries |= unique(of_words(words, mistakes), mistakes)
+    mistakes.overridden |= {".".join(map(str, e.place)) for e in entries.values() if e.by_shell}
+    tables, space = _meant(entries, tables, mistakes)
+    tables |= {name: absolute_paths(name, tables[name], mistakes) for name in tables}
+    known = checked(own, options or {}, mistakes)
+    if not space and not mistakes.lines:
+        cure = 'Say what to draw: "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep]'
+        mistakes.lines.append(f"{path}: there is nothing to sweep. {cure} in the file.")
+    sweep = Sweep(tables, space, known, str(path), mistakes.folders, records)
+    mistakes.lines += mistakes_in(
+        {p: v for p, v in space.items() if not _is_seeds(p, v, mistakes)},
+        lambda settings: sweep._trials.problems(settings, mistakes.overridden),
+    )
+    if mistakes.lines:
+        raise ConfigError(dict.fromkeys(mistakes.lines))
+    return sweep
+
+
+def _meant(
+    entries: dict[Place, Entry], tables: Tables, mistakes: Mistakes
+) -> tuple[Tables, dict[str, Drawn]]:
+    """The tables with what is fixed, and the space. Whole tables come before what is in them."""
+    sample, found = tables, {}
+    for place in sorted(entries, key=len):
+        entry = entries[place]
+        try:
+            kind = kind_at(sample, place)
+            values = (in_words if entry.by_shell else drawn)(entry.value, kind)
+            if isinstance(values, Distribution) and values.options is None and _whole(kind):
+                raise ValueError("is a whole number: draw it from int(1, 4), or give a list")
+            value = value_of(entry.value) if entry.by_shell else entry.value
+            if values is None and any(place[: len(whole)] == whole for whole in found):
+                values = [value]  # it goes over whatever the table is that is drawn
+            sample = put(sample, place, value if values is None else first(values))
+            if values is None:
+                tables = put(tables, place, value)
+            else:
+                found[place] = values
+        except ValueError as error:
+            problem = one_line(error).removesuffix(".")
+            mistakes.lines.append(entry.mistake(problem, mistakes.file))
+    for place in [place for place in found if _absent(place, sample)]:
+        problem = f"there is no table {place[0]}; write {TABLES[str(place[0])]}"
+        mistakes.lines.append(entries[place].mistake(problem, mistakes.file))
+        del found[place]
+    return tables, {named(sample, place): found[place] for place in entries if place in found}
+
+
+def _whole(kind: Kind | None) -> bool:
+    return kind is not None and kind.one == "a whole number"
+
+
+def _absent(place: Place, tables: Tables) -> bool:
+    """Whether a setting is of a table that may be left out, is, and cannot be made of it alone."""
+    table = place[0]
+    needed = table in OPTIONAL and table not in SOLE and table != "augment"
+    return needed and value_at(tables, (table, "name")) is None
+
+
+def _is_seeds(path: str, values: Drawn, mistakes: Mistakes) -> bool:
+    """Whether these are seeds, which no factory needs to look at; wrong ones are noted."""
+    if path not in SEEDS:
+        return False
+    wrong = [value for value in telling(values) if not is_seed(value)]
+    if wrong:
+        mistakes.add(path, f"should be a whole number from 0 to 2**32 - 1, got {show(wrong[0])}.")
+    return True

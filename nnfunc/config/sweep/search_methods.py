@@ -1,0 +1,68 @@
+"""The searches that a config or the command line may name, checked by their own signatures."""
+
+import inspect
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from nnfunc import check, sweeps
+from nnfunc.config.errors import near
+
+__all__ = ["SEARCHES", "fitting", "from_text", "search_of"]
+
+SEARCHES = ("everything", "halving", "hyperband", "patience", "population", "optuna")
+
+
+def search_of(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search]:
+    """The name and the search of a table such as { name = "halving", eta = 4 }, or of its name alone.
+
+    Raises: ValueError and TypeError with the nearest name or argument.
+
+    >>> search_of({"name": "halving", "eta": 4})[0]
+    'halving'
+    """
+    table = {"name": given or "everything"} if given is None or isinstance(given, str) else given
+    own = dict(table)
+    name = own.pop("name", None)
+    if name not in SEARCHES:
+        hint = near(name, SEARCHES)
+        check.fail("search", f"name should be one of {', '.join(SEARCHES)}, got {name!r}{hint}")
+    if name == "everything":
+        if own:
+            check.fail("search", f"everything takes no arguments, got {', '.join(own)}.")
+        return name, sweeps.everything
+    make = getattr(sweeps, name)
+    arguments = inspect.signature(make).parameters
+    for word in own:
+        if word not in arguments:
+            check.fail("search", f"{name} has no argument {word!r}{check.nearest(word, arguments)}")
+    return name, make(**own)
+
+
+def fitting(name: str, settings: int, members: int | None, seeds: int) -> None:
+    """Raises: ValueError where a search is not for a sweep of so many members and seeds.
+
+    settings: how many paths are drawn, seeds aside. What the searches refuse themselves comes later.
+    """
+    if name in ("population", "optuna") and not settings:
+        check.fail("search", f"{name} needs something to draw, such as schedule.peak=log(1e-4,1e-1); "
+                   "seeds alone are no settings.")  # fmt: skip
+    if name == "population" and seeds > 1:
+        problem = "in population members learn from each other"
+        check.fail("search", f"{problem}, so there should be one seed, got {seeds}.")
+    if name == "optuna" and members is None:
+        check.fail("search", "optuna needs to know how many runs there are in all: --members 64.")
+
+
+def from_text(text: str | None) -> Any:
+    """What `--search` says: a name, or a table in TOML.
+
+    >>> from_text('{name="halving", eta=4}')
+    {'name': 'halving', 'eta': 4}
+    """
+    if text is None or not text.strip().startswith("{"):
+        return text
+    try:
+        return tomllib.loads(f"search = {text}")["search"]
+    except tomllib.TOMLDecodeError as error:
+        check.fail("search", f"should be a name or a table in TOML, got {text!r}: {error}.")

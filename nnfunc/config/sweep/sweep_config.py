@@ -1,0 +1,186 @@
+"""What a sweep was begun with, read, and what it takes to run it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+
+from nnfunc import check, documents
+from nnfunc.base import Key
+from nnfunc.check import counted
+from nnfunc.config import Config, ConfigError
+from nnfunc.config.data_records import DataRecords
+from nnfunc.config.sweep.load_sweep import Sweep, load_sweep
+from nnfunc.config.sweep.search_methods import fitting, search_of
+from nnfunc.data.dataset import Data
+from nnfunc.runs import run_folder
+from nnfunc.sweeps.checkpoints import Store
+from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.space import Distribution
+from nnfunc.sweeps.sweep import conduct, draws_of
+from nnfunc.sweeps.trial import Trial
+from nnfunc.training.checkpointing import Best
+
+__all__ = ["Study", "is_sweep", "keep", "read"]
+
+GIVEN, WORDS = run_folder.FILES["sweep"], "sweep.json"
+
+
+RESULT = {
+    "complete": bool, "runs": range(1, 2**31), "seeds": range(1, 2**31), "search": str,
+    "best": (range(2**31), None), "settings": dict, "seed": (int, None), "figure": str,
+    "score": (float, None), "mean": (float, None), "seconds": float,
+}  # fmt: skip
+"""What the result.json of a sweep holds; see `documents`."""
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (folder / GIVEN).is_file()
+
+
+def keep(
+    folder: Path, text: bytes, study: "Study", words: Sequence[str],
+    options: Mapping[str, Any] | None,
+) -> None:  # fmt: skip
+    """Write into a new folder what `read` needs; sweep.toml comes last, so all is there or nothing."""
+    known = {name: value for name, value in (options or {}).items() if value is not None}
+    table = {"words": list(words), "options": known, "name": study.name}
+    folders = [str(path) for path in study.sweep.folders or ()]
+    run_folder.write_json(folder / WORDS, table | {"folders": folders})
+    run_folder.write_environment(folder)
+    study.sweep.keep_data(DataRecords(folder.absolute(), many=True))
+    (folder / f"{GIVEN}.tmp").write_bytes(text)
+    (folder / f"{GIVEN}.tmp").replace(folder / GIVEN)
+
+
+def read(folder: Path, *, changed_data: bool = False) -> "Study":
+    """The sweep of a folder. Raises: FileNotFoundError naming the nearest ones where it is none.
+
+    changed_data: whether its data files may hold something else than then.
+    """
+    form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
+    given = documents.document(run_folder.find(folder, "sweep") / WORDS, form)
+    records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
+    paths = [Path(path) for path in given.get("folders", ())]
+    known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
+    sweep = load_sweep(folder / GIVEN, given["words"], given["options"], records=records, **known)
+    return Study(sweep, given["name"])
+
+
+class Study:
+    """A sweep that was read, and what it takes to run it."""
+
+    def __init__(self, own: Sweep, name: str):
+        self.sweep, self.name = own, name
+        options = dict(own.options)
+        self.search_name, self.search = search_of(options.pop("search", None))
+        space, self.seeds = dict(own.space), [own.tables.get("seed", 0)]
+        if "seeds" in options:
+            if "seed" in space:
+                wanted = "a sweep should have either seeds or settings of seed"
+                raise ConfigError([f"{own.where}: {wanted}, got both. Leave one of them out."])
+            self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
+        elif "seed" in space:
+            self.seeds = _options(space.pop("seed"), own.where)
+        self.figure = Best.of(options.pop("best", own.tables["train"].get("best", "min loss")))
+        self.way, self.chunk = options.pop("way", "auto"), options.pop("chunk", None)
+        members, method = options.pop("members", None), options.pop("method", None)
+        listed = all(isinstance(values, list | range) for values in space.values())
+        if method is None:
+            method = "grid" if listed and members is None else "random"
+        self.key: Key = jax.random.key(own.tables.get("seed", 0))
+        self.caught: list[int] = []  # signals
+        try:
+            fitting(self.search_name, len(space), members, len(self.seeds))
+            if not space:
+                space, method, members = _seeds_alone(members, len(self.seeds)), "list", None
+            elif members is None and method != "grid":
+                _members_missing(space)
+            draws = draws_of(space, method, members, self.key, None, len(self.seeds))
+            self.draws = replace(draws, distinct=method in ("random", "sobol", "latin"))
+        except ValueError as error:
+            raise ConfigError([f"{own.where}: {error}"]) from error
+
+    def trial(self, settings: dict[str, Any], place: int, run: int) -> Trial:
+        seed = self.seeds[run]
+        made = self.sweep.trial(settings | {"seed": seed}, place)
+        if not isinstance(made.data, Data):
+            problem = "a sweep needs data in memory, and this set is read from its file"
+            raise ConfigError([f"{self.sweep.where}: data: {problem}."])
+        return made._replace(settings=settings, seed=seed)
+
+    def config(self, settings: dict[str, Any], seed: int) -> Config:
+        return self.sweep.config(settings | {"seed": seed})
+
+    def engine(self, store: Store | None = None) -> Engine:
+        stops = lambda: bool(self.caught)
+        own = {"way": self.way, "chunk": self.chunk, "store": store, "stops": stops}
+        return Engine(self.trial, self.draws, self.figure, **own)
+
+    def begin(self, engine: Engine) -> Engine:
+        """Take up the members, and return the engine whose plan tells of them.
+
+        Where they are proposed later, it is another one, of a few draws of the space.
+        """
+        if self.search_name == "optuna":
+            few = min(16, self.draws.members or 16)
+            some = replace(self.draws, method="random", members=few, distinct=False)
+            own = {"way": self.way, "chunk": self.chunk, "store": engine.store}  # its ways
+            engine = Engine(self.trial, some, self.figure, **own)
+        engine.begin()
+        return engine
+
+    def plan(self, engine: Engine) -> str:
+        """What is going to happen, in words. engine: of `begin`."""
+        plan = engine.plan(probe=True)
+        if self.search_name == "everything":
+            return str(plan)
+        if self.search_name != "optuna":
+            return f"{plan}\nsearch: {self.search_name}"
+        words = f"optuna proposes {counted(self.draws.members or 0, 'setting')}"
+        return f"{words}; of {plan.settings} at random the plan is\n{plan}"
+
+    def members(self, engine: Engine) -> int:
+        """How many runs there are going to be in all."""
+        proposed = self.draws.members if self.search_name == "optuna" else None
+        return len(engine.trials) if proposed is None else proposed * self.draws.runs
+
+    def store(self, folder: Path) -> Store:
+        return Store(folder, resume=True, of={"name": self.name})
+
+    def result(self, folder: Path) -> Result:
+        """The result of a sweep that has ended, read back."""
+        store = self.store(folder)
+        try:
+            return conduct(self.engine(store), self.search, self.key, time.perf_counter())
+        finally:
+            store.close()
+
+
+def _options(values: Any, where: str) -> list[int]:
+    """The seeds that are listed."""
+    options = getattr(values, "options", values)
+    if options is None:
+        raise ConfigError([f"{where}: seed: seeds should be listed, such as seed=0:8."])
+    return [int(seed) for seed in options]
+
+
+def _seeds_alone(members: int | None, seeds: int) -> list[dict[str, Any]]:
+    """The space of a sweep in which only seeds differ."""
+    if members not in (None, seeds):
+        cure = "Leave members out, or say what else to draw."
+        check.fail("sweep", f"members should be the number of the seeds, {seeds}, for nothing else is "
+                   f"drawn, got {members}. {cure}")  # fmt: skip
+    return [{}]
+
+
+def _members_missing(space: Mapping[str, Any]) -> NoReturn:
+    drawn = [f"{path} is" for path, values in space.items() if isinstance(values, Distribution)]
+    why = f"{drawn[0] if drawn else 'settings are'} drawn at random"
+    cure = "Give --members 16, or members = 16 in the table [sweep]."
+    check.fail("sweep", f"members should say how many runs there are, for {why}, got none. {cure}")

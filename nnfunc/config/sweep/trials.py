@@ -1,0 +1,148 @@
+"""From the settings of members to runs: each is what `nnfunc train` makes of the same values.
+
+A thousand members are quick. Tables are checked once for each combination of values that are no
+traced numbers; the numbers of the others are put into tables that are checked already. Data is loaded
+once for each table of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nnfunc import check
+from nnfunc.config import Config, ConfigError, resolve
+from nnfunc.config.check_values import check_rate, check_together
+from nnfunc.config.data_records import DataRecords
+from nnfunc.config.errors import Mistakes, one_line
+from nnfunc.config.key_path import named, place_of, put
+from nnfunc.config.load import with_defaults
+from nnfunc.config.restore import save_base
+from nnfunc.sweeps.trial import Trial
+from nnfunc.training.intervals import Intervals
+
+__all__ = ["SEEDS", "Trials", "is_seed"]
+
+Tables = dict[str, Any]
+SEEDS = ("seed", "data.seed")
+
+
+class Trials:
+    """Settings -> Trial, for the members of one sweep over these tables.
+
+    folders: the config's and the current one, to which relative paths belong, or None. records: of the
+    sweep's folder, once there is one.
+    """
+
+    def __init__(
+        self, tables: Tables, where: str, folders: tuple[Path, Path] | None = None,
+        records: DataRecords | None = None,
+    ):  # fmt: skip
+        self.tables, self.where, self.folders = tables, where, folders
+        self.records = records
+        self.seed = tables.get("seed", 0)
+        data = tables.get("data")
+        self.data_seed = data.get("seed", self.seed) if isinstance(data, dict) else self.seed
+        self._shelf: dict[str, Any] = {}
+        self._traced: dict[Any, frozenset[str]] = {}
+        self._checked: dict[Any, Tables] = {}
+        self._builds: dict[Any, Any] = {}
+
+    def trial(self, settings: Mapping[str, Any], place: int) -> Trial:
+        """See `Sweep.trial`."""
+        where = f"{self.where}: member {place}"
+        config = self._config(settings, where)
+        train = config.train
+        steps = train["steps"]
+        try:
+            check.size("train", steps=steps)
+            tenth = max(1, steps // 10)
+            log, evaluate = (train.get(f"{what}_every", tenth) for what in ("log", "evaluate"))
+            intervals = Intervals.of(steps, log, evaluate, train.get("save_every"))
+        except (ValueError, TypeError) as error:
+            raise ConfigError([f"{where}: {one_line(error)}"]) from error
+        build = self._builds.setdefault(config.build, config.build)
+        key = jax.random.key(settings.get("seed", self.seed))
+        order = settings.get("data.seed")
+        return Trial(dict(settings), build, config.hypers, config.data(), intervals, key, order)
+
+    def config(self, settings: Mapping[str, Any]) -> Config:
+        """See `Sweep.config`."""
+        tables = self._merged(settings, self.where)
+        tables = put(tables, ("seed",), settings.get("seed", self.seed))
+        if "data.seed" in settings:
+            tables = put(tables, ("data", "seed"), settings["data.seed"])
+        return resolve(tables, where=self.where, folders=self.folders, records=self.records)
+
+    def keep_data(self, records: DataRecords) -> None:
+        """Keep what the data sets that are loaded, and those to come, have learned."""
+        self.records = records
+        configs = {}
+        for tables in self._checked.values():
+            config = Config(tables, self.where, self._shelf)
+            configs[records.folder_of(*config.part("data")[1:])] = config
+            save_base(config, records)
+        for config in configs.values():
+            _, name, values = config.part("data")
+            records.save(name, values, config.data().learned)
+
+    def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[str]:
+        """What is wrong with the config of the settings, whose seeds are not looked at."""
+        try:
+            tables = self._merged(settings, self.where)
+            known = {"folders": self.folders, "records": self.records, "shelf": self._shelf}
+            resolve(tables, where=self.where, overridden=overridden, **known)
+        except ConfigError as error:
+            return error.problems
+        return []
+
+    def _config(self, settings: Mapping[str, Any], where: str) -> Config:
+        """The config of the settings, seeds aside. What only factories refuse is not yet known."""
+        given = {path: v for path, v in sorted(settings.items()) if path not in SEEDS}
+        plain = {path: v for path, v in given.items() if check.is_plain(v)}
+        shape = tuple((path, None if path in plain else repr(v)) for path, v in given.items())
+
+        def mark(traced: frozenset[str]) -> Any:
+            return shape, tuple((path, repr(v)) for path, v in plain.items() if path not in traced)
+
+        traced = self._traced.get(shape, frozenset())
+        tables = self._checked.get(mark(traced))
+        mistakes = Mistakes(where, self.folders)
+        if tables is None:
+            tables = with_defaults(self._merged(settings, where), mistakes)
+            _raise(mistakes)
+            hypers = Config(tables, where, self._shelf, self.records).hypers
+            found = frozenset(p for p in plain if named(tables, place_of(p)) in hypers)
+            traced = self._traced.setdefault(shape, found)
+            self._checked[mark(traced)] = tables
+        for path in traced:
+            tables = put(tables, place_of(path), plain[path])
+        check_rate(tables, tables, mistakes)
+        check_together(tables, mistakes)
+        _raise(mistakes)
+        return Config(tables, where, self._shelf, self.records)
+
+    def _merged(self, settings: Mapping[str, Any], where: str) -> Tables:
+        """The tables with the settings in them, whole tables first, but the seeds of the file."""
+        given = [(place_of(path), v) for path, v in settings.items() if path not in SEEDS]
+        tables = self.tables
+        try:
+            for place, value in sorted(given, key=lambda item: len(item[0])):
+                tables = put(tables, place, value)
+        except ValueError as error:
+            raise ConfigError([f"{where}: {one_line(error)}"]) from error
+        data = tables.get("data")
+        if isinstance(data, dict) and is_seed(self.data_seed):
+            tables = {**tables, "data": {"seed": self.data_seed} | data}
+        return dict(tables)
+
+
+def is_seed(value: Any) -> bool:
+    """Whether a value may be a seed."""
+    return type(value) is int and 0 <= value < 2**32
+
+
+def _raise(mistakes: Mistakes) -> None:
+    if mistakes.lines:
+        raise ConfigError(mistakes.lines)

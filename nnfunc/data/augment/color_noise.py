@@ -1,0 +1,138 @@
+"""What changes the values of pixels: `cutout`, `brightness`, `contrast` and `noise`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check
+from nnfunc.base import Array, Key, PyTree, Scalar, fold
+from nnfunc.data.augment.base import (
+    Augmentation,
+    Fill,
+    Shape,
+    augmenting,
+    draw,
+    filling,
+    fills,
+    in_floats,
+    on_images,
+    on_inputs,
+    single,
+)
+
+__all__ = ["boxes", "brightness", "contrast", "cutout", "noise"]
+
+
+def cutout(
+    size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None
+) -> Augmentation:  # fmt: skip
+    """Fill `count` boxes of each image, each `size` of the image's sides, with its middle anywhere.
+
+    A box whose middle is near the edge sticks out, and so hides less. Shapes, fill and shape: as for
+    `nf.augment.shift`. size: in [0, 1]. count: at least 0.
+    Source: DeVries and Taylor 2017, arXiv:1708.04552, section 3.
+
+    >>> y = nf.augment.cutout(0.5)(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
+    >>> bool((y == 0).any()), float(y.sum()) >= 12
+    (True, True)
+    """
+    check.number("cutout", 0, 1, size=size)
+    check.size("cutout", 0, count=count)
+    fill = fills("cutout", fill)
+    return augmenting("cutout", _cutout, size=size, count=count, fill=fill, shape=shape)
+
+
+def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
+    """Add one number to all of an image, uniform in [-amount, amount].
+
+    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the unit of x: for uint8 a
+    share of 255, and the result is kept within 0 and 255. Floats are not, they may be normalised.
+    Source: tf.image.random_brightness.
+
+    >>> y = nf.augment.brightness(0.1)(jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
+    >>> bool((abs(y) <= 0.1).all()), len(set(y.ravel().tolist()))
+    (True, 2)
+    """
+    check.number("brightness", 0, open_high=True, amount=amount)
+    return augmenting("brightness", _brightness, amount=amount, shape=shape)
+
+
+def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
+    """Stretch each image about its mean by a factor uniform in [1 - amount, 1 + amount].
+
+    y = mean + factor * (x - mean), with a mean for each image and channel. Shapes and shape: as for
+    `nf.augment.shift`. amount: in [0, 1]. uint8 is kept within 0 and 255.
+    Source: tf.image.random_contrast(lower=1 - amount, upper=1 + amount).
+
+    >>> y = nf.augment.contrast(1.0)(jax.random.key(0), jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1))
+    >>> round(float(y.mean()), 6)
+    1.0
+    """
+    check.number("contrast", 0, 1, amount=amount)
+    return augmenting("contrast", _contrast, amount=amount, shape=shape)
+
+
+def noise(deviation: Scalar) -> Augmentation:
+    """Add normal noise of this standard deviation to every number of x.
+
+    Shapes: x [batch, ...], floats or uint8. deviation: at least 0, in the unit of x: for uint8 a share
+    of 255, and the result is rounded and kept within 0 and 255.
+
+    >>> y = nf.augment.noise(0.1)(jax.random.key(0), jnp.zeros((1000, 2)))
+    >>> round(float(y.std()), 2)
+    0.1
+    """
+    check.number("noise", 0, open_high=True, deviation=deviation)
+    return augmenting("noise", _noise, deviation=deviation)
+
+
+def _cutout(
+    key: Key, batch: PyTree, *, size: Any, count: int, fill: Any, shape: Any
+) -> PyTree:  # fmt: skip
+    def hidden(x: Array) -> Array:
+        length = jnp.broadcast_to(single(size), (len(x), count))
+        rows, columns = boxes(key, x, length)
+        covered = (rows[..., :, None] & columns[..., None, :]).any(1)  # [batch, height, width]
+        return jnp.where(covered[..., None], filling("cutout", fill, x), x)
+
+    return on_images("cutout", hidden, batch, shape)
+
+
+def _brightness(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
+    def lit(x: Array, unit: float) -> Array:
+        return x + ((2 * draw(key, x, 1, 1, 1) - 1) * single(amount) * unit).astype(x.dtype)
+
+    return on_images("brightness", lambda x: in_floats("brightness", x, lit), batch, shape)
+
+
+def _contrast(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
+    def stretched(x: Array, unit: float) -> Array:
+        more = ((2 * draw(key, x, 1, 1, 1) - 1) * single(amount)).astype(x.dtype)
+        return x + more * (x - x.mean((1, 2), keepdims=True))  # exactly x where more is 0
+
+    return on_images("contrast", lambda x: in_floats("contrast", x, stretched), batch, shape)
+
+
+def _noise(key: Key, batch: PyTree, *, deviation: Any) -> PyTree:
+    def noisy(x: Array, unit: float) -> Array:
+        drawn = jax.random.normal(key, (x.size,), jnp.float32)  # flat: a third of the time on CPU
+        return x + (drawn.reshape(x.shape) * (single(deviation) * unit)).astype(x.dtype)
+
+    return on_inputs(lambda x: in_floats("noise", x, noisy), batch)
+
+
+def boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
+    """Boxes in images, with middles uniform in the image: which rows and which columns each takes.
+
+    length [batch, count]: the sides as shares of the image's. Returns: booleans [batch, count, height]
+    and [batch, count, width], true for the pixels whose middle is inside; none for a length of 0.
+    """
+
+    def span(name: str, side: int) -> Array:
+        middle = draw(fold(key, name), x, length.shape[1], 1) * side
+        half = length[..., None] * (side / 2)
+        place = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
+        return (place >= middle - half) & (place < middle + half)
+
+    return span("row", x.shape[1]), span("column", x.shape[2])

@@ -1,0 +1,146 @@
+"""Examples mixed in pairs, their labels with them: `mixup` and `cutmix`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import Array, Key, PyTree, Scalar, fold
+from nnfunc.data.augment.base import (
+    Augmentation,
+    Shape,
+    as_images,
+    augmenting,
+    in_floats,
+    inputs,
+    on_inputs,
+    single,
+    with_inputs,
+    with_part,
+)
+from nnfunc.data.augment.color_noise import boxes
+
+__all__ = ["cutmix", "mixup", "soft_labels"]
+
+
+def mixup(alpha: Scalar, classes: int) -> Augmentation:
+    """Blend each example with another of the batch, and their labels in the same shares.
+
+    x = share * x + (1 - share) * other x, y likewise; share ~ Beta(alpha, alpha), one for each example,
+    and the others are a permutation of the batch.
+
+    Shapes: a batch (x, y), x [batch, ...] uint8 or floats, y labels [batch] or already soft ones
+    [batch, classes] -> x of its shape and type, y soft labels [batch, classes] in float32. alpha: at
+    least 0; at 0 nothing is mixed, and labels only become soft. A label that is no class gives NaN.
+    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; with a share for each example rather
+    than one for the batch.
+
+    >>> x, y = nf.augment.mixup(0.4, classes=3)(jax.random.key(0), (jnp.eye(3), jnp.arange(3)))
+    >>> bool(jnp.allclose(x, y, atol=1e-6)), round(float(y.sum()), 4)
+    (True, 3.0)
+    """
+    check.number("mixup", 0, open_high=True, alpha=alpha)
+    check.size("mixup", classes=classes)
+    return augmenting("mixup", _mixup, alpha=alpha, classes=int(classes))
+
+
+def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
+    """Paste a box of another image of the batch into each, and mix their labels by its area.
+
+    The box takes a share of 1 - Beta(alpha, alpha) of the image before what sticks out is cut off, its
+    middle is anywhere, and the labels are mixed by the number of pixels that were really pasted.
+
+    Shapes: a batch (x, y), x [batch, height, width, channels] of any type, y labels [batch] or already
+    soft ones [batch, classes] -> x of its shape and type, y soft labels [batch, classes] in float32.
+    alpha: at least 0; at 0 nothing is pasted, and labels only become soft. A label that is no class
+    gives NaN. shape: as for `nf.augment.shift`.
+    Source: Yun et al. 2019, arXiv:1905.04899, section 3 and appendix A; with a box for each image
+    rather than one for the batch.
+
+    >>> x = jnp.broadcast_to(jnp.arange(2.0)[:, None, None, None], (2, 8, 8, 1))
+    >>> mixed, y = nf.augment.cutmix(1.0, classes=2)(jax.random.key(1), (x, jnp.arange(2)))
+    >>> bool((mixed.mean((1, 2, 3)) == y[:, 1]).all())
+    True
+    """
+    check.number("cutmix", 0, open_high=True, alpha=alpha)
+    check.size("cutmix", classes=classes)
+    return augmenting("cutmix", _cutmix, alpha=alpha, classes=int(classes), shape=shape)
+
+
+def _mixup(key: Key, batch: PyTree, *, alpha: Any, classes: int) -> PyTree:
+    x, labels = _pair("mixup", batch, classes)
+    count = labels.shape[0]
+    other = jax.random.permutation(fold(key, "other"), count)
+    moved = 1 - symmetric_beta(fold(key, "share"), alpha, count)  # what the other gives
+
+    def blended(x: Array) -> Array:
+        def blend(x: Array, unit: float) -> Array:
+            return _towards(x, x[other], moved)
+
+        return in_floats("mixup", x, blend)
+
+    return with_part(with_part(batch, 0, on_inputs(blended, x)), 1, blended(labels))
+
+
+def _cutmix(key: Key, batch: PyTree, *, alpha: Any, classes: int, shape: Any) -> PyTree:
+    x, labels = _pair("cutmix", batch, classes)
+    images = as_images("cutmix", inputs(x), shape)
+    count, height, width = images.shape[:3]
+    other = jax.random.permutation(fold(key, "other"), count)
+    length = jnp.sqrt(1 - symmetric_beta(fold(key, "share"), alpha, count))[:, None]
+    rows, columns = (part[:, 0] for part in boxes(fold(key, "box"), images, length))
+    pasted = (rows.sum(1) * columns.sum(1)).astype(labels.dtype) / (height * width)
+    box = rows[:, :, None, None] & columns[:, None, :, None]
+    images = jnp.where(box, images[other], images)
+    y = _towards(labels, labels[other], pasted)
+    x = with_inputs(x, images.reshape(inputs(x).shape))
+    return with_part(with_part(batch, 0, x), 1, y)
+
+
+def _towards(x: Array, other: Array, share: Array) -> Array:
+    """(1 - share) * x + share * other, with a share for each example; exactly x where it is 0."""
+    share = share.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.where(share > 0, x + share * (other - x), x)
+
+
+def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
+    """[count] draws of Beta(alpha, alpha) in float32, 1 where alpha is 0.
+
+    Without a loop and without rejection, unlike jax.random.beta: with U, V uniform,
+    T = sqrt(2 a (U ** (-1/a) - 1)) cos(2 pi V) has Student's t-distribution with 2 a degrees of
+    freedom, and 1/2 + T / (2 sqrt(2 a + T^2)) is Beta(a, a).
+    Source: Bailey 1994, Mathematics of Computation 62; Devroye 1996, "Random variate generation in one
+    line of code", section on the symmetric beta.
+    """
+    alpha = single(alpha)
+    u, v = jax.random.uniform(key, (2, count), jnp.float32)
+    rate = 1 / jnp.where(alpha > 0, alpha, 1)
+    above = jnp.expm1(jnp.minimum(-jnp.log1p(-u) * rate, 80))  # 1 - u is above 0, u may be 0
+    cos = jnp.cos(2 * np.pi * v)
+    square = above * cos * cos  # T^2 / 2 a
+    drawn = 0.5 + 0.5 * jnp.sign(cos) * jnp.sqrt(square / (1 + square))
+    return jnp.where(alpha > 0, drawn, 1)
+
+
+def soft_labels(where: str, y: Any, classes: int) -> Array:
+    """Labels [batch] as shares of classes [batch, classes] in float32; soft ones as they are."""
+    y = jnp.asarray(y)
+    if y.ndim == 2 and y.shape[1] == classes and jnp.issubdtype(y.dtype, jnp.floating):
+        return y
+    if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
+        wanted = f"y should be labels [batch], or shares of classes [batch, {classes}] in floats"
+        check.fail(where, f"{wanted}, got {check.describe(y)}.")
+    check.within(where, 0, classes - 1, "Set classes to the number of them.", labels=y)
+    valid = (y >= 0) & (y < classes)
+    return jnp.where(valid[:, None], jax.nn.one_hot(y, classes, dtype=jnp.float32), jnp.nan)
+
+
+def _pair(where: str, batch: PyTree, classes: int) -> tuple[PyTree, Array]:
+    """x and the soft labels of a batch."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not hasattr(batch[1], "dtype"):
+        got = check.describe(batch)
+        wanted = "a batch should be a pair (x, labels), whose labels it mixes too"
+        check.fail(where, f"{wanted}, got {got}.", kind=TypeError)
+    return batch[0], soft_labels(where, batch[1], classes)

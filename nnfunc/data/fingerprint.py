@@ -1,0 +1,75 @@
+"""What identifies the content of data: digests of whole splits, and an id of each row."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+__all__ = ["digest", "fold_ids", "part_of", "row_ids"]
+
+SPLIT_BITS = NO_SPLIT = np.uint64(3)  # the split of a row, in the two lowest bits of its id
+
+_SAMPLED, _BLOCKS, _BLOCK = 1 << 26, 64, 1 << 16  # bytes
+
+_ROWS = 1 << 16  # at a time
+
+
+def part_of(*arrays: np.ndarray) -> dict[str, Any]:
+    """The entry of `Learned.parts` for a split that a file brought itself."""
+    return {"count": len(arrays[0]), "digest": digest(*arrays)}
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """A fingerprint of arrays: types, shapes, and all of the content.
+
+    Of one of more than 64 MiB that is mapped into memory, 64 blocks of 64 KiB at even distances.
+    """
+    total = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        total.update(f"{array.dtype.newbyteorder('=').str}{array.shape}".encode())
+        if isinstance(array, np.memmap) and array.nbytes > _SAMPLED:
+            flat, width = array.reshape(-1), _BLOCK // array.itemsize
+            starts = np.linspace(0, len(flat) - width, _BLOCKS).astype(np.int64)
+            for start in starts:
+                total.update(np.ascontiguousarray(flat[start : start + width]).data)
+        else:
+            total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def row_ids(*arrays: np.ndarray) -> np.ndarray:
+    """uint64 [n]: a hash of each example, which is a row of every array [n, ...]."""
+    ids = np.zeros(len(arrays[0]), np.uint64)
+    for array in arrays:
+        width = array.itemsize * int(np.prod(array.shape[1:]))
+        words = -(-width // 8)
+        keys = _mixed(np.arange(1, words + 1, dtype=np.uint64))
+        step = max(1, (1 << 22) // max(1, 8 * words))  # rows whose words fit into a cache
+        hashes = np.empty(len(array), np.uint64)
+        for start in range(0, len(array), step):
+            part = np.ascontiguousarray(array[start : start + step])
+            raw = np.zeros((len(part), 8 * words), np.uint8)
+            raw[:, :width] = part.reshape(len(part), -1).view(np.uint8)
+            hashes[start : start + step] = _mixed(raw.view(np.uint64) ^ keys).sum(1)
+        ids = fold_ids(ids, hashes)
+    return ids
+
+
+def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The ids [n] with one more column of 64-bit values, which may be float64, in them."""
+    result = np.empty_like(ids)
+    for start in range(0, len(ids), _ROWS):
+        block = slice(start, start + _ROWS)
+        part = values[block]
+        if part.dtype == np.float64:
+            part = (part + 0.0).view(np.uint64)  # -0 is 0
+        result[block] = _mixed(_mixed(ids[block]) ^ part.astype(np.uint64, copy=False))
+    return result
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64: each bit of x changes half of the result's (Steele et al. 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,176 @@
+"""CIFAR-10, in its binary and its Python form, as the archive or unpacked."""
+
+import io
+import pickle
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnfunc.data.dataset import labels
+from nnfunc.data.download import Source, bounded, damaged, find, given, read, unreadable
+from nnfunc.data.preprocessing import Learned
+from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.splits import Splits
+
+__all__ = ["cifar10"]
+
+WHERE = "data.cifar10"
+NAMES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]
+ARCHIVES = {
+    "cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530",
+    "cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a",
+}
+MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
+
+
+def cifar10(
+    *,
+    layout: Literal["image", "flat", "rows"] = "image",
+    validation: int = 5000,
+    shift: int = 0,
+    flip: bool = False,
+    shuffle_pixels: bool = False,
+    shuffle_seed: int = 0,
+    folder: str | Path | None = None,
+    learned: Learned | None = None,
+) -> Splits:
+    """CIFAR-10's photographs: 45,000 images to train, 5,000 to choose by, 10,000 to report on.
+
+    x is uint8, and becomes (x / 255 - mean) / std of each channel, (0.4914, 0.4822, 0.4465) and
+    (0.2470, 0.2435, 0.2616), in every batch; y is int32 in [0, 10).
+    layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: move each training image by
+    up to so many pixels (4 is usual). flip: mirror one in two. The others are those of `mnist`.
+    folder: an archive (cifar-10-binary.tar.gz, cifar-10-python.tar.gz) or what it unpacks to; by
+    default one is found or fetched. learned: as for `mnist`.
+    Raises: FileNotFoundError with where to get it; ValueError when a file is damaged.
+    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
+    """
+    if folder is None:
+        first, other = ARCHIVES
+        inside = ("cifar-10-batches-bin", "cifar-10-batches-py", other, first)
+        names = [f"{place}{name}" for place in ("cifar10/", "") for name in inside]
+        names += ["cifar10/data_batch_1.bin", "cifar10/data_batch_1"]
+        urls = tuple(mirror + first for mirror in MIRRORS)
+        path = find(WHERE, [f"cifar10/{first}", *names], Source(urls, ARCHIVES[first]))
+        path = path.parent if path.name.startswith("data_batch_1") else path
+    else:
+        path = given(WHERE, folder)
+    train, test = _load(path)
+    return image_splits(
+        WHERE, {"train": train, "test": test}, layout=layout, names=NAMES,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
+        shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed, shift=shift, flip=flip, learned=learned,
+    )  # fmt: skip
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """(train, test), each (images [n, 32, 32, 3], labels [n]), of an archive or a folder."""
+    if path.is_dir():
+        for inner in ("cifar-10-batches-bin", "cifar-10-batches-py", "."):
+            files = {p.name: p for p in (path / inner).glob("*_batch*")}
+            if files:
+                break
+        contents = {name: read(WHERE, file) for name, file in files.items()}
+    else:
+        contents = _unpacked(path)
+    parts = []
+    for wanted in (TRAIN, TEST):
+        pairs = []
+        for name in wanted:
+            if f"{name}.bin" in contents:
+                pairs.append(_binary(path / f"{name}.bin", contents[f"{name}.bin"]))
+            elif name in contents:
+                pairs.append(_pickled(path / name, contents[name]))
+            else:
+                problem = f"it should hold {name}.bin, or {name} of the Python form, but does not"
+                damaged(WHERE, path, problem)
+        x, y = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+        # [n, 3, 32, 32], a plane a colour
+        images = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        parts.append((images, y.astype(np.int32)))
+    return parts[0], parts[1]
+
+
+def _unpacked(path: Path) -> dict[str, bytes]:
+    """The batches of an archive, by their names, with nothing written to the disk."""
+    contents = {}
+    try:
+        whole = read(WHERE, path)  # unzipped and bounded: the archive's own ways to pack are shut
+        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                if name.removesuffix(".bin") in (*TRAIN, *TEST) and member.isreg():
+                    bounded(WHERE, path / name, len(whole), member.size)
+                    file = archive.extractfile(member)
+                    contents[name] = file.read() if file else b""
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+        unreadable(WHERE, path, "it is no archive that can be unpacked", error)
+    return contents
+
+
+def _binary(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of 3073 bytes: the label, then the image."""
+    if len(data) == 0 or len(data) % 3073:
+        problem = f"it should be rows of 3073 bytes (10,000 of them), but is {len(data)} bytes long"
+        damaged(WHERE, file, problem)
+    rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
+    labels(f"{WHERE}: {file}", rows[:, 0], 10)
+    return rows[:, 1:], rows[:, 0]
+
+
+def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """A dict with b"data" [n, 3072] and b"labels". Nothing that the file names is ever called."""
+    try:
+        table = _Plain(io.BytesIO(data), encoding="bytes").load()
+        table = {k.decode() if isinstance(k, bytes) else k: v for k, v in table.items()}
+        x, y = table["data"], table["labels"]
+        x = x.values() if isinstance(x, _Array) else np.asarray(x)
+        y = np.asarray(y)
+        good = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
+    except Exception as error:  # a pickle that is damaged fails in any way at all
+        unreadable(WHERE, file, "it is no batch of the Python form", error)
+    if not good:
+        problem = f"images should be uint8 [{len(y)}, 3072], got {x.dtype} {list(x.shape)}"
+        damaged(WHERE, file, problem)
+    labels(f"{WHERE}: {file}", y, 10)
+    return x, y
+
+
+class _Array:
+    """What stands for a NumPy array in a pickle: its state is read, and no code of NumPy's run."""
+
+    state: Any = None
+
+    def __init__(self, *parts: Any):
+        self.parts = parts
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def values(self) -> np.ndarray:
+        _, shape, kind, fortran, raw = self.state
+        if fortran or kind.parts[0] not in (b"u1", "u1"):
+            raise ValueError("not rows of uint8")
+        return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+class _Plain(pickle._Unpickler):
+    """Reads dicts, lists, texts, numbers and arrays; refuses everything else.
+
+    The one written in Python: a damaged file makes the one written in C ask for gigabytes.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        arrays = {"_reconstruct", "ndarray", "dtype"}
+        if module.split(".")[0] == "numpy" and name in arrays:
+            return _Array
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, encoding="latin1": text.encode("latin1")
+        raise pickle.UnpicklingError(f"it names {module}.{name}")

@@ -1,0 +1,268 @@
+"""Columns by their names, read from a CSV or Parquet file or a data frame, and turned into numbers."""
+
+import math
+import numbers as kinds
+import re
+from collections.abc import Callable, Collection, Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.download import bounded, damaged, given, regular, unreadable
+from nnfunc.data.sources.column_store import Words
+from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
+
+__all__ = ["class_labels", "known", "numbers", "read_columns"]
+
+WHERE = "data.table"
+Place = Callable[[int], str]
+"""row -> where it is, in words: "line 7" of a CSV file, "row 5" of other tables."""
+# What pandas takes for missing, and other ways to write the same; "none" in lower case may be a class.
+MISSING = {
+    "", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a",
+    "na", "nan", "nat", "null",
+}  # fmt: skip
+CODE = re.compile(r"[+-]?0[0-9]")
+
+
+def read_columns(
+    source: Any, separator: str, only: Collection[str] | None = None, texts: Collection[str] = ()
+) -> tuple[str, dict[str, Any], Place]:
+    """What to call the table, its columns, and how to name the place of a row.
+
+    only: the columns to read, by default all; the others are None. texts: those whose words matter in
+    a CSV file, such as labels.
+    """
+    if not isinstance(source, str | Path):
+        return "the frame", _frame(source, only), _row
+    file = given(WHERE, source)
+    if file.suffix.lower() in (".parquet", ".pq"):
+        return str(file), _parquet(file, only), _row
+    columns, place = read_csv(WHERE, file, separator, only, texts)
+    return str(file), columns, place
+
+
+def _row(row: int) -> str:
+    return f"row {row}"
+
+
+def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
+    names = list(getattr(source, "column_names", getattr(source, "columns", ())))
+    if not names:
+        wanted = "source should be a file or a data frame"
+        check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", kind=TypeError)
+    found = dict.fromkeys(str(name) for name in names)
+    if len(found) < len(names):
+        words = [str(name) for name in names]
+        word = next(word for word in words if words.count(word) > 1)
+        damaged(WHERE, "the frame", f"it has more than one column {word!r}", "Rename one.")
+    for name in names:
+        if only is None or str(name) in only:
+            try:
+                found[str(name)] = _plain(source[name])
+            except Exception as error:  # a frame of another library may fail in any way at all
+                problem = f"column {str(name)!r} of the frame cannot be read"
+                cure = "Give a data frame of pandas or polars, or a table of pyarrow."
+                words = " ".join(str(error).split())
+                check.fail(WHERE, f"{problem} ({words}). {cure}", kind=TypeError)
+    return found
+
+
+def _plain(column: Any) -> "np.ndarray | Words":
+    """A column as a NumPy array; words of pyarrow once each, with "None" for the missing."""
+    if not type(column).__module__.startswith("pyarrow"):
+        return column.to_numpy()
+    import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+
+    if isinstance(column, arrow.Array):
+        column = arrow.chunked_array([column])
+    if arrow.types.is_dictionary(column.type):
+        kind = column.type.value_type
+        if not _of_words(kind):  # NumPy would get another value for each null
+            return column.cast(kind).to_numpy()
+    elif _of_words(column.type):
+        column = column.dictionary_encode()
+    else:
+        return column.to_numpy()
+    whole = column.unify_dictionaries().combine_chunks()
+    distinct = whole.dictionary.cast(arrow.large_string()).to_pylist()
+    codes, missing = whole.indices.cast(arrow.int32()), ["None"] if column.null_count else []
+    codes = codes.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+    return Words(codes, distinct + missing)
+
+
+def _of_words(kind: Any) -> bool:
+    import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+
+    tests = ("is_string", "is_large_string", "is_binary", "is_large_binary")
+    return any(getattr(arrow.types, test)(kind) for test in tests)
+
+
+def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
+    try:
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        cure = 'Install it: pip install "nnfunc[data]".'
+        problem = f"pyarrow, which reads Parquet files, is not installed. {cure}"
+        check.fail(WHERE, problem, kind=ModuleNotFoundError)
+    size = regular(WHERE, file)
+    try:
+        with parquet.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            used = [name for name in dict.fromkeys(names) if only is None or name in only]
+            rows = opened.metadata.num_rows
+            bounded(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
+            words = [field.name for field in opened.schema_arrow if _of_words(field.type)]
+        with parquet.ParquetFile(file, read_dictionary=words) as opened:  # each word once
+            whole = opened.read(columns=used)
+            found = {name: _plain(whole[name]) for name in used}
+    except Exception as error:  # a damaged file fails in any way at all
+        unreadable(WHERE, file, "it cannot be read as Parquet", error)
+    if not names or rows == 0:
+        damaged(WHERE, file, "it should have columns and rows, but has none")
+    return dict.fromkeys(names) | found
+
+
+def _unpacked(metadata: Any, used: Collection[str]) -> int:
+    """The bytes of the used columns' pages, unpacked, as the file tells them."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    columns = (group.column(i) for group in groups for i in range(group.num_columns))
+    return sum(
+        max(0, one.total_uncompressed_size)
+        for one in columns
+        if one.path_in_schema.partition(".")[0] in used
+    )
+
+
+def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
+    """Refuse a table that lacks columns, in words that tell one renamed from one left out."""
+    missing = [word for word in wanted if word not in found]
+    new = [column for column in found if column not in wanted]
+    if len(missing) == 1:
+        hint = check.nearest(missing[0], new or found)
+        check.fail(WHERE, f"{name} has no column {missing[0]!r}{hint}")
+    if missing:
+        others = f"; columns that it has instead: {_listed(new)}" if new else ""
+        check.fail(WHERE, f"{name} has no columns {_listed(missing)}{others}.")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(repr, names[:8])) + more
+
+
+def numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:
+    """A column as float64 [n], every one of them finite. Numbers are written as CSV has them: 1e-3."""
+    values = _checked(name, column, values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        found = values.astype(np.float64, copy=False)
+        if values.dtype.kind != "f":
+            return found
+    elif isinstance(values, Words):
+        found = _numbers_or_nan(values.distinct)[values.codes]
+    else:
+        found = _numbers_or_nan(values)
+    with np.errstate(over="ignore"):
+        wrong = np.flatnonzero(~np.isfinite(found.astype(np.float32)))
+    if len(wrong):
+        where, value = (place or _row)(int(wrong[0])), values[wrong[0]]
+        count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
+        if _missing(str(value).strip()) or value is None:
+            problem = f"a value is missing at {where} of column {column!r}{count}"
+            damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
+        problem = (
+            f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
+        )
+        cure = "Turn it into numbers, or leave the column out with columns = [...]."
+        damaged(WHERE, name, problem, cure)
+    return found
+
+
+def class_labels(
+    name: str, label: str, values: Any, place: Place | None = None,
+    names: tuple[str, ...] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:  # fmt: skip
+    """(class numbers [n] int32, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
+
+    What pandas takes for missing is refused: None, NaN, NaT, and words such as NA, null and None, but
+    not none. names: the only classes that there may be.
+    """
+    values = _checked(name, label, values)
+    words = values if isinstance(values, Words) else Words.of(str(value) for value in values)
+    words = words.stripped()
+    classes = {word: _class_name(word) for word in words.distinct}
+
+    def where(wrong: Collection[str]) -> str:
+        codes = [code for code, word in enumerate(words.distinct) if word in wrong]
+        row = int(np.isin(words.codes, codes).argmax())
+        return f"{(place or _row)(row)} of column {label!r}"
+
+    def labels(at: dict[str, int]) -> np.ndarray:
+        return np.array([at[classes[word]] for word in words.distinct], np.int32)[words.codes]
+
+    if lost := {word for word in classes if _missing(word)}:
+        problem = f"the label is missing at {where(lost)}"
+        damaged(WHERE, name, problem, "Fill it in, or drop the row.")
+    if names is not None:
+        at = {_class_name(word): index for index, word in enumerate(names)}
+        for word in classes:
+            if classes[word] not in at:
+                problem = f"{where({word})} has the class {word[:60]!r}"
+                hint = "Take it out, or train anew."
+                damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
+        return labels(at), names
+    numeric = {word: _number(word) for word in classes.values()}
+    if all(number is not None for number in numeric.values()):
+        order = sorted(numeric, key=lambda word: (numeric[word], word))
+    else:
+        order = sorted(numeric)
+    if len(order) < 2:
+        damaged(WHERE, name, f"column {label!r} should hold classes, but is {order[0]!r} throughout",
+                "Is it the right label?")  # fmt: skip
+    most = max(2, len(words) // 2)
+    if len(order) > most:
+        problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"
+        cure = 'That is no set of classes; for numbers to predict: task = "regression".'
+        damaged(WHERE, name, problem, cure)
+    return labels({word: index for index, word in enumerate(order)}), tuple(order)
+
+
+def _checked(name: str, column: str, values: Any) -> Any:
+    """The values of a column, one a row, none behind a mask."""
+    check.unmasked(WHERE, **{f"column {column!r} of {name}": values})
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        problem = f"column {column!r} should hold one value a row, got shape {values.shape}"
+        damaged(WHERE, name, problem, "Make a column of each.")
+    return values
+
+
+def _missing(word: str) -> bool:
+    return word == "None" or (word.lower() in MISSING)
+
+
+def _class_name(word: str) -> str:
+    """A number by its shortest form; any other word as it is, and codes such as 007."""
+    if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
+        return word
+    return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)
+
+
+def _numbers_or_nan(values: Iterable[Any]) -> np.ndarray:
+    numbers = (_number(value) for value in values)
+    return np.array([math.nan if number is None else number for number in numbers])
+
+
+def _number(value: Any) -> float | None:
+    """The number that a value is, or None: dates, and texts that no CSV has numbers as, are none."""
+    if isinstance(value, str):
+        plain = NUMBER.fullmatch(value.strip())
+    else:
+        plain = isinstance(value, kinds.Real | Decimal | np.bool_)
+    try:
+        is_date = isinstance(value, np.timedelta64)
+        return float(value) if plain and not is_date else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,236 @@
+"""CSV files as columns: numbers in arrays, texts in lists, and mistakes with the file's own lines."""
+
+import contextlib
+import csv
+import io
+import re
+import threading
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.download import damaged, not_text, read
+from nnfunc.data.sources.column_store import ColumnStore
+
+__all__ = ["EXACT", "NUMBER", "read_csv"]
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+BLOCK = 1 << 16  # values that are turned into numbers at a time
+QUICK = 1 << 20  # bytes from which on pyarrow's reader is worth its import
+WIDE = 2000  # columns up to which it is the faster one, and takes less memory
+EXACT = 2**53  # from here on float64 leaves whole numbers out
+SETTINGS = threading.Lock()  # the longest field is a setting of Python's for all threads
+
+Columns = dict[str, Any]
+
+
+def read_csv(
+    where: str, file: Path, separator: str, only: Collection[str] | None, texts: Collection[str]
+) -> tuple[Columns, Callable[[int], str]]:
+    """({name: column}, row -> its line in the file, in words).
+
+    A column of numbers is an array, another `Words`; what is not in `only` is None.
+    texts: columns whose words matter, such as labels. Blank lines are left out, as pandas does.
+    Peak memory is about that of the file and of the columns.
+    """
+    if len(separator) != 1 or separator in '"\r\n':
+        check.fail(where, f"separator should be one character, got {separator!r}.")
+    data = _data(where, file)
+    with _long_fields():
+        head = _head(where, file, data, separator)
+        if only is None and "" in head:
+            problem = f"its column {head.index('') + 1} has no name (pandas writes its index so)"
+            damaged(where, file, problem, "Name it, or name the columns to use: columns = [...].")
+        used = [i for i, name in enumerate(head) if only is None or name in only]
+        table = _Table(where, file, data, separator, len(head), used)
+        words = {i for i in used if head[i] in texts}
+        found = table.quick(words)
+        while found is None:
+            found = table.exact(words)
+    if not table.count:
+        damaged(where, file, "it should have a line of names and rows, but has 1 lines",
+                "Is it the right file?")  # fmt: skip
+    columns: Columns = dict.fromkeys(head) | {head[i]: found[i] for i in used}
+
+    def place(row: int) -> str:
+        with _long_fields():
+            rows = _rows(where, file, read(where, file), separator)
+            return f"line {next(islice(rows, row + 1, None), (row + 2,))[0]}"
+
+    return columns, place
+
+
+def _data(where: str, file: Path) -> bytes:
+    data = read(where, file)
+    if trouble := not_text(data):
+        damaged(where, file, *trouble)
+    if data[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        damaged(where, file, "it is a web page, and should be CSV", "Was it the right address?")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        problem = f"line {line} has a zero byte, a character that no CSV has"
+        hint = r"Where it means nothing, take it out: tr -d '\000' < FILE > NEW_FILE."
+        damaged(where, file, problem, hint)
+    return data
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """A field may be as long as its file."""
+    with SETTINGS:
+        before = csv.field_size_limit((1 << 31) - 1)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _rows(where: str, file: Path, data: bytes, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(the line that it begins in, its words) of each row, that of the names too."""
+    text, line = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), 1
+    reader = csv.reader(text, delimiter=separator, strict=True)
+    try:
+        for row in reader:
+            if len(row) > 1 or (row and row[0].strip()):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            problem = f"line {line} opens a quote that is not closed before the file ends"
+        else:
+            problem = f"line {line} cannot be cut into values ({error})"
+        cure = "Close the quote; one that belongs to a text is written twice."
+        damaged(where, file, problem, cure)
+
+
+def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
+    """The columns' names."""
+    _, row = next(_rows(where, file, data, separator), (0, []))
+    head = [word.strip() for word in row]
+    if not head:
+        damaged(where, file, "it should have a line of names and rows, but is empty",
+                "Is it the right file?")  # fmt: skip
+    if all(NUMBER.fullmatch(word) for word in head):
+        problem = f"its first line should name the columns, but holds numbers: {head[:4]}"
+        damaged(where, file, problem, "Put a line of names before it.")
+    seen = set()
+    for word in filter(None, head):
+        if word in seen:
+            damaged(where, file, f"it has more than one column {word!r}", "Rename one.")
+        seen.add(word)
+    return head
+
+
+class _Table:
+    """The rows of a CSV file on their way into columns."""
+
+    def __init__(
+        self, where: str, file: Path, data: bytes, separator: str, width: int, used: list[int]
+    ):
+        self.where, self.file, self.data, self.separator = where, file, data, separator
+        self.width, self.used, self.count = width, used, 0
+
+    def quick(self, texts: set[int]) -> dict[int, Any] | None:
+        """The columns by pyarrow's reader; None where it may see something other than `exact`."""
+        simple = 2 <= self.width <= WIDE and self.separator.isascii() and b'"' not in self.data
+        if not simple or len(self.data) < QUICK:
+            return None
+        try:
+            import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+            from pyarrow import csv as reader  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            return None
+        store, pool = self._store(), arrow.system_memory_pool()
+        types = {f"{i}": arrow.string() if i in texts else arrow.float64() for i in self.used}
+        try:
+            batches = reader.open_csv(
+                arrow.BufferReader(self.data),
+                reader.ReadOptions(
+                    block_size=1 << 18,
+                    use_threads=False,
+                    skip_rows=1,
+                    column_names=[f"{i}" for i in range(self.width)],
+                ),
+                reader.ParseOptions(delimiter=self.separator, quote_char=False),
+                reader.ConvertOptions(
+                    column_types=types, include_columns=list(types), null_values=[]
+                ),
+                memory_pool=pool,
+            )
+            for batch in batches:
+                block = np.empty((len(batch), len(self.used)))
+                for at, i in enumerate(self.used):
+                    column = batch[f"{i}"]
+                    if i in texts:
+                        column = column.dictionary_encode()
+                        codes = store.encode(at, column.dictionary.to_pylist())
+                        block[:, at] = codes[column.indices.to_numpy()]
+                    else:
+                        block[:, at] = column.to_numpy()
+                if not _usual(block):
+                    return None
+                store.add(block)
+        except arrow.ArrowException:
+            return None
+        return self._columns(store)
+
+    def exact(self, texts: set[int]) -> dict[int, Any] | None:
+        """The columns by Python's reader; None when more of them hold text, which `texts` then has."""
+        store, rows = self._store(), _rows(self.where, self.file, self.data, self.separator)
+        numeric = [i for i in self.used if i not in texts]
+        next(rows)
+        while block := list(islice(rows, max(1, BLOCK // self.width))):
+            for line, row in block:
+                if len(row) != self.width:
+                    self._ragged(line, row)
+            words = [[row[i] for i in numeric] for _, row in block]
+            numbers = _numbers(list(chain.from_iterable(words)))
+            if numbers is None:
+                columns = zip(numeric, zip(*words, strict=True), strict=True)
+                texts |= {i for i, column in columns if _numbers(list(column)) is None}
+                return None
+            values = np.empty((len(block), len(self.used)))
+            values[:, [i not in texts for i in self.used]] = numbers.reshape(len(block), -1)
+            for at, i in enumerate(self.used):
+                if i in texts:
+                    values[:, at] = store.encode(at, [row[i] for _, row in block])
+            store.add(values)
+        return self._columns(store)
+
+    def _ragged(self, line: int, row: list[str]) -> None:
+        if row[0].startswith("#"):
+            cure = "Lines of comment cannot be read: take them out."
+        elif len(row) == self.width + 1 and not row[-1]:
+            cure = f"It ends with {self.separator!r}, and the line of names does not."
+        elif any("\n" in word or "\r" in word for word in row):
+            cure = "It goes on over several lines: is a quote not closed?"
+        else:
+            cure = f"The separator is {self.separator!r}; is it the right one?"
+        problem = f"line {line} should have {self.width} values, but has {len(row)}"
+        damaged(self.where, self.file, problem, cure)
+
+    def _store(self) -> ColumnStore:
+        return ColumnStore(len(self.used), 1 + self.data.count(b"\n") + self.data.count(b"\r"))
+
+    def _columns(self, store: ColumnStore) -> dict[int, Any]:
+        self.count = store.count
+        return {i: store.column(at) for at, i in enumerate(self.used)}
+
+
+def _numbers(words: list[str]) -> np.ndarray | None:
+    """The words as float64, or None when one of them is not a usual number."""
+    try:
+        values = np.fromiter(map(float, words), np.float64, len(words))
+    except ValueError:
+        return None
+    text = "".join(words)  # float() also reads 1_000, and the digits of other scripts
+    return values if "_" not in text and text.isascii() and _usual(values) else None
+
+
+def _usual(values: np.ndarray) -> bool:
+    """Whether all are finite as float32, and below what is looked at as text to lose no digit."""
+    return bool((np.abs(values) < EXACT).all())

@@ -1,0 +1,59 @@
+"""Scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, with nothing downloaded."""
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.fingerprint import part_of
+from nnfunc.data.preprocessing import Learned
+from nnfunc.data.splits import Splits, split
+
+__all__ = ["digits"]
+
+
+def digits(*, flat: bool = True, learned: Learned | None = None) -> Splits:
+    """The digits, split by class into 1257 to train, 180 to choose by and 360 to report on.
+
+    x: float32 in [0, 1], [n, 64], or [n, 8, 8, 1] unless flat; y: int32 in [0, 10). The split is
+    the same everywhere and always: it takes no seed, so that results can be compared. learned: what
+    an earlier run learned; there is nothing in it to use, for these images stay as they are.
+    Raises: ModuleNotFoundError when scikit-learn, which brings the images, is not installed.
+    Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test
+    set.
+
+    >>> x, y = digits().train
+    >>> x.shape, y.shape, x.dtype, float(x.max())
+    ((1257, 64), (1257,), dtype('float32'), 1.0)
+    """
+    table = _table()
+    pixels, y = table[:, :-1], table[:, -1]
+    x = pixels.astype(np.float32) / np.float32(16)  # exact: pixels count to 16
+    x = x if flat else x.reshape(-1, 8, 8, 1)
+    parts = split((x, y), [0.7, 0.1, 0.2], stratify=y)
+    image_shape = (8, 8, 1) if flat else None
+    facts = {"classes": 10, "image_shape": image_shape, "dtype": "float32", "shape": [*x.shape[1:]]}
+    record = Learned("digits", facts, {"train": part_of(x, y)})
+    return Splits(*parts, classes=10, image_shape=image_shape, learned=record)
+
+
+def _table() -> np.ndarray:
+    """[1797, 65] int32: 64 pixels in [0, 16], then the label.
+
+    The file is read in place: importing scikit-learn takes longer than training on it.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        problem = "scikit-learn, which brings the images, is not installed."
+        cure = 'Install it: pip install "nnfunc[programs]".'
+        check.fail("data.digits", f"{problem} {cure}", kind=ModuleNotFoundError)
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    if file.is_file():
+        text = gzip.decompress(file.read_bytes()).replace(b"\n", b",").rstrip(b",")
+        return np.array(text.split(b","), np.float32).astype(np.int32).reshape(-1, 65)
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return np.column_stack([pixels, labels]).astype(np.int32)

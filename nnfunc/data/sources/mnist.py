@@ -1,0 +1,181 @@
+"""The IDX format, and the two data sets of digits and of clothes that come in it."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.dataset import labels
+from nnfunc.data.download import Source, below, damaged, find, given, read
+from nnfunc.data.preprocessing import Learned
+from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.splits import Splits
+
+__all__ = ["fashion_mnist", "mnist", "read_idx"]
+
+TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+_MNIST = {
+    "train-images": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+_FASHION = {
+    "train-images": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+_MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+_FASHION_MIRRORS = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+_CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+
+
+def mnist(
+    *,
+    layout: Literal["image", "flat", "rows"] = "image",
+    validation: int = 5000,
+    shift: int = 0,
+    shuffle_pixels: bool = False,
+    shuffle_seed: int = 0,
+    folder: str | Path | None = None,
+    learned: Learned | None = None,
+) -> Splits:
+    """MNIST's handwritten digits: 55,000 images to train, 5,000 to choose by, 10,000 to report on.
+
+    x is uint8, and becomes (x / 255 - 0.1307) / 0.3081 in every batch; y is int32 in [0, 10).
+    layout: "image" [28, 28, 1], "flat" [784], or "rows" [28, 28], a sequence of 28 rows.
+    validation: how many of the 60,000 training images to cut off, by class, always the same; 0 for
+    none. The test images are the official ones, untouched. shift: move each training image by up to
+    so many pixels, at random. shuffle_pixels: one order of the pixels, that of shuffle_seed, for all
+    images: what a model makes of it does not rest on neighbourhood. folder: where the four IDX files
+    are, gzip or not; by default they are found or fetched (`nf.data.files`).
+    learned: what an earlier run learned (`splits.learned`), used instead of learning anew.
+    Raises: FileNotFoundError with where to get the files; ValueError for damaged or exchanged ones.
+    Source: LeCun, Cortes and Burges, CC BY-SA 3.0.
+    """
+    folders = ("mnist", "MNIST/raw", "MNIST", ".")
+    parts = _load("data.mnist", folders, _MNIST, _MNIST_MIRRORS, folder)
+    return image_splits(
+        "data.mnist", parts, layout=layout, names=tuple("0123456789"), mean=(0.1307,),
+        std=(0.3081,), shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed, shift=shift, learned=learned,
+    )  # fmt: skip
+
+
+def fashion_mnist(
+    *,
+    layout: Literal["image", "flat", "rows"] = "image",
+    validation: int = 5000,
+    shift: int = 0,
+    flip: bool = False,
+    shuffle_pixels: bool = False,
+    shuffle_seed: int = 0,
+    folder: str | Path | None = None,
+    learned: Learned | None = None,
+) -> Splits:
+    """Fashion-MNIST's pieces of clothing, in the form and with the arguments of `mnist`.
+
+    x becomes (x / 255 - 0.2860) / 0.3530. flip: mirror training images, one in two.
+    Raises: as `mnist`.
+    Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, MIT licence.
+    """
+    folders = ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", "fashion")
+    parts = _load("data.fashion_mnist", folders, _FASHION, _FASHION_MIRRORS, folder)
+    return image_splits(
+        "data.fashion_mnist", parts, layout=layout, names=_CLOTHES, mean=(0.2860,), std=(0.3530,),
+        shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed, shift=shift, flip=flip, learned=learned,
+    )  # fmt: skip
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """The array of an IDX file, gzip or not, of any of its six types.
+
+    Raises: OSError when it cannot be read, ValueError when it is no such file or cut short.
+    Source: the description beside MNIST's files: two zero bytes, the type, the number of axes, their
+    sizes, the values, all with the highest byte first.
+    """
+    return _parsed("data.read_idx", given("data.read_idx", path))
+
+
+def _load(
+    where: str, folders: tuple[str, ...], sums: dict[str, str], mirrors: tuple[str, ...],
+    folder: str | Path | None,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """{"train": ..., "test": ...}, each (images [n, 28, 28, 1] uint8, labels [n] int32)."""
+    root = None if folder is None else given(where, folder)
+    files = []
+    for stem, md5 in sums.items():
+        axes = 3 if "images" in stem else 1
+        name = f"{stem}-idx{axes}-ubyte"
+        forms = [f"{n}{end}" for n in (name, f"{stem}.idx{axes}-ubyte") for end in ("", ".gz")]
+        if root is None:
+            source = Source(tuple(f"{mirror}{name}.gz" for mirror in mirrors), f"md5:{md5}")
+            save = f"{folders[0]}/{name}.gz"
+            names = [save, *(f"{inside}/{form}" for inside in folders for form in forms)]
+            files.append(find(where, names, source))
+            continue
+        found = below(root, forms)
+        if found is None:
+            problem = f"{root} should hold {name}.gz, or the same unzipped"
+            check.fail(where, f"{problem}, but does not.", kind=FileNotFoundError)
+        files.append(found)
+    with ThreadPoolExecutor(4) as pool:  # unzipping leaves the interpreter free
+        arrays = list(pool.map(lambda file: _parsed(where, file), files))
+    train, test = _pair(where, *files[:2], *arrays[:2]), _pair(where, *files[2:], *arrays[2:])
+    return {"train": train, "test": test}
+
+
+def _pair(
+    where: str, image_file: Path, label_file: Path, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, 28, 28, 1] and labels [n], of files that fit together."""
+    for file, array, axes, what in ((image_file, x, 3, "images"), (label_file, y, 1, "labels")):
+        if array.ndim != axes or array.dtype != np.uint8:
+            kinds = {3: "images, it seems", 1: "labels, it seems"}
+            got = f"{array.dtype} with {array.ndim} axes ({kinds.get(array.ndim, 'neither')})"
+            problem = f"it should hold {what}, uint8 with {axes} axes, but holds {got}"
+            damaged(where, file, problem, "Were two files exchanged?")
+    if x.shape[1:] != (28, 28):
+        damaged(where, image_file, f"images should be 28 x 28, got {x.shape[1]} x {x.shape[2]}")
+    if len(x) != len(y) or len(x) == 0:
+        problem = f"it holds {len(x)} images, but {label_file} {len(y)} labels"
+        damaged(where, image_file, problem, "They should be as many, and of the same set.")
+    labels(f"{where}: {label_file}", y, 10)
+    return x[..., None], y.astype(np.int32)
+
+
+def _parsed(where: str, file: Path) -> np.ndarray:
+    data = read(where, file)
+    start = data[:4]
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or start[3] == 0:
+        web = b"<" in data[:64].lstrip()[:1]
+        got = "a web page" if web else f"{start.hex(' ')}" if start else "nothing"
+        wanted = "it should begin with the magic number of IDX, such as 00 00 08 03 for images"
+        damaged(where, file, f"{wanted}, but holds {got}")
+    head = 4 + 4 * start[3]
+    if len(data) < head:
+        damaged(where, file, f"its head should be {head} bytes long, but the file has {len(data)}")
+    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", start[3], 4))
+    dtype = np.dtype(TYPES[start[2]])
+    size = head + math.prod(shape) * dtype.itemsize
+    if len(data) != size:
+        form = " x ".join(map(str, shape))
+        problem = f"it should be {size} bytes long, for {form} values, but is {len(data)}"
+        damaged(where, file, problem)
+    array = np.frombuffer(data, dtype, offset=head).reshape(shape)
+    return array.astype(dtype.newbyteorder("="), copy=False)

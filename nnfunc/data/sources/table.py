@@ -1,0 +1,143 @@
+"""Tables with named columns: CSV, Parquet, or a data frame of pandas or polars."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.dataset import warn_of_steps
+from nnfunc.data.fingerprint import fold_ids
+from nnfunc.data.preprocessing import Learned
+from nnfunc.data.row_split import divide
+from nnfunc.data.sources.columns import class_labels, known, numbers, read_columns
+from nnfunc.data.splits import Splits
+
+__all__ = ["table"]
+
+WHERE = "data.table"
+BLOCK = 1 << 16  # rows
+
+
+def table(
+    source: str | Path | Any,
+    *,
+    label: str,
+    columns: Sequence[str] | None = None,
+    task: Literal["classification", "regression"] = "classification",
+    separator: str = ",",
+    validation: float = 0.1,
+    test: float = 0.2,
+    standardise: bool = True,
+    learned: Learned | None = None,
+) -> Splits:
+    """A table: x are columns of numbers [n, columns], y is the column named by `label`.
+
+    source: a .csv file (UTF-8, gzip or not) whose first line names the columns, a .parquet file (with
+    pyarrow), or a data frame of pandas or polars, or a table of pyarrow. Numbers are written as in
+    1e-3, blank lines are left out, dates are refused. label: its distinct values are the classes, in
+    numerical or alphabetical order, `splits.names`: 1 and 1.0 are one class, and what pandas takes for
+    missing (None, NaN, NA, null, not none) is refused; in regression it holds numbers, [n, 1].
+    columns: the ones to use, in this order; by default all but the label. validation, test: parts of
+    the whole below 1, counts of rows from 1 on, 0 for none; cut at random, by class, always the same.
+    standardise: x is (x - mean) / std of each column, those of the training rows, in float64 and then
+    float32: seconds since 1970 keep all their digits. learned: what an earlier run learned
+    (`splits.learned`): columns by name, means, classes, and which row is in which split; rows that it
+    does not know are in none.
+    Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError with line and column
+    for a value that is missing or no number, or a class that `learned` does not know.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "pets.csv")
+    >>> _ = file.write_text("weight,height,kind\\n" + "4,30,cat\\n30,60,dog\\n" * 10)
+    >>> splits = table(file, label="kind")
+    >>> splits.train[0].shape, splits.names
+    ((14, 2), ('cat', 'dog'))
+    """
+    if learned is not None:
+        learned.check_factory(WHERE)
+        facts = learned.facts
+        label, columns, task = facts["label"], facts["columns"], facts["task"]
+    check.choice(WHERE, ("classification", "regression"), task=task)
+    only = None if columns is None else {label, *columns}
+    texts = [label] if task == "classification" else []
+    name, source_columns, place = read_columns(source, separator, only, texts)
+    known(name, [label, *(columns or ())], source_columns)
+    if columns is not None and (
+        not columns or label in columns or len(set(columns)) < len(columns)
+    ):
+        check.fail(WHERE, f"columns should be some, each once, without the label, got {columns}.")
+    columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
+    if not columns:
+        check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
+    values = source_columns[label]
+    if task == "regression":
+        names, y = None, numbers(name, label, values, place)
+        warn_of_steps(f"{name}: column {label!r}", y)
+        ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
+    else:
+        names = None if learned is None else learned.names
+        y, names = class_labels(name, label, values, place, names)
+        ids = y.astype(np.uint64)
+        y = y.astype(np.min_scalar_type(len(names)))
+
+    for column in columns:
+        values = numbers(name, column, source_columns[column], place)
+        ids = fold_ids(ids, values)
+        if not _is_numeric(source_columns[column]):
+            source_columns[column] = values
+    cuts, rows = divide(
+        WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test
+    )
+    del ids, values
+    scaling = None if learned is None else learned.facts.get("standardise")
+    if learned is None and standardise:
+        train = cuts["train"]
+        scaling = _scaling(source_columns[column][train].astype(np.float64) for column in columns)
+        del train
+    elif scaling is None:
+        for column in columns:
+            warn_of_steps(f"{name}: column {column!r}", np.asarray(source_columns[column]))
+    parts = []
+    for part in ("train", "validation", "test"):
+        at = cuts.pop(part, None)
+        if at is None:
+            parts.append(None)
+            continue
+        x = np.empty((len(at), len(columns)), np.float32)
+        for i, column in enumerate(columns):
+            mean, std = (scaling["mean"][i], scaling["std"][i]) if scaling else (0.0, 1.0)
+            _fill(x[:, i], source_columns[column], at, mean, std)
+        parts.append((x, y[at] if names is None else y[at].astype(np.int32)))
+    facts = {
+        "label": label, "columns": columns, "task": task, "separator": separator,
+        "names": None if names is None else list(names), "standardise": scaling, "dtype": "float32",
+        "classes": None if names is None else len(names), "shape": [len(columns)],
+    }  # fmt: skip
+    record = Learned("table", facts, rows=rows)
+    return Splits(
+        *parts, classes=record.classes, names=record.names, learned=record,
+    )  # fmt: skip
+
+
+def _is_numeric(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
+
+
+def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: float) -> None:
+    """x = (values[at] - mean) / std, in float64 and by blocks: it may be larger than the file."""
+    for start in range(0, len(at), BLOCK):
+        block = slice(start, start + BLOCK)
+        x[block] = (values[at[block]].astype(np.float64) - mean) / std
+
+
+def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
+    """Mean and deviation of each column, the value and 1 where all are the same."""
+    pairs = [
+        (float(column[0]), 1.0)
+        if np.ptp(column) == 0
+        else (float(column.mean()), float(column.std()))
+        for column in columns
+    ]
+    return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}

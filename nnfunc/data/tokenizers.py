@@ -1,0 +1,207 @@
+"""Codecs: text to whole numbers and back, by characters, by bytes, or by a `tokenizers` file.
+
+They are plain values that compare equal when they do the same, and save themselves as JSON.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.download import damaged, decode, given, read
+
+__all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
+
+BLOCK = 2**20  # characters that are looked up at once
+
+
+class Codec(Protocol):
+    """encode(text) -> ids int32 in [0, size); decode(ids) -> text; save(path) for `load_codec`."""
+
+    @property
+    def size(self) -> int: ...
+    def encode(self, text: str) -> np.ndarray: ...
+    def decode(self, ids: Any) -> str: ...
+    def save(self, path: str | Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Each character by its place among the known ones, which are sorted.
+
+    >>> codec = Characters.of("banana")
+    >>> codec.encode("nab").tolist(), codec.decode([1, 0, 2]), codec.size
+    ([2, 0, 1], 'ban', 3)
+    """
+
+    characters: str
+
+    @staticmethod
+    def of(text: str) -> "Characters":
+        """The codec of the characters that a text holds."""
+        return Characters("".join(sorted(set(text))))
+
+    @property
+    def size(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str, dtype: Any = np.int32) -> np.ndarray:
+        """[len(text)]. Raises: ValueError for a character that is not among the known ones."""
+        ids, known = np.empty(len(text), dtype), self._known
+        for start in range(0, len(text), BLOCK):
+            points = _points(text[start : start + BLOCK])
+            at = np.minimum(np.searchsorted(known, points), len(known) - 1)
+            if len(wrong := np.flatnonzero(known[at] != points)):
+                first = start + int(wrong[0])
+                problem = f"{text[first]!r}, character {first} of the text, is none of the"
+                shown = f"{self.size} that it was made of: {self.characters[:100]!r}"
+                check.fail("codec.encode", f"{problem} {shown}.")
+            ids[start : start + BLOCK] = at
+        return ids
+
+    def decode(self, ids: Any) -> str:
+        """The text of ids. Raises: ValueError for one that is not in [0, size)."""
+        points = self._known[_in_range(ids, self.size)]
+        return points.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+    def save(self, path: str | Path) -> None:
+        _write(path, {"codec": "characters", "characters": self.characters})
+
+    @cached_property
+    def _known(self) -> np.ndarray:
+        known = _points(self.characters)
+        if len(known) == 0 or (known[1:] <= known[:-1]).any():
+            cure = "Make it with Characters.of(text)."
+            check.fail("Characters", f"characters should be some, sorted, each once. {cure}")
+        return known
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Each byte of the text in UTF-8: 256 tokens, and no text that it does not know.
+
+    >>> Bytes().encode("é").tolist(), Bytes().decode([195, 169])
+    ([195, 169], 'é')
+    """
+
+    @property
+    def size(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> np.ndarray:
+        """[bytes] int32."""
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int32)
+
+    def decode(self, ids: Any) -> str:
+        """The text; bytes that are no whole character become the replacement character."""
+        return _in_range(ids, 256).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def save(self, path: str | Path) -> None:
+        _write(path, {"codec": "bytes"})
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer of the `tokenizers` library. text: what its file (tokenizer.json) holds."""
+
+    text: str
+
+    @property
+    def size(self) -> int:
+        """One more than its largest token."""
+        return 1 + max(self._own.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def encode(self, text: str) -> np.ndarray:
+        """[tokens] int32, with no special tokens added. Raises: ValueError where it cannot."""
+        own = self._own
+        try:
+            return np.array(own.encode(text, add_special_tokens=False).ids, np.int32)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # panics of its Rust code are no Exceptions
+            check.fail("codec.encode", f"the tokenizer cannot encode this text: {error}")
+
+    def decode(self, ids: Any) -> str:
+        """The text of ids, special tokens included."""
+        ids = _in_range(ids, self.size).tolist()
+        return self._own.decode(ids, skip_special_tokens=False)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.text, encoding="utf-8")
+
+    @cached_property
+    def _own(self) -> Any:
+        try:
+            import tokenizers  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            cure = 'Install it: pip install "nnfunc[data]".'
+            problem = (
+                f"the library tokenizers, which reads tokenizer files, is not installed. {cure}"
+            )
+            check.fail("Tokenizer", problem, kind=ModuleNotFoundError)
+        try:
+            own = tokenizers.Tokenizer.from_str(self.text)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            check.fail("Tokenizer", f"this is no tokenizer file: {error}.")
+        own.no_truncation()
+        own.no_padding()
+        return own
+
+
+def load_codec(path: str | Path) -> Codec:
+    """The codec that was saved in a file, or that of a `tokenizers` file.
+
+    Raises: FileNotFoundError, or ValueError when it is neither.
+    """
+    where = "data.load_codec"
+    file = given(where, path)
+    try:
+        text = decode(where, file, read(where, file))
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if check.is_mistake(error):
+            raise
+        damaged(where, file, f"it is not JSON ({error})")
+    kind = table.get("codec") if isinstance(table, dict) else None
+    try:
+        if kind == "bytes":
+            return Bytes()
+        if kind == "characters" and isinstance(table.get("characters"), str):
+            codec = Characters(table["characters"])
+            codec.encode(codec.characters)
+            return codec
+        if isinstance(table, dict) and "model" in table:
+            codec = Tokenizer(text)
+            codec.encode("")
+            return codec
+    except ValueError as error:
+        damaged(where, file, str(error).rstrip("."))
+    wanted = "it should hold a codec that was saved, or a tokenizer (tokenizer.json)"
+    damaged(where, file, f"{wanted}, but holds neither", "Was it the right file?")
+
+
+def _points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _in_range(ids: Any, size: int) -> np.ndarray:
+    """The ids as an array [n], each in [0, size)."""
+    ids = np.asarray(list(ids) if isinstance(ids, Iterable) and not hasattr(ids, "dtype") else ids)
+    ids = ids.astype(np.int64) if ids.size == 0 else ids.reshape(-1)
+    check.integers("codec.decode", ids=ids)
+    wrong = np.flatnonzero((ids < 0) | (ids >= size))
+    if len(wrong):
+        problem = f"ids should be in [0, {size}), got {ids[wrong[0]]} at place {wrong[0]}."
+        check.fail("codec.decode", problem)
+    return ids.astype(np.int64)
+
+
+def _write(path: str | Path, table: dict[str, Any]) -> None:
+    Path(path).write_text(json.dumps(table) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Attention: the function, its masks and kernels, and the layer."""

@@ -1,0 +1,1 @@
+"""Convolutions: layers, and the algorithms that compute them."""

@@ -1,0 +1,166 @@
+"""Convolution in one, two and three dimensions; channels are last."""
+
+from typing import Any
+
+from nnfunc import check, initializers
+from nnfunc.base import Array, Initializer, Model, fold
+from nnfunc.combinators import wire
+from nnfunc.layers.conv.algorithms import convolve
+from nnfunc.layers.linear import add_bias
+from nnfunc.layers.windows import Padding, Size, Windows, batched, windows
+
+__all__ = ["conv", "depthwise_conv", "separable_conv"]
+
+MADE = "Were the parameters made by this model's init?"
+
+
+def conv(
+    in_dim: int,
+    out_dim: int,
+    kernel: Size,
+    *,
+    stride: Size = 1,
+    padding: Padding = "same",
+    dilation: Size = 1,
+    groups: int = 1,
+    bias: bool = True,
+    dims: int = 2,
+    weight_init: Initializer = initializers.lecun_normal,
+    bias_init: Initializer = initializers.zeros,
+) -> Model:
+    """Each output is a linear map of a window: `y[i] = bias + sum_k x[i * stride + k] weight[k]`.
+
+    Shapes: x [..., *spatial, in_dim] -> y [..., *windows, out_dim], with `dims` spatial axes;
+    weight [*kernel, in_dim / groups, out_dim], bias [out_dim]. PyTorch's weight, [out_dim,
+    in_dim / groups, *kernel], with its first two axes put last and swapped.
+    dilation: the distance of the places that the kernel sees, `x[i * stride + k * dilation]`.
+    kernel, stride, dilation: one number for all spatial axes or one for each; several numbers for the
+    kernel set dims, which is 1, 2 or 3.
+    padding: "same": ceil(n / stride) windows, zeros on both sides, the odd one after: with a stride
+    TensorFlow's and XLA's convention, where PyTorch has none. "valid": none. "circular": as many as
+    "same", from the other side of x. A number of zeros for every side, a number for each axis, or a
+    pair (before, after) for each axis.
+    groups: output channels are cut into so many groups, each of which sees its own input channels.
+    Raises: ValueError when in_dim is not the last axis of x, groups does not divide in_dim and out_dim,
+    or no window fits.
+
+    >>> model = nf.conv(1, 32, 3)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
+    (5, 28, 28, 32)
+    """
+    check.size("conv", in_dim=in_dim, out_dim=out_dim, groups=groups)
+    if in_dim % groups or out_dim % groups:
+        wanted = "groups should divide in_dim and out_dim"
+        check.fail("conv", f"{wanted}, got groups {groups}, in_dim {in_dim}, out_dim {out_dim}.")
+    win = windows("conv", kernel, stride, padding, dilation, dims)
+    return convolution("conv", in_dim, out_dim, win, groups, bias, weight_init, bias_init)
+
+
+def depthwise_conv(
+    dim: int,
+    kernel: Size,
+    *,
+    multiplier: int = 1,
+    stride: Size = 1,
+    padding: Padding = "same",
+    dilation: Size = 1,
+    bias: bool = True,
+    dims: int = 2,
+    weight_init: Initializer = initializers.lecun_normal,
+    bias_init: Initializer = initializers.zeros,
+) -> Model:
+    """A convolution of each channel by itself: `conv` with dim groups, `multiplier` outputs a channel.
+
+    Shapes: x [..., *spatial, dim] -> y [..., *windows, dim * multiplier], those of one channel side by
+    side; weight [*kernel, 1, dim * multiplier], bias [dim * multiplier]. The rest is as in `conv`.
+
+    >>> model = nf.depthwise_conv(8, 7)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 14, 14, 8))).shape
+    (5, 14, 14, 8)
+    """
+    check.size("depthwise_conv", dim=dim, multiplier=multiplier)
+    win = windows("depthwise_conv", kernel, stride, padding, dilation, dims)
+    out_dim = dim * multiplier
+    return convolution("depthwise_conv", dim, out_dim, win, dim, bias, weight_init, bias_init)
+
+
+def separable_conv(
+    in_dim: int,
+    out_dim: int,
+    kernel: Size,
+    *,
+    multiplier: int = 1,
+    stride: Size = 1,
+    padding: Padding = "same",
+    dilation: Size = 1,
+    bias: bool = True,
+    dims: int = 2,
+    weight_init: Initializer = initializers.lecun_normal,
+    bias_init: Initializer = initializers.zeros,
+) -> Model:
+    """A depthwise convolution without bias, then a linear map of the channels at each place.
+
+    Shapes: x [..., *spatial, in_dim] -> y [..., *windows, out_dim]; parameters depthwise/weight
+    [*kernel, 1, in_dim * multiplier], pointwise/weight [*ones, in_dim * multiplier, out_dim] and
+    pointwise/bias. stride, padding and dilation belong to the depthwise part, as in `conv`.
+    Source: Chollet 2017, arXiv:1610.02357.
+
+    >>> model = nf.separable_conv(8, 16, 3)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 14, 14, 8))).shape
+    (5, 14, 14, 16)
+    """
+    check.size("separable_conv", in_dim=in_dim, out_dim=out_dim, multiplier=multiplier)
+    dims = windows("separable_conv", kernel, stride, padding, dilation, dims).dims
+    depthwise = depthwise_conv(
+        in_dim, kernel, multiplier=multiplier, stride=stride, padding=padding, dilation=dilation,
+        bias=False, dims=dims, weight_init=weight_init,
+    )  # fmt: skip
+    pointwise = conv(
+        in_dim * multiplier, out_dim, 1, bias=bias, dims=dims, weight_init=weight_init,
+        bias_init=bias_init,
+    )  # fmt: skip
+
+    def flow(net, x):
+        return net.pointwise(net.depthwise(x))
+
+    return wire(flow, depthwise=depthwise, pointwise=pointwise)
+
+
+def convolution(
+    where: str, in_dim: int, out_dim: int, win: Windows, groups: int, bias: bool,
+    weight_init: Initializer, bias_init: Initializer,
+) -> Model:  # fmt: skip
+    shape = (*win.size, in_dim // groups, out_dim)
+
+    def init(key):
+        params = {"weight": weight_init(key, shape)}
+        return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
+
+    def apply(params, x):
+        flat, lead = batched(where, x, win.dims)
+        check_channels(where, x, in_dim, win.dims)
+        check.shape(where, shape, MADE, weight=params["weight"])
+        y = convolve(flat, params["weight"], win, groups)
+        y = add_bias(y, params["bias"]) if bias else y
+        return y.reshape(*lead, *y.shape[1:])
+
+    return Model(init, apply, name=where)
+
+
+def check_channels(where: str, x: Array, in_dim: int, dims: int, name: str = "in_dim") -> None:
+    """The last axis of x is in_dim, or an error that says what the shape looks like."""
+    shape: Any = getattr(x, "shape", ())
+    images = "x" + str(list(shape[-dims:])).replace("[", "[..., ")
+    channels = shape[-1] if shape else 0
+    square = dims > 1 and len(shape) == dims + 1 and len(set(shape[-dims:])) == 1
+    cure = ""
+    if len(shape) > dims + 1 and shape[-dims - 1] == in_dim and channels > 4:
+        cure = f"Channels are last: jnp.moveaxis(x, {-dims - 1}, -1)."
+    elif square or (in_dim == 1 and channels > 4):
+        more = "" if in_dim == 1 else f", in a layer with {name}=1"
+        cure = f"For {images} without a channel axis: x[..., None]{more}."
+    elif channels > 0:
+        cure = f"Make this layer for {channels} channels, or let the one before it give {in_dim}."
+        of_images = max(channels, in_dim) <= 4  # grey, with transparency, colours, or all of it
+        cure += f" A model for such images has {name}={channels}." if of_images else ""
+    check.last_axis(where, x, cure, **{name: in_dim})

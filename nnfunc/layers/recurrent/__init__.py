@@ -1,0 +1,1 @@
+"""Recurrent layers: cells, their arithmetic, and the loop over time."""

@@ -1,0 +1,132 @@
+"""The loop over time of a recurrent layer, plain and fast, with one value.
+
+The fast form saves the factors of the derivative in the forward loop, and takes `h_before @ d_weight`
+out of the loop of the derivative, so that the transpose of that loop leaves the gradient of the
+recurrent weight to one product over all steps at its end. It is a custom_jvp, so forward mode and
+second derivatives work as they do in the plain form.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc.base import Array
+from nnfunc.layers.recurrent.cell_math import Carry, Kind, Saved, Weights
+
+
+def over_time(
+    kind: Kind, weights: Weights, pre: Array, carry: Carry, mask: Array | None = None, *,
+    reverse: bool = False, fast: bool | None = None,
+) -> tuple[Array, Carry]:  # fmt: skip
+    """The outputs h of every step, and the carry after the last.
+
+    Where mask is False the carry stays as it was. reverse: from the last step to the first.
+    fast: which form; by default the one that is quicker on this platform.
+    Shapes: pre [time, batch, gates * dim], carry [batch, dim] each, mask [time, batch, 1].
+    """
+    if not pre.shape[0]:  # without jit JAX has no scan over nothing
+        return jnp.zeros((0, *carry[0].shape), carry[0].dtype), carry
+    fast = jax.default_backend() == "cpu" if fast is None else fast
+    if fast and pre.shape[0] > 1:
+        return _fast(kind, reverse, weights, pre, carry, mask)
+    return _plain(kind, reverse, weights, pre, carry, mask)
+
+
+def _masked(mask: Array | None, new: Carry, old: Carry) -> Carry:
+    if mask is None:
+        return new
+    return tuple(jnp.where(mask, a, b) for a, b in zip(new, old, strict=True))
+
+
+def _plain(
+    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+) -> tuple[Array, Carry]:
+    def step(carry, own):
+        pre, mask = own
+        new = _masked(mask, kind.step(weights, pre, carry)[0], carry)
+        return new, new[0]
+
+    carry, y = jax.lax.scan(step, carry, (pre, mask), reverse=reverse)
+    return y, carry
+
+
+def _saving(
+    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+) -> tuple[Carry, Carry, Saved]:
+    """The last carry, the carries after every step, and what the derivative multiplies by."""
+
+    def step(carry, own):
+        pre, mask = own
+        new, saved = kind.step(weights, pre, carry)
+        new = _masked(mask, new, carry)
+        return new, (new, Saved(jnp.concatenate(saved.gates, -1), saved.more))
+
+    last, (after, saved) = jax.lax.scan(step, carry, (pre, mask), reverse=reverse)
+    return last, after, saved
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _saving_in_place(
+    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+) -> tuple[Carry, Carry, Saved]:
+    """The same, with the factors of the gates written over pre: fewer and smaller arrays to fill.
+
+    The last gate first: its factor depends on every part of pre, so that all of pre has been read
+    before. Otherwise XLA would copy the whole buffer at every step; a test looks for such copies.
+    """
+
+    def step(state, own):
+        carry, buffer = state
+        t, mask = own
+        pre = jax.lax.dynamic_index_in_dim(buffer, t, 0, keepdims=False)
+        new, saved = kind.step(weights, pre, carry)
+        new = _masked(mask, new, carry)
+        for i, gate in reversed(list(enumerate(saved.gates))):
+            place = (t, 0, i * gate.shape[-1])
+            buffer = jax.lax.dynamic_update_slice(buffer, gate[None], place)
+        return (new, buffer), (new, saved.more)
+
+    steps = jnp.arange(pre.shape[0])
+    state, (after, more) = jax.lax.scan(step, (carry, pre), (steps, mask), reverse=reverse)
+    return state[0], after, Saved(state[1], more)
+
+
+@_saving_in_place.defjvp
+def _saving_jvp(kind: Kind, reverse: bool, primals: Any, tangents: Any) -> Any:
+    """Of the other form: transposed, writing in place would copy the whole buffer at every step."""
+    mask = primals[3]
+
+    def saving(weights, pre, carry):
+        return _saving(kind, reverse, weights, pre, carry, mask)
+
+    return jax.jvp(saving, primals[:3], tangents[:3])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _fast(
+    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+) -> tuple[Array, Carry]:
+    return _plain(kind, reverse, weights, pre, carry, mask)
+
+
+@_fast.defjvp
+def _fast_jvp(kind: Kind, reverse: bool, primals: Any, tangents: Any) -> Any:
+    weights, pre, carry, mask = primals
+    d_weights, d_pre, d_carry, _ = tangents
+    saving = _saving_in_place if len(kind.gates) > 1 else _saving
+    last, after, saved = saving(kind, reverse, weights, pre, carry, mask)
+    before = tuple(
+        jnp.concatenate([all_[1:], first[None]] if reverse else [first[None], all_[:-1]])
+        for all_, first in zip(after, carry, strict=True)
+    )
+    source = kind.source(weights, d_weights, d_pre, before, after, saved)
+
+    def follow(d_carry, own):
+        source, saved, mask = own
+        new = _masked(mask, kind.follow(weights, saved, source, d_carry), d_carry)
+        return new, new[0]
+
+    d_last, d_y = jax.lax.scan(follow, d_carry, (source, saved, mask), reverse=reverse)
+    return (after[0], last), (d_y, d_last)

@@ -1,0 +1,132 @@
+"""The pair that every optimizer is, and how wrappers are put around one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nnfunc import check, paths, schedules
+from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating
+from nnfunc.paths import filled, only
+
+__all__ = ["Optimizer", "as_optimizer", "cast_like", "scaled", "wide_type", "wrapped"]
+
+
+class Optimizer(optax.GradientTransformationExtraArgs):
+    """optax's pair `init, update` with what a trainer may want to know of it.
+
+    rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
+    never moves, whose gradients it does not look at. update takes rate_scale=, by which the learning
+    rate of this step is multiplied: one number, or a tree of them in the shape of the parameters. What
+    wraps an optimizer hands it on inward, so that a limit on the weights stays one. It takes
+    gradient_norm= too, where the global norm of these gradients is known, to spare a pass over them;
+    what changes the gradients drops it.
+
+    >>> init, update = nf.optimizers.sgd(0.5)
+    >>> float(nf.optimizers.sgd(0.5).rate(0))
+    0.5
+    """
+
+    rate: Schedule | None = None
+    frozen: tuple[str, ...] = ()
+
+    def __new__(
+        cls, init: Any, update: Any, rate: Schedule | None = None, frozen: tuple[str, ...] = ()
+    ) -> "Optimizer":
+        self = super().__new__(cls, init, update)
+        self.rate, self.frozen = rate, frozen
+        return self
+
+
+def as_optimizer(
+    transformation: Any, *, rate: Scalar | Schedule | None = None, where: str = "as_optimizer"
+) -> Optimizer:
+    """The Optimizer of any optax transformation, or of a bare pair (init, update).
+
+    Its updates come in the parameters' types, under strict promotion too. rate: its learning rate,
+    if that is to be known.
+    Raises: TypeError when it is none of these.
+
+    >>> init, update = as_optimizer(optax.adabelief(1e-3))
+    """
+    if isinstance(transformation, Optimizer):
+        return transformation
+    pair: Any = transformation
+    if not isinstance(pair, tuple):  # such as optax.MultiSteps
+        pair = getattr(transformation, "init", None), getattr(transformation, "update", None)
+    if not (len(pair) == 2 and all(map(callable, pair))):
+        wanted = "one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
+        got = check.describe(transformation)
+        check.fail(where, f"an optimizer should be {wanted}, got {got}.", kind=TypeError)
+    if not isinstance(pair, optax.GradientTransformation):
+        pair = optax.GradientTransformation(*pair)
+    inner = optax.with_extra_args_support(pair)
+
+    def init(params):
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.init(params)
+
+    def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = inner.update(grads, state, params, **extra)
+        updates = scaled(updates, rate_scale)
+        return cast_like(updates, grads if params is None else params), state
+
+    schedule = None if rate is None else schedules.as_schedule(rate, where=f"{where}: rate")
+    return Optimizer(init, update, schedule)
+
+
+def wide_type(params: Params) -> Any:
+    """The type to calculate in: float64 where a parameter has it, else float32."""
+    types = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
+    return jnp.float64 if jnp.dtype("float64") in types else jnp.float32
+
+
+def scaled(updates: PyTree, rate_scale: PyTree | None) -> PyTree:
+    """The updates as they are at a multiple of the learning rate: of a number, or one for each leaf."""
+    if rate_scale is None:
+        return updates
+    if jax.tree.structure(rate_scale) == jax.tree.structure(0):  # one for all
+        rate_scale = jax.tree.map(lambda _: rate_scale, updates)
+    return jax.tree.map(lambda u, s: u * jnp.asarray(s, u.dtype), updates, rate_scale)
+
+
+def cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, other: leaf.astype(jnp.result_type(other)), tree, like)
+
+
+def wrapped(
+    where: str,
+    inner: Optimizer,
+    init: Callable[[Params], PyTree],
+    update: Callable[[PyTree, PyTree, Params, dict[str, Any]], tuple[PyTree, PyTree]],
+    *,
+    frozen: tuple[str, ...] = (),
+) -> Optimizer:
+    """An optimizer around another: init(params), and update(grads, state, params, extra).
+
+    Both see float32 (float64 where a parameter is), so that the inner one keeps that too, and only
+    the final updates are rounded to the parameters' types. What the inner one freezes stays, and so do
+    the leaves that the patterns `frozen` fit.
+    """
+    frozen = tuple(dict.fromkeys((*inner.frozen, *frozen)))
+
+    def begin(params):
+        return init(cast_floating(params, wide_type(params)))
+
+    def step(grads, state, params=None, **extra):
+        if params is None:
+            check.fail(
+                where, "update needs the parameters: optimizer.update(grads, state, params)."
+            )
+        dtype = wide_type(params)
+        grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
+        updates, state = update(grads, state, wide, extra)
+        if frozen:
+            fixed = paths.mask(params, frozen, where=where)
+            updates = filled(params, only(updates, jax.tree.map(lambda on: not on, fixed)))
+        return cast_like(updates, params), state
+
+    return Optimizer(begin, step, inner.rate, frozen)

@@ -1,0 +1,118 @@
+"""Groups of parameters by path pattern: rates of their own, frozen, or moving from some step on."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check, paths
+from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.paths import by_pattern, filled, only
+
+__all__ = ["GroupsState", "groups"]
+
+
+class GroupsState(NamedTuple):
+    """inner: the inner optimizer's state, without frozen leaves. step: updates so far."""
+
+    inner: PyTree
+    step: Array
+
+
+def groups(
+    inner: Any, *, rates: dict[str, Scalar] = {},  # noqa: B006  nothing writes to it
+    freeze: tuple[str, ...] | dict[str, Scalar] = (),
+) -> Optimizer:  # fmt: skip
+    """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
+
+    rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
+    a leaf decides, and leaves that none fits have 1. Decay that goes with the rate is scaled with it.
+    freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
+    no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
+    them. Nothing here needs their gradients, so that a program which does nothing else with them
+    does not compute them.
+    freeze, {pattern: step}: these leaves move from that step on (gradual unfreezing; inf is never).
+    Until then `inner` sees their gradients as any other's: they count in its norm, and their moments
+    are those of a leaf that was trained, so that the first step is no larger than those after it.
+    Raises: TypeError when inner is no optimizer, ValueError when a factor is below 0, or a pattern fits
+    no leaf or only such that patterns before it decide.
+    Source: Howard and Ruder 2018, arXiv:1801.06146, sections 3.2 and 3.3.
+
+    >>> optimizer = nf.optimizers.groups(nf.optimizers.sgd(1.0), rates={"head": 2.0}, freeze=("body",))
+    >>> params = {"body": jnp.ones(1), "head": jnp.ones(1)}
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> updates["body"].tolist(), updates["head"].tolist()
+    ([0.0], [-2.0])
+    """
+    inner = as_optimizer(inner, where="groups")
+    later = freeze if isinstance(freeze, Mapping) else {}
+    never = () if isinstance(freeze, Mapping) else paths.as_patterns(freeze, where="groups: freeze")
+    for name, numbers in {"rates": rates, "freeze": later}.items():
+        if not isinstance(numbers, Mapping):
+            got = check.describe(numbers)
+            check.fail("groups", f"{name} should be a dict by pattern, got {got}.", kind=TypeError)
+        for pattern, value in numbers.items():
+            named: dict[str, Any] = {f"{name} of {pattern!r}": value}
+            check.number("groups", 0, **named)
+
+    def moving(params):
+        frozen = paths.mask(params, never, where="groups: freeze")
+        return jax.tree.map(lambda on: not on, frozen)
+
+    def init(params):
+        on = moving(params)
+        with _hidden(never, params):
+            state = inner.init(only(params, on))
+        return GroupsState(state, jnp.zeros((), jnp.int32))
+
+    def update(grads, state, params, extra):
+        on, dtype = moving(params), wide_type(params)
+        factors = by_pattern("groups: rates", params, rates, None)
+        starts = by_pattern("groups: freeze", params, later, None)
+        due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
+
+        def scale(whole, factor, start):
+            """Of the learning rate of a leaf: what is around, its own factor, whether it moves yet."""
+            own = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
+            own = own if factor is None else own * jnp.asarray(factor, dtype)
+            return own if start is None else jnp.where(due(start), own, 0)
+
+        told = {
+            name: value for name, value in extra.items() if name != "gradient_norm" or not never
+        }
+        if rates or later or "rate_scale" in extra:
+            around = told.pop("rate_scale", None)
+            if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
+                around = jax.tree.map(lambda _: around, params)
+            own = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
+            told["rate_scale"] = only(own, on)
+        with _hidden(never, params):
+            updates, own = inner.update(only(grads, on), state.inner, only(params, on), **told)
+
+        def still(update, start):
+            return update if start is None else jnp.where(due(start), update, 0)
+
+        updates = jax.tree.map(still, filled(params, updates), starts)
+        return updates, GroupsState(own, state.step + 1)
+
+    return wrapped("groups", inner, init, update, frozen=never)
+
+
+@contextmanager
+def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
+    """Say why a pattern of the inner optimizer finds nothing, where that is our doing."""
+    try:
+        yield
+    except ValueError as error:
+        hidden = [
+            path for path in paths.flatten(params) if any(paths.matches(n, path) for n in never)
+        ]
+        named = re.search(r"pattern '([^']+)'", str(error))
+        ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
+        if ours and check.is_mistake(error):
+            error.args = (f"{error.args[0]} groups hides from it what it freezes, {never}.",)
+        raise

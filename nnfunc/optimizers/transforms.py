@@ -1,0 +1,184 @@
+"""What the rules are chains of: clipping, decay, and the directions of Adam, RMSprop and LAMB."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nnfunc import check, schedules
+from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
+from nnfunc.optimizers.base import Optimizer, cast_like, scaled, wide_type
+from nnfunc.paths import Leaves, by_pattern, chosen
+from nnfunc.vector_norm import global_norm, vector_norm
+
+__all__ = [
+    "Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer",
+]  # fmt: skip
+
+Decay = Scalar | dict[str, Scalar]
+"""A weight decay, or one for each path pattern: the first that fits a leaf decides."""
+
+TINY = (
+    1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
+)
+
+
+def optimizer(
+    where: str, rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]
+) -> Optimizer:
+    """clip, then the pieces, then the rate. pieces: a function of what makes arrays of numbers."""
+    schedule = schedules.as_schedule(rate, where=f"{where}: rate")
+    if not callable(rate):
+        check.number(where, 0, rate=rate)
+    check.number(where, 0, open_low=True, clip=clip)
+
+    def chain(dtype, gradient_norm=None):
+        def number(value):
+            return jnp.asarray(value, dtype)
+
+        descend = optax.scale_by_schedule(lambda step: -schedule(step))
+        return optax.chain(_clip(number(clip), gradient_norm), *pieces(number), descend)
+
+    def init(params):
+        dtype = wide_type(params)
+        return chain(dtype).init(cast_floating(params, dtype))
+
+    def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
+        if params is None:
+            check.fail(
+                where, "update needs the parameters: optimizer.update(grads, state, params)."
+            )
+        dtype = wide_type(params)
+        grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
+        updates, state = chain(dtype, gradient_norm).update(grads, state, wide)
+        return cast_like(scaled(updates, rate_scale), params), state
+
+    return Optimizer(init, update, schedule)
+
+
+def _clip(limit: Array, norm: Array | None) -> optax.GradientTransformation:
+    """Gradients whose norm, all of them together, is at most the limit. norm: theirs, where known."""
+
+    def clip(grads, params):
+        size = (global_norm(grads) if norm is None else norm).astype(limit.dtype)
+        over = size > limit  # what is not chosen has no inf / inf, in gradients neither
+        scale = jnp.where(over, jnp.where(over, limit, 1) / jnp.where(over, size, 1), 1)
+        return jax.tree.map(lambda grad: grad * scale, grads)
+
+    return optax.stateless(clip)
+
+
+def decayed(
+    where: str, weight_decay: Decay, decay_on: Leaves, number: Callable[[Scalar], Array]
+) -> optax.GradientTransformation:
+    """Adds weight_decay * parameter to the updates of the chosen leaves."""
+
+    def decay_of(params):
+        if isinstance(weight_decay, Mapping):
+            each = {pattern: number(value) for pattern, value in weight_decay.items()}
+            return by_pattern(f"{where}: weight_decay", params, each, None)
+        on, same = chosen(f"{where}: decay_on", params, decay_on), number(weight_decay)
+        return jax.tree.map(lambda on: same if on else None, on)
+
+    def decay(updates, params):
+        add = lambda update, param, size: update if size is None else update + size * param
+        return jax.tree.map(add, updates, params, decay_of(params))
+
+    return optax.stateless(decay)
+
+
+def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
+    """optax's scaleby_adam for strict promotion, which refuses a float to the power of a count."""
+
+    def init(params):
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(), zeros())
+
+    def update(updates, state, params=None):
+        updates = _squarable(updates)
+        mean = _toward(state.mu, updates, b1)
+        square = _toward(state.nu, jax.tree.map(jnp.square, updates), b2)
+        count = optax.safe_increment(state.count)
+        t = jnp.asarray(count, b1.dtype)
+        scale = lambda m, v: m / (1 - b1**t) / (jnp.sqrt(v / (1 - b2**t) + TINY) + eps)
+        return jax.tree.map(scale, mean, square), optax.ScaleByAdamState(count, mean, square)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _toward(old: PyTree, new: PyTree, decay: Array) -> PyTree:
+    """The running mean, one step on."""
+    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
+
+
+def _squarable(updates: PyTree) -> PyTree:
+    """Finite values where their squares are finite: an infinite one would stop its entry for ever."""
+
+    def limited(leaf):
+        most = 2.0 ** (int(jnp.finfo(leaf.dtype).maxexp) // 2 - 1)  # 2**63 in float32
+        return jnp.where(jnp.isinf(leaf), leaf, jnp.clip(leaf, -most, most))
+
+    return jax.tree.map(limited, updates)
+
+
+class RmsState(NamedTuple):
+    """Running means of the squared gradients, and of the gradients where they are needed."""
+
+    square: PyTree
+    mean: PyTree
+
+
+def by_rms(decay: Array, eps: Array, centered: bool) -> optax.GradientTransformation:
+    """optax's scaleby_rms and scale_by_stddev, with a root that rounding cannot take below 0."""
+
+    def init(params):
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+        return RmsState(zeros(), zeros() if centered else ())
+
+    def update(updates, state, params=None):
+        updates = _squarable(updates)
+        square = _toward(state.square, jax.tree.map(jnp.square, updates), decay)
+        mean = _toward(state.mean, updates, decay) if centered else ()
+        variance = square
+        if centered:
+            variance = jax.tree.map(lambda s, m: jnp.maximum(s - m**2, 0), square, mean)
+        scale = lambda grad, v: grad / (jnp.sqrt(v + TINY) + eps)
+        return jax.tree.map(scale, updates, variance), RmsState(square, mean)
+
+    return optax.GradientTransformation(init, update)
+
+
+def by_trust_ratio(stacked: Leaves) -> optax.GradientTransformation:
+    """Every update as long as its parameter; layer by layer in the stacked leaves."""
+
+    def scale(update, param, layers):
+        axes = tuple(range(1 if layers else 0, param.ndim))
+        u = vector_norm(update, axes, keepdims=True)
+        p = vector_norm(param, axes, keepdims=True)
+        both = (u > 0) & (p > 0)
+        return jnp.where(both, update / jnp.where(both, u, 1) * p, update)
+
+    def scale_all(updates, params):
+        return jax.tree.map(scale, updates, params, chosen("lamb: stacked", params, stacked))
+
+    return optax.stateless(scale_all)
+
+
+def check_adam(where: str, b1: Scalar, b2: Scalar, eps: Scalar) -> None:
+    check.number(where, 0, 1, open_high=True, b1=b1, b2=b2)
+    check.number(where, 0, eps=eps)
+
+
+def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
+    if not isinstance(weight_decay, Mapping):
+        check.number(where, 0, weight_decay=weight_decay)
+        return
+    for pattern, value in weight_decay.items():
+        named: dict[str, Any] = {f"weight_decay of {pattern!r}": value}
+        check.number(where, 0, **named)
+    if decay_on != "matrices":
+        got = check.describe(decay_on)
+        wanted = "decay_on should be left out where weight_decay is by pattern"
+        check.fail(where, f"{wanted}, got {got}. Give those leaves a decay of 0.")

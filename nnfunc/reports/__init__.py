@@ -1,0 +1,1 @@
+"""Reports: one self-contained HTML page with pictures, and how numbers are written."""

@@ -1,0 +1,151 @@
+"""The folder of a run: what it holds, and who may write there.
+
+config.toml        every setting, defaults included: enough to run it again
+environment.json   versions, device and command
+data.json          what the run learned from its data: columns, means, classes, a fingerprint
+data_rows.npy      which example is in which split: a hash of each, with the split in the low bits
+codec.json         of runs on text: how text becomes tokens
+base/              of runs of adapters: a copy of the run that they adapt
+metrics.jsonl      one line a report: training means, validation figures
+checkpoints/       step-..., the last ones; best, the one with the best validation figure
+result.json        the test figures, once the run is complete
+curves.png, report.html
+lock               while a process trains
+merged.json        instead of metrics and result, where `nnfunc merge` made it: of which run and step
+tensorboard/, wandb/, wandb.json   where `log = { to = [...] }` asks for them
+"""
+
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nnfunc import check, documents, malloc, xla_flags
+
+__all__ = [
+    "FILES", "MERGED", "command", "create", "discard", "find", "read_json", "taken",
+    "write_environment", "write_json",
+]  # fmt: skip
+
+MERGED = "merged.json"
+FILES = {"run": "config.toml", "sweep": "sweep.toml"}
+"""What only such a folder holds."""
+
+
+def create(name: str, folder: Path | None = None) -> Path:
+    """A new, empty folder for a run: the given one, or the next free `runs/name-1`, `runs/name-2`.
+
+    Raises: FileExistsError when the given folder exists and is not empty.
+    """
+    if folder is not None:
+        if taken(folder):
+            cure = f"Choose another with --run, or go on with it: {command()} resume {folder}"
+            raise FileExistsError(f"The run folder {folder} exists already. {cure}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    root = Path("runs")
+    root.mkdir(exist_ok=True)
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    numbers = [int(m[1]) for path in root.iterdir() if (m := pattern.fullmatch(path.name))]
+    number = max(numbers, default=0) + 1
+    while True:
+        try:
+            (root / f"{name}-{number}").mkdir()
+            return root / f"{name}-{number}"
+        except FileExistsError:  # another process took it meanwhile
+            number += 1
+
+
+def taken(folder: Path) -> bool:
+    """Whether something is there already, beside an empty folder."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def discard(folder: Path, *, keep: bool = False) -> None:
+    """Remove the folder of a run that never began; keep: only empty it, for it was there before."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not keep:
+        folder.rmdir()
+
+
+def find(folder: Path, what: str = "run") -> Path:
+    """The folder, which holds a run, or a sweep.
+
+    Raises: FileNotFoundError naming the nearest ones when it does not; ValueError when something in it
+    is a link out of it, or neither file nor folder.
+    """
+    file = FILES[what]
+    if (folder / file).is_file():
+        problem = documents.leading_out(folder)
+        if problem:
+            check.fail(str(folder), f"{problem}. Put what it should be in its place.")
+        return folder
+    if what == "run" and (folder / FILES["sweep"]).is_file():
+        cure = f"Make a member of it a run: {command()} sweep-best {folder} --save FOLDER"
+        raise FileNotFoundError(f"{folder} is a sweep, not a run. {cure}")
+    around = {folder.parent, Path(), Path("runs")}
+    known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}
+    problem = f"has no {file}, so it is not a {what}" if folder.exists() else "does not exist"
+    raise FileNotFoundError(f"{folder} {problem}{check.nearest(str(folder), sorted(known))}")
+
+
+def command() -> str:
+    """What the user typed to start this program, for use in advice."""
+    program = Path(sys.argv[0])
+    known = shutil.which("nnfunc")
+    if program.name != "nnfunc" or not program.exists() or (known and program.samefile(known)):
+        return "nnfunc"
+    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
+
+
+def write_environment(folder: Path) -> None:
+    """environment.json: what a result may depend on besides the config."""
+    names = ("nnfunc", "jax", "jaxlib", "optax", "numpy", "safetensors")
+    device = jax.devices()[0]
+    write_json(
+        folder / "environment.json",
+        {
+            "command": shlex.join(["nnfunc", *sys.argv[1:]]),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "device": f"{device.platform}: {device.device_kind}",
+            "devices": jax.device_count(),
+            "malloc": "kept" if malloc.kept() else "default",
+            "xla_flags": xla_flags.flags_in_force(),
+            "versions": {name: _version(name) for name in names},
+        },
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path, form: Any = dict) -> Any:
+    """What a JSON file of a form holds (see `documents`), None when there is none.
+
+    Raises: ValueError when it holds anything else.
+    """
+    return documents.document(path, form) if path.exists() else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

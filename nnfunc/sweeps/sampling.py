@@ -1,0 +1,330 @@
+"""The settings of a sweep: what its members are given, drawn from the space by a method."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import Array, Key, fold
+from nnfunc.sweeps.grouping import marks
+from nnfunc.sweeps.space import Space
+
+__all__ = ["METHODS", "TRIES", "Draws", "allowed", "settings"]
+
+METHODS = ("random", "grid", "sobol", "latin", "list")
+TRIES = 1000
+"""How often a setting is drawn again, at most, when the constraint refuses it."""
+MOST_MEMBERS = 1_000_000
+"""Of one sweep: each takes kilobytes of the host before it runs."""
+COLUMNS = (
+    "member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at",
+    "best_at",
+)  # fmt: skip
+"""Names that a table has for what is no setting."""
+
+Constraint = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where the settings of a sweep come from; the fields are arguments of `nf.sweep`.
+
+    members: how many settings. runs: how often each is run. distinct: whether a setting that is drawn
+    again is drawn anew, for equal ones would train alike.
+    """
+
+    space: Any
+    method: str
+    members: int | None
+    key: Key
+    constraint: Constraint | None = None
+    runs: int = 1
+    distinct: bool = False
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The settings."""
+        constraint = Distinct(self.constraint) if self.distinct else self.constraint
+        drawn = settings(self.space, self.method, self.members, self.key, constraint)
+        for name in drawn[0]:
+            if name in COLUMNS or "/" in name or (name == "seed" and self.runs > 1):
+                problem = f"the table has a column {name!r} of its own"
+                check.fail("sweep", f"{problem}, so the space should call its value otherwise.")
+        return evened(drawn)
+
+    @property
+    def varied(self) -> dict[str, Sequence[Any] | None]:
+        """The names that are drawn, in which two draws may differ, and the options of each."""
+        if not isinstance(self.space, Mapping):
+            return {}
+        counted = {name: d.options for name, d in Space(self.space).drawn.items()}
+        return {n: options for n, options in counted.items() if options is None or len(options) > 1}
+
+    @property
+    def derives(self) -> bool:
+        """Whether something is made of the values of names besides what build makes of them."""
+        made = isinstance(self.space, Mapping) and any(map(callable, self.space.values()))
+        return made or self.constraint is not None
+
+
+def settings(
+    space: Any, method: str, members: int | None, key: Key, constraint: Constraint | None = None
+) -> list[dict[str, Any]]:
+    """What each setting is: a list of dicts, one a setting, name -> plain value.
+
+    The draws of a name belong to it and to the place of the setting: more members, or another name in
+    the space, change none of them. (Sobol points and Latin hypercubes are one whole, so there they do.)
+    Raises: ValueError for spaces that are empty, contradictory or do not fit the method.
+    """
+    check.choice("sweep", METHODS, method=method)
+    if members is not None:
+        check.size("sweep", 1, MOST_MEMBERS, members=members)
+    key = fold(key, "space")
+    if isinstance(space, list | tuple) or method == "list":
+        found = _listed(space, members, constraint)
+    elif isinstance(space, Mapping):
+        made = Space(space)
+        if method == "grid":
+            found = _grid(made, members, constraint)
+        else:
+            draws = {"random": _random, "sobol": _sobol, "latin": _latin}[method]
+            needed = _members(members, made)
+            found = draws(made, needed, key, constraint)
+    elif callable(space):
+        found = _proposed(space, _members(members, None), key, constraint)
+    else:
+        wanted = "a dict name -> values, a list of dicts or a function key -> dict"
+        got = check.describe(space)
+        check.fail("sweep", f"space should be {wanted}, got {got}.", kind=TypeError)
+    if method == "grid" or isinstance(space, list | tuple):
+        _check_duplicates(found)
+    return found
+
+
+def _members(members: int | None, space: Space | None) -> int:
+    if members is not None:
+        return members
+    every = "" if space is None else _grid_size(space)
+    check.fail("sweep", f"members should say how many settings to draw, got None.{every}")
+
+
+def _grid_size(space: Space) -> str:
+    counts = [d.options for d in space.drawn.values()]
+    if any(options is None for options in counts):
+        return ""
+    count = math.prod(len(options) for options in counts if options is not None)
+    return f" For all {count} combinations: method='grid'."
+
+
+@jax.jit
+def _units(key: Key, places: Array, tries: Array) -> Array:
+    """A number in [0, 1) for each place: it belongs to the place and the try."""
+
+    def draw(place):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, place), tries))
+
+    return jax.vmap(draw)(places)
+
+
+def _random(
+    space: Space, members: int, key: Key, constraint: Constraint | None
+) -> list[dict[str, Any]]:
+    places = np.arange(members, dtype=np.uint32)
+
+    @functools.cache
+    def units(tries: int) -> dict[str, np.ndarray]:
+        return {
+            name: np.asarray(_units(fold(key, name), places, np.uint32(tries)), np.float64)
+            for name in space.drawn
+        }
+
+    found: list[dict[str, Any]] = []
+    for place in range(members):
+        for tries in range(TRIES):
+            own = units(tries)
+            drawn = {name: d.at(float(own[name][place])) for name, d in space.drawn.items()}
+            values = space.whole(drawn)
+            if allowed(constraint, values):
+                found.append(values)
+                break
+        else:
+            _give_up(members - place, members, constraint)
+    return found
+
+
+def _grid(space: Space, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
+    for name, distribution in space.drawn.items():
+        if distribution.options is None:
+            cure = "Give a list, such as np.geomspace(1e-4, 1e-1, 4)."
+            problem = f"a grid needs values that can be counted, got {distribution.name}"
+            check.fail("sweep", f"{problem} for {name!r}. {cure}")
+    options = [d.options or () for d in space.drawn.values()]
+    count = math.prod(map(len, options))
+    if count > MOST_MEMBERS:
+        check.fail(
+            "sweep", f"the grid has {count} settings. Take fewer values, or method='random'."
+        )
+    rows = (dict(zip(space.drawn, row, strict=True)) for row in itertools.product(*options))
+    return _wanted("grid", list(map(space.whole, rows)), members, constraint)
+
+
+def _sobol(
+    space: Space, members: int, key: Key, constraint: Constraint | None
+) -> list[dict[str, Any]]:
+    def points(engine: Any) -> Iterator[np.ndarray]:
+        power = max(1, math.ceil(math.log2(members)))
+        for double in itertools.count():  # in all a power of two, as the sequence wants it
+            yield engine.random_base2(power + max(0, double - 1))
+
+    return _of_points(space, "Sobol", points, members, key, constraint)
+
+
+def _latin(
+    space: Space, members: int, key: Key, constraint: Constraint | None
+) -> list[dict[str, Any]]:
+    def points(engine: Any) -> Iterator[np.ndarray]:
+        while True:  # what the constraint refuses is filled up from further hypercubes
+            yield engine.random(members)
+
+    return _of_points(space, "LatinHypercube", points, members, key, constraint)
+
+
+def _of_points(
+    space: Space, engine: str, points: Callable[[Any], Iterator[np.ndarray]], members: int, key: Key,
+    constraint: Constraint | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Settings at the points of one of scipy's engines, in the order of the names."""
+    from scipy.stats import qmc
+
+    names = sorted(space.drawn)
+    if not names:
+        check.fail("sweep", "every value of the space is fixed: there is nothing to draw.")
+    number = np.random.default_rng(np.asarray(jax.random.key_data(fold(key, engine))).tolist())
+    found, seen = [], 0
+    for batch in points(getattr(qmc, engine)(len(names), seed=number)):
+        for row in batch:
+            drawn = {
+                name: space.drawn[name].at(float(u)) for name, u in zip(names, row, strict=True)
+            }
+            values = space.whole(drawn)
+            if allowed(constraint, values):
+                found.append(values)
+            if len(found) == members:
+                return found
+        seen += len(batch)
+        if seen > TRIES * members:
+            break
+    _give_up(members - len(found), members, constraint)
+
+
+def _listed(space: Any, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
+    if not isinstance(space, list | tuple) or not all(isinstance(h, Mapping) for h in space):
+        wanted = "with method='list' or a list, space should be a list of dicts"
+        check.fail("sweep", f"{wanted}, got {check.describe(space)}.", kind=TypeError)
+    if not space:
+        check.fail("sweep", "the space is empty: a list of no settings.")
+    found = [dict(values) for values in space]
+    for place, values in enumerate(found):
+        if set(values) != set(found[0]):
+            odd = sorted(set(values) ^ set(found[0]))
+            check.fail("sweep", f"all settings should hold the same names; number {place} and the "
+                       f"first differ in {odd}.")  # fmt: skip
+    return _wanted("list", found, members, constraint)
+
+
+def _wanted(
+    what: str, settings: list[dict[str, Any]], members: int | None, constraint: Constraint | None
+) -> list[dict[str, Any]]:
+    """The settings that the constraint allows, which are as many as was said, where it was."""
+    found = [values for values in settings if allowed(constraint, values)]
+    if not found:
+        check.fail("sweep", f"the constraint refuses all {len(settings)} settings of the {what}.")
+    if members is not None and members != len(found):
+        cure = "Leave members out."
+        check.fail("sweep", f"the {what} has {len(found)} settings, got members={members}. {cure}")
+    return found
+
+
+def _proposed(
+    propose: Callable[[Key], Any], members: int, key: Key, constraint: Constraint | None
+) -> list[dict[str, Any]]:
+    found = []
+    for place in range(members):
+        for tries in range(TRIES):
+            values = propose(fold(fold(key, place), "try", tries))
+            if not isinstance(values, Mapping) or not values:
+                got = check.describe(values)
+                check.fail("sweep", f"a space that proposes should return a dict, got {got}.",
+                           kind=TypeError)  # fmt: skip
+            if found and set(values) != set(found[0]):
+                odd = sorted(map(str, set(values) ^ set(found[0])))
+                check.fail(
+                    "sweep", f"all proposals should hold the same names; they differ in {odd}."
+                )
+            if allowed(constraint, dict(values)):
+                found.append(dict(values))
+                break
+        else:
+            _give_up(members - len(found), members, constraint)
+    return found
+
+
+def allowed(constraint: Constraint | None, values: dict[str, Any]) -> bool:
+    """Whether the constraint, if there is one, wants a setting."""
+    if constraint is None:
+        return True
+    try:
+        return bool(constraint(values))
+    except KeyError as error:
+        if error.args and error.args[0] in values:
+            raise
+        known = check.nearest(str(error.args[0]), list(values))
+        check.fail(
+            "sweep", f"the constraint reads {error.args[0]!r}, which no setting holds{known}"
+        )
+
+
+def _give_up(left: int, members: int, constraint: Constraint | None) -> NoReturn:
+    if isinstance(constraint, Distinct) and constraint.other is None:
+        problem = f"members should be at most the settings that there are, {members - left} or so"
+        cure = "Equal ones would train alike; to run each several times, ask for seeds."
+        check.fail("sweep", f"{problem}, got {members}. {cure}")
+    problem = f"the constraint refused {TRIES} draws in a row for {left} of {members} settings"
+    check.fail("sweep", f"{problem}: it contradicts the space, or nearly does. Loosen one of them.")
+
+
+def evened(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The settings with 0 as 0.0 where others have numbers with a point."""
+    mixed = {name for name in rows[0] if {type(row[name]) for row in rows} == {int, float}}
+    return [{n: float(v) if n in mixed else v for n, v in row.items()} for row in rows]
+
+
+def _check_duplicates(found: list[dict[str, Any]]) -> None:
+    if (left := len(found) - len({_mark(values) for values in found})) > 0:
+        twice = f"{left} of {len(found)} settings are there already"
+        cure = "Leave them out; to run each several times, ask for seeds."
+        check.fail("sweep", f"{twice}. {cure}")
+
+
+def _mark(values: dict[str, Any]) -> Any:
+    """What equal settings have in common."""
+    return tuple((name, marks([values[name]])) for name in sorted(values))
+
+
+class Distinct:
+    """A constraint that refuses what it has allowed before, or what another one refuses."""
+
+    def __init__(self, other: Constraint | None = None):
+        self.other, self.seen = other, set[Any]()
+
+    def __call__(self, values: dict[str, Any]) -> bool:
+        mark = _mark(values)
+        if mark in self.seen or not allowed(self.other, values):
+            return False
+        self.seen.add(mark)
+        return True

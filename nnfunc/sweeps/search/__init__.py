@@ -1,0 +1,1 @@
+"""Searches: which trials go on, and which settings come next."""

@@ -1,0 +1,115 @@
+"""Population based training: the worst go on from copies of the best, with their numbers changed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnfunc import check
+from nnfunc.base import fold
+from nnfunc.sweeps.engine import Engine
+from nnfunc.sweeps.grouping import same
+from nnfunc.sweeps.sampling import allowed
+from nnfunc.sweeps.space import Distribution, Space, single
+
+__all__ = ["population"]
+
+
+def population(
+    *, rounds: int = 10, quantile: float = 0.25, factor: float = 1.25, resample: float = 0.25,
+) -> Callable[[Engine], None]:  # fmt: skip
+    """Population based training: members copy the weights of better ones, and change their numbers.
+
+    After each of `rounds` equal parts of the run but the last, at the nearest evaluation (there are no
+    more rounds than evaluations), a member of the worst
+    quantile takes over all that one of the best has learned, its optimizer's state too, and its
+    numbers, each multiplied or divided by `factor`, or with probability `resample` drawn anew. A
+    number stays between the ends of its distribution; an option of a list moves to a neighbour. Only
+    what the programs take as arguments changes; members of a group (see `nf.sweep_plan`) copy among
+    themselves. One that diverged is among the worst, so it is brought back. All run as the same
+    compiled program from the first round to the last.
+    `Result.lineage` has a row for each copy: step, member, source, and the settings from there on.
+    Raises: ValueError when not 0 < quantile <= 0.5, 1 < factor, rounds is below 2, resample is not in
+    [0, 1], a space is no dict, or there are seeds.
+    Source: Jaderberg et al. 2017, arXiv:1711.09846 (truncation selection, perturb and resample).
+    """
+    check.size("population", 2, rounds=rounds)
+    check.number("population", 0, 0.5, open_low=True, quantile=quantile)
+    check.number("population", 1, open_low=True, factor=factor)
+    check.number("population", 0, 1, resample=resample)
+
+    def search(engine: Engine) -> None:
+        space = engine.draws.space
+        if not isinstance(space, dict):
+            wanted = "a dict of lists and distributions, within which numbers are changed"
+            check.fail("population", f"space should be {wanted}, got {check.describe(space)}.")
+        if engine.draws.runs > 1:
+            check.fail("population", "members learn from each other, so seeds should be left out.")
+        engine.begin()
+        own, every = Space(space), engine.shares()
+        near = lambda share: min(every, key=lambda known: (abs(known - share), known))
+        shares = sorted({near(number / rounds) for number in range(1, rounds)} - {1.0})
+        for number, share in enumerate(shares, start=1):
+            engine.advance(engine.tracks, share, together=True)
+            for members in _groups(engine):
+                _exploit(engine, own, members, share, number)
+        engine.advance(engine.tracks, together=True)
+
+    def _exploit(
+        engine: Engine, space: Space, members: list[int], share: float, number: int
+    ) -> None:
+        order = sorted(members, key=lambda member: engine.cost(member, share))
+        count = min(len(order) // 2, max(1, math.floor(quantile * len(order))))
+        best = [m for m in order[:count] if math.isfinite(engine.cost(m, share))]
+        lost = [m for m in order[count:] if not math.isfinite(engine.cost(m, share))]
+        worst = sorted({*order[len(order) - count :], *lost})
+        for member in worst if best else ():
+            key = np.asarray(
+                jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", member))
+            )
+            draw = np.random.default_rng(key.tolist())
+            source = best[int(draw.integers(len(best)))]
+            traced = engine.traced(source)
+            before, kept = engine.trials[source].settings, engine.trials[member].settings
+            drawn = {n: before[n] if n in traced else kept[n] for n in space.drawn}
+            for name in sorted(set(drawn) & traced):
+                drawn[name] = _explored(space.drawn[name], drawn[name], draw, factor, resample)
+            settings = space.whole(drawn)
+            shaped = [n for n in settings if n not in traced and not same(settings[n], kept[n])]
+            if shaped or not allowed(engine.draws.constraint, settings):
+                settings = {n: before[n] if n in traced else kept[n] for n in settings}
+            engine.replace(member, source, settings, share)
+
+    return search
+
+
+def _groups(engine: Engine) -> list[list[int]]:
+    return [list(group.members) for _, group in engine.groups if len(group.members) > 1]
+
+
+def _explored(
+    distribution: Distribution,
+    value: Any,
+    draw: np.random.Generator,
+    factor: float,
+    resample: float,
+) -> Any:
+    """Another value near the old one, or one drawn anew."""
+    anew, up, u = draw.random() < resample, draw.random() < 0.5, float(draw.random())
+    low, high = distribution.low, distribution.high
+    endless = low is None or high is None
+    if anew or (
+        endless and distribution.options is None
+    ):  # of the caller's own: only `at` is known
+        return distribution.at(u)
+    if endless:  # a list: a neighbour of what it was
+        options = list(distribution.options or ())
+        at = next(i for i, o in enumerate(options) if same(o, value)) + (1 if up else -1)
+        return options[min(max(at, 0), len(options) - 1)]
+    moved = value * factor if up else value / factor
+    if distribution.options is not None:  # whole numbers move by one at least
+        moved = max(round(moved), value + 1) if up else min(round(moved), value - 1)
+        return int(min(max(moved, low), high))
+    return single(min(max(moved, low), high))

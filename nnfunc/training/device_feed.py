@@ -1,0 +1,60 @@
+"""What a step's program reads of the training data."""
+
+from collections.abc import Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check
+from nnfunc.data.dataset import Data
+from nnfunc.data.stream import Stream
+
+__all__ = ["Feed", "check_data"]
+
+
+def check_data(data: Any) -> None:
+    """Refuse what is no data set."""
+    if not isinstance(data, Data | Stream):
+        wanted = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
+        check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
+
+
+class Feed:
+    """A data set on the device as it is; of a stream, the batch of each step, gathered ahead.
+
+    Close it when no more steps are run: a thread may be waiting.
+    """
+
+    def __init__(self, data: Data | Stream):
+        self.data = data
+        self._whole = None
+        if isinstance(data, Data):
+            self._whole = jax.tree.map(jnp.asarray, data.for_training())
+        self._ahead: Generator[Any, None, None] | None = None
+        self._next = 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether every step needs another argument, so that steps cannot be scanned."""
+        return self._whole is None
+
+    def at(self, step: int) -> Any:
+        """What the program of a step reads: it has `batch(step)`."""
+        if isinstance(self.data, Data):
+            return self._whole
+        if self._ahead is None or step != self._next:
+            self.close()
+            self._ahead = self.data.givens(step)
+        self._next = step + 1
+        return next(self._ahead)
+
+    def sample(self) -> Any:
+        """One of the kind that `at` returns, for its shapes."""
+        return self.data.given(0) if isinstance(self.data, Stream) else self._whole
+
+    def close(self) -> None:
+        """Stop the thread that gathers ahead."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None

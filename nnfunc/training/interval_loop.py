@@ -1,0 +1,221 @@
+"""One run while it goes on: its carry, its rows, and what is done at the end of an interval."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc.base import Key, fold
+from nnfunc.data.eval_batches import EvalBatch
+from nnfunc.training.checkpointing import Saver
+from nnfunc.training.compiled import Carry, Programs
+from nnfunc.training.device_feed import Feed
+from nnfunc.training.divergence import Diverged, first_not_finite
+from nnfunc.training.evaluate import held_out, mean_metrics
+from nnfunc.training.intervals import Intervals, Pace
+from nnfunc.training.layer_stats import written_out
+from nnfunc.training.step import evaluated
+from nnfunc.training.task import training_batch
+from nnfunc.training.throughput import Speed
+
+__all__ = ["Report", "Run"]
+
+
+class Report(NamedTuple):
+    """What is known at the end of an interval. step: steps done, of `steps`.
+
+    train: means over the interval's steps (learning_rate: its last). validation: figures of the
+    held-out examples. Each is None where the interval has none. seconds: since the run started.
+    speed: throughput and memory of the interval. layers: the rows of the steps that were looked at.
+    """
+
+    step: int
+    steps: int
+    train: dict[str, float] | None
+    validation: dict[str, float] | None
+    seconds: float
+    speed: dict[str, float] = {}
+    layers: list[dict[str, Any]] = []
+
+
+class Run:
+    """A run from where it is to its end, an interval at a time.
+
+    carry: all that goes from step to step. rows: what was written of it so far. step: steps done.
+    rollbacks, factor: how often it may go back, and what that leaves of the rate.
+    """
+
+    def __init__(
+        self, own: Programs, carry: Carry, numbers: Any, key: Key, feed: Feed, intervals: Intervals,
+        saver: Saver | None, pace: Pace,
+    ):  # fmt: skip
+        self.own, self.carry, self.numbers, self.key = own, carry, numbers, key
+        self.feed, self.data, self.intervals = feed, feed.data, intervals
+        self.saver, self.pace = saver, pace
+        self.rollbacks, self.factor = 0, 0.5
+        self.on_row: Callable[[dict[str, Any]], Any] = lambda row: None
+        self.past = saver.begin() if saver is not None else []
+        self.rows = [_thin(row) for row in self.past]
+        self.step, self.stopped = int(carry.state.step), False
+        self.started = time.perf_counter()
+        self.speed = Speed(self.data.batch_size, self.data.window)
+        self.like = jax.eval_shape(lambda: carry)
+
+    def interval(
+        self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None
+    ) -> None:
+        """The steps up to the next at which something is due, and what is due."""
+        first, end = self.step, self.intervals.next(self.step)
+        self.speed.begin()
+        layers = []
+        while self.step < end and not self.stopped:
+            self.stopped = should_stop is not None and should_stop(self.step)
+            if not self.stopped:
+                layers += self._advance(end)
+        self.carry = jax.block_until_ready(self.carry)
+        speed = self.speed.figures()
+        try:
+            self._check_steps(first)
+            report = self._report(speed, layers)
+            self._check_held_out(report)
+        except Diverged as error:
+            self._go_back(error)
+            return
+        if report.validation is not None and self.carry.state.plateau != ():
+            self.carry = self.own.observe(self.carry, self.numbers, report.validation)
+        self._write(_rows(report))
+        if self.saver is not None:
+            due = self.stopped or self.intervals.saves(self.step)
+            self.saver.keep(self.carry, self.step, report.validation, due=due)
+        if on_report is not None and (report.train or report.validation):
+            on_report(report)
+
+    def _advance(self, end: int) -> list[tuple[int, float, Any]]:
+        """The next dispatch; what it saw of the layers."""
+        data = self.feed.at(self.step)
+        if self.speed.flops is None:  # of the first dispatch
+            self.speed.count(self.own.one, self.carry, self.numbers, data)
+        if self.intervals.watches(self.step):
+            with self.speed.compiling("watched"):
+                self.carry, seen = self.own.watched(self.carry, self.numbers, data)
+            self.step, self.speed.steps = self.step + 1, self.speed.steps + 1
+            return [(self.step, time.perf_counter() - self.started, seen)]
+        left = min(end - self.step, self.intervals.unwatched(self.step))
+        with self.speed.compiling(self.pace.loop):
+            self.carry, done = self.pace.advance(self.own, self.carry, self.numbers, data, left)
+        self.step, self.speed.steps = self.step + done, self.speed.steps + done
+        return []
+
+    def tell(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
+        """Hand every row to on_row from now on, those so far at once."""
+        self.on_row = on_row or self.on_row
+        for row in self.past:
+            self.on_row(row)
+        self.past = []
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        self.rows += rows if self.saver is None else map(_thin, rows)
+        if self.saver is not None:
+            self.saver.write(rows)
+        for row in rows:
+            self.on_row(row)
+
+    def _report(self, speed: dict[str, float], layers: list[Any]) -> Report:
+        """The report of the interval that ends here; the meter begins anew."""
+        means = validation = None
+        if self.intervals.logs(self.step) and not self.stopped:
+            total, last, count = jax.device_get(self.carry.meter)
+            means = {name: float(value) / int(count) for name, value in total.items()}
+            means |= {name: float(last[name]) for name in last if name == "learning_rate"}
+            fresh = jax.tree.map(jnp.zeros_like, self.carry.meter)
+            self.carry = self.carry._replace(meter=fresh)
+        due = self.intervals.evaluates(self.step) and not self.stopped
+        if self.data.validation is not None and due:
+            validation = mean_metrics(self._totals, self._held_out())
+        rows = [
+            {"split": "layers", "step": step, "seconds": round(at, 3), **written_out(seen)}
+            for step, at, seen in jax.device_get(layers)
+        ]
+        seconds = time.perf_counter() - self.started
+        return Report(self.step, self.intervals.steps, means, validation, seconds, speed, rows)
+
+    def _totals(self, batch: EvalBatch) -> Any:
+        return self.own.totals(self.carry.state, self.numbers, batch)
+
+    def _held_out(self) -> Iterator[EvalBatch]:
+        return held_out(self.own.build(self.numbers), self.data)
+
+    def _check_steps(self, first: int) -> None:
+        """Stop when one of the steps since `first` gave something that is not finite."""
+        at = int(self.carry.state.diverged_at)
+        if at < 0:
+            return
+        state, task = self.carry.state, self.own.build(self.numbers, at)
+        key = jax.random.fold_in(state.key, at)
+        batch = training_batch(task, self.data.batch(at, key=fold(key, "augment")), key)
+        layer = first_not_finite(task, state.params, state.model_state, batch, key)
+        what = f"the loss, its gradient or the update is not finite at step {at}"
+        seen = f"(seen in steps {first} to {self.step - 1})"
+        kept = f"{seen}; parameters are kept as they were before that step"
+        raise Diverged(f"{what} {kept}", at, layer, state)
+
+    def _check_held_out(self, report: Report) -> None:
+        """Stop when the loss of the held-out examples is not finite."""
+        if report.validation is None or math.isfinite(report.validation["loss"]):
+            return
+        state = self.carry.state
+        task = self.own.build(self.numbers, report.step)
+        for batch in self._held_out():
+            if not math.isfinite(float(self._totals(batch)["loss"][0])):
+                layer = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
+                what = f"the validation loss is not finite after {report.step} steps"
+                raise Diverged(what, report.step, layer, state)
+
+    def _go_back(self, error: Diverged) -> None:
+        """Go on from the last good checkpoint with a smaller rate, or raise the error."""
+        times = self.saver.saved.get("rollbacks", 0) + 1 if self.saver is not None else 0
+        if self.saver is None or times > self.rollbacks:
+            if self.rollbacks:
+                error.add_note(
+                    f"The run went back {self.rollbacks} times before: rollback is used up."
+                )
+            self._note(self.step, "diverged", str(error))
+            raise error
+        start = lambda: self.own.init(self.numbers, self.key, self.feed.sample())
+        carry = self.saver.back(self.like, start)
+        scale = jnp.asarray(self.factor**times, jnp.float32)
+        self.carry = carry._replace(state=carry.state._replace(rate_scale=scale))
+        self.saver.goes_on(self.carry, times)
+        self.step = self.saver.step
+        self.rows = [_thin(row) for row in self.saver.cut(self.step)]
+        words = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
+        self._note(self.step, "rollback", f"{words} with {float(scale):g} of the rate")
+
+    def _note(self, step: int, event: str, message: str) -> None:
+        """A row that tells what happened."""
+        seconds = round(time.perf_counter() - self.started, 3)
+        told = {"step": step, "seconds": seconds, "event": event, "message": message}
+        self._write([{"split": "event", **told}])
+
+
+def _thin(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the histograms, which are in the file already and would fill the memory."""
+    if row["split"] != "layers":
+        return row
+    thin = dict(row)
+    for kind in ("parameters", "activations"):
+        own = row.get(kind, {}).items()
+        thin[kind] = {p: {k: v for k, v in s.items() if "histogram" not in k} for p, s in own}
+    return thin
+
+
+def _rows(report: Report) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that a report makes."""
+    train = None if report.train is None else report.train | report.speed
+    splits = {"train": train, "validation": report.validation}
+    base = {"step": report.step, "seconds": round(report.seconds, 3)}
+    own = [{"split": name, **base, **figures} for name, figures in splits.items() if figures]
+    return [*report.layers, *own]

@@ -1,0 +1,82 @@
+"""After how many steps what is due, and how the steps in between are run."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check
+from nnfunc.training.compiled import Carry, Programs
+
+__all__ = ["Intervals", "Pace"]
+
+
+class Intervals(NamedTuple):
+    """After how many steps what is due."""
+
+    steps: int
+    log: int
+    evaluate: int
+    save: int
+    watch: int | None = None
+
+    @staticmethod
+    def of(
+        steps: int, log: int | None, evaluate: int | None, save: int | None,
+        watch: int | None = None,
+    ) -> "Intervals":  # fmt: skip
+        for name, value in {
+            "log_every": log,
+            "evaluate_every": evaluate,
+            "save_every": save,
+            "watch_every": watch,
+        }.items():
+            if value is not None:
+                check.size("train", **{name: value})
+        log, evaluate = log or max(1, steps // 100), evaluate or max(1, steps // 20)
+        return Intervals(steps, log, evaluate, save or max(1, steps // 10), watch)
+
+    def next(self, step: int) -> int:
+        """The next step at which something is due."""
+        every = (self.log, self.evaluate, self.save)
+        return min(self.steps, *((step // n + 1) * n for n in every))
+
+    def watches(self, step: int) -> bool:
+        """Whether the step that is done next is looked at: the first, and the last of each interval."""
+        return self.watch is not None and (step == 0 or (step + 1) % self.watch == 0)
+
+    def unwatched(self, step: int) -> int:
+        """How many steps, from this one on, come before the next that is looked at."""
+        if self.watch is None:
+            return self.steps
+        return 0 if self.watches(step) else self.watch - 1 - step % self.watch
+
+    def logs(self, step: int) -> bool:
+        return step % self.log == 0 or step == self.steps
+
+    def evaluates(self, step: int) -> bool:
+        return step % self.evaluate == 0 or step == self.steps
+
+    def saves(self, step: int) -> bool:
+        return step % self.save == 0 or step == self.steps
+
+
+class Pace:
+    """Runs steps in the chosen way; many at once only as many as take about half a second."""
+
+    def __init__(self, loop: str):
+        self.loop, self.most = loop, 8
+
+    def advance(
+        self, own: Programs, carry: Carry, numbers: Any, data: Any, left: int
+    ) -> tuple[Carry, int]:
+        if self.loop == "step":
+            return own.one(carry, numbers, data), 1
+        count = min(left, self.most)
+        start = time.perf_counter()
+        carry = jax.block_until_ready(own.many(jnp.asarray(count), carry, numbers, data))
+        took = time.perf_counter() - start
+        if count == self.most and took < 0.25:
+            self.most *= 2
+        return carry, count
