@@ -18,7 +18,7 @@ COMPILER = os.environ.get("NNFUNC_TEST_COMPILER", "")
 compiler as users have it (`make test-compiler`); "quick" takes all others."""
 
 USERS_COMPILER = {
-    "test_attention.py": "", "test_conv.py": "", "test_experts.py": "", "test_layers.py": "",
+    "test_attention.py": "", "test_conv.py": "", "test_mixture_of_experts.py": "", "test_layers.py": "",
     "test_layer_numbers.py": "", "test_losses.py": "", "test_metrics.py": "", "test_pool.py": "",
     "test_recurrent.py": "", "test_vector_norm.py": "", "test_xla_flags.py": "",
     "test_laws.py": "plain_jax_works",
@@ -104,7 +104,7 @@ MAPS = 20_000
 class _Memory:
     """What this worker takes, and when it has to give some back. Only Linux tells.
 
-    Compiled programs hold most of it, 330 of 610 MB after tests/test_pool.py. They stay while they fit,
+    Compiled programs hold most of it, 330 of 610 MB after tests/layers/test_pool.py. They stay while they fit,
     for later tests share them. glibc keeps what they held until it is told to give it back.
     """
 
@@ -197,3 +197,20 @@ def key():
 @pytest.fixture(scope="session", autouse=True)
 def _names_in_doctests(doctest_namespace):
     doctest_namespace.update(jax=jax, jnp=jnp, np=np, nf=nf)
+
+
+@pytest.fixture(scope="module")
+def no_compilation_cache():
+    """The commands would else change the compilation cache and malloc of this whole process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
+        patch.setenv("NNFUNC_MALLOC", "default")
+        yield
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """A sweep with a folder draws no report, which takes seconds."""
+    from nnfunc.sweeps import sweep
+
+    monkeypatch.setattr(sweep, "REPORT", None)

@@ -4,19 +4,19 @@ scripts/golden/activations.py)."""
 import json
 from functools import cache, partial
 from itertools import pairwise
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from helpers.project import GOLDEN as GOLDEN_FILES
 
 from nnfunc import activations
 
 pytestmark = pytest.mark.slow
 
-GOLDEN = json.loads((Path(__file__).parent / "golden/activations.json").read_text())
+GOLDEN = json.loads((GOLDEN_FILES / "activations.json").read_text())
 GRID, ROWS = np.array(GOLDEN["grid"]), np.array(GOLDEN["rows"])
 GLU_FAMILY = ["glu", "bilinear_glu", "reglu", "geglu", "swiglu"]
 SMOOTH = ["gelu", "gelu_tanh", "silu", "mish", "softplus", "softsign", "tanh", "sigmoid", "celu"]

@@ -5,7 +5,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from sweep_tasks import swept
+from helpers.sweep_tasks import swept
 
 import nnfunc as nf
 from nnfunc import jax_settings

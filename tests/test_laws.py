@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import roster
-from quick_keys import quick_key
+from helpers import roster
+from helpers.quick_keys import quick_key
 
 import nnfunc as nf
 from nnfunc import testing
@@ -152,13 +152,13 @@ def split(args):
 def test_every_public_name_has_a_row():
     names = {name.partition(":")[0] for name, _ in roster.rows()}
     missing = sorted(set(roster.public()) - names - set(roster.NOT_FACTORIES))
-    assert not missing, f"give a row in tests/roster.py to {', '.join(missing)}"
+    assert not missing, f"give a row in tests/helpers/roster to {', '.join(missing)}"
 
 
 def test_every_row_has_a_public_name():
     names = {name.partition(":")[0] for name, _ in roster.rows()} | set(roster.NOT_FACTORIES)
     gone = sorted(names - set(roster.public()))
-    assert not gone, f"these rows of tests/roster.py name nothing public: {', '.join(gone)}"
+    assert not gone, f"these rows of tests/helpers/roster name nothing public: {', '.join(gone)}"
 
 
 def test_no_name_is_both_tested_and_excused():
@@ -176,7 +176,7 @@ def test_every_number_has_two_values():
     missing = {
         name: sorted(wanted[name] - given[name]) for name in given if wanted[name] - given[name]
     }
-    assert not missing, f"Scalar arguments without values in tests/roster.py: {missing}"
+    assert not missing, f"Scalar arguments without values in tests/helpers/roster: {missing}"
     extra = {
         name: sorted(given[name] - wanted[name]) for name in given if given[name] - wanted[name]
     }

@@ -3,7 +3,6 @@ scikit-learn, and what must hold at the edges: +-1e4, exactly 0 and 1, traced nu
 
 import json
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,11 @@ import pytest
 import scipy.special
 import scipy.stats
 import sklearn.metrics
+from helpers.project import GOLDEN as GOLDEN_FILES
 
 from nnfunc import losses
 
-GOLDEN = json.loads((Path(__file__).parent / "golden/losses.json").read_text())["cases"]
+GOLDEN = json.loads((GOLDEN_FILES / "losses.json").read_text())["cases"]
 TOLERANCE = {"float64": dict(rtol=1e-11, atol=1e-12), "float32": dict(rtol=2e-5, atol=2e-6)}
 
 NASTY = jnp.array(

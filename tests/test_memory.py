@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.project import ROOT
 
 from nnfunc import malloc
 
-ROOT = Path(__file__).parents[1]
 STEP = """
 import resource, sys
 import jax, jax.numpy as jnp

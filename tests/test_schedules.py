@@ -5,19 +5,19 @@ import inspect
 import json
 import math
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.project import GOLDEN as GOLDEN_FILES
 
 from nnfunc import schedules
 from nnfunc.base import Scalar
 
 pytestmark = pytest.mark.slow
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "schedules.json").read_text())
+GOLDEN = json.loads((GOLDEN_FILES / "schedules.json").read_text())
 STEPS = jnp.arange(60)
 
 

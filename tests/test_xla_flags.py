@@ -5,15 +5,14 @@ import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import jax
 import pytest
+from helpers.project import ROOT
 
 from nnfunc import xla_flags
 from nnfunc.debug.checks import compiler_checks
 
-ROOT = Path(__file__).parents[1]
 FAULT = xla_flags.Fault("is late", "--xla_made_up=-some")
 known = pytest.mark.skipif(xla_flags.known_fault() is None, reason="this jaxlib has no known fault")
 

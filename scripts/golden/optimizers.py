@@ -2,7 +2,7 @@
 
 python scripts/golden/optimizers.py        (needs torch; renews tests/golden/optimizers.json)
 
-The problem, which tests/test_optimizers.py has too: fit tanh(x @ weight + bias) to y, mean square.
+The problem, which tests/optimizers/test_optimizers.py has too: fit tanh(x @ weight + bias) to y, mean square.
 """
 
 import json

@@ -1,0 +1,234 @@
+"""`nnfunc runs`: the table of runs, its order, CSV and plots, and folders that are none."""
+
+import csv
+import html
+import io
+import json
+import os
+
+import pytest
+from helpers import sample_runs
+from helpers.command_line import main
+from helpers.html_page import Page
+from helpers.metric_rows import ROWS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from nnfunc.commands.list_runs import runs_plot, runs_table
+from nnfunc.commands.list_runs.collect_runs import Entry, collect
+
+pytestmark = pytest.mark.usefixtures("no_compilation_cache")
+
+
+def rows_of(losses, accuracies=None, train=()):
+    rows = [{"split": "train", "step": step, "seconds": 1.0, "loss": v} for step, v in train]
+    for i, loss in enumerate(losses):
+        row = {"split": "validation", "step": 10 * (i + 1), "seconds": i + 1.0, "loss": loss}
+        rows.append(row | ({"accuracy": accuracies[i]} if accuracies else {}))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Four runs, one broken, one folder that is none."""
+    root = tmp_path_factory.mktemp("runs")
+    result = {"seconds": 5.5, "first": 0, "test": {"loss": 0.45, "accuracy": 0.9}}
+    sample_runs.make(
+        root / "a-10", rows_of([0.9, 0.5, 0.6], [0.5, 0.8, 0.81]), steps=30, result=result
+    )
+    sample_runs.make(
+        root / "a-2", rows_of([0.9, 0.4], [0.5, 0.7]), steps=40, best="max accuracy", peak=1e-2
+    )
+    nan = [(40, float("nan"))]
+    sample_runs.make(
+        root / "group" / "b-1", rows_of([], train=nan), steps=40, model="cnn", dropout=0.5
+    )
+    sample_runs.make(root / "c-1", [], steps=40)
+    (sample_runs.make(root / "broken", []) / "config.toml").write_text("a = [")
+    (root / "notes" / "deep").mkdir(parents=True)
+    (root / "notes" / "deep" / "x.txt").write_text("")
+    (root / ".hidden").mkdir()
+    leaves = {"params/w": {"shape": [100, 50]}}
+    (root / "a-10" / "checkpoints" / "best").mkdir(parents=True)
+    (root / "a-10/checkpoints/best/manifest.json").write_text(json.dumps({"leaves": leaves}))
+    return root
+
+
+def shown(entries, width):
+    console = Console(width=width, file=io.StringIO())
+    runs_table.show(entries, console)
+    return console.file.getvalue()
+
+
+def test_what_is_collected(place):
+    found = {entry.name: entry for entry in collect(place)}
+    group = os.path.join("group", "b-1")
+    assert list(found) == ["a-2", "a-10", "broken", "c-1", group, "notes"]
+    a = found["a-10"]
+    assert (a.state, a.model, a.parameters, a.steps, a.total) == ("complete", "mlp", 5000, 30, 30)
+    assert (a.best_step, a.best, a.seconds) == (20, {"loss": 0.5, "accuracy": 0.8}, 5.5)
+    assert a.last == {"loss": 0.6, "accuracy": 0.81}
+    assert a.test == {"loss": 0.45, "accuracy": 0.9}
+    states = {name: entry.state for name, entry in found.items()}
+    assert states == {
+        "a-2": "stopped", "a-10": "complete", "broken": "broken", "c-1": "stopped",
+        group: "diverged", "notes": "no run",
+    }  # fmt: skip
+    assert found["a-2"].best == {"loss": 0.4, "accuracy": 0.7}
+    assert found["a-2"].seconds == 2.0
+    assert "cannot be read" in found["broken"].note
+
+
+def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
+    sample_runs.make(tmp_path / "a", rows_of([0.5], [0.8]), steps=10)
+    known = {
+        "figure": "accuracy", "score": 0.95, "runs": 8, "seconds": 61.0, "test": {"accuracy": 0.9, "loss": None},
+        "settings": {"schedule.peak": 0.01234567, "model.activation": "relu"},
+    }  # fmt: skip
+    for name in ("ended", "begun"):
+        (tmp_path / name / "segments").mkdir(parents=True)
+        (tmp_path / name / "sweep.toml").write_text("")
+    (tmp_path / "ended" / "result.json").write_text(json.dumps(known))
+    entries = {entry.name: entry for entry in collect(tmp_path)}
+    assert {name: entry.state for name, entry in entries.items()} == {
+        "a": "stopped", "begun": "sweep", "ended": "sweep",
+    }  # fmt: skip
+    ended, begun = entries["ended"], entries["begun"]
+    assert (ended.best, ended.test, ended.seconds) == ({"accuracy": 0.95}, {"accuracy": 0.9}, 61.0)
+    assert ended.note == "8 runs, best schedule.peak=0.01235 model.activation=relu"
+    assert begun.note.endswith(f"resume {tmp_path / 'begun'}")
+    text = shown([*entries.values()], 120)
+    assert "95.00%" in text
+    assert "all: model" not in text  # of one run
+    (tmp_path / "ended" / "result.json").write_text('{"settings": 3, "score": "x", "test": []}')
+    assert collect(tmp_path)[2].best == {}
+
+
+def test_a_run_itself_may_be_named(place):
+    assert [entry.name for entry in collect(place / "a-10")] == ["a-10"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_table_fits_and_has_every_run(place, width):
+    text = shown(collect(place), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    for words in ("a-2", "a-10", "b-1", "20/40", "complete", "diverged", "80.00%",
+                  "dropout=0.5", "peak=0.01", "broken", "no run", "cannot be read"):  # fmt: skip
+        assert words in text, words
+    assert "seed" not in text  # the same in all
+    assert ("left out" in text) == (width < 80)
+
+
+def test_what_all_have_in_common_is_said_once(tmp_path):
+    for name in "ab":
+        sample_runs.make(tmp_path / name, rows_of([0.5]), steps=10)
+    text = shown(collect(tmp_path), 100)
+    assert text.count("mlp") == 1
+    assert "all: model mlp" in text
+    assert "settings" not in text
+
+
+@pytest.mark.parametrize(
+    "key, first",
+    [("name", ["a-10", "a-2"]), ("best", ["a-2", "a-10"]), ("loss", ["a-2", "a-10"]),
+     ("accuracy", ["a-10", "a-2"]), ("last", ["a-2", "a-10"]), ("test", ["a-10"]),
+     ("seconds", ["group/b-1", "a-2", "a-10"]), ("steps", ["broken", "c-1"]), ("schedule.peak", ["a-10", "c-1"]),
+     ("model", ["group/b-1", "a-2"]), ("parameters", ["a-10"])],
+)  # fmt: skip
+def test_sorting(place, key, first):
+    found = [entry.name for entry in runs_table.sorted_by(collect(place), key)]
+    runs = [name for name in found if name != "notes" and (key == "steps" or name != "broken")]
+    assert runs[: len(first)] == first, found
+
+
+def test_sorting_by_best_is_by_each_runs_own_metric():
+    entries = [
+        Entry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max")
+        for v in (0.1, 0.9)
+    ]
+    assert [e.best["accuracy"] for e in runs_table.sorted_by(entries, "best")] == [0.9, 0.1]
+
+
+def test_a_sort_or_a_plot_that_is_none(place, capsys):
+    assert main("runs", place, "--sort", "accurcy") == 2
+    assert "did you mean 'accuracy'" in capsys.readouterr().err
+    assert main("runs", place, "--plot", "x.pdf") == 2
+    assert "the plot should be a .png or .html file, got x.pdf" in capsys.readouterr().err
+    assert main("runs", place / "nothing") == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+def test_an_empty_folder(tmp_path, capsys):
+    assert main("runs", tmp_path, "--plot", tmp_path / "x.png", "--sort", "best") == 0
+    assert "There are no runs below" in capsys.readouterr().out.replace("\n", " ")
+    assert main("runs", tmp_path, "--csv") == 0
+    assert capsys.readouterr().out.startswith("name,state,model")
+
+
+def test_csv_has_the_numbers_in_full(place, capsys):
+    assert main("runs", place, "--csv", "--sort", "best") == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(lines) == 6
+    by_name = {line["name"]: line for line in lines}
+    a = by_name["a-10"]
+    assert (a["best_loss"], a["best_step"], a["test_accuracy"], a["total_steps"]) == (
+        "0.5",
+        "20",
+        "0.9",
+        "30",
+    )
+    assert (a["schedule.peak"], by_name["a-2"]["schedule.peak"]) == ("0.003", "0.01")
+    assert by_name["c-1"]["best_loss"] == ""
+
+
+def test_plots(place, tmp_path):
+    entries = collect(place)
+    runs_plot.draw(entries, tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size[0] > 800
+        colours = {colour for _, colour in image.convert("RGB").getcolors(100_000)}
+    for colour in runs_plot.COLOURS[:2]:  # one for each run with curves
+        assert tuple(bytes.fromhex(colour[1:])) in colours
+    assert tuple(bytes.fromhex(runs_plot.COLOURS[3][1:])) not in colours
+    runs_plot.draw(entries, tmp_path / "x.html")
+    page = Page((tmp_path / "x.html").read_text())
+    assert page.open == []
+    assert len(page.pictures) == 1
+    assert page.words.count("●") == 2
+    assert all(entry.name in page.words for entry in entries)
+
+
+def test_names_are_escaped(tmp_path):
+    nasty = "$x_<b>&[red]"
+    sample_runs.make(tmp_path / nasty, rows_of([0.5, 0.4]), model=nasty)
+    (tmp_path / "[red]y").mkdir()
+    text = shown(collect(tmp_path), 150)
+    assert nasty in text
+    assert "[red]y" in text
+    runs_plot.draw(collect(tmp_path), tmp_path / "x.html")
+    content = (tmp_path / "x.html").read_text()
+    assert html.escape(nasty) in content
+    assert nasty not in content
+    runs_plot.draw(collect(tmp_path), tmp_path / "x.png")
+
+
+def test_many_runs_have_colours_of_their_own():
+    for count in (0, 1, 8, 9, 20, 21, 100):
+        colours = runs_plot._colours(count)
+        assert len(set(colours)) == count
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(ROWS, max_size=6),
+    st.sampled_from(["a = 3", "train = 3\nmodel = 4", "[train]\nsteps = nan"]),
+)
+def test_no_folder_makes_it_fail(tmp_path_factory, rows, config):
+    root = tmp_path_factory.mktemp("fuzz")
+    sample_runs.write_rows(sample_runs.make(root / "run", []), rows)
+    (root / "run" / "config.toml").write_text(config)
+    entries = runs_table.sorted_by(collect(root), "best")
+    shown(entries, 80)
+    runs_table.as_csv(entries)

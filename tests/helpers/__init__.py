@@ -1,0 +1,1 @@
+"""What tests share: samples, files, programs, and the roster of every public name."""

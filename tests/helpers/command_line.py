@@ -1,0 +1,52 @@
+"""The command line, run in this process or in one of its own, and what it leaves in a folder."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from helpers.project import ROOT
+from nnfunc import cli
+
+__all__ = []
+
+CONFIG = """
+data = { name = "digits", batch_size = 32 }
+model = { name = "mlp", widths = [64, 12, 10], dropout = 0.1, norm = "batch" }
+objective = { name = "classification" }
+optimizer = { name = "adamw" }
+schedule = { name = "warmup_cosine", peak = 1e-2, warmup_steps = 5 }
+train = { steps = 40, log_every = 4, evaluate_every = 8, save_every = 5, best = "max accuracy", loop = "step" }
+"""
+
+
+def main(*words):
+    """The exit code of `nnfunc words...`; what it prints is in capsys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["nnfunc", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return stop.code or 0
+    return 0
+
+
+def content(folder):
+    """Every file under a folder, with its bytes."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def start(*words, **settings):
+    """A process of the command line, as a user starts it: without the settings of the tests."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | settings
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120
+    )

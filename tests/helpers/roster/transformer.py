@@ -1,0 +1,58 @@
+"""Rows of the roster: transformer."""
+
+import numpy as np
+
+import nnfunc as nf
+from helpers.roster.row import Row, ids, sample
+
+IDS = ids(2, 4, below=5)
+SIZES = {"layers": 2, "heads": 2, "dim": 4}
+PADDED = np.array([[True, True, True, True], [True, True, False, False]])
+IMAGE = {"image_size": 4, "patch": 2, "in_dim": 1, "dim": 4}
+TWO = {"dropout": (0.25, 0.5), "eps": (1e-5, 1e-2)}
+BLOCK = (4, nf.attention(4, 2), nf.feed_forward(4, 6))
+
+MODELS: dict[str, Row] = {
+    "feed_forward": Row((6, 5), {"activation": "swiglu"}, {"dropout": (0.25, 0.5)}),
+    "experts": Row((6, 4, 3), {"activation": "geglu"}),
+    "experts:switch": Row(
+        (6, 4, 3),
+        {"k": 1, "weighing": "all", "capacity": 1.0, "bias": False},
+        leading_axes=False,  # the tokens of a batch compete for room
+    ),
+    "transformer_block": Row(BLOCK, numbers={**TWO, "drop_path": (0.5, 0.25)}, x=sample(2, 3, 4)),
+    "transformer_block:decoder": Row(
+        BLOCK,
+        {"cross": nf.attention(4, 2, context_dim=6), "order": "post", "norm": "rms"},
+        x={"context": sample(2, 5, 6), "lengths": np.array([3, 2]), "x": sample(2, 3, 4)},
+    ),
+    "gpt": Row((5,), {**SIZES, "block_size": 4}, TWO, x=IDS, order=1),
+    "llama": Row(
+        (5,),
+        {**SIZES, "kv_heads": 1, "hidden": 6, "tied": True},
+        {**TWO, "rotary_base": (1e4, 100.0), "window": (3.0, 2.0)},
+        x=IDS,
+        order=1,
+    ),
+    "bert": Row(
+        (5,),
+        {**SIZES, "block_size": 4, "output": "classes"},
+        {"dropout": (0.25, 0.5), "eps": (1e-3, 1e-2)},
+        x={"ids": IDS, "mask": PADDED, "types": ids(2, 4, below=2)},
+        order=1,
+    ),
+    "vit": Row((3,), {**IMAGE, "layers": 2, "heads": 2}, {**TWO, "drop_path": (0.5, 0.25)},
+               x=sample(2, 4, 4, 1), order=1),
+    "mixer": Row(
+        (3,),
+        {**IMAGE, "layers": 2, "token_hidden": 3, "channel_hidden": 5},
+        {**TWO, "drop_path": (0.5, 0.25)},
+        x=sample(2, 4, 4, 1),
+        order=1,
+    ),
+    "seq2seq": Row(
+        (5,), SIZES, TWO, x={"source": IDS, "source_mask": PADDED, "target": ids(2, 3, below=5)}, order=1, seed=3,
+    ),
+}  # fmt: skip
+FUNCTIONS: dict[str, Row] = {}
+NOT_FACTORIES: dict[str, str] = {}
