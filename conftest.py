@@ -18,11 +18,19 @@ COMPILER = os.environ.get("NNFUNC_TEST_COMPILER", "")
 compiler as users have it (`make test-compiler`); "quick" takes all others."""
 
 USERS_COMPILER = {
-    "test_attention.py": "", "test_conv.py": "", "test_mixture_of_experts.py": "", "test_layers.py": "",
-    "test_layer_numbers.py": "", "test_losses.py": "", "test_metrics.py": "", "test_pool.py": "",
-    "test_recurrent.py": "", "test_vector_norm.py": "", "test_xla_flags.py": "",
+    "test_attention.py": "",
+    "test_conv.py": "",
+    "test_mixture_of_experts.py": "",
+    "test_layers.py": "",
+    "test_layer_numbers.py": "",
+    "test_losses.py": "",
+    "test_metrics.py": "",
+    "test_pool.py": "",
+    "test_recurrent.py": "",
+    "test_vector_norm.py": "",
+    "test_xla_flags.py": "",
     "test_laws.py": "plain_jax_works",
-}  # fmt: skip
+}
 """File -> the tests in it that run with the compiler as users have it, by a part of their names."""
 
 # As options of this process, not as XLA_FLAGS in the environment: programs that the tests start
@@ -184,9 +192,7 @@ def pytest_terminal_summary(terminalreporter):
             peak, budget = figures["peak"] / 2**30, figures["budget"] / 2**30
             over = "" if peak <= budget else ", TOO MUCH"
             cleared = f"programs forgotten {figures['forgotten']} times"
-            terminalreporter.write_line(
-                f"memory of {name}: at most {peak:.2f} GB of {budget:.2f}{over}; {cleared}"
-            )
+            terminalreporter.write_line(f"memory of {name}: at most {peak:.2f} GB of {budget:.2f}{over}; {cleared}")
 
 
 @pytest.fixture

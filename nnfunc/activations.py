@@ -16,11 +16,36 @@ from nnfunc import check
 from nnfunc.base import Array, Scalar, canonical
 
 __all__ = [
-    "bilinear_glu", "by_name", "celu", "elu", "geglu", "gelu", "gelu_tanh", "glu", "hard_sigmoid",
-    "hard_silu", "hard_swish", "identity", "leaky_relu", "log_softmax", "mish", "prelu", "reglu",
-    "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "squared_relu",
-    "swiglu", "swish", "tanh",
-]  # fmt: skip
+    "bilinear_glu",
+    "by_name",
+    "celu",
+    "elu",
+    "geglu",
+    "gelu",
+    "gelu_tanh",
+    "glu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "identity",
+    "leaky_relu",
+    "log_softmax",
+    "mish",
+    "prelu",
+    "reglu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "squared_relu",
+    "swiglu",
+    "swish",
+    "tanh",
+]
 
 
 def identity(x: Array) -> Array:
@@ -260,11 +285,33 @@ hard_silu = hard_swish
 _BY_NAME = {
     function.__name__: function
     for function in (
-        identity, sigmoid, tanh, relu, relu6, leaky_relu, elu, selu, celu, gelu, gelu_tanh, silu,
-        mish, softplus, softsign, hard_sigmoid, hard_swish, squared_relu, softmax, log_softmax,
-        glu, bilinear_glu, reglu, geglu, swiglu,
+        identity,
+        sigmoid,
+        tanh,
+        relu,
+        relu6,
+        leaky_relu,
+        elu,
+        selu,
+        celu,
+        gelu,
+        gelu_tanh,
+        silu,
+        mish,
+        softplus,
+        softsign,
+        hard_sigmoid,
+        hard_swish,
+        squared_relu,
+        softmax,
+        log_softmax,
+        glu,
+        bilinear_glu,
+        reglu,
+        geglu,
+        swiglu,
     )
-} | {"linear": identity, "swish": silu, "hard_silu": hard_swish}  # fmt: skip
+} | {"linear": identity, "swish": silu, "hard_silu": hard_swish}
 
 
 def by_name(name: str) -> Callable[[Array], Array]:
@@ -300,9 +347,7 @@ def _with_axis(where: str, x: Array, axis: int) -> Array:
 def _halves(where: str, x: Array) -> tuple[Array, Array]:
     x = _floats(where, x)
     if x.ndim < 1 or x.shape[-1] % 2:
-        problem = (
-            f"the last axis of x should be even, to be split in two halves, got shape {x.shape}."
-        )
+        problem = f"the last axis of x should be even, to be split in two halves, got shape {x.shape}."
         check.fail(where, f"{problem} Let the layer before it give 2 * dim features.")
     half = x.shape[-1] // 2
     return x[..., :half], x[..., half:]

@@ -66,8 +66,7 @@ ACTIVATIONS = {
     "tanh": Activation(jnp.tanh, lambda z: 1 - jnp.square(jnp.tanh(z))),
     "relu": Activation(lambda z: jnp.maximum(z, 0), lambda z: (z > 0).astype(z.dtype)),
     "elu": Activation(
-        lambda z: jnp.where(z > 0, z, jnp.expm1(jnp.minimum(z, 0))),
-        lambda z: jnp.exp(jnp.minimum(z, 0)),
+        lambda z: jnp.where(z > 0, z, jnp.expm1(jnp.minimum(z, 0))), lambda z: jnp.exp(jnp.minimum(z, 0))
     ),
     "gelu": Activation(lambda z: z * _normal_cdf(z), lambda z: _normal_cdf(z) + z * _normal_pdf(z)),
     "silu": Activation(lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
@@ -99,9 +98,7 @@ def gradients(
     return backward(params, kept, loss_delta(y, target, loss), activation=activation)
 
 
-def forward(
-    params: Params, x: Array, *, activation: str | Activation = "relu"
-) -> tuple[Array, list[Kept]]:
+def forward(params: Params, x: Array, *, activation: str | Activation = "relu") -> tuple[Array, list[Kept]]:
     """z^l = a^(l-1) W^l + b^l and a^l = f(z^l), layer by layer: y = z^L, and what backward reads.
 
     Shapes: x [..., in] -> y [..., out]; kept are rows, a [n, width] and z [n, next width].
@@ -133,9 +130,7 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
     return (softmax - onehot) / target.size
 
 
-def backward(
-    params: Params, kept: list[Kept], delta: Array, *, activation: str | Activation = "relu"
-) -> Params:
+def backward(params: Params, kept: list[Kept], delta: Array, *, activation: str | Activation = "relu") -> Params:
     """The gradients of all weights and biases, from delta^L = dC/dy back to the first layer.
 
     Shapes: delta [..., out], as y; the result has the layout and shapes of params.

@@ -167,9 +167,7 @@ class Model:
         self.init_state = init_state or dict
         self._checked: set[Any] = set()
 
-    def apply(
-        self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None
-    ) -> PyTree:
+    def apply(self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None) -> PyTree:
         """y = the model of x. A key switches dropout on; running statistics are read from state."""
         if key is not None:
             check.key(f"{self.name}.apply", key)
@@ -344,9 +342,7 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
             return init(key)
         token = _initialising.set(True)  # what the model is made of is not looked at alone
         try:
-            with suppress(
-                jax.errors.ConcretizationTypeError
-            ):  # it draws with NumPy: no shapes alone
+            with suppress(jax.errors.ConcretizationTypeError):  # it draws with NumPy: no shapes alone
                 device_memory.check_params(f"{name}.init", jax.eval_shape(init, key))
             fits = True
             return init(key)

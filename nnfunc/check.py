@@ -78,9 +78,15 @@ def is_traced(value: Any) -> bool:
 
 
 def number(
-    where: str, low: float = -np.inf, high: float = np.inf, *, open_low: bool = False,
-    open_high: bool = False, cure: str = "", **values: Any,
-) -> None:  # fmt: skip
+    where: str,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+    cure: str = "",
+    **values: Any,
+) -> None:
     """Each named value is a number between low and high; the ends belong to it unless open."""
     for name, value in values.items():
         if not (is_plain(value) or getattr(value, "ndim", None) == 0):
@@ -124,9 +130,7 @@ def size(where: str, low: int = 1, high: int = LARGEST, **values: Any) -> None:
         if value < low:
             fail(where, f"{name} should be at least {low}, got {value}.")
         if value > high:
-            got = (
-                value if value < 10**30 else f"about 1e{math.log10(value):.0f}"
-            )  # Python's own limit
+            got = value if value < 10**30 else f"about 1e{math.log10(value):.0f}"  # Python's own limit
             fail(where, f"{name} should be at most {high}, got {got}.")
 
 
@@ -134,9 +138,7 @@ def array_bytes(where: str, shape: Sequence[int], itemsize: int) -> None:
     """An array of this shape is not larger than any device: XLA ends the process over some sizes."""
     count = math.prod(shape) * itemsize
     if count > MOST_BYTES:
-        problem = (
-            f"an array of shape {tuple(shape)} needs {count:.2g} bytes, more than any device has"
-        )
+        problem = f"an array of shape {tuple(shape)} needs {count:.2g} bytes, more than any device has"
         fail(where, f"{problem}. Make the sizes smaller.")
 
 
@@ -146,10 +148,7 @@ def choice(where: str, options: Iterable[str], **values: Any) -> None:
     for name, value in values.items():
         if value not in options:
             hint = nearest(str(value), [option for option in options if isinstance(option, str)])
-            fail(
-                where,
-                f"{name} should be one of {', '.join(map(repr, options))}, got {value!r}{hint}",
-            )
+            fail(where, f"{name} should be one of {', '.join(map(repr, options))}, got {value!r}{hint}")
 
 
 def within(where: str, low: int, high: int, cure: str = "", **arrays: Any) -> None:
@@ -197,9 +196,7 @@ def last_axis(where: str, x: Any, cure: str = "", **dim: int) -> None:
     ((name, expected),) = dim.items()
     floating(where, x=x)
     if np.ndim(x) < 1 or np.shape(x)[-1] != expected:
-        problem = (
-            f"the last axis of x should be {expected} ({name}), got shape {tuple(np.shape(x))}."
-        )
+        problem = f"the last axis of x should be {expected} ({name}), got shape {tuple(np.shape(x))}."
         fail(where, problem + _and(cure))
 
 
@@ -325,6 +322,4 @@ def package(where: str, name: str, install: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         cure = f"Install it: pip install '{install}'."
-        raise ModuleNotFoundError(
-            f"{where}: the package {name} is not installed. {cure}"
-        ) from error
+        raise ModuleNotFoundError(f"{where}: the package {name} is not installed. {cure}") from error

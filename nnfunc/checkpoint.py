@@ -33,10 +33,17 @@ from nnfunc import check, documents
 from nnfunc.base import PyTree
 
 __all__ = [
-    "CheckpointError", "Found", "inspect", "latest_good", "load", "remove", "save", "save_best",
+    "CheckpointError",
+    "Found",
+    "inspect",
+    "latest_good",
+    "load",
+    "remove",
+    "save",
+    "save_best",
     "save_step",
     "steps",
-]  # fmt: skip
+]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -45,13 +52,8 @@ NAME = r"tensors-[0-9a-f]{16}\.safetensors"
 FORM = {
     "metadata": dict,
     "file": {"name": str, "bytes": range(2**63), "sha256": str},
-    "leaves": {
-        str: {
-            "shape?": [range(2**63)], "dtype?": str, "impl?": str, "python?": str,
-            "value?": object,
-        }
-    },
-}  # fmt: skip
+    "leaves": {str: {"shape?": [range(2**63)], "dtype?": str, "impl?": str, "python?": str, "value?": object}},
+}
 """What a manifest holds; see `documents`."""
 
 
@@ -68,9 +70,7 @@ class Found(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def save(
-    folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None
-) -> Path:
+def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Write a pytree of arrays as the checkpoint `folder`, atomically; its path comes back.
 
     tree: any pytree of JAX or NumPy arrays, random keys and plain Python numbers. metadata: a
@@ -132,15 +132,11 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     manifest = inspect(folder)
     named, treedef = _named(like, part.strip("/"))
     wanted = {path: _entry(path, leaf) for path, leaf in named.items()}
-    stored = {
-        path: entry for path, entry in manifest["leaves"].items() if _inside(path, part.strip("/"))
-    }
+    stored = {path: entry for path, entry in manifest["leaves"].items() if _inside(path, part.strip("/"))}
     _match(folder, wanted, stored)
     with _damage(folder / manifest["file"]["name"], folder) as file:
         tensors = _read(file, manifest["file"])
-    leaves = [
-        _restore(file, path, stored[path], tensors.get(path), leaf) for path, leaf in named.items()
-    ]
+    leaves = [_restore(file, path, stored[path], tensors.get(path), leaf) for path, leaf in named.items()]
     return jax.tree.unflatten(treedef, leaves)
 
 
@@ -171,9 +167,8 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def save_step(
-    root: str | os.PathLike, step: int, tree: PyTree, *,
-    metadata: Mapping[str, Any] | None = None, keep: int = 3,
-) -> Path:  # fmt: skip
+    root: str | os.PathLike, step: int, tree: PyTree, *, metadata: Mapping[str, Any] | None = None, keep: int = 3
+) -> Path:
     """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest beyond `keep`.
 
     keep: how many checkpoints to keep, counting this one back; at least 1. The new one is on the
@@ -196,9 +191,7 @@ def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
             shutil.rmtree(temporary)
 
 
-def save_best(
-    root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None
-) -> Path:
+def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Save the best checkpoint so far as `root/best`, in place of the former one.
 
     Raises: as `save`.
@@ -358,9 +351,22 @@ def _form(entry: dict[str, Any] | None) -> str:
 # Files.
 
 SAFETENSORS_TYPES = (
-    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
-    "float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2",
-)  # fmt: skip
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+)
 
 
 def _serialize(tensors: dict[str, np.ndarray]) -> bytes:
@@ -462,9 +468,7 @@ _PROCESS = secrets.token_hex(4)  # tells this process from an earlier one of the
 
 def _temporary(folder: Path) -> Path:
     """A new hidden name beside folder that says which process is writing there."""
-    return folder.with_name(
-        f".{folder.name}.saving-{_HOST}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(4)}"
-    )
+    return folder.with_name(f".{folder.name}.saving-{_HOST}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(4)}")
 
 
 def _clean(parent: Path) -> None:

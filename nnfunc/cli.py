@@ -29,12 +29,7 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def _version(asked: bool) -> None:
@@ -66,24 +61,19 @@ def _programs() -> Any:
     return train_command
 
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")
-]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings to change: schedule.peak=1e-2 seed=3."),
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change: schedule.peak=1e-2 seed=3.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 ChangedData = Annotated[
     bool,
     typer.Option(
-        "--changed-data", help="Go on though the data files are not what they were: with their rows "
-        "of then, in the splits of then."
+        "--changed-data",
+        help="Go on though the data files are not what they were: with their rows of then, in the splits of then.",
     ),
-]  # fmt: skip
-BatchSize = Annotated[
-    int | None, typer.Option(help="Examples at once.", show_default="as in training")
 ]
+BatchSize = Annotated[int | None, typer.Option(help="Examples at once.", show_default="as in training")]
 Which = Annotated[str, typer.Option(help="Which checkpoint: best or last.")]
 
 
@@ -91,9 +81,7 @@ Which = Annotated[str, typer.Option(help="Which checkpoint: best or last.")]
 def train(
     config: ConfigFile,
     settings: Overrides = None,
-    run: Annotated[
-        Path | None, typer.Option(help="The run's folder; by default the next of runs/NAME-1, ...")
-    ] = None,
+    run: Annotated[Path | None, typer.Option(help="The run's folder; by default the next of runs/NAME-1, ...")] = None,
 ) -> None:
     """Train what a config file describes; everything goes to a folder of its own."""
     _programs().train(config, settings or [], run)
@@ -104,8 +92,7 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a sweep.")],
     settings: Overrides = None,
     jobs: Annotated[
-        str | None,
-        typer.Option(help="Of a sweep: run what is left elsewhere, as with nnfunc sweep."),
+        str | None, typer.Option(help="Of a sweep: run what is left elsewhere, as with nnfunc sweep.")
     ] = None,
     changed_data: ChangedData = False,
 ) -> None:
@@ -132,9 +119,7 @@ def resume(
 @app.command()
 def watch(
     run: RunFolder,
-    once: Annotated[
-        bool, typer.Option("--once", help="Show it one time and end, as into a pipe.")
-    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show it one time and end, as into a pipe.")] = False,
 ) -> None:
     """Show a run while it goes on, or afterwards: figures, curves, layers, events. q ends it."""
     from nnfunc.commands import watch as watch_command
@@ -144,14 +129,11 @@ def watch(
 
 @app.command()
 def runs(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder that holds runs.", show_default=False)
-    ] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that holds runs.", show_default=False)] = Path(
+        "runs"
+    ),
     sort: Annotated[
-        str | None,
-        typer.Option(
-            help="A column, best, last, test, a metric or a setting: accuracy, schedule.peak."
-        ),
+        str | None, typer.Option(help="A column, best, last, test, a metric or a setting: accuracy, schedule.peak.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the validation curves together: a .png or .html file.")
@@ -182,13 +164,10 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT",
-            help="A .npy, .csv or .parquet file, one row an example; of images files or a folder.",
+            metavar="INPUT", help="A .npy, .csv or .parquet file, one row an example; of images files or a folder."
         ),
     ],
-    output: Annotated[
-        Path | None, typer.Option(help="A .csv or .npy file; by default CSV is printed.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="A .csv or .npy file; by default CSV is printed.")] = None,
     checkpoint: Which = "best",
     batch_size: BatchSize = None,
 ) -> None:
@@ -204,24 +183,17 @@ def predict(
 def sample(
     run: RunFolder,
     prompt: Annotated[
-        str,
-        typer.Option(
-            help="What the text begins with; - reads standard input.", show_default="a new line"
-        ),
+        str, typer.Option(help="What the text begins with; - reads standard input.", show_default="a new line")
     ] = "\n",
     steps: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
-    temperature: Annotated[
-        float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says.")
-    ] = 0.8,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Only the likeliest tokens, of this probability together.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
     samples: Annotated[int, typer.Option(help="How many texts.")] = 1,
-    stop: Annotated[
-        str | None, typer.Option(help="A token, such as a character, that ends a text.")
-    ] = None,
+    stop: Annotated[str | None, typer.Option(help="A token, such as a character, that ends a text.")] = None,
     checkpoint: Which = "best",
 ) -> None:
     """Write text with a trained language model."""
@@ -229,9 +201,17 @@ def sample(
     from nnfunc.commands import sample as sample_command
 
     sample_command.sample(
-        run, prompt, steps=steps, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-        samples=samples, stop=stop, which=checkpoint,
-    )  # fmt: skip
+        run,
+        prompt,
+        steps=steps,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        samples=samples,
+        stop=stop,
+        which=checkpoint,
+    )
 
 
 @app.command()
@@ -261,9 +241,7 @@ def sweep(
     members: Annotated[
         int | None, typer.Option(help="How many runs; of lists alone by default all combinations.")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="random, grid, sobol or latin.", show_default="random")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="random, grid, sobol or latin.", show_default="random")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each setting, for intervals.")] = None,
     search: Annotated[
         str | None,
@@ -274,23 +252,15 @@ def sweep(
         ),
     ] = None,
     best: Annotated[
-        str | None,
-        typer.Option(help='What ranks, such as "max accuracy".', show_default="min loss"),
+        str | None, typer.Option(help='What ranks, such as "max accuracy".', show_default="min loss")
     ] = None,
     way: Annotated[
-        str | None,
-        typer.Option(help="vmap, loop, threads or devices.", show_default="the quickest"),
+        str | None, typer.Option(help="vmap, loop, threads or devices.", show_default="the quickest")
     ] = None,
     chunk: Annotated[int | None, typer.Option(help="Members side by side, at most.")] = None,
-    jobs: Annotated[
-        str | None, typer.Option(help="Run elsewhere: a number of processes, submitit or ray.")
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="The folder; by default the next of runs/NAME-sweep-1, ...")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan, and run nothing but a probe.")
-    ] = False,
+    jobs: Annotated[str | None, typer.Option(help="Run elsewhere: a number of processes, submitit or ray.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The folder; by default the next of runs/NAME-sweep-1, ...")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and run nothing but a probe.")] = False,
 ) -> None:
     """Train many settings of a config in few compiled programs: a table, curves, a report.
 
@@ -301,9 +271,14 @@ def sweep(
     from nnfunc.commands import sweep as sweep_command
 
     options = {
-        "members": members, "method": method, "seeds": seeds, "search": sweep_command.from_text(search),
-        "best": best, "way": way, "chunk": chunk,
-    }  # fmt: skip
+        "members": members,
+        "method": method,
+        "seeds": seeds,
+        "search": sweep_command.from_text(search),
+        "best": best,
+        "way": way,
+        "chunk": chunk,
+    }
     sweep_command.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
 
 
@@ -311,9 +286,7 @@ def sweep(
 def sweep_best(
     run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
     member: Annotated[int | None, typer.Option(help="Another member than the best.")] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")] = None,
 ) -> None:
     """Print a config that trains the winner of a sweep again: > best.toml."""
     _programs()
@@ -324,19 +297,12 @@ def sweep_best(
 
 @app.command()
 def compare(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="Such as configs/compare_mnist.toml.")
-    ],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Such as configs/compare_mnist.toml.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE", help="Settings to change: seeds=[0] every.train.steps=500."
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Settings to change: seeds=[0] every.train.steps=500."),
     ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="The folder; one that was stopped half-way is gone on with."),
-    ] = None,
+    run: Annotated[Path | None, typer.Option(help="The folder; one that was stopped half-way is gone on with.")] = None,
     changed_data: ChangedData = False,
 ) -> None:
     """Train several models on the same data, with seeds, and write tables and plots."""
@@ -391,8 +357,7 @@ def find_lr(
     settings: Overrides = None,
     steps: Annotated[int, typer.Option(help="Of each short run.")] = 96,
     at_once: Annotated[
-        int | None,
-        typer.Option(help="Short runs at the same time.", show_default="8 on a CPU, 64 elsewhere"),
+        int | None, typer.Option(help="Short runs at the same time.", show_default="8 on a CPU, 64 elsewhere")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="A .png or .svg file to draw.")] = None,
 ) -> None:

@@ -35,9 +35,18 @@ from nnfunc.base import (
 )
 
 __all__ = [
-    "Net", "ensemble", "parallel", "precision", "remat", "remat_repeats", "repeat", "residual",
-    "serial", "tie", "wire",
-]  # fmt: skip
+    "Net",
+    "ensemble",
+    "parallel",
+    "precision",
+    "remat",
+    "remat_repeats",
+    "repeat",
+    "residual",
+    "serial",
+    "tie",
+    "wire",
+]
 
 
 class Net:
@@ -58,9 +67,7 @@ class Net:
     def __getattr__(self, name: str) -> Callable[[PyTree], PyTree]:
         if name not in self._children:
             where = "/".join((*self._ctx.path, "wire"))
-            raise AttributeError(
-                f"{where}: no child is called {name!r}{check.nearest(name, self._children)}"
-            )
+            raise AttributeError(f"{where}: no child is called {name!r}{check.nearest(name, self._children)}")
         return partial(self._call, name)
 
     __getitem__ = __getattr__
@@ -148,9 +155,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     def forward(params, x, ctx):
         if not isinstance(params, dict):
             wanted = f"a dict with {sorted(models)}"
-            check.fail(
-                name, f"params should be {wanted}, got {check.describe(params)}.", kind=TypeError
-            )
+            check.fail(name, f"params should be {wanted}, got {check.describe(params)}.", kind=TypeError)
         extra = sorted(set(params) - set(models))
         if extra:
             known = check.nearest(extra[0], models)
@@ -175,12 +180,8 @@ def _named(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -> dict
         models[name] = model
     both = set(models) & set(named)
     if both:
-        check.fail(
-            where, f"every name should stand once, got {sorted(both)} twice. Name all layers."
-        )
-    return models | {
-        name: as_model(layer, where=f"{where}: {name}") for name, layer in named.items()
-    }
+        check.fail(where, f"every name should stand once, got {sorted(both)} twice. Name all layers.")
+    return models | {name: as_model(layer, where=f"{where}: {name}") for name, layer in named.items()}
 
 
 def serial(*layers: Layer, **named: Layer) -> Model:
@@ -231,9 +232,7 @@ def residual(body: Layer) -> Model:
 
     def flow(net, x):
         y = net.body(x)
-        check.same_shape(
-            "residual", "Give the body a last layer that comes back.", body_output=y, x=x
-        )
+        check.same_shape("residual", "Give the body a last layer that comes back.", body_output=y, x=x)
         return x + y
 
     return wire(flow, body=body)
@@ -458,9 +457,7 @@ def _stacked(where: str, tree: PyTree, n: int) -> None:
             check.fail(where, f"{wanted}, got shape {jnp.shape(leaf)}.")
 
 
-def _same_kind(
-    where: str, what: str, got: PyTree, that: str, like: PyTree, path: str, cure: str = ""
-) -> None:
+def _same_kind(where: str, what: str, got: PyTree, that: str, like: PyTree, path: str, cure: str = "") -> None:
     """Both trees have the same structure, shapes and types."""
 
     def kind(tree):
@@ -469,13 +466,9 @@ def _same_kind(
 
     if kind(got) != kind(like):
         shapes = [
-            jax.tree.map(
-                lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", tree
-            )
+            jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", tree)
             for tree in (like, got)
         ]
         at = f" at {path}" if path else ""
-        problem = (
-            f"{what}{at} should have the shape and type of {that}, {shapes[0]}, got {shapes[1]}."
-        )
+        problem = f"{what}{at} should have the shape and type of {that}, {shapes[0]}, got {shapes[1]}."
         check.fail(where, f"{problem} {cure}".rstrip())

@@ -12,9 +12,18 @@ import jax.numpy as jnp
 from nnfunc import check
 
 __all__ = [
-    "check_arrays", "check_fits", "check_params", "compiled", "compiled_bytes", "format_bytes", "free",
-    "host_free", "peak_bytes", "total", "tree_bytes",
-]  # fmt: skip
+    "check_arrays",
+    "check_fits",
+    "check_params",
+    "compiled",
+    "compiled_bytes",
+    "format_bytes",
+    "free",
+    "host_free",
+    "peak_bytes",
+    "total",
+    "tree_bytes",
+]
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells what a container may take."""
@@ -72,9 +81,7 @@ def check_arrays(where: str, closed: Any) -> None:
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
 
 
-def compiled(
-    where: str, function: Any, what: str, hint: str, *args: Any, detail: str = ""
-) -> Any:  # fmt: skip
+def compiled(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
     """The compiled program of a jitted function for these arguments, if it fits.
 
     what: the program in words. detail: what the message adds to the bytes that it needs.
@@ -182,8 +189,11 @@ def _container() -> Iterator[int]:
             if controllers not in ("", "memory"):
                 continue
             root = CGROUP / controllers
-            names = ("memory.max", "memory.current") if not controllers else (
-                "memory.limit_in_bytes", "memory.usage_in_bytes")  # fmt: skip
+            names = (
+                ("memory.max", "memory.current")
+                if not controllers
+                else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            )
             own = root / path.lstrip("/")
             for folder in (own, *own.parents):
                 if folder.is_relative_to(root):

@@ -18,9 +18,14 @@ __all__ = ["content", "document", "kind_of", "leading_out", "mismatch", "within"
 
 LARGEST = 2**28  # bytes; the manifest of 100,000 members side by side has a tenth of that
 WORDS = {
-    bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "a table",
-    list: "a list", None: "nothing",
-}  # fmt: skip
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    dict: "a table",
+    list: "a list",
+    None: "nothing",
+}
 
 
 def content(path: Path, most: int = LARGEST) -> bytes:
@@ -112,9 +117,12 @@ def _wrong(value: Any, expected: str, path: str) -> str:
 def kind_of(mode: int) -> str:
     """What a path is, by the mode that `stat` gives, in words."""
     for is_kind, words in (
-        (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISLNK, "a link"), (stat.S_ISSOCK, "a socket"),
-    ):  # fmt: skip
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISLNK, "a link"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
         if is_kind(mode):
             return words
     return "a device"

@@ -22,11 +22,27 @@ from nnfunc import check
 from nnfunc.base import Array, DType, Initializer, Key, Scalar, Shape
 
 __all__ = [
-    "constant", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "init_for",
-    "kaiming_normal", "kaiming_uniform", "lecun_normal", "lecun_uniform", "normal", "ones",
-    "orthogonal", "scaled", "truncated_normal", "uniform", "variance_scaling", "xavier_normal",
-    "xavier_uniform", "zeros",
-]  # fmt: skip
+    "constant",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "init_for",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "scaled",
+    "truncated_normal",
+    "uniform",
+    "variance_scaling",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
 
 
 def zeros(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
@@ -70,9 +86,7 @@ def normal(std: Scalar) -> Initializer:
     return init
 
 
-def truncated_normal(
-    std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, corrected: bool = False
-) -> Initializer:
+def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, corrected: bool = False) -> Initializer:
     """Normal values of mean 0, redrawn until they lie in [lower * std, upper * std].
 
     std is that of the normal before it is cut, as in PyTorch, jax and the models trained with
@@ -112,9 +126,7 @@ def uniform(lower: Scalar, upper: Scalar) -> Initializer:
     return init
 
 
-def xavier_normal(
-    key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0
-) -> Array:
+def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """Normal weights that balance the variance of activations and gradients, for sigmoid and tanh.
 
     std = gain * sqrt(2 / (fan_in + fan_out)).
@@ -126,9 +138,7 @@ def xavier_normal(
     return _times(draw, dtype, math.sqrt(2 / (fan_in + fan_out)), gain)
 
 
-def xavier_uniform(
-    key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0
-) -> Array:
+def xavier_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """`xavier_normal`'s deviation, uniform in gain * sqrt(6 / (fan_in + fan_out)) * [-1, 1].
 
     Source: Glorot and Bengio 2010, equation 16.
@@ -158,9 +168,7 @@ def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
     return _times(_uniform("he_uniform", key, shape, dtype), dtype, math.sqrt(6 / fan_in), gain)
 
 
-def lecun_normal(
-    key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0
-) -> Array:
+def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """Normal weights that keep the variance through linear layers, and through selu.
 
     std = gain * sqrt(1 / fan_in).
@@ -170,9 +178,7 @@ def lecun_normal(
     return _times(_normal("lecun_normal", key, shape, dtype), dtype, math.sqrt(1 / fan_in), gain)
 
 
-def lecun_uniform(
-    key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0
-) -> Array:
+def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """`lecun_normal`'s deviation, uniform in gain * sqrt(3 / fan_in) * [-1, 1]."""
     fan_in, _ = _fans("lecun_uniform", shape)
     return _times(_uniform("lecun_uniform", key, shape, dtype), dtype, math.sqrt(3 / fan_in), gain)
@@ -199,9 +205,7 @@ def orthogonal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
     return _times((q if rows >= columns else q.T).reshape(shape), dtype, gain)
 
 
-def variance_scaling(
-    scale: Scalar = 1.0, mode: str = "fan_in", distribution: str = "normal"
-) -> Initializer:
+def variance_scaling(scale: Scalar = 1.0, mode: str = "fan_in", distribution: str = "normal") -> Initializer:
     """Weights of variance scale / n, where n is fan_in, fan_out or fan_avg, their mean.
 
     mode: "fan_in", "fan_out" or "fan_avg". distribution: "normal", "truncated_normal" (cut at 2
@@ -253,18 +257,31 @@ kaiming_normal, kaiming_uniform = he_normal, he_uniform
 _XAVIER = ("sigmoid", "tanh", "softsign", "soft_sign", "hard_sigmoid", "softmax", "log_softmax")
 _LECUN = ("identity", "linear", "selu", "bilinear_glu")
 _HE = (
-    "relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "gelu", "gelu_tanh", "silu", "swish",
-    "mish", "softplus", "hard_swish", "hard_silu", "squared_relu", "glu", "reglu", "geglu",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "celu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "swish",
+    "mish",
+    "softplus",
+    "hard_swish",
+    "hard_silu",
+    "squared_relu",
+    "glu",
+    "reglu",
+    "geglu",
     "swiglu",
-)  # fmt: skip
+)
 _SLOPES = {"leaky_relu": 0.01, "prelu": 0.25}
 
 
 def init_for(
-    activation: str | Callable[..., Any],
-    *,
-    distribution: str = "normal",
-    slope: Scalar | None = None,
+    activation: str | Callable[..., Any], *, distribution: str = "normal", slope: Scalar | None = None
 ) -> Initializer:
     """The initializer that suits the layer before an activation, given by name or as the function.
 

@@ -14,9 +14,7 @@ from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_mo
 __all__ = ["capture", "patch"]
 
 
-def capture(
-    model: Layer, patterns: str | Sequence[str]
-) -> Callable[..., tuple[PyTree, dict[str, PyTree]]]:
+def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[PyTree, dict[str, PyTree]]]:
     """A function like apply that also returns the values inside: `y, taps = f(params, x)`.
 
     taps: {path: value} for every path that fits a pattern; inside `repeat`, values are [n, ...].
@@ -32,12 +30,7 @@ def capture(
     wanted = paths.as_patterns(patterns, where="capture")
 
     def captured(
-        params: Params,
-        x: PyTree,
-        *,
-        key: Key | None = None,
-        state: PyTree | None = None,
-        train: bool = False,
+        params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None, train: bool = False
     ) -> tuple[PyTree, dict[str, PyTree]]:
         state = model.init_state() if state is None else state
         watch = Watch()

@@ -47,9 +47,13 @@ _SMALLEST = 1e-12  # below it log(p) goes on as log(1e-12), with the slope of 1e
 
 @on_canonical
 def cross_entropy(
-    logits: Array, labels: Array, *, smoothing: Scalar = 0.0,
-    weights: Array | Sequence[Scalar] | None = None, ignore: int | None = None,
-) -> Array:  # fmt: skip
+    logits: Array,
+    labels: Array,
+    *,
+    smoothing: Scalar = 0.0,
+    weights: Array | Sequence[Scalar] | None = None,
+    ignore: int | None = None,
+) -> Array:
     """Negative log-probability of the true class, in nats.
 
     loss = (1 - smoothing) * w[y] * -log p[y] + smoothing * mean over classes c of w[c] * -log p[c],
@@ -87,11 +91,7 @@ def cross_entropy(
 
 @on_canonical
 def cross_entropy_dense(
-    logits: Array,
-    probabilities: Array,
-    *,
-    smoothing: Scalar = 0.0,
-    weights: Array | Sequence[Scalar] | None = None,
+    logits: Array, probabilities: Array, *, smoothing: Scalar = 0.0, weights: Array | Sequence[Scalar] | None = None
 ) -> Array:
     """Cross-entropy with a whole distribution as the target (mixup, distillation), in nats.
 
@@ -119,9 +119,13 @@ def cross_entropy_dense(
 
 @on_canonical
 def focal(
-    logits: Array, labels: Array, *, gamma: Scalar = 2.0,
-    alpha: Scalar | Sequence[Scalar] | None = None, ignore: int | None = None,
-) -> Array:  # fmt: skip
+    logits: Array,
+    labels: Array,
+    *,
+    gamma: Scalar = 2.0,
+    alpha: Scalar | Sequence[Scalar] | None = None,
+    ignore: int | None = None,
+) -> Array:
     """Cross-entropy that turns away from what is already well classified, in nats.
 
     loss = alpha[y] * (1 - p[y]) ** gamma * -log p[y], p = softmax(logits).
@@ -216,9 +220,7 @@ def binary_cross_entropy_with_logits(
 
 
 @on_canonical
-def binary_focal(
-    logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None
-) -> Array:
+def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> Array:
     """Binary cross-entropy that turns away from what is already well classified, in nats.
 
     loss = -a * t * (1 - p) ** gamma * log(p) - (1 - a) * (1 - t) * p ** gamma * log(1 - p), with
@@ -408,9 +410,7 @@ def triplet(anchor: Array, positive: Array, negative: Array, *, margin: Scalar =
     2.0
     """
     check.number("triplet", 0, margin=margin)
-    anchor, positive, negative = _vectors(
-        "triplet", anchor=anchor, positive=positive, negative=negative
-    )
+    anchor, positive, negative = _vectors("triplet", anchor=anchor, positive=positive, negative=negative)
 
     def length(v):
         small = jnp.full((*v.shape[:-1], 1), 1e-6, v.dtype)
@@ -450,9 +450,7 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
 
 
 @on_canonical
-def gaussian_nll(
-    prediction: tuple[Array, Array], target: Array, *, floor: Scalar = 1e-6, full: bool = False
-) -> Array:
+def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scalar = 1e-6, full: bool = False) -> Array:
     """Negative log-likelihood of numbers under a normal distribution of predicted width, in nats.
 
     loss = (log(v) + (target - mean)^2 / v) / 2, v = max(variance, floor), plus log(2 pi) / 2 when
@@ -567,9 +565,7 @@ def _less_jvp(primals, tangents):
     return _less(*primals), tangents[0]
 
 
-def _classes(
-    where: str, logits: Any, labels: Any, ignore: Any
-) -> tuple[Array, Array, Array, Array | None]:
+def _classes(where: str, logits: Any, labels: Any, ignore: Any) -> tuple[Array, Array, Array, Array | None]:
     """(logits, hit, valid, ignored): hit [..., classes] marks the label, valid that it is a class.
 
     Comparing with every class fuses into the sums around it; gathering scatters in the gradient.

@@ -264,9 +264,7 @@ def r2(outputs: int | None = None) -> Metric:
             check.shape("r2", (*np.shape(target)[:-1], outputs), target=target)
         dtype = state.mean.dtype
         mask = _spread("r2", mask, np.shape(target)).reshape(-1, *sizes)
-        prediction, target = (
-            jnp.asarray(x).astype(dtype).reshape(-1, *sizes) for x in (prediction, target)
-        )
+        prediction, target = (jnp.asarray(x).astype(dtype).reshape(-1, *sizes) for x in (prediction, target))
 
         target, prediction = (jnp.where(mask, x, 0) for x in (target, prediction))
         largest = jnp.maximum(jnp.abs(target), jnp.abs(prediction)).max(0, initial=0)
@@ -459,10 +457,7 @@ def collect(**metrics: Metric) -> Metric:
 
     @on_canonical
     def update(state, prediction, target, mask=None):
-        return {
-            name: metric.update(state[name], prediction, target, mask)
-            for name, metric in metrics.items()
-        }
+        return {name: metric.update(state[name], prediction, target, mask) for name, metric in metrics.items()}
 
     def compute(state):
         return {name: metric.compute(state[name]) for name, metric in metrics.items()}
@@ -470,9 +465,7 @@ def collect(**metrics: Metric) -> Metric:
     return Metric(init, update, compute)
 
 
-def _score(
-    where: str, classes: int, average: Average, parts: Callable[..., tuple[Array, Array]]
-) -> Metric:
+def _score(where: str, classes: int, average: Average, parts: Callable[..., tuple[Array, Array]]) -> Metric:
     """A score of each class, `numerator / denominator` of its counts, and an average of them."""
     check.size(where, classes=classes)
     check.choice(where, ("macro", "micro", "weighted", "none"), average=average)

@@ -60,9 +60,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         if name == "**":
             text += ".*" if last else "(?:.*/)?"
         else:
-            text += one_name.join(re.escape(part) for part in name.split("*")) + (
-                "" if last else "/"
-            )
+            text += one_name.join(re.escape(part) for part in name.split("*")) + ("" if last else "/")
     return re.compile(text)
 
 
@@ -80,9 +78,7 @@ def select(patterns: str | Sequence[str], paths: Iterable[str], *, where: str) -
             below = [path for path in paths if path.startswith(pattern.rstrip("/") + "/")]
             hint = f"; for all below it write {pattern.rstrip('/') + '/**'!r}." if below else None
             hint = hint or check.nearest(pattern, paths)
-            check.fail(
-                where, f"the pattern {pattern!r} should match at least one path, got none{hint}"
-            )
+            check.fail(where, f"the pattern {pattern!r} should match at least one path, got none{hint}")
     return [path for path in paths if any(matches(pattern, path) for pattern in patterns)]
 
 
@@ -92,9 +88,7 @@ def as_patterns(patterns: str | Sequence[str], *, where: str) -> tuple[str, ...]
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern:
             got = check.describe(pattern)
-            check.fail(
-                where, f"a pattern should be a path such as 'head/*', got {got}.", kind=TypeError
-            )
+            check.fail(where, f"a pattern should be a path such as 'head/*', got {got}.", kind=TypeError)
     return patterns
 
 
@@ -189,9 +183,7 @@ def by_pattern(where: str, params: Params, values: Mapping[str, Any], other: Any
         if not mine:
             before = decided[fitting[0]]
             problem = f"the pattern {pattern!r} should decide at least one leaf, got none"
-            check.fail(
-                where, f"{problem}: {before!r}, which is before it, fits them. Put it first."
-            )
+            check.fail(where, f"{problem}: {before!r}, which is before it, fits them. Put it first.")
         decided |= dict.fromkeys(mine, pattern)
     value = {path: values[pattern] for path, pattern in decided.items()}
     return jax.tree.map_with_path(lambda keys, leaf: value.get(path_of(keys), other), params)

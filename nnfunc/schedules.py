@@ -80,9 +80,7 @@ def linear(start: Scalar, final: Scalar, total_steps: Scalar) -> Schedule:
     return lambda step: _line(start, final, _share(_clock(step), 0, total_steps))
 
 
-def polynomial(
-    start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final: Scalar = 0.0
-) -> Schedule:
+def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
     """A power of the steps that are left, from `start` at step 0 to `final` at step total_steps.
 
     final + (start - final) * (1 - step / total_steps) ** power
@@ -159,9 +157,7 @@ def multistep(start: Scalar, milestones: tuple[Scalar, ...], *, factor: Scalar =
     check.number("multistep", 0, factor=factor)
     if not (isinstance(milestones, tuple | list) or getattr(milestones, "ndim", 0) == 1):
         got = check.describe(milestones)
-        check.fail(
-            "multistep", f"milestones should be a tuple of steps, got {got}.", kind=TypeError
-        )
+        check.fail("multistep", f"milestones should be a tuple of steps, got {got}.", kind=TypeError)
     for milestone in milestones:
         check.number("multistep", 0, milestones=milestone)
 
@@ -190,9 +186,7 @@ def cosine(start: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedu
     return lambda step: _half_cosine(start, final, _share(_clock(step), 0, total_steps))
 
 
-def cosine_restarts(
-    start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, final: Scalar = 0.0
-) -> Schedule:
+def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
     """Half cosines from `start` to `final`, again and again, each `multiplier` times as long.
 
     Cycle n (0-based) begins at step period * (1 + multiplier + ... + multiplier ** (n - 1)).
@@ -270,9 +264,7 @@ def warmup(then: Scalar | Schedule, warmup_steps: Scalar) -> Schedule:
     return schedule
 
 
-def warmup_cosine(
-    peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0
-) -> Schedule:
+def warmup_cosine(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then half a cosine to `final` at total_steps.
 
     The first step is peak / (warmup_steps + 1), not 0, so it already learns.
@@ -294,9 +286,7 @@ def warmup_cosine(
     return schedule
 
 
-def warmup_linear(
-    peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0
-) -> Schedule:
+def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then a line to `final` at total_steps.
 
     The first step is peak / (warmup_steps + 1), not 0, so it already learns.
@@ -319,9 +309,14 @@ def warmup_linear(
 
 
 def warmup_stable_decay(
-    peak: Scalar, warmup_steps: Scalar, decay_steps: Scalar, total_steps: Scalar, *,
-    final: Scalar = 0.0, shape: str = "linear",
-) -> Schedule:  # fmt: skip
+    peak: Scalar,
+    warmup_steps: Scalar,
+    decay_steps: Scalar,
+    total_steps: Scalar,
+    *,
+    final: Scalar = 0.0,
+    shape: str = "linear",
+) -> Schedule:
     """Rise in a line to `peak`, stay there, and fall to `final` in the last decay_steps.
 
     The first step is peak / (warmup_steps + 1). shape: how it falls, with p from 0 to 1: "linear"
@@ -341,10 +336,7 @@ def warmup_stable_decay(
     check.number(where, 0, decay_steps=decay_steps)
     _check_parts(where, warmup_steps, total_steps)
     if all(map(check.is_plain, (warmup_steps, decay_steps, total_steps))):
-        both = {
-            "warmup_steps + decay_steps": warmup_steps + decay_steps,
-            "total_steps": total_steps,
-        }
+        both = {"warmup_steps + decay_steps": warmup_steps + decay_steps, "total_steps": total_steps}
         check.ordered(where, **both)
     check.choice(where, ("linear", "cosine", "sqrt"), shape=shape)
 
@@ -365,9 +357,15 @@ def warmup_stable_decay(
 
 
 def one_cycle(
-    peak: Scalar, total_steps: Scalar, *, rise: Scalar = 0.3, start_factor: Scalar = 25.0,
-    final_factor: Scalar = 1e4, three_phase: bool = False, anneal: str = "cosine",
-) -> Schedule:  # fmt: skip
+    peak: Scalar,
+    total_steps: Scalar,
+    *,
+    rise: Scalar = 0.3,
+    start_factor: Scalar = 25.0,
+    final_factor: Scalar = 1e4,
+    three_phase: bool = False,
+    anneal: str = "cosine",
+) -> Schedule:
     """Rise from peak / start_factor to `peak`, then fall far below where it began.
 
     It ends at peak / start_factor / final_factor, at step total_steps - 1. rise: the share of the
@@ -383,9 +381,7 @@ def one_cycle(
     check.number("one_cycle", peak=peak)
     check.number("one_cycle", 1, total_steps=total_steps)
     check.number("one_cycle", 0, 0.5 if three_phase else 1, rise=rise)
-    check.number(
-        "one_cycle", 0, open_low=True, start_factor=start_factor, final_factor=final_factor
-    )
+    check.number("one_cycle", 0, open_low=True, start_factor=start_factor, final_factor=final_factor)
     check.choice("one_cycle", ("cosine", "linear"), anneal=anneal)
     between = _half_cosine if anneal == "cosine" else _line
 
@@ -438,10 +434,16 @@ class Plateau(NamedTuple):
 
 
 def plateau(
-    start: Scalar = 1.0, *, mode: str = "min", factor: Scalar = 0.1, patience: Scalar = 10,
-    cooldown: Scalar = 0, threshold: Scalar = 1e-4, threshold_mode: str = "relative",
+    start: Scalar = 1.0,
+    *,
+    mode: str = "min",
+    factor: Scalar = 0.1,
+    patience: Scalar = 10,
+    cooldown: Scalar = 0,
+    threshold: Scalar = 1e-4,
+    threshold_mode: str = "relative",
     floor: Scalar = 0.0,
-) -> Plateau:  # fmt: skip
+) -> Plateau:
     """Multiply by `factor` when a metric has not become better for more than `patience` updates.
 
     Read the value as `state.value`; with start 1 it is a scale for another schedule. mode: whether

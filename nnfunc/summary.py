@@ -36,18 +36,8 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         head = ("path", "kind", "output", "params", "bytes", "FLOPs")
-        body = [
-            (r.path, r.kind, r.output, _count(r.params), _bytes(r.bytes), _count(r.flops))
-            for r in self.rows
-        ]
-        total = (
-            "total",
-            "",
-            self.output,
-            _count(self.params),
-            _bytes(self.bytes),
-            _count(self.flops),
-        )
+        body = [(r.path, r.kind, r.output, _count(r.params), _bytes(r.bytes), _count(r.flops)) for r in self.rows]
+        total = ("total", "", self.output, _count(self.params), _bytes(self.bytes), _count(self.flops))
         wide = [max(map(len, column)) for column in zip(head, *body, total, strict=True)]
         rule = "-" * (sum(wide) + 2 * len(wide) - 2)
         lines = ["  ".join(_cells(row, wide)).rstrip() for row in (head, *body, total)]
@@ -74,9 +64,7 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     """
     model = as_model(model, where="summary")
     if isinstance(shape, int):
-        check.fail(
-            "summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", kind=TypeError
-        )
+        check.fail("summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", kind=TypeError)
     sizes = isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape)
     x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else canonical(shape, "summary")
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -139,6 +127,4 @@ def _bytes(number: float) -> str:
 
 def _cells(row: Sequence[str], wide: Sequence[int]) -> list[str]:
     """Names to the left, numbers to the right."""
-    return [
-        c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, wide, strict=True))
-    ]
+    return [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, wide, strict=True))]

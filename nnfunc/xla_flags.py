@@ -30,8 +30,7 @@ FAULTS = {
     "0.10.0": Fault("ends the process in some gradients of pooling", NO_REDUCE),
     # jax issues 39103 and 40412; float64 is wrong from 16,385 rows on
     "0.10.2": Fault(
-        "computes wrong sums over few columns of more than 32,768 rows, and crashes in some sums "
-        "of arrays with 7 axes",
+        "computes wrong sums over few columns of more than 32,768 rows, and crashes in some sums of arrays with 7 axes",
         NO_REDUCE,
     ),
 }
@@ -69,9 +68,7 @@ def set_flags() -> None:
     if unreadable or given == "" or (given and cure in given.split(",")):
         return
     if not _backend_started():
-        cured = (
-            f"{name}={given},{cure}" if given else fault.flag
-        )  # of two values the last one counts
+        cured = f"{name}={given},{cure}" if given else fault.flag  # of two values the last one counts
         os.environ["XLA_FLAGS"] = f"{flags} {cured}".strip()
     elif jax.default_backend() == "cpu":
         problem = f"jaxlib {JAXLIB} {fault.description}"

@@ -75,9 +75,7 @@ def main():
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*CASES, *FOR_GPU]
     parser.add_argument("what", nargs="?", choices=WHAT, default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")

@@ -19,9 +19,7 @@ def main():
     parser = argparse.ArgumentParser(description="Compare models as a config says.")
     parser.add_argument("config", nargs="?", type=Path, default=CONFIG)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seeds=[0,1]")
-    parser.add_argument(
-        "--run", type=Path, help="the folder; by default the next of runs/NAME-1, ..."
-    )
+    parser.add_argument("--run", type=Path, help="the folder; by default the next of runs/NAME-1, ...")
     args = parser.parse_args()
     nf.keep_memory()  # quicker steps on Linux; call it before the first computation
     compare(args.config, args.settings, args.run)

@@ -39,9 +39,7 @@ def main():
             loss, accuracy = report.validation["loss"], report.validation["accuracy"]
             print(f"step {report.step:5d}  validation loss {loss:.4f}  accuracy {accuracy:.2%}")
 
-    state, _ = nf.train(
-        build, hypers, data, steps=args.steps, key=jax.random.key(args.seed), on_report=show
-    )
+    state, _ = nf.train(build, hypers, data, steps=args.steps, key=jax.random.key(args.seed), on_report=show)
 
     # The test split is looked at once, at the very end.
     figures = nf.evaluate(build(hypers), state, digits.test)

@@ -109,21 +109,15 @@ def test_gelu_is_scipys_normal_distribution_and_jaxs():
     for ours, approximate in ((activations.gelu, False), (activations.gelu_tanh, True)):
         theirs = partial(jax.nn.gelu, approximate=approximate)
         np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
-        np.testing.assert_allclose(
-            jax.vmap(jax.grad(ours))(x), jax.vmap(jax.grad(theirs))(x), atol=5e-6
-        )
+        np.testing.assert_allclose(jax.vmap(jax.grad(ours))(x), jax.vmap(jax.grad(theirs))(x), atol=5e-6)
 
 
 def test_softmax_and_softplus_like_scipy():
     with jax.enable_x64(True):
         x = jnp.asarray(ROWS)
         np.testing.assert_allclose(activations.softmax(x), scipy.special.softmax(ROWS, -1))
-        np.testing.assert_allclose(
-            activations.log_softmax(x, axis=0), scipy.special.log_softmax(ROWS, 0), atol=1e-15
-        )
-        np.testing.assert_allclose(
-            activations.softplus(jnp.asarray(GRID)), np.logaddexp(GRID, 0), rtol=1e-14
-        )
+        np.testing.assert_allclose(activations.log_softmax(x, axis=0), scipy.special.log_softmax(ROWS, 0), atol=1e-15)
+        np.testing.assert_allclose(activations.softplus(jnp.asarray(GRID)), np.logaddexp(GRID, 0), rtol=1e-14)
 
 
 @cache
@@ -136,16 +130,10 @@ def derivatives():
         pairs = {}
         for name in SMOOTH:
             first = jax.grad(getattr(activations, name))
-            orders = [
-                getattr(activations, name),
-                first,
-                jax.jacfwd(first),
-                jax.jacfwd(jax.jacfwd(first)),
-            ]
+            orders = [getattr(activations, name), first, jax.jacfwd(first), jax.jacfwd(jax.jacfwd(first))]
             orders = [jax.vmap(order) for order in orders]
             pairs[name] = [
-                (higher(x), (lower(x + step) - lower(x - step)) / (2 * step))
-                for lower, higher in pairwise(orders)
+                (higher(x), (lower(x + step) - lower(x - step)) / (2 * step)) for lower, higher in pairwise(orders)
             ]
         return pairs
 
@@ -229,9 +217,7 @@ def test_prelu_has_a_slope_for_each_feature():
     x = jnp.array([[-1.0, -1.0], [2.0, -4.0]])
     y = activations.prelu(x, jnp.array([0.5, 0.25]))
     np.testing.assert_array_equal(y, [[-0.5, -0.25], [2.0, -1.0]])
-    with pytest.raises(
-        ValueError, match=r"prelu: slope should have shape \(2,\), got shape \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"prelu: slope should have shape \(2,\), got shape \(3,\)"):
         activations.prelu(x, jnp.ones(3))
 
 
@@ -253,26 +239,20 @@ def test_by_name():
             assert activations.by_name(name) is getattr(activations, name)
     assert activations.by_name("linear") is activations.identity
     assert activations.silu is activations.swish is activations.by_name("swish")
-    with pytest.raises(
-        ValueError, match=r"there is no activation 'LeakyReLU'; did you mean 'leaky_relu'"
-    ):
+    with pytest.raises(ValueError, match=r"there is no activation 'LeakyReLU'; did you mean 'leaky_relu'"):
         activations.by_name("LeakyReLU")
     with pytest.raises(ValueError, match=r"activation: 'prelu' needs a slope"):
         activations.by_name("prelu")
 
 
 def test_words_of_errors():
-    with pytest.raises(
-        TypeError, match=r"relu: x should hold floats, got int32\. Convert it first"
-    ):
+    with pytest.raises(TypeError, match=r"relu: x should hold floats, got int32\. Convert it first"):
         activations.relu(jnp.arange(3))
     with pytest.raises(TypeError, match=r"elu: alpha should be a number, got 'big' \(str\)"):
         activations.elu(jnp.ones(3), alpha="big")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"celu: alpha should be above 0, got 0\.0"):
         activations.celu(jnp.ones(3), 0.0)
-    with pytest.raises(
-        ValueError, match=r"swiglu: the last axis of x should be even.* shape \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"swiglu: the last axis of x should be even.* shape \(2, 3\)"):
         activations.swiglu(jnp.ones((2, 3)))
     with pytest.raises(ValueError, match=r"softmax: axis should be an axis of x, got 2"):
         activations.softmax(jnp.ones((2, 3)), axis=2)

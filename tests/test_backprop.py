@@ -29,9 +29,7 @@ def assert_equal_trees(got, expected, share):
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     for path, leaf in nf.paths.flatten(expected).items():
         scale = np.abs(leaf).max()
-        np.testing.assert_allclose(
-            nf.paths.flatten(got)[path], leaf, rtol=0, atol=share * scale, err_msg=path
-        )
+        np.testing.assert_allclose(nf.paths.flatten(got)[path], leaf, rtol=0, atol=share * scale, err_msg=path)
 
 
 @pytest.mark.slow
@@ -49,12 +47,7 @@ def test_gradients_equal_jax_grad_to_rounding(activation):
 
         def both(params):
             own = functools.partial(backprop.gradients, params, x, activation=activation)
-            return (
-                own(labels),
-                jax.grad(cross_entropy)(params),
-                own(target, loss="mse"),
-                jax.grad(mse)(params),
-            )
+            return (own(labels), jax.grad(cross_entropy)(params), own(target, loss="mse"), jax.grad(mse)(params))
 
         entropy, expected_entropy, square, expected_square = jax.jit(both)(params)
         assert jax.tree.leaves(entropy)[0].dtype == jnp.float64
@@ -74,15 +67,11 @@ def test_gradients_equal_finite_differences(loss):
         def cost(params):
             return getattr(nf.losses, loss)(model.apply(params, x), wanted).mean()
 
-        grads = jax.jit(
-            lambda params: backprop.gradients(params, x, wanted, activation="tanh", loss=loss)
-        )(params)
+        grads = jax.jit(lambda params: backprop.gradients(params, x, wanted, activation="tanh", loss=loss))(params)
         draw, h = np.random.default_rng(1), 1e-5
         for _ in range(5):
             way = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape), params)
-            ahead, behind = (
-                cost(jax.tree.map(lambda p, d, s=s: p + s * h * d, params, way)) for s in (1, -1)
-            )
+            ahead, behind = (cost(jax.tree.map(lambda p, d, s=s: p + s * h * d, params, way)) for s in (1, -1))
             slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: np.sum(g * d), grads, way)))
             assert float((ahead - behind) / (2 * h)) == pytest.approx(float(slope), rel=1e-7)
 
@@ -113,12 +102,12 @@ def test_a_network_by_hand():
     delta = backprop.loss_delta(its, jnp.array([[t]]), "mse")
     grads = nf.paths.flatten(backprop.backward(params, kept, delta, activation="tanh"))
     expected = {
-        "head/weight": delta2 * a1, "head/bias": delta2,
-        "hidden_0/linear/weight": delta1 * x, "hidden_0/linear/bias": delta1,
-    }  # fmt: skip
-    assert {path: float(leaf.sum()) for path, leaf in grads.items()} == pytest.approx(
-        expected, rel=1e-5
-    )
+        "head/weight": delta2 * a1,
+        "head/bias": delta2,
+        "hidden_0/linear/weight": delta1 * x,
+        "hidden_0/linear/bias": delta1,
+    }
+    assert {path: float(leaf.sum()) for path, leaf in grads.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_forward_is_the_models_output():
@@ -142,9 +131,7 @@ def test_one_layer_and_one_example():
 def test_more_than_ten_hidden_layers_keep_their_order():
     widths = [3, *range(4, 16), 2]
     params, x, labels, _ = problem(widths, batch=(2,), dtype=np.float32)
-    grads = jax.eval_shape(
-        functools.partial(backprop.gradients, activation="tanh"), params, x, labels
-    )
+    grads = jax.eval_shape(functools.partial(backprop.gradients, activation="tanh"), params, x, labels)
     assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
 
 
@@ -153,9 +140,7 @@ def test_an_activation_of_ones_own():
     sine = backprop.Activation(jnp.sin, jnp.cos)
 
     def cost(params):
-        return nf.losses.cross_entropy(
-            nf.mlp(WIDTHS, activation=jnp.sin).apply(params, x), labels
-        ).mean()
+        return nf.losses.cross_entropy(nf.mlp(WIDTHS, activation=jnp.sin).apply(params, x), labels).mean()
 
     both = jax.jit(lambda p: (backprop.gradients(p, x, labels, activation=sine), jax.grad(cost)(p)))
     assert_equal_trees(*both(params), 1e-5)
@@ -169,22 +154,13 @@ def test_cross_entropy_delta_is_stable_for_large_logits():
 def test_wrong_arguments_are_named():
     params, x, labels, target = problem(dtype=np.float32)
     grads = functools.partial(backprop.gradients, params)
-    with pytest.raises(
-        ValueError, match=r"backprop: activation should be one of .*'sigmoid'.*did you mean 'relu'"
-    ):
+    with pytest.raises(ValueError, match=r"backprop: activation should be one of .*'sigmoid'.*did you mean 'relu'"):
         grads(x, labels, activation="rellu")
-    with pytest.raises(
-        ValueError, match=r"backprop: loss should be one of 'cross_entropy', 'mse', got 'hinge'"
-    ):
+    with pytest.raises(ValueError, match=r"backprop: loss should be one of 'cross_entropy', 'mse', got 'hinge'"):
         grads(x, labels, loss="hinge")
-    with pytest.raises(
-        ValueError,
-        match=r"backprop: the last axis of x should be 5 \(in_dim\), got shape \(3, 4, 4\)",
-    ):
+    with pytest.raises(ValueError, match=r"backprop: the last axis of x should be 5 \(in_dim\), got shape \(3, 4, 4\)"):
         grads(x[..., :4], labels)
-    with pytest.raises(
-        ValueError, match=r"backprop: target should have shape \(3, 4\), got shape \(4,\)"
-    ):
+    with pytest.raises(ValueError, match=r"backprop: target should have shape \(3, 4\), got shape \(4,\)"):
         grads(x, labels[0])
     with pytest.raises(TypeError, match=r"backprop: target should hold integers, got float32"):
         grads(x, target)
@@ -192,8 +168,5 @@ def test_wrong_arguments_are_named():
         grads(x, target[0], loss="mse")
     normed = nf.mlp(WIDTHS, norm="layer")
     shapes = jax.eval_shape(normed.init, jax.random.key(0))
-    with pytest.raises(
-        ValueError,
-        match=r"params should be those of nf\.mlp without norm.*got \['head', 'hidden_0'",
-    ):
+    with pytest.raises(ValueError, match=r"params should be those of nf\.mlp without norm.*got \['head', 'hidden_0'"):
         backprop.gradients(shapes, x, labels)

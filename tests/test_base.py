@@ -23,15 +23,8 @@ def test_a_model_is_a_pair(key):
 
 
 def test_forward_always_returns_the_pair(key):
-    for model in (
-        nf.linear(2, 2),
-        nf.batch_norm(2),
-        nf.serial(nf.batch_norm(2)),
-        nf.as_model(jnp.tanh),
-    ):
-        y, out = model.forward(
-            model.init(key), jnp.ones((4, 2)), nf.Context(state=model.init_state())
-        )
+    for model in (nf.linear(2, 2), nf.batch_norm(2), nf.serial(nf.batch_norm(2)), nf.as_model(jnp.tanh)):
+        y, out = model.forward(model.init(key), jnp.ones((4, 2)), nf.Context(state=model.init_state()))
         assert y.shape == (4, 2)
         assert isinstance(out, nf.Out)
 
@@ -56,9 +49,7 @@ def test_child_keys_belong_to_names(key):
     assert ctx.path == ("drop",)
     assert nf.Context().enter("drop").key is None
     assert base.fold(key, 3) == jax.random.fold_in(key, 3)
-    assert base.fold(key, "a", 1) == jax.random.fold_in(
-        jax.random.fold_in(key, zlib.crc32(b"a")), 1
-    )
+    assert base.fold(key, "a", 1) == jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(b"a")), 1)
 
 
 def test_children_of_keys_are_those_of_jax(key):
@@ -107,10 +98,16 @@ def test_what_counts_as_a_layer(key):
     np.testing.assert_array_equal(pair.init(key)["weight"], model.init(key)["weight"])
 
 
-@pytest.mark.parametrize("layer, got", [
-    (3, r"3 \(int\)"), ("relu", r"'relu' \(str\)"), ((jnp.tanh,), r"\(tuple\)"), (None, "None"),
-    ((jnp.tanh, 3), r"\(tuple\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, got",
+    [
+        (3, r"3 \(int\)"),
+        ("relu", r"'relu' \(str\)"),
+        ((jnp.tanh,), r"\(tuple\)"),
+        (None, "None"),
+        ((jnp.tanh, 3), r"\(tuple\)"),
+    ],
+)
 def test_what_is_no_layer(layer, got):
     with pytest.raises(TypeError, match=rf"^net: a layer should be a Model, a pair .* got .*{got}"):
         nf.as_model(layer, where="net")
@@ -124,9 +121,7 @@ def test_a_model_has_one_of_two_forms():
 
 @pytest.mark.parametrize("key", [0, None, jnp.zeros(2), jax.random.split(jax.random.key(0))])
 def test_a_wrong_key_is_refused(key):
-    with pytest.raises(
-        TypeError, match=r"^linear.init: key should be one random key, got .* jax.random.key\(0\)"
-    ):
+    with pytest.raises(TypeError, match=r"^linear.init: key should be one random key, got .* jax.random.key\(0\)"):
         nf.linear(2, 2).init(key)
     if key is not None:
         with pytest.raises(TypeError, match=r"^linear.apply: key should be one random key"):
@@ -135,9 +130,7 @@ def test_a_wrong_key_is_refused(key):
 
 def test_params_of_another_model_are_refused(key):
     model = nf.serial(head=nf.linear(2, 2))
-    with pytest.raises(
-        ValueError, match=r"^head: linear: its parameters should hold 'weight', but .*\['w'\]"
-    ):
+    with pytest.raises(ValueError, match=r"^head: linear: its parameters should hold 'weight', but .*\['w'\]"):
         model.apply({"head": {"w": jnp.ones(2)}}, jnp.ones((1, 2)))
     with pytest.raises(ValueError, match=r"^head: linear: .* there are none"):
         model.apply({}, jnp.ones((1, 2)))
@@ -162,9 +155,7 @@ def test_an_error_of_ones_own_keeps_its_kind_and_names_the_layer():
 
 def test_state_of_another_model_is_refused(key):
     model = nf.serial(norm=nf.batch_norm(2))
-    with pytest.raises(
-        ValueError, match=r"^norm: batch_norm: its state should hold \['mean', 'var'\], got \[\]"
-    ):
+    with pytest.raises(ValueError, match=r"^norm: batch_norm: its state should hold \['mean', 'var'\], got \[\]"):
         model.apply(model.init(key), jnp.ones((4, 2)), state={})
 
 
@@ -195,21 +186,28 @@ def test_signatures_tell_which_arguments_may_be_traced():
     assert annotation == base.Scalar
 
 
-@pytest.mark.parametrize("call, kind, words", [
-    (lambda: check.number("f", 0, 1, rate=2.0), ValueError, r"f: rate should be in \[0, 1\], got 2.0"),
-    (lambda: check.number("f", 0, 1, open_high=True, rate=1), ValueError, r"in \[0, 1\), got 1"),
-    (lambda: check.number("f", 0, open_low=True, eps=0.0), ValueError, "eps should be above 0, got 0.0"),
-    (lambda: check.number("f", rate="a"), TypeError, r"rate should be a number, got 'a' \(str\)"),
-    (lambda: check.number("f", rate=True), TypeError, "should be a number, got True"),
-    (lambda: check.number("f", 0, 1, rate=float("nan")), ValueError, "got nan"),
-    (lambda: check.ordered("f", a=2, b=1), ValueError, "a should be at most b, got 2 and 1"),
-    (lambda: check.size("f", dim=0), ValueError, "dim should be at least 1, got 0"),
-    (lambda: check.size("f", dim=2.0), TypeError, "whole number, got 2.0"),
-    (lambda: check.choice("f", ["min", "max"], mode="mni"), ValueError, "one of 'min', 'max', got 'mni'; did you mean 'min'"),
-    (lambda: check.same_shape("f", a=jnp.ones(2), b=jnp.ones((2, 1))), ValueError, r"a \(2,\) and b \(2, 1\)"),
-    (lambda: check.floating("f", x=jnp.ones(2, jnp.uint8)), TypeError, "x should hold floats, got uint8. Convert"),
-    (lambda: check.integers("f", x=jnp.ones(2)), TypeError, "x should hold integers, got float32"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, kind, words",
+    [
+        (lambda: check.number("f", 0, 1, rate=2.0), ValueError, r"f: rate should be in \[0, 1\], got 2.0"),
+        (lambda: check.number("f", 0, 1, open_high=True, rate=1), ValueError, r"in \[0, 1\), got 1"),
+        (lambda: check.number("f", 0, open_low=True, eps=0.0), ValueError, "eps should be above 0, got 0.0"),
+        (lambda: check.number("f", rate="a"), TypeError, r"rate should be a number, got 'a' \(str\)"),
+        (lambda: check.number("f", rate=True), TypeError, "should be a number, got True"),
+        (lambda: check.number("f", 0, 1, rate=float("nan")), ValueError, "got nan"),
+        (lambda: check.ordered("f", a=2, b=1), ValueError, "a should be at most b, got 2 and 1"),
+        (lambda: check.size("f", dim=0), ValueError, "dim should be at least 1, got 0"),
+        (lambda: check.size("f", dim=2.0), TypeError, "whole number, got 2.0"),
+        (
+            lambda: check.choice("f", ["min", "max"], mode="mni"),
+            ValueError,
+            "one of 'min', 'max', got 'mni'; did you mean 'min'",
+        ),
+        (lambda: check.same_shape("f", a=jnp.ones(2), b=jnp.ones((2, 1))), ValueError, r"a \(2,\) and b \(2, 1\)"),
+        (lambda: check.floating("f", x=jnp.ones(2, jnp.uint8)), TypeError, "x should hold floats, got uint8. Convert"),
+        (lambda: check.integers("f", x=jnp.ones(2)), TypeError, "x should hold integers, got float32"),
+    ],
+)
 def test_the_words_of_checks(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
@@ -258,9 +256,12 @@ def test_what_apply_reads_is_found_however_it_is_written(kind, key):
             return plain(params, x, key=key)
 
     written = {
-        "plain": plain, "wrapped": wrapped, "partial": functools.partial(plain), "object": Called(),
+        "plain": plain,
+        "wrapped": wrapped,
+        "partial": functools.partial(plain),
+        "object": Called(),
         "any keyword": lambda params, x, **given: plain(params, x, **given),
-    }  # fmt: skip
+    }
     model = nf.Model(lambda key: {}, written[kind])
     assert (model.apply({}, 1.0), model.apply({}, 1.0, key=key)) == (1.0, 2.0)
 
@@ -308,23 +309,27 @@ def streamed(metric):
 TAKERS = {
     "apply": (lambda ids: MODEL.apply(PARAMS, ids), IDS),
     "params": (lambda weight: nf.linear(2, 2, bias=False).apply({"weight": weight}, X), X[:2]),
-    "generate": (lambda ids, n: nf.generate(MODEL, PARAMS, ids, 2, lengths=n).tokens,
-                 IDS[:, None] * np.ones(2, np.int32), IDS + 1),
+    "generate": (
+        lambda ids, n: nf.generate(MODEL, PARAMS, ids, 2, lengths=n).tokens,
+        IDS[:, None] * np.ones(2, np.int32),
+        IDS + 1,
+    ),
     "summary": (lambda x: str(nf.summary(nf.linear(2, 2), (x,)[0])), X),
-    "attend": (lambda x: nf.attend(x, x, x), X[:, :, None]), "gelu": (nf.activations.gelu, X),
-    "mse": (nf.losses.mse, X, X), "cross_entropy": (nf.losses.cross_entropy, X, IDS),
+    "attend": (lambda x: nf.attend(x, x, x), X[:, :, None]),
+    "gelu": (nf.activations.gelu, X),
+    "mse": (nf.losses.mse, X, X),
+    "cross_entropy": (nf.losses.cross_entropy, X, IDS),
     "weights": (lambda w: nf.losses.cross_entropy(X, IDS, weights=w), X[0]),
-    "accuracy": (nf.metrics.accuracy, X, IDS), "r2": (streamed(nf.metrics.r2()), X[:, 0], X[:, 1]),
+    "accuracy": (nf.metrics.accuracy, X, IDS),
+    "r2": (streamed(nf.metrics.r2()), X[:, 0], X[:, 1]),
     "confusion": (streamed(nf.metrics.confusion(2)), X, IDS),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TAKERS)
 def test_arrays_of_either_order_of_bytes_and_of_no_numbers(name):
     function, *arrays = TAKERS[name]
-    jax.tree.map(
-        np.testing.assert_array_equal, function(*map(other_end, arrays)), function(*arrays)
-    )
+    jax.tree.map(np.testing.assert_array_equal, function(*map(other_end, arrays)), function(*arrays))
     for dtype in (str, object, "datetime64[s]"):
         with pytest.raises(TypeError, match=r"should hold (numbers|integers), got (type )?"):
             function(*(x.astype(np.int64).astype(dtype) for x in arrays))

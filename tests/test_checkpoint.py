@@ -61,22 +61,46 @@ def tensors_of(folder):
 
 # What comes back.
 
-TYPES = ["bool", "int8", "uint8", "int32", "uint32", "float16", "bfloat16", "float32",
-         "float8_e4m3fn", "float8_e5m2", "float8_e4m3b11fnuz", "int4", "complex64"]  # fmt: skip
+TYPES = [
+    "bool",
+    "int8",
+    "uint8",
+    "int32",
+    "uint32",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float8_e4m3b11fnuz",
+    "int4",
+    "complex64",
+]
 NASTY = {
     "types": {name: jnp.array([[0, 1], [1, 0]]).astype(name) for name in TYPES},
     "floats": jnp.array([np.nan, -0.0, np.inf, 1e-45], jnp.float32),
     "scalars": [jnp.float32(2), jnp.int32(-1), jnp.bool_(True)],
     "empty": (jnp.zeros((0, 3)), jnp.zeros((2, 0), jnp.int32), (), {}, None),
-    "keys": [jax.random.key(1), jax.random.split(jax.random.key(2), 3), jax.random.PRNGKey(3),
-             jax.random.key(4, impl="rbg"), jax.random.split(jax.random.key(5), 0)],
+    "keys": [
+        jax.random.key(1),
+        jax.random.split(jax.random.key(2), 3),
+        jax.random.PRNGKey(3),
+        jax.random.key(4, impl="rbg"),
+        jax.random.split(jax.random.key(5), 0),
+    ],
     "numpy": [np.arange(3.0), np.float64(3), np.zeros((2, 3)).T, np.arange(4)[::2]],
     "python": [True, 3, -(2**70), 2.5, float("inf"), float("nan")],
     "state": train_state(),
-    "odd names": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(2)}, "%": jnp.ones(3), "": jnp.ones(4),
-                  "ключ \n\"'": jnp.ones(5), "__metadata__": jnp.ones(6)},
+    "odd names": {
+        "a/b": jnp.ones(1),
+        "a": {"b": jnp.ones(2)},
+        "%": jnp.ones(3),
+        "": jnp.ones(4),
+        "ключ \n\"'": jnp.ones(5),
+        "__metadata__": jnp.ones(6),
+    },
     "__metadata__": jnp.ones(2),
-}  # fmt: skip
+}
 
 
 def test_a_nasty_tree_comes_back_bit_for_bit(tmp_path):
@@ -104,10 +128,15 @@ def test_paths_are_readable_and_other_programs_can_read_the_weights(tmp_path):
     folder = nf.checkpoint.save(tmp_path / "it", train_state(), metadata={"epoch": np.int64(3)})
     manifest = nf.checkpoint.inspect(folder)
     assert list(manifest["leaves"]) == [
-        "step", "params/head/bias", "params/head/weight", "opt_state/0/count",
-        "opt_state/0/mu/head/bias", "opt_state/0/mu/head/weight",
-        "opt_state/0/nu/head/bias", "opt_state/0/nu/head/weight",
-    ]  # fmt: skip
+        "step",
+        "params/head/bias",
+        "params/head/weight",
+        "opt_state/0/count",
+        "opt_state/0/mu/head/bias",
+        "opt_state/0/mu/head/weight",
+        "opt_state/0/nu/head/bias",
+        "opt_state/0/nu/head/weight",
+    ]
     assert manifest["leaves"]["params/head/weight"] == {"shape": [4, 3], "dtype": "float32"}
     assert manifest["metadata"] == {"epoch": 3}
     assert manifest["versions"]["jax"] == jax.__version__
@@ -154,14 +183,17 @@ def test_the_checkpoint_of_another_model_is_refused_by_path(tmp_path):
     assert words.count("expected") == 3
 
 
-@pytest.mark.parametrize("like,words", [
-    ({"w": jnp.ones(2)}, r"n: expected nothing, got int32\[\]"),
-    ({"w": jnp.ones(2), "n": jnp.int32(1), "b": 1}, "b: expected a Python int, got nothing"),
-    ({"w": jnp.ones(2, jnp.bfloat16), "n": jnp.int32(1)}, r"w: expected bfloat16\[2\], got float32"),
-    ({"w": None, "n": jnp.int32(1)}, r"w: expected nothing, got float32\[2\]"),
-    ({"w": jnp.ones(2), "n": 1}, r"n: expected a Python int, got int32\[\]"),
-    ({"w": {f"{i}": 1 for i in range(9)}, "n": jnp.int32(1)}, "and 5 more"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "like,words",
+    [
+        ({"w": jnp.ones(2)}, r"n: expected nothing, got int32\[\]"),
+        ({"w": jnp.ones(2), "n": jnp.int32(1), "b": 1}, "b: expected a Python int, got nothing"),
+        ({"w": jnp.ones(2, jnp.bfloat16), "n": jnp.int32(1)}, r"w: expected bfloat16\[2\], got float32"),
+        ({"w": None, "n": jnp.int32(1)}, r"w: expected nothing, got float32\[2\]"),
+        ({"w": jnp.ones(2), "n": 1}, r"n: expected a Python int, got int32\[\]"),
+        ({"w": {f"{i}": 1 for i in range(9)}, "n": jnp.int32(1)}, "and 5 more"),
+    ],
+)
 def test_every_kind_of_difference_is_named(like, words, tmp_path):
     folder = nf.checkpoint.save(tmp_path / "it", {"w": jnp.ones(2), "n": jnp.int32(1)})
     with pytest.raises(ValueError, match=words):
@@ -206,8 +238,10 @@ def test_any_cut_or_growth_is_refused(tmp_path):
     nf.checkpoint.load(folder, small())
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"{}", b'{"sha256": 1}', b"[" * 9999,
-                                     b"\xff\xfe", b'{"sha256": "x", "leaves": {}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"3", b"null", b"{}", b'{"sha256": 1}', b"[" * 9999, b"\xff\xfe", b'{"sha256": "x", "leaves": {}}'],
+)
 def test_other_manifests_are_refused(content, tmp_path):
     folder = nf.checkpoint.save(tmp_path / "it", small())
     (folder / "manifest.json").write_bytes(content)
@@ -274,8 +308,7 @@ def test_the_last_good_one_is_found_and_each_refused_one_named(tmp_path):
         nf.checkpoint.latest_good(tmp_path, {"other": jnp.ones(1)})
     shutil.rmtree(tmp_path / "step-00000001")
     with pytest.raises(
-        nf.checkpoint.CheckpointError,
-        match=r"no good checkpoint among those of steps 2, 3\. .*step 3 was",
+        nf.checkpoint.CheckpointError, match=r"no good checkpoint among those of steps 2, 3\. .*step 3 was"
     ):
         nf.checkpoint.latest_good(tmp_path, small())
 
@@ -356,9 +389,7 @@ def test_killed_processes_leave_whole_checkpoints(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(nf.__file__).parents[1])}
     like = {"w": np.zeros(5000, int)}
     for moment in (0.0, 0.037, 0.101):
-        saver = subprocess.Popen(
-            [sys.executable, "-c", SAVER, tmp_path], stdout=subprocess.PIPE, env=environment
-        )
+        saver = subprocess.Popen([sys.executable, "-c", SAVER, tmp_path], stdout=subprocess.PIPE, env=environment)
         assert saver.stdout.readline() == b"0\n"
         time.sleep(moment)
         saver.send_signal(signal.SIGKILL)
@@ -398,8 +429,11 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"step-00000002 could not be written: No space left .* MB to "
-                       r"write, .* MB free.*Checkpoints saved before are whole. Make room") as caught:  # fmt: skip
+    with pytest.raises(
+        OSError,
+        match=r"step-00000002 could not be written: No space left .* MB to "
+        r"write, .* MB free.*Checkpoints saved before are whole. Make room",
+    ) as caught:
         nf.checkpoint.save_step(tmp_path, 2, small(2.0), keep=1)
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
@@ -463,7 +497,7 @@ def resealed(folder, change):
         (lambda m: m["leaves"]["key"].update(impl="none"), "key is not in it as key<fry>"),
         (lambda m: m["leaves"]["n"].update(value="x"), "n should be a Python int"),
     ],
-)  # fmt: skip
+)
 def test_a_manifest_that_lies_is_refused(tmp_path, change, words):
     tree = {"a": jnp.ones(2), "key": jax.random.key(0), "n": 3}
     folder = nf.checkpoint.save(tmp_path / "it", tree)

@@ -16,11 +16,7 @@ STEPS = 20
 
 def block(rate=0.3, dim=6):
     """A residual block with running statistics and randomness inside."""
-    return nf.residual(
-        nf.serial(
-            norm=nf.batch_norm(dim), up=nf.linear(dim, dim), act=jnp.tanh, drop=nf.dropout(rate)
-        )
-    )
+    return nf.residual(nf.serial(norm=nf.batch_norm(dim), up=nf.linear(dim, dim), act=jnp.tanh, drop=nf.dropout(rate)))
 
 
 def data(*shape, key=3):
@@ -54,16 +50,12 @@ def build(h):
     body = nf.residual(
         nf.serial(
             norm=nf.batch_norm(6),
-            up=nf.linear(
-                6, 6, weight_init=nf.initializers.scaled(nf.initializers.lecun_normal, h["scale"])
-            ),
+            up=nf.linear(6, 6, weight_init=nf.initializers.scaled(nf.initializers.lecun_normal, h["scale"])),
             act=jnp.tanh,
             drop=nf.dropout(h["dropout"]),
         )
     )
-    model = nf.serial(
-        stem=nf.linear(4, 6), blocks=nf.repeat(nf.remat(body), 3), head=nf.linear(6, 3)
-    )
+    model = nf.serial(stem=nf.linear(4, 6), blocks=nf.repeat(nf.remat(body), 3), head=nf.linear(6, 3))
 
     def objective(predict, batch):
         x, labels = batch
@@ -75,9 +67,7 @@ def build(h):
 def run(h, seed, batches):
     """20 steps of training: what is left of it, and the losses on the way."""
     init, step = nf.trainer(build)
-    state, metrics = jax.lax.scan(
-        lambda s, b: step(h, s, b), init(h, jax.random.key(seed)), batches
-    )
+    state, metrics = jax.lax.scan(lambda s, b: step(h, s, b), init(h, jax.random.key(seed)), batches)
     return {"params": state.params, "state": state.model_state, "loss": metrics["loss"]}
 
 
@@ -152,9 +142,7 @@ def depths(request):
 def test_unroll_keeps_initial_values_and_leaves(depths, key):
     rolled, unrolled = (model.init(key) for model in depths)
     assert_same_bits(unrolled, rolled)
-    assert list(paths.flatten(rolled)) == [
-        "body/norm/bias", "body/norm/scale", "body/up/bias", "body/up/weight",
-    ]  # fmt: skip
+    assert list(paths.flatten(rolled)) == ["body/norm/bias", "body/norm/scale", "body/up/bias", "body/up/weight"]
     assert_same_bits(depths[1].init_state(), depths[0].init_state())
 
 
@@ -221,8 +209,15 @@ def masks_of(model, key, names):
 def test_a_named_layer_added_changes_no_other(wrap, key):
     layers = {"a": nf.linear(6, 6), "drop": nf.dropout(0.5), "b": nf.linear(6, 6)}
     before = nf.serial(**layers)
-    after = nf.serial(first=nf.linear(6, 6), a=layers["a"], mid=nf.dropout(0.5), norm=nf.layer_norm(6),
-                      drop=layers["drop"], b=layers["b"], last=nf.linear(6, 2))  # fmt: skip
+    after = nf.serial(
+        first=nf.linear(6, 6),
+        a=layers["a"],
+        mid=nf.dropout(0.5),
+        norm=nf.layer_norm(6),
+        drop=layers["drop"],
+        b=layers["b"],
+        last=nf.linear(6, 2),
+    )
     old, new = wrap(before.init)(key), wrap(after.init)(key)
     assert_same_bits({name: new[name] for name in old}, old)
     assert not np.array_equal(new["first"]["weight"], new["a"]["weight"])
@@ -233,9 +228,7 @@ def test_a_named_layer_added_changes_no_other(wrap, key):
 
 def test_an_unnamed_layer_of_another_kind_added_changes_no_other(key):
     before = nf.serial(nf.linear(6, 6), nf.dropout(0.5), nf.linear(6, 6))
-    after = nf.serial(
-        nf.layer_norm(6), nf.linear(6, 6), nf.bias(6), nf.dropout(0.5), jnp.tanh, nf.linear(6, 6)
-    )
+    after = nf.serial(nf.layer_norm(6), nf.linear(6, 6), nf.bias(6), nf.dropout(0.5), jnp.tanh, nf.linear(6, 6))
     old, new = before.init(key), after.init(key)
     assert sorted(old) == ["linear", "linear_1"]
     assert_same_bits({name: new[name] for name in old}, old)
@@ -284,9 +277,7 @@ def test_miswired_net_raises_before_any_array_is_made(key):
     """The front gives an array of 2**45 numbers, which no machine here can hold."""
     model = nf.serial(front=lambda x: jnp.broadcast_to(x, (2**40, 4, 8)), head=nf.linear(9, 2))
     params = model.init(key)
-    with pytest.raises(
-        ValueError, match=r"^head: linear: .* 9 \(in_dim\), got shape \(1099511627776, 4, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"^head: linear: .* 9 \(in_dim\), got shape \(1099511627776, 4, 8\)"):
         model.apply(params, jnp.ones((4, 8)))
 
 
@@ -306,9 +297,7 @@ def test_a_block_that_changes_its_shape_is_refused(key):
     with pytest.raises(ValueError, match=words):
         model.apply(model.init(key), jnp.ones((4, 6)))
     model = nf.serial(skip=nf.residual(nf.linear(6, 5)))
-    words = (
-        r"^skip: residual: body_output and x should have the same shape, got body_output \(4, 5\)"
-    )
+    words = r"^skip: residual: body_output and x should have the same shape, got body_output \(4, 5\)"
     with pytest.raises(ValueError, match=words):
         model.apply(model.init(key), jnp.ones((4, 6)))
 
@@ -319,17 +308,20 @@ def test_params_of_another_depth_are_refused(key):
         nf.repeat(block(), 4).apply(params, jnp.ones((4, 6)))
 
 
-@pytest.mark.parametrize("make, kind, words", [
-    (lambda: nf.serial(nf.linear(2, 2), 3), TypeError, r"serial: layer 1: a layer should be .*, got 3 \(int\)"),
-    (lambda: nf.serial(nf.linear(2, 2), linear=nf.linear(2, 2)), ValueError, "every name should stand once"),
-    (lambda: nf.wire(lambda net, x: x, **{"a/b": jnp.tanh}), ValueError, "a child should have a name without"),
-    (lambda: nf.wire(lambda net, x: x, _a=jnp.tanh), ValueError, "leading '_', got '_a'"),
-    (lambda: nf.wire(lambda net, x: x, a="relu"), TypeError, r"a: a layer should be .*got 'relu'"),
-    (lambda: nf.repeat(nf.bias(2), 0), ValueError, "repeat: n should be at least 1, got 0"),
-    (lambda: nf.repeat(nf.bias(2), 2.0), TypeError, "repeat: n should be a whole number"),
-    (lambda: nf.ensemble(nf.bias(2), 0), ValueError, "ensemble: n should be at least 1"),
-    (lambda: nf.tie(nf.bias(2), {"a": "b", "b": "c"}), ValueError, "'a' should use a parameter that is kept"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, kind, words",
+    [
+        (lambda: nf.serial(nf.linear(2, 2), 3), TypeError, r"serial: layer 1: a layer should be .*, got 3 \(int\)"),
+        (lambda: nf.serial(nf.linear(2, 2), linear=nf.linear(2, 2)), ValueError, "every name should stand once"),
+        (lambda: nf.wire(lambda net, x: x, **{"a/b": jnp.tanh}), ValueError, "a child should have a name without"),
+        (lambda: nf.wire(lambda net, x: x, _a=jnp.tanh), ValueError, "leading '_', got '_a'"),
+        (lambda: nf.wire(lambda net, x: x, a="relu"), TypeError, r"a: a layer should be .*got 'relu'"),
+        (lambda: nf.repeat(nf.bias(2), 0), ValueError, "repeat: n should be at least 1, got 0"),
+        (lambda: nf.repeat(nf.bias(2), 2.0), TypeError, "repeat: n should be a whole number"),
+        (lambda: nf.ensemble(nf.bias(2), 0), ValueError, "ensemble: n should be at least 1"),
+        (lambda: nf.tie(nf.bias(2), {"a": "b", "b": "c"}), ValueError, "'a' should use a parameter that is kept"),
+    ],
+)
 def test_wrong_compositions_are_refused(make, kind, words):
     with pytest.raises(kind, match=words):
         make()
@@ -337,9 +329,7 @@ def test_wrong_compositions_are_refused(make, kind, words):
 
 def test_an_unknown_child_is_named():
     model = nf.serial(gate=nf.wire(lambda net, x: net.boddy(x), body=jnp.tanh))
-    with pytest.raises(
-        AttributeError, match=r"gate/wire: no child is called 'boddy'; did you mean 'body'\?"
-    ):
+    with pytest.raises(AttributeError, match=r"gate/wire: no child is called 'boddy'; did you mean 'body'\?"):
         model.apply({}, jnp.ones(2))
 
 
@@ -350,10 +340,7 @@ def test_a_child_called_twice_draws_fresh_masks_and_hands_on_its_state(key):
     def flow(net, x):
         return net.drop(x), net.drop(x), net.norm(x), net.norm(3 + x)
 
-    model, x = (
-        nf.wire(flow, drop=nf.dropout(0.5), norm=nf.batch_norm(6, momentum=0.5)),
-        jnp.ones((8, 6)),
-    )
+    model, x = (nf.wire(flow, drop=nf.dropout(0.5), norm=nf.batch_norm(6, momentum=0.5)), jnp.ones((8, 6)))
     y, out = trained(model, model.init(key), x, key)
     one, other = y[:2]
     assert 0.2 < (np.asarray(one) == np.asarray(other)).mean() < 0.8
@@ -374,11 +361,12 @@ def test_state_reaches_the_end_of_repeat_remat_and_vmap(key):
         for i in range(3):
             found = jax.tree.map(lambda leaf, m=member, i=i: leaf[m, i], states["blocks"]["norm"])
             np.testing.assert_allclose(found["mean"], 0.5 * x.mean(0), rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(
-                found["var"], 0.5 + 0.5 * x.var(0, ddof=1), rtol=1e-4, atol=1e-5
+            np.testing.assert_allclose(found["var"], 0.5 + 0.5 * x.var(0, ddof=1), rtol=1e-4, atol=1e-5)
+            x = body.apply(
+                jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]),
+                x,
+                state={"norm": {"mean": x.mean(0), "var": x.var(0)}},
             )
-            x = body.apply(jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]), x,
-                           state={"norm": {"mean": x.mean(0), "var": x.var(0)}})  # fmt: skip
     frozen = model.forward(params, xs[0], nf.Context(state=model.init_state()))[1].state
     assert_same_bits(frozen, model.init_state())
 
@@ -388,25 +376,28 @@ def test_pairs_and_functions_are_layers(key):
     pair = (linear.init, lambda params, x: linear.apply(params, x))
     x = data(4, 6)
     for compose in (
-        lambda layer: nf.serial(body=layer), lambda layer: nf.parallel(body=layer), nf.residual, nf.remat,
-        lambda layer: nf.repeat(layer, 2), lambda layer: nf.ensemble(layer, 2),
-        lambda layer: nf.precision(layer), lambda layer: nf.tie(layer, {}),
+        lambda layer: nf.serial(body=layer),
+        lambda layer: nf.parallel(body=layer),
+        nf.residual,
+        nf.remat,
+        lambda layer: nf.repeat(layer, 2),
+        lambda layer: nf.ensemble(layer, 2),
+        lambda layer: nf.precision(layer),
+        lambda layer: nf.tie(layer, {}),
         lambda layer: nf.wire(lambda net, x: net.body(x), body=layer),
-    ):  # fmt: skip
+    ):
         params = compose(linear).init(key)
         expected = compose(linear).apply(params, x)
         assert_same_bits(compose(pair).apply(params, x), expected)
         assert_same_bits(compose(tuple(pair)).init(key), params)
         assert compose(jnp.tanh).init(key) == {}
-        jax.tree.map(np.testing.assert_array_equal, compose(jnp.tanh).apply({}, x),
-                     compose(nf.as_model(jnp.tanh)).apply({}, x))  # fmt: skip
+        jax.tree.map(
+            np.testing.assert_array_equal, compose(jnp.tanh).apply({}, x), compose(nf.as_model(jnp.tanh)).apply({}, x)
+        )
 
 
 def test_a_pair_that_takes_a_key_gets_one(key):
-    noisy = (
-        lambda key: {},
-        lambda params, x, *, key=None: x if key is None else x + jax.random.normal(key),
-    )
+    noisy = (lambda key: {}, lambda params, x, *, key=None: x if key is None else x + jax.random.normal(key))
     model = nf.serial(noisy=noisy)
     assert model.apply({}, jnp.zeros(())) == 0
     assert model.apply({}, jnp.zeros(()), key=key) != 0
@@ -433,22 +424,16 @@ def test_tied_weights_are_one_leaf_whose_gradient_is_the_sum(key):
     loss = lambda model: lambda params: jnp.sum(jnp.sin(model.apply(params, x)))
     apart = jax.grad(loss(free))(both)
     together = jax.grad(loss(tied))(params)["encode"]["weight"]
-    np.testing.assert_allclose(
-        together, apart["encode"]["weight"] + apart["decode"]["weight"].T, rtol=1e-5
-    )
+    np.testing.assert_allclose(together, apart["encode"]["weight"] + apart["decode"]["weight"].T, rtol=1e-5)
     updates, _ = optax.sgd(0.1).update(jax.grad(loss(tied))(params), optax.sgd(0.1).init(params))
     assert list(paths.flatten(updates)) == ["encode/weight"]
 
 
 def test_tie_names_the_nearest_path_and_checks_shapes(key):
     model = nf.serial(encode=nf.linear(6, 3), decode=nf.linear(3, 6))
-    with pytest.raises(
-        ValueError, match="should be a parameter, got 'decode/wait'; did you mean 'decode/weight'"
-    ):
+    with pytest.raises(ValueError, match="should be a parameter, got 'decode/wait'; did you mean 'decode/weight'"):
         nf.tie(model, {"decode/wait": "encode/weight"}).init(key)
-    with pytest.raises(
-        ValueError, match="decode/weight and encode/weight should have the same shape"
-    ):
+    with pytest.raises(ValueError, match="decode/weight and encode/weight should have the same shape"):
         nf.tie(model, {"decode/weight": "encode/weight"}).init(key)
 
 
@@ -465,10 +450,11 @@ def test_precision_casts_layers_and_leaves_norms_alone(key):
     init = lambda key: {"w": jnp.ones(6)}
     model = nf.precision(
         nf.serial(
-            plain=nf.Model(init, spy("plain")), norm=nf.Model(init, spy("norm"), full_precision=True),
+            plain=nf.Model(init, spy("plain")),
+            norm=nf.Model(init, spy("norm"), full_precision=True),
             blocks=nf.repeat(nf.remat(nf.Model(init, spy("deep"))), 2),
         )
-    )  # fmt: skip
+    )
     params = model.init(key)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     y = model.apply(params, data(4, 6))
@@ -513,11 +499,7 @@ def test_remat_computes_the_body_again(key):
     body, x = nf.serial(up=nf.linear(6, 6), act=jnp.tanh), data(4, 6)
     params = body.init(key)
     grads, programs = [], []
-    for model in (
-        body,
-        nf.remat(body),
-        nf.remat(body, policy=jax.checkpoint_policies.everything_saveable),
-    ):
+    for model in (body, nf.remat(body), nf.remat(body, policy=jax.checkpoint_policies.everything_saveable)):
         loss = lambda params, model=model: jnp.sum(model.apply(params, x) ** 2)
         grads.append(jax.grad(loss)(params))
         programs.append(str(jax.make_jaxpr(jax.grad(loss))(params)).count(" tanh "))
@@ -549,9 +531,7 @@ def test_hessian_is_symmetric_through_the_deep_block(key):
 
     def direction(seed):
         leaves, treedef = jax.tree.flatten(params)
-        return jax.tree.unflatten(
-            treedef, [data(*v.shape, key=seed + i) for i, v in enumerate(leaves)]
-        )
+        return jax.tree.unflatten(treedef, [data(*v.shape, key=seed + i) for i, v in enumerate(leaves)])
 
     u, v = direction(10), direction(20)
     dot = lambda a, b: sum(jax.tree.leaves(jax.tree.map(lambda p, q: jnp.sum(p * q), a, b)))
@@ -583,9 +563,6 @@ def test_calls_of_a_shared_child_have_taps_of_their_own():
     body = nf.serial(double=lambda x: 2 * x)
     net = nf.wire(lambda net, x: net.body(net.body(x)), body=body)
     _, taps = nf.capture(net, ["body/double", "body@1/double"])({}, jnp.array(1.0))
-    assert {path: float(tap) for path, tap in taps.items()} == {
-        "body/double": 2,
-        "body@1/double": 4,
-    }
+    assert {path: float(tap) for path, tap in taps.items()} == {"body/double": 2, "body@1/double": 4}
     patched = nf.patch(net, {"body@1/double": jnp.array(7.0)})
     assert float(patched.apply({}, jnp.array(1.0))) == 7

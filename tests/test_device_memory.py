@@ -57,9 +57,7 @@ def test_an_array_that_no_device_holds_is_refused_under_jit_too(init):
 def test_init_by_hand_refuses_what_does_not_fit_as_a_whole(monkeypatch):
     monkeypatch.setattr(device_memory, "total", lambda: 10e9)
     model = nf.mlp([20_000] * 9)
-    with pytest.raises(
-        ValueError, match=r"^serial\.init: the model has 3\.2e\+09 parameters, 12\.8 GB; "
-    ):
+    with pytest.raises(ValueError, match=r"^serial\.init: the model has 3\.2e\+09 parameters, 12\.8 GB; "):
         model.init(KEY)
     assert jax.eval_shape(model.init, KEY)["hidden_0"]["linear"]["weight"].shape == (20_000,) * 2
 
@@ -98,9 +96,7 @@ def test_the_peak_of_a_program_by_hand():
 
     closed = jax.make_jaxpr(program)(jnp.zeros(256))
     assert device_memory.peak_bytes(closed) == 3 * 1024
-    scanned = jax.make_jaxpr(
-        lambda x: jax.lax.scan(lambda c, _: (program(c) + c, None), x, None, 9)
-    )
+    scanned = jax.make_jaxpr(lambda x: jax.lax.scan(lambda c, _: (program(c) + c, None), x, None, 9))
     assert device_memory.peak_bytes(scanned(jnp.zeros(256))) >= 3 * 1024
 
 

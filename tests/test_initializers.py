@@ -61,15 +61,11 @@ def expected_distribution(name):
         "corrected": scipy.stats.truncnorm(-1, 3, scale=0.02 / cut.std()),
         "uniform": scipy.stats.uniform(-0.2, 0.6),
         "scaled": scipy.stats.norm(0, 0.5 * math.sqrt(1 / 180)),
-        "variance_scaling": scipy.stats.truncnorm(
-            -2, 2, scale=math.sqrt(2 / 270) / scipy.stats.truncnorm(-2, 2).std()
-        ),
+        "variance_scaling": scipy.stats.truncnorm(-2, 2, scale=math.sqrt(2 / 270) / scipy.stats.truncnorm(-2, 2).std()),
     }[name]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in EVERY if name not in ("zeros", "ones", "constant", "orthogonal")]
-)
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("zeros", "ones", "constant", "orthogonal")])
 def test_distribution_is_scipys(name):
     values = np.asarray(drawn()[0][name], np.float64).ravel()
     expected = expected_distribution(name)
@@ -88,13 +84,9 @@ def test_a_vmap_over_keys_draws_the_same_values(name):
 
 def test_draws_are_those_of_jax_random(key):
     shape = (7, 11, 5)
+    np.testing.assert_allclose(initializers.normal(1.0)(key, shape), jax.random.normal(key, shape), rtol=1e-6)
     np.testing.assert_allclose(
-        initializers.normal(1.0)(key, shape), jax.random.normal(key, shape), rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        initializers.uniform(-1, 1)(key, shape),
-        jax.random.uniform(key, shape, minval=-1),
-        atol=1e-6,
+        initializers.uniform(-1, 1)(key, shape), jax.random.uniform(key, shape, minval=-1), atol=1e-6
     )
 
 
@@ -161,9 +153,7 @@ def test_the_gain_can_be_learned(key):
 
 @pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (3, 3, 2, 5), (2, 1, 7)])
 def test_orthogonal(key, shape):
-    weight = np.asarray(initializers.orthogonal(key, shape, gain=3.0), np.float64).reshape(
-        -1, shape[-1]
-    )
+    weight = np.asarray(initializers.orthogonal(key, shape, gain=3.0), np.float64).reshape(-1, shape[-1])
     rows, columns = weight.shape
     product = weight.T @ weight if rows >= columns else weight @ weight.T
     np.testing.assert_allclose(product, 9 * np.eye(min(rows, columns)), atol=1e-5)
@@ -188,9 +178,7 @@ def test_variance_scaling_has_the_others_as_cases(key):
         weight = initializers.variance_scaling(scale, mode, distribution)(key, (30, 20))
         np.testing.assert_allclose(weight, getattr(initializers, name)(key, (30, 20)), rtol=1e-5)
     outward = initializers.variance_scaling(4.0, "fan_out")(key, (30, 20))
-    np.testing.assert_allclose(
-        outward, math.sqrt(4 / 20) * jax.random.normal(key, (30, 20)), rtol=1e-5
-    )
+    np.testing.assert_allclose(outward, math.sqrt(4 / 20) * jax.random.normal(key, (30, 20)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["relu", "selu", "identity"])
@@ -208,16 +196,9 @@ def test_variance_survives_twenty_layers(name):
 
 def test_init_for():
     choose = initializers.init_for
-    assert (
-        choose("sigmoid")
-        is choose(jax.nn.sigmoid)
-        is choose(jnp.tanh)
-        is initializers.xavier_normal
-    )
+    assert choose("sigmoid") is choose(jax.nn.sigmoid) is choose(jnp.tanh) is initializers.xavier_normal
     assert choose("tanh", distribution="uniform") is initializers.xavier_uniform
-    assert (
-        choose(activations.gelu) is choose(jax.nn.relu) is choose("swish") is initializers.he_normal
-    )
+    assert choose(activations.gelu) is choose(jax.nn.relu) is choose("swish") is initializers.he_normal
     assert choose("selu") is choose("linear") is choose(activations.identity)
     assert choose("selu") is initializers.lecun_normal
     named = {name for name in activations.__all__ if name != "by_name"}
@@ -235,32 +216,21 @@ def test_init_for_corrects_for_the_slope(key):
 
 
 def test_words_of_errors(key):
-    with pytest.raises(
-        ValueError, match=r"he_normal: shape should be \[\.\.\., in, out\], got \(10,\)\. Use"
-    ):
+    with pytest.raises(ValueError, match=r"he_normal: shape should be \[\.\.\., in, out\], got \(10,\)\. Use"):
         initializers.he_normal(key, (10,))
-    with pytest.raises(
-        ValueError,
-        match=r"init_for: there is no rule for the activation 'rellu'; did you mean 'relu'",
-    ):
+    with pytest.raises(ValueError, match=r"init_for: there is no rule for the activation 'rellu'; did you mean 'relu'"):
         initializers.init_for("rellu")
     with pytest.raises(ValueError, match=r"no rule for the activation '<lambda>'"):
         initializers.init_for(lambda x: x)
-    with pytest.raises(
-        ValueError, match=r"init_for: slope belongs to leaky_relu and prelu, got it with 'gelu'"
-    ):
+    with pytest.raises(ValueError, match=r"init_for: slope belongs to leaky_relu and prelu, got it with 'gelu'"):
         initializers.init_for("gelu", slope=0.1)
-    with pytest.raises(
-        ValueError, match=r"variance_scaling: mode should be one of .* got 'fan_on'"
-    ):
+    with pytest.raises(ValueError, match=r"variance_scaling: mode should be one of .* got 'fan_on'"):
         initializers.variance_scaling(1.0, "fan_on")
     with pytest.raises(ValueError, match=r"normal: std should be at least 0, got -1"):
         initializers.normal(-1.0)
     with pytest.raises(ValueError, match=r"truncated_normal: upper should be above 2\.0, got 1\.0"):
         initializers.truncated_normal(1.0, 2.0, 1.0)
-    with pytest.raises(
-        TypeError, match=r"lecun_normal: dtype should be a floating type, got int32"
-    ):
+    with pytest.raises(TypeError, match=r"lecun_normal: dtype should be a floating type, got int32"):
         initializers.lecun_normal(key, (3, 4), jnp.int32)
     with pytest.raises(TypeError, match=r"normal: key should be one random key, got 0 \(int\)"):
         initializers.normal(1.0)(0, (3, 4))  # pyright: ignore[reportArgumentType]

@@ -12,12 +12,21 @@ from nnfunc import jax_settings
 from nnfunc.data.stream import prefetch
 
 SETTINGS = [
-    ("enable_x64", True), ("threefry_partitionable", False), ("debug_nans", True),
-    ("debug_infs", True), ("disable_jit", True), ("default_matmul_precision", "float32"),
-    ("numpy_rank_promotion", "raise"), ("numpy_dtype_promotion", "standard"),
-    ("default_device", "cpu"), ("check_tracer_leaks", True), ("transfer_guard", "disallow"),
-    ("default_prng_impl", "rbg"), ("log_compiles", True), ("legacy_prng_key", "error"),
-]  # fmt: skip
+    ("enable_x64", True),
+    ("threefry_partitionable", False),
+    ("debug_nans", True),
+    ("debug_infs", True),
+    ("disable_jit", True),
+    ("default_matmul_precision", "float32"),
+    ("numpy_rank_promotion", "raise"),
+    ("numpy_dtype_promotion", "standard"),
+    ("default_device", "cpu"),
+    ("check_tracer_leaks", True),
+    ("transfer_guard", "disallow"),
+    ("default_prng_impl", "rbg"),
+    ("log_compiles", True),
+    ("legacy_prng_key", "error"),
+]
 
 
 def in_thread(function):

@@ -26,9 +26,15 @@ def _only_new_objects():
 
 LAWS = {law.__name__: law for law in testing.LAWS}
 LONG = (
-    "derivatives_are_right", "nothing_leaks", "plain_jax_works", "precision_is_a_wrapper",
-    "works_without_jit", "computes_no_nan", "half_precision_comes_in", "batches_may_be_empty",
-)  # fmt: skip
+    "derivatives_are_right",
+    "nothing_leaks",
+    "plain_jax_works",
+    "precision_is_a_wrapper",
+    "works_without_jit",
+    "computes_no_nan",
+    "half_precision_comes_in",
+    "batches_may_be_empty",
+)
 
 
 def beside(names):
@@ -64,9 +70,7 @@ def case(name):
     return testing.Case(make, row.x, row.numbers, quick_key(row.seed), at_once=True, **own)
 
 
-@pytest.mark.parametrize(
-    "law", [pytest.param(law, marks=[pytest.mark.slow] * (law in LONG)) for law in LAWS]
-)
+@pytest.mark.parametrize("law", [pytest.param(law, marks=[pytest.mark.slow] * (law in LONG)) for law in LAWS])
 @pytest.mark.parametrize("name", [*roster.MODELS, "activations", "activations:gated"])
 def test_model(name, law):
     if name in roster.MODELS and law in roster.MODELS[name].without:
@@ -84,9 +88,7 @@ def called(name, *args, **numbers):
 def test_function_takes_traced_numbers(name):
     row = roster.FUNCTIONS[name]
     arrays, join = split(row.args)
-    testing.check_numbers(
-        lambda arrays, **numbers: called(name, *join(arrays), **numbers), row.numbers, arrays
-    )
+    testing.check_numbers(lambda arrays, **numbers: called(name, *join(arrays), **numbers), row.numbers, arrays)
 
 
 @pytest.mark.slow
@@ -173,19 +175,21 @@ def test_every_number_has_two_values():
         for number, (one, other) in row.numbers.items():
             assert one != other, f"{name}: {number} has one value twice"
     wanted = {name: set(roster.scalars(roster.factory(name))) for name in given}
-    missing = {
-        name: sorted(wanted[name] - given[name]) for name in given if wanted[name] - given[name]
-    }
+    missing = {name: sorted(wanted[name] - given[name]) for name in given if wanted[name] - given[name]}
     assert not missing, f"Scalar arguments without values in tests/helpers/roster: {missing}"
-    extra = {
-        name: sorted(given[name] - wanted[name]) for name in given if given[name] - wanted[name]
-    }
+    extra = {name: sorted(given[name] - wanted[name]) for name in given if given[name] - wanted[name]}
     assert not extra, f"arguments with values that are not annotated Scalar: {extra}"
 
 
 def test_reader_of_annotations():
-    def function(a: nf.base.Scalar, b: nf.base.Scalar | None, c: int, d: tuple[nf.base.Scalar, ...],
-                 e: nf.base.Array, f: nf.base.Scalar | nf.base.Schedule):  # fmt: skip
+    def function(
+        a: nf.base.Scalar,
+        b: nf.base.Scalar | None,
+        c: int,
+        d: tuple[nf.base.Scalar, ...],
+        e: nf.base.Array,
+        f: nf.base.Scalar | nf.base.Schedule,
+    ):
         pass
 
     assert roster.scalars(function) == ["a", "b", "d", "f"]
@@ -209,8 +213,12 @@ def test_a_branch_on_a_number_is_found():
     def make(rate):
         return plain(lambda params, x: x * rate if rate > 0 else x)
 
-    broken("numbers_trace", make, "every number may be traced: with rate traced it raised Tracer",
-           numbers={"rate": (0.1, 0.2)})  # fmt: skip
+    broken(
+        "numbers_trace",
+        make,
+        "every number may be traced: with rate traced it raised Tracer",
+        numbers={"rate": (0.1, 0.2)},
+    )
 
 
 def test_a_number_that_is_lost_is_found():
@@ -218,29 +226,29 @@ def test_a_number_that_is_lost_is_found():
         seen = rate if isinstance(rate, float) else 0.1
         return plain(lambda params, x: x * seen)
 
-    broken("numbers_trace", make, r"vmap over rate .*: gradients/1/0\[0, \d\] is",
-           numbers={"rate": (0.1, 0.2)})  # fmt: skip
+    broken("numbers_trace", make, r"vmap over rate .*: gradients/1/0\[0, \d\] is", numbers={"rate": (0.1, 0.2)})
 
 
 def test_a_number_that_is_lost_in_init_is_found():
     def make(size):
         seen = size if isinstance(size, float) else 0.1
-        return plain(
-            lambda p, x: x + p["shift"], lambda key: {"shift": jnp.full(6, seen, jnp.float32)}
-        )
+        return plain(lambda p, x: x + p["shift"], lambda key: {"shift": jnp.full(6, seen, jnp.float32)})
 
-    broken("numbers_trace", make, r"vmap over size .* is 0.1, expected 0.2",
-           numbers={"size": (0.1, 0.2)})  # fmt: skip
+    broken("numbers_trace", make, r"vmap over size .* is 0.1, expected 0.2", numbers={"size": (0.1, 0.2)})
 
 
 def test_one_lost_number_of_two_is_found_when_they_move_at_once():
     def make(rate, size):
         seen = rate if isinstance(rate, float) else 0.1
-        return plain(lambda p, x: x * seen + p["shift"],
-                     lambda key: {"shift": jnp.full(6, size, jnp.float32)})  # fmt: skip
+        return plain(lambda p, x: x * seen + p["shift"], lambda key: {"shift": jnp.full(6, size, jnp.float32)})
 
-    broken("numbers_trace", make, "vmap over rate and size .*: gradients/1/0",
-           numbers={"rate": (0.1, 0.2), "size": (0.1, 0.2)}, at_once=True)  # fmt: skip
+    broken(
+        "numbers_trace",
+        make,
+        "vmap over rate and size .*: gradients/1/0",
+        numbers={"rate": (0.1, 0.2), "size": (0.1, 0.2)},
+        at_once=True,
+    )
 
 
 def test_hidden_randomness_is_found():
@@ -250,13 +258,16 @@ def test_hidden_randomness_is_found():
     broken("no_key_no_randomness", make, "no key, no randomness: .* without a key")
 
 
-@pytest.mark.parametrize("params, words", [
-    ({"count": jnp.zeros((), jnp.int32)}, "count should hold floats, got int32"),
-    ({"a/b": jnp.zeros(2)}, "'a/b' cannot be part of a path"),
-    ({"below": {}}, "below is an empty dict"),
-    ({"list": [jnp.zeros(2)]}, "list should be an array or a dict"),
-    ({"weak": jnp.full(2, 1.0)}, "weak is weakly typed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "params, words",
+    [
+        ({"count": jnp.zeros((), jnp.int32)}, "count should hold floats, got int32"),
+        ({"a/b": jnp.zeros(2)}, "'a/b' cannot be part of a path"),
+        ({"below": {}}, "below is an empty dict"),
+        ({"list": [jnp.zeros(2)]}, "list should be an array or a dict"),
+        ({"weak": jnp.full(2, 1.0)}, "weak is weakly typed"),
+    ],
+)
 def test_params_of_another_kind_are_found(params, words):
     broken("params_are_trainable_arrays", lambda: plain(lambda p, x: x, lambda key: params), words)
 

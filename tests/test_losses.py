@@ -19,14 +19,7 @@ GOLDEN = json.loads((GOLDEN_FILES / "losses.json").read_text())["cases"]
 TOLERANCE = {"float64": dict(rtol=1e-11, atol=1e-12), "float32": dict(rtol=2e-5, atol=2e-6)}
 
 NASTY = jnp.array(
-    [
-        [1e4, -1e4, 0.0],
-        [1e4, 1e4, 1e4],
-        [-1e4, -1e4, -1e4],
-        [1e4, 1e4, -1e4],
-        [0.0, 0.0, 0.0],
-        [-1e4, -1e4, 1e4],
-    ]
+    [[1e4, -1e4, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4], [0.0, 0.0, 0.0], [-1e4, -1e4, 1e4]]
 )
 LABELS = jnp.array([1, 0, 2, 1, 2, 2])
 ONE_HOT = jnp.eye(3)[LABELS]
@@ -294,9 +287,7 @@ def test_a_wrong_and_certain_probability_still_learns():
 
 
 def test_a_variance_of_zero_can_grow_again():
-    slope = jax.grad(lambda v: losses.gaussian_nll((jnp.array(0.0), v), jnp.array(1.0)))(
-        jnp.array(0.0)
-    )
+    slope = jax.grad(lambda v: losses.gaussian_nll((jnp.array(0.0), v), jnp.array(1.0)))(jnp.array(0.0))
     np.testing.assert_allclose(slope, 0.5 * (1e6 - 1e12), rtol=1e-5)  # (1 / v - 1 / v^2) / 2
 
 
@@ -408,11 +399,7 @@ def test_nothing_is_broadcast(name):
             ValueError,
             r"weights should have shape \(3,\), got shape \(4,\). It is one number per class",
         ),
-        (
-            lambda: losses.cross_entropy(jnp.array(1.0), jnp.array(1)),
-            ValueError,
-            "an axis of classes",
-        ),
+        (lambda: losses.cross_entropy(jnp.array(1.0), jnp.array(1)), ValueError, "an axis of classes"),
         (
             lambda: losses.cross_entropy_dense(jnp.zeros((4, 3)), jnp.zeros((4,), int)),
             TypeError,
@@ -428,21 +415,13 @@ def test_nothing_is_broadcast(name):
             ValueError,
             r"prediction \(4, 3\) and target \(1, 3\)",
         ),
-        (
-            lambda: losses.triplet(jnp.ones((4, 3)), jnp.ones((4, 3)), jnp.ones(3)),
-            ValueError,
-            r"negative \(3,\)",
-        ),
+        (lambda: losses.triplet(jnp.ones((4, 3)), jnp.ones((4, 3)), jnp.ones(3)), ValueError, r"negative \(3,\)"),
         (
             lambda: losses.gaussian_nll(jnp.ones((2, 3)), jnp.ones(3)),
             TypeError,
             r"a pair \(mean, variance\), got an array of shape \(2, 3\)",
         ),
-        (
-            lambda: losses.gaussian_nll((jnp.ones(3), jnp.ones((3, 1))), jnp.ones(3)),
-            ValueError,
-            r"variance \(3, 1\)",
-        ),
+        (lambda: losses.gaussian_nll((jnp.ones(3), jnp.ones((3, 1))), jnp.ones(3)), ValueError, r"variance \(3, 1\)"),
         (
             lambda: losses.huber(jnp.ones(3), jnp.ones(3), delta=0.0),
             ValueError,
@@ -477,9 +456,7 @@ def value_and_slope(loss, x, *rest):
     return jax.jit(both)(jnp.asarray(x))
 
 
-@pytest.mark.parametrize(
-    "loss", [losses.cross_entropy, losses.focal, partial(losses.focal, gamma=0.0)]
-)
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, partial(losses.focal, gamma=0.0)])
 def test_infinite_logits_cost_0_where_right_and_infinity_where_wrong(loss):
     logits = [[INF, 0, 1], [INF, 0, 1], [0, -INF, 0], [-INF, -INF, 3], [-INF, INF, INF]]
     value, slope = value_and_slope(loss, logits, jnp.array([0, 1, 1, 2, 1]))
@@ -499,12 +476,8 @@ def test_infinite_logits_against_shares(loss):
 
 
 @pytest.mark.parametrize(
-    "loss",
-    [
-        losses.binary_cross_entropy_with_logits, losses.binary_focal,
-        partial(losses.binary_focal, gamma=0.0),
-    ],
-)  # fmt: skip
+    "loss", [losses.binary_cross_entropy_with_logits, losses.binary_focal, partial(losses.binary_focal, gamma=0.0)]
+)
 def test_infinite_binary_logits(loss):
     value, slope = value_and_slope(loss, [INF, -INF, INF, -INF, INF], jnp.array([1, 0, 0, 1, 0.5]))
     np.testing.assert_array_equal(value, [0, 0, INF, INF, INF])
@@ -547,9 +520,7 @@ def test_kl_divergence_of_log_probabilities_has_the_slope_of_pytorch():
     same, own = value_and_slope(partial(losses.kl_divergence, log_probabilities=True), log_p, q)
     np.testing.assert_allclose(same, value, rtol=1e-6)
     np.testing.assert_allclose(own, -q, rtol=1e-6)
-    through = jax.grad(
-        lambda x: losses.kl_divergence(jax.nn.log_softmax(x), q, log_probabilities=True)
-    )(log_p + 1)
+    through = jax.grad(lambda x: losses.kl_divergence(jax.nn.log_softmax(x), q, log_probabilities=True))(log_p + 1)
     np.testing.assert_allclose(through, jnp.exp(log_p) - q, rtol=1e-5)
 
 

@@ -27,11 +27,7 @@ CLASSIFIED = {
     "confusion": metrics.confusion(CLASSES),
     "calibration": metrics.calibration(),
 }
-REGRESSED = {
-    "mse": metrics.mean(losses.mse),
-    "r2": metrics.r2(),
-    "r2_each": metrics.r2(outputs=3),
-}
+REGRESSED = {"mse": metrics.mean(losses.mse), "r2": metrics.r2(), "r2_each": metrics.r2(outputs=3)}
 
 
 accuracy = jax.jit(metrics.accuracy)
@@ -87,9 +83,7 @@ def test_padding_changes_nothing_whatever_it_holds(name):
 def test_members_of_a_sweep_keep_apart():
     metric, prediction, target = SETS["classified"]
     both = np.stack([prediction, -prediction])
-    swept = jax.jit(
-        jax.vmap(lambda x, y: metric.compute(metric.update(metric.init(), x, y)), (0, None))
-    )(both, target)
+    swept = jax.jit(jax.vmap(lambda x, y: metric.compute(metric.update(metric.init(), x, y)), (0, None)))(both, target)
     for i in range(2):
         same(jax.tree.map(lambda x, i=i: x[i], swept), whole(metric, both[i], target), rtol=1e-5)
 
@@ -174,12 +168,8 @@ def test_binary_accuracy_by_hand():
 
 
 def test_perplexity_is_that_of_scikit_learns_log_loss():
-    nats = sklearn.metrics.log_loss(
-        LABELS, scipy.special.softmax(LOGITS.astype(np.float64), 1), labels=range(CLASSES)
-    )
-    np.testing.assert_allclose(
-        whole(CLASSIFIED["perplexity"], LOGITS, LABELS), np.exp(nats), rtol=1e-5
-    )
+    nats = sklearn.metrics.log_loss(LABELS, scipy.special.softmax(LOGITS.astype(np.float64), 1), labels=range(CLASSES))
+    np.testing.assert_allclose(whole(CLASSIFIED["perplexity"], LOGITS, LABELS), np.exp(nats), rtol=1e-5)
 
 
 def test_perplexity_leaves_ignored_tokens_out():
@@ -187,14 +177,10 @@ def test_perplexity_leaves_ignored_tokens_out():
     metric = metrics.perplexity(ignore=-100)
     kept = labels != -100
     np.testing.assert_allclose(
-        whole(metric, LOGITS, labels),
-        whole(metrics.perplexity(), LOGITS[kept], LABELS[kept]),
-        rtol=1e-6,
+        whole(metric, LOGITS, labels), whole(metrics.perplexity(), LOGITS[kept], LABELS[kept]), rtol=1e-6
     )
     mask = np.arange(200) < 50
-    np.testing.assert_allclose(
-        whole(metric, LOGITS, labels, mask), whole(metric, LOGITS[:50], labels[:50]), rtol=1e-6
-    )
+    np.testing.assert_allclose(whole(metric, LOGITS, labels, mask), whole(metric, LOGITS[:50], labels[:50]), rtol=1e-6)
     assert np.isnan(whole(metrics.perplexity(), LOGITS, labels))
 
 
@@ -222,11 +208,7 @@ def test_confusion_is_scikit_learns(prediction):
 @pytest.mark.parametrize("name", ["precision", "recall", "f1"])
 def test_scores_are_scikit_learns(name, average):
     expected = getattr(sklearn.metrics, f"{name}_score")(
-        LABELS,
-        LOGITS.argmax(1),
-        labels=range(CLASSES),
-        average=None if average == "none" else average,
-        zero_division=0,
+        LABELS, LOGITS.argmax(1), labels=range(CLASSES), average=None if average == "none" else average, zero_division=0
     )
     score = whole(getattr(metrics, name)(CLASSES, average=average), LOGITS, LABELS)
     np.testing.assert_allclose(score, expected, rtol=1e-5)
@@ -356,16 +338,8 @@ def test_infinite_sums_stay_infinite():
             ValueError,
             r"accuracy: labels should have shape \(4,\), got shape \(4, 1\)",
         ),
-        (
-            lambda: metrics.accuracy(jnp.zeros((4, 3)), jnp.zeros(4)),
-            TypeError,
-            "labels should hold integers",
-        ),
-        (
-            lambda: metrics.accuracy(jnp.array(0.0), jnp.array(0)),
-            ValueError,
-            "an axis of classes",
-        ),
+        (lambda: metrics.accuracy(jnp.zeros((4, 3)), jnp.zeros(4)), TypeError, "labels should hold integers"),
+        (lambda: metrics.accuracy(jnp.array(0.0), jnp.array(0)), ValueError, "an axis of classes"),
         (
             lambda: metrics.top_k_accuracy(jnp.zeros((4, 3)), jnp.zeros(4, int), k=4),
             ValueError,
@@ -425,9 +399,6 @@ def test_labels_beyond_int32_are_no_class():
 def test_infinite_logits_are_certain():
     logits, labels = jnp.array([[jnp.inf, 0.0], [0.0, -jnp.inf], [0.0, 0.0]]), jnp.array([0, 0, 1])
     assert metrics.accuracy(logits, labels).tolist() == [1, 1, 0]
-    for metric, expected in (
-        (metrics.calibration(4), 0.5 / 3),
-        (metrics.perplexity(), 2 ** (1 / 3)),
-    ):
+    for metric, expected in ((metrics.calibration(4), 0.5 / 3), (metrics.perplexity(), 2 ** (1 / 3))):
         value = metric.compute(jax.jit(metric.update)(metric.init(), logits, labels))
         np.testing.assert_allclose(value, expected, rtol=1e-6)

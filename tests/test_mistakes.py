@@ -144,7 +144,7 @@ def test_predict_refuses_other_numbers_than_it_was_trained_on():
         (nf.conv(3, 4, 3), (2, 28, 28), r"x\[\.\.\., None\], in a layer with in_dim=1\."),
         (nf.conv(3, 4, 3), (2, 28, 28, 1), r"for 1 channels.* in_dim=1\."),
     ],
-)  # fmt: skip
+)
 def test_hints_look_at_what_came(model, shape, message):
     params = jax.eval_shape(model.init, KEY)
     with pytest.raises(ValueError, match=message):
@@ -160,6 +160,4 @@ def test_hints_of_losses_look_at_what_came():
     with pytest.raises(ValueError, match=r"Take its last axis away: prediction\[\.\.\., 0\]"):
         nf.losses.mse(column, jnp.zeros(4))
     with pytest.raises(TypeError, match=r"nf\.embedding for ids"):
-        nf.linear(3, 2).apply(
-            {"weight": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, jnp.zeros((4, 3), int)
-        )
+        nf.linear(3, 2).apply({"weight": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, jnp.zeros((4, 3), int))

@@ -10,36 +10,58 @@ from hypothesis import strategies as st
 import nnfunc as nf
 from nnfunc import paths
 
-NAMES = ["blocks/act/weight", "blocks/attend/query/weight", "blocks/attend/query/bias", "head/bias",
-         "head/weight", "hidden_0/weight", "hidden_10/weight", "weight", "a.b/c"]  # fmt: skip
+NAMES = [
+    "blocks/act/weight",
+    "blocks/attend/query/weight",
+    "blocks/attend/query/bias",
+    "head/bias",
+    "head/weight",
+    "hidden_0/weight",
+    "hidden_10/weight",
+    "weight",
+    "a.b/c",
+]
 
 
-@pytest.mark.parametrize("pattern, expected", [
-    ("head/bias", ["head/bias"]),
-    ("**/bias", ["blocks/attend/query/bias", "head/bias"]),
-    ("**/weight", [name for name in NAMES if name.endswith("weight")]),
-    ("*/weight", ["head/weight", "hidden_0/weight", "hidden_10/weight"]),
-    ("hidden_*/weight", ["hidden_0/weight", "hidden_10/weight"]),
-    ("hidden_*0/weight", ["hidden_0/weight", "hidden_10/weight"]),
-    ("hidden_1*/weight", ["hidden_10/weight"]),
-    ("blocks/**", ["blocks/act/weight", "blocks/attend/query/weight", "blocks/attend/query/bias"]),
-    ("blocks/*/*", ["blocks/act/weight"]),
-    ("blocks/**/query/*", ["blocks/attend/query/weight", "blocks/attend/query/bias"]),
-    ("blocks/**/weight", ["blocks/act/weight", "blocks/attend/query/weight"]),
-    ("**", NAMES),
-    ("*", ["weight"]),
-    ("a.b/c", ["a.b/c"]),
-    (("head/*", "weight"), ["head/bias", "head/weight", "weight"]),
-    (["weight", "head/*"], ["head/bias", "head/weight", "weight"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pattern, expected",
+    [
+        ("head/bias", ["head/bias"]),
+        ("**/bias", ["blocks/attend/query/bias", "head/bias"]),
+        ("**/weight", [name for name in NAMES if name.endswith("weight")]),
+        ("*/weight", ["head/weight", "hidden_0/weight", "hidden_10/weight"]),
+        ("hidden_*/weight", ["hidden_0/weight", "hidden_10/weight"]),
+        ("hidden_*0/weight", ["hidden_0/weight", "hidden_10/weight"]),
+        ("hidden_1*/weight", ["hidden_10/weight"]),
+        ("blocks/**", ["blocks/act/weight", "blocks/attend/query/weight", "blocks/attend/query/bias"]),
+        ("blocks/*/*", ["blocks/act/weight"]),
+        ("blocks/**/query/*", ["blocks/attend/query/weight", "blocks/attend/query/bias"]),
+        ("blocks/**/weight", ["blocks/act/weight", "blocks/attend/query/weight"]),
+        ("**", NAMES),
+        ("*", ["weight"]),
+        ("a.b/c", ["a.b/c"]),
+        (("head/*", "weight"), ["head/bias", "head/weight", "weight"]),
+        (["weight", "head/*"], ["head/bias", "head/weight", "weight"]),
+    ],
+)
 def test_patterns_by_example(pattern, expected):
     assert paths.select(pattern, NAMES, where="test") == expected
 
 
-@pytest.mark.parametrize("pattern, path", [
-    ("a.b", "axb"), ("head", "head/bias"), ("head/*", "head"), ("*", "head/bias"), ("**/bias", "xbias"),
-    ("hidden_*", "hidden_0/weight"), ("a/**/b", "a/xb"), ("", "a"), ("head/**", "header/bias"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pattern, path",
+    [
+        ("a.b", "axb"),
+        ("head", "head/bias"),
+        ("head/*", "head"),
+        ("*", "head/bias"),
+        ("**/bias", "xbias"),
+        ("hidden_*", "hidden_0/weight"),
+        ("a/**/b", "a/xb"),
+        ("", "a"),
+        ("head/**", "header/bias"),
+    ],
+)
 def test_what_does_not_match(pattern, path):
     assert not paths.matches(pattern, path)
 
@@ -62,13 +84,19 @@ def test_every_path_matches_itself_and_the_general_patterns(parts):
     assert not paths.matches("/".join("*" for _ in [*parts, ""]), path)
 
 
-@pytest.mark.parametrize("pattern, words", [
-    ("head/wieght", r"freeze: the pattern 'head/wieght' should match at least one path, got none; "
-                    r"did you mean 'head/weight'"),
-    ("head", r"got none; for all below it write 'head/\*\*'"),
-    ("blocks/", r"for all below it write 'blocks/\*\*'"),
-    (["head/*", "zzz"], r"the pattern 'zzz' should match .*; there is 'blocks/act/weight'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pattern, words",
+    [
+        (
+            "head/wieght",
+            r"freeze: the pattern 'head/wieght' should match at least one path, got none; "
+            r"did you mean 'head/weight'",
+        ),
+        ("head", r"got none; for all below it write 'head/\*\*'"),
+        ("blocks/", r"for all below it write 'blocks/\*\*'"),
+        (["head/*", "zzz"], r"the pattern 'zzz' should match .*; there is 'blocks/act/weight'"),
+    ],
+)
 def test_a_pattern_that_matches_nothing_is_refused(pattern, words):
     with pytest.raises(ValueError, match=words):
         paths.select(pattern, NAMES, where="freeze")
@@ -102,7 +130,5 @@ def test_mask_serves_optax(key):
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     assert (updates["linear"]["weight"] == params["linear"]["weight"]).all()
     assert not updates["linear"]["bias"].any()
-    with pytest.raises(
-        ValueError, match=r"mask: the pattern 'linear/wait' .* did you mean 'linear/weight'"
-    ):
+    with pytest.raises(ValueError, match=r"mask: the pattern 'linear/wait' .* did you mean 'linear/weight'"):
         paths.mask(params, "linear/wait")

@@ -38,9 +38,7 @@ OF_PYTORCH = {
     "restarts_3": schedules.cosine_restarts(0.5, 7, multiplier=3, final=0.01),
     "one_cycle": schedules.one_cycle(0.5, 60),
     "one_cycle_linear": schedules.one_cycle(0.5, 50, rise=0.2, anneal="linear"),
-    "one_cycle_three": schedules.one_cycle(
-        0.5, 60, rise=0.25, start_factor=10, final_factor=100, three_phase=True
-    ),
+    "one_cycle_three": schedules.one_cycle(0.5, 60, rise=0.25, start_factor=10, final_factor=100, three_phase=True),
     "one_cycle_three_linear": schedules.one_cycle(
         0.5, 50, rise=0.4, start_factor=10, final_factor=100, three_phase=True, anneal="linear"
     ),
@@ -67,10 +65,7 @@ PLATEAUS = {
     "plateau_min_rel": (lambda m: m + 2, partial(schedules.plateau, factor=0.5, patience=2, threshold=1e-3)),
     "plateau_min_abs": (
         lambda m: m,
-        partial(
-            schedules.plateau, factor=0.7, patience=1, threshold=0.05,
-            threshold_mode="absolute", cooldown=3,
-        ),
+        partial(schedules.plateau, factor=0.7, patience=1, threshold=0.05, threshold_mode="absolute", cooldown=3),
     ),
     "plateau_max_rel": (
         lambda m: 4 - m,
@@ -79,11 +74,17 @@ PLATEAUS = {
     "plateau_max_abs": (
         lambda m: m,
         partial(
-            schedules.plateau, mode="max", factor=0.2, patience=0, threshold=0.3,
-            threshold_mode="absolute", cooldown=1, floor=1e-3,
+            schedules.plateau,
+            mode="max",
+            factor=0.2,
+            patience=0,
+            threshold=0.3,
+            threshold_mode="absolute",
+            cooldown=1,
+            floor=1e-3,
         ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -220,9 +221,7 @@ def test_restarts_come_at_the_exact_step(multiplier):
     starts = jnp.array(starts)
 
     @jax.jit
-    def run(
-        traced, starts
-    ):  # not constants, with which XLA would calculate beforehand, and exactly
+    def run(traced, starts):  # not constants, with which XLA would calculate beforehand, and exactly
         both = [schedules.cosine_restarts(1.0, 5, multiplier=m) for m in (multiplier, traced)]
         return [(schedule(starts), schedule(starts[1:] - 1)) for schedule in both]
 
@@ -239,23 +238,31 @@ def test_whole_steps_are_exact_where_float32_is_not():
     np.testing.assert_allclose(at(rising, after), [1, 1, 0.5, 0])
     stable = schedules.warmup_stable_decay(1.0, 10, 2, far + 2)
     np.testing.assert_allclose(at(stable, after), [1, 1, 0.5, 0])
-    np.testing.assert_allclose(
-        at(schedules.multistep(1.0, (far + 1,), factor=0.5), after), [1, 1, 0.5, 0.5]
-    )
+    np.testing.assert_allclose(at(schedules.multistep(1.0, (far + 1,), factor=0.5), after), [1, 1, 0.5, 0.5])
     np.testing.assert_allclose(at(schedules.cosine_restarts(1.0, 2), after), [0.5, 1, 0.5, 1])
-    np.testing.assert_allclose(
-        at(schedules.warmup(schedules.linear(1.0, 0.0, 2), far), after), [1, 1, 0.5, 0]
-    )
+    np.testing.assert_allclose(at(schedules.warmup(schedules.linear(1.0, 0.0, 2), far), after), [1, 1, 0.5, 0])
 
 
 # Two values for every number of every schedule; a number that is not here fails its test.
 VALUES = {
-    "value": (0.5, 0.1), "start": (0.5, 0.1), "peak": (0.5, 0.1), "final": (0.01, 0.2),
-    "total_steps": (40, 50), "warmup_steps": (0, 10), "decay_steps": (0, 12), "period": (7, 12),
-    "multiplier": (1.0, 2.0), "every": (3, 20), "factor": (0.1, 0.7), "power": (1.0, 2.5),
-    "rise": (0.3, 0.5), "start_factor": (25.0, 3.0), "final_factor": (1e4, 2.0), "then": (0.5, 0.1),
+    "value": (0.5, 0.1),
+    "start": (0.5, 0.1),
+    "peak": (0.5, 0.1),
+    "final": (0.01, 0.2),
+    "total_steps": (40, 50),
+    "warmup_steps": (0, 10),
+    "decay_steps": (0, 12),
+    "period": (7, 12),
+    "multiplier": (1.0, 2.0),
+    "every": (3, 20),
+    "factor": (0.1, 0.7),
+    "power": (1.0, 2.5),
+    "rise": (0.3, 0.5),
+    "start_factor": (25.0, 3.0),
+    "final_factor": (1e4, 2.0),
+    "then": (0.5, 0.1),
     "steps_per_epoch": (3, 10),
-}  # fmt: skip
+}
 BASE = {
     "then": schedules.cosine(0.5, 30),
     "milestones": (3, 30),
@@ -324,9 +331,16 @@ def test_every_number_may_be_traced(name):
 
 
 OFF = {
-    "total_steps": 0.0, "warmup_steps": 0.0, "decay_steps": 0.0, "multiplier": 1.0, "rise": 0.0,
-    "factor": 0.0, "every": math.inf, "steps_per_epoch": math.inf, "power": 0.5,
-}  # fmt: skip
+    "total_steps": 0.0,
+    "warmup_steps": 0.0,
+    "decay_steps": 0.0,
+    "multiplier": 1.0,
+    "rise": 0.0,
+    "factor": 0.0,
+    "every": math.inf,
+    "steps_per_epoch": math.inf,
+    "power": 0.5,
+}
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -373,9 +387,7 @@ def test_every_kind_of_step(name):
 def test_after_the_end_the_last_value_stays(name):
     factory = getattr(schedules, name)
     schedule = factory(**required(factory))
-    np.testing.assert_array_equal(
-        at(schedule, jnp.array([41, 1000, 2**30])), at(schedule, jnp.int32(40))
-    )
+    np.testing.assert_array_equal(at(schedule, jnp.array([41, 1000, 2**30])), at(schedule, jnp.int32(40)))
 
 
 def test_a_schedule_compiles_once_for_all_numbers():
@@ -393,9 +405,13 @@ def test_a_schedule_compiles_once_for_all_numbers():
 
 
 PLATEAU_VALUES = {
-    "start": (1.0, 0.3), "factor": (1.0, 0.5), "patience": (0, 2), "cooldown": (0, 3),
-    "threshold": (0.0, 0.1), "floor": (0.0, 0.2),
-}  # fmt: skip
+    "start": (1.0, 0.3),
+    "factor": (1.0, 0.5),
+    "patience": (0, 2),
+    "cooldown": (0, 3),
+    "threshold": (0.0, 0.1),
+    "floor": (0.0, 0.2),
+}
 
 
 @pytest.mark.parametrize("number", numbers(schedules.plateau))
@@ -419,24 +435,15 @@ def test_every_number_of_plateau_may_be_traced(number):
             lambda: schedules.warmup_cosine(1.0, 10, 10),
             r"warmup_cosine: total_steps should be above 10.*, got 10\..*make warmup_steps smaller",
         ),
-        (
-            lambda: schedules.warmup_linear(1.0, -1, 10),
-            r"warmup_linear: warmup_steps should be at least 0, got -1",
-        ),
+        (lambda: schedules.warmup_linear(1.0, -1, 10), r"warmup_linear: warmup_steps should be at least 0, got -1"),
         (
             lambda: schedules.warmup_stable_decay(1.0, 4, 7, 10),
             r"warmup_steps \+ decay_steps should be at most total_steps, got 11 and 10",
         ),
         (lambda: schedules.step(1.0, every=0), r"step: every should be above 0, got 0"),
         (lambda: schedules.polynomial(1.0, 9, power=0), r"polynomial: power should be above 0"),
-        (
-            lambda: schedules.cosine_restarts(1.0, 5, multiplier=0.5),
-            r"multiplier should be at least 1",
-        ),
-        (
-            lambda: schedules.one_cycle(1.0, 9, rise=1.1),
-            r"one_cycle: rise should be in \[0, 1\], got",
-        ),
+        (lambda: schedules.cosine_restarts(1.0, 5, multiplier=0.5), r"multiplier should be at least 1"),
+        (lambda: schedules.one_cycle(1.0, 9, rise=1.1), r"one_cycle: rise should be in \[0, 1\], got"),
         (
             lambda: schedules.one_cycle(1.0, 9, rise=0.6, three_phase=True),
             r"one_cycle: rise should be in \[0, 0.5\], got 0.6",
@@ -447,10 +454,7 @@ def test_every_number_of_plateau_may_be_traced(number):
         ),
         (lambda: schedules.plateau(mode="low"), r"plateau: mode should be one of 'min', 'max'"),
         (lambda: schedules.plateau(factor=1.5), r"plateau: factor should be in \[0, 1\], got 1.5"),
-        (
-            lambda: schedules.multistep(1.0, (3, -1)),
-            r"multistep: milestones should be at least 0, got -1",
-        ),
+        (lambda: schedules.multistep(1.0, (3, -1)), r"multistep: milestones should be at least 0, got -1"),
     ],
 )
 def test_errors_have_words(make, words):
@@ -461,19 +465,10 @@ def test_errors_have_words(make, words):
 @pytest.mark.parametrize(
     "make,words",
     [
-        (
-            lambda: schedules.warmup("cosine", 3),
-            r"warmup: then: it should be a number or a schedule",
-        ),
-        (
-            lambda: schedules.constant("0.1"),
-            r"constant: value should be a number, got '0.1' \(str\)",
-        ),
+        (lambda: schedules.warmup("cosine", 3), r"warmup: then: it should be a number or a schedule"),
+        (lambda: schedules.constant("0.1"), r"constant: value should be a number, got '0.1' \(str\)"),
         (lambda: schedules.multistep(1.0, 30), r"milestones should be a tuple of steps, got 30"),
-        (
-            lambda: schedules.cosine(jnp.ones(3), 10),
-            r"cosine: start should be a number, got an array",
-        ),
+        (lambda: schedules.cosine(jnp.ones(3), 10), r"cosine: start should be a number, got an array"),
         (lambda: schedules.as_schedule(None), r"should be a number or a schedule.*got None"),
     ],
 )

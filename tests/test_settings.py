@@ -19,9 +19,7 @@ SETTINGS = {
 
 
 def build(h):
-    model = nf.serial(
-        nf.linear(3, 4, bias=False), nf.batch_norm(4), nf.prelu(), nf.dropout(0.1), nf.linear(4, 2)
-    )
+    model = nf.serial(nf.linear(3, 4, bias=False), nf.batch_norm(4), nf.prelu(), nf.dropout(0.1), nf.linear(4, 2))
     rate = nf.schedules.warmup_cosine(h["rate"], warmup_steps=1, total_steps=4)
     return nf.Task(model, nf.classification(), nf.optimizers.adamw(rate, clip=1.0))
 

@@ -48,9 +48,7 @@ def test_a_repeated_layer_counts_n_times():
     assert linear.flops == 10 * (2 * 2 * 4 * 4 + 8)
     assert rows["blocks/*/body/relu"].flops == 10 * 8
     assert table.params == 10 * 20 + 5
-    assert table.flops == 10 * (64 + 8 + 8 + 8) + (
-        2 * 2 * 4 + 2
-    )  # the third 8 is the residual's sum
+    assert table.flops == 10 * (64 + 8 + 8 + 8) + (2 * 2 * 4 + 2)  # the third 8 is the residual's sum
 
 
 @pytest.mark.parametrize("wrap", [nf.remat, lambda m: nf.precision(m, jnp.bfloat16)])
@@ -105,13 +103,9 @@ def test_inputs_of_other_kinds():
 
 
 def test_errors_name_the_layer():
-    with pytest.raises(
-        ValueError, match=r"^head: linear: the last axis of x should be 5 \(in_dim\)"
-    ):
+    with pytest.raises(ValueError, match=r"^head: linear: the last axis of x should be 5 \(in_dim\)"):
         nf.summary(nf.serial(up=nf.linear(3, 4), head=nf.linear(5, 2)), (1, 3))
-    with pytest.raises(
-        TypeError, match=r"^summary: shape should be a tuple such as \(1, 64\), got 64"
-    ):
+    with pytest.raises(TypeError, match=r"^summary: shape should be a tuple such as \(1, 64\), got 64"):
         nf.summary(nf.linear(64, 2), 64)
 
 
@@ -146,7 +140,7 @@ STEP = 2 * 5 * 4 * 4 + 5 * 4  # the product and tanh of one step
         (jax.vmap(loop), (X[None].repeat(3, 0),), 3 * 7 * STEP),
         (lambda x: jax.lax.cond(x[0, 0] > 0, loop, jnp.tanh, x), (X,), 7 * STEP),
     ],
-)  # fmt: skip
+)
 def test_flops_by_hand(function, args, expected):
     assert flops.count(function, *args) == expected
 
@@ -185,8 +179,6 @@ def test_flops_of_a_convolution():
     x, kernel = np.ones((1, 8, 8, 3), "f4"), np.ones((3, 3, 3, 5), "f4")
 
     def convolve(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     assert flops.count(convolve, x, kernel) == 2 * 64 * 27 * 5

@@ -53,8 +53,9 @@ def close(got, expected):
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-@pytest.mark.parametrize("net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)],
-                         ids=["scan", "unrolled", "remat"])  # fmt: skip
+@pytest.mark.parametrize(
+    "net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)], ids=["scan", "unrolled", "remat"]
+)
 def test_capture_equals_the_unrolled_eager_values(net, wrap, params, expected):
     y, taps = wrap(nf.capture(net, "blocks/*/body/act"))(params, X, key=jax.random.key(1))
     assert list(taps) == ["blocks/*/body/act"]
@@ -78,9 +79,7 @@ def test_capture_under_vmap_scan_and_grad(params):
     alone = [by_hand(params, x, key) for x, key in zip(xs, keys, strict=True)]
 
     vmapped = jax.jit(jax.vmap(lambda x, key: captured(params, x, key=key)))(xs, keys)
-    _, scanned = jax.lax.scan(
-        lambda c, own: (c, captured(params, own[0], key=own[1])), None, (xs, keys)
-    )
+    _, scanned = jax.lax.scan(lambda c, own: (c, captured(params, own[0], key=own[1])), None, (xs, keys))
     for y, taps in (vmapped, scanned):
         for i in range(2):
             close(taps["blocks/*/body/act"][i], alone[i][1])
@@ -121,10 +120,13 @@ def test_a_second_call_has_a_path_of_its_own():
     assert {path: float(tap) for path, tap in taps.items()} == {"double": 2.0, "double@1": 4.0}
 
 
-@pytest.mark.parametrize("look", [
-    lambda pattern: nf.capture(model(), pattern),
-    lambda pattern: nf.patch(model(), {pattern: jnp.zeros((LAYERS, 4, 6))}).apply,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda pattern: nf.capture(model(), pattern),
+        lambda pattern: nf.patch(model(), {pattern: jnp.zeros((LAYERS, 4, 6))}).apply,
+    ],
+)
 def test_an_unknown_path_names_the_nearest(look, params):
     words = r"(capture|patch): .*'blocks/\*/body/atc'.* did you mean .*'blocks/\*/body/act'"
     with pytest.raises(ValueError, match=words):
@@ -134,13 +136,12 @@ def test_an_unknown_path_names_the_nearest(look, params):
 # patch
 
 
-@pytest.mark.parametrize("net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)],
-                         ids=["scan", "unrolled", "remat"])  # fmt: skip
+@pytest.mark.parametrize(
+    "net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)], ids=["scan", "unrolled", "remat"]
+)
 def test_a_patched_value_takes_the_place_of_the_computed_one(net, params, expected):
     path = "blocks/*/body/act"
-    patched = jax.jit(
-        lambda value: nf.patch(net, {path: value}).apply(params, X, key=jax.random.key(1))
-    )
+    patched = jax.jit(lambda value: nf.patch(net, {path: value}).apply(params, X, key=jax.random.key(1)))
     close(patched(expected[1]), expected[0])
 
     first = np.asarray(expected[1]).copy()
@@ -170,9 +171,7 @@ def test_patch_is_differentiated_with_respect_to_the_value(params):
 def test_gradients_at_every_layer_of_a_repeated_block(params, expected):
     """Finite differences through a patched scan: layer i's entry moves only what comes after it."""
     path, net = "blocks/*/body/act", model(wrap=nf.remat)
-    loss = jax.jit(
-        lambda v: jnp.sum(nf.patch(net, {path: v}).apply(params, X, key=jax.random.key(1)))
-    )
+    loss = jax.jit(lambda v: jnp.sum(nf.patch(net, {path: v}).apply(params, X, key=jax.random.key(1))))
     grads = jax.grad(loss)(expected[1])
     assert grads.shape == (LAYERS, 4, 6)
     for i in range(LAYERS):
@@ -187,10 +186,13 @@ def test_patch_under_vmap(params):
     np.testing.assert_array_equal(found, values)
 
 
-@pytest.mark.parametrize("value, words", [
-    (jnp.zeros((4, 3)), r"patch: the given value at head should .* float32\[4, 2\], got float32\[4, 3\]"),
-    (jnp.zeros((4, 2), jnp.int32), r"float32\[4, 2\], got int32\[4, 2\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (jnp.zeros((4, 3)), r"patch: the given value at head should .* float32\[4, 2\], got float32\[4, 3\]"),
+        (jnp.zeros((4, 2), jnp.int32), r"float32\[4, 2\], got int32\[4, 2\]"),
+    ],
+)
 def test_a_value_of_another_kind_is_refused(value, words, params):
     with pytest.raises(ValueError, match=words):
         nf.patch(model(), {"head": value}).apply(params, X)

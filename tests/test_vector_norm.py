@@ -20,9 +20,9 @@ def test_norm_and_slopes_at_every_scale(norm, scale):
     x = jnp.asarray(X * scale, jnp.float32)
     wide = np.asarray(x, np.float64)
     expected = np.sqrt(np.square(wide).sum())
-    value, slopes, slope = jax.jit(
-        lambda x: (norm(x), jax.grad(norm)(x), jax.jvp(norm, (x,), (jnp.ones_like(x),))[1])
-    )(x)  # the compiler regroups products that are finite one by one
+    value, slopes, slope = jax.jit(lambda x: (norm(x), jax.grad(norm)(x), jax.jvp(norm, (x,), (jnp.ones_like(x),))[1]))(
+        x
+    )  # the compiler regroups products that are finite one by one
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(slopes, wide / expected, rtol=1e-6)
     np.testing.assert_allclose(slope, (wide / expected).sum(), rtol=1e-5, atol=1e-6)

@@ -46,9 +46,7 @@ def answer_of(settings: Mapping[str, Any], data: Any) -> np.ndarray | None:
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def baseline(
-    settings: Mapping[str, Any], objective: Any, data: Any, arrays: PyTree
-) -> dict[str, float]:
+def baseline(settings: Mapping[str, Any], objective: Any, data: Any, arrays: PyTree) -> dict[str, float]:
     """The metrics of `answer_of` on a split; {} where there is none, or the objective refuses it."""
     answer = answer_of(settings, data)
     if answer is None:

@@ -30,15 +30,11 @@ from nnfunc.training.step import TrainState, evaluated
 __all__ = ["doctor", "find_lr", "find_nan", "overfit"]
 
 
-def overfit(
-    config_file: Path, settings: list[str], *, steps: int = 200, examples: int = 32
-) -> Verdict:
+def overfit(config_file: Path, settings: list[str], *, steps: int = 200, examples: int = 32) -> Verdict:
     """Train a config's model on one batch alone, print the verdict, and return it."""
     use_compilation_cache()
     config = load(config_file, settings)
-    found = memorise(
-        config.build, config.hypers, config.data(), key=config.key(), steps=steps, examples=examples
-    )
+    found = memorise(config.build, config.hypers, config.data(), key=config.key(), steps=steps, examples=examples)
     ends = found.losses[-1]
     print(f"{found.word}: {_wrapped(found.words, len(found.word) + 2)}")
     rates = "  ".join(f"{rate:6.1g}" for rate in found.rates)
@@ -51,9 +47,8 @@ def overfit(
 
 
 def find_lr(
-    config_file: Path, settings: list[str], *, steps: int = 96, at_once: int | None = None,
-    plot: Path | None = None,
-) -> RateTest:  # fmt: skip
+    config_file: Path, settings: list[str], *, steps: int = 96, at_once: int | None = None, plot: Path | None = None
+) -> RateTest:
     """Try 64 learning rates on a config's task, print and draw what came out, and return it."""
     if plot is not None and plot.suffix not in (".png", ".svg"):
         check.fail("find-lr", f"the plot should be a .png or .svg file, got {plot}.")
@@ -64,19 +59,11 @@ def find_lr(
     at_once = (8 if jax.default_backend() == "cpu" else 64) if at_once is None else at_once
     check.size("find-lr", at_once=at_once)
     print(f"64 short runs of {steps} steps each, {at_once} at once", flush=True)
-    found = range_test(
-        config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once
-    )
+    found = range_test(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
     print(found)
     if found.key is not None:
         others = " ".join(settings)
-        words = [
-            run_folder.command(),
-            "train",
-            str(config_file),
-            others,
-            f"{found.key}={found.value:.2g}",
-        ]
+        words = [run_folder.command(), "train", str(config_file), others, f"{found.key}={found.value:.2g}"]
         print(f"  {' '.join(word for word in words if word)}")
     if plot is not None:
         found.plot(plot)
@@ -122,13 +109,9 @@ def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
         found = _held_out(config, state)
     for fault in found:
         layer = fault.path or "-"
-        print(
-            f"step   {fault.step}\nlayer  {layer}\nphase  {fault.phase}\n{_wrapped(fault.words, 0)}"
-        )
+        print(f"step   {fault.step}\nlayer  {layer}\nphase  {fault.phase}\n{_wrapped(fault.words, 0)}")
     if not found:
-        print(
-            f"all is finite in steps {start} to {steps - 1}" if start < steps else "all is finite"
-        )
+        print(f"all is finite in steps {start} to {steps - 1}" if start < steps else "all is finite")
     return found
 
 
@@ -151,9 +134,7 @@ def _replayed(config: Config, folder: Path) -> tuple[TrainState, int]:
                 break
             if carry.state.plateau != () and intervals.evaluates(step):
                 task = config.build(config.hypers)
-                figures = mean_metrics(
-                    partial(own.totals, carry.state, numbers), held_out(task, data)
-                )
+                figures = mean_metrics(partial(own.totals, carry.state, numbers), held_out(task, data))
                 carry = own.observe(carry, numbers, figures)
     return carry.state, start
 

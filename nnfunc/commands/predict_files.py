@@ -11,9 +11,14 @@ __all__ = ["write"]
 
 
 def write(
-    y: np.ndarray, output: Path | None, *, classes: bool, names: Sequence[str] | None = None,
-    label: str | None = None, files: Sequence[str] | None = None,
-) -> None:  # fmt: skip
+    y: np.ndarray,
+    output: Path | None,
+    *,
+    classes: bool,
+    names: Sequence[str] | None = None,
+    label: str | None = None,
+    files: Sequence[str] | None = None,
+) -> None:
     """Print the outputs, or write them as CSV or .npy.
 
     classes: with the probability of each; names: of the classes. label: of the number to predict.

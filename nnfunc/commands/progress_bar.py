@@ -43,10 +43,7 @@ class Progress:
         """Show a report's figures: those of training, and the last ones of the held-out examples."""
         known = ("loss", "accuracy", "mae")
         narrow = ("loss",) if self.bar is not None else known  # a bar has to fit into one line
-        for name, split, of in (
-            ("train", report.train, narrow),
-            ("val", report.validation, known),
-        ):
+        for name, split, of in (("train", report.train, narrow), ("val", report.validation, known)):
             if split:
                 named = [(k, v) for k, v in in_order(split) if k in of]
                 self.figures[name] = " ".join(shown(SHORT.get(k, k), v, k) for k, v in named)

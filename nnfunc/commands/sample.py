@@ -19,10 +19,18 @@ __all__ = ["sample"]
 
 
 def sample(
-    folder: Path, prompt: str = "\n", *, steps: int = 200, temperature: float = 0.8,
-    top_k: int | None = None, top_p: float | None = None, seed: int = 0, samples: int = 1,
-    stop: str | None = None, which: str = "best",
-) -> list[str]:  # fmt: skip
+    folder: Path,
+    prompt: str = "\n",
+    *,
+    steps: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    stop: str | None = None,
+    which: str = "best",
+) -> list[str]:
     """Print and return texts: the prompt and what a run's model makes of it.
 
     prompt: "-" reads it from standard input. stop: the text of one token, which ends a sample.
@@ -41,10 +49,18 @@ def sample(
         warnings.warn(f"The prompt has {len(ids)} tokens; {seen}.", stacklevel=2)
     model, params, state = restore.load_run(folder, which)
     found = generate(
-        _of_vocabulary(model, codec.size), params, np.tile(ids, (samples, 1)), steps,
-        key=jax.random.key(seed), temperature=temperature, top_k=top_k, top_p=top_p,
-        stop=None if stop is None else _one(codec, stop), context=context, state=state,
-    )  # fmt: skip
+        _of_vocabulary(model, codec.size),
+        params,
+        np.tile(ids, (samples, 1)),
+        steps,
+        key=jax.random.key(seed),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop=None if stop is None else _one(codec, stop),
+        context=context,
+        state=state,
+    )
     tokens, lengths = jax.device_get(found)
     if (tokens < 0).any():
         check.fail("sample", f"the model of {folder} should give numbers, but its logits are NaN.")

@@ -84,9 +84,8 @@ def resume(folder: Path, settings: list[str] | None = None, *, changed_data: boo
 
 
 def evaluate(
-    folder: Path, split: str = "test", which: str = "best", batch_size: int | None = None, *,
-    changed_data: bool = False,
-) -> dict[str, float]:  # fmt: skip
+    folder: Path, split: str = "test", which: str = "best", batch_size: int | None = None, *, changed_data: bool = False
+) -> dict[str, float]:
     """Print and return the metrics of a run's checkpoint on the test or validation split.
 
     batch_size: examples at once; by default as in the run. changed_data: go on where the data files
@@ -113,9 +112,12 @@ def evaluate(
 
 
 def predict(
-    folder: Path, inputs: Path | Sequence[Path], output: Path | None = None, which: str = "best",
+    folder: Path,
+    inputs: Path | Sequence[Path],
+    output: Path | None = None,
+    which: str = "best",
     batch_size: int | None = None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Write the model's outputs for the rows of a file, or for images, and return them.
 
     inputs: one path, or several of images; see `nnfunc.config.restore.Run.predict`. batch_size: rows at
@@ -128,9 +130,7 @@ def predict(
     run = load_run(folder, which)
     learned = run.config.learned
     if len(paths) > 1 and "image" not in learned.facts:
-        check.fail(
-            "predict", f"there should be one input, for they are no images, got {len(paths)}."
-        )
+        check.fail("predict", f"there should be one input, for they are no images, got {len(paths)}.")
     y, files = run.predict_named(paths if len(paths) > 1 else paths[0], batch_size=batch_size)
     with full_disk(output or folder, "Predict again."):
         classes = run.config.tables["objective"]["name"] == "classification"
@@ -175,9 +175,11 @@ def _alone(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
         print("memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)")
     to = config.tables.get("log", {}).get("to", ())
     with (
-        full_disk(folder, words), open_writers(to, folder, config.tables) as writers,
-        signals() as caught, progress(steps) as bar,
-    ):  # fmt: skip
+        full_disk(folder, words),
+        open_writers(to, folder, config.tables) as writers,
+        signals() as caught,
+        progress(steps) as bar,
+    ):
 
         def note(row):
             writers.write(row)
@@ -190,10 +192,18 @@ def _alone(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
 
         try:
             state, history = fit(
-                config.build, config.hypers, data, key=config.key(), folder=folder, resume=resume,
-                changed_data=config.changed_data, on_report=bar, on_row=note, should_stop=stop,
+                config.build,
+                config.hypers,
+                data,
+                key=config.key(),
+                folder=folder,
+                resume=resume,
+                changed_data=config.changed_data,
+                on_report=bar,
+                on_row=note,
+                should_stop=stop,
                 **config.train,
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             if not (folder / "metrics.jsonl").exists():
                 raise  # it never began
@@ -243,11 +253,7 @@ def _baselines(config: Config, state: TrainState, splits: dict[str, Any]) -> dic
     """By split, what one answer for all its examples reaches."""
     settings, objective = config.tables["objective"], task_at(config, state).objective
     data = config.data()
-    found = {
-        name: baseline(settings, objective, data, arrays)
-        for name, arrays in splits.items()
-        if arrays is not None
-    }
+    found = {name: baseline(settings, objective, data, arrays) for name, arrays in splits.items() if arrays is not None}
     return {name: metrics for name, metrics in found.items() if metrics}
 
 

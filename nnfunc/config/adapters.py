@@ -33,9 +33,13 @@ class Adapters(NamedTuple):
 
 
 def adapt(
-    run: str, *, on: tuple[str, ...] = ("**/query/weight", "**/value/weight"), rank: int = 8,
-    alpha: Scalar = 8.0, stamp: object = None,
-) -> Adapters:  # fmt: skip
+    run: str,
+    *,
+    on: tuple[str, ...] = ("**/query/weight", "**/value/weight"),
+    rank: int = 8,
+    alpha: Scalar = 8.0,
+    stamp: object = None,
+) -> Adapters:
     """Train low-rank adapters of the best checkpoint of another run, whose own parameters stay.
 
     run: its folder; the model is to be the same. on: patterns of the weights that get an adapter.
@@ -64,6 +68,4 @@ def _trained(run: str, stamp: object) -> Any:
 
     with jax.ensure_compile_time_eval():  # a build may be inside of a trace, what it loads is not
         found = load_run(run)
-        return found._replace(
-            params=jax.device_get(found.params), state=jax.device_get(found.state)
-        )
+        return found._replace(params=jax.device_get(found.params), state=jax.device_get(found.state))

@@ -7,10 +7,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.schema import WRAPPERS, factories, schema
 
-__all__ = [
-    "Pairs", "Part", "Recipe", "Scheduled", "Slot", "is_scheduled", "numbers", "scheduled",
-    "slots", "tuples",
-]  # fmt: skip
+__all__ = ["Pairs", "Part", "Recipe", "Scheduled", "Slot", "is_scheduled", "numbers", "scheduled", "slots", "tuples"]
 
 
 @dataclass(frozen=True)
@@ -148,9 +145,7 @@ def slots(key: str, value: Any, traced: bool) -> Any:
     if traced and is_scheduled(value):
         name = value["schedule"]
         kinds = schema("schedule", name).kinds
-        inner = [
-            (k, slots(f"{key}.{k}", v, kinds[k].traced)) for k, v in value.items() if k in kinds
-        ]
+        inner = [(k, slots(f"{key}.{k}", v, kinds[k].traced)) for k, v in value.items() if k in kinds]
         return Scheduled(name, Pairs(tuple(inner)))
     if isinstance(value, Mapping):
         return Pairs(tuple((k, slots(f"{key}[{k}]", v, traced)) for k, v in value.items()))
@@ -184,9 +179,7 @@ def numbers(key: str, value: Any) -> dict[str, float]:
         found = [numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
     elif is_scheduled(value):
         kinds = schema("schedule", value["schedule"]).kinds
-        found = [
-            numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced
-        ]
+        found = [numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced]
     elif isinstance(value, Mapping):
         found = [numbers(f"{key}[{k}]", item) for k, item in value.items()]
     else:

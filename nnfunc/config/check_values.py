@@ -49,15 +49,11 @@ def check_together(resolved: dict[str, Any], mistakes: Mistakes) -> None:
     size, count = data.get("batch_size"), task.get("accumulate", 1)
     if size and count > 0 and size % count:
         wanted = f"task.accumulate should divide data.batch_size = {size}, got {count}."
-        blamed = (
-            "data.batch_size" if "data.batch_size" in mistakes.overridden else "task.accumulate"
-        )
+        blamed = "data.batch_size" if "data.batch_size" in mistakes.overridden else "task.accumulate"
         mistakes.add(blamed, wanted.removeprefix(f"{blamed} "))
 
 
-def try_out(
-    resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: Any = None
-) -> None:
+def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: Any = None) -> None:
     """Call each factory once with the numbers as written, so that what it refuses is known now.
 
     shelf: where data goes that is loaded for it. records: as of `Config`.
@@ -67,9 +63,18 @@ def try_out(
     from nnfunc.training.train import Intervals
 
     def check_train(
-        *, steps, log_every=None, evaluate_every=None, save_every=None, watch_every=None,
-        eval_batch_size=None, best="min loss", loop="auto", rollback=0, rollback_factor=0.5,
-    ):  # fmt: skip
+        *,
+        steps,
+        log_every=None,
+        evaluate_every=None,
+        save_every=None,
+        watch_every=None,
+        eval_batch_size=None,
+        best="min loss",
+        loop="auto",
+        rollback=0,
+        rollback_factor=0.5,
+    ):
         check.size("train", steps=steps)
         check.size("train", 0, rollback=rollback)
         check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
@@ -93,9 +98,7 @@ def try_out(
         try:
             table, name, values = config.part(path)
             kinds = schema(table, name).kinds
-            keys = [
-                key for key, value in values.items() if kinds[key].traced and scheduled(key, value)
-            ]
+            keys = [key for key, value in values.items() if kinds[key].traced and scheduled(key, value)]
             first = (optimizers.sgd(0.1),) if table in WRAPPERS else ()
             values = {"rate": 1e-3} | values if table == "optimizer" else values
             last = config.train["steps"] - 1 if "train" in good else 0
@@ -132,8 +135,7 @@ def _too_few_steps(config: Config, mistakes: Mistakes) -> bool:
     if "total_steps" in schedule or not parts or sum(parts.values()) < steps or steps < 2:
         return False
     named = " and ".join(f"schedule.{key} = {n:g}" for key, n in parts.items())
-    fewer = [f"schedule.{key}={max(int(steps * n / sum(parts.values()) / 2), 1)}"
-             for key, n in parts.items()]  # fmt: skip
+    fewer = [f"schedule.{key}={max(int(steps * n / sum(parts.values()) / 2), 1)}" for key, n in parts.items()]
     cure = f"Give all of them, such as {' '.join([f'train.steps={steps}', *fewer])}."
     keys = ["train.steps", *(f"schedule.{key}" for key in parts)]
     blamed = next((key for key in keys if key in mistakes.overridden), keys[0])

@@ -183,9 +183,7 @@ class Config:
 def _ending(value: Any, steps: dict[str, int]) -> Any:
     """The value, each schedule in it that has an end but gives none with that of the run."""
     if is_scheduled(value):
-        return (
-            steps | value if "total_steps" in schema("schedule", value["schedule"]).kinds else value
-        )
+        return steps | value if "total_steps" in schema("schedule", value["schedule"]).kinds else value
     if isinstance(value, dict):
         return {key: _ending(item, steps) for key, item in value.items()}
     return [_ending(item, steps) for item in value] if isinstance(value, list) else value

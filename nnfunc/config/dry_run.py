@@ -79,9 +79,7 @@ def _read_by_steps(config: Config, feed: Feed) -> set[str]:
     def steps(hypers, state, batch):
         task = built(config.build, hypers, state.step)
         told = {} if task.plateau is None else {task.plateau.metric: 0.0}
-        return (
-            own.step(hypers, state, batch), own.observe(hypers, state, told), evaluated(task, state)
-        )  # fmt: skip
+        return (own.step(hypers, state, batch), own.observe(hypers, state, told), evaluated(task, state))
 
     hypers = {key: jnp.asarray(value) for key, value in config.hypers.items()}
     state = jax.eval_shape(own.init, hypers, config.key())

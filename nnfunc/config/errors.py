@@ -32,9 +32,7 @@ class Mistakes:
 
     def add(self, path: str, problem: str) -> None:
         """Note what is wrong with one key, or with a table that is not there."""
-        self.lines.append(
-            f"{SHELL if self.by_shell(path) else self.file}: {words_of(path)}: {problem}"
-        )
+        self.lines.append(f"{SHELL if self.by_shell(path) else self.file}: {words_of(path)}: {problem}")
 
     def by_shell(self, path: str) -> bool:
         """Whether the command line gave a key, something in it or the table around it."""

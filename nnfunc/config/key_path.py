@@ -14,17 +14,7 @@ from nnfunc.config.build import is_scheduled
 from nnfunc.config.errors import words_of
 from nnfunc.config.schema import SOLE, TABLES, Kind, factories, kind_of, schema
 
-__all__ = [
-    "Place",
-    "depth_of",
-    "kind_at",
-    "named",
-    "place_of",
-    "put",
-    "value_at",
-    "value_of",
-    "written",
-]
+__all__ = ["Place", "depth_of", "kind_at", "named", "place_of", "put", "value_at", "value_of", "written"]
 
 Place = tuple[str | int, ...]
 _PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[[^\[\]]+\])*")

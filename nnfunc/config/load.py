@@ -20,9 +20,7 @@ from nnfunc.runs.run_folder import command
 __all__ = ["load", "overridden", "resolve", "with_defaults"]
 
 
-def load(
-    path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None
-) -> Config:
+def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None) -> Config:
     """The checked config of a TOML file, after overrides such as "schedule.peak=1e-2".
 
     The value of an override is TOML, and text where it is not: `model.activation=gelu`. It may be a
@@ -43,10 +41,14 @@ def load(
 
 
 def resolve(
-    tables: Mapping[str, Any], *, where: str = "config", overridden: Iterable[str] = (),
-    shelf: dict[str, Any] | None = None, folders: tuple[Path, Path] | None = None,
+    tables: Mapping[str, Any],
+    *,
+    where: str = "config",
+    overridden: Iterable[str] = (),
+    shelf: dict[str, Any] | None = None,
+    folders: tuple[Path, Path] | None = None,
     records: DataRecords | None = None,
-) -> Config:  # fmt: skip
+) -> Config:
     """The checked config of tables as TOML has them. Raises: ConfigError with every mistake.
 
     overridden: the paths that the command line gave, which errors then name instead of `where`. shelf:
@@ -68,9 +70,7 @@ def resolve(
     return _resolve(dict(tables), mistakes, {} if shelf is None else shelf, records)
 
 
-def _resolve(
-    tables: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: DataRecords | None
-) -> Config:
+def _resolve(tables: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: DataRecords | None) -> Config:
     resolved = with_defaults(tables, mistakes)
     check_rate(tables, resolved, mistakes)
     check_together(resolved, mistakes)
@@ -124,9 +124,7 @@ def _places(key: str, tables: Mapping[str, Any]) -> list[str]:
 def _tables(table: str, given: Any, mistakes: Mistakes) -> dict[str, Any] | None:
     """A table of tables, each called by the name of its factory, or None when something is wrong."""
     if not isinstance(given, dict) or not all(isinstance(v, dict) for v in given.values()):
-        mistakes.add(
-            table, f"should be tables by name, such as {TABLES[table]}, got {show(given)}."
-        )
+        mistakes.add(table, f"should be tables by name, such as {TABLES[table]}, got {show(given)}.")
         return None
     names = list(factories(table))
     made = {}
@@ -161,9 +159,7 @@ def _table(table: str, given: Any, mistakes: Mistakes) -> dict[str, Any] | None:
     return None if values is None else {"name": name} | values
 
 
-def _checked(
-    table: str, name: str, path: str, given: dict[str, Any], mistakes: Mistakes
-) -> dict[str, Any] | None:
+def _checked(table: str, name: str, path: str, given: dict[str, Any], mistakes: Mistakes) -> dict[str, Any] | None:
     """The values of a table with its defaults, or None when something is wrong with them."""
     own = schema(table, name)
     before = len(mistakes.lines)
@@ -209,9 +205,7 @@ _USUAL = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "rate": "1e-3", "li
 """Values to write for arguments that have no default and whose example would do harm."""
 
 
-def _problem(
-    table: str, name: str, key: str, kind: str, given: dict[str, Any], mistakes: Mistakes
-) -> str:
+def _problem(table: str, name: str, key: str, kind: str, given: dict[str, Any], mistakes: Mistakes) -> str:
     """What is wrong with one key, in words."""
     own = schema(table, name)
     if kind == "missing":

@@ -23,10 +23,7 @@ from nnfunc.training.fitting import check_state
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
 
-__all__ = [
-    "Loaded", "Run", "load_run", "read_config", "restore", "restore_state", "save_base", "save_run",
-    "task_at",
-]  # fmt: skip
+__all__ = ["Loaded", "Run", "load_run", "read_config", "restore", "restore_state", "save_base", "save_run", "task_at"]
 
 
 class Loaded(NamedTuple):
@@ -66,9 +63,7 @@ class Run(Loaded):
         """
         return self.predict_named(rows, batch_size=batch_size)[0]
 
-    def predict_named(
-        self, rows: Any, *, batch_size: int | None = None
-    ) -> tuple[np.ndarray, list[str] | None]:
+    def predict_named(self, rows: Any, *, batch_size: int | None = None) -> tuple[np.ndarray, list[str] | None]:
         """The same, and the names of the files of images."""
         batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
@@ -93,9 +88,7 @@ class Run(Loaded):
         return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
 
 
-def read_config(
-    folder: Path, settings: Sequence[str] = (), *, changed_data: bool = False
-) -> Config:
+def read_config(folder: Path, settings: Sequence[str] = (), *, changed_data: bool = False) -> Config:
     """The config of a run's folder, with what the run learned from its data.
 
     changed_data: whether its data may be another than then. Raises: FileNotFoundError, ConfigError.

@@ -16,9 +16,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from nnfunc.base import Schedule
 
 __all__ = [
-    "INJECTED", "OPTIONAL", "SOLE", "TABLES", "TASK", "WRAPPERS", "Kind", "Schema", "factories",
-    "kind_of", "schema",
-]  # fmt: skip
+    "INJECTED",
+    "OPTIONAL",
+    "SOLE",
+    "TABLES",
+    "TASK",
+    "WRAPPERS",
+    "Kind",
+    "Schema",
+    "factories",
+    "kind_of",
+    "schema",
+]
 
 TABLES = {
     "data": 'data = { name = "digits", batch_size = 64 }',
@@ -44,26 +53,14 @@ TABLES = {
 WRAPPERS = ("clip_value", "clip_adaptive", "lookahead", "max_norm", "groups")
 """What changes the optimizer, in this order, from the inside out."""
 
-TASK = (
-    "model", "objective", "optimizer", "schedule", "task", "augment", "plateau", "average", "lora",
-    *WRAPPERS,
-)  # fmt: skip
+TASK = ("model", "objective", "optimizer", "schedule", "task", "augment", "plateau", "average", "lora", *WRAPPERS)
 OPTIONAL = {"schedule", "log", *TASK[4:]}
-SOLE = {
-    "train": "train",
-    "log": "log",
-    "task": "options",
-    "plateau": "reduce_on_plateau",
-    "lora": "adapt",
-} | {name: name for name in WRAPPERS}
+SOLE = {"train": "train", "log": "log", "task": "options", "plateau": "reduce_on_plateau", "lora": "adapt"} | {
+    name: name for name in WRAPPERS
+}
 """The tables without a name: the one factory that each is of."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
-INJECTED = {
-    "optimizer": ("rate",),
-    "schedule": ("total_steps",),
-    "data": ("seed",),
-    "augment": ("classes", "fill"),
-}
+INJECTED = {"optimizer": ("rate",), "schedule": ("total_steps",), "data": ("seed",), "augment": ("classes", "fill")}
 """The arguments that a table need not give: they follow from elsewhere."""
 
 
@@ -80,9 +77,7 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
         return {SOLE[table]: _sole(table)}
     if table == "model":
         package = importlib.import_module("nnfunc.models")
-        modules = [
-            f"nnfunc.models.{found.name}" for found in pkgutil.iter_modules(package.__path__)
-        ]
+        modules = [f"nnfunc.models.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
     else:
         modules = [f"nnfunc.{_MODULES[table]}"]
     found = {}
@@ -95,12 +90,13 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
 
 
 _MODULES = {
-    "objective": "training.objectives", "optimizer": "optimizers", "schedule": "schedules",
-    "augment": "data.augment", "average": "optimizers.averages",
-}  # fmt: skip
-_RETURNS = {
-    "model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average",
-}  # fmt: skip
+    "objective": "training.objectives",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "augment": "data.augment",
+    "average": "optimizers.averages",
+}
+_RETURNS = {"model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average"}
 
 
 def _sole(table: str) -> Callable[..., Any]:
@@ -137,8 +133,7 @@ def _data_sets() -> dict[str, Callable[..., Any]]:
     return {
         name: _batched(function)
         for name, function in found.items()
-        if inspect.isfunction(function)
-        and typing.get_type_hints(function).get("return") is package.Splits
+        if inspect.isfunction(function) and typing.get_type_hints(function).get("return") is package.Splits
     }
 
 

@@ -26,9 +26,12 @@ class Options(NamedTuple):
 
 
 def options(
-    *, precision: Literal["float32", "bfloat16"] = "float32", remat: bool = False,
-    accumulate: int = 1, sharpness: Scalar | None = None,
-) -> Options:  # fmt: skip
+    *,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    remat: bool = False,
+    accumulate: int = 1,
+    sharpness: Scalar | None = None,
+) -> Options:
     """How the model is computed, and its gradient taken.
 
     precision: what is calculated in; parameters, norms, losses and the optimizer stay float32. remat:

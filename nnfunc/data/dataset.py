@@ -106,9 +106,8 @@ class Data:
             yield self._transformed(part)
 
     def total(
-        self, function: Callable[[PyTree], PyTree], name: str = "validation",
-        batch_size: int | None = None,
-    ) -> PyTree:  # fmt: skip
+        self, function: Callable[[PyTree], PyTree], name: str = "validation", batch_size: int | None = None
+    ) -> PyTree:
         """The sum of function(batch) over the batches of `split`, as one loop: for use under jit.
 
         function: batch -> pytree of arrays that add up, such as summed losses and counts; it also
@@ -168,25 +167,24 @@ class Data:
 jax.tree_util.register_dataclass(
     Data,
     data_fields=["arrays", "validation", "test", "seed"],
-    meta_fields=[
-        "batch_size",
-        "classes",
-        "transform",
-        "augment",
-        "window",
-        "codec",
-        "image_shape",
-        "eval_batch_size",
-    ],
+    meta_fields=["batch_size", "classes", "transform", "augment", "window", "codec", "image_shape", "eval_batch_size"],
     drop_fields=["learned"],
 )
 
 
 def arrays(
-    train: PyTree, batch_size: int = 128, *, validation: PyTree = None, test: PyTree = None,
-    seed: Scalar = 0, classes: int | None = None, transform: Transform | None = None,
-    augment: Augment | None = None, window: int | None = None, codec: Any = None,
-) -> Data:  # fmt: skip
+    train: PyTree,
+    batch_size: int = 128,
+    *,
+    validation: PyTree = None,
+    test: PyTree = None,
+    seed: Scalar = 0,
+    classes: int | None = None,
+    transform: Transform | None = None,
+    augment: Augment | None = None,
+    window: int | None = None,
+    codec: Any = None,
+) -> Data:
     """In-memory arrays as a data set, checked and put on the device once.
 
     train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the
@@ -233,9 +231,17 @@ def arrays(
             warn_of_steps(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
     placed = {name: jax.tree.map(jnp.asarray, tree) for name, tree in good.items()}
     return Data(
-        placed["train"], placed.get("validation"), placed.get("test"), shuffle.uint32(seed),
-        int(batch_size), classes, transform, augment, window, codec,
-    )  # fmt: skip
+        placed["train"],
+        placed.get("validation"),
+        placed.get("test"),
+        shuffle.uint32(seed),
+        int(batch_size),
+        classes,
+        transform,
+        augment,
+        window,
+        codec,
+    )
 
 
 def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
@@ -249,9 +255,7 @@ def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
     [[6, 8, 10], [2, 4, 6]]
     """
     if window is not None:  # as slices: a third of the time of an index for every token
-        return jax.tree.map(
-            lambda x: jax.vmap(lambda i: jax.lax.dynamic_slice_in_dim(x, i, window))(at), tree
-        )
+        return jax.tree.map(lambda x: jax.vmap(lambda i: jax.lax.dynamic_slice_in_dim(x, i, window))(at), tree)
     return jax.tree.map(lambda x: x.at[at].get(mode="promise_in_bounds"), tree)
 
 
@@ -355,8 +359,7 @@ def warn_of_steps(name: str, values: np.ndarray) -> None:
     if ((spread > 0) & (spread < 256 * step)).any():
         hint = "Take the mean or the first value away from them."
         warnings.warn(
-            f"{name}: float32 has fewer than 256 steps between its least and largest value. {hint}",
-            stacklevel=3,
+            f"{name}: float32 has fewer than 256 steps between its least and largest value. {hint}", stacklevel=3
         )
 
 

@@ -22,9 +22,22 @@ from typing import NamedTuple, NoReturn
 from nnfunc import check, device_memory
 
 __all__ = [
-    "Source", "below", "bounded", "cache", "damaged", "decode", "fetch", "find", "folders", "given",
-    "not_a_file", "not_text", "read", "regular", "unreadable",
-]  # fmt: skip
+    "Source",
+    "below",
+    "bounded",
+    "cache",
+    "damaged",
+    "decode",
+    "fetch",
+    "find",
+    "folders",
+    "given",
+    "not_a_file",
+    "not_text",
+    "read",
+    "regular",
+    "unreadable",
+]
 
 TIMEOUT = 20.0  # seconds without a byte
 RATIO = 250  # how many times its size a packed file may unpack to, above SMALL
@@ -172,11 +185,7 @@ def regular(where: str, path: Path) -> int:
 
 def not_a_file(found: os.stat_result) -> str:
     """What a path leads to when it is no file, in words; "" for a file."""
-    forms = {
-        stat.S_IFREG: "",
-        stat.S_IFDIR: "Is a directory",
-        stat.S_IFIFO: "it is a pipe, not a file",
-    }
+    forms = {stat.S_IFREG: "", stat.S_IFDIR: "Is a directory", stat.S_IFIFO: "it is a pipe, not a file"}
     return forms.get(stat.S_IFMT(found.st_mode), "it is a device or a socket, not a file")
 
 
@@ -249,16 +258,20 @@ def _is_text(head: bytes, encoding: str) -> bool:
 
 
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
-MARKS = {
-    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}  # fmt: skip
+MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 MAGIC = {
-    b"PK\x03\x04": "a zip archive, such as an Excel workbook or an .npz file", b"PAR1": "Parquet",
-    b"%PDF": "a PDF", b"\x89PNG": "an image", b"\xff\xd8\xff": "an image", b"BZh": "packed by bzip2",
-    b"\xfd7zXZ": "packed by xz", b"\x28\xb5\x2f\xfd": "packed by zstd", b"\x1f\x8b": "packed by gzip",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook", b"\x93NUMPY": "an array of NumPy's",
-}  # fmt: skip
+    b"PK\x03\x04": "a zip archive, such as an Excel workbook or an .npz file",
+    b"PAR1": "Parquet",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"\x1f\x8b": "packed by gzip",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x93NUMPY": "an array of NumPy's",
+}
 
 
 def damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoReturn:
@@ -303,10 +316,7 @@ def _fetch(url: str, checksum: str, target: Path) -> str | None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         request = urllib.request.Request(url, headers={"User-Agent": "nnfunc"})
-        with (
-            temporary.open("xb") as file,
-            urllib.request.urlopen(request, timeout=TIMEOUT) as reply,
-        ):
+        with temporary.open("xb") as file, urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
             length = reply.headers.get("Content-Length")
             while chunk := reply.read(1 << 20):
                 file.write(chunk)

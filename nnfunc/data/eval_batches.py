@@ -36,9 +36,7 @@ class EvalBatch:
         return jnp.arange(_size(self.examples), dtype=jnp.int32) < self.count
 
 
-jax.tree_util.register_dataclass(
-    EvalBatch, data_fields=["examples", "count"], meta_fields=["transform"]
-)
+jax.tree_util.register_dataclass(EvalBatch, data_fields=["examples", "count"], meta_fields=["transform"])
 
 
 def eval_batches(
@@ -58,9 +56,8 @@ def eval_batches(
 
 
 def eval_total(
-    function: Callable[[PyTree, Array], PyTree], tree: PyTree, batch_size: int,
-    transform: Transform = None,
-) -> PyTree:  # fmt: skip
+    function: Callable[[PyTree, Array], PyTree], tree: PyTree, batch_size: int, transform: Transform = None
+) -> PyTree:
     """The sum of function(batch, mask) over the batches of `eval_batches`, as one loop: for jit."""
     size = _size(tree)
 

@@ -97,9 +97,8 @@ def _from_file(learned: Learned, path: Path) -> Any:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of an empty file: it is refused below
                     return np.loadtxt(
-                        path, delimiter=separator, ndmin=2, comments=None, quotechar='"',
-                        encoding="utf-8-sig",
-                    )  # fmt: skip
+                        path, delimiter=separator, ndmin=2, comments=None, quotechar='"', encoding="utf-8-sig"
+                    )
         elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in learned.facts:
             check.fail(WHERE, f"the input should be a {kinds}, got {path}.")
     except (ValueError, EOFError, MemoryError, OSError) as error:
@@ -133,10 +132,7 @@ def _from_columns(learned: Learned, name: str, source: Any) -> np.ndarray:
         problem = f"{name} should be an array, for the run has no names of columns"
         check.fail(WHERE, f"{problem}, got {check.describe(source)}.", kind=TypeError)
     if isinstance(source, Mapping):
-        values, first = (
-            {str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()},
-            None,
-        )
+        values, first = ({str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()}, None)
     else:
         _, values, first = read_columns(source, learned.facts.get("separator", ","), columns)
     known(name, columns, values)

@@ -141,9 +141,15 @@ class Learned:
                 if rows.dtype != np.uint64 or digest(rows) != saved["digest"]:
                     _refuse(file, "it does not hold the rows that data.json tells of")
         except (
-            OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            RecursionError,
             MemoryError,
-        ) as error:  # fmt: skip
+        ) as error:
             if check.is_mistake(error):
                 raise
             _refuse(file, f"it cannot be read ({type(error).__name__})")

@@ -29,9 +29,8 @@ def _numbered(ids: np.ndarray) -> np.ndarray:
 
 
 def divide(
-    where: str, ids: np.ndarray, y: np.ndarray, learned: Learned | None, *, stratify: bool,
-    **shares: float,
-) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:  # fmt: skip
+    where: str, ids: np.ndarray, y: np.ndarray, learned: Learned | None, *, stratify: bool, **shares: float
+) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
     """(the indices of the examples of each split, `Learned.rows` or None where nothing was cut).
 
     ids: of `row_ids`. Examples that `learned` knows are in the splits and the order that they were in,

@@ -44,18 +44,29 @@ class Splits(NamedTuple):
     learned: "Learned | None" = None
 
     def data(
-        self, batch_size: int = 128, *, seed: Scalar = 0, transform: Transform | None = None,
+        self,
+        batch_size: int = 128,
+        *,
+        seed: Scalar = 0,
+        transform: Transform | None = None,
         augment: Augment | None = None,
-    ) -> Data:  # fmt: skip
+    ) -> Data:
         """These splits as a `Data`, on the device; the arguments are those of `arrays`.
 
         transform and augment: by default the data set's own.
         """
         made = arrays(
-            self.train, batch_size, validation=self.validation, test=self.test, seed=seed,
-            classes=self.classes, transform=transform or self.transform,
-            augment=augment or self.augment, window=self.window, codec=self.codec,
-        )  # fmt: skip
+            self.train,
+            batch_size,
+            validation=self.validation,
+            test=self.test,
+            seed=seed,
+            classes=self.classes,
+            transform=transform or self.transform,
+            augment=augment or self.augment,
+            window=self.window,
+            codec=self.codec,
+        )
         return replace(made, image_shape=self.image_shape, learned=self.learned)
 
     def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
@@ -68,9 +79,7 @@ class Splits(NamedTuple):
         return Stream.of(self, batch_size, seed)
 
 
-def split(
-    tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: Any = None
-) -> tuple[PyTree, ...]:
+def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: Any = None) -> tuple[PyTree, ...]:
     """Cut arrays at random into disjoint parts, such as train, validation and test.
 
     Part i gets fractions[i] of the examples, to within one, in their former order; it is the same

@@ -92,9 +92,7 @@ class Given:
         return self.augment(key, batch)
 
 
-jax.tree_util.register_dataclass(
-    Given, data_fields=["arrays", "seed"], meta_fields=["transform", "augment"]
-)
+jax.tree_util.register_dataclass(Given, data_fields=["arrays", "seed"], meta_fields=["transform", "augment"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +125,7 @@ class Stream:
             jax.tree.map(lambda x: on_host("data.stream", "an array", x), part)
             for part in (splits.train, splits.validation, splits.test)
         )
-        looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape,
-                 splits.learned)  # fmt: skip
+        looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape, splits.learned)
         stream = Stream(train, held, test, int(seed), batch_size, splits.classes, *looks)
         if batch_size > stream.size:
             problem = f"batch_size should be at most the number of training examples, {stream.size}"
@@ -196,9 +193,7 @@ class Stream:
         group = -(-self.size // shuffle.LARGEST)
         count = self.size // group
         with jax.ensure_compile_time_eval():  # places are numbers, even while shapes are followed
-            at = np.asarray(shuffle.indices(self.seed, step, self.batch_size, count)).astype(
-                np.int64
-            )
+            at = np.asarray(shuffle.indices(self.seed, step, self.batch_size, count)).astype(np.int64)
             if group == 1:
                 return at
             epoch, _ = shuffle.positions(step, self.batch_size, count)

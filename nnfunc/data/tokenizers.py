@@ -140,9 +140,7 @@ class Tokenizer:
             import tokenizers  # pyright: ignore[reportMissingImports]
         except ImportError:
             cure = 'Install it: pip install "nnfunc[data]".'
-            problem = (
-                f"the library tokenizers, which reads tokenizer files, is not installed. {cure}"
-            )
+            problem = f"the library tokenizers, which reads tokenizer files, is not installed. {cure}"
             check.fail("Tokenizer", problem, kind=ModuleNotFoundError)
         try:
             own = tokenizers.Tokenizer.from_str(self.text)

@@ -15,7 +15,4 @@ from nnfunc.debug.lr_finder import RateTest, find_lr
 from nnfunc.debug.overfit import Verdict, overfit
 from nnfunc.training.divergence import Fault
 
-__all__ = [
-    "Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in",
-    "overfit",
-]  # fmt: skip
+__all__ = ["Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in", "overfit"]

@@ -7,13 +7,7 @@ import jax
 
 from nnfunc import check
 from nnfunc.base import Key, fold
-from nnfunc.debug.checks import (
-    compiler_checks,
-    data_checks,
-    leakage_checks,
-    model_checks,
-    training_checks,
-)
+from nnfunc.debug.checks import compiler_checks, data_checks, leakage_checks, model_checks, training_checks
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.first_state import first_params, plain, task_at
 from nnfunc.debug.probe import Look
@@ -24,9 +18,7 @@ __all__ = ["doctor"]
 EXAMPLES = 16
 
 
-def doctor(
-    build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examples: int = EXAMPLES
-) -> list[Finding]:
+def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examples: int = EXAMPLES) -> list[Finding]:
     """The usual mistakes in what `nf.train(build, hypers, data)` would train: [] when it finds none.
 
     It looks, at the first parameters and a batch of a few examples, at
@@ -60,9 +52,7 @@ def doctor(
         if "needs a random key" not in str(error):
             raise
         look.needs_key = True
-    found = list(_ill(look)) or [
-        finding for check_of in _checks(look, build, hypers, data) for finding in check_of
-    ]
+    found = list(_ill(look)) or [finding for check_of in _checks(look, build, hypers, data) for finding in check_of]
     found = [*compiler_checks.compiler(), *found]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
@@ -84,18 +74,22 @@ def _finite(value: Any) -> bool:
 
 def _checks(look: Look, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
     for model_check in (
-        leakage_checks.examples, leakage_checks.causality, model_checks.outputs,
-        model_checks.nonlinearity, model_checks.symmetry, model_checks.gradients,
+        leakage_checks.examples,
+        leakage_checks.causality,
+        model_checks.outputs,
+        model_checks.nonlinearity,
+        model_checks.symmetry,
+        model_checks.gradients,
         model_checks.activations,
-    ):  # fmt: skip
+    ):
         yield model_check(look)
-    for data_check in (
-        data_checks.inputs, data_checks.classes, data_checks.contradictions, data_checks.overlap,
-    ):  # fmt: skip
+    for data_check in (data_checks.inputs, data_checks.classes, data_checks.contradictions, data_checks.overlap):
         yield data_check(look, data)
     for training_check in (
-        training_checks.initial_loss, training_checks.pairing, training_checks.size_of_batch,
+        training_checks.initial_loss,
+        training_checks.pairing,
+        training_checks.size_of_batch,
         training_checks.decay,
-    ):  # fmt: skip
+    ):
         yield training_check(look)
     yield training_checks.rate(look, build, hypers)

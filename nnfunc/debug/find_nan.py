@@ -50,9 +50,7 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
         check.fail("find_nan", f"state should be {wanted}, got {got}.", kind=TypeError)
     latched = np.asarray(state.diverged_at)
     if latched.ndim > 1:
-        check.fail(
-            "find_nan", f"state should have one axis of members at most, got {latched.shape}."
-        )
+        check.fail("find_nan", f"state should have one axis of members at most, got {latched.shape}.")
     if latched.ndim == 0:
         return [_fault(build, hypers, state, data)] if latched >= 0 else []
     count = len(latched)
@@ -123,12 +121,8 @@ def _in_function(function: Any, params: Params, x: PyTree) -> Fault | None:
     try:
         inspect.signature(function).bind(params, x)
     except (TypeError, ValueError):
-        check.fail(
-            "find_nan_in", "a function should take two arguments: f(params, x).", kind=TypeError
-        )
-    given: tuple[tuple[Phase, str, PyTree], ...] = (
-        ("parameters", "the parameters", params), ("batch", "x", x),
-    )  # fmt: skip
+        check.fail("find_nan_in", "a function should take two arguments: f(params, x).", kind=TypeError)
+    given: tuple[tuple[Phase, str, PyTree], ...] = (("parameters", "the parameters", params), ("batch", "x", x))
     for phase, what, tree in given:
         for path, leaf in paths.flatten(tree).items():
             floats = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
@@ -151,6 +145,4 @@ def _told(phase: Phase, found: Any) -> Fault:
 
 def _sum(tree: PyTree) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return sum(
-        (jnp.sum(leaf.astype(jnp.float32)) for leaf in leaves), start=jnp.zeros((), jnp.float32)
-    )
+    return sum((jnp.sum(leaf.astype(jnp.float32)) for leaf in leaves), start=jnp.zeros((), jnp.float32))

@@ -79,10 +79,7 @@ def _ids(look: Look) -> tuple[np.ndarray, bool]:
             before = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
             ids.append(before + t * look.size)
         return np.stack(ids, axis=1), True
-    rows = [
-        b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves)
-        for i in range(look.size)
-    ]
+    rows = [b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves) for i in range(look.size)]
     first = {row: i for i, row in reversed(list(enumerate(rows)))}
     return np.asarray([first[row] for row in rows]), False
 

@@ -103,19 +103,11 @@ def find_lr(
 
 
 def _short_runs(
-    build: Callable[..., Any],
-    hypers: Any,
-    data: Any,
-    key: Key,
-    steps: int,
-    rates: Any,
-    at_once: int,
+    build: Callable[..., Any], hypers: Any, data: Any, key: Key, steps: int, rates: Any, at_once: int
 ) -> np.ndarray:
     """[steps, rates]: the losses of the runs."""
     params, model_state = first_params(build, hypers, key)
-    whole = (
-        jax.tree.map(jnp.asarray, data.for_training()) if hasattr(data, "for_training") else None
-    )
+    whole = jax.tree.map(jnp.asarray, data.for_training()) if hasattr(data, "for_training") else None
     given = [data.given(step) for step in range(steps)] if whole is None else None
     stacked = None if given is None else jax.tree.map(lambda *b: jnp.stack(b), *given)
 
@@ -178,12 +170,8 @@ def words(found: RateTest) -> str:
     least = float(score.min())
     height = np.clip((score - least) / max(start - least, 1e-12), 0, 1)
     above = ~(score <= start * (1 + 1e-6))  # not finite, too
-    bars = "".join(
-        "x" if up else BARS[1 + round(7 * float(h))] for h, up in zip(height, above, strict=True)
-    )
-    places = np.interp(
-        np.log([found.suggestion, max(found.own, 1e-30)]), np.log(found.rates), np.arange(len(bars))
-    )
+    bars = "".join("x" if up else BARS[1 + round(7 * float(h))] for h, up in zip(height, above, strict=True))
+    places = np.interp(np.log([found.suggestion, max(found.own, 1e-30)]), np.log(found.rates), np.arange(len(bars)))
     mark, now = (round(float(place)) for place in places)
     pointer = list(" " * len(bars))
     pointer[now], pointer[mark] = "o", "^"

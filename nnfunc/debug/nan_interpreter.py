@@ -41,11 +41,7 @@ def first_operation(function: Callable[..., Any], *args: Any) -> Operation | Non
 
 
 def _walk(
-    jaxpr: Any,
-    consts: Sequence[Any],
-    args: Sequence[Any],
-    scopes: tuple[str, ...],
-    turns: tuple[int, ...],
+    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], scopes: tuple[str, ...], turns: tuple[int, ...]
 ) -> tuple[Operation | None, list[Any]]:
     """The first such operation of a jaxpr, or None and its results."""
     known: dict[Any, Any] = {}

@@ -46,15 +46,19 @@ class Verdict(NamedTuple):
     losses: np.ndarray
 
     def __str__(self) -> str:
-        return " ".join(
-            part for part in (f"{self.word}: {self.words}", self.cause, self.cure) if part
-        )
+        return " ".join(part for part in (f"{self.word}: {self.words}", self.cause, self.cure) if part)
 
 
 def overfit(
-    build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, steps: int = 200,
-    rates: Any = None, examples: int = 32,
-) -> Verdict:  # fmt: skip
+    build: Callable[..., Any],
+    hypers: Any,
+    data: Any,
+    *,
+    key: Key,
+    steps: int = 200,
+    rates: Any = None,
+    examples: int = 32,
+) -> Verdict:
     """Train on one batch alone, without dropout, augmentation and weight decay, and judge.
 
     A sound model learns a few examples by heart: the loss comes down to the least that the batch
@@ -86,9 +90,7 @@ def overfit(
         rates = np.asarray(FACTORS) * (1.0 if own is None else own)
     rates = np.asarray(rates, float)
     if rates.ndim != 1 or not rates.size or not (rates >= 0).all():
-        check.fail(
-            "overfit", f"rates should be a list of numbers from 0 on, got {check.describe(rates)}."
-        )
+        check.fail("overfit", f"rates should be a list of numbers from 0 on, got {check.describe(rates)}.")
     params, state = first_params(build, calm, key)
     task, batch = task_at(build, calm), jax.device_get(data.batch(0))
     look = Look(task, params, state, batch, fold(key, "overfit"))
@@ -107,10 +109,7 @@ def overfit(
 def _without_decay(hypers: Any) -> Any:
     """The hypers with the floats that are called weight_decay at 0."""
     return jax.tree.map_with_path(
-        lambda keys, leaf: (
-            0.0 if isinstance(leaf, float) and "weight_decay" in paths.path_of(keys) else leaf
-        ),
-        hypers,
+        lambda keys, leaf: 0.0 if isinstance(leaf, float) and "weight_decay" in paths.path_of(keys) else leaf, hypers
     )
 
 
@@ -157,9 +156,7 @@ def _verdict(told: Tried, hypers: Any) -> Verdict:
         contradicts = known.tied - known.free > 0.02 * max(start - known.free, 1e-12)
     if not np.isfinite(start):
         word: Word = "diverges"
-    elif contradicts or (
-        known and start - floor < 1e-3 * max(1.0, abs(floor)) and known.constant - floor < 1e-6
-    ):
+    elif contradicts or (known and start - floor < 1e-3 * max(1.0, abs(floor)) and known.constant - floor < 1e-6):
         word = "cannot"
     elif left <= 0.02:
         word = "memorised"
@@ -168,9 +165,7 @@ def _verdict(told: Tried, hypers: Any) -> Verdict:
     else:
         word = "stuck" if left > 0.9 else "learns slowly"
     steps = len(told.losses) - 1
-    words = (
-        f"the loss goes from {start:.3g} to {end:.3g} in {steps} steps on {told.look.size} examples"
-    )
+    words = f"the loss goes from {start:.3g} to {end:.3g} in {steps} steps on {told.look.size} examples"
     if known is not None and known.tied > 0.02 * max(abs(start), 1e-12):
         words += f", and cannot fall below {known.tied:.3g}"
         if known.tied - known.free < 1e-3 * max(1.0, known.tied):
@@ -183,6 +178,15 @@ def _verdict(told: Tried, hypers: Any) -> Verdict:
     known_rate = told.own is not None
     rate = float(told.rates[told.at]) if known_rate else None
     return Verdict(
-        word, f"{words}.", cause, cure, start, end, known.tied if known else None, rate,
-        best if known_rate else None, told.rates, told.losses,
-    )  # fmt: skip
+        word,
+        f"{words}.",
+        cause,
+        cure,
+        start,
+        end,
+        known.tied if known else None,
+        rate,
+        best if known_rate else None,
+        told.rates,
+        told.losses,
+    )

@@ -50,19 +50,13 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
     look, known = told.look, told.floors
     if not np.isfinite(told.start):
         fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
-        return (
-            f"The first loss is not finite: {fault.words}.",
-            "Guard roots, logarithms and divisions.",
-        )
+        return (f"The first loss is not finite: {fault.words}.", "Guard roots, logarithms and divisions.")
     if cannot and known is not None:
         if known.conflict is not None:
             one, other = known.conflict
             pair = f"examples {one} and {other} are equal, their labels are not"
             cause = f"Labels contradict each other: {pair}."
-            return (
-                cause,
-                "Look at how examples and labels are put together, and for missing columns.",
-            )
+            return (cause, "Look at how examples and labels are put together, and for missing columns.")
         return "The loss does not depend on the outputs.", "Look at the objective."
     best = min(range(len(told.rates)), key=told.end)
     if told.left(best) <= 0.02 or told.left(best) < 0.3 * min(told.left(told.at), 1.0):
@@ -79,26 +73,16 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
         ended = Look(look.task, params, state, look.batch, look.key, look.needs_key)
         y, taps = ended.forward(params, look.x)
         off = [path for path, tap in taps.items() if tap.size > 1 and not tap.any()]
-        same = (
-            isinstance(y, np.ndarray)
-            and y.ndim
-            and np.ptp(y, axis=0).max() <= 1e-5 * (np.abs(y).max() + 1e-12)
-        )
+        same = isinstance(y, np.ndarray) and y.ndim and np.ptp(y, axis=0).max() <= 1e-5 * (np.abs(y).max() + 1e-12)
         for finding in model_checks.outputs(look):
             return f"{finding.what.capitalize()}: {finding.why}", finding.cure
         if idle:
             more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
             dead = f" All results of {off[0]} are 0." if off else ""
             cause = f"No gradient ever reaches {', '.join(idle[:3])}{more}.{dead}"
-            return (
-                cause,
-                "Is the layer used, not stopped, not rounded, and not switched off by a relu?",
-            )
+            return (cause, "Is the layer used, not stopped, not rounded, and not switched off by a relu?")
         if off:
-            return (
-                f"Dead units: all results of {off[0]} are 0.",
-                "Use he_normal weights or leaky_relu.",
-            )
+            return (f"Dead units: all results of {off[0]} are 0.", "Use he_normal weights or leaky_relu.")
         if same:
             cause = "The outputs do not depend on the input: they are equal for all examples."
             return cause, "nf.debug.doctor names the layer where the input is lost."
@@ -110,10 +94,7 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
         return _rate(told, best, hypers)
     if best == len(told.rates) - 1 and best != told.at and told.left(best) < told.left(told.at):
         cure = f"Set {told.key}" if told.key else "Set it"
-        return (
-            f"Every rate that was tried is too small, {told.rates[best]:.2g} too.",
-            f"{cure} higher.",
-        )
+        return (f"Every rate that was tried is too small, {told.rates[best]:.2g} too.", f"{cure} higher.")
     column = told.losses[:, best]
     quarter = max(2, len(column) // 4)
     if column[-quarter:].mean() < 0.95 * column[-2 * quarter : -quarter].mean():

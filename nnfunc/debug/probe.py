@@ -29,9 +29,7 @@ class Given:
         return next(self._outputs)
 
 
-def loss_given(
-    task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]
-) -> Any:
+def loss_given(task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]) -> Any:
     """The loss of a batch if the model's outputs were these."""
     return task.objective(Given(task, params, state, outputs), batch)[0]
 
@@ -119,8 +117,7 @@ class Look:
                 "shifted": loss_of(same, more),
                 "doubled": loss_of(twice, twice),
                 "paired": [
-                    (loss_of(same, other), loss_of(same, lambda ys, other=other: rolled(other(ys))))
-                    for other in others
+                    (loss_of(same, other), loss_of(same, lambda ys, other=other: rolled(other(ys)))) for other in others
                 ],
             }
             return {"inputs": predict.inputs, "outputs": ys, "loss": loss, **losses}
@@ -154,9 +151,7 @@ class Look:
 
         return jax.jit(forward, static_argnums=4)
 
-    def forward(
-        self, params: Params, x: PyTree, *, train: bool = False
-    ) -> tuple[Any, dict[str, Any]]:
+    def forward(self, params: Params, x: PyTree, *, train: bool = False) -> tuple[Any, dict[str, Any]]:
         """(y, {path: value}) of the model alone, every layer's result in the order of computation."""
         key = self.key if self.needs_key or train else None
         y, taps = jax.device_get(self._forward(params, x, self.state, key, train))
@@ -173,9 +168,7 @@ class Look:
         """params -> (loss, gradients) of the batch in training mode."""
 
         def loss_of(params):
-            return loss_and_metrics(
-                self.task, params, self.state, self.batch, key=self.key, train=True
-            )[0]
+            return loss_and_metrics(self.task, params, self.state, self.batch, key=self.key, train=True)[0]
 
         return self._compiled(jax.value_and_grad(loss_of), self.params)
 
@@ -189,9 +182,7 @@ class Look:
         """The parameters, each moved a little at random: none is 0 any more, no two are equal."""
         leaves, treedef = jax.tree.flatten(self.params)
         draw = np.random.default_rng(0)
-        moved = [
-            leaf + jnp.asarray(0.02 * draw.normal(size=leaf.shape), leaf.dtype) for leaf in leaves
-        ]
+        moved = [leaf + jnp.asarray(0.02 * draw.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
         return jax.tree.unflatten(treedef, moved)
 
     @cached_property
@@ -212,9 +203,7 @@ def matrices(look: Look, tree: dict[str, Any]) -> dict[str, np.ndarray]:
     found = {}
     for path, leaf in tree.items():
         lead = max((n for p, n in look.stacked.items() if path.startswith(f"{p}/")), default=0)
-        start = next(
-            (p for p, n in look.stacked.items() if path.startswith(f"{p}/") and n == lead), ""
-        )
+        start = next((p for p, n in look.stacked.items() if path.startswith(f"{p}/") and n == lead), "")
         array = np.asarray(leaf, np.float32)
         if array.ndim - lead < 2:
             continue

@@ -39,9 +39,7 @@ def prefill(
     return y, out.state
 
 
-def decode(
-    model: Layer, params: Params, x: PyTree, state: PyTree, cache: int
-) -> tuple[PyTree, PyTree]:
+def decode(model: Layer, params: Params, x: PyTree, state: PyTree, cache: int) -> tuple[PyTree, PyTree]:
     """What follows on a `prefill`: `y, state = decode(model, params, x, state, cache)`.
 
     Shapes: x [batch, new, ...], one or more positions; state keeps its structure, shapes and types.

@@ -103,12 +103,21 @@ def generate(
     fill = pad if pad is not None else stop if stop is not None else 0
     try:
         tokens, ends = loop.run(
-            params, state, ids.reshape(rows, width), given.reshape(rows), keys,
+            params,
+            state,
+            ids.reshape(rows, width),
+            given.reshape(rows),
+            keys,
             jnp.asarray(1.0 if temperature is None else temperature, jnp.float32),
             None if top_p is None else jnp.asarray(top_p, jnp.float32),
-            jnp.asarray(NONE if stop is None else stop, jnp.int32), jnp.asarray(fill, jnp.int32),
-            steps=int(steps), first=first, top_k=top_k, context=context, cached=facts.caches,
-        )  # fmt: skip
+            jnp.asarray(NONE if stop is None else stop, jnp.int32),
+            jnp.asarray(fill, jnp.int32),
+            steps=int(steps),
+            first=first,
+            top_k=top_k,
+            context=context,
+            cached=facts.caches,
+        )
     except ValueError as error:  # one position went well, so it is their number
         if check.is_mistake(error) and context is None:
             needed = f"generate feeds {width + steps - 1} positions, of {width} + {steps} tokens"
@@ -123,8 +132,6 @@ def _check_id(name: str, value: Any, below: int | None) -> None:
     cure = "Give the id of one token, such as codec.encode(text)[0]."
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         got = check.describe(value)
-        check.fail(
-            "generate", f"{name} should be a whole number, got {got}. {cure}", kind=TypeError
-        )
+        check.fail("generate", f"{name} should be a whole number, got {got}. {cure}", kind=TypeError)
     if below is not None and not 0 <= value < below:
         check.fail("generate", f"{name} should be in [0, {below}), got {value}. {cure}")

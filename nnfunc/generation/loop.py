@@ -9,18 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import (
-    Array,
-    Context,
-    Key,
-    Layer,
-    Model,
-    Params,
-    PyTree,
-    as_model,
-    over_keys,
-    struct,
-)
+from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, over_keys, struct
 from nnfunc.generation.model_probe import Facts, compare, look
 from nnfunc.generation.sample_token import draw
 
@@ -90,10 +79,23 @@ class Loop:
 
 
 def _run(
-    weak: Callable[[], Any], params: Params, state: PyTree, prompt: Array, given: Array,
-    keys: Key | None, temperature: Array, top_p: Array | None, stop: Array, pad: Array, *,
-    steps: int, first: int, top_k: int | None, context: int | None, cached: bool,
-) -> tuple[Array, Array]:  # fmt: skip
+    weak: Callable[[], Any],
+    params: Params,
+    state: PyTree,
+    prompt: Array,
+    given: Array,
+    keys: Key | None,
+    temperature: Array,
+    top_p: Array | None,
+    stop: Array,
+    pad: Array,
+    *,
+    steps: int,
+    first: int,
+    top_k: int | None,
+    context: int | None,
+    cached: bool,
+) -> tuple[Array, Array]:
     """Tokens [batch, time + steps] and the length of each row."""
     forward = weak()
     batch, width = prompt.shape

@@ -46,9 +46,7 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
     return Facts(shape[-1], bool(before) and before != fresh)
 
 
-def compare(
-    forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int
-) -> None:
+def compare(forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int) -> None:
     """Refuse a model that gives other logits step by step than in one pass over `size` tokens."""
     x = (jnp.arange(size, dtype=jnp.int32) % facts.vocabulary)[None]
     largest = partial(jnp.max, initial=0.0)
@@ -75,9 +73,7 @@ def compare(
         return
     by = f"the logits of {size} tokens differ by {apart:.3g}, the largest being {scale:.3g}"
     if facts.caches:
-        problem = (
-            "the model should give the same logits step by step, with its cache, as in one pass"
-        )
+        problem = "the model should give the same logits step by step, with its cache, as in one pass"
         cure = "Does a layer look back, or ahead, that keeps nothing in its state?"
     else:
         problem = "the model should not look ahead: a later token should change no logits before it"

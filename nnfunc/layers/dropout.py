@@ -6,18 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import (
-    Array,
-    Key,
-    Layer,
-    Model,
-    Params,
-    PyTree,
-    Scalar,
-    as_model,
-    numbered,
-    over_keys,
-)
+from nnfunc.base import Array, Key, Layer, Model, Params, PyTree, Scalar, as_model, numbered, over_keys
 
 __all__ = ["alpha_dropout", "drop_path", "dropout", "mc_dropout"]
 
@@ -97,13 +86,7 @@ def alpha_dropout(rate: Scalar) -> Model:
 
 
 def mc_dropout(
-    model: Layer,
-    params: Params,
-    x: PyTree,
-    *,
-    key: Key,
-    samples: int = 32,
-    state: PyTree | None = None,
+    model: Layer, params: Params, x: PyTree, *, key: Key, samples: int = 32, state: PyTree | None = None
 ) -> tuple[PyTree, PyTree]:
     """Mean and standard deviation of y over `samples` dropout masks: MC dropout.
 
@@ -133,17 +116,13 @@ def _draw(key: Key, rate: Scalar, shape: tuple[int, ...]) -> tuple[Array, Array]
     """Which values to keep, and what to multiply them by; both are safe at rate 1."""
     share = 1 - jnp.asarray(rate, jnp.float32)
     scale = jnp.where(share > 0, 1 / jnp.where(share > 0, share, 1), 0)
-    flat = jax.random.uniform(
-        key, (math.prod(shape),), jnp.float32
-    )  # a third of the time of an image
+    flat = jax.random.uniform(key, (math.prod(shape),), jnp.float32)  # a third of the time of an image
     return flat.reshape(shape) < share, scale
 
 
 def _shared_shape(where: str, shape: tuple[int, ...], shared: tuple[int, ...]) -> tuple[int, ...]:
     for axis in shared:
         if not -len(shape) <= axis < len(shape):
-            check.fail(
-                where, f"each shared axis should be one of x's, got {axis} for shape {shape}."
-            )
+            check.fail(where, f"each shared axis should be one of x's, got {axis} for shape {shape}.")
     places = {axis % len(shape) for axis in shared}
     return tuple(1 if place in places else size for place, size in enumerate(shape))

@@ -13,9 +13,7 @@ from nnfunc.layers.windows import Size, windows
 __all__ = ["embedding", "patch_embedding"]
 
 
-def embedding(
-    count: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)
-) -> Model:
+def embedding(count: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)) -> Model:
     """The learned vector of each id: `y = weight[x]`.
 
     An id outside [0, count) gives NaN, so that a run with a wrong vocabulary stops instead of
@@ -37,9 +35,7 @@ def embedding(
         ids = canonical(x)
         ids = ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids  # int8 cannot hold count
         ids = jnp.where(ids < 0, count, ids)  # negative ids would count from the end
-        table = jnp.asarray(
-            params["weight"]
-        )  # its gradient, a sum over places, in float32 at least
+        table = jnp.asarray(params["weight"])  # its gradient, a sum over places, in float32 at least
         return wide(table).at[ids].get(mode="fill", fill_value=jnp.nan).astype(table.dtype)
 
     return Model(init, apply)

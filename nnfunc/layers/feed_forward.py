@@ -62,9 +62,7 @@ def feed_forward(
     return wire(flow, **children, act=act, **drop, down=down)
 
 
-def activation_of(
-    where: str, activation: str | Callable[[Array], Array]
-) -> tuple[bool, Callable[[Array], Array]]:
+def activation_of(where: str, activation: str | Callable[[Array], Array]) -> tuple[bool, Callable[[Array], Array]]:
     """Whether an activation is gated, and the elementwise function of it."""
     if isinstance(activation, str) and activation in GATES:
         return True, GATES[activation]

@@ -51,9 +51,7 @@ def _cure(x: Array, in_dim: int, out_dim: int) -> str:
     if math.prod(shape[1:]) == in_dim:
         return f"To flatten images first: serial(nf.flatten, nf.linear({in_dim}, {out_dim}))."
     size = shape[-1] if shape else 1
-    return (
-        f"Make this linear({size}, {out_dim}), or let the layer before it give {in_dim} features."
-    )
+    return f"Make this linear({size}, {out_dim}), or let the layer before it give {in_dim} features."
 
 
 def rows(x: Array, weight: Array) -> Array:

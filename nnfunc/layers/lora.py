@@ -25,9 +25,15 @@ class Adapted(Model):
 
 
 def lora(
-    model: Layer, base: Params, on: Leaves = "**/query/weight", *, rank: int, alpha: Scalar = 8.0,
-    stacked: Leaves = (), state: PyTree | None = None,
-) -> Model:  # fmt: skip
+    model: Layer,
+    base: Params,
+    on: Leaves = "**/query/weight",
+    *,
+    rank: int,
+    alpha: Scalar = 8.0,
+    stacked: Leaves = (),
+    state: PyTree | None = None,
+) -> Model:
     """The model with trained parameters `base`, of which only low-rank corrections are trained.
 
     Each chosen weight becomes `weight + alpha / rank * down @ up`. down is drawn (LeCun normal), up
@@ -131,9 +137,7 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
     state = model.init_state() if state is None else state
     if not isinstance(state, dict) or "base" not in state:
         got = sorted(state) if isinstance(state, dict) else check.describe(state)
-        check.fail(
-            "merge_lora", f'state should hold "base", as model.init_state() does, got {got}.'
-        )
+        check.fail("merge_lora", f'state should hold "base", as model.init_state() does, got {got}.')
     return model.merge(params, state["base"])
 
 

@@ -87,11 +87,7 @@ def experts(
 
         router = {"weight": weight_init(fold(key, "router"), (dim, count))}
         inner = {name: layer(name, dim, hidden, weight_init) for name in ups}
-        return {
-            "router": router,
-            **inner,
-            "down": layer("down", hidden, dim, out_init or weight_init),
-        }
+        return {"router": router, **inner, "down": layer("down", hidden, dim, out_init or weight_init)}
 
     def hidden_of(params: Params, x: Array, contract: str) -> Array:
         """The hidden units of every expert, [count, tokens, hidden]."""

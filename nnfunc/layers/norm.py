@@ -16,13 +16,7 @@ from jax.lax import broadcast_to_rank
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Out, Scalar
-from nnfunc.layers.norm_math import (
-    centred,
-    one_over,
-    to_mean_and_variance,
-    to_mean_square,
-    widened,
-)
+from nnfunc.layers.norm_math import centred, one_over, to_mean_and_variance, to_mean_square, widened
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -70,10 +64,7 @@ def batch_norm(
             check.fail("batch_norm", f"{wanted}. Make one with model.init_state().")
         wide = widened(x)
         if not ctx.train:
-            mean, var = (
-                broadcast_to_rank(state[name].astype(wide.dtype), wide.ndim)
-                for name in ("mean", "var")
-            )
+            mean, var = (broadcast_to_rank(state[name].astype(wide.dtype), wide.ndim) for name in ("mean", "var"))
             return _affine((wide - mean) * one_over(var, eps), params, x), Out(state)
         axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
         if count < 2:
@@ -136,9 +127,7 @@ def rms_norm(dim: int, *, eps: Scalar = 1e-6, affine: bool = True) -> Model:
     return Model(_affine_init(dim, affine, bias=False), apply, full_precision=True)
 
 
-def group_norm(
-    groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True, spatial: int | None = None
-) -> Model:
+def group_norm(groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True, spatial: int | None = None) -> Model:
     """Each example's groups of channels to mean 0 and variance 1, then `scale * x + bias`.
 
     The statistics run over a group's channels and the spatial axes: the `spatial` ones before the
@@ -169,9 +158,7 @@ def group_norm(
     return Model(_affine_init(dim, affine, bias=True), apply, full_precision=True)
 
 
-def instance_norm(
-    dim: int, *, eps: Scalar = 1e-5, affine: bool = True, spatial: int | None = None
-) -> Model:
+def instance_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, spatial: int | None = None) -> Model:
     """Each example's channels to mean 0 and variance 1 over the spatial axes: a group a channel.
 
     Shapes: x [batch, ..., dim] -> y of the same shape, with at least one spatial axis.

@@ -24,9 +24,8 @@ Padding = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
 
 
 def max_pool(
-    window: Size, stride: Size | None = None, *, padding: Padding = "valid", dilation: Size = 1,
-    dims: int = 2,
-) -> Model:  # fmt: skip
+    window: Size, stride: Size | None = None, *, padding: Padding = "valid", dilation: Size = 1, dims: int = 2
+) -> Model:
     """The largest value of each window, channel by channel.
 
     Shapes: x [..., *spatial, channels] -> y [..., *windows, channels], with `dims` spatial axes.
@@ -53,9 +52,8 @@ def max_pool(
 
 
 def avg_pool(
-    window: Size, stride: Size | None = None, *, padding: Padding = "valid",
-    count_padding: bool = True, dims: int = 2,
-) -> Model:  # fmt: skip
+    window: Size, stride: Size | None = None, *, padding: Padding = "valid", count_padding: bool = True, dims: int = 2
+) -> Model:
     """The mean of each window, channel by channel.
 
     Shapes, window, stride, padding: as in `max_pool`.
@@ -78,9 +76,8 @@ def avg_pool(
 
 
 def lp_pool(
-    window: Size, stride: Size | None = None, *, p: Scalar = 2.0, padding: Padding = "valid",
-    dims: int = 2,
-) -> Model:  # fmt: skip
+    window: Size, stride: Size | None = None, *, p: Scalar = 2.0, padding: Padding = "valid", dims: int = 2
+) -> Model:
     """The p-norm of each window, channel by channel: `(sum |x|^p)^(1/p)`.
 
     p = 1 is the sum of sizes, and the larger p the nearer to the largest size. The gradient at a window
@@ -109,9 +106,7 @@ def _none(key):
     return {}
 
 
-def _windows(
-    where: str, window: Size, stride: Size | None, padding: Padding, dilation: Size, dims: int
-) -> Windows:
+def _windows(where: str, window: Size, stride: Size | None, padding: Padding, dilation: Size, dims: int) -> Windows:
     win = windows(where, window, stride, padding, dilation, dims, ("same", "valid"), "window")
     if not isinstance(win.padding, str):
         for pair, span in zip(win.padding, win.span, strict=True):
@@ -136,7 +131,7 @@ def _whole_form(backend: str, win: Windows) -> bool:
 def _largest_of_windows(x: Array, win: Windows) -> Array:
     return lax.reduce_window(
         x, np.asarray(-math.inf, x.dtype), lax.max, (1, *win.size, 1), (1, *win.stride, 1), "VALID"
-    )  # fmt: skip
+    )
 
 
 def _largest_by_axes(x: Array, win: Windows) -> Array:
@@ -175,11 +170,7 @@ def _totals(x: Array, win: Windows) -> Array:
     pads = win.pads(x.shape[1:-1])
     for axis in reversed(range(win.dims)):
         size, strides, own = [1] * x.ndim, [1] * x.ndim, [(0, 0)] * x.ndim
-        size[axis + 1], strides[axis + 1], own[axis + 1] = (
-            win.size[axis],
-            win.stride[axis],
-            pads[axis],
-        )
+        size[axis + 1], strides[axis + 1], own[axis + 1] = (win.size[axis], win.stride[axis], pads[axis])
         x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, strides, own)
     return x
 

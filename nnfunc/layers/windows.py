@@ -64,9 +64,15 @@ class Windows:
 
 
 def windows(
-    where: str, size: Size, stride: Size | None, padding: Padding, dilation: Size, dims: int,
-    names: Sequence[str] = ("same", "valid", "circular"), what: str = "kernel",
-) -> Windows:  # fmt: skip
+    where: str,
+    size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    dims: int,
+    names: Sequence[str] = ("same", "valid", "circular"),
+    what: str = "kernel",
+) -> Windows:
     """The checked Windows of a layer's arguments; a size of several numbers sets dims."""
     if isinstance(size, Sequence) and not isinstance(size, str):
         dims = len(size)
@@ -108,16 +114,12 @@ def shifted(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Arr
     for place in itertools.product(*map(range, kernel)):
         start = [p * d for p, d in zip(place, dilation, strict=True)]
         stop = [a + span for a, span in zip(start, spans, strict=True)]
-        copies.append(
-            lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *stride, 1))
-        )
+        copies.append(lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *stride, 1)))
     return copies
 
 
 def _shape_words(dims: int) -> str:
-    return ", ".join(
-        (*(["depth", "height", "width"][3 - dims :] if dims > 1 else ["length"]), "channels")
-    )
+    return ", ".join((*(["depth", "height", "width"][3 - dims :] if dims > 1 else ["length"]), "channels"))
 
 
 def _same(n: int, span: int, stride: int) -> tuple[int, int]:
@@ -139,9 +141,7 @@ def each(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[in
     return tuple(map(int, value))
 
 
-def _padding(
-    where: str, padding: Any, dims: int, names: Sequence[str]
-) -> str | tuple[tuple[int, int], ...]:
+def _padding(where: str, padding: Any, dims: int, names: Sequence[str]) -> str | tuple[tuple[int, int], ...]:
     """A name, or a pair (before, after) for each axis."""
     if isinstance(padding, str):
         check.choice(where, names, padding=padding)

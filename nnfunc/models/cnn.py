@@ -52,16 +52,16 @@ def lenet(
     act, init = activation_layer("lenet", activation), suiting(activation)
     features = 16 * ((image_size // 2 - 4) // 2) ** 2
     return for_images(
-        "lenet", image_size, in_dim=in_dim,
+        "lenet",
+        image_size,
+        in_dim=in_dim,
         conv_1=serial(conv=conv(in_dim, 6, 5, weight_init=init), act=act, pool=_POOLS[pool](2)),
-        conv_2=serial(
-            conv=conv(6, 16, 5, padding="valid", weight_init=init), act=act, pool=_POOLS[pool](2)
-        ),
+        conv_2=serial(conv=conv(6, 16, 5, padding="valid", weight_init=init), act=act, pool=_POOLS[pool](2)),
         flat=_flat,
         hidden_1=serial(linear=linear(features, 120, weight_init=init), act=act),
         hidden_2=serial(linear=linear(120, 84, weight_init=init), act=act),
         head=linear(84, classes),
-    )  # fmt: skip
+    )
 
 
 def cnn(
@@ -126,17 +126,13 @@ def cnn(
     features = widths[-1] * ((image_size // least) ** 2 if whole else 1)
     drop = {} if dropout is None else {"drop": dropout_layer(dropout)}
     if hidden:
-        layers["hidden"] = serial(
-            **drop, linear=linear(features, hidden, weight_init=init), act=act
-        )
+        layers["hidden"] = serial(**drop, linear=linear(features, hidden, weight_init=init), act=act)
     layers |= drop
     layers["head"] = linear(hidden or features, classes)
     return for_images("cnn", image_size if whole else None, least, in_dim=in_dim, **layers)
 
 
-def for_images(
-    where: str, size: int | None, least: int = 1, /, *, in_dim: int, **layers: Layer
-) -> Model:  # fmt: skip
+def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, **layers: Layer) -> Model:
     """The layers in a row, for images [..., height, width, in_dim] of size, or at least of least."""
     grey = "" if in_dim == 1 else ", in a model with in_dim=1"
     grey = f"x[..., None]{grey}"

@@ -52,9 +52,7 @@ def convnext(
     check.size("convnext", classes=classes, in_dim=in_dim, patch=patch, kernel=kernel)
     depths, widths = sizes("convnext", depths=depths), sizes("convnext", widths=widths)
     if len(depths) != len(widths):
-        check.fail(
-            "convnext", f"depths and widths should be of one length, got {depths}, {widths}."
-        )
+        check.fail("convnext", f"depths and widths should be of one length, got {depths}, {widths}.")
     if kernel % 2 == 0:
         check.fail("convnext", f"kernel should be odd, so that the size stays, got {kernel}.")
     if drop_path is not None:
@@ -99,18 +97,19 @@ def convnext(
     layers: dict[str, Layer] = {"stem": stem}
     layers |= {f"stage_{i + 1}": stage(blocks, i) for i, blocks in enumerate(depths)}
     return for_images(
-        "convnext", None, patch * 2 ** (len(depths) - 1), in_dim=in_dim, **layers,
-        mean=global_avg_pool(), norm=layer_norm(widths[-1], eps=_EPS),
+        "convnext",
+        None,
+        patch * 2 ** (len(depths) - 1),
+        in_dim=in_dim,
+        **layers,
+        mean=global_avg_pool(),
+        norm=layer_norm(widths[-1], eps=_EPS),
         head=linear(widths[-1], classes, weight_init=_init),
-    )  # fmt: skip
+    )
 
 
 def convnext_tiny(
-    classes: int = 1000,
-    *,
-    in_dim: int = 3,
-    drop_path: Scalar | None = 0.1,
-    layer_scale: Scalar = 1e-6,
+    classes: int = 1000, *, in_dim: int = 3, drop_path: Scalar | None = 0.1, layer_scale: Scalar = 1e-6
 ) -> Model:
     """ConvNeXt-T: `convnext` with 3, 3, 9, 3 blocks. 28,589,128 parameters at 1000 classes.
 
@@ -121,19 +120,13 @@ def convnext_tiny(
 
 
 def convnext_small(
-    classes: int = 1000,
-    *,
-    in_dim: int = 3,
-    drop_path: Scalar | None = 0.4,
-    layer_scale: Scalar = 1e-6,
+    classes: int = 1000, *, in_dim: int = 3, drop_path: Scalar | None = 0.4, layer_scale: Scalar = 1e-6
 ) -> Model:
     """ConvNeXt-S: `convnext` with 3, 3, 27, 3 blocks. 50,223,688 parameters at 1000 classes.
 
     drop_path: 0.4 is that of its training on ImageNet-1k. Otherwise as `convnext_tiny`.
     """
-    return convnext(
-        classes, in_dim=in_dim, depths=(3, 3, 27, 3), drop_path=drop_path, layer_scale=layer_scale
-    )
+    return convnext(classes, in_dim=in_dim, depths=(3, 3, 27, 3), drop_path=drop_path, layer_scale=layer_scale)
 
 
 def rising_drop_path(rate: Scalar, blocks: int) -> Model:

@@ -59,16 +59,9 @@ def gpt(
     check.size("gpt", vocabulary=vocabulary, block_size=block_size, layers=layers, dim=dim)
     normal = initializers.normal(0.02)
     last = initializers.normal(0.02 / math.sqrt(2 * layers))
-    attend = attention(
-        dim, heads, causal=True, dropout=dropout, bias=bias, weight_init=normal, out_init=last
-    )
+    attend = attention(dim, heads, causal=True, dropout=dropout, bias=bias, weight_init=normal, out_init=last)
     mlp = mlp or feed_forward(
-        dim,
-        hidden or 4 * dim,
-        activation=activation,
-        bias=bias,
-        weight_init=normal,
-        out_init=last,
+        dim, hidden or 4 * dim, activation=activation, bias=bias, weight_init=normal, out_init=last
     )
     block = transformer_block(dim, attend, mlp, eps=eps, bias=bias, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}

@@ -81,11 +81,7 @@ def resnet(
         out_dim = width * _EXPANSION[block]
         shape = {
             "basic": [(in_dim, width, 3, stride), (width, width, 3, 1)],
-            "bottleneck": [
-                (in_dim, width, 1, 1),
-                (width, width, 3, stride),
-                (width, out_dim, 1, 1),
-            ],
+            "bottleneck": [(in_dim, width, 1, 1), (width, width, 3, stride), (width, out_dim, 1, 1)],
         }[block]
         layers: dict[str, Layer] = {}
         for i, (before, after, kernel, step) in enumerate(shape, 1):
@@ -96,9 +92,7 @@ def resnet(
         last = f"norm_{len(shape)}"
         layers[last] = scaled_at_first(layers[last], last_scale)
         same = stride == 1 and in_dim == out_dim
-        return residual_block(
-            serial(**layers), act, **({} if same else change(in_dim, out_dim, stride))
-        )
+        return residual_block(serial(**layers), act, **({} if same else change(in_dim, out_dim, stride)))
 
     def stage(in_dim, width, depth, stride):
         out_dim = width * _EXPANSION[block]
@@ -120,47 +114,34 @@ def resnet(
     for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         layers[f"stage_{i + 1}"] = stage(dim, width, depth, stride=2 if i else 1)
         dim = width * _EXPANSION[block]
-    return for_images(
-        "resnet", None, in_dim=in_dim, **layers, mean=global_avg_pool(), head=linear(dim, classes)
-    )
+    return for_images("resnet", None, in_dim=in_dim, **layers, mean=global_avg_pool(), head=linear(dim, classes))
 
 
-def resnet18(
-    classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0
-) -> Model:
+def resnet18(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0) -> Model:
     """ResNet-18: basic blocks, 2 in each of four stages. 11,689,512 parameters at 1000 classes.
 
     The architecture, and the initial variances, of torchvision's resnet.py; `resnet` has the rest.
     Shapes: x [..., height, width, in_dim], made for 224 x 224 -> logits [..., classes].
     """
-    return resnet(
-        classes, depths=[2, 2, 2, 2], in_dim=in_dim, momentum=momentum, last_scale=last_scale
-    )
+    return resnet(classes, depths=[2, 2, 2, 2], in_dim=in_dim, momentum=momentum, last_scale=last_scale)
 
 
-def resnet34(
-    classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0
-) -> Model:
+def resnet34(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0) -> Model:
     """ResNet-34: basic blocks, 3, 4, 6 and 3 in a stage. 21,797,672 parameters at 1000 classes.
 
     Otherwise as `resnet18`.
     """
-    return resnet(
-        classes, depths=[3, 4, 6, 3], in_dim=in_dim, momentum=momentum, last_scale=last_scale
-    )
+    return resnet(classes, depths=[3, 4, 6, 3], in_dim=in_dim, momentum=momentum, last_scale=last_scale)
 
 
-def resnet50(
-    classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0
-) -> Model:
+def resnet50(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0) -> Model:
     """ResNet-50: bottleneck blocks, 3, 4, 6 and 3 in a stage. 25,557,032 parameters at 1000 classes.
 
     The stride is on the 3x3 convolution, as in torchvision's (version 1.5). Otherwise as `resnet18`.
     """
     return resnet(
-        classes, depths=[3, 4, 6, 3], block="bottleneck", in_dim=in_dim, momentum=momentum,
-        last_scale=last_scale,
-    )  # fmt: skip
+        classes, depths=[3, 4, 6, 3], block="bottleneck", in_dim=in_dim, momentum=momentum, last_scale=last_scale
+    )
 
 
 def cifar_resnet(
@@ -192,9 +173,15 @@ def cifar_resnet(
         near = f"The nearest: {below}." if below >= depth else f"The nearest: {below}, {below + 6}."
         check.fail("cifar_resnet", f"depth should be 6 n + 2, at least 8, got {depth}. {near}")
     return resnet(
-        classes, depths=[(depth - 2) // 6] * 3, widths=[width, 2 * width, 4 * width], in_dim=in_dim,
-        stem="cifar", shortcut=shortcut, momentum=momentum, last_scale=last_scale,
-    )  # fmt: skip
+        classes,
+        depths=[(depth - 2) // 6] * 3,
+        widths=[width, 2 * width, 4 * width],
+        in_dim=in_dim,
+        stem="cifar",
+        shortcut=shortcut,
+        momentum=momentum,
+        last_scale=last_scale,
+    )
 
 
 def residual_block(body: Layer, act: Layer, **shortcut: Layer) -> Model:

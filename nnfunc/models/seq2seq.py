@@ -19,15 +19,7 @@ from nnfunc.models.transformer import make_norm, padding, transformer_block
 
 __all__ = ["seq2seq"]
 
-NAMES = (
-    "source",
-    "source_mask",
-    "source_lengths",
-    "memory",
-    "target",
-    "target_mask",
-    "target_lengths",
-)
+NAMES = ("source", "source_mask", "source_lengths", "memory", "target", "target_mask", "target_lengths")
 
 
 def seq2seq(

@@ -82,9 +82,7 @@ def transformer_block(
     return wire(flow, **children)
 
 
-def make_norm(
-    where: str, norm: str, dim: int, eps: Scalar | None = None, bias: bool = True
-) -> Model:
+def make_norm(where: str, norm: str, dim: int, eps: Scalar | None = None, bias: bool = True) -> Model:
     """The norm of a name, with its own eps when none is given."""
     check.choice(where, ("layer", "rms"), norm=norm)
     if norm == "rms":

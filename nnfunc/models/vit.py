@@ -97,9 +97,7 @@ def _class_token(dim: int) -> Model:
     return Model(init, apply)
 
 
-def grid(
-    where: str, image_size: int | tuple[int, int], patch: int | tuple[int, int]
-) -> tuple[tuple[int, int], int]:
+def grid(where: str, image_size: int | tuple[int, int], patch: int | tuple[int, int]) -> tuple[tuple[int, int], int]:
     """(height, width) of the image, and how many patches cover it."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     high, wide = (patch, patch) if isinstance(patch, int) else patch

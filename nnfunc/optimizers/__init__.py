@@ -29,6 +29,18 @@ from nnfunc.optimizers.muon import muon
 from nnfunc.optimizers.param_groups import groups
 
 __all__ = [
-    "Optimizer", "adam", "adamw", "as_optimizer", "clip_adaptive", "clip_value", "groups",
-    "lamb", "lion", "lookahead", "max_norm", "muon", "rmsprop", "sgd",
-]  # fmt: skip
+    "Optimizer",
+    "adam",
+    "adamw",
+    "as_optimizer",
+    "clip_adaptive",
+    "clip_value",
+    "groups",
+    "lamb",
+    "lion",
+    "lookahead",
+    "max_norm",
+    "muon",
+    "rmsprop",
+    "sgd",
+]

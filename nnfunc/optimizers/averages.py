@@ -146,9 +146,7 @@ def _toward(mean: PyTree, params: Params, share: Array, due: Array) -> PyTree:
             return None
         new = jnp.asarray(leaf, old.dtype)
         # all of the way at once: what is averaged first may be far from the zeros
-        return jnp.where(
-            due, jnp.where(share < 1, old + share.astype(old.dtype) * (new - old), new), old
-        )
+        return jnp.where(due, jnp.where(share < 1, old + share.astype(old.dtype) * (new - old), new), old)
 
     return jax.tree.map(step, params, mean)
 

@@ -32,9 +32,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
     rate: Schedule | None = None
     frozen: tuple[str, ...] = ()
 
-    def __new__(
-        cls, init: Any, update: Any, rate: Schedule | None = None, frozen: tuple[str, ...] = ()
-    ) -> "Optimizer":
+    def __new__(cls, init: Any, update: Any, rate: Schedule | None = None, frozen: tuple[str, ...] = ()) -> "Optimizer":
         self = super().__new__(cls, init, update)
         self.rate, self.frozen = rate, frozen
         return self
@@ -118,9 +116,7 @@ def wrapped(
 
     def step(grads, state, params=None, **extra):
         if params is None:
-            check.fail(
-                where, "update needs the parameters: optimizer.update(grads, state, params)."
-            )
+            check.fail(where, "update needs the parameters: optimizer.update(grads, state, params).")
         dtype = wide_type(params)
         grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
         updates, state = update(grads, state, wide, extra)

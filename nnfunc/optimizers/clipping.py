@@ -41,9 +41,8 @@ def clip_value(inner: Any, limit: Scalar) -> Optimizer:
 
 
 def clip_adaptive(
-    inner: Any, limit: Scalar = 0.01, *, eps: Scalar = 1e-3, on: Leaves = "**",
-    stacked: Leaves = (),
-) -> Optimizer:  # fmt: skip
+    inner: Any, limit: Scalar = 0.01, *, eps: Scalar = 1e-3, on: Leaves = "**", stacked: Leaves = ()
+) -> Optimizer:
     """Each unit's gradient at most `limit` times as long as the unit's weights, before `inner`.
 
     gradient *= min(1, limit * max(|weights|, eps) / |gradient|), for each unit on its own.
@@ -82,9 +81,7 @@ def clip_adaptive(
     return _before("clip_adaptive", inner, clip)
 
 
-def max_norm(
-    inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Leaves = ()
-) -> Optimizer:
+def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Leaves = ()) -> Optimizer:
     """After each update, the weights that come into a unit at most `limit` long, to rounding.
 
     weights *= min(1, limit / |weights|), for each unit on its own; units and stacked as in

@@ -23,9 +23,14 @@ __all__ = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]
 
 
 def sgd(
-    rate: Scalar | Schedule, *, momentum: Scalar = 0.0, nesterov: bool = False,
-    weight_decay: Decay = 0.0, clip: Scalar = math.inf, decay_on: Leaves = "matrices",
-) -> Optimizer:  # fmt: skip
+    rate: Scalar | Schedule,
+    *,
+    momentum: Scalar = 0.0,
+    nesterov: bool = False,
+    weight_decay: Decay = 0.0,
+    clip: Scalar = math.inf,
+    decay_on: Leaves = "matrices",
+) -> Optimizer:
     """Gradient descent, with momentum when that is not 0.
 
     d = gradient + weight_decay * parameter;  m = momentum * m + d
@@ -51,9 +56,15 @@ def sgd(
 
 
 def adam(
-    rate: Scalar | Schedule, *, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8,
-    weight_decay: Decay = 0.0, clip: Scalar = math.inf, decay_on: Leaves = "matrices",
-) -> Optimizer:  # fmt: skip
+    rate: Scalar | Schedule,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Decay = 0.0,
+    clip: Scalar = math.inf,
+    decay_on: Leaves = "matrices",
+) -> Optimizer:
     """Steps of about the size of the rate: the mean gradient over the root of its mean square.
 
     d = gradient + weight_decay * parameter
@@ -83,9 +94,15 @@ def adam(
 
 
 def adamw(
-    rate: Scalar | Schedule, *, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8,
-    weight_decay: Decay = 1e-2, clip: Scalar = math.inf, decay_on: Leaves = "matrices",
-) -> Optimizer:  # fmt: skip
+    rate: Scalar | Schedule,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Decay = 1e-2,
+    clip: Scalar = math.inf,
+    decay_on: Leaves = "matrices",
+) -> Optimizer:
     """Adam with weight decay beside it, not in its averages.
 
     parameter -= rate * (adam's step + weight_decay * parameter)
@@ -110,10 +127,16 @@ def adamw(
 
 
 def rmsprop(
-    rate: Scalar | Schedule, *, decay: Scalar = 0.99, eps: Scalar = 1e-8, momentum: Scalar = 0.0,
-    centered: bool = False, weight_decay: Decay = 0.0, clip: Scalar = math.inf,
+    rate: Scalar | Schedule,
+    *,
+    decay: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    momentum: Scalar = 0.0,
+    centered: bool = False,
+    weight_decay: Decay = 0.0,
+    clip: Scalar = math.inf,
     decay_on: Leaves = "matrices",
-) -> Optimizer:  # fmt: skip
+) -> Optimizer:
     """The gradient over the root of its mean square, with momentum when that is not 0.
 
     d = gradient + weight_decay * parameter;  v = decay * v + (1 - decay) * d**2
@@ -143,9 +166,14 @@ def rmsprop(
 
 
 def lion(
-    rate: Scalar | Schedule, *, b1: Scalar = 0.9, b2: Scalar = 0.99, weight_decay: Decay = 0.1,
-    clip: Scalar = math.inf, decay_on: Leaves = "matrices",
-) -> Optimizer:  # fmt: skip
+    rate: Scalar | Schedule,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    weight_decay: Decay = 0.1,
+    clip: Scalar = math.inf,
+    decay_on: Leaves = "matrices",
+) -> Optimizer:
     """Steps of exactly the size of the rate: the sign of a mean of the gradients.
 
     c = b1 * m + (1 - b1) * gradient;  m = b2 * m + (1 - b2) * gradient
@@ -171,10 +199,16 @@ def lion(
 
 
 def lamb(
-    rate: Scalar | Schedule, *, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-6,
-    weight_decay: Decay = 1e-2, clip: Scalar = math.inf, decay_on: Leaves = "matrices",
+    rate: Scalar | Schedule,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    weight_decay: Decay = 1e-2,
+    clip: Scalar = math.inf,
+    decay_on: Leaves = "matrices",
     stacked: Leaves = (),
-) -> Optimizer:  # fmt: skip
+) -> Optimizer:
     """AdamW for large batches: each leaf's step is made as long as the leaf, times the rate.
 
     u = adam's step + weight_decay * parameter;  parameter -= rate * |parameter| / |u| * u

@@ -23,11 +23,20 @@ class MuonState(NamedTuple):
 
 
 def muon(
-    rate: Scalar | Schedule, *, momentum: Scalar = 0.95, nesterov: bool = True, rms: Scalar = 0.2,
-    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, weight_decay: Decay = 1e-2,
-    clip: Scalar = math.inf, decay_on: Leaves = "matrices", on: Leaves = "matrices",
+    rate: Scalar | Schedule,
+    *,
+    momentum: Scalar = 0.95,
+    nesterov: bool = True,
+    rms: Scalar = 0.2,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Decay = 1e-2,
+    clip: Scalar = math.inf,
+    decay_on: Leaves = "matrices",
+    on: Leaves = "matrices",
     stacked: Leaves = (),
-) -> Optimizer:  # fmt: skip
+) -> Optimizer:
     """Matrices by Muon, all else by AdamW with b1 and b2; the rate and the decay are for both.
 
     m = momentum * m + (1 - momentum) * gradient, with nesterov one step ahead of that;
@@ -82,9 +91,8 @@ def _contrib() -> Any:
 
 
 def _by_muon(
-    numbers: dict[str, Any], rms: Array, others: optax.GradientTransformation, on: Leaves,
-    stacked: Leaves,
-) -> optax.GradientTransformation:  # fmt: skip
+    numbers: dict[str, Any], rms: Array, others: optax.GradientTransformation, on: Leaves, stacked: Leaves
+) -> optax.GradientTransformation:
     """optax's scale_by_muon for the matrices, with steps of the given size; others for the rest."""
     contrib = _contrib()
 

@@ -24,9 +24,11 @@ class GroupsState(NamedTuple):
 
 
 def groups(
-    inner: Any, *, rates: dict[str, Scalar] = {},  # noqa: B006  nothing writes to it
+    inner: Any,
+    *,
+    rates: dict[str, Scalar] = {},  # noqa: B006  nothing writes to it
     freeze: tuple[str, ...] | dict[str, Scalar] = (),
-) -> Optimizer:  # fmt: skip
+) -> Optimizer:
     """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
 
     rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
@@ -81,9 +83,7 @@ def groups(
             own = own if factor is None else own * jnp.asarray(factor, dtype)
             return own if start is None else jnp.where(due(start), own, 0)
 
-        told = {
-            name: value for name, value in extra.items() if name != "gradient_norm" or not never
-        }
+        told = {name: value for name, value in extra.items() if name != "gradient_norm" or not never}
         if rates or later or "rate_scale" in extra:
             around = told.pop("rate_scale", None)
             if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
@@ -108,9 +108,7 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        hidden = [
-            path for path in paths.flatten(params) if any(paths.matches(n, path) for n in never)
-        ]
+        hidden = [path for path in paths.flatten(params) if any(paths.matches(n, path) for n in never)]
         named = re.search(r"pattern '([^']+)'", str(error))
         ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
         if ours and check.is_mistake(error):

@@ -13,21 +13,15 @@ from nnfunc.optimizers.base import Optimizer, cast_like, scaled, wide_type
 from nnfunc.paths import Leaves, by_pattern, chosen
 from nnfunc.vector_norm import global_norm, vector_norm
 
-__all__ = [
-    "Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer",
-]  # fmt: skip
+__all__ = ["Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer"]
 
 Decay = Scalar | dict[str, Scalar]
 """A weight decay, or one for each path pattern: the first that fits a leaf decides."""
 
-TINY = (
-    1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
-)
+TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
 
 
-def optimizer(
-    where: str, rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]
-) -> Optimizer:
+def optimizer(where: str, rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]) -> Optimizer:
     """clip, then the pieces, then the rate. pieces: a function of what makes arrays of numbers."""
     schedule = schedules.as_schedule(rate, where=f"{where}: rate")
     if not callable(rate):
@@ -47,9 +41,7 @@ def optimizer(
 
     def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
         if params is None:
-            check.fail(
-                where, "update needs the parameters: optimizer.update(grads, state, params)."
-            )
+            check.fail(where, "update needs the parameters: optimizer.update(grads, state, params).")
         dtype = wide_type(params)
         grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
         updates, state = chain(dtype, gradient_norm).update(grads, state, wide)

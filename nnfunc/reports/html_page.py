@@ -16,10 +16,7 @@ def whole(name: str, *parts: str) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{title}</title>"
     body = "\n".join([f"<h1>{title}</h1>", *(part for part in parts if part)])
-    return (
-        f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>"
-        f"{body}</body></html>\n"
-    )
+    return f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
 
 
 def picture(path: Path, words: str) -> str:

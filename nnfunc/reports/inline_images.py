@@ -39,9 +39,7 @@ def fade(red: int, green: int, blue: int) -> np.ndarray:
     return np.stack([np.full(16, red), np.full(16, green), np.full(16, blue), alpha], axis=1)
 
 
-def levels(
-    values: np.ndarray, low: float, high: float, *, log: bool, count: int = 63
-) -> np.ndarray:
+def levels(values: np.ndarray, low: float, high: float, *, log: bool, count: int = 63) -> np.ndarray:
     """Places in a palette of `colours`: 0 where a value is not known, ends for what is beyond them.
 
     log: values at or below zero are beyond the low end.

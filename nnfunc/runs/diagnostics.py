@@ -87,10 +87,7 @@ def _whole_gradient(rows: list[Row]) -> list[Finding]:
     """A whole gradient that jumped at some step; that it shrinks over the run is no jump."""
     steps, values = metrics_log.series(rows, "train", "gradient_norm")
     before = [_median(values[max(i - BEFORE, 0) : i]) for i in range(len(values))]
-    times = [
-        v / b if i >= 4 and b > 0 else 0
-        for i, (v, b) in enumerate(zip(values, before, strict=True))
-    ]
+    times = [v / b if i >= 4 and b > 0 else 0 for i, (v, b) in enumerate(zip(values, before, strict=True))]
     if not times or not max(times) > JUMP:
         return []
     place = times.index(max(times))

@@ -16,9 +16,23 @@ import numpy as np
 from nnfunc import documents
 
 __all__ = [
-    "Event", "Histograms", "Layers", "elapsed", "events", "histograms", "last", "layers",
-    "names", "natural", "number", "parse", "rate", "read", "series", "whole",
-]  # fmt: skip
+    "Event",
+    "Histograms",
+    "Layers",
+    "elapsed",
+    "events",
+    "histograms",
+    "last",
+    "layers",
+    "names",
+    "natural",
+    "number",
+    "parse",
+    "rate",
+    "read",
+    "series",
+    "whole",
+]
 
 Row = dict[str, Any]
 HEAD = ("split", "step", "seconds")
@@ -96,11 +110,7 @@ def names(rows: list[Row], split: str) -> list[str]:
     known = {}
     for row in rows:
         if row["split"] == split:
-            known |= {
-                name: None
-                for name, value in row.items()
-                if name not in HEAD and math.isfinite(number(value))
-            }
+            known |= {name: None for name, value in row.items() if name not in HEAD and math.isfinite(number(value))}
     return list(known)
 
 
@@ -239,11 +249,7 @@ def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, di
     paths = [path for path, known in seen.items() if known]
     paths = sorted(paths, key=natural) if paths == sorted(paths) else paths
     steps = sorted({step for _, step in found})
-    return (
-        {path: i for i, path in enumerate(paths)},
-        {step: i for i, step in enumerate(steps)},
-        found,
-    )
+    return ({path: i for i, path in enumerate(paths)}, {step: i for i, step in enumerate(steps)}, found)
 
 
 def natural(path: str) -> list[tuple[bool, int, str]]:

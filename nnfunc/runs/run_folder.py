@@ -32,9 +32,17 @@ import jax
 from nnfunc import check, documents, malloc, xla_flags
 
 __all__ = [
-    "FILES", "MERGED", "command", "create", "discard", "find", "read_json", "taken",
-    "write_environment", "write_json",
-]  # fmt: skip
+    "FILES",
+    "MERGED",
+    "command",
+    "create",
+    "discard",
+    "find",
+    "read_json",
+    "taken",
+    "write_environment",
+    "write_json",
+]
 
 MERGED = "merged.json"
 FILES = {"run": "config.toml", "sweep": "sweep.toml"}

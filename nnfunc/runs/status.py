@@ -10,9 +10,19 @@ from nnfunc import documents
 from nnfunc.runs import metrics_log
 
 __all__ = [
-    "Best", "State", "beats", "best", "config_of", "flat", "held", "json_of", "mode_of", "parameters",
-    "state", "wanted",
-]  # fmt: skip
+    "Best",
+    "State",
+    "beats",
+    "best",
+    "config_of",
+    "flat",
+    "held",
+    "json_of",
+    "mode_of",
+    "parameters",
+    "state",
+    "wanted",
+]
 
 STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
 
@@ -134,9 +144,7 @@ def parameters(folder: Path) -> int | None:
     for path in [root / "best", *sorted(root.glob("step-*"), reverse=True)]:
         leaves = json_of(path / "manifest.json").get("leaves")
         if isinstance(leaves, dict):
-            own = {
-                k: v for k, v in leaves.items() if k.removeprefix("state/").startswith("params/")
-            }
+            own = {k: v for k, v in leaves.items() if k.removeprefix("state/").startswith("params/")}
             try:
                 return sum(math.prod(int(n) for n in leaf["shape"]) for leaf in own.values())
             except (KeyError, TypeError, ValueError):

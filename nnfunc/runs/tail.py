@@ -48,9 +48,7 @@ class Follower:
         whole, newline, _ = file.read().rpartition(b"\n")
         if newline:
             new = rows_of(whole.split(b"\n"))
-            self.rows = (
-                self.rows + new if self.layers is None else _slim(self.rows + new, self.layers)
-            )
+            self.rows = self.rows + new if self.layers is None else _slim(self.rows + new, self.layers)
             self._place += len(whole) + 1
             self._end = (self._end + whole[-256:] + b"\n")[-256:]
             changed |= bool(new)

@@ -24,9 +24,7 @@ from nnfunc.runs import metrics_log
 
 __all__ = ["Writer", "Writers", "open_writers"]
 
-HISTOGRAMS = {
-    "weight_histogram": "weights", "gradient_histogram": "gradients", "histogram": "activations",
-}  # fmt: skip
+HISTOGRAMS = {"weight_histogram": "weights", "gradient_histogram": "gradients", "histogram": "activations"}
 EVENT = "event/text_summary"  # TensorBoard's tag of a text that is called "event"
 
 
@@ -65,9 +63,7 @@ class Writers:
         self.close()
 
 
-def open_writers(
-    names: Sequence[str], folder: str | Path, config: Mapping[str, Any] | None = None
-) -> Writers:
+def open_writers(names: Sequence[str], folder: str | Path, config: Mapping[str, Any] | None = None) -> Writers:
     """The writers of these names for the run in `folder`: "tensorboard", "wandb".
 
     TensorBoard's files go to `folder/tensorboard`. Weights & Biases gets a run named like the folder,
@@ -128,9 +124,14 @@ class TensorBoard:
             edges = np.linspace(low, high, len(counts) + 1)
             middle = (edges[1:] + edges[:-1]) / 2
             histogram = self.summaries.HistogramProto(
-                min=low, max=high, num=counts.sum(), sum=counts @ middle, bucket=counts,
-                sum_squares=counts @ middle**2, bucket_limit=edges[1:],
-            )  # fmt: skip
+                min=low,
+                max=high,
+                num=counts.sum(),
+                sum=counts @ middle,
+                bucket=counts,
+                sum_squares=counts @ middle**2,
+                bucket_limit=edges[1:],
+            )
             values.append(self.summaries.Summary.Value(tag=tag, histo=histogram))
         step = int(row["step"])
         if row["split"] == "event":
@@ -180,9 +181,13 @@ class Wandb:
         self.before = dict(self.kept["last"])
         folder.mkdir(parents=True, exist_ok=True)
         self.run = self.wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "nnfunc"), name=folder.name, id=self.kept["id"],
-            resume="allow", dir=str(folder), config=config,
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", "nnfunc"),
+            name=folder.name,
+            id=self.kept["id"],
+            resume="allow",
+            dir=str(folder),
+            config=config,
+        )
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")  # else a step that comes twice is dropped
         self._keep()

@@ -37,23 +37,24 @@ class Assignment(NamedTuple):
 
 
 def assign(
-    trials: Mapping[int, Trial], held_of: Callable[[Data], Held], figure: Best,
+    trials: Mapping[int, Trial],
+    held_of: Callable[[Data], Held],
+    figure: Best,
     varied: Mapping[str, Sequence[Any] | None],
-) -> list[Assignment]:  # fmt: skip
+) -> list[Assignment]:
     """The groups of trials, by their indices in the sweep. varied: of `grouped`."""
     families: dict[Any, list[int]] = {}
     for member, trial in trials.items():
         families.setdefault((trial.build, id(trial.data), trial.intervals), []).append(member)
-    return [
-        _assign_family({m: trials[m] for m in members}, held_of, figure, varied)
-        for members in families.values()
-    ]
+    return [_assign_family({m: trials[m] for m in members}, held_of, figure, varied) for members in families.values()]
 
 
 def _assign_family(
-    trials: Mapping[int, Trial], held_of: Callable[[Data], Held], figure: Best,
+    trials: Mapping[int, Trial],
+    held_of: Callable[[Data], Held],
+    figure: Best,
     varied: Mapping[str, Sequence[Any] | None],
-) -> Assignment:  # fmt: skip
+) -> Assignment:
     """The groups of trials that share build, data and intervals."""
     members, every = list(trials), list(trials.values())
     lead = every[0]

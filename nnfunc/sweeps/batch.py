@@ -137,9 +137,7 @@ def advance(going: Going, by_step: bool) -> None:
         while going.step < end:
             count = 1 if by_step else end - going.step
             fresh = going.step == 0 or intervals.logs(going.step)  # a new interval of means begins
-            going.carry, means = go(
-                np.int32(count), np.bool_(fresh), going.carry, going.numbers, held.train
-            )
+            going.carry, means = go(np.int32(count), np.bool_(fresh), going.carry, going.numbers, held.train)
             going.step += count
         # or all would be handed out before the first was done, and nobody could stop it
         jax.block_until_ready(before)
@@ -200,10 +198,7 @@ def _stacked(keys: list[Key]) -> Key:
 
 def _cut(figures: dict[str, Any], pack: Pack) -> dict[str, np.ndarray]:
     """Figures as [members], those of copies left out."""
-    return {
-        name: np.atleast_1d(np.asarray(value))[: len(pack.places)]
-        for name, value in figures.items()
-    }
+    return {name: np.atleast_1d(np.asarray(value))[: len(pack.places)] for name, value in figures.items()}
 
 
 def _placed(carries: list[Carry], own: Lanes, like: Key) -> Carry:

@@ -38,13 +38,14 @@ def peak_name(member: int) -> int:
 SEGMENT = {
     "members": [
         {
-            "member": range(-(2**31), 2**31), "step": range(2**63),
+            "member": range(-(2**31), 2**31),
+            "step": range(2**63),
             "figures": {str: {str: (float, None)}},
             "settings": {str: str},
         }
     ],
     "way": (list, None),
-}  # fmt: skip
+}
 """The metadata of a segment; see `documents`."""
 
 
@@ -76,9 +77,7 @@ class Store:
     another one; BlockingIOError when another process writes there.
     """
 
-    def __init__(
-        self, folder: str | Path, *, resume: bool, of: dict[str, Any], shared: bool = False
-    ):
+    def __init__(self, folder: str | Path, *, resume: bool, of: dict[str, Any], shared: bool = False):
         self.folder = Path(folder)
         self.segments, plan = self.folder / "segments", self.folder / "plan.json"
         if plan.exists() and not resume:
@@ -175,8 +174,7 @@ class Store:
         if known["settings"] != _words(trial.settings):
             got = ", ".join(f"{k}={v}" for k, v in _words(trial.settings).items())
             cure = "Start another folder for another space."
-            check.fail("sweep", f"member {member} should have the settings that it was saved with, "
-                       f"got {got}. {cure}")  # fmt: skip
+            check.fail("sweep", f"member {member} should have the settings that it was saved with, got {got}. {cure}")
         if segment not in self._trees:  # members come in the order of their segments, or nearly
             try:
                 rows = len(checkpoint.inspect(segment)["metadata"]["members"])
@@ -193,12 +191,9 @@ class Store:
         """Keep members of one structure, and forget the segments that they replace."""
         carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(own.carry for own in saved))
         known: list[dict[str, Any]] = [
-            {
-                "member": own.member, "step": own.step, "figures": _plain(own),
-                "settings": _words(own.settings),
-            }
+            {"member": own.member, "step": own.step, "figures": _plain(own), "settings": _words(own.settings)}
             for own in saved
-        ]  # fmt: skip
+        ]
         metadata = {"members": known, "way": None if way is None else list(way)}
         segment = self._next(min(max(own.member, peak_name(own.member)) for own in saved))
         checkpoint.save(segment, carry, metadata=metadata)
@@ -228,9 +223,7 @@ class Store:
         hint = "Start the sweep again in another folder."
         content = documents.document(plan, {"ways?": {str: list}}, hint)
         for way in content.get("ways", {}).values():
-            if not (
-                len(way) == len(Way._fields) and way[0] in WAYS and all(map(_is_size, way[1:4]))
-            ):
+            if not (len(way) == len(Way._fields) and way[0] in WAYS and all(map(_is_size, way[1:4]))):
                 check.fail(str(plan), f"a way should be one that a sweep has, got {way}. {hint}")
         return content
 

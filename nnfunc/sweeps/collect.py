@@ -71,7 +71,10 @@ def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Re
 
 def _steps(tracks: dict[int, Track], split: str) -> np.ndarray:
     found: Any = {
-        step for t in tracks.values() for name, curve in t.figures.items()
-        if name.startswith(f"{split}/") for step in curve
-    }  # fmt: skip
+        step
+        for t in tracks.values()
+        for name, curve in t.figures.items()
+        if name.startswith(f"{split}/")
+        for step in curve
+    }
     return np.asarray(sorted(found), np.int64)

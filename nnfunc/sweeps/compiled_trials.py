@@ -23,10 +23,7 @@ from nnfunc.training.task import Build, kept
 
 __all__ = ["Lanes", "everywhere", "lanes"]
 
-MEMBERS = Carry(
-    TrainState._make(None if name == "step" else 0 for name in TrainState._fields),
-    Meter._make([0, 0, 0]),
-)
+MEMBERS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), Meter._make([0, 0, 0]))
 """Which parts of a carry have an axis of members."""
 
 
@@ -115,16 +112,12 @@ def _ordered(data: Data, seed: Any) -> Data:
     return data if seed is None else replace(data, seed=seed)
 
 
-def _spread(
-    function: Callable[..., Any], places: Any, out: Any, devices: int
-) -> Callable[..., Any]:
+def _spread(function: Callable[..., Any], places: Any, out: Any, devices: int) -> Callable[..., Any]:
     """The function with each axis of members cut over devices, which exchange nothing."""
     mesh = _mesh(devices)
     spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("members")
     specs = lambda tree: jax.tree.map(spec, tree, is_leaf=lambda axis: axis is None)
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=specs(places), out_specs=specs(out), check_vma=False
-    )
+    return jax.shard_map(function, mesh=mesh, in_specs=specs(places), out_specs=specs(out), check_vma=False)
 
 
 def everywhere(tree: PyTree, devices: int) -> PyTree:

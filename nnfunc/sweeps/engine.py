@@ -48,11 +48,18 @@ class Engine:
     """See the top of the file. members are their places in the sweep, in the order of being added."""
 
     def __init__(
-        self, trial_of: Callable[[dict[str, Any], int, int], Trial], draws: Draws, figure: Best, *,
-        way: str = "auto", chunk: int | None = None, store: Store | None = None,
-        told: Reported | None = None, stops: Callable[[], bool] = lambda: False,
+        self,
+        trial_of: Callable[[dict[str, Any], int, int], Trial],
+        draws: Draws,
+        figure: Best,
+        *,
+        way: str = "auto",
+        chunk: int | None = None,
+        store: Store | None = None,
+        told: Reported | None = None,
+        stops: Callable[[], bool] = lambda: False,
         jobs: Callable[["Engine", list[int], float], None] | None = None,
-    ):  # fmt: skip
+    ):
         """trial_of: (settings, place, run) -> Trial. draws: where settings come from.
 
         jobs: what runs members elsewhere, into the store; see `nnfunc.sweeps.executors`.
@@ -76,9 +83,7 @@ class Engine:
         self._unsaved: set[int] = set()
         self.unsaved_peaks: set[int] = set()  # members; see `nnfunc.sweeps.peaks`
         self.changed: set[int] = set()  # members, since somebody who follows them emptied it
-        self.handed: dict[int, int] | None = (
-            None  # member -> its step when jobs were first handed out
-        )
+        self.handed: dict[int, int] | None = None  # member -> its step when jobs were first handed out
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
 
@@ -116,9 +121,14 @@ class Engine:
         """Make the members of a group tracks of one kind."""
         kind = Kind(lead.build, held, lead.intervals, group.leaves, group.treedef, group.traced)
         same = (
-            kind.build, id(held), kind.intervals, group.treedef, marks(group.leaves), group.traced,
+            kind.build,
+            id(held),
+            kind.intervals,
+            group.treedef,
+            marks(group.leaves),
+            group.traced,
             tuple((n.shape[1:], n.dtype) for n in group.numbers if isinstance(n, np.ndarray)),
-        )  # fmt: skip
+        )
         kind = self._kinds.setdefault(same, kind)
         self.groups.append((kind, group))
         for place, member in enumerate(group.members):
@@ -167,9 +177,7 @@ class Engine:
         """Those that may go on: neither refused, nor diverged, nor ended by a search."""
         return [m for m, t in self.tracks.items() if t.left is None and not t.diverged]
 
-    def advance(
-        self, members: Iterable[int], share: float = 1.0, *, together: bool = False
-    ) -> None:
+    def advance(self, members: Iterable[int], share: float = 1.0, *, together: bool = False) -> None:
         """Run members to a share of their steps, at which they are evaluated.
 
         together: whether what comes next may change one after another, so that they must be saved
@@ -214,10 +222,7 @@ class Engine:
         assert self.jobs is not None
         able = [m for m, t in self.tracks.items() if m in members and t.left is None]
         self.adopt(able)
-        left = [
-            m for m in able
-            if (t := self.tracks[m]).step < t.kind.stop_at(share) and not t.diverged
-        ]  # fmt: skip
+        left = [m for m in able if (t := self.tracks[m]).step < t.kind.stop_at(share) and not t.diverged]
         if left:
             if self.handed is None:
                 self.handed = {m: t.step for m, t in self.tracks.items()}
@@ -237,10 +242,7 @@ class Engine:
             self.store.note_way(kind.lead, kind.way)
         way = kind.way.fit(len(members))
         places = [self.tracks[m].place for m in members]
-        todo = [
-            part for pack in packs(group, way, places)
-            for part in self._left(pack, until)
-        ]  # fmt: skip
+        todo = [part for pack in packs(group, way, places) for part in self._left(pack, until)]
         timed(job, way, todo, self._note)
         if not together and any(self.tracks[m].step < until for m in members):
             self._check_stop()

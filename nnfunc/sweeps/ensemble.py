@@ -28,9 +28,7 @@ class Ensemble(NamedTuple):
     members: tuple[int, ...]
 
 
-def ensemble_from(
-    result: Result, k: int, *, average: Literal["auto", "probabilities", "outputs"] = "auto"
-) -> Ensemble:
+def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabilities", "outputs"] = "auto") -> Ensemble:
     """Make the best k members of a sweep one model, whose y is the average of theirs.
 
     k: in [1, members that ended well]; the members may be of any widths and kinds. average:
@@ -55,8 +53,7 @@ def ensemble_from(
     good = np.isfinite(result.scores)
     ranked = [row["member"] for row in result.table("member") if good[row["member"]]]
     if len(ranked) < k:
-        check.fail("ensemble_from", f"k should be at most {len(ranked)}, the members that ended "
-                   f"well, got {k}.")  # fmt: skip
+        check.fail("ensemble_from", f"k should be at most {len(ranked)}, the members that ended well, got {k}.")
     models, params, states, kinds = {}, {}, {}, set()
     for i in ranked[:k]:
         name, state, trial = f"member_{i}", result.member(i).state, result.trial(i)

@@ -70,9 +70,8 @@ class Jobs:
         self._arrived(engine, _members(going))
 
     def _run(
-        self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str],
-        members: list[int], share: float,
-    ) -> None:  # fmt: skip
+        self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str], members: list[int], share: float
+    ) -> None:
         """Hand members out until all are done, or somebody asks to stop; going: those at work."""
         hand_in = lambda part: self.submit(run_part, *place, part, share)
         parts = [members[at : at + self.members] for at in range(0, len(members), self.members)]
@@ -125,9 +124,7 @@ class Jobs:
             if step > engine.tracks[member].step:
                 self._tell(engine, member, step, figures)
 
-    def _tell(
-        self, engine: Engine, member: int, step: int, figures: dict[str, dict[int, float]]
-    ) -> None:
+    def _tell(self, engine: Engine, member: int, step: int, figures: dict[str, dict[int, float]]) -> None:
         """Report a member's figures of a step, where there are any, once."""
         now = {name: curve[step] for name, curve in figures.items() if step in curve}
         if engine.told is not None and now and step > self.heard.get(member, 0):
@@ -160,9 +157,7 @@ def _await(futures: list[Any]) -> None:
 
 def _waits(future: Any) -> bool:
     """Whether it may be cancelled without a loss: submitit tells of its state."""
-    return isinstance(future, concurrent.futures.Future) or (
-        str(getattr(future, "state", "")).upper() == "PENDING"
-    )
+    return isinstance(future, concurrent.futures.Future) or (str(getattr(future, "state", "")).upper() == "PENDING")
 
 
 def run_part(folder: str, payload: str, members: list[int], share: float) -> None:
@@ -179,17 +174,20 @@ def run_part(folder: str, payload: str, members: list[int], share: float) -> Non
         if (path.parent / "plan.json").exists():
             return
         cure = "Give a folder on a disk that all of them share."
-        raise FileNotFoundError(
-            f"the job does not see the sweep's folder, {folder}. {cure}"
-        ) from None
+        raise FileNotFoundError(f"the job does not see the sweep's folder, {folder}. {cure}") from None
     for name, value in given["cache"].items():
         jax.config.update(name, value)
     with jax_settings.enter(given["settings"]):
         store = Store(folder, resume=True, of={}, shared=True)
         engine = Engine(
-            given["trial_of"], given["draws"], given["figure"], way=given["way"],
-            chunk=given["chunk"], store=store, stops=lambda: not path.exists(),
-        )  # fmt: skip
+            given["trial_of"],
+            given["draws"],
+            given["figure"],
+            way=given["way"],
+            chunk=given["chunk"],
+            store=store,
+            stops=lambda: not path.exists(),
+        )
         for rows in given["batches"]:
             engine.add(rows)
         with suppress(Interrupted):  # which has saved
@@ -207,8 +205,7 @@ def through(executor: Any, *, members: int = 16, retries: int = 2) -> Jobs:
     check.size("through", 0, retries=retries)
     if not callable(getattr(executor, "submit", None)):
         wanted = "an object with submit(function, *args)"
-        check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.",
-                   kind=TypeError)  # fmt: skip
+        check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.", kind=TypeError)
     return Jobs(executor.submit, members, retries)
 
 
@@ -275,9 +272,8 @@ def _follow() -> None:
 
 
 def submitit(
-    folder: str | Path, *, cluster: str | None = None, members: int = 16, retries: int = 2,
-    **parameters: Any,
-) -> Jobs:  # fmt: skip
+    folder: str | Path, *, cluster: str | None = None, members: int = 16, retries: int = 2, **parameters: Any
+) -> Jobs:
     """Jobs of SLURM through submitit (the extra `jobs`); the sweep's folder has to be on a shared disk.
 
     folder: for submitit's logs. cluster: "slurm", "local", or None for what there is. parameters: of
@@ -322,11 +318,15 @@ def _written(engine: Engine, folder: Path) -> Path:
     """A file with all that a job needs to know."""
     cloudpickle = check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     given = {
-        "trial_of": engine.trial_of, "draws": engine.draws, "figure": engine.figure,
-        "way": engine.way, "chunk": engine.chunk, "batches": engine.batches,
+        "trial_of": engine.trial_of,
+        "draws": engine.draws,
+        "figure": engine.figure,
+        "way": engine.way,
+        "chunk": engine.chunk,
+        "batches": engine.batches,
         "cache": {name: getattr(jax.config, name) for name in CACHE},
         "settings": jax_settings.portable(),
-    }  # fmt: skip
+    }
     for old in folder.glob("jobs-*.pickle"):  # of a sweep that was killed: its jobs may still run
         old.unlink()
     path = folder / f"jobs-{uuid.uuid4().hex[:8]}.pickle"

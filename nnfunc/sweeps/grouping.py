@@ -70,9 +70,12 @@ class Found(NamedTuple):
 
 
 def grouped(
-    build: Build, hypers: list[dict[str, Any]], key: Any, data: Any,
+    build: Build,
+    hypers: list[dict[str, Any]],
+    key: Any,
+    data: Any,
     varied: Mapping[str, Sequence[Any] | None] = MappingProxyType({}),
-) -> Found:  # fmt: skip
+) -> Found:
     """The groups of members with these hypers; members are counted from 0.
 
     varied: names that differ from those of members to come, whether they differ here or not, and
@@ -96,10 +99,16 @@ def grouped(
 
 
 def _group_family(
-    build: Build, hypers: list[dict[str, Any]], members: list[int], names: list[str],
-    options: Mapping[str, Sequence[Any] | None], key: Any, data: Any, result: Found,
+    build: Build,
+    hypers: list[dict[str, Any]],
+    members: list[int],
+    names: list[str],
+    options: Mapping[str, Sequence[Any] | None],
+    key: Any,
+    data: Any,
+    result: Found,
     errors: list[Exception],
-) -> None:  # fmt: skip
+) -> None:
     """Add the groups of members whose values have one form; see `_form`."""
     rows = [hypers[i] for i in members]
     ranges = {n: _range(options.get(n) or (), [own[n] for own in rows]) for n in names}
@@ -126,10 +135,7 @@ def _group_family(
         used = {name for at, name in enumerate(leaf_names) if at not in looked.unread}
         result.unread.difference_update(used)
         fixed = {name: hypers[part[0]][name] for name in static}
-        group = Group(
-            fixed, tuple(part), [*numbers, None], leaves, treedef, not looked.convolves,
-            frozenset(traced),
-        )  # fmt: skip
+        group = Group(fixed, tuple(part), [*numbers, None], leaves, treedef, not looked.convolves, frozenset(traced))
         result.groups.append(group)
 
 
@@ -173,9 +179,13 @@ def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str]
 
 
 def _traced(
-    build: Build, hypers: list[dict[str, Any]], varied: list[str],
-    ranges: Mapping[str, tuple[int, int] | None], key: Any, data: Any,
-) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    build: Build,
+    hypers: list[dict[str, Any]],
+    varied: list[str],
+    ranges: Mapping[str, tuple[int, int] | None],
+    key: Any,
+    data: Any,
+) -> tuple[list[str], dict[str, str]]:
     """Which of the names that vary trace, and why the others do not; of hypers of one form."""
     static = {}
     largest = int(jnp.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max)
@@ -235,9 +245,13 @@ class _Looked(NamedTuple):
 
 
 def _look(
-    build: Build, hypers: Any, held: Iterable[str], key: Any, data: Any,
+    build: Build,
+    hypers: Any,
+    held: Iterable[str],
+    key: Any,
+    data: Any,
     ranges: Mapping[str, tuple[int, int] | None] = MappingProxyType({}),
-) -> _Looked:  # fmt: skip
+) -> _Looked:
     """Follow the start and a step of a run, without arithmetic.
 
     held: names that are static. ranges: of those that are Python integers in a run alone.
@@ -252,9 +266,7 @@ def _look(
     return _looked(build, leaves, treedef, structure, shapes, ends, marks(leaves))
 
 
-def _follow(
-    build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, kinds: Any
-) -> _Looked:
+def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, kinds: Any) -> _Looked:
     own = functions(build, leaves, treedef)
 
     def run(numbers, key, data):

@@ -208,18 +208,35 @@ def _divided(eqn: Any, one: Interval, other: Interval) -> tuple[int, int]:
     return (0 if one.low >= 0 and other.low >= 0 else -limit), limit
 
 
-_FIRST = (
-    "gather",
-    "dynamic_slice",
-    "argmax",
-    "argmin",
-)  # what follows from the first operand alone
+_FIRST = ("gather", "dynamic_slice", "argmax", "argmin")  # what follows from the first operand alone
 _SAME = (
-    "broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "concatenate", "copy", "copy_p",
-    "convert_element_type", "reduce_precision", "reduce_max", "reduce_min", "cummax", "cummin", "rev",
-    "sort", "pad", "expand_dims", "dynamic_slice", "gather", "clamp", "optimization_barrier",
-    "stop_gradient", "device_put", "sharding_constraint", "dynamic_update_slice",
-)  # fmt: skip
+    "broadcast_in_dim",
+    "reshape",
+    "squeeze",
+    "transpose",
+    "slice",
+    "concatenate",
+    "copy",
+    "copy_p",
+    "convert_element_type",
+    "reduce_precision",
+    "reduce_max",
+    "reduce_min",
+    "cummax",
+    "cummin",
+    "rev",
+    "sort",
+    "pad",
+    "expand_dims",
+    "dynamic_slice",
+    "gather",
+    "clamp",
+    "optimization_barrier",
+    "stop_gradient",
+    "device_put",
+    "sharding_constraint",
+    "dynamic_update_slice",
+)
 _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_SAME, _hull),
     **dict.fromkeys(("and", "or", "xor", "not"), _bits),

@@ -57,8 +57,7 @@ class Plan:
     def __str__(self) -> str:
         runs = self.settings * self.seeds
         seeds = f", {self.seeds} seeds each" if self.seeds > 1 else ""
-        lines = [f"{counted(runs, 'run')} of {counted(self.steps, 'step')}: "
-                 f"{counted(self.settings, 'setting')}{seeds}"]  # fmt: skip
+        lines = [f"{counted(runs, 'run')} of {counted(self.steps, 'step')}: {counted(self.settings, 'setting')}{seeds}"]
         if self.traced:
             lines.append(f"arguments of the program: {', '.join(self.traced)}")
         lines += [f"makes groups: {name} ({why})" for name, why in self.static.items()]
@@ -113,9 +112,8 @@ def planned_of(job: Job, way: Way | None, static: dict[str, Any]) -> Planned:
 
 
 def plan_of(
-    groups: list[tuple[Any, Planned]], found: list[Found], trials: list[Trial], runs: int,
-    refused: Mapping[int, str],
-) -> Plan:  # fmt: skip
+    groups: list[tuple[Any, Planned]], found: list[Found], trials: list[Trial], runs: int, refused: Mapping[int, str]
+) -> Plan:
     """The plan; groups that are alike, of batches that came one after another, are one.
 
     groups: each with what groups of one program have in common.

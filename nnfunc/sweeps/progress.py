@@ -96,10 +96,22 @@ class Watch:
             steps = engine.tracks[members[0]].trial.intervals.steps
             self.on_report(
                 Progress(
-                    members, step, steps, len(engine.trials), total.over, diverged, alive, best, score,
-                    hypers, sign * self._median(), share, seconds, speed,
+                    members,
+                    step,
+                    steps,
+                    len(engine.trials),
+                    total.over,
+                    diverged,
+                    alive,
+                    best,
+                    score,
+                    hypers,
+                    sign * self._median(),
+                    share,
+                    seconds,
+                    speed,
                 )
-            )  # fmt: skip
+            )
 
     @property
     def _sign(self) -> int:
@@ -132,9 +144,7 @@ class Watch:
         track = self.engine.tracks[member]
         steps, left = track.trial.intervals.steps, track.left is not None
         at = max(track.step, self.at.get(member, 0))
-        count = _Count(
-            track.step if left else steps, min(at, steps), int(left or at >= steps), int(left)
-        )
+        count = _Count(track.step if left else steps, min(at, steps), int(left or at >= steps), int(left))
         before = self._counts.get(member, _Count(0, 0, 0, 0))
         self._counts[member] = count
         changes = zip(self._total, count, before, strict=True)

@@ -184,10 +184,7 @@ class Result:
         check.choice("table", ("auto", "member", "setting"), by=by)
         rows = self._members()
         if by == "setting" or (by == "auto" and self.seeds > 1):
-            rows = [
-                self._setting(rows[first : first + self.seeds])
-                for first in range(0, len(rows), self.seeds)
-            ]
+            rows = [self._setting(rows[first : first + self.seeds]) for first in range(0, len(rows), self.seeds)]
         runs = len(self.hypers) // len(rows)
         return Table(rows[members[0] // runs] for members in self._order(runs))
 
@@ -303,9 +300,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _rows(
-    curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: int
-) -> list[dict[str, Any]]:
+def _rows(curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: int) -> list[dict[str, Any]]:
     """The curves of a member as the rows of metrics.jsonl."""
     rows = []
     for split, at in steps.items():

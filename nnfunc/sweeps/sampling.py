@@ -22,10 +22,7 @@ TRIES = 1000
 """How often a setting is drawn again, at most, when the constraint refuses it."""
 MOST_MEMBERS = 1_000_000
 """Of one sweep: each takes kilobytes of the host before it runs."""
-COLUMNS = (
-    "member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at",
-    "best_at",
-)  # fmt: skip
+COLUMNS = ("member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at", "best_at")
 """Names that a table has for what is no setting."""
 
 Constraint = Callable[[dict[str, Any]], Any]
@@ -131,17 +128,12 @@ def _units(key: Key, places: Array, tries: Array) -> Array:
     return jax.vmap(draw)(places)
 
 
-def _random(
-    space: Space, members: int, key: Key, constraint: Constraint | None
-) -> list[dict[str, Any]]:
+def _random(space: Space, members: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
     places = np.arange(members, dtype=np.uint32)
 
     @functools.cache
     def units(tries: int) -> dict[str, np.ndarray]:
-        return {
-            name: np.asarray(_units(fold(key, name), places, np.uint32(tries)), np.float64)
-            for name in space.drawn
-        }
+        return {name: np.asarray(_units(fold(key, name), places, np.uint32(tries)), np.float64) for name in space.drawn}
 
     found: list[dict[str, Any]] = []
     for place in range(members):
@@ -166,16 +158,12 @@ def _grid(space: Space, members: int | None, constraint: Constraint | None) -> l
     options = [d.options or () for d in space.drawn.values()]
     count = math.prod(map(len, options))
     if count > MOST_MEMBERS:
-        check.fail(
-            "sweep", f"the grid has {count} settings. Take fewer values, or method='random'."
-        )
+        check.fail("sweep", f"the grid has {count} settings. Take fewer values, or method='random'.")
     rows = (dict(zip(space.drawn, row, strict=True)) for row in itertools.product(*options))
     return _wanted("grid", list(map(space.whole, rows)), members, constraint)
 
 
-def _sobol(
-    space: Space, members: int, key: Key, constraint: Constraint | None
-) -> list[dict[str, Any]]:
+def _sobol(space: Space, members: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
     def points(engine: Any) -> Iterator[np.ndarray]:
         power = max(1, math.ceil(math.log2(members)))
         for double in itertools.count():  # in all a power of two, as the sequence wants it
@@ -184,9 +172,7 @@ def _sobol(
     return _of_points(space, "Sobol", points, members, key, constraint)
 
 
-def _latin(
-    space: Space, members: int, key: Key, constraint: Constraint | None
-) -> list[dict[str, Any]]:
+def _latin(space: Space, members: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
     def points(engine: Any) -> Iterator[np.ndarray]:
         while True:  # what the constraint refuses is filled up from further hypercubes
             yield engine.random(members)
@@ -195,9 +181,13 @@ def _latin(
 
 
 def _of_points(
-    space: Space, engine: str, points: Callable[[Any], Iterator[np.ndarray]], members: int, key: Key,
+    space: Space,
+    engine: str,
+    points: Callable[[Any], Iterator[np.ndarray]],
+    members: int,
+    key: Key,
     constraint: Constraint | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Settings at the points of one of scipy's engines, in the order of the names."""
     from scipy.stats import qmc
 
@@ -208,9 +198,7 @@ def _of_points(
     found, seen = [], 0
     for batch in points(getattr(qmc, engine)(len(names), seed=number)):
         for row in batch:
-            drawn = {
-                name: space.drawn[name].at(float(u)) for name, u in zip(names, row, strict=True)
-            }
+            drawn = {name: space.drawn[name].at(float(u)) for name, u in zip(names, row, strict=True)}
             values = space.whole(drawn)
             if allowed(constraint, values):
                 found.append(values)
@@ -232,8 +220,9 @@ def _listed(space: Any, members: int | None, constraint: Constraint | None) -> l
     for place, values in enumerate(found):
         if set(values) != set(found[0]):
             odd = sorted(set(values) ^ set(found[0]))
-            check.fail("sweep", f"all settings should hold the same names; number {place} and the "
-                       f"first differ in {odd}.")  # fmt: skip
+            check.fail(
+                "sweep", f"all settings should hold the same names; number {place} and the first differ in {odd}."
+            )
     return _wanted("list", found, members, constraint)
 
 
@@ -259,13 +248,10 @@ def _proposed(
             values = propose(fold(fold(key, place), "try", tries))
             if not isinstance(values, Mapping) or not values:
                 got = check.describe(values)
-                check.fail("sweep", f"a space that proposes should return a dict, got {got}.",
-                           kind=TypeError)  # fmt: skip
+                check.fail("sweep", f"a space that proposes should return a dict, got {got}.", kind=TypeError)
             if found and set(values) != set(found[0]):
                 odd = sorted(map(str, set(values) ^ set(found[0])))
-                check.fail(
-                    "sweep", f"all proposals should hold the same names; they differ in {odd}."
-                )
+                check.fail("sweep", f"all proposals should hold the same names; they differ in {odd}.")
             if allowed(constraint, dict(values)):
                 found.append(dict(values))
                 break
@@ -284,9 +270,7 @@ def allowed(constraint: Constraint | None, values: dict[str, Any]) -> bool:
         if error.args and error.args[0] in values:
             raise
         known = check.nearest(str(error.args[0]), list(values))
-        check.fail(
-            "sweep", f"the constraint reads {error.args[0]!r}, which no setting holds{known}"
-        )
+        check.fail("sweep", f"the constraint reads {error.args[0]!r}, which no setting holds{known}")
 
 
 def _give_up(left: int, members: int, constraint: Constraint | None) -> NoReturn:

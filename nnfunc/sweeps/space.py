@@ -39,9 +39,7 @@ def uniform(low: float, high: float) -> Distribution:
     0.25
     """
     _ends("uniform", low, high)
-    return Distribution(
-        lambda u: single(low + u * (high - low)), None, f"uniform({low:g}, {high:g})", low, high
-    )
+    return Distribution(lambda u: single(low + u * (high - low)), None, f"uniform({low:g}, {high:g})", low, high)
 
 
 def log_uniform(low: float, high: float) -> Distribution:
@@ -72,9 +70,7 @@ def int_uniform(low: int, high: int) -> Distribution:
     for name, value in {"low": low, "high": high}.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             got = check.describe(value)
-            check.fail(
-                "int_uniform", f"{name} should be a whole number, got {got}.", kind=TypeError
-            )
+            check.fail("int_uniform", f"{name} should be a whole number, got {got}.", kind=TypeError)
     check.ordered("int_uniform", low=low, high=high)
     for end in (low, high):
         check.number("int_uniform", -(2**31), 2**31 - 1, end=end)

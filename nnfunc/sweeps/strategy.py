@@ -23,9 +23,7 @@ from nnfunc.sweeps.compiled_trials import Lanes, everywhere
 from nnfunc.sweeps.grouping import Group
 from nnfunc.training.intervals import Intervals
 
-__all__ = [
-    "WAYS", "Way", "chosen", "cores", "followed", "measured", "needed", "packs", "run", "timed",
-]  # fmt: skip
+__all__ = ["WAYS", "Way", "chosen", "cores", "followed", "measured", "needed", "packs", "run", "timed"]
 
 WAYS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
@@ -81,9 +79,7 @@ class Way(NamedTuple):
         devices = f", on {self.devices} devices" if self.devices > 1 else ""
         steps = ", a step a dispatch" if self.by_step else ""
         speed = self.runs_per_second
-        return f"{how}{threads}{devices}{steps}" + (
-            f" (probe: {speed:.3g} runs/s)" if speed else ""
-        )
+        return f"{how}{threads}{devices}{steps}" + (f" (probe: {speed:.3g} runs/s)" if speed else "")
 
 
 Finish = Callable[[Going], None]
@@ -319,9 +315,8 @@ def _speed(job: Job, way: Way, steps: int) -> float:
 def _probe(job: Job, way: Way, steps: int, count: int) -> int:
     """Run the first packs for some steps, with nothing in between; how many members ran."""
     short = job._replace(
-        intervals=Intervals(steps, steps, steps, steps), until=steps, carries={}, told=None,
-        save=lambda going: None,
-    )  # fmt: skip
+        intervals=Intervals(steps, steps, steps, steps), until=steps, carries={}, told=None, save=lambda going: None
+    )
     ended: list[int] = []
 
     def finish(going: Going) -> None:

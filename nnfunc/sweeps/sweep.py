@@ -117,27 +117,35 @@ def sweep(
         check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
     if search is not None and (not callable(search) or search in MAKERS):
         wanted = "a search, such as nf.sweeps.halving()"
-        check.fail(
-            "sweep", f"search should be {wanted}, got {check.describe(search)}.", kind=TypeError
-        )
+        check.fail("sweep", f"search should be {wanted}, got {check.describe(search)}.", kind=TypeError)
     draws = draws_of(space, method, members, key, constraint, seeds)
     data = _sized(data, eval_batch_size)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
     if folder is not None:
         of = {
-            "steps": steps, "evaluate_every": evaluate_every, "log_every": log_every, "seeds": seeds,
+            "steps": steps,
+            "evaluate_every": evaluate_every,
+            "log_every": log_every,
+            "seeds": seeds,
             "key": np.asarray(jax.random.key_data(key)).tolist(),
             "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
-        }  # fmt: skip
+        }
         store = Store(folder, resume=resume, of=of)
     watch = None if on_report is None else Watch(on_report, start)
     try:
         try:
             engine = Engine(
-                trial_of, draws, Best.of(best), way=way, chunk=chunk, store=store, told=watch,
-                stops=should_stop or (lambda: False), jobs=jobs,
-            )  # fmt: skip
+                trial_of,
+                draws,
+                Best.of(best),
+                way=way,
+                chunk=chunk,
+                store=store,
+                told=watch,
+                stops=should_stop or (lambda: False),
+                jobs=jobs,
+            )
             result = conduct(engine, search or everything, key, start, watch)
         finally:
             if jobs is not None:
@@ -154,9 +162,7 @@ def sweep(
             store.close()
 
 
-def conduct(
-    engine: Engine, search: Search, key: Key, start: float, watch: Watch | None = None
-) -> Result:
+def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch | None = None) -> Result:
     """Let a search run an engine to its end, or until it is asked to stop: the result.
 
     start: when the sweep began, by time.perf_counter.
@@ -237,9 +243,7 @@ def sweep_plan(
     return engine.plan(probe=probe)
 
 
-def draws_of(
-    space: Any, method: str, members: int | None, key: Any, constraint: Any, seeds: int | None
-) -> Draws:
+def draws_of(space: Any, method: str, members: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
     """Where settings come from, by the arguments of `sweep`."""
     check.on_host("sweep", "Call it outside: it runs members side by side itself.", key=key)
     check.key("sweep", key)
@@ -249,9 +253,7 @@ def draws_of(
         check.size("sweep", 1, MOST_MEMBERS, members=members)
         if members % runs:
             cure = f"Take {members // runs * runs or runs}, for example."
-            check.fail(
-                "sweep", f"members should be a multiple of the seeds, {runs}, got {members}. {cure}"
-            )
+            check.fail("sweep", f"members should be a multiple of the seeds, {runs}, got {members}. {cure}")
     return Draws(space, method, None if members is None else members // runs, key, constraint, runs)
 
 
@@ -264,9 +266,8 @@ def _sized(data: Any, eval_batch_size: int | None) -> Any:
 
 
 def _trials(
-    build: Build, data: Any, steps: int, key: Key, seeds: int | None, evaluate: int | None,
-    log: int | None,
-) -> Callable[[dict[str, Any], int, int], Trial]:  # fmt: skip
+    build: Build, data: Any, steps: int, key: Key, seeds: int | None, evaluate: int | None, log: int | None
+) -> Callable[[dict[str, Any], int, int], Trial]:
     check.size("sweep", steps=steps)
     if not isinstance(data, Data):
         wanted = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"

@@ -50,9 +50,7 @@ def kinds(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
 def floats_of(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], Any]]:
     """The float leaves of a tree, and the function that puts others in their place."""
     leaves, treedef = jax.tree.flatten(tree)
-    at = [
-        i for i, v in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(v), jnp.floating)
-    ]
+    at = [i for i, v in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(v), jnp.floating)]
 
     def join(floats):
         new = list(leaves)

@@ -13,9 +13,7 @@ from nnfunc.testing.comparing import fail, floats_of, near, weighed
 __all__ = ["check_gradients"]
 
 
-def check_gradients(
-    function: Callable[..., PyTree], *args: PyTree, order: int = 2, tolerance: float = 1e-5
-) -> None:
+def check_gradients(function: Callable[..., PyTree], *args: PyTree, order: int = 2, tolerance: float = 1e-5) -> None:
     """Derivatives of `function(*args)` against finite differences in float64.
 
     Forward and reverse mode, with respect to every float in args, in three directions; with order 2
@@ -31,9 +29,7 @@ def check_gradients(
         if not floats:
             return
         outputs, forward, reverse, numeric, second = jax.jit(
-            lambda floats: jax.vmap(
-                lambda i: _slopes(lambda f: function(*join(f)), floats, i, order)
-            )(jnp.arange(3.0))
+            lambda floats: jax.vmap(lambda i: _slopes(lambda f: function(*join(f)), floats, i, order))(jnp.arange(3.0))
         )(floats)
         if not np.isfinite(outputs).all():
             fail(law, f"the function's value is not finite: {outputs}")

@@ -47,18 +47,7 @@ def check_model(
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),
     ...             numbers={"rate": (0.1, 0.4)})
     """
-    case = Case(
-        make,
-        x,
-        dict(numbers or {}),
-        key,
-        any_width,
-        leading_axes,
-        smooth,
-        tolerance,
-        order,
-        at_once,
-    )
+    case = Case(make, x, dict(numbers or {}), key, any_width, leading_axes, smooth, tolerance, order, at_once)
     for law in LAWS:
         if law is not ranks_are_explicit:  # a setting that a layer of one's own need not know
             law(case)
@@ -116,9 +105,7 @@ class Case:
         """y in evaluation mode, without a key where the model can do without."""
         return (model or self.model).apply(params, x, key=self.key if self.needs_key else None)
 
-    def trained(
-        self, params: Params, x: PyTree, *, model: Model | None = None
-    ) -> tuple[PyTree, PyTree]:
+    def trained(self, params: Params, x: PyTree, *, model: Model | None = None) -> tuple[PyTree, PyTree]:
         """(y, new state) in training mode, with a key."""
         model = model or self.model
         ctx = Context(key=self.key, train=True, state=model.init_state())
@@ -270,9 +257,7 @@ def leading_axes_are_free(case: Case) -> None:
     xs = two(case.x)
     together = jax.jit(case.evaluated)(case.params, xs)
     parts = jax.jit(jax.vmap(case.evaluated, (None, 0)))(case.params, xs)
-    near(
-        "leading axes are free", "x[2, ...] against its two parts", together, parts, case.tolerance
-    )
+    near("leading axes are free", "x[2, ...] against its two parts", together, parts, case.tolerance)
 
 
 def errors_come_at_trace_time(case: Case) -> None:
@@ -294,11 +279,7 @@ def errors_come_at_trace_time(case: Case) -> None:
         words, kind = str(error), type(error)
         places = {model.name, *("/".join(call[0]) for call in watch.calls)}
         if kind not in (ValueError, TypeError) or words.split(": ")[0] not in places:
-            fail(
-                law,
-                f"a wrong {what} of x raised {kind.__name__} without a layer's name: {words}",
-                error,
-            )
+            fail(law, f"a wrong {what} of x raised {kind.__name__} without a layer's name: {words}", error)
         if "should" not in words or "got" not in words:
             fail(law, f"the error should say what was expected and what it got: {words}", error)
         return
@@ -376,9 +357,7 @@ def half_precision_comes_in(case: Case) -> None:
     if not floats_of(x)[0]:
         return
     with jax.numpy_dtype_promotion("standard"):
-        jax.eval_shape(
-            lambda p, x: case.gradients(p, cast_floating(x, jnp.float16)), case.params, x
-        )
+        jax.eval_shape(lambda p, x: case.gradients(p, cast_floating(x, jnp.float16)), case.params, x)
         got = jax.jit(partial(trained, dtype=jnp.bfloat16))(case.params, x)
     expected = case.reference["y"]
     near(law, "bfloat16 x", cast_floating(got, jnp.float32), expected, 0.1)

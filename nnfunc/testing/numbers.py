@@ -15,10 +15,7 @@ FIRST = "the first values"
 
 
 def check_numbers(
-    function: Callable[..., PyTree],
-    numbers: Mapping[str, tuple[Any, Any]],
-    *args: Any,
-    tolerance: float = 2e-5,
+    function: Callable[..., PyTree], numbers: Mapping[str, tuple[Any, Any]], *args: Any, tolerance: float = 2e-5
 ) -> None:
     """A vmap of `function(*args, **numbers)` over values equals runs with Python numbers.
 
@@ -52,11 +49,7 @@ def check_moves(
         try:
             together = jax.jit(jax.vmap(lambda n: function(*args, **n)))(stacked)
         except Exception as error:
-            fail(
-                law,
-                f"with {', '.join(numbers)} traced it raised {type(error).__name__}: {error}",
-                error,
-            )
+            fail(law, f"with {', '.join(numbers)} traced it raised {type(error).__name__}: {error}", error)
         for i, (name, one) in enumerate(zip(moved, alone, strict=True)):
             member = jax.tree.map(lambda leaf, i=i: leaf[i], together)
             near(law, f"vmap over {name} against a run with Python numbers", member, one, tolerance)

@@ -9,7 +9,21 @@ from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
 from nnfunc.training.train import History, Report, train
 
 __all__ = [
-    "Bound", "Diverged", "History", "Objective", "OnPlateau", "Report", "Task", "TrainState", "Trainer",
-    "classification", "evaluate", "evaluated", "language_modelling", "reduce_on_plateau", "regression",
-    "train", "trainer",
-]  # fmt: skip
+    "Bound",
+    "Diverged",
+    "History",
+    "Objective",
+    "OnPlateau",
+    "Report",
+    "Task",
+    "TrainState",
+    "Trainer",
+    "classification",
+    "evaluate",
+    "evaluated",
+    "language_modelling",
+    "reduce_on_plateau",
+    "regression",
+    "train",
+    "trainer",
+]

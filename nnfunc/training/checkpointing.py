@@ -24,9 +24,14 @@ __all__ = ["Best", "Saver", "either", "identity"]
 
 KEEP = 3  # checkpoints, beside the best one
 SAVED = {
-    "best?": str, "best_value?": float, "best_step?": int, "of?": dict, "loop?": str,
-    "rollbacks?": range(2**31), "back_at?": int,
-}  # fmt: skip
+    "best?": str,
+    "best_value?": float,
+    "best_step?": int,
+    "of?": dict,
+    "loop?": str,
+    "rollbacks?": range(2**31),
+    "back_at?": int,
+}
 """The metadata of a checkpoint; see `documents`."""
 
 
@@ -40,9 +45,7 @@ class Best(NamedTuple):
     def of(text: str) -> "Best":
         mode, _, metric = text.partition(" ")
         if mode not in ("min", "max") or not metric:
-            check.fail(
-                "train", f"best should be such as 'min loss' or 'max accuracy', got {text!r}."
-            )
+            check.fail("train", f"best should be such as 'min loss' or 'max accuracy', got {text!r}.")
         return Best(mode, metric)
 
     def improves(self, figures: dict[str, float], than: float | None) -> bool:
@@ -52,9 +55,7 @@ class Best(NamedTuple):
         return than is None or (value < than if self.mode == "min" else value > than)
 
 
-def identity(
-    key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any
-) -> dict[str, Any]:
+def identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any) -> dict[str, Any]:
     """What a run must have in common with the one that it goes on with, as JSON holds it.
 
     numbers, static: of `split_hypers`. hypers: what they were taken from, for names of the numbers.
@@ -78,9 +79,8 @@ class Saver:
     """
 
     def __init__(
-        self, folder: str | Path, best: Best, *, resume: bool | Collection[str], of: dict[str, Any],
-        every: int = 1,
-    ):  # fmt: skip
+        self, folder: str | Path, best: Best, *, resume: bool | Collection[str], of: dict[str, Any], every: int = 1
+    ):
         """of: the `identity` of the run. resume: whether to go on, or what may differ then.
 
         every: after how many steps a checkpoint is due; those of stops lie in between.
@@ -129,9 +129,7 @@ class Saver:
             before, value = (self._of_names(v) if name == "numbers" else v for v in (before, value))
             if before != value:
                 cure = "Start another folder to change it."
-                words = (
-                    f"resume should go on with the same {name}, {_changed(before, value)}. {cure}"
-                )
+                words = f"resume should go on with the same {name}, {_changed(before, value)}. {cure}"
                 check.fail("train", words)
         if self.saved.get("best") != " ".join(self.best):  # values of another metric tell nothing
             self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
@@ -178,9 +176,7 @@ class Saver:
         step = int(carry.state.step)
         self.saved |= {"rollbacks": times, "back_at": step}
         checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
-        checkpoint.remove(
-            self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step]
-        )
+        checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
         self.step = step
 
     def cut(self, step: int) -> list[dict[str, Any]]:
@@ -206,9 +202,7 @@ class Saver:
         self.saved["of"] = self.of
         if due:
             others = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
-            checkpoint.save_step(
-                self.checkpoints, step, carry, metadata=self.saved, keep=KEEP + len(others)
-            )
+            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved, keep=KEEP + len(others))
             checkpoint.remove(self.checkpoints, others)  # of stops in between: they have served
 
 

@@ -18,9 +18,7 @@ from nnfunc.training.objectives import Totals
 from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
 from nnfunc.training.task import Build, built, kept
 
-__all__ = [
-    "Carry", "Functions", "Meter", "Programs", "choose", "functions", "programs", "split_hypers",
-]  # fmt: skip
+__all__ = ["Carry", "Functions", "Meter", "Programs", "choose", "functions", "programs", "split_hypers"]
 
 
 class Meter(NamedTuple):
@@ -89,9 +87,7 @@ def split_hypers(hypers: Any, held: Collection[str] = ()) -> tuple[Any, tuple[An
     return numbers, static, treedef
 
 
-def functions(
-    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
-) -> Functions:
+def functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> Functions:
     """The pure functions that train what build makes of hypers that `split_hypers` took apart."""
 
     def whole(numbers):
@@ -133,15 +129,10 @@ def functions(
     def observe(carry, numbers, figures):
         return carry._replace(state=pair.observe(numbers, carry.state, figures))
 
-    return Functions(
-        pair, init, one, watched, totals, observe,
-        build=lambda numbers, step=0: own_build(numbers, step),
-    )  # fmt: skip
+    return Functions(pair, init, one, watched, totals, observe, build=lambda numbers, step=0: own_build(numbers, step))
 
 
-def _made(
-    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool, kinds: tuple[type, ...]
-) -> Programs:
+def _made(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool, kinds: tuple[type, ...]) -> Programs:
     own = functions(build, static, treedef, rate_scale)
 
     def many(n, carry, numbers, data):
@@ -165,17 +156,13 @@ def _made(
 _kept = kept(_made, 32)
 
 
-def programs(
-    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False
-) -> Programs:
+def programs(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> Programs:
     """The programs of a build, kept: the same one with other numbers compiles nothing."""
     kinds = tuple(map(type, static))  # 1 and True are equal, and not the same
     return _kept(build, static, treedef, rate_scale, kinds)
 
 
-def choose(
-    own: Programs, carry: Carry, numbers: Any, data: Any, steps: int
-) -> Literal["step", "scan"]:
+def choose(own: Programs, carry: Carry, numbers: Any, data: Any, steps: int) -> Literal["step", "scan"]:
     """Whether steps are quicker one a dispatch ("step") or many a dispatch ("scan").
 
     A run that takes under 20 seconds is not worth a second compilation: it goes step by step. The

@@ -52,9 +52,7 @@ class Diverged(FloatingPointError):
         self.fault = layer._replace(step=step) if isinstance(layer, Fault) else None
 
 
-def first_not_finite(
-    task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None
-) -> Fault:
+def first_not_finite(task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None) -> Fault:
     """Where the first value that is not finite comes from, for one batch.
 
     With a key it is a training batch, without one a held-out batch. It looks at the batch, the
@@ -75,9 +73,7 @@ def _divides(count: int, batch: PyTree) -> bool:
     return all(jnp.shape(leaf)[0] % count == 0 for leaf in jax.tree.leaves(batch))
 
 
-def _in_steps(
-    task: Task, count: int, params: Params, model_state: PyTree, batch: PyTree, key: Key
-) -> Fault | None:
+def _in_steps(task: Task, count: int, params: Params, model_state: PyTree, batch: PyTree, key: Key) -> Fault | None:
     """The fault in the gradients that make up a step, as `gradient_of` takes them; None without one."""
     gradient = jax.jit(gradient_of(task._replace(accumulate=1, sharpness=None)))
 
@@ -101,23 +97,18 @@ def _in_steps(
         return fault
     norm = global_norm(grads)
     far = jnp.asarray(task.sharpness, norm.dtype) / jnp.where(norm > 0, norm, 1)
-    above = jax.tree.map(
-        lambda p, g: p + (far * g.astype(far.dtype)).astype(p.dtype), params, grads
-    )
+    above = jax.tree.map(lambda p, g: p + (far * g.astype(far.dtype)).astype(p.dtype), params, grads)
     fault, _ = mean(above)
-    where = (
-        f", at the parameters uphill (sharpness = {float(task.sharpness):g}); all is finite below"
-    )
+    where = f", at the parameters uphill (sharpness = {float(task.sharpness):g}); all is finite below"
     return None if fault is None else fault._replace(words=fault.words + where)
 
 
-def _in_batch(
-    task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None
-) -> Fault:
+def _in_batch(task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None) -> Fault:
     """The same of one batch, at once and at these parameters."""
     whole: tuple[tuple[Phase, str, PyTree], ...] = (
-        ("batch", "the batch", batch), ("parameters", "the parameters", params),
-    )  # fmt: skip
+        ("batch", "the batch", batch),
+        ("parameters", "the parameters", params),
+    )
     for phase, what, tree in whole:
         bad = [path for path, leaf in paths.flatten(tree).items() if not _finite(leaf)]
         if bad:
@@ -137,9 +128,7 @@ def _in_batch(
     return _backward(places, taps, grads, cotangents)
 
 
-def _backward(
-    places: list["Place"], taps: dict[str, PyTree], grads: Params, cotangents: dict[str, PyTree]
-) -> Fault:
+def _backward(places: list["Place"], taps: dict[str, PyTree], grads: Params, cotangents: dict[str, PyTree]) -> Fault:
     """Where the gradients stop being finite on the way back, or what comes after them."""
     leaves = paths.flatten(grads)
     bad = [path for path, leaf in leaves.items() if not _finite(leaf)]
@@ -223,21 +212,16 @@ def _every_tap(
 
 
 def _gradients(
-    task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None,
-    taps: dict[str, PyTree],
-) -> tuple[Any, Params, dict[str, PyTree]]:  # fmt: skip
+    task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None, taps: dict[str, PyTree]
+) -> tuple[Any, Params, dict[str, PyTree]]:
     """The loss, and its gradients with respect to the parameters and to every layer's result."""
     nudges = jax.tree.map(lambda leaf: np.zeros_like(leaf), taps)
 
     def loss_of(params, nudges):
         patch = {path: Nudge(by) for path, by in nudges.items()}
         ctx = Context(key=key, train=key is not None, state=model_state, patch=patch)
-        nudged = task._replace(objective=lambda _, batch: task.objective(
-            _predict(task, params, ctx, {}), batch
-        ))  # fmt: skip
-        return loss_and_metrics(nudged, params, model_state, batch, key=key, train=key is not None)[
-            0
-        ]
+        nudged = task._replace(objective=lambda _, batch: task.objective(_predict(task, params, ctx, {}), batch))
+        return loss_and_metrics(nudged, params, model_state, batch, key=key, train=key is not None)[0]
 
     loss, (grads, cotangents) = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1)))(params, nudges)
     return jax.device_get((loss, grads, cotangents))
@@ -256,9 +240,7 @@ def _predict(task: Task, params: Params, ctx: Context, taps: dict[str, PyTree]) 
 
 
 def _floats(tree: PyTree) -> bool:
-    return all(
-        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(tree)
-    )
+    return all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(tree))
 
 
 def _finite(tree: PyTree) -> bool:

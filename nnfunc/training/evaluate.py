@@ -18,15 +18,7 @@ from nnfunc.training.objectives import Totals
 from nnfunc.training.step import TrainState, evaluated
 from nnfunc.training.task import Task, kept
 
-__all__ = [
-    "batch_totals",
-    "can_mask",
-    "eval_size",
-    "evaluate",
-    "fitting_batches",
-    "held_out",
-    "mean_metrics",
-]
+__all__ = ["batch_totals", "can_mask", "eval_size", "evaluate", "fitting_batches", "held_out", "mean_metrics"]
 
 
 def evaluate(
@@ -80,9 +72,7 @@ def evaluate(
 def _jitted(model: Any, objective: Any) -> Any:
     """The jitted totals of a batch."""
     task = Task(model, objective, None)
-    return jax.jit(
-        lambda params, state, batch: batch_totals(task, params, state, batch.batch(), batch.mask())
-    )
+    return jax.jit(lambda params, state, batch: batch_totals(task, params, state, batch.batch(), batch.mask()))
 
 
 _compiled = kept(_jitted, 8)
@@ -99,9 +89,7 @@ def batch_figures(task: Task, params: Params, state: PyTree, batch: PyTree) -> d
     return {"loss": loss, **metrics}
 
 
-def batch_totals(
-    task: Task, params: Params, state: PyTree, batch: PyTree, mask: Array | None = None
-) -> Totals:
+def batch_totals(task: Task, params: Params, state: PyTree, batch: PyTree, mask: Array | None = None) -> Totals:
     """(sum, weight) of the loss and each metric of one batch, which add up over batches.
 
     mask [batch]: False for examples that do not count; without effect on an objective that knows no
@@ -129,19 +117,14 @@ def fitting_batches(
     return itertools.chain([first], rest)
 
 
-def mean_metrics(
-    totals: Callable[[EvalBatch], Totals], batches: Iterable[EvalBatch]
-) -> dict[str, float]:
+def mean_metrics(totals: Callable[[EvalBatch], Totals], batches: Iterable[EvalBatch]) -> dict[str, float]:
     """The means over all examples, each counted once, of what `totals(batch)` gives as sums."""
     parts: list[Totals] = []
     for batch in batches:
         parts.append(totals(batch))
         jax.block_until_ready(parts[-2:-1])  # or all batches would wait on the device at once
     fetched = jax.device_get(parts)
-    return {
-        name: _mean(*(sum(float(part[name][i]) for part in fetched) for i in (0, 1)))
-        for name in parts[0]
-    }
+    return {name: _mean(*(sum(float(part[name][i]) for part in fetched) for i in (0, 1))) for name in parts[0]}
 
 
 def _mean(total: float, weight: float) -> float:

@@ -29,9 +29,8 @@ def check_state(where: str, state: TrainState) -> None:
 
 
 def check_memory(
-    where: str, programs: Programs, numbers: Any, key: Key, data: Any, batch_size: int,
-    loop: str = "auto",
-) -> None:  # fmt: skip
+    where: str, programs: Programs, numbers: Any, key: Key, data: Any, batch_size: int, loop: str = "auto"
+) -> None:
     """Refuse a run whose state, or whose compiled step, needs more memory than the device has.
 
     Only shapes are looked at, and the step that is compiled here is the one that the run calls.

@@ -8,18 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, paths
-from nnfunc.base import (
-    Array,
-    Context,
-    Key,
-    Model,
-    Params,
-    PyTree,
-    Scalar,
-    Watch,
-    as_model,
-    fold,
-)
+from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold
 from nnfunc.training import layer_stats
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
@@ -171,9 +160,7 @@ def evaluation(task: Task, params: Params, model_state: PyTree) -> Bound:
     return bound(task, params, model_state, None, False, None)
 
 
-def bound(
-    task: Task, params: Params, state: PyTree, key: Key | None, train: bool, watch: Watch | None
-) -> Bound:
+def bound(task: Task, params: Params, state: PyTree, key: Key | None, train: bool, watch: Watch | None) -> Bound:
     """The model bound to its parameters and state, as the objective sees it."""
     capture = () if watch is None else ("**",)
     ctx = Context(key=key, train=train, state=state, capture=capture, watch=watch)
@@ -197,9 +184,7 @@ def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Arr
             check.fail("objective", f"{name} should be one number, got {got}.", kind=TypeError)
         if jnp.shape(value) != ():
             cure = "Take the mean over the batch."
-            check.fail(
-                "objective", f"{name} should be one number, got shape {jnp.shape(value)}. {cure}"
-            )
+            check.fail("objective", f"{name} should be one number, got shape {jnp.shape(value)}. {cure}")
     return loss, {k: jnp.asarray(v) for k, v in metrics.items()}
 
 

@@ -49,9 +49,16 @@ class Run:
     """
 
     def __init__(
-        self, own: Programs, carry: Carry, numbers: Any, key: Key, feed: Feed, intervals: Intervals,
-        saver: Saver | None, pace: Pace,
-    ):  # fmt: skip
+        self,
+        own: Programs,
+        carry: Carry,
+        numbers: Any,
+        key: Key,
+        feed: Feed,
+        intervals: Intervals,
+        saver: Saver | None,
+        pace: Pace,
+    ):
         self.own, self.carry, self.numbers, self.key = own, carry, numbers, key
         self.feed, self.data, self.intervals = feed, feed.data, intervals
         self.saver, self.pace = saver, pace
@@ -64,9 +71,7 @@ class Run:
         self.speed = Speed(self.data.batch_size, self.data.window)
         self.like = jax.eval_shape(lambda: carry)
 
-    def interval(
-        self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None
-    ) -> None:
+    def interval(self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None) -> None:
         """The steps up to the next at which something is due, and what is due."""
         first, end = self.step, self.intervals.next(self.step)
         self.speed.begin()
@@ -179,9 +184,7 @@ class Run:
         times = self.saver.saved.get("rollbacks", 0) + 1 if self.saver is not None else 0
         if self.saver is None or times > self.rollbacks:
             if self.rollbacks:
-                error.add_note(
-                    f"The run went back {self.rollbacks} times before: rollback is used up."
-                )
+                error.add_note(f"The run went back {self.rollbacks} times before: rollback is used up.")
             self._note(self.step, "diverged", str(error))
             raise error
         start = lambda: self.own.init(self.numbers, self.key, self.feed.sample())

@@ -23,9 +23,8 @@ class Intervals(NamedTuple):
 
     @staticmethod
     def of(
-        steps: int, log: int | None, evaluate: int | None, save: int | None,
-        watch: int | None = None,
-    ) -> "Intervals":  # fmt: skip
+        steps: int, log: int | None, evaluate: int | None, save: int | None, watch: int | None = None
+    ) -> "Intervals":
         for name, value in {
             "log_every": log,
             "evaluate_every": evaluate,
@@ -68,9 +67,7 @@ class Pace:
     def __init__(self, loop: str):
         self.loop, self.most = loop, 8
 
-    def advance(
-        self, own: Programs, carry: Carry, numbers: Any, data: Any, left: int
-    ) -> tuple[Carry, int]:
+    def advance(self, own: Programs, carry: Carry, numbers: Any, data: Any, left: int) -> tuple[Carry, int]:
         if self.loop == "step":
             return own.one(carry, numbers, data), 1
         count = min(left, self.most)

@@ -22,10 +22,16 @@ BINS = 32
 SAMPLE = 4096  # values that a histogram looks at, evenly spread
 
 _ENDS = {
-    "tanh": (-0.99, 0.99), "soft_sign": (-0.99, 0.99), "erf": (-0.99, 0.99),
-    "hard_tanh": (-1.0, 1.0), "sigmoid": (0.01, 0.99), "logistic": (0.01, 0.99),
-    "expit": (0.01, 0.99), "hard_sigmoid": (0.0, 1.0), "relu6": (-jnp.inf, 6.0),
-}  # fmt: skip
+    "tanh": (-0.99, 0.99),
+    "soft_sign": (-0.99, 0.99),
+    "erf": (-0.99, 0.99),
+    "hard_tanh": (-1.0, 1.0),
+    "sigmoid": (0.01, 0.99),
+    "logistic": (0.01, 0.99),
+    "expit": (0.01, 0.99),
+    "hard_sigmoid": (0.0, 1.0),
+    "relu6": (-jnp.inf, 6.0),
+}
 """At or beyond which results an activation function is flat: its derivative is a fiftieth or less."""
 
 _ZERO = {"relu", "relu6", "relu2", "squared_relu"}

@@ -94,13 +94,9 @@ def classification(
         x, labels = pair(where, batch)
         logits = predict(x)
         if gamma is None:
-            return _judged(
-                where, logits, labels, mask, ignore, smoothing=smoothing, weights=weights
-            )
+            return _judged(where, logits, labels, mask, ignore, smoothing=smoothing, weights=weights)
         if _soft(logits, labels):
-            wanted = (
-                "labels should be class numbers together with gamma: focal loss knows no shares"
-            )
+            wanted = "labels should be class numbers together with gamma: focal loss knows no shares"
             got = check.describe(labels)
             check.fail(where, f"{wanted}, got {got}. Leave out gamma, or what mixes them.")
         loss = losses.focal(logits, labels, gamma=gamma, alpha=weights, ignore=ignore)
@@ -169,9 +165,15 @@ def _soft(logits: Array, labels: Any) -> bool:
 
 
 def _judged(
-    where: str, logits: Array, labels: Any, mask: Array | None, ignore: int | None,
-    *, smoothing: Scalar, weights: Any = None,
-) -> Totals:  # fmt: skip
+    where: str,
+    logits: Array,
+    labels: Any,
+    mask: Array | None,
+    ignore: int | None,
+    *,
+    smoothing: Scalar,
+    weights: Any = None,
+) -> Totals:
     """Cross-entropy and accuracy against class numbers, or against shares of classes."""
     settings = {"smoothing": smoothing, "weights": weights}
     if not _soft(logits, labels):
@@ -188,9 +190,8 @@ def _judged(
 
 
 def _of_labels(
-    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, ignore: int | None,
-    weights: Any,
-) -> Totals:  # fmt: skip
+    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, ignore: int | None, weights: Any
+) -> Totals:
     """The totals of losses that are weighed already, by the weight of each label."""
     counted = _counted(where, mask, loss.shape)
     ids = check.as_int32(where, labels=labels)
@@ -222,9 +223,7 @@ def _total(values: Array, counted: Array, weight: Array | None = None) -> tuple[
     return jnp.where(counted, values, 0).sum(), jnp.where(counted, weight, 0).sum()
 
 
-def _labels_fit(
-    where: str, soft: bool = True, ignore: int | None = None
-) -> Callable[[Any, PyTree], None]:
+def _labels_fit(where: str, soft: bool = True, ignore: int | None = None) -> Callable[[Any, PyTree], None]:
     """Every label is a class that the model has an output for, or, if soft, shares of all of them."""
     if ignore is not None:
         check.number(where, -(2**31), 2**31 - 1, ignore=ignore)
@@ -253,6 +252,4 @@ def _shares_fit(where: str, classes: int, labels: np.ndarray) -> None:
     if not fine.all():
         at = int(np.flatnonzero(~fine)[0])
         wanted = "soft labels should be at least 0 and add up to 1"
-        check.fail(
-            where, f"{wanted}, got {values[at]} at place {at} ({(~fine).sum()} such labels)."
-        )
+        check.fail(where, f"{wanted}, got {values[at]} at place {at} ({(~fine).sum()} such labels).")

@@ -106,9 +106,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             told = {"value": seen.loss, "grad": seen.grads, "gradient_norm": norm}
             told |= {} if scale is None else {"rate_scale": scale}
             with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
-                updates, opt = task.optimizer.update(
-                    seen.grads, state.opt_state, state.params, **told
-                )
+                updates, opt = task.optimizer.update(seen.grads, state.opt_state, state.params, **told)
             params = optax.apply_updates(state.params, updates)
             opt = jax.tree.map(like, opt, state.opt_state)
             average = state.average
@@ -170,9 +168,7 @@ def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
     return {"learning_rate": rate if scale is None else rate * scale}
 
 
-def _guarded(
-    finite: Array, going: Array, update: Callable[[], PyTree], old: PyTree
-) -> tuple[PyTree, Array]:
+def _guarded(finite: Array, going: Array, update: Callable[[], PyTree], old: PyTree) -> tuple[PyTree, Array]:
     """What update() makes of old (params, and what goes with them), where the step is finite.
 
     Where only the new parameters are not finite, they alone, and their average, stay as they were. On

@@ -58,10 +58,16 @@ then follow a schedule, `nf.mlp(widths, dropout=nf.schedules.linear(0.0, 0.5, 10
 
 
 def reduce_on_plateau(
-    metric: str = "loss", *, mode: str = "min", factor: Scalar = 0.1, patience: Scalar = 10,
-    cooldown: Scalar = 0, threshold: Scalar = 1e-4, threshold_mode: str = "relative",
+    metric: str = "loss",
+    *,
+    mode: str = "min",
+    factor: Scalar = 0.1,
+    patience: Scalar = 10,
+    cooldown: Scalar = 0,
+    threshold: Scalar = 1e-4,
+    threshold_mode: str = "relative",
     floor: Scalar = 0.0,
-) -> OnPlateau:  # fmt: skip
+) -> OnPlateau:
     """Multiply the learning rate by `factor` when a validation figure has stopped improving.
 
     metric: "loss" or one of the objective's metrics, looked at after every evaluation: patience and
@@ -78,9 +84,15 @@ def reduce_on_plateau(
         wanted = "the name of a validation figure, such as 'loss'"
         check.fail("reduce_on_plateau", f"metric should be {wanted}, got {got}.", kind=TypeError)
     scale = schedules.plateau(
-        1.0, mode=mode, factor=factor, patience=patience, cooldown=cooldown, threshold=threshold,
-        threshold_mode=threshold_mode, floor=floor,
-    )  # fmt: skip
+        1.0,
+        mode=mode,
+        factor=factor,
+        patience=patience,
+        cooldown=cooldown,
+        threshold=threshold,
+        threshold_mode=threshold_mode,
+        floor=floor,
+    )
     return OnPlateau(metric, scale.init, scale.update)
 
 

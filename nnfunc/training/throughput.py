@@ -10,17 +10,25 @@ import jax
 
 from nnfunc import flops
 
-FIGURES = (
-    "examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb",
-)  # fmt: skip
+FIGURES = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
 """What a training row says of speed and memory, beside the metrics."""
 
 __all__ = ["FIGURES", "Speed", "memory", "peak"]
 
 PEAKS = {
-    "h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "l4": 121e12, "a10g": 70e12,
-    "v100": 125e12, "t4": 65e12, "v6 lite": 918e12, "v5 lite": 197e12, "v5p": 459e12, "v4": 275e12,
-}  # fmt: skip
+    "h200": 989e12,
+    "h100": 989e12,
+    "a100": 312e12,
+    "l40s": 362e12,
+    "l4": 121e12,
+    "a10g": 70e12,
+    "v100": 125e12,
+    "t4": 65e12,
+    "v6 lite": 918e12,
+    "v5 lite": 197e12,
+    "v5p": 459e12,
+    "v4": 275e12,
+}
 """Peak FLOPs a second of dense bfloat16 products (float16 before Ampere), from the makers' data sheets,
 by a part of the device's kind in lower case."""
 
@@ -98,6 +106,4 @@ class Speed:
             most = peak()
             made |= {} if most is None else {"utilisation": self.flops * rate / most}
         used = memory()
-        return {k: float(f"{v:.5g}") for k, v in made.items()} | (
-            {} if used is None else {"memory_mb": round(used, 1)}
-        )
+        return {k: float(f"{v:.5g}") for k, v in made.items()} | ({} if used is None else {"memory_mb": round(used, 1)})

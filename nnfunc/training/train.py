@@ -116,9 +116,7 @@ def train(
     check.size("train", 0, rollback=rollback)
     check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
     if rollback and folder is None:
-        check.fail(
-            "train", "rollback goes back to a checkpoint, so it needs a folder. Give folder=."
-        )
+        check.fail("train", "rollback goes back to a checkpoint, so it needs a folder. Give folder=.")
     intervals = Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
     check_data(data)
     if isinstance(data, Stream) and loop == "scan":

@@ -62,9 +62,13 @@ def main(argv=None):
     results = {}
     for name in names:
         many = common.train_many(
-            build_of(name, found.pixels), hypers, data, steps=steps, report_every=max(10, steps // 30),
+            build_of(name, found.pixels),
+            hypers,
+            data,
+            steps=steps,
+            report_every=max(10, steps // 30),
             keys=common.seed_keys(hypers["seed"]),  # seed s has the same weights at every rate
-        )  # fmt: skip
+        )
         silent, dead = silence(name, found.pixels, many.states.params, inputs)
         results[name] = {
             "accuracy": many.validation["accuracy"].reshape(shape),
@@ -82,14 +86,24 @@ def main(argv=None):
         good = [rate for rate, a in zip(rates, accuracy, strict=True) if a > 95]
         usable = f"{good[0]:g} to {good[-1]:g}" if good else "none"
         silent, dead = 100 * result["silent"].mean(-1), 100 * result["dead"].mean(-1)
-        rows.append([
-            name, f"{rates[best]:g}", f"{accuracy[best]:.1f} ± {half[best]:.1f}", usable,
-            *(f"{silent[i]:.0f}, {dead[i]:.0f}" for i in (best, -2, -1)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{rates[best]:g}",
+                f"{accuracy[best]:.1f} ± {half[best]:.1f}",
+                usable,
+                *(f"{silent[i]:.0f}, {dead[i]:.0f}" for i in (best, -2, -1)),
+            ]
+        )
     heads = [
-        "activation", "best rate", "accuracy there, %", "rates above 95 %", "silent, dead there, %",
-        f"at rate {rates[-2]:g}", f"at rate {rates[-1]:g}",
-    ]  # fmt: skip
+        "activation",
+        "best rate",
+        "accuracy there, %",
+        "rates above 95 %",
+        "silent, dead there, %",
+        f"at rate {rates[-2]:g}",
+        f"at rate {rates[-1]:g}",
+    ]
     about = (
         f"Held-out accuracy after {steps} steps of plain gradient descent, batch 64, on {found.name}: "
         f"five hidden layers of 64; means of {seeds} seeds and 95 % intervals. Silent: pairs of unit "
@@ -97,10 +111,14 @@ def main(argv=None):
         "that are silent for all held-out examples."
     )
     common.write_page(
-        "activations", common.table(heads, rows), about,
+        "activations",
+        common.table(heads, rows),
+        about,
         common.image("activations", "accuracy and dead units over learning rates, and loss curves"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return dict(zip(("rates", "results"), (rates, results), strict=True))
 
 

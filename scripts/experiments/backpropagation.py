@@ -72,15 +72,9 @@ def deep(activation, kind, depth):
     else:
         # 1 / sqrt(depth) on what each layer adds: the sum of all stays of the size of x.
         share = depth**-0.5 if kind == "residual, scaled" else 1.0
-        branch = nf.serial(
-            linear=nf.linear(WIDTH, WIDTH, weight_init=weight_init),
-            act=f,
-            share=lambda x: x * share,
-        )
+        branch = nf.serial(linear=nf.linear(WIDTH, WIDTH, weight_init=weight_init), act=f, share=lambda x: x * share)
         block = nf.residual(branch)
-    return nf.serial(
-        stem=nf.linear(64, WIDTH), blocks=nf.repeat(block, depth), head=nf.linear(WIDTH, 10)
-    )
+    return nf.serial(stem=nf.linear(64, WIDTH), blocks=nf.repeat(block, depth), head=nf.linear(WIDTH, 10))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -93,9 +87,7 @@ def layer_gradients(activation, kind, depth, keys, x, labels):
             return nf.losses.cross_entropy(model.apply(params, x), labels).mean()
 
         blocks = jax.grad(loss)(params)["blocks"]
-        weight = nf.paths.flatten(blocks)[
-            "linear/weight" if kind == "plain" else "body/linear/weight"
-        ]
+        weight = nf.paths.flatten(blocks)["linear/weight" if kind == "plain" else "body/linear/weight"]
         return jnp.sqrt(jnp.square(weight).sum((1, 2)))
 
     # float64: what a sigmoid leaves after 64 layers is below the smallest float32
@@ -119,16 +111,12 @@ def main(argv=None):
         curves = {
             f"{name}, {kind}": found
             for dtype, kind in ((jnp.float64, "float64"), (jnp.float32, "float32"))
-            for name, found in zip(
-                ("forward", "central"), finite_differences("tanh", dtype, sizes), strict=True
-            )
+            for name, found in zip(("forward", "central"), finite_differences("tanh", dtype, sizes), strict=True)
         }
         curves["central, float64, relu"] = finite_differences("relu", jnp.float64, sizes)[1]
         keys = jax.random.split(jax.random.key(3), networks)
         gradients = {
-            (activation, kind): np.asarray(
-                layer_gradients(activation, kind, depth, keys, x, labels)
-            )
+            (activation, kind): np.asarray(layer_gradients(activation, kind, depth, keys, x, labels))
             for activation in activations
             for kind in kinds
         }
@@ -136,20 +124,15 @@ def main(argv=None):
     draw(sizes, curves, gradients, args.out)
     by_step = common.table(
         ["h", *curves],
-        [[f"1e{power}", *(f"{curve[i]:.0e}" for curve in curves.values())]
-         for i, power in enumerate(powers)],
-    )  # fmt: skip
+        [[f"1e{power}", *(f"{curve[i]:.0e}" for curve in curves.values())] for i, power in enumerate(powers)],
+    )
     rows = []
     for (activation, kind), norms in gradients.items():
         logs = np.log10(norms)
         first, last = logs[:, 0].mean(), logs[:, -1].mean()
         factor = 10 ** ((first - last) / (depth - 1))
-        rows.append(
-            [f"{activation}, {kind}", f"{10**last:.1e}", f"{10**first:.1e}", f"{factor:.2f}"]
-        )
-    by_layer = common.table(
-        ["network", "gradient, last layer", "first layer", "factor a layer, on the way back"], rows
-    )
+        rows.append([f"{activation}, {kind}", f"{10**last:.1e}", f"{10**first:.1e}", f"{factor:.2f}"])
+    by_layer = common.table(["network", "gradient, last layer", "first layer", "factor a layer, on the way back"], rows)
     found = ", ".join(f"{name} {difference:.0e}" for name, difference in agree.items())
     common.write_page(
         "backpropagation",
@@ -161,8 +144,10 @@ def main(argv=None):
         f"training (geometric means of {networks} networks):",
         by_layer,
         common.image("backpropagation", "errors over h, and gradients over the layers"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return agree, dict(zip(powers, np.transpose(list(curves.values())), strict=True)), gradients
 
 

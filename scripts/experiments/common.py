@@ -31,15 +31,33 @@ LARGEST = 120_000  # bytes of a figure: the repository keeps every version of it
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; the yellow is too pale for lines.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK = COLOURS = (
-    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7f7f7f", "#000000",
-)  # fmt: skip
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#7f7f7f",
+    "#000000",
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # beside the colour, for those who print in grey
 STYLE: dict[Any, Any] = {
-    "axes.grid": True, "axes.spines.right": False, "axes.spines.top": False,
-    "axes.titlelocation": "left", "axes.titlesize": 10, "axes.labelsize": 9, "font.size": 9,
-    "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.fontsize": 8, "legend.frameon": False,
-    "lines.linewidth": 1.6, "lines.markersize": 4, "xtick.labelsize": 8, "ytick.labelsize": 8,
-}  # fmt: skip
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "font.size": 9,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
 
 
 class Many(NamedTuple):
@@ -136,9 +154,7 @@ def train_many(
 
     run = many if scan else by_steps
     # One member after another: random draws compile slowly under vmap.
-    states = jax.jit(lambda hypers, keys: jax.lax.map(lambda a: init(*a), (hypers, keys)))(
-        hypers, keys
-    )
+    states = jax.jit(lambda hypers, keys: jax.lax.map(lambda a: init(*a), (hypers, keys)))(hypers, keys)
     rows, at, looks, looked_at = [], [], [], []
     for first in range(0, steps, report_every):
         count = min(report_every, steps - first)

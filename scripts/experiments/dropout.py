@@ -34,8 +34,7 @@ def by_rate(rates, seeds, examples, steps):
     many = common.train_many(build, hypers, data, steps=steps, keys=keys)
 
     train, test = (
-        _more.figures(network(0.0), many.states.params, part, data.transform)
-        for part in (splits.train, splits.test)
+        _more.figures(network(0.0), many.states.params, part, data.transform) for part in (splits.train, splits.test)
     )
     found_figures = {"train": train[1], "test": test[1], "loss": test[0]}
     return found.name, {key: value.reshape(shape) for key, value in found_figures.items()}
@@ -62,10 +61,14 @@ def regression(members, steps):
     sampled = jax.jit(partial(nf.mc_dropout, network(0.1), samples=200))
     mean, deviation = sampled(first, at, key=jax.random.key(1))
     each = _more.outputs(network(0.0), params, at)[1:, :, 0]
-    return (x[:, 0], y[:, 0]), np.asarray(at[:, 0]), {
-        "MC dropout": (np.asarray(mean[:, 0]), np.asarray(deviation[:, 0])),
-        f"ensemble of {members}": (np.asarray(each.mean(0)), np.asarray(each.std(0))),
-    }  # fmt: skip
+    return (
+        (x[:, 0], y[:, 0]),
+        np.asarray(at[:, 0]),
+        {
+            "MC dropout": (np.asarray(mean[:, 0]), np.asarray(deviation[:, 0])),
+            f"ensemble of {members}": (np.asarray(each.mean(0)), np.asarray(each.std(0))),
+        },
+    )
 
 
 def far_from_the_data(repeats, size, examples, steps):
@@ -85,9 +88,7 @@ def far_from_the_data(repeats, size, examples, steps):
         "other digits": others,
     }
     # Probabilities are what is averaged over masks and members; the mean of logits is another thing.
-    network = lambda rate: nf.serial(
-        net=nf.mlp([found.pixels, 128, 128, KNOWN], dropout=rate), softmax=jax.nn.softmax
-    )
+    network = lambda rate: nf.serial(net=nf.mlp([found.pixels, 128, 128, KNOWN], dropout=rate), softmax=jax.nn.softmax)
 
     def build(h):
         model = nf.mlp([found.pixels, 128, 128, KNOWN], dropout=h["rate"])
@@ -97,8 +98,7 @@ def far_from_the_data(repeats, size, examples, steps):
     hypers = {"rate": np.float32([RATE] * repeats + [0.0] * (repeats * size))}
     params = {"net": common.train_many(build, hypers, data, steps=steps).states.params}
     dropped, plain = (
-        jax.tree.map(lambda leaf, part=part: leaf[part], params)
-        for part in (slice(repeats), slice(repeats, None))
+        jax.tree.map(lambda leaf, part=part: leaf[part], params) for part in (slice(repeats), slice(repeats, None))
     )
 
     @jax.jit
@@ -149,8 +149,11 @@ def main(argv=None):
             for rate, train, test, loss in zip(rates, *figures.values(), strict=True)
         ],
     )
-    places = {"in the data": (at > 0.2) & (at < 1), "in the gap": (at > -0.6) & (at < 0.2),
-              "outside, 1.5 to 2": abs(at) > 1.5}  # fmt: skip
+    places = {
+        "in the data": (at > 0.2) & (at < 1),
+        "in the gap": (at > -0.6) & (at < 0.2),
+        "outside, 1.5 to 2": abs(at) > 1.5,
+    }
     second = common.table(
         ["mean deviation of y", *places],
         [
@@ -162,11 +165,16 @@ def main(argv=None):
     third = common.table(
         ["method", *heads],
         [
-            [method, text(own["accuracy"], 1, 100), text(own["loss"], 3),
-             text(own["calibration"], 1, 100), *(text(own[name], 3) for name in strange)]
+            [
+                method,
+                text(own["accuracy"], 1, 100),
+                text(own["loss"], 3),
+                text(own["calibration"], 1, 100),
+                *(text(own[name], 3) for name in strange),
+            ]
             for method, own in methods.items()
         ],
-    )  # fmt: skip
+    )
     repeats, _, few, short = images
     about = (
         f"{name}, {examples} images to learn from. Two hidden layers of 128, Adam at 0.001, {steps} "
@@ -178,10 +186,18 @@ def main(argv=None):
         f"image than for a known one. Means and 95 % intervals over {repeats} repetitions.",
     )
     common.write_page(
-        "dropout", first, about[0], second, about[1], third, about[2],
+        "dropout",
+        first,
+        about[0],
+        second,
+        about[1],
+        third,
+        about[2],
         common.image("dropout", "accuracy by rate; a curve with its uncertainty; AUROC of entropy"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return {"rates": rates, "figures": figures, "at": at, "curves": curves, "methods": methods}
 
 

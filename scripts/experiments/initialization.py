@@ -31,15 +31,12 @@ CHOICES = [
     ("LeCun", "selu", initializers.lecun_normal, 1.0),
     ("He (too large)", "selu", initializers.he_normal, 2.0),
     ("LeCun / 2 (too small)", "selu", initializers.scaled(initializers.lecun_normal, 0.5), 1 / 4),
-]  # fmt: skip
+]
 
 
 def network(width, activation, weight_init):
     """DEPTH equal layers; `repeat` stacks their parameters, and compiles one of them."""
-    layer = nf.serial(
-        linear=nf.linear(width, width, weight_init=weight_init),
-        act=nf.activations.by_name(activation),
-    )
+    layer = nf.serial(linear=nf.linear(width, width, weight_init=weight_init), act=nf.activations.by_name(activation))
     return nf.serial(blocks=nf.repeat(layer, DEPTH))
 
 
@@ -72,9 +69,7 @@ def measure(activation, params, x, direction):
             return jnp.vdot(model.apply({"blocks": {"linear": linear}}, x), direction)
 
         gradient = jax.vmap(jax.grad(output_along), in_axes=(None, 0, 0))
-        delta = gradient(
-            params["blocks"]["linear"]["bias"], x, direction
-        )  # [examples, depth, width]
+        delta = gradient(params["blocks"]["linear"]["bias"], x, direction)  # [examples, depth, width]
         return log_variance(taps["blocks/*/linear"]), log_variance(jnp.moveaxis(delta, 1, 0))
 
     return jax.vmap(of_one)(params)
@@ -126,8 +121,14 @@ def main(argv=None):
         powers = (grown, theory[-1] - theory[0], back, theory_back[0] - theory_back[-1])
         cells = [f"{round(float(power), 1) + 0.0:.1f}" for power in powers]  # + 0.0: never -0.0
         rows.append([f"{name}, {activation}", *cells, f"{np.std(forward[:, -1]):.2f}"])
-    heads = ["initializer, activation", "activations: measured", "predicted",
-             "gradients: measured", "predicted", "spread"]  # fmt: skip
+    heads = [
+        "initializer, activation",
+        "activations: measured",
+        "predicted",
+        "gradients: measured",
+        "predicted",
+        "spread",
+    ]
     about = (
         f"Powers of ten by which the variance changes over {DEPTH} layers of {width}: of the sums z "
         "from the first layer to the last, and of the gradients dC/dz from the last to the first. "
@@ -135,10 +136,14 @@ def main(argv=None):
         "one network to the next."
     )
     common.write_page(
-        "initialization", common.table(heads, rows), about,
+        "initialization",
+        common.table(heads, rows),
+        about,
         common.image("initialization", "variances of activations and gradients over the layers"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return results
 
 

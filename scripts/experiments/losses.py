@@ -12,20 +12,14 @@ from scripts.experiments import _more, common
 TITLE = "Losses: rare classes and outliers"
 RATIO = 50  # the commonest class has 50 times the examples of the rarest
 RARE = 3  # so many classes are called rare
-KINDS = {
-    "MSE": ("mse", 1.0), "Huber, delta 1": ("huber", 1.0), "Huber, delta 0.3": ("huber", 0.3),
-    "MAE": ("mae", 1.0),
-}  # fmt: skip
+KINDS = {"MSE": ("mse", 1.0), "Huber, delta 1": ("huber", 1.0), "Huber, delta 0.3": ("huber", 0.3), "MAE": ("mae", 1.0)}
 
 
 def imbalanced(part, order, largest):
     """The first examples of each class, their counts falling by RATIO along the order of classes."""
     x, y = part
     counts = largest * float(RATIO) ** (-np.arange(10) / 9)
-    kept = [
-        np.flatnonzero(y == label)[: max(2, round(count))]
-        for label, count in zip(order, counts, strict=True)
-    ]
+    kept = [np.flatnonzero(y == label)[: max(2, round(count))] for label, count in zip(order, counts, strict=True)]
     return x[np.concatenate(kept)], y[np.concatenate(kept)]
 
 
@@ -124,8 +118,7 @@ def main(argv=None):
             own.insert(1, own[0] - classes["accuracy"][0, 0])
             figures = [_more.plus_minus(values, factor=100) for values in own]
             rows.append([f"gamma {gamma:g}, weights {power:g}", *figures])
-    heads = ["focal loss", "balanced accuracy, %", "gain", "recall of the rare, %",
-             "calibration error, %"]  # fmt: skip
+    heads = ["focal loss", "balanced accuracy, %", "gain", "recall of the rare, %", "calibration error, %"]
     first = common.table(heads, rows)
     second = common.table(
         ["loss", *(f"{100 * share:g} % outliers" for share in shares)],
@@ -142,20 +135,22 @@ def main(argv=None):
         f"of the training targets say 6. Two hidden layers of 64, Adam, {steps} steps of 64.",
     )
     common.write_page(
-        "losses", first, about[0], second, about[1],
+        "losses",
+        first,
+        about[0],
+        second,
+        about[1],
         common.image("losses", "recall and calibration over gamma; error over the share of outliers"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return {"classes": classes, "errors": errors}
 
 
 def draw_all(gammas, powers, classes, shares, errors, out):
     fig, axes = common.figure(2, 2, wide=9, high=5.6)
-    titles = (
-        "balanced accuracy, %",
-        f"recall of the {RARE} rarest classes, %",
-        "calibration error, %",
-    )
+    titles = ("balanced accuracy, %", f"recall of the {RARE} rarest classes, %", "calibration error, %")
     words = {0.0: "no weights", 0.5: "1 / root of frequency", 1.0: "1 / frequency"}
     for axis, title, values in zip(axes.flat, titles, classes.values(), strict=False):
         at = np.arange(len(gammas))
@@ -168,9 +163,7 @@ def draw_all(gammas, powers, classes, shares, errors, out):
     axis = axes[1, 1]
     for i, (name, error) in enumerate(errors.items()):
         _more.errorbars(axis, 100 * np.asarray(shares), error, i, label=name)
-    axis.set(
-        title="error on clean data, in deviations", xlabel="outliers in the training targets, %"
-    )
+    axis.set(title="error on clean data, in deviations", xlabel="outliers in the training targets, %")
     axis.set_yscale("log")
     axis.set_yticks([0.3, 0.5, 1, 2], ["0.3", "0.5", "1", "2"])
     axis.minorticks_off()

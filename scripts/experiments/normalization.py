@@ -35,9 +35,7 @@ def network(norm, pixels):
         layers = {"linear": linear} | ({"norm": NORMS[norm](WIDTH)} if NORMS[norm] else {})
         return nf.serial(**layers, act=jax.nn.relu)
 
-    return nf.serial(
-        stem=hidden(pixels), blocks=nf.repeat(hidden(WIDTH), 6), head=nf.linear(WIDTH, 10)
-    )
+    return nf.serial(stem=hidden(pixels), blocks=nf.repeat(hidden(WIDTH), 6), head=nf.linear(WIDTH, 10))
 
 
 def build_of(norm, pixels):
@@ -107,9 +105,13 @@ def main(argv=None):
         for norm in norms:
             steps = examples // batch_size
             many = common.train_many(
-                build_of(norm, images.pixels), hypers, data, steps=steps, report_every=steps,
+                build_of(norm, images.pixels),
+                hypers,
+                data,
+                steps=steps,
+                report_every=steps,
                 keys=common.seed_keys(hypers["seed"]),
-            )  # fmt: skip
+            )
             print(f"batch {batch_size}, {norm}: {args.seconds():.0f} s", flush=True)
             accuracy[norm, batch_size] = many.validation["accuracy"].reshape(shape)
             if norm == "batch":
@@ -151,8 +153,10 @@ def main(argv=None):
         "taken after training:",
         common.table(heads, rows),
         common.image("normalization", "accuracy over rates and batch sizes, and loss by statistics"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return accuracy, modes
 
 

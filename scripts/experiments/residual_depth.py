@@ -28,9 +28,7 @@ def network(kind, depth, pixels):
     block = nf.serial(**layer, act=jax.nn.relu)
     if "residual" in kind:
         block = nf.residual(block)
-    return nf.serial(
-        stem=nf.linear(pixels, WIDTH), blocks=nf.repeat(block, depth), head=nf.linear(WIDTH, 10)
-    )
+    return nf.serial(stem=nf.linear(pixels, WIDTH), blocks=nf.repeat(block, depth), head=nf.linear(WIDTH, 10))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -69,9 +67,7 @@ def main(argv=None):
             def build(h, model=model):
                 return nf.Task(model, nf.classification(), nf.optimizers.adam(h["rate"]))
 
-            many = common.train_many(
-                build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"])
-            )
+            many = common.train_many(build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"]))
             curves = many.curves["loss"].reshape(*shape, -1)  # [rates, seeds, reports]
             # Chosen by the training loss itself, as the question is what can be trained. A diverged
             # run's loss is not finite, and no rate is best by that.
@@ -79,22 +75,28 @@ def main(argv=None):
             best = int(np.argmin(final))
             first, last = first_gradients(kind, depth, common.seed_keys(jnp.arange(8)), x, y)
             results[kind, depth] = {
-                "rate": rates[best], "steps": many.steps, "curves": curves[best],
-                "loss": float(final[best]), "first": np.asarray(first), "last": np.asarray(last),
+                "rate": rates[best],
+                "steps": many.steps,
+                "curves": curves[best],
+                "loss": float(final[best]),
+                "first": np.asarray(first),
+                "last": np.asarray(last),
                 "accuracy": float(many.curves["accuracy"].reshape(*shape, -1)[best, :, -2:].mean()),
-            }  # fmt: skip
+            }
 
     draw(results, kinds, depths, args.out)
     rows = [
         [
-            f"{kind}, {depth} layers", f"{r['rate']:g}", f"{r['loss']:.3f}",
-            f"{100 * r['accuracy']:.0f}", f"{np.median(r['first']):.1e}",
+            f"{kind}, {depth} layers",
+            f"{r['rate']:g}",
+            f"{r['loss']:.3f}",
+            f"{100 * r['accuracy']:.0f}",
+            f"{np.median(r['first']):.1e}",
             f"{np.median(r['first'] / r['last']):.1e}",
         ]
         for (kind, depth), r in results.items()
-    ]  # fmt: skip
-    heads = ["network", "best rate", "training loss", "training accuracy, %",
-             "gradient, first layer", "first / last"]  # fmt: skip
+    ]
+    heads = ["network", "best rate", "training loss", "training accuracy, %", "gradient, first layer", "first / last"]
     listed = ", ".join(f"{rate:g}" for rate in rates)
     about = (
         f"{found.name}, layers of {WIDTH} units, Adam, {steps} steps of 64. Loss and accuracy of the "
@@ -103,10 +105,14 @@ def main(argv=None):
         "ratio to that by the last layer's, medians of 8 initial values. Guessing has a loss of 2.303."
     )
     common.write_page(
-        "residual_depth", common.table(heads, rows), about,
+        "residual_depth",
+        common.table(heads, rows),
+        about,
         common.image("residual_depth", "training loss over steps; first layer's gradient by depth"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return results
 
 

@@ -21,9 +21,7 @@ SCHEDULES = {
     "exponential": lambda peak, n: schedules.exponential(peak, 0.01, every=n),
     "cosine": lambda peak, n: schedules.cosine(peak, n),
     "one-cycle": lambda peak, n: schedules.one_cycle(peak, n),
-    "warm-up, stable, decay": lambda peak, n: schedules.warmup_stable_decay(
-        peak, 0.05 * n, 0.2 * n, n
-    ),
+    "warm-up, stable, decay": lambda peak, n: schedules.warmup_stable_decay(peak, 0.05 * n, 0.2 * n, n),
 }
 
 
@@ -39,13 +37,9 @@ def compare(names, rates, seeds, steps):
     for name in names:
 
         def build(h, schedule=SCHEDULES[name]):
-            return task._replace(
-                optimizer=nf.optimizers.sgd(schedule(h["rate"], steps), momentum=0.9)
-            )
+            return task._replace(optimizer=nf.optimizers.sgd(schedule(h["rate"], steps), momentum=0.9))
 
-        many = common.train_many(
-            build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"])
-        )
+        many = common.train_many(build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"]))
         validation = many.validation["loss"].reshape(shape)
         # The rate is chosen on one set of images and reported on another: the least of many noisy
         # figures is too good. A diverged run has no finite loss, and its rate is not chosen.
@@ -54,10 +48,13 @@ def compare(names, rates, seeds, steps):
         params = jax.tree.map(lambda leaf, at=members: leaf[at], many.states.params)
         loss, accuracy = _more.figures(model, params, found.splits.test, data.transform)
         results[name] = {
-            "rate": rates[best], "validation": validation.mean(1),
-            "steps": many.steps, "curve": many.curves["loss"].reshape(*shape, -1)[best].mean(0),
-            "loss": loss, "accuracy": accuracy,
-        }  # fmt: skip
+            "rate": rates[best],
+            "validation": validation.mean(1),
+            "steps": many.steps,
+            "curve": many.curves["loss"].reshape(*shape, -1)[best].mean(0),
+            "loss": loss,
+            "accuracy": accuracy,
+        }
     return found.name, results
 
 
@@ -70,17 +67,13 @@ def transformer(orders, rates, seeds, steps, layers):
     hypers, shape = common.grid(rate=rates, warmup=warmups, seed=seeds)
     losses = {}
     for order in orders:
-        block = nf.transformer_block(
-            dim, nf.attention(dim, 4), nf.feed_forward(dim, 2 * dim), order=order
-        )
+        block = nf.transformer_block(dim, nf.attention(dim, 4), nf.feed_forward(dim, 2 * dim), order=order)
         model = nf.serial(
             rows=lambda x: x[..., 0],
             stem=nf.linear(8, dim),
             positions=nf.learned_positions(8, dim),
             blocks=nf.repeat(block, layers),
-            norm=nf.layer_norm(
-                dim
-            ),  # what a pre-norm stack ends with; to the other it does nothing
+            norm=nf.layer_norm(dim),  # what a pre-norm stack ends with; to the other it does nothing
             mean=lambda x: x.mean(-2),
             head=nf.linear(dim, 10),
         )
@@ -90,9 +83,7 @@ def transformer(orders, rates, seeds, steps, layers):
             rate = nf.schedules.warmup_linear(h["rate"], h["warmup"], steps)
             return nf.Task(model, nf.classification(), nf.optimizers.adam(rate))
 
-        many = common.train_many(
-            build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"])
-        )
+        many = common.train_many(build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"]))
         final = many.curves["loss"][:, -2:].mean(1)
         losses[order] = np.nan_to_num(final, nan=np.inf).reshape(shape)
     return warmups[1], losses
@@ -116,12 +107,15 @@ def main(argv=None):
         ["schedule", "best peak rate", "validation loss", "test loss", "test accuracy, %"],
         [
             [
-                schedule, f"{r['rate']:g}", f"{r['validation'].min():.3f}",
-                _more.plus_minus(r["loss"], 3), _more.plus_minus(r["accuracy"], 2, 100),
+                schedule,
+                f"{r['rate']:g}",
+                f"{r['validation'].min():.3f}",
+                _more.plus_minus(r["loss"], 3),
+                _more.plus_minus(r["accuracy"], 2, 100),
             ]
             for schedule, r in results.items()
         ],
-    )  # fmt: skip
+    )
     kinds = [(order, w) for order in losses for w in (0, 1)]
     second = common.table(
         ["blocks", *(f"{peak:g}" for peak in peaks), "failed"],
@@ -133,7 +127,7 @@ def main(argv=None):
             ]
             for order, w in kinds
         ],
-    )  # fmt: skip
+    )
     listed = ", ".join(f"{rate:g}" for rate in rates)
     about = (
         f"{name}, one hidden layer of 64, SGD with momentum 0.9, {steps} steps of 64. Each schedule "
@@ -144,10 +138,16 @@ def main(argv=None):
         f"training loss over {len(runs)} initial values. Failed: runs that end above {FAILED:g} nat.",
     )
     common.write_page(
-        "schedules", first, about[0], second, about[1],
+        "schedules",
+        first,
+        about[0],
+        second,
+        about[1],
         common.image("schedules", "rates and losses of six schedules; a Transformer by peak rate"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return {"schedules": results, "peaks": peaks, "transformer": losses}
 
 
@@ -174,9 +174,7 @@ def draw(rates, results, steps, peaks, losses, warmup, out):
             axis.plot(peaks, np.median(values, 1), ls=line, color=colour, label=label)
             axis.plot(peaks, values, ".", color=colour, mfc=colour if w else "white")
     axis.axhline(np.log(10), color=common.BLACK, lw=0.8)
-    axis.set(
-        title="Transformer, final training loss", xlabel="peak rate", xscale="log", yscale="log"
-    )
+    axis.set(title="Transformer, final training loss", xlabel="peak rate", xscale="log", yscale="log")
     axis.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
     axis.minorticks_off()
     axis.set_ylim(0.06, 12)  # room for the legend

@@ -119,10 +119,13 @@ def main(argv=None):
         build = build_of(activation, max(widths), 1, steps)
         by_width[activation] = errors(build, data, steps, **wide)
         # Depth changes the shapes: one program for each.
-        by_depth[activation] = np.stack([
-            errors(build_of(activation, width, depth, steps), data, steps, **axes)
-            for depth, width in zip(depths, equal_widths(parameters, depths), strict=True)
-        ], 1)  # fmt: skip
+        by_depth[activation] = np.stack(
+            [
+                errors(build_of(activation, width, depth, steps), data, steps, **axes)
+                for depth, width in zip(depths, equal_widths(parameters, depths), strict=True)
+            ],
+            1,
+        )
     splines = spline_errors(data, widths)
 
     draw(widths, depths, parameters, by_width, by_depth, splines, args.out)
@@ -134,8 +137,10 @@ def main(argv=None):
             for activation in activations
         ]
         if over == "width":
-            rows += [[f"{name}, even pieces", *(f"{e:.4f}" for e in errors_)]
-                     for name, errors_ in zip(FUNCTIONS, splines, strict=False)]  # fmt: skip
+            rows += [
+                [f"{name}, even pieces", *(f"{e:.4f}" for e in errors_)]
+                for name, errors_ in zip(FUNCTIONS, splines, strict=False)
+            ]
         tables.append(common.table([f"function, {over}", *values], rows))
     pairs = zip(depths, equal_widths(parameters, depths), strict=True)
     shapes = ", ".join(f"{depth} x {width}" for depth, width in pairs)
@@ -148,8 +153,10 @@ def main(argv=None):
         f"Over depth, with about {parameters} parameters (depth x width: {shapes}):",
         tables[1],
         common.image("universal_approximation", "errors over width, and over depth"),
-        title=TITLE, out=args.out, seconds=args.seconds(),
-    )  # fmt: skip
+        title=TITLE,
+        out=args.out,
+        seconds=args.seconds(),
+    )
     return by_width, by_depth, splines
 
 
@@ -160,12 +167,8 @@ def draw(widths, depths, parameters, by_width, by_depth, splines, out):
         for i, axis in enumerate(axes[row]):
             for activation, errors_ in found.items():
                 colour, marker = styles[activation]
-                axis.plot(
-                    values, np.median(errors_[i], -1), color=colour, marker=marker, label=activation
-                )
-                axis.fill_between(
-                    values, errors_[i].min(-1), errors_[i].max(-1), color=colour, alpha=0.2, lw=0
-                )
+                axis.plot(values, np.median(errors_[i], -1), color=colour, marker=marker, label=activation)
+                axis.fill_between(values, errors_[i].min(-1), errors_[i].max(-1), color=colour, alpha=0.2, lw=0)
             if row == 0 and i < len(splines):
                 style = {"color": common.GREY, "ls": "--", "lw": 1.2}
                 axis.plot(values, splines[i], label="even pieces", **style)

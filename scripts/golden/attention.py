@@ -150,10 +150,7 @@ run("rotary/interleaved", lambda x: rotary_complex(x, at, 10000.0), {"positions"
 
 # arXiv:1706.03762, section 3.5: PE(pos, 2i) = sin(pos / 10000^(2i / d)), PE(pos, 2i + 1) = cos(...)
 golden["sinusoidal"] = np.array(
-    [
-        [(math.cos if j % 2 else math.sin)(p / 10000 ** ((j - j % 2) / 6)) for j in range(6)]
-        for p in range(40)
-    ]
+    [[(math.cos if j % 2 else math.sin)(p / 10000 ** ((j - j % 2) / 6)) for j in range(6)] for p in range(40)]
 )
 
 NAMES = ("query", "key", "value", "out")
@@ -168,9 +165,7 @@ def weights(source_dim):
 
 def module(source_dim, **settings):
     """nn.MultiheadAttention with our parameters put into it, as a function of them."""
-    layer = torch.nn.MultiheadAttention(
-        6, 3, kdim=source_dim, vdim=source_dim, batch_first=True
-    ).eval()
+    layer = torch.nn.MultiheadAttention(6, 3, kdim=source_dim, vdim=source_dim, batch_first=True).eval()
 
     def function(x, context=None, **p):
         context = x if context is None else context
@@ -191,12 +186,14 @@ later = torch.ones(4, 4, dtype=torch.bool).triu(1)
 run("layer/self", module(6), x=draw.normal(size=(2, 4, 6)), **weights(6))
 run("layer/causal", module(6, attn_mask=later), x=draw.normal(size=(2, 4, 6)), **weights(6))
 run(
-    "layer/cross", module(5, key_padding_mask=~inside), {"lengths": lengths},
-    x=draw.normal(size=(2, 4, 6)), context=draw.normal(size=(2, 5, 5)), **weights(5),
-)  # fmt: skip
+    "layer/cross",
+    module(5, key_padding_mask=~inside),
+    {"lengths": lengths},
+    x=draw.normal(size=(2, 4, 6)),
+    context=draw.normal(size=(2, 5, 5)),
+    **weights(5),
+)
 
 path = Path(__file__).parents[2] / "tests/golden/attention.npz"
 np.savez_compressed(path, **golden)
-print(
-    f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}"
-)
+print(f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}")

@@ -49,10 +49,7 @@ def run(case, layer, x, params, *, channels_second=False):
     y.backward(torch.tensor(dy.transpose(there)))
     values = {"x": x, "y": back(y, here), "dy": dy, "dx": back(inside.grad, here)}
     for name, (its, order) in params.items():
-        values |= {
-            name: back(getattr(layer, its), order),
-            f"d{name}": back(getattr(layer, its).grad, order),
-        }
+        values |= {name: back(getattr(layer, its), order), f"d{name}": back(getattr(layer, its).grad, order)}
     keep(case, values)
 
 
@@ -70,12 +67,7 @@ class TwoPassGroupNorm(torch.nn.GroupNorm):
 BOTH = {"scale": ("weight", (0,)), "bias": ("bias", (0,))}
 nn = torch.nn
 
-run(
-    "linear",
-    nn.Linear(5, 3),
-    draw.normal(size=(2, 4, 5)),
-    {"weight": ("weight", (1, 0)), "bias": ("bias", (0,))},
-)
+run("linear", nn.Linear(5, 3), draw.normal(size=(2, 4, 5)), {"weight": ("weight", (1, 0)), "bias": ("bias", (0,))})
 run("prelu_one", nn.PReLU(), draw.normal(size=(4, 3)), {"slope": ("weight", (0,))})
 run("prelu", nn.PReLU(3), draw.normal(size=(4, 3)), {"slope": ("weight", (0,))})
 
@@ -84,20 +76,30 @@ left, right = leaf(draw.normal(size=(2, 5, 3))), leaf(draw.normal(size=(2, 5, 4)
 y = bilinear(left, right)
 dy = draw.normal(size=y.shape)
 y.backward(torch.tensor(dy))
-keep("bilinear", {
-    "left": left.detach(), "right": right.detach(), "y": y.detach(), "dy": dy, "dleft": left.grad,
-    "dright": right.grad, "weight": back(bilinear.weight, (1, 2, 0)), "bias": bilinear.bias.detach(),
-    "dweight": back(bilinear.weight.grad, (1, 2, 0)), "dbias": bilinear.bias.grad,
-})  # fmt: skip
+keep(
+    "bilinear",
+    {
+        "left": left.detach(),
+        "right": right.detach(),
+        "y": y.detach(),
+        "dy": dy,
+        "dleft": left.grad,
+        "dright": right.grad,
+        "weight": back(bilinear.weight, (1, 2, 0)),
+        "bias": bilinear.bias.detach(),
+        "dweight": back(bilinear.weight.grad, (1, 2, 0)),
+        "dbias": bilinear.bias.grad,
+    },
+)
 
 table = nn.Embedding(6, 3)
 ids = torch.tensor([[0, 5, 2], [2, 2, 1]])
 y = table(ids)
 dy = draw.normal(size=y.shape)
 y.backward(torch.tensor(dy))
-keep("embedding", {
-    "ids": ids, "y": y.detach(), "dy": dy, "weight": table.weight.detach(), "dweight": table.weight.grad,
-})  # fmt: skip
+keep(
+    "embedding", {"ids": ids, "y": y.detach(), "dy": dy, "weight": table.weight.detach(), "dweight": table.weight.grad}
+)
 
 
 def nasty(kind, shape):
@@ -120,10 +122,7 @@ for kind in KINDS:
     run(f"rms_norm/{kind}", nn.RMSNorm(6, eps=1e-6), nasty(kind, shape), {"scale": BOTH["scale"]})
     group_norm = nn.GroupNorm(2, 6) if kind == "usual" else TwoPassGroupNorm(2, 6)
     run(f"group_norm/{kind}", group_norm, nasty(kind, shape), BOTH, channels_second=True)
-    run(
-        f"instance_norm/{kind}", nn.InstanceNorm2d(6, affine=True), nasty(kind, shape), BOTH,
-        channels_second=True,
-    )  # fmt: skip
+    run(f"instance_norm/{kind}", nn.InstanceNorm2d(6, affine=True), nasty(kind, shape), BOTH, channels_second=True)
     run(f"batch_norm/{kind}", nn.BatchNorm2d(6), nasty(kind, shape), BOTH, channels_second=True)
 
 # Batch norm over five training steps, then in inference. Momentum None is the plain mean over batches.
@@ -131,10 +130,7 @@ steps = 2.0 + 3.0 * draw.normal(size=(5, 7, 2, 3))
 there, here = last_to_second(3)
 for name, momentum in {"pytorch": 0.1, "fast": 0.6, "paper": None}.items():
     layer = nn.BatchNorm1d(3, momentum=momentum)
-    layer.weight.data, layer.bias.data = (
-        torch.tensor([0.5, 1.0, 2.0]),
-        torch.tensor([0.0, 1.0, -1.0]),
-    )
+    layer.weight.data, layer.bias.data = (torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0.0, 1.0, -1.0]))
     values = {"x": steps, "scale": layer.weight.detach(), "bias": layer.bias.detach()}
     ys, means, variances = [], [], []
     for x in steps:
@@ -152,6 +148,4 @@ for name, momentum in {"pytorch": 0.1, "fast": 0.6, "paper": None}.items():
 
 path = Path(__file__).parents[2] / "tests/golden/layers.npz"
 np.savez_compressed(path, **golden)
-print(
-    f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}"
-)
+print(f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}")

@@ -41,9 +41,7 @@ P = [1e-10, 1e-3, 0.2, 0.5, 0.9, 0.999] * 3
 P_TARGETS = [0.0] * 6 + [1.0] * 6 + [0.3] * 6
 A = [0.0, 1.0, -1.0, 0.5, 2.0, -3.0, 1e4, -1e4, 1.2, 1e-4]
 B = [0.0, 0.0, 0.0, 0.0, 0.0, 0.5, -1e4, 1e4, 1.1, 0.0]
-VECTORS = [
-    np.round(draw.normal(size=(5, 4)), 3).tolist() + [[1e4, -1e4, 1e4, 1.0]] for _ in range(3)
-]
+VECTORS = [np.round(draw.normal(size=(5, 4)), 3).tolist() + [[1e4, -1e4, 1e4, 1.0]] for _ in range(3)]
 VECTORS[0][0] = VECTORS[1][0]  # a distance of 0, and of more than the margin
 VECTORS[2][0] = [9.0, 9.0, 9.0, 9.0]
 MEAN, VARIANCE = [0.0, 1.0, -2.0, 1e4, 3.0], [1.0, 0.25, 4.0, 2.0, 1e-8]
@@ -105,37 +103,50 @@ def _whole(arg):
 
 for logits, labels in ((LOGITS, LABELS), (NASTY, NASTY_LABELS)):
     for s in (0.0, 0.1, 1.0):
-        case("cross_entropy", lambda x, y, s=s: F.cross_entropy(x, y, label_smoothing=s, **N),
-             [logits, labels], smoothing=s)  # fmt: skip
+        case(
+            "cross_entropy",
+            lambda x, y, s=s: F.cross_entropy(x, y, label_smoothing=s, **N),
+            [logits, labels],
+            smoothing=s,
+        )
 
         def weighted(x, y, s=s):
             w = torch.tensor(WEIGHTS, dtype=x.dtype)
             return F.cross_entropy(x, y, weight=w, label_smoothing=s, **N)
 
         case("cross_entropy", weighted, [logits, labels], smoothing=s, weights=WEIGHTS)
-        case("cross_entropy_dense", lambda x, q, s=s: F.cross_entropy(x, q, label_smoothing=s, **N),
-             [logits, DENSE], smoothing=s)  # fmt: skip
+        case(
+            "cross_entropy_dense",
+            lambda x, q, s=s: F.cross_entropy(x, q, label_smoothing=s, **N),
+            [logits, DENSE],
+            smoothing=s,
+        )
 
     def weighted_dense(x, q):
         w = torch.tensor(WEIGHTS, dtype=x.dtype)
         return F.cross_entropy(x, q, weight=w, label_smoothing=0.2, **N)
 
     case("cross_entropy_dense", weighted_dense, [logits, DENSE], smoothing=0.2, weights=WEIGHTS)
-    case("kl_divergence", lambda x, q: F.kl_div(F.log_softmax(x, -1), q, **N).sum(-1),
-         [logits, DENSE])  # fmt: skip
-case("cross_entropy",
-     lambda x, y: F.cross_entropy(x, y, ignore_index=-100, label_smoothing=0.1, **N),
-     [LOGITS, IGNORED], smoothing=0.1, ignore=-100)  # fmt: skip
+    case("kl_divergence", lambda x, q: F.kl_div(F.log_softmax(x, -1), q, **N).sum(-1), [logits, DENSE])
+case(
+    "cross_entropy",
+    lambda x, y: F.cross_entropy(x, y, ignore_index=-100, label_smoothing=0.1, **N),
+    [LOGITS, IGNORED],
+    smoothing=0.1,
+    ignore=-100,
+)
 
 for g in (0.5, 1.0, 2.0, 5.0):
     case("focal", lambda x, y, g=g: focal(x, y, g), [LOGITS, LABELS], only64=True, gamma=g)
-case("focal", lambda x, y: focal(x, y, 2.0, WEIGHTS), [LOGITS, LABELS], only64=True, gamma=2.0,
-     alpha=WEIGHTS)  # fmt: skip
+case("focal", lambda x, y: focal(x, y, 2.0, WEIGHTS), [LOGITS, LABELS], only64=True, gamma=2.0, alpha=WEIGHTS)
 
 for s in (0.0, 0.1):
-    case("binary_cross_entropy",
-         lambda p, t, s=s: F.binary_cross_entropy(p, smooth(t, s, 2), **N),
-         [P, P_TARGETS], smoothing=s)  # fmt: skip
+    case(
+        "binary_cross_entropy",
+        lambda p, t, s=s: F.binary_cross_entropy(p, smooth(t, s, 2), **N),
+        [P, P_TARGETS],
+        smoothing=s,
+    )
     for w in (1.0, 3.0):
 
         def with_logits(x, t, s=s, w=w):
@@ -143,47 +154,56 @@ for s in (0.0, 0.1):
             t = smooth(t, s, 2)
             return F.binary_cross_entropy_with_logits(x, t, pos_weight=w, **N)
 
-        case("binary_cross_entropy_with_logits", with_logits, [X, YES_NO], smoothing=s,
-             positive_weight=w)  # fmt: skip
+        case("binary_cross_entropy_with_logits", with_logits, [X, YES_NO], smoothing=s, positive_weight=w)
 MILD = [i for i, x in enumerate(X) if abs(x) < 100]
 for g, a in ((0.5, None), (1.0, 0.25), (2.0, 0.25), (2.0, None)):
-    case("binary_focal", lambda x, t, g=g, a=a: binary_focal(x, t, g, a),
-         [[X[i] for i in MILD], [YES_NO[i] for i in MILD]],
-         only64=True, gamma=g, alpha=a)  # fmt: skip
+    case(
+        "binary_focal",
+        lambda x, t, g=g, a=a: binary_focal(x, t, g, a),
+        [[X[i] for i in MILD], [YES_NO[i] for i in MILD]],
+        only64=True,
+        gamma=g,
+        alpha=a,
+    )
 
 case("mse", lambda a, b: F.mse_loss(a, b, **N), [A, B], differentiate=(0, 1))
 case("mae", lambda a, b: F.l1_loss(a, b, **N), [A, B], differentiate=(0, 1))
 for d in (0.3, 1.0, 4.0):
-    case("huber", lambda a, b, d=d: F.huber_loss(a, b, delta=d, **N), [A, B],
-         differentiate=(0, 1), delta=d)  # fmt: skip
+    case("huber", lambda a, b, d=d: F.huber_loss(a, b, delta=d, **N), [A, B], differentiate=(0, 1), delta=d)
 for d in (0.0, 0.3, 1.0, 4.0):
-    case("smooth_l1", lambda a, b, d=d: F.smooth_l1_loss(a, b, beta=d, **N), [A, B],
-         differentiate=(0, 1), beta=d)  # fmt: skip
+    case("smooth_l1", lambda a, b, d=d: F.smooth_l1_loss(a, b, beta=d, **N), [A, B], differentiate=(0, 1), beta=d)
 
 SIGNS = [1.0 if i % 2 else -1.0 for i in range(len(LINE) - 1)]
 SCORES = [x for x in LINE if x != 1.0]  # PyTorch's slope at the corner is that of the other side
 for m in (0.25, 1.0):
-    case("hinge",
-         lambda x, t, m=m: F.margin_ranking_loss(x, torch.zeros_like(x), t, margin=m, **N),
-         [SCORES, SIGNS], margin=m)  # fmt: skip
+    case(
+        "hinge",
+        lambda x, t, m=m: F.margin_ranking_loss(x, torch.zeros_like(x), t, margin=m, **N),
+        [SCORES, SIGNS],
+        margin=m,
+    )
 
-case("cosine_distance", lambda a, b: 1 - F.cosine_similarity(a, b, dim=-1), VECTORS[:2],
-     differentiate=(0, 1))  # fmt: skip
+case("cosine_distance", lambda a, b: 1 - F.cosine_similarity(a, b, dim=-1), VECTORS[:2], differentiate=(0, 1))
 for m in (0.2, 1.0):
-    case("triplet", lambda a, p, n, m=m: F.triplet_margin_loss(a, p, n, margin=m, eps=0.0, **N),
-         VECTORS, differentiate=(0, 1, 2), margin=m)  # fmt: skip
-case("poisson_nll", lambda x, t: F.poisson_nll_loss(x, t, log_input=True, **N),
-     [LOG_RATES, COUNTS])  # fmt: skip
+    case(
+        "triplet",
+        lambda a, p, n, m=m: F.triplet_margin_loss(a, p, n, margin=m, eps=0.0, **N),
+        VECTORS,
+        differentiate=(0, 1, 2),
+        margin=m,
+    )
+case("poisson_nll", lambda x, t: F.poisson_nll_loss(x, t, log_input=True, **N), [LOG_RATES, COUNTS])
 for full in (False, True):
-    case("gaussian_nll",
-         lambda m, v, t, full=full: F.gaussian_nll_loss(m, t, v, full=full, **N),
-         [MEAN, VARIANCE, [0.5, 1.0, 1.0, -1e4, 2.0]],
-         differentiate=(0, 1, 2), full=full)  # fmt: skip
+    case(
+        "gaussian_nll",
+        lambda m, v, t, full=full: F.gaussian_nll_loss(m, t, v, full=full, **N),
+        [MEAN, VARIANCE, [0.5, 1.0, 1.0, -1e4, 2.0]],
+        differentiate=(0, 1, 2),
+        full=full,
+    )
 
 out = Path(__file__).parents[2] / "tests/golden/losses.json"
 lines = [json.dumps(c) for c in CASES]
 document = {"torch": torch.__version__.split("+")[0]}
-out.write_text(
-    f'{{"made_with": {json.dumps(document)},\n"cases": [\n' + ",\n".join(lines) + "\n]}\n"
-)
+out.write_text(f'{{"made_with": {json.dumps(document)},\n"cases": [\n' + ",\n".join(lines) + "\n]}\n")
 print(f"{out}: {len(CASES)} cases, {out.stat().st_size} bytes")

@@ -21,10 +21,7 @@ CASES = {
     "adamw": ("AdamW", dict(lr=0.05)),
     "adamw_decay": ("AdamW", dict(lr=0.05, betas=(0.7, 0.9), weight_decay=0.3)),
     "rmsprop": ("RMSprop", dict(lr=0.02)),
-    "rmsprop_all": (
-        "RMSprop",
-        dict(lr=0.02, alpha=0.9, eps=1e-4, momentum=0.7, centered=True, weight_decay=0.1),
-    ),
+    "rmsprop_all": ("RMSprop", dict(lr=0.02, alpha=0.9, eps=1e-4, momentum=0.7, centered=True, weight_decay=0.1)),
     "adamw_clip": ("AdamW", dict(lr=0.05), 0.05),
     "sgd_clip": ("SGD", dict(lr=0.5, momentum=0.5), 0.05),
 }

@@ -42,10 +42,7 @@ def ours(layer, kind, gru, bidirectional):
                 if "bias_ih" in kind:
                     one, two = own["bias_ih"], own["bias_hh"]
                     if gru:
-                        made["recurrent_bias"], two = (
-                            two[2 * DIM :],
-                            np.r_[two[: 2 * DIM], [0] * DIM],
-                        )
+                        made["recurrent_bias"], two = (two[2 * DIM :], np.r_[two[: 2 * DIM], [0] * DIM])
                     # the gradient of a sum is that of either part
                     made["bias"] = one + two if part == "data" else one
                 for name, value in made.items():
@@ -57,9 +54,7 @@ def run(case, layer, *, lengths=None, scale=1.0, batch=BATCH, time=TIME):
     """One case of PyTorch's nn.RNN, nn.GRU or nn.LSTM; scale: that of the inputs."""
     ways = 2 if layer.bidirectional else 1
     for parameter in layer.parameters():
-        parameter.data = torch.tensor(
-            draw.normal(size=parameter.shape) * (0.7 if scale == 1 else 1)
-        )
+        parameter.data = torch.tensor(draw.normal(size=parameter.shape) * (0.7 if scale == 1 else 1))
     x = leaf(draw.normal(size=(batch, time, IN)) * scale)
     carry = [leaf(draw.normal(size=(layer.num_layers * ways, batch, DIM))) for _ in range(2)]
     is_lstm = isinstance(layer, torch.nn.LSTM)
@@ -77,15 +72,7 @@ def run(case, layer, *, lengths=None, scale=1.0, batch=BATCH, time=TIME):
     loss = (y * torch.tensor(dy)).sum() + torch.cos(last[0]).sum()
     loss = loss + torch.sin(last[1]).sum() if is_lstm else loss
     loss.backward()
-    values = {
-        "x": x,
-        "y": y,
-        "dy": dy,
-        "dx": x.grad,
-        "h0": carry[0],
-        "dh0": carry[0].grad,
-        "h1": last[0],
-    }
+    values = {"x": x, "y": y, "dy": dy, "dx": x.grad, "h0": carry[0], "dh0": carry[0].grad, "h1": last[0]}
     if is_lstm:
         values |= {"c0": carry[1], "dc0": carry[1].grad, "c1": last[1]}
     if lengths is not None:
@@ -117,9 +104,7 @@ def peephole_lstm(p, x, carry):
     h, c = carry
     W, U, b, look = p["weight"], p["recurrent_weight"], p["bias"], p["peephole"]
     i, f, g, o = (
-        x @ W[:, k * DIM : (k + 1) * DIM]
-        + h @ U[:, k * DIM : (k + 1) * DIM]
-        + b[k * DIM : (k + 1) * DIM]
+        x @ W[:, k * DIM : (k + 1) * DIM] + h @ U[:, k * DIM : (k + 1) * DIM] + b[k * DIM : (k + 1) * DIM]
         for k in range(4)
     )
     i = sigmoid(i + look[:DIM] * c)
@@ -131,11 +116,7 @@ def peephole_lstm(p, x, carry):
 
 def run_loop(case, step, gates, carries, peepholes=False, lengths=None):
     """One case of a step written above, over time."""
-    sizes = {
-        "weight": (IN, gates * DIM),
-        "recurrent_weight": (DIM, gates * DIM),
-        "bias": (gates * DIM,),
-    }
+    sizes = {"weight": (IN, gates * DIM), "recurrent_weight": (DIM, gates * DIM), "bias": (gates * DIM,)}
     sizes |= {"peephole": (3 * DIM,)} if peepholes else {}
     params = {name: leaf(draw.normal(size=size)) for name, size in sizes.items()}
     x = leaf(draw.normal(size=(BATCH, TIME, IN)))
@@ -143,11 +124,7 @@ def run_loop(case, step, gates, carries, peepholes=False, lengths=None):
     carry, ys = [part[0] for part in start], []
     for t in range(TIME):
         new = step(params, x[:, t], carry)
-        real = (
-            torch.ones(BATCH, 1, dtype=torch.bool)
-            if lengths is None
-            else (t < torch.tensor(lengths)[:, None])
-        )
+        real = torch.ones(BATCH, 1, dtype=torch.bool) if lengths is None else (t < torch.tensor(lengths)[:, None])
         carry = [torch.where(real, a, b) for a, b in zip(new, carry, strict=True)]
         ys.append(torch.where(real, carry[0], torch.zeros(())))
     y = torch.stack(ys, 1)

@@ -75,14 +75,11 @@ def main():
         "plateau_min_abs": run_plateau(
             METRICS, factor=0.7, patience=1, threshold=0.05, threshold_mode="abs", cooldown=3
         ),
-        "plateau_max_rel": run_plateau(
-            ABOVE_0["max"], mode="max", factor=0.5, patience=3, cooldown=2, min_lr=0.1
-        ),
+        "plateau_max_rel": run_plateau(ABOVE_0["max"], mode="max", factor=0.5, patience=3, cooldown=2, min_lr=0.1),
         "plateau_max_abs": run_plateau(
-            METRICS, mode="max", factor=0.2, patience=0, threshold=0.3, threshold_mode="abs",
-            cooldown=1, min_lr=1e-3,
+            METRICS, mode="max", factor=0.2, patience=0, threshold=0.3, threshold_mode="abs", cooldown=1, min_lr=1e-3
         ),
-    }  # fmt: skip
+    }
     path = Path(__file__).parents[2] / "tests" / "golden" / "schedules.json"
     lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in golden.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

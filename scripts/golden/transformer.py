@@ -45,14 +45,10 @@ def run(case, model, *inputs, part=None, **named):
     golden[f"{case}/y"] = y.detach().numpy()
     # an expert that no token goes to has no gradient
     grads = [torch.zeros(p.shape) if p.grad is None else p.grad for p in shared.values()]
-    golden[f"{case}/names"] = np.array(
-        [f"{name} {','.join(map(str, p.shape))}" for name, p in shared.items()]
-    )
+    golden[f"{case}/names"] = np.array([f"{name} {','.join(map(str, p.shape))}" for name, p in shared.items()])
     golden[f"{case}/grads"] = np.concatenate([grad.numpy().ravel() for grad in grads])
     golden.update({f"{case}/x{i}": x for i, x in enumerate(inputs) if x.dtype != np.float64})
-    golden.update(
-        {f"{case}/dx{i}": x.grad.numpy() for i, x in enumerate(floats) if x.requires_grad}
-    )
+    golden.update({f"{case}/dx{i}": x.grad.numpy() for i, x in enumerate(floats) if x.requires_grad})
 
 
 def attend(q, k, v, heads, *, causal=False, allowed=None):
@@ -95,9 +91,11 @@ class GPT(nn.Module):
             for _ in range(layers)
         ]
         self.transformer = Named(
-            wte=nn.Embedding(vocabulary, dim), wpe=nn.Embedding(block_size, dim),
-            h=nn.ModuleList(blocks), ln_f=nn.LayerNorm(dim, bias=bias),
-        )  # fmt: skip
+            wte=nn.Embedding(vocabulary, dim),
+            wpe=nn.Embedding(block_size, dim),
+            h=nn.ModuleList(blocks),
+            ln_f=nn.LayerNorm(dim, bias=bias),
+        )
 
     def forward(self, idx):
         its = self.transformer
@@ -136,19 +134,16 @@ class Llama(nn.Module):
         blocks = [
             Named(
                 self_attn=Named(
-                    q_proj=line(dim, dim), k_proj=line(dim, narrow), v_proj=line(dim, narrow),
-                    o_proj=line(dim, dim),
+                    q_proj=line(dim, dim), k_proj=line(dim, narrow), v_proj=line(dim, narrow), o_proj=line(dim, dim)
                 ),
                 mlp=Named(gate_proj=line(dim, hidden), up_proj=line(dim, hidden), down_proj=line(hidden, dim)),
                 input_layernorm=nn.RMSNorm(dim, eps),
                 post_attention_layernorm=nn.RMSNorm(dim, eps),
             )
             for _ in range(layers)
-        ]  # fmt: skip
+        ]
         self.model = Named(
-            embed_tokens=nn.Embedding(vocabulary, dim),
-            layers=nn.ModuleList(blocks),
-            norm=nn.RMSNorm(dim, eps),
+            embed_tokens=nn.Embedding(vocabulary, dim), layers=nn.ModuleList(blocks), norm=nn.RMSNorm(dim, eps)
         )
         self.lm_head = line(dim, vocabulary)
 
@@ -177,22 +172,18 @@ class BERT(nn.Module):
         self.heads, self.output = heads, output
         norm = lambda: nn.LayerNorm(dim, eps=1e-12)
         self.embeddings = Named(
-            word_embeddings=nn.Embedding(vocabulary, dim), position_embeddings=nn.Embedding(block_size, dim),
-            token_type_embeddings=nn.Embedding(2, dim), LayerNorm=norm(),
-        )  # fmt: skip
+            word_embeddings=nn.Embedding(vocabulary, dim),
+            position_embeddings=nn.Embedding(block_size, dim),
+            token_type_embeddings=nn.Embedding(2, dim),
+            LayerNorm=norm(),
+        )
         blocks = []
         for _ in range(layers):
             own = {name: nn.Linear(dim, dim) for name in ("query", "key", "value")}
             out = Named(dense=nn.Linear(dim, dim), LayerNorm=norm())
             last = Named(dense=nn.Linear(hidden, dim), LayerNorm=norm())
             attention = Named(self=Named(**own), output=out)
-            blocks += [
-                Named(
-                    attention=attention,
-                    intermediate=Named(dense=nn.Linear(dim, hidden)),
-                    output=last,
-                )
-            ]
+            blocks += [Named(attention=attention, intermediate=Named(dense=nn.Linear(dim, hidden)), output=last)]
         self.encoder = Named(layer=nn.ModuleList(blocks))
         if output == "classes":
             self.pooler, self.classifier = Named(dense=nn.Linear(dim, dim)), nn.Linear(dim, 3)
@@ -203,19 +194,13 @@ class BERT(nn.Module):
 
     def forward(self, idx, types, mask):
         e = self.embeddings
-        x = (
-            e.word_embeddings(idx)
-            + e.position_embeddings(torch.arange(idx.shape[1]))
-            + e.token_type_embeddings(types)
-        )
+        x = e.word_embeddings(idx) + e.position_embeddings(torch.arange(idx.shape[1])) + e.token_type_embeddings(types)
         x, allowed = e.LayerNorm(x), mask[:, None, None, :].bool()
         for block in self.encoder.layer:
             own, out = block.attention.self, block.attention.output
             y = attend(own.query(x), own.key(x), own.value(x), self.heads, allowed=allowed)
             x = out.LayerNorm(x + out.dense(y))
-            x = block.output.LayerNorm(
-                x + block.output.dense(functional.gelu(block.intermediate.dense(x)))
-            )
+            x = block.output.LayerNorm(x + block.output.dense(functional.gelu(block.intermediate.dense(x))))
         if self.output == "classes":
             return self.classifier(torch.tanh(self.pooler.dense(x[:, 0])))
         if self.output == "tokens":
@@ -247,11 +232,13 @@ class ViT(nn.Module):
         self.patch_embed = Named(proj=nn.Conv2d(in_dim, dim, patch, stride=patch))
         blocks = [
             Named(
-                norm1=norm(), attn=Named(qkv=nn.Linear(dim, 3 * dim), proj=nn.Linear(dim, dim)),
-                norm2=norm(), mlp=Named(fc1=nn.Linear(dim, 2 * dim), fc2=nn.Linear(2 * dim, dim)),
+                norm1=norm(),
+                attn=Named(qkv=nn.Linear(dim, 3 * dim), proj=nn.Linear(dim, dim)),
+                norm2=norm(),
+                mlp=Named(fc1=nn.Linear(dim, 2 * dim), fc2=nn.Linear(2 * dim, dim)),
             )
             for _ in range(layers)
-        ]  # fmt: skip
+        ]
         self.blocks, self.norm, self.head = nn.ModuleList(blocks), norm(), nn.Linear(dim, classes)
 
     def forward(self, images):
@@ -275,16 +262,9 @@ class Mixer(nn.Module):
     def __init__(self, classes, grid, patch, in_dim, dim, layers, token_hidden, channel_hidden):
         super().__init__()
         norm = lambda: nn.LayerNorm(dim, eps=1e-6)
-        mlp = lambda width, hidden: Named(
-            fc1=nn.Linear(width, hidden), fc2=nn.Linear(hidden, width)
-        )
+        mlp = lambda width, hidden: Named(fc1=nn.Linear(width, hidden), fc2=nn.Linear(hidden, width))
         blocks = [
-            Named(
-                norm1=norm(),
-                mlp_tokens=mlp(grid, token_hidden),
-                norm2=norm(),
-                mlp_channels=mlp(dim, channel_hidden),
-            )
+            Named(norm1=norm(), mlp_tokens=mlp(grid, token_hidden), norm2=norm(), mlp_channels=mlp(dim, channel_hidden))
             for _ in range(layers)
         ]
         self.stem = Named(proj=nn.Conv2d(in_dim, dim, patch, stride=patch))
@@ -310,12 +290,7 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.dim = dim
         self.tokens = nn.Embedding(vocabulary, dim)
-        sizes = {
-            "dim_feedforward": hidden,
-            "dropout": 0.0,
-            "norm_first": first,
-            "batch_first": True,
-        }
+        sizes = {"dim_feedforward": hidden, "dropout": 0.0, "norm_first": first, "batch_first": True}
         norm = lambda: nn.LayerNorm(dim) if first else None
         encoder = nn.TransformerEncoderLayer(dim, heads, **sizes)
         decoder = nn.TransformerDecoderLayer(dim, heads, **sizes)
@@ -332,9 +307,7 @@ class Seq2Seq(nn.Module):
         padding = mask == 0
         memory = self.encoder(self.embed(source), src_key_padding_mask=padding)
         later = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool).triu(1)
-        y = self.decoder(
-            self.embed(target), memory, tgt_mask=later, memory_key_padding_mask=padding
-        )
+        y = self.decoder(self.embed(target), memory, tgt_mask=later, memory_key_padding_mask=padding)
         return y @ self.tokens.weight.T
 
 
@@ -352,10 +325,7 @@ class Experts(nn.Module):
         self.k, self.weighing = k, weighing
         line = lambda i, o: nn.Linear(i, o, bias=False)
         self.gate = line(dim, count)
-        experts = [
-            Named(w1=line(dim, hidden), w2=line(hidden, dim), w3=line(dim, hidden))
-            for _ in range(count)
-        ]
+        experts = [Named(w1=line(dim, hidden), w2=line(hidden, dim), w3=line(dim, hidden)) for _ in range(count)]
         self.experts = nn.ModuleList(experts)
 
     def forward(self, x):
@@ -366,9 +336,7 @@ class Experts(nn.Module):
             weights = best / best.sum() if self.weighing == "chosen" else best
             run = lambda e, token=token: e.w2(functional.silu(e.w1(token)) * e.w3(token))
             rows.append(sum(w * run(self.experts[e]) for w, e in zip(weights, chosen, strict=True)))
-        hits = functional.one_hot(shares.topk(self.k).indices, shares.shape[-1]).sum((0, 1)) / (
-            len(x) * self.k
-        )
+        hits = functional.one_hot(shares.topk(self.k).indices, shares.shape[-1]).sum((0, 1)) / (len(x) * self.k)
         balance = shares.shape[-1] * (hits * shares.mean(0)).sum()
         z = self.gate(x).logsumexp(-1).square().mean()
         return torch.cat([torch.stack(rows).flatten(), balance[None], z[None]])
@@ -379,6 +347,4 @@ for weighing, k in (("chosen", 2), ("all", 1), ("all", 3)):
 
 path = Path(__file__).parents[2] / "tests/golden/transformer.npz"
 np.savez_compressed(path, **golden)
-print(
-    f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}"
-)
+print(f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}")

@@ -102,44 +102,16 @@ conv("conv/one_place", (2, 1, 1, 9), 4, (3, 3), padding="same")
 conv("conv/line", (2, 9, 9), 3, (4,), padding=2, stride=(2,), dilation=(2,))
 conv("conv/volume", (2, 3, 4, 5, 2), 3, (2, 3, 3), padding="same", stride=(1, 2, 1))
 conv("conv/volume_direct", (1, 3, 4, 3, 20), 2, (3, 3, 3), padding="same")
-conv(
-    "conv/offset",
-    (2, 5, 6, 4),
-    3,
-    (3, 3),
-    padding="same",
-    x=2.0**12 + draw.integers(-8, 9, (2, 5, 6, 4)),
-)
+conv("conv/offset", (2, 5, 6, 4), 3, (3, 3), padding="same", x=2.0**12 + draw.integers(-8, 9, (2, 5, 6, 4)))
 conv("conv/zeros", (2, 5, 6, 4), 3, (3, 3), padding="same", x=np.zeros((2, 5, 6, 4)))
 conv("depthwise/plain", (3, 5, 6, 4), 4, (3, 3), padding="same", groups=4)
-conv(
-    "depthwise/multiplied",
-    (2, 6, 7, 3),
-    6,
-    (3, 2),
-    padding="same",
-    groups=3,
-    stride=(2, 3),
-    dilation=(2, 1),
-)
+conv("depthwise/multiplied", (2, 6, 7, 3), 6, (3, 2), padding="same", groups=3, stride=(2, 3), dilation=(2, 1))
 conv("depthwise/long", (2, 70, 2), 2, (5,), padding="same", groups=2)
 conv("depthwise/volume", (2, 3, 4, 3, 2), 2, (2, 3, 2), padding=1, groups=2)
 # Transposed
 spread("spread/plain", (2, 4, 3, 3), 2, (3, 3))
-spread(
-    "spread/strided", (2, 4, 3, 3), 2, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2)
-)
-spread(
-    "spread/groups",
-    (2, 3, 4, 4),
-    6,
-    (3, 3),
-    stride=2,
-    padding=1,
-    output_padding=1,
-    groups=2,
-    dilation=2,
-)
+spread("spread/strided", (2, 4, 3, 3), 2, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2))
+spread("spread/groups", (2, 3, 4, 4), 6, (3, 3), stride=2, padding=1, output_padding=1, groups=2, dilation=2)
 spread("spread/gaps", (2, 3, 4, 2), 3, (2, 2), stride=3)
 spread("spread/line", (2, 5, 4), 3, (4,), stride=2, padding=1)
 spread("spread/volume", (1, 2, 3, 2, 2), 2, (2, 3, 2), stride=2, padding=(0, 1, 0), groups=2)
@@ -147,11 +119,7 @@ spread("spread/volume", (1, 2, 3, 2, 2), 2, (2, 3, 2), stride=2, padding=(0, 1, 
 for kind, make in (("usual", usual), ("ties", ties)):
     case(f"max/apart/{kind}", lambda x: F.max_pool2d(x, 2), make(2, 5, 6, 2))
     case(f"max/over/{kind}", lambda x: F.max_pool2d(x, 3, 2, 1), make(2, 6, 7, 2))
-    case(
-        f"max/dilated/{kind}",
-        lambda x: F.max_pool2d(x, (2, 3), (1, 2), (0, 1), (2, 1)),
-        make(2, 5, 6, 2),
-    )
+    case(f"max/dilated/{kind}", lambda x: F.max_pool2d(x, (2, 3), (1, 2), (0, 1), (2, 1)), make(2, 5, 6, 2))
     case(f"max/line/{kind}", lambda x: F.max_pool1d(x, 3, 2), make(2, 8, 3))
     case(f"max/volume/{kind}", lambda x: F.max_pool3d(x, 2, 1), make(1, 3, 3, 4, 2))
     case(f"max/adaptive/{kind}", lambda x: F.adaptive_max_pool2d(x, (3, 2)), make(2, 7, 5, 2))
@@ -172,6 +140,4 @@ case("lp/line", lambda x: F.lp_pool1d(x, 1.5, 4, 2), np.abs(usual(2, 9, 2)))
 
 path = Path(__file__).parents[2] / "tests/golden/vision.npz"
 np.savez_compressed(path, **golden)
-print(
-    f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}"
-)
+print(f"{len(golden)} arrays in {path.name}, {path.stat().st_size} bytes, torch {torch.__version__}")

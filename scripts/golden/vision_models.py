@@ -102,9 +102,7 @@ class ResNet(nn.Module):
     def __init__(self, block, depths, widths, classes, stem="imagenet", option="projection"):
         super().__init__()
         large = stem == "imagenet"
-        self.conv1 = nn.Conv2d(
-            3, widths[0], 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False
-        )
+        self.conv1 = nn.Conv2d(3, widths[0], 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.maxpool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
         planes = widths[0]
@@ -143,10 +141,14 @@ class CNBlock(nn.Module):
     def __init__(self, dim):
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv2d(dim, dim, 7, padding=3, groups=dim), Permute(0, 2, 3, 1),
-            nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, 4 * dim), nn.GELU(),
-            nn.Linear(4 * dim, dim), Permute(0, 3, 1, 2),
-        )  # fmt: skip
+            nn.Conv2d(dim, dim, 7, padding=3, groups=dim),
+            Permute(0, 2, 3, 1),
+            nn.LayerNorm(dim, eps=1e-6),
+            nn.Linear(dim, 4 * dim),
+            nn.GELU(),
+            nn.Linear(4 * dim, dim),
+            Permute(0, 3, 1, 2),
+        )
         self.layer_scale = nn.Parameter(torch.ones(dim, 1, 1) * 1e-6)
 
     def forward(self, x):
@@ -164,9 +166,7 @@ class ConvNeXt(nn.Module):
                 features.append(nn.Sequential(norm(before), nn.Conv2d(before, width, 2, 2)))
             features.append(nn.Sequential(*(CNBlock(width) for _ in range(depth))))
         self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(
-            norm(widths[-1]), nn.Flatten(1), nn.Linear(widths[-1], classes)
-        )
+        self.classifier = nn.Sequential(norm(widths[-1]), nn.Flatten(1), nn.Linear(widths[-1], classes))
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3), keepdim=True))
@@ -200,10 +200,13 @@ def lenet(image_size, act, pool):
     side = (image_size // 2 - 4) // 2
     one = lambda **modules: Tree(None, **modules)
     return Tree(
-        run, conv_1=one(conv=nn.Conv2d(1, 6, 5, padding=2)), conv_2=one(conv=nn.Conv2d(6, 16, 5)),
-        hidden_1=one(linear=nn.Linear(16 * side**2, 120)), hidden_2=one(linear=nn.Linear(120, 84)),
+        run,
+        conv_1=one(conv=nn.Conv2d(1, 6, 5, padding=2)),
+        conv_2=one(conv=nn.Conv2d(6, 16, 5)),
+        hidden_1=one(linear=nn.Linear(16 * side**2, 120)),
+        hidden_2=one(linear=nn.Linear(120, 84)),
         head=nn.Linear(84, 10),
-    )  # fmt: skip
+    )
 
 
 def cnn_flatten():
@@ -217,9 +220,8 @@ def cnn_flatten():
 
         conv = lambda before: nn.Conv2d(before, width, 3, padding=1, bias=False)
         return Tree(
-            run, conv_1=conv(before), norm_1=nn.BatchNorm2d(width), conv_2=conv(width),
-            norm_2=nn.BatchNorm2d(width),
-        )  # fmt: skip
+            run, conv_1=conv(before), norm_1=nn.BatchNorm2d(width), conv_2=conv(width), norm_2=nn.BatchNorm2d(width)
+        )
 
     def run(net, x):
         x = last(net.stage_2(net.stage_1(x)))

@@ -55,8 +55,6 @@ def measure(rounds: int) -> dict[str, Any]:
 
 def show(figures: dict[str, Any]) -> None:
     """One sentence."""
-    milliseconds = {
-        n: "{1:.2f} ms ({0:.2f}-{2:.2f})".format(*figures[n]) for n in ("products", "plain")
-    }
+    milliseconds = {n: "{1:.2f} ms ({0:.2f}-{2:.2f})".format(*figures[n]) for n in ("products", "plain")}
     share = "{value:.2f} ({low:.2f}-{high:.2f})".format(**figures["share"])
     print(f"LSTM: products {milliseconds['products']}, plain step {milliseconds['plain']}, {share}")

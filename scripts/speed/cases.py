@@ -72,10 +72,17 @@ def mlp() -> Case:
 
 def cnn() -> Case:
     model = nf.serial(
-        conv_1=nf.conv(1, 32, 3), act_1=jax.nn.relu, pool_1=nf.max_pool(2),
-        conv_2=nf.conv(32, 64, 3), act_2=jax.nn.relu, pool_2=nf.max_pool(2),
-        flat=nf.flatten, hidden=nf.linear(7 * 7 * 64, 128), act=jax.nn.relu, head=nf.linear(128, 10),
-    )  # fmt: skip
+        conv_1=nf.conv(1, 32, 3),
+        act_1=jax.nn.relu,
+        pool_1=nf.max_pool(2),
+        conv_2=nf.conv(32, 64, 3),
+        act_2=jax.nn.relu,
+        pool_2=nf.max_pool(2),
+        flat=nf.flatten,
+        hidden=nf.linear(7 * 7 * 64, 128),
+        act=jax.nn.relu,
+        head=nf.linear(128, 10),
+    )
 
     def same(params):
         convs = [params["conv_1"], params["conv_2"]]
@@ -145,8 +152,7 @@ def gpt(layers=4, heads=4, dim=128, time=64, batch=12, recipe="CPU", unroll=4) -
         batch=partial(tokens, batch, time),
         model=partial(plain.gpt, heads),
         optimizer=optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(RATE, b2=0.99, weight_decay=0.1, mask=matrices),
+            optax.clip_by_global_norm(1.0), optax.adamw(RATE, b2=0.99, weight_decay=0.1, mask=matrices)
         ),
         same=same,
     )

@@ -29,9 +29,15 @@ def cnn() -> Curve:
 
     def build(h):
         model = nf.serial(
-            one=nf.conv(1, 8, 3), act=jax.nn.relu, pool=nf.max_pool(2), two=nf.conv(8, 16, 3),
-            act_2=jax.nn.relu, pool_2=nf.max_pool(2), flat=nf.flatten, head=nf.linear(64, 10),
-        )  # fmt: skip
+            one=nf.conv(1, 8, 3),
+            act=jax.nn.relu,
+            pool=nf.max_pool(2),
+            two=nf.conv(8, 16, 3),
+            act_2=jax.nn.relu,
+            pool_2=nf.max_pool(2),
+            flat=nf.flatten,
+            head=nf.linear(64, 10),
+        )
         return _task(model, h)
 
     return Curve(build, _digits(flat=False))
@@ -42,9 +48,13 @@ def gpt() -> Curve:
     text = np.random.default_rng(0).integers(0, 64, 20_000).astype(np.uint8)
     rows = np.stack([text[i * 33 : i * 33 + 33] for i in range(64)])
     data = nf.data.arrays(
-        text, batch_size=16, window=33, classes=64, validation=rows,
+        text,
+        batch_size=16,
+        window=33,
+        classes=64,
+        validation=rows,
         transform=lambda tokens: (tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32)),
-    )  # fmt: skip
+    )
 
     def build(h):
         model = nf.gpt(64, block_size=32, dim=32, layers=2, heads=2)
@@ -69,16 +79,19 @@ def measure(name: str, most: int, rounds: int) -> list[dict[str, Any]]:
         for turn in range(rounds + 1):
             start = time.perf_counter()
             nf.sweep(
-                own.build, {"lr": nf.log_uniform(1e-4, 1e-2)}, own.data, members=members, way=way,
-                key=jax.random.key(0), **every,
-            )  # fmt: skip
+                own.build,
+                {"lr": nf.log_uniform(1e-4, 1e-2)},
+                own.data,
+                members=members,
+                way=way,
+                key=jax.random.key(0),
+                **every,
+            )
             if turn:
                 times.append(time.perf_counter() - start)
         speed = members / float(np.median(times))
         one = rows[0]["runs_per_second"] if rows else speed
-        rows.append(
-            {"case": name, "members": members, "runs_per_second": speed, "times": speed / one}
-        )
+        rows.append({"case": name, "members": members, "runs_per_second": speed, "times": speed / one})
     return rows
 
 

@@ -8,9 +8,19 @@ from typing import Any
 import jax
 
 FAMILIES = (
-    "dot", "convolution", "custom-call", "fusion", "while", "transpose", "copy", "reduce",
-    "reduce-window", "select-and-scatter", "gather", "scatter",
-)  # fmt: skip
+    "dot",
+    "convolution",
+    "custom-call",
+    "fusion",
+    "while",
+    "transpose",
+    "copy",
+    "reduce",
+    "reduce-window",
+    "select-and-scatter",
+    "gather",
+    "scatter",
+)
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 _LINE = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = .*?\s([a-z][\w\-]*)\(")
 

@@ -70,9 +70,7 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
     def trained() -> int:
         for i in range(TRAINED):
             own = jax.random.fold_in(key, i)
-            nf.train(
-                build, last["one after another"].hypers[i], data, key=own, loop="scan", **every
-            )
+            nf.train(build, last["one after another"].hypers[i], data, key=own, loop="scan", **every)
         return TRAINED
 
     half = min(WIDTH, -(-members // cores()))
@@ -101,11 +99,7 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
         "members": members,
         "auto": str(last["auto"].plan.groups[0].way),
         "sides": {
-            name: {
-                "ms": quartiles(own),
-                "runs_per_second": 1 / float(np.median(own)),
-                "speed": ratio(one, own),
-            }
+            name: {"ms": quartiles(own), "runs_per_second": 1 / float(np.median(own)), "speed": ratio(one, own)}
             for name, own in times.items()
         },
     }
@@ -118,9 +112,7 @@ def plain_loop(own: Case, key: Any, members: int) -> Callable[[], int]:
     rates = np.geomspace(1e-4, 1e-2, members, dtype=np.float32)
 
     def run() -> int:
-        ends = [
-            whole(jax.random.fold_in(key, i), rate, train, held) for i, rate in enumerate(rates)
-        ]
+        ends = [whole(jax.random.fold_in(key, i), rate, train, held) for i, rate in enumerate(rates)]
         if not all(loss < 2 for _, loss in jax.device_get(ends)[-1:]):
             raise RuntimeError("plain JAX does not learn")
         return members
@@ -181,10 +173,7 @@ def halving(rounds: int) -> dict[str, Any]:
         sides: dict[str, Any] = {"to the end": None, "halving": nf.sweeps.halving(4)}
         for name in list(sides)[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
-            result = nf.sweep(
-                own.build, space, own.data, steps=steps, members=members, key=key,
-                search=sides[name],
-            )  # fmt: skip
+            result = nf.sweep(own.build, space, own.data, steps=steps, members=members, key=key, search=sides[name])
             seconds[name], best[name] = time.perf_counter() - start, result.best
         if turn >= 0:
             winners.append(best["to the end"] == best["halving"])

@@ -7,10 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-TIMES = (
-    "case", "malloc", "nnfunc ms", "plain JAX ms", "ratio (90 %)", "paired", "bar", "", "nf.train",
-    "load",
-)  # fmt: skip
+TIMES = ("case", "malloc", "nnfunc ms", "plain JAX ms", "ratio (90 %)", "paired", "bar", "", "nf.train", "load")
 PROGRAMS = ("case", "compile s", "HLO instructions", "temporary MB", "page faults", "MFLOP")
 NOTE = (
     "ms: median of the rounds (quartiles). ratio: of the medians, and its 90 % interval (bootstrap). "

@@ -33,10 +33,7 @@ def measure(case: Case, rounds: int, seconds: float = 0.02) -> dict[str, Any]:
     falls on both sides alike.
     """
     batch = jax.device_put(case.batch())
-    sides = {
-        name: make(case)
-        for name, make in {"nnfunc": ours, "trainer": trained, "plain": theirs}.items()
-    }
+    sides = {name: make(case) for name, make in {"nnfunc": ours, "trainer": trained, "plain": theirs}.items()}
     programs = {name: compiled(side, batch) for name, side in sides.items()}
     losses = agree(sides, programs, batch)
     load = os.getloadavg()[0]
@@ -81,9 +78,7 @@ def measure(case: Case, rounds: int, seconds: float = 0.02) -> dict[str, Any]:
     }
 
 
-def agree(
-    sides: dict[str, Side], programs: dict[str, Program], batch: Any
-) -> dict[str, list[float]]:
+def agree(sides: dict[str, Side], programs: dict[str, Program], batch: Any) -> dict[str, list[float]]:
     """The losses of the first steps of each side. Raises: RuntimeError when they are not the same."""
     losses = {}
     for name, side in sides.items():
@@ -132,11 +127,7 @@ def ratio(ours: list[float], theirs: list[float], draws: int = 2000) -> dict[str
     again = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
     low, high = np.quantile(again, (0.05, 0.95))
     value = np.median(a) / np.median(b)
-    return {
-        "value": round(float(value), 3),
-        "low": round(float(low), 3),
-        "high": round(float(high), 3),
-    }
+    return {"value": round(float(value), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
 
 
 def paired(ours: list[float], theirs: list[float]) -> float:

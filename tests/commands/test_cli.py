@@ -60,9 +60,15 @@ def test_train_fills_a_folder(work):
     run = work / "runs" / "small-1"
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.toml", "data.json", "environment.json", "metrics.jsonl", "checkpoints",
-        "curves.png", "report.html", "result.json",
-    }  # fmt: skip
+        "config.toml",
+        "data.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "curves.png",
+        "report.html",
+        "result.json",
+    }
     assert load(run / "config.toml") == load(work / "small.toml")
     checkpoints = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert checkpoints == ["best", "step-00000030", "step-00000035", "step-00000040"]
@@ -149,9 +155,7 @@ def test_runs_are_numbered(work, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["small-1", "small-2"]
     one, two = (tmp_path / "runs" / name / "checkpoints" for name in ("small-1", "small-2"))
     names = [path.name for path in (one / "step-00000008").glob("*.safetensors")]
-    assert (one / "step-00000008" / names[0]).read_bytes() == (
-        two / "step-00000008" / names[0]
-    ).read_bytes()
+    assert (one / "step-00000008" / names[0]).read_bytes() == (two / "step-00000008" / names[0]).read_bytes()
     assert tomllib.loads((tmp_path / "runs/small-1/config.toml").read_text())["seed"] == 3
 
 
@@ -294,9 +298,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_message_and_leaves_no_folder(
-    work, tmp_path, monkeypatch, capsys, mistake
-):
+def test_a_mistake_gets_one_message_and_leaves_no_folder(work, tmp_path, monkeypatch, capsys, mistake):
     settings, words = MISTAKES[mistake]
     monkeypatch.chdir(tmp_path)
     assert main("train", work / "small.toml", *settings) == 2
@@ -360,7 +362,7 @@ INPUTS = {
     "NaN in a CSV": ("x.csv", lambda p: p.write_text(",".join(["nan"] * 64)), r"finite.* got nan"),
     "another kind of file": ("x.txt", lambda p: p.write_text("1"), r"should be a \.npy or \.csv"),
     "no file": ("x.npy", lambda p: None, r"x\.npy does not exist"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", INPUTS)
@@ -432,16 +434,7 @@ def test_help_is_good_to_read_and_quick():
     )
     done = start("-c", program, COLUMNS="80")
     assert done.returncode == 0, done.stderr
-    for words in (
-        "train",
-        "resume",
-        "evaluate",
-        "predict",
-        "sample",
-        "summary",
-        "KEY=VALUE",
-        "--run",
-    ):
+    for words in ("train", "resume", "evaluate", "predict", "sample", "summary", "KEY=VALUE", "--run"):
         assert words in done.stdout
     assert "imported [] " in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
@@ -506,11 +499,9 @@ def test_numbers_of_a_library_run_are_named(tmp_path):
     data = nf.data.arrays((x, x), batch_size=4)
     go = lambda rate, **more: nf.train(
         build, {"decay": 0.0, "rate": rate}, data, steps=2, key=jax.random.key(0), folder=tmp_path / "run", **more
-    )  # fmt: skip
+    )
     go(0.5)
-    with pytest.raises(
-        ValueError, match=r"the same numbers, got rate 0\.5 -> 0\.25\. Start another"
-    ):
+    with pytest.raises(ValueError, match=r"the same numbers, got rate 0\.5 -> 0\.25\. Start another"):
         go(0.25, resume=True)
     go(0.25, resume=["rate"])
 

@@ -14,26 +14,25 @@ objective = { name = "classification" }
 optimizer = { name = "adamw", rate = 1e-3 }
 train = { steps = 4 }
 """
-WRONG = [
-    "-1",
-    "99999999999999999999",
-    "999999999999",
-    "1e20",
-    "nan",
-    "inf",
-    "2.5",
-    "true",
-    "9" * 5000,
-]
+WRONG = ["-1", "99999999999999999999", "999999999999", "1e20", "nan", "inf", "2.5", "true", "9" * 5000]
 OPTIONS = {
     "overfit": ("--steps", "--examples"),
     "find-lr": ("--steps", "--at-once"),
     "sweep": ("--members", "--seeds", "--chunk", "--jobs"),
 }
 SETTINGS = (
-    "seed", "data.seed", "data.batch_size", "train.steps", "train.log_every", "train.evaluate_every",
-    "train.save_every", "train.watch_every", "train.eval_batch_size", "train.rollback", "task.accumulate",
-)  # fmt: skip
+    "seed",
+    "data.seed",
+    "data.batch_size",
+    "train.steps",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.save_every",
+    "train.watch_every",
+    "train.eval_batch_size",
+    "train.rollback",
+    "task.accumulate",
+)
 
 
 @pytest.fixture
@@ -57,9 +56,7 @@ def refused(capsys, monkeypatch, *words):
 
 
 @pytest.mark.parametrize("value", [*WRONG, "0"])
-@pytest.mark.parametrize(
-    "command, option", [(c, option) for c, options in OPTIONS.items() for option in options]
-)
+@pytest.mark.parametrize("command, option", [(c, option) for c, options in OPTIONS.items() for option in options])
 def test_options(command, option, value, work, capsys, monkeypatch):
     more = ["optimizer.rate=[1e-3, 1e-2]", "--dry-run"] if command == "sweep" else []
     refused(capsys, monkeypatch, command, "small.toml", *more, option, value)
@@ -78,10 +75,15 @@ def test_settings(key, value, work, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "command, option",
     [
-        ("sample", "--seed"), ("sample", "--steps"), ("sample", "--samples"), ("sample", "--top-k"),
-        ("evaluate", "--batch-size"), ("predict", "--batch-size"), ("sweep-best", "--member"),
+        ("sample", "--seed"),
+        ("sample", "--steps"),
+        ("sample", "--samples"),
+        ("sample", "--top-k"),
+        ("evaluate", "--batch-size"),
+        ("predict", "--batch-size"),
+        ("sweep-best", "--member"),
     ],
-)  # fmt: skip
+)
 def test_options_of_commands_on_a_run(command, option, value, work, capsys, monkeypatch):
     """The number is looked at before the folder, or the folder is told: it is one line in any case."""
     files = ["x.csv"] if command == "predict" else []

@@ -68,9 +68,7 @@ def test_tables_are_merged_and_every_run_is_planned(file):
 def test_the_table_holds_the_means_of_the_runs(folder):
     runs, summary = rows(folder / "runs.csv"), rows(folder / "table.csv")
     assert [row["model"] for row in summary] == ["wide", "deep"]
-    own = [
-        float(r["test_accuracy"]) for r in runs if (r["model"], r["variant"]) == ("deep", "smooth")
-    ]
+    own = [float(r["test_accuracy"]) for r in runs if (r["model"], r["variant"]) == ("deep", "smooth")]
     mean, half = float(summary[1]["smooth"]), float(summary[1]["smooth_half_interval"])
     assert mean == pytest.approx(sum(own) / 2)
     if own[0] != own[1]:  # SciPy is the reference, and has none for a spread of 0
@@ -103,17 +101,14 @@ def test_a_result_is_that_of_the_best_checkpoint_on_the_test_examples(folder):
     loaded = load_run(run)
     x, y = digits().test
     right = (loaded.model.apply(loaded.params, x).argmax(-1) == y).mean()
-    assert json.loads((run / "result.json").read_text())["test"]["accuracy"] == pytest.approx(
-        float(right)
-    )
+    assert json.loads((run / "result.json").read_text())["test"]["accuracy"] == pytest.approx(float(right))
 
 
 def test_steps_and_seconds_to_the_target():
     import numpy as np
 
     train = {"step": np.array([10, 20, 30, 40]), "seconds": np.array([9.0, 9.5, 10.0, 10.5])}
-    validation = {"step": np.array([20, 40]), "accuracy": np.array([0.4, 0.6]),
-                  "loss": np.array([2.0, 1.0])}  # fmt: skip
+    validation = {"step": np.array([20, 40]), "accuracy": np.array([0.4, 0.6]), "loss": np.array([2.0, 1.0])}
     history = History(train, validation, "step")
     best = Best.of("min loss")
     pace = _pace(history, ("accuracy", 0.5), best)
@@ -153,9 +148,7 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparison_table, "summarize", interrupt)
-    with pytest.raises(
-        train_command.Stopped, match=f"complete are kept. .* --run {folder}"
-    ) as found:
+    with pytest.raises(train_command.Stopped, match=f"complete are kept. .* --run {folder}") as found:
         comparing.compare(file, [], folder)
     assert train_command.exit_code(found.value) == 130
 

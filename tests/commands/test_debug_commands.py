@@ -57,10 +57,7 @@ def test_overfit(work, capsys):
 
 @pytest.mark.slow
 def test_find_lr(work, capsys):
-    assert (
-        main("find-lr", "small.toml", "model.dropout=0.0", "--steps", 16, "--plot", "rates.png")
-        == 0
-    )
+    assert main("find-lr", "small.toml", "model.dropout=0.0", "--steps", 16, "--plot", "rates.png") == 0
     said = capsys.readouterr().out
     fits(said)
     *_, advice, plot = said.splitlines()
@@ -73,12 +70,7 @@ def test_find_lr(work, capsys):
 @pytest.mark.slow
 def test_find_nan(work, capsys):
     """Weights of 1e29 in two layers give outputs of 1e58: the last layer, one step later."""
-    assert (
-        main(
-            "train", "small.toml", "schedule.peak=1e30", "--run", "bad", "optimizer.weight_decay=0"
-        )
-        == 1
-    )
+    assert main("train", "small.toml", "schedule.peak=1e30", "--run", "bad", "optimizer.weight_decay=0") == 1
     diverged = capsys.readouterr().err
     assert main("find-nan", "bad") == 0
     said = capsys.readouterr().out.splitlines()

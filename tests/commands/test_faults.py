@@ -23,7 +23,6 @@ from nnfunc.commands.progress_bar import Progress
 from nnfunc.reports import run as run_report
 from nnfunc.training.checkpointing import Saver
 
-
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_compilation_cache")]
 
 STEPS = 40
@@ -67,12 +66,9 @@ def stop_at(monkeypatch, step, signum=signal.SIGTERM):
 
 @pytest.mark.parametrize("loop", ["step", "scan"])
 @pytest.mark.parametrize(
-    "signum, code, step",
-    [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 18), (signal.SIGTERM, 143, 35)],
+    "signum, code, step", [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 18), (signal.SIGTERM, 143, 35)]
 )
-def test_a_stopped_run_goes_on_bit_for_bit(
-    place, work, monkeypatch, capsys, loop, signum, code, step
-):
+def test_a_stopped_run_goes_on_bit_for_bit(place, work, monkeypatch, capsys, loop, signum, code, step):
     with monkeypatch.context() as patch:
         stop_at(patch, step, signum)
         assert main("train", "small.toml", f"train.loop={loop}", "--run", "run") == code
@@ -98,9 +94,7 @@ def interrupt(*args, **kwargs):
         ("report", "all 40 steps are trained and saved; only the figures are missing", True),
     ],
 )
-def test_ctrl_c_outside_of_the_steps_says_what_is_left(
-    work, monkeypatch, capsys, where, words, left
-):
+def test_ctrl_c_outside_of_the_steps_says_what_is_left(work, monkeypatch, capsys, where, words, left):
     if where == "report":
         monkeypatch.setattr(run_report, "write", interrupt)
     else:
@@ -169,11 +163,7 @@ def cut(file):
 DAMAGES = {
     "one flipped bit": ("tensors-*", flip, r"does not match its checksum"),
     "cut short": ("tensors-*", cut, r"it has \d+ bytes where \d+ were saved"),
-    "a flipped bit in the manifest": (
-        "manifest.json",
-        flip,
-        r"manifest\.json: its content|manifest",
-    ),
+    "a flipped bit in the manifest": ("manifest.json", flip, r"manifest\.json: its content|manifest"),
     "a manifest cut short": ("manifest.json", cut, r"manifest"),
     "a missing file": ("tensors-*", Path.unlink, r"there is no such file"),
 }
@@ -181,9 +171,7 @@ DAMAGES = {
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    place, work, monkeypatch, capsys, damage
-):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(place, work, monkeypatch, capsys, damage):
     pattern, spoil, words = DAMAGES[damage]
     with monkeypatch.context() as patch:
         stop_at(patch, 29)
@@ -236,9 +224,7 @@ def test_a_run_whose_config_was_changed(place, work, monkeypatch, capsys):
         assert main(*words) == 2
         said = capsys.readouterr().err
         assert "step-00000023 is a checkpoint of another model" in said
-        assert re.search(
-            r"hidden_0/linear/weight: expected float32\[64, 13\], got float32\[64, 12\]", said
-        )
+        assert re.search(r"hidden_0/linear/weight: expected float32\[64, 13\], got float32\[64, 12\]", said)
         assert "Traceback" not in said
     assert content(Path("run/checkpoints")) == before
     config.write_text(kept)
@@ -285,9 +271,7 @@ def test_a_full_disk_loses_nothing(place, work, monkeypatch, capsys, what):
     said = capsys.readouterr().err
     assert code == 2, said
     cure = r"Make room\. Go on with: nnfunc resume run"
-    assert re.fullmatch(rf"nnfunc: run: the disk is full \(.*\)\. .* is whole\. {cure}\n", said), (
-        said
-    )
+    assert re.fullmatch(rf"nnfunc: run: the disk is full \(.*\)\. .* is whole\. {cure}\n", said), said
     assert checkpoint.steps("run/checkpoints")[-1] == 15
     assert not list(Path("run/checkpoints").glob(".*"))
     assert main("resume", "run") == 0
@@ -324,8 +308,7 @@ def test_a_disk_that_is_full_for_predictions(place, work, capsys):
 
 
 @pytest.mark.parametrize(
-    "widths, decay, where",
-    [([64, 4, 10], 0.0, "the forward pass of layer head"), ([64, 10], 0.1, "the update")],
+    "widths, decay, where", [([64, 4, 10], 0.0, "the forward pass of layer head"), ([64, 10], 0.1, "the update")]
 )
 def test_a_run_that_diverges(work, capsys, widths, decay, where):
     """Weights of 1e29 in two layers give outputs of 1e58; with decay they overflow on their own."""

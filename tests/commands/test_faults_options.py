@@ -13,7 +13,6 @@ from helpers.killed_runs import assert_same_run, launched, wait_for_step
 
 from nnfunc.runs import run_folder
 
-
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_compilation_cache")]
 
 EVERYTHING = """
@@ -56,9 +55,7 @@ def work(tmp_path, monkeypatch):
 
 def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
     draw = np.random.default_rng(11)
-    done = start(
-        "-m", "nnfunc.cli", "train", "all.toml", "--run", "whole", XDG_CACHE_HOME=str(cache)
-    )
+    done = start("-m", "nnfunc.cli", "train", "all.toml", "--run", "whole", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     told = rows(Path("whole"))
     scales = {row["learning_rate"] for row in told if row["split"] == "train"}

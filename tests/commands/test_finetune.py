@@ -64,8 +64,7 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     assert train.evaluate(whole, which="last") == figures
     x = load(whole / "config.toml").data().batch(0)[0]
     outputs = [
-        jax.jit(run.model.apply)(run.params, x, state=run.state)
-        for run in map(nf.load_run, (whole, folder / "lora"))
+        jax.jit(run.model.apply)(run.params, x, state=run.state) for run in map(nf.load_run, (whole, folder / "lora"))
     ]
     np.testing.assert_array_equal(*outputs)
     assert status.state(whole, []) == ("merged", f"from {folder / 'lora'}")
@@ -95,9 +94,7 @@ def test_adapters_are_outermost_and_recomputed_blocks_inside():
     params, x = adapted.init(jax.random.key(1)), np.ones((3, 4), np.float32)
     params = jax.tree.map(lambda leaf: leaf + 1, params)
     merged = nf.merge_lora(adapted, params, adapted.init_state())
-    np.testing.assert_array_equal(
-        jax.jit(adapted.apply)(params, x), jax.jit(inside.apply)(merged, x)
-    )
+    np.testing.assert_array_equal(jax.jit(adapted.apply)(params, x), jax.jit(inside.apply)(merged, x))
 
 
 def test_a_base_that_is_trained_anew_makes_another_build(folder):
@@ -147,9 +144,7 @@ def test_predictions_and_evaluations_that_do_not_fit_are_refused(folder, monkeyp
     run = nf.load_run(folder / "base")
     needed = "nnfunc.device_memory.compiled_bytes"
     monkeypatch.setattr(needed, lambda program: 10**15)
-    with pytest.raises(
-        ValueError, match=r"predict: a prediction of 32 rows at once needs 1e\+03 TB"
-    ):
+    with pytest.raises(ValueError, match=r"predict: a prediction of 32 rows at once needs 1e\+03 TB"):
         run.predict(x)
     assert main("evaluate", folder / "base") == 2
     assert "an evaluation of 32 examples at once needs" in capsys.readouterr().err

@@ -8,7 +8,6 @@ import jax
 import pytest
 from helpers.hostile_programs import begin, run_case
 
-
 CASES, CHUNKS = 2000, 20
 pytestmark = [
     pytest.mark.usefixtures("no_compilation_cache"),

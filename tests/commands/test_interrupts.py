@@ -27,9 +27,14 @@ def begun(folder, *words, **settings):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
     return subprocess.Popen(
-        [*PROGRAM, *words], cwd=folder, env=environment | settings, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, errors="replace",
-    )  # fmt: skip
+        [*PROGRAM, *words],
+        cwd=folder,
+        env=environment | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
 
 
 def test_told_ends_with_its_words():
@@ -52,9 +57,8 @@ def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
         "print('went on')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert (done.returncode, done.stdout) == (130, "undone\n")
     assert done.stderr == "nnfunc: stopped in a callback\n"
 
@@ -118,37 +122,19 @@ def run(folder, *words, **settings):
 def test_devices_that_are_not_here(tmp_path, platform):
     code, _, err = run(tmp_path, "summary", "small.toml", JAX_PLATFORMS=platform)
     assert code == 2
-    assert err.startswith(
-        f"nnfunc: JAX_PLATFORMS: it should name devices that are here, got {platform!r}."
-    )
+    assert err.startswith(f"nnfunc: JAX_PLATFORMS: it should name devices that are here, got {platform!r}.")
     assert err.count("\n") == 1
 
 
 @pytest.mark.slow
 def test_odd_surroundings(tmp_path):
-    odd = {
-        "COLUMNS": "1",
-        "NNFUNC_MALLOC": "nonsense",
-        "NNFUNC_PEAK_FLOPS": "x",
-        "PYTHONIOENCODING": "ascii",
-    }
+    odd = {"COLUMNS": "1", "NNFUNC_MALLOC": "nonsense", "NNFUNC_PEAK_FLOPS": "x", "PYTHONIOENCODING": "ascii"}
     code, out, err = run(
-        tmp_path,
-        "train",
-        "small.toml",
-        "train.steps=2",
-        "schedule.warmup_steps=1",
-        "--run",
-        "caf\udce9",
-        **odd,
+        tmp_path, "train", "small.toml", "train.steps=2", "schedule.warmup_steps=1", "--run", "caf\udce9", **odd
     )
     assert (code, err) == (0, "")
     assert "caf\\udce9" in out
-    for words in (
-        ("runs", "."),
-        ("runs", ".", "--plot", "p.html"),
-        ("watch", "caf\udce9", "--once"),
-    ):
+    for words in (("runs", "."), ("runs", ".", "--plot", "p.html"), ("watch", "caf\udce9", "--once")):
         code, _, err = run(tmp_path, *words, **odd)
         assert (code, err) == (0, ""), words
 
@@ -158,9 +144,7 @@ def test_what_nobody_reads_ends_quietly(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for to, code, words in ((">&-", 0, ""), ("> /dev/full", 2, "No space left"), ("| true", 0, "")):
         line = f"{sys.executable} -m nnfunc runs . {to}"
-        done = subprocess.run(
-            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == code, (to, done.stderr)
         assert words in done.stderr
         assert done.stderr.count("\n") == (1 if words else 0), done.stderr

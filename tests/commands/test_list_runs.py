@@ -35,16 +35,10 @@ def place(tmp_path_factory):
     """Four runs, one broken, one folder that is none."""
     root = tmp_path_factory.mktemp("runs")
     result = {"seconds": 5.5, "first": 0, "test": {"loss": 0.45, "accuracy": 0.9}}
-    sample_runs.make(
-        root / "a-10", rows_of([0.9, 0.5, 0.6], [0.5, 0.8, 0.81]), steps=30, result=result
-    )
-    sample_runs.make(
-        root / "a-2", rows_of([0.9, 0.4], [0.5, 0.7]), steps=40, best="max accuracy", peak=1e-2
-    )
+    sample_runs.make(root / "a-10", rows_of([0.9, 0.5, 0.6], [0.5, 0.8, 0.81]), steps=30, result=result)
+    sample_runs.make(root / "a-2", rows_of([0.9, 0.4], [0.5, 0.7]), steps=40, best="max accuracy", peak=1e-2)
     nan = [(40, float("nan"))]
-    sample_runs.make(
-        root / "group" / "b-1", rows_of([], train=nan), steps=40, model="cnn", dropout=0.5
-    )
+    sample_runs.make(root / "group" / "b-1", rows_of([], train=nan), steps=40, model="cnn", dropout=0.5)
     sample_runs.make(root / "c-1", [], steps=40)
     (sample_runs.make(root / "broken", []) / "config.toml").write_text("a = [")
     (root / "notes" / "deep").mkdir(parents=True)
@@ -73,9 +67,13 @@ def test_what_is_collected(place):
     assert a.test == {"loss": 0.45, "accuracy": 0.9}
     states = {name: entry.state for name, entry in found.items()}
     assert states == {
-        "a-2": "stopped", "a-10": "complete", "broken": "broken", "c-1": "stopped",
-        group: "diverged", "notes": "no run",
-    }  # fmt: skip
+        "a-2": "stopped",
+        "a-10": "complete",
+        "broken": "broken",
+        "c-1": "stopped",
+        group: "diverged",
+        "notes": "no run",
+    }
     assert found["a-2"].best == {"loss": 0.4, "accuracy": 0.7}
     assert found["a-2"].seconds == 2.0
     assert "cannot be read" in found["broken"].note
@@ -84,17 +82,23 @@ def test_what_is_collected(place):
 def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
     sample_runs.make(tmp_path / "a", rows_of([0.5], [0.8]), steps=10)
     known = {
-        "figure": "accuracy", "score": 0.95, "runs": 8, "seconds": 61.0, "test": {"accuracy": 0.9, "loss": None},
+        "figure": "accuracy",
+        "score": 0.95,
+        "runs": 8,
+        "seconds": 61.0,
+        "test": {"accuracy": 0.9, "loss": None},
         "settings": {"schedule.peak": 0.01234567, "model.activation": "relu"},
-    }  # fmt: skip
+    }
     for name in ("ended", "begun"):
         (tmp_path / name / "segments").mkdir(parents=True)
         (tmp_path / name / "sweep.toml").write_text("")
     (tmp_path / "ended" / "result.json").write_text(json.dumps(known))
     entries = {entry.name: entry for entry in collect(tmp_path)}
     assert {name: entry.state for name, entry in entries.items()} == {
-        "a": "stopped", "begun": "sweep", "ended": "sweep",
-    }  # fmt: skip
+        "a": "stopped",
+        "begun": "sweep",
+        "ended": "sweep",
+    }
     ended, begun = entries["ended"], entries["begun"]
     assert (ended.best, ended.test, ended.seconds) == ({"accuracy": 0.95}, {"accuracy": 0.9}, 61.0)
     assert ended.note == "8 runs, best schedule.peak=0.01235 model.activation=relu"
@@ -114,8 +118,20 @@ def test_a_run_itself_may_be_named(place):
 def test_the_table_fits_and_has_every_run(place, width):
     text = shown(collect(place), width)
     assert all(len(line) <= width for line in text.splitlines())
-    for words in ("a-2", "a-10", "b-1", "20/40", "complete", "diverged", "80.00%",
-                  "dropout=0.5", "peak=0.01", "broken", "no run", "cannot be read"):  # fmt: skip
+    for words in (
+        "a-2",
+        "a-10",
+        "b-1",
+        "20/40",
+        "complete",
+        "diverged",
+        "80.00%",
+        "dropout=0.5",
+        "peak=0.01",
+        "broken",
+        "no run",
+        "cannot be read",
+    ):
         assert words in text, words
     assert "seed" not in text  # the same in all
     assert ("left out" in text) == (width < 80)
@@ -132,11 +148,20 @@ def test_what_all_have_in_common_is_said_once(tmp_path):
 
 @pytest.mark.parametrize(
     "key, first",
-    [("name", ["a-10", "a-2"]), ("best", ["a-2", "a-10"]), ("loss", ["a-2", "a-10"]),
-     ("accuracy", ["a-10", "a-2"]), ("last", ["a-2", "a-10"]), ("test", ["a-10"]),
-     ("seconds", ["group/b-1", "a-2", "a-10"]), ("steps", ["broken", "c-1"]), ("schedule.peak", ["a-10", "c-1"]),
-     ("model", ["group/b-1", "a-2"]), ("parameters", ["a-10"])],
-)  # fmt: skip
+    [
+        ("name", ["a-10", "a-2"]),
+        ("best", ["a-2", "a-10"]),
+        ("loss", ["a-2", "a-10"]),
+        ("accuracy", ["a-10", "a-2"]),
+        ("last", ["a-2", "a-10"]),
+        ("test", ["a-10"]),
+        ("seconds", ["group/b-1", "a-2", "a-10"]),
+        ("steps", ["broken", "c-1"]),
+        ("schedule.peak", ["a-10", "c-1"]),
+        ("model", ["group/b-1", "a-2"]),
+        ("parameters", ["a-10"]),
+    ],
+)
 def test_sorting(place, key, first):
     found = [entry.name for entry in runs_table.sorted_by(collect(place), key)]
     runs = [name for name in found if name != "notes" and (key == "steps" or name != "broken")]
@@ -144,10 +169,7 @@ def test_sorting(place, key, first):
 
 
 def test_sorting_by_best_is_by_each_runs_own_metric():
-    entries = [
-        Entry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max")
-        for v in (0.1, 0.9)
-    ]
+    entries = [Entry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max") for v in (0.1, 0.9)]
     assert [e.best["accuracy"] for e in runs_table.sorted_by(entries, "best")] == [0.9, 0.1]
 
 
@@ -173,12 +195,7 @@ def test_csv_has_the_numbers_in_full(place, capsys):
     assert len(lines) == 6
     by_name = {line["name"]: line for line in lines}
     a = by_name["a-10"]
-    assert (a["best_loss"], a["best_step"], a["test_accuracy"], a["total_steps"]) == (
-        "0.5",
-        "20",
-        "0.9",
-        "30",
-    )
+    assert (a["best_loss"], a["best_step"], a["test_accuracy"], a["total_steps"]) == ("0.5", "20", "0.9", "30")
     assert (a["schedule.peak"], by_name["a-2"]["schedule.peak"]) == ("0.003", "0.01")
     assert by_name["c-1"]["best_loss"] == ""
 
@@ -221,10 +238,7 @@ def test_many_runs_have_colours_of_their_own():
 
 
 @settings(max_examples=25)
-@given(
-    st.lists(ROWS, max_size=6),
-    st.sampled_from(["a = 3", "train = 3\nmodel = 4", "[train]\nsteps = nan"]),
-)
+@given(st.lists(ROWS, max_size=6), st.sampled_from(["a = 3", "train = 3\nmodel = 4", "[train]\nsteps = nan"]))
 def test_no_folder_makes_it_fail(tmp_path_factory, rows, config):
     root = tmp_path_factory.mktemp("fuzz")
     sample_runs.write_rows(sample_runs.make(root / "run", []), rows)

@@ -113,9 +113,7 @@ def test_prompts_from_standard_input_and_by_default(work, capsys, monkeypatch):
 def test_a_prompt_longer_than_the_block_is_cut_with_a_word(work, capsys):
     assert main("sample", "runs/gpt-1", "--prompt", "to be or not to be", "--steps", 3) == 0
     said = capsys.readouterr()
-    assert said.err == (
-        "nnfunc: The prompt has 18 tokens; the model sees the last 12 of them, its block_size.\n"
-    )
+    assert said.err == ("nnfunc: The prompt has 18 tokens; the model sees the last 12 of them, its block_size.\n")
     assert len(said.out) == 22
 
 

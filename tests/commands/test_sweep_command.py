@@ -99,9 +99,7 @@ def place(tmp_path_factory):
     (folder / "small.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, words in {
-            "seeds": (*WORDS, "--members", 8), "one": (PEAK, "--members", 6),
-        }.items():  # fmt: skip
+        for name, words in {"seeds": (*WORDS, "--members", 8), "one": (PEAK, "--members", 6)}.items():
             text = said_by("sweep", "small.toml", *words, *LOOP, "--run", name)
             (folder / f"{name}.txt").write_text(text)
     return folder
@@ -172,17 +170,27 @@ def test_members_are_settings_times_seeds(place):
 
 def test_the_folder_holds_what_is_promised(place):
     plain = {
-        "sweep.toml", "sweep.json", "environment.json", "plan.json", "segments", "table.csv",
-        "curves.csv", "result.json", "report.html", "data",
-    }  # fmt: skip
+        "sweep.toml",
+        "sweep.json",
+        "environment.json",
+        "plan.json",
+        "segments",
+        "table.csv",
+        "curves.csv",
+        "result.json",
+        "report.html",
+        "data",
+    }
     for name, more in (("one", set()), ("seeds", {"members.csv"})):
         names = {path.name for path in (place / name).iterdir() if path.suffix != ".parquet"}
         assert names == plain | more
         assert (place / name / "sweep.toml").read_text() == CONFIG
     assert json_of(place / "seeds", "sweep") == {
-        "words": list(WORDS), "options": {"members": 8, "way": "loop"}, "name": "small",
+        "words": list(WORDS),
+        "options": {"members": 8, "way": "loop"},
+        "name": "small",
         "folders": [str(place), str(place)],
-    }  # fmt: skip
+    }
     command = json_of(place / "one", "environment")["command"]
     assert command == f"nnfunc sweep small.toml '{PEAK}' --members 6 --way loop --run one"
     page = (place / "one" / "report.html").read_text()
@@ -211,10 +219,7 @@ def test_the_table_is_best_first_and_the_curves_lead_there(place):
 def test_parquet_holds_the_same(place, name):
     parquet = pytest.importorskip("pyarrow.parquet")
     found = parquet.read_table(place / "seeds" / f"{name}.parquet").to_pylist()
-    plain = [
-        {k: float(v) if isinstance(v, int) else "" if v is None else v for k, v in row.items()}
-        for row in found
-    ]
+    plain = [{k: float(v) if isinstance(v, int) else "" if v is None else v for k, v in row.items()} for row in found]
     same_numbers(plain, table(place / "seeds", name))
 
 
@@ -229,9 +234,7 @@ def test_seeds_give_means_and_intervals(place):
         assert known == pytest.approx(ends, rel=1e-5)
     mean, low, high = (found[0][f"validation/loss{end}"] for end in ("", " low", " high"))
     text = (place / "seeds.txt").read_text()
-    assert (
-        f"best    loss {mean:.4g} ({low:.4g} to {high:.4g}, 95 % over 4 seeds)  schedule." in text
-    )
+    assert f"best    loss {mean:.4g} ({low:.4g} to {high:.4g}, 95 % over 4 seeds)  schedule." in text
     assert re.search(r"^test    loss [\d.]+  accuracy [\d.]+% \(mean of 4 seeds\)$", text, re.M)
 
 
@@ -247,9 +250,7 @@ def test_words_go_before_the_table_in_the_file(work):
     (work / "small.toml").write_text(CONFIG + SPACE)
     words = ("seed=3", "model.dropout=0.2", "schedule.peak=[1e-3,1e-2]", "--members", 2)
     plan = said_by("sweep", "small.toml", *words, *LOOP, "--dry-run")
-    assert plan.startswith(
-        "2 runs of 20 steps: 2 settings\narguments of the program: schedule.peak\n"
-    )
+    assert plan.startswith("2 runs of 20 steps: 2 settings\narguments of the program: schedule.peak\n")
 
 
 def test_lists_alone_are_a_grid(work):
@@ -269,8 +270,9 @@ def test_a_csv_file_is_swept_and_gone_on_with(work, monkeypatch):
     (work / "x.csv").write_text("\n".join(["a,b,c,kind", *lines]))
     (work / "small.toml").write_text(
         CONFIG.replace('name = "digits"', 'name = "table", source = "x.csv", label = "kind"')
-        .replace("[64, 6, 10]", "[3, 6, 3]").replace("batch_size = 32", "batch_size = 8")
-    )  # fmt: skip
+        .replace("[64, 6, 10]", "[3, 6, 3]")
+        .replace("batch_size = 32", "batch_size = 8")
+    )
     with monkeypatch.context() as patch:
         at_report(patch, 3, signals(signal.SIGTERM))
         assert main("sweep", "small.toml", "schedule.peak=[1e-3,1e-2]", "--run", "run") == 143
@@ -281,12 +283,19 @@ def test_a_csv_file_is_swept_and_gone_on_with(work, monkeypatch):
 # what may be swept
 
 NUMBERS = {
-    "model.dropout": "[0.0, 0.5]", "model.gain": "uniform(0.5, 2)", "objective.smoothing": "[0.0, 0.1]",
-    "optimizer.b1": "uniform(0.8, 0.95)", "optimizer.b2": "[0.99, 0.999]",
-    "optimizer.eps": "log(1e-8, 1e-6)", "optimizer.weight_decay": "[0.0, 0.1]",
-    "optimizer.clip": "uniform(0.5, 2)", "schedule.peak": "log(1e-4,1e-1)",
-    "schedule.warmup_steps": "int(1, 4)", "schedule.final": "[0.0, 0.1]", "data.seed": "0:3",
-}  # fmt: skip
+    "model.dropout": "[0.0, 0.5]",
+    "model.gain": "uniform(0.5, 2)",
+    "objective.smoothing": "[0.0, 0.1]",
+    "optimizer.b1": "uniform(0.8, 0.95)",
+    "optimizer.b2": "[0.99, 0.999]",
+    "optimizer.eps": "log(1e-8, 1e-6)",
+    "optimizer.weight_decay": "[0.0, 0.1]",
+    "optimizer.clip": "uniform(0.5, 2)",
+    "schedule.peak": "log(1e-4,1e-1)",
+    "schedule.warmup_steps": "int(1, 4)",
+    "schedule.final": "[0.0, 0.1]",
+    "data.seed": "0:3",
+}
 
 
 def test_every_number_is_an_argument_of_one_program(work):
@@ -307,20 +316,10 @@ def test_the_weights_of_a_loss_are_numbers_too(work):
 
 
 def test_settings_that_would_train_alike_are_not_drawn(work, capsys):
-    words = (
-        "sweep",
-        "small.toml",
-        "optimizer.weight_decay=[0.1,0.2]",
-        *LOOP,
-        "--dry-run",
-        "--members",
-    )
+    words = ("sweep", "small.toml", "optimizer.weight_decay=[0.1,0.2]", *LOOP, "--dry-run", "--members")
     said_by(*words, 2)
     assert main(*words, 3) == 2
-    assert (
-        "members should be at most the settings that there are, 2 or so, got 3"
-        in capsys.readouterr().err
-    )
+    assert "members should be at most the settings that there are, 2 or so, got 3" in capsys.readouterr().err
 
 
 STRUCTURE = {
@@ -330,10 +329,11 @@ STRUCTURE = {
     "optimizer": ('choice({name="sgd"}, {name="adamw"})', "{'name': 'sgd'}", "{'name': 'adamw'}"),
     "model": (
         'choice({name="mlp",widths=[64,10]}, {name="mlp",widths=[64,4,10],norm="batch"})',
-        "{'name': 'mlp', 'widths': [64, 10]}", "{'name': 'mlp', 'widths': [64, 4, 10]...",
+        "{'name': 'mlp', 'widths': [64, 10]}",
+        "{'name': 'mlp', 'widths': [64, 4, 10]...",
     ),
     "train.steps": ("[10, 20]", "10", "20"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("path", STRUCTURE)
@@ -363,12 +363,8 @@ def test_a_dry_run_tells_all_and_writes_nothing(work, capsys):
     how = r"(member after member|\d members side by side)(, from \d threads)?(, on \d devices)?"
     speed = r"(, a step a dispatch)? \(probe: [\d.e+]+ runs/s\)"
     took = r"([\d.e+-]+ s|\d+ min)"
-    assert re.fullmatch(
-        rf"group 0, 8 members: {how}{speed}, about [\d.]+ kB at a time, {took}", group
-    ), group
-    assert re.fullmatch(
-        rf"expected: {took} in all, to the last step of every run, compiling aside", expected
-    )
+    assert re.fullmatch(rf"group 0, 8 members: {how}{speed}, about [\d.]+ kB at a time, {took}", group), group
+    assert re.fullmatch(rf"expected: {took} in all, to the last step of every run, compiling aside", expected)
     assert content(work) == before
     assert not (work / "runs").exists()
 
@@ -388,18 +384,33 @@ def test_the_plan_is_printed_before_the_rest(place):
 
 def report(**changes):
     own = Progress(
-        running=[3], step=10, steps=1000, members=8, done=2, diverged=0, alive=8, best=3, score=0.5,
-        hypers={"schedule.peak": 0.0123456, "model.activation": "relu"}, median=0.71, share=0.5,
-        seconds=3.0, members_per_second=2.0,
-    )  # fmt: skip
+        running=[3],
+        step=10,
+        steps=1000,
+        members=8,
+        done=2,
+        diverged=0,
+        alive=8,
+        best=3,
+        score=0.5,
+        hypers={"schedule.peak": 0.0123456, "model.activation": "relu"},
+        median=0.71,
+        share=0.5,
+        seconds=3.0,
+        members_per_second=2.0,
+    )
     return own._replace(**changes)
 
 
 SHOWN = {
-    "all": ({}, [
-        "step 10/1,000  8 alive, 2 of 8 done", "2 members/s, 0:02 left",
-        "best loss 0.5  (member 3: schedule.peak=0.01235 model.activation=relu)  median 0.71",
-    ]),
+    "all": (
+        {},
+        [
+            "step 10/1,000  8 alive, 2 of 8 done",
+            "2 members/s, 0:02 left",
+            "best loss 0.5  (member 3: schedule.peak=0.01235 model.activation=relu)  median 0.71",
+        ],
+    ),
     "diverged": (
         {"diverged": 1, "alive": 7, "members_per_second": 0.02},
         ["step 10/1,000  7 alive, 1 diverged, 2 of 8 done", "1.2 members/min, 3:20 left", ...],
@@ -408,7 +419,7 @@ SHOWN = {
     "no settings": ({"hypers": {}}, [..., ..., "best loss 0.5  (member 3)  median 0.71"]),
     "no figures": ({"best": None}, [..., ..., "no figures yet"]),
     "none finite": ({"best": None, "diverged": 8}, [..., ..., "no finite figure"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", SHOWN)
@@ -525,8 +536,16 @@ def test_a_terminal_has_one_panel(work, monkeypatch):
     plan, lines = parted(screen(text))
     assert plan == ["3", "arguments", "group", "expected:"]
     assert [line.split()[0] for line in lines] == [
-        "step", *lines[1].split()[:1], "best", "3", "best", "test", "table", "report", "config",
-    ]  # fmt: skip
+        "step",
+        *lines[1].split()[:1],
+        "best",
+        "3",
+        "best",
+        "test",
+        "table",
+        "report",
+        "config",
+    ]
     assert lines[0] == "step 20/20  3 alive, 3 of 3 done"
     assert re.fullmatch(r"[\d.e+]+ members/(s|min), 0:00 left", lines[1])
 
@@ -563,16 +582,16 @@ def test_a_panel_that_had_nothing_to_say_leaves_nothing(place, work, monkeypatch
 
 
 STOPS = [
-    ("everything", signal.SIGINT, 130, 7), ("everything", signal.SIGTERM, 143, 31),
-    ("halving", signal.SIGTERM, 143, 9), ("population", signal.SIGINT, 130, 3),
+    ("everything", signal.SIGINT, 130, 7),
+    ("everything", signal.SIGTERM, 143, 31),
+    ("halving", signal.SIGTERM, 143, 9),
+    ("population", signal.SIGINT, 130, 3),
     ("optuna", signal.SIGINT, 130, 23),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("search, signum, code, count", STOPS)
-def test_a_stopped_sweep_goes_on_to_the_same_table(
-    work, monkeypatch, capfd, search, signum, code, count
-):
+def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, search, signum, code, count):
     if search == "optuna":
         pytest.importorskip("optuna")
     option = '{name="optuna", batch=2}' if search == "optuna" else search
@@ -594,9 +613,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(
         assert int(known[1]) == count // 10
     assert not (work / "run/table.csv").exists()
     assert main("sweep-best", "run") == 2
-    message = (
-        "sweep-best: the sweep of run has not come to its end. Go on with it: nnfunc resume run"
-    )
+    message = "sweep-best: the sweep of run has not come to its end. Go on with it: nnfunc resume run"
     assert capfd.readouterr().err == f"nnfunc: {message}\n"
     assert reports_of("resume", "run") <= every - count  # what was saved is not run again
     for name in ("table.csv", "curves.csv"):
@@ -976,32 +993,86 @@ MISTAKES = {
     "nothing to sweep": ((), r"small\.toml: there is nothing to sweep"),
     "a word that is no setting": (("schedule.peak",), r"should be key=value.* got 'schedule\.peak'"),
     "members not said": ((PEAK,), r"small\.toml: sweep: members should say how many .*peak is drawn.*--members 16"),
-    "members not said of a method": (("schedule.peak=[0.1]", "--method", "sobol"), r"members should say how many .*settings are drawn"),
+    "members not said of a method": (
+        ("schedule.peak=[0.1]", "--method", "sobol"),
+        r"members should say how many .*settings are drawn",
+    ),
     "no members": ((PEAK, "--members", 0), r"--members: should be a whole number from 1 to 1,000,000, got 0"),
-    "uneven members": ((PEAK, "seed=0:4", "--members", 6), r"members should be a multiple of the seeds, 4, got 6\. Take 4,"),
+    "uneven members": (
+        (PEAK, "seed=0:4", "--members", 6),
+        r"members should be a multiple of the seeds, 4, got 6\. Take 4,",
+    ),
     "members of seeds alone": (("seed=0:4", "--members", 8), r"members should be the number of the seeds, 4, .* got 8"),
     "seeds twice": ((PEAK, "seed=0:4", "--seeds", 2, "--members", 8), r"either seeds or settings of seed, got both"),
     "seeds that are none": (("seed=[0,-1]",), r"seed: should be a whole number from 0 to"),
-    "a grid of a distribution": ((PEAK, "--method", "grid"), r"a grid needs values that can be counted.*'schedule\.peak'"),
-    "a misspelt search": ((PEAK, "--members", 6, "--search", "halvin"), r"--search: name should be one of .*did you mean 'halving'"),
-    "a misspelt argument": ((PEAK, "--members", 6, "--search", '{name="halving", etta=4}'), r"halving has no argument 'etta'; did you mean 'eta'"),
-    "a search that is no TOML": ((PEAK, "--members", 6, "--search", "{name=halving}"), r"search: should be a name or a table in TOML, got '{name=halving}'"),
-    "an argument out of range": ((PEAK, "--members", 6, "--search", '{name="halving", eta=1}'), r"halving: eta should be .* 1"),
-    "a population with seeds": ((PEAK, "seed=0:2", "--members", 6, "--search", "population"), r"in population members learn from each other, so .* one seed, got 2"),
+    "a grid of a distribution": (
+        (PEAK, "--method", "grid"),
+        r"a grid needs values that can be counted.*'schedule\.peak'",
+    ),
+    "a misspelt search": (
+        (PEAK, "--members", 6, "--search", "halvin"),
+        r"--search: name should be one of .*did you mean 'halving'",
+    ),
+    "a misspelt argument": (
+        (PEAK, "--members", 6, "--search", '{name="halving", etta=4}'),
+        r"halving has no argument 'etta'; did you mean 'eta'",
+    ),
+    "a search that is no TOML": (
+        (PEAK, "--members", 6, "--search", "{name=halving}"),
+        r"search: should be a name or a table in TOML, got '{name=halving}'",
+    ),
+    "an argument out of range": (
+        (PEAK, "--members", 6, "--search", '{name="halving", eta=1}'),
+        r"halving: eta should be .* 1",
+    ),
+    "a population with seeds": (
+        (PEAK, "seed=0:2", "--members", 6, "--search", "population"),
+        r"in population members learn from each other, so .* one seed, got 2",
+    ),
     "a population of seeds": (("seed=0:2", "--search", "population"), r"population needs something to draw"),
-    "optuna without members": (("schedule.peak=[0.1]", "--search", "optuna"), r"optuna needs to know how many runs .*--members"),
-    "a misspelt figure": ((PEAK, "--members", 6, "--best", "max acuracy"), r"best should name a validation figure, got 'acuracy'; did you mean 'accuracy'"),
-    "a figure without a mode": ((PEAK, "--members", 6, "--best", "accuracy"), r"--best: should be such as 'min loss' or 'max accuracy'"),
+    "optuna without members": (
+        ("schedule.peak=[0.1]", "--search", "optuna"),
+        r"optuna needs to know how many runs .*--members",
+    ),
+    "a misspelt figure": (
+        (PEAK, "--members", 6, "--best", "max acuracy"),
+        r"best should name a validation figure, got 'acuracy'; did you mean 'accuracy'",
+    ),
+    "a figure without a mode": (
+        (PEAK, "--members", 6, "--best", "accuracy"),
+        r"--best: should be such as 'min loss' or 'max accuracy'",
+    ),
     "a misspelt way": ((PEAK, "--members", 6, "--way", "vmpa"), r"--way: should be one of .*did you mean 'vmap'"),
-    "a misspelt method": ((PEAK, "--members", 6, "--method", "sobl"), r"--method: should be one of .*did you mean 'sobol'"),
-    "an empty chunk": ((PEAK, "--members", 6, "--chunk", 0), r"--chunk: should be a whole number from 1 to 1,000,000, got 0"),
-    "jobs of nobody": ((PEAK, "--members", 6, "--jobs", "x"), r"jobs should be a number of processes from 1 to 9999, submitit or ray, got 'x'"),
-    "no jobs": ((PEAK, "--members", 6, "--jobs", 0), r"jobs should be a number of processes from 1 to 9999, submitit or ray, got '0'"),
-    "jobs of a population": ((PEAK, "--members", 6, "--jobs", 2, "--search", "population"), r"members that learn from each other run in one process"),
-    "data that is not there": (("seed=0:2", 'data={name="npz",path="no.npz",batch_size=2}'), r"data: no\.npz was not found"),
-    "a large batch": (("data.batch_size=[16,5000]",), r"member 1: data: batch_size should be at most .* 1257, got 5000"),
+    "a misspelt method": (
+        (PEAK, "--members", 6, "--method", "sobl"),
+        r"--method: should be one of .*did you mean 'sobol'",
+    ),
+    "an empty chunk": (
+        (PEAK, "--members", 6, "--chunk", 0),
+        r"--chunk: should be a whole number from 1 to 1,000,000, got 0",
+    ),
+    "jobs of nobody": (
+        (PEAK, "--members", 6, "--jobs", "x"),
+        r"jobs should be a number of processes from 1 to 9999, submitit or ray, got 'x'",
+    ),
+    "no jobs": (
+        (PEAK, "--members", 6, "--jobs", 0),
+        r"jobs should be a number of processes from 1 to 9999, submitit or ray, got '0'",
+    ),
+    "jobs of a population": (
+        (PEAK, "--members", 6, "--jobs", 2, "--search", "population"),
+        r"members that learn from each other run in one process",
+    ),
+    "data that is not there": (
+        ("seed=0:2", 'data={name="npz",path="no.npz",batch_size=2}'),
+        r"data: no\.npz was not found",
+    ),
+    "a large batch": (
+        ("data.batch_size=[16,5000]",),
+        r"member 1: data: batch_size should be at most .* 1257, got 5000",
+    ),
     "too few pixels": (("model.widths=[63,4,10]", "seed=0:2"), r"last axis of x should be 63"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", MISTAKES)
@@ -1017,16 +1088,10 @@ def test_a_mistake_gets_one_message_and_nothing_is_written(work, capsys, case):
 
 
 def test_mistakes_of_the_table_are_told_together(work, capsys):
-    (work / "small.toml").write_text(
-        f'{CONFIG}[sweep]\n"model.droput" = [0.1]\nsearch = "halvin"\n'
-    )
+    (work / "small.toml").write_text(f'{CONFIG}[sweep]\n"model.droput" = [0.1]\nsearch = "halvin"\n')
     assert main("sweep", "small.toml", "schedule.peek=[0.1]", "--run", "run") == 2
     said = capsys.readouterr().err
-    for words in (
-        "small.toml: model.droput: ",
-        "small.toml: sweep.search: ",
-        "line: schedule.peek: ",
-    ):
+    for words in ("small.toml: model.droput: ", "small.toml: sweep.search: ", "line: schedule.peek: "):
         assert words in said
     assert not (work / "run").exists()
 

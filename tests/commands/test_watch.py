@@ -40,20 +40,34 @@ def text_of(folder, width=100, height=40, fit=False):
 def deep(tmp_path_factory):
     """A run of twelve blocks, half-way, with every kind of row."""
     params, acts = sample_runs.gpt(12)
-    rows = sample_runs.metrics(
-        1000, done=640, params=params, acts=acts, text=True, sick=True, watch_every=80
-    )
+    rows = sample_runs.metrics(1000, done=640, params=params, acts=acts, text=True, sick=True, watch_every=80)
     return sample_runs.make(tmp_path_factory.mktemp("runs") / "deep", rows, model="gpt")
 
 
 def test_a_frame_has_every_part(deep):
     found = text_of(deep)
     for words in (
-        "deep  gpt", "stopped", "640/1,000  64%", "83 steps/s", "loss", "train", "val",
-        "learning rate", "gradient norm", "tokens/s", "memory, MB", "utilisation", "GFLOP/s",
-        "best checkpoint  none; the best val loss is 0.", "600 rollback  loss is nan at step 600",
-        "parameters", "activations", "vanishing gradients", "large updates", "over the steps",
-    ):  # fmt: skip
+        "deep  gpt",
+        "stopped",
+        "640/1,000  64%",
+        "83 steps/s",
+        "loss",
+        "train",
+        "val",
+        "learning rate",
+        "gradient norm",
+        "tokens/s",
+        "memory, MB",
+        "utilisation",
+        "GFLOP/s",
+        "best checkpoint  none; the best val loss is 0.",
+        "600 rollback  loss is nan at step 600",
+        "parameters",
+        "activations",
+        "vanishing gradients",
+        "large updates",
+        "over the steps",
+    ):
         assert words in found, words
     lines = found.splitlines()
     (head,) = [i for i, line in enumerate(lines) if line.startswith("parameters")]
@@ -61,9 +75,7 @@ def test_a_frame_has_every_part(deep):
     assert "12 of 76" in lines[head]
 
 
-@pytest.mark.parametrize(
-    "width, height", [(80, 24), (80, 50), (120, 30), (140, 45), (30, 10), (300, 80)]
-)
+@pytest.mark.parametrize("width, height", [(80, 24), (80, 50), (120, 30), (140, 45), (30, 10), (300, 80)])
 def test_a_frame_fits_the_terminal(deep, width, height):
     lines = text_of(deep, width, height, fit=True).splitlines()
     assert all(len(line) <= width for line in lines)
@@ -92,12 +104,7 @@ def test_each_state_says_what_to_do(tmp_path):
     (run / "result.json").write_text(json.dumps(sample_runs.RESULT))
     assert "complete" in text_of(run)
     (run / "result.json").unlink()
-    told = {
-        "split": "event",
-        "step": 101,
-        "event": "diverged",
-        "message": "loss is nan at step 101",
-    }
+    told = {"split": "event", "step": 101, "event": "diverged", "message": "loss is nan at step 101"}
     sample_runs.write_rows(run, [*rows, told])
     assert "It diverged: loss is nan at step 101." in " ".join(text_of(run).split())
     (run / "config.toml").write_text("[")
@@ -171,9 +178,7 @@ def test_it_ends_by_itself_when_the_result_appears(tmp_path, monkeypatch):
     (run / "result.json").write_text(json.dumps(sample_runs.RESULT))
     thread.join(5)
     assert not thread.is_alive()
-    assert (
-        "1,000/1,000" in console.file.getvalue().rsplit("\x1b[?1049l", 1)[-1]
-    )  # stays on the screen
+    assert "1,000/1,000" in console.file.getvalue().rsplit("\x1b[?1049l", 1)[-1]  # stays on the screen
 
 
 @pytest.mark.slow
@@ -189,16 +194,18 @@ def test_a_key_ends_it_and_the_terminal_is_as_before(deep, key):
         "os.execv(sys.executable, [sys.executable, '-m', 'nnfunc', 'watch', sys.argv[1]])"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", own, str(deep)], env=environment,
-        stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", own, str(deep)],
+        env=environment,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
     seen = b""
     while b"640/1,000" not in seen:
         seen += os.read(leader, 65536)
     os.write(leader, key)
-    threading.Thread(
-        target=lambda: [os.read(leader, 65536) for _ in range(1000)], daemon=True
-    ).start()
+    threading.Thread(target=lambda: [os.read(leader, 65536) for _ in range(1000)], daemon=True).start()
     assert process.wait(120) == 0
     assert termios.tcgetattr(follower)[3] == before[3]
 

@@ -64,24 +64,29 @@ def problem(path, *overrides):
 def test_the_tables_are_what_the_file_says_and_the_defaults(file):
     config = load(file)
     assert config.tables["model"] == {
-        "name": "mlp", "widths": [64, 16, 10], "activation": "relu", "dropout": 0.2, "gain": 1.0,
-    }  # fmt: skip
-    assert config.tables["schedule"] == {
-        "name": "warmup_cosine", "peak": 3e-3, "warmup_steps": 50, "final": 0.0,
-    }  # fmt: skip
-    assert config.train == {
-        "steps": 1000, "best": "min loss", "loop": "auto", "rollback": 0, "rollback_factor": 0.5,
-    }  # fmt: skip
+        "name": "mlp",
+        "widths": [64, 16, 10],
+        "activation": "relu",
+        "dropout": 0.2,
+        "gain": 1.0,
+    }
+    assert config.tables["schedule"] == {"name": "warmup_cosine", "peak": 3e-3, "warmup_steps": 50, "final": 0.0}
+    assert config.train == {"steps": 1000, "best": "min loss", "loop": "auto", "rollback": 0, "rollback_factor": 0.5}
     assert jnp.all(jax.random.key_data(config.key()) == jax.random.key_data(jax.random.key(0)))
 
 
 def test_hypers_are_every_number_that_may_be_traced(file):
     hypers = load(file).hypers
     given = {
-        "model.dropout": 0.2, "model.gain": 1.0, "objective.smoothing": 0.1,
-        "optimizer.weight_decay": 0.01, "schedule.peak": 3e-3, "schedule.warmup_steps": 50.0,
-        "schedule.total_steps": 1000.0, "schedule.final": 0.0,
-    }  # fmt: skip
+        "model.dropout": 0.2,
+        "model.gain": 1.0,
+        "objective.smoothing": 0.1,
+        "optimizer.weight_decay": 0.01,
+        "schedule.peak": 3e-3,
+        "schedule.warmup_steps": 50.0,
+        "schedule.total_steps": 1000.0,
+        "schedule.final": 0.0,
+    }
     assert given.items() <= hypers.items()
     assert all(type(value) is float for value in hypers.values())
     assert "objective.gamma" not in hypers  # its default is None
@@ -90,17 +95,19 @@ def test_hypers_are_every_number_that_may_be_traced(file):
 
 def test_sections_and_inline_tables_are_the_same(file, tmp_path):
     sections = tmp_path / "sections.toml"
-    sections.write_text(
-        without(TEXT, "model") + '\n[model]\nname = "mlp"\nwidths = [64, 16, 10]\ndropout = 0.2\n'
-    )
+    sections.write_text(without(TEXT, "model") + '\n[model]\nname = "mlp"\nwidths = [64, 16, 10]\ndropout = 0.2\n')
     assert load(sections) == load(file)
 
 
 def test_overrides_are_toml_and_else_text(file):
     overrides = [
-        "schedule.peak=1e-2", "model.widths=[64, 32, 10]", "seed=3", "model.activation=gelu",
-        "train.best=max accuracy", "train.save_every = 7",
-    ]  # fmt: skip
+        "schedule.peak=1e-2",
+        "model.widths=[64, 32, 10]",
+        "seed=3",
+        "model.activation=gelu",
+        "train.best=max accuracy",
+        "train.save_every = 7",
+    ]
     config = load(file, overrides)
     assert config.hypers["schedule.peak"] == 1e-2
     assert config.tables["model"]["widths"] == [64, 32, 10]
@@ -229,9 +236,7 @@ def test_hypers_may_give_what_the_config_leaves_at_none(file):
 
 def test_hypers_that_do_not_fit_are_named(file):
     config = load(file)
-    with pytest.raises(
-        ValueError, match=r"build: .*no 'schedule\.peek'; did you mean 'schedule\.peak'"
-    ):
+    with pytest.raises(ValueError, match=r"build: .*no 'schedule\.peek'; did you mean 'schedule\.peak'"):
         config.build(config.hypers | {"schedule.peek": 1.0})
     with pytest.raises(ValueError, match=r"no 'optimizer\.rate'"):
         config.build(config.hypers | {"optimizer.rate": 1.0})
@@ -245,18 +250,15 @@ def test_hypers_that_do_not_fit_are_named(file):
 MODELS = ", ".join(map(repr, factories("model")))
 
 WRONG = {
-    "schedule.pek=0.1": "schedule.pek: warmup_cosine has no such key, got 0.1; "
-    "did you mean 'peak'?",
-    "optimizer.weight_decy=0.1": "optimizer.weight_decy: adamw has no such key, got 0.1; "
-    "did you mean 'weight_decay'?",
+    "schedule.pek=0.1": "schedule.pek: warmup_cosine has no such key, got 0.1; did you mean 'peak'?",
+    "optimizer.weight_decy=0.1": "optimizer.weight_decy: adamw has no such key, got 0.1; did you mean 'weight_decay'?",
     "train.steps=many": "train.steps: should be a whole number, got 'many' (str).",
     "train.steps=1.5": "train.steps: should be a whole number, got 1.5 (float).",
     "train.steps=true": "train.steps: should be a whole number, got True (bool).",
     "train.steps=0": "train: steps should be at least 1, got 0.",
     "train.log_every=0": "train: log_every should be at least 1, got 0.",
     "train.best=loss": "train: best should be such as 'min loss' or 'max accuracy', got 'loss'.",
-    "train.loop=scann": "train.loop: should be one of 'auto', 'step', 'scan', got 'scann' (str); "
-    "did you mean 'scan'?",
+    "train.loop=scann": "train.loop: should be one of 'auto', 'step', 'scan', got 'scann' (str); did you mean 'scan'?",
     "train.folder=x": "train.folder: train has no such key, got 'x'",
     "model.name=mpl": f"model.name: should be one of {MODELS}, got 'mpl'; did you mean 'mlp'?",
     "model.name=3": f"model.name: should be one of {MODELS}, got 3 (int).",
@@ -267,12 +269,10 @@ WRONG = {
     "model.dropout=true": "model.dropout: should be a number, got True (bool).",
     "model.dropout=nan": "model.dropout: should be a number, got nan (float).",
     "model.dropout=1.5": "model: dropout: rate should be in [0, 1], got 1.5.",
-    "model.norm=bach": "model.norm: should be one of 'batch', 'layer', 'rms', got 'bach' (str); "
-    "did you mean 'batch'?",
+    "model.norm=bach": "model.norm: should be one of 'batch', 'layer', 'rms', got 'bach' (str); did you mean 'batch'?",
     "model.activation=gelo": "did you mean 'gelu'",
     "model.weight_init=zeros": "model.weight_init: is an argument of mlp that only Python can give",
-    "model=3": "model: should be a table, such as model = { name = \"mlp\", "
-    "widths = [64, 128, 10] }, got 3 (int).",
+    "model=3": 'model: should be a table, such as model = { name = "mlp", widths = [64, 128, 10] }, got 3 (int).',
     "objective.smoothing=2": "objective: classification: smoothing should be in [0, 1], got 2.",
     "schedule.warmup_steps=5000": "schedule.warmup_steps: train.steps = 1000 is too few for "
     "schedule.warmup_steps = 5000. Give all of them, such as train.steps=1000 schedule.warmup_steps=500.",
@@ -288,7 +288,7 @@ WRONG = {
     "model.widths.x=1": "model.widths.x: model.widths is a value, not a table.",
     "model": "an override should be key=value, such as train.steps=2000, got 'model'.",
     ".steps=3": "an override should be key=value",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("override", WRONG)
@@ -309,8 +309,7 @@ def test_a_mistake_in_the_file_names_the_file(file):
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert str(caught.value) == (
-        f"{file}: optimizer.weight_decy: adamw has no such key, got 0.01; "
-        "did you mean 'weight_decay'?"
+        f"{file}: optimizer.weight_decy: adamw has no such key, got 0.01; did you mean 'weight_decay'?"
     )
 
 
@@ -332,12 +331,9 @@ def test_a_table_that_is_missing(file, table, words):
 
 def test_a_key_that_is_missing(file):
     assert problem(file, 'model={name="mlp"}') == (
-        "the command line: model.widths: is missing; mlp needs a list of whole numbers: "
-        "write widths = [10, 10]"
+        "the command line: model.widths: is missing; mlp needs a list of whole numbers: write widths = [10, 10]"
     )
-    assert f"model.name: is missing; it should be one of {MODELS}." in problem(
-        file, "model={widths=[1, 2]}"
-    )
+    assert f"model.name: is missing; it should be one of {MODELS}." in problem(file, "model={widths=[1, 2]}")
     assert "train.steps: is missing; train needs a whole number" in problem(file, "train={}")
 
 
@@ -349,12 +345,14 @@ def test_another_factory_by_override_says_how_to_replace_the_table(file):
 
 
 def test_all_mistakes_are_told_together(file):
-    lines = problems(
-        file, "model.widths=x", "train.steps=x", "optimizer.b=1", "seed=x", "objective.smoothing=3"
-    )
+    lines = problems(file, "model.widths=x", "train.steps=x", "optimizer.b=1", "seed=x", "objective.smoothing=3")
     assert [re.findall(r": ([a-z.]+): ", line)[0] for line in lines] == [
-        "seed", "model.widths", "optimizer.b", "train.steps", "objective",
-    ]  # fmt: skip
+        "seed",
+        "model.widths",
+        "optimizer.b",
+        "train.steps",
+        "objective",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -364,9 +362,7 @@ def test_all_mistakes_are_told_together(file):
         b"seed = 0\nmodel = {": r"it is not valid TOML: .*(line 2|end of document)",
         b"seed = 0\nseed = 1": r"it is not valid TOML: Cannot overwrite a value",
         b"seed = \xff": r"it is not text in UTF-8 \(at byte 7\)",
-        "seed = 0".encode(
-            "utf-16"
-        ): "it is text in UTF-16, and should be in UTF-8. Convert it: iconv",
+        "seed = 0".encode("utf-16"): "it is text in UTF-16, and should be in UTF-8. Convert it: iconv",
         b"seed = " + b"[" * 100_000: "it is not valid TOML",
         b"seed = " + b"9" * 5000: "it is not valid TOML",
         b"seed = 0x" + b"f" * 9000: "number too long to write",
@@ -402,19 +398,13 @@ def test_data_that_does_not_fit_is_an_error_of_the_config(file):
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
 VALUES = st.recursive(
     LEAVES,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
 NUMBERS = st.integers(-5, 10**30) | st.floats() | st.lists(st.integers(-1, 5), max_size=4)
-NAMES = st.sampled_from(
-    ["mlp", "classification", "adamw", "sgd", "warmup_cosine", "multistep", "digits"]
-)
+NAMES = st.sampled_from(["mlp", "classification", "adamw", "sgd", "warmup_cosine", "multistep", "digits"])
 WORDS = "name widths dropout steps peak rate warmup_steps milestones batch_size smoothing best"
-KEYS = st.sampled_from(
-    [*WORDS.split(), "activation", "gain", "total_steps", "seed", "clip", "loop"]
-)
+KEYS = st.sampled_from([*WORDS.split(), "activation", "gain", "total_steps", "seed", "clip", "loop"])
 GIVEN = st.dictionaries(KEYS | st.text(max_size=6), NUMBERS | NAMES | VALUES, max_size=5)
 GOOD = tomllib.loads(TEXT)
 
@@ -423,9 +413,7 @@ GOOD = tomllib.loads(TEXT)
 @hypothesis.given(st.dictionaries(st.sampled_from([*GOOD, "x"]), GIVEN | VALUES, max_size=3))
 def test_no_tables_give_anything_but_a_config_error(changes):
     tables = {
-        key: GOOD[key] | value
-        if isinstance(GOOD.get(key), dict) and isinstance(value, dict)
-        else value
+        key: GOOD[key] | value if isinstance(GOOD.get(key), dict) and isinstance(value, dict) else value
         for key, value in (GOOD | changes).items()
     }
     try:
@@ -439,9 +427,7 @@ def test_no_tables_give_anything_but_a_config_error(changes):
 
 
 @hypothesis.settings(max_examples=100, deadline=None)
-@hypothesis.given(
-    st.lists(st.builds("{}={}".format, KEYS | st.text(max_size=9), st.text()), max_size=3)
-)
+@hypothesis.given(st.lists(st.builds("{}={}".format, KEYS | st.text(max_size=9), st.text()), max_size=3))
 def test_no_override_gives_anything_but_a_config_error(tmp_path_factory, overrides):
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_text(TEXT)

@@ -12,11 +12,7 @@ from nnfunc.config import ConfigError, load, resolve
 
 TABLES = {
     "data": {"name": "digits", "batch_size": 32},
-    "model": {
-        "name": "mlp",
-        "widths": [64, 16, 10],
-        "dropout": {"schedule": "linear", "start": 0.0, "final": 0.3},
-    },
+    "model": {"name": "mlp", "widths": [64, 16, 10], "dropout": {"schedule": "linear", "start": 0.0, "final": 0.3}},
     "objective": {"name": "classification"},
     "optimizer": {"name": "adamw", "weight_decay": {"head/*": 0.0, "**/weight": 0.1}},
     "schedule": {"name": "warmup_cosine", "peak": 1e-2, "warmup_steps": 5},
@@ -49,12 +45,21 @@ def config():
 
 def test_every_number_of_the_tables_may_be_traced(config):
     wanted = {
-        "model.dropout.final": 0.3, "model.dropout.total_steps": 30.0, "task.sharpness": 0.05,
-        "optimizer.weight_decay[**/weight]": 0.1, "augment.noise.deviation.start": 0.1,
-        "augment.mixup.alpha": 0.2, "plateau.patience": 2.0, "average.decay": 0.9,
-        "clip_value.limit": 1.0, "groups.rates[head/*]": 2.0, "groups.freeze[hidden_0/**]": 3.0,
-        "lookahead.every": 4.0, "max_norm.limit": 4.0, "augment.shift.pixels": 1.0,
-    }  # fmt: skip
+        "model.dropout.final": 0.3,
+        "model.dropout.total_steps": 30.0,
+        "task.sharpness": 0.05,
+        "optimizer.weight_decay[**/weight]": 0.1,
+        "augment.noise.deviation.start": 0.1,
+        "augment.mixup.alpha": 0.2,
+        "plateau.patience": 2.0,
+        "average.decay": 0.9,
+        "clip_value.limit": 1.0,
+        "groups.rates[head/*]": 2.0,
+        "groups.freeze[hidden_0/**]": 3.0,
+        "lookahead.every": 4.0,
+        "max_norm.limit": 4.0,
+        "augment.shift.pixels": 1.0,
+    }
     assert wanted.items() <= config.hypers.items()
 
 
@@ -62,30 +67,20 @@ def test_the_task_of_the_tables_trains_and_vmaps(config):
     """Two settings of every number, together in one program and each alone: the same."""
     trainer = nf.trainer(config.build)
     batch = config.data().batch(0)
-    changed = {
-        "augment.noise.deviation.start": 0.3,
-        "average.decay": 0.5,
-        "model.dropout.final": 0.5,
-    }
+    changed = {"augment.noise.deviation.start": 0.3, "average.decay": 0.5, "model.dropout.final": 0.5}
     rows = [config.hypers, config.hypers | changed | {"groups.freeze[hidden_0/**]": 1.0}]
 
     def run(h):
         state = trainer.init(h, jax.random.key(0))
         state = state._replace(step=state.step + 10)
         state, metrics = trainer.step(h, state, batch)
-        return state.average.value if hasattr(state.average, "value") else state.average, metrics[
-            "loss"
-        ]
+        return state.average.value if hasattr(state.average, "value") else state.average, metrics["loss"]
 
     together = jax.jit(jax.vmap(run))({k: jnp.stack([r[k] for r in rows]) for k in rows[0]})
     alone = jax.jit(run)
     for i, h in enumerate(rows):
         one = alone({k: jnp.asarray(v) for k, v in h.items()})
-        jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-2, atol=2e-3),
-            together,
-            one,
-        )
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-2, atol=2e-3), together, one)
     assert float(together[1][0]) != float(together[1][1])
 
 
@@ -138,9 +133,15 @@ def test_precision_and_remat_are_words(config):
 
 
 WRONG = [
-    ({"data": {"name": "digits", "bach_size": 3}}, "data.bach_size: digits has no such key, got 3; did you mean 'batch_size'"),
+    (
+        {"data": {"name": "digits", "bach_size": 3}},
+        "data.bach_size: digits has no such key, got 3; did you mean 'batch_size'",
+    ),
     ({"dropout": 0.2}, "dropout: there is no such key; it is model.dropout."),
-    ({"optimizer": {"name": "adamw", "clip_value": 1.0}}, "optimizer.clip_value: adamw has no such key; it is a table of its own, clip_value = { limit"),
+    (
+        {"optimizer": {"name": "adamw", "clip_value": 1.0}},
+        "optimizer.clip_value: adamw has no such key; it is a table of its own, clip_value = { limit",
+    ),
     ({"task": {"drop_path": 0.1}}, "task.drop_path: task has no such key"),
     ({"average": {"name": "ema"}}, "average.decay: is missing; ema needs a number: write decay = 0.999"),
     ({"augment": {"shiftt": {"pixels": 1}}}, "augment.shiftt: there is no such augment; did you mean 'shift'"),
@@ -156,19 +157,46 @@ WRONG = [
     ({"groups": {"rates": 3.0}}, "groups.rates: should be a table of numbers by path pattern"),
     ({"lora": {"run": "nowhere"}}, "lora: run should be the folder of a run, got 'nowhere'"),
     ({"clip_value": {}}, "clip_value.limit: is missing; clip_value needs a number"),
-    ({"schedule": {"name": "constant", "value": {"schedule": "liner", "start": 1.0}}}, "schedule.value.schedule: should be one of"),
-    ({"groups": {"rates": {"head/*": RISING | {"schedule": "liner"}}}}, "groups.rates[head/*].schedule: should be one of"),
+    (
+        {"schedule": {"name": "constant", "value": {"schedule": "liner", "start": 1.0}}},
+        "schedule.value.schedule: should be one of",
+    ),
+    (
+        {"groups": {"rates": {"head/*": RISING | {"schedule": "liner"}}}},
+        "groups.rates[head/*].schedule: should be one of",
+    ),
     ({"groups": {"rates": {"head/*": RISING | {"strt": 1.0}}}}, "groups.rates[head/*].strt: linear has no such key"),
-    ({"groups": {"rates": {"head/*": RISING | {"final": -1.0}}}}, "got -0.46666666865348816. That is groups.rates at step 14."),
-    ({"model": MODEL | {"dropout": RISING | {"final": 2.0}}}, "got 1.9333332777023315. That is model.dropout at step 29."),
+    (
+        {"groups": {"rates": {"head/*": RISING | {"final": -1.0}}}},
+        "got -0.46666666865348816. That is groups.rates at step 14.",
+    ),
+    (
+        {"model": MODEL | {"dropout": RISING | {"final": 2.0}}},
+        "got 1.9333332777023315. That is model.dropout at step 29.",
+    ),
     ({"model": MODEL | {"dropout": RISING | {"start": 2.0}}}, "got 2.0. That is model.dropout at step 0."),
-    ({"objective": FOCAL | {"smoothing": RISING}}, "classification: smoothing should be 0 together with gamma: the focal loss has none, got 0.4"),
-    ({"objective": FOCAL | {"smoothing": 0.1}}, "smoothing should be 0 together with gamma: the focal loss has none, got 0.1."),
-    ({"average": {"name": "swa", "start": 30}}, "average.start: should be below train.steps = 30, where the run ends, got 30."),
-    ({"average": {"name": "ema", "decay": 0.9, "start": 31.5}}, "average.start: should be below train.steps = 30, where"),
-    ({"groups": {"freeze": {"head/*": 30, "**": math.inf}}}, "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. inf is never."),
+    (
+        {"objective": FOCAL | {"smoothing": RISING}},
+        "classification: smoothing should be 0 together with gamma: the focal loss has none, got 0.4",
+    ),
+    (
+        {"objective": FOCAL | {"smoothing": 0.1}},
+        "smoothing should be 0 together with gamma: the focal loss has none, got 0.1.",
+    ),
+    (
+        {"average": {"name": "swa", "start": 30}},
+        "average.start: should be below train.steps = 30, where the run ends, got 30.",
+    ),
+    (
+        {"average": {"name": "ema", "decay": 0.9, "start": 31.5}},
+        "average.start: should be below train.steps = 30, where",
+    ),
+    (
+        {"groups": {"freeze": {"head/*": 30, "**": math.inf}}},
+        "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. inf is never.",
+    ),
     ({"task": {"accumulate": 3}}, "task.accumulate: should divide data.batch_size = 32, got 3."),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG, ids=[w[1][:40] for w in WRONG])
@@ -201,9 +229,13 @@ def test_a_schedule_may_stand_in_a_table_by_pattern(tmp_path):
     """The rate of the head goes from 0 to that of the rest; "schedule" may be a pattern too."""
     rates = {"head/*": RISING, "hidden_0/*": 0.5}
     tables = {
-        "data": TABLES["data"], "model": MODEL, "objective": TABLES["objective"],
-        "optimizer": {"name": "sgd", "rate": 1.0}, "train": {"steps": 10}, "groups": {"rates": rates},
-    }  # fmt: skip
+        "data": TABLES["data"],
+        "model": MODEL,
+        "objective": TABLES["objective"],
+        "optimizer": {"name": "sgd", "rate": 1.0},
+        "train": {"steps": 10},
+        "groups": {"rates": rates},
+    }
     made = resolve(tables)
     assert made.hypers["groups.rates[head/*].total_steps"] == 10
     assert made.hypers["groups.rates[hidden_0/*]"] == 0.5
@@ -224,10 +256,7 @@ def test_a_schedule_may_stand_in_a_table_by_pattern(tmp_path):
 def test_what_two_tables_say_is_blamed_on_the_override(config, tmp_path):
     config.dump(tmp_path / "config.toml")
     for override, message in (
-        (
-            "train.steps=3",
-            "the command line: train.steps: groups.freeze of 'hidden_0/**' should be",
-        ),
+        ("train.steps=3", "the command line: train.steps: groups.freeze of 'hidden_0/**' should be"),
         ("data.batch_size=33", "the command line: data.batch_size: task.accumulate should divide"),
         ("task.accumulate=5", "the command line: task.accumulate: should divide data.batch_size"),
     ):

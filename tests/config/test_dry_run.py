@@ -20,17 +20,32 @@ FALLING = {"schedule": "linear", "start": 0.2, "final": 0.1}
 LATE = [
     ({"task": {"remat": True}}, "task.remat: remat_repeats: the model should have a repeat inside"),
     ({"task": {"remat": True, "precision": "bfloat16"}}, "task.remat: remat_repeats: the model"),
-    ({"plateau": {"metric": "acuracy"}}, "plateau.metric: reduce_on_plateau: metric should be a validation figure, got 'acuracy'; did you mean 'accuracy'?"),
+    (
+        {"plateau": {"metric": "acuracy"}},
+        "plateau.metric: reduce_on_plateau: metric should be a validation figure, got 'acuracy'; did you mean 'accuracy'?",
+    ),
     ({"groups": {"freeze": ["hed/*"]}}, "groups: freeze: the pattern 'hed/*' should match at least one path"),
     ({"groups": {"rates": {"hed/*": 2.0}}}, "groups: rates: the pattern 'hed/*' should match at least one path"),
-    ({"optimizer": {"name": "sgd", "rate": 0.1, "weight_decay": {"hed": 0.1}}}, "optimizer: sgd: weight_decay: the pattern 'hed' should"),
-    ({"augment": {"mixup": {"alpha": 0.2, "classes": 3}}}, "augment.mixup.classes: should be 10, which the data has, got 3. Leave it out."),
-    ({"augment": {"shift": {"pixels": 1, "shape": [4, 4, 1]}}}, "augment.shift: shift: x should hold images of shape (4, 4, 1)"),
+    (
+        {"optimizer": {"name": "sgd", "rate": 0.1, "weight_decay": {"hed": 0.1}}},
+        "optimizer: sgd: weight_decay: the pattern 'hed' should",
+    ),
+    (
+        {"augment": {"mixup": {"alpha": 0.2, "classes": 3}}},
+        "augment.mixup.classes: should be 10, which the data has, got 3. Leave it out.",
+    ),
+    (
+        {"augment": {"shift": {"pixels": 1, "shape": [4, 4, 1]}}},
+        "augment.shift: shift: x should hold images of shape (4, 4, 1)",
+    ),
     ({"model": {"name": "mlp", "widths": [64, 4, 5]}}, "objective: classification: labels should be in [0, 5)"),
     ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: linear: the last axis of x should be 63"),
     ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation figure"),
-    ({"model": SMALL["model"] | {"gain": FALLING}}, "model.gain: only what begins the run reads it, so that a schedule does nothing. Give a number."),
-]  # fmt: skip
+    (
+        {"model": SMALL["model"] | {"gain": FALLING}},
+        "model.gain: only what begins the run reads it, so that a schedule does nothing. Give a number.",
+    ),
+]
 
 
 @pytest.mark.parametrize(("change", "message"), LATE, ids=[w[1][:30] for w in LATE])
@@ -64,12 +79,7 @@ def test_a_defect_is_not_told_as_a_mistake(monkeypatch):
 
 
 def test_the_shape_of_flat_images_is_the_datas():
-    asked = {
-        "shift": {"pixels": 1},
-        "flip": {},
-        "cutout": {"size": 0.2},
-        "noise": {"deviation": 0.1},
-    }
+    asked = {"shift": {"pixels": 1}, "flip": {}, "cutout": {"size": 0.2}, "noise": {"deviation": 0.1}}
     made = resolve(SMALL | {"augment": asked})
     rehearse(made)
     assert made.tables["augment"]["shift"] == {"pixels": 1}
@@ -83,12 +93,12 @@ def test_the_shape_of_flat_images_is_the_datas():
     part = (np.zeros((4, 6, 5, 3), np.uint8), np.arange(4) % 2)
     looks = {"names": ("a", "b"), "mean": (0.5,), "std": (0.5,)}
     for layout, shuffled, wanted in (
-        ("image", False, None), ("flat", False, (6, 5, 3)), ("rows", False, (6, 5, 3)),
+        ("image", False, None),
+        ("flat", False, (6, 5, 3)),
+        ("rows", False, (6, 5, 3)),
         ("flat", True, None),
-    ):  # fmt: skip
-        splits = image_splits(
-            "here", {"train": part}, layout=layout, shuffle_pixels=shuffled, **looks
-        )
+    ):
+        splits = image_splits("here", {"train": part}, layout=layout, shuffle_pixels=shuffled, **looks)
         assert splits.data(2).image_shape == splits.stream(2).image_shape == wanted
 
 

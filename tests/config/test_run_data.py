@@ -13,9 +13,7 @@ import nnfunc as nf
 from nnfunc import cli
 from nnfunc.config import load
 
-ROWS = [
-    f"{i % 7}.5,{1.7e9 + 60 * i},{'cat' if (i % 7 + i // 40) % 2 else 'dog'}" for i in range(80)
-]
+ROWS = [f"{i % 7}.5,{1.7e9 + 60 * i},{'cat' if (i % 7 + i // 40) % 2 else 'dog'}" for i in range(80)]
 HEAD = "weight,time,kind"
 CONFIG = """
 data = { name = "table", path = "pets.csv", label = "kind", batch_size = 8 }
@@ -86,12 +84,16 @@ def test_a_run_is_evaluated_and_resumed_from_any_directory(work, capsys):
 
 
 CHANGES = {
-    "appended": ([*ROWS, *[f"{i},{i},cat" for i in range(20)]],
-                 r"80 examples then, 100 now; 20 are new and in no split, the first is example 81"),
+    "appended": (
+        [*ROWS, *[f"{i},{i},cat" for i in range(20)]],
+        r"80 examples then, 100 now; 20 are new and in no split, the first is example 81",
+    ),
     "deleted": (ROWS[3:], "80 examples then, 77 now; 3 are missing"),
-    "edited": ([*ROWS[:5], "9.25,1,dog", *ROWS[6:]],
-               "1 of 80 examples have other values now; the first is example 6 of the file"),
-}  # fmt: skip
+    "edited": (
+        [*ROWS[:5], "9.25,1,dog", *ROWS[6:]],
+        "1 of 80 examples have other values now; the first is example 6 of the file",
+    ),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -134,7 +136,7 @@ def test_what_no_run_can_go_on_with(work, capsys):
         (ROWS, "mass,time,kind", "has no column 'weight'; there is 'mass'"),
         (ROWS, "mass,hours,kind", "has no columns 'weight', 'time'; columns that it has instead: 'mass', 'hours'."),
         ([f"{i},{i},{'cat' if i % 2 else 'dog'}" for i in range(90)], HEAD, "none of the 80 examples"),
-    ):  # fmt: skip
+    ):
         write(work / "pets.csv", rows, head)
         for more in ((), ("--changed-data",)):
             assert main("evaluate", work / "run", *more) == 2
@@ -147,11 +149,7 @@ def test_a_missing_training_file_is_named_and_predict_needs_none(work, capsys):
     (work / "pets.csv").unlink()
     assert main("evaluate", work / "run") == 2
     assert f"{work / 'pets.csv'} was not found" in said(capsys)[1]
-    write(
-        work / "new.csv",
-        [f"{t},a,{w}" for w, t in ((1.5, 1.7e9), (6.5, 1.7e9 + 600))],
-        "time,x,weight",
-    )
+    write(work / "new.csv", [f"{t},a,{w}" for w, t in ((1.5, 1.7e9), (6.5, 1.7e9 + 600))], "time,x,weight")
     assert main("predict", work / "run", work / "new.csv") == 0
     out, err = said(capsys)
     assert err == ""
@@ -197,7 +195,7 @@ INPUTS = {
     "an archive": ("", "cannot be read: it is an archive, not one array"),
     "a gap": ("1,2\n1,\n", "should hold rows of numbers, but cannot be read"),
     "a comment": ("1,2\n# 3,4\n", "should hold rows of numbers, but cannot be read"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", INPUTS)

@@ -72,11 +72,15 @@ steps = { int = [100, 400] }
 """
 
 WORDS = [
-    "optimizer.weight_decay=[0.0, 1e-2]", "schedule.peak=log(1e-4,1e-1)",
-    "model.dropout=uniform(0.0, 0.5)", "train.steps=int(100,400)",
-    "model.widths=[[64,32,10],[64,64,10]]", "model.activation=choice(relu,tanh)", "seed=0:8",
+    "optimizer.weight_decay=[0.0, 1e-2]",
+    "schedule.peak=log(1e-4,1e-1)",
+    "model.dropout=uniform(0.0, 0.5)",
+    "train.steps=int(100,400)",
+    "model.widths=[[64,32,10],[64,64,10]]",
+    "model.activation=choice(relu,tanh)",
+    "seed=0:8",
     "data.seed=[0, 1]",
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -143,10 +147,17 @@ def test_the_file_and_the_command_line_say_the_same(file):
     assert space(words) == space(table) != {}
     assert dict(sorted(space(nested).items())) == dict(sorted(space(table).items()))
     assert list(table.space)[:2] == ["optimizer.weight_decay", "schedule.peak"]
-    assert nested.options == table.options == {
-        "members": 256, "method": "sobol", "seeds": 3, "best": "max accuracy",
-        "search": {"name": "halving", "eta": 4},
-    }  # fmt: skip
+    assert (
+        nested.options
+        == table.options
+        == {
+            "members": 256,
+            "method": "sobol",
+            "seeds": 3,
+            "best": "max accuracy",
+            "search": {"name": "halving", "eta": 4},
+        }
+    )
     assert words.options == {}
     assert table.tables == words.tables == tomllib.loads(TEXT)
     assert table.where == str(file)
@@ -160,11 +171,7 @@ def test_the_command_line_goes_before_the_file(file):
     assert "model.dropout" not in sweep.space
     assert sweep.tables["model"]["dropout"] == 0.3
     assert sweep.tables["objective"]["smoothing"] == 0.2
-    assert (sweep.options["members"], sweep.options["seeds"], sweep.options["way"]) == (
-        4,
-        3,
-        "loop",
-    )
+    assert (sweep.options["members"], sweep.options["seeds"], sweep.options["way"]) == (4, 3, "loop")
 
 
 def test_a_list_is_one_value_where_the_field_is_a_list(file):
@@ -180,9 +187,9 @@ def test_a_list_is_one_value_where_the_field_is_a_list(file):
     table = 'model=[{name="mlp", widths=[64, 10]}, {name="mlp", widths=[64, 8, 10]}]'
     sweep = load_sweep(file, [table, "model.widths=[64, 12, 10]"])  # over either
     assert sweep.space["model.widths"] == [[64, 12, 10]]
-    assert sweep.config({"model": {"name": "mlp", "widths": [64, 10]}} | {
-        "model.widths": [64, 12, 10]
-    }).tables["model"]["widths"] == [64, 12, 10]  # fmt: skip
+    assert sweep.config({"model": {"name": "mlp", "widths": [64, 10]}} | {"model.widths": [64, 12, 10]}).tables[
+        "model"
+    ]["widths"] == [64, 12, 10]
 
 
 def test_whole_tables_come_before_what_is_in_them(file):
@@ -221,14 +228,23 @@ def test_what_the_table_fixes_is_of_the_config(file):
     [
         ("groups.rates[head/**]=log(0.1, 1)", "groups.rates[head/**]", []),
         ("groups.rates.head/**=log(0.1, 1)", "groups.rates[head/**]", []),
-        ("schedule.milestones[1]=300:500", "schedule.milestones[1]",
-         ['schedule={name="multistep", start=0.1, milestones=[100, 400]}']),
-        ("model.dropout.final=uniform(0, 0.5)", "model.dropout.final",
-         ['model.dropout={schedule="linear", start=0.0, final=0.2}']),
-        ("optimizer.weight_decay[head/*]=uniform(0, 0.5)", "optimizer.weight_decay[head/*]",
-         ['optimizer.weight_decay={"head/*"=0.1}']),
+        (
+            "schedule.milestones[1]=300:500",
+            "schedule.milestones[1]",
+            ['schedule={name="multistep", start=0.1, milestones=[100, 400]}'],
+        ),
+        (
+            "model.dropout.final=uniform(0, 0.5)",
+            "model.dropout.final",
+            ['model.dropout={schedule="linear", start=0.0, final=0.2}'],
+        ),
+        (
+            "optimizer.weight_decay[head/*]=uniform(0, 0.5)",
+            "optimizer.weight_decay[head/*]",
+            ['optimizer.weight_decay={"head/*"=0.1}'],
+        ),
     ],
-)  # fmt: skip
+)
 def test_paths_have_the_names_of_the_hypers(file, word, name, more):
     sweep = load_sweep(file, [*more, word])
     assert list(sweep.space) == [name]
@@ -241,9 +257,7 @@ def test_paths_have_the_names_of_the_hypers(file, word, name, more):
 
 def test_overrides_of_one_run_name_elements_too(file):
     word = 'groups.rates[head/**]={schedule="linar", start=0}'
-    with pytest.raises(
-        ConfigError, match=r"^the command line: groups\.rates\[head/\*\*\]\.schedule"
-    ):
+    with pytest.raises(ConfigError, match=r"^the command line: groups\.rates\[head/\*\*\]\.schedule"):
         load(file, [word])
     config = load(file, ["groups.rates[head/**]=0.5"])
     assert config.tables["groups"]["rates"] == {"head/**": 0.5}
@@ -253,19 +267,19 @@ def test_tables_by_pattern_in_the_table(file):
     groups = '[sweep.groups.rates]\n"head/**" = { log = [0.1, 1.0] }\n'
     weights = '[sweep.optimizer.weight_decay]\n"head/*" = [0.1, 0.2]\n'
     file.write_text(TEXT.replace("= 1e-2", '= { "head/*" = 0.1 }') + groups + weights)
-    assert list(load_sweep(file).space) == [
-        "groups.rates[head/**]",
-        "optimizer.weight_decay[head/*]",
-    ]
+    assert list(load_sweep(file).space) == ["groups.rates[head/**]", "optimizer.weight_decay[head/*]"]
 
 
 # The runs
 
 
 def as_words(settings):
-    return [f"{path}={tomli_w.dumps({'v': v}).partition(' = ')[2]}" if not isinstance(v, dict)
-            else f"{path}={{{', '.join(tomli_w.dumps(v).splitlines())}}}"
-            for path, v in settings.items()]  # fmt: skip
+    return [
+        f"{path}={tomli_w.dumps({'v': v}).partition(' = ')[2]}"
+        if not isinstance(v, dict)
+        else f"{path}={{{', '.join(tomli_w.dumps(v).splitlines())}}}"
+        for path, v in settings.items()
+    ]
 
 
 MEMBERS = [
@@ -282,10 +296,7 @@ MEMBERS = [
     {"average": {"name": "ema", "decay": 0.9}, "average.start": 20},
     {"augment.shift": {"pixels": 1}, "augment.shift.pixels": 2, "augment.mixup.alpha": 0.3},
     {"objective": {"name": "classification", "gamma": 2.0}, "objective.smoothing": 0},
-    {
-        "model.dropout": {"schedule": "linear", "start": 0.0, "final": 0.5},
-        "model.dropout.final": 0.4,
-    },
+    {"model.dropout": {"schedule": "linear", "start": 0.0, "final": 0.5}, "model.dropout.final": 0.4},
 ]
 
 
@@ -332,10 +343,7 @@ def test_nf_train_of_both_ends_in_the_same_weights(file):
 def test_hypers_follow_the_steps(file):
     sweep = load_sweep(file, ["train.steps=[200, 400]"])
     first, second = (sweep.trial({"train.steps": steps}, 0) for steps in (200, 400))
-    assert (first.hypers["schedule.total_steps"], second.hypers["schedule.total_steps"]) == (
-        200,
-        400,
-    )
+    assert (first.hypers["schedule.total_steps"], second.hypers["schedule.total_steps"]) == (200, 400)
     assert first.build is second.build
     own = sweep.trial({"train.steps": 400, "schedule.total_steps": 300}, 0)
     assert own.hypers["schedule.total_steps"] == 300
@@ -425,10 +433,12 @@ def traced_numbers():
         for name, factory in factories(table).items():
             own = schema(table, name)
             needed = [
-                key for key, parameter in inspect.signature(factory).parameters.items()
-                if parameter.default is inspect.Parameter.empty and key in own.kinds
+                key
+                for key, parameter in inspect.signature(factory).parameters.items()
+                if parameter.default is inspect.Parameter.empty
+                and key in own.kinds
                 and not (table == "optimizer" and key == "rate")
-            ]  # fmt: skip
+            ]
             arguments = {key: value_of(own.kinds[key].example) for key in needed}
             start = f"augment.{name}" if table == "augment" else table
             for key, kind in own.kinds.items():
@@ -454,9 +464,7 @@ def test_every_number_of_every_factory_may_be_swept():
         put(tables, place_of(path), 0.25)
         seen += 1
     assert seen > 150
-    bare = Sweep(
-        {k: v for k, v in tomllib.loads(TEXT).items() if k != "schedule"}, {}, {}, "config"
-    )
+    bare = Sweep({k: v for k, v in tomllib.loads(TEXT).items() if k != "schedule"}, {}, {}, "config")
     assert bare.trial({"optimizer.rate": 0.5}, 0).hypers["optimizer.rate"] == 0.5
 
 
@@ -469,18 +477,12 @@ def test_the_tables_stay_as_they_were(file):
 
 
 def test_a_member_that_is_no_config_is_named(file):
-    sweep = load_sweep(
-        file, ["seed=0:2", "schedule.warmup_steps=[5, 2000]", "train.steps=[9, 9000]"]
-    )
+    sweep = load_sweep(file, ["seed=0:2", "schedule.warmup_steps=[5, 2000]", "train.steps=[9, 9000]"])
     with pytest.raises(ConfigError, match=r"small\.toml: member 7: model\.norm: .*'layer'"):
         sweep.trial({"model.norm": "layr"}, 7)
-    with pytest.raises(
-        ConfigError, match=r"member 7: schedule\.peak: should be at least 0, got -1"
-    ):
+    with pytest.raises(ConfigError, match=r"member 7: schedule\.peak: should be at least 0, got -1"):
         sweep.trial({"schedule.peak": -1}, 7)
-    with pytest.raises(
-        ConfigError, match=r"member 7: average\.start: .* below train\.steps = 1000"
-    ):
+    with pytest.raises(ConfigError, match=r"member 7: average\.start: .* below train\.steps = 1000"):
         sweep.trial({"average": {"name": "swa"}, "average.start": 2000}, 7)
     with pytest.raises(ConfigError, match=r"member 7: train: steps should be at least 1, got 0"):
         sweep.trial({"train.steps": 0}, 7)
@@ -553,7 +555,7 @@ WRONG = {
     "seed": "a setting should be key=value, such as seed=0:8 or train.steps=2000, got 'seed'.",
     f"model{'.x' * 2000}=0:8": "a setting should be key=value, such as seed=0:8",
     "=0:8": "a setting should be key=value",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("word", WRONG, ids=lambda word: word[:60])
@@ -578,13 +580,13 @@ WRONG_TABLES = {
     "chunk = true\nseed = [0]": "sweep.chunk: should be a whole number from 1 to 1,000,000, got True (bool).",
     'method = "grd"\nseed = [0]': "sweep.method: should be one of 'random', 'grid', 'sobol', 'latin', got 'grd' (str); did you mean 'grid'?",
     'best = "accuracy"\nseed = [0]': "sweep.best: should be such as 'min loss' or 'max accuracy', got 'accuracy' (str).",
-    'search = 3\nseed = [0]': "sweep.search: should be a name or a table, such as { name = \"halving\", eta = 4 }, got 3 (int).",
+    "search = 3\nseed = [0]": 'sweep.search: should be a name or a table, such as { name = "halving", eta = 4 }, got 3 (int).',
     "way = 3\nseed = [0]": "sweep.way: should be one of 'auto', 'vmap', 'loop', 'threads', 'devices', got 3 (int)",
     '"model.dropot" = [0.1, 0.2]': "model.dropot: mlp has no such key, got 0.1; did you mean 'dropout'?",
     '"model.dropout" = [0.1]\nmodel.dropout = [0.2]': "sweep.model.dropout: is given twice; leave out one of the two.",
     '"model..dropout" = [0.1]': "sweep: each key should be the path of a setting, got 'model..dropout'.",
     "": "there is nothing to sweep.",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("table", WRONG_TABLES)
@@ -603,11 +605,29 @@ def test_a_sweep_that_is_no_table(file):
 def test_all_mistakes_are_told_together(file):
     file.write_text(TEXT.replace("steps = 1000", "stps = 1000") + "[sweep]\nmembrs = 3\n")
     lines = problems(
-        file, "seed=0:0", "seed=1", "schedule.peak=log(0,1)", "model.dropot=[0.1, 0.2]",
-        'model.norm=["btch", "layr"]', "optimizer.b1=lo(1)", members=0, chnk=2,
-    )  # fmt: skip
-    wanted = ["membrs", "seed: is given", "peak: log", "lo(...)", "--members", "--chnk", "dropot", "'btch'",
-              "'layr'", "train.stps", "train.steps"]  # fmt: skip
+        file,
+        "seed=0:0",
+        "seed=1",
+        "schedule.peak=log(0,1)",
+        "model.dropot=[0.1, 0.2]",
+        'model.norm=["btch", "layr"]',
+        "optimizer.b1=lo(1)",
+        members=0,
+        chnk=2,
+    )
+    wanted = [
+        "membrs",
+        "seed: is given",
+        "peak: log",
+        "lo(...)",
+        "--members",
+        "--chnk",
+        "dropot",
+        "'btch'",
+        "'layr'",
+        "train.stps",
+        "train.steps",
+    ]
     for word in wanted:
         assert sum(word in line for line in lines) == 1, (word, lines)
     assert len(lines) == len(wanted)
@@ -637,9 +657,7 @@ def test_train_passes_over_the_sweep(file, tmp_path):
     assert load(file) == alone
     folder = train.train(file, ["train.steps=2", "schedule.warmup_steps=1"], tmp_path / "run")
     assert "sweep" not in tomllib.loads((folder / "config.toml").read_text())
-    with pytest.raises(
-        ConfigError, match=r"sweep\.members: one run reads no sweep. Give it to: .*sweep"
-    ):
+    with pytest.raises(ConfigError, match=r"sweep\.members: one run reads no sweep. Give it to: .*sweep"):
         load(file, ["sweep.members=3"])
     file.write_text(TEXT + "[swep]\nmembers = 3")
     with pytest.raises(ConfigError, match="swep: there is no such table; did you mean 'sweep'"):
@@ -684,13 +702,12 @@ NUMBERS = st.sampled_from(
         "0x1",
     ]
 )
-PIECES = st.sampled_from(
-    [*"()[]{},:=.\"'-+ \n", *["log", "uniform", "int", "choice", "range", "lo"]]
-)
+PIECES = st.sampled_from([*"()[]{},:=.\"'-+ \n", *["log", "uniform", "int", "choice", "range", "lo"]])
 CALLS = st.builds(
-    "{}({})".format, st.sampled_from(["log", "uniform", "int", "choice", "range", "lo"]),
+    "{}({})".format,
+    st.sampled_from(["log", "uniform", "int", "choice", "range", "lo"]),
     st.lists(NUMBERS, max_size=3).map(",".join),
-)  # fmt: skip
+)
 RANGES = st.lists(NUMBERS, min_size=2, max_size=3).map(":".join)
 LISTS = st.lists(NUMBERS, max_size=3).map(lambda items: f"[{', '.join(items)}]")
 PIECED = st.lists(PIECES | NUMBERS, max_size=7).map("".join)
@@ -714,9 +731,7 @@ def check_told(lines):
 
 @hypothesis.example(["members=\ud7fc", "seed=0:2\n", "model.dropout=log(1\n,2)"])
 @hypothesis.settings(max_examples=300, deadline=None)
-@hypothesis.given(
-    st.lists(st.builds("{}={}".format, PATHS | st.text(max_size=6), VALUES), max_size=3)
-)
+@hypothesis.given(st.lists(st.builds("{}={}".format, PATHS | st.text(max_size=6), VALUES), max_size=3))
 def test_no_words_give_anything_but_a_config_error(tmp_path_factory, words):
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_text(TEXT)
@@ -725,11 +740,16 @@ def test_no_words_give_anything_but_a_config_error(tmp_path_factory, words):
 
 TOML = st.recursive(
     st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5) | st.dates(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["log", "uniform", "int", "range", "choice", "peak", "x"]) | st.text(max_size=4), inner, max_size=2
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["log", "uniform", "int", "range", "choice", "peak", "x"]) | st.text(max_size=4),
+            inner,
+            max_size=2,
+        )
     ),
     max_leaves=5,
-)  # fmt: skip
+)
 OPTIONS = st.sampled_from(["members", "method", "seeds", "best", "search", "chunk", "way"])
 
 

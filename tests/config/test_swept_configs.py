@@ -8,9 +8,7 @@ from nnfunc.sweeps.batch import Held
 from nnfunc.sweeps.grouping import grouped
 
 FOLDER = ROOT / "configs"
-CONFIGS = sorted(
-    set(FOLDER.glob("*.toml")) - set(FOLDER.glob("compare_*")) - set(FOLDER.glob("*_gpu*"))
-)
+CONFIGS = sorted(set(FOLDER.glob("*.toml")) - set(FOLDER.glob("compare_*")) - set(FOLDER.glob("*_gpu*")))
 
 
 def another(value):

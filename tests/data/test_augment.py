@@ -89,10 +89,7 @@ def test_each_image_draws_its_own(key):
 
 
 def test_types_stay_and_nothing_is_float64(key):
-    text = {
-        "token_dropout": nf.augment.token_dropout(0.5),
-        "random_windows": nf.augment.random_windows(5),
-    }
+    text = {"token_dropout": nf.augment.token_dropout(0.5), "random_windows": nf.augment.random_windows(5)}
     with jax.enable_x64(True):
         for x in (FLOATS, BYTES, FLOATS.astype(np.float16), FLOATS.astype(jnp.bfloat16)):
             for name, (make, _, on) in IMAGES.items():
@@ -129,9 +126,11 @@ def test_runs_may_be_vmapped_over_strengths(key):
 
     def run(key, h):
         augment = nf.augment.chain(
-            nf.augment.crop(h["padding"], mode="edge"), nf.augment.flip(h["flip"]),
-            nf.augment.rotate(h["degrees"]), nf.augment.cutmix(h["alpha"], 3),
-        )  # fmt: skip
+            nf.augment.crop(h["padding"], mode="edge"),
+            nf.augment.flip(h["flip"]),
+            nf.augment.rotate(h["degrees"]),
+            nf.augment.cutmix(h["alpha"], 3),
+        )
 
         def step(total, i):
             x, y = augment(jax.random.fold_in(key, i), (FLOATS, LABELS))
@@ -149,10 +148,7 @@ def test_runs_may_be_vmapped_over_strengths(key):
     single = jax.jit(run)
     for i, member in enumerate(members):
         alone = single(keys[i], member)
-        jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-5),
-            together, alone,
-        )  # fmt: skip
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-5), together, alone)
 
 
 @pytest.mark.parametrize("layout", ["flat", "rows"])
@@ -169,9 +165,13 @@ def test_batches_of_every_form(key):
     x, y = jnp.asarray(FLOATS), jnp.asarray(LABELS)
     flipped = x[:, :, ::-1]
     for batch, wanted in [
-        (x, flipped), ((x, y), (flipped, y)), ([x, y, y], [flipped, y, y]), (Pair(x, y), Pair(flipped, y)),
-        ({"x": x, "lengths": y}, {"x": flipped, "lengths": y}), (({"x": x},), ({"x": flipped},)),
-    ]:  # fmt: skip
+        (x, flipped),
+        ((x, y), (flipped, y)),
+        ([x, y, y], [flipped, y, y]),
+        (Pair(x, y), Pair(flipped, y)),
+        ({"x": x, "lengths": y}, {"x": flipped, "lengths": y}),
+        (({"x": x},), ({"x": flipped},)),
+    ]:
         found = flip(key, batch)
         assert jax.tree.structure(found) == jax.tree.structure(wanted)
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
@@ -185,18 +185,14 @@ def all_windows(image, pad, **how):
     wide = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), **how)
     moves = range(2 * pad + 1)
     height, width = image.shape[:2]
-    return {
-        wide[a : a + height, b : b + width].tobytes(): (a, b) for a in moves for b in moves
-    }  # fmt: skip
+    return {wide[a : a + height, b : b + width].tobytes(): (a, b) for a in moves for b in moves}
 
 
 @pytest.mark.parametrize("pixels,fill", [(1, (0.0,)), (2, (-1.0, 0.5, 7.0))])
 def test_shift_moves_each_image_by_itself_and_equally_often(key, pixels, fill):
     channels = len(fill)
     image = np.arange(20.0 * channels).reshape(4, 5, channels).astype(np.float32)
-    layers = [
-        all_windows(image[..., c : c + 1], pixels, constant_values=f) for c, f in enumerate(fill)
-    ]
+    layers = [all_windows(image[..., c : c + 1], pixels, constant_values=f) for c, f in enumerate(fill)]
     count = 2500
     augment = jax.jit(nf.data.shift(pixels, fill=fill))
     moved, labels = augment(key, (jnp.tile(image, (count, 1, 1, 1)), jnp.arange(count)))
@@ -274,9 +270,7 @@ def test_rotate_and_scale_are_scipys(key):
         wanted = scipy.ndimage.rotate(image, float(angle[i]), reshape=False, cval=3.0, **SCIPY)
         np.testing.assert_allclose(turned[i, ..., 0], wanted, atol=1e-3)
         inverse = np.full(2, 1 / factor[i])
-        wanted = scipy.ndimage.affine_transform(
-            image, inverse, middle - middle / factor[i], cval=3.0, **SCIPY
-        )
+        wanted = scipy.ndimage.affine_transform(image, inverse, middle - middle / factor[i], cval=3.0, **SCIPY)
         np.testing.assert_allclose(zoomed[i, ..., 0], wanted, atol=1e-3)
     assert float(angle.min()) < 0 < float(angle.max())
 
@@ -297,9 +291,7 @@ def test_rotate_turns_evenly_about_the_middle():
 
 def test_cutout_hides_boxes_as_often_as_it_should():
     size, height, width = 0.5, 6, 8
-    hidden = (
-        several(nf.augment.cutout(size), np.ones((height, width, 1), np.float32), 4000)[..., 0] == 0
-    )
+    hidden = several(nf.augment.cutout(size), np.ones((height, width, 1), np.float32), 4000)[..., 0] == 0
     rows, columns = hidden.any(2), hidden.any(1)
     np.testing.assert_array_equal(hidden, rows[:, :, None] & columns[:, None, :])  # a box each
     assert rows.sum(1).max() == 3
@@ -392,18 +384,12 @@ def test_mixup_of_bytes_rounds(key):
 @pytest.mark.parametrize("kind", [np.float32, np.uint8])
 def test_cutmix_mixes_labels_by_the_pasted_area_exactly(key, kind):
     count, height, width = 60, 7, 9
-    x = np.broadcast_to(np.arange(count)[:, None, None, None], (count, height, width, 2)).astype(
-        kind
-    )
-    mixed, soft = (
-        np.asarray(v) for v in jax.jit(nf.augment.cutmix(1.0, count))(key, (x, np.arange(count)))
-    )
+    x = np.broadcast_to(np.arange(count)[:, None, None, None], (count, height, width, 2)).astype(kind)
+    mixed, soft = (np.asarray(v) for v in jax.jit(nf.augment.cutmix(1.0, count))(key, (x, np.arange(count))))
     pasted = mixed[..., 0] != x[..., 0]
     np.testing.assert_array_equal(pasted, mixed[..., 1] != x[..., 1])
     np.testing.assert_array_equal(pasted, pasted.any(2)[:, :, None] & pasted.any(1)[:, None])
-    others = [
-        set(image[part].ravel().tolist()) for image, part in zip(mixed[..., 0], pasted, strict=True)
-    ]
+    others = [set(image[part].ravel().tolist()) for image, part in zip(mixed[..., 0], pasted, strict=True)]
     assert all(len(one) <= 1 for one in others)
     partner = np.array([int(*one) if one else i for i, one in enumerate(others)])
     area, own = pasted.sum((1, 2)), np.arange(count)
@@ -481,40 +467,54 @@ def test_random_windows_stay_among_the_real_steps(key):
 # Errors.
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: nf.augment.shift(-1), "shift: pixels should be at least 0, got -1"),
-    (lambda: nf.augment.flip(shape=(2, 2)), "flip: shape should be"),
-    (lambda: nf.augment.flip(1.5), r"rate should be in \[0, 1\], got 1.5"),
-    (lambda: nf.augment.crop(2, mode="mirror"), "mode should be one of 'constant', 'reflect', 'edge'"),
-    (lambda: nf.augment.rotate(200), r"degrees should be in \[0, 180\]"),
-    (lambda: nf.augment.scale(1.2, 0.8), "smallest should be at most largest"),
-    (lambda: nf.augment.scale(0.0, 1.0), "smallest should be above 0"),
-    (lambda: nf.augment.cutout(1.1), r"size should be in \[0, 1\]"),
-    (lambda: nf.augment.cutout(0.5, count=-1), "count should be at least 0"),
-    (lambda: nf.augment.contrast(2.0), r"amount should be in \[0, 1\]"),
-    (lambda: nf.augment.mixup(-0.1, 3), "alpha should be at least 0"),
-    (lambda: nf.augment.cutmix(1.0, 0), "classes should be at least 1"),
-    (lambda: nf.augment.random_windows(0), "length should be at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: nf.augment.shift(-1), "shift: pixels should be at least 0, got -1"),
+        (lambda: nf.augment.flip(shape=(2, 2)), "flip: shape should be"),
+        (lambda: nf.augment.flip(1.5), r"rate should be in \[0, 1\], got 1.5"),
+        (lambda: nf.augment.crop(2, mode="mirror"), "mode should be one of 'constant', 'reflect', 'edge'"),
+        (lambda: nf.augment.rotate(200), r"degrees should be in \[0, 180\]"),
+        (lambda: nf.augment.scale(1.2, 0.8), "smallest should be at most largest"),
+        (lambda: nf.augment.scale(0.0, 1.0), "smallest should be above 0"),
+        (lambda: nf.augment.cutout(1.1), r"size should be in \[0, 1\]"),
+        (lambda: nf.augment.cutout(0.5, count=-1), "count should be at least 0"),
+        (lambda: nf.augment.contrast(2.0), r"amount should be in \[0, 1\]"),
+        (lambda: nf.augment.mixup(-0.1, 3), "alpha should be at least 0"),
+        (lambda: nf.augment.cutmix(1.0, 0), "classes should be at least 1"),
+        (lambda: nf.augment.random_windows(0), "length should be at least 1"),
+    ],
+)
 def test_numbers_out_of_range(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
 
-@pytest.mark.parametrize("augment, batch, words", [
-    (nf.augment.shift(1), np.ones((2, 3)), r"shift: x should be images .*got shape \(2, 3\). Give their shape"),
-    (nf.augment.rotate(1, shape=(2, 2, 1)), np.ones((2, 5)), r"shape \(2, 2, 1\), 4 numbers each, got shape \(2, 5\)"),
-    (nf.augment.noise(0.1), np.ones((2, 3), np.int32), "noise: x should hold floats, got int32. Give the images"),
-    (nf.augment.shift(1, fill=(1, 2)), FLOATS, "fill should be one number, or one for each of 3 channels, got 2"),
-    (nf.augment.rotate(9, fill=0.5), BYTES, "fill should be a whole number from 0 to 255 for uint8 images, got 0.5"),
-    (nf.augment.mixup(1.0, 3), FLOATS, r"mixup: a batch should be a pair \(x, labels\)"),
-    (nf.augment.mixup(1.0, 2), (FLOATS, LABELS), "labels should be from 0 to 1, got 2. Set classes"),
-    (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or shares of classes"),
-    (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
-    (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
-    (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and types, got int32\[4, 12\]"),
-    (nf.augment.flip(), {"y": FLOATS}, 'a batch should be arrays'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "augment, batch, words",
+    [
+        (nf.augment.shift(1), np.ones((2, 3)), r"shift: x should be images .*got shape \(2, 3\). Give their shape"),
+        (
+            nf.augment.rotate(1, shape=(2, 2, 1)),
+            np.ones((2, 5)),
+            r"shape \(2, 2, 1\), 4 numbers each, got shape \(2, 5\)",
+        ),
+        (nf.augment.noise(0.1), np.ones((2, 3), np.int32), "noise: x should hold floats, got int32. Give the images"),
+        (nf.augment.shift(1, fill=(1, 2)), FLOATS, "fill should be one number, or one for each of 3 channels, got 2"),
+        (
+            nf.augment.rotate(9, fill=0.5),
+            BYTES,
+            "fill should be a whole number from 0 to 255 for uint8 images, got 0.5",
+        ),
+        (nf.augment.mixup(1.0, 3), FLOATS, r"mixup: a batch should be a pair \(x, labels\)"),
+        (nf.augment.mixup(1.0, 2), (FLOATS, LABELS), "labels should be from 0 to 1, got 2. Set classes"),
+        (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or shares of classes"),
+        (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
+        (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
+        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and types, got int32\[4, 12\]"),
+        (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
+    ],
+)
 def test_batches_that_do_not_fit(key, augment, batch, words):
     with pytest.raises((ValueError, TypeError), match=words):
         augment(key, batch)
@@ -525,9 +525,7 @@ def test_other_mistakes(key):
         nf.augment.flip()(0, FLOATS)
     with pytest.raises(TypeError, match="chain: each augmentation should be a function"):
         nf.augment.chain("flip")
-    with pytest.raises(
-        ValueError, match=r"matrix should have shape \(2, 2\), or \(6, 2, 2\) for 6 images"
-    ):
+    with pytest.raises(ValueError, match=r"matrix should have shape \(2, 2\), or \(6, 2, 2\) for 6 images"):
         nf.augment.affine(FLOATS, np.ones((3, 3), np.float32), np.ones(2, np.float32))
     with pytest.raises(TypeError, match="offset should hold floats"):
         nf.augment.affine(FLOATS, np.eye(2, dtype=np.float32), np.ones(2, np.int32))
@@ -550,12 +548,14 @@ def judged(objective, labels):
 def test_soft_labels_of_one_class_are_that_label():
     soft = np.eye(3, dtype=np.float32)[LABELS]
     weights = jnp.array([0.5, 1.0, 2.0])
-    for objective in (nf.classification(), nf.classification(smoothing=0.2, weights=weights),
-                      nf.language_modelling(smoothing=0.1)):  # fmt: skip
+    for objective in (
+        nf.classification(),
+        nf.classification(smoothing=0.2, weights=weights),
+        nf.language_modelling(smoothing=0.1),
+    ):
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-            judged(objective, soft), judged(objective, LABELS),
-        )  # fmt: skip
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), judged(objective, soft), judged(objective, LABELS)
+        )
 
 
 def test_soft_labels_are_judged_by_their_shares():
@@ -569,9 +569,7 @@ def test_soft_labels_are_judged_by_their_shares():
 
 def test_soft_labels_where_they_do_not_fit():
     soft = np.eye(3, dtype=np.float32)[LABELS]
-    with pytest.raises(
-        ValueError, match="class numbers together with gamma: focal loss knows no shares"
-    ):
+    with pytest.raises(ValueError, match="class numbers together with gamma: focal loss knows no shares"):
         judged(nf.classification(gamma=2.0), soft)
     with pytest.raises(TypeError, match="labels should hold integers, got float32"):
         judged(nf.classification(), soft[:, 0])

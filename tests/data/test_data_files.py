@@ -130,9 +130,7 @@ def test_a_missing_file_is_one_error_with_all_that_helps(tmp_path, monkeypatch):
 
 def test_a_path_that_is_not_there_names_the_near_ones(tmp_path):
     (tmp_path / "train.csv").write_text("a")
-    with pytest.raises(
-        FileNotFoundError, match=r"looked for .*/tran.csv; did you mean 'train.csv'"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"looked for .*/tran.csv; did you mean 'train.csv'"):
         download.given("data.table", tmp_path / "tran.csv")
     with pytest.raises(FileNotFoundError, match="did you mean 'tinyshakespeare'"):
         nf.data.text("tinyshakespear", block_size=3)
@@ -170,13 +168,16 @@ def test_a_file_is_fetched_and_found_from_then_on(tmp_path, server):
     assert Handler.asked == ["/missing", "/right"]
 
 
-@pytest.mark.parametrize("path,words", {
-    "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not kept",
-    "cut": f"the connection was cut after 5000 of {len(BODY)} bytes",
-    "silent": "its md5 is ",
-    "missing": r"the server answers 404 \(Not Found\)",
-    "broken": "",
-}.items())  # fmt: skip
+@pytest.mark.parametrize(
+    "path,words",
+    {
+        "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not kept",
+        "cut": f"the connection was cut after 5000 of {len(BODY)} bytes",
+        "silent": "its md5 is ",
+        "missing": r"the server answers 404 \(Not Found\)",
+        "broken": "",
+    }.items(),
+)
 def test_what_is_not_right_is_not_kept(tmp_path, server, path, words):
     (trouble,) = fetched(tmp_path, f"{server}/{path}")
     assert re.fullmatch(f"{server}/{path}: .*{words}.*", trouble)
@@ -234,18 +235,15 @@ def test_mnist_is_fetched_when_it_is_missing(tmp_path, monkeypatch, server):
 # IDX.
 
 
-@pytest.mark.parametrize("inside,zipped,dots", [
-    ("mnist", True, False), ("MNIST/raw", False, False), ("", False, True), ("MNIST", True, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "inside,zipped,dots",
+    [("mnist", True, False), ("MNIST/raw", False, False), ("", False, True), ("MNIST", True, True)],
+)
 def test_mnist_in_every_usual_layout(tmp_path, monkeypatch, inside, zipped, dots):
     held = mnist_files(tmp_path / "data" / inside, zipped, dots)
     monkeypatch.setenv("NNFUNC_DATA", str(tmp_path / "data"))
     splits = nf.data.mnist(validation=10)
-    assert [part[0].shape for part in splits[:3]] == [
-        (30, 28, 28, 1),
-        (10, 28, 28, 1),
-        (40, 28, 28, 1),
-    ]
+    assert [part[0].shape for part in splits[:3]] == [(30, 28, 28, 1), (10, 28, 28, 1), (40, 28, 28, 1)]
     assert (splits.train[0].dtype, splits.train[1].dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(splits.test[0][..., 0], held["t10k"][0])
     np.testing.assert_array_equal(splits.test[1], held["t10k"][1])
@@ -277,9 +275,7 @@ def test_layouts_and_shuffled_pixels(tmp_path):
     assert (image.shape, flat.shape, rows.shape) == ((40, 28, 28, 1), (40, 784), (40, 28, 28))
     np.testing.assert_array_equal(image.reshape(40, -1), flat)
     np.testing.assert_array_equal(image[..., 0], rows)
-    shuffled, again, other = (
-        train(layout="flat", shuffle_pixels=True, shuffle_seed=s) for s in (0, 0, 1)
-    )
+    shuffled, again, other = (train(layout="flat", shuffle_pixels=True, shuffle_seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(shuffled, again)
     assert not np.array_equal(shuffled, other)
     order = np.random.RandomState(0).permutation(784)  # one order, for every image
@@ -289,9 +285,7 @@ def test_layouts_and_shuffled_pixels(tmp_path):
         train(shuffle_pixels=True, shift=1)
     with pytest.raises(ValueError, match="layout should be one of 'image', 'flat', 'rows'"):
         train(layout="columns")
-    with pytest.raises(
-        ValueError, match="nothing is left to train on, of 40 examples, with validation = 5000"
-    ):
+    with pytest.raises(ValueError, match="nothing is left to train on, of 40 examples, with validation = 5000"):
         nf.data.mnist(folder=tmp_path)
 
 
@@ -308,9 +302,7 @@ def test_batches_are_normalised_and_stay_bytes_on_the_device(tmp_path):
     assert held[0].dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    "kind,dtype", [(8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8")]
-)
+@pytest.mark.parametrize("kind,dtype", [(8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8")])
 def test_every_type_of_idx(tmp_path, kind, dtype):
     array = np.arange(-6, 6).reshape(3, 2, 2).astype(dtype)
     (tmp_path / "a").write_bytes(idx(array, kind))
@@ -329,11 +321,14 @@ WRONG = {
     "type": (idx(X, 7), "but holds 00 00 07 03"),
     "empty": (b"", "but holds nothing"),
     "head": (idx(X)[:10], "head should be 16 bytes long, but the file has 10"),
-    "labels": (idx(Y), r"should hold images, uint8 with 3 axes, but holds uint8 with 1 axes \(labels, it seems\). Were"),
+    "labels": (
+        idx(Y),
+        r"should hold images, uint8 with 3 axes, but holds uint8 with 1 axes \(labels, it seems\). Were",
+    ),
     "sides": (idx(X[:, :20]), "images should be 28 x 28, got 20 x 28"),
     "fewer": (idx(X[:7]), "holds 7 images, but .*labels-idx1-ubyte 40 labels"),
     "floats": (idx(X.astype(">f4"), 13), "but holds float32"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -349,17 +344,13 @@ def test_damaged_images_are_named(tmp_path, name):
 def test_mislabelled_digits_are_named(tmp_path):
     mnist_files(tmp_path, zipped=False)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.where(Y == 3, 10, Y).astype(np.uint8)))
-    with pytest.raises(
-        ValueError, match=r"t10k-labels-idx1-ubyte: 4 of 40 labels are not in \[0, 10\)"
-    ):
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte: 4 of 40 labels are not in \[0, 10\)"):
         nf.data.mnist(folder=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(X))
     with pytest.raises(ValueError, match=r"should hold labels, .*images, it seems"):
         nf.data.mnist(folder=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"should hold t10k-labels-idx1-ubyte.gz, or the same unzipped"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"should hold t10k-labels-idx1-ubyte.gz, or the same unzipped"):
         nf.data.mnist(folder=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").mkdir()
     with pytest.raises(OSError, match="cannot be read: Is a directory"):
@@ -422,23 +413,17 @@ def test_damaged_batches_are_named(tmp_path):
     file = folder / "data_batch_3.bin"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    with pytest.raises(
-        ValueError, match=r"data_batch_3.bin: it should be rows of 3073 bytes .* is 61459 bytes"
-    ):
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: it should be rows of 3073 bytes .* is 61459 bytes"):
         nf.data.cifar10(folder=folder)
     file.write_bytes(b"\x0b" + whole[1:])
-    with pytest.raises(
-        ValueError, match=r"data_batch_3.bin: 1 of 20 labels is not in \[0, 10\); the first is 11"
-    ):
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: 1 of 20 labels is not in \[0, 10\); the first is 11"):
         nf.data.cifar10(folder=folder)
     file.unlink()
     with pytest.raises(ValueError, match=r"should hold data_batch_3.bin, or data_batch_3"):
         nf.data.cifar10(folder=folder)
     python = cifar_files(tmp_path / "py", "py")
     (python / "test_batch").write_bytes(old_pickle(np.zeros((2, 5), np.uint8), [1, 2]))
-    with pytest.raises(
-        ValueError, match=r"test_batch: images should be uint8 \[2, 3072\], got uint8 \[2, 5\]"
-    ):
+    with pytest.raises(ValueError, match=r"test_batch: images should be uint8 \[2, 3072\], got uint8 \[2, 5\]"):
         nf.data.cifar10(folder=python)
 
 
@@ -458,9 +443,12 @@ def test_no_damage_to_cifar_gives_anything_but_our_error(tmp_path, form):
 
 def tables(**data):
     return {
-        "data": data, "model": {"name": "mlp", "widths": [784, 10]}, "train": {"steps": 10},
-        "objective": {"name": "classification"}, "optimizer": {"name": "sgd", "rate": 0.1},
-    }  # fmt: skip
+        "data": data,
+        "model": {"name": "mlp", "widths": [784, 10]},
+        "train": {"steps": 10},
+        "objective": {"name": "classification"},
+        "optimizer": {"name": "sgd", "rate": 0.1},
+    }
 
 
 def test_every_data_set_may_be_named():
@@ -476,35 +464,34 @@ def test_every_data_set_may_be_named():
 
 def test_a_config_loads_its_data(tmp_path):
     mnist_files(tmp_path)
-    asked = {
-        "name": "mnist",
-        "layout": "flat",
-        "batch_size": 8,
-        "folder": str(tmp_path),
-        "validation": 10,
-    }
+    asked = {"name": "mnist", "layout": "flat", "batch_size": 8, "folder": str(tmp_path), "validation": 10}
     config = resolve(tables(**asked) | {"seed": 5})
     data = config.data()
-    assert (data.batch(0)[0].shape, int(data.seed), data.validation[0].shape) == (
-        (8, 784),
-        5,
-        (10, 784),
-    )
+    assert (data.batch(0)[0].shape, int(data.seed), data.validation[0].shape) == ((8, 784), 5, (10, 784))
     assert config.test()[0].shape == (40, 784)
     assert int(resolve(tables(**asked, seed=3)).data().seed) == 3
     moved = resolve(tables(**asked, shift=2)).data()
     assert moved.augment.shape == (28, 28, 1)
 
 
-@pytest.mark.parametrize("data,words", [
-    ({"name": "mnst"}, "data.name: should be one of .*, got 'mnst'; did you mean 'mnist'"),
-    ({"name": "mnist", "layuot": "flat"}, "data.layuot: mnist has no such key, got 'flat'; did you mean 'layout'"),
-    ({"name": "mnist", "layout": "flt"}, "data.layout: should be one of 'image', 'flat', 'rows', .*did you mean 'flat'"),
-    ({"name": "images"}, "data.path: is missing; images needs text: write path = "),
-    ({"name": "text", "block_size": 2.5}, "data.block_size: should be a whole number"),
-    ({"name": "mnist"}, r"^config: data: train-images-idx3-ubyte.gz was not found; looked in [^\n]* put it at [^\n]*\.gz\.$"),
-    ({"name": "table", "source": "none.csv", "label": "a"}, "^config: data: none.csv was not found; looked for"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        ({"name": "mnst"}, "data.name: should be one of .*, got 'mnst'; did you mean 'mnist'"),
+        ({"name": "mnist", "layuot": "flat"}, "data.layuot: mnist has no such key, got 'flat'; did you mean 'layout'"),
+        (
+            {"name": "mnist", "layout": "flt"},
+            "data.layout: should be one of 'image', 'flat', 'rows', .*did you mean 'flat'",
+        ),
+        ({"name": "images"}, "data.path: is missing; images needs text: write path = "),
+        ({"name": "text", "block_size": 2.5}, "data.block_size: should be a whole number"),
+        (
+            {"name": "mnist"},
+            r"^config: data: train-images-idx3-ubyte.gz was not found; looked in [^\n]* put it at [^\n]*\.gz\.$",
+        ),
+        ({"name": "table", "source": "none.csv", "label": "a"}, "^config: data: none.csv was not found; looked for"),
+    ],
+)
 def test_mistakes_of_the_data_table(data, words):
     with pytest.raises(ConfigError, match=words):
         resolve(tables(**data)).data()
@@ -513,9 +500,7 @@ def test_mistakes_of_the_data_table(data, words):
 # The real files, where they are.
 
 DATA = os.environ.get("NNFUNC_DATA", "")
-real = pytest.mark.skipif(
-    not Path(DATA, "mnist").is_dir(), reason="NNFUNC_DATA names no folder that holds mnist"
-)
+real = pytest.mark.skipif(not Path(DATA, "mnist").is_dir(), reason="NNFUNC_DATA names no folder that holds mnist")
 
 
 @real

@@ -70,9 +70,7 @@ def test_the_order_is_frozen():
 
 def test_seeds_and_epochs_differ():
     found = [
-        tuple(shuffle.permute(seed, epoch, jnp.arange(50), 50).tolist())
-        for seed in range(6)
-        for epoch in range(6)
+        tuple(shuffle.permute(seed, epoch, jnp.arange(50), 50).tolist()) for seed in range(6) for epoch in range(6)
     ]
     assert len(set(found)) == 36
 
@@ -212,15 +210,12 @@ def test_transform_comes_first_and_augment_is_for_training_only():
         return batch[0] + jax.random.normal(key, batch[0].shape), batch[1]
 
     x, y = np.full((8, 2), 255, np.uint8), np.zeros(8, np.int32)
-    data = nf.data.arrays(
-        (x, y), 4, validation=(x[:3], y[:3]), transform=to_float, augment=noise
-    )  # fmt: skip
+    data = nf.data.arrays((x, y), 4, validation=(x[:3], y[:3]), transform=to_float, augment=noise)
     first, again, other = data.batch(0)[0], data.batch(0)[0], data.batch(1)[0]
     np.testing.assert_array_equal(first, again)  # the same for the same seed and step
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, data.batch(0, key=jax.random.key(9))[0])
-    assert not np.array_equal(first, nf.data.arrays((x, y), 4, seed=1, transform=to_float,
-                                                    augment=noise).batch(0)[0])  # fmt: skip
+    assert not np.array_equal(first, nf.data.arrays((x, y), 4, seed=1, transform=to_float, augment=noise).batch(0)[0])
     (held,) = data.split("validation")
     np.testing.assert_array_equal(held[0], np.ones((3, 2)))
 
@@ -256,31 +251,34 @@ NAN = X.copy()
 NAN[4, 1], NAN[5, 0] = np.nan, np.inf
 
 
-@pytest.mark.parametrize("train,more,kind,words", [
-    ((X[:0], Y[:0]), {}, ValueError, r"data.arrays: train\[0\] is empty: shape \(0, 2\)"),
-    ((X, Y[:5]), {}, ValueError, r"one length, got train\[0\]: 6, train\[1\]: 5"),
-    ((NAN, Y), {}, ValueError, r"train\[0\] holds 2 of 12 values .*; the first is nan at index \[4, 1\]"),
-    ((X.astype(np.float64) + 1e300, Y), {}, ValueError, r"infinite\) as float32; the first is 1e\+300"),
-    ((X, Y + 2**40), {}, ValueError, r"train\[1\] holds 6 of 6 values that are too large for int32"),
-    ({"x": X, "n": np.float32(3)}, {}, ValueError, r"train\['n'\] should have a first axis"),
-    ([[1.0, 2.0]], {}, TypeError, r"train\[0\]\[0\] should be an array, got 1.0 .*np.asarray"),
-    (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got type <U1.*np.unique"),
-    (np.array([None, 1.0]), {}, TypeError, "got type object"),
-    ((), {}, TypeError, "train should hold arrays"),
-    (None, {}, TypeError, "there are no training arrays"),
-    ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Set"),
-    ((X, Y), {"batch_size": 0}, ValueError, "batch_size should be at least 1, got 0"),
-    ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be a whole number"),
-    ((X, Y), {"seed": -1}, ValueError, r"seed should be in \[0, 4294967295\], got -1"),
-    ((X, Y), {"validation": (NAN, Y)}, ValueError, r"validation\[0\] holds 2"),
-    ((X, Y), {"validation": X}, ValueError, "validation should have the structure of train"),
-    ((X, Y), {"test": (X[:, :1], Y)}, ValueError, r"types: float32\[n, 2\], got float32\[n, 1\]"),
-    ((X, Y + 3), {"classes": 3}, ValueError, r"train: 6 of 6 labels are not in \[0, 3\); the first is 3"),
-    ((X, Y - 1), {"classes": 3}, ValueError, "the first is -1, at example 0"),
-    ((X, X[:, 0]), {"classes": 3}, TypeError, "labels should hold integers, got float32.*np.unique"),
-    (X, {"classes": 3}, ValueError, r"train should be a pair \(x, y\) of inputs and labels"),
-    ((X, Y), {"validation": (X, Y + 5), "classes": 3}, ValueError, "data.arrays: validation: 6 of 6"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "train,more,kind,words",
+    [
+        ((X[:0], Y[:0]), {}, ValueError, r"data.arrays: train\[0\] is empty: shape \(0, 2\)"),
+        ((X, Y[:5]), {}, ValueError, r"one length, got train\[0\]: 6, train\[1\]: 5"),
+        ((NAN, Y), {}, ValueError, r"train\[0\] holds 2 of 12 values .*; the first is nan at index \[4, 1\]"),
+        ((X.astype(np.float64) + 1e300, Y), {}, ValueError, r"infinite\) as float32; the first is 1e\+300"),
+        ((X, Y + 2**40), {}, ValueError, r"train\[1\] holds 6 of 6 values that are too large for int32"),
+        ({"x": X, "n": np.float32(3)}, {}, ValueError, r"train\['n'\] should have a first axis"),
+        ([[1.0, 2.0]], {}, TypeError, r"train\[0\]\[0\] should be an array, got 1.0 .*np.asarray"),
+        (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got type <U1.*np.unique"),
+        (np.array([None, 1.0]), {}, TypeError, "got type object"),
+        ((), {}, TypeError, "train should hold arrays"),
+        (None, {}, TypeError, "there are no training arrays"),
+        ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Set"),
+        ((X, Y), {"batch_size": 0}, ValueError, "batch_size should be at least 1, got 0"),
+        ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be a whole number"),
+        ((X, Y), {"seed": -1}, ValueError, r"seed should be in \[0, 4294967295\], got -1"),
+        ((X, Y), {"validation": (NAN, Y)}, ValueError, r"validation\[0\] holds 2"),
+        ((X, Y), {"validation": X}, ValueError, "validation should have the structure of train"),
+        ((X, Y), {"test": (X[:, :1], Y)}, ValueError, r"types: float32\[n, 2\], got float32\[n, 1\]"),
+        ((X, Y + 3), {"classes": 3}, ValueError, r"train: 6 of 6 labels are not in \[0, 3\); the first is 3"),
+        ((X, Y - 1), {"classes": 3}, ValueError, "the first is -1, at example 0"),
+        ((X, X[:, 0]), {"classes": 3}, TypeError, "labels should hold integers, got float32.*np.unique"),
+        (X, {"classes": 3}, ValueError, r"train should be a pair \(x, y\) of inputs and labels"),
+        ((X, Y), {"validation": (X, Y + 5), "classes": 3}, ValueError, "data.arrays: validation: 6 of 6"),
+    ],
+)
 def test_bad_data_is_refused_with_where_what_and_cure(train, more, kind, words):
     with pytest.raises(kind, match=words):
         nf.data.arrays(train, **{"batch_size": 2} | more)
@@ -288,8 +286,7 @@ def test_bad_data_is_refused_with_where_what_and_cure(train, more, kind, words):
 
 def test_odd_but_good_data_is_taken():
     half = jnp.ones((4, 2), jnp.bfloat16)
-    data = nf.data.arrays({"a": half, "b": np.ones(4, bool), "k": jax.random.split(
-        jax.random.key(0), 4)}, 2)  # fmt: skip
+    data = nf.data.arrays({"a": half, "b": np.ones(4, bool), "k": jax.random.split(jax.random.key(0), 4)}, 2)
     batch = data.batch(0)
     assert (batch["a"].dtype, batch["b"].dtype, batch["k"].shape) == (jnp.bfloat16, bool, (2,))
 
@@ -343,9 +340,7 @@ def test_digits_are_split_by_class_and_import_no_scikit_learn(monkeypatch):
     pytest.importorskip("sklearn")
     imported = []
     real = builtins.__import__
-    monkeypatch.setattr(
-        builtins, "__import__", lambda name, *rest: imported.append(name) or real(name, *rest)
-    )
+    monkeypatch.setattr(builtins, "__import__", lambda name, *rest: imported.append(name) or real(name, *rest))
     splits = nf.data.digits()
     assert not [name for name in imported if name.startswith("sklearn")]
     assert [len(x) for x, _ in splits[:3]] == [1257, 180, 360]
@@ -390,9 +385,7 @@ def test_arrays_of_any_order_of_bytes(dtype):
 
 def test_float64_that_float32_cannot_tell_apart_is_named():
     times = 1.7e9 + np.arange(8.0)[:, None]
-    with pytest.warns(
-        UserWarning, match=r"data.arrays: train\[0\]: float32 has fewer than 256 steps"
-    ):
+    with pytest.warns(UserWarning, match=r"data.arrays: train\[0\]: float32 has fewer than 256 steps"):
         nf.data.arrays((times, np.arange(8)), batch_size=2)
     nf.data.arrays((times - times[0], np.arange(8)), batch_size=2)
 
@@ -413,9 +406,7 @@ def test_masked_values_are_refused_everywhere():
     np.testing.assert_array_equal(nf.data.arrays(whole, 6).arrays, np.arange(6))
 
 
-@pytest.mark.parametrize(
-    "dtype", ["longdouble", "clongdouble", "m8[s]", "M8[s]", "U3", "S3", "O", "V4"]
-)
+@pytest.mark.parametrize("dtype", ["longdouble", "clongdouble", "m8[s]", "M8[s]", "U3", "S3", "O", "V4"])
 def test_arrays_that_jax_has_no_type_for(dtype):
     x = np.zeros(6, dtype) if dtype == "V4" else np.arange(6).astype(dtype)
     with pytest.raises(TypeError, match="should hold numbers, got type"):

@@ -82,17 +82,13 @@ def test_an_objective_of_ones_own_sees_no_copies():
 
 
 def test_even_size():
-    assert [even_size(*pair) for pair in ((20, 8), (16, 8), (13, 8), (3, 8), (10_000, 128))] == [
-        5, 8, 8, 3, 125,
-    ]  # fmt: skip
+    assert [even_size(*pair) for pair in ((20, 8), (16, 8), (13, 8), (3, 8), (10_000, 128))] == [5, 8, 8, 3, 125]
 
 
 def test_batches_of_the_host_and_of_the_device_are_alike():
     for tree in (X, jnp.asarray(X)):
         batches = list(eval_batches((tree,), 8))
-        assert [(b.examples[0].shape, int(b.count)) for b in batches] == [
-            ((8, 6), 8), ((8, 6), 8), ((8, 6), 4),
-        ]  # fmt: skip
+        assert [(b.examples[0].shape, int(b.count)) for b in batches] == [((8, 6), 8), ((8, 6), 8), ((8, 6), 4)]
         np.testing.assert_array_equal(np.concatenate([b.examples[0] for b in batches])[:20], X)
         np.testing.assert_array_equal(batches[-1].examples[0][4:], np.stack([X[-1]] * 4))
 
@@ -158,9 +154,7 @@ def test_a_wrong_size_is_told(size, error):
     with pytest.raises(error, match=r"train: eval_batch_size should be"):
         nf.train(build, {"rate": 0.1}, data, steps=4, key=KEY, eval_batch_size=size)
     with pytest.raises(error, match=r"sweep: eval_batch_size should be"):
-        nf.sweep(
-            build, {"rate": [0.1]}, data, steps=4, key=KEY, method="grid", eval_batch_size=size
-        )
+        nf.sweep(build, {"rate": [0.1]}, data, steps=4, key=KEY, method="grid", eval_batch_size=size)
     with pytest.raises(error, match=r"sweep: eval_batch_size should be"):
         nf.sweep_plan(build, {"rate": [0.1]}, data, steps=4, key=KEY, eval_batch_size=size)
     with pytest.raises(error, match=r"evaluate: batch_size should be"):

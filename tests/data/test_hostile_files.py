@@ -79,9 +79,7 @@ def test_no_pipe_or_broken_link_among_images(tmp_path):
     folder.mkdir()
     (folder / "1.png").write_bytes(SAMPLES["1.png"]())
     os.mkfifo(folder / "2.png")
-    assert "2.png cannot be read: it is a pipe, not a file." in refused(
-        LOADERS["1.png"], folder / "1.png"
-    )
+    assert "2.png cannot be read: it is a pipe, not a file." in refused(LOADERS["1.png"], folder / "1.png")
     (folder / "2.png").unlink()
     (folder / "2.png").symlink_to("2.png")
     assert "Too many levels of symbolic links" in refused(LOADERS["1.png"], folder / "1.png")
@@ -147,9 +145,7 @@ def npz_with(file, **heads):
 def test_npz_bombs_and_heads_that_claim_too_much(tmp_path, small):
     file = npz_with(tmp_path / "a.npz", bomb=((8 << 20,), 8), lie=((1 << 40,), 0))
     assert nf.data.npz(file, x="z", validation=0, test=0).train[0].shape == (12, 2)
-    assert "unpacks to more than 250 times" in refused(
-        lambda path: nf.data.npz(path, x="bomb"), file
-    )
+    assert "unpacks to more than 250 times" in refused(lambda path: nf.data.npz(path, x="bomb"), file)
     words = r"its head says uint8 [1099511627776], but there are 128 bytes"
     assert words in refused(lambda path: nf.data.npz(path, x="lie"), file)
     with (tmp_path / "x.npy").open("wb") as opened:
@@ -255,9 +251,7 @@ def test_rows_to_predict_are_as_careful(tmp_path):
         assert "should hold no masked values" in refused(lambda r: examples(learned, r), rows)
     for name in ("a.csv", "a.npy", "a.parquet"):
         os.mkfifo(tmp_path / name)
-        assert "it is a pipe, not a file" in refused(
-            lambda p: examples(learned, p), tmp_path / name
-        )
+        assert "it is a pipe, not a file" in refused(lambda p: examples(learned, p), tmp_path / name)
     with (tmp_path / "x.npy").open("wb") as opened:
         head = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50, 2)}
         np.lib.format.write_array_header_1_0(opened, head)

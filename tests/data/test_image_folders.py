@@ -28,9 +28,7 @@ def folder(root, parts=("",), count=5, shape=(6, 8, 3), ending="png"):
             inside = root / part / kind
             inside.mkdir(parents=True)
             for i in range(count):
-                Image.fromarray(picture(100 * place + 10 * (kind == "bee") + i, shape)).save(
-                    inside / f"{i}.{ending}"
-                )
+                Image.fromarray(picture(100 * place + 10 * (kind == "bee") + i, shape)).save(inside / f"{i}.{ending}")
     return root
 
 
@@ -55,9 +53,7 @@ def test_folders_for_the_splits(tmp_path):
     assert [len(part[1]) for part in splits[:3]] == [10, 10, 10]
     np.testing.assert_array_equal(splits.test[0][7], picture(212))
     (tmp_path / "val" / "bee").rename(tmp_path / "val" / "be")
-    with pytest.raises(
-        ValueError, match="validation has a class that train has not, 'be'; did you mean 'bee'"
-    ):
+    with pytest.raises(ValueError, match="validation has a class that train has not, 'be'; did you mean 'bee'"):
         nf.data.images(tmp_path)
 
 
@@ -77,18 +73,19 @@ def test_pixels_are_normalised_by_the_training_images(tmp_path):
 def test_sizes_and_channels(tmp_path):
     folder(tmp_path)
     Image.fromarray(picture(1, (12, 16, 3))).save(tmp_path / "bee" / "large.png")
-    with pytest.raises(
-        ValueError, match=r"large.png is 12 x 16, but .*0.png 6 x 8 .* size = \[6, 8\]"
-    ):
+    with pytest.raises(ValueError, match=r"large.png is 12 x 16, but .*0.png 6 x 8 .* size = \[6, 8\]"):
         nf.data.images(tmp_path)
     assert nf.data.images(tmp_path, size=[6, 8]).train[0].shape[1:] == (6, 8, 3)
     assert nf.data.images(tmp_path, size=4, channels=1).train[0].shape[1:] == (4, 4, 1)
     assert nf.data.images(tmp_path, size=4, layout="rows").train[0].shape[1:] == (4, 12)
     for words, more in {
-        "size should be": {"size": [1, 2, 3]}, "height should be at least 1": {"size": 0},
-        "channels should be 3": {"channels": 4}, "mean should be 3 numbers": {"mean": [1, 2]},
-        "above 0": {"std": [0.0]}, "shift should be below": {"shift": 6, "size": 6},
-    }.items():  # fmt: skip
+        "size should be": {"size": [1, 2, 3]},
+        "height should be at least 1": {"size": 0},
+        "channels should be 3": {"channels": 4},
+        "mean should be 3 numbers": {"mean": [1, 2]},
+        "above 0": {"std": [0.0]},
+        "shift should be below": {"shift": 6, "size": 6},
+    }.items():
         with pytest.raises(ValueError, match=words):
             nf.data.images(tmp_path, **{"size": 4} | more)
 
@@ -103,9 +100,7 @@ def test_other_modes_of_images_become_rgb_or_grey(tmp_path):
     for channels in (1, 3):
         splits = nf.data.images(tmp_path, channels=channels, validation=0, test=0)
         assert splits.train[0].shape == (4, 4, 4, channels)
-    np.testing.assert_array_equal(
-        splits.train[0][1], np.repeat(picture(0, (4, 4))[..., None], 3, -1)
-    )
+    np.testing.assert_array_equal(splits.train[0][1], np.repeat(picture(0, (4, 4))[..., None], 3, -1))
 
 
 def classes_of(root, **pictures):
@@ -155,9 +150,18 @@ def test_integers_count_by_the_upper_8_bits_of_their_type(tmp_path, dtype):
 def save_tiff(file, values):
     """One strip of grey levels, in a type that Pillow does not write."""
     kinds = {"u": 1, "i": 2, "f": 3}
-    head = {256: values.shape[1], 257: values.shape[0], 258: 8 * values.itemsize, 259: 1, 262: 1,
-            273: 8, 277: 1, 278: values.shape[0], 279: values.nbytes,
-            339: kinds[values.dtype.kind]}  # fmt: skip
+    head = {
+        256: values.shape[1],
+        257: values.shape[0],
+        258: 8 * values.itemsize,
+        259: 1,
+        262: 1,
+        273: 8,
+        277: 1,
+        278: values.shape[0],
+        279: values.nbytes,
+        339: kinds[values.dtype.kind],
+    }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in head.items())
     start = struct.pack("<2sHI", b"II", 42, 8 + values.nbytes)
     file.write_bytes(start + values.tobytes() + struct.pack("<H", len(head)) + entries + bytes(4))
@@ -177,8 +181,9 @@ def test_floats_count_by_the_white_of_all_training_images(tmp_path, white):
     np.testing.assert_array_equal(seen[0, ..., 0], x[0])
     for values, words in {
         "above": (ramp * 70000, rf"its floats should be in \[0, {white}\], as .* got 0 to 70000"),
-        "below": (ramp - 1, "got -1 to 0. Save it with 8 or 16"), "nan": (ramp * np.nan, "got nan to nan"),
-    }.values():  # fmt: skip
+        "below": (ramp - 1, "got -1 to 0. Save it with 8 or 16"),
+        "nan": (ramp * np.nan, "got nan to nan"),
+    }.values():
         Image.fromarray(values).save(tmp_path / "a" / "1.tif")
         with pytest.raises(ValueError, match=words):
             examples(splits.learned, str(tmp_path / "a" / "1.tif"))
@@ -190,10 +195,7 @@ def test_what_is_transparent_lies_on_white(tmp_path):
     clear, half = Image.new("RGBA", (2, 2), (9, 9, 9, 0)), Image.new("LA", (2, 2), (0, 128))
     palette = Image.new("P", (2, 2), 1)
     palette.putpalette([0, 0, 0, 50, 60, 70])
-    classes_of(
-        tmp_path,
-        **{"1_png": clear, "2_png": half, "3_png": Image.new("RGBA", (2, 2), (1, 2, 3, 255))},
-    )
+    classes_of(tmp_path, **{"1_png": clear, "2_png": half, "3_png": Image.new("RGBA", (2, 2), (1, 2, 3, 255))})
     palette.save(tmp_path / "a" / "4.png")
     palette.save(tmp_path / "a" / "5.png", transparency=1)
     found = pixels(tmp_path)[:, 0, 0].tolist()
@@ -213,9 +215,7 @@ def test_photographs_are_turned_and_the_first_frame_is_taken(tmp_path):
     assert (found[2] == 10).all()
 
 
-@pytest.mark.parametrize(
-    "train,test", [("Train", "Test"), ("TRAIN", "TESTING"), ("Training", "test")]
-)
+@pytest.mark.parametrize("train,test", [("Train", "Test"), ("TRAIN", "TESTING"), ("Training", "test")])
 def test_splits_are_found_in_any_case(tmp_path, train, test):
     splits = nf.data.images(folder(tmp_path, (train, test)))
     assert (splits.names, len(splits.test[1])) == (("ant", "bee"), 10)
@@ -229,20 +229,25 @@ def test_folders_of_splits_that_are_not_clear(tmp_path):
     with pytest.raises(ValueError, match="none has test/, val/, but no train/ to learn from"):
         nf.data.images(tmp_path / "none")
     folder(tmp_path / "beside", ("train", "extra"))
-    with pytest.warns(
-        UserWarning,
-        match="beside has train/, so it is read by splits, and extra/ beside it left out",
-    ):
+    with pytest.warns(UserWarning, match="beside has train/, so it is read by splits, and extra/ beside it left out"):
         assert nf.data.images(tmp_path / "beside").names == ("ant", "bee")
     classes = folder(tmp_path / "classes", ("valid", "invalid"))  # they may be classes as well
     assert nf.data.images(classes).names == ("invalid", "valid")
 
 
-@pytest.mark.parametrize("train,test", [
-    ("train_set", "test_set"), ("training_set", "test_set"), ("train_images", "test_images"),
-    ("seg_train/seg_train", "seg_test/seg_test"), ("train_data", "test_data"), ("trainData", "evalSet"),
-    ("train2017", "val2017"), ("my-train", "dev"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "train,test",
+    [
+        ("train_set", "test_set"),
+        ("training_set", "test_set"),
+        ("train_images", "test_images"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train_data", "test_data"),
+        ("trainData", "evalSet"),
+        ("train2017", "val2017"),
+        ("my-train", "dev"),
+    ],
+)
 def test_splits_are_found_by_a_word_of_their_name(tmp_path, train, test):
     splits = nf.data.images(folder(tmp_path, (train, test)), test=0, validation=0)
     assert splits.names == ("ant", "bee")
@@ -282,9 +287,7 @@ def test_hidden_folders_and_files_are_no_images(tmp_path):
         "bee/folder.png",
     ):
         (tmp_path / inside).mkdir(parents=True)
-        Image.new("RGB", (3, 3)).save(
-            tmp_path / inside / ("1.png" if "folder" not in inside else ".1.png")
-        )
+        Image.new("RGB", (3, 3)).save(tmp_path / inside / ("1.png" if "folder" not in inside else ".1.png"))
     (tmp_path / "bee" / "._1.png").write_bytes(b"what macOS keeps")
     splits = nf.data.images(tmp_path, validation=0, test=0)
     assert (splits.names, splits.train[0].shape) == (("ant", "bee"), (10, 6, 8, 3))

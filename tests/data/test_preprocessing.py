@@ -51,11 +51,7 @@ def keys(splits):
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.permutations(range(40)),
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4))),
-    st.data(),
-)
+@given(st.permutations(range(40)), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4))), st.data())
 def test_no_row_moves_between_splits(order, added, data):
     """Whatever order the rows are in, whatever is put between them, whichever are gone."""
     rows = [ROWS[i] for i in order]
@@ -167,29 +163,21 @@ def test_npz_keeps_its_splits(tmp_path):
     ]
     with pytest.raises(ValueError, match=r"labels are not in \[0, 4\)"):
         nf.data.npz(arrays_of(tmp_path, X, Y + 1), learned=learned)
-    with pytest.raises(
-        ValueError, match=r"float32 \[3\] with classes, as the run had, got float32"
-    ):
+    with pytest.raises(ValueError, match=r"float32 \[3\] with classes, as the run had, got float32"):
         nf.data.npz(arrays_of(tmp_path, X[:, :2], Y), learned=learned)
 
 
 def test_splits_that_files_bring_are_compared(tmp_path):
-    parts = {
-        "x_train": X,
-        "y_train": Y,
-        "x_test": X[:8] + 1,
-        "y_test": Y[:8],
-        "x_val": X[:9],
-        "y_val": Y[:9],
-    }
+    parts = {"x_train": X, "y_train": Y, "x_test": X[:8] + 1, "y_test": Y[:8], "x_val": X[:9], "y_val": Y[:9]}
     np.savez(tmp_path / "a.npz", **parts)
     before = nf.data.npz(tmp_path / "a.npz")
     assert before.learned.rows is None
     np.savez(tmp_path / "a.npz", **parts | {"x_test": X[:7], "y_test": Y[:7], "x_val": X[1:10]})
     after = nf.data.npz(tmp_path / "a.npz", learned=saved(before.learned, tmp_path / "run"))
     assert before.learned.changes(after.learned) == [
-        "validation: other values than then", "test: 8 examples then, 7 examples now",
-    ]  # fmt: skip
+        "validation: other values than then",
+        "test: 8 examples then, 7 examples now",
+    ]
     del parts["x_val"], parts["y_val"]
     np.savez(tmp_path / "a.npz", **parts)
     after = nf.data.npz(tmp_path / "a.npz", learned=before.learned)
@@ -296,9 +284,7 @@ def test_digits_and_arrays_given_to_predict():
     learned = nf.data.digits().learned
     x, names = examples(learned, np.ones((2, 64)))
     assert (x.dtype, x.shape, names) == (np.float32, (2, 64), None)
-    for rows, message in {
-        "a": "does not exist", 3: r"got shape \(\)", ((1, 2), (1,)): "rows of one length",
-    }.items():  # fmt: skip
+    for rows, message in {"a": "does not exist", 3: r"got shape \(\)", ((1, 2), (1,)): "rows of one length"}.items():
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             examples(learned, rows)
     with pytest.raises(ValueError, match="mask"):

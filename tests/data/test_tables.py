@@ -53,33 +53,20 @@ def test_a_table_is_read_and_cut_by_class(tmp_path):
     np.testing.assert_allclose(splits.train[0].std(0), 1, rtol=1e-5)
     mean, std = raw.train[0].mean(0), raw.train[0].std(0)
     np.testing.assert_allclose(splits.test[0], (raw.test[0] - mean) / std, rtol=1e-5, atol=1e-6)
-    plain = nf.data.table(
-        tmp_path / "pets.csv", label="kind", standardise=False, validation=0, test=0
-    )
+    plain = nf.data.table(tmp_path / "pets.csv", label="kind", standardise=False, validation=0, test=0)
     assert (plain.transform, plain.validation, plain.test) == (None, None, None)
     np.testing.assert_array_equal(plain.train[0], X)
 
 
 def test_columns_tasks_and_other_forms_of_csv(tmp_path):
     file = tmp_path / "odd.csv"
-    text = (
-        '\ufeff"a b";z;"k"\r\n'
-        + "".join(f'"{i}.5";{10 - i};{i % 3 + 9}\r\n' for i in range(12))
-        + "\r\n"
-    )
+    text = '\ufeff"a b";z;"k"\r\n' + "".join(f'"{i}.5";{10 - i};{i % 3 + 9}\r\n' for i in range(12)) + "\r\n"
     file.write_text(text, newline="")
-    splits = nf.data.table(
-        file, label="k", columns=["z"], separator=";", validation=0, test=0, standardise=False
-    )
+    splits = nf.data.table(file, label="k", columns=["z"], separator=";", validation=0, test=0, standardise=False)
     assert splits.names == ("9", "10", "11")  # in numerical order
     assert splits.train[0].ravel().tolist() == [10 - i for i in range(12)]
     found = nf.data.table(file, label="z", task="regression", separator=";", validation=0, test=3)
-    assert (found.train[1].shape, found.train[1].dtype, found.names, found.classes) == (
-        (9, 1),
-        np.float32,
-        None,
-        None,
-    )
+    assert (found.train[1].shape, found.train[1].dtype, found.names, found.classes) == ((9, 1), np.float32, None, None)
 
 
 @pytest.mark.parametrize("kind", ["pandas", "parquet", "polars"])
@@ -109,13 +96,17 @@ WRONG = {
     "twice": (ROWS, {"columns": ["height", "height"]}, "columns should be some, each once"),
     "own": (ROWS, {"columns": ["kind"]}, "without the label"),
     "one": (["1,2,cat", "2,3,cat"], {}, "'kind' should hold classes, but is 'cat' throughout"),
-    "many": (ROWS, {"label": "weight", "columns": ["height"]}, "holds 20 different values in 20 rows.* task = \"regression\""),
+    "many": (
+        ROWS,
+        {"label": "weight", "columns": ["height"]},
+        'holds 20 different values in 20 rows.* task = "regression"',
+    ),
     "short": ([], {}, "a line of names and rows, but has 1 lines"),
     "task": (ROWS, {"task": "clasification"}, "did you mean 'classification'"),
     "shares": (ROWS, {"test": 0.95}, "nothing is left to train on, of 20 examples, with validation = 0.1, test = 0.95"),
-    "quote": (["1,2,\"cat"], {}, "line 2 opens a quote that is not closed before the file ends. Close"),
+    "quote": (['1,2,"cat'], {}, "line 2 opens a quote that is not closed before the file ends. Close"),
     "separator": (ROWS, {"separator": ", "}, "separator should be one character"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -168,14 +159,11 @@ PLAIN = "1,0\n2,1\n3,0\n4,1\n"
 
 
 @pytest.mark.parametrize(
-    "word",
-    ["2_0", "0x10", "inf", "\uff11", "1e400", '"1,000"', "True", "1 2", "1e5_0", "2020-01-01"],
+    "word", ["2_0", "0x10", "inf", "\uff11", "1e400", '"1,000"', "True", "1 2", "1e5_0", "2020-01-01"]
 )
 def test_what_is_no_number_in_csv(tmp_path, word):
     shown = word.strip('"')
-    with pytest.raises(
-        ValueError, match=rf"line 6 of column 'a' should hold a number, got '{shown}'. Turn"
-    ):
+    with pytest.raises(ValueError, match=rf"line 6 of column 'a' should hold a number, got '{shown}'. Turn"):
         from_text(tmp_path, f"a,y\n{PLAIN}{word},1\n")
 
 
@@ -186,13 +174,16 @@ def test_what_is_a_number_in_csv(tmp_path):
     np.testing.assert_array_equal(found, np.float32([5, 5, 5, 0.5, -0.5, 5000, 5, 1e20]))
 
 
-@pytest.mark.parametrize("words,names", [
-    (["1", "1.0", "0", "0.0"], ("0", "1")),
-    (["10", "9", "1e1", "9.50"], ("9", "9.5", "10")),
-    (["01", "1", "1.0", "02"], ("01", "1", "02")),
-    (["cat", "1", "1.0", "none"], ("1", "cat", "none")),
-    (["9007199254740993", "9007199254740992"] * 2, ("9007199254740992", "9007199254740993")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words,names",
+    [
+        (["1", "1.0", "0", "0.0"], ("0", "1")),
+        (["10", "9", "1e1", "9.50"], ("9", "9.5", "10")),
+        (["01", "1", "1.0", "02"], ("01", "1", "02")),
+        (["cat", "1", "1.0", "none"], ("1", "cat", "none")),
+        (["9007199254740993", "9007199254740992"] * 2, ("9007199254740992", "9007199254740993")),
+    ],
+)
 def test_the_names_of_classes(tmp_path, words, names):
     content = "a,y\n" + "".join(f"{i},{word}\n" for i, word in enumerate(words * 2))
     splits = from_text(tmp_path, content)
@@ -206,9 +197,7 @@ def test_classes_are_counted_by_their_values(tmp_path):
     assert splits.train[1].tolist() == [1, 0, 1, 0]
     labels, names = class_labels("t", "y", ["1.0", "7", "1"], names=("1", "7", "9"))
     assert (labels.tolist(), names) == ([0, 1, 0], ("1", "7", "9"))
-    with pytest.raises(
-        ValueError, match="row 1 of column 'y' has the class '8', which the run has not: 1, 7"
-    ):
+    with pytest.raises(ValueError, match="row 1 of column 'y' has the class '8', which the run has not: 1, 7"):
         class_labels("t", "y", ["1", "8"], names=("1", "7"))
 
 
@@ -253,9 +242,7 @@ def frames(columns):
     arrow = pytest.importorskip("pyarrow")
     table = arrow.table(columns)
     yield from (pandas.DataFrame(columns), polars.DataFrame(columns), table)
-    yield pandas.DataFrame(
-        {c: pandas.array(table[c], pandas.ArrowDtype(table[c].type)) for c in columns}
-    )
+    yield pandas.DataFrame({c: pandas.array(table[c], pandas.ArrowDtype(table[c].type)) for c in columns})
     yield pandas.DataFrame(columns).convert_dtypes()
 
 
@@ -267,7 +254,7 @@ LOST = {
     "days": [date(2020, 1, 1), date(2020, 1, 2), None] * 2,
     "spans": [timedelta(1), timedelta(2), None] * 2,
     "decimals": [Decimal("1.5"), Decimal("2"), None] * 2,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LOST)
@@ -277,8 +264,7 @@ def test_a_label_or_value_that_a_frame_lacks_is_named(tmp_path, name):
             nf.data.table(frame, label="y")
     for frame in frames({"a": LOST[name], "y": [1, 0] * 3}):
         with pytest.raises(
-            ValueError,
-            match=r"(missing|should hold a number, got).* of column 'a'|of column 'a' should",
+            ValueError, match=r"(missing|should hold a number, got).* of column 'a'|of column 'a' should"
         ):
             nf.data.table(frame, label="y")
 
@@ -287,8 +273,7 @@ def test_dates_are_no_numbers_whatever_holds_them():
     for name in ("times", "days", "spans"):
         for frame in frames({"a": LOST[name][:2] * 3, "y": [1, 0] * 3}):
             with pytest.raises(
-                ValueError,
-                match=r"row 0 of column 'a' should hold a number, got '.*; 6 such\. Turn it into",
+                ValueError, match=r"row 0 of column 'a' should hold a number, got '.*; 6 such\. Turn it into"
             ):
                 nf.data.table(frame, label="y")
 
@@ -301,13 +286,8 @@ def test_flags_decimals_and_categories_of_frames():
     pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
     for y in (pandas.Categorical(columns["y"]), pandas.Series([1.0, 0.0] * 3)):
         frame = pandas.DataFrame({"a": range(6), "y": y})
-        assert nf.data.table(frame, label="y", validation=0, test=0).names in (
-            ("c", "d"),
-            ("0", "1"),
-        )
-    frame = polars.DataFrame(
-        {"a": range(6), "y": polars.Series(columns["y"], dtype=polars.Categorical)}
-    )
+        assert nf.data.table(frame, label="y", validation=0, test=0).names in (("c", "d"), ("0", "1"))
+    frame = polars.DataFrame({"a": range(6), "y": polars.Series(columns["y"], dtype=polars.Categorical)})
     assert nf.data.table(frame, label="y", validation=0, test=0).names == ("c", "d")
 
 
@@ -322,17 +302,13 @@ def test_a_null_of_a_parquet_dictionary_is_missing(tmp_path):
 
 def test_masks_and_shapes_of_a_frames_columns():
     y, masked = np.array([0, 1] * 3), np.ma.masked_greater(np.arange(6.0), 4)
-    with pytest.raises(
-        ValueError, match="column 'a' of the frame should hold no masked values, got 1 of 6"
-    ):
+    with pytest.raises(ValueError, match="column 'a' of the frame should hold no masked values, got 1 of 6"):
         nf.data.table(Frame(a=masked, y=y), label="y")
     with pytest.raises(ValueError, match="column 'y' of the frame should hold no masked"):
         nf.data.table(Frame(a=np.arange(6.0), y=np.ma.array(y, mask=y == 0)), label="y")
     with pytest.raises(ValueError, match=r"'a' should hold one value a row, got shape \(6, 2\)"):
         nf.data.table(Frame(a=np.ones((6, 2)), y=y), label="y")
-    with pytest.raises(
-        ValueError, match="row 0 of column 'a' should hold a number, got '\\(1\\+0j\\)'"
-    ):
+    with pytest.raises(ValueError, match="row 0 of column 'a' should hold a number, got '\\(1\\+0j\\)'"):
         nf.data.table(Frame(a=np.ones(6, complex), y=y), label="y")
     frame = pytest.importorskip("pandas").DataFrame(np.ones((6, 2)), columns=[1, "1"])
     with pytest.raises(ValueError, match="the frame: it has more than one column '1'"):
@@ -346,25 +322,49 @@ SPEECH = {  # content, arguments, what is said; None: it is read
     "blank lines": (f"\na,y\n1,0\n\n  \n{PLAIN}", {}, None),
     "only carriage returns": (f"a,y\n{PLAIN}".replace("\n", "\r"), {}, None),
     "a long field not used": (f"a,note,y\n1,{'x' * 200_000},0\n2,z,1\n3,z,0\n4,z,1\n", {"columns": ["a"]}, None),
-    "no name, not used": (f",a,y\n{PLAIN}".replace("\n", "\n9,")[:-2].replace("\n9,,", "\n,"), {"columns": ["a"]}, None),
+    "no name, not used": (
+        f",a,y\n{PLAIN}".replace("\n", "\n9,")[:-2].replace("\n9,,", "\n,"),
+        {"columns": ["a"]},
+        None,
+    ),
     "no name": (",a,y\n0,1,0\n1,1,1\n", {}, "its column 1 has no name .pandas writes its index so"),
-    "UTF-16": (f"a,y\n{PLAIN}".encode("utf-16"), {}, "it is text in UTF-16, and should be in UTF-8. Convert it: iconv -f UTF-16"),
-    "UTF-16 without a mark": (f"a,y\n{PLAIN}".encode("utf-16-le"), {}, "seems to be text in UTF-16.* iconv -f UTF-16LE"),
-    "UTF-32 without a mark": (f"a,y\n{PLAIN}".encode("utf-32-le"), {}, "seems to be text in UTF-32,.* iconv -f UTF-32LE"),
+    "UTF-16": (
+        f"a,y\n{PLAIN}".encode("utf-16"),
+        {},
+        "it is text in UTF-16, and should be in UTF-8. Convert it: iconv -f UTF-16",
+    ),
+    "UTF-16 without a mark": (
+        f"a,y\n{PLAIN}".encode("utf-16-le"),
+        {},
+        "seems to be text in UTF-16.* iconv -f UTF-16LE",
+    ),
+    "UTF-32 without a mark": (
+        f"a,y\n{PLAIN}".encode("utf-32-le"),
+        {},
+        "seems to be text in UTF-32,.* iconv -f UTF-32LE",
+    ),
     "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32,.* iconv -f UTF-32BE"),
     "no text": (bytes([0, 1, 0, 2]) * 50, {}, "it is no text: many of its bytes are zero"),
-    "Latin-1": ("a,y,r\n1,0,\xe9\n".encode("latin-1"), {}, r"not text in UTF-8 \(at byte 10\): line 2 has the byte 0xe9"),
+    "Latin-1": (
+        "a,y,r\n1,0,\xe9\n".encode("latin-1"),
+        {},
+        r"not text in UTF-8 \(at byte 10\): line 2 has the byte 0xe9",
+    ),
     "zero": ("a,y\n1,0\n2,\0\n", {}, "line 3 has a zero byte, .* no CSV has. Where .* tr -d"),
     "web page": ("<!DOCTYPE html>\n<html>", {}, "it is a web page, and should be CSV"),
     "workbook": (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xff", {}, "it is a zip archive, such as an Excel workbook"),
     "comment": (f"a,y\n# of 2020\n{PLAIN}", {}, "line 2 should have 2 values, but has 1. Lines of comment"),
     "separator at the end": ("a,y\n1,0,\n2,1,\n", {}, "line 2 should have 2 values, but has 3. It ends with ','"),
     "after a quote": ('a,y\n"1"2,0\n', {}, "line 2 cannot be cut into values .*expected after"),
-    "a quote left open": ('a,y\n1,"0\n2,1\n3,"0"\n', {}, "line 2 cannot be cut into values|line 2 should have 2 values"),
+    "a quote left open": (
+        'a,y\n1,"0\n2,1\n3,"0"\n',
+        {},
+        "line 2 cannot be cut into values|line 2 should have 2 values",
+    ),
     "a line of many": ('a,y\n1,"0\n2,1\n3",0,1\n', {}, "line 2 should have 2 values, .*several lines: is a quote"),
     "after a break": ('a,note,y\n1,"p\nq",0\n\n2,z,1\nbad,z,0\n', {"columns": ["a"]}, "line 6 of column 'a'"),
     "a bad separator": (f"a,y\n{PLAIN}", {"separator": "\n"}, "separator should be one character"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SPEECH)
@@ -386,14 +386,14 @@ def test_the_longest_field_of_others_stays(tmp_path):
 
 CELLS = st.one_of(
     st.sampled_from(["", "cat", " 5 ", "+1", "1_0", "nan", "-0", "0x1", "1e400", "9007199254740993", "\u0661", "é"]),
-    st.floats(width=32).map(repr), st.integers(-300, 300).map(str), st.text("ab,\"\n\r 1", max_size=3),
-)  # fmt: skip
+    st.floats(width=32).map(repr),
+    st.integers(-300, 300).map(str),
+    st.text('ab,"\n\r 1', max_size=3),
+)
 
 
 @settings(max_examples=150)
-@given(
-    st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n", "\r"])
-)
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_both_readers_see_the_same(rows, end):
     pytest.importorskip("pyarrow")
     text = end.join(["a,y", *(",".join(row) for row in rows)]) + end
@@ -425,11 +425,7 @@ def test_npz_by_name_and_a_folder_of_npy(tmp_path):
     for place in (tmp_path / "a.npz", tmp_path):
         splits = nf.data.npz(place, validation=2, test=0.2)
         assert [len(part[1]) for part in splits[:3]] == [14, 2, 4]
-        assert (splits.classes, splits.train[0].dtype, splits.train[1].dtype) == (
-            2,
-            np.uint8,
-            np.int64,
-        )
+        assert (splits.classes, splits.train[0].dtype, splits.train[1].dtype) == (2, np.uint8, np.int64)
         assert together(splits) == {x.tobytes(): y for x, y in zip(images, Y.tolist(), strict=True)}
     (batch,) = splits.data(4).split("test", 4)
     np.testing.assert_allclose(batch[0], splits.test[0] / 255, rtol=1e-6)
@@ -444,14 +440,17 @@ def test_npz_with_its_own_splits(tmp_path):
     assert splits.data(4).batch(0)[0].shape == (4, 2)
 
 
-@pytest.mark.parametrize("arrays,more,words", [
-    ({"x": X, "z": Y}, {}, "has no array 'y'; there is 'x', 'z'"),
-    ({"x": X, "labels": Y}, {"y": "label"}, "has no array 'label'; did you mean 'labels'"),
-    ({"x_train": X, "y": Y}, {}, "has no array 'y_train'"),
-    ({"x": X, "y": Y[:9]}, {}, "x and y of train should be of one length, got 20 and 9"),
-    ({"x": X, "y": np.array(["a"] * 20)}, {}, r"y of train should be numbers, .*got <U1 \[20\]"),
-    ({"x": X, "y": Y.astype(object)}, {}, "cannot be read as NumPy's file .*pickle"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arrays,more,words",
+    [
+        ({"x": X, "z": Y}, {}, "has no array 'y'; there is 'x', 'z'"),
+        ({"x": X, "labels": Y}, {"y": "label"}, "has no array 'label'; did you mean 'labels'"),
+        ({"x_train": X, "y": Y}, {}, "has no array 'y_train'"),
+        ({"x": X, "y": Y[:9]}, {}, "x and y of train should be of one length, got 20 and 9"),
+        ({"x": X, "y": np.array(["a"] * 20)}, {}, r"y of train should be numbers, .*got <U1 \[20\]"),
+        ({"x": X, "y": Y.astype(object)}, {}, "cannot be read as NumPy's file .*pickle"),
+    ],
+)
 def test_npz_that_is_wrong(tmp_path, arrays, more, words):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=f"data.npz: .*{words}"):
@@ -472,10 +471,7 @@ def test_columns_of_a_csv_have_the_smallest_types_each_and_words_once(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(["small,time,y", *rows]))
     columns, _ = csv_reader.read_csv("t", tmp_path / "a.csv", ",", None, ["y"])
     assert [columns[name].dtype.name for name in ("small", "time")] == ["uint8", "float64"]
-    assert (columns["y"].distinct, list(columns["y"])[:3]) == (
-        ["dog", "cat"],
-        ["dog", "cat", "dog"],
-    )
+    assert (columns["y"].distinct, list(columns["y"])[:3]) == (["dog", "cat"], ["dog", "cat", "dog"])
 
 
 def test_words_of_parquet_are_held_once_each(tmp_path):

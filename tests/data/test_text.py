@@ -70,9 +70,7 @@ def test_characters_are_sorted_as_nanogpt_has_them():
 
 def test_codecs_refuse_what_they_do_not_know():
     codec = nf.data.Characters.of("abc")
-    with pytest.raises(
-        ValueError, match=r"'é', character 2 of the text, is none of the 3 .* 'abc'"
-    ):
+    with pytest.raises(ValueError, match=r"'é', character 2 of the text, is none of the 3 .* 'abc'"):
         codec.encode("abé")
     for ids in ([0, 3], np.array([-1]), jnp.array([[0, 9]])):
         with pytest.raises(ValueError, match=r"codec.decode: ids should be in \[0, 3\), got"):
@@ -89,9 +87,7 @@ def tokenizer_file(folder):
     own.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     own.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     own.train_from_iterator([TEXT], trainer)
     own.enable_truncation(5)  # which must not cut the text
     own.save(str(folder / "tokenizer.json"))
@@ -111,9 +107,11 @@ def test_a_tokenizer_file(tmp_path, file):
     codec.save(tmp_path / "again.json")
     assert nf.data.load_codec(tmp_path / "again.json") == codec
     missing = tmp_path / "words.json"
-    missing.write_text(json.dumps({
-        "version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "x"},
-    }))  # fmt: skip
+    missing.write_text(
+        json.dumps(
+            {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "x"}}
+        )
+    )
     with pytest.raises(ValueError, match="the tokenizer cannot encode this text"):
         nf.data.load_codec(missing).encode("b")
 
@@ -124,13 +122,19 @@ def test_without_tokenizers_the_error_says_what_to_install(monkeypatch):
         nf.data.Tokenizer("{}").encode("a")
 
 
-@pytest.mark.parametrize("content,words", {
-    "{": "it is not JSON", "[1]": "neither", '{"codec": "words"}': "neither",
-    '{"codec": "characters", "characters": "ba"}': "characters should be some, sorted",
-    '{"codec": "characters", "characters": ""}': "characters should be some, sorted",
-    '{"codec": "characters", "characters": 3}': "neither",
-    "[" * 100_000: "it is not JSON",
-}.items(), ids=range(7))  # fmt: skip
+@pytest.mark.parametrize(
+    "content,words",
+    {
+        "{": "it is not JSON",
+        "[1]": "neither",
+        '{"codec": "words"}': "neither",
+        '{"codec": "characters", "characters": "ba"}': "characters should be some, sorted",
+        '{"codec": "characters", "characters": ""}': "characters should be some, sorted",
+        '{"codec": "characters", "characters": 3}': "neither",
+        "[" * 100_000: "it is not JSON",
+    }.items(),
+    ids=range(7),
+)
 def test_codec_files_that_are_wrong(tmp_path, content, words):
     (tmp_path / "codec.json").write_text(content)
     with pytest.raises(ValueError, match=f"codec.json: .*{words}"):
@@ -202,8 +206,7 @@ def test_text_trains_through_the_loop_and_is_evaluated(file, key):
         return nf.Task(model, nf.language_modelling(), nf.optimizers.adamw(h["rate"]))
 
     found = [
-        nf.train(build, {"rate": 0.3}, data, steps=40, key=key, loop=loop, log_every=20)
-        for loop in ("step", "scan")
+        nf.train(build, {"rate": 0.3}, data, steps=40, key=key, loop=loop, log_every=20) for loop in ("step", "scan")
     ]
     losses = [history.validation["loss"] for _, history in found]
     np.testing.assert_allclose(*losses, rtol=1e-5)
@@ -242,17 +245,20 @@ def test_token_files_of_either_order_of_bytes(tmp_path):
     assert int(x.max()) < 300
 
 
-@pytest.mark.parametrize("content,more,kind,words", [
-    (b"", {}, ValueError, "sums.txt: it is empty"),
-    (b"caf\xe9 " * 50, {}, ValueError, r"it is not text in UTF-8 \(at byte 3\).*codec = \"bytes\""),
-    ("to be".encode("utf-16") * 50, {}, ValueError, "it is text in UTF-16, .* iconv -f UTF-16 .*codec = .bytes."),
-    (b"\xef\xbb\xbf", {}, ValueError, "sums.txt: it is empty"),
-    (b"hello", {}, ValueError, r"has 4 training tokens, too few for block_size \+ 1 = 9. Set a smaller"),
-    (b"hello" * 9, {"block_size": 16}, ValueError, "has 5 validation tokens"),
-    (b"hello" * 9, {"block_size": 0}, ValueError, "block_size should be at least 1"),
-    (b"hello" * 9, {"validation": 1.0}, ValueError, r"validation should be in \[0, 1\), got 1.0"),
-    (b"hello" * 9, {"codec": "chars"}, ValueError, "codec should be one of 'characters', 'bytes'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content,more,kind,words",
+    [
+        (b"", {}, ValueError, "sums.txt: it is empty"),
+        (b"caf\xe9 " * 50, {}, ValueError, r"it is not text in UTF-8 \(at byte 3\).*codec = \"bytes\""),
+        ("to be".encode("utf-16") * 50, {}, ValueError, "it is text in UTF-16, .* iconv -f UTF-16 .*codec = .bytes."),
+        (b"\xef\xbb\xbf", {}, ValueError, "sums.txt: it is empty"),
+        (b"hello", {}, ValueError, r"has 4 training tokens, too few for block_size \+ 1 = 9. Set a smaller"),
+        (b"hello" * 9, {"block_size": 16}, ValueError, "has 5 validation tokens"),
+        (b"hello" * 9, {"block_size": 0}, ValueError, "block_size should be at least 1"),
+        (b"hello" * 9, {"validation": 1.0}, ValueError, r"validation should be in \[0, 1\), got 1.0"),
+        (b"hello" * 9, {"codec": "chars"}, ValueError, "codec should be one of 'characters', 'bytes'"),
+    ],
+)
 def test_texts_that_are_wrong(tmp_path, content, more, kind, words):
     (tmp_path / "sums.txt").write_bytes(content)
     with pytest.raises(kind, match=words):
@@ -275,7 +281,7 @@ def test_arrays_with_a_window_are_checked():
         r"10 of 20 labels are not in \[0, 10\)": (row, {"classes": 10}),
         "window should be at least 2": (row, {"window": 1}),
         "training examples, 16, got 17": (row, {"batch_size": 17}),
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises((ValueError, TypeError), match=words):
             nf.data.arrays(train, **{"batch_size": 2, "window": 5} | more)
 
@@ -338,9 +344,7 @@ def test_streams_of_pairs_are_transformed_and_augmented_as_data(key):
         pairs = zip(data.batch(11, key=k), stream.batch(11, key=k), strict=True)
         for wanted, found in pairs:
             np.testing.assert_allclose(wanted, found, rtol=1e-6)
-    np.testing.assert_allclose(
-        next(stream.split("validation"))[0], next(data.split("validation"))[0], rtol=1e-6
-    )
+    np.testing.assert_allclose(next(stream.split("validation"))[0], next(data.split("validation"))[0], rtol=1e-6)
 
 
 def test_streams_of_more_windows_than_the_order_counts(monkeypatch):
@@ -384,14 +388,11 @@ def test_prefetching_keeps_order_raises_and_stops():
 def test_token_files_that_are_wrong(tmp_path):
     token_folder(tmp_path)
     with pytest.raises(
-        ValueError,
-        match=r"token 2\d\d, at place \d+ of the training tokens, is not in the vocabulary, \[0, 250\)",
+        ValueError, match=r"token 2\d\d, at place \d+ of the training tokens, is not in the vocabulary, \[0, 250\)"
     ):
         nf.data.tokens(tmp_path, block_size=8, vocabulary=250)
     (tmp_path / "train.bin").write_bytes(bytes(301))
-    with pytest.raises(
-        ValueError, match=r"train.bin: it should be tokens of 2 bytes each \(uint16\), but has 301"
-    ):
+    with pytest.raises(ValueError, match=r"train.bin: it should be tokens of 2 bytes each \(uint16\), but has 301"):
         nf.data.tokens(tmp_path, block_size=8)
     (tmp_path / "train.bin").write_bytes(b"")
     with pytest.raises(ValueError, match="but has 0 bytes"):
@@ -403,9 +404,7 @@ def test_token_files_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"one row of whole numbers, got float64 \[3, 4\]"):
         nf.data.tokens(tmp_path, block_size=8)
     late = nf.data.Splits(np.full(50, 400, np.uint16), window=5, classes=300).stream(2)
-    with pytest.raises(
-        ValueError, match=r"tokens should be in \[0, 300\), got 400 in the batch of step 3"
-    ):
+    with pytest.raises(ValueError, match=r"tokens should be in \[0, 300\), got 400 in the batch of step 3"):
         late.batch(3)
     with pytest.raises(ValueError, match="training examples, 46, got 47"):
         nf.data.Splits(np.zeros(50, np.uint16), window=5).stream(47)
@@ -425,8 +424,7 @@ DATA = os.environ.get("NNFUNC_DATA", "")
 
 
 @pytest.mark.skipif(
-    not Path(DATA, "tinyshakespeare").is_dir(),
-    reason="NNFUNC_DATA names no folder that holds tinyshakespeare",
+    not Path(DATA, "tinyshakespeare").is_dir(), reason="NNFUNC_DATA names no folder that holds tinyshakespeare"
 )
 def test_tinyshakespeare():
     splits = nf.data.text("tinyshakespeare", block_size=64)

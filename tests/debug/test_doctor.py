@@ -47,9 +47,7 @@ def mlp(*extra, **options):
 
 def deep(gain, act=jnp.tanh, depth=30):
     scaled = nf.initializers.variance_scaling(gain, "fan_in", "normal")
-    layers = [
-        layer for _ in range(depth) for layer in (nf.linear(DIM, DIM, weight_init=scaled), act)
-    ]
+    layers = [layer for _ in range(depth) for layer in (nf.linear(DIM, DIM, weight_init=scaled), act)]
     return nf.serial(*layers, head=nf.linear(DIM, CLASSES))
 
 
@@ -100,54 +98,116 @@ def summed(predict, batch):
 
 X, LABELS = blobs()
 BUGS = {
-    "examples leak": (task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, mix=by_batch, head=nf.linear(8, CLASSES))), blob_data(), "mix"),
+    "examples leak": (
+        task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, mix=by_batch, head=nf.linear(8, CLASSES))),
+        blob_data(),
+        "mix",
+    ),
     "examples leak:softmax": (task(mlp(lambda y: jax.nn.softmax(y, axis=0))), blob_data(), "lambda"),
     "the future leaks": (task(of_language(jnp.ones((TIME, TIME))), nf.language_modelling()), tokens(), "mix"),
-    "the future leaks:by one": (task(of_language(jnp.tril(jnp.ones((TIME, TIME)), 1)), nf.language_modelling()), tokens(), "mix"),
+    "the future leaks:by one": (
+        task(of_language(jnp.tril(jnp.ones((TIME, TIME)), 1)), nf.language_modelling()),
+        tokens(),
+        "mix",
+    ),
     "labels are the inputs": (task(of_language(PAST), nf.language_modelling()), tokens(0), "labels"),
-    "batch axis moved": (task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, turn=lambda x: x.T), lambda predict, batch: (jnp.square(predict(batch[0])).mean(), {})), blob_data(), "turn"),
-    "output ignores the input": (task(nf.serial(nf.linear(DIM, 8), off=lambda x: jnp.zeros_like(x), head=nf.linear(8, CLASSES))), blob_data(), "off"),
-    "random without a key": (task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, drop=fixed_mask, head=nf.linear(8, CLASSES))), blob_data(), "drop"),
+    "batch axis moved": (
+        task(
+            nf.serial(nf.linear(DIM, 8), jax.nn.relu, turn=lambda x: x.T),
+            lambda predict, batch: (jnp.square(predict(batch[0])).mean(), {}),
+        ),
+        blob_data(),
+        "turn",
+    ),
+    "output ignores the input": (
+        task(nf.serial(nf.linear(DIM, 8), off=lambda x: jnp.zeros_like(x), head=nf.linear(8, CLASSES))),
+        blob_data(),
+        "off",
+    ),
+    "random without a key": (
+        task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, drop=fixed_mask, head=nf.linear(8, CLASSES))),
+        blob_data(),
+        "drop",
+    ),
     "random without a key:refuses": (task(nf.serial(needs_key(), mlp())), blob_data(), ""),
     "softmax twice": (task(mlp(jax.nn.softmax)), blob_data(), "the output"),
     "squashed outputs": (task(mlp(jax.nn.sigmoid)), blob_data(), "the output"),
     "squashed outputs:tanh": (task(mlp(jnp.tanh)), blob_data(), "the output"),
     "relu on the outputs": (task(mlp(jax.nn.relu)), blob_data(), "the output"),
     "no nonlinearity": (task(nf.serial(nf.linear(DIM, 8), nf.linear(8, CLASSES))), blob_data(), "the model"),
-    "symmetric parameters": (task(nf.serial(nf.linear(DIM, 8, weight_init=nf.initializers.constant(0.1)), jnp.tanh, nf.linear(8, CLASSES))), blob_data(), "linear/weight"),
+    "symmetric parameters": (
+        task(nf.serial(nf.linear(DIM, 8, weight_init=nf.initializers.constant(0.1)), jnp.tanh, nf.linear(8, CLASSES))),
+        blob_data(),
+        "linear/weight",
+    ),
     "symmetric parameters:zeros": (task(nf.mlp([DIM, 8, CLASSES], weight_init=nf.initializers.zeros)), blob_data(), ""),
     "no gradient:unused": (task(unused()), blob_data(), "spare"),
-    "no gradient:stopped": (task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, jax.lax.stop_gradient, nf.linear(8, CLASSES))), blob_data(), "linear/"),
-    "no gradient:dead": (task(nf.serial(nf.linear(DIM, 8), lambda x: jax.nn.relu(x - 99), nf.linear(8, CLASSES))), blob_data(), "linear/"),
+    "no gradient:stopped": (
+        task(nf.serial(nf.linear(DIM, 8), jax.nn.relu, jax.lax.stop_gradient, nf.linear(8, CLASSES))),
+        blob_data(),
+        "linear/",
+    ),
+    "no gradient:dead": (
+        task(nf.serial(nf.linear(DIM, 8), lambda x: jax.nn.relu(x - 99), nf.linear(8, CLASSES))),
+        blob_data(),
+        "linear/",
+    ),
     "activations explode": (task(deep(16.0, jax.nn.relu)), blob_data(), "linear_"),
     "activations vanish": (task(deep(0.05)), blob_data(), "linear_"),
     "gradients vanish": (task(deep(1.0, jax.nn.sigmoid, 12)), blob_data(), "linear/weight"),
     "inputs not normalised": (task(mlp()), blob_data((100 * X + 50, LABELS)), "inputs"),
-    "targets not normalised": (task(nf.mlp([DIM, 8, 1]), nf.regression()), nf.data.arrays((X, 1000 + X[:, :1]), 16), "targets"),
-    "constant features": (task(mlp()), blob_data((np.where(np.arange(DIM) == 2, 0.5, X).astype(np.float32), LABELS)), "inputs"),
+    "targets not normalised": (
+        task(nf.mlp([DIM, 8, 1]), nf.regression()),
+        nf.data.arrays((X, 1000 + X[:, :1]), 16),
+        "targets",
+    ),
+    "constant features": (
+        task(mlp()),
+        blob_data((np.where(np.arange(DIM) == 2, 0.5, X).astype(np.float32), LABELS)),
+        "inputs",
+    ),
     "missing classes": (task(nf.mlp([DIM, 8, CLASSES + 1])), blob_data(), "labels"),
-    "imbalanced classes": (task(mlp()), blob_data((X, np.where(np.arange(64) < 2, LABELS, 2).astype(np.int32))), "labels"),
+    "imbalanced classes": (
+        task(mlp()),
+        blob_data((X, np.where(np.arange(64) < 2, LABELS, 2).astype(np.int32))),
+        "labels",
+    ),
     "contradictory labels": (task(mlp()), blob_data((np.repeat(X[:16], 4, axis=0), LABELS)), "labels"),
     "validation in training data": (task(mlp()), blob_data(blobs(), (X[:32], LABELS[:32])), "validation"),
-    "initial loss too large": (task(nf.mlp([DIM, 16, CLASSES], weight_init=nf.initializers.normal(4.0))), blob_data(), "loss"),
-    "initial loss too small": (task(nf.as_model(lambda x: 9 * x[:, :CLASSES] - 3), None), nf.data.arrays((np.eye(CLASSES, DIM, dtype=np.float32)[LABELS], LABELS), 16), "loss"),
+    "initial loss too large": (
+        task(nf.mlp([DIM, 16, CLASSES], weight_init=nf.initializers.normal(4.0))),
+        blob_data(),
+        "loss",
+    ),
+    "initial loss too small": (
+        task(nf.as_model(lambda x: 9 * x[:, :CLASSES] - 3), None),
+        nf.data.arrays((np.eye(CLASSES, DIM, dtype=np.float32)[LABELS], LABELS), 16),
+        "loss",
+    ),
     "loss ignores the labels": (task(mlp(), without_labels), blob_data(), "loss"),
     "loss adds up the batch": (task(mlp(), summed), blob_data(), "loss"),
     "learning rate too large": (task(mlp(), None, nf.optimizers.adam(30.0)), blob_data(), "learning rate"),
     "learning rate too small": (task(mlp(), None, nf.optimizers.adam(1e-9)), blob_data(), "learning rate"),
     "decay on biases and norms": (task(mlp(norm="layer"), None, optax.adamw(1e-3, weight_decay=0.1)), blob_data(), ""),
-    "not finite at the start": (task(nf.serial(nf.linear(DIM, 8), root=jnp.sqrt, head=nf.linear(8, CLASSES))), blob_data(), "root"),
-}  # fmt: skip
+    "not finite at the start": (
+        task(nf.serial(nf.linear(DIM, 8), root=jnp.sqrt, head=nf.linear(8, CLASSES))),
+        blob_data(),
+        "root",
+    ),
+}
 
 
 def test_enough_bugs():
     assert len({name.split(":")[0] for name in BUGS}) >= 25
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in ("examples leak", "the future leaks") else pytest.mark.slow)
-    for name in BUGS
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("examples leak", "the future leaks") else pytest.mark.slow)
+        for name in BUGS
+    ],
+)
 def test_planted_bug(name):
     build, data, where = BUGS[name]
     found = told(build, data)
@@ -158,16 +218,21 @@ def test_planted_bug(name):
     assert one.why.endswith(".")
     assert one.cure[-1] in ".?"
     errors = {finding.what for finding in found if finding.severity == "error"} - {one.what}
-    akin = {"activations vanish": {"gradients vanish", "output ignores the input"}, "activations explode": {"gradients explode"},
-            "initial loss too large": {"gradients explode"}, "output ignores the input": {"no gradient"},
-            "inputs not normalised": {"gradients explode"}, "no gradient": {"output ignores the input"},
-            "gradients vanish": {"output ignores the input"}, "examples leak": {"squashed outputs"}, "batch axis moved": {"loss ignores the labels"}}  # fmt: skip
+    akin = {
+        "activations vanish": {"gradients vanish", "output ignores the input"},
+        "activations explode": {"gradients explode"},
+        "initial loss too large": {"gradients explode"},
+        "output ignores the input": {"no gradient"},
+        "inputs not normalised": {"gradients explode"},
+        "no gradient": {"output ignores the input"},
+        "gradients vanish": {"output ignores the input"},
+        "examples leak": {"squashed outputs"},
+        "batch axis moved": {"loss ignores the labels"},
+    }
     assert errors <= akin.get(one.what, set()), found
 
 
-@pytest.mark.parametrize(
-    "norm", [pytest.param("batch", marks=[]), pytest.param("layer", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("norm", [pytest.param("batch", marks=[]), pytest.param("layer", marks=pytest.mark.slow)])
 def test_a_sound_model_is_left_in_peace(norm):
     """Batch norm mixes the examples of a training batch, by right."""
     assert told(task(mlp(norm=norm, dropout=0.2)), blob_data()) == []
@@ -176,17 +241,10 @@ def test_a_sound_model_is_left_in_peace(norm):
 @pytest.mark.slow
 def test_other_sound_tasks():
     """Zero first weights of a head, build(h, step), a stream, regression, and an objective of one's own."""
-    zero_head = nf.serial(
-        nf.linear(DIM, 8),
-        jax.nn.relu,
-        head=nf.linear(8, CLASSES, weight_init=nf.initializers.zeros),
-    )
+    zero_head = nf.serial(nf.linear(DIM, 8), jax.nn.relu, head=nf.linear(8, CLASSES, weight_init=nf.initializers.zeros))
     assert told(lambda h, step: task(zero_head)(h), blob_data()) == []
     assert told(task(of_language(PAST), nf.language_modelling(smoothing=0.1)), tokens()) == []
-    assert (
-        told(task(nf.linear(DIM, 1), nf.regression("huber")), nf.data.arrays((X, X[:, :1]), 16))
-        == []
-    )
+    assert told(task(nf.linear(DIM, 1), nf.regression("huber")), nf.data.arrays((X, X[:, :1]), 16)) == []
     stream = nf.data.Splits(blobs(), blobs(32, 1)).stream(16)
     assert told(task(mlp()), stream) == []
 
@@ -250,7 +308,7 @@ SIGNS = nf.data.arrays((X, np.where(LABELS, 1.0, -1.0).astype(np.float32)[:, Non
         pytest.param(nf.classification(), blob_data(), 3000, marks=pytest.mark.slow),
     ],
     ids=["huber", "mae", "mae far off", "hinge", "clipped", "focal", "saturated softmax"],
-)  # fmt: skip
+)
 def test_a_loss_that_is_flat_or_straight_far_off_does_not_ignore_its_labels(objective, data, scale):
     """At the first outputs the mean over the batch is the same for every pairing with the labels."""
     outputs = CLASSES if data.arrays[1].ndim == 1 else 1
@@ -295,8 +353,9 @@ def test_gradients_whose_squares_overflow_are_told_of():
 
 def test_inputs_whose_squares_overflow_are_measured():
     look = types.SimpleNamespace(
-        x=np.float32([[1e20], [-1e20]]), params={},
+        x=np.float32([[1e20], [-1e20]]),
+        params={},
         forward=lambda params, x: (x, {"linear": np.float32([[5e23], [-5e23]])}),
-    )  # fmt: skip
+    )
     (found,) = model_checks.activations(look)
     assert found.what == "activations explode"

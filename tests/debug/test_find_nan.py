@@ -28,19 +28,13 @@ def faulty(kind):
         y = broken * x if kind == "forward" else fine(x, broken)
         return y, nf.Out(state={"count": count + 1})
 
-    return nf.Model(
-        lambda key: {"at": jnp.full((), 1e9)},
-        forward=forward,
-        init_state=lambda: {"count": jnp.zeros(())},
-    )
+    return nf.Model(lambda key: {"at": jnp.full((), 1e9)}, forward=forward, init_state=lambda: {"count": jnp.zeros(())})
 
 
 def build_of(kind):
     def build(h):
         block = nf.residual(nf.serial(up=nf.linear(DIM, DIM), fault=faulty(kind), act=jnp.tanh))
-        model = nf.serial(
-            stem=nf.linear(DIM, DIM), blocks=nf.repeat(block, LAYERS), head=nf.linear(DIM, 1)
-        )
+        model = nf.serial(stem=nf.linear(DIM, DIM), blocks=nf.repeat(block, LAYERS), head=nf.linear(DIM, 1))
         return nf.Task(model, nf.regression(), nf.optimizers.sgd(h["rate"]))
 
     return build
@@ -81,13 +75,8 @@ def test_members_of_a_sweep(data, kind):
     assert np.asarray(state.diverged_at).tolist() == [-1, 2, -1, 4]
     found = nf.debug.find_nan(build, hypers, state, data)
     told = [(fault.member, fault.step, fault.path, fault.phase) for fault in found]
-    assert told == [
-        (1, 2, "blocks/3/body/fault", kind),
-        (3, 4, "blocks/0/body/fault", kind),
-    ]
-    assert found[0].words.startswith(
-        f"member 1: at step 2, in the {kind} pass of layer blocks/*/body/fault"
-    )
+    assert told == [(1, 2, "blocks/3/body/fault", kind), (3, 4, "blocks/0/body/fault", kind)]
+    assert found[0].words.startswith(f"member 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
     assert "number 3 of 5" in found[0].words
     alone = jax.tree.map(lambda leaf: leaf[1], state)
     (one,) = nf.debug.find_nan(build, {"rate": RATES[1]}, alone, data)
@@ -102,9 +91,7 @@ def test_batch_loss_and_update(data):
     def state_of(build, batches):
         init, step = nf.trainer(build)
         state = init({}, jax.random.key(0))
-        return jax.jit(
-            lambda s: jax.lax.scan(lambda s, b: (step({}, s, b)[0], None), s, batches)[0]
-        )(state)
+        return jax.jit(lambda s: jax.lax.scan(lambda s, b: (step({}, s, b)[0], None), s, batches)[0])(state)
 
     def of(objective, rate=0.1):
         model = nf.serial(body=nf.linear(DIM, 1))
@@ -113,9 +100,7 @@ def test_batch_loss_and_update(data):
     x = jnp.ones((3, 2, DIM))
     bad = (x.at[1].set(jnp.nan), jnp.ones((3, 2, 1)))
     build = of(nf.regression())
-    (fault,) = nf.debug.find_nan(
-        build, {}, state_of(build, bad), lambda i: jax.tree.map(lambda b: b[i], bad)
-    )
+    (fault,) = nf.debug.find_nan(build, {}, state_of(build, bad), lambda i: jax.tree.map(lambda b: b[i], bad))
     assert (fault.step, fault.phase, fault.path) == (1, "batch", "0")
 
     good = (x, jnp.ones((3, 2, 1)))
@@ -162,9 +147,7 @@ def test_a_model_alone():
     fault = nf.debug.find_nan_in(model, params, jnp.full((3, 2), 1e38) * 10)
     assert fault.phase == "batch"
     fault = nf.debug.find_nan_in(
-        tuple(model),
-        {**params, "c": {**params["c"], "bias": jnp.full(1, jnp.nan)}},
-        jnp.ones((3, 2)),
+        tuple(model), {**params, "c": {**params["c"], "bias": jnp.full(1, jnp.nan)}}, jnp.ones((3, 2))
     )
     assert (fault.path, fault.phase) == ("c/bias", "parameters")
 
@@ -181,9 +164,7 @@ def test_a_plain_function_names_the_line():
     x = jnp.array([1.0, 1.0, 1.0, 1.0])
     assert nf.debug.find_nan_in(cumulative, {"start": jnp.array(9.0)}, x) is None
     for wrap in (lambda f: f, jax.jit, lambda f: jax.vmap(f, in_axes=(None, 0))):
-        many = (
-            jnp.stack([x, x]) if wrap is not jax.jit and wrap(cumulative) is not cumulative else x
-        )
+        many = jnp.stack([x, x]) if wrap is not jax.jit and wrap(cumulative) is not cumulative else x
         fault = nf.debug.find_nan_in(wrap(cumulative), {"start": jnp.array(2.5)}, many)
         line = cumulative.__code__.co_firstlineno + 3
         assert fault.path == f"log at test_find_nan.py:{line} (turn)"
@@ -238,9 +219,7 @@ def test_what_breaks_uphill_is_told(data, accumulate):
     def build(h):
         model = nf.serial(stem=nf.linear(DIM, 1), power=lambda x: jnp.exp(x**2))
         objective = lambda predict, batch: (jnp.log1p(predict(batch[0])).mean(), {})
-        return nf.Task(
-            model, objective, nf.optimizers.sgd(0.1), sharpness=1e3, accumulate=accumulate
-        )
+        return nf.Task(model, objective, nf.optimizers.sgd(0.1), sharpness=1e3, accumulate=accumulate)
 
     init, step = nf.trainer(build)
     state, _ = jax.jit(step)({}, init({}, jax.random.key(0)), data.batch(0))

@@ -58,9 +58,13 @@ def test_hypers_that_scale_the_rate_are_found():
     """The peak may be a product; numbers that do not scale it are passed over."""
     found = nf.debug.find_lr(
         linear(lambda h: nf.optimizers.sgd(0.1 * h["factor"], momentum=h["momentum"])),
-        {"momentum": 0.5, "factor": 2.0, "name": "x"}, DATA, key=KEY, steps=24,
-        rates=np.geomspace(1e-3, 10, 16), at_once=4,
-    )  # fmt: skip
+        {"momentum": 0.5, "factor": 2.0, "name": "x"},
+        DATA,
+        key=KEY,
+        steps=24,
+        rates=np.geomspace(1e-3, 10, 16),
+        at_once=4,
+    )
     assert found.key == "factor"
     assert found.value == pytest.approx(10 * found.suggestion, rel=1e-4)
     assert found.own == pytest.approx(0.2, rel=1e-5)
@@ -78,14 +82,10 @@ def test_a_plot(tmp_path):
 
 
 def test_mistakes():
-    with pytest.raises(
-        ValueError, match=r"find_lr: the optimizer should tell its learning rate.*as_optimizer"
-    ):
+    with pytest.raises(ValueError, match=r"find_lr: the optimizer should tell its learning rate.*as_optimizer"):
         nf.debug.find_lr(linear(lambda h: optax.sgd(0.1)), {}, DATA, key=KEY)
     with pytest.raises(ValueError, match=r"find_lr: rates should be at least 3 rising numbers"):
-        nf.debug.find_lr(
-            linear(lambda h: nf.optimizers.sgd(0.1)), {}, DATA, key=KEY, rates=[0.1, 0.01, 1]
-        )
+        nf.debug.find_lr(linear(lambda h: nf.optimizers.sgd(0.1)), {}, DATA, key=KEY, rates=[0.1, 0.01, 1])
     with pytest.raises(TypeError, match=r"data should be a data set"):
         nf.debug.find_lr(linear(lambda h: nf.optimizers.sgd(0.1)), {}, 3, key=KEY)
 

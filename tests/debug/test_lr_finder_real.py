@@ -26,17 +26,13 @@ def annealed(lr, steps):
 def digits(*, flat, batch_size):
     """All that is not trained on judges: 540 examples."""
     splits = nf.data.digits(flat=flat)
-    held = tuple(
-        np.concatenate(parts) for parts in zip(splits.validation, splits.test, strict=True)
-    )
+    held = tuple(np.concatenate(parts) for parts in zip(splits.validation, splits.test, strict=True))
     return nf.data.arrays(splits.train, batch_size=batch_size, validation=held)
 
 
 def mlp(steps):
     def build(h):
-        return nf.Task(
-            nf.mlp([64, 64, 10]), nf.classification(), nf.optimizers.adamw(annealed(h["lr"], steps))
-        )
+        return nf.Task(nf.mlp([64, 64, 10]), nf.classification(), nf.optimizers.adamw(annealed(h["lr"], steps)))
 
     return build, digits(flat=True, batch_size=64)
 
@@ -44,12 +40,16 @@ def mlp(steps):
 def cnn(steps):
     def build(h):
         model = nf.serial(
-            c1=nf.conv(1, 8, 3), a1=jax.nn.relu, p1=nf.max_pool(2), c2=nf.conv(8, 16, 3), a2=jax.nn.relu,
-            p2=nf.max_pool(2), flat=nf.flatten, head=nf.linear(64, 10),
-        )  # fmt: skip
-        return nf.Task(
-            model, nf.classification(), nf.optimizers.sgd(annealed(h["lr"], steps), momentum=0.9)
+            c1=nf.conv(1, 8, 3),
+            a1=jax.nn.relu,
+            p1=nf.max_pool(2),
+            c2=nf.conv(8, 16, 3),
+            a2=jax.nn.relu,
+            p2=nf.max_pool(2),
+            flat=nf.flatten,
+            head=nf.linear(64, 10),
         )
+        return nf.Task(model, nf.classification(), nf.optimizers.sgd(annealed(h["lr"], steps), momentum=0.9))
 
     return build, digits(flat=False, batch_size=32)
 
@@ -60,9 +60,13 @@ def gpt(steps):
     except OSError as error:
         pytest.skip(str(error))
     data = nf.data.arrays(
-        splits.train, 16, validation=np.asarray(splits.validation)[:400], window=33, classes=65,
+        splits.train,
+        16,
+        validation=np.asarray(splits.validation)[:400],
+        window=33,
+        classes=65,
         transform=splits.transform,
-    )  # fmt: skip
+    )
 
     def build(h):
         model = nf.gpt(65, block_size=32, layers=2, heads=2, dim=32)
@@ -78,9 +82,7 @@ def held_out_losses(build, data, grid, steps, seeds):
 
     def run(lr, key, data):
         h = {"lr": lr}
-        state = jax.lax.fori_loop(
-            0, steps, lambda i, s: step(h, s, data.batch(s.step))[0], init(h, key)
-        )
+        state = jax.lax.fori_loop(0, steps, lambda i, s: step(h, s, data.batch(s.step))[0], init(h, key))
 
         def total(batch):
             loss = batch_figures(build(h), state.params, state.model_state, batch)["loss"]
@@ -130,19 +132,12 @@ def test_the_suggestion_is_within_a_factor_of_two_of_a_sweeps_best(task, steps, 
     assert 0 < np.argmin(mean) < len(grid) - 1
     best = grid[as_good_as_the_best(losses)]
     found = [
-        nf.debug.find_lr(
-            build, {"lr": 1e-3}, dataclasses.replace(data, seed=seed), key=jax.random.key(seed),
-            at_once=8,
-        )
+        nf.debug.find_lr(build, {"lr": 1e-3}, dataclasses.replace(data, seed=seed), key=jax.random.key(seed), at_once=8)
         for seed in range(SEEDS)
-    ]  # fmt: skip
+    ]
     off = lambda rate: min(np.exp(np.abs(np.log(best / rate))))
     ratios = [off(one.suggestion) for one in found]
-    print(
-        f"{task.__name__}: best {np.round(best, 3)}, off by",
-        np.round(ratios, 2),
-        np.round(mean, 3),
-    )
+    print(f"{task.__name__}: best {np.round(best, 3)}, off by", np.round(ratios, 2), np.round(mean, 3))
     assert max(ratios) < 2
     at_suggestion = np.interp(np.log([one.suggestion for one in found]), np.log(grid), mean)
     assert at_suggestion.max() < 1.15 * mean.min() + 0.01

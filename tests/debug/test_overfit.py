@@ -34,9 +34,7 @@ SOUND = nf.mlp([DIM, 32, CLASSES], dropout=0.5)
 
 def test_a_sound_model_memorises_in_spite_of_dropout_and_decay():
     def build(h):
-        return nf.Task(
-            SOUND, nf.classification(), nf.optimizers.adamw(0.03, weight_decay=h["weight_decay"])
-        )
+        return nf.Task(SOUND, nf.classification(), nf.optimizers.adamw(0.03, weight_decay=h["weight_decay"]))
 
     found = verdict(build, hypers={"weight_decay": 3.0})
     assert (found.word, found.cause, found.cure) == ("memorised", "", "")
@@ -83,9 +81,7 @@ def test_contradicting_labels_cannot_be_learned():
     assert found.floor == pytest.approx(2 * np.log(2) / 12, rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    "rate, word, kind", [(1e-5, "stuck", "too small"), (3.0, None, "too large")]
-)
+@pytest.mark.parametrize("rate, word, kind", [(1e-5, "stuck", "too small"), (3.0, None, "too large")])
 def test_the_learning_rate_is_blamed(rate, word, kind):
     def build(h, step):
         optimizer = nf.optimizers.adam(nf.schedules.warmup(nf.schedules.constant(h["lr"]), 5.0))
@@ -102,9 +98,7 @@ def test_the_learning_rate_is_blamed(rate, word, kind):
 @pytest.mark.slow
 def test_causes():
     relu, dead = jax.nn.relu, lambda x: jax.nn.relu(x - 1e3)
-    stopped = nf.serial(
-        nf.linear(DIM, 16), relu, jax.lax.stop_gradient, lambda x: 0 * x, nf.linear(16, CLASSES)
-    )
+    stopped = nf.serial(nf.linear(DIM, 16), relu, jax.lax.stop_gradient, lambda x: 0 * x, nf.linear(16, CLASSES))
     cases = {
         "No gradient ever reaches linear/bias, linear/weight": stopped,
         "No gradient ever reaches linear/bias": nf.serial(nf.linear(DIM, 16), dead, nf.linear(16, CLASSES)),
@@ -112,8 +106,9 @@ def test_causes():
         "Squashed outputs": nf.serial(nf.mlp([DIM, 32, CLASSES]), jax.nn.sigmoid),
         "The outputs do not depend on the input": nf.serial(lambda x: x - x + 1, nf.mlp([DIM, 8, CLASSES])),
         "The first loss is not finite: the forward pass of layer root": nf.serial(
-            nf.linear(DIM, 8), root=jnp.sqrt, head=nf.linear(8, CLASSES)),
-    }  # fmt: skip
+            nf.linear(DIM, 8), root=jnp.sqrt, head=nf.linear(8, CLASSES)
+        ),
+    }
     for cause, model in cases.items():
         found = verdict(of(model))
         assert found.word != "memorised", cause
@@ -164,7 +159,5 @@ def test_a_rate_that_is_a_thousand_times_too_large():
     digits = nf.data.digits()
     data = nf.data.arrays(digits.train, batch_size=32)
     found = nf.debug.overfit(build, {"lr": 1e4}, data, key=jax.random.key(0), steps=60)
-    assert found.cause.startswith(
-        "The learning rate is too large: every rate that was tried, from "
-    )
+    assert found.cause.startswith("The learning rate is too large: every rate that was tried, from ")
     assert "lr" in found.cure

@@ -193,9 +193,7 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "gpt")) for name in REAL]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "gpt")) for name in REAL])
 def test_models_step_by_step_equal_a_whole_pass(name, key):
     model = REAL[name]()
     params = jax.tree.map(lambda leaf: 8 * leaf, model.init(key))  # such that positions matter
@@ -392,9 +390,7 @@ def test_double_precision(key):
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model.init(key))
         out = generate(model, params, np.array([1, 2]), 5, key=key, temperature=0.5, top_p=0.9)
         assert out.tokens.dtype == jnp.int32
-        assert generate(model, params, [1, 2], 5).tokens.tolist() == by_hand(
-            model, params, [1, 2], 5
-        )
+        assert generate(model, params, [1, 2], 5).tokens.tolist() == by_hand(model, params, [1, 2], 5)
 
 
 # transformations and compilation
@@ -418,9 +414,16 @@ def test_it_compiles_once(key):
     traces.clear()
     for i in range(3):
         generate(
-            model, jax.tree.map(lambda leaf, i=i: leaf * i, params), [[i, 2], [3, i]], 5,
-            key=jax.random.key(i), temperature=[0, 0.5, np.inf][i], top_p=[0.1, 1, 1.0][i], stop=i, pad=i,
-        )  # fmt: skip
+            model,
+            jax.tree.map(lambda leaf, i=i: leaf * i, params),
+            [[i, 2], [3, i]],
+            5,
+            key=jax.random.key(i),
+            temperature=[0, 0.5, np.inf][i],
+            top_p=[0.1, 1, 1.0][i],
+            stop=i,
+            pad=i,
+        )
     init, apply = model
     generate((init, apply), params, np.ones((2, 2), np.int64), 5, key=key, top_p=0.3)
     assert traces == []
@@ -464,9 +467,7 @@ def test_vmap_over_params_and_numbers_equals_one_by_one(key):
     heat, share = jnp.array([0.0, 0.7, 2.0]), jnp.array([0.5, 0.9, 1.0])
 
     def run(params, temperature, top_p):
-        return generate(
-            model, params, [[1, 2], [3]], 6, key=key, temperature=temperature, top_p=top_p, stop=2
-        )
+        return generate(model, params, [[1, 2], [3]], 6, key=key, temperature=temperature, top_p=top_p, stop=2)
 
     together = jax.jit(jax.vmap(run))(members, heat, share)
     for i in range(3):
@@ -532,16 +533,11 @@ def test_settings_that_are_refused(small, key):
 
 def test_models_that_give_no_logits(key):
     for model, words in [
-        (
-            nf.serial(nf.embedding(5, 4), lambda x: x.mean(1)),
-            r"got float32\[1, 4\] for ids \[1, 1\]",
-        ),
+        (nf.serial(nf.embedding(5, 4), lambda x: x.mean(1)), r"got float32\[1, 4\] for ids \[1, 1\]"),
         (nf.serial(lambda x: x[..., None]), r"got int32\[1, 1, 1\]"),
         (nf.serial(nf.embedding(5, 4), lambda x: (x, x)), r"\[1, 1, 4\]"),
     ]:
-        refused(
-            "the model should give floats .batch, time, vocabulary.", model, model.init(key), [1], 2
-        )
+        refused("the model should give floats .batch, time, vocabulary.", model, model.init(key), [1], 2)
         refused(words, model, model.init(key), [1], 2)
 
 

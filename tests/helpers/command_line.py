@@ -47,6 +47,4 @@ def start(*words, **settings):
     """A process of the command line, as a user starts it: without the settings of the tests."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | settings
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)

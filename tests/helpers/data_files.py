@@ -21,9 +21,7 @@ def idx(array, kind=8):
 
 def digit_arrays(count=COUNT, seed=0):
     draw = np.random.RandomState(seed)
-    return draw.randint(0, 256, (count, 28, 28)).astype(np.uint8), np.arange(
-        count, dtype=np.uint8
-    ) % 10
+    return draw.randint(0, 256, (count, 28, 28)).astype(np.uint8), np.arange(count, dtype=np.uint8) % 10
 
 
 def mnist_files(folder, zipped=True, dots=False):
@@ -49,8 +47,12 @@ def cifar_rows(count=20):
 
 def old_pickle(x, y):
     """As Python 2 and its NumPy wrote them: protocol 2, texts as bytes."""
-    table = {b"batch_label": b"a batch", b"labels": [int(v) for v in y], b"data": x,
-             b"filenames": [b"a_%d.png" % i for i in range(len(y))]}  # fmt: skip
+    table = {
+        b"batch_label": b"a batch",
+        b"labels": [int(v) for v in y],
+        b"data": x,
+        b"filenames": [b"a_%d.png" % i for i in range(len(y))],
+    }
     return pickle.dumps(table, protocol=2)
 
 

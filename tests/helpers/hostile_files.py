@@ -26,10 +26,31 @@ train = { steps = 2 }
 """
 # Pieces that trip readers: quotes, marks, numbers of other languages, heads that claim too much.
 PIECES = [
-    b'"', b"\0", b"\r", b"\n\n", b",", b"\xff\xfe", b"\xef\xbb\xbf", b"1_000", "\uff11".encode(), b"1e999", b"nan",
-    b"0x10", b"-", b"\xe9", b"\x80\x04", b"\xff" * 8, b"\x7f\xff\xff\xff", b"{'descr': '|O', ", b"%!PS-Adobe",
-    b"PK\x03\x04", b"\x1f\x8b\x08", b"A" * 5000, b"[" * 2000, "\U0001f600".encode(),
-]  # fmt: skip
+    b'"',
+    b"\0",
+    b"\r",
+    b"\n\n",
+    b",",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"1_000",
+    "\uff11".encode(),
+    b"1e999",
+    b"nan",
+    b"0x10",
+    b"-",
+    b"\xe9",
+    b"\x80\x04",
+    b"\xff" * 8,
+    b"\x7f\xff\xff\xff",
+    b"{'descr': '|O', ",
+    b"%!PS-Adobe",
+    b"PK\x03\x04",
+    b"\x1f\x8b\x08",
+    b"A" * 5000,
+    b"[" * 2000,
+    "\U0001f600".encode(),
+]
 
 
 def _picture(ending):
@@ -60,11 +81,7 @@ def _parquet():
     from pyarrow import parquet
 
     target = io.BytesIO()
-    columns = {
-        "weight": list(range(12)),
-        "height": [i / 8 for i in range(12)],
-        "kind": ["a", "b"] * 6,
-    }
+    columns = {"weight": list(range(12)), "height": [i / 8 for i in range(12)], "kind": ["a", "b"] * 6}
     parquet.write_table(pyarrow.table(columns), target)
     return target.getvalue()
 
@@ -81,7 +98,7 @@ SAMPLES = {
     "codec.json": lambda: json.dumps({"codec": "characters", "characters": " abc"}).encode(),
     "digits.idx": lambda: idx(np.arange(48, dtype=np.uint8).reshape(3, 4, 4)),
     "config.toml": TOML.encode,
-} | {f"1.{ending}": lambda ending=ending: _picture(ending) for ending in ("png", "jpg", "gif", "bmp", "tif")}  # fmt: skip
+} | {f"1.{ending}": lambda ending=ending: _picture(ending) for ending in ("png", "jpg", "gif", "bmp", "tif")}
 
 
 def _images(file):

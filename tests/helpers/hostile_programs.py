@@ -65,10 +65,7 @@ def nnfunc(*words, seconds=60):
     signal.alarm(seconds)
     begun = time.process_time()
     try:
-        with (
-            contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-            warnings.catch_warnings(),
-        ):  # fmt: skip
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
             warnings.simplefilter("always")
             sys.argv = ["nnfunc", *map(str, words)]
             cli.main()
@@ -124,34 +121,64 @@ def begin(folder):
         write(f"{name}.toml", form.format(data=data, inputs=inputs, classes=classes))
     write("k.toml", COMPARISON)
     for words in (
-        ("train", "c.toml", "--run", "run"), ("compare", "k.toml", "--run", "comparison"),
+        ("train", "c.toml", "--run", "run"),
+        ("compare", "k.toml", "--run", "comparison"),
         ("sweep", "c.toml", "optimizer.rate=[0.1,0.2]", "--way", "loop", "--run", "sweep"),
-    ):  # fmt: skip
+    ):
         code, out, err, _ = nnfunc(*words, seconds=300)
         assert code == 0, (words, out, err)
     return sorted(configs)
 
 
 RUN = (
-    ("runs", "."), ("watch", "run", "--once"), ("evaluate", "run"), ("resume", "run"),
-    ("predict", "run", "x.npy"), ("runs", ".", "--csv"), ("find-nan", "run"),
-    ("resume", "run", "train.steps=3"), ("merge", "run", "out"),
-)  # fmt: skip
+    ("runs", "."),
+    ("watch", "run", "--once"),
+    ("evaluate", "run"),
+    ("resume", "run"),
+    ("predict", "run", "x.npy"),
+    ("runs", ".", "--csv"),
+    ("find-nan", "run"),
+    ("resume", "run", "train.steps=3"),
+    ("merge", "run", "out"),
+)
 SWEEP = (("runs", "."), ("sweep-best", "sweep"), ("resume", "sweep"))
 MORE = ("sweep-best", "sweep", "--member", "1", "--save", "out")
-COMMANDS = {
-    "run": RUN,
-    "sweep": (*SWEEP, MORE),
-    "comparison": (("compare", "k.toml", "--run", "comparison"),),
-}
+COMMANDS = {"run": RUN, "sweep": (*SWEEP, MORE), "comparison": (("compare", "k.toml", "--run", "comparison"),)}
 
-VALUES = (None, True, -1, 0, 10**30, 10**400, 1e308, float("nan"), float("inf"), "", "x" * 5000, "é\ud800", "../..",
-          "/etc/passwd", [], {}, [[1]], {"a": {"b": None}}, [1, "a", None], 1.5)  # fmt: skip
+VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    10**30,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x" * 5000,
+    "é\ud800",
+    "../..",
+    "/etc/passwd",
+    [],
+    {},
+    [[1]],
+    {"a": {"b": None}},
+    [1, "a", None],
+    1.5,
+)
 WHOLE = {
-    "empty": b"", "null": b"null", "a list": b"[1, 2]", "a number": b"7", "text": b'"x"', "{}": b"{}",
-    "deep": b"[" * 10_000 + b"]" * 10_000, "binary": bytes(range(256)) * 4, "NaN": b"NaN",
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "text": b'"x"',
+    "{}": b"{}",
+    "deep": b"[" * 10_000 + b"]" * 10_000,
+    "binary": bytes(range(256)) * 4,
+    "NaN": b"NaN",
     "huge": b'{"a": 1e999, "b": ' + b"9" * 5000 + b"}",
-}  # fmt: skip
+}
 PLACES = ("a folder", "a pipe", "a link out", "removed", "a link to itself")
 
 
@@ -225,9 +252,25 @@ def edit(path, draw):
         words = raw.decode().split(" ")
         at = draw.randrange(len(words))
         words[at] = draw.choice(
-            ["-1", "0", "1e999", "nan", '"x"', "[]", "{}", "true", "2147483648", "9" * 30, words[at] * 2,
-             "", draw.choice(words), '"é"', "[[1]]", words[at].replace("a", "e")]
-        )  # fmt: skip
+            [
+                "-1",
+                "0",
+                "1e999",
+                "nan",
+                '"x"',
+                "[]",
+                "{}",
+                "true",
+                "2147483648",
+                "9" * 30,
+                words[at] * 2,
+                "",
+                draw.choice(words),
+                '"é"',
+                "[[1]]",
+                words[at].replace("a", "e"),
+            ]
+        )
         path.write_text(" ".join(words))
         return f"word {at} is now {words[at][:40]!r}"
     path.write_bytes(bent(raw, draw))
@@ -243,18 +286,8 @@ def pick(place, draw, configs, share=1.0):
         commands = COMMANDS[kind]
         return kind, draw.choice(files), draw.choice(commands)
     name = draw.choice(configs)
-    command = (
-        ("train", f"{name}.toml", "--run", "out")
-        if draw.random() < share
-        else ("summary", f"{name}.toml")
-    )
-    data = {
-        "table": "d.csv",
-        "npz": "d.npz",
-        "text": "t.txt",
-        "tokens": "tokens.npy",
-        "parquet": "d.parquet",
-    }
+    command = ("train", f"{name}.toml", "--run", "out") if draw.random() < share else ("summary", f"{name}.toml")
+    data = {"table": "d.csv", "npz": "d.npz", "text": "t.txt", "tokens": "tokens.npy", "parquet": "d.parquet"}
     file = data.get(name) if kind == "data" else None
     return "", place / (file or f"{name}.toml"), command
 
@@ -285,10 +318,7 @@ def run_case(place, work, seed, configs, share=0.15):
     if not target.exists():
         return ""
     how = edit(target, draw)
-    before, memory = (
-        content(work, (kind, "out")),
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-    )
+    before, memory = (content(work, (kind, "out")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     os.chdir(work)
     code, out, err, seconds = nnfunc(*command)
     problem = ""

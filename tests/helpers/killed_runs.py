@@ -29,10 +29,7 @@ def assert_same_run(one, other):
     assert tensors(last(one)) == tensors(last(other))
     assert tensors(one / "checkpoints" / "best") == tensors(other / "checkpoints" / "best")
     untimed = ("seconds", *throughput.FIGURES)
-    left, right = (
-        [{k: v for k, v in row.items() if k not in untimed} for row in rows(run)]
-        for run in (one, other)
-    )
+    left, right = ([{k: v for k, v in row.items() if k not in untimed} for row in rows(run)] for run in (one, other))
     assert left == right
 
 

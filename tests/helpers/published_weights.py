@@ -59,10 +59,7 @@ def gpt(state: State) -> dict:
             "attend_norm": norm(state, f"{at}.ln_1"),
             "attend": {**own, "out": line(state, f"{at}.attn.c_proj")},
             "mlp_norm": norm(state, f"{at}.ln_2"),
-            "mlp": {
-                "up": line(state, f"{at}.mlp.c_fc"),
-                "down": line(state, f"{at}.mlp.c_proj"),
-            },
+            "mlp": {"up": line(state, f"{at}.mlp.c_fc"), "down": line(state, f"{at}.mlp.c_proj")},
         }
 
     return {
@@ -97,10 +94,7 @@ def bert(state: State) -> dict:
         return {
             "attend": {**own, "out": line(state, f"{at}.attention.output.dense")},
             "attend_norm": norm(state, f"{at}.attention.output.LayerNorm"),
-            "mlp": {
-                "up": line(state, f"{at}.intermediate.dense"),
-                "down": line(state, f"{at}.output.dense"),
-            },
+            "mlp": {"up": line(state, f"{at}.intermediate.dense"), "down": line(state, f"{at}.output.dense")},
             "mlp_norm": norm(state, f"{at}.output.LayerNorm"),
         }
 
@@ -113,10 +107,7 @@ def bert(state: State) -> dict:
         return params | {"head": head}
     if "cls.predictions.bias" in state:
         transform = "cls.predictions.transform"
-        head = {
-            "linear": line(state, f"{transform}.dense"),
-            "norm": norm(state, f"{transform}.LayerNorm"),
-        }
+        head = {"linear": line(state, f"{transform}.dense"), "norm": norm(state, f"{transform}.LayerNorm")}
         return params | {"head": {**head, "shift": {"bias": state["cls.predictions.bias"]}}}
     return params
 

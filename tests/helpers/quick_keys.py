@@ -45,9 +45,8 @@ def _bits(key, bit_width, shape):
 
 
 _QUICK = define_prng_impl(
-    key_shape=(1,), seed=_seed, split=_split, random_bits=_bits, fold_in=_fold_in,
-    name="quick_hash", tag="quick",
-)  # fmt: skip
+    key_shape=(1,), seed=_seed, split=_split, random_bits=_bits, fold_in=_fold_in, name="quick_hash", tag="quick"
+)
 
 
 def quick_key(seed: int) -> jax.Array:

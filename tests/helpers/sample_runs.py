@@ -12,9 +12,7 @@ import numpy as np
 
 BINS = 32
 MLP = {
-    f"{layer}/{leaf}": None
-    for layer in ("hidden_0/linear", "hidden_1/linear", "head")
-    for leaf in ("weight", "bias")
+    f"{layer}/{leaf}": None for layer in ("hidden_0/linear", "hidden_1/linear", "head") for leaf in ("weight", "bias")
 }
 MLP_ACTS = ("hidden_0/act", "hidden_1/act")
 
@@ -22,9 +20,13 @@ MLP_ACTS = ("hidden_0/act", "hidden_1/act")
 def gpt(layers):
     """The paths of parameters and activations of a GPT that repeats one block."""
     leaves = [
-        "attend/out/weight", "attend/query_key_value/weight", "attend_norm/scale",
-        "feed/down/weight", "feed/up/weight", "feed_norm/scale",
-    ]  # fmt: skip
+        "attend/out/weight",
+        "attend/query_key_value/weight",
+        "attend_norm/scale",
+        "feed/down/weight",
+        "feed/up/weight",
+        "feed_norm/scale",
+    ]
     places = [f"blocks/{i}/{leaf}" for i in range(layers) for leaf in leaves]
     params = [*places, "embed/table", "head/weight", "norm/scale", "positions/table"]
     acts = [f"blocks/{i}/{name}" for i in range(layers) for name in ("attend", "feed/act", "feed")]
@@ -62,20 +64,26 @@ def layer_row(generator, step, seconds, params, acts, progress, sick):
             "histogram": histogram(generator, deviation, low=0 if "act" in path else None),
         }
         if "act" in path:
-            entry["dead"] = min(
-                0.02 * i / len(acts) + (0.9 * progress if sick and i == 1 else 0), 1
-            )
+            entry["dead"] = min(0.02 * i / len(acts) + (0.9 * progress if sick and i == 1 else 0), 1)
         activations[path] = entry
-    return {
-        "split": "layers", "step": step, "seconds": seconds, "parameters": parameters,
-        "activations": activations,
-    }  # fmt: skip
+    return {"split": "layers", "step": step, "seconds": seconds, "parameters": parameters, "activations": activations}
 
 
 def metrics(
-    steps=1000, *, done=None, log_every=10, evaluate_every=50, watch_every=50, params=tuple(MLP),
-    acts=MLP_ACTS, text=False, sick=False, seed=0, peak=3e-3, final_loss=0.3,
-):  # fmt: skip
+    steps=1000,
+    *,
+    done=None,
+    log_every=10,
+    evaluate_every=50,
+    watch_every=50,
+    params=tuple(MLP),
+    acts=MLP_ACTS,
+    text=False,
+    sick=False,
+    seed=0,
+    peak=3e-3,
+    final_loss=0.3,
+):
     """The rows of a run up to step `done`. sick: with a dead layer, a vanishing gradient, and events."""
     generator = np.random.default_rng(seed)
     first, rows = 4.2 if text else 2.3, []
@@ -84,14 +92,17 @@ def metrics(
         level = final_loss + (first - final_loss) * math.exp(-6 * progress)
         if step % log_every == 0:
             row = {
-                "split": "train", "step": step, "seconds": seconds,
+                "split": "train",
+                "step": step,
+                "seconds": seconds,
                 "loss": level * 10 ** generator.normal(0, 0.01),
                 "gradient_norm": 0.8 * math.exp(-progress) * 10 ** generator.normal(0, 0.1),
                 "learning_rate": peak * min(step / 50, (1 + math.cos(math.pi * progress)) / 2),
                 "examples_per_second": 5300 * (1 + 0.02 * generator.normal()),
                 "memory_mb": 412 + 3 * generator.random(),
-                "flops_per_second": 3.1e9, "utilisation": 0.31 + 0.01 * generator.normal(),
-            }  # fmt: skip
+                "flops_per_second": 3.1e9,
+                "utilisation": 0.31 + 0.01 * generator.normal(),
+            }
             if text:
                 row["tokens_per_second"] = row["examples_per_second"] * 64
             else:
@@ -114,17 +125,7 @@ def write_rows(folder, rows):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def make(
-    folder,
-    rows,
-    *,
-    steps=1000,
-    model="mlp",
-    best="min loss",
-    result=None,
-    name="digits",
-    **settings,
-):
+def make(folder, rows, *, steps=1000, model="mlp", best="min loss", result=None, name="digits", **settings):
     """A run's folder with a config and the rows, complete when there is a result."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +145,10 @@ def make(
 
 
 RESULT = {
-    "loop": "step", "step": 900, "first": 0, "seconds": 12.1,
-    "validation": {"accuracy": 0.9944, "loss": 0.3012}, "test": {"accuracy": 0.9917, "loss": 0.3123},
-}  # fmt: skip
+    "loop": "step",
+    "step": 900,
+    "first": 0,
+    "seconds": 12.1,
+    "validation": {"accuracy": 0.9944, "loss": 0.3012},
+    "test": {"accuracy": 0.9917, "loss": 0.3123},
+}

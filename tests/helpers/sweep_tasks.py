@@ -47,11 +47,7 @@ SEARCHES = {
 def same(one, other):
     np.testing.assert_array_equal(one.scores, other.scores)
     assert one.table() == other.table()
-    assert (one.stopped, one.lineage, one.diverged) == (
-        other.stopped,
-        other.lineage,
-        other.diverged,
-    )
+    assert (one.stopped, one.lineage, one.diverged) == (other.stopped, other.lineage, other.diverged)
     for i in range(len(one.hypers)):
         left, right = one.member(i).state, other.member(i).state
         for a, b in zip(jax.tree.leaves(left.params), jax.tree.leaves(right.params), strict=True):

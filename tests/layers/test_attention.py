@@ -18,12 +18,21 @@ from nnfunc.layers.attention.backends import choose
 GOLDEN = np.load(GOLDEN_FILES / "attention.npz")
 SLOPES = np.array([0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125])  # of six heads, by hand
 CASES = {
-    "plain": {}, "causal": {"causal": True}, "grouped": {"causal": True}, "one_key_head": {},
-    "scale": {"scale": 0.3}, "mask": {}, "mask_of_heads": {}, "lengths": {}, "bias": {},
-    "last_queries": {"causal": True}, "window": {"causal": True, "window": 2},
-    "window_both_sides": {"window": 3}, "soft_cap": {"causal": True, "soft_cap": 0.7},
+    "plain": {},
+    "causal": {"causal": True},
+    "grouped": {"causal": True},
+    "one_key_head": {},
+    "scale": {"scale": 0.3},
+    "mask": {},
+    "mask_of_heads": {},
+    "lengths": {},
+    "bias": {},
+    "last_queries": {"causal": True},
+    "window": {"causal": True, "window": 2},
+    "window_both_sides": {"window": 3},
+    "soft_cap": {"causal": True, "soft_cap": 0.7},
     "alibi": {"causal": True, "slopes": SLOPES},
-}  # fmt: skip
+}
 LAYERS = {
     "layer/self": nf.attention(6, 3),
     "layer/causal": nf.attention(6, 3, causal=True),
@@ -90,9 +99,7 @@ def nested(**flat):
 
 
 def layer_of(model, x, context=None, lengths=None, **flat):
-    given = {"x": x} | {
-        n: v for n, v in (("context", context), ("lengths", lengths)) if v is not None
-    }
+    given = {"x": x} | {n: v for n, v in (("context", context), ("lengths", lengths)) if v is not None}
     return model.apply(nested(**flat), given if context is not None else x)
 
 
@@ -100,7 +107,7 @@ FUNCTIONS = (
     {name: functools.partial(nf.attend, **settings) for name, settings in CASES.items()}
     | {name: functools.partial(layer_of, model) for name, model in LAYERS.items()}
     | {f"rotary/{name}": functools.partial(nf.rotary, **its) for name, its in ROTARIES.items()}
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("case", FUNCTIONS)
@@ -153,9 +160,7 @@ def test_rotary_depends_on_the_distance_only():
         turn = lambda x, place: nf.rotary(x, place[None])
         return (turn(q, at) * turn(k, at - by)).sum()
 
-    here, there, nearer = (
-        float(product(jnp.array(at), by)) for at, by in ((7, 3), (107, 3), (7, 4))
-    )
+    here, there, nearer = (float(product(jnp.array(at), by)) for at, by in ((7, 3), (107, 3), (7, 4)))
     assert here == pytest.approx(there, abs=1e-4)
     assert here != pytest.approx(nearer, abs=1e-2)
 
@@ -178,10 +183,7 @@ def test_masks_combine_and_broadcast():
         ({"causal": True, "start": 0}, distance >= 2),
         ({"lengths": lengths}, short),
         ({"lengths": jnp.array(3)}, places < 3),
-        (
-            {"mask": mask, "causal": True, "lengths": lengths},
-            mask[:, None] & (distance >= 0) & short,
-        ),
+        ({"mask": mask, "causal": True, "lengths": lengths}, mask[:, None] & (distance >= 0) & short),
         ({"mask": mask[0]}, mask[0]),
         ({"mask": mask[:, :1]}, mask[:, None, :1]),
         ({"mask": per_head[None]}, per_head),
@@ -218,11 +220,7 @@ def test_rows_with_nothing_to_attend_to_are_zero(implementation):
     @jax.jit
     def run(q, k, v):
         found = []
-        for settings in (
-            {"mask": mask},
-            {"lengths": jnp.array([0, 4])},
-            {"causal": True, "start": -1},
-        ):
+        for settings in ({"mask": mask}, {"lengths": jnp.array([0, 4])}, {"causal": True, "start": -1}):
             attend = lambda *a, s=settings: nf.attend(*a, implementation=implementation, **s)
             y, back = jax.vjp(attend, q, k, v)
             found.append((y, *back(jnp.ones_like(y))))
@@ -327,18 +325,7 @@ def test_derivatives_of_every_kind(key):
 
 
 def chosen(q=(2, 8, 4, 64), k=None, dtype=jnp.bfloat16, platform="gpu", capability=9.0, **wanted):
-    names = (
-        "mask",
-        "bias",
-        "causal",
-        "window",
-        "lengths",
-        "slopes",
-        "start",
-        "scale",
-        "soft_cap",
-        "dropout",
-    )
+    names = ("mask", "bias", "causal", "window", "lengths", "slopes", "start", "scale", "soft_cap", "dropout")
     q = jax.ShapeDtypeStruct(q, dtype)
     k = q if k is None else jax.ShapeDtypeStruct(k, dtype)
     wanted = dict.fromkeys(names) | {"causal": False} | wanted
@@ -354,11 +341,19 @@ def test_the_implementation_is_chosen_by_platform_type_and_shape(monkeypatch):
     assert chosen(soft_cap=2.0) == chosen(dropout=jax.random.key(0)) == "plain"
     mask = jnp.ones((2, 8, 8), bool)
     for other in (
-        {"dtype": jnp.float32}, {"capability": 7.5}, {"capability": 0.0}, {"q": (2, 8, 4, 36)},
-        {"q": (2, 8, 4, 160)}, {"causal": True, "k": (2, 9, 4, 64)}, {"scale": jnp.array(0.5)},
-        {"causal": True, "window": jnp.array(4)}, {"window": 4}, {"start": jnp.array(3)},
-        {"slopes": jnp.ones(4)}, {"bias": jnp.ones((8, 8))},
-    ):  # fmt: skip
+        {"dtype": jnp.float32},
+        {"capability": 7.5},
+        {"capability": 0.0},
+        {"q": (2, 8, 4, 36)},
+        {"q": (2, 8, 4, 160)},
+        {"causal": True, "k": (2, 9, 4, 64)},
+        {"scale": jnp.array(0.5)},
+        {"causal": True, "window": jnp.array(4)},
+        {"window": 4},
+        {"start": jnp.array(3)},
+        {"slopes": jnp.ones(4)},
+        {"bias": jnp.ones((8, 8))},
+    ):
         assert chosen(**other) == "xla", other
     for version, expected in (((0, 11, 1), "xla"), ((0, 11, 2), "cudnn")):
         monkeypatch.setattr(jax, "__version_info__", version)
@@ -381,12 +376,7 @@ def test_on_a_gpu_cudnn_is_called_with_what_it_understands(monkeypatch):
     monkeypatch.setattr("nnfunc.layers.attention.functional.capability_here", lambda: 9.0)
     x = jnp.ones((3, 2, 4, 2, 8), jnp.bfloat16)
     assert nf.attend(x, x, x, causal=True, window=3).shape == x.shape
-    assert calls[-1] == {
-        "scale": None,
-        "is_causal": True,
-        "local_window_size": (2, 0),
-        "implementation": "cudnn",
-    }
+    assert calls[-1] == {"scale": None, "is_causal": True, "local_window_size": (2, 0), "implementation": "cudnn"}
     y = nf.attend(x, x, x, lengths=jnp.array([[0, 1], [2, 3], [4, 4]]))
     assert calls[-1]["key_value_seq_lengths"].tolist() == [1, 1, 2, 3, 4, 4]
     assert (y[0, 0] == 0).all()
@@ -415,13 +405,7 @@ CACHED = {
     "rotary": {"positions": "rotary", "kv_heads": 2},
     "window": {"window": 3, "positions": "rotary", "interleaved": True},
     "alibi": {"positions": "alibi", "soft_cap": 2.0},
-    "normed": {
-        "qk_norm": True,
-        "positions": "rotary",
-        "rotary_dim": 2,
-        "head_dim": 4,
-        "bias": False,
-    },
+    "normed": {"qk_norm": True, "positions": "rotary", "rotary_dim": 2, "head_dim": 4, "bias": False},
 }
 
 
@@ -430,15 +414,11 @@ def cached(name):
     """A model, its parameters, an input, and y of all at once."""
     layer = nf.attention(DIM, 4, kv_heads=2, causal=True, positions="rotary")
     model = {
-        "layers": nf.parallel(
-            **{n: nf.attention(DIM, 4, causal=True, **its) for n, its in CACHED.items()}
-        ),
+        "layers": nf.parallel(**{n: nf.attention(DIM, 4, causal=True, **its) for n, its in CACHED.items()}),
         "repeat": nf.repeat(nf.residual(layer), 3),
         "remat": nf.repeat(nf.remat(nf.residual(layer)), 2),
         "positions": nf.serial(
-            learned=nf.learned_positions(ROOM, DIM),
-            waves=nf.sinusoidal_positions(DIM),
-            attend=layer,
+            learned=nf.learned_positions(ROOM, DIM), waves=nf.sinusoidal_positions(DIM), attend=layer
         ),
     }[name]
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -512,8 +492,10 @@ def test_the_state_is_as_described():
     run = lambda x, **kwargs: model.forward(params, x, nf.Context(**kwargs))[1].state
     state = jax.eval_shape(lambda x: run(x, cache=ROOM), x)["grouped"]
     assert {n: leaf.shape for n, leaf in state.items()} == {
-        "key": (2, ROOM, 2, 2), "value": (2, ROOM, 2, 2), "position": (),
-    }  # fmt: skip
+        "key": (2, ROOM, 2, 2),
+        "value": (2, ROOM, 2, 2),
+        "position": (),
+    }
     assert pieces("layers", (3, 1, 1, 2))[1]["grouped"]["position"] == TIME
     assert state["position"].dtype == jnp.int32
     assert jax.eval_shape(run, x) == {}
@@ -523,9 +505,7 @@ def test_a_full_cache_gives_nan():
     """While traced it cannot be known; the last places are not written over in silence."""
     layer = nf.attention(DIM, 2, causal=True)
     model = nf.parallel(attend=layer, learned=nf.learned_positions(3, DIM))
-    params = jax.tree.map(
-        lambda leaf: normal(*leaf.shape), jax.eval_shape(model.init, jax.random.key(0))
-    )
+    params = jax.tree.map(lambda leaf: normal(*leaf.shape), jax.eval_shape(model.init, jax.random.key(0)))
     run = jax.jit(lambda x, state: model.forward(params, x, nf.Context(cache=3, state=state)))
     x = normal(2, 2, DIM)
     _, out = run(x, {})
@@ -562,16 +542,17 @@ def test_parameters_of_the_layer():
     model = nf.attention(6, 2, kv_heads=1, head_dim=4, context_dim=5, qk_norm=True, out_bias=False)
     shapes = jax.tree.map(jnp.shape, jax.eval_shape(model.init, jax.random.key(0)))
     assert shapes == {
-        "query": {"weight": (6, 8), "bias": (8,)}, "key": {"weight": (5, 4), "bias": (4,)},
-        "value": {"weight": (5, 4), "bias": (4,)}, "out": {"weight": (8, 6)},
-        "query_norm": {"scale": (4,)}, "key_norm": {"scale": (4,)},
-    }  # fmt: skip
+        "query": {"weight": (6, 8), "bias": (8,)},
+        "key": {"weight": (5, 4), "bias": (4,)},
+        "value": {"weight": (5, 4), "bias": (4,)},
+        "out": {"weight": (8, 6)},
+        "query_norm": {"scale": (4,)},
+        "key_norm": {"scale": (4,)},
+    }
 
 
 def test_the_layer_is_its_parts():
-    model = nf.attention(
-        6, 2, kv_heads=1, head_dim=4, qk_norm=True, positions="rotary", causal=True
-    )
+    model = nf.attention(6, 2, kv_heads=1, head_dim=4, qk_norm=True, positions="rotary", causal=True)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: normal(*leaf.shape), shapes)
     x, bias = normal(2, 5, 6), normal(2, 5, 5)
@@ -587,9 +568,7 @@ def test_the_layer_is_its_parts():
         y = nf.attend(*split.values(), causal=True, bias=bias).reshape(2, 5, 8)
         return y @ params["out"]["weight"] + params["out"]["bias"]
 
-    np.testing.assert_allclose(
-        jax.jit(model.apply)(params, {"x": x, "bias": bias}), expected(params), atol=1e-5
-    )
+    np.testing.assert_allclose(jax.jit(model.apply)(params, {"x": x, "bias": bias}), expected(params), atol=1e-5)
 
 
 def test_the_parts_of_the_layer_can_be_captured():
@@ -615,38 +594,138 @@ def test_dropout_of_the_layer(key):
 Q = jnp.ones((2, 3, 4, 8))
 K = jnp.ones((2, 5, 2, 8))
 WRONG = {
-    "axes": (lambda: nf.attend(Q[0, 0], K, K), ValueError, r"^attend: q should be \[\.\.\., time, heads, head_dim\].*got q \(4, 8\), k \(2, 5, 2, 8\)"),
-    "leading": (lambda: nf.attend(Q, K[:1], K[:1]), ValueError, r"attend: q should be .*got q \(2, 3, 4, 8\), k \(1, 5, 2, 8\)"),
+    "axes": (
+        lambda: nf.attend(Q[0, 0], K, K),
+        ValueError,
+        r"^attend: q should be \[\.\.\., time, heads, head_dim\].*got q \(4, 8\), k \(2, 5, 2, 8\)",
+    ),
+    "leading": (
+        lambda: nf.attend(Q, K[:1], K[:1]),
+        ValueError,
+        r"attend: q should be .*got q \(2, 3, 4, 8\), k \(1, 5, 2, 8\)",
+    ),
     "head_dim": (lambda: nf.attend(Q, K[..., :4], K), ValueError, r"attend: q should be .*k \(2, 5, 2, 4\)"),
     "values": (lambda: nf.attend(Q, K, K[:, :3]), ValueError, r"attend: q should be .*v \(2, 3, 2, 8\)"),
-    "groups": (lambda: nf.attend(Q[:, :, :3], K, K), ValueError, r"attend: the heads of k should divide those of q, got 2 and 3\."),
-    "types": (lambda: nf.attend(Q, K.astype(jnp.bfloat16), K), TypeError, r"attend: q, k and v should have one type, got float32, bfloat16 and float32"),
+    "groups": (
+        lambda: nf.attend(Q[:, :, :3], K, K),
+        ValueError,
+        r"attend: the heads of k should divide those of q, got 2 and 3\.",
+    ),
+    "types": (
+        lambda: nf.attend(Q, K.astype(jnp.bfloat16), K),
+        TypeError,
+        r"attend: q, k and v should have one type, got float32, bfloat16 and float32",
+    ),
     "integers": (lambda: nf.attend(Q.astype(int), K, K), TypeError, r"attend: q should hold floats, got int"),
-    "mask_shape": (lambda: nf.attend(Q, K, K, mask=jnp.ones((3, 4), bool)), ValueError, r"attend: mask should be \[\.\.\., time, source\], here \(2, 3, 5\) or 1 in places, got shape \(3, 4\)\."),
-    "mask_heads": (lambda: nf.attend(Q, K, K, mask=jnp.ones((2, 3, 3, 5), bool)), ValueError, r"attend: mask should be \[\.\.\., heads, time, source\], here \(2, 4, 3, 5\)"),
-    "mask_vector": (lambda: nf.attend(Q, K, K, mask=jnp.ones(5, bool)), ValueError, r"attend: mask should be .*got shape \(5,\)"),
-    "mask_axes": (lambda: nf.attend(Q, K, K, mask=jnp.ones((1, 1, 1, 3, 5), bool)), ValueError, r"attend: mask should be .*got shape \(1, 1, 1, 3, 5\)"),
-    "mask_type": (lambda: nf.attend(Q, K, K, mask=jnp.ones((3, 5))), TypeError, r"attend: mask should hold booleans, got float32"),
-    "bias": (lambda: nf.attend(Q, K, K, bias=jnp.ones((2, 3, 5))), ValueError, r"attend: bias should be \[\.\.\., heads, time, source\], here \(2, 4, 3, 5\) .*got shape \(2, 3, 5\)"),
-    "lengths": (lambda: nf.attend(Q, K, K, lengths=jnp.ones(3, int)), ValueError, r"attend: lengths should be \[\.\.\.\], here \(2,\) or 1 in places, got shape \(3,\)"),
-    "slopes": (lambda: nf.attend(Q, K, K, slopes=jnp.ones(3)), ValueError, r"attend: slopes should have shape \(4,\), got shape \(3,\)"),
+    "mask_shape": (
+        lambda: nf.attend(Q, K, K, mask=jnp.ones((3, 4), bool)),
+        ValueError,
+        r"attend: mask should be \[\.\.\., time, source\], here \(2, 3, 5\) or 1 in places, got shape \(3, 4\)\.",
+    ),
+    "mask_heads": (
+        lambda: nf.attend(Q, K, K, mask=jnp.ones((2, 3, 3, 5), bool)),
+        ValueError,
+        r"attend: mask should be \[\.\.\., heads, time, source\], here \(2, 4, 3, 5\)",
+    ),
+    "mask_vector": (
+        lambda: nf.attend(Q, K, K, mask=jnp.ones(5, bool)),
+        ValueError,
+        r"attend: mask should be .*got shape \(5,\)",
+    ),
+    "mask_axes": (
+        lambda: nf.attend(Q, K, K, mask=jnp.ones((1, 1, 1, 3, 5), bool)),
+        ValueError,
+        r"attend: mask should be .*got shape \(1, 1, 1, 3, 5\)",
+    ),
+    "mask_type": (
+        lambda: nf.attend(Q, K, K, mask=jnp.ones((3, 5))),
+        TypeError,
+        r"attend: mask should hold booleans, got float32",
+    ),
+    "bias": (
+        lambda: nf.attend(Q, K, K, bias=jnp.ones((2, 3, 5))),
+        ValueError,
+        r"attend: bias should be \[\.\.\., heads, time, source\], here \(2, 4, 3, 5\) .*got shape \(2, 3, 5\)",
+    ),
+    "lengths": (
+        lambda: nf.attend(Q, K, K, lengths=jnp.ones(3, int)),
+        ValueError,
+        r"attend: lengths should be \[\.\.\.\], here \(2,\) or 1 in places, got shape \(3,\)",
+    ),
+    "slopes": (
+        lambda: nf.attend(Q, K, K, slopes=jnp.ones(3)),
+        ValueError,
+        r"attend: slopes should have shape \(4,\), got shape \(3,\)",
+    ),
     "window": (lambda: nf.attend(Q, K, K, window=0), ValueError, r"attend: window should be at least 1, got 0\."),
     "soft_cap": (lambda: nf.attend(Q, K, K, soft_cap=0.0), ValueError, r"attend: soft_cap should be above 0, got 0\.0"),
-    "dropout": (lambda: nf.attend(Q, K, K, dropout=1.5), ValueError, r"attend: dropout should be in \[0, 1\], got 1\.5"),
+    "dropout": (
+        lambda: nf.attend(Q, K, K, dropout=1.5),
+        ValueError,
+        r"attend: dropout should be in \[0, 1\], got 1\.5",
+    ),
     "key": (lambda: nf.attend(Q, K, K, dropout=0.5, key=3), TypeError, r"attend: key should be one random key, got 3"),
-    "word": (lambda: nf.attend(Q, K, K, implementation="flash"), ValueError, r"attend: implementation should be one of .*got 'flash'"),
-    "cudnn": (lambda: nf.attend(Q, K, K, implementation="cudnn"), ValueError, r"attend: implementation 'cudnn' should not be given the type float32\."),
-    "xla": (lambda: nf.attend(Q, K, K, implementation="xla", soft_cap=3.0), ValueError, r"attend: implementation 'xla' should not be given soft_cap\."),
-    "divide": (lambda: nf.attention(10, 4), ValueError, r"^attention: heads should divide dim, got 4 and 10\. Give head_dim="),
-    "kv_heads": (lambda: nf.attention(8, 4, kv_heads=3), ValueError, r"^attention: kv_heads should divide heads, got 3 and 4\."),
-    "cross_causal": (lambda: nf.attention(8, 4, context_dim=8, causal=True), ValueError, r"^attention: causal, window and positions should be left out with context_dim"),
-    "positions": (lambda: nf.attention(8, 4, positions="rope"), ValueError, r"^attention: positions should be one of 'rotary', 'alibi', got 'rope'"),
-    "odd": (lambda: nf.attention(6, 2, positions="rotary"), ValueError, r"rotary: dim should be even and at most the last axis of x, 3, got 3"),
-    "rotary_base": (lambda: nf.attention(8, 2, positions="rotary", rotary_base=0.0), ValueError, r"rotary: base should be above 0, got 0\.0"),
-    "rotary_axes": (lambda: nf.rotary(jnp.ones((3, 4))), ValueError, r"^rotary: x should be \[\.\.\., time, heads, head_dim\], got shape \(3, 4\)"),
-    "rotary_places": (lambda: nf.rotary(Q, jnp.arange(4)), ValueError, r"^rotary: positions should be \[\.\.\., time\] with time 3, got shape \(4,\)"),
-    "sinusoidal": (lambda: nf.sinusoidal_positions(5), ValueError, r"^sinusoidal_positions: dim should be even, got 5\."),
-}  # fmt: skip
+    "word": (
+        lambda: nf.attend(Q, K, K, implementation="flash"),
+        ValueError,
+        r"attend: implementation should be one of .*got 'flash'",
+    ),
+    "cudnn": (
+        lambda: nf.attend(Q, K, K, implementation="cudnn"),
+        ValueError,
+        r"attend: implementation 'cudnn' should not be given the type float32\.",
+    ),
+    "xla": (
+        lambda: nf.attend(Q, K, K, implementation="xla", soft_cap=3.0),
+        ValueError,
+        r"attend: implementation 'xla' should not be given soft_cap\.",
+    ),
+    "divide": (
+        lambda: nf.attention(10, 4),
+        ValueError,
+        r"^attention: heads should divide dim, got 4 and 10\. Give head_dim=",
+    ),
+    "kv_heads": (
+        lambda: nf.attention(8, 4, kv_heads=3),
+        ValueError,
+        r"^attention: kv_heads should divide heads, got 3 and 4\.",
+    ),
+    "cross_causal": (
+        lambda: nf.attention(8, 4, context_dim=8, causal=True),
+        ValueError,
+        r"^attention: causal, window and positions should be left out with context_dim",
+    ),
+    "positions": (
+        lambda: nf.attention(8, 4, positions="rope"),
+        ValueError,
+        r"^attention: positions should be one of 'rotary', 'alibi', got 'rope'",
+    ),
+    "odd": (
+        lambda: nf.attention(6, 2, positions="rotary"),
+        ValueError,
+        r"rotary: dim should be even and at most the last axis of x, 3, got 3",
+    ),
+    "rotary_base": (
+        lambda: nf.attention(8, 2, positions="rotary", rotary_base=0.0),
+        ValueError,
+        r"rotary: base should be above 0, got 0\.0",
+    ),
+    "rotary_axes": (
+        lambda: nf.rotary(jnp.ones((3, 4))),
+        ValueError,
+        r"^rotary: x should be \[\.\.\., time, heads, head_dim\], got shape \(3, 4\)",
+    ),
+    "rotary_places": (
+        lambda: nf.rotary(Q, jnp.arange(4)),
+        ValueError,
+        r"^rotary: positions should be \[\.\.\., time\] with time 3, got shape \(4,\)",
+    ),
+    "sinusoidal": (
+        lambda: nf.sinusoidal_positions(5),
+        ValueError,
+        r"^sinusoidal_positions: dim should be even, got 5\.",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -658,18 +737,58 @@ def test_wrong_arguments_are_named(case):
 
 X = jnp.ones((2, 3, 8))
 WRONG_INPUT = {
-    "width": (nf.attention(6, 2), X, ValueError, r"attention: the last axis of x should be 6 \(dim\), got shape \(2, 3, 8\)"),
-    "axes": (nf.attention(8, 2), X[0, 0], ValueError, r"attention: x should be \[\.\.\., time, dim\], got shape \(8,\)"),
+    "width": (
+        nf.attention(6, 2),
+        X,
+        ValueError,
+        r"attention: the last axis of x should be 6 \(dim\), got shape \(2, 3, 8\)",
+    ),
+    "axes": (
+        nf.attention(8, 2),
+        X[0, 0],
+        ValueError,
+        r"attention: x should be \[\.\.\., time, dim\], got shape \(8,\)",
+    ),
     "name": (nf.attention(8, 2), {"x": X, "masks": X}, ValueError, r"attention: x holds 'masks'; did you mean 'mask'"),
     "no_x": (nf.attention(8, 2), {"mask": X}, ValueError, r"attention: x should hold 'x', got \['mask'\]"),
-    "no_context": (nf.attention(8, 2, context_dim=5), X, ValueError, r'attention: x should be \{"x": \.\.\., "context": \.\.\.\} with context_dim.*got \[\'x\'\] and context_dim=5'),
+    "no_context": (
+        nf.attention(8, 2, context_dim=5),
+        X,
+        ValueError,
+        r'attention: x should be \{"x": \.\.\., "context": \.\.\.\} with context_dim.*got \[\'x\'\] and context_dim=5',
+    ),
     "context": (nf.attention(8, 2), {"x": X, "context": X}, ValueError, r"attention: x should be .*context_dim=None"),
-    "context_width": (nf.attention(8, 2, context_dim=5), {"x": X, "context": X}, ValueError, r"attention: context: the last axis of x should be 5 \(context_dim\)"),
-    "context_batch": (nf.attention(8, 2, context_dim=8), {"x": X, "context": X[:1]}, ValueError, r"attention: x and context should have the same leading axes, got \(2, 3, 8\) and \(1, 3, 8\)"),
-    "mask": (nf.attention(8, 2), {"x": X, "mask": jnp.ones((2, 3, 4), bool)}, ValueError, r"attend: mask should be .*got shape \(2, 3, 4\)"),
-    "learned": (nf.learned_positions(2, 8), X, ValueError, r"learned_positions: the sequence should be at most 2, got 3\. Make it learned_positions\(3, 8\)"),
-    "learned_axes": (nf.learned_positions(2, 8), X[0, 0], ValueError, r"learned_positions: x should be \[\.\.\., time, dim\]"),
-}  # fmt: skip
+    "context_width": (
+        nf.attention(8, 2, context_dim=5),
+        {"x": X, "context": X},
+        ValueError,
+        r"attention: context: the last axis of x should be 5 \(context_dim\)",
+    ),
+    "context_batch": (
+        nf.attention(8, 2, context_dim=8),
+        {"x": X, "context": X[:1]},
+        ValueError,
+        r"attention: x and context should have the same leading axes, got \(2, 3, 8\) and \(1, 3, 8\)",
+    ),
+    "mask": (
+        nf.attention(8, 2),
+        {"x": X, "mask": jnp.ones((2, 3, 4), bool)},
+        ValueError,
+        r"attend: mask should be .*got shape \(2, 3, 4\)",
+    ),
+    "learned": (
+        nf.learned_positions(2, 8),
+        X,
+        ValueError,
+        r"learned_positions: the sequence should be at most 2, got 3\. Make it learned_positions\(3, 8\)",
+    ),
+    "learned_axes": (
+        nf.learned_positions(2, 8),
+        X[0, 0],
+        ValueError,
+        r"learned_positions: x should be \[\.\.\., time, dim\]",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG_INPUT)
@@ -683,13 +802,9 @@ def test_wrong_input_is_named_with_the_path(case):
 
 def test_a_prompt_that_does_not_fit_is_refused():
     model, params, x, _ = cached("positions")
-    with pytest.raises(
-        ValueError, match=r"attend: attention: the cache should hold 7 places, got 5"
-    ):
+    with pytest.raises(ValueError, match=r"attend: attention: the cache should hold 7 places, got 5"):
         model.forward(params, x, nf.Context(cache=5))
-    with pytest.raises(
-        ValueError, match=r"learned_positions: the sequence should be at most 10, got 11"
-    ):
+    with pytest.raises(ValueError, match=r"learned_positions: the sequence should be at most 10, got 11"):
         model.forward(params, x, nf.Context(cache=11))
     layer = nf.attention(DIM, 2)
     with pytest.raises(ValueError, match=r"attention: generation should use causal=True"):

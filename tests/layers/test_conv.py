@@ -50,9 +50,16 @@ CASES = {
     "spread/volume": spread(2, 2, (2, 3, 2), stride=2, padding=(0, 1, 0), groups=2),
 }
 SINGLE = (
-    "conv/plain", "conv/patches", "conv/groups", "conv/pointwise", "conv/blocks", "conv/offset",
-    "conv/zeros", "depthwise/plain", "spread/strided",
-)  # fmt: skip
+    "conv/plain",
+    "conv/patches",
+    "conv/groups",
+    "conv/pointwise",
+    "conv/blocks",
+    "conv/offset",
+    "conv/zeros",
+    "depthwise/plain",
+    "spread/strided",
+)
 
 
 def golden(case):
@@ -77,10 +84,7 @@ def errors(dtype, cases=tuple(CASES)):
         return got
 
     names = ("x", "dy", "weight", "bias")
-    values = {
-        c: {n: jnp.asarray(v, dtype) for n, v in own.items() if n in names}
-        for c, own in its.items()
-    }
+    values = {c: {n: jnp.asarray(v, dtype) for n, v in own.items() if n in names} for c, own in its.items()}
     found = {}
     for case, got in run(values).items():
         for name, value in got.items():
@@ -98,9 +102,7 @@ def test_values_and_gradients_are_pytorchs(case):
         double = {name: error for (at, name), error in errors("float64").items() if at == case}
     assert max(double.values()) < 1e-13, double
     if case in SINGLE:
-        single = {
-            name: error for (at, name), error in errors("float32", SINGLE).items() if at == case
-        }
+        single = {name: error for (at, name), error in errors("float32", SINGLE).items() if at == case}
         assert max(single.values()) < 2e-6, single
 
 
@@ -113,12 +115,7 @@ LINE = Plan((2,), (2,), ((5, 7),))
 FORM_CASES = [
     ("direct", (2, 5, 6, 3), (3, 3, 3, 4), Plan(ONE, ONE, ((1, 1), (1, 1)))),
     ("direct", (2, 9, 8, 3), (3, 2, 3, 4), ODD),
-    (
-        "direct",
-        (2, 9, 8, 2),
-        (2, 2, 2, 3),
-        Plan((3, 3), ONE, NONE),
-    ),  # places that no window reaches
+    ("direct", (2, 9, 8, 2), (2, 2, 2, 3), Plan((3, 3), ONE, NONE)),  # places that no window reaches
     ("direct", (2, 9, 3), (4, 3, 2), LINE),  # padding wider than the kernel
     ("patches", (2, 9, 8, 3), (3, 2, 3, 4), ODD),
     ("groups", (2, 7, 6, 4), (3, 3, 2, 6), Plan((2, 1), ONE, ((1, 1), (1, 1)), 2)),
@@ -198,17 +195,13 @@ def test_form_is_chosen_by_machine_and_shape():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the form for CPU")
-@pytest.mark.parametrize(
-    "model", [conv(8, 4, 3), conv(8, 4, 3, stride=2), spread(8, 4, 3, stride=2)]
-)
+@pytest.mark.parametrize("model", [conv(8, 4, 3), conv(8, 4, 3, stride=2), spread(8, 4, 3, stride=2)])
 def test_gradients_are_convolutions_with_channels_last(model, key):
     """In any other order of axes XLA for CPU is up to 50 times slower inside `lax.scan`."""
     params, x = model.init(key), jnp.ones((2, 6, 6, 8))
     loss = jax.grad(lambda params, x: jnp.sum(jnp.tanh(model.apply(params, x))), (0, 1))
     program = jax.jit(loss).lower(params, x).as_text()
-    orders = re.findall(
-        r"dim_numbers = (\S+, \S+, \S+, \S+, \S+, \S+, \S+, \S+, \S+, \S+),", program
-    )
+    orders = re.findall(r"dim_numbers = (\S+, \S+, \S+, \S+, \S+, \S+, \S+, \S+, \S+, \S+),", program)
     assert orders == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"] * 3
 
 
@@ -314,41 +307,82 @@ def test_initial_deviation_counts_what_one_output_sees(key):
 
 @pytest.mark.parametrize("model", [conv(2, 3, 3), conv(9, 3, 3), depthwise(2, 3), spread(2, 3, 3)])
 def test_half_precision_stays(model, key):
-    half = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), jax.eval_shape(model.init, key)
-    )
+    half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), jax.eval_shape(model.init, key))
     x = jax.ShapeDtypeStruct((2, 5, 5, 9 if half["weight"].shape[-2] == 9 else 2), jnp.bfloat16)
     assert jax.eval_shape(model.apply, half, x).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: conv(4, 6, 3, groups=4), r"groups should divide in_dim and out_dim, got groups 4, in_dim 4, out_dim 6"),
-    (lambda: conv(4, 6, 3, stride=(1, 2, 3)), r"stride should be one number or 2, one for each spatial axis, got \(1, 2, 3\)"),
-    (lambda: conv(4, 6, (3, 0)), r"kernel\[1\] should be at least 1, got 0"),
-    (lambda: conv(4, 6, 3, padding="some"), r"padding should be one of 'same', 'valid', 'circular', got 'some'"),
-    (lambda: conv(4, 6, 3, padding=(1, 2), dims=1), r"padding should be a name, a number, or 1 numbers or pairs"),
-    (lambda: conv(4, 6, 3, padding=-1), r"padding should be at least 0, got -1"),
-    (lambda: conv(4, 6, 3, dims=4), r"there should be 1, 2 or 3 spatial axes, got 4"),
-    (lambda: depthwise(4, 3, multiplier=0), r"depthwise_conv: multiplier should be at least 1"),
-    (lambda: spread(4, 6, 3, stride=2, output_padding=2), r"output_padding should be below stride or dilation, 2, got 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (
+            lambda: conv(4, 6, 3, groups=4),
+            r"groups should divide in_dim and out_dim, got groups 4, in_dim 4, out_dim 6",
+        ),
+        (
+            lambda: conv(4, 6, 3, stride=(1, 2, 3)),
+            r"stride should be one number or 2, one for each spatial axis, got \(1, 2, 3\)",
+        ),
+        (lambda: conv(4, 6, (3, 0)), r"kernel\[1\] should be at least 1, got 0"),
+        (lambda: conv(4, 6, 3, padding="some"), r"padding should be one of 'same', 'valid', 'circular', got 'some'"),
+        (lambda: conv(4, 6, 3, padding=(1, 2), dims=1), r"padding should be a name, a number, or 1 numbers or pairs"),
+        (lambda: conv(4, 6, 3, padding=-1), r"padding should be at least 0, got -1"),
+        (lambda: conv(4, 6, 3, dims=4), r"there should be 1, 2 or 3 spatial axes, got 4"),
+        (lambda: depthwise(4, 3, multiplier=0), r"depthwise_conv: multiplier should be at least 1"),
+        (
+            lambda: spread(4, 6, 3, stride=2, output_padding=2),
+            r"output_padding should be below stride or dilation, 2, got 2",
+        ),
+    ],
+)
 def test_wrong_arguments(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
 
-@pytest.mark.parametrize("model, shape, words", [
-    (conv(1, 4, 3), (5, 28, 28), r"conv: .* should be 1 \(in_dim\), got shape \(5, 28, 28\). For x\[\.\.\., 28, 28\] without a channel axis: x\[\.\.\., None\]"),
-    (conv(1, 4, 3), (28, 28), r"x should be \[\.\.\., height, width, channels\], got shape \(28, 28\). Images without a channel axis: x\[\.\.\., None\]"),
-    (conv(3, 4, 3), (5, 3, 8, 9), r"should be 3 \(in_dim\), got shape \(5, 3, 8, 9\). Channels are last: jnp.moveaxis\(x, -3, -1\)"),
-    (conv(3, 4, 3), (5, 8, 9, 4), r"Make this layer for 4 channels, or let the one before it give 3"),
-    (conv(3, 4, 5, padding="valid"), (2, 4, 9, 3), r"conv: windows of \(5, 5\) should fit into x, got spatial sizes \(4, 9\)"),
-    (conv(3, 4, 3, padding=1, dilation=3), (2, 4, 9, 3), r"windows of \(3, 3\), which reach \(7, 7\) should fit into x, got spatial sizes \(4, 9\) and padding"),
-    (conv(3, 4, 3, dims=1), (3,), r"x should be \[\.\.\., length, channels\], got shape \(3,\)"),
-    (spread(3, 4, 2, padding=1), (2, 1, 1, 3), r"padding should leave something of the result, got spatial sizes \(1, 1\)"),
-    (nf.patch_embedding(7, 3, 4), (2, 28, 30, 3), r"patches of \(7, 7\) should cover the image exactly, got spatial sizes \(28, 30\)"),
-    (nf.separable_conv(3, 4, 3), (2, 8, 8, 5), r"^depthwise: depthwise_conv: .* 3 \(in_dim\), got shape"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, shape, words",
+    [
+        (
+            conv(1, 4, 3),
+            (5, 28, 28),
+            r"conv: .* should be 1 \(in_dim\), got shape \(5, 28, 28\). For x\[\.\.\., 28, 28\] without a channel axis: x\[\.\.\., None\]",
+        ),
+        (
+            conv(1, 4, 3),
+            (28, 28),
+            r"x should be \[\.\.\., height, width, channels\], got shape \(28, 28\). Images without a channel axis: x\[\.\.\., None\]",
+        ),
+        (
+            conv(3, 4, 3),
+            (5, 3, 8, 9),
+            r"should be 3 \(in_dim\), got shape \(5, 3, 8, 9\). Channels are last: jnp.moveaxis\(x, -3, -1\)",
+        ),
+        (conv(3, 4, 3), (5, 8, 9, 4), r"Make this layer for 4 channels, or let the one before it give 3"),
+        (
+            conv(3, 4, 5, padding="valid"),
+            (2, 4, 9, 3),
+            r"conv: windows of \(5, 5\) should fit into x, got spatial sizes \(4, 9\)",
+        ),
+        (
+            conv(3, 4, 3, padding=1, dilation=3),
+            (2, 4, 9, 3),
+            r"windows of \(3, 3\), which reach \(7, 7\) should fit into x, got spatial sizes \(4, 9\) and padding",
+        ),
+        (conv(3, 4, 3, dims=1), (3,), r"x should be \[\.\.\., length, channels\], got shape \(3,\)"),
+        (
+            spread(3, 4, 2, padding=1),
+            (2, 1, 1, 3),
+            r"padding should leave something of the result, got spatial sizes \(1, 1\)",
+        ),
+        (
+            nf.patch_embedding(7, 3, 4),
+            (2, 28, 30, 3),
+            r"patches of \(7, 7\) should cover the image exactly, got spatial sizes \(28, 30\)",
+        ),
+        (nf.separable_conv(3, 4, 3), (2, 8, 8, 5), r"^depthwise: depthwise_conv: .* 3 \(in_dim\), got shape"),
+    ],
+)
 def test_wrong_inputs(model, shape, words):
     params = jax.eval_shape(model.init, jax.random.key(0))
     with pytest.raises(ValueError, match=words):
@@ -359,7 +393,5 @@ def test_wrong_type_and_wrong_weights(key):
     model = conv(1, 4, 3)
     with pytest.raises(TypeError, match=r"conv: x should hold floats, got uint8"):
         model.apply(model.init(key), jnp.ones((2, 8, 8, 1), jnp.uint8))
-    with pytest.raises(
-        ValueError, match=r"weight should have shape \(3, 3, 1, 4\), got shape \(5, 5, 1, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"weight should have shape \(3, 3, 1, 4\), got shape \(5, 5, 1, 4\)"):
         model.apply(conv(1, 4, 5).init(key), jnp.ones((2, 8, 8, 1)))

@@ -108,10 +108,7 @@ def dirty_padding(model, make, real):
     near(dirty, clean)
 
 
-KNOWN = {
-    "mask": np.array([[True, True, True], [True, True, False]]),
-    "lengths": np.array([3, 2], np.int32),
-}
+KNOWN = {"mask": np.array([[True, True, True], [True, True, False]]), "lengths": np.array([3, 2], np.int32)}
 
 
 @pytest.mark.parametrize("how", KNOWN)
@@ -222,9 +219,7 @@ def test_lengths_and_starts_beyond_int32_are_refused():
 def test_prelu_of_a_single_number_stays_one():
     model = nf.prelu()
     assert model.apply(model.init(KEY), jnp.float32(-2.0)).shape == ()
-    slope = jax.grad(lambda p, x: model.apply(p, x).sum())(
-        {"slope": jnp.ones(1)}, jnp.array([np.inf])
-    )
+    slope = jax.grad(lambda p, x: model.apply(p, x).sum())({"slope": jnp.ones(1)}, jnp.array([np.inf]))
     assert slope["slope"].tolist() == [0.0]
 
 

@@ -76,9 +76,7 @@ def errors(case, dtype):
     assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, expected)
 
     def error(path, a, b):
-        least = (
-            1.0 if "scale" in str(path) else 1e-30
-        )  # that of constant rows is 0 but for rounding
+        least = 1.0 if "scale" in str(path) else 1e-30  # that of constant rows is 0 but for rounding
         return float(np.abs(np.asarray(a, np.float64) - b).max() / max(np.abs(b).max(), least))
 
     return jax.tree.map_with_path(error, got, expected)
@@ -137,20 +135,14 @@ def test_batch_norm_over_steps_is_pytorchs(convention):
     }[convention]
     with jax.enable_x64(True):
         params = {name: jnp.asarray(its[name]) for name in ("scale", "bias")}
-        state = {
-            k: v.astype(jnp.float64) if k != "count" else v for k, v in model.init_state().items()
-        }
-        step = jax.jit(
-            lambda x, state: model.forward(params, x, nf.Context(train=True, state=state))
-        )
+        state = {k: v.astype(jnp.float64) if k != "count" else v for k, v in model.init_state().items()}
+        step = jax.jit(lambda x, state: model.forward(params, x, nf.Context(train=True, state=state)))
         for i, x in enumerate(its["x"]):
             y, (state, _) = step(x, state)
             np.testing.assert_allclose(y, its["y"][i], rtol=1e-12, atol=1e-12)
             np.testing.assert_allclose(state["mean"], its["mean"][i], rtol=1e-12)
             np.testing.assert_allclose(state["var"], its["var"][i], rtol=1e-12)
-        y, back = jax.vjp(
-            lambda params, x: model.apply(params, x, state=state), params, jnp.asarray(its["x"][0])
-        )
+        y, back = jax.vjp(lambda params, x: model.apply(params, x, state=state), params, jnp.asarray(its["x"][0]))
         dparams, dx = back(jnp.asarray(its["dy"]))
     np.testing.assert_allclose(y, its["y_eval"], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx, its["dx_eval"], rtol=1e-12)
@@ -163,9 +155,7 @@ def test_batch_norm_of_the_paper_by_hand():
     state = model.init_state()
     for batch in ([1.0, 3.0], [10.0, 14.0], [0.0, 0.0]):
         x = jnp.array(batch)[:, None]
-        _, out = model.forward(
-            model.init(jax.random.key(0)), x, nf.Context(train=True, state=state)
-        )
+        _, out = model.forward(model.init(jax.random.key(0)), x, nf.Context(train=True, state=state))
         state = out.state
     assert float(state["mean"][0]) == pytest.approx((2 + 12 + 0) / 3)
     assert float(state["var"][0]) == pytest.approx((2 / 1) * (1 + 4 + 0) / 3)
@@ -230,15 +220,9 @@ def test_linear_by_hand():
 
 def test_bias_and_scale_by_hand(key):
     x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    np.testing.assert_array_equal(
-        nf.bias(2).apply({"bias": jnp.array([10.0, -1.0])}, x), [[11, 1], [13, 3]]
-    )
-    np.testing.assert_array_equal(
-        nf.scale(2).apply({"scale": jnp.array([2.0, 0.0])}, x), [[2, 0], [6, 0]]
-    )
-    np.testing.assert_array_equal(
-        nf.scale(2, initial=1e-4).init(key)["scale"], np.full(2, 1e-4, "f4")
-    )
+    np.testing.assert_array_equal(nf.bias(2).apply({"bias": jnp.array([10.0, -1.0])}, x), [[11, 1], [13, 3]])
+    np.testing.assert_array_equal(nf.scale(2).apply({"scale": jnp.array([2.0, 0.0])}, x), [[2, 0], [6, 0]])
+    np.testing.assert_array_equal(nf.scale(2, initial=1e-4).init(key)["scale"], np.full(2, 1e-4, "f4"))
 
 
 def test_bilinear_initial_deviation_counts_both_inputs(key):
@@ -352,9 +336,7 @@ def test_dropout_at_rate_0_and_1(name):
 def test_dropout_of_a_traced_rate_is_that_of_a_number(name, key):
     for rate in (0, 0.7, 1.0):
         plain = LAYERS[name](rate).apply({}, NORMAL, key=key)
-        np.testing.assert_allclose(
-            plain, dropped(name)(float(rate), NORMAL)[0], rtol=1e-6, atol=1e-7
-        )
+        np.testing.assert_allclose(plain, dropped(name)(float(rate), NORMAL)[0], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -414,16 +396,61 @@ def nested(layer):
 
 ONES = jnp.ones((4, 7))
 WRONG_INPUT = {
-    "linear": (nf.linear(8, 3), ONES, ValueError, r"linear: the last axis of x should be 8 \(in_dim\), got shape \(4, 7\)\."),
-    "linear_image": (nf.linear(784, 3), jnp.ones((2, 28, 28)), ValueError, r"784 \(in_dim\), got shape \(2, 28, 28\)\. To flatten images first: serial\(nf\.flatten, nf\.linear\(784, 3\)\)"),
-    "linear_scalar": (nf.linear(8, 3), jnp.ones(()), ValueError, r"linear: the last axis of x should be 8 .* got shape \(\)"),
-    "linear_integers": (nf.linear(7, 3), ONES.astype(jnp.uint8), TypeError, r"linear: x should hold floats, got uint8\. Convert it first"),
-    "linear_list": (nf.linear(2, 3), [1.0, 2.0], TypeError, r"linear: x should be an array of floats, got \[.* \(list\)"),
+    "linear": (
+        nf.linear(8, 3),
+        ONES,
+        ValueError,
+        r"linear: the last axis of x should be 8 \(in_dim\), got shape \(4, 7\)\.",
+    ),
+    "linear_image": (
+        nf.linear(784, 3),
+        jnp.ones((2, 28, 28)),
+        ValueError,
+        r"784 \(in_dim\), got shape \(2, 28, 28\)\. To flatten images first: serial\(nf\.flatten, nf\.linear\(784, 3\)\)",
+    ),
+    "linear_scalar": (
+        nf.linear(8, 3),
+        jnp.ones(()),
+        ValueError,
+        r"linear: the last axis of x should be 8 .* got shape \(\)",
+    ),
+    "linear_integers": (
+        nf.linear(7, 3),
+        ONES.astype(jnp.uint8),
+        TypeError,
+        r"linear: x should hold floats, got uint8\. Convert it first",
+    ),
+    "linear_list": (
+        nf.linear(2, 3),
+        [1.0, 2.0],
+        TypeError,
+        r"linear: x should be an array of floats, got \[.* \(list\)",
+    ),
     "linear_tuple": (nf.linear(7, 3), (ONES, ONES), TypeError, r"linear: x should be an array of floats, got "),
-    "bilinear_one": (nf.bilinear(3, 4, 2), ONES, TypeError, r"bilinear: x should be a pair \(left, right\), got an array of shape \(4, 7\)"),
-    "bilinear_left": (nf.bilinear(3, 7, 2), (ONES, ONES), ValueError, r"bilinear: left: the last axis of x should be 3 \(left_dim\), got shape \(4, 7\)"),
-    "bilinear_right": (nf.bilinear(7, 3, 2), (ONES, ONES), ValueError, r"bilinear: right: the last axis of x should be 3 \(right_dim\)"),
-    "bilinear_leading": (nf.bilinear(7, 7, 2), (ONES, ONES[:2]), ValueError, r"bilinear: left and right should have the same leading axes, got shapes \(4, 7\) and \(2, 7\)"),
+    "bilinear_one": (
+        nf.bilinear(3, 4, 2),
+        ONES,
+        TypeError,
+        r"bilinear: x should be a pair \(left, right\), got an array of shape \(4, 7\)",
+    ),
+    "bilinear_left": (
+        nf.bilinear(3, 7, 2),
+        (ONES, ONES),
+        ValueError,
+        r"bilinear: left: the last axis of x should be 3 \(left_dim\), got shape \(4, 7\)",
+    ),
+    "bilinear_right": (
+        nf.bilinear(7, 3, 2),
+        (ONES, ONES),
+        ValueError,
+        r"bilinear: right: the last axis of x should be 3 \(right_dim\)",
+    ),
+    "bilinear_leading": (
+        nf.bilinear(7, 7, 2),
+        (ONES, ONES[:2]),
+        ValueError,
+        r"bilinear: left and right should have the same leading axes, got shapes \(4, 7\) and \(2, 7\)",
+    ),
     "bias": (nf.bias(8), ONES, ValueError, r"bias: the last axis of x should be 8 \(dim\)"),
     "scale": (nf.scale(8), ONES, ValueError, r"scale: the last axis of x should be 8 \(dim\)"),
     "prelu": (nf.prelu(8), ONES, ValueError, r"prelu: the last axis of x should be 8 \(dim\)"),
@@ -432,12 +459,27 @@ WRONG_INPUT = {
     "rms_norm": (nf.rms_norm(8), ONES, ValueError, r"rms_norm: the last axis of x should be 8 \(dim\)"),
     "batch_norm": (nf.batch_norm(8), ONES, ValueError, r"batch_norm: the last axis of x should be 8 \(dim\)"),
     "group_norm": (nf.group_norm(2, 8), ONES, ValueError, r"group_norm: the last axis of x should be 8 \(dim\)"),
-    "group_norm_axes": (nf.group_norm(7, 7), ONES[0], ValueError, r"group_norm: x should have at least 2 axes, got .*\(7,\).*give spatial="),
-    "instance_norm": (nf.instance_norm(7), ONES, ValueError, r"instance_norm: x should have a spatial axis, as \[batch, \.\.\., dim\], got shape \(4, 7\)"),
+    "group_norm_axes": (
+        nf.group_norm(7, 7),
+        ONES[0],
+        ValueError,
+        r"group_norm: x should have at least 2 axes, got .*\(7,\).*give spatial=",
+    ),
+    "instance_norm": (
+        nf.instance_norm(7),
+        ONES,
+        ValueError,
+        r"instance_norm: x should have a spatial axis, as \[batch, \.\.\., dim\], got shape \(4, 7\)",
+    ),
     "embedding": (nf.embedding(8, 3), ONES, TypeError, r"embedding: x should hold integers, got float32"),
     "dropout": (nf.dropout(0.5), ONES.astype(jnp.int32), TypeError, r"dropout: x should hold floats, got int32"),
-    "flatten": (lambda x: nf.flatten(x, start=3), ONES, ValueError, r"flatten: x should have at least 3 axes, got shape \(4, 7\)"),
-}  # fmt: skip
+    "flatten": (
+        lambda x: nf.flatten(x, start=3),
+        ONES,
+        ValueError,
+        r"flatten: x should have at least 3 axes, got shape \(4, 7\)",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG_INPUT)
@@ -450,20 +492,40 @@ def test_wrong_input_is_named_with_the_path(case):
 
 WRONG_ARGUMENTS = {
     "size": (lambda: nf.linear(0, 3), ValueError, r"^linear: in_dim should be at least 1, got 0\."),
-    "float_size": (lambda: nf.linear(3.0, 3), TypeError, r"^linear: in_dim should be a whole number, got 3\.0 \(float\)"),
+    "float_size": (
+        lambda: nf.linear(3.0, 3),
+        TypeError,
+        r"^linear: in_dim should be a whole number, got 3\.0 \(float\)",
+    ),
     "bool_size": (lambda: nf.embedding(4, True), TypeError, r"^embedding: dim should be a whole number"),
     "bilinear": (lambda: nf.bilinear(3, -1, 2), ValueError, r"^bilinear: right_dim should be at least 1, got -1\."),
     "rate": (lambda: nf.dropout(1.5), ValueError, r"^dropout: rate should be in \[0, 1\], got 1\.5\."),
     "rate_nan": (lambda: nf.dropout(float("nan")), ValueError, r"^dropout: rate should be in \[0, 1\], got nan\."),
     "rate_word": (lambda: nf.drop_path("0.5"), TypeError, r"^drop_path: rate should be a number, got '0\.5' \(str\)"),
     "alpha": (lambda: nf.alpha_dropout(-0.1), ValueError, r"^alpha_dropout: rate should be in \[0, 1\], got -0\.1\."),
-    "momentum": (lambda: nf.batch_norm(3, momentum=2), ValueError, r"^batch_norm: momentum should be in \[0, 1\], got 2\."),
+    "momentum": (
+        lambda: nf.batch_norm(3, momentum=2),
+        ValueError,
+        r"^batch_norm: momentum should be in \[0, 1\], got 2\.",
+    ),
     "eps": (lambda: nf.layer_norm(3, eps=-1e-5), ValueError, r"^layer_norm: eps should be at least 0, got -1e-05\."),
-    "convention": (lambda: nf.batch_norm(3, convention="papers"), ValueError, r"^batch_norm: convention should be one of 'pytorch', 'paper', got 'papers'; did you mean 'paper'"),
+    "convention": (
+        lambda: nf.batch_norm(3, convention="papers"),
+        ValueError,
+        r"^batch_norm: convention should be one of 'pytorch', 'paper', got 'papers'; did you mean 'paper'",
+    ),
     "groups": (lambda: nf.group_norm(4, 6), ValueError, r"^group_norm: groups should divide dim, got 4 and 6\."),
-    "samples": (lambda: nf.mc_dropout(nf.dropout(0.5), {}, ONES, key=jax.random.key(0), samples=1), ValueError, r"^mc_dropout: samples should be at least 2, got 1\."),
-    "mc_key": (lambda: nf.mc_dropout(nf.dropout(0.5), {}, ONES, key=0), TypeError, r"^mc_dropout: key should be one random key, got 0 \(int\)\. Make one: jax\.random\.key\(0\)"),
-}  # fmt: skip
+    "samples": (
+        lambda: nf.mc_dropout(nf.dropout(0.5), {}, ONES, key=jax.random.key(0), samples=1),
+        ValueError,
+        r"^mc_dropout: samples should be at least 2, got 1\.",
+    ),
+    "mc_key": (
+        lambda: nf.mc_dropout(nf.dropout(0.5), {}, ONES, key=0),
+        TypeError,
+        r"^mc_dropout: key should be one random key, got 0 \(int\)\. Make one: jax\.random\.key\(0\)",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG_ARGUMENTS)
@@ -486,22 +548,16 @@ def test_drop_path_needs_a_batch_axis(key):
 def test_batch_norm_needs_two_values_a_channel():
     model = nested(nf.batch_norm(7))
     ctx = nf.Context(train=True, state=model.init_state())
-    with pytest.raises(
-        ValueError, match=r"^body/inner: batch_norm: training needs at least two .* \(1, 7\)"
-    ):
+    with pytest.raises(ValueError, match=r"^body/inner: batch_norm: training needs at least two .* \(1, 7\)"):
         model.forward(blank(model), ONES[:1], ctx)
 
 
 def test_batch_norm_refuses_the_state_of_the_other_convention():
     state = nf.batch_norm(7, convention="paper").init_state()
-    with pytest.raises(
-        ValueError, match=r"should hold \['mean', 'var'\], got .*'count'.*init_state"
-    ):
+    with pytest.raises(ValueError, match=r"should hold \['mean', 'var'\], got .*'count'.*init_state"):
         nf.batch_norm(7).apply(blank(nf.batch_norm(7)), ONES, state=state)
 
 
 def test_parameters_of_another_model_are_refused():
-    with pytest.raises(
-        ValueError, match=r"^body/inner: linear: its parameters should hold 'weight', but"
-    ):
+    with pytest.raises(ValueError, match=r"^body/inner: linear: its parameters should hold 'weight', but"):
         nested(nf.linear(7, 3)).apply({"body": {"inner": {"bias": jnp.zeros(3)}}}, ONES)

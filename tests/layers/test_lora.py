@@ -20,18 +20,20 @@ def small():
     """A repeat, a norm with state, an embedding and a kernel: (model, base, x)."""
     block = nf.residual(nf.serial(norm=nf.batch_norm(4), up=nf.linear(4, 4), act=jnp.tanh))
     model = nf.serial(
-        table=nf.embedding(5, 4), blocks=nf.repeat(block, 3), image=lambda x: x[:, None, :, None],
-        conv=nf.conv(1, 6, (1, 2)), act=jax.nn.relu, flat=nf.flatten,
-    )  # fmt: skip
+        table=nf.embedding(5, 4),
+        blocks=nf.repeat(block, 3),
+        image=lambda x: x[:, None, :, None],
+        conv=nf.conv(1, 6, (1, 2)),
+        act=jax.nn.relu,
+        flat=nf.flatten,
+    )
     base = jax.jit(model.init)(KEY)
     return model, base, jnp.array([0, 3, 4])
 
 
 def moved(params):
     """The adapters with an up that is not zero."""
-    return jax.tree.map(
-        lambda leaf: leaf + jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params
-    )
+    return jax.tree.map(lambda leaf: leaf + jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params)
 
 
 ON = ("**/up/weight", "table/weight", "conv/weight")
@@ -42,10 +44,13 @@ def test_parameters_are_the_adapters_alone():
     adapted = nf.lora(model, base, ON, rank=2)
     shapes = {p: leaf.shape for p, leaf in paths.flatten(adapted.init(KEY)).items()}
     assert shapes == {
-        "blocks/body/up/weight/down": (3, 4, 2), "blocks/body/up/weight/up": (3, 2, 4),
-        "conv/weight/down": (2, 2), "conv/weight/up": (2, 6),
-        "table/weight/down": (5, 2), "table/weight/up": (2, 4),
-    }  # fmt: skip
+        "blocks/body/up/weight/down": (3, 4, 2),
+        "blocks/body/up/weight/up": (3, 2, 4),
+        "conv/weight/down": (2, 2),
+        "conv/weight/up": (2, 6),
+        "table/weight/down": (5, 2),
+        "table/weight/up": (2, 4),
+    }
     params = paths.flatten(adapted.init(KEY))
     assert not params["table/weight/up"].any()
     down = np.asarray(params["blocks/body/up/weight/down"])
@@ -75,8 +80,10 @@ def test_it_begins_as_the_base_and_merges_exactly():
     assert not np.allclose(y, plain(base, x), rtol=1e-2)
     kept = jax.tree.map(lambda new, old: bool((new == old).all()), merged, base)
     assert {path for path, same in paths.flatten(kept).items() if not same} == {
-        "blocks/body/up/weight", "conv/weight", "table/weight",
-    }  # fmt: skip
+        "blocks/body/up/weight",
+        "conv/weight",
+        "table/weight",
+    }
 
 
 def test_the_last_bits_are_those_of_the_merged_weights():
@@ -98,9 +105,7 @@ def test_the_base_that_counts_is_that_of_the_state():
     expected = nf.lora(model, other, ON, rank=2).apply(params, x)
     np.testing.assert_array_equal(y, expected)
     assert not np.allclose(y, adapted.apply(params, x), rtol=1e-2)
-    leaves = zip(
-        *(jax.tree.leaves(tree) for tree in (adapted.init_state()["base"], base)), strict=True
-    )
+    leaves = zip(*(jax.tree.leaves(tree) for tree in (adapted.init_state()["base"], base)), strict=True)
     assert all(one is not other for one, other in leaves), "a train step uses up its state"
 
 
@@ -114,9 +119,7 @@ def test_the_sum_by_hand():
     for path in ("blocks/body/up/weight", "conv/weight", "table/weight"):
         down, up = (np.asarray(own[f"{path}/{part}"], np.float64) for part in ("down", "up"))
         change = 3.0 / 2 * np.einsum("...ir,...ro->...io", down, up)
-        np.testing.assert_allclose(
-            merged[path], old[path] + change.reshape(old[path].shape), rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(merged[path], old[path] + change.reshape(old[path].shape), rtol=1e-5, atol=1e-6)
 
 
 def test_state_of_the_model_inside_goes_on():
@@ -162,9 +165,7 @@ def test_adapters_are_matrices_to_optimizers():
     up = params["weight"]["up"] + updates["weight"]["up"]
     np.testing.assert_allclose(jnp.linalg.norm(up, axis=0), 0.5, rtol=1e-6)  # a column a unit
     kept = {"up": {"bias": 1.0}, "scale": {"up": jnp.ones((2, 2))}, "up/weight": 1.0}
-    assert [is_matrix(path, leaf) for path, leaf in paths.flatten(kept).items()] == [
-        False, False, True,
-    ]  # fmt: skip
+    assert [is_matrix(path, leaf) for path, leaf in paths.flatten(kept).items()] == [False, False, True]
 
 
 @pytest.mark.slow
@@ -177,8 +178,10 @@ def test_derivatives_are_right():
         x = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
         testing.check_gradients(
             lambda p, alpha: nf.lora(model, base, "**/weight", rank=2, alpha=alpha).apply(p, x),
-            params, jnp.array(3.0), tolerance=1e-4,
-        )  # fmt: skip
+            params,
+            jnp.array(3.0),
+            tolerance=1e-4,
+        )
 
 
 def test_vmap_scan_and_bfloat16():
@@ -216,9 +219,7 @@ def test_a_language_model_generates_with_its_adapters():
     base = jax.jit(model.init)(KEY)
     adapted = nf.lora(model, base, rank=1)
     params = moved(adapted.init(KEY))
-    assert sorted(paths.flatten(params)) == [
-        "blocks/attend/query/weight/down", "blocks/attend/query/weight/up",
-    ]  # fmt: skip
+    assert sorted(paths.flatten(params)) == ["blocks/attend/query/weight/down", "blocks/attend/query/weight/up"]
     merged = nf.merge_lora(adapted, params)
     prompts = [[1, 2, 3]]
     got = nf.generate(adapted, params, prompts, 3, temperature=0.0)
@@ -234,20 +235,12 @@ def lora(on, **arguments):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (
-            lambda: lora("**/query/weight"),
-            r"lora: on: the pattern '\*\*/query/weight' should match at least one",
-        ),
+        (lambda: lora("**/query/weight"), r"lora: on: the pattern '\*\*/query/weight' should match at least one"),
         (lambda: lora("table/*", rank=0), r"lora: rank should be at least 1, got 0"),
-        (
-            lambda: lora("blocks/**"),
-            r"lora: on: blocks/body/norm/bias should be a matrix, .* got shape \(3, 4\)",
-        ),
+        (lambda: lora("blocks/**"), r"lora: on: blocks/body/norm/bias should be a matrix, .* got shape \(3, 4\)"),
         (lambda: lora(()), r"lora: on: it should choose at least one weight, got none of"),
         (
-            lambda: lora(ON).apply(
-                {"table": {"weight": {"down": jnp.ones((5, 1))}}}, jnp.array([0])
-            ),
+            lambda: lora(ON).apply({"table": {"weight": {"down": jnp.ones((5, 1))}}}, jnp.array([0])),
             r"lora: its params should be the adapters that its init makes, got a difference at 'blocks",
         ),
         (

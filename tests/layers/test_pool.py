@@ -75,10 +75,7 @@ def test_values_and_gradients_are_pytorchs(case):
     assert max(single.values()) < 1e-6, single
 
 
-WINDOWS = {
-    "apart": ((2, 2), None, "valid", 1),
-    "over": ((3, 2), (2, 1), ((1, 0), (1, 1)), 1),
-}
+WINDOWS = {"apart": ((2, 2), None, "valid", 1), "over": ((3, 2), (2, 1), ((1, 0), (1, 1)), 1)}
 
 
 @pytest.mark.parametrize("name", WINDOWS)
@@ -157,9 +154,7 @@ def test_half_precision_sums_in_float32():
 def test_lp_of_zeros_has_gradient_zero_and_p_may_be_traced():
     x = jnp.array([0.0, 0.0, 3.0, -4.0])[:, None]
     run = lambda x, p: nf.lp_pool(2, p=p, dims=1).apply({}, x)[:, 0]
-    y, dx = jax.vmap(lambda p: (run(x, p), jax.grad(lambda x: run(x, p).sum())(x)[:, 0]))(
-        jnp.array([1.0, 2.0])
-    )
+    y, dx = jax.vmap(lambda p: (run(x, p), jax.grad(lambda x: run(x, p).sum())(x)[:, 0]))(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(y, [[0, 7], [0, 5]], rtol=1e-6)
     np.testing.assert_allclose(dx, [[0, 0, 1, -1], [0, 0, 0.6, -0.8]], rtol=1e-5)
 
@@ -168,30 +163,45 @@ def test_leading_axes_are_free():
     models = nf.max_pool(2), nf.avg_pool(2), nf.adaptive_avg_pool(4), nf.global_max_pool()
     x = jnp.sin(jnp.arange(192.0)).reshape(2, 2, 6, 4, 2)
     apply = lambda x: [model.apply({}, x) for model in models]
-    for y, one, none in zip(
-        *jax.jit(lambda x: (apply(x), apply(x[1, 0]), apply(x[:, :0])))(x), strict=True
-    ):
+    for y, one, none in zip(*jax.jit(lambda x: (apply(x), apply(x[1, 0]), apply(x[:, :0])))(x), strict=True):
         np.testing.assert_allclose(y[1, 0], one, rtol=1e-6)
         assert none.shape == (2, 0, *y.shape[2:])
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: nf.max_pool(2, padding=2), r"max_pool: padding should be smaller than the window, \(2, 2\), got \(\(2, 2\), \(2, 2\)\)"),
-    (lambda: nf.avg_pool(0), r"avg_pool: window should be at least 1, got 0"),
-    (lambda: nf.max_pool(2, padding="circular"), r"padding should be one of 'same', 'valid', got 'circular'"),
-    (lambda: nf.lp_pool(2, p=0.5), r"lp_pool: p should be at least 1, got 0.5|p should be in \[1, inf\)"),
-    (lambda: nf.adaptive_avg_pool((0, 2)), r"adaptive_avg_pool: out\[0\] should be at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (
+            lambda: nf.max_pool(2, padding=2),
+            r"max_pool: padding should be smaller than the window, \(2, 2\), got \(\(2, 2\), \(2, 2\)\)",
+        ),
+        (lambda: nf.avg_pool(0), r"avg_pool: window should be at least 1, got 0"),
+        (lambda: nf.max_pool(2, padding="circular"), r"padding should be one of 'same', 'valid', got 'circular'"),
+        (lambda: nf.lp_pool(2, p=0.5), r"lp_pool: p should be at least 1, got 0.5|p should be in \[1, inf\)"),
+        (lambda: nf.adaptive_avg_pool((0, 2)), r"adaptive_avg_pool: out\[0\] should be at least 1"),
+    ],
+)
 def test_wrong_arguments(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
 
-@pytest.mark.parametrize("model, shape, words", [
-    (nf.max_pool(5), (2, 4, 9, 3), r"max_pool: windows of \(5, 5\) should fit into x, got spatial sizes \(4, 9\)"),
-    (nf.max_pool(2), (28, 28), r"x should be \[\.\.\., height, width, channels\], got shape \(28, 28\). Images without"),
-    (nf.global_avg_pool(), (2, 0, 3, 4), r"global_avg_pool: x should have places to pool, got spatial sizes \(0, 3\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, shape, words",
+    [
+        (nf.max_pool(5), (2, 4, 9, 3), r"max_pool: windows of \(5, 5\) should fit into x, got spatial sizes \(4, 9\)"),
+        (
+            nf.max_pool(2),
+            (28, 28),
+            r"x should be \[\.\.\., height, width, channels\], got shape \(28, 28\). Images without",
+        ),
+        (
+            nf.global_avg_pool(),
+            (2, 0, 3, 4),
+            r"global_avg_pool: x should have places to pool, got spatial sizes \(0, 3\)",
+        ),
+    ],
+)
 def test_wrong_inputs(model, shape, words):
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(model.apply, {}, jax.ShapeDtypeStruct(shape, jnp.float32))

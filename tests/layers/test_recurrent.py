@@ -43,12 +43,8 @@ def normal(*shape):
 def wide_case(case, dtype):
     """The arrays of a golden case, and its parameters, gradients and carries as trees."""
     start = case + "/"
-    its = {
-        name.removeprefix(start): GOLDEN[name] for name in GOLDEN.files if name.startswith(start)
-    }
-    its = {
-        name: np.asarray(value, None if name == "lengths" else dtype) for name, value in its.items()
-    }
+    its = {name.removeprefix(start): GOLDEN[name] for name in GOLDEN.files if name.startswith(start)}
+    its = {name: np.asarray(value, None if name == "lengths" else dtype) for name, value in its.items()}
     params, grads = (
         paths.unflatten({name[len(part) :]: v for name, v in its.items() if name.startswith(part)})
         for part in ("p/", "dp/")
@@ -67,9 +63,7 @@ def wide_case(case, dtype):
 
 
 SLOW = pytest.mark.slow
-IN_FLOAT32 = [
-    pytest.param(c, "float32", marks=[SLOW] * c.endswith(("deep", "step", "one"))) for c in CASES
-]
+IN_FLOAT32 = [pytest.param(c, "float32", marks=[SLOW] * c.endswith(("deep", "step", "one"))) for c in CASES]
 
 
 @pytest.mark.parametrize("case, dtype", [*((case, "float64") for case in CASES), *IN_FLOAT32])
@@ -77,9 +71,7 @@ def test_values_and_gradients_are_the_references(case, dtype):
     with jax.enable_x64(dtype == "float64"):
         its, params, grads, carries, both = wide_case(case, dtype)
         bias = "bias" in str(jax.tree.structure(params))
-        model = MAKE[case.partition("/")[0]](
-            2, 3, layers=len(params), bidirectional=both, bias=bias, return_carry=True
-        )
+        model = MAKE[case.partition("/")[0]](2, 3, layers=len(params), bidirectional=both, bias=bias, return_carry=True)
         made = jax.eval_shape(model.init, jax.random.key(0))
         assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
         lengths = {"lengths": its["lengths"]} if "lengths" in its else {}
@@ -124,9 +116,7 @@ def loop(name, masked):
     weights = {"recurrent": draw.normal(size=(dim, cut)), "bias": draw.normal(size=gates)}
     weights |= {"candidate": draw.normal(size=(dim, dim))} if name == "before" else {}
     weights |= {"recurrent_bias": draw.normal(size=dim)} if name == "gru" else {}
-    weights |= (
-        {f"peephole_{g}": draw.normal(size=dim) for g in "ifo"} if name == "peepholes" else {}
-    )
+    weights |= {f"peephole_{g}": draw.normal(size=dim) for g in "ifo"} if name == "peepholes" else {}
     pre = draw.normal(size=(steps, batch, gates))
     carry = tuple(draw.normal(size=(batch, dim)) for _ in range(kind.carries))
     real = np.array([[1, 1], [1, 1], [1, 0], [0, 0]], bool)[..., None]
@@ -142,17 +132,12 @@ def loop(name, masked):
 def test_fast_form_is_the_plain_one_to_the_second_derivative(name, masked):
     with jax.enable_x64(True):
         kind, args, mask = loop(name, masked)
-        along = jax.tree.map(
-            lambda leaf: jnp.cos(jnp.arange(1.0, leaf.size + 1)).reshape(leaf.shape), args
-        )
+        along = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(1.0, leaf.size + 1)).reshape(leaf.shape), args)
 
         def whole(fast):
             def loss(*args):
                 y, last = scan.over_time(kind, *args, mask, reverse=masked, fast=fast)
-                return jnp.sum(jnp.sin(2 * y)) + sum(jnp.sum(jnp.cos(part)) for part in last), (
-                    y,
-                    last,
-                )
+                return jnp.sum(jnp.sin(2 * y)) + sum(jnp.sum(jnp.cos(part)) for part in last), (y, last)
 
             value = lambda *args: loss(*args)[0]
             grad = jax.grad(value, (0, 1, 2))
@@ -221,9 +206,7 @@ def test_writing_in_place_copies_nothing(name):
 def test_cell_over_time_is_the_layer(name, key):
     keywords = MAKE[name].keywords if isinstance(MAKE[name], functools.partial) else {}
     factory = getattr(MAKE[name], "func", MAKE[name])
-    cell = {nf.rnn: nf.rnn_cell, nf.gru: nf.gru_cell, nf.lstm: nf.lstm_cell}[factory](
-        3, 4, **keywords
-    )
+    cell = {nf.rnn: nf.rnn_cell, nf.gru: nf.gru_cell, nf.lstm: nf.lstm_cell}[factory](3, 4, **keywords)
     layer, params, x = MAKE[name](3, 4, return_carry=True), cell.init(key), normal(2, 5, 3)
     start = nf.initial_carry(cell, params, x[:, 0])
     assert not any(leaf.any() for leaf in jax.tree.leaves(start))
@@ -231,11 +214,7 @@ def test_cell_over_time_is_the_layer(name, key):
     last, y = jax.lax.scan(step, start, jnp.swapaxes(x, 0, 1))
     y_layer, last_layer = layer.apply({"layer_0": params}, x)
     np.testing.assert_allclose(np.swapaxes(y, 0, 1), y_layer, rtol=1e-5, atol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        last,
-        last_layer["layer_0"],
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), last, last_layer["layer_0"])
     again = nf.initial_carry(layer, {"layer_0": params}, x)
     assert jax.tree.map(jnp.shape, again) == {"layer_0": jax.tree.map(jnp.shape, start)}
     carry, y = cell.apply(params, (None, x[0, 0]))  # no batch axis
@@ -262,9 +241,7 @@ def test_padding_is_not_looked_at():
     assert not grads[1][2].any()
     assert not y[0, 3:].any()
     assert not y[2].any()
-    short, short_last = model.apply(
-        params, {"x": x[:1, :3], "carry": jax.tree.map(lambda v: v[:1], start)}
-    )
+    short, short_last = model.apply(params, {"x": x[:1, :3], "carry": jax.tree.map(lambda v: v[:1], start)})
     np.testing.assert_allclose(y[:1, :3], short, rtol=1e-5, atol=1e-6)
     for whole, alone, first in zip(*map(jax.tree.leaves, (last, short_last, start)), strict=True):
         np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
@@ -275,10 +252,7 @@ def test_directions_and_layers_by_their_parts(key):
     x = normal(2, 4, 3)
     deep = nf.gru(3, 2, layers=2, bidirectional=True)
     params = deep.init(key)
-    assert sorted(paths.flatten(params))[:2] == [
-        "layer_0/backward/bias",
-        "layer_0/backward/recurrent_bias",
-    ]
+    assert sorted(paths.flatten(params))[:2] == ["layer_0/backward/bias", "layer_0/backward/recurrent_bias"]
     y = x
     for i in range(2):
         own, back = params[f"layer_{i}"], nf.gru(y.shape[-1], 2, reverse=True)
@@ -317,9 +291,7 @@ def test_initial_parameters(key):
 # While a sequence is generated
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[SLOW] * (n in ("relu", "before", "peepholes"))) for n in MAKE]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[SLOW] * (n in ("relu", "before", "peepholes"))) for n in MAKE])
 def test_cache_step_by_step_is_the_whole(name, key):
     """Through repeat, in a while loop; the state keeps its kinds."""
     model = nf.serial(body=nf.repeat(MAKE[name](3, 3, layers=2), 2), head=nf.linear(3, 2))
@@ -336,9 +308,7 @@ def test_cache_step_by_step_is_the_whole(name, key):
             return t + 2, jax.lax.dynamic_update_slice_in_dim(y, part, t, 1), state
 
         room = jnp.zeros((2, 6, 2)).at[:, :2].set(y)
-        return jax.lax.while_loop(lambda loop: loop[0] < 6, step, (2, room, state))[1], model.apply(
-            params, x
-        )
+        return jax.lax.while_loop(lambda loop: loop[0] < 6, step, (2, room, state))[1], model.apply(params, x)
 
     np.testing.assert_allclose(*both(params, x), rtol=1e-5, atol=1e-6)
 
@@ -369,7 +339,7 @@ def test_layers_that_look_ahead_refuse_to_generate(key):
             r"c should have shape \(2, 2\), got shape \(2,\)",
         ),
     ],
-)  # fmt: skip
+)
 def test_wrong_inputs_say_what_is_wrong(x, words, key):
     model = nf.lstm(3, 2)
     with pytest.raises((ValueError, TypeError), match=words):
@@ -429,10 +399,7 @@ def test_layer_is_pytorchs_of_now(name):
     params = {}
     for i in range(2):
         one, two = own[f"bias_ih_l{i}"], own[f"bias_hh_l{i}"].copy()
-        params[f"layer_{i}"] = {
-            "weight": own[f"weight_ih_l{i}"].T,
-            "recurrent_weight": own[f"weight_hh_l{i}"].T,
-        }
+        params[f"layer_{i}"] = {"weight": own[f"weight_ih_l{i}"].T, "recurrent_weight": own[f"weight_hh_l{i}"].T}
         if name == "GRU":
             params[f"layer_{i}"]["recurrent_bias"] = two[16:].copy()
             two[16:] = 0

@@ -17,12 +17,17 @@ def shapes(model):
 
 def test_paths_and_shapes():
     assert shapes(nf.mlp([4, 8, 6, 2], norm="layer", dropout=0.1)) == {
-        "hidden_0/linear/weight": (4, 8), "hidden_0/linear/bias": (8,),
-        "hidden_0/norm/scale": (8,), "hidden_0/norm/bias": (8,),
-        "hidden_1/linear/weight": (8, 6), "hidden_1/linear/bias": (6,),
-        "hidden_1/norm/scale": (6,), "hidden_1/norm/bias": (6,),
-        "head/weight": (6, 2), "head/bias": (2,),
-    }  # fmt: skip
+        "hidden_0/linear/weight": (4, 8),
+        "hidden_0/linear/bias": (8,),
+        "hidden_0/norm/scale": (8,),
+        "hidden_0/norm/bias": (8,),
+        "hidden_1/linear/weight": (8, 6),
+        "hidden_1/linear/bias": (6,),
+        "hidden_1/norm/scale": (6,),
+        "hidden_1/norm/bias": (6,),
+        "head/weight": (6, 2),
+        "head/bias": (2,),
+    }
     assert shapes(nf.mlp([4, 2])) == {"head/weight": (4, 2), "head/bias": (2,)}
     assert shapes(nf.mlp((4, 2))) == shapes(nf.mlp([np.int64(4), 2]))
 
@@ -38,16 +43,17 @@ def test_output_by_hand():
     expected = hidden @ head["weight"] + head["bias"]
     y = nf.mlp([3, 5, 2]).apply(params, x)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(
-        nf.mlp([3, 5, 2]).apply(params, x[0, 0]), expected[0, 0], rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(nf.mlp([3, 5, 2]).apply(params, x[0, 0]), expected[0, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_there_is_no_bias_that_batch_norm_takes_away_again():
     assert shapes(nf.mlp([4, 8, 2], norm="batch")) == {
-        "hidden_0/linear/weight": (4, 8), "hidden_0/norm/scale": (8,), "hidden_0/norm/bias": (8,),
-        "head/weight": (8, 2), "head/bias": (2,),
-    }  # fmt: skip
+        "hidden_0/linear/weight": (4, 8),
+        "hidden_0/norm/scale": (8,),
+        "hidden_0/norm/bias": (8,),
+        "head/weight": (8, 2),
+        "head/bias": (2,),
+    }
 
 
 def test_the_order_is_linear_norm_activation_dropout(key):
@@ -57,12 +63,8 @@ def test_the_order_is_linear_norm_activation_dropout(key):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
     _, taps = jax.jit(lambda x: look(model.init(key), x, key=key, train=True))(x)
     assert set(taps) == {f"hidden_0/{name}" for name in ("linear", "norm", "act", "drop")}
-    linear, norm, act, drop = (
-        np.asarray(taps[f"hidden_0/{n}"]) for n in ("linear", "norm", "act", "drop")
-    )
-    np.testing.assert_allclose(
-        norm, (linear - linear.mean(0)) / np.sqrt(linear.var(0) + 1e-5), atol=1e-4
-    )
+    linear, norm, act, drop = (np.asarray(taps[f"hidden_0/{n}"]) for n in ("linear", "norm", "act", "drop"))
+    np.testing.assert_allclose(norm, (linear - linear.mean(0)) / np.sqrt(linear.var(0) + 1e-5), atol=1e-4)
     np.testing.assert_allclose(act, np.maximum(norm, 0), rtol=1e-4, atol=1e-6)
     kept = drop != 0
     np.testing.assert_allclose(drop[kept], 2 * act[kept], rtol=1e-6)
@@ -101,9 +103,7 @@ def test_gain_multiplies_every_weight_and_may_be_traced(key):
 
 def test_a_given_initializer_is_used_everywhere(key):
     params = nf.mlp([3, 4, 2], weight_init=nf.initializers.ones, gain=2.0).init(key)
-    assert {
-        float(leaf.min()) for path, leaf in nf.paths.flatten(params).items() if "weight" in path
-    } == {2.0}
+    assert {float(leaf.min()) for path, leaf in nf.paths.flatten(params).items() if "weight" in path} == {2.0}
 
 
 def test_adding_a_layer_leaves_the_initial_values_of_the_others(key):
@@ -131,10 +131,13 @@ def test_dropout_rate_may_be_traced(key):
         (lambda: nf.mlp(64), r"^mlp: widths should be .* got 64"),
         (lambda: nf.mlp([64, 0, 10]), r"^mlp: widths\[1\] should be at least 1, got 0"),
         (lambda: nf.mlp([64, 10], activation="rleu"), r"there is no activation 'rleu'; did you mean 'relu'"),
-        (lambda: nf.mlp([64, 10], norm="bacth"), r"^mlp: norm should be one of 'batch', 'layer', 'rms', got 'bacth'; did you mean 'batch'"),
+        (
+            lambda: nf.mlp([64, 10], norm="bacth"),
+            r"^mlp: norm should be one of 'batch', 'layer', 'rms', got 'bacth'; did you mean 'batch'",
+        ),
         (lambda: nf.mlp([64, 8, 10], dropout=1.5), r"dropout: rate should be in \[0, 1\], got 1\.5"),
     ],
-)  # fmt: skip
+)
 def test_wrong_values_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
@@ -146,7 +149,7 @@ def test_wrong_values_are_named(make, words):
         (lambda: nf.mlp([64, 8.0, 10]), r"^mlp: widths\[1\] should be a whole number, got 8\.0"),
         (lambda: nf.mlp([64, 10], gain="2"), r"^mlp: gain should be a number, got '2' \(str\)"),
     ],
-)  # fmt: skip
+)
 def test_wrong_kinds_are_named(make, words):
     with pytest.raises(TypeError, match=words):
         make()
@@ -154,9 +157,7 @@ def test_wrong_kinds_are_named(make, words):
 
 def test_wrong_input_names_the_layer():
     model = nf.mlp([784, 32, 10])
-    params = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(model.init, jax.random.key(0))
-    )
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(model.init, jax.random.key(0)))
     words = r"^hidden_0/linear: linear: the last axis of x should be 784 \(in_dim\), got shape \(32, 28, 28\)"
     with pytest.raises(ValueError, match=words):
         model.apply(params, jnp.ones((32, 28, 28)))

@@ -38,9 +38,7 @@ CASES = {
         for order in ("pre", "post")
     },
     **{
-        f"experts:{weighing}{k}": nf.experts(
-            4, 6, 5, k=k, weighing=weighing, activation="swiglu", bias=False
-        )
+        f"experts:{weighing}{k}": nf.experts(4, 6, 5, k=k, weighing=weighing, activation="swiglu", bias=False)
         for weighing, k in (("chosen", 2), ("all", 1), ("all", 3))
     },
 }
@@ -147,9 +145,7 @@ def test_values_and_gradients_are_pytorchs_in_float64(case):
 QUICK = ("gpt", "llama", "experts:chosen2")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES])
 def test_values_and_gradients_are_pytorchs_in_float32(case):
     found = errors(case, jnp.float32)
     assert max(jax.tree.leaves(found)) < 1e-4, found
@@ -216,16 +212,12 @@ def test_seq2seq_does_not_look_at_padding_or_ahead():
     masked = {"source": x["source"], "target": x["target"], "source_mask": mask}
     np.testing.assert_allclose(compiled(model)(params, masked), y, rtol=1e-6, atol=1e-6)
     other = {**x, "source": x["source"].at[1, 2:].add(1), "target": x["target"].at[:, 4:].set(0)}
-    np.testing.assert_allclose(
-        compiled(model)(params, other)[:, :4], y[:, :4], rtol=1e-6, atol=1e-6
-    )
+    np.testing.assert_allclose(compiled(model)(params, other)[:, :4], y[:, :4], rtol=1e-6, atol=1e-6)
     assert not np.allclose(compiled(model)(params, {**x, "source": x["source"] + 1})[1], y[1])
 
 
 def test_seq2seq_may_have_two_vocabularies_and_learned_positions():
-    model = nf.seq2seq(
-        13, dim=8, layers=1, heads=2, target_vocabulary=5, tied=False, block_size=6, norm="rms"
-    )
+    model = nf.seq2seq(13, dim=8, layers=1, heads=2, target_vocabulary=5, tied=False, block_size=6, norm="rms")
     params = drawn(model)
     assert params["encoder"]["tokens"]["weight"].shape == (13, 8)
     assert params["decoder"]["head"]["weight"].shape == (8, 5)
@@ -239,10 +231,7 @@ def test_seq2seq_may_have_two_vocabularies_and_learned_positions():
     [
         ({"source": IDS, "tagret": IDS}, "got 'tagret'; did you mean 'target'"),
         ({"target": IDS}, r"x should be a dict with source, .* got a dict with \['target'\]"),
-        (
-            {"source": IDS.astype(jnp.float32), "target": IDS},
-            "source should hold integers, got float32",
-        ),
+        ({"source": IDS.astype(jnp.float32), "target": IDS}, "source should hold integers, got float32"),
         ({"source": IDS, "target": IDS, "source_mask": jnp.ones((2, 3))}, "source_mask: .*, 7"),
         ({"memory": jnp.ones((2, 3, 9)), "target": IDS}, r"should be 8 \(dim\)"),
     ],
@@ -355,9 +344,7 @@ def test_block_says_what_is_wrong_with_x(x, words):
 
 def test_block_needs_branches_that_keep_the_shape():
     block = nf.transformer_block(8, lambda x: x[..., :4], lambda x: x)
-    with pytest.raises(
-        ValueError, match=r"transformer_block: attend: .* should have the same shape"
-    ):
+    with pytest.raises(ValueError, match=r"transformer_block: attend: .* should have the same shape"):
         jax.eval_shape(block.apply, drawn(block), jnp.ones((2, 5, 8)))
 
 

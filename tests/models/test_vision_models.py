@@ -19,9 +19,17 @@ from helpers.project import ROOT
 import nnfunc as nf
 
 GOLDEN = np.load(ROOT / "tests/golden/vision_models.npz")
-SHAPES = {"resnet_basic": (3, 16, 16, 3), "resnet_bottleneck": (3, 17, 14, 3), "cifar_pad": (3, 9, 7, 3),
-          "cifar_projection": (3, 8, 8, 3), "convnext": (2, 17, 24, 3), "lenet_tanh": (2, 28, 28, 1),
-          "lenet_relu": (2, 15, 15, 1), "cnn_flatten": (3, 9, 9, 2), "cnn_global": (3, 8, 5, 2)}  # fmt: skip
+SHAPES = {
+    "resnet_basic": (3, 16, 16, 3),
+    "resnet_bottleneck": (3, 17, 14, 3),
+    "cifar_pad": (3, 9, 7, 3),
+    "cifar_projection": (3, 8, 8, 3),
+    "convnext": (2, 17, 24, 3),
+    "lenet_tanh": (2, 28, 28, 1),
+    "lenet_relu": (2, 15, 15, 1),
+    "cnn_flatten": (3, 9, 9, 2),
+    "cnn_global": (3, 8, 5, 2),
+}
 CASES = {
     "resnet_basic": nf.resnet(5, depths=[2, 3], widths=[4, 6]),
     "resnet_bottleneck": nf.resnet(5, depths=[1, 2], widths=[2, 3], block="bottleneck"),
@@ -30,14 +38,11 @@ CASES = {
     "convnext": nf.convnext(5, depths=[1, 2], widths=[4, 6], drop_path=0.5),
     "lenet_tanh": nf.lenet(),
     "lenet_relu": nf.lenet(image_size=15, activation="relu", pool="max"),
-    "cnn_flatten": nf.cnn(
-        5, in_dim=2, image_size=9, widths=[3, 4], convs=2, hidden=7, norm="batch"
-    ),
+    "cnn_flatten": nf.cnn(5, in_dim=2, image_size=9, widths=[3, 4], convs=2, hidden=7, norm="batch"),
     "cnn_global": nf.cnn(
-        5, in_dim=2, widths=[4], kernel=5, pool="avg", hidden=0, head="global", activation="gelu",
-        norm="layer",
+        5, in_dim=2, widths=[4], kernel=5, pool="avg", hidden=0, head="global", activation="gelu", norm="layer"
     ),
-}  # fmt: skip
+}
 
 
 def value(name, shape, phase=0.0):
@@ -65,21 +70,27 @@ def digest(array):
 # Where a name of torchvision's state dict is in ours: the path and, in a stack of blocks, the index.
 
 RESNET = [
-    (r"conv1", "stem/conv"), (r"bn1", "stem/norm"), (r"fc", "head"),
+    (r"conv1", "stem/conv"),
+    (r"bn1", "stem/norm"),
+    (r"fc", "head"),
     (r"layer(\d+)\.(\d+)\.downsample\.0", "{stage}shortcut/conv"),
     (r"layer(\d+)\.(\d+)\.downsample\.1", "{stage}shortcut/norm"),
     (r"layer(\d+)\.(\d+)\.conv(\d)", "{stage}body/conv_{2}"),
     (r"layer(\d+)\.(\d+)\.bn(\d)", "{stage}body/norm_{2}"),
-]  # fmt: skip
+]
 CONVNEXT = [
-    (r"features\.0\.0", "stem/patches"), (r"features\.0\.1", "stem/norm"),
-    (r"classifier\.0", "norm"), (r"classifier\.2", "head"),
-    *((rf"features\.(\d*[13579])\.(\d+)\.block\.{i}", f"{{blocks}}body/{name}")
-      for i, name in {0: "spatial", 2: "norm", 3: "up", 5: "down"}.items()),
+    (r"features\.0\.0", "stem/patches"),
+    (r"features\.0\.1", "stem/norm"),
+    (r"classifier\.0", "norm"),
+    (r"classifier\.2", "head"),
+    *(
+        (rf"features\.(\d*[13579])\.(\d+)\.block\.{i}", f"{{blocks}}body/{name}")
+        for i, name in {0: "spatial", 2: "norm", 3: "up", 5: "down"}.items()
+    ),
     (r"features\.(\d*[13579])\.(\d+)", "{blocks}body/scale"),
     (r"features\.(\d*[02468])\.0", "{stage}/down/norm"),
     (r"features\.(\d*[02468])\.1", "{stage}/down/conv"),
-]  # fmt: skip
+]
 LEAVES = {"running_mean": "mean", "running_var": "var", "layer_scale": "scale", "bias": "bias"}
 
 
@@ -144,9 +155,7 @@ def names_of(case):
 
 
 def firsts_of(names):
-    return {
-        int(n[1]) for n in (re.match(r"layer(\d+)\.0\.downsample", name) for name in names) if n
-    }
+    return {int(n[1]) for n in (re.match(r"layer(\d+)\.0\.downsample", name) for name in names) if n}
 
 
 def firsts(case):
@@ -163,13 +172,12 @@ def runs(case):
     def run(params, state, x, dy):
         y = model.apply(params, x, state=state)
         ctx = nf.Context(train=True, state=state)
-        trained, pull, out = jax.vjp(
-            lambda params, x: model.forward(params, x, ctx), params, x, has_aux=True
-        )
+        trained, pull, out = jax.vjp(lambda params, x: model.forward(params, x, ctx), params, x, has_aux=True)
         dparams, dx = pull(dy)
         return {"eval/y": y, "train/y": trained, "train/dx": dx}, {
-            **nf.paths.flatten(dparams), **nf.paths.flatten(out.state)
-        }  # fmt: skip
+            **nf.paths.flatten(dparams),
+            **nf.paths.flatten(out.state),
+        }
 
     return run
 
@@ -177,9 +185,7 @@ def runs(case):
 def errors(case, dtype, expected, phase=0.0):
     """The largest error of each result, as a share of its largest expected value."""
     names = names_of(case)
-    params, state = filled(
-        CASES[case], names, lambda name, shape: value(name, shape, phase), firsts(case)
-    )
+    params, state = filled(CASES[case], names, lambda name, shape: value(name, shape, phase), firsts(case))
     x, dy = value("x", SHAPES[case], phase), value("dy", expected["eval/y"].shape, phase)
     cast = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
     whole, by_path = runs(case)(*cast((params, state, x, dy)))
@@ -209,9 +215,7 @@ def test_values_gradients_and_statistics_are_pytorchs_in_float64(case):
 QUICK = ("resnet_basic", "convnext", "lenet_relu")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
 def test_values_gradients_and_statistics_are_pytorchs_in_float32(case):
     found = errors(case, jnp.float32, golden(case))
     assert max(found.values()) < 1e-3, found
@@ -220,7 +224,7 @@ def test_values_gradients_and_statistics_are_pytorchs_in_float32(case):
 @pytest.mark.parametrize("case", CASES)
 def test_live_against_pytorch_with_other_weights(case):
     pytest.importorskip("torch")
-    spec = importlib.util.spec_from_file_location("golden_vision_models", ROOT / "scripts/golden/vision_models.py")  # fmt: skip
+    spec = importlib.util.spec_from_file_location("golden_vision_models", ROOT / "scripts/golden/vision_models.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     with jax.enable_x64(True):
@@ -284,9 +288,7 @@ def torchvision_resnet(depths, widths=(64, 128, 256, 512), expansion=1, classes=
 def test_every_name_of_torchvision_has_one_place_of_its_shape(name):
     depths = [2, 2, 2, 2] if name == "resnet18" else [3, 4, 6, 3]
     names = torchvision_resnet(depths, expansion=4 if name == "resnet50" else 1)
-    count = {"resnet18": 102, "resnet34": 182, "resnet50": 267}[
-        name
-    ]  # of 122, 218, 320 with the counts
+    count = {"resnet18": 102, "resnet34": 182, "resnet50": 267}[name]  # of 122, 218, 320 with the counts
     assert len(names) == count
     params, state = leaves(PUBLISHED[name][0])
     found = {}
@@ -297,8 +299,7 @@ def test_every_name_of_torchvision_has_one_place_of_its_shape(name):
         assert leaf == (turned if index is None else (leaf[0], *turned)), (its, path)
         found.setdefault(path, []).append(index)
     expected = {
-        path: list(range(leaf.shape[0])) if "/rest/" in path else [None]
-        for path, leaf in (params | state).items()
+        path: list(range(leaf.shape[0])) if "/rest/" in path else [None] for path, leaf in (params | state).items()
     }
     assert found == expected
 
@@ -321,12 +322,8 @@ def instructions(model, x, compiled):
 
 BY_DEPTH = {
     "cifar_pad": lambda longer: nf.cifar_resnet(depth=56 if longer else 20, width=2),
-    "cifar_projection": lambda longer: nf.cifar_resnet(
-        depth=56 if longer else 20, width=2, shortcut="projection"
-    ),
-    "convnext": lambda longer: nf.convnext(
-        5, depths=[12, 9] if longer else [3, 2], widths=[2, 3], kernel=3
-    ),
+    "cifar_projection": lambda longer: nf.cifar_resnet(depth=56 if longer else 20, width=2, shortcut="projection"),
+    "convnext": lambda longer: nf.convnext(5, depths=[12, 9] if longer else [3, 2], widths=[2, 3], kernel=3),
 }
 
 
@@ -375,8 +372,9 @@ def test_gradients_of_110_layers_are_finite_and_of_reasonable_size(key, last_sca
     if last_scale:  # every block learns: no layer's gradient vanishes or explodes beside another's
         norms = [
             np.sqrt((np.asarray(g) ** 2).sum((1, 2, 3, 4)))
-            for path, g in gradients.items() if re.search(r"rest/body/conv_\d/weight", path)
-        ]  # fmt: skip
+            for path, g in gradients.items()
+            if re.search(r"rest/body/conv_\d/weight", path)
+        ]
         norms = np.concatenate(norms)
         assert norms.shape == (2 * (18 + 17 + 17),)
         assert norms.max() < 100 * norms.min(), (norms.min(), norms.max())
@@ -403,7 +401,7 @@ def test_a_last_scale_of_0_starts_every_block_as_its_shortcut(key):
     for part in ("stage_1/rest", "stage_2/first", "stage_2/rest"):
         stage, block = part.split("/")
         body = params[stage][block]["body"]
-        body["norm_2"] = {name: initial(model, f"{part}/body/norm_2/{name}", key) for name in ("scale", "bias")}  # fmt: skip
+        body["norm_2"] = {name: initial(model, f"{part}/body/norm_2/{name}", key) for name in ("scale", "bias")}
         assert not np.any(body["norm_2"]["scale"])
         assert np.all(initial(model, f"{part}/body/norm_1/scale", key) == 1)
     x = value("x", (2, 6, 6, 3)).astype("f4")
@@ -429,17 +427,13 @@ def test_drop_path_rises_in_a_line_to_the_last_block(key):
     x = jnp.ones((4000, 1))
     drop = rising_drop_path(0.6, 4)
     ctx = nf.Context(key=key)
-    shares = [
-        float((drop.forward({}, (x, jnp.int32(i)), ctx)[0] == 0).mean()) for i in range(4)
-    ]  # fmt: skip
+    shares = [float((drop.forward({}, (x, jnp.int32(i)), ctx)[0] == 0).mean()) for i in range(4)]
     np.testing.assert_allclose(shares, [0.0, 0.2, 0.4, 0.6], atol=0.03)
 
 
 def test_drop_path_counts_the_blocks_of_all_stages(key):
     """Rates 0, 0.5 and 1 for three blocks in two stages."""
-    model = nf.convnext(
-        3, depths=[1, 2], widths=[2, 4], patch=1, kernel=3, drop_path=1.0, layer_scale=1.0
-    )
+    model = nf.convnext(3, depths=[1, 2], widths=[2, 4], patch=1, kernel=3, drop_path=1.0, layer_scale=1.0)
     params = waves(model)
     x = value("x", (64, 4, 4, 3)).astype("f4")
     captured = nf.capture(model, ["stem", "stage_1", "stage_2", "stage_2/down"])
@@ -462,8 +456,18 @@ def test_configs_can_name_every_vision_model():
     pytest.importorskip("pydantic")
     from nnfunc.config.schema import factories, schema
 
-    names = {"lenet", "cnn", "resnet", "resnet18", "resnet34", "resnet50", "cifar_resnet", "convnext",
-             "convnext_tiny", "convnext_small"}  # fmt: skip
+    names = {
+        "lenet",
+        "cnn",
+        "resnet",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "cifar_resnet",
+        "convnext",
+        "convnext_tiny",
+        "convnext_small",
+    }
     assert names <= set(factories("model"))
     assert schema("model", "resnet").python == ("norm",)
     assert all(schema("model", name).python == () for name in names - {"resnet"})
@@ -474,19 +478,69 @@ def test_configs_can_name_every_vision_model():
 IMAGES = jnp.ones((2, 28, 28, 1))
 SMALL = nf.cnn(10, widths=[4, 4], head="global")
 WRONG_INPUT = {
-    "lenet_size": (nf.lenet(), jnp.ones((2, 32, 32, 1)), ValueError, r"^lenet: images should be 28 x 28 \(image_size\), got shape \(2, 32, 32, 1\)\. Make it with image_size=32"),
-    "lenet_channels": (nf.lenet(), jnp.ones((2, 28, 28, 3)), ValueError, r"^conv_1/conv: conv: the last axis of x should be 1 \(in_dim\), got shape \(2, 28, 28, 3\)"),
-    "lenet_axes": (nf.lenet(), jnp.ones((28, 28)), ValueError, r"^lenet: x should be images \[\.\.\., height, width, channels\], got .*\(28, 28\).*x\[\.\.\., None\]"),
-    "lenet_no_axis": (nf.lenet(), jnp.ones((2, 28, 28)), ValueError, r"^lenet: images should be 28 x 28 \(image_size\), got shape \(2, 28, 28\)"),
-    "lenet_integers": (nf.lenet(), IMAGES.astype(jnp.uint8), TypeError, r"^lenet: x should hold floats, got uint8\. Convert it first"),
+    "lenet_size": (
+        nf.lenet(),
+        jnp.ones((2, 32, 32, 1)),
+        ValueError,
+        r"^lenet: images should be 28 x 28 \(image_size\), got shape \(2, 32, 32, 1\)\. Make it with image_size=32",
+    ),
+    "lenet_channels": (
+        nf.lenet(),
+        jnp.ones((2, 28, 28, 3)),
+        ValueError,
+        r"^conv_1/conv: conv: the last axis of x should be 1 \(in_dim\), got shape \(2, 28, 28, 3\)",
+    ),
+    "lenet_axes": (
+        nf.lenet(),
+        jnp.ones((28, 28)),
+        ValueError,
+        r"^lenet: x should be images \[\.\.\., height, width, channels\], got .*\(28, 28\).*x\[\.\.\., None\]",
+    ),
+    "lenet_no_axis": (
+        nf.lenet(),
+        jnp.ones((2, 28, 28)),
+        ValueError,
+        r"^lenet: images should be 28 x 28 \(image_size\), got shape \(2, 28, 28\)",
+    ),
+    "lenet_integers": (
+        nf.lenet(),
+        IMAGES.astype(jnp.uint8),
+        TypeError,
+        r"^lenet: x should hold floats, got uint8\. Convert it first",
+    ),
     "lenet_list": (nf.lenet(), [1.0], TypeError, r"^lenet: x should be an array of floats, got \[.* \(list\)"),
-    "cnn_oblong": (nf.cnn(10), jnp.ones((2, 28, 20, 1)), ValueError, r"^cnn: images should be 28 x 28 .* got shape \(2, 28, 20, 1\)\. Resize them"),
-    "cnn_small": (SMALL, jnp.ones((2, 9, 3, 1)), ValueError, r"^cnn: images should be at least 4 x 4 for its stages, got shape \(2, 9, 3, 1\)\. Use fewer stages"),
-    "resnet_channels": (nf.cifar_resnet(depth=8), IMAGES, ValueError, r"^stem/conv: conv: the last axis of x should be 3 \(in_dim\), got shape \(2, 28, 28, 1\)"),
+    "cnn_oblong": (
+        nf.cnn(10),
+        jnp.ones((2, 28, 20, 1)),
+        ValueError,
+        r"^cnn: images should be 28 x 28 .* got shape \(2, 28, 20, 1\)\. Resize them",
+    ),
+    "cnn_small": (
+        SMALL,
+        jnp.ones((2, 9, 3, 1)),
+        ValueError,
+        r"^cnn: images should be at least 4 x 4 for its stages, got shape \(2, 9, 3, 1\)\. Use fewer stages",
+    ),
+    "resnet_channels": (
+        nf.cifar_resnet(depth=8),
+        IMAGES,
+        ValueError,
+        r"^stem/conv: conv: the last axis of x should be 3 \(in_dim\), got shape \(2, 28, 28, 1\)",
+    ),
     "resnet_axes": (nf.cifar_resnet(depth=8), jnp.ones((28, 28)), ValueError, r"^resnet: x should be images"),
-    "convnext_small": (nf.convnext(10, depths=[1, 1, 1], widths=[2, 2, 2]), jnp.ones((2, 15, 32, 3)), ValueError, r"^convnext: images should be at least 16 x 16 for its stages, got shape \(2, 15, 32, 3\)"),
-    "convnext_channels": (nf.convnext(10, depths=[1], widths=[2]), IMAGES, ValueError, r"^stem/patches: conv: the last axis of x should be 3 \(in_dim\)"),
-}  # fmt: skip
+    "convnext_small": (
+        nf.convnext(10, depths=[1, 1, 1], widths=[2, 2, 2]),
+        jnp.ones((2, 15, 32, 3)),
+        ValueError,
+        r"^convnext: images should be at least 16 x 16 for its stages, got shape \(2, 15, 32, 3\)",
+    ),
+    "convnext_channels": (
+        nf.convnext(10, depths=[1], widths=[2]),
+        IMAGES,
+        ValueError,
+        r"^stem/patches: conv: the last axis of x should be 3 \(in_dim\)",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG_INPUT)
@@ -499,25 +553,61 @@ def test_wrong_images_are_named(case):
 
 WRONG_ARGUMENTS = {
     "lenet_small": (lambda: nf.lenet(image_size=11), ValueError, r"^lenet: image_size should be at least 12, got 11"),
-    "lenet_pool": (lambda: nf.lenet(pool="mean"), ValueError, r"^lenet: pool should be one of 'avg', 'max', got 'mean'"),
-    "cnn_small": (lambda: nf.cnn(10, image_size=28, widths=[4] * 5), ValueError, r"^cnn: image_size should be at least 32 for these widths \(5 stages.*got 28\. Give fewer widths"),
-    "cnn_widths": (lambda: nf.cnn(10, widths=32), ValueError, r"^cnn: widths should be a list of whole numbers, one a stage, got 32 \(int\)"),
+    "lenet_pool": (
+        lambda: nf.lenet(pool="mean"),
+        ValueError,
+        r"^lenet: pool should be one of 'avg', 'max', got 'mean'",
+    ),
+    "cnn_small": (
+        lambda: nf.cnn(10, image_size=28, widths=[4] * 5),
+        ValueError,
+        r"^cnn: image_size should be at least 32 for these widths \(5 stages.*got 28\. Give fewer widths",
+    ),
+    "cnn_widths": (
+        lambda: nf.cnn(10, widths=32),
+        ValueError,
+        r"^cnn: widths should be a list of whole numbers, one a stage, got 32 \(int\)",
+    ),
     "cnn_no_widths": (lambda: nf.cnn(10, widths=[]), ValueError, r"^cnn: widths should be a list"),
     "cnn_width": (lambda: nf.cnn(10, widths=[4, 0]), ValueError, r"^cnn: widths\[1\] should be at least 1, got 0"),
     "cnn_norm": (lambda: nf.cnn(10, norm="bath"), ValueError, r"^cnn: norm should be one of .* did you mean 'batch'"),
     "cnn_head": (lambda: nf.cnn(10, head="mean"), ValueError, r"^cnn: head should be one of 'flatten', 'global'"),
     "cnn_activation": (lambda: nf.cnn(10, activation="rellu"), ValueError, r"did you mean 'relu'"),
     "cnn_dropout": (lambda: nf.cnn(10, dropout=1.5), ValueError, r"rate should be in \[0, 1\], got 1\.5"),
-    "depth_21": (lambda: nf.cifar_resnet(depth=21), ValueError, r"^cifar_resnet: depth should be 6 n \+ 2, at least 8, got 21\. The nearest: 20, 26\."),
+    "depth_21": (
+        lambda: nf.cifar_resnet(depth=21),
+        ValueError,
+        r"^cifar_resnet: depth should be 6 n \+ 2, at least 8, got 21\. The nearest: 20, 26\.",
+    ),
     "depth_2": (lambda: nf.cifar_resnet(depth=2), ValueError, r"got 2\. The nearest: 8\."),
-    "lengths": (lambda: nf.resnet(10, depths=[1, 1], widths=[2]), ValueError, r"^resnet: depths and widths should be of one length, got \[1, 1\], \[2\]"),
-    "block": (lambda: nf.resnet(10, depths=[1], widths=[2], block="bottle"), ValueError, r"^resnet: block should be one of .* did you mean 'bottleneck'"),
-    "stem": (lambda: nf.resnet(10, depths=[1], widths=[2], stem="small"), ValueError, r"^resnet: stem should be one of 'imagenet', 'cifar'"),
+    "lengths": (
+        lambda: nf.resnet(10, depths=[1, 1], widths=[2]),
+        ValueError,
+        r"^resnet: depths and widths should be of one length, got \[1, 1\], \[2\]",
+    ),
+    "block": (
+        lambda: nf.resnet(10, depths=[1], widths=[2], block="bottle"),
+        ValueError,
+        r"^resnet: block should be one of .* did you mean 'bottleneck'",
+    ),
+    "stem": (
+        lambda: nf.resnet(10, depths=[1], widths=[2], stem="small"),
+        ValueError,
+        r"^resnet: stem should be one of 'imagenet', 'cifar'",
+    ),
     "momentum": (lambda: nf.resnet18(momentum=2.0), ValueError, r"momentum should be in \[0, 1\], got 2\.0"),
-    "kernel": (lambda: nf.convnext(10, kernel=6), ValueError, r"^convnext: kernel should be odd, so that the size stays, got 6"),
-    "drop_path": (lambda: nf.convnext(10, drop_path=1.5), ValueError, r"^convnext: drop_path should be in \[0, 1\], got 1\.5"),
+    "kernel": (
+        lambda: nf.convnext(10, kernel=6),
+        ValueError,
+        r"^convnext: kernel should be odd, so that the size stays, got 6",
+    ),
+    "drop_path": (
+        lambda: nf.convnext(10, drop_path=1.5),
+        ValueError,
+        r"^convnext: drop_path should be in \[0, 1\], got 1\.5",
+    ),
     "classes": (lambda: nf.convnext_tiny(0), ValueError, r"^convnext: classes should be at least 1, got 0"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG_ARGUMENTS)
@@ -530,7 +620,5 @@ def test_wrong_arguments_are_named(case):
 def test_a_shortcut_without_parameters_does_not_narrow():
     model = nf.resnet(3, depths=[1, 1], widths=[4, 2], stem="cifar", shortcut="pad")
     params = jax.eval_shape(model.init, jax.random.key(0))
-    with pytest.raises(
-        ValueError, match=r"'pad' should not narrow, got 4 channels for 2.*projection"
-    ):
+    with pytest.raises(ValueError, match=r"'pad' should not narrow, got 4 channels for 2.*projection"):
         jax.eval_shape(model.apply, params, jnp.ones((2, 8, 8, 3)))

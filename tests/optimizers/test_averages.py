@@ -62,21 +62,18 @@ def test_swa_is_the_mean(start, every):
     got = walked(averages.swa(start, every))
     for t, value in enumerate(got):
         taken = PATH[start : t + 1 : every]
-        np.testing.assert_allclose(
-            value, taken.mean(0) if len(taken) else PATH[t], rtol=1e-6, atol=1e-7
-        )
+        np.testing.assert_allclose(value, taken.mean(0) if len(taken) else PATH[t], rtol=1e-6, atol=1e-7)
 
 
 def test_every_number_may_be_traced():
     @jax.jit
     def both(numbers, start):
-        traced = jax.vmap(
-            lambda decay, start, warmup: walked(averages.ema(decay, start=start, warmup=warmup))
-        )
+        traced = jax.vmap(lambda decay, start, warmup: walked(averages.ema(decay, start=start, warmup=warmup)))
         return traced(*numbers), jax.vmap(lambda s: walked(averages.swa(s, s + 1)))(start)
 
-    emas, swas = both((jnp.array([0.5, 0.0, 0.9]), jnp.array([0, 2.0, jnp.inf]), jnp.array([1, 3, 10.0])),
-                      jnp.array([1, 2]))  # fmt: skip
+    emas, swas = both(
+        (jnp.array([0.5, 0.0, 0.9]), jnp.array([0, 2.0, jnp.inf]), jnp.array([1, 3, 10.0])), jnp.array([1, 2])
+    )
     for i, (decay, start, warmup) in enumerate([(0.5, 0, 1), (0.0, 2, 3), (0.9, math.inf, 10)]):
         alone = walked(averages.ema(decay, start=start, warmup=warmup))
         np.testing.assert_allclose(emas[i], alone, rtol=1e-6)
@@ -90,9 +87,7 @@ def test_every_number_may_be_traced():
 def test_bfloat16_is_summed_in_float32_and_counters_stay(average):
     # 1 + 1/256 * (0, 1, 2, ...): steps that a bfloat16 near 1 cannot hold
     path = {
-        "params": {
-            "weight": 1 + jnp.arange(8, dtype=jnp.bfloat16)[:, None] / 8 * jnp.ones(2, jnp.bfloat16)
-        },
+        "params": {"weight": 1 + jnp.arange(8, dtype=jnp.bfloat16)[:, None] / 8 * jnp.ones(2, jnp.bfloat16)},
         "state": {"count": jnp.arange(8), "mean": jnp.arange(8.0)},
     }
     first = jax.tree.map(lambda leaf: leaf[0], path)

@@ -39,18 +39,11 @@ def first(optimizer, params, grads):
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_it_is_optax_muon(nesterov):
     with jax.numpy_dtype_promotion("standard"):
-        theirs = contrib.muon(
-            0.1, beta=0.8, nesterov=nesterov, consistent_rms=0.2, weight_decay=0.3,
-            eps=1e-7,
-        )  # fmt: skip
+        theirs = contrib.muon(0.1, beta=0.8, nesterov=nesterov, consistent_rms=0.2, weight_decay=0.3, eps=1e-7)
         expected = {"weight": walk(theirs)["weight"]}
-        adam = optax.adamw(
-            0.1, b1=0.7, b2=0.9, eps=1e-7, weight_decay=0.0
-        )  # theirs has Nadam beside
+        adam = optax.adamw(0.1, b1=0.7, b2=0.9, eps=1e-7, weight_decay=0.0)  # theirs has Nadam beside
         expected["bias"] = walk(adam)["bias"]
-    ours = optimizers.muon(
-        0.1, momentum=0.8, nesterov=nesterov, b1=0.7, b2=0.9, eps=1e-7, weight_decay=0.3
-    )
+    ours = optimizers.muon(0.1, momentum=0.8, nesterov=nesterov, b1=0.7, b2=0.9, eps=1e-7, weight_decay=0.3)
     got = walk(ours)
     for name in SHAPES:
         np.testing.assert_allclose(got[name], expected[name], rtol=2e-4, atol=1e-5)
@@ -60,17 +53,12 @@ def test_a_stack_is_so_many_matrices_and_a_kernel_is_one():
     shapes = {"blocks": {"weight": (2, 3, 4), "bias": (2, 4)}, "conv": {"kernel": (2, 2, 3, 4)}}
     is_shape = lambda node: isinstance(node, tuple)
     params, grads = (
-        jax.tree.map(lambda shape, i=i: jnp.asarray(numbers(shape, i)), shapes, is_leaf=is_shape)
-        for i in (0, 1)
+        jax.tree.map(lambda shape, i=i: jnp.asarray(numbers(shape, i)), shapes, is_leaf=is_shape) for i in (0, 1)
     )
 
     def each(optimizer):
         layers = [
-            first(
-                optimizer,
-                {"weight": params["blocks"]["weight"][i]},
-                {"weight": grads["blocks"]["weight"][i]},
-            )
+            first(optimizer, {"weight": params["blocks"]["weight"][i]}, {"weight": grads["blocks"]["weight"][i]})
             for i in range(2)
         ]
         return jnp.stack([layer["weight"] for layer in layers])
@@ -85,11 +73,7 @@ def test_a_stack_is_so_many_matrices_and_a_kernel_is_one():
     assert ((values > 0.6) & (values < 1.25)).all()
     # a bias, stacked or not, is Adam's: the first step has the size of the rate
     np.testing.assert_allclose(abs(got["blocks"]["bias"]), np.ones((2, 4)), rtol=1e-4)
-    taken = first(
-        optimizers.muon(1.0, rms=1.0, weight_decay=0.0, on="conv/*", stacked="conv/*"),
-        params,
-        grads,
-    )
+    taken = first(optimizers.muon(1.0, rms=1.0, weight_decay=0.0, on="conv/*", stacked="conv/*"), params, grads)
     np.testing.assert_allclose(abs(taken["blocks"]["weight"]), np.ones((2, 3, 4)), rtol=1e-4)
     kernels = np.asarray(taken["conv"]["kernel"]).reshape(2, 6, 4) / math.sqrt(6)
     values = np.linalg.svd(kernels, compute_uv=False)
@@ -97,9 +81,15 @@ def test_a_stack_is_so_many_matrices_and_a_kernel_is_one():
 
 
 TWO = {
-    "rate": (0.05, 0.1), "momentum": (0.9, 0.0), "rms": (0.2, 1.0), "b1": (0.9, 0.0), "b2": (0.9, 0.5),
-    "eps": (1e-8, 1e-1), "weight_decay": (0.1, 0.0), "clip": (math.inf, 0.2),
-}  # fmt: skip
+    "rate": (0.05, 0.1),
+    "momentum": (0.9, 0.0),
+    "rms": (0.2, 1.0),
+    "b1": (0.9, 0.0),
+    "b2": (0.9, 0.5),
+    "eps": (1e-8, 1e-1),
+    "weight_decay": (0.1, 0.0),
+    "clip": (math.inf, 0.2),
+}
 
 
 def test_every_number_may_be_traced():
@@ -124,10 +114,7 @@ def test_types_and_state():
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
     assert kinds(updates) == kinds(params)
     assert kinds(after) == kinds(state)
-    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
-        jnp.dtype("float32"),
-        jnp.dtype("int32"),
-    }
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
     assert float(optimizer.rate(0)) == np.float32(0.1)
 
 
@@ -141,28 +128,17 @@ def test_it_hides_no_gradient_that_is_not_finite(bad):
 
 def test_an_old_optax_is_named(monkeypatch):
     monkeypatch.delattr(contrib, "MuonDimensionNumbers")
-    with pytest.raises(
-        ImportError, match=r"muon: it needs optax 0.2.6 or later, got .*pip install -U optax"
-    ):
+    with pytest.raises(ImportError, match=r"muon: it needs optax 0.2.6 or later, got .*pip install -U optax"):
         optimizers.muon(0.1)
 
 
 @pytest.mark.parametrize(
     "make, words",
     [
-        (
-            lambda: optimizers.muon(0.1, momentum=1.0),
-            r"muon: momentum should be in \[0, 1\), got 1.0",
-        ),
+        (lambda: optimizers.muon(0.1, momentum=1.0), r"muon: momentum should be in \[0, 1\), got 1.0"),
         (lambda: optimizers.muon(0.1, rms=-1), r"muon: rms should be at least 0, got -1"),
-        (
-            lambda: optimizers.muon(0.1, on="blocks/**").init(PARAMS),
-            r"muon: on: the pattern 'blocks/\*\*'",
-        ),
-        (
-            lambda: optimizers.muon(0.1, stacked="x").init(PARAMS),
-            r"muon: stacked: the pattern 'x' should",
-        ),
+        (lambda: optimizers.muon(0.1, on="blocks/**").init(PARAMS), r"muon: on: the pattern 'blocks/\*\*'"),
+        (lambda: optimizers.muon(0.1, stacked="x").init(PARAMS), r"muon: stacked: the pattern 'x' should"),
     ],
 )
 def test_errors_have_words(make, words):

@@ -78,9 +78,7 @@ def test_like_pytorch(name):
     with jax.enable_x64(True):
         params = jax.jit(lambda: fit(OF_PYTORCH[name](), dtype=jnp.float64))()
         for leaf in params:
-            np.testing.assert_allclose(
-                params[leaf], GOLDEN[name][leaf], rtol=tolerance, err_msg=leaf
-            )
+            np.testing.assert_allclose(params[leaf], GOLDEN[name][leaf], rtol=tolerance, err_msg=leaf)
 
 
 def test_float32_is_near_float64():
@@ -166,9 +164,7 @@ def test_decay_on_patterns_masks_and_lists():
     params = stacked_params()
     make = partial(optimizers.adamw, 0.1)
     assert decayed(make(decay_on="head/*"), params) == {"head/weight", "head/bias"}
-    assert decayed(make(decay_on=("**/scale", "head/bias")), params) == {
-        "blocks/norm/scale", "head/bias",
-    }  # fmt: skip
+    assert decayed(make(decay_on=("**/scale", "head/bias")), params) == {"blocks/norm/scale", "head/bias"}
     assert decayed(make(decay_on=()), params) == set()
     assert len(decayed(make(decay_on="**"), params)) == 6
     big = lambda params: jax.tree.map(lambda leaf: leaf.size > 10, params)
@@ -205,9 +201,15 @@ def test_lamb_gives_every_stacked_layer_its_own_norm():
 
 # Two values for every number of every optimizer; a number that is not here fails its test.
 VALUES = {
-    "rate": (0.01, 0.1), "momentum": (0.0, 0.9), "b1": (0.0, 0.98), "b2": (0.0, 0.95),
-    "eps": (0.0, 1e-3), "weight_decay": (0.0, 0.3), "decay": (0.5, 0.9), "clip": (math.inf, 0.05),
-}  # fmt: skip
+    "rate": (0.01, 0.1),
+    "momentum": (0.0, 0.9),
+    "b1": (0.0, 0.98),
+    "b2": (0.0, 0.95),
+    "eps": (0.0, 1e-3),
+    "weight_decay": (0.0, 0.3),
+    "decay": (0.5, 0.9),
+    "clip": (math.inf, 0.05),
+}
 
 
 def numbers(factory):
@@ -327,9 +329,7 @@ def test_a_gradient_with_an_infinite_square_does_not_stop_its_entry(name):
     optimizer = make(1.0, weight_decay=0.0)
     huge, unit = ({"weight": jnp.array([[-1.0, 1.0]]) * scale} for scale in (1e25, 1.0))
     updates, state = optimizer.update(huge, optimizer.init(params), params)
-    np.testing.assert_allclose(
-        updates["weight"], once(optimizer, unit, params)["weight"], rtol=1e-5
-    )
+    np.testing.assert_allclose(updates["weight"], once(optimizer, unit, params)["weight"], rtol=1e-5)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     updates = once(optimizer, {"weight": jnp.array([[jnp.inf, jnp.nan]])}, params)["weight"]
     assert not jnp.isfinite(updates).any()  # infinite and NaN gradients stay so, to be seen
@@ -405,9 +405,7 @@ def test_it_is_a_pair_that_optax_takes():
     assert update is optimizer.update
     assert isinstance(optimizer, optax.GradientTransformation)
     chained = optax.chain(optax.scale(1.0), optimizer)
-    split = optax.partition(
-        {"a": optimizer, "b": optax.set_to_zero()}, {"weight": "a", "bias": "b"}
-    )
+    split = optax.partition({"a": optimizer, "b": optax.set_to_zero()}, {"weight": "a", "bias": "b"})
     often = optimizers.as_optimizer(optax.MultiSteps(optimizer, 1))
     grads = jax.grad(loss)(params, x, y)
     expected = once(optimizer, grads, params)
@@ -431,8 +429,9 @@ def test_as_optimizer():
     assert jax.tree.structure(updates) == jax.tree.structure(params)
 
     line_search = optimizers.as_optimizer(optax.polyak_sgd())  # needs more than the gradients
-    updates, _ = line_search.update({"bias": params["bias"]}, line_search.init(params),
-                                    {"bias": params["bias"]}, value=jnp.float32(1.0))  # fmt: skip
+    updates, _ = line_search.update(
+        {"bias": params["bias"]}, line_search.init(params), {"bias": params["bias"]}, value=jnp.float32(1.0)
+    )
     np.testing.assert_allclose(updates["bias"], [-0.5, -0.5])
 
 
@@ -454,10 +453,7 @@ def test_it_compiles_once_for_all_numbers():
     "make,words",
     [
         (lambda: optimizers.sgd(-0.1), r"sgd: rate should be at least 0, got -0.1"),
-        (
-            lambda: optimizers.sgd(0.1, momentum=1.0),
-            r"sgd: momentum should be in \[0, 1\), got 1.0",
-        ),
+        (lambda: optimizers.sgd(0.1, momentum=1.0), r"sgd: momentum should be in \[0, 1\), got 1.0"),
         (lambda: optimizers.adamw(0.1, b2=1.5), r"adamw: b2 should be in \[0, 1\), got 1.5"),
         (lambda: optimizers.adam(0.1, eps=-1), r"adam: eps should be at least 0, got -1"),
         (lambda: optimizers.lion(0.1, clip=0), r"lion: clip should be above 0, got 0"),
@@ -484,18 +480,9 @@ def test_errors_have_words(make, words):
 @pytest.mark.parametrize(
     "make,words",
     [
-        (
-            lambda: optimizers.adam("0.1"),
-            r"adam: rate: it should be a number or a schedule.*got '0.1'",
-        ),
-        (
-            lambda: optimizers.adam(None),
-            r"adam: rate: it should be a number or a schedule.*got None",
-        ),
-        (
-            lambda: optimizers.sgd(jnp.ones(2)),
-            r"sgd: rate: it should be .* an array of shape \(2,\)",
-        ),
+        (lambda: optimizers.adam("0.1"), r"adam: rate: it should be a number or a schedule.*got '0.1'"),
+        (lambda: optimizers.adam(None), r"adam: rate: it should be a number or a schedule.*got None"),
+        (lambda: optimizers.sgd(jnp.ones(2)), r"sgd: rate: it should be .* an array of shape \(2,\)"),
         (lambda: optimizers.as_optimizer("adam"), r"an optimizer should be .*adamw.*, got 'adam'"),
         (lambda: optimizers.as_optimizer(optax.adam), r"as_optimizer: an optimizer should be"),
     ],

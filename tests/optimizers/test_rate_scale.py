@@ -41,9 +41,7 @@ def test_a_scale_of_the_rate_is_another_rate(name):
     by_groups, _ = stepped(o.groups(RULES[name](0.3), rates={"**": 0.1}))
     by_both, _ = stepped(o.groups(RULES[name](0.3), rates={"**": 0.2}), rate_scale=jnp.asarray(0.5))
     for got in (by_extra, by_groups, by_both):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected
-        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
 
 
 def test_max_norm_holds_within_groups():
@@ -79,9 +77,7 @@ def test_the_plateau_of_a_task_scales_the_rate_within(inner):
         state, metrics = jax.jit(own.step)({}, state, batch)
         expected, _ = jax.jit(other.step)({}, expected, batch)
     assert float(metrics["learning_rate"]) == pytest.approx(0.01)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.params, expected.params
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.params, expected.params)
 
 
 def test_a_pattern_that_fits_nothing_is_not_laid_on_groups():

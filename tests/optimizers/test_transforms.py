@@ -18,14 +18,9 @@ INF = math.inf
 def params_and_grads(steps=6, dtype=np.float32):
     """Two linear layers, and the gradients of some steps, stacked."""
     shapes = {"up/weight": (3, 4), "up/bias": (4,), "head/weight": (4, 2), "head/bias": (2,)}
-    make = lambda shape, i: (
-        np.sin(i + 1.3 * np.arange(math.prod(shape))).reshape(shape).astype(dtype)
-    )
+    make = lambda shape, i: np.sin(i + 1.3 * np.arange(math.prod(shape))).reshape(shape).astype(dtype)
     params = {path: make(shape, 0.3) for path, shape in shapes.items()}
-    grads = {
-        path: np.stack([3 * make(shape, i + 1) for i in range(steps)])
-        for path, shape in shapes.items()
-    }
+    grads = {path: np.stack([3 * make(shape, i + 1) for i in range(steps)]) for path, shape in shapes.items()}
     return paths.unflatten(params), paths.unflatten(grads)
 
 
@@ -62,14 +57,8 @@ def once(optimizer, grads, params):
 INNER = partial(optimizers.adam, 0.1)
 # Each wrapper with everything in it at work, and switched off.
 WRAPPERS = {
-    "clip_value": (
-        partial(optimizers.clip_value, limit=0.5),
-        partial(optimizers.clip_value, limit=INF),
-    ),
-    "clip_adaptive": (
-        partial(optimizers.clip_adaptive, limit=0.1),
-        partial(optimizers.clip_adaptive, limit=INF),
-    ),
+    "clip_value": (partial(optimizers.clip_value, limit=0.5), partial(optimizers.clip_value, limit=INF)),
+    "clip_adaptive": (partial(optimizers.clip_adaptive, limit=0.1), partial(optimizers.clip_adaptive, limit=INF)),
     "max_norm": (partial(optimizers.max_norm, limit=0.8), partial(optimizers.max_norm, limit=INF)),
     "lookahead": (partial(optimizers.lookahead, every=2), partial(optimizers.lookahead, every=INF)),
     "groups": (
@@ -98,9 +87,7 @@ def test_clip_adaptive_is_optax_adaptive_grad_clip():
 @pytest.mark.parametrize("kernel", [(3, 2, 4), (3, 3, 2, 4)])
 def test_clip_adaptive_of_kernels_and_stacked_layers(kernel):
     """A kernel's units are its last axis, whatever it has before (timm's unitwise_norm)."""
-    weight, grad = (
-        np.sin(i + np.arange(math.prod(kernel), dtype=np.float32)).reshape(kernel) for i in (1, 2)
-    )
+    weight, grad = (np.sin(i + np.arange(math.prod(kernel), dtype=np.float32)).reshape(kernel) for i in (1, 2))
     most = 0.1 * np.sqrt((weight**2).reshape(-1, 4).sum(0))
     expected = grad * np.minimum(1, most / np.sqrt((grad**2).reshape(-1, 4).sum(0)))
     make = partial(optimizers.clip_adaptive, optimizers.sgd(1.0), 0.1)
@@ -147,17 +134,13 @@ def test_max_norm_by_hand():
         expected = weight * np.minimum(1, 0.8 / norms)
         new = PARAMS[layer]["weight"] + got[layer]["weight"]
         np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(
-            got[layer]["bias"], once(optimizers.sgd(0.1), first, PARAMS)[layer]["bias"]
-        )
+        np.testing.assert_array_equal(got[layer]["bias"], once(optimizers.sgd(0.1), first, PARAMS)[layer]["bias"])
     trail, _ = walk(optimizers.max_norm(INNER(), 0.8))
     norms = np.sqrt((np.asarray(trail["up"]["weight"]) ** 2).sum(1))
     assert norms.max() < 0.8 * (1 + 1e-6)
     stacked = {"blocks": {"weight": jnp.ones((2, 3, 2)) * jnp.array([1.0, 0.1])[:, None, None]}}
     zeros = jax.tree.map(jnp.zeros_like, stacked)
-    updates = once(
-        optimizers.max_norm(optimizers.sgd(1.0), 1.0, stacked="blocks/**"), zeros, stacked
-    )
+    updates = once(optimizers.max_norm(optimizers.sgd(1.0), 1.0, stacked="blocks/**"), zeros, stacked)
     new = stacked["blocks"]["weight"] + updates["blocks"]["weight"]
     np.testing.assert_allclose(new[0], np.full((3, 2), 3**-0.5), rtol=1e-6)
     np.testing.assert_array_equal(new[1], stacked["blocks"]["weight"][1])
@@ -204,22 +187,15 @@ def test_the_gradients_of_frozen_leaves_are_dead_code():
     program = jax.jit(step).lower(params, state, jnp.ones((5, 3))).compile().as_text()
     assert "cosine" not in program  # the derivative of the frozen layer's sine
     free = jax.jit(lambda p, s, x: INNER().update(jax.grad(loss)(p, x), s, p))
-    assert (
-        "cosine" in free.lower(params, INNER().init(params), jnp.ones((5, 3))).compile().as_text()
-    )
+    assert "cosine" in free.lower(params, INNER().init(params), jnp.ones((5, 3))).compile().as_text()
 
 
-@pytest.mark.parametrize(
-    "wrapper", ["max_norm", "lookahead", "clip_adaptive", "clip_value", "groups"]
-)
+@pytest.mark.parametrize("wrapper", ["max_norm", "lookahead", "clip_adaptive", "clip_value", "groups"])
 def test_frozen_leaves_stay_inside_of_every_wrapper(wrapper):
     frozen = optimizers.groups(optimizers.adamw(0.1, weight_decay=0.5), freeze=("head/*",))
     optimizer = WRAPPERS[wrapper][0](frozen)
     got, _ = walk(optimizer)
-    same(
-        got["head"],
-        jax.tree.map(lambda leaf: np.broadcast_to(leaf, (6, *leaf.shape)), PARAMS["head"]),
-    )
+    same(got["head"], jax.tree.map(lambda leaf: np.broadcast_to(leaf, (6, *leaf.shape)), PARAMS["head"]))
     assert optimizer.frozen == ("head/*",)
 
 
@@ -275,9 +251,7 @@ TWO = {  # two values of every number, for all leaves at work at once
 
 def with_numbers(name, numbers):
     if name == "groups":
-        return optimizers.groups(
-            INNER(), rates={"up/*": numbers["up"]}, freeze={"head/*": numbers["head"]}
-        )
+        return optimizers.groups(INNER(), rates={"up/*": numbers["up"]}, freeze={"head/*": numbers["head"]})
     return getattr(optimizers, name)(INNER(), **numbers)
 
 
@@ -286,9 +260,10 @@ def test_every_number_may_be_traced(name):
     values = TWO[name]
     if name != "groups":
         assert set(values) == {
-            p.name for p in inspect.signature(getattr(optimizers, name)).parameters.values()
+            p.name
+            for p in inspect.signature(getattr(optimizers, name)).parameters.values()
             if "float" in str(p.annotation)
-        }  # fmt: skip
+        }
     first = {number: pair[0] for number, pair in values.items()}
     points = [first, *(first | {number: pair[1]} for number, pair in values.items())]
     columns = {number: jnp.array([p[number] for p in points]) for number in values}
@@ -314,10 +289,7 @@ def test_gradients_with_respect_to_numbers_and_parameters_are_finite(name):
     grads["up"]["weight"][:, :, 0] = 0
 
     def total(numbers, params):
-        return sum(
-            leaf.sum()
-            for leaf in jax.tree.leaves(walk(with_numbers(name, numbers), params, grads)[0])
-        )
+        return sum(leaf.sum() for leaf in jax.tree.leaves(walk(with_numbers(name, numbers), params, grads)[0]))
 
     slopes = jax.jit(jax.grad(total, (0, 1)))
     for place in (0, 1):
@@ -331,18 +303,17 @@ def test_types_and_state(name):
     """float32 state under bfloat16, for optax's too; the same kinds after a step; the rate is kept."""
     schedule = schedules.cosine(0.1, 10)
     kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-    params = {"up": {"weight": jnp.ones((2, 2), jnp.bfloat16), "bias": jnp.ones(2)},
-              "head": {"bias": jnp.ones(3, jnp.bfloat16)}}  # fmt: skip
+    params = {
+        "up": {"weight": jnp.ones((2, 2), jnp.bfloat16), "bias": jnp.ones(2)},
+        "head": {"bias": jnp.ones(3, jnp.bfloat16)},
+    }
     for inner in (optimizers.adam(schedule), optax.adam(0.1)):
         optimizer = WRAPPERS[name][0](inner)
         state = optimizer.init(params)
         updates, after = jax.eval_shape(optimizer.update, params, state, params)
         assert kinds(updates) == kinds(params)
         assert kinds(after) == kinds(state)
-        assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
-            jnp.dtype("float32"),
-            jnp.dtype("int32"),
-        }
+        assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
         assert optimizer.rate is getattr(inner, "rate", None)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
@@ -365,23 +336,23 @@ def test_decay_by_pattern(name):
     make = partial(getattr(optimizers, name), 0.1)
     grads = jax.tree.map(lambda leaf: leaf[0], GRADS)
     by_pattern = {"head/bias": 0.3, "**/weight": 0.2, "head/*": 9.0}
-    with pytest.raises(
-        ValueError, match=rf"{name}: weight_decay: the pattern 'head/\*' should decide"
-    ):
+    with pytest.raises(ValueError, match=rf"{name}: weight_decay: the pattern 'head/\*' should decide"):
         once(make(weight_decay=by_pattern), grads, PARAMS)
     by_pattern.pop("head/*")
 
     @jax.jit
     def updates(decay):
         one = lambda **arguments: once(make(**arguments), grads, PARAMS)
-        return [one(weight_decay=decay), one(weight_decay=0.2, decay_on="**/weight"),
-                one(weight_decay=0.3, decay_on="head/bias"), one(weight_decay={}), one(weight_decay=0.0)]  # fmt: skip
+        return [
+            one(weight_decay=decay),
+            one(weight_decay=0.2, decay_on="**/weight"),
+            one(weight_decay=0.3, decay_on="head/bias"),
+            one(weight_decay={}),
+            one(weight_decay=0.0),
+        ]
 
     got, weights, biases, none, zero = updates(by_pattern)
-    expected = {
-        "up": weights["up"],
-        "head": {"weight": weights["head"]["weight"], "bias": biases["head"]["bias"]},
-    }
+    expected = {"up": weights["up"], "head": {"weight": weights["head"]["weight"], "bias": biases["head"]["bias"]}}
     near(got, expected)
     near(none, zero)
 
@@ -396,8 +367,14 @@ def test_decay_by_pattern(name):
         (lambda: optimizers.lookahead(INNER(), 2, 1.5), r"lookahead: slow_rate should be in \[0, 1\], got 1.5"),
         (lambda: optimizers.groups(INNER(), rates={"up/*": -1}), r"groups: rates of 'up/\*' should be at least 0"),
         (lambda: optimizers.groups(INNER(), freeze={"up/*": -1}), r"groups: freeze of 'up/\*' should be at least 0"),
-        (lambda: walk(optimizers.groups(INNER(), freeze=("body/*",))), r"groups: freeze: the pattern 'body/\*' should match"),
-        (lambda: walk(optimizers.groups(INNER(), rates={"body": 1})), r"groups: rates: the pattern 'body' should match"),
+        (
+            lambda: walk(optimizers.groups(INNER(), freeze=("body/*",))),
+            r"groups: freeze: the pattern 'body/\*' should match",
+        ),
+        (
+            lambda: walk(optimizers.groups(INNER(), rates={"body": 1})),
+            r"groups: rates: the pattern 'body' should match",
+        ),
         (
             lambda: walk(optimizers.groups(INNER(), rates={"**": 1, "up/*": 2})),
             r"groups: rates: the pattern 'up/\*' should decide at least one leaf, got none: '\*\*', which is before",
@@ -408,10 +385,7 @@ def test_decay_by_pattern(name):
         ),
         (lambda: walk(optimizers.max_norm(INNER(), 1.0, stacked="x/**")), r"max_norm: stacked: the pattern 'x/\*\*'"),
         (lambda: walk(optimizers.clip_adaptive(INNER(), on="x")), r"clip_adaptive: on: the pattern 'x' should"),
-        (
-            lambda: optimizers.clip_value(INNER(), 1.0).update({}, (), None),
-            r"clip_value: update needs the parameters",
-        ),
+        (lambda: optimizers.clip_value(INNER(), 1.0).update({}, (), None), r"clip_value: update needs the parameters"),
         (
             lambda: optimizers.adamw(0.1, weight_decay={"**": 0.1}, decay_on="**"),
             r"adamw: decay_on should be left out where weight_decay is by pattern, got '\*\*'",
@@ -419,7 +393,7 @@ def test_decay_by_pattern(name):
         (lambda: optimizers.sgd(0.1, weight_decay={"**": -1}), r"sgd: weight_decay of '\*\*' should be at least 0"),
         (lambda: walk(optimizers.sgd(0.1, weight_decay={"x": 1})), r"sgd: weight_decay: the pattern 'x' should match"),
     ],
-)  # fmt: skip
+)
 def test_errors_have_words(make, words):
     with pytest.raises(ValueError, match=words):
         make()
@@ -432,7 +406,7 @@ def test_errors_have_words(make, words):
         (lambda: optimizers.groups(INNER(), rates=("up/*",)), r"groups: rates should be a dict by pattern"),
         (lambda: optimizers.groups(INNER(), freeze=(1,)), r"groups: freeze: a pattern should be a path"),
     ],
-)  # fmt: skip
+)
 def test_errors_of_kind_have_words(make, words):
     with pytest.raises(TypeError, match=words):
         make()

@@ -69,9 +69,7 @@ def test_wider_is_better(tmp_path):
     assert np.median(smooth[1]) < 0.5 * np.median(smooth[0])
     assert np.median(fast[1]) > 0.8
     assert by_depth["relu"].shape == (5, 2, 2)
-    assert (
-        splines[0][1] < splines[0][0] / 50
-    )  # (32 / 2) ** 2 = 256 times finer for smooth functions
+    assert splines[0][1] < splines[0][0] / 50  # (32 / 2) ** 2 = 256 times finer for smooth functions
 
 
 @pytest.mark.slow
@@ -86,8 +84,7 @@ def test_relus_die_at_high_rates_and_leaky_ones_do_not(tmp_path):
 @pytest.mark.slow
 def test_batch_norm_differs_between_its_modes_at_small_batches(tmp_path):
     _, modes = run(normalization, tmp_path)
-    loss = {size: {mode: np.mean(pair[0]) for mode, pair in found.items()}
-            for size, (_, found) in modes.items()}  # fmt: skip
+    loss = {size: {mode: np.mean(pair[0]) for mode, pair in found.items()} for size, (_, found) in modes.items()}
     gap = {size: found["running"] / found["training"] for size, found in loss.items()}
     assert gap[2] > gap[64] + 0.05
     assert gap[64] < 1.1
@@ -111,9 +108,7 @@ def test_a_member_equals_the_run_alone(three, scan):
     """With batch norm and dropout; the third diverges, and disturbs no other."""
     hypers = {"lr": [0.1, 0.3, 1e38], "rate": [0.0, 0.2, 0.1]}
     keys = common.seed_keys([5, 6, 7])
-    many = common.train_many(
-        build, hypers, three, steps=7, keys=keys, report_every=3, validate_every=3, scan=scan
-    )
+    many = common.train_many(build, hypers, three, steps=7, keys=keys, report_every=3, validate_every=3, scan=scan)
     assert many.steps.tolist() == [3, 6, 7]
     assert many.curves["loss"].shape == (3, 3)
     assert many.validation_steps.tolist() == [3, 6]
@@ -122,8 +117,9 @@ def test_a_member_equals_the_run_alone(three, scan):
     state, history = nf.train(build, h, three, steps=7, key=jax.random.key(6), log_every=3)
     jax.tree.map(
         lambda one, all_: np.testing.assert_allclose(one, all_[1], rtol=2e-5, atol=1e-6),
-        (state.params, state.model_state), (many.states.params, many.states.model_state),
-    )  # fmt: skip
+        (state.params, state.model_state),
+        (many.states.params, many.states.model_state),
+    )
     np.testing.assert_allclose(many.curves["loss"][1], history.train["loss"], rtol=1e-5)
     alone = nf.evaluate(build(h), state.params, three.validation, state=state.model_state)
     assert many.validation["loss"][1] == pytest.approx(alone["loss"], rel=1e-5)
@@ -167,9 +163,9 @@ def test_a_grid_is_every_combination():
     assert (hypers["rate"].dtype, hypers["seed"].dtype) == (jnp.float32, jnp.int32)
 
 
-@pytest.mark.parametrize("name", [
-    "universal_approximation", "initialization", "activations", "backpropagation", "normalization",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["universal_approximation", "initialization", "activations", "backpropagation", "normalization"]
+)
 def test_every_page_has_its_figure_and_its_lessons(name):
     folder = common.ROOT / "docs" / "experiments"
     text = (folder / f"{name}.md").read_text()

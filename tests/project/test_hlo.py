@@ -83,9 +83,7 @@ def test_more_is_told_and_less_is_fine():
     more = {**same, "dot": 11, "copy": 1}
     assert frozen.too_many(more, kept, exact=True) == ["copy 1, was 0", "dot 11, was 10"]
     assert frozen.too_many({**more, "instructions": 115}, kept, exact=False) == []
-    assert frozen.too_many({"temporary_bytes": 1200}, kept, exact=False) == [
-        "temporary_bytes 1200, was 1000"
-    ]
+    assert frozen.too_many({"temporary_bytes": 1200}, kept, exact=False) == ["temporary_bytes 1200, was 1000"]
 
 
 def test_the_nearest_version_and_machine_is_chosen():

@@ -117,9 +117,7 @@ def test_imports_go_down_in_the_picture(edges):
         if above != below and above not in TOP:
             falls = DEPTH.get(below, FLAT) - DEPTH.get(above, FLAT)
             same_row = above == "models" and below == "layers"
-            if below in TOP or not (
-                falls > 0 or same_row or DEPTH.get(above, FLAT) == FLAT == DEPTH.get(below, FLAT)
-            ):
+            if below in TOP or not (falls > 0 or same_row or DEPTH.get(above, FLAT) == FLAT == DEPTH.get(below, FLAT)):
                 wrong.append(f"{name}:{line} imports {other}")
     assert not wrong, "\n".join(wrong)
 

@@ -41,9 +41,7 @@ def test_the_readme_shows_python():
 def test_make_commands_are_there():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = {
-        command
-        for page in PAGES
-        for command in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+        command for page in PAGES for command in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
     }
     assert {"demo", "test"} <= shown
     assert shown <= targets, f"the Makefile lacks {', '.join(sorted(shown - targets))}"

@@ -40,12 +40,29 @@ def sick(tmp_path_factory):
 def test_the_page_has_every_part(sick):
     assert sick.open == []
     for words in (
-        "What stands out", "Dead units.", "hidden_1/act", "(more than 50%)", "Vanishing gradients.",
-        "Curves", "Events", "rollback", "loss is nan at step 600: back to 500, rate/2",
-        "Speed and memory", "Layers over time", "Gradient norm", "Update-to-weight ratio",
-        "Weight norm", "Activation deviation", "Dead fraction", "Histograms over time", "Settings",
-        "99.17%", "utilisation", "MB", "examples/s",
-    ):  # fmt: skip
+        "What stands out",
+        "Dead units.",
+        "hidden_1/act",
+        "(more than 50%)",
+        "Vanishing gradients.",
+        "Curves",
+        "Events",
+        "rollback",
+        "loss is nan at step 600: back to 500, rate/2",
+        "Speed and memory",
+        "Layers over time",
+        "Gradient norm",
+        "Update-to-weight ratio",
+        "Weight norm",
+        "Activation deviation",
+        "Dead fraction",
+        "Histograms over time",
+        "Settings",
+        "99.17%",
+        "utilisation",
+        "MB",
+        "examples/s",
+    ):
         assert words in sick.words, words
     assert "Saturation" not in sick.words  # no layer tells of it
 
@@ -53,9 +70,7 @@ def test_the_page_has_every_part(sick):
 def test_a_heat_map_has_a_pixel_a_layer_and_row(sick):
     image = pixels(sick.pictures["Gradient norm of 6 layers over time"])
     assert image.size == (20, 6)
-    dead = np.asarray(
-        pixels(sick.pictures["Dead fraction of 2 layers over time"]).convert("RGB"), int
-    )
+    dead = np.asarray(pixels(sick.pictures["Dead fraction of 2 layers over time"]).convert("RGB"), int)
     assert dead.shape == (2, 20, 3)
     brightness = dead.sum(axis=-1)
     assert (np.diff(brightness[1]) >= 0).all()  # it dies as time goes on
@@ -127,9 +142,7 @@ def test_everything_is_escaped(tmp_path):
 METRICS = sample_runs.metrics(50, log_every=100)  # nothing that matplotlib draws
 
 
-@pytest.mark.parametrize(
-    "name", ["config.toml", "environment.json", "result.json", "metrics.jsonl"]
-)
+@pytest.mark.parametrize("name", ["config.toml", "environment.json", "result.json", "metrics.jsonl"])
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff\xfe", b'{"versions": 3, "test": 4}'])
 def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
     folder = sample_runs.make(tmp_path / "run", METRICS, result=sample_runs.RESULT)
@@ -138,10 +151,7 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
-    rows, result = (
-        metrics_log.read(folder / "metrics.jsonl"),
-        {"step": "x", "seconds": None, "test": [1]},
-    )
+    rows, result = (metrics_log.read(folder / "metrics.jsonl"), {"step": "x", "seconds": None, "test": [1]})
     assert Page(page(folder, rows, result)).open == []
 
 
@@ -155,12 +165,9 @@ def test_no_row_makes_the_page_fail(rows):
 @pytest.mark.parametrize("values", [[], [0.0, -1.0], [5e-324, 1.7e308]])
 def test_curves_of_extreme_values_are_drawn(tmp_path, values):
     rows = [
-        {"split": "train", "step": i, "loss": v, "gradient_norm": v, "memory_mb": abs(v)}
-        for i, v in enumerate(values)
+        {"split": "train", "step": i, "loss": v, "gradient_norm": v, "memory_mb": abs(v)} for i, v in enumerate(values)
     ]
-    layers = [
-        {"split": "layers", "step": 1, "parameters": {"w": {"update_ratio": v}}} for v in values
-    ]
+    layers = [{"split": "layers", "step": 1, "parameters": {"w": {"update_ratio": v}}} for v in values]
     run_report.curves(rows + layers, tmp_path / "curves.png", best=3)
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size[0] == 1100
@@ -188,9 +195,7 @@ def test_levels_by_hand():
     values = np.array([[0.01, 0.1, 1.0, 10.0, 0.0, np.nan]])
     found = inline_images.levels(values, 0.01, 1.0, log=True, count=3)
     assert found.tolist() == [[1, 2, 3, 3, 1, 0]]
-    found = inline_images.levels(
-        np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]]), 0.0, 1.0, log=False, count=3
-    )
+    found = inline_images.levels(np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]]), 0.0, 1.0, log=False, count=3)
     assert found.tolist() == [[1, 1, 2, 3, 3]]
 
 

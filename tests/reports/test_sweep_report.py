@@ -37,13 +37,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.titles, self.pictures, self.parts, self.rows = (
-            [],
-            [],
-            {},
-            {"": ""},
-            {"": []},
-        )
+        self.open, self.titles, self.pictures, self.parts, self.rows = ([], [], {}, {"": ""}, {"": []})
         self.feed(text)
         self.close()
         assert self.open == []
@@ -99,16 +93,28 @@ def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused
             curve[member, at > step] = np.nan
     ended = np.isin(np.arange(len(scores)), [*diverged, *refused, *stopped])
     kept = np.where(ended, np.nan, scores)
-    plan = Plan(
-        len(hypers) // seeds, seeds, 100, ["lr"], {"act": "'<x>' (str) is no number"}, {}, []
-    )
+    plan = Plan(len(hypers) // seeds, seeds, 100, ["lr"], {"act": "'<x>' (str) is no number"}, {}, [])
     known = {
-        "hypers": hypers, "figure": figure, "seeds": seeds, "plan": plan, "seconds": 12.34,
-        "steps": {"train": at, "validation": at}, "curves": curves, "scores": kept,
-        "diverged": dict.fromkeys(diverged, 50), "refused": refused, "stopped": stopped,
-        "behind": set(stopped), "seed": [i % seeds for i in range(len(hypers))], "lineage": [],
-        "complete": True, "_outcomes": [], "_carries": {}, "_impl": None, "_trials": None,
-    }  # fmt: skip
+        "hypers": hypers,
+        "figure": figure,
+        "seeds": seeds,
+        "plan": plan,
+        "seconds": 12.34,
+        "steps": {"train": at, "validation": at},
+        "curves": curves,
+        "scores": kept,
+        "diverged": dict.fromkeys(diverged, 50),
+        "refused": refused,
+        "stopped": stopped,
+        "behind": set(stopped),
+        "seed": [i % seeds for i in range(len(hypers))],
+        "lineage": [],
+        "complete": True,
+        "_outcomes": [],
+        "_carries": {},
+        "_impl": None,
+        "_trials": None,
+    }
     names = {field.name for field in dataclasses.fields(Result)}
     result = Result(**{name: value for name, value in known.items() if name in names})
     for name, value in later.items():
@@ -140,27 +146,27 @@ def full(tmp_path_factory):
     """(result, page) of 40 runs with a hostile name, three diverged ones and a refused one."""
     hypers, scores = drawn(40)
     hypers = [h | {"<b>act": ("<relu>", "tanh")[i % 2]} for i, h in enumerate(hypers)]
-    result = made(
-        hypers,
-        scores,
-        diverged=(3, 5, 8),
-        refused={7: "mlp: width <0>"},
-        layers={5: "blocks/<3>/up"},
-    )
+    result = made(hypers, scores, diverged=(3, 5, 8), refused={7: "mlp: width <0>"}, layers={5: "blocks/<3>/up"})
     base = {"model": {"name": "<mlp>"}, "lr": 1.0}
     return result, written(result, tmp_path_factory.mktemp("sweep"), name="a <sweep>", base=base)
 
 
 def test_page_holds_its_parts_in_order(full):
     assert full[1].titles == [
-        "The best", "The 20 best", "Parallel coordinates", "Slices", "Pairs", "Importance",
-        "Learning curves", "Diverged", "Refused", "Plan", "All runs have",
-    ]  # fmt: skip
+        "The best",
+        "The 20 best",
+        "Parallel coordinates",
+        "Slices",
+        "Pairs",
+        "Importance",
+        "Learning curves",
+        "Diverged",
+        "Refused",
+        "Plan",
+        "All runs have",
+    ]
     assert len(full[1].pictures) == 4
-    assert (
-        "40 runs of 100 steps in 12.3 s: 3 diverged, none stopped early, 1 refused."
-        in (full[1].parts[""])
-    )
+    assert "40 runs of 100 steps in 12.3 s: 3 diverged, none stopped early, 1 refused." in (full[1].parts[""])
 
 
 def test_page_names_the_best_and_doubts_a_single_run(full):
@@ -177,9 +183,7 @@ def test_page_names_the_best_and_doubts_a_single_run(full):
 def test_table_has_the_20_best_in_order(full):
     result, own = full
     heads, *rows = own.rows["The 20 best"]
-    assert heads == [
-        "", "member", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss",
-    ]  # fmt: skip
+    assert heads == ["", "member", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss"]
     order = np.argsort(np.where(np.isfinite(result.scores), -result.scores, np.inf))[:20]
     assert [int(row[1]) for row in rows] == order.tolist()
     assert [row[2] for row in rows] == [f"{result.scores[i]:.2%}" for i in order]
@@ -191,11 +195,7 @@ def test_failures_are_listed_with_layer_and_reason(full):
     result, own = full
     heads, *rows = own.rows["Diverged"]
     assert heads == ["member", "step", "first layer", "settings"]
-    assert [row[:3] for row in rows] == [
-        ["3", "50", ""],
-        ["5", "50", "blocks/<3>/up"],
-        ["8", "50", ""],
-    ]
+    assert [row[:3] for row in rows] == [["3", "50", ""], ["5", "50", "blocks/<3>/up"], ["8", "50", ""]]
     assert rows[0][3].startswith(f"lr={result.hypers[3]['lr']:.4g}, ".replace("e-0", "e-"))
     assert own.rows["Refused"][1][0] == "7"
     assert own.rows["Refused"][1][2] == "mlp: width <0>"
@@ -204,10 +204,7 @@ def test_failures_are_listed_with_layer_and_reason(full):
 def test_plan_and_what_all_runs_have_are_told(full):
     result, own = full
     assert own.parts["Plan"].strip() == str(result.plan)
-    assert own.rows["All runs have"] == [
-        ["model.name", "<mlp>"],
-        ["decay", "0.01"],
-    ]  # not lr: it varies
+    assert own.rows["All runs have"] == [["model.name", "<mlp>"], ["decay", "0.01"]]  # not lr: it varies
 
 
 def test_importance_stands_on_the_page(full):
@@ -294,34 +291,25 @@ def test_a_sweep_of_which_all_diverged_has_a_page(tmp_path, seeds):
     result = made(FOUR, np.zeros(4 * seeds), seeds=seeds, diverged=range(4 * seeds))
     own = written(result, tmp_path)
     assert "There is no best: no run ended with a score." in own.parts["The best"]
-    assert own.titles == [
-        "The best", "Parallel coordinates", "Importance", "Learning curves", "Diverged", "Plan",
-    ]  # fmt: skip
+    assert own.titles == ["The best", "Parallel coordinates", "Importance", "Learning curves", "Diverged", "Plan"]
     assert len(own.rows["Diverged"]) == 1 + 4 * seeds
 
 
 def test_a_sweep_over_seeds_alone_has_a_page(tmp_path):
     own = written(made([{"lr": 0.1}], [0.4, 0.5, 0.6], seeds=3), tmp_path)
-    assert own.titles == [
-        "The best", "All that have a score, best first", "Learning curves", "Plan", "All runs have",
-    ]  # fmt: skip
+    assert own.titles == ["The best", "All that have a score, best first", "Learning curves", "Plan", "All runs have"]
     assert "There is no other setting to compare it with." in own.parts["The best"]
 
 
 def test_odd_values_and_many_names_have_a_page(tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(
-        sweep_page, "_picture", lambda figure, alt: sizes.append(len(figure.axes)) or ""
-    )
+    monkeypatch.setattr(sweep_page, "_picture", lambda figure, alt: sizes.append(len(figure.axes)) or "")
     draw = np.random.default_rng(0)
     odd = [None, np.inf, 3.0, "$x_{", "_", np.arange(3), lambda x: x, (1, 2), {"in": 1}]
     hypers = [
-        {f"name{k}": float(x) for k, x in enumerate(draw.uniform(size=7))} | {"odd": odd[i % 8]}
-        for i in range(24)
+        {f"name{k}": float(x) for k, x in enumerate(draw.uniform(size=7))} | {"odd": odd[i % 8]} for i in range(24)
     ]
-    own = Page(
-        write_page(made(hypers, draw.uniform(size=24), figure="min loss"), tmp_path).read_text()
-    )
+    own = Page(write_page(made(hypers, draw.uniform(size=24), figure="min loss"), tmp_path).read_text())
     words = own.parts["Pairs"]
     assert "Only the 6 most important of 8 names are drawn; left out:" in words
     assert sizes == [1, 9, 16, 2]  # 3 x 3 panels; 15 pairs and a bar of colours

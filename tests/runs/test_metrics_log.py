@@ -25,11 +25,23 @@ def line(**entries):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "3", "null", '{"split": "train"}', '{"split": 3, "step": 1}', '{"step": 1}',
-     '{"split": "train", "step": "1"}', '{"split": "train", "step": true}',
-     '{"split": "train", "step": NaN}', '{"split": "train", "step": -1}', "[" * 100_000,
-     '{"split": "train", "step": 1' + "0" * 400 + "}"],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        '{"split": "train"}',
+        '{"split": 3, "step": 1}',
+        '{"step": 1}',
+        '{"split": "train", "step": "1"}',
+        '{"split": "train", "step": true}',
+        '{"split": "train", "step": NaN}',
+        '{"split": "train", "step": -1}',
+        "[" * 100_000,
+        '{"split": "train", "step": 1' + "0" * 400 + "}",
+    ],
+)
 def test_what_is_no_row_is_left_out(text, tmp_path):
     assert metrics_log.parse(text) is None
     file = tmp_path / "metrics.jsonl"
@@ -96,9 +108,7 @@ def test_a_follower_rereads_a_file_that_was_cut_back(tmp_path, replaced, longer)
     follower = Follower(tmp_path / "metrics.jsonl")
     follower.path.write_text(line() + line(step=2) + line(step=3))
     follower.poll()
-    text = line() + "".join(
-        line(step=step, loss=7.0) for step in ((5, 6, 7, 8) if longer else (5,))
-    )
+    text = line() + "".join(line(step=step, loss=7.0) for step in ((5, 6, 7, 8) if longer else (5,)))
     if replaced:
         (tmp_path / "new").write_text(text)
         (tmp_path / "new").replace(follower.path)
@@ -145,9 +155,23 @@ def test_layers_are_a_matrix_in_natural_order():
 
 @pytest.mark.parametrize(
     "entry",
-    [None, [], [0, 1], [0, 1, []], [0, 1, [0, 0]], [1, 0, [1]], [0, math.inf, [1]], [0, 1, [-1, 2]],
-     [0, 1, [[1]]], [0, 1, [[1], [1, 2]]], [0, 1, ["1"]], [0, 1, [math.nan]], ["0", 1, [1]], [0, 1, 3]],
-)  # fmt: skip
+    [
+        None,
+        [],
+        [0, 1],
+        [0, 1, []],
+        [0, 1, [0, 0]],
+        [1, 0, [1]],
+        [0, math.inf, [1]],
+        [0, 1, [-1, 2]],
+        [0, 1, [[1]]],
+        [0, 1, [[1], [1, 2]]],
+        [0, 1, ["1"]],
+        [0, 1, [math.nan]],
+        ["0", 1, [1]],
+        [0, 1, 3],
+    ],
+)
 def test_what_is_no_histogram_is_left_out(entry):
     good = layers_row(1, a={"h": [0, 1, [1, 2]]})
     found = metrics_log.histograms([good, layers_row(2, a={"h": entry})], "parameters", "h")
@@ -181,10 +205,13 @@ def test_a_sick_run_has_each_with_its_layer_and_threshold():
 
 @pytest.mark.parametrize(
     "name, at, beyond, kind",
-    [("dead", 0.5, 0.51, "dead units"), ("saturated", 0.5, 0.51, "saturated units"),
-     ("deviation", 1e-3, 0.9e-3, "vanishing activations"),
-     ("deviation", 1e3, 1.1e3, "exploding activations")],
-)  # fmt: skip
+    [
+        ("dead", 0.5, 0.51, "dead units"),
+        ("saturated", 0.5, 0.51, "saturated units"),
+        ("deviation", 1e-3, 0.9e-3, "vanishing activations"),
+        ("deviation", 1e3, 1.1e3, "exploding activations"),
+    ],
+)
 def test_thresholds_of_activations(name, at, beyond, kind):
     assert kinds([layers_row(1, "activations", a={name: at})]) == []
     assert kinds([layers_row(1, "activations", a={name: beyond})]) == [kind]
@@ -192,9 +219,14 @@ def test_thresholds_of_activations(name, at, beyond, kind):
 
 @pytest.mark.parametrize(
     "gradient, expected",
-    [(1.1e-3, []), (0.9e-3, ["vanishing gradients"]), (0.0, ["vanishing gradients"]),
-     (0.9e3, []), (1.1e3, ["exploding gradients"])],
-)  # fmt: skip
+    [
+        (1.1e-3, []),
+        (0.9e-3, ["vanishing gradients"]),
+        (0.0, ["vanishing gradients"]),
+        (0.9e3, []),
+        (1.1e3, ["exploding gradients"]),
+    ],
+)
 def test_thresholds_of_gradients(gradient, expected):
     others = {str(i): {"gradient_norm": 1.0} for i in range(4)}
     assert kinds([layers_row(1, **others, x={"gradient_norm": gradient})]) == expected
@@ -202,9 +234,14 @@ def test_thresholds_of_gradients(gradient, expected):
 
 @pytest.mark.parametrize(
     "ratio, path, expected",
-    [(1.1e-4, "w", []), (0.9e-4, "w", ["small updates"]), (0.9e-2, "w", []),
-     (1.1e-2, "w", ["large updates"]), (1.0, "a/bias", [])],
-)  # fmt: skip
+    [
+        (1.1e-4, "w", []),
+        (0.9e-4, "w", ["small updates"]),
+        (0.9e-2, "w", []),
+        (1.1e-2, "w", ["large updates"]),
+        (1.0, "a/bias", []),
+    ],
+)
 def test_thresholds_of_updates(ratio, path, expected):
     assert kinds([layers_row(1, **{path: {"update_ratio": ratio}})]) == expected
 
@@ -220,14 +257,10 @@ def test_updates_are_judged_while_the_rate_is_high():
 def test_what_is_small_by_design_is_no_finding():
     others = {str(i): {"gradient_norm": 1.0, "update_ratio": 1e-3} for i in range(4)}
     rows = [
-        layers_row(
-            step, **others, **{"key/bias": {"gradient_norm": 1e-9}}, frozen={"update_ratio": 0.0}
-        )
+        layers_row(step, **others, **{"key/bias": {"gradient_norm": 1e-9}}, frozen={"update_ratio": 0.0})
         for step in (1, 2)
     ]
-    rows += [
-        TRAIN | {"step": step, "gradient_norm": 5.0 * 0.9**step} for step in range(100)
-    ]  # it learns
+    rows += [TRAIN | {"step": step, "gradient_norm": 5.0 * 0.9**step} for step in range(100)]  # it learns
     assert kinds(rows) == []
     assert kinds([*rows, TRAIN | {"step": 100, "gradient_norm": 0.5}]) == ["gradient spike"]
 
@@ -239,9 +272,7 @@ def test_steps_at_which_a_layer_was_frozen_say_nothing_of_its_updates():
 
 
 def test_the_worst_layers_come_first():
-    rows = [
-        layers_row(1, a={"update_ratio": 1e-3}, b={"update_ratio": 1.0}, c={"update_ratio": 1e-5})
-    ]
+    rows = [layers_row(1, a={"update_ratio": 1e-3}, b={"update_ratio": 1.0}, c={"update_ratio": 1e-5})]
     paths, values = diagnostics.worst(rows, "parameters", ("update_ratio", "weight_norm"))
     assert paths == ["b", "c", "a"]
     assert values[0, 0] == 1.0

@@ -43,22 +43,22 @@ def written(folder):
 def test_scalars_histograms_and_events_of_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
     layers = {
-        "split": "layers", "step": 10,
+        "split": "layers",
+        "step": 10,
         "parameters": {"a/w": {"gradient_norm": 0.25, "weight_histogram": [-1, 1, [1, 3]], "bad": "x"}},
         "activations": {"a@1": {"dead": 0.125, "histogram": [0, 4, [0, 2, 0, 2]]}, "odd": 3},
-    }  # fmt: skip
+    }
     event = {"split": "event", "step": 11, "event": "rollback", "message": "back to 5"}
     with open_writers(["tensorboard"], tmp_path, {"model": {"name": "mlp"}}) as opened:
         for row in (TRAIN, layers, event):
             opened.write(row)
     found = written(tmp_path)
-    scalars = {
-        tag: [(step, v) for step, v in values if isinstance(v, float)]
-        for tag, values in found.items()
-    }
+    scalars = {tag: [(step, v) for step, v in values if isinstance(v, float)] for tag, values in found.items()}
     assert {tag: values for tag, values in scalars.items() if values} == {
-        "train/loss": [(10, 0.5)], "gradient_norm/a/w": [(10, 0.25)], "dead/a@1": [(10, 0.125)],
-    }  # fmt: skip
+        "train/loss": [(10, 0.5)],
+        "gradient_norm/a/w": [(10, 0.25)],
+        "dead/a@1": [(10, 0.125)],
+    }
     ((step, histogram),) = found["weights/a/w"]
     assert (step, histogram.min, histogram.max, histogram.num) == (10, -1, 1, 4)
     assert list(histogram.bucket_limit) == [0, 1]
@@ -236,9 +236,7 @@ def test_wandb_gets_the_rows_and_goes_on(tmp_path, wandb, monkeypatch):
     histogram = layers["weights/head/weight"]
     np.testing.assert_array_equal(histogram.counts, counts)
     assert (histogram.edges[0], histogram.edges[-1]) == (low, high)
-    assert (
-        layers["gradient_norm/head/weight"] == source["parameters"]["head/weight"]["gradient_norm"]
-    )
+    assert layers["gradient_norm/head/weight"] == source["parameters"]["head/weight"]["gradient_norm"]
     (event,) = [values for values in wandb.logged if "event" in values]
     assert event["event"].startswith("rollback: loss is nan")
 
@@ -282,16 +280,12 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, name, package)
     words = rf"needs the package {package}.*pip install 'nnfunc\[{name}\]'"
     with pytest.raises(ImportError, match=words):
         open_writers([name], tmp_path)
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert any(line.startswith(package) for line in extras[name])
 
 
 def test_names_that_are_none(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"'tensorboard', 'wandb', got 'tensorbord'.* mean 'tensorboard'"
-    ):
+    with pytest.raises(ValueError, match=r"'tensorboard', 'wandb', got 'tensorbord'.* mean 'tensorboard'"):
         open_writers(["tensorbord"], tmp_path)
     with pytest.raises(TypeError, match=r"\['wandb'\], got 'wandb'"):
         open_writers("wandb", tmp_path)

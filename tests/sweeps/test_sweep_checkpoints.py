@@ -50,9 +50,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(search,
         pytest.importorskip("optuna")
     draw = random.Random(f"{search} {way}")
     root, folder = ROOT, tmp_path / "sweep"
-    code = ALONE.format(
-        tests=str(root / "tests"), root=str(root), search=search, way=way, folder=str(folder)
-    )
+    code = ALONE.format(tests=str(root / "tests"), root=str(root), search=search, way=way, folder=str(folder))
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     environment = os.environ | {"JAX_PLATFORMS": "cpu"} | cache
@@ -86,9 +84,7 @@ def test_a_sweep_that_is_stopped_at_every_report_gets_on(search, tmp_path, savin
     folder, times = tmp_path / "sweep", 0
     while True:
         times += 1
-        result = swept(
-            9, search=SEARCHES[search](), folder=folder, resume=times > 1, should_stop=stop
-        )
+        result = swept(9, search=SEARCHES[search](), folder=folder, resume=times > 1, should_stop=stop)
         if result.complete:
             break
         assert times < 100
@@ -192,7 +188,7 @@ def test_the_way_is_written_down_before_a_member_runs_and_is_taken_again(tmp_pat
 
 @pytest.mark.parametrize(
     "content", ["", "[]", "{", '{"ways": 3}', '{"ways": {"0": ["lop", 1]}}', '{"ways": {"0": ["vmap", -1]}}']
-)  # fmt: skip
+)
 def test_a_plan_that_was_changed_is_refused_in_one_sentence(content, tmp_path):
     swept(2, steps=2, folder=tmp_path / "s")
     (tmp_path / "s/plan.json").write_text(content)
@@ -214,8 +210,6 @@ def test_a_folder_gets_tables_and_a_report(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.inspection", None)
-    with pytest.warns(
-        UserWarning, match=r"report.html needs .*the tables are in .*nnfunc\[programs\]"
-    ):
+    with pytest.warns(UserWarning, match=r"report.html needs .*the tables are in .*nnfunc\[programs\]"):
         swept(2, steps=2, folder=tmp_path / "tables")
     assert (tmp_path / "tables/table.csv").exists()

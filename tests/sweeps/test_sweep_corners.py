@@ -42,9 +42,7 @@ def as_alone(build, result, i, steps=10, key=KEY):
 # Values that look alike
 
 
-@pytest.mark.parametrize(
-    "pair", [(1, True), ((1, 2), (True, 2)), ({"a": [1]}, {"a": [True]})], ids=str
-)
+@pytest.mark.parametrize("pair", [(1, True), ((1, 2), (True, 2)), ({"a": [1]}, {"a": [True]})], ids=str)
 def test_values_that_are_equal_and_not_the_same_have_programs_of_their_own(pair):
     def build(h):
         strange = h["v"] is True or (isinstance(h["v"], tuple) and h["v"][0] is True)
@@ -95,14 +93,10 @@ def test_keys_of_the_kind_rbg_run_one_by_one():
     result = ran(plain, SPACE, members=3, key=key, way="auto")
     assert result.plan.groups[0].way.chunk == 1
     own, _ = nf.train(plain, result.hypers[2], DATA, steps=10, key=jax.random.fold_in(key, 2))
-    for a, b in zip(
-        jax.tree.leaves(own.params), jax.tree.leaves(result.member(2).state.params), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(own.params), jax.tree.leaves(result.member(2).state.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for options in ({"way": "vmap"}, {"way": "devices"}, {"way": "threads", "chunk": 2}):
-        with pytest.raises(
-            ValueError, match="keys of the kind rbg draw other numbers side by side"
-        ):
+        with pytest.raises(ValueError, match="keys of the kind rbg draw other numbers side by side"):
             ran(plain, SPACE, members=3, key=key, **options)
 
 
@@ -122,10 +116,19 @@ def test_a_population_of_which_members_break_late_resumes_to_the_same_table(tmp_
 
     def go(**options):
         return nf.sweep(
-            late, {"lr": nf.log_uniform(1e-3, 1.0)}, DATA, steps=40, members=8, key=KEY, way="loop",
-            evaluate_every=5, log_every=5, folder=tmp_path / "s",
-            search=nf.sweeps.population(rounds=8, factor=3.0, quantile=0.4), **options,
-        )  # fmt: skip
+            late,
+            {"lr": nf.log_uniform(1e-3, 1.0)},
+            DATA,
+            steps=40,
+            members=8,
+            key=KEY,
+            way="loop",
+            evaluate_every=5,
+            log_every=5,
+            folder=tmp_path / "s",
+            search=nf.sweeps.population(rounds=8, factor=3.0, quantile=0.4),
+            **options,
+        )
 
     first, again = go(), go(resume=True)
     assert first.diverged
@@ -182,12 +185,8 @@ def test_what_a_copy_says_is_what_it_runs():
 
 def test_a_population_has_no_more_rounds_than_evaluations_and_none_at_the_end():
     options = {"members": 8, "evaluate_every": 5, "search": nf.sweeps.population(rounds=10)}
-    assert {
-        row["step"] for row in ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options).lineage
-    } == {5}
-    short = ran(
-        line, {"lr": nf.log_uniform(0.01, 1.0)}, **options | {"steps": 1, "evaluate_every": 1}
-    )
+    assert {row["step"] for row in ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options).lineage} == {5}
+    short = ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options | {"steps": 1, "evaluate_every": 1})
     assert short.lineage == []
 
 
@@ -201,7 +200,15 @@ def test_a_population_over_options_that_are_arrays():
 # Folders
 
 
-@pytest.mark.parametrize("change", [{"evaluate_every": 2}, {"log_every": 3}, {"data": nf.data.arrays(blobs(), batch_size=8, validation=blobs(20, 1), seed=9)}], ids=["evaluate", "log", "order"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluate_every": 2},
+        {"log_every": 3},
+        {"data": nf.data.arrays(blobs(), batch_size=8, validation=blobs(20, 1), seed=9)},
+    ],
+    ids=["evaluate", "log", "order"],
+)
 def test_what_would_give_another_table_is_refused(change, tmp_path):
     ran(line, {"lr": [0.1]}, folder=tmp_path)
     with pytest.raises(ValueError, match="a sweep should go on with the same"):
@@ -250,13 +257,8 @@ def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given
         model = nf.serial(nf.dropout(h["bad"]), nf.linear(DIM, CLASSES))  # refuses what is no share
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(lr))
 
-    space = [
-        {"lr": lr, "bad": bad}
-        for lr, bad in ((0.3, 2.0), (0.01, 0.0), (0.02, 0.0), (0.05, 0.0), (0.3, 0.0))
-    ]
-    result = ran(
-        late, space, steps=20, evaluate_every=5, log_every=5, search=nf.sweeps.halving(2, rungs=1)
-    )
+    space = [{"lr": lr, "bad": bad} for lr, bad in ((0.3, 2.0), (0.01, 0.0), (0.02, 0.0), (0.05, 0.0), (0.3, 0.0))]
+    result = ran(late, space, steps=20, evaluate_every=5, log_every=5, search=nf.sweeps.halving(2, rungs=1))
     order = [row["member"] for row in result.table()]
     assert order[-1] == 0
     assert order[-2] == 4
@@ -276,12 +278,7 @@ def test_a_name_that_build_never_reads_is_told():
             return line({"lr": jnp.where(step < 5, h["lr"], h["later"])})
 
         ran(scheduled, {"lr": [0.01, 0.1], "later": [0.1, 0.2]})
-        ran(
-            line,
-            {"base": nf.uniform(0.1, 0.2), "lr": lambda h: h["base"] / 2},
-            members=2,
-            method="random",
-        )
+        ran(line, {"base": nf.uniform(0.1, 0.2), "lr": lambda h: h["base"] / 2}, members=2, method="random")
 
         def on_plateau(h):  # read after evaluations
             plateau = nf.reduce_on_plateau(factor=h["factor"], patience=0)
@@ -342,9 +339,7 @@ def test_stopping_while_the_way_is_chosen(after, monkeypatch):
         asked.append(None)
         return len(asked) > after
 
-    result = ran(
-        lambda h: line(h), {"lr": nf.uniform(0.0, 1.0)}, members=8, way="auto", should_stop=stop
-    )
+    result = ran(lambda h: line(h), {"lr": nf.uniform(0.0, 1.0)}, members=8, way="auto", should_stop=stop)
     assert not result.complete
     assert len(result.table()) == 8
 
@@ -415,15 +410,23 @@ def test_a_number_that_has_to_be_plain_makes_groups():
 @pytest.mark.parametrize(
     "change, kind, words",
     [
-        ({"space": lambda key: {"a" if int(jax.random.bits(key)) % 2 else "b": 1.0}, "members": 9}, ValueError, "all proposals should hold the same names"),
+        (
+            {"space": lambda key: {"a" if int(jax.random.bits(key)) % 2 else "b": 1.0}, "members": 9},
+            ValueError,
+            "all proposals should hold the same names",
+        ),
         ({"search": "halving"}, TypeError, r"search should be a search, such as nf.sweeps.halving"),
         ({"search": nf.sweeps.population}, TypeError, "search should be a search"),
-        ({"space": {"lr": [0.1], "data.seed": nf.uniform(0.0, 3.0)}, "members": 2}, TypeError, "data.seed should be a whole number"),
+        (
+            {"space": {"lr": [0.1], "data.seed": nf.uniform(0.0, 3.0)}, "members": 2},
+            TypeError,
+            "data.seed should be a whole number",
+        ),
         ({"log_every": 0}, ValueError, "log_every should be at least 1"),
         ({"evaluate_every": 0}, ValueError, "evaluate_every should be at least 1"),
     ],
     ids=["proposals", "name", "maker", "order", "log", "evaluate"],
-)  # fmt: skip
+)
 def test_mistakes_are_named(change, kind, words):
     options = {"space": {"lr": [0.1, 0.2]}, **change}
     with pytest.raises(kind, match=words):
@@ -433,8 +436,9 @@ def test_mistakes_are_named(change, kind, words):
 def test_large_whole_numbers():
     with pytest.raises(ValueError, match="int_uniform: end should be"):
         nf.int_uniform(0, 2**40)
-    plan = nf.sweep_plan(lambda h: line({"lr": 0.1 + 0 * (h["n"] % 7)}), {"n": [1, 2**40]}, DATA, steps=2,
-                         method="grid", key=KEY)  # fmt: skip
+    plan = nf.sweep_plan(
+        lambda h: line({"lr": 0.1 + 0 * (h["n"] % 7)}), {"n": [1, 2**40]}, DATA, steps=2, method="grid", key=KEY
+    )
     assert "larger than" in plan.static["n"]
 
 

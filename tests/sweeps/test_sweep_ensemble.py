@@ -13,12 +13,13 @@ import nnfunc as nf
 
 def build(h):
     model = nf.serial(
-        up=nf.linear(DIM, h["width"]), norm=nf.batch_norm(h["width"]), act=jnp.tanh, drop=nf.dropout(0.2),
+        up=nf.linear(DIM, h["width"]),
+        norm=nf.batch_norm(h["width"]),
+        act=jnp.tanh,
+        drop=nf.dropout(0.2),
         head=nf.linear(h["width"], CLASSES),
-    )  # fmt: skip
-    return nf.Task(
-        model, nf.classification(), nf.optimizers.adam(h["lr"]), average=nf.averages.ema(0.8)
     )
+    return nf.Task(model, nf.classification(), nf.optimizers.adam(h["lr"]), average=nf.averages.ema(0.8))
 
 
 SPACE = [{"lr": lr, "width": width} for lr in (0.1, 0.01, 1e30) for width in (4, 5)]
@@ -45,9 +46,7 @@ def test_it_is_the_log_of_the_mean_probability(result):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     task = nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
     loss = nf.evaluate(task, params, (x, labels), state=state)["loss"]
-    np.testing.assert_allclose(
-        loss, -np.mean(np.log(np.mean(every, 0)[np.arange(20), labels])), rtol=1e-5
-    )
+    np.testing.assert_allclose(loss, -np.mean(np.log(np.mean(every, 0)[np.arange(20), labels])), rtol=1e-5)
     assert loss < np.mean([result.scores[i] for i in members])  # by Jensen's inequality
 
 
@@ -71,9 +70,7 @@ def test_outputs_are_averaged_for_regression_or_when_asked(result):
     data = nf.data.arrays((x, target), batch_size=5)
     lines = nf.sweep(line, [{"lr": 0.1}, {"lr": 0.05}], data, steps=30, key=KEY, way="loop")
     model, params, state, _ = nf.ensemble_from(lines, 2)
-    mean = np.mean(
-        [line({"lr": 0}).model.apply(lines.member(i).state.params, x) for i in (0, 1)], 0
-    )
+    mean = np.mean([line({"lr": 0}).model.apply(lines.member(i).state.params, x) for i in (0, 1)], 0)
     np.testing.assert_allclose(model.apply(params, x), mean, rtol=1e-5, atol=1e-6)
 
 
@@ -85,9 +82,7 @@ def test_a_key_gives_each_member_its_own_dropout(result):
 
 
 def test_only_members_that_ended_well(result):
-    with pytest.raises(
-        ValueError, match="k should be at most 4, the members that ended well, got 5"
-    ):
+    with pytest.raises(ValueError, match="k should be at most 4, the members that ended well, got 5"):
         nf.ensemble_from(result, 5)
     with pytest.raises(ValueError, match="k should be at least 1"):
         nf.ensemble_from(result, 0)

@@ -75,10 +75,7 @@ def test_a_stopped_sweep_hands_in_no_more(tmp_path):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (
-            {"search": nf.sweeps.population()},
-            "members that learn from each other run in one process",
-        ),
+        ({"search": nf.sweeps.population()}, "members that learn from each other run in one process"),
         ({"folder": None}, "jobs share a folder, so they need one"),
     ],
 )
@@ -171,9 +168,14 @@ def test_what_jobs_have_saved_is_told_before_they_end(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "write", slowly)
     executor = Later()
     swept(
-        2, steps=40, log_every=20, jobs=nf.sweeps.through(executor, members=2), folder=tmp_path, way="loop",
+        2,
+        steps=40,
+        log_every=20,
+        jobs=nf.sweeps.through(executor, members=2),
+        folder=tmp_path,
+        way="loop",
         on_report=lambda report: told.append((*report.running, report.step)),
-    )  # fmt: skip
+    )
     assert executor.count == 1
     assert len(set(told)) == len(told)
     assert {(0, 40), (1, 40)} < set(told)
@@ -233,9 +235,7 @@ def test_a_script_without_a_main_guard_is_told_so(guard, tmp_path):
 def test_processes_end_with_their_parent(tmp_path):
     """A sweep that is killed leaves none behind that goes on with its members."""
     script, tests = tmp_path / "script.py", str(TESTS)
-    text = SCRIPT.format(
-        tests=tests, guard='if __name__ == "__main__": ', folder=str(tmp_path / "sweep")
-    )
+    text = SCRIPT.format(tests=tests, guard='if __name__ == "__main__": ', folder=str(tmp_path / "sweep"))
     script.write_text(text.replace("steps=8", "steps=2_000_000"))
     parent = subprocess.Popen([sys.executable, script])
     try:

@@ -61,7 +61,7 @@ THOUSANDS = [1000, 3000]
         (lambda k: jax.lax.while_loop(lambda i: i < k * 1_000_000, lambda i: i + 1, 0), (1000, 3000)),
         (lambda k: jax.lax.cond(k > 5, lambda: k * 1_000_000, lambda: 0), (1000, 3000)),
     ],
-)  # fmt: skip
+)
 def test_arithmetic_that_leaves_int32_is_known(function, ends):
     assert overflows(jax.make_jaxpr(function)(jnp.int32(1)), [ends])
 
@@ -82,7 +82,7 @@ def test_arithmetic_that_leaves_int32_is_known(function, ends):
         # the step of a run is an array in a run alone too
         (lambda k: jnp.zeros((), jnp.int32).at[()].set(7) - k, (1, 2**31 - 1)),
     ],
-)  # fmt: skip
+)
 def test_arithmetic_that_stays_in_int32_is_known(function, ends):
     assert not overflows(jax.make_jaxpr(function)(jnp.int32(1)), [ends])
 
@@ -106,7 +106,7 @@ def test_an_integer_that_may_overflow_makes_groups_and_is_the_run_alone(rate, va
         key = jax.random.fold_in(KEY, i)
         _, history = nf.train(build, hypers, LINE, steps=2, key=key, log_every=1)
         for name in ("learning_rate", "loss"):
-            np.testing.assert_allclose(result.curves[f"train/{name}"][i], history.train[name], rtol=1e-5)  # fmt: skip
+            np.testing.assert_allclose(result.curves[f"train/{name}"][i], history.train[name], rtol=1e-5)
 
 
 def test_an_integer_that_cannot_overflow_is_an_argument_and_is_the_run_alone():
@@ -136,9 +136,7 @@ def test_options_that_come_later_count_too():
 
 def test_integers_beyond_int32_make_groups():
     build = line(lambda h: 1.0 / h["k"])
-    result = nf.sweep(
-        build, {"k": [2**31, 2**40]}, LINE, steps=2, method="grid", key=KEY, way="loop"
-    )
+    result = nf.sweep(build, {"k": [2**31, 2**40]}, LINE, steps=2, method="grid", key=KEY, way="loop")
     assert "larger than the program's integers" in result.plan.static["k"]
     np.testing.assert_allclose(result.curves["train/learning_rate"][:, -1], [2.0**-31, 2.0**-40])
 
@@ -237,13 +235,11 @@ def test_a_value_that_is_none_for_some_makes_two_groups_and_no_more():
     for i in (group.members[0] for group in plan.groups):
         hypers = result.hypers[i]
         _, history = nf.train(build, hypers, DATA, steps=4, key=jax.random.fold_in(KEY, i))
-        np.testing.assert_allclose(
-            result.curves["validation/loss"][i, -1], history.validation["loss"][-1], rtol=1e-4
-        )
+        np.testing.assert_allclose(result.curves["validation/loss"][i, -1], history.validation["loss"][-1], rtol=1e-4)
 
 
 def test_numbers_beside_words_and_arrays_of_two_shapes_are_grouped_by_form():
-    rows = [{"k": 0.1}, {"k": "auto"}, {"k": 0.2}, {"k": None}, {"k": 0.3}, {"k": "auto"}]  # fmt: skip
+    rows = [{"k": 0.1}, {"k": "auto"}, {"k": 0.2}, {"k": None}, {"k": 0.3}, {"k": "auto"}]
     rows = [row | {"i": float(i)} for i, row in enumerate(rows)]
     rate = lambda h: 1e-3 * h["i"] + (0.1 if h["k"] in ("auto", None) else h["k"])
 

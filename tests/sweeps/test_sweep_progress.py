@@ -45,10 +45,13 @@ def watched(count, best="min loss", **fields):
     """(reports, engine, watch) of a sweep of so many members."""
     reports = []
     engine = SimpleNamespace(
-        tracks=Counted({m: track(**fields) for m in range(count)}), figure=Best.of(best), handed=None,
+        tracks=Counted({m: track(**fields) for m in range(count)}),
+        figure=Best.of(best),
+        handed=None,
         trials=[SimpleNamespace(settings={"m": m}) for m in range(count)],
-        changed=set(range(count)), rank_of=lambda track: "train/loss",
-    )  # fmt: skip
+        changed=set(range(count)),
+        rank_of=lambda track: "train/loss",
+    )
     watch = Watch(reports.append, 0.0)
     watch.engine = engine
     return reports, engine, watch

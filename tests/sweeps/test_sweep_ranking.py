@@ -12,7 +12,7 @@ from nnfunc.training.checkpointing import Best
 AT = np.asarray([10, 20, 30])
 
 
-def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopped=None, behind=(), unranked=()):  # fmt: skip
+def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopped=None, behind=(), unranked=()):
     """Members with these scores. stopped: member -> step. unranked: those without validation."""
     scores, stopped = np.asarray(scores, np.float64), stopped or {}
     curve = np.repeat(scores[:, None], 3, axis=1).astype(np.float32)
@@ -22,13 +22,24 @@ def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopp
     scores[[*diverged, *refused]] = np.nan
     count = len(scores)
     return Result(
-        hypers=[{"lr": float(i)} for i in range(count)], figure=Best.of(figure), seeds=seeds,
-        plan=Plan(count // seeds, seeds, 30, ["lr"], {}, {}, []), steps={"train": AT, "validation": AT},
+        hypers=[{"lr": float(i)} for i in range(count)],
+        figure=Best.of(figure),
+        seeds=seeds,
+        plan=Plan(count // seeds, seeds, 30, ["lr"], {}, {}, []),
+        steps={"train": AT, "validation": AT},
         curves={f"validation/{Best.of(figure).metric}": curve, "train/loss": np.zeros_like(curve)},
-        scores=scores, diverged=dict.fromkeys(diverged, 5), refused=dict.fromkeys(refused, "no"),
-        stopped=stopped, behind=set(behind), seed=[i % seeds for i in range(count)], lineage=[],
-        complete=True, seconds=1.0, _carries={}, _impl=None,
-    )  # fmt: skip
+        scores=scores,
+        diverged=dict.fromkeys(diverged, 5),
+        refused=dict.fromkeys(refused, "no"),
+        stopped=stopped,
+        behind=set(behind),
+        seed=[i % seeds for i in range(count)],
+        lineage=[],
+        complete=True,
+        seconds=1.0,
+        _carries={},
+        _impl=None,
+    )
 
 
 def order(ranked):
@@ -100,19 +111,24 @@ def test_settings_rank_by_the_mean_of_their_seeds():
 
 
 def test_a_setting_of_which_a_run_failed_is_behind_those_of_which_none_did():
-    ranked = result([0.0, 0.0, 0.0, 0.0, 0.9, 0.8, 0.7, 0.9], seeds=2, diverged=[1], refused=[3],
-                    stopped={4: 10, 5: 10}, behind={4, 5})  # fmt: skip
+    ranked = result(
+        [0.0, 0.0, 0.0, 0.0, 0.9, 0.8, 0.7, 0.9],
+        seeds=2,
+        diverged=[1],
+        refused=[3],
+        stopped={4: 10, 5: 10},
+        behind={4, 5},
+    )
     assert settings(ranked) == [3, 2, 0, 1]
 
 
 def test_a_setting_counts_as_given_up_by_its_run_that_was_given_up_first():
-    ranked = result([0.1, 0.1, 0.5, 0.5], seeds=2, stopped={0: 10, 1: 20, 2: 20, 3: 20},
-                    behind={0, 1, 2, 3})  # fmt: skip
+    ranked = result([0.1, 0.1, 0.5, 0.5], seeds=2, stopped={0: 10, 1: 20, 2: 20, 3: 20}, behind={0, 1, 2, 3})
     assert settings(ranked) == [1, 0]
 
 
 def test_a_table_of_settings_says_what_was_stopped_and_refused():
-    ranked = result([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], seeds=2, stopped={0: 20, 1: 10}, behind={0, 1}, refused=[5])  # fmt: skip
+    ranked = result([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], seeds=2, stopped={0: 20, 1: 10}, behind={0, 1}, refused=[5])
     rows = {row["setting"]: row for row in ranked.table()}
     assert [rows[s]["stopped_at"] for s in range(3)] == [10, None, None]
     assert [rows[s]["stopped"] for s in range(3)] == [2, 0, 0]

@@ -45,9 +45,7 @@ def test_halving_keeps_the_best_of_whole_runs(whole, options):
     result = swept(18, search=nf.sweeps.halving(3), **options)
     second = ranked(whole, range(18), 4)[:6]
     last = ranked(whole, second, 12)[:2]
-    expected = {m: 4 for m in range(18) if m not in second} | {
-        m: 12 for m in second if m not in last
-    }
+    expected = {m: 4 for m in range(18) if m not in second} | {m: 12 for m in second if m not in last}
     assert result.stopped == expected
     for member in range(18):
         reached = expected.get(member, STEPS)
@@ -78,9 +76,7 @@ def test_halving_judges_settings_by_the_mean_of_their_seeds():
 
 
 def test_those_that_diverged_or_were_refused_are_given_up_first():
-    space = [
-        {"lr": lr, "dropout": d} for lr, d in ((0.1, 0.0), (1e30, 0.0), (0.05, 7.0), (0.2, 0.1))
-    ]
+    space = [{"lr": lr, "dropout": d} for lr, d in ((0.1, 0.0), (1e30, 0.0), (0.05, 7.0), (0.2, 0.1))]
     result = swept(space=space, search=nf.sweeps.halving(2, rungs=1))
     assert list(result.refused) == [2]
     assert list(result.diverged) == [1]
@@ -123,8 +119,9 @@ def test_patience_ends_what_does_not_improve(whole):
     assert rows[past]["validation/loss"] == result.scores[past]
     assert rows[past]["best_at"] == result.best_at[past]
     key = jax.random.fold_in(KEY, past)
-    alone, _ = nf.train(plain, result.hypers[past], DATA, steps=STEPS, key=key,
-                        should_stop=lambda step: step >= result.best_at[past])  # fmt: skip
+    alone, _ = nf.train(
+        plain, result.hypers[past], DATA, steps=STEPS, key=key, should_stop=lambda step: step >= result.best_at[past]
+    )
     close(result.member(past).state.params, alone.params)
 
 
@@ -139,9 +136,7 @@ def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monk
     first = swept(6, **options)
     assert any(first.best_at[m] < first.stopped.get(m, STEPS) for m in first.best_at)
     if lost:
-        monkeypatch.setattr(
-            engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.places
-        )
+        monkeypatch.setattr(engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.places)
     again = swept(6, resume=True, **options)
     assert again.best_at == first.best_at
     assert again.table() == first.table()
@@ -168,20 +163,13 @@ def test_the_lineage_is_what_happened():
     drawn = swept(8, steps=1).hypers
     assert len(result.lineage) == 4 * 2
     init, step = nf.trainer(plain)
-    advance = jax.jit(
-        lambda h, s, data: jax.lax.fori_loop(
-            0, 8, lambda i, s: step(h, s, data.batch(s.step))[0], s
-        )
-    )
+    advance = jax.jit(lambda h, s, data: jax.lax.fori_loop(0, 8, lambda i, s: step(h, s, data.batch(s.step))[0], s))
     settings = [dict(h) for h in drawn]
     states = [init(h, jax.random.fold_in(KEY, i)) for i, h in enumerate(settings)]
     for number in range(1, 6):
         arrays = [{n: jnp.float32(v) for n, v in h.items()} for h in settings]
         states = [advance(h, s, DATA) for h, s in zip(arrays, states, strict=True)]
-        loss = [
-            nf.evaluate(plain(h), s, DATA.validation)["loss"]
-            for h, s in zip(settings, states, strict=True)
-        ]
+        loss = [nf.evaluate(plain(h), s, DATA.validation)["loss"] for h, s in zip(settings, states, strict=True)]
         order = np.argsort(loss)
         before = list(states)
         for row in (r for r in result.lineage if r["step"] == 8 * number):
@@ -205,10 +193,7 @@ def test_numbers_move_by_the_factor_or_are_drawn_anew():
         before = now[row["source"]]
         ratio = row["lr"] / before["lr"]
         assert min(abs(ratio - 1.25), abs(ratio - 0.8)) < 1e-5 or row["lr"] in (1e-4, 1.0)
-        assert (
-            abs(space["dropout"].index(row["dropout"]) - space["dropout"].index(before["dropout"]))
-            <= 1
-        )
+        assert abs(space["dropout"].index(row["dropout"]) - space["dropout"].index(before["dropout"])) <= 1
         assert row["n"] != before["n"] or row["n"] in (1, 50)
         assert isinstance(row["n"], int)
         now[row["member"]] = {n: row[n] for n in space}
@@ -262,22 +247,16 @@ def test_optuna_proposes_batch_by_batch(sampler):
     assert all(1e-4 <= h["lr"] <= 1.0 and h["dropout"] in (0.0, 0.3) for h in result.hypers)
     assert len(result.plan.groups) == 1
     for i in (0, 13):
-        alone, _ = nf.train(
-            plain, result.hypers[i], DATA, steps=STEPS, key=jax.random.fold_in(KEY, i)
-        )
+        alone, _ = nf.train(plain, result.hypers[i], DATA, steps=STEPS, key=jax.random.fold_in(KEY, i))
         close(result.member(i).state.params, alone.params)
 
 
-@pytest.mark.parametrize(
-    "sampler, package", [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "torch")]
-)
+@pytest.mark.parametrize("sampler, package", [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "torch")])
 def test_a_package_that_is_missing_is_named_before_anything_runs(sampler, package, monkeypatch):
     pytest.importorskip("optuna")
     monkeypatch.setitem(sys.modules, package, None)
     reports = []
-    with pytest.raises(
-        ModuleNotFoundError, match=f"optuna: the package {package} is not installed"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=f"optuna: the package {package} is not installed"):
         swept(14, search=nf.sweeps.optuna(sampler, batch=5), on_report=reports.append)
     assert reports == []
 
@@ -312,10 +291,7 @@ def test_optuna_with_maximum_constraint_and_structure():
 
     space = {"lr": nf.log_uniform(1e-3, 1.0), "width": nf.int_uniform(3, 4)}
     fair = lambda h: h["lr"] < 0.3 or h["width"] == 4
-    result = swept(
-        8, build=build, space=space, search=nf.sweeps.optuna(batch=3), constraint=fair,
-        best="max accuracy",
-    )  # fmt: skip
+    result = swept(8, build=build, space=space, search=nf.sweeps.optuna(batch=3), constraint=fair, best="max accuracy")
     assert all(map(fair, result.hypers))
     assert {g.static["width"] for g in result.plan.groups} <= {3, 4}
     assert result.scores[result.best] == np.nanmax(result.scores)
@@ -331,11 +307,13 @@ def test_optuna_with_maximum_constraint_and_structure():
         (lambda: nf.sweeps.population(rounds=1), "population: rounds should be at least 2"),
         (lambda: nf.sweeps.population(quantile=0.7), "population: quantile should be"),
         (lambda: nf.sweeps.optuna("tp"), "sampler should be one of"),
-        (lambda: swept(space=[{"lr": 1.0, "dropout": 0.0}], search=nf.sweeps.population()),
-         "population: space should be a dict"),
+        (
+            lambda: swept(space=[{"lr": 1.0, "dropout": 0.0}], search=nf.sweeps.population()),
+            "population: space should be a dict",
+        ),
         (lambda: swept(4, seeds=2, search=nf.sweeps.population()), "seeds should be left out"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named(search, words):
     with pytest.raises(ValueError, match=words):
         search()

@@ -8,10 +8,7 @@ import pytest
 
 import nnfunc as nf
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("NNFUNC_LONG"), reason="minutes: make test-slow"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not os.environ.get("NNFUNC_LONG"), reason="minutes: make test-slow")]
 
 
 def digits():
@@ -41,11 +38,13 @@ def curve(h):
 
 TASKS = {
     "digits": (
-        classifier, digits, 400,
+        classifier,
+        digits,
+        400,
         {"lr": nf.log_uniform(1e-4, 1.0), "dropout": nf.uniform(0.0, 0.5), "momentum": nf.uniform(0.0, 0.99)},
     ),
     "wave": (curve, wave, 1000, {"lr": nf.log_uniform(1e-5, 0.1), "b1": nf.uniform(0.0, 0.99)}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -25,9 +25,14 @@ def drawn(space, members=400, method="random", **options):
 def test_draws_have_the_distribution(method):
     """Kolmogorov and Smirnov's test for the continuous ones, counts for the others."""
     space = {
-        "u": nf.uniform(-1.0, 3.0), "l": nf.log_uniform(1e-4, 1e-1), "i": nf.int_uniform(2, 5),
-        "c": nf.choice(["a", "b"]), "r": range(4), "fixed": (1, 2), "s": "word",
-    }  # fmt: skip
+        "u": nf.uniform(-1.0, 3.0),
+        "l": nf.log_uniform(1e-4, 1e-1),
+        "i": nf.int_uniform(2, 5),
+        "c": nf.choice(["a", "b"]),
+        "r": range(4),
+        "fixed": (1, 2),
+        "s": "word",
+    }
     found = drawn(space, method=method)
     assert stats.kstest(column(found, "u"), stats.uniform(-1, 4).cdf).pvalue > 0.01
     assert stats.kstest(column(found, "l"), stats.loguniform(1e-4, 1e-1).cdf).pvalue > 0.01
@@ -67,9 +72,7 @@ def test_latin_has_one_draw_in_each_stratum_and_sobol_fills(members):
 
 def test_grid_is_every_combination():
     found = drawn({"a": [1, 2], "b": range(3), "c": np.array([0.5]), "d": "x"}, None, "grid")
-    assert [tuple(values.values()) for values in found] == [
-        (a, b, 0.5, "x") for a in (1, 2) for b in range(3)
-    ]
+    assert [tuple(values.values()) for values in found] == [(a, b, 0.5, "x") for a in (1, 2) for b in range(3)]
 
 
 def test_values_may_depend_on_others():
@@ -122,9 +125,7 @@ def test_settings_may_be_asked_to_differ(method):
     assert draws.rows() == rows
     if method == "random":  # more members change none of them
         assert replace(draws, members=4).rows() == rows[:4]
-    with pytest.raises(
-        ValueError, match="members should be at most the settings that there are, 6 or so, got 7"
-    ):
+    with pytest.raises(ValueError, match="members should be at most the settings that there are, 6 or so, got 7"):
         replace(draws, members=7).rows()
     with pytest.raises(ValueError, match="the constraint refused"):
         replace(draws, constraint=lambda h: h["a"] > 1, members=5).rows()
@@ -152,7 +153,7 @@ def ring():
         ({"a": [1, 2]}, 2, "lattice", "method should be one of"),
         ({"a": range(2000), "b": range(2000)}, None, "grid", "the grid has 4000000 settings"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_of_spaces(space, members, method, words):
     with pytest.raises(ValueError, match=words):
         settings(space, method, members, KEY)

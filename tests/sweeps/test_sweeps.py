@@ -30,9 +30,11 @@ def blobs(n=48, seed=0):
 
 
 DATA = nf.data.arrays(
-    blobs(), batch_size=8, validation=blobs(20, 1),
+    blobs(),
+    batch_size=8,
+    validation=blobs(20, 1),
     augment=lambda key, batch: (batch[0] + 0.01 * jax.random.normal(key, batch[0].shape), batch[1]),
-)  # fmt: skip
+)
 
 
 def jitter(key, batch):
@@ -43,15 +45,22 @@ def full(h, step):
     """Everything that keeps state or draws at random."""
     rate = nf.schedules.linear(0.0, h["dropout"], STEPS)(step)
     model = nf.serial(
-        up=nf.linear(DIM, 8, bias=False), norm=nf.batch_norm(8), act=jnp.tanh, drop=nf.dropout(rate),
+        up=nf.linear(DIM, 8, bias=False),
+        norm=nf.batch_norm(8),
+        act=jnp.tanh,
+        drop=nf.dropout(rate),
         head=nf.linear(8, CLASSES),
-    )  # fmt: skip
+    )
     schedule = nf.schedules.warmup_cosine(h["lr"], h["warmup"], STEPS)
     return nf.Task(
-        model, nf.classification(smoothing=0.1), nf.optimizers.adamw(schedule, weight_decay=h["decay"], clip=1.0),
-        augment=jitter, average=nf.averages.ema(0.9), plateau=nf.reduce_on_plateau("loss", patience=0, threshold=0.1),
+        model,
+        nf.classification(smoothing=0.1),
+        nf.optimizers.adamw(schedule, weight_decay=h["decay"], clip=1.0),
+        augment=jitter,
+        average=nf.averages.ema(0.9),
+        plateau=nf.reduce_on_plateau("loss", patience=0, threshold=0.1),
         accumulate=2,
-    )  # fmt: skip
+    )
 
 
 def normed(h):
@@ -60,12 +69,7 @@ def normed(h):
     return nf.Task(model, nf.classification(), nf.optimizers.adamw(h["lr"]))
 
 
-SPACE = {
-    "lr": nf.log_uniform(1e-3, 1e-1),
-    "dropout": nf.uniform(0.1, 0.6),
-    "warmup": [2, 4],
-    "decay": 0.01,
-}
+SPACE = {"lr": nf.log_uniform(1e-3, 1e-1), "dropout": nf.uniform(0.1, 0.6), "warmup": [2, 4], "decay": 0.01}
 EVERY = {"log_every": 5, "evaluate_every": 4}
 
 
@@ -94,9 +98,7 @@ def test_a_member_is_the_run_alone(packed):
     """Batch norm, dropout, augmentation of data and task, EMA, accumulation, schedules and plateau."""
     for i in (0, 2):
         hypers, state, curves = packed.member(i)
-        own, history = nf.train(
-            full, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY
-        )
+        own, history = nf.train(full, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY)
         close(state, own)
         for name, curve in curves.items():
             split, _, figure = name.partition("/")
@@ -110,9 +112,7 @@ def test_a_member_of_an_mlp_with_batch_norm_is_the_run_alone():
     result = swept(2, build=normed, space={"lr": [1e-2, 3e-2]}, method="grid", way="vmap")
     for i in (0, 1):
         hypers, state, _ = result.member(i)
-        own, _ = nf.train(
-            normed, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY
-        )
+        own, _ = nf.train(normed, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY)
         close(state.params, own.params)
 
 
@@ -183,13 +183,7 @@ def test_a_member_that_makes_one_nan_is_latched_there():
     result = swept(build=build, space=[{"lr": 0.1, "bad": bad} for bad in (0.0, 1.0)], way="vmap")
     assert result.diverged == {1: 5}
     validation, train = (result.curves[f"{split}/loss"][1] for split in ("validation", "train"))
-    assert np.isfinite(validation).tolist() == [
-        True,
-        False,
-        False,
-        False,
-        False,
-    ]  # of step 4, 8, ...
+    assert np.isfinite(validation).tolist() == [True, False, False, False, False]  # of step 4, 8, ...
     assert np.isfinite(train).tolist() == [True, False, False, False]  # of step 5, 10, ...
     assert np.isfinite(result.member(1).state.params["head"]["weight"]).all()
     assert result.best == 0
@@ -228,9 +222,7 @@ def test_what_sets_shapes_makes_groups_and_says_why():
 def test_a_width_and_a_branch_are_found_by_following_a_step():
     def build(h):
         rate = h["lr"] * 2 if h["boost"] > 0.5 else h["lr"]  # a branch on a number
-        return nf.Task(
-            nf.mlp([DIM, h["width"], CLASSES]), nf.classification(), nf.optimizers.sgd(rate)
-        )
+        return nf.Task(nf.mlp([DIM, h["width"], CLASSES]), nf.classification(), nf.optimizers.sgd(rate))
 
     space = {"width": [3, 4], "boost": [0.2, 0.9], "lr": [0.1, 0.3]}
     plan = nf.sweep_plan(build, space, DATA, steps=2, method="grid", key=KEY)
@@ -255,23 +247,14 @@ def test_a_whole_number_that_changes_the_parameters_makes_groups():
 
 def test_a_member_that_build_refuses_disturbs_no_other():
     def build(h):
-        return nf.Task(
-            nf.mlp([DIM, 4, CLASSES], dropout=h["drop"]),
-            nf.classification(),
-            nf.optimizers.sgd(0.1),
-        )
+        return nf.Task(nf.mlp([DIM, 4, CLASSES], dropout=h["drop"]), nf.classification(), nf.optimizers.sgd(0.1))
 
-    result = swept(
-        build=build, space=[{"drop": 0.1}, {"drop": 1.5}, {"drop": 0.2}], steps=2, way="loop"
-    )
+    result = swept(build=build, space=[{"drop": 0.1}, {"drop": 1.5}, {"drop": 0.2}], steps=2, way="loop")
     assert "rate should be in [0, 1], got 1.5" in result.refused[1]
     assert result.member(1).state is None
     assert result.table()[-1]["member"] == 1
     assert "member 1 is refused: " in str(result.plan)
-    close(
-        result.member(2).state,
-        nf.train(build, {"drop": 0.2}, DATA, steps=2, key=jax.random.fold_in(KEY, 2))[0],
-    )
+    close(result.member(2).state, nf.train(build, {"drop": 0.2}, DATA, steps=2, key=jax.random.fold_in(KEY, 2))[0])
 
 
 def test_zero_among_fractions_is_a_fraction():
@@ -349,9 +332,7 @@ def test_the_order_of_the_data_may_be_swept(way):
     assert result.plan.traced == ["data.seed"]
     for i in (1, 2):
         data = replace(DATA, seed=jnp.uint32(space[i]["data.seed"]))
-        own, _ = nf.train(
-            plain, {"lr": 0.2}, data, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY
-        )
+        own, _ = nf.train(plain, {"lr": 0.2}, data, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY)
         close(result.member(i).state, own)
 
 
@@ -378,9 +359,7 @@ def test_the_layer_in_which_a_member_diverged_is_named():
     assert result.fault(0) is None
 
 
-@pytest.mark.parametrize(
-    "cores, fastest", [(2, "loop 1 1"), (2, "threads 1 2"), (2, "threads 2 2"), (1, "vmap 4 1")]
-)
+@pytest.mark.parametrize("cores, fastest", [(2, "loop 1 1"), (2, "threads 1 2"), (2, "threads 2 2"), (1, "vmap 4 1")])
 def test_auto_takes_the_quickest_way_and_remembers_it(monkeypatch, cores, fastest):
     tried = []
 
@@ -461,12 +440,8 @@ def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
 
 def test_reports_tell_how_it_goes():
     seen = []
-    swept(
-        build=plain, space={"lr": nf.uniform(0.0, 1.0)}, way="vmap", chunk=2, on_report=seen.append
-    )
-    assert [(r.running, r.step) for r in seen] == [
-        (own, step) for own in ([0, 1], [2]) for step in (4, 8, 12, 16, 20)
-    ]
+    swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, way="vmap", chunk=2, on_report=seen.append)
+    assert [(r.running, r.step) for r in seen] == [(own, step) for own in ([0, 1], [2]) for step in (4, 8, 12, 16, 20)]
     assert [r.done for r in seen] == 4 * [0] + 5 * [2] + [3]
     last = seen[-1]
     assert last.best is not None
@@ -500,10 +475,7 @@ def test_seeds_are_statistics(tmp_path):
     assert result.scores.shape == (6,)
     for i in (1, 4):  # keys depend on the seed alone
         key = jax.random.fold_in(KEY, 1)
-        close(
-            result.member(i).state,
-            nf.train(plain, space[i // 3], DATA, steps=STEPS, key=key)[0],
-        )
+        close(result.member(i).state, nf.train(plain, space[i // 3], DATA, steps=STEPS, key=key)[0])
     table = result.table()
     assert [row["lr"] for row in table] == [0.3, 0.01]
     values = result.curves["validation/loss"][:3, -1].astype(np.float64)
@@ -546,20 +518,14 @@ def test_without_validation_the_training_loss_ranks():
 @pytest.mark.parametrize(
     "options, words",
     [
-        (
-            {"best": "max acuracy"},
-            "best should name a validation figure, got 'acuracy'; did you mean 'accuracy'",
-        ),
+        ({"best": "max acuracy"}, "best should name a validation figure, got 'acuracy'; did you mean 'accuracy'"),
         ({"way": "pmap"}, "way should be one of"),
         ({"chunk": 0}, "chunk should be at least 1"),
         ({"steps": 0}, "steps should be at least 1"),
         ({"seeds": 0}, "seeds should be at least 1"),
         ({"seeds": 3, "members": 4}, "members should be a multiple of the seeds, 3, got 4. Take 3"),
         ({"members": 0}, "members should be at least 1"),
-        (
-            {"space": {"rate": [0.1, 0.2]}},
-            r"it reads hypers\['lr'\], got hypers that hold \['rate'\]",
-        ),
+        ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], got hypers that hold \['rate'\]"),
     ],
 )
 def test_mistakes_are_named(options, words):
@@ -581,9 +547,7 @@ def test_labels_are_looked_at_before_anything_runs():
 
 def test_keys_of_the_old_style_and_pickles():
     raw = jax.random.key_data(KEY)
-    result = pickle.loads(
-        pickle.dumps(swept(build=plain, space=[{"lr": 0.1}, {"lr": 0.2}], key=raw, way="loop"))
-    )
+    result = pickle.loads(pickle.dumps(swept(build=plain, space=[{"lr": 0.1}, {"lr": 0.2}], key=raw, way="loop")))
     own, _ = nf.train(plain, {"lr": 0.2}, DATA, steps=STEPS, key=jax.random.fold_in(raw, 1))
     close(result.member(1).state, own)
 
@@ -591,15 +555,11 @@ def test_keys_of_the_old_style_and_pickles():
 def test_a_member_is_saved_as_a_run_that_goes_on(packed, tmp_path):
     packed.save_member(1, tmp_path / "run")
     own = {"key": jax.random.fold_in(KEY, 1), **EVERY}
-    more, history = nf.train(
-        full, packed.hypers[1], DATA, steps=28, folder=tmp_path / "run", resume=True, **own
-    )
+    more, history = nf.train(full, packed.hypers[1], DATA, steps=28, folder=tmp_path / "run", resume=True, **own)
     whole, expected = nf.train(full, packed.hypers[1], DATA, steps=28, **own)
     close(more, whole)
     for name in ("loss", "accuracy", "step"):
-        np.testing.assert_allclose(
-            history.validation[name], expected.validation[name], rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(history.validation[name], expected.validation[name], rtol=1e-5, atol=1e-6)
     with pytest.raises(FileExistsError):
         packed.save_member(2, tmp_path / "run")
 

@@ -15,14 +15,7 @@ from nnfunc.runs.lock import Lock
 KEY = jax.random.key(2)
 X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
 DATA = nf.data.arrays((X, 3 * X), batch_size=8, validation=(X, 3 * X))
-OPTIONS = {
-    "steps": 40,
-    "key": KEY,
-    "save_every": 5,
-    "evaluate_every": 5,
-    "log_every": 5,
-    "loop": "step",
-}
+OPTIONS = {"steps": 40, "key": KEY, "save_every": 5, "evaluate_every": 5, "log_every": 5, "loop": "step"}
 
 
 def build(h, step):
@@ -60,9 +53,7 @@ def test_rollback_may_be_used_up_and_needs_a_folder(tmp_path):
     with pytest.raises(nf.training.Diverged) as caught:
         nf.train(build, {"later": 1e9}, DATA, folder=tmp_path, rollback=1, **OPTIONS)
     assert "The run went back 1 times before: rollback is used up." in caught.value.__notes__
-    with pytest.raises(
-        ValueError, match="rollback goes back to a checkpoint, so it needs a folder"
-    ):
+    with pytest.raises(ValueError, match="rollback goes back to a checkpoint, so it needs a folder"):
         nf.train(build, {"later": 1.0}, DATA, rollback=1, **OPTIONS)
 
 
@@ -71,14 +62,17 @@ def test_a_run_that_went_back_is_resumed_bit_for_bit(tmp_path):
     whole, _ = nf.train(build, h, DATA, folder=tmp_path / "whole", **options)
     for stop in (7, 14, 22):
         nf.train(
-            build, h, DATA, folder=tmp_path / "parts", resume=stop > 7,
-            should_stop=lambda step, stop=stop: step >= stop, **options,
-        )  # fmt: skip
+            build,
+            h,
+            DATA,
+            folder=tmp_path / "parts",
+            resume=stop > 7,
+            should_stop=lambda step, stop=stop: step >= stop,
+            **options,
+        )
     parts, _ = nf.train(build, h, DATA, folder=tmp_path / "parts", resume=True, **options)
     jax.tree.map(
-        np.testing.assert_array_equal,
-        jax.device_get(whole._replace(key=0)),
-        jax.device_get(parts._replace(key=0)),
+        np.testing.assert_array_equal, jax.device_get(whole._replace(key=0)), jax.device_get(parts._replace(key=0))
     )
 
 
@@ -115,13 +109,10 @@ def test_a_run_that_diverged_is_resumed_with_rollback(tmp_path):
     assert rows(tmp_path)[-1]["event"] == "diverged"
     told = []
     state, _ = nf.train(
-        build, h, DATA, folder=tmp_path, resume=True, rollback=9, rollback_factor=0.1,
-        on_row=told.append, **OPTIONS,
-    )  # fmt: skip
-    assert int(state.step) == 40
-    assert (
-        told == [row for row in rows(tmp_path) if row.get("event") != "diverged"] or len(told) > 8
+        build, h, DATA, folder=tmp_path, resume=True, rollback=9, rollback_factor=0.1, on_row=told.append, **OPTIONS
     )
+    assert int(state.step) == 40
+    assert told == [row for row in rows(tmp_path) if row.get("event") != "diverged"] or len(told) > 8
     with pytest.raises(ValueError, match=r"gone back before, at another rate since"):
         nf.train(build, h, DATA, folder=tmp_path, resume=True, **OPTIONS)
 
@@ -139,10 +130,7 @@ def test_resume_wants_the_same_static_hypers(tmp_path):
 
 def test_rows_are_strict_json_though_a_figure_is_not_finite(tmp_path):
     def of(h):
-        loss = lambda predict, b: (
-            nf.losses.mse(predict(b[0]), b[1]).mean(),
-            {"odd": jax.numpy.inf},
-        )
+        loss = lambda predict, b: (nf.losses.mse(predict(b[0]), b[1]).mean(), {"odd": jax.numpy.inf})
         return nf.Task(nf.linear(1, 1), loss, nf.optimizers.sgd(0.1))
 
     _, history = nf.train(of, {}, DATA, folder=tmp_path, watch_every=5, **OPTIONS | {"steps": 10})

@@ -19,9 +19,8 @@ H = {"rate": 0.5}
 def build(h):
     block = nf.residual(nf.serial(up=nf.linear(4, 4), act=jax.nn.relu))
     model = nf.serial(
-        first=nf.linear(6, 4), squash=jnp.tanh, blocks=nf.repeat(block, 3), drop=nf.dropout(0.2),
-        head=nf.linear(4, 3),
-    )  # fmt: skip
+        first=nf.linear(6, 4), squash=jnp.tanh, blocks=nf.repeat(block, 3), drop=nf.dropout(0.2), head=nf.linear(4, 3)
+    )
     return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["rate"]))
 
 
@@ -51,9 +50,7 @@ def test_parameters_by_hand(seen):
         f"blocks/{i}/body/up/{name}" for name in ("bias", "weight") for i in range(3)
     ]
     for i in range(3):
-        old, new = (
-            np.asarray(s.params["blocks"]["body"]["up"]["weight"][i]) for s in (state, watched)
-        )
+        old, new = (np.asarray(s.params["blocks"]["body"]["up"]["weight"][i]) for s in (state, watched))
         row = told[f"blocks/{i}/body/up/weight"]
         size = np.linalg.norm(old)
         assert row["weight_norm"] == pytest.approx(size, rel=1e-4)
@@ -88,9 +85,7 @@ def test_activations_by_hand(seen):
 
 def test_saturated_and_dead_are_found():
     def planted(h):
-        model = nf.serial(
-            wide=nf.scale(6), squash=jax.nn.sigmoid, minus=lambda x: -x, act=jax.nn.relu
-        )
+        model = nf.serial(wide=nf.scale(6), squash=jax.nn.sigmoid, minus=lambda x: -x, act=jax.nn.relu)
         return nf.Task(model, lambda predict, x: (predict(x).sum(), {}), nf.optimizers.sgd(0.1))
 
     init, step = nf.trainer(planted)
@@ -123,9 +118,7 @@ def test_a_run_writes_rows_of_its_layers_and_its_speed(tmp_path, loop):
     data = nf.data.arrays((X, Y), 4, validation=(X, Y))
     options = {"steps": 8, "key": KEY, "log_every": 4, "watch_every": 3, "loop": loop}
     state, history = nf.train(build, H, data, folder=tmp_path / "a", **options)
-    rows = [
-        json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
-    ]
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     layers = [row for row in rows if row["split"] == "layers"]
     assert [row["step"] for row in layers] == [1, 3, 6]
     assert history.layers["step"].tolist() == [1, 3, 6]
@@ -147,9 +140,7 @@ def test_flops_per_second_counts_the_whole_step(monkeypatch):
     per_step = nf.flops.count(lambda s: step(H, s, (X, Y)), jax.eval_shape(init, H, KEY))
     told = history.speed["flops_per_second"] / (history.speed["examples_per_second"] / 8)
     assert (abs(told - per_step - 1500) < 300).all()  # the order of the data is drawn in it too
-    np.testing.assert_allclose(
-        history.speed["utilisation"], history.speed["flops_per_second"] / 1e9, rtol=1e-3
-    )
+    np.testing.assert_allclose(history.speed["utilisation"], history.speed["flops_per_second"] / 1e9, rtol=1e-3)
 
 
 def test_peaks_are_known_by_the_kind_of_device():

@@ -47,9 +47,7 @@ def test_weights_may_be_traced_and_are_at_least_0():
     low, high = loss(2.0 - 1e-2), loss(2.0 + 1e-2)
     np.testing.assert_allclose(jax.grad(loss)(2.0), (high - low) / 2e-2, rtol=1e-2)
     for weights in ([1.0, -1.0], np.array([1.0, -1.0]), jnp.array([1.0, -1.0]), [1.0, np.nan]):
-        with pytest.raises(
-            ValueError, match=r"weights should be finite and at least 0, got (-1|n)"
-        ):
+        with pytest.raises(ValueError, match=r"weights should be finite and at least 0, got (-1|n)"):
             nf.classification(weights=weights)
 
 
@@ -69,9 +67,7 @@ def test_ignored_tokens_count_in_nothing():
     logits, tokens = jnp.asarray(LOGITS).reshape(1, 7, 3), LABELS.reshape(1, 7)
     for ignore, following in ((2, tokens), (-100, np.where(tokens == 2, -100, tokens))):
         objective = nf.language_modelling(ignore=ignore)
-        hidden = jnp.where(
-            (tokens == 2)[..., None], jnp.nan, logits
-        )  # what it holds there is no matter
+        hidden = jnp.where((tokens == 2)[..., None], jnp.nan, logits)  # what it holds there is no matter
         (loss, metrics), slope = jax.value_and_grad(
             lambda x, objective=objective, y=following: objective(identity, (x, y)), has_aux=True
         )(hidden)
@@ -86,12 +82,13 @@ def test_ignored_tokens_count_in_nothing():
 def test_a_batch_without_anything_that_counts_has_loss_0_and_no_gradient():
     nothing = np.full(7, -100)
     for objective in (
-        nf.classification(ignore=-100), nf.language_modelling(ignore=-100),
+        nf.classification(ignore=-100),
+        nf.language_modelling(ignore=-100),
         nf.classification(ignore=-100, weights=WEIGHTS, gamma=1.0),
-    ):  # fmt: skip
-        (loss, metrics), slope = jax.value_and_grad(
-            lambda x, o=objective: o(identity, (x, nothing)), has_aux=True
-        )(jnp.asarray(LOGITS))
+    ):
+        (loss, metrics), slope = jax.value_and_grad(lambda x, o=objective: o(identity, (x, nothing)), has_aux=True)(
+            jnp.asarray(LOGITS)
+        )
         assert (float(loss), float(metrics["accuracy"])) == (0, 0)
         np.testing.assert_array_equal(slope, 0 * LOGITS)
         task = nf.Task(SAME, objective, nf.optimizers.sgd(0.1))
@@ -103,10 +100,12 @@ def test_a_batch_without_anything_that_counts_has_loss_0_and_no_gradient():
 @pytest.mark.parametrize(
     ("objective", "target"),
     [
-        (nf.classification(weights=WEIGHTS), LABELS), (nf.language_modelling(ignore=1), LABELS),
-        (nf.classification(), np.asarray(jax.nn.one_hot(LABELS, 3))), (nf.regression(), LOGITS[::-1]),
+        (nf.classification(weights=WEIGHTS), LABELS),
+        (nf.language_modelling(ignore=1), LABELS),
+        (nf.classification(), np.asarray(jax.nn.one_hot(LABELS, 3))),
+        (nf.regression(), LOGITS[::-1]),
     ],
-)  # fmt: skip
+)
 def test_a_masked_example_counts_in_nothing(objective, target):
     task = nf.Task(SAME, objective, nf.optimizers.sgd(0.1))
     params, mask = {"w": jnp.ones(())}, np.arange(7) < 4
@@ -122,9 +121,7 @@ def test_labels_beyond_int32_are_refused_before_the_run():
     inspect(y, (None, np.array([0, -100, 2])))
     with pytest.raises(ValueError, match=r"in \[0, 3\).*got 4294967297 at place 1"):
         inspect(y, (None, np.array([0, 2**32 + 1, -100])))
-    with pytest.raises(
-        ValueError, match=r"language_modelling: ignore should be in .* got 4294967297"
-    ):
+    with pytest.raises(ValueError, match=r"language_modelling: ignore should be in .* got 4294967297"):
         nf.language_modelling(ignore=2**32 + 1)
 
 

@@ -161,9 +161,7 @@ def test_plateau_in_a_run_reads_the_validation_split():
     options = {"steps": 6, "key": KEY, "evaluate_every": 2, "log_every": 1}
     _, history = nf.train(small(plateau=plateau), H, data, **options)
     np.testing.assert_allclose(history.train["learning_rate"], [0.5, 0.5, 0.5, 0.5, 0.25, 0.25])
-    with pytest.raises(
-        ValueError, match="metric should be a validation figure, got 'acuracy'; did"
-    ):
+    with pytest.raises(ValueError, match="metric should be a validation figure, got 'acuracy'; did"):
         nf.train(small(plateau=nf.reduce_on_plateau("acuracy")), H, data, **options)
     with pytest.raises(ValueError, match="reads the validation split, got none"):
         nf.train(small(plateau=plateau), H, nf.data.arrays(BATCH, 8), **options)
@@ -175,14 +173,7 @@ def test_augmentation_draws_in_the_step_with_the_step_s_key():
 
     a, b = stepped(small(augment=noise))[0], stepped(small(augment=noise))[0]
     near(a.params, b.params, 0)
-    assert (
-        float(
-            jnp.abs(
-                a.params["linear"]["weight"] - stepped(small())[0].params["linear"]["weight"]
-            ).max()
-        )
-        > 1e-4
-    )
+    assert float(jnp.abs(a.params["linear"]["weight"] - stepped(small())[0].params["linear"]["weight"]).max()) > 1e-4
 
 
 def test_a_number_follows_a_schedule_where_build_takes_the_step():
@@ -229,9 +220,8 @@ def test_everything_at_once_traces_and_vmaps():
         first = nf.linear(6, 5, bias=False)  # whose gradient before a batch norm is rounding alone
         model = nf.serial(first, nf.batch_norm(5), nf.dropout(h["drop"]), nf.linear(5, 3))
         return nf.Task(
-            model, nf.classification(), nf.optimizers.adamw(rate), plateau=plateau,
-            sharpness=h["radius"], accumulate=2,
-        )  # fmt: skip
+            model, nf.classification(), nf.optimizers.adamw(rate), plateau=plateau, sharpness=h["radius"], accumulate=2
+        )
 
     trainer = nf.trainer(build)
     rows = [
@@ -295,7 +285,5 @@ def test_micro_batches_count_and_watch():
     init, step = nf.trainer(build(4))
     watched = step({}, init({}, KEY), batch, watch=True)[1]["layers"]["activations"]["act"]
     init, step = nf.trainer(build(1))
-    first = step({}, init({}, KEY), (X[:2], Y[:2], batch[2]), watch=True)[1]["layers"][
-        "activations"
-    ]["act"]
+    first = step({}, init({}, KEY), (X[:2], Y[:2], batch[2]), watch=True)[1]["layers"]["activations"]["act"]
     near(watched, first)

@@ -32,9 +32,12 @@ def data():
 
 def build(h):
     model = nf.serial(
-        lin=nf.linear(DIM, 8, bias=False), norm=nf.batch_norm(8), act=jax.nn.relu, drop=nf.dropout(0.1),
+        lin=nf.linear(DIM, 8, bias=False),
+        norm=nf.batch_norm(8),
+        act=jax.nn.relu,
+        drop=nf.dropout(0.1),
         head=nf.linear(8, CLASSES),
-    )  # fmt: skip
+    )
     rate = nf.schedules.warmup_cosine(h["lr"], warmup_steps=4, total_steps=STEPS)
     return nf.Task(model, nf.classification(), nf.optimizers.adamw(rate, clip=1.0))
 
@@ -63,9 +66,7 @@ def test_a_step_by_hand():
 
     init, step = nf.trainer(by_hand)
     hypers = {"rate": 0.1}
-    state, metrics = step(
-        hypers, init(hypers, jax.random.key(0)), (jnp.ones((2, 1)), jnp.zeros((2, 1)))
-    )
+    state, metrics = step(hypers, init(hypers, jax.random.key(0)), (jnp.ones((2, 1)), jnp.zeros((2, 1))))
     assert float(metrics["loss"]) == 4.0
     np.testing.assert_allclose(metrics["gradient_norm"], np.sqrt(32), rtol=1e-6)
     np.testing.assert_allclose(metrics["learning_rate"], 0.1, rtol=1e-6)
@@ -96,12 +97,8 @@ def test_history_equals_a_loop_written_out(data):
     for t in range(6):
         own, metrics = step(hypers, own, data.batch(t))
         losses.append(float(metrics["loss"]))
-    np.testing.assert_allclose(
-        history.train["loss"], [np.mean(losses[:3]), np.mean(losses[3:])], rtol=1e-5
-    )
-    for got, expected in zip(
-        jax.tree.leaves(state.params), jax.tree.leaves(own.params), strict=True
-    ):
+    np.testing.assert_allclose(history.train["loss"], [np.mean(losses[:3]), np.mean(losses[3:])], rtol=1e-5)
+    for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(own.params), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -143,8 +140,15 @@ def test_stop_and_resume_is_bitwise(data, tmp_path, loop):
     whole, history = run(data, folder=tmp_path / "whole", loop=loop, save_every=5, log_every=4)
     for stop in (3, 7, 8, 16):  # before the first save, between, at an interval's end, late
         again = stop != 3
-        run(data, folder=tmp_path / "cut", loop=loop, save_every=5, log_every=4, resume=again,
-            should_stop=lambda step, stop=stop: step >= stop)  # fmt: skip
+        run(
+            data,
+            folder=tmp_path / "cut",
+            loop=loop,
+            save_every=5,
+            log_every=4,
+            resume=again,
+            should_stop=lambda step, stop=stop: step >= stop,
+        )
     state, pieced = run(data, folder=tmp_path / "cut", save_every=5, log_every=4, resume=True)
     assert_same_bits(state, whole)
     assert pieced.loop == loop
@@ -186,9 +190,7 @@ def breaks_at(step):
         y = jnp.where(count >= step, jnp.inf, 1.0) * x
         return y, nf.Out(state={"count": count + 1})
 
-    return nf.Model(
-        lambda key: {}, forward=forward, init_state=lambda: {"count": jnp.zeros((), jnp.int32)}
-    )
+    return nf.Model(lambda key: {}, forward=forward, init_state=lambda: {"count": jnp.zeros((), jnp.int32)})
 
 
 @pytest.mark.parametrize("loop", ["step", "scan"])
@@ -199,8 +201,18 @@ def test_divergence_names_step_and_layer(data, loop, tmp_path):
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
 
     with pytest.raises(Diverged, match=r"step 5 \(seen in steps 4 to 7\).*body/fault") as caught:
-        nf.train(breaking, {}, data, steps=20, key=jax.random.key(0), log_every=4, loop=loop,
-                 evaluate_every=4, save_every=4, folder=tmp_path)  # fmt: skip
+        nf.train(
+            breaking,
+            {},
+            data,
+            steps=20,
+            key=jax.random.key(0),
+            log_every=4,
+            loop=loop,
+            evaluate_every=4,
+            save_every=4,
+            folder=tmp_path,
+        )
     assert caught.value.step == 5
     same = nf.data.arrays(blobs(), batch_size=8)  # its held-out examples would find the fault too
     healthy, _ = nf.train(breaking, {}, same, steps=5, key=jax.random.key(0), loop=loop)
@@ -292,9 +304,7 @@ def test_mistakes_are_named(data, tmp_path):
         return nf.train(returns(task), {}, own, **kwargs)
 
     task = nf.Task(model, nf.classification(), sgd)
-    with pytest.raises(
-        TypeError, match=r"build: it should return a Task.* got <nnfunc model linear>"
-    ):
+    with pytest.raises(TypeError, match=r"build: it should return a Task.* got <nnfunc model linear>"):
         fit(model)
     with pytest.raises(TypeError, match=r"build: an optimizer should be one of optax"):
         fit(nf.Task(model, nf.classification(), 0.1))
@@ -308,9 +318,7 @@ def test_mistakes_are_named(data, tmp_path):
         fit(task, steps=0)
     with pytest.raises(ValueError, match=r"best should be such as 'min loss'"):
         fit(task, best="accuracy", folder=tmp_path / "x")
-    with pytest.raises(
-        ValueError, match=r"best should name a validation figure, got 'acuracy'.*'accuracy'"
-    ):
+    with pytest.raises(ValueError, match=r"best should name a validation figure, got 'acuracy'.*'accuracy'"):
         fit(task, best="max acuracy", folder=tmp_path / "y")
     assert not (tmp_path / "y").exists()
     with pytest.raises(ValueError, match=r"labels should be in \[0, 2\).* got 2 at place 2"):
@@ -323,9 +331,7 @@ def test_mistakes_are_named(data, tmp_path):
 
 def test_resume_goes_on_with_the_same_key_numbers_and_data(data, tmp_path):
     run(data, steps=4, folder=tmp_path)
-    with pytest.raises(
-        ValueError, match=r"with the same numbers, got lr 0\.05 -> 0\.01\. Start another"
-    ):
+    with pytest.raises(ValueError, match=r"with the same numbers, got lr 0\.05 -> 0\.01\. Start another"):
         run(data, folder=tmp_path, lr=0.01, resume=True)
     with pytest.raises(ValueError, match="resume should go on with the same key"):
         run(data, folder=tmp_path, key=9, resume=True)
@@ -345,9 +351,7 @@ def test_another_measure_of_the_best_begins_anew(data, tmp_path):
 def test_evaluate_wants_the_state_of_a_model_that_keeps_one(data):
     state, _ = run(data, steps=2)
     task = build({"lr": 0.05})
-    with pytest.raises(
-        ValueError, match=r"the model keeps state, \['norm'\].*state=state.model_state"
-    ):
+    with pytest.raises(ValueError, match=r"the model keeps state, \['norm'\].*state=state.model_state"):
         nf.evaluate(task, state.params, blobs())
     whole = nf.evaluate(task, state, blobs())
     assert whole == nf.evaluate(task, state.params, blobs(), state=state.model_state)
@@ -362,9 +366,7 @@ def test_values_are_checked_before_they_are_traced(data):
 
     with pytest.raises(ValueError, match=r"dropout: rate should be in \[0, 1\], got 1\.5"):
         nf.train(dropping, {"rate": 1.5}, data, steps=1, key=jax.random.key(0))
-    with pytest.raises(
-        ValueError, match=r"build: it reads hypers\['rate'\], got hypers that hold \['rat'\]"
-    ):
+    with pytest.raises(ValueError, match=r"build: it reads hypers\['rate'\], got hypers that hold \['rat'\]"):
         nf.train(dropping, {"rat": 0.5}, data, steps=1, key=jax.random.key(0))
 
 
@@ -406,11 +408,7 @@ def test_what_has_no_hash_is_trained_and_evaluated(data):
 
 def test_true_and_one_are_not_the_same_hyper(data):
     def of(h):
-        return nf.Task(
-            nf.linear(DIM, CLASSES, bias=h["bias"] is True),
-            nf.classification(),
-            nf.optimizers.sgd(0.1),
-        )
+        return nf.Task(nf.linear(DIM, CLASSES, bias=h["bias"] is True), nf.classification(), nf.optimizers.sgd(0.1))
 
     for bias, count in ((True, 2), (1, 1)):
         state, _ = nf.train(of, {"bias": bias}, data, steps=1, key=jax.random.key(0))

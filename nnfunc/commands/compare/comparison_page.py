@@ -21,9 +21,7 @@ def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Ro
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     seeds = sorted({run.seed for run in plan.runs})
-    times = (
-        "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds, with 95 % intervals of the mean"
-    )
+    times = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds, with 95 % intervals of the mean"
     note = f"{len(plan.models)} models, {len(plan.runs)} runs: {times}."
     page = html_page.whole(
         folder.name,
@@ -33,9 +31,7 @@ def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Ro
         html_page.picture(folder / "curves.png", "Validation curves, over steps and over seconds"),
         "<h2>Runs</h2>",
         _grid(*_runs(results)),
-        html_page.columns(
-            Settings=status.flat(plan.tables), Environment={**environment, **versions}
-        ),
+        html_page.columns(Settings=status.flat(plan.tables), Environment={**environment, **versions}),
     )
     html_page.put(folder / "report.html", page)
 

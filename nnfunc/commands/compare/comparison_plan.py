@@ -69,9 +69,8 @@ class Plan(NamedTuple):
 
 
 def load(
-    path: str | Path, settings: list[str] | None = None, folder: Path | None = None, *,
-    changed_data: bool = False,
-) -> Plan:  # fmt: skip
+    path: str | Path, settings: list[str] | None = None, folder: Path | None = None, *, changed_data: bool = False
+) -> Plan:
     """The checked plan of a file such as configs/compare_mnist.toml, after overrides.
 
     The file holds `seeds`, `target = { accuracy = 0.97 }`, and the tables of a config, which are

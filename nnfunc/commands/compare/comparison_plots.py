@@ -29,9 +29,16 @@ def results(path: Path, plan: Plan, results: list[dict[str, Any]]) -> None:
             half = found.half or 0
             ends = [half, min(half, factor - found.value) if factor == 100 else half]
             axis.errorbar(
-                at, found.value, np.reshape(ends, (2, 1)), color=colour, marker="_", ms=14, mew=2,
-                capsize=4, label=variant if m == 0 and variant else None,
-            )  # fmt: skip
+                at,
+                found.value,
+                np.reshape(ends, (2, 1)),
+                color=colour,
+                marker="_",
+                ms=14,
+                mew=2,
+                capsize=4,
+                label=variant if m == 0 and variant else None,
+            )
             axis.plot(np.full(len(values), at + wide / 4), values, ".", color=colour, alpha=0.6)
     axis.set_xticks(range(len(plan.models)), plan.models)
     axis.set_title(f"test {metric}{unit}, every seed and the mean's 95 % interval", **_TITLE)

@@ -56,10 +56,7 @@ def summarize(plan: Plan, results: list[dict[str, Any]]) -> list[Row]:
     metric, rows = metric_of(results), []
     for model in plan.models:
         own = [r for r in results if r["model"] == model]
-        test = {
-            variant: mean([r["test"][metric] for r in own if r["variant"] == variant])
-            for variant in plan.variants
-        }
+        test = {variant: mean([r["test"][metric] for r in own if r["variant"] == variant]) for variant in plan.variants}
         first = [r for r in own if r["variant"] == plan.variants[0]]
         reached = [r for r in first if r.get("steps_to_target") is not None]
         all_did = len(reached) == len(first)
@@ -142,17 +139,21 @@ def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Ro
         writer = csv.writer(file)
         names = [name or "test" for name in plan.variants]
         ends = [f"{name}{part}" for name in names for part in ("", "_half_interval")]
-        writer.writerow(["model", "parameters", "flops", *ends, "seconds_per_step",
-                         "steps_to_target", "seconds_to_target"])  # fmt: skip
+        writer.writerow(
+            ["model", "parameters", "flops", *ends, "seconds_per_step", "steps_to_target", "seconds_to_target"]
+        )
         for row in rows:
             test = [part for name in plan.variants for part in row.test[name]]
             ends = [m.value if m else None for m in (row.steps, row.seconds)]
-            writer.writerow(
-                [row.model, row.parameters, row.flops, *test, row.seconds_per_step, *ends]
-            )
+            writer.writerow([row.model, row.parameters, row.flops, *test, row.seconds_per_step, *ends])
     with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
-        flat = [{**{k: v for k, v in r.items() if k not in ("test", "curve")},
-                 **{f"test_{k}": v for k, v in r["test"].items()}} for r in results]  # fmt: skip
+        flat = [
+            {
+                **{k: v for k, v in r.items() if k not in ("test", "curve")},
+                **{f"test_{k}": v for k, v in r["test"].items()},
+            }
+            for r in results
+        ]
         writer = csv.DictWriter(file, list(flat[0]))
         writer.writeheader()
         writer.writerows(flat)

@@ -25,17 +25,23 @@ from nnfunc.training.train import train as fit
 __all__ = ["compare"]
 
 RESULT = {
-    "model": str, "variant": str, "seed": int, "test": {str: float}, "best_step": int,
-    "seconds": float, "seconds_per_step": float, "curve": {str: [float]},
-    "steps_to_target?": (float, None), "seconds_to_target?": (float, None),
-}  # fmt: skip
+    "model": str,
+    "variant": str,
+    "seed": int,
+    "test": {str: float},
+    "best_step": int,
+    "seconds": float,
+    "seconds_per_step": float,
+    "curve": {str: [float]},
+    "steps_to_target?": (float, None),
+    "seconds_to_target?": (float, None),
+}
 """What the result.json of one run holds; see `documents`."""
 
 
 def compare(
-    file: Path, settings: list[str] | None = None, folder: Path | None = None, *,
-    changed_data: bool = False,
-) -> Path:  # fmt: skip
+    file: Path, settings: list[str] | None = None, folder: Path | None = None, *, changed_data: bool = False
+) -> Path:
     """Train what a file compares, write tables and plots to a folder, and return the folder.
 
     A folder that holds the same comparison, stopped half-way, is gone on with: runs that are
@@ -139,10 +145,17 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
             return bool(caught)
 
         state, history = fit(
-            config.build, config.hypers, data, key=config.key(), folder=folder,
-            resume=going_on, changed_data=config.changed_data, on_report=bar, should_stop=stop,
+            config.build,
+            config.hypers,
+            data,
+            key=config.key(),
+            folder=folder,
+            resume=going_on,
+            changed_data=config.changed_data,
+            on_report=bar,
+            should_stop=stop,
             **config.train,
-        )  # fmt: skip
+        )
     if int(state.step) < steps:
         problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"
         raise interrupts.Stopped(caught[0], problem)
@@ -153,9 +166,13 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
     task = restore.task_at(config, best)
     figures = evaluate(
-        task, best.params, arrays, state=best.model_state, transform=data.transform,
+        task,
+        best.params,
+        arrays,
+        state=best.model_state,
+        transform=data.transform,
         batch_size=eval_size(data, task.accumulate),
-    )  # fmt: skip
+    )
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}
     result |= _pace(history, plan.target, Best.of(config.train["best"]))

@@ -10,9 +10,7 @@ from nnfunc.commands.list_runs.collect_runs import collect
 __all__ = ["runs"]
 
 
-def runs(
-    folder: Path, *, sort: str | None = None, plot: Path | None = None, csv: bool = False
-) -> None:
+def runs(folder: Path, *, sort: str | None = None, plot: Path | None = None, csv: bool = False) -> None:
     """Print a table of the runs below a folder, or CSV; with plot, draw their validation curves.
 
     sort: a column, a metric or a setting; the best, the least or the first come first. plot: a .png,

@@ -76,7 +76,9 @@ def entry(path: Path, name: str) -> Entry:
     first = metrics_log.number(result.get("first"))
     known = math.isfinite(seconds) and not first > 0  # else only of the last process
     return Entry(
-        name, state, note if state in ("broken", "diverged") else "",
+        name,
+        state,
+        note if state in ("broken", "diverged") else "",
         model=str(model.get("name", "")) if isinstance(model, dict) else "",
         parameters=status.parameters(path),
         steps=max((row["step"] for row in rows), default=0),
@@ -86,8 +88,11 @@ def entry(path: Path, name: str) -> Entry:
         last={name: metrics_log.last(rows, "validation", name) for name in metrics},
         test=_finite(result.get("test")),
         seconds=seconds if known else metrics_log.elapsed(rows) or math.nan,
-        metric=metric, mode=mode, settings=status.flat(config), rows=rows,
-    )  # fmt: skip
+        metric=metric,
+        mode=mode,
+        settings=status.flat(config),
+        rows=rows,
+    )
 
 
 def _below(folder: Path, path: Path) -> str:
@@ -106,17 +111,19 @@ def _sweep(path: Path, name: str) -> Entry:
     settings, runs = known.get("settings"), known.get("runs")
     best = settings_line(settings) if isinstance(settings, dict) else ""
     return Entry(
-        name, "sweep", f"{runs} runs" + (f", best {best}" if best else ""),
-        best={metric: score} if math.isfinite(score) else {}, test=_finite(known.get("test")),
-        seconds=metrics_log.number(known.get("seconds")), metric=metric,
-    )  # fmt: skip
+        name,
+        "sweep",
+        f"{runs} runs" + (f", best {best}" if best else ""),
+        best={metric: score} if math.isfinite(score) else {},
+        test=_finite(known.get("test")),
+        seconds=metrics_log.number(known.get("seconds")),
+        metric=metric,
+    )
 
 
 def _finite(figures: Any) -> dict[str, float]:
     """Those that are numbers, of what a file holds."""
-    own = (
-        {k: metrics_log.number(v) for k, v in figures.items()} if isinstance(figures, dict) else {}
-    )
+    own = {k: metrics_log.number(v) for k, v in figures.items()} if isinstance(figures, dict) else {}
     return {name: value for name, value in own.items() if math.isfinite(value)}
 
 

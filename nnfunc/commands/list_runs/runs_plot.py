@@ -26,11 +26,7 @@ def draw(entries: list[Entry], path: Path) -> None:
     shown = [entry for entry in entries if _curves(entry)]
     colours = dict(zip((entry.name for entry in shown), _colours(len(shown)), strict=True))
     png = _picture(shown, colours, legend=path.suffix == ".png")
-    content = (
-        png
-        if path.suffix == ".png"
-        else _page(entries, colours, png).encode(errors="backslashreplace")
-    )
+    content = png if path.suffix == ".png" else _page(entries, colours, png).encode(errors="backslashreplace")
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
@@ -52,9 +48,7 @@ def _colours(count: int) -> list[Any]:
 
     if count <= len(COLOURS):
         return list(COLOURS[:count])
-    name, places = (
-        ("tab20", np.arange(count)) if count <= 20 else ("turbo", np.linspace(0, 1, count))
-    )
+    name, places = ("tab20", np.arange(count)) if count <= 20 else ("turbo", np.linspace(0, 1, count))
     return [to_hex(colour) for colour in colormaps[name](places)]
 
 
@@ -83,9 +77,15 @@ def _picture(entries: list[Entry], colours: dict[str, Any], *, legend: bool) -> 
         labels = [name[-60:].replace("$", r"\$").lstrip("_") for name in names]
         more = f"and {len(entries) - NAMED} more" if len(entries) > NAMED else None
         picture.legend(
-            lines_, labels, loc="outside lower center", ncols=across, fontsize=8, frameon=False,
-            title=more, title_fontsize=8,
-        )  # fmt: skip
+            lines_,
+            labels,
+            loc="outside lower center",
+            ncols=across,
+            fontsize=8,
+            frameon=False,
+            title=more,
+            title_fontsize=8,
+        )
     file = io.BytesIO()
     picture.savefig(file, format="png")
     return file.getvalue()
@@ -101,10 +101,7 @@ def _panel(axis: Any, name: str, entries: list[Entry], colours: dict[str, Any]) 
         values = np.clip(values, -1e38, 1e38)
         held_out = name in metrics_log.names(entry.rows, "validation")
         marker = "o" if len(values) < 3 else None
-        axis.plot(
-            steps, values, color=colours[entry.name], lw=1.5, ls="-" if held_out else "--", ms=4,
-            marker=marker,
-        )  # fmt: skip
+        axis.plot(steps, values, color=colours[entry.name], lw=1.5, ls="-" if held_out else "--", ms=4, marker=marker)
         lowest, highest = min(lowest, values.min()), max(highest, values.max())
     if name == "loss" and lowest > 1e-45 and highest > 20 * lowest:
         axis.set_yscale("log")
@@ -132,9 +129,7 @@ def _page(entries: list[Entry], colours: dict[str, Any], png: bytes) -> str:
         words = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         lines.append(f'<tr title="{html.escape(e.note)}"><td>{dot}</td>{words}</tr>')
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
-    picture = (
-        f'<img class="plain" alt="Validation curves of the runs" src="{inline_images.data(png)}">'
-    )
+    picture = f'<img class="plain" alt="Validation curves of the runs" src="{inline_images.data(png)}">'
     parts = (
         '<!doctype html>\n<html lang=en><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Runs</title>'

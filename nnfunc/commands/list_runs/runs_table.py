@@ -78,11 +78,7 @@ def differing(entries: list[Entry]) -> list[str]:
     readable = [e.settings for e in entries if e.settings]
     names = dict.fromkeys(name for settings in readable for name in settings)
     own = {"model.name", "train.steps"}
-    return [
-        name
-        for name in names
-        if name not in own and len({repr(settings.get(name)) for settings in readable}) > 1
-    ]
+    return [name for name in names if name not in own and len({repr(settings.get(name)) for settings in readable}) > 1]
 
 
 class Column(NamedTuple):
@@ -145,9 +141,7 @@ def show(entries: list[Entry], console: Console) -> None:
 
 
 def _print(columns: list[Column], entries: list[Entry], name: int, console: Console) -> None:
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim"
-    )  # fmt: skip
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("run", overflow="fold", width=name)
     for column in columns:
         wraps = column.title.startswith("settings")
@@ -211,16 +205,7 @@ def as_csv(entries: list[Entry]) -> str:
     writer.writerow([*head, *figures, *names, "note"])
     for e in entries:
         seconds = e.seconds if math.isfinite(e.seconds) else None
-        row = [
-            e.name,
-            e.state,
-            e.model,
-            e.parameters,
-            e.steps,
-            e.total or None,
-            seconds,
-            e.best_step,
-        ]
+        row = [e.name, e.state, e.model, e.parameters, e.steps, e.total or None, seconds, e.best_step]
         row += [getattr(e, part).get(metric) for part in FIGURES for metric in metrics]
         writer.writerow([*row, *(e.settings.get(name) for name in names), e.note])
     return file.getvalue()

@@ -28,13 +28,19 @@ def finish(own: Study, result: Result, folder: Path) -> None:
     which = result.best
     best = {} if which is None else result.hypers[which]
     found = {
-        "complete": True, "runs": len(result.hypers), "seeds": result.seeds,
-        "search": own.search_name, "best": which, "settings": best,
-        "seed": None if which is None else result.seed[which], "figure": own.figure.metric,
+        "complete": True,
+        "runs": len(result.hypers),
+        "seeds": result.seeds,
+        "search": own.search_name,
+        "best": which,
+        "settings": best,
+        "seed": None if which is None else result.seed[which],
+        "figure": own.figure.metric,
         "score": None if which is None else float(result.scores[which]),
         "mean": None if which is None else float(result.table()[0][result.rank]),
-        "seconds": round(result.seconds, 2), "diverged": len(result.diverged),
-    }  # fmt: skip
+        "seconds": round(result.seconds, 2),
+        "diverged": len(result.diverged),
+    }
     test = {} if which is None else _test(own, result, which)
     found |= {"test": test} if test else {}
     run_folder.write_json(folder / "result.json", found)

@@ -20,9 +20,8 @@ class Live:
     """
 
     def __init__(
-        self, metric: str, show: Callable[[list[str]], None] | None = None,
-        tell: Callable[[str], None] = answer,
-    ):  # fmt: skip
+        self, metric: str, show: Callable[[list[str]], None] | None = None, tell: Callable[[str], None] = answer
+    ):
         self.metric, self.show, self.tell = metric, show, tell
         self.members = 0
         self.reported, self.tenth = False, 0

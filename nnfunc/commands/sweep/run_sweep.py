@@ -33,9 +33,14 @@ __all__ = ["resume", "sweep"]
 
 
 def sweep(
-    file: Path, words: Sequence[str] = (), options: Mapping[str, Any] | None = None,
-    folder: Path | None = None, *, jobs: str | None = None, dry_run: bool = False,
-) -> Path | None:  # fmt: skip
+    file: Path,
+    words: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    *,
+    jobs: str | None = None,
+    dry_run: bool = False,
+) -> Path | None:
     """Run a sweep in a new folder, and return the folder; dry_run: only print its plan.
 
     options: members, method, seeds, best, search, way and chunk, those that are not None. jobs: a
@@ -78,9 +83,8 @@ def resume(folder: Path, *, jobs: str | None = None, changed_data: bool = False)
 
 
 def _run(
-    own: Study, folder: Path, jobs: str | None, engine: Engine | None = None,
-    planned: Engine | None = None,
-) -> None:  # fmt: skip
+    own: Study, folder: Path, jobs: str | None, engine: Engine | None = None, planned: Engine | None = None
+) -> None:
     """Run what is left of a sweep, and write what there is to say of it.
 
     engine, planned: of a sweep that begins; see `Study.begin`.
@@ -89,9 +93,10 @@ def _run(
     start, store = time.perf_counter(), own.store(folder)
     before, handed = run_folder.read_json(folder / "result.json", RESULT), None
     with (
-        ExitStack() as stack, interrupts.full_disk(folder, go_on),
+        ExitStack() as stack,
+        interrupts.full_disk(folder, go_on),
         interrupts.told(f"stopped at once; what was saved is whole. {go_on}"),
-    ):  # fmt: skip
+    ):
         stack.callback(store.close)
         with live(own.figure.metric) as panel, interrupts.signals(panel.tell) as own.caught:
             engine = own.engine(store) if engine is None else engine

@@ -43,8 +43,9 @@ def _follow(view: View, console: Console) -> None:
     """Show the run on a screen of its own until it ends or a key is pressed."""
     with (
         Live(console=console, screen=True, auto_refresh=False) as live,
-        _keys() as pressed, _interrupted() as interrupted,
-    ):  # fmt: skip
+        _keys() as pressed,
+        _interrupted() as interrupted,
+    ):
         drawn: tuple[float, Any] = -math.inf, None
         while not interrupted:
             news, now = view.poll(), time.monotonic()

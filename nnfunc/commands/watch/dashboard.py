@@ -18,9 +18,13 @@ from nnfunc.runs.tail import Follower
 __all__ = ["View", "frame"]
 
 COLOURS = {
-    "running": "green", "complete": "blue", "stopped": "yellow", "diverged": "red", "broken": "red",
+    "running": "green",
+    "complete": "blue",
+    "stopped": "yellow",
+    "diverged": "red",
+    "broken": "red",
     "merged": "blue",
-}  # fmt: skip
+}
 WIDE = 120
 
 
@@ -143,9 +147,7 @@ def _progress(view: View) -> RenderableType:
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True)
     style = COLOURS[view.state.name]
-    done = ProgressBar(
-        total or 1, min(steps, total or 0), complete_style=style, finished_style=style
-    )
+    done = ProgressBar(total or 1, min(steps, total or 0), complete_style=style, finished_style=style)
     grid.add_row(done, words)
     return grid
 
@@ -155,11 +157,7 @@ def _trouble(view: View) -> list[RenderableType]:
     name, words = view.state
     if name in ("complete", "running", "merged"):
         waits = name == "running" and not view.rows
-        return [
-            Text("No rows yet: the first comes at the end of an interval.", "dim")
-            if waits
-            else Text()
-        ]
+        return [Text("No rows yet: the first comes at the end of an interval.", "dim") if waits else Text()]
     age = _age(view.folder / "metrics.jsonl")
     where = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
     if name == "stopped":
@@ -191,10 +189,7 @@ def _best(view: View) -> RenderableType | None:
     manifest = status.json_of(view.folder / "checkpoints" / "best" / "manifest.json")
     about = manifest.get("metadata")
     about = about if isinstance(about, dict) else {}
-    value, step = (
-        metrics_log.number(about.get("best_value")),
-        metrics_log.number(about.get("best_step")),
-    )
+    value, step = (metrics_log.number(about.get("best_value")), metrics_log.number(about.get("best_step")))
     text = Text("best checkpoint  ", "dim")
     if math.isfinite(value) and math.isfinite(step):
         metric = str(about.get("best") or "").partition(" ")[2]

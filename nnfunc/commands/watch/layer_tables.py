@@ -79,9 +79,15 @@ def _metrics(rows: list[metrics_log.Row]) -> list[str]:
 
 
 def layers_table(
-    kind: str, paths: list[str], values: np.ndarray, columns: tuple[str, ...], width: int, *,
-    of: int, plain: bool = False,
-) -> RenderableType:  # fmt: skip
+    kind: str,
+    paths: list[str],
+    values: np.ndarray,
+    columns: tuple[str, ...],
+    width: int,
+    *,
+    of: int,
+    plain: bool = False,
+) -> RenderableType:
     """The layers of one kind, values that are far from usual in colour. of: how many there are."""
     known = [i for i in range(len(columns)) if np.isfinite(values[:, i]).any()]
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -94,9 +100,7 @@ def layers_table(
     heads = [HEADS.get(columns[i], columns[i]) for i in known]
     table.add_row(Text(f"{kind}{more}", "dim"), *(Text(head, "dim") for head in heads))
     gradients = values[:, columns.index("gradient_norm")] if "gradient_norm" in columns else None
-    middle = (
-        float(np.nanmedian(gradients)) if gradients is not None and known[:1] == [0] else math.nan
-    )
+    middle = float(np.nanmedian(gradients)) if gradients is not None and known[:1] == [0] else math.nan
     for path, row in zip(paths, values, strict=False):
         cells = [_cell(columns[i], float(row[i]), path, middle) for i in known]
         table.add_row(_short(path, min(room, longest), plain), *cells)
@@ -109,10 +113,7 @@ def _cell(name: str, value: float, path: str, middle: float) -> Text:
         return Text("-", "dim")
     form = f"{value:.0%}" if name in ("dead", "saturated") else f"{value:.2g}"
     low, high = {
-        "update_ratio": (
-            diagnostics.UPDATE / diagnostics.DECADE,
-            diagnostics.UPDATE * diagnostics.DECADE,
-        ),
+        "update_ratio": (diagnostics.UPDATE / diagnostics.DECADE, diagnostics.UPDATE * diagnostics.DECADE),
         "gradient_norm": (middle / diagnostics.VANISHING, middle * diagnostics.EXPLODING),
         "deviation": (diagnostics.QUIET, diagnostics.LOUD),
         "dead": (-1, diagnostics.DEAD),

@@ -7,15 +7,7 @@ __all__ = ["spark"]
 BLOCKS, PLAIN = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 
-def spark(
-    steps: np.ndarray,
-    values: np.ndarray,
-    *,
-    width: int,
-    last: int,
-    height: int = 1,
-    plain: bool = False,
-) -> str:
+def spark(steps: np.ndarray, values: np.ndarray, *, width: int, last: int, height: int = 1, plain: bool = False) -> str:
     """The curve of finite values over the steps 0 to `last`, as `height` lines of `width` characters.
 
     The lowest value has the lowest block, never none; where values span a factor of twenty, the scale

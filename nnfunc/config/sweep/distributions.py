@@ -55,9 +55,7 @@ def in_words(text: str, kind: Kind | None) -> Drawn | None:
         if free:
             return None
         if name in FORMS:
-            raise ValueError(
-                f"should end with a bracket, such as {_example(name)}, got {show(text)}"
-            )
+            raise ValueError(f"should end with a bracket, such as {_example(name)}, got {show(text)}")
         near = check.nearest("log" if name.lower().startswith("log") else name, FORMS)
         raise ValueError(f"there is no {name}(...){near}")
     if _RANGE.fullmatch(text):
@@ -83,8 +81,7 @@ def drawn(value: Any, kind: Kind | None) -> Drawn | None:
     if is_form(value):
         ((name, arguments),) = value.items()
         if not isinstance(arguments, list):
-            raise ValueError(f"{name} should be a list, such as {_example(name, True)}, "
-                             f"got {show(arguments)}")  # fmt: skip
+            raise ValueError(f"{name} should be a list, such as {_example(name, True)}, got {show(arguments)}")
         return _made(name, arguments)
     if not isinstance(value, list):
         return None
@@ -118,9 +115,7 @@ def _made(name: str, arguments: list[Any]) -> Drawn:
     except (ValueError, TypeError) as error:
         problem = one_line(error).partition(": ")[2].removesuffix(".")
         raise ValueError(f"{name}: {problem}") from None
-    if name != "int" and not all(
-        x == 0 or _SINGLE.tiny <= abs(x) <= _SINGLE.max for x in arguments
-    ):
+    if name != "int" and not all(x == 0 or _SINGLE.tiny <= abs(x) <= _SINGLE.max for x in arguments):
         held = f"0 or, without the sign, from {_SINGLE.tiny:.1e} to {_SINGLE.max:.1e}"
         raise ValueError(f"{name}: the ends should be {held}, as float32 has them")
     return law
@@ -130,9 +125,7 @@ def _numbers(ends: list[Any]) -> list[int]:
     """The whole numbers of a range, whose end does not belong to it."""
     text = ":".join(show(end).rpartition(" (")[0] for end in ends)
     if len(ends) not in (2, 3) or not all(type(end) is int for end in ends):
-        raise ValueError(
-            f"range takes two or three whole numbers, such as 0:8 or 0:80:10, got {text}"
-        )
+        raise ValueError(f"range takes two or three whole numbers, such as 0:8 or 0:80:10, got {text}")
     if ends[2:] == [0]:
         raise ValueError(f"the step of a range should not be 0, got {text}")
     found = range(*ends)

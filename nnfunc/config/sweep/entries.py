@@ -28,9 +28,7 @@ class Entry(NamedTuple):
         return f"{who}{written(self.place)}: {problem}{'' if problem.endswith('?') else '.'}"
 
 
-def of_file(
-    table: Mapping[str, Any], around: Place, tables: Tables, mistakes: Mistakes
-) -> Iterator[Entry]:
+def of_file(table: Mapping[str, Any], around: Place, tables: Tables, mistakes: Mistakes) -> Iterator[Entry]:
     """What the table [sweep] says, tables in it taken apart down to values and forms."""
     for key, value in table.items():
         place = (*around, *place_of(key))

@@ -83,9 +83,13 @@ class Sweep:
 
 
 def load_sweep(
-    path: str | Path, words: Sequence[str] = (), options: Mapping[str, Any] | None = None, *,
-    folders: tuple[Path, Path] | None = None, records: DataRecords | None = None,
-) -> Sweep:  # fmt: skip
+    path: str | Path,
+    words: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    *,
+    folders: tuple[Path, Path] | None = None,
+    records: DataRecords | None = None,
+) -> Sweep:
     """The checked sweep of a TOML file, after words such as "schedule.peak=log(1e-4, 1e-1)".
 
     words: what to draw from, in the place of what the file says, or plain `key=value`, which changes
@@ -121,9 +125,7 @@ def load_sweep(
     return sweep
 
 
-def _meant(
-    entries: dict[Place, Entry], tables: Tables, mistakes: Mistakes
-) -> tuple[Tables, dict[str, Drawn]]:
+def _meant(entries: dict[Place, Entry], tables: Tables, mistakes: Mistakes) -> tuple[Tables, dict[str, Drawn]]:
     """The tables with what is fixed, and the space. Whole tables come before what is in them."""
     sample, found = tables, {}
     for place in sorted(entries, key=len):

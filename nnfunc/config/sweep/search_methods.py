@@ -45,8 +45,10 @@ def fitting(name: str, settings: int, members: int | None, seeds: int) -> None:
     settings: how many paths are drawn, seeds aside. What the searches refuse themselves comes later.
     """
     if name in ("population", "optuna") and not settings:
-        check.fail("search", f"{name} needs something to draw, such as schedule.peak=log(1e-4,1e-1); "
-                   "seeds alone are no settings.")  # fmt: skip
+        check.fail(
+            "search",
+            f"{name} needs something to draw, such as schedule.peak=log(1e-4,1e-1); seeds alone are no settings.",
+        )
     if name == "population" and seeds > 1:
         problem = "in population members learn from each other"
         check.fail("search", f"{problem}, so there should be one seed, got {seeds}.")

@@ -31,10 +31,18 @@ GIVEN, WORDS = run_folder.FILES["sweep"], "sweep.json"
 
 
 RESULT = {
-    "complete": bool, "runs": range(1, 2**31), "seeds": range(1, 2**31), "search": str,
-    "best": (range(2**31), None), "settings": dict, "seed": (int, None), "figure": str,
-    "score": (float, None), "mean": (float, None), "seconds": float,
-}  # fmt: skip
+    "complete": bool,
+    "runs": range(1, 2**31),
+    "seeds": range(1, 2**31),
+    "search": str,
+    "best": (range(2**31), None),
+    "settings": dict,
+    "seed": (int, None),
+    "figure": str,
+    "score": (float, None),
+    "mean": (float, None),
+    "seconds": float,
+}
 """What the result.json of a sweep holds; see `documents`."""
 
 
@@ -43,10 +51,7 @@ def is_sweep(folder: Path) -> bool:
     return (folder / GIVEN).is_file()
 
 
-def keep(
-    folder: Path, text: bytes, study: "Study", words: Sequence[str],
-    options: Mapping[str, Any] | None,
-) -> None:  # fmt: skip
+def keep(folder: Path, text: bytes, study: "Study", words: Sequence[str], options: Mapping[str, Any] | None) -> None:
     """Write into a new folder what `read` needs; sweep.toml comes last, so all is there or nothing."""
     known = {name: value for name, value in (options or {}).items() if value is not None}
     table = {"words": list(words), "options": known, "name": study.name}
@@ -174,8 +179,10 @@ def _seeds_alone(members: int | None, seeds: int) -> list[dict[str, Any]]:
     """The space of a sweep in which only seeds differ."""
     if members not in (None, seeds):
         cure = "Leave members out, or say what else to draw."
-        check.fail("sweep", f"members should be the number of the seeds, {seeds}, for nothing else is "
-                   f"drawn, got {members}. {cure}")  # fmt: skip
+        check.fail(
+            "sweep",
+            f"members should be the number of the seeds, {seeds}, for nothing else is drawn, got {members}. {cure}",
+        )
     return [{}]
 
 

@@ -53,15 +53,18 @@ def _way(value: Any) -> str:
 
 
 OPTIONS: dict[str, Callable[[Any], str]] = {
-    "members": _count, "method": _method, "seeds": _count, "best": _best, "search": _search,
-    "chunk": _count, "way": _way,
-}  # fmt: skip
+    "members": _count,
+    "method": _method,
+    "seeds": _count,
+    "best": _best,
+    "search": _search,
+    "chunk": _count,
+    "way": _way,
+}
 """Of each option what is wrong with a value, in words."""
 
 
-def checked(
-    of_file: Mapping[str, Any], of_shell: Mapping[str, Any], mistakes: Mistakes
-) -> dict[str, Any]:
+def checked(of_file: Mapping[str, Any], of_shell: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
     """The options that were given, those of the command line before the file's; None is not given."""
     found: dict[str, Any] = {}
     for start, given in ((f"{mistakes.file}: sweep.", of_file), (f"{SHELL}: --", of_shell)):
@@ -69,9 +72,7 @@ def checked(
             if value is None:
                 continue
             known = name in OPTIONS
-            problem = (
-                OPTIONS[name](value) if known else f"is no option{check.nearest(name, OPTIONS)}"
-            )
+            problem = OPTIONS[name](value) if known else f"is no option{check.nearest(name, OPTIONS)}"
             if problem:
                 mistakes.lines.append(f"{start}{words_of(name)}: {problem}")
             found[name] = value

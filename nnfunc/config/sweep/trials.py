@@ -36,9 +36,8 @@ class Trials:
     """
 
     def __init__(
-        self, tables: Tables, where: str, folders: tuple[Path, Path] | None = None,
-        records: DataRecords | None = None,
-    ):  # fmt: skip
+        self, tables: Tables, where: str, folders: tuple[Path, Path] | None = None, records: DataRecords | None = None
+    ):
         self.tables, self.where, self.folders = tables, where, folders
         self.records = records
         self.seed = tables.get("seed", 0)

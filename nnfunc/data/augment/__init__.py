@@ -20,14 +20,27 @@ from nnfunc.data.augment.shift_crop_flip import crop, flip, shift
 from nnfunc.data.augment.tokens import random_windows, token_dropout
 
 __all__ = [
-    "Augmentation", "affine", "brightness", "chain", "contrast", "crop", "cutmix", "cutout", "flip",
-    "mixup", "noise", "random_windows", "rotate", "scale", "shift", "sometimes", "token_dropout",
-]  # fmt: skip
+    "Augmentation",
+    "affine",
+    "brightness",
+    "chain",
+    "contrast",
+    "crop",
+    "cutmix",
+    "cutout",
+    "flip",
+    "mixup",
+    "noise",
+    "random_windows",
+    "rotate",
+    "scale",
+    "shift",
+    "sometimes",
+    "token_dropout",
+]
 
 
-def augmentation(
-    pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None
-) -> Augmentation | None:
+def augmentation(pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None) -> Augmentation | None:
     """What a data set's `shift` and `flip` ask for, or None."""
     flipped = [flip(shape=shape)] if flips else []
     found = [*flipped, *([shift(pixels, fill=fill, shape=shape)] if pixels else [])]

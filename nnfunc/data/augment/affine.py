@@ -76,9 +76,7 @@ def rotate(degrees: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augment
     return augmenting("rotate", _rotate, degrees=degrees, fill=fills("rotate", fill), shape=shape)
 
 
-def scale(
-    smallest: Scalar = 0.8, largest: Scalar = 1.25, *, fill: Fill = 0.0, shape: Shape = None
-) -> Augmentation:
+def scale(smallest: Scalar = 0.8, largest: Scalar = 1.25, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Zoom each image about its middle by a factor from smallest to largest; bilinear.
 
     Shapes, fill and shape: as for `nf.augment.shift`. A factor of 2 shows the middle half at twice its
@@ -104,9 +102,7 @@ def _rotate(key: Key, batch: PyTree, *, degrees: Any, fill: Any, shape: Any) -> 
     return on_images("rotate", turned, batch, shape)
 
 
-def _scale(
-    key: Key, batch: PyTree, *, smallest: Any, largest: Any, fill: Any, shape: Any
-) -> PyTree:
+def _scale(key: Key, batch: PyTree, *, smallest: Any, largest: Any, fill: Any, shape: Any) -> PyTree:
     def zoomed(x: Array) -> Array:
         least, most = jnp.log(single(smallest)), jnp.log(single(largest))
         inverse = jnp.exp(-(least + draw(key, x) * (most - least)))

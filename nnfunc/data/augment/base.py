@@ -12,9 +12,22 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 
 __all__ = [
-    "Augmentation", "Fill", "Shape", "as_images", "augmenting", "draw", "filling", "fills",
-    "in_floats", "inputs", "on_images", "on_inputs", "single", "with_inputs", "with_part",
-]  # fmt: skip
+    "Augmentation",
+    "Fill",
+    "Shape",
+    "as_images",
+    "augmenting",
+    "draw",
+    "filling",
+    "fills",
+    "in_floats",
+    "inputs",
+    "on_images",
+    "on_inputs",
+    "single",
+    "with_inputs",
+    "with_part",
+]
 
 Fill = Scalar | Sequence[Scalar]
 """What comes in from outside: one value, or one for each channel."""
@@ -102,9 +115,7 @@ def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
     return x
 
 
-def on_images(
-    where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None
-) -> PyTree:
+def on_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None) -> PyTree:
     """The batch with x, seen as images [batch, height, width, channels], changed."""
     x = inputs(batch)
     return with_inputs(batch, change(as_images(where, x, shape)).reshape(x.shape))

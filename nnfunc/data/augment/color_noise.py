@@ -24,9 +24,7 @@ from nnfunc.data.augment.base import (
 __all__ = ["boxes", "brightness", "contrast", "cutout", "noise"]
 
 
-def cutout(
-    size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None
-) -> Augmentation:  # fmt: skip
+def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Fill `count` boxes of each image, each `size` of the image's sides, with its middle anywhere.
 
     A box whose middle is near the edge sticks out, and so hides less. Shapes, fill and shape: as for
@@ -87,9 +85,7 @@ def noise(deviation: Scalar) -> Augmentation:
     return augmenting("noise", _noise, deviation=deviation)
 
 
-def _cutout(
-    key: Key, batch: PyTree, *, size: Any, count: int, fill: Any, shape: Any
-) -> PyTree:  # fmt: skip
+def _cutout(key: Key, batch: PyTree, *, size: Any, count: int, fill: Any, shape: Any) -> PyTree:
     def hidden(x: Array) -> Array:
         length = jnp.broadcast_to(single(size), (len(x), count))
         rows, columns = boxes(key, x, length)

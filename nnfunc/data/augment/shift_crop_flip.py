@@ -7,17 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
-from nnfunc.data.augment.base import (
-    Augmentation,
-    Fill,
-    Shape,
-    augmenting,
-    draw,
-    filling,
-    fills,
-    on_images,
-    single,
-)
+from nnfunc.data.augment.base import Augmentation, Fill, Shape, augmenting, draw, filling, fills, on_images, single
 
 __all__ = ["crop", "flip", "shift"]
 
@@ -39,9 +29,7 @@ def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentat
     return augmenting("shift", _shift, pixels=pixels, fill=fills("shift", fill), shape=shape)
 
 
-def crop(
-    padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: Shape = None
-) -> Augmentation:
+def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Pad each image by `padding` pixels on every side, and cut its old size out at a random place.
 
     Shapes, fill and shape: as for `shift`, which is the mode "constant". padding: at least 0, rounded
@@ -140,9 +128,7 @@ def _along(x: Array, axis: int, move: Array, mode: Mode, outside: Array) -> Arra
     moved = jax.vmap(window)(wide, start)
     if mode != "constant":
         return moved
-    place = move[:, None] + jnp.arange(
-        side, dtype=move.dtype
-    )  # a fill of its own is quicker by where
+    place = move[:, None] + jnp.arange(side, dtype=move.dtype)  # a fill of its own is quicker by where
     shape = [1 if other not in (0, axis) else size for other, size in enumerate(x.shape)]
     return jnp.where(((place >= 0) & (place < side)).reshape(shape), moved, outside)
 

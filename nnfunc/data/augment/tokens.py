@@ -7,15 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
-from nnfunc.data.augment.base import (
-    Augmentation,
-    augmenting,
-    inputs,
-    on_inputs,
-    single,
-    with_inputs,
-    with_part,
-)
+from nnfunc.data.augment.base import Augmentation, augmenting, inputs, on_inputs, single, with_inputs, with_part
 
 __all__ = ["random_windows", "token_dropout"]
 

@@ -18,9 +18,7 @@ from nnfunc.data.splits import Splits
 __all__ = ["cifar10"]
 
 WHERE = "data.cifar10"
-NAMES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]
 ARCHIVES = {
     "cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530",
@@ -63,11 +61,19 @@ def cifar10(
         path = given(WHERE, folder)
     train, test = _load(path)
     return image_splits(
-        WHERE, {"train": train, "test": test}, layout=layout, names=NAMES,
-        mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
-        shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
-        shuffle_seed=shuffle_seed, shift=shift, flip=flip, learned=learned,
-    )  # fmt: skip
+        WHERE,
+        {"train": train, "test": test},
+        layout=layout,
+        names=NAMES,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        shares={"validation": validation},
+        shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed,
+        shift=shift,
+        flip=flip,
+        learned=learned,
+    )
 
 
 def _load(path: Path) -> tuple[Any, Any]:

@@ -22,9 +22,22 @@ Place = Callable[[int], str]
 """row -> where it is, in words: "line 7" of a CSV file, "row 5" of other tables."""
 # What pandas takes for missing, and other ways to write the same; "none" in lower case may be a class.
 MISSING = {
-    "", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a",
-    "na", "nan", "nat", "null",
-}  # fmt: skip
+    "",
+    "#n/a",
+    "#n/a n/a",
+    "#na",
+    "-1.#ind",
+    "-1.#qnan",
+    "-nan",
+    "1.#ind",
+    "1.#qnan",
+    "<na>",
+    "n/a",
+    "na",
+    "nan",
+    "nat",
+    "null",
+}
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
@@ -130,11 +143,7 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
     """The bytes of the used columns' pages, unpacked, as the file tells them."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     columns = (group.column(i) for group in groups for i in range(group.num_columns))
-    return sum(
-        max(0, one.total_uncompressed_size)
-        for one in columns
-        if one.path_in_schema.partition(".")[0] in used
-    )
+    return sum(max(0, one.total_uncompressed_size) for one in columns if one.path_in_schema.partition(".")[0] in used)
 
 
 def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
@@ -173,18 +182,15 @@ def numbers(name: str, column: str, values: Any, place: Place | None = None) -> 
         if _missing(str(value).strip()) or value is None:
             problem = f"a value is missing at {where} of column {column!r}{count}"
             damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
-        problem = (
-            f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
-        )
+        problem = f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
         cure = "Turn it into numbers, or leave the column out with columns = [...]."
         damaged(WHERE, name, problem, cure)
     return found
 
 
 def class_labels(
-    name: str, label: str, values: Any, place: Place | None = None,
-    names: tuple[str, ...] | None = None,
-) -> tuple[np.ndarray, tuple[str, ...]]:  # fmt: skip
+    name: str, label: str, values: Any, place: Place | None = None, names: tuple[str, ...] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """(class numbers [n] int32, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
 
     What pandas takes for missing is refused: None, NaN, NaT, and words such as NA, null and None, but
@@ -220,8 +226,12 @@ def class_labels(
     else:
         order = sorted(numeric)
     if len(order) < 2:
-        damaged(WHERE, name, f"column {label!r} should hold classes, but is {order[0]!r} throughout",
-                "Is it the right label?")  # fmt: skip
+        damaged(
+            WHERE,
+            name,
+            f"column {label!r} should hold classes, but is {order[0]!r} throughout",
+            "Is it the right label?",
+        )
     most = max(2, len(words) // 2)
     if len(order) > most:
         problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"

@@ -52,8 +52,7 @@ def read_csv(
         while found is None:
             found = table.exact(words)
     if not table.count:
-        damaged(where, file, "it should have a line of names and rows, but has 1 lines",
-                "Is it the right file?")  # fmt: skip
+        damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
     columns: Columns = dict.fromkeys(head) | {head[i]: found[i] for i in used}
 
     def place(row: int) -> str:
@@ -112,8 +111,7 @@ def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
     _, row = next(_rows(where, file, data, separator), (0, []))
     head = [word.strip() for word in row]
     if not head:
-        damaged(where, file, "it should have a line of names and rows, but is empty",
-                "Is it the right file?")  # fmt: skip
+        damaged(where, file, "it should have a line of names and rows, but is empty", "Is it the right file?")
     if all(NUMBER.fullmatch(word) for word in head):
         problem = f"its first line should name the columns, but holds numbers: {head[:4]}"
         damaged(where, file, problem, "Put a line of names before it.")
@@ -128,9 +126,7 @@ def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
 class _Table:
     """The rows of a CSV file on their way into columns."""
 
-    def __init__(
-        self, where: str, file: Path, data: bytes, separator: str, width: int, used: list[int]
-    ):
+    def __init__(self, where: str, file: Path, data: bytes, separator: str, width: int, used: list[int]):
         self.where, self.file, self.data, self.separator = where, file, data, separator
         self.width, self.used, self.count = width, used, 0
 
@@ -150,15 +146,10 @@ class _Table:
             batches = reader.open_csv(
                 arrow.BufferReader(self.data),
                 reader.ReadOptions(
-                    block_size=1 << 18,
-                    use_threads=False,
-                    skip_rows=1,
-                    column_names=[f"{i}" for i in range(self.width)],
+                    block_size=1 << 18, use_threads=False, skip_rows=1, column_names=[f"{i}" for i in range(self.width)]
                 ),
                 reader.ParseOptions(delimiter=self.separator, quote_char=False),
-                reader.ConvertOptions(
-                    column_types=types, include_columns=list(types), null_values=[]
-                ),
+                reader.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
                 memory_pool=pool,
             )
             for batch in batches:

@@ -20,10 +20,7 @@ PARTS = {
     "test": ("test", "testing"),
 }
 ENDS = "(set|data|dataset|images?|imgs?)?"  # of a word, as in trainset
-HIDDEN = {
-    "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
-    "system volume information",
-}  # fmt: skip
+HIDDEN = {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
 
 
 def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
@@ -65,9 +62,7 @@ def _part(name: str) -> str | None:
     """The split that one word of a folder's name says, None for none or several."""
     words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
     found = {
-        part
-        for part, own in PARTS.items()
-        if any(re.fullmatch(f"({'|'.join(own)}){ENDS}", word) for word in words)
+        part for part, own in PARTS.items() if any(re.fullmatch(f"({'|'.join(own)}){ENDS}", word) for word in words)
     }
     return found.pop() if len(found) == 1 else None
 

@@ -91,9 +91,7 @@ class ImageReader:
             cure = f"Give size = [{self.shape[0]}, {self.shape[1]}] to scale all images."
             check.fail(WHERE, f"{problem}. {cure}")
 
-    def _pixels(
-        self, file: Path, whites: tuple[float, ...], alone: bool = False
-    ) -> tuple[np.ndarray, float] | None:
+    def _pixels(self, file: Path, whites: tuple[float, ...], alone: bool = False) -> tuple[np.ndarray, float] | None:
         """[height, width, channels], and the white it needs. alone: whether nothing else is decoded.
 
         None for an image that is too large to be decoded beside others.
@@ -115,9 +113,7 @@ class ImageReader:
         except Exception as error:  # a damaged image fails in any way at all
             unreadable(WHERE, file, "it cannot be read as an image", error)
 
-    def _decoded(
-        self, file: Path, image: Any, whites: tuple[float, ...]
-    ) -> tuple[np.ndarray, float]:
+    def _decoded(self, file: Path, image: Any, whites: tuple[float, ...]) -> tuple[np.ndarray, float]:
         (module, operations), white = self.pillow, 0.0
         operations.exif_transpose(image, in_place=True)
         if image.mode == "F":
@@ -139,9 +135,7 @@ class ImageReader:
         return np.array(image, np.uint8).reshape(image.height, image.width, self.channels), white
 
 
-def _float_levels(
-    file: Path, values: np.ndarray, whites: tuple[float, ...]
-) -> tuple[np.ndarray, float]:
+def _float_levels(file: Path, values: np.ndarray, whites: tuple[float, ...]) -> tuple[np.ndarray, float]:
     """uint8 levels of floats, and the least of the whites that none of them is above."""
     least, most = float(values.min()), float(values.max())
     white = next((white for white in whites if most <= white), None)

@@ -75,24 +75,27 @@ def images(
         if new and learned is not None:
             known = ", ".join(names)
             hint = "Take its folder away, or train anew."
-            check.fail(
-                WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}. {hint}"
-            )
+            check.fail(WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}. {hint}")
         if new:
             hint = check.nearest(new[0], names)
             check.fail(WHERE, f"{root}: {part} has a class that train has not, {new[0]!r}{hint}")
         files = [(file, names.index(name)) for name, inside in classes.items() for file in inside]
-        parts[part] = (
-            reader.read([file for file, _ in files]),
-            np.array([label for _, label in files], np.int32),
-        )
+        parts[part] = (reader.read([file for file, _ in files]), np.array([label for _, label in files], np.int32))
     count = parts["train"][0].shape[-1]
     facts = {"size": None if reader.size is None else list(reader.size), "white": reader.white}
     return image_splits(
-        WHERE, parts, layout=layout, names=names, mean=_each("mean", mean, count),
-        std=_each("std", std, count), shares={"validation": validation, "test": test},
-        learned=learned, facts=facts, shift=shift, flip=flip,
-    )  # fmt: skip
+        WHERE,
+        parts,
+        layout=layout,
+        names=names,
+        mean=_each("mean", mean, count),
+        std=_each("std", std, count),
+        shares={"validation": validation, "test": test},
+        learned=learned,
+        facts=facts,
+        shift=shift,
+        flip=flip,
+    )
 
 
 def _each(name: str, value: Sequence[float] | None, count: int) -> list[float] | None:

@@ -19,12 +19,21 @@ Layout = Literal["image", "flat", "rows"]
 
 
 def image_splits(
-    where: str, parts: Mapping[str, Any], *, layout: str, names: Sequence[str],
-    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    shares: Mapping[str, float] | None = None, learned: Learned | None = None,
-    facts: Mapping[str, Any] | None = None, shuffle_pixels: bool = False, shuffle_seed: int = 0,
-    shift: int = 0, flip: bool = False,
-) -> Splits:  # fmt: skip
+    where: str,
+    parts: Mapping[str, Any],
+    *,
+    layout: str,
+    names: Sequence[str],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    shares: Mapping[str, float] | None = None,
+    learned: Learned | None = None,
+    facts: Mapping[str, Any] | None = None,
+    shuffle_pixels: bool = False,
+    shuffle_seed: int = 0,
+    shift: int = 0,
+    flip: bool = False,
+) -> Splits:
     """{split: (uint8 images [n, height, width, channels], labels)} as `Splits`.
 
     mean, std: of each channel; by default those of the training images. shares: how much of train to
@@ -73,18 +82,27 @@ def image_splits(
     record = Learned(
         where.removeprefix("data."),
         {
-            "names": list(names), "classes": len(names), "layout": layout, "image_shape": image_shape,
-            "pixels": {"mean": [*mean], "std": [*std], "scale": 255.0}, "dtype": "uint8",
+            "names": list(names),
+            "classes": len(names),
+            "layout": layout,
+            "image_shape": image_shape,
+            "pixels": {"mean": [*mean], "std": [*std], "scale": 255.0},
+            "dtype": "uint8",
             "shape": list(splits["train"][0].shape[1:]),
             **({} if shuffle_pixels else {"image": list(shape), "size": None, **(facts or {})}),
         },
         {name: part_of(*pair) for name, pair in parts.items() if rows is None or name != "train"},
         rows,
-    )  # fmt: skip
+    )
     return Splits(
-        *splits.values(), classes=len(names), names=tuple(names), transform=record.transform,
-        augment=augment, image_shape=image_shape, learned=record,
-    )  # fmt: skip
+        *splits.values(),
+        classes=len(names),
+        names=tuple(names),
+        transform=record.transform,
+        augment=augment,
+        image_shape=image_shape,
+        learned=record,
+    )
 
 
 def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:

@@ -38,10 +38,7 @@ _FASHION_MIRRORS = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 )
-_CLOTHES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-    "Ankle boot",
-)  # fmt: skip
+_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def mnist(
@@ -70,10 +67,18 @@ def mnist(
     folders = ("mnist", "MNIST/raw", "MNIST", ".")
     parts = _load("data.mnist", folders, _MNIST, _MNIST_MIRRORS, folder)
     return image_splits(
-        "data.mnist", parts, layout=layout, names=tuple("0123456789"), mean=(0.1307,),
-        std=(0.3081,), shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
-        shuffle_seed=shuffle_seed, shift=shift, learned=learned,
-    )  # fmt: skip
+        "data.mnist",
+        parts,
+        layout=layout,
+        names=tuple("0123456789"),
+        mean=(0.1307,),
+        std=(0.3081,),
+        shares={"validation": validation},
+        shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed,
+        shift=shift,
+        learned=learned,
+    )
 
 
 def fashion_mnist(
@@ -96,10 +101,19 @@ def fashion_mnist(
     folders = ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", "fashion")
     parts = _load("data.fashion_mnist", folders, _FASHION, _FASHION_MIRRORS, folder)
     return image_splits(
-        "data.fashion_mnist", parts, layout=layout, names=_CLOTHES, mean=(0.2860,), std=(0.3530,),
-        shares={"validation": validation}, shuffle_pixels=shuffle_pixels,
-        shuffle_seed=shuffle_seed, shift=shift, flip=flip, learned=learned,
-    )  # fmt: skip
+        "data.fashion_mnist",
+        parts,
+        layout=layout,
+        names=_CLOTHES,
+        mean=(0.2860,),
+        std=(0.3530,),
+        shares={"validation": validation},
+        shuffle_pixels=shuffle_pixels,
+        shuffle_seed=shuffle_seed,
+        shift=shift,
+        flip=flip,
+        learned=learned,
+    )
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -113,9 +127,8 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def _load(
-    where: str, folders: tuple[str, ...], sums: dict[str, str], mirrors: tuple[str, ...],
-    folder: str | Path | None,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    where: str, folders: tuple[str, ...], sums: dict[str, str], mirrors: tuple[str, ...], folder: str | Path | None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{"train": ..., "test": ...}, each (images [n, 28, 28, 1] uint8, labels [n] int32)."""
     root = None if folder is None else given(where, folder)
     files = []

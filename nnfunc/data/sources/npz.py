@@ -83,15 +83,13 @@ def npz(
     pixels = {"pixels": {"mean": [0.0], "std": [1.0], "scale": 255.0}}
     record = Learned(
         "npz",
-        {"classes": classes if is_classes else None, **form}
-        | (pixels if first[0].dtype == np.uint8 else {}),
+        {"classes": classes if is_classes else None, **form} | (pixels if first[0].dtype == np.uint8 else {}),
         {name: part_of(*pair) for name, pair in parts.items() if rows is None or name != "train"},
         rows,
     )
     return Splits(
-        *(splits.get(name) for name in PARTS), classes=record.classes, transform=record.transform,
-        learned=record,
-    )  # fmt: skip
+        *(splits.get(name) for name in PARTS), classes=record.classes, transform=record.transform, learned=record
+    )
 
 
 def _check_form(place: Path, form: dict[str, Any], learned: Learned) -> None:
@@ -174,9 +172,7 @@ def load_npy(where: str, file: Path) -> np.ndarray:
     return _array(where, file, size, size, lambda: file.open("rb"))
 
 
-def _array(
-    where: str, file: Path, packed: int, size: int, begin: Callable[[], IO[bytes]]
-) -> np.ndarray:
+def _array(where: str, file: Path, packed: int, size: int, begin: Callable[[], IO[bytes]]) -> np.ndarray:
     """One array, if it holds what its head says. packed, size: its bytes before and after."""
     try:
         with begin() as opened:

@@ -64,9 +64,7 @@ def table(
     texts = [label] if task == "classification" else []
     name, source_columns, place = read_columns(source, separator, only, texts)
     known(name, [label, *(columns or ())], source_columns)
-    if columns is not None and (
-        not columns or label in columns or len(set(columns)) < len(columns)
-    ):
+    if columns is not None and (not columns or label in columns or len(set(columns)) < len(columns)):
         check.fail(WHERE, f"columns should be some, each once, without the label, got {columns}.")
     columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
     if not columns:
@@ -87,9 +85,7 @@ def table(
         ids = fold_ids(ids, values)
         if not _is_numeric(source_columns[column]):
             source_columns[column] = values
-    cuts, rows = divide(
-        WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test
-    )
+    cuts, rows = divide(WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test)
     del ids, values
     scaling = None if learned is None else learned.facts.get("standardise")
     if learned is None and standardise:
@@ -111,14 +107,18 @@ def table(
             _fill(x[:, i], source_columns[column], at, mean, std)
         parts.append((x, y[at] if names is None else y[at].astype(np.int32)))
     facts = {
-        "label": label, "columns": columns, "task": task, "separator": separator,
-        "names": None if names is None else list(names), "standardise": scaling, "dtype": "float32",
-        "classes": None if names is None else len(names), "shape": [len(columns)],
-    }  # fmt: skip
+        "label": label,
+        "columns": columns,
+        "task": task,
+        "separator": separator,
+        "names": None if names is None else list(names),
+        "standardise": scaling,
+        "dtype": "float32",
+        "classes": None if names is None else len(names),
+        "shape": [len(columns)],
+    }
     record = Learned("table", facts, rows=rows)
-    return Splits(
-        *parts, classes=record.classes, names=record.names, learned=record,
-    )  # fmt: skip
+    return Splits(*parts, classes=record.classes, names=record.names, learned=record)
 
 
 def _is_numeric(values: Any) -> bool:
@@ -135,9 +135,7 @@ def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: f
 def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
     """Mean and deviation of each column, the value and 1 where all are the same."""
     pairs = [
-        (float(column[0]), 1.0)
-        if np.ptp(column) == 0
-        else (float(column.mean()), float(column.std()))
+        (float(column[0]), 1.0) if np.ptp(column) == 0 else (float(column.mean()), float(column.std()))
         for column in columns
     ]
     return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}

@@ -20,9 +20,7 @@ KNOWN = {
     "tinyshakespeare": (
         ("tinyshakespeare/input.txt", "tinyshakespeare.txt", "shakespeare_char/input.txt"),
         Source(
-            (
-                "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-            ),
+            ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
             "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
         ),
     )

@@ -80,9 +80,7 @@ def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
                 raise ValueError("it is an archive, not one array")
         else:
             if size == 0 or size % width:
-                problem = (
-                    f"it should be tokens of {width} bytes each ({dtype}), but has {size} bytes"
-                )
+                problem = f"it should be tokens of {width} bytes each ({dtype}), but has {size} bytes"
                 damaged(where, file, problem, "It is cut short, or of another dtype.")
             array = np.memmap(file, np.dtype(dtype).newbyteorder("<"), mode="r")
     except Exception as error:  # a head that is damaged fails in any way at all

@@ -19,10 +19,17 @@ WHOLE = 1 << 26  # tokens that are looked at before training begins
 
 
 def token_splits(
-    where: str, train: np.ndarray, held: np.ndarray | None, block_size: int,
-    vocabulary: int | None, codec: Any, source: str, *, test: np.ndarray | None = None,
+    where: str,
+    train: np.ndarray,
+    held: np.ndarray | None,
+    block_size: int,
+    vocabulary: int | None,
+    codec: Any,
+    source: str,
+    *,
+    test: np.ndarray | None = None,
     counts: Mapping[str, int] | None = None,
-) -> Splits:  # fmt: skip
+) -> Splits:
     """Arrays of tokens as `Splits`: windows at any place to train on, end to end to hold out.
 
     counts: of `divided`, where the splits were cut from one array.
@@ -31,18 +38,14 @@ def token_splits(
     window = block_size + 1
     for name, part in {"training": train, "validation": held, "test": test}.items():
         if part is not None and len(part) < window:
-            problem = (
-                f"{source} has {len(part)} {name} tokens, too few for block_size + 1 = {window}"
-            )
+            problem = f"{source} has {len(part)} {name} tokens, too few for block_size + 1 = {window}"
             check.fail(where, f"{problem}. Set a smaller block_size.")
         if part is not None and vocabulary is not None and len(part) <= WHOLE:
             largest, least = int(part.max()), int(part.min())
             if largest >= vocabulary or least < 0:
                 wrong = largest if largest >= vocabulary else least
                 at = int(np.argmax(part == wrong))
-                problem = (
-                    f"token {wrong}, at place {at} of the {name} tokens, is not in the vocabulary"
-                )
+                problem = f"token {wrong}, at place {at} of the {name} tokens, is not in the vocabulary"
                 cure = "Is the dtype right, and the codec the one that it was made with?"
                 damaged(where, source, f"{problem}, [0, {vocabulary})", cure)
     rows = [None if part is None else Windows(part, window).rows() for part in (held, test)]
@@ -50,14 +53,17 @@ def token_splits(
     parts = {"train": train, "validation": held, "test": test}
     parts = {name: part_of(part) for name, part in parts.items() if part is not None}
     return Splits(
-        train, *rows, classes=vocabulary, transform=next_tokens, window=window, codec=codec,
+        train,
+        *rows,
+        classes=vocabulary,
+        transform=next_tokens,
+        window=window,
+        codec=codec,
         learned=Learned(where.removeprefix("data."), facts, parts, codec=codec),
-    )  # fmt: skip
+    )
 
 
-def divided(
-    where: str, tokens: Any, validation: float, learned: Learned | None
-) -> tuple[Any, Any, dict[str, int]]:
+def divided(where: str, tokens: Any, validation: float, learned: Learned | None) -> tuple[Any, Any, dict[str, int]]:
     """The first part to train on, the last part to hold out or None, and how they were cut.
 
     validation: the fraction to hold out. learned: of a run whose cut is taken; what comes after it is

@@ -62,9 +62,7 @@ def classes(look: Look, data: Any) -> Iterator[Finding]:
     counts = np.bincount(target, minlength=y.shape[-1])
     missing = np.flatnonzero(counts == 0).tolist()
     if missing:
-        why = (
-            f"No training example is of class {', '.join(map(str, missing[:5]))}, of {len(counts)}."
-        )
+        why = f"No training example is of class {', '.join(map(str, missing[:5]))}, of {len(counts)}."
         cure = "Give the model as many outputs as there are classes, or look at the split."
         yield Finding("warning", "labels", "missing classes", why, cure)
     present = counts[counts > 0]
@@ -91,9 +89,7 @@ def overlap(look: Look, data: Any) -> Iterator[Finding]:
     share = float(np.mean(known))
     if share > 0.05:
         why = f"{share:.0%} of the validation examples are training examples too."
-        cure = (
-            "Split before anything is repeated or augmented: nf.data.split. Drop duplicates first."
-        )
+        cure = "Split before anything is repeated or augmented: nf.data.split. Drop duplicates first."
         yield Finding("error", "validation", "validation in training data", why, cure)
 
 

@@ -59,9 +59,7 @@ def examples(look: Look) -> Iterator[Finding]:
 def causality(look: Look) -> Iterator[Finding]:
     """Where the next token is to be told, no output looks at later ones."""
     x, y = look.x, look.y
-    target = (
-        look.batch[1] if isinstance(look.batch, tuple | list) and len(look.batch) == 2 else None
-    )
+    target = look.batch[1] if isinstance(look.batch, tuple | list) and len(look.batch) == 2 else None
     if y is None or target is None or not isinstance(x, np.ndarray) or x.ndim != 2:
         return
     target = np.asarray(target)
@@ -82,9 +80,7 @@ def causality(look: Look) -> Iterator[Finding]:
     changed, changed_taps = look.forward(look.moved, later)
     if rows_differ(base[:, :middle], changed[:, :middle]):
         shape = x.shape
-        where = _first(
-            taps, changed_taps, lambda t: t[:, :middle] if t.shape[:2] == shape else t[:0]
-        )
+        where = _first(taps, changed_taps, lambda t: t[:, :middle] if t.shape[:2] == shape else t[:0])
         why = f"Changing the tokens from place {middle} on changes the outputs before it."
         cure = "Give the attention a causal mask, and average over no later tokens."
         yield Finding("error", where, "the future leaks", why, cure)

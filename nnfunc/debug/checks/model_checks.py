@@ -69,9 +69,7 @@ def symmetry(look: Look) -> Iterator[Finding]:
     """No matrix begins with equal columns, or all of them with 0: such units stay equal for ever."""
     look.forward(look.params, look.x)
     found = matrices(look, paths.flatten(look.params))
-    equal = [
-        p for p, w in found.items() if w.shape[-1] > 1 and w.any() and not np.ptp(w, axis=-1).any()
-    ]
+    equal = [p for p, w in found.items() if w.shape[-1] > 1 and w.any() and not np.ptp(w, axis=-1).any()]
     zero = [path for path, w in found.items() if not w.any()]
     cure = "Draw initial weights at random: nf.initializers.he_normal, lecun_normal, ..."
     if equal:
@@ -91,23 +89,17 @@ def activations(look: Look) -> Iterator[Finding]:
         if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
     ]
     scale = max([1.0, *map(float, floats)])
-    deviations = {
-        path: float(np.std(tap.astype(np.float64))) for path, tap in taps.items() if tap.size > 1
-    }
+    deviations = {path: float(np.std(tap.astype(np.float64))) for path, tap in taps.items() if tap.size > 1}
     for path, deviation in deviations.items():
         if deviation > 1e3 * scale:
-            why = (
-                f"Its results deviate by {deviation:.2g} at the start, from inputs of {scale:.2g}."
-            )
+            why = f"Its results deviate by {deviation:.2g} at the start, from inputs of {scale:.2g}."
             cure = "Use smaller initial weights (he_normal for relu) or a norm between the layers."
             yield Finding("error", path, "activations explode", why, cure)
             return
     for path, deviation in deviations.items():
         if 0 < deviation < 1e-4:
             why = f"Its results deviate by {deviation:.2g} at the start: nothing of the input is left."
-            cure = (
-                "Use larger initial weights (he_normal for relu), a norm, or residual connections."
-            )
+            cure = "Use larger initial weights (he_normal for relu), a norm, or residual connections."
             yield Finding("error", path, "activations vanish", why, cure)
             return
 
@@ -128,9 +120,7 @@ def gradients(look: Look) -> Iterator[Finding]:
         yield Finding("error", dead[0], "no gradient", why, cure)
     look.forward(look.params, look.x)
     sizes = {
-        p: float(np.sqrt(np.mean(np.square(g, dtype=np.float64))))
-        for p, g in matrices(look, here).items()
-        if g.any()
+        p: float(np.sqrt(np.mean(np.square(g, dtype=np.float64)))) for p, g in matrices(look, here).items() if g.any()
     }
     if not sizes or not all(map(np.isfinite, sizes.values())):
         return
@@ -142,9 +132,7 @@ def gradients(look: Look) -> Iterator[Finding]:
         yield Finding("error", most, "gradients explode", why, cure)
     elif sizes[least] < 1e-6 * sizes[most]:
         why = f"Its gradient is {sizes[least]:.2g} a weight, that of {most} {sizes[most]:.2g}."
-        cure = (
-            "Use he_normal or a norm or residual connections; sigmoid and tanh saturate in depth."
-        )
+        cure = "Use he_normal or a norm or residual connections; sigmoid and tanh saturate in depth."
         yield Finding("error", least, "gradients vanish", why, cure)
 
 

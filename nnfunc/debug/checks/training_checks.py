@@ -28,11 +28,7 @@ def initial_loss(look: Look) -> Iterator[Finding]:
         return
     implied = f"{zeros:.3g}, the loss of outputs that are all 0"
     y = look.y
-    if (
-        y is not None
-        and shift_invariant(look)
-        and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros
-    ):
+    if y is not None and shift_invariant(look) and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros:
         implied = f"log({y.shape[-1]}) = {zeros:.3g}"
     if loss - zeros > max(abs(zeros), 1.0):
         why = f"It is {loss:.3g} at the start, and should be near {implied}."

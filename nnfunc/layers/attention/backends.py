@@ -13,9 +13,7 @@ from nnfunc.layers.attention.masks import allowed_places, flat, for_heads, some,
 Implementation = Literal["plain", "xla", "cudnn"]
 
 
-def choose(
-    platform: str, q: Array, k: Array, v: Array, wanted: dict[str, Any], capability: float
-) -> Implementation:
+def choose(platform: str, q: Array, k: Array, v: Array, wanted: dict[str, Any], capability: float) -> Implementation:
     """Which implementation computes an `attend` on this platform; wanted: its other arguments.
 
     capability: the GPU's compute capability as a number, 9.0; 0 when it is not one of NVIDIA's.
@@ -27,9 +25,7 @@ def choose(
     return "xla" if unfit("xla", q, k, v, wanted) is None else "plain"
 
 
-def unfit(
-    implementation: Implementation, q: Array, k: Array, v: Array, wanted: dict[str, Any]
-) -> str | None:
+def unfit(implementation: Implementation, q: Array, k: Array, v: Array, wanted: dict[str, Any]) -> str | None:
     """What an implementation cannot do of what is wanted; None when it can do all."""
     given = {name for name, value in wanted.items() if value is not None and value is not False}
     if implementation == "plain":
@@ -70,9 +66,7 @@ def capability_here() -> float:
         return 0.0
 
 
-def xla(
-    q: Array, k: Array, v: Array, added: Array | None, allowed: Array | None, scale: Scalar | None
-) -> Array:
+def xla(q: Array, k: Array, v: Array, added: Array | None, allowed: Array | None, scale: Scalar | None) -> Array:
     """`jax.nn.dot_product_attention`, which gives a query without keys their mean: zeros instead."""
     four = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
     bias, mask = flat(added, q), flat(allowed, q)

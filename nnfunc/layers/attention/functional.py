@@ -9,14 +9,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Context, Key, Scalar, canonical
-from nnfunc.layers.attention.backends import (
-    Implementation,
-    capability_here,
-    choose,
-    cudnn,
-    unfit,
-    xla,
-)
+from nnfunc.layers.attention.backends import Implementation, capability_here, choose, cudnn, unfit, xla
 from nnfunc.layers.attention.masks import added_scores, allowed_places, finite, wide
 from nnfunc.layers.dropout import dropout as dropout_layer
 
@@ -76,9 +69,7 @@ def attend(
     >>> nf.attend(x, x, x, causal=True, scale=0.0)[:, 0, 0].tolist()
     [0.0, 1.0, 2.0]
     """
-    q, k, v, mask, bias, lengths, slopes = canonical(
-        (q, k, v, mask, bias, lengths, slopes), "attend"
-    )
+    q, k, v, mask, bias, lengths, slopes = canonical((q, k, v, mask, bias, lengths, slopes), "attend")
     _check_arrays(q, k, v, mask=mask, bias=bias, lengths=lengths, slopes=slopes)
     check_numbers("attend", window, soft_cap, dropout)
     if not isinstance(causal, bool):
@@ -96,9 +87,17 @@ def attend(
     rate = 0.0 if dropout is None else dropout
     key = None if dropout is None else key
     wanted: dict[str, Any] = {
-        "mask": mask, "bias": bias, "causal": causal, "window": window, "lengths": lengths,
-        "slopes": slopes, "start": start, "scale": scale, "soft_cap": soft_cap, "dropout": key,
-    }  # fmt: skip
+        "mask": mask,
+        "bias": bias,
+        "causal": causal,
+        "window": window,
+        "lengths": lengths,
+        "slopes": slopes,
+        "start": start,
+        "scale": scale,
+        "soft_cap": soft_cap,
+        "dropout": key,
+    }
     if implementation is None:
         platform = jax.default_backend()
         capability = capability_here() if platform == "gpu" else 0.0
@@ -121,9 +120,7 @@ def attend(
     return y if spoilt is None else jnp.where(spoilt, jnp.nan, y)
 
 
-def check_numbers(
-    where: str, window: Scalar | None, soft_cap: Scalar | None, dropout: Scalar | None
-) -> None:
+def check_numbers(where: str, window: Scalar | None, soft_cap: Scalar | None, dropout: Scalar | None) -> None:
     """The ranges of the numbers that `attend` and the layers on top of it take."""
     if window is not None:
         check.number(where, 1, window=window)

@@ -85,9 +85,7 @@ def attention(
         check.fail("attention", f"{wanted}: places of two sequences do not compare; got them.")
     if positions == "rotary":  # its own checks, before any call
         one = jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32)
-        turn = lambda x, at=None: rotary(
-            x, at, base=rotary_base, dim=rotary_dim, interleaved=interleaved
-        )
+        turn = lambda x, at=None: rotary(x, at, base=rotary_base, dim=rotary_dim, interleaved=interleaved)
         jax.eval_shape(turn, one)
     wide, narrow = heads * head_dim, kv_heads * head_dim
     source_dim = dim if context_dim is None else context_dim
@@ -95,12 +93,7 @@ def attention(
         "query": linear(dim, wide, bias=bias, weight_init=weight_init),
         "key": linear(source_dim, narrow, bias=bias, weight_init=weight_init),
         "value": linear(source_dim, narrow, bias=bias, weight_init=weight_init),
-        "out": linear(
-            wide,
-            dim,
-            bias=bias if out_bias is None else out_bias,
-            weight_init=out_init or weight_init,
-        ),
+        "out": linear(wide, dim, bias=bias if out_bias is None else out_bias, weight_init=out_init or weight_init),
     }
     if qk_norm:
         children |= {"query_norm": rms_norm(head_dim), "key_norm": rms_norm(head_dim)}
@@ -141,19 +134,28 @@ def attention(
             k, v = (project(name, context, kv_heads, at) for name in ("key", "value"))
             k, v, state = _remember(ctx, k, v, context_dim)
         y = attend(
-            q, k, v, mask=mask, bias=given.get("bias"), causal=causal, window=window,
-            lengths=lengths, start=start, scale=scale, soft_cap=soft_cap,
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=given.get("bias"),
+            causal=causal,
+            window=window,
+            lengths=lengths,
+            start=start,
+            scale=scale,
+            soft_cap=soft_cap,
             slopes=alibi_slopes(heads) if positions == "alibi" else None,
-            dropout=dropout, key=fold(ctx.key, "dropout"), implementation=implementation,
-        )  # fmt: skip
+            dropout=dropout,
+            key=fold(ctx.key, "dropout"),
+            implementation=implementation,
+        )
         return run("out", y.reshape(*x.shape[:-1], wide)), Out(state, taps)
 
     return Model(init, forward=forward)
 
 
-def _joined(
-    params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]
-) -> dict[str, Array]:
+def _joined(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]) -> dict[str, Array]:
     """query, key and value of one product: on CPU it is quicker, and x is kept once for the gradient.
 
     Nothing when they have to be calculated one by one: elsewhere, where joining weights would undo
@@ -172,9 +174,7 @@ def _joined(
     return dict(zip(("query", "key", "value"), parts, strict=True))
 
 
-def _remember(
-    ctx: Context, k: Array, v: Array, context_dim: int | None
-) -> tuple[Array, Array, Any]:
+def _remember(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tuple[Array, Array, Any]:
     """The keys and values to attend to, and the new state."""
     if ctx.state:
         position, new = ctx.state["position"], k.shape[-3]
@@ -204,9 +204,7 @@ def _inputs(x: Any, dim: int, context_dim: int | None) -> dict[str, Any]:
     if "x" not in given:
         check.fail(where, f"x should hold 'x', got {sorted(given)}.")
     if ("context" in given) != (context_dim is not None):
-        wanted = (
-            'x should be {"x": ..., "context": ...} with context_dim, without context otherwise'
-        )
+        wanted = 'x should be {"x": ..., "context": ...} with context_dim, without context otherwise'
         check.fail(where, f"{wanted}, got {sorted(given)} and context_dim={context_dim}.")
     check.last_axis(where, given["x"], dim=dim)
     if given["x"].ndim < 2:
@@ -219,9 +217,7 @@ def _inputs(x: Any, dim: int, context_dim: int | None) -> dict[str, Any]:
     return given
 
 
-def _check_sizes(
-    dim: int, heads: int, kv_heads: int | None, head_dim: int | None, context_dim: int | None
-) -> int:
+def _check_sizes(dim: int, heads: int, kv_heads: int | None, head_dim: int | None, context_dim: int | None) -> int:
     """head_dim, once all sizes fit."""
     where = "attention"
     check.size(where, dim=dim, heads=heads)

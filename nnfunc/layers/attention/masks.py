@@ -20,9 +20,7 @@ def distance(q: Array, k: Array, start: Scalar | None) -> Array:
     return rows + first - columns
 
 
-def added_scores(
-    q: Array, k: Array, bias: Array | None, slopes: Array | None, start: Scalar | None
-) -> Array | None:
+def added_scores(q: Array, k: Array, bias: Array | None, slopes: Array | None, start: Scalar | None) -> Array | None:
     """What is added to the scores, broadcastable to them."""
     dtype = wide(q)
     added = None if bias is None else jnp.asarray(bias, dtype)

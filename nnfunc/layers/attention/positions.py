@@ -89,9 +89,7 @@ def alibi_slopes(heads: int) -> Array:
     return jnp.asarray(np.array(slopes, np.float32))
 
 
-def learned_positions(
-    length: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)
-) -> Model:
+def learned_positions(length: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)) -> Model:
     """`y = x + weight[position]`: a learned vector for each of `length` places.
 
     While a sequence is generated the state holds the position; beyond the table y is NaN.

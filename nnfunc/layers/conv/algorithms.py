@@ -40,12 +40,7 @@ def _form(backend: str, kernel: Shape, in_dim: int, places: int, plan: Plan) -> 
     taps, alone = math.prod(kernel), plan.groups == 1
     if alone and taps == 1:
         return "matrix"
-    if (
-        alone
-        and kernel == plan.stride
-        and not any(map(any, plan.pads))
-        and set(plan.dilation) == {1}
-    ):
+    if alone and kernel == plan.stride and not any(map(any, plan.pads)) and set(plan.dilation) == {1}:
         return "blocks"
     if backend != "cpu":
         return "plain"
@@ -98,6 +93,11 @@ def _depthwise(x: Array, weight: Array, plan: Plan) -> Array:
 
 
 FORMS = {
-    "plain": plain, "matrix": _matrix, "blocks": _blocks, "patches": _patches, "direct": direct,
-    "groups": _groups, "depthwise": _depthwise,
-}  # fmt: skip
+    "plain": plain,
+    "matrix": _matrix,
+    "blocks": _blocks,
+    "patches": _patches,
+    "direct": direct,
+    "groups": _groups,
+    "depthwise": _depthwise,
+}

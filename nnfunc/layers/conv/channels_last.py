@@ -32,9 +32,14 @@ class Plan(NamedTuple):
 def plain(x: Array, weight: Array, plan: Plan) -> Array:
     """XLA's convolution, with the gradients that JAX makes."""
     return lax.conv_general_dilated(
-        x, weight, plan.stride, plan.pads, rhs_dilation=plan.dilation,
-        dimension_numbers=_numbers(x), feature_group_count=plan.groups,
-    )  # fmt: skip
+        x,
+        weight,
+        plan.stride,
+        plan.pads,
+        rhs_dilation=plan.dilation,
+        dimension_numbers=_numbers(x),
+        feature_group_count=plan.groups,
+    )
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -92,9 +97,14 @@ def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: Plan) -> Array
         apart = (dy.shape[axis + 1] - 1) * plan.stride[axis] + 1
         pads.append((before, sizes[axis] + reach - apart - before))
     return lax.conv_general_dilated(
-        dy, jnp.flip(weight, dims).swapaxes(-1, -2), (1,) * len(dims), pads,
-        lhs_dilation=plan.stride, rhs_dilation=plan.dilation, dimension_numbers=_numbers(dy),
-    )  # fmt: skip
+        dy,
+        jnp.flip(weight, dims).swapaxes(-1, -2),
+        (1,) * len(dims),
+        pads,
+        lhs_dilation=plan.stride,
+        rhs_dilation=plan.dilation,
+        dimension_numbers=_numbers(dy),
+    )
 
 
 def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: Plan) -> Array:
@@ -106,9 +116,13 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: Plan) -> Array:
         pads.append((before, max(reach - before - n, 0)))
         x = lax.slice_in_dim(x, 0, min(reach - before, n), axis=axis + 1)
     dweight = lax.conv_general_dilated(
-        jnp.swapaxes(x, 0, last), jnp.moveaxis(dy, 0, last - 1), plan.dilation, pads,
-        rhs_dilation=plan.stride, dimension_numbers=_numbers(dy),
-    )  # [in, *kernel, out]  # fmt: skip
+        jnp.swapaxes(x, 0, last),
+        jnp.moveaxis(dy, 0, last - 1),
+        plan.dilation,
+        pads,
+        rhs_dilation=plan.stride,
+        dimension_numbers=_numbers(dy),
+    )  # [in, *kernel, out]
     return jnp.moveaxis(dweight, 0, -2)
 
 

@@ -112,13 +112,19 @@ def separable_conv(
     check.size("separable_conv", in_dim=in_dim, out_dim=out_dim, multiplier=multiplier)
     dims = windows("separable_conv", kernel, stride, padding, dilation, dims).dims
     depthwise = depthwise_conv(
-        in_dim, kernel, multiplier=multiplier, stride=stride, padding=padding, dilation=dilation,
-        bias=False, dims=dims, weight_init=weight_init,
-    )  # fmt: skip
+        in_dim,
+        kernel,
+        multiplier=multiplier,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        bias=False,
+        dims=dims,
+        weight_init=weight_init,
+    )
     pointwise = conv(
-        in_dim * multiplier, out_dim, 1, bias=bias, dims=dims, weight_init=weight_init,
-        bias_init=bias_init,
-    )  # fmt: skip
+        in_dim * multiplier, out_dim, 1, bias=bias, dims=dims, weight_init=weight_init, bias_init=bias_init
+    )
 
     def flow(net, x):
         return net.pointwise(net.depthwise(x))
@@ -127,9 +133,15 @@ def separable_conv(
 
 
 def convolution(
-    where: str, in_dim: int, out_dim: int, win: Windows, groups: int, bias: bool,
-    weight_init: Initializer, bias_init: Initializer,
-) -> Model:  # fmt: skip
+    where: str,
+    in_dim: int,
+    out_dim: int,
+    win: Windows,
+    groups: int,
+    bias: bool,
+    weight_init: Initializer,
+    bias_init: Initializer,
+) -> Model:
     shape = (*win.size, in_dim // groups, out_dim)
 
     def init(key):

@@ -45,14 +45,10 @@ def _jvp(stride, dilation, primals, tangents):
     )
 
 
-def _input_gradient(
-    dy: Array, weight: Array, shape: Shape, stride: Shape, dilation: Shape
-) -> Array:
+def _input_gradient(dy: Array, weight: Array, shape: Shape, stride: Shape, dilation: Shape) -> Array:
     """The same of dy, spread by the stride, with the kernel turned round."""
     config = [(0, 0, 0)]
-    for n, out, k, s, d in zip(
-        shape[1:], dy.shape[1:], weight.shape, stride, dilation, strict=False
-    ):
+    for n, out, k, s, d in zip(shape[1:], dy.shape[1:], weight.shape, stride, dilation, strict=False):
         span, spread = (k - 1) * d + 1, (out - 1) * s + 1
         config.append((span - 1, n - spread, s - 1))
     dy = lax.pad(dy, jnp.zeros((), dy.dtype), [*config[: dy.ndim - 1], (0, 0, 0)])

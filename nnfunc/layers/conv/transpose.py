@@ -130,6 +130,12 @@ def plain_transpose(x: Array, weight: Array, win: Windows, cut: Any, groups: int
     pads = [(span - 1 - before, span - 1 - after) for span, (before, after) in ends]
     axes = "DHW"[3 - win.dims :]
     return lax.conv_general_dilated(
-        x, weight, (1,) * win.dims, pads, lhs_dilation=win.stride, rhs_dilation=win.dilation,
-        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"), feature_group_count=groups,
-    )  # fmt: skip
+        x,
+        weight,
+        (1,) * win.dims,
+        pads,
+        lhs_dilation=win.stride,
+        rhs_dilation=win.dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=groups,
+    )

@@ -76,9 +76,7 @@ def _rnn_step(act: str, weights: Weights, pre: Array, carry: Carry) -> tuple[Car
     return (h,), Saved((1 - h * h,))
 
 
-def _rnn_source(
-    weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved
-) -> Array:
+def _rnn_source(weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved) -> Array:
     return _with_bias(d_weights, d_pre) + rows(before[0], d_weights["recurrent"])
 
 
@@ -101,9 +99,7 @@ def _gru_step(weights: Weights, pre: Array, carry: Carry) -> tuple[Carry, Saved]
     return (n + z * (h - n),), Saved(gates, (r, z))
 
 
-def _gru_source(
-    weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved
-) -> Array:
+def _gru_source(weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved) -> Array:
     of_r, of_z, of_n = _parts(rows(before[0], d_weights["recurrent"]), 3)
     of_n = add_bias(of_n, d_weights["recurrent_bias"]) if "recurrent_bias" in weights else of_n
     return _with_bias(d_weights, d_pre) + _join(of_r, of_z, saved.more[0] * of_n)
@@ -161,9 +157,7 @@ def _lstm_step(weights: Weights, pre: Array, carry: Carry) -> tuple[Carry, Saved
     t = jnp.tanh(new)
     gates = (g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), t * o * (1 - o))
     keep, out = f, o * (1 - t * t)
-    if (
-        "peephole_i" in weights
-    ):  # the paths from c to c' and from c' to h' that go through the gates
+    if "peephole_i" in weights:  # the paths from c to c' and from c' to h' that go through the gates
         keep = keep + gates[0] * weights["peephole_i"] + gates[1] * weights["peephole_f"]
         out = out + gates[3] * weights["peephole_o"]
     return (o * t, new), Saved(gates, (keep, out))
@@ -189,10 +183,7 @@ def _lstm_follow(weights: Weights, saved: Saved, source: Array, d_carry: Carry) 
     return o + out * new, new
 
 
-RNN = {
-    act: Kind(("h",), 1, partial(_rnn_step, act), _rnn_source, _rnn_follow)
-    for act in ("tanh", "relu")
-}
+RNN = {act: Kind(("h",), 1, partial(_rnn_step, act), _rnn_source, _rnn_follow) for act in ("tanh", "relu")}
 GRU = {
     "after": Kind(("r", "z", "n"), 1, _gru_step, _gru_source, _gru_follow),
     "before": Kind(("r", "z", "n"), 1, _gru_before_step, _gru_before_source, _gru_before_follow),

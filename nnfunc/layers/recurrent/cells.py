@@ -75,18 +75,16 @@ class Cell(NamedTuple):
 
 
 def rnn_of(
-    name: str, in_dim: int, dim: int, activation: str, bias: bool,
-    weight_init: Initializer, recurrent_init: Initializer,
-) -> Cell:  # fmt: skip
+    name: str, in_dim: int, dim: int, activation: str, bias: bool, weight_init: Initializer, recurrent_init: Initializer
+) -> Cell:
     check.size(name, in_dim=in_dim, dim=dim)
     check.choice(name, RNN, activation=activation)
     return _cell_of(name, RNN[activation], in_dim, dim, bias, weight_init, recurrent_init)
 
 
 def gru_of(
-    name: str, in_dim: int, dim: int, reset: str, bias: bool,
-    weight_init: Initializer, recurrent_init: Initializer,
-) -> Cell:  # fmt: skip
+    name: str, in_dim: int, dim: int, reset: str, bias: bool, weight_init: Initializer, recurrent_init: Initializer
+) -> Cell:
     check.size(name, in_dim=in_dim, dim=dim)
     check.choice(name, GRU, reset=reset)
     inner = bias and reset == "after"
@@ -95,9 +93,15 @@ def gru_of(
 
 
 def lstm_of(
-    name: str, in_dim: int, dim: int, forget_bias: Scalar, peepholes: bool, bias: bool,
-    weight_init: Initializer, recurrent_init: Initializer,
-) -> Cell:  # fmt: skip
+    name: str,
+    in_dim: int,
+    dim: int,
+    forget_bias: Scalar,
+    peepholes: bool,
+    bias: bool,
+    weight_init: Initializer,
+    recurrent_init: Initializer,
+) -> Cell:
     check.size(name, in_dim=in_dim, dim=dim)
     check.number(name, forget_bias=forget_bias)
     more = {"peephole": lambda: jnp.zeros(3 * dim, jnp.float32)} if peepholes else {}
@@ -108,9 +112,15 @@ def lstm_of(
 
 
 def _cell_of(
-    name: str, kind: Kind, in_dim: int, dim: int, bias: bool, weight_init: Initializer,
-    recurrent_init: Initializer, more: dict[str, Callable[[], Array]] | None = None,
-) -> Cell:  # fmt: skip
+    name: str,
+    kind: Kind,
+    in_dim: int,
+    dim: int,
+    bias: bool,
+    weight_init: Initializer,
+    recurrent_init: Initializer,
+    more: dict[str, Callable[[], Array]] | None = None,
+) -> Cell:
     def each_gate(key, init, shape):
         return jnp.concatenate([init(fold(key, gate), shape) for gate in kind.gates], axis=-1)
 
@@ -137,9 +147,7 @@ def _model(cell: Cell) -> Model:
         carry, x = x
         cell.check(cell.name, params, x)
         lead = x.shape[:-1]
-        before = cell.flat(
-            cell.name, carry, lead, jnp.promote_types(x.dtype, params["weight"].dtype)
-        )
+        before = cell.flat(cell.name, carry, lead, jnp.promote_types(x.dtype, params["weight"].dtype))
         pre = rows(x.reshape(math.prod(lead), cell.in_dim), params["weight"])
         after = cell.kind.step(cell.weights(params), pre, before)[0]
         return cell.shaped(after, lead), after[0].reshape(*lead, cell.dim)
@@ -225,9 +233,7 @@ def lstm_cell(
     >>> h.shape, c.shape
     ((4, 2), (4, 2))
     """
-    cell = lstm_of(
-        "lstm_cell", in_dim, dim, forget_bias, peepholes, bias, weight_init, recurrent_init
-    )
+    cell = lstm_of("lstm_cell", in_dim, dim, forget_bias, peepholes, bias, weight_init, recurrent_init)
     return _model(cell)
 
 

@@ -123,17 +123,22 @@ def lstm(
 
 
 def _stack(
-    name: str, cell: Callable[[int], Cell], in_dim: int, dim: int, layers: int, bidirectional: bool,
-    reverse: bool, dropout: Scalar | None, return_carry: bool,
-) -> Model:  # fmt: skip
+    name: str,
+    cell: Callable[[int], Cell],
+    in_dim: int,
+    dim: int,
+    layers: int,
+    bidirectional: bool,
+    reverse: bool,
+    dropout: Scalar | None,
+    return_carry: bool,
+) -> Model:
     """One layer after another, with dropout between them."""
     check.size(name, in_dim=in_dim, dim=dim, layers=layers)
     if bidirectional and reverse:
         check.fail(name, "reverse should be left out with bidirectional, which has both, got both.")
     widths = [in_dim] + [dim * (2 if bidirectional else 1)] * (layers - 1)
-    children = {
-        f"layer_{i}": _layer(cell(wide), bidirectional, reverse) for i, wide in enumerate(widths)
-    }
+    children = {f"layer_{i}": _layer(cell(wide), bidirectional, reverse) for i, wide in enumerate(widths)}
     names = list(children)
     if dropout is not None:
         children |= {f"drop_{i}": dropout_layer(dropout) for i in range(layers - 1)}
@@ -197,10 +202,7 @@ def _layer(cell: Cell, bidirectional: bool, reverse: bool) -> Model:
             if start is not None and (not isinstance(start, dict) or sorted(start) != sorted(ways)):
                 wanted = "the carry of both directions should be a dict with 'forward', 'backward'"
                 check.fail(where, f"{wanted}, got {check.describe(start)}.", kind=TypeError)
-            made = {
-                way: _over(cell, params[way], x, lengths, start and start[way], back)
-                for way, back in ways.items()
-            }
+            made = {way: _over(cell, params[way], x, lengths, start and start[way], back) for way, back in ways.items()}
             y = jnp.concatenate([made["forward"][0], made["backward"][0]], axis=-1)
             last = {way: carry for way, (_, carry) in made.items()}
         return (y, last), Out(ctx.state if ctx.cache is None else {"carry": last})

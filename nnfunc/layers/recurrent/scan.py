@@ -17,9 +17,15 @@ from nnfunc.layers.recurrent.cell_math import Carry, Kind, Saved, Weights
 
 
 def over_time(
-    kind: Kind, weights: Weights, pre: Array, carry: Carry, mask: Array | None = None, *,
-    reverse: bool = False, fast: bool | None = None,
-) -> tuple[Array, Carry]:  # fmt: skip
+    kind: Kind,
+    weights: Weights,
+    pre: Array,
+    carry: Carry,
+    mask: Array | None = None,
+    *,
+    reverse: bool = False,
+    fast: bool | None = None,
+) -> tuple[Array, Carry]:
     """The outputs h of every step, and the carry after the last.
 
     Where mask is False the carry stays as it was. reverse: from the last step to the first.

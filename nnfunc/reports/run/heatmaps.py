@@ -28,34 +28,34 @@ class Kind(NamedTuple):
 KINDS = (
     Kind("parameters", "gradient_norm", "Gradient norm", True, "viridis", "of each parameter"),
     Kind(
-        "parameters", "update_ratio", "Update-to-weight ratio", True, "coolwarm",
+        "parameters",
+        "update_ratio",
+        "Update-to-weight ratio",
+        True,
+        "coolwarm",
         "norm of a step's change over the weight's norm; grey is about 1e-3, the usual size",
     ),
     Kind("parameters", "weight_norm", "Weight norm", True, "viridis", "of each parameter"),
     Kind(
-        "activations", "deviation", "Activation deviation", True, "viridis",
+        "activations",
+        "deviation",
+        "Activation deviation",
+        True,
+        "viridis",
         "standard deviation of what a layer returns",
     ),
     Kind(
-        "activations", "saturated", "Saturation", False, "magma",
-        "share of values at the flat ends of the activation",
+        "activations", "saturated", "Saturation", False, "magma", "share of values at the flat ends of the activation"
     ),
-    Kind(
-        "activations", "dead", "Dead fraction", False, "magma",
-        "share of units that are zero for every example",
-    ),
-)  # fmt: skip
+    Kind("activations", "dead", "Dead fraction", False, "magma", "share of units that are zero for every example"),
+)
 COLUMNS = 160
 MANY = 60
 
 
 def maps(rows: list[Row]) -> str:
     """The HTML of all heat maps that the rows have values for, "" when there are none."""
-    return "\n".join(
-        _map(kind, own)
-        for kind in KINDS
-        if (own := metrics_log.layers(rows, kind.part, kind.name)).paths
-    )
+    return "\n".join(_map(kind, own) for kind in KINDS if (own := metrics_log.layers(rows, kind.part, kind.name)).paths)
 
 
 def _map(kind: Kind, own: Layers) -> str:
@@ -63,10 +63,7 @@ def _map(kind: Kind, own: Layers) -> str:
     low, high = _limits(kind, own.values)
     columns = inline_images.thinned(len(own.steps), COLUMNS)
     places = inline_images.levels(own.values[:, columns], low, high, log=kind.log)
-    count, address = (
-        len(own.paths),
-        inline_images.picture(places, inline_images.colours(kind.palette)),
-    )
+    count, address = (len(own.paths), inline_images.picture(places, inline_images.colours(kind.palette)))
     words = f"{kind.title} of {count} layers over time"
     picture = f'<img alt="{words}" style="--rows:{count}" src="{address}">'
     values = "".join(f"<i>{_short(value, kind)}</i>" for value in own.values[:, -1])
@@ -79,9 +76,7 @@ def _map(kind: Kind, own: Layers) -> str:
         parts = f'<div class="names">{_names(some)}</div>{picture}<div class="last"></div>'
         head = f"<summary>{count} layers one by one</summary>"
         size = " huge" if count > 600 else ""
-        whole = (
-            f'<div class="map whole{size}">{parts}</div>{axis}<details>{head}{each}{axis}</details>'
-        )
+        whole = f'<div class="map whole{size}">{parts}</div>{axis}<details>{head}{each}{axis}</details>'
         axis = ""
     title = f"<figcaption><b>{kind.title}</b> {kind.words}</figcaption>"
     return f"<figure>{title}{_scale(kind, low, high)}{whole}{axis}</figure>"

@@ -38,10 +38,7 @@ def pages(rows: list[Row]) -> str:
     if not found:
         return ""
     columns = int(np.clip(24000 // len(found), 32, 100))  # so that the file stays small
-    cards = [
-        Card(_group(path), path, _card(path, title, palette, own, columns))
-        for path, title, palette, own in found
-    ]
+    cards = [Card(_group(path), path, _card(path, title, palette, own, columns)) for path, title, palette, own in found]
     place = {path: i for i, path in enumerate(dict.fromkeys(path for path, *_ in found))}
     groups: dict[str, list[str]] = {}
     for card in sorted(cards, key=lambda card: (metrics_log.natural(card.group), place[card.path])):

@@ -53,9 +53,7 @@ _NOTHING = (
     "layers' median, no deviation is below 0.001 or above 1,000, and while the rate was at least half "
     "its peak, updates were within a factor of ten of 0.001 in the median."
 )
-_UNWATCHED = (
-    "The layers were not watched in this run, and its gradient norm never jumped a hundredfold."
-)
+_UNWATCHED = "The layers were not watched in this run, and its gradient norm never jumped a hundredfold."
 
 
 def _section(title: str, content: str) -> str:
@@ -149,10 +147,7 @@ def _events(rows: list[Row]) -> str:
     """A table of what happened."""
     found = metrics_log.events(rows)
     line = '<tr><td class="step">{:,}</td><th>{}</th><td>{}</td></tr>'
-    lines = [
-        line.format(event.step, html.escape(event.name), html.escape(event.message))
-        for event in found[-200:]
-    ]
+    lines = [line.format(event.step, html.escape(event.name), html.escape(event.message)) for event in found[-200:]]
     if len(found) > 200:
         lines.insert(0, f"<tr><td></td><th></th><td>{len(found) - 200} earlier ones</td></tr>")
     return f'<table class="events">{"".join(lines)}</table>' if lines else ""

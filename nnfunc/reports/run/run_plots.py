@@ -103,9 +103,7 @@ def _updates(axis: Any, updates: metrics_log.Layers) -> None:
         low, middle, high = np.nanquantile(updates.values.clip(0, HIGH), (0.1, 0.5, 0.9), axis=0)
     fine = (low > LOW) & np.isfinite(high)
     steps = updates.steps[fine]
-    axis.fill_between(
-        steps, low[fine], high[fine], color=HELD_OUT, alpha=0.18, lw=0, label="four fifths"
-    )
+    axis.fill_between(steps, low[fine], high[fine], color=HELD_OUT, alpha=0.18, lw=0, label="four fifths")
     marker = _marker(steps)
     axis.plot(steps, middle[fine], color=HELD_OUT, lw=1.6, marker=marker, label="median layer")
     axis.axhline(UPDATE, color=LINE, lw=1, ls="--", label=f"{UPDATE:g}")

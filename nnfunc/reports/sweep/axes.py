@@ -122,11 +122,7 @@ def text(value: Any, most: int = 40, digits: int = 6) -> str:
     """
     number = _number(value)
     if number is not None:
-        return (
-            str(int(number))
-            if number == int(number) and abs(number) < 1e6
-            else short(number, digits)
-        )
+        return str(int(number)) if number == int(number) and abs(number) < 1e6 else short(number, digits)
     if hasattr(value, "shape"):
         value = np.asarray(value).tolist()
     if isinstance(value, functools.partial):
@@ -154,9 +150,7 @@ def _round_number(value: float) -> bool:
     return value == int(value) or float(f"{value:.3g}") == value
 
 
-def _line(
-    name: str, kind: str, places: np.ndarray, low: float | None = None, high: float | None = None
-) -> Axis:
+def _line(name: str, kind: str, places: np.ndarray, low: float | None = None, high: float | None = None) -> Axis:
     """An axis of numbers, with ticks at round ones, or at the values where they are few."""
     known = places[np.isfinite(places)]
     low = float(known.min()) if low is None else low
@@ -168,9 +162,7 @@ def _line(
     few = len(distinct) < 7 and distinct[0] >= low and distinct[-1] <= high
     if few and (len(distinct) < 2 or np.diff(distinct).min() >= (high - low) / 10):
         values = 10**distinct if kind == "log" else distinct
-        return Axis(
-            name, kind, places, distinct.tolist(), [text(v, digits=4) for v in values], low, high
-        )
+        return Axis(name, kind, places, distinct.tolist(), [text(v, digits=4) for v in values], low, high)
     ticks, labels = _decades(low, high) if kind == "log" else _round(low, high)
     return Axis(name, kind, places, ticks, labels, low, high)
 

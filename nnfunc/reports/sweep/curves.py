@@ -34,9 +34,8 @@ def curves(own: Sheet, result: Result) -> Any:
     best = min(len(own.ranked), STRONG)
     order = [*reversed(range(best)), *range(best, len(labels))]
     picture.legend(
-        [handles[at] for at in order], [labels[at] for at in order], loc="outside lower left",
-        fontsize=8, frameon=False,
-    )  # fmt: skip
+        [handles[at] for at in order], [labels[at] for at in order], loc="outside lower left", fontsize=8, frameon=False
+    )
     return picture
 
 
@@ -67,19 +66,16 @@ def _panel(panel: Any, own: Sheet, steps: np.ndarray, curve: np.ndarray, mode: s
         label = plain(f"{place + 1}. {named(own, members[0])}", 140)
         panel.plot(steps[drawn], middle[drawn], lw=2, zorder=4, label=label, **style)
         if len(members) > 1:
-            panel.plot(
-                steps[drawn], shown[members][:, drawn].T, lw=0.8, alpha=0.5, zorder=3, **style
-            )
+            panel.plot(steps[drawn], shown[members][:, drawn].T, lw=0.8, alpha=0.5, zorder=3, **style)
     for marked, marker, colour, label in (
-        (own.stopped, "o", "#5c6770", "stopped early"), (own.diverged, "x", LINE, "diverged"),
-    ):  # fmt: skip
+        (own.stopped, "o", "#5c6770", "stopped early"),
+        (own.diverged, "x", LINE, "diverged"),
+    ):
         ends = [line[-1] for line in (lines[m] for m in np.flatnonzero(marked)) if len(line)]
         if ends:
             x, y = np.stack(ends, axis=1)
             size, lw = (26, 1) if marker == "x" else (7, 0)
-            panel.scatter(
-                x, y, s=size, marker=marker, color=colour, lw=lw, alpha=0.7, zorder=5, label=label
-            )
+            panel.scatter(x, y, s=size, marker=marker, color=colour, lw=lw, alpha=0.7, zorder=5, label=label)
     panel.margins(x=0.02)
     panel.autoscale_view()
 

@@ -97,9 +97,8 @@ def _folds(axes: list[Axis], score: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         forest = _forest(axes).fit(x[fit], score[fit])
         errors[held] = (forest.predict(x[held]) - score[held]) ** 2
         found: Any = permutation_importance(
-            forest, x[held], score[held], scoring="neg_mean_squared_error", n_repeats=SHUFFLES,
-            random_state=0,
-        )  # fmt: skip
+            forest, x[held], score[held], scoring="neg_mean_squared_error", n_repeats=SHUFFLES, random_state=0
+        )
         drops.append(found.importances)
         weights.append(len(held))
     mean = math.fsum(weights) / len(weights)
@@ -115,7 +114,5 @@ def _forest(axes: list[Axis]) -> Any:
     from sklearn.preprocessing import OneHotEncoder
 
     named = [at for at, axis in enumerate(axes) if axis.kind == "categories"]
-    wide = ColumnTransformer(
-        [("named", OneHotEncoder(handle_unknown="ignore"), named)], remainder="passthrough"
-    )
+    wide = ColumnTransformer([("named", OneHotEncoder(handle_unknown="ignore"), named)], remainder="passthrough")
     return make_pipeline(wide, RandomForestRegressor(TREES, random_state=0))

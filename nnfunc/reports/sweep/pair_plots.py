@@ -37,9 +37,7 @@ def pairs(own: Sheet, axes: list[Axis]) -> Any:
         x, y = (one.places + jitter(len(scores), at) * room(one) for at, one in enumerate((a, b)))
         panel.scatter(x[known], y[known], s=size, lw=0, color="#000", alpha=faint)
         panel.scatter(x[short], y[short], s=size, lw=0, color=TRAIN, alpha=faint)
-        panel.scatter(
-            x[own.diverged], y[own.diverged], s=3 * size, marker="x", lw=0.8, color=LINE, alpha=0.8
-        )
+        panel.scatter(x[own.diverged], y[own.diverged], s=3 * size, marker="x", lw=0.8, color=LINE, alpha=0.8)
         panel.grid(False)
         mark(panel.xaxis, a, most=5)
         mark(panel.yaxis, b, most=6)

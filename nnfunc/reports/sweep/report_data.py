@@ -55,12 +55,19 @@ def sheet(result: Result) -> Sheet:
     place = "setting" if result.seeds > 1 else "member"
     first = [row[place] * result.seeds for row in result.table() if np.isfinite(row[rank])]
     return Sheet(
-        hypers, axes, {name: value for name, value in hypers[0].items() if name not in varied},
-        rank, score_axis(rank.replace("/", " ").replace("_", " "), scores, result.figure.mode),
-        scores, [list(range(at, at + result.seeds)) for at in first], result.seeds,
-        result.figure.mode, _marked(result.diverged, len(hypers)), _marked(stopped, len(hypers)),
+        hypers,
+        axes,
+        {name: value for name, value in hypers[0].items() if name not in varied},
+        rank,
+        score_axis(rank.replace("/", " ").replace("_", " "), scores, result.figure.mode),
+        scores,
+        [list(range(at, at + result.seeds)) for at in first],
+        result.seeds,
+        result.figure.mode,
+        _marked(result.diverged, len(hypers)),
+        _marked(stopped, len(hypers)),
         _marked(dict.fromkeys(result.behind), len(hypers)),
-    )  # fmt: skip
+    )
 
 
 def _scores(result: Result, rank: str, stopped: dict[int, int]) -> np.ndarray:

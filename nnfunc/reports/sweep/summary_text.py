@@ -21,13 +21,10 @@ MORE_SEEDS = (
     "first. Run each setting several times, seeds=3 in code or --seeds 3 on the command line, and the "
     "report gives means and intervals."
 )
-LUCKIEST = (
-    "The first of many is also the luckiest of many: expect a little less of it in runs of its own."
-)
+LUCKIEST = "The first of many is also the luckiest of many: expect a little less of it in runs of its own."
 
 NO_IMPORTANCES = (
-    "No importances: they need a name that varies, at least five settings with a score, and scores "
-    "that differ."
+    "No importances: they need a name that varies, at least five settings with a score, and scores that differ."
 )
 HOW_IMPORTANT = (
     " A name's importance is how far that R2 falls when the name's values are shuffled, with its "
@@ -41,13 +38,12 @@ def headline(own: Sheet, result: Result) -> str:
     steps = max((int(s[-1]) for s in result.steps.values() if len(s)), default=0)
     stopped = result.stopped
     upto = "up to " if stopped else ""
-    of = (
-        f" ({counted(runs // own.seeds, 'setting')}, {own.seeds} seeds each)"
-        if own.seeds > 1
-        else ""
-    )
-    ends = [f"{_none(len(result.diverged))} diverged", f"{_none(len(stopped))} stopped early",
-            f"{_none(len(result.refused))} refused"]  # fmt: skip
+    of = f" ({counted(runs // own.seeds, 'setting')}, {own.seeds} seeds each)" if own.seeds > 1 else ""
+    ends = [
+        f"{_none(len(result.diverged))} diverged",
+        f"{_none(len(stopped))} stopped early",
+        f"{_none(len(result.refused))} refused",
+    ]
     words = f"{counted(runs, 'run')}{of} of {upto}{counted(steps, 'step')} in "
     words += f"{_time(result.seconds)}: {ends[0]}, {ends[1]}, {ends[2]}."
     if not result.complete:
@@ -66,8 +62,7 @@ def verdict(own: Sheet, result: Result) -> list[str]:
         return [_nothing(own, result)]
     first = own.ranked[0][0]
     if own.seeds == 1:
-        return [f"{_called(own, first)}: {own.score.name} {score(own, own.scores[first])}."
-                f"{_shared(own)}", MORE_SEEDS]  # fmt: skip
+        return [f"{_called(own, first)}: {own.score.name} {score(own, own.scores[first])}.{_shared(own)}", MORE_SEEDS]
     rows = {row["setting"]: row for row in result.table("setting")}
     best = rows[first // own.seeds]
     paragraphs = [f"{_called(own, first)}: {own.score.name} {_mean(own, best)}."]
@@ -76,9 +71,7 @@ def verdict(own: Sheet, result: Result) -> list[str]:
         return [*paragraphs, f"{others} to compare it with."]
     second = own.ranked[1][0]
     other = rows[second // own.seeds]
-    paragraphs.append(
-        f"The runner-up is {_who(own, second)}: {_mean(own, other)}. {_compared(own, result)}"
-    )
+    paragraphs.append(f"The runner-up is {_who(own, second)}: {_mean(own, other)}. {_compared(own, result)}")
     return [*paragraphs, LUCKIEST] if len(own.ranked) > 4 else paragraphs
 
 
@@ -87,15 +80,11 @@ def trust(found: Importance | None, own: Sheet) -> str:
     if found is None:
         return NO_IMPORTANCES
     words = f"A random forest of {counted(found.settings, 'setting')} explains "
-    words += (
-        f"{max(found.r2, 0):.0%} of the variance of the scores of settings that it has not seen "
-    )
+    words += f"{max(found.r2, 0):.0%} of the variance of the scores of settings that it has not seen "
     words += f"(cross-validated R2 {found.r2:.2f})."
     left = len(own.hypers) // own.seeds - found.settings
     if left:
-        words += (
-            f" {counted(left, 'setting')} without a score {'are' if left > 1 else 'is'} left out."
-        )
+        words += f" {counted(left, 'setting')} without a score {'are' if left > 1 else 'is'} left out."
     if own.short.any():
         words += " Scores of what the search gave up are from fewer steps than the others."
     if found.settings < ENOUGH:

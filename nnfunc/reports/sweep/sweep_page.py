@@ -25,9 +25,7 @@ OF_STEPS = ("gradient_norm", "learning_rate")  # figures of which the last value
 LANES, PANELS, PAIRED = 10, 12, 6  # names that the pictures have room for
 
 
-def write_page(
-    result: Result, folder: Path, name: str = "sweep", base: Mapping[str, Any] | None = None
-) -> Path:
+def write_page(result: Result, folder: Path, name: str = "sweep", base: Mapping[str, Any] | None = None) -> Path:
     """Write `report.html` of a sweep into the folder, and give its path: one file that needs no other.
 
     It holds what was best and how sure that is, a table of the best, the scores over the
@@ -51,19 +49,14 @@ def write_page(
         name,
         f'<p class="note">{html.escape(summary_text.headline(own, result))}</p>',
         f'<div class="cards">{_cards(own, result)}</div>',
-        _section(
-            "The best",
-            "".join(f"<p>{html.escape(p)}</p>" for p in summary_text.verdict(own, result)),
-        ),
+        _section("The best", "".join(f"<p>{html.escape(p)}</p>" for p in summary_text.verdict(own, result))),
         _section(_title(own), _table(own, result)),
         _pictures(own, axes),
         _section("Importance", _importance(found, own)),
         _section("Learning curves", _curves(own, result)),
         _section("Diverged", _diverged(own, result)),
         _section("Refused", _refused(own, result)),
-        _section(
-            "Plan", f'<pre style="white-space: pre-wrap">{html.escape(str(result.plan))}</pre>'
-        ),
+        _section("Plan", f'<pre style="white-space: pre-wrap">{html.escape(str(result.plan))}</pre>'),
         _section("All runs have", _fixed(own, base)),
     )
     path = folder / "report.html"
@@ -100,9 +93,11 @@ def _cards(own: Sheet, result: Result) -> str:
         best = float(own.scores[own.ranked[0]].mean())
         cards.append((summary_text.score(own, best), f"best {own.score.name}"))
     for count, what in (
-        (len(own.hypers), "runs"), (len(result.diverged), "diverged"),
-        (int(own.stopped.sum()), "stopped early"), (len(result.refused), "refused"),
-    ):  # fmt: skip
+        (len(own.hypers), "runs"),
+        (len(result.diverged), "diverged"),
+        (int(own.stopped.sum()), "stopped early"),
+        (len(result.refused), "refused"),
+    ):
         cards += [(f"{count:,}", what)] if count or what in ("runs", "diverged") else []
     card = '<div class="card"><b>{}</b>{}</div>'
     return "".join(card.format(html.escape(value), html.escape(what)) for value, what in cards)
@@ -126,11 +121,7 @@ def _table(own: Sheet, result: Result) -> str:
     cells = []
     for place, members in enumerate(own.ranked[:ROWS]):
         row = rows[members[0] // own.seeds]
-        line = [
-            str(place + 1),
-            str(members[0] // own.seeds),
-            summary_text.score(own, row[own.rank]),
-        ]
+        line = [str(place + 1), str(members[0] // own.seeds), summary_text.score(own, row[own.rank])]
         if several:
             ends = [summary_text.score(own, row[f"{own.rank} {end}"]) for end in ("low", "high")]
             line.append(" to ".join(ends))
@@ -168,9 +159,7 @@ def _pictures(own: Sheet, axes: list[Axis]) -> str:
         panels = _picture(sweep_plots.slices(own, axes[:PANELS]), "Score over each hyperparameter")
         parts.append(_section("Slices", _note(_SLICES + _left(axes, PANELS)) + panels))
     if len(places) and len(axes) > 1:
-        maps = _picture(
-            pair_plots.pairs(own, axes[:PAIRED]), "Score over each pair of hyperparameters"
-        )
+        maps = _picture(pair_plots.pairs(own, axes[:PAIRED]), "Score over each pair of hyperparameters")
         parts.append(_section("Pairs", _note(_PAIRS + _left(axes, PAIRED)) + maps))
     return "\n".join(parts)
 
@@ -191,9 +180,7 @@ def _left(axes: list[Axis], most: int) -> str:
     """Which names a picture has no room for."""
     if len(axes) <= most:
         return ""
-    left = ", ".join(one.name for one in axes[most:][:8]) + (
-        ", ..." if len(axes) > most + 8 else ""
-    )
+    left = ", ".join(one.name for one in axes[most:][:8]) + (", ..." if len(axes) > most + 8 else "")
     return f" Only the {most} most important of {len(axes)} names are drawn; left out: {left}."
 
 

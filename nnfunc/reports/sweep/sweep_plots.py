@@ -66,14 +66,10 @@ def slices(own: Sheet, axes: list[Axis]) -> Any:
         panel.scatter(x[usual], scores[usual], color=HELD_OUT, alpha=0.5, label="a run", **dots)
         if own.stopped.any():
             label = "stopped early"
-            panel.scatter(
-                x[own.stopped], scores[own.stopped], color=TRAIN, alpha=0.5, label=label, **dots
-            )
+            panel.scatter(x[own.stopped], scores[own.stopped], color=TRAIN, alpha=0.5, label=label, **dots)
         if own.diverged.any():
             ends = np.full(own.diverged.sum(), worse)
-            panel.scatter(
-                x[own.diverged], ends, s=24, marker="x", lw=1, color=LINE, label="diverged"
-            )
+            panel.scatter(x[own.diverged], ends, s=24, marker="x", lw=1, color=LINE, label="diverged")
         if best.any():
             panel.scatter(x[best], scores[best], s=48, color=BEST, lw=0, label="the best", zorder=3)
         for place in one.groups:
@@ -126,10 +122,7 @@ def _legend(picture: Any, panels: Any) -> None:
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    picture.legend(
-        found.values(), found, loc="outside lower center", ncols=len(found) or 1, frameon=False,
-        fontsize=8,
-    )  # fmt: skip
+    picture.legend(found.values(), found, loc="outside lower center", ncols=len(found) or 1, frameon=False, fontsize=8)
 
 
 def _lane(panel: Any, place: int, one: Axis, lanes: int) -> None:
@@ -142,9 +135,15 @@ def _lane(panel: Any, place: int, one: Axis, lanes: int) -> None:
         share = (one.ticks[at] - one.low) / (one.high - one.low)
         panel.plot([place - 0.012, place], [share, share], color="#444", lw=1, zorder=2)
         panel.text(
-            place - 0.025, share, plain(one.labels[at], min(letters, 16)), fontsize=8, zorder=4,
-            ha="right", va="center", bbox=box,
-        )  # fmt: skip
+            place - 0.025,
+            share,
+            plain(one.labels[at], min(letters, 16)),
+            fontsize=8,
+            zorder=4,
+            ha="right",
+            va="center",
+            bbox=box,
+        )
     words = "\n".join(plain(line, letters) for line in _in_two(one.name, letters))
     panel.text(place, 1.18, words, fontsize=9, ha="center", va="bottom", weight="bold")
 

@@ -70,9 +70,7 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
     return search
 
 
-def patience(
-    evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.0
-) -> Callable[[Engine], None]:
+def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.0) -> Callable[[Engine], None]:
     """Early stopping: end each member whose figure has not improved for some evaluations in a row.
 
     evaluations: how many, in [1, ...). threshold: better is by more than this, in the figure's
@@ -110,9 +108,7 @@ def _bracket(engine: Engine, units: list[list[int]], eta: float, rungs: int | No
     for rung in range(count, 0, -1):
         share = eta**-rung
         engine.advance([m for unit in units for m in unit], share)
-        units.sort(
-            key=lambda unit: engine.unit_cost(unit, share)
-        )  # stable: ties as they were drawn
+        units.sort(key=lambda unit: engine.unit_cost(unit, share))  # stable: ties as they were drawn
         keep = max(1, round(len(units) / eta))
         for unit in units[keep:]:
             for member in unit:

@@ -22,9 +22,7 @@ SAMPLERS = ("tpe", "cmaes", "gp", "qmc", "random")
 EXTRA = "nnfunc[search]"
 
 
-def optuna(
-    sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16
-) -> Callable[[Engine], None]:
+def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> Callable[[Engine], None]:
     """Let a sampler of Optuna propose the settings, `batch` at a time, by ask and tell.
 
     sampler: "tpe" (tree of Parzen estimators, the default), "cmaes" (CMA-ES, for which the package
@@ -63,9 +61,7 @@ def optuna(
     return search
 
 
-def _batch(
-    module: Any, study: Any, engine: Engine, space: Space, known: dict[str, Any], count: int
-) -> None:
+def _batch(module: Any, study: Any, engine: Engine, space: Space, known: dict[str, Any], count: int) -> None:
     asked, rows = [], []
     for _ in range(TRIES):
         trial = study.ask(known)

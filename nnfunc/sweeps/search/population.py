@@ -18,8 +18,8 @@ __all__ = ["population"]
 
 
 def population(
-    *, rounds: int = 10, quantile: float = 0.25, factor: float = 1.25, resample: float = 0.25,
-) -> Callable[[Engine], None]:  # fmt: skip
+    *, rounds: int = 10, quantile: float = 0.25, factor: float = 1.25, resample: float = 0.25
+) -> Callable[[Engine], None]:
     """Population based training: members copy the weights of better ones, and change their numbers.
 
     After each of `rounds` equal parts of the run but the last, at the nearest evaluation (there are no
@@ -57,18 +57,14 @@ def population(
                 _exploit(engine, own, members, share, number)
         engine.advance(engine.tracks, together=True)
 
-    def _exploit(
-        engine: Engine, space: Space, members: list[int], share: float, number: int
-    ) -> None:
+    def _exploit(engine: Engine, space: Space, members: list[int], share: float, number: int) -> None:
         order = sorted(members, key=lambda member: engine.cost(member, share))
         count = min(len(order) // 2, max(1, math.floor(quantile * len(order))))
         best = [m for m in order[:count] if math.isfinite(engine.cost(m, share))]
         lost = [m for m in order[count:] if not math.isfinite(engine.cost(m, share))]
         worst = sorted({*order[len(order) - count :], *lost})
         for member in worst if best else ():
-            key = np.asarray(
-                jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", member))
-            )
+            key = np.asarray(jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", member)))
             draw = np.random.default_rng(key.tolist())
             source = best[int(draw.integers(len(best)))]
             traced = engine.traced(source)
@@ -89,20 +85,12 @@ def _groups(engine: Engine) -> list[list[int]]:
     return [list(group.members) for _, group in engine.groups if len(group.members) > 1]
 
 
-def _explored(
-    distribution: Distribution,
-    value: Any,
-    draw: np.random.Generator,
-    factor: float,
-    resample: float,
-) -> Any:
+def _explored(distribution: Distribution, value: Any, draw: np.random.Generator, factor: float, resample: float) -> Any:
     """Another value near the old one, or one drawn anew."""
     anew, up, u = draw.random() < resample, draw.random() < 0.5, float(draw.random())
     low, high = distribution.low, distribution.high
     endless = low is None or high is None
-    if anew or (
-        endless and distribution.options is None
-    ):  # of the caller's own: only `at` is known
+    if anew or (endless and distribution.options is None):  # of the caller's own: only `at` is known
         return distribution.at(u)
     if endless:  # a list: a neighbour of what it was
         options = list(distribution.options or ())

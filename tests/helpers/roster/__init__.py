@@ -23,34 +23,15 @@ from helpers.roster import recurrent as rows_recurrent
 from helpers.roster import transformer as rows_transformer
 from helpers.roster import vision as rows_vision
 from helpers.roster import vision_models as rows_vision_models
-from helpers.roster.row import (
-    CLASS_WEIGHTS,
-    IMAGES,
-    KEY,
-    LABELS,
-    OTHER,
-    SHARES,
-    YES,
-    Row,
-    X,
-    ids,
-    sample,
-)
+from helpers.roster.row import CLASS_WEIGHTS, IMAGES, KEY, LABELS, OTHER, SHARES, YES, Row, X, ids, sample
 
 
 def block() -> nf.Model:
-    inside = {
-        "norm": nf.batch_norm(6),
-        "up": nf.linear(6, 6),
-        "act": jnp.tanh,
-        "drop": nf.dropout(0.3),
-    }
+    inside = {"norm": nf.batch_norm(6), "up": nf.linear(6, 6), "act": jnp.tanh, "drop": nf.dropout(0.3)}
     return nf.residual(nf.serial(**inside))
 
 
-ADAPTED = nf.serial(
-    up=nf.linear(6, 4), norm=nf.batch_norm(4), drop=nf.dropout(0.3), down=nf.linear(4, 3)
-)
+ADAPTED = nf.serial(up=nf.linear(6, 4), norm=nf.batch_norm(4), drop=nf.dropout(0.3), down=nf.linear(4, 3))
 
 
 def gated(net, x):
@@ -80,14 +61,10 @@ MODELS: dict[str, Row] = {
     "embedding": Row((5, 3), x=ids(4, 2, below=5)),
     "flatten": Row(x=IMAGES, any_width=True, leading_axes=False),
     # combinators
-    "serial": Row(
-        (nf.linear(6, 4), jax.nn.gelu), {"norm": nf.batch_norm(4), "drop": nf.dropout(0.3)}
-    ),
+    "serial": Row((nf.linear(6, 4), jax.nn.gelu), {"norm": nf.batch_norm(4), "drop": nf.dropout(0.3)}),
     "parallel": Row((), {"line": nf.linear(6, 3), "bend": jnp.tanh, "norm": nf.batch_norm(6)}),
     "residual": Row((nf.serial(nf.linear(6, 6), nf.dropout(0.3)),)),
-    "wire": Row(
-        (gated,), {"value": nf.serial(nf.linear(6, 3), nf.dropout(0.3)), "gate": nf.linear(6, 3)}
-    ),
+    "wire": Row((gated,), {"value": nf.serial(nf.linear(6, 3), nf.dropout(0.3)), "gate": nf.linear(6, 3)}),
     "repeat": Row((block(), 3)),
     "repeat:unrolled": Row((nf.serial(nf.linear(6, 6), nf.dropout(0.3)), 2), {"unroll": 2}),
     "remat_repeats": Row((nf.repeat(nf.serial(nf.linear(6, 6), nf.dropout(0.3)), 2),)),
@@ -115,11 +92,7 @@ MODELS: dict[str, Row] = {
     ),
     "as_model": Row((lambda x: x * x,), any_width=True),
     # models
-    "mlp": Row(
-        ([6, 5, 3],),
-        {"norm": "layer", "activation": "tanh"},
-        {"dropout": (0.25, 0.5), "gain": (1.0, 0.5)},
-    ),
+    "mlp": Row(([6, 5, 3],), {"norm": "layer", "activation": "tanh"}, {"dropout": (0.25, 0.5), "gain": (1.0, 0.5)}),
 }
 AREAS = (
     rows_vision,
@@ -137,17 +110,37 @@ for area in AREAS:
 ACTIVATIONS: dict[str, Row] = {
     name: Row(any_width=True)
     for name in (
-        "identity", "sigmoid", "tanh", "relu", "relu6", "selu", "gelu", "gelu_tanh", "silu", "swish",
-        "mish", "softplus", "softsign", "hard_sigmoid", "hard_swish", "hard_silu", "squared_relu",
-        "softmax", "log_softmax",
+        "identity",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "relu6",
+        "selu",
+        "gelu",
+        "gelu_tanh",
+        "silu",
+        "swish",
+        "mish",
+        "softplus",
+        "softsign",
+        "hard_sigmoid",
+        "hard_swish",
+        "hard_silu",
+        "squared_relu",
+        "softmax",
+        "log_softmax",
     )
 } | {
     "leaky_relu": Row(numbers={"slope": (0.01, 0.3)}, any_width=True),
     "prelu": Row(numbers={"slope": (0.25, 0.3)}, any_width=True),
     "elu": Row(numbers={"alpha": (1.0, 0.5)}, any_width=True),
     "celu": Row(numbers={"alpha": (1.0, 0.5)}, any_width=True),
-    "glu": Row(), "bilinear_glu": Row(), "reglu": Row(), "geglu": Row(), "swiglu": Row(),
-}  # fmt: skip
+    "glu": Row(),
+    "bilinear_glu": Row(),
+    "reglu": Row(),
+    "geglu": Row(),
+    "swiglu": Row(),
+}
 
 DIRECT = {"args": (KEY, (4, 3)), "numbers": {"gain": (1.0, 0.5)}}
 
@@ -172,9 +165,7 @@ def plateau_run(schedule):
 def streamed(prediction, target):
     def values(metric):
         state = metric.update(metric.init(), prediction, target)
-        state = metric.update(
-            state, prediction[:3], target[:3], mask=jnp.array([True, False, True])
-        )
+        state = metric.update(state, prediction[:3], target[:3], mask=jnp.array([True, False, True]))
         return metric.compute(state)
 
     return values
@@ -232,51 +223,44 @@ FUNCTIONS: dict[str, Row] = {
     **{
         f"initializers.{name}": Row(**DIRECT)
         for name in (
-            "xavier_normal", "xavier_uniform", "glorot_normal", "glorot_uniform", "he_normal",
-            "he_uniform", "kaiming_normal", "kaiming_uniform", "lecun_normal", "lecun_uniform",
+            "xavier_normal",
+            "xavier_uniform",
+            "glorot_normal",
+            "glorot_uniform",
+            "he_normal",
+            "he_uniform",
+            "kaiming_normal",
+            "kaiming_uniform",
+            "lecun_normal",
+            "lecun_uniform",
             "orthogonal",
         )
     },
     "initializers.variance_scaling": Row(numbers={"scale": (1.0, 2.0)}, then=drawn),
     "initializers.variance_scaling:cut": Row(
-        (), {"distribution": "truncated_normal", "mode": "fan_avg"}, {"scale": (1.0, 2.0)},
-        then=drawn,
+        (), {"distribution": "truncated_normal", "mode": "fan_avg"}, {"scale": (1.0, 2.0)}, then=drawn
     ),
     "initializers.scaled": Row((nf.initializers.he_normal,), numbers={"gain": (1.0, 0.5)}, then=drawn),
     "initializers.init_for": Row(("leaky_relu",), numbers={"slope": (0.01, 0.5)}, then=drawn),
     # schedules
     "schedules.constant": Row(numbers={"value": (0.5, 2.0)}, then=curve),
     "schedules.as_schedule": Row(numbers={"value": (0.5, 2.0)}, then=curve),
-    "schedules.linear": Row(
-        numbers={"start": (1.0, 0.5), "final": (0.0, 0.1), "total_steps": (9, 0)}, then=curve
-    ),
+    "schedules.linear": Row(numbers={"start": (1.0, 0.5), "final": (0.0, 0.1), "total_steps": (9, 0)}, then=curve),
     "schedules.polynomial": Row(
-        numbers={"start": (1.0, 0.5), "total_steps": (9, 6), "power": (2.0, 0.5), "final": (0.0, 0.1)},
-        then=curve,
+        numbers={"start": (1.0, 0.5), "total_steps": (9, 6), "power": (2.0, 0.5), "final": (0.0, 0.1)}, then=curve
     ),
-    "schedules.exponential": Row(
-        numbers={"start": (1.0, 0.5), "factor": (0.9, 1.0), "every": (1, 3)}, then=curve
-    ),
-    "schedules.step": Row(
-        numbers={"start": (1.0, 0.5), "factor": (0.5, 1.0), "every": (4, 3)}, then=curve
-    ),
+    "schedules.exponential": Row(numbers={"start": (1.0, 0.5), "factor": (0.9, 1.0), "every": (1, 3)}, then=curve),
+    "schedules.step": Row(numbers={"start": (1.0, 0.5), "factor": (0.5, 1.0), "every": (4, 3)}, then=curve),
     "schedules.multistep": Row(
         numbers={"start": (1.0, 0.5), "milestones": ((3, 7), (2, 9)), "factor": (0.5, 1.0)}, then=curve
     ),
-    "schedules.cosine": Row(
-        numbers={"start": (1.0, 0.5), "total_steps": (9, 0), "final": (0.0, 0.1)}, then=curve
-    ),
+    "schedules.cosine": Row(numbers={"start": (1.0, 0.5), "total_steps": (9, 0), "final": (0.0, 0.1)}, then=curve),
     "schedules.cosine_restarts": Row(
-        numbers={"start": (1.0, 0.5), "period": (3, 4), "multiplier": (2.0, 1.0), "final": (0.0, 0.1)},
-        then=curve,
+        numbers={"start": (1.0, 0.5), "period": (3, 4), "multiplier": (2.0, 1.0), "final": (0.0, 0.1)}, then=curve
     ),
-    "schedules.inverse_sqrt": Row(
-        numbers={"peak": (1.0, 0.5), "warmup_steps": (4, 0)}, then=curve
-    ),
+    "schedules.inverse_sqrt": Row(numbers={"peak": (1.0, 0.5), "warmup_steps": (4, 0)}, then=curve),
     "schedules.warmup": Row(numbers={"then": (0.5, 1.0), "warmup_steps": (4, 0)}, then=curve),
-    "schedules.warmup:cosine": Row(
-        (nf.schedules.cosine(1.0, 8),), numbers={"warmup_steps": (4, 0)}, then=curve
-    ),
+    "schedules.warmup:cosine": Row((nf.schedules.cosine(1.0, 8),), numbers={"warmup_steps": (4, 0)}, then=curve),
     **{
         f"schedules.{name}": Row(
             numbers={"peak": (1.0, 2.0), "warmup_steps": (3, 0), "total_steps": (12, 9), "final": (0.0, 0.1)},
@@ -286,33 +270,54 @@ FUNCTIONS: dict[str, Row] = {
     },
     **{
         f"schedules.warmup_stable_decay:{shape}": Row(
-            (), {"shape": shape},
-            {"peak": (1.0, 2.0), "warmup_steps": (3, 0), "decay_steps": (4, 0), "total_steps": (12, 9),
-             "final": (0.0, 0.1)},
+            (),
+            {"shape": shape},
+            {
+                "peak": (1.0, 2.0),
+                "warmup_steps": (3, 0),
+                "decay_steps": (4, 0),
+                "total_steps": (12, 9),
+                "final": (0.0, 0.1),
+            },
             then=curve,
         )
         for shape in ("linear", "cosine", "sqrt")
     },
     **{
         f"schedules.one_cycle:{anneal}_{three}": Row(
-            (), {"anneal": anneal, "three_phase": three},
-            {"peak": (1.0, 2.0), "total_steps": (12, 9), "rise": (0.3, 0.45), "start_factor": (25.0, 10.0),
-             "final_factor": (1e4, 100.0)},
+            (),
+            {"anneal": anneal, "three_phase": three},
+            {
+                "peak": (1.0, 2.0),
+                "total_steps": (12, 9),
+                "rise": (0.3, 0.45),
+                "start_factor": (25.0, 10.0),
+                "final_factor": (1e4, 100.0),
+            },
             then=curve,
         )
         for anneal, three in (("cosine", False), ("linear", True))
     },
-    "schedules.by_epoch": Row(
-        (nf.schedules.exponential(1.0, 0.5),), numbers={"steps_per_epoch": (3, 4)}, then=curve
-    ),
+    "schedules.by_epoch": Row((nf.schedules.exponential(1.0, 0.5),), numbers={"steps_per_epoch": (3, 4)}, then=curve),
     "reduce_on_plateau": Row(
-        numbers={"factor": (0.5, 1.0), "patience": (1, 2), "cooldown": (0, 1),
-                 "threshold": (1e-4, 0.0), "floor": (0.0, 0.4)},
+        numbers={
+            "factor": (0.5, 1.0),
+            "patience": (1, 2),
+            "cooldown": (0, 1),
+            "threshold": (1e-4, 0.0),
+            "floor": (0.0, 0.4),
+        },
         then=plateau_run,
     ),
     "schedules.plateau": Row(
-        numbers={"start": (1.0, 0.5), "factor": (0.5, 1.0), "patience": (1, 2), "cooldown": (0, 1),
-                 "threshold": (1e-4, 0.0), "floor": (0.0, 0.4)},
+        numbers={
+            "start": (1.0, 0.5),
+            "factor": (0.5, 1.0),
+            "patience": (1, 2),
+            "cooldown": (0, 1),
+            "threshold": (1e-4, 0.0),
+            "floor": (0.0, 0.4),
+        },
         then=plateau_run,
     ),
     # losses: x and targets as they are given to the function, differentiated by every float
@@ -322,32 +327,22 @@ FUNCTIONS: dict[str, Row] = {
     "losses.cross_entropy_dense": Row(
         (X, SHARES), {"weights": CLASS_WEIGHTS}, {"smoothing": (0.0, 0.3)}, differentiate=True
     ),
-    "losses.focal": Row(
-        (X, LABELS), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True
-    ),
-    "losses.binary_cross_entropy": Row(
-        (SHARES, YES), numbers={"smoothing": (0.1, 0.0)}, differentiate=True
-    ),
+    "losses.focal": Row((X, LABELS), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True),
+    "losses.binary_cross_entropy": Row((SHARES, YES), numbers={"smoothing": (0.1, 0.0)}, differentiate=True),
     "losses.binary_cross_entropy_with_logits": Row(
         (X, YES), numbers={"smoothing": (0.1, 0.0), "positive_weight": (1.0, 3.0)}, differentiate=True
     ),
-    "losses.binary_focal": Row(
-        (X, YES), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True
-    ),
+    "losses.binary_focal": Row((X, YES), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True),
     "losses.mse": Row((X, OTHER), differentiate=True),
     "losses.mae": Row((X, OTHER), differentiate=True),
     "losses.huber": Row((X, OTHER), numbers={"delta": (1.0, 0.3)}, differentiate=True),
     "losses.smooth_l1": Row((X, OTHER), numbers={"beta": (1.0, 0.3)}, differentiate=True),
     "losses.kl_divergence": Row((X, SHARES), differentiate=True),
-    "losses.hinge": Row((X, np.sign(OTHER).astype(np.int32)), numbers={"margin": (1.0, 0.3)},
-                        differentiate=True),
+    "losses.hinge": Row((X, np.sign(OTHER).astype(np.int32)), numbers={"margin": (1.0, 0.3)}, differentiate=True),
     "losses.cosine_distance": Row((X, OTHER), numbers={"eps": (1e-8, 2.0)}, differentiate=True),
     "losses.triplet": Row((X, OTHER, OTHER[::-1]), numbers={"margin": (1.0, 0.3)}, differentiate=True),
-    "losses.poisson_nll": Row((X, LABELS[:, None] + 0 * YES.astype(np.int32)), {"full": True},
-                              differentiate=True),
-    "losses.gaussian_nll": Row(
-        ((X, SHARES), OTHER), {"full": True}, {"floor": (1e-6, 0.2)}, differentiate=True
-    ),
+    "losses.poisson_nll": Row((X, LABELS[:, None] + 0 * YES.astype(np.int32)), {"full": True}, differentiate=True),
+    "losses.gaussian_nll": Row(((X, SHARES), OTHER), {"full": True}, {"floor": (1e-6, 0.2)}, differentiate=True),
     "losses.masked_mean": Row((X, OTHER > 0), differentiate=True),
     # metrics of one example each, and streaming ones over two batches
     "metrics.accuracy": Row((X, LABELS)),
@@ -358,72 +353,95 @@ FUNCTIONS: dict[str, Row] = {
     "metrics.top_k": Row((2,), then=streamed(X, LABELS)),
     "metrics.perplexity": Row((), {"ignore": 1}, then=streamed(X, LABELS)),
     "metrics.calibration": Row((5,), then=streamed(X, LABELS)),
-    **{f"metrics.{name}": Row((6,), then=streamed(X, LABELS))
-       for name in ("confusion", "f1", "precision", "recall")},
-    "metrics.collect": Row((), {"r2": nf.metrics.r2(), "mse": nf.metrics.mean(nf.losses.mse)},
-                           then=streamed(X, OTHER)),
+    **{f"metrics.{name}": Row((6,), then=streamed(X, LABELS)) for name in ("confusion", "f1", "precision", "recall")},
+    "metrics.collect": Row((), {"r2": nf.metrics.r2(), "mse": nf.metrics.mean(nf.losses.mse)}, then=streamed(X, OTHER)),
     # optimizers: three steps
     "optimizers.sgd": Row(
-        (), {"nesterov": True},
+        (),
+        {"nesterov": True},
         {"rate": (0.1, 0.2), "momentum": (0.9, 0.0), "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
         then=stepped,
     ),
     "optimizers.rmsprop": Row(
-        (), {"centered": True},
-        {"rate": (0.1, 0.2), "decay": (0.99, 0.9), "eps": (1e-8, 1e-2), "momentum": (0.0, 0.9),
-         "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
+        (),
+        {"centered": True},
+        {
+            "rate": (0.1, 0.2),
+            "decay": (0.99, 0.9),
+            "eps": (1e-8, 1e-2),
+            "momentum": (0.0, 0.9),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
         then=stepped,
     ),
-    **{f"optimizers.{name}": Row(
-        numbers={"rate": (0.1, 0.2), "b1": (0.9, 0.5), "b2": (0.99, 0.9), "eps": (1e-8, 1e-2),
-                 "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)}, then=stepped)
-       for name in ("adam", "adamw", "lamb")},
+    **{
+        f"optimizers.{name}": Row(
+            numbers={
+                "rate": (0.1, 0.2),
+                "b1": (0.9, 0.5),
+                "b2": (0.99, 0.9),
+                "eps": (1e-8, 1e-2),
+                "weight_decay": (0.0, 0.1),
+                "clip": (np.inf, 0.5),
+            },
+            then=stepped,
+        )
+        for name in ("adam", "adamw", "lamb")
+    },
     "optimizers.lion": Row(
-        numbers={"rate": (0.1, 0.2), "b1": (0.9, 0.5), "b2": (0.99, 0.9), "weight_decay": (0.0, 0.1),
-                 "clip": (np.inf, 0.5)}, then=stepped,
+        numbers={
+            "rate": (0.1, 0.2),
+            "b1": (0.9, 0.5),
+            "b2": (0.99, 0.9),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
+        then=stepped,
     ),
     "optimizers.muon": Row(
-        numbers={"rate": (0.1, 0.2), "momentum": (0.9, 0.0), "rms": (0.2, 1.0), "b1": (0.9, 0.5),
-                 "b2": (0.99, 0.9), "eps": (1e-8, 1e-2), "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
+        numbers={
+            "rate": (0.1, 0.2),
+            "momentum": (0.9, 0.0),
+            "rms": (0.2, 1.0),
+            "b1": (0.9, 0.5),
+            "b2": (0.99, 0.9),
+            "eps": (1e-8, 1e-2),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
         then=stepped,
     ),
     # wrappers of optimizers
     "optimizers.clip_value": Row((ADAM,), numbers={"limit": (0.3, np.inf)}, then=stepped),
-    "optimizers.clip_adaptive": Row(
-        (ADAM,), numbers={"limit": (0.1, np.inf), "eps": (1e-3, 5.0)}, then=stepped
-    ),
+    "optimizers.clip_adaptive": Row((ADAM,), numbers={"limit": (0.1, np.inf), "eps": (1e-3, 5.0)}, then=stepped),
     "optimizers.max_norm": Row((ADAM,), numbers={"limit": (0.5, np.inf)}, then=stepped),
-    "optimizers.lookahead": Row(
-        (ADAM,), numbers={"every": (2, 3), "slow_rate": (0.5, 0.9)}, then=stepped
-    ),
-    "optimizers.groups": Row(
-        (ADAM,), {"rates": {"weight": 0.5}, "freeze": {"bias": 1}}, then=stepped
-    ),
+    "optimizers.lookahead": Row((ADAM,), numbers={"every": (2, 3), "slow_rate": (0.5, 0.9)}, then=stepped),
+    "optimizers.groups": Row((ADAM,), {"rates": {"weight": 0.5}, "freeze": {"bias": 1}}, then=stepped),
     "optimizers.groups:frozen": Row((ADAM,), {"freeze": ("bias",)}, then=stepped),
     # averages of parameters
-    "averages.ema": Row(
-        numbers={"decay": (0.9, 0.5), "start": (1, 0), "warmup": (1, 10)}, then=averaged
-    ),
+    "averages.ema": Row(numbers={"decay": (0.9, 0.5), "start": (1, 0), "warmup": (1, 10)}, then=averaged),
     "averages.swa": Row(numbers={"start": (1, 0), "every": (1, 2)}, then=averaged),
     "optimizers.as_optimizer": Row((optax.sgd(0.1),), numbers={"rate": (0.1, 0.2)}, then=stepped),
     # training, and looking inside
     "classification": Row(numbers={"smoothing": (0.0, 0.3)}, then=judged(LABELS)),
-    "classification:focal": Row((), {"weights": CLASS_WEIGHTS}, {"smoothing": (0.0, 0.1)},
-                                then=judged(LABELS)),
+    "classification:focal": Row((), {"weights": CLASS_WEIGHTS}, {"smoothing": (0.0, 0.1)}, then=judged(LABELS)),
     "classification:gamma": Row(numbers={"gamma": (2.0, 0.0)}, then=judged(LABELS)),
     "regression": Row(("huber",), numbers={"delta": (1.0, 0.3)}, then=judged(OTHER)),
     "language_modelling": Row(numbers={"smoothing": (0.0, 0.3)}, then=judged(LABELS)),
     "trainer": Row((small_task,), then=one_step),
     "capture": Row((nf.serial(act=jnp.tanh), "act"), then=lambda captured: captured({}, X)),
     "merge_lora": Row(
-        (nf.lora(ADAPTED, ADAPTED.init(KEY), "up/weight", rank=1),
-         {"up": {"weight": {"down": sample(6, 1), "up": sample(1, 4)}}}),
+        (
+            nf.lora(ADAPTED, ADAPTED.init(KEY), "up/weight", rank=1),
+            {"up": {"weight": {"down": sample(6, 1), "up": sample(1, 4)}}},
+        )
     ),
     "mc_dropout": Row((nf.serial(nf.dropout(0.5)), {}, X), {"key": KEY, "samples": 3}),
     "schedules.plateau:max": Row(
         (), {"mode": "max", "threshold_mode": "absolute"}, {"patience": (1, 2)}, then=plateau_run
     ),
-}  # fmt: skip
+}
 
 NOT_FACTORIES: dict[str, str] = {
     "Context": "what a layer may read: a dataclass",
@@ -455,10 +473,7 @@ for area in AREAS:
     FUNCTIONS |= area.FUNCTIONS
     NOT_FACTORIES |= area.NOT_FACTORIES
 
-NAMESPACES = (
-    "activations", "augment", "averages", "initializers", "losses", "metrics", "optimizers",
-    "schedules",
-)  # fmt: skip
+NAMESPACES = ("activations", "augment", "averages", "initializers", "losses", "metrics", "optimizers", "schedules")
 
 
 def public() -> dict[str, Any]:

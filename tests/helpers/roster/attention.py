@@ -7,36 +7,34 @@ import numpy as np
 from helpers.roster.row import KEY, Row, sample
 
 Q, K, V = sample(2, 3, 4, 4), sample(2, 5, 2, 4)[:, ::-1], sample(2, 5, 2, 4) * 0.7
-NUMBERS = {
-    "window": (2, 1), "start": (2, 1), "scale": (0.5, 1.0), "soft_cap": (2.0, 0.5), "dropout": (0.25, 0.5),
-}  # fmt: skip
+NUMBERS = {"window": (2, 1), "start": (2, 1), "scale": (0.5, 1.0), "soft_cap": (2.0, 0.5), "dropout": (0.25, 0.5)}
 MODELS: dict[str, Row] = {
     "attention": Row(
         (6, 3),
         {"causal": True, "positions": "rotary", "qk_norm": True, "kv_heads": 1, "head_dim": 4},
         {
-            "window": (2, 3), "rotary_base": (100.0, 50.0), "scale": (0.5, 1.0), "soft_cap": (2.0, 0.5),
+            "window": (2, 3),
+            "rotary_base": (100.0, 50.0),
+            "scale": (0.5, 1.0),
+            "soft_cap": (2.0, 0.5),
             "dropout": (0.25, 0.5),
         },
         x=sample(2, 4, 6),
     ),
     "attention:cross": Row(
-        (6, 2), {"context_dim": 5, "out_bias": False},
-        x={
-            "x": sample(2, 3, 6), "context": sample(2, 4, 5),
-            "mask": np.arange(24).reshape(2, 3, 4) % 3 > 0,
-        },
+        (6, 2),
+        {"context_dim": 5, "out_bias": False},
+        x={"x": sample(2, 3, 6), "context": sample(2, 4, 5), "mask": np.arange(24).reshape(2, 3, 4) % 3 > 0},
     ),
     "learned_positions": Row((5, 6), x=sample(2, 4, 6)),
     "sinusoidal_positions": Row((6,), {}, {"base": (10000.0, 100.0)}, x=sample(2, 4, 6)),
-}  # fmt: skip
+}
 FUNCTIONS: dict[str, Row] = {
     "attend": Row((Q, K, V), {"causal": True, "key": KEY}, NUMBERS),
     "attend:gradients": Row(
-        (Q, K, V), {"slopes": jnp.array([0.5, 0.1, 0.2, 0.3]), "soft_cap": 3.0, "causal": True},
-        differentiate=True,
+        (Q, K, V), {"slopes": jnp.array([0.5, 0.1, 0.2, 0.3]), "soft_cap": 3.0, "causal": True}, differentiate=True
     ),
     "alibi_slopes": Row((6,), then=jax.tree_util.Partial(jnp.sin)),
     "rotary": Row((Q,), {"dim": 2}, {"base": (10000.0, 100.0)}, differentiate=True),
-}  # fmt: skip
+}
 NOT_FACTORIES: dict[str, str] = {}

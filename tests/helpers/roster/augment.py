@@ -28,12 +28,8 @@ FUNCTIONS: dict[str, Row] = {
     "augment.flip": Row(numbers={"rate": (0.5, 1.0)}, then=images),
     "augment.flip:vertical": Row((), {"vertical": True}, {"rate": (0.5, 0.0)}, then=images),
     "augment.rotate": Row(numbers={"degrees": (30.0, 0.0), "fill": FILL}, then=images),
-    "augment.scale": Row(
-        numbers={"smallest": (0.8, 1.0), "largest": (1.25, 2.0), "fill": FILL}, then=images
-    ),
-    "augment.affine": Row(
-        (IMAGES, TURN, np.array([0.27, -0.43], np.float32)), {}, {"fill": FILL}, differentiate=True
-    ),
+    "augment.scale": Row(numbers={"smallest": (0.8, 1.0), "largest": (1.25, 2.0), "fill": FILL}, then=images),
+    "augment.affine": Row((IMAGES, TURN, np.array([0.27, -0.43], np.float32)), {}, {"fill": FILL}, differentiate=True),
     "augment.cutout": Row((), {"count": 2}, {"size": (0.5, 0.1), "fill": FILL}, then=images),
     "augment.brightness": Row(numbers={"amount": (0.2, 0.5)}, then=images),
     "augment.brightness:uint8": Row(
@@ -45,11 +41,8 @@ FUNCTIONS: dict[str, Row] = {
     "augment.mixup:wide": Row((), {"classes": 4}, {"alpha": (0.01, 30.0)}, then=images),
     "augment.cutmix": Row((), {"classes": 4}, {"alpha": (1.0, 0.0)}, then=images),
     "augment.sometimes": Row((nf.augment.mixup(1.0, 4),), {}, {"rate": (0.5, 0.9)}, then=images),
-    "augment.chain": Row((nf.augment.flip(), nf.augment.noise(0.1)),
-                         then=images),
+    "augment.chain": Row((nf.augment.flip(), nf.augment.noise(0.1)), then=images),
     "augment.token_dropout": Row((), {"token": 9}, {"rate": (0.2, 0.6)}, then=on(TOKENS)),
     "augment.random_windows": Row((5,), then=on(TOKENS)),
-}  # fmt: skip
-NOT_FACTORIES: dict[str, str] = {
-    "augment.Augmentation": "what the factories return; every row calls one",
 }
+NOT_FACTORIES: dict[str, str] = {"augment.Augmentation": "what the factories return; every row calls one"}

@@ -12,26 +12,27 @@ MODELS: dict[str, Row] = {
     "rnn_cell": Row((3, 2), {"activation": "relu"}, x=(sample(4, 2), sample(4, 3))),
     "gru_cell": Row((3, 2), x=(sample(4, 2), sample(4, 3))),
     "lstm_cell": Row(
-        (3, 2), {"peepholes": True}, {"forget_bias": (1.0, 0.5)},
-        x=((sample(4, 2), sample(4, 2)[::-1]), sample(4, 3)),
+        (3, 2), {"peepholes": True}, {"forget_bias": (1.0, 0.5)}, x=((sample(4, 2), sample(4, 2)[::-1]), sample(4, 3))
     ),
     "rnn": Row((3, 3), {"layers": 2, "return_carry": True}, {"dropout": (0.25, 0.5)}, X),
-    "gru": Row((3, 3), {"reset": "before", "reverse": True}, {"dropout": (0.25, 0.5)},
-               {"lengths": LENGTHS, "x": X}),
-    "lstm": Row((3, 3), {"peepholes": True, "return_carry": True},
-                {"forget_bias": (1.0, 0.0), "dropout": (0.25, 0.5)},
-                {"x": X, "carry": {"layer_0": CARRY}}),
-    "lstm:deep": Row((3, 2), {"layers": 2, "bidirectional": True}, {"dropout": (0.25, 0.5)},
-                     {"lengths": LENGTHS, "x": X}),
-    "rnn_classifier": Row((3, 2), {"dim": 2, "layers": 2}, {"dropout": (0.25, 0.5)}, X,
-                          order=1),
+    "gru": Row((3, 3), {"reset": "before", "reverse": True}, {"dropout": (0.25, 0.5)}, {"lengths": LENGTHS, "x": X}),
+    "lstm": Row(
+        (3, 3),
+        {"peepholes": True, "return_carry": True},
+        {"forget_bias": (1.0, 0.0), "dropout": (0.25, 0.5)},
+        {"x": X, "carry": {"layer_0": CARRY}},
+    ),
+    "lstm:deep": Row(
+        (3, 2), {"layers": 2, "bidirectional": True}, {"dropout": (0.25, 0.5)}, {"lengths": LENGTHS, "x": X}
+    ),
+    "rnn_classifier": Row((3, 2), {"dim": 2, "layers": 2}, {"dropout": (0.25, 0.5)}, X, order=1),
     "rnn_classifier:mean": Row(
-        (3, 2), {"dim": 2, "cell": "gru", "bidirectional": True, "pool": "mean"},
-        x={"lengths": LENGTHS, "x": X}, order=1,
+        (3, 2),
+        {"dim": 2, "cell": "gru", "bidirectional": True, "pool": "mean"},
+        x={"lengths": LENGTHS, "x": X},
+        order=1,
     ),
     "rnn_lm": Row((5,), {"dim": 3, "tied": True}, {"dropout": (0.25, 0.5)}, ids(2, 4, below=5), order=1),
-}  # fmt: skip
-FUNCTIONS: dict[str, Row] = {}
-NOT_FACTORIES: dict[str, str] = {
-    "initial_carry": "zeros of a shape, from a model: test_recurrent.py",
 }
+FUNCTIONS: dict[str, Row] = {}
+NOT_FACTORIES: dict[str, str] = {"initial_carry": "zeros of a shape, from a model: test_recurrent.py"}

@@ -41,8 +41,9 @@ MODELS: dict[str, Row] = {
         x={"ids": IDS, "mask": PADDED, "types": ids(2, 4, below=2)},
         order=1,
     ),
-    "vit": Row((3,), {**IMAGE, "layers": 2, "heads": 2}, {**TWO, "drop_path": (0.5, 0.25)},
-               x=sample(2, 4, 4, 1), order=1),
+    "vit": Row(
+        (3,), {**IMAGE, "layers": 2, "heads": 2}, {**TWO, "drop_path": (0.5, 0.25)}, x=sample(2, 4, 4, 1), order=1
+    ),
     "mixer": Row(
         (3,),
         {**IMAGE, "layers": 2, "token_hidden": 3, "channel_hidden": 5},
@@ -51,8 +52,8 @@ MODELS: dict[str, Row] = {
         order=1,
     ),
     "seq2seq": Row(
-        (5,), SIZES, TWO, x={"source": IDS, "source_mask": PADDED, "target": ids(2, 3, below=5)}, order=1, seed=3,
+        (5,), SIZES, TWO, x={"source": IDS, "source_mask": PADDED, "target": ids(2, 3, below=5)}, order=1, seed=3
     ),
-}  # fmt: skip
+}
 FUNCTIONS: dict[str, Row] = {}
 NOT_FACTORIES: dict[str, str] = {}
