@@ -81,6 +81,7 @@ _LATER = {
     "checkpoint": "nnfunc.checkpoint",
     "data": "nnfunc.data",
     "debug": "nnfunc.debug",
+    "errors": "nnfunc.errors",
     "generate": "nnfunc.generation",
     "generation": "nnfunc.generation",
     "keep_memory": "nnfunc.malloc",
@@ -109,12 +110,20 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        hint = check.nearest(name, __all__) if not name.startswith("_") else ""
+        hint = _where_is(name) or check.nearest(name, __all__) if not name.startswith("_") else ""
         raise AttributeError(f"module 'nnfunc' has no attribute {name!r}{hint}")
     module = importlib.import_module(_LATER[name])
     value = module if _LATER[name] == f"nnfunc.{name}" else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def _where_is(name: str) -> str:
+    """The end of an error: in which namespace a name stands that was looked for at the top."""
+    for space in ("activations", "losses", "metrics", "schedules", "initializers", "optimizers", "data", "augment"):
+        if name in importlib.import_module(_LATER.get(space, f"nnfunc.{space}")).__all__:
+            return f"; it is nf.{space}.{name}."
+    return ""
 
 
 def __dir__() -> list[str]:
@@ -161,6 +170,7 @@ __all__ = [
     "embedding",
     "ensemble",
     "ensemble_from",
+    "errors",
     "evaluate",
     "experts",
     "feed_forward",

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory
+from nnfunc.errors import MissingKeyError
 
 Array = jax.Array
 Key = jax.Array
@@ -105,7 +106,8 @@ class Context:
     def require_key(self, layer: str) -> Key:
         """The key, or an error that says how to give one."""
         if self.key is None:
-            check.fail(layer, "it needs a random key. Call model.apply(params, x, key=key).")
+            hint = "Call model.apply(params, x, key=key)."
+            check.fail(layer, "it needs a random key.", hint=hint, exc_type=MissingKeyError)
         return self.key
 
     def cast(self, tree: PyTree) -> PyTree:
@@ -163,7 +165,7 @@ class Model:
         elif forward is not None and apply is None:
             self.forward = forward
         else:
-            check.fail("Model", "give either apply or forward.", kind=TypeError)
+            check.fail("Model", "give either apply or forward.", exc_type=TypeError)
         self.init_state = init_state or dict
         self._checked: set[Any] = set()
 
@@ -216,7 +218,7 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     wanted = "a Model, a pair (init, apply) or a function x -> y"
     cure = " For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     got = check.describe(layer)
-    check.fail(where, f"a layer should be {wanted}, got {got}.{cure}", kind=TypeError)
+    check.fail(where, f"a layer should be {wanted}, got {got}.{cure}", exc_type=TypeError)
 
 
 _fold_in = jax.jit(jax.random.fold_in, inline=True)

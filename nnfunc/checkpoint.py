@@ -31,6 +31,7 @@ import numpy as np
 
 from nnfunc import check, documents
 from nnfunc.base import PyTree
+from nnfunc.errors import InvalidValueError, NnfuncError
 
 __all__ = [
     "CheckpointError",
@@ -57,7 +58,7 @@ FORM = {
 """What a manifest holds; see `documents`."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InvalidValueError):
     """A checkpoint is damaged or is not there; the words name the file, the damage and the cure."""
 
 
@@ -272,7 +273,7 @@ def _entry(path: str, leaf: Any) -> dict[str, Any]:
     if dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds):
         return {"shape": list(leaf.shape), "dtype": dtype.name}
     problem = f"{path} should be an array of numbers or a number, got {check.describe(leaf)}."
-    check.fail("checkpoint", f"{problem} Keep other values in metadata.", kind=TypeError)
+    check.fail("checkpoint", f"{problem} Keep other values in metadata.", exc_type=TypeError)
 
 
 def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
@@ -285,7 +286,7 @@ def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray
             continue
         if check.is_traced(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
             problem = f"{path} has no value, got {check.describe(leaf)}."
-            check.fail("checkpoint", f"{problem} Save arrays, outside of jit.", kind=TypeError)
+            check.fail("checkpoint", f"{problem} Save arrays, outside of jit.", exc_type=TypeError)
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             cure = "Gather it first, or save with orbax-checkpoint."
             check.fail("checkpoint", f"{path} is spread over several processes. {cure}")
@@ -418,7 +419,7 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if np.ndim(value) == 0 and hasattr(value, "item"):
             return value.item()
         problem = f"metadata should be what JSON can hold, got {check.describe(value)}."
-        check.fail("save", f"{problem} Arrays belong into the tree.", kind=TypeError)
+        check.fail("save", f"{problem} Arrays belong into the tree.", exc_type=TypeError)
 
     return json.loads(json.dumps(dict(metadata), default=number))
 
@@ -512,14 +513,14 @@ def _damage(file: Path, folder: Path) -> Iterator[Path]:
     except OSError as error:
         _refuse(file, f"it cannot be read ({error.strerror})")
     except ValueError as error:
-        if isinstance(error, CheckpointError) or not check.is_mistake(error):
+        if isinstance(error, CheckpointError) or not isinstance(error, NnfuncError):
             raise
-        _refuse(file, str(error).removeprefix(f"{file}: ").removesuffix("."))
+        _refuse(file, error.body().removesuffix("."))
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:
-    cure = "Load another checkpoint, such as an earlier step's or the best."
-    raise CheckpointError(f"{file}: {problem}. {cure}") from None
+    hint = "Load another checkpoint, such as an earlier step's or the best."
+    raise CheckpointError(f"{problem}.", where=str(file), hint=hint) from None
 
 
 def _explain(error: OSError, folder: Path, needed: int) -> NoReturn:

@@ -97,7 +97,7 @@ def call(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree,
             if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Out)):
                 got = check.describe(made)
                 wanted = "forward should return (y, nf.Out(state=..., taps=...))"
-                check.fail(child.name, f"{wanted}, got {got}.", kind=TypeError)
+                check.fail(child.name, f"{wanted}, got {got}.", exc_type=TypeError)
             y, out = made
     except Exception as error:
         check.locate(error, ctx.path)
@@ -155,7 +155,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     def forward(params, x, ctx):
         if not isinstance(params, dict):
             wanted = f"a dict with {sorted(models)}"
-            check.fail(name, f"params should be {wanted}, got {check.describe(params)}.", kind=TypeError)
+            check.fail(name, f"params should be {wanted}, got {check.describe(params)}.", exc_type=TypeError)
         extra = sorted(set(params) - set(models))
         if extra:
             known = check.nearest(extra[0], models)

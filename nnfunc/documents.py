@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check
+from nnfunc.errors import NnfuncError
 
 __all__ = ["content", "document", "kind_of", "leading_out", "mismatch", "within"]
 
@@ -49,7 +50,7 @@ def document(path: Path, form: Any, hint: str = "It was edited, or is damaged.")
     try:
         value = json.loads(content(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        if check.is_mistake(error):
+        if isinstance(error, NnfuncError):
             raise
         reason = str(error).split(": line")[0] or type(error).__name__
         check.fail(str(path), f"it is not JSON ({reason}). {hint}")

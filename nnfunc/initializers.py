@@ -335,7 +335,7 @@ def _drawn_in(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
     check.key(where, key)
     if not jnp.issubdtype(dtype, jnp.floating):
         problem = f"dtype should be a floating type, got {jnp.dtype(dtype)}."
-        check.fail(where, problem, kind=TypeError)
+        check.fail(where, problem, exc_type=TypeError)
     wide = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
     check.array_bytes(where, shape, jnp.dtype(wide).itemsize)
     return wide

@@ -473,7 +473,7 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     if not isinstance(prediction, tuple | list) or len(prediction) != 2:
         got = check.describe(prediction)
         problem = f"prediction should be a pair (mean, variance), got {got}."
-        check.fail("gaussian_nll", problem, kind=TypeError)
+        check.fail("gaussian_nll", problem, exc_type=TypeError)
     mean, variance = prediction
     check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
     check.same_shape("gaussian_nll", mean=mean, variance=variance, target=target)
@@ -502,7 +502,7 @@ def masked_mean(values: Array, mask: Array) -> Array:
     check.floating("masked_mean", values=values)
     if getattr(mask, "dtype", None) != np.bool_:
         got = check.describe(mask)
-        check.fail("masked_mean", f"mask should hold booleans, got {got}.", kind=TypeError)
+        check.fail("masked_mean", f"mask should hold booleans, got {got}.", exc_type=TypeError)
     check.same_shape("masked_mean", values=values, mask=mask)
     values = _wide(values)
     counted = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)

@@ -11,7 +11,7 @@ Streaming: a `Metric(init, update, compute)`, plain functions that work inside j
     print(metric.compute(state))                          # {"accuracy": ..., "f1": ...}
 
 However the examples are cut into batches, the result is that of all at once, to rounding: counts
-are whole numbers (uint32, so up to 4.29e9 examples), sums carry along what rounding took from them.
+are integers (uint32, so up to 4.29e9 examples), sums carry along what rounding took from them.
 mask holds booleans, for the leading axes of the target, and what it hides may hold anything, NaN
 too. NaN shows: a NaN loss or prediction makes a mean NaN, and a row of logits with a NaN is never
 correct. Without a single example means are NaN.
@@ -450,7 +450,7 @@ def collect(**metrics: Metric) -> Metric:
         if not isinstance(metric, Metric):
             cure = "Of a function per example: nf.metrics.mean(function)."
             problem = f"{name} should be a Metric, got {check.describe(metric)}. {cure}"
-            check.fail("collect", problem, kind=TypeError)
+            check.fail("collect", problem, exc_type=TypeError)
 
     def init():
         return {name: metric.init() for name, metric in metrics.items()}
@@ -503,7 +503,7 @@ def _spread(where: str, mask: Any, shape: tuple[int, ...]) -> Array:
         return jnp.ones(shape, bool)
     if getattr(mask, "dtype", None) != np.bool_:
         got = check.describe(mask)
-        check.fail(where, f"mask should hold booleans, got {got}.", kind=TypeError)
+        check.fail(where, f"mask should hold booleans, got {got}.", exc_type=TypeError)
     mask = jnp.asarray(mask)
     check.shape(where, shape[: mask.ndim], "It is that of the target.", mask=mask)
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)

@@ -88,7 +88,7 @@ def as_patterns(patterns: str | Sequence[str], *, where: str) -> tuple[str, ...]
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern:
             got = check.describe(pattern)
-            check.fail(where, f"a pattern should be a path such as 'head/*', got {got}.", kind=TypeError)
+            check.fail(where, f"a pattern should be a path such as 'head/*', got {got}.", exc_type=TypeError)
     return patterns
 
 

@@ -61,7 +61,7 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
         return value
     if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
         wanted = "a number or a schedule, such as nf.schedules.warmup_cosine(...)"
-        check.fail(where, f"it should be {wanted}, got {check.describe(value)}.", kind=TypeError)
+        check.fail(where, f"it should be {wanted}, got {check.describe(value)}.", exc_type=TypeError)
     return constant(value)
 
 
@@ -157,7 +157,7 @@ def multistep(start: Scalar, milestones: tuple[Scalar, ...], *, factor: Scalar =
     check.number("multistep", 0, factor=factor)
     if not (isinstance(milestones, tuple | list) or getattr(milestones, "ndim", 0) == 1):
         got = check.describe(milestones)
-        check.fail("multistep", f"milestones should be a tuple of steps, got {got}.", kind=TypeError)
+        check.fail("multistep", f"milestones should be a tuple of steps, got {got}.", exc_type=TypeError)
     for milestone in milestones:
         check.number("multistep", 0, milestones=milestone)
 
@@ -491,7 +491,7 @@ def plateau(
     return Plateau(init, update)
 
 
-# Steps stay whole numbers as long as they can: float32 cannot tell 2**24 from 2**24 + 1.
+# Steps stay integers as long as they can: float32 cannot tell 2**24 from 2**24 + 1.
 
 
 def _float(x: Any) -> Array:
@@ -562,16 +562,16 @@ def _power(base: Scalar, exponent: Any) -> Array:
 
 
 def _snap(x: Array) -> Array:
-    """x, but the whole number where a few roundings at most lie between them.
+    """x, but the integer where a few roundings at most lie between them.
 
-    XLA turns x / 7 into x * (1 / 7), which can miss a whole number, and floor sees the difference.
+    XLA turns x / 7 into x * (1 / 7), which can miss an integer, and floor sees the difference.
     """
     error = jnp.round(x) - x
     return x + jax.lax.stop_gradient(jnp.where(jnp.abs(error) < 3e-7 * jnp.abs(x), error, 0))
 
 
 def _geometric(base: Array, n: Array) -> Array:
-    """1 + base + ... + base ** (n - 1), for base > 1: exact for whole numbers, stable near 1."""
+    """1 + base + ... + base ** (n - 1), for base > 1: exact for integers, stable near 1."""
     near_one = jnp.expm1(n * jnp.log(base)) / (base - 1)
     return jnp.where(base < 1.5, near_one, _snap((base**n - 1) / (base - 1)))
 
@@ -581,4 +581,4 @@ def _check_parts(where: str, warmup_steps: Scalar, total_steps: Scalar) -> None:
     check.number(where, 0, warmup_steps=warmup_steps, total_steps=total_steps)
     if check.is_plain(warmup_steps):
         cure = "Run for more steps (train.steps in a config), or make warmup_steps smaller."
-        check.number(where, float(warmup_steps), open_low=True, cure=cure, total_steps=total_steps)
+        check.number(where, float(warmup_steps), open_low=True, hint=cure, total_steps=total_steps)

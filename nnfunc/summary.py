@@ -64,7 +64,7 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     """
     model = as_model(model, where="summary")
     if isinstance(shape, int):
-        check.fail("summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", kind=TypeError)
+        check.fail("summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", exc_type=TypeError)
     sizes = isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape)
     x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else canonical(shape, "summary")
     params = jax.eval_shape(model.init, jax.random.key(0))

@@ -197,7 +197,7 @@ def test_signatures_tell_which_arguments_may_be_traced():
         (lambda: check.number("f", 0, 1, rate=float("nan")), ValueError, "got nan"),
         (lambda: check.ordered("f", a=2, b=1), ValueError, "a should be at most b, got 2 and 1"),
         (lambda: check.size("f", dim=0), ValueError, "dim should be at least 1, got 0"),
-        (lambda: check.size("f", dim=2.0), TypeError, "whole number, got 2.0"),
+        (lambda: check.size("f", dim=2.0), TypeError, "integer, got 2.0"),
         (
             lambda: check.choice("f", ["min", "max"], mode="mni"),
             ValueError,

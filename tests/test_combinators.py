@@ -317,7 +317,7 @@ def test_params_of_another_depth_are_refused(key):
         (lambda: nf.wire(lambda net, x: x, _a=jnp.tanh), ValueError, "leading '_', got '_a'"),
         (lambda: nf.wire(lambda net, x: x, a="relu"), TypeError, r"a: a layer should be .*got 'relu'"),
         (lambda: nf.repeat(nf.bias(2), 0), ValueError, "repeat: n should be at least 1, got 0"),
-        (lambda: nf.repeat(nf.bias(2), 2.0), TypeError, "repeat: n should be a whole number"),
+        (lambda: nf.repeat(nf.bias(2), 2.0), TypeError, "repeat: n should be an integer"),
         (lambda: nf.ensemble(nf.bias(2), 0), ValueError, "ensemble: n should be at least 1"),
         (lambda: nf.tie(nf.bias(2), {"a": "b", "b": "c"}), ValueError, "'a' should use a parameter that is kept"),
     ],

@@ -169,7 +169,7 @@ def test_numbers_may_be_traced(name, argument, values):
 
 
 def test_numbers_of_another_type_are_taken():
-    """Float32 numbers beside float64 logits, under strict promotion; whole numbers; lists."""
+    """Float32 numbers beside float64 logits, under strict promotion; integers; lists."""
     with jax.enable_x64(True):
         logits, labels, number = np.zeros((2, 3)), np.array([0, 1]), np.float32(0.5)
         smoothed = lambda x, s: losses.cross_entropy(x, labels, smoothing=s)

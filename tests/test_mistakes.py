@@ -65,9 +65,9 @@ def test_lengths_lie_within_the_sequence():
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"stop": "x"}, TypeError, "stop should be a whole number, got 'x'"),
+        ({"stop": "x"}, TypeError, "stop should be an integer, got 'x'"),
         ({"stop": 9}, ValueError, r"stop should be in \[0, 9\), got 9"),
-        ({"pad": 1.5}, TypeError, "pad should be a whole number"),
+        ({"pad": 1.5}, TypeError, "pad should be an integer"),
     ],
 )
 def test_generate_checks_ids(options, kind, message):
@@ -125,7 +125,7 @@ def test_model_state_keeps_its_type_and_its_shape():
 def test_predict_refuses_other_numbers_than_it_was_trained_on():
     learned = Learned("npz", {"dtype": "uint8", "shape": [2]})
     assert examples(learned, np.array([[0.0, 255.0]]))[0].dtype == np.uint8
-    with pytest.raises(ValueError, match=r"whole numbers \(uint8\).*got fractions"):
+    with pytest.raises(ValueError, match=r"integers \(uint8\).*got fractions"):
         examples(learned, np.array([[0.5, 1.0]]))
     with pytest.raises(ValueError, match=r"should fit uint8.*from 0.0 to 256.0"):
         examples(learned, np.array([[0.0, 256.0]]))

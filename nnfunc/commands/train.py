@@ -19,9 +19,10 @@ from nnfunc.commands.constant_baseline import baseline
 from nnfunc.commands.extend_run import changed_settings, lengthened
 from nnfunc.commands.interrupts import Stopped, full_disk, signals, told
 from nnfunc.commands.progress_bar import progress
-from nnfunc.config import Config, ConfigError, load
+from nnfunc.config import Config, load
 from nnfunc.config.dry_run import rehearse
 from nnfunc.config.restore import load_run, read_config, restore, save_run, task_at
+from nnfunc.errors import NnfuncError
 from nnfunc.reports.format import in_order, shown
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import Lock
@@ -161,7 +162,7 @@ def _run(config: Config, folder: Path, *, resume: bool | list[str], changed: boo
         try:
             _alone(config, folder, resume=resume)
         except Exception as error:
-            if changed and check.is_mistake(error):
+            if changed and isinstance(error, NnfuncError):
                 (folder / "config.tmp").write_text(before, encoding="utf-8")
                 (folder / "config.tmp").replace(file)
             raise
@@ -309,8 +310,7 @@ def exit_code(error: Exception) -> int | None:
         return 128 + error.signum
     if isinstance(error, Diverged):
         return 1
-    known = (ConfigError, checkpoint.CheckpointError, OSError, ImportError)
-    mistake = isinstance(error, known) or check.is_mistake(error) or out_of_memory(error)
+    mistake = isinstance(error, NnfuncError | OSError | ImportError) or out_of_memory(error)
     return 2 if mistake else None
 
 

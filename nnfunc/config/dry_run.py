@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnfunc import check
 from nnfunc.config.build import scheduled
 from nnfunc.config.config import Config
 from nnfunc.config.errors import ConfigError, one_line
 from nnfunc.config.schema import schema
+from nnfunc.errors import NnfuncError
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.compiled import programs, split_hypers
 from nnfunc.training.device_feed import Feed
@@ -39,7 +39,7 @@ def rehearse(config: Config) -> None:
         check_memory("train", own, numbers, key, feed.sample(), data.batch_size, loop)
         _check_schedules(config, feed)
     except (ValueError, TypeError) as error:
-        if isinstance(error, ConfigError) or not check.is_mistake(error):
+        if isinstance(error, ConfigError) or not isinstance(error, NnfuncError):
             raise
         raise ConfigError([f"{config.where}: {_told(config, one_line(error))}"]) from error
 

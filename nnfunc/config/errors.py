@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check
+from nnfunc.errors import InvalidValueError, NnfuncError
 
 __all__ = ["ConfigError", "Mistakes", "near", "one_line", "show", "words_of"]
 
 SHELL = "the command line"
 
 
-class ConfigError(ValueError):
+class ConfigError(InvalidValueError):
     """What is wrong with a config; problems: one line each, and the message is all of them."""
 
     def __init__(self, problems: Iterable[str]):
@@ -45,7 +46,8 @@ class Mistakes:
         """
         file = f"{self.file} with overrides" if self.overridden else self.file
         more = f" That is {which}." if which else ""
-        self.lines.append(f"{file}: {table}: {one_line(error).removeprefix(f'{table}: ')}{more}")
+        reason = error.body() if isinstance(error, NnfuncError) and error.where == table else str(error)
+        self.lines.append(f"{file}: {table}: {one_line(reason)}{more}")
 
 
 def _within(path: str, other: str) -> bool:
@@ -63,7 +65,7 @@ def show(value: Any) -> str:
     """A value and its type, short."""
     try:
         return check.describe(value)
-    except ValueError:  # Python refuses to write whole numbers of over 4300 digits
+    except ValueError:  # Python refuses to write integers of over 4300 digits
         return "a number too long to write (int)"
 
 
@@ -72,6 +74,7 @@ def words_of(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
+    """The message on one line, with a full stop."""
     text = " ".join(str(error).split())
     return text if text.endswith((".", "?")) else f"{text}."

@@ -95,7 +95,7 @@ def with_defaults(tables: Mapping[str, Any], mistakes: Mistakes) -> dict[str, An
             mistakes.add(str(key), f"there is no such {kind}{other}")
     seed = tables.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**32:
-        mistakes.add("seed", f"should be a whole number from 0 to 2**32 - 1, got {show(seed)}.")
+        mistakes.add("seed", f"should be an integer from 0 to 2**32 - 1, got {show(seed)}.")
 
     resolved: dict[str, Any] = {"seed": seed}
     for table in TABLES:

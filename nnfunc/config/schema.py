@@ -181,7 +181,7 @@ _INT = Annotated[int, Field(ge=-(2**31), lt=2**32)]  # what 32 bits hold: sizes,
 _NUMBER = Kind(Annotated[int | float, AfterValidator(_finite)], "a number", "numbers", "0.1")
 _PLAIN = {
     float: _NUMBER,
-    int: Kind(_INT, "a whole number", "whole numbers", "10"),
+    int: Kind(_INT, "an integer", "integers", "10"),
     bool: Kind(bool, "true or false", "trues and falses", "true"),
     str: Kind(str, "text", "texts", '"..."'),
 }

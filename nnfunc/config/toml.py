@@ -9,6 +9,7 @@ from nnfunc import check, documents
 from nnfunc.config.errors import SHELL, ConfigError, Mistakes, one_line
 from nnfunc.config.key_path import place_of, put, value_of, written
 from nnfunc.data.download import not_text
+from nnfunc.errors import NnfuncError
 from nnfunc.runs.run_folder import command
 
 __all__ = ["no_comparison", "overridden", "tables_of"]
@@ -59,7 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
     except (ValueError, RecursionError) as error:
-        if check.is_mistake(error):
+        if isinstance(error, NnfuncError):
             raise ConfigError([str(error)]) from None
         problem = f"it is not valid TOML: {one_line(error)}"
     raise ConfigError([f"{path}: {problem}"])

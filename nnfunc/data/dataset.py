@@ -190,11 +190,11 @@ def arrays(
     train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the
     examples; types stay as they are (uint8 stays uint8), but 64 bits become JAX's 32 unless x64 is
     on, with a warning where float64 values lie too close together for that. batch_size: in [1, number
-    of training examples]. seed: of the order, a whole number in [0, 2**32), may be traced. classes:
-    when given, the last of each tuple holds labels, whole numbers in [0, classes). transform: batch ->
+    of training examples]. seed: of the order, an integer in [0, 2**32), may be traced. classes:
+    when given, the last of each tuple holds labels, integers in [0, classes). transform: batch ->
     batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, then, on
     training batches only.
-    window: when given, train is one array [tokens] of whole numbers in [0, classes), and an example is
+    window: when given, train is one array [tokens] of integers in [0, classes), and an example is
     `window` of them in a row from any place; the other splits hold such rows, [n, window]. codec:
     carried along as `data.codec`.
     Raises: ValueError or TypeError, before anything runs, when data is empty, of different
@@ -210,7 +210,7 @@ def arrays(
     given = {"train": train, "validation": validation, "test": test}
     good = {name: ready(where, name, tree) for name, tree in given.items() if tree is not None}
     if "train" not in good:
-        check.fail(where, "there are no training arrays, got None.", kind=TypeError)
+        check.fail(where, "there are no training arrays, got None.", exc_type=TypeError)
     for name, tree in good.items():
         if window is not None:
             _tokens(where, name, tree, window)
@@ -260,7 +260,7 @@ def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
 
 
 def labels(where: str, y: Any, classes: int) -> None:
-    """Refuse labels that are not whole numbers in [0, classes), naming how many and the first.
+    """Refuse labels that are not integers in [0, classes), naming how many and the first.
 
     >>> labels("my data", np.array([0, 1, 3]), 3)
     Traceback (most recent call last):
@@ -287,7 +287,7 @@ def ready(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree
     """The tree with NumPy or JAX arrays of one length as leaves, in types that JAX keeps."""
     found, treedef = jax.tree_util.tree_flatten_with_path(tree)
     if not found:
-        check.fail(where, f"{name} should hold arrays, got {check.describe(tree)}.", kind=TypeError)
+        check.fail(where, f"{name} should hold arrays, got {check.describe(tree)}.", exc_type=TypeError)
     good = {}
     for path, leaf in found:
         spot = f"{name}{jax.tree_util.keystr(path)}"
@@ -303,7 +303,7 @@ def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
     if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
         cure = "Turn lists into arrays first: np.asarray(values)."
         problem = f"{spot} should be an array, got {check.describe(leaf)}."
-        check.fail(where, f"{problem} {cure}", kind=TypeError)
+        check.fail(where, f"{problem} {cure}", exc_type=TypeError)
     if len(leaf.shape) == 0:
         check.fail(where, f"{spot} should have a first axis, of the examples, got shape ().")
     if leaf.shape[0] == 0:

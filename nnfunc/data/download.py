@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from nnfunc import check, device_memory
+from nnfunc.errors import NnfuncError
 
 __all__ = [
     "Source",
@@ -98,7 +99,7 @@ def find(where: str, names: Sequence[str], source: Source | None = None) -> Path
     put = (folders() or [Path("FOLDER")])[0] / names[0]
     if source is None:
         cure = "Put it into the first, or name a folder that holds it: NNFUNC_DATA=FOLDER."
-        check.fail(where, f"{problem} {cure}", kind=FileNotFoundError)
+        check.fail(where, f"{problem} {cure}", exc_type=FileNotFoundError)
     troubles = ["there is no cache folder to put it in"]
     if own is not None:
         troubles = fetch(source, own / names[0])
@@ -106,7 +107,7 @@ def find(where: str, names: Sequence[str], source: Source | None = None) -> Path
             return own / names[0]
     problem += f" It could not be fetched: {'; '.join(troubles)}."
     cure = f"Get it from {source.urls[0]} and put it at {put}."
-    check.fail(where, f"{problem} {cure}", kind=FileNotFoundError)
+    check.fail(where, f"{problem} {cure}", exc_type=FileNotFoundError)
 
 
 def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
@@ -132,7 +133,7 @@ def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
     near = check.nearest(own.name, names)
     near = near if near.startswith("; did") else "."
     looked = ", ".join(dict.fromkeys(str(place.absolute()) for place in tried))
-    check.fail(where, f"{path} was not found; looked for {looked}{near}", kind=FileNotFoundError)
+    check.fail(where, f"{path} was not found; looked for {looked}{near}", exc_type=FileNotFoundError)
 
 
 def read(where: str, path: Path) -> bytes:
@@ -145,7 +146,7 @@ def read(where: str, path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        check.fail(where, f"{path} cannot be read: {error.strerror}.", kind=OSError)
+        check.fail(where, f"{path} cannot be read: {error.strerror}.", exc_type=OSError)
     if data[:2] != b"\x1f\x8b":
         return data
     try:
@@ -177,9 +178,9 @@ def regular(where: str, path: Path) -> int:
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
-        check.fail(where, f"{path} cannot be read: {_words(error)}.", kind=OSError)
+        check.fail(where, f"{path} cannot be read: {_words(error)}.", exc_type=OSError)
     if what := not_a_file(found):
-        check.fail(where, f"{path} cannot be read: {what}.", kind=OSError)
+        check.fail(where, f"{path} cannot be read: {what}.", exc_type=OSError)
     return found.st_size
 
 
@@ -285,11 +286,11 @@ def unreadable(where: str, path: Path | str, problem: str, error: Exception) -> 
 
     problem: in words, such as "it cannot be read as Parquet". A lack of memory is no damage.
     """
-    if check.is_mistake(error):
+    if isinstance(error, NnfuncError):
         raise error
     if isinstance(error, MemoryError):
         problem = f"{path}: reading it takes more memory than is free"
-        check.fail(where, f"{problem}. Make it smaller, or cut it into parts.", kind=MemoryError)
+        check.fail(where, f"{problem}. Make it smaller, or cut it into parts.", exc_type=MemoryError)
     words = " ".join(str(error).split())[:200]
     damaged(where, path, f"{problem} ({type(error).__name__}: {words})")
 

@@ -18,6 +18,7 @@ from nnfunc.data.sources.image_class_folders import ENDINGS, images_below
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import laid_out
 from nnfunc.data.sources.npz import load_npy
+from nnfunc.errors import NnfuncError
 
 __all__ = ["examples"]
 
@@ -47,7 +48,7 @@ def examples(learned: Learned, source: Any) -> tuple[np.ndarray, list[str] | Non
         try:
             x = on_host(WHERE, name, source)
         except ValueError as error:
-            if check.is_mistake(error):
+            if isinstance(error, NnfuncError):
                 raise
             check.fail(WHERE, f"{name} should be rows of one length: {error}")
     return _fitting(x, learned, name), None
@@ -102,7 +103,7 @@ def _from_file(learned: Learned, path: Path) -> Any:
         elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in learned.facts:
             check.fail(WHERE, f"the input should be a {kinds}, got {path}.")
     except (ValueError, EOFError, MemoryError, OSError) as error:
-        if check.is_mistake(error):
+        if isinstance(error, NnfuncError):
             raise
         check.fail(WHERE, f"{path} should hold rows of numbers, but cannot be read: {error}")
     return path
@@ -130,7 +131,7 @@ def _from_columns(learned: Learned, name: str, source: Any) -> np.ndarray:
     columns = learned.facts.get("columns")
     if columns is None:
         problem = f"{name} should be an array, for the run has no names of columns"
-        check.fail(WHERE, f"{problem}, got {check.describe(source)}.", kind=TypeError)
+        check.fail(WHERE, f"{problem}, got {check.describe(source)}.", exc_type=TypeError)
     if isinstance(source, Mapping):
         values, first = ({str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()}, None)
     else:
@@ -156,7 +157,7 @@ def _fitting(x: np.ndarray, learned: Learned, name: str) -> np.ndarray:
         expected = f"(examples, {', '.join(map(str, shape))}), with at least one example"
         check.fail(WHERE, f"the input should have shape {expected}, got shape {x.shape} in {name}.")
     if dtype.kind in "iu" and not np.array_equal(x, np.trunc(x)):
-        expected = f"the input should be whole numbers ({dtype}), as the training data is"
+        expected = f"the input should be integers ({dtype}), as the training data is"
         hint = "Give raw values, such as pixels from 0 to 255; the model scales them itself."
         check.fail(WHERE, f"{expected}, got fractions in {name}. {hint}")
     scaling = learned.facts.get("standardise")

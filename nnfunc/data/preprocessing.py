@@ -11,6 +11,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.fingerprint import SPLIT_BITS, digest
+from nnfunc.errors import NnfuncError
 
 __all__ = ["FILES", "Learned"]
 
@@ -150,7 +151,7 @@ class Learned:
             RecursionError,
             MemoryError,
         ) as error:
-            if check.is_mistake(error):
+            if isinstance(error, NnfuncError):
                 raise
             _refuse(file, f"it cannot be read ({type(error).__name__})")
         codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None

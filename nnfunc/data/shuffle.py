@@ -33,8 +33,8 @@ def permute(seed: Scalar, epoch: Scalar, position: Array | int, n: int) -> Array
     For every seed and epoch, position -> index is a permutation of [0, n). It is a shuffle, not a
     cipher: it passes tests of uniformity and keeps no secret.
 
-    Shapes: position [...], whole numbers in [0, n); seed and epoch [] or any shape that broadcasts
-    with it; -> [...] int32. seed and epoch: whole numbers, taken modulo 2**32. n: in [1, 2**31),
+    Shapes: position [...], integers in [0, n); seed and epoch [] or any shape that broadcasts
+    with it; -> [...] int32. seed and epoch: integers, taken modulo 2**32. n: in [1, 2**31),
     static.
     Raises: TypeError or ValueError when n is not such a number.
 
@@ -53,7 +53,7 @@ def positions(step: Scalar, batch_size: int, n: int) -> tuple[Array, Array]:
     The batches lie end to end in one endless stream of epochs, so every example comes once an
     epoch and a batch may hold the end of one epoch and the start of the next.
 
-    Shapes: step [] -> two arrays [batch_size] of uint32. step: 0-based, a whole number in [0,
+    Shapes: step [] -> two arrays [batch_size] of uint32. step: 0-based, an integer in [0,
     2**32). batch_size and n: in [1, 2**31), static. The epoch wraps round at 2**32; nothing else
     overflows.
     Raises: TypeError or ValueError when batch_size or n is not such a number.
@@ -158,7 +158,7 @@ def _divmod(x: Array, divisor: int) -> tuple[Array, Array]:
 
 
 def uint32(x: Any) -> Array:
-    """A whole number or an array of them, modulo 2**32."""
+    """An integer or an array of them, modulo 2**32."""
     if check.is_plain(x):
         return jnp.asarray(np.uint32(int(x) % 2**32))
     return jnp.asarray(x).astype(jnp.uint32)

@@ -141,7 +141,7 @@ def cut(
     """
     size, parts = len(x), {}
     for name, share in shares.items():
-        check.number(where, 0, share=share, cure=f"It is {name}.")
+        check.number(where, 0, share=share, hint=f"It is {name}.")
         parts[name] = share / size if share >= 1 else share
     left = 1 - sum(parts.values())
     if left * size < 1 - 1e-6:

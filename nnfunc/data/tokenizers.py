@@ -1,4 +1,4 @@
-"""Codecs: text to whole numbers and back, by characters, by bytes, or by a `tokenizers` file.
+"""Codecs: text to integers and back, by characters, by bytes, or by a `tokenizers` file.
 
 They are plain values that compare equal when they do the same, and save themselves as JSON.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.download import damaged, decode, given, read
+from nnfunc.errors import NnfuncError
 
 __all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
 
@@ -141,7 +142,7 @@ class Tokenizer:
         except ImportError:
             cure = 'Install it: pip install "nnfunc[data]".'
             problem = f"the library tokenizers, which reads tokenizer files, is not installed. {cure}"
-            check.fail("Tokenizer", problem, kind=ModuleNotFoundError)
+            check.fail("Tokenizer", problem, exc_type=ModuleNotFoundError)
         try:
             own = tokenizers.Tokenizer.from_str(self.text)
         except (KeyboardInterrupt, SystemExit):
@@ -164,7 +165,7 @@ def load_codec(path: str | Path) -> Codec:
         text = decode(where, file, read(where, file))
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if check.is_mistake(error):
+        if isinstance(error, NnfuncError):
             raise
         damaged(where, file, f"it is not JSON ({error})")
     kind = table.get("codec") if isinstance(table, dict) else None

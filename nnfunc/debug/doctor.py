@@ -11,6 +11,7 @@ from nnfunc.debug.checks import compiler_checks, data_checks, leakage_checks, mo
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.first_state import first_params, plain, task_at
 from nnfunc.debug.probe import Look
+from nnfunc.errors import MissingKeyError
 from nnfunc.training.divergence import first_not_finite
 
 __all__ = ["doctor"]
@@ -48,9 +49,7 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     look = Look(task, params, state, batch, fold(key, "doctor"))
     try:
         look.judged  # noqa: B018  evaluation, without a key
-    except (ValueError, TypeError) as error:
-        if "needs a random key" not in str(error):
-            raise
+    except MissingKeyError:
         look.needs_key = True
     found = list(_ill(look)) or [finding for check_of in _checks(look, build, hypers, data) for finding in check_of]
     found = [*compiler_checks.compiler(), *found]

@@ -47,7 +47,7 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     if not hasattr(state, "diverged_at"):
         wanted = "a train state, as nf.trainer's step and nf.train return it"
         got = check.describe(state)
-        check.fail("find_nan", f"state should be {wanted}, got {got}.", kind=TypeError)
+        check.fail("find_nan", f"state should be {wanted}, got {got}.", exc_type=TypeError)
     latched = np.asarray(state.diverged_at)
     if latched.ndim > 1:
         check.fail("find_nan", f"state should have one axis of members at most, got {latched.shape}.")
@@ -73,7 +73,7 @@ def _fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any)
     else:
         wanted = "a data set or a function step -> batch"
         got = check.describe(data)
-        check.fail("find_nan", f"data should be {wanted}, got {got}.", kind=TypeError)
+        check.fail("find_nan", f"data should be {wanted}, got {got}.", exc_type=TypeError)
     batch = training_batch(task, batch, key)
     found = first_not_finite(task, state.params, state.model_state, batch, key)
     return found._replace(step=step, words=f"at step {step}, in {found.words}")
@@ -117,11 +117,11 @@ def _in_function(function: Any, params: Params, x: PyTree) -> Fault | None:
     if not callable(function):
         wanted = "a model or a function f(params, x)"
         got = check.describe(function)
-        check.fail("find_nan_in", f"model should be {wanted}, got {got}.", kind=TypeError)
+        check.fail("find_nan_in", f"model should be {wanted}, got {got}.", exc_type=TypeError)
     try:
         inspect.signature(function).bind(params, x)
     except (TypeError, ValueError):
-        check.fail("find_nan_in", "a function should take two arguments: f(params, x).", kind=TypeError)
+        check.fail("find_nan_in", "a function should take two arguments: f(params, x).", exc_type=TypeError)
     given: tuple[tuple[Phase, str, PyTree], ...] = (("parameters", "the parameters", params), ("batch", "x", x))
     for phase, what, tree in given:
         for path, leaf in paths.flatten(tree).items():

@@ -14,6 +14,7 @@ from nnfunc.debug.first_state import first_params, peak_rate, plain, rate_key, s
 from nnfunc.debug.loss_floor import floors
 from nnfunc.debug.overfit_causes import Tried, cause_of
 from nnfunc.debug.probe import Look
+from nnfunc.errors import MissingKeyError
 from nnfunc.training.gradients import loss_and_metrics
 from nnfunc.training.task import Task
 
@@ -96,9 +97,7 @@ def overfit(
     look = Look(task, params, state, batch, fold(key, "overfit"))
     try:
         look.judged  # noqa: B018
-    except (ValueError, TypeError) as error:
-        if "needs a random key" not in str(error):
-            raise
+    except MissingKeyError:
         look.needs_key = True
     losses, last, touched = _runs(build, calm, look, steps, rates)
     at = int(np.argmin(np.abs(np.log(rates + 1e-30) - np.log((own or 1.0) + 1e-30))))

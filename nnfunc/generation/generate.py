@@ -9,6 +9,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonical, numbered
+from nnfunc.errors import InvalidValueError
 from nnfunc.generation.loop import NONE, loop_of
 from nnfunc.generation.prompts import known, read
 from nnfunc.generation.sample_token import check_numbers
@@ -118,20 +119,20 @@ def generate(
             context=context,
             cached=facts.caches,
         )
-    except ValueError as error:  # one position went well, so it is their number
-        if check.is_mistake(error) and context is None:
+    except InvalidValueError as error:  # one position went well, so it is their number
+        if context is None:
             needed = f"generate feeds {width + steps - 1} positions, of {width} + {steps} tokens"
             advice = f"Here {needed}; with context=N it lets the model see the last N only."
-            error.args = (f"{error.args[0]} {advice}", *error.args[1:])
+            error.hint = f"{error.hint} {advice}".lstrip()
         raise
     return Generated(tokens.reshape(*lead, -1), ends.reshape(lead))
 
 
 def _check_id(name: str, value: Any, below: int | None) -> None:
-    """A single whole number, of a token where `below` is the number of them."""
+    """A single integer, of a token where `below` is the number of them."""
     cure = "Give the id of one token, such as codec.encode(text)[0]."
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         got = check.describe(value)
-        check.fail("generate", f"{name} should be a whole number, got {got}. {cure}", kind=TypeError)
+        check.fail("generate", f"{name} should be an integer, got {got}. {cure}", exc_type=TypeError)
     if below is not None and not 0 <= value < below:
         check.fail("generate", f"{name} should be in [0, {below}), got {value}. {cure}")

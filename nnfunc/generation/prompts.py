@@ -15,7 +15,7 @@ def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
     """ids [..., time], how much of each row counts [...], and the length that all rows have."""
     if isinstance(prompt, str):
         cure = "Encode the text first."
-        check.fail("generate", f"prompt should hold ids, got {prompt!r}. {cure}", kind=TypeError)
+        check.fail("generate", f"prompt should hold ids, got {prompt!r}. {cure}", exc_type=TypeError)
     if isinstance(prompt, list | tuple) and any(np.ndim(part) > 0 for part in prompt):
         if lengths is not None:
             wanted = "lengths should be left out with a list of prompts, which have their own"

@@ -70,7 +70,7 @@ def activation_of(where: str, activation: str | Callable[[Array], Array]) -> tup
     if not callable(act):
         wanted = "a function x -> y or a name"
         got = check.describe(act)
-        check.fail(where, f"activation should be {wanted}, got {got}.", kind=TypeError)
+        check.fail(where, f"activation should be {wanted}, got {got}.", exc_type=TypeError)
     if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), "float32")).shape != (1, 2):
         cure = f"The gated ones go by name: {', '.join(map(repr, GATES))}."
         check.fail(where, f"the activation should keep the shape, got {word(act)}. {cure}")

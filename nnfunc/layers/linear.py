@@ -37,7 +37,7 @@ def linear(
         return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
     def apply(params, x):
-        check.last_axis("linear", x, in_dim=in_dim, cure=_cure(x, in_dim, out_dim))
+        check.last_axis("linear", x, in_dim=in_dim, hint=_cure(x, in_dim, out_dim))
         check.shape("linear", (in_dim, out_dim), MADE, weight=params["weight"])
         y = rows(x, params["weight"])
         return add_bias(y, params["bias"]) if bias else y
@@ -105,7 +105,7 @@ def bilinear(
     def apply(params, x):
         if not isinstance(x, tuple | list) or len(x) != 2:
             got = check.describe(x)
-            check.fail("bilinear", f"x should be a pair (left, right), got {got}.", kind=TypeError)
+            check.fail("bilinear", f"x should be a pair (left, right), got {got}.", exc_type=TypeError)
         left, right = x
         check.last_axis("bilinear: left", left, left_dim=left_dim)
         check.last_axis("bilinear: right", right, right_dim=right_dim)

@@ -133,7 +133,7 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
     if not isinstance(model, Adapted):
         got = check.describe(model)
         wanted = "model should be what nf.lora gave, not put into another"
-        check.fail("merge_lora", f"{wanted}, got {got}.", kind=TypeError)
+        check.fail("merge_lora", f"{wanted}, got {got}.", exc_type=TypeError)
     state = model.init_state() if state is None else state
     if not isinstance(state, dict) or "base" not in state:
         got = sorted(state) if isinstance(state, dict) else check.describe(state)

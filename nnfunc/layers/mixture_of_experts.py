@@ -70,13 +70,13 @@ def experts(
     arXiv:2006.16668; the z loss: Zoph et al. 2022 (ST-MoE), arXiv:2202.08906, equation 5.
     """
     check.size("experts", dim=dim, hidden=hidden, count=count, k=k)
-    check.number("experts", 1, count, k=k, cure="Each token goes to k of the count experts.")
+    check.number("experts", 1, count, k=k, hint="Each token goes to k of the count experts.")
     check.choice("experts", ("chosen", "all"), weighing=weighing)
     if capacity is not None:
         check.number("experts", 0, open_low=True, capacity=capacity)
         if check.is_traced(capacity):
             problem = "capacity sets a shape, so it should be a plain number, got a traced one."
-            check.fail("experts", problem, kind=TypeError)
+            check.fail("experts", problem, exc_type=TypeError)
     gated, act = activation_of("experts", activation)
     ups = ("up", "gate") if gated else ("up",)
 

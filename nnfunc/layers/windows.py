@@ -15,7 +15,7 @@ from nnfunc.base import Array, Shape
 __all__ = ["Padding", "Size", "Windows", "batched", "each", "pad", "shifted", "windows"]
 
 Size = int | Sequence[int]
-"""One whole number for every spatial axis, or one for each."""
+"""One integer for every spatial axis, or one for each."""
 Padding = Literal["same", "valid", "circular"] | int | Sequence[int | Sequence[int]]
 """A name, a count for every side, a count for each axis, or a pair (before, after) for each axis."""
 
@@ -129,7 +129,7 @@ def _same(n: int, span: int, stride: int) -> tuple[int, int]:
 
 
 def each(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
-    """A whole number of at least `low` for every axis, of one number or dims of them."""
+    """An integer of at least `low` for every axis, of one number or dims of them."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         check.size(where, low, check.LARGEST, **{name: value})
         return (int(value),) * dims

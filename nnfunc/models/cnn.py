@@ -172,11 +172,11 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
 
 
 def sizes(where: str, **lists: Sequence[int]) -> list[int]:
-    """The one named list, checked to hold at least one whole number of at least 1."""
+    """The one named list, checked to hold at least one integer of at least 1."""
     ((name, values),) = lists.items()
     if isinstance(values, int | str) or not isinstance(values, Sequence) or not len(values):
         got = check.describe(values)
-        check.fail(where, f"{name} should be a list of whole numbers, one a stage, got {got}.")
+        check.fail(where, f"{name} should be a list of integers, one a stage, got {got}.")
     for place, value in enumerate(values):
         check.size(where, **{f"{name}[{place}]": value})
     return list(values)

@@ -151,7 +151,7 @@ def _check_names(x: dict) -> None:
     wanted = "a dict with source, and target, or memory and target"
     if not isinstance(x, dict):
         got = check.describe(x)
-        check.fail("seq2seq", f"x should be {wanted}, got {got}.", kind=TypeError)
+        check.fail("seq2seq", f"x should be {wanted}, got {got}.", exc_type=TypeError)
     for name in x:
         if name not in NAMES:
             known = check.nearest(name, NAMES)

@@ -57,7 +57,7 @@ def as_optimizer(
     if not (len(pair) == 2 and all(map(callable, pair))):
         wanted = "one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
         got = check.describe(transformation)
-        check.fail(where, f"an optimizer should be {wanted}, got {got}.", kind=TypeError)
+        check.fail(where, f"an optimizer should be {wanted}, got {got}.", exc_type=TypeError)
     if not isinstance(pair, optax.GradientTransformation):
         pair = optax.GradientTransformation(*pair)
     inner = optax.with_extra_args_support(pair)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.errors import NnfuncError
 from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.paths import by_pattern, filled, only
 
@@ -56,7 +57,7 @@ def groups(
     for name, numbers in {"rates": rates, "freeze": later}.items():
         if not isinstance(numbers, Mapping):
             got = check.describe(numbers)
-            check.fail("groups", f"{name} should be a dict by pattern, got {got}.", kind=TypeError)
+            check.fail("groups", f"{name} should be a dict by pattern, got {got}.", exc_type=TypeError)
         for pattern, value in numbers.items():
             named: dict[str, Any] = {f"{name} of {pattern!r}": value}
             check.number("groups", 0, **named)
@@ -111,6 +112,6 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
         hidden = [path for path in paths.flatten(params) if any(paths.matches(n, path) for n in never)]
         named = re.search(r"pattern '([^']+)'", str(error))
         ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
-        if ours and check.is_mistake(error):
-            error.args = (f"{error.args[0]} groups hides from it what it freezes, {never}.",)
+        if ours and isinstance(error, NnfuncError):
+            error.hint = f"{error.hint} groups hides from it what it freezes, {never}.".lstrip()
         raise

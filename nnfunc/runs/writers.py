@@ -75,7 +75,7 @@ def open_writers(names: Sequence[str], folder: str | Path, config: Mapping[str, 
     ...     writers.write({"split": "train", "step": 10, "loss": 0.5})
     """
     if isinstance(names, str):
-        check.fail("writers", f"give a list of names, [{names!r}], got {names!r}.", kind=TypeError)
+        check.fail("writers", f"give a list of names, [{names!r}], got {names!r}.", exc_type=TypeError)
     for name in names:
         check.choice("writers", KINDS, name=name)
     opened = Writers([])

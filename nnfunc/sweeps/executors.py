@@ -21,6 +21,8 @@ import jax
 import numpy as np
 
 from nnfunc import check, jax_settings
+from nnfunc.checkpoint import CheckpointError
+from nnfunc.errors import NnfuncError
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine, Interrupted
 
@@ -84,7 +86,7 @@ class Jobs:
                 try:
                     future.result()
                 except Exception as error:
-                    if check.is_mistake(error):
+                    if isinstance(error, NnfuncError) and not isinstance(error, CheckpointError):
                         raise
                     if tries >= self.retries and len(going) == len(parts):
                         raise self.given_up(error) from error
@@ -205,7 +207,7 @@ def through(executor: Any, *, members: int = 16, retries: int = 2) -> Jobs:
     check.size("through", 0, retries=retries)
     if not callable(getattr(executor, "submit", None)):
         wanted = "an object with submit(function, *args)"
-        check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.", kind=TypeError)
+        check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.", exc_type=TypeError)
     return Jobs(executor.submit, members, retries)
 
 

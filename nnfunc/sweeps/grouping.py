@@ -315,7 +315,7 @@ def _typed_as(value: Any) -> Any:
 
 
 def _typed(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
-    """The hypers with what is traced as arrays: whole numbers too, which a run alone holds static."""
+    """The hypers with what is traced as arrays: integers too, which a run alone holds static."""
     own = dict(hypers)
     for name in traced:
         own[name] = np.asarray(own[name], jax.dtypes.canonicalize_dtype(_typed_as(own[name])))

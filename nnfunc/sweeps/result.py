@@ -103,7 +103,7 @@ class Result:
         """
         count = len(self.hypers)
         if not -count <= i < count:
-            check.fail("member", f"i should be in [0, {count}), got {i}.", kind=IndexError)
+            check.fail("member", f"i should be in [0, {count}), got {i}.", exc_type=IndexError)
         i %= count
         curves = {name: curve[i] for name, curve in self.curves.items()}
         state = None

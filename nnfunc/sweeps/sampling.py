@@ -97,7 +97,7 @@ def settings(
     else:
         wanted = "a dict name -> values, a list of dicts or a function key -> dict"
         got = check.describe(space)
-        check.fail("sweep", f"space should be {wanted}, got {got}.", kind=TypeError)
+        check.fail("sweep", f"space should be {wanted}, got {got}.", exc_type=TypeError)
     if method == "grid" or isinstance(space, list | tuple):
         _check_duplicates(found)
     return found
@@ -213,7 +213,7 @@ def _of_points(
 def _listed(space: Any, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
     if not isinstance(space, list | tuple) or not all(isinstance(h, Mapping) for h in space):
         wanted = "with method='list' or a list, space should be a list of dicts"
-        check.fail("sweep", f"{wanted}, got {check.describe(space)}.", kind=TypeError)
+        check.fail("sweep", f"{wanted}, got {check.describe(space)}.", exc_type=TypeError)
     if not space:
         check.fail("sweep", "the space is empty: a list of no settings.")
     found = [dict(values) for values in space]
@@ -248,7 +248,7 @@ def _proposed(
             values = propose(fold(fold(key, place), "try", tries))
             if not isinstance(values, Mapping) or not values:
                 got = check.describe(values)
-                check.fail("sweep", f"a space that proposes should return a dict, got {got}.", kind=TypeError)
+                check.fail("sweep", f"a space that proposes should return a dict, got {got}.", exc_type=TypeError)
             if found and set(values) != set(found[0]):
                 odd = sorted(map(str, set(values) ^ set(found[0])))
                 check.fail("sweep", f"all proposals should hold the same names; they differ in {odd}.")

@@ -59,9 +59,9 @@ def log_uniform(low: float, high: float) -> Distribution:
 
 
 def int_uniform(low: int, high: int) -> Distribution:
-    """A whole number from low to high, both of which belong to it.
+    """An integer from low to high, both of which belong to it.
 
-    Raises: TypeError when they are not whole numbers; ValueError when low is above high.
+    Raises: TypeError when they are not integers; ValueError when low is above high.
 
     >>> dice = nf.int_uniform(1, 6)
     >>> dice.at(0.0), dice.at(0.999)
@@ -70,7 +70,7 @@ def int_uniform(low: int, high: int) -> Distribution:
     for name, value in {"low": low, "high": high}.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             got = check.describe(value)
-            check.fail("int_uniform", f"{name} should be a whole number, got {got}.", kind=TypeError)
+            check.fail("int_uniform", f"{name} should be an integer, got {got}.", exc_type=TypeError)
     check.ordered("int_uniform", low=low, high=high)
     for end in (low, high):
         check.number("int_uniform", -(2**31), 2**31 - 1, end=end)
@@ -89,7 +89,7 @@ def choice(options: Sequence[Any] | np.ndarray) -> Distribution:
     """
     if isinstance(options, str) or not isinstance(options, Sequence | np.ndarray):
         got = check.describe(options)
-        check.fail("choice", f"options should be a list, got {got}.", kind=TypeError)
+        check.fail("choice", f"options should be a list, got {got}.", exc_type=TypeError)
     known = options.tolist() if isinstance(options, np.ndarray) else list(options)
     known = [v.item() if isinstance(v, np.generic) else v for v in known]
     if {type(value) for value in known} == {int, float}:
@@ -124,7 +124,7 @@ def _ends(where: str, low: Any, high: Any) -> None:
         if not check.is_plain(value) or not math.isfinite(value):
             got = check.describe(value)
             kind = ValueError if check.is_plain(value) else TypeError
-            check.fail(where, f"{name} should be a finite number, got {got}.", kind=kind)
+            check.fail(where, f"{name} should be a finite number, got {got}.", exc_type=kind)
     check.ordered(where, low=low, high=high)
 
 

@@ -117,7 +117,7 @@ def sweep(
         check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
     if search is not None and (not callable(search) or search in MAKERS):
         wanted = "a search, such as nf.sweeps.halving()"
-        check.fail("sweep", f"search should be {wanted}, got {check.describe(search)}.", kind=TypeError)
+        check.fail("sweep", f"search should be {wanted}, got {check.describe(search)}.", exc_type=TypeError)
     draws = draws_of(space, method, members, key, constraint, seeds)
     data = _sized(data, eval_batch_size)
     trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
@@ -271,7 +271,7 @@ def _trials(
     check.size("sweep", steps=steps)
     if not isinstance(data, Data):
         wanted = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
-        check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
+        check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", exc_type=TypeError)
     tenth = max(1, steps // 10)
     given = lambda every: tenth if every is None else every
     intervals = Intervals.of(steps, given(log), given(evaluate), steps)

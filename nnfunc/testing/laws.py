@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, paths
+from nnfunc import paths
 from nnfunc.base import Context, Key, Model, Params, PyTree, Watch, as_model, cast_floating
 from nnfunc.combinators import precision
+from nnfunc.errors import MissingKeyError, NnfuncError
 from nnfunc.testing.comparing import fail, floats_of, kind, near, two, weighed
 from nnfunc.testing.derivatives import check_gradients
 from nnfunc.testing.numbers import check_moves
@@ -90,9 +91,7 @@ class Case:
         """Whether the model refuses to work without a key, in the words of law 2."""
         try:
             jax.eval_shape(self.model.apply, self.params, self.x)
-        except ValueError as error:
-            if "needs a random key" not in str(error):
-                raise
+        except MissingKeyError:
             return True
         return False
 
@@ -389,7 +388,7 @@ def batches_may_be_empty(case: Case) -> None:
     try:
         got = run(case.params, x)
     except Exception as error:
-        if check.is_mistake(error):
+        if isinstance(error, NnfuncError):
             return
         fail(law, f"{case.model.name} raised {type(error).__name__}: {error}", error)
     for path, leaf in paths.flatten(got["gradients"][0]).items() if case.order > 1 else ():

@@ -17,7 +17,7 @@ def check_data(data: Any) -> None:
     """Refuse what is no data set."""
     if not isinstance(data, Data | Stream):
         wanted = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
-        check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", kind=TypeError)
+        check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", exc_type=TypeError)
 
 
 class Feed:

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnfunc import paths
 from nnfunc.base import Context, Key, Nudge, Params, PyTree, Watch, as_model, fold
+from nnfunc.errors import NnfuncError
 from nnfunc.training.gradients import gradient_of, loss_and_metrics
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
@@ -38,7 +39,7 @@ class Fault(NamedTuple):
         return self.words
 
 
-class Diverged(FloatingPointError):
+class Diverged(NnfuncError, FloatingPointError):
     """A loss, its gradient or the parameters are not finite.
 
     step: the first such step (0-based). layer: where it began, in words. fault: the same as a Fault,
@@ -46,8 +47,8 @@ class Diverged(FloatingPointError):
     """
 
     def __init__(self, what: str, step: int, layer: Fault | str, state: Any):
-        cure = "Try a smaller learning rate, clipping (clip=1.0) or a longer warm-up."
-        super().__init__(f"training diverged: {what}. It began in {layer}. {cure}")
+        hint = "Try a smaller learning rate, clipping (clip=1.0) or a longer warm-up."
+        super().__init__(f"training diverged: {what}. It began in {layer}.", hint=hint)
         self.step, self.layer, self.state = step, str(layer), state
         self.fault = layer._replace(step=step) if isinstance(layer, Fault) else None
 

@@ -54,7 +54,7 @@ def evaluate(
         params, state = evaluated(task, params)
     if isinstance(arrays, Data):
         cure = "Give one of its splits, such as data.validation."
-        check.fail("evaluate", f"arrays should be examples, got a data set. {cure}", kind=TypeError)
+        check.fail("evaluate", f"arrays should be examples, got a data set. {cure}", exc_type=TypeError)
     fresh = as_model(task.model).init_state()
     if state is None and fresh:
         cure = "Give the whole train state, or state=state.model_state."

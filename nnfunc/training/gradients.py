@@ -173,7 +173,7 @@ def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Arr
     if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
         wanted = "(loss, metrics), metrics being a dict such as {}"
         got = check.describe(returned)
-        check.fail("objective", f"it should return {wanted}, got {got}.", kind=TypeError)
+        check.fail("objective", f"it should return {wanted}, got {got}.", exc_type=TypeError)
     loss, metrics = returned
     taken = sorted({"loss", "gradient_norm", "learning_rate"} & set(metrics))
     if taken:
@@ -181,7 +181,7 @@ def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Arr
     for name, value in {"loss": loss, **metrics}.items():
         if not (check.is_plain(value) or hasattr(value, "dtype")):
             got = check.describe(value)
-            check.fail("objective", f"{name} should be one number, got {got}.", kind=TypeError)
+            check.fail("objective", f"{name} should be one number, got {got}.", exc_type=TypeError)
         if jnp.shape(value) != ():
             cure = "Take the mean over the batch."
             check.fail("objective", f"{name} should be one number, got shape {jnp.shape(value)}. {cure}")

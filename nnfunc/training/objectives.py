@@ -154,7 +154,7 @@ def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
     """The two parts of a batch (x, target)."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         got = check.describe(batch)
-        check.fail(where, f"a batch should be a pair (x, target), got {got}.", kind=TypeError)
+        check.fail(where, f"a batch should be a pair (x, target), got {got}.", exc_type=TypeError)
     return batch[0], batch[1]
 
 

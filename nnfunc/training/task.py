@@ -82,7 +82,7 @@ def reduce_on_plateau(
     if not isinstance(metric, str):
         got = check.describe(metric)
         wanted = "the name of a validation figure, such as 'loss'"
-        check.fail("reduce_on_plateau", f"metric should be {wanted}, got {got}.", kind=TypeError)
+        check.fail("reduce_on_plateau", f"metric should be {wanted}, got {got}.", exc_type=TypeError)
     scale = schedules.plateau(
         1.0,
         mode=mode,
@@ -121,7 +121,7 @@ def built(build: Build, hypers: Any, step: Any = 0) -> Task:
         got = check.describe(build)
         wanted = "a function hypers -> Task"
         cure = "Write def build(h): return ..."
-        check.fail("train", f"build should be {wanted}, got {got}. {cure}", kind=TypeError)
+        check.fail("train", f"build should be {wanted}, got {got}. {cure}", exc_type=TypeError)
     task: Any = None
     try:
         task = build(hypers, step) if _takes_step(build) else build(hypers)
@@ -136,7 +136,7 @@ def built(build: Build, hypers: Any, step: Any = 0) -> Task:
     if not isinstance(task, Task):
         if not isinstance(task, tuple) or len(task) != 3:
             wanted, got = "a Task(model, objective, optimizer)", check.describe(task)
-            check.fail("build", f"it should return {wanted}, got {got}.", kind=TypeError)
+            check.fail("build", f"it should return {wanted}, got {got}.", exc_type=TypeError)
         model, objective, optimizer = task
         task = Task(model, objective, optimizer)
     return _checked(task)
@@ -156,12 +156,12 @@ def _checked(task: Task) -> Task:
     if not callable(task.objective):
         wanted = "a function (predict, batch) -> (loss, metrics), such as nf.classification()"
         got = check.describe(task.objective)
-        check.fail(where, f"the objective should be {wanted}, got {got}.", kind=TypeError)
+        check.fail(where, f"the objective should be {wanted}, got {got}.", exc_type=TypeError)
     as_model(task.model, where="build: model")
     if task.augment is not None and not callable(task.augment):
         wanted = "a function (key, batch) -> batch, such as nf.augment.shift(2)"
         got = check.describe(task.augment)
-        check.fail(where, f"augment should be {wanted}, got {got}.", kind=TypeError)
+        check.fail(where, f"augment should be {wanted}, got {got}.", exc_type=TypeError)
     for name, parts, such in (
         ("average", ("init", "update", "read"), "nf.averages.ema(0.999)"),
         ("plateau", ("init", "update"), "nf.reduce_on_plateau('loss')"),
@@ -169,11 +169,11 @@ def _checked(task: Task) -> Task:
         value = getattr(task, name)
         if value is not None and not all(hasattr(value, part) for part in parts):
             got = check.describe(value)
-            check.fail(where, f"{name} should be such as {such}, got {got}.", kind=TypeError)
+            check.fail(where, f"{name} should be such as {such}, got {got}.", exc_type=TypeError)
     plateau = task.plateau
     if isinstance(plateau, schedules.Plateau):
         cure = "nf.reduce_on_plateau(metric, ...) makes one that scales the schedule's."
-        check.fail(where, f"plateau should not be a schedule of its own. {cure}", kind=TypeError)
+        check.fail(where, f"plateau should not be a schedule of its own. {cure}", exc_type=TypeError)
     check.size(where, accumulate=task.accumulate)
     if task.sharpness is not None:
         check.number(where, 0, sharpness=task.sharpness)

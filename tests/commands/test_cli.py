@@ -283,7 +283,7 @@ MISTAKES = {
     "an unknown table": (("modle.dropout=0.1",), r"modle: there is no such table.*'model'"),
     "an unknown factory": (("model.name=mpl",), r"model.*'mpl'.*'mlp'"),
     "a bad override": (("train.steps",), r"an override should be key=value.* got 'train\.steps'"),
-    "a wrong type": (("train.steps=soon",), r"train\.steps: should be a whole number, got 'soon'"),
+    "a wrong type": (("train.steps=soon",), r"train\.steps: should be an integer, got 'soon'"),
     "a factory's refusal": (("model.dropout=1.5",), r"rate should be in \[0, 1\], got 1\.5"),
     "a large batch": (("data.batch_size=5000",), r"batch_size should be at most .* 1257, got 5000"),
     "too few pixels": (

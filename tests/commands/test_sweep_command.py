@@ -997,14 +997,14 @@ MISTAKES = {
         ("schedule.peak=[0.1]", "--method", "sobol"),
         r"members should say how many .*settings are drawn",
     ),
-    "no members": ((PEAK, "--members", 0), r"--members: should be a whole number from 1 to 1,000,000, got 0"),
+    "no members": ((PEAK, "--members", 0), r"--members: should be an integer from 1 to 1,000,000, got 0"),
     "uneven members": (
         (PEAK, "seed=0:4", "--members", 6),
         r"members should be a multiple of the seeds, 4, got 6\. Take 4,",
     ),
     "members of seeds alone": (("seed=0:4", "--members", 8), r"members should be the number of the seeds, 4, .* got 8"),
     "seeds twice": ((PEAK, "seed=0:4", "--seeds", 2, "--members", 8), r"either seeds or settings of seed, got both"),
-    "seeds that are none": (("seed=[0,-1]",), r"seed: should be a whole number from 0 to"),
+    "seeds that are none": (("seed=[0,-1]",), r"seed: should be an integer from 0 to"),
     "a grid of a distribution": (
         (PEAK, "--method", "grid"),
         r"a grid needs values that can be counted.*'schedule\.peak'",
@@ -1049,7 +1049,7 @@ MISTAKES = {
     ),
     "an empty chunk": (
         (PEAK, "--members", 6, "--chunk", 0),
-        r"--chunk: should be a whole number from 1 to 1,000,000, got 0",
+        r"--chunk: should be an integer from 1 to 1,000,000, got 0",
     ),
     "jobs of nobody": (
         (PEAK, "--members", 6, "--jobs", "x"),

@@ -252,9 +252,9 @@ MODELS = ", ".join(map(repr, factories("model")))
 WRONG = {
     "schedule.pek=0.1": "schedule.pek: warmup_cosine has no such key, got 0.1; did you mean 'peak'?",
     "optimizer.weight_decy=0.1": "optimizer.weight_decy: adamw has no such key, got 0.1; did you mean 'weight_decay'?",
-    "train.steps=many": "train.steps: should be a whole number, got 'many' (str).",
-    "train.steps=1.5": "train.steps: should be a whole number, got 1.5 (float).",
-    "train.steps=true": "train.steps: should be a whole number, got True (bool).",
+    "train.steps=many": "train.steps: should be an integer, got 'many' (str).",
+    "train.steps=1.5": "train.steps: should be an integer, got 1.5 (float).",
+    "train.steps=true": "train.steps: should be an integer, got True (bool).",
     "train.steps=0": "train: steps should be at least 1, got 0.",
     "train.log_every=0": "train: log_every should be at least 1, got 0.",
     "train.best=loss": "train: best should be such as 'min loss' or 'max accuracy', got 'loss'.",
@@ -262,8 +262,8 @@ WRONG = {
     "train.folder=x": "train.folder: train has no such key, got 'x'",
     "model.name=mpl": f"model.name: should be one of {MODELS}, got 'mpl'; did you mean 'mlp'?",
     "model.name=3": f"model.name: should be one of {MODELS}, got 3 (int).",
-    "model.widths=3": "model.widths: should be a list of whole numbers, got 3 (int).",
-    "model.widths=[1, 1.5]": "model.widths: should be a list of whole numbers, got [1, 1.5] (list).",
+    "model.widths=3": "model.widths: should be a list of integers, got 3 (int).",
+    "model.widths=[1, 1.5]": "model.widths: should be a list of integers, got [1, 1.5] (list).",
     "model.widths=[64]": "model: mlp: widths should be at least the input's and the output's",
     "model.widths=[64, 0]": "model: mlp: widths[1] should be at least 1, got 0.",
     "model.dropout=true": "model.dropout: should be a number, got True (bool).",
@@ -280,9 +280,9 @@ WRONG = {
     "Give all of them, such as train.steps=40 schedule.warmup_steps=20.",
     "schedule.name=plateau": "schedule.name: should be one of 'constant', ",
     "optimizer.rate=0.1": "optimizer.rate: the schedule gives the rate; leave out one of the two.",
-    "data.batch_size=x": "data.batch_size: should be a whole number, got 'x' (str).",
-    "seed=-1": "seed: should be a whole number from 0 to 2**32 - 1, got -1 (int).",
-    "seed=abc": "seed: should be a whole number from 0 to 2**32 - 1, got 'abc' (str).",
+    "data.batch_size=x": "data.batch_size: should be an integer, got 'x' (str).",
+    "seed=-1": "seed: should be an integer from 0 to 2**32 - 1, got -1 (int).",
+    "seed=abc": "seed: should be an integer from 0 to 2**32 - 1, got 'abc' (str).",
     "optimiser.rate=0.1": "optimiser: there is no such table; did you mean 'optimizer'?",
     "sed=1": "sed: there is no such key; did you mean 'seed'?",
     "model.widths.x=1": "model.widths.x: model.widths is a value, not a table.",
@@ -331,10 +331,10 @@ def test_a_table_that_is_missing(file, table, words):
 
 def test_a_key_that_is_missing(file):
     assert problem(file, 'model={name="mlp"}') == (
-        "the command line: model.widths: is missing; mlp needs a list of whole numbers: write widths = [10, 10]"
+        "the command line: model.widths: is missing; mlp needs a list of integers: write widths = [10, 10]"
     )
     assert f"model.name: is missing; it should be one of {MODELS}." in problem(file, "model={widths=[1, 2]}")
-    assert "train.steps: is missing; train needs a whole number" in problem(file, "train={}")
+    assert "train.steps: is missing; train needs an integer" in problem(file, "train={}")
 
 
 def test_another_factory_by_override_says_how_to_replace_the_table(file):

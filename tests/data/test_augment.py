@@ -501,11 +501,7 @@ def test_numbers_out_of_range(make, words):
         ),
         (nf.augment.noise(0.1), np.ones((2, 3), np.int32), "noise: x should hold floats, got int32. Give the images"),
         (nf.augment.shift(1, fill=(1, 2)), FLOATS, "fill should be one number, or one for each of 3 channels, got 2"),
-        (
-            nf.augment.rotate(9, fill=0.5),
-            BYTES,
-            "fill should be a whole number from 0 to 255 for uint8 images, got 0.5",
-        ),
+        (nf.augment.rotate(9, fill=0.5), BYTES, "fill should be an integer from 0 to 255 for uint8 images, got 0.5"),
         (nf.augment.mixup(1.0, 3), FLOATS, r"mixup: a batch should be a pair \(x, labels\)"),
         (nf.augment.mixup(1.0, 2), (FLOATS, LABELS), "labels should be from 0 to 1, got 2. Set classes"),
         (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or shares of classes"),

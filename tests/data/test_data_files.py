@@ -484,7 +484,7 @@ def test_a_config_loads_its_data(tmp_path):
             "data.layout: should be one of 'image', 'flat', 'rows', .*did you mean 'flat'",
         ),
         ({"name": "images"}, "data.path: is missing; images needs text: write path = "),
-        ({"name": "text", "block_size": 2.5}, "data.block_size: should be a whole number"),
+        ({"name": "text", "block_size": 2.5}, "data.block_size: should be an integer"),
         (
             {"name": "mnist"},
             r"^config: data: train-images-idx3-ubyte.gz was not found; looked in [^\n]* put it at [^\n]*\.gz\.$",

@@ -157,7 +157,7 @@ def test_bad_sizes_of_an_order_are_refused():
         shuffle.permute(0, 0, 0, 0)
     with pytest.raises(ValueError, match="n should be at most 2147483647"):
         shuffle.permute(0, 0, 0, 2**31)
-    with pytest.raises(TypeError, match="batch_size should be a whole number"):
+    with pytest.raises(TypeError, match="batch_size should be an integer"):
         shuffle.positions(0, 1.5, 4)
     with pytest.raises(ValueError, match=r"step should be in \[0, 4294967295\], got -1"):
         shuffle.indices(0, -1, 2, 4)
@@ -267,7 +267,7 @@ NAN[4, 1], NAN[5, 0] = np.nan, np.inf
         (None, {}, TypeError, "there are no training arrays"),
         ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Set"),
         ((X, Y), {"batch_size": 0}, ValueError, "batch_size should be at least 1, got 0"),
-        ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be a whole number"),
+        ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be an integer"),
         ((X, Y), {"seed": -1}, ValueError, r"seed should be in \[0, 4294967295\], got -1"),
         ((X, Y), {"validation": (NAN, Y)}, ValueError, r"validation\[0\] holds 2"),
         ((X, Y), {"validation": X}, ValueError, "validation should have the structure of train"),

@@ -401,7 +401,7 @@ def test_token_files_that_are_wrong(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"should hold train.bin or train.npy"):
         nf.data.tokens(tmp_path, block_size=8)
     np.save(tmp_path / "train.npy", np.zeros((3, 4)))
-    with pytest.raises(ValueError, match=r"one row of whole numbers, got float64 \[3, 4\]"):
+    with pytest.raises(ValueError, match=r"one row of integers, got float64 \[3, 4\]"):
         nf.data.tokens(tmp_path, block_size=8)
     late = nf.data.Splits(np.full(50, 400, np.uint16), window=5, classes=300).stream(2)
     with pytest.raises(ValueError, match=r"tokens should be in \[0, 300\), got 400 in the batch of step 3"):

@@ -519,7 +519,7 @@ def test_settings_that_are_refused(small, key):
         ({"temperature": np.nan}, ValueError, "temperature"),
         ({"top_p": 1.5}, ValueError, r"top_p should be in \[0, 1\], got 1.5"),
         ({"top_k": 0}, ValueError, "top_k should be at least 1, got 0"),
-        ({"top_k": 2.0}, TypeError, "top_k should be a whole number"),
+        ({"top_k": 2.0}, TypeError, "top_k should be an integer"),
         ({"context": 0}, ValueError, "context should be at least 1"),
         ({"lengths": [3]}, ValueError, r"lengths should have shape \(2,\), got shape \(1,\)"),
         ({"lengths": [3, 1]}, ValueError, "1 to 2 ids, got lengths from 1 to 3"),

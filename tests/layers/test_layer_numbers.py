@@ -182,7 +182,7 @@ def test_batch_norm_in_training_takes_very_large_numbers():
     assert np.isinf(out.state["var"]).all()  # which float32 cannot hold
 
 
-# ids and other whole numbers beyond int32
+# ids and other integers beyond int32
 
 
 @pytest.mark.parametrize("bad", [np.int64(2**32 + 1), np.uint64(2**32 + 1), np.int64(-(2**32) + 1)])

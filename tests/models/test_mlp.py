@@ -146,7 +146,7 @@ def test_wrong_values_are_named(make, words):
 @pytest.mark.parametrize(
     "make,words",
     [
-        (lambda: nf.mlp([64, 8.0, 10]), r"^mlp: widths\[1\] should be a whole number, got 8\.0"),
+        (lambda: nf.mlp([64, 8.0, 10]), r"^mlp: widths\[1\] should be an integer, got 8\.0"),
         (lambda: nf.mlp([64, 10], gain="2"), r"^mlp: gain should be a number, got '2' \(str\)"),
     ],
 )

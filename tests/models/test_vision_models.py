@@ -566,7 +566,7 @@ WRONG_ARGUMENTS = {
     "cnn_widths": (
         lambda: nf.cnn(10, widths=32),
         ValueError,
-        r"^cnn: widths should be a list of whole numbers, one a stage, got 32 \(int\)",
+        r"^cnn: widths should be a list of integers, one a stage, got 32 \(int\)",
     ),
     "cnn_no_widths": (lambda: nf.cnn(10, widths=[]), ValueError, r"^cnn: widths should be a list"),
     "cnn_width": (lambda: nf.cnn(10, widths=[4, 0]), ValueError, r"^cnn: widths\[1\] should be at least 1, got 0"),

@@ -420,7 +420,7 @@ def test_a_number_that_has_to_be_plain_makes_groups():
         (
             {"space": {"lr": [0.1], "data.seed": nf.uniform(0.0, 3.0)}, "members": 2},
             TypeError,
-            "data.seed should be a whole number",
+            "data.seed should be an integer",
         ),
         ({"log_every": 0}, ValueError, "log_every should be at least 1"),
         ({"evaluate_every": 0}, ValueError, "evaluate_every should be at least 1"),

@@ -182,7 +182,7 @@ def test_contradictions_elsewhere():
         (lambda: nf.uniform(0, np.inf), ValueError, "high should be a finite number"),
         (lambda: nf.uniform("a", 1), TypeError, "low should be a finite number, got 'a'"),
         (lambda: nf.log_uniform(0, 1), ValueError, "low should be above 0"),
-        (lambda: nf.int_uniform(0.5, 1), TypeError, "low should be a whole number"),
+        (lambda: nf.int_uniform(0.5, 1), TypeError, "low should be an integer"),
         (lambda: nf.choice([]), ValueError, "at least one value"),
         (lambda: nf.choice("abc"), TypeError, "options should be a list"),
         (lambda: drawn(3), TypeError, "space should be a dict"),

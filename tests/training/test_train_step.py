@@ -263,7 +263,7 @@ def test_frozen_leaves_cost_no_gradient_and_never_move():
 
 
 def test_micro_batches_count_and_watch():
-    """Whole numbers are averaged as floats; a leaf without examples goes to every part."""
+    """Integers are averaged as floats; a leaf without examples goes to every part."""
 
     def build(count):
         def of(h):

@@ -3,7 +3,7 @@
     on the command line    in a file                      what
     log(1e-4, 1e-1)        { log = [1e-4, 1e-1] }         a number, each decade as likely as another
     uniform(0, 0.5)        { uniform = [0.0, 0.5] }       a number
-    int(1, 4)              { int = [1, 4] }               a whole number, from 1 to 4
+    int(1, 4)              { int = [1, 4] }               an integer, from 1 to 4
     0:8 or 0:80:10         { range = [0, 8] }             options: 0, 1, ..., 7; a third is the step
     choice(relu, tanh)     { choice = ["relu", "tanh"] }  options
     ["relu", "tanh"]       ["relu", "tanh"]               options, but see `drawn`
@@ -61,7 +61,7 @@ def in_words(text: str, kind: Kind | None) -> Drawn | None:
     if _RANGE.fullmatch(text):
         return _made("range", [int(number) for number in text.split(":")])
     if _COLONS.fullmatch(text) and not free:
-        raise ValueError(f"a range is of whole numbers, such as 0:8 or 0:80:10, got {show(text)}")
+        raise ValueError(f"a range is of integers, such as 0:8 or 0:80:10, got {show(text)}")
     value = value_of(text)
     if isinstance(value, str) and text.startswith(("[", "{")):
         cure = """Write '["relu", "tanh"]' with quotes for the shell around it, or choice(relu, tanh)"""
@@ -122,10 +122,10 @@ def _made(name: str, arguments: list[Any]) -> Drawn:
 
 
 def _numbers(ends: list[Any]) -> list[int]:
-    """The whole numbers of a range, whose end does not belong to it."""
+    """The integers of a range, whose end does not belong to it."""
     text = ":".join(show(end).rpartition(" (")[0] for end in ends)
     if len(ends) not in (2, 3) or not all(type(end) is int for end in ends):
-        raise ValueError(f"range takes two or three whole numbers, such as 0:8 or 0:80:10, got {text}")
+        raise ValueError(f"range takes two or three integers, such as 0:8 or 0:80:10, got {text}")
     if ends[2:] == [0]:
         raise ValueError(f"the step of a range should not be 0, got {text}")
     found = range(*ends)

@@ -134,7 +134,7 @@ def _meant(entries: dict[Place, Entry], tables: Tables, mistakes: Mistakes) -> t
             kind = kind_at(sample, place)
             values = (in_words if entry.by_shell else drawn)(entry.value, kind)
             if isinstance(values, Distribution) and values.options is None and _whole(kind):
-                raise ValueError("is a whole number: draw it from int(1, 4), or give a list")
+                raise ValueError("is an integer: draw it from int(1, 4), or give a list")
             value = value_of(entry.value) if entry.by_shell else entry.value
             if values is None and any(place[: len(whole)] == whole for whole in found):
                 values = [value]  # it goes over whatever the table is that is drawn
@@ -154,7 +154,7 @@ def _meant(entries: dict[Place, Entry], tables: Tables, mistakes: Mistakes) -> t
 
 
 def _whole(kind: Kind | None) -> bool:
-    return kind is not None and kind.one == "a whole number"
+    return kind is not None and kind.one == "an integer"
 
 
 def _absent(place: Place, tables: Tables) -> bool:
@@ -170,5 +170,5 @@ def _is_seeds(path: str, values: Drawn, mistakes: Mistakes) -> bool:
         return False
     wrong = [value for value in telling(values) if not is_seed(value)]
     if wrong:
-        mistakes.add(path, f"should be a whole number from 0 to 2**32 - 1, got {show(wrong[0])}.")
+        mistakes.add(path, f"should be an integer from 0 to 2**32 - 1, got {show(wrong[0])}.")
     return True

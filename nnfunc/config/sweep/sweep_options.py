@@ -16,7 +16,7 @@ _METHODS = ("random", "grid", "sobol", "latin")
 
 def _count(value: Any) -> str:
     good = type(value) is int and 0 < value <= MOST_MEMBERS
-    wanted = f"should be a whole number from 1 to {MOST_MEMBERS:,}"
+    wanted = f"should be an integer from 1 to {MOST_MEMBERS:,}"
     return "" if good else f"{wanted}, got {show(value)}."
 
 

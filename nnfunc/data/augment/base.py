@@ -80,7 +80,7 @@ def inputs(batch: PyTree) -> Array:
     x = x.get("x") if isinstance(x, dict) else x
     if not hasattr(x, "dtype"):
         wanted = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
-        check.fail("augment", f"{wanted}, got {check.describe(batch)}.", kind=TypeError)
+        check.fail("augment", f"{wanted}, got {check.describe(batch)}.", exc_type=TypeError)
     return jnp.asarray(x)
 
 
@@ -124,7 +124,7 @@ def on_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape
 def in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
     """change(floats, unit), back in x's type: unit is what 1.0 is in x, 255 for uint8.
 
-    Whole numbers are rounded and kept within 0 and 255; floats may go anywhere.
+    Integers are rounded and kept within 0 and 255; floats may go anywhere.
     """
     if x.dtype == jnp.uint8:
         y = change(x.astype(jnp.float32), 255.0)
@@ -164,6 +164,6 @@ def filling(where: str, fill: tuple[Any, ...], x: Array) -> Array:
         plain = [value for value in fill if check.is_plain(value)]
         wrong = [value for value in plain if not (0 <= value <= 255 and value == int(value))]
         if wrong:
-            wanted = "fill should be a whole number from 0 to 255 for uint8 images"
+            wanted = "fill should be an integer from 0 to 255 for uint8 images"
             check.fail(where, f"{wanted}, got {wrong[0]}.")
     return jnp.stack([single(value, x.dtype) for value in fill])

@@ -75,4 +75,4 @@ def _sometimes(key: Key, batch: PyTree, *, augment: Augment, rate: Any) -> PyTre
 def _callable(where: str, augment: Any) -> None:
     if not callable(augment):
         wanted = "each augmentation should be a function (key, batch) -> batch"
-        check.fail(where, f"{wanted}, got {check.describe(augment)}.", kind=TypeError)
+        check.fail(where, f"{wanted}, got {check.describe(augment)}.", exc_type=TypeError)

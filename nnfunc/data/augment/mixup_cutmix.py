@@ -142,5 +142,5 @@ def _pair(where: str, batch: PyTree, classes: int) -> tuple[PyTree, Array]:
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not hasattr(batch[1], "dtype"):
         got = check.describe(batch)
         wanted = "a batch should be a pair (x, labels), whose labels it mixes too"
-        check.fail(where, f"{wanted}, got {got}.", kind=TypeError)
+        check.fail(where, f"{wanted}, got {got}.", exc_type=TypeError)
     return batch[0], soft_labels(where, batch[1], classes)

@@ -18,7 +18,7 @@ def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentat
     """Move each image by up to `pixels` up or down and left or right, each move equally likely.
 
     Shapes: x [batch, height, width, channels], in the batch (x, y) or alone. pixels: at least 0,
-    rounded to a whole number. fill: what comes in from outside, one value or one for each channel.
+    rounded to an integer. fill: what comes in from outside, one value or one for each channel.
     shape: (height, width, channels), for x whose images are laid out otherwise.
 
     >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
@@ -33,7 +33,7 @@ def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: S
     """Pad each image by `padding` pixels on every side, and cut its old size out at a random place.
 
     Shapes, fill and shape: as for `shift`, which is the mode "constant". padding: at least 0, rounded
-    to a whole number. mode: what the padding holds, "constant" (fill), "edge" (the nearest pixel) or
+    to an integer. mode: what the padding holds, "constant" (fill), "edge" (the nearest pixel) or
     "reflect" (the image mirrored at its outermost pixel), as in `numpy.pad`.
     Source: He et al. 2015, arXiv:1512.03385, section 4.2 (padding 4 for CIFAR-10).
 
@@ -113,7 +113,7 @@ def _cut(where: str, key: Key, x: Array, reach: Any, mode: Mode, fill: tuple[Any
 
 
 def _along(x: Array, axis: int, move: Array, mode: Mode, outside: Array) -> Array:
-    """Each image moved along one axis, by any whole number of pixels."""
+    """Each image moved along one axis, by any integer of pixels."""
     side = x.shape[axis]
     if mode == "reflect":
         pad, start = side - 1, (move + side - 1) % max(2 * (side - 1), 1)

@@ -16,7 +16,7 @@ def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """Replace each token of x by `token`, with probability `rate`.
 
     Only x changes: in a pair (tokens, next tokens) the model still has to tell what really follows.
-    Shapes: x [batch, time] whole numbers, alone, in (x, y), or as {"x": ..., "lengths": ...}.
+    Shapes: x [batch, time] integers, alone, in (x, y), or as {"x": ..., "lengths": ...}.
     rate: in [0, 1]. token: an id of its own, such as that of "unknown" or of a mask.
     Source: Iyyer et al. 2015 (word dropout); Bowman et al. 2016, arXiv:1511.06349, section 3.1.
 
@@ -32,7 +32,7 @@ def random_windows(length: int) -> Augmentation:
     """Cut `length` steps in a row out of each example, from a random place of its own.
 
     Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same places when it has a
-    value for each step: [batch, time] whole numbers or [batch, time, ...]. Labels [batch], and soft
+    value for each step: [batch, time] integers or [batch, time, ...]. Labels [batch], and soft
     ones, stay. With x as {"x": ..., "lengths": ...} the windows lie among the real steps, and lengths
     tell how many of them each still has. length: at least 1, at most time, which changes nothing.
     Raises: ValueError when the sequences are shorter than length.

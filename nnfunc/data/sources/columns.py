@@ -66,7 +66,7 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
     names = list(getattr(source, "column_names", getattr(source, "columns", ())))
     if not names:
         wanted = "source should be a file or a data frame"
-        check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", kind=TypeError)
+        check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", exc_type=TypeError)
     found = dict.fromkeys(str(name) for name in names)
     if len(found) < len(names):
         words = [str(name) for name in names]
@@ -80,7 +80,7 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
                 problem = f"column {str(name)!r} of the frame cannot be read"
                 cure = "Give a data frame of pandas or polars, or a table of pyarrow."
                 words = " ".join(str(error).split())
-                check.fail(WHERE, f"{problem} ({words}). {cure}", kind=TypeError)
+                check.fail(WHERE, f"{problem} ({words}). {cure}", exc_type=TypeError)
     return found
 
 
@@ -120,7 +120,7 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
     except ImportError:
         cure = 'Install it: pip install "nnfunc[data]".'
         problem = f"pyarrow, which reads Parquet files, is not installed. {cure}"
-        check.fail(WHERE, problem, kind=ModuleNotFoundError)
+        check.fail(WHERE, problem, exc_type=ModuleNotFoundError)
     size = regular(WHERE, file)
     try:
         with parquet.ParquetFile(file) as opened:

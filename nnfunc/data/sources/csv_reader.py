@@ -22,7 +22,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BLOCK = 1 << 16  # values that are turned into numbers at a time
 QUICK = 1 << 20  # bytes from which on pyarrow's reader is worth its import
 WIDE = 2000  # columns up to which it is the faster one, and takes less memory
-EXACT = 2**53  # from here on float64 leaves whole numbers out
+EXACT = 2**53  # from here on float64 leaves integers out
 SETTINGS = threading.Lock()  # the longest field is a setting of Python's for all threads
 
 Columns = dict[str, Any]

@@ -48,7 +48,7 @@ def _table() -> np.ndarray:
     if spec is None or not spec.submodule_search_locations:
         problem = "scikit-learn, which brings the images, is not installed."
         cure = 'Install it: pip install "nnfunc[programs]".'
-        check.fail("data.digits", f"{problem} {cure}", kind=ModuleNotFoundError)
+        check.fail("data.digits", f"{problem} {cure}", exc_type=ModuleNotFoundError)
     file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     if file.is_file():
         text = gzip.decompress(file.read_bytes()).replace(b"\n", b",").rstrip(b",")

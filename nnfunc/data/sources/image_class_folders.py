@@ -114,4 +114,4 @@ def _hidden(name: str) -> bool:
 
 
 def _unreadable(error: OSError) -> NoReturn:
-    check.fail(WHERE, f"{error.filename} cannot be read: {error.strerror}.", kind=OSError)
+    check.fail(WHERE, f"{error.filename} cannot be read: {error.strerror}.", exc_type=OSError)

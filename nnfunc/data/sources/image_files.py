@@ -27,7 +27,7 @@ def open_pillow() -> Any:
     except ImportError:
         cure = 'Install it: pip install "nnfunc[data]".'
         problem = f"pillow, which reads images, is not installed. {cure}"
-        check.fail(WHERE, problem, kind=ModuleNotFoundError)
+        check.fail(WHERE, problem, exc_type=ModuleNotFoundError)
     return Image, ImageOps
 
 

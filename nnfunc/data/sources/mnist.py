@@ -145,7 +145,7 @@ def _load(
         found = below(root, forms)
         if found is None:
             problem = f"{root} should hold {name}.gz, or the same unzipped"
-            check.fail(where, f"{problem}, but does not.", kind=FileNotFoundError)
+            check.fail(where, f"{problem}, but does not.", exc_type=FileNotFoundError)
         files.append(found)
     with ThreadPoolExecutor(4) as pool:  # unzipping leaves the interpreter free
         arrays = list(pool.map(lambda file: _parsed(where, file), files))

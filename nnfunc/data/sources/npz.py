@@ -39,7 +39,7 @@ def npz(
     those are the splits; what is missing is cut off: `validation` and `test` are parts of the whole
     below 1, counts of examples from 1 on, 0 for none.
     x, y: the arrays' names, before `_train`. Examples are along the first axis. x of type uint8 is
-    divided by 255 in every batch. y in whole numbers are classes in [0, classes), by default one more
+    divided by 255 in every batch. y in integers are classes in [0, classes), by default one more
     than the largest; a row of other numbers becomes [n, 1]. learned: what an earlier run learned
     (`splits.learned`): how many classes, and which example is in which split.
     Only these arrays are read, each once its head says no more than the file holds; one may unpack to

@@ -12,6 +12,7 @@ from nnfunc.data.preprocessing import Learned
 from nnfunc.data.sources.token_splits import divided, token_splits
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Codec, load_codec
+from nnfunc.errors import NnfuncError
 
 __all__ = ["tokens"]
 
@@ -60,7 +61,7 @@ def tokens(
         found[split] = None if file is None else _mapped(where, file, dtype)
     if found["train"] is None:
         problem = f"{place} should hold train.bin or train.npy, but does not."
-        check.fail(where, problem, kind=FileNotFoundError)
+        check.fail(where, problem, exc_type=FileNotFoundError)
     counts = None
     if found["validation"] is None:
         parts = divided(where, found["train"], validation, learned)
@@ -84,10 +85,10 @@ def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
                 damaged(where, file, problem, "It is cut short, or of another dtype.")
             array = np.memmap(file, np.dtype(dtype).newbyteorder("<"), mode="r")
     except Exception as error:  # a head that is damaged fails in any way at all
-        if check.is_mistake(error):
+        if isinstance(error, NnfuncError):
             raise
         damaged(where, file, f"it cannot be read ({' '.join(str(error).split())})")
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
         got = f"{array.dtype} {list(array.shape)}"
-        damaged(where, file, f"it should hold one row of whole numbers, got {got}", "Flatten it.")
+        damaged(where, file, f"it should hold one row of integers, got {got}", "Flatten it.")
     return array if array.dtype.isnative else on_host(where, str(file), array)

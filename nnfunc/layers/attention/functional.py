@@ -75,7 +75,7 @@ def attend(
     if not isinstance(causal, bool):
         cure = "An array of what may be attended to is mask=."
         got = check.describe(causal)
-        check.fail("attend", f"causal should be True or False, got {got}. {cure}", kind=TypeError)
+        check.fail("attend", f"causal should be True or False, got {got}. {cure}", exc_type=TypeError)
     if scale is not None:
         check.number("attend", scale=scale)
     if start is not None:
@@ -136,7 +136,7 @@ def _check_arrays(q: Array, k: Array, v: Array, **others: Array | None) -> None:
     check.floating(where, q=q, k=k, v=v)
     if not q.dtype == k.dtype == v.dtype:
         types = f"{q.dtype}, {k.dtype} and {v.dtype}"
-        check.fail(where, f"q, k and v should have one type, got {types}.", kind=TypeError)
+        check.fail(where, f"q, k and v should have one type, got {types}.", exc_type=TypeError)
     shapes = f"got q {q.shape}, k {k.shape} and v {v.shape}"
     fits = q.ndim == k.ndim == v.ndim >= 3 and q.shape[:-3] == k.shape[:-3] == v.shape[:-3]
     if not (fits and k.shape[:-1] == v.shape[:-1] and q.shape[-1] == k.shape[-1]):
@@ -151,7 +151,7 @@ def _check_arrays(q: Array, k: Array, v: Array, **others: Array | None) -> None:
         dtype = getattr(mask, "dtype", None)
         if dtype is None or dtype != jnp.bool_:
             got = f"got {dtype or check.describe(mask)}"
-            check.fail(where, f"mask should hold booleans, {got}.", kind=TypeError)
+            check.fail(where, f"mask should hold booleans, {got}.", exc_type=TypeError)
         per_head = mask.ndim == q.ndim
         _check_fits("mask", mask, full if per_head else (*full[:-3], *full[-2:]), per_head)
     if bias is not None:

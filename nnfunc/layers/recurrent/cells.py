@@ -62,7 +62,7 @@ class Cell(NamedTuple):
             if not isinstance(carry, tuple | list) or len(carry) != 2:
                 got = check.describe(carry)
                 wanted = "the carry should be a pair (h, c)"
-                check.fail(where, f"{wanted}, got {got}.", kind=TypeError)
+                check.fail(where, f"{wanted}, got {got}.", exc_type=TypeError)
             parts = {"h": carry[0], "c": carry[1]}
         check.floating(where, "", **parts)
         check.shape(where, (*lead, self.dim), "The carry is [..., dim].", **parts)
@@ -143,7 +143,7 @@ def _model(cell: Cell) -> Model:
         if not isinstance(x, tuple | list) or len(x) != 2:
             got = check.describe(x)
             wanted = "x should be a pair (carry, x), with None for a carry of zeros"
-            check.fail(cell.name, f"{wanted}, got {got}.", kind=TypeError)
+            check.fail(cell.name, f"{wanted}, got {got}.", exc_type=TypeError)
         carry, x = x
         cell.check(cell.name, params, x)
         lead = x.shape[:-1]

@@ -169,7 +169,7 @@ def _inputs(where: str, x: PyTree, names: Sequence[str]) -> dict[str, Any]:
         check.fail(where, f"x should be [..., time, in_dim], got shape {shape}.")
     if "lengths" in inputs:
         check.integers(where, lengths=inputs["lengths"])
-        cure = "One whole number for each sequence."
+        cure = "One integer for each sequence."
         check.shape(where, shape[:-2], cure, lengths=inputs["lengths"])
         check.within(where, 0, shape[-2], lengths=inputs["lengths"])
     carry = inputs.get("carry")
@@ -201,7 +201,7 @@ def _layer(cell: Cell, bidirectional: bool, reverse: bool) -> Model:
         else:
             if start is not None and (not isinstance(start, dict) or sorted(start) != sorted(ways)):
                 wanted = "the carry of both directions should be a dict with 'forward', 'backward'"
-                check.fail(where, f"{wanted}, got {check.describe(start)}.", kind=TypeError)
+                check.fail(where, f"{wanted}, got {check.describe(start)}.", exc_type=TypeError)
             made = {way: _over(cell, params[way], x, lengths, start and start[way], back) for way, back in ways.items()}
             y = jnp.concatenate([made["forward"][0], made["backward"][0]], axis=-1)
             last = {way: carry for way, (_, carry) in made.items()}

@@ -97,7 +97,7 @@ def _explored(distribution: Distribution, value: Any, draw: np.random.Generator,
         at = next(i for i, o in enumerate(options) if same(o, value)) + (1 if up else -1)
         return options[min(max(at, 0), len(options) - 1)]
     moved = value * factor if up else value / factor
-    if distribution.options is not None:  # whole numbers move by one at least
+    if distribution.options is not None:  # integers move by one at least
         moved = max(round(moved), value + 1) if up else min(round(moved), value - 1)
         return int(min(max(moved, low), high))
     return single(min(max(moved, low), high))
