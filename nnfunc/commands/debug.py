@@ -20,12 +20,12 @@ from nnfunc.debug import find_lr as range_test
 from nnfunc.debug import find_nan as blame
 from nnfunc.debug import overfit as memorise
 from nnfunc.runs import run_folder
-from nnfunc.training.compiled import Programs, programs, split_hypers
-from nnfunc.training.device_feed import Feed
-from nnfunc.training.divergence import first_not_finite
-from nnfunc.training.evaluate import held_out, mean_metrics
+from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
+from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.divergence import find_non_finite
+from nnfunc.training.evaluate import split_batches, mean_metrics
 from nnfunc.training.intervals import Intervals
-from nnfunc.training.step import TrainState, evaluated
+from nnfunc.training.step import TrainState, eval_params
 
 __all__ = ["doctor", "find_lr", "find_nan", "overfit"]
 
@@ -63,7 +63,7 @@ def find_lr(
     print(found)
     if found.key is not None:
         others = " ".join(settings)
-        words = [run_folder.command(), "train", str(config_file), others, f"{found.key}={found.value:.2g}"]
+        words = [run_folder.program_name(), "train", str(config_file), others, f"{found.key}={found.value:.2g}"]
         print(f"  {' '.join(word for word in words if word)}")
     if plot is not None:
         found.plot(plot)
@@ -109,7 +109,7 @@ def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
         found = _held_out(config, state)
     for fault in found:
         layer = fault.path or "-"
-        print(f"step   {fault.step}\nlayer  {layer}\nphase  {fault.phase}\n{_wrapped(fault.words, 0)}")
+        print(f"step   {fault.step}\nlayer  {layer}\nphase  {fault.phase}\n{_wrapped(fault.message, 0)}")
     if not found:
         print(f"all is finite in steps {start} to {steps - 1}" if start < steps else "all is finite")
     return found
@@ -119,8 +119,8 @@ def _replayed(config: Config, folder: Path) -> tuple[TrainState, int]:
     """The state when the run diverges, or at its end, and the step from which it was trained."""
     own, numbers = _programs(config)
     steps, data = config.train["steps"], config.data()
-    intervals = Intervals.of(steps, None, config.train.get("evaluate_every"), None)
-    with closing(Feed(data)) as feed:
+    intervals = Intervals.from_arguments(steps, None, config.train.get("evaluate_every"), None)
+    with closing(DeviceFeed(data)) as feed:
         carry = own.init(numbers, config.key(), feed.sample())
         if checkpoint.steps(folder / "checkpoints"):
             carry = carry._replace(state=restore_state(config, folder, "last")[0])
@@ -128,13 +128,13 @@ def _replayed(config: Config, folder: Path) -> tuple[TrainState, int]:
         print(f"replaying from step {start}", flush=True)
         while step < steps:
             for _ in range(intervals.next(step) - step):
-                carry = own.one(carry, numbers, feed.at(step))
+                carry = own.step(carry, numbers, feed.read(step))
                 step += 1
             if int(carry.state.diverged_at) >= 0:
                 break
             if carry.state.plateau != () and intervals.evaluates(step):
                 task = config.build(config.hypers)
-                figures = mean_metrics(partial(own.totals, carry.state, numbers), held_out(task, data))
+                figures = mean_metrics(partial(own.eval_totals, carry.state, numbers), split_batches(task, data))
                 carry = own.observe(carry, numbers, figures)
     return carry.state, start
 
@@ -146,19 +146,19 @@ def _held_out(config: Config, state: TrainState) -> list[Fault]:
         return []
     own, numbers = _programs(config)
     task = config.build(config.hypers, state.step)
-    for batch in held_out(task, data):
-        if not np.isfinite(float(own.totals(state, numbers, batch)["loss"][0])):
-            fault = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
+    for batch in split_batches(task, data):
+        if not np.isfinite(float(own.eval_totals(state, numbers, batch)["loss"][0])):
+            fault = find_non_finite(task, *eval_params(task, state), batch.batch(), None)
             step = int(state.step)
-            return [fault._replace(step=step, words=f"of held-out examples, in {fault.words}")]
+            return [fault._replace(step=step, words=f"of held-out examples, in {fault.message}")]
     return []
 
 
-def _programs(config: Config) -> tuple[Programs, Any]:
+def _programs(config: Config) -> tuple[RunFunctions, Any]:
     """The programs that the run has, and their numbers."""
     numbers, static, treedef = split_hypers(config.hypers)
     scaled = config.train.get("rollback", 0) > 0
-    return programs(config.build, static, treedef, scaled), numbers
+    return compiled_functions(config.build, static, treedef, scaled), numbers
 
 
 def _width() -> int:

@@ -44,7 +44,7 @@ def merge(run: Path, folder: Path, which: str = "best") -> Path:
     whole = whole._replace(step=state.step, params=params, model_state=inside)
 
     there = folder.is_dir()
-    folder = run_folder.create(folder.name, folder)
+    folder = run_folder.create_folder(folder.name, folder)
     try:
         plain.dump(folder / "config.toml")
         run_folder.write_environment(folder)
@@ -57,7 +57,7 @@ def merge(run: Path, folder: Path, which: str = "best") -> Path:
         checkpoint.save_best(root, whole, metadata=made)
         checkpoint.save_step(root, step, {"state": whole}, metadata=made)  # what "last" reads
     except BaseException:
-        run_folder.discard(folder, keep=there)
+        run_folder.remove_folder(folder, keep=there)
         raise
     print(f"merged {run} (step {step}) into {folder}")
     return folder

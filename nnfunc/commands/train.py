@@ -28,9 +28,9 @@ from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import Lock
 from nnfunc.runs.writers import open_writers
 from nnfunc.summary import summary as summarize
-from nnfunc.training.compiled import programs, split_hypers
+from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.divergence import Diverged
-from nnfunc.training.evaluate import fitting_batches, held_out, mean_metrics
+from nnfunc.training.evaluate import check_batches_fit, split_batches, mean_metrics
 from nnfunc.training.step import TrainState
 from nnfunc.training.train import train as fit
 
@@ -45,11 +45,11 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         config = load(config_file, settings)
         rehearse(config)  # its mistakes, and the data's, are known before there is a folder
         there = folder is not None and folder.is_dir()
-        folder = run_folder.create(config_file.stem, folder)
+        folder = run_folder.create_folder(config_file.stem, folder)
 
         def undo() -> None:
             if not (folder / "metrics.jsonl").exists():  # it never began: leave nothing behind
-                run_folder.discard(folder, keep=there)
+                run_folder.remove_folder(folder, keep=there)
 
         try:
             with told(before, undo):
@@ -171,7 +171,7 @@ def _run(config: Config, folder: Path, *, resume: bool | list[str], changed: boo
 def _alone(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
     """The same, while no other process writes into the folder."""
     steps, data = config.train["steps"], config.data()
-    started, words = time.perf_counter(), f"Go on with: {run_folder.command()} resume {folder}"
+    started, words = time.perf_counter(), f"Go on with: {run_folder.program_name()} resume {folder}"
     if malloc.kept():
         print("memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)")
     to = config.tables.get("log", {}).get("to", ())
@@ -227,7 +227,7 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     best, step = restore(config, folder, "best")
     result: dict[str, Any] = {"loop": loop, "step": step}
     if first is None:  # nothing was left to train
-        before = status.json_of(folder / "result.json")
+        before = status.read_json_table(folder / "result.json")
         known = [key for key in ("first", "seconds") if metrics_log.number(before.get(key)) >= 0]
         result |= {key: before[key] for key in known}
         print(f"{folder} is complete: all {steps} steps were trained before (best at step {step})")
@@ -261,7 +261,7 @@ def _baselines(config: Config, state: TrainState, splits: dict[str, Any]) -> dic
 def _compare(split: str, figures: dict[str, float], without: dict[str, Any]) -> None:
     """Warn where the figures of a split are no better than one answer for all its examples."""
     metrics = without.get(split)
-    if metrics and not status.beats(figures, metrics):
+    if metrics and not status.beats_baseline(figures, metrics):
         what = "one answer for every example, without a look at it"
         print(f"warning {what}, gives {split} {_line(metrics)}")
 
@@ -269,10 +269,10 @@ def _compare(split: str, figures: dict[str, float], without: dict[str, Any]) -> 
 def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[str, float]:
     """The metrics of a split, by the program that evaluated the run while it was trained."""
     numbers, static, treedef = split_hypers(config.hypers)
-    own = programs(config.build, static, treedef, config.train.get("rollback", 0) > 0)
-    batches = held_out(task_at(config, state), data, split)
-    batches = fitting_batches("evaluate", own.totals, (state, numbers), batches)
-    return mean_metrics(partial(own.totals, state, numbers), batches)
+    own = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0)
+    batches = split_batches(task_at(config, state), data, split)
+    batches = check_batches_fit("evaluate", own.eval_totals, (state, numbers), batches)
+    return mean_metrics(partial(own.eval_totals, state, numbers), batches)
 
 
 def _line(figures: dict[str, float]) -> str:

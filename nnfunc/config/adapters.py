@@ -51,7 +51,7 @@ def adapt(
     file = Path(run) / "config.toml"
     if not file.is_file():
         check.fail("lora", f"run should be the folder of a run, got {run!r}.")
-    tables, problem = status.config_of(Path(run))
+    tables, problem = status.read_config(Path(run))
     if problem:
         check.fail("lora", f"{run}: {problem}.")
     if "lora" in tables:

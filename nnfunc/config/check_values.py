@@ -79,7 +79,7 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any],
         check.size("train", 0, rollback=rollback)
         check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
         check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
-        Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
+        Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
         Best.of(best)
 
     good = {table for table, values in resolved.items() if values is not None}

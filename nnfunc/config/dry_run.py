@@ -11,11 +11,11 @@ from nnfunc.config.errors import ConfigError, one_line
 from nnfunc.config.schema import schema
 from nnfunc.errors import NnfuncError
 from nnfunc.training.checkpointing import Best
-from nnfunc.training.compiled import programs, split_hypers
-from nnfunc.training.device_feed import Feed
+from nnfunc.training.compiled import compiled_functions, split_hypers
+from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.fitting import check_memory
-from nnfunc.training.step import evaluated, trainer
-from nnfunc.training.task import built
+from nnfunc.training.step import eval_params, trainer
+from nnfunc.training.task import build_task
 from nnfunc.training.train import inspect_task
 
 __all__ = ["rehearse"]
@@ -31,8 +31,8 @@ def rehearse(config: Config) -> None:
     _check_classes(config, data)
     numbers, static, treedef = split_hypers(config.hypers)
     try:
-        own = programs(config.build, static, treedef, config.train.get("rollback", 0) > 0)
-        feed, key = Feed(data), config.key()
+        own = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0)
+        feed, key = DeviceFeed(data), config.key()
         jax.eval_shape(own.init, numbers, key, feed.sample())
         inspect_task(own, numbers, key, feed, Best.of(config.train.get("best", "min loss")))
         loop = config.train.get("loop", "auto")
@@ -53,7 +53,7 @@ def _check_classes(config: Config, data: Any) -> None:
             raise ConfigError([f"{config.where}: augment.{name}.classes: {problem}"])
 
 
-def _check_schedules(config: Config, feed: Feed) -> None:
+def _check_schedules(config: Config, feed: DeviceFeed) -> None:
     """Each number that follows a schedule is one that steps read: most that only begin a run do not."""
     parts = [(path, *config.part(path)) for path in config.places]
     places = [
@@ -72,14 +72,14 @@ def _check_schedules(config: Config, feed: Feed) -> None:
             raise ConfigError([f"{config.where}: {place}: {problem}. Give a number."])
 
 
-def _read_by_steps(config: Config, feed: Feed) -> set[str]:
+def _read_by_steps(config: Config, feed: DeviceFeed) -> set[str]:
     """The hypers that reach what a step, an observation or the averaged weights come out as."""
     own = trainer(config.build)
 
     def steps(hypers, state, batch):
-        task = built(config.build, hypers, state.step)
+        task = build_task(config.build, hypers, state.step)
         told = {} if task.plateau is None else {task.plateau.metric: 0.0}
-        return (own.step(hypers, state, batch), own.observe(hypers, state, told), evaluated(task, state))
+        return (own.step(hypers, state, batch), own.observe(hypers, state, told), eval_params(task, state))
 
     hypers = {key: jnp.asarray(value) for key, value in config.hypers.items()}
     state = jax.eval_shape(own.init, hypers, config.key())

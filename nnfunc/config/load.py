@@ -15,7 +15,7 @@ from nnfunc.config.errors import SHELL, ConfigError, Mistakes, near, show, words
 from nnfunc.config.file_paths import absolute_paths
 from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, factories, schema
 from nnfunc.config.toml import no_comparison, overridden, tables_of
-from nnfunc.runs.run_folder import command
+from nnfunc.runs.run_folder import program_name
 
 __all__ = ["load", "overridden", "resolve", "with_defaults"]
 
@@ -35,7 +35,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecord
     if isinstance(tables.get("sweep"), dict):
         tables = {table: values for table, values in tables.items() if table != "sweep"}
     for given in sorted(p for p in mistakes.overridden if p.partition(".")[0] == "sweep"):
-        cure = f"Give it to: {command()} sweep {path}"
+        cure = f"Give it to: {program_name()} sweep {path}"
         mistakes.lines.append(f"{SHELL}: {words_of(given)}: one run reads no sweep. {cure}")
     return _resolve(tables, mistakes, {}, records)
 

@@ -10,7 +10,7 @@ from nnfunc.config.errors import SHELL, ConfigError, Mistakes, one_line
 from nnfunc.config.key_path import place_of, put, value_of, written
 from nnfunc.data.download import not_text
 from nnfunc.errors import NnfuncError
-from nnfunc.runs.run_folder import command
+from nnfunc.runs.run_folder import program_name
 
 __all__ = ["no_comparison", "overridden", "tables_of"]
 
@@ -18,7 +18,7 @@ __all__ = ["no_comparison", "overridden", "tables_of"]
 def no_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
     """Refuse the tables of a file that is for `nnfunc compare`. Raises: ConfigError."""
     if "every" in tables and "models" in tables:
-        cure = f"Train it with: {command()} compare {path}"
+        cure = f"Train it with: {program_name()} compare {path}"
         raise ConfigError([f"{path}: this is a comparison of several models, not one run. {cure}"])
 
 
@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         problem = "it is a folder, not a config file."
         if (path / "config.toml").is_file():
-            problem += f" To go on with that run: {command()} resume {path}"
+            problem += f" To go on with that run: {program_name()} resume {path}"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from nnfunc.debug.finding import Finding
 from nnfunc.debug.first_state import first_params, plain, task_at
 from nnfunc.debug.probe import Look
 from nnfunc.errors import MissingKeyError
-from nnfunc.training.divergence import first_not_finite
+from nnfunc.training.divergence import find_non_finite
 
 __all__ = ["doctor"]
 
@@ -61,8 +61,8 @@ def _ill(look: Look) -> Iterator[Finding]:
     loss, grads = look.gradients(look.params)
     values = jax.device_get((loss, grads, look.judged["loss"]))
     if not all(map(_finite, jax.tree.leaves(values))):
-        fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
-        why = f"The first batch gives values that are not finite. It began in {fault.words}."
+        fault = find_non_finite(look.task, look.params, look.state, look.batch, look.key)
+        why = f"The first batch gives values that are not finite. It began in {fault.message}."
         cure = "Guard roots, logarithms and divisions there: their arguments reach 0."
         yield Finding("error", fault.path or "loss", "not finite at the start", why, cure)
 

@@ -14,7 +14,7 @@ from nnfunc import check, paths
 from nnfunc.base import Key, Model, Params, PyTree, as_model, fold
 from nnfunc.debug.first_state import task_at
 from nnfunc.debug.nan_interpreter import first_operation
-from nnfunc.training.divergence import Fault, Phase, first_not_finite
+from nnfunc.training.divergence import Fault, Phase, find_non_finite
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task, training_batch
 
@@ -58,7 +58,7 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     for member in np.flatnonzero(latched >= 0).tolist():
         own = jax.tree.map(partial(_member, member, count), hypers)
         fault = _fault(build, own, jax.tree.map(itemgetter(member), state), data)
-        found.append(fault._replace(member=member, words=f"member {member}: {fault.words}"))
+        found.append(fault._replace(member=member, words=f"member {member}: {fault.message}"))
     return found
 
 
@@ -75,8 +75,8 @@ def _fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any)
         got = check.describe(data)
         check.fail("find_nan", f"data should be {wanted}, got {got}.", exc_type=TypeError)
     batch = training_batch(task, batch, key)
-    found = first_not_finite(task, state.params, state.model_state, batch, key)
-    return found._replace(step=step, words=f"at step {step}, in {found.words}")
+    found = find_non_finite(task, state.params, state.model_state, batch, key)
+    return found._replace(step=step, words=f"at step {step}, in {found.message}")
 
 
 def _member(member: int, count: int, leaf: Any) -> Any:
@@ -109,7 +109,7 @@ def find_nan_in(
 
     task = Task(model, summed, None)
     state = model.init_state() if state is None else state
-    found = first_not_finite(task, params, state, x, key)
+    found = find_non_finite(task, params, state, x, key)
     return None if found.phase == "update" else found
 
 

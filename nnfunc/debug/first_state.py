@@ -14,7 +14,7 @@ from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.optimizers import Optimizer
 from nnfunc.training.device_feed import check_data
-from nnfunc.training.task import Task, built
+from nnfunc.training.task import Task, build_task
 
 __all__ = ["first_params", "peak_rate", "plain", "rate_key", "task_at"]
 
@@ -23,7 +23,7 @@ STEPS = np.unique(np.geomspace(1, 1e6, 400).astype(np.int32) - 1)
 
 def task_at(build: Callable[..., Any], hypers: Any, step: Any = 0) -> Task:
     """What build(h) or build(h, step) makes of the hypers for one step, its kinds checked."""
-    return built(build, hypers, step)
+    return build_task(build, hypers, step)
 
 
 def plain(data: Any, batch_size: int | None = None) -> Any:

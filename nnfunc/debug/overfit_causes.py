@@ -9,7 +9,7 @@ from nnfunc.base import Params, PyTree
 from nnfunc.debug.checks import model_checks
 from nnfunc.debug.loss_floor import Floors
 from nnfunc.debug.probe import Look
-from nnfunc.training.divergence import first_not_finite
+from nnfunc.training.divergence import find_non_finite
 
 __all__ = ["Tried", "cause_of"]
 
@@ -49,8 +49,8 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
     """The likely cause and its cure, in sentences."""
     look, known = told.look, told.floors
     if not np.isfinite(told.start):
-        fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
-        return (f"The first loss is not finite: {fault.words}.", "Guard roots, logarithms and divisions.")
+        fault = find_non_finite(look.task, look.params, look.state, look.batch, look.key)
+        return (f"The first loss is not finite: {fault.message}.", "Guard roots, logarithms and divisions.")
     if cannot and known is not None:
         if known.conflict is not None:
             one, other = known.conflict

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnfunc import device_memory
 from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
-from nnfunc.training.divergence import numbered, ordered_places
+from nnfunc.training.divergence import numbered_path, ordered_taps
 from nnfunc.training.gradients import loss_and_metrics
 from nnfunc.training.task import Task
 
@@ -155,12 +155,12 @@ class Look:
         """(y, {path: value}) of the model alone, every layer's result in the order of computation."""
         key = self.key if self.needs_key or train else None
         y, taps = jax.device_get(self._forward(params, x, self.state, key, train))
-        places = ordered_places(self.order, taps)
+        places = ordered_taps(self.order, taps)
         named = {}
         for path, at in places:
             leaves = [np.asarray(leaf)[at] for leaf in jax.tree.leaves(taps[path])]
             if len(leaves) == 1 and jnp.issubdtype(leaves[0].dtype, jnp.floating):
-                named[numbered(path, at)] = leaves[0]
+                named[numbered_path(path, at)] = leaves[0]
         return y, named
 
     @cached_property

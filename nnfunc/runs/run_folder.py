@@ -32,31 +32,31 @@ import jax
 from nnfunc import check, documents, malloc, xla_flags
 
 __all__ = [
-    "FILES",
+    "CONFIG_FILES",
     "MERGED",
-    "command",
-    "create",
-    "discard",
-    "find",
+    "program_name",
+    "create_folder",
+    "remove_folder",
+    "check_folder",
     "read_json",
-    "taken",
+    "is_occupied",
     "write_environment",
     "write_json",
 ]
 
 MERGED = "merged.json"
-FILES = {"run": "config.toml", "sweep": "sweep.toml"}
+CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 """What only such a folder holds."""
 
 
-def create(name: str, folder: Path | None = None) -> Path:
+def create_folder(name: str, folder: Path | None = None) -> Path:
     """A new, empty folder for a run: the given one, or the next free `runs/name-1`, `runs/name-2`.
 
     Raises: FileExistsError when the given folder exists and is not empty.
     """
     if folder is not None:
-        if taken(folder):
-            cure = f"Choose another with --run, or go on with it: {command()} resume {folder}"
+        if is_occupied(folder):
+            cure = f"Choose another with --run, or go on with it: {program_name()} resume {folder}"
             raise FileExistsError(f"The run folder {folder} exists already. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -73,12 +73,12 @@ def create(name: str, folder: Path | None = None) -> Path:
             number += 1
 
 
-def taken(folder: Path) -> bool:
+def is_occupied(folder: Path) -> bool:
     """Whether something is there already, beside an empty folder."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
-def discard(folder: Path, *, keep: bool = False) -> None:
+def remove_folder(folder: Path, *, keep: bool = False) -> None:
     """Remove the folder of a run that never began; keep: only empty it, for it was there before."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -86,20 +86,20 @@ def discard(folder: Path, *, keep: bool = False) -> None:
         folder.rmdir()
 
 
-def find(folder: Path, what: str = "run") -> Path:
+def check_folder(folder: Path, what: str = "run") -> Path:
     """The folder, which holds a run, or a sweep.
 
     Raises: FileNotFoundError naming the nearest ones when it does not; ValueError when something in it
     is a link out of it, or neither file nor folder.
     """
-    file = FILES[what]
+    file = CONFIG_FILES[what]
     if (folder / file).is_file():
         problem = documents.leading_out(folder)
         if problem:
             check.fail(str(folder), f"{problem}. Put what it should be in its place.")
         return folder
-    if what == "run" and (folder / FILES["sweep"]).is_file():
-        cure = f"Make a member of it a run: {command()} sweep-best {folder} --save FOLDER"
+    if what == "run" and (folder / CONFIG_FILES["sweep"]).is_file():
+        cure = f"Make a member of it a run: {program_name()} sweep-best {folder} --save FOLDER"
         raise FileNotFoundError(f"{folder} is a sweep, not a run. {cure}")
     around = {folder.parent, Path(), Path("runs")}
     known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}
@@ -107,7 +107,7 @@ def find(folder: Path, what: str = "run") -> Path:
     raise FileNotFoundError(f"{folder} {problem}{check.nearest(str(folder), sorted(known))}")
 
 
-def command() -> str:
+def program_name() -> str:
     """What the user typed to start this program, for use in advice."""
     program = Path(sys.argv[0])
     known = shutil.which("nnfunc")

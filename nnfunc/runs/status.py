@@ -10,56 +10,56 @@ from nnfunc import documents
 from nnfunc.runs import metrics_log
 
 __all__ = [
-    "Best",
-    "State",
-    "beats",
-    "best",
-    "config_of",
-    "flat",
-    "held",
-    "json_of",
-    "mode_of",
-    "parameters",
-    "state",
+    "BestValue",
+    "RunState",
+    "beats_baseline",
+    "best_value",
+    "read_config",
+    "flatten_settings",
+    "is_locked",
+    "read_json_table",
+    "metric_mode",
+    "parameter_count",
+    "run_state",
     "wanted",
 ]
 
 STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
 
 
-class State(NamedTuple):
+class RunState(NamedTuple):
     """name: one of STATES. words: more about it, which may be empty."""
 
     name: str
-    words: str = ""
+    detail: str = ""
 
 
-def state(folder: Path, rows: list[metrics_log.Row]) -> State:
+def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
     """Whether a run goes on, is complete, was stopped, has diverged, was merged, or cannot be read."""
-    _, problem = config_of(folder)
+    _, problem = read_config(folder)
     if problem:
-        return State("broken", problem)
+        return RunState("broken", problem)
     if (folder / "result.json").is_file():
-        return State("complete") if json_of(folder / "result.json") else _broken("result.json")
-    if held(folder):
-        return State("running")
+        return RunState("complete") if read_json_table(folder / "result.json") else _broken("result.json")
+    if is_locked(folder):
+        return RunState("running")
     if (folder / "merged.json").is_file():  # what `nnfunc merge` wrote: nothing trains it
-        return State("merged", f"from {json_of(folder / 'merged.json').get('run')}")
+        return RunState("merged", f"from {read_json_table(folder / 'merged.json').get('run')}")
     happened = [row for row in rows if row["split"] in ("event", "train")]
     if happened and happened[-1]["split"] == "event" and happened[-1].get("event") == "diverged":
-        return State("diverged", str(happened[-1].get("message") or ""))
+        return RunState("diverged", str(happened[-1].get("message") or ""))
     for split in ("train", "validation"):
         own = [row["loss"] for row in rows if row["split"] == split and "loss" in row]
         if own and isinstance(own[-1], float) and not math.isfinite(own[-1]):
-            return State("diverged", f"the last {split} loss is {own[-1]}")
-    return State("stopped", "no process trains it, and it has no result")
+            return RunState("diverged", f"the last {split} loss is {own[-1]}")
+    return RunState("stopped", "no process trains it, and it has no result")
 
 
-def _broken(name: str) -> State:
-    return State("broken", f"{name} cannot be read")
+def _broken(name: str) -> RunState:
+    return RunState("broken", f"{name} cannot be read")
 
 
-def held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process trains the run: it holds `lock`. Without that file, or on Windows, no."""
     try:
         import fcntl
@@ -75,7 +75,7 @@ def held(folder: Path) -> bool:
     return False
 
 
-def config_of(folder: Path) -> tuple[dict[str, Any], str]:
+def read_config(folder: Path) -> tuple[dict[str, Any], str]:
     """The settings of a run, and what is wrong with their file ("" when nothing)."""
     try:
         return tomllib.loads(documents.content(folder / "config.toml").decode("utf-8")), ""
@@ -86,7 +86,7 @@ def config_of(folder: Path) -> tuple[dict[str, Any], str]:
         return {}, f"config.toml cannot be read: {reason[0]}"
 
 
-def json_of(path: Path) -> dict[str, Any]:
+def read_json_table(path: Path) -> dict[str, Any]:
     """The dictionary that a JSON file holds; an empty one when it is not there, or something else."""
     try:
         value = json.loads(documents.content(path))
@@ -95,16 +95,16 @@ def json_of(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def flat(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
+def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
     """The settings by dotted name: `{"train": {"steps": 5}}` is `{"train.steps": 5}`."""
     found: dict[str, Any] = {}
     for name, value in tables.items():
         inner = isinstance(value, dict)
-        found |= flat(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
+        found |= flatten_settings(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
     return found
 
 
-class Best(NamedTuple):
+class BestValue(NamedTuple):
     """The best validation figure so far: of which metric, at which step."""
 
     metric: str
@@ -112,14 +112,14 @@ class Best(NamedTuple):
     step: int
 
 
-def best(rows: list[metrics_log.Row], config: dict[str, Any]) -> Best | None:
+def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
     """By the metric that the config's train.best names, or the least loss."""
     mode, metric = wanted(config)
     steps, values = metrics_log.series(rows, "validation", metric)
     if not len(values):
         return None
     place = int(values.argmax() if mode == "max" else values.argmin())
-    return Best(metric, float(values[place]), int(steps[place]))
+    return BestValue(metric, float(values[place]), int(steps[place]))
 
 
 def wanted(config: dict[str, Any]) -> tuple[str, str]:
@@ -130,7 +130,7 @@ def wanted(config: dict[str, Any]) -> tuple[str, str]:
     return mode, metric
 
 
-def mode_of(metric: str, config: dict[str, Any]) -> str:
+def metric_mode(metric: str, config: dict[str, Any]) -> str:
     """Whether more of a metric is better, "max", or less, "min"."""
     mode, known = wanted(config)
     if metric == known:
@@ -138,11 +138,11 @@ def mode_of(metric: str, config: dict[str, Any]) -> str:
     return "max" if metric.endswith(("accuracy", "f1", "auc", "precision", "recall")) else "min"
 
 
-def parameters(folder: Path) -> int | None:
+def parameter_count(folder: Path) -> int | None:
     """How many parameters the model has, as a checkpoint tells; None when there is none."""
     root = folder / "checkpoints"
     for path in [root / "best", *sorted(root.glob("step-*"), reverse=True)]:
-        leaves = json_of(path / "manifest.json").get("leaves")
+        leaves = read_json_table(path / "manifest.json").get("leaves")
         if isinstance(leaves, dict):
             own = {k: v for k, v in leaves.items() if k.removeprefix("state/").startswith("params/")}
             try:
@@ -152,7 +152,7 @@ def parameters(folder: Path) -> int | None:
     return None
 
 
-def beats(metrics: dict[str, float], without: dict[str, float]) -> bool:
+def beats_baseline(metrics: dict[str, float], without: dict[str, float]) -> bool:
     """Whether a run does better than its baseline: by accuracy where there is one, else by the loss.
 
     >>> beats({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})

@@ -11,8 +11,8 @@ from nnfunc.sweeps.batch import Held
 from nnfunc.sweeps.grouping import Found, Group, grouped
 from nnfunc.sweeps.trial import Trial
 from nnfunc.training.checkpointing import Best
-from nnfunc.training.compiled import programs
-from nnfunc.training.device_feed import Feed
+from nnfunc.training.compiled import compiled_functions
+from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.train import inspect_task
 
 __all__ = ["Assignment", "assign"]
@@ -83,11 +83,11 @@ def _assign_family(
 
 def _inspect(group: Group, lead: Trial, held: Held, figure: Best) -> None:
     """Look at task and data as `nf.train` does; once for what was looked at before."""
-    compiled = programs(lead.build, group.leaves, group.treedef)
+    compiled = compiled_functions(lead.build, group.leaves, group.treedef)
     name = (id(compiled), figure)
     _, inspected = _INSPECTED.setdefault(name, (compiled, WeakSet()))
     if lead.data not in inspected:
-        inspect_task(compiled, group.one(0)[:-1], lead.key, Feed(held.judged), figure)
+        inspect_task(compiled, group.one(0)[:-1], lead.key, DeviceFeed(held.judged), figure)
         inspected.add(lead.data)
     while len(_INSPECTED) > 32:
         _INSPECTED.pop(next(iter(_INSPECTED)))

@@ -16,10 +16,10 @@ from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import eval_total, even_size
 from nnfunc.sweeps.grouping import Group, marks
-from nnfunc.training.compiled import Carry, Functions, Meter, functions
-from nnfunc.training.evaluate import can_mask, eval_size
+from nnfunc.training.compiled import Carry, Functions, Meter, run_functions
+from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Build, kept
+from nnfunc.training.task import Build, cache_calls
 
 __all__ = ["Lanes", "everywhere", "lanes"]
 
@@ -57,10 +57,10 @@ def lanes(build: Build, group: Group, wide: bool, devices: int = 1) -> Lanes:
 
 
 def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int, kinds: Any) -> Lanes:
-    own = functions(build, static, treedef)
+    own = run_functions(build, static, treedef)
 
     def one(carry, numbers, data):
-        return own.one(carry, numbers[:-1], _ordered(data, numbers[-1]))
+        return own.step(carry, numbers[:-1], _ordered(data, numbers[-1]))
 
     def init(numbers, key, data):
         return own.init(numbers[:-1], key, data)
@@ -104,7 +104,7 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int, kind
     )
 
 
-_kept = kept(_made, 64)
+_kept = cache_calls(_made, 64)
 
 
 def _ordered(data: Data, seed: Any) -> Data:
@@ -149,11 +149,11 @@ def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., C
 def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
     def judge(carry, numbers, data):
         numbers = numbers[:-1]
-        task = own.build(numbers, carry.state.step)
-        size = eval_size(data, task.accumulate)
+        task = own.build_task(numbers, carry.state.step)
+        size = eval_batch_size(data, task.accumulate)
 
         def totals(batch: PyTree, mask: Array | None = None) -> Any:
-            return own.totals(carry.state, numbers, batch, mask)
+            return own.eval_totals(carry.state, numbers, batch, mask)
 
         if can_mask(task.objective):
             sums = eval_total(totals, data.validation, size, data.transform)

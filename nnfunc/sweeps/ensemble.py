@@ -10,8 +10,8 @@ from nnfunc import check
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.combinators import wire
 from nnfunc.sweeps.result import Result
-from nnfunc.training.step import evaluated
-from nnfunc.training.task import built
+from nnfunc.training.step import eval_params
+from nnfunc.training.task import build_task
 
 __all__ = ["Ensemble", "ensemble_from"]
 
@@ -58,9 +58,9 @@ def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabili
     for i in ranked[:k]:
         name, state, trial = f"member_{i}", result.member(i).state, result.trial(i)
         assert state is not None
-        task = built(trial.build, trial.hypers, state.step)
+        task = build_task(trial.build, trial.hypers, state.step)
         models[name] = as_model(task.model)
-        own, kept = evaluated(task, state)
+        own, kept = eval_params(task, state)
         params |= {name: own} if jax.tree.leaves(own) else {}
         states |= {name: kept} if kept else {}
         kinds.add(getattr(task.objective, "logits", False))

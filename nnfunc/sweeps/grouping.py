@@ -16,9 +16,9 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import struct
 from nnfunc.sweeps.int_overflow import overflows
-from nnfunc.training.compiled import functions, split_hypers
+from nnfunc.training.compiled import run_functions, split_hypers
 from nnfunc.training.fitting import check_state
-from nnfunc.training.task import Build, built, kept
+from nnfunc.training.task import Build, build_task, cache_calls
 
 __all__ = ["Found", "Group", "grouped", "marks", "put", "same"]
 
@@ -169,7 +169,7 @@ def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str]
     def every():
         for i, own in enumerate(hypers):
             try:
-                built(build, own)
+                build_task(build, own)
             except Exception as error:  # whatever build says of it
                 refused[i] = str(error) or type(error).__name__
                 errors.append(error)
@@ -228,7 +228,7 @@ def _traced(
 def _build_with_arrays(build: Build, hypers: Any, held: Iterable[str]) -> None:
     """Make the task of concrete arrays, as the inspection of the data does."""
     numbers, leaves, treedef = split_hypers(hypers, tuple(held))
-    functions(build, leaves, treedef).build(numbers)
+    run_functions(build, leaves, treedef).build_task(numbers)
 
 
 class _Looked(NamedTuple):
@@ -267,10 +267,10 @@ def _look(
 
 
 def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, kinds: Any) -> _Looked:
-    own = functions(build, leaves, treedef)
+    own = run_functions(build, leaves, treedef)
 
     def run(numbers, key, data):
-        return own.one(own.init(numbers, key, data), numbers, data)
+        return own.step(own.init(numbers, key, data), numbers, data)
 
     def observe(carry, numbers):
         return own.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.total})
@@ -293,7 +293,7 @@ def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:
     return frozenset(i for i, n in enumerate(numbers) if n is not None and not next(known))
 
 
-_looked = kept(_follow, 256)
+_looked = cache_calls(_follow, 256)
 
 
 def same(one: Any, other: Any) -> bool:

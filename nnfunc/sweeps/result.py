@@ -14,11 +14,11 @@ from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import Trial
-from nnfunc.training.checkpointing import Best, Saver, identity
+from nnfunc.training.checkpointing import Best, Saver, run_identity
 from nnfunc.training.compiled import split_hypers
-from nnfunc.training.divergence import Fault, first_not_finite
+from nnfunc.training.divergence import Fault, find_non_finite
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import built, training_batch
+from nnfunc.training.task import build_task, training_batch
 
 __all__ = ["Member", "Result", "Table"]
 
@@ -128,14 +128,14 @@ class Result:
             check.fail("sweep", f"member {i} should have run, but did not: {why}")
         trial = self.trial(i)
         numbers, static, _ = split_hypers(trial.hypers)
-        of = identity(state.key, numbers, static, trial.ordered, trial.hypers)
+        of = run_identity(state.key, numbers, static, trial.ordered, trial.hypers)
         saver = Saver(folder, self.figure, resume=False, of=of)
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
             rows = _rows(curves, self.steps, int(state.step))
             figures = {self.figure.metric: float(self.scores[i])}
             saver.write(rows)
-            saver.keep(carry._replace(state=state), int(state.step), figures, due=True)
+            saver.save(carry._replace(state=state), int(state.step), figures, due=True)
         finally:
             saver.close()
 
@@ -149,11 +149,11 @@ class Result:
             return None
         trial = self.trial(i)
         at = int(state.diverged_at)
-        task = built(trial.build, trial.hypers, at)
+        task = build_task(trial.build, trial.hypers, at)
         key = jax.random.fold_in(state.key, at)
         batch = trial.ordered.for_training().batch(at, key=fold(key, "augment"))
         batch = training_batch(task, batch, key)
-        found = first_not_finite(task, state.params, state.model_state, batch, key)
+        found = find_non_finite(task, state.params, state.model_state, batch, key)
         return found._replace(member=i % len(self.hypers), step=at)
 
     def find_layers(self, most: int = FAULTS) -> dict[int, str]:

@@ -274,7 +274,7 @@ def _trials(
         check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", exc_type=TypeError)
     tenth = max(1, steps // 10)
     given = lambda every: tenth if every is None else every
-    intervals = Intervals.of(steps, given(log), given(evaluate), steps)
+    intervals = Intervals.from_arguments(steps, given(log), given(evaluate), steps)
 
     def trial(settings: dict[str, Any], place: int, run: int) -> Trial:
         own = fold_in(key, np.uint32(place if seeds is None else run))

@@ -20,7 +20,7 @@ from nnfunc.runs.lock import Lock
 from nnfunc.training.compiled import Carry
 from nnfunc.training.step import TrainState
 
-__all__ = ["Best", "Saver", "either", "identity"]
+__all__ = ["Best", "Saver", "load_either", "run_identity"]
 
 KEEP = 3  # checkpoints, beside the best one
 SAVED = {
@@ -55,7 +55,7 @@ class Best(NamedTuple):
         return than is None or (value < than if self.mode == "min" else value > than)
 
 
-def identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any) -> dict[str, Any]:
+def run_identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any) -> dict[str, Any]:
     """What a run must have in common with the one that it goes on with, as JSON holds it.
 
     numbers, static: of `split_hypers`. hypers: what they were taken from, for names of the numbers.
@@ -108,7 +108,7 @@ class Saver:
         if not self.resume or not checkpoint.steps(self.checkpoints):
             return carry
         get = lambda state: checkpoint.latest_good(self.checkpoints, carry._replace(state=state))
-        found, state = either(get, carry.state, lambda found: found.tree.state)
+        found, state = load_either(get, carry.state, lambda found: found.tree.state)
         if isinstance(carry.state.rate_scale, tuple) and not isinstance(state.rate_scale, tuple):
             if float(state.rate_scale) != 1:
                 cure = "Leave rollback as it was."
@@ -143,13 +143,13 @@ class Saver:
         free = () if isinstance(self.resume, bool) else self.resume
         return {n: value for n, value in zip(names, numbers, strict=True) if n not in free}
 
-    def begin(self) -> list[dict[str, Any]]:
+    def start_log(self) -> list[dict[str, Any]]:
         """The rows up to the step that the run goes on from; the file is cut back to them."""
         if not self.resume:
             self.metrics.unlink(missing_ok=True)
-        return self.cut(self.step)
+        return self.truncate_log(self.step)
 
-    def back(self, like: Carry, first: Callable[[], Carry]) -> Carry:
+    def load_before_divergence(self, like: Carry, first: Callable[[], Carry]) -> Carry:
         """The carry to go back to when the run has diverged: of the last checkpoint that was due.
 
         One that was gone back to before, and led here again, is given up for the one before it; first()
@@ -162,13 +162,13 @@ class Saver:
             try:
                 place = self.checkpoints / f"step-{tried[-1]:08d}"
                 read = partial(_carry_of, place, like)
-                carry, state = either(read, like.state, attrgetter("state"))
+                carry, state = load_either(read, like.state, attrgetter("state"))
                 return carry._replace(state=state)
             except checkpoint.CheckpointError:
                 tried.pop()
         return first()
 
-    def goes_on(self, carry: Carry, times: int) -> None:
+    def save_rollback(self, carry: Carry, times: int) -> None:
         """Keep what the run goes back to, for the `times`-th time, in place of all that came after.
 
         The best checkpoint stays, though what led to it is gone: it is a good one.
@@ -179,7 +179,7 @@ class Saver:
         checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
         self.step = step
 
-    def cut(self, step: int) -> list[dict[str, Any]]:
+    def truncate_log(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and what was gone back from; the file is cut back to them."""
         rows = metrics_log.whole(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
@@ -192,7 +192,7 @@ class Saver:
         with self.metrics.open("a") as file:
             file.writelines(map(_line, rows))
 
-    def keep(self, carry: Carry, step: int, figures: dict[str, float] | None, *, due: bool) -> None:
+    def save(self, carry: Carry, step: int, figures: dict[str, float] | None, *, due: bool) -> None:
         """Save the state as the best one when it is, and as the last one when that is due."""
         self.step = step
         if figures and self.best.improves(figures, self.saved.get("best_value")):
@@ -228,7 +228,7 @@ def _carry_of(place: Path, like: Carry, state: TrainState) -> Carry:
     return checkpoint.load(place, like._replace(state=state))
 
 
-def either(
+def load_either(
     get: Callable[[TrainState], Any], like: TrainState, state: Callable[[Any], TrainState]
 ) -> tuple[Any, TrainState]:
     """What get(like) gives and the state in it, where the one may roll back and the other not.

@@ -15,10 +15,10 @@ from nnfunc.base import Array, Key, fold
 from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.objectives import Totals
-from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
-from nnfunc.training.task import Build, built, kept
+from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
+from nnfunc.training.task import Build, build_task, cache_calls
 
-__all__ = ["Carry", "Functions", "Meter", "Programs", "choose", "functions", "programs", "split_hypers"]
+__all__ = ["Carry", "Functions", "Meter", "RunFunctions", "choose_loop", "run_functions", "compiled_functions", "split_hypers"]
 
 
 class Meter(NamedTuple):
@@ -41,14 +41,14 @@ class Functions(NamedTuple):
 
     trainer: Trainer
     init: Callable[[Any, Key, Any], Carry]
-    one: Callable[[Carry, Any, Any], Carry]
-    watched: Callable[[Carry, Any, Any], tuple[Carry, Any]]
-    totals: Callable[..., Totals]
+    step: Callable[[Carry, Any, Any], Carry]
+    watched_step: Callable[[Carry, Any, Any], tuple[Carry, Any]]
+    eval_totals: Callable[..., Totals]
     observe: Callable[[Carry, Any, dict[str, Any]], Carry]
-    build: Callable[..., Any]
+    build_task: Callable[..., Any]
 
 
-class Programs(NamedTuple):
+class RunFunctions(NamedTuple):
     """The jitted functions of one task.
 
     init(numbers, key, data) -> Carry. one(carry, numbers, data) -> Carry: a step.
@@ -60,12 +60,12 @@ class Programs(NamedTuple):
 
     trainer: Trainer
     init: Callable[[Any, Key, Any], Carry]
-    one: Callable[[Carry, Any, Any], Carry]
-    many: Callable[[Array, Carry, Any, Any], Carry]
-    watched: Callable[[Carry, Any, Any], tuple[Carry, Any]]
-    totals: Callable[[TrainState, Any, EvalBatch], Totals]
+    step: Callable[[Carry, Any, Any], Carry]
+    steps: Callable[[Array, Carry, Any, Any], Carry]
+    watched_step: Callable[[Carry, Any, Any], tuple[Carry, Any]]
+    eval_totals: Callable[[TrainState, Any, EvalBatch], Totals]
     observe: Callable[[Carry, Any, dict[str, float]], Carry]
-    build: Callable[..., Any]
+    build_task: Callable[..., Any]
 
 
 def split_hypers(hypers: Any, held: Collection[str] = ()) -> tuple[Any, tuple[Any, ...], Any]:
@@ -87,7 +87,7 @@ def split_hypers(hypers: Any, held: Collection[str] = ()) -> tuple[Any, tuple[An
     return numbers, static, treedef
 
 
-def functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> Functions:
+def run_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> Functions:
     """The pure functions that train what build makes of hypers that `split_hypers` took apart."""
 
     def whole(numbers):
@@ -95,7 +95,7 @@ def functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: b
         return jax.tree.unflatten(treedef, [s if n is None else n for n, s in pairs])
 
     def own_build(numbers, step):
-        return built(build, whole(numbers), step)
+        return build_task(build, whole(numbers), step)
 
     pair = trainer(own_build, rate_scale=rate_scale)
 
@@ -124,45 +124,45 @@ def functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: b
 
     def totals(state, numbers, batch, mask):
         task = own_build(numbers, state.step)
-        return batch_totals(task, *evaluated(task, state), batch, mask)
+        return batch_totals(task, *eval_params(task, state), batch, mask)
 
     def observe(carry, numbers, figures):
         return carry._replace(state=pair.observe(numbers, carry.state, figures))
 
-    return Functions(pair, init, one, watched, totals, observe, build=lambda numbers, step=0: own_build(numbers, step))
+    return Functions(pair, init, one, watched, totals, observe, build_task=lambda numbers, step=0: own_build(numbers, step))
 
 
-def _made(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool, kinds: tuple[type, ...]) -> Programs:
-    own = functions(build, static, treedef, rate_scale)
+def _made(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool, kinds: tuple[type, ...]) -> RunFunctions:
+    own = run_functions(build, static, treedef, rate_scale)
 
     def many(n, carry, numbers, data):
-        return jax.lax.fori_loop(0, n, lambda i, carry: own.one(carry, numbers, data), carry)
+        return jax.lax.fori_loop(0, n, lambda i, carry: own.step(carry, numbers, data), carry)
 
     def totals(state, numbers, batch):
-        return own.totals(state, numbers, batch.batch(), batch.mask())
+        return own.eval_totals(state, numbers, batch.batch(), batch.mask())
 
-    return Programs(
+    return RunFunctions(
         trainer=own.trainer,
         init=jax.jit(own.init),
-        one=jax.jit(own.one, donate_argnums=0),
-        many=jax.jit(many, donate_argnums=1),
-        watched=jax.jit(own.watched, donate_argnums=0),
-        totals=jax.jit(totals),
+        step=jax.jit(own.step, donate_argnums=0),
+        steps=jax.jit(many, donate_argnums=1),
+        watched_step=jax.jit(own.watched_step, donate_argnums=0),
+        eval_totals=jax.jit(totals),
         observe=jax.jit(own.observe, donate_argnums=0),
-        build=own.build,
+        build_task=own.build_task,
     )
 
 
-_kept = kept(_made, 32)
+_kept = cache_calls(_made, 32)
 
 
-def programs(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> Programs:
+def compiled_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> RunFunctions:
     """The programs of a build, kept: the same one with other numbers compiles nothing."""
     kinds = tuple(map(type, static))  # 1 and True are equal, and not the same
     return _kept(build, static, treedef, rate_scale, kinds)
 
 
-def choose(own: Programs, carry: Carry, numbers: Any, data: Any, steps: int) -> Literal["step", "scan"]:
+def choose_loop(own: RunFunctions, carry: Carry, numbers: Any, data: Any, steps: int) -> Literal["step", "scan"]:
     """Whether steps are quicker one a dispatch ("step") or many a dispatch ("scan").
 
     A run that takes under 20 seconds is not worth a second compilation: it goes step by step. The
@@ -178,11 +178,11 @@ def choose(own: Programs, carry: Carry, numbers: Any, data: Any, steps: int) -> 
     def by_step():
         own_carry = jax.tree.map(jnp.copy, carry)
         for _ in range(count):
-            own_carry = own.one(own_carry, numbers, data)
+            own_carry = own.step(own_carry, numbers, data)
         return own_carry
 
     def by_scan():
-        return own.many(jnp.asarray(count), jax.tree.map(jnp.copy, carry), numbers, data)
+        return own.steps(jnp.asarray(count), jax.tree.map(jnp.copy, carry), numbers, data)
 
     count = 3
     each = timed(by_step)

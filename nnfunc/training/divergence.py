@@ -15,7 +15,7 @@ from nnfunc.training.gradients import gradient_of, loss_and_metrics
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["Diverged", "Fault", "first_not_finite", "ordered_places"]
+__all__ = ["Diverged", "Fault", "find_non_finite", "ordered_taps"]
 
 Phase = Literal["batch", "parameters", "forward", "loss", "backward", "update"]
 
@@ -31,12 +31,12 @@ class Fault(NamedTuple):
 
     phase: Phase
     path: str
-    words: str
-    member: int | None = None
+    message: str
+    trial: int | None = None
     step: int | None = None
 
     def __str__(self) -> str:
-        return self.words
+        return self.message
 
 
 class Diverged(NnfuncError, FloatingPointError):
@@ -53,7 +53,7 @@ class Diverged(NnfuncError, FloatingPointError):
         self.fault = layer._replace(step=step) if isinstance(layer, Fault) else None
 
 
-def first_not_finite(task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None) -> Fault:
+def find_non_finite(task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None) -> Fault:
     """Where the first value that is not finite comes from, for one batch.
 
     With a key it is a training batch, without one a held-out batch. It looks at the batch, the
@@ -88,7 +88,7 @@ def _in_steps(task: Task, count: int, params: Params, model_state: PyTree, batch
             seen = gradient(params, state, part, own)
             if not _finite((seen.loss, seen.grads)):
                 fault = _in_batch(task, params, state, part, own)
-                return fault._replace(words=fault.words + words), params
+                return fault._replace(words=fault.message + words), params
             total = seen.grads if total is None else jax.tree.map(jnp.add, total, seen.grads)
             state = seen.model_state
         return None, jax.tree.map(lambda leaf: (leaf / count).astype(leaf.dtype), total)
@@ -101,7 +101,7 @@ def _in_steps(task: Task, count: int, params: Params, model_state: PyTree, batch
     above = jax.tree.map(lambda p, g: p + (far * g.astype(far.dtype)).astype(p.dtype), params, grads)
     fault, _ = mean(above)
     where = f", at the parameters uphill (sharpness = {float(task.sharpness):g}); all is finite below"
-    return None if fault is None else fault._replace(words=fault.words + where)
+    return None if fault is None else fault._replace(words=fault.message + where)
 
 
 def _in_batch(task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None) -> Fault:
@@ -116,10 +116,10 @@ def _in_batch(task: Task, params: Params, model_state: PyTree, batch: PyTree, ke
             return Fault(phase, bad[0], f"{what}, before any layer ({bad[0] or 'x'})")
     order, taps = _every_tap(task, params, model_state, batch, key)
     inner = [path for path in order if not any(p.startswith(f"{path}/") for p in order)]
-    places = ordered_places(inner, taps)
-    for place in [*places, *ordered_places(order, taps)]:
+    places = ordered_taps(inner, taps)
+    for place in [*places, *ordered_taps(order, taps)]:
         if not _finite(_at(taps, *place)):
-            return Fault("forward", numbered(*place), f"the forward pass of {_words(taps, *place)}")
+            return Fault("forward", numbered_path(*place), f"the forward pass of {_words(taps, *place)}")
 
     of_taps = {path: taps[path] for path in inner if _floats(taps[path])}
     loss, grads, cotangents = _gradients(task, params, model_state, batch, key, of_taps)
@@ -129,7 +129,7 @@ def _in_batch(task: Task, params: Params, model_state: PyTree, batch: PyTree, ke
     return _backward(places, taps, grads, cotangents)
 
 
-def _backward(places: list["Place"], taps: dict[str, PyTree], grads: Params, cotangents: dict[str, PyTree]) -> Fault:
+def _backward(places: list["TapIndex"], taps: dict[str, PyTree], grads: Params, cotangents: dict[str, PyTree]) -> Fault:
     """Where the gradients stop being finite on the way back, or what comes after them."""
     leaves = paths.flatten(grads)
     bad = [path for path, leaf in leaves.items() if not _finite(leaf)]
@@ -138,7 +138,7 @@ def _backward(places: list["Place"], taps: dict[str, PyTree], grads: Params, cot
         if path in cotangents and not _finite(_at(cotangents, path, at)):
             last = i
     if last == len(places) - 1 and last >= 0:
-        path = numbered(*places[last])
+        path = numbered_path(*places[last])
         words = f"the backward pass of the loss (the gradient of the result of layer {path})"
         return Fault("loss", "", words)
     for i in range(len(places) - 1, last, -1):  # a layer's own parameters, with all behind it well
@@ -147,10 +147,10 @@ def _backward(places: list["Place"], taps: dict[str, PyTree], grads: Params, cot
             inside = leaf.startswith(path.replace("*/", "") + "/")
             if inside and not _finite(_at({path: leaves[leaf]}, path, at)):
                 words = f"the backward pass of {_words(taps, path, at)}, the gradient of {leaf}"
-                return Fault("backward", numbered(path, at), words)
+                return Fault("backward", numbered_path(path, at), words)
     if last >= 0:
         words = f"the backward pass of {_words(taps, *places[last + 1])}, the gradient of its input"
-        return Fault("backward", numbered(*places[last + 1]), words)
+        return Fault("backward", numbered_path(*places[last + 1]), words)
     if bad:
         return Fault("backward", bad[0], f"the backward pass (the gradient of {bad[0]})")
     if _finite(global_norm(leaves)):
@@ -160,11 +160,11 @@ def _backward(places: list["Place"], taps: dict[str, PyTree], grads: Params, cot
     return Fault("backward", "", words)
 
 
-Place = tuple[str, tuple[int, ...]]
+TapIndex = tuple[str, tuple[int, ...]]
 """The path of a tap, and a number for each `*` in it."""
 
 
-def ordered_places(order: Sequence[str], taps: dict[str, PyTree]) -> list[Place]:
+def ordered_taps(order: Sequence[str], taps: dict[str, PyTree]) -> list[TapIndex]:
     """Every layer's every result in the order of computation, those of a `repeat` one by one."""
     first: dict[str, int] = {}
     found = []
@@ -179,7 +179,7 @@ def ordered_places(order: Sequence[str], taps: dict[str, PyTree]) -> list[Place]
     return [place for _, place in sorted(found, key=lambda pair: pair[0])]
 
 
-def numbered(path: str, at: tuple[int, ...]) -> str:
+def numbered_path(path: str, at: tuple[int, ...]) -> str:
     """The path with its numbers in the place of its stars."""
     numbers = iter(at)
     return "/".join(str(next(numbers)) if name == "*" else name for name in path.split("/"))
@@ -189,7 +189,7 @@ def _words(taps: dict[str, PyTree], path: str, at: tuple[int, ...]) -> str:
     if not at:
         return f"layer {path}"
     of = jnp.shape(jax.tree.leaves(taps[path])[0])[0]
-    return f"layer {path} (number {at[0]} of {of}: {numbered(path, at)})"
+    return f"layer {path} (number {at[0]} of {of}: {numbered_path(path, at)})"
 
 
 def _at(taps: dict[str, PyTree], path: str, at: tuple[int, ...]) -> list[Any]:

@@ -15,10 +15,10 @@ from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import evaluation, loss_and_metrics
 from nnfunc.training.objectives import Totals
-from nnfunc.training.step import TrainState, evaluated
-from nnfunc.training.task import Task, kept
+from nnfunc.training.step import TrainState, eval_params
+from nnfunc.training.task import Task, cache_calls
 
-__all__ = ["batch_totals", "can_mask", "eval_size", "evaluate", "fitting_batches", "held_out", "mean_metrics"]
+__all__ = ["batch_totals", "can_mask", "eval_batch_size", "evaluate", "check_batches_fit", "split_batches", "mean_metrics"]
 
 
 def evaluate(
@@ -51,7 +51,7 @@ def evaluate(
     hint = "Inside, call task.objective(lambda x: task.model.apply(params, x), batch) instead."
     check.on_host("evaluate", hint, params=params, arrays=arrays, state=state)
     if isinstance(params, TrainState):
-        params, state = evaluated(task, params)
+        params, state = eval_params(task, params)
     if isinstance(arrays, Data):
         cure = "Give one of its splits, such as data.validation."
         check.fail("evaluate", f"arrays should be examples, got a data set. {cure}", exc_type=TypeError)
@@ -65,7 +65,7 @@ def evaluate(
     totals = _compiled(task.model, task.objective)
     state = fresh if state is None else state
     batches = eval_batches(tree, size, transform, padded=can_mask(task.objective))
-    batches = fitting_batches("evaluate", totals, (params, state), batches)
+    batches = check_batches_fit("evaluate", totals, (params, state), batches)
     return mean_metrics(lambda batch: totals(params, state, batch), batches)
 
 
@@ -75,7 +75,7 @@ def _jitted(model: Any, objective: Any) -> Any:
     return jax.jit(lambda params, state, batch: batch_totals(task, params, state, batch.batch(), batch.mask()))
 
 
-_compiled = kept(_jitted, 8)
+_compiled = cache_calls(_jitted, 8)
 
 
 def can_mask(objective: Any) -> bool:
@@ -83,7 +83,7 @@ def can_mask(objective: Any) -> bool:
     return getattr(objective, "totals", None) is not None
 
 
-def batch_figures(task: Task, params: Params, state: PyTree, batch: PyTree) -> dict[str, Any]:
+def batch_metrics(task: Task, params: Params, state: PyTree, batch: PyTree) -> dict[str, Any]:
     """Loss and metrics of one batch in evaluation mode."""
     loss, (metrics, _) = loss_and_metrics(task, params, state, batch, key=None, train=False)
     return {"loss": loss, **metrics}
@@ -99,13 +99,13 @@ def batch_totals(task: Task, params: Params, state: PyTree, batch: PyTree, mask:
         totals = task.objective.totals(evaluation(task, params, state), batch, mask)  # pyright: ignore
     else:
         size = jnp.float32(jax.tree.leaves(batch)[0].shape[0])
-        figures = batch_figures(task, params, state, batch)
+        figures = batch_metrics(task, params, state, batch)
         scaled = lambda value: jnp.asarray(value).astype(jnp.float32) * size
         totals = {name: (scaled(value), size) for name, value in figures.items()}
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32), totals)
 
 
-def fitting_batches(
+def check_batches_fit(
     where: str, totals: Any, args: tuple[Any, ...], batches: Iterable[EvalBatch]
 ) -> Iterator[EvalBatch]:
     """The batches; refused when the compiled `totals(*args, batch)` needs more memory than there is."""
@@ -131,7 +131,7 @@ def _mean(total: float, weight: float) -> float:
     return total / weight if weight else math.nan
 
 
-def eval_size(data: Data | Stream, accumulate: int = 1) -> int:
+def eval_batch_size(data: Data | Stream, accumulate: int = 1) -> int:
     """How many examples an evaluation takes at once: by default as many as a step's forward pass.
 
     So it needs no more memory than training. It is the same for the splits, which share a program.
@@ -141,7 +141,7 @@ def eval_size(data: Data | Stream, accumulate: int = 1) -> int:
     return min(size, max((jax.tree.leaves(x)[0].shape[0] for x in splits), default=size))
 
 
-def held_out(task: Task, data: Data | Stream, name: str = "validation") -> Iterator[EvalBatch]:
+def split_batches(task: Task, data: Data | Stream, name: str = "validation") -> Iterator[EvalBatch]:
     """The batches in which the task is evaluated on a split."""
-    size, padded = eval_size(data, task.accumulate), can_mask(task.objective)
+    size, padded = eval_batch_size(data, task.accumulate), can_mask(task.objective)
     return eval_batches(getattr(data, name), size, data.transform, padded=padded)

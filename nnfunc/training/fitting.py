@@ -6,7 +6,7 @@ import jax
 
 from nnfunc.base import Key, struct
 from nnfunc.device_memory import check_fits, compiled, format_bytes, tree_bytes
-from nnfunc.training.compiled import Programs
+from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.step import TrainState
 
 __all__ = ["check_memory", "check_state"]
@@ -29,7 +29,7 @@ def check_state(where: str, state: TrainState) -> None:
 
 
 def check_memory(
-    where: str, programs: Programs, numbers: Any, key: Key, data: Any, batch_size: int, loop: str = "auto"
+    where: str, programs: RunFunctions, numbers: Any, key: Key, data: Any, batch_size: int, loop: str = "auto"
 ) -> None:
     """Refuse a run whose state, or whose compiled step, needs more memory than the device has.
 
@@ -39,9 +39,9 @@ def check_memory(
     carry = jax.eval_shape(programs.init, numbers, key, data)
     check_state(where, carry.state)
     args: tuple[Any, ...] = (carry, numbers, jax.tree.map(struct, data))
-    step = programs.one
+    step = programs.step
     if loop == "scan":
-        step, args = programs.many, (jax.ShapeDtypeStruct((), "int32"), *args)
+        step, args = programs.steps, (jax.ShapeDtypeStruct((), "int32"), *args)
     detail = f", of which the train state is {format_bytes(tree_bytes(carry))}"
     hint = f"{SMALLER}, or batch_size, or raise the task's accumulate."
     compiled(where, step, f"a step of {batch_size} examples", hint, *args, detail=detail)

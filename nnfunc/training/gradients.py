@@ -13,10 +13,10 @@ from nnfunc.training import layer_stats
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["Bound", "Seen", "bound", "evaluation", "gradient_of", "loss_and_metrics"]
+__all__ = ["BoundModel", "Gradients", "bind_model", "evaluation", "gradient_of", "loss_and_metrics"]
 
 
-class Bound:
+class BoundModel:
     """A model bound to its parameters for one step: `predict(x) -> y`.
 
     It hands the model's state from one call to the next, and each call draws fresh masks; calls
@@ -37,7 +37,7 @@ class Bound:
         return y
 
 
-class Seen(NamedTuple):
+class Gradients(NamedTuple):
     """What one gradient gives. activations: statistics of every layer's result, when asked for."""
 
     loss: Array
@@ -47,7 +47,7 @@ class Seen(NamedTuple):
     activations: Any
 
 
-Gradient = Callable[[Params, PyTree, PyTree, Key], Seen]
+Gradient = Callable[[Params, PyTree, PyTree, Key], Gradients]
 """(params, model state, batch, key) -> Seen."""
 
 
@@ -57,14 +57,14 @@ def gradient_of(task: Task, watch: Watch | None = None) -> Gradient:
     def gradient(params, model_state, batch, key):
         def loss_of(params):
             params = _fixed(params, getattr(task.optimizer, "frozen", ()))
-            predict = bound(task, params, model_state, key, True, watch)
+            predict = bind_model(task, params, model_state, key, True, watch)
             loss, metrics = _of(task, predict, batch)
-            seen = {} if watch is None else layer_stats.activations(predict.taps, watch)
+            seen = {} if watch is None else layer_stats.activation_stats(predict.taps, watch)
             return loss, (metrics, predict.ctx.state, seen)
 
         made, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         loss, (metrics, state, seen) = made
-        return Seen(loss, metrics, kept_kind(state, model_state), grads, seen)
+        return Gradients(loss, metrics, cast_state_like(state, model_state), grads, seen)
 
     whole: Gradient = gradient
     if task.accumulate > 1:
@@ -119,7 +119,7 @@ def _accumulated(gradient: Gradient, count: int) -> Gradient:
     return whole
 
 
-def _summed(seen: Seen) -> Seen:
+def _summed(seen: Gradients) -> Gradients:
     """What is added up over micro-batches."""
     return seen._replace(model_state=(), activations=())
 
@@ -150,24 +150,24 @@ def loss_and_metrics(
     task: Task, params: Params, model_state: PyTree, batch: PyTree, *, key: Key | None, train: bool
 ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
     """The objective of one batch: loss, (metrics, new model state)."""
-    predict = bound(task, params, model_state, key, train, None)
+    predict = bind_model(task, params, model_state, key, train, None)
     loss, metrics = _of(task, predict, batch)
     return loss, (metrics, predict.ctx.state)
 
 
-def evaluation(task: Task, params: Params, model_state: PyTree) -> Bound:
+def evaluation(task: Task, params: Params, model_state: PyTree) -> BoundModel:
     """The model as an objective sees it in an evaluation."""
-    return bound(task, params, model_state, None, False, None)
+    return bind_model(task, params, model_state, None, False, None)
 
 
-def bound(task: Task, params: Params, state: PyTree, key: Key | None, train: bool, watch: Watch | None) -> Bound:
+def bind_model(task: Task, params: Params, state: PyTree, key: Key | None, train: bool, watch: Watch | None) -> BoundModel:
     """The model bound to its parameters and state, as the objective sees it."""
     capture = () if watch is None else ("**",)
     ctx = Context(key=key, train=train, state=state, capture=capture, watch=watch)
-    return Bound(as_model(task.model), params, ctx)
+    return BoundModel(as_model(task.model), params, ctx)
 
 
-def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Array]]:
+def _of(task: Task, predict: BoundModel, batch: PyTree) -> tuple[Array, dict[str, Array]]:
     """The loss and the metrics, each one number."""
     returned = task.objective(predict, batch)
     if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
@@ -188,15 +188,15 @@ def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Arr
     return loss, {k: jnp.asarray(v) for k, v in metrics.items()}
 
 
-def kept_kind(new: PyTree, old: PyTree) -> PyTree:
+def cast_state_like(new: PyTree, old: PyTree) -> PyTree:
     """The model's new state in the types of the old one, whose structure and shapes it must have."""
     kinds = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
     if kinds[0] != kinds[1]:
         wanted = f"a layer's new state should have the shapes of its init_state, {kinds[0]}"
         check.fail("model", f"{wanted}, got {kinds[1]}.")
-    return jax.tree.map(like, new, old)
+    return jax.tree.map(cast_like, new, old)
 
 
-def like(new: Any, old: Any) -> Array:
+def cast_like(new: Any, old: Any) -> Array:
     """The new value in the old one's type: state that changes its type cannot be scanned."""
     return jnp.asarray(new).astype(jnp.asarray(old).dtype)

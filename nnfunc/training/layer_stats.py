@@ -16,7 +16,7 @@ from nnfunc import paths
 from nnfunc.base import Array, Params, PyTree, Watch
 from nnfunc.vector_norm import vector_norm
 
-__all__ = ["activations", "parameters", "written_out"]
+__all__ = ["activation_stats", "parameter_stats", "stats_by_layer"]
 
 BINS = 32
 SAMPLE = 4096  # values that a histogram looks at, evenly spread
@@ -39,7 +39,7 @@ _ZERO = {"relu", "relu6", "relu2", "squared_relu"}
 
 
 @jax.tree_util.register_pytree_node_class
-class Ordered(Mapping):
+class OrderedStats(Mapping):
     """A dict whose order lasts: those that come back from JAX are in the order of their keys."""
 
     def __init__(self, items: dict[str, Any]):
@@ -58,11 +58,11 @@ class Ordered(Mapping):
         return tuple(self.own.values()), tuple(self.own)
 
     @classmethod
-    def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Any]) -> "Ordered":
+    def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Any]) -> "OrderedStats":
         return cls(dict(zip(keys, values, strict=True)))
 
 
-def activations(taps: dict[str, PyTree], watch: Watch) -> Ordered:
+def activation_stats(taps: dict[str, PyTree], watch: Watch) -> OrderedStats:
     """{path: statistics} of the results of all innermost layers that were captured.
 
     mean, deviation, histogram [low, high, counts]; saturated, the share of values on the flat ends
@@ -78,10 +78,10 @@ def activations(taps: dict[str, PyTree], watch: Watch) -> Ordered:
             stacked = path.split("/").count("*")
             statistics = _over(_activation(kinds[path]), stacked)
             found[path] = statistics(jax.lax.stop_gradient(leaves[0]))
-    return Ordered(found)
+    return OrderedStats(found)
 
 
-def parameters(params: Params, grads: Params, new: Params, watch: Watch) -> Ordered:
+def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) -> OrderedStats:
     """{path: statistics} of all parameters.
 
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
@@ -95,10 +95,10 @@ def parameters(params: Params, grads: Params, new: Params, watch: Watch) -> Orde
         found[shared] = statistics(weight, grads[path], new[path])
     place = {seen: i for i, seen in enumerate(watch.seen)}  # in the order of computation
     layer = lambda path: place.get(path.rpartition("/")[0], len(place))
-    return Ordered({path: found[path] for path in sorted(found, key=layer)})
+    return OrderedStats({path: found[path] for path in sorted(found, key=layer)})
 
 
-def written_out(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`."""
     made: dict[str, dict[str, Any]] = {}
     for kind, found in layers.items():

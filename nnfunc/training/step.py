@@ -12,11 +12,11 @@ from nnfunc import check
 from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold
 from nnfunc.layers.linear import wide
 from nnfunc.training import layer_stats
-from nnfunc.training.gradients import gradient_of, like
-from nnfunc.training.task import Build, Task, built, training_batch
+from nnfunc.training.gradients import gradient_of, cast_like
+from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["TrainState", "Trainer", "evaluated", "trainer"]
+__all__ = ["TrainState", "Trainer", "eval_params", "trainer"]
 
 
 class TrainState(NamedTuple):
@@ -75,7 +75,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
 
     def init(hypers, key):
         check.key("train", key)
-        task = built(build, hypers)
+        task = build_task(build, hypers)
         model = as_model(task.model)
         params, model_state = model.init(fold(key, "init")), model.init_state()
         return TrainState(
@@ -91,15 +91,15 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         )
 
     def step(hypers, state, batch, *, watch=False):
-        task = built(build, hypers, state.step)
+        task = build_task(build, hypers, state.step)
         key = jax.random.fold_in(state.key, state.step)
         noted = Watch() if watch else None
         gradient = gradient_of(task, noted)
         seen = gradient(state.params, state.model_state, training_batch(task, batch, key), key)
         norm = global_norm(seen.grads)
-        scale = _scale(state)
+        scale = _learning_rate_scale(state)
         metrics: dict[str, Any] = {"loss": seen.loss, **seen.metrics, "gradient_norm": norm}
-        metrics |= _rate(task, state.step, scale)
+        metrics |= _learning_rate_metric(task, state.step, scale)
 
         def update():
             # for optimizers that ask
@@ -108,20 +108,20 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
                 updates, opt = task.optimizer.update(seen.grads, state.opt_state, state.params, **told)
             params = optax.apply_updates(state.params, updates)
-            opt = jax.tree.map(like, opt, state.opt_state)
+            opt = jax.tree.map(cast_like, opt, state.opt_state)
             average = state.average
             if task.average is not None:
                 average = task.average.update(average, (params, seen.model_state), state.step)
-                average = jax.tree.map(like, average, state.average)
+                average = jax.tree.map(cast_like, average, state.average)
             return params, seen.model_state, opt, average
 
         going = state.diverged_at < 0
         old = (state.params, state.model_state, state.opt_state, state.average)
         finite = jnp.isfinite(seen.loss) & jnp.isfinite(norm)
-        new, finite = _guarded(finite, going, update, old)
+        new, finite = _update_if_finite(finite, going, update, old)
         params, model_state, opt_state, average = new
         if noted is not None:
-            layers = layer_stats.parameters(state.params, seen.grads, params, noted)
+            layers = layer_stats.parameter_stats(state.params, seen.grads, params, noted)
             metrics["layers"] = {"parameters": layers, "activations": seen.activations}
         return state._replace(
             step=state.step + 1,
@@ -133,7 +133,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         ), metrics
 
     def observe(hypers, state, figures):
-        plateau = built(build, hypers, state.step).plateau
+        plateau = build_task(build, hypers, state.step).plateau
         if plateau is None:
             return state
         if plateau.metric not in figures:
@@ -146,20 +146,20 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
     return Trainer(init, step, observe)
 
 
-def evaluated(task: Task, state: TrainState) -> tuple[Params, PyTree]:
+def eval_params(task: Task, state: TrainState) -> tuple[Params, PyTree]:
     """The (params, model_state) to evaluate and to use: the averaged ones where the task averages."""
     own = (state.params, state.model_state)
     return own if task.average is None else task.average.read(state.average, own)
 
 
-def _scale(state: TrainState) -> Array | None:
+def _learning_rate_scale(state: TrainState) -> Array | None:
     """What the learning rate is multiplied by, or None where nothing does."""
     scales = [] if isinstance(state.rate_scale, tuple) else [state.rate_scale]
     scales += [] if state.plateau == () else [state.plateau.value]
     return None if not scales else jnp.stack([jnp.asarray(s, jnp.float32) for s in scales]).prod()
 
 
-def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
+def _learning_rate_metric(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
     """The learning rate, when the optimizer tells it."""
     rate = getattr(task.optimizer, "rate", None)
     if rate is None:
@@ -168,7 +168,7 @@ def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
     return {"learning_rate": rate if scale is None else rate * scale}
 
 
-def _guarded(finite: Array, going: Array, update: Callable[[], PyTree], old: PyTree) -> tuple[PyTree, Array]:
+def _update_if_finite(finite: Array, going: Array, update: Callable[[], PyTree], old: PyTree) -> tuple[PyTree, Array]:
     """What update() makes of old (params, and what goes with them), where the step is finite.
 
     Where only the new parameters are not finite, they alone, and their average, stay as they were. On

@@ -83,7 +83,7 @@ def reduce_on_plateau(
         got = check.describe(metric)
         wanted = "the name of a validation figure, such as 'loss'"
         check.fail("reduce_on_plateau", f"metric should be {wanted}, got {got}.", exc_type=TypeError)
-    scale = schedules.plateau(
+    schedule = schedules.plateau(
         1.0,
         mode=mode,
         factor=factor,
@@ -93,7 +93,7 @@ def reduce_on_plateau(
         threshold_mode=threshold_mode,
         floor=floor,
     )
-    return OnPlateau(metric, scale.init, scale.update)
+    return OnPlateau(metric, schedule.init, schedule.update)
 
 
 def training_batch(task: Task, batch: PyTree, key: Key) -> PyTree:
@@ -101,7 +101,7 @@ def training_batch(task: Task, batch: PyTree, key: Key) -> PyTree:
     return batch if task.augment is None else task.augment(fold(key, "task augment"), batch)
 
 
-def kept(make: Callable[..., Any], size: int) -> Callable[..., Any]:
+def cache_calls(make: Callable[..., Any], size: int) -> Callable[..., Any]:
     """make, with its last `size` results kept; for arguments without a hash it is called each time."""
     cached = lru_cache(maxsize=size)(make)
 
@@ -115,7 +115,7 @@ def kept(make: Callable[..., Any], size: int) -> Callable[..., Any]:
     return get
 
 
-def built(build: Build, hypers: Any, step: Any = 0) -> Task:
+def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:
     """What build makes of the hypers at a step, its kinds checked."""
     if not callable(build):
         got = check.describe(build)
@@ -139,7 +139,7 @@ def built(build: Build, hypers: Any, step: Any = 0) -> Task:
             check.fail("build", f"it should return {wanted}, got {got}.", exc_type=TypeError)
         model, objective, optimizer = task
         task = Task(model, objective, optimizer)
-    return _checked(task)
+    return _check_task(task)
 
 
 def _takes_step(build: Build) -> bool:
@@ -150,7 +150,7 @@ def _takes_step(build: Build) -> bool:
         return False
 
 
-def _checked(task: Task) -> Task:
+def _check_task(task: Task) -> Task:
     """The task, its parts of the right kinds."""
     where = "build"
     if not callable(task.objective):

@@ -10,12 +10,12 @@ import jax
 
 from nnfunc import flops
 
-FIGURES = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
+SPEED_METRICS = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
 """What a training row says of speed and memory, beside the metrics."""
 
-__all__ = ["FIGURES", "Speed", "memory", "peak"]
+__all__ = ["SPEED_METRICS", "SpeedMeter", "memory_mb", "peak_flops"]
 
-PEAKS = {
+PEAK_FLOPS = {
     "h200": 989e12,
     "h100": 989e12,
     "a100": 312e12,
@@ -33,7 +33,7 @@ PEAKS = {
 by a part of the device's kind in lower case."""
 
 
-def peak(device: Any = None) -> float | None:
+def peak_flops(device: Any = None) -> float | None:
     """The most FLOPs a second that a device can do, or None where that is not known.
 
     The environment variable NNFUNC_PEAK_FLOPS, such as 2e11, comes first.
@@ -43,10 +43,10 @@ def peak(device: Any = None) -> float | None:
         with suppress(ValueError):
             return float(told)
     kind = (device or jax.devices()[0]).device_kind.lower()
-    return next((value for name, value in PEAKS.items() if name in kind), None)
+    return next((value for name, value in PEAK_FLOPS.items() if name in kind), None)
 
 
-def memory(device: Any = None) -> float | None:
+def memory_mb(device: Any = None) -> float | None:
     """The memory in use in MB: of a GPU the most that was in use at once, on CPU the process's own."""
     figures = (device or jax.devices()[0]).memory_stats()
     if figures and "peak_bytes_in_use" in figures:
@@ -61,7 +61,7 @@ def memory(device: Any = None) -> float | None:
     return most / 1e6 if os.uname().sysname == "Darwin" else most / 1e3
 
 
-class Speed:
+class SpeedMeter:
     """The throughput of an interval of steps, without compilation, evaluation and saving."""
 
     def __init__(self, batch_size: int, window: int | None):
@@ -92,7 +92,7 @@ class Speed:
         with suppress(AttributeError):
             self.flops = flops.of(program.trace(*args).jaxpr)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Those of the interval that ends now: call it when the device is done."""
         seconds = time.perf_counter() - self.started - self.left_out
         if self.steps < 1 or seconds <= 0:
@@ -103,7 +103,7 @@ class Speed:
             made["tokens_per_second"] = self.tokens * rate
         if self.flops:
             made["flops_per_second"] = self.flops * rate
-            most = peak()
+            most = peak_flops()
             made |= {} if most is None else {"utilisation": self.flops * rate / most}
-        used = memory()
+        used = memory_mb()
         return {k: float(f"{v:.5g}") for k, v in made.items()} | ({} if used is None else {"memory_mb": round(used, 1)})

@@ -14,16 +14,16 @@ from nnfunc import check
 from nnfunc.base import Key, struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
-from nnfunc.training.checkpointing import Best, Saver, identity
-from nnfunc.training.compiled import Programs, choose, programs, split_hypers
-from nnfunc.training.device_feed import Feed, check_data
+from nnfunc.training.checkpointing import Best, Saver, run_identity
+from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
+from nnfunc.training.device_feed import DeviceFeed, check_data
 from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import loss_and_metrics
-from nnfunc.training.interval_loop import Report, Run
-from nnfunc.training.intervals import Intervals, Pace
+from nnfunc.training.interval_loop import Report, IntervalLoop
+from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Build, Task, built, training_batch
-from nnfunc.training.throughput import FIGURES
+from nnfunc.training.task import Build, Task, build_task, training_batch
+from nnfunc.training.throughput import SPEED_METRICS
 
 __all__ = ["History", "Report", "inspect_task", "train"]
 
@@ -117,22 +117,22 @@ def train(
     check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
     if rollback and folder is None:
         check.fail("train", "rollback goes back to a checkpoint, so it needs a folder. Give folder=.")
-    intervals = Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
+    intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
     check_data(data)
     if isinstance(data, Stream) and loop == "scan":
         check.fail("train", "a stream hands in a batch a dispatch, so loop should not be 'scan'.")
-    jax.eval_shape(lambda: built(build, hypers) and None)  # checks look at plain numbers only
+    jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only
     numbers, static, treedef = split_hypers(hypers)
-    own = programs(build, static, treedef, rollback > 0)
+    own = compiled_functions(build, static, treedef, rollback > 0)
     figure = Best.of(best)
     if eval_batch_size is not None:
         check.size("train", eval_batch_size=eval_batch_size)
         data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
-    feed = Feed(data)
+    feed = DeviceFeed(data)
     inspect_task(own, numbers, key, feed, figure)
     check_memory("train", own, numbers, key, feed.sample(), data.batch_size, loop)
 
-    of = identity(key, numbers, static, data, hypers)
+    of = run_identity(key, numbers, static, data, hypers)
     if changed_data:
         del of["data"]["size"]
     saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
@@ -143,29 +143,29 @@ def train(
             loop = saver.saved.get("loop", loop)
             check.choice("train", ("auto", "step", "scan"), loop=loop)
         if loop == "auto":
-            loop = "step" if feed.streams else choose(own, carry, numbers, feed.sample(), steps)
+            loop = "step" if feed.is_stream else choose_loop(own, carry, numbers, feed.sample(), steps)
         if saver is not None:
             saver.saved["loop"] = loop
-        run = Run(own, carry, numbers, key, feed, intervals, saver, Pace(loop))
+        run = IntervalLoop(own, carry, numbers, key, feed, intervals, saver, StepRunner(loop))
         run.rollbacks, run.factor = rollback, rollback_factor
-        run.tell(on_row)
+        run.set_row_callback(on_row)
         with closing(feed):
             while run.step < steps and not run.stopped:
-                run.interval(should_stop, on_report)
+                run.run_interval(should_stop, on_report)
     finally:
         if saver is not None:
             saver.close()
     return run.carry.state, _history(run.rows, loop)
 
 
-def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
+def inspect_task(own: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: Best) -> None:
     """Follow the shapes of one step, and let the objective look at the data, before any arithmetic."""
     outputs: list[Any] = []
     names: list[str] = []
 
     def look(numbers, key, data):
         state = own.trainer.init(numbers, key)
-        task: Task = own.build(numbers)
+        task: Task = own.build_task(numbers)
 
         def objective(predict, batch):
             class Noted:  # all that predict has, and what it returns written down
@@ -201,12 +201,12 @@ def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) 
     if best.metric not in names:
         known = check.nearest(best.metric, names)
         check.fail("train", f"best should name a validation figure, got {best.metric!r}{known}")
-    look_at = getattr(own.build(numbers).objective, "inspect", None)
+    look_at = getattr(own.build_task(numbers).objective, "inspect", None)
     if look_at is not None and outputs:
         for name in ("train", "validation"):
             tree = data.arrays if name == "train" else data.validation
             if tree is not None:
-                if name == "train" and feed.streams:
+                if name == "train" and feed.is_stream:
                     continue  # too much to look at; a stream looks at what it hands in
                 seen = [tree] if data.transform is None else data.split(name, _looked_at(tree))
                 for arrays in seen:
@@ -227,7 +227,7 @@ def _history(rows: list[dict[str, Any]], loop: str) -> History:
         return {name: np.asarray([value(row, name) for row in own]) for name in names}
 
     train = columns("train")
-    speed = {name: train.pop(name) for name in FIGURES if name in train}
+    speed = {name: train.pop(name) for name in SPEED_METRICS if name in train}
     return History(train, columns("validation"), loop, _layers(rows), speed)
 
 

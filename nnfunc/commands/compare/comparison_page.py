@@ -17,7 +17,7 @@ __all__ = ["write"]
 def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Row]) -> None:
     """Write `report.html` of what lies in the folder of a comparison, its plots included."""
     metric = comparison_table.metric_of(results)
-    environment = status.json_of(folder / "environment.json")
+    environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     seeds = sorted({run.seed for run in plan.runs})
@@ -31,7 +31,7 @@ def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Ro
         html_page.picture(folder / "curves.png", "Validation curves, over steps and over seconds"),
         "<h2>Runs</h2>",
         _grid(*_runs(results)),
-        html_page.columns(Settings=status.flat(plan.tables), Environment={**environment, **versions}),
+        html_page.columns(Settings=status.flatten_settings(plan.tables), Environment={**environment, **versions}),
     )
     html_page.put(folder / "report.html", page)
 

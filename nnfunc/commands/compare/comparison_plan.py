@@ -15,7 +15,7 @@ from nnfunc.config import Config, ConfigError
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.errors import one_line
 from nnfunc.config.load import overridden, resolve
-from nnfunc.runs.run_folder import command
+from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
 
 __all__ = ["Plan", "Run", "Size", "load"]
@@ -83,7 +83,7 @@ def load(
     path = Path(path)
     tables = overridden(path, settings or [])
     if "model" in tables and not {"every", "models"} & set(tables):
-        cure = f"Train it with: {command()} train {path}"
+        cure = f"Train it with: {program_name()} train {path}"
         raise ConfigError([f"{path}: this is the config of one run, not a comparison. {cure}"])
     try:
         file = _File.model_validate(tables)

@@ -18,7 +18,7 @@ from nnfunc.config.restore import save_base, save_run
 from nnfunc.reports.format import in_order, shown
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import Best
-from nnfunc.training.evaluate import eval_size, evaluate
+from nnfunc.training.evaluate import eval_batch_size, evaluate
 from nnfunc.training.train import History
 from nnfunc.training.train import train as fit
 
@@ -118,7 +118,7 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
             cure = "Choose another with --run."
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
-    folder = run_folder.create(name, folder)
+    folder = run_folder.create_folder(name, folder)
     records = DataRecords(folder, many=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
@@ -171,7 +171,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
         arrays,
         state=best.model_state,
         transform=data.transform,
-        batch_size=eval_size(data, task.accumulate),
+        batch_size=eval_batch_size(data, task.accumulate),
     )
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}

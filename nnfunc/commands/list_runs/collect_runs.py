@@ -47,7 +47,7 @@ def collect(folder: Path) -> list[Entry]:
         if "config.toml" in files or "metrics.jsonl" in files:
             folders.clear()  # what a run holds is no run
             found.append(entry(path, _below(folder, path)))
-        elif run_folder.FILES["sweep"] in files:
+        elif run_folder.CONFIG_FILES["sweep"] in files:
             folders.clear()
             found.append(_sweep(path, _below(folder, path)))
         elif "compare.toml" in files:
@@ -63,12 +63,12 @@ def entry(path: Path, name: str) -> Entry:
     """What is known of one run."""
     if problem := documents.leading_out(path):
         return Entry(name, "broken", problem)
-    config, _ = status.config_of(path)
+    config, _ = status.read_config(path)
     rows = metrics_log.read(path / "metrics.jsonl", without=("layers",))
-    state, note = status.state(path, rows)
-    result = status.json_of(path / "result.json")
+    state, note = status.run_state(path, rows)
+    result = status.read_json_table(path / "result.json")
     mode, metric = status.wanted(config)
-    best = status.best(rows, config)
+    best = status.best_value(rows, config)
     metrics = metrics_log.names(rows, "validation")
     model, train = (config.get(key) for key in ("model", "train"))
     total = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
@@ -80,7 +80,7 @@ def entry(path: Path, name: str) -> Entry:
         state,
         note if state in ("broken", "diverged") else "",
         model=str(model.get("name", "")) if isinstance(model, dict) else "",
-        parameters=status.parameters(path),
+        parameters=status.parameter_count(path),
         steps=max((row["step"] for row in rows), default=0),
         total=int(total) if 0 < total < 2**53 else 0,
         best_step=best.step if best else None,
@@ -90,7 +90,7 @@ def entry(path: Path, name: str) -> Entry:
         seconds=seconds if known else metrics_log.elapsed(rows) or math.nan,
         metric=metric,
         mode=mode,
-        settings=status.flat(config),
+        settings=status.flatten_settings(config),
         rows=rows,
     )
 
@@ -103,9 +103,9 @@ def _sweep(path: Path, name: str) -> Entry:
     """What is known of a sweep: of its best member, once it has come to its end."""
     if problem := documents.leading_out(path):
         return Entry(name, "broken", problem)
-    known = status.json_of(path / "result.json")
+    known = status.read_json_table(path / "result.json")
     if not known:
-        go_on = f"{run_folder.command()} resume {path}"
+        go_on = f"{run_folder.program_name()} resume {path}"
         return Entry(name, "sweep", f"it has not come to its end; unless it runs: {go_on}")
     metric, score = str(known.get("figure")), metrics_log.number(known.get("score"))
     settings, runs = known.get("settings"), known.get("runs")

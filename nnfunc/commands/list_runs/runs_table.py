@@ -55,7 +55,7 @@ def sorted_by(entries: list[Entry], key: str | None) -> list[Entry]:
 
 def _better(entry: Entry, value: float | None, metric: str) -> float | None:
     """A figure such that the better one is the smaller one."""
-    more = status.mode_of(metric, {"train": {"best": f"{entry.mode} {entry.metric}"}}) == "max"
+    more = status.metric_mode(metric, {"train": {"best": f"{entry.mode} {entry.metric}"}}) == "max"
     return None if value is None else -value if more else value
 
 

@@ -27,7 +27,7 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
     own = read(folder)
     found = run_folder.read_json(folder / "result.json", RESULT)
     if found is None or not found["complete"]:
-        cure = f"Go on with it: {run_folder.command()} resume {folder}"
+        cure = f"Go on with it: {run_folder.program_name()} resume {folder}"
         check.fail("sweep-best", f"the sweep of {folder} has not come to its end. {cure}")
     which = found["best"] if member is None else member
     if which is None:
@@ -38,7 +38,7 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
         text = _best_of(found)
         config = own.config(settings, run)
     else:
-        if save is not None and run_folder.taken(save):
+        if save is not None and run_folder.is_occupied(save):
             problem = f"The folder {save} exists already. Choose another with --save."
             raise FileExistsError(problem)
         result = own.result(folder)
@@ -74,7 +74,7 @@ def _came_to(result: Result, member: int) -> str:
 
 def _save(own: Study, result: Result, which: int, folder: Path, config: Config) -> None:
     """Make a member a run like any other."""
-    folder = run_folder.create(own.name, folder)
+    folder = run_folder.create_folder(own.name, folder)
     save_run(config, folder)
     run_folder.write_environment(folder)
     result.save_member(which, folder)

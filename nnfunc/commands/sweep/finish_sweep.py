@@ -13,8 +13,8 @@ from nnfunc.reports.format import figure, in_order, settings_line, shown
 from nnfunc.reports.sweep.sweep_page import write_page
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
-from nnfunc.training.evaluate import eval_size, evaluate
-from nnfunc.training.task import built
+from nnfunc.training.evaluate import eval_batch_size, evaluate
+from nnfunc.training.task import build_task
 
 __all__ = ["finish", "no_best"]
 
@@ -59,7 +59,7 @@ def finish(own: Study, result: Result, folder: Path) -> None:
     print(f"table   {folder / 'table.csv'}")
     print(f"report  {folder / 'report.html'}")
     if which is not None:
-        print(f"config  {run_folder.command()} sweep-best {folder}")
+        print(f"config  {run_folder.program_name()} sweep-best {folder}")
 
 
 def no_best(seeds: int) -> str:
@@ -87,8 +87,8 @@ def _test(own: Study, result: Result, which: int) -> dict[str, float]:
         arrays = trial.data.test
         if arrays is None or state is None or i in result.diverged:
             continue
-        task = built(trial.build, trial.hypers, jnp.asarray(state.step))
-        size = eval_size(trial.data, task.accumulate)
+        task = build_task(trial.build, trial.hypers, jnp.asarray(state.step))
+        size = eval_batch_size(trial.data, task.accumulate)
         own_data = {"transform": trial.data.transform, "batch_size": size}
         every.append(evaluate(task, state, arrays, **own_data))
     return {n: float(np.mean([own[n] for own in every])) for n in every[0]} if every else {}

@@ -57,18 +57,18 @@ def sweep(
             print(own.plan(planned))
             return None
         there = folder is not None and folder.is_dir()
-        folder = run_folder.create(f"{file.stem}-sweep", folder)
+        folder = run_folder.create_folder(f"{file.stem}-sweep", folder)
         try:
             with interrupts.full_disk(folder, "Sweep again."):
                 keep(folder, text, own, words, options)
         except BaseException:
-            run_folder.discard(folder, keep=there)
+            run_folder.remove_folder(folder, keep=there)
             raise
     try:
         _run(own, folder, jobs, engine, planned)
     except (ValueError, TypeError, ImportError):
         if not any(folder.glob("segments/*")):  # it never began: leave nothing behind
-            run_folder.discard(folder, keep=there)
+            run_folder.remove_folder(folder, keep=there)
         raise
     return folder
 
@@ -89,7 +89,7 @@ def _run(
 
     engine, planned: of a sweep that begins; see `Study.begin`.
     """
-    go_on = f"Go on with: {run_folder.command()} resume {folder}"
+    go_on = f"Go on with: {run_folder.program_name()} resume {folder}"
     start, store = time.perf_counter(), own.store(folder)
     before, handed = run_folder.read_json(folder / "result.json", RESULT), None
     with (

@@ -32,7 +32,7 @@ def watch(folder: Path, *, once: bool = False, console: Console | None = None) -
     Raises: FileNotFoundError when the folder holds no run.
     """
     console = console or terminal()
-    view = View(run_folder.find(folder))
+    view = View(run_folder.check_folder(folder))
     view.poll()
     if not once and console.is_terminal:
         _follow(view, console)

@@ -37,9 +37,9 @@ class View:
     def __init__(self, folder: Path):
         self.folder = folder
         self.follower = Follower(folder / "metrics.jsonl", layers=64)
-        self.config, _ = status.config_of(folder)
+        self.config, _ = status.read_config(folder)
         self.total = _total(self.config)
-        self.state = status.State("stopped")
+        self.state = status.RunState("stopped")
         self.findings: list[diagnostics.Finding] = []
         self.asked = False
 
@@ -54,11 +54,11 @@ class View:
     def poll(self) -> bool:
         """Read what is new; whether anything is."""
         before = self.state  # first the state: what a run that is complete wrote is read after it
-        self.state = status.state(self.folder, self.rows)
+        self.state = status.run_state(self.folder, self.rows)
         news = self.follower.poll()
         if news or not self.asked:
             self.findings, self.asked = diagnostics.find(self.rows), True
-            self.state = status.state(self.folder, self.rows)
+            self.state = status.run_state(self.folder, self.rows)
         return news or self.state != before
 
 
@@ -162,7 +162,7 @@ def _trouble(view: View) -> list[RenderableType]:
     where = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
     if name == "stopped":
         begun = "Nothing trains this run: no process holds its lock, and there is no result."
-        cure = f"Go on with: {run_folder.command()} resume {view.folder}"
+        cure = f"Go on with: {run_folder.program_name()} resume {view.folder}"
         words = f"{begun} {where} {cure}"
     elif name == "diverged":
         words = f"It diverged: {words or 'the loss is not finite'}. {where}"
@@ -186,7 +186,7 @@ def _age(path: Path) -> str:
 
 def _best(view: View) -> RenderableType | None:
     """The best checkpoint so far: what it says itself, or else what the rows say."""
-    manifest = status.json_of(view.folder / "checkpoints" / "best" / "manifest.json")
+    manifest = status.read_json_table(view.folder / "checkpoints" / "best" / "manifest.json")
     about = manifest.get("metadata")
     about = about if isinstance(about, dict) else {}
     value, step = (metrics_log.number(about.get("best_value")), metrics_log.number(about.get("best_step")))
@@ -194,7 +194,7 @@ def _best(view: View) -> RenderableType | None:
     if math.isfinite(value) and math.isfinite(step):
         metric = str(about.get("best") or "").partition(" ")[2]
         return text.append(f"val {metric} {figure(metric, value)} at step {step:,.0f}", "not dim")
-    best = status.best(view.rows, view.config)
+    best = status.best_value(view.rows, view.config)
     if best is None:
         return None
     words = f"none; the best val {best.metric} is {figure(best.metric, best.value)}"

@@ -37,7 +37,7 @@ def figures_table(view: Any, width: int, *, tall: int, plain: bool) -> Renderabl
     room = max(width - 15 - 7 - 12 - 12, 8)
     table.add_row("", "", "now", "best", "[dim]over the steps[/]")
     for name in _metrics(rows):
-        mode = status.mode_of(name, view.config)
+        mode = status.metric_mode(name, view.config)
         for split, word, colour in (("train", "train", "default"), ("validation", "val", "cyan")):
             steps, values = metrics_log.series(rows, split, name)
             if not len(values):

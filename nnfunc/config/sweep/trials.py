@@ -58,7 +58,7 @@ class Trials:
             check.size("train", steps=steps)
             tenth = max(1, steps // 10)
             log, evaluate = (train.get(f"{what}_every", tenth) for what in ("log", "evaluate"))
-            intervals = Intervals.of(steps, log, evaluate, train.get("save_every"))
+            intervals = Intervals.from_arguments(steps, log, evaluate, train.get("save_every"))
         except (ValueError, TypeError) as error:
             raise ConfigError([f"{where}: {one_line(error)}"]) from error
         build = self._builds.setdefault(config.build, config.build)

@@ -16,7 +16,7 @@ def write(folder: Path) -> None:
     Rows that an older version did not write are missed by nothing; their sections are left out.
     """
     rows = metrics_log.read(folder / "metrics.jsonl")
-    result = status.json_of(folder / "result.json")
+    result = status.read_json_table(folder / "result.json")
     step = metrics_log.number(result.get("step"))
     curves(rows, folder / "curves.png", best=int(step) if step == step else None)
     put(folder / "report.html", page(folder, rows, result))

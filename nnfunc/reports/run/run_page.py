@@ -18,8 +18,8 @@ __all__ = ["page"]
 
 def page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
     """The whole page; `curves.png` is in the folder already."""
-    config, _ = status.config_of(folder)
-    environment = status.json_of(folder / "environment.json")
+    config, _ = status.read_config(folder)
+    environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     speed = run_plots.speed(rows)
@@ -35,7 +35,7 @@ def page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
         _section("Speed and memory", _speed(speed)),
         _section("Layers over time", _note(_HEAT) + layers if layers else ""),
         _section("Histograms over time", _note(_HISTOGRAMS) + pages if pages else ""),
-        html_page.columns(Settings=status.flat(config), Environment={**environment, **versions}),
+        html_page.columns(Settings=status.flatten_settings(config), Environment={**environment, **versions}),
     )
 
 
@@ -121,7 +121,7 @@ def _beside(result: dict[str, Any]) -> str:
     words = "One answer for every example, without a look at it, reaches "
     words += ", ".join(f"{split} {name} {figure(name, value)}" for name, value in metrics.items())
     own = result.get(split)
-    better = status.beats(own if isinstance(own, dict) else {}, metrics)
+    better = status.beats_baseline(own if isinstance(own, dict) else {}, metrics)
     return f"{words}. The run {'beats it' if better else 'does NOT beat it'}."
 
 

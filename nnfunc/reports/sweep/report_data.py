@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc.reports.sweep.axes import Axis, places_of, score_axis
-from nnfunc.runs.status import flat
+from nnfunc.runs.status import flatten_settings
 from nnfunc.sweeps.result import Result
 
 __all__ = ["Sheet", "sheet"]
@@ -45,7 +45,7 @@ class Sheet(NamedTuple):
 
 def sheet(result: Result) -> Sheet:
     """The sheet of a sweep that has run."""
-    hypers = [flat(own) for own in result.hypers]
+    hypers = [flatten_settings(own) for own in result.hypers]
     axes = places_of(hypers)
     varied = {one.name for one in axes}
     validation = f"validation/{result.figure.metric}"

@@ -241,7 +241,7 @@ def _listed(heads: list[str], cells: list[list[str]]) -> str:
 
 def _fixed(own: Sheet, base: Mapping[str, Any] | None) -> str:
     varied = {one.name for one in own.axes}
-    every = (status.flat(dict(base or {})) | own.fixed).items()
+    every = (status.flatten_settings(dict(base or {})) | own.fixed).items()
     shown = {name: text(value, 200) for name, value in every if name not in varied}
     return html_page.table(shown) if shown else ""
 
