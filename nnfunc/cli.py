@@ -56,7 +56,7 @@ def _programs() -> Any:
     from nnfunc import malloc
     from nnfunc.commands import train as train_command
 
-    malloc.keep_unless_told()
+    malloc.keep_memory_by_default()
     train_command.find_device()
     return train_command
 

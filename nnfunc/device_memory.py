@@ -15,13 +15,13 @@ __all__ = [
     "check_arrays",
     "check_fits",
     "check_params",
-    "compiled",
+    "compile_checked",
     "compiled_bytes",
     "format_bytes",
-    "free",
-    "host_free",
+    "free_bytes",
+    "host_free_bytes",
     "peak_bytes",
-    "total",
+    "total_bytes",
     "tree_bytes",
 ]
 
@@ -29,26 +29,26 @@ CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells what a container may take."""
 
 
-def free() -> float | None:
+def free_bytes() -> float | None:
     """Bytes that the device has to give, a CPU those of `host_free`; None if unknown."""
     stats = _stats()
     if stats is not None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return host_free()
+    return host_free_bytes()
 
 
-def host_free() -> float | None:
+def host_free_bytes() -> float | None:
     """Bytes that the machine or the container has to give; None if unknown."""
     known = [*_machine(), *_container()]
     return min(known) if known else None
 
 
-def total() -> float | None:
+def total_bytes() -> float | None:
     """Bytes that this process could have in all: what is free, and what it has already."""
     stats = _stats()
     if stats is not None:
         return stats["bytes_limit"]
-    available = free()
+    available = free_bytes()
     if available is None:
         return None
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:
@@ -63,7 +63,7 @@ def tree_bytes(tree: Any) -> int:
 
 def check_fits(where: str, needed: float, problem: str, hint: str) -> None:
     """Refuse what needs more bytes than this process could have. problem: what needs them, and why."""
-    has = total()
+    has = total_bytes()
     if has is not None and needed > has:
         check.fail(where, f"{problem}; the device has {format_bytes(has)}. {hint}")
 
@@ -81,7 +81,7 @@ def check_arrays(where: str, closed: Any) -> None:
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
 
 
-def compiled(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
+def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
     """The compiled program of a jitted function for these arguments, if it fits.
 
     what: the program in words. detail: what the message adds to the bytes that it needs.

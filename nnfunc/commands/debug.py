@@ -23,7 +23,7 @@ from nnfunc.runs import run_folder
 from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.divergence import find_non_finite
-from nnfunc.training.evaluate import split_batches, mean_metrics
+from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.step import TrainState, eval_params
 
@@ -145,12 +145,11 @@ def _held_out(config: Config, state: TrainState) -> list[Fault]:
     if data.validation is None:
         return []
     own, numbers = _programs(config)
-    task = config.build(config.hypers, state.step)
+    task, step = config.build(config.hypers, state.step), int(state.step)
     for batch in split_batches(task, data):
         if not np.isfinite(float(own.eval_totals(state, numbers, batch)["loss"][0])):
-            fault = find_non_finite(task, *eval_params(task, state), batch.batch(), None)
-            step = int(state.step)
-            return [fault._replace(step=step, words=f"of held-out examples, in {fault.message}")]
+            fault = find_non_finite(task, *eval_params(task, state), batch.batch(), None, step)
+            return [fault._replace(step=step, message=f"of held-out examples, in {fault.message}")]
     return []
 
 

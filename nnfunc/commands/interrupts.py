@@ -105,5 +105,5 @@ def full_disk(folder: Path, cure: str) -> Iterator[None]:
         raise OSError(error.errno, problem, str(folder)) from error
 
 
-for _signum in SIGNALS if early_signals.command_line() else ():
+for _signum in SIGNALS if early_signals.is_command_line() else ():
     signal.signal(_signum, _leave)

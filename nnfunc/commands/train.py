@@ -25,12 +25,12 @@ from nnfunc.config.restore import load_run, read_config, restore, save_run, task
 from nnfunc.errors import NnfuncError
 from nnfunc.reports.format import in_order, shown
 from nnfunc.runs import metrics_log, run_folder, status
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.summary import summary as summarize
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.divergence import Diverged
-from nnfunc.training.evaluate import check_batches_fit, split_batches, mean_metrics
+from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.step import TrainState
 from nnfunc.training.train import train as fit
 
@@ -153,7 +153,7 @@ def _run(config: Config, folder: Path, *, resume: bool | list[str], changed: boo
 
     changed: whether config.toml is to become this config; it stays what it was when that is refused.
     """
-    with Lock(folder, lent=True):
+    with FolderLock(folder, shared=True):
         file = folder / "config.toml"
         before = file.read_text(encoding="utf-8")
         if changed:
@@ -172,7 +172,7 @@ def _alone(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
     """The same, while no other process writes into the folder."""
     steps, data = config.train["steps"], config.data()
     started, words = time.perf_counter(), f"Go on with: {run_folder.program_name()} resume {folder}"
-    if malloc.kept():
+    if malloc.is_memory_kept():
         print("memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)")
     to = config.tables.get("log", {}).get("to", ())
     with (
@@ -228,7 +228,7 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     result: dict[str, Any] = {"loop": loop, "step": step}
     if first is None:  # nothing was left to train
         before = status.read_json_table(folder / "result.json")
-        known = [key for key in ("first", "seconds") if metrics_log.number(before.get(key)) >= 0]
+        known = [key for key in ("first", "seconds") if metrics_log.to_float(before.get(key)) >= 0]
         result |= {key: before[key] for key in known}
         print(f"{folder} is complete: all {steps} steps were trained before (best at step {step})")
     else:

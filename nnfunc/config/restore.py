@@ -78,7 +78,7 @@ class Run(Loaded):
             if start == 0:
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
                 args = (self.params, self.state, filled)
-                device_memory.compiled("predict", self._apply, what, hint, *args)
+                device_memory.compile_checked("predict", self._apply, what, hint, *args)
             y = jax.device_get(self._apply(self.params, self.state, filled))
             parts.append(y[: len(part)])
         return np.concatenate(parts), files
@@ -135,7 +135,7 @@ def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState,
     root, refused = folder / "checkpoints", []
     if which == "best" and (root / "best").exists():
         try:
-            checkpoint.contained(root / "best", folder)
+            checkpoint.check_inside(root / "best", folder)
             read = partial(checkpoint.load, root / "best")
             _, state = load_either(read, like, lambda state: state)
             return state, int(state.step)

@@ -41,7 +41,7 @@ def tables_of(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) ->
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = documents.content(path)
+        raw = documents.read_bytes(path)
         if trouble := not_text(raw):
             problem = ". ".join(trouble)
         else:

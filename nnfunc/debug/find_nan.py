@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, paths
-from nnfunc.base import Key, Model, Params, PyTree, as_model, fold
+from nnfunc.base import Key, Model, Params, PyTree, as_model
 from nnfunc.debug.first_state import task_at
 from nnfunc.debug.nan_interpreter import first_operation
-from nnfunc.training.divergence import Fault, Phase, find_non_finite
+from nnfunc.training.divergence import Fault, Phase, find_non_finite, find_step_fault
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Task, training_batch
+from nnfunc.training.task import Task
 
 __all__ = ["find_nan", "find_nan_in"]
 
@@ -29,8 +29,8 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     this finds the layer. With a leading axis of members, as from `jax.vmap(step)`, the arrays of
     hypers that have the same axis are each member's own. data: the data set that the run was given,
     or a function step -> batch.
-    Each Fault tells `member` (None without that axis), `step`, `phase` ("forward", "backward",
-    "loss", "update", "batch" or "parameters"), the `path` of the layer, and all that in `words`.
+    Each Fault tells `trial` (None without that axis), `step`, `phase` ("forward", "backward",
+    "loss", "update", "batch" or "parameters"), the `path` of the layer, and a `message`.
     Raises: TypeError when state is no train state.
 
     >>> def build(h):
@@ -58,25 +58,21 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     for member in np.flatnonzero(latched >= 0).tolist():
         own = jax.tree.map(partial(_member, member, count), hypers)
         fault = _fault(build, own, jax.tree.map(itemgetter(member), state), data)
-        found.append(fault._replace(member=member, words=f"member {member}: {fault.message}"))
+        found.append(fault._replace(trial=member, message=f"trial {member}: {fault.message}"))
     return found
 
 
 def _fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> Fault:
     step = int(state.diverged_at)
-    task = task_at(build, hypers, step)
-    key = jax.random.fold_in(state.key, step)
     if hasattr(data, "batch"):
-        batch = data.batch(step, key=fold(key, "augment"))
+        batch_at = data.batch
     elif callable(data):
-        batch = data(step)
+        batch_at = lambda step, key: data(step)
     else:
-        wanted = "a data set or a function step -> batch"
-        got = check.describe(data)
-        check.fail("find_nan", f"data should be {wanted}, got {got}.", exc_type=TypeError)
-    batch = training_batch(task, batch, key)
-    found = find_non_finite(task, state.params, state.model_state, batch, key)
-    return found._replace(step=step, words=f"at step {step}, in {found.message}")
+        expected = "data should be a data set or a function step -> batch"
+        check.fail("find_nan", expected=expected, actual=check.describe(data), exc_type=TypeError)
+    fault = find_step_fault(task_at(build, hypers, step), state, batch_at)
+    return fault._replace(message=f"at step {step}, in {fault.message}")
 
 
 def _member(member: int, count: int, leaf: Any) -> Any:

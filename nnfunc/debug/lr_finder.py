@@ -121,7 +121,7 @@ def _short_runs(
             own = jax.random.fold_in(key, step)
 
             def loss_of(params):
-                return loss_and_metrics(task, params, model_state, batch, key=own, train=True)
+                return loss_and_metrics(task, params, model_state, batch, key=own, train=True, step=step)
 
             (loss, (_, state)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
             told = {"value": loss, "grad": grads}
@@ -137,7 +137,7 @@ def _short_runs(
     feed = whole if given is None else stacked
     args = (jnp.asarray(rates, jnp.float32), params, model_state, feed)
     what, hint = f"training at {at_once} rates side by side", "Lower at_once, or batch_size."
-    losses = device_memory.compiled("find_lr", jax.jit(every), what, hint, *args)(*args)
+    losses = device_memory.compile_checked("find_lr", jax.jit(every), what, hint, *args)(*args)
     return np.asarray(losses, np.float64).T
 
 

@@ -119,14 +119,14 @@ def _runs(
     key = look.key if look.needs_key else None
 
     def run(rate, params, state, batch):
-        def loss_of(params, state, task):
-            return loss_and_metrics(task, params, state, batch, key=key, train=True)
+        def loss_of(params, state, task, step=steps):
+            return loss_and_metrics(task, params, state, batch, key=key, train=True, step=step)
 
         def one(carry, step):
             params, state, opt, touched = carry
             task: Task = task_at(build, hypers, step)
             gradient = jax.value_and_grad(loss_of, has_aux=True)
-            (loss, (_, new)), grads = gradient(params, state, task)
+            (loss, (_, new)), grads = gradient(params, state, task, step)
             told = {"value": loss, "grad": grads}
             updates, opt = scaled(task.optimizer, rate, step)(grads, opt, params, **told)
             new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, state)
@@ -142,7 +142,7 @@ def _runs(
     every = jax.jit(jax.vmap(run, (0, None, None, None)))
     args = (jnp.asarray(rates, jnp.float32), look.params, look.state, look.batch)
     what, hint = f"training at {len(rates)} rates side by side", "Make the model smaller."
-    made = device_memory.compiled("overfit", every, what, hint, *args)(*args)
+    made = device_memory.compile_checked("overfit", every, what, hint, *args)(*args)
     losses, last, touched = jax.device_get(made)
     return np.asarray(losses, float).T, last, paths.flatten(touched)
 

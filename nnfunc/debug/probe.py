@@ -13,6 +13,7 @@ from nnfunc import device_memory
 from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
 from nnfunc.training.divergence import numbered_path, ordered_taps
 from nnfunc.training.gradients import loss_and_metrics
+from nnfunc.training.objectives import call_objective
 from nnfunc.training.task import Task
 
 __all__ = ["Given", "Look", "loss_given", "matrices", "rows_differ"]
@@ -31,7 +32,8 @@ class Given:
 
 def loss_given(task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]) -> Any:
     """The loss of a batch if the model's outputs were these."""
-    return task.objective(Given(task, params, state, outputs), batch)[0]
+    predict = Given(task, params, state, outputs)
+    return call_objective(task.objective, predict, batch, key=None, step=0)[0]
 
 
 class _Noting(Given):
@@ -95,7 +97,7 @@ class Look:
         def judge(params, state, batch):
             ctx = Context(key=self.key if self.needs_key else None, state=state)
             predict = _Noting(self.task, params, ctx)
-            loss, _ = self.task.objective(predict, batch)
+            loss, _ = call_objective(self.task.objective, predict, batch, key=None, step=0)
             ys = predict.outputs
             of = partial(loss_given, self.task, params, state)
             twice = partial(jax.tree.map, lambda leaf: jnp.concatenate([leaf, leaf]))
@@ -175,7 +177,7 @@ class Look:
     def _compiled(self, function: Callable[..., Any], *args: Any) -> Any:
         """The program of a function. Raises: ValueError where it does not fit into the memory."""
         what, hint = f"a batch of {self.size} examples", "Make the model or the batch smaller."
-        return device_memory.compiled("debug", jax.jit(function), what, hint, *args)
+        return device_memory.compile_checked("debug", jax.jit(function), what, hint, *args)
 
     @cached_property
     def moved(self) -> Params:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nnfunc.runs import metrics_log
-from nnfunc.runs.metrics_log import Layers, Row
+from nnfunc.runs.metrics_log import LayerSeries, Row
 
-__all__ = ["Finding", "find", "medians_of_updates", "worst"]
+__all__ = ["Anomaly", "find_anomalies", "median_update_ratios", "rank_layers"]
 
 DEAD = 0.5
 SATURATED = 0.5
@@ -24,16 +24,16 @@ JUMP = 100.0
 BEFORE = 8
 
 
-class Finding(NamedTuple):
+class Anomaly(NamedTuple):
     """kind: a word or two. words: a sentence. threshold: what it is measured by. paths: worst first."""
 
-    kind: str
-    words: str
+    name: str
+    message: str
     threshold: str
     paths: list[str]
 
 
-def find(rows: list[Row]) -> list[Finding]:
+def find_anomalies(rows: list[Row]) -> list[Anomaly]:
     """What stands out, the gravest first; an empty list when nothing does, or nothing is known."""
     found = [
         *_shares(rows, "dead", "dead", DEAD, "are zero for every example"),
@@ -46,9 +46,9 @@ def find(rows: list[Row]) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
-def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> list[Finding]:
+def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> list[Anomaly]:
     """Layers of which more than a share of the units is dead or saturated at the end."""
-    own = metrics_log.layers(rows, "activations", name)
+    own = metrics_log.layer_series(rows, "activations", name)
     now = _latest(own)
     bad = _paths(own, now > most, now)
     if not bad:
@@ -58,9 +58,9 @@ def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> li
     return [_finding(f"{kind} units", words, bad, len(own.paths), f"more than {most:.0%}")]
 
 
-def _gradients(rows: list[Row]) -> list[Finding]:
+def _gradients(rows: list[Row]) -> list[Anomaly]:
     """Layers whose gradient is far smaller or larger than that of most, in the last quarter."""
-    own = metrics_log.layers(rows, "parameters", "gradient_norm")
+    own = metrics_log.layer_series(rows, "parameters", "gradient_norm")
     now = _recent(own)
     middle = _median(now[now > 0])
     if not middle > 0:
@@ -83,9 +83,9 @@ def _gradients(rows: list[Row]) -> list[Finding]:
     return found
 
 
-def _whole_gradient(rows: list[Row]) -> list[Finding]:
+def _whole_gradient(rows: list[Row]) -> list[Anomaly]:
     """A whole gradient that jumped at some step; that it shrinks over the run is no jump."""
-    steps, values = metrics_log.series(rows, "train", "gradient_norm")
+    steps, values = metrics_log.metric_series(rows, "train", "gradient_norm")
     before = [_median(values[max(i - BEFORE, 0) : i]) for i in range(len(values))]
     times = [v / b if i >= 4 and b > 0 else 0 for i, (v, b) in enumerate(zip(values, before, strict=True))]
     if not times or not max(times) > JUMP:
@@ -94,12 +94,12 @@ def _whole_gradient(rows: list[Row]) -> list[Finding]:
     words = f"The gradient's norm reached {values[place]:.3g} up to step {steps[place]}"
     words += f", {times[place]:,.0f} times what it was before."
     threshold = f"above {JUMP:.0f} times the median of the {BEFORE} rows before"
-    return [Finding("gradient spike", words, threshold, [])]
+    return [Anomaly("gradient spike", words, threshold, [])]
 
 
-def _deviations(rows: list[Row]) -> list[Finding]:
+def _deviations(rows: list[Row]) -> list[Anomaly]:
     """Layers whose results hardly vary, or vary wildly."""
-    own = metrics_log.layers(rows, "activations", "deviation")
+    own = metrics_log.layer_series(rows, "activations", "deviation")
     now = _latest(own)
     found = []
     for kind, bad, sign, threshold in (
@@ -114,9 +114,9 @@ def _deviations(rows: list[Row]) -> list[Finding]:
     return found
 
 
-def _updates(rows: list[Row]) -> list[Finding]:
+def _updates(rows: list[Row]) -> list[Anomaly]:
     """Weights that move too little or too much a step."""
-    own = medians_of_updates(rows)
+    own = median_update_ratios(rows)
     now = own.values[:, 0] if own.paths else np.empty(0)
     found = []
     for kind, bad, sign, words in (
@@ -132,28 +132,28 @@ def _updates(rows: list[Row]) -> list[Finding]:
     return found
 
 
-def medians_of_updates(rows: list[Row]) -> Layers:
+def median_update_ratios(rows: list[Row]) -> LayerSeries:
     """The median update ratio of each weight [paths, 1] while the rate is at least half its peak.
 
     Biases are left out, for they start at zero, where the ratio says nothing; and so is what is
     frozen, as long as it is.
     """
-    own = metrics_log.layers(rows, "parameters", "update_ratio")
+    own = metrics_log.layer_series(rows, "parameters", "update_ratio")
     moves = np.any(own.values > 0, axis=1).tolist()
     keep = [i for i, path in enumerate(own.paths) if moves[i] and not _is_bias(path)]
-    steps, rates = metrics_log.series(rows, "train", "learning_rate")
+    steps, rates = metrics_log.metric_series(rows, "train", "learning_rate")
     high = np.ones(len(own.steps), bool)
     if len(rates) and rates.max() > 0:
         high = np.interp(own.steps, steps, rates) >= rates.max() / 2
     values = own.values[keep][:, high]
     medians = np.asarray([[_median(row[row > 0])] for row in values]).reshape(len(keep), 1)
-    return Layers([own.paths[i] for i in keep], own.steps[-1:], medians)
+    return LayerSeries([own.paths[i] for i in keep], own.steps[-1:], medians)
 
 
-def worst(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+def rank_layers(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """(paths, values [paths, columns]) of the last row of layers, the most conspicuous ones first."""
     recent = [row for row in rows if row["split"] == "layers"][-1:]
-    tables = [metrics_log.layers(recent, part, name) for name in columns]
+    tables = [metrics_log.layer_series(recent, part, name) for name in columns]
     paths = list(dict.fromkeys(path for table in tables for path in table.paths))
     place = {path: i for i, path in enumerate(paths)}
     values = np.full((len(paths), len(columns)), np.nan)
@@ -181,12 +181,12 @@ def _concern(name: str, values: np.ndarray) -> np.ndarray:
     return np.zeros_like(values)
 
 
-def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -> Finding:
+def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -> Anomaly:
     others = f"; {len(paths)} of {of} layers are so" if len(paths) > 1 else ""
-    return Finding(kind, f"{words[0].upper()}{words[1:]}{others}.", threshold, paths)
+    return Anomaly(kind, f"{words[0].upper()}{words[1:]}{others}.", threshold, paths)
 
 
-def _paths(own: Layers, bad: np.ndarray, by: np.ndarray) -> list[str]:
+def _paths(own: LayerSeries, bad: np.ndarray, by: np.ndarray) -> list[str]:
     """The paths of the bad ones, those with the largest `by` first."""
     return [own.paths[i] for i in np.argsort(-by, kind="stable") if bad[i]]
 
@@ -195,12 +195,12 @@ def _is_bias(path: str) -> bool:
     return path.rsplit("/", 1)[-1] == "bias"
 
 
-def _latest(own: Layers) -> np.ndarray:
+def _latest(own: LayerSeries) -> np.ndarray:
     """Each layer's value in the last row."""
     return own.values[:, -1] if own.paths else np.empty(0)
 
 
-def _recent(own: Layers) -> np.ndarray:
+def _recent(own: LayerSeries) -> np.ndarray:
     """Each layer's median over the last quarter of the rows."""
     recent = own.values[:, -max(len(own.steps) // 4, 1) :] if own.paths else np.empty((0, 1))
     return np.asarray([_median(row[np.isfinite(row)]) for row in recent])

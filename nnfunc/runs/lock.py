@@ -12,13 +12,13 @@ try:
 except ImportError:  # Windows: nothing is refused there
     fcntl = None
 
-__all__ = ["Lock"]
+__all__ = ["FolderLock"]
 
 
 PATIENCE = 0.3  # seconds: whoever only looks whether a run goes on holds the file for a moment
 
 
-class Lock:
+class FolderLock:
     """Holds `folder/lock` until it is closed or the process ends, however it ends.
 
     lent: whether one run in this process may use it, as a program does that has more to write there
@@ -26,13 +26,13 @@ class Lock:
     Raises: BlockingIOError when another process, or another run in this one, holds it.
     """
 
-    held: dict[str, "Lock"] = {}
+    held: dict[str, "FolderLock"] = {}
 
-    def __init__(self, folder: Path, *, lent: bool = False):
+    def __init__(self, folder: Path, *, shared: bool = False):
         self.path = folder.resolve() / "lock"
         self.file: Any = None
-        self.lent, self.borrowed = lent, False
-        owner = Lock.held.get(str(self.path))
+        self.lent, self.borrowed = shared, False
+        owner = FolderLock.held.get(str(self.path))
         if owner is not None and owner.lent:
             owner.lent, self.borrowed = False, True
             return
@@ -44,7 +44,7 @@ class Lock:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.02)
-        Lock.held[str(self.path)] = self
+        FolderLock.held[str(self.path)] = self
 
     def _taken(self) -> Any:
         """The locked file, or None when its last holder removed it meanwhile."""
@@ -69,15 +69,15 @@ class Lock:
 
     def close(self) -> None:
         """Let the next one in."""
-        if self.borrowed and str(self.path) in Lock.held:
-            Lock.held[str(self.path)].lent = True
+        if self.borrowed and str(self.path) in FolderLock.held:
+            FolderLock.held[str(self.path)].lent = True
         if self.file is not None:
-            Lock.held.pop(str(self.path), None)
+            FolderLock.held.pop(str(self.path), None)
             self.path.unlink(missing_ok=True)
             self.file.close()
             self.file = None
 
-    def __enter__(self) -> "Lock":
+    def __enter__(self) -> "FolderLock":
         return self
 
     def __exit__(self, *error: object) -> None:

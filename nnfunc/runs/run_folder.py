@@ -34,12 +34,12 @@ from nnfunc import check, documents, malloc, xla_flags
 __all__ = [
     "CONFIG_FILES",
     "MERGED",
-    "program_name",
-    "create_folder",
-    "remove_folder",
     "check_folder",
-    "read_json",
+    "create_folder",
     "is_occupied",
+    "program_name",
+    "read_json",
+    "remove_folder",
     "write_environment",
     "write_json",
 ]
@@ -94,7 +94,7 @@ def check_folder(folder: Path, what: str = "run") -> Path:
     """
     file = CONFIG_FILES[what]
     if (folder / file).is_file():
-        problem = documents.leading_out(folder)
+        problem = documents.find_outside_link(folder)
         if problem:
             check.fail(str(folder), f"{problem}. Put what it should be in its place.")
         return folder
@@ -130,7 +130,7 @@ def write_environment(folder: Path) -> None:
             "cpus": os.cpu_count(),
             "device": f"{device.platform}: {device.device_kind}",
             "devices": jax.device_count(),
-            "malloc": "kept" if malloc.kept() else "default",
+            "malloc": "kept" if malloc.is_memory_kept() else "default",
             "xla_flags": xla_flags.flags_in_force(),
             "versions": {name: _version(name) for name in names},
         },
@@ -149,7 +149,7 @@ def read_json(path: Path, form: Any = dict) -> Any:
 
     Raises: ValueError when it holds anything else.
     """
-    return documents.document(path, form) if path.exists() else None
+    return documents.read_json(path, form) if path.exists() else None
 
 
 def _version(name: str) -> str | None:

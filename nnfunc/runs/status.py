@@ -14,12 +14,12 @@ __all__ = [
     "RunState",
     "beats_baseline",
     "best_value",
-    "read_config",
     "flatten_settings",
     "is_locked",
-    "read_json_table",
     "metric_mode",
     "parameter_count",
+    "read_config",
+    "read_json_table",
     "run_state",
     "wanted",
 ]
@@ -78,7 +78,7 @@ def is_locked(folder: Path) -> bool:
 def read_config(folder: Path) -> tuple[dict[str, Any], str]:
     """The settings of a run, and what is wrong with their file ("" when nothing)."""
     try:
-        return tomllib.loads(documents.content(folder / "config.toml").decode("utf-8")), ""
+        return tomllib.loads(documents.read_bytes(folder / "config.toml").decode("utf-8")), ""
     except FileNotFoundError:
         return {}, "it has no config.toml"
     except (OSError, ValueError, RecursionError) as error:
@@ -89,7 +89,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
 def read_json_table(path: Path) -> dict[str, Any]:
     """The dictionary that a JSON file holds; an empty one when it is not there, or something else."""
     try:
-        value = json.loads(documents.content(path))
+        value = json.loads(documents.read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -115,7 +115,7 @@ class BestValue(NamedTuple):
 def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
     """By the metric that the config's train.best names, or the least loss."""
     mode, metric = wanted(config)
-    steps, values = metrics_log.series(rows, "validation", metric)
+    steps, values = metrics_log.metric_series(rows, "validation", metric)
     if not len(values):
         return None
     place = int(values.argmax() if mode == "max" else values.argmin())
@@ -159,5 +159,5 @@ def beats_baseline(metrics: dict[str, float], without: dict[str, float]) -> bool
     False
     """
     name, sign = ("accuracy", -1) if "accuracy" in without else ("loss", 1)
-    own, other = (sign * metrics_log.number(of.get(name)) for of in (metrics, without))
+    own, other = (sign * metrics_log.to_float(of.get(name)) for of in (metrics, without))
     return own < other or math.isnan(other)

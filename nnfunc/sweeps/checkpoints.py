@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from nnfunc import check, checkpoint, documents
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 from nnfunc.sweeps.strategy import WAYS, Way
 from nnfunc.sweeps.trial import Trial
 from nnfunc.training.compiled import Carry
@@ -85,7 +85,7 @@ class Store:
             raise FileExistsError(f"{folder} already holds a sweep. {cure}")
         self.new = not plan.exists()
         self.segments.mkdir(parents=True, exist_ok=True)
-        self.lock = None if shared else Lock(self.folder, lent=False)
+        self.lock = None if shared else FolderLock(self.folder, shared=False)
         self._own = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another may count alike
         try:
             self._agree(plan, of)
@@ -120,7 +120,7 @@ class Store:
                 if segment.exists():  # otherwise another process has replaced it just now
                     warnings.warn(f"{error} What it held is run again.", stacklevel=3)
                 continue
-            problem = documents.mismatch(known, SEGMENT, "metadata") or _unordered(known)
+            problem = documents.find_mismatch(known, SEGMENT, "metadata") or _unordered(known)
             if problem:
                 warnings.warn(f"{segment}: {problem}. What it held is run again.", stacklevel=3)
                 continue
@@ -221,7 +221,7 @@ class Store:
         """What plan.json holds. Raises: ValueError when that is nothing that was written here."""
         plan = self.folder / "plan.json"
         hint = "Start the sweep again in another folder."
-        content = documents.document(plan, {"ways?": {str: list}}, hint)
+        content = documents.read_json(plan, {"ways?": {str: list}}, hint)
         for way in content.get("ways", {}).values():
             if not (len(way) == len(Way._fields) and way[0] in WAYS and all(map(_is_size, way[1:4]))):
                 check.fail(str(plan), f"a way should be one that a sweep has, got {way}. {hint}")

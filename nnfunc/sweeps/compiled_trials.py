@@ -16,7 +16,7 @@ from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import eval_total, even_size
 from nnfunc.sweeps.grouping import Group, marks
-from nnfunc.training.compiled import Carry, Functions, Meter, run_functions
+from nnfunc.training.compiled import Carry, Meter, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, cache_calls
@@ -146,7 +146,7 @@ def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., C
     return every
 
 
-def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
+def _judge(own: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
     def judge(carry, numbers, data):
         numbers = numbers[:-1]
         task = own.build_task(numbers, carry.state.step)

@@ -179,7 +179,7 @@ def run_part(folder: str, payload: str, members: list[int], share: float) -> Non
         raise FileNotFoundError(f"the job does not see the sweep's folder, {folder}. {cure}") from None
     for name, value in given["cache"].items():
         jax.config.update(name, value)
-    with jax_settings.enter(given["settings"]):
+    with jax_settings.enter_settings(given["settings"]):
         store = Store(folder, resume=True, of={}, shared=True)
         engine = Engine(
             given["trial_of"],
@@ -327,7 +327,7 @@ def _written(engine: Engine, folder: Path) -> Path:
         "chunk": engine.chunk,
         "batches": engine.batches,
         "cache": {name: getattr(jax.config, name) for name in CACHE},
-        "settings": jax_settings.portable(),
+        "settings": jax_settings.portable_settings(),
     }
     for old in folder.glob("jobs-*.pickle"):  # of a sweep that was killed: its jobs may still run
         old.unlink()

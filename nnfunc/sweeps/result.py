@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import fold
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import Trial
 from nnfunc.training.checkpointing import Best, Saver, run_identity
 from nnfunc.training.compiled import split_hypers
-from nnfunc.training.divergence import Fault, find_non_finite
+from nnfunc.training.divergence import Fault, find_step_fault
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import build_task, training_batch
+from nnfunc.training.task import build_task
 
 __all__ = ["Member", "Result", "Table"]
 
@@ -148,13 +147,9 @@ class Result:
         if state is None or int(state.diverged_at) < 0:
             return None
         trial = self.trial(i)
-        at = int(state.diverged_at)
-        task = build_task(trial.build, trial.hypers, at)
-        key = jax.random.fold_in(state.key, at)
-        batch = trial.ordered.for_training().batch(at, key=fold(key, "augment"))
-        batch = training_batch(task, batch, key)
-        found = find_non_finite(task, state.params, state.model_state, batch, key)
-        return found._replace(member=i % len(self.hypers), step=at)
+        task = build_task(trial.build, trial.hypers, int(state.diverged_at))
+        fault = find_step_fault(task, state, trial.ordered.for_training().batch)
+        return fault._replace(trial=i % len(self.hypers))
 
     def find_layers(self, most: int = FAULTS) -> dict[int, str]:
         """The layers in which the first `most` diverged members did so; kept as `layers`."""

@@ -258,7 +258,7 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
     _warm(job, way, todo[0])
     with ThreadPoolExecutor(way.threads) as pool:
         try:
-            for _ in pool.map(jax_settings.inherited(one), todo):
+            for _ in pool.map(jax_settings.inherit_settings(one), todo):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -353,7 +353,7 @@ def _steps_are_quicker(job: Job) -> bool:
 
 def _fitting(job: Job) -> int:
     """How many members side by side surely fit into the memory that is free."""
-    free = device_memory.free()
+    free = device_memory.free_bytes()
     count = len(job.group.members)
     return count if free is None else max(1, int(MEMORY * free / needed(job)))
 

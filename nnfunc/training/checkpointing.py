@@ -16,7 +16,7 @@ import numpy as np
 from nnfunc import check, checkpoint, documents
 from nnfunc.base import Key
 from nnfunc.runs import metrics_log
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 from nnfunc.training.compiled import Carry
 from nnfunc.training.step import TrainState
 
@@ -97,7 +97,7 @@ class Saver:
             cure = "Give another folder, or go on with resume=True."
             raise FileExistsError(f"{folder} already holds a run. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock = Lock(folder)
+        self.lock = FolderLock(folder)
 
     def close(self) -> None:
         """Let another process go on with the folder."""
@@ -117,7 +117,7 @@ class Saver:
         for reason in found.warnings:
             warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
         self.saved, self.step = dict(found.metadata), found.step
-        problem = documents.mismatch(self.saved, SAVED, "metadata")
+        problem = documents.find_mismatch(self.saved, SAVED, "metadata")
         if problem:
             where = f"{self.checkpoints}: the checkpoint of step {found.step}"
             check.fail(where, f"{problem}. Remove that checkpoint, and go on from an earlier one.")
@@ -181,7 +181,7 @@ class Saver:
 
     def truncate_log(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and what was gone back from; the file is cut back to them."""
-        rows = metrics_log.whole(self.metrics)
+        rows = metrics_log.rows_to_resume(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(map(_line, rows)))

@@ -26,7 +26,7 @@ TEXT = """
 seed = 0
 data = { name = "digits", batch_size = 64 }
 model = { name = "mlp", widths = [64, 16, 10], dropout = 0.2 }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw", weight_decay = 1e-2 }
 schedule = { name = "warmup_cosine", peak = 3e-3, warmup_steps = 50 }
 train = { steps = 1000 }
@@ -80,7 +80,7 @@ def test_hypers_are_every_number_that_may_be_traced(file):
     given = {
         "model.dropout": 0.2,
         "model.gain": 1.0,
-        "objective.smoothing": 0.1,
+        "objective.label_smoothing": 0.1,
         "optimizer.weight_decay": 0.01,
         "schedule.peak": 3e-3,
         "schedule.warmup_steps": 50.0,
@@ -273,7 +273,7 @@ WRONG = {
     "model.activation=gelo": "did you mean 'gelu'",
     "model.weight_init=zeros": "model.weight_init: is an argument of mlp that only Python can give",
     "model=3": 'model: should be a table, such as model = { name = "mlp", widths = [64, 128, 10] }, got 3 (int).',
-    "objective.smoothing=2": "objective: classification: smoothing should be in [0, 1], got 2.",
+    "objective.label_smoothing=2": "objective: classification: label_smoothing should be in [0, 1], got 2.",
     "schedule.warmup_steps=5000": "schedule.warmup_steps: train.steps = 1000 is too few for "
     "schedule.warmup_steps = 5000. Give all of them, such as train.steps=1000 schedule.warmup_steps=500.",
     "train.steps=40": "train.steps: train.steps = 40 is too few for schedule.warmup_steps = 50. "
@@ -345,7 +345,7 @@ def test_another_factory_by_override_says_how_to_replace_the_table(file):
 
 
 def test_all_mistakes_are_told_together(file):
-    lines = problems(file, "model.widths=x", "train.steps=x", "optimizer.b=1", "seed=x", "objective.smoothing=3")
+    lines = problems(file, "model.widths=x", "train.steps=x", "optimizer.b=1", "seed=x", "objective.label_smoothing=3")
     assert [re.findall(r": ([a-z.]+): ", line)[0] for line in lines] == [
         "seed",
         "model.widths",

@@ -214,10 +214,10 @@ def test_smoothing_is_no_number_of_a_focal_loss():
         assert {k for k in made.hypers if k.startswith("objective")} == {"objective.gamma"}
         made.build(made.hypers)
         with pytest.raises(ValueError, match="got one that a sweep or a schedule gives"):
-            made.build(made.hypers | {"objective.smoothing": jnp.zeros(())})
+            made.build(made.hypers | {"objective.label_smoothing": jnp.zeros(())})
     nf.classification(gamma=jnp.ones(()), smoothing=0.0)
     plain = resolve(TABLES)
-    swept = jax.vmap(lambda s: one_loss(plain.build(plain.hypers | {"objective.smoothing": s})))
+    swept = jax.vmap(lambda s: one_loss(plain.build(plain.hypers | {"objective.label_smoothing": s})))
     assert len(set(swept(jnp.array([0.0, 0.3])).tolist())) == 2
 
 

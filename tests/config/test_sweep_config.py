@@ -28,7 +28,7 @@ TEXT = """
 seed = 5
 data = { name = "digits", batch_size = 64 }
 model = { name = "mlp", widths = [64, 16, 10], activation = "gelu", dropout = 0.2 }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw", weight_decay = 1e-2 }
 schedule = { name = "warmup_cosine", peak = 3e-3, warmup_steps = 50 }
 train = { steps = 1000 }
@@ -165,7 +165,7 @@ def test_the_file_and_the_command_line_say_the_same(file):
 
 def test_the_command_line_goes_before_the_file(file):
     file.write_text(TEXT + SWEEP)
-    words = ["schedule.peak=[1, 2]", "model.dropout=0.3", "objective.smoothing=0.2"]
+    words = ["schedule.peak=[1, 2]", "model.dropout=0.3", "objective.label_smoothing=0.2"]
     sweep = load_sweep(file, words, {"members": 4, "seeds": None, "way": "loop"})
     assert sweep.space["schedule.peak"] == [1, 2]
     assert "model.dropout" not in sweep.space
@@ -284,7 +284,7 @@ def as_words(settings):
 
 MEMBERS = [
     {},
-    {"schedule.peak": 0.02, "model.dropout": 0.35, "objective.smoothing": 0.0},
+    {"schedule.peak": 0.02, "model.dropout": 0.35, "objective.label_smoothing": 0.0},
     {"seed": 3},
     {"seed": 3, "data.seed": 9},
     {"optimizer.clip": 0.7, "optimizer.b2": 0.9, "model.gain": 2, "schedule.total_steps": 700},
@@ -295,7 +295,7 @@ MEMBERS = [
     {"optimizer.name": "adam"},
     {"average": {"name": "ema", "decay": 0.9}, "average.start": 20},
     {"augment.shift": {"pixels": 1}, "augment.shift.pixels": 2, "augment.mixup.alpha": 0.3},
-    {"objective": {"name": "classification", "gamma": 2.0}, "objective.smoothing": 0},
+    {"objective": {"name": "classification", "gamma": 2.0}, "objective.label_smoothing": 0},
     {"model.dropout": {"schedule": "linear", "start": 0.0, "final": 0.5}, "model.dropout.final": 0.4},
 ]
 

@@ -76,7 +76,7 @@ def test_members_of_a_sweep(data, kind):
     found = nf.debug.find_nan(build, hypers, state, data)
     told = [(fault.member, fault.step, fault.path, fault.phase) for fault in found]
     assert told == [(1, 2, "blocks/3/body/fault", kind), (3, 4, "blocks/0/body/fault", kind)]
-    assert found[0].words.startswith(f"member 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
+    assert found[0].message.startswith(f"trial 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
     assert "number 3 of 5" in found[0].words
     alone = jax.tree.map(lambda leaf: leaf[1], state)
     (one,) = nf.debug.find_nan(build, {"rate": RATES[1]}, alone, data)

@@ -54,7 +54,7 @@ def full(h, step):
     schedule = nf.schedules.warmup_cosine(h["lr"], h["warmup"], STEPS)
     return nf.Task(
         model,
-        nf.classification(smoothing=0.1),
+        nf.classification(label_smoothing=0.1),
         nf.optimizers.adamw(schedule, weight_decay=h["decay"], clip=1.0),
         augment=jitter,
         average=nf.averages.ema(0.9),

@@ -180,7 +180,7 @@ def test_a_number_follows_a_schedule_where_build_takes_the_step():
     def build(h, step):
         smoothing = nf.schedules.linear(0.0, h["most"], 2)(step)
         model = nf.serial(nf.linear(6, 3))
-        return nf.Task(model, nf.classification(smoothing=smoothing), nf.optimizers.sgd(0.0))
+        return nf.Task(model, nf.classification(label_smoothing=smoothing), nf.optimizers.sgd(0.0))
 
     init, step = nf.trainer(build)
 

@@ -111,10 +111,10 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
 
     tables = tomli_w.dumps(plan.tables)
     if folder is not None and (folder / "compare.toml").is_file():
-        problem = documents.leading_out(folder)
+        problem = documents.find_outside_link(folder)
         if problem:
             check.fail(str(folder), f"{problem}. Put what it should be in its place.")
-        if documents.content(folder / "compare.toml") != tables.encode():
+        if documents.read_bytes(folder / "compare.toml") != tables.encode():
             cure = "Choose another with --run."
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder

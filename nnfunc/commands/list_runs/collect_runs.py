@@ -43,7 +43,7 @@ def collect(folder: Path) -> list[Entry]:
     found, others = [], []
     for place, folders, files in os.walk(folder):
         path = Path(place)
-        folders[:] = sorted((n for n in folders if not n.startswith(".")), key=metrics_log.natural)
+        folders[:] = sorted((n for n in folders if not n.startswith(".")), key=metrics_log.natural_order)
         if "config.toml" in files or "metrics.jsonl" in files:
             folders.clear()  # what a run holds is no run
             found.append(entry(path, _below(folder, path)))
@@ -61,19 +61,19 @@ def collect(folder: Path) -> list[Entry]:
 
 def entry(path: Path, name: str) -> Entry:
     """What is known of one run."""
-    if problem := documents.leading_out(path):
+    if problem := documents.find_outside_link(path):
         return Entry(name, "broken", problem)
     config, _ = status.read_config(path)
-    rows = metrics_log.read(path / "metrics.jsonl", without=("layers",))
+    rows = metrics_log.read_rows(path / "metrics.jsonl", without=("layers",))
     state, note = status.run_state(path, rows)
     result = status.read_json_table(path / "result.json")
     mode, metric = status.wanted(config)
     best = status.best_value(rows, config)
-    metrics = metrics_log.names(rows, "validation")
+    metrics = metrics_log.metric_names(rows, "validation")
     model, train = (config.get(key) for key in ("model", "train"))
-    total = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
-    seconds = metrics_log.number(result.get("seconds"))
-    first = metrics_log.number(result.get("first"))
+    total = metrics_log.to_float(train.get("steps")) if isinstance(train, dict) else math.nan
+    seconds = metrics_log.to_float(result.get("seconds"))
+    first = metrics_log.to_float(result.get("first"))
     known = math.isfinite(seconds) and not first > 0  # else only of the last process
     return Entry(
         name,
@@ -85,9 +85,9 @@ def entry(path: Path, name: str) -> Entry:
         total=int(total) if 0 < total < 2**53 else 0,
         best_step=best.step if best else None,
         best=_at(rows, metrics, best.step) if best else {},
-        last={name: metrics_log.last(rows, "validation", name) for name in metrics},
+        last={name: metrics_log.last_value(rows, "validation", name) for name in metrics},
         test=_finite(result.get("test")),
-        seconds=seconds if known else metrics_log.elapsed(rows) or math.nan,
+        seconds=seconds if known else metrics_log.training_seconds(rows) or math.nan,
         metric=metric,
         mode=mode,
         settings=status.flatten_settings(config),
@@ -101,13 +101,13 @@ def _below(folder: Path, path: Path) -> str:
 
 def _sweep(path: Path, name: str) -> Entry:
     """What is known of a sweep: of its best member, once it has come to its end."""
-    if problem := documents.leading_out(path):
+    if problem := documents.find_outside_link(path):
         return Entry(name, "broken", problem)
     known = status.read_json_table(path / "result.json")
     if not known:
         go_on = f"{run_folder.program_name()} resume {path}"
         return Entry(name, "sweep", f"it has not come to its end; unless it runs: {go_on}")
-    metric, score = str(known.get("figure")), metrics_log.number(known.get("score"))
+    metric, score = str(known.get("figure")), metrics_log.to_float(known.get("score"))
     settings, runs = known.get("settings"), known.get("runs")
     best = settings_line(settings) if isinstance(settings, dict) else ""
     return Entry(
@@ -116,14 +116,14 @@ def _sweep(path: Path, name: str) -> Entry:
         f"{runs} runs" + (f", best {best}" if best else ""),
         best={metric: score} if math.isfinite(score) else {},
         test=_finite(known.get("test")),
-        seconds=metrics_log.number(known.get("seconds")),
+        seconds=metrics_log.to_float(known.get("seconds")),
         metric=metric,
     )
 
 
 def _finite(figures: Any) -> dict[str, float]:
     """Those that are numbers, of what a file holds."""
-    own = {k: metrics_log.number(v) for k, v in figures.items()} if isinstance(figures, dict) else {}
+    own = {k: metrics_log.to_float(v) for k, v in figures.items()} if isinstance(figures, dict) else {}
     return {name: value for name, value in own.items() if math.isfinite(value)}
 
 
@@ -131,7 +131,7 @@ def _at(rows: list[metrics_log.Row], metrics: list[str], step: int) -> dict[str,
     """The validation figures of one step."""
     found = {}
     for name in metrics:
-        steps, values = metrics_log.series(rows, "validation", name)
+        steps, values = metrics_log.metric_series(rows, "validation", name)
         here = values[steps == step]
         if len(here):
             found[name] = float(here[0])

@@ -34,10 +34,10 @@ def draw(entries: list[Entry], path: Path) -> None:
 
 def _curves(entry: Entry) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The held-out metrics; of a run without any, the training loss."""
-    names = metrics_log.names(entry.rows, "validation")
-    found = {name: metrics_log.series(entry.rows, "validation", name) for name in names}
-    if not found and "loss" in metrics_log.names(entry.rows, "train"):
-        found["loss"] = metrics_log.series(entry.rows, "train", "loss")
+    names = metrics_log.metric_names(entry.rows, "validation")
+    found = {name: metrics_log.metric_series(entry.rows, "validation", name) for name in names}
+    if not found and "loss" in metrics_log.metric_names(entry.rows, "train"):
+        found["loss"] = metrics_log.metric_series(entry.rows, "train", "loss")
     return found
 
 
@@ -99,7 +99,7 @@ def _panel(axis: Any, name: str, entries: list[Entry], colours: dict[str, Any]) 
         if not len(values):
             continue
         values = np.clip(values, -1e38, 1e38)
-        held_out = name in metrics_log.names(entry.rows, "validation")
+        held_out = name in metrics_log.metric_names(entry.rows, "validation")
         marker = "o" if len(values) < 3 else None
         axis.plot(steps, values, color=colours[entry.name], lw=1.5, ls="-" if held_out else "--", ms=4, marker=marker)
         lowest, highest = min(lowest, values.min()), max(highest, values.max())

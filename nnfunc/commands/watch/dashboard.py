@@ -13,7 +13,7 @@ from rich.text import Text
 from nnfunc.commands.watch.layer_tables import figures_table, layers_table
 from nnfunc.reports.format import figure
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
-from nnfunc.runs.tail import Follower
+from nnfunc.runs.tail import LogFollower
 
 __all__ = ["View", "frame"]
 
@@ -36,11 +36,11 @@ class View:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.follower = Follower(folder / "metrics.jsonl", layers=64)
+        self.follower = LogFollower(folder / "metrics.jsonl", layers=64)
         self.config, _ = status.read_config(folder)
         self.total = _total(self.config)
         self.state = status.RunState("stopped")
-        self.findings: list[diagnostics.Finding] = []
+        self.findings: list[diagnostics.Anomaly] = []
         self.asked = False
 
     @property
@@ -57,14 +57,14 @@ class View:
         self.state = status.run_state(self.folder, self.rows)
         news = self.follower.poll()
         if news or not self.asked:
-            self.findings, self.asked = diagnostics.find(self.rows), True
+            self.findings, self.asked = diagnostics.find_anomalies(self.rows), True
             self.state = status.run_state(self.folder, self.rows)
         return news or self.state != before
 
 
 def _total(config: dict[str, Any]) -> int:
     train = config.get("train")
-    steps = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
+    steps = metrics_log.to_float(train.get("steps")) if isinstance(train, dict) else math.nan
     return int(steps) if 0 < steps < 2**53 else 0
 
 
@@ -95,7 +95,7 @@ def frame(view: View, console: Console, *, fit: bool = False) -> RenderableType:
 def _layers(view: View, width: int, room: int, *, plain: bool) -> list[RenderableType]:
     """The tables of parameters and activations, in so many lines."""
     kinds = ("parameters", "activations")
-    tables = [diagnostics.worst(view.rows, kind, COLUMNS[kind]) for kind in kinds]
+    tables = [diagnostics.rank_layers(view.rows, kind, COLUMNS[kind]) for kind in kinds]
     sizes = [len(paths) for paths, _ in tables]
     if not any(sizes):
         return []
@@ -137,8 +137,8 @@ def _progress(view: View) -> RenderableType:
     """The bar, and how fast and how long still."""
     steps, total = view.steps, view.total
     words = f"{steps:,}/{total:,}  {steps / total:.0%}" if total else f"{steps:,} steps"
-    rate = metrics_log.rate(view.rows)
-    words += f"  {clock(metrics_log.elapsed(view.rows))}"
+    rate = metrics_log.steps_per_second(view.rows)
+    words += f"  {clock(metrics_log.training_seconds(view.rows))}"
     if math.isfinite(rate) and rate > 0:
         words += f"  {_rate(rate)} steps/s"
         if view.state.name == "running" and total > steps:
@@ -189,7 +189,7 @@ def _best(view: View) -> RenderableType | None:
     manifest = status.read_json_table(view.folder / "checkpoints" / "best" / "manifest.json")
     about = manifest.get("metadata")
     about = about if isinstance(about, dict) else {}
-    value, step = (metrics_log.number(about.get("best_value")), metrics_log.number(about.get("best_step")))
+    value, step = (metrics_log.to_float(about.get("best_value")), metrics_log.to_float(about.get("best_step")))
     text = Text("best checkpoint  ", "dim")
     if math.isfinite(value) and math.isfinite(step):
         metric = str(about.get("best") or "").partition(" ")[2]
@@ -203,7 +203,7 @@ def _best(view: View) -> RenderableType | None:
 
 def _events(view: View) -> RenderableType | None:
     """The last events."""
-    found = metrics_log.events(view.rows)
+    found = metrics_log.event_rows(view.rows)
     if not found:
         return None
     grid = Table.grid(padding=(0, 1, 0, 0))
@@ -221,11 +221,11 @@ def _stands_out(view: View, *, brief: bool) -> RenderableType | None:
     if not view.findings:
         return None
     if brief:
-        words = [f"{one.kind} {' '.join(one.paths[:1])}".rstrip() for one in view.findings]
+        words = [f"{one.name} {' '.join(one.paths[:1])}".rstrip() for one in view.findings]
         return Text("what stands out  ", "dim").append("; ".join(words), "not dim yellow")
     lines: list[RenderableType] = [Text(), Text("what stands out", "dim")]
     for one in view.findings[:5]:
-        text = Text(f"{one.kind}  ", "yellow").append(one.words, "default")
+        text = Text(f"{one.name}  ", "yellow").append(one.message, "default")
         lines.append(text.append(f" ({one.threshold})", "default dim"))
     return Group(*lines)
 

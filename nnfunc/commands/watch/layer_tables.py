@@ -39,7 +39,7 @@ def figures_table(view: Any, width: int, *, tall: int, plain: bool) -> Renderabl
     for name in _metrics(rows):
         mode = status.metric_mode(name, view.config)
         for split, word, colour in (("train", "train", "default"), ("validation", "val", "cyan")):
-            steps, values = metrics_log.series(rows, split, name)
+            steps, values = metrics_log.metric_series(rows, split, name)
             if not len(values):
                 continue
             best = f"{figure(name, float(values.max() if mode == 'max' else values.min()))}"
@@ -47,13 +47,13 @@ def figures_table(view: Any, width: int, *, tall: int, plain: bool) -> Renderabl
             label = _label(name) if word == "train" or not _has(rows, "train", name) else ""
             now = Text(figure(name, float(values[-1])), "bold")
             table.add_row(label, word, now, best, Text(curve, colour))
-    known = set(metrics_log.names(rows, "train"))
+    known = set(metrics_log.metric_names(rows, "train"))
     spare = {"examples_per_second"} if "tokens_per_second" in known else set()
     spare |= {"flops_per_second"} if "utilisation" in known else set()
     for name in (*ALONE, *SPEED):
         if tall == 1 and name in spare:  # says the same as another
             continue
-        steps, values = metrics_log.series(rows, "train", name)
+        steps, values = metrics_log.metric_series(rows, "train", name)
         if len(values):
             label, factor, form = SPEED.get(name, (_label(name), 1, ".3g"))
             curve = spark(steps, values, width=room, last=last, plain=plain)
@@ -67,12 +67,12 @@ def _label(name: str) -> str:
 
 
 def _has(rows: list[metrics_log.Row], split: str, name: str) -> bool:
-    return bool(len(metrics_log.series(rows, split, name)[0]))
+    return bool(len(metrics_log.metric_series(rows, split, name)[0]))
 
 
 def _metrics(rows: list[metrics_log.Row]) -> list[str]:
     """Loss and accuracy, then up to three others."""
-    known = {*metrics_log.names(rows, "train"), *metrics_log.names(rows, "validation")}
+    known = {*metrics_log.metric_names(rows, "train"), *metrics_log.metric_names(rows, "validation")}
     known -= {*SPEED, *ALONE}
     first = [name for name in ("loss", "accuracy") if name in known]
     return first + sorted(known - set(first))[:3]

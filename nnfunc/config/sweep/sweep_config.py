@@ -69,7 +69,7 @@ def read(folder: Path, *, changed_data: bool = False) -> "Study":
     changed_data: whether its data files may hold something else than then.
     """
     form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
-    given = documents.document(run_folder.check_folder(folder, "sweep") / WORDS, form)
+    given = documents.read_json(run_folder.check_folder(folder, "sweep") / WORDS, form)
     records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
     paths = [Path(path) for path in given.get("folders", ())]
     known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}

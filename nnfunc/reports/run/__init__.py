@@ -15,8 +15,8 @@ def write(folder: Path) -> None:
 
     Rows that an older version did not write are missed by nothing; their sections are left out.
     """
-    rows = metrics_log.read(folder / "metrics.jsonl")
+    rows = metrics_log.read_rows(folder / "metrics.jsonl")
     result = status.read_json_table(folder / "result.json")
-    step = metrics_log.number(result.get("step"))
+    step = metrics_log.to_float(result.get("step"))
     curves(rows, folder / "curves.png", best=int(step) if step == step else None)
     put(folder / "report.html", page(folder, rows, result))

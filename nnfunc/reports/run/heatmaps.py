@@ -9,7 +9,7 @@ import numpy as np
 from nnfunc.reports import inline_images
 from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
-from nnfunc.runs.metrics_log import Layers, Row
+from nnfunc.runs.metrics_log import LayerSeries, Row
 
 __all__ = ["maps"]
 
@@ -55,10 +55,12 @@ MANY = 60
 
 def maps(rows: list[Row]) -> str:
     """The HTML of all heat maps that the rows have values for, "" when there are none."""
-    return "\n".join(_map(kind, own) for kind in KINDS if (own := metrics_log.layers(rows, kind.part, kind.name)).paths)
+    return "\n".join(
+        _map(kind, own) for kind in KINDS if (own := metrics_log.layer_series(rows, kind.part, kind.name)).paths
+    )
 
 
-def _map(kind: Kind, own: Layers) -> str:
+def _map(kind: Kind, own: LayerSeries) -> str:
     """One heat map: the scale, then names, picture and last values; of many layers first the whole."""
     low, high = _limits(kind, own.values)
     columns = inline_images.thinned(len(own.steps), COLUMNS)

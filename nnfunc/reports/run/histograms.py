@@ -33,7 +33,7 @@ def pages(rows: list[Row]) -> str:
     found = [
         (path, title, palette, own)
         for part, name, title, palette in KINDS
-        for path, own in metrics_log.histograms(rows, part, name).items()
+        for path, own in metrics_log.layer_histograms(rows, part, name).items()
     ]
     if not found:
         return ""
@@ -41,7 +41,7 @@ def pages(rows: list[Row]) -> str:
     cards = [Card(_group(path), path, _card(path, title, palette, own, columns)) for path, title, palette, own in found]
     place = {path: i for i, path in enumerate(dict.fromkeys(path for path, *_ in found))}
     groups: dict[str, list[str]] = {}
-    for card in sorted(cards, key=lambda card: (metrics_log.natural(card.group), place[card.path])):
+    for card in sorted(cards, key=lambda card: (metrics_log.natural_order(card.group), place[card.path])):
         groups.setdefault(card.group, []).append(card.text)
     merged: list[tuple[list[str], list[str]]] = []
     for name, own in groups.items():

@@ -11,7 +11,7 @@ from nnfunc.reports import html_page, inline_images
 from nnfunc.reports.format import figure, in_order
 from nnfunc.reports.run import heatmaps, histograms, run_plots
 from nnfunc.runs import diagnostics, metrics_log, status
-from nnfunc.runs.metrics_log import Row, number
+from nnfunc.runs.metrics_log import Row, to_float
 
 __all__ = ["page"]
 
@@ -70,13 +70,13 @@ def _sentence(config: dict[str, Any], result: dict[str, Any]) -> str:
     train = config.get("train")
     steps = train.get("steps") if isinstance(train, dict) else None
     text = f"{html.escape(str(steps))} steps" if steps is not None else "a run"
-    if math.isfinite(seconds := number(result.get("seconds"))):
-        first = number(result.get("first"))
+    if math.isfinite(seconds := to_float(result.get("seconds"))):
+        first = to_float(result.get("first"))
         last = f", those from {first:.0f} on" if first > 0 else ""
         text += f"{last} in {seconds:.1f} s"
     if "loop" in result:
         text += f", loop &ldquo;{html.escape(str(result['loop']))}&rdquo;"
-    if math.isfinite(step := number(result.get("step"))):
+    if math.isfinite(step := to_float(result.get("step"))):
         text += f". The figures are those of the best checkpoint, step {step:.0f}"
     return text + "."
 
@@ -86,16 +86,16 @@ def _cards(rows: list[Row], result: dict[str, Any]) -> str:
     found = []
     for split in ("test", "validation"):
         own = result.get(split)
-        values = {k: number(v) for k, v in own.items()} if isinstance(own, dict) else {}
+        values = {k: to_float(v) for k, v in own.items()} if isinstance(own, dict) else {}
         found += [(figure(name, value), f"{split} {name}") for name, value in in_order(values)]
     found += [(figure(name, value), words) for words, name, value in _without(result)]
     for name, words in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
-        _, values = metrics_log.series(rows, "train", name)
+        _, values = metrics_log.metric_series(rows, "train", name)
         if len(values):
             found.append((f"{np.median(values):,.0f}", words))
             break
-    _, memory = metrics_log.series(rows, "train", "memory_mb")
-    _, share = metrics_log.series(rows, "train", "utilisation")
+    _, memory = metrics_log.metric_series(rows, "train", "memory_mb")
+    _, share = metrics_log.metric_series(rows, "train", "utilisation")
     found += [(f"{memory.max():,.0f} MB", "memory")] if len(memory) else []
     found += [(f"{np.median(share):.1%}", "utilisation")] if len(share) else []
     card = '<div class="card"><b>{}</b>{}</div>'
@@ -108,7 +108,7 @@ def _without(result: dict[str, Any]) -> list[tuple[str, str, float]]:
     for split in ("test", "validation"):
         metrics = own.get(split) if isinstance(own, dict) else None
         if isinstance(metrics, dict) and metrics:
-            values = {k: number(v) for k, v in metrics.items()}
+            values = {k: to_float(v) for k, v in metrics.items()}
             return [(f"{split} {k} without a look", k, v) for k, v in in_order(values)]
     return []
 
@@ -127,7 +127,7 @@ def _beside(result: dict[str, Any]) -> str:
 
 def _findings(rows: list[Row]) -> str:
     """What stands out, each with its threshold."""
-    found = diagnostics.find(rows)
+    found = diagnostics.find_anomalies(rows)
     watched = any(row["split"] == "layers" for row in rows)
     if not found:
         words = _NOTHING if watched else _UNWATCHED
@@ -138,14 +138,14 @@ def _findings(rows: list[Row]) -> str:
         more += [f"{len(one.paths) - 6} more"] if len(one.paths) > 6 else []
         others = f' <span class="paths">Then {", ".join(more)}.</span>' if more else ""
         threshold = f'<span class="note">({html.escape(one.threshold)})</span>'
-        words = f"{html.escape(one.words)}{others} {threshold}"
-        items.append(f"<li><b>{html.escape(one.kind.capitalize())}.</b> {words}</li>")
+        words = f"{html.escape(one.message)}{others} {threshold}"
+        items.append(f"<li><b>{html.escape(one.name.capitalize())}.</b> {words}</li>")
     return f'<ul class="findings">{"".join(items)}</ul>'
 
 
 def _events(rows: list[Row]) -> str:
     """A table of what happened."""
-    found = metrics_log.events(rows)
+    found = metrics_log.event_rows(rows)
     line = '<tr><td class="step">{:,}</td><th>{}</th><td>{}</td></tr>'
     lines = [line.format(event.step, html.escape(event.name), html.escape(event.message)) for event in found[-200:]]
     if len(found) > 200:

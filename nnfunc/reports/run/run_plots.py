@@ -31,12 +31,12 @@ def curves(rows: list[Row], path: Path, best: int | None = None) -> None:
     best: the step of the best checkpoint, marked by a dotted line. Events, such as a rollback, are
     dashed lines through every panel.
     """
-    known = {*metrics_log.names(rows, "train"), *metrics_log.names(rows, "validation")} - set(SPEED)
+    known = {*metrics_log.metric_names(rows, "train"), *metrics_log.metric_names(rows, "validation")} - set(SPEED)
     names = [n for n in FIRST if n in known] + sorted(known - set(FIRST))
-    updates = metrics_log.layers(rows, "parameters", "update_ratio")
+    updates = metrics_log.layer_series(rows, "parameters", "update_ratio")
     count = len(names) + bool(updates.paths)
     figure, axes = _figure(count, columns=2, height=3.1)
-    events = metrics_log.events(rows)
+    events = metrics_log.event_rows(rows)
     for name, axis in zip(names, axes, strict=False):
         _panel(axis, rows, name, best)
         _events(axis, events)
@@ -53,12 +53,12 @@ def curves(rows: list[Row], path: Path, best: int | None = None) -> None:
 
 def speed(rows: list[Row]) -> bytes | None:
     """A PNG of throughput, memory and utilisation; None when the rows hold none of them."""
-    known = metrics_log.names(rows, "train")
+    known = metrics_log.metric_names(rows, "train")
     names = [name for name in SPEED if name in known]
     if not names:
         return None
     figure, axes = _figure(len(names), columns=3, height=2.2)
-    events = metrics_log.events(rows)
+    events = metrics_log.event_rows(rows)
     for name, axis in zip(names, axes, strict=False):
         factor, title = SPEED[name]
         steps, values = _drawable(rows, "train", name)
@@ -90,11 +90,11 @@ def _panel(axis: Any, rows: list[Row], name: str, best: int | None) -> None:
 
 def _drawable(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A series, huge values cut to what matplotlib has room for."""
-    steps, values = metrics_log.series(rows, split, name)
+    steps, values = metrics_log.metric_series(rows, split, name)
     return steps, values.clip(-HIGH, HIGH)
 
 
-def _updates(axis: Any, updates: metrics_log.Layers) -> None:
+def _updates(axis: Any, updates: metrics_log.LayerSeries) -> None:
     """The sizes of the updates: the median of the layers, where most lie, and the usual size."""
     import warnings
 
