@@ -42,7 +42,7 @@ class Config:
             kinds = get_schema(table, name).types
             filled = [(k, insert_slots(f"{path}.{k}", v, kinds[k].traced)) for k, v in values.items()]
             if table == "lora":  # a base that is trained anew makes another build
-                filled.append(("stamp", last_saved(values["run"])))
+                filled.append(("base_saved_at", last_saved(values["run"])))
             parts.append(TableCall(path, table, name, tuple(filled)))
         return Recipe(tuple(parts))
 

@@ -11,7 +11,7 @@ from nnfunc.config.build import is_schedule
 from nnfunc.config.check_values import call_factories, check_combinations, check_learning_rate
 from nnfunc.config.config import Config
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import SHELL, ConfigError, ProblemList, describe, printable, suggest
+from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, describe, printable, suggest
 from nnfunc.config.file_paths import make_absolute
 from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, factories, get_schema
 from nnfunc.config.toml import read_tables, reject_comparison, tables_of
@@ -36,7 +36,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecord
         tables = {table: values for table, values in tables.items() if table != "sweep"}
     for given in sorted(p for p in mistakes.overridden if p.partition(".")[0] == "sweep"):
         cure = f"Give it to: {command()} sweep {path}"
-        mistakes.lines.append(f"{SHELL}: {printable(given)}: one run reads no sweep. {cure}")
+        mistakes.lines.append(f"{COMMAND_LINE}: {printable(given)}: one run reads no sweep. {cure}")
     return _resolve(tables, mistakes, {}, records)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check, documents
-from nnfunc.config.errors import SHELL, ConfigError, ProblemList, to_one_line
+from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, to_one_line
 from nnfunc.config.key_path import format_key, parse_key, parse_value, set_value
 from nnfunc.data.download import not_text
 from nnfunc.errors import NnfuncError
@@ -72,12 +72,12 @@ def _override(tables: dict[str, Any], override: str, mistakes: ProblemList) -> d
     place = parse_key(path)
     if not equals or not place:
         wanted = "an override should be key=value, such as train.steps=2000"
-        mistakes.lines.append(f"{SHELL}: {wanted}, got {override!r}.")
+        mistakes.lines.append(f"{COMMAND_LINE}: {wanted}, got {override!r}.")
         return tables
     try:
         tables = set_value(tables, place, parse_value(text))
     except ValueError as error:
-        mistakes.lines.append(f"{SHELL}: {format_key(place)}: {error}.")
+        mistakes.lines.append(f"{COMMAND_LINE}: {format_key(place)}: {error}.")
     else:
         mistakes.overridden.add(".".join(map(str, place)))
     return tables

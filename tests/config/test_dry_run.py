@@ -39,7 +39,7 @@ LATE = [
         "augment.shift: shift: x should hold images of shape (4, 4, 1)",
     ),
     ({"model": {"name": "mlp", "widths": [64, 4, 5]}}, "objective: classification: labels should be in [0, 5)"),
-    ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: linear: the last axis of x should be 63"),
+    ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: the last axis of x should be 63"),
     ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation figure"),
     (
         {"model": SMALL["model"] | {"gain": FALLING}},

@@ -94,7 +94,7 @@ def load(
     records = None
     if folder is not None and (folder / "data").is_dir():
         records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
-    known = {"folders": (path.absolute().parent, Path.cwd()), "shelf": {}, "records": records}
+    known = {"folders": (path.absolute().parent, Path.cwd()), "data_cache": {}, "records": records}
     runs, mistakes = [], []
     for model, variant, seed in itertools.product(file.models, variants, file.seeds):
         parts = (file.every, file.models[model], variants[variant], {"seed": seed})

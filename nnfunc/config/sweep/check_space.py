@@ -25,7 +25,7 @@ def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[str]:
     """What is wrong with the space, or with the tables that it is for.
 
     >>> even = lambda settings: [f"{v} is odd." for v in settings.values() if v % 2]
-    >>> mistakes_in({"a": [0, 1, 2], "b": [4, 6]}, even)
+    >>> check_space({"a": [0, 1, 2], "b": [4, 6]}, even)
     ['1 is odd.']
     """
     tries = [_setting(space, place) for place in range(_TRIES if space else 1)]
@@ -49,7 +49,7 @@ def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[str]:
 def test_values(value: SpaceValue) -> list[Any]:
     """Every option, or where there are many the least and the greatest number; of a law the ends.
 
-    >>> telling([*range(100), "many"])
+    >>> test_values([*range(100), "many"])
     [0, 99, 'many']
     """
     if isinstance(value, Distribution):

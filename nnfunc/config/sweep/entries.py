@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from nnfunc import check
 from nnfunc.config.build import is_schedule
-from nnfunc.config.errors import SHELL, ProblemList, describe, printable
+from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, printable
 from nnfunc.config.key_path import KeyPath, argument_depth, find_type, format_key, get_value, parse_key
 from nnfunc.config.schema import TABLES
 from nnfunc.config.sweep.distributions import FORMS, is_form
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     is_override: bool
 
     def mistake(self, problem: str, where: str) -> str:
-        who = f"{SHELL}: " if self.is_override else f"{where}: sweep."
+        who = f"{COMMAND_LINE}: " if self.is_override else f"{where}: sweep."
         return f"{who}{format_key(self.path)}: {problem}{'' if problem.endswith('?') else '.'}"
 
 
@@ -67,13 +67,13 @@ def override_entries(words: Sequence[str], mistakes: ProblemList) -> Iterator[En
         place = parse_key(path)
         if not equals or not place:
             wanted = "a setting should be key=value, such as seed=0:8 or train.steps=2000"
-            mistakes.lines.append(f"{SHELL}: {wanted}, got {word!r}.")
+            mistakes.lines.append(f"{COMMAND_LINE}: {wanted}, got {word!r}.")
         elif place[0] == "sweep" or place in [(name,) for name in OPTIONS]:
             name = place[-1]
             own = f"write --{name} {printable(text.strip())}"
             cure = own if name in OPTIONS else "leave out 'sweep.'"
             problem = f"{format_key(place)}: is no setting of the config; {cure}."
-            mistakes.lines.append(f"{SHELL}: {problem}")
+            mistakes.lines.append(f"{COMMAND_LINE}: {problem}")
         else:
             yield Entry(place, text, True)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnfunc import check
-from nnfunc.config.errors import SHELL, ProblemList, describe, printable, suggest, to_one_line
+from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, printable, suggest, to_one_line
 from nnfunc.config.sweep.search_methods import parse_search
 from nnfunc.sweeps.sampling import MOST_MEMBERS
 from nnfunc.sweeps.strategy import WAYS
@@ -67,7 +67,7 @@ OPTIONS: dict[str, Callable[[Any], str]] = {
 def check_options(of_file: Mapping[str, Any], of_shell: Mapping[str, Any], mistakes: ProblemList) -> dict[str, Any]:
     """The options that were given, those of the command line before the file's; None is not given."""
     found: dict[str, Any] = {}
-    for start, given in ((f"{mistakes.file}: sweep.", of_file), (f"{SHELL}: --", of_shell)):
+    for start, given in ((f"{mistakes.file}: sweep.", of_file), (f"{COMMAND_LINE}: --", of_shell)):
         for name, value in given.items():
             if value is None:
                 continue

@@ -90,7 +90,7 @@ class TrialBuilder:
         """What is wrong with the config of the settings, whose seeds are not looked at."""
         try:
             tables = self._merged(settings, self.where)
-            known = {"folders": self.folders, "records": self.records, "shelf": self._shelf}
+            known = {"folders": self.folders, "records": self.records, "data_cache": self._shelf}
             resolve(tables, where=self.where, overridden=overridden, **known)
         except ConfigError as error:
             return error.problems
