@@ -138,7 +138,7 @@ def is_schedule(value: Any) -> bool:
 def find_schedules(key: str, value: Any) -> list[str]:
     """The places of the schedules in a value, which is that of `key`.
 
-    >>> scheduled("rates", {"head/*": {"schedule": "cosine", "start": 1.0}, "stem/*": 0.1})
+    >>> find_schedules("rates", {"head/*": {"schedule": "cosine", "start": 1.0}, "stem/*": 0.1})
     ['rates[head/*]']
     """
     if is_schedule(value):

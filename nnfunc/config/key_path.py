@@ -37,7 +37,7 @@ _DEEPEST = 32  # keys of a path
 def parse_key(path: str) -> KeyPath:
     """The keys that a path names, one within the other; () when one is empty, or there are over 32.
 
-    >>> place_of("schedule.milestones[0]"), place_of("groups.rates[stem/**]"), place_of("model.")
+    >>> parse_key("schedule.milestones[0]"), parse_key("groups.rates[stem/**]"), parse_key("model.")
     (('schedule', 'milestones', 0), ('groups', 'rates', 'stem/**'), ())
     """
     found = [("", key) for key in path.split(".")]
@@ -58,9 +58,9 @@ def format_key(place: KeyPath) -> str:
 def hyper_name(tables: Any, place: KeyPath) -> str:
     """The path of a place as `Config.hypers` writes it, in tables that have a value there.
 
-    >>> named({"groups": {"rates": {"stem": 0.1}}}, ("groups", "rates", "stem"))
+    >>> hyper_name({"groups": {"rates": {"stem": 0.1}}}, ("groups", "rates", "stem"))
     'groups.rates[stem]'
-    >>> named({"model": {"dropout": {"schedule": "linear"}}}, ("model", "dropout", "start"))
+    >>> hyper_name({"model": {"dropout": {"schedule": "linear"}}}, ("model", "dropout", "start"))
     'model.dropout.start'
     """
     text = ".".join(map(str, place[: argument_depth(place)]))
@@ -89,7 +89,7 @@ def set_value(tables: Any, place: KeyPath, value: Any, *, around: KeyPath = ()) 
     around: where the tables themselves stand, for the words of errors.
     Raises: ValueError when a value stands where a table should, or a list is too short.
 
-    >>> put({"seed": 1}, ("train", "steps"), 5)
+    >>> set_value({"seed": 1}, ("train", "steps"), 5)
     {'seed': 1, 'train': {'steps': 5}}
     """
     if not place:

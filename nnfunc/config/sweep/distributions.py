@@ -41,7 +41,7 @@ def parse_override(text: str, kind: ValueType | None) -> SpaceValue | None:
 
     kind: of the argument, where that is known. One that takes any text may be given `f(x)` as text.
 
-    >>> in_words("0:80:20", None), in_words("choice(relu, tanh)", None), in_words("0.1", None)
+    >>> parse_override("0:80:20", None), parse_override("choice(relu, tanh)", None), parse_override("0.1", None)
     ([0, 20, 40, 60], ['relu', 'tanh'], None)
     """
     text = text.strip()
@@ -75,7 +75,7 @@ def parse_values(value: Any, kind: ValueType | None) -> SpaceValue | None:
     A list is one of options. But for an argument that may itself be a list, such as `model.widths`,
     only a list of lists is: any other is one value, and `choice` says that it is not.
 
-    >>> drawn([64, 10], Kind(list, "", "", "", listed=True)), drawn([0.0, 0.1], None)
+    >>> parse_values([64, 10], ValueType(list, "", "", "", may_be_list=True)), parse_values([0.0, 0.1], None)
     (None, [0.0, 0.1])
     """
     if is_form(value):

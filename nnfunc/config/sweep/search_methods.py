@@ -18,7 +18,7 @@ def parse_search(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Sea
 
     Raises: ValueError and TypeError with the nearest name or argument.
 
-    >>> search_of({"name": "halving", "eta": 4})[0]
+    >>> parse_search({"name": "halving", "eta": 4})[0]
     'halving'
     """
     table = {"name": given or "everything"} if given is None or isinstance(given, str) else given
@@ -59,7 +59,7 @@ def check_search(name: str, settings: int, members: int | None, seeds: int) -> N
 def parse_search_text(text: str | None) -> Any:
     """What `--search` says: a name, or a table in TOML.
 
-    >>> from_text('{name="halving", eta=4}')
+    >>> parse_search_text('{name="halving", eta=4}')
     {'name': 'halving', 'eta': 4}
     """
     if text is None or not text.strip().startswith("{"):
