@@ -274,7 +274,7 @@ def sweep(
         "members": members,
         "method": method,
         "seeds": seeds,
-        "search": sweep_command.from_text(search),
+        "search": sweep_command.parse_search_text(search),
         "best": best,
         "way": way,
         "chunk": chunk,
@@ -347,7 +347,7 @@ def overfit(
     from nnfunc.commands import debug
 
     found = debug.overfit(config, settings or [], steps=steps, examples=examples)
-    if found.word != "memorised":
+    if found.outcome != "memorised":
         raise typer.Exit(1)
 
 

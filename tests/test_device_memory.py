@@ -110,7 +110,7 @@ def test_the_limit_of_a_container_counts(tmp_path):
 
 
 def test_what_the_machine_has():
-    free, total = device_memory.free(), device_memory.total()
+    free, total = device_memory.free_bytes(), device_memory.total_bytes()
     assert free is None or 0 < free <= (total or 0)
 
 

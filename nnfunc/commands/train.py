@@ -20,10 +20,10 @@ from nnfunc.commands.extend_run import changed_settings, lengthened
 from nnfunc.commands.interrupts import Stopped, full_disk, signals, told
 from nnfunc.commands.progress_bar import progress
 from nnfunc.config import Config, load
-from nnfunc.config.dry_run import rehearse
-from nnfunc.config.restore import load_run, read_config, restore, save_run, task_at
+from nnfunc.config.dry_run import dry_run
+from nnfunc.config.restore import load_run, read_config, rebuild_task, restore, save_run
 from nnfunc.errors import NnfuncError
-from nnfunc.reports.format import in_order, shown
+from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
@@ -43,7 +43,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     before = "stopped before the training began; nothing was written"
     with told(before):
         config = load(config_file, settings)
-        rehearse(config)  # its mistakes, and the data's, are known before there is a folder
+        dry_run(config)  # its mistakes, and the data's, are known before there is a folder
         there = folder is not None and folder.is_dir()
         folder = run_folder.create_folder(config_file.stem, folder)
 
@@ -242,7 +242,7 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     without = _baselines(config, best, {"validation": data.validation, "test": arrays})
     result |= {"baseline": without} if without else {}
     run_folder.write_json(folder / "result.json", result)
-    run_report.write(folder)
+    run_report.write_report(folder)
     if arrays is not None:
         print(f"test    {_line(result['test'])}")
     for split in list(without)[-1:]:
@@ -252,7 +252,7 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
 
 def _baselines(config: Config, state: TrainState, splits: dict[str, Any]) -> dict[str, Any]:
     """By split, what one answer for all its examples reaches."""
-    settings, objective = config.tables["objective"], task_at(config, state).objective
+    settings, objective = config.tables["objective"], rebuild_task(config, state).objective
     data = config.data()
     found = {name: baseline(settings, objective, data, arrays) for name, arrays in splits.items() if arrays is not None}
     return {name: metrics for name, metrics in found.items() if metrics}
@@ -270,13 +270,13 @@ def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[s
     """The metrics of a split, by the program that evaluated the run while it was trained."""
     numbers, static, treedef = split_hypers(config.hypers)
     own = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0)
-    batches = split_batches(task_at(config, state), data, split)
+    batches = split_batches(rebuild_task(config, state), data, split)
     batches = check_batches_fit("evaluate", own.eval_totals, (state, numbers), batches)
     return mean_metrics(partial(own.eval_totals, state, numbers), batches)
 
 
 def _line(figures: dict[str, float]) -> str:
-    return "  ".join(shown(name, value) for name, value in in_order(figures))
+    return "  ".join(format_labelled(name, value) for name, value in sort_metrics(figures))
 
 
 def use_compilation_cache() -> None:

@@ -14,7 +14,7 @@ from nnfunc.data.dataset import Data, ready
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import bind_model, objective_values
-from nnfunc.training.objectives import Totals
+from nnfunc.training.objectives import Totals, call_objective
 from nnfunc.training.step import TrainState, eval_params
 from nnfunc.training.task import Task, cache_calls
 

@@ -28,7 +28,7 @@ def assert_same_run(one, other):
     assert last(one).name == last(other).name
     assert tensors(last(one)) == tensors(last(other))
     assert tensors(one / "checkpoints" / "best") == tensors(other / "checkpoints" / "best")
-    untimed = ("seconds", *throughput.FIGURES)
+    untimed = ("seconds", *throughput.SPEED_METRICS)
     left, right = ([{k: v for k, v in row.items() if k not in untimed} for row in rows(run)] for run in (one, other))
     assert left == right
 

@@ -147,6 +147,6 @@ def test_peaks_are_known_by_the_kind_of_device():
     class Device:
         device_kind = "NVIDIA H100 80GB HBM3"
 
-    assert throughput.peak(Device()) == 989e12
-    assert throughput.peak() is None  # a CPU's is not known
-    assert throughput.memory() > 50
+    assert throughput.peak_flops(Device()) == 989e12
+    assert throughput.peak_flops() is None  # a CPU's is not known
+    assert throughput.memory_mb() > 50

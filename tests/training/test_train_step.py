@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.training.step import evaluated
+from nnfunc.training.step import eval_params
 
 KEY = jax.random.key(3)
 X = np.sin(np.arange(48, dtype=np.float32).reshape(8, 6) * 1.3)
@@ -128,14 +128,14 @@ def test_the_average_follows_the_parameters_and_is_what_is_evaluated():
     for _ in range(3):
         state, _ = jax.jit(step)(H, state, BATCH)
         total = state.params["linear"]["weight"] + total
-    params, _ = evaluated(build(H), state)
+    params, _ = eval_params(build(H), state)
     near(params["linear"]["weight"], total)
     bad = (np.full_like(X, np.nan), Y)
     stopped, _ = jax.jit(step)(H, state, bad)
     near(stopped.average, state.average, 0)
     data = nf.data.arrays(BATCH, 8, validation=BATCH)
     final, history = nf.train(build, H, data, steps=2, key=KEY, evaluate_every=2)
-    own = nf.evaluate(build(H), evaluated(build(H), final)[0], BATCH)
+    own = nf.evaluate(build(H), eval_params(build(H), final)[0], BATCH)
     assert history.validation["loss"][-1] == pytest.approx(own["loss"], rel=1e-5)
     assert own["loss"] != pytest.approx(nf.evaluate(build(H), final.params, BATCH)["loss"])
 

@@ -10,7 +10,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc.training import Diverged
-from nnfunc.training.compiled import programs, split_hypers
+from nnfunc.training.compiled import compiled_functions, split_hypers
 
 N, DIM, CLASSES = 48, 6, 3
 STEPS = 24
@@ -118,11 +118,11 @@ def test_evaluation_counts_every_example_once(data):
 def test_a_new_learning_rate_compiles_nothing(data):
     run(data, lr=0.05)
     _, static, treedef = split_hypers({"lr": 0.05})
-    own = programs(build, static, treedef)
-    before = own.one._cache_size(), own.init._cache_size(), own.totals._cache_size()
+    own = compiled_functions(build, static, treedef)
+    before = own.step._cache_size(), own.init._cache_size(), own.eval_totals._cache_size()
     run(data, lr=0.01, key=5)
-    assert (own.one._cache_size(), own.init._cache_size(), own.totals._cache_size()) == before
-    assert own.one._cache_size() == 1
+    assert (own.step._cache_size(), own.init._cache_size(), own.eval_totals._cache_size()) == before
+    assert own.step._cache_size() == 1
 
 
 def test_ints_and_strings_in_hypers_are_static(data):

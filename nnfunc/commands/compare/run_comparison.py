@@ -15,7 +15,7 @@ from nnfunc.commands.progress_bar import progress
 from nnfunc.config import restore
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
-from nnfunc.reports.format import in_order, shown
+from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.evaluate import eval_batch_size, evaluate
@@ -67,7 +67,7 @@ def _runs(plan: Plan, folder: Path) -> Path:
     for place, run in enumerate(plan.runs, start=1):
         if not (folder / "runs" / run.name / "result.json").exists():
             result = _train(run, folder / "runs" / run.name, plan, folder)
-            figures = "  ".join(shown(name, value) for name, value in in_order(result["test"]))
+            figures = "  ".join(format_labelled(name, value) for name, value in sort_metrics(result["test"]))
             done = f"{place:3d} of {len(plan.runs)}  {run.name:<{width}}"
             print(f"{done}  test {figures}  ({result['seconds']:.0f} s)", flush=True)
     results = [_result(folder / "runs" / run.name / "result.json", run) for run in plan.runs]
@@ -119,7 +119,7 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
     folder = run_folder.create_folder(name, folder)
-    records = DataRecords(folder, many=True)
+    records = DataRecords(folder, per_data_set=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
         records.save(data, values, run.config.learned)
@@ -164,7 +164,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
     arrays = config.test()
     if arrays is None:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
-    task = restore.task_at(config, best)
+    task = restore.rebuild_task(config, best)
     figures = evaluate(
         task,
         best.params,
