@@ -292,7 +292,7 @@ MISTAKES = {
     ),
     "too few outputs": (
         ("model.widths=[64, 12, 9]",),
-        r"labels should be in \[0, 9\), one of the model's 9 outputs, got 9 at place \d+",
+        r"labels should be in \[0, 9\), one of the model's 9 outputs, got 9 at index \d+",
     ),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import nnfunc as nf
 from nnfunc.data.eval_batches import eval_batches, eval_total, even_size
 from nnfunc.training.compiled import compiled_functions, split_hypers
-from nnfunc.training.evaluate import eval_batch_size, split_batches, mean_metrics
+from nnfunc.training.evaluate import eval_batch_size, mean_metrics, split_batches
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

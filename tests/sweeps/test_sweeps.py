@@ -518,14 +518,14 @@ def test_without_validation_the_training_loss_ranks():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"best": "max acuracy"}, "best should name a validation figure, got 'acuracy'; did you mean 'accuracy'"),
+        ({"best": "max acuracy"}, "best should name a validation metric, got 'acuracy'; did you mean 'accuracy'"),
         ({"way": "pmap"}, "way should be one of"),
         ({"chunk": 0}, "chunk should be at least 1"),
         ({"steps": 0}, "steps should be at least 1"),
         ({"seeds": 0}, "seeds should be at least 1"),
         ({"seeds": 3, "members": 4}, "members should be a multiple of the seeds, 3, got 4. Take 3"),
         ({"members": 0}, "members should be at least 1"),
-        ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], got hypers that hold \['rate'\]"),
+        ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], but hypers has \['rate'\]"),
     ],
 )
 def test_mistakes_are_named(options, words):

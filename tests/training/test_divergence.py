@@ -53,7 +53,7 @@ def test_rollback_may_be_used_up_and_needs_a_folder(tmp_path):
     with pytest.raises(nf.training.Diverged) as caught:
         nf.train(build, {"later": 1e9}, DATA, folder=tmp_path, rollback=1, **OPTIONS)
     assert "The run went back 1 times before: rollback is used up." in caught.value.__notes__
-    with pytest.raises(ValueError, match="rollback goes back to a checkpoint, so it needs a folder"):
+    with pytest.raises(ValueError, match="rollback returns to a checkpoint, so it needs a folder"):
         nf.train(build, {"later": 1.0}, DATA, rollback=1, **OPTIONS)
 
 
@@ -78,7 +78,9 @@ def test_a_run_that_went_back_is_resumed_bit_for_bit(tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     lock = FolderLock(tmp_path)
-    code = "import sys; from pathlib import Path; from nnfunc.runs.lock import FolderLock; FolderLock(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path; from nnfunc.runs.lock import FolderLock; FolderLock(Path(sys.argv[1]))"
+    )
     second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert second.returncode == 1
     assert f"process {multiprocessing.current_process().pid} on " in second.stderr

@@ -161,9 +161,9 @@ def test_plateau_in_a_run_reads_the_validation_split():
     options = {"steps": 6, "key": KEY, "evaluate_every": 2, "log_every": 1}
     _, history = nf.train(small(plateau=plateau), H, data, **options)
     np.testing.assert_allclose(history.train["learning_rate"], [0.5, 0.5, 0.5, 0.5, 0.25, 0.25])
-    with pytest.raises(ValueError, match="metric should be a validation figure, got 'acuracy'; did"):
+    with pytest.raises(ValueError, match="metric should be a validation metric, got 'acuracy'; did"):
         nf.train(small(plateau=nf.reduce_on_plateau("acuracy")), H, data, **options)
-    with pytest.raises(ValueError, match="reads the validation split, got none"):
+    with pytest.raises(ValueError, match="needs a validation split"):
         nf.train(small(plateau=plateau), H, nf.data.arrays(BATCH, 8), **options)
 
 

@@ -318,10 +318,10 @@ def test_mistakes_are_named(data, tmp_path):
         fit(task, steps=0)
     with pytest.raises(ValueError, match=r"best should be such as 'min loss'"):
         fit(task, best="accuracy", folder=tmp_path / "x")
-    with pytest.raises(ValueError, match=r"best should name a validation figure, got 'acuracy'.*'accuracy'"):
+    with pytest.raises(ValueError, match=r"best should name a validation metric, got 'acuracy'.*'accuracy'"):
         fit(task, best="max acuracy", folder=tmp_path / "y")
     assert not (tmp_path / "y").exists()
-    with pytest.raises(ValueError, match=r"labels should be in \[0, 2\).* got 2 at place 2"):
+    with pytest.raises(ValueError, match=r"labels should be in \[0, 2\).* got 2 at index 2"):
         fit(nf.Task(nf.linear(DIM, 2), nf.classification(), sgd))
     with pytest.raises(ValueError, match=r"linear: the last axis of x should be 5 \(in_dim\)"):
         fit(nf.Task(nf.linear(5, CLASSES), nf.classification(), sgd))
@@ -366,7 +366,7 @@ def test_values_are_checked_before_they_are_traced(data):
 
     with pytest.raises(ValueError, match=r"dropout: rate should be in \[0, 1\], got 1\.5"):
         nf.train(dropping, {"rate": 1.5}, data, steps=1, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"build: it reads hypers\['rate'\], got hypers that hold \['rat'\]"):
+    with pytest.raises(ValueError, match=r"build: it reads hypers\['rate'\], but hypers has \['rat'\]"):
         nf.train(dropping, {"rat": 0.5}, data, steps=1, key=jax.random.key(0))
 
 
