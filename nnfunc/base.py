@@ -106,8 +106,8 @@ class Context:
     def require_key(self, layer: str) -> Key:
         """The key, or an error that says how to give one."""
         if self.key is None:
-            hint = "Call model.apply(params, x, key=key)."
-            check.fail(layer, "it needs a random key.", hint=hint, exc_type=MissingKeyError)
+            call = "apply_train(params, state, x, key=key)" if self.train else "apply(params, x, key=key)"
+            check.fail(layer, "it needs a random key.", hint=f"Call model.{call}.", exc_type=MissingKeyError)
         return self.key
 
     def cast(self, tree: PyTree) -> PyTree:
@@ -126,8 +126,9 @@ class Model:
     """A pair of pure functions over a pytree of parameters; it unpacks as `init, apply`.
 
     init(key) -> params: nested dicts of trainable arrays, nothing else.
-    apply(params, x, *, key=None, state=None) -> y: deterministic without a key; `state` holds running
-    statistics and caches, and without it the model reads fresh ones from `init_state()`.
+    apply(params, x, *, key=None, state=None) -> y: deterministic without a key; a model that keeps
+    state, such as running statistics, asks for it.
+    apply_train(params, state, x, *, key=None) -> (y, new state): the training mode, for loops by hand.
     forward(params, x, ctx) -> (y, Out): the inside protocol, for combinators and trainers.
     init_state() -> state: nested dicts, `{}` for a model without state.
 
@@ -146,7 +147,7 @@ class Model:
     6.0
     """
 
-    __slots__ = ("_checked", "forward", "init", "init_state", "name")
+    __slots__ = ("_checked", "_state_shapes", "forward", "init", "init_state", "name")
 
     def __init__(
         self,
@@ -168,30 +169,109 @@ class Model:
             check.fail("Model", "give either apply or forward.", exc_type=TypeError)
         self.init_state = init_state or dict
         self._checked: set[Any] = set()
+        self._state_shapes: PyTree = None
 
     def apply(self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None) -> PyTree:
-        """y = the model of x. A key switches dropout on; running statistics are read from state."""
-        if key is not None:
-            check.key(f"{self.name}.apply", key)
-        state = self.init_state() if state is None else state
-        params, x, state = canonical((params, x, state), f"{self.name}.apply")
-        ctx = Context(key=fold(key, "apply"), state=state)
-        self._check_shapes_first(params, x, ctx)
-        return self.forward(params, x, ctx)[0]
+        """y = the model of x, which changes no state.
 
-    def _check_shapes_first(self, params: Params, x: PyTree, ctx: Context) -> None:
-        """Follow the shapes once, so that errors come before arithmetic, under eager `jax.grad` too."""
+        params: as `init` makes them. x: an array, or any pytree that the model takes.
+        key: switches dropout on; None by default, which is deterministic. state: what the model keeps, such
+        as running statistics; required where `init_state()` is not empty.
+        Raises: InvalidValueError without a state that is needed; what the layers raise, before arithmetic.
+
+        >>> model = nf.serial(nf.linear(2, 3), nf.batch_norm(3))
+        >>> params, state = model.init(jax.random.key(0)), model.init_state()
+        >>> model.apply(params, jnp.ones((4, 2)), state=state).shape
+        (4, 3)
+        """
+        where = f"{self.name}.apply"
+        return self._run(where, params, resolve_state(self, state, where), x, key, "apply", train=False)[0]
+
+    def apply_train(self, params: Params, state: PyTree, x: PyTree, *, key: Key | None = None) -> tuple[PyTree, PyTree]:
+        """(y, new state) of x in training: running statistics are those of the batch, and are updated.
+
+        For a training loop written by hand. Every model returns this pair; without state it is (y, {}).
+        With the key `fold_in(key, step)` it computes what `nf.trainer` computes in that step.
+
+        params: as `init` makes them. state: what `init_state()` or the last call returned.
+        x: an array, or any pytree that the model takes. key: switches dropout on; None is deterministic.
+        Raises: MissingKeyError when a layer cannot work without a key; InvalidValueError when the state
+        does not have the structure and shapes of `init_state()`; what the layers raise, before arithmetic.
+
+        >>> model = nf.serial(nf.linear(2, 3), nf.batch_norm(3), nf.dropout(0.1))
+        >>> params, state = model.init(jax.random.key(0)), model.init_state()
+        >>> y, state = model.apply_train(params, state, jnp.ones((4, 2)), key=jax.random.key(1))
+        >>> y.shape, sorted(state["batch_norm"])
+        ((4, 3), ['mean', 'var'])
+        """
+        where = f"{self.name}.apply_train"
+        expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (self.state_shapes, state))
+        if expected != actual:
+            hint = "Begin with state = model.init_state(), then pass on the state that apply_train returns."
+            check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
+        y, out = self._run(where, params, state, x, key, "predict", train=True)
+        return y, out.state
+
+    @property
+    def state_shapes(self) -> PyTree:
+        """The shapes and dtypes of `init_state()`, without its arrays."""
+        if self._state_shapes is None:
+            self._state_shapes = {} if self.init_state is dict else jax.eval_shape(self.init_state)
+        return self._state_shapes
+
+    def _run(
+        self, where: str, params: Params, state: PyTree, x: PyTree, key: Key | None, name: str, *, train: bool
+    ) -> tuple[PyTree, Out]:
+        """forward of canonical inputs, with shapes checked before arithmetic. name: what the key is folded with."""
+        if key is not None:
+            check.key(where, key)
+        params, x, state = canonical((params, x, state), where)
+        ctx = Context(key=fold(key, name), state=state, train=train)
         leaves, treedef = jax.tree.flatten((params, x, ctx))
-        shapes = tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
-        if (treedef, shapes) not in self._checked:
-            jax.eval_shape(self.forward, params, x, ctx)
-            self._checked.add((treedef, shapes))
+        signature = (treedef, tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves))
+        if signature not in self._checked:  # once, so that errors come before arithmetic, in eager `jax.grad` too
+            jax.eval_shape(self._forward, params, x, ctx)
+            self._checked.add(signature)
+        return self._forward(params, x, ctx)
+
+    def _forward(self, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        y, out = self.forward(params, x, ctx)
+        return y, out._replace(state=match_state(out.state, ctx.state)) if ctx.train else out
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply))
 
     def __repr__(self) -> str:
         return f"<nnfunc model {self.name}>"
+
+
+def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
+    """The state to run the model with: {} of a model without state; others cannot do without one.
+
+    Raises: InvalidValueError when state is None and `init_state()` is not empty.
+    """
+    if state is None and jax.tree.leaves(model.state_shapes):
+        expected = f"state= should be given, because {model.name} keeps state such as running statistics"
+        hint = "Pass the state of the training, or model.init_state() before it."
+        check.fail(where, expected=expected, actual="none", hint=hint)
+    return {} if state is None else state
+
+
+def match_state(new: PyTree, old: PyTree) -> PyTree:
+    """The model's new state with the dtypes of the old one, so that it can be carried by a scan.
+
+    Raises: InvalidValueError when the structure or a shape differs.
+    """
+    expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (old, new))
+    if expected != actual:
+        expected = f"a layer's new state should have the shapes of its init_state, {expected}"
+        check.fail("model", expected=expected, actual=actual)
+    return jax.tree.map(match_dtype, new, old)
+
+
+def match_dtype(new: Any, old: Any) -> Array:
+    """The new value with the dtype of the old one: state whose dtype changes cannot be scanned."""
+    return jnp.asarray(new).astype(jnp.asarray(old).dtype)
 
 
 Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., Any]

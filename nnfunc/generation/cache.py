@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonical
+from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonical, resolve_state
 
 __all__ = ["decode", "prefill"]
 
@@ -33,7 +33,7 @@ def prefill(
             wanted = f"x should have at most cache={cache} positions"
             check.fail("prefill", f"{wanted}, got shape {np.shape(leaf)}.")
     model = as_model(model, where="prefill")
-    state = model.init_state() if state is None else state
+    state = resolve_state(model, state, "prefill")
     params, x = canonical((params, x))
     y, out = model.forward(params, x, Context(state=state, cache=cache))
     return y, out.state

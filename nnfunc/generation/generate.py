@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonical, numbered
+from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonical, numbered, resolve_state
 from nnfunc.errors import InvalidValueError
 from nnfunc.generation.loop import NONE, loop_of
 from nnfunc.generation.prompts import known, read
@@ -89,7 +89,7 @@ def generate(
     lead, width = ids.shape[:-1], ids.shape[-1]
     rows = int(np.prod(lead))
     layer, model = model, as_model(model, where="generate")
-    state = model.init_state() if state is None else state
+    state = resolve_state(model, state, "generate")
     loop = loop_of(layer, model)
     facts = loop.facts(params, state)
     known(ids, given, facts.vocabulary)
