@@ -55,7 +55,7 @@ def lora(
     >>> base = model.init(jax.random.key(0))
     >>> adapted = nf.lora(model, base, "**/weight", rank=1)
     >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
-    >>> bool((adapted.apply(params, x) == model.apply(base, x)).all())
+    >>> bool((adapted.apply(params, x, state=adapted.init_state()) == model.apply(base, x)).all())
     True
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     22
@@ -126,8 +126,9 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
     >>> model = nf.linear(4, 2)
     >>> adapted = nf.lora(model, model.init(jax.random.key(0)), "weight", rank=1)
     >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
-    >>> merged = nf.merge_lora(adapted, params, adapted.init_state())
-    >>> bool((model.apply(merged, x) == adapted.apply(params, x)).all())
+    >>> state = adapted.init_state()
+    >>> merged = nf.merge_lora(adapted, params, state)
+    >>> bool((model.apply(merged, x) == adapted.apply(params, x, state=state)).all())
     True
     """
     if not isinstance(model, Adapted):
