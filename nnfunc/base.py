@@ -159,7 +159,7 @@ class Model:
         name: str | None = None,
         full_precision: bool = False,
     ):
-        self.name = name or made_by(apply or forward)
+        self.name = name or factory_name(apply or forward)
         self.init = _init_with_key(init, self.name)
         if apply is not None and forward is None:
             self.forward = _forward_of(apply, full_precision)
@@ -225,7 +225,7 @@ class Model:
         """forward of canonical inputs, with shapes checked before arithmetic. name: what the key is folded with."""
         if key is not None:
             check.key(where, key)
-        params, x, state = canonical((params, x, state), where)
+        params, x, state = canonicalize((params, x, state), where)
         ctx = Context(key=fold(key, name), state=state, train=train)
         leaves, treedef = jax.tree.flatten((params, x, ctx))
         signature = (treedef, tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves))
@@ -294,7 +294,7 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
             return whole
         return Model(layer[0], layer[1])
     if callable(layer):
-        return Model(lambda key: {}, lambda params, x: layer(x), name=word(layer))
+        return Model(lambda key: {}, lambda params, x: layer(x), name=function_name(layer))
     wanted = "a Model, a pair (init, apply) or a function x -> y"
     cure = " For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     got = check.describe(layer)
@@ -323,23 +323,23 @@ def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
     return fold_in(key, call) if call else key
 
 
-def draws_alike(key: Key) -> bool:
+def draws_same_under_vmap(key: Key) -> bool:
     """Whether such keys draw the same side by side as alone: JAX's rbg keys do not."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     kind = jax.random.key_impl(key) if typed else jax.config.jax_default_prng_impl  # pyright: ignore
     return "rbg" not in str(kind)
 
 
-def over_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
+def vmap_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
     """`jax.vmap` of the function over keys and args, where each row is what its key alone gives."""
-    if draws_alike(keys):
+    if draws_same_under_vmap(keys):
         return jax.vmap(function)(keys, *args)
     return jax.lax.map(lambda row: function(*row), (keys, *args))
 
 
-def numbered(key: Key, n: int) -> Key:
+def indexed_keys(key: Key, n: int) -> Key:
     """The keys `fold_in(key, i)` for i below n, side by side."""
-    if draws_alike(key):
+    if draws_same_under_vmap(key):
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
     return jnp.stack([jax.random.fold_in(key, i) for i in range(n)])
 
@@ -355,7 +355,21 @@ def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def canonical(tree: PyTree, where: str = "nnfunc") -> PyTree:
+def wide_dtype(x: Any) -> DType:
+    """The dtype to compute in: float64 for float64, else float32. x: an array, a number or a dtype.
+
+    >>> wide_dtype(jnp.ones(2, jnp.bfloat16)).__name__
+    'float32'
+    """
+    return jnp.float64 if jax.dtypes.result_type(x) == jnp.float64 else jnp.float32
+
+
+def widen(x: Array) -> Array:
+    """The floats x in float32, or in float64 where they have it."""
+    return x.astype(wide_dtype(x))
+
+
+def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
     """NumPy arrays in the types that JAX works in: float64 as float32, int64 as int32, without x64.
 
     JAX itself warns of float64, layer by layer, takes an id of 2**32 + 1 for 1, and refuses another
@@ -377,31 +391,31 @@ def canonical(tree: PyTree, where: str = "nnfunc") -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-def on_canonical(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with all arguments `canonical`: for those that no `Model.apply` calls."""
-    where = made_by(function)
+def canonicalize_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with all arguments `canonicalize`: for those that no `Model.apply` calls."""
+    where = factory_name(function)
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        args_ready, kwargs_ready = canonical((args, kwargs), where)
+        args_ready, kwargs_ready = canonicalize((args, kwargs), where)
         whole: Callable[..., R] = function
         return whole(*args_ready, **kwargs_ready)
 
     return called
 
 
-def struct(leaf: Any) -> jax.ShapeDtypeStruct:
+def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of an array or number."""
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))
 
 
-def made_by(function: Any) -> str:
+def factory_name(function: Any) -> str:
     """The name of the factory in which a function was defined: `linear` for linear.<locals>.apply."""
     parts = getattr(function, "__qualname__", "layer").split(".<locals>.")
     return _clean(parts[-2] if len(parts) > 1 else parts[-1])
 
 
-def word(function: Any) -> str:
+def function_name(function: Any) -> str:
     """The name of a plain function, fit for a path."""
     function = getattr(function, "func", function)  # a functools.partial
     return _clean(getattr(function, "__name__", type(function).__name__))
@@ -434,7 +448,7 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
     return checked
 
 
-def parameters_of(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
+def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
     """The names of its parameters, and whether it takes any other keyword."""
     if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
         code = function.__code__
@@ -446,7 +460,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
 
 def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[..., Any]:
     """The inside protocol of a layer written as a plain pair."""
-    takes, every = parameters_of(apply)
+    takes, every = parameter_names(apply)
     wanted = [name for name in ("key", "state") if name in takes or (every and name == "key")]
 
     def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
@@ -458,7 +472,7 @@ def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[
                 raise
             has = f"they hold {sorted(params)}" if params else "there are none"
             needed = f"its parameters should hold {error.args[0]!r}, but {has}."
-            check.fail(made_by(apply), f"{needed} Were they made by this model's init?")
+            check.fail(factory_name(apply), f"{needed} Were they made by this model's init?")
         return y, Out(state=ctx.state)
 
     return forward

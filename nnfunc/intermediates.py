@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, canonical, fold, resolve_state
+from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, canonicalize, fold, resolve_state
 
 __all__ = ["capture", "patch"]
 
@@ -36,7 +36,7 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
         watch = Watch()
         key = fold(key, "apply")  # as apply does
         ctx = Context(key=key, state=state, train=train, capture=wanted, watch=watch)
-        params, x = canonical((params, x))
+        params, x = canonicalize((params, x))
         y, out = model.forward(params, x, ctx)
         paths.select(wanted, watch.seen, where="capture")
         return y, out.taps

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonical, resolve_state
+from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonicalize, resolve_state
 
 __all__ = ["decode", "prefill"]
 
@@ -34,7 +34,7 @@ def prefill(
             check.fail("prefill", f"{wanted}, got shape {np.shape(leaf)}.")
     model = as_model(model, where="prefill")
     state = resolve_state(model, state, "prefill")
-    params, x = canonical((params, x))
+    params, x = canonicalize((params, x))
     y, out = model.forward(params, x, Context(state=state, cache=cache))
     return y, out.state
 
@@ -48,6 +48,6 @@ def decode(model: Layer, params: Params, x: PyTree, state: PyTree, cache: int) -
     """
     check.size("decode", cache=cache)
     ctx = Context(state=state, cache=cache)
-    params, x = canonical((params, x))
+    params, x = canonicalize((params, x))
     y, out = as_model(model, where="decode").forward(params, x, ctx)
     return y, out.state

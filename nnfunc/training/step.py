@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold, match_dtype
-from nnfunc.layers.linear import wide
+from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold, match_dtype, widen
 from nnfunc.training import layer_stats
 from nnfunc.training.gradients import gradient_of
 from nnfunc.training.task import Build, Task, built, training_batch
@@ -178,7 +177,7 @@ def _guarded(finite: Array, going: Array, update: Callable[[], PyTree], old: PyT
 
     def checked() -> tuple[PyTree, Array]:
         params, *others = update()
-        sums = [jnp.isfinite(jnp.sum(wide(leaf))) for leaf in jax.tree.leaves(params)]
+        sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(params)]
         fine = jnp.stack(sums).all() if sums else jnp.asarray(True)
         keep = lambda new, old: jnp.where(fine, new, old)
         *others, average = others

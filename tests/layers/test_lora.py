@@ -10,7 +10,7 @@ import pytest
 import nnfunc as nf
 from nnfunc import paths, testing
 from nnfunc.base import Context
-from nnfunc.paths import chosen, is_matrix
+from nnfunc.paths import is_matrix, leaves_mask
 
 KEY = jax.random.key(3)
 
@@ -156,7 +156,7 @@ def test_adapters_are_matrices_to_optimizers():
     """PEFT decays them; the decoupled decay of AdamW is all that moves a leaf without a gradient."""
     params = {"weight": {"down": jnp.ones((3, 2)), "up": jnp.ones((2, 4))}}
     still = jax.tree.map(jnp.zeros_like, params)
-    assert jax.tree.leaves(chosen("muon: on", params, "matrices")) == [True, True]
+    assert jax.tree.leaves(leaves_mask("muon: on", params, "matrices")) == [True, True]
     optimizer = nf.optimizers.adamw(0.5, weight_decay=0.5)
     updates, _ = optimizer.update(still, optimizer.init(params), params)
     jax.tree.map(lambda u, p: np.testing.assert_array_equal(u, -0.25 * p), updates, params)
