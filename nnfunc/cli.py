@@ -364,7 +364,7 @@ def overfit(
     from nnfunc.commands.debug import overfit
 
     verdict = overfit(config, settings or [], steps=steps, examples=examples)
-    if verdict.word != "memorised":
+    if verdict.outcome != "memorised":
         raise typer.Exit(1)
 
 

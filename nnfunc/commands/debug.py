@@ -13,7 +13,7 @@ from nnfunc import check, checkpoint, debug
 from nnfunc.commands.evaluate_run import run_programs
 from nnfunc.config import Config, load
 from nnfunc.config.restore import read_config, restore_state
-from nnfunc.debug import Fault, Finding, RateTest, Verdict
+from nnfunc.debug import Fault, Finding, RangeTest, Verdict
 from nnfunc.runs import run_folder
 from nnfunc.training.device_feed import Feed
 from nnfunc.training.divergence import first_not_finite
@@ -37,9 +37,9 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
     config = load(config_file, settings)
     findings = debug.doctor(config.build, config.hypers, config.data(), key=config.key())
     for finding in findings:
-        print(f"{finding.severity:<8} {finding.what}  ({finding.where})")
-        print(f"         {_wrap(finding.why, 9)}")
-        print(f"         {_wrap(finding.cure, 9)}")
+        print(f"{finding.severity:<8} {finding.check}  ({finding.where})")
+        print(f"         {_wrap(finding.evidence, 9)}")
+        print(f"         {_wrap(finding.hint, 9)}")
     errors = sum(finding.severity == "error" for finding in findings)
     counts = f"{check.counted(errors, 'error')}, {check.counted(len(findings) - errors, 'warning')}"
     print(counts if findings else NO_FINDINGS)
@@ -56,12 +56,12 @@ def overfit(config_file: Path, settings: list[str], *, steps: int = 200, example
     verdict = debug.overfit(
         config.build, config.hypers, config.data(), key=config.key(), steps=steps, examples=examples
     )
-    print(f"{verdict.word}: {_wrap(verdict.words, len(verdict.word) + 2)}")
-    rates = "  ".join(f"{rate:6.1g}" for rate in verdict.rates)
+    print(f"{verdict.outcome}: {_wrap(verdict.message, len(verdict.outcome) + 2)}")
+    rates = "  ".join(f"{rate:6.1g}" for rate in verdict.learning_rates)
     losses = "  ".join(f"{loss:6.3g}" for loss in verdict.losses[-1])
     print(f"  rate  {rates}"[: _width()])
     print(f"  loss  {losses}"[: _width()])
-    for name, text in (("cause", verdict.cause), ("hint", verdict.cure)):
+    for name, text in (("cause", verdict.cause), ("hint", verdict.hint)):
         if text:
             print(f"{name:<7} {_wrap(text, 8)}")
     return verdict
@@ -69,7 +69,7 @@ def overfit(config_file: Path, settings: list[str], *, steps: int = 200, example
 
 def find_lr(
     config_file: Path, settings: list[str], *, steps: int = 96, at_once: int | None = None, plot: Path | None = None
-) -> RateTest:
+) -> RangeTest:
     """Try 64 learning rates on a config; print, plot and return the result.
 
     config_file: a TOML file. settings: its overrides. steps: of each run, at least 8. at_once: runs in one
@@ -86,8 +86,8 @@ def find_lr(
     print(f"64 short runs of {steps} steps, {at_once} at a time", flush=True)
     result = debug.find_lr(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
     print(result)
-    if result.key is not None:
-        words = [run_folder.command(), "train", str(config_file), *settings, f"{result.key}={result.value:.2g}"]
+    if result.hyper is not None:
+        words = [run_folder.command(), "train", str(config_file), *settings, f"{result.hyper}={result.hyper_value:.2g}"]
         print(f"  {' '.join(words)}")
     if plot is not None:
         result.plot(plot)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nnfunc.commands.terminal import speed_text
-from nnfunc.reports.format import clock, in_order, shown
+from nnfunc.reports.format import format_clock, format_labelled, sort_metrics
 
 __all__ = ["TrainingProgress", "show_progress"]
 
@@ -47,7 +47,11 @@ class TrainingProgress:
         narrow = ("loss",) if self.bar is not None else METRICS  # the bar has to fit on one line
         for split, metrics, names in (("train", report.train, narrow), ("val", report.validation, METRICS)):
             if metrics:
-                texts = [shown(LABELS.get(name, name), v, name) for name, v in in_order(metrics) if name in names]
+                texts = [
+                    format_labelled(LABELS.get(name, name), v, name)
+                    for name, v in sort_metrics(metrics)
+                    if name in names
+                ]
                 self.metrics[split] = " ".join(texts)
         if self.bar is not None:
             text = "  ".join(f"[dim]{split}[/] {text}" for split, text in self.metrics.items())
@@ -70,7 +74,7 @@ class TrainingProgress:
     def _print_line(self, step: int) -> None:
         now = time.perf_counter()
         rate = (step - self.last_line[0]) / max(now - self.last_line[1], 1e-9)
-        left = clock((self.steps - step) / max(rate, 1e-9))
+        left = format_clock((self.steps - step) / max(rate, 1e-9))
         self.last_line = step, now
         metrics = " | ".join(f"{split} {text}" for split, text in self.metrics.items())
         width = len(str(self.steps))

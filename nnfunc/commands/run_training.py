@@ -152,7 +152,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
-    run_report.write(folder)
+    run_report.write_report(folder)
     if test is not None:
         print(f"test    {metrics_line(result['test'])}")
     for split in list(baseline)[-1:]:

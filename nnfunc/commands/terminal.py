@@ -5,7 +5,7 @@ import sys
 
 from rich.console import Console
 
-from nnfunc.reports.format import in_order, shown
+from nnfunc.reports.format import format_labelled, sort_metrics
 
 __all__ = ["metrics_line", "open_console", "speed_text"]
 
@@ -23,7 +23,7 @@ def metrics_line(metrics: dict[str, float]) -> str:
     >>> metrics_line({"accuracy": 0.97, "loss": 0.125})
     'loss 0.125  accuracy 97.00%'
     """
-    return "  ".join(shown(name, value) for name, value in in_order(metrics))
+    return "  ".join(format_labelled(name, value) for name, value in sort_metrics(metrics))
 
 
 def speed_text(steps_per_second: float) -> str:
