@@ -288,7 +288,7 @@ def sweep(
         "members": members,
         "method": method,
         "seeds": seeds,
-        "search": sweep_command.from_text(search),
+        "search": sweep_command.parse_search_text(search),
         "best": best,
         "way": way,
         "chunk": chunk,

@@ -16,7 +16,7 @@ import numpy as np
 from nnfunc.base import as_model
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
-from nnfunc.config.restore import task_at
+from nnfunc.config.restore import rebuild_task
 from nnfunc.data.dataset import Data
 from nnfunc.runs import status
 from nnfunc.training.evaluate import evaluate
@@ -43,7 +43,7 @@ def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> d
         return jnp.broadcast_to(params["output"], (*shape, *output.shape))
 
     model = as_model((lambda key: {"output": jnp.asarray(output)}, apply))
-    task = Task(model, task_at(config, state).objective, None)
+    task = Task(model, rebuild_task(config, state).objective, None)
     params = model.init(jax.random.key(0))
     metrics = {}
     for name, arrays in splits.items():

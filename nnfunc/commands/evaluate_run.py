@@ -11,7 +11,7 @@ from nnfunc import check
 from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
-from nnfunc.config.restore import read_config, restore, task_at
+from nnfunc.config.restore import read_config, rebuild_task, restore
 from nnfunc.training.compiled import Programs, programs, split_hypers
 from nnfunc.training.evaluate import fitting_batches, held_out, mean_metrics
 from nnfunc.training.step import TrainState
@@ -58,7 +58,7 @@ def split_metrics(config: Config, state: TrainState, split: str, data: Any) -> d
     the config, or one with another eval_batch_size.
     """
     run, numbers = run_programs(config)
-    batches = held_out(task_at(config, state), data, split)
+    batches = held_out(rebuild_task(config, state), data, split)
     batches = fitting_batches("evaluate", run.totals, (state, numbers), batches)
     return mean_metrics(partial(run.totals, state, numbers), batches)
 

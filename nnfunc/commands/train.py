@@ -5,7 +5,7 @@ from pathlib import Path
 from nnfunc.commands.interrupts import explain_full_disk, interrupt_message
 from nnfunc.commands.run_training import run_training
 from nnfunc.config import load
-from nnfunc.config.dry_run import rehearse
+from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import save_run
 from nnfunc.runs import run_folder
 
@@ -22,7 +22,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     message = "stopped before the training began; nothing was written"
     with interrupt_message(message):
         config = load(config_file, settings)
-        rehearse(config)  # reports mistakes of the config and the data before there is a folder
+        dry_run(config)  # reports mistakes of the config and the data before there is a folder
         existed = folder is not None and folder.is_dir()
         folder = run_folder.create(config_file.stem, folder)
 
