@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, device_memory
-from nnfunc.base import Array, Params, PyTree, as_model
+from nnfunc.base import Array, Params, PyTree, as_model, resolve_state
 from nnfunc.data.dataset import Data, ready
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
@@ -67,15 +67,12 @@ def evaluate(
     if isinstance(arrays, Data):
         expected, hint = "arrays should be examples", "Pass one of its splits, such as data.validation."
         check.fail("evaluate", expected=expected, actual="a data set", hint=hint, exc_type=TypeError)
-    init_state = as_model(task.model).init_state()
-    if state is None and init_state:
-        hint = "Pass the whole train state, or state=state.model_state."
-        check.fail("evaluate", f"the model keeps state, {sorted(init_state)}, and needs it.", hint=hint)
+    state = resolve_state(as_model(task.model), state, "evaluate")
     check.size("evaluate", batch_size=batch_size)
     tree = ready("data.arrays", "train", arrays)
     size = min(batch_size, jax.tree.leaves(tree)[0].shape[0])
     totals = _cached_totals(task.model, task.objective)
-    args = (params, init_state if state is None else state, step)
+    args = (params, state, step)
     batches = eval_batches(tree, size, transform, padded=can_mask(task.objective))
     return mean_metrics(lambda batch: totals(*args, batch), check_batches_fit("evaluate", totals, args, batches))
 

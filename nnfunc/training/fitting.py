@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from nnfunc.base import Key, struct
+from nnfunc.base import Key, shape_struct
 from nnfunc.device_memory import check_fits, compile_checked, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.step import TrainState
@@ -47,7 +47,7 @@ def check_memory(
     """
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
     check_state(where, carry.state)
-    args: tuple[Any, ...] = (carry, numbers, jax.tree.map(struct, data))
+    args: tuple[Any, ...] = (carry, numbers, jax.tree.map(shape_struct, data))
     step = compiled.step
     if loop == "scan":
         step, args = compiled.steps, (jax.ShapeDtypeStruct((), "int32"), *args)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, paths
-from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold
+from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold, match_state
 from nnfunc.training import layer_stats
 from nnfunc.training.objectives import call_objective
 from nnfunc.training.task import Task
@@ -70,7 +70,7 @@ def gradient_of(task: Task, step: Any, watch: Watch | None = None) -> GradientFu
             return loss, (metrics, predict.ctx.state, activations)
 
         (loss, (metrics, new_state, activations)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return Gradients(loss, metrics, cast_state_like(new_state, model_state), grads, activations)
+        return Gradients(loss, metrics, match_state(new_state, model_state), grads, activations)
 
     function = gradient if task.accumulate == 1 else _accumulated(gradient, task.accumulate)
     return function if task.sharpness is None else _sharpness_aware(function, task.sharpness)
@@ -213,17 +213,3 @@ def objective_values(
             hint = "Take the mean over the batch."
             check.fail("objective", expected=expected, actual=f"shape {jnp.shape(value)}", hint=hint)
     return loss, {name: jnp.asarray(value) for name, value in metrics.items()}
-
-
-def cast_state_like(new: PyTree, old: PyTree) -> PyTree:
-    """The model's new state in the dtypes of the old one, whose structure and shapes it must have."""
-    new_shapes, old_shapes = (jax.tree.map(jnp.shape, tree) for tree in (new, old))
-    if new_shapes != old_shapes:
-        expected = f"a layer's new state should have the shapes of its init_state, {old_shapes}"
-        check.fail("model", expected=expected, actual=new_shapes)
-    return jax.tree.map(cast_like, new, old)
-
-
-def cast_like(new: Any, old: Any) -> Array:
-    """The new value in the dtype of the old one: a loop carry must not change its dtypes."""
-    return jnp.asarray(new).astype(jnp.asarray(old).dtype)

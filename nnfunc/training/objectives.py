@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, losses, metrics
-from nnfunc.base import Array, Key, PyTree, Scalar, fold, parameters_of
+from nnfunc.base import Array, Key, PyTree, Scalar, fold, parameter_names
 
 __all__ = [
     "Objective",
@@ -61,7 +61,7 @@ def named_parameters(function: Any) -> Collection[str]:
     while isinstance(function, Objective):
         function = function.function
     try:
-        names, _ = parameters_of(function)
+        names, _ = parameter_names(function)
     except (TypeError, ValueError):  # a builtin without a signature
         return ()
     bound = function.keywords if isinstance(function, functools.partial) else {}

@@ -10,10 +10,21 @@ import jax.numpy as jnp
 import optax
 
 from nnfunc import check, checkpoint
-from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, canonical, fold, struct
-from nnfunc.layers.linear import wide
+from nnfunc.base import (
+    Array,
+    Key,
+    Params,
+    PyTree,
+    Watch,
+    as_model,
+    canonicalize,
+    fold,
+    match_dtype,
+    shape_struct,
+    widen,
+)
 from nnfunc.training import layer_stats
-from nnfunc.training.gradients import cast_like, gradient_of
+from nnfunc.training.gradients import gradient_of
 from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
@@ -124,11 +135,11 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             with jax.numpy_dtype_promotion("standard"):  # optax's own optimizers fail under "strict"
                 updates, opt = task.optimizer.update(result.grads, state.opt_state, state.params, **extra)
             params = optax.apply_updates(state.params, updates)
-            opt = jax.tree.map(cast_like, opt, state.opt_state)
+            opt = jax.tree.map(match_dtype, opt, state.opt_state)
             average = state.average
             if task.average is not None:
                 average = task.average.update(average, (params, result.model_state), state.step)
-                average = jax.tree.map(cast_like, average, state.average)
+                average = jax.tree.map(match_dtype, average, state.average)
             return params, result.model_state, opt, average
 
         running = state.diverged_at < 0
@@ -186,8 +197,8 @@ def _copy_like(name: str, tree: PyTree, like: PyTree) -> PyTree:
     if isinstance(tree, TrainState):
         hint = "Pass params=state.params, state=state.model_state."
         check.fail("train", expected=f"{name} should be a tree of arrays", actual="a whole train state", hint=hint)
-    tree = canonical(tree, "train")
-    expected, actual = (checkpoint.leaf_entries(jax.tree.map(struct, value)) for value in (like, tree))
+    tree = canonicalize(tree, "train")
+    expected, actual = (checkpoint.leaf_entries(jax.tree.map(shape_struct, value)) for value in (like, tree))
     differences = checkpoint.list_differences(expected, actual)
     if differences:
         hint = "Build the model with the settings it was trained with."
@@ -223,7 +234,7 @@ def _update_if_finite(finite: Array, running: Array, update: Callable[[], PyTree
 
     def checked_update() -> tuple[PyTree, Array]:
         params, *others, average = update()
-        sums = [jnp.isfinite(jnp.sum(wide(leaf))) for leaf in jax.tree.leaves(params)]
+        sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(params)]
         params_finite = jnp.stack(sums).all() if sums else jnp.asarray(True)
         keep = lambda new, old: jnp.where(params_finite, new, old)
         params = jax.tree.map(keep, params, old[0])

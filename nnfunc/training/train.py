@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, struct
+from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.training.checkpointing import Best, Saver, run_identity
@@ -175,7 +175,7 @@ class _RecordingModel(BoundModel):
 
     def __call__(self, x: PyTree) -> PyTree:
         y = super().__call__(x)
-        self.outputs.append(jax.tree.map(struct, y))
+        self.outputs.append(jax.tree.map(shape_struct, y))
         return y
 
 
