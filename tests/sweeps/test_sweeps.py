@@ -411,7 +411,7 @@ def test_auto_really_probes(monkeypatch, short):
 
 
 def test_little_memory_makes_packs_narrower(monkeypatch):
-    monkeypatch.setattr(device_memory, "free", lambda: 60_000.0)
+    monkeypatch.setattr(device_memory, "free_bytes", lambda: 60_000.0)
     space = {"lr": nf.uniform(0.0, 1.0)}
     with pytest.warns(UserWarning, match="9 members side by side may not fit into the memory"):
         plan = nf.sweep_plan(plain, space, DATA, steps=2, members=9, way="vmap", key=KEY)
