@@ -274,7 +274,7 @@ def sweep(
         "trials": trials,
         "method": method,
         "seeds": seeds,
-        "search": sweep_command.from_text(search),
+        "search": sweep_command.parse_search_text(search),
         "best": best,
         "execution": execution,
         "chunk": chunk,

@@ -20,8 +20,8 @@ from nnfunc.commands.extend_run import changed_settings, lengthened
 from nnfunc.commands.interrupts import Stopped, full_disk, signals, told
 from nnfunc.commands.progress_bar import progress
 from nnfunc.config import Config, load
-from nnfunc.config.dry_run import rehearse
-from nnfunc.config.restore import load_run, read_config, restore, save_run, task_at
+from nnfunc.config.dry_run import dry_run
+from nnfunc.config.restore import load_run, read_config, rebuild_task, restore, save_run
 from nnfunc.errors import NnfuncError
 from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import metrics_log, run_folder, status
@@ -43,7 +43,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     before = "stopped before the training began; nothing was written"
     with told(before):
         config = load(config_file, settings)
-        rehearse(config)  # its mistakes, and the data's, are known before there is a folder
+        dry_run(config)  # its mistakes, and the data's, are known before there is a folder
         there = folder is not None and folder.is_dir()
         folder = run_folder.create(config_file.stem, folder)
 
@@ -252,7 +252,7 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
 
 def _baselines(config: Config, state: TrainState, splits: dict[str, Any]) -> dict[str, Any]:
     """By split, what one answer for all its examples reaches."""
-    settings, objective = config.tables["objective"], task_at(config, state).objective
+    settings, objective = config.tables["objective"], rebuild_task(config, state).objective
     data = config.data()
     found = {name: baseline(settings, objective, data, arrays) for name, arrays in splits.items() if arrays is not None}
     return {name: metrics for name, metrics in found.items() if metrics}
@@ -270,7 +270,7 @@ def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[s
     """The metrics of a split, by the program that evaluated the run while it was trained."""
     numbers, static, treedef = split_hypers(config.hypers)
     own = programs(config.build, static, treedef, config.train.get("rollback", 0) > 0)
-    batches = held_out(task_at(config, state), data, split)
+    batches = held_out(rebuild_task(config, state), data, split)
     batches = fitting_batches("evaluate", own.totals, (state, numbers), batches)
     return mean_metrics(partial(own.totals, state, numbers), batches)
 

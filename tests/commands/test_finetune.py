@@ -13,7 +13,7 @@ import nnfunc as nf
 from nnfunc.commands import train
 from nnfunc.config import ConfigError, load
 from nnfunc.config.build import Recipe
-from nnfunc.config.dry_run import rehearse
+from nnfunc.config.dry_run import dry_run
 from nnfunc.config.task_options import options
 from nnfunc.runs import status
 
@@ -114,7 +114,7 @@ def test_the_statistics_of_the_base_are_gone_on_with(folder):
 
 def test_a_pattern_that_fits_no_weight_is_told_of_lora(folder):
     with pytest.raises(ConfigError, match=r"lora\.toml: lora: on: the pattern '\*\*/wight' should"):
-        rehearse(load(folder / "lora.toml", ['lora.on=["**/wight"]']))
+        dry_run(load(folder / "lora.toml", ['lora.on=["**/wight"]']))
 
 
 def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder, tmp_path, capsys):

@@ -119,7 +119,7 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
     folder = run_folder.create(name, folder)
-    records = DataRecords(folder, many=True)
+    records = DataRecords(folder, per_data_set=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
         records.save(data, values, run.config.learned)
@@ -164,7 +164,7 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
     arrays = config.test()
     if arrays is None:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
-    task = restore.task_at(config, best)
+    task = restore.rebuild_task(config, best)
     figures = evaluate(
         task,
         best.params,

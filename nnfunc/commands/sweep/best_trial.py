@@ -10,7 +10,7 @@ from nnfunc.commands import train
 from nnfunc.commands.sweep.finish_sweep import no_best
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
-from nnfunc.config.sweep.sweep_config import RESULT, Study, read
+from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
@@ -24,7 +24,7 @@ def best(folder: Path, trial: int | None = None, save: Path | None = None) -> Co
     Raises: FileNotFoundError for a folder without a sweep, ValueError for one that has not ended.
     """
     train.use_compilation_cache()
-    own = read(folder)
+    own = read_study(folder)
     found = run_folder.read_json(folder / "result.json", RESULT)
     if found is None or not found["complete"]:
         cure = f"Go on with it: {run_folder.command()} resume {folder}"

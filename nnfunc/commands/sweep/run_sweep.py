@@ -22,7 +22,7 @@ from nnfunc.commands import interrupts, train
 from nnfunc.commands.sweep.finish_sweep import finish
 from nnfunc.commands.sweep.live_progress import live
 from nnfunc.config.sweep.load_sweep import load_sweep
-from nnfunc.config.sweep.sweep_config import RESULT, Study, keep, read
+from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study, save_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps import executors
 from nnfunc.sweeps.engine import Engine
@@ -52,7 +52,7 @@ def sweep(
         text = file.read_bytes()
         _check_jobs(jobs, own)
         engine = own.engine()
-        planned = own.begin(engine)  # mistakes, the data's too, are known before there is a folder
+        planned = own.start(engine)  # mistakes, the data's too, are known before there is a folder
         if dry_run:
             print(own.plan(planned))
             return None
@@ -60,7 +60,7 @@ def sweep(
         folder = run_folder.create(f"{file.stem}-sweep", folder)
         try:
             with interrupts.full_disk(folder, "Sweep again."):
-                keep(folder, text, own, words, options)
+                save_study(folder, text, own, words, options)
         except BaseException:
             run_folder.discard(folder, keep=there)
             raise
@@ -79,7 +79,7 @@ def resume(folder: Path, *, jobs: str | None = None, changed_data: bool = False)
     changed_data: go on where the data files are not what they were, with the splits of then.
     """
     train.use_compilation_cache()
-    _run(read(folder, changed_data=changed_data), folder, jobs)
+    _run(read_study(folder, changed_data=changed_data), folder, jobs)
 
 
 def _run(
@@ -98,9 +98,9 @@ def _run(
         interrupts.told(f"stopped at once; what was saved is whole. {go_on}"),
     ):
         stack.callback(store.close)
-        with live(own.figure.metric) as panel, interrupts.signals(panel.tell) as own.caught:
+        with live(own.figure.metric) as panel, interrupts.signals(panel.tell) as own.signals:
             engine = own.engine(store) if engine is None else engine
-            planned = own.begin(engine) if planned is None else planned
+            planned = own.start(engine) if planned is None else planned
             if before is None:
                 print(own.plan(planned), flush=True)
             panel.trials = own.trials(engine)
@@ -115,7 +115,7 @@ def _run(
             done = sum(t.ended or t.left is not None for t in engine.tracks.values())
             kept = "all is saved" if handed is None else "what the jobs had saved is kept"
             words = f"stopped with {done} of {panel.trials} trials at their end; {kept}."
-            raise interrupts.Stopped(own.caught[0], f"{words} {go_on}")
+            raise interrupts.Stopped(own.signals[0], f"{words} {go_on}")
         trained = "all trials have run and are saved; only tables and report are missing."
         with interrupts.told(f"{trained} {go_on}"):
             if before is not None and watch.first is None:
