@@ -1,7 +1,7 @@
 """Sweeps from configs: the commands `nnfunc sweep` and `nnfunc sweep-best`, and their report."""
 
-from nnfunc.commands.sweep.best_trial import best
 from nnfunc.commands.sweep.run_sweep import resume, sweep
+from nnfunc.commands.sweep.sweep_best import best
 from nnfunc.config.sweep.search_methods import parse_search_text
 from nnfunc.config.sweep.sweep_config import is_sweep
 

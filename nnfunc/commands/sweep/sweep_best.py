@@ -6,7 +6,6 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.check import counted
-from nnfunc.commands import train
 from nnfunc.commands.sweep.finish_sweep import no_best
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
@@ -23,11 +22,10 @@ def best(folder: Path, trial: int | None = None, save: Path | None = None) -> Co
     save: a new folder, in which the trial becomes a run like any other.
     Raises: FileNotFoundError for a folder without a sweep, ValueError for one that has not ended.
     """
-    train.use_compilation_cache()
     own = read_study(folder)
     found = run_folder.read_json(folder / "result.json", RESULT)
     if found is None or not found["complete"]:
-        cure = f"Go on with it: {run_folder.command()} resume {folder}"
+        cure = f"Resume it: {run_folder.command()} resume {folder}"
         check.fail("sweep-best", f"the sweep of {folder} has not come to its end. {cure}")
     which = found["best"] if trial is None else trial
     if which is None:
