@@ -17,6 +17,10 @@ from nnfunc.vector_norm import global_norm
 __all__ = ["BoundModel", "Gradients", "bind_model", "gradient_of", "loss_and_metrics", "objective_values"]
 
 
+RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "seconds"}
+"""The names of other columns beside the objective's metrics."""
+
+
 class BoundModel:
     """A model bound to its parameters for one step: `predict(x) -> y`.
 
@@ -201,9 +205,9 @@ def objective_values(
         expected = "it should return (loss, metrics), metrics being a dict such as {}"
         check.fail("objective", expected=expected, actual=check.describe(result), exc_type=TypeError)
     loss, metrics = result
-    reserved = sorted({"loss", "gradient_norm", "learning_rate"} & set(metrics))
+    reserved = sorted(RESERVED_NAMES & set(metrics))
     if reserved:
-        expected = "a metric should not be named loss, gradient_norm or learning_rate"
+        expected = f"metrics should have other names than {', '.join(sorted(RESERVED_NAMES))}"
         check.fail("objective", expected=expected, actual=repr(reserved[0]))
     for name, value in {"loss": loss, **metrics}.items():
         expected = f"{name} should be one number"

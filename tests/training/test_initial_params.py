@@ -47,7 +47,7 @@ def test_the_given_arrays_stay_as_they_are(trained):
     nf.train(build, H, DATA, steps=3, key=KEY, params=trained.params, state=trained.model_state)
     same(before, (trained.params, trained.model_state))
     init, step = nf.trainer(build)
-    state = init(H, KEY, params=trained.params, state=trained.model_state)
+    state = init(H, jax.random.key(0), params=trained.params, state=trained.model_state)
     jax.jit(step, donate_argnums=1)(H, state, DATA.batch(0))
     same(before, (trained.params, trained.model_state))
 

@@ -100,14 +100,14 @@ def _below(folder: Path, path: Path) -> str:
 
 
 def _sweep(path: Path, name: str) -> Entry:
-    """What is known of a sweep: of its best member, once it has come to its end."""
+    """What is known of a sweep: of its best trial, once it has come to its end."""
     if problem := documents.find_outside_link(path):
         return Entry(name, "broken", problem)
     known = status.read_json_table(path / "result.json")
     if not known:
         go_on = f"{run_folder.program_name()} resume {path}"
         return Entry(name, "sweep", f"it has not come to its end; unless it runs: {go_on}")
-    metric, score = str(known.get("figure")), metrics_log.to_float(known.get("score"))
+    metric, score = str(known.get("metric")), metrics_log.to_float(known.get("score"))
     settings, runs = known.get("settings"), known.get("runs")
     best = format_settings(settings) if isinstance(settings, dict) else ""
     return Entry(
