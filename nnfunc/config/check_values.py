@@ -1,9 +1,9 @@
 """What the tables say together, and what their factories say of them, before anything runs."""
 
+import inspect
 import math
 from typing import Any
 
-from nnfunc import check
 from nnfunc.config.build import find_schedules, is_schedule, lists_to_tuples
 from nnfunc.config.config import Config
 from nnfunc.config.errors import ConfigError, ProblemList
@@ -59,33 +59,13 @@ def call_factories(resolved: dict[str, Any], mistakes: ProblemList, shelf: dict[
     shelf: where data goes that is loaded for it. records: as of `Config`.
     """
     from nnfunc import optimizers
-    from nnfunc.training.checkpointing import Best
-    from nnfunc.training.train import Intervals
-
-    def check_train(
-        *,
-        steps,
-        log_every=None,
-        evaluate_every=None,
-        save_every=None,
-        watch_every=None,
-        eval_batch_size=None,
-        best="min loss",
-        loop="auto",
-        rollback=0,
-        rollback_factor=0.5,
-    ):
-        check.size("train", steps=steps)
-        check.size("train", 0, rollback=rollback)
-        check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
-        check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
-        Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
-        Best.of(best)
+    from nnfunc.training.train import check_options, train
 
     good = {table for table, values in resolved.items() if values is not None}
     if "train" in good:
         try:
-            check_train(**resolved["train"])
+            options = {p.name: p.default for p in inspect.signature(train).parameters.values()} | resolved["train"]
+            check_options(**{name: options[name] for name in inspect.signature(check_options).parameters})
         except (ValueError, TypeError) as error:
             good -= {"train"}
             mistakes.add_refusal("train", error)

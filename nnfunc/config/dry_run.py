@@ -10,7 +10,7 @@ from nnfunc.config.config import Config
 from nnfunc.config.errors import ConfigError, to_one_line
 from nnfunc.config.schema import get_schema
 from nnfunc.errors import NnfuncError
-from nnfunc.training.checkpointing import Best
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.fitting import check_memory
@@ -34,7 +34,7 @@ def dry_run(config: Config) -> None:
         own = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0)
         feed, key = DeviceFeed(data), config.key()
         jax.eval_shape(own.init, numbers, key, feed.sample())
-        inspect_task(own, numbers, key, feed, Best.of(config.train.get("best", "min loss")))
+        inspect_task(own, numbers, key, feed, BestMetric.parse(config.train.get("best", "min loss")))
         loop = config.train.get("loop", "auto")
         check_memory("train", own, numbers, key, feed.sample(), data.batch_size, loop)
         _check_schedules(config, feed)

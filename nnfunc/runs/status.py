@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from nnfunc import documents
 from nnfunc.runs import metrics_log
+from nnfunc.runs.best_metric import BestMetric
+from nnfunc.runs.lock import is_locked
 
 __all__ = [
     "BestValue",
@@ -15,13 +17,11 @@ __all__ = [
     "beats_baseline",
     "best_value",
     "flatten_settings",
-    "is_locked",
     "metric_mode",
     "parameter_count",
     "read_config",
     "read_json_table",
     "run_state",
-    "wanted",
 ]
 
 STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
@@ -57,22 +57,6 @@ def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
 
 def _broken(name: str) -> RunState:
     return RunState("broken", f"{name} cannot be read")
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process trains the run: it holds `lock`. Without that file, or on Windows, no."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when the file is closed
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str]:
@@ -114,7 +98,7 @@ class BestValue(NamedTuple):
 
 def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
     """By the metric that the config's train.best names, or the least loss."""
-    mode, metric = wanted(config)
+    mode, metric = BestMetric.of_config(config)
     steps, values = metrics_log.metric_series(rows, "validation", metric)
     if not len(values):
         return None
@@ -122,17 +106,9 @@ def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue
     return BestValue(metric, float(values[place]), int(steps[place]))
 
 
-def wanted(config: dict[str, Any]) -> tuple[str, str]:
-    """("min" or "max", metric) of the best checkpoint."""
-    settings = config.get("train")
-    words = settings.get("best") if isinstance(settings, dict) else None
-    mode, _, metric = str(words or "min loss").partition(" ")
-    return mode, metric
-
-
 def metric_mode(metric: str, config: dict[str, Any]) -> str:
     """Whether more of a metric is better, "max", or less, "min"."""
-    mode, known = wanted(config)
+    mode, known = BestMetric.of_config(config)
     if metric == known:
         return mode
     return "max" if metric.endswith(("accuracy", "f1", "auc", "precision", "recall")) else "min"

@@ -7,10 +7,10 @@ from weakref import WeakSet
 import numpy as np
 
 from nnfunc.data.dataset import Data
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.batch import Held
 from nnfunc.sweeps.grouping import Found, Group, grouped
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best
 from nnfunc.training.compiled import compiled_functions
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.train import inspect_task
@@ -39,7 +39,7 @@ class Assignment(NamedTuple):
 def assign(
     specs: Mapping[int, TrialSpec],
     held_of: Callable[[Data], Held],
-    figure: Best,
+    figure: BestMetric,
     varied: Mapping[str, Sequence[Any] | None],
 ) -> list[Assignment]:
     """The groups of specs, by their indices in the sweep. varied: of `grouped`."""
@@ -52,7 +52,7 @@ def assign(
 def _assign_family(
     specs: Mapping[int, TrialSpec],
     held_of: Callable[[Data], Held],
-    figure: Best,
+    figure: BestMetric,
     varied: Mapping[str, Sequence[Any] | None],
 ) -> Assignment:
     """The groups of specs that share build, data and intervals."""
@@ -81,7 +81,7 @@ def _assign_family(
     return result._replace(found=found)
 
 
-def _inspect(group: Group, lead: TrialSpec, held: Held, figure: Best) -> None:
+def _inspect(group: Group, lead: TrialSpec, held: Held, figure: BestMetric) -> None:
     """Look at task and data as `nf.train` does; once for what was looked at before."""
     compiled = compiled_functions(lead.build, group.leaves, group.treedef)
     name = (id(compiled), figure)

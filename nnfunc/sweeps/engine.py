@@ -18,6 +18,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.dataset import Data
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.assignment import assign
 from nnfunc.sweeps.batch import Going, Held, Job, Pack, Reported, rows
 from nnfunc.sweeps.checkpoints import Saved, Store, peak_name
@@ -27,7 +28,6 @@ from nnfunc.sweeps.sampling import Draws
 from nnfunc.sweeps.strategy import EXECUTIONS, chosen, followed, measured, packs, timed
 from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.sweeps.trial_state import Kind, Track
-from nnfunc.training.checkpointing import Best
 from nnfunc.training.compiled import Carry
 
 __all__ = ["Engine", "Interrupted"]
@@ -51,7 +51,7 @@ class Engine:
         self,
         build_spec: Callable[[dict[str, Any], int, int], TrialSpec],
         draws: Draws,
-        figure: Best,
+        figure: BestMetric,
         *,
         execution: str = "auto",
         chunk: int | None = None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nnfunc.check import counted
+from nnfunc.durations import format_duration
 from nnfunc.sweeps.batch import Job
 from nnfunc.sweeps.grouping import Found, marks
 from nnfunc.sweeps.strategy import Execution, needed
@@ -73,13 +74,13 @@ class Plan:
             lines.append(f"and {len(self.refused) - 5} more are refused")
         if self.seconds is not None:
             last = "in all, to the last step of every run, compiling aside"
-            lines.append(f"expected: {_duration(self.seconds)} {last}")
+            lines.append(f"expected: {format_duration(self.seconds)} {last}")
         return "\n".join(lines)
 
 
 def _needs(group: Planned) -> str:
     memory = "" if group.memory is None else f", about {_bytes(group.memory)} at a time"
-    return memory + ("" if group.seconds is None else f", {_duration(group.seconds)}")
+    return memory + ("" if group.seconds is None else f", {format_duration(group.seconds)}")
 
 
 def _bytes(count: float) -> str:
@@ -88,12 +89,6 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _short(value: Any) -> str:

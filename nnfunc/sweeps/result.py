@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best, Saver, run_identity
+from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import split_hypers
 from nnfunc.training.divergence import Fault, find_step_fault
 from nnfunc.training.step import TrainState
@@ -65,7 +66,7 @@ class Result:
     """
 
     hypers: list[dict[str, Any]]
-    metric: Best
+    metric: BestMetric
     seeds: int
     plan: Plan
     steps: dict[str, np.ndarray]

@@ -14,6 +14,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Key, fold_in
 from nnfunc.data.dataset import Data
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.collect import collected
 from nnfunc.sweeps.engine import Engine, Interrupted
@@ -26,7 +27,6 @@ from nnfunc.sweeps.search.halving import halving, hyperband, patience
 from nnfunc.sweeps.search.optuna_search import optuna
 from nnfunc.sweeps.search.population import population
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
@@ -138,7 +138,7 @@ def sweep(
             engine = Engine(
                 build_spec,
                 draws,
-                Best.of(best),
+                BestMetric.parse(best),
                 execution=execution,
                 chunk=chunk,
                 store=store,
@@ -238,7 +238,7 @@ def sweep_plan(
     """
     draws = draws_of(space, method, trials, key, constraint, seeds)
     build_spec = _trials(build, _sized(data, eval_batch_size), steps, key, seeds, None, None)
-    engine = Engine(build_spec, draws, Best.of(best), execution=execution, chunk=chunk)
+    engine = Engine(build_spec, draws, BestMetric.parse(best), execution=execution, chunk=chunk)
     engine.begin()
     return engine.plan(probe=probe)
 

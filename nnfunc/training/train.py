@@ -14,7 +14,8 @@ from nnfunc import check
 from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
-from nnfunc.training.checkpointing import Best, Saver, run_identity
+from nnfunc.runs.best_metric import BestMetric
+from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, check_data
 from nnfunc.training.fitting import check_memory
@@ -33,6 +34,9 @@ TRANSFORMED = (
     "nf.trainer(build), whose init and step are pure."
 )
 """The hint when `train` is called inside a JAX transformation."""
+
+
+LOOPS = ("auto", "step", "scan")
 
 
 class History(NamedTuple):
@@ -116,23 +120,28 @@ def train(
     >>> tuned, _ = nf.train(build, {"rate": 0.1}, data, steps=5, key=jax.random.key(1), params=state.params)
     """
     check.on_host("train", TRANSFORMED, hypers=hypers, key=key, data=data, params=params, state=state)
-    check.size("train", steps=steps)
     check.key("train", key)
-    check.choice("train", ("auto", "step", "scan"), loop=loop)
-    check.size("train", 0, rollback=rollback)
-    check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
+    intervals, best_metric = check_options(
+        steps=steps,
+        log_every=log_every,
+        evaluate_every=evaluate_every,
+        save_every=save_every,
+        watch_every=watch_every,
+        eval_batch_size=eval_batch_size,
+        best=best,
+        loop=loop,
+        rollback=rollback,
+        rollback_factor=rollback_factor,
+    )
     if rollback and folder is None:
         check.fail("train", "rollback returns to a checkpoint, so it needs a folder.", hint="Pass folder=.")
-    intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
     check_data(data)
     if isinstance(data, Stream) and loop == "scan":
         check.fail("train", "a stream provides one batch a dispatch, so loop should not be 'scan'.")
     jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only
     numbers, static, treedef = split_hypers(hypers)
     compiled = compiled_functions(build, static, treedef, rollback > 0)
-    best_metric = Best.of(best)
     if eval_batch_size is not None:
-        check.size("train", eval_batch_size=eval_batch_size)
         data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
     feed = DeviceFeed(data)
     inspect_task(compiled, numbers, key, feed, best_metric)
@@ -149,7 +158,7 @@ def train(
         if saver is not None:
             carry = saver.restore(carry)
             loop = saver.saved.get("loop", loop)
-            check.choice("train", ("auto", "step", "scan"), loop=loop)
+            check.choice("train", LOOPS, loop=loop)
         if loop == "auto":
             loop = "step" if feed.is_stream else choose_loop(compiled, carry, numbers, feed.sample(), steps)
         if saver is not None:
@@ -166,6 +175,29 @@ def train(
     return run.carry.state, _history(run.rows, loop)
 
 
+def check_options(
+    *,
+    steps: int,
+    log_every: int | None,
+    evaluate_every: int | None,
+    save_every: int | None,
+    watch_every: int | None,
+    eval_batch_size: int | None,
+    best: str,
+    loop: str,
+    rollback: int,
+    rollback_factor: float,
+) -> tuple[Intervals, BestMetric]:
+    """The intervals of a run and the metric of its best checkpoint; refuses options of `train` out of range."""
+    check.size("train", steps=steps)
+    check.choice("train", LOOPS, loop=loop)
+    check.size("train", 0, rollback=rollback)
+    check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
+    check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
+    intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
+    return intervals, BestMetric.parse(best)
+
+
 class _RecordingModel(BoundModel):
     """A bound model that records the shapes of its outputs."""
 
@@ -179,7 +211,7 @@ class _RecordingModel(BoundModel):
         return y
 
 
-def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: Best) -> None:
+def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> None:
     """Trace one step, and let the objective check the data, before any arithmetic.
 
     functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers.sweep_tasks import plain, swept
 
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.progress import Watch
-from nnfunc.training.checkpointing import Best
 
 STEPS = 10
 
@@ -46,7 +46,7 @@ def watched(count, best="min loss", **fields):
     reports = []
     engine = SimpleNamespace(
         tracks=Counted({m: track(**fields) for m in range(count)}),
-        figure=Best.of(best),
+        figure=BestMetric.parse(best),
         handed=None,
         specs=[SimpleNamespace(settings={"m": m}) for m in range(count)],
         changed=set(range(count)),

@@ -16,7 +16,7 @@ from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
 from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import run_folder
-from nnfunc.training.checkpointing import Best
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.evaluate import eval_batch_size, evaluate
 from nnfunc.training.train import History
 
@@ -154,13 +154,13 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
     )
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}
-    result |= _pace(history, plan.target, Best.of(config.train["best"]))
+    result |= _pace(history, plan.target, BestMetric.parse(config.train["best"]))
     result["curve"] = {name: column.tolist() for name, column in history.validation.items()}
     run_folder.write_json(folder / "result.json", result)
     return result
 
 
-def _pace(history: History, target: tuple[str, float] | None, best: Best) -> dict[str, Any]:
+def _pace(history: History, target: tuple[str, float] | None, best: BestMetric) -> dict[str, Any]:
     """How long a step takes, and after how many the target was reached, None if never.
 
     The time of a step is the median over the intervals of the log, so that neither compilation nor

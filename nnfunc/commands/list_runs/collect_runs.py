@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from nnfunc import documents
 from nnfunc.reports.format import format_settings
 from nnfunc.runs import metrics_log, run_folder, status
+from nnfunc.runs.best_metric import BestMetric
 
 __all__ = ["Entry", "collect"]
 
@@ -67,7 +68,7 @@ def entry(path: Path, name: str) -> Entry:
     rows = metrics_log.read_rows(path / "metrics.jsonl", without=("layers",))
     state, note = status.run_state(path, rows)
     result = status.read_json_table(path / "result.json")
-    mode, metric = status.wanted(config)
+    mode, metric = BestMetric.of_config(config)
     best = status.best_value(rows, config)
     metrics = metrics_log.metric_names(rows, "validation")
     model, train = (config.get(key) for key in ("model", "train"))

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from nnfunc import check
 from nnfunc.commands.list_runs.collect_runs import Entry
-from nnfunc.commands.watch.dashboard import COLOURS, clock
+from nnfunc.commands.watch.dashboard import COLOURS
+from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
@@ -98,7 +99,7 @@ SHOWN = (
     Column("best val", lambda e: _figures(e, e.best)),
     Column("last val", lambda e: _figures(e, e.last), keep=3),
     Column("test", lambda e: _figures(e, e.test)),
-    Column("time", lambda e: clock(e.seconds) if e.seconds > 0 else "", keep=4),
+    Column("time", lambda e: format_clock(e.seconds) if e.seconds > 0 else "", keep=4),
 )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnfunc.commands.watch.dashboard_tables import figures_table, layers_table
+from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
 from nnfunc.runs.tail import LogFollower
@@ -138,11 +139,11 @@ def _progress(view: View) -> RenderableType:
     steps, total = view.steps, view.total
     words = f"{steps:,}/{total:,}  {steps / total:.0%}" if total else f"{steps:,} steps"
     rate = metrics_log.steps_per_second(view.rows)
-    words += f"  {clock(metrics_log.training_seconds(view.rows))}"
+    words += f"  {format_clock(metrics_log.training_seconds(view.rows))}"
     if math.isfinite(rate) and rate > 0:
         words += f"  {_rate(rate)} steps/s"
         if view.state.name == "running" and total > steps:
-            words += f"  {clock((total - steps) / rate)} left"
+            words += f"  {format_clock((total - steps) / rate)} left"
     grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True)
@@ -228,15 +229,6 @@ def _stands_out(view: View, *, brief: bool) -> RenderableType | None:
         text = Text(f"{one.name}  ", "yellow").append(one.message, "default")
         lines.append(text.append(f" ({one.threshold})", "default dim"))
     return Group(*lines)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:05 or 2:00:09."""
-    if not 0 <= seconds < 1e9:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _rate(rate: float) -> str:

@@ -17,13 +17,13 @@ from nnfunc.config.sweep.load_sweep import SweepConfig, load_sweep
 from nnfunc.config.sweep.search_methods import check_search, parse_search
 from nnfunc.data.dataset import Data
 from nnfunc.runs import run_folder
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.sweep import conduct, draws_of
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best
 
 __all__ = ["Study", "is_sweep", "read_study", "save_study"]
 
@@ -94,7 +94,7 @@ class Study:
             self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
         elif "seed" in space:
             self.seeds = _options(space.pop("seed"), own.where)
-        self.figure = Best.of(options.pop("best", own.tables["train"].get("best", "min loss")))
+        self.figure = BestMetric.parse(options.pop("best", own.tables["train"].get("best", "min loss")))
         self.execution, self.chunk = options.pop("execution", "auto"), options.pop("chunk", None)
         trials, method = options.pop("trials", None), options.pop("method", None)
         listed = all(isinstance(values, list | range) for values in space.values())

@@ -6,6 +6,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, printable, suggest, to_one_line
 from nnfunc.config.sweep.search_methods import parse_search
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.sampling import MAX_TRIALS
 from nnfunc.sweeps.strategy import EXECUTIONS
 
@@ -28,8 +29,7 @@ def _method(value: Any) -> str:
 
 
 def _best(value: Any) -> str:
-    mode, _, metric = value.partition(" ") if isinstance(value, str) else ("", "", "")
-    if mode in ("min", "max") and metric.strip():
+    if BestMetric.find(value) is not None:
         return ""
     return f"should be such as 'min loss' or 'max accuracy', got {describe(value)}."
 

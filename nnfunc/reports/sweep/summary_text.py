@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc.check import counted
+from nnfunc.durations import format_duration
 from nnfunc.reports.format import format_metric
 from nnfunc.reports.sweep.axes import text
 from nnfunc.reports.sweep.curves import named
@@ -45,7 +46,7 @@ def headline(own: Sheet, result: Result) -> str:
         f"{_none(len(result.refused))} refused",
     ]
     words = f"{counted(runs, 'run')}{of} of {upto}{counted(steps, 'step')} in "
-    words += f"{_time(result.seconds)}: {ends[0]}, {ends[1]}, {ends[2]}."
+    words += f"{format_duration(result.seconds)}: {ends[0]}, {ends[1]}, {ends[2]}."
     if not result.complete:
         words += " The sweep was cut off: these are the figures so far."
     if stopped:
@@ -103,13 +104,6 @@ def score(own: Sheet, value: float) -> str:
 
 def _none(number: int) -> str:
     return f"{number:,}" if number else "none"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
 
 
 def _who(own: Sheet, trial: int) -> str:
