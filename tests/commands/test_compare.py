@@ -160,7 +160,7 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
         ("models.wide.model.widths=[64, 10]", r"at most 8%, got wide 650, deep 9,3\d\d. Change a"),
         ("models.wide.model.width=3", "two.toml: wide .plain.: model.width: mlp has no such key"),
         ("models.wide=3", "models.wide: input should be a valid dict"),
-        ("data={}", "data: there is no such key.*Tables that all models share stand in .every"),
+        ("data={}", "data: there is no such key.*Tables that all models share belong in .every"),
         ("seed=3", "seed: there is no such key; did you mean 'seeds'"),
         ("seeds=[1, 1]", "seeds should be distinct"),
         ("seeds=[-1]", "seeds.0: input should be greater than or equal to 0"),

@@ -60,7 +60,8 @@ class ModelSize(NamedTuple):
 class ComparisonPlan(NamedTuple):
     """A checked comparison.
 
-    runs: in the order of training. models: their names. variants: [""] when the file has none. target: (metric, value) of the validation examples, or None.
+    runs: in the order of training. models: their names. variants: [""] when the file has none. target:
+    (metric, value) of the validation examples, or None.
     sizes: by model. tables: the file's, after overrides.
     """
 
@@ -97,7 +98,7 @@ def load_plan(
     records = None
     if folder is not None and (folder / "data").is_dir():
         records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
-    shared = {"folders": (path.absolute().parent, Path.cwd()), "shelf": {}, "records": records}
+    shared = {"folders": (path.absolute().parent, Path.cwd()), "data_cache": {}, "records": records}
     variants, runs, problems = file.variants or {"": {}}, [], []
     for model, variant, seed in itertools.product(file.models, variants, file.seeds):
         parts = (file.every, file.models[model], variants[variant], {"seed": seed})
