@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import struct
+from nnfunc.base import shape_struct
 from nnfunc.sweeps.int_overflow import overflows
 from nnfunc.training.compiled import functions, split_hypers
 from nnfunc.training.fitting import check_state
@@ -258,7 +258,7 @@ def _look(
     """
     numbers, leaves, treedef = split_hypers(hypers, tuple(held))
     given, structure = jax.tree.flatten((numbers, key, data))
-    shapes = tuple(struct(leaf) for leaf in given)
+    shapes = tuple(shape_struct(leaf) for leaf in given)
     ends: tuple[Any, ...] = ()
     if any(ranges.values()):
         named = zip(_names(hypers), numbers, strict=True)
@@ -283,7 +283,7 @@ def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any,
         unread &= _unread(after, arguments[0], first)
         overflow |= overflows(after, [*[None] * first, *ranges])
     convolves = "conv_general_dilated" in str(jaxpr)
-    return _Looked(jax.tree.map(struct, shapes), convolves, unread, overflow)
+    return _Looked(jax.tree.map(shape_struct, shapes), convolves, unread, overflow)
 
 
 def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nnfunc import check, device_memory, jax_settings
-from nnfunc.base import draws_alike
+from nnfunc.base import draws_same_under_vmap
 from nnfunc.sweeps.batch import Going, Job, Pack, advance, warm
 from nnfunc.sweeps.compiled_trials import Lanes, everywhere
 from nnfunc.sweeps.grouping import Group
@@ -161,7 +161,7 @@ def measured(job: Job, way: Way) -> Way:
 
 def _vmapped(job: Job) -> bool:
     """Whether its keys draw the same side by side as alone: JAX's rbg keys do not."""
-    return draws_alike(job.key(job.group.members[0]))
+    return draws_same_under_vmap(job.key(job.group.members[0]))
 
 
 def _check_keys(job: Job, way: str, chunk: int | None) -> None:
