@@ -258,7 +258,7 @@ def sweep(
             "data.batch_size=[32,64]; key=value changes it for all.",
         ),
     ] = None,
-    members: Annotated[
+    trials: Annotated[
         int | None, typer.Option(help="How many runs; of lists alone by default all combinations.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="random, grid, sobol or latin.", show_default="random")] = None,
@@ -274,10 +274,10 @@ def sweep(
     best: Annotated[
         str | None, typer.Option(help='What ranks, such as "max accuracy".', show_default="min loss")
     ] = None,
-    way: Annotated[
+    execution: Annotated[
         str | None, typer.Option(help="vmap, loop, threads or devices.", show_default="the quickest")
     ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Members side by side, at most.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Trials side by side, at most.")] = None,
     jobs: Annotated[str | None, typer.Option(help="Run elsewhere: a number of processes, submitit or ray.")] = None,
     run: Annotated[Path | None, typer.Option(help="The folder; by default the next of runs/NAME-sweep-1, ...")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and run nothing but a probe.")] = False,
@@ -291,12 +291,12 @@ def sweep(
     from nnfunc.commands import sweep as sweep_command
 
     options = {
-        "members": members,
+        "trials": trials,
         "method": method,
         "seeds": seeds,
         "search": sweep_command.parse_search_text(search),
         "best": best,
-        "way": way,
+        "execution": execution,
         "chunk": chunk,
     }
     sweep_command.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
@@ -305,14 +305,14 @@ def sweep(
 @app.command()
 def sweep_best(
     run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
-    member: Annotated[int | None, typer.Option(help="Another member than the best.")] = None,
+    trial: Annotated[int | None, typer.Option(help="Another trial than the best.")] = None,
     save: Annotated[Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")] = None,
 ) -> None:
     """Print a config that trains the winner of a sweep again: > best.toml."""
     _set_up_process()
     from nnfunc.commands import sweep as sweep_command
 
-    sweep_command.best(run, member, save)
+    sweep_command.best(run, trial, save)
 
 
 @app.command()

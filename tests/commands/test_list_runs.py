@@ -82,7 +82,7 @@ def test_what_is_collected(place):
 def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
     sample_runs.make(tmp_path / "a", rows_of([0.5], [0.8]), steps=10)
     known = {
-        "figure": "accuracy",
+        "metric": "accuracy",
         "score": 0.95,
         "runs": 8,
         "seconds": 61.0,

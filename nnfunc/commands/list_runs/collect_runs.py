@@ -106,7 +106,7 @@ def _read_sweep(path: Path, name: str) -> Entry:
     result = status.json_of(path / "result.json")
     if not result:
         return Entry(name, "sweep", f"not complete; if it is not running: {run_folder.command()} resume {path}")
-    metric, score = str(result.get("figure")), metrics_log.number(result.get("score"))
+    metric, score = str(result.get("metric")), metrics_log.number(result.get("score"))
     settings = result.get("settings")
     best = format_settings(settings) if isinstance(settings, dict) else ""
     return Entry(
