@@ -218,10 +218,10 @@ def _findings(view: RunView, *, brief: bool) -> list[RenderableType]:
     if not view.findings:
         return []
     if brief:
-        texts = [f"{finding.kind} {' '.join(finding.paths[:1])}".rstrip() for finding in view.findings]
+        texts = [f"{finding.name} {' '.join(finding.paths[:1])}".rstrip() for finding in view.findings]
         return [Text("findings  ", "dim").append("; ".join(texts), "not dim yellow")]
     lines: list[RenderableType] = [Text(), Text("findings", "dim")]
     for finding in view.findings[:5]:
-        text = Text(f"{finding.kind}  ", "yellow").append(finding.words, "default")
+        text = Text(f"{finding.name}  ", "yellow").append(finding.message, "default")
         lines.append(text.append(f" ({finding.threshold})", "default dim"))
     return [Group(*lines)]
