@@ -62,11 +62,15 @@ FORM = {
 
 
 class CheckpointError(InvalidValueError):
-    """A checkpoint is damaged or is not there; the words name the file, the damage and the cure."""
+    """A checkpoint is damaged or missing; the message names the file, the damage and what to do."""
 
 
 class Found(NamedTuple):
-    """What `latest_good` found; warnings name each newer checkpoint that was refused, and why."""
+    """The result of `latest_good`.
+
+    step: of the checkpoint. tree, metadata: as they were saved. warnings: one for each newer checkpoint
+    that was refused, with the reason.
+    """
 
     step: int
     tree: PyTree
@@ -75,10 +79,10 @@ class Found(NamedTuple):
 
 
 def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write a pytree of arrays as the checkpoint `folder`, atomically; its path comes back.
+    """Write a pytree of arrays as the checkpoint `folder`, atomically, and return its path.
 
-    tree: any pytree of JAX or NumPy arrays, random keys and plain Python numbers. metadata: a
-    dictionary that JSON can hold; read it with `inspect`. A checkpoint already there is replaced,
+    folder: of the checkpoint. tree: any pytree of JAX or NumPy arrays, random keys and plain Python
+    numbers. metadata: a dictionary that JSON can hold; read it with `inspect`. A checkpoint already there is replaced,
     other files in the folder are left alone, and what crashed saves left beside it is removed.
     Raises: TypeError when a leaf or the metadata cannot be kept; OSError when the disk is full or
     refuses. Nothing saved before is lost then.
@@ -121,7 +125,7 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
 def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     """Read a checkpoint into the structure of `like`, bit for bit as it was saved.
 
-    like: the expected tree, of arrays or `jax.ShapeDtypeStruct`s, for example
+    folder: of the checkpoint. like: the expected tree, of arrays or `jax.ShapeDtypeStruct`s, for example
     `jax.eval_shape(model.init, key)`. Where it holds NumPy arrays, NumPy arrays come back, where
     plain numbers, plain numbers, else uncommitted JAX arrays. part: the path of a subtree, such as
     "params", of which `like` is the structure.
@@ -150,7 +154,8 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
 def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     """The manifest of a checkpoint: leaves (shape and type by path), metadata, versions, file.
 
-    Raises: CheckpointError when it is missing or damaged. The tensors are not read.
+    folder: of the checkpoint. The tensors are not read.
+    Raises: CheckpointError when it is missing or damaged.
     """
     file = Path(folder) / MANIFEST
     with _damage(file, Path(folder)):
@@ -178,7 +183,8 @@ def save_step(
 ) -> Path:
     """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest beyond `keep`.
 
-    keep: how many checkpoints to keep, counting this one back; at least 1. The new one is on the
+    root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: how many
+    checkpoints to keep, this one and the ones before it; at least 1. The new one is on the
     disk before an old one goes. `best`, and checkpoints of later steps, are never removed.
     Raises: as `save`.
     """
@@ -190,7 +196,7 @@ def save_step(
 
 
 def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
-    """Remove the checkpoints of some steps; each is there whole until it is gone."""
+    """Remove the checkpoints of some steps, each atomically. root: their folder. gone: the steps."""
     for step in gone:
         with contextlib.suppress(OSError):
             temporary = _temporary(_folder(root, step))
@@ -201,13 +207,14 @@ def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
 def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Save the best checkpoint so far as `root/best`, in place of the former one.
 
+    root: the folder of the checkpoints. tree, metadata: as for `save`.
     Raises: as `save`.
     """
     return save(Path(root) / BEST, tree, metadata=metadata)
 
 
 def steps(root: str | os.PathLike) -> list[int]:
-    """The steps that have a checkpoint under root, in order, whether good or damaged."""
+    """The steps that have a checkpoint, good or damaged, in order. root: the folder of the checkpoints."""
     root = Path(root)
     names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
     found = (re.fullmatch(r"step-(\d+)", name) for name in names)
@@ -217,7 +224,7 @@ def steps(root: str | os.PathLike) -> list[int]:
 def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Found:
     """The newest undamaged checkpoint of `save_step`, with a warning for each newer, refused one.
 
-    like and part: as for `load`.
+    root: the folder of the checkpoints. like, part: as for `load`.
     Raises: CheckpointError when there is none, and why the newest is not; ValueError, as `load`, when
     the newest one that is undamaged belongs to another model.
     """
@@ -348,7 +355,10 @@ def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> 
 
 
 def leaf_entries(tree: PyTree) -> dict[str, dict[str, Any]]:
-    """The entry of a manifest for each leaf, by path: shape and dtype, or the value of a Python number."""
+    """The entry of a manifest for each leaf, by path: shape and dtype, or the value of a Python number.
+
+    tree: any pytree of arrays, shapes and Python numbers.
+    """
     return {path: _entry(path, leaf) for path, leaf in named_leaves(tree)[0].items()}
 
 
@@ -508,14 +518,14 @@ def _may_be_writing(entry: Path, host: str, number: int, process: str) -> bool:
 
 
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """A path lies in a folder, once links are followed. Raises: CheckpointError when it does not."""
+    """Refuse a path that does not lie in the folder once links are followed. Raises: CheckpointError."""
     if os.path.lexists(path) and not documents.is_inside(Path(path), Path(folder)):
         _refuse(Path(path), "it is a link out of its folder, which is not followed")
 
 
 @contextlib.contextmanager
 def _damage(file: Path, folder: Path) -> Iterator[Path]:
-    """Turn the trouble of reading a file of a folder into a CheckpointError."""
+    """Turn errors of reading a file of a folder into a CheckpointError."""
     check_inside(file, folder)
     try:
         yield file

@@ -1,4 +1,4 @@
-"""Files of a run's folder, read without trust: they may be cut short, edited, or something else.
+"""Reads files of a run's folder without trust: they may be cut short, edited, or something else.
 
 A form says what a JSON file should hold. It is a type, or a tuple of types and None; a range, for an
 integer in it; [form], for a list; {"name": form, "name?": form}, for a table with names that are needed
@@ -30,9 +30,10 @@ TYPE_NAMES = {
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """The bytes of a file. Raises: OSError; ValueError when it is no plain file, or larger than most.
+    """The bytes of a file.
 
-    What is no file is never waited for: a pipe that nobody writes to would hang the program.
+    path: of the file. most: the largest size in bytes. A pipe is refused at once, for reading it could hang.
+    Raises: OSError; ValueError when it is not a regular file, or larger than most.
     """
     waiting = getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | waiting)) as file:
@@ -46,7 +47,11 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
 
 
 def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
-    """What a JSON file of this form holds. Raises: OSError; ValueError when it holds anything else."""
+    """The value in a JSON file.
+
+    path: of the file. form: of the value. hint: what to do when it has another form.
+    Raises: OSError; ValueError when the value has another form.
+    """
     try:
         value = json.loads(read_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -61,7 +66,9 @@ def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged."
 
 
 def find_mismatch(value: Any, form: Any, path: str = "") -> str:
-    """The first way in which a value has another form; "" when it has this one.
+    """The first difference of a value from a form; "" without any.
+
+    value: to check. form: as above. path: of the value, for the message.
 
     >>> mismatch({"runs": "x"}, {"runs": int}), mismatch({"runs": [1, 2]}, {"runs": [int]})
     ("runs should be an integer, got 'x' (str)", '')
@@ -116,7 +123,7 @@ def _wrong(value: Any, expected: str, path: str) -> str:
 
 
 def file_type(mode: int) -> str:
-    """What a path is, by the mode that `stat` gives, in words."""
+    """The type of a file as text, such as "a folder". mode: of `os.stat`."""
     for is_kind, words in (
         (stat.S_ISREG, "a file"),
         (stat.S_ISDIR, "a folder"),
@@ -130,12 +137,12 @@ def file_type(mode: int) -> str:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder once all links are followed."""
+    """Whether a path lies in a folder once all links are followed. path, folder: to compare."""
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
 
 
 def find_outside_link(folder: Path) -> str:
-    """What in a folder is a link out of it, or is neither file nor folder; "" when nothing is."""
+    """The problem with the first link out of a folder, or special file in it; "" without any. folder: to search."""
     for root, folders, files in os.walk(folder):
         for path in (Path(root, name) for name in (*folders, *files)):
             mode = path.lstat().st_mode

@@ -4,7 +4,7 @@ __all__ = ["format_clock", "format_duration"]
 
 
 def format_clock(seconds: float) -> str:
-    """Seconds as on a clock; "?" where they are unknown or negative.
+    """Hours, minutes and seconds as on a clock. seconds: "?" for NaN and negative ones.
 
     >>> format_clock(65), format_clock(7209), format_clock(float("nan"))
     ('1:05', '2:00:09', '?')
@@ -17,7 +17,7 @@ def format_clock(seconds: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the unit that suits them.
+    """A duration in the unit that suits it. seconds: at least 0.
 
     >>> format_duration(2.51), format_duration(57), format_duration(600), format_duration(9000)
     ('2.5 s', '57 s', '10 min', '2.5 h')

@@ -21,7 +21,7 @@ def is_command_line() -> bool:
 
 
 def leave(signum: int, frame: object) -> None:
-    """End the process with the message of a run that has not begun."""
+    """End the process with the message of a run that has not begun. signum, frame: as for any handler."""
     try:
         os.write(2, b"nnfunc: stopped before it began; nothing was written\n")
     finally:

@@ -1,4 +1,4 @@
-"""Flags of XLA that cure known faults of its compiler for CPUs.
+"""Flags of XLA that work around known faults of its compiler for CPUs.
 
 XLA reads the variable XLA_FLAGS once, when JAX starts its first backend, and ends the process at a flag
 that it does not know. So each flag goes with the versions of jaxlib that it was tried with.
@@ -17,7 +17,7 @@ __all__ = ["FAULTS", "JAXLIB", "CompilerFault", "flags_in_force", "known_fault",
 
 
 class CompilerFault(NamedTuple):
-    """What a version of jaxlib does wrong on CPUs, and the flag that cures it."""
+    """A fault of a version of jaxlib on CPUs. description: of the fault. flag: that avoids it."""
 
     description: str
     flag: str

@@ -25,7 +25,7 @@ BEFORE = 8
 
 
 class Diagnosis(NamedTuple):
-    """kind: a word or two. words: a sentence. threshold: what it is measured by. paths: worst first."""
+    """name: a word or two. message: a sentence. threshold: that is exceeded. paths: of the layers, worst first."""
 
     name: str
     message: str
@@ -34,7 +34,7 @@ class Diagnosis(NamedTuple):
 
 
 def find_diagnoses(rows: list[Row]) -> list[Diagnosis]:
-    """What stands out, the gravest first; an empty list when nothing does, or nothing is known."""
+    """The findings, most serious first; [] without any, or without rows of layers. rows: of metrics.jsonl."""
     found = [
         *_shares(rows, "dead", "dead", DEAD, "are zero for every example"),
         *_gradients(rows),
@@ -137,6 +137,7 @@ def median_update_ratios(rows: list[Row]) -> LayerSeries:
 
     Biases are left out, for they start at zero, where the ratio says nothing; and so is what is
     frozen, as long as it is.
+    rows: of metrics.jsonl.
     """
     own = metrics_log.layer_series(rows, "parameters", "update_ratio")
     moves = np.any(own.values > 0, axis=1).tolist()
@@ -151,7 +152,10 @@ def median_update_ratios(rows: list[Row]) -> LayerSeries:
 
 
 def rank_layers(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """(paths, values [paths, columns]) of the last row of layers, the most conspicuous ones first."""
+    """(paths, values [paths, columns]) of the last row of layers, the most conspicuous layers first.
+
+    rows: of metrics.jsonl. part: "parameters" or "activations". columns: statistics.
+    """
     recent = [row for row in rows if row["split"] == "layers"][-1:]
     tables = [metrics_log.layer_series(recent, part, name) for name in columns]
     paths = list(dict.fromkeys(path for table in tables for path in table.paths))

@@ -1,7 +1,7 @@
-"""What a run wrote into `metrics.jsonl`, read back without trust.
+"""Reads `metrics.jsonl` of a run without trusting its content.
 
 The file may be cut short, grow meanwhile, come from an older or newer version, or be damaged: a line
-that is no row is left out, a value that is no number is NaN, and nothing here raises for content.
+that is not a row is skipped, a value that is not a number is NaN, and no function raises for content.
 """
 
 import json
@@ -40,7 +40,7 @@ LARGEST = 2**32  # bytes of a file
 
 
 def to_float(value: Any) -> float:
-    """The value as a float; NaN where it is no number.
+    """The value as a float; NaN if it is not a number. value: of a row.
 
     >>> number(3), number("3"), number(True), number(None)
     (3.0, nan, nan, nan)
@@ -54,7 +54,7 @@ def to_float(value: Any) -> float:
 
 
 def parse_row(line: str | bytes) -> Row | None:
-    """The row of a line: a dictionary with a split and a step; None for anything else."""
+    """The row of a line, a dictionary with a split and a step; None for anything else. line: of the file."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -68,7 +68,7 @@ def parse_row(line: str | bytes) -> Row | None:
 
 
 def read_rows(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of a file, none when it is not there. without: splits that are not wanted."""
+    """The rows of a file, none if it does not exist. path: of metrics.jsonl. without: splits to skip."""
     try:
         content = documents.read_bytes(path, LARGEST)
     except (OSError, ValueError):
@@ -77,12 +77,15 @@ def read_rows(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
 
 
 def rows_to_resume(path: Path) -> list[Row]:
-    """The rows of a file that a run goes on from: as it wrote them, and nothing else in them."""
+    """The rows of a file that a run continues from: complete ones, in which only numbers are values.
+
+    path: of metrics.jsonl.
+    """
     return [{name: _plain(row, name) for name in row} for row in read_rows(path) if _complete(row)]
 
 
 def _complete(row: Row) -> bool:
-    """Whether a row of layers has what it should have, as all other rows do."""
+    """Whether a row of layers has the two tables that it needs; other rows need none."""
     if row["split"] != "layers":
         return True
     form = {str: {str: object}}
@@ -90,7 +93,7 @@ def _complete(row: Row) -> bool:
 
 
 def _plain(row: Row, name: str) -> Any:
-    """A value of a row; None where it should be a number, and is none."""
+    """A value of a row; None if it should be a number and is not."""
     tables = {"layers": ("parameters", "activations"), "event": ("event", "message")}
     value = row[name]
     if name in ("split", "step") or name in tables.get(row["split"], ()):
@@ -99,14 +102,17 @@ def _plain(row: Row, name: str) -> Any:
 
 
 def parse_rows(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of lines, in their order; what is no row is left out."""
+    """The rows of lines, in their order, without lines that are not rows.
+
+    lines: of the file. without: splits to skip.
+    """
     skipped = tuple(f'{{"split": "{name}"'.encode() for name in without)  # long lines, not parsed
     found = (parse_row(line) for line in lines if line.strip() and not line.startswith(skipped))
     return [row for row in found if row is not None and row["split"] not in without]
 
 
 def metric_names(rows: list[Row], split: str) -> list[str]:
-    """The names of the figures that rows of a split have, in the order in which they come up."""
+    """The names of the metrics of a split, in the order of their first rows. rows: of the file. split: its name."""
     known = {}
     for row in rows:
         if row["split"] == split:
@@ -115,7 +121,10 @@ def metric_names(rows: list[Row], split: str) -> list[str]:
 
 
 def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, values) of a figure, where it is finite; of a step that came twice, the later one."""
+    """(steps, values) of a metric where it is finite; of a repeated step, the later value.
+
+    rows: of the file. split: "train" or "validation". name: of the metric.
+    """
     found = {}
     for row in rows:
         if row["split"] == split and math.isfinite(value := to_float(row.get(name))):
@@ -125,13 +134,13 @@ def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, n
 
 
 def last_value(rows: list[Row], split: str, name: str) -> float:
-    """The last finite value of a figure, NaN when there is none."""
+    """The last finite value of a metric, NaN if there is none. rows, split, name: as for `metric_series`."""
     _, values = metric_series(rows, split, name)
     return float(values[-1]) if len(values) else math.nan
 
 
 def steps_per_second(rows: list[Row], *, over: int = 10) -> float:
-    """Steps per second over the last rows of training, NaN while that is not known."""
+    """Steps per second over the last training rows, NaN while unknown. rows: of the file. over: how many rows."""
     seen: list[tuple[int, float]] = []
     for row in reversed(rows):
         seconds = to_float(row.get("seconds"))
@@ -148,7 +157,7 @@ def steps_per_second(rows: list[Row], *, over: int = 10) -> float:
 
 
 def training_seconds(rows: list[Row]) -> float:
-    """Seconds of training, those of processes that were stopped and resumed added up."""
+    """Seconds of training, summed over all processes that trained the run. rows: of the file."""
     total = before = 0.0
     for row in rows:
         seconds = to_float(row.get("seconds"))
@@ -159,7 +168,7 @@ def training_seconds(rows: list[Row]) -> float:
 
 
 class Event(NamedTuple):
-    """Something that happened at a step: `rollback`, with a message."""
+    """An event at a step. name: such as "rollback". message: about it."""
 
     step: int
     name: str
@@ -167,7 +176,7 @@ class Event(NamedTuple):
 
 
 def event_rows(rows: list[Row]) -> list[Event]:
-    """What happened, in the order of the file."""
+    """The events in the order of the file. rows: of the file."""
     return [
         Event(row["step"], str(row.get("event") or "event"), str(row.get("message") or ""))
         for row in rows
@@ -176,7 +185,7 @@ def event_rows(rows: list[Row]) -> list[Event]:
 
 
 class LayerSeries(NamedTuple):
-    """A figure of every layer over time: values [paths, steps], NaN where there is none."""
+    """A statistic of every layer over the steps: values [paths, steps], NaN where it is missing."""
 
     paths: list[str]
     steps: np.ndarray
@@ -184,7 +193,10 @@ class LayerSeries(NamedTuple):
 
 
 def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
-    """A figure such as `gradient_norm` of "parameters", or `dead` of "activations", where finite."""
+    """A statistic of every layer, where it is finite.
+
+    rows: of the file. part: "parameters" or "activations". name: such as "gradient_norm" or "dead".
+    """
 
     def finite(entry: Any) -> float | None:
         value = to_float(entry)
@@ -207,7 +219,10 @@ class Histograms(NamedTuple):
 
 
 def layer_histograms(rows: list[Row], part: str, name: str) -> dict[str, Histograms]:
-    """The histograms `[low, high, counts]` of every layer; those of one layer have as many bins."""
+    """The histograms of every layer; all of one layer have the same number of bins.
+
+    rows, part, name: as for `layer_series`.
+    """
     paths, steps, found = _collect(rows, part, name, parse_histogram)
     result = {}
     for path in paths:
@@ -220,7 +235,7 @@ def layer_histograms(rows: list[Row], part: str, name: str) -> dict[str, Histogr
 
 
 def parse_histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
-    """(low, high, counts) of an entry of a row; None when it is no histogram, or an empty one."""
+    """(low, high, counts) of a histogram; None if it is not one, or empty. entry: of a row."""
     if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], list):
         return None
     low, high = to_float(entry[0]), to_float(entry[1])
@@ -236,7 +251,7 @@ def parse_histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
 
 
 def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, dict, dict]:
-    """The places of paths and of steps, and what `read` makes of each entry that is something."""
+    """The indices of paths and of steps, and the result of `read` for each entry that has one."""
     seen: dict[str, bool] = {}  # whether a path has a value in any row; in the order of the rows
     found = {}
     for row in rows:
@@ -253,6 +268,6 @@ def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, di
 
 
 def natural_order(path: str) -> list[tuple[bool, int, str]]:
-    """A key by which blocks/2 comes before blocks/10."""
+    """A sort key that puts blocks/2 before blocks/10. path: of a layer."""
     parts = re.split(r"(\d+)", path)
     return [(p.isdecimal(), int(p) if p.isdecimal() and len(p) < 19 else 0, p) for p in parts]

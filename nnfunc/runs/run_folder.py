@@ -52,6 +52,8 @@ CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 def create_folder(name: str, folder: Path | None = None) -> Path:
     """A new, empty folder for a run: the given one, or the next free `runs/name-1`, `runs/name-2`.
 
+    name: of the config. folder: to create, or None.
+
     Raises: FileExistsError when the given folder exists and is not empty.
     """
     if folder is not None:
@@ -74,12 +76,12 @@ def create_folder(name: str, folder: Path | None = None) -> Path:
 
 
 def is_occupied(folder: Path) -> bool:
-    """Whether something is there already, beside an empty folder."""
+    """Whether the path exists and is not an empty folder. folder: the path."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def remove_folder(folder: Path, *, keep: bool = False) -> None:
-    """Remove the folder of a run that never began; keep: only empty it, for it was there before."""
+    """Remove the folder of a run that never began. folder: of the run. keep: only empty it."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep:
@@ -87,7 +89,9 @@ def remove_folder(folder: Path, *, keep: bool = False) -> None:
 
 
 def check_folder(folder: Path, what: str = "run") -> Path:
-    """The folder, which holds a run, or a sweep.
+    """The folder, checked to hold a run or a sweep.
+
+    folder: to check. what: "run" or "sweep".
 
     Raises: FileNotFoundError naming the nearest ones when it does not; ValueError when something in it
     is a link out of it, or neither file nor folder.
@@ -108,7 +112,7 @@ def check_folder(folder: Path, what: str = "run") -> Path:
 
 
 def program_name() -> str:
-    """What the user typed to start this program, for use in advice."""
+    """The name by which the user started this program, for hints."""
     program = Path(sys.argv[0])
     known = shutil.which("nnfunc")
     if program.name != "nnfunc" or not program.exists() or (known and program.samefile(known)):
@@ -117,7 +121,7 @@ def program_name() -> str:
 
 
 def write_environment(folder: Path) -> None:
-    """environment.json: what a result may depend on besides the config."""
+    """Write environment.json: versions, device and command. folder: of the run."""
     names = ("nnfunc", "jax", "jaxlib", "optax", "numpy", "safetensors")
     device = jax.devices()[0]
     write_json(
@@ -138,14 +142,16 @@ def write_environment(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file atomically. path: of the file. value: as JSON holds it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n")
     temporary.replace(path)
 
 
 def read_json(path: Path, form: Any = dict) -> Any:
-    """What a JSON file of a form holds (see `documents`), None when there is none.
+    """The value in a JSON file, None without the file.
+
+    path: of the file. form: of the value, see `documents`.
 
     Raises: ValueError when it holds anything else.
     """

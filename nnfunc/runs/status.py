@@ -1,4 +1,4 @@
-"""What is known of a run from its folder alone, without its model: for `watch`, `runs`, reports."""
+"""The state of a run from its folder alone, without its model: for `watch`, `runs` and reports."""
 
 import json
 import math
@@ -28,14 +28,17 @@ STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
 
 
 class RunState(NamedTuple):
-    """name: one of STATES. words: more about it, which may be empty."""
+    """name: one of STATES. detail: more about it, which may be empty."""
 
     name: str
     detail: str = ""
 
 
 def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
-    """Whether a run goes on, is complete, was stopped, has diverged, was merged, or cannot be read."""
+    """Whether a run is running, complete, stopped, diverged or merged, or cannot be read.
+
+    folder: of the run. rows: of its metrics.jsonl.
+    """
     _, problem = read_config(folder)
     if problem:
         return RunState("broken", problem)
@@ -60,7 +63,7 @@ def _broken(name: str) -> RunState:
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str]:
-    """The settings of a run, and what is wrong with their file ("" when nothing)."""
+    """The settings of a run, and the problem with their file, "" without one. folder: of the run."""
     try:
         return tomllib.loads(documents.read_bytes(folder / "config.toml").decode("utf-8")), ""
     except FileNotFoundError:
@@ -71,7 +74,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def read_json_table(path: Path) -> dict[str, Any]:
-    """The dictionary that a JSON file holds; an empty one when it is not there, or something else."""
+    """The dictionary in a JSON file; {} if the file is missing or holds anything else. path: of the file."""
     try:
         value = json.loads(documents.read_bytes(path))
     except (OSError, ValueError, RecursionError):
@@ -80,7 +83,10 @@ def read_json_table(path: Path) -> dict[str, Any]:
 
 
 def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
-    """The settings by dotted name: `{"train": {"steps": 5}}` is `{"train.steps": 5}`."""
+    """The settings by dotted name: `{"train": {"steps": 5}}` is `{"train.steps": 5}`.
+
+    tables: of a config. start: of every name.
+    """
     found: dict[str, Any] = {}
     for name, value in tables.items():
         inner = isinstance(value, dict)
@@ -89,7 +95,7 @@ def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
 
 
 class BestValue(NamedTuple):
-    """The best validation figure so far: of which metric, at which step."""
+    """The best value so far of a validation metric, and its step."""
 
     metric: str
     value: float
@@ -97,7 +103,10 @@ class BestValue(NamedTuple):
 
 
 def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
-    """By the metric that the config's train.best names, or the least loss."""
+    """The best value of the metric that train.best names, None without any.
+
+    rows: of metrics.jsonl. config: of the run.
+    """
     mode, metric = BestMetric.of_config(config)
     steps, values = metrics_log.metric_series(rows, "validation", metric)
     if not len(values):
@@ -107,7 +116,10 @@ def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue
 
 
 def metric_mode(metric: str, config: dict[str, Any]) -> str:
-    """Whether more of a metric is better, "max", or less, "min"."""
+    """Whether larger values of a metric are better, "max", or smaller ones, "min".
+
+    metric: its name. config: of the run.
+    """
     mode, known = BestMetric.of_config(config)
     if metric == known:
         return mode
@@ -115,7 +127,7 @@ def metric_mode(metric: str, config: dict[str, Any]) -> str:
 
 
 def parameter_count(folder: Path) -> int | None:
-    """How many parameters the model has, as a checkpoint tells; None when there is none."""
+    """The number of parameters of the model, from a checkpoint; None without one. folder: of the run."""
     root = folder / "checkpoints"
     for path in [root / "best", *sorted(root.glob("step-*"), reverse=True)]:
         leaves = read_json_table(path / "manifest.json").get("leaves")
@@ -129,7 +141,9 @@ def parameter_count(folder: Path) -> int | None:
 
 
 def beats_baseline(metrics: dict[str, float], without: dict[str, float]) -> bool:
-    """Whether a run does better than its baseline: by accuracy where there is one, else by the loss.
+    """Whether a run is better than its baseline, by accuracy if it has one, else by the loss.
+
+    metrics: of the run. without: of the baseline.
 
     >>> beats({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
     False

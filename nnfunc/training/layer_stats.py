@@ -1,4 +1,4 @@
-"""What can be seen of every layer in a step: of its result, and of its parameters.
+"""Statistics of every layer in a step: of its output, and of its parameters.
 
 Inside `repeat` the layers share one path, in which `*` is the stacked axis, and every statistic of
 theirs is an array with one value a layer; `written_out` gives each a path of its own.
@@ -40,7 +40,7 @@ _ZERO = {"relu", "relu6", "relu2", "squared_relu"}
 
 @jax.tree_util.register_pytree_node_class
 class OrderedStats(Mapping):
-    """A dict whose order lasts: those that come back from JAX are in the order of their keys."""
+    """A dict that keeps its order through JAX, which sorts the keys of plain ones. items: its content."""
 
     def __init__(self, items: dict[str, Any]):
         self.own = items
@@ -65,9 +65,10 @@ class OrderedStats(Mapping):
 def activation_stats(taps: dict[str, PyTree], watch: Watch) -> OrderedStats:
     """{path: statistics} of the results of all innermost layers that were captured.
 
-    mean, deviation, histogram [low, high, counts]; saturated, the share of values on the flat ends
-    of a tanh, sigmoid and the like; dead, the share of units (places of the last axis) of a relu that
-    are zero for the whole batch.
+    mean, deviation, histogram [low, high, counts]; saturated, the fraction of values on the flat ends
+    of a tanh, sigmoid and the like; dead, the fraction of units (of the last axis) of a relu that are
+    zero for the whole batch.
+    taps: the outputs by path. watch: of the traced call.
     """
     kinds = {"/".join(path): child.name for path, child, *_ in watch.calls}
     outer = {"/".join(path.split("/")[:i]) for path in kinds for i in range(1, path.count("/") + 1)}
@@ -85,7 +86,8 @@ def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) ->
     """{path: statistics} of all parameters.
 
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
-    over the weight's, infinite for weights of size 0; histograms of the weights and of the gradients.
+    over the weight's, infinite for weights of norm 0; histograms of the weights and of the gradients.
+    params, grads, new: before the step, their gradients, and after it. watch: of the traced call.
     """
     plain = {seen.replace("*/", ""): seen for seen in watch.seen}
     grads, new, found = paths.flatten(grads), paths.flatten(new), {}
@@ -99,7 +101,10 @@ def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) ->
 
 
 def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`."""
+    """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`.
+
+    layers: {"parameters": ..., "activations": ...} of a step, on the host.
+    """
     made: dict[str, dict[str, Any]] = {}
     for kind, found in layers.items():
         made[kind] = {}

@@ -19,7 +19,10 @@ __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
 
 
 class OnPlateau(NamedTuple):
-    """A factor of the learning rate that follows a validation metric; see `reduce_on_plateau`."""
+    """A factor of the learning rate that follows a validation metric; see `reduce_on_plateau`.
+
+    metric: its name. init: () -> state. update: (state, value) -> state.
+    """
 
     metric: str
     init: Callable[[], schedules.PlateauState]
