@@ -259,10 +259,7 @@ def sweep(
         ),
     ] = None,
     trials: Annotated[
-        int | None,
-        typer.Option(
-            help="The number of trials, with all seeds.", show_default="all combinations, where all are lists"
-        ),
+        int | None, typer.Option(help="The number of trials, with all seeds.", show_default="all combinations of lists")
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="How to draw: random, grid, sobol or latin.", show_default="random")

@@ -116,7 +116,7 @@ def _no_pictures(request, monkeypatch):
     if "pictures" not in request.fixturenames:
         page = lambda result, folder, *more: (folder / "report.html").touch()
         monkeypatch.setattr(finish_sweep, "write_page", page)
-        monkeypatch.setattr(reports, "write", lambda folder: None)
+        monkeypatch.setattr(reports, "write_report", lambda folder: None)
 
 
 @pytest.fixture
@@ -976,8 +976,8 @@ def test_a_sweep_of_which_nothing_is_left_ends_well(work, pictures, capsys, seed
     assert json_of(work / "run")["best"] is None
     assert main("sweep-best", "run") == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"nnfunc: sweep-best: {problem}")
-    assert message.endswith("Ask for one with --trial.\n")
+    assert message.startswith(f"nnfunc: sweep-best: there is no best trial: {problem.removeprefix('none: ')}")
+    assert message.endswith("Choose a trial with --trial.\n")
     config = tomllib.loads(said_by("sweep-best", "run", "--trial", 2 * seeds - 1))
     assert config["schedule"]["peak"] == 1e15
 
