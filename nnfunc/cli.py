@@ -289,7 +289,7 @@ def sweep(
 ) -> None:
     """Train many settings of a config in few compiled programs; write tables and a report.
 
-    The config may also say what to vary, in its table [sweep]. nnfunc resume
+    The config may also say what to vary, in its table sweep. nnfunc resume
     continues a sweep that was stopped or killed.
     """
     _set_up_process()
