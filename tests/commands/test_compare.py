@@ -33,7 +33,7 @@ model = { name = "mlp", widths = [64, 67, 64, 10] }
 optimizer = { rate = 4e-3 }
 [variants.plain]
 [variants.smooth]
-objective = { smoothing = 0.1 }
+objective = { label_smoothing = 0.1 }
 """
 
 
@@ -59,7 +59,7 @@ def test_tables_are_merged_and_every_run_is_planned(file):
     assert len(plan.runs) == 8
     assert {run.config.train["steps"] for run in plan.runs} == {30}
     smooth = next(run for run in plan.runs if run.name == "deep-smooth-1")
-    assert smooth.config.hypers["objective.smoothing"] == 0.1
+    assert smooth.config.hypers["objective.label_smoothing"] == 0.1
     assert smooth.config.hypers["optimizer.rate"] == 4e-3
     assert smooth.config.tables["seed"] == 1
     assert plan.sizes["wide"].parameters == 64 * 128 + 128 + 128 * 10 + 10
