@@ -476,7 +476,7 @@ SCHEDULES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_run_goes_on_to_more_steps_where_its_schedule_allows_it(tmp_path, schedule, capsys):
+def test_a_run_is_extended_where_its_schedule_allows_it(tmp_path, schedule, capsys):
     """With the last steps of a stable schedule still to come: bit for bit the longer run."""
     file = tmp_path / "c.toml"
     file.write_text(re.sub(r"schedule = .*", f"schedule = {SCHEDULES[schedule]}", CONFIG))
