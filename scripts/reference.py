@@ -1,6 +1,8 @@
 """Write a page of reference for each public name, from its signature and docstring.
 
-python scripts/reference.py FOLDER      writes FOLDER/index.md and FOLDER/linear.md, FOLDER/losses.mse.md, FOLDER/Model-class.md, ...
+python scripts/reference.py FOLDER
+
+writes FOLDER/index.md, FOLDER/linear.md, FOLDER/losses.mse.md, FOLDER/Model-class.md and so on.
 """
 
 import inspect
@@ -36,7 +38,10 @@ def page(name: str, value: Any) -> str:
     doc = inspect.getdoc(value) or ""
     parts = [f"# nf.{name}"]
     if isinstance(value, ModuleType):
-        parts += [_text(doc), *(f"- [{inner}]({file_name(f'{name}.{inner}')}): {_summary(value, inner)}" for inner in value.__all__)]
+        parts += [
+            _text(doc),
+            *(f"- [{inner}]({file_name(f'{name}.{inner}')}): {_summary(value, inner)}" for inner in value.__all__),
+        ]
         return "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
     if callable(value):
         parts.append(f"```python\n{_signature(name, value)}\n```")
@@ -104,10 +109,6 @@ def _text(doc: str) -> str:
     for block in doc.split("\n\n"):
         lines.append(f"```python\n{block}\n```" if block.lstrip().startswith(">>>") else block)
     return "\n\n".join(lines)
-
-
-def _summary(module: ModuleType, name: str) -> str:
-    return _first(inspect.getdoc(getattr(module, name)))
 
 
 def _first(doc: str | None) -> str:
