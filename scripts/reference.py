@@ -38,11 +38,9 @@ def page(name: str, value: Any) -> str:
     doc = inspect.getdoc(value) or ""
     parts = [f"# nf.{name}"]
     if isinstance(value, ModuleType):
-        parts += [
-            _text(doc),
-            *(f"- [{inner}]({file_name(f'{name}.{inner}')}): {_summary(value, inner)}" for inner in value.__all__),
-        ]
-        return "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
+        links = [(inner, file_name(f"{name}.{inner}"), getattr(value, inner)) for inner in value.__all__]
+        lines = [f"- [{inner}]({file}): {_first(inspect.getdoc(item))}" for inner, file, item in links]
+        return "\n\n".join([*parts, _text(doc), "\n".join(lines)]) + "\n"
     if callable(value):
         parts.append(f"```python\n{_signature(name, value)}\n```")
     return "\n\n".join([*parts, _text(doc)]) + "\n"
