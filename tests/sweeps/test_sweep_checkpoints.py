@@ -171,7 +171,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch)
     shutil.rmtree(folder)
 
 
-def test_the_execution_is_written_down_before_a_trial_runs_and_is_taken_again(tmp_path, monkeypatch):
+def test_the_execution_is_saved_before_a_trial_runs(tmp_path, monkeypatch):
     """What is quickest may be another execution the next time, whose results differ by rounding."""
     import json
 

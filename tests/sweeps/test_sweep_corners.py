@@ -109,7 +109,7 @@ def saving(monkeypatch):
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
 
 
-def test_a_population_of_which_trials_break_late_resumes_to_the_same_table(tmp_path, saving):
+def test_a_population_that_breaks_late_resumes_to_the_same_table(tmp_path, saving):
     def late(h, step):
         lr = jnp.where((step >= 37) & (h["lr"] > 0.05), 1e38, h["lr"])
         return nf.Task(nf.mlp([DIM, 5, CLASSES]), nf.classification(), nf.optimizers.sgd(lr))
