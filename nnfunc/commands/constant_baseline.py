@@ -39,7 +39,7 @@ def answer_of(settings: Mapping[str, Any], data: Any) -> np.ndarray | None:
     if kind not in ("classification", "language_modelling"):
         return None
     if np.issubdtype(target.dtype, np.integer):
-        counted = target[(target >= 0) & (target != settings.get("ignore"))]
+        counted = target[(target >= 0) & (target != settings.get("ignore_index"))]
         counts = np.bincount(counted, minlength=data.classes or 0) + 1.0
     else:  # shares of classes
         counts = target.reshape(-1, target.shape[-1]).sum(0, dtype=np.float64) + 1.0

@@ -58,7 +58,7 @@ def sample(
         top_k=top_k,
         top_p=top_p,
         stop=None if stop is None else _one(codec, stop),
-        context=context,
+        block_size=context,
         state=state,
     )
     tokens, lengths = jax.device_get(found)
