@@ -150,7 +150,7 @@ def classification(
         check.at_least_0(where, weight=weight)
     if gamma is not None and not (check.is_plain(label_smoothing) and label_smoothing == 0):
         expected = "label_smoothing should be 0 together with gamma: the focal loss has none"
-        traced = "a value that a sweep or a schedule sets"
+        traced = "one that a sweep or a schedule gives"
         check.fail(where, expected=expected, actual=label_smoothing if check.is_plain(label_smoothing) else traced)
 
     def totals(predict, batch, mask):
@@ -162,7 +162,7 @@ def classification(
         if _is_soft(logits, labels):
             expected = "labels should be class indices together with gamma: the focal loss takes no probabilities"
             check.fail(where, expected=expected, actual=check.describe(labels), hint="Remove gamma, or mixup.")
-        loss = losses.focal(logits, labels, gamma=gamma, alpha=weight, ignore=ignore_index)
+        loss = losses.focal(logits, labels, gamma=gamma, alpha=weight, ignore_index=ignore_index)
         return _label_totals(where, loss, logits, labels, mask, **options)
 
     return _mean_objective(totals, _label_check(where, soft=gamma is None, ignore_index=ignore_index), logits=True)
@@ -241,9 +241,9 @@ def _cross_entropy_totals(
     weight: Any = None,
 ) -> Totals:
     """Cross-entropy and accuracy against class indices, or against probabilities of classes."""
-    options = {"smoothing": label_smoothing, "weights": weight}
+    options = {"label_smoothing": label_smoothing, "weight": weight}
     if not _is_soft(logits, labels):
-        loss = losses.cross_entropy(logits, labels, ignore=ignore_index, **options)
+        loss = losses.cross_entropy(logits, labels, ignore_index=ignore_index, **options)
         return _label_totals(where, loss, logits, labels, mask, ignore_index=ignore_index, weight=weight)
     loss = losses.cross_entropy_dense(logits, labels, **options)
     counted = _example_mask(where, mask, loss.shape)

@@ -217,7 +217,7 @@ def _learning_rate_scale(state: TrainState) -> Array | None:
 
 def _learning_rate_metric(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
     """The learning rate, if the optimizer has one."""
-    rate = getattr(task.optimizer, "rate", None)
+    rate = getattr(task.optimizer, "learning_rate", None)
     if rate is None:
         return {}
     rate = jnp.asarray(rate(step) if callable(rate) else rate).astype(jnp.float32)

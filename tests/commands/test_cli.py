@@ -478,7 +478,7 @@ SCHEDULES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_run_goes_on_to_more_steps_where_its_schedule_allows_it(tmp_path, schedule, capsys):
+def test_a_run_is_extended_where_its_schedule_allows_it(tmp_path, schedule, capsys):
     """With the last steps of a stable schedule still to come: bit for bit the longer run."""
     file = tmp_path / "c.toml"
     file.write_text(re.sub(r"schedule = .*", f"schedule = {SCHEDULES[schedule]}", CONFIG))
@@ -518,7 +518,7 @@ def test_a_run_says_what_one_answer_for_all_reaches(tmp_path, capsys):
 data = {{ name = "npz", path = "{tmp_path}/d.npz", batch_size = 8 }}
 model = {{ name = "mlp", widths = [2, 2] }}
 objective = {{ name = "classification" }}
-optimizer = {{ name = "sgd", rate = 1e-9 }}
+optimizer = {{ name = "sgd", learning_rate = 1e-9 }}
 train = {{ steps = 1, loop = "step" }}
 """
     )

@@ -100,7 +100,7 @@ PLAIN = """
 data = { name = "npz", path = "rows.npz", batch_size = 16 }
 model = { name = "mlp", widths = [4, 8, 3] }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 20, save_every = 5 }
 """
 

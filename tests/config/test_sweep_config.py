@@ -170,7 +170,7 @@ def test_the_command_line_goes_before_the_file(file):
     assert sweep.space["schedule.peak"] == [1, 2]
     assert "model.dropout" not in sweep.space
     assert sweep.tables["model"]["dropout"] == 0.3
-    assert sweep.tables["objective"]["smoothing"] == 0.2
+    assert sweep.tables["objective"]["label_smoothing"] == 0.2
     assert (sweep.options["trials"], sweep.options["seeds"], sweep.options["execution"]) == (4, 3, "loop")
 
 
@@ -200,7 +200,7 @@ def test_whole_tables_come_before_what_is_in_them(file):
     assert load_sweep(file, words).tables["optimizer"] == {"name": "sgd", "momentum": 0.5}
 
 
-def test_a_table_that_one_setting_is_enough_for_need_not_be_in_the_file(file):
+def test_a_table_may_come_from_one_override(file):
     words = ["augment.shift.pixels=[1, 2]", "lookahead.every=[2, 3]", "task.sharpness=[0.1]"]
     sweep = load_sweep(file, words)
     assert list(sweep.space) == ["augment.shift.pixels", "lookahead.every", "task.sharpness"]
@@ -437,12 +437,12 @@ def traced_numbers():
                 for key, parameter in inspect.signature(factory).parameters.items()
                 if parameter.default is inspect.Parameter.empty
                 and key in own.types
-                and not (table == "optimizer" and key == "rate")
+                and not (table == "optimizer" and key == "learning_rate")
             ]
             arguments = {key: parse_value(own.types[key].example) for key in needed}
             start = f"augment.{name}" if table == "augment" else table
             for key, kind in own.types.items():
-                if not kind.traced or (table, key) == ("optimizer", "rate"):
+                if not kind.traced or (table, key) == ("optimizer", "learning_rate"):
                     continue
                 if "a number" in kind.singular:
                     yield f"{start}.{key}", whole(table, name, arguments)
@@ -465,7 +465,7 @@ def test_every_number_of_every_factory_may_be_swept():
         seen += 1
     assert seen > 150
     bare = SweepConfig({k: v for k, v in tomllib.loads(TEXT).items() if k != "schedule"}, {}, {}, "config")
-    assert bare.trial({"optimizer.rate": 0.5}, 0).hypers["optimizer.rate"] == 0.5
+    assert bare.trial({"optimizer.learning_rate": 0.5}, 0).hypers["optimizer.learning_rate"] == 0.5
 
 
 def test_the_tables_stay_as_they_were(file):
@@ -508,7 +508,7 @@ def problems(path, *words, **options):
 
 WRONG = {
     "schedule.pek=log(1, 2)": "schedule.pek: warmup_cosine has no such key, got 1.0; did you mean 'peak'?",
-    "optimiser.rate=0:3": "optimiser: there is no such table; did you mean 'optimizer'?",
+    "optimiser.learning_rate=0:3": "optimiser: there is no such table; did you mean 'optimizer'?",
     "sed=0:3": "sed: there is no such key; did you mean 'seed'?",
     "average.decay=uniform(0, 1)": "average.decay: there is no table average; write average = { name = "
     '"ema", decay = 0.999 }.',
