@@ -85,7 +85,7 @@ class Store:
             raise FileExistsError(f"{folder} already holds a sweep. {cure}")
         self.new = not plan.exists()
         self.segments.mkdir(parents=True, exist_ok=True)
-        self.lock = None if shared else FolderLock(self.folder, lent=False)
+        self.lock = None if shared else FolderLock(self.folder)
         self._own = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another may count alike
         try:
             self._agree(plan, of)
