@@ -87,14 +87,8 @@ def find_lr(
     result = debug.find_lr(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
     print(result)
     if result.hyper is not None:
-        words = [
-            run_folder.program_name(),
-            "train",
-            str(config_file),
-            *settings,
-            f"{result.hyper}={result.hyper_value:.2g}",
-        ]
-        print(f"  {' '.join(words)}")
+        override = f"{result.hyper}={result.hyper_value:.2g}"
+        print("  " + " ".join([run_folder.program_name(), "train", str(config_file), *settings, override]))
     if plot is not None:
         result.plot(plot)
         print(f"  plot  {plot}")
@@ -154,9 +148,8 @@ def _validation_faults(config: Config, state: TrainState) -> list[Fault]:
     task = config.build(config.hypers, state.step)
     for batch in split_batches(task, data):
         if not np.isfinite(float(run.eval_totals(state, numbers, batch)["loss"][0])):
-            step = int(state.step)
-            fault = find_non_finite(task, *eval_params(task, state), batch.batch(), None, step)
-            return [fault._replace(step=step, message=f"validation, in {fault.message}")]
+            fault = find_non_finite(task, *eval_params(task, state), batch.batch(), None)
+            return [fault._replace(step=int(state.step), message=f"validation, in {fault.message}")]
     return []
 
 
