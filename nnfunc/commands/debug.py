@@ -40,7 +40,7 @@ def overfit(config_file: Path, settings: list[str], *, steps: int = 200, example
     rates = "  ".join(f"{rate:6.1g}" for rate in found.learning_rates)
     print(f"  rate  {rates}"[: _width()])
     print(f"  loss  {'  '.join(f'{end:6.3g}' for end in ends)}"[: _width()])
-    for name, text in (("cause", found.cause), ("cure", found.hint)):
+    for name, text in (("cause", found.cause), ("hint", found.hint)):
         if text:
             print(f"{name:<7} {_wrapped(text, 8)}")
     return found
