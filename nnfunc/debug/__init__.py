@@ -8,6 +8,7 @@
 They take the arguments of `nf.train`, so they work with every model, objective and optimizer.
 """
 
+from nnfunc.calls import explain_calls
 from nnfunc.debug.doctor import doctor
 from nnfunc.debug.find_nan import find_nan, find_nan_in
 from nnfunc.debug.finding import Finding
@@ -16,3 +17,5 @@ from nnfunc.debug.overfit import Verdict, overfit
 from nnfunc.training.divergence import Fault
 
 __all__ = ["Fault", "Finding", "RangeTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in", "overfit"]
+
+explain_calls(__name__)
