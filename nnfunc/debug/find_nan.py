@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, paths
-from nnfunc.base import Key, Model, Params, PyTree, as_model, fold
+from nnfunc.base import Key, Model, Params, PyTree, as_model, fold, resolve_state
 from nnfunc.debug.nan_interpreter import Operation, first_operation
 from nnfunc.training.divergence import Fault, Phase, first_not_finite
 from nnfunc.training.step import TrainState
@@ -105,7 +105,7 @@ def find_nan_in(
         return _find_in_function(model, params, x)
     model = as_model(model, where="find_nan_in")
     task = Task(model, lambda predict, batch: (_sum_floats(predict(batch)), {}), None)
-    fault = first_not_finite(task, params, model.init_state() if state is None else state, x, key)
+    fault = first_not_finite(task, params, resolve_state(model, state, "find_nan_in"), x, key)
     return None if fault.phase == "update" else fault
 
 

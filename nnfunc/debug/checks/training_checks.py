@@ -14,7 +14,7 @@ from nnfunc.debug.checks.model_checks import is_shift_invariant
 from nnfunc.debug.finding import Finding, join_names
 from nnfunc.debug.probe import Probe
 from nnfunc.debug.short_runs import peak_learning_rate, update_at_learning_rate
-from nnfunc.frozen_state import holds
+from nnfunc.frozen_state import contains_frozen
 from nnfunc.paths import is_matrix
 from nnfunc.vector_norm import global_norm
 
@@ -34,7 +34,7 @@ def check_initial_loss(probe: Probe) -> Iterator[Finding]:
         evidence = f"It is {loss:.3g} at the start, and should be near {expected}."
         hint = "Make the initial weights of the last layer smaller, and normalise inputs and targets."
         yield Finding("warning", "loss", "initial loss too large", evidence, hint)
-    elif zeros > 0.1 and loss < 0.5 * zeros and not holds(probe.state):  # adapters start from a trained model
+    elif zeros > 0.1 and loss < 0.5 * zeros and not contains_frozen(probe.state):  # adapters start from a trained model
         evidence = f"It is {loss:.3g} before any training, and should be near {expected}."
         hint = "Does the input contain the label, or are the parameters trained already?"
         yield Finding("warning", "loss", "initial loss too small", evidence, hint)

@@ -104,8 +104,8 @@ def _metrics(entry: Any) -> list[tuple[str, float]]:
 def _baseline(result: dict[str, Any]) -> tuple[str, list[tuple[str, float]]]:
     """The split that is reported last, and the metrics of the best constant prediction on it."""
     baseline = result.get("baseline")
-    for split in ("test", "validation") if isinstance(baseline, dict) else ():
-        if metrics := _metrics(baseline.get(split)):
+    for split in ("test", "validation"):
+        if metrics := _metrics(baseline.get(split) if isinstance(baseline, dict) else None):
             return split, metrics
     return "", []
 
