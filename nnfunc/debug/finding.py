@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 
 def join_names(names: Sequence[str], limit: int = 3) -> str:
-    """The first names in one phrase, and how many more there are.
+    """The first `limit` names in one phrase, and how many more there are.
 
     >>> join_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'

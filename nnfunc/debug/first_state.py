@@ -26,7 +26,7 @@ def without_augmentation(data: Any, max_batch_size: int | None = None) -> Any:
 
 
 def init_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Params, PyTree]:
-    """The parameters and the model state with which a run of this key starts."""
+    """The parameters and the model state with which `nf.train(build, hypers, ..., key=key)` starts."""
     check.key("debug", key)
 
     def init(key):

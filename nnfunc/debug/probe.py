@@ -32,7 +32,10 @@ class FixedOutputs:
 
 
 def loss_of_outputs(task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]) -> Any:
-    """The loss of a batch for given outputs of the model."""
+    """The loss of a task on a batch for given outputs of its model, one for each call of predict.
+
+    params, state: of the model, for objectives that read them.
+    """
     return task.objective(FixedOutputs(task, params, state, outputs), batch)[0]
 
 
@@ -76,6 +79,7 @@ def _wave(mean: Any, deviation: Any, y: jax.Array) -> jax.Array:
 class Probe:
     """A task with its initial parameters and one small batch.
 
+    params, state: the initial parameters and model state.
     key: the key that training draws from. needs_key: whether the model refuses to run without a key.
     layer_order: the paths of the layers in the order of computation, once a forward pass has run.
     """
@@ -162,7 +166,10 @@ class Probe:
         return jax.jit(forward, static_argnums=4)
 
     def forward(self, params: Params, x: PyTree, *, train: bool = False) -> tuple[Any, dict[str, Any]]:
-        """(y, {path: output}) of the model alone: the floating-point output of every layer, in order."""
+        """(y, {path: output}) of the model alone: the floating-point output of every layer, in order.
+
+        params, x: the arguments of the model. train: whether to run in training mode.
+        """
         key = self.key if train else self.optional_key
         y, taps = jax.device_get(self._forward(params, x, self.state, key, train))
         outputs = {}
@@ -209,7 +216,11 @@ class Probe:
 def build_probe(
     where: str, build: Callable[..., Any], hypers: Any, data: Any, key: Key, max_batch_size: int
 ) -> tuple[Any, Probe]:
-    """The data set without augmentation, and a probe of the task on its first batch."""
+    """The data set without augmentation, and a probe of the task on its first batch.
+
+    where: the function that asks, from which the probe's key is derived. build, hypers, data, key: as for
+    `nf.train`. max_batch_size: the most examples of a batch.
+    """
     data = without_augmentation(data, max_batch_size)
     params, state = init_params(build, hypers, key)
     probe = Probe(built(build, hypers, 0), params, state, jax.device_get(data.batch(0)), fold(key, where))
@@ -221,7 +232,10 @@ def build_probe(
 
 
 def weight_matrices(probe: Probe, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The weight matrices of {path: leaf}; those of a `repeat` layer by layer, as blocks/3/up/weight."""
+    """The weight matrices of leaves, {path: leaf}; those of a `repeat` layer by layer, as blocks/3/up/weight.
+
+    probe: of the model, after a forward pass.
+    """
     matrices = {}
     for path, leaf in leaves.items():
         parents = {parent: axes for parent, axes in probe.stacked_axes.items() if path.startswith(f"{parent}/")}
@@ -237,7 +251,7 @@ def weight_matrices(probe: Probe, leaves: dict[str, Any]) -> dict[str, np.ndarra
 
 
 def differ(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two results differ by more than rounding errors."""
+    """Whether the results a and b differ by more than rounding errors."""
     with np.errstate(invalid="ignore", over="ignore"):
         a, b = a.astype(np.float64), b.astype(np.float64)
         scale = np.sqrt(np.mean(np.square(a))) + 1e-30

@@ -19,7 +19,10 @@ STEPS = np.unique(np.geomspace(1, 1e6, 400).astype(np.int32) - 1)
 
 
 def peak_learning_rate(build: Callable[..., Any], hypers: Any) -> float | None:
-    """The largest learning rate of the first million steps; None where the optimizer has none to read."""
+    """The largest learning rate of the first million steps; None where the optimizer has none to read.
+
+    build, hypers: as for `nf.train`.
+    """
 
     def learning_rate(step):
         schedule = getattr(built(build, hypers, step).optimizer, "rate", None)
@@ -30,7 +33,10 @@ def peak_learning_rate(build: Callable[..., Any], hypers: Any) -> float | None:
 
 
 def find_learning_rate_hyper(build: Callable[..., Any], hypers: Any) -> str | None:
-    """The name of the hyper that the peak learning rate is proportional to, such as "schedule.peak"."""
+    """The name of the hyper that the peak learning rate is proportional to, such as "schedule.peak".
+
+    build, hypers: as for `nf.train`. None where there is no such hyper.
+    """
     peak = peak_learning_rate(build, hypers)
     if not isinstance(hypers, dict) or not peak:
         return None
@@ -47,7 +53,7 @@ def find_learning_rate_hyper(build: Callable[..., Any], hypers: Any) -> str | No
 
 
 def update_at_learning_rate(optimizer: Optimizer, learning_rate: Scalar, step: Any) -> Callable[..., Any]:
-    """The optimizer's update function, with its updates rescaled to another learning rate."""
+    """The optimizer's update function, with its updates at `step` rescaled to another learning_rate."""
 
     def update(grads, state, params, **extra_args):
         current = optimizer.rate(step) if optimizer.rate is not None else 1.0
@@ -60,8 +66,8 @@ def update_at_learning_rate(optimizer: Optimizer, learning_rate: Scalar, step: A
 
 
 class ShortRun(NamedTuple):
-    """losses [steps], each before its update; the last parameters and model state; gradient_seen: for
-    each parameter leaf, whether any step had a gradient other than 0.
+    """losses: [steps], each before its update. params, model_state: after the last update. gradient_seen: for
+    each leaf of params, whether any step had a gradient other than 0.
     """
 
     losses: Array
@@ -81,7 +87,11 @@ def short_run(
     batch_at: Callable[[Array], PyTree],
     key_at: Callable[[Array], Key | None],
 ) -> ShortRun:
-    """Train at a constant learning rate. The learning rate may be traced, so runs can be vmapped."""
+    """Train at a constant learning rate, which may be traced, so that runs can be vmapped.
+
+    build, hypers: as for `nf.train`. learning_rate: at least 0. params, model_state: to start from. steps:
+    how many. batch_at, key_at: step -> the batch and the key of a step.
+    """
 
     def train_step(carry, step):
         params, model_state, opt_state = carry

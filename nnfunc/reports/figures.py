@@ -14,7 +14,10 @@ LOW, HIGH = 1e-45, 1e39  # a little beyond float32; matplotlib fails near the en
 
 
 def make_figure(count: int, *, columns: int, height: float, xlabel: str = "") -> tuple[Any, np.ndarray]:
-    """A Figure with `count` panels in rows, each `height` inches high, and its panels; the spare ones are hidden."""
+    """A Figure with `count` panels, and the panels in rows of `columns`; spare ones are hidden.
+
+    height: of a row, in inches. xlabel: of every panel.
+    """
     from matplotlib.figure import Figure
 
     rows = max(-(-count // columns), 1)
@@ -30,7 +33,7 @@ def make_figure(count: int, *, columns: int, height: float, xlabel: str = "") ->
 
 
 def png_bytes(figure: Any) -> bytes:
-    """The Figure as a PNG."""
+    """A matplotlib figure as a PNG."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font does not have
@@ -39,7 +42,7 @@ def png_bytes(figure: Any) -> bytes:
 
 
 def escape_label(text: str, limit: int = 40) -> str:
-    """A label of at most `limit` characters that matplotlib neither hides nor reads as mathematics.
+    """The text as a label of at most `limit` characters that matplotlib neither hides nor reads as mathematics.
 
     >>> escape_label("_a$b"), escape_label("abcdef", 4)
     ('a\\\\$b', 'abc…')

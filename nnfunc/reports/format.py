@@ -14,7 +14,7 @@ def sort_metrics(metrics: dict[str, float]) -> list[tuple[str, float]]:
 
 
 def format_metric(name: str, value: float) -> str:
-    """The value of a metric: an accuracy in percent, others with 4 digits."""
+    """The value of the metric `name`: an accuracy in percent, others with 4 digits."""
     return f"{value:.2%}" if name in PERCENTAGES else f"{value:.4g}"
 
 
@@ -24,13 +24,13 @@ def format_labelled(label: str, value: float, name: str | None = None) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
+    """A time in seconds as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:
-    """Settings in one line: schedule.peak=0.0123 seed=3."""
+    """The settings in one line: schedule.peak=0.0123 seed=3."""
     text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
     return " ".join(f"{name}={text(value)}" for name, value in settings.items())

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def render_page(name: str, *parts: str) -> str:
-    """A page with a title and parts in HTML; empty parts are dropped."""
+    """A page with the title `name` and parts in HTML; empty parts are dropped."""
     title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{title}</title>"
@@ -47,12 +47,12 @@ def render_cards(cards: Iterable[tuple[str, str]]) -> str:
 
 
 def render_image(png: bytes, alt: str) -> str:
-    """An image inside the page, as wide as the page."""
+    """The png as an image inside the page, as wide as the page. alt: its description."""
     return f'<img class="plain" alt="{html.escape(alt)}" src="{png_url(png)}">'
 
 
 def render_tables(**tables: Mapping[str, Any]) -> str:
-    """Tables of names and values side by side, each under its title."""
+    """The tables of names and values side by side, each under its title."""
     sections = "\n".join(render_section(title, render_table(values)) for title, values in tables.items())
     return f'<div class="columns">\n{sections}\n</div>'
 
@@ -65,7 +65,7 @@ def render_table(values: Mapping[str, Any]) -> str:
 
 
 def save_page(path: Path, text: str) -> None:
-    """Write a page completely or not at all. Bytes of file names that are no text become escapes."""
+    """Write a page to `path` completely or not at all. Bytes of file names that are no text become escapes."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.replace(path)

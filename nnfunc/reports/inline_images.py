@@ -9,7 +9,7 @@ __all__ = ["build_palette", "fading_palette", "palette_indices", "palette_png_ur
 
 
 def png_url(png: bytes) -> str:
-    """A data URL that contains the PNG."""
+    """A data URL that contains the bytes of a png."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
@@ -26,7 +26,7 @@ def palette_png_url(indices: np.ndarray, palette: np.ndarray) -> str:
 
 
 def build_palette(name: str, count: int = 63) -> np.ndarray:
-    """A palette [1 + count, 4] of a matplotlib colour map; colour 0 is transparent, for missing values."""
+    """A palette [1 + count, 4] of the matplotlib colour map `name`; colour 0 is transparent, for missing values."""
     import matplotlib
 
     table = 255 * matplotlib.colormaps[name](np.linspace(0, 1, count))
@@ -34,7 +34,7 @@ def build_palette(name: str, count: int = 63) -> np.ndarray:
 
 
 def fading_palette(red: int, green: int, blue: int) -> np.ndarray:
-    """A palette of 16 colours from transparent to one colour; it suits light and dark backgrounds."""
+    """16 shades from transparent to the colour (red, green, blue), for light and dark backgrounds."""
     alpha = np.linspace(0, 255, 16)
     return np.stack([np.full(16, red), np.full(16, green), np.full(16, blue), alpha], axis=1)
 
@@ -43,7 +43,7 @@ def palette_indices(values: np.ndarray, low: float, high: float, *, log: bool, c
     """Indices into a `build_palette` of values from low to high: 0 where a value is missing.
 
     Values outside the range get the colours of its ends. log: on a logarithmic scale, where values at or
-    below zero get the colour of low.
+    below zero get the colour of low. count: the colours of the palette.
     """
     with np.errstate(all="ignore"):
         if log:
@@ -54,5 +54,5 @@ def palette_indices(values: np.ndarray, low: float, high: float, *, log: bool, c
 
 
 def spaced_indices(length: int, limit: int) -> np.ndarray:
-    """At most `limit` evenly spaced indices of an axis, both ends among them."""
+    """At most `limit` evenly spaced indices of an axis of this length, both ends among them."""
     return np.unique(np.linspace(0, length - 1, min(length, limit)).round().astype(int))

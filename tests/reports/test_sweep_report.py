@@ -370,8 +370,8 @@ def test_importance_takes_categories_whole_and_seeds_as_means():
 def test_axes_are_logarithms_levels_and_categories():
     one = build_axis("lr", [1e-5, 1e-3, 1e-1])
     assert (one.scale, one.positions.tolist()) == ("log", [-5, -3, -1])
-    assert build_axis("x", [0.001234, 0.3, 0.5, 0.6]).kind == "linear"  # uniform, with one near zero
-    assert build_axis("x", [0.0, 0.25, 0.5]).kind == "linear"
+    assert build_axis("x", [0.001234, 0.3, 0.5, 0.6]).scale == "linear"  # uniform, with one near zero
+    assert build_axis("x", [0.0, 0.25, 0.5]).scale == "linear"
     assert build_axis("decay", [0.1, 0.0, 1e-4]).positions.tolist() == [2, 0, 1]
     assert build_axis("off", [2.0, None, np.inf, 1.0]).labels == ["1", "2", "None", "inf"]
     assert build_axis("flag", [True, False]).labels == ["False", "True"]
@@ -383,7 +383,7 @@ def test_axis_of_scores_ends_before_a_few_wild_ones():
     assert build_score_axis("loss", scores, "min").high < 3
     assert build_score_axis("loss", scores, "min").fractions[-1] == 1
     assert build_score_axis("r2", -scores, "max").low > -3
-    assert build_score_axis("loss", np.asarray([1e-4, 1.0]), "min").kind == "log"
+    assert build_score_axis("loss", np.asarray([1e-4, 1.0]), "min").scale == "log"
 
 
 def segments(collection):

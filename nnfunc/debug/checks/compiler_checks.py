@@ -41,7 +41,10 @@ def check_compiler() -> Iterator[Finding]:
 
 @lru_cache  # XLA reads its flags once, so the result cannot change in a process
 def count_wrong_rows(backend: str, x64: bool) -> dict[str, int]:
-    """{result: rows that differ from NumPy's}, such as "40,000 products of width 3, float32"."""
+    """{result: rows that differ from NumPy's}, such as "40,000 products of width 3, float32".
+
+    backend, x64: of JAX; they key the cache.
+    """
     draw = np.random.default_rng(0)
     matrix, numbers = draw.normal(size=(8, 8)), draw.normal(size=70_000 * 8)
     wrong = {}

@@ -16,7 +16,10 @@ ROWS = 2048  # the most examples that are compared one by one
 
 
 def check_scales(probe: Probe, data: Any) -> Iterator[Finding]:
-    """Inputs and targets are neither huge nor tiny, and features vary."""
+    """Inputs and targets are neither huge nor tiny, and features vary.
+
+    probe: of the task. data: the data set without augmentation.
+    """
     x, target = split_pair(next(iter(data.split("train", min(ROWS, data.size)))))
     for name, tree in (("inputs", x), ("targets", target)):
         for leaf in jax.tree.leaves(tree):
@@ -48,7 +51,10 @@ def _check_constant(values: np.ndarray) -> Iterator[Finding]:
 
 
 def check_classes(probe: Probe, data: Any) -> Iterator[Finding]:
-    """Every class that the model has an output for occurs, and none is rare."""
+    """Every class that the model has an output for occurs, and none is rare.
+
+    probe: of the task. data: the data set without augmentation.
+    """
     _, target = split_pair(data.arrays) if data.window is None else (None, None)
     y = probe.y
     if target is None or y is None or y.ndim != 2 or not is_shift_invariant(probe):
@@ -72,7 +78,10 @@ def check_classes(probe: Probe, data: Any) -> Iterator[Finding]:
 
 
 def check_overlap(probe: Probe, data: Any) -> Iterator[Finding]:
-    """Validation examples are not training examples."""
+    """Validation examples are not training examples.
+
+    probe: of the task. data: the data set without augmentation.
+    """
     if data.validation is None:
         return
     if data.window is not None:
@@ -91,7 +100,10 @@ def check_overlap(probe: Probe, data: Any) -> Iterator[Finding]:
 
 
 def check_contradictions(probe: Probe, data: Any) -> Iterator[Finding]:
-    """Equal examples have equal labels."""
+    """Equal examples have equal labels.
+
+    probe: of the task. data: the data set without augmentation.
+    """
     x, target = split_pair(data.arrays) if data.window is None else (None, None)
     if target is None or not jax.tree.leaves(x):
         return

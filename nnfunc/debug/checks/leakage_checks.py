@@ -13,7 +13,10 @@ __all__ = ["check_causality", "check_examples"]
 
 
 def check_examples(probe: Probe) -> Iterator[Finding]:
-    """Every output depends on its example, and on neither the other examples nor its position."""
+    """Every output depends on its example, and on neither the other examples nor its position.
+
+    probe: of the task.
+    """
     x, y, size = probe.x, probe.y, probe.size
     if y is None or size < 3:
         return
@@ -54,7 +57,10 @@ def check_examples(probe: Probe) -> Iterator[Finding]:
 
 
 def check_causality(probe: Probe) -> Iterator[Finding]:
-    """A model that predicts the next token does not see later tokens."""
+    """A model that predicts the next token does not see later tokens.
+
+    probe: of the task.
+    """
     x, y = probe.x, probe.y
     _, target = split_pair(probe.batch)
     if y is None or target is None or not isinstance(x, np.ndarray) or x.ndim != 2:

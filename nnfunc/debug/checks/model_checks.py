@@ -20,7 +20,10 @@ __all__ = [
 
 
 def check_outputs(probe: Probe) -> Iterator[Finding]:
-    """A loss of logits gets logits."""
+    """A loss of logits gets logits.
+
+    probe: of the task.
+    """
     y, evaluation = probe.y, probe.evaluation
     if y is None or y.ndim < 2 or y.shape[-1] < 2 or not is_shift_invariant(probe):
         return
@@ -48,13 +51,16 @@ def check_outputs(probe: Probe) -> Iterator[Finding]:
 
 
 def is_shift_invariant(probe: Probe) -> bool:
-    """Whether adding a number to all outputs keeps the loss, as with a softmax."""
+    """Whether adding a number to all outputs of the probe keeps the loss, as with a softmax."""
     loss, shifted, zeros = (float(probe.evaluation[name]) for name in ("loss", "shifted", "zeros"))
     return abs(shifted - loss) < 1e-4 * max(abs(loss), 1e-3) and np.isfinite(zeros)
 
 
 def check_nonlinearity(probe: Probe) -> Iterator[Finding]:
-    """A model of two or more matrices is not an affine function of x."""
+    """A model of two or more matrices is not an affine function of x.
+
+    probe: of the task.
+    """
     x, y = probe.x, probe.y
     if y is None or not isinstance(x, np.ndarray) or not is_floating(x):
         return
@@ -71,7 +77,10 @@ def check_nonlinearity(probe: Probe) -> Iterator[Finding]:
 
 
 def check_symmetry(probe: Probe) -> Iterator[Finding]:
-    """No matrix starts with equal columns, nor do all start at 0: such units stay equal for ever."""
+    """No matrix starts with equal columns, nor do all start at 0: such units stay equal for ever.
+
+    probe: of the task.
+    """
     probe.forward(probe.params, probe.x)
     matrices = weight_matrices(probe, paths.flatten(probe.params))
     equal = [p for p, w in matrices.items() if w.shape[-1] > 1 and w.any() and not np.ptp(w, axis=-1).any()]
@@ -86,7 +95,10 @@ def check_symmetry(probe: Probe) -> Iterator[Finding]:
 
 
 def check_activations(probe: Probe) -> Iterator[Finding]:
-    """The standard deviation of no layer's output is tiny or huge at the start."""
+    """The standard deviation of no layer's output is tiny or huge at the start.
+
+    probe: of the task.
+    """
     _, taps = probe.forward(probe.params, probe.x)
     inputs = [np.std(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(probe.x) if is_floating(leaf)]
     scale = max([1.0, *map(float, inputs)])
@@ -105,7 +117,10 @@ def check_activations(probe: Probe) -> Iterator[Finding]:
 
 
 def check_gradients(probe: Probe) -> Iterator[Finding]:
-    """Every parameter gets a gradient, of similar size in every layer."""
+    """Every parameter gets a gradient, of similar size in every layer.
+
+    probe: of the task.
+    """
     loss, grads = probe.loss_and_gradients(probe.params)
     _, perturbed_grads = probe.loss_and_gradients(probe.perturbed)
     grads, perturbed_grads = (paths.flatten(jax.device_get(tree)) for tree in (grads, perturbed_grads))

@@ -22,7 +22,10 @@ __all__ = ["check_initial_loss", "check_learning_rate", "check_pairing", "check_
 
 
 def check_initial_loss(probe: Probe) -> Iterator[Finding]:
-    """The loss starts near that of an untrained model: log(classes) for classification."""
+    """The loss starts near that of an untrained model: log(classes) for classification.
+
+    probe: of the task.
+    """
     loss, zeros = float(probe.evaluation["loss"]), float(probe.evaluation["zeros"])
     if not math.isfinite(zeros):
         return
@@ -45,6 +48,7 @@ def check_pairing(probe: Probe) -> Iterator[Finding]:
 
     One range of outputs would not show it: far from all targets, huber and mae are straight lines, whose
     mean is the same for every pairing, and a hinge or a clipped loss is flat.
+    probe: of the task.
     """
     paired = np.asarray(probe.evaluation["paired"], np.float64)  # [ranges, (in order, rolled)]
     if probe.y is None or len(probe.y) < 3 or not np.isfinite(paired).all():
@@ -59,7 +63,10 @@ def check_pairing(probe: Probe) -> Iterator[Finding]:
 
 
 def check_reduction(probe: Probe) -> Iterator[Finding]:
-    """The loss is a mean over the batch."""
+    """The loss is a mean over the batch.
+
+    probe: of the task.
+    """
     loss, doubled = float(probe.evaluation["loss"]), float(probe.evaluation["doubled"])
     if math.isfinite(doubled) and abs(doubled - 2 * loss) < 1e-3 * abs(loss):
         evidence = f"It is {loss:.3g} for the batch, and {doubled:.3g} when every example occurs twice."
@@ -68,7 +75,10 @@ def check_reduction(probe: Probe) -> Iterator[Finding]:
 
 
 def check_learning_rate(probe: Probe, build: Callable[..., Any], hypers: Any) -> Iterator[Finding]:
-    """One step at the peak learning rate moves the parameters without ruining them."""
+    """One step at the peak learning rate moves the parameters without ruining them.
+
+    probe: of the task. build, hypers: as for `nf.train`.
+    """
     peak, optimizer, params = peak_learning_rate(build, hypers), probe.task.optimizer, probe.params
     loss, grads = probe.loss_and_gradients(params)
 
@@ -93,7 +103,10 @@ def check_learning_rate(probe: Probe, build: Callable[..., Any], hypers: Any) ->
 
 
 def check_weight_decay(probe: Probe) -> Iterator[Finding]:
-    """Weight decay, which shows as updates without a gradient, applies to matrices alone."""
+    """Weight decay, which shows as updates without a gradient, applies to matrices alone.
+
+    probe: of the task.
+    """
     optimizer = probe.task.optimizer
     ones = jax.tree.map(jnp.ones_like, probe.params)
     zeros = jax.tree.map(jnp.zeros_like, probe.params)

@@ -11,7 +11,7 @@ __all__ = ["plot_curves", "plot_speed", "write_report"]
 
 
 def write_report(folder: Path) -> None:
-    """Draw `curves.png` and write `report.html`: metrics, problems, curves, layers over time.
+    """Draw `curves.png` and write `report.html` into the folder of a run: metrics, problems, curves, layers over time.
 
     Sections whose rows an older version did not write are left out.
     """

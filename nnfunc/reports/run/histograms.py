@@ -31,7 +31,7 @@ class LayerHistograms(NamedTuple):
 
 
 def render_histograms(rows: list[Row]) -> str:
-    """The HTML: cards by groups of layers, in pages that unfold; "" when there are no histograms."""
+    """The HTML of the histograms in rows: cards by groups of layers, in pages that unfold; "" without any."""
     layers = [
         LayerHistograms(path, title, palette, histograms)
         for part, name, title, palette in SOURCES

@@ -39,7 +39,7 @@ MAX_EVENTS = 200
 
 
 def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
-    """The page of a run. `curves.png` has to be in the folder already."""
+    """The page of a run. rows: of metrics.jsonl. result: of result.json. `curves.png` is in the folder."""
     config, _ = status.config_of(folder)
     environment = status.json_of(folder / "environment.json")
     versions = environment.pop("versions", None)

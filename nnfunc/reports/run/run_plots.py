@@ -24,7 +24,7 @@ SPEED = {  # name -> (factor, title)
 
 
 def plot_curves(rows: list[Row], path: Path, best: int | None = None) -> None:
-    """Plot the metrics over the steps: of training and validation, learning rate, gradient norm.
+    """Plot the metrics in rows over the steps: of training and validation, learning rate, gradient norm.
 
     path: the PNG to write. best: the step of the best checkpoint, marked by a dotted line. Events, such
     as a rollback, are dashed lines in every panel.

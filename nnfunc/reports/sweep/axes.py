@@ -16,6 +16,7 @@ DECADES = 2  # positive values that span more get a logarithmic axis
 class Axis(NamedTuple):
     """The axis of a hyperparameter or a score, with the positions of its values.
 
+    name: of the hyperparameter or the score.
     scale: "linear"; "log", where positions are log10 of the values; "levels", numbers that are evenly
     spaced; "categories", which have no order. positions: [trials], NaN where a score is missing. ticks,
     labels: positions and their text. low, high: the ends, low < high.

@@ -15,10 +15,10 @@ COLORS = (VALIDATION, ACCENTS[0], "#3a9a5b", *ACCENTS[1:3])  # of the best setti
 
 
 def plot_curves(data: SweepData, result: Result) -> Any:
-    """A Figure: the metric that ranks, and the training loss, of all trials over the steps.
+    """A Figure: the metric that ranks, and the training loss, of all trials in result over the steps.
 
     The best settings are in colour, with the mean over seeds as a thick line. A cross marks the last
-    finite value of a diverged trial, a dot the end of one that a search stopped.
+    finite value of a diverged trial, a dot the end of one that a search stopped. data: of the same result.
     """
     names = list(dict.fromkeys(name for name in (data.rank, "train/loss") if name in result.curves))
     figure, panels = make_figure(len(names), columns=len(names), height=4, xlabel="step")

@@ -14,7 +14,7 @@ __all__ = ["plot_pairs"]
 
 
 def plot_pairs(data: SweepData, axes: list[Axis]) -> Any:
-    """A Figure: the median score in cells of every pair of hyperparameters, with trials as dots.
+    """A Figure: the median score in cells of every pair of axes, with the trials in data as dots.
 
     Trials that a search stopped for good are grey dots and in no median, unless no others have a score.
     """

@@ -55,7 +55,7 @@ class SweepData(NamedTuple):
 
 
 def build_sweep_data(result: Result) -> SweepData:
-    """The data of a finished sweep."""
+    """The data of the result of a sweep."""
     hypers = [flat(trial_hypers) for trial_hypers in result.hypers]
     axes = build_axes(hypers)
     varied = {axis.name for axis in axes}

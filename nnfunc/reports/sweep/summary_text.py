@@ -33,7 +33,7 @@ HOW_TO_READ = (
 
 
 def headline(data: SweepData, result: Result) -> str:
-    """How many runs of how many steps, in what time, and how they ended."""
+    """How many runs of how many steps, in what time, and how they ended. data: of the result."""
     steps = max((int(steps[-1]) for steps in result.steps.values() if len(steps)), default=0)
     stopped_at = result.stopped_at
     up_to = "up to " if stopped_at else ""
@@ -51,7 +51,7 @@ def headline(data: SweepData, result: Result) -> str:
 
 
 def describe_best(data: SweepData, result: Result) -> list[str]:
-    """The best setting and how certain it is, one paragraph each."""
+    """The best setting and how certain it is, one paragraph each. data: of the result."""
     if not data.ranked:
         return [_explain_no_best(data, result)]
     first = data.ranked[0][0]
@@ -72,7 +72,7 @@ def describe_best(data: SweepData, result: Result) -> list[str]:
 
 
 def describe_importance(importance: Importance | None, data: SweepData) -> str:
-    """How far the importances can be trusted."""
+    """How far the importance of hyperparameters can be trusted. data: of the same sweep."""
     if importance is None:
         return NO_IMPORTANCE
     text = f"A random forest fitted to {counted(importance.settings, 'setting')} explains "
@@ -91,7 +91,7 @@ def describe_importance(importance: Importance | None, data: SweepData) -> str:
 
 
 def format_score(data: SweepData, value: float) -> str:
-    """A score as text, a dash where there is none."""
+    """A score, the value of the metric that ranks data, as text; a dash where it is NaN."""
     return format_metric(data.rank.partition("/")[2], value) if math.isfinite(value) else "-"
 
 

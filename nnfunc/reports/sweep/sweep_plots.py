@@ -14,7 +14,8 @@ BEST = ACCENTS[0]
 
 
 def plot_parallel(data: SweepData, axes: list[Axis]) -> Any:
-    """A Figure of parallel coordinates: one line for each trial through its values to its score.
+    """A Figure of parallel coordinates: one line for each trial in data through its values on
+    the axes to its score.
 
     Better scores are purple. Diverged trials are red and end beyond the worst score. Trials that a search
     stopped for good are grey, because their scores are from fewer steps.
@@ -52,7 +53,7 @@ def plot_parallel(data: SweepData, axes: list[Axis]) -> Any:
 
 
 def plot_slices(data: SweepData, axes: list[Axis]) -> Any:
-    """A Figure: the score of every trial over each hyperparameter, with medians where the values are few."""
+    """A Figure: the score of every trial in data over each of the axes, with medians where values are few."""
     figure, panels = make_figure(len(axes), columns=min(3, len(axes)), height=2.8)
     size = 22 if len(data.scores) < 100 else 9
     score_axis = data.score_axis
@@ -89,7 +90,7 @@ def plot_slices(data: SweepData, axes: list[Axis]) -> Any:
 
 
 def set_ticks(matplotlib_axis: Any, axis: Axis, limit: int) -> None:
-    """Set at most `limit` ticks, and the limits, of the x or y axis of a panel."""
+    """Set at most `limit` ticks, and the limits, of matplotlib_axis, the x or y axis of a panel, to those of axis."""
     step = max(1, -(-len(axis.ticks) // limit))
     labels = [escape_label(label, 16) for label in axis.labels[::step]]
     is_x = matplotlib_axis.axis_name == "x"
@@ -103,7 +104,7 @@ def set_ticks(matplotlib_axis: Any, axis: Axis, limit: int) -> None:
 
 
 def jitter_width(axis: Axis) -> float:
-    """How far trials with the same value are drawn apart."""
+    """How far trials with the same value are drawn apart on an axis."""
     if axis.is_discrete:
         return 0.18
     groups = axis.groups
@@ -117,7 +118,7 @@ def jitter(count: int, sequence: int = 0) -> np.ndarray:
 
 
 def build_color_map(mode: str = "max") -> Any:
-    """viridis without its palest part, dark for the best scores."""
+    """viridis without its palest part, dark for the best scores. mode: "min" or "max" is best."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
