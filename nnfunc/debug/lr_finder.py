@@ -111,7 +111,7 @@ def find_lr(
         check.fail("find_lr", expected=expected, actual=check.describe(rates))
     current = peak_learning_rate(build, hypers)
     if current is None:
-        hint = "Wrap it: nf.optimizers.as_optimizer(optimizer, rate=rate), or use one of nf.optimizers."
+        hint = "Wrap it: nf.optimizers.as_optimizer(optimizer, learning_rate=...), or use one of nf.optimizers."
         check.fail("find_lr", "the learning rate of the optimizer cannot be read.", hint=hint)
     losses = _run_all(build, hypers, without_augmentation(data), key, steps, rates, at_once or len(rates))
     suggestion = suggest_learning_rate(rates, losses)

@@ -25,7 +25,7 @@ def peak_learning_rate(build: Callable[..., Any], hypers: Any) -> float | None:
     """
 
     def learning_rate(step):
-        schedule = getattr(built(build, hypers, step).optimizer, "rate", None)
+        schedule = getattr(built(build, hypers, step).optimizer, "learning_rate", None)
         return jnp.full((), jnp.nan) if schedule is None else jnp.asarray(schedule(step), jnp.float32)
 
     rates = jax.vmap(learning_rate)(jnp.asarray(STEPS, jnp.int32))
@@ -56,7 +56,7 @@ def update_at_learning_rate(optimizer: Optimizer, learning_rate: Scalar, step: A
     """The optimizer's update function, with its updates at `step` rescaled to another learning_rate."""
 
     def update(grads, state, params, **extra_args):
-        current = optimizer.rate(step) if optimizer.rate is not None else 1.0
+        current = optimizer.learning_rate(step) if optimizer.learning_rate is not None else 1.0
         current = jnp.asarray(current, jnp.float32)
         factor = jnp.where(current > 0, learning_rate / jnp.where(current > 0, current, 1), 0)
         with jax.numpy_dtype_promotion("standard"):  # optax's transformations fail under "strict"

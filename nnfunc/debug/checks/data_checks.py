@@ -73,7 +73,7 @@ def check_classes(probe: Probe, data: Any) -> Iterator[Finding]:
         rarest, commonest = int(np.argmin(np.where(counts, counts, counts.max()))), int(counts.argmax())
         evidence = f"Class {commonest} has {counts[commonest]} examples, class {rarest} has {counts[rarest]}. "
         evidence += f"A model that always answers {commonest} is right for {counts[commonest] / counts.sum():.1%}."
-        hint = "Weight the classes, classification(weights=...), and evaluate by balanced accuracy."
+        hint = "Weight the classes, classification(weight=...), and evaluate by balanced accuracy."
         yield Finding("warning", "labels", "imbalanced classes", evidence, hint)
 
 
