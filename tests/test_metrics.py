@@ -174,7 +174,7 @@ def test_perplexity_is_that_of_scikit_learns_log_loss():
 
 def test_perplexity_leaves_ignored_tokens_out():
     labels = np.where(np.arange(200) % 3 == 0, -100, LABELS)
-    metric = metrics.perplexity(ignore=-100)
+    metric = metrics.perplexity(ignore_index=-100)
     kept = labels != -100
     np.testing.assert_allclose(
         whole(metric, LOGITS, labels), whole(metrics.perplexity(), LOGITS[kept], LABELS[kept]), rtol=1e-6

@@ -185,7 +185,7 @@ BUGS = {
         "loss",
     ),
     "loss ignores the labels": (task(mlp(), without_labels), blob_data(), "loss"),
-    "loss adds up the batch": (task(mlp(), summed), blob_data(), "loss"),
+    "loss sums over the batch": (task(mlp(), summed), blob_data(), "loss"),
     "learning rate too large": (task(mlp(), None, nf.optimizers.adam(30.0)), blob_data(), "learning rate"),
     "learning rate too small": (task(mlp(), None, nf.optimizers.adam(1e-9)), blob_data(), "learning rate"),
     "decay on biases and norms": (task(mlp(norm="layer"), None, optax.adamw(1e-3, weight_decay=0.1)), blob_data(), ""),
@@ -243,7 +243,7 @@ def test_other_sound_tasks():
     """Zero first weights of a head, build(h, step), a stream, regression, and an objective of one's own."""
     zero_head = nf.serial(nf.linear(DIM, 8), jax.nn.relu, head=nf.linear(8, CLASSES, weight_init=nf.initializers.zeros))
     assert told(lambda h, step: task(zero_head)(h), blob_data()) == []
-    assert told(task(of_language(PAST), nf.language_modelling(smoothing=0.1)), tokens()) == []
+    assert told(task(of_language(PAST), nf.language_modelling(label_smoothing=0.1)), tokens()) == []
     assert told(task(nf.linear(DIM, 1), nf.regression("huber")), nf.data.arrays((X, X[:, :1]), 16)) == []
     stream = nf.data.Splits(blobs(), blobs(32, 1)).stream(16)
     assert told(task(mlp()), stream) == []
@@ -333,7 +333,7 @@ def test_adapters_may_begin_with_a_small_loss():
     model = nf.linear(2, 3)
     adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
-        look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
+        look = types.SimpleNamespace(evaluation={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
         assert len(list(training_checks.check_initial_loss(look))) == found
 
 

@@ -314,7 +314,7 @@ def test_types_and_state(name):
         assert kinds(updates) == kinds(params)
         assert kinds(after) == kinds(state)
         assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
-        assert optimizer.rate is getattr(inner, "rate", None)
+        assert optimizer.learning_rate is getattr(inner, "learning_rate", None)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
         optimizer = WRAPPERS[name][0](optimizers.adam(schedule))

@@ -178,9 +178,9 @@ def test_augmentation_draws_in_the_step_with_the_step_s_key():
 
 def test_a_number_follows_a_schedule_where_build_takes_the_step():
     def build(h, step):
-        smoothing = nf.schedules.linear(0.0, h["most"], 2)(step)
+        smoothing = nf.schedules.linear(0.0, 2, final=h["most"])(step)
         model = nf.serial(nf.linear(6, 3))
-        return nf.Task(model, nf.classification(smoothing=smoothing), nf.optimizers.sgd(0.0))
+        return nf.Task(model, nf.classification(label_smoothing=smoothing), nf.optimizers.sgd(0.0))
 
     init, step = nf.trainer(build)
 
@@ -192,7 +192,7 @@ def test_a_number_follows_a_schedule_where_build_takes_the_step():
         return jnp.stack(made)
 
     logits = build({"most": 0.0}, 0).model.apply(init({"most": 0.0}, KEY).params, X)
-    by_hand = [nf.losses.cross_entropy(logits, Y, smoothing=s).mean() for s in (0.0, 0.2, 0.4)]
+    by_hand = [nf.losses.cross_entropy(logits, Y, label_smoothing=s).mean() for s in (0.0, 0.2, 0.4)]
     near(jax.jit(losses)(0.4), jnp.stack(by_hand))
     near(jax.vmap(losses)(jnp.array([0.4, 0.2]))[1], losses(0.2))  # schedules trace too
 
