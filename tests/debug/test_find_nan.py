@@ -168,7 +168,7 @@ def test_a_plain_function_names_the_line():
         fault = nf.debug.find_nan_in(wrap(cumulative), {"start": jnp.array(2.5)}, many)
         line = cumulative.__code__.co_firstlineno + 3
         assert fault.path == f"log at test_find_nan.py:{line} (turn)"
-        assert fault.message == f"the forward pass: {fault.path}, in turn 2 of its loop"
+        assert fault.message == f"the forward pass: {fault.path}, in iteration 2 of its loop"
 
 
 def test_a_plain_function_backward():
