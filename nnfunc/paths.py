@@ -160,7 +160,7 @@ def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
 
 
 def is_matrix(path: str, leaf: Array) -> bool:
-    """Whether a leaf holds weights, by its name, or, where that is a number, by its shape."""
+    """Whether the leaf at `path` holds weights, by its name, or, where that is a number, by its shape."""
     *parents, name = path.split("/")
     if name in ("down", "up") and parents and not parents[-1].isdigit():
         name = parents[-1]

@@ -39,7 +39,7 @@ def rescale(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
 
 
 def global_norm(tree: PyTree) -> Array:
-    """The norm of all leaves together, as of one vector; 0 of no leaves. See `vector_norm`.
+    """The norm of all leaves of the tree together, as of one vector; 0 without leaves. See `vector_norm`.
 
     Ordinary values are read once; only norms below 2**-40 or above 2**40 need a second pass.
 

@@ -22,7 +22,10 @@ Padding = Literal["same", "valid", "circular"] | int | Sequence[int | Sequence[i
 
 @dataclass(frozen=True)
 class Windows:
-    """Window sizes, strides and dilations, one for each spatial axis, and how the axes are padded."""
+    """Window size, stride and dilation for each spatial axis, and the padding: a name or pairs (before, after).
+
+    where: the layer, for errors.
+    """
 
     where: str
     size: tuple[int, ...]

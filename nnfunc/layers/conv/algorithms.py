@@ -18,7 +18,7 @@ __all__ = ["FORMS", "convolve"]
 
 
 def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
-    """x [batch, *spatial, in], weight [*kernel, in / groups, out] -> [batch, *windows, out]."""
+    """x [batch, *spatial, in], weight [*kernel, in / groups, out] -> [batch, *windows, out]; win: the windows."""
     pads, positions = win.pads(x.shape[1:-1]), math.prod(win.out(x.shape[1:-1]))
     if win.padding == "circular":
         x, pads = pad(x, pads, mode="circular"), ((0, 0),) * win.dims
