@@ -40,7 +40,8 @@ def conv_transpose(
     in_dim, out_dim / groups]: PyTorch's, [in_dim, out_dim / groups, *kernel], with two axes put last.
     in_dim, out_dim: the channels of x and y. kernel, stride, dilation, groups, bias, dims, weight_init,
     bias_init: as in `conv`. padding: the number of values cut off y: one for every side, one for each axis, or
-    pairs (before, after); 0 by default, as in PyTorch; "valid" is 0; "same" cuts y to n * stride, as the transpose of `conv` with "same".
+    pairs (before, after); 0 by default, as in PyTorch; "valid" is 0;
+    "same" cuts y to n * stride, as the transpose of `conv` with "same".
     output_padding: further values at the end of each axis, below stride or dilation.
     Raises: ValueError as `conv` does, or when nothing of y is left.
     PyTorch's ConvTranspose1d, 2d and 3d.
