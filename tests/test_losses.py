@@ -182,7 +182,7 @@ def test_numbers_of_another_type_are_taken():
     np.testing.assert_allclose(loss, np.log(3) * np.array([1, 2]), rtol=1e-6)
 
 
-def test_cross_entropy_of_dense_one_hot_targets_is_that_of_labels():
+def test_cross_entropy_of_one_hot_targets_is_that_of_labels():
     draw = np.random.default_rng(0)
     logits = draw.normal(size=(2, 4, 5)).astype(np.float32)
     labels = draw.integers(0, 5, size=(2, 4))
@@ -457,7 +457,7 @@ def value_and_slope(loss, x, *rest):
 
 
 @pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, partial(losses.focal, gamma=0.0)])
-def test_infinite_logits_cost_0_where_right_and_infinity_where_wrong(loss):
+def test_infinite_logits_cost_0_or_infinity(loss):
     logits = [[INF, 0, 1], [INF, 0, 1], [0, -INF, 0], [-INF, -INF, 3], [-INF, INF, INF]]
     value, slope = value_and_slope(loss, logits, jnp.array([0, 1, 1, 2, 1]))
     half = 0.25 if loss is losses.focal else 1.0  # (1 - p) ** 2 at p = 1/2
@@ -511,7 +511,7 @@ def test_lengths_where_squares_are_out_of_range(scale):
     np.testing.assert_allclose(loss, (6 - 2**0.5) * scale, rtol=1e-5, atol=2e-6)
 
 
-def test_kl_divergence_of_log_probabilities_has_the_slope_of_pytorch():
+def test_kl_divergence_of_log_probabilities_has_pytorchs_slope():
     """torch.nn.functional.kl_div(log p, q): the slope is -q."""
     q = jnp.array([0.1, 0.2, 0.7])
     log_p = jnp.log(jnp.array([0.5, 0.3, 0.2]))

@@ -89,7 +89,7 @@ PLATEAUS = {
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("best", [-5.0, -1.0, 0.0, 1.0, 5.0])
-def test_plateau_compares_with_a_share_of_the_best_whatever_its_sign(mode, best):
+def test_plateau_compares_with_a_fraction_of_the_best(mode, best):
     """PyTorch's rule, best * (1 - threshold), is a step for the worse where the best is negative."""
     sign = 1 if mode == "max" else -1
     schedule = schedules.plateau(1.0, mode=mode, patience=1, factor=0.5, threshold=0.1)
@@ -104,7 +104,7 @@ def test_plateau_compares_with_a_share_of_the_best_whatever_its_sign(mode, best)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_plateau_begins_with_any_metric_and_survives_infinite_ones(mode):
+def test_plateau_survives_infinite_metrics(mode):
     sign = 1 if mode == "max" else -1
     schedule = schedules.plateau(1.0, mode=mode, patience=0, factor=0.5)
     state = schedule.update(schedule.init(), -sign * np.inf)

@@ -94,7 +94,7 @@ def test_the_report_is_one_file_with_all_of_it(folder):
     assert "<tr><th>jax</th>" in text
 
 
-def test_a_result_is_that_of_the_best_checkpoint_on_the_test_examples(folder):
+def test_a_result_is_of_the_best_checkpoint_on_the_test_split(folder):
     from nnfunc import load_run
     from nnfunc.data import digits
 

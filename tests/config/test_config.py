@@ -337,7 +337,7 @@ def test_a_key_that_is_missing(file):
     assert "train.steps: is missing; train needs an integer" in problem(file, "train={}")
 
 
-def test_another_factory_by_override_says_how_to_replace_the_table(file):
+def test_another_factory_by_override_names_the_way(file):
     file.write_text(TEXT.replace("dropout = 0.2", "dropout = 0.2").replace("peak", "start"))
     line = problem(file, "schedule.name=cosine")
     assert line.startswith("schedule.warmup_steps: cosine has no such key, got 50; ")

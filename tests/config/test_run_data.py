@@ -177,7 +177,7 @@ def test_predictions_are_those_of_the_test_metrics(work):
     assert {tuple(np.round(r, 4)) for r in own} <= {tuple(np.round(r, 4)) for r in logits}
 
 
-def test_rows_without_names_may_have_a_mark_of_their_encoding_and_quotes(work, capsys):
+def test_rows_without_a_header_may_have_a_bom_and_quotes(work, capsys):
     (work / "plain.csv").write_text("1,2\n3,4\n")
     (work / "marked.csv").write_text('1,"2"\n3,4\n', encoding="utf-8-sig")
     answers = []

@@ -200,7 +200,7 @@ def test_whole_tables_come_before_what_is_in_them(file):
     assert load_sweep(file, words).tables["optimizer"] == {"name": "sgd", "momentum": 0.5}
 
 
-def test_a_table_that_one_setting_is_enough_for_need_not_be_in_the_file(file):
+def test_a_table_may_come_from_one_override(file):
     words = ["augment.shift.pixels=[1, 2]", "lookahead.every=[2, 3]", "task.sharpness=[0.1]"]
     sweep = load_sweep(file, words)
     assert list(sweep.space) == ["augment.shift.pixels", "lookahead.every", "task.sharpness"]

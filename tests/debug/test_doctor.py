@@ -309,7 +309,7 @@ SIGNS = nf.data.arrays((X, np.where(LABELS, 1.0, -1.0).astype(np.float32)[:, Non
     ],
     ids=["huber", "mae", "mae far off", "hinge", "clipped", "focal", "saturated softmax"],
 )
-def test_a_loss_that_is_flat_or_straight_far_off_does_not_ignore_its_labels(objective, data, scale):
+def test_a_loss_with_flat_tails_does_not_ignore_its_labels(objective, data, scale):
     """At the first outputs the mean over the batch is the same for every pairing with the labels."""
     outputs = CLASSES if data.arrays[1].ndim == 1 else 1
     model = nf.serial(nf.mlp([DIM, 8, outputs]), lambda y: scale * y)

@@ -449,7 +449,7 @@ def test_reports_tell_how_it_goes():
     assert set(last.hypers) == {"lr"}
 
 
-def test_a_convolution_in_a_loop_is_timed_against_a_step_a_dispatch():
+def test_a_convolution_in_a_scan_is_timed_against_steps():
     def build(h):
         def conv(params, x):
             y = jax.lax.conv(x.reshape(-1, 1, 2, 3), params["w"], (1, 1), "SAME")

@@ -79,7 +79,7 @@ def test_ignored_tokens_count_in_nothing():
         assert np.isfinite(slope).all()
 
 
-def test_a_batch_without_anything_that_counts_has_loss_0_and_no_gradient():
+def test_a_batch_of_ignored_labels_has_loss_0_and_no_gradient():
     nothing = np.full(7, -100)
     for objective in (
         nf.classification(ignore_index=-100),
