@@ -182,10 +182,10 @@ def test_the_execution_is_written_down_before_a_trial_runs_and_is_taken_again(tm
     assert not swept(4, folder=tmp_path / "s", execution="vmap", chunk=2, **options).complete
     plan = json.loads((tmp_path / "s/plan.json").read_text())
     assert plan["executions"]["0"][:2] == ["vmap", 2]
-    monkeypatch.setattr(strategy, "chosen", None)  # nothing is chosen again
+    monkeypatch.setattr(strategy, "choose_execution", None)  # nothing is chosen again
     again = swept(4, folder=tmp_path / "s", execution="auto", resume=True)
     (group,) = again.plan.groups
-    assert (group.execution.kind, group.execution.chunk) == ("vmap", 2)
+    assert (group.execution.mode, group.execution.chunk) == ("vmap", 2)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from helpers.sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, STEPS, plain, swept
 
 import nnfunc as nf
-from nnfunc.sweeps.compiled_trials import lanes
+from nnfunc.sweeps.compiled_trials import compile_trials
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monk
     first = swept(6, **options)
     assert any(first.best_at[m] < first.stopped_at.get(m, STEPS) for m in first.best_at)
     if lost:
-        monkeypatch.setattr(engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.places)
+        monkeypatch.setattr(engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.locations)
     again = swept(6, resume=True, **options)
     assert again.best_at == first.best_at
     assert again.table() == first.table()
@@ -215,12 +215,12 @@ def test_a_population_is_one_program_and_brings_the_diverged_back():
     assert np.isfinite(result.scores).sum() > 12 - len(broken)
     (group,) = result.plan.groups
     assert group.trials == tuple(range(12))
-    from nnfunc.sweeps.batch import Held
-    from nnfunc.sweeps.grouping import grouped
+    from nnfunc.sweeps.batch import DeviceData
+    from nnfunc.sweeps.grouping import group_trials
 
-    (own,) = grouped(build, result.hypers, KEY, Held.of(DATA).train).groups
-    made = lanes(build, own, wide=True)
-    assert (made.init._cache_size(), made.leg._cache_size(), made.judge._cache_size()) == (1, 1, 1)
+    (own,) = group_trials(build, result.hypers, KEY, DeviceData.of(DATA).train).groups
+    made = compile_trials(build, own, vmapped=True)
+    assert (made.init._cache_size(), made.run_steps._cache_size(), made.evaluate._cache_size()) == (1, 1, 1)
 
 
 def test_a_constraint_holds_for_what_a_population_explores():

@@ -107,16 +107,16 @@ def _run(
                 stack.callback(handed.close)
                 panel.waiting("the jobs run ...")
             watch = Watch(panel, start)
-            engine.store, engine.told, engine.jobs = store, watch, handed
+            engine.store, engine.on_report, engine.jobs = store, watch, handed
             result = conduct(engine, own.search, own.key, start, watch)
         if not result.complete:
-            done = sum(t.ended or t.left is not None for t in engine.tracks.values())
+            done = sum(t.ended or t.stop_reason is not None for t in engine.states.values())
             kept = "all is saved" if handed is None else "what the jobs had saved is kept"
             words = f"stopped with {done} of {panel.trials} trials at their end; {kept}."
             raise interrupts.Stopped(own.signals[0], f"{words} {go_on}")
         trained = "all trials have run and are saved; only tables and report are missing."
         with interrupts.interrupt_message(f"{trained} {go_on}"):
-            if before is not None and watch.first is None:
+            if before is not None and watch.first_report is None:
                 result.seconds = before["seconds"]
                 print(f"{folder} is complete: all its trials were already trained")
             finish(own, result, folder)
