@@ -478,7 +478,7 @@ SCHEDULES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_run_goes_on_to_more_steps_where_its_schedule_allows_it(tmp_path, schedule, capsys):
+def test_a_run_is_extended_where_its_schedule_allows_it(tmp_path, schedule, capsys):
     """With the last steps of a stable schedule still to come: bit for bit the longer run."""
     file = tmp_path / "c.toml"
     file.write_text(re.sub(r"schedule = .*", f"schedule = {SCHEDULES[schedule]}", CONFIG))
@@ -518,7 +518,7 @@ def test_a_run_says_what_one_answer_for_all_reaches(tmp_path, capsys):
 data = {{ name = "npz", path = "{tmp_path}/d.npz", batch_size = 8 }}
 model = {{ name = "mlp", widths = [2, 2] }}
 objective = {{ name = "classification" }}
-optimizer = {{ name = "sgd", rate = 1e-9 }}
+optimizer = {{ name = "sgd", learning_rate = 1e-9 }}
 train = {{ steps = 1, loop = "step" }}
 """
     )
@@ -541,7 +541,7 @@ train = {{ steps = 1, loop = "step" }}
 def test_one_answer_for_all_is_the_best_of_those_that_count():
     x, y = np.zeros((9, 1), np.float32), np.array([7] * 5 + [0] * 3 + [1])
     data = nf.data.arrays((x, y), batch_size=3)
-    answer = constant_prediction({"name": "classification", "ignore": 7}, data)
+    answer = constant_prediction({"name": "classification", "ignore_index": 7}, data)
     np.testing.assert_allclose(np.exp(answer[:2]) / np.exp(answer).sum(), [4 / 6, 2 / 6], rtol=1e-5)
     amounts = nf.data.arrays((x, np.array([0, 0, 0, 0, 0, 0, 0, 0, 9], np.float32)), batch_size=3)
     assert constant_prediction({"name": "regression", "loss": "mae"}, amounts) == 0

@@ -171,7 +171,7 @@ DAMAGES = {
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(place, work, monkeypatch, capsys, damage):
+def test_a_damaged_checkpoint_is_named_and_skipped(place, work, monkeypatch, capsys, damage):
     pattern, spoil, words = DAMAGES[damage]
     with monkeypatch.context() as patch:
         stop_at(patch, 29)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_compilation_cache")]
 EVERYTHING = """
 data = { name = "digits", batch_size = 32 }
 model = { name = "mlp", widths = [64, 12, 10], norm = "batch", dropout = { schedule = "linear", start = 0.0, final = 0.3 } }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw", weight_decay = { "**/weight" = 0.05 }, clip = 1.0 }
 schedule = { name = "one_cycle", peak = 1e-2 }
 train = { steps = 200, log_every = 4, evaluate_every = 8, save_every = 5, watch_every = 7, best = "max accuracy", loop = "step", rollback = 2 }
@@ -100,7 +100,7 @@ PLAIN = """
 data = { name = "npz", path = "rows.npz", batch_size = 16 }
 model = { name = "mlp", widths = [4, 8, 3] }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 20, save_every = 5 }
 """
 

@@ -26,14 +26,14 @@ CLASSES = """
 data = {{ {data}, batch_size = 8 }}
 model = {{ name = "mlp", widths = [{inputs}, 4, {classes}] }}
 objective = {{ name = "classification" }}
-optimizer = {{ name = "sgd", rate = 0.1 }}
+optimizer = {{ name = "sgd", learning_rate = 0.1 }}
 train = {{ steps = 2, log_every = 1, evaluate_every = 1, save_every = 1, watch_every = 1, loop = "step" }}
 """
 TOKENS = """
 data = {{ {data}, block_size = 4, batch_size = 4 }}
-model = {{ name = "gpt", vocabulary = {classes}, block_size = 4, layers = 1, heads = 1, dim = 4 }}
+model = {{ name = "gpt", vocab_size = {classes}, block_size = 4, layers = 1, heads = 1, dim = 4 }}
 objective = {{ name = "language_modelling" }}
-optimizer = {{ name = "sgd", rate = 0.1 }}
+optimizer = {{ name = "sgd", learning_rate = 0.1 }}
 train = {{ steps = 1, loop = "step" }}
 """
 COMPARISON = """
@@ -41,7 +41,7 @@ seeds = [0]
 [every]
 data = { name = "digits", batch_size = 8 }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 2, log_every = 1, evaluate_every = 1, loop = "step" }
 [models.a]
 model = { name = "mlp", widths = [64, 4, 10] }
@@ -123,7 +123,7 @@ def begin(folder):
     for words in (
         ("train", "c.toml", "--run", "run"),
         ("compare", "k.toml", "--run", "comparison"),
-        ("sweep", "c.toml", "optimizer.rate=[0.1,0.2]", "--execution", "loop", "--run", "sweep"),
+        ("sweep", "c.toml", "optimizer.learning_rate=[0.1,0.2]", "--execution", "loop", "--run", "sweep"),
     ):
         code, out, err, _ = nnfunc(*words, seconds=300)
         assert code == 0, (words, out, err)
