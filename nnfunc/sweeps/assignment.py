@@ -24,7 +24,7 @@ _INSPECTED: "dict[Any, tuple[Any, WeakSet[Data]]]" = {}
 class Assignment(NamedTuple):
     """Trials that share build, data and intervals, in groups; trials are their indices in the sweep.
 
-    held: their data. found: what `grouped` says of them, None where it refuses all. refused: index ->
+    device_data: their data. grouping: of `group_trials`, None where it refuses all. refused: index ->
     why. errors: of those that were refused together.
     """
 

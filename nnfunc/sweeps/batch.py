@@ -1,4 +1,4 @@
-"""Trials that run together, from step to step."""
+"""Batches of trials that run side by side."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class DeviceData(NamedTuple):
-    """The data of a sweep, put on the device once. train: what steps read. judged: and evaluations."""
+    """The data of a sweep, put on the device once. train: what steps read. evaluation: what evaluations read."""
 
     train: Data
     evaluation: Data
@@ -44,7 +44,10 @@ class DeviceData(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Places of a group that run side by side. padded: copies of the last one, run and forgotten."""
+    """Trials of a group that run side by side.
+
+    positions: theirs in the group. padding: copies of the last one, whose results are dropped.
+    """
 
     group: Group
     positions: tuple[int, ...]
@@ -73,9 +76,9 @@ ReportCallback = Callable[[list[int], int, dict[str, np.ndarray]], None]
 class Job(NamedTuple):
     """What every execution of running trials of a group needs.
 
-    key: trial -> its key. until: the step to run them to. kept: the programs that were made for the
+    key: trial -> its key. until: the step to run them to. programs: those that were compiled for the
     group, by width and devices. carries: trial -> its carry on the host, of those that have begun.
-    told: called at every report. stops: whether to end at the next report. save: called there too.
+    on_report: called at every report. should_stop: whether to end at the next report. save: called there too.
     """
 
     build: Any
@@ -114,7 +117,7 @@ class Job(NamedTuple):
 
 
 class RunningBatch:
-    """A batch on its way: its carry after `step` steps, and the figures so far, still on the device.
+    """A running batch: its carry after `step` steps, and the metrics so far, still on the device.
 
     It begins where its trials are: before their first step, or as their carries say.
     """

@@ -30,10 +30,10 @@ TRIALS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainS
 class CompiledTrials(NamedTuple):
     """Jitted functions of one trial, or of several on a leading axis of all but the step.
 
-    init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
-    in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
-    no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. wide: whether there is an axis of trials. took: by the shapes of the data, what
+    init(numbers, key, data) -> Carry. run_steps(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
+    in one dispatch, and the means since the last call with fresh=True. step: the same for n = 1, with
+    no loop. evaluate(carry, numbers, data) -> (Carry, figures): of the validation split, and what
+    follows from them. vmapped: whether there is an axis of trials. timings: by the shapes of the data, what
     is known of how long things take, see `Job.timings`. warm: the shapes for which all of them were
     compiled.
     """

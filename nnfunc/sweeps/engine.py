@@ -1,4 +1,4 @@
-"""The trials of a sweep on their way: added, run to where a search wants them, compared, saved.
+"""Runs the trials of a sweep: adds them, advances them as a search asks, compares and saves them.
 
 A search is a function of an engine. It adds trials or takes those that are there, advances some of
 them, looks at their costs, and stops others. When a sweep goes on from its folder, the search is

@@ -43,8 +43,8 @@ class Jobs:
     """How trials are handed out. submit(function, *args) -> future, with done() and result().
 
     trials: of one job. retries: how often a job that was lost is handed in again. close: when all is
-    over. given_up: makes of the error of a job, when none ever came to its end, what is raised. lost:
-    what was, in words. heard: trial -> the step that was told of. Made by `processes`, `submitit`,
+    over. explain_failure: turns the error of a job into the one that is raised when no job ever succeeded. lost:
+    what was, in words. reported_steps: trial -> the last step that was reported. Made by `processes`, `submitit`,
     `ray` and `through`.
     """
 
@@ -79,7 +79,7 @@ class Jobs:
         trials: list[int],
         fraction: float,
     ) -> None:
-        """Hand trials out until all are done, or somebody asks to stop; going: those at work."""
+        """Hand trials out until all are done, or a stop is requested. running: the jobs that run."""
         hand_in = lambda part: self.submit(run_part, *location, part, fraction)
         parts = [trials[at : at + self.trials] for at in range(0, len(trials), self.trials)]
         running |= {at: _RunningJob(part, 0, hand_in(part)) for at, part in enumerate(parts)}

@@ -1,4 +1,4 @@
-"""The trials of a sweep as an engine keeps them."""
+"""The state of each trial of a running sweep."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ __all__ = ["Peak", "Program", "TrialState"]
 
 @dataclass
 class Program:
-    """What groups of one program have in common, and how they run once that is chosen.
+    """What groups that share a compiled program have in common, and how they run once that is chosen.
 
-    lanes: the programs that were made for them. lead: the first of all trials.
+    compiled: the programs, by (vmapped, devices). lead: the first trial.
     """
 
     build: Build
@@ -60,9 +60,9 @@ class Peak(NamedTuple):
 
 @dataclass
 class TrialState:
-    """A trial. figures: name -> step -> value. left: why a search ended it before its last step.
+    """A trial. metrics: name -> step -> value. stop_reason: why a search ended it before its last step.
 
-    behind: whether it ranks behind those that went further. drawn: the settings that it began with.
+    ranks_last: whether it ranks below trials that ran further. initial_setting: the setting it began with.
     peak: what it ranks by, where a search keeps its best state rather than its last.
     """
 
