@@ -1,5 +1,6 @@
 """Searches on top of sweeps: what they keep and give up follows from the curves of whole runs."""
 
+import importlib
 import math
 import sys
 
@@ -128,7 +129,9 @@ def test_patience_ends_what_does_not_improve(whole):
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monkeypatch):
     """Saved beside the last one; where that is lost, the trial is run again to its best."""
-    from nnfunc.sweeps import engine, sweep
+    from nnfunc.sweeps import engine
+
+    sweep = importlib.import_module("nnfunc.sweeps.sweep")  # the package exports a function of that name
 
     monkeypatch.setattr(sweep, "REPORT", None)
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
