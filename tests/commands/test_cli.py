@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.command_line import CONFIG, content, main, rows, start
+from helpers.command_line import CONFIG, content, main, rows, run_process
 
 import nnfunc as nf
 from nnfunc.commands.constant_baseline import constant_prediction
@@ -432,7 +432,7 @@ def test_help_is_good_to_read_and_quick():
         "slow = {'optax', 'matplotlib', 'safetensors', 'sklearn', 'nnfunc.commands.train', 'nnfunc.commands.process_setup'}\n"
         "print('imported', sorted(slow & set(sys.modules)), time.process_time())\n"
     )
-    done = start("-c", program, COLUMNS="80")
+    done = run_process("-c", program, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     for words in ("train", "resume", "evaluate", "predict", "sample", "summary", "KEY=VALUE", "--run"):
         assert words in done.stdout
@@ -443,7 +443,7 @@ def test_help_is_good_to_read_and_quick():
 @pytest.mark.slow
 def test_the_compilation_cache_is_on_by_default(work, tmp_path):
     words = ("train", "small.toml", "train.steps=8", "--run", str(tmp_path / "run"))
-    done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert list((tmp_path / "cache" / "nnfunc" / "jax").iterdir())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command_line import main, rows, start
-from helpers.killed_runs import assert_same_run, launched, wait_for_step
+from helpers.command_line import main, rows, run_process
+from helpers.killed_runs import assert_same_run, launch_command, wait_for_step
 
 from nnfunc.runs import run_folder
 
@@ -55,7 +55,7 @@ def work(tmp_path, monkeypatch):
 
 def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
     draw = np.random.default_rng(11)
-    done = start("-m", "nnfunc.cli", "train", "all.toml", "--run", "whole", XDG_CACHE_HOME=str(cache))
+    done = run_process("-m", "nnfunc.cli", "train", "all.toml", "--run", "whole", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     told = rows(Path("whole"))
     scales = {row["learning_rate"] for row in told if row["split"] == "train"}
@@ -63,14 +63,14 @@ def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
     assert [row["step"] for row in told if row["split"] == "layers"] == [1, *range(7, 200, 7)]
     command = ("train", "all.toml", "--run", "run")
     for step in sorted(draw.integers(1, 180, 3)):
-        process = launched(*command, cache=cache)
+        process = launch_command(*command, cache=cache)
         wait_for_step(Path("run"), step, process)
         time.sleep(draw.uniform(0, 0.05))
         process.kill()
         assert process.wait() == -signal.SIGKILL
         process.communicate()
         command = ("resume", "run")
-    done = start("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
+    done = run_process("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     assert_same_run(Path("run"), Path("whole"))
     first, second = (json.loads(Path(run, "result.json").read_text()) for run in ("run", "whole"))
@@ -79,10 +79,10 @@ def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
 
 def test_two_processes_on_one_run(work, cache):
     words = ("train.steps=100000", "train.save_every=20")
-    process = launched("train", "all.toml", *words, "--run", "run", cache=cache)
+    process = launch_command("train", "all.toml", *words, "--run", "run", cache=cache)
     try:
         wait_for_step(Path("run"), 20, process)
-        second = start("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
+        second = run_process("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
         assert second.returncode == 2
         assert f"process {process.pid} on " in second.stderr
         assert "is training in this folder. Wait for it, or give another folder" in second.stderr

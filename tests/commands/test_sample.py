@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers.command_line import main, start
+from helpers.command_line import main, run_process
 
 import nnfunc as nf
 from nnfunc.data.tokenizers import load_codec
@@ -172,9 +172,9 @@ def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
 def test_the_command_keeps_memory_and_says_so(work, tmp_path):
     words = ("train", "gpt.toml", "train.steps=2", "--run", str(tmp_path / "run"))
     line = "memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)"
-    done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="")
+    done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="")
     assert done.stderr == ""
     assert (done.stdout.splitlines()[0] == line) is sys.platform.startswith("linux")
     words = (*words[:-1], str(tmp_path / "other"))
-    done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="default")
+    done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="default")
     assert line not in done.stdout
