@@ -162,7 +162,7 @@ class Probe:
             watch = Watch()
             ctx = Context(key=key, state=state, train=train, capture=("**",), watch=watch)
             y, out = as_model(self.task.model).forward(params, x, ctx)
-            self.layer_order = [path for path in watch.seen if path in out.taps]
+            self.layer_order = [path for path in watch.paths if path in out.taps]
             return y, out.taps
 
         return jax.jit(forward, static_argnums=4)

@@ -226,7 +226,7 @@ def _capture_taps(
         return predict.taps
 
     taps = jax.device_get(jax.jit(run)(batch))
-    return [path for path in watch.seen if path in taps], taps
+    return [path for path in watch.paths if path in taps], taps
 
 
 def _gradients(

@@ -89,13 +89,13 @@ def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) ->
     over the weight's, infinite for weights of norm 0; histograms of the weights and of the gradients.
     params, grads, new: before the step, their gradients, and after it. watch: of the traced call.
     """
-    plain = {seen.replace("*/", ""): seen for seen in watch.seen}
+    plain = {seen.replace("*/", ""): seen for seen in watch.paths}
     grads, new, found = paths.flatten(grads), paths.flatten(new), {}
     for path, weight in paths.flatten(params).items():
         shared = _stacked_path(path, plain)
         statistics = _over(_parameter, shared.split("/").count("*"))
         found[shared] = statistics(weight, grads[path], new[path])
-    place = {seen: i for i, seen in enumerate(watch.seen)}  # in the order of computation
+    place = {seen: i for i, seen in enumerate(watch.paths)}  # in the order of computation
     layer = lambda path: place.get(path.rpartition("/")[0], len(place))
     return OrderedStats({path: found[path] for path in sorted(found, key=layer)})
 
