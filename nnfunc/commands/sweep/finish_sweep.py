@@ -35,7 +35,7 @@ def finish(own: Study, result: Result, folder: Path) -> None:
         "best": which,
         "settings": best,
         "seed": None if which is None else result.seed[which],
-        "figure": own.figure.metric,
+        "metric": own.figure.metric,
         "score": None if which is None else float(result.scores[which]),
         "mean": None if which is None else float(result.table()[0][result.rank]),
         "seconds": round(result.seconds, 2),
@@ -45,8 +45,8 @@ def finish(own: Study, result: Result, folder: Path) -> None:
     found |= {"test": test} if test else {}
     run_folder.write_json(folder / "result.json", found)
     words = f"{counted(len(result.hypers), 'run')} in {found['seconds']:.1f} s"
-    ends = {"diverged": result.diverged, "ended early": result.stopped, "refused": result.refused}
-    words += "".join(f", {len(members)} {what}" for what, members in ends.items() if members)
+    ends = {"diverged": result.diverged, "ended early": result.stopped_at, "refused": result.refused}
+    words += "".join(f", {len(trials)} {what}" for what, trials in ends.items() if trials)
     print(words)
     if which is None:
         print(f"best    {no_best(result.seeds)}")
@@ -63,17 +63,17 @@ def finish(own: Study, result: Result, folder: Path) -> None:
 
 
 def no_best(seeds: int) -> str:
-    """Why no member is the best."""
+    """Why no trial is the best."""
     if seeds > 1:
         return "there is none: of every setting a run ended without a finite figure"
-    return "there is none: no member ended with a finite figure"
+    return "there is none: no trial ended with a finite figure"
 
 
 def _how_sure(own: Study, result: Result, which: int) -> str:
     """The figure that ranks: of one run, or the mean over seeds with its 95 % interval."""
     name, label = result.rank, own.figure.metric
     if result.seeds == 1:
-        return f"{format_labelled(label, float(result.scores[which]))} (member {which})"
+        return f"{format_labelled(label, float(result.scores[which]))} (trial {which})"
     row = result.table()[0]
     low, high = (format_metric(label, row[f"{name} {end}"]) for end in ("low", "high"))
     return f"{format_labelled(label, row[name])} ({low} to {high}, 95 % over {result.seeds} seeds)"
@@ -83,13 +83,13 @@ def _test(own: Study, result: Result, which: int) -> dict[str, float]:
     """The figures of the best setting on the test split, which nothing was chosen by."""
     every = []
     for i in range(which, which + result.seeds):
-        trial, state = result.trial(i), result.member(i).state
-        arrays = trial.data.test
+        spec, state = result.spec(i), result.trial(i).state
+        arrays = spec.data.test
         if arrays is None or state is None or i in result.diverged:
             continue
-        task = built(trial.build, trial.hypers, jnp.asarray(state.step))
-        size = eval_size(trial.data, task.accumulate)
-        own_data = {"transform": trial.data.transform, "batch_size": size}
+        task = built(spec.build, spec.hypers, jnp.asarray(state.step))
+        size = eval_size(spec.data, task.accumulate)
+        own_data = {"transform": spec.data.transform, "batch_size": size}
         every.append(evaluate(task, state, arrays, **own_data))
     return {n: float(np.mean([own[n] for own in every])) for n in every[0]} if every else {}
 

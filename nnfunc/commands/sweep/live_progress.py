@@ -16,14 +16,14 @@ class Live:
     """Call it with each report. show: takes lines of text in place of the last ones, or None.
 
     tell: shows the answer to a signal, in the panel, for what is written beside it would be drawn over.
-    members: how many there are going to be in all, where a search adds to those of a report.
+    trials: how many there are going to be in all, where a search adds to those of a report.
     """
 
     def __init__(
         self, metric: str, show: Callable[[list[str]], None] | None = None, tell: Callable[[str], None] = write_message
     ):
         self.metric, self.show, self.tell = metric, show, tell
-        self.members = 0
+        self.trials = 0
         self.reported, self.tenth = False, 0
 
     def __call__(self, report: Progress) -> None:
@@ -42,16 +42,16 @@ class Live:
             self.show([words])
 
     def of(self, report: Progress) -> int:
-        """How many members there are going to be."""
-        return max(self.members, report.members)
+        """How many trials there are going to be."""
+        return max(self.trials, report.trials)
 
     def share(self, report: Progress) -> float:
-        """How much of all steps is done, those of members that are still to come too."""
-        return report.share * report.members / self.of(report)
+        """How much of all steps is done, those of trials that are still to come too."""
+        return report.fraction * report.trials / self.of(report)
 
     def lines(self, report: Progress) -> list[str]:
         """What there is to say, in three lines."""
-        of, speed = self.of(report), report.members_per_second
+        of, speed = self.of(report), report.trials_per_second
         ended = f", {report.diverged} diverged" if report.diverged else ""
         ended += f", {report.done} of {of} done"
         first = f"step {report.step:,}/{report.steps:,}  {report.alive} alive{ended}"
@@ -61,15 +61,15 @@ class Live:
         if report.best is None:
             third = "no finite figure" if report.diverged else "no figures yet"
             return [first, second, third]
-        member = f"member {report.best}: {format_settings(report.hypers)}".removesuffix(": ")
-        best = f"best {self.metric} {format_metric(self.metric, report.score)}  ({member})"
+        trial = f"trial {report.best}: {format_settings(report.hypers)}".removesuffix(": ")
+        best = f"best {self.metric} {format_metric(self.metric, report.score)}  ({trial})"
         return [first, second, f"{best}  median {format_metric(self.metric, report.median)}"]
 
 
 def _rate(speed: float) -> str:
     if speed >= 1:
-        return f"{speed:.3g} members/s"
-    return f"{60 * speed:.3g} members/min"
+        return f"{speed:.3g} trials/s"
+    return f"{60 * speed:.3g} trials/min"
 
 
 @contextmanager

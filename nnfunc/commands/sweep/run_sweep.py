@@ -4,9 +4,9 @@ A sweep's folder holds
 sweep.toml, sweep.json      the file and the words that it was begun with
 data/                       what each of its data sets learned, as in the folder of a run
 environment.json            versions, device and command
-segments/, plan.json        what its members have come to; see `nnfunc.sweeps.checkpoints`
-table.csv, curves.csv       and members.csv, lineage.csv where there is more to tell; as .parquet too
-result.json                 the best member and what it reached
+segments/, plan.json        what its trials have come to; see `nnfunc.sweeps.checkpoints`
+table.csv, curves.csv       and trials.csv, lineage.csv where there is more to tell; as .parquet too
+result.json                 the best trial and what it reached
 report.html
 """
 
@@ -43,7 +43,7 @@ def sweep(
 ) -> Path | None:
     """Run a sweep in a new folder, and return the folder; dry_run: only print its plan.
 
-    options: members, method, seeds, best, search, way and chunk, those that are not None. jobs: a
+    options: trials, method, seeds, best, search, execution and chunk, those that are not None. jobs: a
     number of processes, "submitit" or "ray". Raises: ConfigError; `Stopped` by a signal.
     """
     with interrupts.interrupt_message("stopped before the sweep began; nothing was written"):
@@ -101,9 +101,9 @@ def _run(
             planned = own.start(engine) if planned is None else planned
             if before is None:
                 print(own.plan(planned), flush=True)
-            panel.members = own.members(engine)
+            panel.trials = own.trials(engine)
             if jobs is not None:
-                handed = _jobs(jobs, folder, panel.members)
+                handed = _jobs(jobs, folder, panel.trials)
                 stack.callback(handed.close)
                 panel.waiting("the jobs run ...")
             watch = Watch(panel, start)
@@ -112,13 +112,13 @@ def _run(
         if not result.complete:
             done = sum(t.ended or t.left is not None for t in engine.tracks.values())
             kept = "all is saved" if handed is None else "what the jobs had saved is kept"
-            words = f"stopped with {done} of {panel.members} members at their end; {kept}."
+            words = f"stopped with {done} of {panel.trials} trials at their end; {kept}."
             raise interrupts.Stopped(own.signals[0], f"{words} {go_on}")
-        trained = "all members have run and are saved; only tables and report are missing."
+        trained = "all trials have run and are saved; only tables and report are missing."
         with interrupts.interrupt_message(f"{trained} {go_on}"):
             if before is not None and watch.first is None:
                 result.seconds = before["seconds"]
-                print(f"{folder} is complete: all its members were already trained")
+                print(f"{folder} is complete: all its trials were already trained")
             finish(own, result, folder)
 
 
@@ -126,7 +126,7 @@ def _check_jobs(given: str | None, own: Study) -> None:
     if given is None:
         return
     if own.search_name == "population":
-        problem = "members that learn from each other run in one process"
+        problem = "trials that learn from each other run in one process"
         check.fail("sweep", f"{problem}, so jobs should be left out, got {given!r}.")
     if given not in ("submitit", "ray") and not _workers(given):
         wanted = "a number of processes from 1 to 9999, submitit or ray"
@@ -137,11 +137,11 @@ def _workers(given: str) -> int:
     return int(given) if given.isdecimal() and len(given) <= 4 else 0
 
 
-def _jobs(given: str, folder: Path, members: int) -> executors.Jobs:
-    """What runs so many members elsewhere. given: of `_check_jobs`."""
+def _jobs(given: str, folder: Path, trials: int) -> executors.Jobs:
+    """What runs so many trials elsewhere. given: of `_check_jobs`."""
     if given == "submitit":
         return executors.submitit(folder / "jobs")
     if given == "ray":
         return executors.ray()
     workers = _workers(given)
-    return executors.processes(workers, members=min(16, -(-members // workers)))
+    return executors.processes(workers, trials=min(16, -(-trials // workers)))

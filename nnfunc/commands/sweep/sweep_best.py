@@ -1,4 +1,4 @@
-"""The command `nnfunc sweep-best`: the config of a member of a sweep, or the member as a run."""
+"""The command `nnfunc sweep-best`: the config of a trial of a sweep, or the trial as a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ from nnfunc.sweeps.result import Result
 __all__ = ["best"]
 
 
-def best(folder: Path, member: int | None = None, save: Path | None = None) -> Config:
-    """Print the config of the best member of a sweep, or of another one, and return it.
+def best(folder: Path, trial: int | None = None, save: Path | None = None) -> Config:
+    """Print the config of the best trial of a sweep, or of another one, and return it.
 
-    save: a new folder, in which the member becomes a run like any other.
+    save: a new folder, in which the trial becomes a run like any other.
     Raises: FileNotFoundError for a folder without a sweep, ValueError for one that has not ended.
     """
     own = read_study(folder)
@@ -27,11 +27,11 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
     if found is None or not found["complete"]:
         cure = f"Resume it: {run_folder.command()} resume {folder}"
         check.fail("sweep-best", f"the sweep of {folder} has not come to its end. {cure}")
-    which = found["best"] if member is None else member
+    which = found["best"] if trial is None else trial
     if which is None:
-        check.fail("sweep-best", f"{no_best(found['seeds'])}. Ask for one with --member.")
+        check.fail("sweep-best", f"{no_best(found['seeds'])}. Ask for one with --trial.")
     _in_range(which, found["runs"])
-    if save is None and member is None:
+    if save is None and trial is None:
         settings, run = found["settings"], found["seed"]
         text = _best_of(found)
         config = own.config(settings, run)
@@ -41,9 +41,9 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
             raise FileExistsError(problem)
         result = own.result(folder)
         if which in result.refused:
-            check.fail("sweep-best", f"member {which} was refused: {result.refused[which]}")
+            check.fail("sweep-best", f"trial {which} was refused: {result.refused[which]}")
         config = own.config(result.hypers[which], result.seed[which])
-        text = f"member {which} of {found['runs']}: {_came_to(result, which)}"
+        text = f"trial {which} of {found['runs']}: {_came_to(result, which)}"
         if save is not None:
             _save(own, result, which, save, config)
             text += f"\n# Saved as a run: {save}"
@@ -55,30 +55,30 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
 
 def _best_of(found: Mapping[str, Any]) -> str:
     """What a config is of, by result.json."""
-    own = f"member {found['best']}: {found['figure']} {found['score']:.6g}"
+    own = f"trial {found['best']}: {found['metric']} {found['score']:.6g}"
     if found["seeds"] == 1:
         return f"best of {counted(found['runs'], 'run')}, {own}"
     settings = counted(found["runs"] // found["seeds"], "setting")
-    mean = f"{found['figure']} {found['mean']:.6g} on average over {found['seeds']} seeds"
+    mean = f"{found['metric']} {found['mean']:.6g} on average over {found['seeds']} seeds"
     return f"best of {settings}, {mean}; of which {own}"
 
 
-def _came_to(result: Result, member: int) -> str:
-    if member in result.diverged:
-        return f"diverged at step {result.diverged[member]}"
-    ended = f" at step {result.stopped[member]}" if member in result.stopped else ""
-    return f"{result.figure.metric} {result.scores[member]:.6g}{ended}"
+def _came_to(result: Result, trial: int) -> str:
+    if trial in result.diverged:
+        return f"diverged at step {result.diverged[trial]}"
+    ended = f" at step {result.stopped_at[trial]}" if trial in result.stopped_at else ""
+    return f"{result.metric.metric} {result.scores[trial]:.6g}{ended}"
 
 
 def _save(own: Study, result: Result, which: int, folder: Path, config: Config) -> None:
-    """Make a member a run like any other."""
+    """Make a trial a run like any other."""
     folder = run_folder.create(own.name, folder)
     save_run(config, folder)
     run_folder.write_environment(folder)
-    result.save_member(which, folder)
+    result.save_trial(which, folder)
     restore.restore(config, folder, "best")  # it can be read back
 
 
-def _in_range(member: int, count: int) -> None:
-    if not 0 <= member < count:
-        check.fail("sweep-best", f"member should be in [0, {count}), got {member}.")
+def _in_range(trial: int, count: int) -> None:
+    if not 0 <= trial < count:
+        check.fail("sweep-best", f"trial should be in [0, {count}), got {trial}.")
