@@ -94,7 +94,9 @@ class ProblemList:
             raise ConfigError(dict.fromkeys(self.problems))
 
 
-def fail(source: str, path: str = "", text: str = "", *, expected: str = "", actual: str = "", hint: str = "") -> NoReturn:
+def fail(
+    source: str, path: str = "", text: str = "", *, expected: str = "", actual: str = "", hint: str = ""
+) -> NoReturn:
     """Raise the ConfigError of one problem; the arguments are those of `ProblemList.add`."""
     problems = ProblemList(source)
     problems.add(path, text, expected=expected, actual=actual, hint=hint)

@@ -11,25 +11,26 @@ from nnfunc.config.errors import ProblemList
 from nnfunc.config.schema import FIXED_FACTORIES, factories, get_schema
 from nnfunc.data.download import folders
 
-__all__ = ["last_saved", "make_absolute"]
+__all__ = ["FILE_TABLES", "last_saved", "make_absolute"]
 
+FILE_TABLES = ("data", "lora")
 _CODECS = ("characters", "bytes")  # codecs that are not files
 
 
-def make_absolute(table: str, values: Any, mistakes: ProblemList) -> Any:
+def make_absolute(table: str, values: Any, problems: ProblemList) -> Any:
     """The values of a table, with the relative paths of existing files made absolute.
 
     values: as written, not yet checked. problems: knows the folders and the overridden keys. A path is
     looked up in the folder of the config, then, with a warning, in the current directory; a path from
     the command line the other way round. A file that `nnfunc.data.download` finds keeps its short name.
     """
-    if mistakes.folders is None or not isinstance(values, dict) or table not in ("data", "lora"):
+    if problems.folders is None or not isinstance(values, dict) or table not in FILE_TABLES:
         return values
     name = FIXED_FACTORIES.get(table) or values.get("name")
     if not isinstance(name, str) or name not in factories(table):
         return values
     keys = [key for key in _path_keys(table, name) if isinstance(values.get(key), str)]
-    return values | {key: _absolute(table, name, key, values[key], mistakes) for key in keys}
+    return values | {key: _absolute(table, name, key, values[key], problems) for key in keys}
 
 
 @lru_cache
@@ -41,12 +42,12 @@ def _path_keys(table: str, name: str) -> tuple[str, ...]:
     return tuple(key for key, hint in hints.items() if Path in typing.get_args(hint))
 
 
-def _absolute(table: str, name: str, key: str, value: str, mistakes: ProblemList) -> str:
+def _absolute(table: str, name: str, key: str, value: str, problems: ProblemList) -> str:
     path = Path(value).expanduser()
     if not value or path.is_absolute():
         return str(path) if value else value
-    folder, current = mistakes.folders or (Path(), Path())
-    from_command_line = mistakes.is_override(f"{table}.{key}")
+    folder, current = problems.folders or (Path(), Path())
+    from_command_line = problems.is_override(f"{table}.{key}")
     bases = (current, folder) if from_command_line else (folder, current)
     special = value in _CODECS or value == get_schema(table, name).defaults.get(key)
     for base in dict.fromkeys(bases):
@@ -55,7 +56,7 @@ def _absolute(table: str, name: str, key: str, value: str, mistakes: ProblemList
             if base != bases[0] and not from_command_line:
                 problem = f"{table}.{key}: {value} is not in {folder}, the folder of the config"
                 hint = "The file in the current directory is used instead."
-                warnings.warn(f"{mistakes.file}: {problem}. {hint}", stacklevel=2)
+                warnings.warn(f"{problems.file}: {problem}. {hint}", stacklevel=2)
             return os.path.abspath(target)
     known = special or any(os.path.exists(data_folder / path) for data_folder in folders())
     if known or folder == current or (key == "codec" and not path.suffix):

@@ -22,9 +22,7 @@ def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
         fail(str(path), "", problem, hint=f"Train it with: {command()} compare {path}")
 
 
-def read_tables(
-    path: str | Path, overrides: Sequence[str] = (), problems: ProblemList | None = None
-) -> dict[str, Any]:
+def read_tables(path: str | Path, overrides: Sequence[str] = (), problems: ProblemList | None = None) -> dict[str, Any]:
     """The tables of a TOML file after overrides, not yet checked.
 
     path: the file. overrides: such as "train.steps=2000". problems: takes the mistakes of the command
