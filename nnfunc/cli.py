@@ -254,65 +254,70 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUES",
-            help="What to draw: schedule.peak=log(1e-4,1e-1) model.dropout=uniform(0,0.5) seed=0:8 "
-            "data.batch_size=[32,64]; key=value changes it for all.",
+            help="What to vary: schedule.peak=log(1e-4,1e-1) model.dropout=uniform(0,0.5) seed=0:8 "
+            "data.batch_size=[32,64]. A single value overrides the setting of all trials.",
         ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="How many runs; of lists alone by default all combinations.")
+        int | None, typer.Option(help="The number of trials, with all seeds.", show_default="all combinations of lists")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="random, grid, sobol or latin.", show_default="random")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each setting, for intervals.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How to draw: random, grid, sobol or latin.", show_default="random")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds per setting, for means and intervals.")] = None,
     search: Annotated[
         str | None,
         typer.Option(
-            help="halving, hyperband, patience, population, optuna; with arguments as TOML: "
+            help="halving, hyperband, patience, population or optuna; with arguments as TOML: "
             "'{name=\"halving\", eta=4}'.",
-            show_default="all run to their end",
+            show_default="every trial runs to its end",
         ),
     ] = None,
     best: Annotated[
-        str | None, typer.Option(help='What ranks, such as "max accuracy".', show_default="min loss")
+        str | None, typer.Option(help='The metric that ranks trials, such as "max accuracy".', show_default="min loss")
     ] = None,
     execution: Annotated[
-        str | None, typer.Option(help="vmap, loop, threads or devices.", show_default="the quickest")
+        str | None, typer.Option(help="How trials run: vmap, loop, threads or devices.", show_default="the fastest")
     ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Trials side by side, at most.")] = None,
-    jobs: Annotated[str | None, typer.Option(help="Run elsewhere: a number of processes, submitit or ray.")] = None,
-    run: Annotated[Path | None, typer.Option(help="The folder; by default the next of runs/NAME-sweep-1, ...")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and run nothing but a probe.")] = False,
+    chunk: Annotated[int | None, typer.Option(help="The largest number of trials to run together.")] = None,
+    jobs: Annotated[str | None, typer.Option(help="Run in other processes: their number, submitit or ray.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the new sweep.", show_default="the next of runs/CONFIG-sweep-1, ..."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit, after a short probe.")] = False,
 ) -> None:
-    """Train many settings of a config in few compiled programs: a table, curves, a report.
+    """Train many settings of a config in few compiled programs; write tables and a report.
 
-    What to draw may stand in the file too, as its table sweep.
-    Stopped or killed, it goes on with `nnfunc resume`.
+    The config may also say what to vary, in its table sweep. nnfunc resume
+    continues a sweep that was stopped or killed.
     """
     _set_up_process()
-    from nnfunc.commands import sweep as sweep_command
+    from nnfunc.commands import sweep as sweep_commands
 
     options = {
         "trials": trials,
         "method": method,
         "seeds": seeds,
-        "search": sweep_command.parse_search_text(search),
+        "search": sweep_commands.parse_search_text(search),
         "best": best,
         "execution": execution,
         "chunk": chunk,
     }
-    sweep_command.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
+    sweep_commands.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
 
 
 @app.command()
 def sweep_best(
     run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
-    trial: Annotated[int | None, typer.Option(help="Another trial than the best.")] = None,
-    save: Annotated[Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")] = None,
+    trial: Annotated[int | None, typer.Option(help="The index of a trial.", show_default="the best trial")] = None,
+    save: Annotated[Path | None, typer.Option(help="A new folder, in which to save the trial as a run.")] = None,
 ) -> None:
-    """Print a config that trains the winner of a sweep again: > best.toml."""
+    """Print the config of the best trial of a sweep, ready for nnfunc train."""
     _set_up_process()
-    from nnfunc.commands import sweep as sweep_command
+    from nnfunc.commands.sweep.sweep_best import sweep_best
 
-    sweep_command.best(run, trial, save)
+    sweep_best(run, trial, save)
 
 
 @app.command()

@@ -13,22 +13,24 @@ __all__ = ["call_factories", "check_combinations", "check_learning_rate"]
 
 
 def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], problems: ProblemList) -> None:
-    """Check that either the schedule or optimizer.rate gives the learning rate, and none is negative.
+    """Check that either the schedule or optimizer.learning_rate gives the learning rate, and none is negative.
 
     tables: as written. resolved: with defaults. problems: takes the mistakes.
     """
     optimizer, schedule = resolved.get("optimizer"), resolved.get("schedule")
     rates = {f"schedule.{key}": value for key, value in (schedule or {}).items()}
-    rates["optimizer.rate"] = (optimizer or {}).get("rate")
+    rates["optimizer.learning_rate"] = (optimizer or {}).get("learning_rate")
     for path, value in rates.items():
         if isinstance(value, int | float) and not value >= 0:
             problems.add(path, expected="should be at least 0", actual=str(value))
     if optimizer is None:
         return
-    if "schedule" in tables and "rate" in optimizer:
-        problems.add("optimizer.rate", "the schedule gives the learning rate", hint="leave out one of the two.")
-    if "schedule" not in tables and "rate" not in optimizer:
-        problems.add("optimizer.rate", "is missing", hint=f"write rate = 1e-3, or a table {TABLES['schedule']}")
+    if "schedule" in tables and "learning_rate" in optimizer:
+        problems.add("optimizer.learning_rate", "the schedule gives the learning rate", hint="remove one of the two.")
+    if "schedule" not in tables and "learning_rate" not in optimizer:
+        problems.add(
+            "optimizer.learning_rate", "is missing", hint=f"write learning_rate = 1e-3, or a table {TABLES['schedule']}"
+        )
 
 
 def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
@@ -113,7 +115,7 @@ def call_factories(
             types = get_schema(table, name).types
             keys = [key for key, value in values.items() if types[key].traced and find_schedules(key, value)]
             wrapped = (_placeholder_optimizer(),) if table in WRAPPERS else ()
-            values = {"rate": 1e-3} | values if table == "optimizer" else values
+            values = {"learning_rate": 1e-3} | values if table == "optimizer" else values
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 numbers = {key: _at_step(values[key], step) for key in keys}
                 arguments = {key: lists_to_tuples(value) for key, value in (values | numbers).items()}

@@ -134,8 +134,8 @@ class Config:
         if table == "augment" and "shape" in types and "shape" not in values:
             shape = self.learned.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
-        if table == "objective" and "gamma" in values and values.get("smoothing") == 0:
-            del values["smoothing"]  # as a hyper it would be traced, and might be any number
+        if table == "objective" and "gamma" in values and values.get("label_smoothing") == 0:
+            del values["label_smoothing"]  # as a hyper it would be traced, and might be any number
         values = {k: _fill_total_steps(v, steps) if types[k].traced else v for k, v in values.items()}
         return table, name, values
 

@@ -24,7 +24,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecord
 
     path: the file; relative paths in it belong to its folder. overrides: settings such as
     "schedule.peak=1e-2", which replace those of the file. A value is TOML, or text where it is not:
-    `model.activation=gelu`. It may be a whole table: `optimizer={name="sgd", rate=0.1}`.
+    `model.activation=gelu`. It may be a whole table: `optimizer={name="sgd", learning_rate=0.1}`.
     records: of the run that the config belongs to, as in `Config`. A table [sweep] is ignored: it
     belongs to `nnfunc sweep`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
@@ -208,7 +208,7 @@ def _without_schedules(value: Any) -> Any:
     return [_without_schedules(item) for item in value] if isinstance(value, list) else value
 
 
-_EXAMPLES = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "rate": "1e-3", "limit": "1.0"}
+_EXAMPLES = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
 """Values to suggest for arguments without a default for which the example of their type would do harm."""
 
 

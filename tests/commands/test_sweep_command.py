@@ -25,7 +25,7 @@ from helpers.project import ROOT
 import nnfunc as nf
 from nnfunc.commands.sweep import finish_sweep
 from nnfunc.commands.sweep import run_sweep as study
-from nnfunc.commands.sweep.live_progress import Live
+from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.reports import run as reports
 from nnfunc.runs.lock import Lock
 from nnfunc.sweeps import engine
@@ -116,7 +116,7 @@ def _no_pictures(request, monkeypatch):
     if "pictures" not in request.fixturenames:
         page = lambda result, folder, *more: (folder / "report.html").touch()
         monkeypatch.setattr(finish_sweep, "write_page", page)
-        monkeypatch.setattr(reports, "write", lambda folder: None)
+        monkeypatch.setattr(reports, "write_report", lambda folder: None)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def work(place, tmp_path, monkeypatch):
 
 def at_report(patch, count, action):
     """Call action() at that report of the next sweep, once."""
-    call, seen = Live.__call__, []
+    call, seen = SweepProgress.__call__, []
 
     def reported(self, report):
         seen.append(None)
@@ -137,14 +137,14 @@ def at_report(patch, count, action):
         if len(seen) == count:
             action()
 
-    patch.setattr(Live, "__call__", reported)
+    patch.setattr(SweepProgress, "__call__", reported)
 
 
 def reports_of(*words):
     """How many reports a command makes, which has to succeed."""
-    call, seen = Live.__call__, []
+    call, seen = SweepProgress.__call__, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Live, "__call__", lambda self, report: seen.append(call(self, report)))
+        patch.setattr(SweepProgress, "__call__", lambda self, report: seen.append(call(self, report)))
         said_by(*words)
     return len(seen)
 
@@ -285,7 +285,7 @@ def test_a_csv_file_is_swept_and_gone_on_with(work, monkeypatch):
 NUMBERS = {
     "model.dropout": "[0.0, 0.5]",
     "model.gain": "uniform(0.5, 2)",
-    "objective.smoothing": "[0.0, 0.1]",
+    "objective.label_smoothing": "[0.0, 0.1]",
     "optimizer.b1": "uniform(0.8, 0.95)",
     "optimizer.b2": "[0.99, 0.999]",
     "optimizer.eps": "log(1e-8, 1e-6)",
@@ -307,10 +307,10 @@ def test_every_number_is_an_argument_of_one_program(work):
 
 
 def test_the_weights_of_a_loss_are_numbers_too(work):
-    weights = f"objective.weights={[1.0] * 10}"
-    words = ("small.toml", weights, "objective.weights[0]=uniform(1,50)", "--trials", 2, *LOOP)
+    weights = f"objective.weight={[1.0] * 10}"
+    words = ("small.toml", weights, "objective.weight[0]=uniform(1,50)", "--trials", 2, *LOOP)
     plan = said_by("sweep", *words, "--run", "run").splitlines()
-    assert plan[1] == "arguments of the program: objective.weights[0]"
+    assert plan[1] == "arguments of the program: objective.weight[0]"
     first, second = csv.DictReader((work / "run/table.csv").read_text().splitlines())
     assert first["validation/loss"] != second["validation/loss"]
 
@@ -417,26 +417,26 @@ SHOWN = {
     ),
     "before the second report": ({"trials_per_second": math.nan}, [..., "", ...]),
     "no settings": ({"hypers": {}}, [..., ..., "best loss 0.5  (trial 3)  median 0.71"]),
-    "no figures": ({"best": None}, [..., ..., "no figures yet"]),
-    "none finite": ({"best": None, "diverged": 8}, [..., ..., "no finite figure"]),
+    "no figures": ({"best": None}, [..., ..., "no metrics yet"]),
+    "none finite": ({"best": None, "diverged": 8}, [..., ..., "no finite metric"]),
 }
 
 
 @pytest.mark.parametrize("case", SHOWN)
 def test_what_is_shown(case):
     changes, expected = SHOWN[case]
-    lines = Live("loss").lines(report(**changes))
+    lines = SweepProgress("loss").lines(report(**changes))
     assert [e if e is ... else line for line, e in zip(lines, expected, strict=True)] == expected
 
 
 def test_shares_are_in_percent():
-    last = Live("accuracy").lines(report(score=0.975, median=0.5))[2]
+    last = SweepProgress("accuracy").lines(report(score=0.975, median=0.5))[2]
     assert last.startswith("best accuracy 97.50%  (trial 3: ")
     assert last.endswith("median 50.00%")
 
 
 def test_trials_that_are_still_to_come_count():
-    own = Live("loss")
+    own = SweepProgress("loss")
     own.trials = 16
     first, second, _ = own.lines(report())
     assert first == "step 10/1,000  8 alive, 2 of 16 done"
@@ -455,7 +455,7 @@ def shares(trials, batches, every=100):
 
 @pytest.mark.parametrize("batches", [1, 4])
 def test_elsewhere_there_is_a_line_a_tenth(capsys, batches):
-    own = Live("loss")
+    own = SweepProgress("loss")
     own.trials = 4 * batches
     for one in shares(4, batches):
         own(one)
@@ -468,13 +468,13 @@ def test_elsewhere_there_is_a_line_a_tenth(capsys, batches):
 
 def test_a_panel_is_given_every_report_and_nothing_is_printed(capsys):
     shown = []
-    own = Live("loss", shown.append)
-    own.waiting("the jobs run ...")
+    own = SweepProgress("loss", shown.append)
+    own.show_message("the jobs run ...")
     own(report(done=1))
     own(report(done=8))
     assert shown[0] == ["the jobs run ..."]
     assert [lines[0][-11:] for lines in shown[1:]] == ["1 of 8 done", "8 of 8 done"]
-    Live("loss").waiting("the jobs run ...")
+    SweepProgress("loss").show_message("the jobs run ...")
     assert capsys.readouterr().out == ""
 
 
@@ -560,8 +560,8 @@ def test_ctrl_c_in_a_terminal_is_answered_in_the_panel(work, monkeypatch, capfd)
     at_report(monkeypatch, 5, stop)
     assert main("sweep", "small.toml", PEAK, "--trials", 3, *LOOP, "--run", "run") == 130
     text, said = out.getvalue(), capfd.readouterr().err
-    assert "stopping after this step; Ctrl-C again stops at once" in text
-    assert said.startswith("nnfunc: stopped with 0 of 3 trials at their end")
+    assert "stopping after this step; press Ctrl-C again to stop immediately" in text
+    assert said.startswith("nnfunc: stopped with 0 of 3 trials complete")
     plan, lines = parted(screen(text))
     assert plan == ["3", "arguments", "group", "expected:"]
     assert lines[0] == "step 10/20  3 alive, 0 of 3 done"
@@ -601,10 +601,10 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, sea
         at_report(patch, count, signals(signum))
         assert main("sweep", *words, "run", *LOOP) == code
     said = capfd.readouterr().err
-    again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
+    again = "; press Ctrl-C again to stop immediately" if signum == signal.SIGINT else ""
     known = re.fullmatch(
         rf"nnfunc: stopping after this step{again}\n"
-        r"nnfunc: stopped with (\d) of 6 trials at their end; all is saved\. "
+        r"nnfunc: stopped with (\d) of 6 trials complete; everything is saved\. "
         r"Resume with: nnfunc resume run\n",
         said,
     )
@@ -613,7 +613,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, sea
         assert int(known[1]) == count // 10
     assert not (work / "run/table.csv").exists()
     assert main("sweep-best", "run") == 2
-    message = "sweep-best: the sweep of run has not come to its end. Resume it: nnfunc resume run"
+    message = "sweep-best: the sweep of run is not complete. Resume it: nnfunc resume run"
     assert capfd.readouterr().err == f"nnfunc: {message}\n"
     assert reports_of("resume", "run") <= every - count  # what was saved is not run again
     for name in ("table.csv", "curves.csv"):
@@ -632,7 +632,7 @@ def test_a_sweep_stopped_before_its_first_step_goes_on(place, work, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(study, "conduct", late)
         assert main("sweep", "small.toml", PEAK, "--trials", 6, *LOOP, "--run", "run") == 143
-    assert "stopped with 0 of 6 trials at their end" in capsys.readouterr().err
+    assert "stopped with 0 of 6 trials complete" in capsys.readouterr().err
     assert main("resume", "run") == 0
     assert (work / "run/table.csv").read_bytes() == (place / "one/table.csv").read_bytes()
 
@@ -643,7 +643,7 @@ def test_a_second_ctrl_c_stops_at_once(place, work, monkeypatch, capfd):
         at_report(patch, 25, signals(signal.SIGINT, signal.SIGINT))
         assert main("sweep", "small.toml", PEAK, "--trials", 6, *LOOP, "--run", "run") == 130
     assert capfd.readouterr().err == (
-        "nnfunc: stopping after this step; Ctrl-C again stops at once\n"
+        "nnfunc: stopping after this step; press Ctrl-C again to stop immediately\n"
         "nnfunc: stopped immediately; everything saved is intact. Resume with: nnfunc resume run\n"
     )
     assert reports_of("resume", "run") == 60 - 24  # the one in hand was not saved yet
@@ -667,11 +667,11 @@ def test_ctrl_c_before_the_report_costs_only_that(place, work, monkeypatch, caps
         patch.setattr(finish_sweep, "write_page", interrupt)
         assert main("sweep", "small.toml", PEAK, "--trials", 6, *LOOP, "--run", "run") == 130
     assert capsys.readouterr().err == (
-        "nnfunc: all trials have run and are saved; only tables and report are missing. "
+        "nnfunc: all trials are complete and saved; only the tables and the report are missing. "
         "Resume with: nnfunc resume run\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Live, "__call__", interrupt)  # nothing is run again
+        patch.setattr(SweepProgress, "__call__", interrupt)  # nothing is run again
         said_by("resume", "run")
     assert (work / "run/table.csv").read_bytes() == (place / "one/table.csv").read_bytes()
     assert (work / "run/report.html").exists()
@@ -693,8 +693,8 @@ def test_a_sweep_goes_on_with_what_it_was_begun_with(place, work, capsys):
     shutil.copytree(place / "one", "one")
     before = content(work / "one")
     assert main("resume", "one", "train.steps=40") == 2
-    said = "resume: a sweep goes on with what it was begun with, got 'train.steps=40'."
-    assert capsys.readouterr().err == f"nnfunc: {said} Start another sweep to change it.\n"
+    said = "resume: a sweep should resume with its original settings, got 'train.steps=40'."
+    assert capsys.readouterr().err == f"nnfunc: {said} Start a new sweep to change them.\n"
     lock = Lock(work / "one")
     assert main("resume", "one") == 2
     assert re.search(r"process \d+ .* is training in this folder", capsys.readouterr().err)
@@ -866,7 +866,7 @@ def test_searches_by_name(work, name):
         assert "stopped_at" not in found[0]
     assert (work / "run/lineage.csv").exists() == (name == "population")
     best = said_by("sweep-best", "run")
-    assert ("# Its numbers changed on the way" in best) == (name == "population")
+    assert ("# The hyperparameters changed during training" in best) == (name == "population")
 
 
 def test_searches_with_arguments(work):
@@ -967,8 +967,7 @@ def test_a_sweep_of_which_nothing_is_left_ends_well(work, pictures, capsys, seed
     words = ("schedule.peak=[1e12,1e15]", "--seeds", seeds, *LOOP, "--run", "run")
     said = said_by("sweep", "small.toml", *words)
     assert re.search(rf"^{2 * seeds} runs in [\d.]+ s, {2 * seeds} diverged$", said, re.M)
-    every = "of every setting a run" if seeds > 1 else "no trial"
-    problem = f"there is none: {every} ended"
+    problem = "none: every setting has a trial without" if seeds > 1 else "none: no trial has a finite"
     assert f"\nbest    {problem}" in said
     assert "config  " not in said
     assert "test    " not in said
@@ -977,8 +976,8 @@ def test_a_sweep_of_which_nothing_is_left_ends_well(work, pictures, capsys, seed
     assert json_of(work / "run")["best"] is None
     assert main("sweep-best", "run") == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"nnfunc: sweep-best: {problem}")
-    assert message.endswith("Ask for one with --trial.\n")
+    assert message.startswith(f"nnfunc: sweep-best: there is no best trial: {problem.removeprefix('none: ')}")
+    assert message.endswith("Choose a trial with --trial.\n")
     config = tomllib.loads(said_by("sweep-best", "run", "--trial", 2 * seeds - 1))
     assert config["schedule"]["peak"] == 1e15
 
@@ -1064,7 +1063,7 @@ MISTAKES = {
     ),
     "jobs of a population": (
         (PEAK, "--trials", 6, "--jobs", 2, "--search", "population"),
-        r"trials that learn from each other run in one process",
+        r"a population search runs in one process",
     ),
     "data that is not there": (
         ("seed=0:2", 'data={name="npz",path="no.npz",batch_size=2}'),
@@ -1130,14 +1129,14 @@ def test_what_is_missing_only_later_leaves_the_folder_as_it_was(work, monkeypatc
 SLOWLY = """
 import time
 from nnfunc import cli
-from nnfunc.commands.sweep.live_progress import Live
+from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.sweeps import engine
 engine.SAVE_EVERY = 0.0
-call = Live.__call__
+call = SweepProgress.__call__
 def slowly(self, report):
     call(self, report)
     time.sleep({seconds})
-Live.__call__ = slowly
+SweepProgress.__call__ = slowly
 cli.main()
 """
 BOTH = """
@@ -1192,7 +1191,7 @@ def test_signals_in_the_middle_and_kill_9(work, tmp_path):
             process.kill()
         assert process.returncode == code
         if signum != signal.SIGKILL:
-            message = r"nnfunc: stopped with [0-5] of 6 trials at their end; all is saved\. "
+            message = r"nnfunc: stopped with [0-5] of 6 trials complete; everything is saved\. "
             assert re.search(rf"\n{message}Resume with: nnfunc resume run\n$", err), err
         assert "Traceback" not in err
         assert not (run / "table.csv").exists()
@@ -1231,9 +1230,9 @@ def test_ctrl_c_at_a_terminal(work, tmp_path):
     plan, lines = parted(screen(seen.decode().replace("^C", "")))
     assert plan == ["6", "arguments", "group", "expected:"]
     assert lines[-2].startswith("best loss ")
-    assert re.match(r"nnfunc: stopped with 0 of 6 trials at their end; all is saved", lines[-1])
+    assert re.match(r"nnfunc: stopped with 0 of 6 trials complete; everything is saved", lines[-1])
     assert len(lines) in (3, 4)  # the speed is known from the second report on
-    assert b"stopping after this step; Ctrl-C again stops at once" in seen
+    assert b"stopping after this step; press Ctrl-C again to stop immediately" in seen
     assert b"nnfunc: stopping" not in seen  # in the panel, not beside it
 
 

@@ -161,11 +161,12 @@ def _absolute_values(path: KeyPath, values: SpaceValue, sample: Tables, problems
     The saved settings of a sweep then mean the same in whichever directory it is resumed.
     """
     table = str(path[0])
-    if isinstance(values, Distribution) or table not in FILE_TABLES or len(path) > 2:
+    keys = [str(key) for key in path[1:]]
+    if isinstance(values, Distribution) or table not in FILE_TABLES or len(keys) > 1:
         return values
-    if len(path) == 1:
+    if not keys:
         return [make_absolute(table, value, problems) for value in values]
-    key, name = str(path[-1]), get_value(sample, (table, "name"))
+    (key,), name = keys, get_value(sample, (table, "name"))
     return [make_absolute(table, {"name": name, key: value}, problems)[key] for value in values]
 
 
