@@ -133,9 +133,9 @@ class Result:
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
             rows = _rows(curves, self.steps, int(state.step))
-            figures = {self.metric.metric: float(self.scores[i])}
+            metrics = {self.metric.metric: float(self.scores[i])}
             saver.write(rows)
-            saver.keep(carry._replace(state=state), int(state.step), figures, due=True)
+            saver.keep(carry._replace(state=state), int(state.step), metrics, due=True)
         finally:
             saver.close()
 
@@ -153,21 +153,21 @@ class Result:
         key = jax.random.fold_in(state.key, at)
         batch = spec.ordered.for_training().batch(at, key=fold(key, "augment"))
         batch = training_batch(task, batch, key)
-        found = first_not_finite(task, state.params, state.model_state, batch, key)
-        return found._replace(trial=i % len(self.hypers), step=at)
+        fault = first_not_finite(task, state.params, state.model_state, batch, key)
+        return fault._replace(trial=i % len(self.hypers), step=at)
 
     def find_layers(self, most: int = FAULTS) -> dict[int, str]:
         """The layers in which the first `most` diverged trials did so; kept as `layers`."""
         for trial in list(self.diverged)[:most]:
-            if trial not in self.layers and (found := self.fault(trial)) is not None:
-                self.layers[trial] = str(found)
+            if trial not in self.layers and (fault := self.fault(trial)) is not None:
+                self.layers[trial] = str(fault)
         return self.layers
 
     def spec(self, i: int) -> TrialSpec:
         """What a trial was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
         if self._specs is None:
-            cure = "Ask the result that nf.sweep returned."
-            check.fail("sweep", f"a result that was pickled holds no build and no data. {cure}")
+            hint = "Ask the result that nf.sweep returned."
+            check.fail("sweep", f"a result that was pickled holds no build and no data. {hint}")
         return self._specs[i]
 
     def table(self, by: Literal["auto", "trial", "setting"] = "auto") -> Table:
@@ -204,16 +204,16 @@ class Result:
 
     def _long(self) -> Table:
         """The curves, a row a report of a trial."""
-        figures = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
+        metrics = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
         rows = Table()
         for trial in range(len(self.hypers)):
             for split, steps in self.steps.items():
-                for place, step in enumerate(steps):
-                    known = [self.curves.get(f"{split}/{name}") for name in figures]
-                    values = [None if c is None else float(c[trial, place]) for c in known]
+                for position, step in enumerate(steps):
+                    known = [self.curves.get(f"{split}/{name}") for name in metrics]
+                    values = [None if c is None else float(c[trial, position]) for c in known]
                     if any(value is not None and not math.isnan(value) for value in values):
                         row = {"trial": trial, "split": split, "step": int(step)}
-                        rows.append(row | dict(zip(figures, values, strict=True)))
+                        rows.append(row | dict(zip(metrics, values, strict=True)))
         return rows
 
     @property
@@ -225,8 +225,8 @@ class Result:
     def _order(self, runs: int) -> list[list[int]]:
         """The trials, so many in a row of one setting, best first; ties as they were drawn."""
         count = len(self.hypers)
-        units = [list(range(first, first + runs)) for first in range(0, count, runs)]
-        return sorted(units, key=self._key)
+        settings = [list(range(first, first + runs)) for first in range(0, count, runs)]
+        return sorted(settings, key=self._key)
 
     def _key(self, trials: list[int]) -> tuple[bool, bool, bool, int, float]:
         """What is least for the best setting.
@@ -304,11 +304,11 @@ def _rows(curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: in
     """The curves of a trial as the rows of metrics.jsonl."""
     rows = []
     for split, at in steps.items():
-        own = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}
-        for place, step in enumerate(at):
-            figures = {name: float(curve[place]) for name, curve in own.items()}
-            if step <= until and figures:
-                rows.append({"split": split, "step": int(step), "seconds": 0.0, **figures})
+        split_curves = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}
+        for position, step in enumerate(at):
+            metrics = {name: float(curve[position]) for name, curve in split_curves.items()}
+            if step <= until and metrics:
+                rows.append({"split": split, "step": int(step), "seconds": 0.0, **metrics})
     return sorted(rows, key=lambda row: row["step"])
 
 

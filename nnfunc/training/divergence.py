@@ -209,7 +209,7 @@ def _every_tap(
         return taps
 
     taps = jax.device_get(jax.jit(run)(batch))
-    return [path for path in watch.seen if path in taps], taps
+    return [path for path in watch.paths if path in taps], taps
 
 
 def _gradients(

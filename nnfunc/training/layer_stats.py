@@ -87,13 +87,13 @@ def parameters(params: Params, grads: Params, new: Params, watch: Watch) -> Orde
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
     over the weight's, infinite for weights of size 0; histograms of the weights and of the gradients.
     """
-    plain = {seen.replace("*/", ""): seen for seen in watch.seen}
+    plain = {seen.replace("*/", ""): seen for seen in watch.paths}
     grads, new, found = paths.flatten(grads), paths.flatten(new), {}
     for path, weight in paths.flatten(params).items():
         shared = _stacked_path(path, plain)
         statistics = _over(_parameter, shared.split("/").count("*"))
         found[shared] = statistics(weight, grads[path], new[path])
-    place = {seen: i for i, seen in enumerate(watch.seen)}  # in the order of computation
+    place = {seen: i for i, seen in enumerate(watch.paths)}  # in the order of computation
     layer = lambda path: place.get(path.rpartition("/")[0], len(place))
     return Ordered({path: found[path] for path in sorted(found, key=layer)})
 

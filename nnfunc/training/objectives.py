@@ -86,9 +86,11 @@ def classification(
     if weight is not None:
         check.at_least_0(where, weight=weight)
     if gamma is not None and not (check.is_plain(label_smoothing) and label_smoothing == 0):
-        wanted = "label_smoothing should be 0 together with gamma: the focal loss has none"
-        got = label_smoothing if check.is_plain(label_smoothing) else "one that a sweep or a schedule gives"
-        check.fail(where, f"{wanted}, got {got}.")
+        check.fail(
+            where,
+            expected="label_smoothing should be 0 together with gamma: the focal loss has none",
+            actual=label_smoothing if check.is_plain(label_smoothing) else "one that a sweep or a schedule gives",
+        )
 
     def totals(predict, batch, mask):
         x, labels = pair(where, batch)
@@ -98,9 +100,12 @@ def classification(
                 where, logits, labels, mask, ignore_index, label_smoothing=label_smoothing, class_weight=weight
             )
         if _soft(logits, labels):
-            wanted = "labels should be class numbers together with gamma: focal loss knows no shares"
-            got = check.describe(labels)
-            check.fail(where, f"{wanted}, got {got}. Leave out gamma, or what mixes them.")
+            check.fail(
+                where,
+                expected="labels should be class numbers together with gamma: focal loss knows no shares",
+                actual=check.describe(labels),
+                hint="Leave out gamma, or what mixes them.",
+            )
         loss = losses.focal(logits, labels, gamma=gamma, alpha=weight, ignore_index=ignore_index)
         return _of_labels(where, loss, logits, labels, mask, ignore_index, weight)
 
@@ -155,8 +160,9 @@ def language_modelling(*, label_smoothing: Scalar = 0.0, ignore_index: int | Non
 def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
     """The two parts of a batch (x, target)."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        got = check.describe(batch)
-        check.fail(where, f"a batch should be a pair (x, target), got {got}.", exc_type=TypeError)
+        check.fail(
+            where, expected="a batch should be a pair (x, target)", actual=check.describe(batch), exc_type=TypeError
+        )
     return batch[0], batch[1]
 
 
@@ -239,19 +245,28 @@ def _labels_fit(where: str, soft: bool = True, ignore_index: int | None = None) 
         wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != ignore_index))
         if wrong.size:
             at, value = int(wrong[0]), values.reshape(-1)[wrong[0]]
-            wanted = f"labels should be in [0, {classes}), one of the model's {classes} outputs"
-            check.fail(where, f"{wanted}, got {value} at place {at} ({wrong.size} such labels).")
+            check.fail(
+                where,
+                expected=f"labels should be in [0, {classes}), one of the model's {classes} outputs",
+                actual=f"{value} at place {at} ({wrong.size} such labels)",
+            )
 
     return inspect
 
 
 def _shares_fit(where: str, classes: int, labels: np.ndarray) -> None:
     if labels.shape[-1] != classes:
-        wanted = f"soft labels should be shares of the model's {classes} outputs"
-        check.fail(where, f"{wanted}, got shape {labels.shape}.")
+        check.fail(
+            where,
+            expected=f"soft labels should be shares of the model's {classes} outputs",
+            actual=f"shape {labels.shape}",
+        )
     values = labels.reshape(-1, classes).astype(np.float32)
     fine = (values >= 0).all(1) & (abs(values.sum(1) - 1) < 1e-2)
     if not fine.all():
         at = int(np.flatnonzero(~fine)[0])
-        wanted = "soft labels should be at least 0 and add up to 1"
-        check.fail(where, f"{wanted}, got {values[at]} at place {at} ({(~fine).sum()} such labels).")
+        check.fail(
+            where,
+            expected="soft labels should be at least 0 and add up to 1",
+            actual=f"{values[at]} at place {at} ({(~fine).sum()} such labels)",
+        )

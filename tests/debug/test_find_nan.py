@@ -76,7 +76,7 @@ def test_members_of_a_sweep(data, kind):
     found = nf.debug.find_nan(build, hypers, state, data)
     told = [(fault.member, fault.step, fault.path, fault.phase) for fault in found]
     assert told == [(1, 2, "blocks/3/body/fault", kind), (3, 4, "blocks/0/body/fault", kind)]
-    assert found[0].words.startswith(f"member 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
+    assert found[0].words.startswith(f"trial 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
     assert "number 3 of 5" in found[0].words
     alone = jax.tree.map(lambda leaf: leaf[1], state)
     (one,) = nf.debug.find_nan(build, {"rate": RATES[1]}, alone, data)
@@ -168,7 +168,7 @@ def test_a_plain_function_names_the_line():
         fault = nf.debug.find_nan_in(wrap(cumulative), {"start": jnp.array(2.5)}, many)
         line = cumulative.__code__.co_firstlineno + 3
         assert fault.path == f"log at test_find_nan.py:{line} (turn)"
-        assert fault.words == f"the forward pass: {fault.path}, in turn 2 of its loop"
+        assert fault.words == f"the forward pass: {fault.path}, in iteration 2 of its loop"
 
 
 def test_a_plain_function_backward():

@@ -111,16 +111,16 @@ def _run(
                 stack.callback(executor.close)
                 progress.show_message("waiting for the jobs ...")
             watch = Watch(progress, start)
-            engine.store, engine.told, engine.jobs = store, watch, executor
+            engine.store, engine.on_report, engine.jobs = store, watch, executor
             result = conduct(engine, study.search, study.key, start, watch)
         if not result.complete:
-            done = sum(track.ended or track.left is not None for track in engine.tracks.values())
+            done = sum(state.ended or state.stop_reason is not None for state in engine.states.values())
             saved = "everything is saved" if executor is None else "what the jobs saved is intact"
             message = f"stopped with {done} of {progress.trials} trials complete; {saved}. {hint}"
             raise interrupts.Stopped(study.signals[0], message)
         message = f"all trials are complete and saved; only the tables and the report are missing. {hint}"
         with interrupts.interrupt_message(message):
-            if previous is not None and watch.first is None:
+            if previous is not None and watch.first_report is None:
                 result.seconds = previous["seconds"]
                 print(f"{folder} is complete: all its trials were already trained")
             write_results(study, result, folder)

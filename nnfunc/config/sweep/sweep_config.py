@@ -21,7 +21,7 @@ from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.space import Distribution
-from nnfunc.sweeps.sweep import conduct, draws_of
+from nnfunc.sweeps.sweep import build_draws, conduct
 from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.checkpointing import Best
 
@@ -108,7 +108,7 @@ class Study:
                 space, method, trials = _seeds_alone(trials, len(self.seeds)), "list", None
             elif trials is None and method != "grid":
                 _trials_missing(space)
-            draws = draws_of(space, method, trials, self.key, None, len(self.seeds))
+            draws = build_draws(space, method, trials, self.key, None, len(self.seeds))
             self.draws = replace(draws, distinct=method in ("random", "sobol", "latin"))
         except ValueError as error:
             raise ConfigError([f"{own.where}: {error}"]) from error
@@ -125,8 +125,8 @@ class Study:
         return self.sweep.config(settings | {"seed": seed})
 
     def engine(self, store: Store | None = None) -> Engine:
-        stops = lambda: bool(self.signals)
-        own = {"execution": self.execution, "chunk": self.chunk, "store": store, "stops": stops}
+        should_stop = lambda: bool(self.signals)
+        own = {"execution": self.execution, "chunk": self.chunk, "store": store, "should_stop": should_stop}
         return Engine(self.trial, self.draws, self.figure, **own)
 
     def start(self, engine: Engine) -> Engine:
