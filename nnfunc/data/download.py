@@ -206,7 +206,7 @@ def bounded(where: str, path: Path | str, packed: int, unpacked: int) -> None:
 
 def _memory() -> float:
     """Bytes of memory that a program may still take, as far as the system says."""
-    free = device_memory.host_free()
+    free = device_memory.host_free_bytes()
     return math.inf if free is None else free
 
 

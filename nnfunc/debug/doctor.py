@@ -11,7 +11,7 @@ from nnfunc.base import Key
 from nnfunc.debug.checks import compiler_checks, data_checks, leakage_checks, model_checks, training_checks
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe, build_probe
-from nnfunc.training.divergence import first_not_finite
+from nnfunc.training.divergence import find_non_finite
 
 __all__ = ["doctor"]
 
@@ -83,7 +83,7 @@ def _check_finite(probe: Probe) -> Iterator[Finding]:
     """The first batch has a finite loss and finite gradients."""
     values = jax.device_get((*probe.loss_and_gradients(probe.params), probe.evaluation["loss"]))
     if not all(jax.numpy.isfinite(leaf).all() for leaf in jax.tree.leaves(values)):
-        fault = first_not_finite(probe.task, probe.params, probe.state, probe.batch, probe.key)
-        evidence = f"The first batch gives values that are not finite. They start in {fault.words}."
+        fault = find_non_finite(probe.task, probe.params, probe.state, probe.batch, probe.key)
+        evidence = f"The first batch gives values that are not finite. They start in {fault.message}."
         hint = "Guard the roots, logarithms and divisions there: their arguments reach 0."
         yield Finding("error", fault.path or "loss", "not finite at the start", evidence, hint)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, paths
-from nnfunc.base import Key, Model, Params, PyTree, as_model, fold, resolve_state
+from nnfunc.base import Key, Model, Params, PyTree, as_model, resolve_state
 from nnfunc.debug.nan_interpreter import Operation, first_operation
-from nnfunc.training.divergence import Fault, Phase, first_not_finite
+from nnfunc.training.divergence import Fault, Phase, find_non_finite, find_step_fault
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Task, built, training_batch
+from nnfunc.training.task import Task, build_task
 
 __all__ = ["find_nan", "find_nan_in"]
 
@@ -30,7 +30,7 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     The step records the first divergence and keeps the parameters before it; find_nan runs that step
     again and looks at every layer.
     data: the data set of the run, or a function step -> batch.
-    A Fault has the `member` (None without the axis of trials), the `step`, the `phase` ("forward",
+    A Fault has the `trial` (None without the axis of trials), the `step`, the `phase` ("forward",
     "backward", "loss", "update", "batch" or "parameters"), the `path` of the layer, and a sentence.
     Raises: TypeError when state is not a train state, or data no data set and no function.
 
@@ -58,24 +58,21 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     for trial in np.flatnonzero(diverged_at >= 0).tolist():
         trial_hypers = jax.tree.map(partial(_select_trial, trial, len(diverged_at)), hypers)
         fault = _find_fault(build, trial_hypers, jax.tree.map(itemgetter(trial), state), data)
-        faults.append(fault._replace(member=trial, words=f"trial {trial}: {fault.words}"))
+        faults.append(fault._replace(trial=trial, message=f"trial {trial}: {fault.message}"))
     return faults
 
 
 def _find_fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> Fault:
     step = int(state.diverged_at)
-    task = built(build, hypers, step)
-    key = jax.random.fold_in(state.key, step)
     if hasattr(data, "batch"):
-        batch = data.batch(step, key=fold(key, "augment"))
+        batch_at = data.batch
     elif callable(data):
-        batch = data(step)
+        batch_at = lambda step, key: data(step)
     else:
         expected = "data should be a data set or a function step -> batch"
         check.fail("find_nan", expected=expected, actual=check.describe(data), exc_type=TypeError)
-    batch = training_batch(task, batch, key)
-    fault = first_not_finite(task, state.params, state.model_state, batch, key)
-    return fault._replace(step=step, words=f"at step {step}, in {fault.words}")
+    fault = find_step_fault(build_task(build, hypers, step), state, batch_at)
+    return fault._replace(message=f"at step {step}, in {fault.message}")
 
 
 def _select_trial(trial: int, count: int, leaf: Any) -> Any:
@@ -105,7 +102,7 @@ def find_nan_in(
         return _find_in_function(model, params, x)
     model = as_model(model, where="find_nan_in")
     task = Task(model, lambda predict, batch: (_sum_floats(predict(batch)), {}), None)
-    fault = first_not_finite(task, params, resolve_state(model, state, "find_nan_in"), x, key)
+    fault = find_non_finite(task, params, resolve_state(model, state, "find_nan_in"), x, key)
     return None if fault.phase == "update" else fault
 
 

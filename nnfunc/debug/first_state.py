@@ -12,7 +12,7 @@ from nnfunc.base import Key, Params, PyTree, as_model, fold
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.training.device_feed import check_data
-from nnfunc.training.task import built
+from nnfunc.training.task import build_task
 
 __all__ = ["init_params", "without_augmentation"]
 
@@ -30,7 +30,7 @@ def init_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Param
     check.key("debug", key)
 
     def init(key):
-        model = as_model(built(build, hypers, 0).model)
+        model = as_model(build_task(build, hypers, 0).model)
         return model.init(fold(key, "init")), jax.tree.map(jnp.asarray, model.init_state())
 
     device_memory.check_params("debug", jax.eval_shape(init, key))

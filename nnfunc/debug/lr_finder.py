@@ -147,7 +147,7 @@ def _run_all(
 
     args = (jnp.asarray(rates, jnp.float32), params, model_state, feed)
     program, hint = f"training at {at_once} learning rates at once", "Lower at_once, or batch_size."
-    losses = device_memory.compiled("find_lr", jax.jit(run_all), program, hint, *args)(*args)
+    losses = device_memory.compile_checked("find_lr", jax.jit(run_all), program, hint, *args)(*args)
     return np.asarray(losses, np.float64).T
 
 

@@ -126,7 +126,7 @@ def _run_all(
     run_all = jax.jit(jax.vmap(run, (0, None, None, None)))
     args = (jnp.asarray(rates, jnp.float32), probe.params, probe.state, probe.batch)
     program, hint = f"training at {len(rates)} learning rates at once", "Make the model smaller."
-    results = device_memory.compiled("overfit", run_all, program, hint, *args)(*args)
+    results = device_memory.compile_checked("overfit", run_all, program, hint, *args)(*args)
     losses, last, gradient_seen = jax.device_get(results)
     return np.asarray(losses, float).T, last, paths.flatten(gradient_seen)
 

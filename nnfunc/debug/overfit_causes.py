@@ -10,7 +10,7 @@ from nnfunc.debug.checks import model_checks
 from nnfunc.debug.finding import join_names
 from nnfunc.debug.loss_floor import LossFloors
 from nnfunc.debug.probe import Probe
-from nnfunc.training.divergence import first_not_finite
+from nnfunc.training.divergence import find_non_finite
 
 __all__ = ["OverfitRuns", "find_cause"]
 
@@ -65,8 +65,8 @@ def find_cause(runs: OverfitRuns, impossible: bool, hypers: Any) -> tuple[str, s
     """
     probe, floors, rates = runs.probe, runs.floors, runs.learning_rates
     if not np.isfinite(runs.initial_loss):
-        fault = first_not_finite(probe.task, probe.params, probe.state, probe.batch, probe.key)
-        return f"The first loss is not finite: {fault.words}.", "Guard the roots, logarithms and divisions there."
+        fault = find_non_finite(probe.task, probe.params, probe.state, probe.batch, probe.key)
+        return f"The first loss is not finite: {fault.message}.", "Guard the roots, logarithms and divisions there."
     if impossible and floors is not None:
         if floors.conflict is None:
             return "The loss does not depend on the outputs.", "Check the objective."

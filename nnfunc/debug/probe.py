@@ -13,9 +13,10 @@ from nnfunc import device_memory
 from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
 from nnfunc.debug.first_state import init_params, without_augmentation
 from nnfunc.errors import MissingKeyError
-from nnfunc.training.divergence import numbered, ordered_places
+from nnfunc.training.divergence import numbered_path, ordered_taps
 from nnfunc.training.gradients import loss_and_metrics
-from nnfunc.training.task import Task, built
+from nnfunc.training.objectives import call_objective
+from nnfunc.training.task import Task, build_task
 
 __all__ = ["Probe", "build_probe", "differ", "is_floating", "loss_of_outputs", "split_pair", "weight_matrices"]
 
@@ -36,7 +37,8 @@ def loss_of_outputs(task: Task, params: Params, state: PyTree, batch: PyTree, ou
 
     params, state: of the model, for objectives that read them.
     """
-    return task.objective(FixedOutputs(task, params, state, outputs), batch)[0]
+    predict = FixedOutputs(task, params, state, outputs)
+    return call_objective(task.objective, predict, batch, key=None, step=0)[0]
 
 
 class RecordingPredict(FixedOutputs):
@@ -103,7 +105,7 @@ class Probe:
 
         def evaluate(params, state, batch):
             predict = RecordingPredict(self.task, params, Context(key=self.optional_key, state=state))
-            loss, _ = self.task.objective(predict, batch)
+            loss, _ = call_objective(self.task.objective, predict, batch, key=None, step=0)
             targets = [
                 t.astype(jnp.float32) for t in jax.tree.leaves(split_pair(batch)[1]) if is_floating(t) and t.size
             ]
@@ -173,10 +175,10 @@ class Probe:
         key = self.key if train else self.optional_key
         y, taps = jax.device_get(self._forward(params, x, self.state, key, train))
         outputs = {}
-        for path, index in ordered_places(self.layer_order, taps):
+        for path, index in ordered_taps(self.layer_order, taps):
             leaves = [np.asarray(leaf)[index] for leaf in jax.tree.leaves(taps[path])]
             if len(leaves) == 1 and is_floating(leaves[0]):
-                outputs[numbered(path, index)] = leaves[0]
+                outputs[numbered_path(path, index)] = leaves[0]
         return y, outputs
 
     @cached_property
@@ -191,7 +193,7 @@ class Probe:
     def _compile(self, function: Callable[..., Any], *args: Any) -> Any:
         """The compiled function. Raises: ValueError when it does not fit into the memory."""
         program, hint = f"a batch of {self.size} examples", "Make the model or the batch smaller."
-        return device_memory.compiled("debug", jax.jit(function), program, hint, *args)
+        return device_memory.compile_checked("debug", jax.jit(function), program, hint, *args)
 
     @cached_property
     def perturbed(self) -> Params:
@@ -223,7 +225,7 @@ def build_probe(
     """
     data = without_augmentation(data, max_batch_size)
     params, state = init_params(build, hypers, key)
-    probe = Probe(built(build, hypers, 0), params, state, jax.device_get(data.batch(0)), fold(key, where))
+    probe = Probe(build_task(build, hypers, 0), params, state, jax.device_get(data.batch(0)), fold(key, where))
     try:
         probe.evaluation  # noqa: B018  runs the model without a key
     except MissingKeyError:

@@ -11,7 +11,7 @@ import optax
 from nnfunc.base import Array, Key, Params, PyTree, Scalar
 from nnfunc.optimizers import Optimizer
 from nnfunc.training.gradients import loss_and_metrics
-from nnfunc.training.task import built
+from nnfunc.training.task import build_task
 
 __all__ = ["ShortRun", "find_learning_rate_hyper", "peak_learning_rate", "short_run", "update_at_learning_rate"]
 
@@ -25,7 +25,7 @@ def peak_learning_rate(build: Callable[..., Any], hypers: Any) -> float | None:
     """
 
     def learning_rate(step):
-        schedule = getattr(built(build, hypers, step).optimizer, "learning_rate", None)
+        schedule = getattr(build_task(build, hypers, step).optimizer, "learning_rate", None)
         return jnp.full((), jnp.nan) if schedule is None else jnp.asarray(schedule(step), jnp.float32)
 
     rates = jax.vmap(learning_rate)(jnp.asarray(STEPS, jnp.int32))
@@ -95,10 +95,10 @@ def short_run(
 
     def train_step(carry, step):
         params, model_state, opt_state = carry
-        task = built(build, hypers, step)
+        task = build_task(build, hypers, step)
 
         def loss_of(params):
-            return loss_and_metrics(task, params, model_state, batch_at(step), key=key_at(step), train=True)
+            return loss_and_metrics(task, params, model_state, batch_at(step), key=key_at(step), train=True, step=step)
 
         (loss, (_, new_state)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         update = update_at_learning_rate(task.optimizer, learning_rate, step)
@@ -107,6 +107,6 @@ def short_run(
         nonzero = jax.tree.map(lambda g: jnp.any(g != 0), grads)
         return (optax.apply_updates(params, updates), new_state, opt_state), (loss, nonzero)
 
-    carry = params, model_state, built(build, hypers, 0).optimizer.init(params)
+    carry = params, model_state, build_task(build, hypers, 0).optimizer.init(params)
     (params, model_state, _), (losses, nonzero) = jax.lax.scan(train_step, carry, jnp.arange(steps))
     return ShortRun(losses, params, model_state, jax.tree.map(lambda leaf: leaf.any(axis=0), nonzero))

@@ -96,8 +96,11 @@ def padding(x: dict[str, PyTree], mask: str, lengths: str, time: int) -> dict[st
     known: dict[str, Array] = {}
     if mask in x:
         if x[mask].shape[-1:] != (time,):
-            wanted = f"it should be [..., {time}], true where there is a token"
-            check.fail(mask, f"{wanted}, got shape {x[mask].shape}.")
+            check.fail(
+                mask,
+                expected=f"it should be [..., {time}], true where there is a token",
+                actual=f"shape {x[mask].shape}",
+            )
         known["mask"] = x[mask].astype(bool)[..., None, :]
     if lengths in x:
         check.integers(lengths, lengths=x[lengths])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["format_clock", "format_labelled", "format_metric", "format_settings", "sort_metrics"]
+__all__ = ["format_labelled", "format_metric", "format_settings", "sort_metrics"]
 
 PERCENTAGES = ("accuracy",)
 
@@ -21,13 +21,6 @@ def format_metric(name: str, value: float) -> str:
 def format_labelled(label: str, value: float, name: str | None = None) -> str:
     """A label and the value of the metric `name`, by default the label itself."""
     return f"{label} {format_metric(name or label, value)}"
-
-
-def format_clock(seconds: float) -> str:
-    """A time in seconds as 1:02:03 or 2:03."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:

@@ -104,7 +104,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
 def test_a_healthy_run_says_what_was_looked_for(tmp_path):
     folder = sample_runs.make(tmp_path / "well", sample_runs.metrics(200))
     (folder / "curves.png").write_bytes(b"")
-    words = Page(build_page(folder, metrics_log.read(folder / "metrics.jsonl"), {})).words
+    words = Page(build_page(folder, metrics_log.read_rows(folder / "metrics.jsonl"), {})).words
     assert "in every layer fewer than half of the units are dead or saturated" in words
 
 
@@ -151,14 +151,14 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
-    rows, result = (metrics_log.read(folder / "metrics.jsonl"), {"step": "x", "seconds": None, "test": [1]})
+    rows, result = (metrics_log.read_rows(folder / "metrics.jsonl"), {"step": "x", "seconds": None, "test": [1]})
     assert Page(build_page(folder, rows, result)).open == []
 
 
 @settings(max_examples=40)
 @given(st.lists(ROWS, max_size=6))
 def test_no_row_makes_the_page_fail(rows):
-    rows = [row for row in map(metrics_log.parse, map(json.dumps, rows)) if row is not None]
+    rows = [row for row in map(metrics_log.parse_row, map(json.dumps, rows)) if row is not None]
     Page(heatmaps.render_heatmaps(rows) + histograms.render_histograms(rows))
 
 

@@ -23,9 +23,9 @@ from nnfunc.reports.sweep.significance import compare_settings
 from nnfunc.reports.sweep.summary_text import describe_best, describe_importance, headline
 from nnfunc.reports.sweep.sweep_page import write_page
 from nnfunc.reports.sweep.sweep_plots import plot_parallel, plot_slices
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result
-from nnfunc.training.checkpointing import Best
 
 RED, ORANGE = "#c23b4b", "#d9782d"
 
@@ -80,7 +80,7 @@ def written(result, folder, **options):
 def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused=None, **later):
     """A result whose accuracy rises in a line to the scores; diverged trials end at step 50 of 100."""
     hypers = [dict(h) for h in hypers for _ in range(seeds)]
-    figure, refused, stopped = Best.of(figure), refused or {}, later.get("stopped_at", {})
+    figure, refused, stopped = BestMetric.parse(figure), refused or {}, later.get("stopped_at", {})
     scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
     rank = f"validation/{figure.metric}"
     curves = {rank: np.outer(scores, at / 100).astype(np.float32)}

@@ -15,8 +15,8 @@ def write_report(folder: Path) -> None:
 
     Sections whose rows an older version did not write are left out.
     """
-    rows = metrics_log.read(folder / "metrics.jsonl")
-    result = status.json_of(folder / "result.json")
-    step = metrics_log.number(result.get("step"))
+    rows = metrics_log.read_rows(folder / "metrics.jsonl")
+    result = status.read_json_table(folder / "result.json")
+    step = metrics_log.to_float(result.get("step"))
     plot_curves(rows, folder / "curves.png", best=int(step) if step == step else None)
     save_page(folder / "report.html", build_page(folder, rows, result))

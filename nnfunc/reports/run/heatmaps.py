@@ -9,7 +9,7 @@ import numpy as np
 from nnfunc.reports.inline_images import build_palette, palette_indices, palette_png_url, spaced_indices
 from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
-from nnfunc.runs.metrics_log import Layers, Row
+from nnfunc.runs.metrics_log import LayerSeries, Row
 
 __all__ = ["render_heatmaps"]
 
@@ -47,11 +47,11 @@ MAX_LAYERS = 60  # of more layers, the names are folded away
 
 def render_heatmaps(rows: list[Row]) -> str:
     """The HTML of all heat maps that the rows have values for; "" when there are none."""
-    layers = [(metric, metrics_log.layers(rows, metric.part, metric.name)) for metric in METRICS]
+    layers = [(metric, metrics_log.layer_series(rows, metric.part, metric.name)) for metric in METRICS]
     return "\n".join(_render_heatmap(metric, values) for metric, values in layers if values.paths)
 
 
-def _render_heatmap(metric: LayerMetric, layers: Layers) -> str:
+def _render_heatmap(metric: LayerMetric, layers: LayerSeries) -> str:
     """The scale, then names, image and last values; for many layers, an overview before that."""
     low, high = _limits(metric, layers.values)
     columns = spaced_indices(len(layers.steps), COLUMNS)

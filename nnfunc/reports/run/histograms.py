@@ -35,13 +35,13 @@ def render_histograms(rows: list[Row]) -> str:
     layers = [
         LayerHistograms(path, title, palette, histograms)
         for part, name, title, palette in SOURCES
-        for path, histograms in metrics_log.histograms(rows, part, name).items()
+        for path, histograms in metrics_log.layer_histograms(rows, part, name).items()
     ]
     if not layers:
         return ""
     columns = int(np.clip(24000 // len(layers), 32, 100))  # so that the file stays small
     order = {path: i for i, path in enumerate(dict.fromkeys(layer.path for layer in layers))}
-    layers.sort(key=lambda layer: (metrics_log.natural(_group(layer.path)), order[layer.path]))
+    layers.sort(key=lambda layer: (metrics_log.natural_order(_group(layer.path)), order[layer.path]))
     groups: dict[str, list[str]] = {}
     for layer in layers:
         groups.setdefault(_group(layer.path), []).append(_render_card(layer, columns))

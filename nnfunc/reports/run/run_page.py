@@ -14,7 +14,7 @@ from nnfunc.reports.run.heatmaps import render_heatmaps
 from nnfunc.reports.run.histograms import render_histograms
 from nnfunc.reports.run.run_plots import plot_speed
 from nnfunc.runs import diagnostics, metrics_log, status
-from nnfunc.runs.metrics_log import Row, number
+from nnfunc.runs.metrics_log import Row, to_float
 
 __all__ = ["build_page"]
 
@@ -40,8 +40,8 @@ MAX_EVENTS = 200
 
 def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
     """The page of a run. rows: of metrics.jsonl. result: of result.json. `curves.png` is in the folder."""
-    config, _ = status.config_of(folder)
-    environment = status.json_of(folder / "environment.json")
+    config, _ = status.read_config(folder)
+    environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     speed = plot_speed(rows)
@@ -57,7 +57,7 @@ def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
         render_section("Speed and memory", render_image(speed, "Speed and memory over the steps") if speed else ""),
         render_section("Layers over time", render_note(HEATMAPS) + heatmaps if heatmaps else ""),
         render_section("Histograms over time", render_note(HISTOGRAMS) + histograms if histograms else ""),
-        render_tables(Settings=status.flat(config), Environment={**environment, **versions}),
+        render_tables(Settings=status.flatten_settings(config), Environment={**environment, **versions}),
     )
 
 
@@ -66,13 +66,13 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
     train = config.get("train")
     steps = train.get("steps") if isinstance(train, dict) else None
     text = f"{steps} steps" if steps is not None else "A run"
-    if math.isfinite(seconds := number(result.get("seconds"))):
-        first = number(result.get("first"))
+    if math.isfinite(seconds := to_float(result.get("seconds"))):
+        first = to_float(result.get("first"))
         text += f" in {seconds:.1f} s" if not first > 0 else f"; the time from step {first:.0f} on is {seconds:.1f} s"
     if "loop" in result:
         text += f", with the “{result['loop']}” loop"
     text += "."
-    if math.isfinite(step := number(result.get("step"))):
+    if math.isfinite(step := to_float(result.get("step"))):
         text += f" The metrics are those of the best checkpoint, at step {step:.0f}."
     return text
 
@@ -85,12 +85,12 @@ def _cards(rows: list[Row], result: dict[str, Any]) -> list[tuple[str, str]]:
     split, baseline = _baseline(result)
     cards += [(format_metric(name, value), f"baseline {split} {name}") for name, value in baseline]
     for name, label in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
-        _, values = metrics_log.series(rows, "train", name)
+        _, values = metrics_log.metric_series(rows, "train", name)
         if len(values):
             cards.append((f"{np.median(values):,.0f}", label))
             break
-    _, memory = metrics_log.series(rows, "train", "memory_mb")
-    _, utilisation = metrics_log.series(rows, "train", "utilisation")
+    _, memory = metrics_log.metric_series(rows, "train", "memory_mb")
+    _, utilisation = metrics_log.metric_series(rows, "train", "utilisation")
     cards += [(f"{memory.max():,.0f} MB", "memory")] if len(memory) else []
     cards += [(f"{np.median(utilisation):.1%}", "utilisation")] if len(utilisation) else []
     return cards
@@ -98,7 +98,7 @@ def _cards(rows: list[Row], result: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _metrics(entry: Any) -> list[tuple[str, float]]:
     """(name, value) of the metrics of a split, sorted."""
-    return sort_metrics({k: number(v) for k, v in entry.items()}) if isinstance(entry, dict) else []
+    return sort_metrics({k: to_float(v) for k, v in entry.items()}) if isinstance(entry, dict) else []
 
 
 def _baseline(result: dict[str, Any]) -> tuple[str, list[tuple[str, float]]]:
@@ -116,7 +116,7 @@ def _compare_with_baseline(result: dict[str, Any]) -> str:
     if not baseline:
         return ""
     metrics = result.get(split)
-    beats = status.beats(metrics if isinstance(metrics, dict) else {}, dict(baseline))
+    beats = status.beats_baseline(metrics if isinstance(metrics, dict) else {}, dict(baseline))
     text = "Baseline: the same output for every example reaches "
     text += ", ".join(f"{split} {name} {format_metric(name, value)}" for name, value in baseline)
     return f"{text}. The run {'beats it' if beats else 'does NOT beat it'}."
@@ -124,7 +124,7 @@ def _compare_with_baseline(result: dict[str, Any]) -> str:
 
 def _render_problems(rows: list[Row]) -> str:
     """A list of problems, each with its threshold."""
-    problems = diagnostics.find(rows)
+    problems = diagnostics.find_diagnoses(rows)
     if not problems:
         is_watched = any(row["split"] == "layers" for row in rows)
         return f"<p>{NO_PROBLEMS if is_watched else NOT_WATCHED}</p>"
@@ -133,14 +133,14 @@ def _render_problems(rows: list[Row]) -> str:
         others = [*problem.paths[1:6], *([f"{len(problem.paths) - 6} more"] if len(problem.paths) > 6 else [])]
         also = f' <span class="paths">Then {html.escape(", ".join(others))}.</span>' if others else ""
         threshold = f'<span class="note">({html.escape(problem.threshold)})</span>'
-        title = html.escape(problem.kind.capitalize())
-        items.append(f"<li><b>{title}.</b> {html.escape(problem.words)}{also} {threshold}</li>")
+        title = html.escape(problem.name.capitalize())
+        items.append(f"<li><b>{title}.</b> {html.escape(problem.message)}{also} {threshold}</li>")
     return f'<ul class="findings">{"".join(items)}</ul>'
 
 
 def _render_events(rows: list[Row]) -> str:
     """A table of the last events."""
-    events = metrics_log.events(rows)
+    events = metrics_log.event_rows(rows)
     row = '<tr><td class="step">{:,}</td><th>{}</th><td>{}</td></tr>'
     lines = [row.format(event.step, html.escape(event.name), html.escape(event.message)) for event in events]
     if (earlier := len(events) - MAX_EVENTS) > 0:

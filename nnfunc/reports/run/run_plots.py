@@ -29,16 +29,16 @@ def plot_curves(rows: list[Row], path: Path, best: int | None = None) -> None:
     path: the PNG to write. best: the step of the best checkpoint, marked by a dotted line. Events, such
     as a rollback, are dashed lines in every panel.
     """
-    known = {*metrics_log.names(rows, "train"), *metrics_log.names(rows, "validation")} - set(SPEED)
+    known = {*metrics_log.metric_names(rows, "train"), *metrics_log.metric_names(rows, "validation")} - set(SPEED)
     names = [name for name in FIRST if name in known] + sorted(known - set(FIRST))
-    updates = metrics_log.layers(rows, "parameters", "update_ratio")
+    updates = metrics_log.layer_series(rows, "parameters", "update_ratio")
     count = len(names) + bool(updates.paths)
     figure, panels = make_figure(count, columns=2, height=3.1, xlabel="step")
     for name, panel in zip(names, panels, strict=False):
         _plot_metric(panel, rows, name, best)
     if updates.paths:
         _plot_updates(panels[len(names)], updates)
-    events = metrics_log.events(rows)
+    events = metrics_log.event_rows(rows)
     for panel in panels[:count]:
         _mark_events(panel, events)
         if panel.get_legend_handles_labels()[1]:
@@ -50,12 +50,12 @@ def plot_curves(rows: list[Row], path: Path, best: int | None = None) -> None:
 
 def plot_speed(rows: list[Row]) -> bytes | None:
     """A PNG of throughput, memory and utilisation; None when the rows have none of them."""
-    known = metrics_log.names(rows, "train")
+    known = metrics_log.metric_names(rows, "train")
     names = [name for name in SPEED if name in known]
     if not names:
         return None
     figure, panels = make_figure(len(names), columns=3, height=2.2, xlabel="step")
-    events = metrics_log.events(rows)
+    events = metrics_log.event_rows(rows)
     for name, panel in zip(names, panels, strict=False):
         factor, title = SPEED[name]
         steps, values = _series(rows, "train", name)
@@ -85,11 +85,11 @@ def _plot_metric(panel: Any, rows: list[Row], name: str, best: int | None) -> No
 
 def _series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The steps and values of a metric, clipped to what matplotlib can draw."""
-    steps, values = metrics_log.series(rows, split, name)
+    steps, values = metrics_log.metric_series(rows, split, name)
     return steps, values.clip(-HIGH, HIGH)
 
 
-def _plot_updates(panel: Any, updates: metrics_log.Layers) -> None:
+def _plot_updates(panel: Any, updates: metrics_log.LayerSeries) -> None:
     """The update-to-weight ratios: the median of the layers, the range of most, and the usual size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of steps without a value

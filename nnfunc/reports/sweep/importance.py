@@ -73,8 +73,10 @@ def compute_importance(data: SweepData) -> Importance | None:
     axes = [axis for axis in axes if np.ptp(axis.positions) > 0] if has_score.any() else []
     scores = np.log10(means[has_score]) if data.score_axis.scale == "log" else means[has_score]
     scores = np.clip(scores, data.score_axis.low, data.score_axis.high)
+    if not axes or len(scores) < MIN_SETTINGS:
+        return None
     variance = np.var(scores)
-    if not axes or len(scores) < MIN_SETTINGS or variance < 1e-12 * max(1e-12, np.mean(scores**2)):
+    if variance < 1e-12 * max(1e-12, np.mean(scores**2)):
         return None
     drops, errors = _cross_validate(axes, scores)
     values = drops.mean(axis=1) / variance

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc.reports.sweep.axes import Axis, build_axes, build_score_axis, format_value
-from nnfunc.runs.status import flat
+from nnfunc.runs.status import flatten_settings
 from nnfunc.sweeps.result import Result
 
 __all__ = ["SweepData", "build_sweep_data"]
@@ -56,7 +56,7 @@ class SweepData(NamedTuple):
 
 def build_sweep_data(result: Result) -> SweepData:
     """The data of the result of a sweep."""
-    hypers = [flat(trial_hypers) for trial_hypers in result.hypers]
+    hypers = [flatten_settings(trial_hypers) for trial_hypers in result.hypers]
     axes = build_axes(hypers)
     varied = {axis.name for axis in axes}
     rank, mode, count = result.rank, result.metric.mode, len(hypers)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc.check import counted
+from nnfunc.durations import format_duration
 from nnfunc.reports.format import format_metric
 from nnfunc.reports.sweep.axes import format_value
 from nnfunc.reports.sweep.importance import ENOUGH_SETTINGS, GOOD_R2, Importance
@@ -39,7 +40,7 @@ def headline(data: SweepData, result: Result) -> str:
     up_to = "up to " if stopped_at else ""
     settings = f" ({counted(data.settings, 'setting')}, {data.seeds} seeds each)" if data.seeds > 1 else ""
     text = f"{counted(len(data.hypers), 'run')}{settings} of {up_to}{counted(steps, 'step')} in "
-    text += f"{_format_duration(result.seconds)}: {_count_or_none(len(result.diverged))} diverged, "
+    text += f"{format_duration(result.seconds)}: {_count_or_none(len(result.diverged))} diverged, "
     text += f"{_count_or_none(len(stopped_at))} stopped early, {_count_or_none(len(result.refused))} refused."
     if not result.complete:
         text += " The sweep was interrupted: these are the results so far."
@@ -97,13 +98,6 @@ def format_score(data: SweepData, value: float) -> str:
 
 def _count_or_none(count: int) -> str:
     return f"{count:,}" if count else "none"
-
-
-def _format_duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
 
 
 def _name(data: SweepData, trial: int) -> str:

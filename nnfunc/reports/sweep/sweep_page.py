@@ -217,7 +217,7 @@ def _render_list(heads: list[str], lines: list[list[str]]) -> str:
 
 def _render_fixed(data: SweepData, base: Mapping[str, Any] | None) -> str:
     varied = {axis.name for axis in data.axes}
-    settings = status.flat(dict(base or {})) | data.fixed
+    settings = status.flatten_settings(dict(base or {})) | data.fixed
     fixed = {name: format_value(value, 200) for name, value in settings.items() if name not in varied}
     return render_table(fixed) if fixed else ""
 
