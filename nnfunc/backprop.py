@@ -96,8 +96,8 @@ def gradients(
     >>> grads["hidden_0"]["linear"]["weight"].shape, float(abs(grads["head"]["bias"].sum()).round(6))
     ((4, 8), 0.0)
     """
-    y, kept = forward(params, x, activation=activation)
-    return backward(params, kept, loss_delta(y, target, loss), activation=activation)
+    y, saved = forward(params, x, activation=activation)
+    return backward(params, saved, loss_delta(y, target, loss), activation=activation)
 
 
 def forward(params: Params, x: Array, *, activation: str | Activation = "relu") -> tuple[Array, list[Kept]]:
@@ -108,12 +108,12 @@ def forward(params: Params, x: Array, *, activation: str | Activation = "relu") 
     """
     layers, f = _layers(params), _activation(activation).f
     check.last_axis("backprop", x, in_dim=layers[0]["weight"].shape[0])
-    a, kept = x.reshape(-1, x.shape[-1]), []
+    a, saved = x.reshape(-1, x.shape[-1]), []
     for layer in layers:
         z = a @ layer["weight"] + layer["bias"]
-        kept.append(Kept(a, z))
+        saved.append(Kept(a, z))
         a = f(z)
-    return z.reshape(*x.shape[:-1], z.shape[-1]), kept
+    return z.reshape(*x.shape[:-1], z.shape[-1]), saved
 
 
 def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
@@ -133,7 +133,7 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
     return (softmax - onehot) / target.size
 
 
-def backward(params: Params, kept: list[Kept], delta: Array, *, activation: str | Activation = "relu") -> Params:
+def backward(params: Params, saved: list[Kept], delta: Array, *, activation: str | Activation = "relu") -> Params:
     """The gradients of all weights and biases, from delta^L = dC/dy back to the first layer.
 
     kept: the second result of `forward`. activation: that of `forward`.
@@ -143,9 +143,9 @@ def backward(params: Params, kept: list[Kept], delta: Array, *, activation: str 
     delta = delta.reshape(-1, delta.shape[-1])
     grads = []
     for l in reversed(range(len(layers))):  # noqa: E741  the letter of the formulas
-        grads.append({"weight": kept[l].a.T @ delta, "bias": delta.sum(0)})
+        grads.append({"weight": saved[l].a.T @ delta, "bias": delta.sum(0)})
         if l > 0:
-            delta = (delta @ layers[l]["weight"].T) * derivative(kept[l - 1].z)
+            delta = (delta @ layers[l]["weight"].T) * derivative(saved[l - 1].z)
     head, *hidden = grads
     return {f"hidden_{i}": {"linear": g} for i, g in enumerate(reversed(hidden))} | {"head": head}
 
@@ -155,8 +155,8 @@ def _layers(params: Params) -> list[dict[str, Array]]:
     names = [f"hidden_{i}" for i in range(len(params) - 1)]
     known = set(params) == {*names, "head"} and all(set(params[n]) == {"linear"} for n in names)
     if not known:
-        wanted = "params should be those of nf.mlp without norm: hidden_0/linear, ..., head"
-        check.fail("backprop", f"{wanted}; got {sorted(params)}.")
+        expected = "params should be those of nf.mlp without norm: hidden_0/linear, ..., head"
+        check.fail("backprop", f"{expected}; got {sorted(params)}.")
     return [params[name]["linear"] for name in names] + [params["head"]]
 
 

@@ -136,11 +136,11 @@ def _refuse(where: str, signature: inspect.Signature, args: tuple[Any, ...], kwa
     for parameter in positional[: len(args)]:
         if parameter.name in kwargs:
             check.fail(where, f"it got {parameter.name!r} twice.", hint=hint, exc_type=TypeError)
-    given = {*kwargs, *(p.name for p in positional[: len(args)])}
+    values = {*kwargs, *(p.name for p in positional[: len(args)])}
     missing = [
         p.name
         for p in parameters.values()
-        if p.default is p.empty and p.name not in given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if p.default is p.empty and p.name not in values and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     check.fail(where, f"it needs {' and '.join(missing)}.", hint=hint, exc_type=TypeError)
 

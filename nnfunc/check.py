@@ -47,7 +47,7 @@ def locate(error: Exception, path: Sequence[str]) -> None:
         error.add_note(f"This was raised in the layer at {where}.")
 
 
-def nearest(word: str, words: Iterable[str], *, most: int = 3) -> str:
+def nearest(word: str, text: Iterable[str], *, most: int = 3) -> str:
     """The end of an error: `; did you mean a or b?`, or the valid words when none is near.
 
     Words that are much less alike than the nearest one are left out.
@@ -55,15 +55,15 @@ def nearest(word: str, words: Iterable[str], *, most: int = 3) -> str:
     >>> nearest("step", ["steps", "best", "loop"])
     "; did you mean 'steps'?"
     """
-    words = list(words)
-    likeness = {name: _likeness(word, name) for name in words}
+    text = list(text)
+    likeness = {name: _likeness(word, name) for name in text}
     enough = max(0.6, max(likeness.values(), default=0.0) - 0.15)
-    close = sorted((name for name in words if likeness[name] >= enough), key=lambda name: -likeness[name])[:most]
+    close = sorted((name for name in text if likeness[name] >= enough), key=lambda name: -likeness[name])[:most]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
-    shown = ", ".join(repr(name) for name in words[:12])
-    more = f" and {len(words) - 12} more" if len(words) > 12 else ""
-    return f"; there is {shown}{more}." if words else "; there are none."
+    shown = ", ".join(repr(name) for name in text[:12])
+    more = f" and {len(text) - 12} more" if len(text) > 12 else ""
+    return f"; there is {shown}{more}." if text else "; there are none."
 
 
 def _likeness(word: str, name: str) -> float:

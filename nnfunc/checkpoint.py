@@ -162,11 +162,11 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
         raw = documents.read_bytes(file)
     try:
         manifest = json.loads(raw)
-        found = manifest.pop("sha256")
+        result = manifest.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _refuse(file, f"it cannot be read as a manifest ({type(error).__name__})")
     if _sealed(manifest) != raw:
-        _refuse(file, f"its content does not match its checksum {str(found)[:16]}...")
+        _refuse(file, f"its content does not match its checksum {str(result)[:16]}...")
     if manifest.get("format") != FORMAT:
         problem = f"{file}: its format should be {FORMAT}, got {manifest.get('format')}."
         raise CheckpointError(f"{problem} Load it with the version of nnfunc that saved it.")
@@ -191,7 +191,7 @@ def save_step(
     check.size("save_step", 0, step=step)
     check.size("save_step", keep=keep)
     folder = save(_folder(root, step), tree, metadata=metadata)
-    remove(root, [found for found in steps(root) if found <= step][:-keep])
+    remove(root, [result for result in steps(root) if result <= step][:-keep])
     return folder
 
 
@@ -217,8 +217,8 @@ def steps(root: str | os.PathLike) -> list[int]:
     """The steps that have a checkpoint, good or damaged, in order. root: the folder of the checkpoints."""
     root = Path(root)
     names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
-    found = (re.fullmatch(r"step-(\d+)", name) for name in names)
-    return sorted(int(match[1]) for match in found if match)
+    result = (re.fullmatch(r"step-(\d+)", name) for name in names)
+    return sorted(int(match[1]) for match in result if match)
 
 
 def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Found:
@@ -237,12 +237,12 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
             return Found(step, tree, inspect(folder)["metadata"], tuple(refused))
         except CheckpointError as error:
             refused.append(f"The checkpoint of step {step} was refused. {error}")
-    cure = f"Start again, or look for weights in {Path(root) / BEST}."
+    hint = f"Start again, or look for weights in {Path(root) / BEST}."
     problem = f"{root}: there is no good checkpoint"
     if not refused:
-        raise CheckpointError(f"{problem}. {cure}")
+        raise CheckpointError(f"{problem}. {hint}")
     known = ", ".join(map(str, steps(root)))
-    raise CheckpointError(f"{problem} among those of steps {known}. {cure} {refused[0]}")
+    raise CheckpointError(f"{problem} among those of steps {known}. {hint} {refused[0]}")
 
 
 def _folder(root: str | os.PathLike, step: int) -> Path:
@@ -254,10 +254,10 @@ def _folder(root: str | os.PathLike, step: int) -> Path:
 
 def named_leaves(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
     """The leaves by readable path, `opt_state/0/mu/head/weight`, and the structure of the tree."""
-    found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    result, treedef = jax.tree_util.tree_flatten_with_path(tree)
     start = [part] if part else []
-    named = {"/".join([*start, *map(_word, path)]) or "value": leaf for path, leaf in found}
-    if len(named) < len(found):
+    named = {"/".join([*start, *map(_word, path)]) or "value": leaf for path, leaf in result}
+    if len(named) < len(result):
         check.fail("checkpoint", "two leaves of the tree have the same path. Rename one of them.")
     return named, treedef
 
@@ -301,8 +301,8 @@ def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray
             problem = f"{path} has no value, got {check.describe(leaf)}."
             check.fail("checkpoint", f"{problem} Save arrays, outside of jit.", exc_type=TypeError)
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            cure = "Gather it first, or save with orbax-checkpoint."
-            check.fail("checkpoint", f"{path} is spread over several processes. {cure}")
+            hint = "Gather it first, or save with orbax-checkpoint."
+            check.fail("checkpoint", f"{path} is spread over several processes. {hint}")
         if _is_key(leaf):
             entries[path]["impl"] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
@@ -332,8 +332,8 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
     if isinstance(like, np.ndarray | np.generic):
         return array.copy() if isinstance(like, np.ndarray) else array[()]
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        cure = 'Switch it on: jax.config.update("jax_enable_x64", True).'
-        check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64. {cure}")
+        hint = 'Switch it on: jax.config.update("jax_enable_x64", True).'
+        check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64. {hint}")
     return jnp.asarray(array)
 
 
@@ -449,8 +449,8 @@ def _versions() -> dict[str, str]:
     import safetensors
 
     modules = sys.modules["nnfunc"], jax, np, safetensors
-    found = {module.__name__: getattr(module, "__version__", "unknown") for module in modules}
-    return found | {"python": platform.python_version()}
+    result = {module.__name__: getattr(module, "__version__", "unknown") for module in modules}
+    return result | {"python": platform.python_version()}
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -550,8 +550,8 @@ def _explain(error: OSError, folder: Path, needed: int) -> NoReturn:
         free = shutil.disk_usage(folder.parent).free
         room = f" ({needed / 1e6:.1f} MB to write, {free / 1e6:.1f} MB free on that disk)"
     problem = f"save: {folder} could not be written: {error.strerror}{room}."
-    cure = "Checkpoints saved before are whole. Make room, or choose another folder; save again."
-    raise OSError(error.errno, f"{problem} {cure}") from error
+    hint = "Checkpoints saved before are whole. Make room, or choose another folder; save again."
+    raise OSError(error.errno, f"{problem} {hint}") from error
 
 
 explain_calls(__name__)

@@ -41,8 +41,8 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             check.fail(str(path), f"it should be a file, but is {file_type(about.st_mode)}.")
         if about.st_size > most:
-            got = f"got {about.st_size:,}"
-            check.fail(str(path), f"it should have at most {most:,} bytes, {got}.")
+            actual = f"got {about.st_size:,}"
+            check.fail(str(path), f"it should have at most {most:,} bytes, {actual}.")
         return file.read()
 
 
@@ -124,7 +124,7 @@ def _wrong(value: Any, expected: str, path: str) -> str:
 
 def file_type(mode: int) -> str:
     """The type of a file as text, such as "a folder". mode: of `os.stat`."""
-    for is_kind, words in (
+    for is_kind, text in (
         (stat.S_ISREG, "a file"),
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a pipe"),
@@ -132,7 +132,7 @@ def file_type(mode: int) -> str:
         (stat.S_ISSOCK, "a socket"),
     ):
         if is_kind(mode):
-            return words
+            return text
     return "a device"
 
 

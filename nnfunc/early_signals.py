@@ -15,8 +15,8 @@ SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
 def is_command_line() -> bool:
     """Whether this process was started as `nnfunc`, or as `python -m nnfunc`."""
     # without a program, as in an embedded Python, both are empty
-    words = sys.orig_argv[-len(sys.argv) :] if sys.argv else []
-    program = os.path.basename(words[0].removeprefix("-m")) if words else ""
+    text = sys.orig_argv[-len(sys.argv) :] if sys.argv else []
+    program = os.path.basename(text[0].removeprefix("-m")) if text else ""
     return program in ("nnfunc", "nnfunc.exe", "nnfunc.cli")
 
 

@@ -127,8 +127,8 @@ def uniform(lower: Scalar, upper: Scalar) -> Initializer:
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         wide = _drawn_in("uniform", key, shape, dtype)
         first, last = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
-        share = jax.random.uniform(key, (math.prod(shape),), wide).reshape(shape)
-        return (first + (last - first) * share).astype(dtype)
+        fraction = jax.random.uniform(key, (math.prod(shape),), wide).reshape(shape)
+        return (first + (last - first) * fraction).astype(dtype)
 
     return init
 

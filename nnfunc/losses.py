@@ -480,8 +480,8 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     """
     check.number("gaussian_nll", 0, open_low=True, floor=floor)
     if not isinstance(prediction, tuple | list) or len(prediction) != 2:
-        got = check.describe(prediction)
-        problem = f"prediction should be a pair (mean, variance), got {got}."
+        actual = check.describe(prediction)
+        problem = f"prediction should be a pair (mean, variance), got {actual}."
         check.fail("gaussian_nll", problem, exc_type=TypeError)
     mean, variance = prediction
     check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
@@ -600,8 +600,8 @@ def nan_unless(valid: Array, value: Array) -> Array:
 
 def _check_classes(where: str, logits: Any) -> None:
     if not np.shape(logits)[-1:] > (0,):
-        got = np.shape(logits)
-        check.fail(where, f"logits should have an axis of classes, one at least, got shape {got}.")
+        actual = np.shape(logits)
+        check.fail(where, f"logits should have an axis of classes, one at least, got shape {actual}.")
 
 
 def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:
@@ -636,10 +636,10 @@ def _binary(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]
 
 def _difference(where: str, prediction: Any, target: Any) -> Array:
     check.floating(where, prediction=prediction, target=target)
-    cure, shapes = "Nothing is broadcast.", (np.shape(prediction), np.shape(target))
+    hint, shapes = "Nothing is broadcast.", (np.shape(prediction), np.shape(target))
     for name, one, other in (("prediction", *shapes), ("target", *reversed(shapes))):
-        cure += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
-    check.same_shape(where, cure, prediction=prediction, target=target)
+        hint += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
+    check.same_shape(where, hint, prediction=prediction, target=target)
     prediction = _wide(prediction)
     return prediction - _like(prediction, target)[0]
 

@@ -44,8 +44,8 @@ def keep_memory() -> bool:
 
 def keep_memory_by_default() -> None:
     """For programs: `keep_memory` unless NNFUNC_MALLOC=default, or the user has set malloc himself."""
-    told = os.environ.get("NNFUNC_MALLOC") == "default" or any(map(os.environ.get, OWN))
-    if not (told or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")):
+    reported = os.environ.get("NNFUNC_MALLOC") == "default" or any(map(os.environ.get, OWN))
+    if not (reported or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")):
         keep_memory()
 
 

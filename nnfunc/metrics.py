@@ -139,8 +139,8 @@ class Sum(NamedTuple):
         """Knuth's TwoSum: `total + value` and its exact rounding error."""
         value = value.astype(self.total.dtype)
         total = self.total + value
-        kept = total - value
-        return Sum(total, self.error + ((self.total - kept) + (value - (total - kept))))
+        saved = total - value
+        return Sum(total, self.error + ((self.total - saved) + (value - (total - saved))))
 
     def times(self, power: Array) -> "Sum":
         """Both times a power of two, which rounds nothing."""
@@ -283,13 +283,13 @@ def r2(outputs: int | None = None) -> Metric:
         added = mask.sum(0, dtype=jnp.uint32)
         new = added.astype(dtype)
         shift = total(target - pivot[None]) / jnp.maximum(new, 1)
-        share = new / jnp.maximum(before + new, 1)
+        fraction = new / jnp.maximum(before + new, 1)
         step = pivot + shift - state.mean / power
         around = total(jnp.square(target - (pivot + shift)[None]))
-        around += before * share * jnp.square(step)
+        around += before * fraction * jnp.square(step)
         return Variances(
             state.count + added,
-            state.mean + share * step * power,
+            state.mean + fraction * step * power,
             power,
             state.residual.times(earlier**2).add(total(jnp.square(target - prediction))),
             state.around_mean.times(earlier**2).add(around),
@@ -451,8 +451,8 @@ def collect(**metrics: Metric) -> Metric:
     """
     for name, metric in metrics.items():
         if not isinstance(metric, Metric):
-            cure = "Of a function per example: nf.metrics.mean(function)."
-            problem = f"{name} should be a Metric, got {check.describe(metric)}. {cure}"
+            hint = "Of a function per example: nf.metrics.mean(function)."
+            problem = f"{name} should be a Metric, got {check.describe(metric)}. {hint}"
             check.fail("collect", problem, exc_type=TypeError)
 
     def init():

@@ -62,8 +62,8 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
     if callable(value):
         return value
     if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
-        wanted = "a number or a schedule, such as nf.schedules.warmup_cosine(...)"
-        check.fail(where, f"it should be {wanted}, got {check.describe(value)}.", exc_type=TypeError)
+        expected = "a number or a schedule, such as nf.schedules.warmup_cosine(...)"
+        check.fail(where, f"it should be {expected}, got {check.describe(value)}.", exc_type=TypeError)
     return constant(value)
 
 
@@ -219,8 +219,8 @@ def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, 
         n = jax.lax.stop_gradient(jnp.where(first * _geometric(safe, n) > _float(step), n - 1, n))
         done = _float(step) - first * _geometric(safe, n)
         same = _since_last(step, period)
-        share = jnp.where(grows, done / (first * _snap(safe**n)), same / first)
-        return _half_cosine(start, final, jnp.clip(share, 0, 1))
+        fraction = jnp.where(grows, done / (first * _snap(safe**n)), same / first)
+        return _half_cosine(start, final, jnp.clip(fraction, 0, 1))
 
     return schedule
 
@@ -348,14 +348,14 @@ def warmup_stable_decay(
 
     def schedule(step):
         step = _clock(step)
-        share = _share(step, _minus(total_steps, decay_steps), total_steps)
+        fraction = _share(step, _minus(total_steps, decay_steps), total_steps)
         if shape == "cosine":
-            falling = _half_cosine(peak, final, share)
+            falling = _half_cosine(peak, final, fraction)
         elif shape == "sqrt":
-            root = jnp.where(share > 0, jnp.sqrt(jnp.where(share > 0, share, 1)), 0)
+            root = jnp.where(fraction > 0, jnp.sqrt(jnp.where(fraction > 0, fraction, 1)), 0)
             falling = _line(peak, final, root)
         else:
-            falling = _line(peak, final, share)
+            falling = _line(peak, final, fraction)
         rising = _rising(peak, step, warmup_steps)
         return jnp.where(_minus(step, warmup_steps) < 0, rising, falling)
 
@@ -545,16 +545,16 @@ def _since_last(step: Any, every: Any) -> Array:
 def _share(step: Any, start: Any, end: Any) -> Array:
     """How much of the way from start to end is done, in [0, 1]; a way of no length is a jump."""
     done, length = _float(_minus(step, start)), _float(_minus(end, start))
-    share = jnp.clip(done / jnp.where(length > 0, length, 1), 0, 1)
-    return jnp.where((done >= length) & (done >= 0), 1, share)
+    fraction = jnp.clip(done / jnp.where(length > 0, length, 1), 0, 1)
+    return jnp.where((done >= length) & (done >= 0), 1, fraction)
 
 
-def _line(start: Scalar, end: Scalar, share: Array) -> Array:
-    return _float(start) + (_float(end) - _float(start)) * share
+def _line(start: Scalar, end: Scalar, fraction: Array) -> Array:
+    return _float(start) + (_float(end) - _float(start)) * fraction
 
 
-def _half_cosine(start: Scalar, end: Scalar, share: Array) -> Array:
-    return _float(end) + (_float(start) - _float(end)) * (0.5 * (1 + jnp.cos(jnp.pi * share)))
+def _half_cosine(start: Scalar, end: Scalar, fraction: Array) -> Array:
+    return _float(end) + (_float(start) - _float(end)) * (0.5 * (1 + jnp.cos(jnp.pi * fraction)))
 
 
 def _rising(peak: Scalar, step: Array, warmup_steps: Scalar) -> Array:
@@ -587,8 +587,8 @@ def _check_parts(where: str, warmup_steps: Scalar, total_steps: Scalar) -> None:
     """0 <= warmup_steps < total_steps, as far as they are plain numbers."""
     check.number(where, 0, warmup_steps=warmup_steps, total_steps=total_steps)
     if check.is_plain(warmup_steps):
-        cure = "Run for more steps (train.steps in a config), or make warmup_steps smaller."
-        check.number(where, float(warmup_steps), open_low=True, hint=cure, total_steps=total_steps)
+        hint = "Run for more steps (train.steps in a config), or make warmup_steps smaller."
+        check.number(where, float(warmup_steps), open_low=True, hint=hint, total_steps=total_steps)
 
 
 explain_calls(__name__)

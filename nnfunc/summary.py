@@ -110,8 +110,8 @@ def _row(path: tuple[str, ...], model: Any, params: Any, x: Any, ctx: Context) -
 
 
 def _shapes(tree: PyTree) -> str:
-    words = [f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(tree)]
-    return " ".join(words)
+    text = [f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(tree)]
+    return " ".join(text)
 
 
 def _size(leaves: list[Any]) -> int:

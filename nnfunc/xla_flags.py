@@ -63,12 +63,12 @@ def set_flags() -> None:
     if fault is None or os.environ.get("NNFUNC_XLA_FLAGS") == "leave":
         return
     unreadable = flags and not flags.startswith("-")
-    given = _value(flags, fault.flag)
+    values = _value(flags, fault.flag)
     name, _, cure = fault.flag.partition("=")
-    if unreadable or given == "" or (given and cure in given.split(",")):
+    if unreadable or values == "" or (values and cure in values.split(",")):
         return
     if not _backend_started():
-        cured = f"{name}={given},{cure}" if given else fault.flag  # of two values the last one counts
+        cured = f"{name}={values},{cure}" if values else fault.flag  # of two values the last one counts
         os.environ["XLA_FLAGS"] = f"{flags} {cured}".strip()
     elif jax.default_backend() == "cpu":
         problem = f"jaxlib {JAXLIB} {fault.description}"
@@ -81,8 +81,8 @@ def set_flags() -> None:
 def _value(flags: str, flag: str) -> str | None:
     """The last value that the flag's name has in `flags`, None where it is not there."""
     name = flag.lstrip("-").partition("=")[0]
-    found = re.findall(rf"(?<!\S)['\"]?--?{name}(?![\w-])=?([^\s'\"]*)", flags)
-    return found[-1] if found else None
+    result = re.findall(rf"(?<!\S)['\"]?--?{name}(?![\w-])=?([^\s'\"]*)", flags)
+    return result[-1] if result else None
 
 
 def _backend_started() -> bool:

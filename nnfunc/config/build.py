@@ -100,8 +100,8 @@ class Recipe:
 
     def _values(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
         given = dict(part.arguments)
-        kept = {k: v for k, v in given.items() if f"{part.path}.{k}" not in hypers}
-        values = {k: _fill(v, hypers, step) for k, v in kept.items()}
+        saved = {k: v for k, v in given.items() if f"{part.path}.{k}" not in hypers}
+        values = {k: _fill(v, hypers, step) for k, v in saved.items()}
         others = [k for k in get_schema(part.table, part.name).types if f"{part.path}.{k}" in hypers]
         return values | {k: lists_to_tuples(hypers[f"{part.path}.{k}"]) for k in others}
 
@@ -119,8 +119,8 @@ class Recipe:
                 check.fail("build", f"hypers have no {key!r}{check.nearest(key, known)}")
         missing = [key for key, whole in needed.items() if not {key, whole} & set(hypers)]
         if missing:
-            cure = "Begin with the config's own: config.hypers | {...}."
-            check.fail("build", f"hypers should hold {', '.join(map(repr, missing))}. {cure}")
+            hint = "Begin with the config's own: config.hypers | {...}."
+            check.fail("build", f"hypers should hold {', '.join(map(repr, missing))}. {hint}")
 
 
 _ORDER = {"schedule": -1} | {name: 1 + place for place, name in enumerate(WRAPPERS)}
@@ -187,15 +187,15 @@ def _keys(value: Any) -> list[str]:
 def collect_numbers(key: str, value: Any) -> dict[str, float]:
     """The numbers of a value by the keys of their slots."""
     if isinstance(value, list):
-        found = [collect_numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
+        result = [collect_numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
     elif is_schedule(value):
         kinds = get_schema("schedule", value["schedule"]).types
-        found = [collect_numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced]
+        result = [collect_numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced]
     elif isinstance(value, Mapping):
-        found = [collect_numbers(f"{key}[{k}]", item) for k, item in value.items()]
+        result = [collect_numbers(f"{key}[{k}]", item) for k, item in value.items()]
     else:
         return {key: float(value)} if check.is_plain(value) else {}
-    return {key: number for item in found for key, number in item.items()}
+    return {key: number for item in result for key, number in item.items()}
 
 
 def lists_to_tuples(value: Any) -> Any:

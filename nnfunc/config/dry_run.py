@@ -80,8 +80,12 @@ def _read_by_steps(config: Config, feed: DeviceFeed) -> set[str]:
 
     def steps(hypers, state, batch):
         task = build_task(config.build, hypers, state.step)
-        told = {} if task.plateau is None else {task.plateau.metric: 0.0}
-        return (functions.step(hypers, state, batch), functions.observe(hypers, state, told), eval_params(task, state))
+        reported = {} if task.plateau is None else {task.plateau.metric: 0.0}
+        return (
+            functions.step(hypers, state, batch),
+            functions.observe(hypers, state, reported),
+            eval_params(task, state),
+        )
 
     hypers = {key: jnp.asarray(value) for key, value in config.hypers.items()}
     state = jax.eval_shape(functions.init, hypers, config.key())

@@ -152,17 +152,17 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
             _, state = load_either(read, like, lambda state: state)
             return state, int(state.step)
         except checkpoint.CheckpointError as error:
-            words = f"The best checkpoint was refused, so the last good one is used. {error}"
-            refused.append(words)
+            text = f"The best checkpoint was refused, so the last good one is used. {error}"
+            refused.append(text)
     if not checkpoint.steps(root):
-        cure = f"Its run saved nothing yet, or diverged: {run_folder.program_name()} resume {folder}"
-        check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
+        hint = f"Its run saved nothing yet, or diverged: {run_folder.program_name()} resume {folder}"
+        check.fail("checkpoint", f"{root} should hold one, got none. {hint}")
     read = partial(checkpoint.latest_good, root, part="state")
-    found, state = load_either(read, like, lambda found: found.tree)
-    refused += [f"{reason} Using that of step {found.step}." for reason in found.warnings]
+    result, state = load_either(read, like, lambda found: found.tree)
+    refused += [f"{reason} Using that of step {result.step}." for reason in result.warnings]
     for reason in refused:
         warnings.warn(reason, stacklevel=2)
-    return state, found.step
+    return state, result.step
 
 
 def save_run(config: Config, folder: Path) -> None:

@@ -97,7 +97,7 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
         return {FIXED_FACTORIES[table]: _sole(table)}
     if table == "model":
         package = importlib.import_module("nnfunc.models")
-        modules = [f"nnfunc.models.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+        modules = [f"nnfunc.models.{result.name}" for result in pkgutil.iter_modules(package.__path__)]
     else:
         modules = [f"nnfunc.{_MODULES[table]}"]
     found = {}
@@ -150,10 +150,10 @@ def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
 def _data_sets() -> dict[str, Callable[..., Any]]:
     """The functions of `nf.data` that return Splits, each with batch_size and seed of `Splits.data`."""
     package = importlib.import_module("nnfunc.data")
-    found = {name: getattr(package, name) for name in package.__all__}
+    result = {name: getattr(package, name) for name in package.__all__}
     return {
         name: _batched(function)
-        for name, function in found.items()
+        for name, function in result.items()
         if inspect.isfunction(function) and typing.get_type_hints(function).get("return") is package.Splits
     }
 
@@ -215,8 +215,8 @@ def parse_annotation(hint: Any) -> ValueType | None:
         return _PLAIN.get(hint)
     if origin is Literal:
         options = tuple(option for option in args if isinstance(option, str))
-        words = f"one of {', '.join(map(repr, options))}"
-        return ValueType(hint, words, words, f'"{options[0]}"', options=options) if options else None
+        text = f"one of {', '.join(map(repr, options))}"
+        return ValueType(hint, text, text, f'"{options[0]}"', options=options) if options else None
     if origin in (Union, types.UnionType):
         members = [float if member is int and float in args else member for member in args]
         kinds = [kind for kind in map(parse_annotation, dict.fromkeys(members)) if kind]
@@ -232,9 +232,9 @@ def parse_annotation(hint: Any) -> ValueType | None:
         item = parse_annotation(args[1])
         if item is None:
             return None
-        words = f"a table of {item.plural} by path pattern"
+        text = f"a table of {item.plural} by path pattern"
         example = f'{{ "head/**" = {item.example} }}'
-        return ValueType(dict[str, item.type], words, words, example, item.traced)
+        return ValueType(dict[str, item.type], text, text, example, item.traced)
     if origin in (list, tuple, Sequence):
         fixed = origin is tuple and args[-1:] != (...,)
         kinds = [parse_annotation(arg) for arg in args if arg is not ...]
@@ -245,8 +245,8 @@ def parse_annotation(hint: Any) -> ValueType | None:
         many = f"{len(args)} {item.plural}" if fixed else item.plural
         type_ = Annotated[list[item.type], Field(min_length=length[0], max_length=length[1])]
         example = f"[{', '.join([item.example] * (length[0] or 2))}]"
-        words = (f"a list of {many}", f"lists of {many}")
-        return ValueType(type_, *words, example, item.traced, may_be_list=True)
+        text = (f"a list of {many}", f"lists of {many}")
+        return ValueType(type_, *text, example, item.traced, may_be_list=True)
     return None
 
 

@@ -85,14 +85,14 @@ def generate(
     if key is not None:
         check.key("generate", key)
     check_numbers("generate", key, temperature, top_k, top_p)
-    ids, given, first = read(prompt, lengths)
+    ids, values, first = read(prompt, lengths)
     lead, width = ids.shape[:-1], ids.shape[-1]
     rows = int(np.prod(lead))
     layer, model = model, as_model(model, where="generate")
     state = resolve_state(model, state, "generate")
     loop = loop_of(layer, model)
     facts = loop.facts(params, state)
-    known(ids, given, facts.vocab_size)
+    known(ids, values, facts.vocab_size)
     for name, id_ in {"stop": stop, "pad": pad}.items():
         if id_ is not None and not check.is_traced(id_):
             _check_id(name, id_, facts.vocab_size if name == "stop" else None)
@@ -107,7 +107,7 @@ def generate(
             params,
             state,
             ids.reshape(rows, width),
-            given.reshape(rows),
+            values.reshape(rows),
             keys,
             jnp.asarray(1.0 if temperature is None else temperature, jnp.float32),
             None if top_p is None else jnp.asarray(top_p, jnp.float32),
@@ -130,14 +130,14 @@ def generate(
 
 def _check_id(name: str, value: Any, below: int | None) -> None:
     """A single integer, of a token where `below` is the number of them."""
-    cure = "Give the id of one token, such as codec.encode(text)[0]."
+    hint = "Give the id of one token, such as codec.encode(text)[0]."
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         check.fail(
             "generate",
             expected=f"{name} should be an integer",
             actual=check.describe(value),
-            hint=cure,
+            hint=hint,
             exc_type=TypeError,
         )
     if below is not None and not 0 <= value < below:
-        check.fail("generate", expected=f"{name} should be in [0, {below})", actual=value, hint=cure)
+        check.fail("generate", expected=f"{name} should be in [0, {below})", actual=value, hint=hint)

@@ -86,7 +86,7 @@ def _run(
     params: Params,
     state: PyTree,
     prompt: Array,
-    given: Array,
+    values: Array,
     keys: Key | None,
     temperature: Array,
     top_p: Array | None,
@@ -115,12 +115,12 @@ def _run(
             one = lambda key, x: draw(x, jax.random.fold_in(key, t), **numbers)
             drawn = vmap_keys(one, keys, logits)
         own = jax.lax.dynamic_index_in_dim(tokens, t, axis=1, keepdims=False)
-        inside = t < given
+        inside = t < values
         new = ~inside & ~done
         token = jnp.where(inside, own, jnp.where(new, drawn, 0))
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, t, axis=1)
         ends = jnp.where(new, t + 1, ends)
-        done = done | (new & ((drawn == stop) | (ends >= given + steps)))
+        done = done | (new & ((drawn == stop) | (ends >= values + steps)))
         return walk._replace(t=t + 1, tokens=tokens, ends=ends, done=done)
 
     def cached_step(carry: tuple[Walk, Array]) -> tuple[Walk, Array]:
@@ -145,7 +145,7 @@ def _run(
         return (walk.t < end) & ~walk.done.all()
 
     tokens = jnp.zeros((batch, total), jnp.int32).at[:, :width].set(prompt)
-    walk = Walk(jnp.int32(first), tokens, given, jnp.zeros(batch, bool), {})
+    walk = Walk(jnp.int32(first), tokens, values, jnp.zeros(batch, bool), {})
     reach = window + 1 if cached and first <= window else 0  # tokens that come with the cache
     if reach:
         y, out = forward(params, prompt[:, :first], Context(state=state, cache=window))

@@ -36,9 +36,9 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
     shape = getattr(y, "shape", ())
     floats = shape and jnp.issubdtype(y.dtype, jnp.floating)
     if not floats or len(shape) != 3 or shape[:2] != (1, 1):
-        wanted = "the model should give floats [batch, time, vocab_size] for ids [batch, time]"
+        expected = "the model should give floats [batch, time, vocab_size] for ids [batch, time]"
         kinds = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", y)
-        check.fail("generate", f"{wanted}, got {kinds} for ids [1, 1].")
+        check.fail("generate", f"{expected}, got {kinds} for ids [1, 1].")
     _, after = jax.eval_shape(call, params, out.state, x)
     before, now = (paths.flatten(jax.tree.map(shape_struct, tree)) for tree in (out.state, after.state))
     if before != now:
@@ -74,17 +74,17 @@ def compare(forward: Callable[..., Any], params: Params, state: PyTree, facts: F
         apart = jnp.abs(whole - jnp.stack(steps, axis=1))
         return largest(apart), largest(jnp.abs(whole))
 
-    found = gap(params, state)
-    if any(map(check.is_traced, found)):  # the model itself was made of traced numbers
+    result = gap(params, state)
+    if any(map(check.is_traced, result)):  # the model itself was made of traced numbers
         return
-    apart, scale = jax.device_get(found)
+    apart, scale = jax.device_get(result)
     if not apart > SLACK * scale:  # NaN is another's mistake
         return
     by = f"the logits of {size} tokens differ by {apart:.3g}, the largest being {scale:.3g}"
     if facts.caches:
         problem = "the model should give the same logits step by step, with its cache, as in one pass"
-        cure = "Does a layer look back, or ahead, that keeps nothing in its state?"
+        hint = "Does a layer look back, or ahead, that keeps nothing in its state?"
     else:
         problem = "the model should not look ahead: a later token should change no logits before it"
-        cure = "Does it need causal=True? A model that is no language model cannot generate."
-    check.fail("generate", f"{problem}, but {by}. {cure} (verify=False leaves this out.)")
+        hint = "Does it need causal=True? A model that is no language model cannot generate."
+    check.fail("generate", f"{problem}, but {by}. {hint} (verify=False leaves this out.)")

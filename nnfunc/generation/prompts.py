@@ -59,15 +59,15 @@ def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
     return ids, jnp.asarray(lengths).astype(jnp.int32), first
 
 
-def known(ids: Any, given: Array, vocab_size: int) -> None:
+def known(ids: Any, values: Array, vocab_size: int) -> None:
     """The ids that count are in the vocabulary, where they can be looked at.
 
     given: the lengths of the prompts. vocab_size: the number of ids.
     """
-    if check.is_traced(ids) or check.is_traced(given):
+    if check.is_traced(ids) or check.is_traced(values):
         return
     ids = np.asarray(ids)
-    counts = np.arange(ids.shape[-1]) < np.asarray(given)[..., None]
+    counts = np.arange(ids.shape[-1]) < np.asarray(values)[..., None]
     wrong = ids[counts & ((ids < 0) | (ids >= vocab_size))]
     if wrong.size:
         check.fail(

@@ -52,12 +52,12 @@ def draw(
         most = min(top_k or logits.shape[-1], logits.shape[-1])
         below, order = jax.lax.top_k(below, most)  # of equals the first comes first
         if top_p is not None:
-            share = jax.nn.softmax(below, axis=-1)
-            before = jnp.cumsum(share, -1) - share
+            fraction = jax.nn.softmax(below, axis=-1)
+            before = jnp.cumsum(fraction, -1) - fraction
             # 1 keeps all, though the sum may reach it early by rounding
             edge = jnp.asarray(top_p, logits.dtype)
-            kept = (before < edge) | (edge >= 1)
-            below = jnp.where(kept.at[..., 0].set(True), below, -jnp.inf)
+            saved = (before < edge) | (edge >= 1)
+            below = jnp.where(saved.at[..., 0].set(True), below, -jnp.inf)
         place = jnp.argmax(below + jnp.take_along_axis(noise, order, -1), -1)
         drawn = jnp.take_along_axis(order, place[..., None], -1)[..., 0]
     drawn = jnp.where(heat > 0, drawn, likeliest)
@@ -72,8 +72,8 @@ def check_numbers(where: str, key: Any, temperature: Any, top_k: Any, top_p: Any
         check.size(where, top_k=top_k)
     if top_p is not None:
         check.number(where, 0, 1, top_p=top_p)
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    idle = [name for name, value in given.items() if value is not None]
+    values = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    idle = [name for name, value in values.items() if value is not None]
     greedy = idle == ["temperature"] and check.is_plain(temperature) and temperature == 0
     if key is None and idle and not greedy:
         check.fail(

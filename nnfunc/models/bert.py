@@ -85,9 +85,9 @@ def bert(
     head = {} if output == "hidden" else {"head": heads_of[output]()}
 
     def flow(net, x):
-        given = x if isinstance(x, dict) else {"ids": x}
-        ids, known = _checked(given)
-        kinds = given.get("types", jnp.zeros(ids.shape, jnp.int32))
+        values = x if isinstance(x, dict) else {"ids": x}
+        ids, known = _checked(values)
+        kinds = values.get("types", jnp.zeros(ids.shape, jnp.int32))
         y = net.positions(net.tokens(ids)) + net.types(kinds)
         y = net.norm(zero_nonfinite_padding(y, known.get("mask"), known.get("lengths")))
         y = net.drop(y) if drop else y
@@ -109,19 +109,19 @@ def bert(
     return tie(model, {"head/logits/weight": ("tokens/weight", jnp.transpose)})
 
 
-def _checked(given: dict) -> tuple:
+def _checked(values: dict) -> tuple:
     """The ids, and what attention is to know of their padding."""
     names = ("ids", "types", "mask", "lengths")
-    for name in given:
+    for name in values:
         if name not in names:
             problem = f"x should be ids or a dict with {', '.join(names)}, got {name!r}"
             check.fail("bert", f"{problem}{check.nearest(name, names)}")
-    if "ids" not in given:
-        check.fail("bert", expected="x should hold 'ids'", actual=f"a dict with {sorted(given)}")
-    ids = given["ids"]
+    if "ids" not in values:
+        check.fail("bert", expected="x should hold 'ids'", actual=f"a dict with {sorted(values)}")
+    ids = values["ids"]
     check.integers("bert", ids=ids)
     if ids.ndim < 1:
         check.fail("bert", expected="ids should be [..., time]", actual=f"shape {ids.shape}")
-    if "types" in given:
-        check.same_shape("bert", types=given["types"], ids=ids)
-    return ids, padding(given, "mask", "lengths", ids.shape[-1])
+    if "types" in values:
+        check.same_shape("bert", types=values["types"], ids=ids)
+    return ids, padding(values, "mask", "lengths", ids.shape[-1])

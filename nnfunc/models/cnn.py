@@ -147,25 +147,25 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
         check.floating(where, x=x)
         shape = x.shape
         if len(shape) < 3:
-            wanted = "x should be images [..., height, width, channels]"
-            cure = f" For one image without a channel axis: {grey}." if len(shape) == 2 else ""
+            expected = "x should be images [..., height, width, channels]"
+            hint = f" For one image without a channel axis: {grey}." if len(shape) == 2 else ""
             if size is not None and shape and shape[-1] in (size**2, 3 * size**2):
                 flat = (size, size, shape[-1] // size**2)
-                cure = f" Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
-            check.fail(where, f"{wanted}, got shape {shape}.{cure}")
+                hint = f" Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
+            check.fail(where, f"{expected}, got shape {shape}.{hint}")
         if size is not None and shape[-3:-1] != (size, size):
-            wanted = f"images should be {size} x {size} (image_size)"
-            cure = f"Make it with image_size={shape[-3]}, or resize them."
+            expected = f"images should be {size} x {size} (image_size)"
+            hint = f"Make it with image_size={shape[-3]}, or resize them."
             if shape[-2:] == (size, size):
                 first = len(shape) > 3 and shape[-3] in (1, 3, in_dim)
-                cure = "Channels are last: jnp.moveaxis(x, -3, -1)." if first else ""
-                cure = cure or f"For images without a channel axis: {grey}."
+                hint = "Channels are last: jnp.moveaxis(x, -3, -1)." if first else ""
+                hint = hint or f"For images without a channel axis: {grey}."
             elif shape[-2:] == (size, size * in_dim):
                 image = (size, size, in_dim)
-                cure = f"Are they rows of pixels? x.reshape(*x.shape[:-2], {str(image)[1:-1]})."
+                hint = f"Are they rows of pixels? x.reshape(*x.shape[:-2], {str(image)[1:-1]})."
             elif shape[-3] != shape[-2]:
-                cure = "Resize them."
-            check.fail(where, f"{wanted}, got shape {shape}. {cure}")
+                hint = "Resize them."
+            check.fail(where, f"{expected}, got shape {shape}. {hint}")
         if min(shape[-3:-1]) < least:
             check.fail(
                 where,

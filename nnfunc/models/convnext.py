@@ -136,8 +136,8 @@ def rising_drop_path(rate: Scalar, blocks: int) -> Model:
 
     def forward(params, pair, ctx):
         x, place = pair
-        share = place.astype(jnp.float32) / max(blocks - 1, 1)
-        own = drop_path_layer(jnp.asarray(rate, jnp.float32) * share)
+        fraction = place.astype(jnp.float32) / max(blocks - 1, 1)
+        own = drop_path_layer(jnp.asarray(rate, jnp.float32) * fraction)
         return own.forward(params, x, ctx)
 
     return Model(lambda key: {}, forward=forward)

@@ -200,8 +200,8 @@ def residual_block(body: Layer, act: Layer, **shortcut: Layer) -> Model:
 def pad(x: Array, out_dim: int, stride: int) -> Array:
     """Every stride-th place, with channels of zeros after the others: a shortcut without parameters."""
     if x.shape[-1] > out_dim:
-        wanted = f"a shortcut 'pad' should not narrow, got {x.shape[-1]} channels for {out_dim}"
-        check.fail("resnet", f"{wanted}. Use shortcut='projection'.")
+        expected = f"a shortcut 'pad' should not narrow, got {x.shape[-1]} channels for {out_dim}"
+        check.fail("resnet", f"{expected}. Use shortcut='projection'.")
     x = x[..., ::stride, ::stride, :]
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, out_dim - x.shape[-1])])
 

@@ -67,13 +67,13 @@ def seq2seq(
     (1, 2, 20)
     """
     check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
-    words = vocab_size if target_vocab_size is None else target_vocab_size
-    check.size("seq2seq", target_vocab_size=words)
-    if tied and words != vocab_size:
+    text = vocab_size if target_vocab_size is None else target_vocab_size
+    check.size("seq2seq", target_vocab_size=text)
+    if tied and text != vocab_size:
         check.fail(
             "seq2seq",
             expected=f"target_vocab_size should be that of the source, {vocab_size}, when tied",
-            actual=words,
+            actual=text,
             hint="Set tied=False.",
         )
     table = initializers.normal(dim**-0.5)
@@ -118,8 +118,8 @@ def seq2seq(
         return wire(flow, **before, blocks=repeat(block(causal), layers), **after)
 
     encoder = stack(vocab_size, causal=False)
-    head = linear(dim, words, bias=False, weight_init=table)
-    decoder = stack(words, causal=True, head=head)
+    head = linear(dim, text, bias=False, weight_init=table)
+    decoder = stack(text, causal=True, head=head)
 
     def flow(net, x):
         _check_names(x)
@@ -154,16 +154,16 @@ def _whole(model: Model) -> Model:
 
 
 def _check_names(x: dict) -> None:
-    wanted = "a dict with source, and target, or memory and target"
+    expected = "a dict with source, and target, or memory and target"
     if not isinstance(x, dict):
-        got = check.describe(x)
-        check.fail("seq2seq", f"x should be {wanted}, got {got}.", exc_type=TypeError)
+        actual = check.describe(x)
+        check.fail("seq2seq", f"x should be {expected}, got {actual}.", exc_type=TypeError)
     for name in x:
         if name not in NAMES:
             known = check.nearest(name, NAMES)
             check.fail("seq2seq", f"x should hold {', '.join(NAMES)}, got {name!r}{known}")
     if ("source" in x) == ("memory" in x) or ("memory" in x and "target" not in x):
-        check.fail("seq2seq", f"x should be {wanted}, got a dict with {sorted(x)}.")
+        check.fail("seq2seq", f"x should be {expected}, got a dict with {sorted(x)}.")
     for name in {"source", "target"} & set(x):
         check.integers(f"seq2seq: {name}", **{name: x[name]})
         if x[name].ndim < 1:

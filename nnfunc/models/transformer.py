@@ -68,17 +68,17 @@ def transformer_block(
         return x + y if order == "pre" else net[f"{name}_norm"](x + y)
 
     def flow(net, x):
-        given = x if isinstance(x, dict) else {"x": x}
-        _known(given, cross is not None)
-        own = {name: given[name] for name in ("mask", "lengths", "bias") if name in given}
-        y = zero_nonfinite_padding(given["x"], own.get("mask"), own.get("lengths"))
+        values = x if isinstance(x, dict) else {"x": x}
+        _known(values, cross is not None)
+        own = {name: values[name] for name in ("mask", "lengths", "bias") if name in values}
+        y = zero_nonfinite_padding(values["x"], own.get("mask"), own.get("lengths"))
         y = branch(net, "attend", y, own)
         if cross is not None:
             about = {"context": "context", "mask": "context_mask", "lengths": "context_lengths"}
-            others = {name: given[its] for name, its in about.items() if its in given}
+            others = {name: values[its] for name, its in about.items() if its in values}
             y = branch(net, "cross", y, others)
         y = branch(net, "mlp", y, {})
-        return {**given, "x": y} if isinstance(x, dict) else y
+        return {**values, "x": y} if isinstance(x, dict) else y
 
     return wire(flow, **children)
 
@@ -109,14 +109,14 @@ def padding(x: dict[str, PyTree], mask: str, lengths: str, time: int) -> dict[st
     return known
 
 
-def _known(given: dict[str, PyTree], decoder: bool) -> None:
+def _known(values: dict[str, PyTree], decoder: bool) -> None:
     names = ["x", "mask", "lengths", "bias"]
     names += ["context", "context_mask", "context_lengths"] if decoder else []
-    for name in given:
+    for name in values:
         if name not in names:
             problem = f"x should hold {', '.join(names)}, got {name!r}"
             check.fail("transformer_block", f"{problem}{check.nearest(name, names)}")
     for name in ("x", "context") if decoder else ("x",):
-        if name not in given:
-            got = f"got a dict with {sorted(given)}"
-            check.fail("transformer_block", f"x should hold {name!r}, {got}.")
+        if name not in values:
+            actual = f"got a dict with {sorted(values)}"
+            check.fail("transformer_block", f"x should hold {name!r}, {actual}.")

@@ -76,9 +76,9 @@ def ema(decay: Scalar, *, start: Scalar = 0, warmup: Scalar = 1) -> Average:
         ramp = (1 + t) / (_number(warmup) + t)
         own = jnp.minimum(_number(decay), ramp)
         weight = own * state.weight + (1 - own)
-        share = jnp.where(weight > 0, (1 - own) / jnp.where(weight > 0, weight, 1), 1)
+        fraction = jnp.where(weight > 0, (1 - own) / jnp.where(weight > 0, weight, 1), 1)
         due = _number(step) >= _number(start)
-        mean = _toward(state.mean, params, share, due)
+        mean = _toward(state.mean, params, fraction, due)
         count = state.count + due.astype(jnp.int32)
         return EmaState(mean, jnp.where(due, weight, state.weight), count)
 
@@ -109,8 +109,8 @@ def swa(start: Scalar, every: Scalar = 1) -> Average:
     def update(state, params, step):
         after = _number(step) - _number(start)
         due = (after >= 0) & (jnp.mod(after, _number(every)) == 0)
-        share = 1 / (state.count + 1).astype(jnp.float32)
-        mean = _toward(state.mean, params, share, due)
+        fraction = 1 / (state.count + 1).astype(jnp.float32)
+        mean = _toward(state.mean, params, fraction, due)
         return SwaState(mean, state.count + due.astype(jnp.int32))
 
     return Average(init, update, lambda state, params: _read(state.mean, params, state.count))
@@ -139,7 +139,7 @@ def _zeros(params: Params) -> PyTree:
     return jax.tree.map(zeros, params, is_leaf=is_frozen)
 
 
-def _toward(mean: PyTree, params: Params, share: Array, due: Array) -> PyTree:
+def _toward(mean: PyTree, params: Params, fraction: Array, due: Array) -> PyTree:
     """The mean, moved by a share of its way to the params where that is due."""
 
     def step(leaf, old):
@@ -147,7 +147,7 @@ def _toward(mean: PyTree, params: Params, share: Array, due: Array) -> PyTree:
             return None
         new = jnp.asarray(leaf, old.dtype)
         # all of the way at once: what is averaged first may be far from the zeros
-        return jnp.where(due, jnp.where(share < 1, old + share.astype(old.dtype) * (new - old), new), old)
+        return jnp.where(due, jnp.where(fraction < 1, old + fraction.astype(old.dtype) * (new - old), new), old)
 
     return jax.tree.map(step, params, mean)
 

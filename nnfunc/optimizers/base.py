@@ -58,9 +58,9 @@ def as_optimizer(
     if not isinstance(pair, tuple):  # such as optax.MultiSteps
         pair = getattr(transformation, "init", None), getattr(transformation, "update", None)
     if not (len(pair) == 2 and all(map(callable, pair))):
-        wanted = "one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
-        got = check.describe(transformation)
-        check.fail(where, f"an optimizer should be {wanted}, got {got}.", exc_type=TypeError)
+        expected = "one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
+        actual = check.describe(transformation)
+        check.fail(where, f"an optimizer should be {expected}, got {actual}.", exc_type=TypeError)
     if not isinstance(pair, optax.GradientTransformation):
         pair = optax.GradientTransformation(*pair)
     inner = optax.with_extra_args_support(pair)

@@ -69,9 +69,9 @@ def clip_adaptive(
             if not on:
                 return grad
             off = jnp.isinf(number(limit))  # inf times 0 would be NaN in gradients
-            share = jnp.where(off, 1, number(limit))
+            fraction = jnp.where(off, 1, number(limit))
             weights, size = (vector_norm(x, axes, keepdims=True) for x in (param, grad))
-            most = share * jnp.maximum(weights, number(eps))
+            most = fraction * jnp.maximum(weights, number(eps))
             return jnp.where(off, grad, _shortened(grad, size, most))
 
         which = leaves_mask("clip_adaptive: on", params, on)

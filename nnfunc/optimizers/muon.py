@@ -86,8 +86,8 @@ def _contrib() -> Any:
 
         contrib.MuonDimensionNumbers  # noqa: B018  came with 0.2.6
     except (ImportError, AttributeError) as error:
-        wanted = f"muon: it needs optax 0.2.6 or later, got {optax.__version__}"
-        raise ImportError(f"{wanted}. Run pip install -U optax.") from error
+        expected = f"muon: it needs optax 0.2.6 or later, got {optax.__version__}"
+        raise ImportError(f"{expected}. Run pip install -U optax.") from error
     return contrib
 
 

@@ -88,15 +88,15 @@ def groups(
             own = own if factor is None else own * jnp.asarray(factor, dtype)
             return own if start is None else jnp.where(due(start), own, 0)
 
-        told = {name: value for name, value in extra.items() if name != "gradient_norm" or not never}
+        reported = {name: value for name, value in extra.items() if name != "gradient_norm" or not never}
         if rates or later or "rate_scale" in extra:
-            around = told.pop("rate_scale", None)
+            around = reported.pop("rate_scale", None)
             if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
                 around = jax.tree.map(lambda _: around, params)
             own = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
-            told["rate_scale"] = keep_where(own, on)
+            reported["rate_scale"] = keep_where(own, on)
         with _hidden(never, params):
-            updates, own = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **told)
+            updates, own = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **reported)
 
         def still(update, start):
             return update if start is None else jnp.where(due(start), update, 0)

@@ -35,7 +35,7 @@ class Diagnosis(NamedTuple):
 
 def find_diagnoses(rows: list[Row]) -> list[Diagnosis]:
     """The findings, most serious first; [] without any, or without rows of layers. rows: of metrics.jsonl."""
-    found = [
+    result = [
         *_shares(rows, "dead", "dead", DEAD, "are zero for every example"),
         *_gradients(rows),
         *_whole_gradient(rows),
@@ -43,7 +43,7 @@ def find_diagnoses(rows: list[Row]) -> list[Diagnosis]:
         *_updates(rows),
         *_shares(rows, "saturated", "saturated", SATURATED, "sit at the flat ends"),
     ]
-    return [finding for finding in found if finding is not None]
+    return [finding for finding in result if finding is not None]
 
 
 def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> list[Diagnosis]:
@@ -54,8 +54,8 @@ def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> li
     if not bad:
         return []
     value = float(np.nanmax(now))
-    words = f"{value:.0%} of the units of {bad[0]} {what} at step {own.steps[-1]}"
-    return [_finding(f"{kind} units", words, bad, len(own.paths), f"more than {most:.0%}")]
+    text = f"{value:.0%} of the units of {bad[0]} {what} at step {own.steps[-1]}"
+    return [_finding(f"{kind} units", text, bad, len(own.paths), f"more than {most:.0%}")]
 
 
 def _gradients(rows: list[Row]) -> list[Diagnosis]:
@@ -65,22 +65,22 @@ def _gradients(rows: list[Row]) -> list[Diagnosis]:
     middle = _median(now[now > 0])
     if not middle > 0:
         return []
-    found = []
+    result = []
     # a bias before a norm, or that of keys in attention, has no gradient by design
     weights = np.asarray([not _is_bias(path) for path in own.paths], bool)
     small = _paths(own, (now < middle / VANISHING) & weights, -now)
     if small:
-        share = now[own.paths.index(small[0])] / middle
-        words = f"the gradient of {small[0]} is {share:.1g} of the layers' median, {middle:.2g}"
+        fraction = now[own.paths.index(small[0])] / middle
+        text = f"the gradient of {small[0]} is {fraction:.1g} of the layers' median, {middle:.2g}"
         threshold = f"below 1/{VANISHING:,.0f} of the median, in the last quarter"
-        found.append(_finding("vanishing gradients", words, small, len(own.paths), threshold))
+        result.append(_finding("vanishing gradients", text, small, len(own.paths), threshold))
     large = _paths(own, now > middle * EXPLODING, now)
     if large:
         times = float(np.nanmax(now)) / middle
-        words = f"the gradient of {large[0]} is {times:,.0f} times the layers' median, {middle:.2g}"
+        text = f"the gradient of {large[0]} is {times:,.0f} times the layers' median, {middle:.2g}"
         threshold = f"above {EXPLODING:,.0f} times the median, in the last quarter"
-        found.append(_finding("exploding gradients", words, large, len(own.paths), threshold))
-    return found
+        result.append(_finding("exploding gradients", text, large, len(own.paths), threshold))
+    return result
 
 
 def _whole_gradient(rows: list[Row]) -> list[Diagnosis]:
@@ -91,17 +91,17 @@ def _whole_gradient(rows: list[Row]) -> list[Diagnosis]:
     if not times or not max(times) > JUMP:
         return []
     place = times.index(max(times))
-    words = f"The gradient's norm reached {values[place]:.3g} up to step {steps[place]}"
-    words += f", {times[place]:,.0f} times what it was before."
+    text = f"The gradient's norm reached {values[place]:.3g} up to step {steps[place]}"
+    text += f", {times[place]:,.0f} times what it was before."
     threshold = f"above {JUMP:.0f} times the median of the {BEFORE} rows before"
-    return [Diagnosis("gradient spike", words, threshold, [])]
+    return [Diagnosis("gradient spike", text, threshold, [])]
 
 
 def _deviations(rows: list[Row]) -> list[Diagnosis]:
     """Layers whose results hardly vary, or vary wildly."""
     own = metrics_log.layer_series(rows, "activations", "deviation")
     now = _latest(own)
-    found = []
+    result = []
     for kind, bad, sign, threshold in (
         ("vanishing activations", now < QUIET, -1, f"below {QUIET:g}"),
         ("exploding activations", now > LOUD, 1, f"above {LOUD:,.0f}"),
@@ -109,27 +109,27 @@ def _deviations(rows: list[Row]) -> list[Diagnosis]:
         paths = _paths(own, bad, sign * now)
         if paths:
             value = now[own.paths.index(paths[0])]
-            words = f"the results of {paths[0]} deviate by {value:.2g} at step {own.steps[-1]}"
-            found.append(_finding(kind, words, paths, len(own.paths), threshold))
-    return found
+            text = f"the results of {paths[0]} deviate by {value:.2g} at step {own.steps[-1]}"
+            result.append(_finding(kind, text, paths, len(own.paths), threshold))
+    return result
 
 
 def _updates(rows: list[Row]) -> list[Diagnosis]:
     """Weights that move too little or too much a step."""
     own = median_update_ratios(rows)
     now = own.values[:, 0] if own.paths else np.empty(0)
-    found = []
-    for kind, bad, sign, words in (
+    result = []
+    for kind, bad, sign, message in (
         ("small updates", now < UPDATE / DECADE, -1, "it may learn faster with a larger rate"),
         ("large updates", now > UPDATE * DECADE, 1, "a smaller rate or a warm-up may be steadier"),
     ):
         paths = _paths(own, bad, sign * now)
         if paths:
             value = now[own.paths.index(paths[0])]
-            text = f"a step moves {paths[0]} by {value:.1e} of its norm: {words}"
+            text = f"a step moves {paths[0]} by {value:.1e} of its norm: {message}"
             threshold = f"a factor of {DECADE:.0f} from {UPDATE:g}, median while the rate is high"
-            found.append(_finding(kind, text, paths, len(own.paths), threshold))
-    return found
+            result.append(_finding(kind, text, paths, len(own.paths), threshold))
+    return result
 
 
 def median_update_ratios(rows: list[Row]) -> LayerSeries:
@@ -185,9 +185,9 @@ def _concern(name: str, values: np.ndarray) -> np.ndarray:
     return np.zeros_like(values)
 
 
-def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -> Diagnosis:
+def _finding(kind: str, text: str, paths: list[str], of: int, threshold: str) -> Diagnosis:
     others = f"; {len(paths)} of {of} layers are so" if len(paths) > 1 else ""
-    return Diagnosis(kind, f"{words[0].upper()}{words[1:]}{others}.", threshold, paths)
+    return Diagnosis(kind, f"{text[0].upper()}{text[1:]}{others}.", threshold, paths)
 
 
 def _paths(own: LayerSeries, bad: np.ndarray, by: np.ndarray) -> list[str]:

@@ -107,8 +107,8 @@ def parse_rows(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Ro
     lines: of the file. without: splits to skip.
     """
     skipped = tuple(f'{{"split": "{name}"'.encode() for name in without)  # long lines, not parsed
-    found = (parse_row(line) for line in lines if line.strip() and not line.startswith(skipped))
-    return [row for row in found if row is not None and row["split"] not in without]
+    result = (parse_row(line) for line in lines if line.strip() and not line.startswith(skipped))
+    return [row for row in result if row is not None and row["split"] not in without]
 
 
 def metric_names(rows: list[Row], split: str) -> list[str]:
@@ -125,12 +125,12 @@ def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, n
 
     rows: of the file. split: "train" or "validation". name: of the metric.
     """
-    found = {}
+    result = {}
     for row in rows:
         if row["split"] == split and math.isfinite(value := to_float(row.get(name))):
-            found[row["step"]] = value
-    steps = sorted(found)
-    return np.asarray(steps, np.int64), np.asarray([found[step] for step in steps], np.float64)
+            result[row["step"]] = value
+    steps = sorted(result)
+    return np.asarray(steps, np.int64), np.asarray([result[step] for step in steps], np.float64)
 
 
 def last_value(rows: list[Row], split: str, name: str) -> float:
@@ -202,9 +202,9 @@ def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
         value = to_float(entry)
         return value if math.isfinite(value) else None
 
-    paths, steps, found = _collect(rows, part, name, finite)
+    paths, steps, result = _collect(rows, part, name, finite)
     values = np.full((len(paths), len(steps)), np.nan)
-    for (path, step), value in found.items():
+    for (path, step), value in result.items():
         values[paths[path], steps[step]] = value
     return LayerSeries(list(paths), np.asarray(list(steps), np.int64), values)
 
@@ -223,10 +223,10 @@ def layer_histograms(rows: list[Row], part: str, name: str) -> dict[str, Histogr
 
     rows, part, name: as for `layer_series`.
     """
-    paths, steps, found = _collect(rows, part, name, parse_histogram)
+    paths, steps, matches = _collect(rows, part, name, parse_histogram)
     result = {}
     for path in paths:
-        own = [(step, found[path, step]) for step in steps if (path, step) in found]
+        own = [(step, matches[path, step]) for step in steps if (path, step) in matches]
         bins = len(own[-1][1][2])
         own = [(step, h) for step, h in own if len(h[2]) == bins]
         columns = [np.asarray([h[i] for _, h in own], np.float64) for i in range(3)]
@@ -253,18 +253,18 @@ def parse_histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
 def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, dict, dict]:
     """The indices of paths and of steps, and the result of `read` for each entry that has one."""
     seen: dict[str, bool] = {}  # whether a path has a value in any row; in the order of the rows
-    found = {}
+    result = {}
     for row in rows:
         entries = row.get(part) if row["split"] == "layers" else None
         for path, entry in entries.items() if isinstance(entries, dict) else ():
             seen.setdefault(path, False)
             if isinstance(entry, dict) and (value := read(entry.get(name))) is not None:
-                found[path, row["step"]] = value
+                result[path, row["step"]] = value
                 seen[path] = True
     paths = [path for path, known in seen.items() if known]
     paths = sorted(paths, key=natural_order) if paths == sorted(paths) else paths
-    steps = sorted({step for _, step in found})
-    return ({path: i for i, path in enumerate(paths)}, {step: i for i, step in enumerate(steps)}, found)
+    steps = sorted({step for _, step in result})
+    return ({path: i for i, path in enumerate(paths)}, {step: i for i, step in enumerate(steps)}, result)
 
 
 def natural_order(path: str) -> list[tuple[bool, int, str]]:

@@ -58,8 +58,8 @@ def create_folder(name: str, folder: Path | None = None) -> Path:
     """
     if folder is not None:
         if is_occupied(folder):
-            cure = f"Choose another with --run, or go on with it: {program_name()} resume {folder}"
-            raise FileExistsError(f"The run folder {folder} exists already. {cure}")
+            hint = f"Choose another with --run, or go on with it: {program_name()} resume {folder}"
+            raise FileExistsError(f"The run folder {folder} exists already. {hint}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     root = Path("runs")
@@ -103,8 +103,8 @@ def check_folder(folder: Path, what: str = "run") -> Path:
             check.fail(str(folder), f"{problem}. Put what it should be in its place.")
         return folder
     if what == "run" and (folder / CONFIG_FILES["sweep"]).is_file():
-        cure = f"Make a trial of it a run: {program_name()} sweep-best {folder} --save FOLDER"
-        raise FileNotFoundError(f"{folder} is a sweep, not a run. {cure}")
+        hint = f"Make a trial of it a run: {program_name()} sweep-best {folder} --save FOLDER"
+        raise FileNotFoundError(f"{folder} is a sweep, not a run. {hint}")
     around = {folder.parent, Path(), Path("runs")}
     known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}
     problem = f"has no {file}, so it is not a {what}" if folder.exists() else "does not exist"

@@ -87,11 +87,11 @@ def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
 
     tables: of a config. start: of every name.
     """
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in tables.items():
         inner = isinstance(value, dict)
-        found |= flatten_settings(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
-    return found
+        result |= flatten_settings(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
+    return result
 
 
 class BestValue(NamedTuple):

@@ -57,9 +57,9 @@ class LogFollower:
 
 def _slim(rows: list[Row], most: int) -> list[Row]:
     """The rows with only so many of layers, half of them the last ones, and only their numbers."""
-    places = [i for i, row in enumerate(rows) if row["split"] == "layers"]
-    if len(places) > most:
-        old, late = places[: -(most // 2)], places[-(most // 2) :]
+    indices = [i for i, row in enumerate(rows) if row["split"] == "layers"]
+    if len(indices) > most:
+        old, late = indices[: -(most // 2)], indices[-(most // 2) :]
         chosen = np.linspace(0, len(old) - 1, most - len(late)).round().astype(int)
         dropped = set(old) - {old[i] for i in chosen}
         rows = [row for i, row in enumerate(rows) if i not in dropped]

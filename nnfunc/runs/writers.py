@@ -154,8 +154,8 @@ class TensorBoard:
         for value in event.summary.value:
             self.before[value.tag] = max(event.step, self.before.get(value.tag, -1))
             if value.tag == EVENT:
-                words = [text.decode() for text in value.tensor.string_val]
-                self.rollbacks |= {(event.step, text) for text in words}
+                message = [text.decode() for text in value.tensor.string_val]
+                self.rollbacks |= {(event.step, text) for text in message}
 
     def _write(self, step: int, values: list[Any]) -> None:
         new = [value for value in values if step > self.before.get(value.tag, -1)]
@@ -195,10 +195,10 @@ class Wandb:
     def write(self, row: Mapping[str, Any]) -> None:
         split, step = row["split"], int(row["step"])
         if row.get("event") == "rollback":
-            told = [step, _words(row)]
-            if told in self.kept["rollbacks"]:
+            reported = [step, _words(row)]
+            if reported in self.kept["rollbacks"]:
                 return
-            self.kept["rollbacks"].append(told)
+            self.kept["rollbacks"].append(reported)
             for last in (self.kept["last"], self.before):  # the steps after it come again
                 last |= {name: min(value, step) for name, value in last.items()}
             self.before.pop(split, None)
@@ -251,8 +251,8 @@ def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _histograms(row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, float, np.ndarray]]]:
     """The histograms of a row of layers with their tags: `weights/blocks/0/up/weight`."""
     for path, name, value in _entries(row):
-        if name in HISTOGRAMS and (found := metrics_log.parse_histogram(value)) is not None:
-            yield f"{HISTOGRAMS[name]}/{path}", found
+        if name in HISTOGRAMS and (result := metrics_log.parse_histogram(value)) is not None:
+            yield f"{HISTOGRAMS[name]}/{path}", result
 
 
 def _entries(row: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -288,9 +288,9 @@ def _events(file: Path, message: Any) -> Iterator[Any]:
 def _kept(file: Path) -> dict[str, Any] | None:
     """What wandb.json holds, when it is whole."""
     try:
-        kept = json.loads(file.read_text())
-        last = {str(k): int(v) for k, v in kept["last"].items()}
-        rollbacks = [[int(step), str(words)] for step, words in kept.get("rollbacks", [])]
-        return {"id": str(kept["id"]), "last": last, "rollbacks": rollbacks}
+        saved = json.loads(file.read_text())
+        last = {str(k): int(v) for k, v in saved["last"].items()}
+        rollbacks = [[int(step), str(text)] for step, text in saved.get("rollbacks", [])]
+        return {"id": str(saved["id"]), "last": last, "rollbacks": rollbacks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -257,8 +257,8 @@ def _trace_step(
     held: names that are static. ranges: of those that are Python integers in a run alone.
     """
     numbers, leaves, treedef = split_hypers(hypers, tuple(static_names))
-    given, structure = jax.tree.flatten((numbers, key, data))
-    shapes = tuple(shape_struct(leaf) for leaf in given)
+    values, structure = jax.tree.flatten((numbers, key, data))
+    shapes = tuple(shape_struct(leaf) for leaf in values)
     ends: tuple[Any, ...] = ()
     if any(ranges.values()):
         named = zip(_names(hypers), numbers, strict=True)
@@ -267,7 +267,7 @@ def _trace_step(
 
 
 def _trace_uncached(
-    build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, cache_key: Any
+    build: Build, leaves: Any, treedef: Any, structure: Any, values: Any, ranges: Any, cache_key: Any
 ) -> _StepTrace:
     program = run_functions(build, leaves, treedef)
 
@@ -277,7 +277,7 @@ def _trace_uncached(
     def observe(carry, numbers):
         return program.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.total})
 
-    arguments = jax.tree.unflatten(structure, given)
+    arguments = jax.tree.unflatten(structure, values)
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
     unread, overflow = _unread(jaxpr, arguments[0]), overflows(jaxpr, ranges)
     if unread or (ranges and not overflow):

@@ -35,12 +35,12 @@ def check_gradients(function: Callable[..., PyTree], *args: PyTree, order: int =
         if not np.isfinite(outputs).all():
             fail(law, f"the function's value is not finite: {outputs}")
         scale = float(np.max(np.abs(numeric), initial=1.0))
-        for what, got, expected in (
+        for what, actual, expected in (
             ("forward mode against finite differences", forward, numeric),
             ("reverse mode against finite differences", reverse, numeric),
             ("the second derivative (forward over reverse) against differences", *second),
         ):
-            near(law, what, got / scale, expected / scale, tolerance)
+            near(law, what, actual / scale, expected / scale, tolerance)
 
 
 def _slopes(function: Any, floats: list[Array], i: Array, order: int) -> tuple[Any, ...]:

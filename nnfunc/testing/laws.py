@@ -163,9 +163,9 @@ def no_key_no_randomness(case: Case) -> None:
         return case.model.apply(params, x, state=ctx.state), case.model.forward(params, x, ctx)
 
     program = str(jax.make_jaxpr(both)(case.params, case.x))
-    found = re.search(r"random_bits|threefry\w*|rng_\w+|random_wrap|random_seed", program)
-    if found:
-        fail("no key, no randomness", f"{case.model.name} computes {found[0]} without a key")
+    result = re.search(r"random_bits|threefry\w*|rng_\w+|random_wrap|random_seed", program)
+    if result:
+        fail("no key, no randomness", f"{case.model.name} computes {result[0]} without a key")
 
 
 def params_are_trainable_arrays(case: Case) -> None:
@@ -183,8 +183,8 @@ def params_are_trainable_arrays(case: Case) -> None:
         elif not isinstance(node, jax.ShapeDtypeStruct):
             fail(law, f"{name}: {'/'.join(path)} should be an array or a dict, got {node!r}")
         elif not jnp.issubdtype(node.dtype, jnp.floating):
-            cure = "What is not trained belongs into init_state"
-            fail(law, f"{name}: {'/'.join(path)} should hold floats, got {node.dtype}. {cure}")
+            hint = "What is not trained belongs into init_state"
+            fail(law, f"{name}: {'/'.join(path)} should hold floats, got {node.dtype}. {hint}")
         elif node.weak_type:
             fail(law, f"{name}: {'/'.join(path)} is weakly typed: give its dtype, as jnp.float32")
 
@@ -214,22 +214,22 @@ def plain_jax_works(case: Case) -> None:
 
     def program(params, x):
         own = lambda x: both(params, x)
-        kept = jax.checkpoint(own)
+        saved = jax.checkpoint(own)
         return {
             "alone": own(x),
             "vmap": jax.vmap(own)(two(x)),
-            "scan of checkpoint": jax.lax.scan(lambda c, x: (c, kept(x)), None, two(x))[1],
+            "scan of checkpoint": jax.lax.scan(lambda c, x: (c, saved(x)), None, two(x))[1],
         }
 
-    got = jax.jit(program)(case.params, case.x)
+    actual = jax.jit(program)(case.params, case.x)
     eager, close = both(case.params, case.x), partial(near, law, tolerance=case.tolerance)
     if kind(jax.eval_shape(both, case.params, case.x)) != kind(eager):
         fail(law, "eval_shape and the eager call differ in shape or type")
-    close("jit against the eager call", got["alone"], eager)
+    close("jit against the eager call", actual["alone"], eager)
     for name in ("vmap", "scan of checkpoint"):
-        first = jax.tree.map(lambda leaf: leaf[0], got[name])
-        close(f"{name} against the plain call", first, got["alone"])
-    close("vmap against scan of checkpoint", got["vmap"], got["scan of checkpoint"])
+        first = jax.tree.map(lambda leaf: leaf[0], actual[name])
+        close(f"{name} against the plain call", first, actual["alone"])
+    close("vmap against scan of checkpoint", actual["vmap"], actual["scan of checkpoint"])
 
 
 def derivatives_are_right(case: Case) -> None:
@@ -309,12 +309,12 @@ def precision_is_a_wrapper(case: Case) -> None:
         args = (case.params, case.x, jax.tree.map(jnp.asarray, case.first))
         expected = case.reference
         try:
-            got, y = jax.jit(trained)(*args), jax.eval_shape(evaluated, *args)
+            actual, y = jax.jit(trained)(*args), jax.eval_shape(evaluated, *args)
         except Exception as error:
             fail(law, f"in bfloat16 it raised {type(error).__name__}: {error}", error)
-    if kind(y) != kind(got["y"]):
-        fail(law, f"y is {kind(y)} in evaluation mode, {kind(got['y'])} in training mode")
-    near(law, "bfloat16 against float32", got, expected, 0.1)
+    if kind(y) != kind(actual["y"]):
+        fail(law, f"y is {kind(y)} in evaluation mode, {kind(actual['y'])} in training mode")
+    near(law, "bfloat16 against float32", actual, expected, 0.1)
 
 
 def ranks_are_explicit(case: Case) -> None:
@@ -332,11 +332,11 @@ def works_without_jit(case: Case) -> None:
     """`jax.disable_jit` changes no value; derivatives are tried where the case has those of order 2."""
     with jax.disable_jit():
         if case.order > 1:
-            got = case.gradients(case.params, case.x)
+            actual = case.gradients(case.params, case.x)
         else:
-            got = dict(zip(("y", "state"), case.trained(case.params, case.x), strict=True))
-    expected = {name: case.reference[name] for name in got}
-    near("works without jit", "disable_jit", got, expected, max(case.tolerance, 1e-4))
+            actual = dict(zip(("y", "state"), case.trained(case.params, case.x), strict=True))
+    expected = {name: case.reference[name] for name in actual}
+    near("works without jit", "disable_jit", actual, expected, max(case.tolerance, 1e-4))
 
 
 def computes_no_nan(case: Case) -> None:
@@ -363,9 +363,9 @@ def half_precision_comes_in(case: Case) -> None:
         return
     with jax.numpy_dtype_promotion("standard"):
         jax.eval_shape(lambda p, x: case.gradients(p, cast_floating(x, jnp.float16)), case.params, x)
-        got = jax.jit(partial(trained, dtype=jnp.bfloat16))(case.params, x)
+        actual = jax.jit(partial(trained, dtype=jnp.bfloat16))(case.params, x)
     expected = case.reference["y"]
-    near(law, "bfloat16 x", cast_floating(got, jnp.float32), expected, 0.1)
+    near(law, "bfloat16 x", cast_floating(actual, jnp.float32), expected, 0.1)
 
 
 def wide_arrays_come_in(case: Case) -> None:
@@ -379,11 +379,11 @@ def wide_arrays_come_in(case: Case) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            got = jax.eval_shape(lambda params: case.evaluated(params, x), case.params)
+            actual = jax.eval_shape(lambda params: case.evaluated(params, x), case.params)
         except Warning as warning:
             fail("wide arrays come in", f"{case.model.name} with float64 x: {warning}", warning)
-    if kind(got) != kind(jax.eval_shape(case.evaluated, case.params, case.x)):
-        fail("wide arrays come in", f"{case.model.name}: other types, {kind(got)}")
+    if kind(actual) != kind(jax.eval_shape(case.evaluated, case.params, case.x)):
+        fail("wide arrays come in", f"{case.model.name}: other types, {kind(actual)}")
 
 
 def batches_may_be_empty(case: Case) -> None:
@@ -392,12 +392,12 @@ def batches_may_be_empty(case: Case) -> None:
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:0], case.x)
     run = jax.jit(case.gradients) if case.order > 1 else partial(jax.eval_shape, case.gradients)
     try:
-        got = run(case.params, x)
+        actual = run(case.params, x)
     except Exception as error:
         if isinstance(error, NnfuncError):
             return
         fail(law, f"{case.model.name} raised {type(error).__name__}: {error}", error)
-    for path, leaf in paths.flatten(got["gradients"][0]).items() if case.order > 1 else ():
+    for path, leaf in paths.flatten(actual["gradients"][0]).items() if case.order > 1 else ():
         if np.asarray(leaf).any() or np.isnan(leaf).any():
             fail(law, f"{case.model.name}: the gradient of {path} is not 0")
 

@@ -16,8 +16,8 @@ __all__ = ["DeviceFeed", "check_data"]
 def check_data(data: Any) -> None:
     """Refuse what is no data set."""
     if not isinstance(data, Data | Stream):
-        wanted = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
-        check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", exc_type=TypeError)
+        expected = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
+        check.fail("train", f"data should be {expected}, got {check.describe(data)}.", exc_type=TypeError)
 
 
 class DeviceFeed:

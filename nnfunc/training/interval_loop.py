@@ -162,8 +162,8 @@ class IntervalLoop:
         layer = find_step_fault(task, state, self.data.batch)
         what = f"the loss, its gradient or the update is not finite at step {at}"
         seen = f"(seen in steps {first} to {self.step - 1})"
-        kept = f"{seen}; parameters are kept as they were before that step"
-        raise Diverged(f"{what} {kept}", at, layer, state)
+        saved = f"{seen}; parameters are kept as they were before that step"
+        raise Diverged(f"{what} {saved}", at, layer, state)
 
     def _check_held_out(self, report: Report) -> None:
         """Stop when the loss of the held-out examples is not finite."""
@@ -191,14 +191,14 @@ class IntervalLoop:
         self.saver.save_rollback(self.carry, times)
         self.step = self.saver.step
         self.rows = [_thin(row) for row in self.saver.truncate_log(self.step)]
-        words = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
-        self._note(self.step, "rollback", f"{words} with {float(scale):g} of the rate")
+        text = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
+        self._note(self.step, "rollback", f"{text} with {float(scale):g} of the rate")
 
     def _note(self, step: int, event: str, message: str) -> None:
         """A row that tells what happened."""
         seconds = round(time.perf_counter() - self.started, 3)
-        told = {"step": step, "seconds": seconds, "event": event, "message": message}
-        self._write([{"split": "event", **told}])
+        reported = {"step": step, "seconds": seconds, "event": event, "message": message}
+        self._write([{"split": "event", **reported}])
 
 
 def _thin(row: dict[str, Any]) -> dict[str, Any]:

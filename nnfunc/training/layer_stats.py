@@ -72,14 +72,14 @@ def activation_stats(taps: dict[str, PyTree], watch: Watch) -> OrderedStats:
     """
     kinds = {"/".join(path): child.name for path, child, *_ in watch.calls}
     outer = {"/".join(path.split("/")[:i]) for path in kinds for i in range(1, path.count("/") + 1)}
-    found = {}
+    result = {}
     for path in kinds:
         leaves = [leaf for leaf in jax.tree.leaves(taps.get(path)) if _floats(leaf)]
         if path not in outer and leaves:
             stacked = path.split("/").count("*")
             statistics = _over(_activation(kinds[path]), stacked)
-            found[path] = statistics(jax.lax.stop_gradient(leaves[0]))
-    return OrderedStats(found)
+            result[path] = statistics(jax.lax.stop_gradient(leaves[0]))
+    return OrderedStats(result)
 
 
 def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) -> OrderedStats:
@@ -90,14 +90,14 @@ def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) ->
     params, grads, new: before the step, their gradients, and after it. watch: of the traced call.
     """
     plain = {seen.replace("*/", ""): seen for seen in watch.paths}
-    grads, new, found = paths.flatten(grads), paths.flatten(new), {}
+    grads, new, result = paths.flatten(grads), paths.flatten(new), {}
     for path, weight in paths.flatten(params).items():
         shared = _stacked_path(path, plain)
         statistics = _over(_parameter, shared.split("/").count("*"))
-        found[shared] = statistics(weight, grads[path], new[path])
+        result[shared] = statistics(weight, grads[path], new[path])
     place = {seen: i for i, seen in enumerate(watch.paths)}  # in the order of computation
     layer = lambda path: place.get(path.rpartition("/")[0], len(place))
-    return OrderedStats({path: found[path] for path in sorted(found, key=layer)})
+    return OrderedStats({path: result[path] for path in sorted(result, key=layer)})
 
 
 def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -106,9 +106,9 @@ def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[s
     layers: {"parameters": ..., "activations": ...} of a step, on the host.
     """
     made: dict[str, dict[str, Any]] = {}
-    for kind, found in layers.items():
+    for kind, result in layers.items():
         made[kind] = {}
-        for path, statistics in found.items():
+        for path, statistics in result.items():
             made[kind] |= _each(path, {k: np.asarray(v, np.float64) for k, v in statistics.items()})
     return made
 

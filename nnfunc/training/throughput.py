@@ -38,10 +38,10 @@ def peak_flops(device: Any = None) -> float | None:
 
     The environment variable NNFUNC_PEAK_FLOPS, such as 2e11, comes first.
     """
-    told = os.environ.get("NNFUNC_PEAK_FLOPS")
-    if told:
+    reported = os.environ.get("NNFUNC_PEAK_FLOPS")
+    if reported:
         with suppress(ValueError):
-            return float(told)
+            return float(reported)
     kind = (device or jax.devices()[0]).device_kind.lower()
     return next((value for name, value in PEAK_FLOPS.items() if name in kind), None)
 

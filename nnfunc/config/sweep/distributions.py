@@ -64,8 +64,8 @@ def parse_override(text: str, kind: ValueType | None) -> SpaceValue | None:
         raise ValueError(f"a range is of integers, such as 0:8 or 0:80:10, got {describe(text)}")
     value = parse_value(text)
     if isinstance(value, str) and text.startswith(("[", "{")):
-        cure = """Write '["relu", "tanh"]' with quotes for the shell around it, or choice(relu, tanh)"""
-        raise ValueError(f"should be a list or table in TOML, got {describe(text)}. {cure}")
+        hint = """Write '["relu", "tanh"]' with quotes for the shell around it, or choice(relu, tanh)"""
+        raise ValueError(f"should be a list or table in TOML, got {describe(text)}. {hint}")
     return parse_values(value, kind)
 
 
@@ -106,8 +106,8 @@ def _made(name: str, arguments: list[Any]) -> SpaceValue:
         return _numbers(arguments)
     if len(arguments) != 2:
         example = _EXAMPLES[name]
-        got = f"got {len(arguments)} value{'s' if len(arguments) != 1 else ''}"
-        raise ValueError(f"{name} takes two numbers, such as {example}, {got}")
+        actual = f"got {len(arguments)} value{'s' if len(arguments) != 1 else ''}"
+        raise ValueError(f"{name} takes two numbers, such as {example}, {actual}")
     try:
         law = _LAWS[name](*arguments)
     except OverflowError:
@@ -128,13 +128,13 @@ def _numbers(ends: list[Any]) -> list[int]:
         raise ValueError(f"range takes two or three integers, such as 0:8 or 0:80:10, got {text}")
     if ends[2:] == [0]:
         raise ValueError(f"the step of a range should not be 0, got {text}")
-    found = range(*ends)
-    if not found:
+    result = range(*ends)
+    if not result:
         raise ValueError(f"a range should hold a number, got {text}; the end does not belong to it")
-    if found[_MOST:]:
-        cure = f"draw from int({min(found[0], found[-1])}, {max(found[0], found[-1])})"
-        raise ValueError(f"a range should hold at most {_MOST:,} numbers, got {text}; {cure}")
-    return list(found)
+    if result[_MOST:]:
+        hint = f"draw from int({min(result[0], result[-1])}, {max(result[0], result[-1])})"
+        raise ValueError(f"a range should hold at most {_MOST:,} numbers, got {text}; {hint}")
+    return list(result)
 
 
 def _arguments(text: str) -> list[Any]:

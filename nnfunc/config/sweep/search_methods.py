@@ -13,7 +13,7 @@ __all__ = ["SEARCHES", "check_search", "parse_search", "parse_search_text"]
 SEARCHES = ("everything", "halving", "hyperband", "patience", "population", "optuna")
 
 
-def parse_search(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search]:
+def parse_search(values: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search]:
     """The name and the search of a table such as { name = "halving", eta = 4 }, or of its name alone.
 
     Raises: ValueError and TypeError with the nearest name or argument.
@@ -21,7 +21,7 @@ def parse_search(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Sea
     >>> parse_search({"name": "halving", "eta": 4})[0]
     'halving'
     """
-    table = {"name": given or "everything"} if given is None or isinstance(given, str) else given
+    table = {"name": values or "everything"} if values is None or isinstance(values, str) else values
     arguments = dict(table)
     name = arguments.pop("name", None)
     if name not in SEARCHES:

@@ -52,11 +52,11 @@ def is_sweep(folder: Path) -> bool:
 
 
 def save_study(
-    folder: Path, text: bytes, study: "Study", words: Sequence[str], options: Mapping[str, Any] | None
+    folder: Path, text: bytes, study: "Study", message: Sequence[str], options: Mapping[str, Any] | None
 ) -> None:
     """Write into a new folder what `read` needs; sweep.toml comes last, so all is there or nothing."""
     known = {name: value for name, value in (options or {}).items() if value is not None}
-    table = {"words": list(words), "options": known, "name": study.name}
+    table = {"words": list(message), "options": known, "name": study.name}
     folders = [str(path) for path in study.sweep.folders or ()]
     run_folder.write_json(folder / ARGUMENTS_FILE, table | {"folders": folders})
     run_folder.write_environment(folder)
@@ -71,12 +71,12 @@ def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
     changed_data: whether its data files may hold something else than then.
     """
     form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
-    given = documents.read_json(run_folder.check_folder(folder, "sweep") / ARGUMENTS_FILE, form)
+    values = documents.read_json(run_folder.check_folder(folder, "sweep") / ARGUMENTS_FILE, form)
     records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
-    paths = [Path(path) for path in given.get("folders", ())]
+    paths = [Path(path) for path in values.get("folders", ())]
     known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
-    sweep = load_sweep(folder / CONFIG_FILE, given["words"], given["options"], records=records, **known)
-    return Study(sweep, given["name"])
+    sweep = load_sweep(folder / CONFIG_FILE, values["words"], values["options"], records=records, **known)
+    return Study(sweep, values["name"])
 
 
 class Study:
@@ -89,8 +89,8 @@ class Study:
         space, self.seeds = dict(own.space), [own.tables.get("seed", 0)]
         if "seeds" in options:
             if "seed" in space:
-                wanted = "a sweep should have either seeds or settings of seed"
-                raise ConfigError([f"{own.where}: {wanted}, got both. Leave one of them out."])
+                expected = "a sweep should have either seeds or settings of seed"
+                raise ConfigError([f"{own.where}: {expected}, got both. Leave one of them out."])
             self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
         elif "seed" in space:
             self.seeds = _options(space.pop("seed"), own.where)
@@ -149,8 +149,8 @@ class Study:
             return str(plan)
         if self.search_name != "optuna":
             return f"{plan}\nsearch: {self.search_name}"
-        words = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}"
-        return f"{words}; of {plan.settings} at random the plan is\n{plan}"
+        text = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}"
+        return f"{text}; of {plan.settings} at random the plan is\n{plan}"
 
     def trials(self, engine: Engine) -> int:
         """How many runs there are going to be in all."""
@@ -180,10 +180,10 @@ def _options(values: Any, where: str) -> list[int]:
 def _seeds_alone(trials: int | None, seeds: int) -> list[dict[str, Any]]:
     """The space of a sweep in which only seeds differ."""
     if trials not in (None, seeds):
-        cure = "Leave trials out, or say what else to draw."
+        hint = "Leave trials out, or say what else to draw."
         check.fail(
             "sweep",
-            f"trials should be the number of the seeds, {seeds}, for nothing else is drawn, got {trials}. {cure}",
+            f"trials should be the number of the seeds, {seeds}, for nothing else is drawn, got {trials}. {hint}",
         )
     return [{}]
 
@@ -191,5 +191,5 @@ def _seeds_alone(trials: int | None, seeds: int) -> list[dict[str, Any]]:
 def _trials_missing(space: Mapping[str, Any]) -> NoReturn:
     drawn = [f"{path} is" for path, values in space.items() if isinstance(values, Distribution)]
     why = f"{drawn[0] if drawn else 'settings are'} drawn at random"
-    cure = "Give --trials 16, or trials = 16 in the table [sweep]."
-    check.fail("sweep", f"trials should say how many runs there are, for {why}, got none. {cure}")
+    hint = "Give --trials 16, or trials = 16 in the table [sweep]."
+    check.fail("sweep", f"trials should say how many runs there are, for {why}, got none. {hint}")

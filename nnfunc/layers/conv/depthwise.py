@@ -83,7 +83,7 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
     steps = [some, *stride[:-1], piece * stride[-1]]
     sizes = (some, *span[:-1], (piece - 1) * stride[-1] + span[-1], dim)
     thin = (slice(None), *(slice(None, None, d) for d in dilation[:-1]))
-    places = tuple(range(1, len(kernel)))
+    indices = tuple(range(1, len(kernel)))
 
     @partial(jax.checkpoint, prevent_cse=False)  # or transposing would store every window of x
     def row(total, own):
@@ -94,7 +94,7 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
         for t in range(piece):
             first = t * stride[-1]
             window = lax.slice_in_dim(rows, first, first + span[-1], dilation[-1], axis=len(kernel))
-            total = total + widen(window) * widen(jnp.expand_dims(dy[:, t : t + 1], places))
+            total = total + widen(window) * widen(jnp.expand_dims(dy[:, t : t + 1], indices))
         return total, None
 
     zero = widen(jnp.zeros((some, *kernel, dim), dy.dtype))
