@@ -129,7 +129,7 @@ def predict(
     use_compilation_cache()
     paths = [inputs] if isinstance(inputs, Path) else list(inputs)
     run = load_run(folder, which)
-    learned = run.config.learned
+    learned = run.config.preprocessing
     if len(paths) > 1 and "image" not in learned.facts:
         check.fail("predict", f"there should be one input, for they are no images, got {len(paths)}.")
     y, files = run.predict_named(paths if len(paths) > 1 else paths[0], batch_size=batch_size)

@@ -67,12 +67,12 @@ class Config:
         return self._data
 
     @cached_property
-    def learned(self) -> Any:
+    def preprocessing(self) -> Any:
         """What was learned from the data: by the run that the config is of, or else just now.
 
         Raises: ConfigError. No data file is read where the run kept it.
         """
-        return self._data.learned if self._recorded is None else self._recorded
+        return self._data.preprocessing if self._recorded is None else self._recorded
 
     @property
     def changed_data(self) -> bool:
@@ -128,7 +128,7 @@ class Config:
         if table == "augment" and "fill" in kinds and "fill" not in values and name != "cutout":
             values["fill"] = self._background
         if table == "augment" and "shape" in kinds and "shape" not in values:
-            shape = self.learned.image_shape
+            shape = self.preprocessing.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
         if table == "objective" and "gamma" in values and values.get("smoothing") == 0:
             del values["smoothing"]  # none: as a hyper it would be traced, and might be any
@@ -138,7 +138,7 @@ class Config:
     @property
     def _classes(self) -> int:
         """Of the data set."""
-        classes = self.learned.classes
+        classes = self.preprocessing.classes
         if classes is None:
             wanted = "the data set has no classes, which labels could be mixed of"
             raise ConfigError([f"{self.where}: augment: {wanted}. Leave mixup and cutmix out."])
@@ -147,7 +147,7 @@ class Config:
     @property
     def _background(self) -> float | list[float]:
         """What a pixel of 0 has become in a batch."""
-        return self.learned.background
+        return self.preprocessing.background
 
     @cached_property
     def _data(self) -> Any:
@@ -169,14 +169,14 @@ class Config:
     def _loaded(self, name: str, values: dict[str, Any]) -> Any:
         then, records = self._recorded, self.records
         try:
-            data = factories("data")[name](**values, learned=then)
+            data = factories("data")[name](**values, preprocessing=then)
         except (ValueError, TypeError, ImportError, OSError) as error:
             problem = one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
             raise ConfigError([f"{self.where}: data: {problem}"]) from error
         if records is not None and then is not None:
-            records.check(self.where, then, data.learned)
+            records.check(self.where, then, data.preprocessing)
         elif records is not None and records.many:
-            records.save(name, values, data.learned)
+            records.save(name, values, data.preprocessing)
         return data
 
 

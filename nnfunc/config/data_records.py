@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc.config.errors import ConfigError
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.preprocessing import Preprocessing
 
 __all__ = ["DataRecords"]
 
@@ -24,22 +24,22 @@ class DataRecords:
     many: bool = False
     changed_data: bool = False
 
-    def load(self, name: str, values: Mapping[str, Any]) -> Learned | None:
+    def load(self, name: str, values: Mapping[str, Any]) -> Preprocessing | None:
         """What was learned by the data set of these arguments, or None. Raises: ValueError."""
-        learned = Learned.load(self.folder_of(name, values))
-        if learned is None and not (self.many and (self.folder / "data").is_dir()):
+        preprocessing = Preprocessing.load(self.folder_of(name, values))
+        if preprocessing is None and not (self.many and (self.folder / "data").is_dir()):
             problem = f"{self.folder} has no record of its data, as runs of older versions"
             hint = "What it learned is read from the data files again; train anew to keep it."
             warnings.warn(f"{problem}. {hint}", stacklevel=2)
-        return learned
+        return preprocessing
 
-    def save(self, name: str, values: Mapping[str, Any], learned: Learned) -> None:
+    def save(self, name: str, values: Mapping[str, Any], preprocessing: Preprocessing) -> None:
         """Keep what the data set of these arguments has learned."""
-        learned.save(self.folder_of(name, values))
+        preprocessing.save(self.folder_of(name, values))
 
-    def check(self, where: str, then: Learned, now: Learned) -> None:
+    def check(self, where: str, then: Preprocessing, now: Preprocessing) -> None:
         """Refuse data that is not what it was, or warn of it. Raises: ConfigError."""
-        changes = then.changes(now)
+        changes = then.describe_changes(now)
         if not changes:
             return
         problem = f"{where}: data: it is not what the run was trained on: {'; '.join(changes)}."

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnfunc.config.errors import Mistakes
 from nnfunc.config.schema import SOLE, factories, schema
-from nnfunc.data.download import folders
+from nnfunc.data.download import data_folders
 
 __all__ = ["absolute_paths", "stamp_of"]
 
@@ -56,7 +56,7 @@ def _absolute(table: str, name: str, key: str, value: str, mistakes: Mistakes) -
                 hint = "The one in the current directory is taken; relative paths belong to the config."
                 warnings.warn(f"{mistakes.file}: {problem}. {hint}", stacklevel=2)
             return os.path.abspath(target)
-    known = special or any(os.path.exists(place / path) for place in folders())
+    known = special or any(os.path.exists(place / path) for place in data_folders())
     if known or folder == current or (key == "codec" and not path.suffix):
         return value
     return os.path.abspath(bases[0] / path)

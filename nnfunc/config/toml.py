@@ -8,7 +8,7 @@ from typing import Any
 from nnfunc import check, documents
 from nnfunc.config.errors import SHELL, ConfigError, Mistakes, one_line
 from nnfunc.config.key_path import place_of, put, value_of, written
-from nnfunc.data.download import not_text
+from nnfunc.data.download import find_text_problem
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.run_folder import command
 
@@ -42,7 +42,7 @@ def tables_of(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) ->
 def _read(path: Path) -> dict[str, Any]:
     try:
         raw = documents.content(path)
-        if trouble := not_text(raw):
+        if trouble := find_text_problem(raw):
             problem = ". ".join(trouble)
         else:
             return tomllib.loads(raw.decode("utf-8-sig"))

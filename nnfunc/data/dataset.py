@@ -21,7 +21,7 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 from nnfunc.data import shuffle
 
-__all__ = ["Data", "arrays", "labels", "on_host", "ready", "take", "warn_of_steps"]
+__all__ = ["Data", "arrays", "as_numpy", "check_labels", "prepare_arrays", "take", "warn_if_coarse_in_float32"]
 
 Transform = Callable[[PyTree], PyTree]
 """batch -> batch."""
@@ -52,7 +52,7 @@ class Data:
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
-    learned: Any = None
+    preprocessing: Any = None
     eval_batch_size: int | None = None
 
     @property
@@ -80,7 +80,7 @@ class Data:
             return batch
         if key is None:
             own = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(b"augment"))
-            key = jax.random.fold_in(own, shuffle.uint32(step))
+            key = jax.random.fold_in(own, shuffle.as_uint32(step))
         return self.augment(key, batch)
 
     def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
@@ -168,7 +168,7 @@ jax.tree_util.register_dataclass(
     Data,
     data_fields=["arrays", "validation", "test", "seed"],
     meta_fields=["batch_size", "classes", "transform", "augment", "window", "codec", "image_shape", "eval_batch_size"],
-    drop_fields=["learned"],
+    drop_fields=["preprocessing"],
 )
 
 
@@ -208,7 +208,7 @@ def arrays(
     """
     where = "data.arrays"
     given = {"train": train, "validation": validation, "test": test}
-    good = {name: ready(where, name, tree) for name, tree in given.items() if tree is not None}
+    good = {name: prepare_arrays(where, name, tree) for name, tree in given.items() if tree is not None}
     if "train" not in good:
         check.fail(where, "there are no training arrays, got None.", exc_type=TypeError)
     for name, tree in good.items():
@@ -218,7 +218,7 @@ def arrays(
             _alike(where, name, tree, good["train"])
         if classes is not None:
             part = tree if window is not None else _labels_of(where, name, tree)
-            labels(f"{where}: {name}", part, classes)
+            check_labels(f"{where}: {name}", part, classes)
     check.size(where, batch_size=batch_size)
     check.number(where, 0, 2**32 - 1, seed=seed)
     size = _size(good["train"]) - (window or 1) + 1
@@ -228,13 +228,13 @@ def arrays(
         check.fail(where, f"{problem}, got {batch_size}. {cure}")
     for path, leaf in jax.tree_util.tree_leaves_with_path(train):
         if leaf.dtype == np.float64 != jax.dtypes.canonicalize_dtype(np.float64):
-            warn_of_steps(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
+            warn_if_coarse_in_float32(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
     placed = {name: jax.tree.map(jnp.asarray, tree) for name, tree in good.items()}
     return Data(
         placed["train"],
         placed.get("validation"),
         placed.get("test"),
-        shuffle.uint32(seed),
+        shuffle.as_uint32(seed),
         int(batch_size),
         classes,
         transform,
@@ -259,7 +259,7 @@ def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
     return jax.tree.map(lambda x: x.at[at].get(mode="promise_in_bounds"), tree)
 
 
-def labels(where: str, y: Any, classes: int) -> None:
+def check_labels(where: str, y: Any, classes: int) -> None:
     """Refuse labels that are not integers in [0, classes), naming how many and the first.
 
     >>> labels("my data", np.array([0, 1, 3]), 3)
@@ -283,7 +283,7 @@ def labels(where: str, y: Any, classes: int) -> None:
         check.fail(where, f"{problem}; the first is {y[first]}, at {place}. {cure}")
 
 
-def ready(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
+def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
     """The tree with NumPy or JAX arrays of one length as leaves, in types that JAX keeps."""
     found, treedef = jax.tree_util.tree_flatten_with_path(tree)
     if not found:
@@ -313,12 +313,12 @@ def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
         if check.is_traced(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return leaf
     else:
-        leaf = on_host(where, spot, leaf)
+        leaf = as_numpy(where, spot, leaf)
     check.numeric(where, leaf, spot)
     return _finite(where, spot, leaf) if values else leaf
 
 
-def on_host(where: str, spot: str, leaf: Any) -> np.ndarray:
+def as_numpy(where: str, spot: str, leaf: Any) -> np.ndarray:
     """Any array as NumPy's: nothing masked, and with this machine's order of bytes."""
     check.unmasked(where, **{spot: leaf})
     array = np.asarray(leaf)  # a pandas or torch array too; a mapped file stays one
@@ -347,7 +347,7 @@ def _finite(where: str, spot: str, leaf: Any) -> Any:
     return ready if isinstance(leaf, np.ndarray) else leaf
 
 
-def warn_of_steps(name: str, values: np.ndarray) -> None:
+def warn_if_coarse_in_float32(name: str, values: np.ndarray) -> None:
     """Warn of float64 values that lie closer together, for their size, than float32 tells apart.
 
     values: [n, ...], looked at by column.

@@ -24,20 +24,20 @@ from nnfunc.errors import NnfuncError
 
 __all__ = [
     "Source",
-    "below",
-    "bounded",
-    "cache",
-    "damaged",
-    "decode",
+    "cache_folder",
+    "check_unpacked_size",
+    "data_folders",
+    "decode_utf8",
+    "describe_non_file",
+    "fail_damaged",
+    "fail_unreadable",
     "fetch",
+    "file_size",
     "find",
-    "folders",
-    "given",
-    "not_a_file",
-    "not_text",
-    "read",
-    "regular",
-    "unreadable",
+    "find_text_problem",
+    "first_existing",
+    "read_bytes",
+    "resolve",
 ]
 
 TIMEOUT = 20.0  # seconds without a byte
@@ -55,7 +55,7 @@ class Source(NamedTuple):
     checksum: str
 
 
-def cache() -> Path | None:
+def cache_folder() -> Path | None:
     """The folder of fetched data in the user's cache, or None for a user without a home.
 
     $XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows; in it
@@ -74,10 +74,10 @@ def cache() -> Path | None:
     return Path(home, *parts, "nnfunc", "data")
 
 
-def folders() -> list[Path]:
+def data_folders() -> list[Path]:
     """The folders in which data sets are looked for, the first one first."""
     named = os.environ.get("NNFUNC_DATA")
-    return [*([Path(named).expanduser()] if named else []), *filter(None, [cache()])]
+    return [*([Path(named).expanduser()] if named else []), *filter(None, [cache_folder()])]
 
 
 def find(where: str, names: Sequence[str], source: Source | None = None) -> Path:
@@ -86,17 +86,17 @@ def find(where: str, names: Sequence[str], source: Source | None = None) -> Path
     names: paths inside those folders; the first is the one that it is saved under.
     Raises: FileNotFoundError, with every place looked in and where to get the file.
     """
-    for folder in folders():
+    for folder in data_folders():
         for name in names:
             if os.path.exists(folder / name):
                 return folder / name
-    problem, own = f"{Path(names[0]).name} was not found", cache()
-    looked = dict.fromkeys(str((folder / name).parent) for folder in folders() for name in names)
+    problem, own = f"{Path(names[0]).name} was not found", cache_folder()
+    looked = dict.fromkeys(str((folder / name).parent) for folder in data_folders() for name in names)
     problem += f"; looked in {', '.join(looked)}." if looked else "; there is no cache folder."
     named = os.environ.get("NNFUNC_DATA")
     if named and not Path(named).expanduser().is_dir():
         problem += f" NNFUNC_DATA names {named}, which is no folder."
-    put = (folders() or [Path("FOLDER")])[0] / names[0]
+    put = (data_folders() or [Path("FOLDER")])[0] / names[0]
     if source is None:
         cure = "Put it into the first, or name a folder that holds it: NNFUNC_DATA=FOLDER."
         check.fail(where, f"{problem} {cure}", exc_type=FileNotFoundError)
@@ -110,7 +110,7 @@ def find(where: str, names: Sequence[str], source: Source | None = None) -> Path
     check.fail(where, f"{problem} {cure}", exc_type=FileNotFoundError)
 
 
-def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
+def resolve(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
     """The file or folder at a path that a user gave: as it is, or inside one of `folders()`.
 
     known: names that would have been taken too, for the error's hint.
@@ -122,7 +122,7 @@ def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
         own = Path(path).expanduser()
     except RuntimeError:
         check.fail(where, f"{path} names the folder of a user who is not known here.")
-    tried = [own, *(folder / own for folder in folders())]
+    tried = [own, *(folder / own for folder in data_folders())]
     for place in tried:
         if os.path.exists(place):
             return place
@@ -136,13 +136,13 @@ def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
     check.fail(where, f"{path} was not found; looked for {looked}{near}", exc_type=FileNotFoundError)
 
 
-def read(where: str, path: Path) -> bytes:
+def read_bytes(where: str, path: Path) -> bytes:
     """The bytes of a file, unzipped when they are gzip's, as far as `bounded` lets them be.
 
     Raises: OSError, ValueError.
     """
-    size = regular(where, path)
-    bounded(where, path, size, size)
+    size = file_size(where, path)
+    check_unpacked_size(where, path, size, size)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -152,8 +152,8 @@ def read(where: str, path: Path) -> bytes:
     try:
         data = _unzipped(data, int(min(max(SMALL, RATIO * size), _memory())))
     except (EOFError, zlib.error, MemoryError) as error:
-        unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
-    bounded(where, path, size, len(data))
+        fail_unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
+    check_unpacked_size(where, path, size, len(data))
     return data
 
 
@@ -170,7 +170,7 @@ def _unzipped(data: bytes, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def regular(where: str, path: Path) -> int:
+def file_size(where: str, path: Path) -> int:
     """The size in bytes of what has to be a file: to read a pipe or a device might never end.
 
     Raises: OSError.
@@ -179,18 +179,18 @@ def regular(where: str, path: Path) -> int:
         found = os.stat(path)
     except (OSError, ValueError) as error:
         check.fail(where, f"{path} cannot be read: {_words(error)}.", exc_type=OSError)
-    if what := not_a_file(found):
+    if what := describe_non_file(found):
         check.fail(where, f"{path} cannot be read: {what}.", exc_type=OSError)
     return found.st_size
 
 
-def not_a_file(found: os.stat_result) -> str:
+def describe_non_file(found: os.stat_result) -> str:
     """What a path leads to when it is no file, in words; "" for a file."""
     forms = {stat.S_IFREG: "", stat.S_IFDIR: "Is a directory", stat.S_IFIFO: "it is a pipe, not a file"}
     return forms.get(stat.S_IFMT(found.st_mode), "it is a device or a socket, not a file")
 
 
-def bounded(where: str, path: Path | str, packed: int, unpacked: int) -> None:
+def check_unpacked_size(where: str, path: Path | str, packed: int, unpacked: int) -> None:
     """Refuse what is larger unpacked than memory, or than 250 times what it was; 256 MiB may be.
 
     packed, unpacked: bytes; equal for a file that is read as it is. Raises: ValueError.
@@ -201,7 +201,7 @@ def bounded(where: str, path: Path | str, packed: int, unpacked: int) -> None:
         check.fail(where, f"{problem} are free. Cut it into parts.")
     if unpacked > max(SMALL, RATIO * packed):
         problem = f"it unpacks to more than {RATIO} times its {packed} bytes, as no data set does"
-        damaged(where, path, problem, "If it is sound, unpack it first and give what was packed.")
+        fail_damaged(where, path, problem, "If it is sound, unpack it first and give what was packed.")
 
 
 def _memory() -> float:
@@ -210,17 +210,17 @@ def _memory() -> float:
     return math.inf if free is None else free
 
 
-def decode(where: str, path: Path, data: bytes, cure: str = "") -> str:
+def decode_utf8(where: str, path: Path, data: bytes, cure: str = "") -> str:
     """The text of bytes in UTF-8, without a byte order mark. Raises: ValueError.
 
     cure: what else may be done about another encoding than to convert it.
     """
-    if trouble := not_text(data):
-        damaged(where, path, trouble[0], f"{trouble[1]}{cure}")
+    if trouble := find_text_problem(data):
+        fail_damaged(where, path, trouble[0], f"{trouble[1]}{cure}")
     return data.decode("utf-8-sig")
 
 
-def not_text(data: bytes) -> tuple[str, str] | None:
+def find_text_problem(data: bytes) -> tuple[str, str] | None:
     """Why bytes are no text in UTF-8 and what to do about it; None when they are."""
     convert = "Convert it: iconv -f {} -t UTF-8 FILE > NEW_FILE."
     for mark, name in MARKS.items():
@@ -275,13 +275,13 @@ MAGIC = {
 }
 
 
-def damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoReturn:
+def fail_damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoReturn:
     """Raise ValueError: the file does not hold what it should."""
     cure = cure or "It is damaged or cut short: delete it and get it again."
     check.fail(where, f"{path}: {problem}. {cure}")
 
 
-def unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
+def fail_unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
     """Raise what came while a file was read: as it is when it is ours, or as damage to the file.
 
     problem: in words, such as "it cannot be read as Parquet". A lack of memory is no damage.
@@ -292,7 +292,7 @@ def unreadable(where: str, path: Path | str, problem: str, error: Exception) -> 
         problem = f"{path}: reading it takes more memory than is free"
         check.fail(where, f"{problem}. Make it smaller, or cut it into parts.", exc_type=MemoryError)
     words = " ".join(str(error).split())[:200]
-    damaged(where, path, f"{problem} ({type(error).__name__}: {words})")
+    fail_damaged(where, path, f"{problem} ({type(error).__name__}: {words})")
 
 
 def fetch(source: Source, target: Path) -> list[str]:
@@ -346,6 +346,6 @@ def _words(reason: object) -> str:
     return " ".join(str(text).split())
 
 
-def below(folder: Path, names: Iterable[str]) -> Path | None:
+def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
     """The first of the names that is there, in a folder."""
     return next((folder / name for name in names if os.path.exists(folder / name)), None)

@@ -10,13 +10,13 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import PyTree, Scalar
-from nnfunc.data.dataset import Augment, Data, Transform, arrays, ready
+from nnfunc.data.dataset import Augment, Data, Transform, arrays, prepare_arrays
 
 if TYPE_CHECKING:
-    from nnfunc.data.preprocessing import Learned
+    from nnfunc.data.preprocessing import Preprocessing
     from nnfunc.data.stream import Stream
 
-__all__ = ["Splits", "cut", "split"]
+__all__ = ["Splits", "cut_splits", "split"]
 
 
 class Splits(NamedTuple):
@@ -28,7 +28,7 @@ class Splits(NamedTuple):
     batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
     tokens into text and back. image_shape: (height, width, channels) of images that x lays out
     otherwise, or None. learned: what was learned from the files, to treat others in the same way:
-    `nf.data.table(file, label=..., learned=splits.learned)`.
+    `nf.data.table(file, label=..., preprocessing=splits.preprocessing)`.
     """
 
     train: Any
@@ -41,7 +41,7 @@ class Splits(NamedTuple):
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
-    learned: "Learned | None" = None
+    preprocessing: "Preprocessing | None" = None
 
     def data(
         self,
@@ -67,7 +67,7 @@ class Splits(NamedTuple):
             window=self.window,
             codec=self.codec,
         )
-        return replace(made, image_shape=self.image_shape, learned=self.learned)
+        return replace(made, image_shape=self.image_shape, preprocessing=self.preprocessing)
 
     def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
         """These splits as a `Stream`: the same batches, gathered on the host, for what is too large.
@@ -95,7 +95,7 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     (8, 2, True)
     """
     where = "data.split"
-    tree = ready(where, "tree", tree, values=False)
+    tree = prepare_arrays(where, "tree", tree, values=False)
     size = jax.tree.leaves(tree)[0].shape[0]
     for fraction in fractions:
         check.number(where, 0, 1, open_low=True, fraction=fraction)
@@ -127,7 +127,7 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     return tuple(jax.tree.map(lambda x, at=np.sort(part): x[at], tree) for part in parts)
 
 
-def cut(
+def cut_splits(
     where: str, x: np.ndarray, y: np.ndarray, *, stratify: bool, **shares: float
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, ...]:
     """(x, y) cut into what is left to train on and the named shares, None where a share is 0.

@@ -16,10 +16,10 @@ import numpy as np
 from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree, Scalar
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Augment, Transform, on_host
+from nnfunc.data.dataset import Augment, Transform, as_numpy
 from nnfunc.data.windows import Windows
 
-__all__ = ["Given", "Stream", "prefetch"]
+__all__ = ["GatheredBatch", "Stream", "prefetch"]
 
 
 def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]:
@@ -70,7 +70,7 @@ def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class GatheredBatch:
     """A batch that was gathered already, in the place of a `Data` in a step's program.
 
     `batch(step)` transforms and augments it there. arrays: what was gathered.
@@ -88,11 +88,11 @@ class Given:
             return batch
         if key is None:  # as `Data` has it
             own = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(b"augment"))
-            key = jax.random.fold_in(own, shuffle.uint32(step))
+            key = jax.random.fold_in(own, shuffle.as_uint32(step))
         return self.augment(key, batch)
 
 
-jax.tree_util.register_dataclass(Given, data_fields=["arrays", "seed"], meta_fields=["transform", "augment"])
+jax.tree_util.register_dataclass(GatheredBatch, data_fields=["arrays", "seed"], meta_fields=["transform", "augment"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Stream:
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
-    learned: Any = None
+    preprocessing: Any = None
     eval_batch_size: int | None = None
 
     @staticmethod
@@ -122,10 +122,17 @@ class Stream:
         check.size("data.stream", batch_size=batch_size)
         check.size("data.stream", 0, 2**32 - 1, seed=seed)
         train, held, test = (
-            jax.tree.map(lambda x: on_host("data.stream", "an array", x), part)
+            jax.tree.map(lambda x: as_numpy("data.stream", "an array", x), part)
             for part in (splits.train, splits.validation, splits.test)
         )
-        looks = (splits.transform, splits.augment, splits.window, splits.codec, splits.image_shape, splits.learned)
+        looks = (
+            splits.transform,
+            splits.augment,
+            splits.window,
+            splits.codec,
+            splits.image_shape,
+            splits.preprocessing,
+        )
         stream = Stream(train, held, test, int(seed), batch_size, splits.classes, *looks)
         if batch_size > stream.size:
             problem = f"batch_size should be at most the number of training examples, {stream.size}"
@@ -142,7 +149,7 @@ class Stream:
         """Steps until every example has come at least once."""
         return math.ceil(self.size / self.batch_size)
 
-    def given(self, step: int) -> Given:
+    def gather(self, step: int) -> GatheredBatch:
         """What a step's program needs of the training arrays, gathered: a small copy."""
         at = self._places(step)
         if self.window is not None:
@@ -150,19 +157,19 @@ class Stream:
         batch = jax.tree.map(lambda x: np.asarray(x[at]), self.arrays)
         if self.window is not None and self.classes is not None:
             self._check(batch, step)
-        return Given(batch, shuffle.uint32(self.seed), self.transform, self.augment)
+        return GatheredBatch(batch, shuffle.as_uint32(self.seed), self.transform, self.augment)
 
     def batch(self, step: int, *, key: Key | None = None) -> PyTree:
         """The training batch of a 0-based step, transformed and augmented, on the device."""
-        return _ready(self.given(step), shuffle.uint32(step), key)
+        return _ready(self.gather(step), shuffle.as_uint32(step), key)
 
     def batches(self, start: int = 0, *, ahead: int = 2) -> Iterator[PyTree]:
         """The batches of the steps from `start` on, without end, made ahead in a thread."""
         return prefetch(map(self.batch, itertools.count(start)), ahead)
 
-    def givens(self, start: int = 0, *, ahead: int = 2) -> Generator[Given, None, None]:
+    def gathered_batches(self, start: int = 0, *, ahead: int = 2) -> Generator[GatheredBatch, None, None]:
         """`given` of the steps from `start` on, on the device, made ahead in a thread."""
-        placed = (jax.tree.map(jnp.asarray, self.given(step)) for step in itertools.count(start))
+        placed = (jax.tree.map(jnp.asarray, self.gather(step)) for step in itertools.count(start))
         return prefetch(placed, ahead)
 
     def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
@@ -208,5 +215,5 @@ class Stream:
 
 
 @jax.jit
-def _ready(given: Given, step: Any, key: Any) -> PyTree:
+def _ready(given: GatheredBatch, step: Any, key: Any) -> PyTree:
     return given.batch(step, key=key)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import damaged, decode, given, read
+from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
 from nnfunc.errors import NnfuncError
 
 __all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
@@ -160,14 +160,14 @@ def load_codec(path: str | Path) -> Codec:
     Raises: FileNotFoundError, or ValueError when it is neither.
     """
     where = "data.load_codec"
-    file = given(where, path)
+    file = resolve(where, path)
     try:
-        text = decode(where, file, read(where, file))
+        text = decode_utf8(where, file, read_bytes(where, file))
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, NnfuncError):
             raise
-        damaged(where, file, f"it is not JSON ({error})")
+        fail_damaged(where, file, f"it is not JSON ({error})")
     kind = table.get("codec") if isinstance(table, dict) else None
     try:
         if kind == "bytes":
@@ -181,9 +181,9 @@ def load_codec(path: str | Path) -> Codec:
             codec.encode("")
             return codec
     except ValueError as error:
-        damaged(where, file, str(error).rstrip("."))
+        fail_damaged(where, file, str(error).rstrip("."))
     wanted = "it should hold a codec that was saved, or a tokenizer (tokenizer.json)"
-    damaged(where, file, f"{wanted}, but holds neither", "Was it the right file?")
+    fail_damaged(where, file, f"{wanted}, but holds neither", "Was it the right file?")
 
 
 def _points(text: str) -> np.ndarray:

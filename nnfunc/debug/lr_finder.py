@@ -108,7 +108,7 @@ def _short_runs(
     """[steps, rates]: the losses of the runs."""
     params, model_state = first_params(build, hypers, key)
     whole = jax.tree.map(jnp.asarray, data.for_training()) if hasattr(data, "for_training") else None
-    given = [data.given(step) for step in range(steps)] if whole is None else None
+    given = [data.gather(step) for step in range(steps)] if whole is None else None
     stacked = None if given is None else jax.tree.map(lambda *b: jnp.stack(b), *given)
 
     def run(rate, params, model_state, feed):

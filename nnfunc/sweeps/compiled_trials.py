@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
-from nnfunc.data.eval_batches import eval_total, even_size
+from nnfunc.data.eval_batches import eval_total, even_batch_size
 from nnfunc.sweeps.grouping import Group, marks
 from nnfunc.training.compiled import Carry, Functions, Meter, functions
 from nnfunc.training.evaluate import can_mask, eval_size
@@ -159,7 +159,7 @@ def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str
             sums = eval_total(totals, data.validation, size, data.transform)
         else:
             count = jax.tree.leaves(data.validation)[0].shape[0]
-            sums = data.total(totals, "validation", even_size(count, size))
+            sums = data.total(totals, "validation", even_batch_size(count, size))
         figures = {name: total / weight for name, (total, weight) in sums.items()}
         carry = own.observe(carry, numbers, figures)
         going = carry.state.diverged_at < 0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory
 from nnfunc.base import Array, Params, PyTree, as_model
-from nnfunc.data.dataset import Data, ready
+from nnfunc.data.dataset import Data, prepare_arrays
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import evaluation, loss_and_metrics
@@ -60,7 +60,7 @@ def evaluate(
         cure = "Give the whole train state, or state=state.model_state."
         check.fail("evaluate", f"the model keeps state, {sorted(fresh)}, and needs it. {cure}")
     check.size("evaluate", batch_size=batch_size)
-    tree = ready("data.arrays", "train", arrays)
+    tree = prepare_arrays("data.arrays", "train", arrays)
     size = min(batch_size, jax.tree.leaves(tree)[0].shape[0])
     totals = _compiled(task.model, task.objective)
     state = fresh if state is None else state

@@ -13,7 +13,7 @@ import scipy.stats
 
 import nnfunc as nf
 from nnfunc.data.augment import augmentation
-from nnfunc.data.augment.mixup_cutmix import symmetric_beta
+from nnfunc.data.augment.mixup_cutmix import draw_symmetric_beta
 
 LABELS = np.array([2, 0, 1, 2, 1, 0])
 
@@ -109,9 +109,7 @@ def test_plain_ones_are_values_and_tell_what_they_are():
     assert hash(shift(1)) == hash(shift(1))
     assert nf.augment.chain(shift(1)) == nf.augment.chain(shift(1)) != nf.augment.chain()
     assert len({nf.augment.mixup(0.2, 3), nf.augment.mixup(0.2, 3), nf.augment.cutmix(0.2, 3)}) == 2
-    assert repr(nf.augment.sometimes(nf.augment.noise(0.1), 0.2)) == (
-        "sometimes(augment=noise(deviation=0.1), rate=0.2)"
-    )
+    assert repr(nf.augment.sometimes(nf.augment.noise(0.1), 0.2)) == ("sometimes(augment=noise(std=0.1), rate=0.2)")
 
 
 def test_configs_find_them_by_what_they_return():
@@ -346,7 +344,7 @@ def test_noise_is_normal_of_its_deviation():
 
 def test_beta_is_scipys_at_every_alpha(key):
     alphas = np.array([0.0, 0.02, 0.2, 1.0, 1.7, 40.0], np.float32)
-    drawn = jax.jit(jax.vmap(lambda alpha: symmetric_beta(key, alpha, 4000)))(alphas)
+    drawn = jax.jit(jax.vmap(lambda alpha: draw_symmetric_beta(key, alpha, 4000)))(alphas)
     np.testing.assert_array_equal(drawn[0], 1)
     for alpha, share in zip(alphas[1:], np.asarray(drawn[1:], np.float64), strict=True):
         assert ((share >= 0) & (share <= 1)).all()

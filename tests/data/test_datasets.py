@@ -354,7 +354,7 @@ def test_digits_are_split_by_class_and_import_no_scikit_learn(monkeypatch):
 
 def test_digits_as_images_and_as_data():
     pytest.importorskip("sklearn")
-    flat, images = nf.data.digits(), nf.data.digits(flat=False)
+    flat, images = nf.data.digits(), nf.data.digits(layout="image")
     assert images.train[0].shape == (1257, 8, 8, 1)
     np.testing.assert_array_equal(images.test[0].reshape(-1, 64), flat.test[0])
     data = flat.data(32, seed=1)
@@ -397,7 +397,7 @@ def test_masked_values_are_refused_everywhere():
         lambda: nf.data.arrays((x, y), 2),
         lambda: nf.data.arrays((x.data, y), 2, validation=(x, y)),
         lambda: nf.data.split((x, y), [0.5, 0.5]),
-        lambda: nf.data.labels("here", np.ma.array(y, mask=x.mask), 2),
+        lambda: nf.data.check_labels("here", np.ma.array(y, mask=x.mask), 2),
         lambda: nf.data.Splits((x, y)).stream(2),
     ):
         with pytest.raises(ValueError, match=words):

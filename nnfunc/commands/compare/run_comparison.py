@@ -122,7 +122,7 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
     records = DataRecords(folder, many=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
-        records.save(data, values, run.config.learned)
+        records.save(data, values, run.config.preprocessing)
         save_base(run.config, records)
     (folder / "compare.toml").write_bytes(tables.encode())
     run_folder.write_environment(folder)

@@ -84,7 +84,7 @@ class Trials:
             save_base(config, records)
         for config in configs.values():
             _, name, values = config.part("data")
-            records.save(name, values, config.data().learned)
+            records.save(name, values, config.data().preprocessing)
 
     def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[str]:
         """What is wrong with the config of the settings, whose seeds are not looked at."""

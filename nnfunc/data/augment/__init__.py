@@ -40,7 +40,9 @@ __all__ = [
 ]
 
 
-def augmentation(pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None) -> Augmentation | None:
+def build_augmentation(
+    pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None
+) -> Augmentation | None:
     """What a data set's `shift` and `flip` ask for, or None."""
     flipped = [flip(shape=shape)] if flips else []
     found = [*flipped, *([shift(pixels, fill=fill, shape=shape)] if pixels else [])]

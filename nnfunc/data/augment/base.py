@@ -15,18 +15,18 @@ __all__ = [
     "Augmentation",
     "Fill",
     "Shape",
+    "apply_in_floats",
+    "apply_to_images",
+    "apply_to_inputs",
     "as_images",
-    "augmenting",
-    "draw",
-    "filling",
-    "fills",
-    "in_floats",
-    "inputs",
-    "on_images",
-    "on_inputs",
-    "single",
-    "with_inputs",
-    "with_part",
+    "as_scalar",
+    "check_fill",
+    "draw_uniform",
+    "fill_values",
+    "get_inputs",
+    "make_augmentation",
+    "replace_inputs",
+    "replace_item",
 ]
 
 Fill = Scalar | Sequence[Scalar]
@@ -64,7 +64,7 @@ class Augmentation:
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings)})"
 
 
-def augmenting(name: str, change: Callable[..., PyTree], **settings: Any) -> Augmentation:
+def make_augmentation(name: str, change: Callable[..., PyTree], **settings: Any) -> Augmentation:
     """The augmentation of this name that calls change(key, batch, **settings); shape is checked."""
     shape = settings.get("shape")
     if shape is not None:
@@ -74,7 +74,7 @@ def augmenting(name: str, change: Callable[..., PyTree], **settings: Any) -> Aug
     return Augmentation(name, change, tuple(settings.items()))
 
 
-def inputs(batch: PyTree) -> Array:
+def get_inputs(batch: PyTree) -> Array:
     """The x of a batch: the batch itself, or the first of (x, ...), or the "x" of a dict there."""
     x = batch[0] if isinstance(batch, tuple | list) and batch else batch
     x = x.get("x") if isinstance(x, dict) else x
@@ -84,22 +84,22 @@ def inputs(batch: PyTree) -> Array:
     return jnp.asarray(x)
 
 
-def with_inputs(batch: PyTree, x: Array) -> PyTree:
+def replace_inputs(batch: PyTree, x: Array) -> PyTree:
     """The batch with another x, where `inputs` finds it."""
     if isinstance(batch, tuple | list):
-        return with_part(batch, 0, with_inputs(batch[0], x))
+        return replace_item(batch, 0, replace_inputs(batch[0], x))
     return batch | {"x": x} if isinstance(batch, dict) else x
 
 
-def with_part(batch: Any, place: int, part: PyTree) -> Any:
+def replace_item(batch: Any, place: int, part: PyTree) -> Any:
     """A tuple, list or NamedTuple with another part at a place."""
     parts = [*batch[:place], part, *batch[place + 1 :]]
     return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
 
 
-def on_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
+def apply_to_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
     """The batch with its x changed."""
-    return with_inputs(batch, change(inputs(batch)))
+    return replace_inputs(batch, change(get_inputs(batch)))
 
 
 def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
@@ -115,13 +115,13 @@ def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
     return x
 
 
-def on_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None) -> PyTree:
+def apply_to_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None) -> PyTree:
     """The batch with x, seen as images [batch, height, width, channels], changed."""
-    x = inputs(batch)
-    return with_inputs(batch, change(as_images(where, x, shape)).reshape(x.shape))
+    x = get_inputs(batch)
+    return replace_inputs(batch, change(as_images(where, x, shape)).reshape(x.shape))
 
 
-def in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
+def apply_in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
     """change(floats, unit), back in x's type: unit is what 1.0 is in x, 255 for uint8.
 
     Integers are rounded and kept within 0 and 255; floats may go anywhere.
@@ -135,17 +135,17 @@ def in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> 
     return change(wide, 1.0).astype(x.dtype)
 
 
-def draw(key: Key, x: Array, *shape: int) -> Array:
+def draw_uniform(key: Key, x: Array, *shape: int) -> Array:
     """Numbers in [0, 1), of shape [batch, ...] and in float32 whatever x is."""
     return jax.random.uniform(key, (x.shape[0], *shape), jnp.float32)
 
 
-def single(value: Scalar, like: Any = jnp.float32) -> Array:
+def as_scalar(value: Scalar, like: Any = jnp.float32) -> Array:
     """A number, traced or plain and of any type, as an array of one type."""
     return jnp.asarray(value).astype(like)
 
 
-def fills(where: str, fill: Fill) -> tuple[Any, ...]:
+def check_fill(where: str, fill: Fill) -> tuple[Any, ...]:
     """The values of a Fill, plain ones as floats."""
     values: Any = fill
     if not isinstance(values, Sequence) and getattr(values, "ndim", 0) != 1:
@@ -155,7 +155,7 @@ def fills(where: str, fill: Fill) -> tuple[Any, ...]:
     return tuple(float(value) if check.is_plain(value) else value for value in values)
 
 
-def filling(where: str, fill: tuple[Any, ...], x: Array) -> Array:
+def fill_values(where: str, fill: tuple[Any, ...], x: Array) -> Array:
     """The fill in x's type, [1] or [channels]."""
     if len(fill) not in (1, x.shape[-1]):
         wanted = f"fill should be one number, or one for each of {x.shape[-1]} channels"
@@ -166,4 +166,4 @@ def filling(where: str, fill: tuple[Any, ...], x: Array) -> Array:
         if wrong:
             wanted = "fill should be an integer from 0 to 255 for uint8 images"
             check.fail(where, f"{wanted}, got {wrong[0]}.")
-    return jnp.stack([single(value, x.dtype) for value in fill])
+    return jnp.stack([as_scalar(value, x.dtype) for value in fill])

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar, fold
-from nnfunc.data.augment.base import Augmentation, augmenting, single
-from nnfunc.data.augment.mixup_cutmix import soft_labels
+from nnfunc.data.augment.base import Augmentation, as_scalar, make_augmentation
+from nnfunc.data.augment.mixup_cutmix import to_soft_labels
 
 __all__ = ["chain", "sometimes"]
 
@@ -26,7 +26,7 @@ def chain(*augments: Augment) -> Augmentation:
     """
     for augment in augments:
         _callable("chain", augment)
-    return augmenting("chain", _chain, augments=augments)
+    return make_augmentation("chain", _chain, augments=augments)
 
 
 def sometimes(augment: Augment, rate: Scalar = 0.5) -> Augmentation:
@@ -43,7 +43,7 @@ def sometimes(augment: Augment, rate: Scalar = 0.5) -> Augmentation:
     """
     _callable("sometimes", augment)
     check.number("sometimes", 0, 1, rate=rate)
-    return augmenting("sometimes", _sometimes, augment=augment, rate=rate)
+    return make_augmentation("sometimes", _sometimes, augment=augment, rate=rate)
 
 
 def _chain(key: Key, batch: PyTree, *, augments: tuple[Augment, ...]) -> PyTree:
@@ -58,12 +58,12 @@ def _sometimes(key: Key, batch: PyTree, *, augment: Augment, rate: Any) -> PyTre
         wanted = f"the augmentation should keep the batch's structure, {jax.tree.structure(batch)}"
         check.fail("sometimes", f"{wanted}, got {jax.tree.structure(changed)}.")
     count = jax.tree.leaves(batch)[0].shape[0]
-    acts = jax.random.uniform(fold(key, "acts"), (count,), jnp.float32) < single(rate)
+    acts = jax.random.uniform(fold(key, "acts"), (count,), jnp.float32) < as_scalar(rate)
 
     def pick(new: Array, old: Array) -> Array:
         new, old = jnp.asarray(new), jnp.asarray(old)
         if old.ndim == 1 and new.ndim == 2 and new.dtype != old.dtype:
-            old = soft_labels("sometimes", old, new.shape[1])
+            old = to_soft_labels("sometimes", old, new.shape[1])
         if (new.shape, new.dtype) != (old.shape, old.dtype):
             got = f"{old.dtype}{list(old.shape)} that became {new.dtype}{list(new.shape)}"
             check.fail("sometimes", f"the augmentation should keep shapes and types, got {got}.")

@@ -11,18 +11,18 @@ from nnfunc.base import Array, Key, PyTree, Scalar, fold
 from nnfunc.data.augment.base import (
     Augmentation,
     Shape,
+    apply_in_floats,
+    apply_to_inputs,
     as_images,
-    augmenting,
-    in_floats,
-    inputs,
-    on_inputs,
-    single,
-    with_inputs,
-    with_part,
+    as_scalar,
+    get_inputs,
+    make_augmentation,
+    replace_inputs,
+    replace_item,
 )
-from nnfunc.data.augment.color_noise import boxes
+from nnfunc.data.augment.color_noise import draw_boxes
 
-__all__ = ["cutmix", "mixup", "soft_labels"]
+__all__ = ["cutmix", "mixup", "to_soft_labels"]
 
 
 def mixup(alpha: Scalar, classes: int) -> Augmentation:
@@ -43,7 +43,7 @@ def mixup(alpha: Scalar, classes: int) -> Augmentation:
     """
     check.number("mixup", 0, open_high=True, alpha=alpha)
     check.size("mixup", classes=classes)
-    return augmenting("mixup", _mixup, alpha=alpha, classes=int(classes))
+    return make_augmentation("mixup", _mixup, alpha=alpha, classes=int(classes))
 
 
 def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
@@ -66,37 +66,37 @@ def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
     """
     check.number("cutmix", 0, open_high=True, alpha=alpha)
     check.size("cutmix", classes=classes)
-    return augmenting("cutmix", _cutmix, alpha=alpha, classes=int(classes), shape=shape)
+    return make_augmentation("cutmix", _cutmix, alpha=alpha, classes=int(classes), shape=shape)
 
 
 def _mixup(key: Key, batch: PyTree, *, alpha: Any, classes: int) -> PyTree:
     x, labels = _pair("mixup", batch, classes)
     count = labels.shape[0]
     other = jax.random.permutation(fold(key, "other"), count)
-    moved = 1 - symmetric_beta(fold(key, "share"), alpha, count)  # what the other gives
+    moved = 1 - draw_symmetric_beta(fold(key, "share"), alpha, count)  # what the other gives
 
     def blended(x: Array) -> Array:
         def blend(x: Array, unit: float) -> Array:
             return _towards(x, x[other], moved)
 
-        return in_floats("mixup", x, blend)
+        return apply_in_floats("mixup", x, blend)
 
-    return with_part(with_part(batch, 0, on_inputs(blended, x)), 1, blended(labels))
+    return replace_item(replace_item(batch, 0, apply_to_inputs(blended, x)), 1, blended(labels))
 
 
 def _cutmix(key: Key, batch: PyTree, *, alpha: Any, classes: int, shape: Any) -> PyTree:
     x, labels = _pair("cutmix", batch, classes)
-    images = as_images("cutmix", inputs(x), shape)
+    images = as_images("cutmix", get_inputs(x), shape)
     count, height, width = images.shape[:3]
     other = jax.random.permutation(fold(key, "other"), count)
-    length = jnp.sqrt(1 - symmetric_beta(fold(key, "share"), alpha, count))[:, None]
-    rows, columns = (part[:, 0] for part in boxes(fold(key, "box"), images, length))
+    length = jnp.sqrt(1 - draw_symmetric_beta(fold(key, "share"), alpha, count))[:, None]
+    rows, columns = (part[:, 0] for part in draw_boxes(fold(key, "box"), images, length))
     pasted = (rows.sum(1) * columns.sum(1)).astype(labels.dtype) / (height * width)
     box = rows[:, :, None, None] & columns[:, None, :, None]
     images = jnp.where(box, images[other], images)
     y = _towards(labels, labels[other], pasted)
-    x = with_inputs(x, images.reshape(inputs(x).shape))
-    return with_part(with_part(batch, 0, x), 1, y)
+    x = replace_inputs(x, images.reshape(get_inputs(x).shape))
+    return replace_item(replace_item(batch, 0, x), 1, y)
 
 
 def _towards(x: Array, other: Array, share: Array) -> Array:
@@ -105,7 +105,7 @@ def _towards(x: Array, other: Array, share: Array) -> Array:
     return jnp.where(share > 0, x + share * (other - x), x)
 
 
-def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
+def draw_symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     """[count] draws of Beta(alpha, alpha) in float32, 1 where alpha is 0.
 
     Without a loop and without rejection, unlike jax.random.beta: with U, V uniform,
@@ -114,7 +114,7 @@ def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     Source: Bailey 1994, Mathematics of Computation 62; Devroye 1996, "Random variate generation in one
     line of code", section on the symmetric beta.
     """
-    alpha = single(alpha)
+    alpha = as_scalar(alpha)
     u, v = jax.random.uniform(key, (2, count), jnp.float32)
     rate = 1 / jnp.where(alpha > 0, alpha, 1)
     above = jnp.expm1(jnp.minimum(-jnp.log1p(-u) * rate, 80))  # 1 - u is above 0, u may be 0
@@ -124,7 +124,7 @@ def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     return jnp.where(alpha > 0, drawn, 1)
 
 
-def soft_labels(where: str, y: Any, classes: int) -> Array:
+def to_soft_labels(where: str, y: Any, classes: int) -> Array:
     """Labels [batch] as shares of classes [batch, classes] in float32; soft ones as they are."""
     y = jnp.asarray(y)
     if y.ndim == 2 and y.shape[1] == classes and jnp.issubdtype(y.dtype, jnp.floating):
@@ -143,4 +143,4 @@ def _pair(where: str, batch: PyTree, classes: int) -> tuple[PyTree, Array]:
         got = check.describe(batch)
         wanted = "a batch should be a pair (x, labels), whose labels it mixes too"
         check.fail(where, f"{wanted}, got {got}.", exc_type=TypeError)
-    return batch[0], soft_labels(where, batch[1], classes)
+    return batch[0], to_soft_labels(where, batch[1], classes)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnfunc.data.dataset import labels
-from nnfunc.data.download import Source, bounded, damaged, find, given, read, unreadable
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.dataset import check_labels
+from nnfunc.data.download import Source, check_unpacked_size, fail_damaged, fail_unreadable, find, read_bytes, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.image_layout import build_image_splits
 from nnfunc.data.splits import Splits
 
 __all__ = ["cifar10"]
@@ -35,8 +35,8 @@ def cifar10(
     flip: bool = False,
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
-    folder: str | Path | None = None,
-    learned: Learned | None = None,
+    path: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """CIFAR-10's photographs: 45,000 images to train, 5,000 to choose by, 10,000 to report on.
 
@@ -49,7 +49,7 @@ def cifar10(
     Raises: FileNotFoundError with where to get it; ValueError when a file is damaged.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
-    if folder is None:
+    if path is None:
         first, other = ARCHIVES
         inside = ("cifar-10-batches-bin", "cifar-10-batches-py", other, first)
         names = [f"{place}{name}" for place in ("cifar10/", "") for name in inside]
@@ -58,9 +58,9 @@ def cifar10(
         path = find(WHERE, [f"cifar10/{first}", *names], Source(urls, ARCHIVES[first]))
         path = path.parent if path.name.startswith("data_batch_1") else path
     else:
-        path = given(WHERE, folder)
+        path = resolve(WHERE, path)
     train, test = _load(path)
-    return image_splits(
+    return build_image_splits(
         WHERE,
         {"train": train, "test": test},
         layout=layout,
@@ -72,7 +72,7 @@ def cifar10(
         shuffle_seed=shuffle_seed,
         shift=shift,
         flip=flip,
-        learned=learned,
+        preprocessing=preprocessing,
     )
 
 
@@ -83,7 +83,7 @@ def _load(path: Path) -> tuple[Any, Any]:
             files = {p.name: p for p in (path / inner).glob("*_batch*")}
             if files:
                 break
-        contents = {name: read(WHERE, file) for name, file in files.items()}
+        contents = {name: read_bytes(WHERE, file) for name, file in files.items()}
     else:
         contents = _unpacked(path)
     parts = []
@@ -96,7 +96,7 @@ def _load(path: Path) -> tuple[Any, Any]:
                 pairs.append(_pickled(path / name, contents[name]))
             else:
                 problem = f"it should hold {name}.bin, or {name} of the Python form, but does not"
-                damaged(WHERE, path, problem)
+                fail_damaged(WHERE, path, problem)
         x, y = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
         # [n, 3, 32, 32], a plane a colour
         images = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
@@ -108,16 +108,16 @@ def _unpacked(path: Path) -> dict[str, bytes]:
     """The batches of an archive, by their names, with nothing written to the disk."""
     contents = {}
     try:
-        whole = read(WHERE, path)  # unzipped and bounded: the archive's own ways to pack are shut
+        whole = read_bytes(WHERE, path)  # unzipped and bounded: the archive's own ways to pack are shut
         with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 if name.removesuffix(".bin") in (*TRAIN, *TEST) and member.isreg():
-                    bounded(WHERE, path / name, len(whole), member.size)
+                    check_unpacked_size(WHERE, path / name, len(whole), member.size)
                     file = archive.extractfile(member)
                     contents[name] = file.read() if file else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
-        unreadable(WHERE, path, "it is no archive that can be unpacked", error)
+        fail_unreadable(WHERE, path, "it is no archive that can be unpacked", error)
     return contents
 
 
@@ -125,9 +125,9 @@ def _binary(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of 3073 bytes: the label, then the image."""
     if len(data) == 0 or len(data) % 3073:
         problem = f"it should be rows of 3073 bytes (10,000 of them), but is {len(data)} bytes long"
-        damaged(WHERE, file, problem)
+        fail_damaged(WHERE, file, problem)
     rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
-    labels(f"{WHERE}: {file}", rows[:, 0], 10)
+    check_labels(f"{WHERE}: {file}", rows[:, 0], 10)
     return rows[:, 1:], rows[:, 0]
 
 
@@ -141,11 +141,11 @@ def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         y = np.asarray(y)
         good = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
     except Exception as error:  # a pickle that is damaged fails in any way at all
-        unreadable(WHERE, file, "it is no batch of the Python form", error)
+        fail_unreadable(WHERE, file, "it is no batch of the Python form", error)
     if not good:
         problem = f"images should be uint8 [{len(y)}, 3072], got {x.dtype} {list(x.shape)}"
-        damaged(WHERE, file, problem)
-    labels(f"{WHERE}: {file}", y, 10)
+        fail_damaged(WHERE, file, problem)
+    check_labels(f"{WHERE}: {file}", y, 10)
     return x, y
 
 

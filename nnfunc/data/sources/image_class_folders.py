@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from nnfunc import check
-from nnfunc.data.download import regular
+from nnfunc.data.download import file_size
 
-__all__ = ["ENDINGS", "images_below", "list_images"]
+__all__ = ["ENDINGS", "find_images", "list_images"]
 
 WHERE = "data.images"
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -79,7 +79,7 @@ def _classes(folder: Path, part: str | None = None) -> dict[str, list[Path]]:
         folder, inside = inside[0], _folders(inside[0])
     found = {}
     for inner in inside:
-        found[inner.name] = sorted(images_below(inner))
+        found[inner.name] = sorted(find_images(inner))
         if not found[inner.name]:
             problem = f"{inner} should hold the images of a class, but holds none that end in"
             check.fail(WHERE, f"{problem} {', '.join(sorted(ENDINGS))}.")
@@ -97,14 +97,14 @@ def _folders(folder: Path) -> list[Path]:
         _unreadable(error)
 
 
-def images_below(folder: Path) -> Iterator[Path]:
+def find_images(folder: Path) -> Iterator[Path]:
     """The images of a folder and of those inside, each of them a file."""
     for base, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
         for name in names:
             file = Path(base, name)
             if file.suffix.lower() in ENDINGS and not _hidden(name):
-                regular(WHERE, file)
+                file_size(WHERE, file)
                 yield file
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import Source, damaged, decode, find, given, not_text, read
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.sources.token_splits import divided, token_splits
+from nnfunc.data.download import Source, decode_utf8, fail_damaged, find, find_text_problem, read_bytes, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.token_splits import build_token_splits, cut_tokens
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Bytes, Characters, Codec, load_codec
 
@@ -33,7 +33,7 @@ def text(
     block_size: int,
     codec: str | Path | Codec = "characters",
     validation: float = 0.1,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """A text, to predict the next token from up to block_size before it.
 
@@ -43,7 +43,7 @@ def text(
     `tokenizers`, or a saved codec), or a codec; `splits.codec` turns text into tokens and back.
     validation: the share, at the end of the text, that is held out, as nanoGPT does: windows end to
     end, so that each token is predicted once but for a rest of less than a block. 0 for none. learned:
-    what an earlier run learned (`splits.learned`): its codec, and how much of the text is in which
+    what an earlier run learned (`splits.preprocessing`): its codec, and how much of the text is in which
     split; what was added at the end is in none.
     Training windows begin anywhere, each place once an epoch. Batches are (x, y), int32 [batch,
     block_size], y one token further; the tokens lie on the device in the smallest type that holds
@@ -61,24 +61,24 @@ def text(
     if isinstance(path, str) and path in KNOWN and not Path(path).is_file():
         file = find(WHERE, *KNOWN[path])
     else:
-        file = given(WHERE, path, KNOWN)
-    raw = read(WHERE, file)
-    is_bytes = codec == "bytes" if learned is None else isinstance(learned.codec, Bytes)
-    if is_bytes and not_text(raw):
+        file = resolve(WHERE, path, KNOWN)
+    raw = read_bytes(WHERE, file)
+    is_bytes = codec == "bytes" if preprocessing is None else isinstance(preprocessing.codec, Bytes)
+    if is_bytes and find_text_problem(raw):
         whole = ""
     else:
-        whole = decode(WHERE, file, raw, ' Or leave it as it is: codec = "bytes".')
+        whole = decode_utf8(WHERE, file, raw, ' Or leave it as it is: codec = "bytes".')
         raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw:
-        damaged(WHERE, file, "it is empty")
-    own = _codec(codec, whole) if learned is None else learned.codec
+        fail_damaged(WHERE, file, "it is empty")
+    own = _codec(codec, whole) if preprocessing is None else preprocessing.codec
     units: Any = np.frombuffer(raw, np.uint8) if isinstance(own, Bytes) else whole
     if isinstance(own, Characters):  # their places are enough, and take no memory
         units = range(len(whole))
     small = np.min_scalar_type(own.size - 1)
     kind = small if small.itemsize < 4 else np.dtype(np.int32)
     del raw
-    first, last, counts = divided(WHERE, units, validation, learned)
+    first, last, counts = cut_tokens(WHERE, units, validation, preprocessing)
     if isinstance(own, Bytes):
         parts = first, last
     elif isinstance(own, Characters):
@@ -89,7 +89,7 @@ def text(
     train, held = parts[0].astype(kind, copy=False), parts[1]
     held = None if held is None else held.astype(kind, copy=False)
     args = (train, held, block_size, own.size, own, str(file))
-    return token_splits(WHERE, *args, counts=counts)
+    return build_token_splits(WHERE, *args, counts=counts)
 
 
 def _codec(codec: str | Path | Codec, whole: str) -> Codec:
