@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnfunc import activations, check, initializers, losses, metrics, paths, schedules, xla_flags
 from nnfunc.base import Context, Model, Out, as_model
+from nnfunc.calls import explain_calls
 from nnfunc.combinators import ensemble, parallel, precision, remat, remat_repeats, repeat, residual, serial, tie, wire
 from nnfunc.intermediates import capture, patch
 from nnfunc.layers.attention.functional import attend
@@ -54,6 +55,7 @@ from nnfunc.summary import summary
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick
     from nnfunc import backprop, checkpoint, data, debug, generation, optimizers, sweeps
+    from nnfunc import errors as errors
     from nnfunc import testing as testing
     from nnfunc import training as training
     from nnfunc.config.restore import load_run
@@ -250,3 +252,5 @@ __all__ = [
     "vit",
     "wire",
 ]
+
+explain_calls(__name__)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar, canonical
+from nnfunc.calls import explain_calls
 
 __all__ = [
     "bilinear_glu",
@@ -453,3 +454,6 @@ def _hard_swish(x):
     gate = jnp.clip(x + 3, 0, 6) / 6
     bend = jnp.where((x > -3) & (x < 3), x / 6, jnp.zeros_like(x))
     return jnp.maximum(x, -3) * gate, gate + bend
+
+
+explain_calls(__name__)

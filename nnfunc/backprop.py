@@ -30,6 +30,7 @@ from jax.scipy.special import erfc
 
 from nnfunc import check
 from nnfunc.base import Array, Params
+from nnfunc.calls import explain_calls
 
 __all__ = ["ACTIVATIONS", "Activation", "Kept", "backward", "forward", "gradients", "loss_delta"]
 
@@ -161,3 +162,6 @@ def _activation(activation: str | Activation) -> Activation:
         return activation
     check.choice("backprop", ACTIVATIONS, activation=activation)
     return ACTIVATIONS[activation]
+
+
+explain_calls(__name__)

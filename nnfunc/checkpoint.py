@@ -31,6 +31,7 @@ import numpy as np
 
 from nnfunc import check, documents
 from nnfunc.base import PyTree
+from nnfunc.calls import explain_calls
 from nnfunc.errors import InvalidValueError, NnfuncError
 
 __all__ = [
@@ -531,3 +532,6 @@ def _explain(error: OSError, folder: Path, needed: int) -> NoReturn:
     problem = f"save: {folder} could not be written: {error.strerror}{room}."
     cure = "Checkpoints saved before are whole. Make room, or choose another folder; save again."
     raise OSError(error.errno, f"{problem} {cure}") from error
+
+
+explain_calls(__name__)

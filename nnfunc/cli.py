@@ -347,7 +347,7 @@ def overfit(
     from nnfunc.commands import debug
 
     found = debug.overfit(config, settings or [], steps=steps, examples=examples)
-    if found.word != "memorised":
+    if found.outcome != "memorised":
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, DType, Initializer, Key, Scalar, Shape
+from nnfunc.calls import explain_calls
 
 __all__ = [
     "constant",
@@ -375,3 +376,6 @@ def _cut_deviation(low: Array, high: Array) -> Array:
     mass = 0.5 * (jax.lax.erf(high * root) - jax.lax.erf(low * root))
     mean = (density(low) - density(high)) / mass
     return jnp.sqrt(1 + (weight(low) - weight(high)) / mass - mean * mean)
+
+
+explain_calls(__name__)

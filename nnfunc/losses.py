@@ -20,6 +20,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar, on_canonical
+from nnfunc.calls import explain_calls
 from nnfunc.vector_norm import rescaled, vector_norm
 
 __all__ = [
@@ -643,3 +644,6 @@ def _vectors(where: str, **vectors: Any) -> tuple[Array, ...]:
     if np.ndim(first) < 1:
         check.fail(where, f"{next(iter(vectors))} should have an axis of features, got shape ().")
     return _like(_wide(first), *vectors.values())
+
+
+explain_calls(__name__)

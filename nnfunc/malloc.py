@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 
+from nnfunc.calls import explain_call
+
 __all__ = ["keep_memory", "keep_unless_told", "kept"]
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8  # of malloc.h
@@ -14,6 +16,7 @@ OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "
 _kept = False
 
 
+@explain_call
 def keep_memory() -> bool:
     """Let this process keep the memory that it has freed; False where that cannot be set.
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from nnfunc import check, losses
 from nnfunc.base import Array, PyTree, on_canonical
+from nnfunc.calls import explain_calls
 from nnfunc.vector_norm import power_of
 
 __all__ = [
@@ -523,3 +524,6 @@ def _predicted(logits: Any) -> Array:
     """The class of the largest logit; -1 where there is a NaN, which argmax would rank first."""
     logits = jnp.asarray(logits)
     return jnp.where(jnp.isnan(logits.max(-1)), -1, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+
+
+explain_calls(__name__)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree
+from nnfunc.calls import explain_calls
 
 __all__ = [
     "Leaves",
@@ -201,3 +202,6 @@ def filled(like: PyTree, *parts: PyTree) -> PyTree:
         return next((other for other in others if other is not None), jnp.zeros_like(leaf))
 
     return jax.tree.map(fill, like, *parts)
+
+
+explain_calls(__name__)

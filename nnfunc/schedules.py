@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar, Schedule
+from nnfunc.calls import explain_calls
 
 __all__ = [
     "Plateau",
@@ -582,3 +583,6 @@ def _check_parts(where: str, warmup_steps: Scalar, total_steps: Scalar) -> None:
     if check.is_plain(warmup_steps):
         cure = "Run for more steps (train.steps in a config), or make warmup_steps smaller."
         check.number(where, float(warmup_steps), open_low=True, hint=cure, total_steps=total_steps)
+
+
+explain_calls(__name__)

@@ -14,7 +14,7 @@ from nnfunc import check, checkpoint
 from nnfunc.commands.train import use_compilation_cache
 from nnfunc.config import Config, load
 from nnfunc.config.restore import read_config, restore_state
-from nnfunc.debug import Fault, Finding, RateTest, Verdict
+from nnfunc.debug import Fault, Finding, RangeTest, Verdict
 from nnfunc.debug import doctor as examine
 from nnfunc.debug import find_lr as range_test
 from nnfunc.debug import find_nan as blame
@@ -36,11 +36,11 @@ def overfit(config_file: Path, settings: list[str], *, steps: int = 200, example
     config = load(config_file, settings)
     found = memorise(config.build, config.hypers, config.data(), key=config.key(), steps=steps, examples=examples)
     ends = found.losses[-1]
-    print(f"{found.word}: {_wrapped(found.words, len(found.word) + 2)}")
-    rates = "  ".join(f"{rate:6.1g}" for rate in found.rates)
+    print(f"{found.outcome}: {_wrapped(found.message, len(found.outcome) + 2)}")
+    rates = "  ".join(f"{rate:6.1g}" for rate in found.learning_rates)
     print(f"  rate  {rates}"[: _width()])
     print(f"  loss  {'  '.join(f'{end:6.3g}' for end in ends)}"[: _width()])
-    for name, text in (("cause", found.cause), ("cure", found.cure)):
+    for name, text in (("cause", found.cause), ("cure", found.hint)):
         if text:
             print(f"{name:<7} {_wrapped(text, 8)}")
     return found
@@ -48,7 +48,7 @@ def overfit(config_file: Path, settings: list[str], *, steps: int = 200, example
 
 def find_lr(
     config_file: Path, settings: list[str], *, steps: int = 96, at_once: int | None = None, plot: Path | None = None
-) -> RateTest:
+) -> RangeTest:
     """Try 64 learning rates on a config's task, print and draw what came out, and return it."""
     if plot is not None and plot.suffix not in (".png", ".svg"):
         check.fail("find-lr", f"the plot should be a .png or .svg file, got {plot}.")
@@ -61,9 +61,9 @@ def find_lr(
     print(f"64 short runs of {steps} steps each, {at_once} at once", flush=True)
     found = range_test(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
     print(found)
-    if found.key is not None:
+    if found.hyper is not None:
         others = " ".join(settings)
-        words = [run_folder.command(), "train", str(config_file), others, f"{found.key}={found.value:.2g}"]
+        words = [run_folder.command(), "train", str(config_file), others, f"{found.hyper}={found.hyper_value:.2g}"]
         print(f"  {' '.join(word for word in words if word)}")
     if plot is not None:
         found.plot(plot)
@@ -77,9 +77,9 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
     config = load(config_file, settings)
     found = examine(config.build, config.hypers, config.data(), key=config.key())
     for finding in found:
-        print(f"{finding.severity:<8} {finding.what}  ({finding.where})")
-        print(f"         {_wrapped(finding.why, 9)}")
-        print(f"         {_wrapped(finding.cure, 9)}")
+        print(f"{finding.severity:<8} {finding.check}  ({finding.where})")
+        print(f"         {_wrapped(finding.evidence, 9)}")
+        print(f"         {_wrapped(finding.hint, 9)}")
     errors = sum(finding.severity == "error" for finding in found)
     warnings = len(found) - errors
     words = f"{check.counted(errors, 'error')}, {check.counted(warnings, 'warning')}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nnfunc.reports.format import clock, in_order, shown
+from nnfunc.reports.format import format_clock, format_labelled, sort_metrics
 
 __all__ = ["progress"]
 
@@ -45,8 +45,8 @@ class Progress:
         narrow = ("loss",) if self.bar is not None else known  # a bar has to fit into one line
         for name, split, of in (("train", report.train, narrow), ("val", report.validation, known)):
             if split:
-                named = [(k, v) for k, v in in_order(split) if k in of]
-                self.figures[name] = " ".join(shown(SHORT.get(k, k), v, k) for k, v in named)
+                named = [(k, v) for k, v in sort_metrics(split) if k in of]
+                self.figures[name] = " ".join(format_labelled(SHORT.get(k, k), v, k) for k, v in named)
         if self.bar is not None:
             text = "  ".join(f"[dim]{name}[/] {text}" for name, text in self.figures.items())
             self.bar.update(self.task, completed=report.step, figures=text)
@@ -73,7 +73,7 @@ class Progress:
         text = " | ".join(f"{name} {text}" for name, text in self.figures.items())
         width = len(str(self.steps))
         place = f"step {report.step:>{width}}/{self.steps}"
-        print(f"{place} | {text} | {_speed(rate)} steps/s | {clock(left)} left", flush=True)
+        print(f"{place} | {text} | {_speed(rate)} steps/s | {format_clock(left)} left", flush=True)
 
 
 @contextmanager

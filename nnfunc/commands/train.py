@@ -23,7 +23,7 @@ from nnfunc.config import Config, load
 from nnfunc.config.dry_run import rehearse
 from nnfunc.config.restore import load_run, read_config, restore, save_run, task_at
 from nnfunc.errors import NnfuncError
-from nnfunc.reports.format import in_order, shown
+from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import Lock
 from nnfunc.runs.writers import open_writers
@@ -242,7 +242,7 @@ def _finish(config: Config, folder: Path, loop: str, first: int | None, seconds:
     without = _baselines(config, best, {"validation": data.validation, "test": arrays})
     result |= {"baseline": without} if without else {}
     run_folder.write_json(folder / "result.json", result)
-    run_report.write(folder)
+    run_report.write_report(folder)
     if arrays is not None:
         print(f"test    {_line(result['test'])}")
     for split in list(without)[-1:]:
@@ -276,7 +276,7 @@ def _figures(config: Config, state: TrainState, split: str, data: Any) -> dict[s
 
 
 def _line(figures: dict[str, float]) -> str:
-    return "  ".join(shown(name, value) for name, value in in_order(figures))
+    return "  ".join(format_labelled(name, value) for name, value in sort_metrics(figures))
 
 
 def use_compilation_cache() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnfunc import check, checkpoint, device_memory
 from nnfunc.base import Model, Params, PyTree, as_model
+from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.data.prediction_inputs import load_inputs
@@ -98,6 +99,7 @@ def read_config(folder: Path, settings: Sequence[str] = (), *, changed_data: boo
     return load(folder / "config.toml", settings, records=records)
 
 
+@explain_call
 def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
     """The (model, params, state) of a run's folder, which also predicts: `load_run(f).predict(rows)`.
 

@@ -4,6 +4,7 @@ What a factory returns is `Splits` on the host; `splits.data(batch_size)` puts i
 `splits.stream(batch_size)` leaves it where it is. A config names the factories.
 """
 
+from nnfunc.calls import explain_calls
 from nnfunc.data.augment import chain, flip, shift
 from nnfunc.data.dataset import Data, arrays, check_labels, take
 from nnfunc.data.preprocessing import Preprocessing
@@ -56,3 +57,5 @@ __all__ = [
     "text",
     "tokens",
 ]
+
+explain_calls(__name__)

@@ -8,11 +8,14 @@
 All take what `nf.train` takes, and so work for any model, objective and optimizer.
 """
 
+from nnfunc.calls import explain_calls
 from nnfunc.debug.doctor import doctor
 from nnfunc.debug.find_nan import find_nan, find_nan_in
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.lr_finder import RateTest, find_lr
+from nnfunc.debug.lr_finder import RangeTest, find_lr
 from nnfunc.debug.overfit import Verdict, overfit
 from nnfunc.training.divergence import Fault
 
-__all__ = ["Fault", "Finding", "RateTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in", "overfit"]
+__all__ = ["Fault", "Finding", "RangeTest", "Verdict", "doctor", "find_lr", "find_nan", "find_nan_in", "overfit"]
+
+explain_calls(__name__)

@@ -9,8 +9,8 @@ from nnfunc import check
 from nnfunc.base import Key, fold
 from nnfunc.debug.checks import compiler_checks, data_checks, leakage_checks, model_checks, training_checks
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.first_state import first_params, plain, task_at
-from nnfunc.debug.probe import Look
+from nnfunc.debug.first_state import init_params, task_at, without_augmentation
+from nnfunc.debug.probe import Probe
 from nnfunc.errors import MissingKeyError
 from nnfunc.training.divergence import first_not_finite
 
@@ -39,27 +39,27 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     ...     return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
     >>> x = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
     >>> data = nf.data.arrays((x, (x[:, 0] > 0).astype(np.int32)), batch_size=8)
-    >>> [finding.what for finding in nf.debug.doctor(build, {}, data, key=jax.random.key(0))]
+    >>> [finding.check for finding in nf.debug.doctor(build, {}, data, key=jax.random.key(0))]
     ['softmax twice']
     """
     check.size("doctor", low=4, examples=examples)
-    data = plain(data, examples)
-    params, state = first_params(build, hypers, key)
+    data = without_augmentation(data, examples)
+    params, state = init_params(build, hypers, key)
     task, batch = task_at(build, hypers), jax.device_get(data.batch(0))
-    look = Look(task, params, state, batch, fold(key, "doctor"))
+    look = Probe(task, params, state, batch, fold(key, "doctor"))
     try:
-        look.judged  # noqa: B018  evaluation, without a key
+        look.evaluation  # noqa: B018  evaluation, without a key
     except MissingKeyError:
         look.needs_key = True
     found = list(_ill(look)) or [finding for check_of in _checks(look, build, hypers, data) for finding in check_of]
-    found = [*compiler_checks.compiler(), *found]
+    found = [*compiler_checks.check_compiler(), *found]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def _ill(look: Look) -> Iterator[Finding]:
+def _ill(look: Probe) -> Iterator[Finding]:
     """Numbers that are not finite, after which nothing else tells much."""
     loss, grads = look.gradients(look.params)
-    values = jax.device_get((loss, grads, look.judged["loss"]))
+    values = jax.device_get((loss, grads, look.evaluation["loss"]))
     if not all(map(_finite, jax.tree.leaves(values))):
         fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
         why = f"The first batch gives values that are not finite. It began in {fault.words}."
@@ -71,24 +71,29 @@ def _finite(value: Any) -> bool:
     return bool(jax.numpy.isfinite(value).all())
 
 
-def _checks(look: Look, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
+def _checks(look: Probe, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
     for model_check in (
-        leakage_checks.examples,
-        leakage_checks.causality,
-        model_checks.outputs,
-        model_checks.nonlinearity,
-        model_checks.symmetry,
-        model_checks.gradients,
-        model_checks.activations,
+        leakage_checks.check_examples,
+        leakage_checks.check_causality,
+        model_checks.check_outputs,
+        model_checks.check_nonlinearity,
+        model_checks.check_symmetry,
+        model_checks.check_gradients,
+        model_checks.check_activations,
     ):
         yield model_check(look)
-    for data_check in (data_checks.inputs, data_checks.classes, data_checks.contradictions, data_checks.overlap):
+    for data_check in (
+        data_checks.check_scales,
+        data_checks.check_classes,
+        data_checks.check_contradictions,
+        data_checks.check_overlap,
+    ):
         yield data_check(look, data)
     for training_check in (
-        training_checks.initial_loss,
-        training_checks.pairing,
-        training_checks.size_of_batch,
-        training_checks.decay,
+        training_checks.check_initial_loss,
+        training_checks.check_pairing,
+        training_checks.check_reduction,
+        training_checks.check_weight_decay,
     ):
         yield training_check(look)
-    yield training_checks.rate(look, build, hypers)
+    yield training_checks.check_learning_rate(look, build, hypers)

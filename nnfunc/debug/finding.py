@@ -14,9 +14,9 @@ class Finding(NamedTuple):
 
     severity: Literal["error", "warning"]
     where: str
-    what: str
-    why: str
-    cure: str
+    check: str
+    evidence: str
+    hint: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.where}: {self.what}: {self.why} {self.cure}"
+        return f"{self.severity}: {self.where}: {self.check}: {self.evidence} {self.hint}"

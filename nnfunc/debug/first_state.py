@@ -16,7 +16,7 @@ from nnfunc.optimizers import Optimizer
 from nnfunc.training.device_feed import check_data
 from nnfunc.training.task import Task, built
 
-__all__ = ["first_params", "peak_rate", "plain", "rate_key", "task_at"]
+__all__ = ["find_learning_rate_hyper", "init_params", "peak_learning_rate", "task_at", "without_augmentation"]
 
 STEPS = np.unique(np.geomspace(1, 1e6, 400).astype(np.int32) - 1)
 
@@ -26,7 +26,7 @@ def task_at(build: Callable[..., Any], hypers: Any, step: Any = 0) -> Task:
     return built(build, hypers, step)
 
 
-def plain(data: Any, batch_size: int | None = None) -> Any:
+def without_augmentation(data: Any, batch_size: int | None = None) -> Any:
     """The data set without its augmentation, and with batches of another size when one is given."""
     check_data(data)
     assert isinstance(data, Data | Stream)
@@ -34,7 +34,7 @@ def plain(data: Any, batch_size: int | None = None) -> Any:
     return dataclasses.replace(data, augment=None, batch_size=size)
 
 
-def first_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Params, PyTree]:
+def init_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Params, PyTree]:
     """The parameters and the model's state that a run with this key begins with."""
     check.key("debug", key)
 
@@ -46,7 +46,7 @@ def first_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Para
     return jax.jit(init)(key)
 
 
-def rates_of(build: Callable[..., Any], hypers: Any, steps: Any) -> Array | None:
+def learning_rates_at(build: Callable[..., Any], hypers: Any, steps: Any) -> Array | None:
     """The learning rates of the steps, or None where the optimizer does not tell."""
 
     def rate(step):
@@ -57,22 +57,22 @@ def rates_of(build: Callable[..., Any], hypers: Any, steps: Any) -> Array | None
     return None if bool(jnp.isnan(rates[0])) else rates
 
 
-def peak_rate(build: Callable[..., Any], hypers: Any, steps: Any = STEPS) -> float | None:
+def peak_learning_rate(build: Callable[..., Any], hypers: Any, steps: Any = STEPS) -> float | None:
     """The largest learning rate of the steps, or None where the optimizer does not tell."""
-    rates = rates_of(build, hypers, steps)
+    rates = learning_rates_at(build, hypers, steps)
     return None if rates is None else float(rates.max())
 
 
-def rate_key(build: Callable[..., Any], hypers: Any) -> str | None:
+def find_learning_rate_hyper(build: Callable[..., Any], hypers: Any) -> str | None:
     """The hyper that the largest learning rate is proportional to, such as "schedule.peak"."""
-    peak = peak_rate(build, hypers)
+    peak = peak_learning_rate(build, hypers)
     if not isinstance(hypers, dict) or not peak:
         return None
     for name, value in hypers.items():
         if not isinstance(value, float) or not value:
             continue
         try:
-            larger = peak_rate(build, {**hypers, name: 1.25 * value})
+            larger = peak_learning_rate(build, {**hypers, name: 1.25 * value})
         except ValueError:  # out of that number's range
             continue
         if larger is not None and abs(larger / peak - 1.25) < 1e-3:
@@ -80,7 +80,7 @@ def rate_key(build: Callable[..., Any], hypers: Any) -> str | None:
     return None
 
 
-def scaled(optimizer: Optimizer, rate: Scalar, step: Any) -> Callable[..., Any]:
+def update_at_learning_rate(optimizer: Optimizer, rate: Scalar, step: Any) -> Callable[..., Any]:
     """The optimizer's update at another learning rate."""
 
     def update(grads, state, params, **told):

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc.debug.probe import Look, loss_given, rows_differ
+from nnfunc.debug.probe import Probe, loss_of_outputs, rows_differ
 
-__all__ = ["Floors", "floors"]
+__all__ = ["LossFloors", "estimate_floors"]
 
 MOST = 1 << 21  # outputs of more numbers are left alone
 STEPS = 300
 
 
-class Floors(NamedTuple):
+class LossFloors(NamedTuple):
     """The least losses. free: of any outputs, such as the entropy of smoothed labels. tied: of
     outputs that are equal where the model's input is. constant: of one output for all. conflict: two
     examples that are equal and should have different outputs, or None.
@@ -27,10 +27,10 @@ class Floors(NamedTuple):
     causal: bool = False
 
 
-def floors(look: Look) -> Floors | None:
+def estimate_floors(look: Probe) -> LossFloors | None:
     """The floors of a look's batch; None where the outputs are not one array of moderate size."""
     y = look.y
-    if y is None or len(look.judged["outputs"]) > 1 or y.size > MOST or y.shape[0] != look.size:
+    if y is None or len(look.evaluation["outputs"]) > 1 or y.size > MOST or y.shape[0] != look.size:
         return None
     ids, causal = _ids(look)
     lead = ids.shape
@@ -40,7 +40,7 @@ def floors(look: Look) -> Floors | None:
 
     def loss_of(free, index, params, state, batch):
         outputs = free.reshape(count, *flat.shape[len(lead) :])[index].reshape(y.shape)
-        return loss_given(look.task, params, state, batch, [outputs])
+        return loss_of_outputs(look.task, params, state, batch, [outputs])
 
     def least(index, rate, *args):
         def one(carry, step):
@@ -63,10 +63,10 @@ def floors(look: Look) -> Floors | None:
     found = np.asarray(jax.jit(every)(jnp.asarray(indices), rates, *fixed)).min(axis=1)
     free, tied, constant = (float(value) for value in found)
     pair = None if causal else _equal_pair(look, ids)
-    return Floors(free, max(free, tied), max(free, constant), pair, causal)
+    return LossFloors(free, max(free, tied), max(free, constant), pair, causal)
 
 
-def _ids(look: Look) -> tuple[np.ndarray, bool]:
+def _ids(look: Probe) -> tuple[np.ndarray, bool]:
     """Equal numbers where the outputs have to be equal: [batch], or [batch, time] of causal models."""
     x = look.x
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(x)]
@@ -84,7 +84,7 @@ def _ids(look: Look) -> tuple[np.ndarray, bool]:
     return np.asarray([first[row] for row in rows]), False
 
 
-def _causal(look: Look, x: np.ndarray) -> bool:
+def _causal(look: Probe, x: np.ndarray) -> bool:
     """Whether x is a sequence of tokens, and earlier outputs do not look at the last one."""
     y = look.y
     if y is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.integer) or y.shape[:2] != x.shape:
@@ -93,11 +93,11 @@ def _causal(look: Look, x: np.ndarray) -> bool:
         return False
     other = x.copy()
     other[:, -1] = np.roll(x[:, -1], 1)
-    one, two = (look.forward(look.moved, tokens)[0][:, :-1] for tokens in (x, other))
+    one, two = (look.forward(look.perturbed, tokens)[0][:, :-1] for tokens in (x, other))
     return not rows_differ(one, two)
 
 
-def _equal_pair(look: Look, ids: np.ndarray) -> tuple[int, int] | None:
+def _equal_pair(look: Probe, ids: np.ndarray) -> tuple[int, int] | None:
     """Two examples with equal inputs in a batch that is not equal otherwise."""
     batch = [np.asarray(leaf) for leaf in jax.tree.leaves(look.batch)]
     for i, first in enumerate(ids.tolist()):

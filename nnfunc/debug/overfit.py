@@ -10,10 +10,17 @@ import optax
 
 from nnfunc import check, device_memory, paths
 from nnfunc.base import Key, Params, PyTree, fold
-from nnfunc.debug.first_state import first_params, peak_rate, plain, rate_key, scaled, task_at
-from nnfunc.debug.loss_floor import floors
-from nnfunc.debug.overfit_causes import Tried, cause_of
-from nnfunc.debug.probe import Look
+from nnfunc.debug.first_state import (
+    find_learning_rate_hyper,
+    init_params,
+    peak_learning_rate,
+    task_at,
+    update_at_learning_rate,
+    without_augmentation,
+)
+from nnfunc.debug.loss_floor import estimate_floors
+from nnfunc.debug.overfit_causes import OverfitRuns, find_cause
+from nnfunc.debug.probe import Probe
 from nnfunc.errors import MissingKeyError
 from nnfunc.training.gradients import loss_and_metrics
 from nnfunc.training.task import Task
@@ -34,20 +41,20 @@ class Verdict(NamedTuple):
     does not tell its rate). losses: [steps, rates], of all that were tried. rates: [rates].
     """
 
-    word: Word
-    words: str
+    outcome: Word
+    message: str
     cause: str
-    cure: str
-    start: float
-    loss: float
-    floor: float | None
-    rate: float | None
-    best_rate: float | None
-    rates: np.ndarray
+    hint: str
+    initial_loss: float
+    final_loss: float
+    loss_floor: float | None
+    learning_rate: float | None
+    best_learning_rate: float | None
+    learning_rates: np.ndarray
     losses: np.ndarray
 
     def __str__(self) -> str:
-        return " ".join(part for part in (f"{self.word}: {self.words}", self.cause, self.cure) if part)
+        return " ".join(part for part in (f"{self.outcome}: {self.message}", self.cause, self.hint) if part)
 
 
 def overfit(
@@ -57,7 +64,7 @@ def overfit(
     *,
     key: Key,
     steps: int = 200,
-    rates: Any = None,
+    learning_rates: Any = None,
     examples: int = 32,
 ) -> Verdict:
     """Train on one batch alone, without dropout, augmentation and weight decay, and judge.
@@ -76,32 +83,44 @@ def overfit(
     >>> draw = np.random.default_rng(0)
     >>> x, labels = draw.normal(size=(8, 2)).astype(np.float32), np.arange(8, dtype=np.int32) % 2
     >>> data = nf.data.arrays((x, labels), batch_size=8)
-    >>> nf.debug.overfit(build, {"rate": 0.1}, data, key=jax.random.key(0)).word
+    >>> nf.debug.overfit(build, {"rate": 0.1}, data, key=jax.random.key(0)).outcome
     'memorised'
     >>> verdict = nf.debug.overfit(build, {"rate": 1e-5}, data, key=jax.random.key(0))
-    >>> verdict.word, verdict.cause[:36]
+    >>> verdict.outcome, verdict.cause[:36]
     ('stuck', 'The learning rate 1e-05 is too small')
     """
     check.size("overfit", low=8, steps=steps)
     check.size("overfit", low=2, examples=examples)
-    data = plain(data, min(examples, data.batch_size) if hasattr(data, "batch_size") else None)
+    data = without_augmentation(data, min(examples, data.batch_size) if hasattr(data, "batch_size") else None)
     calm = _without_decay(hypers)
-    own = peak_rate(build, calm)
-    if rates is None:
-        rates = np.asarray(FACTORS) * (1.0 if own is None else own)
-    rates = np.asarray(rates, float)
-    if rates.ndim != 1 or not rates.size or not (rates >= 0).all():
-        check.fail("overfit", f"rates should be a list of numbers from 0 on, got {check.describe(rates)}.")
-    params, state = first_params(build, calm, key)
+    own = peak_learning_rate(build, calm)
+    if learning_rates is None:
+        learning_rates = np.asarray(FACTORS) * (1.0 if own is None else own)
+    learning_rates = np.asarray(learning_rates, float)
+    if learning_rates.ndim != 1 or not learning_rates.size or not (learning_rates >= 0).all():
+        check.fail(
+            "overfit", f"learning_rates should be a list of numbers from 0 on, got {check.describe(learning_rates)}."
+        )
+    params, state = init_params(build, calm, key)
     task, batch = task_at(build, calm), jax.device_get(data.batch(0))
-    look = Look(task, params, state, batch, fold(key, "overfit"))
+    look = Probe(task, params, state, batch, fold(key, "overfit"))
     try:
-        look.judged  # noqa: B018
+        look.evaluation  # noqa: B018
     except MissingKeyError:
         look.needs_key = True
-    losses, last, touched = _runs(build, calm, look, steps, rates)
-    at = int(np.argmin(np.abs(np.log(rates + 1e-30) - np.log((own or 1.0) + 1e-30))))
-    told = Tried(look, floors(look), rates, losses, last, touched, at, rate_key(build, hypers), own)
+    losses, last, touched = _runs(build, calm, look, steps, learning_rates)
+    at = int(np.argmin(np.abs(np.log(learning_rates + 1e-30) - np.log((own or 1.0) + 1e-30))))
+    told = OverfitRuns(
+        look,
+        estimate_floors(look),
+        learning_rates,
+        losses,
+        last,
+        touched,
+        at,
+        find_learning_rate_hyper(build, hypers),
+        own,
+    )
     return _verdict(told, hypers)
 
 
@@ -113,7 +132,7 @@ def _without_decay(hypers: Any) -> Any:
 
 
 def _runs(
-    build: Callable[..., Any], hypers: Any, look: Look, steps: int, rates: np.ndarray
+    build: Callable[..., Any], hypers: Any, look: Probe, steps: int, rates: np.ndarray
 ) -> tuple[np.ndarray, tuple[Params, PyTree], dict[str, np.ndarray]]:
     """Losses [steps + 1, rates], the last (params, state) of each, and which leaves had a gradient."""
     key = look.key if look.needs_key else None
@@ -128,7 +147,7 @@ def _runs(
             gradient = jax.value_and_grad(loss_of, has_aux=True)
             (loss, (_, new)), grads = gradient(params, state, task)
             told = {"value": loss, "grad": grads}
-            updates, opt = scaled(task.optimizer, rate, step)(grads, opt, params, **told)
+            updates, opt = update_at_learning_rate(task.optimizer, rate, step)(grads, opt, params, **told)
             new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, state)
             touched = jax.tree.map(lambda t, g: t | jnp.any(g != 0), touched, grads)
             return (optax.apply_updates(params, updates), new, opt, touched), loss
@@ -147,7 +166,7 @@ def _runs(
     return np.asarray(losses, float).T, last, paths.flatten(touched)
 
 
-def _verdict(told: Tried, hypers: Any) -> Verdict:
+def _verdict(told: OverfitRuns, hypers: Any) -> Verdict:
     left, start, end, floor = told.left(told.at), told.start, told.end(told.at), told.floor
     known = told.floors
     contradicts = False
@@ -171,7 +190,7 @@ def _verdict(told: Tried, hypers: Any) -> Verdict:
             words += " (as with smoothed labels)"
         elif known.causal:
             words += " (equal beginnings go on in different ways)"
-    cause, cure = ("", "") if word == "memorised" else cause_of(told, word == "cannot", hypers)
+    cause, cure = ("", "") if word == "memorised" else find_cause(told, word == "cannot", hypers)
     ends = [told.end(i) for i in range(len(told.rates))]
     best = float(told.rates[int(np.argmin(ends))])
     known_rate = told.own is not None

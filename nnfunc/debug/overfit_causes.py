@@ -7,18 +7,18 @@ import numpy as np
 
 from nnfunc.base import Params, PyTree
 from nnfunc.debug.checks import model_checks
-from nnfunc.debug.loss_floor import Floors
-from nnfunc.debug.probe import Look
+from nnfunc.debug.loss_floor import LossFloors
+from nnfunc.debug.probe import Probe
 from nnfunc.training.divergence import first_not_finite
 
-__all__ = ["Tried", "cause_of"]
+__all__ = ["OverfitRuns", "find_cause"]
 
 
-class Tried(NamedTuple):
+class OverfitRuns(NamedTuple):
     """All that was tried: runs at several rates, at which of them the own is, and the floors."""
 
-    look: Look
-    floors: Floors | None
+    look: Probe
+    floors: LossFloors | None
     rates: np.ndarray
     losses: np.ndarray
     last: tuple[Params, PyTree]
@@ -45,7 +45,7 @@ class Tried(NamedTuple):
         return (self.end(i) - self.floor) / max(self.start - self.floor, 1e-12)
 
 
-def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
+def find_cause(told: OverfitRuns, cannot: bool, hypers: Any) -> tuple[str, str]:
     """The likely cause and its cure, in sentences."""
     look, known = told.look, told.floors
     if not np.isfinite(told.start):
@@ -70,12 +70,12 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
     idle = [path for path, hit in told.touched.items() if not hit[best]]
     off: list[str] = []
     if np.isfinite(told.end(best)):
-        ended = Look(look.task, params, state, look.batch, look.key, look.needs_key)
+        ended = Probe(look.task, params, state, look.batch, look.key, look.needs_key)
         y, taps = ended.forward(params, look.x)
         off = [path for path, tap in taps.items() if tap.size > 1 and not tap.any()]
         same = isinstance(y, np.ndarray) and y.ndim and np.ptp(y, axis=0).max() <= 1e-5 * (np.abs(y).max() + 1e-12)
-        for finding in model_checks.outputs(look):
-            return f"{finding.what.capitalize()}: {finding.why}", finding.cure
+        for finding in model_checks.check_outputs(look):
+            return f"{finding.check.capitalize()}: {finding.evidence}", finding.hint
         if idle:
             more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
             dead = f" All results of {off[0]} are 0." if off else ""
@@ -102,7 +102,7 @@ def cause_of(told: Tried, cannot: bool, hypers: Any) -> tuple[str, str]:
     return "No rate that was tried does better.", "Try a wider or deeper model, or fewer examples."
 
 
-def _rate(told: Tried, best: int, hypers: Any) -> tuple[str, str]:
+def _rate(told: OverfitRuns, best: int, hypers: Any) -> tuple[str, str]:
     """The learning rate is to blame: another one does it."""
     if best == told.at:
         return "It is still falling.", "Give it more steps."

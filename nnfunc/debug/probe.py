@@ -15,10 +15,10 @@ from nnfunc.training.divergence import numbered, ordered_places
 from nnfunc.training.gradients import loss_and_metrics
 from nnfunc.training.task import Task
 
-__all__ = ["Given", "Look", "loss_given", "matrices", "rows_differ"]
+__all__ = ["FixedOutputs", "Probe", "loss_of_outputs", "rows_differ", "weight_matrices"]
 
 
-class Given:
+class FixedOutputs:
     """In the place of predict: it returns outputs that were calculated before, call by call."""
 
     def __init__(self, task: Task, params: Params, state: PyTree, outputs: list[PyTree]):
@@ -29,12 +29,12 @@ class Given:
         return next(self._outputs)
 
 
-def loss_given(task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]) -> Any:
+def loss_of_outputs(task: Task, params: Params, state: PyTree, batch: PyTree, outputs: list[PyTree]) -> Any:
     """The loss of a batch if the model's outputs were these."""
-    return task.objective(Given(task, params, state, outputs), batch)[0]
+    return task.objective(FixedOutputs(task, params, state, outputs), batch)[0]
 
 
-class _Noting(Given):
+class _Noting(FixedOutputs):
     """predict, and what it was given and returned in evaluation mode."""
 
     def __init__(self, task: Task, params: Params, ctx: Context):
@@ -73,7 +73,7 @@ def _waves(middle: Any, deviation: Any, y: jax.Array) -> jax.Array:
 
 
 @dataclass(eq=False)
-class Look:
+class Probe:
     """A task at its first parameters and one small batch. key: None, or what training draws from."""
 
     task: Task
@@ -85,7 +85,7 @@ class Look:
     order: list[str] = field(default_factory=list)
 
     @cached_property
-    def judged(self) -> dict[str, Any]:
+    def evaluation(self) -> dict[str, Any]:
         """inputs, outputs and loss of the batch, and the losses of changed outputs.
 
         zeros: all 0; shifted: one number added to all; doubled: everything twice; paired: of other
@@ -97,7 +97,7 @@ class Look:
             predict = _Noting(self.task, params, ctx)
             loss, _ = self.task.objective(predict, batch)
             ys = predict.outputs
-            of = partial(loss_given, self.task, params, state)
+            of = partial(loss_of_outputs, self.task, params, state)
             twice = partial(jax.tree.map, lambda leaf: jnp.concatenate([leaf, leaf]))
             targets = _targets(batch)
             size = 0.5 + sum(jnp.abs(leaf).max() for leaf in targets)
@@ -127,12 +127,12 @@ class Look:
 
     @property
     def x(self) -> PyTree:
-        return self.judged["inputs"][0]
+        return self.evaluation["inputs"][0]
 
     @property
     def y(self) -> np.ndarray | None:
         """The model's output, where it is one floating-point array."""
-        y = self.judged["outputs"][0]
+        y = self.evaluation["outputs"][0]
         one = isinstance(y, np.ndarray) and y.ndim > 0 and jnp.issubdtype(y.dtype, jnp.floating)
         return y if one else None
 
@@ -178,7 +178,7 @@ class Look:
         return device_memory.compiled("debug", jax.jit(function), what, hint, *args)
 
     @cached_property
-    def moved(self) -> Params:
+    def perturbed(self) -> Params:
         """The parameters, each moved a little at random: none is 0 any more, no two are equal."""
         leaves, treedef = jax.tree.flatten(self.params)
         draw = np.random.default_rng(0)
@@ -186,7 +186,7 @@ class Look:
         return jax.tree.unflatten(treedef, moved)
 
     @cached_property
-    def stacked(self) -> dict[str, int]:
+    def stacked_axes(self) -> dict[str, int]:
         """How many leading axes the parameters below a path have, of the layers of a `repeat`."""
         found = {}
         for path in self.order:
@@ -198,12 +198,12 @@ class Look:
         return found
 
 
-def matrices(look: Look, tree: dict[str, Any]) -> dict[str, np.ndarray]:
+def weight_matrices(look: Probe, tree: dict[str, Any]) -> dict[str, np.ndarray]:
     """The weight matrices of {path: leaf}, each layer of a `repeat` by itself: blocks/3/up/weight."""
     found = {}
     for path, leaf in tree.items():
-        lead = max((n for p, n in look.stacked.items() if path.startswith(f"{p}/")), default=0)
-        start = next((p for p, n in look.stacked.items() if path.startswith(f"{p}/") and n == lead), "")
+        lead = max((n for p, n in look.stacked_axes.items() if path.startswith(f"{p}/")), default=0)
+        start = next((p for p, n in look.stacked_axes.items() if path.startswith(f"{p}/") and n == lead), "")
         array = np.asarray(leaf, np.float32)
         if array.ndim - lead < 2:
             continue

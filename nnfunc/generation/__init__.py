@@ -4,8 +4,11 @@
 top. A Transformer's cache is its keys and values, a recurrent model's its carry.
 """
 
+from nnfunc.calls import explain_calls
 from nnfunc.generation.cache import decode, prefill
 from nnfunc.generation.generate import Generated, generate
 from nnfunc.generation.sample_token import draw
 
 __all__ = ["Generated", "decode", "draw", "generate", "prefill"]
+
+explain_calls(__name__)

@@ -20,6 +20,7 @@ Wrappers change what another optimizer, ours or optax's, is given or what it giv
 `stacked` names the leaves whose first axis is the layers of a `repeat`, such as "blocks/**".
 """
 
+from nnfunc.calls import explain_calls
 from nnfunc.optimizers import averages as averages
 from nnfunc.optimizers.base import Optimizer, as_optimizer
 from nnfunc.optimizers.clipping import clip_adaptive, clip_value, max_norm
@@ -44,3 +45,5 @@ __all__ = [
     "rmsprop",
     "sgd",
 ]
+
+explain_calls(__name__)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.calls import explain_calls
 from nnfunc.frozen_state import Held, is_held
 
 __all__ = ["Average", "EmaState", "SwaState", "ema", "swa"]
@@ -159,3 +160,6 @@ def _read(mean: PyTree, params: Params, count: Array) -> Params:
         return jnp.where(count > 0, averaged.astype(leaf.dtype), leaf)
 
     return jax.tree.map(one, params, mean)
+
+
+explain_calls(__name__)

@@ -7,10 +7,10 @@ from typing import Any
 
 from nnfunc.reports.css import STYLE
 
-__all__ = ["columns", "picture", "put", "table", "whole"]
+__all__ = ["picture", "render_page", "render_table", "render_tables", "save_page"]
 
 
-def whole(name: str, *parts: str) -> str:
+def render_page(name: str, *parts: str) -> str:
     """A page of parts in HTML; empty ones are left out."""
     title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -26,20 +26,20 @@ def picture(path: Path, words: str) -> str:
     return f'<img class="plain" alt="{html.escape(words)}" src="{source}">'
 
 
-def columns(**tables: dict[str, Any]) -> str:
+def render_tables(**tables: dict[str, Any]) -> str:
     """Tables of names and values side by side, each under its title."""
-    parts = [f"<section><h2>{title}</h2>{table(own)}</section>" for title, own in tables.items()]
+    parts = [f"<section><h2>{title}</h2>{render_table(own)}</section>" for title, own in tables.items()]
     return f'<div class="columns">\n{chr(10).join(parts)}\n</div>'
 
 
-def table(values: dict[str, Any]) -> str:
+def render_table(values: dict[str, Any]) -> str:
     """Names and values, a row each."""
     cell = "<tr><th>{}</th><td>{}</td></tr>"
     rows = [cell.format(html.escape(str(k)), html.escape(str(v))) for k, v in values.items()]
     return f"<table>{''.join(rows)}</table>"
 
 
-def put(path: Path, text: str) -> None:
+def save_page(path: Path, text: str) -> None:
     """Write a page whole or not at all. Names of files may be no text: what is none is spelled out."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -12,7 +12,7 @@ import numpy as np
 from nnfunc.runs import metrics_log
 from nnfunc.runs.metrics_log import Layers, Row
 
-__all__ = ["Finding", "find", "medians_of_updates", "worst"]
+__all__ = ["Diagnosis", "find", "medians_of_updates", "worst"]
 
 DEAD = 0.5
 SATURATED = 0.5
@@ -24,7 +24,7 @@ JUMP = 100.0
 BEFORE = 8
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """kind: a word or two. words: a sentence. threshold: what it is measured by. paths: worst first."""
 
     kind: str
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     paths: list[str]
 
 
-def find(rows: list[Row]) -> list[Finding]:
+def find(rows: list[Row]) -> list[Diagnosis]:
     """What stands out, the gravest first; an empty list when nothing does, or nothing is known."""
     found = [
         *_shares(rows, "dead", "dead", DEAD, "are zero for every example"),
@@ -46,7 +46,7 @@ def find(rows: list[Row]) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
-def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> list[Finding]:
+def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> list[Diagnosis]:
     """Layers of which more than a share of the units is dead or saturated at the end."""
     own = metrics_log.layers(rows, "activations", name)
     now = _latest(own)
@@ -58,7 +58,7 @@ def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> li
     return [_finding(f"{kind} units", words, bad, len(own.paths), f"more than {most:.0%}")]
 
 
-def _gradients(rows: list[Row]) -> list[Finding]:
+def _gradients(rows: list[Row]) -> list[Diagnosis]:
     """Layers whose gradient is far smaller or larger than that of most, in the last quarter."""
     own = metrics_log.layers(rows, "parameters", "gradient_norm")
     now = _recent(own)
@@ -83,7 +83,7 @@ def _gradients(rows: list[Row]) -> list[Finding]:
     return found
 
 
-def _whole_gradient(rows: list[Row]) -> list[Finding]:
+def _whole_gradient(rows: list[Row]) -> list[Diagnosis]:
     """A whole gradient that jumped at some step; that it shrinks over the run is no jump."""
     steps, values = metrics_log.series(rows, "train", "gradient_norm")
     before = [_median(values[max(i - BEFORE, 0) : i]) for i in range(len(values))]
@@ -94,10 +94,10 @@ def _whole_gradient(rows: list[Row]) -> list[Finding]:
     words = f"The gradient's norm reached {values[place]:.3g} up to step {steps[place]}"
     words += f", {times[place]:,.0f} times what it was before."
     threshold = f"above {JUMP:.0f} times the median of the {BEFORE} rows before"
-    return [Finding("gradient spike", words, threshold, [])]
+    return [Diagnosis("gradient spike", words, threshold, [])]
 
 
-def _deviations(rows: list[Row]) -> list[Finding]:
+def _deviations(rows: list[Row]) -> list[Diagnosis]:
     """Layers whose results hardly vary, or vary wildly."""
     own = metrics_log.layers(rows, "activations", "deviation")
     now = _latest(own)
@@ -114,7 +114,7 @@ def _deviations(rows: list[Row]) -> list[Finding]:
     return found
 
 
-def _updates(rows: list[Row]) -> list[Finding]:
+def _updates(rows: list[Row]) -> list[Diagnosis]:
     """Weights that move too little or too much a step."""
     own = medians_of_updates(rows)
     now = own.values[:, 0] if own.paths else np.empty(0)
@@ -181,9 +181,9 @@ def _concern(name: str, values: np.ndarray) -> np.ndarray:
     return np.zeros_like(values)
 
 
-def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -> Finding:
+def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -> Diagnosis:
     others = f"; {len(paths)} of {of} layers are so" if len(paths) > 1 else ""
-    return Finding(kind, f"{words[0].upper()}{words[1:]}{others}.", threshold, paths)
+    return Diagnosis(kind, f"{words[0].upper()}{words[1:]}{others}.", threshold, paths)
 
 
 def _paths(own: Layers, bad: np.ndarray, by: np.ndarray) -> list[str]:

@@ -1,5 +1,6 @@
 """Sweeps: many whole training runs in few compiled programs, and a table of them."""
 
+from nnfunc.calls import explain_calls
 from nnfunc.sweeps.ensemble import Ensemble, ensemble_from
 from nnfunc.sweeps.executors import Jobs, processes, ray, submitit, through
 from nnfunc.sweeps.plan import Plan
@@ -39,3 +40,5 @@ __all__ = [
     "through",
     "uniform",
 ]
+
+explain_calls(__name__)

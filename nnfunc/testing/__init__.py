@@ -8,8 +8,11 @@ name the law. `check_numbers` and `check_gradients` do the same for plain functi
 needs a test framework.
 """
 
+from nnfunc.calls import explain_calls
 from nnfunc.testing.derivatives import check_gradients
 from nnfunc.testing.laws import LAWS, Case, check_model
 from nnfunc.testing.numbers import check_numbers
 
 __all__ = ["LAWS", "Case", "check_gradients", "check_model", "check_numbers"]
+
+explain_calls(__name__)

@@ -1,5 +1,6 @@
 """Training: a pair `init`, `step` made from a task, and the loop that runs it."""
 
+from nnfunc.calls import explain_calls
 from nnfunc.training.divergence import Diverged
 from nnfunc.training.evaluate import evaluate
 from nnfunc.training.gradients import Bound
@@ -27,3 +28,5 @@ __all__ = [
     "train",
     "trainer",
 ]
+
+explain_calls(__name__)

@@ -96,7 +96,7 @@ def interrupt(*args, **kwargs):
 )
 def test_ctrl_c_outside_of_the_steps_says_what_is_left(work, monkeypatch, capsys, where, words, left):
     if where == "report":
-        monkeypatch.setattr(run_report, "write", interrupt)
+        monkeypatch.setattr(run_report, "write_report", interrupt)
     else:
         monkeypatch.setattr(train, where, interrupt)
     assert main("train", "small.toml", "--run", "run") == 130

@@ -211,13 +211,13 @@ def test_enough_bugs():
 def test_planted_bug(name):
     build, data, where = BUGS[name]
     found = told(build, data)
-    names = [finding.what for finding in found]
+    names = [finding.check for finding in found]
     assert name.split(":")[0] in names, found
-    (one, *_) = [finding for finding in found if finding.what == name.split(":")[0]]
+    (one, *_) = [finding for finding in found if finding.check == name.split(":")[0]]
     assert one.where.startswith(where), one
-    assert one.why.endswith(".")
-    assert one.cure[-1] in ".?"
-    errors = {finding.what for finding in found if finding.severity == "error"} - {one.what}
+    assert one.evidence.endswith(".")
+    assert one.hint[-1] in ".?"
+    errors = {finding.check for finding in found if finding.severity == "error"} - {one.check}
     akin = {
         "activations vanish": {"gradients vanish", "output ignores the input"},
         "activations explode": {"gradients explode"},
@@ -229,7 +229,7 @@ def test_planted_bug(name):
         "examples leak": {"squashed outputs"},
         "batch axis moved": {"loss ignores the labels"},
     }
-    assert errors <= akin.get(one.what, set()), found
+    assert errors <= akin.get(one.check, set()), found
 
 
 @pytest.mark.parametrize("norm", [pytest.param("batch", marks=[]), pytest.param("layer", marks=pytest.mark.slow)])
@@ -314,7 +314,7 @@ def test_a_loss_that_is_flat_or_straight_far_off_does_not_ignore_its_labels(obje
     outputs = CLASSES if data.arrays[1].ndim == 1 else 1
     model = nf.serial(nf.mlp([DIM, 8, outputs]), lambda y: scale * y)
     found = told(task(model, objective), data)
-    whats = {finding.what for finding in found}
+    whats = {finding.check for finding in found}
     assert not whats & {"loss ignores the labels", "squashed outputs", "relu on the outputs"}, found
 
 
@@ -334,21 +334,21 @@ def test_adapters_may_begin_with_a_small_loss():
     adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
         look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
-        assert len(list(training_checks.initial_loss(look))) == found
+        assert len(list(training_checks.check_initial_loss(look))) == found
 
 
 def test_wrong_results_of_the_compiler_come_first(monkeypatch):
-    monkeypatch.setattr(compiler_checks, "wrong_rows", lambda *_: {"40,000 products": 7})
+    monkeypatch.setattr(compiler_checks, "count_wrong_rows", lambda *_: {"40,000 products": 7})
     first, second = told(task(mlp(jax.nn.softmax)), blob_data())
-    assert (first.severity, first.where, first.what) == ("error", "the compiler", "wrong results")
-    assert "computes 7 wrong rows: 7 of 40,000 products." in first.why
-    assert second.what == "softmax twice"
+    assert (first.severity, first.where, first.check) == ("error", "the compiler", "wrong results")
+    assert "computes 7 wrong rows: 7 of 40,000 products." in first.evidence
+    assert second.check == "softmax twice"
 
 
 def test_gradients_whose_squares_overflow_are_told_of():
     steep = nf.serial(nf.linear(DIM, 8), lambda x: jnp.sin(1e22 * x), nf.linear(8, CLASSES))
     found = told(task(steep), blob_data())
-    assert "gradients explode" in [finding.what for finding in found]
+    assert "gradients explode" in [finding.check for finding in found]
 
 
 def test_inputs_whose_squares_overflow_are_measured():
@@ -357,5 +357,5 @@ def test_inputs_whose_squares_overflow_are_measured():
         params={},
         forward=lambda params, x: (x, {"linear": np.float32([[5e23], [-5e23]])}),
     )
-    (found,) = model_checks.activations(look)
-    assert found.what == "activations explode"
+    (found,) = model_checks.check_activations(look)
+    assert found.check == "activations explode"

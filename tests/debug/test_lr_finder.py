@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.debug.lr_finder import suggest
+from nnfunc.debug.lr_finder import suggest_learning_rate
 
 KEY = jax.random.key(0)
 X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
@@ -26,10 +26,10 @@ def test_every_short_run_is_a_real_run():
         return nf.Task(nf.mlp([1, 8, 1]), nf.regression(), nf.optimizers.adamw(rate))
 
     rates = [1e-3, 1e-2, 1e-1]
-    found = nf.debug.find_lr(build, {"lr": 0.5}, DATA, key=KEY, steps=12, rates=rates)
+    found = nf.debug.find_lr(build, {"lr": 0.5}, DATA, key=KEY, steps=12, learning_rates=rates)
     assert found.losses.shape == (12, 3)
-    assert found.key == "lr"
-    assert found.value == pytest.approx(found.suggestion, rel=1e-4)
+    assert found.hyper == "lr"
+    assert found.hyper_value == pytest.approx(found.suggestion, rel=1e-4)
 
     def constant(h):
         return build(h, 0)._replace(optimizer=nf.optimizers.adamw(h["lr"]))
@@ -50,8 +50,8 @@ def test_the_rule_by_hand():
     rates = np.array([0.01, 0.1, 1.0, 10.0, 100.0])
     ends = np.array([0.5, 0.01, 0.0, 0.015, np.nan])
     losses = np.stack([np.ones(5)] * 6 + [ends] * 2)
-    assert suggest(rates, losses) == pytest.approx(1.0)
-    assert suggest(rates, np.ones((8, 5))) is None
+    assert suggest_learning_rate(rates, losses) == pytest.approx(1.0)
+    assert suggest_learning_rate(rates, np.ones((8, 5))) is None
 
 
 def test_hypers_that_scale_the_rate_are_found():
@@ -62,19 +62,19 @@ def test_hypers_that_scale_the_rate_are_found():
         DATA,
         key=KEY,
         steps=24,
-        rates=np.geomspace(1e-3, 10, 16),
+        learning_rates=np.geomspace(1e-3, 10, 16),
         at_once=4,
     )
-    assert found.key == "factor"
-    assert found.value == pytest.approx(10 * found.suggestion, rel=1e-4)
-    assert found.own == pytest.approx(0.2, rel=1e-5)
+    assert found.hyper == "factor"
+    assert found.hyper_value == pytest.approx(10 * found.suggestion, rel=1e-4)
+    assert found.current == pytest.approx(0.2, rel=1e-5)
     lines = str(found).splitlines()
     assert max(map(len, lines)) <= 80
     assert "suggested" in lines[-1]
 
 
 def test_a_plot(tmp_path):
-    found = nf.debug.RateTest(
+    found = nf.debug.RangeTest(
         np.geomspace(1e-3, 1, 8), np.ones((9, 8)) / np.arange(1, 10)[:, None], 0.1, None, None, 0.2
     )
     found.plot(tmp_path / "rates.png")
@@ -84,8 +84,8 @@ def test_a_plot(tmp_path):
 def test_mistakes():
     with pytest.raises(ValueError, match=r"find_lr: the optimizer should tell its learning rate.*as_optimizer"):
         nf.debug.find_lr(linear(lambda h: optax.sgd(0.1)), {}, DATA, key=KEY)
-    with pytest.raises(ValueError, match=r"find_lr: rates should be at least 3 rising numbers"):
-        nf.debug.find_lr(linear(lambda h: nf.optimizers.sgd(0.1)), {}, DATA, key=KEY, rates=[0.1, 0.01, 1])
+    with pytest.raises(ValueError, match=r"find_lr: learning_rates should be at least 3 rising numbers"):
+        nf.debug.find_lr(linear(lambda h: nf.optimizers.sgd(0.1)), {}, DATA, key=KEY, learning_rates=[0.1, 0.01, 1])
     with pytest.raises(TypeError, match=r"data should be a data set"):
         nf.debug.find_lr(linear(lambda h: nf.optimizers.sgd(0.1)), {}, 3, key=KEY)
 
@@ -94,4 +94,4 @@ def test_mistakes():
 
     build = lambda h: nf.Task(nf.linear(1, 1), flat, nf.optimizers.sgd(0.1))
     with pytest.raises(ValueError, match=r"find_lr: the loss should fall at some rate.*doctor"):
-        nf.debug.find_lr(build, {}, DATA, key=KEY, steps=8, rates=[0.1, 0.2, 0.3])
+        nf.debug.find_lr(build, {}, DATA, key=KEY, steps=8, learning_rates=[0.1, 0.2, 0.3])

@@ -37,11 +37,11 @@ def test_a_sound_model_memorises_in_spite_of_dropout_and_decay():
         return nf.Task(SOUND, nf.classification(), nf.optimizers.adamw(0.03, weight_decay=h["weight_decay"]))
 
     found = verdict(build, hypers={"weight_decay": 3.0})
-    assert (found.word, found.cause, found.cure) == ("memorised", "", "")
-    assert found.loss < 0.02 < 0.5 < found.start
-    assert found.floor == pytest.approx(0, abs=1e-3)
+    assert (found.outcome, found.cause, found.hint) == ("memorised", "", "")
+    assert found.final_loss < 0.02 < 0.5 < found.initial_loss
+    assert found.loss_floor == pytest.approx(0, abs=1e-3)
     assert found.losses.shape == (201, 9)
-    assert found.rate == pytest.approx(0.03)
+    assert found.learning_rate == pytest.approx(0.03)
 
 
 def entropy(smoothing):
@@ -52,9 +52,9 @@ def entropy(smoothing):
 
 def test_the_floor_of_smoothed_labels_is_known():
     found = verdict(of(SOUND, nf.classification(smoothing=0.3)))
-    assert found.word == "memorised"
-    assert found.floor == pytest.approx(entropy(0.3), rel=1e-3)
-    assert "cannot fall below 0.639 (as with smoothed labels)" in found.words
+    assert found.outcome == "memorised"
+    assert found.loss_floor == pytest.approx(entropy(0.3), rel=1e-3)
+    assert "cannot fall below 0.639 (as with smoothed labels)" in found.message
 
 
 @pytest.mark.slow
@@ -62,23 +62,23 @@ def test_the_floor_of_other_losses():
     """The squared error of large targets; text whose windows begin alike: log 2 at one place of 8."""
     data = nf.data.arrays((X, 100 * X[:, :1]), batch_size=12)
     found = verdict(of(nf.mlp([DIM, 32, 1]), nf.regression(), 1.0), data)
-    assert found.floor == pytest.approx(0, abs=1e-2)
+    assert found.loss_floor == pytest.approx(0, abs=1e-2)
     text = np.array([[0, 1, 2, 3, 4], [0, 2, 3, 1, 2]], np.int32)
     data = nf.data.arrays((text[:, :-1], text[:, 1:]), batch_size=2)
     model = nf.gpt(5, block_size=4, layers=1, heads=1, dim=16)
     found = verdict(of(model, nf.language_modelling(), 0.01), data)
-    assert found.floor == pytest.approx(np.log(2) / 4, rel=1e-2)
-    assert found.word == "memorised"
-    assert "equal beginnings go on in different ways" in found.words
+    assert found.loss_floor == pytest.approx(np.log(2) / 4, rel=1e-2)
+    assert found.outcome == "memorised"
+    assert "equal beginnings go on in different ways" in found.message
 
 
 def test_contradicting_labels_cannot_be_learned():
     x = X.copy()
     x[1] = x[0]
     found = verdict(of(SOUND), nf.data.arrays((x, LABELS), batch_size=12))
-    assert found.word == "cannot"
+    assert found.outcome == "cannot"
     assert found.cause.startswith("Labels contradict each other: examples ")
-    assert found.floor == pytest.approx(2 * np.log(2) / 12, rel=1e-2)
+    assert found.loss_floor == pytest.approx(2 * np.log(2) / 12, rel=1e-2)
 
 
 @pytest.mark.parametrize("rate, word, kind", [(1e-5, "stuck", "too small"), (3.0, None, "too large")])
@@ -88,10 +88,10 @@ def test_the_learning_rate_is_blamed(rate, word, kind):
         return nf.Task(SOUND, nf.classification(), optimizer)
 
     found = verdict(build, hypers={"lr": rate})
-    assert found.word == (word or found.word) != "memorised"
+    assert found.outcome == (word or found.outcome) != "memorised"
     assert kind in found.cause
-    assert found.cure.startswith("Set lr=")
-    better = float(found.cure.split("lr=")[1].split(",")[0])
+    assert found.hint.startswith("Set lr=")
+    better = float(found.hint.split("lr=")[1].split(",")[0])
     assert (better > rate) is (kind == "too small")
 
 
@@ -111,16 +111,16 @@ def test_causes():
     }
     for cause, model in cases.items():
         found = verdict(of(model))
-        assert found.word != "memorised", cause
+        assert found.outcome != "memorised", cause
         assert found.cause.startswith(cause), (cause, found)
 
     def constant(predict, batch):
         return 0 * predict(batch[0]).sum() + 1.5, {}
 
     found = verdict(of(SOUND, constant))
-    assert (found.word, found.cause) == ("cannot", "The loss does not depend on the outputs.")
+    assert (found.outcome, found.cause) == ("cannot", "The loss does not depend on the outputs.")
     found = verdict(of(nf.linear(DIM, CLASSES)), nf.data.arrays(points(64), 64), examples=64)
-    assert found.word in ("stuck", "learns slowly")  # random labels are not linear
+    assert found.outcome in ("stuck", "learns slowly")  # random labels are not linear
 
 
 @pytest.mark.slow
@@ -134,11 +134,11 @@ def test_batch_norm_an_own_objective_and_optax():
         return nf.Task(nf.mlp([DIM, 32, 1], norm="batch"), own, optax.adam(0.03))
 
     found = verdict(build)
-    assert (found.word, found.rate, found.best_rate) == ("memorised", None, None)
+    assert (found.outcome, found.learning_rate, found.best_learning_rate) == ("memorised", None, None)
 
 
 def test_rates_that_are_all_too_small():
-    found = verdict(of(SOUND, rate=1e-7), rates=[1e-8, 1e-7, 1e-6])
+    found = verdict(of(SOUND, rate=1e-7), learning_rates=[1e-8, 1e-7, 1e-6])
     assert found.cause == "Every rate that was tried is too small, 1e-06 too."
 
 
@@ -147,8 +147,8 @@ def test_mistakes():
         verdict(of(SOUND), 3)
     with pytest.raises(ValueError, match=r"overfit: steps should be at least 8, got 1"):
         verdict(of(SOUND), steps=1)
-    with pytest.raises(ValueError, match=r"overfit: rates should be a list of numbers from 0 on"):
-        verdict(of(SOUND), rates=[-1.0])
+    with pytest.raises(ValueError, match=r"overfit: learning_rates should be a list of numbers from 0 on"):
+        verdict(of(SOUND), learning_rates=[-1.0])
 
 
 def test_a_rate_that_is_a_thousand_times_too_large():
@@ -160,4 +160,4 @@ def test_a_rate_that_is_a_thousand_times_too_large():
     data = nf.data.arrays(digits.train, batch_size=32)
     found = nf.debug.overfit(build, {"lr": 1e4}, data, key=jax.random.key(0), steps=60)
     assert found.cause.startswith("The learning rate is too large: every rate that was tried, from ")
-    assert "lr" in found.cure
+    assert "lr" in found.hint

@@ -17,7 +17,7 @@ from PIL import Image
 from nnfunc.reports import inline_images
 from nnfunc.reports import run as run_report
 from nnfunc.reports.run import heatmaps, histograms
-from nnfunc.reports.run.run_page import page
+from nnfunc.reports.run.run_page import build_page
 from nnfunc.runs import metrics_log
 
 
@@ -31,7 +31,7 @@ def sick(tmp_path_factory):
     """The page of a run with every kind of row."""
     folder = tmp_path_factory.mktemp("runs") / "sick"
     sample_runs.make(folder, sample_runs.metrics(sick=True), result=sample_runs.RESULT)
-    run_report.write(folder)
+    run_report.write_report(folder)
     text = (folder / "report.html").read_text()
     assert not re.search(r"https?:|url\(|@import|<script|<link", text)
     return Page(text)
@@ -93,7 +93,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
         for row in sample_runs.metrics(200)
         if row["split"] in ("train", "validation")
     ]
-    run_report.write(sample_runs.make(tmp_path / "old", rows, result=sample_runs.RESULT))
+    run_report.write_report(sample_runs.make(tmp_path / "old", rows, result=sample_runs.RESULT))
     found = Page((tmp_path / "old" / "report.html").read_text())
     assert list(found.pictures) == ["Curves of the run"]
     assert "The layers were not watched in this run" in found.words
@@ -104,7 +104,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
 def test_a_healthy_run_says_what_was_looked_for(tmp_path):
     folder = sample_runs.make(tmp_path / "well", sample_runs.metrics(200))
     (folder / "curves.png").write_bytes(b"")
-    words = Page(page(folder, metrics_log.read(folder / "metrics.jsonl"), {})).words
+    words = Page(build_page(folder, metrics_log.read(folder / "metrics.jsonl"), {})).words
     assert "Nothing: no layer is dead or saturated by half" in words
 
 
@@ -113,7 +113,7 @@ def test_a_hundred_layers_stay_small_and_paged(tmp_path):
     rows = sample_runs.metrics(2000, params=params, acts=acts, text=True, watch_every=1000)
     folder = sample_runs.make(tmp_path / "deep", rows)
     (folder / "curves.png").write_bytes(b"")
-    text = page(folder, rows, {})
+    text = build_page(folder, rows, {})
     assert len(text) < 3e6
     found = Page(text)
     assert found.open == []
@@ -131,7 +131,7 @@ def test_everything_is_escaped(tmp_path):
     config = (folder / "config.toml").read_text() + f"nasty = {json.dumps(nasty)}\n"
     (folder / "config.toml").write_text(config)
     (folder / "result.json").write_text(json.dumps({"loop": nasty, "test": {nasty: 1.0}}))
-    run_report.write(folder)
+    run_report.write_report(folder)
     found = Page((folder / "report.html").read_text())
     assert found.open == []
     assert "b" not in found.tags or nasty in found.words
@@ -152,14 +152,14 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
     else:
         (folder / name).write_bytes(content)
     rows, result = (metrics_log.read(folder / "metrics.jsonl"), {"step": "x", "seconds": None, "test": [1]})
-    assert Page(page(folder, rows, result)).open == []
+    assert Page(build_page(folder, rows, result)).open == []
 
 
 @settings(max_examples=40)
 @given(st.lists(ROWS, max_size=6))
 def test_no_row_makes_the_page_fail(rows):
     rows = [row for row in map(metrics_log.parse, map(json.dumps, rows)) if row is not None]
-    Page(heatmaps.maps(rows) + histograms.pages(rows))
+    Page(heatmaps.render_heatmaps(rows) + histograms.render_histograms(rows))
 
 
 @pytest.mark.parametrize("values", [[], [0.0, -1.0], [5e-324, 1.7e308]])
@@ -168,10 +168,10 @@ def test_curves_of_extreme_values_are_drawn(tmp_path, values):
         {"split": "train", "step": i, "loss": v, "gradient_norm": v, "memory_mb": abs(v)} for i, v in enumerate(values)
     ]
     layers = [{"split": "layers", "step": 1, "parameters": {"w": {"update_ratio": v}}} for v in values]
-    run_report.curves(rows + layers, tmp_path / "curves.png", best=3)
+    run_report.plot_curves(rows + layers, tmp_path / "curves.png", best=3)
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size[0] == 1100
-    assert (run_report.speed(rows) is None) == (not values)
+    assert (run_report.plot_speed(rows) is None) == (not values)
 
 
 def test_events_are_marked_in_the_curves(tmp_path):
@@ -179,7 +179,7 @@ def test_events_are_marked_in_the_curves(tmp_path):
     event = {"split": "event", "step": 55, "event": "rollback", "message": ""}
     shades = []
     for own in (rows, [*rows, event]):
-        run_report.curves(own, tmp_path / "curves.png")
+        run_report.plot_curves(own, tmp_path / "curves.png")
         with Image.open(tmp_path / "curves.png") as image:
             pixels_ = np.asarray(image.convert("RGB"), int).reshape(-1, 3)
         orange = (pixels_[:, 0] > 200) & (pixels_[:, 0] - pixels_[:, 2] > 60)
@@ -193,9 +193,9 @@ def test_events_are_marked_in_the_curves(tmp_path):
 
 def test_levels_by_hand():
     values = np.array([[0.01, 0.1, 1.0, 10.0, 0.0, np.nan]])
-    found = inline_images.levels(values, 0.01, 1.0, log=True, count=3)
+    found = inline_images.palette_indices(values, 0.01, 1.0, log=True, count=3)
     assert found.tolist() == [[1, 2, 3, 3, 1, 0]]
-    found = inline_images.levels(np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]]), 0.0, 1.0, log=False, count=3)
+    found = inline_images.palette_indices(np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]]), 0.0, 1.0, log=False, count=3)
     assert found.tolist() == [[1, 1, 2, 3, 3]]
 
 
@@ -224,6 +224,6 @@ def test_a_far_value_does_not_flatten_the_rest():
 
 
 def test_thinning_keeps_both_ends():
-    assert inline_images.thinned(3, 10).tolist() == [0, 1, 2]
-    assert inline_images.thinned(100, 3).tolist() == [0, 50, 99]
-    assert inline_images.thinned(1, 1).tolist() == [0]
+    assert inline_images.spaced_indices(3, 10).tolist() == [0, 1, 2]
+    assert inline_images.spaced_indices(100, 3).tolist() == [0, 50, 99]
+    assert inline_images.spaced_indices(1, 1).tolist() == [0]

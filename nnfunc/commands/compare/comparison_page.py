@@ -8,7 +8,7 @@ from nnfunc.commands.compare import comparison_table
 from nnfunc.commands.compare.comparison_plan import Plan
 from nnfunc.commands.compare.comparison_table import Row
 from nnfunc.reports import html_page
-from nnfunc.reports.format import figure
+from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
 __all__ = ["write"]
@@ -23,7 +23,7 @@ def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Ro
     seeds = sorted({run.seed for run in plan.runs})
     times = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds, with 95 % intervals of the mean"
     note = f"{len(plan.models)} models, {len(plan.runs)} runs: {times}."
-    page = html_page.whole(
+    page = html_page.render_page(
         folder.name,
         f'<p class="note">{html.escape(note)} {_WORDS}</p>',
         _grid(*comparison_table.columns(plan, rows, metric)),
@@ -31,9 +31,9 @@ def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Ro
         html_page.picture(folder / "curves.png", "Validation curves, over steps and over seconds"),
         "<h2>Runs</h2>",
         _grid(*_runs(results)),
-        html_page.columns(Settings=status.flat(plan.tables), Environment={**environment, **versions}),
+        html_page.render_tables(Settings=status.flat(plan.tables), Environment={**environment, **versions}),
     )
-    html_page.put(folder / "report.html", page)
+    html_page.save_page(folder / "report.html", page)
 
 
 _WORDS = "The test figures are those of each run's best checkpoint, by its validation examples."
@@ -48,7 +48,7 @@ def _runs(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     cells = []
     for result in results:
         line = [result["model"], *[result["variant"]] * several, str(result["seed"])]
-        line += [figure(name, result["test"][name]) for name in names]
+        line += [format_metric(name, result["test"][name]) for name in names]
         cells.append([*line, str(result["best_step"]), f"{result['seconds']:.1f}"])
     return heads, cells
 

@@ -15,7 +15,7 @@ from nnfunc.commands.progress_bar import progress
 from nnfunc.config import restore
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
-from nnfunc.reports.format import in_order, shown
+from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.evaluate import eval_size, evaluate
@@ -67,7 +67,7 @@ def _runs(plan: Plan, folder: Path) -> Path:
     for place, run in enumerate(plan.runs, start=1):
         if not (folder / "runs" / run.name / "result.json").exists():
             result = _train(run, folder / "runs" / run.name, plan, folder)
-            figures = "  ".join(shown(name, value) for name, value in in_order(result["test"]))
+            figures = "  ".join(format_labelled(name, value) for name, value in sort_metrics(result["test"]))
             done = f"{place:3d} of {len(plan.runs)}  {run.name:<{width}}"
             print(f"{done}  test {figures}  ({result['seconds']:.0f} s)", flush=True)
     results = [_result(folder / "runs" / run.name / "result.json", run) for run in plan.runs]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnfunc import documents
-from nnfunc.reports.format import settings_line
+from nnfunc.reports.format import format_settings
 from nnfunc.runs import metrics_log, run_folder, status
 
 __all__ = ["Entry", "collect"]
@@ -109,7 +109,7 @@ def _sweep(path: Path, name: str) -> Entry:
         return Entry(name, "sweep", f"it has not come to its end; unless it runs: {go_on}")
     metric, score = str(known.get("figure")), metrics_log.number(known.get("score"))
     settings, runs = known.get("settings"), known.get("runs")
-    best = settings_line(settings) if isinstance(settings, dict) else ""
+    best = format_settings(settings) if isinstance(settings, dict) else ""
     return Entry(
         name,
         "sweep",

@@ -11,7 +11,7 @@ from nnfunc.commands.list_runs import runs_table
 from nnfunc.commands.list_runs.collect_runs import Entry
 from nnfunc.reports import inline_images
 from nnfunc.reports.css import STYLE
-from nnfunc.reports.format import figure
+from nnfunc.reports.format import format_metric
 from nnfunc.runs import metrics_log
 
 __all__ = ["draw"]
@@ -124,12 +124,12 @@ def _page(entries: list[Entry], colours: dict[str, Any], png: bytes) -> str:
         cells = [e.name, e.state, e.model, steps]
         for part in runs_table.FIGURES:
             values = getattr(e, part)
-            cells += [figure(m, values[m]) if m in values else "" for m in metrics]
+            cells += [format_metric(m, values[m]) if m in values else "" for m in metrics]
         cells += [runs_table.value(e.settings.get(name, "")) for name in names]
         words = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         lines.append(f'<tr title="{html.escape(e.note)}"><td>{dot}</td>{words}</tr>')
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
-    picture = f'<img class="plain" alt="Validation curves of the runs" src="{inline_images.data(png)}">'
+    picture = f'<img class="plain" alt="Validation curves of the runs" src="{inline_images.png_url(png)}">'
     parts = (
         '<!doctype html>\n<html lang=en><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Runs</title>'

@@ -15,7 +15,7 @@ from rich.text import Text
 from nnfunc import check
 from nnfunc.commands.list_runs.collect_runs import Entry
 from nnfunc.commands.watch.dashboard import COLOURS, clock
-from nnfunc.reports.format import figure
+from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
 __all__ = ["as_csv", "differing", "metrics_of", "show", "sorted_by", "value"]
@@ -171,7 +171,7 @@ def _figures(entry: Entry, values: dict[str, float]) -> str:
     names = [name for name in dict.fromkeys(("loss", "accuracy", entry.metric)) if name in values]
     names = names or list(values)[:1]
     plain = ("loss", "accuracy")
-    words = [figure(n, values[n]) if n in plain else f"{n} {figure(n, values[n])}" for n in names]
+    words = [format_metric(n, values[n]) if n in plain else f"{n} {format_metric(n, values[n])}" for n in names]
     return "\n".join(words)
 
 

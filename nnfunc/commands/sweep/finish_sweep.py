@@ -9,7 +9,7 @@ import numpy as np
 
 from nnfunc.check import counted
 from nnfunc.config.sweep.sweep_config import Study
-from nnfunc.reports.format import figure, in_order, settings_line, shown
+from nnfunc.reports.format import format_labelled, format_metric, format_settings, sort_metrics
 from nnfunc.reports.sweep.sweep_page import write_page
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
@@ -51,9 +51,9 @@ def finish(own: Study, result: Result, folder: Path) -> None:
     if which is None:
         print(f"best    {no_best(result.seeds)}")
     else:
-        print(f"best    {_how_sure(own, result, which)}  {settings_line(best)}".rstrip())
+        print(f"best    {_how_sure(own, result, which)}  {format_settings(best)}".rstrip())
     if test:
-        figures = "  ".join(shown(name, value) for name, value in in_order(test))
+        figures = "  ".join(format_labelled(name, value) for name, value in sort_metrics(test))
         runs = f" (mean of {result.seeds} seeds)" if result.seeds > 1 else ""
         print(f"test    {figures}{runs}")
     print(f"table   {folder / 'table.csv'}")
@@ -73,10 +73,10 @@ def _how_sure(own: Study, result: Result, which: int) -> str:
     """The figure that ranks: of one run, or the mean over seeds with its 95 % interval."""
     name, label = result.rank, own.figure.metric
     if result.seeds == 1:
-        return f"{shown(label, float(result.scores[which]))} (member {which})"
+        return f"{format_labelled(label, float(result.scores[which]))} (member {which})"
     row = result.table()[0]
-    low, high = (figure(label, row[f"{name} {end}"]) for end in ("low", "high"))
-    return f"{shown(label, row[name])} ({low} to {high}, 95 % over {result.seeds} seeds)"
+    low, high = (format_metric(label, row[f"{name} {end}"]) for end in ("low", "high"))
+    return f"{format_labelled(label, row[name])} ({low} to {high}, 95 % over {result.seeds} seeds)"
 
 
 def _test(own: Study, result: Result, which: int) -> dict[str, float]:

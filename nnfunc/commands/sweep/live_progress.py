@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nnfunc.commands.interrupts import answer
-from nnfunc.reports.format import clock, figure, settings_line
+from nnfunc.reports.format import format_clock, format_metric, format_settings
 from nnfunc.sweeps.progress import Progress
 
 __all__ = ["Live", "live"]
@@ -57,13 +57,13 @@ class Live:
         first = f"step {report.step:,}/{report.steps:,}  {report.alive} alive{ended}"
         second = ""
         if speed > 0:
-            second = f"{_rate(speed)}, {clock((1 - self.share(report)) * of / speed)} left"
+            second = f"{_rate(speed)}, {format_clock((1 - self.share(report)) * of / speed)} left"
         if report.best is None:
             third = "no finite figure" if report.diverged else "no figures yet"
             return [first, second, third]
-        member = f"member {report.best}: {settings_line(report.hypers)}".removesuffix(": ")
-        best = f"best {self.metric} {figure(self.metric, report.score)}  ({member})"
-        return [first, second, f"{best}  median {figure(self.metric, report.median)}"]
+        member = f"member {report.best}: {format_settings(report.hypers)}".removesuffix(": ")
+        best = f"best {self.metric} {format_metric(self.metric, report.score)}  ({member})"
+        return [first, second, f"{best}  median {format_metric(self.metric, report.median)}"]
 
 
 def _rate(speed: float) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnfunc.commands.watch.layer_tables import figures_table, layers_table
-from nnfunc.reports.format import figure
+from nnfunc.reports.format import format_metric
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
 from nnfunc.runs.tail import Follower
 
@@ -40,7 +40,7 @@ class View:
         self.config, _ = status.config_of(folder)
         self.total = _total(self.config)
         self.state = status.State("stopped")
-        self.findings: list[diagnostics.Finding] = []
+        self.findings: list[diagnostics.Diagnosis] = []
         self.asked = False
 
     @property
@@ -193,11 +193,11 @@ def _best(view: View) -> RenderableType | None:
     text = Text("best checkpoint  ", "dim")
     if math.isfinite(value) and math.isfinite(step):
         metric = str(about.get("best") or "").partition(" ")[2]
-        return text.append(f"val {metric} {figure(metric, value)} at step {step:,.0f}", "not dim")
+        return text.append(f"val {metric} {format_metric(metric, value)} at step {step:,.0f}", "not dim")
     best = status.best(view.rows, view.config)
     if best is None:
         return None
-    words = f"none; the best val {best.metric} is {figure(best.metric, best.value)}"
+    words = f"none; the best val {best.metric} is {format_metric(best.metric, best.value)}"
     return text.append(f"{words} at step {best.step:,}", "not dim")
 
 

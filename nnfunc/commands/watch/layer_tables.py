@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnfunc.commands.watch.sparkline import spark
-from nnfunc.reports.format import figure
+from nnfunc.reports.format import format_metric
 from nnfunc.runs import diagnostics, metrics_log, status
 
 __all__ = ["figures_table", "layers_table"]
@@ -42,10 +42,10 @@ def figures_table(view: Any, width: int, *, tall: int, plain: bool) -> Renderabl
             steps, values = metrics_log.series(rows, split, name)
             if not len(values):
                 continue
-            best = f"{figure(name, float(values.max() if mode == 'max' else values.min()))}"
+            best = f"{format_metric(name, float(values.max() if mode == 'max' else values.min()))}"
             curve = spark(steps, values, width=room, last=last, height=tall, plain=plain)
             label = _label(name) if word == "train" or not _has(rows, "train", name) else ""
-            now = Text(figure(name, float(values[-1])), "bold")
+            now = Text(format_metric(name, float(values[-1])), "bold")
             table.add_row(label, word, now, best, Text(curve, colour))
     known = set(metrics_log.names(rows, "train"))
     spare = {"examples_per_second"} if "tokens_per_second" in known else set()

@@ -11,6 +11,7 @@ twice compiles once.
 
 from collections.abc import Sequence
 
+from nnfunc.calls import explain_calls
 from nnfunc.data.augment.affine import affine, rotate, scale
 from nnfunc.data.augment.base import Augmentation
 from nnfunc.data.augment.color_noise import brightness, contrast, cutout, noise
@@ -47,3 +48,6 @@ def build_augmentation(
     flipped = [flip(shape=shape)] if flips else []
     found = [*flipped, *([shift(pixels, fill=fill, shape=shape)] if pixels else [])]
     return found[0] if len(found) == 1 else chain(*found) if found else None
+
+
+explain_calls(__name__)

@@ -11,7 +11,7 @@ from nnfunc import check, xla_flags
 from nnfunc.base import Array
 from nnfunc.debug.finding import Finding
 
-__all__ = ["compiler", "wrong_rows"]
+__all__ = ["check_compiler", "count_wrong_rows"]
 
 # jaxlib 0.10.2 is wrong at some numbers of rows, and right again at larger ones: (rows, width).
 PRODUCTS = [(rows, width) for rows in (24_000, 40_000) for width in (2, 3, 5, 8)] + [(70_000, 3)]
@@ -20,9 +20,9 @@ TOLERANCE = 0.02
 """Of a row's size: more than a product in low precision is off by, less than another row is."""
 
 
-def compiler() -> Iterator[Finding]:
+def check_compiler() -> Iterator[Finding]:
     """Jitted results of many rows equal NumPy's."""
-    wrong = wrong_rows(jax.default_backend(), jnp.result_type(float) == jnp.float64)
+    wrong = count_wrong_rows(jax.default_backend(), jnp.result_type(float) == jnp.float64)
     if not wrong:
         return
     version = f"jaxlib {xla_flags.JAXLIB} on {jax.default_backend()}"
@@ -40,7 +40,7 @@ def compiler() -> Iterator[Finding]:
 
 
 @lru_cache  # XLA reads its flags once, so nothing changes in a process
-def wrong_rows(backend: str, x64: bool) -> dict[str, int]:
+def count_wrong_rows(backend: str, x64: bool) -> dict[str, int]:
     """Results of which some rows differ from NumPy's, such as "40,000 products of width 3, float32"."""
     draw = np.random.default_rng(0)
     matrix, numbers = draw.normal(size=(8, 8)), draw.normal(size=70_000 * 8)

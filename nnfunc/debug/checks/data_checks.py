@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc.debug.checks.model_checks import shift_invariant
+from nnfunc.debug.checks.model_checks import is_shift_invariant
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.probe import Look
+from nnfunc.debug.probe import Probe
 
-__all__ = ["classes", "contradictions", "inputs", "overlap"]
+__all__ = ["check_classes", "check_contradictions", "check_overlap", "check_scales"]
 
 ROWS = 2048  # training examples that are looked at one by one
 
 
-def inputs(look: Look, data: Any) -> Iterator[Finding]:
+def check_scales(look: Probe, data: Any) -> Iterator[Finding]:
     """Inputs and targets of a size that networks take, and features that tell something."""
     batch = next(iter(data.split("train", min(ROWS, data.size))))
     x, target = _pair(batch)
@@ -50,11 +50,11 @@ def _constant(values: np.ndarray) -> Iterator[Finding]:
         yield Finding("warning", "inputs", "constant features", why, cure)
 
 
-def classes(look: Look, data: Any) -> Iterator[Finding]:
+def check_classes(look: Probe, data: Any) -> Iterator[Finding]:
     """Every class that the model has an output for occurs, and none is rare."""
     _, target = _pair(data.arrays) if data.window is None else (None, None)
     y = look.y
-    if target is None or y is None or y.ndim != 2 or not shift_invariant(look):
+    if target is None or y is None or y.ndim != 2 or not is_shift_invariant(look):
         return
     target = np.asarray(target)
     if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer) or target.min() < 0:
@@ -74,7 +74,7 @@ def classes(look: Look, data: Any) -> Iterator[Finding]:
         yield Finding("warning", "labels", "imbalanced classes", why, cure)
 
 
-def overlap(look: Look, data: Any) -> Iterator[Finding]:
+def check_overlap(look: Probe, data: Any) -> Iterator[Finding]:
     """Held-out examples are not training examples too."""
     if data.validation is None:
         return
@@ -93,7 +93,7 @@ def overlap(look: Look, data: Any) -> Iterator[Finding]:
         yield Finding("error", "validation", "validation in training data", why, cure)
 
 
-def contradictions(look: Look, data: Any) -> Iterator[Finding]:
+def check_contradictions(look: Probe, data: Any) -> Iterator[Finding]:
     """Equal examples have equal labels."""
     x, target = _pair(data.arrays) if data.window is None else (None, None)
     if target is None or not jax.tree.leaves(x):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.probe import Look, rows_differ
+from nnfunc.debug.probe import Probe, rows_differ
 
-__all__ = ["causality", "examples"]
+__all__ = ["check_causality", "check_examples"]
 
 
-def examples(look: Look) -> Iterator[Finding]:
+def check_examples(look: Probe) -> Iterator[Finding]:
     """Every example's output is its own, depends on it, and not on its place in the batch."""
     y, size = look.y, look.size
     if y is None or size < 3:
@@ -26,8 +26,8 @@ def examples(look: Look) -> Iterator[Finding]:
     other = _another_first(look.x)
     modes = [False] if jax.tree.leaves(look.state) else [False, True]  # batch norm leaks by right
     for train in modes:
-        base, taps = look.forward(look.moved, look.x, train=train)
-        changed, changed_taps = look.forward(look.moved, other, train=train)
+        base, taps = look.forward(look.perturbed, look.x, train=train)
+        changed, changed_taps = look.forward(look.perturbed, other, train=train)
         if rows_differ(base[1:], changed[1:]):
             where = _first(taps, changed_taps, lambda t: t[1:] if t.shape[:1] == (size,) else t[:0])
             mode = "training" if train else "evaluation"
@@ -42,7 +42,7 @@ def examples(look: Look) -> Iterator[Finding]:
             yield Finding("error", where, "output ignores the input", why, cure)
             return
     alike = jax.tree.map(lambda leaf: np.repeat(leaf[:1], size, axis=0), look.x)
-    same, taps = look.forward(look.moved, alike)
+    same, taps = look.forward(look.perturbed, alike)
     if look.needs_key or rows_differ(same[1:], same[:-1]):
         where = "the model"
         for path, tap in taps.items():
@@ -56,7 +56,7 @@ def examples(look: Look) -> Iterator[Finding]:
         yield Finding("error", where, "random without a key", why, cure)
 
 
-def causality(look: Look) -> Iterator[Finding]:
+def check_causality(look: Probe) -> Iterator[Finding]:
     """Where the next token is to be told, no output looks at later ones."""
     x, y = look.x, look.y
     target = look.batch[1] if isinstance(look.batch, tuple | list) and len(look.batch) == 2 else None
@@ -76,8 +76,8 @@ def causality(look: Look) -> Iterator[Finding]:
     later = x.copy()
     later[:, middle:] = np.roll(x, 1, axis=0)[:, middle:]
     later[:, middle] = np.where(later[:, middle] == x[:, middle], x[:, 0], later[:, middle])
-    base, taps = look.forward(look.moved, x)
-    changed, changed_taps = look.forward(look.moved, later)
+    base, taps = look.forward(look.perturbed, x)
+    changed, changed_taps = look.forward(look.perturbed, later)
     if rows_differ(base[:, :middle], changed[:, :middle]):
         shape = x.shape
         where = _first(taps, changed_taps, lambda t: t[:, :middle] if t.shape[:2] == shape else t[:0])
@@ -111,7 +111,7 @@ def _first(taps: dict[str, Any], others: dict[str, Any], part: Any) -> str:
     return "the model"
 
 
-def _first_moved(look: Look, size: int) -> str:
+def _first_moved(look: Probe, size: int) -> str:
     _, taps = look.forward(look.params, look.x)
     moved = [path for path, tap in taps.items() if tap.shape[:1] != (size,)]
     return moved[0] if moved else "the output"

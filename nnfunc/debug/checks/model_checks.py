@@ -8,17 +8,24 @@ import numpy as np
 
 from nnfunc import paths
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.probe import Look, matrices, rows_differ
+from nnfunc.debug.probe import Probe, rows_differ, weight_matrices
 
-__all__ = ["activations", "gradients", "nonlinearity", "outputs", "shift_invariant", "symmetry"]
+__all__ = [
+    "check_activations",
+    "check_gradients",
+    "check_nonlinearity",
+    "check_outputs",
+    "check_symmetry",
+    "is_shift_invariant",
+]
 
 
-def outputs(look: Look) -> Iterator[Finding]:
+def check_outputs(look: Probe) -> Iterator[Finding]:
     """A loss that takes logits is given logits."""
-    y, judged = look.y, look.judged
-    if y is None or y.ndim < 2 or y.shape[-1] < 2 or not shift_invariant(look):
+    y, judged = look.y, look.evaluation
+    if y is None or y.ndim < 2 or y.shape[-1] < 2 or not is_shift_invariant(look):
         return
-    large = jax.tree.map(lambda leaf: leaf * 30, look.moved)
+    large = jax.tree.map(lambda leaf: leaf * 30, look.perturbed)
     bounds, _ = look.forward(large, look.x)
     if not np.isfinite(bounds).all():
         bounds = y
@@ -41,23 +48,23 @@ def outputs(look: Look) -> Iterator[Finding]:
         yield Finding("error", "the output", "relu on the outputs", why, cure)
 
 
-def shift_invariant(look: Look) -> bool:
+def is_shift_invariant(look: Probe) -> bool:
     """Whether a number added to all outputs leaves the loss as it is, as a softmax does."""
-    loss, shifted, zeros = (float(look.judged[name]) for name in ("loss", "shifted", "zeros"))
+    loss, shifted, zeros = (float(look.evaluation[name]) for name in ("loss", "shifted", "zeros"))
     return abs(shifted - loss) < 1e-4 * max(abs(loss), 1e-3) and np.isfinite(zeros)
 
 
-def nonlinearity(look: Look) -> Iterator[Finding]:
+def check_nonlinearity(look: Probe) -> Iterator[Finding]:
     """A model of two matrices or more is no affine function of x."""
     x, y = look.x, look.y
     if y is None or not isinstance(x, np.ndarray) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
-    look.forward(look.moved, x)
-    count = len(matrices(look, paths.flatten(look.params)))
+    look.forward(look.perturbed, x)
+    count = len(weight_matrices(look, paths.flatten(look.params)))
     if count < 2 or look.size < 3 or look.needs_key:
         return
     one, two, three = x, np.roll(x, 1, axis=0), np.roll(x, 2, axis=0)
-    parts = [look.forward(look.moved, part)[0] for part in (one, two, three, one + two - three)]
+    parts = [look.forward(look.perturbed, part)[0] for part in (one, two, three, one + two - three)]
     whole = parts[0] + parts[1] - parts[2]
     if not rows_differ(whole, parts[3]) and _varies(parts[0]):
         why = f"Its {count} matrices multiply to one: the output is an affine function of x."
@@ -65,10 +72,10 @@ def nonlinearity(look: Look) -> Iterator[Finding]:
         yield Finding("error", "the model", "no nonlinearity", why, cure)
 
 
-def symmetry(look: Look) -> Iterator[Finding]:
+def check_symmetry(look: Probe) -> Iterator[Finding]:
     """No matrix begins with equal columns, or all of them with 0: such units stay equal for ever."""
     look.forward(look.params, look.x)
-    found = matrices(look, paths.flatten(look.params))
+    found = weight_matrices(look, paths.flatten(look.params))
     equal = [p for p, w in found.items() if w.shape[-1] > 1 and w.any() and not np.ptp(w, axis=-1).any()]
     zero = [path for path, w in found.items() if not w.any()]
     cure = "Draw initial weights at random: nf.initializers.he_normal, lecun_normal, ..."
@@ -80,7 +87,7 @@ def symmetry(look: Look) -> Iterator[Finding]:
         yield Finding("error", zero[0], "symmetric parameters", why, cure)
 
 
-def activations(look: Look) -> Iterator[Finding]:
+def check_activations(look: Probe) -> Iterator[Finding]:
     """The deviation of every layer's result at the start is neither tiny nor huge."""
     _, taps = look.forward(look.params, look.x)
     floats = [
@@ -104,10 +111,10 @@ def activations(look: Look) -> Iterator[Finding]:
             return
 
 
-def gradients(look: Look) -> Iterator[Finding]:
+def check_gradients(look: Probe) -> Iterator[Finding]:
     """Every parameter gets a gradient, of like size through the depth."""
     loss, grads = look.gradients(look.params)
-    _, others = look.gradients(look.moved)
+    _, others = look.gradients(look.perturbed)
     here, there = paths.flatten(jax.device_get(grads)), paths.flatten(jax.device_get(others))
     dead = [path for path in here if not np.any(here[path]) and not np.any(there[path])]
     if dead:
@@ -120,7 +127,9 @@ def gradients(look: Look) -> Iterator[Finding]:
         yield Finding("error", dead[0], "no gradient", why, cure)
     look.forward(look.params, look.x)
     sizes = {
-        p: float(np.sqrt(np.mean(np.square(g, dtype=np.float64)))) for p, g in matrices(look, here).items() if g.any()
+        p: float(np.sqrt(np.mean(np.square(g, dtype=np.float64))))
+        for p, g in weight_matrices(look, here).items()
+        if g.any()
     }
     if not sizes or not all(map(np.isfinite, sizes.values())):
         return

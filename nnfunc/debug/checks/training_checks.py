@@ -10,25 +10,25 @@ import numpy as np
 import optax
 
 from nnfunc import paths
-from nnfunc.debug.checks.model_checks import shift_invariant
+from nnfunc.debug.checks.model_checks import is_shift_invariant
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.first_state import peak_rate, scaled
-from nnfunc.debug.probe import Look
+from nnfunc.debug.first_state import peak_learning_rate, update_at_learning_rate
+from nnfunc.debug.probe import Probe
 from nnfunc.frozen_state import holds
 from nnfunc.paths import is_matrix
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["decay", "initial_loss", "pairing", "rate", "size_of_batch"]
+__all__ = ["check_initial_loss", "check_learning_rate", "check_pairing", "check_reduction", "check_weight_decay"]
 
 
-def initial_loss(look: Look) -> Iterator[Finding]:
+def check_initial_loss(look: Probe) -> Iterator[Finding]:
     """The loss begins at about that of a model that knows nothing: log(classes), for labels."""
-    loss, zeros = float(look.judged["loss"]), float(look.judged["zeros"])
+    loss, zeros = float(look.evaluation["loss"]), float(look.evaluation["zeros"])
     if not math.isfinite(zeros):
         return
     implied = f"{zeros:.3g}, the loss of outputs that are all 0"
     y = look.y
-    if y is not None and shift_invariant(look) and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros:
+    if y is not None and is_shift_invariant(look) and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros:
         implied = f"log({y.shape[-1]}) = {zeros:.3g}"
     if loss - zeros > max(abs(zeros), 1.0):
         why = f"It is {loss:.3g} at the start, and should be near {implied}."
@@ -40,42 +40,42 @@ def initial_loss(look: Look) -> Iterator[Finding]:
         yield Finding("warning", "loss", "initial loss too small", why, cure)
 
 
-def pairing(look: Look) -> Iterator[Finding]:
+def check_pairing(look: Probe) -> Iterator[Finding]:
     """The loss is another one when each example gets the outputs of another.
 
     At one size of outputs alone that tells nothing: far from all targets huber and mae are straight
     lines, whose mean is the same for every pairing, and a hinge or a clipped loss is flat.
     """
-    paired = np.asarray(look.judged["paired"], np.float64)  # [ranges, as they are or rolled]
+    paired = np.asarray(look.evaluation["paired"], np.float64)  # [ranges, as they are or rolled]
     if look.y is None or len(look.y) < 3 or not np.isfinite(paired).all():
         return
     targets = [leaf for leaf in jax.tree.leaves(look.batch) if len(np.unique(leaf, axis=0)) > 1]
     apart = np.abs(paired[:, 1] - paired[:, 0])
     if len(targets) > 1 and (apart <= 3e-6 * np.maximum(np.abs(paired[:, 0]), 1e-3)).all():
-        loss = float(look.judged["loss"])
+        loss = float(look.evaluation["loss"])
         why = f"It is {loss:.3g}, and stays what it is when each example gets another's outputs."
         cure = "Compare each output with its own label; is the batch averaged too early?"
         yield Finding("error", "loss", "loss ignores the labels", why, cure)
 
 
-def size_of_batch(look: Look) -> Iterator[Finding]:
+def check_reduction(look: Probe) -> Iterator[Finding]:
     """The loss is a mean over the batch."""
-    loss, doubled = float(look.judged["loss"]), float(look.judged["doubled"])
+    loss, doubled = float(look.evaluation["loss"]), float(look.evaluation["doubled"])
     if math.isfinite(doubled) and abs(doubled - 2 * loss) < 1e-3 * abs(loss):
         why = f"It is {loss:.3g} for the batch and {doubled:.3g} for the batch twice."
         cure = "Take the mean, or every other batch size needs another learning rate."
         yield Finding("warning", "loss", "loss adds up the batch", why, cure)
 
 
-def rate(look: Look, build: Callable[..., Any], hypers: Any) -> Iterator[Finding]:
+def check_learning_rate(look: Probe, build: Callable[..., Any], hypers: Any) -> Iterator[Finding]:
     """One step at the largest learning rate moves the parameters, and does not throw them away."""
-    peak, optimizer = peak_rate(build, hypers), look.task.optimizer
+    peak, optimizer = peak_learning_rate(build, hypers), look.task.optimizer
     before, grads = look.gradients(look.params)
     params = look.params
 
     def step(params, grads, before):
         state, told = optimizer.init(params), {"value": before, "grad": grads}
-        update = scaled(optimizer, 1.0 if peak is None else peak, 0)
+        update = update_at_learning_rate(optimizer, 1.0 if peak is None else peak, 0)
         updates, _ = update(grads, state, params, **told)
         return optax.apply_updates(params, updates), updates
 
@@ -95,7 +95,7 @@ def rate(look: Look, build: Callable[..., Any], hypers: Any) -> Iterator[Finding
         yield Finding("error", "learning rate", "learning rate too small", why, cure)
 
 
-def decay(look: Look) -> Iterator[Finding]:
+def check_weight_decay(look: Probe) -> Iterator[Finding]:
     """Weight decay, which is seen in updates without a gradient, is for matrices."""
     optimizer = look.task.optimizer
     ones = jax.tree.map(jnp.ones_like, look.params)

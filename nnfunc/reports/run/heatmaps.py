@@ -11,10 +11,10 @@ from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import Layers, Row
 
-__all__ = ["maps"]
+__all__ = ["render_heatmaps"]
 
 
-class Kind(NamedTuple):
+class LayerMetric(NamedTuple):
     """A figure that layers have. palette: one of matplotlib's."""
 
     part: str
@@ -26,8 +26,8 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind("parameters", "gradient_norm", "Gradient norm", True, "viridis", "of each parameter"),
-    Kind(
+    LayerMetric("parameters", "gradient_norm", "Gradient norm", True, "viridis", "of each parameter"),
+    LayerMetric(
         "parameters",
         "update_ratio",
         "Update-to-weight ratio",
@@ -35,8 +35,8 @@ KINDS = (
         "coolwarm",
         "norm of a step's change over the weight's norm; grey is about 1e-3, the usual size",
     ),
-    Kind("parameters", "weight_norm", "Weight norm", True, "viridis", "of each parameter"),
-    Kind(
+    LayerMetric("parameters", "weight_norm", "Weight norm", True, "viridis", "of each parameter"),
+    LayerMetric(
         "activations",
         "deviation",
         "Activation deviation",
@@ -44,26 +44,28 @@ KINDS = (
         "viridis",
         "standard deviation of what a layer returns",
     ),
-    Kind(
+    LayerMetric(
         "activations", "saturated", "Saturation", False, "magma", "share of values at the flat ends of the activation"
     ),
-    Kind("activations", "dead", "Dead fraction", False, "magma", "share of units that are zero for every example"),
+    LayerMetric(
+        "activations", "dead", "Dead fraction", False, "magma", "share of units that are zero for every example"
+    ),
 )
 COLUMNS = 160
 MANY = 60
 
 
-def maps(rows: list[Row]) -> str:
+def render_heatmaps(rows: list[Row]) -> str:
     """The HTML of all heat maps that the rows have values for, "" when there are none."""
     return "\n".join(_map(kind, own) for kind in KINDS if (own := metrics_log.layers(rows, kind.part, kind.name)).paths)
 
 
-def _map(kind: Kind, own: Layers) -> str:
+def _map(kind: LayerMetric, own: Layers) -> str:
     """One heat map: the scale, then names, picture and last values; of many layers first the whole."""
     low, high = _limits(kind, own.values)
-    columns = inline_images.thinned(len(own.steps), COLUMNS)
-    places = inline_images.levels(own.values[:, columns], low, high, log=kind.log)
-    count, address = (len(own.paths), inline_images.picture(places, inline_images.colours(kind.palette)))
+    columns = inline_images.spaced_indices(len(own.steps), COLUMNS)
+    places = inline_images.palette_indices(own.values[:, columns], low, high, log=kind.log)
+    count, address = (len(own.paths), inline_images.palette_png_url(places, inline_images.build_palette(kind.palette)))
     words = f"{kind.title} of {count} layers over time"
     picture = f'<img alt="{words}" style="--rows:{count}" src="{address}">'
     values = "".join(f"<i>{_short(value, kind)}</i>" for value in own.values[:, -1])
@@ -72,7 +74,7 @@ def _map(kind: Kind, own: Layers) -> str:
     whole = each = f'<div class="map{size}">{parts}</div>'
     axis = _steps(own.steps)
     if count > MANY:
-        some = [own.paths[i] for i in inline_images.thinned(count, 11)]
+        some = [own.paths[i] for i in inline_images.spaced_indices(count, 11)]
         parts = f'<div class="names">{_names(some)}</div>{picture}<div class="last"></div>'
         head = f"<summary>{count} layers one by one</summary>"
         size = " huge" if count > 600 else ""
@@ -93,16 +95,16 @@ def _steps(steps: np.ndarray) -> str:
     return f'<div class="axis"><span></span><div>{ends}</div><span>last</span></div>'
 
 
-def _scale(kind: Kind, low: float, high: float) -> str:
+def _scale(kind: LayerMetric, low: float, high: float) -> str:
     """The colours with the values at their ends and in the middle."""
-    bar = inline_images.picture(np.arange(1, 64)[None], inline_images.colours(kind.palette))
+    bar = inline_images.palette_png_url(np.arange(1, 64)[None], inline_images.build_palette(kind.palette))
     middle = math.sqrt(low * high) if kind.log else (low + high) / 2
     words = "".join(f"<i>{_short(value, kind)}</i>" for value in (low, middle, high))
     mark = '<u title="about 1e-3"></u>' if kind.name == "update_ratio" else ""
     return f'<div class="scale"><div><img alt="" src="{bar}">{mark}</div><div>{words}</div></div>'
 
 
-def _limits(kind: Kind, values: np.ndarray) -> tuple[float, float]:
+def _limits(kind: LayerMetric, values: np.ndarray) -> tuple[float, float]:
     """The values at the ends of the colours."""
     known = values[np.isfinite(values) & ((values > 0) | (not kind.log))]
     if not kind.log:
@@ -118,7 +120,7 @@ def _limits(kind: Kind, values: np.ndarray) -> tuple[float, float]:
     return float(10 ** max(middle - half, -300)), float(10 ** min(middle + half, 300))
 
 
-def _short(value: float, kind: Kind) -> str:
+def _short(value: float, kind: LayerMetric) -> str:
     """A value in few characters."""
     if not math.isfinite(value):
         return "&ndash;"

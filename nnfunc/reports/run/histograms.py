@@ -9,12 +9,12 @@ from nnfunc.reports import inline_images
 from nnfunc.runs import metrics_log
 from nnfunc.runs.metrics_log import Histograms, Row
 
-__all__ = ["pages"]
+__all__ = ["render_histograms"]
 
 KINDS = (
-    ("parameters", "weight_histogram", "weights", inline_images.fade(47, 111, 208)),
-    ("parameters", "gradient_histogram", "gradients", inline_images.fade(217, 120, 45)),
-    ("activations", "histogram", "activations", inline_images.fade(58, 154, 91)),
+    ("parameters", "weight_histogram", "weights", inline_images.fading_palette(47, 111, 208)),
+    ("parameters", "gradient_histogram", "gradients", inline_images.fading_palette(217, 120, 45)),
+    ("activations", "histogram", "activations", inline_images.fading_palette(58, 154, 91)),
 )
 BINS = 40
 PAGES = 20
@@ -28,7 +28,7 @@ class Card(NamedTuple):
     text: str
 
 
-def pages(rows: list[Row]) -> str:
+def render_histograms(rows: list[Row]) -> str:
     """The HTML: cards by the layers' groups, in pages that open; "" when there are no histograms."""
     found = [
         (path, title, palette, own)
@@ -70,12 +70,12 @@ def _group(path: str) -> str:
 
 def _card(path: str, title: str, palette: np.ndarray, own: Histograms, columns: int) -> str:
     """The picture of one layer: time to the right, values upwards."""
-    chosen = inline_images.thinned(len(own.steps), columns)
+    chosen = inline_images.spaced_indices(len(own.steps), columns)
     own = Histograms(*(column[chosen] for column in own))
     low, high = _range(own)
     share = _rebinned(own, np.linspace(low, high, BINS + 1))
     share = np.sqrt(share / np.maximum(share.max(axis=1, keepdims=True), 1e-12))
-    address = inline_images.picture(np.round(15 * share.T[::-1]), palette)
+    address = inline_images.palette_png_url(np.round(15 * share.T[::-1]), palette)
     name, what = html.escape(path), f"{title} of {html.escape(path)} over time"
     ends = f"<i>{high:.2g}</i><i>{low:.2g}</i>"
     steps = f"<i>{own.steps[0]:,}</i><i>{own.steps[-1]:,}</i>"

@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 
 from nnfunc.reports import html_page, inline_images
-from nnfunc.reports.format import figure, in_order
+from nnfunc.reports.format import format_metric, sort_metrics
 from nnfunc.reports.run import heatmaps, histograms, run_plots
 from nnfunc.runs import diagnostics, metrics_log, status
 from nnfunc.runs.metrics_log import Row, number
 
-__all__ = ["page"]
+__all__ = ["build_page"]
 
 
-def page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
+def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
     """The whole page; `curves.png` is in the folder already."""
     config, _ = status.config_of(folder)
     environment = status.json_of(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
-    speed = run_plots.speed(rows)
-    layers, pages = heatmaps.maps(rows), histograms.pages(rows)
-    return html_page.whole(
+    speed = run_plots.plot_speed(rows)
+    layers, pages = heatmaps.render_heatmaps(rows), histograms.render_histograms(rows)
+    return html_page.render_page(
         folder.name,
         f'<p class="note">{_sentence(config, result)}</p>',
         f'<div class="cards">{_cards(rows, result)}</div>',
@@ -35,7 +35,7 @@ def page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
         _section("Speed and memory", _speed(speed)),
         _section("Layers over time", _note(_HEAT) + layers if layers else ""),
         _section("Histograms over time", _note(_HISTOGRAMS) + pages if pages else ""),
-        html_page.columns(Settings=status.flat(config), Environment={**environment, **versions}),
+        html_page.render_tables(Settings=status.flat(config), Environment={**environment, **versions}),
     )
 
 
@@ -87,8 +87,8 @@ def _cards(rows: list[Row], result: dict[str, Any]) -> str:
     for split in ("test", "validation"):
         own = result.get(split)
         values = {k: number(v) for k, v in own.items()} if isinstance(own, dict) else {}
-        found += [(figure(name, value), f"{split} {name}") for name, value in in_order(values)]
-    found += [(figure(name, value), words) for words, name, value in _without(result)]
+        found += [(format_metric(name, value), f"{split} {name}") for name, value in sort_metrics(values)]
+    found += [(format_metric(name, value), words) for words, name, value in _without(result)]
     for name, words in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
         _, values = metrics_log.series(rows, "train", name)
         if len(values):
@@ -109,7 +109,7 @@ def _without(result: dict[str, Any]) -> list[tuple[str, str, float]]:
         metrics = own.get(split) if isinstance(own, dict) else None
         if isinstance(metrics, dict) and metrics:
             values = {k: number(v) for k, v in metrics.items()}
-            return [(f"{split} {k} without a look", k, v) for k, v in in_order(values)]
+            return [(f"{split} {k} without a look", k, v) for k, v in sort_metrics(values)]
     return []
 
 
@@ -119,7 +119,7 @@ def _beside(result: dict[str, Any]) -> str:
     split = found[0][0].split()[0]
     metrics = {name: value for _, name, value in found}
     words = "One answer for every example, without a look at it, reaches "
-    words += ", ".join(f"{split} {name} {figure(name, value)}" for name, value in metrics.items())
+    words += ", ".join(f"{split} {name} {format_metric(name, value)}" for name, value in metrics.items())
     own = result.get(split)
     better = status.beats(own if isinstance(own, dict) else {}, metrics)
     return f"{words}. The run {'beats it' if better else 'does NOT beat it'}."
@@ -157,4 +157,4 @@ def _speed(png: bytes | None) -> str:
     if png is None:
         return ""
     words = "Throughput, memory and utilisation over the steps"
-    return f'<img class="plain" alt="{words}" src="{inline_images.data(png)}">'
+    return f'<img class="plain" alt="{words}" src="{inline_images.png_url(png)}">'

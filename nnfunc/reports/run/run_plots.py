@@ -10,7 +10,7 @@ from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import Row
 
-__all__ = ["curves", "speed"]
+__all__ = ["plot_curves", "plot_speed"]
 
 TRAIN, HELD_OUT, LINE = "#8a96a3", "#1f5fbf", "#c23b4b"
 EVENTS = ("#d9782d", "#a24fb0", "#2aa3a3", "#9a8a2a", "#c23b4b")
@@ -25,7 +25,7 @@ SPEED = {  # how each is shown: factor and title
 }
 
 
-def curves(rows: list[Row], path: Path, best: int | None = None) -> None:
+def plot_curves(rows: list[Row], path: Path, best: int | None = None) -> None:
     """Draw the metrics over the steps: training and held-out ones, learning rate, gradient norm.
 
     best: the step of the best checkpoint, marked by a dotted line. Events, such as a rollback, are
@@ -51,7 +51,7 @@ def curves(rows: list[Row], path: Path, best: int | None = None) -> None:
     temporary.replace(path)
 
 
-def speed(rows: list[Row]) -> bytes | None:
+def plot_speed(rows: list[Row]) -> bytes | None:
     """A PNG of throughput, memory and utilisation; None when the rows hold none of them."""
     known = metrics_log.names(rows, "train")
     names = [name for name in SPEED if name in known]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc.check import counted
-from nnfunc.reports.format import figure
+from nnfunc.reports.format import format_metric
 from nnfunc.reports.sweep.axes import text
 from nnfunc.reports.sweep.curves import named
 from nnfunc.reports.sweep.importance import ENOUGH, GOOD, Importance
@@ -98,7 +98,7 @@ def trust(found: Importance | None, own: Sheet) -> str:
 
 def score(own: Sheet, value: float) -> str:
     """A score as people write it, a dash where there is none."""
-    return figure(own.rank.partition("/")[2], value) if math.isfinite(value) else "-"
+    return format_metric(own.rank.partition("/")[2], value) if math.isfinite(value) else "-"
 
 
 def _none(number: int) -> str:

@@ -45,7 +45,7 @@ def write_page(result: Result, folder: Path, name: str = "sweep", base: Mapping[
     own = sheet(result)
     found = of_sheet(own)
     axes = _in_order(own, found)
-    page = html_page.whole(
+    page = html_page.render_page(
         name,
         f'<p class="note">{html.escape(summary_text.headline(own, result))}</p>',
         f'<div class="cards">{_cards(own, result)}</div>',
@@ -60,7 +60,7 @@ def write_page(result: Result, folder: Path, name: str = "sweep", base: Mapping[
         _section("All runs have", _fixed(own, base)),
     )
     path = folder / "report.html"
-    html_page.put(path, page)
+    html_page.save_page(path, page)
     return path
 
 
@@ -82,7 +82,7 @@ def _note(sentence: str) -> str:
 
 
 def _picture(figure: Any, alt: str) -> str:
-    address = inline_images.data(sweep_plots.png(figure))
+    address = inline_images.png_url(sweep_plots.png(figure))
     return f'<img class="plain" alt="{html.escape(alt)}" src="{address}">'
 
 
@@ -243,7 +243,7 @@ def _fixed(own: Sheet, base: Mapping[str, Any] | None) -> str:
     varied = {one.name for one in own.axes}
     every = (status.flat(dict(base or {})) | own.fixed).items()
     shown = {name: text(value, 200) for name, value in every if name not in varied}
-    return html_page.table(shown) if shown else ""
+    return html_page.render_table(shown) if shown else ""
 
 
 def _grid(heads: Sequence[str], cells: list[list[str]]) -> str:

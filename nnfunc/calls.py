@@ -1,0 +1,138 @@
+"""Wrong calls of public functions: the error names the function and the argument that was meant."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from nnfunc import check
+
+__all__ = ["explain_call", "explain_calls"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SYNONYMS = {
+    "lr": "learning_rate",
+    "step_size": "learning_rate",
+    "use_bias": "bias",
+    "p": "rate",
+    "dropout_rate": "dropout",
+    "in_features": "in_dim",
+    "out_features": "out_dim",
+    "in_channels": "in_dim",
+    "out_channels": "out_dim",
+    "features": "out_dim",
+    "hidden_size": "dim",
+    "num_features": "dim",
+    "num_classes": "classes",
+    "num_heads": "heads",
+    "n_heads": "heads",
+    "num_layers": "layers",
+    "n_layers": "layers",
+    "kernel_size": "kernel",
+    "epsilon": "eps",
+    "betas": "b1",
+    "vocabulary": "vocab_size",
+    "max_len": "block_size",
+    "rng": "key",
+    "seed": "key",
+    "weight": "weights",
+    "members": "trials",
+}
+"""What other libraries call an argument -> what it is called here, where the function has it."""
+
+
+def explain_call(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose TypeError for wrong arguments names the ones that it takes.
+
+    function: any Python function. A TypeError from inside of it is left alone.
+
+    Raises: InvalidTypeError when the arguments do not fit the signature.
+
+    >>> explain_call(lambda in_dim, out_dim, *, bias=True: None)(3, 2, use_bias=False)
+    Traceback (most recent call last):
+    nnfunc.errors.InvalidTypeError: <lambda>: there is no argument 'use_bias'; did you mean 'bias'? ...
+    """
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            signature = inspect.signature(function)
+            if _fits(signature, args, kwargs):  # it comes from inside of the function
+                raise
+        _refuse(function.__name__, signature, args, kwargs)
+
+    return called
+
+
+def explain_calls(module: str) -> None:
+    """Do so for every function in `__all__` of a package, here and in the module that defines it.
+
+    module: the `__name__` of the package, at the end of whose `__init__.py` this is called.
+    """
+    namespace = sys.modules[module].__dict__
+    for name in namespace["__all__"]:
+        function = namespace.get(name)
+        if not isinstance(function, FunctionType) or function in _EXPLAINED.values():
+            continue
+        if function not in _EXPLAINED:
+            _EXPLAINED[function] = explain_call(function)
+        namespace[name] = _EXPLAINED[function]
+        home = sys.modules[function.__module__].__dict__
+        if home.get(function.__name__) is function:
+            home[function.__name__] = namespace[name]
+
+
+_EXPLAINED: dict[FunctionType, Any] = {}
+"""The function as it was defined -> what users are given; aliases share one."""
+
+
+def _fits(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _refuse(where: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
+    parameters = signature.parameters
+    hint = f"Call it as {where}({_shape_of(signature)})."
+    for name in kwargs:
+        if name not in parameters:
+            meant = SYNONYMS.get(name, "")
+            near = f"; did you mean {meant!r}?" if meant in parameters else check.nearest(name, parameters)
+            check.fail(where, f"there is no argument {name!r}{near}", hint=hint, exc_type=TypeError)
+    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(args) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+        expected = f"it should get at most {check.counted(len(positional), 'positional argument')}"
+        check.fail(where, expected=expected, actual=len(args), hint=f"Name the others. {hint}", exc_type=TypeError)
+    for parameter in positional[: len(args)]:
+        if parameter.name in kwargs:
+            check.fail(where, f"it got {parameter.name!r} twice.", hint=hint, exc_type=TypeError)
+    given = {*kwargs, *(p.name for p in positional[: len(args)])}
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.name not in given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    check.fail(where, f"it needs {' and '.join(missing)}.", hint=hint, exc_type=TypeError)
+
+
+def _shape_of(signature: inspect.Signature) -> str:
+    """The arguments that a call needs, and `...` for those that it may leave out."""
+    parts, named = [], False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parts.append(f"*{parameter.name}")
+            named = True
+        elif parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
+            by_name = named or parameter.kind is parameter.KEYWORD_ONLY
+            parts.append(f"{parameter.name}=..." if by_name else parameter.name)
+    rest = any(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    return ", ".join([*parts, *(["..."] if rest else [])])
