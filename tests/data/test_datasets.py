@@ -261,7 +261,7 @@ NAN[4, 1], NAN[5, 0] = np.nan, np.inf
         ((X, Y + 2**40), {}, ValueError, r"train\[1\] holds 6 of 6 values that are too large for int32"),
         ({"x": X, "n": np.float32(3)}, {}, ValueError, r"train\['n'\] should have a first axis"),
         ([[1.0, 2.0]], {}, TypeError, r"train\[0\]\[0\] should be an array, got 1.0 .*np.asarray"),
-        (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got type <U1.*np.unique"),
+        (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got dtype <U1.*np.unique"),
         (np.array([None, 1.0]), {}, TypeError, "got type object"),
         ((), {}, TypeError, "train should hold arrays"),
         (None, {}, TypeError, "there are no training arrays"),
