@@ -12,7 +12,7 @@ import scipy.ndimage
 import scipy.stats
 
 import nnfunc as nf
-from nnfunc.data.augment import augmentation
+from nnfunc.data.augment import build_augmentation
 from nnfunc.data.augment.mixup_cutmix import draw_symmetric_beta
 
 LABELS = np.array([2, 0, 1, 2, 1, 0])
@@ -153,8 +153,8 @@ def test_runs_may_be_vmapped_over_strengths(key):
 def test_augmentation_is_the_same_in_every_layout(key, layout):
     x = jnp.asarray(FLOATS)
     laid = x.reshape(6, -1) if layout == "flat" else x.reshape(6, 5, -1)
-    wanted = augmentation(1, True, (0.0,), None)(key, x)
-    found = augmentation(1, True, (0.0,), (5, 4, 3))(key, laid)
+    wanted = build_augmentation(1, True, (0.0,), None)(key, x)
+    found = build_augmentation(1, True, (0.0,), (5, 4, 3))(key, laid)
     np.testing.assert_array_equal(found, wanted.reshape(laid.shape))
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.data_files import only_mistakes
 
 import nnfunc as nf
-from nnfunc.data.augment import augmentation
+from nnfunc.data.augment import build_augmentation
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.sources import image_files
 
@@ -361,7 +361,7 @@ def test_data_loaded_twice_compiles_once():
     x, y = picture(0, (8, 4, 4, 3)), np.zeros(8, np.int32)
 
     def load():
-        augment = augmentation(1, True, (0.1, 0.2, 0.3), None)
+        augment = build_augmentation(1, True, (0.1, 0.2, 0.3), None)
         transform = nf.data.Normalise((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
         return nf.data.arrays((x, y), 4, transform=transform, augment=augment)
 
