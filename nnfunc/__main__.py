@@ -1,4 +1,4 @@
-"""`python -m nnfunc` is `nnfunc`."""
+"""`python -m nnfunc` runs the command line, as `nnfunc` does."""
 
 from nnfunc.cli import main
 

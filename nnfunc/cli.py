@@ -1,9 +1,7 @@
-"""The command line: `nnfunc train`, `resume`, `watch`, `runs`, `evaluate`, `predict`, `sample`,
-`merge`, `sweep`, `sweep-best`, `compare`, `summary`, and to find mistakes `doctor`, `overfit`,
-`find-lr`, `find-nan`.
+"""The command line `nnfunc`: every command with its arguments and its help.
 
-A user's mistake ends with one message and exit code 2, a stopped run with 128 and the signal's number,
-a diverged one with 1. Anything else is a defect of ours and shows its traceback.
+A mistake of the user ends with one message and exit code 2, a stopped run with 128 plus the signal's number,
+and a diverged run with 1. Any other exception is a defect of nnfunc and shows its traceback.
 """
 
 import contextlib
@@ -21,19 +19,19 @@ import typer.core
 from nnfunc.commands import interrupts
 
 
-class _Commands(typer.core.TyperGroup):
-    """A Ctrl-C that no command has words for is told too, and has the exit code of the signal."""
+class _Group(typer.core.TyperGroup):
+    """A group of commands in which Ctrl-C always ends with a message and the signal's exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        with interrupts.told("stopped; nothing more is written"):
+        with interrupts.interrupt_message("stopped; nothing more is written"):
             return super().invoke(ctx)
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"nnfunc {metadata.version('nnfunc')}")
         raise typer.Exit
 
@@ -41,121 +39,128 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Train and use functional neural networks from config files.
 
-    On Linux, memory is kept between steps, which is faster; NNFUNC_MALLOC=default leaves it to the
-    system.
+    On Linux, nnfunc keeps memory between training steps, which is faster. NNFUNC_MALLOC=default turns
+    this off.
     """
 
 
-def _programs() -> Any:
-    """What the commands do, imported only now so that help is quick, and memory kept for it."""
-    from nnfunc import malloc
-    from nnfunc.commands import train as train_command
+def _set_up_process() -> None:
+    from nnfunc.commands.process_setup import set_up_process  # imports JAX: only now, so that help is quick
 
-    malloc.keep_unless_told()
-    train_command.find_device()
-    return train_command
+    set_up_process()
 
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change: schedule.peak=1e-2 seed=3.")
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as schedule.peak=1e-2 seed=3."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 ChangedData = Annotated[
     bool,
     typer.Option(
         "--changed-data",
-        help="Go on though the data files are not what they were: with their rows of then, in the splits of then.",
+        help="Accept data files that changed since the run began. The original rows keep their splits.",
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Examples at once.", show_default="as in training")]
-Which = Annotated[str, typer.Option(help="Which checkpoint: best or last.")]
+BatchSize = Annotated[int | None, typer.Option(help="Examples per batch.", show_default="as in training")]
+Checkpoint = Annotated[str, typer.Option(help="The checkpoint to use: best or last.")]
 
 
 @app.command()
 def train(
     config: ConfigFile,
     settings: Overrides = None,
-    run: Annotated[Path | None, typer.Option(help="The run's folder; by default the next of runs/NAME-1, ...")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The folder of the new run.", show_default="the next of runs/CONFIG-1, ...")
+    ] = None,
 ) -> None:
-    """Train what a config file describes; everything goes to a folder of its own."""
-    _programs().train(config, settings or [], run)
+    """Train the model of a config file. Everything is written to a new run folder."""
+    _set_up_process()
+    from nnfunc.commands.train import train
+
+    train(config, settings or [], run)
 
 
 @app.command()
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a sweep.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.")],
     settings: Overrides = None,
     jobs: Annotated[
-        str | None, typer.Option(help="Of a sweep: run what is left elsewhere, as with nnfunc sweep.")
+        str | None, typer.Option(help="Sweeps only: where to run the remaining trials, as in nnfunc sweep.")
     ] = None,
     changed_data: ChangedData = False,
 ) -> None:
-    """Go on with a run that was stopped, from its last good checkpoint.
+    """Resume a stopped run or sweep from its last good checkpoint.
 
-    Settings may change the loop alone, such as train.rollback=2 for a run that diverged. A sweep goes
-    on too, and ends with the same table.
+    Only settings of the training loop may change, such as train.rollback=2 after a divergence. A
+    resumed sweep ends with the same table as one that never stopped.
     """
-    commands = _programs()
+    _set_up_process()
     from nnfunc import check
-    from nnfunc.commands import sweep as sweep_command
+    from nnfunc.commands import sweep as sweep_commands
+    from nnfunc.commands.resume import resume
 
-    if not sweep_command.is_sweep(run):
+    if not sweep_commands.is_sweep(run):
         if jobs is not None:
-            check.fail("resume", f"jobs are for sweeps, and {run} is none. Leave --jobs out.")
-        commands.resume(run, settings or [], changed_data=changed_data)
+            check.fail("resume", f"--jobs is for sweeps, and {run} is not a sweep.", hint="Leave --jobs out.")
+        resume(run, settings or [], changed_data=changed_data)
     elif settings:
-        problem = f"a sweep goes on with what it was begun with, got {settings[0]!r}"
-        check.fail("resume", f"{problem}. Start another sweep to change it.")
+        expected, hint = "a sweep should resume with its original settings", "Start a new sweep to change them."
+        check.fail("resume", expected=expected, actual=repr(settings[0]), hint=hint)
     else:
-        sweep_command.resume(run, jobs=jobs, changed_data=changed_data)
+        sweep_commands.resume(run, jobs=jobs, changed_data=changed_data)
 
 
 @app.command()
 def watch(
     run: RunFolder,
-    once: Annotated[bool, typer.Option("--once", help="Show it one time and end, as into a pipe.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show the run once and exit, as when the output is piped.")
+    ] = False,
 ) -> None:
-    """Show a run while it goes on, or afterwards: figures, curves, layers, events. q ends it."""
-    from nnfunc.commands import watch as watch_command
+    """Show a run live in the terminal: metrics, curves, layers and events. Press q to quit."""
+    from nnfunc.commands.watch.watch_run import watch
 
-    watch_command.watch(run, once=once)
+    watch(run, once=once)
 
 
 @app.command()
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that holds runs.", show_default=False)] = Path(
-        "runs"
-    ),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that contains runs.")] = Path("runs"),
     sort: Annotated[
-        str | None, typer.Option(help="A column, best, last, test, a metric or a setting: accuracy, schedule.peak.")
+        str | None,
+        typer.Option(help="Sort by a column, best, last, test, a metric or a setting, such as schedule.peak."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the validation curves together: a .png or .html file.")
+        Path | None, typer.Option(help="Plot the validation curves of all runs: a .png or .html file.")
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, numbers in full.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with numbers in full precision.")] = False,
 ) -> None:
-    """List the runs below a folder, by default runs: state, figures, settings that differ."""
-    from nnfunc.commands import list_runs
+    """List the runs below a folder: state, metrics and the settings that differ."""
+    from nnfunc.commands.list_runs.list_runs import list_runs
 
-    list_runs.runs(folder, sort=sort, plot=plot, csv=csv)
+    list_runs(folder, sort=sort, plot=plot, csv=csv)
 
 
 @app.command()
 def evaluate(
     run: RunFolder,
-    split: Annotated[str, typer.Option(help="Which data: test or validation.")] = "test",
-    checkpoint: Which = "best",
+    split: Annotated[str, typer.Option(help="The examples to use: test or validation.")] = "test",
+    checkpoint: Checkpoint = "best",
     changed_data: ChangedData = False,
     batch_size: BatchSize = None,
 ) -> None:
-    """Print the metrics of a trained model on data it was not trained on."""
-    _programs().evaluate(run, split, checkpoint, batch_size, changed_data=changed_data)
+    """Print the metrics of a trained model on the test or validation examples."""
+    _set_up_process()
+    from nnfunc.commands.evaluate_run import evaluate
+
+    evaluate(run, split, checkpoint, batch_size, changed_data=changed_data)
 
 
 @app.command()
@@ -164,43 +169,52 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT", help="A .npy, .csv or .parquet file, one row an example; of images files or a folder."
+            metavar="INPUT",
+            help="A .npy, .csv or .parquet file with one example per row; or image files, or a folder of images.",
         ),
     ],
-    output: Annotated[Path | None, typer.Option(help="A .csv or .npy file; by default CSV is printed.")] = None,
-    checkpoint: Which = "best",
+    output: Annotated[
+        Path | None, typer.Option(help="A .csv or .npy file.", show_default="CSV on standard output")
+    ] = None,
+    checkpoint: Checkpoint = "best",
     batch_size: BatchSize = None,
 ) -> None:
-    """Write what the model makes of the rows of a file, raw as in the training data, or of images.
+    """Predict the outputs for the rows of a file, or for images.
 
-    A table's columns are taken by name. CSV holds the outputs or, of a classifier, the class and the
-    probability of each; .npy holds the outputs as they are (logits). No training file is read.
+    The inputs are raw, as in the training data; the columns of a table are matched by name. CSV has the
+    model's outputs or, for a classifier, the class and the probability of every class; .npy has the
+    outputs alone (logits). The training data is not needed.
     """
-    _programs().predict(run, inputs, output, checkpoint, batch_size)
+    _set_up_process()
+    from nnfunc.commands.predict import predict
+
+    predict(run, inputs, output, checkpoint, batch_size)
 
 
 @app.command()
 def sample(
     run: RunFolder,
     prompt: Annotated[
-        str, typer.Option(help="What the text begins with; - reads standard input.", show_default="a new line")
+        str, typer.Option(help="The text to continue; - reads it from standard input.", show_default="a new line")
     ] = "\n",
-    steps: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    steps: Annotated[int, typer.Option(help="The number of tokens to generate.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the most likely token; 1 samples from the model's probabilities.")
+    ] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens only.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Only the likeliest tokens, of this probability together.")
+        float | None, typer.Option(help="Sample from the most likely tokens whose probabilities add up to p.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
-    samples: Annotated[int, typer.Option(help="How many texts.")] = 1,
-    stop: Annotated[str | None, typer.Option(help="A token, such as a character, that ends a text.")] = None,
-    checkpoint: Which = "best",
+    seed: Annotated[int, typer.Option(help="The seed of the random draws.")] = 0,
+    samples: Annotated[int, typer.Option(help="The number of texts.")] = 1,
+    stop: Annotated[str | None, typer.Option(help="A token that ends a text, such as one character.")] = None,
+    checkpoint: Checkpoint = "best",
 ) -> None:
-    """Write text with a trained language model."""
-    _programs()
-    from nnfunc.commands import sample as sample_command
+    """Generate text with a trained language model."""
+    _set_up_process()
+    from nnfunc.commands.sample import sample
 
-    sample_command.sample(
+    sample(
         run,
         prompt,
         steps=steps,
@@ -210,21 +224,21 @@ def sample(
         seed=seed,
         samples=samples,
         stop=stop,
-        which=checkpoint,
+        checkpoint=checkpoint,
     )
 
 
 @app.command()
 def merge(
-    run: RunFolder,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, for the result.")],
-    checkpoint: Which = "best",
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the merged run.")],
+    checkpoint: Checkpoint = "best",
 ) -> None:
-    """Put the adapters of a run with lora into the weights: the run folder of a plain model."""
-    _programs()
-    from nnfunc.commands import merge as merge_command
+    """Merge the LoRA adapters of a run into the weights: the result is a run of a plain model."""
+    _set_up_process()
+    from nnfunc.commands.merge import merge
 
-    merge_command.merge(run, folder, checkpoint)
+    merge(run, folder, checkpoint)
 
 
 @app.command()
@@ -267,14 +281,14 @@ def sweep(
     What to draw may stand in the file too, as its table sweep.
     Stopped or killed, it goes on with `nnfunc resume`.
     """
-    _programs()
+    _set_up_process()
     from nnfunc.commands import sweep as sweep_command
 
     options = {
         "members": members,
         "method": method,
         "seeds": seeds,
-        "search": sweep_command.from_text(search),
+        "search": sweep_command.parse_search_text(search),
         "best": best,
         "way": way,
         "chunk": chunk,
@@ -289,7 +303,7 @@ def sweep_best(
     save: Annotated[Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")] = None,
 ) -> None:
     """Print a config that trains the winner of a sweep again: > best.toml."""
-    _programs()
+    _set_up_process()
     from nnfunc.commands import sweep as sweep_command
 
     sweep_command.best(run, member, save)
@@ -297,38 +311,41 @@ def sweep_best(
 
 @app.command()
 def compare(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Such as configs/compare_mnist.toml.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/compare_mnist.toml.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings to change: seeds=[0] every.train.steps=500."),
+        typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as seeds=[0] every.train.steps=500."),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="The folder; one that was stopped half-way is gone on with.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The folder; that of a stopped comparison resumes it.")] = None,
     changed_data: ChangedData = False,
 ) -> None:
-    """Train several models on the same data, with seeds, and write tables and plots."""
-    _programs()
-    from nnfunc.commands import compare as comparing
+    """Train several models on the same data with several seeds; write tables and plots."""
+    _set_up_process()
+    from nnfunc.commands.compare import compare
 
-    comparing.compare(config, settings or [], run, changed_data=changed_data)
+    compare(config, settings or [], run, changed_data=changed_data)
 
 
 @app.command()
 def summary(config: ConfigFile, settings: Overrides = None) -> None:
-    """Print the layers of a config's model: shapes, parameters, bytes and FLOPs."""
-    _programs().summary(config, settings or [])
+    """Print the layers of a config's model with shapes, parameters, bytes and FLOPs."""
+    _set_up_process()
+    from nnfunc.commands.print_summary import print_summary
+
+    print_summary(config, settings or [])
 
 
 @app.command()
 def doctor(config: ConfigFile, settings: Overrides = None) -> None:
-    """Look for the usual mistakes in a config's model, data and training, before it is trained.
+    """Check the model, data and optimizer of a config for common mistakes, without training it.
 
     The exit code is 1 when there are errors.
     """
-    _programs()
-    from nnfunc.commands import debug
+    _set_up_process()
+    from nnfunc.commands.debug import doctor
 
-    found = debug.doctor(config, settings or [])
-    if any(finding.severity == "error" for finding in found):
+    findings = doctor(config, settings or [])
+    if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
 
@@ -336,18 +353,18 @@ def doctor(config: ConfigFile, settings: Overrides = None) -> None:
 def overfit(
     config: ConfigFile,
     settings: Overrides = None,
-    steps: Annotated[int, typer.Option(help="Of training on the one batch.")] = 200,
-    examples: Annotated[int, typer.Option(help="At most so many in the batch.")] = 32,
+    steps: Annotated[int, typer.Option(help="The number of training steps.")] = 200,
+    examples: Annotated[int, typer.Option(help="The largest number of examples in the batch.")] = 32,
 ) -> None:
-    """Train on one batch alone: a sound model learns it by heart. If not, say why.
+    """Train on a single batch, which a sound model memorizes, and explain why if it does not.
 
-    The exit code is 1 when it does not.
+    The exit code is 1 when the batch is not memorized.
     """
-    _programs()
-    from nnfunc.commands import debug
+    _set_up_process()
+    from nnfunc.commands.debug import overfit
 
-    found = debug.overfit(config, settings or [], steps=steps, examples=examples)
-    if found.outcome != "memorised":
+    verdict = overfit(config, settings or [], steps=steps, examples=examples)
+    if verdict.outcome != "memorised":
         raise typer.Exit(1)
 
 
@@ -355,50 +372,50 @@ def overfit(
 def find_lr(
     config: ConfigFile,
     settings: Overrides = None,
-    steps: Annotated[int, typer.Option(help="Of each short run.")] = 96,
+    steps: Annotated[int, typer.Option(help="The number of steps of each short run.")] = 96,
     at_once: Annotated[
-        int | None, typer.Option(help="Short runs at the same time.", show_default="8 on a CPU, 64 elsewhere")
+        int | None, typer.Option(help="Short runs to train together.", show_default="8 on a CPU, 64 elsewhere")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="A .png or .svg file to draw.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot loss against learning rate: a .png or .svg file.")] = None,
 ) -> None:
-    """Suggest a learning rate, from 64 short runs in one program."""
-    _programs()
-    from nnfunc.commands import debug
+    """Suggest a learning rate, from 64 short runs in one compiled program."""
+    _set_up_process()
+    from nnfunc.commands.debug import find_lr
 
-    debug.find_lr(config, settings or [], steps=steps, at_once=at_once, plot=plot)
+    find_lr(config, settings or [], steps=steps, at_once=at_once, plot=plot)
 
 
 @app.command()
 def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
-    """Find where a run that diverged stopped being finite: step, layer, forward or backward."""
-    _programs()
-    from nnfunc.commands import debug
+    """Find the step and the layer at which a diverged run first had a value that is not finite."""
+    _set_up_process()
+    from nnfunc.commands.debug import find_nan
 
-    debug.find_nan(run, changed_data=changed_data)
+    find_nan(run, changed_data=changed_data)
 
 
 def main() -> None:
-    """Run the command line; turn mistakes and warnings into messages."""
-    _open_streams()
+    """Run the command line; errors of the user and warnings become one line each."""
+    _prepare_streams()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _say
+            warnings.showwarning = _print_warning
             code = _run()
     except BrokenPipeError:  # `nnfunc ... | head`
         code = 1
     try:
-        sys.stdout.flush()  # what the last of it meets is told too
+        sys.stdout.flush()  # here, to report an error of it too
     except OSError as error:
-        with contextlib.suppress(OSError, ValueError):  # what is left would be tried once more
+        with contextlib.suppress(OSError, ValueError):  # Python would flush once more at its exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if code == 0 and not isinstance(error, BrokenPipeError):  # such as a full disk
-            _tell(f"standard output cannot be written to: {error.strerror}")
+            _print_error(f"standard output cannot be written to: {error.strerror}")
         code = code or (1 if isinstance(error, BrokenPipeError) else 2)
     sys.exit(code)
 
 
 def _run() -> int:
-    """The exit code of the words of the command line, whatever they come to."""
+    """Run the command of the command line, and return its exit code."""
     try:
         code = app(prog_name="nnfunc", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -407,49 +424,48 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        _tell("stopped")
+        _print_error("stopped")
         return 130
     except Exception as error:
-        if hasattr(error, "format_message"):  # of typer's, about the words themselves
-            return _usage(error)
-        from nnfunc.commands import train as train_command
+        if hasattr(error, "format_message"):  # typer's, for wrong arguments
+            return _print_usage_error(error)
+        from nnfunc.commands.exit_codes import error_message, exit_code
 
-        code = train_command.exit_code(error)
+        code = exit_code(error)
         if code is None:
             raise
-        _tell(train_command.words(error))
+        _print_error(error_message(error))
         return code
-    return 0
 
 
-def _usage(error: Any) -> int:
-    """Tell in one line what is wrong with the words of the command line; the exit code."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # it is no mistake, and asks for the help
+def _print_usage_error(error: Any) -> int:
+    """Print in one line what is wrong with the arguments, and return the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # no mistake: it shows the help
         error.show()
         return error.exit_code
-    words, context = " ".join(error.format_message().split()), getattr(error, "ctx", None)
-    if len(words) > 300:
-        words = f"{words[:150]} ... {words[-100:]}"
+    message, context = " ".join(error.format_message().split()), getattr(error, "ctx", None)
+    if len(message) > 300:
+        message = f"{message[:150]} ... {message[-100:]}"
     command = "nnfunc" if context is None else context.command_path
-    _tell(f"{words} See: {command} --help")
+    _print_error(f"{message} See: {command} --help")
     return error.exit_code
 
 
-def _say(message: Warning | str, *place: object) -> None:
-    """A warning as one line, without the place in our code where it was given."""
-    _tell(str(message))
+def _print_warning(message: Warning | str, *location: object) -> None:
+    """Print a warning as one line, without the location in the code of nnfunc."""
+    _print_error(str(message))
 
 
-def _tell(words: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens
-        print(f"nnfunc: {words}", file=sys.stderr, flush=True)
+def _print_error(message: str) -> None:
+    with contextlib.suppress(OSError):  # standard error is closed
+        print(f"nnfunc: {message}", file=sys.stderr, flush=True)
 
 
-def _open_streams() -> None:
-    """Standard output and error that are there, and bear every name: of a file, not of text."""
+def _prepare_streams() -> None:
+    """Make standard output and error exist, and accept file names that are not valid text."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who started the program
+        if stream is None:  # the parent process closed it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,8 +9,8 @@ Tables and plots go to the folder; the same command goes on with a folder that w
 import argparse
 from pathlib import Path
 
-import nnfunc as nf
 from nnfunc.commands.compare import compare
+from nnfunc.commands.process_setup import set_up_process
 
 CONFIG = Path(__file__).parents[1] / "configs" / "compare_mnist.toml"
 
@@ -21,7 +21,7 @@ def main():
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seeds=[0,1]")
     parser.add_argument("--run", type=Path, help="the folder; by default the next of runs/NAME-1, ...")
     args = parser.parse_args()
-    nf.keep_memory()  # quicker steps on Linux; call it before the first computation
+    set_up_process()  # before the first computation
     compare(args.config, args.settings, args.run)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import device_memory
-from nnfunc.commands import train as train_command
+from nnfunc.commands.exit_codes import error_message, exit_code
 
 KEY = jax.random.key(0)
 
@@ -139,8 +139,8 @@ def test_a_batch_of_doctor_that_does_not_fit_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("Out of memory: 7 B")])
 def test_memory_that_ends_in_a_run_is_told_in_one_line(error):
-    assert train_command.exit_code(error) == 2
-    assert train_command.words(error).startswith("out of memory (")
+    assert exit_code(error) == 2
+    assert error_message(error).startswith("out of memory (")
 
 
 def test_members_that_do_not_fit_are_refused_and_others_run(monkeypatch):

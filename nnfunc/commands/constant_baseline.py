@@ -1,31 +1,64 @@
-"""What an answer without a look at the input reaches, which a model has to beat.
+"""The metrics of the best constant prediction, which a model has to beat.
 
-Of classes it is their shares among the training labels, whose best guess is always the commonest one;
-of tokens the same; of numbers it is the mean of the training targets, or for mae their median.
+For classes and tokens the constant is their frequencies among the training labels, whose most likely
+class is the most frequent one. For numbers it is the mean of the training targets, and for the loss mae
+their median.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc.base import PyTree, as_model
+from nnfunc.base import as_model
+from nnfunc.commands.terminal import metrics_line
+from nnfunc.config import Config
+from nnfunc.config.restore import rebuild_task
 from nnfunc.data.dataset import Data
+from nnfunc.runs import status
 from nnfunc.training.evaluate import evaluate
+from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task
 
-__all__ = ["answer_of", "baseline"]
+__all__ = ["baselines", "constant_prediction", "warn_if_not_better"]
 
 
-def answer_of(settings: Mapping[str, Any], data: Any) -> np.ndarray | None:
-    """The output [...] that is best for all examples at once, or None where that is not known.
+def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The metrics of the constant prediction, by split; {} where there is none.
 
-    settings: the config's table of the objective. data: with its training examples.
+    config: of the run. state: of the checkpoint, whose step the objective may depend on. splits: the
+    arrays of each split by name.
     """
-    kind = settings["name"]
-    if not isinstance(data, Data):  # a stream is not read for it
+    objective, data = config.tables["objective"], config.data()
+    output = constant_prediction(objective, data)
+    if output is None:
+        return {}
+    leading_axes = 2 if objective["name"] == "language_modelling" else 1
+
+    def apply(params, x):
+        shape = jnp.shape(jax.tree.leaves(x)[0])[:leading_axes]
+        return jnp.broadcast_to(params["output"], (*shape, *output.shape))
+
+    model = as_model((lambda key: {"output": jnp.asarray(output)}, apply))
+    task = Task(model, rebuild_task(config, state).objective, None)
+    params = model.init(jax.random.key(0))
+    metrics = {}
+    for name, arrays in splits.items():
+        with suppress(ValueError, TypeError):  # the split has other classes, or the objective needs more
+            metrics[name] = evaluate(task, params, arrays, transform=data.transform)
+    return metrics
+
+
+def constant_prediction(objective: Mapping[str, Any], data: Any) -> np.ndarray | None:
+    """The output [...] that is best for all training examples at once, or None when it is unknown.
+
+    objective: the config's table. data: the data set; a stream is not read for this, and gives None.
+    """
+    name = objective["name"]
+    if not isinstance(data, Data):
         return None
     if data.window is not None:
         target = np.asarray(data.arrays)
@@ -33,33 +66,24 @@ def answer_of(settings: Mapping[str, Any], data: Any) -> np.ndarray | None:
         target = np.asarray(data.arrays[1])
     else:
         return None
-    if kind == "regression":
-        middle = np.median if settings.get("loss") == "mae" else np.mean
-        return middle(target.astype(np.float64), axis=0).astype(np.float32)
-    if kind not in ("classification", "language_modelling"):
+    if name == "regression":
+        average = np.median if objective.get("loss") == "mae" else np.mean
+        return average(target.astype(np.float64), axis=0).astype(np.float32)
+    if name not in ("classification", "language_modelling"):
         return None
     if np.issubdtype(target.dtype, np.integer):
-        counted = target[(target >= 0) & (target != settings.get("ignore"))]
-        counts = np.bincount(counted, minlength=data.classes or 0) + 1.0
-    else:  # shares of classes
+        labels = target[(target >= 0) & (target != objective.get("ignore"))]
+        counts = np.bincount(labels, minlength=data.classes or 0) + 1.0
+    else:  # probabilities of the classes
         counts = target.reshape(-1, target.shape[-1]).sum(0, dtype=np.float64) + 1.0
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def baseline(settings: Mapping[str, Any], objective: Any, data: Any, arrays: PyTree) -> dict[str, float]:
-    """The metrics of `answer_of` on a split; {} where there is none, or the objective refuses it."""
-    answer = answer_of(settings, data)
-    if answer is None:
-        return {}
-    axes = 2 if settings["name"] == "language_modelling" else 1
+def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]) -> None:
+    """Print a warning when a model does not beat the constant prediction.
 
-    def apply(params, x):
-        lead = jnp.shape(jax.tree.leaves(x)[0])[:axes]
-        return jnp.broadcast_to(params["answer"], (*lead, *answer.shape))
-
-    model = as_model((lambda key: {"answer": jnp.asarray(answer)}, apply))
-    task = Task(model, objective, None)
-    try:
-        return evaluate(task, model.init(jax.random.key(0)), arrays, transform=data.transform)
-    except (ValueError, TypeError):  # it has other classes, or an objective asks for more
-        return {}
+    split: the split's name. metrics: of the model on it. baselines: of the constant prediction by split.
+    """
+    baseline = baselines.get(split)
+    if baseline and not status.beats(metrics, baseline):
+        print(f"warning the model does not beat a constant prediction: {split} {metrics_line(baseline)}")

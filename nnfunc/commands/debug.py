@@ -1,26 +1,20 @@
-"""What the debugging commands do. Each is an ordinary function; scripts may call it too."""
+"""The commands `nnfunc doctor`, `overfit`, `find-lr` and `find-nan`."""
 
 import shutil
 import textwrap
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from nnfunc import check, checkpoint
-from nnfunc.commands.train import use_compilation_cache
+from nnfunc import check, checkpoint, debug
+from nnfunc.commands.evaluate_run import run_programs
 from nnfunc.config import Config, load
 from nnfunc.config.restore import read_config, restore_state
 from nnfunc.debug import Fault, Finding, RangeTest, Verdict
-from nnfunc.debug import doctor as examine
-from nnfunc.debug import find_lr as range_test
-from nnfunc.debug import find_nan as blame
-from nnfunc.debug import overfit as memorise
 from nnfunc.runs import run_folder
-from nnfunc.training.compiled import Programs, programs, split_hypers
 from nnfunc.training.device_feed import Feed
 from nnfunc.training.divergence import first_not_finite
 from nnfunc.training.evaluate import held_out, mean_metrics
@@ -29,142 +23,141 @@ from nnfunc.training.step import TrainState, evaluated
 
 __all__ = ["doctor", "find_lr", "find_nan", "overfit"]
 
+NO_FINDINGS = (
+    "no findings: compiler, data, labels, first loss, gradients, activations, leaks between\n"
+    "examples and from later tokens, symmetry, learning rate and weight decay look right"
+)
+
+
+def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
+    """Check a config for common mistakes; print and return the findings.
+
+    config_file: a TOML file. settings: its overrides.
+    """
+    config = load(config_file, settings)
+    findings = debug.doctor(config.build, config.hypers, config.data(), key=config.key())
+    for finding in findings:
+        print(f"{finding.severity:<8} {finding.check}  ({finding.where})")
+        print(f"         {_wrap(finding.evidence, 9)}")
+        print(f"         {_wrap(finding.hint, 9)}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    counts = f"{check.counted(errors, 'error')}, {check.counted(len(findings) - errors, 'warning')}"
+    print(counts if findings else NO_FINDINGS)
+    return findings
+
 
 def overfit(config_file: Path, settings: list[str], *, steps: int = 200, examples: int = 32) -> Verdict:
-    """Train a config's model on one batch alone, print the verdict, and return it."""
-    use_compilation_cache()
+    """Train a config's model on one batch; print and return the verdict.
+
+    config_file: a TOML file. settings: its overrides. steps: of the training. examples: at most so many
+    in the batch.
+    """
     config = load(config_file, settings)
-    found = memorise(config.build, config.hypers, config.data(), key=config.key(), steps=steps, examples=examples)
-    ends = found.losses[-1]
-    print(f"{found.outcome}: {_wrapped(found.message, len(found.outcome) + 2)}")
-    rates = "  ".join(f"{rate:6.1g}" for rate in found.learning_rates)
+    verdict = debug.overfit(
+        config.build, config.hypers, config.data(), key=config.key(), steps=steps, examples=examples
+    )
+    print(f"{verdict.outcome}: {_wrap(verdict.message, len(verdict.outcome) + 2)}")
+    rates = "  ".join(f"{rate:6.1g}" for rate in verdict.learning_rates)
+    losses = "  ".join(f"{loss:6.3g}" for loss in verdict.losses[-1])
     print(f"  rate  {rates}"[: _width()])
-    print(f"  loss  {'  '.join(f'{end:6.3g}' for end in ends)}"[: _width()])
-    for name, text in (("cause", found.cause), ("cure", found.hint)):
+    print(f"  loss  {losses}"[: _width()])
+    for name, text in (("cause", verdict.cause), ("hint", verdict.hint)):
         if text:
-            print(f"{name:<7} {_wrapped(text, 8)}")
-    return found
+            print(f"{name:<7} {_wrap(text, 8)}")
+    return verdict
 
 
 def find_lr(
     config_file: Path, settings: list[str], *, steps: int = 96, at_once: int | None = None, plot: Path | None = None
 ) -> RangeTest:
-    """Try 64 learning rates on a config's task, print and draw what came out, and return it."""
+    """Try 64 learning rates on a config; print, plot and return the result.
+
+    config_file: a TOML file. settings: its overrides. steps: of each run, at least 8. at_once: runs in one
+    program; by default 8 on a CPU, 64 elsewhere. plot: a .png or .svg file to write.
+    Raises: ValueError for a plot with another suffix.
+    """
     if plot is not None and plot.suffix not in (".png", ".svg"):
-        check.fail("find-lr", f"the plot should be a .png or .svg file, got {plot}.")
+        check.fail("find-lr", expected="plot should be a .png or .svg file", actual=plot)
     check.size("find-lr", low=8, steps=steps)
-    use_compilation_cache()
     config = load(config_file, settings)
     data = config.data()
     at_once = (8 if jax.default_backend() == "cpu" else 64) if at_once is None else at_once
     check.size("find-lr", at_once=at_once)
-    print(f"64 short runs of {steps} steps each, {at_once} at once", flush=True)
-    found = range_test(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
-    print(found)
-    if found.hyper is not None:
-        others = " ".join(settings)
-        words = [run_folder.command(), "train", str(config_file), others, f"{found.hyper}={found.hyper_value:.2g}"]
-        print(f"  {' '.join(word for word in words if word)}")
+    print(f"64 short runs of {steps} steps, {at_once} at a time", flush=True)
+    result = debug.find_lr(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
+    print(result)
+    if result.hyper is not None:
+        words = [run_folder.command(), "train", str(config_file), *settings, f"{result.hyper}={result.hyper_value:.2g}"]
+        print(f"  {' '.join(words)}")
     if plot is not None:
-        found.plot(plot)
+        result.plot(plot)
         print(f"  plot  {plot}")
-    return found
-
-
-def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
-    """Look for the usual mistakes in a config's task and data, print and return them."""
-    use_compilation_cache()
-    config = load(config_file, settings)
-    found = examine(config.build, config.hypers, config.data(), key=config.key())
-    for finding in found:
-        print(f"{finding.severity:<8} {finding.check}  ({finding.where})")
-        print(f"         {_wrapped(finding.evidence, 9)}")
-        print(f"         {_wrapped(finding.hint, 9)}")
-    errors = sum(finding.severity == "error" for finding in found)
-    warnings = len(found) - errors
-    words = f"{check.counted(errors, 'error')}, {check.counted(warnings, 'warning')}"
-    print(words if found else _SOUND)
-    return found
-
-
-_SOUND = (
-    "nothing found: compiler, data, labels, first loss, gradients, activations, leaks between\n"
-    "examples and from later tokens, symmetry, rate and decay are as they should be"
-)
+    return result
 
 
 def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
-    """Go on from a run's last good checkpoint until it diverges, and print and return where.
+    """Train on from a run's last good checkpoint until it diverges; print and return where.
 
-    changed_data: go on where the data files are not what they were, with the splits of then.
+    folder: of the run. changed_data: accept data files that changed since the run began; their original
+    rows keep their splits.
     """
-    use_compilation_cache()
     config = read_config(folder, changed_data=changed_data)
-    data = config.data()
-    state, start = _replayed(config, folder)
-    steps = config.train["steps"]
+    state, start = _replay(config, folder)
     if int(state.diverged_at) >= 0:
-        found = blame(config.build, config.hypers, state, data)
+        faults = debug.find_nan(config.build, config.hypers, state, config.data())
     else:
-        found = _held_out(config, state)
-    for fault in found:
-        layer = fault.path or "-"
-        print(f"step   {fault.step}\nlayer  {layer}\nphase  {fault.phase}\n{_wrapped(fault.words, 0)}")
-    if not found:
-        print(f"all is finite in steps {start} to {steps - 1}" if start < steps else "all is finite")
-    return found
+        faults = _validation_faults(config, state)
+    for fault in faults:
+        print(f"step   {fault.step}\nlayer  {fault.path or '-'}\nphase  {fault.phase}\n{_wrap(fault.words, 0)}")
+    if not faults:
+        end = config.train["steps"]
+        print(f"all values are finite{f' in steps {start} to {end - 1}' if start < end else ''}")
+    return faults
 
 
-def _replayed(config: Config, folder: Path) -> tuple[TrainState, int]:
-    """The state when the run diverges, or at its end, and the step from which it was trained."""
-    own, numbers = _programs(config)
+def _replay(config: Config, folder: Path) -> tuple[TrainState, int]:
+    """The state when the run diverges, or at its end, and the step at which the replay started."""
+    run, numbers = run_programs(config)
     steps, data = config.train["steps"], config.data()
     intervals = Intervals.of(steps, None, config.train.get("evaluate_every"), None)
     with closing(Feed(data)) as feed:
-        carry = own.init(numbers, config.key(), feed.sample())
+        carry = run.init(numbers, config.key(), feed.sample())
         if checkpoint.steps(folder / "checkpoints"):
             carry = carry._replace(state=restore_state(config, folder, "last")[0])
         start = step = int(carry.state.step)
         print(f"replaying from step {start}", flush=True)
         while step < steps:
             for _ in range(intervals.next(step) - step):
-                carry = own.one(carry, numbers, feed.at(step))
+                carry = run.one(carry, numbers, feed.at(step))
                 step += 1
             if int(carry.state.diverged_at) >= 0:
                 break
             if carry.state.plateau != () and intervals.evaluates(step):
                 task = config.build(config.hypers)
-                figures = mean_metrics(partial(own.totals, carry.state, numbers), held_out(task, data))
-                carry = own.observe(carry, numbers, figures)
+                metrics = mean_metrics(partial(run.totals, carry.state, numbers), held_out(task, data))
+                carry = run.observe(carry, numbers, metrics)
     return carry.state, start
 
 
-def _held_out(config: Config, state: TrainState) -> list[Fault]:
-    """The fault of the first batch of held-out examples whose loss is not finite."""
+def _validation_faults(config: Config, state: TrainState) -> list[Fault]:
+    """The fault of the first validation batch whose loss is not finite, if any."""
     data = config.data()
     if data.validation is None:
         return []
-    own, numbers = _programs(config)
+    run, numbers = run_programs(config)
     task = config.build(config.hypers, state.step)
     for batch in held_out(task, data):
-        if not np.isfinite(float(own.totals(state, numbers, batch)["loss"][0])):
+        if not np.isfinite(float(run.totals(state, numbers, batch)["loss"][0])):
             fault = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
-            step = int(state.step)
-            return [fault._replace(step=step, words=f"of held-out examples, in {fault.words}")]
+            return [fault._replace(step=int(state.step), words=f"validation, in {fault.words}")]
     return []
-
-
-def _programs(config: Config) -> tuple[Programs, Any]:
-    """The programs that the run has, and their numbers."""
-    numbers, static, treedef = split_hypers(config.hypers)
-    scaled = config.train.get("rollback", 0) > 0
-    return programs(config.build, static, treedef, scaled), numbers
 
 
 def _width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def _wrapped(text: str, indent: int) -> str:
-    width = max(40, _width() - indent - 1)
-    return ("\n" + " " * indent).join(textwrap.wrap(text, width))
+def _wrap(text: str, indent: int) -> str:
+    """The text in lines that fit the terminal, all but the first indented by so many spaces."""
+    lines = textwrap.wrap(text, max(40, _width() - indent - 1))
+    return ("\n" + " " * indent).join(lines)

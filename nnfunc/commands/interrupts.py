@@ -1,8 +1,8 @@
-"""What ends a program before its time: signals, and disks that are full; and what is told of it.
+"""Signals and full disks: what ends a command early, and the message that it ends with.
 
-A signal ends the command line in its handler, with the words of the innermost `told`, and is never
-raised: an exception inside a callback of the compiler, or in a finalizer, may be lost, or come out as
-another error. Only the loop of training answers otherwise, by saving first (`signals`).
+A signal ends the process inside its handler, with the message of the innermost `interrupt_message`. It is
+never raised, because an exception inside a compiler callback or a finalizer may be lost or come out as
+another error. Only the training loop handles signals differently: it saves first (`catch_signals`).
 """
 
 import errno
@@ -17,93 +17,96 @@ from typing import NoReturn
 from nnfunc import early_signals
 from nnfunc.early_signals import SIGNALS
 
-__all__ = ["Stopped", "answer", "full_disk", "signals", "told"]
+__all__ = ["Stopped", "catch_signals", "explain_full_disk", "interrupt_message", "write_message"]
 
-_Told = tuple[str, Callable[[], object]]
-_told: list[_Told] = [("stopped before it began; nothing was written", lambda: None)]
+_messages: list[tuple[str, Callable[[], object]]] = [("stopped before it began; nothing was written", lambda: None)]
+"""(message, undo) of each `interrupt_message` block that runs, the innermost last."""
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop, and it has saved."""
+    """A signal stopped the run after it had saved. signum: of the signal. message: for the user."""
 
-    def __init__(self, signum: int, words: str):
-        super().__init__(words)
+    def __init__(self, signum: int, message: str):
+        super().__init__(message)
         self.signum = signum
 
 
-def answer(words: str) -> None:
-    """Write to standard error, from within the handler of a signal too."""
-    # not print: its buffer may be in use where the signal arrives
-    os.write(2, f"nnfunc: {words}\n".encode())
+def write_message(message: str) -> None:
+    """Write one line to standard error, also from within a signal handler."""
+    # print is not safe here: its buffer may be in use when the signal arrives
+    os.write(2, f"nnfunc: {message}\n".encode())
 
 
-def _leave(signum: int, frame: object) -> NoReturn:
+def _exit_on_signal(signum: int, frame: object) -> NoReturn:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
-    words, undo = _told[-1]
+    message, undo = _messages[-1]
     with suppress(Exception):
         undo()
-    with suppress(Exception):  # it may be in use where the signal arrives
+    with suppress(Exception):  # standard output may be in use when the signal arrives
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[?25h")  # a live panel hides the cursor
         sys.stdout.flush()
     with suppress(OSError):
-        answer(words)
+        write_message(message)
     os._exit(128 + signum)
 
 
 @contextmanager
-def signals(tell: Callable[[str], None] = answer) -> Iterator[list[int]]:
-    """The signals caught while the block runs; the second Ctrl-C interrupts at once.
+def catch_signals(notify: Callable[[str], None] = write_message) -> Iterator[list[int]]:
+    """Collect the signals that arrive while the block runs; a second one raises KeyboardInterrupt.
 
-    tell: what answers the first, for the step in hand, or its compilation, may take a while; by
-    default on standard error.
+    notify: shows the message after the first signal, because the current step or its compilation may
+    take a while; by default on standard error.
     """
     caught: list[int] = []
 
-    def note(signum, frame):
+    def handle(signum, frame):
         if caught:
             raise KeyboardInterrupt
         caught.append(signum)
-        again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
-        tell(f"stopping after this step{again}")
+        again = "; press Ctrl-C again to stop immediately" if signum == signal.SIGINT else ""
+        notify(f"stopping after this step{again}")
 
-    before = {signum: signal.signal(signum, note) for signum in SIGNALS}
+    handlers = {signum: signal.signal(signum, handle) for signum in SIGNALS}
     try:
         yield caught
     finally:
-        for signum, handler in before.items():
+        for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
 
 @contextmanager
-def told(words: str, undo: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """A Ctrl-C while the block runs ends the program with these words, or is a `Stopped` with them.
+def interrupt_message(message: str, undo: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """End the program with `message` when a signal arrives while the block runs.
 
-    undo: what removes what the block has left, when the program ends there.
+    message: also the text of the `Stopped` that a KeyboardInterrupt becomes. undo: removes what the
+    block has written, before the program ends.
     """
-    _told.append((words, undo))
+    _messages.append((message, undo))
     try:
         yield
     except KeyboardInterrupt:
-        raise Stopped(signal.SIGINT, words) from None
+        raise Stopped(signal.SIGINT, message) from None
     finally:
-        _told.pop()
+        _messages.pop()
 
 
 @contextmanager
-def full_disk(folder: Path, cure: str) -> Iterator[None]:
-    """Say of a full disk that nothing is lost, and what to do."""
+def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
+    """Add to the error of a full disk what is saved, and what to do.
+
+    folder: of the run that the block writes. hint: how to continue once there is space.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        begun = (folder / "metrics.jsonl").exists()
-        whole = "What was saved before is whole. Make room." if begun else "Make room."
-        problem = f"the disk is full ({os.strerror(error.errno)}). {whole} {cure}"
+        saved = " Everything saved before is intact." if (folder / "metrics.jsonl").exists() else ""
+        problem = f"the disk is full ({os.strerror(error.errno)}).{saved} Free some space. {hint}"
         raise OSError(error.errno, problem, str(folder)) from error
 
 
 for _signum in SIGNALS if early_signals.command_line() else ():
-    signal.signal(_signum, _leave)
+    signal.signal(_signum, _exit_on_signal)

@@ -1,4 +1,4 @@
-"""A run of adapters and the run that it adapts, in one: the run folder of a plain model."""
+"""The command `nnfunc merge`: a run of LoRA adapters and its base become one plain run."""
 
 import shutil
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from nnfunc import check, checkpoint
+from nnfunc import check
 from nnfunc.base import as_model
-from nnfunc.commands.train import use_compilation_cache
+from nnfunc.checkpoint import save_best, save_step
 from nnfunc.config import Config
 from nnfunc.config.load import resolve
 from nnfunc.config.restore import read_config, restore
@@ -20,55 +20,55 @@ from nnfunc.training.step import trainer
 __all__ = ["merge"]
 
 ADAPTED = ("seed", "data", "model", "objective", "task")
-"""The tables that the figures depend on: those of the adapted run. The others are its base's."""
+"""The tables that metrics depend on, which come from the run of adapters; the others come from its base."""
 
 
-def merge(run: Path, folder: Path, which: str = "best") -> Path:
-    """Write the run folder of the plain model with a run's adapters in its weights, and return it.
+def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
+    """Write a plain run with a run's adapters merged into its weights, and return its folder.
 
-    Its figures and outputs are those of the adapted run, exactly. `evaluate`, `predict`, `sample`,
-    `nf.load_run` and a further `lora = { run = ... }` read it; it cannot be resumed. merged.json says
-    what it was made of. which: the checkpoint, "best" or "last".
+    Its metrics and outputs equal those of the run of adapters exactly. `evaluate`, `predict`, `sample`,
+    `nf.load_run` and `lora = { run = ... }` accept it; it cannot be resumed. merged.json names its origin.
+    run: the folder of the run of adapters. folder: a new or empty one. checkpoint: "best" or
+    "last".
     Raises: ValueError when the run has no adapters; FileExistsError when the folder is not empty.
     """
-    use_compilation_cache()
     adapted = read_config(run)
     if "lora" not in adapted.tables:
-        check.fail("merge", f"{run} should be a run of adapters, with a table lora, got none.")
-    state, step = restore(adapted, run, which)
+        check.fail("merge", f"{run} has no adapters: its config has no table lora.")
+    state, step = restore(adapted, run, checkpoint)
     params = merge_lora(adapted.build(adapted.hypers).model, state.params, state.model_state)
-    plain = _plain(adapted)
+    plain = _plain_config(adapted)
     init = trainer(plain.build, rate_scale=plain.train.get("rollback", 0) > 0).init
-    whole = jax.jit(init)(plain.hypers, plain.key())
-    inside = state.model_state.get("model", as_model(plain.build(plain.hypers).model).init_state())
-    whole = whole._replace(step=state.step, params=params, model_state=inside)
+    merged = jax.jit(init)(plain.hypers, plain.key())
+    model_state = state.model_state.get("model", as_model(plain.build(plain.hypers).model).init_state())
+    merged = merged._replace(step=state.step, params=params, model_state=model_state)
 
-    there = folder.is_dir()
+    existed = folder.is_dir()
     folder = run_folder.create(folder.name, folder)
     try:
         plain.dump(folder / "config.toml")
         run_folder.write_environment(folder)
-        for name in FILES:  # what the run learned from its data
+        for name in FILES:  # the preprocessing that the run learned from its data
             if (run / name).is_file():
                 shutil.copy(run / name, folder / name)
-        made = {"run": str(run), "base": adapted.tables["lora"]["run"], "step": step}
-        run_folder.write_json(folder / run_folder.MERGED, made | {"checkpoint": which})
+        origin = {"run": str(run), "base": adapted.tables["lora"]["run"], "step": step}
+        run_folder.write_json(folder / run_folder.MERGED, origin | {"checkpoint": checkpoint})
         root = folder / "checkpoints"
-        checkpoint.save_best(root, whole, metadata=made)
-        checkpoint.save_step(root, step, {"state": whole}, metadata=made)  # what "last" reads
+        save_best(root, merged, metadata=origin)
+        save_step(root, step, {"state": merged}, metadata=origin)  # the checkpoint "last"
     except BaseException:
-        run_folder.discard(folder, keep=there)
+        run_folder.discard(folder, keep=existed)
         raise
     print(f"merged {run} (step {step}) into {folder}")
     return folder
 
 
-def _plain(adapted: Config) -> Config:
-    """The config of the base, on the data of the adapted run."""
+def _plain_config(adapted: Config) -> Config:
+    """The config of the base, on the data of the run of adapters."""
     base = read_config(Path(adapted.part("lora")[2]["run"])).tables
     tables: dict[str, Any] = {key: adapted.tables[key] for key in ADAPTED if key in adapted.tables}
-    # averages are in the weights already; augment and plateau may need the base's own data
-    left_out = {*ADAPTED, "average", "augment", "plateau", "log"}
-    tables |= {key: value for key, value in base.items() if key not in left_out}
+    # the weights are averaged already; augment and plateau may need the data of the base
+    dropped = {*ADAPTED, "average", "augment", "plateau", "log"}
+    tables |= {key: value for key, value in base.items() if key not in dropped}
     tables["train"] = base["train"] | {"best": adapted.train["best"]}
     return resolve(tables, where="merge", records=adapted.records)

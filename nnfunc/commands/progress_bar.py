@@ -1,4 +1,4 @@
-"""How a run shows that it goes on: a live bar in a terminal, plain lines elsewhere."""
+"""The progress of a training: a live bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -6,110 +6,105 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nnfunc.commands.terminal import speed_text
 from nnfunc.reports.format import format_clock, format_labelled, sort_metrics
 
-__all__ = ["progress"]
+__all__ = ["TrainingProgress", "show_progress"]
 
-SHORT = {"accuracy": "acc"}
+METRICS = ("loss", "accuracy", "mae")
+LABELS = {"accuracy": "acc"}
 
 
-class Progress:
-    """Call it with each report; `tick(step)` between them keeps a bar moving.
+class TrainingProgress:
+    """Call it with each report of the training; `tick(step)` moves the bar between reports.
 
-    first: the step at which training began or went on, None until then.
+    steps: of the whole training. bar: a rich.progress.Progress, or None to print lines. lines: whether to
+    print lines where there is no bar. first_step: where the training began or resumed, None until then.
     """
 
     def __init__(self, steps: int, bar: Any = None, *, lines: bool = True):
         self.steps, self.bar, self.lines = steps, bar, lines
-        self.first: int | None = None
-        self.task = bar.add_task("", total=steps, figures="", start=False) if bar else None
-        self.ticked = time.perf_counter()
-        self.shown = 0, self.ticked  # the step and time of the last line
-        self.figures: dict[str, str] = {}
+        self.first_step: int | None = None
+        self.task = bar.add_task("", total=steps, metrics="", start=False) if bar else None
+        self.last_tick = time.perf_counter()
+        self.last_line = 0, self.last_tick  # (step, time)
+        self.metrics: dict[str, str] = {}
 
     def tick(self, step: int) -> None:
-        """Note that `step` steps are done."""
+        """Show that the training has done so many steps. step: their number."""
         now = time.perf_counter()
-        if self.first is None:
-            self.first, self.shown = step, (step, now)
+        if self.first_step is None:
+            self.first_step, self.last_line = step, (step, now)
             if self.bar is not None:
                 self.bar.start_task(self.task)
                 self.bar.update(self.task, completed=step)
-        if self.bar is not None and now - self.ticked > 0.1:
-            self.ticked = now
+        if self.bar is not None and now - self.last_tick > 0.1:
+            self.last_tick = now
             self.bar.update(self.task, completed=step)
 
     def __call__(self, report: Any) -> None:
-        """Show a report's figures: those of training, and the last ones of the held-out examples."""
-        known = ("loss", "accuracy", "mae")
-        narrow = ("loss",) if self.bar is not None else known  # a bar has to fit into one line
-        for name, split, of in (("train", report.train, narrow), ("val", report.validation, known)):
-            if split:
-                named = [(k, v) for k, v in sort_metrics(split) if k in of]
-                self.figures[name] = " ".join(format_labelled(SHORT.get(k, k), v, k) for k, v in named)
+        """Show the training metrics of a report and the latest validation metrics."""
+        narrow = ("loss",) if self.bar is not None else METRICS  # the bar has to fit on one line
+        for split, metrics, names in (("train", report.train, narrow), ("val", report.validation, METRICS)):
+            if metrics:
+                texts = [
+                    format_labelled(LABELS.get(name, name), v, name)
+                    for name, v in sort_metrics(metrics)
+                    if name in names
+                ]
+                self.metrics[split] = " ".join(texts)
         if self.bar is not None:
-            text = "  ".join(f"[dim]{name}[/] {text}" for name, text in self.figures.items())
-            self.bar.update(self.task, completed=report.step, figures=text)
+            text = "  ".join(f"[dim]{split}[/] {text}" for split, text in self.metrics.items())
+            self.bar.update(self.task, completed=report.step, metrics=text)
         elif self.lines and (report.validation or report.step == self.steps):
-            self._line(report)
+            self._print_line(report.step)
 
-    def note(self, event: dict[str, Any]) -> None:
-        """Tell of an event, such as a rollback; time left is counted from its step on."""
-        self.shown = event["step"], time.perf_counter()
-        text = f"{event['event']}: {event['message']}"
+    def show_event(self, event: dict[str, Any]) -> None:
+        """Print an event, such as a rollback. event: its row of metrics.jsonl."""
+        self.last_line = event["step"], time.perf_counter()  # the time left is estimated from here on
         if event["event"] == "diverged":
-            return  # the error says so
+            return  # the error that ends the run says so
+        text = f"{event['event']}: {event['message']}"
         if self.bar is not None:
             self.bar.console.print(text, markup=False, highlight=False)
             self.bar.update(self.task, completed=event["step"])
         elif self.lines:
             print(text, flush=True)
 
-    def _line(self, report: Any) -> None:
+    def _print_line(self, step: int) -> None:
         now = time.perf_counter()
-        rate = (report.step - self.shown[0]) / max(now - self.shown[1], 1e-9)
-        left = (self.steps - report.step) / max(rate, 1e-9)
-        self.shown = report.step, now
-        text = " | ".join(f"{name} {text}" for name, text in self.figures.items())
+        rate = (step - self.last_line[0]) / max(now - self.last_line[1], 1e-9)
+        left = format_clock((self.steps - step) / max(rate, 1e-9))
+        self.last_line = step, now
+        metrics = " | ".join(f"{split} {text}" for split, text in self.metrics.items())
         width = len(str(self.steps))
-        place = f"step {report.step:>{width}}/{self.steps}"
-        print(f"{place} | {text} | {_speed(rate)} steps/s | {format_clock(left)} left", flush=True)
+        print(f"step {step:>{width}}/{self.steps} | {metrics} | {speed_text(rate)} | {left} left", flush=True)
 
 
 @contextmanager
-def progress(steps: int, *, lines: bool = True) -> Iterator[Progress]:
-    """A Progress for as long as the block lasts.
+def show_progress(steps: int, *, lines: bool = True) -> Iterator[TrainingProgress]:
+    """A TrainingProgress for the time of the block.
 
-    lines: what one of many runs leaves out: lines elsewhere than in a terminal, and the bar at the end.
+    steps: of the whole training. lines: False for one of many runs: without a terminal nothing is printed,
+    and the bar disappears at the end.
     """
     if not sys.stdout.isatty():
-        yield Progress(steps, lines=lines)
+        yield TrainingProgress(steps, lines=lines)
         return
-    from rich import progress as rich
+    from rich import progress as rich  # takes a while to import
     from rich.table import Column
+    from rich.text import Text
+
+    class SpeedColumn(rich.ProgressColumn):
+        def render(self, task):
+            return Text(speed_text(task.speed) if task.speed else "- steps/s")
 
     columns = (
         rich.BarColumn(bar_width=12),
         rich.MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        rich.TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
-        _Speed(),
+        rich.TextColumn("{task.fields[metrics]}", table_column=Column(no_wrap=True)),
+        SpeedColumn(Column(no_wrap=True)),
         rich.TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
     )
     with rich.Progress(*columns, transient=not lines) as bar:
-        yield Progress(steps, bar)
-
-
-def _speed(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-
-
-def _Speed() -> Any:  # noqa: N802  made here, so that rich is imported only for a terminal
-    from rich.progress import ProgressColumn
-    from rich.table import Column
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task):
-            return Text(f"{_speed(task.speed)} steps/s" if task.speed else "- steps/s")
-
-    return Speed(Column(no_wrap=True))
+        yield TrainingProgress(steps, bar)

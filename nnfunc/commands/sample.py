@@ -10,7 +10,6 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Model
-from nnfunc.commands import train
 from nnfunc.config import Config, restore
 from nnfunc.generation import generate
 from nnfunc.runs import run_folder
@@ -29,27 +28,30 @@ def sample(
     seed: int = 0,
     samples: int = 1,
     stop: str | None = None,
-    which: str = "best",
+    checkpoint: str = "best",
 ) -> list[str]:
-    """Print and return texts: the prompt and what a run's model makes of it.
+    """Print and return texts that begin with the prompt and continue as the model predicts.
 
-    prompt: "-" reads it from standard input. stop: the text of one token, which ends a sample.
+    folder: of a run on text. prompt: at least one token; "-" reads it from standard input. steps: tokens
+    to generate, at least 1. temperature, top_k, top_p: see `nf.generate`. seed: of the random draws, from 0
+    to 2**32 - 1. samples: the number of texts, at least 1. stop: the text of one token, which ends a
+    sample. checkpoint: "best" or "last".
+    Raises: ValueError when the run is not one on text, or its logits are NaN.
     """
     check.size("sample", steps=steps, samples=samples)
     check.size("sample", 0, 2**32 - 1, seed=seed)
-    train.use_compilation_cache()
     folder = run_folder.find(folder)
-    config, codec = restore.read_config(folder), _codec(folder)
+    config, codec = restore.read_config(folder), _load_codec(folder)
     ids = codec.encode(sys.stdin.read() if prompt == "-" else prompt)
     if len(ids) == 0:
-        check.fail("sample", "the prompt should hold at least one token, got none.")
-    context = _context(config)
-    if context is not None and len(ids) > context:
-        seen = f"the model sees the last {context} of them, its block_size"
-        warnings.warn(f"The prompt has {len(ids)} tokens; {seen}.", stacklevel=2)
-    model, params, state = restore.load_run(folder, which)
-    found = generate(
-        _of_vocabulary(model, codec.size),
+        check.fail("sample", expected="prompt should have at least one token", actual="none")
+    block_size = _block_size(config)
+    if block_size is not None and len(ids) > block_size:
+        limit = f"the model reads only the last {block_size} of them, its block_size"
+        warnings.warn(f"The prompt has {len(ids)} tokens; {limit}.", stacklevel=2)
+    model, params, state = restore.load_run(folder, checkpoint)
+    sequences = generate(
+        _drop_unused_logits(model, codec.size),
         params,
         np.tile(ids, (samples, 1)),
         steps,
@@ -57,46 +59,46 @@ def sample(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        stop=None if stop is None else _one(codec, stop),
-        context=context,
+        stop=None if stop is None else _stop_token(codec, stop),
+        context=block_size,
         state=state,
     )
-    tokens, lengths = jax.device_get(found)
+    tokens, lengths = jax.device_get(sequences)
     if (tokens < 0).any():
-        check.fail("sample", f"the model of {folder} should give numbers, but its logits are NaN.")
+        check.fail("sample", f"the logits of the model of {folder} are NaN.")
     texts = [codec.decode(row[:length]) for row, length in zip(tokens, lengths, strict=True)]
     print(("\n" + "-" * 40 + "\n").join(texts))
     return texts
 
 
-def _codec(folder: Path) -> Any:
-    """What turns text into the tokens of a run, as it was when the run began."""
+def _load_codec(folder: Path) -> Any:
+    """The tokenizer of a run, as it was when the run began."""
     from nnfunc.data.tokenizers import load_codec
 
     if not (folder / "codec.json").is_file():
-        wanted = f"{folder} should hold a codec.json, as runs on text do, but has none"
-        check.fail("sample", f"{wanted}: without it tokens are no text.")
+        problem = f"{folder} has no codec.json, the tokenizer that every run on text has."
+        check.fail("sample", problem, hint="Choose a run that was trained on text.")
     return load_codec(folder / "codec.json")
 
 
-def _context(config: Config) -> int | None:
-    """How many positions a model with a table of them has seen in training; None without a table."""
-    blocks = [config.part(table)[2].get("block_size") for table in ("model", "data")]
-    return None if blocks[0] is None else min(block for block in blocks if block is not None)
+def _block_size(config: Config) -> int | None:
+    """How many positions a model with learned positions has trained; None for other models."""
+    model_size, data_size = (config.part(table)[2].get("block_size") for table in ("model", "data"))
+    return model_size if model_size is None or data_size is None else min(model_size, data_size)
 
 
-def _of_vocabulary(model: Model, size: int) -> Model:
+def _drop_unused_logits(model: Model, vocab_size: int) -> Model:
     """The model without the logits that stand for no token."""
 
     def forward(params, x, ctx):
         y, out = model.forward(params, x, ctx)
-        return y[..., :size], out
+        return y[..., :vocab_size], out
 
     return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
 
 
-def _one(codec: Any, text: str) -> int:
+def _stop_token(codec: Any, text: str) -> int:
     ids = codec.encode(text)
     if len(ids) != 1:
-        check.fail("sample", f"stop should be one token, got {text!r}, which is {len(ids)}.")
+        check.fail("sample", expected="stop should be one token", actual=f"{text!r}, which is {len(ids)} tokens")
     return int(ids[0])

@@ -1,15 +1,35 @@
-"""The terminal that programs write to."""
+"""The terminal that the commands write to, and the lines that several commands print."""
 
 import io
 import sys
 
 from rich.console import Console
 
-__all__ = ["terminal"]
+from nnfunc.reports.format import format_labelled, sort_metrics
+
+__all__ = ["metrics_line", "open_console", "speed_text"]
 
 
-def terminal() -> Console:
-    """The console of standard output, which bears names that its encoding lacks."""
+def open_console() -> Console:
+    """The console of standard output, which replaces characters that its encoding lacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(highlight=False)
+
+
+def metrics_line(metrics: dict[str, float]) -> str:
+    """Metrics in one line, the loss first. metrics: values by name.
+
+    >>> metrics_line({"accuracy": 0.97, "loss": 0.125})
+    'loss 0.125  accuracy 97.00%'
+    """
+    return "  ".join(format_labelled(name, value) for name, value in sort_metrics(metrics))
+
+
+def speed_text(steps_per_second: float) -> str:
+    """A speed for progress lines. steps_per_second: positive and finite.
+
+    >>> speed_text(1234.5), speed_text(0.123)
+    ('1,234 steps/s', '0.12 steps/s')
+    """
+    return f"{steps_per_second:,.0f} steps/s" if steps_per_second >= 10 else f"{steps_per_second:.2g} steps/s"

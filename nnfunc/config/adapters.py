@@ -8,7 +8,7 @@ import jax
 
 from nnfunc import check
 from nnfunc.base import Layer, Model, Scalar
-from nnfunc.config.file_paths import stamp_of
+from nnfunc.config.file_paths import last_saved
 from nnfunc.runs import status
 
 __all__ = ["Adapters", "adapt"]
@@ -21,13 +21,13 @@ class Adapters(NamedTuple):
     on: tuple[str, ...]
     rank: int
     alpha: Scalar
-    stamp: object
+    base_saved_at: object
 
     def model(self, model: Layer) -> Model:
         """The adapters of the model, whose frozen parameters are those of the run."""
         from nnfunc.layers.lora import lora
 
-        found = _trained(self.run, self.stamp)
+        found = _trained(self.run, self.base_saved_at)
         own = {"rank": self.rank, "alpha": self.alpha, "state": found.state}
         return lora(model, found.params, self.on, **own)
 
@@ -38,7 +38,7 @@ def adapt(
     on: tuple[str, ...] = ("**/query/weight", "**/value/weight"),
     rank: int = 8,
     alpha: Scalar = 8.0,
-    stamp: object = None,
+    base_saved_at: object = None,
 ) -> Adapters:
     """Train low-rank adapters of the best checkpoint of another run, whose own parameters stay.
 
@@ -57,9 +57,9 @@ def adapt(
     if "lora" in tables:
         cure = f"Merge it first: nnfunc merge {run} FOLDER"
         check.fail("lora", f"run should be of a whole model, got the adapters of {run!r}. {cure}")
-    stamp = stamp_of(run) if stamp is None else stamp
-    _trained(run, stamp)
-    return Adapters(run, on, rank, alpha, stamp)
+    base_saved_at = last_saved(run) if base_saved_at is None else base_saved_at
+    _trained(run, base_saved_at)
+    return Adapters(run, on, rank, alpha, base_saved_at)
 
 
 @lru_cache(maxsize=2)

@@ -5,9 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnfunc import check
-from nnfunc.config.schema import WRAPPERS, factories, schema
+from nnfunc.config.schema import WRAPPERS, factories, get_schema
 
-__all__ = ["Pairs", "Part", "Recipe", "Scheduled", "Slot", "is_scheduled", "numbers", "scheduled", "slots", "tuples"]
+__all__ = [
+    "FrozenDict",
+    "Recipe",
+    "ScheduleCall",
+    "Slot",
+    "TableCall",
+    "collect_numbers",
+    "find_schedules",
+    "insert_slots",
+    "is_schedule",
+    "lists_to_tuples",
+]
 
 
 @dataclass(frozen=True)
@@ -18,22 +29,22 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class FrozenDict:
     """A table of values by name."""
 
     items: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Scheduled:
+class ScheduleCall:
     """A number that follows a schedule over the steps."""
 
     name: str
-    arguments: Pairs
+    arguments: FrozenDict
 
 
 @dataclass(frozen=True)
-class Part:
+class TableCall:
     """A table: its place, the kind of thing that it makes, its factory, the arguments with slots."""
 
     path: str
@@ -51,7 +62,7 @@ class Recipe:
     config's. step: where numbers that follow a schedule are in it.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[TableCall, ...]
 
     def __call__(self, hypers: Mapping[str, Any], step: Any = 0) -> Any:
         from nnfunc.training.task import Task
@@ -87,18 +98,18 @@ class Recipe:
             more["augment"] = augments[0] if len(augments) == 1 else chain(*augments)
         return task(model, made["objective"], made["optimizer"], **more)
 
-    def _values(self, part: Part, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
+    def _values(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
         given = dict(part.arguments)
         kept = {k: v for k, v in given.items() if f"{part.path}.{k}" not in hypers}
         values = {k: _fill(v, hypers, step) for k, v in kept.items()}
-        others = [k for k in schema(part.table, part.name).kinds if f"{part.path}.{k}" in hypers]
-        return values | {k: tuples(hypers[f"{part.path}.{k}"]) for k in others}
+        others = [k for k in get_schema(part.table, part.name).types if f"{part.path}.{k}" in hypers]
+        return values | {k: lists_to_tuples(hypers[f"{part.path}.{k}"]) for k in others}
 
     def _check(self, hypers: Mapping[str, Any]) -> None:
         """The hypers hold each number that has a slot, and nothing that no factory takes."""
         needed, known = {}, {}
         for part in self.parts:
-            known |= dict.fromkeys(f"{part.path}.{k}" for k in schema(part.table, part.name).kinds)
+            known |= dict.fromkeys(f"{part.path}.{k}" for k in get_schema(part.table, part.name).types)
             needed |= {key: f"{part.path}.{k}" for k, v in part.arguments for key in _keys(v)}
         if any(part.table == "schedule" for part in self.parts):
             known.pop("optimizer.rate", None)
@@ -116,7 +127,7 @@ _ORDER = {"schedule": -1} | {name: 1 + place for place, name in enumerate(WRAPPE
 """What is made before what: the schedule, everything else, the wrappers of the optimizer."""
 
 
-def is_scheduled(value: Any) -> bool:
+def is_schedule(value: Any) -> bool:
     """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }.
 
     A table by pattern may have a number, or again a schedule, for the pattern "schedule".
@@ -124,40 +135,40 @@ def is_scheduled(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("schedule"), str)
 
 
-def scheduled(key: str, value: Any) -> list[str]:
+def find_schedules(key: str, value: Any) -> list[str]:
     """The places of the schedules in a value, which is that of `key`.
 
-    >>> scheduled("rates", {"head/*": {"schedule": "cosine", "start": 1.0}, "stem/*": 0.1})
+    >>> find_schedules("rates", {"head/*": {"schedule": "cosine", "start": 1.0}, "stem/*": 0.1})
     ['rates[head/*]']
     """
-    if is_scheduled(value):
+    if is_schedule(value):
         return [key]
     if isinstance(value, Mapping):
-        return [place for k, item in value.items() for place in scheduled(f"{key}[{k}]", item)]
+        return [place for k, item in value.items() for place in find_schedules(f"{key}[{k}]", item)]
     items = enumerate(value) if isinstance(value, list) else ()
-    return [place for i, item in items for place in scheduled(f"{key}[{i}]", item)]
+    return [place for i, item in items for place in find_schedules(f"{key}[{i}]", item)]
 
 
-def slots(key: str, value: Any, traced: bool) -> Any:
+def insert_slots(key: str, value: Any, traced: bool) -> Any:
     """The value, its lists as tuples, each number that may be traced as a slot."""
     if isinstance(value, list):
-        return tuple(slots(f"{key}[{i}]", item, traced) for i, item in enumerate(value))
-    if traced and is_scheduled(value):
+        return tuple(insert_slots(f"{key}[{i}]", item, traced) for i, item in enumerate(value))
+    if traced and is_schedule(value):
         name = value["schedule"]
-        kinds = schema("schedule", name).kinds
-        inner = [(k, slots(f"{key}.{k}", v, kinds[k].traced)) for k, v in value.items() if k in kinds]
-        return Scheduled(name, Pairs(tuple(inner)))
+        kinds = get_schema("schedule", name).types
+        inner = [(k, insert_slots(f"{key}.{k}", v, kinds[k].traced)) for k, v in value.items() if k in kinds]
+        return ScheduleCall(name, FrozenDict(tuple(inner)))
     if isinstance(value, Mapping):
-        return Pairs(tuple((k, slots(f"{key}[{k}]", v, traced)) for k, v in value.items()))
+        return FrozenDict(tuple((k, insert_slots(f"{key}[{k}]", v, traced)) for k, v in value.items()))
     return Slot(key) if traced and check.is_plain(value) else value
 
 
 def _fill(value: Any, hypers: Mapping[str, Any], step: Any) -> Any:
     if isinstance(value, Slot):
         return hypers[value.key]
-    if isinstance(value, Pairs):
+    if isinstance(value, FrozenDict):
         return {name: _fill(item, hypers, step) for name, item in value.items}
-    if isinstance(value, Scheduled):
+    if isinstance(value, ScheduleCall):
         return factories("schedule")[value.name](**_fill(value.arguments, hypers, step))(step)
     if isinstance(value, tuple):
         return tuple(_fill(item, hypers, step) for item in value)
@@ -167,28 +178,28 @@ def _fill(value: Any, hypers: Mapping[str, Any], step: Any) -> Any:
 def _keys(value: Any) -> list[str]:
     if isinstance(value, Slot):
         return [value.key]
-    if isinstance(value, Scheduled):
+    if isinstance(value, ScheduleCall):
         return _keys(value.arguments)
-    items = [item for _, item in value.items] if isinstance(value, Pairs) else value
+    items = [item for _, item in value.items] if isinstance(value, FrozenDict) else value
     return [key for item in items for key in _keys(item)] if isinstance(items, list | tuple) else []
 
 
-def numbers(key: str, value: Any) -> dict[str, float]:
+def collect_numbers(key: str, value: Any) -> dict[str, float]:
     """The numbers of a value by the keys of their slots."""
     if isinstance(value, list):
-        found = [numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
-    elif is_scheduled(value):
-        kinds = schema("schedule", value["schedule"]).kinds
-        found = [numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced]
+        found = [collect_numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
+    elif is_schedule(value):
+        kinds = get_schema("schedule", value["schedule"]).types
+        found = [collect_numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced]
     elif isinstance(value, Mapping):
-        found = [numbers(f"{key}[{k}]", item) for k, item in value.items()]
+        found = [collect_numbers(f"{key}[{k}]", item) for k, item in value.items()]
     else:
         return {key: float(value)} if check.is_plain(value) else {}
     return {key: number for item in found for key, number in item.items()}
 
 
-def tuples(value: Any) -> Any:
+def lists_to_tuples(value: Any) -> Any:
     """The lists of a value as tuples, within tables too."""
     if isinstance(value, Mapping):
-        return {key: tuples(item) for key, item in value.items()}
-    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
+        return {key: lists_to_tuples(item) for key, item in value.items()}
+    return tuple(map(lists_to_tuples, value)) if isinstance(value, list | tuple) else value

@@ -4,15 +4,15 @@ import math
 from typing import Any
 
 from nnfunc import check
-from nnfunc.config.build import is_scheduled, scheduled, tuples
+from nnfunc.config.build import find_schedules, is_schedule, lists_to_tuples
 from nnfunc.config.config import Config
-from nnfunc.config.errors import ConfigError, Mistakes
-from nnfunc.config.schema import TABLES, WRAPPERS, factories, schema
+from nnfunc.config.errors import ConfigError, ProblemList
+from nnfunc.config.schema import TABLES, WRAPPERS, factories, get_schema
 
-__all__ = ["check_rate", "check_together", "try_out"]
+__all__ = ["call_factories", "check_combinations", "check_learning_rate"]
 
 
-def check_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: Mistakes) -> None:
+def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: ProblemList) -> None:
     """The learning rate is given once, by the schedule or by optimizer.rate, and is not negative."""
     optimizer, schedule = resolved.get("optimizer"), resolved.get("schedule")
     rates = {f"schedule.{key}": value for key, value in (schedule or {}).items()}
@@ -29,7 +29,7 @@ def check_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: Mista
         mistakes.add("optimizer.rate", problem)
 
 
-def check_together(resolved: dict[str, Any], mistakes: Mistakes) -> None:
+def check_combinations(resolved: dict[str, Any], mistakes: ProblemList) -> None:
     """What begins does so within the run, and micro-batches divide the batch."""
     data, train, groups, average, task = (
         resolved.get(table) or {} for table in ("data", "train", "groups", "average", "task")
@@ -53,7 +53,7 @@ def check_together(resolved: dict[str, Any], mistakes: Mistakes) -> None:
         mistakes.add(blamed, wanted.removeprefix(f"{blamed} "))
 
 
-def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any], records: Any = None) -> None:
+def call_factories(resolved: dict[str, Any], mistakes: ProblemList, shelf: dict[str, Any], records: Any = None) -> None:
     """Call each factory once with the numbers as written, so that what it refuses is known now.
 
     shelf: where data goes that is loaded for it. records: as of `Config`.
@@ -88,34 +88,34 @@ def try_out(resolved: dict[str, Any], mistakes: Mistakes, shelf: dict[str, Any],
             check_train(**resolved["train"])
         except (ValueError, TypeError) as error:
             good -= {"train"}
-            mistakes.refused("train", error)
+            mistakes.add_refusal("train", error)
     of_any_length = {} if "train" in good else {"train": {"steps": 10**9}}
     tables = {table: values for table, values in resolved.items() if table in good}
     config = Config(tables | of_any_length, mistakes.file, shelf, records)
     needing_data = [] if "data" in good else ["augment"]
-    for path in [p for p in config.places if p.partition(".")[0] not in needing_data]:
+    for path in [p for p in config.table_paths if p.partition(".")[0] not in needing_data]:
         keys, step = [], 0
         try:
             table, name, values = config.part(path)
-            kinds = schema(table, name).kinds
-            keys = [key for key, value in values.items() if kinds[key].traced and scheduled(key, value)]
+            kinds = get_schema(table, name).types
+            keys = [key for key, value in values.items() if kinds[key].traced and find_schedules(key, value)]
             first = (optimizers.sgd(0.1),) if table in WRAPPERS else ()
             values = {"rate": 1e-3} | values if table == "optimizer" else values
             last = config.train["steps"] - 1 if "train" in good else 0
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 now = values | {key: _at(values[key], step) for key in keys}
-                factories(table)[name](*first, **{key: tuples(v) for key, v in now.items()})
+                factories(table)[name](*first, **{key: lists_to_tuples(v) for key, v in now.items()})
         except ConfigError as error:  # of the data, which an augmentation asks
             mistakes.lines += [line for line in error.problems if line not in mistakes.lines]
         except (ValueError, TypeError, ArithmeticError) as error:
             if path != "schedule" or not _too_few_steps(config, mistakes):
-                mistakes.refused(path, error, _blamed(path, keys, step, error))
+                mistakes.add_refusal(path, error, _blamed(path, keys, step, error))
 
 
 def _at(value: Any, step: int) -> Any:
     """The value, with the number of the step for each schedule in it."""
-    if is_scheduled(value):
-        values = {key: tuples(inner) for key, inner in value.items() if key != "schedule"}
+    if is_schedule(value):
+        values = {key: lists_to_tuples(inner) for key, inner in value.items() if key != "schedule"}
         return float(factories("schedule")[value["schedule"]](**values)(step))
     if isinstance(value, dict):
         return {key: _at(item, step) for key, item in value.items()}
@@ -128,7 +128,7 @@ def _blamed(path: str, keys: list[str], step: int, error: Exception) -> str:
     return f"{' and '.join(f'{path}.{key}' for key in named)} at step {step}" if named else ""
 
 
-def _too_few_steps(config: Config, mistakes: Mistakes) -> bool:
+def _too_few_steps(config: Config, mistakes: ProblemList) -> bool:
     """Whether a schedule that ends at train.steps has parts longer than those, which is noted then."""
     schedule, steps = config.tables["schedule"], config.tables["train"]["steps"]
     parts = {key: n for key, n in schedule.items() if key in ("warmup_steps", "decay_steps")}

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 
 from nnfunc.base import Key, PyTree
-from nnfunc.config.build import Part, Recipe, is_scheduled, numbers, slots
+from nnfunc.config.build import Recipe, TableCall, collect_numbers, insert_slots, is_schedule
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import ConfigError, one_line
-from nnfunc.config.file_paths import stamp_of
-from nnfunc.config.schema import SOLE, TASK, factories, schema
+from nnfunc.config.errors import ConfigError, to_one_line
+from nnfunc.config.file_paths import last_saved
+from nnfunc.config.schema import FIXED_FACTORIES, TASK_TABLES, factories, get_schema
 
 __all__ = ["Config"]
 
@@ -30,31 +30,31 @@ class Config:
 
     tables: dict[str, Any]
     where: str = field(default="config", compare=False)
-    shelf: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    data_cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     records: DataRecords | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def build(self) -> Recipe:
         """hypers -> Task. Configs that differ only in numbers have equal builds."""
         parts = []
-        for path in self.places:
+        for path in self.table_paths:
             table, name, values = self.part(path)
-            kinds = schema(table, name).kinds
-            filled = [(k, slots(f"{path}.{k}", v, kinds[k].traced)) for k, v in values.items()]
+            kinds = get_schema(table, name).types
+            filled = [(k, insert_slots(f"{path}.{k}", v, kinds[k].traced)) for k, v in values.items()]
             if table == "lora":  # a base that is trained anew makes another build
-                filled.append(("stamp", stamp_of(values["run"])))
-            parts.append(Part(path, table, name, tuple(filled)))
+                filled.append(("base_saved_at", last_saved(values["run"])))
+            parts.append(TableCall(path, table, name, tuple(filled)))
         return Recipe(tuple(parts))
 
     @cached_property
     def hypers(self) -> dict[str, float]:
         """Every number of the task that may be traced, such as {"optimizer.weight_decay": 0.01}."""
         found: dict[str, float] = {}
-        for path in self.places:
+        for path in self.table_paths:
             table, name, values = self.part(path)
-            kinds = schema(table, name).kinds
+            kinds = get_schema(table, name).types
             for key, value in values.items():
-                found |= numbers(f"{path}.{key}", value) if kinds[key].traced else {}
+                found |= collect_numbers(f"{path}.{key}", value) if kinds[key].traced else {}
         return found
 
     @property
@@ -104,9 +104,9 @@ class Config:
         return _toml(self.tables)
 
     @property
-    def places(self) -> list[str]:
+    def table_paths(self) -> list[str]:
         """The tables that make the task, such as "model" or "augment.shift"."""
-        found = [table for table in TASK if table in self.tables]
+        found = [table for table in TASK_TABLES if table in self.tables]
         inner = [f"augment.{name}" for name in self.tables.get("augment", ())]
         return [path for table in found for path in (inner if table == "augment" else [table])]
 
@@ -114,9 +114,9 @@ class Config:
         """A table as (kind, factory's name, arguments), with what follows from elsewhere put in."""
         table, _, name = path.partition(".")
         values = dict(self.tables[table][name] if name else self.tables[table])
-        name = name or SOLE.get(table) or values.pop("name")
+        name = name or FIXED_FACTORIES.get(table) or values.pop("name")
         steps = {"total_steps": self.tables["train"]["steps"]}
-        kinds = schema(table, name).kinds
+        kinds = get_schema(table, name).types
         if table == "lora" and self.records is not None:
             values["run"] = self.records.base_of(values["run"])
         if table == "data":
@@ -153,13 +153,13 @@ class Config:
     def _data(self) -> Any:
         _, name, values = self.part("data")
         place = repr((name, sorted(values.items())))
-        if place not in self.shelf:
-            self.shelf[place] = self._loaded(name, values)
+        if place not in self.data_cache:
+            self.data_cache[place] = self._loaded(name, values)
         size = self.tables.get("train", {}).get("eval_batch_size")
         if size is None:
-            return self.shelf[place]
+            return self.data_cache[place]
         sized = f"{place} {size}"
-        return self.shelf.setdefault(sized, replace(self.shelf[place], eval_batch_size=size))
+        return self.data_cache.setdefault(sized, replace(self.data_cache[place], eval_batch_size=size))
 
     @cached_property
     def _recorded(self) -> Any:
@@ -171,19 +171,19 @@ class Config:
         try:
             data = factories("data")[name](**values, preprocessing=then)
         except (ValueError, TypeError, ImportError, OSError) as error:
-            problem = one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
+            problem = to_one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
             raise ConfigError([f"{self.where}: data: {problem}"]) from error
         if records is not None and then is not None:
             records.check(self.where, then, data.preprocessing)
-        elif records is not None and records.many:
+        elif records is not None and records.per_data_set:
             records.save(name, values, data.preprocessing)
         return data
 
 
 def _ending(value: Any, steps: dict[str, int]) -> Any:
     """The value, each schedule in it that has an end but gives none with that of the run."""
-    if is_scheduled(value):
-        return steps | value if "total_steps" in schema("schedule", value["schedule"]).kinds else value
+    if is_schedule(value):
+        return steps | value if "total_steps" in get_schema("schedule", value["schedule"]).types else value
     if isinstance(value, dict):
         return {key: _ending(item, steps) for key, item in value.items()}
     return [_ending(item, steps) for item in value] if isinstance(value, list) else value

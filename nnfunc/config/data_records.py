@@ -21,13 +21,13 @@ class DataRecords:
     """
 
     folder: Path
-    many: bool = False
+    per_data_set: bool = False
     changed_data: bool = False
 
     def load(self, name: str, values: Mapping[str, Any]) -> Preprocessing | None:
         """What was learned by the data set of these arguments, or None. Raises: ValueError."""
         preprocessing = Preprocessing.load(self.folder_of(name, values))
-        if preprocessing is None and not (self.many and (self.folder / "data").is_dir()):
+        if preprocessing is None and not (self.per_data_set and (self.folder / "data").is_dir()):
             problem = f"{self.folder} has no record of its data, as runs of older versions"
             hint = "What it learned is read from the data files again; train anew to keep it."
             warnings.warn(f"{problem}. {hint}", stacklevel=2)
@@ -52,7 +52,7 @@ class DataRecords:
 
     def folder_of(self, name: str, values: Mapping[str, Any]) -> Path:
         """Where the record of a data set is: the same whatever the size and order of its batches."""
-        if not self.many:
+        if not self.per_data_set:
             return self.folder
         arguments = sorted((k, v) for k, v in values.items() if k not in ("batch_size", "seed"))
         return self.folder / "data" / _digest((name, arguments))

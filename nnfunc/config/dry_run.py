@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnfunc.config.build import scheduled
+from nnfunc.config.build import find_schedules
 from nnfunc.config.config import Config
-from nnfunc.config.errors import ConfigError, one_line
-from nnfunc.config.schema import schema
+from nnfunc.config.errors import ConfigError, to_one_line
+from nnfunc.config.schema import get_schema
 from nnfunc.errors import NnfuncError
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.compiled import programs, split_hypers
@@ -18,10 +18,10 @@ from nnfunc.training.step import evaluated, trainer
 from nnfunc.training.task import built
 from nnfunc.training.train import inspect_task
 
-__all__ = ["rehearse"]
+__all__ = ["dry_run"]
 
 
-def rehearse(config: Config) -> None:
+def dry_run(config: Config) -> None:
     """Follow the shapes of the first state, of a step and of what is observed.
 
     The program that begins the run is traced here, and kept: the run does not trace it again.
@@ -41,7 +41,7 @@ def rehearse(config: Config) -> None:
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigError) or not isinstance(error, NnfuncError):
             raise
-        raise ConfigError([f"{config.where}: {_told(config, one_line(error))}"]) from error
+        raise ConfigError([f"{config.where}: {_told(config, to_one_line(error))}"]) from error
 
 
 def _check_classes(config: Config, data: Any) -> None:
@@ -55,13 +55,13 @@ def _check_classes(config: Config, data: Any) -> None:
 
 def _check_schedules(config: Config, feed: Feed) -> None:
     """Each number that follows a schedule is one that steps read: most that only begin a run do not."""
-    parts = [(path, *config.part(path)) for path in config.places]
+    parts = [(path, *config.part(path)) for path in config.table_paths]
     places = [
         place
         for path, table, name, values in parts
         for key, value in values.items()
-        if schema(table, name).kinds[key].traced
-        for place in scheduled(f"{path}.{key}", value)
+        if get_schema(table, name).types[key].traced
+        for place in find_schedules(f"{path}.{key}", value)
     ]
     if not places:
         return
@@ -94,7 +94,7 @@ def _read_by_steps(config: Config, feed: Feed) -> set[str]:
 
 def _told(config: Config, message: str) -> str:
     """The message, after the table that it is about, where what raised it tells that."""
-    places = {config.part(path)[1]: path for path in reversed(config.places)}
+    places = {config.part(path)[1]: path for path in reversed(config.table_paths)}
     places |= {"remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
     places |= {name: name for name in ("lora", "train") if name in config.tables}
     place = next((places[word] for word in message.split(": ")[:-1] if word in places), "")

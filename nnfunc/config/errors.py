@@ -7,9 +7,9 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import InvalidValueError, NnfuncError
 
-__all__ = ["ConfigError", "Mistakes", "near", "one_line", "show", "words_of"]
+__all__ = ["ConfigError", "ProblemList", "describe", "printable", "suggest", "to_one_line"]
 
-SHELL = "the command line"
+COMMAND_LINE = "the command line"
 
 
 class ConfigError(InvalidValueError):
@@ -20,7 +20,7 @@ class ConfigError(InvalidValueError):
         super().__init__("\n".join(self.problems))
 
 
-class Mistakes:
+class ProblemList:
     """What is wrong so far, each with the file, or the command line where an override gave it.
 
     folders: the config's and the current one, to which relative paths belong, or None.
@@ -33,13 +33,13 @@ class Mistakes:
 
     def add(self, path: str, problem: str) -> None:
         """Note what is wrong with one key, or with a table that is not there."""
-        self.lines.append(f"{SHELL if self.by_shell(path) else self.file}: {words_of(path)}: {problem}")
+        self.lines.append(f"{COMMAND_LINE if self.is_override(path) else self.file}: {printable(path)}: {problem}")
 
-    def by_shell(self, path: str) -> bool:
+    def is_override(self, path: str) -> bool:
         """Whether the command line gave a key, something in it or the table around it."""
         return any(_within(path, o) or _within(o, path) for o in self.overridden)
 
-    def refused(self, table: str, error: Exception, which: str = "") -> None:
+    def add_refusal(self, table: str, error: Exception, which: str = "") -> None:
         """Note why a factory refuses a table; it may be several of its values together.
 
         which: what came, where that is more than the table.
@@ -47,7 +47,7 @@ class Mistakes:
         file = f"{self.file} with overrides" if self.overridden else self.file
         more = f" That is {which}." if which else ""
         reason = error.body() if isinstance(error, NnfuncError) and error.where == table else str(error)
-        self.lines.append(f"{file}: {table}: {one_line(reason)}{more}")
+        self.lines.append(f"{file}: {table}: {to_one_line(reason)}{more}")
 
 
 def _within(path: str, other: str) -> bool:
@@ -55,13 +55,13 @@ def _within(path: str, other: str) -> bool:
     return dotted.startswith(start)
 
 
-def near(word: Any, words: Iterable[str]) -> str:
+def suggest(word: Any, words: Iterable[str]) -> str:
     """The end of an error whose words are named already: a near one, if there is one."""
     hint = check.nearest(word, words) if isinstance(word, str) else "."
     return hint if hint.startswith("; did") else "."
 
 
-def show(value: Any) -> str:
+def describe(value: Any) -> str:
     """A value and its type, short."""
     try:
         return check.describe(value)
@@ -69,12 +69,12 @@ def show(value: Any) -> str:
         return "a number too long to write (int)"
 
 
-def words_of(path: str) -> str:
+def printable(path: str) -> str:
     """A path as it is, or quoted where it would not be one line of text."""
     return path if path.isprintable() else repr(path)
 
 
-def one_line(error: BaseException | str) -> str:
+def to_one_line(error: BaseException | str) -> str:
     """The message on one line, with a full stop."""
     text = " ".join(str(error).split())
     return text if text.endswith((".", "?")) else f"{text}."

@@ -7,16 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config.errors import Mistakes
-from nnfunc.config.schema import SOLE, factories, schema
+from nnfunc.config.errors import ProblemList
+from nnfunc.config.schema import FIXED_FACTORIES, factories, get_schema
 from nnfunc.data.download import data_folders
 
-__all__ = ["absolute_paths", "stamp_of"]
+__all__ = ["last_saved", "make_absolute"]
 
 _WORDS = ("characters", "bytes")  # codecs that are no files
 
 
-def absolute_paths(table: str, values: Any, mistakes: Mistakes) -> Any:
+def make_absolute(table: str, values: Any, mistakes: ProblemList) -> Any:
     """The table with its relative paths made absolute, those of files that are there.
 
     They are looked for in the folder of the config, then in the current directory, with a warning;
@@ -24,7 +24,7 @@ def absolute_paths(table: str, values: Any, mistakes: Mistakes) -> Any:
     """
     if mistakes.folders is None or not isinstance(values, dict) or table not in ("data", "lora"):
         return values
-    name = SOLE.get(table) or values.get("name")
+    name = FIXED_FACTORIES.get(table) or values.get("name")
     if not isinstance(name, str) or name not in factories(table):
         return values
     keys = [key for key in _path_keys(table, name) if isinstance(values.get(key), str)]
@@ -40,14 +40,14 @@ def _path_keys(table: str, name: str) -> tuple[str, ...]:
     return tuple(key for key, hint in hints.items() if Path in typing.get_args(hint))
 
 
-def _absolute(table: str, name: str, key: str, value: str, mistakes: Mistakes) -> str:
+def _absolute(table: str, name: str, key: str, value: str, mistakes: ProblemList) -> str:
     path = Path(value).expanduser()
     if not value or path.is_absolute():
         return str(path) if value else value
     folder, current = mistakes.folders or (Path(), Path())
-    by_shell = mistakes.by_shell(f"{table}.{key}")
+    by_shell = mistakes.is_override(f"{table}.{key}")
     bases = (current, folder) if by_shell else (folder, current)
-    special = value in _WORDS or value == schema(table, name).defaults.get(key)
+    special = value in _WORDS or value == get_schema(table, name).defaults.get(key)
     for base in dict.fromkeys(bases):
         target = base / path
         if target.is_file() if special else os.path.exists(target):
@@ -62,6 +62,6 @@ def _absolute(table: str, name: str, key: str, value: str, mistakes: Mistakes) -
     return os.path.abspath(bases[0] / path)
 
 
-def stamp_of(run: str) -> float:
+def last_saved(run: str) -> float:
     """When the checkpoints of a run last changed: what is compiled of others is out of date."""
     return max((path.stat().st_mtime for path in Path(run).glob("checkpoints/*")), default=0.0)

@@ -24,10 +24,20 @@ from nnfunc.training.fitting import check_state
 from nnfunc.training.step import TrainState, evaluated, trainer
 from nnfunc.training.task import Task, built
 
-__all__ = ["Loaded", "Run", "load_run", "read_config", "restore", "restore_state", "save_base", "save_run", "task_at"]
+__all__ = [
+    "Run",
+    "TrainedModel",
+    "load_run",
+    "read_config",
+    "rebuild_task",
+    "restore",
+    "restore_state",
+    "save_base",
+    "save_run",
+]
 
 
-class Loaded(NamedTuple):
+class TrainedModel(NamedTuple):
     """A trained model: y = model.apply(params, x, state=state)."""
 
     model: Model
@@ -35,7 +45,7 @@ class Loaded(NamedTuple):
     state: PyTree
 
 
-class Run(Loaded):
+class Run(TrainedModel):
     """A trained model, and what the run learned from its data: unpacks as (model, params, state).
 
     config: of the run.
@@ -89,14 +99,14 @@ class Run(Loaded):
         return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
 
 
-def read_config(folder: Path, settings: Sequence[str] = (), *, changed_data: bool = False) -> Config:
+def read_config(folder: Path, overrides: Sequence[str] = (), *, changed_data: bool = False) -> Config:
     """The config of a run's folder, with what the run learned from its data.
 
     changed_data: whether its data may be another than then. Raises: FileNotFoundError, ConfigError.
     """
     folder = run_folder.find(folder)
     records = DataRecords(folder, changed_data=changed_data)
-    return load(folder / "config.toml", settings, records=records)
+    return load(folder / "config.toml", overrides, records=records)
 
 
 @explain_call
@@ -108,34 +118,34 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
     """
     config = read_config(Path(folder))
     state, _ = restore(config, Path(folder), checkpoint)
-    run = Run(as_model(task_at(config, state).model), state.params, state.model_state)
+    run = Run(as_model(rebuild_task(config, state).model), state.params, state.model_state)
     run.config = config
     return run
 
 
-def restore(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
+def restore(config: Config, folder: Path, checkpoint_name: str) -> tuple[TrainState, int]:
     """The state of `restore_state` with the parameters to use: averaged where the run averages."""
-    state, step = restore_state(config, folder, which)
-    params, model_state = evaluated(task_at(config, state), state)
+    state, step = restore_state(config, folder, checkpoint_name)
+    params, model_state = evaluated(rebuild_task(config, state), state)
     return state._replace(params=params, model_state=model_state), step
 
 
-def task_at(config: Config, state: TrainState) -> Task:
+def rebuild_task(config: Config, state: TrainState) -> Task:
     """The task as it was when the state was saved: schedules are where they were."""
     return built(config.build, config.hypers, jnp.asarray(state.step))
 
 
-def restore_state(config: Config, folder: Path, which: str) -> tuple[TrainState, int]:
+def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[TrainState, int]:
     """The train state of a run's best or last good checkpoint, and its step.
 
     A damaged one is named in a warning, and the last good one takes its place.
     """
-    check.choice("checkpoint", ("best", "last"), checkpoint=which)
+    check.choice("checkpoint", ("best", "last"), checkpoint=checkpoint_name)
     init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
     like = jax.eval_shape(init, config.hypers, config.key())
     check_state(str(folder), like)
     root, refused = folder / "checkpoints", []
-    if which == "best" and (root / "best").exists():
+    if checkpoint_name == "best" and (root / "best").exists():
         try:
             checkpoint.contained(root / "best", folder)
             read = partial(checkpoint.load, root / "best")

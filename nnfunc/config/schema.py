@@ -16,17 +16,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from nnfunc.base import Schedule
 
 __all__ = [
+    "FIXED_FACTORIES",
     "INJECTED",
-    "OPTIONAL",
-    "SOLE",
+    "OPTIONAL_TABLES",
     "TABLES",
-    "TASK",
+    "TASK_TABLES",
     "WRAPPERS",
-    "Kind",
     "Schema",
+    "ValueType",
     "factories",
-    "kind_of",
-    "schema",
+    "get_schema",
+    "parse_annotation",
 ]
 
 TABLES = {
@@ -53,11 +53,26 @@ TABLES = {
 WRAPPERS = ("clip_value", "clip_adaptive", "lookahead", "max_norm", "groups")
 """What changes the optimizer, in this order, from the inside out."""
 
-TASK = ("model", "objective", "optimizer", "schedule", "task", "augment", "plateau", "average", "lora", *WRAPPERS)
-OPTIONAL = {"schedule", "log", *TASK[4:]}
-SOLE = {"train": "train", "log": "log", "task": "options", "plateau": "reduce_on_plateau", "lora": "adapt"} | {
-    name: name for name in WRAPPERS
-}
+TASK_TABLES = (
+    "model",
+    "objective",
+    "optimizer",
+    "schedule",
+    "task",
+    "augment",
+    "plateau",
+    "average",
+    "lora",
+    *WRAPPERS,
+)
+OPTIONAL_TABLES = {"schedule", "log", *TASK_TABLES[4:]}
+FIXED_FACTORIES = {
+    "train": "train",
+    "log": "log",
+    "task": "options",
+    "plateau": "reduce_on_plateau",
+    "lora": "adapt",
+} | {name: name for name in WRAPPERS}
 """The tables without a name: the one factory that each is of."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
 INJECTED = {"optimizer": ("rate",), "schedule": ("total_steps",), "data": ("seed",), "augment": ("classes", "fill")}
@@ -73,8 +88,8 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     """
     if table == "data":
         return _data_sets()
-    if table in SOLE:
-        return {SOLE[table]: _sole(table)}
+    if table in FIXED_FACTORIES:
+        return {FIXED_FACTORIES[table]: _sole(table)}
     if table == "model":
         package = importlib.import_module("nnfunc.models")
         modules = [f"nnfunc.models.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
@@ -107,7 +122,7 @@ def _sole(table: str) -> Callable[..., Any]:
         return importlib.import_module("nnfunc.training.task").reduce_on_plateau
     if table == "train":
         return importlib.import_module("nnfunc.training.train").train
-    return getattr(importlib.import_module("nnfunc.config.task_options"), SOLE[table])
+    return getattr(importlib.import_module("nnfunc.config.task_options"), FIXED_FACTORIES[table])
 
 
 def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
@@ -121,7 +136,7 @@ def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
     else:
         right = getattr(returned, "__name__", "") == _RETURNS[table]
     free = INJECTED.get(table, ())
-    kinds = {key: kind_of(hint) for key, hint in typing.get_type_hints(function).items()}
+    kinds = {key: parse_annotation(hint) for key, hint in typing.get_type_hints(function).items()}
     needed = [key for key, p in parameters.items() if p.default is p.empty and key not in free]
     return right and all(kinds[key] for key in needed)
 
@@ -156,19 +171,19 @@ def _batched(factory: Callable[..., Any]) -> Callable[..., Any]:
     return data_set
 
 
-class Kind(NamedTuple):
+class ValueType(NamedTuple):
     """What a value may be. type: for pydantic; one, many: in words; traced: it is a Scalar.
 
     listed: it may be a list.
     """
 
     type: Any
-    one: str
-    many: str
+    singular: str
+    plural: str
     example: str
     traced: bool = False
     options: tuple[str, ...] = ()
-    listed: bool = False
+    may_be_list: bool = False
 
 
 def _finite(value: float) -> float:
@@ -178,16 +193,16 @@ def _finite(value: float) -> float:
 
 
 _INT = Annotated[int, Field(ge=-(2**31), lt=2**32)]  # what 32 bits hold: sizes, counts, seeds
-_NUMBER = Kind(Annotated[int | float, AfterValidator(_finite)], "a number", "numbers", "0.1")
+_NUMBER = ValueType(Annotated[int | float, AfterValidator(_finite)], "a number", "numbers", "0.1")
 _PLAIN = {
     float: _NUMBER,
-    int: Kind(_INT, "an integer", "integers", "10"),
-    bool: Kind(bool, "true or false", "trues and falses", "true"),
-    str: Kind(str, "text", "texts", '"..."'),
+    int: ValueType(_INT, "an integer", "integers", "10"),
+    bool: ValueType(bool, "true or false", "trues and falses", "true"),
+    str: ValueType(str, "text", "texts", '"..."'),
 }
 
 
-def kind_of(hint: Any) -> Kind | None:
+def parse_annotation(hint: Any) -> ValueType | None:
     """The kind of values that TOML can give for an annotation, or None when it can give none."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is None:
@@ -195,51 +210,51 @@ def kind_of(hint: Any) -> Kind | None:
     if origin is Literal:
         options = tuple(option for option in args if isinstance(option, str))
         words = f"one of {', '.join(map(repr, options))}"
-        return Kind(hint, words, words, f'"{options[0]}"', options=options) if options else None
+        return ValueType(hint, words, words, f'"{options[0]}"', options=options) if options else None
     if origin in (Union, types.UnionType):
         members = [float if member is int and float in args else member for member in args]
-        kinds = [kind for kind in map(kind_of, dict.fromkeys(members)) if kind]
+        kinds = [kind for kind in map(parse_annotation, dict.fromkeys(members)) if kind]
         if not kinds:
             return None
         traced = (float in args and jax.Array in args) or any(kind.traced for kind in kinds)
         union = Union[tuple(kind.type for kind in kinds)]  # noqa: UP007
         one, many = (" or ".join(words) for words in zip(*(k[1:3] for k in kinds), strict=True))
         options = tuple(option for kind in kinds for option in kind.options)
-        listed = any(kind.listed for kind in kinds)
-        return Kind(union, one, many, kinds[0].example, traced, options, listed)
+        listed = any(kind.may_be_list for kind in kinds)
+        return ValueType(union, one, many, kinds[0].example, traced, options, listed)
     if origin in (dict, Mapping) and args and args[0] is str:
-        item = kind_of(args[1])
+        item = parse_annotation(args[1])
         if item is None:
             return None
-        words = f"a table of {item.many} by path pattern"
+        words = f"a table of {item.plural} by path pattern"
         example = f'{{ "head/**" = {item.example} }}'
-        return Kind(dict[str, item.type], words, words, example, item.traced)
+        return ValueType(dict[str, item.type], words, words, example, item.traced)
     if origin in (list, tuple, Sequence):
         fixed = origin is tuple and args[-1:] != (...,)
-        kinds = [kind_of(arg) for arg in args if arg is not ...]
+        kinds = [parse_annotation(arg) for arg in args if arg is not ...]
         item = kinds[0] if kinds else None
         if item is None or any(kind != item for kind in kinds):
             return None
         length = (len(args), len(args)) if fixed else (0, None)
-        many = f"{len(args)} {item.many}" if fixed else item.many
+        many = f"{len(args)} {item.plural}" if fixed else item.plural
         type_ = Annotated[list[item.type], Field(min_length=length[0], max_length=length[1])]
         example = f"[{', '.join([item.example] * (length[0] or 2))}]"
         words = (f"a list of {many}", f"lists of {many}")
-        return Kind(type_, *words, example, item.traced, listed=True)
+        return ValueType(type_, *words, example, item.traced, may_be_list=True)
     return None
 
 
 class Schema(NamedTuple):
     """What a table may hold. model: pydantic's; python: arguments that only Python can give."""
 
-    kinds: dict[str, Kind]
+    types: dict[str, ValueType]
     defaults: dict[str, Any]
-    python: tuple[str, ...]
+    python_only: tuple[str, ...]
     model: type[BaseModel]
 
 
 @lru_cache
-def schema(table: str, name: str) -> Schema:
+def get_schema(table: str, name: str) -> Schema:
     """The schema of a factory, from its signature and annotations."""
     factory = factories(table)[name]
     # what commands give: they know the run
@@ -248,7 +263,7 @@ def schema(table: str, name: str) -> Schema:
     parameters = inspect.signature(factory).parameters
     if table in WRAPPERS:  # its first argument is the optimizer that it wraps
         parameters = {key: p for key, p in list(parameters.items())[1:]}
-    every = {key: kind_of(hints.get(key, Any)) for key in parameters}
+    every = {key: parse_annotation(hints.get(key, Any)) for key in parameters}
     kinds = {key: kind for key, kind in every.items() if kind and key not in skipped}
     free = INJECTED.get(table, ())
     defaults = {
@@ -257,7 +272,7 @@ def schema(table: str, name: str) -> Schema:
         if parameters[key].default is not inspect.Parameter.empty and key not in free
     }
     defaults = {key: value for key, value in defaults.items() if value is not None}
-    named = table not in SOLE and table != "augment"
+    named = table not in FIXED_FACTORIES and table != "augment"
     fields: dict[str, Any] = {"name_": (str, Field("", alias="name"))} if named else {}
     for key, kind in kinds.items():
         needed = parameters[key].default is inspect.Parameter.empty and key not in free

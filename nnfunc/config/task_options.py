@@ -7,10 +7,10 @@ from nnfunc.base import Layer, Model, Scalar, as_model
 from nnfunc.combinators import precision as in_precision
 from nnfunc.combinators import remat_repeats
 
-__all__ = ["Options", "log", "options"]
+__all__ = ["TaskOptions", "log", "options"]
 
 
-class Options(NamedTuple):
+class TaskOptions(NamedTuple):
     """See `options`."""
 
     precision: str
@@ -31,7 +31,7 @@ def options(
     remat: bool = False,
     accumulate: int = 1,
     sharpness: Scalar | None = None,
-) -> Options:
+) -> TaskOptions:
     """How the model is computed, and its gradient taken.
 
     precision: what is calculated in; parameters, norms, losses and the optimizer stay float32. remat:
@@ -42,7 +42,7 @@ def options(
     check.size("task", accumulate=accumulate)
     if sharpness is not None:
         check.number("task", 0, sharpness=sharpness)
-    return Options(precision, remat, accumulate, sharpness)
+    return TaskOptions(precision, remat, accumulate, sharpness)
 
 
 def log(*, to: tuple[Literal["tensorboard", "wandb"], ...] = ()) -> tuple[str, ...]:

@@ -6,32 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check, documents
-from nnfunc.config.errors import SHELL, ConfigError, Mistakes, one_line
-from nnfunc.config.key_path import place_of, put, value_of, written
+from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, to_one_line
+from nnfunc.config.key_path import format_key, parse_key, parse_value, set_value
 from nnfunc.data.download import find_text_problem
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.run_folder import command
 
-__all__ = ["no_comparison", "overridden", "tables_of"]
+__all__ = ["read_tables", "reject_comparison", "tables_of"]
 
 
-def no_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
+def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
     """Refuse the tables of a file that is for `nnfunc compare`. Raises: ConfigError."""
     if "every" in tables and "models" in tables:
         cure = f"Train it with: {command()} compare {path}"
         raise ConfigError([f"{path}: this is a comparison of several models, not one run. {cure}"])
 
 
-def overridden(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_tables(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The tables of a TOML file after overrides, not yet checked. Raises: ConfigError."""
-    mistakes = Mistakes(str(path))
+    mistakes = ProblemList(str(path))
     tables = tables_of(path, overrides, mistakes)
     if mistakes.lines:
         raise ConfigError(mistakes.lines)
     return tables
 
 
-def tables_of(path: str | Path, overrides: Sequence[str], mistakes: Mistakes) -> dict[str, Any]:
+def tables_of(path: str | Path, overrides: Sequence[str], mistakes: ProblemList) -> dict[str, Any]:
     """The same, mistakes of the command line noted. Raises: ConfigError for those of the file."""
     tables = _read(Path(path))
     for override in overrides:
@@ -62,22 +62,22 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, NnfuncError):
             raise ConfigError([str(error)]) from None
-        problem = f"it is not valid TOML: {one_line(error)}"
+        problem = f"it is not valid TOML: {to_one_line(error)}"
     raise ConfigError([f"{path}: {problem}"])
 
 
-def _override(tables: dict[str, Any], override: str, mistakes: Mistakes) -> dict[str, Any]:
+def _override(tables: dict[str, Any], override: str, mistakes: ProblemList) -> dict[str, Any]:
     """The tables with the value of one `key=value`."""
     path, equals, text = override.partition("=")
-    place = place_of(path)
+    place = parse_key(path)
     if not equals or not place:
         wanted = "an override should be key=value, such as train.steps=2000"
-        mistakes.lines.append(f"{SHELL}: {wanted}, got {override!r}.")
+        mistakes.lines.append(f"{COMMAND_LINE}: {wanted}, got {override!r}.")
         return tables
     try:
-        tables = put(tables, place, value_of(text))
+        tables = set_value(tables, place, parse_value(text))
     except ValueError as error:
-        mistakes.lines.append(f"{SHELL}: {written(place)}: {error}.")
+        mistakes.lines.append(f"{COMMAND_LINE}: {format_key(place)}: {error}.")
     else:
         mistakes.overridden.add(".".join(map(str, place)))
     return tables

@@ -20,7 +20,7 @@ import pytest
 from helpers.command_line import CONFIG, content, main, rows, start
 
 import nnfunc as nf
-from nnfunc.commands.constant_baseline import answer_of
+from nnfunc.commands.constant_baseline import constant_prediction
 from nnfunc.config import load
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
@@ -288,7 +288,7 @@ MISTAKES = {
     "a large batch": (("data.batch_size=5000",), r"batch_size should be at most .* 1257, got 5000"),
     "too few pixels": (
         ("model.widths=[63, 12, 10]",),
-        r"hidden_0/linear: linear: the last axis of x should be 63 \(in_dim\), got shape \(32, 64\)",
+        r"hidden_0/linear: the last axis of x should be 63 \(in_dim\), got shape \(32, 64\)",
     ),
     "too few outputs": (
         ("model.widths=[64, 12, 9]",),
@@ -429,7 +429,7 @@ def test_help_is_good_to_read_and_quick():
         "    sys.argv = ['nnfunc', *words]\n"
         "    try: cli.main()\n"
         "    except SystemExit as stop: assert not stop.code\n"
-        "slow = {'optax', 'matplotlib', 'safetensors', 'sklearn', 'nnfunc.commands.train'}\n"
+        "slow = {'optax', 'matplotlib', 'safetensors', 'sklearn', 'nnfunc.commands.train', 'nnfunc.commands.process_setup'}\n"
         "print('imported', sorted(slow & set(sys.modules)), time.process_time())\n"
     )
     done = start("-c", program, COLUMNS="80")
@@ -450,19 +450,21 @@ def test_the_compilation_cache_is_on_by_default(work, tmp_path):
 
 
 def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, capsys):
-    """Another length is another schedule: refused, and the run can still be gone on with."""
+    """Another length is another schedule: refused, and the run can still be resumed."""
     run = tmp_path / "run"
     shutil.copytree("runs/small-1", run)
     before = (run / "config.toml").read_bytes()
     assert main("resume", run, "train.steps=80") == 2
     said = capsys.readouterr().err
-    assert "resume should go on with the same numbers, got train.steps 40 -> 80" in said
-    assert "schedule.total_steps 40 -> 80: the rate would have been another in 34 of the 40" in said
+    assert (
+        "resume: train.steps=80 changes schedule.total_steps from 40 to 80, and with it the learning rate of " in said
+    )
+    assert "learning rate of 34 of the 40 trained steps (at step 6 from 0.01" in said
     assert "Add schedule.total_steps=40" in said
     assert said.count("\n") == 1
     assert (run / "config.toml").read_bytes() == before
     assert main("resume", run, "model.dropout=0.3") == 2
-    assert "settings should be of train or log" in capsys.readouterr().err
+    assert "settings should be of the tables train and log" in capsys.readouterr().err
     assert main("resume", run) == 0
     assert main("resume", run, "train.rollback=1") == 0
     assert load(run / "config.toml").train["rollback"] == 1
@@ -531,16 +533,16 @@ train = {{ steps = 1, loop = "step" }}
     assert f"One answer for every example, without a look at it, reaches {split} loss" in page
     beaten = result[split]["accuracy"] > metrics["accuracy"]
     assert beaten != ("does NOT beat it" in page)
-    assert beaten != ("warning one answer for every example" in said.out)
+    assert beaten != ("warning the model does not beat a constant prediction" in said.out)
     assert main("evaluate", tmp_path / "run") == 0
-    assert beaten != ("warning one answer for every example" in capsys.readouterr().out)
+    assert beaten != ("warning the model does not beat a constant prediction" in capsys.readouterr().out)
 
 
 def test_one_answer_for_all_is_the_best_of_those_that_count():
     x, y = np.zeros((9, 1), np.float32), np.array([7] * 5 + [0] * 3 + [1])
     data = nf.data.arrays((x, y), batch_size=3)
-    answer = answer_of({"name": "classification", "ignore": 7}, data)
+    answer = constant_prediction({"name": "classification", "ignore": 7}, data)
     np.testing.assert_allclose(np.exp(answer[:2]) / np.exp(answer).sum(), [4 / 6, 2 / 6], rtol=1e-5)
     amounts = nf.data.arrays((x, np.array([0, 0, 0, 0, 0, 0, 0, 0, 9], np.float32)), batch_size=3)
-    assert answer_of({"name": "regression", "loss": "mae"}, amounts) == 0
-    assert answer_of({"name": "regression", "loss": "mse"}, amounts) == 1
+    assert constant_prediction({"name": "regression", "loss": "mae"}, amounts) == 0
+    assert constant_prediction({"name": "regression", "loss": "mse"}, amounts) == 1

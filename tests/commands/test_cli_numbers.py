@@ -38,7 +38,8 @@ SETTINGS = (
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nnfunc.commands.train.use_compilation_cache", lambda: None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
+    monkeypatch.setenv("NNFUNC_MALLOC", "default")
     (tmp_path / "small.toml").write_text(CONFIG)
     return tmp_path
 

@@ -8,10 +8,11 @@ import pytest
 from scipy import stats
 
 from nnfunc.commands import compare as comparing
-from nnfunc.commands import train as train_command
 from nnfunc.commands.compare import comparison_table
 from nnfunc.commands.compare.comparison_plan import load
 from nnfunc.commands.compare.run_comparison import _pace
+from nnfunc.commands.exit_codes import exit_code
+from nnfunc.commands.interrupts import Stopped
 from nnfunc.config import ConfigError
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.train import History
@@ -148,9 +149,9 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparison_table, "summarize", interrupt)
-    with pytest.raises(train_command.Stopped, match=f"complete are kept. .* --run {folder}") as found:
+    with pytest.raises(Stopped, match=f"complete are kept. .* --run {folder}") as found:
         comparing.compare(file, [], folder)
-    assert train_command.exit_code(found.value) == 130
+    assert exit_code(found.value) == 130
 
 
 @pytest.mark.parametrize(

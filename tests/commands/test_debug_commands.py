@@ -52,7 +52,7 @@ def test_overfit(work, capsys):
     fits(said)
     assert said.startswith("stuck: ")
     assert "\ncause   Every rate that was tried is too small, 0.0001 too." in said
-    assert "\ncure    Set schedule.peak higher." in said
+    assert "\nhint    Set schedule.peak higher." in said
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from helpers.command_line import CONFIG, content, main, start
 from helpers.killed_runs import assert_same_run, launched, tensors, wait_for_step
 
 from nnfunc import checkpoint
-from nnfunc.commands import train
-from nnfunc.commands.progress_bar import Progress
+from nnfunc.commands import print_summary, run_training, train
+from nnfunc.commands.progress_bar import TrainingProgress
 from nnfunc.reports import run as run_report
 from nnfunc.training.checkpointing import Saver
 
@@ -49,7 +49,7 @@ def work(place, tmp_path, monkeypatch):
 
 def at_step(monkeypatch, step, action):
     """Call action() when that many steps are done, once."""
-    tick, done = Progress.tick, []
+    tick, done = TrainingProgress.tick, []
 
     def ticked(self, now):
         tick(self, now)
@@ -57,7 +57,7 @@ def at_step(monkeypatch, step, action):
             done.append(now)
             action()
 
-    monkeypatch.setattr(Progress, "tick", ticked)
+    monkeypatch.setattr(TrainingProgress, "tick", ticked)
 
 
 def stop_at(monkeypatch, step, signum=signal.SIGTERM):
@@ -75,7 +75,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(place, work, monkeypatch, capsys, loo
     said = capsys.readouterr().err
     at = int(re.match(r"nnfunc: stopped at step (\d+) of 40; everything is saved\.", said)[1])
     assert step <= at <= step + 5
-    assert "Go on with: nnfunc resume run\n" in said
+    assert "Resume with: nnfunc resume run\n" in said
     assert checkpoint.steps("run/checkpoints")[-1] == at
     assert main("resume", "run") == 0
     assert f"trained steps {at} to 40 in " in capsys.readouterr().out or at == 0
@@ -91,14 +91,14 @@ def interrupt(*args, **kwargs):
     [
         ("load", "stopped before the training began; nothing was written", False),
         ("fit", "stopped before the training began; nothing was written", False),
-        ("report", "all 40 steps are trained and saved; only the figures are missing", True),
+        ("report", "all 40 steps are trained and saved; only the metrics and the report are missing", True),
     ],
 )
 def test_ctrl_c_outside_of_the_steps_says_what_is_left(work, monkeypatch, capsys, where, words, left):
     if where == "report":
         monkeypatch.setattr(run_report, "write_report", interrupt)
     else:
-        monkeypatch.setattr(train, where, interrupt)
+        monkeypatch.setattr(run_training if where == "fit" else train, where, interrupt)
     assert main("train", "small.toml", "--run", "run") == 130
     assert capsys.readouterr().err.startswith(f"nnfunc: {words}")
     assert Path("run").exists() is left
@@ -113,13 +113,13 @@ def test_a_second_ctrl_c_stops_at_once_and_says_what_was_saved(work, monkeypatch
     assert main("train", "small.toml", "--run", "run") == 130
     saved = checkpoint.steps("run/checkpoints")[-1]
     assert capfd.readouterr().err == (
-        "nnfunc: stopping after this step; Ctrl-C again stops at once\n"
-        f"nnfunc: stopped at once; step {saved} is the last one saved. Go on with: nnfunc resume run\n"
+        "nnfunc: stopping after this step; press Ctrl-C again to stop immediately\n"
+        f"nnfunc: stopped immediately; the last saved step is {saved}. Resume with: nnfunc resume run\n"
     )
 
 
 def test_ctrl_c_in_a_command_without_words_is_told(work, monkeypatch, capsys):
-    monkeypatch.setattr(train, "load", interrupt)
+    monkeypatch.setattr(print_summary, "load", interrupt)
     assert main("summary", "small.toml") == 130
     assert capsys.readouterr().err == "nnfunc: stopped; nothing more is written\n"
 
@@ -140,7 +140,7 @@ def test_a_finished_run_is_not_trained_again(place, work, capsys):
     before = content(run)
     assert main("resume", run) == 0
     said = capsys.readouterr().out
-    assert f"{run} is complete: all 40 steps were trained before" in said
+    assert f"{run} is complete: all 40 steps were already trained" in said
     assert "test    loss" in said
     assert f"report  {run}/report.html" in said
     after = content(run)
@@ -270,7 +270,7 @@ def test_a_full_disk_loses_nothing(place, work, monkeypatch, capsys, what):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     said = capsys.readouterr().err
     assert code == 2, said
-    cure = r"Make room\. Go on with: nnfunc resume run"
+    cure = r"Free some space\. Resume with: nnfunc resume run"
     assert re.fullmatch(rf"nnfunc: run: the disk is full \(.*\)\. .* is whole\. {cure}\n", said), said
     assert checkpoint.steps("run/checkpoints")[-1] == 15
     assert not list(Path("run/checkpoints").glob(".*"))
@@ -292,7 +292,7 @@ def test_a_disk_that_is_full_for_the_report(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("nnfunc.reports.run.curves", no_room)
         assert main("train", "small.toml", "--run", "run") == 2
-    assert "Make room. Go on with: nnfunc resume run" in capsys.readouterr().err
+    assert "Free some space. Resume with: nnfunc resume run" in capsys.readouterr().err
     assert main("resume", "run") == 0
     assert Path("run/report.html").exists()
     assert_same_run(Path("run"), place / "whole" / "step")
@@ -384,9 +384,9 @@ def test_ctrl_c_in_a_process_of_its_own(work, tmp_path):
         process.kill()
     assert process.returncode == 130
     assert re.fullmatch(
-        r"nnfunc: stopping after this step; Ctrl-C again stops at once\n"
+        r"nnfunc: stopping after this step; press Ctrl-C again to stop immediately\n"
         r"nnfunc: stopped at step \d+ of 1000000; everything is saved\. "
-        r"Go on with: nnfunc resume run\n",
+        r"Resume with: nnfunc resume run\n",
         err,
     ), err
     assert "Traceback" not in out

@@ -10,10 +10,10 @@ import pytest
 from helpers.command_line import CONFIG, main
 
 import nnfunc as nf
-from nnfunc.commands import train
+from nnfunc.commands.evaluate_run import evaluate
 from nnfunc.config import ConfigError, load
 from nnfunc.config.build import Recipe
-from nnfunc.config.dry_run import rehearse
+from nnfunc.config.dry_run import dry_run
 from nnfunc.config.task_options import options
 from nnfunc.runs import status
 
@@ -60,8 +60,8 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     assert {"lora", "average"}.isdisjoint(tables)
     assert (tables["task"], tables["train"]) == (adapted["task"], base["train"])
     figures = json.loads((folder / "lora" / "result.json").read_text())["test"]
-    assert train.evaluate(whole) == figures != train.evaluate(folder / "base")
-    assert train.evaluate(whole, which="last") == figures
+    assert evaluate(whole) == figures != evaluate(folder / "base")
+    assert evaluate(whole, checkpoint="last") == figures
     x = load(whole / "config.toml").data().batch(0)[0]
     outputs = [
         jax.jit(run.model.apply)(run.params, x, state=run.state) for run in map(nf.load_run, (whole, folder / "lora"))
@@ -114,7 +114,7 @@ def test_the_statistics_of_the_base_are_gone_on_with(folder):
 
 def test_a_pattern_that_fits_no_weight_is_told_of_lora(folder):
     with pytest.raises(ConfigError, match=r"lora\.toml: lora: on: the pattern '\*\*/wight' should"):
-        rehearse(load(folder / "lora.toml", ['lora.on=["**/wight"]']))
+        dry_run(load(folder / "lora.toml", ['lora.on=["**/wight"]']))
 
 
 def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder, tmp_path, capsys):
@@ -124,17 +124,17 @@ def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder
     assert main("train", folder / "base.toml", lora, "train.steps=8", "--run", run) == 0
     peaks = ["schedule.peak=[0.01,0.02]", "train.steps=8", "--best", "min loss"]
     assert main("sweep", folder / "base.toml", lora, *peaks, "--run", sweep) == 0
-    expected = train.evaluate(run)
+    expected = evaluate(run)
     shutil.rmtree(gone)
     run = run.rename(tmp_path / "moved")
-    assert train.evaluate(run) == expected
+    assert evaluate(run) == expected
     assert nf.load_run(run).state["base"]
     assert main("resume", run) == 0
     assert main("merge", run, tmp_path / "whole") == 0
     assert main("resume", sweep) == 0
     assert main("sweep-best", sweep, "--save", tmp_path / "trial") == 0
     shutil.rmtree(sweep)
-    assert train.evaluate(tmp_path / "trial")
+    assert evaluate(tmp_path / "trial")
     assert main("runs", tmp_path) == 0
     assert "base/" not in capsys.readouterr().out
 

@@ -37,11 +37,11 @@ def begun(folder, *words, **settings):
     )
 
 
-def test_told_ends_with_its_words():
-    expected = pytest.raises(interrupts.Stopped, match="the inner words")
-    with expected, interrupts.told("the outer ones"), interrupts.told("the inner words"):
+def test_an_interrupt_ends_with_the_inner_message():
+    expected = pytest.raises(interrupts.Stopped, match="the inner message")
+    with expected, interrupts.interrupt_message("the outer one"), interrupts.interrupt_message("the inner message"):
         raise KeyboardInterrupt
-    assert interrupts._told[1:] == []
+    assert interrupts._messages[1:] == []
 
 
 def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
@@ -52,7 +52,7 @@ def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
         "from nnfunc.commands import interrupts\n"
         "class Callback:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
-        "with interrupts.told('stopped in a callback', lambda: print('undone')):\n"
+        "with interrupts.interrupt_message('stopped in a callback', lambda: print('undone')):\n"
         "    one = Callback(); del one\n"
         "print('went on')\n"
     )
@@ -122,7 +122,7 @@ def run(folder, *words, **settings):
 def test_devices_that_are_not_here(tmp_path, platform):
     code, _, err = run(tmp_path, "summary", "small.toml", JAX_PLATFORMS=platform)
     assert code == 2
-    assert err.startswith(f"nnfunc: JAX_PLATFORMS: it should name devices that are here, got {platform!r}.")
+    assert err.startswith(f"nnfunc: JAX_PLATFORMS: it should name devices of this machine, got {platform!r}.")
     assert err.count("\n") == 1
 
 

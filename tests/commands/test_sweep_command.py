@@ -575,7 +575,7 @@ def test_a_panel_that_had_nothing_to_say_leaves_nothing(place, work, monkeypatch
     out = terminal(monkeypatch)
     assert main("resume", "one") == 0
     assert "compiling ..." in out.getvalue()
-    assert screen(out.getvalue())[0] == "one is complete: its members were trained before"
+    assert screen(out.getvalue())[0] == "one is complete: all its members were already trained"
 
 
 # interrupted
@@ -605,7 +605,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, sea
     known = re.fullmatch(
         rf"nnfunc: stopping after this step{again}\n"
         r"nnfunc: stopped with (\d) of 6 members at their end; all is saved\. "
-        r"Go on with: nnfunc resume run\n",
+        r"Resume with: nnfunc resume run\n",
         said,
     )
     assert known, said
@@ -613,7 +613,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, sea
         assert int(known[1]) == count // 10
     assert not (work / "run/table.csv").exists()
     assert main("sweep-best", "run") == 2
-    message = "sweep-best: the sweep of run has not come to its end. Go on with it: nnfunc resume run"
+    message = "sweep-best: the sweep of run has not come to its end. Resume it: nnfunc resume run"
     assert capfd.readouterr().err == f"nnfunc: {message}\n"
     assert reports_of("resume", "run") <= every - count  # what was saved is not run again
     for name in ("table.csv", "curves.csv"):
@@ -644,7 +644,7 @@ def test_a_second_ctrl_c_stops_at_once(place, work, monkeypatch, capfd):
         assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 130
     assert capfd.readouterr().err == (
         "nnfunc: stopping after this step; Ctrl-C again stops at once\n"
-        "nnfunc: stopped at once; what was saved is whole. Go on with: nnfunc resume run\n"
+        "nnfunc: stopped immediately; everything saved is intact. Resume with: nnfunc resume run\n"
     )
     assert reports_of("resume", "run") == 60 - 24  # the one in hand was not saved yet
     assert (work / "run/table.csv").read_bytes() == (place / "one/table.csv").read_bytes()
@@ -668,7 +668,7 @@ def test_ctrl_c_before_the_report_costs_only_that(place, work, monkeypatch, caps
         assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 130
     assert capsys.readouterr().err == (
         "nnfunc: all members have run and are saved; only tables and report are missing. "
-        "Go on with: nnfunc resume run\n"
+        "Resume with: nnfunc resume run\n"
     )
     with monkeypatch.context() as patch:
         patch.setattr(Live, "__call__", interrupt)  # nothing is run again
@@ -681,7 +681,7 @@ def test_a_sweep_that_has_ended_is_only_told_again(place, work):
     shutil.copytree(place / "one", "one")
     before = content(work / "one")
     lines = said_by("resume", "one").splitlines()
-    assert lines[0] == "one is complete: its members were trained before"
+    assert lines[0] == "one is complete: all its members were already trained"
     assert lines[1:] == (place / "one.txt").read_text().splitlines()[-6:]
     after = content(work / "one")
     assert after.keys() == before.keys()
@@ -796,7 +796,7 @@ def test_a_saved_member_is_a_run_like_any_other(place, work, capsys):
     test = f"loss {result['test']['loss']:.4g}  accuracy {result['test']['accuracy']:.2%}"
     assert said_by("evaluate", "saved") == f"test  {test}   (360 examples, step 20)\n"
     lines = said_by("resume", "saved").splitlines()
-    assert lines[-3] == "saved is complete: all 20 steps were trained before (best at step 20)"
+    assert lines[-3] == "saved is complete: all 20 steps were already trained (best at step 20)"
     assert lines[-2:] == [f"test    {test}", "report  saved/report.html"]
     x = nf.data.digits().test[0][:5]
     np.save("x.npy", x)
@@ -1193,7 +1193,7 @@ def test_signals_in_the_middle_and_kill_9(work, tmp_path):
         assert process.returncode == code
         if signum != signal.SIGKILL:
             message = r"nnfunc: stopped with [0-5] of 6 members at their end; all is saved\. "
-            assert re.search(rf"\n{message}Go on with: nnfunc resume run\n$", err), err
+            assert re.search(rf"\n{message}Resume with: nnfunc resume run\n$", err), err
         assert "Traceback" not in err
         assert not (run / "table.csv").exists()
         after, words = newest(run), ["resume", "run"]

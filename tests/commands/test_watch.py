@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nnfunc.commands import watch
+from nnfunc.commands.watch import watch_run as watch
 from nnfunc.commands.watch.dashboard import View, frame
 from nnfunc.commands.watch.sparkline import spark
 
@@ -91,7 +91,7 @@ def test_each_state_says_what_to_do(tmp_path):
     stopped = " ".join(text_of(run).split())
     assert "Nothing trains this run: no process holds its lock, and there is no result." in stopped
     assert "The last row is of step 100, " in stopped
-    assert "Go on with: nnfunc resume" in stopped
+    assert "Resume with: nnfunc resume" in stopped
     old = time.time() - 7300
     os.utime(run / "metrics.jsonl", (old, old))
     assert "step 100, 2 hours ago." in " ".join(text_of(run).split())

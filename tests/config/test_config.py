@@ -16,7 +16,7 @@ from helpers.project import ROOT
 from hypothesis import strategies as st
 
 from nnfunc.config import ConfigError, factories, load, resolve
-from nnfunc.config.schema import TASK, schema
+from nnfunc.config.schema import TASK_TABLES, get_schema
 from nnfunc.training.step import trainer
 
 FOLDER = ROOT / "configs"
@@ -443,11 +443,11 @@ def test_the_callers_tables_stay_as_they_were(file):
 
 
 def test_every_factory_that_may_be_named_has_a_schema():
-    for table in (*TASK, "data"):
+    for table in (*TASK_TABLES, "data"):
         assert factories(table)
         for name in factories(table):
-            own = schema(table, name)
-            assert all(key in own.kinds for key in own.defaults)
+            own = get_schema(table, name)
+            assert all(key in own.types for key in own.defaults)
 
 
 def test_importing_the_config_imports_no_programs():

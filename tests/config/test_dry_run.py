@@ -5,7 +5,7 @@ import pytest
 
 from nnfunc.commands import train
 from nnfunc.config import ConfigError, resolve
-from nnfunc.config.dry_run import rehearse
+from nnfunc.config.dry_run import dry_run
 from nnfunc.data.sources.image_layout import build_image_splits
 from nnfunc.runs import run_folder
 
@@ -39,7 +39,7 @@ LATE = [
         "augment.shift: shift: x should hold images of shape (4, 4, 1)",
     ),
     ({"model": {"name": "mlp", "widths": [64, 4, 5]}}, "objective: classification: labels should be in [0, 5)"),
-    ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: linear: the last axis of x should be 63"),
+    ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: the last axis of x should be 63"),
     ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation figure"),
     (
         {"model": SMALL["model"] | {"gain": FALLING}},
@@ -51,7 +51,7 @@ LATE = [
 @pytest.mark.parametrize(("change", "message"), LATE, ids=[w[1][:30] for w in LATE])
 def test_what_does_not_fit_is_told_of_its_table(change, message):
     with pytest.raises(ConfigError) as caught:
-        rehearse(resolve(SMALL | change, where="a.toml"))
+        dry_run(resolve(SMALL | change, where="a.toml"))
     (line,) = caught.value.problems
     assert line.startswith(f"a.toml: {message}")
 
@@ -74,14 +74,14 @@ def test_a_defect_is_not_told_as_a_mistake(monkeypatch):
     made = resolve(SMALL)
     monkeypatch.setattr("nnfunc.config.dry_run.inspect_task", broken)
     with pytest.raises(ValueError, match=r"^the words of a defect$") as caught:
-        rehearse(made)
+        dry_run(made)
     assert not isinstance(caught.value, ConfigError)
 
 
 def test_the_shape_of_flat_images_is_the_datas():
     asked = {"shift": {"pixels": 1}, "flip": {}, "cutout": {"size": 0.2}, "noise": {"std": 0.1}}
     made = resolve(SMALL | {"augment": asked})
-    rehearse(made)
+    dry_run(made)
     assert made.tables["augment"]["shift"] == {"pixels": 1}
     shapes = [made.part(f"augment.{name}")[2].get("shape") for name in asked]
     assert shapes == [[8, 8, 1], [8, 8, 1], [8, 8, 1], None]
@@ -116,4 +116,4 @@ def test_every_schedule_that_does_something_is_let_through():
         "clip_value": {"limit": FALLING},
         "max_norm": {"limit": FALLING},
     }
-    rehearse(resolve(SMALL | moving))
+    dry_run(resolve(SMALL | moving))

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import nnfunc as nf
 from nnfunc.commands import train
 from nnfunc.config import ConfigError, factories, load
-from nnfunc.config.key_path import place_of, put, value_of
-from nnfunc.config.load import with_defaults
-from nnfunc.config.schema import SOLE, TASK, kind_of, schema
+from nnfunc.config.key_path import parse_key, parse_value, set_value
+from nnfunc.config.load import fill_defaults
+from nnfunc.config.schema import FIXED_FACTORIES, TASK_TABLES, get_schema, parse_annotation
 from nnfunc.config.sweep import trials
-from nnfunc.config.sweep.distributions import in_words
-from nnfunc.config.sweep.load_sweep import Sweep, load_sweep
+from nnfunc.config.sweep.distributions import parse_override
+from nnfunc.config.sweep.load_sweep import SweepConfig, load_sweep
 from nnfunc.sweeps.space import Distribution
 
 TEXT = """
@@ -127,15 +127,15 @@ def space(sweep):
     }.items(),
 )
 def test_what_a_word_draws_from(text, expected):
-    assert plain(in_words(text, None)) == plain(expected)
+    assert plain(parse_override(text, None)) == plain(expected)
 
 
 def test_text_may_look_like_a_form_only_where_text_belongs():
-    text = kind_of(str)
-    assert in_words("lo(1, 2)", text) is None
-    assert in_words("07:32", text) == in_words("07:32", None) == list(range(7, 32))
-    assert in_words("a:b", text) is None
-    assert in_words("log(1", text) is None
+    text = parse_annotation(str)
+    assert parse_override("lo(1, 2)", text) is None
+    assert parse_override("07:32", text) == parse_override("07:32", None) == list(range(7, 32))
+    assert parse_override("a:b", text) is None
+    assert parse_override("log(1", text) is None
 
 
 def test_the_file_and_the_command_line_say_the_same(file):
@@ -313,7 +313,7 @@ def test_a_member_is_the_run_of_the_same_values(file, tmp_path, settings):
     assert trial.order == settings.get("data.seed")
     data = trial.data
     if trial.order is not None:
-        data = dataclasses.replace(data, seed=nf.data.order.as_uint32(trial.order))
+        data = dataclasses.replace(data, seed=nf.data.shuffle.as_uint32(trial.order))
     for mine, theirs in zip(data.batch(3), run.data().batch(3), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert data.validation is not None
@@ -395,12 +395,12 @@ def test_a_thousand_members_check_their_tables_once_a_combination(file, monkeypa
 
     def counted(tables, mistakes):
         checked.append(tables)
-        return with_defaults(tables, mistakes)
+        return fill_defaults(tables, mistakes)
 
     words = [*WORDS, "optimizer.clip=log(0.1,1)", "schedule.warmup_steps=[5, 50]"]
     words.remove("train.steps=int(100,400)")
     sweep = load_sweep(file, words)
-    monkeypatch.setattr(trials, "with_defaults", counted)
+    monkeypatch.setattr(trials, "fill_defaults", counted)
     rng = np.random.default_rng(0)
     drawn = [
         {
@@ -424,29 +424,29 @@ def whole(table, name, arguments):
     tables = tomllib.loads(TEXT)
     if table == "augment":
         return tables | {"augment": {name: arguments}}
-    return tables | {table: arguments if table in SOLE else {"name": name} | arguments}
+    return tables | {table: arguments if table in FIXED_FACTORIES else {"name": name} | arguments}
 
 
 def traced_numbers():
     """Every number of every factory: (path, tables, steps of the path)."""
-    for table in TASK:
+    for table in TASK_TABLES:
         for name, factory in factories(table).items():
-            own = schema(table, name)
+            own = get_schema(table, name)
             needed = [
                 key
                 for key, parameter in inspect.signature(factory).parameters.items()
                 if parameter.default is inspect.Parameter.empty
-                and key in own.kinds
+                and key in own.types
                 and not (table == "optimizer" and key == "rate")
             ]
-            arguments = {key: value_of(own.kinds[key].example) for key in needed}
+            arguments = {key: parse_value(own.types[key].example) for key in needed}
             start = f"augment.{name}" if table == "augment" else table
-            for key, kind in own.kinds.items():
+            for key, kind in own.types.items():
                 if not kind.traced or (table, key) == ("optimizer", "rate"):
                     continue
-                if "a number" in kind.one:
+                if "a number" in kind.singular:
                     yield f"{start}.{key}", whole(table, name, arguments)
-                elif kind.listed and "table" not in kind.one:
+                elif kind.may_be_list and "table" not in kind.singular:
                     yield f"{start}.{key}[1]", whole(table, name, arguments | {key: [0.1, 0.2]})
                 else:
                     own_table = arguments | {key: {"head/**": 0.1}}
@@ -456,15 +456,15 @@ def traced_numbers():
 def test_every_number_of_every_factory_may_be_swept():
     seen = 0
     for path, tables in traced_numbers():
-        sweep = Sweep(tables, {}, {}, "config")
+        sweep = SweepConfig(tables, {}, {}, "config")
         one, other = (sweep.trial({path: value}, 0) for value in (0.25, 0.5))
         assert (one.hypers[path], other.hypers[path]) == (0.25, 0.5), path
         assert one.hypers | {path: 0.5} == other.hypers, path
         assert one.build is other.build, path
-        put(tables, place_of(path), 0.25)
+        set_value(tables, parse_key(path), 0.25)
         seen += 1
     assert seen > 150
-    bare = Sweep({k: v for k, v in tomllib.loads(TEXT).items() if k != "schedule"}, {}, {}, "config")
+    bare = SweepConfig({k: v for k, v in tomllib.loads(TEXT).items() if k != "schedule"}, {}, {}, "config")
     assert bare.trial({"optimizer.rate": 0.5}, 0).hypers["optimizer.rate"] == 0.5
 
 

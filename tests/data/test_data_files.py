@@ -28,7 +28,7 @@ from helpers.data_files import (
 
 import nnfunc as nf
 from nnfunc.config import ConfigError, factories, resolve
-from nnfunc.config.schema import schema
+from nnfunc.config.schema import get_schema
 from nnfunc.data import download
 from nnfunc.data.sources import mnist as idx_module
 
@@ -455,11 +455,11 @@ def test_every_data_set_may_be_named():
     names = "cifar10 digits fashion_mnist images mnist npz table text tokens"
     assert sorted(factories("data")) == names.split()
     for name in names.split():
-        kinds = schema("data", name).kinds
+        kinds = get_schema("data", name).types
         assert {"batch_size", "seed"} <= set(kinds)
         assert not any(kind.traced for kind in kinds.values())
-    assert schema("data", "mnist").python == ()
-    assert "codec" in schema("data", "text").kinds
+    assert get_schema("data", "mnist").python_only == ()
+    assert "codec" in get_schema("data", "text").types
 
 
 def test_a_config_loads_its_data(tmp_path):

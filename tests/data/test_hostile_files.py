@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc import check
 from nnfunc.config import ConfigError
 from nnfunc.data import download
+from nnfunc.errors import NnfuncError
 
 pytest.importorskip("PIL")
 pytest.importorskip("pyarrow")
@@ -33,7 +33,7 @@ def refused(load, file):
     except ConfigError as error:
         return str(error)
     except (ValueError, OSError) as error:
-        if not check.is_mistake(error):
+        if not isinstance(error, NnfuncError):
             raise
         return str(error)
     return ""

@@ -454,7 +454,7 @@ def test_cnn_is_sized_by_hidden_to_any_number_of_parameters():
 
 def test_configs_can_name_every_vision_model():
     pytest.importorskip("pydantic")
-    from nnfunc.config.schema import factories, schema
+    from nnfunc.config.schema import factories, get_schema
 
     names = {
         "lenet",
@@ -469,8 +469,8 @@ def test_configs_can_name_every_vision_model():
         "convnext_small",
     }
     assert names <= set(factories("model"))
-    assert schema("model", "resnet").python == ("norm",)
-    assert all(schema("model", name).python == () for name in names - {"resnet"})
+    assert get_schema("model", "resnet").python_only == ("norm",)
+    assert all(get_schema("model", name).python_only == () for name in names - {"resnet"})
 
 
 # Errors: where, what should be, what came, what to do.

@@ -13,8 +13,8 @@ from nnfunc import check, flops
 from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import one_line
-from nnfunc.config.load import overridden, resolve
+from nnfunc.config.errors import to_one_line
+from nnfunc.config.load import read_tables, resolve
 from nnfunc.runs.run_folder import command
 from nnfunc.training.evaluate import batch_totals
 
@@ -81,7 +81,7 @@ def load(
     apart than `parameters_within`.
     """
     path = Path(path)
-    tables = overridden(path, settings or [])
+    tables = read_tables(path, settings or [])
     if "model" in tables and not {"every", "models"} & set(tables):
         cure = f"Train it with: {command()} train {path}"
         raise ConfigError([f"{path}: this is the config of one run, not a comparison. {cure}"])
@@ -93,8 +93,8 @@ def load(
     variants = file.variants or {PLAIN: {}}
     records = None
     if folder is not None and (folder / "data").is_dir():
-        records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
-    known = {"folders": (path.absolute().parent, Path.cwd()), "shelf": {}, "records": records}
+        records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
+    known = {"folders": (path.absolute().parent, Path.cwd()), "data_cache": {}, "records": records}
     runs, mistakes = [], []
     for model, variant, seed in itertools.product(file.models, variants, file.seeds):
         parts = (file.every, file.models[model], variants[variant], {"seed": seed})
@@ -123,7 +123,7 @@ def _line(path: Path, error: Any, tables: Table) -> str:
         known = check.nearest(place, _File.model_fields)
         cure = " Tables that all models share stand in [every]." if place in _SHARED else ""
         return f"{path}: {place}: there is no such key{known}{cure}"
-    return f"{path}: {place}: {one_line(ValueError(error['msg'].lower()))}"
+    return f"{path}: {place}: {to_one_line(ValueError(error['msg'].lower()))}"
 
 
 _SHARED = ("data", "model", "objective", "optimizer", "schedule", "train", "seed")

@@ -1,17 +1,16 @@
 """Runs a comparison: one training after another, each kept as soon as it is done."""
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnfunc import check, documents
-from nnfunc.commands import interrupts, train
+from nnfunc.commands import interrupts
 from nnfunc.commands.compare import comparison_page, comparison_plots, comparison_table
 from nnfunc.commands.compare.comparison_plan import Plan, Run, load
-from nnfunc.commands.progress_bar import progress
+from nnfunc.commands.run_training import fit_config
 from nnfunc.config import restore
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
@@ -20,7 +19,6 @@ from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.evaluate import eval_size, evaluate
 from nnfunc.training.train import History
-from nnfunc.training.train import train as fit
 
 __all__ = ["compare"]
 
@@ -48,17 +46,16 @@ def compare(
     complete are not trained again. changed_data: go on where the data files are not what they were.
     Raises: ConfigError; FileExistsError when the folder holds something else.
     """
-    train.use_compilation_cache()
-    with interrupts.told("stopped before the first run; nothing was written"):
+    with interrupts.interrupt_message("stopped before the first run; nothing was written"):
         plan = load(file, settings, folder, changed_data=changed_data)
     folder = _folder(file.stem, plan, folder)
     print(comparison_table.sizes(plan), flush=True)
-    with interrupts.told(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
+    with interrupts.interrupt_message(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
         return _runs(plan, folder)
 
 
 def _go_on(folder: Path) -> str:
-    return f"Go on with the same command and --run {folder}"
+    return f"Resume with the same command and --run {folder}"
 
 
 def _runs(plan: Plan, folder: Path) -> Path:
@@ -119,7 +116,7 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
             raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
         return folder
     folder = run_folder.create(name, folder)
-    records = DataRecords(folder, many=True)
+    records = DataRecords(folder, per_data_set=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
         records.save(data, values, run.config.preprocessing)
@@ -137,34 +134,16 @@ def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         save_run(config, folder)
-    started, steps = time.perf_counter(), config.train["steps"]
-    with interrupts.signals() as caught, progress(steps, lines=False) as bar:
-
-        def stop(step):
-            bar.tick(step)
-            return bool(caught)
-
-        state, history = fit(
-            config.build,
-            config.hypers,
-            data,
-            key=config.key(),
-            folder=folder,
-            resume=going_on,
-            changed_data=config.changed_data,
-            on_report=bar,
-            should_stop=stop,
-            **config.train,
-        )
-    if int(state.step) < steps:
+    training = fit_config(config, folder, resume=going_on, lines=False)
+    state, history, caught, seconds = training.state, training.history, training.signals, training.seconds
+    if int(state.step) < config.train["steps"]:
         problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"
         raise interrupts.Stopped(caught[0], problem)
-    seconds = time.perf_counter() - started
     best, step = restore.restore(config, folder, "best")
     arrays = config.test()
     if arrays is None:
         check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
-    task = restore.task_at(config, best)
+    task = restore.rebuild_task(config, best)
     figures = evaluate(
         task,
         best.params,

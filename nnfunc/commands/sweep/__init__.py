@@ -1,8 +1,8 @@
 """Sweeps from configs: the commands `nnfunc sweep` and `nnfunc sweep-best`, and their report."""
 
-from nnfunc.commands.sweep.best_trial import best
 from nnfunc.commands.sweep.run_sweep import resume, sweep
-from nnfunc.config.sweep.search_methods import from_text
+from nnfunc.commands.sweep.sweep_best import best
+from nnfunc.config.sweep.search_methods import parse_search_text
 from nnfunc.config.sweep.sweep_config import is_sweep
 
-__all__ = ["best", "from_text", "is_sweep", "resume", "sweep"]
+__all__ = ["best", "is_sweep", "parse_search_text", "resume", "sweep"]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from nnfunc.commands.interrupts import answer
+from nnfunc.commands.interrupts import write_message
 from nnfunc.reports.format import format_clock, format_metric, format_settings
 from nnfunc.sweeps.progress import Progress
 
@@ -20,7 +20,7 @@ class Live:
     """
 
     def __init__(
-        self, metric: str, show: Callable[[list[str]], None] | None = None, tell: Callable[[str], None] = answer
+        self, metric: str, show: Callable[[list[str]], None] | None = None, tell: Callable[[str], None] = write_message
     ):
         self.metric, self.show, self.tell = metric, show, tell
         self.members = 0

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check
-from nnfunc.commands import interrupts, train
+from nnfunc.commands import interrupts
 from nnfunc.commands.sweep.finish_sweep import finish
 from nnfunc.commands.sweep.live_progress import live
 from nnfunc.config.sweep.load_sweep import load_sweep
-from nnfunc.config.sweep.sweep_config import RESULT, Study, keep, read
+from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study, save_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps import executors
 from nnfunc.sweeps.engine import Engine
@@ -46,21 +46,20 @@ def sweep(
     options: members, method, seeds, best, search, way and chunk, those that are not None. jobs: a
     number of processes, "submitit" or "ray". Raises: ConfigError; `Stopped` by a signal.
     """
-    train.use_compilation_cache()
-    with interrupts.told("stopped before the sweep began; nothing was written"):
+    with interrupts.interrupt_message("stopped before the sweep began; nothing was written"):
         own = Study(load_sweep(file, words, options), file.stem)
         text = file.read_bytes()
         _check_jobs(jobs, own)
         engine = own.engine()
-        planned = own.begin(engine)  # mistakes, the data's too, are known before there is a folder
+        planned = own.start(engine)  # mistakes, the data's too, are known before there is a folder
         if dry_run:
             print(own.plan(planned))
             return None
         there = folder is not None and folder.is_dir()
         folder = run_folder.create(f"{file.stem}-sweep", folder)
         try:
-            with interrupts.full_disk(folder, "Sweep again."):
-                keep(folder, text, own, words, options)
+            with interrupts.explain_full_disk(folder, "Sweep again."):
+                save_study(folder, text, own, words, options)
         except BaseException:
             run_folder.discard(folder, keep=there)
             raise
@@ -78,8 +77,7 @@ def resume(folder: Path, *, jobs: str | None = None, changed_data: bool = False)
 
     changed_data: go on where the data files are not what they were, with the splits of then.
     """
-    train.use_compilation_cache()
-    _run(read(folder, changed_data=changed_data), folder, jobs)
+    _run(read_study(folder, changed_data=changed_data), folder, jobs)
 
 
 def _run(
@@ -89,18 +87,18 @@ def _run(
 
     engine, planned: of a sweep that begins; see `Study.begin`.
     """
-    go_on = f"Go on with: {run_folder.command()} resume {folder}"
+    go_on = f"Resume with: {run_folder.command()} resume {folder}"
     start, store = time.perf_counter(), own.store(folder)
     before, handed = run_folder.read_json(folder / "result.json", RESULT), None
     with (
         ExitStack() as stack,
-        interrupts.full_disk(folder, go_on),
-        interrupts.told(f"stopped at once; what was saved is whole. {go_on}"),
+        interrupts.explain_full_disk(folder, go_on),
+        interrupts.interrupt_message(f"stopped immediately; everything saved is intact. {go_on}"),
     ):
         stack.callback(store.close)
-        with live(own.figure.metric) as panel, interrupts.signals(panel.tell) as own.caught:
+        with live(own.figure.metric) as panel, interrupts.catch_signals(panel.tell) as own.signals:
             engine = own.engine(store) if engine is None else engine
-            planned = own.begin(engine) if planned is None else planned
+            planned = own.start(engine) if planned is None else planned
             if before is None:
                 print(own.plan(planned), flush=True)
             panel.members = own.members(engine)
@@ -115,12 +113,12 @@ def _run(
             done = sum(t.ended or t.left is not None for t in engine.tracks.values())
             kept = "all is saved" if handed is None else "what the jobs had saved is kept"
             words = f"stopped with {done} of {panel.members} members at their end; {kept}."
-            raise interrupts.Stopped(own.caught[0], f"{words} {go_on}")
+            raise interrupts.Stopped(own.signals[0], f"{words} {go_on}")
         trained = "all members have run and are saved; only tables and report are missing."
-        with interrupts.told(f"{trained} {go_on}"):
+        with interrupts.interrupt_message(f"{trained} {go_on}"):
             if before is not None and watch.first is None:
                 result.seconds = before["seconds"]
-                print(f"{folder} is complete: its members were trained before")
+                print(f"{folder} is complete: all its members were already trained")
             finish(own, result, folder)
 
 

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nnfunc.commands.watch.layer_tables import figures_table, layers_table
+from nnfunc.commands.watch.dashboard_tables import figures_table, layers_table
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
 from nnfunc.runs.tail import Follower
@@ -162,7 +162,7 @@ def _trouble(view: View) -> list[RenderableType]:
     where = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
     if name == "stopped":
         begun = "Nothing trains this run: no process holds its lock, and there is no result."
-        cure = f"Go on with: {run_folder.command()} resume {view.folder}"
+        cure = f"Resume with: {run_folder.command()} resume {view.folder}"
         words = f"{begun} {where} {cure}"
     elif name == "diverged":
         words = f"It diverged: {words or 'the loss is not finite'}. {where}"

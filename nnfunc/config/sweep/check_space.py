@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnfunc import check
-from nnfunc.config.sweep.distributions import ALMOST, Drawn
+from nnfunc.config.sweep.distributions import ALMOST_ONE, SpaceValue
 from nnfunc.sweeps.space import Distribution
 
-__all__ = ["first", "mistakes_in", "telling"]
+__all__ = ["check_space", "first_value", "test_values"]
 
 _TRIES = 6
 _FEW = 16
@@ -21,11 +21,11 @@ Attempt = Callable[[dict[str, Any]], list[str]]
 """settings -> what is wrong with their config, a line each."""
 
 
-def mistakes_in(space: Mapping[str, Drawn], attempt: Attempt) -> list[str]:
+def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[str]:
     """What is wrong with the space, or with the tables that it is for.
 
     >>> even = lambda settings: [f"{v} is odd." for v in settings.values() if v % 2]
-    >>> mistakes_in({"a": [0, 1, 2], "b": [4, 6]}, even)
+    >>> check_space({"a": [0, 1, 2], "b": [4, 6]}, even)
     ['1 is odd.']
     """
     tries = [_setting(space, place) for place in range(_TRIES if space else 1)]
@@ -34,7 +34,7 @@ def mistakes_in(space: Mapping[str, Drawn], attempt: Attempt) -> list[str]:
     found = attempt(base)
     hopeless = bool(found)
     for path, value in space.items():
-        for option in telling(value):
+        for option in test_values(value):
             lines = attempt(base | {path: option})
             if lines and (hopeless or all(attempt(o | {path: option}) for o in others)):
                 found = found + lines
@@ -46,15 +46,15 @@ def mistakes_in(space: Mapping[str, Drawn], attempt: Attempt) -> list[str]:
     return list(told.values())
 
 
-def telling(value: Drawn) -> list[Any]:
+def test_values(value: SpaceValue) -> list[Any]:
     """Every option, or where there are many the least and the greatest number; of a law the ends.
 
-    >>> telling([*range(100), "many"])
+    >>> test_values([*range(100), "many"])
     [0, 99, 'many']
     """
     if isinstance(value, Distribution):
         if value.options is None:
-            return [value.at(0.0), value.at(ALMOST)]
+            return [value.at(0.0), value.at(ALMOST_ONE)]
         if not value.options[_FEW:]:
             return list(value.options)
         return [value.options[0], value.options[-1]]
@@ -68,12 +68,12 @@ def telling(value: Drawn) -> list[Any]:
     return [*ends, *{repr(v): v for v in rest}.values()]
 
 
-def first(value: Drawn) -> Any:
+def first_value(value: SpaceValue) -> Any:
     """One that may be drawn."""
     return value.at(0.0) if isinstance(value, Distribution) else value[0]
 
 
-def _setting(space: Mapping[str, Drawn], place: int) -> dict[str, Any]:
+def _setting(space: Mapping[str, SpaceValue], place: int) -> dict[str, Any]:
     """One of a few settings that lie far apart; number 0 is the first of every value."""
     units = [place * math.sqrt(2) * (i + 1) % 1 for i in range(len(space))]
     return {

@@ -17,17 +17,17 @@ from typing import Any, get_args
 import numpy as np
 
 from nnfunc import check
-from nnfunc.config.errors import one_line, show
-from nnfunc.config.key_path import value_of
-from nnfunc.config.schema import Kind
+from nnfunc.config.errors import describe, to_one_line
+from nnfunc.config.key_path import parse_value
+from nnfunc.config.schema import ValueType
 from nnfunc.sweeps.space import Distribution, int_uniform, log_uniform, uniform
 
-__all__ = ["ALMOST", "FORMS", "Drawn", "drawn", "in_words"]
+__all__ = ["ALMOST_ONE", "FORMS", "SpaceValue", "parse_override", "parse_values"]
 
-Drawn = Distribution | list[Any]
+SpaceValue = Distribution | list[Any]
 _LAWS = {"log": log_uniform, "uniform": uniform, "int": int_uniform}
 FORMS = (*_LAWS, "range", "choice")
-ALMOST = 1 - 2**-53  # what comes last of the numbers below 1
+ALMOST_ONE = 1 - 2**-53  # what comes last of the numbers below 1
 _MOST = 1_000_000  # numbers of a range
 _EXAMPLES = {"log": "log(1e-4, 1e-1)", "uniform": "uniform(0, 0.5)", "int": "int(1, 4)"}
 _CALL = re.compile(r"([A-Za-z]\w*)\s*\((.*)", re.DOTALL)
@@ -36,12 +36,12 @@ _COLONS = re.compile(r"[-+.\w]*:[-+.:\w]*")
 _SINGLE = np.finfo(np.float32)
 
 
-def in_words(text: str, kind: Kind | None) -> Drawn | None:
+def parse_override(text: str, kind: ValueType | None) -> SpaceValue | None:
     """What a word of the command line draws from, or None where it is one value.
 
     kind: of the argument, where that is known. One that takes any text may be given `f(x)` as text.
 
-    >>> in_words("0:80:20", None), in_words("choice(relu, tanh)", None), in_words("0.1", None)
+    >>> parse_override("0:80:20", None), parse_override("choice(relu, tanh)", None), parse_override("0.1", None)
     ([0, 20, 40, 60], ['relu', 'tanh'], None)
     """
     text = text.strip()
@@ -55,37 +55,37 @@ def in_words(text: str, kind: Kind | None) -> Drawn | None:
         if free:
             return None
         if name in FORMS:
-            raise ValueError(f"should end with a bracket, such as {_example(name)}, got {show(text)}")
+            raise ValueError(f"should end with a bracket, such as {_example(name)}, got {describe(text)}")
         near = check.nearest("log" if name.lower().startswith("log") else name, FORMS)
         raise ValueError(f"there is no {name}(...){near}")
     if _RANGE.fullmatch(text):
         return _made("range", [int(number) for number in text.split(":")])
     if _COLONS.fullmatch(text) and not free:
-        raise ValueError(f"a range is of integers, such as 0:8 or 0:80:10, got {show(text)}")
-    value = value_of(text)
+        raise ValueError(f"a range is of integers, such as 0:8 or 0:80:10, got {describe(text)}")
+    value = parse_value(text)
     if isinstance(value, str) and text.startswith(("[", "{")):
         cure = """Write '["relu", "tanh"]' with quotes for the shell around it, or choice(relu, tanh)"""
-        raise ValueError(f"should be a list or table in TOML, got {show(text)}. {cure}")
-    return drawn(value, kind)
+        raise ValueError(f"should be a list or table in TOML, got {describe(text)}. {cure}")
+    return parse_values(value, kind)
 
 
-def drawn(value: Any, kind: Kind | None) -> Drawn | None:
+def parse_values(value: Any, kind: ValueType | None) -> SpaceValue | None:
     """What a value as TOML has it draws from, or None where it is one value.
 
     A list is one of options. But for an argument that may itself be a list, such as `model.widths`,
     only a list of lists is: any other is one value, and `choice` says that it is not.
 
-    >>> drawn([64, 10], Kind(list, "", "", "", listed=True)), drawn([0.0, 0.1], None)
+    >>> parse_values([64, 10], ValueType(list, "", "", "", may_be_list=True)), parse_values([0.0, 0.1], None)
     (None, [0.0, 0.1])
     """
     if is_form(value):
         ((name, arguments),) = value.items()
         if not isinstance(arguments, list):
-            raise ValueError(f"{name} should be a list, such as {_example(name, True)}, got {show(arguments)}")
+            raise ValueError(f"{name} should be a list, such as {_example(name, True)}, got {describe(arguments)}")
         return _made(name, arguments)
     if not isinstance(value, list):
         return None
-    if kind is not None and kind.listed:
+    if kind is not None and kind.may_be_list:
         return value if value and all(isinstance(option, list) for option in value) else None
     if not value:
         raise ValueError("the list should hold at least one option, got []")
@@ -97,7 +97,7 @@ def is_form(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in FORMS
 
 
-def _made(name: str, arguments: list[Any]) -> Drawn:
+def _made(name: str, arguments: list[Any]) -> SpaceValue:
     if name == "choice":
         if not arguments:
             raise ValueError("choice should hold at least one option, got none")
@@ -113,7 +113,7 @@ def _made(name: str, arguments: list[Any]) -> Drawn:
     except OverflowError:
         raise ValueError(f"{name}: the ends should be numbers that floats can hold") from None
     except (ValueError, TypeError) as error:
-        problem = one_line(error).partition(": ")[2].removesuffix(".")
+        problem = to_one_line(error).partition(": ")[2].removesuffix(".")
         raise ValueError(f"{name}: {problem}") from None
     if name != "int" and not all(x == 0 or _SINGLE.tiny <= abs(x) <= _SINGLE.max for x in arguments):
         held = f"0 or, without the sign, from {_SINGLE.tiny:.1e} to {_SINGLE.max:.1e}"
@@ -123,7 +123,7 @@ def _made(name: str, arguments: list[Any]) -> Drawn:
 
 def _numbers(ends: list[Any]) -> list[int]:
     """The integers of a range, whose end does not belong to it."""
-    text = ":".join(show(end).rpartition(" (")[0] for end in ends)
+    text = ":".join(describe(end).rpartition(" (")[0] for end in ends)
     if len(ends) not in (2, 3) or not all(type(end) is int for end in ends):
         raise ValueError(f"range takes two or three integers, such as 0:8 or 0:80:10, got {text}")
     if ends[2:] == [0]:
@@ -139,10 +139,10 @@ def _numbers(ends: list[Any]) -> list[int]:
 
 def _arguments(text: str) -> list[Any]:
     """What stands between the brackets, as the items of a TOML list; words without quotes too."""
-    whole = value_of(f"[{text}]")
+    whole = parse_value(f"[{text}]")
     if isinstance(whole, list):
         return whole
-    return [value_of(part) for part in text.split(",")]
+    return [parse_value(part) for part in text.split(",")]
 
 
 def _example(name: str, table: bool = False) -> str:

@@ -18,26 +18,26 @@ from typing import Any
 
 from nnfunc.config import Config, ConfigError
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import Mistakes, one_line, show
-from nnfunc.config.file_paths import absolute_paths
-from nnfunc.config.key_path import Place, kind_at, named, put, value_at, value_of
-from nnfunc.config.schema import OPTIONAL, SOLE, TABLES, Kind
-from nnfunc.config.sweep.check_space import first, mistakes_in, telling
-from nnfunc.config.sweep.distributions import Drawn, drawn, in_words
-from nnfunc.config.sweep.entries import Entry, of_file, of_words, unique
-from nnfunc.config.sweep.sweep_options import OPTIONS, checked
-from nnfunc.config.sweep.trials import SEEDS, Trials, is_seed
-from nnfunc.config.toml import no_comparison, overridden
+from nnfunc.config.errors import ProblemList, describe, to_one_line
+from nnfunc.config.file_paths import make_absolute
+from nnfunc.config.key_path import KeyPath, find_type, get_value, hyper_name, parse_value, set_value
+from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, ValueType
+from nnfunc.config.sweep.check_space import check_space, first_value, test_values
+from nnfunc.config.sweep.distributions import SpaceValue, parse_override, parse_values
+from nnfunc.config.sweep.entries import Entry, check_unique, override_entries, table_entries
+from nnfunc.config.sweep.sweep_options import OPTIONS, check_options
+from nnfunc.config.sweep.trials import SEEDS, TrialBuilder, is_seed
+from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.trial import Trial
 
-__all__ = ["Sweep", "load_sweep"]
+__all__ = ["SweepConfig", "load_sweep"]
 
 Tables = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepConfig:
     """A sweep that was checked, as `load_sweep` returns it.
 
     tables: of the config that every member begins with, without [sweep], paths absolute. space: path ->
@@ -78,18 +78,18 @@ class Sweep:
         self._trials.keep_data(records)
 
     @cached_property
-    def _trials(self) -> Trials:
-        return Trials(self.tables, self.where, self.folders, self.records)
+    def _trials(self) -> TrialBuilder:
+        return TrialBuilder(self.tables, self.where, self.folders, self.records)
 
 
 def load_sweep(
     path: str | Path,
-    words: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     *,
     folders: tuple[Path, Path] | None = None,
     records: DataRecords | None = None,
-) -> Sweep:
+) -> SweepConfig:
     """The checked sweep of a TOML file, after words such as "schedule.peak=log(1e-4, 1e-1)".
 
     words: what to draw from, in the place of what the file says, or plain `key=value`, which changes
@@ -98,25 +98,25 @@ def load_sweep(
     that began before, as in `Sweep`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
-    mistakes = Mistakes(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
-    tables = overridden(path)
-    no_comparison(path, tables)
+    mistakes = ProblemList(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
+    tables = read_tables(path)
+    reject_comparison(path, tables)
     table = tables.pop("sweep", {})
     if not isinstance(table, dict):
         wanted = 'a table, such as sweep = { "schedule.peak" = { log = [1e-4, 1e-1] } }'
-        raise ConfigError([f"{path}: sweep: should be {wanted}, got {show(table)}."])
+        raise ConfigError([f"{path}: sweep: should be {wanted}, got {describe(table)}."])
     own = {name: value for name, value in table.items() if name in OPTIONS}
-    entries = unique(of_file(table, (), tables, mistakes), mistakes)
-    entries |= unique(of_words(words, mistakes), mistakes)
-    mistakes.overridden |= {".".join(map(str, e.place)) for e in entries.values() if e.by_shell}
+    entries = check_unique(table_entries(table, (), tables, mistakes), mistakes)
+    entries |= check_unique(override_entries(overrides, mistakes), mistakes)
+    mistakes.overridden |= {".".join(map(str, e.path)) for e in entries.values() if e.is_override}
     tables, space = _meant(entries, tables, mistakes)
-    tables |= {name: absolute_paths(name, tables[name], mistakes) for name in tables}
-    known = checked(own, options or {}, mistakes)
+    tables |= {name: make_absolute(name, tables[name], mistakes) for name in tables}
+    known = check_options(own, options or {}, mistakes)
     if not space and not mistakes.lines:
         cure = 'Say what to draw: "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep]'
         mistakes.lines.append(f"{path}: there is nothing to sweep. {cure} in the file.")
-    sweep = Sweep(tables, space, known, str(path), mistakes.folders, records)
-    mistakes.lines += mistakes_in(
+    sweep = SweepConfig(tables, space, known, str(path), mistakes.folders, records)
+    mistakes.lines += check_space(
         {p: v for p, v in space.items() if not _is_seeds(p, v, mistakes)},
         lambda settings: sweep._trials.problems(settings, mistakes.overridden),
     )
@@ -125,50 +125,52 @@ def load_sweep(
     return sweep
 
 
-def _meant(entries: dict[Place, Entry], tables: Tables, mistakes: Mistakes) -> tuple[Tables, dict[str, Drawn]]:
+def _meant(
+    entries: dict[KeyPath, Entry], tables: Tables, mistakes: ProblemList
+) -> tuple[Tables, dict[str, SpaceValue]]:
     """The tables with what is fixed, and the space. Whole tables come before what is in them."""
     sample, found = tables, {}
     for place in sorted(entries, key=len):
         entry = entries[place]
         try:
-            kind = kind_at(sample, place)
-            values = (in_words if entry.by_shell else drawn)(entry.value, kind)
+            kind = find_type(sample, place)
+            values = (parse_override if entry.is_override else parse_values)(entry.value, kind)
             if isinstance(values, Distribution) and values.options is None and _whole(kind):
                 raise ValueError("is an integer: draw it from int(1, 4), or give a list")
-            value = value_of(entry.value) if entry.by_shell else entry.value
+            value = parse_value(entry.value) if entry.is_override else entry.value
             if values is None and any(place[: len(whole)] == whole for whole in found):
                 values = [value]  # it goes over whatever the table is that is drawn
-            sample = put(sample, place, value if values is None else first(values))
+            sample = set_value(sample, place, value if values is None else first_value(values))
             if values is None:
-                tables = put(tables, place, value)
+                tables = set_value(tables, place, value)
             else:
                 found[place] = values
         except ValueError as error:
-            problem = one_line(error).removesuffix(".")
+            problem = to_one_line(error).removesuffix(".")
             mistakes.lines.append(entry.mistake(problem, mistakes.file))
     for place in [place for place in found if _absent(place, sample)]:
         problem = f"there is no table {place[0]}; write {TABLES[str(place[0])]}"
         mistakes.lines.append(entries[place].mistake(problem, mistakes.file))
         del found[place]
-    return tables, {named(sample, place): found[place] for place in entries if place in found}
+    return tables, {hyper_name(sample, place): found[place] for place in entries if place in found}
 
 
-def _whole(kind: Kind | None) -> bool:
-    return kind is not None and kind.one == "an integer"
+def _whole(kind: ValueType | None) -> bool:
+    return kind is not None and kind.singular == "an integer"
 
 
-def _absent(place: Place, tables: Tables) -> bool:
+def _absent(place: KeyPath, tables: Tables) -> bool:
     """Whether a setting is of a table that may be left out, is, and cannot be made of it alone."""
     table = place[0]
-    needed = table in OPTIONAL and table not in SOLE and table != "augment"
-    return needed and value_at(tables, (table, "name")) is None
+    needed = table in OPTIONAL_TABLES and table not in FIXED_FACTORIES and table != "augment"
+    return needed and get_value(tables, (table, "name")) is None
 
 
-def _is_seeds(path: str, values: Drawn, mistakes: Mistakes) -> bool:
+def _is_seeds(path: str, values: SpaceValue, mistakes: ProblemList) -> bool:
     """Whether these are seeds, which no factory needs to look at; wrong ones are noted."""
     if path not in SEEDS:
         return False
-    wrong = [value for value in telling(values) if not is_seed(value)]
+    wrong = [value for value in test_values(values) if not is_seed(value)]
     if wrong:
-        mistakes.add(path, f"should be an integer from 0 to 2**32 - 1, got {show(wrong[0])}.")
+        mistakes.add(path, f"should be an integer from 0 to 2**32 - 1, got {describe(wrong[0])}.")
     return True

@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check, sweeps
-from nnfunc.config.errors import near
+from nnfunc.config.errors import suggest
 
-__all__ = ["SEARCHES", "fitting", "from_text", "search_of"]
+__all__ = ["SEARCHES", "check_search", "parse_search", "parse_search_text"]
 
 SEARCHES = ("everything", "halving", "hyperband", "patience", "population", "optuna")
 
 
-def search_of(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search]:
+def parse_search(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search]:
     """The name and the search of a table such as { name = "halving", eta = 4 }, or of its name alone.
 
     Raises: ValueError and TypeError with the nearest name or argument.
 
-    >>> search_of({"name": "halving", "eta": 4})[0]
+    >>> parse_search({"name": "halving", "eta": 4})[0]
     'halving'
     """
     table = {"name": given or "everything"} if given is None or isinstance(given, str) else given
     own = dict(table)
     name = own.pop("name", None)
     if name not in SEARCHES:
-        hint = near(name, SEARCHES)
+        hint = suggest(name, SEARCHES)
         check.fail("search", f"name should be one of {', '.join(SEARCHES)}, got {name!r}{hint}")
     if name == "everything":
         if own:
@@ -39,7 +39,7 @@ def search_of(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search
     return name, make(**own)
 
 
-def fitting(name: str, settings: int, members: int | None, seeds: int) -> None:
+def check_search(name: str, settings: int, members: int | None, seeds: int) -> None:
     """Raises: ValueError where a search is not for a sweep of so many members and seeds.
 
     settings: how many paths are drawn, seeds aside. What the searches refuse themselves comes later.
@@ -56,10 +56,10 @@ def fitting(name: str, settings: int, members: int | None, seeds: int) -> None:
         check.fail("search", "optuna needs to know how many runs there are in all: --members 64.")
 
 
-def from_text(text: str | None) -> Any:
+def parse_search_text(text: str | None) -> Any:
     """What `--search` says: a name, or a table in TOML.
 
-    >>> from_text('{name="halving", eta=4}')
+    >>> parse_search_text('{name="halving", eta=4}')
     {'name': 'halving', 'eta': 4}
     """
     if text is None or not text.strip().startswith("{"):

@@ -13,8 +13,8 @@ from nnfunc.base import Key
 from nnfunc.check import counted
 from nnfunc.config import Config, ConfigError
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.sweep.load_sweep import Sweep, load_sweep
-from nnfunc.config.sweep.search_methods import fitting, search_of
+from nnfunc.config.sweep.load_sweep import SweepConfig, load_sweep
+from nnfunc.config.sweep.search_methods import check_search, parse_search
 from nnfunc.data.dataset import Data
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.checkpoints import Store
@@ -25,9 +25,9 @@ from nnfunc.sweeps.sweep import conduct, draws_of
 from nnfunc.sweeps.trial import Trial
 from nnfunc.training.checkpointing import Best
 
-__all__ = ["Study", "is_sweep", "keep", "read"]
+__all__ = ["Study", "is_sweep", "read_study", "save_study"]
 
-GIVEN, WORDS = run_folder.FILES["sweep"], "sweep.json"
+CONFIG_FILE, ARGUMENTS_FILE = run_folder.FILES["sweep"], "sweep.json"
 
 
 RESULT = {
@@ -48,42 +48,44 @@ RESULT = {
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""
-    return (folder / GIVEN).is_file()
+    return (folder / CONFIG_FILE).is_file()
 
 
-def keep(folder: Path, text: bytes, study: "Study", words: Sequence[str], options: Mapping[str, Any] | None) -> None:
+def save_study(
+    folder: Path, text: bytes, study: "Study", words: Sequence[str], options: Mapping[str, Any] | None
+) -> None:
     """Write into a new folder what `read` needs; sweep.toml comes last, so all is there or nothing."""
     known = {name: value for name, value in (options or {}).items() if value is not None}
     table = {"words": list(words), "options": known, "name": study.name}
     folders = [str(path) for path in study.sweep.folders or ()]
-    run_folder.write_json(folder / WORDS, table | {"folders": folders})
+    run_folder.write_json(folder / ARGUMENTS_FILE, table | {"folders": folders})
     run_folder.write_environment(folder)
-    study.sweep.keep_data(DataRecords(folder.absolute(), many=True))
-    (folder / f"{GIVEN}.tmp").write_bytes(text)
-    (folder / f"{GIVEN}.tmp").replace(folder / GIVEN)
+    study.sweep.keep_data(DataRecords(folder.absolute(), per_data_set=True))
+    (folder / f"{CONFIG_FILE}.tmp").write_bytes(text)
+    (folder / f"{CONFIG_FILE}.tmp").replace(folder / CONFIG_FILE)
 
 
-def read(folder: Path, *, changed_data: bool = False) -> "Study":
+def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
     """The sweep of a folder. Raises: FileNotFoundError naming the nearest ones where it is none.
 
     changed_data: whether its data files may hold something else than then.
     """
     form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
-    given = documents.document(run_folder.find(folder, "sweep") / WORDS, form)
-    records = DataRecords(folder.absolute(), many=True, changed_data=changed_data)
+    given = documents.document(run_folder.find(folder, "sweep") / ARGUMENTS_FILE, form)
+    records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
     paths = [Path(path) for path in given.get("folders", ())]
     known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
-    sweep = load_sweep(folder / GIVEN, given["words"], given["options"], records=records, **known)
+    sweep = load_sweep(folder / CONFIG_FILE, given["words"], given["options"], records=records, **known)
     return Study(sweep, given["name"])
 
 
 class Study:
     """A sweep that was read, and what it takes to run it."""
 
-    def __init__(self, own: Sweep, name: str):
+    def __init__(self, own: SweepConfig, name: str):
         self.sweep, self.name = own, name
         options = dict(own.options)
-        self.search_name, self.search = search_of(options.pop("search", None))
+        self.search_name, self.search = parse_search(options.pop("search", None))
         space, self.seeds = dict(own.space), [own.tables.get("seed", 0)]
         if "seeds" in options:
             if "seed" in space:
@@ -99,9 +101,9 @@ class Study:
         if method is None:
             method = "grid" if listed and members is None else "random"
         self.key: Key = jax.random.key(own.tables.get("seed", 0))
-        self.caught: list[int] = []  # signals
+        self.signals: list[int] = []  # signals
         try:
-            fitting(self.search_name, len(space), members, len(self.seeds))
+            check_search(self.search_name, len(space), members, len(self.seeds))
             if not space:
                 space, method, members = _seeds_alone(members, len(self.seeds)), "list", None
             elif members is None and method != "grid":
@@ -123,11 +125,11 @@ class Study:
         return self.sweep.config(settings | {"seed": seed})
 
     def engine(self, store: Store | None = None) -> Engine:
-        stops = lambda: bool(self.caught)
+        stops = lambda: bool(self.signals)
         own = {"way": self.way, "chunk": self.chunk, "store": store, "stops": stops}
         return Engine(self.trial, self.draws, self.figure, **own)
 
-    def begin(self, engine: Engine) -> Engine:
+    def start(self, engine: Engine) -> Engine:
         """Take up the members, and return the engine whose plan tells of them.
 
         Where they are proposed later, it is another one, of a few draws of the space.

@@ -13,22 +13,22 @@ import jax
 
 from nnfunc import check
 from nnfunc.config import Config, ConfigError, resolve
-from nnfunc.config.check_values import check_rate, check_together
+from nnfunc.config.check_values import check_combinations, check_learning_rate
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import Mistakes, one_line
-from nnfunc.config.key_path import named, place_of, put
-from nnfunc.config.load import with_defaults
+from nnfunc.config.errors import ProblemList, to_one_line
+from nnfunc.config.key_path import hyper_name, parse_key, set_value
+from nnfunc.config.load import fill_defaults
 from nnfunc.config.restore import save_base
 from nnfunc.sweeps.trial import Trial
 from nnfunc.training.intervals import Intervals
 
-__all__ = ["SEEDS", "Trials", "is_seed"]
+__all__ = ["SEEDS", "TrialBuilder", "is_seed"]
 
 Tables = dict[str, Any]
 SEEDS = ("seed", "data.seed")
 
 
-class Trials:
+class TrialBuilder:
     """Settings -> Trial, for the members of one sweep over these tables.
 
     folders: the config's and the current one, to which relative paths belong, or None. records: of the
@@ -60,7 +60,7 @@ class Trials:
             log, evaluate = (train.get(f"{what}_every", tenth) for what in ("log", "evaluate"))
             intervals = Intervals.of(steps, log, evaluate, train.get("save_every"))
         except (ValueError, TypeError) as error:
-            raise ConfigError([f"{where}: {one_line(error)}"]) from error
+            raise ConfigError([f"{where}: {to_one_line(error)}"]) from error
         build = self._builds.setdefault(config.build, config.build)
         key = jax.random.key(settings.get("seed", self.seed))
         order = settings.get("data.seed")
@@ -69,9 +69,9 @@ class Trials:
     def config(self, settings: Mapping[str, Any]) -> Config:
         """See `Sweep.config`."""
         tables = self._merged(settings, self.where)
-        tables = put(tables, ("seed",), settings.get("seed", self.seed))
+        tables = set_value(tables, ("seed",), settings.get("seed", self.seed))
         if "data.seed" in settings:
-            tables = put(tables, ("data", "seed"), settings["data.seed"])
+            tables = set_value(tables, ("data", "seed"), settings["data.seed"])
         return resolve(tables, where=self.where, folders=self.folders, records=self.records)
 
     def keep_data(self, records: DataRecords) -> None:
@@ -90,7 +90,7 @@ class Trials:
         """What is wrong with the config of the settings, whose seeds are not looked at."""
         try:
             tables = self._merged(settings, self.where)
-            known = {"folders": self.folders, "records": self.records, "shelf": self._shelf}
+            known = {"folders": self.folders, "records": self.records, "data_cache": self._shelf}
             resolve(tables, where=self.where, overridden=overridden, **known)
         except ConfigError as error:
             return error.problems
@@ -107,30 +107,30 @@ class Trials:
 
         traced = self._traced.get(shape, frozenset())
         tables = self._checked.get(mark(traced))
-        mistakes = Mistakes(where, self.folders)
+        mistakes = ProblemList(where, self.folders)
         if tables is None:
-            tables = with_defaults(self._merged(settings, where), mistakes)
+            tables = fill_defaults(self._merged(settings, where), mistakes)
             _raise(mistakes)
             hypers = Config(tables, where, self._shelf, self.records).hypers
-            found = frozenset(p for p in plain if named(tables, place_of(p)) in hypers)
+            found = frozenset(p for p in plain if hyper_name(tables, parse_key(p)) in hypers)
             traced = self._traced.setdefault(shape, found)
             self._checked[mark(traced)] = tables
         for path in traced:
-            tables = put(tables, place_of(path), plain[path])
-        check_rate(tables, tables, mistakes)
-        check_together(tables, mistakes)
+            tables = set_value(tables, parse_key(path), plain[path])
+        check_learning_rate(tables, tables, mistakes)
+        check_combinations(tables, mistakes)
         _raise(mistakes)
         return Config(tables, where, self._shelf, self.records)
 
     def _merged(self, settings: Mapping[str, Any], where: str) -> Tables:
         """The tables with the settings in them, whole tables first, but the seeds of the file."""
-        given = [(place_of(path), v) for path, v in settings.items() if path not in SEEDS]
+        given = [(parse_key(path), v) for path, v in settings.items() if path not in SEEDS]
         tables = self.tables
         try:
             for place, value in sorted(given, key=lambda item: len(item[0])):
-                tables = put(tables, place, value)
+                tables = set_value(tables, place, value)
         except ValueError as error:
-            raise ConfigError([f"{where}: {one_line(error)}"]) from error
+            raise ConfigError([f"{where}: {to_one_line(error)}"]) from error
         data = tables.get("data")
         if isinstance(data, dict) and is_seed(self.data_seed):
             tables = {**tables, "data": {"seed": self.data_seed} | data}
@@ -142,6 +142,6 @@ def is_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**32
 
 
-def _raise(mistakes: Mistakes) -> None:
+def _raise(mistakes: ProblemList) -> None:
     if mistakes.lines:
         raise ConfigError(mistakes.lines)

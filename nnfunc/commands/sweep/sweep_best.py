@@ -6,11 +6,10 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.check import counted
-from nnfunc.commands import train
 from nnfunc.commands.sweep.finish_sweep import no_best
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
-from nnfunc.config.sweep.sweep_config import RESULT, Study, read
+from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
@@ -23,11 +22,10 @@ def best(folder: Path, member: int | None = None, save: Path | None = None) -> C
     save: a new folder, in which the member becomes a run like any other.
     Raises: FileNotFoundError for a folder without a sweep, ValueError for one that has not ended.
     """
-    train.use_compilation_cache()
-    own = read(folder)
+    own = read_study(folder)
     found = run_folder.read_json(folder / "result.json", RESULT)
     if found is None or not found["complete"]:
-        cure = f"Go on with it: {run_folder.command()} resume {folder}"
+        cure = f"Resume it: {run_folder.command()} resume {folder}"
         check.fail("sweep-best", f"the sweep of {folder} has not come to its end. {cure}")
     which = found["best"] if member is None else member
     if which is None:

@@ -1,0 +1,44 @@
+"""Sets up the process of a command: memory, device and compilation cache."""
+
+import os
+from pathlib import Path
+
+import jax
+
+from nnfunc import check, malloc
+
+__all__ = ["set_up_process"]
+
+
+def set_up_process() -> None:
+    """Keep memory between steps, start the device and turn on the compilation cache.
+
+    Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have.
+    """
+    malloc.keep_unless_told()
+    _start_device()
+    _enable_compilation_cache()
+
+
+def _start_device() -> None:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        if not platforms:
+            raise
+        hint = "Unset it, or set JAX_PLATFORMS=cpu."
+        expected = "it should name devices of this machine"
+        check.fail("JAX_PLATFORMS", expected=expected, actual=repr(platforms), hint=hint)
+
+
+def _enable_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX already has a cache folder."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # the user has no home folder
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache / "nnfunc" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

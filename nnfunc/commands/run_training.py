@@ -1,0 +1,160 @@
+"""Trains a run in its folder, then evaluates it and writes its report: shared by train, resume and compare."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnfunc import checkpoint, malloc
+from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
+from nnfunc.commands.evaluate_run import split_metrics
+from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk, interrupt_message
+from nnfunc.commands.progress_bar import show_progress
+from nnfunc.commands.terminal import metrics_line
+from nnfunc.config import Config
+from nnfunc.config.restore import restore
+from nnfunc.errors import NnfuncError
+from nnfunc.runs import metrics_log, run_folder, status
+from nnfunc.runs.lock import Lock
+from nnfunc.runs.writers import open_writers
+from nnfunc.training.divergence import Diverged
+from nnfunc.training.step import TrainState
+from nnfunc.training.train import History
+from nnfunc.training.train import train as fit
+
+__all__ = ["Training", "fit_config", "run_training"]
+
+
+class Training(NamedTuple):
+    """A training that ended: at its last step, or at an earlier one because of a signal.
+
+    signals: those that arrived. first_step: where the training began or resumed, None when no step was
+    left to train. seconds: of wall time.
+    """
+
+    state: TrainState
+    history: History
+    signals: list[int]
+    first_step: int | None
+    seconds: float
+
+
+def run_training(config: Config, folder: Path, *, resume: bool | list[str], replace_config: bool = False) -> None:
+    """Train, evaluate the best checkpoint and write the report.
+
+    config: of the run. folder: of the run, which holds its config.toml. resume: as in `nf.train`.
+    replace_config: write the config to config.toml first; settings that are refused restore the old file.
+    Raises: `Stopped` by a signal; Diverged; BlockingIOError while another process trains the run.
+    """
+    with Lock(folder, lent=True):
+        file = folder / "config.toml"
+        previous = file.read_bytes()
+        if replace_config:
+            _replace_file(file, config.text.encode())
+        try:
+            _train_and_report(config, folder, resume=resume)
+        except NnfuncError as error:
+            if replace_config and not isinstance(error, Diverged):
+                _replace_file(file, previous)
+            raise
+
+
+def _replace_file(file: Path, content: bytes) -> None:
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+
+
+def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
+    steps, hint = config.train["steps"], f"Resume with: {run_folder.command()} resume {folder}"
+    if malloc.kept():
+        print("memory  kept between steps (NNFUNC_MALLOC=default returns it to the system)")
+    targets = config.tables.get("log", {}).get("to", ())
+    with explain_full_disk(folder, hint), open_writers(targets, folder, config.tables) as writers:
+        try:
+            training = fit_config(config, folder, resume=resume, write_row=writers.write)
+        except KeyboardInterrupt:
+            if not (folder / "metrics.jsonl").exists():
+                raise  # the training never began
+            saved = checkpoint.steps(folder / "checkpoints")
+            last = f"the last saved step is {saved[-1]}" if saved else "nothing was saved yet"
+            raise Stopped(signal.SIGINT, f"stopped immediately; {last}. {hint}") from None
+    step = int(training.state.step)
+    if step < steps:
+        raise Stopped(training.signals[0], f"stopped at step {step} of {steps}; everything is saved. {hint}")
+    message = f"all {steps} steps are trained and saved; only the metrics and the report are missing. {hint}"
+    with explain_full_disk(folder, hint), interrupt_message(message):
+        _write_results(config, folder, training)
+
+
+def fit_config(
+    config: Config,
+    folder: Path,
+    *,
+    resume: bool | list[str],
+    write_row: Callable[[dict[str, Any]], None] | None = None,
+    lines: bool = True,
+) -> Training:
+    """Train a config in its folder, with a progress bar, to its last step or the first signal.
+
+    config: of the run. folder: for checkpoints and metrics.jsonl. resume: as in `nf.train`. write_row:
+    gets each row of metrics.jsonl. lines: whether to print progress where there is no terminal.
+    """
+    start = time.perf_counter()
+    with catch_signals() as signals, show_progress(config.train["steps"], lines=lines) as bar:
+
+        def on_row(row: dict[str, Any]) -> None:
+            if write_row is None:
+                return
+            write_row(row)
+            if row["split"] == "event" and bar.first_step is not None:  # earlier events are of a previous process
+                bar.show_event(row)
+
+        def should_stop(step: int) -> bool:
+            bar.tick(step)
+            return bool(signals)
+
+        state, history = fit(
+            config.build,
+            config.hypers,
+            config.data(),
+            key=config.key(),
+            folder=folder,
+            resume=resume,
+            changed_data=config.changed_data,
+            on_report=bar,
+            on_row=on_row,
+            should_stop=should_stop,
+            **config.train,
+        )
+    return Training(state, history, signals, bar.first_step, time.perf_counter() - start)
+
+
+def _write_results(config: Config, folder: Path, training: Training) -> None:
+    """Write result.json with the metrics of the best checkpoint, and the report; print both."""
+    from nnfunc.reports import run as run_report
+
+    steps, data, test = config.train["steps"], config.data(), config.test()
+    state, step = restore(config, folder, "best")
+    result: dict[str, Any] = {"loop": training.history.loop, "step": step}
+    first_step = training.first_step
+    if first_step is None:
+        previous = status.json_of(folder / "result.json")
+        result |= {key: previous[key] for key in ("first", "seconds") if metrics_log.number(previous.get(key)) >= 0}
+        print(f"{folder} is complete: all {steps} steps were already trained (best at step {step})")
+    else:
+        result |= {"first": first_step, "seconds": round(training.seconds, 2)}
+        trained = f"{steps} steps" if first_step == 0 else f"steps {first_step} to {steps}"
+        print(f"trained {trained} in {training.seconds:.1f} s (best at step {step})")
+    splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
+    result |= {split: split_metrics(config, state, split, data) for split in splits}
+    if baseline := baselines(config, state, splits):
+        result["baseline"] = baseline
+    run_folder.write_json(folder / "result.json", result)
+    run_report.write_report(folder)
+    if test is not None:
+        print(f"test    {metrics_line(result['test'])}")
+    for split in list(baseline)[-1:]:
+        warn_if_not_better(split, result[split], baseline)
+    print(f"report  {folder / 'report.html'}")
