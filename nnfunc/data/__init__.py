@@ -6,7 +6,7 @@ What a factory returns is `Splits` on the host; `splits.data(batch_size)` puts i
 
 from nnfunc.calls import explain_calls
 from nnfunc.data.augment import chain, flip, shift
-from nnfunc.data.dataset import Data, arrays, check_labels, take
+from nnfunc.data.dataset import Data, GatheredBatch, arrays, check_labels, take
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.shuffle import indices, permute, positions
 from nnfunc.data.sources.cifar import cifar10
@@ -18,7 +18,7 @@ from nnfunc.data.sources.table import table
 from nnfunc.data.sources.text import text
 from nnfunc.data.sources.token_files import tokens
 from nnfunc.data.splits import Splits, split
-from nnfunc.data.stream import GatheredBatch, Stream, prefetch
+from nnfunc.data.stream import Stream, prefetch
 from nnfunc.data.tokenizers import Bytes, Characters, Codec, Tokenizer, load_codec
 from nnfunc.data.transforms import Normalise, next_tokens
 

@@ -171,7 +171,7 @@ def test_a_file_is_fetched_and_found_from_then_on(tmp_path, server):
 @pytest.mark.parametrize(
     "path,words",
     {
-        "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not kept",
+        "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not saved",
         "cut": f"the connection was cut after 5000 of {len(BODY)} bytes",
         "silent": "its md5 is ",
         "missing": r"the server answers 404 \(Not Found\)",

@@ -74,15 +74,15 @@ def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
 def noise(std: Scalar) -> Augmentation:
     """Add normal noise of this standard deviation to every number of x.
 
-    Shapes: x [batch, ...], floats or uint8. deviation: at least 0, in the unit of x: for uint8 a share
+    Shapes: x [batch, ...], floats or uint8. std: at least 0, in the unit of x: for uint8 a share
     of 255, and the result is rounded and kept within 0 and 255.
 
     >>> y = nf.augment.noise(0.1)(jax.random.key(0), jnp.zeros((1000, 2)))
     >>> round(float(y.std()), 2)
     0.1
     """
-    check.number("noise", 0, open_high=True, deviation=std)
-    return make_augmentation("noise", _noise, deviation=std)
+    check.number("noise", 0, open_high=True, std=std)
+    return make_augmentation("noise", _noise, std=std)
 
 
 def _cutout(key: Key, batch: PyTree, *, size: Any, count: int, fill: Any, shape: Any) -> PyTree:
