@@ -117,7 +117,7 @@ def resolve(where: str, path: str | Path, names: Iterable[str] = ()) -> Path:
     Raises: FileNotFoundError with every path tried.
     """
     if not str(path):
-        check.fail(where, "path should name a file or folder, got ''.")
+        check.fail(where, expected="path should name a file or folder", actual="''")
     try:
         expanded = Path(path).expanduser()
     except RuntimeError:

@@ -93,7 +93,7 @@ def _from_file(preprocessing: Preprocessing, path: Path) -> Any:
                 problem = f"its first line has names, such as {names[0]!r}"
                 hint = "Leave that line out: the run has no names of columns."
                 expected = f"{path} should hold rows of numbers, but cannot be read"
-                check.fail(WHERE, f"{expected}: {problem}. {hint}")
+                check.fail(WHERE, f"{expected}: {problem}.", hint=hint)
             if names is None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of an empty file: it is refused below
@@ -101,7 +101,7 @@ def _from_file(preprocessing: Preprocessing, path: Path) -> Any:
                         path, delimiter=separator, ndmin=2, comments=None, quotechar='"', encoding="utf-8-sig"
                     )
         elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in preprocessing.facts:
-            check.fail(WHERE, f"the input should be a {kinds}, got {path}.")
+            check.fail(WHERE, expected=f"the input should be a {kinds}", actual=path)
     except (ValueError, EOFError, MemoryError, OSError) as error:
         if isinstance(error, NnfuncError):
             raise
@@ -139,14 +139,14 @@ def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.nd
     check_columns(name, columns, values)
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:
-        check.fail(WHERE, f"the columns of {name} should be of one length, got {lengths}.")
+        check.fail(WHERE, expected=f"the columns of {name} should be of one length", actual=lengths)
     return np.stack([parse_numbers(name, column, values[column], first) for column in columns], axis=1)
 
 
 def _fitting(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:
     """The rows in the shape and type of the training examples, standardised where those are."""
     if x.dtype.kind not in "fiub":
-        check.fail(WHERE, f"the input should hold numbers, got type {x.dtype} in {name}.")
+        check.fail(WHERE, expected="the input should hold numbers", actual=f"type {x.dtype} in {name}")
     if "window" in preprocessing.facts:
         return _tokens(x, preprocessing, name)
     dtype, shape = np.dtype(preprocessing.facts["dtype"]), tuple(preprocessing.facts["shape"])
@@ -155,11 +155,11 @@ def _fitting(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarr
         x = x.reshape(-1, *shape)
     if x.ndim == 0 or len(x) == 0 or x.shape[1:] != shape:
         expected = f"(examples, {', '.join(map(str, shape))}), with at least one example"
-        check.fail(WHERE, f"the input should have shape {expected}, got shape {x.shape} in {name}.")
+        check.fail(WHERE, expected=f"the input should have shape {expected}", actual=f"shape {x.shape} in {name}")
     if dtype.kind in "iu" and not np.array_equal(x, np.trunc(x)):
         expected = f"the input should be integers ({dtype}), as the training data is"
         hint = "Give raw values, such as pixels from 0 to 255; the model scales them itself."
-        check.fail(WHERE, f"{expected}, got fractions in {name}. {hint}")
+        check.fail(WHERE, f"{expected}, got fractions in {name}.", hint=hint)
     scaling = preprocessing.facts.get("standardise")
     raw = x
     with np.errstate(over="ignore", invalid="ignore"):
@@ -168,7 +168,7 @@ def _fitting(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarr
         ready = x.astype(dtype)
     if dtype.kind in "iu" and not np.array_equal(ready, x):
         expected = f"the input should fit {dtype}, as the training data does"
-        check.fail(WHERE, f"{expected}, got values from {x.min()} to {x.max()} in {name}.")
+        check.fail(WHERE, expected=expected, actual=f"values from {x.min()} to {x.max()} in {name}")
     if not np.isfinite(ready).all():
         at = [int(i) for i in np.argwhere(~np.isfinite(ready))[0]]
         problem = f"the input should be finite numbers as {ready.dtype}"
@@ -180,7 +180,7 @@ def _tokens(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarra
     if x.ndim != 2 or x.dtype.kind not in "iu" or not x.size:
         hint = "For text: nnfunc sample."
         expected = "the input should be rows of tokens, integers [n, time]"
-        check.fail(WHERE, f"{expected}, got {x.dtype} {list(x.shape)} in {name}. {hint}")
+        check.fail(WHERE, expected=expected, actual=f"{x.dtype} {list(x.shape)} in {name}", hint=hint)
     if preprocessing.classes is not None:
         check.within(WHERE, 0, preprocessing.classes - 1, tokens=x)
     return x.astype(np.int32)

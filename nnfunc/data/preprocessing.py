@@ -164,7 +164,7 @@ def _text_digest(table: Any) -> str:
 
 def _refuse(file: Path, problem: str) -> NoReturn:
     hint = "It was edited or cut short: put it back, or train anew."
-    check.fail(str(file), f"{problem}. {hint}")
+    check.fail(str(file), f"{problem}.", hint=hint)
 
 
 def _examples(count: int | None) -> str:

@@ -54,7 +54,7 @@ def assign_rows(
         parts = {name: at if len(at) else None for name, at in parts.items()}
         if parts["train"] is None:
             hint = "Give the file that it was trained on."
-            check.fail(where, f"none of the run's training examples is in the data now. {hint}")
+            check.fail(where, "none of the run's training examples is in the data now.", hint=hint)
     rows = ids | NO_SPLIT
     for i, name in enumerate(PARTS):
         at = parts.get(name)

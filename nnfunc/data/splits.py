@@ -100,7 +100,7 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     for fraction in fractions:
         check.number(where, 0, 1, open_low=True, fraction=fraction)
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        check.fail(where, f"fractions should add up to 1, got {[*fractions]}: {sum(fractions):g}.")
+        check.fail(where, expected="fractions should add up to 1", actual=f"{[*fractions]}: {sum(fractions):g}")
     small = np.int32 if size < 2**31 else np.int64  # a table may have more rows than bytes to spare
     # RandomState's stream is frozen, which that of NumPy's newer generators is not.
     shuffled = np.random.RandomState(seed).permutation(size).astype(small)
@@ -121,9 +121,9 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
-        cure = "Give more data or larger fractions."
+        hint = "Give more data or larger fractions."
         problem = f"every part should get an example, got {[*map(len, parts)]} of {size}."
-        check.fail(where, f"{problem} {cure}")
+        check.fail(where, f"{problem}", hint=hint)
     return tuple(jax.tree.map(lambda x, at=np.sort(part): x[at], tree) for part in parts)
 
 
@@ -146,8 +146,8 @@ def cut_splits(
     left = 1 - sum(parts.values())
     if left * size < 1 - 1e-6:
         got = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
-        cure = "A share below 1 is a part of the whole, from 1 on a count of examples."
-        check.fail(where, f"nothing is left to train on, of {size} examples, with {got}. {cure}")
+        hint = "A share below 1 is a part of the whole, from 1 on a count of examples."
+        check.fail(where, f"nothing is left to train on, of {size} examples, with {got}.", hint=hint)
     taken = [part for part in (left, *parts.values()) if part > 0]
     found = iter(split((x, y), taken, stratify=y if stratify else None))
     return tuple(next(found) if part > 0 else None for part in (left, *parts.values()))

@@ -505,7 +505,7 @@ def test_numbers_out_of_range(make, words):
         (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or shares of classes"),
         (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
         (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
-        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and types, got int32\[4, 12\]"),
+        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and dtypes, got int32\[4, 12\]"),
         (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
     ],
 )

@@ -264,7 +264,7 @@ NAN[4, 1], NAN[5, 0] = np.nan, np.inf
         (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got dtype <U1.*np.unique"),
         (np.array([None, 1.0]), {}, TypeError, "got type object"),
         ((), {}, TypeError, "train should hold arrays"),
-        (None, {}, TypeError, "there are no training arrays"),
+        (None, {}, TypeError, "train should hold the training arrays, got None"),
         ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Set"),
         ((X, Y), {"batch_size": 0}, ValueError, "batch_size should be at least 1, got 0"),
         ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be an integer"),
@@ -364,7 +364,7 @@ def test_digits_as_images_and_as_data():
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[programs\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[programs\]'"):
         nf.data.digits()
 
 

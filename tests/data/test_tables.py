@@ -129,7 +129,7 @@ def test_heads_that_are_wrong(tmp_path):
 def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[data\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[data\]'"):
         nf.data.table(tmp_path / "a.parquet", label="kind")
 
 

@@ -118,7 +118,7 @@ def test_a_tokenizer_file(tmp_path, file):
 
 def test_without_tokenizers_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[data\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[data\]'"):
         nf.data.Tokenizer("{}").encode("a")
 
 
@@ -128,8 +128,8 @@ def test_without_tokenizers_the_error_says_what_to_install(monkeypatch):
         "{": "it is not JSON",
         "[1]": "neither",
         '{"codec": "words"}': "neither",
-        '{"codec": "characters", "characters": "ba"}': "characters should be some, sorted",
-        '{"codec": "characters", "characters": ""}': "characters should be some, sorted",
+        '{"codec": "characters", "characters": "ba"}': "characters should be sorted, distinct",
+        '{"codec": "characters", "characters": ""}': "characters should be sorted, distinct",
         '{"codec": "characters", "characters": 3}': "neither",
         "[" * 100_000: "it is not JSON",
     }.items(),
@@ -388,7 +388,7 @@ def test_prefetching_keeps_order_raises_and_stops():
 def test_token_files_that_are_wrong(tmp_path):
     token_folder(tmp_path)
     with pytest.raises(
-        ValueError, match=r"token 2\d\d, at place \d+ of the training tokens, is not in the vocabulary, \[0, 250\)"
+        ValueError, match=r"token 2\d\d, at index \d+ of the training tokens, is not in the vocabulary, \[0, 250\)"
     ):
         nf.data.tokens(tmp_path, block_size=8, vocab_size=250)
     (tmp_path / "train.bin").write_bytes(bytes(301))

@@ -42,14 +42,14 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
     outside = check_fill("affine", fill)
     x, matrix, offset = jnp.asarray(x), jnp.asarray(matrix), jnp.asarray(offset)
     if x.ndim != 4:
-        wanted = "x should be images [batch, height, width, channels]"
-        check.fail("affine", f"{wanted}, got shape {tuple(x.shape)}.")
+        expected = "x should be images [batch, height, width, channels]"
+        check.fail("affine", expected=expected, actual=f"shape {tuple(x.shape)}")
     lead = x.shape[:1] if matrix.ndim == 3 or offset.ndim == 2 else ()
     check.floating("affine", matrix=matrix, offset=offset)
     for name, value, each in (("matrix", matrix, (2, 2)), ("offset", offset, (2,))):
         if value.shape not in (each, (*lead, *each)):
-            wanted = f"{name} should have shape {each}, or {(x.shape[0], *each)}"
-            check.fail("affine", f"{wanted} for {x.shape[0]} images, got {value.shape}.")
+            expected = f"{name} should have shape {each}, or {(x.shape[0], *each)}"
+            check.fail("affine", expected=f"{expected} for {x.shape[0]} images", actual=value.shape)
     matrix = jnp.broadcast_to(matrix, (x.shape[0], 2, 2))
     offset = jnp.broadcast_to(offset.astype(matrix.dtype), (x.shape[0], 2))
     height, width = x.shape[1:3]

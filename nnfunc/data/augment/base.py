@@ -1,4 +1,4 @@
-"""What an augmentation is, and how it reaches the x of a batch."""
+"""The type of augmentations, and helpers that apply a change to the x of a batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 Fill = Scalar | Sequence[Scalar]
-"""What comes in from outside: one value, or one for each channel."""
+"""The values of pixels from outside of the image: one value, or one for each channel."""
 Shape = Sequence[int] | None
-"""(height, width, channels) of images that are laid out otherwise, such as flat."""
+"""(height, width, channels) of images that x holds in another layout, such as flat."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Augmentation:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """The (height, width, channels) that it was given, or None."""
+        """Its argument `shape`, or None."""
         return dict(self.settings).get("shape")
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ def make_augmentation(name: str, change: Callable[..., PyTree], **settings: Any)
     shape = settings.get("shape")
     if shape is not None:
         if len(shape) != 3:
-            check.fail(name, f"shape should be (height, width, channels), got {tuple(shape)}.")
+            check.fail(name, expected="shape should be (height, width, channels)", actual=tuple(shape))
         settings["shape"] = tuple(shape)
     return Augmentation(name, change, tuple(settings.items()))
 
@@ -79,8 +79,8 @@ def get_inputs(batch: PyTree) -> Array:
     x = batch[0] if isinstance(batch, tuple | list) and batch else batch
     x = x.get("x") if isinstance(x, dict) else x
     if not hasattr(x, "dtype"):
-        wanted = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
-        check.fail("augment", f"{wanted}, got {check.describe(batch)}.", exc_type=TypeError)
+        expected = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
+        check.fail("augment", expected=expected, actual=check.describe(batch), exc_type=TypeError)
     return jnp.asarray(x)
 
 
@@ -91,10 +91,10 @@ def replace_inputs(batch: PyTree, x: Array) -> PyTree:
     return batch | {"x": x} if isinstance(batch, dict) else x
 
 
-def replace_item(batch: Any, place: int, part: PyTree) -> Any:
-    """A tuple, list or NamedTuple with another part at a place."""
-    parts = [*batch[:place], part, *batch[place + 1 :]]
-    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+def replace_item(batch: Any, index: int, item: PyTree) -> Any:
+    """A tuple, list or NamedTuple with another item at an index."""
+    items = [*batch[:index], item, *batch[index + 1 :]]
+    return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
 
 
 def apply_to_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
@@ -107,11 +107,11 @@ def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
     if shape is not None and x.ndim > 1 and math.prod(x.shape[1:]) == math.prod(shape):
         return x.reshape(-1, *shape)
     if shape is not None:
-        wanted = f"x should hold images of shape {tuple(shape)}, {math.prod(shape)} numbers each"
-        check.fail(where, f"{wanted}, got shape {tuple(x.shape)}.")
+        expected = f"x should hold images of shape {tuple(shape)}, {math.prod(shape)} numbers each"
+        check.fail(where, expected=expected, actual=f"shape {tuple(x.shape)}")
     if x.ndim != 4:
-        wanted = "x should be images [batch, height, width, channels]"
-        check.fail(where, f"{wanted}, got shape {tuple(x.shape)}. Give their shape=(...).")
+        expected = "x should be images [batch, height, width, channels]"
+        check.fail(where, expected=expected, actual=f"shape {tuple(x.shape)}", hint="Give their shape=(...).")
     return x
 
 
@@ -122,26 +122,25 @@ def apply_to_images(where: str, change: Callable[[Array], Array], batch: PyTree,
 
 
 def apply_in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
-    """change(floats, unit), back in x's type: unit is what 1.0 is in x, 255 for uint8.
+    """change(floats, scale) in the dtype of x; scale is the value of white: 255 for uint8, else 1.
 
-    Integers are rounded and kept within 0 and 255; floats may go anywhere.
+    uint8 is rounded and clipped to [0, 255]; floats are not clipped.
     """
     if x.dtype == jnp.uint8:
         y = change(x.astype(jnp.float32), 255.0)
         return jnp.clip(jnp.round(y), 0, 255).astype(jnp.uint8)
-    cure = "Give the images as uint8, or as floats."
-    check.floating(where, cure, x=x)
+    check.floating(where, "Give the images as uint8, or as floats.", x=x)
     wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
     return change(wide, 1.0).astype(x.dtype)
 
 
 def draw_uniform(key: Key, x: Array, *shape: int) -> Array:
-    """Numbers in [0, 1), of shape [batch, ...] and in float32 whatever x is."""
+    """Uniform float32 numbers in [0, 1), of shape [batch, *shape]."""
     return jax.random.uniform(key, (x.shape[0], *shape), jnp.float32)
 
 
 def as_scalar(value: Scalar, like: Any = jnp.float32) -> Array:
-    """A number, traced or plain and of any type, as an array of one type."""
+    """A number, traced or plain, as an array of the dtype `like`."""
     return jnp.asarray(value).astype(like)
 
 
@@ -158,12 +157,12 @@ def check_fill(where: str, fill: Fill) -> tuple[Any, ...]:
 def fill_values(where: str, fill: tuple[Any, ...], x: Array) -> Array:
     """The fill in x's type, [1] or [channels]."""
     if len(fill) not in (1, x.shape[-1]):
-        wanted = f"fill should be one number, or one for each of {x.shape[-1]} channels"
-        check.fail(where, f"{wanted}, got {len(fill)}.")
+        expected = f"fill should be one number, or one for each of {x.shape[-1]} channels"
+        check.fail(where, expected=expected, actual=len(fill))
     if x.dtype == jnp.uint8:
         plain = [value for value in fill if check.is_plain(value)]
         wrong = [value for value in plain if not (0 <= value <= 255 and value == int(value))]
         if wrong:
-            wanted = "fill should be an integer from 0 to 255 for uint8 images"
-            check.fail(where, f"{wanted}, got {wrong[0]}.")
+            expected = "fill should be an integer from 0 to 255 for uint8 images"
+            check.fail(where, expected=expected, actual=wrong[0])
     return jnp.stack([as_scalar(value, x.dtype) for value in fill])

@@ -1,4 +1,4 @@
-"""What changes the values of pixels: `cutout`, `brightness`, `contrast` and `noise`."""
+"""Changes of pixel values: `cutout`, `brightness`, `contrast` and `noise`."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ __all__ = ["brightness", "contrast", "cutout", "draw_boxes", "noise"]
 
 
 def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Fill `count` boxes of each image, each `size` of the image's sides, with its middle anywhere.
+    """Fill `count` boxes of each image, with sides of `size` times the image's, anywhere.
 
     A box whose middle is near the edge sticks out, and so hides less. Shapes, fill and shape: as for
     `nf.augment.shift`. size: in [0, 1]. count: at least 0.
@@ -44,8 +44,8 @@ def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = Non
 def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     """Add one number to all of an image, uniform in [-amount, amount].
 
-    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the unit of x: for uint8 a
-    share of 255, and the result is kept within 0 and 255. Floats are not, they may be normalised.
+    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the scale of x: for uint8 a
+    fraction of 255, and the result is clipped to [0, 255]. Floats are not clipped, for they may be normalised.
     Source: tf.image.random_brightness.
 
     >>> y = nf.augment.brightness(0.1)(jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
@@ -60,7 +60,7 @@ def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     """Stretch each image about its mean by a factor uniform in [1 - amount, 1 + amount].
 
     y = mean + factor * (x - mean), with a mean for each image and channel. Shapes and shape: as for
-    `nf.augment.shift`. amount: in [0, 1]. uint8 is kept within 0 and 255.
+    `nf.augment.shift`. amount: in [0, 1]. uint8 is clipped to [0, 255].
     Source: tf.image.random_contrast(lower=1 - amount, upper=1 + amount).
 
     >>> y = nf.augment.contrast(1.0)(jax.random.key(0), jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1))
@@ -112,8 +112,8 @@ def _contrast(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
 
 def _noise(key: Key, batch: PyTree, *, std: Any) -> PyTree:
     def noisy(x: Array, unit: float) -> Array:
-        drawn = jax.random.normal(key, (x.size,), jnp.float32)  # flat: a third of the time on CPU
-        return x + (drawn.reshape(x.shape) * (as_scalar(std) * unit)).astype(x.dtype)
+        normal = jax.random.normal(key, (x.size,), jnp.float32)  # flat: a third of the time on CPU
+        return x + (normal.reshape(x.shape) * (as_scalar(std) * unit)).astype(x.dtype)
 
     return apply_to_inputs(lambda x: apply_in_floats("noise", x, noisy), batch)
 
@@ -121,14 +121,14 @@ def _noise(key: Key, batch: PyTree, *, std: Any) -> PyTree:
 def draw_boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
     """Boxes in images, with middles uniform in the image: which rows and which columns each takes.
 
-    length [batch, count]: the sides as shares of the image's. Returns: booleans [batch, count, height]
+    length [batch, count]: the sides as fractions of the image's. Returns: booleans [batch, count, height]
     and [batch, count, width], true for the pixels whose middle is inside; none for a length of 0.
     """
 
     def span(name: str, side: int) -> Array:
         middle = draw_uniform(fold(key, name), x, length.shape[1], 1) * side
         half = length[..., None] * (side / 2)
-        place = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
-        return (place >= middle - half) & (place < middle + half)
+        center = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
+        return (center >= middle - half) & (center < middle + half)
 
     return span("row", x.shape[1]), span("column", x.shape[2])

@@ -28,8 +28,8 @@ def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentat
     """Move each image by up to `pixels` up or down and left or right, each move equally likely.
 
     Shapes: x [batch, height, width, channels], in the batch (x, y) or alone. pixels: at least 0,
-    rounded to an integer. fill: what comes in from outside, one value or one for each channel.
-    shape: (height, width, channels), for x whose images are laid out otherwise.
+    rounded to an integer. fill: the value of pixels from outside, one or one for each channel.
+    shape: (height, width, channels), for x that holds images in another layout.
 
     >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
     >>> float(nf.augment.shift(1)(jax.random.key(0), x).sum())
@@ -138,9 +138,9 @@ def _along(x: Array, axis: int, move: Array, mode: Mode, outside: Array) -> Arra
     moved = jax.vmap(window)(wide, start)
     if mode != "constant":
         return moved
-    place = move[:, None] + jnp.arange(side, dtype=move.dtype)  # a fill of its own is quicker by where
+    index = move[:, None] + jnp.arange(side, dtype=move.dtype)  # jnp.where is the quickest fill
     shape = [1 if other not in (0, axis) else size for other, size in enumerate(x.shape)]
-    return jnp.where(((place >= 0) & (place < side)).reshape(shape), moved, outside)
+    return jnp.where(((index >= 0) & (index < side)).reshape(shape), moved, outside)
 
 
 def _padded(x: Array, pads: tuple[int, ...], mode: Mode, outside: Array) -> Array:

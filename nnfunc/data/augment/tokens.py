@@ -23,9 +23,9 @@ __all__ = ["random_windows", "token_dropout"]
 def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """Replace each token of x by `token`, with probability `rate`.
 
-    Only x changes: in a pair (tokens, next tokens) the model still has to tell what really follows.
+    Only x changes: the next tokens of a pair (tokens, next tokens) stay the true ones.
     Shapes: x [batch, time] integers, alone, in (x, y), or as {"x": ..., "lengths": ...}.
-    rate: in [0, 1]. token: an id of its own, such as that of "unknown" or of a mask.
+    rate: in [0, 1]. token: at least 0, such as the id of "unknown" or of a mask.
     Source: Iyyer et al. 2015 (word dropout); Bowman et al. 2016, arXiv:1511.06349, section 3.1.
 
     >>> nf.augment.token_dropout(0.5, 9)(jax.random.key(0), jnp.arange(6)[None]).tolist()
@@ -37,9 +37,9 @@ def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
 
 
 def random_windows(length: int) -> Augmentation:
-    """Cut `length` steps in a row out of each example, from a random place of its own.
+    """Cut `length` consecutive steps out of each example, from a random position.
 
-    Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same places when it has a
+    Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same positions if it has a
     value for each step: [batch, time] integers or [batch, time, ...]. Labels [batch], and soft
     ones, stay. With x as {"x": ..., "lengths": ...} the windows lie among the real steps, and lengths
     tell how many of them each still has. length: at least 1, at most time, which changes nothing.
@@ -66,9 +66,9 @@ def _token_dropout(key: Key, batch: PyTree, *, rate: Any, token: int) -> PyTree:
 def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
     x = get_inputs(batch)
     if x.ndim < 2 or x.shape[1] < length:
-        wanted = f"x should be sequences [batch, time, ...] of at least {length} steps"
-        check.fail("random_windows", f"{wanted}, got shape {tuple(x.shape)}.")
-    last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last place to begin at
+        expected = f"x should be sequences [batch, time, ...] of at least {length} steps"
+        check.fail("random_windows", expected=expected, actual=f"shape {tuple(x.shape)}")
+    last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last start
     paired = isinstance(batch, tuple | list)
     whole = batch[0] if paired else batch
     lengths = whole.get("lengths") if isinstance(whole, dict) else None
@@ -83,10 +83,10 @@ def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
     if not paired:
         return whole
     batch = replace_item(batch, 0, whole)
-    for place, y in enumerate(batch[1:], 1):
+    for index, y in enumerate(batch[1:], 1):
         each = hasattr(y, "dtype") and y.shape[:2] == x.shape[:2]
         if each and not (y.ndim == 2 and jnp.issubdtype(y.dtype, jnp.floating)):  # soft labels
-            batch = replace_item(batch, place, _cut(jnp.asarray(y), start, length))
+            batch = replace_item(batch, index, _cut(jnp.asarray(y), start, length))
     return batch
 
 

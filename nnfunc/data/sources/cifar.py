@@ -38,21 +38,22 @@ def cifar10(
     path: str | Path | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """CIFAR-10's photographs: 45,000 images to train, 5,000 to choose by, 10,000 to report on.
+    """CIFAR-10's photographs: 45,000 images for training, 5,000 for validation, 10,000 for testing.
 
     x is uint8, and becomes (x / 255 - mean) / std of each channel, (0.4914, 0.4822, 0.4465) and
     (0.2470, 0.2435, 0.2616), in every batch; y is int32 in [0, 10).
     layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: move each training image by
-    up to so many pixels (4 is usual). flip: mirror one in two. The others are those of `mnist`.
-    folder: an archive (cifar-10-binary.tar.gz, cifar-10-python.tar.gz) or what it unpacks to; by
-    default one is found or fetched. learned: as for `mnist`.
+    up to so many pixels (4 is usual). flip: mirror each training image with probability 1/2. validation,
+    shuffle_pixels, shuffle_seed, preprocessing: as in `mnist`. path: an archive (cifar-10-binary.tar.gz,
+    cifar-10-python.tar.gz) or its unpacked folder; by default it is looked for in NNFUNC_DATA and the
+    cache, and downloaded.
     Raises: FileNotFoundError with where to get it; ValueError when a file is damaged.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
     if path is None:
         first, other = ARCHIVES
         inside = ("cifar-10-batches-bin", "cifar-10-batches-py", other, first)
-        names = [f"{place}{name}" for place in ("cifar10/", "") for name in inside]
+        names = [f"{folder}{name}" for folder in ("cifar10/", "") for name in inside]
         names += ["cifar10/data_batch_1.bin", "cifar10/data_batch_1"]
         urls = tuple(mirror + first for mirror in MIRRORS)
         path = find(WHERE, [f"cifar10/{first}", *names], Source(urls, ARCHIVES[first]))
@@ -85,11 +86,11 @@ def _load(path: Path) -> tuple[Any, Any]:
                 break
         contents = {name: read_bytes(WHERE, file) for name, file in files.items()}
     else:
-        contents = _unpacked(path)
+        contents = _unpack(path)
     parts = []
-    for wanted in (TRAIN, TEST):
+    for batch_names in (TRAIN, TEST):
         pairs = []
-        for name in wanted:
+        for name in batch_names:
             if f"{name}.bin" in contents:
                 pairs.append(_binary(path / f"{name}.bin", contents[f"{name}.bin"]))
             elif name in contents:
@@ -104,11 +105,11 @@ def _load(path: Path) -> tuple[Any, Any]:
     return parts[0], parts[1]
 
 
-def _unpacked(path: Path) -> dict[str, bytes]:
+def _unpack(path: Path) -> dict[str, bytes]:
     """The batches of an archive, by their names, with nothing written to the disk."""
     contents = {}
     try:
-        whole = read_bytes(WHERE, path)  # unzipped and bounded: the archive's own ways to pack are shut
+        whole = read_bytes(WHERE, path)  # already unzipped: tarfile need not decompress
         with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
@@ -132,16 +133,16 @@ def _binary(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """A dict with b"data" [n, 3072] and b"labels". Nothing that the file names is ever called."""
+    """A dict with b"data" [n, 3072] and b"labels". No callable that the file names is called."""
     try:
-        table = _Plain(io.BytesIO(data), encoding="bytes").load()
+        table = _SafeUnpickler(io.BytesIO(data), encoding="bytes").load()
         table = {k.decode() if isinstance(k, bytes) else k: v for k, v in table.items()}
         x, y = table["data"], table["labels"]
         x = x.values() if isinstance(x, _Array) else np.asarray(x)
         y = np.asarray(y)
         good = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
-    except Exception as error:  # a pickle that is damaged fails in any way at all
-        fail_unreadable(WHERE, file, "it is no batch of the Python form", error)
+    except Exception as error:  # a damaged pickle can raise any exception
+        fail_unreadable(WHERE, file, "it is not a batch of the Python form", error)
     if not good:
         problem = f"images should be uint8 [{len(y)}, 3072], got {x.dtype} {list(x.shape)}"
         fail_damaged(WHERE, file, problem)
@@ -150,7 +151,7 @@ def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Array:
-    """What stands for a NumPy array in a pickle: its state is read, and no code of NumPy's run."""
+    """Replaces a NumPy array of a pickle: its state is read without running code of NumPy."""
 
     state: Any = None
 
@@ -161,13 +162,13 @@ class _Array:
         self.state = state
 
     def values(self) -> np.ndarray:
-        _, shape, kind, fortran, raw = self.state
-        if fortran or kind.parts[0] not in (b"u1", "u1"):
+        _, shape, dtype, fortran, raw = self.state
+        if fortran or dtype.parts[0] not in (b"u1", "u1"):
             raise ValueError("not rows of uint8")
         return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-class _Plain(pickle._Unpickler):
+class _SafeUnpickler(pickle._Unpickler):
     """Reads dicts, lists, texts, numbers and arrays; refuses everything else.
 
     The one written in Python: a damaged file makes the one written in C ask for gigabytes.

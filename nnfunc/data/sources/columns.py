@@ -65,8 +65,8 @@ def _row(row: int) -> str:
 def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
     names = list(getattr(source, "column_names", getattr(source, "columns", ())))
     if not names:
-        wanted = "source should be a file or a data frame"
-        check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", exc_type=TypeError)
+        expected = "source should be a file or a data frame"
+        check.fail(WHERE, expected=expected, actual=check.describe(source), exc_type=TypeError)
     found = dict.fromkeys(str(name) for name in names)
     if len(found) < len(names):
         words = [str(name) for name in names]
@@ -78,9 +78,9 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
                 found[str(name)] = _plain(source[name])
             except Exception as error:  # a frame of another library may fail in any way at all
                 problem = f"column {str(name)!r} of the frame cannot be read"
-                cure = "Give a data frame of pandas or polars, or a table of pyarrow."
+                hint = "Give a data frame of pandas or polars, or a table of pyarrow."
                 words = " ".join(str(error).split())
-                check.fail(WHERE, f"{problem} ({words}). {cure}", exc_type=TypeError)
+                check.fail(WHERE, f"{problem} ({words}).", hint=hint, exc_type=TypeError)
     return found
 
 
@@ -115,12 +115,9 @@ def _of_words(kind: Any) -> bool:
 
 
 def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
-    try:
-        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        cure = 'Install it: pip install "nnfunc[data]".'
-        problem = f"pyarrow, which reads Parquet files, is not installed. {cure}"
-        check.fail(WHERE, problem, exc_type=ModuleNotFoundError)
+    check.package(WHERE, "pyarrow", "nnfunc[data]")
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
     size = file_size(WHERE, file)
     try:
         with parquet.ParquetFile(file) as opened:
@@ -183,8 +180,8 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
             problem = f"a value is missing at {where} of column {column!r}{count}"
             fail_damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
         problem = f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
-        cure = "Turn it into numbers, or leave the column out with columns = [...]."
-        fail_damaged(WHERE, name, problem, cure)
+        hint = "Turn it into numbers, or leave the column out with columns = [...]."
+        fail_damaged(WHERE, name, problem, hint)
     return found
 
 
@@ -235,8 +232,8 @@ def parse_class_labels(
     most = max(2, len(words) // 2)
     if len(order) > most:
         problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"
-        cure = 'That is no set of classes; for numbers to predict: task = "regression".'
-        fail_damaged(WHERE, name, problem, cure)
+        hint = 'That is no set of classes; for numbers to predict: task = "regression".'
+        fail_damaged(WHERE, name, problem, hint)
     return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
 

@@ -38,7 +38,7 @@ def read_csv(
     Peak memory is about that of the file and of the columns.
     """
     if len(separator) != 1 or separator in '"\r\n':
-        check.fail(where, f"separator should be one character, got {separator!r}.")
+        check.fail(where, expected="separator should be one character", actual=f"{separator!r}")
     data = _data(where, file)
     with _long_fields():
         head = _head(where, file, data, separator)
@@ -102,8 +102,8 @@ def _rows(where: str, file: Path, data: bytes, separator: str) -> Iterator[tuple
             problem = f"line {line} opens a quote that is not closed before the file ends"
         else:
             problem = f"line {line} cannot be cut into values ({error})"
-        cure = "Close the quote; one that belongs to a text is written twice."
-        fail_damaged(where, file, problem, cure)
+        hint = "Close the quote; one that belongs to a text is written twice."
+        fail_damaged(where, file, problem, hint)
 
 
 def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
@@ -194,15 +194,15 @@ class _Table:
 
     def _ragged(self, line: int, row: list[str]) -> None:
         if row[0].startswith("#"):
-            cure = "Lines of comment cannot be read: take them out."
+            hint = "Lines of comment cannot be read: take them out."
         elif len(row) == self.width + 1 and not row[-1]:
-            cure = f"It ends with {self.separator!r}, and the line of names does not."
+            hint = f"It ends with {self.separator!r}, and the line of names does not."
         elif any("\n" in word or "\r" in word for word in row):
-            cure = "It goes on over several lines: is a quote not closed?"
+            hint = "It goes on over several lines: is a quote not closed?"
         else:
-            cure = f"The separator is {self.separator!r}; is it the right one?"
+            hint = f"The separator is {self.separator!r}; is it the right one?"
         problem = f"line {line} should have {self.width} values, but has {len(row)}"
-        fail_damaged(self.where, self.file, problem, cure)
+        fail_damaged(self.where, self.file, problem, hint)
 
     def _store(self) -> ColumnStore:
         return ColumnStore(len(self.used), 1 + self.data.count(b"\n") + self.data.count(b"\r"))

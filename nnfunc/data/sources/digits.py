@@ -16,12 +16,12 @@ __all__ = ["digits"]
 
 
 def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = None) -> Splits:
-    """The digits, split by class into 1257 to train, 180 to choose by and 360 to report on.
+    """The digits, split by class into 1257 for training, 180 for validation and 360 for testing.
 
-    x: float32 in [0, 1], [n, 64], or [n, 8, 8, 1] unless flat; y: int32 in [0, 10). The split is
-    the same everywhere and always: it takes no seed, so that results can be compared. learned: what
-    an earlier run learned; there is nothing in it to use, for these images stay as they are.
-    Raises: ModuleNotFoundError when scikit-learn, which brings the images, is not installed.
+    x: float32 in [0, 1]; y: int32 in [0, 10). The split is always the same and takes no seed, so that
+    results can be compared. layout: "flat" [64], "image" [8, 8, 1] or "rows" [8, 8]. preprocessing: that of
+    an earlier run; it changes nothing, for these images have no fitted preprocessing.
+    Raises: ModuleNotFoundError when scikit-learn, which ships the images, is not installed.
     Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test
     set.
 
@@ -47,9 +47,9 @@ def _table() -> np.ndarray:
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        problem = "scikit-learn, which brings the images, is not installed."
-        cure = 'Install it: pip install "nnfunc[programs]".'
-        check.fail("data.digits", f"{problem} {cure}", exc_type=ModuleNotFoundError)
+        problem = "scikit-learn, which ships the images, is not installed."
+        hint = "Install it: pip install 'nnfunc[programs]'."
+        check.fail("data.digits", problem, hint=hint, exc_type=ModuleNotFoundError)
     file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     if file.is_file():
         text = gzip.decompress(file.read_bytes()).replace(b"\n", b",").rstrip(b",")

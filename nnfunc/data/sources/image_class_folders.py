@@ -46,7 +46,7 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
     names = _listed(list(named))
     if "train" not in named.values():
         hint = "If they are classes and no splits, rename them."
-        check.fail(WHERE, f"{root} has {names}, but no train/ to learn from. {hint}")
+        check.fail(WHERE, f"{root} has {names}, but no train/ to learn from.", hint=hint)
     parts = {part: [f for f, own in named.items() if own == part] for part in PARTS}
     for part, folders in parts.items():
         if len(folders) > 1:

@@ -22,12 +22,10 @@ LARGE = 1 << 22  # pixels from which on images are decoded one at a time
 
 
 def open_pillow() -> Any:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        cure = 'Install it: pip install "nnfunc[data]".'
-        problem = f"pillow, which reads images, is not installed. {cure}"
-        check.fail(WHERE, problem, exc_type=ModuleNotFoundError)
+    """The modules Image and ImageOps. Raises: ModuleNotFoundError."""
+    check.package(WHERE, "PIL", "nnfunc[data]")
+    from PIL import Image, ImageOps
+
     return Image, ImageOps
 
 
@@ -88,8 +86,8 @@ class ImageReader:
         if shape != self.shape:
             sides = [f"{height} x {width}" for height, width, _ in (shape, self.shape)]
             problem = f"{file} is {sides[0]}, but {self.first} {sides[1]} (height x width)"
-            cure = f"Give size = [{self.shape[0]}, {self.shape[1]}] to scale all images."
-            check.fail(WHERE, f"{problem}. {cure}")
+            hint = f"Give size = [{self.shape[0]}, {self.shape[1]}] to scale all images."
+            check.fail(WHERE, f"{problem}.", hint=hint)
 
     def _pixels(self, file: Path, whites: tuple[float, ...], alone: bool = False) -> tuple[np.ndarray, float] | None:
         """[height, width, channels], and the white it needs. alone: whether nothing else is decoded.

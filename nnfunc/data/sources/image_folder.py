@@ -55,11 +55,11 @@ def images(
     """
     open_pillow()
     if channels not in (1, 3):
-        check.fail(WHERE, f"channels should be 3 (RGB) or 1 (grey), got {channels}.")
+        check.fail(WHERE, expected="channels should be 3 (RGB) or 1 (grey)", actual=channels)
     expected = None if size is None else ((size, size) if isinstance(size, int) else tuple(size))
     if expected is not None:
         if len(expected) != 2:
-            check.fail(WHERE, f"size should be [height, width] or one number, got {size}.")
+            check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
         check.size(WHERE, height=expected[0], width=expected[1])
     root = resolve(WHERE, path)
     listed = list_images(root)
@@ -75,7 +75,7 @@ def images(
         if new and preprocessing is not None:
             known = ", ".join(names)
             hint = "Take its folder away, or train anew."
-            check.fail(WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}. {hint}")
+            check.fail(WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}.", hint=hint)
         if new:
             hint = check.nearest(new[0], names)
             check.fail(WHERE, f"{root}: {part} has a class that train has not, {new[0]!r}{hint}")

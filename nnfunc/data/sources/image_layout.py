@@ -51,7 +51,7 @@ def build_image_splits(
         problem = "shift and flip move neighbours together, which shuffled pixels are not"
         check.fail(where, f"{problem}. Leave out shuffle_pixels, or shift and flip.")
     if shift >= min(shape[:2]):
-        check.fail(where, f"shift should be below the image's side, {min(shape[:2])}, got {shift}.")
+        check.fail(where, expected=f"shift should be below the image's side, {min(shape[:2])}", actual=shift)
     shares = {name: share for name, share in (shares or {}).items() if name not in parts}
     rows = None
     if shares:

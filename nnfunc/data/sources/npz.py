@@ -103,7 +103,7 @@ def _check_form(place: Path, form: dict[str, Any], preprocessing: Preprocessing)
         ]
         hint = "Give arrays of that form, or train anew."
         problem = f"{place}: examples should be {texts[0]}, as the run had, got {texts[1]}"
-        check.fail(WHERE, f"{problem}. {hint}")
+        check.fail(WHERE, f"{problem}.", hint=hint)
 
 
 def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,8 +142,8 @@ class _Arrays(Mapping[str, np.ndarray]):
             with place.open("rb") as opened:
                 single = opened.read(6) == np.lib.format.MAGIC_PREFIX
             if single:
-                cure = "Give the folder that holds x.npy and y.npy."
-                fail_damaged(WHERE, place, "it should be an .npz file, but holds one array", cure)
+                hint = "Give the folder that holds x.npy and y.npy."
+                fail_damaged(WHERE, place, "it should be an .npz file, but holds one array", hint)
             fail_unreadable(WHERE, place, FORM, error)
         self.files = {name.removesuffix(".npy"): name for name in members}
 
@@ -167,8 +167,8 @@ def load_npy(where: str, file: Path) -> np.ndarray:
     """The array of an .npy file. Raises: OSError, ValueError."""
     size = file_size(where, file)
     if zipfile.is_zipfile(file):
-        cure = "Take one of its arrays: np.save(file, np.load(archive)[name])."
-        check.fail(where, f"{file} cannot be read: it is an archive, not one array. {cure}")
+        hint = "Take one of its arrays: np.save(file, np.load(archive)[name])."
+        check.fail(where, f"{file} cannot be read: it is an archive, not one array.", hint=hint)
     return _array(where, file, size, size, lambda: file.open("rb"))
 
 

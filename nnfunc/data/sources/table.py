@@ -65,7 +65,7 @@ def table(
     name, source_columns, place = read_columns(source, separator, only, texts)
     check_columns(name, [label, *(columns or ())], source_columns)
     if columns is not None and (not columns or label in columns or len(set(columns)) < len(columns)):
-        check.fail(WHERE, f"columns should be some, each once, without the label, got {columns}.")
+        check.fail(WHERE, expected="columns should be some, each once, without the label", actual=columns)
     columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
     if not columns:
         check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
