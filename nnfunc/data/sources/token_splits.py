@@ -45,11 +45,10 @@ def build_token_splits(
             largest, least = int(part.max()), int(part.min())
             if largest >= vocab_size or least < 0:
                 wrong = largest if largest >= vocab_size else least
-                problem = (
-                    f"token {wrong}, at index {int(np.argmax(part == wrong))} of the {label} tokens, is not in the"
-                )
+                index = int(np.argmax(part == wrong))
+                problem = f"token {wrong}, at index {index} of the {label} tokens, is not in the vocabulary"
                 hint = "Is the dtype right, and the codec the one that the file was made with?"
-                fail_damaged(where, source, f"{problem} vocabulary, [0, {vocab_size})", hint)
+                fail_damaged(where, source, f"{problem}, [0, {vocab_size})", hint)
     train = present["train"]
     rows = {name: Windows(part, window).rows() for name, part in present.items() if name != "train"}
     facts = {"classes": vocab_size, "window": window, "dtype": train.dtype.name, **(counts or {})}
