@@ -34,7 +34,7 @@ from nnfunc.layers.flatten import flatten
 from nnfunc.layers.global_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
 from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
 from nnfunc.layers.lora import lora, merge_lora
-from nnfunc.layers.mixture_of_experts import experts
+from nnfunc.layers.mixture_of_experts import mixture_of_experts
 from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
 from nnfunc.layers.recurrent.cells import gru_cell, initial_carry, lstm_cell, rnn_cell
@@ -174,7 +174,6 @@ __all__ = [
     "ensemble_from",
     "errors",
     "evaluate",
-    "experts",
     "feed_forward",
     "flatten",
     "generate",
@@ -208,6 +207,7 @@ __all__ = [
     "merge_lora",
     "metrics",
     "mixer",
+    "mixture_of_experts",
     "mlp",
     "optimizers",
     "parallel",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar, canonical
+from nnfunc.base import Array, Scalar, canonicalize
 from nnfunc.calls import explain_calls
 
 __all__ = [
@@ -333,7 +333,7 @@ def by_name(name: str) -> Callable[[Array], Array]:
 
 def _floats(where: str, x: Array) -> Array:
     """x as an array of floats, or an error."""
-    x = jnp.asarray(x) if isinstance(x, float) else canonical(x, where)
+    x = jnp.asarray(x) if isinstance(x, float) else canonicalize(x, where)
     check.floating(where, x=x)
     return jnp.asarray(x)
 

@@ -106,8 +106,8 @@ class Context:
     def require_key(self, layer: str) -> Key:
         """The key, or an error that says how to give one."""
         if self.key is None:
-            hint = "Call model.apply(params, x, key=key)."
-            check.fail(layer, "it needs a random key.", hint=hint, exc_type=MissingKeyError)
+            call = "apply_train(params, state, x, key=key)" if self.train else "apply(params, x, key=key)"
+            check.fail(layer, "it needs a random key.", hint=f"Call model.{call}.", exc_type=MissingKeyError)
         return self.key
 
     def cast(self, tree: PyTree) -> PyTree:
@@ -126,8 +126,9 @@ class Model:
     """A pair of pure functions over a pytree of parameters; it unpacks as `init, apply`.
 
     init(key) -> params: nested dicts of trainable arrays, nothing else.
-    apply(params, x, *, key=None, state=None) -> y: deterministic without a key; `state` holds running
-    statistics and caches, and without it the model reads fresh ones from `init_state()`.
+    apply(params, x, *, key=None, state=None) -> y: deterministic without a key; a model that keeps
+    state, such as running statistics, asks for it.
+    apply_train(params, state, x, *, key=None) -> (y, new state): the training mode, for loops by hand.
     forward(params, x, ctx) -> (y, Out): the inside protocol, for combinators and trainers.
     init_state() -> state: nested dicts, `{}` for a model without state.
 
@@ -146,7 +147,7 @@ class Model:
     6.0
     """
 
-    __slots__ = ("_checked", "forward", "init", "init_state", "name")
+    __slots__ = ("_checked", "_state_shapes", "forward", "init", "init_state", "name")
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class Model:
         name: str | None = None,
         full_precision: bool = False,
     ):
-        self.name = name or made_by(apply or forward)
+        self.name = name or factory_name(apply or forward)
         self.init = _init_with_key(init, self.name)
         if apply is not None and forward is None:
             self.forward = _forward_of(apply, full_precision)
@@ -168,30 +169,109 @@ class Model:
             check.fail("Model", "give either apply or forward.", exc_type=TypeError)
         self.init_state = init_state or dict
         self._checked: set[Any] = set()
+        self._state_shapes: PyTree = None
 
     def apply(self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None) -> PyTree:
-        """y = the model of x. A key switches dropout on; running statistics are read from state."""
-        if key is not None:
-            check.key(f"{self.name}.apply", key)
-        state = self.init_state() if state is None else state
-        params, x, state = canonical((params, x, state), f"{self.name}.apply")
-        ctx = Context(key=fold(key, "apply"), state=state)
-        self._check_shapes_first(params, x, ctx)
-        return self.forward(params, x, ctx)[0]
+        """y = the model of x, which changes no state.
 
-    def _check_shapes_first(self, params: Params, x: PyTree, ctx: Context) -> None:
-        """Follow the shapes once, so that errors come before arithmetic, under eager `jax.grad` too."""
+        params: as `init` makes them. x: an array, or any pytree that the model takes.
+        key: switches dropout on; None by default, which is deterministic. state: what the model keeps, such
+        as running statistics; required where `init_state()` is not empty.
+        Raises: InvalidValueError without a state that is needed; what the layers raise, before arithmetic.
+
+        >>> model = nf.serial(nf.linear(2, 3), nf.batch_norm(3))
+        >>> params, state = model.init(jax.random.key(0)), model.init_state()
+        >>> model.apply(params, jnp.ones((4, 2)), state=state).shape
+        (4, 3)
+        """
+        where = f"{self.name}.apply"
+        return self._run(where, params, resolve_state(self, state, where), x, key, "apply", train=False)[0]
+
+    def apply_train(self, params: Params, state: PyTree, x: PyTree, *, key: Key | None = None) -> tuple[PyTree, PyTree]:
+        """(y, new state) of x in training: running statistics are those of the batch, and are updated.
+
+        For a training loop written by hand. Every model returns this pair; without state it is (y, {}).
+        With the key `fold_in(key, step)` it computes what `nf.trainer` computes in that step.
+
+        params: as `init` makes them. state: what `init_state()` or the last call returned.
+        x: an array, or any pytree that the model takes. key: switches dropout on; None is deterministic.
+        Raises: MissingKeyError when a layer cannot work without a key; InvalidValueError when the state
+        does not have the structure and shapes of `init_state()`; what the layers raise, before arithmetic.
+
+        >>> model = nf.serial(nf.linear(2, 3), nf.batch_norm(3), nf.dropout(0.1))
+        >>> params, state = model.init(jax.random.key(0)), model.init_state()
+        >>> y, state = model.apply_train(params, state, jnp.ones((4, 2)), key=jax.random.key(1))
+        >>> y.shape, sorted(state["batch_norm"])
+        ((4, 3), ['mean', 'var'])
+        """
+        where = f"{self.name}.apply_train"
+        expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (self.state_shapes, state))
+        if expected != actual:
+            hint = "Begin with state = model.init_state(), then pass on the state that apply_train returns."
+            check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
+        y, out = self._run(where, params, state, x, key, "predict", train=True)
+        return y, out.state
+
+    @property
+    def state_shapes(self) -> PyTree:
+        """The shapes and dtypes of `init_state()`, without its arrays."""
+        if self._state_shapes is None:
+            self._state_shapes = {} if self.init_state is dict else jax.eval_shape(self.init_state)
+        return self._state_shapes
+
+    def _run(
+        self, where: str, params: Params, state: PyTree, x: PyTree, key: Key | None, name: str, *, train: bool
+    ) -> tuple[PyTree, Out]:
+        """forward of canonical inputs, with shapes checked before arithmetic. name: what the key is folded with."""
+        if key is not None:
+            check.key(where, key)
+        params, x, state = canonicalize((params, x, state), where)
+        ctx = Context(key=fold(key, name), state=state, train=train)
         leaves, treedef = jax.tree.flatten((params, x, ctx))
-        shapes = tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
-        if (treedef, shapes) not in self._checked:
-            jax.eval_shape(self.forward, params, x, ctx)
-            self._checked.add((treedef, shapes))
+        signature = (treedef, tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves))
+        if signature not in self._checked:  # once, so that errors come before arithmetic, in eager `jax.grad` too
+            jax.eval_shape(self._forward, params, x, ctx)
+            self._checked.add(signature)
+        return self._forward(params, x, ctx)
+
+    def _forward(self, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        y, out = self.forward(params, x, ctx)
+        return y, out._replace(state=match_state(out.state, ctx.state)) if ctx.train else out
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply))
 
     def __repr__(self) -> str:
         return f"<nnfunc model {self.name}>"
+
+
+def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
+    """The state to run the model with: {} of a model without state; others cannot do without one.
+
+    Raises: InvalidValueError when state is None and `init_state()` is not empty.
+    """
+    if state is None and jax.tree.leaves(model.state_shapes):
+        expected = f"state= should be given, because {model.name} keeps state such as running statistics"
+        hint = "Pass the state of the training, or model.init_state() before it."
+        check.fail(where, expected=expected, actual="none", hint=hint)
+    return {} if state is None else state
+
+
+def match_state(new: PyTree, old: PyTree) -> PyTree:
+    """The model's new state with the dtypes of the old one, so that it can be carried by a scan.
+
+    Raises: InvalidValueError when the structure or a shape differs.
+    """
+    expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (old, new))
+    if expected != actual:
+        expected = f"a layer's new state should have the shapes of its init_state, {expected}"
+        check.fail("model", expected=expected, actual=actual)
+    return jax.tree.map(match_dtype, new, old)
+
+
+def match_dtype(new: Any, old: Any) -> Array:
+    """The new value with the dtype of the old one: state whose dtype changes cannot be scanned."""
+    return jnp.asarray(new).astype(jnp.asarray(old).dtype)
 
 
 Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., Any]
@@ -214,7 +294,7 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
             return whole
         return Model(layer[0], layer[1])
     if callable(layer):
-        return Model(lambda key: {}, lambda params, x: layer(x), name=word(layer))
+        return Model(lambda key: {}, lambda params, x: layer(x), name=function_name(layer))
     wanted = "a Model, a pair (init, apply) or a function x -> y"
     cure = " For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     got = check.describe(layer)
@@ -243,23 +323,23 @@ def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
     return fold_in(key, call) if call else key
 
 
-def draws_alike(key: Key) -> bool:
+def draws_same_under_vmap(key: Key) -> bool:
     """Whether such keys draw the same side by side as alone: JAX's rbg keys do not."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     kind = jax.random.key_impl(key) if typed else jax.config.jax_default_prng_impl  # pyright: ignore
     return "rbg" not in str(kind)
 
 
-def over_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
+def vmap_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
     """`jax.vmap` of the function over keys and args, where each row is what its key alone gives."""
-    if draws_alike(keys):
+    if draws_same_under_vmap(keys):
         return jax.vmap(function)(keys, *args)
     return jax.lax.map(lambda row: function(*row), (keys, *args))
 
 
-def numbered(key: Key, n: int) -> Key:
+def indexed_keys(key: Key, n: int) -> Key:
     """The keys `fold_in(key, i)` for i below n, side by side."""
-    if draws_alike(key):
+    if draws_same_under_vmap(key):
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
     return jnp.stack([jax.random.fold_in(key, i) for i in range(n)])
 
@@ -275,7 +355,21 @@ def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def canonical(tree: PyTree, where: str = "nnfunc") -> PyTree:
+def wide_dtype(x: Any) -> DType:
+    """The dtype to compute in: float64 for float64, else float32. x: an array, a number or a dtype.
+
+    >>> wide_dtype(jnp.ones(2, jnp.bfloat16)).__name__
+    'float32'
+    """
+    return jnp.float64 if jax.dtypes.result_type(x) == jnp.float64 else jnp.float32
+
+
+def widen(x: Array) -> Array:
+    """The floats x in float32, or in float64 where they have it."""
+    return x.astype(wide_dtype(x))
+
+
+def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
     """NumPy arrays in the types that JAX works in: float64 as float32, int64 as int32, without x64.
 
     JAX itself warns of float64, layer by layer, takes an id of 2**32 + 1 for 1, and refuses another
@@ -297,31 +391,31 @@ def canonical(tree: PyTree, where: str = "nnfunc") -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-def on_canonical(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with all arguments `canonical`: for those that no `Model.apply` calls."""
-    where = made_by(function)
+def canonicalize_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with all arguments `canonicalize`: for those that no `Model.apply` calls."""
+    where = factory_name(function)
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        args_ready, kwargs_ready = canonical((args, kwargs), where)
+        args_ready, kwargs_ready = canonicalize((args, kwargs), where)
         whole: Callable[..., R] = function
         return whole(*args_ready, **kwargs_ready)
 
     return called
 
 
-def struct(leaf: Any) -> jax.ShapeDtypeStruct:
+def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of an array or number."""
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))
 
 
-def made_by(function: Any) -> str:
+def factory_name(function: Any) -> str:
     """The name of the factory in which a function was defined: `linear` for linear.<locals>.apply."""
     parts = getattr(function, "__qualname__", "layer").split(".<locals>.")
     return _clean(parts[-2] if len(parts) > 1 else parts[-1])
 
 
-def word(function: Any) -> str:
+def function_name(function: Any) -> str:
     """The name of a plain function, fit for a path."""
     function = getattr(function, "func", function)  # a functools.partial
     return _clean(getattr(function, "__name__", type(function).__name__))
@@ -354,7 +448,7 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
     return checked
 
 
-def parameters_of(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
+def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
     """The names of its parameters, and whether it takes any other keyword."""
     if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
         code = function.__code__
@@ -366,7 +460,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
 
 def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[..., Any]:
     """The inside protocol of a layer written as a plain pair."""
-    takes, every = parameters_of(apply)
+    takes, every = parameter_names(apply)
     wanted = [name for name in ("key", "state") if name in takes or (every and name == "key")]
 
     def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
@@ -378,7 +472,7 @@ def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[
                 raise
             has = f"they hold {sorted(params)}" if params else "there are none"
             needed = f"its parameters should hold {error.args[0]!r}, but {has}."
-            check.fail(made_by(apply), f"{needed} Were they made by this model's init?")
+            check.fail(factory_name(apply), f"{needed} Were they made by this model's init?")
         return y, Out(state=ctx.state)
 
     return forward

@@ -44,8 +44,8 @@ def options(
 ) -> None:
     """Train and use functional neural networks from config files.
 
-    On Linux, nnfunc keeps memory between training steps, which is faster. NNFUNC_MALLOC=default turns
-    this off.
+    On Linux, nnfunc keeps memory between training steps, which is faster.
+    NNFUNC_MALLOC=default turns this off.
     """
 
 
@@ -80,7 +80,7 @@ def train(
         Path | None, typer.Option(help="The folder of the new run.", show_default="the next of runs/CONFIG-1, ...")
     ] = None,
 ) -> None:
-    """Train the model of a config file. Everything is written to a new run folder."""
+    """Train the model of a config file in a new run folder."""
     _set_up_process()
     from nnfunc.commands.train import train
 
@@ -90,16 +90,20 @@ def train(
 @app.command()
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.")],
-    settings: Overrides = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings of the training loop to change, such as train.rollback=2."),
+    ] = None,
     jobs: Annotated[
         str | None, typer.Option(help="Sweeps only: where to run the remaining trials, as in nnfunc sweep.")
     ] = None,
     changed_data: ChangedData = False,
 ) -> None:
-    """Resume a stopped run or sweep from its last good checkpoint.
+    """Resume a stopped run or sweep from its last checkpoint.
 
-    Only settings of the training loop may change, such as train.rollback=2 after a divergence. A
-    resumed sweep ends with the same table as one that never stopped.
+    Only settings of the training loop may change, such as train.rollback=2
+    after a divergence. A sweep keeps all its settings, and ends with the same
+    table as if it had never stopped.
     """
     _set_up_process()
     from nnfunc import check
@@ -181,9 +185,11 @@ def predict(
 ) -> None:
     """Predict the outputs for the rows of a file, or for images.
 
-    The inputs are raw, as in the training data; the columns of a table are matched by name. CSV has the
-    model's outputs or, for a classifier, the class and the probability of every class; .npy has the
-    outputs alone (logits). The training data is not needed.
+    The inputs are raw, as in the training data; the columns of a table are
+    matched by name. A CSV file has the model's outputs or, for a classifier,
+    the predicted class and the probability of every class. A .npy file has the
+    raw outputs, which are logits for a classifier. The training data is not
+    needed.
     """
     _set_up_process()
     from nnfunc.commands.predict import predict
@@ -234,7 +240,7 @@ def merge(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the merged run.")],
     checkpoint: Checkpoint = "best",
 ) -> None:
-    """Merge the LoRA adapters of a run into the weights: the result is a run of a plain model."""
+    """Merge the LoRA adapters of a run into its weights; write a plain run."""
     _set_up_process()
     from nnfunc.commands.merge import merge
 
@@ -248,65 +254,70 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUES",
-            help="What to draw: schedule.peak=log(1e-4,1e-1) model.dropout=uniform(0,0.5) seed=0:8 "
-            "data.batch_size=[32,64]; key=value changes it for all.",
+            help="What to vary: schedule.peak=log(1e-4,1e-1) model.dropout=uniform(0,0.5) seed=0:8 "
+            "data.batch_size=[32,64]. A single value overrides the setting of all trials.",
         ),
     ] = None,
-    members: Annotated[
-        int | None, typer.Option(help="How many runs; of lists alone by default all combinations.")
+    trials: Annotated[
+        int | None, typer.Option(help="The number of trials, with all seeds.", show_default="all combinations of lists")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="random, grid, sobol or latin.", show_default="random")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each setting, for intervals.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How to draw: random, grid, sobol or latin.", show_default="random")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds per setting, for means and intervals.")] = None,
     search: Annotated[
         str | None,
         typer.Option(
-            help="halving, hyperband, patience, population, optuna; with arguments as TOML: "
+            help="halving, hyperband, patience, population or optuna; with arguments as TOML: "
             "'{name=\"halving\", eta=4}'.",
-            show_default="all run to their end",
+            show_default="every trial runs to its end",
         ),
     ] = None,
     best: Annotated[
-        str | None, typer.Option(help='What ranks, such as "max accuracy".', show_default="min loss")
+        str | None, typer.Option(help='The metric that ranks trials, such as "max accuracy".', show_default="min loss")
     ] = None,
-    way: Annotated[
-        str | None, typer.Option(help="vmap, loop, threads or devices.", show_default="the quickest")
+    execution: Annotated[
+        str | None, typer.Option(help="How trials run: vmap, loop, threads or devices.", show_default="the fastest")
     ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Members side by side, at most.")] = None,
-    jobs: Annotated[str | None, typer.Option(help="Run elsewhere: a number of processes, submitit or ray.")] = None,
-    run: Annotated[Path | None, typer.Option(help="The folder; by default the next of runs/NAME-sweep-1, ...")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and run nothing but a probe.")] = False,
+    chunk: Annotated[int | None, typer.Option(help="The largest number of trials to run together.")] = None,
+    jobs: Annotated[str | None, typer.Option(help="Run in other processes: their number, submitit or ray.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the new sweep.", show_default="the next of runs/CONFIG-sweep-1, ..."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit, after a short probe.")] = False,
 ) -> None:
-    """Train many settings of a config in few compiled programs: a table, curves, a report.
+    """Train many settings of a config in few compiled programs; write tables and a report.
 
-    What to draw may stand in the file too, as its table sweep.
-    Stopped or killed, it goes on with `nnfunc resume`.
+    The config may also say what to vary, in its table sweep. nnfunc resume
+    continues a sweep that was stopped or killed.
     """
     _set_up_process()
-    from nnfunc.commands import sweep as sweep_command
+    from nnfunc.commands import sweep as sweep_commands
 
     options = {
-        "members": members,
+        "trials": trials,
         "method": method,
         "seeds": seeds,
-        "search": sweep_command.parse_search_text(search),
+        "search": sweep_commands.parse_search_text(search),
         "best": best,
-        "way": way,
+        "execution": execution,
         "chunk": chunk,
     }
-    sweep_command.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
+    sweep_commands.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
 
 
 @app.command()
 def sweep_best(
     run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
-    member: Annotated[int | None, typer.Option(help="Another member than the best.")] = None,
-    save: Annotated[Path | None, typer.Option(help="A new folder, in which it becomes a run like any other.")] = None,
+    trial: Annotated[int | None, typer.Option(help="The index of a trial.", show_default="the best trial")] = None,
+    save: Annotated[Path | None, typer.Option(help="A new folder, in which to save the trial as a run.")] = None,
 ) -> None:
-    """Print a config that trains the winner of a sweep again: > best.toml."""
+    """Print the config of the best trial of a sweep, ready for nnfunc train."""
     _set_up_process()
-    from nnfunc.commands import sweep as sweep_command
+    from nnfunc.commands.sweep.sweep_best import sweep_best
 
-    sweep_command.best(run, member, save)
+    sweep_best(run, trial, save)
 
 
 @app.command()
@@ -316,7 +327,13 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as seeds=[0] every.train.steps=500."),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="The folder; that of a stopped comparison resumes it.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new folder, or that of a stopped comparison to resume.",
+            show_default="the next of runs/CONFIG-1, ...",
+        ),
+    ] = None,
     changed_data: ChangedData = False,
 ) -> None:
     """Train several models on the same data with several seeds; write tables and plots."""
@@ -337,7 +354,7 @@ def summary(config: ConfigFile, settings: Overrides = None) -> None:
 
 @app.command()
 def doctor(config: ConfigFile, settings: Overrides = None) -> None:
-    """Check the model, data and optimizer of a config for common mistakes, without training it.
+    """Check the model, data and optimizer of a config for common mistakes, before training.
 
     The exit code is 1 when there are errors.
     """
@@ -356,9 +373,9 @@ def overfit(
     steps: Annotated[int, typer.Option(help="The number of training steps.")] = 200,
     examples: Annotated[int, typer.Option(help="The largest number of examples in the batch.")] = 32,
 ) -> None:
-    """Train on a single batch, which a sound model memorizes, and explain why if it does not.
+    """Train on a single batch, which a sound model memorises, and explain why if it does not.
 
-    The exit code is 1 when the batch is not memorized.
+    The exit code is 1 when the batch is not memorised.
     """
     _set_up_process()
     from nnfunc.commands.debug import overfit
@@ -387,7 +404,7 @@ def find_lr(
 
 @app.command()
 def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
-    """Find the step and the layer at which a diverged run first had a value that is not finite."""
+    """Find the step and the layer where a diverged run first became non-finite."""
     _set_up_process()
     from nnfunc.commands.debug import find_nan
 

@@ -27,11 +27,11 @@ from nnfunc.base import (
     Watch,
     as_model,
     cast_floating,
+    factory_name,
     fold,
-    made_by,
-    numbered,
-    over_keys,
-    struct,
+    indexed_keys,
+    shape_struct,
+    vmap_keys,
 )
 
 __all__ = [
@@ -75,7 +75,7 @@ class Net:
     def _call(self, name: str, x: PyTree) -> PyTree:
         calls, self._calls[name] = self._calls[name], self._calls[name] + 1
         ctx = replace(self._ctx, state=self._state).enter(name, call=calls)
-        y, out = call(self._children[name], self._params.get(name, {}), x, ctx)
+        y, out = call_child(self._children[name], self._params.get(name, {}), x, ctx)
         if out.state:
             self._state[name] = out.state
         self._taps |= out.taps
@@ -85,11 +85,11 @@ class Net:
         return Out(self._state, self._taps)
 
 
-def call(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
     """One call of a named child: its path put before errors, its result captured or replaced."""
     if ctx.watch is not None:
         # shapes, so that no tracer outlives its trace
-        shapes = jax.tree.map(struct, (params, x, replace(ctx, watch=None)))
+        shapes = jax.tree.map(shape_struct, (params, x, replace(ctx, watch=None)))
         ctx.watch.calls.append((ctx.path, child, *shapes))
     try:
         with jax.named_scope(ctx.path[-1]):
@@ -137,7 +137,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     >>> gate.apply(gate.init(jax.random.key(0)), jnp.ones((2, 4))).shape
     (2, 8)
     """
-    name = made_by(flow)
+    name = factory_name(flow)
     models = {child: as_model(layer, where=f"{name}: {child}") for child, layer in children.items()}
     for child in models:
         if not child or any(letter in child for letter in "/*@") or child.startswith("_"):
@@ -274,7 +274,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             _same_kind("repeat", "the block's output", y, "its input", x, "", cure)
             return y, out
 
-        keys = None if ctx.key is None else numbered(ctx.key, n)
+        keys = None if ctx.key is None else indexed_keys(ctx.key, n)
         own = (params, keys, ctx.state, mine)
         if ctx.compute is None:
             unseen = replace(inner, watch=None)
@@ -309,7 +309,7 @@ def ensemble(model: Layer, n: int) -> Model:
         own = (params, ctx.state, mine)
         if ctx.key is None:
             return jax.vmap(partial(member, None), axis_size=n)(*own)
-        return over_keys(member, numbered(ctx.key, n), *own)
+        return vmap_keys(member, indexed_keys(ctx.key, n), *own)
 
     return Model(init, forward=forward, init_state=init_state, name="ensemble")
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, canonical, fold
+from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, canonicalize, fold, resolve_state
 
 __all__ = ["capture", "patch"]
 
@@ -32,11 +32,11 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
     def captured(
         params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None, train: bool = False
     ) -> tuple[PyTree, dict[str, PyTree]]:
-        state = model.init_state() if state is None else state
+        state = resolve_state(model, state, "capture")
         watch = Watch()
         key = fold(key, "apply")  # as apply does
         ctx = Context(key=key, state=state, train=train, capture=wanted, watch=watch)
-        params, x = canonical((params, x))
+        params, x = canonicalize((params, x))
         y, out = model.forward(params, x, ctx)
         paths.select(wanted, watch.seen, where="capture")
         return y, out.taps

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar, on_canonical
+from nnfunc.base import Array, Scalar, canonicalize_arguments
 from nnfunc.calls import explain_calls
-from nnfunc.vector_norm import rescaled, vector_norm
+from nnfunc.vector_norm import rescale, vector_norm
 
 __all__ = [
     "binary_cross_entropy",
@@ -46,7 +46,7 @@ __all__ = [
 _SMALLEST = 1e-12  # below it log(p) goes on as log(1e-12), with the slope of 1e-12
 
 
-@on_canonical
+@canonicalize_arguments
 def cross_entropy(
     logits: Array,
     labels: Array,
@@ -90,7 +90,7 @@ def cross_entropy(
     return _finish(loss, valid, ignored)
 
 
-@on_canonical
+@canonicalize_arguments
 def cross_entropy_dense(
     logits: Array, probabilities: Array, *, smoothing: Scalar = 0.0, weights: Array | Sequence[Scalar] | None = None
 ) -> Array:
@@ -118,7 +118,7 @@ def cross_entropy_dense(
     return _product(target, total[..., None] - shifted).sum(-1)
 
 
-@on_canonical
+@canonicalize_arguments
 def focal(
     logits: Array,
     labels: Array,
@@ -161,7 +161,7 @@ def focal(
     return _finish(loss, valid, ignored)
 
 
-@on_canonical
+@canonicalize_arguments
 def binary_cross_entropy(probabilities: Array, targets: Array, *, smoothing: Scalar = 0.0) -> Array:
     """Cross-entropy of a yes-or-no answer given as a probability, in nats.
 
@@ -191,7 +191,7 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, smoothing: Sca
     return nan_unless(valid, loss)
 
 
-@on_canonical
+@canonicalize_arguments
 def binary_cross_entropy_with_logits(
     logits: Array, targets: Array, *, smoothing: Scalar = 0.0, positive_weight: Scalar = 1.0
 ) -> Array:
@@ -220,7 +220,7 @@ def binary_cross_entropy_with_logits(
     return nan_unless(valid, loss)
 
 
-@on_canonical
+@canonicalize_arguments
 def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> Array:
     """Binary cross-entropy that turns away from what is already well classified, in nats.
 
@@ -250,7 +250,7 @@ def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: S
     return nan_unless(valid, loss)
 
 
-@on_canonical
+@canonicalize_arguments
 def mse(prediction: Array, target: Array) -> Array:
     """Squared error of each number, `(prediction - target)^2`; its mean is the mean squared error.
 
@@ -263,7 +263,7 @@ def mse(prediction: Array, target: Array) -> Array:
     return jnp.square(_difference("mse", prediction, target))
 
 
-@on_canonical
+@canonicalize_arguments
 def mae(prediction: Array, target: Array) -> Array:
     """Absolute error of each number, `|prediction - target|`; its mean is the mean absolute error.
 
@@ -276,7 +276,7 @@ def mae(prediction: Array, target: Array) -> Array:
     return _absolute(_difference("mae", prediction, target))
 
 
-@on_canonical
+@canonicalize_arguments
 def huber(prediction: Array, target: Array, *, delta: Scalar = 1.0) -> Array:
     """Half the squared error up to delta, a straight line beyond: outliers pull with slope delta.
 
@@ -299,7 +299,7 @@ def huber(prediction: Array, target: Array, *, delta: Scalar = 1.0) -> Array:
     return jnp.where(near, 0.5 * square, slope * (_absolute(d) - 0.5 * slope))
 
 
-@on_canonical
+@canonicalize_arguments
 def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
     """The absolute error, rounded off within beta of 0: `huber` divided by its delta.
 
@@ -323,7 +323,7 @@ def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
     return jnp.where(near, 0.5 * square / divisor, _absolute(d) - 0.5 * beta)
 
 
-@on_canonical
+@canonicalize_arguments
 def kl_divergence(logits: Array, probabilities: Array, *, log_probabilities: bool = False) -> Array:
     """How far the predicted distribution is from the target, KL(target || prediction), in nats.
 
@@ -348,7 +348,7 @@ def kl_divergence(logits: Array, probabilities: Array, *, log_probabilities: boo
     return _product(target, log_target + minus_log_p).sum(-1)
 
 
-@on_canonical
+@canonicalize_arguments
 def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
     """Shortfall of a yes-or-no score from the margin, `max(0, margin - target * score)`.
 
@@ -368,7 +368,7 @@ def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
     return nan_unless(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores))
 
 
-@on_canonical
+@canonicalize_arguments
 def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> Array:
     """One minus the cosine of the angle between two vectors: 0 for equal direction, 2 for opposite.
 
@@ -389,13 +389,13 @@ def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> 
     eps = jnp.maximum(_like(x, eps)[0], _smallest_divisor(prediction))
 
     def unit(v):
-        v, power = rescaled(v, (-1,))  # so that the slope, over the square, is in range too
+        v, power = rescale(v, (-1,))  # so that the slope, over the square, is in range too
         return v / jnp.maximum(vector_norm(v, (-1,), keepdims=True), eps / power)
 
     return 1 - (unit(x) * unit(y)).sum(-1)
 
 
-@on_canonical
+@canonicalize_arguments
 def triplet(anchor: Array, positive: Array, negative: Array, *, margin: Scalar = 1.0) -> Array:
     """Shortfall of a triplet: the anchor should be nearer to the positive, by the margin.
 
@@ -421,7 +421,7 @@ def triplet(anchor: Array, positive: Array, negative: Array, *, margin: Scalar =
     return jax.nn.relu(gap + _like(anchor, margin)[0])
 
 
-@on_canonical
+@canonicalize_arguments
 def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     """Negative log-likelihood of counts under a Poisson distribution, in nats.
 
@@ -450,7 +450,7 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     return nan_unless(counts >= 0, loss)
 
 
-@on_canonical
+@canonicalize_arguments
 def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scalar = 1e-6, full: bool = False) -> Array:
     """Negative log-likelihood of numbers under a normal distribution of predicted width, in nats.
 
@@ -488,7 +488,7 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     return nan_unless(variance >= 0, loss)
 
 
-@on_canonical
+@canonicalize_arguments
 def masked_mean(values: Array, mask: Array) -> Array:
     """The mean of the values where mask is true; 0 where it is true nowhere.
 

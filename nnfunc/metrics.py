@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, losses
-from nnfunc.base import Array, PyTree, on_canonical
+from nnfunc.base import Array, PyTree, canonicalize_arguments
 from nnfunc.calls import explain_calls
-from nnfunc.vector_norm import power_of
+from nnfunc.vector_norm import power_of_two
 
 __all__ = [
     "Metric",
@@ -62,7 +62,7 @@ class Metric(NamedTuple):
     compute: Callable[[PyTree], PyTree]
 
 
-@on_canonical
+@canonicalize_arguments
 def accuracy(logits: Array, labels: Array) -> Array:
     """1.0 where the largest logit is that of the true class, else 0.0; its mean is the accuracy.
 
@@ -80,7 +80,7 @@ def accuracy(logits: Array, labels: Array) -> Array:
     return correct.astype(jnp.float32)
 
 
-@on_canonical
+@canonicalize_arguments
 def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     """1.0 where the true class is among the k largest logits, else 0.0.
 
@@ -108,7 +108,7 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     return correct.astype(jnp.float32)
 
 
-@on_canonical
+@canonicalize_arguments
 def binary_accuracy(logits: Array, targets: Array) -> Array:
     """1.0 where a logit above 0 meets a target above 1/2, or neither is, else 0.0. NaN is wrong.
 
@@ -172,7 +172,7 @@ def mean(values: Callable[[Array, Array], Array]) -> Metric:
     def init():
         return Mean(Sum.zeros(), jnp.zeros((), jnp.uint32))
 
-    @on_canonical
+    @canonicalize_arguments
     def update(state, prediction, target, mask=None):
         return _add_values(state, jnp.asarray(values(prediction, target)), mask)
 
@@ -208,7 +208,7 @@ def perplexity(*, ignore: int | None = None) -> Metric:
     """
     average = mean(losses.cross_entropy)
 
-    @on_canonical
+    @canonicalize_arguments
     def update(state, prediction, target, mask=None):
         nats = losses.cross_entropy(prediction, target, ignore=ignore)
         counted = _spread("perplexity", mask, nats.shape)
@@ -257,7 +257,7 @@ def r2(outputs: int | None = None) -> Metric:
         mean, power = jnp.zeros(sizes), jnp.zeros(sizes)
         return Variances(count, mean, power, Sum.zeros(*sizes), Sum.zeros(*sizes))
 
-    @on_canonical
+    @canonicalize_arguments
     def update(state, prediction, target, mask=None):
         check.floating("r2", prediction=prediction, target=target)
         check.same_shape("r2", "Nothing is broadcast.", prediction=prediction, target=target)
@@ -269,7 +269,7 @@ def r2(outputs: int | None = None) -> Metric:
 
         target, prediction = (jnp.where(mask, x, 0) for x in (target, prediction))
         largest = jnp.maximum(jnp.abs(target), jnp.abs(prediction)).max(0, initial=0)
-        power = jnp.maximum(state.power, power_of(largest))
+        power = jnp.maximum(state.power, power_of_two(largest))
         before = state.count.astype(dtype)
         earlier = state.power / power
         target, prediction = target / power[None], prediction / power[None]
@@ -323,7 +323,7 @@ def confusion(classes: int) -> Metric:
     def init():
         return jnp.zeros((classes + 1, classes + 1), jnp.uint32)
 
-    @on_canonical
+    @canonicalize_arguments
     def update(state, prediction, target, mask=None):
         labels = check.as_int32("confusion", labels=target)
         if jnp.issubdtype(jnp.asarray(prediction).dtype, jnp.integer):
@@ -412,7 +412,7 @@ def calibration(bins: int = 15) -> Metric:
     def init():
         return Bins(jnp.zeros(bins, jnp.uint32), jnp.zeros(bins, jnp.uint32), Sum.zeros(bins))
 
-    @on_canonical
+    @canonicalize_arguments
     def update(state, prediction, target, mask=None):
         correct = accuracy(prediction, target)[..., None] > 0
         logits = jnp.asarray(prediction).astype(state.confidence.total.dtype)
@@ -456,7 +456,7 @@ def collect(**metrics: Metric) -> Metric:
     def init():
         return {name: metric.init() for name, metric in metrics.items()}
 
-    @on_canonical
+    @canonicalize_arguments
     def update(state, prediction, target, mask=None):
         return {name: metric.update(state[name], prediction, target, mask) for name, metric in metrics.items()}
 

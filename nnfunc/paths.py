@@ -30,16 +30,16 @@ from nnfunc.calls import explain_calls
 
 __all__ = [
     "Leaves",
-    "by_pattern",
-    "chosen",
-    "filled",
+    "fill_missing",
     "flatten",
     "is_matrix",
+    "keep_where",
+    "leaves_mask",
     "mask",
     "matches",
-    "only",
     "select",
     "unflatten",
+    "values_by_pattern",
 ]
 
 
@@ -133,20 +133,20 @@ def mask(tree: PyTree, patterns: str | Sequence[str], *, where: str = "mask") ->
     >>> mask({"head": {"weight": 1, "bias": 2}}, "**/weight")
     {'head': {'bias': False, 'weight': True}}
     """
-    chosen = set(select(patterns, flatten(tree), where=where))
-    return jax.tree.map_with_path(lambda keys, leaf: path_of(keys) in chosen, tree)
+    leaves_mask = set(select(patterns, flatten(tree), where=where))
+    return jax.tree.map_with_path(lambda keys, leaf: path_of(keys) in leaves_mask, tree)
 
 
 Leaves = str | tuple[str, ...] | Callable[[Params], PyTree]
 """Some of the parameters: "matrices", path patterns, or a function params -> tree of booleans."""
 
 
-def chosen(where: str, params: Params, leaves: Leaves) -> PyTree:
+def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
     """A tree of Python booleans in the shape of params.
 
     Raises: ValueError when a pattern fits no leaf.
 
-    >>> chosen("decay_on", {"norm": {"scale": 1}, "up": {"weight": 2}}, "matrices")
+    >>> leaves_mask("decay_on", {"norm": {"scale": 1}, "up": {"weight": 2}}, "matrices")
     {'norm': {'scale': False}, 'up': {'weight': True}}
     """
     if callable(leaves):
@@ -166,14 +166,14 @@ def is_matrix(path: str, leaf: Array) -> bool:
     return not {"weight", "kernel", "embedding"}.isdisjoint(name.split("_"))
 
 
-def by_pattern(where: str, params: Params, values: Mapping[str, Any], other: Any) -> PyTree:
+def values_by_pattern(where: str, params: Params, values: Mapping[str, Any], other: Any) -> PyTree:
     """Each leaf's value: that of the first pattern that fits its path, or `other`.
 
     The order is that of the dict as it is written. JAX sorts a dict by its keys whenever it goes
     through a transformation: write it inside of `build`, with numbers from hypers.
     Raises: ValueError when a pattern fits no leaf, or only such that patterns before it decide.
 
-    >>> by_pattern("rates", {"head": {"bias": 1, "weight": 2}}, {"**/bias": 0.5}, 1.0)
+    >>> values_by_pattern("rates", {"head": {"bias": 1, "weight": 2}}, {"**/bias": 0.5}, 1.0)
     {'head': {'bias': 0.5, 'weight': 1.0}}
     """
     leaves = flatten(params)
@@ -190,13 +190,13 @@ def by_pattern(where: str, params: Params, values: Mapping[str, Any], other: Any
     return jax.tree.map_with_path(lambda keys, leaf: value.get(path_of(keys), other), params)
 
 
-def only(tree: PyTree, keep: PyTree) -> PyTree:
+def keep_where(tree: PyTree, keep: PyTree) -> PyTree:
     """The tree with None, in which JAX sees no leaf, where `keep` is False."""
     return jax.tree.map(lambda on, leaf: leaf if on else None, keep, tree)
 
 
-def filled(like: PyTree, *parts: PyTree) -> PyTree:
-    """One tree of the parts that `only` made; zeros in the shape of `like` where none has a leaf."""
+def fill_missing(like: PyTree, *parts: PyTree) -> PyTree:
+    """One tree of the parts that `keep_where` made; zeros in the shape of `like` where none has a leaf."""
 
     def fill(leaf, *others):
         return next((other for other in others if other is not None), jnp.zeros_like(leaf))

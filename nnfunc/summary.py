@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, flops
-from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, canonical, struct
+from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, canonicalize, shape_struct
 
 __all__ = ["Row", "Summary", "summary"]
 
@@ -66,7 +66,7 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     if isinstance(shape, int):
         check.fail("summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", exc_type=TypeError)
     sizes = isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape)
-    x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else canonical(shape, "summary")
+    x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else canonicalize(shape, "summary")
     params = jax.eval_shape(model.init, jax.random.key(0))
     watch = Watch()
 
@@ -92,7 +92,7 @@ def _row(path: tuple[str, ...], model: Any, params: Any, x: Any, ctx: Context) -
     def one(*args):
         return model.forward(*args)[0]
 
-    args = jax.tree.map(struct, (params, x, ctx))
+    args = jax.tree.map(shape_struct, (params, x, ctx))
     output = jax.eval_shape(one, *args)
     leaves, times = jax.tree.leaves(params), ctx.times
     cost = flops.count(one, *args) * times

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nnfunc.base import Array, PyTree
 
-__all__ = ["global_norm", "power_of", "rescaled", "vector_norm"]
+__all__ = ["global_norm", "power_of_two", "rescale", "vector_norm"]
 
 
 def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
@@ -25,15 +25,15 @@ def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool =
     [5.0, 6.189700196426901e+27, 0.0]
     """
     axes = tuple(range(jnp.ndim(x))) if axes is None else tuple(axes)
-    x, power = rescaled(x, axes)
+    x, power = rescale(x, axes)
     norm = power * _root(jnp.sum(jnp.square(x), axes, keepdims=True))
     return norm if keepdims else jnp.squeeze(norm, axes)
 
 
-def rescaled(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
+def rescale(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
     """(x / power, power): what is squared safely, and a power of two, [...] with axes of size 1."""
     x = _opaque(_wide(x))
-    power = power_of(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
+    power = power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
     return x / power, power
 
 
@@ -55,7 +55,7 @@ def global_norm(tree: PyTree) -> Array:
         return power * _root(sum(squares, start=jnp.zeros((), dtype)))
 
     plain = norm(jnp.ones((), dtype), leaves)
-    power = power_of(plain)
+    power = power_of_two(plain)
     if jax.default_backend() != "cpu":  # a branch would wait for its condition
         return jnp.where(power == 1, plain, norm(power, _opaque(leaves)))
     return jax.lax.cond(power == 1, lambda: plain, lambda: norm(power, _opaque(leaves)))
@@ -71,7 +71,7 @@ def _opaque(x: PyTree) -> PyTree:
     return jax.lax.optimization_barrier(x)
 
 
-def power_of(size: Array) -> Array:
+def power_of_two(size: Array) -> Array:
     """What to divide by: in float32 2**66 where the size is above 2**40, 2**-66 below 2**-40, or 1."""
     end = int(jnp.finfo(size.dtype).maxexp)
     most, shift = 2.0 ** (end * 20 // 64), 2.0 ** (end * 33 // 64)

@@ -4,8 +4,8 @@
     python scripts/bench.py --case gpt --malloc tuned
     python scripts/bench.py --json bench.json          # all figures
     python scripts/bench.py watching                   # what it costs to look at every layer
-    python scripts/bench.py sweeps                     # runs per second of nf.sweep, way by way
-    python scripts/bench.py curve                      # the same by members, 1 to 4096: for a GPU
+    python scripts/bench.py sweeps                     # runs per second of nf.sweep, execution by execution
+    python scripts/bench.py curve                      # the same by trials, 1 to 4096: for a GPU
     python scripts/bench.py bound                      # the products of the LSTM's step, alone
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="?", choices=WHAT, default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")
     parser.add_argument("--rounds", type=int, help="101 of about 0.02 s a side; of sweeps 9")
-    parser.add_argument("--members", action="append", type=int, help="of sweeps: 8, 32 and 128")
+    parser.add_argument("--trials", action="append", type=int, help="of sweeps: 8, 32 and 128")
     parser.add_argument("--malloc", choices=("default", "tuned", "both"), default="both")
     parser.add_argument("--markdown", action="store_true", help="tables for the docs")
     parser.add_argument("--json", type=Path, help="a file for all figures")
@@ -94,11 +94,11 @@ def sweeps(args: argparse.Namespace) -> None:
     from speed import sweeps
 
     rows = []
-    wanted = [("digits", members) for members in args.members or (8, 32, 128)]
-    wanted += [] if args.members else [("mnist", 32)]
-    for name, members in wanted:
-        print(f"{name}, {members} members ...", end=" ", file=sys.stderr, flush=True)
-        rows.append(sweeps.measure(name, members, args.rounds or 9) | {"machine": machine()})
+    wanted = [("digits", trials) for trials in args.trials or (8, 32, 128)]
+    wanted += [] if args.trials else [("mnist", 32)]
+    for name, trials in wanted:
+        print(f"{name}, {trials} trials ...", end=" ", file=sys.stderr, flush=True)
+        rows.append(sweeps.measure(name, trials, args.rounds or 9) | {"machine": machine()})
         speed = rows[-1]["sides"]["auto"]["speed"]["value"]
         print(f"{speed:.2f}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     half = sweeps.halving(args.rounds or 5)
@@ -108,10 +108,10 @@ def sweeps(args: argparse.Namespace) -> None:
 
 
 def curve(args: argparse.Namespace) -> None:
-    """Runs per second by members, up to the most that --members names."""
+    """Runs per second by trials, up to the most that --trials names."""
     from speed import curve
 
-    own, most = machine(), max(args.members or [4096])
+    own, most = machine(), max(args.trials or [4096])
     rows = []
     for name in [case for case in args.case or curve.CURVES if case in curve.CURVES]:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -70,7 +70,7 @@ def test_sizes_beyond_int32_are_refused(size):
         lambda: nf.gpt(9, block_size=size, layers=1, heads=1, dim=4),
         lambda: nf.train(build, {}, data(), steps=size, key=KEY),
         lambda: nf.train(build, {}, data(), steps=2, log_every=size, key=KEY),
-        lambda: nf.sweep(build, {"a": [1]}, data(), steps=2, members=size, key=KEY),
+        lambda: nf.sweep(build, {"a": [1]}, data(), steps=2, trials=size, key=KEY),
     ):
         with pytest.raises(ValueError, match=r"should be at most (2147483647|1000000), got "):
             make()
@@ -143,7 +143,7 @@ def test_memory_that_ends_in_a_run_is_told_in_one_line(error):
     assert error_message(error).startswith("out of memory (")
 
 
-def test_members_that_do_not_fit_are_refused_and_others_run(monkeypatch):
+def test_trials_that_do_not_fit_are_refused_and_others_run(monkeypatch):
     monkeypatch.setattr(device_memory, "total", lambda: 1e5)
     given = {"steps": 2, "key": KEY, "method": "grid"}
     with pytest.raises(ValueError, match=r"^sweep: the model has .* the device has 100 kB"):

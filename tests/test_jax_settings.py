@@ -56,7 +56,7 @@ def test_another_process_gets_plain_values():
     assert "default_device" not in portable
 
 
-def test_members_in_threads_are_the_run_alone_whatever_the_settings():
+def test_trials_in_threads_are_the_run_alone_whatever_the_settings():
     """Of other keys than the caller's, dropout would draw other masks."""
 
     def build(h):
@@ -64,9 +64,9 @@ def test_members_in_threads_are_the_run_alone_whatever_the_settings():
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["lr"]))
 
     space = {"lr": [0.1, 0.2, 0.3, 0.4]}
-    options = {"build": build, "space": space, "steps": 3, "method": "grid", "members": None}
+    options = {"build": build, "space": space, "steps": 3, "method": "grid", "trials": None}
     with jax.threefry_partitionable(False):
-        threads = swept(way="threads", **options)
-        loop = swept(way="loop", **options)
+        threads = swept(execution="threads", **options)
+        loop = swept(execution="loop", **options)
     np.testing.assert_allclose(threads.scores, loop.scores, rtol=1e-5)
-    assert not np.allclose(swept(way="loop", **options).scores, loop.scores, rtol=1e-3)
+    assert not np.allclose(swept(execution="loop", **options).scores, loop.scores, rtol=1e-3)

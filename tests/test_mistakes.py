@@ -77,25 +77,25 @@ def test_generate_checks_ids(options, kind, message):
 
 
 def test_experts_with_a_capacity_are_not_generated_with():
-    experts = nf.experts(4, 8, 3, capacity=1.0)
+    experts = nf.mixture_of_experts(4, 8, 3, capacity=1.0)
     model = nf.serial(nf.embedding(9, 4), experts, nf.linear(4, 9))
     with pytest.raises(ValueError, match="capacity=None"):
         nf.generate(model, model.init(KEY), [[1, 2]], 3)
     with pytest.raises(TypeError, match="capacity sets a shape"):
-        jax.eval_shape(lambda c: nf.experts(4, 8, 3, capacity=c).init(KEY), 1.0)
+        jax.eval_shape(lambda c: nf.mixture_of_experts(4, 8, 3, capacity=c).init(KEY), 1.0)
 
 
 def test_an_objective_may_read_the_model_in_a_run():
-    """The objective that the docstring of `nf.experts` shows, through `nf.train`."""
+    """The objective that the docstring of `nf.mixture_of_experts` shows, through `nf.train`."""
 
     def objective(predict, batch):
         inside = nf.capture(predict.model, "**/router/balance_loss")
         y, taps = inside(predict.params, batch[0], key=predict.ctx.key, state=predict.ctx.state)
-        balance = taps["experts/router/balance_loss"].mean()
+        balance = taps["mixture_of_experts/router/balance_loss"].mean()
         return nf.losses.mse(y, batch[1]).mean() + balance, {"balance": balance}
 
     def build(h):
-        model = nf.serial(nf.linear(3, 4), nf.experts(4, 8, 3), nf.linear(4, 2))
+        model = nf.serial(nf.linear(3, 4), nf.mixture_of_experts(4, 8, 3), nf.linear(4, 2))
         return nf.Task(model, objective, nf.optimizers.adamw(h["rate"]))
 
     data = nf.data.arrays((np.ones((8, 3), np.float32), np.ones((8, 2), np.float32)), 4)

@@ -31,8 +31,8 @@ def results():
     settings = [hypers, {"rate": 0.01}]
     r2 = nf.metrics.r2(outputs=3)
     metrics["r2"] = r2.compute(r2.update(r2.init(), X, X[::-1]))
-    swept = nf.sweep(build, settings, DATA, steps=2, key=KEY, way="vmap")
-    return {"params": state.params, "metrics": metrics, "member": swept.member(0).state.params}
+    swept = nf.sweep(build, settings, DATA, steps=2, key=KEY, execution="vmap")
+    return {"params": state.params, "metrics": metrics, "trial": swept.trial(0).state.params}
 
 
 @pytest.fixture(scope="module")

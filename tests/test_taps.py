@@ -1,5 +1,7 @@
 """Looking inside: captured values are those that are computed, under every transformation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +32,15 @@ def by_hand(params, x, key):
         act = jnp.tanh(nf.linear(6, 6).apply(own["up"], x))
         seen.append(act)
         norm = nf.batch_norm(6)
-        y = norm.apply(own["norm"], act)
+        y = norm.apply(own["norm"], act, state=norm.init_state())
         own_key = jax.random.fold_in(key, i)
         drop_key = nf.base.fold(nf.base.fold(own_key, "body"), "drop")
         y, _ = nf.dropout(0.4).forward({}, y, nf.Context(key=drop_key))
         x = x + y
     return nf.linear(6, 2).apply(params["head"], x), jnp.stack(seen)
+
+
+STATE = model().init_state()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def close(got, expected):
     "net", [model(), model(unroll=LAYERS), model(wrap=nf.remat)], ids=["scan", "unrolled", "remat"]
 )
 def test_capture_equals_the_unrolled_eager_values(net, wrap, params, expected):
-    y, taps = wrap(nf.capture(net, "blocks/*/body/act"))(params, X, key=jax.random.key(1))
+    y, taps = wrap(nf.capture(net, "blocks/*/body/act"))(params, X, key=jax.random.key(1), state=STATE)
     assert list(taps) == ["blocks/*/body/act"]
     close(taps["blocks/*/body/act"], expected[1])
     close(y, expected[0])
@@ -78,8 +83,8 @@ def test_capture_under_vmap_scan_and_grad(params):
     xs = jnp.stack([X, X[::-1] * 0.5])
     alone = [by_hand(params, x, key) for x, key in zip(xs, keys, strict=True)]
 
-    vmapped = jax.jit(jax.vmap(lambda x, key: captured(params, x, key=key)))(xs, keys)
-    _, scanned = jax.lax.scan(lambda c, own: (c, captured(params, own[0], key=own[1])), None, (xs, keys))
+    vmapped = jax.jit(jax.vmap(lambda x, key: captured(params, x, key=key, state=STATE)))(xs, keys)
+    _, scanned = jax.lax.scan(lambda c, own: (c, captured(params, own[0], key=own[1], state=STATE)), None, (xs, keys))
     for y, taps in (vmapped, scanned):
         for i in range(2):
             close(taps["blocks/*/body/act"][i], alone[i][1])
@@ -87,7 +92,7 @@ def test_capture_under_vmap_scan_and_grad(params):
             close(y[i], alone[i][0])
 
     def loss(params):
-        y, taps = captured(params, X, key=keys[0])
+        y, taps = captured(params, X, key=keys[0], state=STATE)
         return y.sum(), taps
 
     _, taps = jax.jit(jax.grad(loss, has_aux=True))(params)
@@ -95,23 +100,23 @@ def test_capture_under_vmap_scan_and_grad(params):
 
 
 def test_capture_everything_in_the_order_of_the_paths(params):
-    y, taps = nf.capture(model(), "**")(params, X)
+    y, taps = nf.capture(model(), "**")(params, X, state=STATE)
     names = {"stem", "blocks", "head", "blocks/*/body"}
     assert set(taps) == names | {f"blocks/*/body/{name}" for name in ("up", "act", "norm", "drop")}
     np.testing.assert_array_equal(taps["head"], y)
 
 
 def test_capture_in_training_mode_uses_the_batch(params):
-    _, plain = nf.capture(model(), "blocks/*/body/norm")(params, X)
-    _, train = nf.capture(model(), "blocks/*/body/norm")(params, X, train=True)
+    _, plain = nf.capture(model(), "blocks/*/body/norm")(params, X, state=STATE)
+    _, train = nf.capture(model(), "blocks/*/body/norm")(params, X, state=STATE, train=True)
     close(train["blocks/*/body/norm"].mean(1), jnp.zeros((LAYERS, 6)))
     assert not np.allclose(plain["blocks/*/body/norm"].mean(1), 0, atol=1e-3)
 
 
 def test_capture_leaks_no_tracer(params):
     with jax.checking_leaks():
-        jax.eval_shape(nf.capture(model(), "blocks/*/body/act"), params, X)
-        jax.eval_shape(nf.capture(model(wrap=nf.remat), "**"), params, X)
+        jax.eval_shape(partial(nf.capture(model(), "blocks/*/body/act"), state=STATE), params, X)
+        jax.eval_shape(partial(nf.capture(model(wrap=nf.remat), "**"), state=STATE), params, X)
 
 
 def test_a_second_call_has_a_path_of_its_own():
@@ -130,7 +135,7 @@ def test_a_second_call_has_a_path_of_its_own():
 def test_an_unknown_path_names_the_nearest(look, params):
     words = r"(capture|patch): .*'blocks/\*/body/atc'.* did you mean .*'blocks/\*/body/act'"
     with pytest.raises(ValueError, match=words):
-        look("blocks/*/body/atc")(params, X)
+        look("blocks/*/body/atc")(params, X, state=STATE)
 
 
 # patch
@@ -141,14 +146,14 @@ def test_an_unknown_path_names_the_nearest(look, params):
 )
 def test_a_patched_value_takes_the_place_of_the_computed_one(net, params, expected):
     path = "blocks/*/body/act"
-    patched = jax.jit(lambda value: nf.patch(net, {path: value}).apply(params, X, key=jax.random.key(1)))
+    patched = jax.jit(lambda value: nf.patch(net, {path: value}).apply(params, X, key=jax.random.key(1), state=STATE))
     close(patched(expected[1]), expected[0])
 
     first = np.asarray(expected[1]).copy()
     first[0] = 0.0  # the first block's; the others are set too, so its only way on is the skip
     changed = patched(first)
     assert not np.allclose(changed, expected[0], atol=1e-3)
-    _, taps = nf.capture(nf.patch(net, {path: first}), path)(params, X, key=jax.random.key(1))
+    _, taps = nf.capture(nf.patch(net, {path: first}), path)(params, X, key=jax.random.key(1), state=STATE)
     np.testing.assert_array_equal(taps[path], first)
 
 
@@ -171,7 +176,7 @@ def test_patch_is_differentiated_with_respect_to_the_value(params):
 def test_gradients_at_every_layer_of_a_repeated_block(params, expected):
     """Finite differences through a patched scan: layer i's entry moves only what comes after it."""
     path, net = "blocks/*/body/act", model(wrap=nf.remat)
-    loss = jax.jit(lambda v: jnp.sum(nf.patch(net, {path: v}).apply(params, X, key=jax.random.key(1))))
+    loss = jax.jit(lambda v: jnp.sum(nf.patch(net, {path: v}).apply(params, X, key=jax.random.key(1), state=STATE)))
     grads = jax.grad(loss)(expected[1])
     assert grads.shape == (LAYERS, 4, 6)
     for i in range(LAYERS):
@@ -182,7 +187,7 @@ def test_gradients_at_every_layer_of_a_repeated_block(params, expected):
 
 def test_patch_under_vmap(params):
     values = jnp.stack([jnp.zeros((4, 2)), jnp.ones((4, 2))])
-    found = jax.vmap(lambda value: nf.patch(model(), {"head": value}).apply(params, X))(values)
+    found = jax.vmap(lambda value: nf.patch(model(), {"head": value}).apply(params, X, state=STATE))(values)
     np.testing.assert_array_equal(found, values)
 
 
@@ -195,12 +200,12 @@ def test_patch_under_vmap(params):
 )
 def test_a_value_of_another_kind_is_refused(value, words, params):
     with pytest.raises(ValueError, match=words):
-        nf.patch(model(), {"head": value}).apply(params, X)
+        nf.patch(model(), {"head": value}).apply(params, X, state=STATE)
 
 
 def test_a_patch_without_one_place_a_layer_is_refused(params):
     with pytest.raises(ValueError, match=r"blocks/\*/body/act should have a leading axis of 3"):
-        nf.patch(model(), {"blocks/*/body/act": jnp.zeros((4, 6))}).apply(params, X)
+        nf.patch(model(), {"blocks/*/body/act": jnp.zeros((4, 6))}).apply(params, X, state=STATE)
 
 
 def test_patches_nest_and_the_outer_one_wins():

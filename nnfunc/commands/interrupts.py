@@ -32,7 +32,7 @@ class Stopped(Exception):
 
 
 def write_message(message: str) -> None:
-    """Write one line to standard error, also from within a signal handler."""
+    """Write a message as one line to standard error, also from within a signal handler."""
     # print is not safe here: its buffer may be in use when the signal arrives
     os.write(2, f"nnfunc: {message}\n".encode())
 

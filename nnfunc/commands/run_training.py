@@ -29,8 +29,8 @@ __all__ = ["Training", "fit_config", "run_training"]
 class Training(NamedTuple):
     """A training that ended: at its last step, or at an earlier one because of a signal.
 
-    signals: those that arrived. first_step: where the training began or resumed, None when no step was
-    left to train. seconds: of wall time.
+    state, history: of `nf.train`. signals: those that arrived. first_step: where the training
+    began or resumed, None when no step was left to train. seconds: of wall time.
     """
 
     state: TrainState

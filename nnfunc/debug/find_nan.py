@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, paths
-from nnfunc.base import Key, Model, Params, PyTree, as_model, fold
+from nnfunc.base import Key, Model, Params, PyTree, as_model, fold, resolve_state
 from nnfunc.debug.first_state import task_at
 from nnfunc.debug.nan_interpreter import first_operation
 from nnfunc.training.divergence import Fault, Phase, first_not_finite
@@ -108,7 +108,7 @@ def find_nan_in(
         return _sum(predict(batch)), {}
 
     task = Task(model, summed, None)
-    state = model.init_state() if state is None else state
+    state = resolve_state(model, state, "find_nan_in")
     found = first_not_finite(task, params, state, x, key)
     return None if found.phase == "update" else found
 

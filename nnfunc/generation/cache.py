@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonical
+from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonicalize, resolve_state
 
 __all__ = ["decode", "prefill"]
 
@@ -33,8 +33,8 @@ def prefill(
             wanted = f"x should have at most cache={cache} positions"
             check.fail("prefill", f"{wanted}, got shape {np.shape(leaf)}.")
     model = as_model(model, where="prefill")
-    state = model.init_state() if state is None else state
-    params, x = canonical((params, x))
+    state = resolve_state(model, state, "prefill")
+    params, x = canonicalize((params, x))
     y, out = model.forward(params, x, Context(state=state, cache=cache))
     return y, out.state
 
@@ -48,6 +48,6 @@ def decode(model: Layer, params: Params, x: PyTree, state: PyTree, cache: int) -
     """
     check.size("decode", cache=cache)
     ctx = Context(state=state, cache=cache)
-    params, x = canonical((params, x))
+    params, x = canonicalize((params, x))
     y, out = as_model(model, where="decode").forward(params, x, ctx)
     return y, out.state

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonical, numbered
+from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonicalize, indexed_keys, resolve_state
 from nnfunc.errors import InvalidValueError
 from nnfunc.generation.loop import NONE, loop_of
 from nnfunc.generation.prompts import known, read
@@ -89,7 +89,7 @@ def generate(
     lead, width = ids.shape[:-1], ids.shape[-1]
     rows = int(np.prod(lead))
     layer, model = model, as_model(model, where="generate")
-    state = model.init_state() if state is None else state
+    state = resolve_state(model, state, "generate")
     loop = loop_of(layer, model)
     facts = loop.facts(params, state)
     known(ids, given, facts.vocabulary)
@@ -98,9 +98,9 @@ def generate(
             _check_id(name, id_, facts.vocabulary if name == "stop" else None)
     if verify and not any(map(check.is_traced, jax.tree.leaves((params, state)))):
         loop.verify(params, state, facts, min(context or 2, width + steps - 1, 2))
-    ids, keys = jnp.asarray(canonical(ids, "generate")).astype(jnp.int32), None
+    ids, keys = jnp.asarray(canonicalize(ids, "generate")).astype(jnp.int32), None
     if key is not None:
-        keys = numbered(key, rows) if lead else key[None]
+        keys = indexed_keys(key, rows) if lead else key[None]
     fill = pad if pad is not None else stop if stop is not None else 0
     try:
         tokens, ends = loop.run(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, over_keys, struct
+from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, shape_struct, vmap_keys
 from nnfunc.generation.model_probe import Facts, compare, look
 from nnfunc.generation.sample_token import draw
 
@@ -66,7 +66,7 @@ class Loop:
         self.run = jax.jit(partial(_run, forward), static_argnames=fixed)
 
     def facts(self, params: Params, state: PyTree) -> Facts:
-        leaves, treedef = jax.tree.flatten(jax.tree.map(struct, (params, state)))
+        leaves, treedef = jax.tree.flatten(jax.tree.map(shape_struct, (params, state)))
         key = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self.known:
             self.known[key] = look(self.forward(), params, state)
@@ -110,7 +110,7 @@ def _run(
             drawn = draw(logits)
         else:
             one = lambda key, x: draw(x, jax.random.fold_in(key, t), **numbers)
-            drawn = over_keys(one, keys, logits)
+            drawn = vmap_keys(one, keys, logits)
         own = jax.lax.dynamic_index_in_dim(tokens, t, axis=1, keepdims=False)
         inside = t < given
         new = ~inside & ~done

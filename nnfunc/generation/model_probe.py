@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Params, PyTree, struct
+from nnfunc.base import Context, Params, PyTree, shape_struct
 
 __all__ = ["Facts", "compare", "look"]
 
@@ -37,12 +37,12 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
         kinds = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", y)
         check.fail("generate", f"{wanted}, got {kinds} for ids [1, 1].")
     _, after = jax.eval_shape(call, params, out.state, x)
-    before, now = (paths.flatten(jax.tree.map(struct, tree)) for tree in (out.state, after.state))
+    before, now = (paths.flatten(jax.tree.map(shape_struct, tree)) for tree in (out.state, after.state))
     if before != now:
         path = next(path for path in {**before, **now} if before.get(path) != now.get(path))
         wanted = f"the state at {path} should keep its shape and type from call to call"
         check.fail("generate", f"{wanted}, got {before.get(path)}, then {now.get(path)}.")
-    fresh = paths.flatten(jax.tree.map(struct, state))
+    fresh = paths.flatten(jax.tree.map(shape_struct, state))
     return Facts(shape[-1], bool(before) and before != fresh)
 
 

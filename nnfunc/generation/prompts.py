@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, canonical
+from nnfunc.base import Array, canonicalize
 
 __all__ = ["known", "read"]
 
@@ -30,7 +30,7 @@ def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
     lead, width = ids.shape[:-1], ids.shape[-1]
     if lengths is None:
         return ids, jnp.full(lead, width, jnp.int32), width
-    lengths = canonical(lengths if hasattr(lengths, "dtype") else np.asarray(lengths), "generate")
+    lengths = canonicalize(lengths if hasattr(lengths, "dtype") else np.asarray(lengths), "generate")
     check.integers("generate", lengths=lengths)
     check.shape("generate", lead, lengths=lengths)
     first = 1

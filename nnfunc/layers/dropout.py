@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Layer, Model, Params, PyTree, Scalar, as_model, numbered, over_keys
+from nnfunc.base import Array, Key, Layer, Model, Params, PyTree, Scalar, as_model, indexed_keys, vmap_keys
 
 __all__ = ["alpha_dropout", "drop_path", "dropout", "mc_dropout"]
 
@@ -107,7 +107,7 @@ def mc_dropout(
     def draw(key):
         return model.apply(params, x, key=key, state=state)
 
-    drawn = over_keys(draw, numbered(key, samples))
+    drawn = vmap_keys(draw, indexed_keys(key, samples))
     mean = jax.tree.map(lambda y: y.mean(axis=0), drawn)
     return mean, jax.tree.map(lambda y: y.std(axis=0), drawn)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar, word
+from nnfunc.base import Array, Initializer, Model, Scalar, function_name
 from nnfunc.combinators import wire
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.linear import linear
@@ -48,7 +48,7 @@ def feed_forward(
     (['down', 'gate', 'up'], (2, 3, 4))
     """
     check.size("feed_forward", dim=dim, hidden=hidden)
-    gated, act = activation_of("feed_forward", activation)
+    gated, act = resolve_activation("feed_forward", activation)
     children = {"up": linear(dim, hidden, bias=bias, weight_init=weight_init)}
     if gated:
         children["gate"] = linear(dim, hidden, bias=bias, weight_init=weight_init)
@@ -62,7 +62,7 @@ def feed_forward(
     return wire(flow, **children, act=act, **drop, down=down)
 
 
-def activation_of(where: str, activation: str | Callable[[Array], Array]) -> tuple[bool, Callable[[Array], Array]]:
+def resolve_activation(where: str, activation: str | Callable[[Array], Array]) -> tuple[bool, Callable[[Array], Array]]:
     """Whether an activation is gated, and the elementwise function of it."""
     if isinstance(activation, str) and activation in GATES:
         return True, GATES[activation]
@@ -73,5 +73,5 @@ def activation_of(where: str, activation: str | Callable[[Array], Array]) -> tup
         check.fail(where, f"activation should be {wanted}, got {got}.", exc_type=TypeError)
     if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), "float32")).shape != (1, 2):
         cure = f"The gated ones go by name: {', '.join(map(repr, GATES))}."
-        check.fail(where, f"the activation should keep the shape, got {word(act)}. {cure}")
+        check.fail(where, f"the activation should keep the shape, got {function_name(act)}. {cure}")
     return False, act

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Model
-from nnfunc.layers.windows import Size, batched, each
+from nnfunc.layers.windows import Size, flatten_batch, per_axis
 
 __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "global_avg_pool", "global_max_pool"]
 
@@ -68,7 +68,7 @@ def _global(where: str, dims: int, reduce: Reduce) -> Model:
     check.size(where, dims=dims)
 
     def apply(params, x):
-        flat, lead = batched(where, x, dims)
+        flat, lead = flatten_batch(where, x, dims)
         _not_empty(where, flat.shape[1:-1])
         places = math.prod(flat.shape[1:-1])
         return reduce(flat.reshape(*lead, places, flat.shape[-1]), -2)
@@ -79,10 +79,10 @@ def _global(where: str, dims: int, reduce: Reduce) -> Model:
 def _adaptive(where: str, out: Size, dims: int, reduce: Reduce) -> Model:
     dims = len(out) if isinstance(out, Sequence) else dims
     check.size(where, dims=dims)
-    sizes = each(where, "out", out, dims)
+    sizes = per_axis(where, "out", out, dims)
 
     def apply(params, x):
-        y, lead = batched(where, x, dims)
+        y, lead = flatten_batch(where, x, dims)
         _not_empty(where, y.shape[1:-1])
         for axis in reversed(range(1, dims + 1)):
             y = _windows_along(y, axis, sizes[axis - 1], reduce)

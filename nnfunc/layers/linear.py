@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
 from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar, fold
+from nnfunc.base import Array, Initializer, Model, Scalar, fold, widen
 
-MADE = "Were the parameters made by this model's init?"
+INIT_HINT = "Were the parameters made by this model's init?"
 
 __all__ = ["bias", "bilinear", "linear", "prelu", "scale"]
 
@@ -38,8 +38,8 @@ def linear(
 
     def apply(params, x):
         check.last_axis("linear", x, in_dim=in_dim, hint=_cure(x, in_dim, out_dim))
-        check.shape("linear", (in_dim, out_dim), MADE, weight=params["weight"])
-        y = rows(x, params["weight"])
+        check.shape("linear", (in_dim, out_dim), INIT_HINT, weight=params["weight"])
+        y = matmul_rows(x, params["weight"])
         return add_bias(y, params["bias"]) if bias else y
 
     return Model(init, apply)
@@ -54,7 +54,7 @@ def _cure(x: Array, in_dim: int, out_dim: int) -> str:
     return f"Make this linear({size}, {out_dim}), or let the layer before it give {in_dim} features."
 
 
-def rows(x: Array, weight: Array) -> Array:
+def matmul_rows(x: Array, weight: Array) -> Array:
     """`x @ weight` for x with any leading axes, as one product of two matrices.
 
     Written so because XLA's weight gradient of a batched product is slow on CPU.
@@ -69,12 +69,7 @@ def add_bias(y: Array, bias: Array) -> Array:
 
     XLA on CPU sums bfloat16 in bfloat16, and what is added to 256 ones changes nothing any more.
     """
-    return (wide(y) + broadcast_to_rank(wide(bias), y.ndim)).astype(y.dtype)
-
-
-def wide(x: Array) -> Array:
-    """x in float32, or in its own type where that is wider."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    return (widen(y) + broadcast_to_rank(widen(bias), y.ndim)).astype(y.dtype)
 
 
 def bilinear(
@@ -112,7 +107,7 @@ def bilinear(
         if left.shape[:-1] != right.shape[:-1]:
             wanted = "left and right should have the same leading axes"
             check.fail("bilinear", f"{wanted}, got shapes {left.shape} and {right.shape}.")
-        inner = rows(left, params["weight"].reshape(left_dim, right_dim * out_dim))
+        inner = matmul_rows(left, params["weight"].reshape(left_dim, right_dim * out_dim))
         inner = inner.reshape(*left.shape[:-1], right_dim, out_dim)
         y = (right[..., None] * inner).sum(-2)
         return add_bias(y, params["bias"]) if bias else y
@@ -157,7 +152,7 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
 
     def apply(params, x):
         check.last_axis("scale", x, dim=dim)
-        return (wide(x) * broadcast_to_rank(wide(params["scale"]), x.ndim)).astype(x.dtype)
+        return (widen(x) * broadcast_to_rank(widen(params["scale"]), x.ndim)).astype(x.dtype)
 
     return Model(init, apply)
 
@@ -184,6 +179,6 @@ def prelu(dim: int = 1, *, initial: Scalar = 0.25) -> Model:
         if dim > 1:
             check.last_axis("prelu", x, dim=dim)
         slope = params["slope"] if dim > 1 else params["slope"].reshape(())
-        return activations.prelu(wide(x), wide(slope)).astype(x.dtype)
+        return activations.prelu(widen(x), widen(slope)).astype(x.dtype)
 
     return Model(init, apply)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers, paths
 from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold
-from nnfunc.frozen_state import Held
-from nnfunc.paths import Leaves, chosen, is_matrix
+from nnfunc.frozen_state import FrozenState
+from nnfunc.paths import Leaves, is_matrix, leaves_mask
 
 __all__ = ["lora", "merge_lora"]
 
@@ -55,7 +55,7 @@ def lora(
     >>> base = model.init(jax.random.key(0))
     >>> adapted = nf.lora(model, base, "**/weight", rank=1)
     >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
-    >>> bool((adapted.apply(params, x) == model.apply(base, x)).all())
+    >>> bool((adapted.apply(params, x, state=adapted.init_state()) == model.apply(base, x)).all())
     True
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     22
@@ -109,7 +109,7 @@ def lora(
         y, out = model.forward(merge(params, fixed), x, inside)
         new = _state(fixed, out.state)
         # the kind that came in: what goes from step to step must not change it
-        kind = type(ctx.state) if ctx.state else Held
+        kind = type(ctx.state) if ctx.state else FrozenState
         return y, Out(kind(new), out.taps)
 
     adapted = Adapted(init, forward=forward, init_state=init_state, name="lora")
@@ -126,8 +126,9 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
     >>> model = nf.linear(4, 2)
     >>> adapted = nf.lora(model, model.init(jax.random.key(0)), "weight", rank=1)
     >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
-    >>> merged = nf.merge_lora(adapted, params, adapted.init_state())
-    >>> bool((model.apply(merged, x) == adapted.apply(params, x)).all())
+    >>> state = adapted.init_state()
+    >>> merged = nf.merge_lora(adapted, params, state)
+    >>> bool((model.apply(merged, x) == adapted.apply(params, x, state=state)).all())
     True
     """
     if not isinstance(model, Adapted):
@@ -144,8 +145,8 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
 def _batches(base: Params, on: Leaves, stacked: Leaves) -> dict[str, tuple[int, ...]]:
     """The paths of the weights with adapters, and the axes of each that are layers."""
     leaves = paths.flatten(base)
-    picked = paths.flatten(chosen("lora: on", base, on))
-    layers = paths.flatten(chosen("lora: stacked", base, stacked))
+    picked = paths.flatten(leaves_mask("lora: on", base, on))
+    layers = paths.flatten(leaves_mask("lora: stacked", base, stacked))
     found = {}
     for path, leaf in leaves.items():
         if not picked[path]:
@@ -173,7 +174,7 @@ def _merged(weight: Array, down: Array, up: Array, alpha: Scalar) -> Array:
 
 
 def _state(base: Params, inside: PyTree) -> dict[str, Any]:
-    return Held(base=base, model=inside) if jax.tree.leaves(inside) else Held(base=base)
+    return FrozenState(base=base, model=inside) if jax.tree.leaves(inside) else FrozenState(base=base)
 
 
 def _stack(draw: Any, n: int) -> Any:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
 from nnfunc import check
-from nnfunc.base import Array, Model, Out, Scalar
-from nnfunc.layers.norm_math import centred, one_over, to_mean_and_variance, to_mean_square, widened
+from nnfunc.base import Array, Model, Out, Scalar, widen
+from nnfunc.layers.norm_math import centred, one_over, to_mean_and_variance, to_mean_square
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -62,7 +62,7 @@ def batch_norm(
         if set(state) != names:
             wanted = f"its state should hold {sorted(names)}, got {sorted(state)}"
             check.fail("batch_norm", f"{wanted}. Make one with model.init_state().")
-        wide = widened(x)
+        wide = widen(x)
         if not ctx.train:
             mean, var = (broadcast_to_rank(state[name].astype(wide.dtype), wide.ndim) for name in ("mean", "var"))
             return _affine((wide - mean) * one_over(var, eps), params, x), Out(state)
@@ -100,7 +100,7 @@ def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool 
 
     def apply(params, x):
         check.last_axis("layer_norm", x, dim=dim)
-        wide = widened(x)
+        wide = widen(x)
         return _affine(to_mean_and_variance(wide, jnp.asarray(eps, wide.dtype)), params, x)
 
     return Model(_affine_init(dim, affine, bias), apply, full_precision=True)
@@ -121,7 +121,7 @@ def rms_norm(dim: int, *, eps: Scalar = 1e-6, affine: bool = True) -> Model:
 
     def apply(params, x):
         check.last_axis("rms_norm", x, dim=dim)
-        wide = widened(x)
+        wide = widen(x)
         return _affine(to_mean_square(wide, jnp.asarray(eps, wide.dtype)), params, x)
 
     return Model(_affine_init(dim, affine, bias=False), apply, full_precision=True)
@@ -151,7 +151,7 @@ def group_norm(groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True
             cure = "For one example without a batch axis give spatial=."
             check.fail("group_norm", f"x should have at least {least} axes, got {x.shape}. {cure}")
         reduced = x.ndim - 2 if spatial is None else spatial
-        grouped = widened(x).reshape(*x.shape[:-1], groups, dim // groups)
+        grouped = widen(x).reshape(*x.shape[:-1], groups, dim // groups)
         axes = (*range(x.ndim - 1 - reduced, x.ndim - 1), x.ndim)
         return _affine(centred(grouped, axes, eps)[0].reshape(x.shape), params, x)
 

@@ -10,11 +10,6 @@ from jax.custom_derivatives import SymbolicZero
 from nnfunc.base import Array, Scalar
 
 
-def widened(x: Array) -> Array:
-    """x in float32, or in float64 when it is."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
-
-
 def in_range(x: Array, axes: tuple[int, ...]) -> Array:
     """One over a power of two near the largest value over the axes: their squares then stay in range.
 

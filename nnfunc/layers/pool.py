@@ -14,9 +14,8 @@ import numpy as np
 from jax import lax
 
 from nnfunc import check
-from nnfunc.base import Array, Model, Scalar
-from nnfunc.layers.linear import wide
-from nnfunc.layers.windows import Size, Windows, batched, pad, windows
+from nnfunc.base import Array, Model, Scalar, widen
+from nnfunc.layers.windows import Size, Windows, flatten_batch, pad, parse_windows
 
 __all__ = ["avg_pool", "lp_pool", "max_pool"]
 
@@ -42,7 +41,7 @@ def max_pool(
     win = _windows("max_pool", window, stride, padding, dilation, dims)
 
     def apply(params, x):
-        flat, lead = batched("max_pool", x, win.dims)
+        flat, lead = flatten_batch("max_pool", x, win.dims)
         flat = pad(flat, win.pads(flat.shape[1:-1]), -math.inf)
         whole = _whole_form(jax.default_backend(), win)
         y = _largest_of_windows(flat, win) if whole else _largest_by_axes(flat, win)
@@ -66,8 +65,8 @@ def avg_pool(
     win = _windows("avg_pool", window, stride, padding, 1, dims)
 
     def apply(params, x):
-        flat, lead = batched("avg_pool", x, win.dims)
-        y = _totals(wide(flat), win)
+        flat, lead = flatten_batch("avg_pool", x, win.dims)
+        y = _totals(widen(flat), win)
         count = math.prod(win.size) if count_padding else _counts(win, flat.shape[1:-1])[None]
         y = (y / jnp.asarray(count, y.dtype)).astype(x.dtype)
         return y.reshape(*lead, *y.shape[1:])
@@ -92,8 +91,8 @@ def lp_pool(
     check.number("lp_pool", 1, open_high=True, p=p)
 
     def apply(params, x):
-        flat, lead = batched("lp_pool", x, win.dims)
-        norm = pad(jnp.abs(wide(flat)), win.pads(flat.shape[1:-1]))
+        flat, lead = flatten_batch("lp_pool", x, win.dims)
+        norm = pad(jnp.abs(widen(flat)), win.pads(flat.shape[1:-1]))
         power = jnp.asarray(p).astype(norm.dtype)
         for axis in reversed(range(win.dims)):
             norm = _norm_of(_along(norm, win, axis), power)
@@ -107,7 +106,7 @@ def _none(key):
 
 
 def _windows(where: str, window: Size, stride: Size | None, padding: Padding, dilation: Size, dims: int) -> Windows:
-    win = windows(where, window, stride, padding, dilation, dims, ("same", "valid"), "window")
+    win = parse_windows(where, window, stride, padding, dilation, dims, ("same", "valid"), "window")
     if not isinstance(win.padding, str):
         for pair, span in zip(win.padding, win.span, strict=True):
             if max(pair) >= span:

@@ -12,7 +12,7 @@ from jax import lax
 from nnfunc import check
 from nnfunc.base import Array, Shape
 
-__all__ = ["Padding", "Size", "Windows", "batched", "each", "pad", "shifted", "windows"]
+__all__ = ["Padding", "Size", "Windows", "flatten_batch", "pad", "parse_windows", "per_axis", "shifted_copies"]
 
 Size = int | Sequence[int]
 """One integer for every spatial axis, or one for each."""
@@ -63,7 +63,7 @@ class Windows:
         return tuple((n + before + after - span) // s + 1 for n, (before, after), span, s in sizes)
 
 
-def windows(
+def parse_windows(
     where: str,
     size: Size,
     stride: Size | None,
@@ -71,7 +71,7 @@ def windows(
     dilation: Size,
     dims: int,
     names: Sequence[str] = ("same", "valid", "circular"),
-    what: str = "kernel",
+    argument: str = "kernel",
 ) -> Windows:
     """The checked Windows of a layer's arguments; a size of several numbers sets dims."""
     if isinstance(size, Sequence) and not isinstance(size, str):
@@ -79,13 +79,13 @@ def windows(
     check.size(where, dims=dims)
     if dims > 3:
         check.fail(where, f"there should be 1, 2 or 3 spatial axes, got {dims}.")
-    size = each(where, what, size, dims)
-    stride = size if stride is None else each(where, "stride", stride, dims)
-    dilation = each(where, "dilation", dilation, dims)
+    size = per_axis(where, argument, size, dims)
+    stride = size if stride is None else per_axis(where, "stride", stride, dims)
+    dilation = per_axis(where, "dilation", dilation, dims)
     return Windows(where, size, stride, dilation, _padding(where, padding, dims, names))
 
 
-def batched(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]]:
+def flatten_batch(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]]:
     """x with its leading axes made one, [batch, *spatial, channels], and what the axes were."""
     check.floating(where, x=x)
     if x.ndim < dims + 1:
@@ -106,7 +106,7 @@ def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str
     return jnp.pad(x, widths, constant_values=jnp.asarray(value, x.dtype))
 
 
-def shifted(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Array]:
+def shifted_copies(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Array]:
     """For each place of the kernel what every window has there: [batch, *windows, channels]."""
     sizes = zip(x.shape[1:-1], kernel, stride, dilation, strict=True)
     spans = [((n - (k - 1) * d - 1) // s) * s + 1 for n, k, s, d in sizes]
@@ -128,7 +128,7 @@ def _same(n: int, span: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def each(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
+def per_axis(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
     """An integer of at least `low` for every axis, of one number or dims of them."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         check.size(where, low, check.LARGEST, **{name: value})
@@ -152,5 +152,5 @@ def _padding(where: str, padding: Any, dims: int, names: Sequence[str]) -> str |
     if len(padding) != dims:
         wanted = f"padding should be a name, a number, or {dims} numbers or pairs (before, after)"
         check.fail(where, f"{wanted}, one for each spatial axis, got {padding}.")
-    pairs = [each(where, f"padding[{axis}]", one, 2, 0) for axis, one in enumerate(padding)]
+    pairs = [per_axis(where, f"padding[{axis}]", one, 2, 0) for axis, one in enumerate(padding)]
     return tuple((before, after) for before, after in pairs)

@@ -8,7 +8,7 @@ from nnfunc import activations, check, initializers
 from nnfunc.base import Model, Scalar
 from nnfunc.combinators import repeat, serial, tie, wire
 from nnfunc.layers.attention.layer import attention
-from nnfunc.layers.attention.masks import without_padding
+from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
@@ -87,7 +87,7 @@ def bert(
         ids, known = _checked(given)
         kinds = given.get("types", jnp.zeros(ids.shape, jnp.int32))
         y = net.positions(net.tokens(ids)) + net.types(kinds)
-        y = net.norm(without_padding(y, known.get("mask"), known.get("lengths")))
+        y = net.norm(zero_nonfinite_padding(y, known.get("mask"), known.get("lengths")))
         y = net.drop(y) if drop else y
         y = net.blocks({"x": y, **known})["x"] if known else net.blocks(y)
         return net.head(y) if head else y

@@ -40,7 +40,7 @@ def gpt(
     hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
     of the attention weights and of each branch. bias: of all linear maps but the head, and of the
     norms. tied: the head is the table of tokens, transposed. activation: GPT-2's is "gelu_tanh",
-    nanoGPT's the exact "gelu". mlp: another layer in place of the perceptron, such as `nf.experts`.
+    nanoGPT's the exact "gelu". mlp: another layer in place of the perceptron, such as `nf.mixture_of_experts`.
     unroll: how many layers are written out in the program, as in `nf.repeat`; with all of them a small
     model runs some 10 % faster on a CPU, and compiles longer.
     Initial weights are normal of deviation 0.02, those of the last map of each branch

@@ -39,7 +39,7 @@ def llama(
     rotary_base: 10000 in Llama 2, 500000 in Llama 3. window: how many positions, itself among them,
     a token sees (Mistral); by default all before it. eps: 1e-6 in the first Llama. dropout: the rate,
     in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
-    tokens, transposed. mlp: another layer in place of the perceptron; `nf.experts(dim, hidden, 8,
+    tokens, transposed. mlp: another layer in place of the perceptron; `nf.mixture_of_experts(dim, hidden, 8,
     activation="swiglu", bias=False)` makes Mixtral. unroll: that of `nf.repeat`.
     Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
     weights of Hugging Face.

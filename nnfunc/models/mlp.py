@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar, as_model, word
+from nnfunc.base import Array, Initializer, Model, Scalar, as_model, function_name
 from nnfunc.combinators import serial
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.linear import linear
@@ -56,7 +56,7 @@ def mlp(
     keeps_shape = _named_keeps_shape if isinstance(activation, str) else _keeps_shape
     if not isinstance(act, Model) and not keeps_shape(act):
         cure = "The glu family halves it: make such a block with nf.serial."
-        check.fail("mlp", f"the activation should keep the shape, got {word(act)}. {cure}")
+        check.fail("mlp", f"the activation should keep the shape, got {function_name(act)}. {cure}")
     if norm is not None:
         check.choice("mlp", _NORMS, norm=norm)
     weights = weight_init or _suiting(activation)

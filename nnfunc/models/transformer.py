@@ -5,7 +5,7 @@ from typing import Literal
 from nnfunc import check
 from nnfunc.base import Array, Layer, Model, PyTree, Scalar
 from nnfunc.combinators import wire
-from nnfunc.layers.attention.masks import without_padding
+from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.norm import layer_norm, rms_norm
@@ -32,7 +32,7 @@ def transformer_block(
     norm. "post": `x = norm(x + branch(x))`, as in the paper and BERT; a stack of them needs warm-up.
 
     attend, cross, mlp: any layers; usually `nf.attention`, the same with a context_dim, and
-    `nf.feed_forward` or `nf.experts`. norm: "layer" (eps 1e-5 by default; with a bias if `bias`) or
+    `nf.feed_forward` or `nf.mixture_of_experts`. norm: "layer" (eps 1e-5 by default; with a bias if `bias`) or
     "rms" (eps 1e-6). dropout: of each branch's result; drop_path: of whole branches; rates in [0, 1].
     Paths: `attend`, `attend_norm`, `cross`, `cross_norm`, `mlp`, `mlp_norm`.
     Shapes: x [..., time, dim] -> y of the same shape; or a dict with x and, all optional, mask, lengths
@@ -70,7 +70,7 @@ def transformer_block(
         given = x if isinstance(x, dict) else {"x": x}
         _known(given, cross is not None)
         own = {name: given[name] for name in ("mask", "lengths", "bias") if name in given}
-        y = without_padding(given["x"], own.get("mask"), own.get("lengths"))
+        y = zero_nonfinite_padding(given["x"], own.get("mask"), own.get("lengths"))
         y = branch(net, "attend", y, own)
         if cross is not None:
             about = {"context": "context", "mask": "context_mask", "lengths": "context_lengths"}

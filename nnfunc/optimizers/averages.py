@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.calls import explain_calls
-from nnfunc.frozen_state import Held, is_held
+from nnfunc.frozen_state import FrozenState, is_frozen
 
 __all__ = ["Average", "EmaState", "SwaState", "ema", "swa"]
 
@@ -130,13 +130,13 @@ def _wide(leaf: Any) -> Any:
 
 def _zeros(params: Params) -> PyTree:
     def zeros(leaf):
-        if is_held(leaf):
+        if is_frozen(leaf):
             others = {name: _zeros(part) for name, part in leaf.items() if name != "base"}
-            return Held(others, base=jax.tree.map(lambda _: None, leaf["base"]))
+            return FrozenState(others, base=jax.tree.map(lambda _: None, leaf["base"]))
         dtype = _wide(leaf)
         return None if dtype is None else jnp.zeros(jnp.shape(leaf), dtype)
 
-    return jax.tree.map(zeros, params, is_leaf=is_held)
+    return jax.tree.map(zeros, params, is_leaf=is_frozen)
 
 
 def _toward(mean: PyTree, params: Params, share: Array, due: Array) -> PyTree:

@@ -9,7 +9,7 @@ import optax
 
 from nnfunc import check, paths, schedules
 from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating
-from nnfunc.paths import filled, only
+from nnfunc.paths import fill_missing, keep_where
 
 __all__ = ["Optimizer", "as_optimizer", "cast_like", "scaled", "wide_type", "wrapped"]
 
@@ -122,7 +122,7 @@ def wrapped(
         updates, state = update(grads, state, wide, extra)
         if frozen:
             fixed = paths.mask(params, frozen, where=where)
-            updates = filled(params, only(updates, jax.tree.map(lambda on: not on, fixed)))
+            updates = fill_missing(params, keep_where(updates, jax.tree.map(lambda on: not on, fixed)))
         return cast_like(updates, params), state
 
     return Optimizer(begin, step, inner.rate, frozen)

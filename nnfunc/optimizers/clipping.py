@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
-from nnfunc.paths import Leaves, chosen, is_matrix
+from nnfunc.paths import Leaves, is_matrix, leaves_mask
 from nnfunc.vector_norm import vector_norm
 
 __all__ = ["clip_adaptive", "clip_value", "max_norm"]
@@ -74,7 +74,7 @@ def clip_adaptive(
             most = share * jnp.maximum(weights, number(eps))
             return jnp.where(off, grad, _shortened(grad, size, most))
 
-        which = chosen("clip_adaptive: on", params, on)
+        which = leaves_mask("clip_adaptive: on", params, on)
         axes = _unit_axes("clip_adaptive: stacked", params, stacked)
         return jax.tree.map(each, grads, params, which, axes)
 
@@ -110,7 +110,7 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
             size = vector_norm(new, axes, keepdims=True)
             return jnp.where(size > most, _shortened(new, size, most) - param, update)
 
-        which = chosen("max_norm: on", params, on)
+        which = leaves_mask("max_norm: on", params, on)
         axes = _unit_axes("max_norm: stacked", params, stacked)
         return jax.tree.map(each, updates, params, which, axes), state
 
@@ -137,7 +137,7 @@ def _unit_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
         units = is_matrix(paths.path_of(keys), leaf) and last - first >= 2
         return tuple(range(first, last - 1 if units else last))
 
-    return jax.tree.map_with_path(axes, params, chosen(where, params, stacked))
+    return jax.tree.map_with_path(axes, params, leaves_mask(where, params, stacked))
 
 
 def _shortened(x: Array, size: Array, most: Array) -> Array:

@@ -10,7 +10,7 @@ from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar, Schedule
 from nnfunc.optimizers.base import Optimizer
 from nnfunc.optimizers.transforms import Decay, by_adam, check_adam, check_decay, decayed, optimizer
-from nnfunc.paths import Leaves, chosen, filled, only
+from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask
 
 __all__ = ["MuonState", "muon"]
 
@@ -102,7 +102,7 @@ def _by_muon(
         mine = jax.tree.map(lambda leaf, own: own is not None, params, axes)
         rest = jax.tree.map(lambda taken: not taken, mine)
         muon = contrib.scale_by_muon(**numbers, weight_dimension_numbers=axes)
-        return muon, axes, *((only(tree, mine), only(tree, rest)) for tree in trees)
+        return muon, axes, *((keep_where(tree, mine), keep_where(tree, rest)) for tree in trees)
 
     def init(params):
         muon, _, (mine, rest) = parts(params, params)
@@ -120,7 +120,7 @@ def _by_muon(
             return update * (rms * math.sqrt(max(into, update.shape[-1])))
 
         mine = jax.tree.map(sized, mine, axes)
-        return filled(params, mine, rest), MuonState(matrices, adam)
+        return fill_missing(params, mine, rest), MuonState(matrices, adam)
 
     return optax.GradientTransformation(init, update)
 
@@ -137,7 +137,7 @@ def _axes(params: Params, on: Leaves, stacked: Leaves) -> PyTree:
         return contrib.MuonDimensionNumbers(tuple(range(first, last)), (last,))
 
     which = [
-        chosen(f"muon: {name}", params, leaves)
+        leaves_mask(f"muon: {name}", params, leaves)
         for name, leaves in {"matrices": "matrices", "on": on, "stacked": stacked}.items()
     ]
     return jax.tree.map(axes, params, *which)

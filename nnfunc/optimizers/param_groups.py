@@ -12,7 +12,7 @@ from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.errors import NnfuncError
 from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
-from nnfunc.paths import by_pattern, filled, only
+from nnfunc.paths import fill_missing, keep_where, values_by_pattern
 
 __all__ = ["GroupsState", "groups"]
 
@@ -69,13 +69,13 @@ def groups(
     def init(params):
         on = moving(params)
         with _hidden(never, params):
-            state = inner.init(only(params, on))
+            state = inner.init(keep_where(params, on))
         return GroupsState(state, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params, extra):
         on, dtype = moving(params), wide_type(params)
-        factors = by_pattern("groups: rates", params, rates, None)
-        starts = by_pattern("groups: freeze", params, later, None)
+        factors = values_by_pattern("groups: rates", params, rates, None)
+        starts = values_by_pattern("groups: freeze", params, later, None)
         due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
 
         def scale(whole, factor, start):
@@ -90,14 +90,14 @@ def groups(
             if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
                 around = jax.tree.map(lambda _: around, params)
             own = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
-            told["rate_scale"] = only(own, on)
+            told["rate_scale"] = keep_where(own, on)
         with _hidden(never, params):
-            updates, own = inner.update(only(grads, on), state.inner, only(params, on), **told)
+            updates, own = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **told)
 
         def still(update, start):
             return update if start is None else jnp.where(due(start), update, 0)
 
-        updates = jax.tree.map(still, filled(params, updates), starts)
+        updates = jax.tree.map(still, fill_missing(params, updates), starts)
         return updates, GroupsState(own, state.step + 1)
 
     return wrapped("groups", inner, init, update, frozen=never)

@@ -10,7 +10,7 @@ import optax
 from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
 from nnfunc.optimizers.base import Optimizer, cast_like, scaled, wide_type
-from nnfunc.paths import Leaves, by_pattern, chosen
+from nnfunc.paths import Leaves, leaves_mask, values_by_pattern
 from nnfunc.vector_norm import global_norm, vector_norm
 
 __all__ = ["Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer"]
@@ -70,8 +70,8 @@ def decayed(
     def decay_of(params):
         if isinstance(weight_decay, Mapping):
             each = {pattern: number(value) for pattern, value in weight_decay.items()}
-            return by_pattern(f"{where}: weight_decay", params, each, None)
-        on, same = chosen(f"{where}: decay_on", params, decay_on), number(weight_decay)
+            return values_by_pattern(f"{where}: weight_decay", params, each, None)
+        on, same = leaves_mask(f"{where}: decay_on", params, decay_on), number(weight_decay)
         return jax.tree.map(lambda on: same if on else None, on)
 
     def decay(updates, params):
@@ -153,7 +153,7 @@ def by_trust_ratio(stacked: Leaves) -> optax.GradientTransformation:
         return jnp.where(both, update / jnp.where(both, u, 1) * p, update)
 
     def scale_all(updates, params):
-        return jax.tree.map(scale, updates, params, chosen("lamb: stacked", params, stacked))
+        return jax.tree.map(scale, updates, params, leaves_mask("lamb: stacked", params, stacked))
 
     return optax.stateless(scale_all)
 

@@ -99,7 +99,7 @@ def find(folder: Path, what: str = "run") -> Path:
             check.fail(str(folder), f"{problem}. Put what it should be in its place.")
         return folder
     if what == "run" and (folder / FILES["sweep"]).is_file():
-        cure = f"Make a member of it a run: {command()} sweep-best {folder} --save FOLDER"
+        cure = f"Make a trial of it a run: {command()} sweep-best {folder} --save FOLDER"
         raise FileNotFoundError(f"{folder} is a sweep, not a run. {cure}")
     around = {folder.parent, Path(), Path("runs")}
     known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}

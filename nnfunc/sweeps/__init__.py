@@ -5,7 +5,7 @@ from nnfunc.sweeps.ensemble import Ensemble, ensemble_from
 from nnfunc.sweeps.executors import Jobs, processes, ray, submitit, through
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress
-from nnfunc.sweeps.result import Member, Result, Table
+from nnfunc.sweeps.result import Result, Table, Trial
 from nnfunc.sweeps.search.halving import halving, hyperband, patience
 from nnfunc.sweeps.search.optuna_search import optuna
 from nnfunc.sweeps.search.population import population
@@ -16,12 +16,12 @@ __all__ = [
     "Distribution",
     "Ensemble",
     "Jobs",
-    "Member",
     "Plan",
     "Progress",
     "Result",
     "Search",
     "Table",
+    "Trial",
     "choice",
     "ensemble_from",
     "everything",

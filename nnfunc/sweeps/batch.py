@@ -1,4 +1,4 @@
-"""Members that run together, from step to step."""
+"""Trials that run together, from step to step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -41,9 +41,9 @@ class Pack(NamedTuple):
     padded: int = 0
 
     @property
-    def members(self) -> list[int]:
+    def trials(self) -> list[int]:
         """Their places in the sweep."""
-        return [self.group.members[place] for place in self.places]
+        return [self.group.trials[place] for place in self.places]
 
     @property
     def width(self) -> int:
@@ -57,14 +57,14 @@ class Pack(NamedTuple):
 
 
 Reported = Callable[[list[int], int, dict[str, np.ndarray]], None]
-"""(members, step, figures [members]) at every report."""
+"""(trials, step, figures [trials]) at every report."""
 
 
 class Job(NamedTuple):
-    """What every way of running members of a group needs.
+    """What every execution of running trials of a group needs.
 
-    key: member -> its key. until: the step to run them to. kept: the programs that were made for the
-    group, by width and devices. carries: member -> its carry on the host, of those that have begun.
+    key: trial -> its key. until: the step to run them to. kept: the programs that were made for the
+    group, by width and devices. carries: trial -> its carry on the host, of those that have begun.
     told: called at every report. stops: whether to end at the next report. save: called there too.
     """
 
@@ -87,7 +87,7 @@ class Job(NamedTuple):
         return self.kept[wide, devices]
 
     def shapes(self) -> Any:
-        """What one compilation of the programs is for, besides the number of members."""
+        """What one compilation of the programs is for, besides the number of trials."""
         leaves, structure = jax.tree.flatten((self.held, self.group.one(0)))
         return structure, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
 
@@ -98,29 +98,29 @@ class Job(NamedTuple):
         """
         return self.lanes(wide=False).took.setdefault(self.shapes(), {})
 
-    def step(self, member: int) -> int:
-        """How far a member is."""
-        return int(self.carries[member].state.step) if member in self.carries else 0
+    def step(self, trial: int) -> int:
+        """How far a trial is."""
+        return int(self.carries[trial].state.step) if trial in self.carries else 0
 
 
 class Going:
     """A pack on its way: its carry after `step` steps, and the figures so far, still on the device.
 
-    It begins where its members are: before their first step, or as their carries say.
+    It begins where its trials are: before their first step, or as their carries say.
     """
 
     def __init__(self, job: Job, pack: Pack, own: Lanes):
         self.job, self.pack, self.own = job, pack, own
         places = [*pack.places, *pack.places[-1:] * pack.padded]
-        members = [pack.group.members[place] for place in places]
+        trials = [pack.group.trials[place] for place in places]
         self.numbers = pack.group.pick(places) if own.wide else pack.group.one(places[0])
         self.figures: list[tuple[int, dict[str, Any]]] = []
-        begun = [job.carries[m] for m in members if m in job.carries]
+        begun = [job.carries[m] for m in trials if m in job.carries]
         if begun:
-            self.carry = _placed(begun, own, job.key(members[0]))
+            self.carry = _placed(begun, own, job.key(trials[0]))
             self.step = int(begun[0].state.step)
         else:
-            keys = [job.key(member) for member in members]
+            keys = [job.key(trial) for trial in trials]
             key = _stacked(keys) if own.wide else keys[0]
             self.carry, self.step = own.init(self.numbers, key, job.held.train), 0
 
@@ -150,12 +150,12 @@ def advance(going: Going, by_step: bool) -> None:
         if figures:
             going.figures.append((going.step, figures))
             if job.told is not None:
-                job.told(going.pack.members, going.step, _cut(figures, going.pack))
+                job.told(going.pack.trials, going.step, _cut(figures, going.pack))
         job.save(going)
 
 
 def rows(going: Going) -> tuple[list[Carry], list[tuple[int, dict[str, np.ndarray]]]]:
-    """Of each member its carry, and of each report (step, figures [members]), on the host.
+    """Of each trial its carry, and of each report (step, figures [trials]), on the host.
 
     A carry's key is plain numbers, which NumPy can hold.
     """
@@ -192,17 +192,17 @@ def _fetched(tree: PyTree) -> PyTree:
 
 
 def _stacked(keys: list[Key]) -> Key:
-    """[members] keys, put together on the host: quicker than to let JAX do it."""
+    """[trials] keys, put together on the host: quicker than to let JAX do it."""
     return keyed(np.stack([jax.random.key_data(key) for key in keys]), keys[0])
 
 
 def _cut(figures: dict[str, Any], pack: Pack) -> dict[str, np.ndarray]:
-    """Figures as [members], those of copies left out."""
+    """Figures as [trials], those of copies left out."""
     return {name: np.atleast_1d(np.asarray(value))[: len(pack.places)] for name, value in figures.items()}
 
 
 def _placed(carries: list[Carry], own: Lanes, like: Key) -> Carry:
-    """The carry of a pack of its members' carries; like: a key of their kind."""
+    """The carry of a pack of its trials' carries; like: a key of their kind."""
     if own.wide:
         whole = jax.tree.map(lambda *leaves: np.stack(leaves), *map(_stepless, carries))
         whole = whole._replace(state=whole.state._replace(step=carries[0].state.step))
@@ -224,5 +224,5 @@ def _keyless(carry: Carry) -> Carry:
 
 
 def _stepless(carry: Carry) -> Carry:
-    """The carry without its count of steps, which all members share."""
+    """The carry without its count of steps, which all trials share."""
     return carry._replace(state=carry.state._replace(step=()))

@@ -1,6 +1,6 @@
-"""The folder of a sweep: what its members had come to when they were last saved.
+"""The folder of a sweep: what its trials had come to when they were last saved.
 
-segments/00000000-0, ...   checkpoints, each of some members side by side; of a member that is in
+segments/00000000-0, ...   checkpoints, each of some trials side by side; of a trial that is in
                            several the last one counts; one of which none counts is removed
 plan.json                  what the sweep is of: another one is refused; and how its groups run
 
@@ -23,36 +23,36 @@ import numpy as np
 
 from nnfunc import check, checkpoint, documents
 from nnfunc.runs.lock import Lock
-from nnfunc.sweeps.strategy import WAYS, Way
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.strategy import EXECUTIONS, Execution
+from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.compiled import Carry
 
 __all__ = ["Saved", "Store", "peak_name"]
 
 
-def peak_name(member: int) -> int:
-    """What the best state of a member is saved as, and the member that such a name is of."""
-    return -1 - member
+def peak_name(trial: int) -> int:
+    """What the best state of a trial is saved as, and the trial that such a name is of."""
+    return -1 - trial
 
 
 SEGMENT = {
-    "members": [
+    "trials": [
         {
-            "member": range(-(2**31), 2**31),
+            "trial": range(-(2**31), 2**31),
             "step": range(2**63),
-            "figures": {str: {str: (float, None)}},
+            "metrics": {str: {str: (float, None)}},
             "settings": {str: str},
         }
     ],
-    "way": (list, None),
+    "execution": (list, None),
 }
 """The metadata of a segment; see `documents`."""
 
 
 class Saved(NamedTuple):
-    """A member as it is kept; see `Track`. member: or `peak_name` of it."""
+    """A trial as it is kept; see `Track`. trial: or `peak_name` of it."""
 
-    member: int
+    trial: int
     carry: Any
     step: int
     figures: dict[str, dict[int, float]]
@@ -60,19 +60,19 @@ class Saved(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a member is: its segment and row, what is known of it, and how it ran."""
+    """Where a trial is: its segment and row, what is known of it, and how it ran."""
 
     segment: Path
     row: int
     known: dict[str, Any]
-    way: list[Any] | None
+    execution: list[Any] | None
 
 
 class Store:
     """Reads and writes the folder; it is the only one that does until it is closed.
 
     of: what a sweep must have in common with the one that it goes on with, as JSON holds it.
-    shared: whether several processes write into the folder, each of them members of its own.
+    shared: whether several processes write into the folder, each of them trials of its own.
     Raises: FileExistsError when the folder holds a sweep and resume is False; ValueError when it is
     another one; BlockingIOError when another process writes there.
     """
@@ -95,7 +95,7 @@ class Store:
         if not shared:
             for gone in self.segments.glob(".gone-*"):  # a process died while it removed them
                 shutil.rmtree(gone, ignore_errors=True)
-        self._ways: dict[str, Any] = self._plan().get("ways", {})
+        self._executions: dict[str, Any] = self._plan().get("executions", {})
         self._trees: dict[Path, Any] = {}
         self._seen: set[Path] = set()
         self.places: dict[int, _Place] = {}
@@ -106,8 +106,8 @@ class Store:
         if self.lock is not None:
             self.lock.close()
 
-    def __contains__(self, member: int) -> bool:
-        return member in self.places
+    def __contains__(self, trial: int) -> bool:
+        return trial in self.places
 
     def look(self) -> None:
         """Take note of what is new there: later segments count before earlier ones."""
@@ -124,12 +124,12 @@ class Store:
             if problem:
                 warnings.warn(f"{segment}: {problem}. What it held is run again.", stacklevel=3)
                 continue
-            for row, own in enumerate(known["members"]):
-                self.places[own["member"]] = _Place(segment, row, own, known["way"])
+            for row, own in enumerate(known["trials"]):
+                self.places[own["trial"]] = _Place(segment, row, own, known["execution"])
 
-    def forget(self, member: int) -> None:
-        """Take a member as not saved."""
-        self.places.pop(member, None)
+    def forget(self, trial: int) -> None:
+        """Take a trial as not saved."""
+        self.places.pop(trial, None)
 
     def discard(self) -> None:
         """Remove what a sweep that never began has left."""
@@ -137,47 +137,47 @@ class Store:
             (self.folder / "plan.json").unlink(missing_ok=True)
             self.segments.rmdir()
 
-    def known(self, member: int) -> tuple[int, dict[str, dict[int, float]]]:
-        """The step that a member was saved at, and its figures; (0, {}) where it was not."""
-        if member not in self.places:
+    def known(self, trial: int) -> tuple[int, dict[str, dict[int, float]]]:
+        """The step that a trial was saved at, and its figures; (0, {}) where it was not."""
+        if trial not in self.places:
             return 0, {}
-        known = self.places[member].known
+        known = self.places[trial].known
         return known["step"], _figures(known)
 
-    def way(self, member: int) -> Way | None:
-        """How a member ran, or was going to, where that is known."""
-        way = self._ways.get(str(member))
-        if way is None and member in self.places:
-            way = self.places[member].way
-        return None if way is None else Way(*way)
+    def execution(self, trial: int) -> Execution | None:
+        """How a trial ran, or was going to, where that is known."""
+        execution = self._executions.get(str(trial))
+        if execution is None and trial in self.places:
+            execution = self.places[trial].execution
+        return None if execution is None else Execution(*execution)
 
-    def note_way(self, member: int, way: Way) -> None:
-        """Write down how a member, and all of its program, are going to run; the first time counts.
+    def note_execution(self, trial: int, execution: Execution) -> None:
+        """Write down how a trial, and all of its program, are going to run; the first time counts.
 
-        What is quickest may be another way the next time, and its results differ by rounding.
+        What is quickest may be another execution the next time, and its results differ by rounding.
         """
-        if str(member) in self._ways:
+        if str(trial) in self._executions:
             return
         plan = self._plan()
-        ways = plan.setdefault("ways", {})
-        if str(member) not in ways:
-            ways[str(member)] = list(way)
+        executions = plan.setdefault("executions", {})
+        if str(trial) not in executions:
+            executions[str(trial)] = list(execution)
             self._write_plan(plan)
-        self._ways = ways
+        self._executions = executions
 
-    def read(self, member: int, like: Carry, trial: Trial) -> Saved | None:
-        """A member as it was saved; None, and a warning, where that is damaged.
+    def read(self, trial: int, like: Carry, spec: TrialSpec) -> Saved | None:
+        """A trial as it was saved; None, and a warning, where that is damaged.
 
         like: of what structure its carry is.
         """
-        segment, row, known, _ = self.places[member]
-        if known["settings"] != _words(trial.settings):
-            got = ", ".join(f"{k}={v}" for k, v in _words(trial.settings).items())
+        segment, row, known, _ = self.places[trial]
+        if known["settings"] != _words(spec.settings):
+            got = ", ".join(f"{k}={v}" for k, v in _words(spec.settings).items())
             cure = "Start another folder for another space."
-            check.fail("sweep", f"member {member} should have the settings that it was saved with, got {got}. {cure}")
-        if segment not in self._trees:  # members come in the order of their segments, or nearly
+            check.fail("sweep", f"trial {trial} should have the settings that it was saved with, got {got}. {cure}")
+        if segment not in self._trees:  # trials come in the order of their segments, or nearly
             try:
-                rows = len(checkpoint.inspect(segment)["metadata"]["members"])
+                rows = len(checkpoint.inspect(segment)["metadata"]["trials"])
                 lead = lambda leaf: np.empty((rows, *leaf.shape), leaf.dtype)
                 self._trees = {segment: checkpoint.load(segment, jax.tree.map(lead, like))}
             except checkpoint.CheckpointError as error:
@@ -185,28 +185,28 @@ class Store:
                 self.places = {m: p for m, p in self.places.items() if p.segment != segment}
                 return None
         carry = jax.tree.map(lambda leaf: leaf[row], self._trees[segment])
-        return Saved(member, carry, known["step"], _figures(known), trial.settings)
+        return Saved(trial, carry, known["step"], _figures(known), spec.settings)
 
-    def write(self, saved: list[Saved], way: Way | None) -> None:
-        """Keep members of one structure, and forget the segments that they replace."""
+    def write(self, saved: list[Saved], execution: Execution | None) -> None:
+        """Keep trials of one structure, and forget the segments that they replace."""
         carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(own.carry for own in saved))
         known: list[dict[str, Any]] = [
-            {"member": own.member, "step": own.step, "figures": _plain(own), "settings": _words(own.settings)}
+            {"trial": own.trial, "step": own.step, "metrics": _plain(own), "settings": _words(own.settings)}
             for own in saved
         ]
-        metadata = {"members": known, "way": None if way is None else list(way)}
-        segment = self._next(min(max(own.member, peak_name(own.member)) for own in saved))
+        metadata = {"trials": known, "execution": None if execution is None else list(execution)}
+        segment = self._next(min(max(own.trial, peak_name(own.trial)) for own in saved))
         checkpoint.save(segment, carry, metadata=metadata)
         self._seen.add(segment)
-        before = {self.places[own.member].segment for own in saved if own.member in self.places}
+        before = {self.places[own.trial].segment for own in saved if own.trial in self.places}
         for row, own in enumerate(known):
-            self.places[own["member"]] = _Place(segment, row, own, metadata["way"])
+            self.places[own["trial"]] = _Place(segment, row, own, metadata["execution"])
         self._remove(before - {place.segment for place in self.places.values()})
 
-    def _next(self, member: int) -> Path:
-        """A name after all others; processes that share the folder have members of their own."""
+    def _next(self, trial: int) -> Path:
+        """A name after all others; processes that share the folder have trials of their own."""
         numbers = [int(path.name.partition("-")[0]) for path in self.segments.glob("[0-9]*")]
-        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{member}{self._own}"
+        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{trial}{self._own}"
 
     def _remove(self, segments: Iterable[Path]) -> None:
         for segment in segments:
@@ -221,10 +221,14 @@ class Store:
         """What plan.json holds. Raises: ValueError when that is nothing that was written here."""
         plan = self.folder / "plan.json"
         hint = "Start the sweep again in another folder."
-        content = documents.document(plan, {"ways?": {str: list}}, hint)
-        for way in content.get("ways", {}).values():
-            if not (len(way) == len(Way._fields) and way[0] in WAYS and all(map(_is_size, way[1:4]))):
-                check.fail(str(plan), f"a way should be one that a sweep has, got {way}. {hint}")
+        content = documents.document(plan, {"executions?": {str: list}}, hint)
+        for execution in content.get("executions", {}).values():
+            if not (
+                len(execution) == len(Execution._fields)
+                and execution[0] in EXECUTIONS
+                and all(map(_is_size, execution[1:4]))
+            ):
+                check.fail(str(plan), f"an execution should be one that a sweep has, got {execution}. {hint}")
         return content
 
     def _write_plan(self, content: dict[str, Any]) -> None:
@@ -249,21 +253,21 @@ def _is_size(value: Any) -> bool:
 
 
 def _unordered(known: dict[str, Any]) -> str:
-    """What is wrong with metadata of the right form: steps that are none, or a way that is none."""
-    way = known["way"]
-    if way is not None and len(way) != len(Way._fields):
-        return f"metadata.way should have {len(Way._fields)} entries, got {len(way)}"
-    curves = [curve for own in known["members"] for curve in own["figures"].values()]
+    """What is wrong with metadata of the right form: steps that are none, or an execution that is none."""
+    execution = known["execution"]
+    if execution is not None and len(execution) != len(Execution._fields):
+        return f"metadata.execution should have {len(Execution._fields)} entries, got {len(execution)}"
+    curves = [curve for own in known["trials"] for curve in own["metrics"].values()]
     steps = {step for curve in curves for step in curve}
     wrong = next((step for step in steps if not re.fullmatch(r"\d{1,18}", step)), None)
-    return "" if wrong is None else f"metadata.figures should be by step, got {wrong!r}"
+    return "" if wrong is None else f"metadata.metrics should be by step, got {wrong!r}"
 
 
 def _figures(known: dict[str, Any]) -> dict[str, dict[int, float]]:
     """The figures of what `_plain` made."""
     return {
         name: {int(step): math.nan if v is None else v for step, v in curve.items()}
-        for name, curve in known["figures"].items()
+        for name, curve in known["metrics"].items()
     }
 
 

@@ -1,4 +1,4 @@
-"""From the members of an engine to the arrays of a result."""
+"""From the trials of an engine to the arrays of a result."""
 
 import math
 from typing import Any
@@ -9,15 +9,15 @@ import numpy as np
 
 from nnfunc.base import Key
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.member import Track
 from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.trial_state import Track
 
 __all__ = ["collected"]
 
 
 def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Result:
-    """What the members have come to. key: of the sweep."""
-    tracks, count = engine.tracks, len(engine.trials)
+    """What the trials have come to. key: of the sweep."""
+    tracks, count = engine.tracks, len(engine.specs)
     names = list(dict.fromkeys(name for t in tracks.values() for name in t.figures))
     steps = {split: _steps(tracks, split) for split in ("train", "validation")}
     steps = {split: at for split, at in steps.items() if at.size or split == "train"}
@@ -26,29 +26,29 @@ def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Re
         at = steps[name.partition("/")[0]]
         places = {int(step): place for place, step in enumerate(at)}
         curve = np.full((count, len(at)), np.nan, np.float32)
-        for member, track in tracks.items():
+        for trial, track in tracks.items():
             for step, value in track.figures.get(name, {}).items():
-                curve[member, places[step]] = value
+                curve[trial, places[step]] = value
         curves[name] = curve
 
     diverged, scores, best_at = {}, np.full(count, math.nan), {}
     carries = {m: t.carry for m, t in tracks.items() if t.carry is not None}
-    for member, track in tracks.items():
+    for trial, track in tracks.items():
         known = track.figures.get(engine.rank_of(track), {})
         broken = [step for step in sorted(known) if not math.isfinite(known[step])]
         if track.diverged and track.carry is not None:
-            diverged[member] = int(track.carry.state.diverged_at)
+            diverged[trial] = int(track.carry.state.diverged_at)
         elif known and broken and broken[-1] == max(known):  # of held-out examples alone
-            diverged[member] = broken[0]
+            diverged[trial] = broken[0]
         elif known:
-            scores[member] = known[max(known)]
+            scores[trial] = known[max(known)]
             if complete and track.peak is not None and track.peak.carry is not None:
-                best_at[member], carries[member] = track.peak.step, track.peak.carry
-                scores[member] = known[track.peak.step]
+                best_at[trial], carries[trial] = track.peak.step, track.peak.carry
+                scores[trial] = known[track.peak.step]
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return Result(
-        hypers=[trial.settings for trial in engine.trials],
-        figure=engine.figure,
+        hypers=[spec.settings for spec in engine.specs],
+        metric=engine.figure,
         seeds=engine.draws.runs,
         plan=engine.plan(),
         steps=steps,
@@ -56,16 +56,16 @@ def collected(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Re
         scores=scores,
         diverged=dict(sorted(diverged.items())),
         refused=dict(sorted(engine.refused.items())),
-        stopped={m: t.step for m, t in tracks.items() if t.left is not None},
-        behind={m for m, t in tracks.items() if t.behind},
-        seed=[trial.seed for trial in engine.trials],
+        stopped_at={m: t.step for m, t in tracks.items() if t.left is not None},
+        ranks_last={m for m, t in tracks.items() if t.behind},
+        seed=[spec.seed for spec in engine.specs],
         lineage=engine.lineage,
         complete=complete,
         seconds=seconds,
         best_at=best_at,
         _carries=carries,
         _impl=str(jax.random.key_impl(key)) if typed else None,
-        _trials=list(engine.trials),
+        _specs=list(engine.specs),
     )
 
 

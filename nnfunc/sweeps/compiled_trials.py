@@ -1,6 +1,6 @@
-"""The compiled programs that run the members of a group: one at a time, or many side by side.
+"""The compiled programs that run the trials of a group: one at a time, or many side by side.
 
-Side by side, the count of steps is shared by all members: were it one for each, everything that
+Side by side, the count of steps is shared by all trials: were it one for each, everything that
 follows a schedule of the step would be computed for each, and both sides of each branch on it.
 """
 
@@ -23,17 +23,17 @@ from nnfunc.training.task import Build, kept
 
 __all__ = ["Lanes", "everywhere", "lanes"]
 
-MEMBERS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), Meter._make([0, 0, 0]))
-"""Which parts of a carry have an axis of members."""
+TRIALS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), Meter._make([0, 0, 0]))
+"""Which parts of a carry have an axis of trials."""
 
 
 class Lanes(NamedTuple):
-    """Jitted functions of one member, or of several on a leading axis of all but the step.
+    """Jitted functions of one trial, or of several on a leading axis of all but the step.
 
     init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
     in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
     no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. wide: whether there is an axis of members. took: by the shapes of the data, what
+    follows from them. wide: whether there is an axis of trials. took: by the shapes of the data, what
     is known of how long things take, see `Job.timings`. warm: the shapes for which all of them were
     compiled.
     """
@@ -50,7 +50,7 @@ class Lanes(NamedTuple):
 def lanes(build: Build, group: Group, wide: bool, devices: int = 1) -> Lanes:
     """The programs of a group, kept: as for a run alone, other numbers compile nothing.
 
-    devices: over how many the axis of members is cut; each runs its own, and none waits for another.
+    devices: over how many the axis of trials is cut; each runs its own, and none waits for another.
     """
     axes = tuple(group.axes()) if wide else None
     return _kept(build, group.leaves, group.treedef, axes, devices, marks(group.leaves))
@@ -68,8 +68,8 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int, kind
     judge = _judge(own)
     if axes is not None:
         given = list(axes)
-        one = jax.vmap(one, in_axes=(MEMBERS, given, None), out_axes=MEMBERS)
-        judge = jax.vmap(judge, in_axes=(MEMBERS, given, None), out_axes=(MEMBERS, 0))
+        one = jax.vmap(one, in_axes=(TRIALS, given, None), out_axes=TRIALS)
+        judge = jax.vmap(judge, in_axes=(TRIALS, given, None), out_axes=(TRIALS, 0))
         init = _each(init, given)
 
     def begun(carry, fresh):
@@ -88,10 +88,10 @@ def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int, kind
     if axes is not None and devices > 1:
         given = list(axes)
         spread = lambda function, *places, out: _spread(function, places, out, devices)
-        init = spread(init, given, 0, None, out=MEMBERS)
-        leg = spread(leg, None, None, MEMBERS, given, None, out=(MEMBERS, 0))
-        step = spread(step, None, None, MEMBERS, given, None, out=(MEMBERS, 0))
-        judge = spread(judge, MEMBERS, given, None, out=(MEMBERS, 0))
+        init = spread(init, given, 0, None, out=TRIALS)
+        leg = spread(leg, None, None, TRIALS, given, None, out=(TRIALS, 0))
+        step = spread(step, None, None, TRIALS, given, None, out=(TRIALS, 0))
+        judge = spread(judge, TRIALS, given, None, out=(TRIALS, 0))
 
     return Lanes(
         jax.jit(init),
@@ -113,9 +113,9 @@ def _ordered(data: Data, seed: Any) -> Data:
 
 
 def _spread(function: Callable[..., Any], places: Any, out: Any, devices: int) -> Callable[..., Any]:
-    """The function with each axis of members cut over devices, which exchange nothing."""
+    """The function with each axis of trials cut over devices, which exchange nothing."""
     mesh = _mesh(devices)
-    spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("members")
+    spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("trials")
     specs = lambda tree: jax.tree.map(spec, tree, is_leaf=lambda axis: axis is None)
     return jax.shard_map(function, mesh=mesh, in_specs=specs(places), out_specs=specs(out), check_vma=False)
 
@@ -127,11 +127,11 @@ def everywhere(tree: PyTree, devices: int) -> PyTree:
 
 def _mesh(devices: int) -> Mesh:
     own = jax.devices()[:devices]
-    return jax.make_mesh((devices,), ("members",), axis_types=(AxisType.Auto,), devices=own)
+    return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=own)
 
 
 def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:
-    """init of every member, one after the other: random draws side by side compile for seconds."""
+    """init of every trial, one after the other: random draws side by side compile for seconds."""
 
     def every(numbers, keys, data):
         def of(given):

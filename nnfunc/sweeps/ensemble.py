@@ -1,4 +1,4 @@
-"""The best members of a sweep as one predictor."""
+"""The best trials of a sweep as one predictor."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -19,24 +19,24 @@ __all__ = ["Ensemble", "ensemble_from"]
 class Ensemble(NamedTuple):
     """A trained model made of several: y = model.apply(params, x, state=state).
 
-    members: their places in the sweep, best first.
+    trials: their places in the sweep, best first.
     """
 
     model: Model
     params: Params
     state: PyTree
-    members: tuple[int, ...]
+    trials: tuple[int, ...]
 
 
 def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabilities", "outputs"] = "auto") -> Ensemble:
-    """Make the best k members of a sweep one model, whose y is the average of theirs.
+    """Make the best k trials of a sweep one model, whose y is the average of theirs.
 
-    k: in [1, members that ended well]; the members may be of any widths and kinds. average:
+    k: in [1, trials that ended well]; the trials may be of any widths and kinds. average:
     "probabilities" gives the log of the mean of softmax(y) over the last axis, which is as good a y for
     losses and argmax as theirs; "outputs" gives the mean of y; "auto" takes the first for
     classification and language modelling, else the second. Averaged weights and running statistics
     count as in evaluation. The parameters are {"member_7": ..., ...}.
-    Raises: ValueError when fewer than k members ended well, or the result was pickled.
+    Raises: ValueError when fewer than k trials ended well, or the result was pickled.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -44,21 +44,21 @@ def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabili
     >>> data = nf.data.arrays((x, 3 * x), batch_size=8)
     >>> result = nf.sweep(build, [{"rate": r} for r in (0.1, 0.2, 0.3)], data, steps=50,
     ...                   key=jax.random.key(0))
-    >>> model, params, state, members = nf.ensemble_from(result, 2)
-    >>> model.apply(params, x, state=state).shape, members
+    >>> model, params, state, trials = nf.ensemble_from(result, 2)
+    >>> model.apply(params, x, state=state).shape, trials
     ((32, 1), (2, 1))
     """
     check.size("ensemble_from", k=k)
     check.choice("ensemble_from", ("auto", "probabilities", "outputs"), average=average)
     good = np.isfinite(result.scores)
-    ranked = [row["member"] for row in result.table("member") if good[row["member"]]]
+    ranked = [row["trial"] for row in result.table("trial") if good[row["trial"]]]
     if len(ranked) < k:
-        check.fail("ensemble_from", f"k should be at most {len(ranked)}, the members that ended well, got {k}.")
+        check.fail("ensemble_from", f"k should be at most {len(ranked)}, the trials that ended well, got {k}.")
     models, params, states, kinds = {}, {}, {}, set()
     for i in ranked[:k]:
-        name, state, trial = f"member_{i}", result.member(i).state, result.trial(i)
+        name, state, spec = f"member_{i}", result.trial(i).state, result.spec(i)
         assert state is not None
-        task = built(trial.build, trial.hypers, state.step)
+        task = built(spec.build, spec.hypers, state.step)
         models[name] = as_model(task.model)
         own, kept = evaluated(task, state)
         params |= {name: own} if jax.tree.leaves(own) else {}

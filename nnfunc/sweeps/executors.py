@@ -1,6 +1,6 @@
 """Parts of a sweep as jobs of other processes or machines, which share its folder.
 
-A job runs some members to a share of their steps and saves them as segments, like any sweep. So a
+A job runs some trials to a share of their steps and saves them as segments, like any sweep. So a
 job that is lost is handed in again, and goes on from what it had saved; what is finished is never run
 twice.
 """
@@ -40,24 +40,24 @@ CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 
 @dataclass
 class Jobs:
-    """How members are handed out. submit(function, *args) -> future, with done() and result().
+    """How trials are handed out. submit(function, *args) -> future, with done() and result().
 
-    members: of one job. retries: how often a job that was lost is handed in again. close: when all is
+    trials: of one job. retries: how often a job that was lost is handed in again. close: when all is
     over. given_up: makes of the error of a job, when none ever came to its end, what is raised. lost:
-    what was, in words. heard: member -> the step that was told of. Made by `processes`, `submitit`,
+    what was, in words. heard: trial -> the step that was told of. Made by `processes`, `submitit`,
     `ray` and `through`.
     """
 
     submit: Callable[..., Any]
-    members: int = 16
+    trials: int = 16
     retries: int = 2
     close: Callable[[], None] = lambda: None
     given_up: Callable[[Exception], Exception] = lambda error: error
     lost: list[str] = field(default_factory=list)
     heard: dict[int, int] = field(default_factory=dict)
 
-    def __call__(self, engine: Engine, members: list[int], share: float) -> None:
-        """Run members of an engine to a share of their steps. Raises: the error of a job given up."""
+    def __call__(self, engine: Engine, trials: list[int], share: float) -> None:
+        """Run trials of an engine to a share of their steps. Raises: the error of a job given up."""
         store = engine.store
         assert store is not None
         payload = _written(engine, store.folder)
@@ -65,18 +65,18 @@ class Jobs:
         going: dict[int, _Handed] = {}
         try:
             place = (str(store.folder.resolve()), payload.name)
-            self._run(engine, going, place, members, share)
+            self._run(engine, going, place, trials, share)
         finally:
             payload.unlink(missing_ok=True)  # jobs that still run see it, save and end
         _await([handed.future for handed in going.values()])
-        self._arrived(engine, _members(going))
+        self._arrived(engine, _trials(going))
 
     def _run(
-        self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str], members: list[int], share: float
+        self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str], trials: list[int], share: float
     ) -> None:
-        """Hand members out until all are done, or somebody asks to stop; going: those at work."""
+        """Hand trials out until all are done, or somebody asks to stop; going: those at work."""
         hand_in = lambda part: self.submit(run_part, *place, part, share)
-        parts = [members[at : at + self.members] for at in range(0, len(members), self.members)]
+        parts = [trials[at : at + self.trials] for at in range(0, len(trials), self.trials)]
         going |= {at: _Handed(part, 0, hand_in(part)) for at, part in enumerate(parts)}
         heard = time.monotonic()
         while going:
@@ -92,7 +92,7 @@ class Jobs:
                         raise self.given_up(error) from error
                     if tries >= self.retries:
                         raise
-                    self.lost.append(f"members {part[0]} to {part[-1]}: {type(error).__name__}")
+                    self.lost.append(f"trials {part[0]} to {part[-1]}: {type(error).__name__}")
                     going[at] = _Handed(part, tries + 1, hand_in(part))
                 else:
                     del going[at]
@@ -100,50 +100,50 @@ class Jobs:
             if engine.stops():
                 return
             if time.monotonic() - heard > HEAR:
-                self._listen(engine, _members(going))
+                self._listen(engine, _trials(going))
                 heard = time.monotonic()
             time.sleep(POLL)
 
-    def _arrived(self, engine: Engine, members: list[int]) -> None:
-        """Take up what jobs have saved of members, and tell of it."""
+    def _arrived(self, engine: Engine, trials: list[int]) -> None:
+        """Take up what jobs have saved of trials, and tell of it."""
         assert engine.store is not None
         engine.store.look()
-        for member in members:
-            track = engine.tracks[member]
+        for trial in trials:
+            track = engine.tracks[trial]
             before, track.carry = track.step, None
-            engine.adopt([member])
+            engine.adopt([trial])
             if track.step > before:
-                self._tell(engine, member, track.step, track.figures)
+                self._tell(engine, trial, track.step, track.figures)
 
-    def _listen(self, engine: Engine, members: list[int]) -> None:
-        """Tell of what jobs have saved of members that they still run."""
+    def _listen(self, engine: Engine, trials: list[int]) -> None:
+        """Tell of what jobs have saved of trials that they still run."""
         assert engine.store is not None
         if engine.told is None:
             return
         engine.store.look()
-        for member in members:
-            step, figures = engine.store.known(member)
-            if step > engine.tracks[member].step:
-                self._tell(engine, member, step, figures)
+        for trial in trials:
+            step, figures = engine.store.known(trial)
+            if step > engine.tracks[trial].step:
+                self._tell(engine, trial, step, figures)
 
-    def _tell(self, engine: Engine, member: int, step: int, figures: dict[str, dict[int, float]]) -> None:
-        """Report a member's figures of a step, where there are any, once."""
+    def _tell(self, engine: Engine, trial: int, step: int, figures: dict[str, dict[int, float]]) -> None:
+        """Report a trial's figures of a step, where there are any, once."""
         now = {name: curve[step] for name, curve in figures.items() if step in curve}
-        if engine.told is not None and now and step > self.heard.get(member, 0):
-            self.heard[member] = step
-            engine.told([member], step, {n: np.asarray([value]) for n, value in now.items()})
+        if engine.told is not None and now and step > self.heard.get(trial, 0):
+            self.heard[trial] = step
+            engine.told([trial], step, {n: np.asarray([value]) for n, value in now.items()})
 
 
 class _Handed(NamedTuple):
-    """Members that a job has, how often it was lost, and what tells that it is done."""
+    """Trials that a job has, how often it was lost, and what tells that it is done."""
 
-    members: list[int]
+    trials: list[int]
     tries: int
     future: Any
 
 
-def _members(going: dict[int, _Handed]) -> list[int]:
-    return [member for handed in going.values() for member in handed.members]
+def _trials(going: dict[int, _Handed]) -> list[int]:
+    return [trial for handed in going.values() for trial in handed.trials]
 
 
 def _await(futures: list[Any]) -> None:
@@ -162,8 +162,8 @@ def _waits(future: Any) -> bool:
     return isinstance(future, concurrent.futures.Future) or (str(getattr(future, "state", "")).upper() == "PENDING")
 
 
-def run_part(folder: str, payload: str, members: list[int], share: float) -> None:
-    """What a job does: run these members to a share of their steps, and save them.
+def run_part(folder: str, payload: str, trials: list[int], share: float) -> None:
+    """What a job does: run these trials to a share of their steps, and save them.
 
     When the payload is gone, nobody waits for them any more: it saves and ends.
     """
@@ -182,10 +182,10 @@ def run_part(folder: str, payload: str, members: list[int], share: float) -> Non
     with jax_settings.enter(given["settings"]):
         store = Store(folder, resume=True, of={}, shared=True)
         engine = Engine(
-            given["trial_of"],
+            given["build_spec"],
             given["draws"],
             given["figure"],
-            way=given["way"],
+            execution=given["execution"],
             chunk=given["chunk"],
             store=store,
             stops=lambda: not path.exists(),
@@ -193,32 +193,32 @@ def run_part(folder: str, payload: str, members: list[int], share: float) -> Non
         for rows in given["batches"]:
             engine.add(rows)
         with suppress(Interrupted):  # which has saved
-            engine.advance(members, share)
+            engine.advance(trials, share)
             engine.save()
 
 
-def through(executor: Any, *, members: int = 16, retries: int = 2) -> Jobs:
+def through(executor: Any, *, trials: int = 16, retries: int = 2) -> Jobs:
     """Jobs of an executor of your own: `executor.submit(function, *args)` gives a future.
 
-    executor: such as concurrent.futures' or submitit's. members: of one job, in [1, ...). retries: how
+    executor: such as concurrent.futures' or submitit's. trials: of one job, in [1, ...). retries: how
     often a job that was lost is handed in again.
     """
-    check.size("through", members=members)
+    check.size("through", trials=trials)
     check.size("through", 0, retries=retries)
     if not callable(getattr(executor, "submit", None)):
         wanted = "an object with submit(function, *args)"
         check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.", exc_type=TypeError)
-    return Jobs(executor.submit, members, retries)
+    return Jobs(executor.submit, trials, retries)
 
 
-def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
+def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
     """Jobs of processes on this machine; one that dies costs what it had not saved.
 
     They import the script that calls this, so it has to begin its work under
     `if __name__ == "__main__":`. Needs the package cloudpickle (the extra `jobs`).
     """
     check.size("processes", workers=workers)
-    check.size("processes", members=members)
+    check.size("processes", trials=trials)
     check.size("processes", 0, retries=retries)
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -250,7 +250,7 @@ def processes(workers: int = 2, *, members: int = 16, retries: int = 2) -> Jobs:
         why = "Either something killed them, such as a lack of memory, or:"
         return RuntimeError(f"processes: they died before one had come to an end. {why} {cure}.")
 
-    return Jobs(submit, members, retries, close, given_up)
+    return Jobs(submit, trials, retries, close, given_up)
 
 
 def _follow() -> None:
@@ -274,7 +274,7 @@ def _follow() -> None:
 
 
 def submitit(
-    folder: str | Path, *, cluster: str | None = None, members: int = 16, retries: int = 2, **parameters: Any
+    folder: str | Path, *, cluster: str | None = None, trials: int = 16, retries: int = 2, **parameters: Any
 ) -> Jobs:
     """Jobs of SLURM through submitit (the extra `jobs`); the sweep's folder has to be on a shared disk.
 
@@ -284,10 +284,10 @@ def submitit(
     module = check.package("sweep", "submitit", "nnfunc[jobs]")
     executor = module.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**parameters)
-    return through(executor, members=members, retries=retries)
+    return through(executor, trials=trials, retries=retries)
 
 
-def ray(*, members: int = 16, retries: int = 2, **options: Any) -> Jobs:
+def ray(*, trials: int = 16, retries: int = 2, **options: Any) -> Jobs:
     """Jobs of a Ray cluster (the extra `ray`), that `ray.init` has joined, or of one begun here.
 
     options: of `ray.remote`, such as num_gpus=1.
@@ -313,17 +313,17 @@ def ray(*, members: int = 16, retries: int = 2, **options: Any) -> Jobs:
         remote = module.remote(**options)(function) if options else module.remote(function)
         return Future(remote.remote(*args))
 
-    return Jobs(submit, members, retries)
+    return Jobs(submit, trials, retries)
 
 
 def _written(engine: Engine, folder: Path) -> Path:
     """A file with all that a job needs to know."""
     cloudpickle = check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     given = {
-        "trial_of": engine.trial_of,
+        "build_spec": engine.build_spec,
         "draws": engine.draws,
         "figure": engine.figure,
-        "way": engine.way,
+        "execution": engine.execution,
         "chunk": engine.chunk,
         "batches": engine.batches,
         "cache": {name: getattr(jax.config, name) for name in CACHE},

@@ -1,7 +1,7 @@
 """Which values of a sweep one program takes as arguments, and which need programs of their own.
 
 A value that traces is a leaf of what `jax.vmap` runs over. One that sets a shape, or that build
-branches on, makes groups: the members that share it are compiled as one. Which is which is found by
+branches on, makes groups: the trials that share it are compiled as one. Which is which is found by
 following the shapes of one step with the value unknown.
 """
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import struct
+from nnfunc.base import shape_struct
 from nnfunc.sweeps.int_overflow import overflows
 from nnfunc.training.compiled import functions, split_hypers
 from nnfunc.training.fitting import check_state
@@ -26,16 +26,16 @@ OVERFLOW = "integer arithmetic on it may leave the range of the program's intege
 
 
 class Group(NamedTuple):
-    """Members that one program runs. static: the values that set it apart, by name.
+    """Trials that one program runs. static: the values that set it apart, by name.
 
-    members: their places in the sweep. numbers: what each is given, [members] a leaf, or [] where all
+    trials: their places in the sweep. numbers: what each is given, [trials] a leaf, or [] where all
     are given the same; None where the leaf is static; the last one is the seed of the data's order,
     None where that is the data's own. leaves, treedef: the static leaves, and the structure of the
     hypers. scanned: whether many steps a dispatch are surely quick. traced: the names that vary.
     """
 
     static: dict[str, Any]
-    members: tuple[int, ...]
+    trials: tuple[int, ...]
     numbers: list[Any]
     leaves: tuple[Any, ...]
     treedef: Any
@@ -43,11 +43,11 @@ class Group(NamedTuple):
     traced: frozenset[str]
 
     def axes(self) -> list[int | None]:
-        """Which leaves of numbers differ from member to member."""
+        """Which leaves of numbers differ from trial to trial."""
         return [0 if n is not None and _varies(n) else None for n in self.numbers]
 
     def pick(self, places: list[int]) -> list[Any]:
-        """The numbers of the members at these places of the group."""
+        """The numbers of the trials at these places of the group."""
         return [n[np.asarray(places)] if _varies(n) else n for n in self.numbers]
 
     def one(self, place: int) -> list[Any]:
@@ -55,10 +55,10 @@ class Group(NamedTuple):
 
 
 class Found(NamedTuple):
-    """groups: all of them. traced, static: names that differ between members; of static ones why.
+    """groups: all of them. traced, static: names that differ between trials; of static ones why.
 
-    A name may be both: of some members it is a number, of others it is None.
-    refused: members that build, or the step, refuses, and in which words. unread: of traced those that
+    A name may be both: of some trials it is a number, of others it is None.
+    refused: trials that build, or the step, refuses, and in which words. unread: of traced those that
     change nothing.
     """
 
@@ -76,9 +76,9 @@ def grouped(
     data: Any,
     varied: Mapping[str, Sequence[Any] | None] = MappingProxyType({}),
 ) -> Found:
-    """The groups of members with these hypers; members are counted from 0.
+    """The groups of trials with these hypers; trials are counted from 0.
 
-    varied: names that differ from those of members to come, whether they differ here or not, and
+    varied: names that differ from those of trials to come, whether they differ here or not, and
     the options of each, None where they cannot be counted.
     Raises: what build raises when it refuses them all.
     """
@@ -90,8 +90,8 @@ def grouped(
         if i not in refused:
             families.setdefault(tuple(_form(own[n]) for n in names), []).append(i)
     result = Found([], [], _apart(names, list(families)), refused, set(names))
-    for members in families.values():
-        _group_family(build, hypers, members, names, varied, key, data, result, errors)
+    for trials in families.values():
+        _group_family(build, hypers, trials, names, varied, key, data, result, errors)
     if not result.groups:
         raise errors[0]
     traced = {name for group in result.groups for name in group.traced}
@@ -101,7 +101,7 @@ def grouped(
 def _group_family(
     build: Build,
     hypers: list[dict[str, Any]],
-    members: list[int],
+    trials: list[int],
     names: list[str],
     options: Mapping[str, Sequence[Any] | None],
     key: Any,
@@ -109,13 +109,13 @@ def _group_family(
     result: Found,
     errors: list[Exception],
 ) -> None:
-    """Add the groups of members whose values have one form; see `_form`."""
-    rows = [hypers[i] for i in members]
+    """Add the groups of trials whose values have one form; see `_form`."""
+    rows = [hypers[i] for i in trials]
     ranges = {n: _range(options.get(n) or (), [own[n] for own in rows]) for n in names}
     traced, static = _traced(build, rows, names, ranges, key, data)
     result.static.update({name: why for name, why in static.items() if name not in result.static})
     apart: dict[Any, list[int]] = {}
-    for i in members:
+    for i in trials:
         apart.setdefault(marks(hypers[i][n] for n in static), []).append(i)
     for part in apart.values():
         own = [_typed(hypers[i], traced) for i in part]
@@ -163,7 +163,7 @@ def _range(options: Sequence[Any], values: list[Any]) -> tuple[int, int] | None:
 
 
 def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str], list[Exception]]:
-    """Members whose plain numbers build refuses: checks look at plain numbers only."""
+    """Trials whose plain numbers build refuses: checks look at plain numbers only."""
     refused, errors = {}, []
 
     def every():
@@ -200,7 +200,7 @@ def _traced(
         return [], static
     try:
         plain = _look(build, hypers[0], static, key, data)  # as a run alone has them
-    except Exception:  # this member cannot run: its own group will say so
+    except Exception:  # this trial cannot run: its own group will say so
         plain = None
 
     def trouble(names: list[str]) -> str | None:
@@ -258,7 +258,7 @@ def _look(
     """
     numbers, leaves, treedef = split_hypers(hypers, tuple(held))
     given, structure = jax.tree.flatten((numbers, key, data))
-    shapes = tuple(struct(leaf) for leaf in given)
+    shapes = tuple(shape_struct(leaf) for leaf in given)
     ends: tuple[Any, ...] = ()
     if any(ranges.values()):
         named = zip(_names(hypers), numbers, strict=True)
@@ -283,7 +283,7 @@ def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any,
         unread &= _unread(after, arguments[0], first)
         overflow |= overflows(after, [*[None] * first, *ranges])
     convolves = "conv_general_dilated" in str(jaxpr)
-    return _Looked(jax.tree.map(struct, shapes), convolves, unread, overflow)
+    return _Looked(jax.tree.map(shape_struct, shapes), convolves, unread, overflow)
 
 
 def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:
@@ -323,7 +323,7 @@ def _typed(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
 
 
 def put(group: Group, place: int, hypers: dict[str, Any], traced: Iterable[str]) -> None:
-    """Give a member other numbers, in place."""
+    """Give a trial other numbers, in place."""
     numbers = split_hypers(_typed(hypers, traced), tuple(group.static))[0]
     for column, number in zip(group.numbers[:-1], numbers, strict=True):
         if _varies(column):

@@ -1,4 +1,4 @@
-"""What a sweep is going to do, in words: its groups and why, and how their members run."""
+"""What a sweep is going to do, in words: its groups and why, and how their trials run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,37 +7,37 @@ from typing import Any
 from nnfunc.check import counted
 from nnfunc.sweeps.batch import Job
 from nnfunc.sweeps.grouping import Found, marks
-from nnfunc.sweeps.strategy import Way, needed
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.strategy import Execution, needed
+from nnfunc.sweeps.trial import TrialSpec
 
 __all__ = ["Plan", "Planned", "plan_of", "planned_of", "structural"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A group. static: the values that set it apart. members: their places. way: None until probed.
+    """A group. static: the values that set it apart. trials: their places. execution: None until probed.
 
-    steps: of each run. memory: bytes that its members need at a time, about; None where unknown.
+    steps: of each run. memory: bytes that its trials need at a time, about; None where unknown.
     """
 
     static: dict[str, Any]
-    members: tuple[int, ...]
-    way: Way | None = None
+    trials: tuple[int, ...]
+    execution: Execution | None = None
     steps: int = 0
     memory: float | None = None
 
     @property
     def seconds(self) -> float | None:
-        """How long all members take to their last step, by the probe; None without one."""
-        speed = None if self.way is None else self.way.runs_per_second
-        return None if speed is None else len(self.members) / speed
+        """How long all trials take to their last step, by the probe; None without one."""
+        speed = None if self.execution is None else self.execution.runs_per_second
+        return None if speed is None else len(self.trials) / speed
 
 
 @dataclass(frozen=True)
 class Plan:
     """groups: what one program each runs. traced: the names that the programs take as arguments.
 
-    static: the names that make groups, and why. refused: members whose hypers build refuses, and why.
+    static: the names that make groups, and why. refused: trials whose hypers build refuses, and why.
     """
 
     settings: int
@@ -63,12 +63,12 @@ class Plan:
         lines += [f"makes groups: {name} ({why})" for name, why in self.static.items()]
         for place, group in enumerate(self.groups):
             own = ", ".join(f"{name}={_short(value)}" for name, value in group.static.items())
-            how = f": {group.way}" if group.way is not None else ": the way is found by a probe"
+            how = f": {group.execution}" if group.execution is not None else ": the execution is found by a probe"
             own = f" ({own})" if own else ""
             steps = f" of {counted(group.steps, 'step')}" if group.steps != self.steps else ""
-            members = counted(len(group.members), "member")
-            lines.append(f"group {place}{own}, {members}{steps}{how}{_needs(group)}")
-        lines += [f"member {i} is refused: {why}" for i, why in list(self.refused.items())[:5]]
+            trials = counted(len(group.trials), "trial")
+            lines.append(f"group {place}{own}, {trials}{steps}{how}{_needs(group)}")
+        lines += [f"trial {i} is refused: {why}" for i, why in list(self.refused.items())[:5]]
         if len(self.refused) > 5:
             lines.append(f"and {len(self.refused) - 5} more are refused")
         if self.seconds is not None:
@@ -104,15 +104,15 @@ def _short(value: Any) -> str:
 SEEDS = ("seed", "data.seed")
 
 
-def planned_of(job: Job, way: Way | None, static: dict[str, Any]) -> Planned:
+def planned_of(job: Job, execution: Execution | None, static: dict[str, Any]) -> Planned:
     """What is planned for a group. static: the values that set it apart."""
-    at_a_time = 0 if way is None else way.chunk * way.threads
+    at_a_time = 0 if execution is None else execution.chunk * execution.threads
     memory = needed(job) * at_a_time if at_a_time else None
-    return Planned(static, job.group.members, way, job.intervals.steps, memory)
+    return Planned(static, job.group.trials, execution, job.intervals.steps, memory)
 
 
 def plan_of(
-    groups: list[tuple[Any, Planned]], found: list[Found], trials: list[Trial], runs: int, refused: Mapping[int, str]
+    groups: list[tuple[Any, Planned]], found: list[Found], specs: list[TrialSpec], runs: int, refused: Mapping[int, str]
 ) -> Plan:
     """The plan; groups that are alike, of batches that came one after another, are one.
 
@@ -123,19 +123,18 @@ def plan_of(
         name = (id(kind), tuple(own.static), marks(own.static.values()))
         alike.setdefault(name, []).append(own)
     planned = [
-        replace(parts[-1], members=tuple(member for part in parts for member in part.members))
-        for parts in alike.values()
+        replace(parts[-1], trials=tuple(trial for part in parts for trial in part.trials)) for parts in alike.values()
     ]
     traced = dict.fromkeys(name for one in found for name in one.traced)
-    static = dict.fromkeys(structural(trials), "it is no number that a step takes")
+    static = dict.fromkeys(structural(specs), "it is no number that a step takes")
     static |= {name: why for one in found for name, why in one.static.items()}
     names = list(traced)
-    names += ["data.seed"] if any(trial.order is not None for trial in trials) else []
-    steps = max(trial.intervals.steps for trial in trials)
-    return Plan(len(trials) // runs, runs, steps, names, static, dict(refused), planned)
+    names += ["data.seed"] if any(spec.order is not None for spec in specs) else []
+    steps = max(spec.intervals.steps for spec in specs)
+    return Plan(len(specs) // runs, runs, steps, names, static, dict(refused), planned)
 
 
-def structural(trials: list[Trial]) -> list[str]:
+def structural(specs: list[TrialSpec]) -> list[str]:
     """Settings that are no hypers: of configs, in which they make another build or data set."""
-    names = [name for name in trials[0].settings if name not in SEEDS]
-    return [name for name in names if any(name not in trial.hypers for trial in trials)]
+    names = [name for name in specs[0].settings if name not in SEEDS]
+    return [name for name in names if any(name not in spec.hypers for spec in specs)]

@@ -14,13 +14,13 @@ __all__ = ["Progress", "Watch"]
 
 
 class Progress(NamedTuple):
-    """Where a sweep is when some of its members report.
+    """Where a sweep is when some of its trials report.
 
-    running: the members that report, at `step` of `steps`. members: all there are so far; done: those
+    running: the trials that report, at `step` of `steps`. trials: all there are so far; done: those
     that have come to their last step or were ended; diverged: those that are known to have
-    diverged; alive: the others. best: the member with the best last figure so far, with its score
+    diverged; alive: the others. best: the trial with the best last figure so far, with its score
     and hypers; None before the first. median: of the scores so far. share: of all steps that are
-    asked for of the members there are, in [0, 1]. seconds: since the start. members_per_second: whole
+    asked for of the trials there are, in [0, 1]. seconds: since the start. trials_per_second: whole
     runs, since the first report: compiling is not counted; not a number before the second. Of jobs,
     since the start.
     """
@@ -28,7 +28,7 @@ class Progress(NamedTuple):
     running: list[int]
     step: int
     steps: int
-    members: int
+    trials: int
     done: int
     diverged: int
     alive: int
@@ -36,22 +36,22 @@ class Progress(NamedTuple):
     score: float
     hypers: dict[str, Any]
     median: float
-    share: float
+    fraction: float
     seconds: float
-    members_per_second: float
+    trials_per_second: float
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds to the end, if all that are there go to their last step."""
-        speed = self.members_per_second
-        return (1 - self.share) * self.members / speed if speed > 0 else math.nan
+        speed = self.trials_per_second
+        return (1 - self.fraction) * self.trials / speed if speed > 0 else math.nan
 
 
 class Watch:
     """Hands on_report what is known at every report, one at a time. engine: set before the first.
 
-    Sums, the best and the median are kept up to date with the members that report, and those that the
-    engine says have changed: a report costs the same however many members there are.
+    Sums, the best and the median are kept up to date with the trials that report, and those that the
+    engine says have changed: a report costs the same however many trials there are.
     """
 
     def __init__(self, on_report: Callable[[Progress], None], start: float):
@@ -66,21 +66,21 @@ class Watch:
         self._costs: list[float] = []  # finite ones, sorted
         self._best: list[tuple[float, int]] = []  # a heap; entries that no longer hold are skipped
 
-    def __call__(self, members: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
+    def __call__(self, trials: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
         engine = self.engine
-        rank = engine.rank_of(engine.tracks[members[0]])
+        rank = engine.rank_of(engine.tracks[trials[0]])
         with self.lock:
-            self.at |= dict.fromkeys(members, step)
+            self.at |= dict.fromkeys(trials, step)
             if rank not in figures:
                 return
             self._follow(engine)
-            for member, score in zip(members, figures[rank], strict=True):
-                self._score(member, float(score))
-                self._count(member)
+            for trial, score in zip(trials, figures[rank], strict=True):
+                self._score(trial, float(score))
+                self._count(trial)
             sign = self._sign
             best = self._first()
             score = math.nan if best is None else self.scores[best]
-            hypers = {} if best is None else dict(engine.trials[best].settings)
+            hypers = {} if best is None else dict(engine.specs[best].settings)
             total, now = self._total, time.perf_counter()
             todo = max(total.todo, 1)
             share = total.done / todo
@@ -89,17 +89,17 @@ class Watch:
                 if engine.handed is not None:  # jobs report in bursts
                     self.first = (sum(engine.handed.values()) / todo, self.start)
             done, took = share - self.first[0], now - self.first[1]
-            speed = done * len(engine.trials) / took if done > 0 and took > 0 else math.nan
+            speed = done * len(engine.specs) / took if done > 0 and took > 0 else math.nan
             seconds = now - self.start
             diverged = len(self.scores) - len(self._costs)
             alive = len(engine.tracks) - diverged - total.left
-            steps = engine.tracks[members[0]].trial.intervals.steps
+            steps = engine.tracks[trials[0]].spec.intervals.steps
             self.on_report(
                 Progress(
-                    members,
+                    trials,
                     step,
                     steps,
-                    len(engine.trials),
+                    len(engine.specs),
                     total.over,
                     diverged,
                     alive,
@@ -118,46 +118,46 @@ class Watch:
         return 1 if self.engine.figure.mode == "min" else -1
 
     def _follow(self, engine: Any) -> None:
-        """Take note of members that were added, saved before, ended or replaced since the last time."""
+        """Take note of trials that were added, saved before, ended or replaced since the last time."""
         changed, engine.changed = engine.changed, set()
-        for member in changed:
-            track = engine.tracks.get(member)
+        for trial in changed:
+            track = engine.tracks.get(trial)
             if track is None:
                 continue
-            self._count(member)
+            self._count(trial)
             curve = track.figures.get(engine.rank_of(track))
-            if member not in self.scores and curve:
-                self._score(member, curve[max(curve)])
+            if trial not in self.scores and curve:
+                self._score(trial, curve[max(curve)])
 
-    def _score(self, member: int, score: float) -> None:
-        """Take note of the last figure of a member."""
-        before = self._sign * self.scores.get(member, math.nan)
+    def _score(self, trial: int, score: float) -> None:
+        """Take note of the last figure of a trial."""
+        before = self._sign * self.scores.get(trial, math.nan)
         if math.isfinite(before):
             self._costs.pop(bisect.bisect_left(self._costs, before))
-        self.scores[member] = score
+        self.scores[trial] = score
         if math.isfinite(score):
             bisect.insort(self._costs, self._sign * score)
-            heapq.heappush(self._best, (self._sign * score, member))
+            heapq.heappush(self._best, (self._sign * score, trial))
 
-    def _count(self, member: int) -> None:
-        """Take note of where a member is."""
-        track = self.engine.tracks[member]
-        steps, left = track.trial.intervals.steps, track.left is not None
-        at = max(track.step, self.at.get(member, 0))
+    def _count(self, trial: int) -> None:
+        """Take note of where a trial is."""
+        track = self.engine.tracks[trial]
+        steps, left = track.spec.intervals.steps, track.left is not None
+        at = max(track.step, self.at.get(trial, 0))
         count = _Count(track.step if left else steps, min(at, steps), int(left or at >= steps), int(left))
-        before = self._counts.get(member, _Count(0, 0, 0, 0))
-        self._counts[member] = count
+        before = self._counts.get(trial, _Count(0, 0, 0, 0))
+        self._counts[trial] = count
         changes = zip(self._total, count, before, strict=True)
         self._total = _Count._make(total + new - old for total, new, old in changes)
 
     def _first(self) -> int | None:
-        """The member with the best last figure of those that no search gave up, or of all."""
+        """The trial with the best last figure of those that no search gave up, or of all."""
         tracks = self.engine.tracks
-        current = lambda cost, member: self._sign * self.scores[member] == cost
+        current = lambda cost, trial: self._sign * self.scores[trial] == cost
         while self._best:
-            cost, member = self._best[0]
-            if current(cost, member) and not tracks[member].behind:
-                return member
+            cost, trial = self._best[0]
+            if current(cost, trial) and not tracks[trial].behind:
+                return trial
             heapq.heappop(self._best)
         good = [(self._sign * s, m) for m, s in self.scores.items() if math.isfinite(s)]
         return min(good)[1] if good else None
@@ -170,7 +170,7 @@ class Watch:
 
 
 class _Count(NamedTuple):
-    """Of a member, or of all: steps that are asked for, and done; whether it is over, or was ended."""
+    """Of a trial, or of all: steps that are asked for, and done; whether it is over, or was ended."""
 
     todo: int
     done: int

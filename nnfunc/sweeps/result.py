@@ -1,4 +1,4 @@
-"""What a sweep gives: a table, curves, and every member as it ended."""
+"""What a sweep gives: a table, curves, and every trial as it ended."""
 
 import csv
 import math
@@ -13,20 +13,20 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.plan import Plan
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.checkpointing import Best, Saver, identity
 from nnfunc.training.compiled import split_hypers
 from nnfunc.training.divergence import Fault, first_not_finite
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import built, training_batch
 
-__all__ = ["Member", "Result", "Table"]
+__all__ = ["Result", "Table", "Trial"]
 
 FAULTS = 20
-"""Of so many members the layer in which they diverged is looked for: each is a program of its own."""
+"""Of so many trials the layer in which they diverged is looked for: each is a program of its own."""
 
 
-class Member(NamedTuple):
+class Trial(NamedTuple):
     """One run of a sweep. hypers: what it was given. state: its train state at the end, None where
     build refused the hypers, or the sweep was stopped before it began. curves: name -> [reports].
     `state.key` is the key that it ran with.
@@ -51,22 +51,22 @@ class Table(list[dict[str, Any]]):
 class Result:
     """A sweep that has run; NumPy arrays on the host.
 
-    hypers: what each member was given. curves: "train/loss", "validation/accuracy" and the like ->
-    [members, reports]; not a number where a member did not report, as once it has diverged or was
-    ended. steps: "train" and "validation" -> the step of each report. scores: [members], the last
+    hypers: what each trial was given. curves: "train/loss", "validation/accuracy" and the like ->
+    [trials, reports]; not a number where a trial did not report, as once it has diverged or was
+    ended. steps: "train" and "validation" -> the step of each report. scores: [trials], the last
     value of the figure that ranks, of which `best` names the least or greatest; not a number for
-    diverged members. diverged: member -> the first step (0-based) that was not finite. refused: member
-    -> why build refused its hypers. stopped: member -> the step at which a search ended it; behind:
-    those of them that rank behind all that went further. best_at: member -> the step of its best
+    diverged trials. diverged: trial -> the first step (0-based) that was not finite. refused: trial
+    -> why build refused its hypers. stopped: trial -> the step at which a search ended it; behind:
+    those of them that rank behind all that went further. best_at: trial -> the step of its best
     evaluation, by which it ranks and at which its state is, where the search keeps that; see
-    `nnfunc.sweeps.patience`. seeds: runs a setting; seed: [members], which
-    run each is. lineage: what population based training did, a row a copy. layers: diverged member ->
+    `nnfunc.sweeps.patience`. seeds: runs a setting; seed: [trials], which
+    run each is. lineage: what population based training did, a row a copy. layers: diverged trial ->
     the layer where that began, once `find_layers` has looked. complete: whether it came to its end.
     plan: the groups, and how they ran. seconds: the whole sweep, this time.
     """
 
     hypers: list[dict[str, Any]]
-    figure: Best
+    metric: Best
     seeds: int
     plan: Plan
     steps: dict[str, np.ndarray]
@@ -74,36 +74,36 @@ class Result:
     scores: np.ndarray
     diverged: dict[int, int]
     refused: dict[int, str]
-    stopped: dict[int, int]
-    behind: set[int]
+    stopped_at: dict[int, int]
+    ranks_last: set[int]
     seed: list[int]
     lineage: list[dict[str, Any]]
     complete: bool
     seconds: float
     _carries: dict[int, Any] = field(repr=False)
     _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
-    _trials: list[Trial] | None = field(repr=False, default=None)
+    _specs: list[TrialSpec] | None = field(repr=False, default=None)
     layers: dict[int, str] = field(default_factory=dict)
     best_at: dict[int, int] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without build and data, which a pickle may refuse; hypers have to be what it takes."""
-        return self.__dict__ | {"_trials": None}
+        return self.__dict__ | {"_specs": None}
 
     @property
     def best(self) -> int | None:
-        """The member that ranks first: with seeds the first run of the setting with the best mean."""
+        """The trial that ranks first: with seeds the first run of the setting with the best mean."""
         first = self._order(self.seeds)[0]
         return first[0] if math.isfinite(self._key(first)[-1]) else None
 
-    def member(self, i: int) -> Member:
-        """(hypers, state, curves) of one member, or of the last ones for negative i.
+    def trial(self, i: int) -> Trial:
+        """(hypers, state, curves) of one trial, or of the last ones for negative i.
 
-        Raises: IndexError when there is no such member.
+        Raises: IndexError when there is no such trial.
         """
         count = len(self.hypers)
         if not -count <= i < count:
-            check.fail("member", f"i should be in [0, {count}), got {i}.", exc_type=IndexError)
+            check.fail("trial", f"i should be in [0, {count}), got {i}.", exc_type=IndexError)
         i %= count
         curves = {name: curve[i] for name, curve in self.curves.items()}
         state = None
@@ -112,68 +112,68 @@ class Result:
             if self._impl is not None:
                 key = jax.random.wrap_key_data(state.key, impl=self._impl)
                 state = state._replace(key=key)
-        return Member(dict(self.hypers[i]), state, curves)
+        return Trial(dict(self.hypers[i]), state, curves)
 
-    def save_member(self, i: int, folder: str | Path) -> None:
-        """Write a member as a run that `nf.train` may go on with: checkpoints and metrics.jsonl.
+    def save_trial(self, i: int, folder: str | Path) -> None:
+        """Write a trial as a run that `nf.train` may go on with: checkpoints and metrics.jsonl.
 
         Its last state is also the best checkpoint. To train it further, call `nf.train` with its build,
-        hypers, data and key (`member(i).state.key`), more steps, this folder and resume=True.
+        hypers, data and key (`trial(i).state.key`), more steps, this folder and resume=True.
         Raises: ValueError when it did not run, or the result was pickled; FileExistsError when the
         folder holds a run.
         """
-        _, state, curves = self.member(i)
+        _, state, curves = self.trial(i)
         if state is None:
             why = self.refused.get(i % len(self.hypers), "the sweep was stopped before")
-            check.fail("sweep", f"member {i} should have run, but did not: {why}")
-        trial = self.trial(i)
-        numbers, static, _ = split_hypers(trial.hypers)
-        of = identity(state.key, numbers, static, trial.ordered, trial.hypers)
-        saver = Saver(folder, self.figure, resume=False, of=of)
+            check.fail("sweep", f"trial {i} should have run, but did not: {why}")
+        spec = self.spec(i)
+        numbers, static, _ = split_hypers(spec.hypers)
+        of = identity(state.key, numbers, static, spec.ordered, spec.hypers)
+        saver = Saver(folder, self.metric, resume=False, of=of)
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
             rows = _rows(curves, self.steps, int(state.step))
-            figures = {self.figure.metric: float(self.scores[i])}
+            figures = {self.metric.metric: float(self.scores[i])}
             saver.write(rows)
             saver.keep(carry._replace(state=state), int(state.step), figures, due=True)
         finally:
             saver.close()
 
     def fault(self, i: int) -> Fault | None:
-        """Where the first value that is not finite of a diverged member came from; None of others.
+        """Where the first value that is not finite of a diverged trial came from; None of others.
 
         Raises: ValueError for a result that was pickled: it has lost build and data.
         """
-        state = self.member(i).state
+        state = self.trial(i).state
         if state is None or int(state.diverged_at) < 0:
             return None
-        trial = self.trial(i)
+        spec = self.spec(i)
         at = int(state.diverged_at)
-        task = built(trial.build, trial.hypers, at)
+        task = built(spec.build, spec.hypers, at)
         key = jax.random.fold_in(state.key, at)
-        batch = trial.ordered.for_training().batch(at, key=fold(key, "augment"))
+        batch = spec.ordered.for_training().batch(at, key=fold(key, "augment"))
         batch = training_batch(task, batch, key)
         found = first_not_finite(task, state.params, state.model_state, batch, key)
-        return found._replace(member=i % len(self.hypers), step=at)
+        return found._replace(trial=i % len(self.hypers), step=at)
 
     def find_layers(self, most: int = FAULTS) -> dict[int, str]:
-        """The layers in which the first `most` diverged members did so; kept as `layers`."""
-        for member in list(self.diverged)[:most]:
-            if member not in self.layers and (found := self.fault(member)) is not None:
-                self.layers[member] = str(found)
+        """The layers in which the first `most` diverged trials did so; kept as `layers`."""
+        for trial in list(self.diverged)[:most]:
+            if trial not in self.layers and (found := self.fault(trial)) is not None:
+                self.layers[trial] = str(found)
         return self.layers
 
-    def trial(self, i: int) -> Trial:
-        """What a member was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
-        if self._trials is None:
+    def spec(self, i: int) -> TrialSpec:
+        """What a trial was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
+        if self._specs is None:
             cure = "Ask the result that nf.sweep returned."
             check.fail("sweep", f"a result that was pickled holds no build and no data. {cure}")
-        return self._trials[i]
+        return self._specs[i]
 
-    def table(self, by: Literal["auto", "member", "setting"] = "auto") -> Table:
-        """The members, best first: what each was given, and its last figures.
+    def table(self, by: Literal["auto", "trial", "setting"] = "auto") -> Table:
+        """The trials, best first: what each was given, and its last figures.
 
-        by: "member" for a row a run; "setting" for a row a setting, with the mean over its seeds of
+        by: "trial" for a row a run; "setting" for a row a setting, with the mean over its seeds of
         each figure, the ends of the 95 % interval of the mean (Student's t), and how many diverged;
         "auto": by setting where there are several seeds. A setting of which a run diverged ranks
         behind those of which none did. stopped_at: the step at which a run was ended before its last,
@@ -181,15 +181,15 @@ class Result:
         its runs that were. best_at: the step of the best evaluation, where the search keeps that
         state: the figures are from there. refused: why build refused the hypers.
         """
-        check.choice("table", ("auto", "member", "setting"), by=by)
-        rows = self._members()
+        check.choice("table", ("auto", "trial", "setting"), by=by)
+        rows = self._trial_rows()
         if by == "setting" or (by == "auto" and self.seeds > 1):
             rows = [self._setting(rows[first : first + self.seeds]) for first in range(0, len(rows), self.seeds)]
         runs = len(self.hypers) // len(rows)
-        return Table(rows[members[0] // runs] for members in self._order(runs))
+        return Table(rows[trials[0] // runs] for trials in self._order(runs))
 
     def save(self, folder: str | Path) -> None:
-        """Write table.csv, and curves.csv: a row a report of a member; with seeds members.csv too.
+        """Write table.csv, and curves.csv: a row a report of a trial; with seeds trials.csv too.
 
         The same as .parquet, where pyarrow is installed. lineage.csv after population based training.
         """
@@ -197,56 +197,56 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         _write(self.table(), folder / "table")
         if self.seeds > 1:
-            _write(self.table("member"), folder / "members")
+            _write(self.table("trial"), folder / "trials")
         if self.lineage:
             _write(Table(self.lineage), folder / "lineage")
         _write(self._long(), folder / "curves")
 
     def _long(self) -> Table:
-        """The curves, a row a report of a member."""
+        """The curves, a row a report of a trial."""
         figures = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
         rows = Table()
-        for member in range(len(self.hypers)):
+        for trial in range(len(self.hypers)):
             for split, steps in self.steps.items():
                 for place, step in enumerate(steps):
                     known = [self.curves.get(f"{split}/{name}") for name in figures]
-                    values = [None if c is None else float(c[member, place]) for c in known]
+                    values = [None if c is None else float(c[trial, place]) for c in known]
                     if any(value is not None and not math.isnan(value) for value in values):
-                        row = {"member": member, "split": split, "step": int(step)}
+                        row = {"trial": trial, "split": split, "step": int(step)}
                         rows.append(row | dict(zip(figures, values, strict=True)))
         return rows
 
     @property
     def rank(self) -> str:
         """The curve that ranks, such as "validation/loss"."""
-        validation = f"validation/{self.figure.metric}"
-        return validation if validation in self.curves else f"train/{self.figure.metric}"
+        validation = f"validation/{self.metric.metric}"
+        return validation if validation in self.curves else f"train/{self.metric.metric}"
 
     def _order(self, runs: int) -> list[list[int]]:
-        """The members, so many in a row of one setting, best first; ties as they were drawn."""
+        """The trials, so many in a row of one setting, best first; ties as they were drawn."""
         count = len(self.hypers)
         units = [list(range(first, first + runs)) for first in range(0, count, runs)]
         return sorted(units, key=self._key)
 
-    def _key(self, members: list[int]) -> tuple[bool, bool, bool, int, float]:
+    def _key(self, trials: list[int]) -> tuple[bool, bool, bool, int, float]:
         """What is least for the best setting.
 
         Refused ones come last, before them those without a score, before them those that are judged by
         another split than others, and before them those that a search gave up.
         """
-        scores = self.scores[members]
-        mean = float(np.mean(scores if self.figure.mode == "min" else -scores))
+        scores = self.scores[trials]
+        mean = float(np.mean(scores if self.metric.mode == "min" else -scores))
         cost = mean if math.isfinite(mean) else math.inf
         rank = self.curves.get(self.rank)
-        apart = rank is not None and any(math.isnan(last(rank[m])) for m in members)
-        refused = any(m in self.refused for m in members)
-        lost = [self.plan.steps - self.stopped[m] if m in self.behind else 0 for m in members]
+        apart = rank is not None and any(math.isnan(last(rank[m])) for m in trials)
+        refused = any(m in self.refused for m in trials)
+        lost = [self.plan.steps - self.stopped_at[m] if m in self.ranks_last else 0 for m in trials]
         return refused, cost == math.inf, apart, max(lost), cost
 
-    def _members(self) -> list[dict[str, Any]]:
+    def _trial_rows(self) -> list[dict[str, Any]]:
         rows = []
         for i, hypers in enumerate(self.hypers):
-            row: dict[str, Any] = {"member": i}
+            row: dict[str, Any] = {"trial": i}
             if self.seeds > 1:
                 row |= {"setting": i // self.seeds, "seed": self.seed[i]}
             row |= {name: _cell(value) for name, value in hypers.items()}
@@ -254,7 +254,7 @@ class Result:
             if i in self.diverged:  # its last train figures may be from before
                 row[self.rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
-            if self.stopped or not self.complete:
+            if self.stopped_at or not self.complete:
                 row["stopped_at"] = self._stopped_at(i)
             if self.best_at:
                 row["best_at"] = self.best_at.get(i)
@@ -263,16 +263,16 @@ class Result:
         return rows
 
     def _last(self, name: str, i: int) -> float:
-        """The figure of a member by its last report, or by that of its best evaluation."""
+        """The figure of a trial by its last report, or by that of its best evaluation."""
         steps, curve = self.steps[name.partition("/")[0]], self.curves[name][i]
         return last(curve[steps <= self.best_at[i]] if i in self.best_at else curve)
 
     def _stopped_at(self, i: int) -> int | None:
-        """The step at which a member was ended, by a search or with the sweep; None at its last."""
-        if i in self.stopped or self.complete:
-            return self.stopped.get(i)
+        """The step at which a trial was ended, by a search or with the sweep; None at its last."""
+        if i in self.stopped_at or self.complete:
+            return self.stopped_at.get(i)
         step = int(self._carries[i].state.step) if i in self._carries else 0
-        steps = self.plan.steps if self._trials is None else self._trials[i].intervals.steps
+        steps = self.plan.steps if self._specs is None else self._specs[i].intervals.steps
         return step if step < steps else None
 
     def _setting(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _rows(curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: int) -> list[dict[str, Any]]:
-    """The curves of a member as the rows of metrics.jsonl."""
+    """The curves of a trial as the rows of metrics.jsonl."""
     rows = []
     for split, at in steps.items():
         own = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}

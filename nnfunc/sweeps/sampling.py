@@ -1,4 +1,4 @@
-"""The settings of a sweep: what its members are given, drawn from the space by a method."""
+"""The settings of a sweep: what its trials are given, drawn from the space by a method."""
 
 import functools
 import itertools
@@ -20,9 +20,9 @@ __all__ = ["METHODS", "TRIES", "Draws", "allowed", "settings"]
 METHODS = ("random", "grid", "sobol", "latin", "list")
 TRIES = 1000
 """How often a setting is drawn again, at most, when the constraint refuses it."""
-MOST_MEMBERS = 1_000_000
+MAX_TRIALS = 1_000_000
 """Of one sweep: each takes kilobytes of the host before it runs."""
-COLUMNS = ("member", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at", "best_at")
+COLUMNS = ("trial", "setting", "runs", "refused", "diverged", "diverged_at", "stopped", "stopped_at", "best_at")
 """Names that a table has for what is no setting."""
 
 Constraint = Callable[[dict[str, Any]], Any]
@@ -32,13 +32,13 @@ Constraint = Callable[[dict[str, Any]], Any]
 class Draws:
     """Where the settings of a sweep come from; the fields are arguments of `nf.sweep`.
 
-    members: how many settings. runs: how often each is run. distinct: whether a setting that is drawn
+    trials: how many settings. runs: how often each is run. distinct: whether a setting that is drawn
     again is drawn anew, for equal ones would train alike.
     """
 
     space: Any
     method: str
-    members: int | None
+    trials: int | None
     key: Key
     constraint: Constraint | None = None
     runs: int = 1
@@ -47,7 +47,7 @@ class Draws:
     def rows(self) -> list[dict[str, Any]]:
         """The settings."""
         constraint = Distinct(self.constraint) if self.distinct else self.constraint
-        drawn = settings(self.space, self.method, self.members, self.key, constraint)
+        drawn = settings(self.space, self.method, self.trials, self.key, constraint)
         for name in drawn[0]:
             if name in COLUMNS or "/" in name or (name == "seed" and self.runs > 1):
                 problem = f"the table has a column {name!r} of its own"
@@ -70,30 +70,30 @@ class Draws:
 
 
 def settings(
-    space: Any, method: str, members: int | None, key: Key, constraint: Constraint | None = None
+    space: Any, method: str, trials: int | None, key: Key, constraint: Constraint | None = None
 ) -> list[dict[str, Any]]:
     """What each setting is: a list of dicts, one a setting, name -> plain value.
 
-    The draws of a name belong to it and to the place of the setting: more members, or another name in
+    The draws of a name belong to it and to the place of the setting: more trials, or another name in
     the space, change none of them. (Sobol points and Latin hypercubes are one whole, so there they do.)
     Raises: ValueError for spaces that are empty, contradictory or do not fit the method.
     """
     check.choice("sweep", METHODS, method=method)
-    if members is not None:
-        check.size("sweep", 1, MOST_MEMBERS, members=members)
+    if trials is not None:
+        check.size("sweep", 1, MAX_TRIALS, trials=trials)
     key = fold(key, "space")
     if isinstance(space, list | tuple) or method == "list":
-        found = _listed(space, members, constraint)
+        found = _listed(space, trials, constraint)
     elif isinstance(space, Mapping):
         made = Space(space)
         if method == "grid":
-            found = _grid(made, members, constraint)
+            found = _grid(made, trials, constraint)
         else:
             draws = {"random": _random, "sobol": _sobol, "latin": _latin}[method]
-            needed = _members(members, made)
+            needed = _trials(trials, made)
             found = draws(made, needed, key, constraint)
     elif callable(space):
-        found = _proposed(space, _members(members, None), key, constraint)
+        found = _proposed(space, _trials(trials, None), key, constraint)
     else:
         wanted = "a dict name -> values, a list of dicts or a function key -> dict"
         got = check.describe(space)
@@ -103,11 +103,11 @@ def settings(
     return found
 
 
-def _members(members: int | None, space: Space | None) -> int:
-    if members is not None:
-        return members
+def _trials(trials: int | None, space: Space | None) -> int:
+    if trials is not None:
+        return trials
     every = "" if space is None else _grid_size(space)
-    check.fail("sweep", f"members should say how many settings to draw, got None.{every}")
+    check.fail("sweep", f"trials should say how many settings to draw, got None.{every}")
 
 
 def _grid_size(space: Space) -> str:
@@ -128,15 +128,15 @@ def _units(key: Key, places: Array, tries: Array) -> Array:
     return jax.vmap(draw)(places)
 
 
-def _random(space: Space, members: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
-    places = np.arange(members, dtype=np.uint32)
+def _random(space: Space, trials: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
+    places = np.arange(trials, dtype=np.uint32)
 
     @functools.cache
     def units(tries: int) -> dict[str, np.ndarray]:
         return {name: np.asarray(_units(fold(key, name), places, np.uint32(tries)), np.float64) for name in space.drawn}
 
     found: list[dict[str, Any]] = []
-    for place in range(members):
+    for place in range(trials):
         for tries in range(TRIES):
             own = units(tries)
             drawn = {name: d.at(float(own[name][place])) for name, d in space.drawn.items()}
@@ -145,11 +145,11 @@ def _random(space: Space, members: int, key: Key, constraint: Constraint | None)
                 found.append(values)
                 break
         else:
-            _give_up(members - place, members, constraint)
+            _give_up(trials - place, trials, constraint)
     return found
 
 
-def _grid(space: Space, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
+def _grid(space: Space, trials: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
     for name, distribution in space.drawn.items():
         if distribution.options is None:
             cure = "Give a list, such as np.geomspace(1e-4, 1e-1, 4)."
@@ -157,34 +157,34 @@ def _grid(space: Space, members: int | None, constraint: Constraint | None) -> l
             check.fail("sweep", f"{problem} for {name!r}. {cure}")
     options = [d.options or () for d in space.drawn.values()]
     count = math.prod(map(len, options))
-    if count > MOST_MEMBERS:
+    if count > MAX_TRIALS:
         check.fail("sweep", f"the grid has {count} settings. Take fewer values, or method='random'.")
     rows = (dict(zip(space.drawn, row, strict=True)) for row in itertools.product(*options))
-    return _wanted("grid", list(map(space.whole, rows)), members, constraint)
+    return _wanted("grid", list(map(space.whole, rows)), trials, constraint)
 
 
-def _sobol(space: Space, members: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
+def _sobol(space: Space, trials: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
     def points(engine: Any) -> Iterator[np.ndarray]:
-        power = max(1, math.ceil(math.log2(members)))
+        power = max(1, math.ceil(math.log2(trials)))
         for double in itertools.count():  # in all a power of two, as the sequence wants it
             yield engine.random_base2(power + max(0, double - 1))
 
-    return _of_points(space, "Sobol", points, members, key, constraint)
+    return _of_points(space, "Sobol", points, trials, key, constraint)
 
 
-def _latin(space: Space, members: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
+def _latin(space: Space, trials: int, key: Key, constraint: Constraint | None) -> list[dict[str, Any]]:
     def points(engine: Any) -> Iterator[np.ndarray]:
         while True:  # what the constraint refuses is filled up from further hypercubes
-            yield engine.random(members)
+            yield engine.random(trials)
 
-    return _of_points(space, "LatinHypercube", points, members, key, constraint)
+    return _of_points(space, "LatinHypercube", points, trials, key, constraint)
 
 
 def _of_points(
     space: Space,
     engine: str,
     points: Callable[[Any], Iterator[np.ndarray]],
-    members: int,
+    trials: int,
     key: Key,
     constraint: Constraint | None,
 ) -> list[dict[str, Any]]:
@@ -202,15 +202,15 @@ def _of_points(
             values = space.whole(drawn)
             if allowed(constraint, values):
                 found.append(values)
-            if len(found) == members:
+            if len(found) == trials:
                 return found
         seen += len(batch)
-        if seen > TRIES * members:
+        if seen > TRIES * trials:
             break
-    _give_up(members - len(found), members, constraint)
+    _give_up(trials - len(found), trials, constraint)
 
 
-def _listed(space: Any, members: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
+def _listed(space: Any, trials: int | None, constraint: Constraint | None) -> list[dict[str, Any]]:
     if not isinstance(space, list | tuple) or not all(isinstance(h, Mapping) for h in space):
         wanted = "with method='list' or a list, space should be a list of dicts"
         check.fail("sweep", f"{wanted}, got {check.describe(space)}.", exc_type=TypeError)
@@ -223,27 +223,27 @@ def _listed(space: Any, members: int | None, constraint: Constraint | None) -> l
             check.fail(
                 "sweep", f"all settings should hold the same names; number {place} and the first differ in {odd}."
             )
-    return _wanted("list", found, members, constraint)
+    return _wanted("list", found, trials, constraint)
 
 
 def _wanted(
-    what: str, settings: list[dict[str, Any]], members: int | None, constraint: Constraint | None
+    what: str, settings: list[dict[str, Any]], trials: int | None, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
     """The settings that the constraint allows, which are as many as was said, where it was."""
     found = [values for values in settings if allowed(constraint, values)]
     if not found:
         check.fail("sweep", f"the constraint refuses all {len(settings)} settings of the {what}.")
-    if members is not None and members != len(found):
-        cure = "Leave members out."
-        check.fail("sweep", f"the {what} has {len(found)} settings, got members={members}. {cure}")
+    if trials is not None and trials != len(found):
+        cure = "Leave trials out."
+        check.fail("sweep", f"the {what} has {len(found)} settings, got trials={trials}. {cure}")
     return found
 
 
 def _proposed(
-    propose: Callable[[Key], Any], members: int, key: Key, constraint: Constraint | None
+    propose: Callable[[Key], Any], trials: int, key: Key, constraint: Constraint | None
 ) -> list[dict[str, Any]]:
     found = []
-    for place in range(members):
+    for place in range(trials):
         for tries in range(TRIES):
             values = propose(fold(fold(key, place), "try", tries))
             if not isinstance(values, Mapping) or not values:
@@ -256,7 +256,7 @@ def _proposed(
                 found.append(dict(values))
                 break
         else:
-            _give_up(members - len(found), members, constraint)
+            _give_up(trials - len(found), trials, constraint)
     return found
 
 
@@ -273,12 +273,12 @@ def allowed(constraint: Constraint | None, values: dict[str, Any]) -> bool:
         check.fail("sweep", f"the constraint reads {error.args[0]!r}, which no setting holds{known}")
 
 
-def _give_up(left: int, members: int, constraint: Constraint | None) -> NoReturn:
+def _give_up(left: int, trials: int, constraint: Constraint | None) -> NoReturn:
     if isinstance(constraint, Distinct) and constraint.other is None:
-        problem = f"members should be at most the settings that there are, {members - left} or so"
+        problem = f"trials should be at most the settings that there are, {trials - left} or so"
         cure = "Equal ones would train alike; to run each several times, ask for seeds."
-        check.fail("sweep", f"{problem}, got {members}. {cure}")
-    problem = f"the constraint refused {TRIES} draws in a row for {left} of {members} settings"
+        check.fail("sweep", f"{problem}, got {trials}. {cure}")
+    problem = f"the constraint refused {TRIES} draws in a row for {left} of {trials} settings"
     check.fail("sweep", f"{problem}: it contradicts the space, or nearly does. Loosen one of them.")
 
 

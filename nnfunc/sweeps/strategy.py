@@ -1,8 +1,8 @@
-"""How the members of a group run, and which way is the quickest: found by a short probe.
+"""How the trials of a group run, and which execution is the quickest: found by a short probe.
 
-"loop" calls one compiled program for member after member. "vmap" runs `chunk` members side by side in
+"loop" calls one compiled program for trial after trial. "vmap" runs `chunk` trials side by side in
 one program. "threads" does one of these from one Python thread a core: JAX lets go of the
-interpreter while a program runs. "devices" is "vmap" with the members cut over all devices. Members
+interpreter while a program runs. "devices" is "vmap" with the trials cut over all devices. Trials
 come out the same to rounding.
 """
 
@@ -17,29 +17,29 @@ import jax
 import numpy as np
 
 from nnfunc import check, device_memory, jax_settings
-from nnfunc.base import draws_alike
+from nnfunc.base import draws_same_under_vmap
 from nnfunc.sweeps.batch import Going, Job, Pack, advance, warm
 from nnfunc.sweeps.compiled_trials import Lanes, everywhere
 from nnfunc.sweeps.grouping import Group
 from nnfunc.training.intervals import Intervals
 
-__all__ = ["WAYS", "Way", "chosen", "cores", "followed", "measured", "needed", "packs", "run", "timed"]
+__all__ = ["EXECUTIONS", "Execution", "chosen", "cores", "followed", "measured", "needed", "packs", "run", "timed"]
 
-WAYS = ("auto", "vmap", "loop", "threads", "devices")
+EXECUTIONS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
-"""A sweep that takes fewer seconds has its own first members as the probe."""
+"""A sweep that takes fewer seconds has its own first trials as the probe."""
 COMPILES = 4.0
 """How many times as long as compiling took a sweep has to last to try a further program."""
 WIDTH = 16
-"""How many members a thread has side by side, at most: more did not make it quicker."""
+"""How many trials a thread has side by side, at most: more did not make it quicker."""
 MEMORY = 0.25
-"""The share of the free memory that the states of members side by side may take."""
+"""The share of the free memory that the states of trials side by side may take."""
 COPIES = 6
-"""How often a member's state is held while it runs: itself, gradients, moments, temporaries."""
+"""How often a trial's state is held while it runs: itself, gradients, moments, temporaries."""
 
 
-class Way(NamedTuple):
-    """kind: one of WAYS but "auto". chunk: members a dispatch. threads, devices: how many.
+class Execution(NamedTuple):
+    """kind: one of EXECUTIONS but "auto". chunk: trials a dispatch. threads, devices: how many.
 
     by_step: one step a dispatch rather than all up to the next report. runs_per_second: what a probe
     measured, where there was one.
@@ -54,7 +54,7 @@ class Way(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """Whether its program has an axis of members."""
+        """Whether its program has an axis of trials."""
         return self.kind in ("vmap", "devices") or self.chunk > 1
 
     @property
@@ -65,16 +65,16 @@ class Way(NamedTuple):
     def of(self, job: Job) -> Lanes:
         return job.lanes(self.wide, self.devices)
 
-    def fit(self, count: int) -> "Way":
-        """The way for fewer members: narrower packs, in halves, so that few widths are compiled."""
+    def fit(self, count: int) -> "Execution":
+        """The execution for fewer trials: narrower packs, in halves, so that few widths are compiled."""
         width, share = self.chunk, -(-count // self.threads)
         while width // 2 >= max(share, self.devices) and width % (2 * self.devices) == 0:
             width //= 2
         return self._replace(chunk=width)
 
     def __str__(self) -> str:
-        members = "1 member" if self.chunk == 1 else f"{self.chunk} members"
-        how = f"{members} side by side" if self.wide else "member after member"
+        trials = "1 trial" if self.chunk == 1 else f"{self.chunk} trials"
+        how = f"{trials} side by side" if self.wide else "trial after trial"
         threads = f", from {self.threads} threads" if self.threads > 1 else ""
         devices = f", on {self.devices} devices" if self.devices > 1 else ""
         steps = ", a step a dispatch" if self.by_step else ""
@@ -92,10 +92,10 @@ def cores() -> int:
     return len(own(0)) if own else os.cpu_count() or 1
 
 
-def packs(group: Group, way: Way, places: list[int]) -> list[Pack]:
-    """The members at these places of a group, in packs of one width, so one program."""
-    parts = [tuple(places[at : at + way.chunk]) for at in range(0, len(places), way.chunk)]
-    return [Pack(group, part, way.chunk - len(part)) for part in parts]
+def packs(group: Group, execution: Execution, places: list[int]) -> list[Pack]:
+    """The trials at these places of a group, in packs of one width, so one program."""
+    parts = [tuple(places[at : at + execution.chunk]) for at in range(0, len(places), execution.chunk)]
+    return [Pack(group, part, execution.chunk - len(part)) for part in parts]
 
 
 def followed(job: Job) -> Job:
@@ -103,42 +103,42 @@ def followed(job: Job) -> Job:
     return job._replace(group=job.group._replace(scanned=True))
 
 
-def chosen(job: Job, way: str, chunk: int | None, finish: Finish | None = None) -> Way:
-    """The way to go: the one that was asked for, or the one that a probe finds the quickest.
+def chosen(job: Job, execution: str, chunk: int | None, finish: Finish | None = None) -> Execution:
+    """The execution to go: the one that was asked for, or the one that a probe finds the quickest.
 
-    finish: given, the probe of a short sweep runs its own first members, whole. A warning says when
+    finish: given, the probe of a short sweep runs its own first trials, whole. A warning says when
     the memory that is free makes the packs narrower than they could be.
     """
-    _check_keys(job, way, chunk)
-    own, count = _chosen(job, way, chunk, finish), len(job.group.members)
+    _check_keys(job, execution, chunk)
+    own, count = _chosen(job, execution, chunk, finish), len(job.group.trials)
     if own.kind in ("vmap", "devices") and chunk is None and own.chunk < count:
-        problem = f"{count} members side by side may not fit into the memory that is free"
+        problem = f"{count} trials side by side may not fit into the memory that is free"
         warnings.warn(f"sweep: {problem}; {own.chunk} at a time.", stacklevel=2)
     return own
 
 
-def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way:
-    count = len(job.group.members)
+def _chosen(job: Job, execution: str, chunk: int | None, finish: Finish | None) -> Execution:
+    count = len(job.group.trials)
     by_step = not job.group.scanned and _steps_are_quicker(job)
     most = min(count, chunk) if chunk else _even(count, min(count, _fitting(job)))
     threads, devices = min(cores(), count), jax.device_count()
-    loop = Way("loop", 1, by_step=by_step)
-    side_by_side = Way("vmap", most, by_step=by_step)
-    spread = Way("devices", -(-most // devices) * devices, devices=devices, by_step=by_step)
-    if way == "vmap":
+    loop = Execution("loop", 1, by_step=by_step)
+    side_by_side = Execution("vmap", most, by_step=by_step)
+    spread = Execution("devices", -(-most // devices) * devices, devices=devices, by_step=by_step)
+    if execution == "vmap":
         return side_by_side
-    if way == "devices":
+    if execution == "devices":
         return spread
-    if way == "threads":
-        return Way("threads", min(chunk or 1, count), threads, by_step=by_step)
-    if way == "loop" or count == 1:
+    if execution == "threads":
+        return Execution("threads", min(chunk or 1, count), threads, by_step=by_step)
+    if execution == "loop" or count == 1:
         return loop
     if not _vmapped(job):
-        return probed(job, [loop, Way("threads", 1, threads, by_step=by_step)], [], finish)
+        return probed(job, [loop, Execution("threads", 1, threads, by_step=by_step)], [], finish)
     if jax.default_backend() == "cpu" and threads > 1:
         share = min(most, chunk or WIDTH, -(-count // threads))
-        narrow = [loop, Way("threads", 1, threads, by_step=by_step)]
-        wide = [Way("threads", share, threads, by_step=by_step)] if share > 1 else []
+        narrow = [loop, Execution("threads", 1, threads, by_step=by_step)]
+        wide = [Execution("threads", share, threads, by_step=by_step)] if share > 1 else []
     else:
         narrow, wide = [loop], [side_by_side] if most > 1 else []
     if devices > 1 and count >= devices:
@@ -146,73 +146,73 @@ def _chosen(job: Job, way: str, chunk: int | None, finish: Finish | None) -> Way
     return probed(job, narrow, wide, finish)
 
 
-def measured(job: Job, way: Way) -> Way:
-    """The way, with how quick a probe found it, where it was not probed yet and fits the memory."""
+def measured(job: Job, execution: Execution) -> Execution:
+    """The execution, with how quick a probe found it, where it was not probed yet and fits the memory."""
     known = job.timings()
-    if way.runs_per_second is not None:
-        return way
-    if way.name not in known:
+    if execution.runs_per_second is not None:
+        return execution
+    if execution.name not in known:
         try:
-            known[way.name] = _speed(job, way, _warmed(job, way)[1])
+            known[execution.name] = _speed(job, execution, _warmed(job, execution)[1])
         except jax.errors.JaxRuntimeError as error:
-            return _scarce(error, way)
-    return way._replace(runs_per_second=known[way.name] / job.intervals.steps)
+            return _scarce(error, execution)
+    return execution._replace(runs_per_second=known[execution.name] / job.intervals.steps)
 
 
 def _vmapped(job: Job) -> bool:
     """Whether its keys draw the same side by side as alone: JAX's rbg keys do not."""
-    return draws_alike(job.key(job.group.members[0]))
+    return draws_same_under_vmap(job.key(job.group.trials[0]))
 
 
-def _check_keys(job: Job, way: str, chunk: int | None) -> None:
-    wide = way in ("vmap", "devices") or (way == "threads" and (chunk or 1) > 1)
+def _check_keys(job: Job, execution: str, chunk: int | None) -> None:
+    wide = execution in ("vmap", "devices") or (execution == "threads" and (chunk or 1) > 1)
     if wide and not _vmapped(job):
-        cure = "Take way='loop' or 'threads', or jax.random.key(seed, impl='threefry2x32')."
+        cure = "Take execution='loop' or 'threads', or jax.random.key(seed, impl='threefry2x32')."
         check.fail("sweep", f"keys of the kind rbg draw other numbers side by side. {cure}")
 
 
-def probed(job: Job, narrow: list[Way], wide: list[Way], finish: Finish | None) -> Way:
-    """The quickest of the ways; the first of narrow is the loop.
+def probed(job: Job, narrow: list[Execution], wide: list[Execution], finish: Finish | None) -> Execution:
+    """The quickest of the executions; the first of narrow is the loop.
 
-    How quick each way was is remembered for as long as the programs are. A way that is not known yet is
-    timed for some steps, or, in a short sweep, by its own first members, which are run whole and
+    How quick each execution was is remembered for as long as the programs are. An execution that is not known yet is
+    timed for some steps, or, in a short sweep, by its own first trials, which are run whole and
     finished. Ways that need a further program are tried once the sweeps of this build have taken
     several times as long as it takes to compile one.
     """
-    count, loop = len(job.group.members), narrow[0]
+    count, loop = len(job.group.trials), narrow[0]
     known = job.timings()
     places, steps = list(range(count)), min(job.until, job.intervals.steps)
-    if new := [way for way in narrow if way.name not in known]:
+    if new := [execution for execution in narrow if execution.name not in known]:
         each, some = _warmed(job, loop)
-        for way in new:
-            first = places[: 2 * way.threads]
-            if each * count < SHORT and finish is not None and len(first) == 2 * way.threads:
-                places = places[2 * way.threads :]
-                timed(job, way, packs(job.group, way, first), finish)
-                if way.name not in known:  # somebody asked to stop
+        for execution in new:
+            first = places[: 2 * execution.threads]
+            if each * count < SHORT and finish is not None and len(first) == 2 * execution.threads:
+                places = places[2 * execution.threads :]
+                timed(job, execution, packs(job.group, execution, first), finish)
+                if execution.name not in known:  # somebody asked to stop
                     return loop
             else:
-                known[way.name] = _speed(job, way, some)
-    quick = max(known[way.name] for way in narrow)
+                known[execution.name] = _speed(job, execution, some)
+    quick = max(known[execution.name] for execution in narrow)
     compiling = known.get("compile", 0.0)
-    for way in wide:
+    for execution in wide:
         budget = known.get("spent", 0.0) + count * steps / quick
-        if way.name not in known and budget > COMPILES * compiling:
+        if execution.name not in known and budget > COMPILES * compiling:
             try:
-                known[way.name] = _speed(job, way, _warmed(job, way)[1])
+                known[execution.name] = _speed(job, execution, _warmed(job, execution)[1])
             except jax.errors.JaxRuntimeError as error:
-                known[way.name] = _scarce(error, 0.0)
+                known[execution.name] = _scarce(error, 0.0)
     best = max((w for w in [*narrow, *wide] if w.name in known), key=lambda w: known[w.name])
     return best._replace(runs_per_second=known[best.name] / job.intervals.steps)
 
 
-def timed(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
-    """Run packs to the step of the job, and remember how quick the way was."""
+def timed(job: Job, execution: Execution, todo: list[Pack], finish: Finish) -> None:
+    """Run packs to the step of the job, and remember how quick the execution was."""
     if not todo:
         return
-    job, known = _placed(job, way), job.timings()
-    _warm(job, way, todo[0])
-    before = sum(job.step(member) for pack in todo for member in pack.members)
+    job, known = _placed(job, execution), job.timings()
+    _warm(job, execution, todo[0])
+    before = sum(job.step(trial) for pack in todo for trial in pack.trials)
     start = time.perf_counter()
     done: list[int] = []
 
@@ -220,43 +220,43 @@ def timed(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
         finish(going)
         done.extend([going.step] * len(going.pack.places))
 
-    run(job, way, todo, finished)
+    run(job, execution, todo, finished)
     took = time.perf_counter() - start
     known["spent"] = known.get("spent", 0.0) + took
     if (steps := sum(done) - before) > 0:
         speed = steps / took
-        known[way.name] = 0.5 * (known.get(way.name, speed) + speed)
+        known[execution.name] = 0.5 * (known.get(execution.name, speed) + speed)
 
 
-def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
+def run(job: Job, execution: Execution, todo: list[Pack], finish: Finish) -> None:
     """Run packs to the step of the job. Those that do not fit into the memory are halved."""
-    own, width, job = way.of(job), way.chunk, _placed(job, way)
+    own, width, job = execution.of(job), execution.chunk, _placed(job, execution)
 
     def one(pack: Pack) -> None:
         nonlocal width
         if pack.width > width:
-            for half in pack.halves(way.devices):
+            for half in pack.halves(execution.devices):
                 one(half)
             return
         try:
             going = Going(job, pack, own)
-            advance(going, way.by_step)
+            advance(going, execution.by_step)
             return finish(going)
         except jax.errors.JaxRuntimeError as error:
-            if pack.width <= way.devices:
+            if pack.width <= execution.devices:
                 raise
             _scarce(error)
-        width = min(width, -(-pack.width // 2 // way.devices) * way.devices)
-        problem = f"{pack.width} members side by side do not fit into the memory"
+        width = min(width, -(-pack.width // 2 // execution.devices) * execution.devices)
+        problem = f"{pack.width} trials side by side do not fit into the memory"
         warnings.warn(f"sweep: {problem}; going on with {width} at a time.", stacklevel=2)
         one(pack)
 
-    if way.threads == 1 or len(todo) < 2:
+    if execution.threads == 1 or len(todo) < 2:
         for pack in todo:
             one(pack)
         return
-    _warm(job, way, todo[0])
-    with ThreadPoolExecutor(way.threads) as pool:
+    _warm(job, execution, todo[0])
+    with ThreadPoolExecutor(execution.threads) as pool:
         try:
             for _ in pool.map(jax_settings.inherited(one), todo):
                 pass
@@ -265,10 +265,10 @@ def run(job: Job, way: Way, todo: list[Pack], finish: Finish) -> None:
             raise
 
 
-def _warm(job: Job, way: Way, pack: Pack) -> None:
+def _warm(job: Job, execution: Execution, pack: Pack) -> None:
     """Compile what a pack needs; where it does not fit into the memory, whoever runs it will see."""
     try:
-        warm(job, pack, way.of(job), way.by_step)
+        warm(job, pack, execution.of(job), execution.by_step)
     except jax.errors.JaxRuntimeError as error:
         _scarce(error)
 
@@ -280,40 +280,40 @@ def _scarce(error: Exception, value: Any = None) -> Any:
     return value
 
 
-def _placed(job: Job, way: Way) -> Job:
-    """The job with its data where the way needs it."""
-    if way.devices == 1:
+def _placed(job: Job, execution: Execution) -> Job:
+    """The job with its data where the execution needs it."""
+    if execution.devices == 1:
         return job
-    return job._replace(held=everywhere(job.held, way.devices))
+    return job._replace(held=everywhere(job.held, execution.devices))
 
 
-def _warmed(job: Job, way: Way) -> tuple[float, int]:
+def _warmed(job: Job, execution: Execution) -> tuple[float, int]:
     """Compile; then how long a run takes, and how many steps make a probe of about 50 ms."""
-    own, whole = way.of(job), min(job.until, job.intervals.steps)
-    job, start = _placed(job, way), time.perf_counter()
-    warm(job, packs(job.group, way, _first(job, way.chunk))[0], own, way.by_step)
+    own, whole = execution.of(job), min(job.until, job.intervals.steps)
+    job, start = _placed(job, execution), time.perf_counter()
+    warm(job, packs(job.group, execution, _first(job, execution.chunk))[0], own, execution.by_step)
     took, known = time.perf_counter() - start, job.timings()
     known["compile"] = max(took, known.get("compile", 0.0))
     count = min(10, whole)
     start = time.perf_counter()
-    _probe(job, way, count, 1)
+    _probe(job, execution, count, 1)
     each = (time.perf_counter() - start) / count
     return each * whole, max(1, min(whole, round(0.05 / each)))
 
 
-def _speed(job: Job, way: Way, steps: int) -> float:
-    """Steps of members per second of a way, by the better of two probes of some of both."""
-    needed = 2 * way.threads if way.chunk == 1 else way.threads
+def _speed(job: Job, execution: Execution, steps: int) -> float:
+    """Steps of trials per second of an execution, by the better of two probes of some of both."""
+    needed = 2 * execution.threads if execution.chunk == 1 else execution.threads
     best = np.inf
     for _ in range(2):
         start = time.perf_counter()
-        members = _probe(job, way, steps, needed)
-        best = min(best, (time.perf_counter() - start) / members)
+        trials = _probe(job, execution, steps, needed)
+        best = min(best, (time.perf_counter() - start) / trials)
     return steps / best
 
 
-def _probe(job: Job, way: Way, steps: int, count: int) -> int:
-    """Run the first packs for some steps, with nothing in between; how many members ran."""
+def _probe(job: Job, execution: Execution, steps: int, count: int) -> int:
+    """Run the first packs for some steps, with nothing in between; how many trials ran."""
     short = job._replace(
         intervals=Intervals(steps, steps, steps, steps), until=steps, carries={}, told=None, save=lambda going: None
     )
@@ -321,15 +321,15 @@ def _probe(job: Job, way: Way, steps: int, count: int) -> int:
 
     def finish(going: Going) -> None:
         jax.block_until_ready(going.carry)
-        ended.extend(going.pack.members)
+        ended.extend(going.pack.trials)
 
-    todo = packs(job.group, way, _first(job, way.chunk * count))[:count]
-    run(short, way, todo, finish)
+    todo = packs(job.group, execution, _first(job, execution.chunk * count))[:count]
+    run(short, execution, todo, finish)
     return len(ended)
 
 
 def _first(job: Job, count: int) -> list[int]:
-    return list(range(min(count, len(job.group.members))))
+    return list(range(min(count, len(job.group.trials))))
 
 
 def _even(count: int, most: int) -> int:
@@ -343,23 +343,23 @@ def _steps_are_quicker(job: Job) -> bool:
         return False
     times = {}
     for by_step in (False, True):
-        way = Way("loop", 1, by_step=by_step)
-        _probe(job, way, 2, 1)
+        execution = Execution("loop", 1, by_step=by_step)
+        _probe(job, execution, 2, 1)
         start = time.perf_counter()
-        _probe(job, way, 2, 1)
+        _probe(job, execution, 2, 1)
         times[by_step] = time.perf_counter() - start
     return times[True] < times[False]
 
 
 def _fitting(job: Job) -> int:
-    """How many members side by side surely fit into the memory that is free."""
+    """How many trials side by side surely fit into the memory that is free."""
     free = device_memory.free()
-    count = len(job.group.members)
+    count = len(job.group.trials)
     return count if free is None else max(1, int(MEMORY * free / needed(job)))
 
 
 def needed(job: Job) -> int:
-    """Bytes of memory that a member needs while it runs, about.
+    """Bytes of memory that a trial needs while it runs, about.
 
     It is the larger of what its state takes in copies, and of the values that a step, or an
     evaluation, holds at once: of models of few parameters and many activations.
@@ -367,7 +367,7 @@ def needed(job: Job) -> int:
     own, timings = job.lanes(wide=False), job.timings()
     if "bytes" not in timings:
         group, held = job.group, job.held
-        args = (group.one(0), job.key(group.members[0]), held.train)
+        args = (group.one(0), job.key(group.trials[0]), held.train)
         state, numbers = jax.eval_shape(own.init, *args), group.one(0)
         count, fresh = (jax.ShapeDtypeStruct((), kind) for kind in ("int32", "bool"))
         programs = [own.step.trace(count, fresh, state, numbers, held.train)]  # pyright: ignore

@@ -21,11 +21,11 @@ from nnfunc.sweeps.executors import Jobs
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress, Watch
 from nnfunc.sweeps.result import Result
-from nnfunc.sweeps.sampling import MOST_MEMBERS, Draws
+from nnfunc.sweeps.sampling import MAX_TRIALS, Draws
 from nnfunc.sweeps.search.halving import halving, hyperband, patience
 from nnfunc.sweeps.search.optuna_search import optuna
 from nnfunc.sweeps.search.population import population
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.checkpointing import Best
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
@@ -35,7 +35,7 @@ __all__ = ["Search", "conduct", "everything", "sweep", "sweep_plan"]
 Method = Literal["random", "grid", "sobol", "latin", "list"]
 Running = Literal["auto", "vmap", "loop", "threads", "devices"]
 Search = Callable[[Engine], None]
-"""What decides which members run how far; see `nnfunc.sweeps.engine`."""
+"""What decides which trials run how far; see `nnfunc.sweeps.engine`."""
 MAKERS = (halving, hyperband, patience, population, optuna)
 """What makes searches, and is none."""
 REPORT: tuple[str, str] | None = ("nnfunc.reports.sweep.sweep_page", "write_page")
@@ -51,7 +51,7 @@ def sweep(
     *,
     steps: int,
     key: Key,
-    members: int | None = None,
+    trials: int | None = None,
     method: Method = "random",
     constraint: Callable[[dict[str, Any]], Any] | None = None,
     seeds: int | None = None,
@@ -60,7 +60,7 @@ def sweep(
     log_every: int | None = None,
     eval_batch_size: int | None = None,
     best: str = "min loss",
-    way: Running = "auto",
+    execution: Running = "auto",
     chunk: int | None = None,
     jobs: Jobs | None = None,
     folder: str | Path | None = None,
@@ -71,34 +71,34 @@ def sweep(
     """Train what `build` makes with many hypers, in few compiled programs: a table and all states.
 
     build, data, steps, log_every, evaluate_every, eval_batch_size: as for `nf.train`; log_every and
-    evaluate_every are a tenth of the run by default. key: of the sweep. Member i is the run
+    evaluate_every are a tenth of the run by default. key: of the sweep. Trial i is the run
     `nf.train(build, hypers_i, data, steps=steps, key=jax.random.fold_in(key, i))`, to rounding:
-    whatever the way, the chunk and the other members; with seeds the key is `fold_in(key, seed)`.
+    whatever the execution, the chunk and the other trials; with seeds the key is `fold_in(key, seed)`.
     All see the data in the same order, unless the space holds the name "data.seed": its value is the
-    seed of the member's own order, and build is not given it.
+    seed of the trial's own order, and build is not given it.
     space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`,
     `nf.log_uniform`, `nf.int_uniform`, `nf.choice`); a function of the other values, h -> value; or
     one fixed value, a tuple too. Or a list of dicts, each the hypers of a setting. Or a function
     that proposes, key -> dict.
-    members: how many runs there are, with seeds a multiple of them. method: "random"; "grid", all
+    trials: how many runs there are, with seeds a multiple of them. method: "random"; "grid", all
     combinations; "sobol" and "latin", which fill the space more evenly (scipy.stats.qmc); "list".
     constraint: h -> whether a setting is wanted. seeds: how often each setting is run, in [1, ...),
     with the keys fold_in(key, seed).
-    search: which members run how far, such as `nf.sweeps.halving()`; by default all run to their end.
-    best: what ranks the members, such as "max accuracy": their last value on the validation split, or,
+    search: which trials run how far, such as `nf.sweeps.halving()`; by default all run to their end.
+    best: what ranks the trials, such as "max accuracy": their last value on the validation split, or,
     where there is none, on the training data since the last report.
-    way: "vmap" runs members side by side, `chunk` at a time; "loop" one after another through one
+    execution: "vmap" runs trials side by side, `chunk` at a time; "loop" one after another through one
     program; "threads" from a Python thread a core; "devices" side by side, cut over all devices;
     "auto" takes the quickest by a short probe. Values that set shapes, such as widths, and those that
     are no numbers make groups, with programs of their own.
-    jobs: other processes or machines that run the members, such as `nf.sweeps.processes(4)`; they need
-    a folder. folder: where what the members have come to is saved every few seconds; resume: go on
+    jobs: other processes or machines that run the trials, such as `nf.sweeps.processes(4)`; they need
+    a folder. folder: where what the trials have come to is saved every few seconds; resume: go on
     from there, to the same result. When all have ended, it gets table.csv, curves.csv (see
     `Result.save`) and report.html, for which the extra `programs` is needed. on_report: called at
     every report; then the host waits for it.
     should_stop: asked at every report; when it says True, the sweep saves and returns what it has,
     not `complete`.
-    Raises: ValueError and TypeError for arguments that do not fit. A member that diverges is written
+    Raises: ValueError and TypeError for arguments that do not fit. A trial that diverges is written
     down, as one whose hypers build refuses, and disturbs no other.
 
     >>> def build(h):
@@ -118,9 +118,9 @@ def sweep(
     if search is not None and (not callable(search) or search in MAKERS):
         wanted = "a search, such as nf.sweeps.halving()"
         check.fail("sweep", f"search should be {wanted}, got {check.describe(search)}.", exc_type=TypeError)
-    draws = draws_of(space, method, members, key, constraint, seeds)
+    draws = draws_of(space, method, trials, key, constraint, seeds)
     data = _sized(data, eval_batch_size)
-    trial_of = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
+    build_spec = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
     if folder is not None:
         of = {
@@ -136,10 +136,10 @@ def sweep(
     try:
         try:
             engine = Engine(
-                trial_of,
+                build_spec,
                 draws,
                 Best.of(best),
-                way=way,
+                execution=execution,
                 chunk=chunk,
                 store=store,
                 told=watch,
@@ -195,7 +195,7 @@ def _write(result: Result, folder: Path) -> None:
 
 
 def everything(engine: Engine) -> None:
-    """Run all members to their last step."""
+    """Run all trials to their last step."""
     engine.advance(engine.begin())
 
 
@@ -206,21 +206,21 @@ def sweep_plan(
     *,
     steps: int,
     key: Key,
-    members: int | None = None,
+    trials: int | None = None,
     method: Method = "random",
     constraint: Callable[[dict[str, Any]], Any] | None = None,
     seeds: int | None = None,
     eval_batch_size: int | None = None,
     best: str = "min loss",
-    way: Running = "auto",
+    execution: Running = "auto",
     chunk: int | None = None,
     probe: bool = False,
 ) -> Plan:
     """What `nf.sweep` would do with these arguments: `print` it.
 
     It says which values the programs take as arguments, which make groups and why, and how many
-    members each has. Without probe no step is run, and the way of "auto" is left open; with it the
-    programs are compiled, and some steps tell the way, the time and the memory to expect.
+    trials each has. Without probe no step is run, and the execution of "auto" is left open; with it the
+    programs are compiled, and some steps tell the execution, the time and the memory to expect.
     Raises: what `nf.sweep` raises before it runs.
 
     >>> def build(h):
@@ -229,32 +229,32 @@ def sweep_plan(
     >>> data = nf.data.arrays((np.ones((8, 4), np.float32), np.arange(8) % 2), batch_size=4)
     >>> space = {"width": [8, 16], "rate": [0.1, 0.2, 0.3]}
     >>> print(nf.sweep_plan(build, space, data, steps=5, method="grid", key=jax.random.key(0),
-    ...                     way="vmap"))
+    ...                     execution="vmap"))
     6 runs of 5 steps: 6 settings
     arguments of the program: rate
     makes groups: width (...)
-    group 0 (width=8), 3 members: 3 members side by side, about ... at a time
-    group 1 (width=16), 3 members: 3 members side by side, about ... at a time
+    group 0 (width=8), 3 trials: 3 trials side by side, about ... at a time
+    group 1 (width=16), 3 trials: 3 trials side by side, about ... at a time
     """
-    draws = draws_of(space, method, members, key, constraint, seeds)
-    trial_of = _trials(build, _sized(data, eval_batch_size), steps, key, seeds, None, None)
-    engine = Engine(trial_of, draws, Best.of(best), way=way, chunk=chunk)
+    draws = draws_of(space, method, trials, key, constraint, seeds)
+    build_spec = _trials(build, _sized(data, eval_batch_size), steps, key, seeds, None, None)
+    engine = Engine(build_spec, draws, Best.of(best), execution=execution, chunk=chunk)
     engine.begin()
     return engine.plan(probe=probe)
 
 
-def draws_of(space: Any, method: str, members: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
+def draws_of(space: Any, method: str, trials: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
     """Where settings come from, by the arguments of `sweep`."""
-    check.on_host("sweep", "Call it outside: it runs members side by side itself.", key=key)
+    check.on_host("sweep", "Call it outside: it runs trials side by side itself.", key=key)
     check.key("sweep", key)
     runs = 1 if seeds is None else seeds
-    check.size("sweep", 1, MOST_MEMBERS, seeds=runs)
-    if members is not None:
-        check.size("sweep", 1, MOST_MEMBERS, members=members)
-        if members % runs:
-            cure = f"Take {members // runs * runs or runs}, for example."
-            check.fail("sweep", f"members should be a multiple of the seeds, {runs}, got {members}. {cure}")
-    return Draws(space, method, None if members is None else members // runs, key, constraint, runs)
+    check.size("sweep", 1, MAX_TRIALS, seeds=runs)
+    if trials is not None:
+        check.size("sweep", 1, MAX_TRIALS, trials=trials)
+        if trials % runs:
+            cure = f"Take {trials // runs * runs or runs}, for example."
+            check.fail("sweep", f"trials should be a multiple of the seeds, {runs}, got {trials}. {cure}")
+    return Draws(space, method, None if trials is None else trials // runs, key, constraint, runs)
 
 
 def _sized(data: Any, eval_batch_size: int | None) -> Any:
@@ -267,7 +267,7 @@ def _sized(data: Any, eval_batch_size: int | None) -> Any:
 
 def _trials(
     build: Build, data: Any, steps: int, key: Key, seeds: int | None, evaluate: int | None, log: int | None
-) -> Callable[[dict[str, Any], int, int], Trial]:
+) -> Callable[[dict[str, Any], int, int], TrialSpec]:
     check.size("sweep", steps=steps)
     if not isinstance(data, Data):
         wanted = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
@@ -276,12 +276,12 @@ def _trials(
     given = lambda every: tenth if every is None else every
     intervals = Intervals.of(steps, given(log), given(evaluate), steps)
 
-    def trial(settings: dict[str, Any], place: int, run: int) -> Trial:
+    def spec(settings: dict[str, Any], place: int, run: int) -> TrialSpec:
         own = fold_in(key, np.uint32(place if seeds is None else run))
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:
             check.size("sweep", 0, 2**32 - 1, **{"data.seed": order})
-        return Trial(settings, build, hypers, data, intervals, own, order, run)
+        return TrialSpec(settings, build, hypers, data, intervals, own, order, run)
 
-    return trial
+    return spec

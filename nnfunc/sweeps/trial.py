@@ -1,4 +1,4 @@
-"""What one member of a sweep is to do: a run as `nf.train` would be given it."""
+"""What one trial of a sweep is to do: a run as `nf.train` would be given it."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -8,10 +8,10 @@ from nnfunc.data.dataset import Data
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
-__all__ = ["Trial"]
+__all__ = ["TrialSpec"]
 
 
-class Trial(NamedTuple):
+class TrialSpec(NamedTuple):
     """A run to be. settings: what it was drawn as, which tables show. hypers: what build is given.
 
     key: of the run. order: the seed of the data's order, or None for that of data. seed: what tables

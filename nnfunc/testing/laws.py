@@ -90,7 +90,7 @@ class Case:
     def needs_key(self) -> bool:
         """Whether the model refuses to work without a key, in the words of law 2."""
         try:
-            jax.eval_shape(self.model.apply, self.params, self.x)
+            jax.eval_shape(partial(self.model.apply, state=self.model.init_state()), self.params, self.x)
         except MissingKeyError:
             return True
         return False
@@ -102,7 +102,8 @@ class Case:
 
     def evaluated(self, params: Params, x: PyTree, *, model: Model | None = None) -> PyTree:
         """y in evaluation mode, without a key where the model can do without."""
-        return (model or self.model).apply(params, x, key=self.key if self.needs_key else None)
+        model = model or self.model
+        return model.apply(params, x, key=self.key if self.needs_key else None, state=model.init_state())
 
     def trained(self, params: Params, x: PyTree, *, model: Model | None = None) -> tuple[PyTree, PyTree]:
         """(y, new state) in training mode, with a key."""
@@ -154,7 +155,7 @@ def no_key_no_randomness(case: Case) -> None:
 
     def both(params, x):
         ctx = Context(train=True, state=case.model.init_state())
-        return case.model.apply(params, x), case.model.forward(params, x, ctx)
+        return case.model.apply(params, x, state=ctx.state), case.model.forward(params, x, ctx)
 
     program = str(jax.make_jaxpr(both)(case.params, case.x))
     found = re.search(r"random_bits|threefry\w*|rng_\w+|random_wrap|random_seed", program)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from nnfunc.base import Key, struct
+from nnfunc.base import Key, shape_struct
 from nnfunc.device_memory import check_fits, compiled, format_bytes, tree_bytes
 from nnfunc.training.compiled import Programs
 from nnfunc.training.step import TrainState
@@ -38,7 +38,7 @@ def check_memory(
     """
     carry = jax.eval_shape(programs.init, numbers, key, data)
     check_state(where, carry.state)
-    args: tuple[Any, ...] = (carry, numbers, jax.tree.map(struct, data))
+    args: tuple[Any, ...] = (carry, numbers, jax.tree.map(shape_struct, data))
     step = programs.one
     if loop == "scan":
         step, args = programs.many, (jax.ShapeDtypeStruct((), "int32"), *args)

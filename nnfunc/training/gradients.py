@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, paths
-from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold
+from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold, match_state
 from nnfunc.training import layer_stats
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
@@ -64,7 +64,7 @@ def gradient_of(task: Task, watch: Watch | None = None) -> Gradient:
 
         made, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         loss, (metrics, state, seen) = made
-        return Seen(loss, metrics, kept_kind(state, model_state), grads, seen)
+        return Seen(loss, metrics, match_state(state, model_state), grads, seen)
 
     whole: Gradient = gradient
     if task.accumulate > 1:
@@ -186,17 +186,3 @@ def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Arr
             cure = "Take the mean over the batch."
             check.fail("objective", f"{name} should be one number, got shape {jnp.shape(value)}. {cure}")
     return loss, {k: jnp.asarray(v) for k, v in metrics.items()}
-
-
-def kept_kind(new: PyTree, old: PyTree) -> PyTree:
-    """The model's new state in the types of the old one, whose structure and shapes it must have."""
-    kinds = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
-    if kinds[0] != kinds[1]:
-        wanted = f"a layer's new state should have the shapes of its init_state, {kinds[0]}"
-        check.fail("model", f"{wanted}, got {kinds[1]}.")
-    return jax.tree.map(like, new, old)
-
-
-def like(new: Any, old: Any) -> Array:
-    """The new value in the old one's type: state that changes its type cannot be scanned."""
-    return jnp.asarray(new).astype(jnp.asarray(old).dtype)

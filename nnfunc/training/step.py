@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from nnfunc import check
-from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold
-from nnfunc.layers.linear import wide
+from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold, match_dtype, widen
 from nnfunc.training import layer_stats
-from nnfunc.training.gradients import gradient_of, like
+from nnfunc.training.gradients import gradient_of
 from nnfunc.training.task import Build, Task, built, training_batch
 from nnfunc.vector_norm import global_norm
 
@@ -108,11 +107,11 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
                 updates, opt = task.optimizer.update(seen.grads, state.opt_state, state.params, **told)
             params = optax.apply_updates(state.params, updates)
-            opt = jax.tree.map(like, opt, state.opt_state)
+            opt = jax.tree.map(match_dtype, opt, state.opt_state)
             average = state.average
             if task.average is not None:
                 average = task.average.update(average, (params, seen.model_state), state.step)
-                average = jax.tree.map(like, average, state.average)
+                average = jax.tree.map(match_dtype, average, state.average)
             return params, seen.model_state, opt, average
 
         going = state.diverged_at < 0
@@ -178,7 +177,7 @@ def _guarded(finite: Array, going: Array, update: Callable[[], PyTree], old: PyT
 
     def checked() -> tuple[PyTree, Array]:
         params, *others = update()
-        sums = [jnp.isfinite(jnp.sum(wide(leaf))) for leaf in jax.tree.leaves(params)]
+        sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(params)]
         fine = jnp.stack(sums).all() if sums else jnp.asarray(True)
         keep = lambda new, old: jnp.where(fine, new, old)
         *others, average = others

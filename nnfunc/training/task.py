@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from nnfunc import check, schedules
-from nnfunc.base import Array, Key, Layer, PyTree, Scalar, as_model, fold, parameters_of
+from nnfunc.base import Array, Key, Layer, PyTree, Scalar, as_model, fold, parameter_names
 from nnfunc.optimizers import as_optimizer
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
@@ -145,7 +145,7 @@ def built(build: Build, hypers: Any, step: Any = 0) -> Task:
 def _takes_step(build: Build) -> bool:
     """Whether build has a parameter of the name `step`."""
     try:
-        return "step" in parameters_of(build)[0]
+        return "step" in parameter_names(build)[0]
     except (TypeError, ValueError):
         return False
 

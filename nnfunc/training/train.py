@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Key, struct
+from nnfunc.base import Key, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.training.checkpointing import Best, Saver, identity
@@ -177,7 +177,7 @@ def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) 
 
                 def __call__(self, *args, **options):
                     y = predict(*args, **options)
-                    outputs.append(jax.tree.map(struct, y))
+                    outputs.append(jax.tree.map(shape_struct, y))
                     return y
 
             return task.objective(Noted(), batch)

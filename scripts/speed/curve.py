@@ -1,4 +1,4 @@
-"""Runs per second of a sweep against the number of members: made for a GPU, and runs anywhere."""
+"""Runs per second of a sweep against the number of trials: made for a GPU, and runs anywhere."""
 
 import time
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 import nnfunc as nf
 
 STEPS = 200
-MEMBERS = tuple(4**power for power in range(7))  # 1 to 4096
+TRIALS = tuple(4**power for power in range(7))  # 1 to 4096
 
 
 class Curve(NamedTuple):
@@ -67,14 +67,14 @@ CURVES = {"mlp": mlp, "cnn": cnn, "gpt": gpt}
 
 
 def measure(name: str, most: int, rounds: int) -> list[dict[str, Any]]:
-    """Seconds of a whole sweep side by side, for 1, 4, 16, ... members up to `most`.
+    """Seconds of a whole sweep side by side, for 1, 4, 16, ... trials up to `most`.
 
     A run is 200 steps with one evaluation at its end; programs are compiled before.
     """
     own, rows = CURVES[name](), []
     every: dict[str, Any] = {"steps": STEPS, "log_every": STEPS, "evaluate_every": STEPS}
-    for members in (count for count in MEMBERS if count <= most):
-        way = "loop" if members == 1 else "vmap"
+    for trials in (count for count in TRIALS if count <= most):
+        execution = "loop" if trials == 1 else "vmap"
         times = []
         for turn in range(rounds + 1):
             start = time.perf_counter()
@@ -82,27 +82,27 @@ def measure(name: str, most: int, rounds: int) -> list[dict[str, Any]]:
                 own.build,
                 {"lr": nf.log_uniform(1e-4, 1e-2)},
                 own.data,
-                members=members,
-                way=way,
+                trials=trials,
+                execution=execution,
                 key=jax.random.key(0),
                 **every,
             )
             if turn:
                 times.append(time.perf_counter() - start)
-        speed = members / float(np.median(times))
+        speed = trials / float(np.median(times))
         one = rows[0]["runs_per_second"] if rows else speed
-        rows.append({"case": name, "members": members, "runs_per_second": speed, "times": speed / one})
+        rows.append({"case": name, "trials": trials, "runs_per_second": speed, "times": speed / one})
     return rows
 
 
 def show(rows: list[dict[str, Any]], where: str) -> None:
     """The table for docs/benchmarks.md."""
     print(f"Runs of {STEPS} steps, side by side: {where}\n")
-    print("| case | members | runs per second | of one at a time |")
+    print("| case | trials | runs per second | of one at a time |")
     print("| --- | --- | --- | --- |")
     for row in rows:
         speed, times = row["runs_per_second"], row["times"]
-        print(f"| {row['case']} | {row['members']} | {speed:.1f} | {times:.1f} |")
+        print(f"| {row['case']} | {row['trials']} | {speed:.1f} | {times:.1f} |")
 
 
 def _task(model: Any, h: dict[str, Any]) -> nf.Task:

@@ -1,4 +1,4 @@
-"""Runs per second of a sweep: one after another, and each way of running many, timed in turns.
+"""Runs per second of a sweep: one after another, and each execution of running many, timed in turns.
 
 Beside them, where PyTorch is installed, its loop as its tutorials write it, for the same model.
 """
@@ -47,11 +47,11 @@ def case(name: str) -> Case:
     return Case(name, [784, 128, 10], nf.data.arrays(split[0], batch_size=64, validation=split[1]))
 
 
-def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
-    """Seconds of a whole `nf.sweep` of so many members, way by way, programs compiled before.
+def measure(name: str, trials: int, rounds: int) -> dict[str, Any]:
+    """Seconds of a whole `nf.sweep` of so many trials, execution by execution, programs compiled before.
 
-    Each run is 200 steps with one evaluation at its end. Which way goes first changes from round to
-    round. The first rounds, in which programs are compiled and the planner gets to know its ways, do
+    Each run is 200 steps with one evaluation at its end. Which execution goes first changes from round to
+    round. The first rounds, in which programs are compiled and the planner gets to know its executions, do
     not count.
     """
     own, key = case(name), jax.random.key(0)
@@ -62,8 +62,8 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
 
     def swept(name: str, **options: Any) -> Callable[[], int]:
         def run() -> int:
-            last[name] = nf.sweep(build, space, data, key=key, members=members, **every, **options)
-            return members
+            last[name] = nf.sweep(build, space, data, key=key, trials=trials, **every, **options)
+            return trials
 
         return run
 
@@ -73,15 +73,15 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
             nf.train(build, last["one after another"].hypers[i], data, key=own, loop="scan", **every)
         return TRAINED
 
-    half = min(WIDTH, -(-members // cores()))
+    half = min(WIDTH, -(-trials // cores()))
     sides = {
-        "one after another": swept("one after another", way="loop"),
-        "plain JAX, one after another": plain_loop(own, key, members),
+        "one after another": swept("one after another", execution="loop"),
+        "plain JAX, one after another": plain_loop(own, key, trials),
         "nf.train for each": trained,
-        "side by side": swept("side by side", way="vmap"),
-        "threads": swept("threads", way="threads"),
-        "threads, side by side": swept("threads, side by side", way="threads", chunk=half),
-        "auto": swept("auto", way="auto"),
+        "side by side": swept("side by side", execution="vmap"),
+        "threads": swept("threads", execution="threads"),
+        "threads, side by side": swept("threads, side by side", execution="threads", chunk=half),
+        "auto": swept("auto", execution="auto"),
     }
     if torch := installed():
         sides["PyTorch, one after another"] = lambda: torch_loop(torch, own, TRAINED)
@@ -96,8 +96,8 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
     one = times["one after another"]
     return {
         "case": own.name,
-        "members": members,
-        "auto": str(last["auto"].plan.groups[0].way),
+        "trials": trials,
+        "auto": str(last["auto"].plan.groups[0].execution),
         "sides": {
             name: {"ms": quartiles(own), "runs_per_second": 1 / float(np.median(own)), "speed": ratio(one, own)}
             for name, own in times.items()
@@ -105,27 +105,27 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def plain_loop(own: Case, key: Any, members: int) -> Callable[[], int]:
+def plain_loop(own: Case, key: Any, trials: int) -> Callable[[], int]:
     """The same runs in plain JAX, one compiled program called for each."""
     whole = plain.run(own.widths, STEPS, own.data.batch_size)
     train, held = jax.device_put((own.data.arrays, own.data.validation))
-    rates = np.geomspace(1e-4, 1e-2, members, dtype=np.float32)
+    rates = np.geomspace(1e-4, 1e-2, trials, dtype=np.float32)
 
     def run() -> int:
         ends = [whole(jax.random.fold_in(key, i), rate, train, held) for i, rate in enumerate(rates)]
         if not all(loss < 2 for _, loss in jax.device_get(ends)[-1:]):
             raise RuntimeError("plain JAX does not learn")
-        return members
+        return trials
 
     return run
 
 
 def agree(results: dict[str, Any]) -> None:
-    """Every way gives the same scores. Raises: RuntimeError when one does not."""
+    """Every execution gives the same scores. Raises: RuntimeError when one does not."""
     first, *others = results.values()
     for other in others:
         if not np.allclose(first.scores, other.scores, rtol=0.05, equal_nan=True):
-            raise RuntimeError("the ways do not calculate the same")
+            raise RuntimeError("the executions do not calculate the same")
 
 
 def installed() -> Any:
@@ -163,8 +163,8 @@ def torch_loop(torch: Any, own: Case, runs: int) -> int:
 
 
 def halving(rounds: int) -> dict[str, Any]:
-    """Successive halving against running all to the end: 64 members, 1000 steps, on the digits."""
-    own, steps, members = case("digits"), 1000, 64
+    """Successive halving against running all to the end: 64 trials, 1000 steps, on the digits."""
+    own, steps, trials = case("digits"), 1000, 64
     space = {"lr": nf.log_uniform(1e-5, 1.0)}
     times: dict[str, list[float]] = {"to the end": [], "halving": []}
     winners = []
@@ -173,7 +173,7 @@ def halving(rounds: int) -> dict[str, Any]:
         sides: dict[str, Any] = {"to the end": None, "halving": nf.sweeps.halving(4)}
         for name in list(sides)[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
-            result = nf.sweep(own.build, space, own.data, steps=steps, members=members, key=key, search=sides[name])
+            result = nf.sweep(own.build, space, own.data, steps=steps, trials=trials, key=key, search=sides[name])
             seconds[name], best[name] = time.perf_counter() - start, result.best
         if turn >= 0:
             winners.append(best["to the end"] == best["halving"])
@@ -188,15 +188,15 @@ def show(rows: list[dict[str, Any]], half: dict[str, Any]) -> None:
     machine = rows[0]["machine"]
     where = f"{machine['cores']} cores of {machine['cpu']}, jax {machine['jax']}, {machine['date']}"
     print(f"Runs of {STEPS} steps: {where}\n")
-    print("| case | members | way | runs per second | of one after another (90 % interval) |")
+    print("| case | trials | execution | runs per second | of one after another (90 % interval) |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:
         for name, side in row["sides"].items():
             speed = "{value:.2f} ({low:.2f}-{high:.2f})".format(**side["speed"])
             how = f"auto: {row['auto'].partition(' (probe')[0]}" if name == "auto" else name
-            place = f"{row['case']} | {row['members']}"
+            place = f"{row['case']} | {row['trials']}"
             print(f"| {place} | {how} | {side['runs_per_second']:.1f} | {speed} |")
     speed = "{value:.2f} ({low:.2f}-{high:.2f})".format(**half["speed"])
-    what = "Halving, 64 members of 1000 steps on the digits"
+    what = "Halving, 64 trials of 1000 steps on the digits"
     same = f"the same winner for {half['same']} of {half['of']} keys"
     print(f"\n{what}: {speed} times as fast as all to the end, {same}.")

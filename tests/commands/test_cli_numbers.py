@@ -18,7 +18,7 @@ WRONG = ["-1", "99999999999999999999", "999999999999", "1e20", "nan", "inf", "2.
 OPTIONS = {
     "overfit": ("--steps", "--examples"),
     "find-lr": ("--steps", "--at-once"),
-    "sweep": ("--members", "--seeds", "--chunk", "--jobs"),
+    "sweep": ("--trials", "--seeds", "--chunk", "--jobs"),
 }
 SETTINGS = (
     "seed",
@@ -82,7 +82,7 @@ def test_settings(key, value, work, capsys, monkeypatch):
         ("sample", "--top-k"),
         ("evaluate", "--batch-size"),
         ("predict", "--batch-size"),
-        ("sweep-best", "--member"),
+        ("sweep-best", "--trial"),
     ],
 )
 def test_options_of_commands_on_a_run(command, option, value, work, capsys, monkeypatch):

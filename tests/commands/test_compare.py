@@ -9,8 +9,8 @@ from scipy import stats
 
 from nnfunc.commands import compare as comparing
 from nnfunc.commands.compare import comparison_table
-from nnfunc.commands.compare.comparison_plan import load
-from nnfunc.commands.compare.run_comparison import _pace
+from nnfunc.commands.compare.comparison_plan import load_plan
+from nnfunc.commands.compare.run_comparison import _time_to_target
 from nnfunc.commands.exit_codes import exit_code
 from nnfunc.commands.interrupts import Stopped
 from nnfunc.config import ConfigError
@@ -54,7 +54,7 @@ def rows(path):
 
 
 def test_tables_are_merged_and_every_run_is_planned(file):
-    plan = load(file, ["every.train.steps=30"])
+    plan = load_plan(file, ["every.train.steps=30"])
     assert [run.name for run in plan.runs[:3]] == ["wide-plain-0", "wide-plain-1", "wide-smooth-0"]
     assert len(plan.runs) == 8
     assert {run.config.train["steps"] for run in plan.runs} == {30}
@@ -112,12 +112,12 @@ def test_steps_and_seconds_to_the_target():
     validation = {"step": np.array([20, 40]), "accuracy": np.array([0.4, 0.6]), "loss": np.array([2.0, 1.0])}
     history = History(train, validation, "step")
     best = Best.of("min loss")
-    pace = _pace(history, ("accuracy", 0.5), best)
+    pace = _time_to_target(history, ("accuracy", 0.5), best)
     assert pace == {"seconds_per_step": 0.05, "steps_to_target": 40, "seconds_to_target": 2.0}
-    assert _pace(history, ("loss", 2.0), best)["steps_to_target"] == 20  # a loss sinks
-    assert _pace(history, ("accuracy", 0.9), best)["steps_to_target"] is None
-    with pytest.raises(ValueError, match="target should name a validation figure, got 'acuracy'"):
-        _pace(history, ("acuracy", 0.9), best)
+    assert _time_to_target(history, ("loss", 2.0), best)["steps_to_target"] == 20  # a loss sinks
+    assert _time_to_target(history, ("accuracy", 0.9), best)["steps_to_target"] is None
+    with pytest.raises(ValueError, match="target should name a validation metric, got 'acuracy'"):
+        _time_to_target(history, ("acuracy", 0.9), best)
 
 
 def test_a_stopped_comparison_goes_on_and_others_are_refused(file, folder, capsys):
@@ -132,7 +132,7 @@ def test_a_stopped_comparison_goes_on_and_others_are_refused(file, folder, capsy
 
 
 def test_one_seed_has_no_interval():
-    assert comparison_table.mean([0.5]) == (0.5, None)
+    assert comparison_table.mean_over_seeds([0.5]) == (0.5, None)
 
 
 def test_the_config_of_one_run_is_told_in_one_line(tmp_path):
@@ -140,7 +140,7 @@ def test_the_config_of_one_run_is_told_in_one_line(tmp_path):
     config.write_text('model = { name = "mlp", widths = [64, 10] }\ntrain = { steps = 5 }\n')
     words = f"{config}: this is the config of one run.*nnfunc train {config}"
     with pytest.raises(ConfigError, match=words) as found:
-        load(config)
+        load_plan(config)
     assert len(found.value.problems) == 1
 
 
@@ -149,7 +149,7 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparison_table, "summarize", interrupt)
-    with pytest.raises(Stopped, match=f"complete are kept. .* --run {folder}") as found:
+    with pytest.raises(Stopped, match=f"complete runs are kept. .* --run {folder}") as found:
         comparing.compare(file, [], folder)
     assert exit_code(found.value) == 130
 
@@ -157,17 +157,17 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("models.wide.model.widths=[64, 10]", r"within 8%, got wide 650, deep 9,3\d\d. Change a"),
+        ("models.wide.model.widths=[64, 10]", r"at most 8%, got wide 650, deep 9,3\d\d. Change a"),
         ("models.wide.model.width=3", "two.toml: wide .plain.: model.width: mlp has no such key"),
         ("models.wide=3", "models.wide: input should be a valid dict"),
-        ("data={}", "data: there is no such key.*Tables that all models share stand in .every"),
+        ("data={}", "data: there is no such key.*Tables that all models share belong in .every"),
         ("seed=3", "seed: there is no such key; did you mean 'seeds'"),
-        ("seeds=[1, 1]", "each should stand once"),
+        ("seeds=[1, 1]", "seeds should be distinct"),
         ("seeds=[-1]", "seeds.0: input should be greater than or equal to 0"),
-        ("target={acuracy=0.9}", "target: should name a validation figure, got 'acuracy'; did you"),
-        ("target={a=1, b=2}", "target: should be one figure"),
+        ("target={acuracy=0.9}", "target should name a validation metric, got 'acuracy'; did you"),
+        ("target={a=1, b=2}", "target should be one metric"),
     ],
 )
 def test_mistakes(file, setting, message):
     with pytest.raises(ConfigError, match=message):
-        load(file, [setting])
+        load_plan(file, [setting])

@@ -30,7 +30,7 @@ def fits(text):
 @pytest.mark.slow
 def test_doctor(work, capsys):
     assert main("doctor", "small.toml") == 0
-    assert capsys.readouterr().out.startswith("nothing found: compiler, data, labels, ")
+    assert capsys.readouterr().out.startswith("no findings: compiler, data, labels, ")
     words = ("schedule.peak=90", "model.widths=[64,12,11]")
     assert main("doctor", "small.toml", *words) == 1
     said = capsys.readouterr().out
@@ -81,14 +81,14 @@ def test_find_nan(work, capsys):
     assert main("train", "small.toml", "--run", "good", "train.steps=10", "train.save_every=5") == 0
     capsys.readouterr()
     assert main("find-nan", "good") == 0
-    assert capsys.readouterr().out.endswith("all is finite\n")
+    assert capsys.readouterr().out.endswith("all values are finite\n")
 
 
 def test_mistakes(work, capsys):
     assert main("find-nan", "nothing") == 2
     assert "nothing does not exist" in capsys.readouterr().err
     assert main("find-lr", "small.toml", "--plot", "x.jpg") == 2
-    assert "find-lr: the plot should be a .png or .svg file, got x.jpg" in capsys.readouterr().err
+    assert "find-lr: plot should be a .png or .svg file, got x.jpg" in capsys.readouterr().err
     assert main("doctor", "smal.toml") == 2
     assert "did you mean 'small.toml'?" in capsys.readouterr().err
     assert main("overfit", "small.toml", "model.width=3") == 2

@@ -94,7 +94,9 @@ def test_adapters_are_outermost_and_recomputed_blocks_inside():
     params, x = adapted.init(jax.random.key(1)), np.ones((3, 4), np.float32)
     params = jax.tree.map(lambda leaf: leaf + 1, params)
     merged = nf.merge_lora(adapted, params, adapted.init_state())
-    np.testing.assert_array_equal(jax.jit(adapted.apply)(params, x), jax.jit(inside.apply)(merged, x))
+    np.testing.assert_array_equal(
+        jax.jit(adapted.apply)(params, x, state=adapted.init_state()), jax.jit(inside.apply)(merged, x)
+    )
 
 
 def test_a_base_that_is_trained_anew_makes_another_build(folder):

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from nnfunc.commands.list_runs import runs_plot, runs_table
-from nnfunc.commands.list_runs.collect_runs import Entry, collect
+from nnfunc.commands.list_runs.collect_runs import Entry, collect_runs
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 
@@ -52,12 +52,12 @@ def place(tmp_path_factory):
 
 def shown(entries, width):
     console = Console(width=width, file=io.StringIO())
-    runs_table.show(entries, console)
+    runs_table.print_table(entries, console)
     return console.file.getvalue()
 
 
 def test_what_is_collected(place):
-    found = {entry.name: entry for entry in collect(place)}
+    found = {entry.name: entry for entry in collect_runs(place)}
     group = os.path.join("group", "b-1")
     assert list(found) == ["a-2", "a-10", "broken", "c-1", group, "notes"]
     a = found["a-10"]
@@ -82,7 +82,7 @@ def test_what_is_collected(place):
 def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
     sample_runs.make(tmp_path / "a", rows_of([0.5], [0.8]), steps=10)
     known = {
-        "figure": "accuracy",
+        "metric": "accuracy",
         "score": 0.95,
         "runs": 8,
         "seconds": 61.0,
@@ -93,7 +93,7 @@ def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
         (tmp_path / name / "segments").mkdir(parents=True)
         (tmp_path / name / "sweep.toml").write_text("")
     (tmp_path / "ended" / "result.json").write_text(json.dumps(known))
-    entries = {entry.name: entry for entry in collect(tmp_path)}
+    entries = {entry.name: entry for entry in collect_runs(tmp_path)}
     assert {name: entry.state for name, entry in entries.items()} == {
         "a": "stopped",
         "begun": "sweep",
@@ -107,16 +107,16 @@ def test_sweeps_are_listed_with_what_they_came_to(tmp_path):
     assert "95.00%" in text
     assert "all: model" not in text  # of one run
     (tmp_path / "ended" / "result.json").write_text('{"settings": 3, "score": "x", "test": []}')
-    assert collect(tmp_path)[2].best == {}
+    assert collect_runs(tmp_path)[2].best == {}
 
 
 def test_a_run_itself_may_be_named(place):
-    assert [entry.name for entry in collect(place / "a-10")] == ["a-10"]
+    assert [entry.name for entry in collect_runs(place / "a-10")] == ["a-10"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_the_table_fits_and_has_every_run(place, width):
-    text = shown(collect(place), width)
+    text = shown(collect_runs(place), width)
     assert all(len(line) <= width for line in text.splitlines())
     for words in (
         "a-2",
@@ -134,13 +134,13 @@ def test_the_table_fits_and_has_every_run(place, width):
     ):
         assert words in text, words
     assert "seed" not in text  # the same in all
-    assert ("left out" in text) == (width < 80)
+    assert ("too narrow" in text) == (width < 80)
 
 
 def test_what_all_have_in_common_is_said_once(tmp_path):
     for name in "ab":
         sample_runs.make(tmp_path / name, rows_of([0.5]), steps=10)
-    text = shown(collect(tmp_path), 100)
+    text = shown(collect_runs(tmp_path), 100)
     assert text.count("mlp") == 1
     assert "all: model mlp" in text
     assert "settings" not in text
@@ -163,21 +163,21 @@ def test_what_all_have_in_common_is_said_once(tmp_path):
     ],
 )
 def test_sorting(place, key, first):
-    found = [entry.name for entry in runs_table.sorted_by(collect(place), key)]
+    found = [entry.name for entry in runs_table.sort_runs(collect_runs(place), key)]
     runs = [name for name in found if name != "notes" and (key == "steps" or name != "broken")]
     assert runs[: len(first)] == first, found
 
 
 def test_sorting_by_best_is_by_each_runs_own_metric():
     entries = [Entry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max") for v in (0.1, 0.9)]
-    assert [e.best["accuracy"] for e in runs_table.sorted_by(entries, "best")] == [0.9, 0.1]
+    assert [e.best["accuracy"] for e in runs_table.sort_runs(entries, "best")] == [0.9, 0.1]
 
 
 def test_a_sort_or_a_plot_that_is_none(place, capsys):
     assert main("runs", place, "--sort", "accurcy") == 2
     assert "did you mean 'accuracy'" in capsys.readouterr().err
     assert main("runs", place, "--plot", "x.pdf") == 2
-    assert "the plot should be a .png or .html file, got x.pdf" in capsys.readouterr().err
+    assert "plot should be a .png or .html file, got x.pdf" in capsys.readouterr().err
     assert main("runs", place / "nothing") == 2
     assert "is not a folder" in capsys.readouterr().err
 
@@ -201,15 +201,15 @@ def test_csv_has_the_numbers_in_full(place, capsys):
 
 
 def test_plots(place, tmp_path):
-    entries = collect(place)
-    runs_plot.draw(entries, tmp_path / "x.png")
+    entries = collect_runs(place)
+    runs_plot.plot_runs(entries, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         assert image.size[0] > 800
         colours = {colour for _, colour in image.convert("RGB").getcolors(100_000)}
     for colour in runs_plot.COLOURS[:2]:  # one for each run with curves
         assert tuple(bytes.fromhex(colour[1:])) in colours
     assert tuple(bytes.fromhex(runs_plot.COLOURS[3][1:])) not in colours
-    runs_plot.draw(entries, tmp_path / "x.html")
+    runs_plot.plot_runs(entries, tmp_path / "x.html")
     page = Page((tmp_path / "x.html").read_text())
     assert page.open == []
     assert len(page.pictures) == 1
@@ -221,19 +221,19 @@ def test_names_are_escaped(tmp_path):
     nasty = "$x_<b>&[red]"
     sample_runs.make(tmp_path / nasty, rows_of([0.5, 0.4]), model=nasty)
     (tmp_path / "[red]y").mkdir()
-    text = shown(collect(tmp_path), 150)
+    text = shown(collect_runs(tmp_path), 150)
     assert nasty in text
     assert "[red]y" in text
-    runs_plot.draw(collect(tmp_path), tmp_path / "x.html")
+    runs_plot.plot_runs(collect_runs(tmp_path), tmp_path / "x.html")
     content = (tmp_path / "x.html").read_text()
     assert html.escape(nasty) in content
     assert nasty not in content
-    runs_plot.draw(collect(tmp_path), tmp_path / "x.png")
+    runs_plot.plot_runs(collect_runs(tmp_path), tmp_path / "x.png")
 
 
 def test_many_runs_have_colours_of_their_own():
     for count in (0, 1, 8, 9, 20, 21, 100):
-        colours = runs_plot._colours(count)
+        colours = runs_plot._pick_colours(count)
         assert len(set(colours)) == count
 
 
@@ -243,6 +243,6 @@ def test_no_folder_makes_it_fail(tmp_path_factory, rows, config):
     root = tmp_path_factory.mktemp("fuzz")
     sample_runs.write_rows(sample_runs.make(root / "run", []), rows)
     (root / "run" / "config.toml").write_text(config)
-    entries = runs_table.sorted_by(collect(root), "best")
+    entries = runs_table.sort_runs(collect_runs(root), "best")
     shown(entries, 80)
-    runs_table.as_csv(entries)
+    runs_table.runs_csv(entries)

@@ -25,7 +25,7 @@ from helpers.project import ROOT
 import nnfunc as nf
 from nnfunc.commands.sweep import finish_sweep
 from nnfunc.commands.sweep import run_sweep as study
-from nnfunc.commands.sweep.live_progress import Live
+from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.reports import run as reports
 from nnfunc.runs.lock import Lock
 from nnfunc.sweeps import engine
@@ -46,11 +46,11 @@ SPACE = """
 "schedule.peak" = { log = [1e-4, 1e-1] }
 "model.dropout" = { uniform = [0.0, 0.5] }
 seed = { range = [0, 4] }
-members = 8
+trials = 8
 """
 PEAK = "schedule.peak=log(1e-3,1e-1)"
 WORDS = ("schedule.peak=log(1e-4,1e-1)", "model.dropout=uniform(0,0.5)", "seed=0:4")
-LOOP = ("--way", "loop")  # one way gives one table, bit for bit
+LOOP = ("--execution", "loop")  # one execution gives one table, bit for bit
 
 
 def said_by(*words):
@@ -99,7 +99,7 @@ def place(tmp_path_factory):
     (folder / "small.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, words in {"seeds": (*WORDS, "--members", 8), "one": (PEAK, "--members", 6)}.items():
+        for name, words in {"seeds": (*WORDS, "--trials", 8), "one": (PEAK, "--trials", 6)}.items():
             text = said_by("sweep", "small.toml", *words, *LOOP, "--run", name)
             (folder / f"{name}.txt").write_text(text)
     return folder
@@ -116,7 +116,7 @@ def _no_pictures(request, monkeypatch):
     if "pictures" not in request.fixturenames:
         page = lambda result, folder, *more: (folder / "report.html").touch()
         monkeypatch.setattr(finish_sweep, "write_page", page)
-        monkeypatch.setattr(reports, "write", lambda folder: None)
+        monkeypatch.setattr(reports, "write_report", lambda folder: None)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def work(place, tmp_path, monkeypatch):
 
 def at_report(patch, count, action):
     """Call action() at that report of the next sweep, once."""
-    call, seen = Live.__call__, []
+    call, seen = SweepProgress.__call__, []
 
     def reported(self, report):
         seen.append(None)
@@ -137,14 +137,14 @@ def at_report(patch, count, action):
         if len(seen) == count:
             action()
 
-    patch.setattr(Live, "__call__", reported)
+    patch.setattr(SweepProgress, "__call__", reported)
 
 
 def reports_of(*words):
     """How many reports a command makes, which has to succeed."""
-    call, seen = Live.__call__, []
+    call, seen = SweepProgress.__call__, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Live, "__call__", lambda self, report: seen.append(call(self, report)))
+        patch.setattr(SweepProgress, "__call__", lambda self, report: seen.append(call(self, report)))
         said_by(*words)
     return len(seen)
 
@@ -156,8 +156,8 @@ def signals(*signums):
 # what runs, and the folder
 
 
-def test_members_are_settings_times_seeds(place):
-    found = sorted(table(place / "seeds", "members"), key=lambda row: row["member"])
+def test_trials_are_settings_times_seeds(place):
+    found = sorted(table(place / "seeds", "trials"), key=lambda row: row["trial"])
     assert [row["setting"] for row in found] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert [row["seed"] for row in found] == [0, 1, 2, 3, 0, 1, 2, 3]
     for name, low, high in (("schedule.peak", 1e-4, 1e-1), ("model.dropout", 0, 0.5)):
@@ -181,18 +181,18 @@ def test_the_folder_holds_what_is_promised(place):
         "report.html",
         "data",
     }
-    for name, more in (("one", set()), ("seeds", {"members.csv"})):
+    for name, more in (("one", set()), ("seeds", {"trials.csv"})):
         names = {path.name for path in (place / name).iterdir() if path.suffix != ".parquet"}
         assert names == plain | more
         assert (place / name / "sweep.toml").read_text() == CONFIG
     assert json_of(place / "seeds", "sweep") == {
         "words": list(WORDS),
-        "options": {"members": 8, "way": "loop"},
+        "options": {"trials": 8, "execution": "loop"},
         "name": "small",
         "folders": [str(place), str(place)],
     }
     command = json_of(place / "one", "environment")["command"]
-    assert command == f"nnfunc sweep small.toml '{PEAK}' --members 6 --way loop --run one"
+    assert command == f"nnfunc sweep small.toml '{PEAK}' --trials 6 --execution loop --run one"
     page = (place / "one" / "report.html").read_text()
     best = json_of(place / "one")["settings"]["schedule.peak"]
     assert "<title>one" in page
@@ -205,17 +205,17 @@ def test_the_table_is_best_first_and_the_curves_lead_there(place):
     assert len(found) == 6
     assert losses == sorted(losses)
     for row in found:
-        own = [c for c in curves if c["member"] == row["member"] and c["split"] == "validation"]
+        own = [c for c in curves if c["trial"] == row["trial"] and c["split"] == "validation"]
         assert [c["step"] for c in own] == list(range(2, 21, 2))
         assert own[-1]["loss"] == pytest.approx(row["validation/loss"])
     result = json_of(place / "one")
     assert (result["complete"], result["runs"], result["diverged"]) == (True, 6, 0)
-    assert result["best"] == found[0]["member"]
+    assert result["best"] == found[0]["trial"]
     assert result["settings"] == {"schedule.peak": found[0]["schedule.peak"]}
     assert result["score"] == pytest.approx(losses[0])
 
 
-@pytest.mark.parametrize("name", ["table", "curves", "members"])
+@pytest.mark.parametrize("name", ["table", "curves", "trials"])
 def test_parquet_holds_the_same(place, name):
     parquet = pytest.importorskip("pyarrow.parquet")
     found = parquet.read_table(place / "seeds" / f"{name}.parquet").to_pylist()
@@ -224,10 +224,10 @@ def test_parquet_holds_the_same(place, name):
 
 
 def test_seeds_give_means_and_intervals(place):
-    found, members = table(place / "seeds"), table(place / "seeds", "members")
+    found, trials = table(place / "seeds"), table(place / "seeds", "trials")
     assert len(found) == 2
     for row in found:
-        own = [m["validation/loss"] for m in members if m["setting"] == row["setting"]]
+        own = [m["validation/loss"] for m in trials if m["setting"] == row["setting"]]
         half = 3.182446 * np.std(own, ddof=1) / 2  # Student's t of 3 degrees, at 97.5 %
         ends = (np.mean(own), np.mean(own) - half, np.mean(own) + half)
         known = [row[f"validation/loss{end}"] for end in ("", " low", " high")]
@@ -241,14 +241,14 @@ def test_seeds_give_means_and_intervals(place):
 def test_the_table_in_the_file_does_the_same(place, work):
     (work / "small.toml").write_text(CONFIG + SPACE)
     said_by("sweep", "small.toml", *LOOP, "--run", "run")
-    for name in ("table.csv", "members.csv", "curves.csv"):
+    for name in ("table.csv", "trials.csv", "curves.csv"):
         assert (work / "run" / name).read_bytes() == (place / "seeds" / name).read_bytes()
     assert (work / "run/sweep.toml").read_text() == CONFIG + SPACE
 
 
 def test_words_go_before_the_table_in_the_file(work):
     (work / "small.toml").write_text(CONFIG + SPACE)
-    words = ("seed=3", "model.dropout=0.2", "schedule.peak=[1e-3,1e-2]", "--members", 2)
+    words = ("seed=3", "model.dropout=0.2", "schedule.peak=[1e-3,1e-2]", "--trials", 2)
     plan = said_by("sweep", "small.toml", *words, *LOOP, "--dry-run")
     assert plan.startswith("2 runs of 20 steps: 2 settings\narguments of the program: schedule.peak\n")
 
@@ -300,15 +300,15 @@ NUMBERS = {
 
 def test_every_number_is_an_argument_of_one_program(work):
     words = [f"{path}={values}" for path, values in NUMBERS.items()]
-    plan = said_by("sweep", "small.toml", *words, "--members", 8, *LOOP, "--dry-run").splitlines()
+    plan = said_by("sweep", "small.toml", *words, "--trials", 8, *LOOP, "--dry-run").splitlines()
     names = plan[1].removeprefix("arguments of the program: ").split(", ")
     assert sorted(names) == sorted(NUMBERS)
-    assert [line.partition(":")[0] for line in plan[2:]] == ["group 0, 8 members", "expected"]
+    assert [line.partition(":")[0] for line in plan[2:]] == ["group 0, 8 trials", "expected"]
 
 
 def test_the_weights_of_a_loss_are_numbers_too(work):
     weights = f"objective.weights={[1.0] * 10}"
-    words = ("small.toml", weights, "objective.weights[0]=uniform(1,50)", "--members", 2, *LOOP)
+    words = ("small.toml", weights, "objective.weights[0]=uniform(1,50)", "--trials", 2, *LOOP)
     plan = said_by("sweep", *words, "--run", "run").splitlines()
     assert plan[1] == "arguments of the program: objective.weights[0]"
     first, second = csv.DictReader((work / "run/table.csv").read_text().splitlines())
@@ -316,10 +316,10 @@ def test_the_weights_of_a_loss_are_numbers_too(work):
 
 
 def test_settings_that_would_train_alike_are_not_drawn(work, capsys):
-    words = ("sweep", "small.toml", "optimizer.weight_decay=[0.1,0.2]", *LOOP, "--dry-run", "--members")
+    words = ("sweep", "small.toml", "optimizer.weight_decay=[0.1,0.2]", *LOOP, "--dry-run", "--trials")
     said_by(*words, 2)
     assert main(*words, 3) == 2
-    assert "members should be at most the settings that there are, 2 or so, got 3" in capsys.readouterr().err
+    assert "trials should be at most the settings that there are, 2 or so, got 3" in capsys.readouterr().err
 
 
 STRUCTURE = {
@@ -346,7 +346,7 @@ def test_structure_makes_groups(work, path):
     for place, name in enumerate(names):
         (line,) = [line for line in plan if line.startswith(f"group {place} ")]
         steps = " of 10 steps" if name == "10" else ""
-        assert line.startswith(f"group {place} ({path}={name}), 3 members{steps}: member after")
+        assert line.startswith(f"group {place} ({path}={name}), 3 trials{steps}: trial after")
 
 
 # the plan
@@ -354,16 +354,16 @@ def test_structure_makes_groups(work, path):
 
 def test_a_dry_run_tells_all_and_writes_nothing(work, capsys):
     before = content(work)
-    assert main("sweep", "small.toml", *WORDS, "--members", 8, "--dry-run") == 0
+    assert main("sweep", "small.toml", *WORDS, "--trials", 8, "--dry-run") == 0
     said = capsys.readouterr()
     assert said.err == ""
     runs, arguments, group, expected = said.out.splitlines()
     assert runs == "8 runs of 20 steps: 2 settings, 4 seeds each"
     assert arguments == "arguments of the program: model.dropout, schedule.peak"
-    how = r"(member after member|\d members side by side)(, from \d threads)?(, on \d devices)?"
+    how = r"(trial after trial|\d trials side by side)(, from \d threads)?(, on \d devices)?"
     speed = r"(, a step a dispatch)? \(probe: [\d.e+]+ runs/s\)"
     took = r"([\d.e+-]+ s|\d+ min)"
-    assert re.fullmatch(rf"group 0, 8 members: {how}{speed}, about [\d.]+ kB at a time, {took}", group), group
+    assert re.fullmatch(rf"group 0, 8 trials: {how}{speed}, about [\d.]+ kB at a time, {took}", group), group
     assert re.fullmatch(rf"expected: {took} in all, to the last step of every run, compiling aside", expected)
     assert content(work) == before
     assert not (work / "runs").exists()
@@ -372,7 +372,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(work, capsys):
 def test_the_plan_is_printed_before_the_rest(place):
     lines = (place / "seeds.txt").read_text().splitlines()
     assert lines[0] == "8 runs of 20 steps: 2 settings, 4 seeds each"
-    assert lines[2].startswith("group 0, 8 members: member after member")
+    assert lines[2].startswith("group 0, 8 trials: trial after trial")
     assert lines[3].startswith("expected: ")
     assert lines[4].startswith("step ")
     assert lines[-6].startswith("8 runs in ")
@@ -387,7 +387,7 @@ def report(**changes):
         running=[3],
         step=10,
         steps=1000,
-        members=8,
+        trials=8,
         done=2,
         diverged=0,
         alive=8,
@@ -395,9 +395,9 @@ def report(**changes):
         score=0.5,
         hypers={"schedule.peak": 0.0123456, "model.activation": "relu"},
         median=0.71,
-        share=0.5,
+        fraction=0.5,
         seconds=3.0,
-        members_per_second=2.0,
+        trials_per_second=2.0,
     )
     return own._replace(**changes)
 
@@ -407,56 +407,56 @@ SHOWN = {
         {},
         [
             "step 10/1,000  8 alive, 2 of 8 done",
-            "2 members/s, 0:02 left",
-            "best loss 0.5  (member 3: schedule.peak=0.01235 model.activation=relu)  median 0.71",
+            "2 trials/s, 0:02 left",
+            "best loss 0.5  (trial 3: schedule.peak=0.01235 model.activation=relu)  median 0.71",
         ],
     ),
     "diverged": (
-        {"diverged": 1, "alive": 7, "members_per_second": 0.02},
-        ["step 10/1,000  7 alive, 1 diverged, 2 of 8 done", "1.2 members/min, 3:20 left", ...],
+        {"diverged": 1, "alive": 7, "trials_per_second": 0.02},
+        ["step 10/1,000  7 alive, 1 diverged, 2 of 8 done", "1.2 trials/min, 3:20 left", ...],
     ),
-    "before the second report": ({"members_per_second": math.nan}, [..., "", ...]),
-    "no settings": ({"hypers": {}}, [..., ..., "best loss 0.5  (member 3)  median 0.71"]),
-    "no figures": ({"best": None}, [..., ..., "no figures yet"]),
-    "none finite": ({"best": None, "diverged": 8}, [..., ..., "no finite figure"]),
+    "before the second report": ({"trials_per_second": math.nan}, [..., "", ...]),
+    "no settings": ({"hypers": {}}, [..., ..., "best loss 0.5  (trial 3)  median 0.71"]),
+    "no figures": ({"best": None}, [..., ..., "no metrics yet"]),
+    "none finite": ({"best": None, "diverged": 8}, [..., ..., "no finite metric"]),
 }
 
 
 @pytest.mark.parametrize("case", SHOWN)
 def test_what_is_shown(case):
     changes, expected = SHOWN[case]
-    lines = Live("loss").lines(report(**changes))
+    lines = SweepProgress("loss").lines(report(**changes))
     assert [e if e is ... else line for line, e in zip(lines, expected, strict=True)] == expected
 
 
 def test_shares_are_in_percent():
-    last = Live("accuracy").lines(report(score=0.975, median=0.5))[2]
-    assert last.startswith("best accuracy 97.50%  (member 3: ")
+    last = SweepProgress("accuracy").lines(report(score=0.975, median=0.5))[2]
+    assert last.startswith("best accuracy 97.50%  (trial 3: ")
     assert last.endswith("median 50.00%")
 
 
-def test_members_that_are_still_to_come_count():
-    own = Live("loss")
-    own.members = 16
+def test_trials_that_are_still_to_come_count():
+    own = SweepProgress("loss")
+    own.trials = 16
     first, second, _ = own.lines(report())
     assert first == "step 10/1,000  8 alive, 2 of 16 done"
-    assert second == "2 members/s, 0:06 left"  # a quarter of 16 is done
+    assert second == "2 trials/s, 0:06 left"  # a quarter of 16 is done
 
 
-def shares(members, batches, every=100):
+def shares(trials, batches, every=100):
     """Reports of batches of a search that proposes as it goes."""
     for batch in range(1, batches + 1):
-        before = (batch - 1) * members
+        before = (batch - 1) * trials
         for i in range(1, every + 1):
-            done = before + (members if i == every else 0)
-            share = (before + members * i / every) / (batch * members)
-            yield report(members=batch * members, done=done, share=share)
+            done = before + (trials if i == every else 0)
+            share = (before + trials * i / every) / (batch * trials)
+            yield report(trials=batch * trials, done=done, fraction=share)
 
 
 @pytest.mark.parametrize("batches", [1, 4])
 def test_elsewhere_there_is_a_line_a_tenth(capsys, batches):
-    own = Live("loss")
-    own.members = 4 * batches
+    own = SweepProgress("loss")
+    own.trials = 4 * batches
     for one in shares(4, batches):
         own(one)
     lines = capsys.readouterr().out.splitlines()
@@ -468,21 +468,21 @@ def test_elsewhere_there_is_a_line_a_tenth(capsys, batches):
 
 def test_a_panel_is_given_every_report_and_nothing_is_printed(capsys):
     shown = []
-    own = Live("loss", shown.append)
-    own.waiting("the jobs run ...")
+    own = SweepProgress("loss", shown.append)
+    own.show_message("the jobs run ...")
     own(report(done=1))
     own(report(done=8))
     assert shown[0] == ["the jobs run ..."]
     assert [lines[0][-11:] for lines in shown[1:]] == ["1 of 8 done", "8 of 8 done"]
-    Live("loss").waiting("the jobs run ...")
+    SweepProgress("loss").show_message("the jobs run ...")
     assert capsys.readouterr().out == ""
 
 
 def test_the_lines_of_a_sweep(place):
     lines = [line for line in (place / "one.txt").read_text().splitlines() if "alive" in line]
     pattern = (
-        r"step \d+/20  6 alive, (\d) of 6 done( \| [\d.e+]+ members/(s|min), \d+:\d\d left)?"
-        r" \| best loss [\d.]+  \(member \d: schedule\.peak=[\d.e-]+\)  median [\d.]+"
+        r"step \d+/20  6 alive, (\d) of 6 done( \| [\d.e+]+ trials/(s|min), \d+:\d\d left)?"
+        r" \| best loss [\d.]+  \(trial \d: schedule\.peak=[\d.e-]+\)  median [\d.]+"
     )
     assert 1 < len(lines) <= 11
     assert all(re.fullmatch(pattern, line) for line in lines), lines
@@ -529,7 +529,7 @@ def terminal(monkeypatch):
 def test_a_terminal_has_one_panel(work, monkeypatch):
     out = terminal(monkeypatch)
     at_report(monkeypatch, 5, lambda: time.sleep(0.3))  # it is drawn at least once on the way
-    assert main("sweep", "small.toml", PEAK, "--members", 3, *LOOP, "--run", "run") == 0
+    assert main("sweep", "small.toml", PEAK, "--trials", 3, *LOOP, "--run", "run") == 0
     text = out.getvalue()
     assert "compiling ..." in text
     assert text.count("alive") > 1
@@ -547,7 +547,7 @@ def test_a_terminal_has_one_panel(work, monkeypatch):
         "config",
     ]
     assert lines[0] == "step 20/20  3 alive, 3 of 3 done"
-    assert re.fullmatch(r"[\d.e+]+ members/(s|min), 0:00 left", lines[1])
+    assert re.fullmatch(r"[\d.e+]+ trials/(s|min), 0:00 left", lines[1])
 
 
 def test_ctrl_c_in_a_terminal_is_answered_in_the_panel(work, monkeypatch, capfd):
@@ -558,14 +558,14 @@ def test_ctrl_c_in_a_terminal_is_answered_in_the_panel(work, monkeypatch, capfd)
         time.sleep(0.3)
 
     at_report(monkeypatch, 5, stop)
-    assert main("sweep", "small.toml", PEAK, "--members", 3, *LOOP, "--run", "run") == 130
+    assert main("sweep", "small.toml", PEAK, "--trials", 3, *LOOP, "--run", "run") == 130
     text, said = out.getvalue(), capfd.readouterr().err
-    assert "stopping after this step; Ctrl-C again stops at once" in text
-    assert said.startswith("nnfunc: stopped with 0 of 3 members at their end")
+    assert "stopping after this step; press Ctrl-C again to stop immediately" in text
+    assert said.startswith("nnfunc: stopped with 0 of 3 trials complete")
     plan, lines = parted(screen(text))
     assert plan == ["3", "arguments", "group", "expected:"]
     assert lines[0] == "step 10/20  3 alive, 0 of 3 done"
-    assert re.fullmatch(r"[\d.e+]+ members/(s|min), \d+:\d\d left", lines[1])
+    assert re.fullmatch(r"[\d.e+]+ trials/(s|min), \d+:\d\d left", lines[1])
     assert lines[2].startswith("best loss ")
     assert len(lines) == 3
 
@@ -575,7 +575,7 @@ def test_a_panel_that_had_nothing_to_say_leaves_nothing(place, work, monkeypatch
     out = terminal(monkeypatch)
     assert main("resume", "one") == 0
     assert "compiling ..." in out.getvalue()
-    assert screen(out.getvalue())[0] == "one is complete: all its members were already trained"
+    assert screen(out.getvalue())[0] == "one is complete: all its trials were already trained"
 
 
 # interrupted
@@ -595,16 +595,16 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, sea
     if search == "optuna":
         pytest.importorskip("optuna")
     option = '{name="optuna", batch=2}' if search == "optuna" else search
-    words = ("small.toml", PEAK, "--members", 6, "--search", option, "--run")
+    words = ("small.toml", PEAK, "--trials", 6, "--search", option, "--run")
     every = reports_of("sweep", *words, "whole", *LOOP)
     with monkeypatch.context() as patch:
         at_report(patch, count, signals(signum))
         assert main("sweep", *words, "run", *LOOP) == code
     said = capfd.readouterr().err
-    again = "; Ctrl-C again stops at once" if signum == signal.SIGINT else ""
+    again = "; press Ctrl-C again to stop immediately" if signum == signal.SIGINT else ""
     known = re.fullmatch(
         rf"nnfunc: stopping after this step{again}\n"
-        r"nnfunc: stopped with (\d) of 6 members at their end; all is saved\. "
+        r"nnfunc: stopped with (\d) of 6 trials complete; everything is saved\. "
         r"Resume with: nnfunc resume run\n",
         said,
     )
@@ -613,7 +613,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(work, monkeypatch, capfd, sea
         assert int(known[1]) == count // 10
     assert not (work / "run/table.csv").exists()
     assert main("sweep-best", "run") == 2
-    message = "sweep-best: the sweep of run has not come to its end. Resume it: nnfunc resume run"
+    message = "sweep-best: the sweep of run is not complete. Resume it: nnfunc resume run"
     assert capfd.readouterr().err == f"nnfunc: {message}\n"
     assert reports_of("resume", "run") <= every - count  # what was saved is not run again
     for name in ("table.csv", "curves.csv"):
@@ -631,8 +631,8 @@ def test_a_sweep_stopped_before_its_first_step_goes_on(place, work, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr(study, "conduct", late)
-        assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 143
-    assert "stopped with 0 of 6 members at their end" in capsys.readouterr().err
+        assert main("sweep", "small.toml", PEAK, "--trials", 6, *LOOP, "--run", "run") == 143
+    assert "stopped with 0 of 6 trials complete" in capsys.readouterr().err
     assert main("resume", "run") == 0
     assert (work / "run/table.csv").read_bytes() == (place / "one/table.csv").read_bytes()
 
@@ -641,9 +641,9 @@ def test_a_second_ctrl_c_stops_at_once(place, work, monkeypatch, capfd):
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
         at_report(patch, 25, signals(signal.SIGINT, signal.SIGINT))
-        assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 130
+        assert main("sweep", "small.toml", PEAK, "--trials", 6, *LOOP, "--run", "run") == 130
     assert capfd.readouterr().err == (
-        "nnfunc: stopping after this step; Ctrl-C again stops at once\n"
+        "nnfunc: stopping after this step; press Ctrl-C again to stop immediately\n"
         "nnfunc: stopped immediately; everything saved is intact. Resume with: nnfunc resume run\n"
     )
     assert reports_of("resume", "run") == 60 - 24  # the one in hand was not saved yet
@@ -656,7 +656,7 @@ def interrupt(*args, **kwargs):
 
 def test_ctrl_c_before_the_sweep_leaves_nothing(work, monkeypatch, capsys):
     monkeypatch.setattr(study, "load_sweep", interrupt)
-    assert main("sweep", "small.toml", PEAK, "--members", 6) == 130
+    assert main("sweep", "small.toml", PEAK, "--trials", 6) == 130
     said = capsys.readouterr().err
     assert said == "nnfunc: stopped before the sweep began; nothing was written\n"
     assert [path.name for path in work.iterdir()] == ["small.toml"]
@@ -665,13 +665,13 @@ def test_ctrl_c_before_the_sweep_leaves_nothing(work, monkeypatch, capsys):
 def test_ctrl_c_before_the_report_costs_only_that(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(finish_sweep, "write_page", interrupt)
-        assert main("sweep", "small.toml", PEAK, "--members", 6, *LOOP, "--run", "run") == 130
+        assert main("sweep", "small.toml", PEAK, "--trials", 6, *LOOP, "--run", "run") == 130
     assert capsys.readouterr().err == (
-        "nnfunc: all members have run and are saved; only tables and report are missing. "
+        "nnfunc: all trials are complete and saved; only the tables and the report are missing. "
         "Resume with: nnfunc resume run\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Live, "__call__", interrupt)  # nothing is run again
+        patch.setattr(SweepProgress, "__call__", interrupt)  # nothing is run again
         said_by("resume", "run")
     assert (work / "run/table.csv").read_bytes() == (place / "one/table.csv").read_bytes()
     assert (work / "run/report.html").exists()
@@ -681,7 +681,7 @@ def test_a_sweep_that_has_ended_is_only_told_again(place, work):
     shutil.copytree(place / "one", "one")
     before = content(work / "one")
     lines = said_by("resume", "one").splitlines()
-    assert lines[0] == "one is complete: all its members were already trained"
+    assert lines[0] == "one is complete: all its trials were already trained"
     assert lines[1:] == (place / "one.txt").read_text().splitlines()[-6:]
     after = content(work / "one")
     assert after.keys() == before.keys()
@@ -693,8 +693,8 @@ def test_a_sweep_goes_on_with_what_it_was_begun_with(place, work, capsys):
     shutil.copytree(place / "one", "one")
     before = content(work / "one")
     assert main("resume", "one", "train.steps=40") == 2
-    said = "resume: a sweep goes on with what it was begun with, got 'train.steps=40'."
-    assert capsys.readouterr().err == f"nnfunc: {said} Start another sweep to change it.\n"
+    said = "resume: a sweep should resume with its original settings, got 'train.steps=40'."
+    assert capsys.readouterr().err == f"nnfunc: {said} Start a new sweep to change them.\n"
     lock = Lock(work / "one")
     assert main("resume", "one") == 2
     assert re.search(r"process \d+ .* is training in this folder", capsys.readouterr().err)
@@ -702,7 +702,7 @@ def test_a_sweep_goes_on_with_what_it_was_begun_with(place, work, capsys):
     assert content(work / "one") == before
 
 
-# the winner, and other members
+# the winner, and other trials
 
 
 def trained(words, run):
@@ -725,7 +725,7 @@ def assert_close(figures, expected):
 def test_sweep_best_prints_a_config_that_trains_the_winner(place, work):
     text = said_by("sweep-best", place / "one")
     result, best = json_of(place / "one"), table(place / "one")[0]
-    which = f"member {best['member']:.0f}: loss {result['score']:.6g}"
+    which = f"trial {best['trial']:.0f}: loss {result['score']:.6g}"
     assert text.startswith(f"# best of 6 runs, {which}\n")
     (work / "best.toml").write_text(text)
     assert tomllib.loads(text)["schedule"]["peak"] == best["schedule.peak"]
@@ -738,34 +738,34 @@ def test_sweep_best_prints_a_config_that_trains_the_winner(place, work):
 def test_with_seeds_it_is_the_first_run_of_the_best_setting(place, work):
     text = said_by("sweep-best", place / "seeds")
     best, result = table(place / "seeds")[0], json_of(place / "seeds")
-    own = [m for m in table(place / "seeds", "members") if m["setting"] == best["setting"]]
-    own.sort(key=lambda row: row["member"])
+    own = [m for m in table(place / "seeds", "trials") if m["setting"] == best["setting"]]
+    own.sort(key=lambda row: row["trial"])
     (work / "best.toml").write_text(text)
     config = tomllib.loads(text)
     assert (config["seed"], config["data"]["seed"]) == (0, 0)
     assert config["model"]["dropout"] == best["model.dropout"]
     mean = f"loss {best['validation/loss']:.6g} on average over 4 seeds"
-    which = f"member {own[0]['member']:.0f}: loss {own[0]['validation/loss']:.6g}"
+    which = f"trial {own[0]['trial']:.0f}: loss {own[0]['validation/loss']:.6g}"
     assert text.startswith(f"# best of 2 settings, {mean}; of which {which}\n")
     tests = []
-    for run, member in enumerate(own):
+    for run, trial in enumerate(own):
         name = f"run-{run}"
         validation, test = trained(["best.toml", f"seed={run}"], work / name)
-        assert_close(validation, figures_of(member))
+        assert_close(validation, figures_of(trial))
         tests.append(test)
     means = {name: np.mean([test[name] for test in tests]) for name in tests[0]}
     assert_close(means, result["test"])
 
 
-def test_each_member_is_the_run_of_its_values(place, work):
-    (row,) = [row for row in table(place / "seeds", "members") if row["member"] == 6]
+def test_each_trial_is_the_run_of_its_values(place, work):
+    (row,) = [row for row in table(place / "seeds", "trials") if row["trial"] == 6]
     values = [f"{name}={row[name]!r}" for name in ("schedule.peak", "model.dropout")]
-    words = [*values, "seed=2", "data.seed=0"]  # all members have the order of the config
+    words = [*values, "seed=2", "data.seed=0"]  # all trials have the order of the config
     validation, _ = trained(["small.toml", *words], work / "run")
     assert_close(validation, figures_of(row))
 
 
-def test_a_member_of_a_group_is_the_run_of_its_values(work):
+def test_a_trial_of_a_group_is_the_run_of_its_values(work):
     words = ("model.activation=choice(relu,tanh)", "data.batch_size=[16,32]", "data.seed=[0,7]")
     said_by("sweep", "small.toml", *words, *LOOP, "--run", "sweep")
     found = table(work / "sweep")
@@ -775,21 +775,21 @@ def test_a_member_of_a_group_is_the_run_of_its_values(work):
     values = ["model.activation=tanh", "data.batch_size=16", "data.seed=7"]
     validation, _ = trained(["small.toml", *values], work / "run")
     assert_close(validation, figures_of(row))
-    text = said_by("sweep-best", "sweep", "--member", int(row["member"]))
+    text = said_by("sweep-best", "sweep", "--trial", int(row["trial"]))
     assert tomllib.loads(text) == tomllib.loads((work / "run/config.toml").read_text())
 
 
-def test_any_member_may_be_asked_for(place, capsys):
+def test_any_trial_may_be_asked_for(place, capsys):
     row = table(place / "one")[-1]
-    text = said_by("sweep-best", place / "one", "--member", int(row["member"]))
+    text = said_by("sweep-best", place / "one", "--trial", int(row["trial"]))
     assert tomllib.loads(text)["schedule"]["peak"] == row["schedule.peak"]
-    which = f"member {row['member']:.0f} of 6"
+    which = f"trial {row['trial']:.0f} of 6"
     assert text.startswith(f"# {which}: loss {row['validation/loss']:.6g}\n")
-    seeds = said_by("sweep-best", place / "seeds", "--member", 6)
+    seeds = said_by("sweep-best", place / "seeds", "--trial", 6)
     assert tomllib.loads(seeds)["seed"] == 2
 
 
-def test_a_saved_member_is_a_run_like_any_other(place, work, capsys):
+def test_a_saved_trial_is_a_run_like_any_other(place, work, capsys):
     text = said_by("sweep-best", place / "one", "--save", "saved")
     assert "\n# Saved as a run: saved\n" in text
     result = json_of(place / "one")
@@ -813,13 +813,13 @@ def test_a_saved_member_is_a_run_like_any_other(place, work, capsys):
     assert content(work) == before
 
 
-def test_a_member_that_was_ended_early_is_saved_and_goes_on(work):
-    said_by("sweep", "small.toml", PEAK, "--members", 6, "--search", "halving", *LOOP, "--run", "s")
+def test_a_trial_that_was_ended_early_is_saved_and_goes_on(work):
+    said_by("sweep", "small.toml", PEAK, "--trials", 6, "--search", "halving", *LOOP, "--run", "s")
     row = table(work / "s")[-1]
     assert row["stopped_at"] < 20
-    text = said_by("sweep-best", "s", "--member", int(row["member"]), "--save", "saved")
+    text = said_by("sweep-best", "s", "--trial", int(row["trial"]), "--save", "saved")
     figure = f"loss {row['validation/loss']:.6g} at step {row['stopped_at']:.0f}"
-    assert text.startswith(f"# member {row['member']:.0f} of 6: {figure}\n")
+    assert text.startswith(f"# trial {row['trial']:.0f} of 6: {figure}\n")
     assert f"trained steps {row['stopped_at']:.0f} to 20 in" in said_by("resume", "saved")
 
 
@@ -828,11 +828,11 @@ def test_a_member_that_was_ended_early_is_saved_and_goes_on(work):
     [
         (("small",), r"small does not exist; did you mean '\S*seeds'|there is"),
         (("saved",), r"saved has no sweep\.toml, so it is not a sweep"),
-        (("one", "--member", "6"), r"sweep-best: member should be in \[0, 6\), got 6\."),
-        (("one", "--member", "-1"), r"sweep-best: member should be in \[0, 6\), got -1\."),
+        (("one", "--trial", "6"), r"sweep-best: trial should be in \[0, 6\), got 6\."),
+        (("one", "--trial", "-1"), r"sweep-best: trial should be in \[0, 6\), got -1\."),
     ],
 )
-def test_what_is_no_sweep_and_no_member(place, work, capsys, words, message):
+def test_what_is_no_sweep_and_no_trial(place, work, capsys, words, message):
     (work / "saved").mkdir()
     (work / "one").symlink_to(place / "one")
     assert main("sweep-best", *words) == 2
@@ -849,11 +849,11 @@ def test_what_is_no_sweep_and_no_member(place, work, capsys, words, message):
 def test_searches_by_name(work, name):
     if name == "optuna":
         pytest.importorskip("optuna")
-    words = (PEAK, "--members", 6, "--search", name, *LOOP, "--run", "run")
+    words = (PEAK, "--trials", 6, "--search", name, *LOOP, "--run", "run")
     lines = said_by("sweep", "small.toml", *words).splitlines()
     assert f"search: {name}" in lines or lines[0].startswith("optuna proposes 6 settings; of 6 at")
     found, result = table(work / "run"), json_of(work / "run")
-    assert (len(found), result["search"], result["best"]) == (6, name, found[0]["member"])
+    assert (len(found), result["search"], result["best"]) == (6, name, found[0]["trial"])
     early = sum("early" in line for line in lines)
     if name in ("halving", "hyperband"):
         assert early == 1
@@ -866,11 +866,11 @@ def test_searches_by_name(work, name):
         assert "stopped_at" not in found[0]
     assert (work / "run/lineage.csv").exists() == (name == "population")
     best = said_by("sweep-best", "run")
-    assert ("# Its numbers changed on the way" in best) == (name == "population")
+    assert ("# The hyperparameters changed during training" in best) == (name == "population")
 
 
 def test_searches_with_arguments(work):
-    words = (PEAK, "--members", 6, *LOOP, "--run")
+    words = (PEAK, "--trials", 6, *LOOP, "--run")
     said_by("sweep", "small.toml", "--search", '{name="halving", eta=6}', *words, "halving")
     ended = [row["stopped_at"] for row in table(work / "halving")]
     assert ended == ["", 4, 4, 4, 4, 4]  # the evaluation nearest to 20 / 6
@@ -885,7 +885,7 @@ def test_searches_with_arguments(work):
 def test_optuna_is_told_of_to_its_end(work):
     pytest.importorskip("optuna")
     search = '{name="optuna", batch=2}'
-    said = said_by("sweep", "small.toml", PEAK, "--members", 6, "--search", search, *LOOP)
+    said = said_by("sweep", "small.toml", PEAK, "--trials", 6, "--search", search, *LOOP)
     lines = [line for line in said.splitlines() if "alive" in line]
     assert all(" of 6 done" in line for line in lines)
     assert "6 of 6 done" in lines[-1]
@@ -893,20 +893,20 @@ def test_optuna_is_told_of_to_its_end(work):
 
 
 def test_best_says_what_ranks(work):
-    words = (PEAK, "--members", 6, "--best", "max accuracy", *LOOP, "--run", "run")
+    words = (PEAK, "--trials", 6, "--best", "max accuracy", *LOOP, "--run", "run")
     said = said_by("sweep", "small.toml", *words)
     found, result = table(work / "run"), json_of(work / "run")
     figures = [row["validation/accuracy"] for row in found]
     assert figures == sorted(figures, reverse=True)
-    assert (result["figure"], result["best"]) == ("accuracy", found[0]["member"])
-    assert f"best    accuracy {figures[0]:.2%} (member {result['best']})" in said
-    assert re.search(r"\| best accuracy [\d.]+%  \(member", said)
+    assert (result["metric"], result["best"]) == ("accuracy", found[0]["trial"])
+    assert f"best    accuracy {figures[0]:.2%} (trial {result['best']})" in said
+    assert re.search(r"\| best accuracy [\d.]+%  \(trial", said)
 
 
 def test_seeds_are_counted_from_the_config(work):
     words = ("schedule.peak=[1e-3,1e-2]", "seed=5", "--seeds", 3, *LOOP, "--run", "run")
     said = said_by("sweep", "small.toml", *words)
-    assert {row["seed"] for row in table(work / "run", "members")} == {5, 6, 7}
+    assert {row["seed"] for row in table(work / "run", "trials")} == {5, 6, 7}
     assert re.search(r"^best    loss \S+ \(\S+ to \S+, 95 % over 3 seeds\)  schedule", said, re.M)
 
 
@@ -918,47 +918,47 @@ def test_seeds_alone(work, pictures):
     assert tomllib.loads(said_by("sweep-best", "run"))["seed"] == 2
 
 
-WAYS = {
-    "vmap": (("vmap",), "6 members side by side"),
-    "chunk": (("vmap", "--chunk", 2), "2 members side by side"),
-    "loop": (("loop",), "member after member"),
-    "threads": (("threads", "--chunk", 2), "2 members side by side, from "),
+EXECUTIONS = {
+    "vmap": (("vmap",), "6 trials side by side"),
+    "chunk": (("vmap", "--chunk", 2), "2 trials side by side"),
+    "loop": (("loop",), "trial after trial"),
+    "threads": (("threads", "--chunk", 2), "2 trials side by side, from "),
     "devices": (("devices",), " side by side, on "),
 }
 
 
-@pytest.mark.parametrize("case", WAYS)
-def test_every_way_gives_the_same_table(place, work, case):
-    way, words = WAYS[case]
-    said = said_by("sweep", "small.toml", PEAK, "--members", 6, "--way", *way, "--run", "run")
+@pytest.mark.parametrize("case", EXECUTIONS)
+def test_every_execution_gives_the_same_table(place, work, case):
+    execution, words = EXECUTIONS[case]
+    said = said_by("sweep", "small.toml", PEAK, "--trials", 6, "--execution", *execution, "--run", "run")
     group = said.splitlines()[2]
-    assert group.startswith("group 0, 6 members: ")
+    assert group.startswith("group 0, 6 trials: ")
     assert words in group
-    by_member = lambda found: sorted(found, key=lambda row: row["member"])
-    same_numbers(by_member(table(work / "run")), by_member(table(place / "one")))
+    by_trial = lambda found: sorted(found, key=lambda row: row["trial"])
+    same_numbers(by_trial(table(work / "run")), by_trial(table(place / "one")))
 
 
-# members that fail
+# trials that fail
 
 
-def test_members_that_diverge_or_are_refused_harm_no_other(work, pictures, capsys):
+def test_trials_that_diverge_or_are_refused_harm_no_other(work, pictures, capsys):
     words = ("schedule.warmup_steps=[2,15]", "train.steps=[10,20]", *LOOP, "--run")
     said = said_by("sweep", "small.toml", "schedule.peak=[1e-2,1e12]", *words, "run")
     assert re.search(r"^8 runs in [\d.]+ s, 3 diverged, 2 refused$", said, re.M)
-    assert "member 2 is refused: warmup_cosine: total_steps should be above 15" in said
+    assert "trial 2 is refused: warmup_cosine: total_steps should be above 15" in said
     found = table(work / "run")
     fine = [row for row in found if row["diverged_at"] == "" and row["refused"] == ""]
     assert found[:3] == fine
     assert [row["diverged_at"] >= 0 for row in found if row["diverged_at"] != ""] == [True] * 3
-    assert {int(row["member"]) for row in found if row["refused"]} == {2, 6}
+    assert {int(row["trial"]) for row in found if row["refused"]} == {2, 6}
     said_by("sweep", "small.toml", "schedule.peak=[1e-2]", *words, "fine")
     for one, other in zip(fine, table(work / "fine"), strict=False):
         assert figures_of(one) == figures_of(other)
-    text = said_by("sweep-best", "run", "--member", 7)
-    assert re.match(r"# member 7 of 8: diverged at step \d+\n", text)
+    text = said_by("sweep-best", "run", "--trial", 7)
+    assert re.match(r"# trial 7 of 8: diverged at step \d+\n", text)
     for more in ((), ("--save", "saved")):
-        assert main("sweep-best", "run", "--member", 2, *more) == 2
-        assert "sweep-best: member 2 was refused: warmup_cosine: " in capsys.readouterr().err
+        assert main("sweep-best", "run", "--trial", 2, *more) == 2
+        assert "sweep-best: trial 2 was refused: warmup_cosine: " in capsys.readouterr().err
     assert not (work / "saved").exists()
 
 
@@ -967,8 +967,7 @@ def test_a_sweep_of_which_nothing_is_left_ends_well(work, pictures, capsys, seed
     words = ("schedule.peak=[1e12,1e15]", "--seeds", seeds, *LOOP, "--run", "run")
     said = said_by("sweep", "small.toml", *words)
     assert re.search(rf"^{2 * seeds} runs in [\d.]+ s, {2 * seeds} diverged$", said, re.M)
-    every = "of every setting a run" if seeds > 1 else "no member"
-    problem = f"there is none: {every} ended"
+    problem = "none: every setting has a trial without" if seeds > 1 else "none: no trial has a finite"
     assert f"\nbest    {problem}" in said
     assert "config  " not in said
     assert "test    " not in said
@@ -977,9 +976,9 @@ def test_a_sweep_of_which_nothing_is_left_ends_well(work, pictures, capsys, seed
     assert json_of(work / "run")["best"] is None
     assert main("sweep-best", "run") == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"nnfunc: sweep-best: {problem}")
-    assert message.endswith("Ask for one with --member.\n")
-    config = tomllib.loads(said_by("sweep-best", "run", "--member", 2 * seeds - 1))
+    assert message.startswith(f"nnfunc: sweep-best: there is no best trial: {problem.removeprefix('none: ')}")
+    assert message.endswith("Choose a trial with --trial.\n")
+    config = tomllib.loads(said_by("sweep-best", "run", "--trial", 2 * seeds - 1))
     assert config["schedule"]["peak"] == 1e15
 
 
@@ -992,85 +991,85 @@ MISTAKES = {
     "a misspelt form": (("schedule.peak=lgo(1e-4,1e-1)",), r"there is no lgo\(\.\.\.\).*'log'"),
     "nothing to sweep": ((), r"small\.toml: there is nothing to sweep"),
     "a word that is no setting": (("schedule.peak",), r"should be key=value.* got 'schedule\.peak'"),
-    "members not said": ((PEAK,), r"small\.toml: sweep: members should say how many .*peak is drawn.*--members 16"),
-    "members not said of a method": (
+    "trials not said": ((PEAK,), r"small\.toml: sweep: trials should say how many .*peak is drawn.*--trials 16"),
+    "trials not said of a method": (
         ("schedule.peak=[0.1]", "--method", "sobol"),
-        r"members should say how many .*settings are drawn",
+        r"trials should say how many .*settings are drawn",
     ),
-    "no members": ((PEAK, "--members", 0), r"--members: should be an integer from 1 to 1,000,000, got 0"),
-    "uneven members": (
-        (PEAK, "seed=0:4", "--members", 6),
-        r"members should be a multiple of the seeds, 4, got 6\. Take 4,",
+    "no trials": ((PEAK, "--trials", 0), r"--trials: should be an integer from 1 to 1,000,000, got 0"),
+    "uneven trials": (
+        (PEAK, "seed=0:4", "--trials", 6),
+        r"trials should be a multiple of the seeds, 4, got 6\. Take 4,",
     ),
-    "members of seeds alone": (("seed=0:4", "--members", 8), r"members should be the number of the seeds, 4, .* got 8"),
-    "seeds twice": ((PEAK, "seed=0:4", "--seeds", 2, "--members", 8), r"either seeds or settings of seed, got both"),
+    "trials of seeds alone": (("seed=0:4", "--trials", 8), r"trials should be the number of the seeds, 4, .* got 8"),
+    "seeds twice": ((PEAK, "seed=0:4", "--seeds", 2, "--trials", 8), r"either seeds or settings of seed, got both"),
     "seeds that are none": (("seed=[0,-1]",), r"seed: should be an integer from 0 to"),
     "a grid of a distribution": (
         (PEAK, "--method", "grid"),
         r"a grid needs values that can be counted.*'schedule\.peak'",
     ),
     "a misspelt search": (
-        (PEAK, "--members", 6, "--search", "halvin"),
+        (PEAK, "--trials", 6, "--search", "halvin"),
         r"--search: name should be one of .*did you mean 'halving'",
     ),
     "a misspelt argument": (
-        (PEAK, "--members", 6, "--search", '{name="halving", etta=4}'),
+        (PEAK, "--trials", 6, "--search", '{name="halving", etta=4}'),
         r"halving has no argument 'etta'; did you mean 'eta'",
     ),
     "a search that is no TOML": (
-        (PEAK, "--members", 6, "--search", "{name=halving}"),
+        (PEAK, "--trials", 6, "--search", "{name=halving}"),
         r"search: should be a name or a table in TOML, got '{name=halving}'",
     ),
     "an argument out of range": (
-        (PEAK, "--members", 6, "--search", '{name="halving", eta=1}'),
+        (PEAK, "--trials", 6, "--search", '{name="halving", eta=1}'),
         r"halving: eta should be .* 1",
     ),
     "a population with seeds": (
-        (PEAK, "seed=0:2", "--members", 6, "--search", "population"),
-        r"in population members learn from each other, so .* one seed, got 2",
+        (PEAK, "seed=0:2", "--trials", 6, "--search", "population"),
+        r"in population trials learn from each other, so .* one seed, got 2",
     ),
     "a population of seeds": (("seed=0:2", "--search", "population"), r"population needs something to draw"),
-    "optuna without members": (
+    "optuna without trials": (
         ("schedule.peak=[0.1]", "--search", "optuna"),
-        r"optuna needs to know how many runs .*--members",
+        r"optuna needs to know how many runs .*--trials",
     ),
     "a misspelt figure": (
-        (PEAK, "--members", 6, "--best", "max acuracy"),
+        (PEAK, "--trials", 6, "--best", "max acuracy"),
         r"best should name a validation figure, got 'acuracy'; did you mean 'accuracy'",
     ),
     "a figure without a mode": (
-        (PEAK, "--members", 6, "--best", "accuracy"),
+        (PEAK, "--trials", 6, "--best", "accuracy"),
         r"--best: should be such as 'min loss' or 'max accuracy'",
     ),
-    "a misspelt way": ((PEAK, "--members", 6, "--way", "vmpa"), r"--way: should be one of .*did you mean 'vmap'"),
+    "a misspelt execution": (
+        (PEAK, "--trials", 6, "--execution", "vmpa"),
+        r"--execution: should be one of .*did you mean 'vmap'",
+    ),
     "a misspelt method": (
-        (PEAK, "--members", 6, "--method", "sobl"),
+        (PEAK, "--trials", 6, "--method", "sobl"),
         r"--method: should be one of .*did you mean 'sobol'",
     ),
     "an empty chunk": (
-        (PEAK, "--members", 6, "--chunk", 0),
+        (PEAK, "--trials", 6, "--chunk", 0),
         r"--chunk: should be an integer from 1 to 1,000,000, got 0",
     ),
     "jobs of nobody": (
-        (PEAK, "--members", 6, "--jobs", "x"),
+        (PEAK, "--trials", 6, "--jobs", "x"),
         r"jobs should be a number of processes from 1 to 9999, submitit or ray, got 'x'",
     ),
     "no jobs": (
-        (PEAK, "--members", 6, "--jobs", 0),
+        (PEAK, "--trials", 6, "--jobs", 0),
         r"jobs should be a number of processes from 1 to 9999, submitit or ray, got '0'",
     ),
     "jobs of a population": (
-        (PEAK, "--members", 6, "--jobs", 2, "--search", "population"),
-        r"members that learn from each other run in one process",
+        (PEAK, "--trials", 6, "--jobs", 2, "--search", "population"),
+        r"a population search runs in one process",
     ),
     "data that is not there": (
         ("seed=0:2", 'data={name="npz",path="no.npz",batch_size=2}'),
         r"data: no\.npz was not found",
     ),
-    "a large batch": (
-        ("data.batch_size=[16,5000]",),
-        r"member 1: data: batch_size should be at most .* 1257, got 5000",
-    ),
+    "a large batch": (("data.batch_size=[16,5000]",), r"trial 1: data: batch_size should be at most .* 1257, got 5000"),
     "too few pixels": (("model.widths=[63,4,10]", "seed=0:2"), r"last axis of x should be 63"),
 }
 
@@ -1097,7 +1096,7 @@ def test_mistakes_of_the_table_are_told_together(work, capsys):
 
 
 def test_a_file_that_is_not_there(work, capsys):
-    assert main("sweep", "smal.toml", PEAK, "--members", 6) == 2
+    assert main("sweep", "smal.toml", PEAK, "--trials", 6) == 2
     said = "smal.toml: there is no such file; did you mean 'small.toml'?"
     assert capsys.readouterr().err == f"nnfunc: {said}\n"
     assert [path.name for path in work.iterdir()] == ["small.toml"]
@@ -1106,7 +1105,7 @@ def test_a_file_that_is_not_there(work, capsys):
 def test_a_folder_that_holds_something_is_left_alone(place, work, capsys):
     shutil.copytree(place / "one", "one")
     before = content(work)
-    assert main("sweep", "small.toml", PEAK, "--members", 6, "--run", "one") == 2
+    assert main("sweep", "small.toml", PEAK, "--trials", 6, "--run", "one") == 2
     said = capsys.readouterr()
     assert "one exists already. Choose another with --run, or go on with it" in said.err
     assert said.out == ""
@@ -1118,7 +1117,7 @@ def test_what_is_missing_only_later_leaves_the_folder_as_it_was(work, monkeypatc
     monkeypatch.setitem(sys.modules, "optuna", None)
     if there:
         (work / "run").mkdir()
-    words = (PEAK, "--members", 6, "--search", "optuna", *LOOP, "--run", "run")
+    words = (PEAK, "--trials", 6, "--search", "optuna", *LOOP, "--run", "run")
     assert main("sweep", "small.toml", *words) == 2
     assert "optuna: the package optuna is not installed." in capsys.readouterr().err
     assert (work / "run").exists() is there
@@ -1130,14 +1129,14 @@ def test_what_is_missing_only_later_leaves_the_folder_as_it_was(work, monkeypatc
 SLOWLY = """
 import time
 from nnfunc import cli
-from nnfunc.commands.sweep.live_progress import Live
+from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.sweeps import engine
 engine.SAVE_EVERY = 0.0
-call = Live.__call__
+call = SweepProgress.__call__
 def slowly(self, report):
     call(self, report)
     time.sleep({seconds})
-Live.__call__ = slowly
+SweepProgress.__call__ = slowly
 cli.main()
 """
 BOTH = """
@@ -1148,7 +1147,7 @@ for words in (line.split() for line in sys.argv[1].splitlines()):
     try: cli.main()
     except SystemExit as stop: assert not stop.code, stop.code
 """
-SWEEP = f"sweep small.toml {PEAK} --members 6 --way loop"
+SWEEP = f"sweep small.toml {PEAK} --trials 6 --execution loop"
 
 
 def launched(*words, cache, **pipes):
@@ -1192,7 +1191,7 @@ def test_signals_in_the_middle_and_kill_9(work, tmp_path):
             process.kill()
         assert process.returncode == code
         if signum != signal.SIGKILL:
-            message = r"nnfunc: stopped with [0-5] of 6 members at their end; all is saved\. "
+            message = r"nnfunc: stopped with [0-5] of 6 trials complete; everything is saved\. "
             assert re.search(rf"\n{message}Resume with: nnfunc resume run\n$", err), err
         assert "Traceback" not in err
         assert not (run / "table.csv").exists()
@@ -1231,9 +1230,9 @@ def test_ctrl_c_at_a_terminal(work, tmp_path):
     plan, lines = parted(screen(seen.decode().replace("^C", "")))
     assert plan == ["6", "arguments", "group", "expected:"]
     assert lines[-2].startswith("best loss ")
-    assert re.match(r"nnfunc: stopped with 0 of 6 members at their end; all is saved", lines[-1])
+    assert re.match(r"nnfunc: stopped with 0 of 6 trials complete; everything is saved", lines[-1])
     assert len(lines) in (3, 4)  # the speed is known from the second report on
-    assert b"stopping after this step; Ctrl-C again stops at once" in seen
+    assert b"stopping after this step; press Ctrl-C again to stop immediately" in seen
     assert b"nnfunc: stopping" not in seen  # in the panel, not beside it
 
 

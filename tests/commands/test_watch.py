@@ -22,17 +22,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from nnfunc.commands.watch import watch_run as watch
-from nnfunc.commands.watch.dashboard import View, frame
-from nnfunc.commands.watch.sparkline import spark
+from nnfunc.commands.watch.dashboard import RunView, render_dashboard
+from nnfunc.commands.watch.sparkline import sparkline
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 
 
 def text_of(folder, width=100, height=40, fit=False):
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=False)
-    view = View(folder)
+    view = RunView(folder)
     view.poll()
-    console.print(frame(view, console, fit=fit))
+    console.print(render_dashboard(view, console, fit=fit))
     return console.file.getvalue()
 
 
@@ -89,7 +89,7 @@ def test_each_state_says_what_to_do(tmp_path):
     rows = sample_runs.metrics(1000, done=100, watch_every=50)
     run = sample_runs.make(tmp_path / "run", rows)
     stopped = " ".join(text_of(run).split())
-    assert "Nothing trains this run: no process holds its lock, and there is no result." in stopped
+    assert "Nothing trains this run: no process holds its lock, and it has no result." in stopped
     assert "The last row is of step 100, " in stopped
     assert "Resume with: nnfunc resume" in stopped
     old = time.time() - 7300
@@ -142,9 +142,9 @@ def test_markup_of_others_is_not_ours(tmp_path):
 @given(st.lists(ROWS, max_size=8), st.integers(20, 150))
 def test_no_row_makes_a_frame_fail(rows, width):
     console = Console(width=width, height=30, file=io.StringIO())
-    view = View(Path("there is none"))
+    view = RunView(Path("there is none"))
     view.follower.rows = [row | {"step": i} for i, row in enumerate(rows)]
-    console.print(frame(view, console, fit=True))
+    console.print(render_dashboard(view, console, fit=True))
 
 
 # when it ends
@@ -166,7 +166,7 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
 
 
 def test_it_ends_by_itself_when_the_result_appears(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "PAUSE", 0.02)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.02)
     rows = sample_runs.metrics(1000, done=100, watch_every=50)
     run = sample_runs.make(tmp_path / "run", rows)
     console = Console(width=90, height=30, file=io.StringIO(), force_terminal=True)
@@ -215,7 +215,7 @@ def test_a_key_ends_it_and_the_terminal_is_as_before(deep, key):
 
 def curve(values, **options):
     steps = np.arange(1, len(values) + 1)
-    return spark(steps, np.asarray(values, float), last=len(values), **options)
+    return sparkline(steps, np.asarray(values, float), last=len(values), **options)
 
 
 def test_sparks_by_hand():
@@ -223,9 +223,9 @@ def test_sparks_by_hand():
     assert curve([0, 0, 7, 7], width=2) == "▁█"
     assert curve([5, 5], width=2) == "▅▅"
     assert curve([0, 15], width=2, height=2) == " █\n▁█"
-    assert curve([0, 7], width=2, plain=True) == ".@"
+    assert curve([0, 7], width=2, ascii_only=True) == ".@"
     assert curve([1, 10, 100], width=3) == "▁▅█"  # by logarithms
-    assert spark(np.array([5]), np.array([1.0]), width=8, last=8) == "    ▅"
-    assert spark(np.array([1, 8]), np.array([0.0, 7.0]), width=8, last=8) == "▁▂▃▄▅▆▇█"
-    assert spark(np.array([]), np.array([]), width=8, last=8) == ""
+    assert sparkline(np.array([5]), np.array([1.0]), width=8, last=8) == "    ▅"
+    assert sparkline(np.array([1, 8]), np.array([0.0, 7.0]), width=8, last=8) == "▁▂▃▄▅▆▇█"
+    assert sparkline(np.array([]), np.array([]), width=8, last=8) == ""
     assert len(curve([1e300, -1e300, 5e-324] * 50, width=7)) == 7

@@ -44,7 +44,7 @@ SWEEP = """
 "model.activation" = { choice = ["relu", "tanh"] }
 seed = { range = [0, 8] }
 "data.seed" = [0, 1]
-members = 256
+trials = 256
 method = "sobol"
 seeds = 3
 best = "max accuracy"
@@ -57,7 +57,7 @@ optimizer = { weight_decay = [0.0, 1e-2] }
 schedule.peak = { log = [1e-4, 1e-1] }
 seed.range = [0, 8]
 data.seed = [0, 1]
-members = 256
+trials = 256
 method = "sobol"
 seeds = 3
 best = "max accuracy"
@@ -151,7 +151,7 @@ def test_the_file_and_the_command_line_say_the_same(file):
         nested.options
         == table.options
         == {
-            "members": 256,
+            "trials": 256,
             "method": "sobol",
             "seeds": 3,
             "best": "max accuracy",
@@ -166,12 +166,12 @@ def test_the_file_and_the_command_line_say_the_same(file):
 def test_the_command_line_goes_before_the_file(file):
     file.write_text(TEXT + SWEEP)
     words = ["schedule.peak=[1, 2]", "model.dropout=0.3", "objective.smoothing=0.2"]
-    sweep = load_sweep(file, words, {"members": 4, "seeds": None, "way": "loop"})
+    sweep = load_sweep(file, words, {"trials": 4, "seeds": None, "execution": "loop"})
     assert sweep.space["schedule.peak"] == [1, 2]
     assert "model.dropout" not in sweep.space
     assert sweep.tables["model"]["dropout"] == 0.3
     assert sweep.tables["objective"]["smoothing"] == 0.2
-    assert (sweep.options["members"], sweep.options["seeds"], sweep.options["way"]) == (4, 3, "loop")
+    assert (sweep.options["trials"], sweep.options["seeds"], sweep.options["execution"]) == (4, 3, "loop")
 
 
 def test_a_list_is_one_value_where_the_field_is_a_list(file):
@@ -282,7 +282,7 @@ def as_words(settings):
     ]
 
 
-MEMBERS = [
+TRIALS = [
     {},
     {"schedule.peak": 0.02, "model.dropout": 0.35, "objective.smoothing": 0.0},
     {"seed": 3},
@@ -300,8 +300,8 @@ MEMBERS = [
 ]
 
 
-@pytest.mark.parametrize("settings", MEMBERS, ids=str)
-def test_a_member_is_the_run_of_the_same_values(file, tmp_path, settings):
+@pytest.mark.parametrize("settings", TRIALS, ids=str)
+def test_a_trial_is_the_run_of_the_same_values(file, tmp_path, settings):
     words = as_words({"data.seed": 5} | settings)  # the order of the data stays that of the file
     run = load(file, words)
     sweep = load_sweep(file, ["seed=0:2"])
@@ -358,7 +358,7 @@ def test_reports_come_after_each_tenth_unless_the_file_says(file):
     assert sweep.trial({}, 0).intervals == (1000, 7, 9, 100, None)
 
 
-def test_members_share_the_data_and_its_order(file):
+def test_trials_share_the_data_and_its_order(file):
     sweep = load_sweep(file, ["seed=0:3", "data.batch_size=[32, 64]"])
     data = [
         sweep.trial({"seed": seed, "data.batch_size": size} | order, 0).data
@@ -390,7 +390,7 @@ def test_data_is_loaded_once(file, monkeypatch):
     assert len(loaded) == 2
 
 
-def test_a_thousand_members_check_their_tables_once_a_combination(file, monkeypatch):
+def test_a_thousand_trials_check_their_tables_once_a_combination(file, monkeypatch):
     checked = []
 
     def counted(tables, mistakes):
@@ -470,23 +470,23 @@ def test_every_number_of_every_factory_may_be_swept():
 
 def test_the_tables_stay_as_they_were(file):
     sweep = load_sweep(file, ["seed=0:2"])
-    for settings in MEMBERS:
+    for settings in TRIALS:
         sweep.trial(settings, 0)
         sweep.config(settings)
     assert sweep.tables == tomllib.loads(TEXT)
 
 
-def test_a_member_that_is_no_config_is_named(file):
+def test_a_trial_that_is_no_config_is_named(file):
     sweep = load_sweep(file, ["seed=0:2", "schedule.warmup_steps=[5, 2000]", "train.steps=[9, 9000]"])
-    with pytest.raises(ConfigError, match=r"small\.toml: member 7: model\.norm: .*'layer'"):
+    with pytest.raises(ConfigError, match=r"small\.toml: trial 7: model\.norm: .*'layer'"):
         sweep.trial({"model.norm": "layr"}, 7)
-    with pytest.raises(ConfigError, match=r"member 7: schedule\.peak: should be at least 0, got -1"):
+    with pytest.raises(ConfigError, match=r"trial 7: schedule\.peak: should be at least 0, got -1"):
         sweep.trial({"schedule.peak": -1}, 7)
-    with pytest.raises(ConfigError, match=r"member 7: average\.start: .* below train\.steps = 1000"):
+    with pytest.raises(ConfigError, match=r"trial 7: average\.start: .* below train\.steps = 1000"):
         sweep.trial({"average": {"name": "swa"}, "average.start": 2000}, 7)
-    with pytest.raises(ConfigError, match=r"member 7: train: steps should be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"trial 7: train: steps should be at least 1, got 0"):
         sweep.trial({"train.steps": 0}, 7)
-    with pytest.raises(ConfigError, match=r"member 7: seed is a value, not a table"):
+    with pytest.raises(ConfigError, match=r"trial 7: seed is a value, not a table"):
         sweep.trial({"seed.x": 0}, 7)
     refused = {"schedule.warmup_steps": 2000, "train.steps": 9}
     trial = sweep.trial(refused, 0)
@@ -550,7 +550,7 @@ WRONG = {
     "model.widths[9]=0:2": "model.widths[9]: model.widths holds 3 values, so there is no [9].",
     'model.dropout={schedule="linar", start=0}': "model.dropout.schedule: should be one of",
     "seed=1": "there is nothing to sweep. Say what to draw: ",
-    "members=3": "members: is no setting of the config; write --members 3.",
+    "trials=3": "trials: is no setting of the config; write --trials 3.",
     "sweep.seed=0:3": "sweep.seed: is no setting of the config; leave out 'sweep.'.",
     "seed": "a setting should be key=value, such as seed=0:8 or train.steps=2000, got 'seed'.",
     f"model{'.x' * 2000}=0:8": "a setting should be key=value, such as seed=0:8",
@@ -575,13 +575,13 @@ WRONG_TABLES = {
     "seed = { range = [0] }": "sweep.seed: range takes two or three integers, such as 0:8 or 0:80:10, got 0.",
     "seed = { range = [0, true] }": "sweep.seed: range takes two or three integers",
     '"seed" = { range = 8 }': "sweep.seed: range should be a list, such as { range = [0, 8] }, got 8 (int).",
-    "membrs = 3\nseed = [0]": "sweep.membrs: there is no such key; did you mean 'members'?",
-    "members = 0.5\nseed = [0]": "sweep.members: should be an integer from 1 to 1,000,000, got 0.5 (float).",
+    "membrs = 3\nseed = [0]": "sweep.membrs: there is no such key; did you mean 'trials'?",
+    "trials = 0.5\nseed = [0]": "sweep.trials: should be an integer from 1 to 1,000,000, got 0.5 (float).",
     "chunk = true\nseed = [0]": "sweep.chunk: should be an integer from 1 to 1,000,000, got True (bool).",
     'method = "grd"\nseed = [0]': "sweep.method: should be one of 'random', 'grid', 'sobol', 'latin', got 'grd' (str); did you mean 'grid'?",
     'best = "accuracy"\nseed = [0]': "sweep.best: should be such as 'min loss' or 'max accuracy', got 'accuracy' (str).",
     "search = 3\nseed = [0]": 'sweep.search: should be a name or a table, such as { name = "halving", eta = 4 }, got 3 (int).',
-    "way = 3\nseed = [0]": "sweep.way: should be one of 'auto', 'vmap', 'loop', 'threads', 'devices', got 3 (int)",
+    "execution = 3\nseed = [0]": "sweep.execution: should be one of 'auto', 'vmap', 'loop', 'threads', 'devices', got 3 (int)",
     '"model.dropot" = [0.1, 0.2]': "model.dropot: mlp has no such key, got 0.1; did you mean 'dropout'?",
     '"model.dropout" = [0.1]\nmodel.dropout = [0.2]': "sweep.model.dropout: is given twice; leave out one of the two.",
     '"model..dropout" = [0.1]': "sweep: each key should be the path of a setting, got 'model..dropout'.",
@@ -612,7 +612,7 @@ def test_all_mistakes_are_told_together(file):
         "model.dropot=[0.1, 0.2]",
         'model.norm=["btch", "layr"]',
         "optimizer.b1=lo(1)",
-        members=0,
+        trials=0,
         chnk=2,
     )
     wanted = [
@@ -620,7 +620,7 @@ def test_all_mistakes_are_told_together(file):
         "seed: is given",
         "peak: log",
         "lo(...)",
-        "--members",
+        "--trials",
         "--chnk",
         "dropot",
         "'btch'",
@@ -657,9 +657,9 @@ def test_train_passes_over_the_sweep(file, tmp_path):
     assert load(file) == alone
     folder = train.train(file, ["train.steps=2", "schedule.warmup_steps=1"], tmp_path / "run")
     assert "sweep" not in tomllib.loads((folder / "config.toml").read_text())
-    with pytest.raises(ConfigError, match=r"sweep\.members: one run reads no sweep. Give it to: .*sweep"):
-        load(file, ["sweep.members=3"])
-    file.write_text(TEXT + "[swep]\nmembers = 3")
+    with pytest.raises(ConfigError, match=r"sweep\.trials: one run reads no sweep. Give it to: .*sweep"):
+        load(file, ["sweep.trials=3"])
+    file.write_text(TEXT + "[swep]\ntrials = 3")
     with pytest.raises(ConfigError, match="swep: there is no such table; did you mean 'sweep'"):
         load(file)
 
@@ -680,7 +680,7 @@ PATHS = st.sampled_from(
         "groups.rates[a/*]",
         "augment.shift.pixels",
         "model",
-        "members",
+        "trials",
     ]
 )
 NUMBERS = st.sampled_from(
@@ -729,7 +729,7 @@ def check_told(lines):
     assert all(line.isprintable() for line in lines)
 
 
-@hypothesis.example(["members=\ud7fc", "seed=0:2\n", "model.dropout=log(1\n,2)"])
+@hypothesis.example(["trials=\ud7fc", "seed=0:2\n", "model.dropout=log(1\n,2)"])
 @hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(st.lists(st.builds("{}={}".format, PATHS | st.text(max_size=6), VALUES), max_size=3))
 def test_no_words_give_anything_but_a_config_error(tmp_path_factory, words):
@@ -750,7 +750,7 @@ TOML = st.recursive(
     ),
     max_leaves=5,
 )
-OPTIONS = st.sampled_from(["members", "method", "seeds", "best", "search", "chunk", "way"])
+OPTIONS = st.sampled_from(["trials", "method", "seeds", "best", "search", "chunk", "execution"])
 
 
 @hypothesis.settings(max_examples=200, deadline=None)

@@ -270,7 +270,7 @@ def test_no_alarm_on_shipped_configs(file, model):
     if model is None:
         config = pytest.importorskip("nnfunc.config").load(file)
     else:
-        runs = pytest.importorskip("nnfunc.commands.compare.comparison_plan").load(file).runs
+        runs = pytest.importorskip("nnfunc.commands.compare.comparison_plan").load_plan(file).runs
         config = next(run.config for run in runs if model in run.name)
     try:
         data = config.data()

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.generation import decode, draw, generate, prefill
+from nnfunc.generation import decode, draw, prefill
 from nnfunc.generation.loop import _LOOPS
 
 VOCABULARY = 11
+
+
+def generate(model, params, prompt, steps, **options):
+    """`nf.generate`, with the state that the model begins with."""
+    return nf.generate(model, params, prompt, steps, **{"state": nf.as_model(model).init_state(), **options})
 
 
 def running_sum(dim, decay=0.7):
@@ -86,7 +91,7 @@ def by_hand(model, params, prompt, steps, rule=jnp.argmax, context=None):
     """The tokens of one prompt, each from a whole pass over what is there so far."""
     tokens = list(prompt)
     width = len(prompt) + steps
-    whole = jax.jit(lambda x: model.apply(params, x))  # padded: these models are causal
+    whole = jax.jit(lambda x: model.apply(params, x, state=model.init_state()))  # padded: these models are causal
     for _ in range(steps):
         seen = tokens[-context:] if context else tokens
         x = np.zeros((1, context or width), np.int32)
@@ -151,7 +156,7 @@ def test_state_is_read(key):
     bound = nf.Model(model.init, lambda p, x: model.apply(p, x, state=state))
     found = generate(model, params, [1, 2], 6, state=state).tokens.tolist()
     assert found == by_hand(bound, params, [1, 2], 6)
-    assert found != generate(model, params, [1, 2], 6).tokens.tolist()
+    assert found != generate(model, params, [1, 2], 6, state=model.init_state()).tokens.tolist()
 
 
 @pytest.mark.parametrize("name", CACHED)
@@ -159,11 +164,11 @@ def test_prefill_and_decode_equal_a_whole_pass(name, key):
     model = CACHED[name]()
     params = model.init(key)
     x = jnp.arange(18).reshape(2, 9) % VOCABULARY
-    whole = model.apply(params, x)
+    whole = model.apply(params, x, state=model.init_state())
 
     @jax.jit
     def pieces(params, x):
-        y, state = prefill(model, params, x[:, :4], 9)
+        y, state = prefill(model, params, x[:, :4], 9, state=model.init_state())
         two, state = decode(model, params, x[:, 4:6], state, 9)
 
         def step(state, ids):
@@ -198,11 +203,11 @@ def test_models_step_by_step_equal_a_whole_pass(name, key):
     model = REAL[name]()
     params = jax.tree.map(lambda leaf: 8 * leaf, model.init(key))  # such that positions matter
     x = jnp.arange(18).reshape(2, 9) * 5 % 11
-    whole = model.apply(params, x)
+    whole = model.apply(params, x, state=model.init_state())
 
     @jax.jit
     def steps(params, x):
-        y, state = prefill(model, params, x[:, :3], 9)
+        y, state = prefill(model, params, x[:, :3], 9, state=model.init_state())
         logits = jnp.zeros(whole.shape, whole.dtype).at[:, :3].set(y)
 
         def step(carry):

@@ -123,7 +123,7 @@ def begin(folder):
     for words in (
         ("train", "c.toml", "--run", "run"),
         ("compare", "k.toml", "--run", "comparison"),
-        ("sweep", "c.toml", "optimizer.rate=[0.1,0.2]", "--way", "loop", "--run", "sweep"),
+        ("sweep", "c.toml", "optimizer.rate=[0.1,0.2]", "--execution", "loop", "--run", "sweep"),
     ):
         code, out, err, _ = nnfunc(*words, seconds=300)
         assert code == 0, (words, out, err)
@@ -142,7 +142,7 @@ RUN = (
     ("merge", "run", "out"),
 )
 SWEEP = (("runs", "."), ("sweep-best", "sweep"), ("resume", "sweep"))
-MORE = ("sweep-best", "sweep", "--member", "1", "--save", "out")
+MORE = ("sweep-best", "sweep", "--trial", "1", "--save", "out")
 COMMANDS = {"run": RUN, "sweep": (*SWEEP, MORE), "comparison": (("compare", "k.toml", "--run", "comparison"),)}
 
 VALUES = (

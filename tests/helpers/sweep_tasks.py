@@ -29,10 +29,10 @@ def plain(h):
 SPACE = {"lr": nf.log_uniform(1e-4, 1.0), "dropout": nf.uniform(0.0, 0.5)}
 
 
-def swept(members=9, build=plain, space=None, **options):
-    options = {"steps": STEPS, "key": KEY, "way": "loop", **options}
+def swept(trials=9, build=plain, space=None, **options):
+    options = {"steps": STEPS, "key": KEY, "execution": "loop", **options}
     if not isinstance(space, list):
-        options["members"] = members
+        options["trials"] = trials
     return nf.sweep(build, SPACE if space is None else space, DATA, **options)
 
 
@@ -47,9 +47,9 @@ SEARCHES = {
 def same(one, other):
     np.testing.assert_array_equal(one.scores, other.scores)
     assert one.table() == other.table()
-    assert (one.stopped, one.lineage, one.diverged) == (other.stopped, other.lineage, other.diverged)
+    assert (one.stopped_at, one.lineage, one.diverged) == (other.stopped_at, other.lineage, other.diverged)
     for i in range(len(one.hypers)):
-        left, right = one.member(i).state, other.member(i).state
+        left, right = one.trial(i).state, other.trial(i).state
         for a, b in zip(jax.tree.leaves(left.params), jax.tree.leaves(right.params), strict=True):
             np.testing.assert_array_equal(a, b)
         for name, curve in one.curves.items():

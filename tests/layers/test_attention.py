@@ -441,7 +441,7 @@ def pieces(name, sizes):
     for size in sizes:
         y, new = run(params, x[:, at : at + size], state)
         if state:
-            assert jax.tree.map(nf.base.struct, new) == jax.tree.map(nf.base.struct, state)
+            assert jax.tree.map(nf.base.shape_struct, new) == jax.tree.map(nf.base.shape_struct, state)
         ys, state, at = [*ys, y], new, at + size
     return jax.tree.map(lambda *ys: np.concatenate(ys, 1), *ys), state
 

@@ -487,7 +487,7 @@ def test_wrong_input_is_named_with_the_path(case):
     layer, x, kind, words = WRONG_INPUT[case]
     model = nested(layer)
     with pytest.raises(kind, match=rf"^body/inner: .*{words}"):
-        model.apply(blank(model), x)
+        model.apply(blank(model), x, state=model.init_state())
 
 
 WRONG_ARGUMENTS = {

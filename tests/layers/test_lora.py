@@ -10,7 +10,7 @@ import pytest
 import nnfunc as nf
 from nnfunc import paths, testing
 from nnfunc.base import Context
-from nnfunc.paths import chosen, is_matrix
+from nnfunc.paths import is_matrix, leaves_mask
 
 KEY = jax.random.key(3)
 
@@ -74,7 +74,7 @@ def test_it_begins_as_the_base_and_merges_exactly():
     inside = state["model"]
     y = apply(params, x, state=state)
     np.testing.assert_array_equal(y, plain(merged, x, state=inside))
-    np.testing.assert_array_equal(adapted.apply(params, x), model.apply(merged, x))
+    np.testing.assert_array_equal(run(adapted, params, x), model.apply(merged, x, state=inside))
     jitted = jax.jit(lambda p, s: nf.merge_lora(adapted, p, s))(params, state)
     jax.tree.map(np.testing.assert_array_equal, jitted, merged)
     assert not np.allclose(y, plain(base, x), rtol=1e-2)
@@ -102,9 +102,9 @@ def test_the_base_that_counts_is_that_of_the_state():
     params = moved(adapted.init(KEY))
     other = jax.tree.map(lambda leaf: leaf + 0.5, base)
     y = adapted.apply(params, x, state=adapted.init_state() | {"base": other})
-    expected = nf.lora(model, other, ON, rank=2).apply(params, x)
+    expected = run(nf.lora(model, other, ON, rank=2), params, x)
     np.testing.assert_array_equal(y, expected)
-    assert not np.allclose(y, adapted.apply(params, x), rtol=1e-2)
+    assert not np.allclose(y, run(adapted, params, x), rtol=1e-2)
     leaves = zip(*(jax.tree.leaves(tree) for tree in (adapted.init_state()["base"], base)), strict=True)
     assert all(one is not other for one, other in leaves), "a train step uses up its state"
 
@@ -156,7 +156,7 @@ def test_adapters_are_matrices_to_optimizers():
     """PEFT decays them; the decoupled decay of AdamW is all that moves a leaf without a gradient."""
     params = {"weight": {"down": jnp.ones((3, 2)), "up": jnp.ones((2, 4))}}
     still = jax.tree.map(jnp.zeros_like, params)
-    assert jax.tree.leaves(chosen("muon: on", params, "matrices")) == [True, True]
+    assert jax.tree.leaves(leaves_mask("muon: on", params, "matrices")) == [True, True]
     optimizer = nf.optimizers.adamw(0.5, weight_decay=0.5)
     updates, _ = optimizer.update(still, optimizer.init(params), params)
     jax.tree.map(lambda u, p: np.testing.assert_array_equal(u, -0.25 * p), updates, params)
@@ -177,7 +177,7 @@ def test_derivatives_are_right():
         params = moved(nf.lora(model, base, "**/weight", rank=2).init(KEY))
         x = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
         testing.check_gradients(
-            lambda p, alpha: nf.lora(model, base, "**/weight", rank=2, alpha=alpha).apply(p, x),
+            lambda p, alpha: run(nf.lora(model, base, "**/weight", rank=2, alpha=alpha), p, x),
             params,
             jnp.array(3.0),
             tolerance=1e-4,
@@ -191,11 +191,11 @@ def test_vmap_scan_and_bfloat16():
     params = moved(adapted.init(KEY))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     x = jnp.ones((4, 3), jnp.bfloat16)
-    y = adapted.apply(params, x)
+    y = run(adapted, params, x)
     assert y.dtype == jnp.bfloat16
 
     def at(alpha):
-        return nf.lora(model, base, "weight", rank=1, alpha=alpha).apply(params, x)
+        return run(nf.lora(model, base, "weight", rank=1, alpha=alpha), params, x)
 
     alphas = jnp.array([0.0, 8.0])
     by_vmap = jax.jit(jax.vmap(at))(alphas)
@@ -222,9 +222,13 @@ def test_a_language_model_generates_with_its_adapters():
     assert sorted(paths.flatten(params)) == ["blocks/attend/query/weight/down", "blocks/attend/query/weight/up"]
     merged = nf.merge_lora(adapted, params)
     prompts = [[1, 2, 3]]
-    got = nf.generate(adapted, params, prompts, 3, temperature=0.0)
+    got = nf.generate(adapted, params, prompts, 3, temperature=0.0, state=adapted.init_state())
     expected = nf.generate(model, merged, prompts, 3, temperature=0.0)
     jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def run(adapted, params, x):
+    return adapted.apply(params, x, state=adapted.init_state())
 
 
 def lora(on, **arguments):
@@ -240,7 +244,7 @@ def lora(on, **arguments):
         (lambda: lora("blocks/**"), r"lora: on: blocks/body/norm/bias should be a matrix, .* got shape \(3, 4\)"),
         (lambda: lora(()), r"lora: on: it should choose at least one weight, got none of"),
         (
-            lambda: lora(ON).apply({"table": {"weight": {"down": jnp.ones((5, 1))}}}, jnp.array([0])),
+            lambda: run(lora(ON), {"table": {"weight": {"down": jnp.ones((5, 1))}}}, jnp.array([0])),
             r"lora: its params should be the adapters that its init makes, got a difference at 'blocks",
         ),
         (

@@ -136,7 +136,7 @@ def test_fast_form_is_the_plain_one_to_the_second_derivative(name, masked):
 
         def whole(fast):
             def loss(*args):
-                y, last = scan.over_time(kind, *args, mask, reverse=masked, fast=fast)
+                y, last = scan.scan_time(kind, *args, mask, reverse=masked, fast=fast)
                 return jnp.sum(jnp.sin(2 * y)) + sum(jnp.sum(jnp.cos(part)) for part in last), (y, last)
 
             value = lambda *args: loss(*args)[0]
@@ -172,7 +172,7 @@ def test_gradient_of_the_fast_form_is_two_loops_with_a_product_each(name, masked
     kind, args, mask = loop(name, masked)
 
     def loss(fast, *args):
-        y, _ = scan.over_time(kind, *args, mask, fast=fast)
+        y, _ = scan.scan_time(kind, *args, mask, fast=fast)
         return jnp.sum(jnp.sin(y))
 
     counts = {}
@@ -191,7 +191,7 @@ def test_writing_in_place_copies_nothing(name):
     args = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), args)
 
     def loss(weights, pre, carry, x):
-        y, _ = scan.over_time(kind, weights, x * pre, carry, mask, fast=True)
+        y, _ = scan.scan_time(kind, weights, x * pre, carry, mask, fast=True)
         return jnp.sum(jnp.sin(y))
 
     compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args, jnp.ones(())).compile()

@@ -38,7 +38,9 @@ CASES = {
         for order in ("pre", "post")
     },
     **{
-        f"experts:{weighing}{k}": nf.experts(4, 6, 5, k=k, weighing=weighing, activation="swiglu", bias=False)
+        f"experts:{weighing}{k}": nf.mixture_of_experts(
+            4, 6, 5, top_k=k, weighing=weighing, activation="swiglu", bias=False
+        )
         for weighing, k in (("chosen", 2), ("all", 1), ("all", 3))
     },
 }
@@ -164,7 +166,7 @@ def test_init_gives_the_published_parameters(case):
 DECODERS = {
     "gpt": nf.gpt(13, **SMALL),
     "llama": nf.llama(13, dim=16, layers=2, heads=4, kv_heads=2, hidden=12, window=3.0),
-    "experts": nf.gpt(13, **SMALL, mlp=nf.experts(8, 8, 4)),
+    "experts": nf.gpt(13, **SMALL, mlp=nf.mixture_of_experts(8, 8, 4)),
 }
 IDS = jnp.asarray(np.random.RandomState(0).randint(0, 13, (2, 7)), jnp.int32)
 
@@ -427,7 +429,7 @@ def test_experts_in_gpt_report_one_loss_a_layer():
     assert {path: tap.shape for path, tap in taps.items()} == {
         "blocks/*/mlp/router/balance_loss": (2,),
         "blocks/*/mlp/router/z_loss": (2,),
-        "blocks/*/mlp/router/share": (2, 4),
+        "blocks/*/mlp/router/fraction": (2, 4),
     }
 
 

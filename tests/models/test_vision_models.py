@@ -548,7 +548,7 @@ def test_wrong_images_are_named(case):
     model, x, kind, words = WRONG_INPUT[case]
     params = jax.eval_shape(model.init, jax.random.key(0))
     with pytest.raises(kind, match=words):
-        jax.eval_shape(lambda params: model.apply(params, x), params)
+        jax.eval_shape(lambda params: model.apply(params, x, state=model.init_state()), params)
 
 
 WRONG_ARGUMENTS = {
@@ -621,4 +621,4 @@ def test_a_shortcut_without_parameters_does_not_narrow():
     model = nf.resnet(3, depths=[1, 1], widths=[4, 2], stem="cifar", shortcut="pad")
     params = jax.eval_shape(model.init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"'pad' should not narrow, got 4 channels for 2.*projection"):
-        jax.eval_shape(model.apply, params, jnp.ones((2, 8, 8, 3)))
+        jax.eval_shape(functools.partial(model.apply, state=model.init_state()), params, jnp.ones((2, 8, 8, 3)))

@@ -78,9 +78,9 @@ def written(result, folder, **options):
 
 
 def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused=None, **later):
-    """A result whose accuracy rises in a line to the scores; diverged members end at step 50 of 100."""
+    """A result whose accuracy rises in a line to the scores; diverged trials end at step 50 of 100."""
     hypers = [dict(h) for h in hypers for _ in range(seeds)]
-    figure, refused, stopped = Best.of(figure), refused or {}, later.get("stopped", {})
+    figure, refused, stopped = Best.of(figure), refused or {}, later.get("stopped_at", {})
     scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
     rank = f"validation/{figure.metric}"
     curves = {rank: np.outer(scores, at / 100).astype(np.float32)}
@@ -89,14 +89,14 @@ def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused
     for curve in curves.values():
         curve[list(diverged), 5:] = np.nan
         curve[list(refused)] = np.nan
-        for member, step in stopped.items():
-            curve[member, at > step] = np.nan
+        for trial, step in stopped.items():
+            curve[trial, at > step] = np.nan
     ended = np.isin(np.arange(len(scores)), [*diverged, *refused, *stopped])
     kept = np.where(ended, np.nan, scores)
     plan = Plan(len(hypers) // seeds, seeds, 100, ["lr"], {"act": "'<x>' (str) is no number"}, {}, [])
     known = {
         "hypers": hypers,
-        "figure": figure,
+        "metric": figure,
         "seeds": seeds,
         "plan": plan,
         "seconds": 12.34,
@@ -105,15 +105,15 @@ def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused
         "scores": kept,
         "diverged": dict.fromkeys(diverged, 50),
         "refused": refused,
-        "stopped": stopped,
-        "behind": set(stopped),
+        "stopped_at": stopped,
+        "ranks_last": set(stopped),
         "seed": [i % seeds for i in range(len(hypers))],
         "lineage": [],
         "complete": True,
         "_outcomes": [],
         "_carries": {},
         "_impl": None,
-        "_trials": None,
+        "_specs": None,
     }
     names = {field.name for field in dataclasses.fields(Result)}
     result = Result(**{name: value for name, value in known.items() if name in names})
@@ -173,7 +173,7 @@ def test_page_names_the_best_and_doubts_a_single_run(full):
     result, own = full
     best = result.hypers[result.best]
     words = own.parts["The best"]
-    assert f"The best is member {result.best} (lr={best['lr']:.4g}" in words
+    assert f"The best is trial {result.best} (lr={best['lr']:.4g}" in words
     assert f"validation accuracy {result.scores[result.best]:.2%}" in words
     assert "cannot tell luck from merit" in words
     assert "seeds=3" in words
@@ -183,7 +183,7 @@ def test_page_names_the_best_and_doubts_a_single_run(full):
 def test_table_has_the_20_best_in_order(full):
     result, own = full
     heads, *rows = own.rows["The 20 best"]
-    assert heads == ["", "member", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss"]
+    assert heads == ["", "trial", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss"]
     order = np.argsort(np.where(np.isfinite(result.scores), -result.scores, np.inf))[:20]
     assert [int(row[1]) for row in rows] == order.tolist()
     assert [row[2] for row in rows] == [f"{result.scores[i]:.2%}" for i in order]
@@ -194,7 +194,7 @@ def test_table_has_the_20_best_in_order(full):
 def test_failures_are_listed_with_layer_and_reason(full):
     result, own = full
     heads, *rows = own.rows["Diverged"]
-    assert heads == ["member", "step", "first layer", "settings"]
+    assert heads == ["trial", "step", "first layer", "settings"]
     assert [row[:3] for row in rows] == [["3", "50", ""], ["5", "50", "blocks/<3>/up"], ["8", "50", ""]]
     assert rows[0][3].startswith(f"lr={result.hypers[3]['lr']:.4g}, ".replace("e-0", "e-"))
     assert own.rows["Refused"][1][0] == "7"
@@ -248,7 +248,7 @@ def test_settings_that_share_seeds_are_compared_in_pairs(figure):
     for scores, words in ((near, "These seeds do not say which"), (clear, "more than chance")):
         result = made(FOUR, scores, seeds=3, figure=figure)
         own = sheet(result)
-        one, other = (own.scores[members] for members in own.ranked[:2])
+        one, other = (own.scores[trials] for trials in own.ranked[:2])
         p = stats.ttest_rel(one, other).pvalue
         said = verdict(own, result)[1]
         assert words in said
@@ -276,7 +276,7 @@ def test_a_table_of_seeds_has_a_row_a_setting(tmp_path):
 
 
 def test_stopped_runs_count_with_their_last_score():
-    result = made(FOUR, [0.2, 0.4, 0.6, 0.8], stopped={0: 10, 1: 50})
+    result = made(FOUR, [0.2, 0.4, 0.6, 0.8], stopped_at={0: 10, 1: 50})
     own = sheet(result)
     np.testing.assert_allclose(own.scores, [0.02, 0.2, 0.6, 0.8], rtol=1e-6)
     assert own.stopped.tolist() == [True, True, False, False]

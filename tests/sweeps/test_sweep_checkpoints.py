@@ -30,10 +30,10 @@ from helpers.sweep_tasks import SEARCHES, same, swept
 engine.SAVE_EVERY = 0.0
 slowly = lambda report: time.sleep(0.02)
 options = dict(search=SEARCHES[{search!r}](), folder={folder!r}, resume=True)
-again = swept(9, way={way!r}, on_report=slowly, **options)
+again = swept(9, execution={execution!r}, on_report=slowly, **options)
 again = swept(9, **options)
 assert again.complete
-same(swept(9, search=SEARCHES[{search!r}](), way={way!r}), again)
+same(swept(9, search=SEARCHES[{search!r}](), execution={execution!r}), again)
 """
 
 
@@ -44,13 +44,15 @@ def saving(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search, way", KILLED)
-def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(search, way, tmp_path):
+@pytest.mark.parametrize("search, execution", KILLED)
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(search, execution, tmp_path):
     if search == "optuna":
         pytest.importorskip("optuna")
-    draw = random.Random(f"{search} {way}")
+    draw = random.Random(f"{search} {execution}")
     root, folder = ROOT, tmp_path / "sweep"
-    code = ALONE.format(tests=str(root / "tests"), root=str(root), search=search, way=way, folder=str(folder))
+    code = ALONE.format(
+        tests=str(root / "tests"), root=str(root), search=search, execution=execution, folder=str(folder)
+    )
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     environment = os.environ | {"JAX_PLATFORMS": "cpu"} | cache
@@ -112,7 +114,7 @@ def test_a_damaged_segment_costs_what_it_holds(tmp_path, saving):
     reports = []
     with pytest.warns(UserWarning, match="What it held is run again"):
         again = swept(4, folder=folder, resume=True, on_report=reports.append)
-    assert {member for report in reports for member in report.running} == {1}
+    assert {trial for report in reports for trial in report.running} == {1}
     same(first, again)
 
 
@@ -163,31 +165,32 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch)
         with pytest.raises(OSError, match="No space left"):
             swept(6, folder=folder)
     kept = len(list((folder / "segments").iterdir()))
-    assert kept == 1  # of the first member, written again as it went on
+    assert kept == 1  # of the first trial, written again as it went on
     again = swept(6, folder=folder, resume=True)
     same(swept(6), again)
     shutil.rmtree(folder)
 
 
-def test_the_way_is_written_down_before_a_member_runs_and_is_taken_again(tmp_path, monkeypatch):
-    """What is quickest may be another way the next time, whose results differ by rounding."""
+def test_the_execution_is_written_down_before_a_trial_runs_and_is_taken_again(tmp_path, monkeypatch):
+    """What is quickest may be another execution the next time, whose results differ by rounding."""
     import json
 
     from nnfunc.sweeps import strategy
 
     reports = []
     options = {"on_report": reports.append, "should_stop": lambda: bool(reports)}
-    assert not swept(4, folder=tmp_path / "s", way="vmap", chunk=2, **options).complete
+    assert not swept(4, folder=tmp_path / "s", execution="vmap", chunk=2, **options).complete
     plan = json.loads((tmp_path / "s/plan.json").read_text())
-    assert plan["ways"]["0"][:2] == ["vmap", 2]
+    assert plan["executions"]["0"][:2] == ["vmap", 2]
     monkeypatch.setattr(strategy, "chosen", None)  # nothing is chosen again
-    again = swept(4, folder=tmp_path / "s", way="auto", resume=True)
+    again = swept(4, folder=tmp_path / "s", execution="auto", resume=True)
     (group,) = again.plan.groups
-    assert (group.way.kind, group.way.chunk) == ("vmap", 2)
+    assert (group.execution.kind, group.execution.chunk) == ("vmap", 2)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"ways": 3}', '{"ways": {"0": ["lop", 1]}}', '{"ways": {"0": ["vmap", -1]}}']
+    "content",
+    ["", "[]", "{", '{"executions": 3}', '{"executions": {"0": ["lop", 1]}}', '{"executions": {"0": ["vmap", -1]}}'],
 )
 def test_a_plan_that_was_changed_is_refused_in_one_sentence(content, tmp_path):
     swept(2, steps=2, folder=tmp_path / "s")

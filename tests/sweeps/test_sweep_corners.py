@@ -22,8 +22,8 @@ def line(h):
 
 
 def ran(build, space, **options):
-    own = {"steps": 10, "key": KEY, "way": "loop", **options}
-    if isinstance(space, dict) and "members" not in own:
+    own = {"steps": 10, "key": KEY, "execution": "loop", **options}
+    if isinstance(space, dict) and "trials" not in own:
         own["method"] = "grid"
     return nf.sweep(build, space, own.pop("data", DATA), **own)
 
@@ -35,7 +35,7 @@ def weight(state):
 def as_alone(build, result, i, steps=10, key=KEY):
     own = jax.random.fold_in(key, i)
     state, _ = nf.train(build, result.hypers[i], DATA, steps=steps, key=own)
-    np.testing.assert_allclose(weight(result.member(i).state), weight(state), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(weight(result.trial(i).state), weight(state), rtol=1e-5, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------
@@ -68,12 +68,12 @@ def test_long_arrays_inside_of_containers_are_told_apart():
     ran(build, [{"o": {"lr": one}}, {"o": {"lr": other}}])
 
 
-@pytest.mark.parametrize("way", ["loop", "vmap", "auto"])
-def test_arrays_of_two_shapes_are_two_groups(way):
+@pytest.mark.parametrize("execution", ["loop", "vmap", "auto"])
+def test_arrays_of_two_shapes_are_two_groups(execution):
     build = lambda h: line({"lr": 0.1 * jnp.sum(jnp.asarray(h["w"])) * h["lr"]})
     space = {"w": [np.ones(2, np.float32), np.ones(3, np.float32)], "lr": [0.1, 0.2, 0.3]}
-    result = ran(build, space, way=way)
-    assert [len(group.members) for group in result.plan.groups] == [3, 3]
+    result = ran(build, space, execution=execution)
+    assert [len(group.trials) for group in result.plan.groups] == [3, 3]
     as_alone(build, result, 4)
 
 
@@ -84,20 +84,20 @@ def test_numbers_with_and_without_a_point_are_one_group():
     assert [type(h["lr"]) for h in result.hypers] == [float] * 3
     pytest.importorskip("optuna")
     search = nf.sweeps.optuna("random", batch=3)
-    assert len(ran(build, {"lr": [0, 0.1, 0.2]}, members=6, search=search).plan.groups) == 1
+    assert len(ran(build, {"lr": [0, 0.1, 0.2]}, trials=6, search=search).plan.groups) == 1
 
 
 def test_keys_of_the_kind_rbg_run_one_by_one():
     """Side by side JAX draws the same for all of them."""
     key = jax.random.key(3, impl="rbg")
-    result = ran(plain, SPACE, members=3, key=key, way="auto")
-    assert result.plan.groups[0].way.chunk == 1
+    result = ran(plain, SPACE, trials=3, key=key, execution="auto")
+    assert result.plan.groups[0].execution.chunk == 1
     own, _ = nf.train(plain, result.hypers[2], DATA, steps=10, key=jax.random.fold_in(key, 2))
-    for a, b in zip(jax.tree.leaves(own.params), jax.tree.leaves(result.member(2).state.params), strict=True):
+    for a, b in zip(jax.tree.leaves(own.params), jax.tree.leaves(result.trial(2).state.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    for options in ({"way": "vmap"}, {"way": "devices"}, {"way": "threads", "chunk": 2}):
+    for options in ({"execution": "vmap"}, {"execution": "devices"}, {"execution": "threads", "chunk": 2}):
         with pytest.raises(ValueError, match="keys of the kind rbg draw other numbers side by side"):
-            ran(plain, SPACE, members=3, key=key, **options)
+            ran(plain, SPACE, trials=3, key=key, **options)
 
 
 # --------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def saving(monkeypatch):
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
 
 
-def test_a_population_of_which_members_break_late_resumes_to_the_same_table(tmp_path, saving):
+def test_a_population_of_which_trials_break_late_resumes_to_the_same_table(tmp_path, saving):
     def late(h, step):
         lr = jnp.where((step >= 37) & (h["lr"] > 0.05), 1e38, h["lr"])
         return nf.Task(nf.mlp([DIM, 5, CLASSES]), nf.classification(), nf.optimizers.sgd(lr))
@@ -120,9 +120,9 @@ def test_a_population_of_which_members_break_late_resumes_to_the_same_table(tmp_
             {"lr": nf.log_uniform(1e-3, 1.0)},
             DATA,
             steps=40,
-            members=8,
+            trials=8,
             key=KEY,
-            way="loop",
+            execution="loop",
             evaluate_every=5,
             log_every=5,
             folder=tmp_path / "s",
@@ -137,7 +137,7 @@ def test_a_population_of_which_members_break_late_resumes_to_the_same_table(tmp_
 
 
 def test_a_population_that_lost_a_part_begins_anew(tmp_path, saving):
-    """Members copy each other, so what is saved of them counts only together."""
+    """Trials copy each other, so what is saved of them counts only together."""
     asked = []
 
     def stop():
@@ -150,7 +150,7 @@ def test_a_population_that_lost_a_part_begins_anew(tmp_path, saving):
         model = nf.mlp([DIM, h["width"], CLASSES])
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["lr"]))
 
-    options = {"build": build, "space": space, "members": 10, "folder": tmp_path / "s"}
+    options = {"build": build, "space": space, "trials": 10, "folder": tmp_path / "s"}
     search = nf.sweeps.population(rounds=5, quantile=0.4)
     assert not swept(**options, search=search, should_stop=stop).complete
     segment = max((tmp_path / "s" / "segments").iterdir())
@@ -158,33 +158,33 @@ def test_a_population_that_lost_a_part_begins_anew(tmp_path, saving):
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.warns(UserWarning, match="run again"):
         again = swept(**options, search=search, resume=True)
-    whole = swept(build=build, space=space, members=10, search=search)
+    whole = swept(build=build, space=space, trials=10, search=search)
     assert repr(again.table()) == repr(whole.table())
     assert again.lineage == whole.lineage
 
 
 def test_what_a_copy_says_is_what_it_runs():
-    """Orders of the data and shapes stay a member's own."""
+    """Orders of the data and shapes stay a trial's own."""
     space = {"lr": nf.log_uniform(0.01, 1.0), "data.seed": list(range(100))}
-    result = ran(line, space, members=6, search=nf.sweeps.population(rounds=5))
-    drawn = [h["data.seed"] for h in ran(line, space, members=6, steps=1).hypers]
+    result = ran(line, space, trials=6, search=nf.sweeps.population(rounds=5))
+    drawn = [h["data.seed"] for h in ran(line, space, trials=6, steps=1).hypers]
     assert result.lineage
     assert [h["data.seed"] for h in result.hypers] == drawn
-    assert all(row["data.seed"] == drawn[row["member"]] for row in result.lineage)
+    assert all(row["data.seed"] == drawn[row["trial"]] for row in result.lineage)
 
     def build(h):
         model = nf.mlp([DIM, h["width"], CLASSES])
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["lr"]))
 
     space = {"lr": nf.log_uniform(0.01, 1.0), "width": lambda h: 4 if h["lr"] < 0.1 else 8}
-    result = ran(build, space, members=8, search=nf.sweeps.population(rounds=5))
+    result = ran(build, space, trials=8, search=nf.sweeps.population(rounds=5))
     for i, own in enumerate(result.hypers):
-        assert result.member(i).state.params["head"]["weight"].shape[0] == own["width"]
+        assert result.trial(i).state.params["head"]["weight"].shape[0] == own["width"]
     nf.ensemble_from(result, 8)
 
 
 def test_a_population_has_no_more_rounds_than_evaluations_and_none_at_the_end():
-    options = {"members": 8, "evaluate_every": 5, "search": nf.sweeps.population(rounds=10)}
+    options = {"trials": 8, "evaluate_every": 5, "search": nf.sweeps.population(rounds=10)}
     assert {row["step"] for row in ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options).lineage} == {5}
     short = ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options | {"steps": 1, "evaluate_every": 1})
     assert short.lineage == []
@@ -193,7 +193,7 @@ def test_a_population_has_no_more_rounds_than_evaluations_and_none_at_the_end():
 def test_a_population_over_options_that_are_arrays():
     space = {"lr": [np.float32(0.1) * np.ones(1, np.float32), np.ones(1, np.float32)]}
     build = lambda h: line({"lr": h["lr"][0]})
-    assert ran(build, space, members=4, search=nf.sweeps.population(rounds=4)).lineage
+    assert ran(build, space, trials=4, search=nf.sweeps.population(rounds=4)).lineage
 
 
 # --------------------------------------------------------------------------------------------
@@ -229,8 +229,8 @@ def test_settings_that_are_functions_and_arrays_are_told_apart_when_resumed(tmp_
 
 
 def test_a_mistake_leaves_the_folder_free(tmp_path):
-    with pytest.raises(ValueError, match="way should be one of"):
-        ran(line, {"lr": [0.1]}, folder=tmp_path / "s", way="lop")
+    with pytest.raises(ValueError, match="execution should be one of"):
+        ran(line, {"lr": [0.1]}, folder=tmp_path / "s", execution="lop")
     with pytest.raises(ValueError, match="it reads hypers"):
         ran(line, {"rate": [0.1]}, folder=tmp_path / "s")
     ran(line, {"lr": [0.1]}, folder=tmp_path / "s")
@@ -246,7 +246,7 @@ def test_those_without_validation_are_selected_by_the_training_figures():
     options = {"data": bare, "steps": 40, "log_every": 10, "evaluate_every": 4}
     halved = ran(line, space, search=nf.sweeps.halving(2), **options)
     assert halved.best == 3
-    assert set(halved.stopped.values()) <= {10, 20, 30}
+    assert set(halved.stopped_at.values()) <= {10, 20, 30}
     waited = ran(line, space, search=nf.sweeps.patience(2), **options)
     assert waited.best == 3
 
@@ -259,7 +259,7 @@ def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given
 
     space = [{"lr": lr, "bad": bad} for lr, bad in ((0.3, 2.0), (0.01, 0.0), (0.02, 0.0), (0.05, 0.0), (0.3, 0.0))]
     result = ran(late, space, steps=20, evaluate_every=5, log_every=5, search=nf.sweeps.halving(2, rungs=1))
-    order = [row["member"] for row in result.table()]
+    order = [row["trial"] for row in result.table()]
     assert order[-1] == 0
     assert order[-2] == 4
     assert 4 in result.diverged
@@ -269,7 +269,7 @@ def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given
 def test_a_name_that_build_never_reads_is_told():
     space = {"lr": [0.01, 0.1], "momentum": nf.uniform(0.0, 0.9)}
     with pytest.warns(UserWarning, match="no step reads 'momentum', so it changes nothing"):
-        ran(line, space, members=2, method="random")
+        ran(line, space, trials=2, method="random")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ran(line, {"lr": [0.01, 0.1], "momentum": 0.9})  # the same for all of them
@@ -278,7 +278,7 @@ def test_a_name_that_build_never_reads_is_told():
             return line({"lr": jnp.where(step < 5, h["lr"], h["later"])})
 
         ran(scheduled, {"lr": [0.01, 0.1], "later": [0.1, 0.2]})
-        ran(line, {"base": nf.uniform(0.1, 0.2), "lr": lambda h: h["base"] / 2}, members=2, method="random")
+        ran(line, {"base": nf.uniform(0.1, 0.2), "lr": lambda h: h["base"] / 2}, trials=2, method="random")
 
         def on_plateau(h):  # read after evaluations
             plateau = nf.reduce_on_plateau(factor=h["factor"], patience=0)
@@ -317,10 +317,10 @@ def test_a_search_that_adds_settings_warns_of_no_name_that_some_of_them_read():
     space = {"name": ["adam", "sgd"], "momentum": nf.uniform(0.0, 0.9)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ran(build, space, members=4, method="random", search=search)
+        ran(build, space, trials=4, method="random", search=search)
 
 
-@pytest.mark.parametrize("name", ["member", "refused", "runs", "validation/loss"])
+@pytest.mark.parametrize("name", ["trial", "refused", "runs", "validation/loss"])
 def test_names_that_the_table_has_for_itself_are_refused(name):
     with pytest.raises(ValueError, match="the table has a column"):
         ran(lambda h: line({"lr": 0.1}), {name: [1.0, 2.0]})
@@ -331,7 +331,7 @@ def test_names_that_the_table_has_for_itself_are_refused(name):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5])
-def test_stopping_while_the_way_is_chosen(after, monkeypatch):
+def test_stopping_while_the_execution_is_chosen(after, monkeypatch):
     monkeypatch.setattr(strategy, "cores", lambda: 2)
     asked = []
 
@@ -339,7 +339,7 @@ def test_stopping_while_the_way_is_chosen(after, monkeypatch):
         asked.append(None)
         return len(asked) > after
 
-    result = ran(lambda h: line(h), {"lr": nf.uniform(0.0, 1.0)}, members=8, way="auto", should_stop=stop)
+    result = ran(lambda h: line(h), {"lr": nf.uniform(0.0, 1.0)}, trials=8, execution="auto", should_stop=stop)
     assert not result.complete
     assert len(result.table()) == 8
 
@@ -360,7 +360,7 @@ def test_memory_that_is_scarce_while_compiling_makes_packs_narrower(monkeypatch)
 
     monkeypatch.setattr(compiled_trials, "_kept", scarce)
     with pytest.warns(UserWarning, match="do not fit into the memory"):
-        result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, members=7, way="vmap")
+        result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, trials=7, execution="vmap")
     assert np.isfinite(result.scores).all()
 
 
@@ -374,11 +374,11 @@ def test_halves_of_packs_on_devices_are_shared_out_evenly(monkeypatch):
 
     monkeypatch.setattr(strategy, "advance", scarce)
     with pytest.warns(UserWarning, match="do not fit into the memory"):
-        result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, members=3 * count, way="devices")
+        result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, trials=3 * count, execution="devices")
     assert np.isfinite(result.scores).all()
 
 
-def test_whatever_build_says_of_a_member_disturbs_no_other():
+def test_whatever_build_says_of_a_trial_disturbs_no_other():
     def build(h):
         if h["n"] == 2:
             raise AssertionError("an odd number is wanted")
@@ -391,7 +391,7 @@ def test_whatever_build_says_of_a_member_disturbs_no_other():
     assert np.isfinite(result.scores[[0, 3]]).all()
 
 
-def test_members_that_do_not_fit_the_data_disturb_no_other():
+def test_trials_that_do_not_fit_the_data_disturb_no_other():
     def build(h):
         return nf.Task(nf.linear(DIM, h["classes"]), nf.classification(), nf.optimizers.sgd(0.1))
 
@@ -411,14 +411,14 @@ def test_a_number_that_has_to_be_plain_makes_groups():
     "change, kind, words",
     [
         (
-            {"space": lambda key: {"a" if int(jax.random.bits(key)) % 2 else "b": 1.0}, "members": 9},
+            {"space": lambda key: {"a" if int(jax.random.bits(key)) % 2 else "b": 1.0}, "trials": 9},
             ValueError,
             "all proposals should hold the same names",
         ),
         ({"search": "halving"}, TypeError, r"search should be a search, such as nf.sweeps.halving"),
         ({"search": nf.sweeps.population}, TypeError, "search should be a search"),
         (
-            {"space": {"lr": [0.1], "data.seed": nf.uniform(0.0, 3.0)}, "members": 2},
+            {"space": {"lr": [0.1], "data.seed": nf.uniform(0.0, 3.0)}, "trials": 2},
             TypeError,
             "data.seed should be an integer",
         ),
@@ -461,15 +461,15 @@ def test_an_error_of_the_users_own_is_no_lost_job(tmp_path):
     def broken(report):
         raise RuntimeError("of the user")
 
-    jobs = nf.sweeps.through(Inline(), members=2)
+    jobs = nf.sweeps.through(Inline(), trials=2)
     with pytest.raises(RuntimeError, match="of the user"):
         ran(line, {"lr": [0.1, 0.2]}, jobs=jobs, folder=tmp_path, on_report=broken)
     assert jobs.lost == []
 
 
-def test_a_member_that_did_not_run_cannot_be_saved(tmp_path):
+def test_a_trial_that_did_not_run_cannot_be_saved(tmp_path):
     result = ran(line, {"lr": [0.1, 0.2]}, should_stop=lambda: True)
     assert [row["stopped_at"] for row in result.table()] == [0, 0]
-    with pytest.raises(ValueError, match="member 1 should have run, but did not"):
-        result.save_member(1, tmp_path)
+    with pytest.raises(ValueError, match="trial 1 should have run, but did not"):
+        result.save_trial(1, tmp_path)
     assert pickle.loads(pickle.dumps(result)).best is None

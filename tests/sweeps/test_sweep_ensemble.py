@@ -1,4 +1,4 @@
-"""The best members of a sweep as one predictor, against their predictions by hand."""
+"""The best trials of a sweep as one predictor, against their predictions by hand."""
 
 import pickle
 
@@ -31,13 +31,13 @@ def result():
 
 
 def test_it_is_the_log_of_the_mean_probability(result):
-    """Of averaged weights and statistics, of members of two widths, best first."""
-    model, params, state, members = nf.ensemble_from(result, 3)
-    assert list(members) == [row["member"] for row in result.table()[:3]]
+    """Of averaged weights and statistics, of trials of two widths, best first."""
+    model, params, state, trials = nf.ensemble_from(result, 3)
+    assert list(trials) == [row["trial"] for row in result.table()[:3]]
     x, labels = DATA.validation
     every = []
-    for i in members:
-        own = result.member(i).state
+    for i in trials:
+        own = result.trial(i).state
         task = build(result.hypers[i])
         weights, statistics = task.average.read(own.average, (own.params, own.model_state))
         every.append(jax.nn.softmax(task.model.apply(weights, x, state=statistics)))
@@ -47,18 +47,18 @@ def test_it_is_the_log_of_the_mean_probability(result):
     task = nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
     loss = nf.evaluate(task, params, (x, labels), state=state)["loss"]
     np.testing.assert_allclose(loss, -np.mean(np.log(np.mean(every, 0)[np.arange(20), labels])), rtol=1e-5)
-    assert loss < np.mean([result.scores[i] for i in members])  # by Jensen's inequality
+    assert loss < np.mean([result.scores[i] for i in trials])  # by Jensen's inequality
 
 
 def test_outputs_are_averaged_for_regression_or_when_asked(result):
-    model, params, state, members = nf.ensemble_from(result, 2, average="outputs")
+    model, params, state, trials = nf.ensemble_from(result, 2, average="outputs")
     x = DATA.validation[0]
     alone = [nf.ensemble_from(result, 1, average="outputs")]
-    assert alone[0].members == members[:1]
+    assert alone[0].trials == trials[:1]
     both = model.apply(params, x, state=state)
     first = alone[0].model.apply(alone[0].params, x, state=alone[0].state)
-    own = result.member(members[1]).state
-    task = build(result.hypers[members[1]])
+    own = result.trial(trials[1]).state
+    task = build(result.hypers[trials[1]])
     weights, statistics = task.average.read(own.average, (own.params, own.model_state))
     second = task.model.apply(weights, x, state=statistics)
     np.testing.assert_allclose(both, (first + second) / 2, rtol=1e-5, atol=1e-6)
@@ -68,21 +68,21 @@ def test_outputs_are_averaged_for_regression_or_when_asked(result):
 
     target = x.sum(1, keepdims=True)
     data = nf.data.arrays((x, target), batch_size=5)
-    lines = nf.sweep(line, [{"lr": 0.1}, {"lr": 0.05}], data, steps=30, key=KEY, way="loop")
+    lines = nf.sweep(line, [{"lr": 0.1}, {"lr": 0.05}], data, steps=30, key=KEY, execution="loop")
     model, params, state, _ = nf.ensemble_from(lines, 2)
-    mean = np.mean([line({"lr": 0}).model.apply(lines.member(i).state.params, x) for i in (0, 1)], 0)
+    mean = np.mean([line({"lr": 0}).model.apply(lines.trial(i).state.params, x) for i in (0, 1)], 0)
     np.testing.assert_allclose(model.apply(params, x), mean, rtol=1e-5, atol=1e-6)
 
 
-def test_a_key_gives_each_member_its_own_dropout(result):
+def test_a_key_gives_each_trial_its_own_dropout(result):
     model, params, state, _ = nf.ensemble_from(result, 2)
     x = DATA.validation[0]
     one, other = (model.apply(params, x, state=state, key=jax.random.key(i)) for i in (0, 1))
     assert not np.allclose(one, other)
 
 
-def test_only_members_that_ended_well(result):
-    with pytest.raises(ValueError, match="k should be at most 4, the members that ended well, got 5"):
+def test_only_trials_that_ended_well(result):
+    with pytest.raises(ValueError, match="k should be at most 4, the trials that ended well, got 5"):
         nf.ensemble_from(result, 5)
     with pytest.raises(ValueError, match="k should be at least 1"):
         nf.ensemble_from(result, 0)

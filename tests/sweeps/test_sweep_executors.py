@@ -1,4 +1,4 @@
-"""Members of a sweep as jobs of other processes: lost ones are handed in again, finished ones are not."""
+"""Trials of a sweep as jobs of other processes: lost ones are handed in again, finished ones are not."""
 
 import os
 import re
@@ -25,11 +25,11 @@ pytest.importorskip("cloudpickle")
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The members that really ran, in order."""
+    """The trials that really ran, in order."""
     seen, advance = [], strategy.advance
 
     def counted(going, by_step):
-        seen.extend(going.pack.members)
+        seen.extend(going.pack.trials)
         return advance(going, by_step)
 
     monkeypatch.setattr(strategy, "advance", counted)
@@ -39,7 +39,7 @@ def runs(monkeypatch):
 @pytest.mark.parametrize("search", [None, nf.sweeps.halving(2)], ids=["everything", "halving"])
 def test_jobs_give_what_one_process_gives(search, tmp_path):
     whole = swept(7, search=search)
-    jobs = nf.sweeps.through(Inline(), members=3)
+    jobs = nf.sweeps.through(Inline(), trials=3)
     result = swept(7, search=search, jobs=jobs, folder=tmp_path)
     np.testing.assert_array_equal(whole.scores, result.scores)
     assert whole.table() == result.table()
@@ -48,26 +48,26 @@ def test_jobs_give_what_one_process_gives(search, tmp_path):
 
 def test_a_lost_job_is_handed_in_again_and_a_finished_one_is_not_run_twice(tmp_path, runs):
     executor = Inline(before=(0,), after=(1,))
-    jobs = nf.sweeps.through(executor, members=3)
+    jobs = nf.sweeps.through(executor, trials=3)
     result = swept(7, jobs=jobs, folder=tmp_path)
     assert executor.count == 5
     assert sorted(runs) == list(range(7))
-    assert jobs.lost == ["members 0 to 2: ConnectionError", "members 3 to 5: ConnectionError"]
+    assert jobs.lost == ["trials 0 to 2: ConnectionError", "trials 3 to 5: ConnectionError"]
     assert np.isfinite(result.scores).all()
 
 
 def test_a_job_that_is_always_lost_is_given_up(tmp_path, runs):
-    jobs = nf.sweeps.through(Inline(before=(1, 2, 3)), members=4)
+    jobs = nf.sweeps.through(Inline(before=(1, 2, 3)), trials=4)
     with pytest.raises(ConnectionError, match="the machine is gone"):
         swept(8, jobs=jobs, folder=tmp_path)
     assert not list(tmp_path.glob("*.pickle"))
-    again = swept(8, jobs=nf.sweeps.through(Inline(), members=4), folder=tmp_path, resume=True)
+    again = swept(8, jobs=nf.sweeps.through(Inline(), trials=4), folder=tmp_path, resume=True)
     assert sorted(runs) == list(range(8))
     np.testing.assert_array_equal(again.scores, swept(8).scores)
 
 
 def test_a_stopped_sweep_hands_in_no_more(tmp_path):
-    jobs = nf.sweeps.through(Inline(), members=2)
+    jobs = nf.sweeps.through(Inline(), trials=2)
     result = swept(4, jobs=jobs, folder=tmp_path, should_stop=lambda: True)
     assert not result.complete
 
@@ -75,7 +75,7 @@ def test_a_stopped_sweep_hands_in_no_more(tmp_path):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"search": nf.sweeps.population()}, "members that learn from each other run in one process"),
+        ({"search": nf.sweeps.population()}, "trials that learn from each other run in one process"),
         ({"folder": None}, "jobs share a folder, so they need one"),
     ],
 )
@@ -104,9 +104,9 @@ def mortal(mark):
 def test_processes_of_which_one_dies(tmp_path):
     mark = tmp_path / "mark"
     mark.touch()
-    build, options = mortal(str(mark)), {"steps": 8, "key": KEY, "members": 4, "way": "loop"}
+    build, options = mortal(str(mark)), {"steps": 8, "key": KEY, "trials": 4, "execution": "loop"}
     whole = nf.sweep(build, SPACE, DATA, **options)
-    jobs = nf.sweeps.processes(1, members=2)
+    jobs = nf.sweeps.processes(1, trials=2)
     submit, pending = jobs.submit, [mark]
 
     def dying(*args):
@@ -124,7 +124,7 @@ def test_processes_of_which_one_dies(tmp_path):
 def test_submitit_on_this_machine(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [TESTS, *sys.path])))
-    jobs = nf.sweeps.submitit(tmp_path / "logs", cluster="local", members=4, timeout_min=5)
+    jobs = nf.sweeps.submitit(tmp_path / "logs", cluster="local", trials=4, timeout_min=5)
     result = swept(4, steps=8, jobs=jobs, folder=tmp_path / "sweep")
     np.testing.assert_allclose(result.scores, swept(4, steps=8).scores, rtol=1e-5)
 
@@ -136,7 +136,7 @@ def test_ray_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [TESTS, *sys.path])))
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        jobs = nf.sweeps.ray(members=2, num_cpus=1)
+        jobs = nf.sweeps.ray(trials=2, num_cpus=1)
         result = swept(4, steps=8, jobs=jobs, folder=tmp_path / "sweep")
         np.testing.assert_allclose(result.scores, swept(4, steps=8).scores, rtol=1e-5)
     finally:
@@ -171,16 +171,16 @@ def test_what_jobs_have_saved_is_told_before_they_end(tmp_path, monkeypatch):
         2,
         steps=40,
         log_every=20,
-        jobs=nf.sweeps.through(executor, members=2),
+        jobs=nf.sweeps.through(executor, trials=2),
         folder=tmp_path,
-        way="loop",
+        execution="loop",
         on_report=lambda report: told.append((*report.running, report.step)),
     )
     assert executor.count == 1
     assert len(set(told)) == len(told)
     assert {(0, 40), (1, 40)} < set(told)
-    for member in (0, 1):
-        steps = [step for own, step in told if own == member]
+    for trial in (0, 1):
+        steps = [step for own, step in told if own == trial]
         assert steps == sorted(steps)
 
 
@@ -200,7 +200,7 @@ def test_a_stopped_sweep_lets_its_jobs_save_and_goes_on_from_there(tmp_path, mon
     executor = Later()
     stops = lambda: began.is_set() and (asked.set() or True)
     options = {"steps": 40, "folder": tmp_path}
-    jobs = nf.sweeps.through(executor, members=4)
+    jobs = nf.sweeps.through(executor, trials=4)
     stopped = swept(4, jobs=jobs, should_stop=stops, **options)
     executor.pool.shutdown()
     assert not stopped.complete
@@ -233,7 +233,7 @@ def test_a_script_without_a_main_guard_is_told_so(guard, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
 def test_processes_end_with_their_parent(tmp_path):
-    """A sweep that is killed leaves none behind that goes on with its members."""
+    """A sweep that is killed leaves none behind that goes on with its trials."""
     script, tests = tmp_path / "script.py", str(TESTS)
     text = SCRIPT.format(tests=tests, guard='if __name__ == "__main__": ', folder=str(tmp_path / "sweep"))
     script.write_text(text.replace("steps=8", "steps=2_000_000"))
@@ -286,7 +286,7 @@ def test_an_error_of_a_job_is_told_and_what_others_saved_is_kept(tmp_path):
                 future.set_exception(OSError("its own error"))
             return future
 
-    jobs = nf.sweeps.through(Failing(), members=2, retries=0)
+    jobs = nf.sweeps.through(Failing(), trials=2, retries=0)
     with pytest.raises(OSError, match="its own error"):
         swept(4, jobs=jobs, folder=tmp_path)
     with pytest.raises(ValueError, match="the same steps"):  # it is known still what it is of
@@ -298,7 +298,7 @@ def test_a_folder_is_free_again_though_closing_the_jobs_is_interrupted(tmp_path)
     def interrupted():
         raise KeyboardInterrupt
 
-    jobs = nf.sweeps.through(Inline(), members=2)
+    jobs = nf.sweeps.through(Inline(), trials=2)
     jobs.close = interrupted
     with pytest.raises(KeyboardInterrupt):
         swept(2, jobs=jobs, folder=tmp_path)

@@ -28,8 +28,8 @@ def line(rate):
 
 
 def plan_of(rate, space, **options):
-    options = {"steps": 2, "key": KEY, "way": "loop", **options}
-    if not isinstance(space, list) and "members" not in options:
+    options = {"steps": 2, "key": KEY, "execution": "loop", **options}
+    if not isinstance(space, list) and "trials" not in options:
         options["method"] = "grid"
     return nf.sweep_plan(line(rate), space, LINE, **options)
 
@@ -98,7 +98,7 @@ def test_arithmetic_that_stays_in_int32_is_known(function, ends):
 )
 def test_an_integer_that_may_overflow_makes_groups_and_is_the_run_alone(rate, values):
     build = line(rate)
-    options = {"steps": 2, "method": "grid", "key": KEY, "way": "loop", "log_every": 1}
+    options = {"steps": 2, "method": "grid", "key": KEY, "execution": "loop", "log_every": 1}
     result = nf.sweep(build, {"k": values}, LINE, **options)
     assert "may leave the range" in result.plan.static["k"] or min(values) < 1000
     assert len(result.plan.groups) == len(values)
@@ -112,7 +112,7 @@ def test_an_integer_that_may_overflow_makes_groups_and_is_the_run_alone(rate, va
 def test_an_integer_that_cannot_overflow_is_an_argument_and_is_the_run_alone():
     build = line(lambda h: 1e-9 * h["k"] ** 3 / h["n"])
     space = {"k": [100, 300], "n": [np.int32(3), 5]}
-    result = nf.sweep(build, space, LINE, steps=2, method="grid", key=KEY, way="vmap")
+    result = nf.sweep(build, space, LINE, steps=2, method="grid", key=KEY, execution="vmap")
     assert result.plan.static == {}
     for i, hypers in enumerate(result.hypers):
         _, history = nf.train(build, hypers, LINE, steps=2, key=jax.random.fold_in(KEY, i))
@@ -127,16 +127,16 @@ def test_two_integers_that_overflow_together_do_not_share_a_program():
 
 
 def test_options_that_come_later_count_too():
-    """Of two members drawn of a thousand, a population may come to any."""
-    plan = plan_of(lambda h: h["k"] ** 2 / 1e12, {"k": nf.int_uniform(1, 10**6)}, members=2)
+    """Of two trials drawn of a thousand, a population may come to any."""
+    plan = plan_of(lambda h: h["k"] ** 2 / 1e12, {"k": nf.int_uniform(1, 10**6)}, trials=2)
     assert "k" in plan.static
-    plan = plan_of(lambda h: h["k"] ** 2 / 1e12, {"k": nf.int_uniform(1, 10**4)}, members=2)
+    plan = plan_of(lambda h: h["k"] ** 2 / 1e12, {"k": nf.int_uniform(1, 10**4)}, trials=2)
     assert plan.traced == ["k"]
 
 
 def test_integers_beyond_int32_make_groups():
     build = line(lambda h: 1.0 / h["k"])
-    result = nf.sweep(build, {"k": [2**31, 2**40]}, LINE, steps=2, method="grid", key=KEY, way="loop")
+    result = nf.sweep(build, {"k": [2**31, 2**40]}, LINE, steps=2, method="grid", key=KEY, execution="loop")
     assert "larger than the program's integers" in result.plan.static["k"]
     np.testing.assert_allclose(result.curves["train/learning_rate"][:, -1], [2.0**-31, 2.0**-40])
 
@@ -160,7 +160,7 @@ def test_integers_beyond_int32_make_groups():
 )
 def test_what_no_tracer_does_makes_groups(rate):
     """A build that fails with a tracer, and not with a plain value, makes that value static."""
-    result = nf.sweep(line(rate), {"k": [2, 5]}, LINE, steps=1, method="grid", key=KEY, way="loop")
+    result = nf.sweep(line(rate), {"k": [2, 5]}, LINE, steps=1, method="grid", key=KEY, execution="loop")
     assert list(result.plan.static) == ["k"]
     assert not result.refused
     rates = result.curves["train/learning_rate"][:, -1]
@@ -175,7 +175,7 @@ def test_what_no_array_does_makes_groups():
             raise RuntimeError("no arrays, please")
         return 0.1 * h["k"]
 
-    result = nf.sweep(line(rate), {"k": [1, 2]}, LINE, steps=1, method="grid", key=KEY, way="loop")
+    result = nf.sweep(line(rate), {"k": [1, 2]}, LINE, steps=1, method="grid", key=KEY, execution="loop")
     assert result.plan.static == {"k": "no arrays, please"}
 
 
@@ -197,10 +197,10 @@ def test_a_group_that_the_data_does_not_fit_does_not_end_the_others():
         return nf.Task(nf.linear(1, 1), Objective(h["name"]), nf.optimizers.sgd(0.1))
 
     space = {"name": ["even", "odd"]}
-    plan = nf.sweep_plan(build, space, LINE, steps=1, method="grid", key=KEY, way="loop")
+    plan = nf.sweep_plan(build, space, LINE, steps=1, method="grid", key=KEY, execution="loop")
     assert plan.refused == {1: "odd data"}
     with pytest.raises(RuntimeError, match="odd data"):
-        nf.sweep_plan(build, {"name": ["odd"]}, LINE, steps=1, method="grid", key=KEY, way="loop")
+        nf.sweep_plan(build, {"name": ["odd"]}, LINE, steps=1, method="grid", key=KEY, execution="loop")
 
 
 # --------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def test_a_value_that_is_none_for_some_makes_two_groups_and_no_more():
     def build(h):
         return conditional(h)
 
-    options = {"steps": 4, "key": KEY, "way": "loop"}
-    result = nf.sweep(build, CONDITIONAL, DATA, members=12, **options)
+    options = {"steps": 4, "key": KEY, "execution": "loop"}
+    result = nf.sweep(build, CONDITIONAL, DATA, trials=12, **options)
     plan = result.plan
     assert len(plan.groups) == 2
     assert set(plan.traced) == {"momentum", "lr"}
@@ -232,7 +232,7 @@ def test_a_value_that_is_none_for_some_makes_two_groups_and_no_more():
     assert "use" in plan.static
     labels = [group.static for group in plan.groups]
     assert {"use": False, "momentum": None} in labels
-    for i in (group.members[0] for group in plan.groups):
+    for i in (group.trials[0] for group in plan.groups):
         hypers = result.hypers[i]
         _, history = nf.train(build, hypers, DATA, steps=4, key=jax.random.fold_in(KEY, i))
         np.testing.assert_allclose(result.curves["validation/loss"][i, -1], history.validation["loss"][-1], rtol=1e-4)
@@ -247,10 +247,10 @@ def test_numbers_beside_words_and_arrays_of_two_shapes_are_grouped_by_form():
         return rate(h) if isinstance(h["k"], str | None) else 1e-3 * h["i"] + h["k"]
 
     plan = plan_of(read, rows)
-    assert [group.members for group in plan.groups] == [(0, 2, 4), (1, 5), (3,)]
+    assert [group.trials for group in plan.groups] == [(0, 2, 4), (1, 5), (3,)]
     rows = [{"w": np.ones(n, np.float32) * (i + 1)} for i, n in enumerate([2, 3, 2, 3])]
     plan = plan_of(lambda h: 0.1 * h["w"].sum(), rows)
-    assert [group.members for group in plan.groups] == [(0, 2), (1, 3)]
+    assert [group.trials for group in plan.groups] == [(0, 2), (1, 3)]
     assert plan.static == {"w": "its values differ in shape"}
 
 

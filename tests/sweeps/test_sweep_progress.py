@@ -37,18 +37,18 @@ class Counted(dict):
 
 def track(**fields):
     known = {"step": 0, "left": None, "behind": False, "figures": {}}
-    trial = SimpleNamespace(intervals=SimpleNamespace(steps=STEPS))
-    return SimpleNamespace(trial=trial, **known | fields)
+    spec = SimpleNamespace(intervals=SimpleNamespace(steps=STEPS))
+    return SimpleNamespace(spec=spec, **known | fields)
 
 
 def watched(count, best="min loss", **fields):
-    """(reports, engine, watch) of a sweep of so many members."""
+    """(reports, engine, watch) of a sweep of so many trials."""
     reports = []
     engine = SimpleNamespace(
         tracks=Counted({m: track(**fields) for m in range(count)}),
         figure=Best.of(best),
         handed=None,
-        trials=[SimpleNamespace(settings={"m": m}) for m in range(count)],
+        specs=[SimpleNamespace(settings={"m": m}) for m in range(count)],
         changed=set(range(count)),
         rank_of=lambda track: "train/loss",
     )
@@ -57,14 +57,14 @@ def watched(count, best="min loss", **fields):
     return reports, engine, watch
 
 
-def test_a_report_costs_the_same_whatever_the_number_of_members():
+def test_a_report_costs_the_same_whatever_the_number_of_trials():
     looks = {}
     for count in (100, 400):
         _, engine, watch = watched(count)
         watch([0], 1, {"train/loss": np.ones(1)})
         engine.tracks.looks = 0
-        for member in range(count):
-            watch([member], 2, {"train/loss": np.asarray([1.0 / (1 + member)])})
+        for trial in range(count):
+            watch([trial], 2, {"train/loss": np.asarray([1.0 / (1 + trial)])})
         looks[count] = engine.tracks.looks
     assert looks[400] == 4 * looks[100]
 
@@ -75,17 +75,17 @@ def test_what_is_kept_up_to_date_is_what_counting_anew_gives(best):
     draw, scores, at = np.random.default_rng(0), {}, dict.fromkeys(range(9), 0)
     sign = 1 if best == "min loss" else -1
     for number in range(80):
-        member = int(draw.integers(9))
-        if number in (30, 50, 55):  # a search ends a member, two of them as worse than the others
+        trial = int(draw.integers(9))
+        if number in (30, 50, 55):  # a search ends a trial, two of them as worse than the others
             left = engine.tracks[number % 9]
             left.left, left.behind, left.step = "why", number != 50, at[number % 9]
             engine.changed.add(number % 9)
-        if engine.tracks[member].left is not None:
+        if engine.tracks[trial].left is not None:
             continue
         score = float(draw.choice([math.nan, *draw.normal(size=4).round(1)]))
-        at[member] = min(STEPS, at[member] + 1)
-        watch([member], at[member], {"train/loss": np.asarray([score])})
-        scores[member] = score
+        at[trial] = min(STEPS, at[trial] + 1)
+        watch([trial], at[trial], {"train/loss": np.asarray([score])})
+        scores[trial] = score
         tracks, report = engine.tracks, reports[-1]
         good = {m: sign * s for m, s in scores.items() if math.isfinite(s)}
         going = {m: cost for m, cost in good.items() if not tracks[m].behind} or good
@@ -93,7 +93,7 @@ def test_what_is_kept_up_to_date_is_what_counting_anew_gives(best):
         assert (report.best is None) == (not going)
         np.testing.assert_allclose(report.median, sign * np.median([*good.values()] or [math.nan]))
         todo = sum(t.step if t.left else STEPS for t in dict.values(tracks))
-        assert report.share == pytest.approx(sum(at.values()) / todo)
+        assert report.fraction == pytest.approx(sum(at.values()) / todo)
         assert report.done == sum(bool(t.left) or at[m] == STEPS for m, t in dict.items(tracks))
         assert report.diverged == len(scores) - len(good)
         left = sum(t.left is not None for t in dict.values(tracks))
@@ -112,5 +112,5 @@ def test_the_share_of_a_sweep_that_goes_on_counts_what_was_saved(tmp_path):
     assert not first.complete
     reports = []
     swept(4, resume=True, on_report=reports.append, **options)
-    assert reports[0].share > 0.3
-    assert (reports[-1].share, reports[-1].done, reports[-1].members) == (1.0, 4, 4)
+    assert reports[0].fraction > 0.3
+    assert (reports[-1].fraction, reports[-1].done, reports[-1].trials) == (1.0, 4, 4)

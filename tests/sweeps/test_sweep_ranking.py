@@ -13,17 +13,17 @@ AT = np.asarray([10, 20, 30])
 
 
 def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopped=None, behind=(), unranked=()):
-    """Members with these scores. stopped: member -> step. unranked: those without validation."""
+    """Trials with these scores. stopped: trial -> step. unranked: those without validation."""
     scores, stopped = np.asarray(scores, np.float64), stopped or {}
     curve = np.repeat(scores[:, None], 3, axis=1).astype(np.float32)
-    for member, step in stopped.items():
-        curve[member, step < AT] = np.nan
+    for trial, step in stopped.items():
+        curve[trial, step < AT] = np.nan
     curve[[*refused, *unranked]] = np.nan
     scores[[*diverged, *refused]] = np.nan
     count = len(scores)
     return Result(
         hypers=[{"lr": float(i)} for i in range(count)],
-        figure=Best.of(figure),
+        metric=Best.of(figure),
         seeds=seeds,
         plan=Plan(count // seeds, seeds, 30, ["lr"], {}, {}, []),
         steps={"train": AT, "validation": AT},
@@ -31,8 +31,8 @@ def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopp
         scores=scores,
         diverged=dict.fromkeys(diverged, 5),
         refused=dict.fromkeys(refused, "no"),
-        stopped=stopped,
-        behind=set(behind),
+        stopped_at=stopped,
+        ranks_last=set(behind),
         seed=[i % seeds for i in range(count)],
         lineage=[],
         complete=True,
@@ -43,7 +43,7 @@ def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopp
 
 
 def order(ranked):
-    return [row["member"] for row in ranked.table("member")]
+    return [row["trial"] for row in ranked.table("trial")]
 
 
 @pytest.mark.parametrize("figure, expected", [("min loss", [1, 2, 0]), ("max accuracy", [0, 2, 1])])

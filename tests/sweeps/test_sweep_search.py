@@ -19,15 +19,15 @@ def whole():
 
 
 def losses(result, step):
-    """[members] at a step; what is not finite last."""
+    """[trials] at a step; what is not finite last."""
     at = result.steps["validation"].tolist().index(step)
     loss = result.curves["validation/loss"][:, at]
     return np.where(np.isfinite(loss), loss, np.inf)
 
 
-def ranked(result, members, step):
+def ranked(result, trials, step):
     loss = losses(result, step)
-    return sorted(members, key=lambda m: loss[m])
+    return sorted(trials, key=lambda m: loss[m])
 
 
 def close(one, other):
@@ -39,23 +39,23 @@ def close(one, other):
 # Successive halving, Hyperband, patience
 
 
-@pytest.mark.parametrize("options", [{}, {"way": "vmap"}, {"way": "threads", "chunk": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"execution": "vmap"}, {"execution": "threads", "chunk": 3}], ids=str)
 def test_halving_keeps_the_best_of_whole_runs(whole, options):
     """Selections at 40 / 9 and 40 / 3 steps; evaluations are at 4, 8, 12, ..."""
     result = swept(18, search=nf.sweeps.halving(3), **options)
     second = ranked(whole, range(18), 4)[:6]
     last = ranked(whole, second, 12)[:2]
     expected = {m: 4 for m in range(18) if m not in second} | {m: 12 for m in second if m not in last}
-    assert result.stopped == expected
-    for member in range(18):
-        reached = expected.get(member, STEPS)
+    assert result.stopped_at == expected
+    for trial in range(18):
+        reached = expected.get(trial, STEPS)
         kept = whole.steps["validation"] <= reached
-        own = result.curves["validation/loss"][member]
-        close(own[kept], whole.curves["validation/loss"][member][kept])
+        own = result.curves["validation/loss"][trial]
+        close(own[kept], whole.curves["validation/loss"][trial][kept])
         assert np.isnan(own[~kept]).all()
-    for member in last:
-        close(result.member(member).state.params, whole.member(member).state.params)
-    assert [row["member"] for row in result.table()] == [
+    for trial in last:
+        close(result.trial(trial).state.params, whole.trial(trial).state.params)
+    assert [row["trial"] for row in result.table()] == [
         *ranked(whole, last, STEPS),
         *(m for m in ranked(whole, second, 12) if m not in last),
         *(m for m in ranked(whole, range(18), 4) if m not in second),
@@ -65,13 +65,13 @@ def test_halving_keeps_the_best_of_whole_runs(whole, options):
 
 def test_rungs_and_eta_say_how_many_are_left():
     result = swept(8, search=nf.sweeps.halving(2.0, rungs=1))
-    assert sorted(result.stopped.values()) == [20, 20, 20, 20]
+    assert sorted(result.stopped_at.values()) == [20, 20, 20, 20]
 
 
 def test_halving_judges_settings_by_the_mean_of_their_seeds():
     space = [{"lr": lr, "dropout": 0.0} for lr in (0.1, 1e-4, 0.03, 2e-4)]
     result = swept(space=space, seeds=3, search=nf.sweeps.halving(2, rungs=1))
-    assert sorted(result.stopped) == [3, 4, 5, 9, 10, 11]
+    assert sorted(result.stopped_at) == [3, 4, 5, 9, 10, 11]
     assert [row["lr"] for row in result.table()][:2] in ([0.1, 0.03], [0.03, 0.1])
 
 
@@ -80,77 +80,77 @@ def test_those_that_diverged_or_were_refused_are_given_up_first():
     result = swept(space=space, search=nf.sweeps.halving(2, rungs=1))
     assert list(result.refused) == [2]
     assert list(result.diverged) == [1]
-    assert not {0, 3} & set(result.stopped)
-    assert {row["member"] for row in result.table()[:2]} == {0, 3}
+    assert not {0, 3} & set(result.stopped_at)
+    assert {row["trial"] for row in result.table()[:2]} == {0, 3}
 
 
-def test_hyperband_shares_out_its_members(whole):
-    """eta = 3, three brackets over 18: shares of 3, 1.5 and 1 give 10, 5 and 3 members."""
+def test_hyperband_shares_out_its_trials(whole):
+    """eta = 3, three brackets over 18: shares of 3, 1.5 and 1 give 10, 5 and 3 trials."""
     result = swept(18, search=nf.sweeps.hyperband(3))
     groups = [range(10), range(10, 15), range(15, 18)]
     first = ranked(whole, groups[0], 4)[:3]
     kept = [*ranked(whole, first, 12)[:1], *ranked(whole, groups[1], 12)[:2], *groups[2]]
-    assert set(result.stopped) == set(range(18)) - set(kept)
-    assert {result.stopped[m] for m in groups[1] if m in result.stopped} == {12}
+    assert set(result.stopped_at) == set(range(18)) - set(kept)
+    assert {result.stopped_at[m] for m in groups[1] if m in result.stopped_at} == {12}
 
 
 def test_patience_ends_what_does_not_improve(whole):
     result = swept(18, search=nf.sweeps.patience(2))
     at = whole.steps["validation"]
-    for member in range(18):
+    for trial in range(18):
         best, waited, ended = math.inf, 0, None
-        for step, loss in zip(at, whole.curves["validation/loss"][member], strict=True):
+        for step, loss in zip(at, whole.curves["validation/loss"][trial], strict=True):
             waited = 0 if loss < best else waited + 1
             best = min(best, loss)
             if waited == 2 and step < STEPS:
                 ended = int(step)
                 break
-        assert result.stopped.get(member) == ended
-    assert result.stopped  # it had something to do
+        assert result.stopped_at.get(trial) == ended
+    assert result.stopped_at  # it had something to do
     assert result.best == int(np.nanargmin(result.scores))
     assert set(result.best_at) == set(np.flatnonzero(np.isfinite(result.scores)))
-    for member, step in result.best_at.items():
-        curve = result.curves["validation/loss"][member]
+    for trial, step in result.best_at.items():
+        curve = result.curves["validation/loss"][trial]
         assert step == int(at[np.nanargmin(curve)])
-        assert result.scores[member] == np.nanmin(curve)
-        assert int(result.member(member).state.step) == step
-    past = next(m for m in result.stopped if result.best_at[m] < result.stopped[m])
-    rows = {row["member"]: row for row in result.table()}
+        assert result.scores[trial] == np.nanmin(curve)
+        assert int(result.trial(trial).state.step) == step
+    past = next(m for m in result.stopped_at if result.best_at[m] < result.stopped_at[m])
+    rows = {row["trial"]: row for row in result.table()}
     assert rows[past]["validation/loss"] == result.scores[past]
     assert rows[past]["best_at"] == result.best_at[past]
     key = jax.random.fold_in(KEY, past)
     alone, _ = nf.train(
         plain, result.hypers[past], DATA, steps=STEPS, key=key, should_stop=lambda step: step >= result.best_at[past]
     )
-    close(result.member(past).state.params, alone.params)
+    close(result.trial(past).state.params, alone.params)
 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monkeypatch):
-    """Saved beside the last one; where that is lost, the member is run again to its best."""
+    """Saved beside the last one; where that is lost, the trial is run again to its best."""
     from nnfunc.sweeps import engine, sweep
 
     monkeypatch.setattr(sweep, "REPORT", None)
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
     options = {"search": nf.sweeps.patience(2), "folder": tmp_path / "s"}
     first = swept(6, **options)
-    assert any(first.best_at[m] < first.stopped.get(m, STEPS) for m in first.best_at)
+    assert any(first.best_at[m] < first.stopped_at.get(m, STEPS) for m in first.best_at)
     if lost:
         monkeypatch.setattr(engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.places)
     again = swept(6, resume=True, **options)
     assert again.best_at == first.best_at
     assert again.table() == first.table()
-    for member in range(6):
-        left, right = first.member(member).state, again.member(member).state
+    for trial in range(6):
+        left, right = first.trial(trial).state, again.trial(trial).state
         assert int(left.step) == int(right.step)
         close(left.params, right.params)
 
 
 def test_warmup_and_threshold_of_patience():
     late = swept(9, search=nf.sweeps.patience(1, warmup=0.5))
-    assert min(late.stopped.values(), default=STEPS) >= 20
+    assert min(late.stopped_at.values(), default=STEPS) >= 20
     strict = swept(9, search=nf.sweeps.patience(1, threshold=1e9))
-    assert set(strict.stopped.values()) == {8}
+    assert set(strict.stopped_at.values()) == {8}
 
 
 # --------------------------------------------------------------------------------------------
@@ -158,8 +158,8 @@ def test_warmup_and_threshold_of_patience():
 
 
 def test_the_lineage_is_what_happened():
-    """The run by hand: every member's own steps, copies and settings as the lineage tells them."""
-    result = swept(8, search=nf.sweeps.population(rounds=5), way="vmap")
+    """The run by hand: every trial's own steps, copies and settings as the lineage tells them."""
+    result = swept(8, search=nf.sweeps.population(rounds=5), execution="vmap")
     drawn = swept(8, steps=1).hypers
     assert len(result.lineage) == 4 * 2
     init, step = nf.trainer(plain)
@@ -173,20 +173,20 @@ def test_the_lineage_is_what_happened():
         order = np.argsort(loss)
         before = list(states)
         for row in (r for r in result.lineage if r["step"] == 8 * number):
-            member, source = row["member"], row["source"]
+            trial, source = row["trial"], row["source"]
             assert source in order[:2]
-            assert member in order[-2:]
-            settings[member] = {name: row[name] for name in SPACE}
-            states[member] = before[source]._replace(key=states[member].key)
+            assert trial in order[-2:]
+            settings[trial] = {name: row[name] for name in SPACE}
+            states[trial] = before[source]._replace(key=states[trial].key)
     for i in range(8):
         assert result.hypers[i] == settings[i]
-        close(result.member(i).state.params, states[i].params)
+        close(result.trial(i).state.params, states[i].params)
 
 
 def test_numbers_move_by_the_factor_or_are_drawn_anew():
     space = SPACE | {"dropout": [0.0, 0.1, 0.2], "n": nf.int_uniform(1, 50)}
     build = lambda h: plain(h)._replace(optimizer=nf.optimizers.adam(h["lr"] / h["n"]))
-    options = {"build": build, "space": space, "members": 8}
+    options = {"build": build, "space": space, "trials": 8}
     moved = swept(**options, search=nf.sweeps.population(rounds=4, resample=0.0)).lineage
     now = {m: dict(h) for m, h in enumerate(swept(**options, steps=1).hypers)}
     for row in moved:
@@ -196,7 +196,7 @@ def test_numbers_move_by_the_factor_or_are_drawn_anew():
         assert abs(space["dropout"].index(row["dropout"]) - space["dropout"].index(before["dropout"])) <= 1
         assert row["n"] != before["n"] or row["n"] in (1, 50)
         assert isinstance(row["n"], int)
-        now[row["member"]] = {n: row[n] for n in space}
+        now[row["trial"]] = {n: row[n] for n in space}
     anew = swept(**options, search=nf.sweeps.population(rounds=4, resample=1.0)).lineage
     ratios = [row["lr"] for row in anew]
     assert len(set(ratios)) == len(ratios)
@@ -208,13 +208,13 @@ def test_a_population_is_one_program_and_brings_the_diverged_back():
         return plain({"lr": h["lr"], "dropout": 0.0})
 
     space = {"lr": nf.log_uniform(1e-2, 1e30)}  # most of them break at once
-    result = swept(12, build=build, space=space, search=nf.sweeps.population(rounds=5), way="vmap")
-    broken = swept(12, build=build, space=space, way="vmap").diverged
+    result = swept(12, build=build, space=space, search=nf.sweeps.population(rounds=5), execution="vmap")
+    broken = swept(12, build=build, space=space, execution="vmap").diverged
     assert len(broken) > 4
     assert len(result.diverged) < len(broken)
     assert np.isfinite(result.scores).sum() > 12 - len(broken)
     (group,) = result.plan.groups
-    assert group.members == tuple(range(12))
+    assert group.trials == tuple(range(12))
     from nnfunc.sweeps.batch import Held
     from nnfunc.sweeps.grouping import grouped
 
@@ -248,7 +248,7 @@ def test_optuna_proposes_batch_by_batch(sampler):
     assert len(result.plan.groups) == 1
     for i in (0, 13):
         alone, _ = nf.train(plain, result.hypers[i], DATA, steps=STEPS, key=jax.random.fold_in(KEY, i))
-        close(result.member(i).state.params, alone.params)
+        close(result.trial(i).state.params, alone.params)
 
 
 @pytest.mark.parametrize("sampler, package", [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "torch")])

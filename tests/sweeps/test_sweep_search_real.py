@@ -53,7 +53,7 @@ def test_a_population_beats_the_best_of_as_many_fixed_settings(task):
     build, data, steps, space = TASKS[task]
     data = data()
     for seed in range(3):
-        options = {"steps": steps, "members": 32, "key": jax.random.key(seed)}
+        options = {"steps": steps, "trials": 32, "key": jax.random.key(seed)}
         fixed = nf.sweep(build, space, data, **options)
         search = nf.sweeps.population(rounds=20)
         moved = nf.sweep(build, space, data, search=search, evaluate_every=steps // 20, **options)
@@ -66,9 +66,9 @@ def test_halving_finds_the_winner_with_a_fifth_of_the_steps():
 
     space, data = {"lr": nf.log_uniform(1e-5, 1.0)}, digits()
     for seed in range(2):
-        options = {"steps": 1000, "members": 64, "key": jax.random.key(seed)}
+        options = {"steps": 1000, "trials": 64, "key": jax.random.key(seed)}
         whole = nf.sweep(build, space, data, **options)
         search = nf.sweeps.halving(4)
         result = nf.sweep(build, space, data, search=search, **options)
         assert result.best == whole.best
-        assert sum(result.stopped.get(i, 1000) for i in range(64)) < 64_000 / 5
+        assert sum(result.stopped_at.get(i, 1000) for i in range(64)) < 64_000 / 5

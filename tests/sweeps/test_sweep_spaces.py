@@ -17,8 +17,8 @@ def column(found, name):
     return [values[name] for values in found]
 
 
-def drawn(space, members=400, method="random", **options):
-    return settings(space, method, members, KEY, **options)
+def drawn(space, trials=400, method="random", **options):
+    return settings(space, method, trials, KEY, **options)
 
 
 @pytest.mark.parametrize("method", ["random", "sobol", "latin"])
@@ -47,7 +47,7 @@ def test_draws_have_the_distribution(method):
 
 
 def test_names_own_their_draws():
-    """Law 3: neither another name nor more members change a draw, and names do not share them."""
+    """Law 3: neither another name nor more trials change a draw, and names do not share them."""
     few = drawn({"a": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, 5)
     more = drawn({"c": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, 9)
     assert column(few, "b") == column(more, "b")[:5]
@@ -62,11 +62,11 @@ def test_draws_are_what_float32_holds():
         assert len(repr(value)) < 15
 
 
-@pytest.mark.parametrize("members", [8, 11])
-def test_latin_has_one_draw_in_each_stratum_and_sobol_fills(members):
-    own = column(drawn({"a": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, members, "latin"), "a")
-    assert sorted(np.floor(np.asarray(own) * members).astype(int)) == list(range(members))
-    own = column(drawn({"a": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, members, "sobol"), "a")
+@pytest.mark.parametrize("trials", [8, 11])
+def test_latin_has_one_draw_in_each_stratum_and_sobol_fills(trials):
+    own = column(drawn({"a": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, trials, "latin"), "a")
+    assert sorted(np.floor(np.asarray(own) * trials).astype(int)) == list(range(trials))
+    own = column(drawn({"a": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, trials, "sobol"), "a")
     assert len(set(np.floor(np.asarray(own[:8]) * 8))) == 8
 
 
@@ -123,12 +123,12 @@ def test_settings_may_be_asked_to_differ(method):
     rows = draws.rows()
     assert len({(row["a"], row["b"]) for row in rows}) == 6
     assert draws.rows() == rows
-    if method == "random":  # more members change none of them
-        assert replace(draws, members=4).rows() == rows[:4]
-    with pytest.raises(ValueError, match="members should be at most the settings that there are, 6 or so, got 7"):
-        replace(draws, members=7).rows()
+    if method == "random":  # more trials change none of them
+        assert replace(draws, trials=4).rows() == rows[:4]
+    with pytest.raises(ValueError, match="trials should be at most the settings that there are, 6 or so, got 7"):
+        replace(draws, trials=7).rows()
     with pytest.raises(ValueError, match="the constraint refused"):
-        replace(draws, constraint=lambda h: h["a"] > 1, members=5).rows()
+        replace(draws, constraint=lambda h: h["a"] > 1, trials=5).rows()
 
 
 def ring():
@@ -136,16 +136,16 @@ def ring():
 
 
 @pytest.mark.parametrize(
-    "space, members, method, words",
+    "space, trials, method, words",
     [
         ({}, 2, "random", "the space is empty"),
         ([], None, "list", "the space is empty: a list of no settings"),
         ({"a": []}, 2, "random", "the space of 'a' is empty"),
         ({"a": [1, 2]}, None, "random", "got None. For all 2 combinations: method='grid'"),
-        ({"a": nf.uniform(0, 1)}, None, "random", "members should say how many"),
+        ({"a": nf.uniform(0, 1)}, None, "random", "trials should say how many"),
         ({"a": nf.uniform(0, 1)}, None, "grid", r"values that can be counted, got uniform\(0, 1\)"),
-        ({"a": [1, 2]}, 3, "grid", "the grid has 2 settings, got members=3"),
-        ([{"a": 1}], 2, "list", "the list has 1 settings, got members=2"),
+        ({"a": [1, 2]}, 3, "grid", "the grid has 2 settings, got trials=3"),
+        ([{"a": 1}], 2, "list", "the list has 1 settings, got trials=2"),
         ([{"a": 1}, {"b": 1}], None, "list", r"number 1 and the first differ in \['a', 'b'\]"),
         ({"a": [1], "b": lambda h: h["c"]}, 1, "random", "the function of 'b' reads 'c', which"),
         ({**ring(), "c": [1]}, 1, "random", "in a ring: a -> b -> a"),
@@ -154,9 +154,9 @@ def ring():
         ({"a": range(2000), "b": range(2000)}, None, "grid", "the grid has 4000000 settings"),
     ],
 )
-def test_mistakes_of_spaces(space, members, method, words):
+def test_mistakes_of_spaces(space, trials, method, words):
     with pytest.raises(ValueError, match=words):
-        settings(space, method, members, KEY)
+        settings(space, method, trials, KEY)
 
 
 @pytest.mark.parametrize("method", ["random", "sobol", "latin"])

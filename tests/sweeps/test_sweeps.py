@@ -1,4 +1,4 @@
-"""Sweeps: a member is the run alone, whatever the way, the chunk and the others; tables; groups."""
+"""Sweeps: a trial is the run alone, whatever the execution, the chunk and the others; tables; groups."""
 
 import csv
 import math
@@ -73,10 +73,10 @@ SPACE = {"lr": nf.log_uniform(1e-3, 1e-1), "dropout": nf.uniform(0.1, 0.6), "war
 EVERY = {"log_every": 5, "evaluate_every": 4}
 
 
-def swept(members=3, build=full, space=SPACE, **options):
+def swept(trials=3, build=full, space=SPACE, **options):
     options = {"steps": STEPS, "key": KEY, **EVERY, **options}
     if not isinstance(space, list):
-        options["members"] = members
+        options["trials"] = trials
     return nf.sweep(build, space, DATA, **options)
 
 
@@ -91,13 +91,13 @@ def close(one, other):
 
 @pytest.fixture(scope="module")
 def packed():
-    return swept(way="vmap")
+    return swept(execution="vmap")
 
 
-def test_a_member_is_the_run_alone(packed):
+def test_a_trial_is_the_run_alone(packed):
     """Batch norm, dropout, augmentation of data and task, EMA, accumulation, schedules and plateau."""
     for i in (0, 2):
-        hypers, state, curves = packed.member(i)
+        hypers, state, curves = packed.trial(i)
         own, history = nf.train(full, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY)
         close(state, own)
         for name, curve in curves.items():
@@ -105,13 +105,13 @@ def test_a_member_is_the_run_alone(packed):
             np.testing.assert_allclose(curve, getattr(history, split)[figure], rtol=1e-5, atol=1e-5)
         assert history.validation["step"].tolist() == packed.steps["validation"].tolist()
         assert history.train["step"].tolist() == packed.steps["train"].tolist()
-    assert float(packed.member(0).state.plateau.value) < 1  # it had something to do
+    assert float(packed.trial(0).state.plateau.value) < 1  # it had something to do
 
 
-def test_a_member_of_an_mlp_with_batch_norm_is_the_run_alone():
-    result = swept(2, build=normed, space={"lr": [1e-2, 3e-2]}, method="grid", way="vmap")
+def test_a_trial_of_an_mlp_with_batch_norm_is_the_run_alone():
+    result = swept(2, build=normed, space={"lr": [1e-2, 3e-2]}, method="grid", execution="vmap")
     for i in (0, 1):
-        hypers, state, _ = result.member(i)
+        hypers, state, _ = result.trial(i)
         own, _ = nf.train(normed, hypers, DATA, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY)
         close(state.params, own.params)
 
@@ -119,25 +119,25 @@ def test_a_member_of_an_mlp_with_batch_norm_is_the_run_alone():
 @pytest.mark.parametrize(
     "options",
     [
-        {"way": "vmap", "chunk": 2},
-        {"way": "threads"},
-        {"way": "threads", "chunk": 2},
-        {"way": "vmap", "members": 5, "chunk": 3},  # the last of the second pack is a copy
-        {"way": "loop"},
-        {"way": "devices"},  # one member a device, the fourth a copy
-        {"way": "devices", "members": 9, "chunk": 8},
+        {"execution": "vmap", "chunk": 2},
+        {"execution": "threads"},
+        {"execution": "threads", "chunk": 2},
+        {"execution": "vmap", "trials": 5, "chunk": 3},  # the last of the second pack is a copy
+        {"execution": "loop"},
+        {"execution": "devices"},  # one trial a device, the fourth a copy
+        {"execution": "devices", "trials": 9, "chunk": 8},
     ],
     ids=str,
 )
-def test_it_does_not_matter_how_members_run_and_beside_whom(packed, options):
+def test_it_does_not_matter_how_trials_run_and_beside_whom(packed, options):
     other = swept(**options)
     for i in range(3):
         assert other.hypers[i] == packed.hypers[i]
-        close(other.member(i).state, packed.member(i).state)
-        close(other.member(i).curves, packed.member(i).curves)
+        close(other.trial(i).state, packed.trial(i).state)
+        close(other.trial(i).curves, packed.trial(i).curves)
 
 
-def test_whole_numbers_trace_and_all_members_are_one_program(packed):
+def test_whole_numbers_trace_and_all_trials_are_one_program(packed):
     assert packed.plan.traced == ["lr", "dropout", "warmup"]
     assert packed.plan.static == {}
     assert len(packed.plan.groups) == 1
@@ -148,12 +148,12 @@ def plain(h):
     return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["lr"]))
 
 
-def test_a_member_that_diverges_disturbs_no_other():
+def test_a_trial_that_diverges_disturbs_no_other():
     lrs = [0.1, 1e30, 0.2]
-    result = swept(build=plain, space=[{"lr": lr} for lr in lrs], way="vmap")
-    whole = swept(build=plain, space=[{"lr": lr} for lr in (0.1, 0.3, 0.2)], way="vmap")
+    result = swept(build=plain, space=[{"lr": lr} for lr in lrs], execution="vmap")
+    whole = swept(build=plain, space=[{"lr": lr} for lr in (0.1, 0.3, 0.2)], execution="vmap")
     for i in (0, 2):
-        close(result.member(i).state, whole.member(i).state)
+        close(result.trial(i).state, whole.trial(i).state)
     assert list(result.diverged) == [1]
     with pytest.raises(nf.training.Diverged) as error:
         nf.train(plain, {"lr": 1e30}, DATA, steps=STEPS, key=jax.random.fold_in(KEY, 1))
@@ -168,7 +168,7 @@ def test_a_member_that_diverges_disturbs_no_other():
     assert swept(build=plain, space=[{"lr": lr} for lr in lrs], best="max accuracy").best in (0, 2)
 
 
-def test_a_member_that_makes_one_nan_is_latched_there():
+def test_a_trial_that_makes_one_nan_is_latched_there():
     """What it has until then is kept, its parameters too; its curves say nothing from there on."""
 
     def build(h, step):
@@ -180,17 +180,17 @@ def test_a_member_that_makes_one_nan_is_latched_there():
 
         return whole._replace(objective=objective)
 
-    result = swept(build=build, space=[{"lr": 0.1, "bad": bad} for bad in (0.0, 1.0)], way="vmap")
+    result = swept(build=build, space=[{"lr": 0.1, "bad": bad} for bad in (0.0, 1.0)], execution="vmap")
     assert result.diverged == {1: 5}
     validation, train = (result.curves[f"{split}/loss"][1] for split in ("validation", "train"))
     assert np.isfinite(validation).tolist() == [True, False, False, False, False]  # of step 4, 8, ...
     assert np.isfinite(train).tolist() == [True, False, False, False]  # of step 5, 10, ...
-    assert np.isfinite(result.member(1).state.params["head"]["weight"]).all()
+    assert np.isfinite(result.trial(1).state.params["head"]["weight"]).all()
     assert result.best == 0
 
 
 def test_a_sweep_of_which_all_diverge_has_no_best():
-    result = swept(build=plain, space=[{"lr": 1e30}, {"lr": 2e30}], way="loop")
+    result = swept(build=plain, space=[{"lr": 1e30}, {"lr": 2e30}], execution="loop")
     assert result.best is None
     assert len(result.table()) == 2
 
@@ -208,14 +208,14 @@ def shaped(h):
 def test_what_sets_shapes_makes_groups_and_says_why():
     small, large = {"widths": (4,), "act": "relu"}, {"widths": (5, 5), "act": "tanh"}
     space = [{**own, "lr": lr, "fast": True} for lr in (0.1, 0.2) for own in (small, large)]
-    result = swept(build=shaped, space=space, steps=3, way="vmap")
+    result = swept(build=shaped, space=space, steps=3, execution="vmap")
     assert result.plan.traced == ["lr"]
     assert "(4,) (tuple) is no number" in result.plan.static["widths"]
     assert "'relu' (str) is no number" in result.plan.static["act"]
-    assert [g.members for g in result.plan.groups] == [(0, 2), (1, 3)]
-    hypers, state, _ = result.member(3)
+    assert [g.trials for g in result.plan.groups] == [(0, 2), (1, 3)]
+    hypers, state, _ = result.trial(3)
     close(state, nf.train(shaped, hypers, DATA, steps=3, key=jax.random.fold_in(KEY, 3))[0])
-    words = "group 1 (widths=(5, 5), act='tanh'), 2 members: 2 members side by side"
+    words = "group 1 (widths=(5, 5), act='tanh'), 2 trials: 2 trials side by side"
     assert words in str(result.plan)
 
 
@@ -230,7 +230,7 @@ def test_a_width_and_a_branch_are_found_by_following_a_step():
     assert "width" in plan.static["width"]
     assert plan.static["boost"] == "build, or what it makes, needs to know it while it is traced"
     assert len(plan.groups) == 4
-    assert "the way is found by a probe" in str(plan)
+    assert "the execution is found by a probe" in str(plan)
 
 
 def test_a_whole_number_that_changes_the_parameters_makes_groups():
@@ -245,20 +245,20 @@ def test_a_whole_number_that_changes_the_parameters_makes_groups():
     assert plan.static == {"n": "it sets a shape or a type"}
 
 
-def test_a_member_that_build_refuses_disturbs_no_other():
+def test_a_trial_that_build_refuses_disturbs_no_other():
     def build(h):
         return nf.Task(nf.mlp([DIM, 4, CLASSES], dropout=h["drop"]), nf.classification(), nf.optimizers.sgd(0.1))
 
-    result = swept(build=build, space=[{"drop": 0.1}, {"drop": 1.5}, {"drop": 0.2}], steps=2, way="loop")
+    result = swept(build=build, space=[{"drop": 0.1}, {"drop": 1.5}, {"drop": 0.2}], steps=2, execution="loop")
     assert "rate should be in [0, 1], got 1.5" in result.refused[1]
-    assert result.member(1).state is None
-    assert result.table()[-1]["member"] == 1
-    assert "member 1 is refused: " in str(result.plan)
-    close(result.member(2).state, nf.train(build, {"drop": 0.2}, DATA, steps=2, key=jax.random.fold_in(KEY, 2))[0])
+    assert result.trial(1).state is None
+    assert result.table()[-1]["trial"] == 1
+    assert "trial 1 is refused: " in str(result.plan)
+    close(result.trial(2).state, nf.train(build, {"drop": 0.2}, DATA, steps=2, key=jax.random.fold_in(KEY, 2))[0])
 
 
 def test_zero_among_fractions_is_a_fraction():
-    result = swept(build=plain, space=[{"lr": 0}, {"lr": 0.1}], steps=2, way="loop")
+    result = swept(build=plain, space=[{"lr": 0}, {"lr": 0.1}], steps=2, execution="loop")
     assert result.plan.traced == ["lr"]
     assert result.hypers[0] == {"lr": 0.0}
 
@@ -271,7 +271,7 @@ def test_compiles_once_whatever_the_number_of_packs():
     def build(h):
         return plain(h)
 
-    result = swept(build=build, space={"lr": nf.uniform(0.0, 1.0)}, members=5, way="vmap", chunk=2)
+    result = swept(build=build, space={"lr": nf.uniform(0.0, 1.0)}, trials=5, execution="vmap", chunk=2)
     assert result.scores.shape == (5,)
     own = lanes(build, _group(build, result), wide=True)
     assert (own.init._cache_size(), own.leg._cache_size(), own.judge._cache_size()) == (1, 1, 1)
@@ -285,9 +285,9 @@ def _group(build, result):
     return group
 
 
-def test_members_share_the_batch_and_the_step():
-    """One gather and one count for all members: neither has an axis of members in the program."""
-    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=7, steps=2, way="vmap")
+def test_trials_share_the_batch_and_the_step():
+    """One gather and one count for all trials: neither has an axis of trials in the program."""
+    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=7, steps=2, execution="vmap")
     group = _group(plain, result)
     own = lanes(plain, group, wide=True)
     numbers, keys = group.pick(list(range(7))), jax.random.split(KEY, 7)
@@ -301,10 +301,10 @@ def test_members_share_the_batch_and_the_step():
 
 
 def test_devices_exchange_nothing():
-    """No collective in any of the compiled programs, and each device holds its own members."""
+    """No collective in any of the compiled programs, and each device holds its own trials."""
     count = jax.device_count()
     assert count > 1
-    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=2 * count, way="loop")
+    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=2 * count, execution="loop")
     group, held = _group(plain, result), Held.of(DATA)
     own = lanes(plain, group, wide=True, devices=count)
     numbers = group.pick(list(range(2 * count)))
@@ -325,58 +325,58 @@ def test_devices_exchange_nothing():
         assert not [word for word in exchanges if word in text]
 
 
-@pytest.mark.parametrize("way", ["vmap", "loop", "devices"])
-def test_the_order_of_the_data_may_be_swept(way):
+@pytest.mark.parametrize("execution", ["vmap", "loop", "devices"])
+def test_the_order_of_the_data_may_be_swept(execution):
     space = [{"lr": 0.2, "data.seed": seed} for seed in (3, 0, 7)]
-    result = swept(build=plain, space=space, way=way)
+    result = swept(build=plain, space=space, execution=execution)
     assert result.plan.traced == ["data.seed"]
     for i in (1, 2):
         data = replace(DATA, seed=jnp.uint32(space[i]["data.seed"]))
         own, _ = nf.train(plain, {"lr": 0.2}, data, steps=STEPS, key=jax.random.fold_in(KEY, i), **EVERY)
-        close(result.member(i).state, own)
+        close(result.trial(i).state, own)
 
 
 def test_a_plan_with_a_probe_expects_time_and_memory():
     space = {"lr": nf.uniform(0.0, 1.0)}
-    plan = nf.sweep_plan(plain, space, DATA, steps=20, members=8, key=KEY, probe=True)
+    plan = nf.sweep_plan(plain, space, DATA, steps=20, trials=8, key=KEY, probe=True)
     (group,) = plan.groups
-    assert group.way is not None
-    assert plan.seconds == pytest.approx(8 / group.way.runs_per_second)
+    assert group.execution is not None
+    assert plan.seconds == pytest.approx(8 / group.execution.runs_per_second)
     state = nf.trainer(plain).init({"lr": 0.1}, KEY)
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
-    at_a_time = group.way.chunk * group.way.threads
+    at_a_time = group.execution.chunk * group.execution.threads
     assert 2 * size * at_a_time < group.memory < 20 * size * at_a_time
     assert "expected: " in str(plan)
 
 
-def test_the_layer_in_which_a_member_diverged_is_named():
-    result = swept(build=plain, space=[{"lr": 0.1}, {"lr": 1e30}], way="vmap")
+def test_the_layer_in_which_a_trial_diverged_is_named():
+    result = swept(build=plain, space=[{"lr": 0.1}, {"lr": 1e30}], execution="vmap")
     fault = result.fault(1)
     with pytest.raises(nf.training.Diverged) as error:
         nf.train(plain, {"lr": 1e30}, DATA, steps=STEPS, key=jax.random.fold_in(KEY, 1))
     assert str(fault) == error.value.layer
-    assert (fault.member, fault.step) == (1, error.value.step)
+    assert (fault.trial, fault.step) == (1, error.value.step)
     assert result.fault(0) is None
 
 
 @pytest.mark.parametrize("cores, fastest", [(2, "loop 1 1"), (2, "threads 1 2"), (2, "threads 2 2"), (1, "vmap 4 1")])
-def test_auto_takes_the_quickest_way_and_remembers_it(monkeypatch, cores, fastest):
+def test_auto_takes_the_quickest_execution_and_remembers_it(monkeypatch, cores, fastest):
     tried = []
 
-    def speed(job, way, steps):
-        tried.append(way.name)
-        return 2.0 + way.name.startswith(fastest)
+    def speed(job, execution, steps):
+        tried.append(execution.name)
+        return 2.0 + execution.name.startswith(fastest)
 
     monkeypatch.setattr(strategy, "_speed", speed)
     monkeypatch.setattr(strategy, "cores", lambda: cores)
     monkeypatch.setattr(strategy, "SHORT", 0.0)
     monkeypatch.setattr(strategy, "COMPILES", 0.0)
     build = lambda h: plain(h)
-    options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "members": 4, "steps": 2}
+    options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "trials": 4, "steps": 2}
     result = swept(**options)
-    way = result.plan.groups[0].way
-    assert way.name.startswith(fastest)
-    assert way.runs_per_second == 1.5
+    execution = result.plan.groups[0].execution
+    assert execution.name.startswith(fastest)
+    assert execution.runs_per_second == 1.5
     count = len(tried)
     assert count == len(set(tried)) >= 3
     swept(**options)
@@ -387,9 +387,9 @@ def test_a_further_program_is_compiled_once_it_can_be_worth_it(monkeypatch):
     """When sweeps of a build have taken several times as long as compiling one did."""
     monkeypatch.setattr(strategy, "cores", lambda: 2)
     build = lambda h: plain(h)
-    options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "members": 8, "steps": 2}
+    options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "trials": 8, "steps": 2}
     group = swept(**options).plan.groups[0]
-    assert group.way.chunk == 1
+    assert group.execution.chunk == 1
     own = lanes(build, _group(build, swept(**options)), wide=False)
     (timings,) = own.took.values()
     assert timings["spent"] < strategy.COMPILES * timings["compile"]
@@ -400,22 +400,22 @@ def test_a_further_program_is_compiled_once_it_can_be_worth_it(monkeypatch):
 
 @pytest.mark.parametrize("short", [0.0, 60.0])
 def test_auto_really_probes(monkeypatch, short):
-    """In a long sweep for some steps, in a short one by its own first members."""
+    """In a long sweep for some steps, in a short one by its own first trials."""
     monkeypatch.setattr(strategy, "SHORT", short)
     monkeypatch.setattr(strategy, "cores", lambda: 2)
-    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=7)
-    assert result.plan.groups[0].way.runs_per_second > 0
+    result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=7)
+    assert result.plan.groups[0].execution.runs_per_second > 0
     assert "probe: " in str(result.plan)
-    other = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, members=7, way="loop")
+    other = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=7, execution="loop")
     np.testing.assert_allclose(result.scores, other.scores, rtol=1e-5)
 
 
 def test_little_memory_makes_packs_narrower(monkeypatch):
     monkeypatch.setattr(device_memory, "free", lambda: 60_000.0)
     space = {"lr": nf.uniform(0.0, 1.0)}
-    with pytest.warns(UserWarning, match="9 members side by side may not fit into the memory"):
-        plan = nf.sweep_plan(plain, space, DATA, steps=2, members=9, way="vmap", key=KEY)
-    assert 1 < plan.groups[0].way.chunk < 9
+    with pytest.warns(UserWarning, match="9 trials side by side may not fit into the memory"):
+        plan = nf.sweep_plan(plain, space, DATA, steps=2, trials=9, execution="vmap", key=KEY)
+    assert 1 < plan.groups[0].execution.chunk < 9
 
 
 def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
@@ -430,22 +430,22 @@ def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
         return advance(going, by_step)
 
     space = {"lr": nf.uniform(0.0, 1.0)}
-    expected = swept(build=plain, space=space, members=7, steps=2, way="loop")
+    expected = swept(build=plain, space=space, trials=7, steps=2, execution="loop")
     monkeypatch.setattr(strategy, "advance", scarce)
-    with pytest.warns(UserWarning, match="members side by side do not fit into the memory"):
-        result = swept(build=plain, space=space, members=7, steps=2, way="vmap")
+    with pytest.warns(UserWarning, match="trials side by side do not fit into the memory"):
+        result = swept(build=plain, space=space, trials=7, steps=2, execution="vmap")
     assert (whole, widths) == ([7, 4], [2, 2, 2, 2])
     np.testing.assert_allclose(result.scores, expected.scores, rtol=1e-5)
 
 
 def test_reports_tell_how_it_goes():
     seen = []
-    swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, way="vmap", chunk=2, on_report=seen.append)
+    swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, execution="vmap", chunk=2, on_report=seen.append)
     assert [(r.running, r.step) for r in seen] == [(own, step) for own in ([0, 1], [2]) for step in (4, 8, 12, 16, 20)]
     assert [r.done for r in seen] == 4 * [0] + 5 * [2] + [3]
     last = seen[-1]
     assert last.best is not None
-    assert (last.members, last.diverged, math.isfinite(last.score)) == (3, 0, True)
+    assert (last.trials, last.diverged, math.isfinite(last.score)) == (3, 0, True)
     assert set(last.hypers) == {"lr"}
 
 
@@ -459,10 +459,10 @@ def test_a_convolution_in_a_loop_is_timed_against_a_step_a_dispatch():
         model = nf.serial(conv=layer, head=nf.linear(DIM, CLASSES))
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(h["lr"]))
 
-    one = swept(build=build, space={"lr": [0.1, 0.2]}, members=2, steps=4, way="loop")
+    one = swept(build=build, space={"lr": [0.1, 0.2]}, trials=2, steps=4, execution="loop")
     assert _group(build, one).scanned is False
     own, _ = nf.train(build, one.hypers[0], DATA, steps=4, key=jax.random.fold_in(KEY, 0))
-    close(one.member(0).state, own)
+    close(one.trial(0).state, own)
 
 
 # --------------------------------------------------------------------------------------------
@@ -471,11 +471,11 @@ def test_a_convolution_in_a_loop_is_timed_against_a_step_a_dispatch():
 
 def test_seeds_are_statistics(tmp_path):
     space = [{"lr": 0.3}, {"lr": 0.01}]
-    result = swept(build=plain, space=space, seeds=3, way="loop")
+    result = swept(build=plain, space=space, seeds=3, execution="loop")
     assert result.scores.shape == (6,)
     for i in (1, 4):  # keys depend on the seed alone
         key = jax.random.fold_in(KEY, 1)
-        close(result.member(i).state, nf.train(plain, space[i // 3], DATA, steps=STEPS, key=key)[0])
+        close(result.trial(i).state, nf.train(plain, space[i // 3], DATA, steps=STEPS, key=key)[0])
     table = result.table()
     assert [row["lr"] for row in table] == [0.3, 0.01]
     values = result.curves["validation/loss"][:3, -1].astype(np.float64)
@@ -485,9 +485,9 @@ def test_seeds_are_statistics(tmp_path):
     np.testing.assert_allclose(table[0]["validation/loss high"], high, rtol=1e-6)
     assert table[0]["runs"] == 3
     assert result.best == 0
-    assert len(result.table("member")) == 6
+    assert len(result.table("trial")) == 6
     result.save(tmp_path)
-    with open(tmp_path / "members.csv", newline="") as file:
+    with open(tmp_path / "trials.csv", newline="") as file:
         assert [row["seed"] for row in csv.DictReader(file)].count("2") == 2
 
 
@@ -495,7 +495,7 @@ def test_table_is_saved(tmp_path, packed):
     packed.save(tmp_path / "sweep")
     with open(tmp_path / "sweep" / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["member"]) for row in rows] == [row["member"] for row in packed.table()]
+    assert [int(row["trial"]) for row in rows] == [row["trial"] for row in packed.table()]
     assert float(rows[0]["lr"]) == packed.hypers[packed.best]["lr"]
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(tmp_path / "sweep" / "table.parquet")
@@ -506,12 +506,12 @@ def test_scores_are_the_last_figures(packed):
     np.testing.assert_array_equal(packed.scores, packed.curves["validation/loss"][:, -1])
     losses = [row["validation/loss"] for row in packed.table()]
     assert losses == sorted(losses)
-    assert packed.table()[0]["member"] == packed.best == int(np.argmin(packed.scores))
+    assert packed.table()[0]["trial"] == packed.best == int(np.argmin(packed.scores))
 
 
 def test_without_validation_the_training_loss_ranks():
     data = nf.data.arrays(blobs(), batch_size=8)
-    result = nf.sweep(plain, [{"lr": 0.1}, {"lr": 0.3}], data, steps=4, key=KEY, way="loop")
+    result = nf.sweep(plain, [{"lr": 0.1}, {"lr": 0.3}], data, steps=4, key=KEY, execution="loop")
     np.testing.assert_array_equal(result.scores, result.curves["train/loss"][:, -1])
 
 
@@ -519,12 +519,12 @@ def test_without_validation_the_training_loss_ranks():
     "options, words",
     [
         ({"best": "max acuracy"}, "best should name a validation figure, got 'acuracy'; did you mean 'accuracy'"),
-        ({"way": "pmap"}, "way should be one of"),
+        ({"execution": "pmap"}, "execution should be one of"),
         ({"chunk": 0}, "chunk should be at least 1"),
         ({"steps": 0}, "steps should be at least 1"),
         ({"seeds": 0}, "seeds should be at least 1"),
-        ({"seeds": 3, "members": 4}, "members should be a multiple of the seeds, 3, got 4. Take 3"),
-        ({"members": 0}, "members should be at least 1"),
+        ({"seeds": 3, "trials": 4}, "trials should be a multiple of the seeds, 3, got 4. Take 3"),
+        ({"trials": 0}, "trials should be at least 1"),
         ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], got hypers that hold \['rate'\]"),
     ],
 )
@@ -535,7 +535,7 @@ def test_mistakes_are_named(options, words):
 
 def test_data_that_is_no_data_set():
     with pytest.raises(TypeError, match="data should be a data set in memory"):
-        nf.sweep(plain, {"lr": [0.1]}, np.ones(3), steps=2, members=2, key=KEY)
+        nf.sweep(plain, {"lr": [0.1]}, np.ones(3), steps=2, trials=2, key=KEY)
 
 
 def test_labels_are_looked_at_before_anything_runs():
@@ -547,13 +547,13 @@ def test_labels_are_looked_at_before_anything_runs():
 
 def test_keys_of_the_old_style_and_pickles():
     raw = jax.random.key_data(KEY)
-    result = pickle.loads(pickle.dumps(swept(build=plain, space=[{"lr": 0.1}, {"lr": 0.2}], key=raw, way="loop")))
+    result = pickle.loads(pickle.dumps(swept(build=plain, space=[{"lr": 0.1}, {"lr": 0.2}], key=raw, execution="loop")))
     own, _ = nf.train(plain, {"lr": 0.2}, DATA, steps=STEPS, key=jax.random.fold_in(raw, 1))
-    close(result.member(1).state, own)
+    close(result.trial(1).state, own)
 
 
-def test_a_member_is_saved_as_a_run_that_goes_on(packed, tmp_path):
-    packed.save_member(1, tmp_path / "run")
+def test_a_trial_is_saved_as_a_run_that_goes_on(packed, tmp_path):
+    packed.save_trial(1, tmp_path / "run")
     own = {"key": jax.random.fold_in(KEY, 1), **EVERY}
     more, history = nf.train(full, packed.hypers[1], DATA, steps=28, folder=tmp_path / "run", resume=True, **own)
     whole, expected = nf.train(full, packed.hypers[1], DATA, steps=28, **own)
@@ -561,10 +561,10 @@ def test_a_member_is_saved_as_a_run_that_goes_on(packed, tmp_path):
     for name in ("loss", "accuracy", "step"):
         np.testing.assert_allclose(history.validation[name], expected.validation[name], rtol=1e-5, atol=1e-6)
     with pytest.raises(FileExistsError):
-        packed.save_member(2, tmp_path / "run")
+        packed.save_trial(2, tmp_path / "run")
 
 
-def test_no_such_member(packed):
+def test_no_such_trial(packed):
     with pytest.raises(IndexError, match=r"i should be in \[0, 3\), got 3"):
-        packed.member(3)
-    assert packed.member(-1).hypers == packed.hypers[2]
+        packed.trial(3)
+    assert packed.trial(-1).hypers == packed.hypers[2]

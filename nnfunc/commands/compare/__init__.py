@@ -1,6 +1,6 @@
-"""Train several models on the same data, with seeds, and say how they differ."""
+"""`nnfunc compare`: several models on the same data, with several seeds."""
 
-from nnfunc.commands.compare.comparison_plan import Plan, Run, load
+from nnfunc.commands.compare.comparison_plan import load_plan
 from nnfunc.commands.compare.run_comparison import compare
 
-__all__ = ["Plan", "Run", "compare", "load"]
+__all__ = ["compare", "load_plan"]

@@ -1,61 +1,61 @@
-"""The report of a comparison: one HTML page that needs no other file."""
+"""The report of a comparison: one self-contained HTML page."""
 
 import html
 from pathlib import Path
 from typing import Any
 
-from nnfunc.commands.compare import comparison_table
-from nnfunc.commands.compare.comparison_plan import Plan
-from nnfunc.commands.compare.comparison_table import Row
+from nnfunc.commands.compare.comparison_plan import ComparisonPlan
+from nnfunc.commands.compare.comparison_table import Row, headline_metric, table_cells
 from nnfunc.reports import html_page
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
-__all__ = ["write"]
+__all__ = ["write_page"]
 
 
-def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Row]) -> None:
-    """Write `report.html` of what lies in the folder of a comparison, its plots included."""
-    metric = comparison_table.metric_of(results)
+def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
+    """Write report.html, with the plots. folder: of the comparison. plan, results, rows: of `summarize`."""
+    metric = headline_metric(results)
     environment = status.json_of(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
-    seeds = sorted({run.seed for run in plan.runs})
-    times = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds, with 95 % intervals of the mean"
-    note = f"{len(plan.models)} models, {len(plan.runs)} runs: {times}."
+    seeds = len({run.seed for run in plan.runs})
+    seeds_text = "one seed" if seeds == 1 else f"{seeds} seeds, with 95 % intervals of the mean"
+    note = f"{len(plan.models)} models, {len(plan.runs)} runs: {seeds_text}. "
+    note += "The test metrics are those of each run's best checkpoint by its validation metric."
     page = html_page.render_page(
         folder.name,
-        f'<p class="note">{html.escape(note)} {_WORDS}</p>',
-        _grid(*comparison_table.columns(plan, rows, metric)),
+        f'<p class="note">{html.escape(note)}</p>',
+        _render_grid(*table_cells(plan, rows, metric)),
         html_page.picture(folder / "results.png", f"Test {metric} of every run, by model"),
         html_page.picture(folder / "curves.png", "Validation curves, over steps and over seconds"),
         "<h2>Runs</h2>",
-        _grid(*_runs(results)),
+        _render_grid(*_run_cells(results)),
         html_page.render_tables(Settings=status.flat(plan.tables), Environment={**environment, **versions}),
     )
     html_page.save_page(folder / "report.html", page)
 
 
-_WORDS = "The test figures are those of each run's best checkpoint, by its validation examples."
+def _run_cells(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The header and the cells of the table with one line per run."""
+    metrics = list(results[0]["test"])
+    labels = ["model", "variant", "seed"] if any(r["variant"] for r in results) else ["model", "seed"]
+    header = [*labels, *(f"test {name}" for name in metrics), "best step", "seconds"]
+    cells = [
+        [
+            *(str(r[label]) for label in labels),
+            *(format_metric(name, r["test"][name]) for name in metrics),
+            str(r["best_step"]),
+            f"{r['seconds']:.1f}",
+        ]
+        for r in results
+    ]
+    return header, cells
 
 
-def _runs(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The heads and cells of the table with one line a run."""
-    names = list(results[0]["test"])
-    several = any(result["variant"] for result in results)
-    heads = ["model", *["variant"] * several, "seed", *(f"test {name}" for name in names)]
-    heads += ["best step", "seconds"]
-    cells = []
-    for result in results:
-        line = [result["model"], *[result["variant"]] * several, str(result["seed"])]
-        line += [format_metric(name, result["test"][name]) for name in names]
-        cells.append([*line, str(result["best_step"]), f"{result['seconds']:.1f}"])
-    return heads, cells
-
-
-def _grid(heads: list[str], cells: list[list[str]]) -> str:
-    """A table with a head for every column; all columns but the first are numbers."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+def _render_grid(header: list[str], cells: list[list[str]]) -> str:
+    """A table with a header; all columns but the first are numbers."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in cells]
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table class="numbers"><tr>{head}</tr>{body}</table></div>'

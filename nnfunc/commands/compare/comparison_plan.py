@@ -1,4 +1,4 @@
-"""What a comparison trains: every model under every variant with every seed."""
+"""The plan of a comparison: every model in every variant with every seed."""
 
 import itertools
 import math
@@ -18,14 +18,14 @@ from nnfunc.config.load import read_tables, resolve
 from nnfunc.runs.run_folder import command
 from nnfunc.training.evaluate import batch_totals
 
-__all__ = ["Plan", "Run", "Size", "load"]
+__all__ = ["ComparisonPlan", "ModelSize", "PlannedRun", "load_plan"]
 
 Table = dict[str, Any]
-PLAIN = "as it is"
+RUN_TABLES = ("data", "model", "objective", "optimizer", "schedule", "train", "seed")
 
 
 class _File(BaseModel):
-    """What the file of a comparison holds."""
+    """The schema of a comparison's file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     every: Table
@@ -36,8 +36,8 @@ class _File(BaseModel):
     parameters_within: Annotated[float, Field(gt=0)] = 0.05
 
 
-class Run(NamedTuple):
-    """One training: which model, in which variant, with which seed."""
+class PlannedRun(NamedTuple):
+    """One training of a comparison. model, seed: of the file. variant: "" without variants. config: resolved."""
 
     model: str
     variant: str
@@ -46,147 +46,140 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the run's folder."""
         return "-".join(filter(None, (self.model, self.variant, str(self.seed))))
 
 
-class Size(NamedTuple):
-    """How large a model is. flops: of the forward pass of one example."""
+class ModelSize(NamedTuple):
+    """The size of a model. parameters: their number. flops: of the forward pass of one example."""
 
     parameters: int
     flops: int
 
 
-class Plan(NamedTuple):
-    """A comparison that was checked. target: (metric, value) of the validation examples, or None."""
+class ComparisonPlan(NamedTuple):
+    """A checked comparison.
 
-    runs: list[Run]
+    runs: in the order of training. models: their names. variants: [""] when the file has none. target:
+    (metric, value) of the validation examples, or None.
+    sizes: by model. tables: the file's, after overrides.
+    """
+
+    runs: list[PlannedRun]
     models: list[str]
     variants: list[str]
     target: tuple[str, float] | None
-    sizes: dict[str, Size]
+    sizes: dict[str, ModelSize]
     tables: Table
 
 
-def load(
+def load_plan(
     path: str | Path, settings: list[str] | None = None, folder: Path | None = None, *, changed_data: bool = False
-) -> Plan:
-    """The checked plan of a file such as configs/compare_mnist.toml, after overrides.
+) -> ComparisonPlan:
+    """The checked plan of a file such as configs/compare_mnist.toml.
 
-    The file holds `seeds`, `target = { accuracy = 0.97 }`, and the tables of a config, which are
-    merged for each run: those of [every], then of [models.NAME], then of [variants.NAME].
-    folder: of the same comparison, stopped half-way: its data is to be what it was, unless
-    changed_data.
-    Raises: ConfigError with every mistake, or when the models' numbers of parameters lie further
-    apart than `parameters_within`.
+    The file has `seeds`, `target = { accuracy = 0.97 }` and the tables of a config, which are merged for
+    each run: those of [every], then of [models.NAME], then of [variants.NAME].
+    path: of the file. settings: overrides such as "seeds=[0]". folder: of the same comparison when it
+    resumes; its data must not have changed, unless changed_data.
+    Raises: ConfigError with every mistake, or when the numbers of parameters differ by more than
+    `parameters_within`.
     """
     path = Path(path)
     tables = read_tables(path, settings or [])
     if "model" in tables and not {"every", "models"} & set(tables):
-        cure = f"Train it with: {command()} train {path}"
-        raise ConfigError([f"{path}: this is the config of one run, not a comparison. {cure}"])
+        hint = f"Train it with: {command()} train {path}"
+        raise ConfigError([f"{path}: this is the config of one run, not a comparison. {hint}"])
     try:
         file = _File.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError([_line(path, e, tables) for e in error.errors()]) from error
-    _check(path, file)
-    variants = file.variants or {PLAIN: {}}
+        raise ConfigError([_problem(path, details) for details in error.errors()]) from error
+    _check_file(path, file)
     records = None
     if folder is not None and (folder / "data").is_dir():
         records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
-    known = {"folders": (path.absolute().parent, Path.cwd()), "data_cache": {}, "records": records}
-    runs, mistakes = [], []
+    shared = {"folders": (path.absolute().parent, Path.cwd()), "data_cache": {}, "records": records}
+    variants, runs, problems = file.variants or {"": {}}, [], []
     for model, variant, seed in itertools.product(file.models, variants, file.seeds):
         parts = (file.every, file.models[model], variants[variant], {"seed": seed})
-        where = f"{path}: {model}" + (f" ({variant})" if file.variants else "")
+        where = f"{path}: {model}" + (f" ({variant})" if variant else "")
         try:
-            config = resolve(_merged(*parts), where=where, **known)
+            runs.append(PlannedRun(model, variant, seed, resolve(_merge_tables(*parts), where=where, **shared)))
         except ConfigError as error:
-            mistakes += [line for line in error.problems if line not in mistakes]
-        else:
-            runs.append(Run(model, variant if file.variants else "", seed, config))
-    if mistakes:
-        raise ConfigError(mistakes)
-    sizes = {run.model: run.config for run in reversed(runs)}
-    sizes = {model: _size(sizes[model]) for model in file.models}
-    _alike(path, sizes, file.parameters_within)
+            problems += [line for line in error.problems if line not in problems]
+    if problems:
+        raise ConfigError(problems)
+    first_runs = {run.model: run.config for run in reversed(runs)}
+    sizes = {model: _model_size(first_runs[model]) for model in file.models}
+    _check_sizes(path, sizes, file.parameters_within)
     target = next(iter(file.target.items()), None)
     if target is not None:
         _check_target(path, *target, runs[0].config)
-    names = list(file.variants) or [""]
-    return Plan(runs, list(file.models), names, target, sizes, tables)
+    return ComparisonPlan(runs, list(file.models), list(variants), target, sizes, tables)
 
 
-def _line(path: Path, error: Any, tables: Table) -> str:
-    place = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
-        known = check.nearest(place, _File.model_fields)
-        cure = " Tables that all models share stand in [every]." if place in _SHARED else ""
-        return f"{path}: {place}: there is no such key{known}{cure}"
-    return f"{path}: {place}: {to_one_line(ValueError(error['msg'].lower()))}"
+def _problem(path: Path, details: Any) -> str:
+    """One problem of the file as a line. details: an error of pydantic."""
+    key = ".".join(map(str, details["loc"]))
+    if details["type"] == "extra_forbidden" and len(details["loc"]) == 1:
+        hint = " Tables that all models share belong in [every]." if key in RUN_TABLES else ""
+        return f"{path}: {key}: there is no such key{check.nearest(key, _File.model_fields)}{hint}"
+    return f"{path}: {key}: {to_one_line(ValueError(details['msg'].lower()))}"
 
 
-_SHARED = ("data", "model", "objective", "optimizer", "schedule", "train", "seed")
-
-
-def _check(path: Path, file: _File) -> None:
+def _check_file(path: Path, file: _File) -> None:
     problems = []
     if len(set(file.seeds)) < len(file.seeds):
-        problems.append(f"{path}: seeds: each should stand once, got {file.seeds}.")
+        problems.append(f"{path}: seeds should be distinct, got {file.seeds}.")
     if len(file.target) > 1:
-        problems.append(f"{path}: target: should be one figure, got {sorted(file.target)}.")
+        problems.append(f"{path}: target should be one metric, got {sorted(file.target)}.")
     for name in (*file.models, *file.variants):
         if not name.replace("_", "").isalnum():
-            wanted = "a name of letters, digits and _"
-            problems.append(f"{path}: a model or variant should have {wanted}, got {name!r}.")
+            expected = "the name of a model or variant should have only letters, digits and _"
+            problems.append(f"{path}: {expected}, got {name!r}.")
     if problems:
         raise ConfigError(problems)
 
 
-def _merged(*parts: Mapping[str, Any]) -> Table:
-    """The tables one over another; a table that names another factory replaces the whole."""
+def _merge_tables(*parts: Mapping[str, Any]) -> Table:
+    """The tables merged, later ones first; a table that names another factory replaces the earlier one."""
     merged: Table = {}
     for part in parts:
         for key, value in part.items():
-            before = merged.get(key)
-            if isinstance(value, Mapping) and isinstance(before, Mapping):
-                same = value.get("name", before.get("name")) == before.get("name")
-                value = {**before, **value} if same else value
+            earlier = merged.get(key)
+            if isinstance(value, Mapping) and isinstance(earlier, Mapping):
+                same_factory = value.get("name", earlier.get("name")) == earlier.get("name")
+                value = {**earlier, **value} if same_factory else value
             merged[key] = value
     return merged
 
 
-def _size(config: Config) -> Size:
+def _model_size(config: Config) -> ModelSize:
     data, model = config.data(), as_model(config.build(config.hypers).model)
     params = jax.eval_shape(model.init, config.key())
     x, _ = jax.eval_shape(lambda: data.batch(0))
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    return Size(count, flops.count(model.apply, params, one))
+    return ModelSize(count, flops.count(model.apply, params, example))
 
 
 def _check_target(path: Path, metric: str, value: float, config: Config) -> None:
-    """The target is a figure of the objective, found by following the shapes of one batch."""
+    """Check that the objective has the metric of the target, by evaluating the shapes of one batch."""
     task, data = config.build(config.hypers), config.data()
-
-    def figures(key: Any) -> Any:
-        model = as_model(task.model)
-        return batch_totals(task, model.init(key), model.init_state(), data.batch(0))
-
-    known = jax.eval_shape(figures, config.key())
-    if metric not in known:
-        hint = check.nearest(metric, [*known])
-        wanted = "should name a validation figure"
-        raise ConfigError([f"{path}: target: {wanted}, got {metric!r}{hint}"])
+    model = as_model(task.model)
+    metrics = jax.eval_shape(
+        lambda key: batch_totals(task, model.init(key), model.init_state(), data.batch(0)), config.key()
+    )
+    if metric not in metrics:
+        near = check.nearest(metric, [*metrics])
+        raise ConfigError([f"{path}: target should name a validation metric, got {metric!r}{near}"])
     if metric == "accuracy" and not 0 <= value <= 1:
-        raise ConfigError([f"{path}: target: accuracy should be from 0 to 1, got {value:g}."])
+        raise ConfigError([f"{path}: target.accuracy should be from 0 to 1, got {value:g}."])
 
 
-def _alike(path: Path, sizes: dict[str, Size], within: float) -> None:
+def _check_sizes(path: Path, sizes: dict[str, ModelSize], within: float) -> None:
     counts = {name: size.parameters for name, size in sizes.items()}
-    most, least = max(counts.values()), min(counts.values())
-    if most > least * (1 + within):
-        got = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        cure = "Change a width, or parameters_within."
-        wanted = f"the models should have equal numbers of parameters, within {within:.0%}"
-        raise ConfigError([f"{path}: {wanted}, got {got}. {cure}"])
+    if max(counts.values()) > min(counts.values()) * (1 + within):
+        expected = f"the numbers of parameters of the models should differ by at most {within:.0%}"
+        actual = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise ConfigError([f"{path}: {expected}, got {actual}. Change a width, or parameters_within."])

@@ -1,4 +1,4 @@
-"""The tables of a comparison: means over the seeds, with intervals."""
+"""The tables of a comparison: means over the seeds, with 95 % intervals."""
 
 import csv
 import io
@@ -7,20 +7,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnfunc.commands.compare.comparison_plan import Plan
+from nnfunc.commands.compare.comparison_plan import ComparisonPlan
 
-__all__ = ["Mean", "Row", "columns", "mean", "metric_of", "shown", "sizes", "summarize", "write"]
+__all__ = [
+    "Mean",
+    "Row",
+    "headline_metric",
+    "mean_over_seeds",
+    "results_of",
+    "size_lines",
+    "summarize",
+    "table_cells",
+    "table_text",
+    "write_tables",
+]
 
 
 class Mean(NamedTuple):
-    """The mean over seeds and half the width of its 95 % interval, None with one seed."""
+    """value: the mean over seeds. half: half the width of its 95 % interval, None for one seed."""
 
     value: float
     half: float | None
 
 
 class Row(NamedTuple):
-    """One model under every variant. test: by variant. steps, seconds: to the target, or None."""
+    """One model.
+
+    parameters, flops: its `ModelSize`. test: the mean by variant. seconds_per_step: the median. steps,
+    seconds: to the target, None when it was never reached.
+    """
 
     model: str
     parameters: int
@@ -31,10 +46,10 @@ class Row(NamedTuple):
     seconds: Mean | None
 
 
-def mean(values: list[float]) -> Mean:
-    """The mean with a 95 % interval of Student's t.
+def mean_over_seeds(values: list[float]) -> Mean:
+    """The mean with a 95 % interval of Student's t. values: one per seed.
 
-    >>> mean([1.0, 2.0, 3.0])
+    >>> mean_over_seeds([1.0, 2.0, 3.0])
     Mean(value=2.0, half=2.48...)
     """
     from scipy import stats
@@ -45,82 +60,87 @@ def mean(values: list[float]) -> Mean:
     return Mean(value, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)))
 
 
-def metric_of(results: list[dict[str, Any]]) -> str:
-    """The figure that a comparison is about: accuracy where there is one."""
-    names = results[0]["test"]
-    return "accuracy" if "accuracy" in names else "loss"
+def headline_metric(results: list[dict[str, Any]]) -> str:
+    """The metric of the comparison: accuracy where there is one, else the loss. results: of the runs."""
+    return "accuracy" if "accuracy" in results[0]["test"] else "loss"
 
 
-def summarize(plan: Plan, results: list[dict[str, Any]]) -> list[Row]:
-    """One row a model. Steps, seconds and the time of a step are those of the first variant."""
-    metric, rows = metric_of(results), []
+def results_of(results: list[dict[str, Any]], model: str, variant: str) -> list[dict[str, Any]]:
+    """The results of one model in one variant, one per seed. results: of all runs."""
+    return [result for result in results if (result["model"], result["variant"]) == (model, variant)]
+
+
+def summarize(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[Row]:
+    """One row per model; steps, seconds and the time per step are of the first variant.
+
+    plan: of the comparison. results: of its runs.
+    """
+    metric, rows = headline_metric(results), []
     for model in plan.models:
-        own = [r for r in results if r["model"] == model]
-        test = {variant: mean([r["test"][metric] for r in own if r["variant"] == variant]) for variant in plan.variants}
-        first = [r for r in own if r["variant"] == plan.variants[0]]
-        reached = [r for r in first if r.get("steps_to_target") is not None]
-        all_did = len(reached) == len(first)
-        steps = mean([r["steps_to_target"] for r in reached]) if all_did else None
-        seconds = mean([r["seconds_to_target"] for r in reached]) if all_did else None
+        by_variant = {variant: results_of(results, model, variant) for variant in plan.variants}
+        test = {name: mean_over_seeds([r["test"][metric] for r in runs]) for name, runs in by_variant.items()}
+        first = by_variant[plan.variants[0]]
+        steps = seconds = None
+        if all(r.get("steps_to_target") is not None for r in first):
+            steps, seconds = (mean_over_seeds([r[f"{name}_to_target"] for r in first]) for name in ("steps", "seconds"))
         per_step = float(np.median([r["seconds_per_step"] for r in first]))
         rows.append(Row(model, *plan.sizes[model], test, per_step, steps, seconds))
     return rows
 
 
-def columns(plan: Plan, rows: list[Row], metric: str) -> tuple[list[str], list[list[str]]]:
-    """The heads and cells of the table, as text."""
+def table_cells(plan: ComparisonPlan, rows: list[Row], metric: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the cells of the table, as text. plan, rows: of `summarize`. metric: of the tests."""
     several = len(plan.variants) > 1
-    share = metric == "accuracy"
-    heads = ["model", "parameters", "MFLOPs"]
-    heads += [f"test, {name}" if several else "test" for name in plan.variants]
-    heads += ["lost"] if several else []
-    heads += ["ms a step"]
+    factor = 100 if metric == "accuracy" else 1
+    header = ["model", "parameters", "MFLOPs", *(f"test, {name}" if several else "test" for name in plan.variants)]
+    header += ["lost"] * several + ["ms a step"]
     if plan.target:
-        name, goal = plan.target
-        value = f"{goal:.1%}" if name == "accuracy" else f"{name} {goal:g}"
-        heads += [f"steps to {value}", f"seconds to {value}"]
+        name, value = plan.target
+        target = f"{value:.1%}" if name == "accuracy" else f"{name} {value:g}"
+        header += [f"steps to {target}", f"seconds to {target}"]
     cells = []
     for row in rows:
         line = [row.model, f"{row.parameters:,}", f"{row.flops / 1e6:.2f}"]
-        line += [_text(row.test[name], 100 if share else 1) for name in plan.variants]
+        line += [_mean_text(row.test[name], factor) for name in plan.variants]
         if several:
-            values = [row.test[name].value for name in plan.variants]
-            line.append(f"{(values[0] - values[-1]) * (100 if share else 1):.2f}")
+            line.append(f"{(row.test[plan.variants[0]].value - row.test[plan.variants[-1]].value) * factor:.2f}")
         line.append(f"{row.seconds_per_step * 1e3:.1f}")
         if plan.target:
             line.append("never" if row.steps is None else f"{row.steps.value:.0f}")
             line.append("never" if row.seconds is None else f"{row.seconds.value:.1f}")
         cells.append(line)
-    return heads, cells
+    return header, cells
 
 
-def _text(value: Mean, factor: float) -> str:
-    text = f"{value.value * factor:.2f}"
-    return text if value.half is None else f"{text} ± {value.half * factor:.2f}"
+def _mean_text(mean: Mean, factor: float) -> str:
+    text = f"{mean.value * factor:.2f}"
+    return text if mean.half is None else f"{text} ± {mean.half * factor:.2f}"
 
 
-def shown(plan: Plan, rows: list[Row], metric: str) -> str:
-    """The table for a terminal."""
+def table_text(plan: ComparisonPlan, rows: list[Row], metric: str) -> str:
+    """The table for a terminal. plan, rows: of `summarize`. metric: of the tests."""
     from rich.console import Console
     from rich.table import Table
 
-    heads, cells = columns(plan, rows, metric)
+    header, cells = table_cells(plan, rows, metric)
     table = Table(box=None, pad_edge=False)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for i, title in enumerate(header):
+        table.add_column(title, justify="right" if i else "left", no_wrap=True)
     for line in cells:
         table.add_row(*line)
     file = io.StringIO()
-    Console(file=file, width=200).print(table)  # a line too long for the terminal is wrapped there
-    seeds = len({run.seed for run in plan.runs})
-    words = f"test {metric}: the mean over {seeds} seeds and its 95 % interval"
-    words += "; lost: first minus last variant" if len(plan.variants) > 1 else ""
+    Console(file=file, width=200).print(table)  # the terminal wraps longer lines
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
-    return "\n".join([*lines, words if seeds > 1 else "one seed: no interval"])
+    seeds = len({run.seed for run in plan.runs})
+    note = "one seed, so there is no interval"
+    if seeds > 1:
+        note = f"test {metric}: the mean over {seeds} seeds and its 95 % interval"
+        note += "; lost: first minus last variant" if len(plan.variants) > 1 else ""
+    return "\n".join([*lines, note])
 
 
-def sizes(plan: Plan) -> str:
-    """What is going to be trained, in a few lines."""
+def size_lines(plan: ComparisonPlan) -> str:
+    """The models with their sizes, and the number of runs. plan: of the comparison."""
     width = max(map(len, plan.models))
     lines = [
         f"{name:<{width}}  {size.parameters:>10,} parameters  {size.flops / 1e6:8.2f} MFLOPs"
@@ -129,31 +149,30 @@ def sizes(plan: Plan) -> str:
     return "\n".join([*lines, f"{len(plan.runs)} runs"])
 
 
-def write(folder: Path, plan: Plan, results: list[dict[str, Any]], rows: list[Row]) -> None:
-    """table.md for people, table.csv and runs.csv for programs."""
-    heads, cells = columns(plan, rows, metric_of(results))
-    rule = ["---", *["---:"] * (len(heads) - 1)]
-    lines = [f"| {' | '.join(line)} |" for line in (heads, rule, *cells)]
+def write_tables(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
+    """Write table.md for people, and table.csv and runs.csv for programs.
+
+    folder: of the comparison. plan, results, rows: see `summarize`.
+    """
+    header, cells = table_cells(plan, rows, headline_metric(results))
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [f"| {' | '.join(line)} |" for line in (header, rule, *cells)]
     (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = [name or "test" for name in plan.variants]
-        ends = [f"{name}{part}" for name in names for part in ("", "_half_interval")]
-        writer.writerow(
-            ["model", "parameters", "flops", *ends, "seconds_per_step", "steps_to_target", "seconds_to_target"]
-        )
-        for row in rows:
-            test = [part for name in plan.variants for part in row.test[name]]
-            ends = [m.value if m else None for m in (row.steps, row.seconds)]
-            writer.writerow([row.model, row.parameters, row.flops, *test, row.seconds_per_step, *ends])
-    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
-        flat = [
-            {
-                **{k: v for k, v in r.items() if k not in ("test", "curve")},
-                **{f"test_{k}": v for k, v in r["test"].items()},
-            }
-            for r in results
-        ]
-        writer = csv.DictWriter(file, list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
+    names = [f"{name or 'test'}{part}" for name in plan.variants for part in ("", "_half_interval")]
+    csv_header = ["model", "parameters", "flops", *names, "seconds_per_step", "steps_to_target", "seconds_to_target"]
+    csv_rows = []
+    for row in rows:
+        test = [part for name in plan.variants for part in row.test[name]]
+        to_target = [mean.value if mean else None for mean in (row.steps, row.seconds)]
+        csv_rows.append([row.model, row.parameters, row.flops, *test, row.seconds_per_step, *to_target])
+    _write_csv(folder / "table.csv", [csv_header, *csv_rows])
+    flat = [
+        {k: v for k, v in r.items() if k not in ("test", "curve")} | {f"test_{k}": v for k, v in r["test"].items()}
+        for r in results
+    ]
+    _write_csv(folder / "runs.csv", [list(flat[0]), *([row.get(name) for name in flat[0]] for row in flat)])
+
+
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

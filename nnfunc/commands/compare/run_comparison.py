@@ -1,4 +1,4 @@
-"""Runs a comparison: one training after another, each kept as soon as it is done."""
+"""The command `nnfunc compare`: trains the runs of a plan one after another, and resumes where it stopped."""
 
 import shutil
 from pathlib import Path
@@ -8,16 +8,18 @@ import numpy as np
 
 from nnfunc import check, documents
 from nnfunc.commands import interrupts
-from nnfunc.commands.compare import comparison_page, comparison_plots, comparison_table
-from nnfunc.commands.compare.comparison_plan import Plan, Run, load
+from nnfunc.commands.compare import comparison_table
+from nnfunc.commands.compare.comparison_page import write_page
+from nnfunc.commands.compare.comparison_plan import ComparisonPlan, PlannedRun, load_plan
+from nnfunc.commands.compare.comparison_plots import plot_curves, plot_results
+from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.run_training import fit_config
+from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import restore
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
-from nnfunc.reports.format import format_labelled, sort_metrics
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import Best
-from nnfunc.training.evaluate import eval_size, evaluate
 from nnfunc.training.train import History
 
 __all__ = ["compare"]
@@ -34,86 +36,76 @@ RESULT = {
     "steps_to_target?": (float, None),
     "seconds_to_target?": (float, None),
 }
-"""What the result.json of one run holds; see `documents`."""
+"""The schema of the result.json of one run; see `documents`."""
 
 
 def compare(
     file: Path, settings: list[str] | None = None, folder: Path | None = None, *, changed_data: bool = False
 ) -> Path:
-    """Train what a file compares, write tables and plots to a folder, and return the folder.
+    """Train the runs of a comparison, write tables and plots, and return the folder.
 
-    A folder that holds the same comparison, stopped half-way, is gone on with: runs that are
-    complete are not trained again. changed_data: go on where the data files are not what they were.
-    Raises: ConfigError; FileExistsError when the folder holds something else.
+    file: a TOML file. settings: its overrides. folder: a new one, by default the next of runs/NAME-1; or
+    that of the same comparison, whose complete runs are not trained again. changed_data: accept data files
+    that changed since the comparison began.
+    Raises: ConfigError; FileExistsError when the folder has other content; `Stopped` by a signal.
     """
     with interrupts.interrupt_message("stopped before the first run; nothing was written"):
-        plan = load(file, settings, folder, changed_data=changed_data)
-    folder = _folder(file.stem, plan, folder)
-    print(comparison_table.sizes(plan), flush=True)
-    with interrupts.interrupt_message(f"stopped; the runs that are complete are kept. {_go_on(folder)}"):
-        return _runs(plan, folder)
-
-
-def _go_on(folder: Path) -> str:
-    return f"Resume with the same command and --run {folder}"
-
-
-def _runs(plan: Plan, folder: Path) -> Path:
-    """The runs that are not complete yet, then the tables and plots of all."""
-    width = max(len(run.name) for run in plan.runs)
-    for place, run in enumerate(plan.runs, start=1):
-        if not (folder / "runs" / run.name / "result.json").exists():
-            result = _train(run, folder / "runs" / run.name, plan, folder)
-            figures = "  ".join(format_labelled(name, value) for name, value in sort_metrics(result["test"]))
-            done = f"{place:3d} of {len(plan.runs)}  {run.name:<{width}}"
-            print(f"{done}  test {figures}  ({result['seconds']:.0f} s)", flush=True)
-    results = [_result(folder / "runs" / run.name / "result.json", run) for run in plan.runs]
-    _alike(folder, plan, results)
-    rows = comparison_table.summarize(plan, results)
-    comparison_table.write(folder, plan, results, rows)
-    comparison_plots.results(folder / "results.png", plan, results)
-    comparison_plots.curves(folder / "curves.png", plan, results)
-    print(comparison_table.shown(plan, rows, comparison_table.metric_of(results)))
-    comparison_page.write(folder, plan, results, rows)
-    print(f"tables and plots  {folder}")
-    print(f"report  {folder / 'report.html'}")
+        plan = load_plan(file, settings, folder, changed_data=changed_data)
+    folder = _open_folder(file.stem, plan, folder)
+    print(comparison_table.size_lines(plan), flush=True)
+    hint = f"Resume with the same command and --run {folder}"
+    with interrupts.interrupt_message(f"stopped; the complete runs are kept. {hint}"):
+        width = max(len(run.name) for run in plan.runs)
+        for number, run in enumerate(plan.runs, start=1):
+            if not (folder / "runs" / run.name / "result.json").exists():
+                result = _train_run(run, folder / "runs" / run.name, plan, hint)
+                line = f"{number:3d} of {len(plan.runs)}  {run.name:<{width}}  test {metrics_line(result['test'])}"
+                print(f"{line}  ({result['seconds']:.0f} s)", flush=True)
+        _report(plan, folder)
     return folder
 
 
-def _result(file: Path, run: Run) -> dict[str, Any]:
-    """The result of a run, which is that of this run. Raises: ValueError."""
-    result = run_folder.read_json(file, RESULT)
-    actual = [result[name] for name in ("model", "variant", "seed")]
-    if actual != [run.model, run.variant, run.seed]:
-        hint = "It was edited. Remove that folder to train it again."
-        check.fail(str(file), f"it should be of {run.name}, got {actual}. {hint}")
-    return result
+def _report(plan: ComparisonPlan, folder: Path) -> None:
+    """Write and print the tables and plots of all runs."""
+    results = _read_results(plan, folder)
+    rows = comparison_table.summarize(plan, results)
+    comparison_table.write_tables(folder, plan, results, rows)
+    plot_results(folder / "results.png", plan, results)
+    plot_curves(folder / "curves.png", plan, results)
+    print(comparison_table.table_text(plan, rows, comparison_table.headline_metric(results)))
+    write_page(folder, plan, results, rows)
+    print(f"tables and plots  {folder}")
+    print(f"report  {folder / 'report.html'}")
 
 
-def _alike(folder: Path, plan: Plan, results: list[dict[str, Any]]) -> None:
-    """All results have the same metrics and curves. Raises: ValueError naming one that has not."""
-    for run, result in zip(plan.runs, results, strict=True):
+def _read_results(plan: ComparisonPlan, folder: Path) -> list[dict[str, Any]]:
+    """The results of all runs. Raises: ValueError for one that another program changed."""
+    results = []
+    for run in plan.runs:
+        file = folder / "runs" / run.name / "result.json"
+        result = run_folder.read_json(file, RESULT)
+        results.append(result)
+        hint = "It was edited. Remove its folder to train the run again."
+        actual = [result[name] for name in ("model", "variant", "seed")]
+        if actual != [run.model, run.variant, run.seed]:
+            check.fail(str(file), expected=f"it should be of {run.name}", actual=actual, hint=hint)
         lengths = {len(column) for column in result["curve"].values()}
-        if any(set(result[name]) != set(results[0][name]) for name in ("test", "curve")) or (
-            "step" not in result["curve"] or lengths == {0} or len(lengths) > 1
-        ):
-            hint = "It was edited. Remove that folder to train it again."
-            problem = f"it should have the metrics of {plan.runs[0].name}, and does not. {hint}"
-            check.fail(str(folder / "runs" / run.name / "result.json"), problem)
+        same_metrics = all(set(result[name]) == set(results[0][name]) for name in ("test", "curve"))
+        if not same_metrics or "step" not in result["curve"] or len(lengths) != 1 or lengths == {0}:
+            check.fail(str(file), f"it should have the metrics and curves of {plan.runs[0].name}.", hint=hint)
+    return results
 
 
-def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
-    """The folder to write to: a new one, or the one of the same comparison."""
+def _open_folder(name: str, plan: ComparisonPlan, folder: Path | None) -> Path:
+    """A new folder for the comparison, or that of the same one."""
     import tomli_w
 
-    tables = tomli_w.dumps(plan.tables)
+    tables = tomli_w.dumps(plan.tables).encode()
     if folder is not None and (folder / "compare.toml").is_file():
-        problem = documents.leading_out(folder)
-        if problem:
-            check.fail(str(folder), f"{problem}. Put what it should be in its place.")
-        if documents.content(folder / "compare.toml") != tables.encode():
-            cure = "Choose another with --run."
-            raise FileExistsError(f"{folder} holds a comparison with other settings. {cure}")
+        if problem := documents.leading_out(folder):
+            check.fail(str(folder), f"{problem}.", hint="Replace it with a file or folder.")
+        if documents.content(folder / "compare.toml") != tables:
+            raise FileExistsError(f"{folder} has a comparison with other settings. Choose another with --run.")
         return folder
     folder = run_folder.create(name, folder)
     records = DataRecords(folder, per_data_set=True)
@@ -121,66 +113,58 @@ def _folder(name: str, plan: Plan, folder: Path | None) -> Path:
         _, data, values = run.config.part("data")
         records.save(data, values, run.config.preprocessing)
         save_base(run.config, records)
-    (folder / "compare.toml").write_bytes(tables.encode())
+    (folder / "compare.toml").write_bytes(tables)
     run_folder.write_environment(folder)
     return folder
 
 
-def _train(run: Run, folder: Path, plan: Plan, whole: Path) -> dict[str, Any]:
-    """One run: the best checkpoint's figures on the test examples, and the curves on the way."""
-    config, data = run.config, run.config.data()
-    going_on = (folder / "config.toml").exists()
-    if not going_on:
+def _train_run(run: PlannedRun, folder: Path, plan: ComparisonPlan, hint: str) -> dict[str, Any]:
+    """Train one run, and write and return its result: test metrics, curves and times."""
+    config = run.config
+    resume = (folder / "config.toml").exists()
+    if not resume:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         save_run(config, folder)
-    training = fit_config(config, folder, resume=going_on, lines=False)
-    state, history, caught, seconds = training.state, training.history, training.signals, training.seconds
-    if int(state.step) < config.train["steps"]:
-        problem = f"stopped in {run.name}; what is done is kept. {_go_on(whole)}"
-        raise interrupts.Stopped(caught[0], problem)
-    best, step = restore.restore(config, folder, "best")
-    arrays = config.test()
-    if arrays is None:
-        check.fail("compare", f"the data of {run.model} should have a test split, but has none.")
-    task = restore.rebuild_task(config, best)
-    figures = evaluate(
-        task,
-        best.params,
-        arrays,
-        state=best.model_state,
-        transform=data.transform,
-        batch_size=eval_size(data, task.accumulate),
-    )
+    training = fit_config(config, folder, resume=resume, lines=False)
+    if int(training.state.step) < config.train["steps"]:
+        message = f"stopped in {run.name}; everything trained so far is saved. {hint}"
+        raise interrupts.Stopped(training.signals[0], message)
+    state, step = restore.restore(config, folder, "best")
+    if config.test() is None:
+        check.fail("compare", f"the data of {run.model} has no test split.")
+    history = training.history
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
-    result |= {"test": figures, "best_step": step, "seconds": round(seconds, 2)}
-    result |= _pace(history, plan.target, Best.of(config.train["best"]))
+    result |= {"test": split_metrics(config, state, "test", config.data())}
+    result |= {"best_step": step, "seconds": round(training.seconds, 2)}
+    result |= _time_to_target(history, plan.target, Best.of(config.train["best"]))
     result["curve"] = {name: column.tolist() for name, column in history.validation.items()}
     run_folder.write_json(folder / "result.json", result)
     return result
 
 
-def _pace(history: History, target: tuple[str, float] | None, best: Best) -> dict[str, Any]:
-    """How long a step takes, and after how many the target was reached, None if never.
+def _time_to_target(history: History, target: tuple[str, float] | None, best: Best) -> dict[str, Any]:
+    """The seconds per step, and the steps and seconds to the target, None when it was never reached.
 
-    The time of a step is the median over the intervals of the log, so that neither compilation nor
-    evaluation counts.
+    The time of a step is the median over the intervals of the log, which leaves out compilation and
+    evaluation.
     """
     steps, seconds = history.train["step"], history.train["seconds"]
     if len(steps) < 2:
-        check.fail("compare", "train.log_every should leave at least two intervals a run.")
+        check.fail("compare", expected="train.log_every should give at least two intervals per run", actual=len(steps))
     per_step = float(np.median(np.diff(seconds) / np.diff(steps)))
-    result: dict[str, Any] = {"seconds_per_step": per_step}
     if target is None:
-        return result
+        return {"seconds_per_step": per_step}
     metric, value = target
     if metric not in history.validation:
-        known = check.nearest(metric, [*history.validation])
-        check.fail("compare", f"target should name a validation figure, got {metric!r}{known}")
+        near = check.nearest(metric, [*history.validation])
+        check.fail("compare", f"target should name a validation metric, got {metric!r}{near}")
     column = history.validation[metric]
-    sinks = metric in ("loss", "mae") or (metric == best.metric and best.mode == "min")
-    there = np.flatnonzero(column <= value if sinks else column >= value)
-    reached = int(history.validation["step"][there[0]]) if len(there) else None
-    result["steps_to_target"] = reached
-    result["seconds_to_target"] = None if reached is None else reached * per_step
-    return result
+    smaller_is_better = metric in ("loss", "mae") or (metric == best.metric and best.mode == "min")
+    hits = np.flatnonzero(column <= value if smaller_is_better else column >= value)
+    reached = int(history.validation["step"][hits[0]]) if len(hits) else None
+    return {
+        "seconds_per_step": per_step,
+        "steps_to_target": reached,
+        "seconds_to_target": None if reached is None else reached * per_step,
+    }

@@ -1,4 +1,4 @@
-"""The runs below a folder, whatever their state, and the folders that are none."""
+"""Reads the runs and sweeps below a folder, in whatever state they are."""
 
 import math
 import os
@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnfunc import documents
+from nnfunc.commands.watch.dashboard import total_steps
 from nnfunc.reports.format import format_settings
 from nnfunc.runs import metrics_log, run_folder, status
 
-__all__ = ["Entry", "collect"]
+__all__ = ["Entry", "collect_runs"]
 
 
 class Entry(NamedTuple):
-    """One run. best, last, test: figures by metric; best has those of the best step.
+    """One run or sweep.
 
-    state: one of runstate.STATES, "sweep", or "no run" for a folder that holds none. note: what is
-    wrong, or of a sweep what it came to.
-    settings: by dotted name. total: steps to do, 0 when the config does not tell.
+    name: the path below the folder. state: one of `status.STATES`, "sweep", or "no run" for a folder
+    without a run. note: what is wrong with the run, or the result of the sweep. model: its name. parameters:
+    their number. steps: those done. total: steps to do, 0 when the config does not say. best_step: of the
+    best validation metric. best, last, test: metrics by name; best has the validation metrics of the best
+    step. seconds: of training. metric, mode: the metric of the best checkpoint, and whether it is "min" or
+    "max". settings: by dotted name. rows: of metrics.jsonl, without those of layers.
     """
 
     name: str
@@ -38,29 +42,31 @@ class Entry(NamedTuple):
     rows: list[metrics_log.Row] = []
 
 
-def collect(folder: Path) -> list[Entry]:
-    """Every run or sweep at or below a folder by name, then folders directly in it that hold none."""
-    found, others = [], []
-    for place, folders, files in os.walk(folder):
-        path = Path(place)
+def collect_runs(folder: Path) -> list[Entry]:
+    """Every run and sweep at or below a folder, by name, then its direct subfolders without any.
+
+    folder: to search; hidden folders are skipped.
+    """
+    entries, others = [], []
+    for root, folders, files in os.walk(folder):
+        path = Path(root)
+        name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         folders[:] = sorted((n for n in folders if not n.startswith(".")), key=metrics_log.natural)
         if "config.toml" in files or "metrics.jsonl" in files:
-            folders.clear()  # what a run holds is no run
-            found.append(entry(path, _below(folder, path)))
+            folders.clear()  # a run contains no other runs
+            entries.append(_read_run(path, name))
         elif run_folder.FILES["sweep"] in files:
             folders.clear()
-            found.append(_sweep(path, _below(folder, path)))
+            entries.append(_read_sweep(path, name))
         elif "compare.toml" in files:
             folders[:] = ["runs"] if "runs" in folders else []
         elif path.parent == folder:
             others.append(path.name)
-    above = {entry.name.split(os.sep)[0] for entry in found}
-    words = "it has no config.toml"
-    return found + [Entry(name, "no run", words) for name in others if name not in above]
+    parents = {entry.name.split(os.sep)[0] for entry in entries}
+    return entries + [Entry(name, "no run", "it has no config.toml") for name in others if name not in parents]
 
 
-def entry(path: Path, name: str) -> Entry:
-    """What is known of one run."""
+def _read_run(path: Path, name: str) -> Entry:
     if problem := documents.leading_out(path):
         return Entry(name, "broken", problem)
     config, _ = status.config_of(path)
@@ -69,12 +75,10 @@ def entry(path: Path, name: str) -> Entry:
     result = status.json_of(path / "result.json")
     mode, metric = status.wanted(config)
     best = status.best(rows, config)
-    metrics = metrics_log.names(rows, "validation")
-    model, train = (config.get(key) for key in ("model", "train"))
-    total = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
+    curves = {key: metrics_log.series(rows, "validation", key) for key in metrics_log.names(rows, "validation")}
+    model = config.get("model")
     seconds = metrics_log.number(result.get("seconds"))
-    first = metrics_log.number(result.get("first"))
-    known = math.isfinite(seconds) and not first > 0  # else only of the last process
+    resumed = metrics_log.number(result.get("first")) > 0  # then seconds are of the last process alone
     return Entry(
         name,
         state,
@@ -82,12 +86,12 @@ def entry(path: Path, name: str) -> Entry:
         model=str(model.get("name", "")) if isinstance(model, dict) else "",
         parameters=status.parameters(path),
         steps=max((row["step"] for row in rows), default=0),
-        total=int(total) if 0 < total < 2**53 else 0,
+        total=total_steps(config),
         best_step=best.step if best else None,
-        best=_at(rows, metrics, best.step) if best else {},
-        last={name: metrics_log.last(rows, "validation", name) for name in metrics},
-        test=_finite(result.get("test")),
-        seconds=seconds if known else metrics_log.elapsed(rows) or math.nan,
+        best={key: float(v[s == best.step][0]) for key, (s, v) in curves.items() if best.step in s} if best else {},
+        last={key: float(values[-1]) for key, (_, values) in curves.items()},
+        test=_finite_metrics(result.get("test")),
+        seconds=seconds if math.isfinite(seconds) and not resumed else metrics_log.elapsed(rows) or math.nan,
         metric=metric,
         mode=mode,
         settings=status.flat(config),
@@ -95,44 +99,28 @@ def entry(path: Path, name: str) -> Entry:
     )
 
 
-def _below(folder: Path, path: Path) -> str:
-    return str(path.relative_to(folder)) if path != folder else path.resolve().name
-
-
-def _sweep(path: Path, name: str) -> Entry:
-    """What is known of a sweep: of its best member, once it has come to its end."""
+def _read_sweep(path: Path, name: str) -> Entry:
+    """A sweep, with the metrics of its best trial once it is complete."""
     if problem := documents.leading_out(path):
         return Entry(name, "broken", problem)
-    known = status.json_of(path / "result.json")
-    if not known:
-        go_on = f"{run_folder.command()} resume {path}"
-        return Entry(name, "sweep", f"it has not come to its end; unless it runs: {go_on}")
-    metric, score = str(known.get("figure")), metrics_log.number(known.get("score"))
-    settings, runs = known.get("settings"), known.get("runs")
+    result = status.json_of(path / "result.json")
+    if not result:
+        return Entry(name, "sweep", f"not complete; if it is not running: {run_folder.command()} resume {path}")
+    metric, score = str(result.get("metric")), metrics_log.number(result.get("score"))
+    settings = result.get("settings")
     best = format_settings(settings) if isinstance(settings, dict) else ""
     return Entry(
         name,
         "sweep",
-        f"{runs} runs" + (f", best {best}" if best else ""),
+        f"{result.get('runs')} runs" + (f", best {best}" if best else ""),
         best={metric: score} if math.isfinite(score) else {},
-        test=_finite(known.get("test")),
-        seconds=metrics_log.number(known.get("seconds")),
+        test=_finite_metrics(result.get("test")),
+        seconds=metrics_log.number(result.get("seconds")),
         metric=metric,
     )
 
 
-def _finite(figures: Any) -> dict[str, float]:
-    """Those that are numbers, of what a file holds."""
-    own = {k: metrics_log.number(v) for k, v in figures.items()} if isinstance(figures, dict) else {}
-    return {name: value for name, value in own.items() if math.isfinite(value)}
-
-
-def _at(rows: list[metrics_log.Row], metrics: list[str], step: int) -> dict[str, float]:
-    """The validation figures of one step."""
-    found = {}
-    for name in metrics:
-        steps, values = metrics_log.series(rows, "validation", name)
-        here = values[steps == step]
-        if len(here):
-            found[name] = float(here[0])
-    return found
+def _finite_metrics(metrics: Any) -> dict[str, float]:
+    """The metrics of a JSON file that are finite numbers. metrics: any value of the file."""
+    values = {k: metrics_log.number(v) for k, v in metrics.items()} if isinstance(metrics, dict) else {}
+    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -1,39 +1,37 @@
-"""`nnfunc runs`: every run below a folder, side by side."""
+"""The command `nnfunc runs`: a table, CSV or plot of the runs below a folder."""
 
 from pathlib import Path
 
 from nnfunc import check
-from nnfunc.commands.list_runs import runs_plot as plots
-from nnfunc.commands.list_runs import runs_table
-from nnfunc.commands.list_runs.collect_runs import collect
+from nnfunc.commands.list_runs.collect_runs import collect_runs
+from nnfunc.commands.list_runs.runs_plot import plot_runs
+from nnfunc.commands.list_runs.runs_table import print_table, runs_csv, sort_runs
+from nnfunc.commands.terminal import open_console
 
 __all__ = ["list_runs"]
 
 
 def list_runs(folder: Path, *, sort: str | None = None, plot: Path | None = None, csv: bool = False) -> None:
-    """Print a table of the runs below a folder, or CSV; with plot, draw their validation curves.
+    """Print the runs below a folder as a table or CSV, and optionally plot their validation curves.
 
-    sort: a column, a metric or a setting; the best, the least or the first come first. plot: a .png,
-    or an .html with the table beside the curves.
-    Raises: FileNotFoundError when there is no such folder; ValueError for a sort or a plot that is
-    none.
+    folder: that contains runs, at any depth. sort: a column, a metric or a setting, the best value first.
+    plot: a .png, or an .html page that has the table too. csv: print CSV instead of the table.
+    Raises: FileNotFoundError without such a folder; ValueError for an unknown sort key or plot format.
     """
-    from nnfunc.commands.terminal import open_console
-
     if not folder.is_dir():
-        cure = "Name the folder that holds runs: nnfunc runs DIR."
-        raise FileNotFoundError(f"{folder} is not a folder. {cure}")
+        hint = "Name the folder that contains runs: nnfunc runs DIR."
+        check.fail("runs", f"{folder} is not a folder.", hint=hint, exc_type=FileNotFoundError)
     if plot is not None and plot.suffix not in (".png", ".html"):
-        check.fail("runs", f"the plot should be a .png or .html file, got {plot}.")
-    found = runs_table.sorted_by(collect(folder), sort)
+        check.fail("runs", expected="plot should be a .png or .html file", actual=plot)
+    entries = sort_runs(collect_runs(folder), sort)
     console = open_console()
     if csv:
-        print(runs_table.as_csv(found), end="")
-    elif not found:
-        console.print(f"There are no runs below {folder}. Begin one: nnfunc train CONFIG")
+        print(runs_csv(entries), end="")
+    elif not entries:
+        console.print(f"There are no runs below {folder}. Start one: nnfunc train CONFIG")
     else:
-        runs_table.show(found, console)
+        print_table(entries, console)
     if plot is not None:
-        plots.draw(found, plot)
+        plot_runs(entries, plot)
         if not csv:
             console.print(f"plot  {plot}")

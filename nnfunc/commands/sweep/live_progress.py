@@ -1,4 +1,4 @@
-"""How a sweep shows that it goes on: a live panel in a terminal, a line a tenth elsewhere."""
+"""The progress of a sweep: a live panel in a terminal, ten lines elsewhere."""
 
 import math
 import sys
@@ -9,89 +9,83 @@ from nnfunc.commands.interrupts import write_message
 from nnfunc.reports.format import format_clock, format_metric, format_settings
 from nnfunc.sweeps.progress import Progress
 
-__all__ = ["Live", "live"]
+__all__ = ["SweepProgress", "show_sweep_progress"]
 
 
-class Live:
-    """Call it with each report. show: takes lines of text in place of the last ones, or None.
+class SweepProgress:
+    """Call it with each report of the sweep.
 
-    tell: shows the answer to a signal, in the panel, for what is written beside it would be drawn over.
-    members: how many there are going to be in all, where a search adds to those of a report.
+    metric: that ranks the trials. show: replaces the lines of the panel, None without a panel. notify: shows
+    the message after a signal, inside the panel. trials: their final number, where a search adds some.
     """
 
     def __init__(
-        self, metric: str, show: Callable[[list[str]], None] | None = None, tell: Callable[[str], None] = write_message
+        self,
+        metric: str,
+        show: Callable[[list[str]], None] | None = None,
+        notify: Callable[[str], None] = write_message,
     ):
-        self.metric, self.show, self.tell = metric, show, tell
-        self.members = 0
-        self.reported, self.tenth = False, 0
+        self.metric, self.show, self.notify = metric, show, notify
+        self.trials = 0
+        self.has_reports, self.printed_tenths = False, 0
 
     def __call__(self, report: Progress) -> None:
-        self.reported = True
+        """Show a report."""
+        self.has_reports = True
         if self.show is not None:
             self.show(self.lines(report))
             return
-        over, tenth = report.done == self.of(report), math.floor(self.share(report) * 10 + 1e-9)
-        if tenth > self.tenth or (over and self.tenth < 11):
-            self.tenth = 11 if over else tenth
+        complete = report.done == max(self.trials, report.trials)
+        tenths = 11 if complete else math.floor(self._fraction(report) * 10 + 1e-9)
+        if tenths > self.printed_tenths:
+            self.printed_tenths = tenths
             print(" | ".join(filter(None, self.lines(report))), flush=True)
 
-    def waiting(self, words: str) -> None:
-        """Say in the panel why there is nothing to report yet."""
+    def show_message(self, message: str) -> None:
+        """Show a message in the panel while there is no report yet. message: one line."""
         if self.show is not None:
-            self.show([words])
+            self.show([message])
 
-    def of(self, report: Progress) -> int:
-        """How many members there are going to be."""
-        return max(self.members, report.members)
-
-    def share(self, report: Progress) -> float:
-        """How much of all steps is done, those of members that are still to come too."""
-        return report.share * report.members / self.of(report)
+    def _fraction(self, report: Progress) -> float:
+        """The fraction of all steps that is done, with the steps of trials still to come."""
+        return report.fraction * report.trials / max(self.trials, report.trials)
 
     def lines(self, report: Progress) -> list[str]:
-        """What there is to say, in three lines."""
-        of, speed = self.of(report), report.members_per_second
-        ended = f", {report.diverged} diverged" if report.diverged else ""
-        ended += f", {report.done} of {of} done"
-        first = f"step {report.step:,}/{report.steps:,}  {report.alive} alive{ended}"
+        """A report as three lines: steps and trials, speed, and the best trial. report: of the sweep."""
+        trials, speed = max(self.trials, report.trials), report.trials_per_second
+        diverged = f", {report.diverged} diverged" if report.diverged else ""
+        counts = f"{report.alive} alive{diverged}, {report.done} of {trials} done"
+        first = f"step {report.step:,}/{report.steps:,}  {counts}"
         second = ""
         if speed > 0:
-            second = f"{_rate(speed)}, {format_clock((1 - self.share(report)) * of / speed)} left"
+            rate = f"{speed:.3g} trials/s" if speed >= 1 else f"{60 * speed:.3g} trials/min"
+            second = f"{rate}, {format_clock((1 - self._fraction(report)) * trials / speed)} left"
         if report.best is None:
-            third = "no finite figure" if report.diverged else "no figures yet"
-            return [first, second, third]
-        member = f"member {report.best}: {format_settings(report.hypers)}".removesuffix(": ")
-        best = f"best {self.metric} {format_metric(self.metric, report.score)}  ({member})"
-        return [first, second, f"{best}  median {format_metric(self.metric, report.median)}"]
-
-
-def _rate(speed: float) -> str:
-    if speed >= 1:
-        return f"{speed:.3g} members/s"
-    return f"{60 * speed:.3g} members/min"
+            return [first, second, "no finite metric" if report.diverged else "no metrics yet"]
+        trial = f"trial {report.best}: {format_settings(report.hypers)}".removesuffix(": ")
+        best, median = (format_metric(self.metric, value) for value in (report.score, report.median))
+        return [first, second, f"best {self.metric} {best}  ({trial})  median {median}"]
 
 
 @contextmanager
-def live(metric: str) -> Iterator[Live]:
-    """A Live for as long as the block lasts."""
+def show_sweep_progress(metric: str) -> Iterator[SweepProgress]:
+    """A SweepProgress for the time of the block. metric: that ranks the trials."""
     if not sys.stdout.isatty():
-        yield Live(metric)
+        yield SweepProgress(metric)
         return
-    from rich.live import Live as Panel
+    from rich.live import Live
     from rich.text import Text
 
-    shown: list[str] = ["compiling ..."]
-    told: list[str] = []
+    lines: list[str] = ["compiling ..."]
+    notices: list[str] = []
 
-    def show(lines: list[str]) -> None:
-        shown[:] = filter(None, lines)
+    def show(new_lines: list[str]) -> None:
+        lines[:] = filter(None, new_lines)
 
-    text = lambda: Text("\n".join([*shown, *told]))
-    own = Live(metric, show, told.append)
-    with Panel(get_renderable=text, refresh_per_second=8) as panel:
+    progress = SweepProgress(metric, show, notices.append)
+    with Live(get_renderable=lambda: Text("\n".join([*lines, *notices])), refresh_per_second=8) as panel:
         try:
-            yield own
+            yield progress
         finally:
-            told.clear()
-            panel.transient = not own.reported  # of nothing that was run nothing stays
+            notices.clear()
+            panel.transient = not progress.has_reports  # a panel without reports disappears

@@ -1,4 +1,4 @@
-"""The command `nnfunc sweep-best`: the config of a member of a sweep, or the member as a run."""
+"""The command `nnfunc sweep-best`: the config of a trial, or the trial saved as a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,79 +6,74 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.check import counted
-from nnfunc.commands.sweep.finish_sweep import no_best
+from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
 from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
-__all__ = ["best"]
+__all__ = ["sweep_best"]
 
 
-def best(folder: Path, member: int | None = None, save: Path | None = None) -> Config:
-    """Print the config of the best member of a sweep, or of another one, and return it.
+def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None) -> Config:
+    """Print and return the config of a trial.
 
-    save: a new folder, in which the member becomes a run like any other.
-    Raises: FileNotFoundError for a folder without a sweep, ValueError for one that has not ended.
+    folder: of the sweep. trial: its index, from 0; by default the best one. save: a new folder, in which
+    the trial becomes a run like any other.
+    Raises: FileNotFoundError when the folder is not a sweep; ValueError for one that is not complete.
     """
-    own = read_study(folder)
-    found = run_folder.read_json(folder / "result.json", RESULT)
-    if found is None or not found["complete"]:
-        cure = f"Resume it: {run_folder.command()} resume {folder}"
-        check.fail("sweep-best", f"the sweep of {folder} has not come to its end. {cure}")
-    which = found["best"] if member is None else member
-    if which is None:
-        check.fail("sweep-best", f"{no_best(found['seeds'])}. Ask for one with --member.")
-    _in_range(which, found["runs"])
-    if save is None and member is None:
-        settings, run = found["settings"], found["seed"]
-        text = _best_of(found)
-        config = own.config(settings, run)
+    study = read_study(folder)
+    summary = run_folder.read_json(folder / "result.json", RESULT)
+    if summary is None or not summary["complete"]:
+        hint = f"Resume it: {run_folder.command()} resume {folder}"
+        check.fail("sweep-best", f"the sweep of {folder} is not complete.", hint=hint)
+    index = summary["best"] if trial is None else trial
+    if index is None:
+        problem = f"there is no best trial: {no_best_reason(summary['seeds']).removeprefix('none: ')}."
+        check.fail("sweep-best", problem, hint="Choose a trial with --trial.")
+    if not 0 <= index < summary["runs"]:
+        check.fail("sweep-best", expected=f"trial should be in [0, {summary['runs']})", actual=index)
+    if save is None and trial is None:
+        comment = _describe_best(summary)
+        config = study.config(summary["settings"], summary["seed"])
     else:
         if save is not None and run_folder.taken(save):
-            problem = f"The folder {save} exists already. Choose another with --save."
-            raise FileExistsError(problem)
-        result = own.result(folder)
-        if which in result.refused:
-            check.fail("sweep-best", f"member {which} was refused: {result.refused[which]}")
-        config = own.config(result.hypers[which], result.seed[which])
-        text = f"member {which} of {found['runs']}: {_came_to(result, which)}"
+            raise FileExistsError(f"The folder {save} exists already. Choose another with --save.")
+        result = study.result(folder)
+        if index in result.refused:
+            check.fail("sweep-best", f"trial {index} was refused: {result.refused[index]}")
+        config = study.config(result.hypers[index], result.seed[index])
+        comment = f"trial {index} of {summary['runs']}: {_outcome(result, index)}"
         if save is not None:
-            _save(own, result, which, save, config)
-            text += f"\n# Saved as a run: {save}"
-    if found["search"] == "population":
-        text += "\n# Its numbers changed on the way, see lineage.csv; these are the last ones."
-    print(f"# {text}\n{config.text}", end="")
+            _save_as_run(study, result, index, save, config)
+            comment += f"\n# Saved as a run: {save}"
+    if summary["search"] == "population":
+        comment += "\n# The hyperparameters changed during training (see lineage.csv); these are the last ones."
+    print(f"# {comment}\n{config.text}", end="")
     return config
 
 
-def _best_of(found: Mapping[str, Any]) -> str:
-    """What a config is of, by result.json."""
-    own = f"member {found['best']}: {found['figure']} {found['score']:.6g}"
-    if found["seeds"] == 1:
-        return f"best of {counted(found['runs'], 'run')}, {own}"
-    settings = counted(found["runs"] // found["seeds"], "setting")
-    mean = f"{found['figure']} {found['mean']:.6g} on average over {found['seeds']} seeds"
-    return f"best of {settings}, {mean}; of which {own}"
+def _describe_best(summary: Mapping[str, Any]) -> str:
+    """The best trial and its score in one line. summary: of result.json."""
+    metric, seeds = summary["metric"], summary["seeds"]
+    best = f"trial {summary['best']}: {metric} {summary['score']:.6g}"
+    if seeds == 1:
+        return f"best of {counted(summary['runs'], 'run')}, {best}"
+    mean = f"{metric} {summary['mean']:.6g} on average over {seeds} seeds"
+    return f"best of {counted(summary['runs'] // seeds, 'setting')}, {mean}; of these {best}"
 
 
-def _came_to(result: Result, member: int) -> str:
-    if member in result.diverged:
-        return f"diverged at step {result.diverged[member]}"
-    ended = f" at step {result.stopped[member]}" if member in result.stopped else ""
-    return f"{result.figure.metric} {result.scores[member]:.6g}{ended}"
+def _outcome(result: Result, trial: int) -> str:
+    if trial in result.diverged:
+        return f"diverged at step {result.diverged[trial]}"
+    step = f" at step {result.stopped_at[trial]}" if trial in result.stopped_at else ""
+    return f"{result.metric.metric} {result.scores[trial]:.6g}{step}"
 
 
-def _save(own: Study, result: Result, which: int, folder: Path, config: Config) -> None:
-    """Make a member a run like any other."""
-    folder = run_folder.create(own.name, folder)
+def _save_as_run(study: Study, result: Result, trial: int, folder: Path, config: Config) -> None:
+    folder = run_folder.create(study.name, folder)
     save_run(config, folder)
     run_folder.write_environment(folder)
-    result.save_member(which, folder)
-    restore.restore(config, folder, "best")  # it can be read back
-
-
-def _in_range(member: int, count: int) -> None:
-    if not 0 <= member < count:
-        check.fail("sweep-best", f"member should be in [0, {count}), got {member}.")
+    result.save_trial(trial, folder)
+    restore.restore(config, folder, "best")  # raises when it cannot be read back

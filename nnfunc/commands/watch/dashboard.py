@@ -1,4 +1,4 @@
-"""One picture of a run for a terminal of any size."""
+"""The dashboard of a run, laid out for a terminal of any size."""
 
 import math
 import time
@@ -10,12 +10,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nnfunc.commands.watch.dashboard_tables import figures_table, layers_table
-from nnfunc.reports.format import format_metric
+from nnfunc.commands.terminal import speed_text
+from nnfunc.commands.watch.dashboard_tables import layers_table, metrics_table
+from nnfunc.reports.format import format_clock, format_metric
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
 from nnfunc.runs.tail import Follower
 
-__all__ = ["View", "frame"]
+__all__ = ["COLOURS", "RunView", "clock_text", "render_dashboard", "total_steps"]
 
 COLOURS = {
     "running": "green",
@@ -25,103 +26,101 @@ COLOURS = {
     "broken": "red",
     "merged": "blue",
 }
+"""The colour of each state of a run."""
 WIDE = 120
-
-
-class View:
-    """What is known of a run; `poll` looks for news.
-
-    steps: done; total: to do, 0 when the config does not tell.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.follower = Follower(folder / "metrics.jsonl", layers=64)
-        self.config, _ = status.config_of(folder)
-        self.total = _total(self.config)
-        self.state = status.State("stopped")
-        self.findings: list[diagnostics.Diagnosis] = []
-        self.asked = False
-
-    @property
-    def rows(self) -> list[metrics_log.Row]:
-        return self.follower.rows
-
-    @property
-    def steps(self) -> int:
-        return max((row["step"] for row in self.rows), default=0)
-
-    def poll(self) -> bool:
-        """Read what is new; whether anything is."""
-        before = self.state  # first the state: what a run that is complete wrote is read after it
-        self.state = status.state(self.folder, self.rows)
-        news = self.follower.poll()
-        if news or not self.asked:
-            self.findings, self.asked = diagnostics.find(self.rows), True
-            self.state = status.state(self.folder, self.rows)
-        return news or self.state != before
-
-
-def _total(config: dict[str, Any]) -> int:
-    train = config.get("train")
-    steps = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
-    return int(steps) if 0 < steps < 2**53 else 0
-
-
-def frame(view: View, console: Console, *, fit: bool = False) -> RenderableType:
-    """The picture, as wide as the console. fit: no higher than the console either."""
-    width, wide = console.width, console.width >= WIDE
-    height = console.height if fit else 1000
-    half = (width - 3) // 2 if wide else width
-    tall = 2 if not fit or height >= 36 else 1
-    above = [_head(view), _progress(view), *_trouble(view)]
-    plain = not console.encoding.startswith("utf")
-    left: list[RenderableType] = [figures_table(view, half, tall=tall, plain=plain)]
-    left += [part for part in (_best(view), _events(view)) if part is not None]
-    stands = [part for part in (_stands_out(view, brief=tall == 1),) if part is not None]
-    used = _lines(console, above, width) + _lines(console, stands, half)
-    used += 0 if wide else _lines(console, left, half)
-    room = height - used - 1 if fit else 1000
-    right = [*stands, *_layers(view, half, room, plain=plain)]
-    if wide and right:
-        grid = Table.grid(padding=(0, 3, 0, 0))
-        grid.add_column(width=half)
-        grid.add_column(width=half)
-        grid.add_row(Group(*left), Group(*right))
-        return Group(*above, grid)
-    return Group(*above, *left, *right)
-
-
-def _layers(view: View, width: int, room: int, *, plain: bool) -> list[RenderableType]:
-    """The tables of parameters and activations, in so many lines."""
-    kinds = ("parameters", "activations")
-    tables = [diagnostics.worst(view.rows, kind, COLUMNS[kind]) for kind in kinds]
-    sizes = [len(paths) for paths, _ in tables]
-    if not any(sizes):
-        return []
-    heads = 3 * sum(size > 0 for size in sizes)
-    most = max(room - heads, 4) if room < 1000 else 24
-    second = min(sizes[1], max(most - sizes[0], most // 2))
-    shown = (min(sizes[0], most - second), second)
-    return [
-        layers_table(kind, paths[:count], values, COLUMNS[kind], width, of=len(paths), plain=plain)
-        for kind, (paths, values), count in zip(kinds, tables, shown, strict=True)
-        if count
-    ]
-
-
-COLUMNS = {
+"""Terminals of at least this width have two columns."""
+STATISTICS = {
     "parameters": ("gradient_norm", "update_ratio", "weight_norm"),
     "activations": ("mean", "deviation", "dead", "saturated"),
 }
 
 
-def _lines(console: Console, parts: list[RenderableType], width: int) -> int:
+class RunView:
+    """The known facts of a run. folder: of the run. `poll` reads what is new."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.follower = Follower(folder / "metrics.jsonl", layers=64)
+        self.config, _ = status.config_of(folder)
+        self.total = total_steps(self.config)
+        self.state = status.State("stopped")
+        self.findings: list[diagnostics.Diagnosis] = []
+        self.diagnosed = False
+
+    @property
+    def rows(self) -> list[metrics_log.Row]:
+        """The rows of metrics.jsonl."""
+        return self.follower.rows
+
+    @property
+    def steps(self) -> int:
+        """The number of steps done."""
+        return max((row["step"] for row in self.rows), default=0)
+
+    def poll(self) -> bool:
+        """Read new rows and the state; True when anything changed."""
+        previous = self.state
+        # the state comes first: a run that is complete wrote all its rows before
+        self.state = status.state(self.folder, self.rows)
+        changed = self.follower.poll()
+        if changed or not self.diagnosed:
+            self.findings, self.diagnosed = diagnostics.find(self.rows), True
+            self.state = status.state(self.folder, self.rows)
+        return changed or self.state != previous
+
+
+def total_steps(config: dict[str, Any]) -> int:
+    """The steps of a run's config, 0 when it does not say. config: its tables, not checked."""
+    train = config.get("train")
+    steps = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
+    return int(steps) if 0 < steps < 2**53 else 0
+
+
+def render_dashboard(view: RunView, console: Console, *, fit: bool = False) -> RenderableType:
+    """The dashboard, as wide as the console. view: of the run. fit: limit its height to the console's."""
+    width, wide = console.width, console.width >= WIDE
+    column_width = (width - 3) // 2 if wide else width
+    curve_height = 2 if not fit or console.height >= 36 else 1
+    ascii_only = not console.encoding.startswith("utf")
+    top = [_title(view), _progress(view), *_state_message(view)]
+    left = [metrics_table(view, column_width, curve_height=curve_height, ascii_only=ascii_only)]
+    left += [part for part in (_best_checkpoint(view), _events(view)) if part is not None]
+    right = _findings(view, brief=curve_height == 1)
+    room = 1000
+    if fit:
+        used = _height(console, top, width) + _height(console, right, column_width)
+        room = console.height - used - 1 - (0 if wide else _height(console, left, column_width))
+    right += _layers(view, column_width, room, ascii_only=ascii_only)
+    if not (wide and right):
+        return Group(*top, *left, *right)
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(width=column_width)
+    grid.add_column(width=column_width)
+    grid.add_row(Group(*left), Group(*right))
+    return Group(*top, grid)
+
+
+def _height(console: Console, parts: list[RenderableType], width: int) -> int:
     options = console.options.update(width=width)
     return sum(len(console.render_lines(part, options, pad=False)) for part in parts)
 
 
-def _head(view: View) -> RenderableType:
+def _layers(view: RunView, width: int, room: int, *, ascii_only: bool) -> list[RenderableType]:
+    """The tables of parameters and activations. room: the lines for both."""
+    tables = [diagnostics.worst(view.rows, part, columns) for part, columns in STATISTICS.items()]
+    parameters, activations = (len(paths) for paths, _ in tables)
+    headers = 3 * ((parameters > 0) + (activations > 0))
+    lines = max(room - headers, 4) if room < 1000 else 24
+    activation_lines = min(activations, max(lines - parameters, lines // 2))
+    counts = (min(parameters, lines - activation_lines), activation_lines)
+    return [
+        layers_table(part, paths[:count], values, columns, width, total=len(paths), ascii_only=ascii_only)
+        for (part, columns), (paths, values), count in zip(STATISTICS.items(), tables, counts, strict=True)
+        if count
+    ]
+
+
+def _title(view: RunView) -> RenderableType:
     model = view.config.get("model")
     name = model.get("name") if isinstance(model, dict) else None
     grid = Table.grid(expand=True)
@@ -133,44 +132,42 @@ def _head(view: View) -> RenderableType:
     return grid
 
 
-def _progress(view: View) -> RenderableType:
-    """The bar, and how fast and how long still."""
+def _progress(view: RunView) -> RenderableType:
+    """The progress bar, the time, the speed and the time left."""
     steps, total = view.steps, view.total
-    words = f"{steps:,}/{total:,}  {steps / total:.0%}" if total else f"{steps:,} steps"
+    text = f"{steps:,}/{total:,}  {steps / total:.0%}" if total else f"{steps:,} steps"
     rate = metrics_log.rate(view.rows)
-    words += f"  {clock(metrics_log.elapsed(view.rows))}"
+    text += f"  {clock_text(metrics_log.elapsed(view.rows))}"
     if math.isfinite(rate) and rate > 0:
-        words += f"  {_rate(rate)} steps/s"
+        text += f"  {speed_text(rate)}"
         if view.state.name == "running" and total > steps:
-            words += f"  {clock((total - steps) / rate)} left"
+            text += f"  {clock_text((total - steps) / rate)} left"
     grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True)
     style = COLOURS[view.state.name]
-    done = ProgressBar(total or 1, min(steps, total or 0), complete_style=style, finished_style=style)
-    grid.add_row(done, words)
+    grid.add_row(ProgressBar(total or 1, min(steps, total or 0), complete_style=style, finished_style=style), text)
     return grid
 
 
-def _trouble(view: View) -> list[RenderableType]:
-    """What is wrong and what to do; an empty line otherwise."""
-    name, words = view.state
+def _state_message(view: RunView) -> list[RenderableType]:
+    """What is wrong with the run and how to continue; an empty line otherwise."""
+    name, message = view.state
     if name in ("complete", "running", "merged"):
-        waits = name == "running" and not view.rows
-        return [Text("No rows yet: the first comes at the end of an interval.", "dim") if waits else Text()]
+        waiting = name == "running" and not view.rows
+        return [Text("No rows yet: the first comes at the end of an interval.", "dim") if waiting else Text()]
     age = _age(view.folder / "metrics.jsonl")
-    where = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
+    last_row = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
     if name == "stopped":
-        begun = "Nothing trains this run: no process holds its lock, and there is no result."
-        cure = f"Resume with: {run_folder.command()} resume {view.folder}"
-        words = f"{begun} {where} {cure}"
+        problem = "Nothing trains this run: no process holds its lock, and it has no result."
+        message = f"{problem} {last_row} Resume with: {run_folder.command()} resume {view.folder}"
     elif name == "diverged":
-        words = f"It diverged: {words or 'the loss is not finite'}. {where}"
-    return [Text(words, COLOURS[name]), Text()]
+        message = f"It diverged: {message or 'the loss is not finite'}. {last_row}"
+    return [Text(message, COLOURS[name]), Text()]
 
 
 def _age(path: Path) -> str:
-    """How long ago a file was written, with a comma before it."""
+    """How long ago a file was written: `, 2 hours ago`."""
     try:
         seconds = time.time() - path.stat().st_mtime
     except OSError:
@@ -184,60 +181,51 @@ def _age(path: Path) -> str:
     return f", {int(seconds)} seconds ago"
 
 
-def _best(view: View) -> RenderableType | None:
-    """The best checkpoint so far: what it says itself, or else what the rows say."""
-    manifest = status.json_of(view.folder / "checkpoints" / "best" / "manifest.json")
-    about = manifest.get("metadata")
-    about = about if isinstance(about, dict) else {}
-    value, step = (metrics_log.number(about.get("best_value")), metrics_log.number(about.get("best_step")))
+def _best_checkpoint(view: RunView) -> RenderableType | None:
+    """The best checkpoint, as its manifest says; without one, the best step by the rows."""
+    metadata = status.json_of(view.folder / "checkpoints" / "best" / "manifest.json").get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    value, step = (metrics_log.number(metadata.get(key)) for key in ("best_value", "best_step"))
     text = Text("best checkpoint  ", "dim")
     if math.isfinite(value) and math.isfinite(step):
-        metric = str(about.get("best") or "").partition(" ")[2]
+        metric = str(metadata.get("best") or "").partition(" ")[2]
         return text.append(f"val {metric} {format_metric(metric, value)} at step {step:,.0f}", "not dim")
     best = status.best(view.rows, view.config)
     if best is None:
         return None
-    words = f"none; the best val {best.metric} is {format_metric(best.metric, best.value)}"
-    return text.append(f"{words} at step {best.step:,}", "not dim")
+    value_text = format_metric(best.metric, best.value)
+    return text.append(f"none; the best val {best.metric} is {value_text} at step {best.step:,}", "not dim")
 
 
-def _events(view: View) -> RenderableType | None:
-    """The last events."""
-    found = metrics_log.events(view.rows)
-    if not found:
+def _events(view: RunView) -> RenderableType | None:
+    """The last four events."""
+    events = metrics_log.events(view.rows)[-4:]
+    if not events:
         return None
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column()
-    for place, event in enumerate(found[-4:]):
-        words = Text(event.name, "yellow").append(f"  {event.message}"[:200], "default")
-        grid.add_row(Text("events" if place == 0 else "", "dim"), f"{event.step:,}", words)
+    for i, event in enumerate(events):
+        message = Text(event.name, "yellow").append(f"  {event.message}"[:200], "default")
+        grid.add_row(Text("events" if i == 0 else "", "dim"), f"{event.step:,}", message)
     return Group(Text(), grid)
 
 
-def _stands_out(view: View, *, brief: bool) -> RenderableType | None:
-    """What stands out in the layers. brief: in a line or two, for a low terminal."""
+def _findings(view: RunView, *, brief: bool) -> list[RenderableType]:
+    """The findings about the layers. brief: in a line or two, for a low terminal."""
     if not view.findings:
-        return None
+        return []
     if brief:
-        words = [f"{one.kind} {' '.join(one.paths[:1])}".rstrip() for one in view.findings]
-        return Text("what stands out  ", "dim").append("; ".join(words), "not dim yellow")
-    lines: list[RenderableType] = [Text(), Text("what stands out", "dim")]
-    for one in view.findings[:5]:
-        text = Text(f"{one.kind}  ", "yellow").append(one.words, "default")
-        lines.append(text.append(f" ({one.threshold})", "default dim"))
-    return Group(*lines)
+        texts = [f"{finding.kind} {' '.join(finding.paths[:1])}".rstrip() for finding in view.findings]
+        return [Text("findings  ", "dim").append("; ".join(texts), "not dim yellow")]
+    lines: list[RenderableType] = [Text(), Text("findings", "dim")]
+    for finding in view.findings[:5]:
+        text = Text(f"{finding.kind}  ", "yellow").append(finding.words, "default")
+        lines.append(text.append(f" ({finding.threshold})", "default dim"))
+    return [Group(*lines)]
 
 
-def clock(seconds: float) -> str:
-    """Seconds as 1:05 or 2:00:09."""
-    if not 0 <= seconds < 1e9:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+def clock_text(seconds: float) -> str:
+    """A duration as 1:05 or 2:00:09; `?` for more than 30 years. seconds: of a log that may be damaged."""
+    return format_clock(seconds) if 0 <= seconds < 1e9 else "?"

@@ -1,7 +1,7 @@
 """Whether what a space holds makes configs: every option is tried, and the ends where there are many.
 
 An option is wrong when no config holds it, whatever the others are. Combinations that are none, such
-as a long warm-up in a short run, are left to the sweep, where their members are refused one by one.
+as a long warm-up in a short run, are left to the sweep, where their trials are refused one by one.
 """
 
 import math

@@ -5,7 +5,7 @@
     trial = sweep.trial({"schedule.peak": 1e-3, "seed": 7}, 0)
 
 The file is that of a run with a table [sweep]. There the paths of settings say what they are drawn
-from (`nnfunc.config.sweep.distributions`), and what is no path is an option, such as members = 256. A
+from (`nnfunc.config.sweep.distributions`), and what is no path is an option, such as trials = 256. A
 table in a table means what a dotted key in quotes means. The words of the command line go before the
 file's.
 """
@@ -29,7 +29,7 @@ from nnfunc.config.sweep.sweep_options import OPTIONS, check_options
 from nnfunc.config.sweep.trials import SEEDS, TrialBuilder, is_seed
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.sweeps.space import Distribution
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.trial import TrialSpec
 
 __all__ = ["SweepConfig", "load_sweep"]
 
@@ -40,9 +40,9 @@ Tables = dict[str, Any]
 class SweepConfig:
     """A sweep that was checked, as `load_sweep` returns it.
 
-    tables: of the config that every member begins with, without [sweep], paths absolute. space: path ->
+    tables: of the config that every trial begins with, without [sweep], paths absolute. space: path ->
     a distribution or a list of options; what is fixed is in tables. Paths are the names of
-    `Config.hypers`, where they have one. options: those that were given, such as members. where: the
+    `Config.hypers`, where they have one. options: those that were given, such as trials. where: the
     file, as errors call it. folders: the config's and the current one, to which relative paths belong.
     records: what the sweep of a folder learned from its data.
     """
@@ -54,12 +54,12 @@ class SweepConfig:
     folders: tuple[Path, Path] | None = None
     records: DataRecords | None = None
 
-    def trial(self, settings: Mapping[str, Any], place: int) -> Trial:
-        """The run of one member: what `nnfunc train` makes of the same values.
+    def trial(self, settings: Mapping[str, Any], place: int) -> TrialSpec:
+        """The run of one trial: what `nnfunc train` makes of the same values.
 
-        settings: path -> value, of the space or not. place: which member, for errors. The run's key is
+        settings: path -> value, of the space or not. place: which trial, for errors. The run's key is
         that of the seed among the settings, or of the config. The data's order is the config's for
-        all, unless data.seed is among them: then that is `Trial.order`, and data stays the same object.
+        all, unless data.seed is among them: then that is `TrialSpec.order`, and data stays the same object.
         Numbers that a factory refuses are refused by `build`. A report comes after each tenth of the
         run unless train says otherwise.
         Raises: ConfigError when the settings make no config, or the data cannot be had.
@@ -67,14 +67,14 @@ class SweepConfig:
         return self._trials.trial(settings, place)
 
     def config(self, settings: Mapping[str, Any]) -> Config:
-        """The whole config of one member, with both seeds: `nnfunc train` of its dump is that run.
+        """The whole config of one trial, with both seeds: `nnfunc train` of its dump is that run.
 
         Raises: ConfigError when the settings make no config, their numbers included.
         """
         return self._trials.config(settings)
 
     def keep_data(self, records: DataRecords) -> None:
-        """Keep what the data sets of all members have learned. records: of the sweep's new folder."""
+        """Keep what the data sets of all trials have learned. records: of the sweep's new folder."""
         self._trials.keep_data(records)
 
     @cached_property
@@ -93,7 +93,7 @@ def load_sweep(
     """The checked sweep of a TOML file, after words such as "schedule.peak=log(1e-4, 1e-1)".
 
     words: what to draw from, in the place of what the file says, or plain `key=value`, which changes
-    the config as in `nnfunc train`. options: such as members, before the file's; None is not given.
+    the config as in `nnfunc train`. options: such as trials, before the file's; None is not given.
     Every option of the space is tried, and both ends of a distribution. folders, records: of a sweep
     that began before, as in `Sweep`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.

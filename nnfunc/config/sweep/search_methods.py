@@ -39,8 +39,8 @@ def parse_search(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Sea
     return name, make(**own)
 
 
-def check_search(name: str, settings: int, members: int | None, seeds: int) -> None:
-    """Raises: ValueError where a search is not for a sweep of so many members and seeds.
+def check_search(name: str, settings: int, trials: int | None, seeds: int) -> None:
+    """Raises: ValueError where a search is not for a sweep of so many trials and seeds.
 
     settings: how many paths are drawn, seeds aside. What the searches refuse themselves comes later.
     """
@@ -50,10 +50,10 @@ def check_search(name: str, settings: int, members: int | None, seeds: int) -> N
             f"{name} needs something to draw, such as schedule.peak=log(1e-4,1e-1); seeds alone are no settings.",
         )
     if name == "population" and seeds > 1:
-        problem = "in population members learn from each other"
+        problem = "in population trials learn from each other"
         check.fail("search", f"{problem}, so there should be one seed, got {seeds}.")
-    if name == "optuna" and members is None:
-        check.fail("search", "optuna needs to know how many runs there are in all: --members 64.")
+    if name == "optuna" and trials is None:
+        check.fail("search", "optuna needs to know how many runs there are in all: --trials 64.")
 
 
 def parse_search_text(text: str | None) -> Any:

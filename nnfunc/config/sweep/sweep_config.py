@@ -22,7 +22,7 @@ from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.sweep import conduct, draws_of
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.checkpointing import Best
 
 __all__ = ["Study", "is_sweep", "read_study", "save_study"]
@@ -38,7 +38,7 @@ RESULT = {
     "best": (range(2**31), None),
     "settings": dict,
     "seed": (int, None),
-    "figure": str,
+    "metric": str,
     "score": (float, None),
     "mean": (float, None),
     "seconds": float,
@@ -95,25 +95,25 @@ class Study:
         elif "seed" in space:
             self.seeds = _options(space.pop("seed"), own.where)
         self.figure = Best.of(options.pop("best", own.tables["train"].get("best", "min loss")))
-        self.way, self.chunk = options.pop("way", "auto"), options.pop("chunk", None)
-        members, method = options.pop("members", None), options.pop("method", None)
+        self.execution, self.chunk = options.pop("execution", "auto"), options.pop("chunk", None)
+        trials, method = options.pop("trials", None), options.pop("method", None)
         listed = all(isinstance(values, list | range) for values in space.values())
         if method is None:
-            method = "grid" if listed and members is None else "random"
+            method = "grid" if listed and trials is None else "random"
         self.key: Key = jax.random.key(own.tables.get("seed", 0))
         self.signals: list[int] = []  # signals
         try:
-            check_search(self.search_name, len(space), members, len(self.seeds))
+            check_search(self.search_name, len(space), trials, len(self.seeds))
             if not space:
-                space, method, members = _seeds_alone(members, len(self.seeds)), "list", None
-            elif members is None and method != "grid":
-                _members_missing(space)
-            draws = draws_of(space, method, members, self.key, None, len(self.seeds))
+                space, method, trials = _seeds_alone(trials, len(self.seeds)), "list", None
+            elif trials is None and method != "grid":
+                _trials_missing(space)
+            draws = draws_of(space, method, trials, self.key, None, len(self.seeds))
             self.draws = replace(draws, distinct=method in ("random", "sobol", "latin"))
         except ValueError as error:
             raise ConfigError([f"{own.where}: {error}"]) from error
 
-    def trial(self, settings: dict[str, Any], place: int, run: int) -> Trial:
+    def trial(self, settings: dict[str, Any], place: int, run: int) -> TrialSpec:
         seed = self.seeds[run]
         made = self.sweep.trial(settings | {"seed": seed}, place)
         if not isinstance(made.data, Data):
@@ -126,18 +126,18 @@ class Study:
 
     def engine(self, store: Store | None = None) -> Engine:
         stops = lambda: bool(self.signals)
-        own = {"way": self.way, "chunk": self.chunk, "store": store, "stops": stops}
+        own = {"execution": self.execution, "chunk": self.chunk, "store": store, "stops": stops}
         return Engine(self.trial, self.draws, self.figure, **own)
 
     def start(self, engine: Engine) -> Engine:
-        """Take up the members, and return the engine whose plan tells of them.
+        """Take up the trials, and return the engine whose plan tells of them.
 
         Where they are proposed later, it is another one, of a few draws of the space.
         """
         if self.search_name == "optuna":
-            few = min(16, self.draws.members or 16)
-            some = replace(self.draws, method="random", members=few, distinct=False)
-            own = {"way": self.way, "chunk": self.chunk, "store": engine.store}  # its ways
+            few = min(16, self.draws.trials or 16)
+            some = replace(self.draws, method="random", trials=few, distinct=False)
+            own = {"execution": self.execution, "chunk": self.chunk, "store": engine.store}  # its executions
             engine = Engine(self.trial, some, self.figure, **own)
         engine.begin()
         return engine
@@ -149,13 +149,13 @@ class Study:
             return str(plan)
         if self.search_name != "optuna":
             return f"{plan}\nsearch: {self.search_name}"
-        words = f"optuna proposes {counted(self.draws.members or 0, 'setting')}"
+        words = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}"
         return f"{words}; of {plan.settings} at random the plan is\n{plan}"
 
-    def members(self, engine: Engine) -> int:
+    def trials(self, engine: Engine) -> int:
         """How many runs there are going to be in all."""
-        proposed = self.draws.members if self.search_name == "optuna" else None
-        return len(engine.trials) if proposed is None else proposed * self.draws.runs
+        proposed = self.draws.trials if self.search_name == "optuna" else None
+        return len(engine.specs) if proposed is None else proposed * self.draws.runs
 
     def store(self, folder: Path) -> Store:
         return Store(folder, resume=True, of={"name": self.name})
@@ -177,19 +177,19 @@ def _options(values: Any, where: str) -> list[int]:
     return [int(seed) for seed in options]
 
 
-def _seeds_alone(members: int | None, seeds: int) -> list[dict[str, Any]]:
+def _seeds_alone(trials: int | None, seeds: int) -> list[dict[str, Any]]:
     """The space of a sweep in which only seeds differ."""
-    if members not in (None, seeds):
-        cure = "Leave members out, or say what else to draw."
+    if trials not in (None, seeds):
+        cure = "Leave trials out, or say what else to draw."
         check.fail(
             "sweep",
-            f"members should be the number of the seeds, {seeds}, for nothing else is drawn, got {members}. {cure}",
+            f"trials should be the number of the seeds, {seeds}, for nothing else is drawn, got {trials}. {cure}",
         )
     return [{}]
 
 
-def _members_missing(space: Mapping[str, Any]) -> NoReturn:
+def _trials_missing(space: Mapping[str, Any]) -> NoReturn:
     drawn = [f"{path} is" for path, values in space.items() if isinstance(values, Distribution)]
     why = f"{drawn[0] if drawn else 'settings are'} drawn at random"
-    cure = "Give --members 16, or members = 16 in the table [sweep]."
-    check.fail("sweep", f"members should say how many runs there are, for {why}, got none. {cure}")
+    cure = "Give --trials 16, or trials = 16 in the table [sweep]."
+    check.fail("sweep", f"trials should say how many runs there are, for {why}, got none. {cure}")

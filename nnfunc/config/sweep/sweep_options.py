@@ -6,8 +6,8 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, printable, suggest, to_one_line
 from nnfunc.config.sweep.search_methods import parse_search
-from nnfunc.sweeps.sampling import MOST_MEMBERS
-from nnfunc.sweeps.strategy import WAYS
+from nnfunc.sweeps.sampling import MAX_TRIALS
+from nnfunc.sweeps.strategy import EXECUTIONS
 
 __all__ = ["OPTIONS", "check_options"]
 
@@ -15,8 +15,8 @@ _METHODS = ("random", "grid", "sobol", "latin")
 
 
 def _count(value: Any) -> str:
-    good = type(value) is int and 0 < value <= MOST_MEMBERS
-    wanted = f"should be an integer from 1 to {MOST_MEMBERS:,}"
+    good = type(value) is int and 0 < value <= MAX_TRIALS
+    wanted = f"should be an integer from 1 to {MAX_TRIALS:,}"
     return "" if good else f"{wanted}, got {describe(value)}."
 
 
@@ -45,21 +45,21 @@ def _search(value: Any) -> str:
     return ""
 
 
-def _way(value: Any) -> str:
-    if value in WAYS:
+def _execution(value: Any) -> str:
+    if value in EXECUTIONS:
         return ""
-    names = ", ".join(map(repr, WAYS))
-    return f"should be one of {names}, got {describe(value)}{suggest(value, WAYS)}"
+    names = ", ".join(map(repr, EXECUTIONS))
+    return f"should be one of {names}, got {describe(value)}{suggest(value, EXECUTIONS)}"
 
 
 OPTIONS: dict[str, Callable[[Any], str]] = {
-    "members": _count,
+    "trials": _count,
     "method": _method,
     "seeds": _count,
     "best": _best,
     "search": _search,
     "chunk": _count,
-    "way": _way,
+    "execution": _execution,
 }
 """Of each option what is wrong with a value, in words."""
 

@@ -1,6 +1,6 @@
-"""From the settings of members to runs: each is what `nnfunc train` makes of the same values.
+"""From the settings of trials to runs: each is what `nnfunc train` makes of the same values.
 
-A thousand members are quick. Tables are checked once for each combination of values that are no
+A thousand trials are quick. Tables are checked once for each combination of values that are no
 traced numbers; the numbers of the others are put into tables that are checked already. Data is loaded
 once for each table of it.
 """
@@ -19,7 +19,7 @@ from nnfunc.config.errors import ProblemList, to_one_line
 from nnfunc.config.key_path import hyper_name, parse_key, set_value
 from nnfunc.config.load import fill_defaults
 from nnfunc.config.restore import save_base
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.intervals import Intervals
 
 __all__ = ["SEEDS", "TrialBuilder", "is_seed"]
@@ -29,7 +29,7 @@ SEEDS = ("seed", "data.seed")
 
 
 class TrialBuilder:
-    """Settings -> Trial, for the members of one sweep over these tables.
+    """Settings -> TrialSpec, for the trials of one sweep over these tables.
 
     folders: the config's and the current one, to which relative paths belong, or None. records: of the
     sweep's folder, once there is one.
@@ -48,9 +48,9 @@ class TrialBuilder:
         self._checked: dict[Any, Tables] = {}
         self._builds: dict[Any, Any] = {}
 
-    def trial(self, settings: Mapping[str, Any], place: int) -> Trial:
+    def trial(self, settings: Mapping[str, Any], place: int) -> TrialSpec:
         """See `Sweep.trial`."""
-        where = f"{self.where}: member {place}"
+        where = f"{self.where}: trial {place}"
         config = self._config(settings, where)
         train = config.train
         steps = train["steps"]
@@ -64,7 +64,7 @@ class TrialBuilder:
         build = self._builds.setdefault(config.build, config.build)
         key = jax.random.key(settings.get("seed", self.seed))
         order = settings.get("data.seed")
-        return Trial(dict(settings), build, config.hypers, config.data(), intervals, key, order)
+        return TrialSpec(dict(settings), build, config.hypers, config.data(), intervals, key, order)
 
     def config(self, settings: Mapping[str, Any]) -> Config:
         """See `Sweep.config`."""

@@ -14,7 +14,7 @@ from nnfunc.debug.checks.model_checks import is_shift_invariant
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.first_state import peak_learning_rate, update_at_learning_rate
 from nnfunc.debug.probe import Probe
-from nnfunc.frozen_state import holds
+from nnfunc.frozen_state import contains_frozen
 from nnfunc.paths import is_matrix
 from nnfunc.vector_norm import global_norm
 
@@ -34,7 +34,7 @@ def check_initial_loss(look: Probe) -> Iterator[Finding]:
         why = f"It is {loss:.3g} at the start, and should be near {implied}."
         cure = "Make the last layer's first weights smaller, and normalise the inputs and targets."
         yield Finding("warning", "loss", "initial loss too large", why, cure)
-    elif zeros > 0.1 and loss < 0.5 * zeros and not holds(look.state):  # adapters begin trained
+    elif zeros > 0.1 and loss < 0.5 * zeros and not contains_frozen(look.state):  # adapters begin trained
         why = f"It is {loss:.3g} before any training, and should be near {implied}."
         cure = "Does the input hold the answer, or were the parameters trained already?"
         yield Finding("warning", "loss", "initial loss too small", why, cure)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar
-from nnfunc.layers.attention.masks import allowed_places, flat, for_heads, some, without_padding
+from nnfunc.layers.attention.masks import allowed_places, flat, for_heads, some, zero_nonfinite_padding
 
 Implementation = Literal["plain", "xla", "cudnn"]
 
@@ -87,7 +87,7 @@ def cudnn(q: Array, k: Array, v: Array, wanted: dict[str, Any]) -> Array:
 
     def clean(x):
         rows = x.reshape(*x.shape[:-2], -1)  # [..., source, heads * dim]
-        return without_padding(rows, mask, lengths).reshape(x.shape)
+        return zero_nonfinite_padding(rows, mask, lengths).reshape(x.shape)
 
     four = [x.reshape(-1, *x.shape[-3:]) for x in (q, clean(k), clean(v))]
     time, source = q.shape[-3], k.shape[-3]

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Context, Key, Scalar, canonical
+from nnfunc.base import Array, Context, Key, Scalar, canonicalize, wide_dtype
 from nnfunc.layers.attention.backends import Implementation, capability_here, choose, cudnn, unfit, xla
-from nnfunc.layers.attention.masks import added_scores, allowed_places, finite, wide
+from nnfunc.layers.attention.masks import added_scores, allowed_places, finite
 from nnfunc.layers.dropout import dropout as dropout_layer
 
 __all__ = ["attend"]
@@ -69,7 +69,7 @@ def attend(
     >>> nf.attend(x, x, x, causal=True, scale=0.0)[:, 0, 0].tolist()
     [0.0, 1.0, 2.0]
     """
-    q, k, v, mask, bias, lengths, slopes = canonical((q, k, v, mask, bias, lengths, slopes), "attend")
+    q, k, v, mask, bias, lengths, slopes = canonicalize((q, k, v, mask, bias, lengths, slopes), "attend")
     _check_arrays(q, k, v, mask=mask, bias=bias, lengths=lengths, slopes=slopes)
     check_numbers("attend", window, soft_cap, dropout)
     if not isinstance(causal, bool):
@@ -189,7 +189,7 @@ def _plain(
     """Two batches of matrix products; the query heads of one key head are rows of one matrix."""
     (time, heads, head_dim), (source, kv_heads, dim) = q.shape[-3:], v.shape[-3:]
     queries, keys, values = _batch(q, kv_heads), _batch(k, kv_heads), _batch(v, kv_heads)
-    scores = jnp.einsum("btd,bsd->bts", queries, keys, preferred_element_type=wide(q))
+    scores = jnp.einsum("btd,bsd->bts", queries, keys, preferred_element_type=wide_dtype(q))
     scores *= jnp.asarray(head_dim**-0.5 if scale is None else scale, scores.dtype)
     if soft_cap is not None:
         scores = _capped(scores, soft_cap)
@@ -201,7 +201,7 @@ def _plain(
         scores = scores.reshape(shape)  # one shape for the softmax and the product: half the work
     shares = _softmax(scores)
     shares = (shares if drop is None else drop(shares)).astype(v.dtype)
-    y = jnp.einsum("bts,bsd->btd", shares, values, preferred_element_type=wide(v)).astype(v.dtype)
+    y = jnp.einsum("bts,bsd->btd", shares, values, preferred_element_type=wide_dtype(v)).astype(v.dtype)
     y = y.reshape(math.prod(q.shape[:-3]), heads, time, dim).transpose(0, 2, 1, 3)
     return y.reshape(*q.shape[:-1], dim)
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold
-from nnfunc.combinators import call, tap
+from nnfunc.combinators import call_child, tap
 from nnfunc.layers.attention.backends import Implementation
 from nnfunc.layers.attention.functional import attend, check_numbers
-from nnfunc.layers.attention.masks import without_padding
+from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.attention.positions import alibi_slopes, rotary
-from nnfunc.layers.linear import add_bias, linear, rows
+from nnfunc.layers.linear import add_bias, linear, matmul_rows
 from nnfunc.layers.norm import rms_norm
 
 __all__ = ["attention"]
@@ -104,7 +104,7 @@ def attention(
     def forward(params, x, ctx):
         given = _inputs(x, dim, context_dim)
         mask, lengths = given.get("mask"), given.get("lengths")
-        context = without_padding(given.get("context", given["x"]), mask, lengths)
+        context = zero_nonfinite_padding(given.get("context", given["x"]), mask, lengths)
         x = context if context_dim is None else given["x"]
         taps = {}
 
@@ -113,7 +113,7 @@ def attention(
                 y, out = tap(ctx, "/".join((*ctx.path, name)), joined[name], Out())
                 taps.update(out.taps)
                 return y
-            y, out = call(children[name], params.get(name, {}), x, ctx.enter(name))
+            y, out = call_child(children[name], params.get(name, {}), x, ctx.enter(name))
             taps.update(out.taps)
             return y
 
@@ -167,7 +167,7 @@ def _joined(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]
     if jax.default_backend() != "cpu" or ctx.watch is not None or not fit:
         return {}
     own = ctx.cast(own)
-    y = rows(x, jnp.concatenate([part["weight"] for part in own], axis=-1))
+    y = matmul_rows(x, jnp.concatenate([part["weight"] for part in own], axis=-1))
     if "bias" in own[0]:
         y = add_bias(y, jnp.concatenate([part["bias"] for part in own]))
     parts = jnp.split(y, [widths[0], widths[0] + widths[1]], axis=-1)

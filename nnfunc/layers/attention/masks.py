@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import broadcast_to_rank
 
-from nnfunc.base import Array, Scalar
+from nnfunc.base import Array, Scalar, wide_dtype
 
 
 def distance(q: Array, k: Array, start: Scalar | None) -> Array:
@@ -22,7 +22,7 @@ def distance(q: Array, k: Array, start: Scalar | None) -> Array:
 
 def added_scores(q: Array, k: Array, bias: Array | None, slopes: Array | None, start: Scalar | None) -> Array | None:
     """What is added to the scores, broadcastable to them."""
-    dtype = wide(q)
+    dtype = wide_dtype(q)
     added = None if bias is None else jnp.asarray(bias, dtype)
     if slopes is not None:
         apart = jnp.abs(distance(q, k, start)).astype(dtype)
@@ -70,7 +70,7 @@ def finite(q: Array, k: Array, v: Array, allowed: Array) -> tuple[Array, Array, 
     return q, k, v, spoilt
 
 
-def without_padding(x: Array, mask: Any, lengths: Any) -> Array:
+def zero_nonfinite_padding(x: Array, mask: Any, lengths: Any) -> Array:
     """x [..., source, dim], with 0 for what is not finite where mask and lengths let nobody look.
 
     So no NaN of the padding gets into the gradients of what is calculated of every place alone.
@@ -109,7 +109,3 @@ def flat(x: Array | None, q: Array) -> Array | None:
     if math.prod(x.shape[:-3]) != 1:
         x = jnp.broadcast_to(x, (*q.shape[:-3], *x.shape[-3:]))
     return x.reshape(-1, *x.shape[-3:])
-
-
-def wide(x: Array) -> Any:
-    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32

@@ -8,7 +8,7 @@ import numpy as np
 from jax.lax import broadcast_to_rank
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonical
+from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonicalize
 
 __all__ = ["alibi_slopes", "learned_positions", "rotary", "sinusoidal_positions"]
 
@@ -36,7 +36,7 @@ def rotary(
     [[1.00, 0.00], [0.54, 0.84]]
     """
     check.floating("rotary", x=x)
-    x = canonical(x)
+    x = canonicalize(x)
     if x.ndim < 3:
         wanted = "x should be [..., time, heads, head_dim]"
         check.fail("rotary", f"{wanted}, got shape {x.shape}.")
@@ -48,7 +48,7 @@ def rotary(
     check.number("rotary", 0, open_low=True, base=base)
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     if not isinstance(positions, jax.Array | None):  # as floats at once: JAX's integers are small
-        positions = canonical(np.asarray(positions, np.float64))
+        positions = canonicalize(np.asarray(positions, np.float64))
     places = jnp.asarray(np.arange(x.shape[-3]) if positions is None else positions)
     if places.shape[-1:] != x.shape[-3:-2] or places.ndim > x.ndim - 2:
         wanted = f"positions should be [..., time] with time {x.shape[-3]}"
@@ -89,12 +89,14 @@ def alibi_slopes(heads: int) -> Array:
     return jnp.asarray(np.array(slopes, np.float32))
 
 
-def learned_positions(length: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)) -> Model:
-    """`y = x + weight[position]`: a learned vector for each of `length` places.
+def learned_positions(block_size: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)) -> Model:
+    """`y = x + weight[position]`: a learned vector for each of `block_size` positions.
 
     While a sequence is generated the state holds the position; beyond the table y is NaN.
-    Shapes: x [..., time, dim] -> y of the same shape, time at most length; weight [length, dim].
-    The initial deviation 0.02 is that of GPT-2 and BERT.
+
+    block_size: the longest sequence, at least 1. dim: the width of x. weight_init: of the table; its
+    standard deviation of 0.02 is that of GPT-2 and BERT.
+    Shapes: x [..., time, dim] -> y of the same shape, time at most block_size; weight [block_size, dim].
     Raises: ValueError when the sequence is longer than the table.
 
     >>> model = nf.learned_positions(16, 4)
@@ -102,23 +104,24 @@ def learned_positions(length: int, dim: int, *, weight_init: Initializer = initi
     (2, 10, 4)
     """
     where = "learned_positions"
-    check.size(where, length=length, dim=dim)
+    check.size(where, block_size=block_size, dim=dim)
 
     def init(key):
-        return {"weight": weight_init(key, (length, dim))}
+        return {"weight": weight_init(key, (block_size, dim))}
 
     def forward(params, x, ctx):
         _check_sequence(where, x, dim)
         weight, time = jnp.asarray(ctx.cast(params)["weight"]), x.shape[-2]
-        room = max(time, ctx.cache or 0)
-        if room > length:
-            cure = f"Make it learned_positions({room}, {dim}), or give shorter sequences."
-            check.fail(where, f"the sequence should be at most {length}, got {room}. {cure}")
+        longest = max(time, ctx.cache or 0)
+        if longest > block_size:
+            expected = f"the sequence should be at most {block_size}"
+            hint = f"Make it learned_positions({longest}, {dim}), or give shorter sequences."
+            check.fail(where, expected=expected, actual=longest, hint=hint)
         if not ctx.state:
-            return x + broadcast_to_rank(weight[:time], x.ndim), Out(_started(ctx, time))
-        places = ctx.state["position"] + jnp.arange(time, dtype=jnp.int32)
-        rows = weight.at[places].get(mode="fill", fill_value=jnp.nan)
-        return x + broadcast_to_rank(rows, x.ndim), Out({"position": ctx.state["position"] + time})
+            return x + broadcast_to_rank(weight[:time], x.ndim), Out(_first_state(ctx, time))
+        positions = ctx.state["position"] + jnp.arange(time, dtype=jnp.int32)
+        vectors = weight.at[positions].get(mode="fill", fill_value=jnp.nan)  # [time, dim]
+        return x + broadcast_to_rank(vectors, x.ndim), Out({"position": ctx.state["position"] + time})
 
     return Model(init, forward=forward)
 
@@ -147,7 +150,7 @@ def sinusoidal_positions(dim: int, *, base: Scalar = 10000.0) -> Model:
         places = (first + jnp.arange(time, dtype=jnp.int32)).astype(wide)
         angles = places[:, None] * _frequencies(dim, base, wide)[None]
         table = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(time, dim)
-        state = {"position": first + time} if ctx.state else _started(ctx, time)
+        state = {"position": first + time} if ctx.state else _first_state(ctx, time)
         return x + broadcast_to_rank(table.astype(x.dtype), x.ndim), Out(state)
 
     return Model(lambda key: {}, forward=forward)
@@ -161,7 +164,7 @@ def _frequencies(dim: int, base: Scalar, dtype) -> Array:
     return jnp.exp(-jnp.log(jnp.asarray(base, dtype)) * jnp.asarray(exponents, dtype))
 
 
-def _started(ctx, time: int) -> dict[str, Array]:
+def _first_state(ctx, time: int) -> dict[str, Array]:
     return {} if ctx.cache is None else {"position": jnp.asarray(time, jnp.int32)}
 
 

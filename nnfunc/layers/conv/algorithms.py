@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from nnfunc.base import Array, Shape
 from nnfunc.layers.conv.channels_last import Plan, direct, plain
 from nnfunc.layers.conv.depthwise import depthwise
-from nnfunc.layers.linear import rows
-from nnfunc.layers.windows import Windows, pad, shifted
+from nnfunc.layers.linear import matmul_rows
+from nnfunc.layers.windows import Windows, pad, shifted_copies
 
 __all__ = ["FORMS", "convolve"]
 
@@ -57,7 +57,7 @@ def _matrix(x: Array, weight: Array, plan: Plan) -> Array:
     """A kernel of one place is a linear map of the channels."""
     x = pad(x, plan.pads)
     x = x[(slice(None), *(slice(None, None, stride) for stride in plan.stride))]
-    return rows(x, weight.reshape(weight.shape[-2:]))
+    return matmul_rows(x, weight.reshape(weight.shape[-2:]))
 
 
 def _blocks(x: Array, weight: Array, plan: Plan) -> Array:
@@ -69,13 +69,13 @@ def _blocks(x: Array, weight: Array, plan: Plan) -> Array:
     x = x.reshape(x.shape[0], *split, x.shape[-1])
     places, taps = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
     x = x.transpose(0, *places, *taps, 2 * dims + 1)
-    return rows(x.reshape(*x.shape[: dims + 1], math.prod(weight.shape[:-1])), _flat(weight))
+    return matmul_rows(x.reshape(*x.shape[: dims + 1], math.prod(weight.shape[:-1])), _flat(weight))
 
 
 def _patches(x: Array, weight: Array, plan: Plan) -> Array:
     """A shifted copy of x for each place of the kernel, side by side, and one matrix product."""
-    copies = shifted(pad(x, plan.pads), weight.shape[:-2], plan.stride, plan.dilation)
-    return rows(jnp.concatenate(copies, -1), _flat(weight))
+    copies = shifted_copies(pad(x, plan.pads), weight.shape[:-2], plan.stride, plan.dilation)
+    return matmul_rows(jnp.concatenate(copies, -1), _flat(weight))
 
 
 def _flat(weight: Array) -> Array:

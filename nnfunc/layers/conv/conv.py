@@ -6,12 +6,10 @@ from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, fold
 from nnfunc.combinators import wire
 from nnfunc.layers.conv.algorithms import convolve
-from nnfunc.layers.linear import add_bias
-from nnfunc.layers.windows import Padding, Size, Windows, batched, windows
+from nnfunc.layers.linear import INIT_HINT, add_bias
+from nnfunc.layers.windows import Padding, Size, Windows, flatten_batch, parse_windows
 
 __all__ = ["conv", "depthwise_conv", "separable_conv"]
-
-MADE = "Were the parameters made by this model's init?"
 
 
 def conv(
@@ -52,8 +50,8 @@ def conv(
     if in_dim % groups or out_dim % groups:
         wanted = "groups should divide in_dim and out_dim"
         check.fail("conv", f"{wanted}, got groups {groups}, in_dim {in_dim}, out_dim {out_dim}.")
-    win = windows("conv", kernel, stride, padding, dilation, dims)
-    return convolution("conv", in_dim, out_dim, win, groups, bias, weight_init, bias_init)
+    win = parse_windows("conv", kernel, stride, padding, dilation, dims)
+    return build_conv("conv", in_dim, out_dim, win, groups, bias, weight_init, bias_init)
 
 
 def depthwise_conv(
@@ -79,9 +77,9 @@ def depthwise_conv(
     (5, 14, 14, 8)
     """
     check.size("depthwise_conv", dim=dim, multiplier=multiplier)
-    win = windows("depthwise_conv", kernel, stride, padding, dilation, dims)
+    win = parse_windows("depthwise_conv", kernel, stride, padding, dilation, dims)
     out_dim = dim * multiplier
-    return convolution("depthwise_conv", dim, out_dim, win, dim, bias, weight_init, bias_init)
+    return build_conv("depthwise_conv", dim, out_dim, win, dim, bias, weight_init, bias_init)
 
 
 def separable_conv(
@@ -110,7 +108,7 @@ def separable_conv(
     (5, 14, 14, 16)
     """
     check.size("separable_conv", in_dim=in_dim, out_dim=out_dim, multiplier=multiplier)
-    dims = windows("separable_conv", kernel, stride, padding, dilation, dims).dims
+    dims = parse_windows("separable_conv", kernel, stride, padding, dilation, dims).dims
     depthwise = depthwise_conv(
         in_dim,
         kernel,
@@ -132,7 +130,7 @@ def separable_conv(
     return wire(flow, depthwise=depthwise, pointwise=pointwise)
 
 
-def convolution(
+def build_conv(
     where: str,
     in_dim: int,
     out_dim: int,
@@ -149,9 +147,9 @@ def convolution(
         return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
     def apply(params, x):
-        flat, lead = batched(where, x, win.dims)
+        flat, lead = flatten_batch(where, x, win.dims)
         check_channels(where, x, in_dim, win.dims)
-        check.shape(where, shape, MADE, weight=params["weight"])
+        check.shape(where, shape, INIT_HINT, weight=params["weight"])
         y = convolve(flat, params["weight"], win, groups)
         y = add_bias(y, params["bias"]) if bias else y
         return y.reshape(*lead, *y.shape[1:])

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnfunc.base import Array, Shape
+from nnfunc.base import Array, Shape, widen
 from nnfunc.layers.conv.channels_last import reverse
-from nnfunc.layers.linear import wide
-from nnfunc.layers.windows import pad, shifted
+from nnfunc.layers.windows import pad, shifted_copies
 
 __all__ = ["depthwise"]
 
@@ -29,9 +28,9 @@ def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pad
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape) -> Array:
     """One copy of x for each place of the kernel, times its weights, added in one pass in float32."""
-    copies = shifted(x, weight.shape[:-2], stride, dilation)
-    own = wide(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
-    terms = [wide(copy) * each for copy, each in zip(copies, own, strict=True)]
+    copies = shifted_copies(x, weight.shape[:-2], stride, dilation)
+    own = widen(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
+    terms = [widen(copy) * each for copy, each in zip(copies, own, strict=True)]
     return reduce(jnp.add, terms).astype(x.dtype)
 
 
@@ -91,9 +90,9 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
         for t in range(piece):
             first = t * stride[-1]
             window = lax.slice_in_dim(rows, first, first + span[-1], dilation[-1], axis=len(kernel))
-            total = total + wide(window) * wide(jnp.expand_dims(dy[:, t : t + 1], places))
+            total = total + widen(window) * widen(jnp.expand_dims(dy[:, t : t + 1], places))
         return total, None
 
-    zero = wide(jnp.zeros((some, *kernel, dim), dy.dtype))
+    zero = widen(jnp.zeros((some, *kernel, dim), dy.dtype))
     total, _ = lax.scan(row, zero, (jnp.arange(math.prod(counts)), dy))
     return total.sum(0).reshape(shape).astype(x.dtype)

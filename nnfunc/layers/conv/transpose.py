@@ -10,9 +10,9 @@ from jax import lax
 from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, Shape, fold
 from nnfunc.layers.conv.channels_last import Plan, spread
-from nnfunc.layers.conv.conv import MADE, check_channels
-from nnfunc.layers.linear import add_bias
-from nnfunc.layers.windows import Size, Windows, batched, each, windows
+from nnfunc.layers.conv.conv import check_channels
+from nnfunc.layers.linear import INIT_HINT, add_bias
+from nnfunc.layers.windows import Size, Windows, flatten_batch, parse_windows, per_axis
 
 __all__ = ["conv_transpose"]
 
@@ -53,7 +53,7 @@ def conv_transpose(
     if in_dim % groups or out_dim % groups:
         wanted = "groups should divide in_dim and out_dim"
         check.fail(where, f"{wanted}, got groups {groups}, in_dim {in_dim}, out_dim {out_dim}.")
-    win = windows(where, kernel, stride, padding, dilation, dims, ("same", "valid"))
+    win = parse_windows(where, kernel, stride, padding, dilation, dims, ("same", "valid"))
     extra = _extra(output_padding, win)
     shape = (*win.size, in_dim, out_dim // groups)
 
@@ -63,9 +63,9 @@ def conv_transpose(
         return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
     def apply(params, x):
-        flat, lead = batched(where, x, win.dims)
+        flat, lead = flatten_batch(where, x, win.dims)
         check_channels(where, x, in_dim, win.dims)
-        check.shape(where, shape, MADE, weight=params["weight"])
+        check.shape(where, shape, INIT_HINT, weight=params["weight"])
         cut = _cut(win, extra, flat.shape[1:-1])
         dtype = jnp.result_type(flat, params["weight"])
         y = _transposed(flat.astype(dtype), params["weight"].astype(dtype), win, cut, groups)
@@ -76,7 +76,7 @@ def conv_transpose(
 
 
 def _extra(output_padding: Size, win: Windows) -> tuple[int, ...]:
-    extra = each(win.where, "output_padding", output_padding, win.dims, 0)
+    extra = per_axis(win.where, "output_padding", output_padding, win.dims, 0)
     for value, stride, dilation in zip(extra, win.stride, win.dilation, strict=True):
         if value >= max(stride, dilation):
             wanted = f"output_padding should be below stride or dilation, {max(stride, dilation)}"

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array
-from nnfunc.layers.linear import add_bias, rows, wide
+from nnfunc.base import Array, widen
+from nnfunc.layers.linear import add_bias, matmul_rows
 
 Carry = tuple[Array, ...]
 Weights = dict[str, Array]
@@ -77,7 +77,7 @@ def _rnn_step(act: str, weights: Weights, pre: Array, carry: Carry) -> tuple[Car
 
 
 def _rnn_source(weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved) -> Array:
-    return _with_bias(d_weights, d_pre) + rows(before[0], d_weights["recurrent"])
+    return _with_bias(d_weights, d_pre) + matmul_rows(before[0], d_weights["recurrent"])
 
 
 def _rnn_follow(weights: Weights, saved: Saved, source: Array, d_carry: Carry) -> Carry:
@@ -100,7 +100,7 @@ def _gru_step(weights: Weights, pre: Array, carry: Carry) -> tuple[Carry, Saved]
 
 
 def _gru_source(weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved) -> Array:
-    of_r, of_z, of_n = _parts(rows(before[0], d_weights["recurrent"]), 3)
+    of_r, of_z, of_n = _parts(matmul_rows(before[0], d_weights["recurrent"]), 3)
     of_n = add_bias(of_n, d_weights["recurrent_bias"]) if "recurrent_bias" in weights else of_n
     return _with_bias(d_weights, d_pre) + _join(of_r, of_z, saved.more[0] * of_n)
 
@@ -126,7 +126,7 @@ def _gru_before_source(
     weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved
 ) -> Array:
     (h,), r = before, saved.more[0]
-    of_h = rows(h, d_weights["recurrent"]), rows(r * h, d_weights["candidate"])
+    of_h = matmul_rows(h, d_weights["recurrent"]), matmul_rows(r * h, d_weights["candidate"])
     return _with_bias(d_weights, d_pre) + _join(*of_h)
 
 
@@ -166,11 +166,11 @@ def _lstm_step(weights: Weights, pre: Array, carry: Carry) -> tuple[Carry, Saved
 def _lstm_source(
     weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved
 ) -> Array:
-    d = _with_bias(d_weights, d_pre) + rows(before[0], d_weights["recurrent"])
+    d = _with_bias(d_weights, d_pre) + matmul_rows(before[0], d_weights["recurrent"])
     if "peephole_i" not in weights:
         return d
     of_i, of_f, of_o = (
-        (wide(d_weights[f"peephole_{gate}"])[None] * wide(c)).astype(d.dtype)
+        (widen(d_weights[f"peephole_{gate}"])[None] * widen(c)).astype(d.dtype)
         for gate, c in (("i", before[1]), ("f", before[1]), ("o", after[1]))
     )
     return d + _join(of_i, of_f, jnp.zeros_like(of_i), of_o)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Key, Model, Params, PyTree, Scalar, fold
-from nnfunc.layers.linear import MADE, rows
+from nnfunc.layers.linear import INIT_HINT, matmul_rows
 from nnfunc.layers.recurrent.cell_math import GRU, LSTM, RNN, Carry, Kind, Weights
 
 __all__ = ["gru_cell", "initial_carry", "lstm_cell", "rnn_cell"]
@@ -35,8 +35,8 @@ class Cell(NamedTuple):
         """x and the weights have the sizes of this cell."""
         wide = len(self.kind.gates) * self.dim
         check.last_axis(where, x, in_dim=self.in_dim)
-        check.shape(where, (self.in_dim, wide), MADE, weight=params["weight"])
-        check.shape(where, (self.dim, wide), MADE, recurrent_weight=params["recurrent_weight"])
+        check.shape(where, (self.in_dim, wide), INIT_HINT, weight=params["weight"])
+        check.shape(where, (self.dim, wide), INIT_HINT, recurrent_weight=params["recurrent_weight"])
 
     def weights(self, params: Params) -> Weights:
         """What a step multiplies and adds, in the names of `recurrent_kinds`; vectors are [1, dim]."""
@@ -148,7 +148,7 @@ def _model(cell: Cell) -> Model:
         cell.check(cell.name, params, x)
         lead = x.shape[:-1]
         before = cell.flat(cell.name, carry, lead, jnp.promote_types(x.dtype, params["weight"].dtype))
-        pre = rows(x.reshape(math.prod(lead), cell.in_dim), params["weight"])
+        pre = matmul_rows(x.reshape(math.prod(lead), cell.in_dim), params["weight"])
         after = cell.kind.step(cell.weights(params), pre, before)[0]
         return cell.shaped(after, lead), after[0].reshape(*lead, cell.dim)
 

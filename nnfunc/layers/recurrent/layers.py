@@ -10,9 +10,9 @@ from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, Out, Params, PyTree, Scalar, fold
 from nnfunc.combinators import wire
 from nnfunc.layers.dropout import dropout as dropout_layer
-from nnfunc.layers.linear import rows
+from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.recurrent.cells import Activation, Cell, Reset, gru_of, lstm_of, rnn_of
-from nnfunc.layers.recurrent.scan import over_time
+from nnfunc.layers.recurrent.scan import scan_time
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -225,8 +225,8 @@ def _over(
         real = (places < lengths.astype(jnp.int32).reshape(1, batch))[..., None]
         x = jnp.where(real, x, 0)  # whatever stands there, NaN too
         mask = jnp.broadcast_to(real, (steps, batch, cell.dim))
-    pre = rows(x, params["weight"])
-    y, last = over_time(cell.kind, cell.weights(params), pre, start, mask, reverse=reverse)
+    pre = matmul_rows(x, params["weight"])
+    y, last = scan_time(cell.kind, cell.weights(params), pre, start, mask, reverse=reverse)
     y = y if mask is None else jnp.where(mask, y, 0)
     y = jnp.moveaxis(y.reshape(steps, *lead, cell.dim), 0, -2)
     return y, cell.shaped(last, lead)

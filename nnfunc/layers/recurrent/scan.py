@@ -16,7 +16,7 @@ from nnfunc.base import Array
 from nnfunc.layers.recurrent.cell_math import Carry, Kind, Saved, Weights
 
 
-def over_time(
+def scan_time(
     kind: Kind,
     weights: Weights,
     pre: Array,

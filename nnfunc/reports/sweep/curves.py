@@ -1,4 +1,4 @@
-"""The learning curves of a sweep's members in one picture."""
+"""The learning curves of a sweep's trials in one picture."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ COLOURS = (HELD_OUT, EVENTS[0], "#3a9a5b", EVENTS[1], EVENTS[2])
 
 
 def curves(own: Sheet, result: Result) -> Any:
-    """A matplotlib Figure: the figure that ranks, and the training loss, of all members over steps.
+    """A matplotlib Figure: the figure that ranks, and the training loss, of all trials over steps.
 
     All are faint; the best settings are strong, with seeds as means. A cross stands where a diverged
-    member was last a number, a dot where a search stopped one.
+    trial was last a number, a dot where a search stopped one.
     """
     names = list(dict.fromkeys(n for n in (own.rank, "train/loss") if n in result.curves))
     picture, panels = figure(len(names), columns=len(names), height=4)
@@ -39,17 +39,17 @@ def curves(own: Sheet, result: Result) -> Any:
     return picture
 
 
-def named(own: Sheet, member: int) -> str:
-    """The values of a member that vary, in words.
+def named(own: Sheet, trial: int) -> str:
+    """The values of a trial that vary, in words.
 
     They are all its values where nothing varies.
     """
     names = [one.name for one in own.axes] or list(own.fixed)
-    return ", ".join(f"{name}={text(own.hypers[member].get(name), 24, 4)}" for name in names)
+    return ", ".join(f"{name}={text(own.hypers[trial].get(name), 24, 4)}" for name in names)
 
 
 def _panel(panel: Any, own: Sheet, steps: np.ndarray, curve: np.ndarray, mode: str) -> None:
-    """curve: [members, reports] of one figure."""
+    """curve: [trials, reports] of one figure."""
     from matplotlib.collections import LineCollection
 
     low, high = _limits(panel, curve[~own.diverged] if not own.diverged.all() else curve, mode)
@@ -59,14 +59,14 @@ def _panel(panel: Any, own: Sheet, steps: np.ndarray, curve: np.ndarray, mode: s
     lines = [np.stack([x, y], axis=1)[np.isfinite(y)] for x, y in zip(over, shown, strict=True)]
     panel.add_collection(LineCollection(lines, colors=TRAIN, linewidths=0.8, alpha=faint))
     several = any(np.isfinite(row).sum() > 1 for row in curve)
-    for place, members in reversed(list(enumerate(own.ranked[:STRONG]))):
-        middle = shown[members].mean(axis=0)
-        drawn = np.isfinite(middle)  # members may report at steps of their own
+    for place, trials in reversed(list(enumerate(own.ranked[:STRONG]))):
+        middle = shown[trials].mean(axis=0)
+        drawn = np.isfinite(middle)  # trials may report at steps of their own
         style: dict[str, Any] = {"color": COLOURS[place], "marker": None if several else "o"}
-        label = plain(f"{place + 1}. {named(own, members[0])}", 140)
+        label = plain(f"{place + 1}. {named(own, trials[0])}", 140)
         panel.plot(steps[drawn], middle[drawn], lw=2, zorder=4, label=label, **style)
-        if len(members) > 1:
-            panel.plot(steps[drawn], shown[members][:, drawn].T, lw=0.8, alpha=0.5, zorder=3, **style)
+        if len(trials) > 1:
+            panel.plot(steps[drawn], shown[trials][:, drawn].T, lw=0.8, alpha=0.5, zorder=3, **style)
     for marked, marker, colour, label in (
         (own.stopped, "o", "#5c6770", "stopped early"),
         (own.diverged, "x", LINE, "diverged"),

@@ -55,7 +55,7 @@ def importance(result: Result) -> Importance | None:
     >>> x = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
     >>> data = nf.data.arrays((x, 3 * x), batch_size=8)
     >>> space = {"rate": nf.uniform(0.01, 0.5), "decay": nf.uniform(0.0, 1e-6)}
-    >>> result = nf.sweep(build, space, data, steps=20, members=32, way="vmap", key=jax.random.key(0))
+    >>> result = nf.sweep(build, space, data, steps=20, trials=32, execution="vmap", key=jax.random.key(0))
     >>> found = importance(result)
     >>> found.names, found.means_something
     (['rate', 'decay'], True)

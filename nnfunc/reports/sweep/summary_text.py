@@ -36,7 +36,7 @@ def headline(own: Sheet, result: Result) -> str:
     """How many runs of how many steps, in how long, and what became of them."""
     runs = len(own.hypers)
     steps = max((int(s[-1]) for s in result.steps.values() if len(s)), default=0)
-    stopped = result.stopped
+    stopped = result.stopped_at
     upto = "up to " if stopped else ""
     of = f" ({counted(runs // own.seeds, 'setting')}, {own.seeds} seeds each)" if own.seeds > 1 else ""
     ends = [
@@ -112,14 +112,14 @@ def _time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
 
 
-def _who(own: Sheet, member: int) -> str:
-    place = f"setting {member // own.seeds}" if own.seeds > 1 else f"member {member}"
-    words = named(own, member)
+def _who(own: Sheet, trial: int) -> str:
+    place = f"setting {trial // own.seeds}" if own.seeds > 1 else f"trial {trial}"
+    words = named(own, trial)
     return f"{place} ({words})" if words else place
 
 
-def _called(own: Sheet, member: int) -> str:
-    return f"The best is {_who(own, member)}"
+def _called(own: Sheet, trial: int) -> str:
+    return f"The best is {_who(own, trial)}"
 
 
 def _shared(own: Sheet) -> str:
@@ -136,7 +136,7 @@ def _mean(own: Sheet, row: dict[str, Any]) -> str:
 def _compared(own: Sheet, result: Result) -> str:
     """Whether the seeds tell the best setting from the runner-up, and by which test."""
     (one, other) = own.ranked[:2]
-    seeds = [[result.seed[member] for member in members] for members in (one, other)]
+    seeds = [[result.seed[trial] for trial in trials] for trials in (one, other)]
     found = compare_settings(own.scores[one], own.scores[other], *seeds)
     test = f"{found.test}: p = {found.p:.2g}"
     if found.differ:

@@ -20,7 +20,7 @@ from nnfunc.sweeps.result import FAULTS, Result
 __all__ = ["write_page"]
 
 ROWS = 20  # of the table of the best
-LISTED = 20  # of diverged and of refused members, at first sight
+LISTED = 20  # of diverged and of refused trials, at first sight
 OF_STEPS = ("gradient_norm", "learning_rate")  # figures of which the last value says little
 LANES, PANELS, PAIRED = 10, 12, 6  # names that the pictures have room for
 
@@ -36,7 +36,7 @@ def write_page(result: Result, folder: Path, name: str = "sweep", base: Mapping[
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
     >>> data = nf.data.arrays((np.ones((4, 1), np.float32),) * 2, batch_size=4)
-    >>> result = nf.sweep(build, [{"rate": 0.1}], data, steps=2, way="vmap", key=jax.random.key(0))
+    >>> result = nf.sweep(build, [{"rate": 0.1}], data, steps=2, execution="vmap", key=jax.random.key(0))
     >>> write_page(result, getfixture("tmp_path")).name
     'report.html'
     """
@@ -111,21 +111,21 @@ def _table(own: Sheet, result: Result) -> str:
     """A row for each of the best settings: its score, what it was given, its other last figures."""
     several = own.seeds > 1
     others = [n for n in result.curves if n != own.rank and n.partition("/")[2] not in OF_STEPS]
-    heads = ["", "setting" if several else "member", own.score.name]
+    heads = ["", "setting" if several else "trial", own.score.name]
     heads += ["95 % interval"] * several + [one.name for one in own.axes]
     heads += [name.replace("/", " ").replace("_", " ") for name in others]
     table = result.table()
     stopped = "stopped_at" in table[0]
     heads += ["stopped at"] * stopped
-    rows = {row.get("setting", row.get("member")): row for row in table}
+    rows = {row.get("setting", row.get("trial")): row for row in table}
     cells = []
-    for place, members in enumerate(own.ranked[:ROWS]):
-        row = rows[members[0] // own.seeds]
-        line = [str(place + 1), str(members[0] // own.seeds), summary_text.score(own, row[own.rank])]
+    for place, trials in enumerate(own.ranked[:ROWS]):
+        row = rows[trials[0] // own.seeds]
+        line = [str(place + 1), str(trials[0] // own.seeds), summary_text.score(own, row[own.rank])]
         if several:
             ends = [summary_text.score(own, row[f"{own.rank} {end}"]) for end in ("low", "high")]
             line.append(" to ".join(ends))
-        line += [text(own.hypers[members[0]].get(one.name)) for one in own.axes]
+        line += [text(own.hypers[trials[0]].get(one.name)) for one in own.axes]
         line += [f"{row[name]:.4g}" if np.isfinite(row[name]) else "-" for name in others]
         line += [_stopped(row)] if stopped else []
         cells.append(line)
@@ -211,11 +211,11 @@ def _curves(own: Sheet, result: Result) -> str:
 
 def _diverged(own: Sheet, result: Result) -> str:
     layers = result.layers
-    heads = ["member", "step", "first layer", "settings"]
+    heads = ["trial", "step", "first layer", "settings"]
     missing = ["" if place < FAULTS else "not looked for" for place in range(len(result.diverged))]
     cells = [
-        [str(member), f"{step:,}", layers.get(member, none), named(own, member)]
-        for (member, step), none in zip(result.diverged.items(), missing, strict=True)
+        [str(trial), f"{step:,}", layers.get(trial, none), named(own, trial)]
+        for (trial, step), none in zip(result.diverged.items(), missing, strict=True)
     ]
     if not layers:
         heads, cells = [*heads[:2], heads[3]], [[*line[:2], line[3]] for line in cells]
@@ -223,8 +223,8 @@ def _diverged(own: Sheet, result: Result) -> str:
 
 
 def _refused(own: Sheet, result: Result) -> str:
-    cells = [[str(member), named(own, member), why] for member, why in result.refused.items()]
-    return _listed(["member", "settings", "why"], cells)
+    cells = [[str(trial), named(own, trial), why] for trial, why in result.refused.items()]
+    return _listed(["trial", "settings", "why"], cells)
 
 
 def _listed(heads: list[str], cells: list[list[str]]) -> str:

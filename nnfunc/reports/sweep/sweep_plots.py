@@ -27,7 +27,7 @@ def parallel(own: Sheet, axes: list[Axis]) -> Any:
     picture, (panel,) = figure(1, columns=1, height=4.4)
     panel.set_axis_off()
     lanes = [*axes, own.score]
-    shares: Any = np.stack([_spread(one) for one in lanes], axis=1)  # [members, lanes]
+    shares: Any = np.stack([_spread(one) for one in lanes], axis=1)  # [trials, lanes]
     beyond = -0.12 if own.mode == "max" else 1.12
     shares[own.diverged, -1] = beyond
     drawn = np.isfinite(shares).all(axis=1)
@@ -41,8 +41,8 @@ def parallel(own: Sheet, axes: list[Axis]) -> Any:
     colours[own.diverged[order]] = _rgba(LINE)
     colours[:, 3] = np.where(own.diverged[order], min(faint, 0.5), faint)
     panel.add_collection(LineCollection(list(lines), colors=colours, linewidths=1.1))
-    for members in own.ranked[:1]:
-        panel.plot(across[members].T, shares[members].T, color=BEST, lw=2.4, zorder=3)
+    for trials in own.ranked[:1]:
+        panel.plot(across[trials].T, shares[trials].T, color=BEST, lw=2.4, zorder=3)
     for place, one in enumerate(lanes):
         _lane(panel, place, one, len(lanes))
     if own.diverged.any():
@@ -176,7 +176,7 @@ def mark(axis: Any, one: Axis, most: int) -> None:
 
 
 def _merit(own: Sheet) -> np.ndarray:
-    """[members] in [0, 1], 1 for the best; less than 0 where there is no score."""
+    """[trials] in [0, 1], 1 for the best; less than 0 where there is no score."""
     shares = own.score.shares if own.mode == "max" else 1 - own.score.shares
     return np.where(np.isfinite(shares), shares, -1)
 

@@ -1,1 +1,1 @@
-"""Searches: which trials go on, and which settings come next."""
+"""Searches: which specs go on, and which settings come next."""

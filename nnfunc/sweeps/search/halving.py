@@ -1,4 +1,4 @@
-"""Searches that give up the worse members early: successive halving, Hyperband, early stopping."""
+"""Searches that give up the worse trials early: successive halving, Hyperband, early stopping."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine],
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
     >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
     >>> data = nf.data.arrays((x, 3 * x), batch_size=8, validation=(x, 3 * x))
-    >>> result = nf.sweep(build, {"rate": nf.log_uniform(1e-4, 1.0)}, data, steps=90, members=9,
+    >>> result = nf.sweep(build, {"rate": nf.log_uniform(1e-4, 1.0)}, data, steps=90, trials=9,
     ...                   search=nf.sweeps.halving(eta=3), key=jax.random.key(0))
     >>> sorted(result.stopped.values()), result.best in result.stopped
     ([9, 9, 9, 9, 9, 9, 27, 27], False)
@@ -44,9 +44,9 @@ def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine],
 def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Engine], None]:
     """Hyperband: several successive halvings, from one that selects early and often to one that never.
 
-    So a setting that is slow at first is not always lost. Members are shared out over the brackets
+    So a setting that is slow at first is not always lost. Trials are shared out over the brackets
     as in the paper: one that selects s times begins with a share of eta**s / (s + 1) of them. brackets:
-    how many, by default as many as the evaluations of a run and the members allow.
+    how many, by default as many as the evaluations of a run and the trials allow.
     Raises: ValueError when not 1 < eta, or brackets is below 1. Source: Li et al. 2018,
     arXiv:1603.06560.
     """
@@ -71,12 +71,12 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
 
 
 def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.0) -> Callable[[Engine], None]:
-    """Early stopping: end each member whose figure has not improved for some evaluations in a row.
+    """Early stopping: end each trial whose figure has not improved for some evaluations in a row.
 
     evaluations: how many, in [1, ...). threshold: better is by more than this, in the figure's
     units, at least 0. warmup: the share of the steps, in [0, 1), before which none is ended. Every
-    member, whether it was ended or ran on, ranks by its best evaluation, and its state is that of
-    there: the last one is past the best by design. That is one more state a member in memory.
+    trial, whether it was ended or ran on, ranks by its best evaluation, and its state is that of
+    there: the last one is past the best by design. That is one more state a trial in memory.
     Raises: ValueError for numbers out of range.
     """
     check.size("patience", evaluations=evaluations)
@@ -87,16 +87,16 @@ def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.
         engine.begin()
         best, waited = {}, {}
         for share in engine.shares():
-            engine.advance(engine.members, share)
-            for member in engine.members:
-                note_peak(engine, member, share)
-                cost = engine.cost(member, share)
-                if cost < best.get(member, math.inf) - (threshold if member in best else 0):
-                    best[member], waited[member] = cost, 0
+            engine.advance(engine.trials, share)
+            for trial in engine.trials:
+                note_peak(engine, trial, share)
+                cost = engine.cost(trial, share)
+                if cost < best.get(trial, math.inf) - (threshold if trial in best else 0):
+                    best[trial], waited[trial] = cost, 0
                 else:
-                    waited[member] = waited.get(member, 0) + 1
-                if waited[member] >= evaluations and share >= warmup and share < 1:
-                    engine.leave(member, "no better for a while", behind=False)
+                    waited[trial] = waited.get(trial, 0) + 1
+                if waited[trial] >= evaluations and share >= warmup and share < 1:
+                    engine.leave(trial, "no better for a while", behind=False)
         settle(engine)
 
     return search
@@ -111,8 +111,8 @@ def _bracket(engine: Engine, units: list[list[int]], eta: float, rungs: int | No
         units.sort(key=lambda unit: engine.unit_cost(unit, share))  # stable: ties as they were drawn
         keep = max(1, round(len(units) / eta))
         for unit in units[keep:]:
-            for member in unit:
-                engine.leave(member, f"behind at {share:.3g} of its steps", behind=True)
+            for trial in unit:
+                engine.leave(trial, f"behind at {share:.3g} of its steps", behind=True)
         units = units[:keep]
     engine.advance(m for unit in units for m in unit)
 

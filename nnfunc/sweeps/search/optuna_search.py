@@ -29,7 +29,7 @@ def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> C
     cmaes is needed; it moves numbers and draws options at random), "gp" (Gaussian processes, for which
     Optuna needs PyTorch), "qmc", "random"; or a function seed -> sampler. All settings of a batch
     train side by side in the programs of the batches before; with seeds the sampler is told the mean.
-    members: of the sweep, how many there are in all.
+    trials: of the sweep, how many there are in all.
     Raises: ModuleNotFoundError without Optuna (the extra `search`) or what the sampler needs;
     ValueError for an unknown sampler, a batch below 1, or a space that is no dict.
     """
@@ -45,8 +45,8 @@ def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> C
             hint = "Leave search out to run the settings of a list, or what a function proposes."
             problem = f"space should be {wanted}, got {check.describe(draws.space)}"
             check.fail("optuna", f"{problem}. {hint}")
-        if draws.members is None:
-            check.fail("optuna", "members should say how many settings to try, got None.")
+        if draws.trials is None:
+            check.fail("optuna", "trials should say how many settings to try, got None.")
         space = Space(draws.space)
         known = {name: _distribution(module, d) for name, d in space.drawn.items()}
         key = np.asarray(jax.random.key_data(fold(draws.key, "optuna")))
@@ -54,8 +54,8 @@ def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> C
         with _quiet(module):
             own = _sampler(module, sampler, seed) if isinstance(sampler, str) else sampler(seed)
             study = module.create_study(sampler=own)
-            while len(engine.units) < draws.members:
-                count = min(batch, draws.members - len(engine.units))
+            while len(engine.units) < draws.trials:
+                count = min(batch, draws.trials - len(engine.units))
                 _batch(module, study, engine, space, known, count)
 
     return search

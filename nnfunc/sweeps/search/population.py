@@ -20,17 +20,17 @@ __all__ = ["population"]
 def population(
     *, rounds: int = 10, quantile: float = 0.25, factor: float = 1.25, resample: float = 0.25
 ) -> Callable[[Engine], None]:
-    """Population based training: members copy the weights of better ones, and change their numbers.
+    """Population based training: trials copy the weights of better ones, and change their numbers.
 
     After each of `rounds` equal parts of the run but the last, at the nearest evaluation (there are no
-    more rounds than evaluations), a member of the worst
+    more rounds than evaluations), a trial of the worst
     quantile takes over all that one of the best has learned, its optimizer's state too, and its
     numbers, each multiplied or divided by `factor`, or with probability `resample` drawn anew. A
     number stays between the ends of its distribution; an option of a list moves to a neighbour. Only
-    what the programs take as arguments changes; members of a group (see `nf.sweep_plan`) copy among
+    what the programs take as arguments changes; trials of a group (see `nf.sweep_plan`) copy among
     themselves. One that diverged is among the worst, so it is brought back. All run as the same
     compiled program from the first round to the last.
-    `Result.lineage` has a row for each copy: step, member, source, and the settings from there on.
+    `Result.lineage` has a row for each copy: step, trial, source, and the settings from there on.
     Raises: ValueError when not 0 < quantile <= 0.5, 1 < factor, rounds is below 2, resample is not in
     [0, 1], a space is no dict, or there are seeds.
     Source: Jaderberg et al. 2017, arXiv:1711.09846 (truncation selection, perturb and resample).
@@ -46,29 +46,29 @@ def population(
             wanted = "a dict of lists and distributions, within which numbers are changed"
             check.fail("population", f"space should be {wanted}, got {check.describe(space)}.")
         if engine.draws.runs > 1:
-            check.fail("population", "members learn from each other, so seeds should be left out.")
+            check.fail("population", "trials learn from each other, so seeds should be left out.")
         engine.begin()
         own, every = Space(space), engine.shares()
         near = lambda share: min(every, key=lambda known: (abs(known - share), known))
         shares = sorted({near(number / rounds) for number in range(1, rounds)} - {1.0})
         for number, share in enumerate(shares, start=1):
             engine.advance(engine.tracks, share, together=True)
-            for members in _groups(engine):
-                _exploit(engine, own, members, share, number)
+            for trials in _groups(engine):
+                _exploit(engine, own, trials, share, number)
         engine.advance(engine.tracks, together=True)
 
-    def _exploit(engine: Engine, space: Space, members: list[int], share: float, number: int) -> None:
-        order = sorted(members, key=lambda member: engine.cost(member, share))
+    def _exploit(engine: Engine, space: Space, trials: list[int], share: float, number: int) -> None:
+        order = sorted(trials, key=lambda trial: engine.cost(trial, share))
         count = min(len(order) // 2, max(1, math.floor(quantile * len(order))))
         best = [m for m in order[:count] if math.isfinite(engine.cost(m, share))]
         lost = [m for m in order[count:] if not math.isfinite(engine.cost(m, share))]
         worst = sorted({*order[len(order) - count :], *lost})
-        for member in worst if best else ():
-            key = np.asarray(jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", member)))
+        for trial in worst if best else ():
+            key = np.asarray(jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", trial)))
             draw = np.random.default_rng(key.tolist())
             source = best[int(draw.integers(len(best)))]
             traced = engine.traced(source)
-            before, kept = engine.trials[source].settings, engine.trials[member].settings
+            before, kept = engine.specs[source].settings, engine.specs[trial].settings
             drawn = {n: before[n] if n in traced else kept[n] for n in space.drawn}
             for name in sorted(set(drawn) & traced):
                 drawn[name] = _explored(space.drawn[name], drawn[name], draw, factor, resample)
@@ -76,13 +76,13 @@ def population(
             shaped = [n for n in settings if n not in traced and not same(settings[n], kept[n])]
             if shaped or not allowed(engine.draws.constraint, settings):
                 settings = {n: before[n] if n in traced else kept[n] for n in settings}
-            engine.replace(member, source, settings, share)
+            engine.replace(trial, source, settings, share)
 
     return search
 
 
 def _groups(engine: Engine) -> list[list[int]]:
-    return [list(group.members) for _, group in engine.groups if len(group.members) > 1]
+    return [list(group.trials) for _, group in engine.groups if len(group.trials) > 1]
 
 
 def _explored(distribution: Distribution, value: Any, draw: np.random.Generator, factor: float, resample: float) -> Any:

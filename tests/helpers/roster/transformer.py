@@ -14,10 +14,10 @@ BLOCK = (4, nf.attention(4, 2), nf.feed_forward(4, 6))
 
 MODELS: dict[str, Row] = {
     "feed_forward": Row((6, 5), {"activation": "swiglu"}, {"dropout": (0.25, 0.5)}),
-    "experts": Row((6, 4, 3), {"activation": "geglu"}),
-    "experts:switch": Row(
+    "mixture_of_experts": Row((6, 4, 3), {"activation": "geglu"}),
+    "mixture_of_experts:switch": Row(
         (6, 4, 3),
-        {"k": 1, "weighing": "all", "capacity": 1.0, "bias": False},
+        {"top_k": 1, "weighing": "all", "capacity": 1.0, "bias": False},
         leading_axes=False,  # the tokens of a batch compete for room
     ),
     "transformer_block": Row(BLOCK, numbers={**TWO, "drop_path": (0.5, 0.25)}, x=sample(2, 3, 4)),

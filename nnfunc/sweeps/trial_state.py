@@ -1,4 +1,4 @@
-"""The members of a sweep as an engine keeps them."""
+"""The trials of a sweep as an engine keeps them."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from nnfunc.sweeps.batch import Held
 from nnfunc.sweeps.compiled_trials import Lanes
 from nnfunc.sweeps.grouping import Group
-from nnfunc.sweeps.strategy import Way
-from nnfunc.sweeps.trial import Trial
+from nnfunc.sweeps.strategy import Execution
+from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.compiled import Carry
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
@@ -19,7 +19,7 @@ __all__ = ["Kind", "Peak", "Track"]
 class Kind:
     """What groups of one program have in common, and how they run once that is chosen.
 
-    lanes: the programs that were made for them. lead: the first of all members.
+    lanes: the programs that were made for them. lead: the first of all trials.
     """
 
     build: Build
@@ -28,7 +28,7 @@ class Kind:
     leaves: Any
     treedef: Any
     traced: frozenset[str]
-    way: Way | None = None
+    execution: Execution | None = None
     lead: int | None = None
     lanes: dict[Any, Lanes] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ class Kind:
 
 
 class Peak(NamedTuple):
-    """The evaluation at which a member was best. carry: as it was there; None until it is read."""
+    """The evaluation at which a trial was best. carry: as it was there; None until it is read."""
 
     step: int
     cost: float
@@ -60,13 +60,13 @@ class Peak(NamedTuple):
 
 @dataclass
 class Track:
-    """A member. figures: name -> step -> value. left: why a search ended it before its last step.
+    """A trial. figures: name -> step -> value. left: why a search ended it before its last step.
 
     behind: whether it ranks behind those that went further. drawn: the settings that it began with.
     peak: what it ranks by, where a search keeps its best state rather than its last.
     """
 
-    trial: Trial
+    spec: TrialSpec
     drawn: dict[str, Any]
     kind: Kind
     group: Group
@@ -84,4 +84,4 @@ class Track:
 
     @property
     def ended(self) -> bool:
-        return self.step >= self.trial.intervals.steps
+        return self.step >= self.spec.intervals.steps
