@@ -69,22 +69,22 @@ def text(
         raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw:
         fail_damaged(WHERE, file, "it is empty")
-    codec = _build_codec(codec, whole) if preprocessing is None else preprocessing.codec
-    smallest = np.min_scalar_type(codec.size - 1)
+    encoder: Codec = _build_codec(codec, whole) if preprocessing is None else preprocessing.codec
+    smallest = np.min_scalar_type(encoder.size - 1)
     dtype = smallest if smallest.itemsize < 4 else np.dtype(np.int32)
-    if isinstance(codec, Bytes):
+    if isinstance(encoder, Bytes):
         train, held_out, counts = cut_tokens(WHERE, np.frombuffer(raw, np.uint8), validation, preprocessing)
-    elif isinstance(codec, Characters):  # cut as a range: the tokens need no second copy
+    elif isinstance(encoder, Characters):  # cut as a range: the tokens need no second copy
         del raw
         first, last, counts = cut_tokens(WHERE, range(len(whole)), validation, preprocessing)
-        tokens = codec.encode(whole[: counts["used"]], dtype)
+        tokens = encoder.encode(whole[: counts["used"]], dtype)
         train, held_out = tokens[: len(first)], None if last is None else tokens[len(first) :]
     else:  # each part by itself: no token may reach from one into the other
         first, last, counts = cut_tokens(WHERE, whole, validation, preprocessing)
-        train, held_out = codec.encode(first), None if last is None else codec.encode(last)
+        train, held_out = encoder.encode(first), None if last is None else encoder.encode(last)
     splits = {"train": train, "validation": held_out}
     splits = {name: None if part is None else part.astype(dtype, copy=False) for name, part in splits.items()}
-    return build_token_splits(WHERE, splits, block_size, codec.size, codec, str(file), counts=counts)
+    return build_token_splits(WHERE, splits, block_size, encoder.size, encoder, str(file), counts=counts)
 
 
 def _build_codec(codec: str | Path | Codec, whole: str) -> Codec:

@@ -55,7 +55,8 @@ def build_token_splits(
     fingerprints = {name: split_fingerprint(part) for name, part in present.items()}
     return Splits(
         train,
-        **rows,
+        rows.get("validation"),
+        rows.get("test"),
         classes=vocab_size,
         transform=next_tokens,
         window=window,
