@@ -403,7 +403,7 @@ def test_a_pickle_can_call_nothing(tmp_path):
             return os.mkdir, (str(tmp_path / "done"),)
 
     (folder / "test_batch").write_bytes(pickle.dumps({b"data": Evil(), b"labels": [1]}, protocol=2))
-    with pytest.raises(ValueError, match=r"test_batch: it is no batch .*it names posix.mkdir"):
+    with pytest.raises(ValueError, match=r"test_batch: it is not a batch .*it names posix.mkdir"):
         nf.data.cifar10(path=folder)
     assert not (tmp_path / "done").exists()
 

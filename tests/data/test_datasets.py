@@ -240,7 +240,7 @@ def test_splits_are_named():
     assert [len(x) for x, _ in data.split("train")] == [4, 4, 2]
     assert [len(x) for x, _ in data.split("test")] == [2]
     assert data.for_training().test is None
-    with pytest.raises(ValueError, match=r"no validation split. Give one: .*validation=\(x, y\)"):
+    with pytest.raises(ValueError, match=r"no validation split. Add one: .*validation=\(x, y\)"):
         next(data.split("validation"))
     with pytest.raises(ValueError, match="did you mean 'validation'"):
         next(data.split("valid"))
@@ -262,10 +262,10 @@ NAN[4, 1], NAN[5, 0] = np.nan, np.inf
         ({"x": X, "n": np.float32(3)}, {}, ValueError, r"train\['n'\] should have a first axis"),
         ([[1.0, 2.0]], {}, TypeError, r"train\[0\]\[0\] should be an array, got 1.0 .*np.asarray"),
         (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got dtype <U1.*np.unique"),
-        (np.array([None, 1.0]), {}, TypeError, "got type object"),
+        (np.array([None, 1.0]), {}, TypeError, "got dtype object"),
         ((), {}, TypeError, "train should hold arrays"),
         (None, {}, TypeError, "train should hold the training arrays, got None"),
-        ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Set"),
+        ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Lower"),
         ((X, Y), {"batch_size": 0}, ValueError, "batch_size should be at least 1, got 0"),
         ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be an integer"),
         ((X, Y), {"seed": -1}, ValueError, r"seed should be in \[0, 4294967295\], got -1"),
@@ -392,7 +392,7 @@ def test_float64_that_float32_cannot_tell_apart_is_named():
 
 def test_masked_values_are_refused_everywhere():
     x, y = np.ma.masked_less(np.arange(6.0), 2), np.arange(6) % 2
-    words = "should hold no masked values, got 2 of 6. Fill them in"
+    words = "should hold no masked values, got 2 of 6. Fill them with"
     for load in (
         lambda: nf.data.arrays((x, y), 2),
         lambda: nf.data.arrays((x.data, y), 2, validation=(x, y)),
