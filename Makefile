@@ -21,7 +21,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiler test-matrix test-quick test-slow lint types format clean
+.PHONY: help demo test test-compiler test-matrix test-slow lint types format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,9 +29,9 @@ help: ## list the commands
 demo: $(READY) ## train on handwritten digits and print the test accuracy
 	$(BIN)/nnfunc train configs/digits_mlp.toml
 
-test: lint types ## lint, types and all tests but those of minutes (what CI runs)
-	NNFUNC_TEST_COMPILER=quick $(PYTEST)
-	NNFUNC_TEST_COMPILER=users $(PYTEST)
+test: lint types ## lint, types and the tests that are not slow (what CI runs)
+	NNFUNC_TEST_COMPILER=quick $(PYTEST) -m "not slow"
+	NNFUNC_TEST_COMPILER=users $(PYTEST) -m "not slow"
 
 test-compiler: $(READY) ## laws and layers with the compiler as users have it (conftest.py)
 	NNFUNC_TEST_COMPILER=users $(PYTEST)
@@ -39,11 +39,9 @@ test-compiler: $(READY) ## laws and layers with the compiler as users have it (c
 test-matrix: ## the same with each of PYTHONS, which have to be there
 	set -e; for python in $(PYTHONS); do $(MAKE) test PYTHON=$$python; done
 
-test-quick: lint ## lint and the tests that are not slow
-	$(PYTEST) -m "not slow"
-
-test-slow: $(READY) ## only the slow tests, those of minutes too
-	NNFUNC_LONG=1 $(PYTEST) -m slow
+test-slow: $(READY) ## the slow tests: killed processes, whole trainings, large models
+	NNFUNC_LONG=1 NNFUNC_TEST_COMPILER=quick $(PYTEST) -m slow
+	NNFUNC_LONG=1 NNFUNC_TEST_COMPILER=users $(PYTEST) -m slow
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -56,14 +56,27 @@ def nearest(word: str, words: Iterable[str], *, most: int = 3) -> str:
     "; did you mean 'steps'?"
     """
     words = list(words)
-    close = difflib.get_close_matches(word, words, n=most, cutoff=0.6)
-    likeness = [difflib.SequenceMatcher(None, word, name).ratio() for name in close]
-    close = [name for name, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.15]
+    likeness = {name: _likeness(word, name) for name in words}
+    best = max(likeness.values(), default=0.0)
+    close = sorted((name for name in words if likeness[name] > max(0.6, best - 0.15)), key=lambda n: -likeness[n])[
+        :most
+    ]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
     shown = ", ".join(repr(name) for name in words[:12])
     more = f" and {len(words) - 12} more" if len(words) > 12 else ""
     return f"; there is {shown}{more}." if words else "; there are none."
+
+
+def _likeness(word: str, name: str) -> float:
+    """How alike two names are, in [0, 1]; `rate` is like `learning_rate`, of which it is a part."""
+    parts = name.split("_")
+    if len(parts) > 1 and "_" not in word:
+        shared = (min(word, part, key=len) for part in parts if word.startswith(part) or part.startswith(word))
+        initials = "".join(part[:1] for part in parts)  # `lr`
+        if word == initials or any(len(part) > 3 for part in shared):
+            return 0.9
+    return difflib.SequenceMatcher(None, word, name).ratio()
 
 
 def is_plain(value: Any) -> bool:

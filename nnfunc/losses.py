@@ -4,7 +4,7 @@ Losses of classes take away the last axis; losses of numbers (`mse`, `binary_cro
 keep the shape of their inputs, one value per number. Nothing is broadcast: shapes are checked.
 
 All of them calculate in float32 at least (float64 stays float64), stay finite, value and gradient,
-at logits of +-1e4, and take every number (smoothing, gamma, delta, ...) traced. Logits may be
+at logits of +-1e4, and take every number (label_smoothing, gamma, delta, ...) traced. Logits may be
 infinite: what is certain and right costs 0, certain and wrong is infinite, and slopes are those of the
 limit; several of +inf share the probability. What no shape check can see gives NaN instead of a
 plausible number: a label that is no class, a probability outside [0, 1], logits that are all -inf. Of
@@ -51,20 +51,20 @@ def cross_entropy(
     logits: Array,
     labels: Array,
     *,
-    smoothing: Scalar = 0.0,
-    weights: Array | Sequence[Scalar] | None = None,
-    ignore: int | None = None,
+    label_smoothing: Scalar = 0.0,
+    weight: Array | Sequence[Scalar] | None = None,
+    ignore_index: int | None = None,
 ) -> Array:
     """Negative log-probability of the true class, in nats.
 
-    loss = (1 - smoothing) * w[y] * -log p[y] + smoothing * mean over classes c of w[c] * -log p[c],
+    loss = (1 - label_smoothing) * w[y] * -log p[y] + label_smoothing * mean over classes c of w[c] * -log p[c],
     with p = softmax(logits).
 
     Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
-    smoothing: in [0, 1]. weights: one per class, [classes]; 1 by default. ignore: the label of
+    label_smoothing: in [0, 1]. weight: one per class, [classes]; 1 by default. ignore_index: the label of
     places that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
     logits hold. For the mean over the places that count: `masked_mean(cross_entropy(...,
-    ignore=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
+    ignore_index=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
     cannot hold. Logits of -inf switch a class off.
     Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not
     integers.
@@ -75,32 +75,36 @@ def cross_entropy(
     >>> [round(float(value), 4) for value in loss]
     [0.6931, 0.0]
     """
-    check.number("cross_entropy", 0, 1, smoothing=smoothing)
-    logits, hit, valid, ignored = _classes("cross_entropy", logits, labels, ignore)
+    check.number("cross_entropy", 0, 1, label_smoothing=label_smoothing)
+    logits, hit, valid, ignored = _classes("cross_entropy", logits, labels, ignore_index)
     shifted, total = _log_softmax(logits)
-    (smoothing,) = _like(logits, smoothing)
+    (label_smoothing,) = _like(logits, label_smoothing)
     picked = jnp.where(hit, shifted, 0).sum(-1)
-    if weights is None:
+    if weight is None:
         true, uniform = total - picked, total - shifted.mean(-1)
     else:
-        weights = _class_weights("cross_entropy", weights, logits)
-        true = _product(jnp.where(hit, weights, 0).sum(-1), total - picked)
-        uniform = _product(weights, total[..., None] - shifted).mean(-1)
-    loss = _product(1 - smoothing, true) + _product(smoothing, uniform)
+        weight = _class_weights("cross_entropy", weight, logits)
+        true = _product(jnp.where(hit, weight, 0).sum(-1), total - picked)
+        uniform = _product(weight, total[..., None] - shifted).mean(-1)
+    loss = _product(1 - label_smoothing, true) + _product(label_smoothing, uniform)
     return _finish(loss, valid, ignored)
 
 
 @canonicalize_arguments
 def cross_entropy_dense(
-    logits: Array, probabilities: Array, *, smoothing: Scalar = 0.0, weights: Array | Sequence[Scalar] | None = None
+    logits: Array,
+    probabilities: Array,
+    *,
+    label_smoothing: Scalar = 0.0,
+    weight: Array | Sequence[Scalar] | None = None,
 ) -> Array:
     """Cross-entropy with a whole distribution as the target (mixup, distillation), in nats.
 
     loss = sum over classes c of w[c] * q[c] * -log p[c], p = softmax(logits) and
-    q = (1 - smoothing) * probabilities + smoothing / classes.
+    q = (1 - label_smoothing) * probabilities + label_smoothing / classes.
 
     Shapes: logits [..., classes], probabilities [..., classes], which should add up to 1 -> [...].
-    smoothing: in [0, 1]. weights: one per class, [classes]; 1 by default.
+    label_smoothing: in [0, 1]. weight: one per class, [classes]; 1 by default.
     Raises: ValueError when the shapes differ.
     Source: the convention of torch.nn.functional.cross_entropy with probabilities.
 
@@ -108,13 +112,13 @@ def cross_entropy_dense(
     >>> round(float(nf.losses.cross_entropy_dense(jnp.array([0.0, 0.0]), target)), 4)
     0.6931
     """
-    check.number("cross_entropy_dense", 0, 1, smoothing=smoothing)
+    check.number("cross_entropy_dense", 0, 1, label_smoothing=label_smoothing)
     logits, target = _distributions("cross_entropy_dense", logits, probabilities)
     shifted, total = _log_softmax(logits)
-    (smoothing,) = _like(logits, smoothing)
-    target = (1 - smoothing) * target + smoothing / logits.shape[-1]
-    if weights is not None:
-        target = target * _class_weights("cross_entropy_dense", weights, logits)
+    (label_smoothing,) = _like(logits, label_smoothing)
+    target = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
+    if weight is not None:
+        target = target * _class_weights("cross_entropy_dense", weight, logits)
     return _product(target, total[..., None] - shifted).sum(-1)
 
 
@@ -125,7 +129,7 @@ def focal(
     *,
     gamma: Scalar = 2.0,
     alpha: Scalar | Sequence[Scalar] | None = None,
-    ignore: int | None = None,
+    ignore_index: int | None = None,
 ) -> Array:
     """Cross-entropy that turns away from what is already well classified, in nats.
 
@@ -134,7 +138,7 @@ def focal(
     Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
     gamma: at least 0; 0 is `cross_entropy`. alpha: one number, or one per class [classes]; 1 by
     default.
-    ignore: as in `cross_entropy`; any other label outside [0, classes) gives NaN.
+    ignore_index: as in `cross_entropy`; any other label outside [0, classes) gives NaN.
     Raises: ValueError when labels.shape is not logits.shape[:-1], or there is only one class.
     Source: Lin et al. 2017, arXiv:1708.02002, section 3.
 
@@ -142,7 +146,7 @@ def focal(
     0.3466
     """
     check.number("focal", 0, gamma=gamma)
-    logits, hit, valid, ignored = _classes("focal", logits, labels, ignore)
+    logits, hit, valid, ignored = _classes("focal", logits, labels, ignore_index)
     if logits.shape[-1] < 2:
         cure = "For two classes and one logit: binary_focal."
         check.fail("focal", f"logits should have at least 2 classes, got {logits.shape}. {cure}")
@@ -162,14 +166,14 @@ def focal(
 
 
 @canonicalize_arguments
-def binary_cross_entropy(probabilities: Array, targets: Array, *, smoothing: Scalar = 0.0) -> Array:
+def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothing: Scalar = 0.0) -> Array:
     """Cross-entropy of a yes-or-no answer given as a probability, in nats.
 
-    loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - smoothing) * targets + smoothing / 2.
+    loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - label_smoothing) * targets + label_smoothing / 2.
     With logits at hand, `binary_cross_entropy_with_logits` is more exact.
 
     Shapes: probabilities [...] in [0, 1], targets [...] in [0, 1], of any type -> [...].
-    smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
+    label_smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
     slope at most 1e12 (30000 for float16), still pointing the right way. Values outside [0, 1] give
     NaN.
     Raises: ValueError when the shapes differ.
@@ -179,29 +183,29 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, smoothing: Sca
     >>> [round(float(value), 4) for value in loss]
     [0.6931, 27.631]
     """
-    check.number("binary_cross_entropy", 0, 1, smoothing=smoothing)
+    check.number("binary_cross_entropy", 0, 1, label_smoothing=label_smoothing)
     check.floating("binary_cross_entropy", probabilities=probabilities)
     check.same_shape("binary_cross_entropy", probabilities=probabilities, targets=targets)
     smallest = max(_SMALLEST, _smallest_divisor(probabilities))
     p = _wide(probabilities)
-    t, smoothing = _like(p, targets, smoothing)
+    t, label_smoothing = _like(p, targets, label_smoothing)
     valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
-    t = (1 - smoothing) * t + smoothing / 2
+    t = (1 - label_smoothing) * t + label_smoothing / 2
     loss = -t * jnp.log(_at_least(p, smallest)) - (1 - t) * jnp.log(_at_least(1 - p, smallest))
     return nan_unless(valid, loss)
 
 
 @canonicalize_arguments
 def binary_cross_entropy_with_logits(
-    logits: Array, targets: Array, *, smoothing: Scalar = 0.0, positive_weight: Scalar = 1.0
+    logits: Array, targets: Array, *, label_smoothing: Scalar = 0.0, pos_weight: Scalar = 1.0
 ) -> Array:
     """Cross-entropy of a yes-or-no answer given as a logit, in nats.
 
-    loss = -positive_weight * t * log(sigmoid(x)) - (1 - t) * log(sigmoid(-x)),
-    t = (1 - smoothing) * targets + smoothing / 2.
+    loss = -pos_weight * t * log(sigmoid(x)) - (1 - t) * log(sigmoid(-x)),
+    t = (1 - label_smoothing) * targets + label_smoothing / 2.
 
     Shapes: logits [...], targets [...] in [0, 1], of any type -> [...]; other targets give NaN.
-    smoothing: in [0, 1]. positive_weight: at least 0; negatives / positives balances the two.
+    label_smoothing: in [0, 1]. pos_weight: at least 0; negatives / positives balances the two.
     Raises: ValueError when the shapes differ.
     Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits.
 
@@ -210,12 +214,12 @@ def binary_cross_entropy_with_logits(
     [0.6931, 10000.0]
     """
     where = "binary_cross_entropy_with_logits"
-    check.number(where, 0, 1, smoothing=smoothing)
-    check.number(where, 0, positive_weight=positive_weight)
+    check.number(where, 0, 1, label_smoothing=label_smoothing)
+    check.number(where, 0, pos_weight=pos_weight)
     x, t, valid = _binary(where, logits, targets)
-    smoothing, positive_weight = _like(x, smoothing, positive_weight)
-    t = (1 - smoothing) * t + smoothing / 2
-    positive = _product(positive_weight * t, jax.nn.softplus(-x))
+    label_smoothing, pos_weight = _like(x, label_smoothing, pos_weight)
+    t = (1 - label_smoothing) * t + label_smoothing / 2
+    positive = _product(pos_weight * t, jax.nn.softplus(-x))
     loss = positive + _product(1 - t, jax.nn.softplus(x))
     return nan_unless(valid, loss)
 
@@ -496,7 +500,7 @@ def masked_mean(values: Array, mask: Array) -> Array:
     Raises: ValueError when the shapes differ; TypeError when mask is not boolean.
 
     >>> labels = jnp.array([1, -100])
-    >>> loss = nf.losses.cross_entropy(jnp.zeros((2, 4)), labels, ignore=-100)
+    >>> loss = nf.losses.cross_entropy(jnp.zeros((2, 4)), labels, ignore_index=-100)
     >>> round(float(nf.losses.masked_mean(loss, labels != -100)), 4)
     1.3863
     """
@@ -566,7 +570,7 @@ def _less_jvp(primals, tangents):
     return _less(*primals), tangents[0]
 
 
-def _classes(where: str, logits: Any, labels: Any, ignore: Any) -> tuple[Array, Array, Array, Array | None]:
+def _classes(where: str, logits: Any, labels: Any, ignore_index: Any) -> tuple[Array, Array, Array, Array | None]:
     """(logits, hit, valid, ignored): hit [..., classes] marks the label, valid that it is a class.
 
     Comparing with every class fuses into the sums around it; gathering scatters in the gradient.
@@ -577,9 +581,9 @@ def _classes(where: str, logits: Any, labels: Any, ignore: Any) -> tuple[Array, 
     check.labels_shape(where, logits, labels)
     logits = _wide(logits)
     ignored = None
-    if ignore is not None:
-        check.number(where, -(2**31), 2**31 - 1, ignore=ignore)
-        ignored = labels == jnp.asarray(ignore).astype(labels.dtype)
+    if ignore_index is not None:
+        check.number(where, -(2**31), 2**31 - 1, ignore_index=ignore_index)
+        ignored = labels == jnp.asarray(ignore_index).astype(labels.dtype)
         logits = jnp.where(ignored[..., None], 0, logits)
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
     hit = labels[..., None] == jax.lax.broadcast_to_rank(classes, logits.ndim)
@@ -604,10 +608,10 @@ def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:
     return jnp.where(ignored, 0, nan_unless(valid | ignored, loss))
 
 
-def _class_weights(where: str, weights: Any, logits: Array, *, name: str = "weights") -> Array:
-    weights = jnp.asarray(weights).astype(logits.dtype)
-    check.shape(where, logits.shape[-1:], "It is one number per class.", **{name: weights})
-    return jax.lax.broadcast_to_rank(weights, logits.ndim)
+def _class_weights(where: str, weight: Any, logits: Array, *, name: str = "weight") -> Array:
+    weight = jnp.asarray(weight).astype(logits.dtype)
+    check.shape(where, logits.shape[-1:], "It is one number per class.", **{name: weight})
+    return jax.lax.broadcast_to_rank(weight, logits.ndim)
 
 
 def _distributions(where: str, logits: Any, probabilities: Any) -> tuple[Array, Array]:

@@ -195,10 +195,10 @@ def top_k(k: int = 5) -> Metric:
     return mean(partial(top_k_accuracy, k=k))
 
 
-def perplexity(*, ignore: int | None = None) -> Metric:
+def perplexity(*, ignore_index: int | None = None) -> Metric:
     """exp of the mean cross-entropy: between how many equally likely tokens the model wavers.
 
-    update takes logits [..., classes] and labels [...]. ignore: the label of places that do not
+    update takes logits [..., classes] and labels [...]. ignore_index: the label of places that do not
     count. A label outside [0, classes) makes it NaN.
 
     >>> metric = nf.metrics.perplexity()
@@ -210,11 +210,11 @@ def perplexity(*, ignore: int | None = None) -> Metric:
 
     @canonicalize_arguments
     def update(state, prediction, target, mask=None):
-        nats = losses.cross_entropy(prediction, target, ignore=ignore)
+        nats = losses.cross_entropy(prediction, target, ignore_index=ignore_index)
         counted = _spread("perplexity", mask, nats.shape)
-        if ignore is not None:
+        if ignore_index is not None:
             labels = check.as_int32("perplexity", labels=target)
-            counted = counted & (labels != jnp.asarray(ignore).astype(labels.dtype))
+            counted = counted & (labels != jnp.asarray(ignore_index).astype(labels.dtype))
         return _add_values(state, nats, counted)
 
     return Metric(average.init, update, lambda state: jnp.exp(average.compute(state)))

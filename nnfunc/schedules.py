@@ -66,13 +66,13 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
     return constant(value)
 
 
-def linear(start: Scalar, final: Scalar, total_steps: Scalar) -> Schedule:
+def linear(start: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedule:
     """A line from `start` at step 0 to `final` at step total_steps.
 
     start + (final - start) * step / total_steps
     Raises: ValueError when total_steps is below 0.
 
-    >>> schedule = linear(1.0, 0.0, total_steps=4)
+    >>> schedule = linear(1.0, 4)
     >>> [float(schedule(step)) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
@@ -103,13 +103,13 @@ def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final
     return schedule
 
 
-def exponential(start: Scalar, factor: Scalar, *, every: Scalar = 1) -> Schedule:
+def exponential(start: Scalar, *, factor: Scalar, every: Scalar = 1) -> Schedule:
     """A smooth fall by `factor` every so many steps: `start * factor ** (step / every)`.
 
     factor: at least 0, and 1 keeps the value; every: above 0, in steps.
     Source: PyTorch's ExponentialLR where every is 1.
 
-    >>> schedule = exponential(1.0, 0.25, every=2)
+    >>> schedule = exponential(1.0, factor=0.25, every=2)
     >>> [float(schedule(step)) for step in (0, 1, 2)]
     [1.0, 0.5, 0.25]
     """
@@ -312,9 +312,9 @@ def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
 def warmup_stable_decay(
     peak: Scalar,
     warmup_steps: Scalar,
-    decay_steps: Scalar,
     total_steps: Scalar,
     *,
+    decay_steps: Scalar,
     final: Scalar = 0.0,
     shape: str = "linear",
 ) -> Schedule:
@@ -328,7 +328,7 @@ def warmup_stable_decay(
     Source: Hu et al. 2024, arXiv:2404.06395, section 4; the shapes of Hägele et al. 2024,
     arXiv:2405.18392.
 
-    >>> schedule = warmup_stable_decay(1.0, 3, 4, 20)
+    >>> schedule = warmup_stable_decay(1.0, 3, 20, decay_steps=4)
     >>> [float(schedule(step)) for step in (0, 3, 16, 18, 20)]
     [0.25, 1.0, 1.0, 0.5, 0.0]
     """
@@ -406,7 +406,7 @@ def by_epoch(then: Schedule, steps_per_epoch: Scalar) -> Schedule:
 
     Raises: ValueError when steps_per_epoch is not above 0.
 
-    >>> schedule = by_epoch(exponential(1.0, 0.5), steps_per_epoch=100)
+    >>> schedule = by_epoch(exponential(1.0, factor=0.5), steps_per_epoch=100)
     >>> [float(schedule(step)) for step in (0, 99, 100, 250)]
     [1.0, 1.0, 0.5, 0.25]
     """

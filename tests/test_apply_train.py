@@ -77,7 +77,7 @@ def test_every_model_returns_y_and_its_new_state(name):
     )
 
 
-def test_without_a_key_it_draws_nothing_and_still_updates_statistics():
+def test_without_a_key_statistics_are_still_updated():
     params, state = MODEL.init(KEY), MODEL.init_state()
     x = batches(1)[0][0]
     (y, new), (again, _) = (MODEL.apply_train(params, state, x) for _ in range(2))

@@ -320,7 +320,7 @@ TAKERS = {
     "gelu": (nf.activations.gelu, X),
     "mse": (nf.losses.mse, X, X),
     "cross_entropy": (nf.losses.cross_entropy, X, IDS),
-    "weights": (lambda w: nf.losses.cross_entropy(X, IDS, weights=w), X[0]),
+    "weights": (lambda w: nf.losses.cross_entropy(X, IDS, weight=w), X[0]),
     "accuracy": (nf.metrics.accuracy, X, IDS),
     "r2": (streamed(nf.metrics.r2()), X[:, 0], X[:, 1]),
     "confusion": (streamed(nf.metrics.confusion(2)), X, IDS),

@@ -124,7 +124,7 @@ def test_shapes_alone_are_enough_and_arrays_are_free_to_move(tmp_path):
     assert_identical(donated, jax.tree.map(lambda x: x + x, state))
 
 
-def test_paths_are_readable_and_other_programs_can_read_the_weights(tmp_path):
+def test_other_programs_can_read_the_weights_by_path(tmp_path):
     folder = nf.checkpoint.save(tmp_path / "it", train_state(), metadata={"epoch": np.int64(3)})
     manifest = nf.checkpoint.inspect(folder)
     assert list(manifest["leaves"]) == [

@@ -336,7 +336,7 @@ def test_an_unknown_child_is_named():
 # wire
 
 
-def test_a_child_called_twice_draws_fresh_masks_and_hands_on_its_state(key):
+def test_a_child_called_twice_draws_masks_and_passes_its_state(key):
     def flow(net, x):
         return net.drop(x), net.drop(x), net.norm(x), net.norm(3 + x)
 
@@ -464,7 +464,7 @@ def test_precision_casts_layers_and_leaves_norms_alone(key):
 
 
 @pytest.mark.slow
-def test_precision_keeps_norms_statistics_and_gradients_in_float32(key):
+def test_precision_keeps_norms_and_gradients_in_float32(key):
     model, x = nf.precision(nf.repeat(block(), 2)), data(64, 6)
     params = model.init(key)
 
@@ -512,7 +512,7 @@ def test_remat_computes_the_body_again(key):
 
 
 @pytest.mark.slow
-def test_second_derivatives_and_forward_mode_through_the_deep_block(key):
+def test_second_derivatives_through_the_deep_block(key):
     """Reverse, forward, and forward over reverse through batch norm and dropout in remat in repeat."""
     model, x = nf.repeat(nf.remat(block()), 2), data(5, 6)
     params = model.init(key)

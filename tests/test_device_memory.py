@@ -27,7 +27,7 @@ def train(dim=4, layers=1, **kwargs):
     return nf.train(build, hypers, data(**kwargs), steps=2, key=KEY)
 
 
-def test_a_model_larger_than_the_device_is_refused_before_it_is_made(monkeypatch):
+def test_a_model_larger_than_the_device_is_refused(monkeypatch):
     monkeypatch.setattr(device_memory, "total", lambda: 24e9)
     expected = (
         r"^train: the model has 9\.6e\+09 parameters: 38\.4 GB of parameters \+ 76\.8 GB of optimizer "

@@ -56,7 +56,7 @@ def test_another_process_gets_plain_values():
     assert "default_device" not in portable
 
 
-def test_trials_in_threads_are_the_run_alone_whatever_the_settings():
+def test_trials_in_threads_are_the_run_alone():
     """Of other keys than the caller's, dropout would draw other masks."""
 
     def build(h):

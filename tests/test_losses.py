@@ -49,13 +49,13 @@ INPUTS = {
 
 # name and argument: values it may be swept over, "off" among them
 NUMBERS = [
-    ("cross_entropy", "smoothing", [0.0, 0.1, 1.0]),
-    ("cross_entropy_dense", "smoothing", [0.0, 0.1, 1.0]),
+    ("cross_entropy", "label_smoothing", [0.0, 0.1, 1.0]),
+    ("cross_entropy_dense", "label_smoothing", [0.0, 0.1, 1.0]),
     ("focal", "gamma", [0.0, 0.5, 2.0]),
     ("focal", "alpha", [0.25, 1.0]),
-    ("binary_cross_entropy", "smoothing", [0.0, 0.1]),
-    ("binary_cross_entropy_with_logits", "smoothing", [0.0, 0.1]),
-    ("binary_cross_entropy_with_logits", "positive_weight", [0.0, 3.0]),
+    ("binary_cross_entropy", "label_smoothing", [0.0, 0.1]),
+    ("binary_cross_entropy_with_logits", "label_smoothing", [0.0, 0.1]),
+    ("binary_cross_entropy_with_logits", "pos_weight", [0.0, 3.0]),
     ("binary_focal", "gamma", [0.0, 0.5, 2.0]),
     ("binary_focal", "alpha", [0.0, 0.25]),
     ("huber", "delta", [0.5, 2.0, jnp.inf]),
@@ -172,17 +172,17 @@ def test_numbers_of_another_type_are_taken():
     """Float32 numbers beside float64 logits, under strict promotion; integers; lists."""
     with jax.enable_x64(True):
         logits, labels, number = np.zeros((2, 3)), np.array([0, 1]), np.float32(0.5)
-        smoothed = lambda x, s: losses.cross_entropy(x, labels, smoothing=s)
+        smoothed = lambda x, s: losses.cross_entropy(x, labels, label_smoothing=s)
         focal = lambda x, s: losses.focal(x, labels, gamma=s, alpha=s)
         for loss in (smoothed, focal):
             assert jax.eval_shape(loss, logits, number).dtype == jnp.float64
     logits, labels = np.zeros((2, 3), np.float32), np.array([0, 1])
     assert jax.eval_shape(lambda: losses.focal(logits, labels, gamma=2)).dtype == jnp.float32
-    loss = jax.jit(lambda: losses.cross_entropy(logits, labels, weights=[1, 2, 3]))()
+    loss = jax.jit(lambda: losses.cross_entropy(logits, labels, weight=[1, 2, 3]))()
     np.testing.assert_allclose(loss, np.log(3) * np.array([1, 2]), rtol=1e-6)
 
 
-def test_cross_entropy_of_dense_one_hot_targets_is_that_of_labels():
+def test_cross_entropy_of_one_hot_targets_is_that_of_labels():
     draw = np.random.default_rng(0)
     logits = draw.normal(size=(2, 4, 5)).astype(np.float32)
     labels = draw.integers(0, 5, size=(2, 4))
@@ -213,7 +213,7 @@ def test_switched_off_classes_cost_nothing():
     dense = jnp.array([[0.5, 0.5, 0.0]])
     for loss in (
         lambda x: losses.cross_entropy(x, labels).sum(),
-        lambda x: losses.cross_entropy(x, labels, weights=jnp.array([1.0, 1.0, 0.0])).sum(),
+        lambda x: losses.cross_entropy(x, labels, weight=jnp.array([1.0, 1.0, 0.0])).sum(),
         lambda x: losses.cross_entropy_dense(x, dense).sum(),
         lambda x: losses.focal(x, labels, gamma=0.0).sum(),
     ):
@@ -241,7 +241,7 @@ def test_ignored_places_give_nothing_whatever_they_hold(loss):
     labels = jnp.array([0, -100, -1])
 
     def by_logits(x):
-        value = loss(x, labels, ignore=-100)
+        value = loss(x, labels, ignore_index=-100)
         return value[:2].sum(), value
 
     gradient, value = jax.jit(jax.grad(by_logits, has_aux=True))(logits)
@@ -249,7 +249,7 @@ def test_ignored_places_give_nothing_whatever_they_hold(loss):
     assert np.isnan(value[2])  # -1 is neither a class nor the ignored label
     np.testing.assert_array_equal(gradient[1:], 0)
     np.testing.assert_allclose(value[0], jax.jit(loss)(logits[0], labels[0]), rtol=1e-6)
-    by_ignored = jax.vmap(lambda ignored: loss(logits, labels, ignore=ignored))
+    by_ignored = jax.vmap(lambda ignored: loss(logits, labels, ignore_index=ignored))
     traced = jax.jit(by_ignored)(jnp.array([-100, -5]))
     np.testing.assert_allclose(traced[0], value, rtol=1e-6)
     assert np.isnan(traced[1, 1])
@@ -356,7 +356,7 @@ def test_zero_vectors():
 def test_masked_mean():
     """The mean over places that count is PyTorch's reduction='mean' with ignore_index."""
     logits, labels = jnp.array([[0.0, 0.0], [9.0, 1.0], [0.0, jnp.log(3.0)]]), jnp.array([0, -1, 1])
-    mean = losses.masked_mean(losses.cross_entropy(logits, labels, ignore=-1), labels != -1)
+    mean = losses.masked_mean(losses.cross_entropy(logits, labels, ignore_index=-1), labels != -1)
     np.testing.assert_allclose(mean, (np.log(2) + np.log(4 / 3)) / 2, rtol=1e-6)
     hidden = losses.masked_mean(jnp.array([1.0, jnp.nan]), jnp.array([True, False]))
     assert float(hidden) == 1
@@ -395,9 +395,9 @@ def test_nothing_is_broadcast(name):
             "logits should hold floats",
         ),
         (
-            lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.zeros(4, int), weights=jnp.ones(4)),
+            lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.zeros(4, int), weight=jnp.ones(4)),
             ValueError,
-            r"weights should have shape \(3,\), got shape \(4,\). It is one number per class",
+            r"weight should have shape \(3,\), got shape \(4,\). It is one number per class",
         ),
         (lambda: losses.cross_entropy(jnp.array(1.0), jnp.array(1)), ValueError, "an axis of classes"),
         (
@@ -428,9 +428,9 @@ def test_nothing_is_broadcast(name):
             "huber: delta should be above 0, got 0.0",
         ),
         (
-            lambda: losses.cross_entropy(jnp.ones((1, 3)), jnp.ones(1, int), smoothing=1.5),
+            lambda: losses.cross_entropy(jnp.ones((1, 3)), jnp.ones(1, int), label_smoothing=1.5),
             ValueError,
-            r"smoothing should be in \[0, 1\], got 1.5",
+            r"label_smoothing should be in \[0, 1\], got 1.5",
         ),
         (lambda: losses.mse(jnp.ones(3), jnp.ones(3, jnp.uint8)), TypeError, "target .* uint8"),
     ],
@@ -457,7 +457,7 @@ def value_and_slope(loss, x, *rest):
 
 
 @pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, partial(losses.focal, gamma=0.0)])
-def test_infinite_logits_cost_0_where_right_and_infinity_where_wrong(loss):
+def test_infinite_logits_cost_0_or_infinity(loss):
     logits = [[INF, 0, 1], [INF, 0, 1], [0, -INF, 0], [-INF, -INF, 3], [-INF, INF, INF]]
     value, slope = value_and_slope(loss, logits, jnp.array([0, 1, 1, 2, 1]))
     half = 0.25 if loss is losses.focal else 1.0  # (1 - p) ** 2 at p = 1/2
@@ -511,7 +511,7 @@ def test_lengths_where_squares_are_out_of_range(scale):
     np.testing.assert_allclose(loss, (6 - 2**0.5) * scale, rtol=1e-5, atol=2e-6)
 
 
-def test_kl_divergence_of_log_probabilities_has_the_slope_of_pytorch():
+def test_kl_divergence_of_log_probabilities_has_pytorchs_slope():
     """torch.nn.functional.kl_div(log p, q): the slope is -q."""
     q = jnp.array([0.1, 0.2, 0.7])
     log_p = jnp.log(jnp.array([0.5, 0.3, 0.2]))
@@ -529,11 +529,11 @@ def test_labels_beyond_int32_are_no_class(dtype):
     labels = BIG.astype(dtype)
     for loss in (losses.cross_entropy, losses.focal):
         assert np.isnan(loss(jnp.zeros((2, 3)), labels)).all()
-        assert np.isnan(loss(jnp.zeros((2, 3)), labels, ignore=1)).all()
+        assert np.isnan(loss(jnp.zeros((2, 3)), labels, ignore_index=1)).all()
     for loss in (losses.binary_cross_entropy_with_logits, losses.binary_focal, losses.hinge):
         assert np.isnan(loss(jnp.zeros(2), labels)).all()
-    with pytest.raises(ValueError, match=r"ignore should be .*, got 4294967297"):
-        losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32), ignore=2**32 + 1)
+    with pytest.raises(ValueError, match=r"ignore_index should be .*, got 4294967297"):
+        losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32), ignore_index=2**32 + 1)
 
 
 @pytest.mark.parametrize("name", INPUTS)

@@ -122,7 +122,7 @@ def test_top_k_is_scikit_learns(k):
     np.testing.assert_allclose(whole(metrics.top_k(k), LOGITS, LABELS), expected, rtol=1e-6)
 
 
-def test_a_model_that_says_the_same_of_every_class_is_no_better_than_chance():
+def test_a_constant_prediction_is_no_better_than_chance():
     labels = np.arange(10)
     for k in (1, 3):
         assert top_k_accuracy(jnp.zeros((10, 10)), labels, k=k).sum() == k
@@ -174,7 +174,7 @@ def test_perplexity_is_that_of_scikit_learns_log_loss():
 
 def test_perplexity_leaves_ignored_tokens_out():
     labels = np.where(np.arange(200) % 3 == 0, -100, LABELS)
-    metric = metrics.perplexity(ignore=-100)
+    metric = metrics.perplexity(ignore_index=-100)
     kept = labels != -100
     np.testing.assert_allclose(
         whole(metric, LOGITS, labels), whole(metrics.perplexity(), LOGITS[kept], LABELS[kept]), rtol=1e-6

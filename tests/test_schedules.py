@@ -29,9 +29,9 @@ def at(schedule, steps=STEPS):
 OF_PYTORCH = {
     "step": schedules.step(0.5, every=7, factor=0.3),
     "multistep": schedules.multistep(0.5, (5, 20, 21), factor=0.3),
-    "exponential": schedules.exponential(0.5, 0.9),
+    "exponential": schedules.exponential(0.5, factor=0.9),
     "polynomial": schedules.polynomial(0.5, 40, power=1.7),
-    "linear": schedules.linear(0.1, 0.4, 40),
+    "linear": schedules.linear(0.1, 40, final=0.4),
     "cosine": schedules.cosine(0.5, 60, final=0.01),
     "restarts_1": schedules.cosine_restarts(0.5, 7, final=0.01),
     "restarts_2": schedules.cosine_restarts(0.5, 7, multiplier=2, final=0.01),
@@ -89,7 +89,7 @@ PLATEAUS = {
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("best", [-5.0, -1.0, 0.0, 1.0, 5.0])
-def test_plateau_compares_with_a_share_of_the_best_whatever_its_sign(mode, best):
+def test_plateau_compares_with_a_fraction_of_the_best(mode, best):
     """PyTorch's rule, best * (1 - threshold), is a step for the worse where the best is negative."""
     sign = 1 if mode == "max" else -1
     schedule = schedules.plateau(1.0, mode=mode, patience=1, factor=0.5, threshold=0.1)
@@ -104,7 +104,7 @@ def test_plateau_compares_with_a_share_of_the_best_whatever_its_sign(mode, best)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_plateau_begins_with_any_metric_and_survives_infinite_ones(mode):
+def test_plateau_survives_infinite_metrics(mode):
     sign = 1 if mode == "max" else -1
     schedule = schedules.plateau(1.0, mode=mode, patience=0, factor=0.5)
     state = schedule.update(schedule.init(), -sign * np.inf)
@@ -168,11 +168,11 @@ def test_warmup_then_anything():
 
 
 def test_warmup_off_is_the_schedule_itself():
-    then = schedules.exponential(0.5, 0.9)
+    then = schedules.exponential(0.5, factor=0.9)
     np.testing.assert_array_equal(at(schedules.warmup(then, 0)), at(then))
     cosine = schedules.cosine(0.5, 50)
     np.testing.assert_array_equal(at(schedules.warmup_cosine(0.5, 0, 50)), at(cosine))
-    line = schedules.linear(0.5, 0.0, 50)
+    line = schedules.linear(0.5, 50)
     np.testing.assert_array_equal(at(schedules.warmup_linear(0.5, 0, 50)), at(line))
 
 
@@ -195,7 +195,7 @@ def test_inverse_sqrt_is_the_transformers():
     ],
 )
 def test_warmup_stable_decay_by_hand(shape, falling):
-    schedule = schedules.warmup_stable_decay(1.0, 1, 4, 8, shape=shape)
+    schedule = schedules.warmup_stable_decay(1.0, 1, 8, decay_steps=4, shape=shape)
     expected = [0.5, 1, 1, 1, *falling, 0]
     np.testing.assert_allclose(at(schedule, jnp.arange(10)), expected, atol=1e-7)
 
@@ -236,11 +236,11 @@ def test_whole_steps_are_exact_where_float32_is_not():
     after = jnp.array([far - 1, far, far + 1, far + 2], jnp.int32)
     rising = schedules.warmup_linear(1.0, far, far + 2)
     np.testing.assert_allclose(at(rising, after), [1, 1, 0.5, 0])
-    stable = schedules.warmup_stable_decay(1.0, 10, 2, far + 2)
+    stable = schedules.warmup_stable_decay(1.0, 10, far + 2, decay_steps=2)
     np.testing.assert_allclose(at(stable, after), [1, 1, 0.5, 0])
     np.testing.assert_allclose(at(schedules.multistep(1.0, (far + 1,), factor=0.5), after), [1, 1, 0.5, 0.5])
     np.testing.assert_allclose(at(schedules.cosine_restarts(1.0, 2), after), [0.5, 1, 0.5, 1])
-    np.testing.assert_allclose(at(schedules.warmup(schedules.linear(1.0, 0.0, 2), far), after), [1, 1, 0.5, 0])
+    np.testing.assert_allclose(at(schedules.warmup(schedules.linear(1.0, 2), far), after), [1, 1, 0.5, 0])
 
 
 # Two values for every number of every schedule; a number that is not here fails its test.
@@ -437,7 +437,7 @@ def test_every_number_of_plateau_may_be_traced(number):
         ),
         (lambda: schedules.warmup_linear(1.0, -1, 10), r"warmup_linear: warmup_steps should be at least 0, got -1"),
         (
-            lambda: schedules.warmup_stable_decay(1.0, 4, 7, 10),
+            lambda: schedules.warmup_stable_decay(1.0, 4, 10, decay_steps=7),
             r"warmup_steps \+ decay_steps should be at most total_steps, got 11 and 10",
         ),
         (lambda: schedules.step(1.0, every=0), r"step: every should be above 0, got 0"),

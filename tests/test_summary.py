@@ -161,7 +161,7 @@ def test_flops_of_a_gradient():
     assert 3 * product <= count <= 3 * product + 40
 
 
-def test_flops_of_a_gradient_through_remat_count_the_second_forward_pass():
+def test_flops_through_remat_count_the_second_forward_pass():
     """tanh(tanh(x W) W): two products forward and four backward; with remat two more."""
     product = 2 * 5 * 4 * 4
 

@@ -44,7 +44,7 @@ def run(before: str = "", **variables: str) -> list:
     return json.loads(done.stdout)
 
 
-def test_import_cures_code_around_nnfunc_and_keeps_the_users_flags(tmp_path):
+def test_import_mends_the_compiler_and_keeps_users_flags(tmp_path):
     """Given in a file, as XLA allows; the file's words are in XLA_FLAGS then."""
     file = tmp_path / "flags"
     file.write_text("--xla_force_host_platform_device_count=3\n")

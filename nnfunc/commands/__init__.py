@@ -1,1 +1,1 @@
-"""The commands of `nnfunc`: each prints, writes files and returns what it found."""
+"""The commands of `nnfunc`: each prints its results, writes files and returns a value."""

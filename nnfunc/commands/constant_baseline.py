@@ -72,7 +72,7 @@ def constant_prediction(objective: Mapping[str, Any], data: Any) -> np.ndarray |
     if name not in ("classification", "language_modelling"):
         return None
     if np.issubdtype(target.dtype, np.integer):
-        labels = target[(target >= 0) & (target != objective.get("ignore"))]
+        labels = target[(target >= 0) & (target != objective.get("ignore_index"))]
         counts = np.bincount(labels, minlength=data.classes or 0) + 1.0
     else:  # probabilities of the classes
         counts = target.reshape(-1, target.shape[-1]).sum(0, dtype=np.float64) + 1.0

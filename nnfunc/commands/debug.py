@@ -87,8 +87,8 @@ def find_lr(
     result = debug.find_lr(config.build, config.hypers, data, key=config.key(), steps=steps, at_once=at_once)
     print(result)
     if result.hyper is not None:
-        words = [run_folder.command(), "train", str(config_file), *settings, f"{result.hyper}={result.hyper_value:.2g}"]
-        print(f"  {' '.join(words)}")
+        override = f"{result.hyper}={result.hyper_value:.2g}"
+        print("  " + " ".join([run_folder.command(), "train", str(config_file), *settings, override]))
     if plot is not None:
         result.plot(plot)
         print(f"  plot  {plot}")

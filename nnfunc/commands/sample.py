@@ -60,7 +60,7 @@ def sample(
         top_k=top_k,
         top_p=top_p,
         stop=None if stop is None else _stop_token(codec, stop),
-        context=block_size,
+        block_size=block_size,
         state=state,
     )
     tokens, lengths = jax.device_get(sequences)

@@ -74,7 +74,7 @@ class Recipe:
             values = self._values(part, hypers, step)
             first = ()
             if part.table == "optimizer" and "schedule" in made:
-                values["rate"] = made["schedule"]
+                values["learning_rate"] = made["schedule"]
             if part.table in WRAPPERS:
                 first = (made["optimizer"],)
             result = factories(part.table)[part.name](*first, **values)
@@ -112,7 +112,7 @@ class Recipe:
             known |= dict.fromkeys(f"{part.path}.{k}" for k in get_schema(part.table, part.name).types)
             needed |= {key: f"{part.path}.{k}" for k, v in part.arguments for key in _keys(v)}
         if any(part.table == "schedule" for part in self.parts):
-            known.pop("optimizer.rate", None)
+            known.pop("optimizer.learning_rate", None)
         known |= needed
         for key in hypers:
             if key not in known:

@@ -13,20 +13,20 @@ __all__ = ["call_factories", "check_combinations", "check_learning_rate"]
 
 
 def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], mistakes: ProblemList) -> None:
-    """The learning rate is given once, by the schedule or by optimizer.rate, and is not negative."""
+    """The learning rate is given once, by the schedule or by optimizer.learning_rate, and is not negative."""
     optimizer, schedule = resolved.get("optimizer"), resolved.get("schedule")
     rates = {f"schedule.{key}": value for key, value in (schedule or {}).items()}
-    rates["optimizer.rate"] = (optimizer or {}).get("rate")
+    rates["optimizer.learning_rate"] = (optimizer or {}).get("learning_rate")
     for place, value in rates.items():
         if isinstance(value, int | float) and not value >= 0:
             mistakes.add(place, f"should be at least 0, got {value}.")
     if optimizer is None:
         return
-    if "schedule" in tables and "rate" in optimizer:
-        mistakes.add("optimizer.rate", "the schedule gives the rate; leave out one of the two.")
-    if "schedule" not in tables and "rate" not in optimizer:
-        problem = f"is missing; write rate = 1e-3, or a table {TABLES['schedule']}"
-        mistakes.add("optimizer.rate", problem)
+    if "schedule" in tables and "learning_rate" in optimizer:
+        mistakes.add("optimizer.learning_rate", "the schedule gives the learning rate; remove one of the two.")
+    if "schedule" not in tables and "learning_rate" not in optimizer:
+        problem = f"is missing; write learning_rate = 1e-3, or a table {TABLES['schedule']}"
+        mistakes.add("optimizer.learning_rate", problem)
 
 
 def check_combinations(resolved: dict[str, Any], mistakes: ProblemList) -> None:
@@ -100,7 +100,7 @@ def call_factories(resolved: dict[str, Any], mistakes: ProblemList, shelf: dict[
             kinds = get_schema(table, name).types
             keys = [key for key, value in values.items() if kinds[key].traced and find_schedules(key, value)]
             first = (optimizers.sgd(0.1),) if table in WRAPPERS else ()
-            values = {"rate": 1e-3} | values if table == "optimizer" else values
+            values = {"learning_rate": 1e-3} | values if table == "optimizer" else values
             last = config.train["steps"] - 1 if "train" in good else 0
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 now = values | {key: _at(values[key], step) for key in keys}

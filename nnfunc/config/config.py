@@ -130,8 +130,8 @@ class Config:
         if table == "augment" and "shape" in kinds and "shape" not in values:
             shape = self.preprocessing.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
-        if table == "objective" and "gamma" in values and values.get("smoothing") == 0:
-            del values["smoothing"]  # none: as a hyper it would be traced, and might be any
+        if table == "objective" and "gamma" in values and values.get("label_smoothing") == 0:
+            del values["label_smoothing"]  # none: as a hyper it would be traced, and might be any
         values = {k: _ending(v, steps) if kinds[k].traced else v for k, v in values.items()}
         return table, name, values
 

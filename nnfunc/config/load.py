@@ -24,7 +24,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecord
     """The checked config of a TOML file, after overrides such as "schedule.peak=1e-2".
 
     The value of an override is TOML, and text where it is not: `model.activation=gelu`. It may be a
-    whole table: `optimizer={name="sgd", rate=0.1}`. A table [sweep] is passed over, not read: it is
+    whole table: `optimizer={name="sgd", learning_rate=0.1}`. A table [sweep] is passed over, not read: it is
     of `nnfunc sweep`, and one run trains what the rest of the file says. Relative paths belong to the
     file's folder. records: of the run that the file is of, as of `Config`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
@@ -59,10 +59,10 @@ def resolve(
     ...     "data": {"name": "digits", "batch_size": 64},
     ...     "model": {"name": "mlp", "widths": [64, 10]},
     ...     "objective": {"name": "classification"},
-    ...     "optimizer": {"name": "sgd", "rate": 0.1},
+    ...     "optimizer": {"name": "sgd", "learning_rate": 0.1},
     ...     "train": {"steps": 100},
     ... })
-    >>> config.hypers["optimizer.rate"], config.train["steps"]
+    >>> config.hypers["optimizer.learning_rate"], config.train["steps"]
     (0.1, 100)
     """
     mistakes = ProblemList(where, folders)
@@ -203,7 +203,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-_USUAL = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "rate": "1e-3", "limit": "1.0"}
+_USUAL = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
 """Values to write for arguments that have no default and whose example would do harm."""
 
 

@@ -33,7 +33,7 @@ TABLES = {
     "data": 'data = { name = "digits", batch_size = 64 }',
     "model": 'model = { name = "mlp", widths = [64, 128, 10] }',
     "objective": 'objective = { name = "classification" }',
-    "optimizer": 'optimizer = { name = "adamw", rate = 1e-3 }',
+    "optimizer": 'optimizer = { name = "adamw", learning_rate = 1e-3 }',
     "schedule": 'schedule = { name = "warmup_cosine", peak = 1e-3, warmup_steps = 100 }',
     "train": "train = { steps = 1000 }",
     "log": 'log = { to = ["tensorboard"] }',
@@ -75,7 +75,12 @@ FIXED_FACTORIES = {
 } | {name: name for name in WRAPPERS}
 """The tables without a name: the one factory that each is of."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
-INJECTED = {"optimizer": ("rate",), "schedule": ("total_steps",), "data": ("seed",), "augment": ("classes", "fill")}
+INJECTED = {
+    "optimizer": ("learning_rate",),
+    "schedule": ("total_steps",),
+    "data": ("seed",),
+    "augment": ("classes", "fill"),
+}
 """The arguments that a table need not give: they follow from elsewhere."""
 
 
@@ -130,7 +135,7 @@ def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
     parameters = inspect.signature(function).parameters
     returned = typing.get_type_hints(function).get("return")
     if table == "optimizer":
-        right = "rate" in parameters and name not in ("as_optimizer", *WRAPPERS)
+        right = "learning_rate" in parameters and name not in ("as_optimizer", *WRAPPERS)
     elif table == "schedule":
         right = returned == Schedule and name != "as_schedule"
     else:

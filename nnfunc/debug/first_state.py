@@ -50,7 +50,7 @@ def learning_rates_at(build: Callable[..., Any], hypers: Any, steps: Any) -> Arr
     """The learning rates of the steps, or None where the optimizer does not tell."""
 
     def rate(step):
-        known = getattr(task_at(build, hypers, step).optimizer, "rate", None)
+        known = getattr(task_at(build, hypers, step).optimizer, "learning_rate", None)
         return jnp.full((), jnp.nan) if known is None else jnp.asarray(known(step), jnp.float32)
 
     rates = jax.vmap(rate)(jnp.asarray(steps, jnp.int32))
@@ -84,7 +84,7 @@ def update_at_learning_rate(optimizer: Optimizer, rate: Scalar, step: Any) -> Ca
     """The optimizer's update at another learning rate."""
 
     def update(grads, state, params, **told):
-        own = optimizer.rate(step) if optimizer.rate is not None else 1.0
+        own = optimizer.learning_rate(step) if optimizer.learning_rate is not None else 1.0
         own = jnp.asarray(own, jnp.float32)
         factor = jnp.where(own > 0, rate / jnp.where(own > 0, own, 1), 0)
         with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"

@@ -101,7 +101,7 @@ def find_lr(
         check.fail("find_lr", f"{wanted}, got {check.describe(learning_rates)}.")
     own = peak_learning_rate(build, hypers)
     if own is None:
-        cure = "Wrap it: nf.optimizers.as_optimizer(optimizer, rate=rate), or use one of nf.optimizers."
+        cure = "Wrap it: nf.optimizers.as_optimizer(optimizer, learning_rate=...), or use one of nf.optimizers."
         check.fail("find_lr", f"the optimizer should tell its learning rate, and does not. {cure}")
     at_once = len(learning_rates) if at_once is None else at_once
     losses = _short_runs(build, hypers, without_augmentation(data), key, steps, learning_rates, at_once)

@@ -41,13 +41,13 @@ def generate(
     stop: int | None = None,
     lengths: Any = None,
     pad: int | None = None,
-    context: int | None = None,
+    block_size: int | None = None,
     state: PyTree | None = None,
     verify: bool = True,
 ) -> Generated:
     """The prompts continued by `steps` tokens each, drawn from a language model one by one.
 
-    The model maps ids [batch, time] to logits [batch, time, vocabulary] for the token that follows.
+    The model maps ids [batch, time] to logits [batch, time, vocab_size] for the token that follows.
     The positions that all prompts have are one parallel pass, the rest one compiled loop. A further
     call with other numbers, keys, or parameters of the same shapes compiles nothing.
 
@@ -60,8 +60,8 @@ def generate(
     default, and 0 the likeliest token.
     stop: a row ends after this id; when all have, the loop ends. pad: fills the rest of a row, by
     default `stop`, or 0.
-    context: the model sees at most this many last tokens, for models that know no more positions.
-    The steps beyond it can use no cache, and each costs a pass over the context.
+    block_size: the model sees at most this many last tokens, for models that know no more positions.
+    The steps beyond it can use no cache, and each costs a pass over the block.
     state: running statistics, as `apply` takes them.
     verify: once for each model, on two tokens, compare steps with the cache to a whole pass. It is
     left out where params are traced.
@@ -80,8 +80,8 @@ def generate(
     ((2, 6), Array([6, 5], dtype=int32))
     """
     check.size("generate", steps=steps)
-    if context is not None:
-        check.size("generate", context=context)
+    if block_size is not None:
+        check.size("generate", block_size=block_size)
     if key is not None:
         check.key("generate", key)
     check_numbers("generate", key, temperature, top_k, top_p)
@@ -92,12 +92,12 @@ def generate(
     state = resolve_state(model, state, "generate")
     loop = loop_of(layer, model)
     facts = loop.facts(params, state)
-    known(ids, given, facts.vocabulary)
+    known(ids, given, facts.vocab_size)
     for name, id_ in {"stop": stop, "pad": pad}.items():
         if id_ is not None and not check.is_traced(id_):
-            _check_id(name, id_, facts.vocabulary if name == "stop" else None)
+            _check_id(name, id_, facts.vocab_size if name == "stop" else None)
     if verify and not any(map(check.is_traced, jax.tree.leaves((params, state)))):
-        loop.verify(params, state, facts, min(context or 2, width + steps - 1, 2))
+        loop.verify(params, state, facts, min(block_size or 2, width + steps - 1, 2))
     ids, keys = jnp.asarray(canonicalize(ids, "generate")).astype(jnp.int32), None
     if key is not None:
         keys = indexed_keys(key, rows) if lead else key[None]
@@ -116,13 +116,13 @@ def generate(
             steps=int(steps),
             first=first,
             top_k=top_k,
-            context=context,
+            block_size=block_size,
             cached=facts.caches,
         )
     except InvalidValueError as error:  # one position went well, so it is their number
-        if context is None:
+        if block_size is None:
             needed = f"generate feeds {width + steps - 1} positions, of {width} + {steps} tokens"
-            advice = f"Here {needed}; with context=N it lets the model see the last N only."
+            advice = f"Here {needed}; with block_size=N it lets the model see the last N only."
             error.hint = f"{error.hint} {advice}".lstrip()
         raise
     return Generated(tokens.reshape(*lead, -1), ends.reshape(lead))

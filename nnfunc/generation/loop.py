@@ -62,7 +62,7 @@ class Loop:
         self.forward = forward
         self.known: dict[Any, Facts] = {}
         self.verified: set[Any] = set()
-        fixed = ("steps", "first", "top_k", "context", "cached")
+        fixed = ("steps", "first", "top_k", "block_size", "cached")
         self.run = jax.jit(partial(_run, forward), static_argnames=fixed)
 
     def facts(self, params: Params, state: PyTree) -> Facts:
@@ -93,14 +93,14 @@ def _run(
     steps: int,
     first: int,
     top_k: int | None,
-    context: int | None,
+    block_size: int | None,
     cached: bool,
 ) -> tuple[Array, Array]:
     """Tokens [batch, time + steps] and the length of each row."""
     forward = weak()
     batch, width = prompt.shape
     total = width + steps
-    window = min(context or total, total - 1)  # positions that the model sees; the last is not fed
+    window = min(block_size or total, total - 1)  # positions that the model sees; the last is not fed
     numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def choose(walk: Walk, logits: Array) -> Walk:

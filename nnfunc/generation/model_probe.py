@@ -18,7 +18,7 @@ SLACK = 0.05  # of the largest logit: above the rounding of bfloat16, below what
 class Facts(NamedTuple):
     """vocabulary: how many ids. caches: whether the model keeps in its state what it looks back on."""
 
-    vocabulary: int
+    vocab_size: int
     caches: bool
 
 
@@ -33,7 +33,7 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
     shape = getattr(y, "shape", ())
     floats = shape and jnp.issubdtype(y.dtype, jnp.floating)
     if not floats or len(shape) != 3 or shape[:2] != (1, 1):
-        wanted = "the model should give floats [batch, time, vocabulary] for ids [batch, time]"
+        wanted = "the model should give floats [batch, time, vocab_size] for ids [batch, time]"
         kinds = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", y)
         check.fail("generate", f"{wanted}, got {kinds} for ids [1, 1].")
     _, after = jax.eval_shape(call, params, out.state, x)
@@ -48,7 +48,7 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
 
 def compare(forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int) -> None:
     """Refuse a model that gives other logits step by step than in one pass over `size` tokens."""
-    x = (jnp.arange(size, dtype=jnp.int32) % facts.vocabulary)[None]
+    x = (jnp.arange(size, dtype=jnp.int32) % facts.vocab_size)[None]
     largest = partial(jnp.max, initial=0.0)
 
     @jax.jit

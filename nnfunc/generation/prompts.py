@@ -42,15 +42,15 @@ def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
     return ids, jnp.asarray(lengths).astype(jnp.int32), first
 
 
-def known(ids: Any, given: Array, vocabulary: int) -> None:
+def known(ids: Any, given: Array, vocab_size: int) -> None:
     """The ids that count are in the vocabulary, where they can be looked at."""
     if check.is_traced(ids) or check.is_traced(given):
         return
     ids = np.asarray(ids)
     counts = np.arange(ids.shape[-1]) < np.asarray(given)[..., None]
-    wrong = ids[counts & ((ids < 0) | (ids >= vocabulary))]
+    wrong = ids[counts & ((ids < 0) | (ids >= vocab_size))]
     if wrong.size:
-        wanted = f"prompt should hold ids in [0, {vocabulary}), the model's vocabulary"
+        wanted = f"prompt should hold ids in [0, {vocab_size}), the model's vocabulary"
         check.fail("generate", f"{wanted}, got {wrong[0]}.")
 
 

@@ -27,7 +27,7 @@ def draw(
     probabilities sum to at least top_p; one id always remains. Of equals at the edge the first ones
     are kept. The noise belongs to the ids, so that a cut which removes nothing changes nothing.
     A NaN is never drawn; where all logits are NaN the id is -1. -inf is never drawn unless all are.
-    Shapes: logits [..., vocabulary] -> [...] int32.
+    Shapes: logits [..., vocab_size] -> [...] int32.
     Source: top-p is the nucleus of Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
 
     >>> nf.generation.draw(jnp.array([[0.0, 2.0, 1.0]]))

@@ -21,7 +21,7 @@ __all__ = ["bert"]
 
 
 def bert(
-    vocabulary: int,
+    vocab_size: int,
     *,
     block_size: int,
     layers: int,
@@ -49,7 +49,7 @@ def bert(
     Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
     `blocks/mlp/...`, and below `head` those of the output.
     Shapes: ids, types, mask [..., time] with time at most block_size, lengths [...] -> y
-    [..., time, dim], [..., time, vocabulary] or [..., classes].
+    [..., time, dim], [..., time, vocab_size] or [..., classes].
     Source: Devlin et al. 2019, arXiv:1810.04805, and its code, for eps and the heads.
 
     >>> model = nf.bert(65, block_size=8, layers=2, heads=2, dim=16, output="classes", classes=3)
@@ -57,7 +57,7 @@ def bert(
     >>> model.apply(model.init(jax.random.key(0)), x).shape
     (2, 3)
     """
-    check.size("bert", vocabulary=vocabulary, layers=layers, types=types, classes=classes)
+    check.size("bert", vocab_size=vocab_size, layers=layers, types=types, classes=classes)
     check.choice("bert", ("hidden", "tokens", "classes"), output=output)
     normal = initializers.truncated_normal(0.02)
     attend = attention(dim, heads, dropout=dropout, weight_init=normal)
@@ -69,8 +69,8 @@ def bert(
             linear=linear(dim, dim, weight_init=normal),
             act=activations.by_name(activation),
             norm=layer_norm(dim, eps=eps),
-            logits=linear(dim, vocabulary, bias=False),
-            shift=bias(vocabulary),
+            logits=linear(dim, vocab_size, bias=False),
+            shift=bias(vocab_size),
         ),
         "classes": lambda: serial(
             first=lambda x: x[..., 0, :],
@@ -94,7 +94,7 @@ def bert(
 
     model = wire(
         flow,
-        tokens=embedding(vocabulary, dim, weight_init=normal),
+        tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
         types=embedding(types, dim, weight_init=normal),
         norm=layer_norm(dim, eps=eps),

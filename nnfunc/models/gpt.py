@@ -20,7 +20,7 @@ __all__ = ["gpt"]
 
 
 def gpt(
-    vocabulary: int,
+    vocab_size: int,
     *,
     block_size: int,
     layers: int,
@@ -47,8 +47,8 @@ def gpt(
     0.02 / sqrt(2 * layers).
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/query/weight` [layers, dim, dim], ...,
     `blocks/mlp/up/weight`, `norm/scale`, and `head/weight` unless tied.
-    Shapes: x [..., time] integers in [0, vocabulary), time at most block_size -> logits
-    [..., time, vocabulary].
+    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> logits
+    [..., time, vocab_size].
     Source: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3,
     and its code; the dropout as in its Hugging Face form and in nanoGPT.
 
@@ -56,7 +56,7 @@ def gpt(
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 3]])).shape
     (1, 3, 65)
     """
-    check.size("gpt", vocabulary=vocabulary, block_size=block_size, layers=layers, dim=dim)
+    check.size("gpt", vocab_size=vocab_size, block_size=block_size, layers=layers, dim=dim)
     normal = initializers.normal(0.02)
     last = initializers.normal(0.02 / math.sqrt(2 * layers))
     attend = attention(dim, heads, causal=True, dropout=dropout, bias=bias, weight_init=normal, out_init=last)
@@ -66,11 +66,11 @@ def gpt(
     block = transformer_block(dim, attend, mlp, eps=eps, bias=bias, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
     model = serial(
-        tokens=embedding(vocabulary, dim, weight_init=normal),
+        tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
         **drop,
         blocks=repeat(block, layers, unroll=unroll),
         norm=layer_norm(dim, eps=eps, bias=bias),
-        head=linear(dim, vocabulary, bias=False, weight_init=normal),
+        head=linear(dim, vocab_size, bias=False, weight_init=normal),
     )
     return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied else model

@@ -16,7 +16,7 @@ __all__ = ["llama"]
 
 
 def llama(
-    vocabulary: int,
+    vocab_size: int,
     *,
     dim: int,
     layers: int,
@@ -45,14 +45,14 @@ def llama(
     weights of Hugging Face.
     Paths: `tokens/weight`, `blocks/attend/query/weight`, ..., `blocks/mlp/gate/weight`, `norm/scale`,
     `head/weight`.
-    Shapes: x [..., time] integers in [0, vocabulary) -> logits [..., time, vocabulary].
+    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size].
     Source: Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288.
 
     >>> model = nf.llama(65, dim=16, layers=2, heads=4, kv_heads=2, hidden=40)
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 3]])).shape
     (1, 3, 65)
     """
-    check.size("llama", vocabulary=vocabulary, dim=dim, layers=layers)
+    check.size("llama", vocab_size=vocab_size, dim=dim, layers=layers)
     hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden
     check.size("llama", hidden=hidden)
     normal = initializers.normal(0.02)
@@ -71,9 +71,9 @@ def llama(
     mlp = mlp or feed_forward(dim, hidden, activation="swiglu", bias=False, weight_init=normal)
     block = transformer_block(dim, attend, mlp, norm="rms", eps=eps, dropout=dropout)
     model = serial(
-        tokens=embedding(vocabulary, dim, weight_init=normal),
+        tokens=embedding(vocab_size, dim, weight_init=normal),
         blocks=repeat(block, layers, unroll=unroll),
         norm=rms_norm(dim, eps=eps),
-        head=linear(dim, vocabulary, bias=False, weight_init=normal),
+        head=linear(dim, vocab_size, bias=False, weight_init=normal),
     )
     return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied else model

@@ -77,7 +77,7 @@ def _mean(y: Array, lengths: Array | None) -> Array:
 
 
 def rnn_lm(
-    vocabulary: int,
+    vocab_size: int,
     *,
     dim: int,
     cell: Literal["lstm", "gru", "rnn"] = "lstm",
@@ -90,7 +90,7 @@ def rnn_lm(
 
     embedding_dim: dim by default. dropout: the rate, in [0, 1], of the embedding, between layers and
     before the head. tied: the head is the table of tokens, transposed, and has a bias of its own.
-    Shapes: x [..., time] integers in [0, vocabulary) -> logits [..., time, vocabulary].
+    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size].
     Paths: `tokens/weight`, `body/layer_0/weight`, ..., `head/weight` (unless tied), `head/bias`.
     Raises: ValueError when tied and embedding_dim is not dim.
     Source: Mikolov et al. 2010 for the model; Zaremba et al. 2014, arXiv:1409.2329, for where
@@ -101,17 +101,17 @@ def rnn_lm(
     (1, 3, 65)
     """
     check.choice("rnn_lm", _CELLS, cell=cell)
-    check.size("rnn_lm", vocabulary=vocabulary, dim=dim)
+    check.size("rnn_lm", vocab_size=vocab_size, dim=dim)
     wide = dim if embedding_dim is None else embedding_dim
     if tied and wide != dim:
         check.fail("rnn_lm", f"embedding_dim should be dim when tied, got {wide} and {dim}.")
     drops = {} if dropout is None else {"tokens_drop": dropout_layer(dropout)}
     last = {} if dropout is None else {"drop": dropout_layer(dropout)}
     model = serial(
-        tokens=embedding(vocabulary, wide),
+        tokens=embedding(vocab_size, wide),
         **drops,
         body=_CELLS[cell](wide, dim, layers=layers, dropout=dropout),
         **last,
-        head=linear(dim, vocabulary),
+        head=linear(dim, vocab_size),
     )
     return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied else model

@@ -23,13 +23,13 @@ NAMES = ("source", "source_mask", "source_lengths", "memory", "target", "target_
 
 
 def seq2seq(
-    vocabulary: int,
+    vocab_size: int,
     *,
     dim: int,
     layers: int,
     heads: int,
     hidden: int | None = None,
-    target_vocabulary: int | None = None,
+    target_vocab_size: int | None = None,
     tied: bool = True,
     order: Literal["pre", "post"] = "post",
     norm: Literal["layer", "rms"] = "layer",
@@ -48,12 +48,12 @@ def seq2seq(
     t predicts token t + 1.
     order: where the norms are (see `transformer_block`); with "pre" encoder and decoder end with one.
     tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
-    the paper; otherwise three, and target_vocabulary may differ. hidden: 4 * dim by default.
+    the paper; otherwise three, and target_vocab_size may differ. hidden: 4 * dim by default.
     block_size: with it, positions are learned tables of that length, otherwise sinusoidal.
     dropout: the rate, in [0, 1], of embeddings, attention weights and branches. eps: that of the norm.
     Paths: `encoder/tokens/weight`, `encoder/blocks/attend/...`, `decoder/blocks/cross/...`, ...,
     `decoder/head/weight` unless tied.
-    Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocabulary];
+    Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocab_size];
     memory [..., time, dim].
     Raises: ValueError when tied and the vocabularies differ.
     Source: Vaswani et al. 2017, arXiv:1706.03762.
@@ -64,11 +64,11 @@ def seq2seq(
     >>> model.apply(params, {"memory": memory, "target": jnp.array([[0, 4]])}).shape
     (1, 2, 20)
     """
-    check.size("seq2seq", vocabulary=vocabulary, dim=dim, layers=layers)
-    words = vocabulary if target_vocabulary is None else target_vocabulary
-    check.size("seq2seq", target_vocabulary=words)
-    if tied and words != vocabulary:
-        wanted = f"target_vocabulary should be that of the source, {vocabulary}, when tied"
+    check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
+    words = vocab_size if target_vocab_size is None else target_vocab_size
+    check.size("seq2seq", target_vocab_size=words)
+    if tied and words != vocab_size:
+        wanted = f"target_vocab_size should be that of the source, {vocab_size}, when tied"
         check.fail("seq2seq", f"{wanted}, got {words}. Set tied=False.")
     table = initializers.normal(dim**-0.5)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
@@ -111,7 +111,7 @@ def seq2seq(
 
         return wire(flow, **before, blocks=repeat(block(causal), layers), **after)
 
-    encoder = stack(vocabulary, causal=False)
+    encoder = stack(vocab_size, causal=False)
     head = linear(dim, words, bias=False, weight_init=table)
     decoder = stack(words, causal=True, head=head)
 

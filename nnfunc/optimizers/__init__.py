@@ -1,7 +1,7 @@
 """Optimizers: short optax chains in which every number may be traced.
 
 Each is optax's pair, `init(params) -> state` and `update(grads, state, params) -> updates, state`,
-and works wherever optax takes one; `optimizer.rate(step)` is its learning rate. rate is a number or
+and works wherever optax takes one; `optimizer.learning_rate(step)` is its learning rate. learning_rate is a number or
 a schedule. All calculate, and keep their state, in float32 (float64 where a parameter is float64),
 and give updates of the parameters' types.
 
@@ -16,7 +16,7 @@ of decays by path pattern, {"head/*": 0.0, "**/weight": 0.1}: the first pattern 
 decides, and leaves that none fits do not decay.
 
 Wrappers change what another optimizer, ours or optax's, is given or what it gives: `clip_value` and
-`clip_adaptive` the gradients, `max_norm`, `lookahead` and `groups` the updates. They keep its `rate`.
+`clip_adaptive` the gradients, `max_norm`, `lookahead` and `groups` the updates. They keep its `learning_rate`.
 `stacked` names the leaves whose first axis is the layers of a `repeat`, such as "blocks/**".
 """
 

@@ -17,7 +17,7 @@ __all__ = ["Optimizer", "as_optimizer", "cast_like", "scaled", "wide_type", "wra
 class Optimizer(optax.GradientTransformationExtraArgs):
     """optax's pair `init, update` with what a trainer may want to know of it.
 
-    rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
+    learning_rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
     never moves, whose gradients it does not look at. update takes rate_scale=, by which the learning
     rate of this step is multiplied: one number, or a tree of them in the shape of the parameters. What
     wraps an optimizer hands it on inward, so that a limit on the weights stays one. It takes
@@ -25,25 +25,27 @@ class Optimizer(optax.GradientTransformationExtraArgs):
     what changes the gradients drops it.
 
     >>> init, update = nf.optimizers.sgd(0.5)
-    >>> float(nf.optimizers.sgd(0.5).rate(0))
+    >>> float(nf.optimizers.sgd(0.5).learning_rate(0))
     0.5
     """
 
-    rate: Schedule | None = None
+    learning_rate: Schedule | None = None
     frozen: tuple[str, ...] = ()
 
-    def __new__(cls, init: Any, update: Any, rate: Schedule | None = None, frozen: tuple[str, ...] = ()) -> "Optimizer":
+    def __new__(
+        cls, init: Any, update: Any, learning_rate: Schedule | None = None, frozen: tuple[str, ...] = ()
+    ) -> "Optimizer":
         self = super().__new__(cls, init, update)
-        self.rate, self.frozen = rate, frozen
+        self.learning_rate, self.frozen = learning_rate, frozen
         return self
 
 
 def as_optimizer(
-    transformation: Any, *, rate: Scalar | Schedule | None = None, where: str = "as_optimizer"
+    transformation: Any, *, learning_rate: Scalar | Schedule | None = None, where: str = "as_optimizer"
 ) -> Optimizer:
     """The Optimizer of any optax transformation, or of a bare pair (init, update).
 
-    Its updates come in the parameters' types, under strict promotion too. rate: its learning rate,
+    Its updates come in the parameters' types, under strict promotion too. learning_rate: that of the transformation,
     if that is to be known.
     Raises: TypeError when it is none of these.
 
@@ -72,7 +74,7 @@ def as_optimizer(
         updates = scaled(updates, rate_scale)
         return cast_like(updates, grads if params is None else params), state
 
-    schedule = None if rate is None else schedules.as_schedule(rate, where=f"{where}: rate")
+    schedule = None if learning_rate is None else schedules.as_schedule(learning_rate, where=f"{where}: learning_rate")
     return Optimizer(init, update, schedule)
 
 
@@ -125,4 +127,4 @@ def wrapped(
             updates = fill_missing(params, keep_where(updates, jax.tree.map(lambda on: not on, fixed)))
         return cast_like(updates, params), state
 
-    return Optimizer(begin, step, inner.rate, frozen)
+    return Optimizer(begin, step, inner.learning_rate, frozen)

@@ -23,7 +23,7 @@ __all__ = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]
 
 
 def sgd(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     momentum: Scalar = 0.0,
     nesterov: bool = False,
@@ -34,7 +34,7 @@ def sgd(
     """Gradient descent, with momentum when that is not 0.
 
     d = gradient + weight_decay * parameter;  m = momentum * m + d
-    parameter -= rate * m, with nesterov: parameter -= rate * (d + momentum * m)
+    parameter -= learning_rate * m, with nesterov: parameter -= learning_rate * (d + momentum * m)
     momentum: in [0, 1), and at 0 both forms are plain gradient descent.
     Raises: ValueError when a number is out of its range.
     Source: PyTorch's SGD with dampening 0; Sutskever et al. 2013, sections 2 and 3.
@@ -52,11 +52,11 @@ def sgd(
         decay = decayed("sgd", weight_decay, decay_on, number)
         return decay, optax.trace(number(momentum), nesterov=nesterov)
 
-    return optimizer("sgd", rate, clip, pieces)
+    return optimizer("sgd", learning_rate, clip, pieces)
 
 
 def adam(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -65,11 +65,11 @@ def adam(
     clip: Scalar = math.inf,
     decay_on: Leaves = "matrices",
 ) -> Optimizer:
-    """Steps of about the size of the rate: the mean gradient over the root of its mean square.
+    """Steps of about the size of the learning rate: the mean gradient over the root of its mean square.
 
     d = gradient + weight_decay * parameter
     m = b1 * m + (1 - b1) * d;  v = b2 * v + (1 - b2) * d**2
-    parameter -= rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t)) + eps), t = 1, 2, ...
+    parameter -= learning_rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t)) + eps), t = 1, 2, ...
     Its decay is part of the gradient; `adamw` keeps the two apart. b1, b2: in [0, 1).
     Finite numbers of d beyond 9.2e18 (2**63) count as that: in float32 their squares overflow, which
     in PyTorch and optax stops their entry for ever. 1e-30 is added to v, which shows where eps is
@@ -90,11 +90,11 @@ def adam(
         decay = decayed("adam", weight_decay, decay_on, number)
         return decay, by_adam(number(b1), number(b2), number(eps))
 
-    return optimizer("adam", rate, clip, pieces)
+    return optimizer("adam", learning_rate, clip, pieces)
 
 
 def adamw(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -105,7 +105,7 @@ def adamw(
 ) -> Optimizer:
     """Adam with weight decay beside it, not in its averages.
 
-    parameter -= rate * (adam's step + weight_decay * parameter)
+    parameter -= learning_rate * (adam's step + weight_decay * parameter)
     b1, b2: in [0, 1). weight_decay: 0.01 by default, as in PyTorch (optax has 0.0001).
     Raises: ValueError when a number is out of its range.
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2; PyTorch's AdamW.
@@ -123,11 +123,11 @@ def adamw(
         decay = decayed("adamw", weight_decay, decay_on, number)
         return by_adam(number(b1), number(b2), number(eps)), decay
 
-    return optimizer("adamw", rate, clip, pieces)
+    return optimizer("adamw", learning_rate, clip, pieces)
 
 
 def rmsprop(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     decay: Scalar = 0.99,
     eps: Scalar = 1e-8,
@@ -140,7 +140,7 @@ def rmsprop(
     """The gradient over the root of its mean square, with momentum when that is not 0.
 
     d = gradient + weight_decay * parameter;  v = decay * v + (1 - decay) * d**2
-    m = momentum * m + d / (sqrt(v) + eps);  parameter -= rate * m
+    m = momentum * m + d / (sqrt(v) + eps);  parameter -= learning_rate * m
     centered: v less the square of the mean of d in the root, so that it is d's deviation.
     decay, momentum: in [0, 1). Very large and very small gradients are as in `adam`.
     Raises: ValueError when a number is out of its range.
@@ -162,11 +162,11 @@ def rmsprop(
         scaled = by_rms(number(decay), number(eps), centered)
         return add, scaled, optax.trace(number(momentum))
 
-    return optimizer("rmsprop", rate, clip, pieces)
+    return optimizer("rmsprop", learning_rate, clip, pieces)
 
 
 def lion(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
@@ -174,11 +174,11 @@ def lion(
     clip: Scalar = math.inf,
     decay_on: Leaves = "matrices",
 ) -> Optimizer:
-    """Steps of exactly the size of the rate: the sign of a mean of the gradients.
+    """Steps of exactly the size of the learning rate: the sign of a mean of the gradients.
 
     c = b1 * m + (1 - b1) * gradient;  m = b2 * m + (1 - b2) * gradient
-    parameter -= rate * (sign(c) + weight_decay * parameter)
-    It wants a rate 3 to 10 times smaller than AdamW's, and a weight_decay as many times larger.
+    parameter -= learning_rate * (sign(c) + weight_decay * parameter)
+    It wants a learning rate 3 to 10 times smaller than AdamW's, and a weight_decay as many times larger.
     Raises: ValueError when a number is out of its range.
     Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2.
 
@@ -195,11 +195,11 @@ def lion(
         decay = decayed("lion", weight_decay, decay_on, number)
         return optax.scale_by_lion(number(b1), number(b2)), decay
 
-    return optimizer("lion", rate, clip, pieces)
+    return optimizer("lion", learning_rate, clip, pieces)
 
 
 def lamb(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -209,9 +209,9 @@ def lamb(
     decay_on: Leaves = "matrices",
     stacked: Leaves = (),
 ) -> Optimizer:
-    """AdamW for large batches: each leaf's step is made as long as the leaf, times the rate.
+    """AdamW for large batches: each leaf's step is made as long as the leaf, times the learning rate.
 
-    u = adam's step + weight_decay * parameter;  parameter -= rate * |parameter| / |u| * u
+    u = adam's step + weight_decay * parameter;  parameter -= learning_rate * |parameter| / |u| * u
     Where one of the two norms is 0, their ratio counts as 1. stacked: the leaves whose first axis
     is the layers of a `repeat`, such as "blocks/**"; there each layer has a norm of its own.
     Raises: ValueError when a number is out of its range.
@@ -230,4 +230,4 @@ def lamb(
         decay = decayed("lamb", weight_decay, decay_on, number)
         return by_adam(number(b1), number(b2), number(eps)), decay, by_trust_ratio(stacked)
 
-    return optimizer("lamb", rate, clip, pieces)
+    return optimizer("lamb", learning_rate, clip, pieces)

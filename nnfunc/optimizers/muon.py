@@ -23,7 +23,7 @@ class MuonState(NamedTuple):
 
 
 def muon(
-    rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule,
     *,
     momentum: Scalar = 0.95,
     nesterov: bool = True,
@@ -37,10 +37,10 @@ def muon(
     on: Leaves = "matrices",
     stacked: Leaves = (),
 ) -> Optimizer:
-    """Matrices by Muon, all else by AdamW with b1 and b2; the rate and the decay are for both.
+    """Matrices by Muon, all else by AdamW with b1 and b2; the learning rate and the decay are for both.
 
     m = momentum * m + (1 - momentum) * gradient, with nesterov one step ahead of that;
-    parameter -= rate * (rms * sqrt(max(in, out)) * orthogonal(m) + weight_decay * parameter)
+    parameter -= learning_rate * (rms * sqrt(max(in, out)) * orthogonal(m) + weight_decay * parameter)
     orthogonal(m), by five steps of Newton and Schulz, has singular values of about 1, between 0.7 and
     1.2. rms is the root mean square of the step's entries, for the rate to be that of AdamW.
     on: which leaves are tried; the matrices (by name, see the module) among them are taken, be they
@@ -75,7 +75,7 @@ def muon(
         numbers = {"beta": number(momentum), "eps": number(eps), "nesterov": nesterov}
         return _by_muon(numbers, number(rms), adam, on, stacked), decay
 
-    return optimizer("muon", rate, clip, pieces)
+    return optimizer("muon", learning_rate, clip, pieces)
 
 
 def _contrib() -> Any:

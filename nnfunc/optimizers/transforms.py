@@ -21,11 +21,13 @@ Decay = Scalar | dict[str, Scalar]
 TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
 
 
-def optimizer(where: str, rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]) -> Optimizer:
-    """clip, then the pieces, then the rate. pieces: a function of what makes arrays of numbers."""
-    schedule = schedules.as_schedule(rate, where=f"{where}: rate")
-    if not callable(rate):
-        check.number(where, 0, rate=rate)
+def optimizer(
+    where: str, learning_rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]
+) -> Optimizer:
+    """clip, then the pieces, then the learning rate. pieces: a function of what makes arrays of numbers."""
+    schedule = schedules.as_schedule(learning_rate, where=f"{where}: learning_rate")
+    if not callable(learning_rate):
+        check.number(where, 0, learning_rate=learning_rate)
     check.number(where, 0, open_low=True, clip=clip)
 
     def chain(dtype, gradient_norm=None):

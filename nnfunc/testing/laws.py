@@ -276,12 +276,12 @@ def errors_come_at_trace_time(case: Case) -> None:
     try:
         jax.eval_shape(lambda params, x: model.forward(params, x, ctx)[0], case.params, wrong)
     except Exception as error:
-        words, kind = str(error), type(error)
-        places = {model.name, *("/".join(call[0]) for call in watch.calls)}
-        if kind not in (ValueError, TypeError) or words.split(": ")[0] not in places:
-            fail(law, f"a wrong {what} of x raised {kind.__name__} without a layer's name: {words}", error)
-        if "should" not in words or "got" not in words:
-            fail(law, f"the error should say what was expected and what it got: {words}", error)
+        message = str(error)
+        layers = {model.name, *("/".join(call[0]) for call in watch.calls)}
+        if not isinstance(error, ValueError | TypeError) or message.split(": ")[0] not in layers:
+            fail(law, f"a wrong {what} of x raised {type(error).__name__} without a layer's name: {message}", error)
+        if "should" not in message or "got" not in message:
+            fail(law, f"the error should say what was expected and what it got: {message}", error)
         return
     if not case.any_width:
         fail(law, f"{model.name} takes an x of a wrong {what} (any_width=True when that is meant)")

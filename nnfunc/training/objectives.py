@@ -60,49 +60,51 @@ def _objective(
 
 def classification(
     *,
-    smoothing: Scalar | None = None,
+    label_smoothing: Scalar | None = None,
     gamma: Scalar | None = None,
-    weights: Array | Sequence[Scalar] | None = None,
-    ignore: int | None = None,
+    weight: Array | Sequence[Scalar] | None = None,
+    ignore_index: int | None = None,
 ) -> Objective:
     """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
 
     Batches are pairs (x, labels); labels may also be soft, floats [batch, classes] that add up to 1, as
-    `nf.augment.mixup` makes them. smoothing: the share of the target spread over all classes, in
+    `nf.augment.mixup` makes them. label_smoothing: the share of the target spread over all classes, in
     [0, 1]; None is 0. gamma: with it, the focal loss of that exponent (without smoothing, and of whole
     labels: it knows no shares).
-    weights: one factor a class, at least 0. The loss is sum(w * loss) / sum(w) over the batch, w the
+    weight: one factor a class, at least 0. The loss is sum(w * loss) / sum(w) over the batch, w the
     weight of each example's label, so that multiplying all of them by 2 changes nothing; in soft labels
     w is their mean by the shares. For a plain mean write an objective of your own with
-    `nf.losses.cross_entropy(..., weights=...)`. Evaluation sums both over the whole split.
-    ignore: the label of examples, or of places of [batch, ...], that count in nothing. A batch in which
+    `nf.losses.cross_entropy(..., weight=...)`. Evaluation sums both over the whole split.
+    ignore_index: the label of examples, or of places of [batch, ...], that count in nothing. A batch in which
     nothing counts has a loss of 0, and a gradient of 0.
     Metrics: accuracy, each example counted once; of soft labels, that of their likeliest class.
     Source: torch.nn.functional.cross_entropy, which divides by sum(w) for whole labels only.
     """
     where = "classification"
-    smoothing = 0.0 if smoothing is None else smoothing
-    check.number(where, 0, 1, smoothing=smoothing)
-    if weights is not None:
-        check.at_least_0(where, weights=weights)
-    if gamma is not None and not (check.is_plain(smoothing) and smoothing == 0):
-        wanted = "smoothing should be 0 together with gamma: the focal loss has none"
-        got = smoothing if check.is_plain(smoothing) else "one that a sweep or a schedule gives"
+    label_smoothing = 0.0 if label_smoothing is None else label_smoothing
+    check.number(where, 0, 1, label_smoothing=label_smoothing)
+    if weight is not None:
+        check.at_least_0(where, weight=weight)
+    if gamma is not None and not (check.is_plain(label_smoothing) and label_smoothing == 0):
+        wanted = "label_smoothing should be 0 together with gamma: the focal loss has none"
+        got = label_smoothing if check.is_plain(label_smoothing) else "one that a sweep or a schedule gives"
         check.fail(where, f"{wanted}, got {got}.")
 
     def totals(predict, batch, mask):
         x, labels = pair(where, batch)
         logits = predict(x)
         if gamma is None:
-            return _judged(where, logits, labels, mask, ignore, smoothing=smoothing, weights=weights)
+            return _judged(
+                where, logits, labels, mask, ignore_index, label_smoothing=label_smoothing, class_weight=weight
+            )
         if _soft(logits, labels):
             wanted = "labels should be class numbers together with gamma: focal loss knows no shares"
             got = check.describe(labels)
             check.fail(where, f"{wanted}, got {got}. Leave out gamma, or what mixes them.")
-        loss = losses.focal(logits, labels, gamma=gamma, alpha=weights, ignore=ignore)
-        return _of_labels(where, loss, logits, labels, mask, ignore, weights)
+        loss = losses.focal(logits, labels, gamma=gamma, alpha=weight, ignore_index=ignore_index)
+        return _of_labels(where, loss, logits, labels, mask, ignore_index, weight)
 
-    inspect = _labels_fit(where, soft=gamma is None, ignore=ignore)
+    inspect = _labels_fit(where, soft=gamma is None, ignore_index=ignore_index)
     return _objective(totals, inspect, logits=True)
 
 
@@ -128,26 +130,26 @@ def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 
     return _objective(totals)
 
 
-def language_modelling(*, smoothing: Scalar = 0.0, ignore: int | None = None) -> Objective:
-    """Cross-entropy of logits [batch, time, vocabulary] against the next tokens [batch, time].
+def language_modelling(*, label_smoothing: Scalar = 0.0, ignore_index: int | None = None) -> Objective:
+    """Cross-entropy of logits [batch, time, vocab_size] against the next tokens [batch, time].
 
     Batches are pairs (tokens, next tokens); the latter may also be soft, floats [batch, time,
     vocabulary] that add up to 1, such as a teacher's. The loss is in nats a token; accuracy is that of
     the likeliest token.
-    smoothing: the share of the target spread over all tokens, in [0, 1]. ignore: the token, such as
+    label_smoothing: the share of the target spread over all tokens, in [0, 1]. ignore_index: the token, such as
     padding, that does not count as a next token, in loss and accuracy, in training and evaluation:
     both are means over the tokens that count. It may stand outside of the vocabulary, as -100 does. A
     batch in which nothing counts has a loss of 0, and a gradient of 0.
     Source: ignore_index of torch.nn.functional.cross_entropy.
     """
     where = "language_modelling"
-    check.number(where, 0, 1, smoothing=smoothing)
+    check.number(where, 0, 1, label_smoothing=label_smoothing)
 
     def totals(predict, batch, mask):
         tokens, following = pair(where, batch)
-        return _judged(where, predict(tokens), following, mask, ignore, smoothing=smoothing)
+        return _judged(where, predict(tokens), following, mask, ignore_index, label_smoothing=label_smoothing)
 
-    return _objective(totals, _labels_fit(where, ignore=ignore), logits=True)
+    return _objective(totals, _labels_fit(where, ignore_index=ignore_index), logits=True)
 
 
 def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
@@ -169,38 +171,38 @@ def _judged(
     logits: Array,
     labels: Any,
     mask: Array | None,
-    ignore: int | None,
+    ignore_index: int | None,
     *,
-    smoothing: Scalar,
-    weights: Any = None,
+    label_smoothing: Scalar,
+    class_weight: Any = None,
 ) -> Totals:
     """Cross-entropy and accuracy against class numbers, or against shares of classes."""
-    settings = {"smoothing": smoothing, "weights": weights}
+    settings = {"label_smoothing": label_smoothing, "weight": class_weight}
     if not _soft(logits, labels):
-        loss = losses.cross_entropy(logits, labels, ignore=ignore, **settings)
-        return _of_labels(where, loss, logits, labels, mask, ignore, weights)
+        loss = losses.cross_entropy(logits, labels, ignore_index=ignore_index, **settings)
+        return _of_labels(where, loss, logits, labels, mask, ignore_index, class_weight)
     loss = losses.cross_entropy_dense(logits, labels, **settings)
     counted = _counted(where, mask, loss.shape)
     weight = None
-    if weights is not None:
-        table = jax.lax.broadcast_to_rank(jnp.asarray(weights, loss.dtype), labels.ndim)
+    if class_weight is not None:
+        table = jax.lax.broadcast_to_rank(jnp.asarray(class_weight, loss.dtype), labels.ndim)
         weight = (labels.astype(loss.dtype) * table).sum(-1)
     accuracy = metrics.accuracy(logits, labels.argmax(-1))
     return {"loss": _total(loss, counted, weight), "accuracy": _total(accuracy, counted)}
 
 
 def _of_labels(
-    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, ignore: int | None, weights: Any
+    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, ignore_index: int | None, class_weight: Any
 ) -> Totals:
     """The totals of losses that are weighed already, by the weight of each label."""
     counted = _counted(where, mask, loss.shape)
     ids = check.as_int32(where, labels=labels)
-    if ignore is not None:
-        counted = counted & (ids != jnp.asarray(ignore, jnp.int32))
+    if ignore_index is not None:
+        counted = counted & (ids != jnp.asarray(ignore_index, jnp.int32))
     weight = None
-    if weights is not None:
-        table = jnp.asarray(weights, loss.dtype)
-        check.shape(where, logits.shape[-1:], "It is one number a class.", weights=table)
+    if class_weight is not None:
+        table = jnp.asarray(class_weight, loss.dtype)
+        check.shape(where, logits.shape[-1:], "It is one number a class.", weight=table)
         # [..., classes]
         classes = jax.lax.broadcast_to_rank(jnp.arange(len(table), dtype=jnp.int32), ids.ndim + 1)
         hit = ids[..., None] == classes
@@ -223,10 +225,10 @@ def _total(values: Array, counted: Array, weight: Array | None = None) -> tuple[
     return jnp.where(counted, values, 0).sum(), jnp.where(counted, weight, 0).sum()
 
 
-def _labels_fit(where: str, soft: bool = True, ignore: int | None = None) -> Callable[[Any, PyTree], None]:
+def _labels_fit(where: str, soft: bool = True, ignore_index: int | None = None) -> Callable[[Any, PyTree], None]:
     """Every label is a class that the model has an output for, or, if soft, shares of all of them."""
-    if ignore is not None:
-        check.number(where, -(2**31), 2**31 - 1, ignore=ignore)
+    if ignore_index is not None:
+        check.number(where, -(2**31), 2**31 - 1, ignore_index=ignore_index)
 
     def inspect(y, arrays):
         _, labels = pair(where, arrays)
@@ -234,7 +236,7 @@ def _labels_fit(where: str, soft: bool = True, ignore: int | None = None) -> Cal
             return _shares_fit(where, y.shape[-1], np.asarray(labels))
         check.integers(where, "They are class numbers.", labels=labels)
         classes, values = y.shape[-1], np.asarray(labels)
-        wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != ignore))
+        wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != ignore_index))
         if wrong.size:
             at, value = int(wrong[0]), values.reshape(-1)[wrong[0]]
             wanted = f"labels should be in [0, {classes}), one of the model's {classes} outputs"

@@ -160,7 +160,7 @@ def _scale(state: TrainState) -> Array | None:
 
 def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
     """The learning rate, when the optimizer tells it."""
-    rate = getattr(task.optimizer, "rate", None)
+    rate = getattr(task.optimizer, "learning_rate", None)
     if rate is None:
         return {}
     rate = jnp.asarray(rate(step) if callable(rate) else rate).astype(jnp.float32)

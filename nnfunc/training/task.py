@@ -53,7 +53,7 @@ Build = Callable[..., Task]
 """hypers -> Task; hypers is a pytree of numbers, possibly traced.
 
 With a second parameter named `step` it is called `build(hypers, step)`: any number of the task can
-then follow a schedule, `nf.mlp(widths, dropout=nf.schedules.linear(0.0, 0.5, 1000)(step))`.
+then follow a schedule, `nf.mlp(widths, dropout=nf.schedules.linear(0.0, 1000, final=0.5)(step))`.
 """
 
 

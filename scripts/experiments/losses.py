@@ -42,7 +42,7 @@ def rare_classes(draws, gammas, powers, steps):
             # Power 0: all examples count alike; 1: all classes do. Their mean weight is 1.
             weights = share ** -h["power"]
             weights = weights / (weights * share).sum()
-            objective = nf.classification(gamma=h["gamma"], weights=weights)
+            objective = nf.classification(gamma=h["gamma"], weight=weights)
             return nf.Task(model, objective, nf.optimizers.adamw(1e-3))
 
         keys = common.seed_keys(np.full(len(hypers["gamma"]), draw))

@@ -18,10 +18,10 @@ FAILED = 1.0  # nats of training loss; ten classes guessed have 2.3
 SCHEDULES = {
     "constant": lambda peak, n: schedules.constant(peak),
     "step": lambda peak, n: schedules.step(peak, every=n / 3),
-    "exponential": lambda peak, n: schedules.exponential(peak, 0.01, every=n),
+    "exponential": lambda peak, n: schedules.exponential(peak, factor=0.01, every=n),
     "cosine": lambda peak, n: schedules.cosine(peak, n),
     "one-cycle": lambda peak, n: schedules.one_cycle(peak, n),
-    "warm-up, stable, decay": lambda peak, n: schedules.warmup_stable_decay(peak, 0.05 * n, 0.2 * n, n),
+    "warm-up, stable, decay": lambda peak, n: schedules.warmup_stable_decay(peak, 0.05 * n, n, decay_steps=0.2 * n),
 }
 
 

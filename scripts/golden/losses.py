@@ -107,33 +107,33 @@ for logits, labels in ((LOGITS, LABELS), (NASTY, NASTY_LABELS)):
             "cross_entropy",
             lambda x, y, s=s: F.cross_entropy(x, y, label_smoothing=s, **N),
             [logits, labels],
-            smoothing=s,
+            label_smoothing=s,
         )
 
         def weighted(x, y, s=s):
             w = torch.tensor(WEIGHTS, dtype=x.dtype)
             return F.cross_entropy(x, y, weight=w, label_smoothing=s, **N)
 
-        case("cross_entropy", weighted, [logits, labels], smoothing=s, weights=WEIGHTS)
+        case("cross_entropy", weighted, [logits, labels], label_smoothing=s, weight=WEIGHTS)
         case(
             "cross_entropy_dense",
             lambda x, q, s=s: F.cross_entropy(x, q, label_smoothing=s, **N),
             [logits, DENSE],
-            smoothing=s,
+            label_smoothing=s,
         )
 
     def weighted_dense(x, q):
         w = torch.tensor(WEIGHTS, dtype=x.dtype)
         return F.cross_entropy(x, q, weight=w, label_smoothing=0.2, **N)
 
-    case("cross_entropy_dense", weighted_dense, [logits, DENSE], smoothing=0.2, weights=WEIGHTS)
+    case("cross_entropy_dense", weighted_dense, [logits, DENSE], label_smoothing=0.2, weight=WEIGHTS)
     case("kl_divergence", lambda x, q: F.kl_div(F.log_softmax(x, -1), q, **N).sum(-1), [logits, DENSE])
 case(
     "cross_entropy",
     lambda x, y: F.cross_entropy(x, y, ignore_index=-100, label_smoothing=0.1, **N),
     [LOGITS, IGNORED],
-    smoothing=0.1,
-    ignore=-100,
+    label_smoothing=0.1,
+    ignore_index=-100,
 )
 
 for g in (0.5, 1.0, 2.0, 5.0):
@@ -145,7 +145,7 @@ for s in (0.0, 0.1):
         "binary_cross_entropy",
         lambda p, t, s=s: F.binary_cross_entropy(p, smooth(t, s, 2), **N),
         [P, P_TARGETS],
-        smoothing=s,
+        label_smoothing=s,
     )
     for w in (1.0, 3.0):
 
@@ -154,7 +154,7 @@ for s in (0.0, 0.1):
             t = smooth(t, s, 2)
             return F.binary_cross_entropy_with_logits(x, t, pos_weight=w, **N)
 
-        case("binary_cross_entropy_with_logits", with_logits, [X, YES_NO], smoothing=s, positive_weight=w)
+        case("binary_cross_entropy_with_logits", with_logits, [X, YES_NO], label_smoothing=s, pos_weight=w)
 MILD = [i for i, x in enumerate(X) if abs(x) < 100]
 for g, a in ((0.5, None), (1.0, 0.25), (2.0, 0.25), (2.0, None)):
     case(

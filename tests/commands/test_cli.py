@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.command_line import CONFIG, content, main, rows, start
+from helpers.command_line import CONFIG, content, main, rows, run_process
 
 import nnfunc as nf
 from nnfunc.commands.constant_baseline import constant_prediction
@@ -432,7 +432,7 @@ def test_help_is_good_to_read_and_quick():
         "slow = {'optax', 'matplotlib', 'safetensors', 'sklearn', 'nnfunc.commands.train', 'nnfunc.commands.process_setup'}\n"
         "print('imported', sorted(slow & set(sys.modules)), time.process_time())\n"
     )
-    done = start("-c", program, COLUMNS="80")
+    done = run_process("-c", program, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     for words in ("train", "resume", "evaluate", "predict", "sample", "summary", "KEY=VALUE", "--run"):
         assert words in done.stdout
@@ -443,7 +443,7 @@ def test_help_is_good_to_read_and_quick():
 @pytest.mark.slow
 def test_the_compilation_cache_is_on_by_default(work, tmp_path):
     words = ("train", "small.toml", "train.steps=8", "--run", str(tmp_path / "run"))
-    done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert list((tmp_path / "cache" / "nnfunc" / "jax").iterdir())
@@ -478,7 +478,7 @@ SCHEDULES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_run_goes_on_to_more_steps_where_its_schedule_allows_it(tmp_path, schedule, capsys):
+def test_a_run_is_extended_where_its_schedule_allows_it(tmp_path, schedule, capsys):
     """With the last steps of a stable schedule still to come: bit for bit the longer run."""
     file = tmp_path / "c.toml"
     file.write_text(re.sub(r"schedule = .*", f"schedule = {SCHEDULES[schedule]}", CONFIG))
@@ -518,7 +518,7 @@ def test_a_run_says_what_one_answer_for_all_reaches(tmp_path, capsys):
 data = {{ name = "npz", path = "{tmp_path}/d.npz", batch_size = 8 }}
 model = {{ name = "mlp", widths = [2, 2] }}
 objective = {{ name = "classification" }}
-optimizer = {{ name = "sgd", rate = 1e-9 }}
+optimizer = {{ name = "sgd", learning_rate = 1e-9 }}
 train = {{ steps = 1, loop = "step" }}
 """
     )
@@ -541,7 +541,7 @@ train = {{ steps = 1, loop = "step" }}
 def test_one_answer_for_all_is_the_best_of_those_that_count():
     x, y = np.zeros((9, 1), np.float32), np.array([7] * 5 + [0] * 3 + [1])
     data = nf.data.arrays((x, y), batch_size=3)
-    answer = constant_prediction({"name": "classification", "ignore": 7}, data)
+    answer = constant_prediction({"name": "classification", "ignore_index": 7}, data)
     np.testing.assert_allclose(np.exp(answer[:2]) / np.exp(answer).sum(), [4 / 6, 2 / 6], rtol=1e-5)
     amounts = nf.data.arrays((x, np.array([0, 0, 0, 0, 0, 0, 0, 0, 9], np.float32)), batch_size=3)
     assert constant_prediction({"name": "regression", "loss": "mae"}, amounts) == 0

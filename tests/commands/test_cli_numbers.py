@@ -11,7 +11,7 @@ seed = 0
 data = { name = "digits", batch_size = 64 }
 model = { name = "mlp", widths = [64, 8, 10] }
 objective = { name = "classification" }
-optimizer = { name = "adamw", rate = 1e-3 }
+optimizer = { name = "adamw", learning_rate = 1e-3 }
 train = { steps = 4 }
 """
 WRONG = ["-1", "99999999999999999999", "999999999999", "1e20", "nan", "inf", "2.5", "true", "9" * 5000]
@@ -59,7 +59,7 @@ def refused(capsys, monkeypatch, *words):
 @pytest.mark.parametrize("value", [*WRONG, "0"])
 @pytest.mark.parametrize("command, option", [(c, option) for c, options in OPTIONS.items() for option in options])
 def test_options(command, option, value, work, capsys, monkeypatch):
-    more = ["optimizer.rate=[1e-3, 1e-2]", "--dry-run"] if command == "sweep" else []
+    more = ["optimizer.learning_rate=[1e-3, 1e-2]", "--dry-run"] if command == "sweep" else []
     refused(capsys, monkeypatch, command, "small.toml", *more, option, value)
     assert [path.name for path in work.iterdir()] == ["small.toml"]
 

@@ -24,16 +24,16 @@ parameters_within = 0.08
 [every]
 data = { name = "digits", batch_size = 64 }
 objective = { name = "classification" }
-optimizer = { name = "adamw", rate = 3e-3 }
+optimizer = { name = "adamw", learning_rate = 3e-3 }
 train = { steps = 40, evaluate_every = 10 }
 [models.wide]
 model = { name = "mlp", widths = [64, 128, 10] }
 [models.deep]
 model = { name = "mlp", widths = [64, 67, 64, 10] }
-optimizer = { rate = 4e-3 }
+optimizer = { learning_rate = 4e-3 }
 [variants.plain]
 [variants.smooth]
-objective = { smoothing = 0.1 }
+objective = { label_smoothing = 0.1 }
 """
 
 
@@ -59,8 +59,8 @@ def test_tables_are_merged_and_every_run_is_planned(file):
     assert len(plan.runs) == 8
     assert {run.config.train["steps"] for run in plan.runs} == {30}
     smooth = next(run for run in plan.runs if run.name == "deep-smooth-1")
-    assert smooth.config.hypers["objective.smoothing"] == 0.1
-    assert smooth.config.hypers["optimizer.rate"] == 4e-3
+    assert smooth.config.hypers["objective.label_smoothing"] == 0.1
+    assert smooth.config.hypers["optimizer.learning_rate"] == 4e-3
     assert smooth.config.tables["seed"] == 1
     assert plan.sizes["wide"].parameters == 64 * 128 + 128 + 128 * 10 + 10
     assert plan.sizes["wide"].flops >= 2 * (64 * 128 + 128 * 10)
@@ -90,11 +90,11 @@ def test_the_report_is_one_file_with_all_of_it(folder):
     line = (folder / "table.md").read_text().splitlines()[2]
     cells = "".join(f"<td>{cell.strip()}</td>" for cell in line.strip("|").split("|"))
     assert f"<tr>{cells}</tr>" in text
-    assert "<tr><th>models.deep.optimizer.rate</th><td>0.004</td></tr>" in text
+    assert "<tr><th>models.deep.optimizer.learning_rate</th><td>0.004</td></tr>" in text
     assert "<tr><th>jax</th>" in text
 
 
-def test_a_result_is_that_of_the_best_checkpoint_on_the_test_examples(folder):
+def test_a_result_is_of_the_best_checkpoint_on_the_test_split(folder):
     from nnfunc import load_run
     from nnfunc.data import digits
 

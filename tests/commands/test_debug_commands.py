@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 CONFIG = """
 data = { name = "digits", batch_size = 32 }
 model = { name = "mlp", widths = [64, 12, 10], dropout = 0.1 }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw" }
 schedule = { name = "warmup_cosine", peak = 1e-2, warmup_steps = 5 }
 train = { steps = 40, log_every = 4, evaluate_every = 8, save_every = 1, loop = "step" }

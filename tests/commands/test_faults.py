@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command_line import CONFIG, content, main, start
-from helpers.killed_runs import assert_same_run, launched, tensors, wait_for_step
+from helpers.command_line import CONFIG, content, main, run_process
+from helpers.killed_runs import assert_same_run, launch_command, tensors, wait_for_step
 
 from nnfunc import checkpoint
 from nnfunc.commands import print_summary, run_training, train
@@ -171,7 +171,7 @@ DAMAGES = {
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(place, work, monkeypatch, capsys, damage):
+def test_a_damaged_checkpoint_is_named_and_skipped(place, work, monkeypatch, capsys, damage):
     pattern, spoil, words = DAMAGES[damage]
     with monkeypatch.context() as patch:
         stop_at(patch, 29)
@@ -350,20 +350,20 @@ def test_kill_9_at_random_steps(work, tmp_path):
     draw, cache = np.random.default_rng(7), tmp_path / "cache"
     long = " ".join(LONG)
     commands = [f"train small.toml {long} train.loop={w} --run whole-{w}" for w in ("step", "scan")]
-    done = start("-c", BOTH, "\n".join(commands), XDG_CACHE_HOME=str(cache))
+    done = run_process("-c", BOTH, "\n".join(commands), XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     for loop, kills in (("step", 2), ("scan", 2)):
         run = Path(f"run-{loop}")
         command = ("train", "small.toml", *LONG, f"train.loop={loop}", "--run", run)
         for step in sorted(draw.integers(1, 700, kills)):
-            process = launched(*command, cache=cache)
+            process = launch_command(*command, cache=cache)
             wait_for_step(run, step, process)
             time.sleep(draw.uniform(0, 0.02))
             process.kill()
             assert process.wait() == -signal.SIGKILL
             process.communicate()
             command = ("resume", run)
-    done = start("-c", BOTH, "resume run-step\nresume run-scan", XDG_CACHE_HOME=str(cache))
+    done = run_process("-c", BOTH, "resume run-step\nresume run-scan", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     for loop in ("step", "scan"):
         assert_same_run(Path(f"run-{loop}"), Path(f"whole-{loop}"))
@@ -371,7 +371,7 @@ def test_kill_9_at_random_steps(work, tmp_path):
 
 
 def test_ctrl_c_in_a_process_of_its_own(work, tmp_path):
-    process = launched("train", "small.toml", "train.steps=1000000", "--run", "run", cache=tmp_path)
+    process = launch_command("train", "small.toml", "train.steps=1000000", "--run", "run", cache=tmp_path)
     try:
         deadline = time.monotonic() + 90
         while not Path("run/metrics.jsonl").exists():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command_line import main, rows, start
-from helpers.killed_runs import assert_same_run, launched, wait_for_step
+from helpers.command_line import main, rows, run_process
+from helpers.killed_runs import assert_same_run, launch_command, wait_for_step
 
 from nnfunc.runs import run_folder
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_compilation_cache")]
 EVERYTHING = """
 data = { name = "digits", batch_size = 32 }
 model = { name = "mlp", widths = [64, 12, 10], norm = "batch", dropout = { schedule = "linear", start = 0.0, final = 0.3 } }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw", weight_decay = { "**/weight" = 0.05 }, clip = 1.0 }
 schedule = { name = "one_cycle", peak = 1e-2 }
 train = { steps = 200, log_every = 4, evaluate_every = 8, save_every = 5, watch_every = 7, best = "max accuracy", loop = "step", rollback = 2 }
@@ -55,7 +55,7 @@ def work(tmp_path, monkeypatch):
 
 def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
     draw = np.random.default_rng(11)
-    done = start("-m", "nnfunc.cli", "train", "all.toml", "--run", "whole", XDG_CACHE_HOME=str(cache))
+    done = run_process("-m", "nnfunc.cli", "train", "all.toml", "--run", "whole", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     told = rows(Path("whole"))
     scales = {row["learning_rate"] for row in told if row["split"] == "train"}
@@ -63,14 +63,14 @@ def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
     assert [row["step"] for row in told if row["split"] == "layers"] == [1, *range(7, 200, 7)]
     command = ("train", "all.toml", "--run", "run")
     for step in sorted(draw.integers(1, 180, 3)):
-        process = launched(*command, cache=cache)
+        process = launch_command(*command, cache=cache)
         wait_for_step(Path("run"), step, process)
         time.sleep(draw.uniform(0, 0.05))
         process.kill()
         assert process.wait() == -signal.SIGKILL
         process.communicate()
         command = ("resume", "run")
-    done = start("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
+    done = run_process("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     assert_same_run(Path("run"), Path("whole"))
     first, second = (json.loads(Path(run, "result.json").read_text()) for run in ("run", "whole"))
@@ -79,10 +79,10 @@ def test_kill_9_at_random_steps_with_everything_switched_on(work, cache):
 
 def test_two_processes_on_one_run(work, cache):
     words = ("train.steps=100000", "train.save_every=20")
-    process = launched("train", "all.toml", *words, "--run", "run", cache=cache)
+    process = launch_command("train", "all.toml", *words, "--run", "run", cache=cache)
     try:
         wait_for_step(Path("run"), 20, process)
-        second = start("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
+        second = run_process("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
         assert second.returncode == 2
         assert f"process {process.pid} on " in second.stderr
         assert "is training in this folder. Wait for it, or give another folder" in second.stderr
@@ -100,7 +100,7 @@ PLAIN = """
 data = { name = "npz", path = "rows.npz", batch_size = 16 }
 model = { name = "mlp", widths = [4, 8, 3] }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 20, save_every = 5 }
 """
 

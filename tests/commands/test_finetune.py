@@ -119,7 +119,7 @@ def test_a_pattern_that_fits_no_weight_is_told_of_lora(folder):
         dry_run(load(folder / "lora.toml", ['lora.on=["**/wight"]']))
 
 
-def test_runs_and_sweeps_of_adapters_need_the_run_that_they_adapt_no_more(folder, tmp_path, capsys):
+def test_runs_of_adapters_keep_a_copy_of_their_base(folder, tmp_path, capsys):
     gone, run, sweep = tmp_path / "base", tmp_path / "lora", tmp_path / "sweep"
     shutil.copytree(folder / "base", gone)
     lora = f'lora={{run="{gone}",on=["**/weight"]}}'

@@ -6,7 +6,7 @@ import sys
 
 import jax
 import pytest
-from helpers.hostile_programs import begin, run_case
+from helpers.hostile_programs import create_runs, run_case
 
 CASES, CHUNKS = 2000, 20
 pytestmark = [
@@ -21,7 +21,7 @@ def place(tmp_path_factory):
     """(folder, configs) of what the cases are copies of."""
     folder, here = tmp_path_factory.mktemp("hostile"), os.getcwd()
     try:
-        yield folder, begin(folder)
+        yield folder, create_runs(folder)
     finally:
         os.chdir(here)
 
@@ -38,7 +38,7 @@ def wrong_of(place, tmp_path, seeds, monkeypatch, **options):
 
 
 def test_edited_files_get_one_message(place, tmp_path, monkeypatch):
-    wrong = wrong_of(place, tmp_path, range(60), monkeypatch, share=0.0)
+    wrong = wrong_of(place, tmp_path, range(60), monkeypatch, train_fraction=0.0)
     assert not wrong, "\n\n".join(wrong[:5])
 
 

@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers.command_line import main, start
+from helpers.command_line import main, run_process
 
 import nnfunc as nf
 from nnfunc.data.tokenizers import load_codec
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 TEXT = "to be or not to be, that is the question\n" * 60
 CONFIG = """
 data = { name = "text", path = "text.txt", block_size = 12, batch_size = 8 }
-model = { name = "gpt", vocabulary = 15, block_size = 16, layers = 1, heads = 2, dim = 16 }
+model = { name = "gpt", vocab_size = 15, block_size = 16, layers = 1, heads = 2, dim = 16 }
 objective = { name = "language_modelling" }
-optimizer = { name = "adamw", rate = 1e-2 }
+optimizer = { name = "adamw", learning_rate = 1e-2 }
 train = { steps = 60, log_every = 30, loop = "step" }
 """
 
@@ -34,11 +34,11 @@ def place(tmp_path_factory):
         data = { name = "digits" }
         model = { name = "mlp", widths = [64, 10] }
         objective = { name = "classification" }
-        optimizer = { name = "sgd", rate = 0.1 }
+        optimizer = { name = "sgd", learning_rate = 0.1 }
         train = { steps = 2, log_every = 2, loop = "step" }
     """
     (folder / "digits.toml").write_text(digits)
-    recurrent = "model = { name = 'rnn_lm', vocabulary = 20, dim = 16 }"
+    recurrent = "model = { name = 'rnn_lm', vocab_size = 20, dim = 16 }"
     (folder / "rnn.toml").write_text(CONFIG.replace(CONFIG.splitlines()[2], recurrent))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -172,9 +172,9 @@ def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
 def test_the_command_keeps_memory_and_says_so(work, tmp_path):
     words = ("train", "gpt.toml", "train.steps=2", "--run", str(tmp_path / "run"))
     line = "memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)"
-    done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="")
+    done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="")
     assert done.stderr == ""
     assert (done.stdout.splitlines()[0] == line) is sys.platform.startswith("linux")
     words = (*words[:-1], str(tmp_path / "other"))
-    done = start("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="default")
+    done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="default")
     assert line not in done.stdout

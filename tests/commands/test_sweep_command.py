@@ -285,7 +285,7 @@ def test_a_csv_file_is_swept_and_gone_on_with(work, monkeypatch):
 NUMBERS = {
     "model.dropout": "[0.0, 0.5]",
     "model.gain": "uniform(0.5, 2)",
-    "objective.smoothing": "[0.0, 0.1]",
+    "objective.label_smoothing": "[0.0, 0.1]",
     "optimizer.b1": "uniform(0.8, 0.95)",
     "optimizer.b2": "[0.99, 0.999]",
     "optimizer.eps": "log(1e-8, 1e-6)",
@@ -307,10 +307,10 @@ def test_every_number_is_an_argument_of_one_program(work):
 
 
 def test_the_weights_of_a_loss_are_numbers_too(work):
-    weights = f"objective.weights={[1.0] * 10}"
-    words = ("small.toml", weights, "objective.weights[0]=uniform(1,50)", "--trials", 2, *LOOP)
+    weights = f"objective.weight={[1.0] * 10}"
+    words = ("small.toml", weights, "objective.weight[0]=uniform(1,50)", "--trials", 2, *LOOP)
     plan = said_by("sweep", *words, "--run", "run").splitlines()
-    assert plan[1] == "arguments of the program: objective.weights[0]"
+    assert plan[1] == "arguments of the program: objective.weight[0]"
     first, second = csv.DictReader((work / "run/table.csv").read_text().splitlines())
     assert first["validation/loss"] != second["validation/loss"]
 

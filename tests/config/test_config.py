@@ -26,7 +26,7 @@ TEXT = """
 seed = 0
 data = { name = "digits", batch_size = 64 }
 model = { name = "mlp", widths = [64, 16, 10], dropout = 0.2 }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw", weight_decay = 1e-2 }
 schedule = { name = "warmup_cosine", peak = 3e-3, warmup_steps = 50 }
 train = { steps = 1000 }
@@ -80,7 +80,7 @@ def test_hypers_are_every_number_that_may_be_traced(file):
     given = {
         "model.dropout": 0.2,
         "model.gain": 1.0,
-        "objective.smoothing": 0.1,
+        "objective.label_smoothing": 0.1,
         "optimizer.weight_decay": 0.01,
         "schedule.peak": 3e-3,
         "schedule.warmup_steps": 50.0,
@@ -90,7 +90,7 @@ def test_hypers_are_every_number_that_may_be_traced(file):
     assert given.items() <= hypers.items()
     assert all(type(value) is float for value in hypers.values())
     assert "objective.gamma" not in hypers  # its default is None
-    assert "optimizer.rate" not in hypers  # the schedule gives it
+    assert "optimizer.learning_rate" not in hypers  # the schedule gives it
 
 
 def test_sections_and_inline_tables_are_the_same(file, tmp_path):
@@ -121,9 +121,9 @@ def test_overrides_are_toml_and_else_text(file):
 def test_a_rate_takes_the_place_of_a_schedule(tmp_path):
     path = tmp_path / "rate.toml"
     path.write_text(without(TEXT, "schedule"))
-    config = load(path, ["optimizer.rate=0.5"])
-    assert config.hypers["optimizer.rate"] == 0.5
-    assert float(config.build(config.hypers).optimizer.rate(7)) == 0.5
+    config = load(path, ["optimizer.learning_rate=0.5"])
+    assert config.hypers["optimizer.learning_rate"] == 0.5
+    assert float(config.build(config.hypers).optimizer.learning_rate(7)) == 0.5
 
 
 def test_the_schedule_ends_with_the_run_unless_it_says_otherwise(file):
@@ -136,7 +136,7 @@ def test_lists_of_numbers_are_hypers_too(file):
     schedule = 'schedule={name="multistep", start=1.0, milestones=[3, 5.5]}'
     config = load(file, [schedule])
     assert config.hypers["schedule.milestones[0]"] == 3.0
-    rate = config.build(config.hypers | {"schedule.milestones[1]": 9.0}).optimizer.rate
+    rate = config.build(config.hypers | {"schedule.milestones[1]": 9.0}).optimizer.learning_rate
     np.testing.assert_allclose([rate(2), rate(4), rate(8), rate(9)], [1, 0.1, 0.1, 0.01], rtol=1e-6)
 
 
@@ -189,7 +189,7 @@ def test_every_number_of_the_config_is_traced(file):
         state = init(hypers, jax.random.key(0))
         state = jax.lax.fori_loop(0, 2, lambda i, state: step(hypers, state, batch)[0], state)
         total = sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(state.params))
-        return jnp.stack([total, config.build(hypers).optimizer.rate(4)])
+        return jnp.stack([total, config.build(hypers).optimizer.learning_rate(4)])
 
     def moved(value):
         return 0.01 if value == 0 or value == math.inf or value < 1e-6 else 0.9 * value
@@ -208,7 +208,7 @@ def test_new_numbers_do_not_recompile(file):
     def rate(hypers):
         traces.append(1)
         task = config.build(hypers)
-        return task.optimizer.rate(jnp.asarray(3))
+        return task.optimizer.learning_rate(jnp.asarray(3))
 
     config = load(file)
     first = rate(config.hypers)
@@ -238,8 +238,8 @@ def test_hypers_that_do_not_fit_are_named(file):
     config = load(file)
     with pytest.raises(ValueError, match=r"build: .*no 'schedule\.peek'; did you mean 'schedule\.peak'"):
         config.build(config.hypers | {"schedule.peek": 1.0})
-    with pytest.raises(ValueError, match=r"no 'optimizer\.rate'"):
-        config.build(config.hypers | {"optimizer.rate": 1.0})
+    with pytest.raises(ValueError, match=r"no 'optimizer\.learning_rate'"):
+        config.build(config.hypers | {"optimizer.learning_rate": 1.0})
     with pytest.raises(ValueError, match=r"should hold .*'model\.dropout'.*config\.hypers \|"):
         config.build({"schedule.peak": 1.0})
 
@@ -273,17 +273,17 @@ WRONG = {
     "model.activation=gelo": "did you mean 'gelu'",
     "model.weight_init=zeros": "model.weight_init: is an argument of mlp that only Python can give",
     "model=3": 'model: should be a table, such as model = { name = "mlp", widths = [64, 128, 10] }, got 3 (int).',
-    "objective.smoothing=2": "objective: classification: smoothing should be in [0, 1], got 2.",
+    "objective.label_smoothing=2": "objective: classification: label_smoothing should be in [0, 1], got 2.",
     "schedule.warmup_steps=5000": "schedule.warmup_steps: train.steps = 1000 is too few for "
     "schedule.warmup_steps = 5000. Give all of them, such as train.steps=1000 schedule.warmup_steps=500.",
     "train.steps=40": "train.steps: train.steps = 40 is too few for schedule.warmup_steps = 50. "
     "Give all of them, such as train.steps=40 schedule.warmup_steps=20.",
     "schedule.name=plateau": "schedule.name: should be one of 'constant', ",
-    "optimizer.rate=0.1": "optimizer.rate: the schedule gives the rate; leave out one of the two.",
+    "optimizer.learning_rate=0.1": "optimizer.learning_rate: the schedule gives the learning rate; remove one of the two.",
     "data.batch_size=x": "data.batch_size: should be an integer, got 'x' (str).",
     "seed=-1": "seed: should be an integer from 0 to 2**32 - 1, got -1 (int).",
     "seed=abc": "seed: should be an integer from 0 to 2**32 - 1, got 'abc' (str).",
-    "optimiser.rate=0.1": "optimiser: there is no such table; did you mean 'optimizer'?",
+    "optimiser.learning_rate=0.1": "optimiser: there is no such table; did you mean 'optimizer'?",
     "sed=1": "sed: there is no such key; did you mean 'seed'?",
     "model.widths.x=1": "model.widths.x: model.widths is a value, not a table.",
     "model": "an override should be key=value, such as train.steps=2000, got 'model'.",
@@ -319,8 +319,8 @@ def test_a_mistake_in_the_file_names_the_file(file):
         "data": 'data: is missing; write data = { name = "digits", batch_size = 64 }',
         "model": 'model: is missing; write model = { name = "mlp", widths = [64, 128, 10] }',
         "objective": 'objective: is missing; write objective = { name = "classification" }',
-        "optimizer": 'optimizer: is missing; write optimizer = { name = "adamw", rate = 1e-3 }',
-        "schedule": "optimizer.rate: is missing; write rate = 1e-3, or a table schedule = { name",
+        "optimizer": 'optimizer: is missing; write optimizer = { name = "adamw", learning_rate = 1e-3 }',
+        "schedule": "optimizer.learning_rate: is missing; write learning_rate = 1e-3, or a table schedule = { name",
         "train": "train: is missing; write train = { steps = 1000 }",
     }.items(),
 )
@@ -337,7 +337,7 @@ def test_a_key_that_is_missing(file):
     assert "train.steps: is missing; train needs an integer" in problem(file, "train={}")
 
 
-def test_another_factory_by_override_says_how_to_replace_the_table(file):
+def test_another_factory_by_override_names_the_way(file):
     file.write_text(TEXT.replace("dropout = 0.2", "dropout = 0.2").replace("peak", "start"))
     line = problem(file, "schedule.name=cosine")
     assert line.startswith("schedule.warmup_steps: cosine has no such key, got 50; ")
@@ -345,7 +345,7 @@ def test_another_factory_by_override_says_how_to_replace_the_table(file):
 
 
 def test_all_mistakes_are_told_together(file):
-    lines = problems(file, "model.widths=x", "train.steps=x", "optimizer.b=1", "seed=x", "objective.smoothing=3")
+    lines = problems(file, "model.widths=x", "train.steps=x", "optimizer.b=1", "seed=x", "objective.label_smoothing=3")
     assert [re.findall(r": ([a-z.]+): ", line)[0] for line in lines] == [
         "seed",
         "model.widths",

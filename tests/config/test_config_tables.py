@@ -113,7 +113,7 @@ def test_the_background_of_an_image_is_what_comes_in(config):
 
 def test_precision_and_remat_are_words(config):
     assert config.build(config.hypers).accumulate == 2
-    deep = {"name": "gpt", "vocabulary": 65, "block_size": 8, "layers": 3, "heads": 2, "dim": 8}
+    deep = {"name": "gpt", "vocab_size": 65, "block_size": 8, "layers": 3, "heads": 2, "dim": 8}
     tables = TABLES | {"model": deep, "task": {"remat": True, "precision": "bfloat16"}}
     made = resolve(
         {k: v for k, v in tables.items() if k not in ("groups", "augment", "optimizer")}
@@ -176,12 +176,12 @@ WRONG = [
     ),
     ({"model": MODEL | {"dropout": RISING | {"start": 2.0}}}, "got 2.0. That is model.dropout at step 0."),
     (
-        {"objective": FOCAL | {"smoothing": RISING}},
-        "classification: smoothing should be 0 together with gamma: the focal loss has none, got 0.4",
+        {"objective": FOCAL | {"label_smoothing": RISING}},
+        "classification: label_smoothing should be 0 together with gamma: the focal loss has none, got 0.4",
     ),
     (
-        {"objective": FOCAL | {"smoothing": 0.1}},
-        "smoothing should be 0 together with gamma: the focal loss has none, got 0.1.",
+        {"objective": FOCAL | {"label_smoothing": 0.1}},
+        "label_smoothing should be 0 together with gamma: the focal loss has none, got 0.1.",
     ),
     (
         {"average": {"name": "swa", "start": 30}},
@@ -209,15 +209,15 @@ def test_a_mistake_in_a_table_is_named(change, message):
 
 def test_smoothing_is_no_number_of_a_focal_loss():
     """A plain 0 is fine; what a sweep gives is refused, whatever it is."""
-    for given in ({}, {"smoothing": 0.0}):
+    for given in ({}, {"label_smoothing": 0.0}):
         made = resolve(TABLES | {"objective": FOCAL | given})
         assert {k for k in made.hypers if k.startswith("objective")} == {"objective.gamma"}
         made.build(made.hypers)
         with pytest.raises(ValueError, match="got one that a sweep or a schedule gives"):
-            made.build(made.hypers | {"objective.smoothing": jnp.zeros(())})
-    nf.classification(gamma=jnp.ones(()), smoothing=0.0)
+            made.build(made.hypers | {"objective.label_smoothing": jnp.zeros(())})
+    nf.classification(gamma=jnp.ones(()), label_smoothing=0.0)
     plain = resolve(TABLES)
-    swept = jax.vmap(lambda s: one_loss(plain.build(plain.hypers | {"objective.smoothing": s})))
+    swept = jax.vmap(lambda s: one_loss(plain.build(plain.hypers | {"objective.label_smoothing": s})))
     assert len(set(swept(jnp.array([0.0, 0.3])).tolist())) == 2
 
 
@@ -232,7 +232,7 @@ def test_a_schedule_may_stand_in_a_table_by_pattern(tmp_path):
         "data": TABLES["data"],
         "model": MODEL,
         "objective": TABLES["objective"],
-        "optimizer": {"name": "sgd", "rate": 1.0},
+        "optimizer": {"name": "sgd", "learning_rate": 1.0},
         "train": {"steps": 10},
         "groups": {"rates": rates},
     }

@@ -14,7 +14,7 @@ SMALL = {
     "objective": {"name": "classification"},
     "train": {"steps": 30},
     "model": {"name": "mlp", "widths": [64, 4, 10]},
-    "optimizer": {"name": "sgd", "rate": 0.1},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
 }
 FALLING = {"schedule": "linear", "start": 0.2, "final": 0.1}
 LATE = [
@@ -27,7 +27,7 @@ LATE = [
     ({"groups": {"freeze": ["hed/*"]}}, "groups: freeze: the pattern 'hed/*' should match at least one path"),
     ({"groups": {"rates": {"hed/*": 2.0}}}, "groups: rates: the pattern 'hed/*' should match at least one path"),
     (
-        {"optimizer": {"name": "sgd", "rate": 0.1, "weight_decay": {"hed": 0.1}}},
+        {"optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": {"hed": 0.1}}},
         "optimizer: sgd: weight_decay: the pattern 'hed' should",
     ),
     (
@@ -106,8 +106,8 @@ def test_every_schedule_that_does_something_is_let_through():
     """In the model, the objective, the optimizer and its wrappers, on a plateau and in an average."""
     moving = {
         "model": SMALL["model"] | {"dropout": FALLING},
-        "objective": {"name": "classification", "smoothing": FALLING},
-        "optimizer": {"name": "sgd", "rate": FALLING, "weight_decay": {"head/*": FALLING}},
+        "objective": {"name": "classification", "label_smoothing": FALLING},
+        "optimizer": {"name": "sgd", "learning_rate": FALLING, "weight_decay": {"head/*": FALLING}},
         "augment": {"noise": {"std": FALLING}, "mixup": {"alpha": FALLING}},
         "groups": {"rates": {"head/*": FALLING}},
         "plateau": {"factor": FALLING},

@@ -19,7 +19,7 @@ CONFIG = """
 data = { name = "table", path = "pets.csv", label = "kind", batch_size = 8 }
 model = { name = "mlp", widths = [2, 4, 2] }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 12, save_every = 4, loop = "step" }
 """.replace("path =", "source =")
 
@@ -177,7 +177,7 @@ def test_predictions_are_those_of_the_test_metrics(work):
     assert {tuple(np.round(r, 4)) for r in own} <= {tuple(np.round(r, 4)) for r in logits}
 
 
-def test_rows_without_names_may_have_a_mark_of_their_encoding_and_quotes(work, capsys):
+def test_rows_without_a_header_may_have_a_bom_and_quotes(work, capsys):
     (work / "plain.csv").write_text("1,2\n3,4\n")
     (work / "marked.csv").write_text('1,"2"\n3,4\n', encoding="utf-8-sig")
     answers = []
@@ -251,7 +251,7 @@ def test_relative_paths_belong_to_the_folder_of_the_config(work, capsys, monkeyp
 
 
 def test_a_sweep_owns_its_data_too(work, capsys, tmp_path):
-    words = ("optimizer.rate=[0.1, 0.2]", "--run", work / "sweep")
+    words = ("optimizer.learning_rate=[0.1, 0.2]", "--run", work / "sweep")
     assert main("sweep", work / "pets.toml", *words) == 0
     assert main("resume", work / "sweep") == 0
     said(capsys)

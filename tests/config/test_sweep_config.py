@@ -28,7 +28,7 @@ TEXT = """
 seed = 5
 data = { name = "digits", batch_size = 64 }
 model = { name = "mlp", widths = [64, 16, 10], activation = "gelu", dropout = 0.2 }
-objective = { name = "classification", smoothing = 0.1 }
+objective = { name = "classification", label_smoothing = 0.1 }
 optimizer = { name = "adamw", weight_decay = 1e-2 }
 schedule = { name = "warmup_cosine", peak = 3e-3, warmup_steps = 50 }
 train = { steps = 1000 }
@@ -165,12 +165,12 @@ def test_the_file_and_the_command_line_say_the_same(file):
 
 def test_the_command_line_goes_before_the_file(file):
     file.write_text(TEXT + SWEEP)
-    words = ["schedule.peak=[1, 2]", "model.dropout=0.3", "objective.smoothing=0.2"]
+    words = ["schedule.peak=[1, 2]", "model.dropout=0.3", "objective.label_smoothing=0.2"]
     sweep = load_sweep(file, words, {"trials": 4, "seeds": None, "execution": "loop"})
     assert sweep.space["schedule.peak"] == [1, 2]
     assert "model.dropout" not in sweep.space
     assert sweep.tables["model"]["dropout"] == 0.3
-    assert sweep.tables["objective"]["smoothing"] == 0.2
+    assert sweep.tables["objective"]["label_smoothing"] == 0.2
     assert (sweep.options["trials"], sweep.options["seeds"], sweep.options["execution"]) == (4, 3, "loop")
 
 
@@ -200,7 +200,7 @@ def test_whole_tables_come_before_what_is_in_them(file):
     assert load_sweep(file, words).tables["optimizer"] == {"name": "sgd", "momentum": 0.5}
 
 
-def test_a_table_that_one_setting_is_enough_for_need_not_be_in_the_file(file):
+def test_a_table_may_come_from_one_override(file):
     words = ["augment.shift.pixels=[1, 2]", "lookahead.every=[2, 3]", "task.sharpness=[0.1]"]
     sweep = load_sweep(file, words)
     assert list(sweep.space) == ["augment.shift.pixels", "lookahead.every", "task.sharpness"]
@@ -284,7 +284,7 @@ def as_words(settings):
 
 TRIALS = [
     {},
-    {"schedule.peak": 0.02, "model.dropout": 0.35, "objective.smoothing": 0.0},
+    {"schedule.peak": 0.02, "model.dropout": 0.35, "objective.label_smoothing": 0.0},
     {"seed": 3},
     {"seed": 3, "data.seed": 9},
     {"optimizer.clip": 0.7, "optimizer.b2": 0.9, "model.gain": 2, "schedule.total_steps": 700},
@@ -295,7 +295,7 @@ TRIALS = [
     {"optimizer.name": "adam"},
     {"average": {"name": "ema", "decay": 0.9}, "average.start": 20},
     {"augment.shift": {"pixels": 1}, "augment.shift.pixels": 2, "augment.mixup.alpha": 0.3},
-    {"objective": {"name": "classification", "gamma": 2.0}, "objective.smoothing": 0},
+    {"objective": {"name": "classification", "gamma": 2.0}, "objective.label_smoothing": 0},
     {"model.dropout": {"schedule": "linear", "start": 0.0, "final": 0.5}, "model.dropout.final": 0.4},
 ]
 
@@ -437,12 +437,12 @@ def traced_numbers():
                 for key, parameter in inspect.signature(factory).parameters.items()
                 if parameter.default is inspect.Parameter.empty
                 and key in own.types
-                and not (table == "optimizer" and key == "rate")
+                and not (table == "optimizer" and key == "learning_rate")
             ]
             arguments = {key: parse_value(own.types[key].example) for key in needed}
             start = f"augment.{name}" if table == "augment" else table
             for key, kind in own.types.items():
-                if not kind.traced or (table, key) == ("optimizer", "rate"):
+                if not kind.traced or (table, key) == ("optimizer", "learning_rate"):
                     continue
                 if "a number" in kind.singular:
                     yield f"{start}.{key}", whole(table, name, arguments)
@@ -465,7 +465,7 @@ def test_every_number_of_every_factory_may_be_swept():
         seen += 1
     assert seen > 150
     bare = SweepConfig({k: v for k, v in tomllib.loads(TEXT).items() if k != "schedule"}, {}, {}, "config")
-    assert bare.trial({"optimizer.rate": 0.5}, 0).hypers["optimizer.rate"] == 0.5
+    assert bare.trial({"optimizer.learning_rate": 0.5}, 0).hypers["optimizer.learning_rate"] == 0.5
 
 
 def test_the_tables_stay_as_they_were(file):
@@ -508,7 +508,7 @@ def problems(path, *words, **options):
 
 WRONG = {
     "schedule.pek=log(1, 2)": "schedule.pek: warmup_cosine has no such key, got 1.0; did you mean 'peak'?",
-    "optimiser.rate=0:3": "optimiser: there is no such table; did you mean 'optimizer'?",
+    "optimiser.learning_rate=0:3": "optimiser: there is no such table; did you mean 'optimizer'?",
     "sed=0:3": "sed: there is no such key; did you mean 'seed'?",
     "average.decay=uniform(0, 1)": "average.decay: there is no table average; write average = { name = "
     '"ema", decay = 0.999 }.',

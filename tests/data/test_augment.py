@@ -544,8 +544,8 @@ def test_soft_labels_of_one_class_are_that_label():
     weights = jnp.array([0.5, 1.0, 2.0])
     for objective in (
         nf.classification(),
-        nf.classification(smoothing=0.2, weights=weights),
-        nf.language_modelling(smoothing=0.1),
+        nf.classification(label_smoothing=0.2, weight=weights),
+        nf.language_modelling(label_smoothing=0.1),
     ):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), judged(objective, soft), judged(objective, LABELS)
@@ -554,7 +554,7 @@ def test_soft_labels_of_one_class_are_that_label():
 
 def test_soft_labels_are_judged_by_their_shares():
     soft = np.array([[0.75, 0.25, 0.0]] * 3 + [[0.0, 0.4, 0.6]] * 3, np.float32)
-    loss, metrics = judged(nf.classification(smoothing=0.1), soft)
+    loss, metrics = judged(nf.classification(label_smoothing=0.1), soft)
     log_p = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
     np.testing.assert_allclose(loss, -((0.9 * soft + 0.1 / 3) * log_p).sum(1).mean(), rtol=1e-6)
     right = LOGITS.argmax(1) == np.array([0, 0, 0, 2, 2, 2])

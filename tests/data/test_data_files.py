@@ -447,7 +447,7 @@ def tables(**data):
         "model": {"name": "mlp", "widths": [784, 10]},
         "train": {"steps": 10},
         "objective": {"name": "classification"},
-        "optimizer": {"name": "sgd", "rate": 0.1},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
     }
 
 

@@ -144,7 +144,7 @@ def test_positions_need_more_than_32_bits(step, n):
 
 
 @pytest.mark.parametrize("batch_size", [3, 10])
-def test_batches_cross_epochs_and_bring_every_example_once_an_epoch(batch_size):
+def test_batches_bring_every_example_once_an_epoch(batch_size):
     n, epochs = 10, 3
     steps = jnp.arange(n * epochs // batch_size)
     stream = jax.vmap(lambda step: shuffle.indices(1, step, batch_size, n))(steps).ravel()
@@ -184,7 +184,7 @@ def test_batches_hold_the_given_examples_in_their_type():
     assert (data.size, data.steps_per_epoch) == (10, 3)
 
 
-def test_data_is_an_argument_of_a_jitted_function_and_no_constant_of_it():
+def test_data_is_an_argument_of_a_jitted_function():
     data = nf.data.arrays(np.random.RandomState(0).rand(4000, 3), batch_size=4)
     compiled = jax.jit(lambda data, step: data.batch(step))
     np.testing.assert_array_equal(compiled(data, 7), data.batch(7))
@@ -304,7 +304,7 @@ def test_split_is_disjoint_exact_and_the_same_everywhere():
 
 
 @given(st.integers(0, 1000), st.lists(st.integers(0, 3), min_size=20, max_size=200))
-def test_stratified_split_gives_each_part_its_share_of_every_class(seed, kinds):
+def test_a_stratified_split_keeps_class_fractions(seed, kinds):
     kinds = np.array(kinds)
     parts = nf.data.split(np.arange(len(kinds)), [0.6, 0.1, 0.3], seed=seed, stratify=kinds)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(kinds)))
@@ -409,5 +409,5 @@ def test_masked_values_are_refused_everywhere():
 @pytest.mark.parametrize("dtype", ["longdouble", "clongdouble", "m8[s]", "M8[s]", "U3", "S3", "O", "V4"])
 def test_arrays_that_jax_has_no_type_for(dtype):
     x = np.zeros(6, dtype) if dtype == "V4" else np.arange(6).astype(dtype)
-    with pytest.raises(TypeError, match="should hold numbers, got type"):
+    with pytest.raises(TypeError, match="should hold numbers, got dtype"):
         nf.data.arrays(x, 2)

@@ -21,13 +21,13 @@ TOKENS = RNG.integers(0, 5, (20, 4)).astype(np.int32)
 
 TASKS = {
     "classification": (nf.linear(6, 3), nf.classification(), (X, LABELS)),
-    "smoothed": (nf.linear(6, 3), nf.classification(smoothing=0.1), (X, LABELS)),
+    "smoothed": (nf.linear(6, 3), nf.classification(label_smoothing=0.1), (X, LABELS)),
     "focal": (nf.linear(6, 3), nf.classification(gamma=2.0), (X, LABELS)),
-    "weights": (nf.linear(6, 3), nf.classification(weights=[1.0, 5.0, 0.1]), (X, LABELS)),
+    "weights": (nf.linear(6, 3), nf.classification(weight=[1.0, 5.0, 0.1]), (X, LABELS)),
     "regression": (nf.linear(6, 6), nf.regression(), (X, 2 * X)),
     "huber": (nf.linear(6, 6), nf.regression("huber"), (X, 2 * X)),
     "language": (nf.embedding(5, 5), nf.language_modelling(), (TOKENS, TOKENS[:, ::-1])),
-    "ignore": (nf.embedding(5, 5), nf.language_modelling(ignore=2), (TOKENS, TOKENS[:, ::-1])),
+    "ignore": (nf.embedding(5, 5), nf.language_modelling(ignore_index=2), (TOKENS, TOKENS[:, ::-1])),
 }
 
 

@@ -466,7 +466,7 @@ def test_no_damage_to_numpys_files_gives_anything_but_our_error(tmp_path, form):
     only_mistakes(lambda: nf.data.npz(place, validation=0, test=0), file, 100, place.name)
 
 
-def test_columns_of_a_csv_have_the_smallest_types_each_and_words_once(tmp_path):
+def test_csv_columns_have_the_smallest_dtypes(tmp_path):
     rows = [f"{i},{1.7e9 + i:.2f},{'cat' if i % 2 else 'dog'}" for i in range(50)]
     (tmp_path / "a.csv").write_text("\n".join(["small,time,y", *rows]))
     columns, _ = csv_reader.read_csv("t", tmp_path / "a.csv", ",", None, ["y"])
@@ -490,7 +490,7 @@ def test_words_of_parquet_are_held_once_each(tmp_path):
     assert parse_class_labels(name, "kind", columns["kind"])[0].tolist() == [0, 1] * 1000
 
 
-def test_parquet_that_unpacks_to_more_than_data_sets_do_is_refused(tmp_path, monkeypatch):
+def test_parquet_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("nnfunc.data.download.SMALL", 10**5)
     words = arrow.array(["x" * 10_000 + str(row) for row in range(2000)])

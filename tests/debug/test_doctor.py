@@ -243,7 +243,7 @@ def test_other_sound_tasks():
     """Zero first weights of a head, build(h, step), a stream, regression, and an objective of one's own."""
     zero_head = nf.serial(nf.linear(DIM, 8), jax.nn.relu, head=nf.linear(8, CLASSES, weight_init=nf.initializers.zeros))
     assert told(lambda h, step: task(zero_head)(h), blob_data()) == []
-    assert told(task(of_language(PAST), nf.language_modelling(smoothing=0.1)), tokens()) == []
+    assert told(task(of_language(PAST), nf.language_modelling(label_smoothing=0.1)), tokens()) == []
     assert told(task(nf.linear(DIM, 1), nf.regression("huber")), nf.data.arrays((X, X[:, :1]), 16)) == []
     stream = nf.data.Splits(blobs(), blobs(32, 1)).stream(16)
     assert told(task(mlp()), stream) == []
@@ -309,7 +309,7 @@ SIGNS = nf.data.arrays((X, np.where(LABELS, 1.0, -1.0).astype(np.float32)[:, Non
     ],
     ids=["huber", "mae", "mae far off", "hinge", "clipped", "focal", "saturated softmax"],
 )
-def test_a_loss_that_is_flat_or_straight_far_off_does_not_ignore_its_labels(objective, data, scale):
+def test_a_loss_with_flat_tails_does_not_ignore_its_labels(objective, data, scale):
     """At the first outputs the mean over the batch is the same for every pairing with the labels."""
     outputs = CLASSES if data.arrays[1].ndim == 1 else 1
     model = nf.serial(nf.mlp([DIM, 8, outputs]), lambda y: scale * y)

@@ -51,7 +51,7 @@ def entropy(smoothing):
 
 
 def test_the_floor_of_smoothed_labels_is_known():
-    found = verdict(of(SOUND, nf.classification(smoothing=0.3)))
+    found = verdict(of(SOUND, nf.classification(label_smoothing=0.3)))
     assert found.outcome == "memorised"
     assert found.loss_floor == pytest.approx(entropy(0.3), rel=1e-3)
     assert "cannot fall below 0.639 (as with smoothed labels)" in found.message

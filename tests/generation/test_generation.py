@@ -143,7 +143,7 @@ def test_leading_axes_are_free(small):
 def test_a_context_limits_what_is_seen(name, context, key):
     model = (CACHED | WHOLE)[name]()
     params, prompts = model.init(key), [[3, 1, 4, 1], [9, 2]]
-    out = generate(model, params, prompts, 6, context=context)
+    out = generate(model, params, prompts, 6, block_size=context)
     for i, prompt in enumerate(prompts):
         found = out.tokens[i, : out.lengths[i]].tolist()
         assert found == by_hand(model, params, prompt, 6, context=context)
@@ -525,7 +525,7 @@ def test_settings_that_are_refused(small, key):
         ({"top_p": 1.5}, ValueError, r"top_p should be in \[0, 1\], got 1.5"),
         ({"top_k": 0}, ValueError, "top_k should be at least 1, got 0"),
         ({"top_k": 2.0}, TypeError, "top_k should be an integer"),
-        ({"context": 0}, ValueError, "context should be at least 1"),
+        ({"block_size": 0}, ValueError, "block_size should be at least 1"),
         ({"lengths": [3]}, ValueError, r"lengths should have shape \(2,\), got shape \(1,\)"),
         ({"lengths": [3, 1]}, ValueError, "1 to 2 ids, got lengths from 1 to 3"),
         ({"lengths": [1.0, 1.0]}, TypeError, "lengths should hold integers"),
@@ -578,7 +578,7 @@ def test_too_many_positions_are_told_at_trace_time(key):
     generate(model, params, [1, 2], 5)  # the seventh token is not fed
     words = "should be at most 6, got 7.* generate feeds 7 positions, of 2 . 5 tokens"
     refused(words.replace("5", "6"), model, params, [1, 2], 6)
-    out = generate(model, params, [1, 2], 12, context=6)
+    out = generate(model, params, [1, 2], 12, block_size=6)
     assert out.tokens.tolist() == by_hand(model, params, [1, 2], 12, context=6)
 
 

@@ -1,4 +1,4 @@
-"""The command line, run in this process or in one of its own, and what it leaves in a folder."""
+"""The command line, run in this process or in a new one, and the files that it writes."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def start(*words, **settings):
-    """A process of the command line, as a user starts it: without the settings of the tests."""
+def run_process(*words, **settings):
+    """Run the command line in a process, as a user does: without the settings of the tests."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | settings
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)

@@ -21,7 +21,7 @@ ROWS = "".join(f"{i},{i * i / 8},{'cat' if i % 2 else 'dog'}\n" for i in range(1
 TOML = """data = { name = "digits", batch_size = 64 }
 model = { name = "mlp", widths = [64, 10] }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 2 }
 """
 # Pieces that trip readers: quotes, marks, numbers of other languages, heads that claim too much.

@@ -1,7 +1,7 @@
-"""Small runs whose files are edited, and the command line over them, for tests of what nobody should get.
+"""Small runs whose files are edited, and commands that read them, for fuzz tests.
 
-A case ends with exit code 0 or 2 and one message, within its time and memory, and writes into the
-folders that it was given alone. `run_case` says what is wrong with one, and "" when nothing is.
+Every case should end with exit code 0 or 2 and one message, within its limits of time and memory, and
+should write only into its own folders. `run_case` returns the problem of a case, "" when there is none.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ CLASSES = """
 data = {{ {data}, batch_size = 8 }}
 model = {{ name = "mlp", widths = [{inputs}, 4, {classes}] }}
 objective = {{ name = "classification" }}
-optimizer = {{ name = "sgd", rate = 0.1 }}
+optimizer = {{ name = "sgd", learning_rate = 0.1 }}
 train = {{ steps = 2, log_every = 1, evaluate_every = 1, save_every = 1, watch_every = 1, loop = "step" }}
 """
 TOKENS = """
 data = {{ {data}, block_size = 4, batch_size = 4 }}
-model = {{ name = "gpt", vocabulary = {classes}, block_size = 4, layers = 1, heads = 1, dim = 4 }}
+model = {{ name = "gpt", vocab_size = {classes}, block_size = 4, layers = 1, heads = 1, dim = 4 }}
 objective = {{ name = "language_modelling" }}
-optimizer = {{ name = "sgd", rate = 0.1 }}
+optimizer = {{ name = "sgd", learning_rate = 0.1 }}
 train = {{ steps = 1, loop = "step" }}
 """
 COMPARISON = """
@@ -41,7 +41,7 @@ seeds = [0]
 [every]
 data = { name = "digits", batch_size = 8 }
 objective = { name = "classification" }
-optimizer = { name = "sgd", rate = 0.1 }
+optimizer = { name = "sgd", learning_rate = 0.1 }
 train = { steps = 2, log_every = 1, evaluate_every = 1, loop = "step" }
 [models.a]
 model = { name = "mlp", widths = [64, 4, 10] }
@@ -51,19 +51,19 @@ model = { name = "mlp", widths = [64, 4, 10], activation = "tanh" }
 
 
 class TooLong(BaseException):
-    """Raised by the alarm; no command takes it for a mistake."""
+    """Raised by the alarm; no command treats it as a mistake of the user."""
 
 
-def nnfunc(*words, seconds=60):
+def run_command(*words, seconds=60):
     """(exit code, standard output, standard error, seconds) of a command in this process."""
 
     def ring(signum, frame):
         raise TooLong
 
     out, err = io.StringIO(), io.StringIO()
-    before, argv = signal.signal(signal.SIGALRM, ring), sys.argv
+    handler, argv = signal.signal(signal.SIGALRM, ring), sys.argv
     signal.alarm(seconds)
-    begun = time.process_time()
+    start = time.process_time()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -77,13 +77,13 @@ def nnfunc(*words, seconds=60):
         err.write(traceback.format_exc())
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
         sys.argv = argv
-    return code, out.getvalue(), err.getvalue(), time.process_time() - begun
+    return code, out.getvalue(), err.getvalue(), time.process_time() - start
 
 
-def begin(folder):
-    """Fill a folder with configs, data of every kind, and in it a run, a sweep and a comparison."""
+def create_runs(folder):
+    """Fill a folder with configs, all formats of data, a run, a sweep and a comparison; the configs' names."""
     draw = np.random.default_rng(0)
     os.chdir(folder)
     x, y = draw.normal(size=(40, 3)).astype(np.float32), (np.arange(40) % 2).astype(np.int32)
@@ -123,9 +123,9 @@ def begin(folder):
     for words in (
         ("train", "c.toml", "--run", "run"),
         ("compare", "k.toml", "--run", "comparison"),
-        ("sweep", "c.toml", "optimizer.rate=[0.1,0.2]", "--execution", "loop", "--run", "sweep"),
+        ("sweep", "c.toml", "optimizer.learning_rate=[0.1,0.2]", "--execution", "loop", "--run", "sweep"),
     ):
-        code, out, err, _ = nnfunc(*words, seconds=300)
+        code, out, err, _ = run_command(*words, seconds=300)
         assert code == 0, (words, out, err)
     return sorted(configs)
 
@@ -142,8 +142,8 @@ RUN = (
     ("merge", "run", "out"),
 )
 SWEEP = (("runs", "."), ("sweep-best", "sweep"), ("resume", "sweep"))
-MORE = ("sweep-best", "sweep", "--trial", "1", "--save", "out")
-COMMANDS = {"run": RUN, "sweep": (*SWEEP, MORE), "comparison": (("compare", "k.toml", "--run", "comparison"),)}
+SAVE_TRIAL = ("sweep-best", "sweep", "--trial", "1", "--save", "out")
+COMMANDS = {"run": RUN, "sweep": (*SWEEP, SAVE_TRIAL), "comparison": (("compare", "k.toml", "--run", "comparison"),)}
 
 VALUES = (
     None,
@@ -167,7 +167,7 @@ VALUES = (
     [1, "a", None],
     1.5,
 )
-WHOLE = {
+CONTENTS = {
     "empty": b"",
     "null": b"null",
     "a list": b"[1, 2]",
@@ -179,11 +179,11 @@ WHOLE = {
     "NaN": b"NaN",
     "huge": b'{"a": 1e999, "b": ' + b"9" * 5000 + b"}",
 }
-PLACES = ("a folder", "a pipe", "a link out", "removed", "a link to itself")
+REPLACEMENTS = ("a folder", "a pipe", "a link out", "removed", "a link to itself")
 
 
-def changed(value, draw, depth=0):
-    """A JSON value with one place in it changed, dropped or renamed."""
+def change_value(value, draw, depth=0):
+    """A JSON value with one entry changed, dropped or renamed."""
     inner = isinstance(value, dict | list) and value
     if not inner or (depth and draw.random() < 0.3):
         return draw.choice(VALUES)
@@ -195,12 +195,12 @@ def changed(value, draw, depth=0):
     elif isinstance(value, dict) and act < 0.25:
         value[key + "s"] = value.pop(key)
     else:
-        value[key] = changed(value[key], draw, depth + 1)
+        value[key] = change_value(value[key], draw, depth + 1)
     return value
 
 
-def bent(raw, draw):
-    """Bytes with some of them flipped, cut, or there twice."""
+def corrupt_bytes(raw, draw):
+    """Bytes of which some are flipped, cut or repeated."""
     if not raw:
         return b"\x00"
     a, b = sorted(draw.randrange(len(raw) + 1) for _ in range(2))
@@ -217,30 +217,30 @@ def bent(raw, draw):
     return bytes(bits)
 
 
-def edit(path, draw):
-    """Change one file, or what stands in its place; what was done, in words."""
+def edit_file(path, draw):
+    """Change or replace one file, and describe the edit."""
     raw, act = path.read_bytes(), draw.random()
     if act < 0.12:
-        how = draw.choice(PLACES)
+        edit_name = draw.choice(REPLACEMENTS)
         path.unlink()
-        if how == "a folder":
+        if edit_name == "a folder":
             path.mkdir()
-        elif how == "a pipe":
+        elif edit_name == "a pipe":
             os.mkfifo(path)
-        elif how == "a link out":
+        elif edit_name == "a link out":
             path.symlink_to("/etc/passwd")
-        elif how == "a link to itself":
+        elif edit_name == "a link to itself":
             path.symlink_to(path.name)
-        return how
+        return edit_name
     if act < 0.25:
-        how = draw.choice(list(WHOLE))
-        path.write_bytes(WHOLE[how])
-        return how
+        edit_name = draw.choice(list(CONTENTS))
+        path.write_bytes(CONTENTS[edit_name])
+        return edit_name
     if path.suffix in (".json", ".jsonl") and act < 0.8:
         lines = raw.splitlines() if path.suffix == ".jsonl" else [raw]
-        place = draw.randrange(len(lines))
-        value = changed(json.loads(lines[place]), draw)
-        lines[place] = json.dumps(value).encode()
+        index = draw.randrange(len(lines))
+        value = change_value(json.loads(lines[index]), draw)
+        lines[index] = json.dumps(value).encode()
         raw = b"\n".join(lines) + b"\n"
         if path.name == "manifest.json" and isinstance(value, dict):
             value.pop("sha256", None)
@@ -273,67 +273,69 @@ def edit(path, draw):
         )
         path.write_text(" ".join(words))
         return f"word {at} is now {words[at][:40]!r}"
-    path.write_bytes(bent(raw, draw))
-    return "bytes bent"
+    path.write_bytes(corrupt_bytes(raw, draw))
+    return "bytes corrupted"
 
 
-def pick(place, draw, configs, share=1.0):
-    """(what is copied, file to edit, command) of a case. share: of cases that may train."""
-    kind = draw.choice(["run", "run", "sweep", "comparison", "config", "data"])
-    if kind in COMMANDS:
-        files = [p for p in sorted((place / kind).rglob("*")) if p.is_file()]
+def pick_case(root, draw, configs, train_fraction=1.0):
+    """(folder to copy, file to edit, command) of a case. train_fraction: of the cases that may train."""
+    target = draw.choice(["run", "run", "sweep", "comparison", "config", "data"])
+    if target in COMMANDS:
+        files = [p for p in sorted((root / target).rglob("*")) if p.is_file()]
         files = [p for p in files if p.suffix in (".json", ".jsonl", ".toml", ".safetensors")]
-        commands = COMMANDS[kind]
-        return kind, draw.choice(files), draw.choice(commands)
+        commands = COMMANDS[target]
+        return target, draw.choice(files), draw.choice(commands)
     name = draw.choice(configs)
-    command = ("train", f"{name}.toml", "--run", "out") if draw.random() < share else ("summary", f"{name}.toml")
+    command = (
+        ("train", f"{name}.toml", "--run", "out") if draw.random() < train_fraction else ("summary", f"{name}.toml")
+    )
     data = {"table": "d.csv", "npz": "d.npz", "text": "t.txt", "tokens": "tokens.npy", "parquet": "d.parquet"}
-    file = data.get(name) if kind == "data" else None
-    return "", place / (file or f"{name}.toml"), command
+    file = data.get(name) if target == "data" else None
+    return "", root / (file or f"{name}.toml"), command
 
 
 def content(folder, without):
-    """Every path of a folder with its size and time, but those below some names."""
-    known = {}
+    """Every path of a folder with its size and time. without: top-level names to leave out."""
+    files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if name.parts[0] not in without and not path.is_dir():
-            about = path.lstat()
-            known[str(name)] = (about.st_size, about.st_mtime_ns)
-    return known
+            stat = path.lstat()
+            files[str(name)] = (stat.st_size, stat.st_mtime_ns)
+    return files
 
 
-def run_case(place, work, seed, configs, share=0.15):
-    """What is wrong with the case of a seed, "" when nothing is. work: an empty folder of its own."""
+def run_case(root, work, seed, configs, train_fraction=0.15):
+    """The problem of the case of a seed, or "". root: of `create_runs`. work: an empty folder."""
     draw = random.Random(seed)
-    kind, file, command = pick(place, draw, configs, share)
-    for path in place.iterdir():
+    folder, file, command = pick_case(root, draw, configs, train_fraction)
+    for path in root.iterdir():
         if path.is_file():
             shutil.copy2(path, work)
-    if kind:
-        shutil.copytree(place / kind, work / kind)
-    if kind == "run" and command[0] == "resume" and draw.random() < 0.5:
-        (work / kind / "result.json").unlink()
-    target = work / file.relative_to(place)
+    if folder:
+        shutil.copytree(root / folder, work / folder)
+    if folder == "run" and command[0] == "resume" and draw.random() < 0.5:
+        (work / folder / "result.json").unlink()
+    target = work / file.relative_to(root)
     if not target.exists():
         return ""
-    how = edit(target, draw)
-    before, memory = (content(work, (kind, "out")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    edit_name = edit_file(target, draw)
+    before, memory = (content(work, (folder, "out")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     os.chdir(work)
-    code, out, err, seconds = nnfunc(*command)
+    code, out, err, seconds = run_command(*command)
     problem = ""
-    said = [line for line in err.splitlines() if line.startswith(("nnfunc: ", "Usage"))]
-    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+    messages = [line for line in err.splitlines() if line.startswith(("nnfunc: ", "Usage"))]
+    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     allowed = (0, 2, 1) if command[0] == "find-nan" or "nan" in err else (0, 2)
     if code not in allowed or "Traceback" in err:
         problem = f"exit code {code}"
-    elif code == 2 and not said:
+    elif code == 2 and not messages:
         problem = "no message"
     elif seconds > SECONDS:
         problem = f"{seconds:.1f} s"
-    elif more * 1024 > BYTES:
-        problem = f"{more / 2**20:.1f} GB"
-    elif content(work, (kind, "out")) != before:
+    elif growth * 1024 > BYTES:
+        problem = f"{growth / 2**20:.1f} GB"
+    elif content(work, (folder, "out")) != before:
         problem = "something else was written"
-    where = f"seed {seed}: nnfunc {' '.join(command)}, {target.relative_to(work)}: {how}"
+    where = f"seed {seed}: nnfunc {' '.join(command)}, {target.relative_to(work)}: {edit_name}"
     return f"{problem} in {where}\n{out[-500:]}\n{err[-1500:]}" if problem else ""

@@ -19,21 +19,23 @@ def tensors(folder):
     return file.name, file.read_bytes()
 
 
-def last(run):
+def last_checkpoint(run):
     return run / "checkpoints" / f"step-{checkpoint.steps(run / 'checkpoints')[-1]:08d}"
 
 
 def assert_same_run(one, other):
-    """The final state, the best one, and the metrics but for the times, bit for bit."""
-    assert last(one).name == last(other).name
-    assert tensors(last(one)) == tensors(last(other))
+    """The last state, the best state and the metrics, without the times, are equal bit for bit."""
+    assert last_checkpoint(one).name == last_checkpoint(other).name
+    assert tensors(last_checkpoint(one)) == tensors(last_checkpoint(other))
     assert tensors(one / "checkpoints" / "best") == tensors(other / "checkpoints" / "best")
     untimed = ("seconds", *throughput.FIGURES)
-    left, right = ([{k: v for k, v in row.items() if k not in untimed} for row in rows(run)] for run in (one, other))
-    assert left == right
+    expected, actual = (
+        [{k: v for k, v in row.items() if k not in untimed} for row in rows(run)] for run in (one, other)
+    )
+    assert expected == actual
 
 
-def launched(*words, cache):
+def launch_command(*words, cache):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "nnfunc.cli", *map(str, words)]

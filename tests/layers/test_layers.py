@@ -164,7 +164,7 @@ def test_batch_norm_of_the_paper_by_hand():
     assert float(y[0, 0]) == pytest.approx(1 + 2 * (0 - 14 / 3) / (10 / 3) ** 0.5)
 
 
-def test_batch_norm_in_inference_leaves_its_state_and_examples_apart(key):
+def test_batch_norm_in_inference_keeps_state_and_examples_apart(key):
     model = nf.batch_norm(3)
     params = model.init(key)
     x = 5 + normal(8, 3)

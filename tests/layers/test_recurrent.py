@@ -167,7 +167,7 @@ def products_in_loops(jaxpr, inside=False):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_gradient_of_the_fast_form_is_two_loops_with_a_product_each(name, masked):
+def test_gradient_of_the_fast_form_is_two_loops(name, masked):
     """The gradient of the recurrent weight is left to one product outside of the loops."""
     kind, args, mask = loop(name, masked)
 

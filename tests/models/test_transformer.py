@@ -219,7 +219,7 @@ def test_seq2seq_does_not_look_at_padding_or_ahead():
 
 
 def test_seq2seq_may_have_two_vocabularies_and_learned_positions():
-    model = nf.seq2seq(13, dim=8, layers=1, heads=2, target_vocabulary=5, tied=False, block_size=6, norm="rms")
+    model = nf.seq2seq(13, dim=8, layers=1, heads=2, target_vocab_size=5, tied=False, block_size=6, norm="rms")
     params = drawn(model)
     assert params["encoder"]["tokens"]["weight"].shape == (13, 8)
     assert params["decoder"]["head"]["weight"].shape == (8, 5)
@@ -244,8 +244,8 @@ def test_seq2seq_says_what_is_wrong_with_x(x, words):
 
 
 def test_seq2seq_tied_needs_one_vocabulary():
-    with pytest.raises(ValueError, match=r"target_vocabulary should be .*, got 5. Set tied=False"):
-        nf.seq2seq(13, dim=8, layers=1, heads=2, target_vocabulary=5)
+    with pytest.raises(ValueError, match=r"target_vocab_size should be .*, got 5. Set tied=False"):
+        nf.seq2seq(13, dim=8, layers=1, heads=2, target_vocab_size=5)
 
 
 # Depth: one program whatever the number of layers.

@@ -351,7 +351,7 @@ def test_the_compiled_program_does_not_grow_with_depth(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("last_scale", [1.0, 0.0])
-def test_gradients_of_110_layers_are_finite_and_of_reasonable_size(key, last_scale):
+def test_gradients_of_110_layers_have_reasonable_sizes(key, last_scale):
     model = nf.cifar_resnet(depth=110, last_scale=last_scale)
     x, labels = value("x", (8, 16, 16, 3)).astype("f4"), jnp.arange(8)
 

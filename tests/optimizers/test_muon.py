@@ -81,7 +81,7 @@ def test_a_stack_is_so_many_matrices_and_a_kernel_is_one():
 
 
 TWO = {
-    "rate": (0.05, 0.1),
+    "learning_rate": (0.05, 0.1),
     "momentum": (0.9, 0.0),
     "rms": (0.2, 1.0),
     "b1": (0.9, 0.0),
@@ -115,7 +115,7 @@ def test_types_and_state():
     assert kinds(updates) == kinds(params)
     assert kinds(after) == kinds(state)
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
-    assert float(optimizer.rate(0)) == np.float32(0.1)
+    assert float(optimizer.learning_rate(0)) == np.float32(0.1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

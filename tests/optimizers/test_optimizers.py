@@ -201,7 +201,7 @@ def test_lamb_gives_every_stacked_layer_its_own_norm():
 
 # Two values for every number of every optimizer; a number that is not here fails its test.
 VALUES = {
-    "rate": (0.01, 0.1),
+    "learning_rate": (0.01, 0.1),
     "momentum": (0.0, 0.9),
     "b1": (0.0, 0.98),
     "b2": (0.0, 0.95),
@@ -242,8 +242,8 @@ def test_every_number_may_be_traced(name):
     parameters = inspect.signature(factory).parameters.values()
     static = {p.name: True for p in parameters if p.annotation is bool}
     swept = numbers(factory)
-    assert {"rate", "clip", "weight_decay"} <= set(swept)
-    base = {"rate": 0.05, **{p.name: p.default for p in parameters if p.default is not p.empty}}
+    assert {"learning_rate", "clip", "weight_decay"} <= set(swept)
+    base = {"learning_rate": 0.05, **{p.name: p.default for p in parameters if p.default is not p.empty}}
     rows = [base | static | {number: value} for number in swept for value in VALUES[number]]
     columns = {number: jnp.array([row[number] for row in rows], jnp.float32) for number in swept}
 
@@ -267,7 +267,7 @@ def test_gradients_with_respect_to_every_number_are_finite(name):
     for values in (off, off | {"clip": 1e-3}):
         slopes = slopes_of({number: jnp.float32(value) for number, value in values.items()})
         assert all(np.isfinite(slope) for slope in slopes.values()), slopes
-        assert slopes["rate"] != 0
+        assert slopes["learning_rate"] != 0
 
 
 def test_momentum_0_is_plain_descent():
@@ -324,7 +324,7 @@ def test_lamb_where_squares_are_out_of_range(scale):
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "rmsprop"])
-def test_a_gradient_with_an_infinite_square_does_not_stop_its_entry(name):
+def test_a_gradient_with_an_infinite_square_updates_its_entry(name):
     make, params = getattr(optimizers, name), {"weight": jnp.ones((1, 2))}
     optimizer = make(1.0, weight_decay=0.0)
     huge, unit = ({"weight": jnp.array([[-1.0, 1.0]]) * scale} for scale in (1e25, 1.0))
@@ -390,9 +390,9 @@ def test_a_schedule_is_the_rate_of_its_step():
     for step in range(8):
         updates, state = optimizer.update({"bias": jnp.ones(1)}, state, params)
         np.testing.assert_allclose(-updates["bias"], schedule(step)[None], rtol=1e-6)
-        np.testing.assert_allclose(optimizer.rate(step), schedule(step))
+        np.testing.assert_allclose(optimizer.learning_rate(step), schedule(step))
     number = optimizers.sgd(0.5)
-    assert float(number.rate(3)) == 0.5
+    assert float(number.learning_rate(3)) == 0.5
     structures = [jax.tree.structure(o.init(params)) for o in (optimizer, number)]
     assert structures[0] == structures[1]
 
@@ -421,8 +421,8 @@ def test_as_optimizer():
     updates, _ = jax.jit(wrapped.update)(params, wrapped.init(params), params)
     assert updates["weight"].dtype == jnp.bfloat16
     np.testing.assert_allclose(updates["bias"], [-0.1, -0.1], rtol=1e-5)
-    assert wrapped.rate is None
-    assert float(optimizers.as_optimizer(optax.adam(0.1), rate=0.1).rate(0)) == np.float32(0.1)
+    assert wrapped.learning_rate is None
+    assert float(optimizers.as_optimizer(optax.adam(0.1), learning_rate=0.1).learning_rate(0)) == np.float32(0.1)
 
     pair = (lambda params: (), lambda grads, state, params=None: (grads, state))
     updates, _ = optimizers.as_optimizer(pair).update(params, (), params)
@@ -445,14 +445,14 @@ def test_it_compiles_once_for_all_numbers():
         return optimizer.update(params, optimizer.init(params), params)[0]
 
     for rate, decay, clip in [(0.1, 0.0, math.inf), (0.2, 0.1, 1.0)]:
-        update({"rate": rate, "weight_decay": decay, "clip": clip, "b1": 0.9})
+        update({"learning_rate": rate, "weight_decay": decay, "clip": clip, "b1": 0.9})
     assert len(compiled) == 1
 
 
 @pytest.mark.parametrize(
     "make,words",
     [
-        (lambda: optimizers.sgd(-0.1), r"sgd: rate should be at least 0, got -0.1"),
+        (lambda: optimizers.sgd(-0.1), r"sgd: learning_rate should be at least 0, got -0.1"),
         (lambda: optimizers.sgd(0.1, momentum=1.0), r"sgd: momentum should be in \[0, 1\), got 1.0"),
         (lambda: optimizers.adamw(0.1, b2=1.5), r"adamw: b2 should be in \[0, 1\), got 1.5"),
         (lambda: optimizers.adam(0.1, eps=-1), r"adam: eps should be at least 0, got -1"),
@@ -480,9 +480,9 @@ def test_errors_have_words(make, words):
 @pytest.mark.parametrize(
     "make,words",
     [
-        (lambda: optimizers.adam("0.1"), r"adam: rate: it should be a number or a schedule.*got '0.1'"),
-        (lambda: optimizers.adam(None), r"adam: rate: it should be a number or a schedule.*got None"),
-        (lambda: optimizers.sgd(jnp.ones(2)), r"sgd: rate: it should be .* an array of shape \(2,\)"),
+        (lambda: optimizers.adam("0.1"), r"adam: learning_rate: it should be a number or a schedule.*got '0.1'"),
+        (lambda: optimizers.adam(None), r"adam: learning_rate: it should be a number or a schedule.*got None"),
+        (lambda: optimizers.sgd(jnp.ones(2)), r"sgd: learning_rate: it should be .* an array of shape \(2,\)"),
         (lambda: optimizers.as_optimizer("adam"), r"an optimizer should be .*adamw.*, got 'adam'"),
         (lambda: optimizers.as_optimizer(optax.adam), r"as_optimizer: an optimizer should be"),
     ],

@@ -282,7 +282,7 @@ def test_every_number_may_be_traced(name):
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_gradients_with_respect_to_numbers_and_parameters_are_finite(name):
+def test_gradients_of_numbers_and_params_are_finite(name):
     zero = jax.tree.map(lambda leaf: leaf.copy(), PARAMS)
     zero["up"]["weight"][:, 0] = 0  # a unit of length 0, without a gradient
     grads = jax.tree.map(lambda leaf: leaf[:2].copy(), GRADS)
@@ -314,7 +314,7 @@ def test_types_and_state(name):
         assert kinds(updates) == kinds(params)
         assert kinds(after) == kinds(state)
         assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
-        assert optimizer.rate is getattr(inner, "rate", None)
+        assert optimizer.learning_rate is getattr(inner, "learning_rate", None)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
         optimizer = WRAPPERS[name][0](optimizers.adam(schedule))
@@ -323,7 +323,7 @@ def test_types_and_state(name):
         assert (kinds(updates), kinds(after)) == (kinds(wide), kinds(state))
 
 
-def test_what_a_trainer_tells_goes_through_to_the_optimizer_inside():
+def test_trainer_arguments_reach_the_inner_optimizer():
     optimizer = optimizers.clip_value(optimizers.lookahead(optax.polyak_sgd(), 2), 1.0)
     params = {"weight": jnp.ones((2, 2))}
     state = optimizer.init(params)

@@ -22,7 +22,7 @@ def test_the_script_to_copy_runs(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_digits_mlp_reaches_97_percent_as_the_mean_over_five_seeds(tmp_path):
+def test_digits_mlp_reaches_97_percent_over_five_seeds(tmp_path):
     accuracies = []
     for seed in SEEDS:
         config = load(ROOT / "configs" / "digits_mlp.toml", [f"seed={seed}"])

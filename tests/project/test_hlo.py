@@ -38,7 +38,7 @@ def figures():
 
 
 @pytest.mark.parametrize("name", frozen.CASES)
-def test_a_step_has_no_more_instructions_flops_or_memory_than_before(name, figures):
+def test_a_step_compiles_to_no_more_than_before(name, figures):
     golden = frozen.known()
     at = frozen.nearest(golden, *hlo.where())
     if at is None:

@@ -265,7 +265,7 @@ def test_what_is_small_by_design_is_no_finding():
     assert kinds([*rows, TRAIN | {"step": 100, "gradient_norm": 0.5}]) == ["gradient spike"]
 
 
-def test_steps_at_which_a_layer_was_frozen_say_nothing_of_its_updates():
+def test_steps_of_a_frozen_layer_are_no_finding():
     rows = [layers_row(step, w={"update_ratio": 1e-3 * (step > 2)}) for step in (1, 2, 3)]
     assert kinds(rows) == []
     assert diagnostics.medians_of_updates(rows).values[0, 0] == 1e-3

@@ -45,7 +45,7 @@ def saving(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("search, execution", KILLED)
-def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(search, execution, tmp_path):
+def test_a_sweep_killed_repeatedly_ends_with_the_same_table(search, execution, tmp_path):
     if search == "optuna":
         pytest.importorskip("optuna")
     draw = random.Random(f"{search} {execution}")
@@ -171,7 +171,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch)
     shutil.rmtree(folder)
 
 
-def test_the_execution_is_written_down_before_a_trial_runs_and_is_taken_again(tmp_path, monkeypatch):
+def test_the_execution_is_saved_before_a_trial_runs(tmp_path, monkeypatch):
     """What is quickest may be another execution the next time, whose results differ by rounding."""
     import json
 

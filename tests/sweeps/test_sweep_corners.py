@@ -43,7 +43,7 @@ def as_alone(build, result, i, steps=10, key=KEY):
 
 
 @pytest.mark.parametrize("pair", [(1, True), ((1, 2), (True, 2)), ({"a": [1]}, {"a": [True]})], ids=str)
-def test_values_that_are_equal_and_not_the_same_have_programs_of_their_own(pair):
+def test_equal_values_of_two_types_compile_two_programs(pair):
     def build(h):
         strange = h["v"] is True or (isinstance(h["v"], tuple) and h["v"][0] is True)
         strange |= isinstance(h["v"], dict) and h["v"]["a"][0] is True
@@ -109,7 +109,7 @@ def saving(monkeypatch):
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
 
 
-def test_a_population_of_which_trials_break_late_resumes_to_the_same_table(tmp_path, saving):
+def test_a_population_that_breaks_late_resumes_to_the_same_table(tmp_path, saving):
     def late(h, step):
         lr = jnp.where((step >= 37) & (h["lr"] > 0.05), 1e38, h["lr"])
         return nf.Task(nf.mlp([DIM, 5, CLASSES]), nf.classification(), nf.optimizers.sgd(lr))
@@ -183,7 +183,7 @@ def test_what_a_copy_says_is_what_it_runs():
     nf.ensemble_from(result, 8)
 
 
-def test_a_population_has_no_more_rounds_than_evaluations_and_none_at_the_end():
+def test_a_population_has_no_more_rounds_than_evaluations():
     options = {"trials": 8, "evaluate_every": 5, "search": nf.sweeps.population(rounds=10)}
     assert {row["step"] for row in ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options).lineage} == {5}
     short = ran(line, {"lr": nf.log_uniform(0.01, 1.0)}, **options | {"steps": 1, "evaluate_every": 1})
@@ -215,7 +215,7 @@ def test_what_would_give_another_table_is_refused(change, tmp_path):
         ran(line, {"lr": [0.1]}, folder=tmp_path, resume=True, **change)
 
 
-def test_settings_that_are_functions_and_arrays_are_told_apart_when_resumed(tmp_path):
+def test_resuming_tells_functions_and_arrays_apart(tmp_path):
     build = lambda h: line({"lr": h["f"](0.1)})
     double, half = [lambda x: 2 * x], [lambda x: 0.5 * x]
     ran(build, {"f": double}, folder=tmp_path)
@@ -240,7 +240,7 @@ def test_a_mistake_leaves_the_folder_free(tmp_path):
 # Ranking
 
 
-def test_those_without_validation_are_selected_by_the_training_figures():
+def test_without_validation_training_metrics_select():
     bare = nf.data.arrays(blobs(), batch_size=8)
     space = {"lr": [1e-5, 1e-4, 1e-3, 0.3]}
     options = {"data": bare, "steps": 40, "log_every": 10, "evaluate_every": 4}
@@ -251,7 +251,7 @@ def test_those_without_validation_are_selected_by_the_training_figures():
     assert waited.best == 3
 
 
-def test_refused_ones_are_last_and_those_that_broke_behind_those_that_were_given_up():
+def test_rank_of_refused_broken_and_given_up_settings():
     def late(h, step):
         lr = jnp.where((h["lr"] > 0.2) & (step > 15), 1e38, h["lr"])
         model = nf.serial(nf.dropout(h["bad"]), nf.linear(DIM, CLASSES))  # refuses what is no share
@@ -287,7 +287,7 @@ def test_a_name_that_build_never_reads_is_told():
         ran(on_plateau, {"factor": [0.1, 0.2]})
 
 
-def test_a_sweep_that_may_be_stopped_does_not_hand_out_all_of_its_steps_at_once():
+def test_a_stoppable_sweep_hands_out_few_steps_at_once():
     """It would be asked ten times before the first step was done, and then no more."""
     asked = []
 
@@ -304,7 +304,7 @@ def test_a_sweep_that_may_be_stopped_does_not_hand_out_all_of_its_steps_at_once(
     assert result.table()[0]["stopped_at"] < 300_000
 
 
-def test_a_search_that_adds_settings_warns_of_no_name_that_some_of_them_read():
+def test_a_search_that_adds_settings_warns_of_no_read_name():
     def build(h):
         reads = h["name"] == "sgd"
         chain = nf.optimizers.sgd(0.1, momentum=h["momentum"]) if reads else nf.optimizers.adam(0.1)
@@ -344,7 +344,7 @@ def test_stopping_while_the_execution_is_chosen(after, monkeypatch):
     assert len(result.table()) == 8
 
 
-def test_memory_that_is_scarce_while_compiling_makes_packs_narrower(monkeypatch):
+def test_scarce_memory_while_compiling_narrows_batches(monkeypatch):
     made = compiled_trials._made
 
     def scarce(*args):

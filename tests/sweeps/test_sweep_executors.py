@@ -46,7 +46,7 @@ def test_jobs_give_what_one_process_gives(search, tmp_path):
     assert not list(tmp_path.glob("*.pickle"))
 
 
-def test_a_lost_job_is_handed_in_again_and_a_finished_one_is_not_run_twice(tmp_path, runs):
+def test_a_lost_job_is_resubmitted_and_a_finished_one_is_not(tmp_path, runs):
     executor = Inline(before=(0,), after=(1,))
     jobs = nf.sweeps.through(executor, trials=3)
     result = swept(7, jobs=jobs, folder=tmp_path)
@@ -184,7 +184,7 @@ def test_what_jobs_have_saved_is_told_before_they_end(tmp_path, monkeypatch):
         assert steps == sorted(steps)
 
 
-def test_a_stopped_sweep_lets_its_jobs_save_and_goes_on_from_there(tmp_path, monkeypatch, runs):
+def test_a_stopped_sweep_lets_its_jobs_save(tmp_path, monkeypatch, runs):
     """They see that what they were given is gone, and end at their next report."""
     began, asked = threading.Event(), threading.Event()
     advance = strategy.advance
@@ -294,7 +294,7 @@ def test_an_error_of_a_job_is_told_and_what_others_saved_is_kept(tmp_path):
     assert swept(4, folder=tmp_path, resume=True).complete
 
 
-def test_a_folder_is_free_again_though_closing_the_jobs_is_interrupted(tmp_path):
+def test_a_folder_is_unlocked_though_closing_is_interrupted(tmp_path):
     def interrupted():
         raise KeyboardInterrupt
 

@@ -96,7 +96,7 @@ def test_arithmetic_that_stays_in_int32_is_known(function, ends):
         (lambda h: -0.1 / (h["k"] - 2**31 + 5), [-9, 3]),
     ],
 )
-def test_an_integer_that_may_overflow_makes_groups_and_is_the_run_alone(rate, values):
+def test_an_integer_that_may_overflow_makes_groups(rate, values):
     build = line(rate)
     options = {"steps": 2, "method": "grid", "key": KEY, "execution": "loop", "log_every": 1}
     result = nf.sweep(build, {"k": values}, LINE, **options)
@@ -109,7 +109,7 @@ def test_an_integer_that_may_overflow_makes_groups_and_is_the_run_alone(rate, va
             np.testing.assert_allclose(result.curves[f"train/{name}"][i], history.train[name], rtol=1e-5)
 
 
-def test_an_integer_that_cannot_overflow_is_an_argument_and_is_the_run_alone():
+def test_an_integer_that_cannot_overflow_is_an_argument():
     build = line(lambda h: 1e-9 * h["k"] ** 3 / h["n"])
     space = {"k": [100, 300], "n": [np.int32(3), 5]}
     result = nf.sweep(build, space, LINE, steps=2, method="grid", key=KEY, execution="vmap")
@@ -120,7 +120,7 @@ def test_an_integer_that_cannot_overflow_is_an_argument_and_is_the_run_alone():
         np.testing.assert_allclose(result.curves["train/learning_rate"][i, -1], expected, rtol=1e-5)
 
 
-def test_two_integers_that_overflow_together_do_not_share_a_program():
+def test_integers_that_overflow_together_share_no_program():
     plan = plan_of(lambda h: 1 / (h["a"] * h["b"]), {"a": [2, 50_000], "b": [3, 60_000]})
     assert list(plan.static) == ["b"]
     assert plan.traced == ["a"]
@@ -179,7 +179,7 @@ def test_what_no_array_does_makes_groups():
     assert result.plan.static == {"k": "no arrays, please"}
 
 
-def test_a_group_that_the_data_does_not_fit_does_not_end_the_others():
+def test_a_group_whose_data_does_not_fit_ends_no_other():
     """Whatever error it is: the group is refused, in the words of the error."""
 
     class Objective:
@@ -219,7 +219,7 @@ CONDITIONAL = {
 }
 
 
-def test_a_value_that_is_none_for_some_makes_two_groups_and_no_more():
+def test_a_value_that_may_be_none_makes_two_groups():
     def build(h):
         return conditional(h)
 
@@ -238,7 +238,7 @@ def test_a_value_that_is_none_for_some_makes_two_groups_and_no_more():
         np.testing.assert_allclose(result.curves["validation/loss"][i, -1], history.validation["loss"][-1], rtol=1e-4)
 
 
-def test_numbers_beside_words_and_arrays_of_two_shapes_are_grouped_by_form():
+def test_mixed_values_are_grouped_by_type_and_shape():
     rows = [{"k": 0.1}, {"k": "auto"}, {"k": 0.2}, {"k": None}, {"k": 0.3}, {"k": "auto"}]
     rows = [row | {"i": float(i)} for i, row in enumerate(rows)]
     rate = lambda h: 1e-3 * h["i"] + (0.1 if h["k"] in ("auto", None) else h["k"])

@@ -79,7 +79,7 @@ def test_those_judged_by_another_split_are_behind_those_given_up():
     assert order(ranked) == [1, 2, 0]
 
 
-def test_those_that_diverged_are_behind_those_judged_by_another_split():
+def test_diverged_trials_rank_behind_those_of_another_split():
     ranked = result([0.1, 0.0, 0.3], diverged=[0], unranked=[1])
     assert order(ranked) == [2, 1, 0]
 
@@ -110,7 +110,7 @@ def test_settings_rank_by_the_mean_of_their_seeds():
     assert ranked.best == 2
 
 
-def test_a_setting_of_which_a_run_failed_is_behind_those_of_which_none_did():
+def test_a_setting_with_a_failed_run_ranks_last():
     ranked = result(
         [0.0, 0.0, 0.0, 0.0, 0.9, 0.8, 0.7, 0.9],
         seeds=2,
@@ -122,7 +122,7 @@ def test_a_setting_of_which_a_run_failed_is_behind_those_of_which_none_did():
     assert settings(ranked) == [3, 2, 0, 1]
 
 
-def test_a_setting_counts_as_given_up_by_its_run_that_was_given_up_first():
+def test_a_setting_is_given_up_with_its_first_run():
     ranked = result([0.1, 0.1, 0.5, 0.5], seeds=2, stopped={0: 10, 1: 20, 2: 20, 3: 20}, behind={0, 1, 2, 3})
     assert settings(ranked) == [1, 0]
 

@@ -203,7 +203,7 @@ def test_numbers_move_by_the_factor_or_are_drawn_anew():
     assert all(1e-4 <= rate <= 1.0 for rate in ratios)
 
 
-def test_a_population_is_one_program_and_brings_the_diverged_back():
+def test_a_population_is_one_program_and_revives_the_diverged():
     def build(h):
         return plain({"lr": h["lr"], "dropout": 0.0})
 
@@ -319,7 +319,7 @@ def test_mistakes_are_named(search, words):
         search()
 
 
-def test_a_distribution_of_ones_own_is_searched_through_its_inverse():
+def test_a_custom_distribution_is_searched_by_its_inverse():
     """Optuna, and population based training, know only `at` of it."""
     own = nf.sweeps.Distribution(lambda u: 0.01 * (1 + u), None, "mine")
     space = {"lr": own, "dropout": 0.0}

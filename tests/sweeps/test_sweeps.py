@@ -43,7 +43,7 @@ def jitter(key, batch):
 
 def full(h, step):
     """Everything that keeps state or draws at random."""
-    rate = nf.schedules.linear(0.0, h["dropout"], STEPS)(step)
+    rate = nf.schedules.linear(0.0, STEPS, final=h["dropout"])(step)
     model = nf.serial(
         up=nf.linear(DIM, 8, bias=False),
         norm=nf.batch_norm(8),
@@ -54,7 +54,7 @@ def full(h, step):
     schedule = nf.schedules.warmup_cosine(h["lr"], h["warmup"], STEPS)
     return nf.Task(
         model,
-        nf.classification(smoothing=0.1),
+        nf.classification(label_smoothing=0.1),
         nf.optimizers.adamw(schedule, weight_decay=h["decay"], clip=1.0),
         augment=jitter,
         average=nf.averages.ema(0.9),
@@ -449,7 +449,7 @@ def test_reports_tell_how_it_goes():
     assert set(last.hypers) == {"lr"}
 
 
-def test_a_convolution_in_a_loop_is_timed_against_a_step_a_dispatch():
+def test_a_convolution_in_a_scan_is_timed_against_steps():
     def build(h):
         def conv(params, x):
             y = jax.lax.conv(x.reshape(-1, 1, 2, 3), params["w"], (1, 1), "SAME")

@@ -26,34 +26,34 @@ def test_weighted_loss_is_divided_by_the_summed_weights():
     """torch.nn.functional.cross_entropy(weight=..., reduction="mean")."""
     w = np.array(WEIGHTS)[LABELS]
     expected = (w * nats(LOGITS, LABELS)).sum() / w.sum()
-    loss, _ = nf.classification(weights=WEIGHTS)(identity, (LOGITS, LABELS))
+    loss, _ = nf.classification(weight=WEIGHTS)(identity, (LOGITS, LABELS))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    twice, _ = nf.classification(weights=2 * jnp.array(WEIGHTS))(identity, (LOGITS, LABELS))
+    twice, _ = nf.classification(weight=2 * jnp.array(WEIGHTS))(identity, (LOGITS, LABELS))
     np.testing.assert_allclose(twice, expected, rtol=1e-6)
     soft = jax.nn.one_hot(LABELS, 3)
-    loss, _ = nf.classification(weights=WEIGHTS)(identity, (LOGITS, soft))
+    loss, _ = nf.classification(weight=WEIGHTS)(identity, (LOGITS, soft))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     p = np.exp(-nats(LOGITS, LABELS))
-    focal, _ = nf.classification(gamma=2.0, weights=WEIGHTS)(identity, (LOGITS, LABELS))
+    focal, _ = nf.classification(gamma=2.0, weight=WEIGHTS)(identity, (LOGITS, LABELS))
     np.testing.assert_allclose(focal, (w * (1 - p) ** 2 * -np.log(p)).sum() / w.sum(), rtol=1e-5)
 
 
 def test_weights_may_be_traced_and_are_at_least_0():
     def loss(weight):
-        return nf.classification(weights=[weight, 1.0, 1.0])(identity, (LOGITS, LABELS))[0]
+        return nf.classification(weight=[weight, 1.0, 1.0])(identity, (LOGITS, LABELS))[0]
 
     swept = jax.vmap(loss)(jnp.array([0.0, 2.0]))
     np.testing.assert_allclose(swept, [loss(0.0), loss(2.0)], rtol=1e-6)
     low, high = loss(2.0 - 1e-2), loss(2.0 + 1e-2)
     np.testing.assert_allclose(jax.grad(loss)(2.0), (high - low) / 2e-2, rtol=1e-2)
     for weights in ([1.0, -1.0], np.array([1.0, -1.0]), jnp.array([1.0, -1.0]), [1.0, np.nan]):
-        with pytest.raises(ValueError, match=r"weights should be finite and at least 0, got (-1|n)"):
-            nf.classification(weights=weights)
+        with pytest.raises(ValueError, match=r"weight should be finite and at least 0, got (-1|n)"):
+            nf.classification(weight=weights)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 @pytest.mark.parametrize(
-    "objective", [nf.classification(weights=WEIGHTS), nf.classification(ignore=2, weights=WEIGHTS)]
+    "objective", [nf.classification(weight=WEIGHTS), nf.classification(ignore_index=2, weight=WEIGHTS)]
 )
 def test_an_evaluation_is_one_mean_over_the_whole_split(objective, batch_size):
     task = nf.Task(SAME, objective, nf.optimizers.sgd(0.1))
@@ -66,7 +66,7 @@ def test_an_evaluation_is_one_mean_over_the_whole_split(objective, batch_size):
 def test_ignored_tokens_count_in_nothing():
     logits, tokens = jnp.asarray(LOGITS).reshape(1, 7, 3), LABELS.reshape(1, 7)
     for ignore, following in ((2, tokens), (-100, np.where(tokens == 2, -100, tokens))):
-        objective = nf.language_modelling(ignore=ignore)
+        objective = nf.language_modelling(ignore_index=ignore)
         hidden = jnp.where((tokens == 2)[..., None], jnp.nan, logits)  # what it holds there is no matter
         (loss, metrics), slope = jax.value_and_grad(
             lambda x, objective=objective, y=following: objective(identity, (x, y)), has_aux=True
@@ -79,12 +79,12 @@ def test_ignored_tokens_count_in_nothing():
         assert np.isfinite(slope).all()
 
 
-def test_a_batch_without_anything_that_counts_has_loss_0_and_no_gradient():
+def test_a_batch_of_ignored_labels_has_loss_0_and_no_gradient():
     nothing = np.full(7, -100)
     for objective in (
-        nf.classification(ignore=-100),
-        nf.language_modelling(ignore=-100),
-        nf.classification(ignore=-100, weights=WEIGHTS, gamma=1.0),
+        nf.classification(ignore_index=-100),
+        nf.language_modelling(ignore_index=-100),
+        nf.classification(ignore_index=-100, weight=WEIGHTS, gamma=1.0),
     ):
         (loss, metrics), slope = jax.value_and_grad(lambda x, o=objective: o(identity, (x, nothing)), has_aux=True)(
             jnp.asarray(LOGITS)
@@ -100,8 +100,8 @@ def test_a_batch_without_anything_that_counts_has_loss_0_and_no_gradient():
 @pytest.mark.parametrize(
     ("objective", "target"),
     [
-        (nf.classification(weights=WEIGHTS), LABELS),
-        (nf.language_modelling(ignore=1), LABELS),
+        (nf.classification(weight=WEIGHTS), LABELS),
+        (nf.language_modelling(ignore_index=1), LABELS),
         (nf.classification(), np.asarray(jax.nn.one_hot(LABELS, 3))),
         (nf.regression(), LOGITS[::-1]),
     ],
@@ -116,20 +116,20 @@ def test_a_masked_example_counts_in_nothing(objective, target):
 
 
 def test_labels_beyond_int32_are_refused_before_the_run():
-    inspect = nf.classification(ignore=-100).inspect
+    inspect = nf.classification(ignore_index=-100).inspect
     y = jax.ShapeDtypeStruct((3, 3), jnp.float32)
     inspect(y, (None, np.array([0, -100, 2])))
     with pytest.raises(ValueError, match=r"in \[0, 3\).*got 4294967297 at place 1"):
         inspect(y, (None, np.array([0, 2**32 + 1, -100])))
-    with pytest.raises(ValueError, match=r"language_modelling: ignore should be in .* got 4294967297"):
-        nf.language_modelling(ignore=2**32 + 1)
+    with pytest.raises(ValueError, match=r"language_modelling: ignore_index should be in .* got 4294967297"):
+        nf.language_modelling(ignore_index=2**32 + 1)
 
 
 def test_training_follows_the_weighted_mean():
     """The step of one batch: rate times the gradient of sum(w * l) / sum(w)."""
 
     def build(h):
-        objective = nf.classification(weights=[h["w"], 1.0, 1.0])
+        objective = nf.classification(weight=[h["w"], 1.0, 1.0])
         return nf.Task(nf.linear(3, 3, bias=False), objective, nf.optimizers.sgd(1.0))
 
     init, step = nf.trainer(build)

@@ -50,7 +50,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(count):
     near(seen, same)
 
 
-def test_micro_batches_hand_on_running_statistics_and_draw_masks_of_their_own():
+def test_micro_batches_pass_on_statistics_and_draw_their_masks():
     def build(accumulate):
         def of(h):
             model = nf.serial(nf.linear(6, 4), nf.batch_norm(4), nf.dropout(0.5), nf.linear(4, 3))
@@ -95,7 +95,7 @@ def test_sharpness_aware_step_by_hand():
 
 @pytest.mark.parametrize("scale", [1e20, 1e-25])
 @pytest.mark.parametrize("sharpness", [None, 0.3])
-def test_a_gradient_whose_square_is_out_of_range_is_one_like_any_other(scale, sharpness):
+def test_a_gradient_whose_square_overflows_is_used(scale, sharpness):
     """A float32 has 1e20 and 1e-25, but not their squares."""
 
     def objective(predict, batch):
@@ -121,7 +121,7 @@ class Sum(NamedTuple):
     read = staticmethod(lambda state, tree: state)
 
 
-def test_the_average_follows_the_parameters_and_is_what_is_evaluated():
+def test_the_average_follows_the_params_and_is_evaluated():
     build = small(average=Sum())
     init, step = nf.trainer(build)
     state, total = init(H, KEY), 0
@@ -140,7 +140,7 @@ def test_the_average_follows_the_parameters_and_is_what_is_evaluated():
     assert own["loss"] != pytest.approx(nf.evaluate(build(H), final.params, BATCH)["loss"])
 
 
-def test_plateau_lowers_the_rate_when_a_validation_figure_stands_still():
+def test_plateau_lowers_the_rate_when_a_metric_stalls():
     plateau = nf.reduce_on_plateau("loss", patience=1, factor=0.5, cooldown=1, floor=0.2)
     trainer = nf.trainer(small(plateau=plateau))
     state = trainer.init(H, KEY)
@@ -178,9 +178,9 @@ def test_augmentation_draws_in_the_step_with_the_step_s_key():
 
 def test_a_number_follows_a_schedule_where_build_takes_the_step():
     def build(h, step):
-        smoothing = nf.schedules.linear(0.0, h["most"], 2)(step)
+        smoothing = nf.schedules.linear(0.0, 2, final=h["most"])(step)
         model = nf.serial(nf.linear(6, 3))
-        return nf.Task(model, nf.classification(smoothing=smoothing), nf.optimizers.sgd(0.0))
+        return nf.Task(model, nf.classification(label_smoothing=smoothing), nf.optimizers.sgd(0.0))
 
     init, step = nf.trainer(build)
 
@@ -192,7 +192,7 @@ def test_a_number_follows_a_schedule_where_build_takes_the_step():
         return jnp.stack(made)
 
     logits = build({"most": 0.0}, 0).model.apply(init({"most": 0.0}, KEY).params, X)
-    by_hand = [nf.losses.cross_entropy(logits, Y, smoothing=s).mean() for s in (0.0, 0.2, 0.4)]
+    by_hand = [nf.losses.cross_entropy(logits, Y, label_smoothing=s).mean() for s in (0.0, 0.2, 0.4)]
     near(jax.jit(losses)(0.4), jnp.stack(by_hand))
     near(jax.vmap(losses)(jnp.array([0.4, 0.2]))[1], losses(0.2))  # schedules trace too
 

@@ -18,7 +18,7 @@ def plot_results(path: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
     path: of the PNG file. plan: of the comparison. results: of its runs.
     """
     metric = headline_metric(results)
-    factor, unit = (100, ", %") if metric == "accuracy" else (1, "")
+    factor, suffix = (100, ", %") if metric == "accuracy" else (1, "")
     figure, (axis,) = create_figure(1.1 * len(plan.models) + 3, 4)
     offset = 0.5 / len(plan.variants)
     for v, variant in enumerate(plan.variants):
@@ -33,7 +33,7 @@ def plot_results(path: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
             axis.errorbar(x, mean, [[half], [upper]], label=variant if m == 0 and variant else None, **style)
             axis.plot(np.full(len(values), x + offset / 4), values, ".", color=colour, alpha=0.6)
     axis.set_xticks(range(len(plan.models)), plan.models)
-    axis.set_title(f"test {metric}{unit}, every seed and the mean's 95 % interval", **TITLE)
+    axis.set_title(f"test {metric}{suffix}, every seed and the mean's 95 % interval", **TITLE)
     if len(plan.variants) > 1:
         axis.legend(frameon=False, fontsize=9)
     save_figure(figure, path)

@@ -60,7 +60,7 @@ def collect_runs(folder: Path) -> list[Entry]:
             entries.append(_read_sweep(path, name))
         elif "compare.toml" in files:
             folders[:] = ["runs"] if "runs" in folders else []
-        elif path.parent == folder:
+        elif path != folder and path.parent == folder:
             others.append(path.name)
     parents = {entry.name.split(os.sep)[0] for entry in entries}
     return entries + [Entry(name, "no run", "it has no config.toml") for name in others if name not in parents]

@@ -83,20 +83,20 @@ def render_dashboard(view: RunView, console: Console, *, fit: bool = False) -> R
     curve_height = 2 if not fit or console.height >= 36 else 1
     ascii_only = not console.encoding.startswith("utf")
     top = [_title(view), _progress(view), *_state_message(view)]
-    left = [metrics_table(view, column_width, curve_height=curve_height, ascii_only=ascii_only)]
-    left += [part for part in (_best_checkpoint(view), _events(view)) if part is not None]
-    right = _findings(view, brief=curve_height == 1)
+    left_column = [metrics_table(view, column_width, curve_height=curve_height, ascii_only=ascii_only)]
+    left_column += [part for part in (_best_checkpoint(view), _events(view)) if part is not None]
+    right_column = _findings(view, brief=curve_height == 1)
     room = 1000
     if fit:
-        used = _height(console, top, width) + _height(console, right, column_width)
-        room = console.height - used - 1 - (0 if wide else _height(console, left, column_width))
-    right += _layers(view, column_width, room, ascii_only=ascii_only)
-    if not (wide and right):
-        return Group(*top, *left, *right)
+        used = _height(console, top, width) + _height(console, right_column, column_width)
+        room = console.height - used - 1 - (0 if wide else _height(console, left_column, column_width))
+    right_column += _layers(view, column_width, room, ascii_only=ascii_only)
+    if not (wide and right_column):
+        return Group(*top, *left_column, *right_column)
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(width=column_width)
     grid.add_column(width=column_width)
-    grid.add_row(Group(*left), Group(*right))
+    grid.add_row(Group(*left_column), Group(*right_column))
     return Group(*top, grid)
 
 

@@ -70,7 +70,7 @@ def check_classes(look: Probe, data: Any) -> Iterator[Finding]:
         least, most = int(np.argmin(np.where(counts, counts, counts.max()))), int(counts.argmax())
         why = f"Class {most} has {counts[most]} examples, class {least} {counts[least]}: "
         why += f"always answering {most} is right for {counts[most] / counts.sum():.1%}."
-        cure = "Weigh the classes (classification(weights=...)), and judge by balanced accuracy."
+        cure = "Weigh the classes (classification(weight=...)), and judge by balanced accuracy."
         yield Finding("warning", "labels", "imbalanced classes", why, cure)
 
 

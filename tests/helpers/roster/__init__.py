@@ -179,7 +179,7 @@ def stepped(optimizer):
         grads = jax.tree.map(lambda leaf, i=i: jnp.sin(leaf + i), params)
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
-    return params, optimizer.rate(2) if optimizer.rate else 0.0
+    return params, optimizer.learning_rate(2) if optimizer.learning_rate else 0.0
 
 
 ADAM = nf.optimizers.adam(0.1)  # a pytree of functions, of which the laws rebuild the bare pair
@@ -298,7 +298,9 @@ FUNCTIONS: dict[str, Row] = {
         )
         for anneal, three in (("cosine", False), ("linear", True))
     },
-    "schedules.by_epoch": Row((nf.schedules.exponential(1.0, 0.5),), numbers={"steps_per_epoch": (3, 4)}, then=curve),
+    "schedules.by_epoch": Row(
+        (nf.schedules.exponential(1.0, factor=0.5),), numbers={"steps_per_epoch": (3, 4)}, then=curve
+    ),
     "reduce_on_plateau": Row(
         numbers={
             "factor": (0.5, 1.0),
@@ -322,15 +324,15 @@ FUNCTIONS: dict[str, Row] = {
     ),
     # losses: x and targets as they are given to the function, differentiated by every float
     "losses.cross_entropy": Row(
-        (X, LABELS), {"weights": CLASS_WEIGHTS, "ignore": 1}, {"smoothing": (0.0, 0.3)}, differentiate=True
+        (X, LABELS), {"weight": CLASS_WEIGHTS, "ignore_index": 1}, {"label_smoothing": (0.0, 0.3)}, differentiate=True
     ),
     "losses.cross_entropy_dense": Row(
-        (X, SHARES), {"weights": CLASS_WEIGHTS}, {"smoothing": (0.0, 0.3)}, differentiate=True
+        (X, SHARES), {"weight": CLASS_WEIGHTS}, {"label_smoothing": (0.0, 0.3)}, differentiate=True
     ),
     "losses.focal": Row((X, LABELS), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True),
-    "losses.binary_cross_entropy": Row((SHARES, YES), numbers={"smoothing": (0.1, 0.0)}, differentiate=True),
+    "losses.binary_cross_entropy": Row((SHARES, YES), numbers={"label_smoothing": (0.1, 0.0)}, differentiate=True),
     "losses.binary_cross_entropy_with_logits": Row(
-        (X, YES), numbers={"smoothing": (0.1, 0.0), "positive_weight": (1.0, 3.0)}, differentiate=True
+        (X, YES), numbers={"label_smoothing": (0.1, 0.0), "pos_weight": (1.0, 3.0)}, differentiate=True
     ),
     "losses.binary_focal": Row((X, YES), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True),
     "losses.mse": Row((X, OTHER), differentiate=True),
@@ -351,7 +353,7 @@ FUNCTIONS: dict[str, Row] = {
     "metrics.mean": Row((nf.losses.mse,), then=streamed(X, OTHER)),
     "metrics.r2": Row(then=streamed(X, OTHER)),
     "metrics.top_k": Row((2,), then=streamed(X, LABELS)),
-    "metrics.perplexity": Row((), {"ignore": 1}, then=streamed(X, LABELS)),
+    "metrics.perplexity": Row((), {"ignore_index": 1}, then=streamed(X, LABELS)),
     "metrics.calibration": Row((5,), then=streamed(X, LABELS)),
     **{f"metrics.{name}": Row((6,), then=streamed(X, LABELS)) for name in ("confusion", "f1", "precision", "recall")},
     "metrics.collect": Row((), {"r2": nf.metrics.r2(), "mse": nf.metrics.mean(nf.losses.mse)}, then=streamed(X, OTHER)),
@@ -359,14 +361,14 @@ FUNCTIONS: dict[str, Row] = {
     "optimizers.sgd": Row(
         (),
         {"nesterov": True},
-        {"rate": (0.1, 0.2), "momentum": (0.9, 0.0), "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
+        {"learning_rate": (0.1, 0.2), "momentum": (0.9, 0.0), "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
         then=stepped,
     ),
     "optimizers.rmsprop": Row(
         (),
         {"centered": True},
         {
-            "rate": (0.1, 0.2),
+            "learning_rate": (0.1, 0.2),
             "decay": (0.99, 0.9),
             "eps": (1e-8, 1e-2),
             "momentum": (0.0, 0.9),
@@ -378,7 +380,7 @@ FUNCTIONS: dict[str, Row] = {
     **{
         f"optimizers.{name}": Row(
             numbers={
-                "rate": (0.1, 0.2),
+                "learning_rate": (0.1, 0.2),
                 "b1": (0.9, 0.5),
                 "b2": (0.99, 0.9),
                 "eps": (1e-8, 1e-2),
@@ -391,7 +393,7 @@ FUNCTIONS: dict[str, Row] = {
     },
     "optimizers.lion": Row(
         numbers={
-            "rate": (0.1, 0.2),
+            "learning_rate": (0.1, 0.2),
             "b1": (0.9, 0.5),
             "b2": (0.99, 0.9),
             "weight_decay": (0.0, 0.1),
@@ -401,7 +403,7 @@ FUNCTIONS: dict[str, Row] = {
     ),
     "optimizers.muon": Row(
         numbers={
-            "rate": (0.1, 0.2),
+            "learning_rate": (0.1, 0.2),
             "momentum": (0.9, 0.0),
             "rms": (0.2, 1.0),
             "b1": (0.9, 0.5),
@@ -422,13 +424,13 @@ FUNCTIONS: dict[str, Row] = {
     # averages of parameters
     "averages.ema": Row(numbers={"decay": (0.9, 0.5), "start": (1, 0), "warmup": (1, 10)}, then=averaged),
     "averages.swa": Row(numbers={"start": (1, 0), "every": (1, 2)}, then=averaged),
-    "optimizers.as_optimizer": Row((optax.sgd(0.1),), numbers={"rate": (0.1, 0.2)}, then=stepped),
+    "optimizers.as_optimizer": Row((optax.sgd(0.1),), numbers={"learning_rate": (0.1, 0.2)}, then=stepped),
     # training, and looking inside
-    "classification": Row(numbers={"smoothing": (0.0, 0.3)}, then=judged(LABELS)),
-    "classification:focal": Row((), {"weights": CLASS_WEIGHTS}, {"smoothing": (0.0, 0.1)}, then=judged(LABELS)),
+    "classification": Row(numbers={"label_smoothing": (0.0, 0.3)}, then=judged(LABELS)),
+    "classification:focal": Row((), {"weight": CLASS_WEIGHTS}, {"label_smoothing": (0.0, 0.1)}, then=judged(LABELS)),
     "classification:gamma": Row(numbers={"gamma": (2.0, 0.0)}, then=judged(LABELS)),
     "regression": Row(("huber",), numbers={"delta": (1.0, 0.3)}, then=judged(OTHER)),
-    "language_modelling": Row(numbers={"smoothing": (0.0, 0.3)}, then=judged(LABELS)),
+    "language_modelling": Row(numbers={"label_smoothing": (0.0, 0.3)}, then=judged(LABELS)),
     "trainer": Row((small_task,), then=one_step),
     "capture": Row((nf.serial(act=jnp.tanh), "act"), then=lambda captured: captured({}, X)),
     "merge_lora": Row(

@@ -1,0 +1,73 @@
+"""Every public name has a docstring that says what each argument is, and a page of reference made from it."""
+
+import inspect
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+from helpers.project import ROOT
+
+from scripts import reference
+
+NAMES = reference.public_names()
+
+
+def arguments(value):
+    """The names of the arguments that a caller may give."""
+    if inspect.isclass(value) and not hasattr(value, "__annotations__"):
+        return []
+    try:
+        parameters = inspect.signature(value).parameters
+    except (TypeError, ValueError):
+        return []
+    return [name for name in parameters if name not in ("self", "cls") and not name.startswith("_")]
+
+
+def documented(value):
+    return inspect.isfunction(value) or (inspect.isclass(value) and value.__module__.startswith("nnfunc"))
+
+
+def test_every_public_argument_is_named_in_its_docstring():
+    unnamed = {}
+    for path, value in NAMES.items():
+        if documented(value):
+            prose = (inspect.getdoc(value) or "").partition(">>>")[0]
+            missing = [name for name in arguments(value) if not re.search(rf"\b{name}\b", prose)]
+            if missing:
+                unnamed[path] = missing
+    assert not unnamed
+
+
+def test_every_public_function_has_a_summary_and_an_example():
+    lacking = {}
+    for path, value in NAMES.items():
+        doc = inspect.getdoc(value) or ""
+        if documented(value) and not doc.partition("\n")[0].endswith((".", ":")):
+            lacking[path] = "the first line is no sentence"
+        elif inspect.isfunction(value) and ">>>" not in doc:
+            lacking[path] = "no example"
+    assert not lacking
+
+
+def test_the_generator_writes_a_page_for_each_name(tmp_path):
+    subprocess.run([sys.executable, ROOT / "scripts/reference.py", tmp_path], check=True, cwd=ROOT)
+    pages = {file.name for file in tmp_path.iterdir()}
+    assert pages == {reference.file_name(name) for name in NAMES} | {"index.md"}
+    assert len({page.lower() for page in pages}) == len(pages)
+    links = set(re.findall(r"\]\((.+?\.md)\)", (tmp_path / "index.md").read_text()))
+    assert links == pages - {"index.md"}
+    for name, value in NAMES.items():
+        text = (tmp_path / reference.file_name(name)).read_text()
+        assert text.startswith(f"# nf.{name}\n")
+        assert (inspect.getdoc(value) or "").partition("\n")[0] in text
+        assert " at 0x" not in text, name
+        if isinstance(value, ModuleType):
+            assert all(f"{name}.{inner}" in text for inner in value.__all__)
+
+
+def test_a_page_shows_the_signature_and_the_example():
+    page = reference.page("linear", NAMES["linear"])
+    assert "```python\nnf.linear(\n    in_dim: int,\n    out_dim: int,\n    *,\n    bias: bool = True," in page
+    assert ") -> Model\n```" in page
+    assert "```python\n>>> model = nf.linear(3, 2)" in page or "```python\n>>> " in page
