@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib
 import os
 from pathlib import Path
 
@@ -212,6 +213,6 @@ def no_compilation_cache():
 @pytest.fixture
 def no_report(monkeypatch):
     """A sweep with a folder draws no report, which takes seconds."""
-    from nnfunc.sweeps import sweep
+    sweep = importlib.import_module("nnfunc.sweeps.sweep")  # the package exports a function of that name
 
     monkeypatch.setattr(sweep, "REPORT", None)

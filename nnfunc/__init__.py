@@ -23,7 +23,7 @@ from nnfunc.calls import explain_calls
 from nnfunc.combinators import ensemble, parallel, precision, remat, remat_repeats, repeat, residual, serial, tie, wire
 from nnfunc.intermediates import capture, patch
 from nnfunc.layers.attention.functional import attend
-from nnfunc.layers.attention.layer import attention
+from nnfunc.layers.attention.layer import AttentionInput, attention
 from nnfunc.layers.attention.positions import alibi_slopes, learned_positions, rotary, sinusoidal_positions
 from nnfunc.layers.conv.conv import conv, depthwise_conv, separable_conv
 from nnfunc.layers.conv.transpose import conv_transpose
@@ -133,6 +133,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AttentionInput",
     "Context",
     "Model",
     "Out",

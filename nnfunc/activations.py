@@ -257,25 +257,37 @@ def glu(x: Array) -> Array:
 
 
 def bilinear_glu(x: Array) -> Array:
-    """`y = a * b`, the two halves of the last axis: a `glu` without a gate function."""
+    """`y = a * b`, the two halves of the last axis: a `glu` without a gate function.
+
+    x: [..., 2 n] floats, of which the last axis is halved.
+    """
     a, b = _halves("bilinear_glu", x)
     return a * b
 
 
 def reglu(x: Array) -> Array:
-    """`y = a * relu(b)`, with the halves a, b of `glu`."""
+    """`y = a * relu(b)`, with the halves a, b of `glu`.
+
+    x: [..., 2 n] floats, of which the last axis is halved.
+    """
     a, b = _halves("reglu", x)
     return a * relu(b)
 
 
 def geglu(x: Array) -> Array:
-    """`y = a * gelu(b)`, with the halves a, b of `glu` and the exact gelu."""
+    """`y = a * gelu(b)`, with the halves a, b of `glu` and the exact gelu.
+
+    x: [..., 2 n] floats, of which the last axis is halved.
+    """
     a, b = _halves("geglu", x)
     return a * gelu(b)
 
 
 def swiglu(x: Array) -> Array:
-    """`y = a * silu(b)`, with the halves a, b of `glu`."""
+    """`y = a * silu(b)`, with the halves a, b of `glu`.
+
+    x: [..., 2 n] floats, of which the last axis is halved.
+    """
     a, b = _halves("swiglu", x)
     return a * silu(b)
 
@@ -341,7 +353,7 @@ def _floats(where: str, x: Array) -> Array:
 def _with_axis(where: str, x: Array, axis: int) -> Array:
     x = _floats(where, x)
     if not -x.ndim <= axis < x.ndim:
-        check.fail(where, f"axis should be an axis of x, got {axis} and x of shape {x.shape}.")
+        check.fail(where, expected="axis should be an axis of x", actual=f"{axis} and x of shape {x.shape}")
     return x
 
 

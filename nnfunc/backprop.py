@@ -87,6 +87,7 @@ def gradients(
 ) -> Params:
     """dC/dparams in the layout of params, C the mean of `nf.losses.cross_entropy` or `nf.losses.mse`.
 
+    activation: a name of ACTIVATIONS, or an Activation. loss: "cross_entropy" or "mse".
     Shapes: x [..., in]; target [...] class numbers for cross_entropy, [..., out] for mse.
     Raises: ValueError when params are not those of an `nf.mlp` of linear layers and activations.
 
@@ -102,6 +103,7 @@ def gradients(
 def forward(params: Params, x: Array, *, activation: str | Activation = "relu") -> tuple[Array, list[Kept]]:
     """z^l = a^(l-1) W^l + b^l and a^l = f(z^l), layer by layer: y = z^L, and what backward reads.
 
+    params: of an `nf.mlp`. activation: a name of ACTIVATIONS, or an Activation.
     Shapes: x [..., in] -> y [..., out]; kept are rows, a [n, width] and z [n, next width].
     """
     layers, f = _layers(params), _activation(activation).f
@@ -134,6 +136,7 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
 def backward(params: Params, kept: list[Kept], delta: Array, *, activation: str | Activation = "relu") -> Params:
     """The gradients of all weights and biases, from delta^L = dC/dy back to the first layer.
 
+    kept: the second result of `forward`. activation: that of `forward`.
     Shapes: delta [..., out], as y; the result has the layout and shapes of params.
     """
     layers, derivative = _layers(params), _activation(activation).derivative

@@ -1,7 +1,7 @@
 """The contract: a model is a pair of pure functions, `init(key) -> params`, `apply(params, x) -> y`.
 
-`Model` holds the pair. `Context` is what a layer may read besides its parameters, `Out` what it may
-report besides its result; only layers that keep state, and combinators, ever see these two.
+`Model` holds the pair. `Context` holds the inputs of a layer besides params and x, `Out` its outputs besides
+y; only layers that keep state, and combinators, see these two.
 """
 
 import functools
@@ -43,7 +43,10 @@ class Initializer(Protocol):
 
 
 class Out(NamedTuple):
-    """What a layer reports besides its result: its new state, and the values that were captured."""
+    """The outputs of a layer besides y.
+
+    state: the new state of the layer, nested dicts; {} without one. taps: the captured values by path.
+    """
 
     state: PyTree = {}
     taps: dict[str, PyTree] = {}
@@ -51,36 +54,36 @@ class Out(NamedTuple):
 
 @dataclass(eq=False)
 class Watch:
-    """What one traced call passes through, written down in Python while it is traced.
+    """A record of one traced call, written in Python while it is traced.
 
-    seen: the path of every value, in the order of computation; calls: one entry a layer call;
-    repeats: the path of every `repeat`.
+    paths: the path of every value, in the order of computation; calls: one entry for each layer call,
+    (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`.
     """
 
-    seen: dict[str, None] = field(default_factory=dict)
+    paths: dict[str, None] = field(default_factory=dict)
     calls: list[Any] = field(default_factory=list)
     repeats: list[tuple[str, ...]] = field(default_factory=list)
 
 
 class Nudge(NamedTuple):
-    """In the place of a patch: it is added to the value. At 0 its gradient is that of the value."""
+    """A patch that is added to the value instead of replacing it. Its gradient at 0 is that of the value."""
 
-    by: PyTree
+    delta: PyTree
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a layer may read besides params and x: arrays (key, state, patch) and static facts.
+    """The inputs of a layer besides params and x: arrays (key, state, patch) and static settings.
 
-    key: the layer's own random key, None without randomness. train: whether running statistics are
-    updated. state: the layer's own state. path: its name. capture: patterns of the values to report.
-    patch: values, by path, that take the place of computed ones, or a Nudge of them. compute: the
-    type that layers without full precision calculate in. times: how often a surrounding `repeat` runs
-    the layer. cache: while a sequence is generated, how many positions a layer that looks back has
-    room for in its state: with an empty state x is the sequence from its start, later what follows.
-    None otherwise. remat: whether `repeat` computes its blocks again in the backward pass.
+    key: the random key of the layer, None without randomness. train: whether running statistics are updated.
+    state: the state of the layer. path: the names that lead to it. capture: patterns of the values to report.
+    patch: values by path that replace computed ones, or a Nudge that is added to them. compute: the dtype of
+    layers without full precision. times: how often a surrounding `repeat` runs the layer. cache: while a
+    sequence is generated, the number of positions that the state of a layer holds: with an empty state x is
+    the start of the sequence, later its continuation; None otherwise. remat: whether `repeat` recomputes its
+    blocks in the backward pass. watch: the record of this traced call, None for none.
 
-    It is a pytree, so `jax.checkpoint(model.forward)(params, x, ctx)` and its like just work.
+    It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
     """
 
     key: Key | None = None
@@ -98,20 +101,20 @@ class Context:
     def enter(self, name: str, *, call: int = 0) -> "Context":
         """The context of the child `name`, with a key that belongs to its name (law 3).
 
-        The child's second call has the path `name@1`, the third `name@2`, and keys of their own.
+        The second call of a child has the path `name@1` and another key, the third `name@2`.
         """
-        state, place = self.state.get(name, {}), f"{name}@{call}" if call else name
-        return replace(self, path=(*self.path, place), state=state, key=fold(self.key, name, call))
+        path = (*self.path, f"{name}@{call}" if call else name)
+        return replace(self, path=path, state=self.state.get(name, {}), key=fold(self.key, name, call))
 
     def require_key(self, layer: str) -> Key:
-        """The key, or an error that says how to give one."""
+        """The key. layer: the name for the error. Raises: MissingKeyError without one, with the right call."""
         if self.key is None:
             call = "apply_train(params, state, x, key=key)" if self.train else "apply(params, x, key=key)"
             check.fail(layer, "it needs a random key.", hint=f"Call model.{call}.", exc_type=MissingKeyError)
         return self.key
 
     def cast(self, tree: PyTree) -> PyTree:
-        """The floating-point arrays of tree in the type to calculate in."""
+        """The floating-point arrays of tree in the dtype to compute in."""
         return tree if self.compute is None else cast_floating(tree, self.compute)
 
 
@@ -129,17 +132,18 @@ class Model:
     apply(params, x, *, key=None, state=None) -> y: deterministic without a key; a model that keeps
     state, such as running statistics, asks for it.
     apply_train(params, state, x, *, key=None) -> (y, new state): the training mode, for loops by hand.
-    forward(params, x, ctx) -> (y, Out): the inside protocol, for combinators and trainers.
+    forward(params, x, ctx) -> (y, Out): the inner protocol, for combinators and trainers.
     init_state() -> state: nested dicts, `{}` for a model without state.
 
-    A layer is written in one of two forms: `Model(init, apply)`, or, where it keeps state or reports
-    something, `Model(init, forward=forward, init_state=init_state)`.
+    A layer is written in one of two forms: `Model(init, apply)`, or, where it keeps state or reports values,
+    `Model(init, forward=forward, init_state=init_state)`.
 
-    init, apply, forward, init_state: the functions above. apply may leave out `key` and `state`;
-    state that it is given it can read, but only forward can change it.
-    name: what unnamed places in a `serial` call it; by default the function that made it.
-    full_precision: with apply, whether `precision` leaves its parameters in float32, as norms want;
-    a forward casts its own, with `ctx.cast`.
+    init, apply, forward, init_state: the functions above. apply may omit `key` and `state`; it can read the
+    state, but only forward can change it.
+    name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
+    full_precision: with apply, whether `precision` leaves its parameters in float32, as norms need; a forward
+    casts its parameters itself, with `ctx.cast`.
+    Raises: TypeError unless either apply or forward is given.
 
     >>> double = Model(lambda key: {}, lambda params, x: 2 * x)
     >>> init, apply = double
@@ -279,8 +283,9 @@ Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., An
 
 
 def as_model(layer: Layer, *, where: str = "as_model") -> Model:
-    """The Model of a layer: itself, of a bare (init, apply) pair, or of a plain function x -> y.
+    """The Model of a layer.
 
+    layer: a Model, a bare (init, apply) pair or a plain function x -> y. where: the name for the error.
     Raises: TypeError when it is none of these.
 
     >>> as_model(jax.nn.relu).init(jax.random.key(0))
@@ -289,25 +294,24 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     if isinstance(layer, Model):
         return layer
     if isinstance(layer, tuple) and len(layer) == 2 and all(map(callable, layer)):
-        whole = getattr(layer[1], "__self__", None)  # of a Model that was unpacked
-        if isinstance(whole, Model) and layer[0] is whole.init:
-            return whole
+        unpacked = getattr(layer[1], "__self__", None)  # a Model that was unpacked
+        if isinstance(unpacked, Model) and layer[0] is unpacked.init:
+            return unpacked
         return Model(layer[0], layer[1])
     if callable(layer):
         return Model(lambda key: {}, lambda params, x: layer(x), name=function_name(layer))
-    wanted = "a Model, a pair (init, apply) or a function x -> y"
-    cure = " For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
-    got = check.describe(layer)
-    check.fail(where, f"a layer should be {wanted}, got {got}.{cure}", exc_type=TypeError)
+    expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"
+    hint = "For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
+    check.fail(where, expected=expected, actual=check.describe(layer), hint=hint, exc_type=TypeError)
 
 
 _fold_in = jax.jit(jax.random.fold_in, inline=True)
 
 
 def fold_in(key: Key, number: Any) -> Key:
-    """`jax.random.fold_in` in a tenth of the time, outside of jit: it is called for every name."""
+    """`jax.random.fold_in` in a tenth of the time outside of jit, because it is called for every name."""
     number = np.uint32(number) if isinstance(number, int) else number
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # of others the kind is a global setting
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # raw keys depend on a global setting
     return _fold_in(key, number) if typed else jax.random.fold_in(key, number)
 
 
@@ -316,7 +320,7 @@ def fold(key: Key, name: str | int, call: int = 0) -> Key: ...
 @overload
 def fold(key: None, name: str | int, call: int = 0) -> None: ...
 def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
-    """The child key that belongs to a name (or a place), and to the count of repeated calls."""
+    """The child key that belongs to a name (or an index) and to the number of calls before this one."""
     if key is None:
         return None
     key = fold_in(key, np.uint32(zlib.crc32(name.encode())) if isinstance(name, str) else name)
@@ -324,33 +328,32 @@ def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
 
 
 def draws_same_under_vmap(key: Key) -> bool:
-    """Whether such keys draw the same side by side as alone: JAX's rbg keys do not."""
+    """Whether such keys draw the same numbers under vmap as alone: JAX's rbg keys do not."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    kind = jax.random.key_impl(key) if typed else jax.config.jax_default_prng_impl  # pyright: ignore
-    return "rbg" not in str(kind)
+    impl = jax.random.key_impl(key) if typed else jax.config.jax_default_prng_impl  # pyright: ignore
+    return "rbg" not in str(impl)
 
 
 def vmap_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
-    """`jax.vmap` of the function over keys and args, where each row is what its key alone gives."""
+    """`jax.vmap` of the function over keys and args; each row is equal to a call with its key alone."""
     if draws_same_under_vmap(keys):
         return jax.vmap(function)(keys, *args)
     return jax.lax.map(lambda row: function(*row), (keys, *args))
 
 
 def indexed_keys(key: Key, n: int) -> Key:
-    """The keys `fold_in(key, i)` for i below n, side by side."""
+    """The keys `fold_in(key, i)` for i below n, [n]."""
     if draws_same_under_vmap(key):
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
     return jnp.stack([jax.random.fold_in(key, i) for i in range(n)])
 
 
 def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
-    """The floating-point arrays of tree as dtype; whatever else it holds is left alone."""
+    """The tree with its floating-point arrays as dtype; other leaves stay as they are."""
 
     def cast(leaf):
-        known = getattr(leaf, "dtype", None)
-        floats = known is not None and jnp.issubdtype(known, jnp.floating)
-        return leaf.astype(dtype) if floats else leaf
+        is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(dtype) if is_float else leaf
 
     return jax.tree.map(cast, tree)
 
@@ -370,11 +373,11 @@ def widen(x: Array) -> Array:
 
 
 def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
-    """NumPy arrays in the types that JAX works in: float64 as float32, int64 as int32, without x64.
+    """The tree with NumPy arrays in the dtypes of JAX: float64 as float32, int64 as int32, without x64.
 
-    JAX itself warns of float64, layer by layer, takes an id of 2**32 + 1 for 1, and refuses another
-    order of bytes than this machine's. Here integers stop at the ends of their new type, where every
-    check of a range finds them. Raises: TypeError for what holds no numbers, such as texts and dates.
+    JAX itself warns of float64 in each layer, takes an id of 2**32 + 1 for 1, and refuses another byte order
+    than this machine's. Here integers are clipped to the range of their new dtype, where every check of a
+    range finds them. Raises: TypeError for arrays without numbers, such as strings and dates.
     """
 
     def convert(leaf):
@@ -392,16 +395,16 @@ def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
 
 
 def canonicalize_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with all arguments `canonicalize`: for those that no `Model.apply` calls."""
+    """The function with canonical arguments, for functions that are not called through `Model.apply`."""
     where = factory_name(function)
 
     @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        args_ready, kwargs_ready = canonicalize((args, kwargs), where)
-        whole: Callable[..., R] = function
-        return whole(*args_ready, **kwargs_ready)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        canonical_args, canonical_kwargs = canonicalize((args, kwargs), where)
+        untyped: Callable[..., R] = function
+        return untyped(*canonical_args, **canonical_kwargs)
 
-    return called
+    return wrapper
 
 
 def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -416,7 +419,7 @@ def factory_name(function: Any) -> str:
 
 
 def function_name(function: Any) -> str:
-    """The name of a plain function, fit for a path."""
+    """The name of a plain function, as part of a path."""
     function = getattr(function, "func", function)  # a functools.partial
     return _clean(getattr(function, "__name__", type(function).__name__))
 
@@ -429,18 +432,18 @@ _initialising: ContextVar[bool] = ContextVar("initialising", default=False)
 
 
 def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], Params]:
-    fits = False
+    fits_in_memory = False
 
     def checked(key: Key) -> Params:
-        nonlocal fits
+        nonlocal fits_in_memory
         check.key(f"{name}.init", key)
-        if fits or _initialising.get() or check.is_traced(key):
+        if fits_in_memory or _initialising.get() or check.is_traced(key):
             return init(key)
-        token = _initialising.set(True)  # what the model is made of is not looked at alone
+        token = _initialising.set(True)  # the children of the model are not measured alone
         try:
-            with suppress(jax.errors.ConcretizationTypeError):  # it draws with NumPy: no shapes alone
+            with suppress(jax.errors.ConcretizationTypeError):  # it draws with NumPy, so eval_shape fails
                 device_memory.check_params(f"{name}.init", jax.eval_shape(init, key))
-            fits = True
+            fits_in_memory = True
             return init(key)
         finally:
             _initialising.reset(token)
@@ -449,30 +452,30 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
 
 
 def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
-    """The names of its parameters, and whether it takes any other keyword."""
+    """The names of a function's parameters, and whether it takes any other keyword."""
     if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
         code = function.__code__
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         return names, bool(code.co_flags & inspect.CO_VARKEYWORDS)
-    takes = inspect.signature(function).parameters
-    return takes, any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    parameters = inspect.signature(function).parameters
+    return parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[..., Any]:
-    """The inside protocol of a layer written as a plain pair."""
-    takes, every = parameter_names(apply)
-    wanted = [name for name in ("key", "state") if name in takes or (every and name == "key")]
+    """The inner protocol of a layer written as a plain pair."""
+    names, any_keyword = parameter_names(apply)
+    passed = [name for name in ("key", "state") if name in names or (any_keyword and name == "key")]
 
     def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
         params = params if full_precision else ctx.cast(params)
         try:
-            y = apply(params, x, **{name: getattr(ctx, name) for name in wanted})
+            y = apply(params, x, **{name: getattr(ctx, name) for name in passed})
         except KeyError as error:
             if not isinstance(params, dict) or error.args[0] in params:
                 raise
-            has = f"they hold {sorted(params)}" if params else "there are none"
-            needed = f"its parameters should hold {error.args[0]!r}, but {has}."
-            check.fail(factory_name(apply), f"{needed} Were they made by this model's init?")
+            expected = f"its parameters should hold {error.args[0]!r}"
+            actual = f"{sorted(params)}" if params else "none"
+            check.fail(factory_name(apply), expected=expected, actual=actual, hint="Use those that its init returns.")
         return y, Out(state=ctx.state)
 
     return forward

@@ -57,10 +57,8 @@ def nearest(word: str, words: Iterable[str], *, most: int = 3) -> str:
     """
     words = list(words)
     likeness = {name: _likeness(word, name) for name in words}
-    best = max(likeness.values(), default=0.0)
-    close = sorted((name for name in words if likeness[name] > max(0.6, best - 0.15)), key=lambda n: -likeness[n])[
-        :most
-    ]
+    enough = max(0.6, max(likeness.values(), default=0.0) - 0.15)
+    close = sorted((name for name in words if likeness[name] >= enough), key=lambda name: -likeness[name])[:most]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
     shown = ", ".join(repr(name) for name in words[:12])

@@ -39,6 +39,8 @@ __all__ = [
     "Found",
     "inspect",
     "latest_good",
+    "leaf_entries",
+    "list_differences",
     "load",
     "remove",
     "save",
@@ -60,11 +62,15 @@ FORM = {
 
 
 class CheckpointError(InvalidValueError):
-    """A checkpoint is damaged or is not there; the words name the file, the damage and the cure."""
+    """A checkpoint is damaged or missing; the message names the file, the damage and what to do."""
 
 
 class Found(NamedTuple):
-    """What `latest_good` found; warnings name each newer checkpoint that was refused, and why."""
+    """The result of `latest_good`.
+
+    step: of the checkpoint. tree, metadata: as they were saved. warnings: one for each newer checkpoint
+    that was refused, with the reason.
+    """
 
     step: int
     tree: PyTree
@@ -73,10 +79,10 @@ class Found(NamedTuple):
 
 
 def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write a pytree of arrays as the checkpoint `folder`, atomically; its path comes back.
+    """Write a pytree of arrays as the checkpoint `folder`, atomically, and return its path.
 
-    tree: any pytree of JAX or NumPy arrays, random keys and plain Python numbers. metadata: a
-    dictionary that JSON can hold; read it with `inspect`. A checkpoint already there is replaced,
+    folder: of the checkpoint. tree: any pytree of JAX or NumPy arrays, random keys and plain Python
+    numbers. metadata: a dictionary that JSON can hold; read it with `inspect`. A checkpoint already there is replaced,
     other files in the folder are left alone, and what crashed saves left beside it is removed.
     Raises: TypeError when a leaf or the metadata cannot be kept; OSError when the disk is full or
     refuses. Nothing saved before is lost then.
@@ -119,7 +125,7 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
 def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     """Read a checkpoint into the structure of `like`, bit for bit as it was saved.
 
-    like: the expected tree, of arrays or `jax.ShapeDtypeStruct`s, for example
+    folder: of the checkpoint. like: the expected tree, of arrays or `jax.ShapeDtypeStruct`s, for example
     `jax.eval_shape(model.init, key)`. Where it holds NumPy arrays, NumPy arrays come back, where
     plain numbers, plain numbers, else uncommitted JAX arrays. part: the path of a subtree, such as
     "params", of which `like` is the structure.
@@ -132,10 +138,13 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     """
     folder = Path(folder)
     manifest = inspect(folder)
-    named, treedef = _named(like, part.strip("/"))
-    wanted = {path: _entry(path, leaf) for path, leaf in named.items()}
+    named, treedef = named_leaves(like, part.strip("/"))
+    expected = {path: _entry(path, leaf) for path, leaf in named.items()}
     stored = {path: entry for path, entry in manifest["leaves"].items() if _inside(path, part.strip("/"))}
-    _match(folder, wanted, stored)
+    differences = list_differences(expected, stored)
+    if differences:
+        hint = "Build the model with the settings it was saved with, or load another checkpoint."
+        check.fail("load", f"{folder} is a checkpoint of another model. {hint}{differences}")
     with _damage(folder / manifest["file"]["name"], folder) as file:
         tensors = _read(file, manifest["file"])
     leaves = [_restore(file, path, stored[path], tensors.get(path), leaf) for path, leaf in named.items()]
@@ -145,11 +154,12 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
 def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     """The manifest of a checkpoint: leaves (shape and type by path), metadata, versions, file.
 
-    Raises: CheckpointError when it is missing or damaged. The tensors are not read.
+    folder: of the checkpoint. The tensors are not read.
+    Raises: CheckpointError when it is missing or damaged.
     """
     file = Path(folder) / MANIFEST
     with _damage(file, Path(folder)):
-        raw = documents.content(file)
+        raw = documents.read_bytes(file)
     try:
         manifest = json.loads(raw)
         found = manifest.pop("sha256")
@@ -160,7 +170,7 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         problem = f"{file}: its format should be {FORMAT}, got {manifest.get('format')}."
         raise CheckpointError(f"{problem} Load it with the version of nnfunc that saved it.")
-    problem = documents.mismatch(manifest, FORM)
+    problem = documents.find_mismatch(manifest, FORM)
     if not problem and not re.fullmatch(NAME, name := manifest["file"]["name"]):
         problem = f"file.name should be such as tensors-<hash>.safetensors, got {name!r}"
     if problem:
@@ -173,7 +183,8 @@ def save_step(
 ) -> Path:
     """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest beyond `keep`.
 
-    keep: how many checkpoints to keep, counting this one back; at least 1. The new one is on the
+    root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: how many
+    checkpoints to keep, this one and the ones before it; at least 1. The new one is on the
     disk before an old one goes. `best`, and checkpoints of later steps, are never removed.
     Raises: as `save`.
     """
@@ -185,7 +196,7 @@ def save_step(
 
 
 def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
-    """Remove the checkpoints of some steps; each is there whole until it is gone."""
+    """Remove the checkpoints of some steps, each atomically. root: their folder. gone: the steps."""
     for step in gone:
         with contextlib.suppress(OSError):
             temporary = _temporary(_folder(root, step))
@@ -196,13 +207,14 @@ def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
 def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Save the best checkpoint so far as `root/best`, in place of the former one.
 
+    root: the folder of the checkpoints. tree, metadata: as for `save`.
     Raises: as `save`.
     """
     return save(Path(root) / BEST, tree, metadata=metadata)
 
 
 def steps(root: str | os.PathLike) -> list[int]:
-    """The steps that have a checkpoint under root, in order, whether good or damaged."""
+    """The steps that have a checkpoint, good or damaged, in order. root: the folder of the checkpoints."""
     root = Path(root)
     names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
     found = (re.fullmatch(r"step-(\d+)", name) for name in names)
@@ -212,7 +224,7 @@ def steps(root: str | os.PathLike) -> list[int]:
 def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Found:
     """The newest undamaged checkpoint of `save_step`, with a warning for each newer, refused one.
 
-    like and part: as for `load`.
+    root: the folder of the checkpoints. like, part: as for `load`.
     Raises: CheckpointError when there is none, and why the newest is not; ValueError, as `load`, when
     the newest one that is undamaged belongs to another model.
     """
@@ -220,7 +232,7 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
     for step in reversed(steps(root)):
         folder = _folder(root, step)
         try:
-            contained(folder, root)
+            check_inside(folder, root)
             tree = load(folder, like, part=part)
             return Found(step, tree, inspect(folder)["metadata"], tuple(refused))
         except CheckpointError as error:
@@ -240,7 +252,7 @@ def _folder(root: str | os.PathLike, step: int) -> Path:
 # Trees into named arrays and back.
 
 
-def _named(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
+def named_leaves(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
     """The leaves by readable path, `opt_state/0/mu/head/weight`, and the structure of the tree."""
     found, treedef = jax.tree_util.tree_flatten_with_path(tree)
     start = [part] if part else []
@@ -279,7 +291,7 @@ def _entry(path: str, leaf: Any) -> dict[str, Any]:
 
 def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """The manifest's entries and, for all leaves but plain numbers, arrays on the host."""
-    named, _ = _named(tree)
+    named, _ = named_leaves(tree)
     entries = {path: _entry(path, leaf) for path, leaf in named.items()}
     data = {}
     for path, leaf in named.items():
@@ -311,12 +323,12 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
         if "impl" in entry:
             data = jnp.asarray(flat.view(np.uint32).reshape(tensor["shape"]))
             key = jax.random.wrap_key_data(data, impl=entry["impl"])
-            if _form(_entry(path, key)) != _form(entry):
+            if _type_name(_entry(path, key)) != _type_name(entry):
                 raise ValueError
             return key
         array = flat.view(jnp.dtype(entry["dtype"])).reshape(entry["shape"])
     except (ValueError, TypeError):
-        _refuse(file, f"{path} is not in it as {_form(entry)}, which the manifest says")
+        _refuse(file, f"{path} is not in it as {_type_name(entry)}, which the manifest says")
     if isinstance(like, np.ndarray | np.generic):
         return array.copy() if isinstance(like, np.ndarray) else array[()]
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
@@ -329,20 +341,28 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _match(folder: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Refuse the checkpoint of another model, naming the first few paths that differ."""
+def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
+    """The first few paths at which two trees differ in shape or type, one a line; "" without any.
+
+    expected, actual: an entry of a manifest for each path, as `leaf_entries` makes them.
+    """
     lines = []
-    for path in [*wanted, *(path for path in stored if path not in wanted)]:
-        expected, got = _form(wanted.get(path)), _form(stored.get(path))
-        if expected != got:
-            lines.append(f"{path}: expected {expected}, got {got}")
-    if lines:
-        shown = "\n  ".join(lines[:5]) + (f"\n  and {len(lines) - 5} more" if lines[5:] else "")
-        cure = "Build the model with the settings it was saved with, or load another checkpoint."
-        check.fail("load", f"{folder} is a checkpoint of another model. {cure}\n  {shown}")
+    for path in [*expected, *(path for path in actual if path not in expected)]:
+        types = _type_name(expected.get(path)), _type_name(actual.get(path))
+        if types[0] != types[1]:
+            lines.append(f"\n  {path}: expected {types[0]}, got {types[1]}")
+    return "".join(lines[:5]) + (f"\n  and {len(lines) - 5} more" if lines[5:] else "")
 
 
-def _form(entry: dict[str, Any] | None) -> str:
+def leaf_entries(tree: PyTree) -> dict[str, dict[str, Any]]:
+    """The entry of a manifest for each leaf, by path: shape and dtype, or the value of a Python number.
+
+    tree: any pytree of arrays, shapes and Python numbers.
+    """
+    return {path: _entry(path, leaf) for path, leaf in named_leaves(tree)[0].items()}
+
+
+def _type_name(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "nothing"
     if "python" in entry:
@@ -389,7 +409,7 @@ def _read(file: Path, expected: dict[str, Any]) -> dict[str, dict[str, Any]]:
     size = expected["bytes"]
     if file.is_file() and file.stat().st_size != size:  # before any of it is read
         _refuse(file, f"it has {file.stat().st_size} bytes where {size} were saved")
-    raw = documents.content(file, most=size)
+    raw = documents.read_bytes(file, most=size)
     if hashlib.sha256(raw).hexdigest() != expected["sha256"]:
         _refuse(file, "its content does not match its checksum, so some bits have changed")
     try:
@@ -497,16 +517,16 @@ def _may_be_writing(entry: Path, host: str, number: int, process: str) -> bool:
     return True
 
 
-def contained(path: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """A path lies in a folder, once links are followed. Raises: CheckpointError when it does not."""
-    if os.path.lexists(path) and not documents.within(Path(path), Path(folder)):
+def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Refuse a path that does not lie in the folder once links are followed. Raises: CheckpointError."""
+    if os.path.lexists(path) and not documents.is_inside(Path(path), Path(folder)):
         _refuse(Path(path), "it is a link out of its folder, which is not followed")
 
 
 @contextlib.contextmanager
 def _damage(file: Path, folder: Path) -> Iterator[Path]:
-    """Turn the trouble of reading a file of a folder into a CheckpointError."""
-    contained(file, folder)
+    """Turn errors of reading a file of a folder into a CheckpointError."""
+    check_inside(file, folder)
     try:
         yield file
     except FileNotFoundError:

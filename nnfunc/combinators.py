@@ -86,19 +86,18 @@ class Net:
 
 
 def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-    """One call of a named child: its path put before errors, its result captured or replaced."""
+    """One call of a named child: errors get its path, its result is captured or patched."""
     if ctx.watch is not None:
         # shapes, so that no tracer outlives its trace
         shapes = jax.tree.map(shape_struct, (params, x, replace(ctx, watch=None)))
         ctx.watch.calls.append((ctx.path, child, *shapes))
     try:
         with jax.named_scope(ctx.path[-1]):
-            made = child.forward(params, x, ctx)
-            if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Out)):
-                got = check.describe(made)
-                wanted = "forward should return (y, nf.Out(state=..., taps=...))"
-                check.fail(child.name, f"{wanted}, got {got}.", exc_type=TypeError)
-            y, out = made
+            result = child.forward(params, x, ctx)
+            if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Out)):
+                expected = "forward should return (y, nf.Out(state=..., taps=...))"
+                check.fail(child.name, expected=expected, actual=check.describe(result), exc_type=TypeError)
+            y, out = result
     except Exception as error:
         check.locate(error, ctx.path)
         raise
@@ -106,15 +105,15 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
 
 
 def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
-    """Report y under `path` when it is asked for, and put another value in its place when given."""
+    """y and out, with y patched and captured where the context has a patch or a pattern for `path`."""
     if ctx.watch is not None:
-        ctx.watch.seen[path] = None
+        ctx.watch.paths[path] = None
     if path in ctx.patch:
-        like, y = y, ctx.patch[path]
+        computed, y = y, ctx.patch[path]
         if isinstance(y, Nudge):
-            y = jax.tree.map(jnp.add, like, y.by)
+            y = jax.tree.map(jnp.add, computed, y.delta)
         else:
-            _same_kind("patch", "the given value", y, "the value it replaces", like, path)
+            _check_same_shapes("patch", f"the given value at {path}", y, "the value it replaces", computed)
     if any(paths.matches(pattern, path) for pattern in ctx.capture):
         out = Out(out.state, {path: y, **out.taps})
     return y, out
@@ -123,14 +122,14 @@ def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
 def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     """The general combinator: `flow(net, x) -> y` calls the named children in any order.
 
-    flow is an ordinary function; inside it `net.name(x)` calls the child `name`. The parameters are
-    `{name: parameters of the child}`, without the children that have none. A child that keeps state is
-    to be called in flow itself, not inside a transformation such as `jax.lax.scan` within it: `repeat`
-    and `remat` carry state through.
-    Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
+    The parameters are `{name: parameters of the child}`, without the children that have none.
 
-    Calls inside a transformation also share one key, so one dropout mask: call the child on all of
-    the values at once, or put the transformation around the model.
+    flow: an ordinary function, in which `net.name(x)` calls the child `name`. Call a child that keeps state in
+    flow itself, not inside a transformation such as `jax.lax.scan`: `repeat` and `remat` carry state through.
+    Calls inside a transformation share one key, so one dropout mask as well: call the child on all values at
+    once, or put the transformation around the model.
+    children: the layers by name; a name has no '/', '*' or '@' and no leading '_'.
+    Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
 
     >>> gate = nf.wire(lambda net, x: net.value(x) * jax.nn.sigmoid(net.gate(x)),
     ...                value=nf.linear(4, 8), gate=nf.linear(4, 8))
@@ -141,21 +140,21 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     models = {child: as_model(layer, where=f"{name}: {child}") for child, layer in children.items()}
     for child in models:
         if not child or any(letter in child for letter in "/*@") or child.startswith("_"):
-            wanted = "a name without '/', '*', '@' and leading '_'"
-            check.fail(name, f"a child should have {wanted}, got {child!r}.")
+            expected = "a child should have a name without '/', '*', '@' and leading '_'"
+            check.fail(name, expected=expected, actual=repr(child))
 
     def init(key):
-        made = {child: model.init(fold(key, child)) for child, model in models.items()}
-        return {child: params for child, params in made.items() if jax.tree.leaves(params)}
+        params = {child: model.init(fold(key, child)) for child, model in models.items()}
+        return {child: leaves for child, leaves in params.items() if jax.tree.leaves(leaves)}
 
     def init_state():
-        made = {child: model.init_state() for child, model in models.items()}
-        return {child: state for child, state in made.items() if state}
+        states = {child: model.init_state() for child, model in models.items()}
+        return {child: state for child, state in states.items() if state}
 
     def forward(params, x, ctx):
         if not isinstance(params, dict):
-            wanted = f"a dict with {sorted(models)}"
-            check.fail(name, f"params should be {wanted}, got {check.describe(params)}.", exc_type=TypeError)
+            expected = f"params should be a dict with {sorted(models)}"
+            check.fail(name, expected=expected, actual=check.describe(params), exc_type=TypeError)
         extra = sorted(set(params) - set(models))
         if extra:
             known = check.nearest(extra[0], models)
@@ -167,34 +166,35 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
     return Model(init, forward=forward, init_state=init_state, name=name)
 
 
-def _named(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -> dict[str, Model]:
-    """Unnamed layers are called by their kind, in order: linear, relu, linear_1, ..."""
+def _name_layers(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -> dict[str, Model]:
+    """All layers by name; unnamed ones are called linear, relu, linear_1, ..., after their factories."""
     models: dict[str, Model] = {}
-    kinds: Counter[str] = Counter()
-    for place, layer in enumerate(layers):
-        model = as_model(layer, where=f"{where}: layer {place}")
+    repeats: Counter[str] = Counter()
+    for index, layer in enumerate(layers):
+        model = as_model(layer, where=f"{where}: layer {index}")
         name = model.name
         while name in models:  # a function may itself be called linear_1
-            kinds[model.name] += 1
-            name = f"{model.name}_{kinds[model.name]}"
+            repeats[model.name] += 1
+            name = f"{model.name}_{repeats[model.name]}"
         models[name] = model
     both = set(models) & set(named)
     if both:
-        check.fail(where, f"every name should stand once, got {sorted(both)} twice. Name all layers.")
+        check.fail(where, expected="names should be unique", actual=f"{sorted(both)} twice", hint="Name all layers.")
     return models | {name: as_model(layer, where=f"{where}: {name}") for name, layer in named.items()}
 
 
 def serial(*layers: Layer, **named: Layer) -> Model:
     """One layer after another: `serial(a, b)(x)` is `b(a(x))`; without layers it is the identity.
 
-    Unnamed layers come first and are called by their kind: `linear`, `relu`, `linear_1`. Names given
-    as keywords stay when layers are put between; so do their initial values and dropout masks.
+    layers: unnamed layers, which come first and are called after their factories: `linear`, `relu`,
+    `linear_1`. named: further layers by name; their names, initial values and dropout masks stay the same
+    when layers are inserted between them.
 
     >>> model = nf.serial(nf.linear(2, 8), jax.nn.relu, head=nf.linear(8, 1))
     >>> sorted(model.init(jax.random.key(0)))
     ['head', 'linear']
     """
-    children = _named("serial", layers, named)
+    children = _name_layers("serial", layers, named)
 
     def flow(net, x):
         for name in children:
@@ -207,11 +207,13 @@ def serial(*layers: Layer, **named: Layer) -> Model:
 def parallel(*layers: Layer, **named: Layer) -> Model:
     """Every layer on the same x: a tuple of results, or a dict by name when all are named.
 
+    layers: unnamed layers, called after their factories as in `serial`. named: layers by name.
+
     >>> both = nf.parallel(nf.linear(4, 2), jnp.tanh)
     >>> [y.shape for y in both.apply(both.init(jax.random.key(0)), jnp.ones((3, 4)))]
     [(3, 2), (3, 4)]
     """
-    children = _named("parallel", layers, named)
+    children = _name_layers("parallel", layers, named)
 
     def flow(net, x):
         results = {name: net[name](x) for name in children}
@@ -221,8 +223,9 @@ def parallel(*layers: Layer, **named: Layer) -> Model:
 
 
 def residual(body: Layer) -> Model:
-    """`x + body(x)`: the body learns a correction to its input, so it must keep the shape.
+    """`x + body(x)`: the body learns a correction to its input.
 
+    body: a layer that keeps the shape of x. Raises: ValueError when it does not.
     Source: He et al. 2015, arXiv:1512.03385.
 
     >>> block = nf.residual(nf.linear(4, 4))
@@ -232,7 +235,7 @@ def residual(body: Layer) -> Model:
 
     def flow(net, x):
         y = net.body(x)
-        check.same_shape("residual", "Give the body a last layer that comes back.", body_output=y, x=x)
+        check.same_shape("residual", "Give the body a last layer with the width of x.", body_output=y, x=x)
         return x + y
 
     return wire(flow, body=body)
@@ -241,9 +244,11 @@ def residual(body: Layer) -> Model:
 def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     """The block n times in a row, each with its own parameters, stacked along a leading axis.
 
-    It runs as one `lax.scan`, so compile time does not grow with n. `unroll` places of the loop are
-    written out in the program; it changes speed only: same parameters, keys, taps and checkpoints.
-    Layer i has the key `fold_in(key, i)`. Taps inside are named `*/act` and come stacked [n, ...].
+    It runs as one `lax.scan`, so compile time does not grow with n. Layer i has the key `fold_in(key, i)`.
+    Taps inside are named `*/act` and come stacked, [n, ...].
+
+    block: the layer. n: the number of copies, at least 1. unroll: the number of copies written out in each
+    step of the loop, at least 1; it changes speed only, not parameters, keys, taps or checkpoints.
     Shapes: the block keeps the shape and type of x; every parameter [...] becomes [n, ...].
     Raises: ValueError when the block changes the shape of its input.
 
@@ -257,37 +262,39 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     init, init_state = _copies(block, n)
 
     def forward(params, x, ctx):
-        inner, mine = _each(ctx, n)
-        _stacked("repeat", params, n)
+        inner, patches = _layer_context(ctx, n)
+        _check_stacked("repeat", params, n)
         if ctx.watch is not None:
             ctx.watch.repeats.append(ctx.path)
 
-        def layer(x, own, inner=inner):
-            params, key, state, patch = own
+        def layer(x, inputs, inner=inner):
+            params, key, state, patch = inputs
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch)
             run = jax.checkpoint(block.forward) if ctx.remat else block.forward
             return run(params, x, ctx)
 
-        def same(x, own):
-            y, out = layer(x, own)
-            cure = "For layers of different shapes use serial."
-            _same_kind("repeat", "the block's output", y, "its input", x, "", cure)
+        def checked_layer(x, inputs):
+            y, out = layer(x, inputs)
+            hint = "For layers of different shapes use serial."
+            _check_same_shapes("repeat", "the block's output", y, "its input", x, hint)
             return y, out
 
         keys = None if ctx.key is None else indexed_keys(ctx.key, n)
-        own = (params, keys, ctx.state, mine)
+        inputs = (params, keys, ctx.state, patches)
         if ctx.compute is None:
-            unseen = replace(inner, watch=None)
-            x = _widened(lambda x, own: layer(x, own, unseen)[0], x, own)
-        return jax.lax.scan(same, x, own, length=n, unroll=min(unroll, n))
+            unwatched = replace(inner, watch=None)
+            x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)
+        return jax.lax.scan(checked_layer, x, inputs, length=n, unroll=min(unroll, n))
 
     return Model(init, forward=forward, init_state=init_state, name="repeat")
 
 
 def ensemble(model: Layer, n: int) -> Model:
-    """n copies of the model with their own parameters on the same x: results [n, ...].
+    """n copies of the model with separate parameters on the same x: results [n, ...].
 
-    Member i has the key `fold_in(key, i)`. `serial(ensemble(model, 5), lambda y: y.mean(0))` averages.
+    Copy i has the key `fold_in(key, i)`. `serial(ensemble(model, 5), lambda y: y.mean(0))` averages.
+
+    model: the layer to copy. n: the number of copies, at least 1.
 
     >>> models = nf.ensemble(nf.linear(4, 2), 5)
     >>> models.apply(models.init(jax.random.key(0)), jnp.ones((3, 4))).shape
@@ -299,25 +306,29 @@ def ensemble(model: Layer, n: int) -> Model:
     init, init_state = _copies(model, n)
 
     def forward(params, x, ctx):
-        inner, mine = _each(ctx, n)
-        _stacked("ensemble", params, n)
+        inner, patches = _layer_context(ctx, n)
+        _check_stacked("ensemble", params, n)
 
-        def member(key, params, state, patch):
-            own = replace(inner, key=key, state=state, patch=inner.patch | patch)
-            return model.forward(params, x, own)
+        def run_copy(key, params, state, patch):
+            return model.forward(params, x, replace(inner, key=key, state=state, patch=inner.patch | patch))
 
-        own = (params, ctx.state, mine)
+        inputs = (params, ctx.state, patches)
         if ctx.key is None:
-            return jax.vmap(partial(member, None), axis_size=n)(*own)
-        return vmap_keys(member, indexed_keys(ctx.key, n), *own)
+            return jax.vmap(partial(run_copy, None), axis_size=n)(*inputs)
+        return vmap_keys(run_copy, indexed_keys(ctx.key, n), *inputs)
 
     return Model(init, forward=forward, init_state=init_state, name="ensemble")
 
 
 def remat(body: Layer, *, policy: Callable[..., Any] | None = None) -> Model:
-    """The body, computed again in the backward pass instead of kept: less memory, more time.
+    """The body, recomputed in the backward pass instead of stored: less memory, more time.
 
-    policy: one of `jax.checkpoint_policies`, which says what is kept all the same.
+    body: the layer. policy: one of `jax.checkpoint_policies`, which chooses the values to store all the same;
+    None, the default, stores only the inputs.
+
+    >>> block = nf.remat(nf.serial(nf.linear(4, 8), jax.nn.relu))
+    >>> block.apply(block.init(jax.random.key(0)), jnp.ones((2, 4))).shape
+    (2, 8)
     """
     body = as_model(body, where="remat")
 
@@ -328,10 +339,11 @@ def remat(body: Layer, *, policy: Callable[..., Any] | None = None) -> Model:
 
 
 def remat_repeats(model: Layer) -> Model:
-    """The model, with the blocks of every `repeat` inside computed again in the backward pass.
+    """The model, with the blocks of every `repeat` inside recomputed in the backward pass.
 
-    Of a deep model it keeps what goes from block to block, not what is inside them. In a config:
-    `task = { remat = true }`.
+    It stores the values between blocks, not those inside them. In a config: `task = { remat = true }`.
+
+    model: a layer with a `repeat` inside.
     Raises: ValueError when there is no repeat inside.
 
     >>> deep = nf.remat_repeats(nf.repeat(nf.residual(nf.linear(4, 4)), 100))
@@ -342,21 +354,21 @@ def remat_repeats(model: Layer) -> Model:
 
     def forward(params, x, ctx):
         watch = Watch() if ctx.watch is None else ctx.watch
-        seen = len(watch.repeats)
-        made = model.forward(params, x, replace(ctx, remat=True, watch=watch))
-        if len(watch.repeats) == seen:
-            cure = "Wrap the parts that take much memory: nf.remat(body)."
-            check.fail("remat_repeats", f"the model should have a repeat inside, got none. {cure}")
-        return made
+        before = len(watch.repeats)
+        result = model.forward(params, x, replace(ctx, remat=True, watch=watch))
+        if len(watch.repeats) == before:
+            hint = "Wrap the parts that take much memory: nf.remat(body)."
+            check.fail("remat_repeats", expected="the model should have a repeat inside", actual="none", hint=hint)
+        return result
 
     return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
 
 
 def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array]]]) -> Model:
-    """The model with some parameters taken from others: they are one leaf, trained together.
+    """The model with some parameters shared: they are one leaf, trained together.
 
-    shared: {path of the parameter to drop: path of the one to use}, or (path, function of it) when
-    it is to be transposed or scaled on the way.
+    model: the layer. shared: {path of the parameter to drop: path of the one to use}, or (path, function of
+    it) to use it transposed or scaled.
     Raises: ValueError when a path is not a parameter or the shapes differ.
 
     >>> body = nf.serial(encode=nf.linear(4, 2, bias=False), decode=nf.linear(2, 4, bias=False))
@@ -368,15 +380,15 @@ def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array
     sources = {to: (s, lambda w: w) if isinstance(s, str) else s for to, s in shared.items()}
     for to, (source, _) in sources.items():
         if source in sources:
-            check.fail("tie", f"{to!r} should use a parameter that is kept, got {source!r}.")
+            check.fail("tie", expected=f"{to!r} should use a parameter that is not dropped", actual=repr(source))
 
     def init(key):
         leaves = paths.flatten(model.init(key))
         for to, (source, change) in sources.items():
             for path in (to, source):
                 if path not in leaves:
-                    got = f"got {path!r}{check.nearest(path, leaves)}"
-                    check.fail("tie", f"each path should be a parameter, {got}")
+                    near = check.nearest(path, leaves)
+                    check.fail("tie", f"each path should be a parameter, got {path!r}{near}")
             check.same_shape("tie", **{to: leaves[to], source: change(leaves[source])})
         return paths.unflatten({path: leaf for path, leaf in leaves.items() if path not in sources})
 
@@ -390,10 +402,12 @@ def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array
 
 
 def precision(body: Layer, compute: DType = jnp.bfloat16, *, output: DType = jnp.float32) -> Model:
-    """The body calculated in `compute`; its parameters stay float32, and y comes back as `output`.
+    """The body computed in `compute`; its parameters stay float32, and y is returned as `output`.
 
-    The floating-point inputs are cast on the way in. Layers marked `full_precision` (the norms) see
-    their parameters unchanged and calculate in float32 inside.
+    Floating-point inputs are cast first. Layers with `full_precision` (the norms) get their parameters
+    unchanged and compute in float32.
+
+    body: the layer. compute: the dtype of the computation. output: the dtype of y.
 
     >>> half = nf.precision(nf.linear(4, 2), jnp.bfloat16)
     >>> half.apply(half.init(jax.random.key(0)), jnp.ones((3, 4))).dtype
@@ -422,8 +436,8 @@ def _copies(model: Model, n: int) -> tuple[Callable[..., Any], Callable[..., Any
     return init, init_state
 
 
-def _widened(layer: Callable[..., PyTree], x: PyTree, stacked: PyTree) -> PyTree:
-    """x of half precision in the type that parameters of float32 make of it: a loop keeps its types."""
+def _widen_carry(layer: Callable[..., PyTree], x: PyTree, stacked: PyTree) -> PyTree:
+    """x of half precision in the dtype of layer(x), because a loop must keep its dtypes."""
 
     def is_half(leaf):
         return jax.dtypes.result_type(leaf) in (jnp.float16, jnp.bfloat16)
@@ -440,35 +454,31 @@ def _widened(layer: Callable[..., PyTree], x: PyTree, stacked: PyTree) -> PyTree
     return jax.tree.map(widen, x, y)
 
 
-def _each(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
-    """The context inside a stacked axis, and the patches that go to its layers one by one."""
+def _layer_context(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
+    """The context inside a stacked axis, and the patches that are split among its layers."""
     inner = replace(ctx, path=(*ctx.path, "*"), times=ctx.times * n, key=None, state={})
     start = "/".join(inner.path) + "/"
-    mine = {path: value for path, value in ctx.patch.items() if path.startswith(start)}
-    others = {path: value for path, value in ctx.patch.items() if path not in mine}
-    _stacked("patch", mine, n)
-    return replace(inner, patch=others), mine
+    inside = {path: value for path, value in ctx.patch.items() if path.startswith(start)}
+    outside = {path: value for path, value in ctx.patch.items() if path not in inside}
+    _check_stacked("patch", inside, n)
+    return replace(inner, patch=outside), inside
 
 
-def _stacked(where: str, tree: PyTree, n: int) -> None:
+def _check_stacked(where: str, tree: PyTree, n: int) -> None:
     for path, leaf in paths.flatten(tree).items():
         if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != n:
-            wanted = f"{path} should have a leading axis of {n}, one place a layer"
-            check.fail(where, f"{wanted}, got shape {jnp.shape(leaf)}.")
+            expected = f"{path} should have a leading axis of {n}, one entry for each layer"
+            check.fail(where, expected=expected, actual=f"shape {jnp.shape(leaf)}")
 
 
-def _same_kind(where: str, what: str, got: PyTree, that: str, like: PyTree, path: str, cure: str = "") -> None:
-    """Both trees have the same structure, shapes and types."""
+def _check_same_shapes(
+    where: str, actual_name: str, actual: PyTree, expected_name: str, expected: PyTree, hint: str = ""
+) -> None:
+    """Both trees have the same structure, shapes and dtypes."""
 
-    def kind(tree):
-        leaves, treedef = jax.tree.flatten(tree)
-        return treedef, [(jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves]
+    def describe(tree):
+        return jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", tree)
 
-    if kind(got) != kind(like):
-        shapes = [
-            jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", tree)
-            for tree in (like, got)
-        ]
-        at = f" at {path}" if path else ""
-        problem = f"{what}{at} should have the shape and type of {that}, {shapes[0]}, got {shapes[1]}."
-        check.fail(where, f"{problem} {cure}".rstrip())
+    if jax.tree.structure(actual) != jax.tree.structure(expected) or describe(actual) != describe(expected):
+        expected_text = f"{actual_name} should have the shape and type of {expected_name}, {describe(expected)}"
+        check.fail(where, expected=expected_text, actual=describe(actual), hint=hint)

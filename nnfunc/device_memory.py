@@ -1,4 +1,4 @@
-"""What programs need of a device's memory, from shapes alone, and what the device has."""
+"""The memory that programs need, from shapes alone, and the memory that the device has."""
 
 import os
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ __all__ = [
     "check_arrays",
     "check_fits",
     "check_params",
-    "compiled",
+    "compile_checked",
     "compiled_bytes",
     "format_bytes",
-    "free",
-    "host_free",
+    "free_bytes",
+    "host_free_bytes",
     "peak_bytes",
-    "total",
+    "total_bytes",
     "tree_bytes",
 ]
 
@@ -29,26 +29,26 @@ CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells what a container may take."""
 
 
-def free() -> float | None:
+def free_bytes() -> float | None:
     """Bytes that the device has to give, a CPU those of `host_free`; None if unknown."""
     stats = _stats()
     if stats is not None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return host_free()
+    return host_free_bytes()
 
 
-def host_free() -> float | None:
-    """Bytes that the machine or the container has to give; None if unknown."""
+def host_free_bytes() -> float | None:
+    """Bytes that the machine or the container has free; None if unknown."""
     known = [*_machine(), *_container()]
     return min(known) if known else None
 
 
-def total() -> float | None:
-    """Bytes that this process could have in all: what is free, and what it has already."""
+def total_bytes() -> float | None:
+    """Bytes that this process could have in total: those free, and those it has already."""
     stats = _stats()
     if stats is not None:
         return stats["bytes_limit"]
-    available = free()
+    available = free_bytes()
     if available is None:
         return None
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:
@@ -57,34 +57,41 @@ def total() -> float | None:
 
 
 def tree_bytes(tree: Any) -> int:
-    """The bytes of the arrays, or of their shapes."""
+    """The bytes of all arrays. tree: of arrays or shapes."""
     return sum(leaf.size * _itemsize(leaf.dtype) for leaf in jax.tree.leaves(tree))
 
 
 def check_fits(where: str, needed: float, problem: str, hint: str) -> None:
-    """Refuse what needs more bytes than this process could have. problem: what needs them, and why."""
-    has = total()
+    """Refuse what needs more bytes than this process could have.
+
+    where: the function that refuses. needed: bytes. problem: what needs them. hint: what to do.
+    """
+    has = total_bytes()
     if has is not None and needed > has:
         check.fail(where, f"{problem}; the device has {format_bytes(has)}. {hint}")
 
 
 def check_params(where: str, params: Any) -> None:
-    """Refuse the shapes of parameters that this process could not have all at once."""
+    """Refuse parameters that do not fit into memory. where: the function that refuses. params: their shapes."""
     count, needed = sum(leaf.size for leaf in jax.tree.leaves(params)), tree_bytes(params)
     problem = f"the model has {count:.3g} parameters, {format_bytes(needed)}"
     check_fits(where, needed, problem, "Make its sizes smaller.")
 
 
 def check_arrays(where: str, closed: Any) -> None:
-    """Refuse a traced program in which one value is larger than any device: XLA would abort on it."""
+    """Refuse a traced program with a value larger than any device: XLA would abort on it.
+
+    where: the function that refuses. closed: the closed jaxpr.
+    """
     for aval in _values(closed.jaxpr):
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
 
 
-def compiled(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
+def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
     """The compiled program of a jitted function for these arguments, if it fits.
 
-    what: the program in words. detail: what the message adds to the bytes that it needs.
+    where: the function that refuses. function: jitted. what: the program, for the message. hint: what to
+    do. args: its arguments, or their shapes. detail: added to the bytes in the message.
     """
     traced = function.trace(*args)
     check_arrays(where, traced.jaxpr)
@@ -96,7 +103,7 @@ def compiled(where: str, function: Any, what: str, hint: str, *args: Any, detail
 
 
 def compiled_bytes(compiled: Any) -> int | None:
-    """The bytes that a compiled program needs, its arguments too; None where XLA does not tell."""
+    """The bytes that a compiled program needs, with its arguments; None if XLA does not tell. compiled: the program."""
     stats = compiled.memory_analysis()
     if stats is None:
         return None
@@ -107,14 +114,14 @@ def compiled_bytes(compiled: Any) -> int | None:
 def peak_bytes(closed: Any) -> int:
     """The most bytes that a traced program holds at once, were no operation fused with another.
 
-    A value is held from where it is computed to where it is read last; arguments are not counted. It
-    is more than a compiled program needs.
+    A value is live from where it is computed to where it is read last; arguments are not counted. It
+    is more than a compiled program needs. closed: the closed jaxpr.
     """
     return _peak(closed.jaxpr)
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes in words.
+    """A number of bytes in the unit that suits it. count: bytes.
 
     >>> format_bytes(1234), format_bytes(19.2e9)
     ('1.23 kB', '19.2 GB')

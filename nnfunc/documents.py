@@ -1,4 +1,4 @@
-"""Files of a run's folder, read without trust: they may be cut short, edited, or something else.
+"""Reads files of a run's folder without trust: they may be cut short, edited, or something else.
 
 A form says what a JSON file should hold. It is a type, or a tuple of types and None; a range, for an
 integer in it; [form], for a list; {"name": form, "name?": form}, for a table with names that are needed
@@ -15,10 +15,10 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import NnfuncError
 
-__all__ = ["content", "document", "kind_of", "leading_out", "mismatch", "within"]
+__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json"]
 
 LARGEST = 2**28  # bytes; the manifest of 100,000 members side by side has a tenth of that
-WORDS = {
+TYPE_NAMES = {
     bool: "true or false",
     int: "an integer",
     float: "a number",
@@ -29,46 +29,53 @@ WORDS = {
 }
 
 
-def content(path: Path, most: int = LARGEST) -> bytes:
-    """The bytes of a file. Raises: OSError; ValueError when it is no plain file, or larger than most.
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """The bytes of a file.
 
-    What is no file is never waited for: a pipe that nobody writes to would hang the program.
+    path: of the file. most: the largest size in bytes. A pipe is refused at once, for reading it could hang.
+    Raises: OSError; ValueError when it is not a regular file, or larger than most.
     """
     waiting = getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | waiting)) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
-            check.fail(str(path), f"it should be a file, but is {kind_of(about.st_mode)}.")
+            check.fail(str(path), f"it should be a file, but is {file_type(about.st_mode)}.")
         if about.st_size > most:
             got = f"got {about.st_size:,}"
             check.fail(str(path), f"it should have at most {most:,} bytes, {got}.")
         return file.read()
 
 
-def document(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
-    """What a JSON file of this form holds. Raises: OSError; ValueError when it holds anything else."""
+def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
+    """The value in a JSON file.
+
+    path: of the file. form: of the value. hint: what to do when it has another form.
+    Raises: OSError; ValueError when the value has another form.
+    """
     try:
-        value = json.loads(content(path).decode("utf-8"))
+        value = json.loads(read_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         if isinstance(error, NnfuncError):
             raise
         reason = str(error).split(": line")[0] or type(error).__name__
         check.fail(str(path), f"it is not JSON ({reason}). {hint}")
-    problem = mismatch(value, form)
+    problem = find_mismatch(value, form)
     if problem:
         check.fail(str(path), f"{problem}. {hint}")
     return value
 
 
-def mismatch(value: Any, form: Any, path: str = "") -> str:
-    """The first way in which a value has another form; "" when it has this one.
+def find_mismatch(value: Any, form: Any, path: str = "") -> str:
+    """The first difference of a value from a form; "" without any.
+
+    value: to check. form: as above. path: of the value, for the message.
 
     >>> mismatch({"runs": "x"}, {"runs": int}), mismatch({"runs": [1, 2]}, {"runs": [int]})
     ("runs should be an integer, got 'x' (str)", '')
     """
     if isinstance(form, dict | list):
         if not isinstance(value, type(form)):
-            return _wrong(value, WORDS[type(form)], path)
+            return _wrong(value, TYPE_NAMES[type(form)], path)
         return next(filter(None, _inner(value, form, path)), "")
     options = form if isinstance(form, tuple) else (form,)
     if any(_is(value, option) for option in options):
@@ -79,14 +86,14 @@ def mismatch(value: Any, form: Any, path: str = "") -> str:
 def _inner(value: Any, form: Any, path: str) -> Iterator[str]:
     start = f"{path}." if path else ""
     if isinstance(form, list):
-        yield from (mismatch(item, form[0], f"{start}{i}") for i, item in enumerate(value))
+        yield from (find_mismatch(item, form[0], f"{start}{i}") for i, item in enumerate(value))
     elif str in form:
-        yield from (mismatch(item, form[str], f"{start}{name}") for name, item in value.items())
+        yield from (find_mismatch(item, form[str], f"{start}{name}") for name, item in value.items())
     else:
         for key, inner in form.items():
             name = key.removesuffix("?")
             if name in value:
-                yield mismatch(value[name], inner, f"{start}{name}")
+                yield find_mismatch(value[name], inner, f"{start}{name}")
             elif name == key:
                 yield f"{start}{name} is missing"
 
@@ -94,7 +101,7 @@ def _inner(value: Any, form: Any, path: str) -> Iterator[str]:
 def _words(option: Any) -> str:
     if isinstance(option, range):
         return f"an integer from {option.start} to {option.stop - 1}"
-    return WORDS[option]
+    return TYPE_NAMES[option]
 
 
 def _is(value: Any, option: Any) -> bool:
@@ -115,8 +122,8 @@ def _wrong(value: Any, expected: str, path: str) -> str:
     return f"{path or 'it'} should be {expected}, got {actual}"
 
 
-def kind_of(mode: int) -> str:
-    """What a path is, by the mode that `stat` gives, in words."""
+def file_type(mode: int) -> str:
+    """The type of a file as text, such as "a folder". mode: of `os.stat`."""
     for is_kind, words in (
         (stat.S_ISREG, "a file"),
         (stat.S_ISDIR, "a folder"),
@@ -129,19 +136,19 @@ def kind_of(mode: int) -> str:
     return "a device"
 
 
-def within(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder once all links are followed."""
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder once all links are followed. path, folder: to compare."""
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
 
 
-def leading_out(folder: Path) -> str:
-    """What in a folder is a link out of it, or is neither file nor folder; "" when nothing is."""
+def find_outside_link(folder: Path) -> str:
+    """The problem with the first link out of a folder, or special file in it; "" without any. folder: to search."""
     for root, folders, files in os.walk(folder):
         for path in (Path(root, name) for name in (*folders, *files)):
             mode = path.lstat().st_mode
             name = path.relative_to(folder)
-            if stat.S_ISLNK(mode) and not within(path, folder):
+            if stat.S_ISLNK(mode) and not is_inside(path, folder):
                 return f"{name} is a link out of the folder, which is not followed"
             if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                return f"{name} should be a file, but is {kind_of(mode)}"
+                return f"{name} should be a file, but is {file_type(mode)}"
     return ""

@@ -7,12 +7,12 @@ import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 
-__all__ = ["SIGNALS", "command_line", "leave"]
+__all__ = ["SIGNALS", "is_command_line", "leave"]
 
 SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
 
 
-def command_line() -> bool:
+def is_command_line() -> bool:
     """Whether this process was started as `nnfunc`, or as `python -m nnfunc`."""
     # without a program, as in an embedded Python, both are empty
     words = sys.orig_argv[-len(sys.argv) :] if sys.argv else []
@@ -21,13 +21,13 @@ def command_line() -> bool:
 
 
 def leave(signum: int, frame: object) -> None:
-    """End the process with the message of a run that has not begun."""
+    """End the process with the message of a run that has not begun. signum, frame: as for any handler."""
     try:
         os.write(2, b"nnfunc: stopped before it began; nothing was written\n")
     finally:
         os._exit(128 + signum)
 
 
-if command_line():
+if is_command_line():
     for _signum in SIGNALS:
         _signal.signal(_signum, leave)

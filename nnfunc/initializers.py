@@ -47,13 +47,19 @@ __all__ = [
 
 
 def zeros(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """All 0; the key is not used."""
+    """All 0.
+
+    key: not used. shape, dtype: of the array.
+    """
     check.array_bytes("zeros", shape, jnp.dtype(dtype).itemsize)
     return jnp.zeros(shape, dtype)
 
 
 def ones(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """All 1; the key is not used."""
+    """All 1.
+
+    key: not used. shape, dtype: of the array.
+    """
     check.array_bytes("ones", shape, jnp.dtype(dtype).itemsize)
     return jnp.ones(shape, dtype)
 
@@ -131,6 +137,7 @@ def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
     """Normal weights that balance the variance of activations and gradients, for sigmoid and tanh.
 
     std = gain * sqrt(2 / (fan_in + fan_out)).
+    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward
     neural networks", equation 12. PyTorch suggests gain 5/3 for tanh.
     """
@@ -142,6 +149,7 @@ def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
 def xavier_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """`xavier_normal`'s deviation, uniform in gain * sqrt(6 / (fan_in + fan_out)) * [-1, 1].
 
+    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: Glorot and Bengio 2010, equation 16.
 
     >>> w = xavier_uniform(jax.random.key(0), (4, 2))
@@ -157,6 +165,7 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scala
     """Normal weights that keep the variance of activations constant through relu layers.
 
     std = gain * sqrt(2 / fan_in): the sqrt(2) of relu, PyTorch's gain, is there already.
+    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: He et al. 2015, arXiv:1502.01852, equation 10.
     """
     fan_in, _ = _fans("he_normal", shape)
@@ -164,7 +173,10 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scala
 
 
 def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
-    """`he_normal`'s deviation, uniform in gain * sqrt(6 / fan_in) * [-1, 1]."""
+    """`he_normal`'s deviation, uniform in gain * sqrt(6 / fan_in) * [-1, 1].
+
+    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    """
     fan_in, _ = _fans("he_uniform", shape)
     return _times(_uniform("he_uniform", key, shape, dtype), dtype, math.sqrt(6 / fan_in), gain)
 
@@ -173,6 +185,7 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Sc
     """Normal weights that keep the variance through linear layers, and through selu.
 
     std = gain * sqrt(1 / fan_in).
+    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: LeCun et al. 1998, "Efficient backprop", equation 16; Klambauer et al. 2017 for selu.
     """
     fan_in, _ = _fans("lecun_normal", shape)
@@ -180,7 +193,10 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Sc
 
 
 def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
-    """`lecun_normal`'s deviation, uniform in gain * sqrt(3 / fan_in) * [-1, 1]."""
+    """`lecun_normal`'s deviation, uniform in gain * sqrt(3 / fan_in) * [-1, 1].
+
+    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    """
     fan_in, _ = _fans("lecun_uniform", shape)
     return _times(_uniform("lecun_uniform", key, shape, dtype), dtype, math.sqrt(3 / fan_in), gain)
 
@@ -190,6 +206,7 @@ def orthogonal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
 
     Axes before the last count as rows. Drawn evenly over all such matrices: the sign of each column
     is that which makes the diagonal of R positive.
+    key: a random key. shape: of the weights; all axes but the last are one. dtype: float32 by default.
     Source: Saxe et al. 2013, arXiv:1312.6120; Mezzadri 2006, arXiv:math-ph/0609050, for the sign.
 
     >>> w = orthogonal(jax.random.key(0), (5, 3), gain=2.0)
@@ -309,7 +326,7 @@ def init_for(
         what = repr(name) if name else check.describe(activation)
         check.fail("init_for", f"there is no rule for the activation {what}{hint}")
     if slope is not None and name not in _SLOPES:
-        check.fail("init_for", f"slope belongs to leaky_relu and prelu, got it with {name!r}.")
+        check.fail("init_for", expected="slope belongs to leaky_relu and prelu", actual=f"it with {name!r}")
     plain = distribution == "normal"
     if name in _XAVIER:
         return xavier_normal if plain else xavier_uniform
@@ -325,8 +342,12 @@ def init_for(
 
 def _fans(where: str, shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        cure = "Use zeros, ones, constant, normal or uniform for vectors."
-        check.fail(where, f"shape should be [..., in, out], got {tuple(shape)}. {cure}")
+        check.fail(
+            where,
+            expected="shape should be [..., in, out]",
+            actual=tuple(shape),
+            hint="Use zeros, ones, constant, normal or uniform for vectors.",
+        )
     fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
     return max(fan_in, 1), max(fan_out, 1)
 

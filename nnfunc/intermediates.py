@@ -1,4 +1,4 @@
-"""Look inside a model: capture what its layers compute, or put other values in their place.
+"""Look inside a model: capture the values that its layers compute, or replace them.
 
 The result of every named child of every combinator has a path: `blocks/*/act`, `head`. In `repeat` and
 `ensemble` all layers share one path, and their values come stacked along a leading axis.
@@ -17,8 +17,11 @@ __all__ = ["capture", "patch"]
 def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[PyTree, dict[str, PyTree]]]:
     """A function like apply that also returns the values inside: `y, taps = f(params, x)`.
 
-    taps: {path: value} for every path that fits a pattern; inside `repeat`, values are [n, ...].
-    The returned function takes `key` and `state` as apply does, and `train`.
+    taps: {path: value} for every path that matches a pattern; inside `repeat`, values are [n, ...].
+    The returned function takes `key` and `state` as apply does, and `train`, whether batch norm uses the
+    statistics of the batch, False by default.
+
+    model: any layer. patterns: one or several path patterns (`nf.paths`), such as `blocks/*/act`.
     Raises: ValueError when a pattern fits no path of the model, naming the nearest.
 
     >>> model = nf.serial(up=nf.linear(4, 8), act=jax.nn.relu, down=nf.linear(8, 1))
@@ -27,7 +30,7 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
     {'act': (3, 8)}
     """
     model = as_model(model, where="capture")
-    wanted = paths.as_patterns(patterns, where="capture")
+    patterns = paths.as_patterns(patterns, where="capture")
 
     def captured(
         params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None, train: bool = False
@@ -35,19 +38,19 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
         state = resolve_state(model, state, "capture")
         watch = Watch()
         key = fold(key, "apply")  # as apply does
-        ctx = Context(key=key, state=state, train=train, capture=wanted, watch=watch)
+        ctx = Context(key=key, state=state, train=train, capture=patterns, watch=watch)
         params, x = canonicalize((params, x))
         y, out = model.forward(params, x, ctx)
-        paths.select(wanted, watch.seen, where="capture")
+        paths.select(patterns, watch.paths, where="capture")
         return y, out.taps
 
     return captured
 
 
 def patch(model: Layer, values: Mapping[str, Any]) -> Model:
-    """The model with the values at some paths replaced: by arrays of the same shape and type.
+    """The model with the values at some paths replaced. It can be differentiated with respect to them.
 
-    Paths are those that `capture` returns. The result may be differentiated with respect to them.
+    model: any layer. values: arrays of the same shapes and dtypes, by the paths that `capture` returns.
     Raises: ValueError when a path is not one of the model's, or a value has another shape or type.
 
     >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
@@ -57,19 +60,19 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     model = as_model(model, where="patch")
 
     def forward(params, x, ctx):
-        own = {"/".join((*ctx.path, path)): value for path, value in values.items()}
+        patches = {"/".join((*ctx.path, path)): value for path, value in values.items()}
         watch = Watch()
-        inside = replace(ctx, patch={**ctx.patch, **own}, watch=watch)
+        inside = replace(ctx, patch={**ctx.patch, **patches}, watch=watch)
         try:
             y, out = model.forward(params, x, inside)
         finally:
             if ctx.watch is not None:
-                ctx.watch.seen |= watch.seen
+                ctx.watch.paths |= watch.paths
                 ctx.watch.calls.extend(watch.calls)
                 ctx.watch.repeats.extend(watch.repeats)
-        for path in own:
-            if path not in watch.seen:
-                known = check.nearest(path, watch.seen)
+        for path in patches:
+            if path not in watch.paths:
+                known = check.nearest(path, watch.paths)
                 check.fail("patch", f"{path!r} should be the path of a value{known}")
         return y, out
 

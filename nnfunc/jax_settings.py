@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["current", "enter", "inherited", "portable"]
+__all__ = ["current_settings", "enter_settings", "inherit_settings", "portable_settings"]
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -28,15 +28,15 @@ def _names() -> tuple[str, ...]:
     return tuple(name for name in names if name not in apart and callable(getattr(jax, name, None)))
 
 
-def current() -> Settings:
+def current_settings() -> Settings:
     """(name, value) of each setting as it is in this thread."""
     values = ((name, getattr(jax.config, f"jax_{name}")) for name in _names())
     return tuple((name, v.value if isinstance(v, enum.Enum) else v) for name, v in values)
 
 
-def enter(settings: Settings) -> ExitStack:
+def enter_settings(settings: Settings) -> ExitStack:
     """A context in which this thread has these settings, those of them that it does not have yet."""
-    known = dict(current())
+    known = dict(current_settings())
     with ExitStack() as stack:
         for name, value in settings:
             if known.get(name) != value:
@@ -44,18 +44,18 @@ def enter(settings: Settings) -> ExitStack:
         return stack.pop_all()
 
 
-def inherited(function: Callable[..., Any]) -> Callable[..., Any]:
+def inherit_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, which has the settings of the thread that calls `inherited` in whatever thread."""
-    settings = current()
+    settings = current_settings()
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        with enter(settings):
+        with enter_settings(settings):
             return function(*args, **options)
 
     return run
 
 
-def portable() -> Settings:
+def portable_settings() -> Settings:
     """The settings that another process can take over: plain values, so not a device."""
-    return tuple((n, v) for n, v in current() if v is None or isinstance(v, bool | int | str))
+    return tuple((n, v) for n, v in current_settings() if v is None or isinstance(v, bool | int | str))

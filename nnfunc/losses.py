@@ -148,8 +148,12 @@ def focal(
     check.number("focal", 0, gamma=gamma)
     logits, hit, valid, ignored = _classes("focal", logits, labels, ignore_index)
     if logits.shape[-1] < 2:
-        cure = "For two classes and one logit: binary_focal."
-        check.fail("focal", f"logits should have at least 2 classes, got {logits.shape}. {cure}")
+        check.fail(
+            "focal",
+            expected="logits should have at least 2 classes",
+            actual=logits.shape,
+            hint="For two classes and one logit: binary_focal.",
+        )
     shifted, total = _log_softmax(logits)
     (gamma,) = _like(logits, gamma)
     # log(1 - p[y]) from the other logits: exact where p[y] rounds to 1, and no slope of 0 ** gamma
@@ -506,8 +510,7 @@ def masked_mean(values: Array, mask: Array) -> Array:
     """
     check.floating("masked_mean", values=values)
     if getattr(mask, "dtype", None) != np.bool_:
-        got = check.describe(mask)
-        check.fail("masked_mean", f"mask should hold booleans, got {got}.", exc_type=TypeError)
+        check.fail("masked_mean", expected="mask should hold booleans", actual=check.describe(mask), exc_type=TypeError)
     check.same_shape("masked_mean", values=values, mask=mask)
     values = _wide(values)
     counted = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
@@ -646,7 +649,7 @@ def _vectors(where: str, **vectors: Any) -> tuple[Array, ...]:
     check.same_shape(where, **vectors)
     first = next(iter(vectors.values()))
     if np.ndim(first) < 1:
-        check.fail(where, f"{next(iter(vectors))} should have an axis of features, got shape ().")
+        check.fail(where, expected=f"{next(iter(vectors))} should have an axis of features", actual="shape ()")
     return _like(_wide(first), *vectors.values())
 
 

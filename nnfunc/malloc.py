@@ -8,7 +8,7 @@ import sys
 
 from nnfunc.calls import explain_call
 
-__all__ = ["keep_memory", "keep_unless_told", "kept"]
+__all__ = ["is_memory_kept", "keep_memory", "keep_memory_by_default"]
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8  # of malloc.h
 OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_ARENA_MAX")
@@ -42,14 +42,14 @@ def keep_memory() -> bool:
     return _kept
 
 
-def keep_unless_told() -> None:
+def keep_memory_by_default() -> None:
     """For programs: `keep_memory` unless NNFUNC_MALLOC=default, or the user has set malloc himself."""
     told = os.environ.get("NNFUNC_MALLOC") == "default" or any(map(os.environ.get, OWN))
     if not (told or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")):
         keep_memory()
 
 
-def kept() -> bool:
+def is_memory_kept() -> bool:
     """Whether `keep_memory` was called and took effect."""
     return _kept
 

@@ -344,6 +344,7 @@ def precision(classes: int, *, average: Average = "macro") -> Metric:
     """Of the examples predicted to be of a class, the share that is: tp / (tp + fp).
 
     update and average are as in `f1`.
+    classes: how many there are, at least 1.
 
     >>> metric = nf.metrics.precision(2, average="none")
     >>> state = metric.update(metric.init(), jnp.array([0, 1, 1]), jnp.array([0, 0, 1]))
@@ -357,6 +358,7 @@ def recall(classes: int, *, average: Average = "macro") -> Metric:
     """Of the examples of a class, the share that is found: tp / (tp + fn).
 
     update and average are as in `f1`.
+    classes: how many there are, at least 1.
 
     >>> metric = nf.metrics.recall(2, average="none")
     >>> state = metric.update(metric.init(), jnp.array([0, 1, 1]), jnp.array([0, 0, 1]))
@@ -503,8 +505,7 @@ def _spread(where: str, mask: Any, shape: tuple[int, ...]) -> Array:
     if mask is None:
         return jnp.ones(shape, bool)
     if getattr(mask, "dtype", None) != np.bool_:
-        got = check.describe(mask)
-        check.fail(where, f"mask should hold booleans, got {got}.", exc_type=TypeError)
+        check.fail(where, expected="mask should hold booleans", actual=check.describe(mask), exc_type=TypeError)
     mask = jnp.asarray(mask)
     check.shape(where, shape[: mask.ndim], "It is that of the target.", mask=mask)
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)

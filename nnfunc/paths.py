@@ -44,7 +44,7 @@ __all__ = [
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether the whole path fits the pattern.
+    """Whether the pattern matches the whole path.
 
     >>> matches("blocks/**/bias", "blocks/attend/query/bias"), matches("*/bias", "a/b/bias")
     (True, False)
@@ -66,9 +66,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def select(patterns: str | Sequence[str], paths: Iterable[str], *, where: str) -> list[str]:
-    """The paths that fit at least one of the patterns, in their own order.
+    """The paths that match at least one of the patterns, in the order of `paths`.
 
-    Raises: ValueError when a pattern fits none of them, naming the nearest paths.
+    patterns: one or several. paths: the paths to choose from. where: the name for the error.
+    Raises: ValueError when a pattern matches none of them, naming the nearest paths.
 
     >>> select("**/bias", ["body/weight", "body/bias"], where="freeze")
     ['body/bias']
@@ -88,8 +89,8 @@ def as_patterns(patterns: str | Sequence[str], *, where: str) -> tuple[str, ...]
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern:
-            got = check.describe(pattern)
-            check.fail(where, f"a pattern should be a path such as 'head/*', got {got}.", exc_type=TypeError)
+            expected = "a pattern should be a path such as 'head/*'"
+            check.fail(where, expected=expected, actual=check.describe(pattern), exc_type=TypeError)
     return patterns
 
 
@@ -104,7 +105,7 @@ def flatten(tree: PyTree) -> dict[str, Any]:
 
 
 def path_of(keys: Sequence[Any]) -> str:
-    """The path of one of JAX's key tuples: dict keys, field names and places, joined by slashes."""
+    """The path of one of JAX's key tuples: dict keys, field names and indices, joined by slashes."""
     names = [getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in keys]
     return "/".join(map(str, names))
 
@@ -126,15 +127,16 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mask(tree: PyTree, patterns: str | Sequence[str], *, where: str = "mask") -> PyTree:
-    """A tree of booleans in the shape of `tree`: True where the leaf's path fits a pattern.
+    """A tree of booleans in the shape of `tree`: True where the path of the leaf matches a pattern.
 
-    Raises: ValueError when a pattern fits no leaf.
+    tree: any pytree. patterns: one or several. where: the name for the error.
+    Raises: ValueError when a pattern matches no leaf.
 
     >>> mask({"head": {"weight": 1, "bias": 2}}, "**/weight")
     {'head': {'bias': False, 'weight': True}}
     """
-    leaves_mask = set(select(patterns, flatten(tree), where=where))
-    return jax.tree.map_with_path(lambda keys, leaf: path_of(keys) in leaves_mask, tree)
+    selected = set(select(patterns, flatten(tree), where=where))
+    return jax.tree.map_with_path(lambda keys, leaf: path_of(keys) in selected, tree)
 
 
 Leaves = str | tuple[str, ...] | Callable[[Params], PyTree]
@@ -142,9 +144,10 @@ Leaves = str | tuple[str, ...] | Callable[[Params], PyTree]
 
 
 def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
-    """A tree of Python booleans in the shape of params.
+    """A tree of Python booleans in the shape of params: True for the chosen leaves.
 
-    Raises: ValueError when a pattern fits no leaf.
+    where: the name for the error. params: the tree. leaves: "matrices", patterns or a function of params.
+    Raises: ValueError when a pattern matches no leaf.
 
     >>> leaves_mask("decay_on", {"norm": {"scale": 1}, "up": {"weight": 2}}, "matrices")
     {'norm': {'scale': False}, 'up': {'weight': True}}
@@ -157,7 +160,7 @@ def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
 
 
 def is_matrix(path: str, leaf: Array) -> bool:
-    """Whether a leaf holds weights, by its name, or, where that is a number, by its shape."""
+    """Whether the leaf at `path` holds weights, by its name, or, where that is a number, by its shape."""
     *parents, name = path.split("/")
     if name in ("down", "up") and parents and not parents[-1].isdigit():
         name = parents[-1]
@@ -167,11 +170,13 @@ def is_matrix(path: str, leaf: Array) -> bool:
 
 
 def values_by_pattern(where: str, params: Params, values: Mapping[str, Any], other: Any) -> PyTree:
-    """Each leaf's value: that of the first pattern that fits its path, or `other`.
+    """The value of each leaf: that of the first pattern that matches its path, or `other`.
 
-    The order is that of the dict as it is written. JAX sorts a dict by its keys whenever it goes
-    through a transformation: write it inside of `build`, with numbers from hypers.
-    Raises: ValueError when a pattern fits no leaf, or only such that patterns before it decide.
+    The order is that of the dict as written. JAX sorts a dict by its keys whenever it goes through a
+    transformation: write it inside of `build`, with numbers from hypers.
+
+    where: the name for the error. params: the tree. values: a value for each pattern. other: for other leaves.
+    Raises: ValueError when a pattern matches no leaf, or only leaves that earlier patterns match.
 
     >>> values_by_pattern("rates", {"head": {"bias": 1, "weight": 2}}, {"**/bias": 0.5}, 1.0)
     {'head': {'bias': 0.5, 'weight': 1.0}}
@@ -180,12 +185,12 @@ def values_by_pattern(where: str, params: Params, values: Mapping[str, Any], oth
     decided: dict[str, str] = {}
     for pattern in values:
         fitting = select(pattern, leaves, where=where)
-        mine = [path for path in fitting if path not in decided]
-        if not mine:
+        new = [path for path in fitting if path not in decided]
+        if not new:
             before = decided[fitting[0]]
             problem = f"the pattern {pattern!r} should decide at least one leaf, got none"
             check.fail(where, f"{problem}: {before!r}, which is before it, fits them. Put it first.")
-        decided |= dict.fromkeys(mine, pattern)
+        decided |= dict.fromkeys(new, pattern)
     value = {path: values[pattern] for path, pattern in decided.items()}
     return jax.tree.map_with_path(lambda keys, leaf: value.get(path_of(keys), other), params)
 
@@ -196,7 +201,7 @@ def keep_where(tree: PyTree, keep: PyTree) -> PyTree:
 
 
 def fill_missing(like: PyTree, *parts: PyTree) -> PyTree:
-    """One tree of the parts that `keep_where` made; zeros in the shape of `like` where none has a leaf."""
+    """One tree from the parts that `keep_where` returned; zeros in the shape of `like` where none has a leaf."""
 
     def fill(leaf, *others):
         return next((other for other in others if other is not None), jnp.zeros_like(leaf))

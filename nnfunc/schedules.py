@@ -53,6 +53,7 @@ def constant(value: Scalar) -> Schedule:
 def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Schedule:
     """The schedule itself, or the constant one of a number.
 
+    value: a number, or a schedule. where: the function that error messages name.
     Raises: TypeError when it is neither.
 
     >>> float(as_schedule(0.5)(100))
@@ -157,8 +158,12 @@ def multistep(start: Scalar, milestones: tuple[Scalar, ...], *, factor: Scalar =
     check.number("multistep", start=start)
     check.number("multistep", 0, factor=factor)
     if not (isinstance(milestones, tuple | list) or getattr(milestones, "ndim", 0) == 1):
-        got = check.describe(milestones)
-        check.fail("multistep", f"milestones should be a tuple of steps, got {got}.", exc_type=TypeError)
+        check.fail(
+            "multistep",
+            expected="milestones should be a tuple of steps",
+            actual=check.describe(milestones),
+            exc_type=TypeError,
+        )
     for milestone in milestones:
         check.number("multistep", 0, milestones=milestone)
 
@@ -452,6 +457,7 @@ def plateau(
     "relative": times the absolute value of the best so far, so that metrics may be negative; beside
     a best of 0 anything better counts. cooldown: updates after a drop that are not counted. floor:
     no drop goes below it. A metric that is NaN is not better. factor 1 or patience inf is off.
+    threshold_mode: "relative" or "absolute".
     Raises: ValueError when a number is below 0, factor above 1, or a word unknown.
     Source: PyTorch's ReduceLROnPlateau, with eps 0; its relative threshold takes a worse value for a
     better one where metrics are negative.

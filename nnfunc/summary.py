@@ -15,7 +15,10 @@ __all__ = ["Row", "Summary", "summary"]
 
 
 class Row(NamedTuple):
-    """One layer. flops: floating-point operations of one forward pass of the given shape."""
+    """One layer. flops: floating-point operations of one forward pass of the given shape.
+
+    path: of the layer. kind: its name. output: dtype and shape. params, bytes: of its parameters.
+    """
 
     path: str
     kind: str
@@ -26,7 +29,10 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of the layers that hold no others, in the order of computation, and the totals."""
+    """The rows of the layers that hold no others, in the order of computation, and the totals.
+
+    output: dtype and shape of the result. params, bytes, flops: sums over the rows.
+    """
 
     rows: tuple[Row, ...]
     output: str
@@ -51,6 +57,7 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     a pytree of `jax.ShapeDtypeStruct`. FLOPs are those of one forward pass: two for a multiply-add
     of matrix products and convolutions, one for each elementwise result; a repeated layer counts n
     times. Parameters that two layers share count once in the total.
+    dtype: that of the input when shape is a tuple.
     Raises: the model's own error when the shape does not fit.
 
     >>> print(nf.summary(nf.mlp([4, 8, 2]), (1, 4)))
@@ -64,7 +71,9 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     """
     model = as_model(model, where="summary")
     if isinstance(shape, int):
-        check.fail("summary", f"shape should be a tuple such as (1, {shape}), got {shape}.", exc_type=TypeError)
+        check.fail(
+            "summary", expected=f"shape should be a tuple such as (1, {shape})", actual=shape, exc_type=TypeError
+        )
     sizes = isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape)
     x = jax.ShapeDtypeStruct(tuple(shape), dtype) if sizes else canonicalize(shape, "summary")
     params = jax.eval_shape(model.init, jax.random.key(0))

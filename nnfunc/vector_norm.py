@@ -1,6 +1,6 @@
-"""Euclidean norms that are right wherever they can be represented: 1e20 and 1e-25 in float32 too.
+"""Euclidean norms that are right over the whole range of their dtype: of 1e20 and 1e-25 in float32 too.
 
-A root of a plain sum of squares is infinite from 1.8e19 on and 0 below 1e-23, for the squares are.
+The root of a plain sum of squares is infinite from 1.8e19 on and 0 below 1e-23, because the squares are.
 Here such values are divided by a power of two first, which rounds nothing.
 """
 
@@ -17,7 +17,8 @@ __all__ = ["global_norm", "power_of_two", "rescale", "vector_norm"]
 def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
     """sqrt(sum x**2) over the axes, all of them by default, in float32 at least.
 
-    Shapes: x of floats [...] -> [...] without the axes; with keepdims they stay, of size 1.
+    x: floats of any shape. axes: those to sum over. keepdims: whether they stay, with size 1.
+    Shapes: x [...] -> [...] without the axes.
     The gradient at 0 is 0. An infinite value makes the norm infinite, NaN makes it NaN. Values below
     1.2e-38 may count as 0, as everywhere in float32 on CPU.
 
@@ -31,16 +32,16 @@ def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool =
 
 
 def rescale(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
-    """(x / power, power): what is squared safely, and a power of two, [...] with axes of size 1."""
+    """(x / power, power): values whose squares stay in range, and a power of two, with `axes` of size 1."""
     x = _opaque(_wide(x))
     power = power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
     return x / power, power
 
 
 def global_norm(tree: PyTree) -> Array:
-    """The norm of all leaves together, as of one vector; 0 of no leaves. See `vector_norm`.
+    """The norm of all leaves of the tree together, as of one vector; 0 without leaves. See `vector_norm`.
 
-    Ordinary values are read once: the second pass is left to norms beyond 2**-40 and 2**40.
+    Ordinary values are read once; only norms below 2**-40 or above 2**40 need a second pass.
 
     >>> float(global_norm({"bias": jnp.array([3.0]), "weight": jnp.array([[0.0, 4.0]])}))
     5.0
@@ -62,17 +63,18 @@ def global_norm(tree: PyTree) -> Array:
 
 
 def _wide(x: Array) -> Array:
+    """x as floats of 32 bits at least; integers of 32 bits stay."""
     x = jnp.asarray(x)
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
 def _opaque(x: PyTree) -> PyTree:
-    """x as the compiler cannot look through it: of constants, (x / p)**2 becomes x**2 / p**2."""
+    """x behind a barrier of the optimizer, which turns (x / p)**2 of constants into x**2 / p**2."""
     return jax.lax.optimization_barrier(x)
 
 
 def power_of_two(size: Array) -> Array:
-    """What to divide by: in float32 2**66 where the size is above 2**40, 2**-66 below 2**-40, or 1."""
+    """The divisor: in float32 2**66 where the size is above 2**40, 2**-66 below 2**-40, else 1."""
     end = int(jnp.finfo(size.dtype).maxexp)
     most, shift = 2.0 ** (end * 20 // 64), 2.0 ** (end * 33 // 64)
     power = jnp.where(size > most, shift, jnp.where(size < 1 / most, 1 / shift, 1.0))

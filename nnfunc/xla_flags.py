@@ -1,4 +1,4 @@
-"""Flags of XLA that cure known faults of its compiler for CPUs.
+"""Flags of XLA that work around known faults of its compiler for CPUs.
 
 XLA reads the variable XLA_FLAGS once, when JAX starts its first backend, and ends the process at a flag
 that it does not know. So each flag goes with the versions of jaxlib that it was tried with.
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import jax
 from jaxlib.version import __version__ as JAXLIB
 
-__all__ = ["FAULTS", "JAXLIB", "Fault", "flags_in_force", "known_fault", "set_flags"]
+__all__ = ["FAULTS", "JAXLIB", "CompilerFault", "flags_in_force", "known_fault", "set_flags"]
 
 
-class Fault(NamedTuple):
-    """What a version of jaxlib does wrong on CPUs, and the flag that cures it."""
+class CompilerFault(NamedTuple):
+    """A fault of a version of jaxlib on CPUs. description: of the fault. flag: that avoids it."""
 
     description: str
     flag: str
@@ -27,9 +27,9 @@ NO_REDUCE = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
 """Sums by XLA itself, not by YNNPACK; the products of YNNPACK, which are fast, stay."""
 
 FAULTS = {
-    "0.10.0": Fault("ends the process in some gradients of pooling", NO_REDUCE),
+    "0.10.0": CompilerFault("ends the process in some gradients of pooling", NO_REDUCE),
     # jax issues 39103 and 40412; float64 is wrong from 16,385 rows on
-    "0.10.2": Fault(
+    "0.10.2": CompilerFault(
         "computes wrong sums over few columns of more than 32,768 rows, and crashes in some sums of arrays with 7 axes",
         NO_REDUCE,
     ),
@@ -37,7 +37,7 @@ FAULTS = {
 """Version of jaxlib -> its fault. 0.10.1, 0.11.0 to 0.11.2 and 0.12.0.1 were tried and need none."""
 
 
-def known_fault() -> Fault | None:
+def known_fault() -> CompilerFault | None:
     """The fault that the installed jaxlib is known for, or None."""
     return FAULTS.get(JAXLIB)
 

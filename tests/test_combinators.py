@@ -312,7 +312,7 @@ def test_params_of_another_depth_are_refused(key):
     "make, kind, words",
     [
         (lambda: nf.serial(nf.linear(2, 2), 3), TypeError, r"serial: layer 1: a layer should be .*, got 3 \(int\)"),
-        (lambda: nf.serial(nf.linear(2, 2), linear=nf.linear(2, 2)), ValueError, "every name should stand once"),
+        (lambda: nf.serial(nf.linear(2, 2), linear=nf.linear(2, 2)), ValueError, "names should be unique"),
         (lambda: nf.wire(lambda net, x: x, **{"a/b": jnp.tanh}), ValueError, "a child should have a name without"),
         (lambda: nf.wire(lambda net, x: x, _a=jnp.tanh), ValueError, "leading '_', got '_a'"),
         (lambda: nf.wire(lambda net, x: x, a="relu"), TypeError, r"a: a layer should be .*got 'relu'"),

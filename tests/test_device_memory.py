@@ -28,7 +28,7 @@ def train(dim=4, layers=1, **kwargs):
 
 
 def test_a_model_larger_than_the_device_is_refused(monkeypatch):
-    monkeypatch.setattr(device_memory, "total", lambda: 24e9)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 24e9)
     expected = (
         r"^train: the model has 9\.6e\+09 parameters: 38\.4 GB of parameters \+ 76\.8 GB of optimizer "
         r"state; the device has 24 GB\. Make the model smaller\.$"
@@ -41,7 +41,7 @@ def test_a_step_larger_than_the_device_is_refused(monkeypatch):
     hypers = {"dim": 4, "layers": 1, "rate": 1e-3}
     state = jax.eval_shape(lambda: nf.trainer(build).init(hypers, KEY))
     has = device_memory.tree_bytes(state) + 1000
-    monkeypatch.setattr(device_memory, "total", lambda: has)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: has)
     with pytest.raises(ValueError, match=r"^train: a step of 8 examples needs .*; the device has"):
         train()
 
@@ -55,7 +55,7 @@ def test_an_array_that_no_device_holds_is_refused_under_jit_too(init):
 
 
 def test_init_by_hand_refuses_what_does_not_fit_as_a_whole(monkeypatch):
-    monkeypatch.setattr(device_memory, "total", lambda: 10e9)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 10e9)
     model = nf.mlp([20_000] * 9)
     with pytest.raises(ValueError, match=r"^serial\.init: the model has 3\.2e\+09 parameters, 12\.8 GB; "):
         model.init(KEY)
@@ -110,7 +110,7 @@ def test_the_limit_of_a_container_counts(tmp_path):
 
 
 def test_what_the_machine_has():
-    free, total = device_memory.free(), device_memory.total()
+    free, total = device_memory.free_bytes(), device_memory.total_bytes()
     assert free is None or 0 < free <= (total or 0)
 
 
@@ -119,20 +119,20 @@ ASKS = [nf.debug.doctor, nf.debug.overfit, nf.debug.find_lr]
 
 @pytest.mark.parametrize("ask", ASKS)
 def test_looking_at_a_task_refuses_a_model_that_does_not_fit(monkeypatch, ask):
-    monkeypatch.setattr(device_memory, "total", lambda: 1e4)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 1e4)
     with pytest.raises(ValueError, match=r"^debug: the model has .* the device has 10 kB"):
         ask(build, {"dim": 64, "layers": 1, "rate": 1e-3}, data(), key=KEY)
 
 
 @pytest.mark.parametrize("ask", ASKS[1:])
 def test_training_side_by_side_that_does_not_fit_is_refused(monkeypatch, ask):
-    monkeypatch.setattr(device_memory, "total", lambda: 2e4)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 2e4)
     with pytest.raises(ValueError, match=r"rates side by side needs .* the device has 20 kB"):
         ask(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY, steps=8)
 
 
 def test_a_batch_of_doctor_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(device_memory, "total", lambda: 4e3)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 4e3)
     with pytest.raises(ValueError, match=r"^debug: a batch of 16 examples needs .* has 4 kB"):
         nf.debug.doctor(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY)
 
@@ -144,7 +144,7 @@ def test_memory_that_ends_in_a_run_is_told_in_one_line(error):
 
 
 def test_trials_that_do_not_fit_are_refused_and_others_run(monkeypatch):
-    monkeypatch.setattr(device_memory, "total", lambda: 1e5)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 1e5)
     given = {"steps": 2, "key": KEY, "method": "grid"}
     with pytest.raises(ValueError, match=r"^sweep: the model has .* the device has 100 kB"):
         nf.sweep(build, {"dim": 64, "layers": 1, "rate": [1e-3]}, data(), **given)
@@ -157,7 +157,7 @@ def test_trials_that_do_not_fit_are_refused_and_others_run(monkeypatch):
 def test_an_evaluation_that_does_not_fit_is_refused(monkeypatch):
     task = build({"dim": 4, "layers": 1, "rate": 1e-3})
     params, tokens = jax.jit(task.model.init)(KEY), np.zeros((16, 4), np.int32)
-    monkeypatch.setattr(device_memory, "total", lambda: 1e4)
+    monkeypatch.setattr(device_memory, "total_bytes", lambda: 1e4)
     expected = r"^evaluate: an evaluation of 16 examples at once needs .* the device has 10 kB"
     with pytest.raises(ValueError, match=expected):
         nf.evaluate(task, params, (tokens, tokens))

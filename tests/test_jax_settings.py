@@ -39,19 +39,19 @@ def in_thread(function):
 
 @pytest.mark.parametrize("name, value", SETTINGS, ids=[name for name, _ in SETTINGS])
 def test_a_thread_inherits(name, value):
-    before = jax_settings.current()
+    before = jax_settings.current_settings()
     with getattr(jax, name)(value):
-        here = jax_settings.current()
+        here = jax_settings.current_settings()
         assert here != before
-        assert in_thread(jax_settings.current) == before  # JAX alone hands nothing on
-        assert in_thread(jax_settings.inherited(jax_settings.current)) == here
-        assert next(prefetch(iter(jax_settings.current, None))) == here
-    assert jax_settings.current() == before
+        assert in_thread(jax_settings.current_settings) == before  # JAX alone hands nothing on
+        assert in_thread(jax_settings.inherit_settings(jax_settings.current_settings)) == here
+        assert next(prefetch(iter(jax_settings.current_settings, None))) == here
+    assert jax_settings.current_settings() == before
 
 
 def test_another_process_gets_plain_values():
     with jax.default_device(jax.devices()[0]), jax.enable_x64(True):
-        portable = dict(jax_settings.portable())
+        portable = dict(jax_settings.portable_settings())
     assert portable["enable_x64"] is True
     assert "default_device" not in portable
 

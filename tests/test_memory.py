@@ -15,7 +15,7 @@ import jax, jax.numpy as jnp
 import nnfunc as nf
 from nnfunc import malloc
 if sys.argv[1] == "told":
-    malloc.keep_unless_told()
+    malloc.keep_memory_by_default()
 elif sys.argv[1] == "keep":
     assert nf.keep_memory() is True
 f = jax.jit(lambda x, w: jnp.sin(jax.lax.optimization_barrier(jnp.repeat(x, 16, 0) @ w)).sum())
@@ -27,7 +27,7 @@ for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     f(x, w).block_until_ready()
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(counts), malloc.kept())      # the heap may still be growing in some steps
+print(min(counts), malloc.is_memory_kept())      # the heap may still be growing in some steps
 """
 
 
@@ -78,7 +78,7 @@ def test_elsewhere_it_says_no(monkeypatch):
     monkeypatch.setattr(malloc, "_glibc", lambda: True)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert malloc.keep_memory() is False
-    assert not malloc.kept()
+    assert not malloc.is_memory_kept()
 
 
 def test_an_older_glibc_is_asked_otherwise(monkeypatch):
@@ -102,4 +102,4 @@ def test_an_older_glibc_is_asked_otherwise(monkeypatch):
 def test_what_the_user_has_set_stays(name, monkeypatch):
     monkeypatch.setattr(malloc, "keep_memory", lambda: pytest.fail("it was called"))
     monkeypatch.setenv(name, "1")
-    malloc.keep_unless_told()
+    malloc.keep_memory_by_default()

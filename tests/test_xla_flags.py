@@ -13,7 +13,7 @@ from helpers.project import ROOT
 from nnfunc import xla_flags
 from nnfunc.debug.checks import compiler_checks
 
-FAULT = xla_flags.Fault("is late", "--xla_made_up=-some")
+FAULT = xla_flags.CompilerFault("is late", "--xla_made_up=-some")
 known = pytest.mark.skipif(xla_flags.known_fault() is None, reason="this jaxlib has no known fault")
 
 # What a user writes around nnfunc, and how many of its 40,000 rows are wrong.

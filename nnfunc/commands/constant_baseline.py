@@ -85,5 +85,5 @@ def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[st
     split: the split's name. metrics: of the model on it. baselines: of the constant prediction by split.
     """
     baseline = baselines.get(split)
-    if baseline and not status.beats(metrics, baseline):
+    if baseline and not status.beats_baseline(metrics, baseline):
         print(f"warning the model does not beat a constant prediction: {split} {metrics_line(baseline)}")

@@ -15,11 +15,11 @@ from nnfunc.config import Config, load
 from nnfunc.config.restore import read_config, restore_state
 from nnfunc.debug import Fault, Finding, RangeTest, Verdict
 from nnfunc.runs import run_folder
-from nnfunc.training.device_feed import Feed
-from nnfunc.training.divergence import first_not_finite
-from nnfunc.training.evaluate import held_out, mean_metrics
+from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.divergence import find_non_finite
+from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals
-from nnfunc.training.step import TrainState, evaluated
+from nnfunc.training.step import TrainState, eval_params
 
 __all__ = ["doctor", "find_lr", "find_nan", "overfit"]
 
@@ -88,7 +88,7 @@ def find_lr(
     print(result)
     if result.hyper is not None:
         override = f"{result.hyper}={result.hyper_value:.2g}"
-        print("  " + " ".join([run_folder.command(), "train", str(config_file), *settings, override]))
+        print("  " + " ".join([run_folder.program_name(), "train", str(config_file), *settings, override]))
     if plot is not None:
         result.plot(plot)
         print(f"  plot  {plot}")
@@ -108,7 +108,7 @@ def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
     else:
         faults = _validation_faults(config, state)
     for fault in faults:
-        print(f"step   {fault.step}\nlayer  {fault.path or '-'}\nphase  {fault.phase}\n{_wrap(fault.words, 0)}")
+        print(f"step   {fault.step}\nlayer  {fault.path or '-'}\nphase  {fault.phase}\n{_wrap(fault.message, 0)}")
     if not faults:
         end = config.train["steps"]
         print(f"all values are finite{f' in steps {start} to {end - 1}' if start < end else ''}")
@@ -119,8 +119,8 @@ def _replay(config: Config, folder: Path) -> tuple[TrainState, int]:
     """The state when the run diverges, or at its end, and the step at which the replay started."""
     run, numbers = run_programs(config)
     steps, data = config.train["steps"], config.data()
-    intervals = Intervals.of(steps, None, config.train.get("evaluate_every"), None)
-    with closing(Feed(data)) as feed:
+    intervals = Intervals.from_arguments(steps, None, config.train.get("evaluate_every"), None)
+    with closing(DeviceFeed(data)) as feed:
         carry = run.init(numbers, config.key(), feed.sample())
         if checkpoint.steps(folder / "checkpoints"):
             carry = carry._replace(state=restore_state(config, folder, "last")[0])
@@ -128,13 +128,13 @@ def _replay(config: Config, folder: Path) -> tuple[TrainState, int]:
         print(f"replaying from step {start}", flush=True)
         while step < steps:
             for _ in range(intervals.next(step) - step):
-                carry = run.one(carry, numbers, feed.at(step))
+                carry = run.step(carry, numbers, feed.read(step))
                 step += 1
             if int(carry.state.diverged_at) >= 0:
                 break
             if carry.state.plateau != () and intervals.evaluates(step):
                 task = config.build(config.hypers)
-                metrics = mean_metrics(partial(run.totals, carry.state, numbers), held_out(task, data))
+                metrics = mean_metrics(partial(run.eval_totals, carry.state, numbers), split_batches(task, data))
                 carry = run.observe(carry, numbers, metrics)
     return carry.state, start
 
@@ -146,10 +146,10 @@ def _validation_faults(config: Config, state: TrainState) -> list[Fault]:
         return []
     run, numbers = run_programs(config)
     task = config.build(config.hypers, state.step)
-    for batch in held_out(task, data):
-        if not np.isfinite(float(run.totals(state, numbers, batch)["loss"][0])):
-            fault = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
-            return [fault._replace(step=int(state.step), words=f"validation, in {fault.words}")]
+    for batch in split_batches(task, data):
+        if not np.isfinite(float(run.eval_totals(state, numbers, batch)["loss"][0])):
+            fault = find_non_finite(task, *eval_params(task, state), batch.batch(), None)
+            return [fault._replace(step=int(state.step), message=f"validation, in {fault.message}")]
     return []
 
 

@@ -12,8 +12,8 @@ from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
 from nnfunc.config.restore import read_config, rebuild_task, restore
-from nnfunc.training.compiled import Programs, programs, split_hypers
-from nnfunc.training.evaluate import fitting_batches, held_out, mean_metrics
+from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
+from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.step import TrainState
 
 __all__ = ["evaluate", "run_programs", "split_metrics"]
@@ -58,12 +58,12 @@ def split_metrics(config: Config, state: TrainState, split: str, data: Any) -> d
     the config, or one with another eval_batch_size.
     """
     run, numbers = run_programs(config)
-    batches = held_out(rebuild_task(config, state), data, split)
-    batches = fitting_batches("evaluate", run.totals, (state, numbers), batches)
-    return mean_metrics(partial(run.totals, state, numbers), batches)
+    batches = split_batches(rebuild_task(config, state), data, split)
+    batches = check_batches_fit("evaluate", run.eval_totals, (state, numbers), batches)
+    return mean_metrics(partial(run.eval_totals, state, numbers), batches)
 
 
-def run_programs(config: Config) -> tuple[Programs, Any]:
-    """The compiled programs that train a config's run, and their traced hyperparameters."""
+def run_programs(config: Config) -> tuple[RunFunctions, Any]:
+    """The compiled compiled_functions that train a config's run, and their traced hyperparameters."""
     numbers, static, treedef = split_hypers(config.hypers)
-    return programs(config.build, static, treedef, config.train.get("rollback", 0) > 0), numbers
+    return compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0), numbers

@@ -108,5 +108,5 @@ def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
         raise OSError(error.errno, problem, str(folder)) from error
 
 
-for _signum in SIGNALS if early_signals.command_line() else ():
+for _signum in SIGNALS if early_signals.is_command_line() else ():
     signal.signal(_signum, _exit_on_signal)

@@ -44,7 +44,7 @@ def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
     merged = merged._replace(step=state.step, params=params, model_state=model_state)
 
     existed = folder.is_dir()
-    folder = run_folder.create(folder.name, folder)
+    folder = run_folder.create_folder(folder.name, folder)
     try:
         plain.dump(folder / "config.toml")
         run_folder.write_environment(folder)
@@ -57,7 +57,7 @@ def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
         save_best(root, merged, metadata=origin)
         save_step(root, step, {"state": merged}, metadata=origin)  # the checkpoint "last"
     except BaseException:
-        run_folder.discard(folder, keep=existed)
+        run_folder.remove_folder(folder, keep=existed)
         raise
     print(f"merged {run} (step {step}) into {folder}")
     return folder

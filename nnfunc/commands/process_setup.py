@@ -15,7 +15,7 @@ def set_up_process() -> None:
 
     Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have.
     """
-    malloc.keep_unless_told()
+    malloc.keep_memory_by_default()
     _start_device()
     _enable_compilation_cache()
 

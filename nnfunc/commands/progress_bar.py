@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from nnfunc.commands.terminal import speed_text
-from nnfunc.reports.format import format_clock, format_labelled, sort_metrics
+from nnfunc.durations import format_clock
+from nnfunc.reports.format import format_labelled, sort_metrics
 
 __all__ = ["TrainingProgress", "show_progress"]
 

@@ -16,7 +16,7 @@ from nnfunc.config import Config
 from nnfunc.config.restore import restore
 from nnfunc.errors import NnfuncError
 from nnfunc.runs import metrics_log, run_folder, status
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.divergence import Diverged
 from nnfunc.training.step import TrainState
@@ -47,7 +47,7 @@ def run_training(config: Config, folder: Path, *, resume: bool | list[str], repl
     replace_config: write the config to config.toml first; settings that are refused restore the old file.
     Raises: `Stopped` by a signal; Diverged; BlockingIOError while another process trains the run.
     """
-    with Lock(folder, lent=True):
+    with FolderLock(folder, shared=True):
         file = folder / "config.toml"
         previous = file.read_bytes()
         if replace_config:
@@ -67,8 +67,8 @@ def _replace_file(file: Path, content: bytes) -> None:
 
 
 def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
-    steps, hint = config.train["steps"], f"Resume with: {run_folder.command()} resume {folder}"
-    if malloc.kept():
+    steps, hint = config.train["steps"], f"Resume with: {run_folder.program_name()} resume {folder}"
+    if malloc.is_memory_kept():
         print("memory  kept between steps (NNFUNC_MALLOC=default returns it to the system)")
     targets = config.tables.get("log", {}).get("to", ())
     with explain_full_disk(folder, hint), open_writers(targets, folder, config.tables) as writers:
@@ -140,8 +140,8 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     result: dict[str, Any] = {"loop": training.history.loop, "step": step}
     first_step = training.first_step
     if first_step is None:
-        previous = status.json_of(folder / "result.json")
-        result |= {key: previous[key] for key in ("first", "seconds") if metrics_log.number(previous.get(key)) >= 0}
+        previous = status.read_json_table(folder / "result.json")
+        result |= {key: previous[key] for key in ("first", "seconds") if metrics_log.to_float(previous.get(key)) >= 0}
         print(f"{folder} is complete: all {steps} steps were already trained (best at step {step})")
     else:
         result |= {"first": first_step, "seconds": round(training.seconds, 2)}

@@ -40,7 +40,7 @@ def sample(
     """
     check.size("sample", steps=steps, samples=samples)
     check.size("sample", 0, 2**32 - 1, seed=seed)
-    folder = run_folder.find(folder)
+    folder = run_folder.check_folder(folder)
     config, codec = restore.read_config(folder), _load_codec(folder)
     ids = codec.encode(sys.stdin.read() if prompt == "-" else prompt)
     if len(ids) == 0:

@@ -24,11 +24,11 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         config = load(config_file, settings)
         dry_run(config)  # reports mistakes of the config and the data before there is a folder
         existed = folder is not None and folder.is_dir()
-        folder = run_folder.create(config_file.stem, folder)
+        folder = run_folder.create_folder(config_file.stem, folder)
 
         def undo() -> None:
             if not (folder / "metrics.jsonl").exists():  # the training never began
-                run_folder.discard(folder, keep=existed)
+                run_folder.remove_folder(folder, keep=existed)
 
         try:
             with interrupt_message(message, undo):

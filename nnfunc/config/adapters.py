@@ -1,4 +1,4 @@
-"""The config's table lora: adapters of a trained run."""
+"""The config's table lora: low-rank adapters of a trained run."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,10 @@ __all__ = ["Adapters", "adapt"]
 
 
 class Adapters(NamedTuple):
-    """See `adapt`."""
+    """The adapters of a trained run.
+
+    run, on, rank, alpha, base_saved_at: the arguments of `adapt`.
+    """
 
     run: str
     on: tuple[str, ...]
@@ -24,12 +27,11 @@ class Adapters(NamedTuple):
     base_saved_at: object
 
     def model(self, model: Layer) -> Model:
-        """The adapters of the model, whose frozen parameters are those of the run."""
+        """The model with adapters, on the run's frozen parameters. model: of the same shape as the run's."""
         from nnfunc.layers.lora import lora
 
-        found = _trained(self.run, self.base_saved_at)
-        own = {"rank": self.rank, "alpha": self.alpha, "state": found.state}
-        return lora(model, found.params, self.on, **own)
+        base = _load_base(self.run, self.base_saved_at)
+        return lora(model, base.params, self.on, rank=self.rank, alpha=self.alpha, state=base.state)
 
 
 def adapt(
@@ -40,32 +42,32 @@ def adapt(
     alpha: Scalar = 8.0,
     base_saved_at: object = None,
 ) -> Adapters:
-    """Train low-rank adapters of the best checkpoint of another run, whose own parameters stay.
+    """Train low-rank adapters of the best checkpoint of another run, whose parameters stay frozen.
 
-    run: its folder; the model is to be the same. on: patterns of the weights that get an adapter.
+    run: the folder of the run, which has the same model. on: patterns of the weights that get an adapter.
     rank, alpha: as for `nf.lora`. stamp: `stamp_of(run)` when the config was built, now by default.
-    Raises: ValueError when a number is out of its range, there is no such run, or it is itself one of
+    Raises: ValueError when a number is out of its range, there is no such run, or the run itself trained
     adapters.
     """
     check.size("lora", rank=rank)
     file = Path(run) / "config.toml"
     if not file.is_file():
-        check.fail("lora", f"run should be the folder of a run, got {run!r}.")
-    tables, problem = status.config_of(Path(run))
+        check.fail("lora", expected="run should be the folder of a run", actual=repr(run))
+    tables, problem = status.read_config(Path(run))
     if problem:
         check.fail("lora", f"{run}: {problem}.")
     if "lora" in tables:
-        cure = f"Merge it first: nnfunc merge {run} FOLDER"
-        check.fail("lora", f"run should be of a whole model, got the adapters of {run!r}. {cure}")
+        hint = f"Merge it first: nnfunc merge {run} FOLDER"
+        check.fail("lora", expected="run should be a whole model", actual=f"the adapters of {run!r}", hint=hint)
     base_saved_at = last_saved(run) if base_saved_at is None else base_saved_at
-    _trained(run, base_saved_at)
+    _load_base(run, base_saved_at)
     return Adapters(run, on, rank, alpha, base_saved_at)
 
 
 @lru_cache(maxsize=2)
-def _trained(run: str, stamp: object) -> Any:
+def _load_base(run: str, stamp: object) -> Any:
     from nnfunc.config.restore import load_run
 
-    with jax.ensure_compile_time_eval():  # a build may be inside of a trace, what it loads is not
-        found = load_run(run)
-        return found._replace(params=jax.device_get(found.params), state=jax.device_get(found.state))
+    with jax.ensure_compile_time_eval():  # a build may run inside a trace; the loading must not
+        base = load_run(run)
+        return base._replace(params=jax.device_get(base.params), state=jax.device_get(base.state))

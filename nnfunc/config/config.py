@@ -1,4 +1,4 @@
-"""A config that was checked, and what it gives a run."""
+"""A checked config, and what a run needs of it."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +10,7 @@ import jax
 from nnfunc.base import Key, PyTree
 from nnfunc.config.build import Recipe, TableCall, collect_numbers, insert_slots, is_schedule
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import ConfigError, to_one_line
+from nnfunc.config.errors import ConfigError, Problem, error_parts, fail, to_one_line
 from nnfunc.config.file_paths import last_saved
 from nnfunc.config.schema import FIXED_FACTORIES, TASK_TABLES, factories, get_schema
 
@@ -19,13 +19,13 @@ __all__ = ["Config"]
 
 @dataclass(frozen=True)
 class Config:
-    """A config that was checked: what `load` and `resolve` return. Equal when the tables are.
+    """A checked config, as `load` and `resolve` return it. Equal when the tables are.
 
-    tables: seed and the tables, with every default that TOML can express. What follows from
-    something else (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is there
-    only when given. where: what errors call it. shelf: the data sets that were loaded, by their
-    tables; configs that share it share them. records: what the runs of a folder learned from their
-    data, for a config that is read from there.
+    tables: seed and the tables, with every default that TOML can express. A value that follows from
+    another one (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is there only when
+    it was written. where: the name of the config in errors. data_cache: the loaded data sets by their
+    tables; configs may share one. records: what the runs of a folder learned from their data, for a
+    config that is read from there.
     """
 
     tables: dict[str, Any]
@@ -35,13 +35,13 @@ class Config:
 
     @cached_property
     def build(self) -> Recipe:
-        """hypers -> Task. Configs that differ only in numbers have equal builds."""
+        """The function (hypers, step) -> Task. Configs that differ only in numbers have equal builds."""
         parts = []
         for path in self.table_paths:
             table, name, values = self.part(path)
-            kinds = get_schema(table, name).types
-            filled = [(k, insert_slots(f"{path}.{k}", v, kinds[k].traced)) for k, v in values.items()]
-            if table == "lora":  # a base that is trained anew makes another build
+            types = get_schema(table, name).types
+            filled = [(k, insert_slots(f"{path}.{k}", v, types[k].traced)) for k, v in values.items()]
+            if table == "lora":  # a base that was trained again needs another build
                 filled.append(("base_saved_at", last_saved(values["run"])))
             parts.append(TableCall(path, table, name, tuple(filled)))
         return Recipe(tuple(parts))
@@ -49,17 +49,17 @@ class Config:
     @cached_property
     def hypers(self) -> dict[str, float]:
         """Every number of the task that may be traced, such as {"optimizer.weight_decay": 0.01}."""
-        found: dict[str, float] = {}
+        hypers: dict[str, float] = {}
         for path in self.table_paths:
             table, name, values = self.part(path)
-            kinds = get_schema(table, name).types
+            types = get_schema(table, name).types
             for key, value in values.items():
-                found |= collect_numbers(f"{path}.{key}", value) if kinds[key].traced else {}
-        return found
+                hypers |= collect_numbers(f"{path}.{key}", value) if types[key].traced else {}
+        return hypers
 
     @property
     def train(self) -> dict[str, Any]:
-        """The arguments of `nf.train` that the file gives: steps, log_every, best and so on."""
+        """The arguments of `nf.train` in the file: steps, log_every, best and so on."""
         return dict(self.tables["train"])
 
     def data(self) -> Any:
@@ -68,15 +68,16 @@ class Config:
 
     @cached_property
     def preprocessing(self) -> Any:
-        """What was learned from the data: by the run that the config is of, or else just now.
+        """What the config's run learned from its data, such as classes and means.
 
-        Raises: ConfigError. No data file is read where the run kept it.
+        Read from the run's folder, without a data file, where it was saved; else from the data.
+        Raises: ConfigError.
         """
         return self._data.preprocessing if self._recorded is None else self._recorded
 
     @property
     def changed_data(self) -> bool:
-        """Whether the run goes on though its data files are not what they were."""
+        """Whether the run may continue on data files that changed since it began."""
         return self.records is not None and self.records.changed_data
 
     def test(self) -> PyTree | None:
@@ -85,17 +86,17 @@ class Config:
 
     @property
     def eval_batch_size(self) -> int:
-        """How many examples an evaluation takes at once, as `eval_size` has it; data is not read."""
+        """How many examples an evaluation takes at once, as in `eval_size`; no data is read."""
         size = self.tables["data"].get("batch_size", 1)
         accumulate = self.tables.get("task", {}).get("accumulate", 1)
         return self.train.get("eval_batch_size") or max(1, size // accumulate)
 
     def key(self) -> Key:
-        """The run's random key, of `seed`."""
+        """The run's random key, from `seed`."""
         return jax.random.key(self.tables["seed"])
 
     def dump(self, path: str | Path) -> None:
-        """Write the tables as TOML: `load` of it equals this config."""
+        """Write the tables to the file `path` as TOML; `load` of it equals this config."""
         Path(path).write_bytes(self.text.encode())
 
     @property
@@ -105,92 +106,95 @@ class Config:
 
     @property
     def table_paths(self) -> list[str]:
-        """The tables that make the task, such as "model" or "augment.shift"."""
-        found = [table for table in TASK_TABLES if table in self.tables]
+        """The dotted keys of the tables that make the task, such as "model" or "augment.shift"."""
+        tables = [table for table in TASK_TABLES if table in self.tables]
         inner = [f"augment.{name}" for name in self.tables.get("augment", ())]
-        return [path for table in found for path in (inner if table == "augment" else [table])]
+        return [path for table in tables for path in (inner if table == "augment" else [table])]
 
     def part(self, path: str) -> tuple[str, str, dict[str, Any]]:
-        """A table as (kind, factory's name, arguments), with what follows from elsewhere put in."""
+        """The (table, name of its factory, arguments) of one of `table_paths`, or of "data".
+
+        Arguments that follow from other tables are filled in.
+        """
         table, _, name = path.partition(".")
         values = dict(self.tables[table][name] if name else self.tables[table])
         name = name or FIXED_FACTORIES.get(table) or values.pop("name")
         steps = {"total_steps": self.tables["train"]["steps"]}
-        kinds = get_schema(table, name).types
+        types = get_schema(table, name).types
         if table == "lora" and self.records is not None:
             values["run"] = self.records.base_of(values["run"])
         if table == "data":
             values = {"seed": self.tables["seed"]} | values
-        if table == "schedule" and "total_steps" in kinds:
+        if table == "schedule" and "total_steps" in types:
             values = steps | values
-        if table == "augment" and "classes" in kinds and "classes" not in values:
+        if table == "augment" and "classes" in types and "classes" not in values:
             values["classes"] = self._classes
-        if table == "augment" and "fill" in kinds and "fill" not in values and name != "cutout":
+        if table == "augment" and "fill" in types and "fill" not in values and name != "cutout":
             values["fill"] = self._background
-        if table == "augment" and "shape" in kinds and "shape" not in values:
+        if table == "augment" and "shape" in types and "shape" not in values:
             shape = self.preprocessing.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
         if table == "objective" and "gamma" in values and values.get("label_smoothing") == 0:
-            del values["label_smoothing"]  # none: as a hyper it would be traced, and might be any
-        values = {k: _ending(v, steps) if kinds[k].traced else v for k, v in values.items()}
+            del values["label_smoothing"]  # as a hyper it would be traced, and might be any number
+        values = {k: _fill_total_steps(v, steps) if types[k].traced else v for k, v in values.items()}
         return table, name, values
 
     @property
     def _classes(self) -> int:
-        """Of the data set."""
+        """The number of classes of the data set."""
         classes = self.preprocessing.classes
         if classes is None:
-            wanted = "the data set has no classes, which labels could be mixed of"
-            raise ConfigError([f"{self.where}: augment: {wanted}. Leave mixup and cutmix out."])
+            hint = "Leave mixup and cutmix out."
+            fail(self.where, "augment", "the data set has no classes, so labels cannot be mixed", hint=hint)
         return classes
 
     @property
     def _background(self) -> float | list[float]:
-        """What a pixel of 0 has become in a batch."""
+        """The value in a batch of a pixel that was 0."""
         return self.preprocessing.background
 
     @cached_property
     def _data(self) -> Any:
         _, name, values = self.part("data")
-        place = repr((name, sorted(values.items())))
-        if place not in self.data_cache:
-            self.data_cache[place] = self._loaded(name, values)
+        cache_key = repr((name, sorted(values.items())))
+        if cache_key not in self.data_cache:
+            self.data_cache[cache_key] = self._load_data(name, values)
         size = self.tables.get("train", {}).get("eval_batch_size")
         if size is None:
-            return self.data_cache[place]
-        sized = f"{place} {size}"
-        return self.data_cache.setdefault(sized, replace(self.data_cache[place], eval_batch_size=size))
+            return self.data_cache[cache_key]
+        data = replace(self.data_cache[cache_key], eval_batch_size=size)
+        return self.data_cache.setdefault(f"{cache_key} {size}", data)
 
     @cached_property
     def _recorded(self) -> Any:
-        """What the run learned when it was trained, or None."""
+        """What the run saved of its data when it was trained, or None."""
         return None if self.records is None else self.records.load(*self.part("data")[1:])
 
-    def _loaded(self, name: str, values: dict[str, Any]) -> Any:
-        then, records = self._recorded, self.records
+    def _load_data(self, name: str, values: dict[str, Any]) -> Any:
+        recorded, records = self._recorded, self.records
         try:
-            data = factories("data")[name](**values, preprocessing=then)
+            data = factories("data")[name](**values, preprocessing=recorded)
         except (ValueError, TypeError, ImportError, OSError) as error:
-            problem = to_one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
-            raise ConfigError([f"{self.where}: data: {problem}"]) from error
-        if records is not None and then is not None:
-            records.check(self.where, then, data.preprocessing)
+            text = to_one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
+            raise ConfigError([Problem(text, self.where, "data", *error_parts(error))]) from error
+        if records is not None and recorded is not None:
+            records.check(self.where, recorded, data.preprocessing)
         elif records is not None and records.per_data_set:
             records.save(name, values, data.preprocessing)
         return data
 
 
-def _ending(value: Any, steps: dict[str, int]) -> Any:
-    """The value, each schedule in it that has an end but gives none with that of the run."""
+def _fill_total_steps(value: Any, steps: dict[str, int]) -> Any:
+    """The value, with the end of the run for each schedule in it that has an end and gives none."""
     if is_schedule(value):
         return steps | value if "total_steps" in get_schema("schedule", value["schedule"]).types else value
     if isinstance(value, dict):
-        return {key: _ending(item, steps) for key, item in value.items()}
-    return [_ending(item, steps) for item in value] if isinstance(value, list) else value
+        return {key: _fill_total_steps(item, steps) for key, item in value.items()}
+    return [_fill_total_steps(item, steps) for item in value] if isinstance(value, list) else value
 
 
 def _toml(tables: dict[str, Any]) -> str:
-    """The tables as sections, what is inside them in line: the order of patterns stays as it is."""
+    """The tables as sections, inner tables in line, so that patterns keep their order."""
     import tomli_w
 
     def inline(key: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the runs of a folder keep of elsewhere: what their data taught them, the run they adapt."""
+"""What a run's folder saves of its data, such as classes and means, and of the run that it adapts."""
 
 import hashlib
 import warnings
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config.errors import ConfigError
+from nnfunc.config.errors import fail
 from nnfunc.data.preprocessing import Preprocessing
 
 __all__ = ["DataRecords"]
@@ -15,9 +15,10 @@ __all__ = ["DataRecords"]
 
 @dataclass(frozen=True)
 class DataRecords:
-    """The records of a run folder, or of a sweep's or comparison's, which has one for each data set.
+    """The data records of a run, a sweep or a comparison.
 
-    changed_data: whether to go on where the files are no longer what they were.
+    folder: of the run. per_data_set: whether the folder holds a record for each of several data sets, as
+    those of sweeps and comparisons do. changed_data: whether to accept data files that have changed.
     """
 
     folder: Path
@@ -25,45 +26,53 @@ class DataRecords:
     changed_data: bool = False
 
     def load(self, name: str, values: Mapping[str, Any]) -> Preprocessing | None:
-        """What was learned by the data set of these arguments, or None. Raises: ValueError."""
+        """The record of a data set, or None.
+
+        name: of the data set's factory. values: the arguments of the factory.
+        Raises: ValueError for a damaged record.
+        """
         preprocessing = Preprocessing.load(self.folder_of(name, values))
         if preprocessing is None and not (self.per_data_set and (self.folder / "data").is_dir()):
-            problem = f"{self.folder} has no record of its data, as runs of older versions"
-            hint = "What it learned is read from the data files again; train anew to keep it."
+            problem = f"{self.folder} has no record of its data: an older version wrote it"
+            hint = "The data files are read instead; train again to save a record."
             warnings.warn(f"{problem}. {hint}", stacklevel=2)
         return preprocessing
 
     def save(self, name: str, values: Mapping[str, Any], preprocessing: Preprocessing) -> None:
-        """Keep what the data set of these arguments has learned."""
+        """Save the record `preprocessing` of a data set; name, values: as for `load`."""
         preprocessing.save(self.folder_of(name, values))
 
-    def check(self, where: str, then: Preprocessing, now: Preprocessing) -> None:
-        """Refuse data that is not what it was, or warn of it. Raises: ConfigError."""
-        changes = then.describe_changes(now)
+    def check(self, where: str, recorded: Preprocessing, current: Preprocessing) -> None:
+        """Refuse or warn about data that has changed since it was recorded.
+
+        where: the name of the config in errors. recorded, current: the record and the data as it is now.
+        Raises: ConfigError.
+        """
+        changes = recorded.describe_changes(current)
         if not changes:
             return
-        problem = f"{where}: data: it is not what the run was trained on: {'; '.join(changes)}."
-        if not then.overlaps(now):
-            raise ConfigError([f"{problem} Give the data that it was trained on, or train anew."])
+        problem = f"differs from the data that the run was trained on: {'; '.join(changes)}"
+        if not recorded.overlaps(current):
+            fail(where, "data", problem, hint="Give the data that it was trained on, or train again.")
         if not self.changed_data:
-            hint = "with what the run learned and with its splits"
-            raise ConfigError([f"{problem} To go on all the same, {hint}: --changed-data"])
-        warnings.warn(problem, stacklevel=2)
+            hint = "To continue anyway, with the run's statistics and splits: --changed-data"
+            fail(where, "data", problem, hint=hint)
+        warnings.warn(f"{where}: data: {problem}.", stacklevel=2)
 
     def folder_of(self, name: str, values: Mapping[str, Any]) -> Path:
-        """Where the record of a data set is: the same whatever the size and order of its batches."""
+        """The folder of the record of a data set; batch size and order do not matter. name, values: as for `load`."""
         if not self.per_data_set:
             return self.folder
         arguments = sorted((k, v) for k, v in values.items() if k not in ("batch_size", "seed"))
         return self.folder / "data" / _digest((name, arguments))
 
     def base_of(self, run: str) -> str:
-        """The copy of a run whose adapters are trained, or the run itself where there is none."""
+        """The saved copy of `run`, whose adapters are trained, or `run` itself where there is none."""
         copy = self.base_folder(run)
         return str(copy) if (copy / "config.toml").is_file() else run
 
     def base_folder(self, run: str) -> Path:
-        """Where that copy is, or is to be. run: its folder as the config has it."""
+        """The folder for the copy of a run. run: its folder as written in the config."""
         return self.folder / "base" / _digest(run)
 
 

@@ -1,68 +1,135 @@
-"""What is wrong with a config, in words: one line each, all of them together."""
+"""The mistakes of a config: each names its file and key, and all of them are reported together."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nnfunc import check
 from nnfunc.errors import InvalidValueError, NnfuncError
 
-__all__ = ["ConfigError", "ProblemList", "describe", "printable", "suggest", "to_one_line"]
+__all__ = ["ConfigError", "Problem", "ProblemList", "describe", "nearest_hint", "printable", "to_one_line"]
 
 COMMAND_LINE = "the command line"
 
 
-class ConfigError(InvalidValueError):
-    """What is wrong with a config; problems: one line each, and the message is all of them."""
+@dataclass(frozen=True)
+class Problem:
+    """One mistake of a config; `str(problem)` is its line in the message.
 
-    def __init__(self, problems: Iterable[str]):
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
+    text: the whole sentence, with its hint. source: the file, or "the command line". path: the dotted
+    key, such as `schedule.peak`; empty when the whole file is meant. expected, actual, hint: the parts
+    of the sentence where they are known, as in `NnfuncError`.
+    """
+
+    text: str
+    source: str = ""
+    path: str = ""
+    expected: str = ""
+    actual: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.source, printable(self.path), self.text) if part)
+
+
+class ConfigError(InvalidValueError):
+    """A config has mistakes; the message has a line for each.
+
+    problems: the mistakes, in the order of the message; a plain text becomes a `Problem`.
+
+    >>> ConfigError([Problem("there is no such key.", "a.toml", "model.dropot")]).problems[0].path
+    'model.dropot'
+    """
+
+    def __init__(self, problems: Iterable[Problem | str]):
+        self.problems = [problem if isinstance(problem, Problem) else Problem(problem) for problem in problems]
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 class ProblemList:
-    """What is wrong so far, each with the file, or the command line where an override gave it.
+    """Collects the problems of one config.
 
-    folders: the config's and the current one, to which relative paths belong, or None.
+    file: the name of the config in messages. folders: the config's folder and the current directory,
+    to which relative paths belong; None leaves relative paths as they are. overridden: the keys that
+    the command line gave, whose problems name it instead of the file.
     """
 
-    def __init__(self, file: str, folders: tuple[Path, Path] | None = None):
-        self.file, self.folders = file, folders
-        self.lines: list[str] = []
-        self.overridden: set[str] = set()
+    def __init__(self, file: str, folders: tuple[Path, Path] | None = None, overridden: Iterable[str] = ()):
+        self.file, self.folders, self.overridden = file, folders, set(overridden)
+        self.problems: list[Problem] = []
 
-    def add(self, path: str, problem: str) -> None:
-        """Note what is wrong with one key, or with a table that is not there."""
-        self.lines.append(f"{COMMAND_LINE if self.is_override(path) else self.file}: {printable(path)}: {problem}")
+    def add(
+        self, path: str, text: str = "", *, expected: str = "", actual: str = "", hint: str = "", source: str = ""
+    ) -> None:
+        """Add a problem of the key `path`, which may be a missing one.
+
+        text: what is wrong; by default "`expected`, got `actual`". hint: in lower case it continues the
+        sentence after a semicolon. source: by default the command line where it gave the key, else the
+        file.
+        """
+        text = text or f"{expected}, got {actual}"
+        text = f"{text}; {hint}" if hint[:1].islower() else f"{text.removesuffix('.')}. {hint}".rstrip()
+        source = source or (COMMAND_LINE if self.is_override(path) else self.file)
+        self.problems.append(Problem(text, source, path, expected, actual, hint))
 
     def is_override(self, path: str) -> bool:
-        """Whether the command line gave a key, something in it or the table around it."""
-        return any(_within(path, o) or _within(o, path) for o in self.overridden)
+        """Whether the command line gave the key `path`, a value inside it or the table around it."""
+        return any(_is_inside(path, key) or _is_inside(key, path) for key in self.overridden)
 
-    def add_refusal(self, table: str, error: Exception, which: str = "") -> None:
-        """Note why a factory refuses a table; it may be several of its values together.
+    def add_refusal(self, path: str, error: Exception, blamed: str = "") -> None:
+        """Add the error of a factory that refuses the table `path`, several of whose values may be at fault.
 
-        which: what came, where that is more than the table.
+        blamed: the value that the error is about, where the error names less than the key.
         """
-        file = f"{self.file} with overrides" if self.overridden else self.file
-        more = f" That is {which}." if which else ""
-        reason = error.body() if isinstance(error, NnfuncError) and error.where == table else str(error)
-        self.lines.append(f"{file}: {table}: {to_one_line(reason)}{more}")
+        source = f"{self.file} with overrides" if self.overridden else self.file
+        expected, actual, hint = error_parts(error)
+        text = to_one_line(error.body() if isinstance(error, NnfuncError) and error.where == path else str(error))
+        text += f" That is {blamed}." if blamed else ""
+        self.problems.append(Problem(text, source, path, expected, actual, hint))
+
+    def raise_all(self) -> None:
+        """Raise the ConfigError of all problems, if there are any."""
+        if self.problems:
+            raise ConfigError(dict.fromkeys(self.problems))
 
 
-def _within(path: str, other: str) -> bool:
-    dotted, start = (p.replace("[", ".").replace("]", "") + "." for p in (path, other))
-    return dotted.startswith(start)
+def fail(
+    source: str, path: str = "", text: str = "", *, expected: str = "", actual: str = "", hint: str = ""
+) -> NoReturn:
+    """Raise the ConfigError of one problem; the arguments are those of `ProblemList.add`."""
+    problems = ProblemList(source)
+    problems.add(path, text, expected=expected, actual=actual, hint=hint)
+    raise ConfigError(problems.problems)
 
 
-def suggest(word: Any, words: Iterable[str]) -> str:
-    """The end of an error whose words are named already: a near one, if there is one."""
-    hint = check.nearest(word, words) if isinstance(word, str) else "."
-    return hint if hint.startswith("; did") else "."
+def error_parts(error: Exception) -> tuple[str, str, str]:
+    """The parts (expected, actual, hint) of an error, empty where it has none."""
+    return (error.expected, error.actual, error.hint) if isinstance(error, NnfuncError) else ("", "", "")
+
+
+def _is_inside(path: str, table: str) -> bool:
+    inner, outer = (key.replace("[", ".").replace("]", "") + "." for key in (path, table))
+    return inner.startswith(outer)
+
+
+def nearest_hint(name: Any, names: Iterable[str], *, list_names: bool = False) -> str:
+    """A hint such as "did you mean 'peak'?".
+
+    name: the wrong name, of any type. list_names: whether to list the valid names when none is near;
+    without it the hint is empty then.
+
+    >>> nearest_hint("pek", ["peak", "final"]), nearest_hint("x", ["peak", "final"])
+    ("did you mean 'peak'?", '')
+    """
+    if not isinstance(name, str) and not list_names:
+        return ""
+    hint = check.nearest(str(name), names).removeprefix("; ")
+    return hint if list_names or hint.startswith("did") else ""
 
 
 def describe(value: Any) -> str:
-    """A value and its type, short."""
+    """A short text of a value and its type."""
     try:
         return check.describe(value)
     except ValueError:  # Python refuses to write integers of over 4300 digits
@@ -70,11 +137,11 @@ def describe(value: Any) -> str:
 
 
 def printable(path: str) -> str:
-    """A path as it is, or quoted where it would not be one line of text."""
+    """A key as it is, or quoted where it would not be one line of text."""
     return path if path.isprintable() else repr(path)
 
 
 def to_one_line(error: BaseException | str) -> str:
-    """The message on one line, with a full stop."""
+    """The message of an error on one line, with a full stop."""
     text = " ".join(str(error).split())
     return text if text.endswith((".", "?")) else f"{text}."

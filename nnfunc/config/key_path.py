@@ -1,8 +1,8 @@
-"""Where a value stands in the tables of a config: what a path names, and values put there.
+"""Dotted keys of a config, and the values that they lead to.
 
-A path is keys with dots between them, such as `schedule.peak`. A number of a list has its place in
-brackets, `schedule.milestones[0]`, and what belongs to a pattern has the pattern there,
-`groups.rates[stem/**]`: the names that `Config.hypers` gives them.
+A dotted key is the name of a value in `Config.hypers`: `schedule.peak`; with an index for an element of
+a list, `schedule.milestones[0]`; with a pattern for an element of a table by pattern,
+`groups.rates[stem/**]`. A `KeyPath` is the tuple of its parts.
 """
 
 import re
@@ -35,45 +35,43 @@ _DEEPEST = 32  # keys of a path
 
 @lru_cache(maxsize=1024)
 def parse_key(path: str) -> KeyPath:
-    """The keys that a path names, one within the other; () when one is empty, or there are over 32.
+    """The parts of the dotted key `path`; () when one is empty, or there are over 32.
 
     >>> parse_key("schedule.milestones[0]"), parse_key("groups.rates[stem/**]"), parse_key("model.")
     (('schedule', 'milestones', 0), ('groups', 'rates', 'stem/**'), ())
     """
-    found = [("", key) for key in path.split(".")]
-    if _PATH.fullmatch(path):
-        found = _STEP.findall(path)
-    keys = [(inner.strip(), (inner or word).strip()) for inner, word in found]
+    parts = _STEP.findall(path) if _PATH.fullmatch(path) else [("", key) for key in path.split(".")]
+    keys = [(inner.strip(), (inner or word).strip()) for inner, word in parts]
     if len(keys) > _DEEPEST or not all(key for _, key in keys):
         return ()
     return tuple(int(key) if inner and _COUNT.fullmatch(key) else key for inner, key in keys)
 
 
-def format_key(place: KeyPath) -> str:
-    """A place as text for errors: `schedule.milestones[0]`."""
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place]
+def format_key(path: KeyPath) -> str:
+    """A key path as text for errors, such as `schedule.milestones[0]`."""
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
     return printable("".join(steps).removeprefix("."))
 
 
-def hyper_name(tables: Any, place: KeyPath) -> str:
-    """The path of a place as `Config.hypers` writes it, in tables that have a value there.
+def hyper_name(tables: Any, path: KeyPath) -> str:
+    """The dotted key of a path in `Config.hypers`, for tables that have a value there.
 
     >>> hyper_name({"groups": {"rates": {"stem": 0.1}}}, ("groups", "rates", "stem"))
     'groups.rates[stem]'
     >>> hyper_name({"model": {"dropout": {"schedule": "linear"}}}, ("model", "dropout", "start"))
     'model.dropout.start'
     """
-    text = ".".join(map(str, place[: argument_depth(place)]))
-    for end in range(argument_depth(place), len(place)):
-        around, step = get_value(tables, place[:end]), place[end]
+    text = ".".join(map(str, path[: argument_depth(path)]))
+    for end in range(argument_depth(path), len(path)):
+        around, step = get_value(tables, path[:end]), path[end]
         dotted = is_schedule(around) or not isinstance(around, dict | list)
         text += f".{step}" if dotted and isinstance(step, str) else f"[{step}]"
     return text
 
 
-def get_value(tables: Any, place: KeyPath) -> Any:
-    """What stands at a place, or None when nothing does."""
-    for step in place:
+def get_value(tables: Any, path: KeyPath) -> Any:
+    """The value at a path of `tables`, or None when there is none."""
+    for step in path:
         if isinstance(tables, dict):
             tables = tables.get(str(step))
         elif isinstance(tables, list) and isinstance(step, int) and step < len(tables):
@@ -83,18 +81,18 @@ def get_value(tables: Any, place: KeyPath) -> Any:
     return tables
 
 
-def set_value(tables: Any, place: KeyPath, value: Any, *, around: KeyPath = ()) -> Any:
-    """The tables with the value at the place, those on the way made; what is handed in stays as it was.
+def set_value(tables: Any, path: KeyPath, value: Any, *, around: KeyPath = ()) -> Any:
+    """A copy of the tables with `value` at a path; missing tables are created.
 
-    around: where the tables themselves stand, for the words of errors.
-    Raises: ValueError when a value stands where a table should, or a list is too short.
+    around: the path of the tables themselves, for errors.
+    Raises: ValueError when there is a value where a table should be, or a list is too short.
 
     >>> set_value({"seed": 1}, ("train", "steps"), 5)
     {'seed': 1, 'train': {'steps': 5}}
     """
-    if not place:
+    if not path:
         return value
-    step, rest = place[0], place[1:]
+    step, rest = path[0], path[1:]
     if isinstance(tables, dict):
         inner = set_value(tables.get(str(step), {}), rest, value, around=(*around, step))
         return {**tables, str(step): inner}
@@ -107,9 +105,9 @@ def set_value(tables: Any, place: KeyPath, value: Any, *, around: KeyPath = ()) 
 
 
 def parse_value(text: str) -> Any:
-    """The value of an override: TOML, or text. Raises: ValueError where it is neither."""
+    """The value of an override: TOML, or else `text` itself. Raises: ValueError when it is not UTF-8."""
     if not text.isascii() and text != text.encode(errors="replace").decode():
-        raise ValueError("should be text in UTF-8, for it is kept in a file that is")
+        raise ValueError("should be text in UTF-8, as the file that it is saved in")
     try:
         parsed = tomllib.loads(f"value = {text.strip()}")
     except (ValueError, RecursionError):
@@ -117,23 +115,22 @@ def parse_value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text.strip()
 
 
-def find_type(tables: Any, place: KeyPath) -> ValueType | None:
-    """The kind of values of an argument; None for whole tables, parts of a value and what is unknown.
+def find_type(tables: Any, path: KeyPath) -> ValueType | None:
+    """The type of the argument at a path; None for whole tables, parts of a value and unknown keys.
 
-    tables: not yet checked, so that anything may be in them.
+    tables: not yet checked; they may hold anything.
     """
-    if place == ("seed",):
+    if path == ("seed",):
         return parse_annotation(int)
-    if len(place) < 2 or len(place) != argument_depth(place):
+    if len(path) < 2 or len(path) != argument_depth(path):
         return None
-    table = str(place[0])
-    given = get_value(tables, (table, "name"))
-    name = place[1] if table == "augment" else FIXED_FACTORIES.get(table, given)
+    table = str(path[0])
+    name = path[1] if table == "augment" else FIXED_FACTORIES.get(table, get_value(tables, (table, "name")))
     if table not in TABLES or name not in list(factories(table)):
         return None
-    return get_schema(table, name).types.get(str(place[-1]))
+    return get_schema(table, name).types.get(str(path[-1]))
 
 
-def argument_depth(place: KeyPath) -> int:
-    """How many keys lead to the argument that a place is in, or is."""
-    return 3 if place[:1] == ("augment",) else 2
+def argument_depth(path: KeyPath) -> int:
+    """How many keys lead to the argument that a path is, or lies in."""
+    return 3 if path[:1] == ("augment",) else 2

@@ -6,38 +6,38 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nnfunc import check
 from nnfunc.config.build import is_schedule
 from nnfunc.config.check_values import call_factories, check_combinations, check_learning_rate
 from nnfunc.config.config import Config
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, describe, printable, suggest
+from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, nearest_hint
 from nnfunc.config.file_paths import make_absolute
 from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, factories, get_schema
-from nnfunc.config.toml import read_tables, reject_comparison, tables_of
-from nnfunc.runs.run_folder import command
+from nnfunc.config.toml import read_tables, reject_comparison
+from nnfunc.runs.run_folder import program_name
 
 __all__ = ["fill_defaults", "load", "read_tables", "resolve"]
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None) -> Config:
-    """The checked config of a TOML file, after overrides such as "schedule.peak=1e-2".
+    """The checked config of a TOML file.
 
-    The value of an override is TOML, and text where it is not: `model.activation=gelu`. It may be a
-    whole table: `optimizer={name="sgd", learning_rate=0.1}`. A table [sweep] is passed over, not read: it is
-    of `nnfunc sweep`, and one run trains what the rest of the file says. Relative paths belong to the
-    file's folder. records: of the run that the file is of, as of `Config`.
+    path: the file; relative paths in it belong to its folder. overrides: settings such as
+    "schedule.peak=1e-2", which replace those of the file. A value is TOML, or text where it is not:
+    `model.activation=gelu`. It may be a whole table: `optimizer={name="sgd", learning_rate=0.1}`.
+    records: of the run that the config belongs to, as in `Config`. A table [sweep] is ignored: it
+    belongs to `nnfunc sweep`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
-    mistakes = ProblemList(str(path), (Path(path).absolute().parent, Path.cwd()))
-    tables = tables_of(path, overrides, mistakes)
+    problems = ProblemList(str(path), (Path(path).absolute().parent, Path.cwd()))
+    tables = read_tables(path, overrides, problems)
     reject_comparison(path, tables)
     if isinstance(tables.get("sweep"), dict):
         tables = {table: values for table, values in tables.items() if table != "sweep"}
-    for given in sorted(p for p in mistakes.overridden if p.partition(".")[0] == "sweep"):
-        cure = f"Give it to: {command()} sweep {path}"
-        mistakes.lines.append(f"{COMMAND_LINE}: {printable(given)}: one run reads no sweep. {cure}")
-    return _resolve(tables, mistakes, {}, records)
+    for key in sorted(key for key in problems.overridden if key.partition(".")[0] == "sweep"):
+        hint = f"Give it to: {program_name()} sweep {path}"
+        problems.add(key, "a single run has no sweep", hint=hint, source=COMMAND_LINE)
+    return _resolve(tables, problems, {}, records)
 
 
 def resolve(
@@ -49,184 +49,191 @@ def resolve(
     folders: tuple[Path, Path] | None = None,
     records: DataRecords | None = None,
 ) -> Config:
-    """The checked config of tables as TOML has them. Raises: ConfigError with every mistake.
+    """The checked config of tables.
 
-    overridden: the paths that the command line gave, which errors then name instead of `where`. shelf:
-    of data sets that are loaded already, and records: as of `Config`. folders: the config's and the
-    current one; with them relative paths become absolute.
+    tables: as TOML has them; they are not changed. where: the name of the config in errors. overridden:
+    the keys that the program_name line gave; errors name it for them. data_cache, records: as in `Config`.
+    folders: the config's folder and the current directory; with them relative paths become absolute.
+    Raises: ConfigError with every mistake.
 
     >>> config = resolve({
     ...     "data": {"name": "digits", "batch_size": 64},
     ...     "model": {"name": "mlp", "widths": [64, 10]},
     ...     "objective": {"name": "classification"},
-    ...     "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    ...     "optimizer": {"name": "sgd"},
+    ...     "schedule": {"name": "constant", "value": 0.1},
     ...     "train": {"steps": 100},
     ... })
-    >>> config.hypers["optimizer.learning_rate"], config.train["steps"]
+    >>> config.hypers["schedule.value"], config.train["steps"]
     (0.1, 100)
     """
-    mistakes = ProblemList(where, folders)
-    mistakes.overridden |= set(overridden)
-    return _resolve(dict(tables), mistakes, {} if data_cache is None else data_cache, records)
+    problems = ProblemList(where, folders, overridden)
+    return _resolve(dict(tables), problems, {} if data_cache is None else data_cache, records)
 
 
 def _resolve(
-    tables: dict[str, Any], mistakes: ProblemList, shelf: dict[str, Any], records: DataRecords | None
+    tables: dict[str, Any], problems: ProblemList, data_cache: dict[str, Any], records: DataRecords | None
 ) -> Config:
-    resolved = fill_defaults(tables, mistakes)
-    check_learning_rate(tables, resolved, mistakes)
-    check_combinations(resolved, mistakes)
-    call_factories(resolved, mistakes, shelf, records)
-    if mistakes.lines:
-        raise ConfigError(mistakes.lines)
-    return Config(resolved, mistakes.file, shelf, records)
+    resolved = fill_defaults(tables, problems)
+    check_learning_rate(tables, resolved, problems)
+    check_combinations(resolved, problems)
+    call_factories(resolved, problems, data_cache, records)
+    problems.raise_all()
+    return Config(resolved, problems.file, data_cache, records)
 
 
-def fill_defaults(tables: Mapping[str, Any], mistakes: ProblemList) -> dict[str, Any]:
-    """The tables with every default; a table is None where the schema of its factory refuses it.
+def fill_defaults(tables: Mapping[str, Any], problems: ProblemList) -> dict[str, Any]:
+    """The tables with every default; a table that does not fit its factory's schema becomes None.
 
-    What several values say together, and what factories say of them, is not looked at.
+    Each value is checked alone, against its type. problems: takes the mistakes.
     """
     known = ["seed", *TABLES]
     for key, value in tables.items():
         if key not in known:
-            kind = "table" if isinstance(value, dict) else "key"
-            places = _places(str(key), tables)
-            hint = check.nearest(str(key), [name for name in (*known, "sweep") if name != key])
-            other = f"; it is {' or '.join(places)}." if places else hint
-            mistakes.add(str(key), f"there is no such {kind}{other}")
+            elsewhere = _find_key(str(key), tables)
+            hint = nearest_hint(str(key), [name for name in (*known, "sweep") if name != key], list_names=True)
+            hint = f"it is {' or '.join(elsewhere)}." if elsewhere else hint
+            problems.add(str(key), f"there is no such {'table' if isinstance(value, dict) else 'key'}", hint=hint)
     seed = tables.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**32:
-        mistakes.add("seed", f"should be an integer from 0 to 2**32 - 1, got {describe(seed)}.")
+        problems.add("seed", expected="should be an integer from 0 to 2**32 - 1", actual=describe(seed))
 
     resolved: dict[str, Any] = {"seed": seed}
     for table in TABLES:
-        if table in tables and table == "augment":
-            resolved[table] = _tables(table, tables[table], mistakes)
-        elif table in tables:
-            values = make_absolute(table, tables[table], mistakes)
-            resolved[table] = _table(table, values, mistakes)
+        if table in tables:
+            resolved[table] = _check_table(table, make_absolute(table, tables[table], problems), problems)
         elif table not in OPTIONAL_TABLES:
-            mistakes.add(table, f"is missing; write {TABLES[table]}")
+            problems.add(table, "is missing", hint=f"write {TABLES[table]}")
     return resolved
 
 
-def _places(key: str, tables: Mapping[str, Any]) -> list[str]:
-    """The tables of the config in which there is such a key."""
-    found = []
-    for table in TABLES:
-        given = tables.get(table)
-        name = FIXED_FACTORIES.get(table) or (given.get("name") if isinstance(given, dict) else None)
-        known = isinstance(name, str) and isinstance(given, dict) and name in factories(table)
-        if known and table != "augment" and key in get_schema(table, name).types:
-            found.append(f"{table}.{key}")
-    return found
+def _find_key(key: str, tables: Mapping[str, Any]) -> list[str]:
+    """The dotted keys of the config's tables whose last part is `key`."""
+    dotted = []
+    for table, values in tables.items():
+        name = FIXED_FACTORIES.get(table) or (values.get("name") if isinstance(values, dict) else None)
+        known = isinstance(name, str) and isinstance(values, dict) and table in TABLES and table != "augment"
+        if known and name in factories(table) and key in get_schema(table, name).types:
+            dotted.append(f"{table}.{key}")
+    return dotted
 
 
-def _tables(table: str, given: Any, mistakes: ProblemList) -> dict[str, Any] | None:
-    """A table of tables, each called by the name of its factory, or None when something is wrong."""
-    if not isinstance(given, dict) or not all(isinstance(v, dict) for v in given.values()):
-        mistakes.add(table, f"should be tables by name, such as {TABLES[table]}, got {describe(given)}.")
-        return None
-    names = list(factories(table))
-    made = {}
-    for name, values in given.items():
-        if name in names:
-            made[name] = _checked(table, name, f"{table}.{name}", values, mistakes)
-        else:
-            known = check.nearest(name, names)
-            mistakes.add(f"{table}.{name}", f"there is no such {table}{known}")
-            made[name] = None
-    return None if None in made.values() else made
-
-
-def _table(table: str, given: Any, mistakes: ProblemList) -> dict[str, Any] | None:
-    """One table with its defaults, or None when something is wrong with it."""
-    if not isinstance(given, dict):
-        mistakes.add(table, f"should be a table, such as {TABLES[table]}, got {describe(given)}.")
+def _check_table(table: str, values: Any, problems: ProblemList) -> dict[str, Any] | None:
+    """A table with its defaults, or None when something is wrong with it."""
+    if table == "augment":
+        return _check_augmentations(values, problems)
+    if not isinstance(values, dict):
+        problems.add(table, expected=f"should be a table, such as {TABLES[table]}", actual=describe(values))
         return None
     if table in FIXED_FACTORIES:
-        return _checked(table, FIXED_FACTORIES[table], table, given, mistakes)
-    name = given.get("name")
-    names = list(factories(table))
-    words = f"one of {', '.join(map(repr, names))}"
-    if "name" not in given:
-        mistakes.add(f"{table}.name", f"is missing; it should be {words}.")
+        return _check_arguments(table, FIXED_FACTORIES[table], table, values, problems)
+    if "name" not in values:
+        problems.add(f"{table}.name", "is missing", hint=f"it should be {_one_of(factories(table))}.")
         return None
-    if not isinstance(name, str) or name not in names:
-        got = repr(name) if isinstance(name, str) else describe(name)
-        mistakes.add(f"{table}.name", f"should be {words}, got {got}{suggest(name, names)}")
+    if not _check_name(f"{table}.name", values["name"], list(factories(table)), problems):
         return None
-    values = _checked(table, name, table, given, mistakes)
-    return None if values is None else {"name": name} | values
+    arguments = _check_arguments(table, values["name"], table, values, problems)
+    return None if arguments is None else {"name": values["name"]} | arguments
 
 
-def _checked(table: str, name: str, path: str, given: dict[str, Any], mistakes: ProblemList) -> dict[str, Any] | None:
-    """The values of a table with its defaults, or None when something is wrong with them."""
-    own = get_schema(table, name)
-    before = len(mistakes.lines)
-    traced = {key for key in given if key in own.types and own.types[key].traced}
-    scheduled = {key: _scheduled(f"{path}.{key}", given[key], mistakes) for key in traced}
+def _check_augmentations(tables: Any, problems: ProblemList) -> dict[str, Any] | None:
+    """The table of tables `augment`: each is called by the name of its factory."""
+    if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
+        expected = f"should be tables by name, such as {TABLES['augment']}"
+        problems.add("augment", expected=expected, actual=describe(tables))
+        return None
+    checked = {}
+    for name, values in tables.items():
+        path = f"augment.{name}"
+        if name in factories("augment"):
+            checked[name] = _check_arguments("augment", name, path, values, problems)
+        else:
+            hint = nearest_hint(name, factories("augment"), list_names=True)
+            problems.add(path, "there is no such augment", hint=hint)
+            checked[name] = None
+    return None if None in checked.values() else checked
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return f"one of {', '.join(map(repr, names))}"
+
+
+def _check_name(path: str, name: Any, names: list[str], problems: ProblemList) -> bool:
+    if isinstance(name, str) and name in names:
+        return True
+    actual = repr(name) if isinstance(name, str) else describe(name)
+    problems.add(path, expected=f"should be {_one_of(names)}", actual=actual, hint=nearest_hint(name, names))
+    return False
+
+
+def _check_arguments(
+    table: str, name: str, path: str, values: dict[str, Any], problems: ProblemList
+) -> dict[str, Any] | None:
+    """The arguments of a factory with its defaults, or None when something is wrong with them."""
+    schema = get_schema(table, name)
+    count = len(problems.problems)
+    traced = {key for key in values if key in schema.types and schema.types[key].traced}
+    scheduled = {key: _check_schedules(f"{path}.{key}", values[key], problems) for key in traced}
     try:
-        own.model.model_validate({k: _plain(v) if k in traced else v for k, v in given.items()})
+        schema.model.model_validate({k: _without_schedules(v) if k in traced else v for k, v in values.items()})
     except ValidationError as error:
-        for key, kind in {str(e["loc"][0]): e["type"] for e in error.errors()}.items():
-            mistakes.add(f"{path}.{key}", _problem(table, name, key, kind, given, mistakes))
-    if len(mistakes.lines) > before:
+        for key, error_type in {str(e["loc"][0]): e["type"] for e in error.errors()}.items():
+            _add_problem(table, name, f"{path}.{key}", key, error_type, values, problems)
+    if len(problems.problems) > count:
         return None
-    given = given | scheduled
-    values = {key: given.get(key, own.defaults.get(key)) for key in own.types}
-    return {key: value for key, value in values.items() if value is not None}
+    values = values | scheduled
+    filled = {key: values.get(key, schema.defaults.get(key)) for key in schema.types}
+    return {key: value for key, value in filled.items() if value is not None}
 
 
-def _scheduled(path: str, given: Any, mistakes: ProblemList) -> Any:
-    """The value, each schedule in it that stands in the place of a number with its defaults."""
-    if not is_schedule(given):
-        if isinstance(given, dict):
-            return {k: _scheduled(f"{path}[{k}]", v, mistakes) for k, v in given.items()}
-        return [_scheduled(path, v, mistakes) for v in given] if isinstance(given, list) else given
-    arguments = {key: value for key, value in given.items() if key != "schedule"}
-    name, names = given["schedule"], list(factories("schedule"))
-    if name not in names:
-        words = f"should be one of {', '.join(map(repr, names))}, got {describe(name)}"
-        mistakes.add(f"{path}.schedule", f"{words}{suggest(name, names)}")
-        return given
-    return {"schedule": name} | (_checked("schedule", name, path, arguments, mistakes) or {})
+def _check_schedules(path: str, value: Any, problems: ProblemList) -> Any:
+    """The value, with the defaults of each schedule that replaces a number in it."""
+    if not is_schedule(value):
+        if isinstance(value, dict):
+            return {k: _check_schedules(f"{path}[{k}]", v, problems) for k, v in value.items()}
+        return [_check_schedules(path, v, problems) for v in value] if isinstance(value, list) else value
+    name = value["schedule"]
+    if not _check_name(f"{path}.schedule", name, list(factories("schedule")), problems):
+        return value
+    arguments = {key: argument for key, argument in value.items() if key != "schedule"}
+    return {"schedule": name} | (_check_arguments("schedule", name, path, arguments, problems) or {})
 
 
-def _plain(value: Any) -> Any:
+def _without_schedules(value: Any) -> Any:
     """The value, with a number for each schedule in it."""
     if is_schedule(value):
         return 1.0
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_schedules(item) for key, item in value.items()}
+    return [_without_schedules(item) for item in value] if isinstance(value, list) else value
 
 
-_USUAL = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
-"""Values to write for arguments that have no default and whose example would do harm."""
+_EXAMPLES = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
+"""Values to suggest for arguments without a default for which the example of their type would do harm."""
 
 
-def _problem(table: str, name: str, key: str, kind: str, given: dict[str, Any], mistakes: ProblemList) -> str:
-    """What is wrong with one key, in words."""
-    own = get_schema(table, name)
-    if kind == "missing":
-        wanted = own.types[key]
-        example = _USUAL.get(key, wanted.example)
-        return f"is missing; {name} needs {wanted.singular}: write {key} = {example}"
-    if kind == "extra_forbidden" and key not in own.types:
-        if key in own.python_only:
-            return f"is an argument of {name} that only Python can give, not a config."
-        got = describe(given[key]).rsplit(" (", 1)[0]
-        owner = table if table in FIXED_FACTORIES else name
-        problem = f"{owner} has no such key, got {got}{check.nearest(key, own.types)}"
-        if key in TABLES:
-            return f"{owner} has no such key; it is a table of its own, {TABLES[key]}"
-        over = mistakes.overridden
-        cure = f" To replace the whole table: '{table}={{name=\"{name}\", ...}}'."
-        renamed = f"{table}.name" in over and f"{table}.{key}" not in over
-        return problem + cure if renamed else problem
-    wanted = own.types[key]
-    if kind in ("less_than", "greater_than_equal"):
-        return f"should be {wanted.singular} that 32 bits hold, got {describe(given[key])}."
-    return f"should be {wanted.singular}, got {describe(given[key])}{suggest(given[key], wanted.options)}"
+def _add_problem(
+    table: str, name: str, path: str, key: str, error_type: str, values: dict[str, Any], problems: ProblemList
+) -> None:
+    """Add what pydantic found wrong with one argument. error_type: pydantic's name of the mistake."""
+    schema = get_schema(table, name)
+    shown_name = table if table in FIXED_FACTORIES else name
+    if error_type == "missing":
+        expected = schema.types[key]
+        hint = f"{shown_name} needs {expected.singular}: write {key} = {_EXAMPLES.get(key, expected.example)}"
+        problems.add(path, "is missing", hint=hint)
+    elif error_type == "extra_forbidden" and key in schema.python_only:
+        problems.add(path, f"is an argument of {name} that only Python can give, not a config.")
+    elif error_type == "extra_forbidden" and key in TABLES:
+        problems.add(path, f"{shown_name} has no such key", hint=f"it is a separate table, {TABLES[key]}")
+    elif error_type == "extra_forbidden" and key not in schema.types:
+        hint = nearest_hint(key, schema.types, list_names=True)
+        if f"{table}.name" in problems.overridden and path not in problems.overridden:
+            hint += f" To replace the whole table: '{table}={{name=\"{name}\", ...}}'."
+        actual = describe(values[key]).rsplit(" (", 1)[0]
+        problems.add(path, expected=f"{shown_name} has no such key", actual=actual, hint=hint)
+    else:
+        expected = schema.types[key]
+        size = " that 32 bits hold" if error_type in ("less_than", "greater_than_equal") else ""
+        hint = "" if size else nearest_hint(values[key], expected.options)
+        problems.add(path, expected=f"should be {expected.singular}{size}", actual=describe(values[key]), hint=hint)

@@ -19,10 +19,10 @@ from nnfunc.config.data_records import DataRecords
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.runs import run_folder
-from nnfunc.training.checkpointing import either
+from nnfunc.training.checkpointing import load_either
 from nnfunc.training.fitting import check_state
-from nnfunc.training.step import TrainState, evaluated, trainer
-from nnfunc.training.task import Task, built
+from nnfunc.training.step import TrainState, eval_params, trainer
+from nnfunc.training.task import Task, build_task
 
 __all__ = [
     "Run",
@@ -89,7 +89,7 @@ class Run(TrainedModel):
             if start == 0:
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
                 args = (self.params, self.state, filled)
-                device_memory.compiled("predict", self._apply, what, hint, *args)
+                device_memory.compile_checked("predict", self._apply, what, hint, *args)
             y = jax.device_get(self._apply(self.params, self.state, filled))
             parts.append(y[: len(part)])
         return np.concatenate(parts), files
@@ -104,7 +104,7 @@ def read_config(folder: Path, overrides: Sequence[str] = (), *, changed_data: bo
 
     changed_data: whether its data may be another than then. Raises: FileNotFoundError, ConfigError.
     """
-    folder = run_folder.find(folder)
+    folder = run_folder.check_folder(folder)
     records = DataRecords(folder, changed_data=changed_data)
     return load(folder / "config.toml", overrides, records=records)
 
@@ -126,13 +126,13 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
 def restore(config: Config, folder: Path, checkpoint_name: str) -> tuple[TrainState, int]:
     """The state of `restore_state` with the parameters to use: averaged where the run averages."""
     state, step = restore_state(config, folder, checkpoint_name)
-    params, model_state = evaluated(rebuild_task(config, state), state)
+    params, model_state = eval_params(rebuild_task(config, state), state)
     return state._replace(params=params, model_state=model_state), step
 
 
 def rebuild_task(config: Config, state: TrainState) -> Task:
     """The task as it was when the state was saved: schedules are where they were."""
-    return built(config.build, config.hypers, jnp.asarray(state.step))
+    return build_task(config.build, config.hypers, jnp.asarray(state.step))
 
 
 def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[TrainState, int]:
@@ -147,18 +147,18 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
     root, refused = folder / "checkpoints", []
     if checkpoint_name == "best" and (root / "best").exists():
         try:
-            checkpoint.contained(root / "best", folder)
+            checkpoint.check_inside(root / "best", folder)
             read = partial(checkpoint.load, root / "best")
-            _, state = either(read, like, lambda state: state)
+            _, state = load_either(read, like, lambda state: state)
             return state, int(state.step)
         except checkpoint.CheckpointError as error:
             words = f"The best checkpoint was refused, so the last good one is used. {error}"
             refused.append(words)
     if not checkpoint.steps(root):
-        cure = f"Its run saved nothing yet, or diverged: {run_folder.command()} resume {folder}"
+        cure = f"Its run saved nothing yet, or diverged: {run_folder.program_name()} resume {folder}"
         check.fail("checkpoint", f"{root} should hold one, got none. {cure}")
     read = partial(checkpoint.latest_good, root, part="state")
-    found, state = either(read, like, lambda found: found.tree)
+    found, state = load_either(read, like, lambda found: found.tree)
     refused += [f"{reason} Using that of step {found.step}." for reason in found.warnings]
     for reason in refused:
         warnings.warn(reason, stacklevel=2)

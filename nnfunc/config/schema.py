@@ -127,7 +127,8 @@ def _sole(table: str) -> Callable[..., Any]:
         return importlib.import_module("nnfunc.training.task").reduce_on_plateau
     if table == "train":
         return importlib.import_module("nnfunc.training.train").train
-    return getattr(importlib.import_module("nnfunc.config.task_options"), FIXED_FACTORIES[table])
+    module = "adapters" if table == "lora" else "task_options"
+    return getattr(importlib.import_module(f"nnfunc.config.{module}"), FIXED_FACTORIES[table])
 
 
 def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a config may say of its task in a word: precision, recomputation, micro-batches, adapters."""
+"""The config tables task and log: precision, recomputation, micro-batches; destinations of metrics."""
 
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,10 @@ __all__ = ["TaskOptions", "log", "options"]
 
 
 class TaskOptions(NamedTuple):
-    """See `options`."""
+    """How a task is computed.
+
+    precision, remat, accumulate, sharpness: the arguments of `options`.
+    """
 
     precision: str
     remat: bool
@@ -19,7 +22,7 @@ class TaskOptions(NamedTuple):
     sharpness: Scalar | None
 
     def model(self, model: Layer) -> Model:
-        """The model in this precision, recomputed or not."""
+        """The `model` in this precision, with its repeats recomputed or not."""
         model = as_model(model)
         model = remat_repeats(model) if self.remat else model
         return in_precision(model) if self.precision == "bfloat16" else model
@@ -34,9 +37,9 @@ def options(
 ) -> TaskOptions:
     """How the model is computed, and its gradient taken.
 
-    precision: what is calculated in; parameters, norms, losses and the optimizer stay float32. remat:
-    whether repeated blocks are computed again in the backward pass, for less memory. accumulate: into
-    how many micro-batches a batch is cut. sharpness: the radius of sharpness-aware minimization.
+    precision: of the computation; parameters, norms, losses and the optimizer stay float32. remat: whether
+    repeated blocks are computed again in the backward pass, to save memory. accumulate: into how many
+    micro-batches a batch is split, at least 1. sharpness: the radius of sharpness-aware minimization.
     Raises: ValueError when a number is out of its range.
     """
     check.size("task", accumulate=accumulate)
@@ -46,5 +49,8 @@ def options(
 
 
 def log(*, to: tuple[Literal["tensorboard", "wandb"], ...] = ()) -> tuple[str, ...]:
-    """Where the rows of a run go besides its folder: `nnfunc.runs.writers` says what each needs."""
+    """Where a run's metrics are written besides its folder.
+
+    to: the writers; `nnfunc.runs.writers` says what each needs.
+    """
     return to

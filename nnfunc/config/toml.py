@@ -1,4 +1,4 @@
-"""From a file and overrides to tables, not yet checked."""
+"""From a TOML file and overrides to tables, not yet checked."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -6,57 +6,54 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check, documents
-from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, to_one_line
+from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, fail, to_one_line
 from nnfunc.config.key_path import format_key, parse_key, parse_value, set_value
 from nnfunc.data.download import find_text_problem
 from nnfunc.errors import NnfuncError
-from nnfunc.runs.run_folder import command
+from nnfunc.runs.run_folder import program_name
 
-__all__ = ["read_tables", "reject_comparison", "tables_of"]
+__all__ = ["read_tables", "reject_comparison"]
 
 
 def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
-    """Refuse the tables of a file that is for `nnfunc compare`. Raises: ConfigError."""
+    """Refuse the tables of a file for `nnfunc compare`. path: the file. Raises: ConfigError."""
     if "every" in tables and "models" in tables:
-        cure = f"Train it with: {command()} compare {path}"
-        raise ConfigError([f"{path}: this is a comparison of several models, not one run. {cure}"])
+        problem = "this is a comparison of several models, not one run"
+        fail(str(path), "", problem, hint=f"Train it with: {program_name()} compare {path}")
 
 
-def read_tables(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables of a TOML file after overrides, not yet checked. Raises: ConfigError."""
-    mistakes = ProblemList(str(path))
-    tables = tables_of(path, overrides, mistakes)
-    if mistakes.lines:
-        raise ConfigError(mistakes.lines)
-    return tables
+def read_tables(path: str | Path, overrides: Sequence[str] = (), problems: ProblemList | None = None) -> dict[str, Any]:
+    """The tables of a TOML file after overrides, not yet checked.
 
-
-def tables_of(path: str | Path, overrides: Sequence[str], mistakes: ProblemList) -> dict[str, Any]:
-    """The same, mistakes of the command line noted. Raises: ConfigError for those of the file."""
-    tables = _read(Path(path))
+    path: the file. overrides: such as "train.steps=2000". problems: takes the mistakes of the program_name
+    line and the keys that it overrides; without it those mistakes are raised too.
+    Raises: ConfigError for a file that cannot be read.
+    """
+    collected = ProblemList(str(path)) if problems is None else problems
+    tables = _read_file(Path(path))
     for override in overrides:
-        tables = _override(tables, override, mistakes)
+        tables = _apply_override(tables, override, collected)
+    if problems is None:
+        collected.raise_all()
     return tables
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     try:
-        raw = documents.content(path)
+        raw = documents.read_bytes(path)
         if trouble := find_text_problem(raw):
             problem = ". ".join(trouble)
         else:
             return tomllib.loads(raw.decode("utf-8-sig"))
     except FileNotFoundError:
-        problem = "there is no such file"
+        problem = f"there is no such file, and no folder {path.parent}."
         if path.parent.is_dir():
             names = sorted(other.name for other in path.parent.glob("*.toml"))
-            problem += check.nearest(path.name, names)
-        else:
-            problem += f", and no folder {path.parent}."
+            problem = f"there is no such file{check.nearest(path.name, names)}"
     except IsADirectoryError:
         problem = "it is a folder, not a config file."
         if (path / "config.toml").is_file():
-            problem += f" To go on with that run: {command()} resume {path}"
+            problem += f" To continue that run: {program_name()} resume {path}"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
     except (ValueError, RecursionError) as error:
@@ -66,18 +63,18 @@ def _read(path: Path) -> dict[str, Any]:
     raise ConfigError([f"{path}: {problem}"])
 
 
-def _override(tables: dict[str, Any], override: str, mistakes: ProblemList) -> dict[str, Any]:
+def _apply_override(tables: dict[str, Any], override: str, problems: ProblemList) -> dict[str, Any]:
     """The tables with the value of one `key=value`."""
-    path, equals, text = override.partition("=")
-    place = parse_key(path)
-    if not equals or not place:
-        wanted = "an override should be key=value, such as train.steps=2000"
-        mistakes.lines.append(f"{COMMAND_LINE}: {wanted}, got {override!r}.")
+    key, equals, text = override.partition("=")
+    path = parse_key(key)
+    if not equals or not path:
+        expected = "an override should be key=value, such as train.steps=2000"
+        problems.add("", expected=expected, actual=repr(override), source=COMMAND_LINE)
         return tables
     try:
-        tables = set_value(tables, place, parse_value(text))
+        tables = set_value(tables, path, parse_value(text))
     except ValueError as error:
-        mistakes.lines.append(f"{COMMAND_LINE}: {format_key(place)}: {error}.")
+        problems.add(format_key(path), str(error), source=COMMAND_LINE)
     else:
-        mistakes.overridden.add(".".join(map(str, place)))
+        problems.overridden.add(".".join(map(str, path)))
     return tables

@@ -205,7 +205,7 @@ def check_unpacked_size(where: str, path: Path | str, packed: int, unpacked: int
 
 def _free_memory() -> float:
     """Free bytes of memory, infinite where the system does not say."""
-    free = device_memory.host_free()
+    free = device_memory.host_free_bytes()
     return math.inf if free is None else free
 
 

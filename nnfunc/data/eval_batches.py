@@ -45,7 +45,7 @@ def eval_batches(
     """Every example of the arrays once, in order.
 
     padded: whether the last batch is filled up to batch_size. Otherwise the batches are of
-    `even_size`, and the last one is smaller where that divides nothing.
+    `even_batch_size`, and the last one is smaller if that does not divide the split.
     """
     size = _size(tree)
     width = batch_size if padded else even_batch_size(size, batch_size)

@@ -52,7 +52,7 @@ def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]
         else:
             put(("end", None))
 
-    work = jax_settings.inherited(work)
+    work = jax_settings.inherit_settings(work)
     thread = threading.Thread(target=work, name="nnfunc-prefetch", daemon=True)
     thread.start()
     try:

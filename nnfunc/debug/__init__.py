@@ -1,11 +1,11 @@
-"""Debugging tools: for when training does not do what it should.
+"""Debugging tools, for runs that do not train as they should.
 
-    nf.debug.overfit(build, hypers, data, key=key)    can it learn one batch by heart? if not, why
+    nf.debug.overfit(build, hypers, data, key=key)    can the model memorise one batch? if not, why
     nf.debug.find_lr(build, hypers, data, key=key)    a learning rate, from 64 short runs at once
-    nf.debug.doctor(build, hypers, data, key=key)     the usual mistakes, each with its cure
-    nf.debug.find_nan(build, hypers, state, data)     where it stopped being finite
+    nf.debug.doctor(build, hypers, data, key=key)     checks for the usual mistakes, each with a hint
+    nf.debug.find_nan(build, hypers, state, data)     the step and layer of the first NaN or infinity
 
-All take what `nf.train` takes, and so work for any model, objective and optimizer.
+They take the arguments of `nf.train`, so they work with every model, objective and optimizer.
 """
 
 from nnfunc.calls import explain_calls

@@ -1,38 +1,62 @@
-"""doctor: looks at a task and its data before it is trained, and tells the usual mistakes."""
+"""doctor: checks a task and its data for the usual mistakes before training."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import jax
 
 from nnfunc import check
-from nnfunc.base import Key, fold
+from nnfunc.base import Key
 from nnfunc.debug.checks import compiler_checks, data_checks, leakage_checks, model_checks, training_checks
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.first_state import init_params, task_at, without_augmentation
-from nnfunc.debug.probe import Probe
-from nnfunc.errors import MissingKeyError
-from nnfunc.training.divergence import first_not_finite
+from nnfunc.debug.probe import Probe, build_probe
+from nnfunc.training.divergence import find_non_finite
 
 __all__ = ["doctor"]
 
 EXAMPLES = 16
 
+MODEL_CHECKS = (
+    leakage_checks.check_examples,
+    leakage_checks.check_causality,
+    model_checks.check_outputs,
+    model_checks.check_nonlinearity,
+    model_checks.check_symmetry,
+    model_checks.check_gradients,
+    model_checks.check_activations,
+)
+TRAINING_CHECKS = (
+    training_checks.check_initial_loss,
+    training_checks.check_pairing,
+    training_checks.check_reduction,
+    training_checks.check_weight_decay,
+)
+DATA_CHECKS = (
+    data_checks.check_scales,
+    data_checks.check_classes,
+    data_checks.check_contradictions,
+    data_checks.check_overlap,
+)
+
 
 def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examples: int = EXAMPLES) -> list[Finding]:
-    """The usual mistakes in what `nf.train(build, hypers, data)` would train: [] when it finds none.
+    """Check what `nf.train(build, hypers, data)` would train for the usual mistakes; [] if there are none.
 
-    It looks, at the first parameters and a batch of a few examples, at
+    The checks run on the initial parameters and one small batch:
     the model: examples leak, the future leaks, batch axis moved, output ignores the input, random
     without a key, softmax twice, squashed outputs, relu on the outputs, no nonlinearity, symmetric
     parameters, no gradient, activations explode or vanish, gradients explode or vanish;
     the data: inputs or targets not normalised, constant features, missing classes, imbalanced
     classes, labels are the inputs, contradictory labels, validation in training data;
-    the compiler: wrong results, of large sums against NumPy's;
+    the compiler: wrong results, by comparing large sums with NumPy's;
     the training: not finite at the start, initial loss too large or too small, loss ignores the
-    labels, loss adds up the batch, learning rate too large or too small, decay on biases and norms.
-    Batch norm in training mixes examples by right. Errors come before warnings.
-    build, hypers, data: as `nf.train` takes them; any objective. examples: of the batch.
+    labels, loss sums over the batch, learning rate too large or too small, decay on biases and norms.
+    Batch norm mixes examples in training mode on purpose, so it is not reported. Errors come before
+    warnings.
+    build, hypers, data, key: as for `nf.train`, with any objective. examples: the size of the batch, at
+    least 4; 16 examples keep the programs small.
+    Raises: ValueError when examples is less than 4, or the programs do not fit into the memory.
 
     >>> def build(h):
     ...     model = nf.serial(nf.linear(2, 8), nf.linear(8, 2), jax.nn.softmax)
@@ -43,57 +67,23 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     ['softmax twice']
     """
     check.size("doctor", low=4, examples=examples)
-    data = without_augmentation(data, examples)
-    params, state = init_params(build, hypers, key)
-    task, batch = task_at(build, hypers), jax.device_get(data.batch(0))
-    look = Probe(task, params, state, batch, fold(key, "doctor"))
-    try:
-        look.evaluation  # noqa: B018  evaluation, without a key
-    except MissingKeyError:
-        look.needs_key = True
-    found = list(_ill(look)) or [finding for check_of in _checks(look, build, hypers, data) for finding in check_of]
-    found = [*compiler_checks.check_compiler(), *found]
-    return sorted(found, key=lambda finding: finding.severity != "error")
+    data, probe = build_probe("doctor", build, hypers, data, key, examples)
+    findings = list(compiler_checks.check_compiler())
+    # other measurements say nothing once a value is not finite
+    findings += list(_check_finite(probe)) or chain(
+        *(model_check(probe) for model_check in MODEL_CHECKS),
+        *(data_check(probe, data) for data_check in DATA_CHECKS),
+        *(training_check(probe) for training_check in TRAINING_CHECKS),
+        training_checks.check_learning_rate(probe, build, hypers),
+    )
+    return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def _ill(look: Probe) -> Iterator[Finding]:
-    """Numbers that are not finite, after which nothing else tells much."""
-    loss, grads = look.gradients(look.params)
-    values = jax.device_get((loss, grads, look.evaluation["loss"]))
-    if not all(map(_finite, jax.tree.leaves(values))):
-        fault = first_not_finite(look.task, look.params, look.state, look.batch, look.key)
-        why = f"The first batch gives values that are not finite. It began in {fault.words}."
-        cure = "Guard roots, logarithms and divisions there: their arguments reach 0."
-        yield Finding("error", fault.path or "loss", "not finite at the start", why, cure)
-
-
-def _finite(value: Any) -> bool:
-    return bool(jax.numpy.isfinite(value).all())
-
-
-def _checks(look: Probe, build: Any, hypers: Any, data: Any) -> Iterator[Iterator[Finding]]:
-    for model_check in (
-        leakage_checks.check_examples,
-        leakage_checks.check_causality,
-        model_checks.check_outputs,
-        model_checks.check_nonlinearity,
-        model_checks.check_symmetry,
-        model_checks.check_gradients,
-        model_checks.check_activations,
-    ):
-        yield model_check(look)
-    for data_check in (
-        data_checks.check_scales,
-        data_checks.check_classes,
-        data_checks.check_contradictions,
-        data_checks.check_overlap,
-    ):
-        yield data_check(look, data)
-    for training_check in (
-        training_checks.check_initial_loss,
-        training_checks.check_pairing,
-        training_checks.check_reduction,
-        training_checks.check_weight_decay,
-    ):
-        yield training_check(look)
-    yield training_checks.check_learning_rate(look, build, hypers)
+def _check_finite(probe: Probe) -> Iterator[Finding]:
+    """The first batch has a finite loss and finite gradients."""
+    values = jax.device_get((*probe.loss_and_gradients(probe.params), probe.evaluation["loss"]))
+    if not all(jax.numpy.isfinite(leaf).all() for leaf in jax.tree.leaves(values)):
+        fault = find_non_finite(probe.task, probe.params, probe.state, probe.batch, probe.key)
+        evidence = f"The first batch gives values that are not finite. They start in {fault.message}."
+        hint = "Guard the roots, logarithms and divisions there: their arguments reach 0."
+        yield Finding("error", fault.path or "loss", "not finite at the start", evidence, hint)

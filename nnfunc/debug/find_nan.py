@@ -1,4 +1,4 @@
-"""Where the first value that is not finite comes from: member, step, layer, forward or backward."""
+"""Where the first NaN or infinity comes from: step, layer, forward or backward pass."""
 
 import inspect
 from collections.abc import Callable
@@ -11,27 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, paths
-from nnfunc.base import Key, Model, Params, PyTree, as_model, fold, resolve_state
-from nnfunc.debug.first_state import task_at
-from nnfunc.debug.nan_interpreter import first_operation
-from nnfunc.training.divergence import Fault, Phase, first_not_finite
+from nnfunc.base import Key, Model, Params, PyTree, as_model, resolve_state
+from nnfunc.debug.nan_interpreter import Operation, first_operation
+from nnfunc.training.divergence import Fault, Phase, find_non_finite, find_step_fault
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Task, training_batch
+from nnfunc.training.task import Task, build_task
 
 __all__ = ["find_nan", "find_nan_in"]
 
 
 def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> list[Fault]:
-    """What made a training run, or members of many, diverge: one Fault each, or [].
+    """What made a run, or the trials of a vmapped run, diverge: one Fault for each that did, or [].
 
-    state: a train state of `nf.trainer(build)`'s step, under jit, vmap, scan and fori_loop alike: the
-    step latches the first thing that is not finite and keeps the parameters of before, from which
-    this finds the layer. With a leading axis of members, as from `jax.vmap(step)`, the arrays of
-    hypers that have the same axis are each member's own. data: the data set that the run was given,
-    or a function step -> batch.
-    Each Fault tells `member` (None without that axis), `step`, `phase` ("forward", "backward",
-    "loss", "update", "batch" or "parameters"), the `path` of the layer, and all that in `words`.
-    Raises: TypeError when state is no train state.
+    build: as for `nf.train`.
+    hypers: as for `nf.train`. Where state has a leading axis of trials, as from `jax.vmap(step)`, arrays
+    of hypers with the same leading axis hold one value for each trial.
+    state: a train state of `nf.trainer(build)`, whose step may run under jit, vmap, scan and fori_loop.
+    The step records the first divergence and keeps the parameters before it; find_nan runs that step
+    again and looks at every layer.
+    data: the data set of the run, or a function step -> batch.
+    A Fault has the `trial` (None without the axis of trials), the `step`, the `phase` ("forward",
+    "backward", "loss", "update", "batch" or "parameters"), the `path` of the layer, and a sentence.
+    Raises: TypeError when state is not a train state, or data no data set and no function.
 
     >>> def build(h):
     ...     model = nf.serial(up=nf.linear(1, 4), root=jnp.sqrt, head=nf.linear(4, 1))
@@ -45,104 +46,97 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     (0, 'root', 'forward')
     """
     if not hasattr(state, "diverged_at"):
-        wanted = "a train state, as nf.trainer's step and nf.train return it"
-        got = check.describe(state)
-        check.fail("find_nan", f"state should be {wanted}, got {got}.", exc_type=TypeError)
-    latched = np.asarray(state.diverged_at)
-    if latched.ndim > 1:
-        check.fail("find_nan", f"state should have one axis of members at most, got {latched.shape}.")
-    if latched.ndim == 0:
-        return [_fault(build, hypers, state, data)] if latched >= 0 else []
-    count = len(latched)
-    found = []
-    for member in np.flatnonzero(latched >= 0).tolist():
-        own = jax.tree.map(partial(_member, member, count), hypers)
-        fault = _fault(build, own, jax.tree.map(itemgetter(member), state), data)
-        found.append(fault._replace(member=member, words=f"member {member}: {fault.words}"))
-    return found
+        expected = "state should be a train state, as nf.trainer's step and nf.train return it"
+        check.fail("find_nan", expected=expected, actual=check.describe(state), exc_type=TypeError)
+    diverged_at = np.asarray(state.diverged_at)
+    if diverged_at.ndim > 1:
+        expected = "state should have at most one leading axis, of trials"
+        check.fail("find_nan", expected=expected, actual=f"axes of sizes {diverged_at.shape}")
+    if diverged_at.ndim == 0:
+        return [_find_fault(build, hypers, state, data)] if diverged_at >= 0 else []
+    faults = []
+    for trial in np.flatnonzero(diverged_at >= 0).tolist():
+        trial_hypers = jax.tree.map(partial(_select_trial, trial, len(diverged_at)), hypers)
+        fault = _find_fault(build, trial_hypers, jax.tree.map(itemgetter(trial), state), data)
+        faults.append(fault._replace(trial=trial, message=f"trial {trial}: {fault.message}"))
+    return faults
 
 
-def _fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> Fault:
+def _find_fault(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> Fault:
     step = int(state.diverged_at)
-    task = task_at(build, hypers, step)
-    key = jax.random.fold_in(state.key, step)
     if hasattr(data, "batch"):
-        batch = data.batch(step, key=fold(key, "augment"))
+        batch_at = data.batch
     elif callable(data):
-        batch = data(step)
+        batch_at = lambda step, key: data(step)
     else:
-        wanted = "a data set or a function step -> batch"
-        got = check.describe(data)
-        check.fail("find_nan", f"data should be {wanted}, got {got}.", exc_type=TypeError)
-    batch = training_batch(task, batch, key)
-    found = first_not_finite(task, state.params, state.model_state, batch, key)
-    return found._replace(step=step, words=f"at step {step}, in {found.words}")
+        expected = "data should be a data set or a function step -> batch"
+        check.fail("find_nan", expected=expected, actual=check.describe(data), exc_type=TypeError)
+    fault = find_step_fault(build_task(build, hypers, step), state, batch_at)
+    return fault._replace(message=f"at step {step}, in {fault.message}")
 
 
-def _member(member: int, count: int, leaf: Any) -> Any:
-    return leaf[member] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == count else leaf
+def _select_trial(trial: int, count: int, leaf: Any) -> Any:
+    return leaf[trial] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == count else leaf
 
 
 def find_nan_in(
     model: Any, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None
 ) -> Fault | None:
-    """Where the first value of model(params, x) or of its gradient that is not finite comes from.
+    """Where the first NaN or infinity of model(params, x), or of its gradient, comes from; None without one.
 
-    model: a Model, an (init, apply) pair, or any function of yours, f(params, x). Of a model the
-    Fault tells the layer's path; of a function the operation and your line: path is such as
-    "log at mine.py:12 (loss)". The gradient is that of the sum of the results, with respect to the
-    parameters and to every layer's result. key, state: as `model.apply` takes them. None when all
-    is finite.
+    The gradient is that of the sum of the outputs, with respect to the parameters and to every layer's
+    output.
+    model: a Model, an (init, apply) pair, or any function f(params, x). For a model the path of the Fault
+    is that of the layer; for a function it names the operation and your line, such as
+    "log at mine.py:12 (loss)".
+    params, x: the arguments of the model. key, state: as for `model.apply`; a function takes neither.
+    Raises: TypeError when model is neither a model nor a function of two arguments.
 
     >>> def f(params, x):
     ...     return jnp.log(params["scale"] * x)
     >>> print(nf.debug.find_nan_in(f, {"scale": jnp.array(0.0)}, jnp.ones(3)).path.split(" at ")[0])
     log
     """
-    pair = isinstance(model, tuple) and len(model) == 2
-    if not isinstance(model, Model) and not pair:
-        return _in_function(model, params, x)
+    is_pair = isinstance(model, tuple) and len(model) == 2
+    if not isinstance(model, Model) and not is_pair:
+        return _find_in_function(model, params, x)
     model = as_model(model, where="find_nan_in")
-
-    def summed(predict, batch):
-        return _sum(predict(batch)), {}
-
-    task = Task(model, summed, None)
-    state = resolve_state(model, state, "find_nan_in")
-    found = first_not_finite(task, params, state, x, key)
-    return None if found.phase == "update" else found
+    task = Task(model, lambda predict, batch: (_sum_floats(predict(batch)), {}), None)
+    fault = find_non_finite(task, params, resolve_state(model, state, "find_nan_in"), x, key)
+    return None if fault.phase == "update" else fault
 
 
-def _in_function(function: Any, params: Params, x: PyTree) -> Fault | None:
+def _find_in_function(function: Any, params: Params, x: PyTree) -> Fault | None:
     if not callable(function):
-        wanted = "a model or a function f(params, x)"
-        got = check.describe(function)
-        check.fail("find_nan_in", f"model should be {wanted}, got {got}.", exc_type=TypeError)
+        expected = "model should be a model or a function f(params, x)"
+        check.fail("find_nan_in", expected=expected, actual=check.describe(function), exc_type=TypeError)
     try:
         inspect.signature(function).bind(params, x)
     except (TypeError, ValueError):
         check.fail("find_nan_in", "a function should take two arguments: f(params, x).", exc_type=TypeError)
-    given: tuple[tuple[Phase, str, PyTree], ...] = (("parameters", "the parameters", params), ("batch", "x", x))
-    for phase, what, tree in given:
+    arguments: tuple[tuple[Phase, str, PyTree], ...] = (("parameters", "the parameters", params), ("batch", "x", x))
+    for phase, name, tree in arguments:
         for path, leaf in paths.flatten(tree).items():
-            floats = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-            if floats and not bool(jnp.isfinite(leaf).all()):
-                return Fault(phase, path, f"{what}, before any operation ({path or 'the array'})")
-    found = first_operation(function, params, x)
-    if found is not None:
-        return _told("forward", found)
-    gradient = jax.grad(lambda params, x: _sum(function(params, x)), allow_int=True)
-    found = first_operation(gradient, params, x)
-    return None if found is None else _told("backward", found)
+            is_floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+            if is_floating and not bool(jnp.isfinite(leaf).all()):
+                return Fault(phase, path, f"{name}, before any operation ({path or 'the array'})")
+    operation = first_operation(function, params, x)
+    if operation is not None:
+        return _describe_operation("forward", operation)
+    gradient = jax.grad(lambda params, x: _sum_floats(function(params, x)), allow_int=True)
+    operation = first_operation(gradient, params, x)
+    return None if operation is None else _describe_operation("backward", operation)
 
 
-def _told(phase: Phase, found: Any) -> Fault:
-    where = f"{found.name} at {found.line}" if found.line else found.name
-    path = "/".join((*found.scopes, where))
-    turns = f", in turn {', '.join(map(str, found.turns))} of its loop" if found.turns else ""
-    return Fault(phase, path, f"the {phase} pass: {path}{turns}")
+def _describe_operation(phase: Phase, operation: Operation) -> Fault:
+    where = f"{operation.name} at {operation.line}" if operation.line else operation.name
+    path = "/".join((*operation.scopes, where))
+    message = f"the {phase} pass: {path}"
+    if operation.iterations:
+        message += f", in iteration {', '.join(map(str, operation.iterations))} of its loop"
+    return Fault(phase, path, message)
 
 
-def _sum(tree: PyTree) -> Any:
+def _sum_floats(tree: PyTree) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((jnp.sum(leaf.astype(jnp.float32)) for leaf in leaves), start=jnp.zeros((), jnp.float32))

@@ -1,4 +1,4 @@
-"""overfit: whether one batch is learned by heart, which any sound model can do, and if not, why."""
+"""overfit: whether a model memorises one batch, as every sound model can, and if not, the likely cause."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -6,42 +6,34 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nnfunc import check, device_memory, paths
-from nnfunc.base import Key, Params, PyTree, fold
-from nnfunc.debug.first_state import (
-    find_learning_rate_hyper,
-    init_params,
-    peak_learning_rate,
-    task_at,
-    update_at_learning_rate,
-    without_augmentation,
-)
+from nnfunc.base import Key, Params, PyTree
 from nnfunc.debug.loss_floor import estimate_floors
 from nnfunc.debug.overfit_causes import OverfitRuns, find_cause
-from nnfunc.debug.probe import Probe
-from nnfunc.errors import MissingKeyError
+from nnfunc.debug.probe import Probe, build_probe
+from nnfunc.debug.short_runs import find_learning_rate_hyper, peak_learning_rate, short_run
 from nnfunc.training.gradients import loss_and_metrics
-from nnfunc.training.task import Task
 
 __all__ = ["Verdict", "overfit"]
 
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
-Word = Literal["memorised", "learns slowly", "stuck", "diverges", "cannot"]
+Outcome = Literal["memorised", "learns slowly", "stuck", "diverges", "impossible"]
 
 
 class Verdict(NamedTuple):
-    """What `overfit` found. word: of the run at the hypers' own rate. words, cause, cure: sentences;
-    cause and cure are "" when it memorised.
+    """The result of `overfit`; as text, the outcome, the message, the cause and the hint.
 
-    start, loss: before and after, floor: the least that this batch allows (None where not known).
-    rate: the one that was judged, best_rate: the one that got lowest (both None where the optimizer
-    does not tell its rate). losses: [steps, rates], of all that were tried. rates: [rates].
+    outcome: of the run at the current learning rate; "impossible" when the labels contradict each other
+    or the loss does not depend on the outputs. message: the losses, a clause. cause, hint: sentences,
+    empty when the batch was memorised. initial_loss, final_loss: of the run. loss_floor: the lowest loss
+    that the batch allows, None where it is not known. learning_rate: of the run. best_learning_rate: of
+    the run with the lowest final loss. Both are None where the learning rate of the optimizer cannot be
+    read. learning_rates: [runs]. losses: [steps + 1, runs], the last ones after the last update.
     """
 
-    outcome: Word
+    outcome: Outcome
     message: str
     cause: str
     hint: str
@@ -67,16 +59,19 @@ def overfit(
     learning_rates: Any = None,
     examples: int = 32,
 ) -> Verdict:
-    """Train on one batch alone, without dropout, augmentation and weight decay, and judge.
+    """Train on one batch without dropout, augmentation and weight decay, and say whether it is memorised.
 
-    A sound model learns a few examples by heart: the loss comes down to the least that the batch
-    allows, 0 or what smoothed labels leave. When it does not, the verdict tells the likely cause:
-    contradicting labels, parameters without a gradient, outputs that do not depend on the input or
-    that are squashed, dead units, a learning rate too small or too large, too few steps.
-    build, hypers, data: as `nf.train` takes them; any objective. Weight decay is off where it is a
-    float of hypers with weight_decay in its name. rates: constant learning rates, all tried as one
-    vmapped program; by default the largest of the run's own times 0.01 to 100. The first batch has
-    at most `examples` examples.
+    A sound model memorises a few examples: the loss falls to the lowest value that the batch allows,
+    which is 0, or more with smoothed labels. When it does not, the verdict names the likely cause:
+    contradictory labels, parameters without a gradient, outputs that do not depend on the input or are
+    squashed, dead units, a learning rate that is too small or too large, too few steps.
+    build, hypers, data, key: as for `nf.train`, with any objective. Weight decay is off where it is a
+    float of hypers with weight_decay in its name.
+    steps: of each run, at least 8.
+    learning_rates: [runs], constant and at least 0, all in one vmapped program; by default 0.01 to 100
+    times the peak learning rate of the hypers.
+    examples: the most examples that the batch has, at least 2; memorising more takes more steps.
+    Raises: ValueError when an argument is out of its range, or the program does not fit into the memory.
 
     >>> def build(h):
     ...     return nf.Task(nf.mlp([2, 16, 2]), nf.classification(), nf.optimizers.adam(h["rate"]))
@@ -91,120 +86,83 @@ def overfit(
     """
     check.size("overfit", low=8, steps=steps)
     check.size("overfit", low=2, examples=examples)
-    data = without_augmentation(data, min(examples, data.batch_size) if hasattr(data, "batch_size") else None)
-    calm = _without_decay(hypers)
-    own = peak_learning_rate(build, calm)
-    if learning_rates is None:
-        learning_rates = np.asarray(FACTORS) * (1.0 if own is None else own)
-    learning_rates = np.asarray(learning_rates, float)
-    if learning_rates.ndim != 1 or not learning_rates.size or not (learning_rates >= 0).all():
-        check.fail(
-            "overfit", f"learning_rates should be a list of numbers from 0 on, got {check.describe(learning_rates)}."
-        )
-    params, state = init_params(build, calm, key)
-    task, batch = task_at(build, calm), jax.device_get(data.batch(0))
-    look = Probe(task, params, state, batch, fold(key, "overfit"))
-    try:
-        look.evaluation  # noqa: B018
-    except MissingKeyError:
-        look.needs_key = True
-    losses, last, touched = _runs(build, calm, look, steps, learning_rates)
-    at = int(np.argmin(np.abs(np.log(learning_rates + 1e-30) - np.log((own or 1.0) + 1e-30))))
-    told = OverfitRuns(
-        look,
-        estimate_floors(look),
-        learning_rates,
-        losses,
-        last,
-        touched,
-        at,
-        find_learning_rate_hyper(build, hypers),
-        own,
-    )
-    return _verdict(told, hypers)
+    no_decay = _without_weight_decay(hypers)
+    batch_size = min(examples, getattr(data, "batch_size", examples))
+    _, probe = build_probe("overfit", build, no_decay, data, key, batch_size)
+    peak = peak_learning_rate(build, no_decay)
+    rates = np.asarray(FACTORS) * (1.0 if peak is None else peak) if learning_rates is None else learning_rates
+    rates = np.asarray(rates, float)
+    if rates.ndim != 1 or not rates.size or not (rates >= 0).all():
+        expected = "learning_rates should be a list of numbers that are at least 0"
+        check.fail("overfit", expected=expected, actual=check.describe(rates))
+    losses, last, gradient_seen = _run_all(build, no_decay, probe, steps, rates)
+    current = int(np.argmin(np.abs(np.log(rates + 1e-30) - np.log((peak or 1.0) + 1e-30))))
+    hyper = find_learning_rate_hyper(build, hypers)
+    runs = OverfitRuns(probe, estimate_floors(probe), rates, losses, last, gradient_seen, current, hyper, peak)
+    return _judge(runs, hypers)
 
 
-def _without_decay(hypers: Any) -> Any:
-    """The hypers with the floats that are called weight_decay at 0."""
+def _without_weight_decay(hypers: Any) -> Any:
+    """The hypers with 0 for the floats that have weight_decay in their name."""
     return jax.tree.map_with_path(
         lambda keys, leaf: 0.0 if isinstance(leaf, float) and "weight_decay" in paths.path_of(keys) else leaf, hypers
     )
 
 
-def _runs(
-    build: Callable[..., Any], hypers: Any, look: Probe, steps: int, rates: np.ndarray
+def _run_all(
+    build: Callable[..., Any], hypers: Any, probe: Probe, steps: int, rates: np.ndarray
 ) -> tuple[np.ndarray, tuple[Params, PyTree], dict[str, np.ndarray]]:
-    """Losses [steps + 1, rates], the last (params, state) of each, and which leaves had a gradient."""
-    key = look.key if look.needs_key else None
+    """Losses [steps + 1, runs], the last (params, state), and {path: had a gradient [runs]}."""
+    key = probe.optional_key
 
     def run(rate, params, state, batch):
-        def loss_of(params, state, task):
-            return loss_and_metrics(task, params, state, batch, key=key, train=True)
+        result = short_run(
+            build, hypers, rate, params, state, steps=steps, batch_at=lambda step: batch, key_at=lambda step: key
+        )
+        last = result.params, result.model_state
+        final_loss, _ = loss_and_metrics(probe.task, *last, batch, key=key, train=True)
+        return jnp.append(result.losses, final_loss), last, result.gradient_seen
 
-        def one(carry, step):
-            params, state, opt, touched = carry
-            task: Task = task_at(build, hypers, step)
-            gradient = jax.value_and_grad(loss_of, has_aux=True)
-            (loss, (_, new)), grads = gradient(params, state, task)
-            told = {"value": loss, "grad": grads}
-            updates, opt = update_at_learning_rate(task.optimizer, rate, step)(grads, opt, params, **told)
-            new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, state)
-            touched = jax.tree.map(lambda t, g: t | jnp.any(g != 0), touched, grads)
-            return (optax.apply_updates(params, updates), new, opt, touched), loss
-
-        never = jax.tree.map(lambda leaf: jnp.asarray(False), params)
-        opt = look.task.optimizer.init(params)
-        carry, losses = jax.lax.scan(one, (params, state, opt, never), jnp.arange(steps))
-        last = loss_of(carry[0], carry[1], look.task)[0]
-        return jnp.append(losses, last), carry[:2], carry[3]
-
-    every = jax.jit(jax.vmap(run, (0, None, None, None)))
-    args = (jnp.asarray(rates, jnp.float32), look.params, look.state, look.batch)
-    what, hint = f"training at {len(rates)} rates side by side", "Make the model smaller."
-    made = device_memory.compiled("overfit", every, what, hint, *args)(*args)
-    losses, last, touched = jax.device_get(made)
-    return np.asarray(losses, float).T, last, paths.flatten(touched)
+    run_all = jax.jit(jax.vmap(run, (0, None, None, None)))
+    args = (jnp.asarray(rates, jnp.float32), probe.params, probe.state, probe.batch)
+    program, hint = f"training at {len(rates)} learning rates at once", "Make the model smaller."
+    results = device_memory.compile_checked("overfit", run_all, program, hint, *args)(*args)
+    losses, last, gradient_seen = jax.device_get(results)
+    return np.asarray(losses, float).T, last, paths.flatten(gradient_seen)
 
 
-def _verdict(told: OverfitRuns, hypers: Any) -> Verdict:
-    left, start, end, floor = told.left(told.at), told.start, told.end(told.at), told.floor
-    known = told.floors
-    contradicts = False
-    if known is not None and known.conflict is not None:
-        contradicts = known.tied - known.free > 0.02 * max(start - known.free, 1e-12)
-    if not np.isfinite(start):
-        word: Word = "diverges"
-    elif contradicts or (known and start - floor < 1e-3 * max(1.0, abs(floor)) and known.constant - floor < 1e-6):
-        word = "cannot"
-    elif left <= 0.02:
-        word = "memorised"
-    elif left > 1.5 or not np.isfinite(end):
-        word = "diverges"
-    else:
-        word = "stuck" if left > 0.9 else "learns slowly"
-    steps = len(told.losses) - 1
-    words = f"the loss goes from {start:.3g} to {end:.3g} in {steps} steps on {told.look.size} examples"
-    if known is not None and known.tied > 0.02 * max(abs(start), 1e-12):
-        words += f", and cannot fall below {known.tied:.3g}"
-        if known.tied - known.free < 1e-3 * max(1.0, known.tied):
-            words += " (as with smoothed labels)"
-        elif known.causal:
-            words += " (equal beginnings go on in different ways)"
-    cause, cure = ("", "") if word == "memorised" else find_cause(told, word == "cannot", hypers)
-    ends = [told.end(i) for i in range(len(told.rates))]
-    best = float(told.rates[int(np.argmin(ends))])
-    known_rate = told.own is not None
-    rate = float(told.rates[told.at]) if known_rate else None
-    return Verdict(
-        word,
-        f"{words}.",
-        cause,
-        cure,
-        start,
-        end,
-        known.tied if known else None,
-        rate,
-        best if known_rate else None,
-        told.rates,
-        told.losses,
-    )
+def _judge(runs: OverfitRuns, hypers: Any) -> Verdict:
+    initial, final, floors = runs.initial_loss, runs.final_loss(runs.current), runs.floors
+    message = f"the loss goes from {initial:.3g} to {final:.3g} in {check.counted(len(runs.losses) - 1, 'step')} "
+    message += f"on {check.counted(runs.probe.size, 'example')}"
+    if floors is not None and floors.tied > 0.02 * max(abs(initial), 1e-12):
+        message += f", and cannot fall below {floors.tied:.3g}"
+        if floors.tied - floors.free < 1e-3 * max(1.0, floors.tied):
+            message += " (as with smoothed labels)"
+        elif floors.causal:
+            message += " (equal prefixes have different continuations)"
+    outcome = _choose_outcome(runs)
+    cause, hint = ("", "") if outcome == "memorised" else find_cause(runs, outcome == "impossible", hypers)
+    rates = None, None
+    if runs.peak is not None:
+        rates = float(runs.learning_rates[runs.current]), float(runs.learning_rates[runs.best])
+    floor = floors.tied if floors else None
+    return Verdict(outcome, f"{message}.", cause, hint, initial, final, floor, *rates, runs.learning_rates, runs.losses)
+
+
+def _choose_outcome(runs: OverfitRuns) -> Outcome:
+    initial, final, floors = runs.initial_loss, runs.final_loss(runs.current), runs.floors
+    if not np.isfinite(initial):
+        return "diverges"
+    if floors is not None:
+        conflict_loss = floors.tied - floors.free
+        if floors.conflict is not None and conflict_loss > 0.02 * max(initial - floors.free, 1e-12):
+            return "impossible"
+        if initial - floors.tied < 1e-3 * max(1.0, abs(floors.tied)) and floors.constant - floors.tied < 1e-6:
+            return "impossible"
+    remaining = runs.remaining(runs.current)
+    if remaining <= 0.02:
+        return "memorised"
+    if remaining > 1.5 or not np.isfinite(final):
+        return "diverges"
+    return "stuck" if remaining > 0.9 else "learns slowly"

@@ -30,8 +30,9 @@ def prefill(
     check.size("prefill", cache=cache)
     for leaf in jax.tree.leaves(x):
         if np.ndim(leaf) >= 2 and np.shape(leaf)[1] > cache:
-            wanted = f"x should have at most cache={cache} positions"
-            check.fail("prefill", f"{wanted}, got shape {np.shape(leaf)}.")
+            check.fail(
+                "prefill", expected=f"x should have at most cache={cache} positions", actual=f"shape {np.shape(leaf)}"
+            )
     model = as_model(model, where="prefill")
     state = resolve_state(model, state, "prefill")
     params, x = canonicalize((params, x))

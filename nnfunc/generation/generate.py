@@ -132,7 +132,12 @@ def _check_id(name: str, value: Any, below: int | None) -> None:
     """A single integer, of a token where `below` is the number of them."""
     cure = "Give the id of one token, such as codec.encode(text)[0]."
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        got = check.describe(value)
-        check.fail("generate", f"{name} should be an integer, got {got}. {cure}", exc_type=TypeError)
+        check.fail(
+            "generate",
+            expected=f"{name} should be an integer",
+            actual=check.describe(value),
+            hint=cure,
+            exc_type=TypeError,
+        )
     if below is not None and not 0 <= value < below:
-        check.fail("generate", f"{name} should be in [0, {below}), got {value}. {cure}")
+        check.fail("generate", expected=f"{name} should be in [0, {below})", actual=value, hint=cure)

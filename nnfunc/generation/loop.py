@@ -55,7 +55,8 @@ class Walk(NamedTuple):
 class Loop:
     """What is kept of one model: its compiled loop, and what was found out about it.
 
-    It holds the model weakly, for otherwise it would keep its own key alive.
+    It holds the model weakly: a strong reference would keep the key of the cache alive.
+    forward: a function that returns the model's forward while the model lives.
     """
 
     def __init__(self, forward: Callable[[], Any]):
@@ -66,6 +67,7 @@ class Loop:
         self.run = jax.jit(partial(_run, forward), static_argnames=fixed)
 
     def facts(self, params: Params, state: PyTree) -> Facts:
+        """The facts of the model for these shapes of params and state, cached."""
         leaves, treedef = jax.tree.flatten(jax.tree.map(shape_struct, (params, state)))
         key = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self.known:
@@ -73,6 +75,7 @@ class Loop:
         return self.known[key]
 
     def verify(self, params: Params, state: PyTree, facts: Facts, size: int) -> None:
+        """Run `compare` once for each pair of facts and size; params and state are those of the call."""
         if size > 1 and (facts, size) not in self.verified:
             compare(self.forward(), params, state, facts, size)
             self.verified.add((facts, size))

@@ -16,14 +16,17 @@ SLACK = 0.05  # of the largest logit: above the rounding of bfloat16, below what
 
 
 class Facts(NamedTuple):
-    """vocabulary: how many ids. caches: whether the model keeps in its state what it looks back on."""
+    """vocab_size: the number of ids. caches: whether the model's state holds the earlier positions."""
 
     vocab_size: int
     caches: bool
 
 
 def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
-    """Follow the shapes of two calls, the first position and the second."""
+    """Follow the shapes of two calls, the first position and the second.
+
+    forward: that of the model. params, state: its parameters and its state before the first token.
+    """
     x = jax.ShapeDtypeStruct((1, 1), jnp.int32)
 
     def call(params, state, x):
@@ -40,14 +43,20 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
     before, now = (paths.flatten(jax.tree.map(shape_struct, tree)) for tree in (out.state, after.state))
     if before != now:
         path = next(path for path in {**before, **now} if before.get(path) != now.get(path))
-        wanted = f"the state at {path} should keep its shape and type from call to call"
-        check.fail("generate", f"{wanted}, got {before.get(path)}, then {now.get(path)}.")
+        check.fail(
+            "generate",
+            expected=f"the state at {path} should keep its shape and type from call to call",
+            actual=f"{before.get(path)}, then {now.get(path)}",
+        )
     fresh = paths.flatten(jax.tree.map(shape_struct, state))
     return Facts(shape[-1], bool(before) and before != fresh)
 
 
 def compare(forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int) -> None:
-    """Refuse a model that gives other logits step by step than in one pass over `size` tokens."""
+    """Refuse a model that gives other logits step by step than in one pass over `size` tokens.
+
+    forward, params, state: as in `look`. facts: its result.
+    """
     x = (jnp.arange(size, dtype=jnp.int32) % facts.vocab_size)[None]
     largest = partial(jnp.max, initial=0.0)
 

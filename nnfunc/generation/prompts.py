@@ -12,21 +12,35 @@ __all__ = ["known", "read"]
 
 
 def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
-    """ids [..., time], how much of each row counts [...], and the length that all rows have."""
+    """ids [..., time], how much of each row counts [...], and the length that all rows have.
+
+    prompt, lengths: the arguments of `generate`.
+    """
     if isinstance(prompt, str):
-        cure = "Encode the text first."
-        check.fail("generate", f"prompt should hold ids, got {prompt!r}. {cure}", exc_type=TypeError)
+        check.fail(
+            "generate",
+            expected="prompt should hold ids",
+            actual=f"{prompt!r}",
+            hint="Encode the text first.",
+            exc_type=TypeError,
+        )
     if isinstance(prompt, list | tuple) and any(np.ndim(part) > 0 for part in prompt):
         if lengths is not None:
-            wanted = "lengths should be left out with a list of prompts, which have their own"
-            check.fail("generate", f"{wanted}, got {check.describe(lengths)}.")
+            check.fail(
+                "generate",
+                expected="lengths should be left out with a list of prompts, which have their own",
+                actual=check.describe(lengths),
+            )
         ids, lengths = _stacked(prompt)
     else:
         ids = _ids(prompt)
     if ids.ndim < 1 or min(ids.shape) < 1:
-        wanted = "prompt should hold at least one id, as [..., time]"
-        cure = "Begin with a token that stands for the start, such as that of a new line."
-        check.fail("generate", f"{wanted}, got shape {ids.shape}. {cure}")
+        check.fail(
+            "generate",
+            expected="prompt should hold at least one id, as [..., time]",
+            actual=f"shape {ids.shape}",
+            hint="Begin with a token that stands for the start, such as that of a new line.",
+        )
     lead, width = ids.shape[:-1], ids.shape[-1]
     if lengths is None:
         return ids, jnp.full(lead, width, jnp.int32), width
@@ -37,21 +51,28 @@ def read(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
     if not check.is_traced(lengths):
         first, last = int(np.min(lengths)), int(np.max(lengths))
         if not 1 <= first <= last <= width:
-            wanted = f"every prompt should have 1 to {width} ids"
-            check.fail("generate", f"{wanted}, got lengths from {first} to {last}.")
+            check.fail(
+                "generate",
+                expected=f"every prompt should have 1 to {width} ids",
+                actual=f"lengths from {first} to {last}",
+            )
     return ids, jnp.asarray(lengths).astype(jnp.int32), first
 
 
 def known(ids: Any, given: Array, vocab_size: int) -> None:
-    """The ids that count are in the vocabulary, where they can be looked at."""
+    """The ids that count are in the vocabulary, where they can be looked at.
+
+    given: the lengths of the prompts. vocab_size: the number of ids.
+    """
     if check.is_traced(ids) or check.is_traced(given):
         return
     ids = np.asarray(ids)
     counts = np.arange(ids.shape[-1]) < np.asarray(given)[..., None]
     wrong = ids[counts & ((ids < 0) | (ids >= vocab_size))]
     if wrong.size:
-        wanted = f"prompt should hold ids in [0, {vocab_size}), the model's vocabulary"
-        check.fail("generate", f"{wanted}, got {wrong[0]}.")
+        check.fail(
+            "generate", expected=f"prompt should hold ids in [0, {vocab_size}), the model's vocabulary", actual=wrong[0]
+        )
 
 
 def _stacked(prompts: Any) -> tuple[Any, np.ndarray]:
@@ -59,8 +80,7 @@ def _stacked(prompts: Any) -> tuple[Any, np.ndarray]:
     parts = [_ids(part) for part in prompts]
     if any(part.ndim != 1 for part in parts):
         shapes = ", ".join(str(part.shape) for part in parts)
-        wanted = "a list of prompts should hold one axis of ids each"
-        check.fail("generate", f"{wanted}, got shapes {shapes}.")
+        check.fail("generate", expected="a list of prompts should hold one axis of ids each", actual=f"shapes {shapes}")
     lengths = np.array([len(part) for part in parts], np.int32)
     module, dtype = (jnp, np.int32) if any(map(check.is_traced, parts)) else (np, np.int64)
     rows = [module.pad(part, (0, max(lengths) - len(part))).astype(dtype) for part in parts]

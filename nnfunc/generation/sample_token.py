@@ -76,6 +76,9 @@ def check_numbers(where: str, key: Any, temperature: Any, top_k: Any, top_p: Any
     idle = [name for name, value in given.items() if value is not None]
     greedy = idle == ["temperature"] and check.is_plain(temperature) and temperature == 0
     if key is None and idle and not greedy:
-        wanted = f"{' and '.join(idle)} should come with a random key"
-        cure = "Give key=jax.random.key(0), or leave them out to take the likeliest token."
-        check.fail(where, f"{wanted}, got none. {cure}")
+        check.fail(
+            where,
+            expected=f"{' and '.join(idle)} should come with a random key",
+            actual="none",
+            hint="Give key=jax.random.key(0), or leave them out to take the likeliest token.",
+        )

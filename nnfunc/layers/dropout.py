@@ -1,4 +1,4 @@
-"""Dropout and its kin. A key switches them on; without one they change nothing (law 2)."""
+"""Dropout and its variants. A key switches them on; without one they change nothing (law 2)."""
 
 import math
 
@@ -14,8 +14,8 @@ __all__ = ["alpha_dropout", "drop_path", "dropout", "mc_dropout"]
 def dropout(rate: Scalar, *, shared: tuple[int, ...] = ()) -> Model:
     """Each value becomes 0 with probability `rate`; the rest are divided by 1 - rate (inverted).
 
-    rate: the share dropped, in [0, 1]. shared: axes along which one draw is shared, for instance
-    (1, 2) to drop whole channels of images [batch, height, width, channels].
+    rate: the fraction dropped, in [0, 1]. shared: axes along which one draw is shared, for instance (1, 2) to
+    drop whole channels of images [batch, height, width, channels]; by default none.
     Shapes: x [...] -> y [...].
     Source: Srivastava et al. 2014, JMLR 15.
 
@@ -38,7 +38,7 @@ def dropout(rate: Scalar, *, shared: tuple[int, ...] = ()) -> Model:
 def drop_path(rate: Scalar) -> Model:
     """Each example becomes 0 as a whole with probability `rate`: stochastic depth, at a branch's end.
 
-    rate in [0, 1]; what is kept is divided by 1 - rate.
+    rate: in [0, 1]; the other examples are divided by 1 - rate.
     Shapes: x [batch, ...] -> y of the same shape.
     Source: Huang et al. 2016, arXiv:1603.09382.
 
@@ -51,7 +51,7 @@ def drop_path(rate: Scalar) -> Model:
         if key is None:
             return x
         if x.ndim < 1:
-            check.fail("drop_path", "x should have a batch axis, got a single number.")
+            check.fail("drop_path", expected="x should have a batch axis", actual="a single number")
         keep, scale = _draw(key, rate, (x.shape[0],) + (1,) * (x.ndim - 1))
         return jnp.where(keep, x * scale.astype(x.dtype), 0)
 
@@ -61,7 +61,7 @@ def drop_path(rate: Scalar) -> Model:
 def alpha_dropout(rate: Scalar) -> Model:
     """Dropout for SELU networks: dropped values become SELU's lower limit, mean and variance stay.
 
-    rate in [0, 1]; at 1 everything is 0. Shapes: x [...] -> y [...].
+    rate: in [0, 1]; at 1 everything is 0. Shapes: x [...] -> y [...].
     Source: Klambauer et al. 2017, arXiv:1706.02515, section 2.
 
     >>> nf.alpha_dropout(0.1).apply({}, jnp.ones(3))
@@ -90,8 +90,10 @@ def mc_dropout(
 ) -> tuple[PyTree, PyTree]:
     """Mean and standard deviation of y over `samples` dropout masks: MC dropout.
 
-    The deviation is the population's (divided by samples, not by samples - 1); both have y's shape.
-    samples: at least 2. Draw i has the key `fold_in(key, i)`.
+    The deviation is that of the population (divided by samples, not by samples - 1); both have the shape of y.
+
+    model, params, x, state: as in `model.apply`; state is required where the model keeps some.
+    key: a random key; draw i has the key `fold_in(key, i)`. samples: at least 2.
     Source: Gal and Ghahramani 2016, arXiv:1506.02142.
 
     >>> model = nf.serial(nf.dropout(0.5), nf.linear(4, 1))
@@ -107,22 +109,21 @@ def mc_dropout(
     def draw(key):
         return model.apply(params, x, key=key, state=state)
 
-    drawn = vmap_keys(draw, indexed_keys(key, samples))
-    mean = jax.tree.map(lambda y: y.mean(axis=0), drawn)
-    return mean, jax.tree.map(lambda y: y.std(axis=0), drawn)
+    ys = vmap_keys(draw, indexed_keys(key, samples))
+    return jax.tree.map(lambda y: y.mean(axis=0), ys), jax.tree.map(lambda y: y.std(axis=0), ys)
 
 
 def _draw(key: Key, rate: Scalar, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Which values to keep, and what to multiply them by; both are safe at rate 1."""
-    share = 1 - jnp.asarray(rate, jnp.float32)
-    scale = jnp.where(share > 0, 1 / jnp.where(share > 0, share, 1), 0)
+    """Which values to keep, and the factor to multiply them by; both are safe at rate 1."""
+    keep_rate = 1 - jnp.asarray(rate, jnp.float32)
+    scale = jnp.where(keep_rate > 0, 1 / jnp.where(keep_rate > 0, keep_rate, 1), 0)
     flat = jax.random.uniform(key, (math.prod(shape),), jnp.float32)  # a third of the time of an image
-    return flat.reshape(shape) < share, scale
+    return flat.reshape(shape) < keep_rate, scale
 
 
 def _shared_shape(where: str, shape: tuple[int, ...], shared: tuple[int, ...]) -> tuple[int, ...]:
     for axis in shared:
         if not -len(shape) <= axis < len(shape):
-            check.fail(where, f"each shared axis should be one of x's, got {axis} for shape {shape}.")
-    places = {axis % len(shape) for axis in shared}
-    return tuple(1 if place in places else size for place, size in enumerate(shape))
+            check.fail(where, expected="each shared axis should be one of x's", actual=f"{axis} for shape {shape}")
+    axes = {axis % len(shape) for axis in shared}
+    return tuple(1 if axis in axes else size for axis, size in enumerate(shape))

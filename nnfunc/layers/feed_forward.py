@@ -19,7 +19,7 @@ GATES: dict[str, Callable[[Array], Array]] = {
     "geglu": activations.gelu,
     "swiglu": activations.silu,
 }
-"""The function that each of the gated linear units puts on its gate."""
+"""The function of the gate in each of the gated linear units."""
 
 
 def feed_forward(
@@ -34,10 +34,11 @@ def feed_forward(
 ) -> Model:
     """`y = down(act(up(x)))`, or, with a gated activation, `y = down(up(x) * act(gate(x)))`.
 
+    dim: the width of x and y. hidden: the width between the two matrices.
     activation: a function, or the name of one of `nf.activations`; the gated ones ("swiglu", "geglu",
-    "reglu", "glu", "bilinear_glu") have a third matrix, `gate`, and are usually given 2/3 of the
-    hidden units for equal parameters. dropout: the rate of the hidden values, in [0, 1].
-    out_init: the initializer of `down`, weight_init by default.
+    "reglu", "glu", "bilinear_glu") have a third matrix, `gate`, and usually 2/3 of the hidden width for an equal
+    number of parameters. bias: of each matrix. dropout: the rate of the hidden values, in [0, 1]; None is off.
+    weight_init: of `up` and `gate`. out_init: of `down`, by default weight_init.
     Shapes: x [..., dim] -> y [..., dim]; up, gate [dim, hidden], down [hidden, dim].
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3; Shazeer 2020, arXiv:2002.05202,
     for the gated ones.
@@ -68,10 +69,9 @@ def resolve_activation(where: str, activation: str | Callable[[Array], Array]) -
         return True, GATES[activation]
     act = activations.by_name(activation) if isinstance(activation, str) else activation
     if not callable(act):
-        wanted = "a function x -> y or a name"
-        got = check.describe(act)
-        check.fail(where, f"activation should be {wanted}, got {got}.", exc_type=TypeError)
+        expected = "activation should be a function x -> y or a name"
+        check.fail(where, expected=expected, actual=check.describe(act), exc_type=TypeError)
     if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), "float32")).shape != (1, 2):
-        cure = f"The gated ones go by name: {', '.join(map(repr, GATES))}."
-        check.fail(where, f"the activation should keep the shape, got {function_name(act)}. {cure}")
+        hint = f"The gated ones go by name: {', '.join(map(repr, GATES))}."
+        check.fail(where, expected="the activation should keep the shape", actual=function_name(act), hint=hint)
     return False, act

@@ -1,4 +1,4 @@
-"""Pooling to a given size: of whole images, or of windows that fit themselves to the image."""
+"""Pooling to a fixed output size: over whole images, or over windows that adapt to the image."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,6 +16,8 @@ __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "global_avg_pool", "global_
 def global_avg_pool(dims: int = 2) -> Model:
     """The mean over the spatial axes. Shapes: x [..., *spatial, channels] -> y [..., channels].
 
+    dims: the number of spatial axes, at least 1.
+
     >>> nf.global_avg_pool().apply({}, jnp.ones((5, 7, 7, 64))).shape
     (5, 64)
     """
@@ -24,6 +26,8 @@ def global_avg_pool(dims: int = 2) -> Model:
 
 def global_max_pool(dims: int = 2) -> Model:
     """The largest value over the spatial axes.
+
+    dims: the number of spatial axes, at least 1.
 
     Shapes: x [..., *spatial, channels] -> y [..., channels].
     Of equal values the first one, row by row, takes the gradient; NaN is the largest.
@@ -39,8 +43,8 @@ def adaptive_avg_pool(out: Size, *, dims: int = 2) -> Model:
 
     Window i reaches from floor(i * n / out) to before ceil((i + 1) * n / out): all of one size where
     out divides n, otherwise uneven and overlapping.
-    Shapes: x [..., *spatial, channels] -> y [..., *out, channels]. out: one number for all axes or one
-    for each, and then dims is their count.
+    out: one number for all axes or one for each, whose number is then dims. dims: the number of spatial axes.
+    Shapes: x [..., *spatial, channels] -> y [..., *out, channels].
     Source: PyTorch's AdaptiveAvgPool1d, 2d and 3d.
 
     >>> nf.adaptive_avg_pool((1, 2)).apply({}, jnp.arange(3.0).reshape(1, 3, 1))[0, :, 0]
@@ -52,7 +56,8 @@ def adaptive_avg_pool(out: Size, *, dims: int = 2) -> Model:
 def adaptive_max_pool(out: Size, *, dims: int = 2) -> Model:
     """The largest values of the windows of `adaptive_avg_pool`.
 
-    Of equal values the first one, row by row, takes the gradient; NaN is the largest.
+    out, dims, shapes: as there. Of equal values the first one, row by row, takes the gradient; NaN is the
+    largest.
 
     >>> nf.adaptive_max_pool((1, 2)).apply({}, jnp.arange(3.0).reshape(1, 3, 1))[0, :, 0]
     Array([1., 2.], dtype=float32)
@@ -70,8 +75,8 @@ def _global(where: str, dims: int, reduce: Reduce) -> Model:
     def apply(params, x):
         flat, lead = flatten_batch(where, x, dims)
         _not_empty(where, flat.shape[1:-1])
-        places = math.prod(flat.shape[1:-1])
-        return reduce(flat.reshape(*lead, places, flat.shape[-1]), -2)
+        flat = flat.reshape(*lead, math.prod(flat.shape[1:-1]), flat.shape[-1])  # [..., positions, channels]
+        return reduce(flat, -2)
 
     return Model(lambda key: {}, apply, name=where)
 
@@ -86,7 +91,7 @@ def _adaptive(where: str, out: Size, dims: int, reduce: Reduce) -> Model:
         _not_empty(where, y.shape[1:-1])
         for axis in reversed(range(1, dims + 1)):
             y = _windows_along(y, axis, sizes[axis - 1], reduce)
-        return y.reshape(*lead, *y.shape[1:])
+        return y.reshape(*lead, *y.shape[1:])  # [..., *out, channels]
 
     return Model(lambda key: {}, apply, name=where)
 
@@ -94,7 +99,7 @@ def _adaptive(where: str, out: Size, dims: int, reduce: Reduce) -> Model:
 def _windows_along(x: Array, axis: int, out: int, reduce: Reduce) -> Array:
     n = x.shape[axis]
     if n % out == 0:
-        x = x.reshape(*x.shape[:axis], out, n // out, *x.shape[axis + 1 :])
+        x = x.reshape(*x.shape[:axis], out, n // out, *x.shape[axis + 1 :])  # [..., out, n / out, ...]
         return reduce(x, axis + 1)
     parts = [(i * n // out, -((i + 1) * n // -out)) for i in range(out)]
     windows = [jax.lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in parts]
@@ -103,7 +108,7 @@ def _windows_along(x: Array, axis: int, out: int, reduce: Reduce) -> Array:
 
 def _not_empty(where: str, spatial: Sequence[int]) -> None:
     if 0 in spatial:
-        check.fail(where, f"x should have places to pool, got spatial sizes {tuple(spatial)}.")
+        check.fail(where, expected="x should have no empty spatial axis", actual=f"spatial sizes {tuple(spatial)}")
 
 
 def _mean(x: Array, axis: int) -> Array:
@@ -111,7 +116,7 @@ def _mean(x: Array, axis: int) -> Array:
 
 
 def _largest(x: Array, axis: int) -> Array:
-    return _first_largest(jnp.moveaxis(x, axis, -2))
+    return _first_largest(jnp.moveaxis(x, axis, -2))  # [..., windows, channels]
 
 
 @jax.custom_jvp
@@ -123,6 +128,6 @@ def _first_largest(x: Array) -> Array:
 @_first_largest.defjvp
 def _first_largest_jvp(primals, tangents):
     ((x,), (dx,)) = primals, tangents
-    places = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
-    chosen = places == jnp.argmax(x, -2, keepdims=True).astype(jnp.int32)
+    indices = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
+    chosen = indices == jnp.argmax(x, -2, keepdims=True).astype(jnp.int32)
     return _first_largest(x), jnp.sum(jnp.where(chosen, dx, jnp.zeros_like(dx)), -2)

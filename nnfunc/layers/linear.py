@@ -23,6 +23,8 @@ def linear(
 ) -> Model:
     """Affine map of the last axis: `y = x @ weight + bias`.
 
+    in_dim, out_dim: the widths of x and y, at least 1. bias: whether to add one. weight_init: of the matrix.
+    bias_init: of the bias, zeros by default.
     Shapes: x [..., in_dim] -> y [..., out_dim]; weight [in_dim, out_dim], bias [out_dim].
     Raises: ValueError when the last axis of x is not in_dim.
 
@@ -37,7 +39,7 @@ def linear(
         return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
     def apply(params, x):
-        check.last_axis("linear", x, in_dim=in_dim, hint=_cure(x, in_dim, out_dim))
+        check.last_axis("linear", x, in_dim=in_dim, hint=_hint(x, in_dim, out_dim))
         check.shape("linear", (in_dim, out_dim), INIT_HINT, weight=params["weight"])
         y = matmul_rows(x, params["weight"])
         return add_bias(y, params["bias"]) if bias else y
@@ -45,7 +47,7 @@ def linear(
     return Model(init, apply)
 
 
-def _cure(x: Array, in_dim: int, out_dim: int) -> str:
+def _hint(x: Array, in_dim: int, out_dim: int) -> str:
     """What to do when the last axis of x is not in_dim."""
     shape = getattr(x, "shape", ())
     if math.prod(shape[1:]) == in_dim:
@@ -57,17 +59,17 @@ def _cure(x: Array, in_dim: int, out_dim: int) -> str:
 def matmul_rows(x: Array, weight: Array) -> Array:
     """`x @ weight` for x with any leading axes, as one product of two matrices.
 
-    Written so because XLA's weight gradient of a batched product is slow on CPU.
+    XLA's weight gradient of a batched product is slow on CPU.
     Shapes: x [..., in_dim], weight [in_dim, out_dim] -> [..., out_dim].
     """
-    y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight
-    return y.reshape(*x.shape[:-1], weight.shape[-1])
+    y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight  # [rows, out_dim]
+    return y.reshape(*x.shape[:-1], weight.shape[-1])  # [..., out_dim]
 
 
 def add_bias(y: Array, bias: Array) -> Array:
-    """`y + bias`, whose gradient, a sum over all places, is taken in float32 at least.
+    """`y + bias`, whose gradient, a sum over all rows, is computed in float32 at least.
 
-    XLA on CPU sums bfloat16 in bfloat16, and what is added to 256 ones changes nothing any more.
+    XLA on CPU sums bfloat16 in bfloat16, where 256 + 1 is 256.
     """
     return (widen(y) + broadcast_to_rank(widen(bias), y.ndim)).astype(y.dtype)
 
@@ -82,6 +84,8 @@ def bilinear(
 ) -> Model:
     """A map linear in each of two inputs: `y_k = sum_ij left_i weight_ijk right_j + bias_k`.
 
+    left_dim, right_dim, out_dim: the widths of both inputs and of y. bias: whether to add one.
+    weight_init: of the weight.
     Shapes: x is a pair (left [..., left_dim], right [..., right_dim]) -> y [..., out_dim];
     weight [left_dim, right_dim, out_dim], with fan-in left_dim * right_dim; bias [out_dim].
     Raises: ValueError when an axis has another size, or the leading axes differ.
@@ -99,16 +103,16 @@ def bilinear(
 
     def apply(params, x):
         if not isinstance(x, tuple | list) or len(x) != 2:
-            got = check.describe(x)
-            check.fail("bilinear", f"x should be a pair (left, right), got {got}.", exc_type=TypeError)
+            actual = check.describe(x)
+            check.fail("bilinear", expected="x should be a pair (left, right)", actual=actual, exc_type=TypeError)
         left, right = x
         check.last_axis("bilinear: left", left, left_dim=left_dim)
         check.last_axis("bilinear: right", right, right_dim=right_dim)
         if left.shape[:-1] != right.shape[:-1]:
-            wanted = "left and right should have the same leading axes"
-            check.fail("bilinear", f"{wanted}, got shapes {left.shape} and {right.shape}.")
+            expected = "left and right should have the same leading axes"
+            check.fail("bilinear", expected=expected, actual=f"shapes {left.shape} and {right.shape}")
         inner = matmul_rows(left, params["weight"].reshape(left_dim, right_dim * out_dim))
-        inner = inner.reshape(*left.shape[:-1], right_dim, out_dim)
+        inner = inner.reshape(*left.shape[:-1], right_dim, out_dim)  # [..., right_dim, out_dim]
         y = (right[..., None] * inner).sum(-2)
         return add_bias(y, params["bias"]) if bias else y
 
@@ -117,6 +121,8 @@ def bilinear(
 
 def bias(dim: int, *, bias_init: Initializer = initializers.zeros) -> Model:
     """`y = x + bias`. Shapes: x [..., dim] -> y [..., dim]; bias [dim].
+
+    dim: the width of x. bias_init: zeros by default.
 
     >>> model = nf.bias(3)
     >>> model.apply({"bias": jnp.arange(3.0)}, jnp.ones(3))
@@ -137,7 +143,8 @@ def bias(dim: int, *, bias_init: Initializer = initializers.zeros) -> Model:
 def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
     """`y = scale * x`, a learned factor for each channel, `initial` at first.
 
-    Small initial factors on residual branches are the LayerScale of arXiv:2103.17239.
+    dim: the width of x. initial: the factor at first; small ones on residual branches are the
+    LayerScale of arXiv:2103.17239.
     Shapes: x [..., dim] -> y [..., dim]; scale [dim].
 
     >>> model = nf.scale(3, initial=0.5)
@@ -160,9 +167,10 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
 def prelu(dim: int = 1, *, initial: Scalar = 0.25) -> Model:
     """Leaky ReLU with a learned slope below zero, one for all channels or one for each.
 
-    Shapes: x [..., channels] -> y of the same shape; slope [dim], dim 1 or channels. With dim 1 x may
-    also be a single number.
-    Source: He et al. 2015, arXiv:1502.01852, whose initial slope is 0.25.
+    dim: the number of slopes, 1 or that of the channels; with 1 x may also be a single number.
+    initial: the slope at first; 0.25 as in the paper.
+    Shapes: x [..., channels] -> y of the same shape; slope [dim].
+    Source: He et al. 2015, arXiv:1502.01852.
 
     >>> model = nf.prelu()
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([-4.0, 2.0]))

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a model whose own parameters stay, and a small correction of some is trained."""
+"""Low-rank adapters: the parameters of a model stay fixed, and small corrections of some are trained."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers, paths
-from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold
+from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold, wide_dtype
 from nnfunc.frozen_state import FrozenState
 from nnfunc.paths import Leaves, is_matrix, leaves_mask
 
@@ -18,7 +18,7 @@ __all__ = ["lora", "merge_lora"]
 
 
 class Adapted(Model):
-    """A Model that knows how its adapters and the base make the parameters of the model inside."""
+    """A Model with `merge(adapters, base)`, the parameters of the model inside."""
 
     __slots__ = ("merge",)
     merge: Callable[[Params, Params], Params]
@@ -45,10 +45,11 @@ def lora(
     n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
     Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
     is layers, whatever their axes, such as the kernels of a repeat.
-    on: path patterns, "matrices" or a function params -> tree of booleans. rank: at least 1. alpha: how
-    strong the corrections are, whatever their rank. state: of the model inside, which base was
-    trained with, such as running statistics; a fresh one by default.
-    Raises: ValueError when a pattern fits nothing, or what is no matrix by name and shape.
+    model: the layer to adapt. base: its trained parameters.
+    on: path patterns, "matrices" or a function params -> tree of booleans; by default the query weights.
+    rank: at least 1. alpha: the strength of the corrections, whatever their rank. state: of the model inside,
+    with which base was trained, such as running statistics; by default a fresh one.
+    Raises: ValueError when a pattern matches nothing, or a leaf that is no matrix by name and shape.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
 
     >>> model = nf.mlp([4, 8, 2])
@@ -66,20 +67,20 @@ def lora(
     batches = _batches(base, on, stacked)
 
     def init(key):
-        leaves, made = paths.flatten(base), {}
+        leaves, adapters = paths.flatten(base), {}
         for path, batch in batches.items():
-            shape, own = jnp.shape(leaves[path]), reduce(fold, path.split("/"), key)
+            shape, leaf_key = jnp.shape(leaves[path]), reduce(fold, path.split("/"), key)
             into, out = math.prod(shape[len(batch) : -1]), shape[-1]
-            dtype = _wide(leaves[path])
+            dtype = wide_dtype(leaves[path])
 
             def down(key, into=into, dtype=dtype):
                 return initializers.lecun_normal(key, (into, rank), dtype)
 
             for size in batch:
                 down = _stack(down, size)
-            made[f"{path}/down"] = down(own)
-            made[f"{path}/up"] = jnp.zeros((*batch, rank, out), dtype)
-        return paths.unflatten(made)
+            adapters[f"{path}/down"] = down(leaf_key)
+            adapters[f"{path}/up"] = jnp.zeros((*batch, rank, out), dtype)
+        return paths.unflatten(adapters)
 
     def init_state():
         # copies, as a train step uses up its state
@@ -91,8 +92,8 @@ def lora(
         needed = {f"{path}/{part}" for path in batches for part in ("down", "up")}
         if set(adapters) != needed:
             wrong = sorted(set(adapters) ^ needed)[0]
-            problem = "its params should be the adapters that its init makes"
-            check.fail("lora", f"{problem}, got a difference at {wrong!r}.")
+            expected = "its params should be the adapters that its init makes"
+            check.fail("lora", expected=expected, actual=f"a difference at {wrong!r}")
 
         def merged(keys, weight):
             path = paths.path_of(keys)
@@ -108,9 +109,9 @@ def lora(
         inside = replace(ctx, state=ctx.state.get("model", {}))
         y, out = model.forward(merge(params, fixed), x, inside)
         new = _state(fixed, out.state)
-        # the kind that came in: what goes from step to step must not change it
-        kind = type(ctx.state) if ctx.state else FrozenState
-        return y, Out(kind(new), out.taps)
+        # the node type of the input: the carry of a loop must keep it
+        node_type = type(ctx.state) if ctx.state else FrozenState
+        return y, Out(node_type(new), out.taps)
 
     adapted = Adapted(init, forward=forward, init_state=init_state, name="lora")
     adapted.merge = merge
@@ -120,8 +121,8 @@ def lora(
 def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Params:
     """The parameters of the model inside: base and adapters in one, for use without `lora`.
 
-    model: what `lora` gave. params: its adapters. state: its state, or None for the base it was given.
-    Raises: TypeError when the model is not one that `lora` gave.
+    model: the result of `lora`. params: its adapters. state: its state, or None for the base of its init_state().
+    Raises: TypeError when the model is not a result of `lora`.
 
     >>> model = nf.linear(4, 2)
     >>> adapted = nf.lora(model, model.init(jax.random.key(0)), "weight", rank=1)
@@ -132,13 +133,12 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
     True
     """
     if not isinstance(model, Adapted):
-        got = check.describe(model)
-        wanted = "model should be what nf.lora gave, not put into another"
-        check.fail("merge_lora", f"{wanted}, got {got}.", exc_type=TypeError)
+        expected = "model should be the result of nf.lora itself, not a model around it"
+        check.fail("merge_lora", expected=expected, actual=check.describe(model), exc_type=TypeError)
     state = model.init_state() if state is None else state
     if not isinstance(state, dict) or "base" not in state:
-        got = sorted(state) if isinstance(state, dict) else check.describe(state)
-        check.fail("merge_lora", f'state should hold "base", as model.init_state() does, got {got}.')
+        actual = sorted(state) if isinstance(state, dict) else check.describe(state)
+        check.fail("merge_lora", expected='state should hold "base", as model.init_state() does', actual=actual)
     return model.merge(params, state["base"])
 
 
@@ -147,26 +147,26 @@ def _batches(base: Params, on: Leaves, stacked: Leaves) -> dict[str, tuple[int, 
     leaves = paths.flatten(base)
     picked = paths.flatten(leaves_mask("lora: on", base, on))
     layers = paths.flatten(leaves_mask("lora: stacked", base, stacked))
-    found = {}
+    batches = {}
     for path, leaf in leaves.items():
         if not picked[path]:
             continue
         shape = jnp.shape(leaf)
         first = 1 if layers[path] or len(shape) == 3 else 0
         if not is_matrix(path, leaf) or len(shape) - first < 2:
-            wanted = f"{path} should be a matrix, called weight, kernel or embedding"
-            cure = "Name the weights alone, such as '**/weight'."
-            check.fail("lora: on", f"{wanted}, got shape {tuple(shape)}. {cure}")
+            expected = f"{path} should be a matrix, called weight, kernel or embedding"
+            hint = "Name the weights alone, such as '**/weight'."
+            check.fail("lora: on", expected=expected, actual=f"shape {tuple(shape)}", hint=hint)
         check.floating("lora: base", **{path: leaf})
-        found[path] = tuple(shape[:first])
-    if not found:
-        check.fail("lora: on", f"it should choose at least one weight, got none of {list(leaves)}.")
-    return found
+        batches[path] = tuple(shape[:first])
+    if not batches:
+        check.fail("lora: on", expected="it should choose at least one weight", actual=f"none of {list(leaves)}")
+    return batches
 
 
-@jax.jit  # alone too it is one program: written out, its last bits would differ from those in a model
+@jax.jit  # one program when called alone too: op by op, the last bits would differ from those in a model
 def _merged(weight: Array, down: Array, up: Array, alpha: Scalar) -> Array:
-    dtype = jnp.promote_types(_wide(weight), down.dtype)
+    dtype = jnp.promote_types(wide_dtype(weight), down.dtype)
     down, up = down.astype(dtype), up.astype(dtype)
     scale = jnp.asarray(alpha, dtype) / down.shape[-1]
     change = scale * (down @ up)
@@ -178,10 +178,5 @@ def _state(base: Params, inside: PyTree) -> dict[str, Any]:
 
 
 def _stack(draw: Any, n: int) -> Any:
-    """The same for n layers, each with a key of its own, as `repeat` has them."""
+    """The same for n layers, layer i with the key `fold_in(key, i)`, as in `repeat`."""
     return lambda key: jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(n))
-
-
-def _wide(leaf: Any) -> Any:
-    dtype = jax.dtypes.result_type(leaf)
-    return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32

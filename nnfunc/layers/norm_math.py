@@ -1,4 +1,4 @@
-"""What norms are made of: vectors brought to mean 0 and variance 1, with short derivatives."""
+"""The arithmetic of norms: vectors scaled to mean 0 and variance 1, with short derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 from nnfunc.base import Array, Scalar
 
 
-def in_range(x: Array, axes: tuple[int, ...]) -> Array:
+def range_scale(x: Array, axes: tuple[int, ...]) -> Array:
     """One over a power of two near the largest value over the axes: their squares then stay in range.
 
     As a power of two it changes no bit of what is normalized, and no derivative depends on it. In
@@ -22,12 +22,12 @@ def in_range(x: Array, axes: tuple[int, ...]) -> Array:
     return 1 / jnp.clip(power, 2.0 ** (-info.maxexp * 15 // 32), 2.0 ** (info.maxexp * 3 // 4))
 
 
-def keeping(
+def with_short_jvp(
     normalize: Callable[[Array, Array], tuple[Array, Array]], has_mean: bool
 ) -> Callable[[Array, Array], Array]:
     """The function (x, eps) -> y of `normalize(x, eps) -> (y, factor)`, y = (x - mean) * factor.
 
-    The derivative needs y and factor only, which are calculated once and kept:
+    The derivative needs y and factor only, which are computed once and stored:
     dy = factor * (dx - mean(dx)) - y * mean(y * factor * dx) - y * factor^2 / 2 * deps,
     without mean(dx) when y = x * factor. A jvp rule of plain JAX, so all higher derivatives work.
     """
@@ -52,32 +52,32 @@ def keeping(
     return function
 
 
-def centred(x: Array, axes: tuple[int, ...], eps: Scalar) -> tuple[Array, Array, Array, Array]:
+def standardize(x: Array, axes: tuple[int, ...], eps: Scalar) -> tuple[Array, Array, Array, Array]:
     """x with mean 0 and variance 1 over the axes, the factor of that, and the mean and variance."""
-    scale = in_range(x, axes)
+    scale = range_scale(x, axes)
     x = x * scale
     mean = jnp.mean(x, axis=axes, keepdims=True)
     var = jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
-    # Of values that are all the same, large ones leave nothing of eps: 0 times infinity is no answer.
+    # Where all values are equal and large, eps underflows: the floor avoids 0 times infinity.
     small = jnp.maximum(jnp.asarray(eps, x.dtype) * scale * scale, jnp.finfo(x.dtype).tiny)
-    factor = one_over(var, small)
+    factor = inverse_root(var, small)
     return (x - mean) * factor, factor * scale, mean / scale, var / scale / scale
 
 
-@partial(keeping, has_mean=True)
-def to_mean_and_variance(x: Array, eps: Array) -> tuple[Array, Array]:
-    y, factor, *_ = centred(x, (-1,), eps)
+@partial(with_short_jvp, has_mean=True)
+def standardize_vectors(x: Array, eps: Array) -> tuple[Array, Array]:
+    y, factor, *_ = standardize(x, (-1,), eps)
     return y, factor
 
 
-@partial(keeping, has_mean=False)
-def to_mean_square(x: Array, eps: Array) -> tuple[Array, Array]:
-    scale = in_range(x, (-1,))
+@partial(with_short_jvp, has_mean=False)
+def normalize_rms(x: Array, eps: Array) -> tuple[Array, Array]:
+    scale = range_scale(x, (-1,))
     x = x * scale
-    factor = one_over(jnp.mean(jnp.square(x), axis=-1, keepdims=True), eps * scale * scale)
+    factor = inverse_root(jnp.mean(jnp.square(x), axis=-1, keepdims=True), eps * scale * scale)
     return x * factor, factor * scale
 
 
-def one_over(square: Array, eps: Scalar) -> Array:
+def inverse_root(square: Array, eps: Scalar) -> Array:
     """1 / sqrt(square + eps). The derivative of rsqrt has a third power, which underflows from 1e13."""
     return 1 / jnp.sqrt(square + jnp.asarray(eps, square.dtype))

@@ -28,11 +28,12 @@ def max_pool(
     """The largest value of each window, channel by channel.
 
     Shapes: x [..., *spatial, channels] -> y [..., *windows, channels], with `dims` spatial axes.
-    window, stride, dilation: one number for all axes or one for each, and then dims is their count;
-    stride is the window if not given.
-    padding: as in `conv`, with values that are never the largest.
-    Where the largest value stands more than once, the first place (row by row) takes the whole
-    gradient, as in PyTorch. A window that holds a NaN gives NaN.
+    Of equal largest values the first one, row by row, takes the whole gradient, as in PyTorch. A window with a
+    NaN gives NaN.
+
+    window, stride, dilation: one number for all axes or one for each, whose number is then dims; stride is the
+    window by default. padding: as in `conv`, with values that are never the largest; none by default, as in
+    PyTorch. dims: the number of spatial axes, 1, 2 or 3.
     Raises: ValueError when no window fits, or the padding is not smaller than the window.
 
     >>> nf.max_pool(2).apply({}, jnp.ones((5, 28, 28, 3))).shape
@@ -43,9 +44,9 @@ def max_pool(
     def apply(params, x):
         flat, lead = flatten_batch("max_pool", x, win.dims)
         flat = pad(flat, win.pads(flat.shape[1:-1]), -math.inf)
-        whole = _whole_form(jax.default_backend(), win)
+        whole = _use_reduce_window(jax.default_backend(), win)
         y = _largest_of_windows(flat, win) if whole else _largest_by_axes(flat, win)
-        return y.reshape(*lead, *y.shape[1:])
+        return y.reshape(*lead, *y.shape[1:])  # [..., *windows, channels]
 
     return Model(_none, apply)
 
@@ -55,7 +56,7 @@ def avg_pool(
 ) -> Model:
     """The mean of each window, channel by channel.
 
-    Shapes, window, stride, padding: as in `max_pool`.
+    window, stride, padding, dims, shapes: as in `max_pool`.
     count_padding: whether the zeros of the padding count as values, which is PyTorch's default
     (count_include_pad); otherwise the mean is that of the values inside, which is TensorFlow's.
 
@@ -69,7 +70,7 @@ def avg_pool(
         y = _totals(widen(flat), win)
         count = math.prod(win.size) if count_padding else _counts(win, flat.shape[1:-1])[None]
         y = (y / jnp.asarray(count, y.dtype)).astype(x.dtype)
-        return y.reshape(*lead, *y.shape[1:])
+        return y.reshape(*lead, *y.shape[1:])  # [..., *windows, channels]
 
     return Model(_none, apply)
 
@@ -79,9 +80,9 @@ def lp_pool(
 ) -> Model:
     """The p-norm of each window, channel by channel: `(sum |x|^p)^(1/p)`.
 
-    p = 1 is the sum of sizes, and the larger p the nearer to the largest size. The gradient at a window
+    p = 1 is the sum of absolute values, and a large p approaches the largest one. The gradient at a window
     of zeros is 0.
-    Shapes, window, stride, padding: as in `max_pool`, padded with zeros. p at least 1.
+    window, stride, padding, dims, shapes: as in `max_pool`, padded with zeros. p: at least 1.
     PyTorch's LPPool takes x^p, which for odd p differs where x is negative.
 
     >>> nf.lp_pool(2).apply({}, jnp.array([[3.0, 0.0], [0.0, 4.0]])[..., None])
@@ -96,7 +97,7 @@ def lp_pool(
         power = jnp.asarray(p).astype(norm.dtype)
         for axis in reversed(range(win.dims)):
             norm = _norm_of(_along(norm, win, axis), power)
-        return norm.reshape(*lead, *norm.shape[1:]).astype(x.dtype)
+        return norm.reshape(*lead, *norm.shape[1:]).astype(x.dtype)  # [..., *windows, channels]
 
     return Model(_none, apply)
 
@@ -110,17 +111,16 @@ def _windows(where: str, window: Size, stride: Size | None, padding: Padding, di
     if not isinstance(win.padding, str):
         for pair, span in zip(win.padding, win.span, strict=True):
             if max(pair) >= span:
-                wanted = f"padding should be smaller than the window, {win.span}"
-                check.fail(where, f"{wanted}, got {win.padding}.")
+                check.fail(where, expected=f"padding should be smaller than the window, {win.span}", actual=win.padding)
     return win
 
 
-def _whole_form(backend: str, win: Windows) -> bool:
-    """Whether the largest values are found by XLA's reduce_window: elsewhere than on CPU if windows
-    overlap, and for long windows. With dilation it has no gradient.
+def _use_reduce_window(backend: str, win: Windows) -> bool:
+    """Whether XLA's reduce_window computes the largest values: for long windows, and for overlapping ones on
+    other platforms than CPU. With dilation it has no gradient.
 
-    Measured on CPU, forward and backward: by axes 0.3 to 0.5 of it, overlapping or not, as quick as
-    a reshape and jnp.max, which would share the gradient among equal values.
+    Measured on CPU, forward and backward: by axes takes 0.3 to 0.5 of its time, overlapping or not, as little as
+    a reshape and jnp.max, which would split the gradient among equal values.
     """
     apart = all(s >= span for s, span in zip(win.stride, win.span, strict=True))
     long = max(win.size) > 32
@@ -141,7 +141,7 @@ def _largest_by_axes(x: Array, win: Windows) -> Array:
 
 
 def _along(x: Array, win: Windows, axis: int) -> list[Array]:
-    """For each place of a window along one axis what every window has there."""
+    """For each element of a window along one axis the value of every window there."""
     k, stride, dilation = win.size[axis], win.stride[axis], win.dilation[axis]
     reach = ((x.shape[axis + 1] - win.span[axis]) // stride) * stride + 1
     starts = range(0, k * dilation, dilation)
@@ -149,7 +149,7 @@ def _along(x: Array, win: Windows, axis: int) -> list[Array]:
 
 
 def _norm_of(sizes: list[Array], power: Array) -> Array:
-    """The p-norm of values that are not negative, each place by its own largest one.
+    """The p-norm of values that are not negative, scaled by the largest one of each window.
 
     So powers neither vanish nor overflow, and nothing depends on other windows.
     """
@@ -168,9 +168,9 @@ def _totals(x: Array, win: Windows) -> Array:
     """The sum of each window, with zeros as padding."""
     pads = win.pads(x.shape[1:-1])
     for axis in reversed(range(win.dims)):
-        size, strides, own = [1] * x.ndim, [1] * x.ndim, [(0, 0)] * x.ndim
-        size[axis + 1], strides[axis + 1], own[axis + 1] = (win.size[axis], win.stride[axis], pads[axis])
-        x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, strides, own)
+        size, strides, padding = [1] * x.ndim, [1] * x.ndim, [(0, 0)] * x.ndim
+        size[axis + 1], strides[axis + 1], padding[axis + 1] = win.size[axis], win.stride[axis], pads[axis]
+        x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, strides, padding)
     return x
 
 

@@ -22,7 +22,10 @@ Padding = Literal["same", "valid", "circular"] | int | Sequence[int | Sequence[i
 
 @dataclass(frozen=True)
 class Windows:
-    """Window sizes, strides and dilations, one for each spatial axis, and how the axes are padded."""
+    """Window size, stride and dilation for each spatial axis, and the padding: a name or pairs (before, after).
+
+    where: the layer, for errors.
+    """
 
     where: str
     size: tuple[int, ...]
@@ -36,7 +39,7 @@ class Windows:
 
     @property
     def span(self) -> tuple[int, ...]:
-        """How far a window reaches along each axis: (size - 1) * dilation + 1."""
+        """The extent of a window along each axis: (size - 1) * dilation + 1."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True))
 
     def pads(self, spatial: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -49,12 +52,12 @@ class Windows:
             pads = self.padding
         for n, span, (before, after) in zip(spatial, self.span, pads, strict=True):
             if n + before + after < span:
-                reach = "" if set(self.dilation) == {1} else f", which reach {self.span}"
+                extent = "" if set(self.dilation) == {1} else f", which reach {self.span}"
                 padded = f" and padding {pads}" if any(map(any, pads)) else ""
-                wanted = f"windows of {self.size}{reach} should fit into x"
-                got = f"got spatial sizes {tuple(spatial)}{padded}"
-                cure = "Use a smaller window, padding='same', or fewer strides and pools before."
-                check.fail(self.where, f"{wanted}, {got}. {cure}")
+                expected = f"windows of {self.size}{extent} should fit into x"
+                hint = "Use a smaller window, padding='same', or fewer strides and pools before."
+                actual = f"spatial sizes {tuple(spatial)}{padded}"
+                check.fail(self.where, expected=expected, actual=actual, hint=hint)
         return pads
 
     def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
@@ -78,7 +81,7 @@ def parse_windows(
         dims = len(size)
     check.size(where, dims=dims)
     if dims > 3:
-        check.fail(where, f"there should be 1, 2 or 3 spatial axes, got {dims}.")
+        check.fail(where, expected="there should be 1, 2 or 3 spatial axes", actual=dims)
     size = per_axis(where, argument, size, dims)
     stride = size if stride is None else per_axis(where, "stride", stride, dims)
     dilation = per_axis(where, "dilation", dilation, dims)
@@ -86,18 +89,17 @@ def parse_windows(
 
 
 def flatten_batch(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]]:
-    """x with its leading axes made one, [batch, *spatial, channels], and what the axes were."""
+    """x with one leading axis, [batch, *spatial, channels], and the sizes of its leading axes."""
     check.floating(where, x=x)
     if x.ndim < dims + 1:
-        wanted = f"x should be [..., {_shape_words(dims)}]"
-        cure = "Images without a channel axis: x[..., None]." if x.ndim >= dims else ""
-        check.fail(where, f"{wanted}, got shape {x.shape}. {cure}".strip())
+        hint = "Images without a channel axis: x[..., None]." if x.ndim >= dims else ""
+        check.fail(where, expected=f"x should be [..., {_axis_names(dims)}]", actual=f"shape {x.shape}", hint=hint)
     lead = x.shape[: x.ndim - dims - 1]
-    return x.reshape(math.prod(lead), *x.shape[len(lead) :]), lead
+    return x.reshape(math.prod(lead), *x.shape[len(lead) :]), lead  # [batch, *spatial, channels]
 
 
 def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str = "") -> Array:
-    """[batch, *spatial, channels] with the spatial axes padded by a value, or around the corner."""
+    """[batch, *spatial, channels] with the spatial axes padded by a value, or circularly."""
     if not any(map(any, pads)):
         return x
     widths = [(0, 0), *pads, (0, 0)]
@@ -107,18 +109,18 @@ def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str
 
 
 def shifted_copies(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Array]:
-    """For each place of the kernel what every window has there: [batch, *windows, channels]."""
+    """For each element of the kernel the value of every window there: [batch, *windows, channels]."""
     sizes = zip(x.shape[1:-1], kernel, stride, dilation, strict=True)
     spans = [((n - (k - 1) * d - 1) // s) * s + 1 for n, k, s, d in sizes]
     copies = []
-    for place in itertools.product(*map(range, kernel)):
-        start = [p * d for p, d in zip(place, dilation, strict=True)]
+    for offset in itertools.product(*map(range, kernel)):
+        start = [o * d for o, d in zip(offset, dilation, strict=True)]
         stop = [a + span for a, span in zip(start, spans, strict=True)]
         copies.append(lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *stride, 1)))
     return copies
 
 
-def _shape_words(dims: int) -> str:
+def _axis_names(dims: int) -> str:
     return ", ".join((*(["depth", "height", "width"][3 - dims :] if dims > 1 else ["length"]), "channels"))
 
 
@@ -134,8 +136,7 @@ def per_axis(where: str, name: str, value: Any, dims: int, low: int = 1) -> tupl
         check.size(where, low, check.LARGEST, **{name: value})
         return (int(value),) * dims
     if len(value) != dims:
-        wanted = f"{name} should be one number or {dims}, one for each spatial axis"
-        check.fail(where, f"{wanted}, got {value}.")
+        check.fail(where, expected=f"{name} should be one number or {dims}, one for each spatial axis", actual=value)
     for axis, one in enumerate(value):
         check.size(where, low, **{f"{name}[{axis}]": one})
     return tuple(map(int, value))
@@ -150,7 +151,7 @@ def _padding(where: str, padding: Any, dims: int, names: Sequence[str]) -> str |
         check.size(where, 0, padding=padding)
         return tuple((int(padding), int(padding)) for _ in range(dims))
     if len(padding) != dims:
-        wanted = f"padding should be a name, a number, or {dims} numbers or pairs (before, after)"
-        check.fail(where, f"{wanted}, one for each spatial axis, got {padding}.")
+        expected = f"padding should be a name, a number, or {dims} numbers or pairs (before, after)"
+        check.fail(where, expected=expected + ", one for each spatial axis", actual=padding)
     pairs = [per_axis(where, f"padding[{axis}]", one, 2, 0) for axis, one in enumerate(padding)]
     return tuple((before, after) for before, after in pairs)

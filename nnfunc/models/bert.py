@@ -45,6 +45,8 @@ def bert(
     `linear(dropout(tanh(linear(state of the first token))))`.
     hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
     of the attention weights and of each branch. unroll: that of `nf.repeat`.
+    layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
+    `nf.activations`; BERT's is the exact "gelu".
     Initial weights are normal of deviation 0.02, cut at 2.
     Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
     `blocks/mlp/...`, and below `head` those of the output.
@@ -115,11 +117,11 @@ def _checked(given: dict) -> tuple:
             problem = f"x should be ids or a dict with {', '.join(names)}, got {name!r}"
             check.fail("bert", f"{problem}{check.nearest(name, names)}")
     if "ids" not in given:
-        check.fail("bert", f"x should hold 'ids', got a dict with {sorted(given)}.")
+        check.fail("bert", expected="x should hold 'ids'", actual=f"a dict with {sorted(given)}")
     ids = given["ids"]
     check.integers("bert", ids=ids)
     if ids.ndim < 1:
-        check.fail("bert", f"ids should be [..., time], got shape {ids.shape}.")
+        check.fail("bert", expected="ids should be [..., time]", actual=f"shape {ids.shape}")
     if "types" in given:
         check.same_shape("bert", types=given["types"], ids=ids)
     return ids, padding(given, "mask", "lengths", ids.shape[-1])

@@ -37,6 +37,7 @@ def lenet(
 
     The first convolution keeps the size, as the paper's does with 28 x 28 digits on a 32 x 32 field.
     Its sparse connections, trainable pooling and radial outputs are left out, as they are today.
+    pool: "avg", as in the paper, or "max".
     Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. 61,706 parameters at 28.
     activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
     Raises: ValueError when image_size is below 12, or x holds images of another size.
@@ -85,6 +86,7 @@ def cnn(
     flattens the last image or takes the mean over its places, then dropout, linear(hidden),
     activation, dropout, linear(classes). Norm and dropout are left out when None, the hidden
     layer when 0. `hidden` moves the number of parameters in small steps, `widths` in large ones.
+    pool: "max" or "avg", of windows of 2 x 2.
     Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. Paths:
     `stage_1/conv_1/weight`, ..., `hidden/linear/weight`, `head/weight`.
     kernel: of every convolution, which keeps the size ("same"). dropout: the rate, in [0, 1].
@@ -101,8 +103,12 @@ def cnn(
     least = 2 ** len(widths)
     stages = f"widths ({len(widths)} stages, each of which halves the image)"
     if isinstance(image_size, int) and image_size < least:
-        wanted = f"image_size should be at least {least} for these {stages}"
-        check.fail("cnn", f"{wanted}, got {image_size}. Give fewer widths.")
+        check.fail(
+            "cnn",
+            expected=f"image_size should be at least {least} for these {stages}",
+            actual=image_size,
+            hint="Give fewer widths.",
+        )
     check.size("cnn", image_size=image_size)
     check.choice("cnn", _POOLS, pool=pool)
     check.choice("cnn", ("flatten", "global"), head=head)
@@ -161,8 +167,12 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
                 cure = "Resize them."
             check.fail(where, f"{wanted}, got shape {shape}. {cure}")
         if min(shape[-3:-1]) < least:
-            wanted = f"images should be at least {least} x {least} for its stages"
-            check.fail(where, f"{wanted}, got shape {shape}. Use fewer stages.")
+            check.fail(
+                where,
+                expected=f"images should be at least {least} x {least} for its stages",
+                actual=f"shape {shape}",
+                hint="Use fewer stages.",
+            )
         for name in layers:
             x = net[name](x)
         return x
@@ -175,8 +185,7 @@ def sizes(where: str, **lists: Sequence[int]) -> list[int]:
     """The one named list, checked to hold at least one integer of at least 1."""
     ((name, values),) = lists.items()
     if isinstance(values, int | str) or not isinstance(values, Sequence) or not len(values):
-        got = check.describe(values)
-        check.fail(where, f"{name} should be a list of integers, one a stage, got {got}.")
+        check.fail(where, expected=f"{name} should be a list of integers, one a stage", actual=check.describe(values))
     for place, value in enumerate(values):
         check.size(where, **{f"{name}[{place}]": value})
     return list(values)

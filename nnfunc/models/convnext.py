@@ -52,9 +52,9 @@ def convnext(
     check.size("convnext", classes=classes, in_dim=in_dim, patch=patch, kernel=kernel)
     depths, widths = sizes("convnext", depths=depths), sizes("convnext", widths=widths)
     if len(depths) != len(widths):
-        check.fail("convnext", f"depths and widths should be of one length, got {depths}, {widths}.")
+        check.fail("convnext", expected="depths and widths should be of one length", actual=f"{depths}, {widths}")
     if kernel % 2 == 0:
-        check.fail("convnext", f"kernel should be odd, so that the size stays, got {kernel}.")
+        check.fail("convnext", expected="kernel should be odd, so that the size stays", actual=kernel)
     if drop_path is not None:
         check.number("convnext", 0, 1, drop_path=drop_path)
 
@@ -114,6 +114,7 @@ def convnext_tiny(
     """ConvNeXt-T: `convnext` with 3, 3, 9, 3 blocks. 28,589,128 parameters at 1000 classes.
 
     drop_path: 0.1 is that of its training on ImageNet-1k.
+    classes, in_dim, layer_scale: as in `convnext`.
     Shapes: x [..., height, width, in_dim], at least 32 x 32 -> logits [..., classes].
     """
     return convnext(classes, in_dim=in_dim, drop_path=drop_path, layer_scale=layer_scale)
@@ -125,6 +126,7 @@ def convnext_small(
     """ConvNeXt-S: `convnext` with 3, 3, 27, 3 blocks. 50,223,688 parameters at 1000 classes.
 
     drop_path: 0.4 is that of its training on ImageNet-1k. Otherwise as `convnext_tiny`.
+    classes, in_dim, layer_scale: as in `convnext`.
     """
     return convnext(classes, in_dim=in_dim, depths=(3, 3, 27, 3), drop_path=drop_path, layer_scale=layer_scale)
 

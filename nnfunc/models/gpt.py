@@ -43,6 +43,8 @@ def gpt(
     nanoGPT's the exact "gelu". mlp: another layer in place of the perceptron, such as `nf.mixture_of_experts`.
     unroll: how many layers are written out in the program, as in `nf.repeat`; with all of them a small
     model runs some 10 % faster on a CPU, and compiles longer.
+    layers, heads, dim: blocks, attention heads of a block, width; heads divides dim. eps: that of the norms,
+    above 0; 1e-5 is GPT-2's.
     Initial weights are normal of deviation 0.02, those of the last map of each branch
     0.02 / sqrt(2 * layers).
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/query/weight` [layers, dim, dim], ...,

@@ -41,6 +41,7 @@ def llama(
     in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
     tokens, transposed. mlp: another layer in place of the perceptron; `nf.mixture_of_experts(dim, hidden, 8,
     activation="swiglu", bias=False)` makes Mixtral. unroll: that of `nf.repeat`.
+    layers, heads, dim: blocks, query heads of a block, width.
     Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
     weights of Hugging Face.
     Paths: `tokens/weight`, `blocks/attend/query/weight`, ..., `blocks/mlp/gate/weight`, `norm/scale`,

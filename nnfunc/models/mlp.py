@@ -46,8 +46,9 @@ def mlp(
     (5, 10)
     """
     if isinstance(widths, int) or len(widths) < 2:
-        wanted = "widths should be at least the input's and the output's, such as [64, 10]"
-        check.fail("mlp", f"{wanted}, got {widths}.")
+        check.fail(
+            "mlp", expected="widths should be at least the input's and the output's, such as [64, 10]", actual=widths
+        )
     for place, width in enumerate(widths):
         check.size("mlp", **{f"widths[{place}]": width})
     check.number("mlp", gain=gain)
@@ -55,8 +56,12 @@ def mlp(
     act = as_model(act, where="mlp: activation") if isinstance(act, tuple) else act
     keeps_shape = _named_keeps_shape if isinstance(activation, str) else _keeps_shape
     if not isinstance(act, Model) and not keeps_shape(act):
-        cure = "The glu family halves it: make such a block with nf.serial."
-        check.fail("mlp", f"the activation should keep the shape, got {function_name(act)}. {cure}")
+        check.fail(
+            "mlp",
+            expected="the activation should keep the shape",
+            actual=function_name(act),
+            hint="The glu family halves it: make such a block with nf.serial.",
+        )
     if norm is not None:
         check.choice("mlp", _NORMS, norm=norm)
     weights = weight_init or _suiting(activation)

@@ -61,7 +61,7 @@ def resnet(
     check.size("resnet", classes=classes, in_dim=in_dim)
     depths, widths = sizes("resnet", depths=depths), sizes("resnet", widths=widths)
     if len(depths) != len(widths):
-        check.fail("resnet", f"depths and widths should be of one length, got {depths}, {widths}.")
+        check.fail("resnet", expected="depths and widths should be of one length", actual=f"{depths}, {widths}")
     check.choice("resnet", _EXPANSION, block=block)
     check.choice("resnet", ("imagenet", "cifar"), stem=stem)
     check.choice("resnet", ("projection", "pad"), shortcut=shortcut)
@@ -121,6 +121,7 @@ def resnet18(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     """ResNet-18: basic blocks, 2 in each of four stages. 11,689,512 parameters at 1000 classes.
 
     The architecture, and the initial variances, of torchvision's resnet.py; `resnet` has the rest.
+    classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
     Shapes: x [..., height, width, in_dim], made for 224 x 224 -> logits [..., classes].
     """
     return resnet(classes, depths=[2, 2, 2, 2], in_dim=in_dim, momentum=momentum, last_scale=last_scale)
@@ -130,6 +131,7 @@ def resnet34(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     """ResNet-34: basic blocks, 3, 4, 6 and 3 in a stage. 21,797,672 parameters at 1000 classes.
 
     Otherwise as `resnet18`.
+    classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
     """
     return resnet(classes, depths=[3, 4, 6, 3], in_dim=in_dim, momentum=momentum, last_scale=last_scale)
 
@@ -138,6 +140,7 @@ def resnet50(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     """ResNet-50: bottleneck blocks, 3, 4, 6 and 3 in a stage. 25,557,032 parameters at 1000 classes.
 
     The stride is on the 3x3 convolution, as in torchvision's (version 1.5). Otherwise as `resnet18`.
+    classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
     """
     return resnet(
         classes, depths=[3, 4, 6, 3], block="bottleneck", in_dim=in_dim, momentum=momentum, last_scale=last_scale
@@ -159,6 +162,7 @@ def cifar_resnet(
     The widths are width, 2 width and 4 width, after a 3x3 convolution; no pooling before the mean.
     depth: 6 n + 2, in the paper 20, 32, 44, 56, 110: the convolutions and the last linear layer.
     shortcut: "pad", without parameters (option A, the paper's for CIFAR), or "projection" (option B).
+    momentum: that of the batch norms, in [0, 1]. last_scale: the initial scale of the last norm of each block.
     Shapes: x [..., height, width, in_dim] -> logits [..., classes]. 269,722 parameters at depth 20,
     1,727,962 at 110. `resnet` describes the rest.
     Source: He et al. 2015, arXiv:1512.03385, section 4.2.

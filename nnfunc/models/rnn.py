@@ -32,6 +32,8 @@ def rnn_classifier(
 
     pool "last": the output of the last step; of both directions, each at its own last step. "mean":
     the mean over the steps. dropout: the rate, in [0, 1], between layers and before the head.
+    dim: the width of a layer and direction. cell: "lstm", "gru" or "rnn". layers: how many are stacked.
+    bidirectional: whether a second layer reads the sequence from its end.
     Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be {"x": ..., "lengths": ...}, as for
     `nf.lstm`: then only the real steps count. A sequence of length 0 is one of zeros.
     Paths: `body/layer_0/weight`, ..., `head/weight`.
@@ -90,6 +92,7 @@ def rnn_lm(
 
     embedding_dim: dim by default. dropout: the rate, in [0, 1], of the embedding, between layers and
     before the head. tied: the head is the table of tokens, transposed, and has a bias of its own.
+    dim: the width of a recurrent layer. cell: "lstm", "gru" or "rnn". layers: how many are stacked.
     Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size].
     Paths: `tokens/weight`, `body/layer_0/weight`, ..., `head/weight` (unless tied), `head/bias`.
     Raises: ValueError when tied and embedding_dim is not dim.
@@ -104,7 +107,7 @@ def rnn_lm(
     check.size("rnn_lm", vocab_size=vocab_size, dim=dim)
     wide = dim if embedding_dim is None else embedding_dim
     if tied and wide != dim:
-        check.fail("rnn_lm", f"embedding_dim should be dim when tied, got {wide} and {dim}.")
+        check.fail("rnn_lm", expected="embedding_dim should be dim when tied", actual=f"{wide} and {dim}")
     drops = {} if dropout is None else {"tokens_drop": dropout_layer(dropout)}
     last = {} if dropout is None else {"drop": dropout_layer(dropout)}
     model = serial(

@@ -51,6 +51,8 @@ def seq2seq(
     the paper; otherwise three, and target_vocab_size may differ. hidden: 4 * dim by default.
     block_size: with it, positions are learned tables of that length, otherwise sinusoidal.
     dropout: the rate, in [0, 1], of embeddings, attention weights and branches. eps: that of the norm.
+    vocab_size: ids of the source. layers, heads: blocks of the encoder and of the decoder, attention heads of
+    a block. activation: of the perceptron, a name of `nf.activations`; the paper's is "relu".
     Paths: `encoder/tokens/weight`, `encoder/blocks/attend/...`, `decoder/blocks/cross/...`, ...,
     `decoder/head/weight` unless tied.
     Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocab_size];
@@ -68,8 +70,12 @@ def seq2seq(
     words = vocab_size if target_vocab_size is None else target_vocab_size
     check.size("seq2seq", target_vocab_size=words)
     if tied and words != vocab_size:
-        wanted = f"target_vocab_size should be that of the source, {vocab_size}, when tied"
-        check.fail("seq2seq", f"{wanted}, got {words}. Set tied=False.")
+        check.fail(
+            "seq2seq",
+            expected=f"target_vocab_size should be that of the source, {vocab_size}, when tied",
+            actual=words,
+            hint="Set tied=False.",
+        )
     table = initializers.normal(dim**-0.5)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
     final = {"norm": make_norm("seq2seq", norm, dim, eps)} if order == "pre" else {}
@@ -161,4 +167,4 @@ def _check_names(x: dict) -> None:
     for name in {"source", "target"} & set(x):
         check.integers(f"seq2seq: {name}", **{name: x[name]})
         if x[name].ndim < 1:
-            check.fail("seq2seq", f"{name} should be [..., time], got shape {x[name].shape}.")
+            check.fail("seq2seq", expected=f"{name} should be [..., time]", actual=f"shape {x[name].shape}")

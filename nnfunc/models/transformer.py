@@ -5,6 +5,7 @@ from typing import Literal
 from nnfunc import check
 from nnfunc.base import Array, Layer, Model, PyTree, Scalar
 from nnfunc.combinators import wire
+from nnfunc.layers.attention.layer import AttentionInput
 from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
@@ -60,7 +61,7 @@ def transformer_block(
 
     def branch(net, name: str, x: Array, others: dict[str, PyTree]) -> Array:
         inside = net[f"{name}_norm"](x) if order == "pre" else x
-        y = net[name]({"x": inside, **others} if others else inside)
+        y = net[name](AttentionInput(inside, **others) if others else inside)
         check.same_shape(f"{where}: {name}", branch_output=y, x=x)
         for after in (f"{name}_drop", f"{name}_path"):
             y = net[after](y) if after in children else y
@@ -95,8 +96,11 @@ def padding(x: dict[str, PyTree], mask: str, lengths: str, time: int) -> dict[st
     known: dict[str, Array] = {}
     if mask in x:
         if x[mask].shape[-1:] != (time,):
-            wanted = f"it should be [..., {time}], true where there is a token"
-            check.fail(mask, f"{wanted}, got shape {x[mask].shape}.")
+            check.fail(
+                mask,
+                expected=f"it should be [..., {time}], true where there is a token",
+                actual=f"shape {x[mask].shape}",
+            )
         known["mask"] = x[mask].astype(bool)[..., None, :]
     if lengths in x:
         check.integers(lengths, lengths=x[lengths])

@@ -47,6 +47,7 @@ def as_optimizer(
 
     Its updates come in the parameters' types, under strict promotion too. learning_rate: that of the transformation,
     if that is to be known.
+    where: the function that error messages name.
     Raises: TypeError when it is none of these.
 
     >>> init, update = as_optimizer(optax.adabelief(1e-3))
@@ -79,13 +80,19 @@ def as_optimizer(
 
 
 def wide_type(params: Params) -> Any:
-    """The type to calculate in: float64 where a parameter has it, else float32."""
+    """The type to calculate in: float64 where a parameter has it, else float32.
+
+    params: any pytree of arrays.
+    """
     types = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
     return jnp.float64 if jnp.dtype("float64") in types else jnp.float32
 
 
 def scaled(updates: PyTree, rate_scale: PyTree | None) -> PyTree:
-    """The updates as they are at a multiple of the learning rate: of a number, or one for each leaf."""
+    """The updates as they are at a multiple of the learning rate: of a number, or one for each leaf.
+
+    rate_scale: the multiple, or None for 1.
+    """
     if rate_scale is None:
         return updates
     if jax.tree.structure(rate_scale) == jax.tree.structure(0):  # one for all
@@ -94,6 +101,7 @@ def scaled(updates: PyTree, rate_scale: PyTree | None) -> PyTree:
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    """The leaves of tree in the types of the same leaves of like."""
     return jax.tree.map(lambda leaf, other: leaf.astype(jnp.result_type(other)), tree, like)
 
 

@@ -36,6 +36,8 @@ def sgd(
     d = gradient + weight_decay * parameter;  m = momentum * m + d
     parameter -= learning_rate * m, with nesterov: parameter -= learning_rate * (d + momentum * m)
     momentum: in [0, 1), and at 0 both forms are plain gradient descent.
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
     Source: PyTorch's SGD with dampening 0; Sutskever et al. 2013, sections 2 and 3.
 
@@ -70,6 +72,8 @@ def adam(
     d = gradient + weight_decay * parameter
     m = b1 * m + (1 - b1) * d;  v = b2 * v + (1 - b2) * d**2
     parameter -= learning_rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t)) + eps), t = 1, 2, ...
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Its decay is part of the gradient; `adamw` keeps the two apart. b1, b2: in [0, 1).
     Finite numbers of d beyond 9.2e18 (2**63) count as that: in float32 their squares overflow, which
     in PyTorch and optax stops their entry for ever. 1e-30 is added to v, which shows where eps is
@@ -107,6 +111,9 @@ def adamw(
 
     parameter -= learning_rate * (adam's step + weight_decay * parameter)
     b1, b2: in [0, 1). weight_decay: 0.01 by default, as in PyTorch (optax has 0.0001).
+    eps: at least 0, added to the root.
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2; PyTorch's AdamW.
 
@@ -143,6 +150,8 @@ def rmsprop(
     m = momentum * m + d / (sqrt(v) + eps);  parameter -= learning_rate * m
     centered: v less the square of the mean of d in the root, so that it is d's deviation.
     decay, momentum: in [0, 1). Very large and very small gradients are as in `adam`.
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
     Source: Tieleman and Hinton 2012, lecture 6.5; centered, Graves 2013, arXiv:1308.0850, equation
     38; PyTorch's RMSprop.
@@ -178,6 +187,8 @@ def lion(
 
     c = b1 * m + (1 - b1) * gradient;  m = b2 * m + (1 - b2) * gradient
     parameter -= learning_rate * (sign(c) + weight_decay * parameter)
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     It wants a learning rate 3 to 10 times smaller than AdamW's, and a weight_decay as many times larger.
     Raises: ValueError when a number is out of its range.
     Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2.
@@ -214,6 +225,9 @@ def lamb(
     u = adam's step + weight_decay * parameter;  parameter -= learning_rate * |parameter| / |u| * u
     Where one of the two norms is 0, their ratio counts as 1. stacked: the leaves whose first axis
     is the layers of a `repeat`, such as "blocks/**"; there each layer has a norm of its own.
+    b1, b2: in [0, 1). eps: at least 0; 1e-6 is the paper's.
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
     Source: You et al. 2020, arXiv:1904.00962, algorithm 2, with phi(z) = z.
 

@@ -51,6 +51,7 @@ def muon(
     momentum, b1, b2: in [0, 1). eps: above 0. For infinite or NaN gradients its updates are NaN.
     Where the squares of a matrix sum to more than float32 holds, from about 1e19 on, its update is 0,
     in optax too: limit them with clip. Gradients far below eps make small updates.
+    decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range, ImportError when optax is older than 0.2.6.
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982,
     equation 4; the steps are those of optax.contrib.

@@ -56,8 +56,12 @@ def groups(
     never = () if isinstance(freeze, Mapping) else paths.as_patterns(freeze, where="groups: freeze")
     for name, numbers in {"rates": rates, "freeze": later}.items():
         if not isinstance(numbers, Mapping):
-            got = check.describe(numbers)
-            check.fail("groups", f"{name} should be a dict by pattern, got {got}.", exc_type=TypeError)
+            check.fail(
+                "groups",
+                expected=f"{name} should be a dict by pattern",
+                actual=check.describe(numbers),
+                exc_type=TypeError,
+            )
         for pattern, value in numbers.items():
             named: dict[str, Any] = {f"{name} of {pattern!r}": value}
             check.number("groups", 0, **named)

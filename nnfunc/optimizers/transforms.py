@@ -24,7 +24,10 @@ TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite a
 def optimizer(
     where: str, learning_rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]
 ) -> Optimizer:
-    """clip, then the pieces, then the learning rate. pieces: a function of what makes arrays of numbers."""
+    """clip, then the pieces, then the learning rate. pieces: a function of what makes arrays of numbers.
+
+    where: the optimizer's name, for errors. learning_rate: a number of at least 0, or a schedule.
+    """
     schedule = schedules.as_schedule(learning_rate, where=f"{where}: learning_rate")
     if not callable(learning_rate):
         check.number(where, 0, learning_rate=learning_rate)
@@ -67,7 +70,10 @@ def _clip(limit: Array, norm: Array | None) -> optax.GradientTransformation:
 def decayed(
     where: str, weight_decay: Decay, decay_on: Leaves, number: Callable[[Scalar], Array]
 ) -> optax.GradientTransformation:
-    """Adds weight_decay * parameter to the updates of the chosen leaves."""
+    """Adds weight_decay * parameter to the updates of the chosen leaves.
+
+    where: the optimizer's name, for errors. decay_on: which leaves. number: makes an array of a number.
+    """
 
     def decay_of(params):
         if isinstance(weight_decay, Mapping):
@@ -84,7 +90,10 @@ def decayed(
 
 
 def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
-    """optax's scaleby_adam for strict promotion, which refuses a float to the power of a count."""
+    """optax's scaleby_adam for strict promotion, which refuses a float to the power of a count.
+
+    b1, b2: decays of the two means. eps: added to the root.
+    """
 
     def init(params):
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)
@@ -125,7 +134,10 @@ class RmsState(NamedTuple):
 
 
 def by_rms(decay: Array, eps: Array, centered: bool) -> optax.GradientTransformation:
-    """optax's scaleby_rms and scale_by_stddev, with a root that rounding cannot take below 0."""
+    """optax's scaleby_rms and scale_by_stddev, with a root that rounding cannot take below 0.
+
+    decay: of the running means. eps: added to the root. centered: whether the mean is subtracted.
+    """
 
     def init(params):
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)
@@ -161,11 +173,13 @@ def by_trust_ratio(stacked: Leaves) -> optax.GradientTransformation:
 
 
 def check_adam(where: str, b1: Scalar, b2: Scalar, eps: Scalar) -> None:
+    """where: the optimizer that errors name. b1, b2: in [0, 1). eps: at least 0."""
     check.number(where, 0, 1, open_high=True, b1=b1, b2=b2)
     check.number(where, 0, eps=eps)
 
 
 def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
+    """where: the optimizer that errors name. weight_decay: at least 0. decay_on: not beside decays by pattern."""
     if not isinstance(weight_decay, Mapping):
         check.number(where, 0, weight_decay=weight_decay)
         return
@@ -173,6 +187,9 @@ def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
         named: dict[str, Any] = {f"weight_decay of {pattern!r}": value}
         check.number(where, 0, **named)
     if decay_on != "matrices":
-        got = check.describe(decay_on)
-        wanted = "decay_on should be left out where weight_decay is by pattern"
-        check.fail(where, f"{wanted}, got {got}. Give those leaves a decay of 0.")
+        check.fail(
+            where,
+            expected="decay_on should be left out where weight_decay is by pattern",
+            actual=check.describe(decay_on),
+            hint="Give those leaves a decay of 0.",
+        )

@@ -1,36 +1,29 @@
-"""How numbers are written in reports, tables and progress bars."""
+"""How reports, tables and progress bars write numbers."""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["format_clock", "format_labelled", "format_metric", "format_settings", "sort_metrics"]
+__all__ = ["format_labelled", "format_metric", "format_settings", "sort_metrics"]
 
-SHARES = ("accuracy",)
+PERCENTAGES = ("accuracy",)
 
 
 def sort_metrics(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    """The figures with the loss first, then by name."""
+    """The metrics by name, the loss first."""
     return sorted(metrics.items(), key=lambda item: (item[0] != "loss", item[0]))
 
 
 def format_metric(name: str, value: float) -> str:
-    """A figure in words: shares in percent."""
-    return f"{value:.2%}" if name in SHARES else f"{value:.4g}"
+    """The value of the metric `name`: an accuracy in percent, others with 4 digits."""
+    return f"{value:.2%}" if name in PERCENTAGES else f"{value:.4g}"
 
 
 def format_labelled(label: str, value: float, name: str | None = None) -> str:
-    """A figure with its label."""
+    """A label and the value of the metric `name`, by default the label itself."""
     return f"{label} {format_metric(name or label, value)}"
 
 
-def format_clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def format_settings(settings: Mapping[str, Any]) -> str:
-    """Settings in one line: schedule.peak=0.0123 seed=3."""
-    short = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
-    return " ".join(f"{name}={short(value)}" for name, value in settings.items())
+    """The settings in one line: schedule.peak=0.0123 seed=3."""
+    text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    return " ".join(f"{name}={text(value)}" for name, value in settings.items())

@@ -1,17 +1,27 @@
-"""What every page has: one file that needs no other, with pictures and tables inside."""
+"""HTML of a report: one self-contained file with its images and tables inside."""
 
-import base64
 import html
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnfunc.reports.css import STYLE
+from nnfunc.reports.inline_images import png_url
 
-__all__ = ["picture", "render_page", "render_table", "render_tables", "save_page"]
+__all__ = [
+    "render_cards",
+    "render_image",
+    "render_note",
+    "render_page",
+    "render_section",
+    "render_table",
+    "render_tables",
+    "save_page",
+]
 
 
 def render_page(name: str, *parts: str) -> str:
-    """A page of parts in HTML; empty ones are left out."""
+    """A page with the title `name` and parts in HTML; empty parts are dropped."""
     title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{title}</title>"
@@ -19,28 +29,43 @@ def render_page(name: str, *parts: str) -> str:
     return f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
 
 
-def picture(path: Path, words: str) -> str:
-    """A PNG file inside of the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    source = f"data:image/png;base64,{data}"
-    return f'<img class="plain" alt="{html.escape(words)}" src="{source}">'
+def render_section(title: str, content: str) -> str:
+    """A section with its title; "" when the content is empty."""
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
 
 
-def render_tables(**tables: dict[str, Any]) -> str:
-    """Tables of names and values side by side, each under its title."""
-    parts = [f"<section><h2>{title}</h2>{render_table(own)}</section>" for title, own in tables.items()]
-    return f'<div class="columns">\n{chr(10).join(parts)}\n</div>'
+def render_note(text: str) -> str:
+    """A paragraph in grey; "" when the text is empty."""
+    return f'<p class="note">{html.escape(text)}</p>' if text else ""
 
 
-def render_table(values: dict[str, Any]) -> str:
-    """Names and values, a row each."""
-    cell = "<tr><th>{}</th><td>{}</td></tr>"
-    rows = [cell.format(html.escape(str(k)), html.escape(str(v))) for k, v in values.items()]
+def render_cards(cards: Iterable[tuple[str, str]]) -> str:
+    """A row of cards, each a large value above its label."""
+    card = '<div class="card"><b>{}</b>{}</div>'
+    rendered = "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
+    return f'<div class="cards">{rendered}</div>'
+
+
+def render_image(png: bytes, alt: str) -> str:
+    """The png as an image inside the page, as wide as the page. alt: its description."""
+    return f'<img class="plain" alt="{html.escape(alt)}" src="{png_url(png)}">'
+
+
+def render_tables(**tables: Mapping[str, Any]) -> str:
+    """The tables of names and values side by side, each under its title."""
+    sections = "\n".join(render_section(title, render_table(values)) for title, values in tables.items())
+    return f'<div class="columns">\n{sections}\n</div>'
+
+
+def render_table(values: Mapping[str, Any]) -> str:
+    """Names and values, one row each."""
+    row = "<tr><th>{}</th><td>{}</td></tr>"
+    rows = [row.format(html.escape(str(name)), html.escape(str(value))) for name, value in values.items()]
     return f"<table>{''.join(rows)}</table>"
 
 
 def save_page(path: Path, text: str) -> None:
-    """Write a page whole or not at all. Names of files may be no text: what is none is spelled out."""
+    """Write a page to `path` completely or not at all. Bytes of file names that are no text become escapes."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.replace(path)

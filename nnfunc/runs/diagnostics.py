@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nnfunc.runs import metrics_log
-from nnfunc.runs.metrics_log import Layers, Row
+from nnfunc.runs.metrics_log import LayerSeries, Row
 
-__all__ = ["Diagnosis", "find", "medians_of_updates", "worst"]
+__all__ = ["Diagnosis", "find_diagnoses", "median_update_ratios", "rank_layers"]
 
 DEAD = 0.5
 SATURATED = 0.5
@@ -25,16 +25,16 @@ BEFORE = 8
 
 
 class Diagnosis(NamedTuple):
-    """kind: a word or two. words: a sentence. threshold: what it is measured by. paths: worst first."""
+    """name: a word or two. message: a sentence. threshold: that is exceeded. paths: of the layers, worst first."""
 
-    kind: str
-    words: str
+    name: str
+    message: str
     threshold: str
     paths: list[str]
 
 
-def find(rows: list[Row]) -> list[Diagnosis]:
-    """What stands out, the gravest first; an empty list when nothing does, or nothing is known."""
+def find_diagnoses(rows: list[Row]) -> list[Diagnosis]:
+    """The findings, most serious first; [] without any, or without rows of layers. rows: of metrics.jsonl."""
     found = [
         *_shares(rows, "dead", "dead", DEAD, "are zero for every example"),
         *_gradients(rows),
@@ -48,7 +48,7 @@ def find(rows: list[Row]) -> list[Diagnosis]:
 
 def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> list[Diagnosis]:
     """Layers of which more than a share of the units is dead or saturated at the end."""
-    own = metrics_log.layers(rows, "activations", name)
+    own = metrics_log.layer_series(rows, "activations", name)
     now = _latest(own)
     bad = _paths(own, now > most, now)
     if not bad:
@@ -60,7 +60,7 @@ def _shares(rows: list[Row], name: str, kind: str, most: float, what: str) -> li
 
 def _gradients(rows: list[Row]) -> list[Diagnosis]:
     """Layers whose gradient is far smaller or larger than that of most, in the last quarter."""
-    own = metrics_log.layers(rows, "parameters", "gradient_norm")
+    own = metrics_log.layer_series(rows, "parameters", "gradient_norm")
     now = _recent(own)
     middle = _median(now[now > 0])
     if not middle > 0:
@@ -85,7 +85,7 @@ def _gradients(rows: list[Row]) -> list[Diagnosis]:
 
 def _whole_gradient(rows: list[Row]) -> list[Diagnosis]:
     """A whole gradient that jumped at some step; that it shrinks over the run is no jump."""
-    steps, values = metrics_log.series(rows, "train", "gradient_norm")
+    steps, values = metrics_log.metric_series(rows, "train", "gradient_norm")
     before = [_median(values[max(i - BEFORE, 0) : i]) for i in range(len(values))]
     times = [v / b if i >= 4 and b > 0 else 0 for i, (v, b) in enumerate(zip(values, before, strict=True))]
     if not times or not max(times) > JUMP:
@@ -99,7 +99,7 @@ def _whole_gradient(rows: list[Row]) -> list[Diagnosis]:
 
 def _deviations(rows: list[Row]) -> list[Diagnosis]:
     """Layers whose results hardly vary, or vary wildly."""
-    own = metrics_log.layers(rows, "activations", "deviation")
+    own = metrics_log.layer_series(rows, "activations", "deviation")
     now = _latest(own)
     found = []
     for kind, bad, sign, threshold in (
@@ -116,7 +116,7 @@ def _deviations(rows: list[Row]) -> list[Diagnosis]:
 
 def _updates(rows: list[Row]) -> list[Diagnosis]:
     """Weights that move too little or too much a step."""
-    own = medians_of_updates(rows)
+    own = median_update_ratios(rows)
     now = own.values[:, 0] if own.paths else np.empty(0)
     found = []
     for kind, bad, sign, words in (
@@ -132,28 +132,32 @@ def _updates(rows: list[Row]) -> list[Diagnosis]:
     return found
 
 
-def medians_of_updates(rows: list[Row]) -> Layers:
+def median_update_ratios(rows: list[Row]) -> LayerSeries:
     """The median update ratio of each weight [paths, 1] while the rate is at least half its peak.
 
     Biases are left out, for they start at zero, where the ratio says nothing; and so is what is
     frozen, as long as it is.
+    rows: of metrics.jsonl.
     """
-    own = metrics_log.layers(rows, "parameters", "update_ratio")
+    own = metrics_log.layer_series(rows, "parameters", "update_ratio")
     moves = np.any(own.values > 0, axis=1).tolist()
     keep = [i for i, path in enumerate(own.paths) if moves[i] and not _is_bias(path)]
-    steps, rates = metrics_log.series(rows, "train", "learning_rate")
+    steps, rates = metrics_log.metric_series(rows, "train", "learning_rate")
     high = np.ones(len(own.steps), bool)
     if len(rates) and rates.max() > 0:
         high = np.interp(own.steps, steps, rates) >= rates.max() / 2
     values = own.values[keep][:, high]
     medians = np.asarray([[_median(row[row > 0])] for row in values]).reshape(len(keep), 1)
-    return Layers([own.paths[i] for i in keep], own.steps[-1:], medians)
+    return LayerSeries([own.paths[i] for i in keep], own.steps[-1:], medians)
 
 
-def worst(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """(paths, values [paths, columns]) of the last row of layers, the most conspicuous ones first."""
+def rank_layers(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """(paths, values [paths, columns]) of the last row of layers, the most conspicuous layers first.
+
+    rows: of metrics.jsonl. part: "parameters" or "activations". columns: statistics.
+    """
     recent = [row for row in rows if row["split"] == "layers"][-1:]
-    tables = [metrics_log.layers(recent, part, name) for name in columns]
+    tables = [metrics_log.layer_series(recent, part, name) for name in columns]
     paths = list(dict.fromkeys(path for table in tables for path in table.paths))
     place = {path: i for i, path in enumerate(paths)}
     values = np.full((len(paths), len(columns)), np.nan)
@@ -186,7 +190,7 @@ def _finding(kind: str, words: str, paths: list[str], of: int, threshold: str) -
     return Diagnosis(kind, f"{words[0].upper()}{words[1:]}{others}.", threshold, paths)
 
 
-def _paths(own: Layers, bad: np.ndarray, by: np.ndarray) -> list[str]:
+def _paths(own: LayerSeries, bad: np.ndarray, by: np.ndarray) -> list[str]:
     """The paths of the bad ones, those with the largest `by` first."""
     return [own.paths[i] for i in np.argsort(-by, kind="stable") if bad[i]]
 
@@ -195,12 +199,12 @@ def _is_bias(path: str) -> bool:
     return path.rsplit("/", 1)[-1] == "bias"
 
 
-def _latest(own: Layers) -> np.ndarray:
+def _latest(own: LayerSeries) -> np.ndarray:
     """Each layer's value in the last row."""
     return own.values[:, -1] if own.paths else np.empty(0)
 
 
-def _recent(own: Layers) -> np.ndarray:
+def _recent(own: LayerSeries) -> np.ndarray:
     """Each layer's median over the last quarter of the rows."""
     recent = own.values[:, -max(len(own.steps) // 4, 1) :] if own.paths else np.empty((0, 1))
     return np.asarray([_median(row[np.isfinite(row)]) for row in recent])

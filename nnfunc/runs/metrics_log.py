@@ -1,7 +1,7 @@
-"""What a run wrote into `metrics.jsonl`, read back without trust.
+"""Reads `metrics.jsonl` of a run without trusting its content.
 
 The file may be cut short, grow meanwhile, come from an older or newer version, or be damaged: a line
-that is no row is left out, a value that is no number is NaN, and nothing here raises for content.
+that is not a row is skipped, a value that is not a number is NaN, and no function raises for content.
 """
 
 import json
@@ -18,20 +18,20 @@ from nnfunc import documents
 __all__ = [
     "Event",
     "Histograms",
-    "Layers",
-    "elapsed",
-    "events",
-    "histograms",
-    "last",
-    "layers",
-    "names",
-    "natural",
-    "number",
-    "parse",
-    "rate",
-    "read",
-    "series",
-    "whole",
+    "LayerSeries",
+    "event_rows",
+    "last_value",
+    "layer_histograms",
+    "layer_series",
+    "metric_names",
+    "metric_series",
+    "natural_order",
+    "parse_row",
+    "read_rows",
+    "rows_to_resume",
+    "steps_per_second",
+    "to_float",
+    "training_seconds",
 ]
 
 Row = dict[str, Any]
@@ -39,8 +39,8 @@ HEAD = ("split", "step", "seconds")
 LARGEST = 2**32  # bytes of a file
 
 
-def number(value: Any) -> float:
-    """The value as a float; NaN where it is no number.
+def to_float(value: Any) -> float:
+    """The value as a float; NaN if it is not a number. value: of a row.
 
     >>> number(3), number("3"), number(True), number(None)
     (3.0, nan, nan, nan)
@@ -53,88 +53,97 @@ def number(value: Any) -> float:
         return math.nan
 
 
-def parse(line: str | bytes) -> Row | None:
-    """The row of a line: a dictionary with a split and a step; None for anything else."""
+def parse_row(line: str | bytes) -> Row | None:
+    """The row of a line, a dictionary with a split and a step; None for anything else. line: of the file."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("split"), str):
         return None
-    step = number(row.get("step"))
+    step = to_float(row.get("step"))
     if not 0 <= step < 2**53:
         return None
     return row | {"step": int(step)}
 
 
-def read(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of a file, none when it is not there. without: splits that are not wanted."""
+def read_rows(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
+    """The rows of a file, none if it does not exist. path: of metrics.jsonl. without: splits to skip."""
     try:
-        content = documents.content(path, LARGEST)
+        content = documents.read_bytes(path, LARGEST)
     except (OSError, ValueError):
         return []
-    return rows_of(content.split(b"\n"), without)
+    return parse_rows(content.split(b"\n"), without)
 
 
-def whole(path: Path) -> list[Row]:
-    """The rows of a file that a run goes on from: as it wrote them, and nothing else in them."""
-    return [{name: _plain(row, name) for name in row} for row in read(path) if _complete(row)]
+def rows_to_resume(path: Path) -> list[Row]:
+    """The rows of a file that a run continues from: complete ones, in which only numbers are values.
+
+    path: of metrics.jsonl.
+    """
+    return [{name: _plain(row, name) for name in row} for row in read_rows(path) if _complete(row)]
 
 
 def _complete(row: Row) -> bool:
-    """Whether a row of layers has what it should have, as all other rows do."""
+    """Whether a row of layers has the two tables that it needs; other rows need none."""
     if row["split"] != "layers":
         return True
     form = {str: {str: object}}
-    return not documents.mismatch(row, {"parameters": form, "activations": form})
+    return not documents.find_mismatch(row, {"parameters": form, "activations": form})
 
 
 def _plain(row: Row, name: str) -> Any:
-    """A value of a row; None where it should be a number, and is none."""
+    """A value of a row; None if it should be a number and is not."""
     tables = {"layers": ("parameters", "activations"), "event": ("event", "message")}
     value = row[name]
     if name in ("split", "step") or name in tables.get(row["split"], ()):
         return value
-    return value if math.isfinite(number(value)) else None
+    return value if math.isfinite(to_float(value)) else None
 
 
-def rows_of(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of lines, in their order; what is no row is left out."""
+def parse_rows(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
+    """The rows of lines, in their order, without lines that are not rows.
+
+    lines: of the file. without: splits to skip.
+    """
     skipped = tuple(f'{{"split": "{name}"'.encode() for name in without)  # long lines, not parsed
-    found = (parse(line) for line in lines if line.strip() and not line.startswith(skipped))
+    found = (parse_row(line) for line in lines if line.strip() and not line.startswith(skipped))
     return [row for row in found if row is not None and row["split"] not in without]
 
 
-def names(rows: list[Row], split: str) -> list[str]:
-    """The names of the figures that rows of a split have, in the order in which they come up."""
+def metric_names(rows: list[Row], split: str) -> list[str]:
+    """The names of the metrics of a split, in the order of their first rows. rows: of the file. split: its name."""
     known = {}
     for row in rows:
         if row["split"] == split:
-            known |= {name: None for name, value in row.items() if name not in HEAD and math.isfinite(number(value))}
+            known |= {name: None for name, value in row.items() if name not in HEAD and math.isfinite(to_float(value))}
     return list(known)
 
 
-def series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, values) of a figure, where it is finite; of a step that came twice, the later one."""
+def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of a metric where it is finite; of a repeated step, the later value.
+
+    rows: of the file. split: "train" or "validation". name: of the metric.
+    """
     found = {}
     for row in rows:
-        if row["split"] == split and math.isfinite(value := number(row.get(name))):
+        if row["split"] == split and math.isfinite(value := to_float(row.get(name))):
             found[row["step"]] = value
     steps = sorted(found)
     return np.asarray(steps, np.int64), np.asarray([found[step] for step in steps], np.float64)
 
 
-def last(rows: list[Row], split: str, name: str) -> float:
-    """The last finite value of a figure, NaN when there is none."""
-    _, values = series(rows, split, name)
+def last_value(rows: list[Row], split: str, name: str) -> float:
+    """The last finite value of a metric, NaN if there is none. rows, split, name: as for `metric_series`."""
+    _, values = metric_series(rows, split, name)
     return float(values[-1]) if len(values) else math.nan
 
 
-def rate(rows: list[Row], *, over: int = 10) -> float:
-    """Steps per second over the last rows of training, NaN while that is not known."""
+def steps_per_second(rows: list[Row], *, over: int = 10) -> float:
+    """Steps per second over the last training rows, NaN while unknown. rows: of the file. over: how many rows."""
     seen: list[tuple[int, float]] = []
     for row in reversed(rows):
-        seconds = number(row.get("seconds"))
+        seconds = to_float(row.get("seconds"))
         if row["split"] != "train" or not math.isfinite(seconds):
             continue
         if seen and (row["step"] >= seen[-1][0] or seconds >= seen[-1][1]):
@@ -147,11 +156,11 @@ def rate(rows: list[Row], *, over: int = 10) -> float:
     return (seen[0][0] - seen[-1][0]) / (seen[0][1] - seen[-1][1])
 
 
-def elapsed(rows: list[Row]) -> float:
-    """Seconds of training, those of processes that were stopped and resumed added up."""
+def training_seconds(rows: list[Row]) -> float:
+    """Seconds of training, summed over all processes that trained the run. rows: of the file."""
     total = before = 0.0
     for row in rows:
-        seconds = number(row.get("seconds"))
+        seconds = to_float(row.get("seconds"))
         if math.isfinite(seconds) and seconds >= 0:
             total += seconds - before if seconds >= before else seconds
             before = seconds
@@ -159,15 +168,15 @@ def elapsed(rows: list[Row]) -> float:
 
 
 class Event(NamedTuple):
-    """Something that happened at a step: `rollback`, with a message."""
+    """An event at a step. name: such as "rollback". message: about it."""
 
     step: int
     name: str
     message: str
 
 
-def events(rows: list[Row]) -> list[Event]:
-    """What happened, in the order of the file."""
+def event_rows(rows: list[Row]) -> list[Event]:
+    """The events in the order of the file. rows: of the file."""
     return [
         Event(row["step"], str(row.get("event") or "event"), str(row.get("message") or ""))
         for row in rows
@@ -175,26 +184,29 @@ def events(rows: list[Row]) -> list[Event]:
     ]
 
 
-class Layers(NamedTuple):
-    """A figure of every layer over time: values [paths, steps], NaN where there is none."""
+class LayerSeries(NamedTuple):
+    """A statistic of every layer over the steps: values [paths, steps], NaN where it is missing."""
 
     paths: list[str]
     steps: np.ndarray
     values: np.ndarray
 
 
-def layers(rows: list[Row], part: str, name: str) -> Layers:
-    """A figure such as `gradient_norm` of "parameters", or `dead` of "activations", where finite."""
+def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
+    """A statistic of every layer, where it is finite.
+
+    rows: of the file. part: "parameters" or "activations". name: such as "gradient_norm" or "dead".
+    """
 
     def finite(entry: Any) -> float | None:
-        value = number(entry)
+        value = to_float(entry)
         return value if math.isfinite(value) else None
 
     paths, steps, found = _collect(rows, part, name, finite)
     values = np.full((len(paths), len(steps)), np.nan)
     for (path, step), value in found.items():
         values[paths[path], steps[step]] = value
-    return Layers(list(paths), np.asarray(list(steps), np.int64), values)
+    return LayerSeries(list(paths), np.asarray(list(steps), np.int64), values)
 
 
 class Histograms(NamedTuple):
@@ -206,9 +218,12 @@ class Histograms(NamedTuple):
     counts: np.ndarray
 
 
-def histograms(rows: list[Row], part: str, name: str) -> dict[str, Histograms]:
-    """The histograms `[low, high, counts]` of every layer; those of one layer have as many bins."""
-    paths, steps, found = _collect(rows, part, name, histogram)
+def layer_histograms(rows: list[Row], part: str, name: str) -> dict[str, Histograms]:
+    """The histograms of every layer; all of one layer have the same number of bins.
+
+    rows, part, name: as for `layer_series`.
+    """
+    paths, steps, found = _collect(rows, part, name, parse_histogram)
     result = {}
     for path in paths:
         own = [(step, found[path, step]) for step in steps if (path, step) in found]
@@ -219,11 +234,11 @@ def histograms(rows: list[Row], part: str, name: str) -> dict[str, Histograms]:
     return result
 
 
-def histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
-    """(low, high, counts) of an entry of a row; None when it is no histogram, or an empty one."""
+def parse_histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
+    """(low, high, counts) of a histogram; None if it is not one, or empty. entry: of a row."""
     if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], list):
         return None
-    low, high = number(entry[0]), number(entry[1])
+    low, high = to_float(entry[0]), to_float(entry[1])
     try:
         counts = np.asarray(entry[2])
     except ValueError:  # lists of different lengths
@@ -236,7 +251,7 @@ def histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
 
 
 def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, dict, dict]:
-    """The places of paths and of steps, and what `read` makes of each entry that is something."""
+    """The indices of paths and of steps, and the result of `read` for each entry that has one."""
     seen: dict[str, bool] = {}  # whether a path has a value in any row; in the order of the rows
     found = {}
     for row in rows:
@@ -247,12 +262,12 @@ def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, di
                 found[path, row["step"]] = value
                 seen[path] = True
     paths = [path for path, known in seen.items() if known]
-    paths = sorted(paths, key=natural) if paths == sorted(paths) else paths
+    paths = sorted(paths, key=natural_order) if paths == sorted(paths) else paths
     steps = sorted({step for _, step in found})
     return ({path: i for i, path in enumerate(paths)}, {step: i for i, step in enumerate(steps)}, found)
 
 
-def natural(path: str) -> list[tuple[bool, int, str]]:
-    """A key by which blocks/2 comes before blocks/10."""
+def natural_order(path: str) -> list[tuple[bool, int, str]]:
+    """A sort key that puts blocks/2 before blocks/10. path: of a layer."""
     parts = re.split(r"(\d+)", path)
     return [(p.isdecimal(), int(p) if p.isdecimal() and len(p) < 19 else 0, p) for p in parts]

@@ -32,31 +32,33 @@ import jax
 from nnfunc import check, documents, malloc, xla_flags
 
 __all__ = [
-    "FILES",
+    "CONFIG_FILES",
     "MERGED",
-    "command",
-    "create",
-    "discard",
-    "find",
+    "check_folder",
+    "create_folder",
+    "is_occupied",
+    "program_name",
     "read_json",
-    "taken",
+    "remove_folder",
     "write_environment",
     "write_json",
 ]
 
 MERGED = "merged.json"
-FILES = {"run": "config.toml", "sweep": "sweep.toml"}
+CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 """What only such a folder holds."""
 
 
-def create(name: str, folder: Path | None = None) -> Path:
+def create_folder(name: str, folder: Path | None = None) -> Path:
     """A new, empty folder for a run: the given one, or the next free `runs/name-1`, `runs/name-2`.
+
+    name: of the config. folder: to create, or None.
 
     Raises: FileExistsError when the given folder exists and is not empty.
     """
     if folder is not None:
-        if taken(folder):
-            cure = f"Choose another with --run, or go on with it: {command()} resume {folder}"
+        if is_occupied(folder):
+            cure = f"Choose another with --run, or go on with it: {program_name()} resume {folder}"
             raise FileExistsError(f"The run folder {folder} exists already. {cure}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -73,33 +75,35 @@ def create(name: str, folder: Path | None = None) -> Path:
             number += 1
 
 
-def taken(folder: Path) -> bool:
-    """Whether something is there already, beside an empty folder."""
+def is_occupied(folder: Path) -> bool:
+    """Whether the path exists and is not an empty folder. folder: the path."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
-def discard(folder: Path, *, keep: bool = False) -> None:
-    """Remove the folder of a run that never began; keep: only empty it, for it was there before."""
+def remove_folder(folder: Path, *, keep: bool = False) -> None:
+    """Remove the folder of a run that never began. folder: of the run. keep: only empty it."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep:
         folder.rmdir()
 
 
-def find(folder: Path, what: str = "run") -> Path:
-    """The folder, which holds a run, or a sweep.
+def check_folder(folder: Path, what: str = "run") -> Path:
+    """The folder, checked to hold a run or a sweep.
+
+    folder: to check. what: "run" or "sweep".
 
     Raises: FileNotFoundError naming the nearest ones when it does not; ValueError when something in it
     is a link out of it, or neither file nor folder.
     """
-    file = FILES[what]
+    file = CONFIG_FILES[what]
     if (folder / file).is_file():
-        problem = documents.leading_out(folder)
+        problem = documents.find_outside_link(folder)
         if problem:
             check.fail(str(folder), f"{problem}. Put what it should be in its place.")
         return folder
-    if what == "run" and (folder / FILES["sweep"]).is_file():
-        cure = f"Make a trial of it a run: {command()} sweep-best {folder} --save FOLDER"
+    if what == "run" and (folder / CONFIG_FILES["sweep"]).is_file():
+        cure = f"Make a trial of it a run: {program_name()} sweep-best {folder} --save FOLDER"
         raise FileNotFoundError(f"{folder} is a sweep, not a run. {cure}")
     around = {folder.parent, Path(), Path("runs")}
     known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}
@@ -107,8 +111,8 @@ def find(folder: Path, what: str = "run") -> Path:
     raise FileNotFoundError(f"{folder} {problem}{check.nearest(str(folder), sorted(known))}")
 
 
-def command() -> str:
-    """What the user typed to start this program, for use in advice."""
+def program_name() -> str:
+    """The name by which the user started this program, for hints."""
     program = Path(sys.argv[0])
     known = shutil.which("nnfunc")
     if program.name != "nnfunc" or not program.exists() or (known and program.samefile(known)):
@@ -117,7 +121,7 @@ def command() -> str:
 
 
 def write_environment(folder: Path) -> None:
-    """environment.json: what a result may depend on besides the config."""
+    """Write environment.json: versions, device and command. folder: of the run."""
     names = ("nnfunc", "jax", "jaxlib", "optax", "numpy", "safetensors")
     device = jax.devices()[0]
     write_json(
@@ -130,7 +134,7 @@ def write_environment(folder: Path) -> None:
             "cpus": os.cpu_count(),
             "device": f"{device.platform}: {device.device_kind}",
             "devices": jax.device_count(),
-            "malloc": "kept" if malloc.kept() else "default",
+            "malloc": "kept" if malloc.is_memory_kept() else "default",
             "xla_flags": xla_flags.flags_in_force(),
             "versions": {name: _version(name) for name in names},
         },
@@ -138,18 +142,20 @@ def write_environment(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file atomically. path: of the file. value: as JSON holds it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n")
     temporary.replace(path)
 
 
 def read_json(path: Path, form: Any = dict) -> Any:
-    """What a JSON file of a form holds (see `documents`), None when there is none.
+    """The value in a JSON file, None without the file.
+
+    path: of the file. form: of the value, see `documents`.
 
     Raises: ValueError when it holds anything else.
     """
-    return documents.document(path, form) if path.exists() else None
+    return documents.read_json(path, form) if path.exists() else None
 
 
 def _version(name: str) -> str | None:

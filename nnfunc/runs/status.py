@@ -1,4 +1,4 @@
-"""What is known of a run from its folder alone, without its model: for `watch`, `runs`, reports."""
+"""The state of a run from its folder alone, without its model: for `watch`, `runs` and reports."""
 
 import json
 import math
@@ -8,77 +8,64 @@ from typing import Any, NamedTuple
 
 from nnfunc import documents
 from nnfunc.runs import metrics_log
+from nnfunc.runs.best_metric import BestMetric
+from nnfunc.runs.lock import is_locked
 
 __all__ = [
-    "Best",
-    "State",
-    "beats",
-    "best",
-    "config_of",
-    "flat",
-    "held",
-    "json_of",
-    "mode_of",
-    "parameters",
-    "state",
-    "wanted",
+    "BestValue",
+    "RunState",
+    "beats_baseline",
+    "best_value",
+    "flatten_settings",
+    "metric_mode",
+    "parameter_count",
+    "read_config",
+    "read_json_table",
+    "run_state",
 ]
 
 STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
 
 
-class State(NamedTuple):
-    """name: one of STATES. words: more about it, which may be empty."""
+class RunState(NamedTuple):
+    """name: one of STATES. detail: more about it, which may be empty."""
 
     name: str
-    words: str = ""
+    detail: str = ""
 
 
-def state(folder: Path, rows: list[metrics_log.Row]) -> State:
-    """Whether a run goes on, is complete, was stopped, has diverged, was merged, or cannot be read."""
-    _, problem = config_of(folder)
+def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
+    """Whether a run is running, complete, stopped, diverged or merged, or cannot be read.
+
+    folder: of the run. rows: of its metrics.jsonl.
+    """
+    _, problem = read_config(folder)
     if problem:
-        return State("broken", problem)
+        return RunState("broken", problem)
     if (folder / "result.json").is_file():
-        return State("complete") if json_of(folder / "result.json") else _broken("result.json")
-    if held(folder):
-        return State("running")
+        return RunState("complete") if read_json_table(folder / "result.json") else _broken("result.json")
+    if is_locked(folder):
+        return RunState("running")
     if (folder / "merged.json").is_file():  # what `nnfunc merge` wrote: nothing trains it
-        return State("merged", f"from {json_of(folder / 'merged.json').get('run')}")
+        return RunState("merged", f"from {read_json_table(folder / 'merged.json').get('run')}")
     happened = [row for row in rows if row["split"] in ("event", "train")]
     if happened and happened[-1]["split"] == "event" and happened[-1].get("event") == "diverged":
-        return State("diverged", str(happened[-1].get("message") or ""))
+        return RunState("diverged", str(happened[-1].get("message") or ""))
     for split in ("train", "validation"):
         own = [row["loss"] for row in rows if row["split"] == split and "loss" in row]
         if own and isinstance(own[-1], float) and not math.isfinite(own[-1]):
-            return State("diverged", f"the last {split} loss is {own[-1]}")
-    return State("stopped", "no process trains it, and it has no result")
+            return RunState("diverged", f"the last {split} loss is {own[-1]}")
+    return RunState("stopped", "no process trains it, and it has no result")
 
 
-def _broken(name: str) -> State:
-    return State("broken", f"{name} cannot be read")
+def _broken(name: str) -> RunState:
+    return RunState("broken", f"{name} cannot be read")
 
 
-def held(folder: Path) -> bool:
-    """Whether a process trains the run: it holds `lock`. Without that file, or on Windows, no."""
+def read_config(folder: Path) -> tuple[dict[str, Any], str]:
+    """The settings of a run, and the problem with their file, "" without one. folder: of the run."""
     try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when the file is closed
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def config_of(folder: Path) -> tuple[dict[str, Any], str]:
-    """The settings of a run, and what is wrong with their file ("" when nothing)."""
-    try:
-        return tomllib.loads(documents.content(folder / "config.toml").decode("utf-8")), ""
+        return tomllib.loads(documents.read_bytes(folder / "config.toml").decode("utf-8")), ""
     except FileNotFoundError:
         return {}, "it has no config.toml"
     except (OSError, ValueError, RecursionError) as error:
@@ -86,63 +73,64 @@ def config_of(folder: Path) -> tuple[dict[str, Any], str]:
         return {}, f"config.toml cannot be read: {reason[0]}"
 
 
-def json_of(path: Path) -> dict[str, Any]:
-    """The dictionary that a JSON file holds; an empty one when it is not there, or something else."""
+def read_json_table(path: Path) -> dict[str, Any]:
+    """The dictionary in a JSON file; {} if the file is missing or holds anything else. path: of the file."""
     try:
-        value = json.loads(documents.content(path))
+        value = json.loads(documents.read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def flat(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
-    """The settings by dotted name: `{"train": {"steps": 5}}` is `{"train.steps": 5}`."""
+def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
+    """The settings by dotted name: `{"train": {"steps": 5}}` is `{"train.steps": 5}`.
+
+    tables: of a config. start: of every name.
+    """
     found: dict[str, Any] = {}
     for name, value in tables.items():
         inner = isinstance(value, dict)
-        found |= flat(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
+        found |= flatten_settings(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
     return found
 
 
-class Best(NamedTuple):
-    """The best validation figure so far: of which metric, at which step."""
+class BestValue(NamedTuple):
+    """The best value so far of a validation metric, and its step."""
 
     metric: str
     value: float
     step: int
 
 
-def best(rows: list[metrics_log.Row], config: dict[str, Any]) -> Best | None:
-    """By the metric that the config's train.best names, or the least loss."""
-    mode, metric = wanted(config)
-    steps, values = metrics_log.series(rows, "validation", metric)
+def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
+    """The best value of the metric that train.best names, None without any.
+
+    rows: of metrics.jsonl. config: of the run.
+    """
+    mode, metric = BestMetric.of_config(config)
+    steps, values = metrics_log.metric_series(rows, "validation", metric)
     if not len(values):
         return None
     place = int(values.argmax() if mode == "max" else values.argmin())
-    return Best(metric, float(values[place]), int(steps[place]))
+    return BestValue(metric, float(values[place]), int(steps[place]))
 
 
-def wanted(config: dict[str, Any]) -> tuple[str, str]:
-    """("min" or "max", metric) of the best checkpoint."""
-    settings = config.get("train")
-    words = settings.get("best") if isinstance(settings, dict) else None
-    mode, _, metric = str(words or "min loss").partition(" ")
-    return mode, metric
+def metric_mode(metric: str, config: dict[str, Any]) -> str:
+    """Whether larger values of a metric are better, "max", or smaller ones, "min".
 
-
-def mode_of(metric: str, config: dict[str, Any]) -> str:
-    """Whether more of a metric is better, "max", or less, "min"."""
-    mode, known = wanted(config)
+    metric: its name. config: of the run.
+    """
+    mode, known = BestMetric.of_config(config)
     if metric == known:
         return mode
     return "max" if metric.endswith(("accuracy", "f1", "auc", "precision", "recall")) else "min"
 
 
-def parameters(folder: Path) -> int | None:
-    """How many parameters the model has, as a checkpoint tells; None when there is none."""
+def parameter_count(folder: Path) -> int | None:
+    """The number of parameters of the model, from a checkpoint; None without one. folder: of the run."""
     root = folder / "checkpoints"
     for path in [root / "best", *sorted(root.glob("step-*"), reverse=True)]:
-        leaves = json_of(path / "manifest.json").get("leaves")
+        leaves = read_json_table(path / "manifest.json").get("leaves")
         if isinstance(leaves, dict):
             own = {k: v for k, v in leaves.items() if k.removeprefix("state/").startswith("params/")}
             try:
@@ -152,12 +140,14 @@ def parameters(folder: Path) -> int | None:
     return None
 
 
-def beats(metrics: dict[str, float], without: dict[str, float]) -> bool:
-    """Whether a run does better than its baseline: by accuracy where there is one, else by the loss.
+def beats_baseline(metrics: dict[str, float], without: dict[str, float]) -> bool:
+    """Whether a run is better than its baseline, by accuracy if it has one, else by the loss.
+
+    metrics: of the run. without: of the baseline.
 
     >>> beats({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
     False
     """
     name, sign = ("accuracy", -1) if "accuracy" in without else ("loss", 1)
-    own, other = (sign * metrics_log.number(of.get(name)) for of in (metrics, without))
+    own, other = (sign * metrics_log.to_float(of.get(name)) for of in (metrics, without))
     return own < other or math.isnan(other)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc.runs.metrics_log import Row, rows_of
+from nnfunc.runs.metrics_log import Row, parse_rows
 
-__all__ = ["Follower"]
+__all__ = ["LogFollower"]
 
 
-class Follower:
+class LogFollower:
     """The rows of a file that another process writes to. Call `poll`, read `rows`.
 
     A last line without its end is waited for. A file that was cut back or replaced, as by a resume, is
@@ -47,7 +47,7 @@ class Follower:
         file.seek(self._place)
         whole, newline, _ = file.read().rpartition(b"\n")
         if newline:
-            new = rows_of(whole.split(b"\n"))
+            new = parse_rows(whole.split(b"\n"))
             self.rows = self.rows + new if self.layers is None else _slim(self.rows + new, self.layers)
             self._place += len(whole) + 1
             self._end = (self._end + whole[-256:] + b"\n")[-256:]

@@ -241,17 +241,17 @@ def _missing(name: str, extra: str, error: ImportError) -> NoReturn:
 def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The finite numbers of a row with their tags: `train/loss`, `gradient_norm/blocks/0/up/weight`."""
     for name, value in row.items():
-        if name not in metrics_log.HEAD and math.isfinite(metrics_log.number(value)):
+        if name not in metrics_log.HEAD and math.isfinite(metrics_log.to_float(value)):
             yield f"{row['split']}/{name}", float(value)
     for path, name, value in _entries(row):
-        if math.isfinite(metrics_log.number(value)):
+        if math.isfinite(metrics_log.to_float(value)):
             yield f"{name}/{path}", float(value)
 
 
 def _histograms(row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, float, np.ndarray]]]:
     """The histograms of a row of layers with their tags: `weights/blocks/0/up/weight`."""
     for path, name, value in _entries(row):
-        if name in HISTOGRAMS and (found := metrics_log.histogram(value)) is not None:
+        if name in HISTOGRAMS and (found := metrics_log.parse_histogram(value)) is not None:
             yield f"{HISTOGRAMS[name]}/{path}", found
 
 

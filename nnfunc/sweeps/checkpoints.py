@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from nnfunc import check, checkpoint, documents
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 from nnfunc.sweeps.strategy import EXECUTIONS, Execution
 from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.compiled import Carry
@@ -50,16 +50,16 @@ SEGMENT = {
 
 
 class Saved(NamedTuple):
-    """A trial as it is kept; see `Track`. trial: or `peak_name` of it."""
+    """A trial as it is kept; see `TrialState`. trial: or `peak_name` of it."""
 
     trial: int
     carry: Any
     step: int
-    figures: dict[str, dict[int, float]]
+    metrics: dict[str, dict[int, float]]
     settings: dict[str, Any]
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """Where a trial is: its segment and row, what is known of it, and how it ran."""
 
     segment: Path
@@ -81,25 +81,25 @@ class Store:
         self.folder = Path(folder)
         self.segments, plan = self.folder / "segments", self.folder / "plan.json"
         if plan.exists() and not resume:
-            cure = "Give another folder, or go on with resume=True."
-            raise FileExistsError(f"{folder} already holds a sweep. {cure}")
+            hint = "Give another folder, or go on with resume=True."
+            raise FileExistsError(f"{folder} already holds a sweep. {hint}")
         self.new = not plan.exists()
         self.segments.mkdir(parents=True, exist_ok=True)
-        self.lock = None if shared else Lock(self.folder, lent=False)
-        self._own = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another may count alike
+        self.lock = None if shared else FolderLock(self.folder)
+        self._suffix = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another may count alike
         try:
-            self._agree(plan, of)
+            self._check_identity(plan, of)
         except ValueError:
             self.close()
             raise
         if not shared:
-            for gone in self.segments.glob(".gone-*"):  # a process died while it removed them
-                shutil.rmtree(gone, ignore_errors=True)
+            for removed in self.segments.glob(".gone-*"):  # a process died while it removed them
+                shutil.rmtree(removed, ignore_errors=True)
         self._executions: dict[str, Any] = self._plan().get("executions", {})
         self._trees: dict[Path, Any] = {}
-        self._seen: set[Path] = set()
-        self.places: dict[int, _Place] = {}
-        self.look()
+        self._segments_read: set[Path] = set()
+        self.locations: dict[int, _Location] = {}
+        self.refresh()
 
     def close(self) -> None:
         """Let another process go on with the folder."""
@@ -107,12 +107,12 @@ class Store:
             self.lock.close()
 
     def __contains__(self, trial: int) -> bool:
-        return trial in self.places
+        return trial in self.locations
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Take note of what is new there: later segments count before earlier ones."""
-        new = set(self.segments.glob("[0-9]*")) - self._seen
-        self._seen |= new
+        new = set(self.segments.glob("[0-9]*")) - self._segments_read
+        self._segments_read |= new
         for segment in sorted(new):
             try:
                 known = checkpoint.inspect(segment)["metadata"]
@@ -120,16 +120,16 @@ class Store:
                 if segment.exists():  # otherwise another process has replaced it just now
                     warnings.warn(f"{error} What it held is run again.", stacklevel=3)
                 continue
-            problem = documents.mismatch(known, SEGMENT, "metadata") or _unordered(known)
+            problem = documents.find_mismatch(known, SEGMENT, "metadata") or _unordered(known)
             if problem:
                 warnings.warn(f"{segment}: {problem}. What it held is run again.", stacklevel=3)
                 continue
-            for row, own in enumerate(known["trials"]):
-                self.places[own["trial"]] = _Place(segment, row, own, known["execution"])
+            for row, entry in enumerate(known["trials"]):
+                self.locations[entry["trial"]] = _Location(segment, row, entry, known["execution"])
 
     def forget(self, trial: int) -> None:
         """Take a trial as not saved."""
-        self.places.pop(trial, None)
+        self.locations.pop(trial, None)
 
     def discard(self) -> None:
         """Remove what a sweep that never began has left."""
@@ -139,19 +139,19 @@ class Store:
 
     def known(self, trial: int) -> tuple[int, dict[str, dict[int, float]]]:
         """The step that a trial was saved at, and its figures; (0, {}) where it was not."""
-        if trial not in self.places:
+        if trial not in self.locations:
             return 0, {}
-        known = self.places[trial].known
-        return known["step"], _figures(known)
+        known = self.locations[trial].known
+        return known["step"], _decode_metrics(known)
 
     def execution(self, trial: int) -> Execution | None:
         """How a trial ran, or was going to, where that is known."""
         execution = self._executions.get(str(trial))
-        if execution is None and trial in self.places:
-            execution = self.places[trial].execution
+        if execution is None and trial in self.locations:
+            execution = self.locations[trial].execution
         return None if execution is None else Execution(*execution)
 
-    def note_execution(self, trial: int, execution: Execution) -> None:
+    def record_execution(self, trial: int, execution: Execution) -> None:
         """Write down how a trial, and all of its program, are going to run; the first time counts.
 
         What is quickest may be another execution the next time, and its results differ by rounding.
@@ -170,11 +170,11 @@ class Store:
 
         like: of what structure its carry is.
         """
-        segment, row, known, _ = self.places[trial]
-        if known["settings"] != _words(spec.settings):
-            got = ", ".join(f"{k}={v}" for k, v in _words(spec.settings).items())
-            cure = "Start another folder for another space."
-            check.fail("sweep", f"trial {trial} should have the settings that it was saved with, got {got}. {cure}")
+        segment, row, known, _ = self.locations[trial]
+        if known["settings"] != _serialize_settings(spec.settings):
+            actual = ", ".join(f"{k}={v}" for k, v in _serialize_settings(spec.settings).items())
+            hint = "Start another folder for another space."
+            check.fail("sweep", f"trial {trial} should have the settings that it was saved with, got {actual}. {hint}")
         if segment not in self._trees:  # trials come in the order of their segments, or nearly
             try:
                 rows = len(checkpoint.inspect(segment)["metadata"]["trials"])
@@ -182,46 +182,51 @@ class Store:
                 self._trees = {segment: checkpoint.load(segment, jax.tree.map(lead, like))}
             except checkpoint.CheckpointError as error:
                 warnings.warn(f"{error} What it held is run again.", stacklevel=4)
-                self.places = {m: p for m, p in self.places.items() if p.segment != segment}
+                self.locations = {m: p for m, p in self.locations.items() if p.segment != segment}
                 return None
         carry = jax.tree.map(lambda leaf: leaf[row], self._trees[segment])
-        return Saved(trial, carry, known["step"], _figures(known), spec.settings)
+        return Saved(trial, carry, known["step"], _decode_metrics(known), spec.settings)
 
     def write(self, saved: list[Saved], execution: Execution | None) -> None:
         """Keep trials of one structure, and forget the segments that they replace."""
-        carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(own.carry for own in saved))
+        carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(entry.carry for entry in saved))
         known: list[dict[str, Any]] = [
-            {"trial": own.trial, "step": own.step, "metrics": _plain(own), "settings": _words(own.settings)}
-            for own in saved
+            {
+                "trial": entry.trial,
+                "step": entry.step,
+                "metrics": _encode_metrics(entry),
+                "settings": _serialize_settings(entry.settings),
+            }
+            for entry in saved
         ]
         metadata = {"trials": known, "execution": None if execution is None else list(execution)}
-        segment = self._next(min(max(own.trial, peak_name(own.trial)) for own in saved))
+        segment = self._next(min(max(entry.trial, peak_name(entry.trial)) for entry in saved))
         checkpoint.save(segment, carry, metadata=metadata)
-        self._seen.add(segment)
-        before = {self.places[own.trial].segment for own in saved if own.trial in self.places}
-        for row, own in enumerate(known):
-            self.places[own["trial"]] = _Place(segment, row, own, metadata["execution"])
-        self._remove(before - {place.segment for place in self.places.values()})
+        self._segments_read.add(segment)
+        before = {self.locations[entry.trial].segment for entry in saved if entry.trial in self.locations}
+        for row, entry in enumerate(known):
+            self.locations[entry["trial"]] = _Location(segment, row, entry, metadata["execution"])
+        self._remove(before - {location.segment for location in self.locations.values()})
 
     def _next(self, trial: int) -> Path:
         """A name after all others; processes that share the folder have trials of their own."""
         numbers = [int(path.name.partition("-")[0]) for path in self.segments.glob("[0-9]*")]
-        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{trial}{self._own}"
+        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{trial}{self._suffix}"
 
     def _remove(self, segments: Iterable[Path]) -> None:
         for segment in segments:
-            gone = segment.with_name(f".gone-{segment.name}")
+            removed = segment.with_name(f".gone-{segment.name}")
             try:
-                segment.rename(gone)  # at once: another process may be looking
+                segment.rename(removed)  # at once: another process may be looking
             except OSError:
                 continue
-            shutil.rmtree(gone, ignore_errors=True)
+            shutil.rmtree(removed, ignore_errors=True)
 
     def _plan(self) -> dict[str, Any]:
         """What plan.json holds. Raises: ValueError when that is nothing that was written here."""
         plan = self.folder / "plan.json"
         hint = "Start the sweep again in another folder."
-        content = documents.document(plan, {"executions?": {str: list}}, hint)
+        content = documents.read_json(plan, {"executions?": {str: list}}, hint)
         for execution in content.get("executions", {}).values():
             if not (
                 len(execution) == len(Execution._fields)
@@ -232,20 +237,20 @@ class Store:
         return content
 
     def _write_plan(self, content: dict[str, Any]) -> None:
-        temporary = self.folder / f"plan{self._own}.tmp"
+        temporary = self.folder / f"plan{self._suffix}.tmp"
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         temporary.replace(self.folder / "plan.json")
 
-    def _agree(self, plan: Path, of: dict[str, Any]) -> None:
+    def _check_identity(self, plan: Path, of: dict[str, Any]) -> None:
         if not plan.exists():
             self._write_plan(of)
             return
         before = self._plan()
         for name, value in json.loads(json.dumps(of)).items():
             if before.get(name, value) != value:
-                cure = "Start another folder to change it."
-                words = f"a sweep should go on with the same {name}, {before[name]}, got {value}"
-                check.fail("sweep", f"{words}. {cure}")
+                hint = "Start another folder to change it."
+                problem = f"a sweep should go on with the same {name}, {before[name]}, got {value}"
+                check.fail("sweep", f"{problem}. {hint}")
 
 
 def _is_size(value: Any) -> bool:
@@ -257,13 +262,13 @@ def _unordered(known: dict[str, Any]) -> str:
     execution = known["execution"]
     if execution is not None and len(execution) != len(Execution._fields):
         return f"metadata.execution should have {len(Execution._fields)} entries, got {len(execution)}"
-    curves = [curve for own in known["trials"] for curve in own["metrics"].values()]
+    curves = [curve for entry in known["trials"] for curve in entry["metrics"].values()]
     steps = {step for curve in curves for step in curve}
     wrong = next((step for step in steps if not re.fullmatch(r"\d{1,18}", step)), None)
     return "" if wrong is None else f"metadata.metrics should be by step, got {wrong!r}"
 
 
-def _figures(known: dict[str, Any]) -> dict[str, dict[int, float]]:
+def _decode_metrics(known: dict[str, Any]) -> dict[str, dict[int, float]]:
     """The figures of what `_plain` made."""
     return {
         name: {int(step): math.nan if v is None else v for step, v in curve.items()}
@@ -271,29 +276,29 @@ def _figures(known: dict[str, Any]) -> dict[str, dict[int, float]]:
     }
 
 
-def _plain(saved: Saved) -> dict[str, dict[int, float | None]]:
+def _encode_metrics(saved: Saved) -> dict[str, dict[int, float | None]]:
     """The figures as strict JSON holds them."""
-    curves = saved.figures.items()
+    curves = saved.metrics.items()
     good = lambda value: value if math.isfinite(value) else None
     return {name: {step: good(v) for step, v in curve.items()} for name, curve in curves}
 
 
-def _words(settings: dict[str, Any]) -> dict[str, str]:
+def _serialize_settings(settings: dict[str, Any]) -> dict[str, str]:
     """Settings as JSON holds them: the same in every process, functions and arrays too."""
 
-    def word(leaf: Any) -> str:
+    def serialize_leaf(leaf: Any) -> str:
         if hasattr(leaf, "shape"):
             array = np.asarray(leaf)
             digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
             return f"{array.dtype}{list(array.shape)} {digest}"
         if code := getattr(leaf, "__code__", None):
-            made = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
-            return f"{leaf.__module__}.{leaf.__qualname__} {made}"
+            digest = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
+            return f"{leaf.__module__}.{leaf.__qualname__} {digest}"
         return re.sub(r" at 0x[0-9a-f]+", "", repr(leaf))
 
-    def words(value: Any) -> str:
+    def serialize(value: Any) -> str:
         leaves, treedef = jax.tree.flatten(value)
         alone = len(leaves) == 1 and leaves[0] is value
-        return word(value) if alone else f"{treedef} {[word(v) for v in leaves]}"
+        return serialize_leaf(value) if alone else f"{treedef} {[serialize_leaf(v) for v in leaves]}"
 
-    return {name: words(value) for name, value in settings.items()}
+    return {name: serialize(value) for name, value in settings.items()}

@@ -15,112 +15,112 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import eval_total, even_batch_size
-from nnfunc.sweeps.grouping import Group, marks
-from nnfunc.training.compiled import Carry, Functions, Meter, functions
-from nnfunc.training.evaluate import can_mask, eval_size
+from nnfunc.sweeps.grouping import Group, static_key
+from nnfunc.training.compiled import Carry, Meter, RunFunctions, run_functions
+from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Build, kept
+from nnfunc.training.task import Build, cache_calls
 
-__all__ = ["Lanes", "everywhere", "lanes"]
+__all__ = ["CompiledTrials", "compile_trials", "replicate"]
 
 TRIALS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), Meter._make([0, 0, 0]))
 """Which parts of a carry have an axis of trials."""
 
 
-class Lanes(NamedTuple):
-    """Jitted functions of one trial, or of several on a leading axis of all but the step.
+class CompiledTrials(NamedTuple):
+    """Jitted run_functions of one trial, or of several on a leading axis of all but the step.
 
-    init(numbers, key, data) -> Carry. leg(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
-    in one dispatch, and the means since the last leg that was fresh. step: the same for n = 1, with
-    no loop. judge(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. wide: whether there is an axis of trials. took: by the shapes of the data, what
+    init(numbers, key, data) -> Carry. run_steps(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
+    in one dispatch, and the means since the last call with fresh=True. step: the same for n = 1, with
+    no loop. evaluate(carry, numbers, data) -> (Carry, figures): of the validation split, and what
+    follows from them. vmapped: whether there is an axis of trials. timings: by the shapes of the data, what
     is known of how long things take, see `Job.timings`. warm: the shapes for which all of them were
     compiled.
     """
 
     init: Callable[[Any, Key, Any], Carry]
-    leg: Callable[..., tuple[Carry, dict[str, Array]]]
+    run_steps: Callable[..., tuple[Carry, dict[str, Array]]]
     step: Callable[..., tuple[Carry, dict[str, Array]]]
-    judge: Callable[[Carry, Any, Any], tuple[Carry, dict[str, Array]]]
-    wide: bool
-    took: dict[Any, dict[str, float]]
+    evaluate: Callable[[Carry, Any, Any], tuple[Carry, dict[str, Array]]]
+    vmapped: bool
+    timings: dict[Any, dict[str, float]]
     warm: set[Any]
 
 
-def lanes(build: Build, group: Group, wide: bool, devices: int = 1) -> Lanes:
-    """The programs of a group, kept: as for a run alone, other numbers compile nothing.
+def compile_trials(build: Build, group: Group, vmapped: bool, devices: int = 1) -> CompiledTrials:
+    """The programs of a group, cache_calls: as for a run alone, other numbers compile nothing.
 
     devices: over how many the axis of trials is cut; each runs its own, and none waits for another.
     """
-    axes = tuple(group.axes()) if wide else None
-    return _kept(build, group.leaves, group.treedef, axes, devices, marks(group.leaves))
+    axes = tuple(group.axes()) if vmapped else None
+    return _cached_compile(build, group.leaves, group.treedef, axes, devices, static_key(group.leaves))
 
 
-def _made(build: Build, static: Any, treedef: Any, axes: Any, devices: int, kinds: Any) -> Lanes:
-    own = functions(build, static, treedef)
+def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, cache_key: Any) -> CompiledTrials:
+    own = run_functions(build, static, treedef)
 
     def one(carry, numbers, data):
-        return own.one(carry, numbers[:-1], _ordered(data, numbers[-1]))
+        return own.step(carry, numbers[:-1], _with_order(data, numbers[-1]))
 
     def init(numbers, key, data):
         return own.init(numbers[:-1], key, data)
 
-    judge = _judge(own)
+    evaluate = _make_evaluate(own)
     if axes is not None:
-        given = list(axes)
-        one = jax.vmap(one, in_axes=(TRIALS, given, None), out_axes=TRIALS)
-        judge = jax.vmap(judge, in_axes=(TRIALS, given, None), out_axes=(TRIALS, 0))
-        init = _each(init, given)
+        axes_list = list(axes)
+        one = jax.vmap(one, in_axes=(TRIALS, axes_list, None), out_axes=TRIALS)
+        evaluate = jax.vmap(evaluate, in_axes=(TRIALS, axes_list, None), out_axes=(TRIALS, 0))
+        init = _init_each(init, axes_list)
 
-    def begun(carry, fresh):
+    def reset_meter(carry, fresh):
         meter = jax.tree.map(lambda leaf: jnp.where(fresh, jnp.zeros_like(leaf), leaf), carry.meter)
         return carry._replace(meter=meter)
 
-    def leg(n, fresh, carry, numbers, data):
-        carry = begun(carry, fresh)
+    def run_steps(n, fresh, carry, numbers, data):
+        carry = reset_meter(carry, fresh)
         carry = jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
         return carry, _means(carry.meter)
 
     def step(n, fresh, carry, numbers, data):
-        carry = one(begun(carry, fresh), numbers, data)
+        carry = one(reset_meter(carry, fresh), numbers, data)
         return carry, _means(carry.meter)
 
     if axes is not None and devices > 1:
-        given = list(axes)
-        spread = lambda function, *places, out: _spread(function, places, out, devices)
-        init = spread(init, given, 0, None, out=TRIALS)
-        leg = spread(leg, None, None, TRIALS, given, None, out=(TRIALS, 0))
-        step = spread(step, None, None, TRIALS, given, None, out=(TRIALS, 0))
-        judge = spread(judge, TRIALS, given, None, out=(TRIALS, 0))
+        axes_list = list(axes)
+        spread = lambda function, *in_axes, out: _shard(function, in_axes, out, devices)
+        init = spread(init, axes_list, 0, None, out=TRIALS)
+        run_steps = spread(run_steps, None, None, TRIALS, axes_list, None, out=(TRIALS, 0))
+        step = spread(step, None, None, TRIALS, axes_list, None, out=(TRIALS, 0))
+        evaluate = spread(evaluate, TRIALS, axes_list, None, out=(TRIALS, 0))
 
-    return Lanes(
+    return CompiledTrials(
         jax.jit(init),
-        jax.jit(leg, donate_argnums=2),
+        jax.jit(run_steps, donate_argnums=2),
         jax.jit(step, donate_argnums=2),
-        jax.jit(judge, donate_argnums=0),
+        jax.jit(evaluate, donate_argnums=0),
         axes is not None,
         {},
         set(),
     )
 
 
-_kept = kept(_made, 64)
+_cached_compile = cache_calls(_compile, 64)
 
 
-def _ordered(data: Data, seed: Any) -> Data:
+def _with_order(data: Data, seed: Any) -> Data:
     """The data in the order of a seed, or in its own."""
     return data if seed is None else replace(data, seed=seed)
 
 
-def _spread(function: Callable[..., Any], places: Any, out: Any, devices: int) -> Callable[..., Any]:
+def _shard(function: Callable[..., Any], in_axes: Any, out: Any, devices: int) -> Callable[..., Any]:
     """The function with each axis of trials cut over devices, which exchange nothing."""
     mesh = _mesh(devices)
     spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("trials")
     specs = lambda tree: jax.tree.map(spec, tree, is_leaf=lambda axis: axis is None)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs(places), out_specs=specs(out), check_vma=False)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out), check_vma=False)
 
 
-def everywhere(tree: PyTree, devices: int) -> PyTree:
+def replicate(tree: PyTree, devices: int) -> PyTree:
     """The arrays, held by each of the devices: otherwise they are copied at every call."""
     return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
 
@@ -130,12 +130,12 @@ def _mesh(devices: int) -> Mesh:
     return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=own)
 
 
-def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:
+def _init_each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:
     """init of every trial, one after the other: random draws side by side compile for seconds."""
 
     def every(numbers, keys, data):
-        def of(given):
-            key, varied = given
+        def of(arguments):
+            key, varied = arguments
             whole = [v if a == 0 else n for v, a, n in zip(varied, axes, numbers, strict=True)]
             return init(whole, key, data)
 
@@ -146,26 +146,26 @@ def _each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., C
     return every
 
 
-def _judge(own: Functions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
-    def judge(carry, numbers, data):
+def _make_evaluate(own: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
+    def evaluate(carry, numbers, data):
         numbers = numbers[:-1]
-        task = own.build(numbers, carry.state.step)
-        size = eval_size(data, task.accumulate)
+        task = own.build_task(numbers, carry.state.step)
+        size = eval_batch_size(data, task.accumulate)
 
         def totals(batch: PyTree, mask: Array | None = None) -> Any:
-            return own.totals(carry.state, numbers, batch, mask)
+            return own.eval_totals(carry.state, numbers, batch, mask)
 
         if can_mask(task.objective):
             sums = eval_total(totals, data.validation, size, data.transform)
         else:
             count = jax.tree.leaves(data.validation)[0].shape[0]
             sums = data.total(totals, "validation", even_batch_size(count, size))
-        figures = {name: total / weight for name, (total, weight) in sums.items()}
-        carry = own.observe(carry, numbers, figures)
-        going = carry.state.diverged_at < 0
-        return carry, {name: jnp.where(going, f, jnp.nan) for name, f in figures.items()}
+        metrics = {name: total / weight for name, (total, weight) in sums.items()}
+        carry = own.observe(carry, numbers, metrics)
+        finite = carry.state.diverged_at < 0
+        return carry, {name: jnp.where(finite, f, jnp.nan) for name, f in metrics.items()}
 
-    return judge
+    return evaluate
 
 
 def _means(meter: Meter) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""The trials of a sweep on their way: added, run to where a search wants them, compared, saved.
+"""Runs the trials of a sweep: adds them, advances them as a search asks, compares and saves them.
 
 A search is a function of an engine. It adds trials or takes those that are there, advances some of
 them, looks at their costs, and stops others. When a sweep goes on from its folder, the search is
@@ -18,16 +18,23 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.dataset import Data
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.assignment import assign
-from nnfunc.sweeps.batch import Going, Held, Job, Pack, Reported, rows
+from nnfunc.sweeps.batch import Batch, DeviceData, Job, ReportCallback, RunningBatch, fetch_results
 from nnfunc.sweeps.checkpoints import Saved, Store, peak_name
-from nnfunc.sweeps.grouping import Found, Group, marks, put
-from nnfunc.sweeps.plan import Plan, Planned, plan_of, planned_of, structural
+from nnfunc.sweeps.grouping import Group, Grouping, set_numbers, static_key
+from nnfunc.sweeps.plan import GroupPlan, Plan, build_plan, plan_group, structural
 from nnfunc.sweeps.sampling import Draws
-from nnfunc.sweeps.strategy import EXECUTIONS, chosen, followed, measured, packs, timed
+from nnfunc.sweeps.strategy import (
+    EXECUTIONS,
+    choose_execution,
+    measure_speed,
+    run_timed,
+    skip_loop_timing,
+    split_batches,
+)
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.sweeps.trial_state import Kind, Track
-from nnfunc.training.checkpointing import Best
+from nnfunc.sweeps.trial_state import Program, TrialState
 from nnfunc.training.compiled import Carry
 
 __all__ = ["Engine", "Interrupted"]
@@ -36,7 +43,7 @@ SAVE_EVERY = 10.0
 """Seconds: what a sweep that is killed has to run again, at most, beside what is in hand."""
 
 
-_HELD: "WeakKeyDictionary[Data, Held]" = WeakKeyDictionary()
+_DEVICE_DATA: "WeakKeyDictionary[Data, DeviceData]" = WeakKeyDictionary()
 """By data set what sweeps of it hold on the device."""
 
 
@@ -51,13 +58,13 @@ class Engine:
         self,
         build_spec: Callable[[dict[str, Any], int, int], TrialSpec],
         draws: Draws,
-        figure: Best,
+        metric: BestMetric,
         *,
         execution: str = "auto",
         chunk: int | None = None,
         store: Store | None = None,
-        told: Reported | None = None,
-        stops: Callable[[], bool] = lambda: False,
+        on_report: ReportCallback | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
         jobs: Callable[["Engine", list[int], float], None] | None = None,
     ):
         """build_spec: (settings, place, run) -> TrialSpec. draws: where settings come from.
@@ -67,23 +74,23 @@ class Engine:
         check.choice("sweep", EXECUTIONS, execution=execution)
         if chunk is not None:
             check.size("sweep", chunk=chunk)
-        self.build_spec, self.draws, self.figure = build_spec, draws, figure
+        self.build_spec, self.draws, self.metric = build_spec, draws, metric
         self.execution, self.chunk = execution, chunk
-        self.store, self.told, self.jobs = store, told, jobs
+        self.store, self.on_report, self.jobs = store, on_report, jobs
         self.batches: list[list[dict[str, Any]]] = []
-        self._asked, self._stopped = stops, False
+        self._should_stop, self._stopped = should_stop, False
         self.specs: list[TrialSpec] = []
-        self.tracks: dict[int, Track] = {}
-        self._kinds: dict[Any, Kind] = {}
-        self.groups: list[tuple[Kind, Group]] = []
-        self.found: list[Found] = []
+        self.states: dict[int, TrialState] = {}
+        self._programs: dict[Any, Program] = {}
+        self.groups: list[tuple[Program, Group]] = []
+        self.groupings: list[Grouping] = []
         self.refused: dict[int, str] = {}
-        self.units: list[list[int]] = []
+        self.trials_by_setting: list[list[int]] = []
         self.lineage: list[dict[str, Any]] = []
         self._unsaved: set[int] = set()
         self.unsaved_peaks: set[int] = set()  # trials; see `nnfunc.sweeps.peaks`
         self.changed: set[int] = set()  # trials, since somebody who follows them emptied it
-        self.handed: dict[int, int] | None = None  # trial -> its step when jobs were first handed out
+        self.steps_before_jobs: dict[int, int] | None = None  # trial -> its step when jobs were first handed out
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
 
@@ -99,194 +106,194 @@ class Engine:
         first = len(self.specs)
         self.batches.append(settings)
         for own in settings:
-            self.units.append([])
+            self.trials_by_setting.append([])
             for seed in range(self.draws.runs):
-                self.units[-1].append(len(self.specs))
+                self.trials_by_setting[-1].append(len(self.specs))
                 self.specs.append(self.build_spec(own, len(self.specs), seed))
         trials = list(range(first, len(self.specs)))
         specs = {trial: self.specs[trial] for trial in trials}
         errors: list[Exception] = []
-        for assignment in assign(specs, self.held, self.figure, self.draws.varied):
+        for assignment in assign(specs, self.device_data, self.metric, self.draws.varied):
             self.refused |= assignment.refused
-            self.found += [assignment.found] if assignment.found is not None else []
+            self.groupings += [assignment.grouping] if assignment.grouping is not None else []
             errors += assignment.errors
             for group in assignment.groups:
-                self._take_up(group, assignment.lead, assignment.held)
+                self._add_group(group, assignment.lead, assignment.device_data)
         if not self.groups:
             raise errors[0]
         self.changed.update(trials)
         return trials
 
-    def _take_up(self, group: Group, lead: TrialSpec, held: Held) -> None:
+    def _add_group(self, group: Group, lead: TrialSpec, device_data: DeviceData) -> None:
         """Make the trials of a group tracks of one kind."""
-        kind = Kind(lead.build, held, lead.intervals, group.leaves, group.treedef, group.traced)
+        program = Program(lead.build, device_data, lead.intervals, group.leaves, group.treedef, group.traced)
         same = (
-            kind.build,
-            id(held),
-            kind.intervals,
+            program.build,
+            id(device_data),
+            program.intervals,
             group.treedef,
-            marks(group.leaves),
+            static_key(group.leaves),
             group.traced,
             tuple((n.shape[1:], n.dtype) for n in group.numbers if isinstance(n, np.ndarray)),
         )
-        kind = self._kinds.setdefault(same, kind)
-        self.groups.append((kind, group))
-        for place, trial in enumerate(group.trials):
+        program = self._programs.setdefault(same, program)
+        self.groups.append((program, group))
+        for position, trial in enumerate(group.trials):
             spec = self.specs[trial]
-            self.tracks[trial] = Track(spec, spec.settings, kind, group, place)
-            if self.store is not None and kind.execution is None:
-                kind.execution = self.store.execution(trial)  # as before, so bit for bit
-        if kind.lead is None:
-            kind.lead = group.trials[0]
+            self.states[trial] = TrialState(spec, spec.settings, program, group, position)
+            if self.store is not None and program.execution is None:
+                program.execution = self.store.execution(trial)  # as before, so bit for bit
+        if program.lead is None:
+            program.lead = group.trials[0]
 
     def _warn(self) -> None:
         """Of names that change nothing, unless others are made of them."""
-        unread = {name for found in self.found for name in found.traced}
-        for found in self.found:
-            unread &= found.unread
+        unread = {name for grouping in self.groupings for name in grouping.traced}
+        for grouping in self.groupings:
+            unread &= grouping.unread
         for name in () if self.draws.derives else sorted(unread):
             problem = f"no step reads {name!r}, so it changes nothing"
             warnings.warn(f"sweep: {problem}. Does build use it?", stacklevel=2)
 
     def plan(self, *, probe: bool = False) -> Plan:
         """What there is to do. probe: whether to find how trials run, by some steps of each execution."""
-        planned: list[tuple[Kind, Planned]] = []
+        planned: list[tuple[Program, GroupPlan]] = []
         names = structural(self.specs)
-        for kind, group in self.groups:
-            job = self._job(kind, group, kind.intervals.steps)
-            if kind.execution is None and (probe or self.execution != "auto"):
-                execution = chosen(job if probe else followed(job), self.execution, self.chunk)
-                kind.execution = measured(job, execution) if probe else execution
+        for program, group in self.groups:
+            job = self._job(program, group, program.intervals.steps)
+            if program.execution is None and (probe or self.execution != "auto"):
+                execution = choose_execution(job if probe else skip_loop_timing(job), self.execution, self.chunk)
+                program.execution = measure_speed(job, execution) if probe else execution
             lead = self.specs[group.trials[0]]
             static = {name: lead.settings[name] for name in names}
-            planned.append((kind, planned_of(job, kind.execution, static | group.static)))
-        return plan_of(planned, self.found, self.specs, self.draws.runs, self.refused)
+            planned.append((program, plan_group(job, program.execution, static | group.static)))
+        return build_plan(planned, self.groupings, self.specs, self.draws.runs, self.refused)
 
-    def _job(self, kind: Kind, group: Group, until: int) -> Job:
+    def _job(self, program: Program, group: Group, until: int) -> Job:
         key = lambda trial: self.specs[trial].key
-        return Job(kind.build, group, key, kind.held, kind.intervals, until, kind.lanes)
+        return Job(program.build, group, key, program.device_data, program.intervals, until, program.compiled)
 
-    def held(self, data: Data) -> Held:
+    def device_data(self, data: Data) -> DeviceData:
         """The data on the device, put there once."""
-        if data not in _HELD:
-            _HELD[data] = Held.of(data)
-        return _HELD[data]
+        if data not in _DEVICE_DATA:
+            _DEVICE_DATA[data] = DeviceData.of(data)
+        return _DEVICE_DATA[data]
 
     @property
     def trials(self) -> list[int]:
         """Those that may go on: neither refused, nor diverged, nor ended by a search."""
-        return [m for m, t in self.tracks.items() if t.left is None and not t.diverged]
+        return [m for m, t in self.states.items() if t.stop_reason is None and not t.diverged]
 
-    def advance(self, trials: Iterable[int], share: float = 1.0, *, together: bool = False) -> None:
+    def advance(self, trials: Iterable[int], fraction: float = 1.0, *, together: bool = False) -> None:
         """Run trials to a share of their steps, at which they are evaluated.
 
         together: whether what comes next may change one after another, so that they must be saved
         together or not at all. Raises: Interrupted.
         """
-        wanted = set(trials)
+        selected = set(trials)
         if self.jobs is not None:
-            self._elsewhere(wanted, share, together)
-        begun = {id(track.group) for m in wanted if (track := self.tracks.get(m)) is not None}
-        for kind, group in self.groups:
-            if id(group) not in begun:
+            self._run_jobs(selected, fraction, together)
+        started = {id(state.group) for m in selected if (state := self.states.get(m)) is not None}
+        for program, group in self.groups:
+            if id(group) not in started:
                 continue
-            own = [m for m in group.trials if m in wanted and not self.tracks[m].diverged]
-            self.adopt(own)
+            own = [m for m in group.trials if m in selected and not self.states[m].diverged]
+            self.load(own)
             if together:
-                self._even(group)
-            own = [m for m in own if self.tracks[m].left is None and not self.tracks[m].diverged]
-            until = kind.stop_at(share)
-            if any(self.tracks[m].step < until for m in own):
+                self._reset_uneven(group)
+            own = [m for m in own if self.states[m].stop_reason is None and not self.states[m].diverged]
+            until = program.stop_at(fraction)
+            if any(self.states[m].step < until for m in own):
                 self._check_stop()
-                self.run(kind, group, own, until, together)
+                self.run(program, group, own, until, together)
         if self.store is not None and time.monotonic() - self._saved_at > SAVE_EVERY:
             self.save()
 
-    def _even(self, group: Group) -> None:
+    def _reset_uneven(self, group: Group) -> None:
         """Forget what was saved of a group of which a part is lost: its trials belong together."""
-        tracks = [self.tracks[m] for m in group.trials]
-        steps = {t.step for t in tracks if not t.diverged}
+        states = [self.states[m] for m in group.trials]
+        steps = {t.step for t in states if not t.diverged}
         if len(steps) > 1:
-            for trial, track in zip(group.trials, tracks, strict=True):
-                track.carry, track.figures, track.step = None, {}, 0
+            for trial, state in zip(group.trials, states, strict=True):
+                state.carry, state.metrics, state.step = None, {}, 0
                 self.changed.add(trial)
                 if self.store is not None:
                     self.store.forget(trial)
 
-    def _elsewhere(self, trials: set[int], share: float, together: bool) -> None:
+    def _run_jobs(self, trials: set[int], fraction: float, together: bool) -> None:
         """Let jobs run what is left of the way, and take up what they saved."""
         if together:
-            cure = "Leave jobs out."
-            check.fail("sweep", f"trials that learn from each other run in one process. {cure}")
+            hint = "Leave jobs out."
+            check.fail("sweep", f"trials that learn from each other run in one process. {hint}")
         assert self.store is not None
         assert self.jobs is not None
-        able = [m for m, t in self.tracks.items() if m in trials and t.left is None]
-        self.adopt(able)
-        left = [m for m in able if (t := self.tracks[m]).step < t.kind.stop_at(share) and not t.diverged]
-        if left:
-            if self.handed is None:
-                self.handed = {m: t.step for m, t in self.tracks.items()}
-            self.jobs(self, left, share)
+        able = [m for m, t in self.states.items() if m in trials and t.stop_reason is None]
+        self.load(able)
+        remaining = [m for m in able if (t := self.states[m]).step < t.program.stop_at(fraction) and not t.diverged]
+        if remaining:
+            if self.steps_before_jobs is None:
+                self.steps_before_jobs = {m: t.step for m, t in self.states.items()}
+            self.jobs(self, remaining, fraction)
             self._check_stop()
 
-    def run(self, kind: Kind, group: Group, trials: list[int], until: int, together: bool) -> None:
+    def run(self, program: Program, group: Group, trials: list[int], until: int, together: bool) -> None:
         """Run trials of a group to a step."""
-        begun = {m: t.carry for m in trials if (t := self.tracks[m]).carry is not None}
-        job = self._job(kind, group, until)._replace(carries=begun, told=self.told)
+        started = {m: t.carry for m in trials if (t := self.states[m]).carry is not None}
+        job = self._job(program, group, until)._replace(carries=started, on_report=self.on_report)
         if not together:
-            job = job._replace(stops=self.stops, save=self._save_when_due)
-        if kind.execution is None:
-            fresh = not begun and len(trials) == len(group.trials)
-            kind.execution = chosen(job, self.execution, self.chunk, self._note if fresh else None)
-        if self.store is not None and kind.lead is not None:
-            self.store.note_execution(kind.lead, kind.execution)
-        execution = kind.execution.fit(len(trials))
-        places = [self.tracks[m].place for m in trials]
-        todo = [part for pack in packs(group, execution, places) for part in self._left(pack, until)]
-        timed(job, execution, todo, self._note)
-        if not together and any(self.tracks[m].step < until for m in trials):
+            job = job._replace(should_stop=self.should_stop, save=self._save_when_due)
+        if program.execution is None:
+            fresh = not started and len(trials) == len(group.trials)
+            program.execution = choose_execution(job, self.execution, self.chunk, self._record if fresh else None)
+        if self.store is not None and program.lead is not None:
+            self.store.record_execution(program.lead, program.execution)
+        execution = program.execution.fit(len(trials))
+        positions = [self.states[m].position for m in trials]
+        todo = [part for batch in split_batches(group, execution, positions) for part in self._remaining(batch, until)]
+        run_timed(job, execution, todo, self._record)
+        if not together and any(self.states[m].step < until for m in trials):
             self._check_stop()
 
-    def _left(self, pack: Pack, until: int) -> list[Pack]:
-        """The parts of a pack that are not there yet, each of trials at one step."""
-        steps = {place: self.tracks[pack.group.trials[place]].step for place in pack.places}
+    def _remaining(self, batch: Batch, until: int) -> list[Batch]:
+        """The parts of a batch that are not there yet, each of trials at one step."""
+        steps = {position: self.states[batch.group.trials[position]].step for position in batch.positions}
         parts = []
         for step in sorted({step for step in steps.values() if step < until}):
-            own = tuple(place for place, at in steps.items() if at == step)
-            parts.append(Pack(pack.group, own, pack.width - len(own)))
+            own = tuple(position for position, at in steps.items() if at == step)
+            parts.append(Batch(batch.group, own, batch.width - len(own)))
         return parts
 
-    def stops(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether somebody asked the sweep to stop, now or before."""
-        self._stopped = self._stopped or self._asked()
+        self._stopped = self._stopped or self._should_stop()
         return self._stopped
 
     def _check_stop(self) -> None:
-        if self.stops():
+        if self.should_stop():
             self.save()
             raise Interrupted
 
-    def _note(self, going: Going) -> None:
-        """Keep what a pack has come to."""
-        carries, reports = rows(going)
+    def _record(self, running: RunningBatch) -> None:
+        """Keep what a batch has come to."""
+        carries, reports = fetch_results(running)
         with self._lock:
-            for place, (trial, carry) in enumerate(zip(going.pack.trials, carries, strict=True)):
-                track = self.tracks[trial]
-                track.carry, track.step = carry, going.step
+            for position, (trial, carry) in enumerate(zip(running.batch.trials, carries, strict=True)):
+                state = self.states[trial]
+                state.carry, state.step = carry, running.step
                 broke = int(carry.state.diverged_at)
-                for step, figures in reports:
-                    for name, values in figures.items():
+                for step, metrics in reports:
+                    for name, values in metrics.items():
                         fine = broke < 0 or step <= broke
-                        value = float(values[place]) if fine else math.nan
-                        track.figures.setdefault(name, {})[step] = value
+                        value = float(values[position]) if fine else math.nan
+                        state.metrics.setdefault(name, {})[step] = value
                 self._unsaved.add(trial)
-        going.figures = []
+        running.metrics = []
 
-    def _save_when_due(self, going: Going) -> None:
+    def _save_when_due(self, running: RunningBatch) -> None:
         """Save all that is known, what is in hand too."""
         if self.store is None or time.monotonic() - self._saved_at < SAVE_EVERY:
             return
-        self._note(going)
+        self._record(running)
         self.save()
 
     def save(self) -> None:
@@ -295,100 +302,100 @@ class Engine:
             return
         with self._lock:
             self._saved_at = time.monotonic()
-            by_kind: dict[int, list[Saved]] = {}
+            by_program: dict[int, list[Saved]] = {}
             for trial in sorted(self._unsaved):
-                track = self.tracks[trial]
-                by_kind.setdefault(id(track.kind), []).append(Saved(trial, *_parts(track)))
+                state = self.states[trial]
+                by_program.setdefault(id(state.program), []).append(Saved(trial, *_parts(state)))
             for trial in sorted(self.unsaved_peaks):
-                track, peak = self.tracks[trial], self.tracks[trial].peak
-                if peak is not None and peak.step != track.step:  # otherwise it is its last state
-                    saved = Saved(peak_name(trial), peak.carry, peak.step, {}, track.drawn)
-                    by_kind.setdefault(id(track.kind), []).append(saved)
+                state, peak = self.states[trial], self.states[trial].peak
+                if peak is not None and peak.step != state.step:  # otherwise it is its last state
+                    saved = Saved(peak_name(trial), peak.carry, peak.step, {}, state.initial_setting)
+                    by_program.setdefault(id(state.program), []).append(saved)
                     self.unsaved_peaks.discard(trial)
-            executions = {id(kind): kind.execution for kind in self._kinds.values()}
-            for kind, every in by_kind.items():
-                self.store.write(every, executions[kind])
+            executions = {id(program): program.execution for program in self._programs.values()}
+            for program, every in by_program.items():
+                self.store.write(every, executions[program])
             self._unsaved.clear()
 
-    def adopt(self, trials: list[int]) -> None:
+    def load(self, trials: list[int]) -> None:
         """Take up what the folder holds of trials that have not begun here."""
         for trial in trials:
-            track = self.tracks[trial]
-            if track.carry is None and (saved := self.read(trial, trial)) is not None:
-                track.carry, track.figures, track.step = saved.carry, saved.figures, saved.step
+            state = self.states[trial]
+            if state.carry is None and (saved := self.read(trial, trial)) is not None:
+                state.carry, state.metrics, state.step = saved.carry, saved.metrics, saved.step
                 self.changed.add(trial)
 
     def read(self, trial: int, name: int) -> Saved | None:
         """What the folder holds of a trial. name: the trial, or `peak_name` of it."""
         if self.store is None or name not in self.store:
             return None
-        track = self.tracks[trial]
-        return self.store.read(name, self._like(track), track.spec)
+        state = self.states[trial]
+        return self.store.read(name, self._like(state), state.spec)
 
-    def _like(self, track: Track) -> Carry:
+    def _like(self, state: TrialState) -> Carry:
         """The structure of the carry of a trial, its key as plain numbers."""
-        own = self._job(track.kind, track.group, 0).lanes(wide=False)
-        given = (track.group.one(track.place), track.spec.key, track.kind.held.train)
-        carry = jax.eval_shape(own.init, *given)
-        key = jax.eval_shape(jax.random.key_data, track.spec.key)
+        own = self._job(state.program, state.group, 0).compiled(vmapped=False)
+        arguments = (state.group.one(state.position), state.spec.key, state.program.device_data.train)
+        carry = jax.eval_shape(own.init, *arguments)
+        key = jax.eval_shape(jax.random.key_data, state.spec.key)
         return carry._replace(state=carry.state._replace(key=key))
 
     # What a search asks for.
 
-    def cost(self, trial: int, share: float = 1.0) -> float:
+    def cost(self, trial: int, fraction: float = 1.0) -> float:
         """The figure that ranks, less is better, as it was at that share; inf for what is no number."""
-        track = self.tracks.get(trial)
-        known = {} if track is None else track.figures.get(self.rank_of(track), {})
-        until = 0 if track is None else track.kind.stop_at(share)
+        state = self.states.get(trial)
+        known = {} if state is None else state.metrics.get(self.rank_of(state), {})
+        until = 0 if state is None else state.program.stop_at(fraction)
         steps = [step for step in known if step <= until]
         value = known[max(steps)] if steps else math.nan
-        value = value if self.figure.mode == "min" else -value
+        value = value if self.metric.mode == "min" else -value
         return value if math.isfinite(value) else math.inf
 
-    def unit_cost(self, unit: list[int], share: float = 1.0) -> float:
+    def setting_cost(self, trials: list[int], fraction: float = 1.0) -> float:
         """The mean cost of the runs of a setting."""
-        return float(np.mean([self.cost(trial, share) for trial in unit]))
+        return float(np.mean([self.cost(trial, fraction) for trial in trials]))
 
-    def rank_of(self, track: Track) -> str:
-        kind = "validation" if track.kind.held.evaluates else "train"
-        return f"{kind}/{self.figure.metric}"
+    def rank_of(self, state: TrialState) -> str:
+        split = "validation" if state.program.device_data.evaluates else "train"
+        return f"{split}/{self.metric.metric}"
 
-    def leave(self, trial: int, why: str, *, behind: bool) -> None:
+    def stop(self, trial: int, why: str, *, ranks_last: bool) -> None:
         """End a trial where it is, unless it was refused or has ended already."""
-        track = self.tracks.get(trial)
-        if track is not None and track.left is None and not track.ended:
-            track.left, track.behind = why, behind
+        state = self.states.get(trial)
+        if state is not None and state.stop_reason is None and not state.ended:
+            state.stop_reason, state.ranks_last = why, ranks_last
             self.changed.add(trial)
 
     def traced(self, trial: int) -> frozenset[str]:
         """The names that differ between trials of its group, and that its program is given."""
-        return self.tracks[trial].kind.traced
+        return self.states[trial].program.traced
 
-    def replace(self, trial: int, source: int, settings: dict[str, Any], share: float) -> None:
+    def replace(self, trial: int, source: int, settings: dict[str, Any], fraction: float) -> None:
         """Let a trial go on, from a share of its run, as a copy of another with these settings.
 
         It keeps its key, so it draws other random numbers than its source.
         """
-        track, origin = self.tracks[trial], self.tracks[source]
-        step = track.kind.stop_at(share)
+        state, origin = self.states[trial], self.states[source]
+        step = state.program.stop_at(fraction)
         self.lineage.append({"step": step, "trial": trial, "source": source, **settings})
-        spec = self.build_spec(settings, trial, 0)._replace(key=track.spec.key)
-        self.specs[trial] = track.spec = spec
-        put(track.group, track.place, spec.hypers, track.kind.traced)
+        spec = self.build_spec(settings, trial, 0)._replace(key=state.spec.key)
+        self.specs[trial] = state.spec = spec
+        set_numbers(state.group, state.position, spec.hypers, state.program.traced)
         self.changed.add(trial)
-        if track.step <= step:  # otherwise it was taken up where it came to later
-            key = None if track.carry is None else track.carry.state.key
+        if state.step <= step:  # otherwise it was taken up where it came to later
+            key = None if state.carry is None else state.carry.state.key
             carry = origin.carry
             assert carry is not None
-            track.carry = carry._replace(state=carry.state._replace(key=key))
-            track.step = step
+            state.carry = carry._replace(state=carry.state._replace(key=key))
+            state.step = step
             self._unsaved.add(trial)
 
-    def shares(self) -> list[float]:
+    def fractions(self) -> list[float]:
         """The shares of a run at which it is evaluated, of the runs that are evaluated least often."""
-        every = [[stop / k.intervals.steps for stop in k.stops()] for k in self._kinds.values()]
+        every = [[stop / k.intervals.steps for stop in k.report_steps()] for k in self._programs.values()]
         return min(every, key=len)
 
 
-def _parts(track: Track) -> tuple[Any, int, dict[str, dict[int, float]], dict[str, Any]]:
-    return track.carry, track.step, track.figures, track.drawn
+def _parts(state: TrialState) -> tuple[Any, int, dict[str, dict[int, float]], dict[str, Any]]:
+    return state.carry, state.step, state.metrics, state.initial_setting

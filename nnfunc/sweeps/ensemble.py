@@ -10,8 +10,8 @@ from nnfunc import check
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.combinators import wire
 from nnfunc.sweeps.result import Result
-from nnfunc.training.step import evaluated
-from nnfunc.training.task import built
+from nnfunc.training.step import eval_params
+from nnfunc.training.task import build_task
 
 __all__ = ["Ensemble", "ensemble_from"]
 
@@ -50,21 +50,21 @@ def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabili
     """
     check.size("ensemble_from", k=k)
     check.choice("ensemble_from", ("auto", "probabilities", "outputs"), average=average)
-    good = np.isfinite(result.scores)
-    ranked = [row["trial"] for row in result.table("trial") if good[row["trial"]]]
+    finite = np.isfinite(result.scores)
+    ranked = [row["trial"] for row in result.table("trial") if finite[row["trial"]]]
     if len(ranked) < k:
         check.fail("ensemble_from", f"k should be at most {len(ranked)}, the trials that ended well, got {k}.")
-    models, params, states, kinds = {}, {}, {}, set()
+    models, params, states, logit_flags = {}, {}, {}, set()
     for i in ranked[:k]:
         name, state, spec = f"member_{i}", result.trial(i).state, result.spec(i)
         assert state is not None
-        task = built(spec.build, spec.hypers, state.step)
+        task = build_task(spec.build, spec.hypers, state.step)
         models[name] = as_model(task.model)
-        own, kept = evaluated(task, state)
+        own, model_state = eval_params(task, state)
         params |= {name: own} if jax.tree.leaves(own) else {}
-        states |= {name: kept} if kept else {}
-        kinds.add(getattr(task.objective, "logits", False))
-    logits = kinds == {True} if average == "auto" else average == "probabilities"
+        states |= {name: model_state} if model_state else {}
+        logit_flags.add(getattr(task.objective, "logits", False))
+    logits = logit_flags == {True} if average == "auto" else average == "probabilities"
 
     def flow(net: Any, x: PyTree) -> PyTree:
         every = [getattr(net, name)(x) for name in models]

@@ -30,7 +30,7 @@ __all__ = ["Jobs", "processes", "ray", "run_part", "submitit", "through"]
 
 POLL = 0.05
 """Seconds between two looks at what has become of the jobs."""
-HEAR = 2.0
+LISTEN_EVERY = 2.0
 """Seconds between two looks at what those that run have saved."""
 GRACE = 60.0
 """Seconds that jobs have to save and to end when a sweep is stopped."""
@@ -43,8 +43,8 @@ class Jobs:
     """How trials are handed out. submit(function, *args) -> future, with done() and result().
 
     trials: of one job. retries: how often a job that was lost is handed in again. close: when all is
-    over. given_up: makes of the error of a job, when none ever came to its end, what is raised. lost:
-    what was, in words. heard: trial -> the step that was told of. Made by `processes`, `submitit`,
+    over. explain_failure: turns the error of a job into the one that is raised when no job ever succeeded. lost:
+    what was, in words. reported_steps: trial -> the last step that was reported. Made by `processes`, `submitit`,
     `ray` and `through`.
     """
 
@@ -52,35 +52,40 @@ class Jobs:
     trials: int = 16
     retries: int = 2
     close: Callable[[], None] = lambda: None
-    given_up: Callable[[Exception], Exception] = lambda error: error
+    explain_failure: Callable[[Exception], Exception] = lambda error: error
     lost: list[str] = field(default_factory=list)
-    heard: dict[int, int] = field(default_factory=dict)
+    reported_steps: dict[int, int] = field(default_factory=dict)
 
-    def __call__(self, engine: Engine, trials: list[int], share: float) -> None:
+    def __call__(self, engine: Engine, trials: list[int], fraction: float) -> None:
         """Run trials of an engine to a share of their steps. Raises: the error of a job given up."""
         store = engine.store
         assert store is not None
-        payload = _written(engine, store.folder)
-        self.heard.clear()
-        going: dict[int, _Handed] = {}
+        payload = _write_payload(engine, store.folder)
+        self.reported_steps.clear()
+        running: dict[int, _RunningJob] = {}
         try:
-            place = (str(store.folder.resolve()), payload.name)
-            self._run(engine, going, place, trials, share)
+            location = (str(store.folder.resolve()), payload.name)
+            self._run(engine, running, location, trials, fraction)
         finally:
             payload.unlink(missing_ok=True)  # jobs that still run see it, save and end
-        _await([handed.future for handed in going.values()])
-        self._arrived(engine, _trials(going))
+        _await([job.future for job in running.values()])
+        self._load_saved(engine, _trials(running))
 
     def _run(
-        self, engine: Engine, going: dict[int, "_Handed"], place: tuple[str, str], trials: list[int], share: float
+        self,
+        engine: Engine,
+        running: dict[int, "_RunningJob"],
+        location: tuple[str, str],
+        trials: list[int],
+        fraction: float,
     ) -> None:
-        """Hand trials out until all are done, or somebody asks to stop; going: those at work."""
-        hand_in = lambda part: self.submit(run_part, *place, part, share)
+        """Hand trials out until all are done, or a stop is requested. running: the jobs that run."""
+        hand_in = lambda part: self.submit(run_part, *location, part, fraction)
         parts = [trials[at : at + self.trials] for at in range(0, len(trials), self.trials)]
-        going |= {at: _Handed(part, 0, hand_in(part)) for at, part in enumerate(parts)}
-        heard = time.monotonic()
-        while going:
-            for at, (part, tries, future) in list(going.items()):
+        running |= {at: _RunningJob(part, 0, hand_in(part)) for at, part in enumerate(parts)}
+        listened_at = time.monotonic()
+        while running:
+            for at, (part, tries, future) in list(running.items()):
                 if not future.done():
                     continue
                 try:
@@ -88,53 +93,53 @@ class Jobs:
                 except Exception as error:
                     if isinstance(error, NnfuncError) and not isinstance(error, CheckpointError):
                         raise
-                    if tries >= self.retries and len(going) == len(parts):
-                        raise self.given_up(error) from error
+                    if tries >= self.retries and len(running) == len(parts):
+                        raise self.explain_failure(error) from error
                     if tries >= self.retries:
                         raise
                     self.lost.append(f"trials {part[0]} to {part[-1]}: {type(error).__name__}")
-                    going[at] = _Handed(part, tries + 1, hand_in(part))
+                    running[at] = _RunningJob(part, tries + 1, hand_in(part))
                 else:
-                    del going[at]
-                    self._arrived(engine, part)
-            if engine.stops():
+                    del running[at]
+                    self._load_saved(engine, part)
+            if engine.should_stop():
                 return
-            if time.monotonic() - heard > HEAR:
-                self._listen(engine, _trials(going))
-                heard = time.monotonic()
+            if time.monotonic() - listened_at > LISTEN_EVERY:
+                self._listen(engine, _trials(running))
+                listened_at = time.monotonic()
             time.sleep(POLL)
 
-    def _arrived(self, engine: Engine, trials: list[int]) -> None:
+    def _load_saved(self, engine: Engine, trials: list[int]) -> None:
         """Take up what jobs have saved of trials, and tell of it."""
         assert engine.store is not None
-        engine.store.look()
+        engine.store.refresh()
         for trial in trials:
-            track = engine.tracks[trial]
-            before, track.carry = track.step, None
-            engine.adopt([trial])
-            if track.step > before:
-                self._tell(engine, trial, track.step, track.figures)
+            state = engine.states[trial]
+            before, state.carry = state.step, None
+            engine.load([trial])
+            if state.step > before:
+                self._report(engine, trial, state.step, state.metrics)
 
     def _listen(self, engine: Engine, trials: list[int]) -> None:
         """Tell of what jobs have saved of trials that they still run."""
         assert engine.store is not None
-        if engine.told is None:
+        if engine.on_report is None:
             return
-        engine.store.look()
+        engine.store.refresh()
         for trial in trials:
-            step, figures = engine.store.known(trial)
-            if step > engine.tracks[trial].step:
-                self._tell(engine, trial, step, figures)
+            step, metrics = engine.store.known(trial)
+            if step > engine.states[trial].step:
+                self._report(engine, trial, step, metrics)
 
-    def _tell(self, engine: Engine, trial: int, step: int, figures: dict[str, dict[int, float]]) -> None:
+    def _report(self, engine: Engine, trial: int, step: int, metrics: dict[str, dict[int, float]]) -> None:
         """Report a trial's figures of a step, where there are any, once."""
-        now = {name: curve[step] for name, curve in figures.items() if step in curve}
-        if engine.told is not None and now and step > self.heard.get(trial, 0):
-            self.heard[trial] = step
-            engine.told([trial], step, {n: np.asarray([value]) for n, value in now.items()})
+        now = {name: curve[step] for name, curve in metrics.items() if step in curve}
+        if engine.on_report is not None and now and step > self.reported_steps.get(trial, 0):
+            self.reported_steps[trial] = step
+            engine.on_report([trial], step, {n: np.asarray([value]) for n, value in now.items()})
 
 
-class _Handed(NamedTuple):
+class _RunningJob(NamedTuple):
     """Trials that a job has, how often it was lost, and what tells that it is done."""
 
     trials: list[int]
@@ -142,17 +147,17 @@ class _Handed(NamedTuple):
     future: Any
 
 
-def _trials(going: dict[int, _Handed]) -> list[int]:
-    return [trial for handed in going.values() for trial in handed.trials]
+def _trials(running: dict[int, _RunningJob]) -> list[int]:
+    return [trial for job in running.values() for trial in job.trials]
 
 
 def _await(futures: list[Any]) -> None:
     """Wait for jobs that were told to end; what has not begun, or takes too long, is cancelled."""
-    begun = [future for future in futures if not _waits(future) or not future.cancel()]
+    started = [future for future in futures if not _waits(future) or not future.cancel()]
     until = time.monotonic() + GRACE
-    while time.monotonic() < until and not all(future.done() for future in begun):
+    while time.monotonic() < until and not all(future.done() for future in started):
         time.sleep(POLL)
-    for future in begun:
+    for future in started:
         if not future.done():
             getattr(future, "cancel", bool)()
 
@@ -162,7 +167,7 @@ def _waits(future: Any) -> bool:
     return isinstance(future, concurrent.futures.Future) or (str(getattr(future, "state", "")).upper() == "PENDING")
 
 
-def run_part(folder: str, payload: str, trials: list[int], share: float) -> None:
+def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> None:
     """What a job does: run these trials to a share of their steps, and save them.
 
     When the payload is gone, nobody waits for them any more: it saves and ends.
@@ -171,29 +176,29 @@ def run_part(folder: str, payload: str, trials: list[int], share: float) -> None
 
     path = Path(folder) / payload
     try:
-        given = cloudpickle.loads(path.read_bytes())
+        arguments = cloudpickle.loads(path.read_bytes())
     except FileNotFoundError:
         if (path.parent / "plan.json").exists():
             return
-        cure = "Give a folder on a disk that all of them share."
-        raise FileNotFoundError(f"the job does not see the sweep's folder, {folder}. {cure}") from None
-    for name, value in given["cache"].items():
+        hint = "Give a folder on a disk that all of them share."
+        raise FileNotFoundError(f"the job does not see the sweep's folder, {folder}. {hint}") from None
+    for name, value in arguments["cache"].items():
         jax.config.update(name, value)
-    with jax_settings.enter(given["settings"]):
+    with jax_settings.enter_settings(arguments["settings"]):
         store = Store(folder, resume=True, of={}, shared=True)
         engine = Engine(
-            given["build_spec"],
-            given["draws"],
-            given["figure"],
-            execution=given["execution"],
-            chunk=given["chunk"],
+            arguments["build_spec"],
+            arguments["draws"],
+            arguments["metric"],
+            execution=arguments["execution"],
+            chunk=arguments["chunk"],
             store=store,
-            stops=lambda: not path.exists(),
+            should_stop=lambda: not path.exists(),
         )
-        for rows in given["batches"]:
+        for rows in arguments["batches"]:
             engine.add(rows)
         with suppress(Interrupted):  # which has saved
-            engine.advance(trials, share)
+            engine.advance(trials, fraction)
             engine.save()
 
 
@@ -206,8 +211,8 @@ def through(executor: Any, *, trials: int = 16, retries: int = 2) -> Jobs:
     check.size("through", trials=trials)
     check.size("through", 0, retries=retries)
     if not callable(getattr(executor, "submit", None)):
-        wanted = "an object with submit(function, *args)"
-        check.fail("through", f"executor should be {wanted}, got {check.describe(executor)}.", exc_type=TypeError)
+        expected = "an object with submit(function, *args)"
+        check.fail("through", f"executor should be {expected}, got {check.describe(executor)}.", exc_type=TypeError)
     return Jobs(executor.submit, trials, retries)
 
 
@@ -242,15 +247,15 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
         while pools:
             pools.pop().shutdown(cancel_futures=True)
 
-    def given_up(error: Exception) -> Exception:
+    def explain_failure(error: Exception) -> Exception:
         if not isinstance(error, BrokenProcessPool):
             return error
         guard = 'if __name__ == "__main__":'
-        cure = f"a script that uses them has to begin its work under {guard}, for they import it"
+        hint = f"a script that uses them has to begin its work under {guard}, for they import it"
         why = "Either something killed them, such as a lack of memory, or:"
-        return RuntimeError(f"processes: they died before one had come to an end. {why} {cure}.")
+        return RuntimeError(f"processes: they died before one had come to an end. {why} {hint}.")
 
-    return Jobs(submit, trials, retries, close, given_up)
+    return Jobs(submit, trials, retries, close, explain_failure)
 
 
 def _follow() -> None:
@@ -316,21 +321,21 @@ def ray(*, trials: int = 16, retries: int = 2, **options: Any) -> Jobs:
     return Jobs(submit, trials, retries)
 
 
-def _written(engine: Engine, folder: Path) -> Path:
+def _write_payload(engine: Engine, folder: Path) -> Path:
     """A file with all that a job needs to know."""
     cloudpickle = check.package("sweep", "cloudpickle", "nnfunc[jobs]")
-    given = {
+    payload = {
         "build_spec": engine.build_spec,
         "draws": engine.draws,
-        "figure": engine.figure,
+        "metric": engine.metric,
         "execution": engine.execution,
         "chunk": engine.chunk,
         "batches": engine.batches,
         "cache": {name: getattr(jax.config, name) for name in CACHE},
-        "settings": jax_settings.portable(),
+        "settings": jax_settings.portable_settings(),
     }
     for old in folder.glob("jobs-*.pickle"):  # of a sweep that was killed: its jobs may still run
         old.unlink()
     path = folder / f"jobs-{uuid.uuid4().hex[:8]}.pickle"
-    path.write_bytes(cloudpickle.dumps(given))
+    path.write_bytes(cloudpickle.dumps(payload))
     return path

@@ -16,11 +16,11 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import shape_struct
 from nnfunc.sweeps.int_overflow import overflows
-from nnfunc.training.compiled import functions, split_hypers
+from nnfunc.training.compiled import run_functions, split_hypers
 from nnfunc.training.fitting import check_state
-from nnfunc.training.task import Build, built, kept
+from nnfunc.training.task import Build, build_task, cache_calls
 
-__all__ = ["Found", "Group", "grouped", "marks", "put", "same"]
+__all__ = ["Group", "Grouping", "group_trials", "is_same", "set_numbers", "static_key"]
 
 OVERFLOW = "integer arithmetic on it may leave the range of the program's integers"
 
@@ -46,15 +46,15 @@ class Group(NamedTuple):
         """Which leaves of numbers differ from trial to trial."""
         return [0 if n is not None and _varies(n) else None for n in self.numbers]
 
-    def pick(self, places: list[int]) -> list[Any]:
+    def pick(self, positions: list[int]) -> list[Any]:
         """The numbers of the trials at these places of the group."""
-        return [n[np.asarray(places)] if _varies(n) else n for n in self.numbers]
+        return [n[np.asarray(positions)] if _varies(n) else n for n in self.numbers]
 
-    def one(self, place: int) -> list[Any]:
-        return [n[place] if _varies(n) else n for n in self.numbers]
+    def one(self, position: int) -> list[Any]:
+        return [n[position] if _varies(n) else n for n in self.numbers]
 
 
-class Found(NamedTuple):
+class Grouping(NamedTuple):
     """groups: all of them. traced, static: names that differ between trials; of static ones why.
 
     A name may be both: of some trials it is a number, of others it is None.
@@ -69,27 +69,27 @@ class Found(NamedTuple):
     unread: set[str]
 
 
-def grouped(
+def group_trials(
     build: Build,
     hypers: list[dict[str, Any]],
     key: Any,
     data: Any,
     varied: Mapping[str, Sequence[Any] | None] = MappingProxyType({}),
-) -> Found:
+) -> Grouping:
     """The groups of trials with these hypers; trials are counted from 0.
 
     varied: names that differ from those of trials to come, whether they differ here or not, and
     the options of each, None where they cannot be counted.
     Raises: what build raises when it refuses them all.
     """
-    apart_from = lambda n: any(not same(h[n], hypers[0][n]) for h in hypers[1:])
+    apart_from = lambda n: any(not is_same(h[n], hypers[0][n]) for h in hypers[1:])
     names = [n for n in hypers[0] if n in varied or apart_from(n)]
     refused, errors = _refused(build, hypers)
     families: dict[Any, list[int]] = {}
-    for i, own in enumerate(hypers):
+    for i, values in enumerate(hypers):
         if i not in refused:
-            families.setdefault(tuple(_form(own[n]) for n in names), []).append(i)
-    result = Found([], [], _apart(names, list(families)), refused, set(names))
+            families.setdefault(tuple(_form(values[n]) for n in names), []).append(i)
+    result = Grouping([], [], _mixed_forms(names, list(families)), refused, set(names))
     for trials in families.values():
         _group_family(build, hypers, trials, names, varied, key, data, result, errors)
     if not result.groups:
@@ -106,45 +106,45 @@ def _group_family(
     options: Mapping[str, Sequence[Any] | None],
     key: Any,
     data: Any,
-    result: Found,
+    result: Grouping,
     errors: list[Exception],
 ) -> None:
     """Add the groups of trials whose values have one form; see `_form`."""
     rows = [hypers[i] for i in trials]
-    ranges = {n: _range(options.get(n) or (), [own[n] for own in rows]) for n in names}
+    ranges = {n: _range(options.get(n) or (), [row[n] for row in rows]) for n in names}
     traced, static = _traced(build, rows, names, ranges, key, data)
     result.static.update({name: why for name, why in static.items() if name not in result.static})
-    apart: dict[Any, list[int]] = {}
+    by_static: dict[Any, list[int]] = {}
     for i in trials:
-        apart.setdefault(marks(hypers[i][n] for n in static), []).append(i)
-    for part in apart.values():
-        own = [_typed(hypers[i], traced) for i in part]
+        by_static.setdefault(static_key(hypers[i][n] for n in static), []).append(i)
+    for part in by_static.values():
+        arrays = [_as_arrays(hypers[i], traced) for i in part]
         try:
-            looked = _look(build, own[0], static, key, data)
-            check_state("sweep", looked.shapes.state)
+            trace = _trace_step(build, arrays[0], static, key, data)
+            check_state("sweep", trace.shapes.state)
         except Exception as error:
             errors.append(error)
             result.refused.update(dict.fromkeys(part, str(error) or type(error).__name__))
             continue
-        first, leaves, treedef = split_hypers(own[0], static)
-        leaf_names = _names(own[0])
+        first, leaves, treedef = split_hypers(arrays[0], static)
+        leaf_names = _names(arrays[0])
         numbers = [
-            np.stack([h[name] for h in own]) if name in traced else number
+            np.stack([h[name] for h in arrays]) if name in traced else number
             for name, number in zip(leaf_names, first, strict=True)
         ]
-        used = {name for at, name in enumerate(leaf_names) if at not in looked.unread}
+        used = {name for at, name in enumerate(leaf_names) if at not in trace.unread}
         result.unread.difference_update(used)
         fixed = {name: hypers[part[0]][name] for name in static}
-        group = Group(fixed, tuple(part), [*numbers, None], leaves, treedef, not looked.convolves, frozenset(traced))
+        group = Group(fixed, tuple(part), [*numbers, None], leaves, treedef, not trace.convolves, frozenset(traced))
         result.groups.append(group)
 
 
 def _form(value: Any) -> Any:
     """What values must have in common to be elements of one array; None for what is no number."""
-    return (np.shape(value), _typed_as(value)) if _number(value) else None
+    return (np.shape(value), _dtype(value)) if _number(value) else None
 
 
-def _apart(names: list[str], forms: list[tuple[Any, ...]]) -> dict[str, str]:
+def _mixed_forms(names: list[str], forms: list[tuple[Any, ...]]) -> dict[str, str]:
     """Names whose numbers are elements of no one array, and why. forms: of the families."""
     static = {}
     for name, column in zip(names, zip(*forms, strict=True), strict=False):
@@ -167,9 +167,9 @@ def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str]
     refused, errors = {}, []
 
     def every():
-        for i, own in enumerate(hypers):
+        for i, values in enumerate(hypers):
             try:
-                built(build, own)
+                build_task(build, values)
             except Exception as error:  # whatever build says of it
                 refused[i] = str(error) or type(error).__name__
                 errors.append(error)
@@ -195,43 +195,43 @@ def _traced(
             static[name] = f"{check.describe(hypers[0][name])} is no number"
         elif ends is not None and max(-ends[0], ends[1]) > largest:
             static[name] = "its values are larger than the program's integers"
-    able = [name for name in varied if name not in static]
-    if not able:
+    candidates = [name for name in varied if name not in static]
+    if not candidates:
         return [], static
     try:
-        plain = _look(build, hypers[0], static, key, data)  # as a run alone has them
+        alone = _trace_step(build, hypers[0], static, key, data)  # as a run alone has them
     except Exception:  # this trial cannot run: its own group will say so
-        plain = None
+        alone = None
 
-    def trouble(names: list[str]) -> str | None:
-        apart = [name for name in varied if name not in names]
-        typed = _typed(hypers[0], names)
+    def find_reason(names: list[str]) -> str | None:
+        others = [name for name in varied if name not in names]
+        typed = _as_arrays(hypers[0], names)
         try:
-            seen = _look(build, typed, apart, key, data, {n: ranges[n] for n in names})
-            if plain is not None:
-                _build_with_arrays(build, typed, apart)
+            traced_step = _trace_step(build, typed, others, key, data, {n: ranges[n] for n in names})
+            if alone is not None:
+                _build_with_arrays(build, typed, others)
         except Exception as error:  # what a tracer, or an array, is not, or cannot
             return _first_line(error)
-        if plain is not None and seen.shapes != plain.shapes:
+        if alone is not None and traced_step.shapes != alone.shapes:
             return "it sets a shape or a type"
-        return OVERFLOW if seen.overflows else None
+        return OVERFLOW if traced_step.overflows else None
 
-    if trouble(able) is None:
-        return able, static
-    words = {name: trouble([name]) for name in able}
-    traced = [name for name in able if words[name] is None]
-    while traced and (word := trouble(traced)) is not None:  # fine alone, not together
-        words[traced.pop()] = word
-    return traced, static | {name: words[name] or "" for name in able if name not in traced}
+    if find_reason(candidates) is None:
+        return candidates, static
+    reasons = {name: find_reason([name]) for name in candidates}
+    traced = [name for name in candidates if reasons[name] is None]
+    while traced and (reason := find_reason(traced)) is not None:  # fine alone, not together
+        reasons[traced.pop()] = reason
+    return traced, static | {name: reasons[name] or "" for name in candidates if name not in traced}
 
 
-def _build_with_arrays(build: Build, hypers: Any, held: Iterable[str]) -> None:
+def _build_with_arrays(build: Build, hypers: Any, static_names: Iterable[str]) -> None:
     """Make the task of concrete arrays, as the inspection of the data does."""
-    numbers, leaves, treedef = split_hypers(hypers, tuple(held))
-    functions(build, leaves, treedef).build(numbers)
+    numbers, leaves, treedef = split_hypers(hypers, tuple(static_names))
+    run_functions(build, leaves, treedef).build_task(numbers)
 
 
-class _Looked(NamedTuple):
+class _StepTrace(NamedTuple):
     """What following a step shows. shapes: of the state and the sums of metrics, with their types.
 
     unread: the places of numbers that neither the start nor a step depends on, nor what follows from
@@ -244,36 +244,38 @@ class _Looked(NamedTuple):
     overflows: bool
 
 
-def _look(
+def _trace_step(
     build: Build,
     hypers: Any,
-    held: Iterable[str],
+    static_names: Iterable[str],
     key: Any,
     data: Any,
     ranges: Mapping[str, tuple[int, int] | None] = MappingProxyType({}),
-) -> _Looked:
+) -> _StepTrace:
     """Follow the start and a step of a run, without arithmetic.
 
     held: names that are static. ranges: of those that are Python integers in a run alone.
     """
-    numbers, leaves, treedef = split_hypers(hypers, tuple(held))
+    numbers, leaves, treedef = split_hypers(hypers, tuple(static_names))
     given, structure = jax.tree.flatten((numbers, key, data))
     shapes = tuple(shape_struct(leaf) for leaf in given)
     ends: tuple[Any, ...] = ()
     if any(ranges.values()):
         named = zip(_names(hypers), numbers, strict=True)
         ends = tuple(ranges.get(name) for name, number in named if number is not None)
-    return _looked(build, leaves, treedef, structure, shapes, ends, marks(leaves))
+    return _cached_trace(build, leaves, treedef, structure, shapes, ends, static_key(leaves))
 
 
-def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, kinds: Any) -> _Looked:
-    own = functions(build, leaves, treedef)
+def _trace_uncached(
+    build: Build, leaves: Any, treedef: Any, structure: Any, given: Any, ranges: Any, cache_key: Any
+) -> _StepTrace:
+    program = run_functions(build, leaves, treedef)
 
     def run(numbers, key, data):
-        return own.one(own.init(numbers, key, data), numbers, data)
+        return program.step(program.init(numbers, key, data), numbers, data)
 
     def observe(carry, numbers):
-        return own.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.total})
+        return program.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.total})
 
     arguments = jax.tree.unflatten(structure, given)
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)
@@ -283,7 +285,7 @@ def _follow(build: Build, leaves: Any, treedef: Any, structure: Any, given: Any,
         unread &= _unread(after, arguments[0], first)
         overflow |= overflows(after, [*[None] * first, *ranges])
     convolves = "conv_general_dilated" in str(jaxpr)
-    return _Looked(jax.tree.map(shape_struct, shapes), convolves, unread, overflow)
+    return _StepTrace(jax.tree.map(shape_struct, shapes), convolves, unread, overflow)
 
 
 def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:
@@ -293,12 +295,12 @@ def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:
     return frozenset(i for i, n in enumerate(numbers) if n is not None and not next(known))
 
 
-_looked = kept(_follow, 256)
+_cached_trace = cache_calls(_trace_uncached, 256)
 
 
-def same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Whether two values of a hyper are the same, types too, inside of containers as well."""
-    return one is other or _mark(one) == _mark(other)
+    return one is other or _hashable(one) == _hashable(other)
 
 
 def _number(value: Any) -> bool:
@@ -310,38 +312,38 @@ def _number(value: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.number))
 
 
-def _typed_as(value: Any) -> Any:
+def _dtype(value: Any) -> Any:
     return jax.dtypes.result_type(value)
 
 
-def _typed(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
+def _as_arrays(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
     """The hypers with what is traced as arrays: integers too, which a run alone holds static."""
-    own = dict(hypers)
+    arrays = dict(hypers)
     for name in traced:
-        own[name] = np.asarray(own[name], jax.dtypes.canonicalize_dtype(_typed_as(own[name])))
-    return own
+        arrays[name] = np.asarray(arrays[name], jax.dtypes.canonicalize_dtype(_dtype(arrays[name])))
+    return arrays
 
 
-def put(group: Group, place: int, hypers: dict[str, Any], traced: Iterable[str]) -> None:
+def set_numbers(group: Group, position: int, hypers: dict[str, Any], traced: Iterable[str]) -> None:
     """Give a trial other numbers, in place."""
-    numbers = split_hypers(_typed(hypers, traced), tuple(group.static))[0]
+    numbers = split_hypers(_as_arrays(hypers, traced), tuple(group.static))[0]
     for column, number in zip(group.numbers[:-1], numbers, strict=True):
         if _varies(column):
-            column[place] = np.asarray(number)
+            column[position] = np.asarray(number)
 
 
-def marks(values: Iterable[Any]) -> tuple[Any, ...]:
+def static_key(values: Iterable[Any]) -> tuple[Any, ...]:
     """What static leaves have in common with others that are the same."""
-    return tuple(_mark(value) for value in values)
+    return tuple(_hashable(value) for value in values)
 
 
-def _mark(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     """What two static values have in common when they are the same; it has a hash."""
     leaves, treedef = jax.tree.flatten(value)
-    return treedef, tuple(map(_leaf_mark, leaves))
+    return treedef, tuple(map(_hashable_leaf, leaves))
 
 
-def _leaf_mark(leaf: Any) -> Any:
+def _hashable_leaf(leaf: Any) -> Any:
     if hasattr(leaf, "shape"):
         array = np.asarray(leaf)
         return ("array", array.shape, str(array.dtype), array.tobytes())

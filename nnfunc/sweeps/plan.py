@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nnfunc.check import counted
+from nnfunc.durations import format_duration
 from nnfunc.sweeps.batch import Job
-from nnfunc.sweeps.grouping import Found, marks
-from nnfunc.sweeps.strategy import Execution, needed
+from nnfunc.sweeps.grouping import Grouping, static_key
+from nnfunc.sweeps.strategy import Execution, memory_per_trial
 from nnfunc.sweeps.trial import TrialSpec
 
-__all__ = ["Plan", "Planned", "plan_of", "planned_of", "structural"]
+__all__ = ["GroupPlan", "Plan", "build_plan", "plan_group", "structural"]
 
 
 @dataclass(frozen=True)
-class Planned:
+class GroupPlan:
     """A group. static: the values that set it apart. trials: their places. execution: None until probed.
 
     steps: of each run. memory: bytes that its trials need at a time, about; None where unknown.
@@ -46,7 +47,7 @@ class Plan:
     traced: list[str]
     static: dict[str, str]
     refused: dict[int, str]
-    groups: list[Planned]
+    groups: list[GroupPlan]
 
     @property
     def seconds(self) -> float | None:
@@ -61,25 +62,25 @@ class Plan:
         if self.traced:
             lines.append(f"arguments of the program: {', '.join(self.traced)}")
         lines += [f"makes groups: {name} ({why})" for name, why in self.static.items()]
-        for place, group in enumerate(self.groups):
-            own = ", ".join(f"{name}={_short(value)}" for name, value in group.static.items())
+        for index, group in enumerate(self.groups):
+            text = ", ".join(f"{name}={_short(value)}" for name, value in group.static.items())
             how = f": {group.execution}" if group.execution is not None else ": the execution is found by a probe"
-            own = f" ({own})" if own else ""
+            text = f" ({text})" if text else ""
             steps = f" of {counted(group.steps, 'step')}" if group.steps != self.steps else ""
             trials = counted(len(group.trials), "trial")
-            lines.append(f"group {place}{own}, {trials}{steps}{how}{_needs(group)}")
+            lines.append(f"group {index}{text}, {trials}{steps}{how}{_needs(group)}")
         lines += [f"trial {i} is refused: {why}" for i, why in list(self.refused.items())[:5]]
         if len(self.refused) > 5:
             lines.append(f"and {len(self.refused) - 5} more are refused")
         if self.seconds is not None:
             last = "in all, to the last step of every run, compiling aside"
-            lines.append(f"expected: {_duration(self.seconds)} {last}")
+            lines.append(f"expected: {format_duration(self.seconds)} {last}")
         return "\n".join(lines)
 
 
-def _needs(group: Planned) -> str:
+def _needs(group: GroupPlan) -> str:
     memory = "" if group.memory is None else f", about {_bytes(group.memory)} at a time"
-    return memory + ("" if group.seconds is None else f", {_duration(group.seconds)}")
+    return memory + ("" if group.seconds is None else f", {format_duration(group.seconds)}")
 
 
 def _bytes(count: float) -> str:
@@ -90,12 +91,6 @@ def _bytes(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def _short(value: Any) -> str:
     text = getattr(value, "__name__", None) or repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
@@ -104,30 +99,35 @@ def _short(value: Any) -> str:
 SEEDS = ("seed", "data.seed")
 
 
-def planned_of(job: Job, execution: Execution | None, static: dict[str, Any]) -> Planned:
+def plan_group(job: Job, execution: Execution | None, static: dict[str, Any]) -> GroupPlan:
     """What is planned for a group. static: the values that set it apart."""
     at_a_time = 0 if execution is None else execution.chunk * execution.threads
-    memory = needed(job) * at_a_time if at_a_time else None
-    return Planned(static, job.group.trials, execution, job.intervals.steps, memory)
+    memory = memory_per_trial(job) * at_a_time if at_a_time else None
+    return GroupPlan(static, job.group.trials, execution, job.intervals.steps, memory)
 
 
-def plan_of(
-    groups: list[tuple[Any, Planned]], found: list[Found], specs: list[TrialSpec], runs: int, refused: Mapping[int, str]
+def build_plan(
+    groups: list[tuple[Any, GroupPlan]],
+    groupings: list[Grouping],
+    specs: list[TrialSpec],
+    runs: int,
+    refused: Mapping[int, str],
 ) -> Plan:
     """The plan; groups that are alike, of batches that came one after another, are one.
 
     groups: each with what groups of one program have in common.
     """
-    alike: dict[Any, list[Planned]] = {}
-    for kind, own in groups:
-        name = (id(kind), tuple(own.static), marks(own.static.values()))
-        alike.setdefault(name, []).append(own)
+    by_program: dict[Any, list[GroupPlan]] = {}
+    for program, group in groups:
+        name = (id(program), tuple(group.static), static_key(group.static.values()))
+        by_program.setdefault(name, []).append(group)
     planned = [
-        replace(parts[-1], trials=tuple(trial for part in parts for trial in part.trials)) for parts in alike.values()
+        replace(parts[-1], trials=tuple(trial for part in parts for trial in part.trials))
+        for parts in by_program.values()
     ]
-    traced = dict.fromkeys(name for one in found for name in one.traced)
+    traced = dict.fromkeys(name for one in groupings for name in one.traced)
     static = dict.fromkeys(structural(specs), "it is no number that a step takes")
-    static |= {name: why for one in found for name, why in one.static.items()}
+    static |= {name: why for one in groupings for name, why in one.static.items()}
     names = list(traced)
     names += ["data.seed"] if any(spec.order is not None for spec in specs) else []
     steps = max(spec.intervals.steps for spec in specs)

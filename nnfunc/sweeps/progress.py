@@ -60,40 +60,40 @@ class Watch:
         self.lock = threading.Lock()
         self.scores: dict[int, float] = {}
         self.at: dict[int, int] = {}
-        self.first: tuple[float, float] | None = None  # the share and the time of the first report
+        self.first_report: tuple[float, float] | None = None  # the share and the time of the first report
         self._counts: dict[int, _Count] = {}
         self._total = _Count(0, 0, 0, 0)
         self._costs: list[float] = []  # finite ones, sorted
         self._best: list[tuple[float, int]] = []  # a heap; entries that no longer hold are skipped
 
-    def __call__(self, trials: list[int], step: int, figures: dict[str, np.ndarray]) -> None:
+    def __call__(self, trials: list[int], step: int, metrics: dict[str, np.ndarray]) -> None:
         engine = self.engine
-        rank = engine.rank_of(engine.tracks[trials[0]])
+        rank = engine.rank_of(engine.states[trials[0]])
         with self.lock:
             self.at |= dict.fromkeys(trials, step)
-            if rank not in figures:
+            if rank not in metrics:
                 return
-            self._follow(engine)
-            for trial, score in zip(trials, figures[rank], strict=True):
+            self._apply_changes(engine)
+            for trial, score in zip(trials, metrics[rank], strict=True):
                 self._score(trial, float(score))
                 self._count(trial)
             sign = self._sign
-            best = self._first()
+            best = self._best_trial()
             score = math.nan if best is None else self.scores[best]
             hypers = {} if best is None else dict(engine.specs[best].settings)
             total, now = self._total, time.perf_counter()
             todo = max(total.todo, 1)
-            share = total.done / todo
-            if self.first is None:
-                self.first = (share, now)
-                if engine.handed is not None:  # jobs report in bursts
-                    self.first = (sum(engine.handed.values()) / todo, self.start)
-            done, took = share - self.first[0], now - self.first[1]
-            speed = done * len(engine.specs) / took if done > 0 and took > 0 else math.nan
+            fraction = total.done / todo
+            if self.first_report is None:
+                self.first_report = (fraction, now)
+                if engine.steps_before_jobs is not None:  # jobs report in bursts
+                    self.first_report = (sum(engine.steps_before_jobs.values()) / todo, self.start)
+            done, elapsed = fraction - self.first_report[0], now - self.first_report[1]
+            speed = done * len(engine.specs) / elapsed if done > 0 and elapsed > 0 else math.nan
             seconds = now - self.start
             diverged = len(self.scores) - len(self._costs)
-            alive = len(engine.tracks) - diverged - total.left
-            steps = engine.tracks[trials[0]].spec.intervals.steps
+            alive = len(engine.states) - diverged - total.ended
+            steps = engine.states[trials[0]].spec.intervals.steps
             self.on_report(
                 Progress(
                     trials,
@@ -107,7 +107,7 @@ class Watch:
                     score,
                     hypers,
                     sign * self._median(),
-                    share,
+                    fraction,
                     seconds,
                     speed,
                 )
@@ -115,17 +115,17 @@ class Watch:
 
     @property
     def _sign(self) -> int:
-        return 1 if self.engine.figure.mode == "min" else -1
+        return 1 if self.engine.metric.mode == "min" else -1
 
-    def _follow(self, engine: Any) -> None:
+    def _apply_changes(self, engine: Any) -> None:
         """Take note of trials that were added, saved before, ended or replaced since the last time."""
         changed, engine.changed = engine.changed, set()
         for trial in changed:
-            track = engine.tracks.get(trial)
-            if track is None:
+            state = engine.states.get(trial)
+            if state is None:
                 continue
             self._count(trial)
-            curve = track.figures.get(engine.rank_of(track))
+            curve = state.metrics.get(engine.rank_of(state))
             if trial not in self.scores and curve:
                 self._score(trial, curve[max(curve)])
 
@@ -141,22 +141,22 @@ class Watch:
 
     def _count(self, trial: int) -> None:
         """Take note of where a trial is."""
-        track = self.engine.tracks[trial]
-        steps, left = track.spec.intervals.steps, track.left is not None
-        at = max(track.step, self.at.get(trial, 0))
-        count = _Count(track.step if left else steps, min(at, steps), int(left or at >= steps), int(left))
+        state = self.engine.states[trial]
+        steps, ended = state.spec.intervals.steps, state.stop_reason is not None
+        at = max(state.step, self.at.get(trial, 0))
+        count = _Count(state.step if ended else steps, min(at, steps), int(ended or at >= steps), int(ended))
         before = self._counts.get(trial, _Count(0, 0, 0, 0))
         self._counts[trial] = count
         changes = zip(self._total, count, before, strict=True)
         self._total = _Count._make(total + new - old for total, new, old in changes)
 
-    def _first(self) -> int | None:
+    def _best_trial(self) -> int | None:
         """The trial with the best last figure of those that no search gave up, or of all."""
-        tracks = self.engine.tracks
+        states = self.engine.states
         current = lambda cost, trial: self._sign * self.scores[trial] == cost
         while self._best:
             cost, trial = self._best[0]
-            if current(cost, trial) and not tracks[trial].behind:
+            if current(cost, trial) and not states[trial].ranks_last:
                 return trial
             heapq.heappop(self._best)
         good = [(self._sign * s, m) for m, s in self.scores.items() if math.isfinite(s)]
@@ -175,4 +175,4 @@ class _Count(NamedTuple):
     todo: int
     done: int
     over: int
-    left: int
+    ended: int

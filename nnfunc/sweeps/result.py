@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import fold
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best, Saver, identity
+from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import split_hypers
-from nnfunc.training.divergence import Fault, first_not_finite
+from nnfunc.training.divergence import Fault, find_step_fault
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import built, training_batch
+from nnfunc.training.task import build_task
 
 __all__ = ["Result", "Table", "Trial"]
 
@@ -66,7 +66,7 @@ class Result:
     """
 
     hypers: list[dict[str, Any]]
-    metric: Best
+    metric: BestMetric
     seeds: int
     plan: Plan
     steps: dict[str, np.ndarray]
@@ -128,14 +128,14 @@ class Result:
             check.fail("sweep", f"trial {i} should have run, but did not: {why}")
         spec = self.spec(i)
         numbers, static, _ = split_hypers(spec.hypers)
-        of = identity(state.key, numbers, static, spec.ordered, spec.hypers)
+        of = run_identity(state.key, numbers, static, spec.ordered, spec.hypers)
         saver = Saver(folder, self.metric, resume=False, of=of)
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
             rows = _rows(curves, self.steps, int(state.step))
-            figures = {self.metric.metric: float(self.scores[i])}
+            metrics = {self.metric.metric: float(self.scores[i])}
             saver.write(rows)
-            saver.keep(carry._replace(state=state), int(state.step), figures, due=True)
+            saver.save(carry._replace(state=state), int(state.step), metrics, due=True)
         finally:
             saver.close()
 
@@ -148,26 +148,22 @@ class Result:
         if state is None or int(state.diverged_at) < 0:
             return None
         spec = self.spec(i)
-        at = int(state.diverged_at)
-        task = built(spec.build, spec.hypers, at)
-        key = jax.random.fold_in(state.key, at)
-        batch = spec.ordered.for_training().batch(at, key=fold(key, "augment"))
-        batch = training_batch(task, batch, key)
-        found = first_not_finite(task, state.params, state.model_state, batch, key)
-        return found._replace(trial=i % len(self.hypers), step=at)
+        task = build_task(spec.build, spec.hypers, int(state.diverged_at))
+        fault = find_step_fault(task, state, spec.ordered.for_training().batch)
+        return fault._replace(trial=i % len(self.hypers))
 
     def find_layers(self, most: int = FAULTS) -> dict[int, str]:
         """The layers in which the first `most` diverged trials did so; kept as `layers`."""
         for trial in list(self.diverged)[:most]:
-            if trial not in self.layers and (found := self.fault(trial)) is not None:
-                self.layers[trial] = str(found)
+            if trial not in self.layers and (fault := self.fault(trial)) is not None:
+                self.layers[trial] = str(fault)
         return self.layers
 
     def spec(self, i: int) -> TrialSpec:
         """What a trial was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
         if self._specs is None:
-            cure = "Ask the result that nf.sweep returned."
-            check.fail("sweep", f"a result that was pickled holds no build and no data. {cure}")
+            hint = "Ask the result that nf.sweep returned."
+            check.fail("sweep", f"a result that was pickled holds no build and no data. {hint}")
         return self._specs[i]
 
     def table(self, by: Literal["auto", "trial", "setting"] = "auto") -> Table:
@@ -204,16 +200,16 @@ class Result:
 
     def _long(self) -> Table:
         """The curves, a row a report of a trial."""
-        figures = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
+        metrics = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
         rows = Table()
         for trial in range(len(self.hypers)):
             for split, steps in self.steps.items():
-                for place, step in enumerate(steps):
-                    known = [self.curves.get(f"{split}/{name}") for name in figures]
-                    values = [None if c is None else float(c[trial, place]) for c in known]
+                for position, step in enumerate(steps):
+                    known = [self.curves.get(f"{split}/{name}") for name in metrics]
+                    values = [None if c is None else float(c[trial, position]) for c in known]
                     if any(value is not None and not math.isnan(value) for value in values):
                         row = {"trial": trial, "split": split, "step": int(step)}
-                        rows.append(row | dict(zip(figures, values, strict=True)))
+                        rows.append(row | dict(zip(metrics, values, strict=True)))
         return rows
 
     @property
@@ -225,8 +221,8 @@ class Result:
     def _order(self, runs: int) -> list[list[int]]:
         """The trials, so many in a row of one setting, best first; ties as they were drawn."""
         count = len(self.hypers)
-        units = [list(range(first, first + runs)) for first in range(0, count, runs)]
-        return sorted(units, key=self._key)
+        settings = [list(range(first, first + runs)) for first in range(0, count, runs)]
+        return sorted(settings, key=self._key)
 
     def _key(self, trials: list[int]) -> tuple[bool, bool, bool, int, float]:
         """What is least for the best setting.
@@ -304,11 +300,11 @@ def _rows(curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: in
     """The curves of a trial as the rows of metrics.jsonl."""
     rows = []
     for split, at in steps.items():
-        own = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}
-        for place, step in enumerate(at):
-            figures = {name: float(curve[place]) for name, curve in own.items()}
-            if step <= until and figures:
-                rows.append({"split": split, "step": int(step), "seconds": 0.0, **figures})
+        split_curves = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}
+        for position, step in enumerate(at):
+            metrics = {name: float(curve[position]) for name, curve in split_curves.items()}
+            if step <= until and metrics:
+                rows.append({"split": split, "step": int(step), "seconds": 0.0, **metrics})
     return sorted(rows, key=lambda row: row["step"])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnfunc import check
 
-__all__ = ["Distribution", "Space", "choice", "entry", "int_uniform", "log_uniform", "uniform"]
+__all__ = ["Distribution", "Space", "as_distribution", "choice", "int_uniform", "log_uniform", "uniform"]
 
 
 class Distribution(NamedTuple):
@@ -39,7 +39,7 @@ def uniform(low: float, high: float) -> Distribution:
     0.25
     """
     _ends("uniform", low, high)
-    return Distribution(lambda u: single(low + u * (high - low)), None, f"uniform({low:g}, {high:g})", low, high)
+    return Distribution(lambda u: round_float32(low + u * (high - low)), None, f"uniform({low:g}, {high:g})", low, high)
 
 
 def log_uniform(low: float, high: float) -> Distribution:
@@ -55,7 +55,7 @@ def log_uniform(low: float, high: float) -> Distribution:
         check.fail("log_uniform", f"low should be above 0, got {low}.")
     ratio = math.log(high / low)
     name = f"log_uniform({low:g}, {high:g})"
-    return Distribution(lambda u: single(low * math.exp(u * ratio)), None, name, low, high, True)
+    return Distribution(lambda u: round_float32(low * math.exp(u * ratio)), None, name, low, high, True)
 
 
 def int_uniform(low: int, high: int) -> Distribution:
@@ -69,8 +69,8 @@ def int_uniform(low: int, high: int) -> Distribution:
     """
     for name, value in {"low": low, "high": high}.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            got = check.describe(value)
-            check.fail("int_uniform", f"{name} should be an integer, got {got}.", exc_type=TypeError)
+            actual = check.describe(value)
+            check.fail("int_uniform", f"{name} should be an integer, got {actual}.", exc_type=TypeError)
     check.ordered("int_uniform", low=low, high=high)
     for end in (low, high):
         check.number("int_uniform", -(2**31), 2**31 - 1, end=end)
@@ -88,8 +88,8 @@ def choice(options: Sequence[Any] | np.ndarray) -> Distribution:
     'tanh'
     """
     if isinstance(options, str) or not isinstance(options, Sequence | np.ndarray):
-        got = check.describe(options)
-        check.fail("choice", f"options should be a list, got {got}.", exc_type=TypeError)
+        actual = check.describe(options)
+        check.fail("choice", f"options should be a list, got {actual}.", exc_type=TypeError)
     known = options.tolist() if isinstance(options, np.ndarray) else list(options)
     known = [v.item() if isinstance(v, np.generic) else v for v in known]
     if {type(value) for value in known} == {int, float}:
@@ -99,7 +99,7 @@ def choice(options: Sequence[Any] | np.ndarray) -> Distribution:
     return Distribution(_pick(known), known, f"one of {len(known)}")
 
 
-def entry(name: str, value: Any) -> Distribution | None:
+def as_distribution(name: str, value: Any) -> Distribution | None:
     """The distribution that an entry of a space stands for, or None where it is a fixed value."""
     if isinstance(value, Distribution):
         return value
@@ -110,7 +110,7 @@ def entry(name: str, value: Any) -> Distribution | None:
     return None
 
 
-def single(value: float) -> float:
+def round_float32(value: float) -> float:
     """The number that float32 holds, in its shortest writing: a table then reads as it ran."""
     return float(str(np.float32(value)))
 
@@ -122,9 +122,9 @@ def _pick(options: Sequence[Any]) -> Callable[[float], Any]:
 def _ends(where: str, low: Any, high: Any) -> None:
     for name, value in {"low": low, "high": high}.items():
         if not check.is_plain(value) or not math.isfinite(value):
-            got = check.describe(value)
-            kind = ValueError if check.is_plain(value) else TypeError
-            check.fail(where, f"{name} should be a finite number, got {got}.", exc_type=kind)
+            actual = check.describe(value)
+            exc_type = ValueError if check.is_plain(value) else TypeError
+            check.fail(where, f"{name} should be a finite number, got {actual}.", exc_type=exc_type)
     check.ordered(where, low=low, high=high)
 
 
@@ -137,47 +137,47 @@ class Space:
         self.order = list(space)
         for name in space:
             if not isinstance(name, str):
-                got = check.describe(name)
-                check.fail("sweep", f"names of the space should be words, got {got}.")
-        found = {name: entry(name, value) for name, value in space.items()}
-        self.drawn: dict[str, Distribution] = {n: d for n, d in found.items() if d is not None}
-        rest = {name: value for name, value in space.items() if found[name] is None}
-        self.made = {n: v for n, v in rest.items() if callable(v)}
+                actual = check.describe(name)
+                check.fail("sweep", f"names of the space should be words, got {actual}.")
+        distributions = {name: as_distribution(name, value) for name, value in space.items()}
+        self.distributions: dict[str, Distribution] = {n: d for n, d in distributions.items() if d is not None}
+        rest = {name: value for name, value in space.items() if distributions[name] is None}
+        self.derived = {n: v for n, v in rest.items() if callable(v)}
         self.fixed = {n: v for n, v in rest.items() if not callable(v)}
 
-    def whole(self, drawn: dict[str, Any]) -> dict[str, Any]:
+    def complete(self, sampled: dict[str, Any]) -> dict[str, Any]:
         """All values of one setting, those that are functions of others worked out."""
-        values = _Values({**self.fixed, **drawn}, self.made)
+        values = _Values({**self.fixed, **sampled}, self.derived)
         return {name: values[name] for name in self.order}
 
 
 class _Values(dict[str, Any]):
     """The values of one setting; those that depend on others are worked out when asked for."""
 
-    def __init__(self, known: dict[str, Any], made: dict[str, Callable[..., Any]]):
+    def __init__(self, known: dict[str, Any], derived: dict[str, Callable[..., Any]]):
         super().__init__(known)
-        self.made, self.busy = made, []
+        self.derived, self.pending = derived, []
 
     def __missing__(self, name: str) -> Any:
-        if name not in self.made:
-            known = check.nearest(str(name), [*self, *self.made])
-            who = f"the function of {self.busy[-1]!r}" if self.busy else "a function of the space"
+        if name not in self.derived:
+            known = check.nearest(str(name), [*self, *self.derived])
+            who = f"the function of {self.pending[-1]!r}" if self.pending else "a function of the space"
             check.fail("sweep", f"{who} reads {name!r}, which the space does not hold{known}")
-        if name in self.busy:
-            ring = " -> ".join([*self.busy[self.busy.index(name) :], name])
+        if name in self.pending:
+            ring = " -> ".join([*self.pending[self.pending.index(name) :], name])
             check.fail("sweep", f"values depend on each other in a ring: {ring}.")
-        self.busy.append(name)
+        self.pending.append(name)
         try:
-            self[name] = self.made[name](self)
+            self[name] = self.derived[name](self)
         except TypeError as error:
             error.add_note(
                 f"A function in a space is one of the other values, h -> value. To give {name!r} the "
                 "function itself, put it into a list."
             )
             raise
-        self.busy.pop()
+        self.pending.pop()
         return self[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value, worked out if need be; default where there is no such name."""
-        return self[name] if name in self or name in self.made else default
+        return self[name] if name in self or name in self.derived else default

@@ -14,8 +14,9 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Key, fold_in
 from nnfunc.data.dataset import Data
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
-from nnfunc.sweeps.collect import collected
+from nnfunc.sweeps.collect import collect
 from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.executors import Jobs
 from nnfunc.sweeps.plan import Plan
@@ -26,7 +27,6 @@ from nnfunc.sweeps.search.halving import halving, hyperband, patience
 from nnfunc.sweeps.search.optuna_search import optuna
 from nnfunc.sweeps.search.population import population
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
@@ -116,9 +116,9 @@ def sweep(
     if jobs is not None and folder is None:
         check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
     if search is not None and (not callable(search) or search in MAKERS):
-        wanted = "a search, such as nf.sweeps.halving()"
-        check.fail("sweep", f"search should be {wanted}, got {check.describe(search)}.", exc_type=TypeError)
-    draws = draws_of(space, method, trials, key, constraint, seeds)
+        expected = "a search, such as nf.sweeps.halving()"
+        check.fail("sweep", f"search should be {expected}, got {check.describe(search)}.", exc_type=TypeError)
+    draws = build_draws(space, method, trials, key, constraint, seeds)
     data = _sized(data, eval_batch_size)
     build_spec = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
     store = None
@@ -138,12 +138,12 @@ def sweep(
             engine = Engine(
                 build_spec,
                 draws,
-                Best.of(best),
+                BestMetric.parse(best),
                 execution=execution,
                 chunk=chunk,
                 store=store,
-                told=watch,
-                stops=should_stop or (lambda: False),
+                on_report=watch,
+                should_stop=should_stop or (lambda: False),
                 jobs=jobs,
             )
             result = conduct(engine, search or everything, key, start, watch)
@@ -175,7 +175,7 @@ def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch
         engine.save()
     except Interrupted:
         complete = False
-    return collected(engine, key, time.perf_counter() - start, complete=complete)
+    return collect(engine, key, time.perf_counter() - start, complete=complete)
 
 
 def _write(result: Result, folder: Path) -> None:
@@ -236,14 +236,14 @@ def sweep_plan(
     group 0 (width=8), 3 trials: 3 trials side by side, about ... at a time
     group 1 (width=16), 3 trials: 3 trials side by side, about ... at a time
     """
-    draws = draws_of(space, method, trials, key, constraint, seeds)
+    draws = build_draws(space, method, trials, key, constraint, seeds)
     build_spec = _trials(build, _sized(data, eval_batch_size), steps, key, seeds, None, None)
-    engine = Engine(build_spec, draws, Best.of(best), execution=execution, chunk=chunk)
+    engine = Engine(build_spec, draws, BestMetric.parse(best), execution=execution, chunk=chunk)
     engine.begin()
     return engine.plan(probe=probe)
 
 
-def draws_of(space: Any, method: str, trials: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
+def build_draws(space: Any, method: str, trials: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
     """Where settings come from, by the arguments of `sweep`."""
     check.on_host("sweep", "Call it outside: it runs trials side by side itself.", key=key)
     check.key("sweep", key)
@@ -252,8 +252,8 @@ def draws_of(space: Any, method: str, trials: int | None, key: Any, constraint: 
     if trials is not None:
         check.size("sweep", 1, MAX_TRIALS, trials=trials)
         if trials % runs:
-            cure = f"Take {trials // runs * runs or runs}, for example."
-            check.fail("sweep", f"trials should be a multiple of the seeds, {runs}, got {trials}. {cure}")
+            hint = f"Take {trials // runs * runs or runs}, for example."
+            check.fail("sweep", f"trials should be a multiple of the seeds, {runs}, got {trials}. {hint}")
     return Draws(space, method, None if trials is None else trials // runs, key, constraint, runs)
 
 
@@ -270,18 +270,18 @@ def _trials(
 ) -> Callable[[dict[str, Any], int, int], TrialSpec]:
     check.size("sweep", steps=steps)
     if not isinstance(data, Data):
-        wanted = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
-        check.fail("sweep", f"data should be {wanted}, got {check.describe(data)}.", exc_type=TypeError)
+        expected = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
+        check.fail("sweep", f"data should be {expected}, got {check.describe(data)}.", exc_type=TypeError)
     tenth = max(1, steps // 10)
-    given = lambda every: tenth if every is None else every
-    intervals = Intervals.of(steps, given(log), given(evaluate), steps)
+    or_tenth = lambda every: tenth if every is None else every
+    intervals = Intervals.from_arguments(steps, or_tenth(log), or_tenth(evaluate), steps)
 
-    def spec(settings: dict[str, Any], place: int, run: int) -> TrialSpec:
-        own = fold_in(key, np.uint32(place if seeds is None else run))
+    def spec(settings: dict[str, Any], index: int, run: int) -> TrialSpec:
+        run_key = fold_in(key, np.uint32(index if seeds is None else run))
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:
             check.size("sweep", 0, 2**32 - 1, **{"data.seed": order})
-        return TrialSpec(settings, build, hypers, data, intervals, own, order, run)
+        return TrialSpec(settings, build, hypers, data, intervals, run_key, order, run)
 
     return spec

@@ -1,10 +1,10 @@
-"""The trials of a sweep as an engine keeps them."""
+"""The state of each trial of a running sweep."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from nnfunc.sweeps.batch import Held
-from nnfunc.sweeps.compiled_trials import Lanes
+from nnfunc.sweeps.batch import DeviceData
+from nnfunc.sweeps.compiled_trials import CompiledTrials
 from nnfunc.sweeps.grouping import Group
 from nnfunc.sweeps.strategy import Execution
 from nnfunc.sweeps.trial import TrialSpec
@@ -12,42 +12,42 @@ from nnfunc.training.compiled import Carry
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
-__all__ = ["Kind", "Peak", "Track"]
+__all__ = ["Peak", "Program", "TrialState"]
 
 
 @dataclass
-class Kind:
-    """What groups of one program have in common, and how they run once that is chosen.
+class Program:
+    """What groups that share a compiled program have in common, and how they run once that is chosen.
 
-    lanes: the programs that were made for them. lead: the first of all trials.
+    compiled: the programs, by (vmapped, devices). lead: the first trial.
     """
 
     build: Build
-    held: Held
+    device_data: DeviceData
     intervals: Intervals
     leaves: Any
     treedef: Any
     traced: frozenset[str]
     execution: Execution | None = None
     lead: int | None = None
-    lanes: dict[Any, Lanes] = field(default_factory=dict)
+    compiled: dict[Any, CompiledTrials] = field(default_factory=dict)
 
-    def stops(self) -> list[int]:
+    def report_steps(self) -> list[int]:
         """The steps at which the figure that ranks is reported."""
         every, last = self._every, self.intervals.steps
         return [*range(every, last, every), last]
 
-    def stop_at(self, share: float) -> int:
+    def stop_at(self, fraction: float) -> int:
         """The nearest such step to a share of the run."""
         every, last = self._every, self.intervals.steps
-        wanted = share * last
-        low = max(every, int(wanted // every) * every)
+        exact = fraction * last
+        low = max(every, int(exact // every) * every)
         near = [step for step in (low, low + every) if step < last] + [last]
-        return last if share >= 1 else min(near, key=lambda step: (abs(step - wanted), step))
+        return last if fraction >= 1 else min(near, key=lambda step: (abs(step - exact), step))
 
     @property
     def _every(self) -> int:
-        return self.intervals.evaluate if self.held.evaluates else self.intervals.log
+        return self.intervals.evaluate if self.device_data.evaluates else self.intervals.log
 
 
 class Peak(NamedTuple):
@@ -59,23 +59,23 @@ class Peak(NamedTuple):
 
 
 @dataclass
-class Track:
-    """A trial. figures: name -> step -> value. left: why a search ended it before its last step.
+class TrialState:
+    """A trial. metrics: name -> step -> value. stop_reason: why a search ended it before its last step.
 
-    behind: whether it ranks behind those that went further. drawn: the settings that it began with.
+    ranks_last: whether it ranks below trials that ran further. initial_setting: the setting it began with.
     peak: what it ranks by, where a search keeps its best state rather than its last.
     """
 
     spec: TrialSpec
-    drawn: dict[str, Any]
-    kind: Kind
+    initial_setting: dict[str, Any]
+    program: Program
     group: Group
-    place: int
+    position: int
     step: int = 0
     carry: Carry | None = None
-    figures: dict[str, dict[int, float]] = field(default_factory=dict)
-    left: str | None = None
-    behind: bool = False
+    metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+    stop_reason: str | None = None
+    ranks_last: bool = False
     peak: Peak | None = None
 
     @property

@@ -14,15 +14,19 @@ __all__ = ["fail", "floats_of", "kind", "kinds", "near", "two", "weighed"]
 
 
 def fail(law: str, problem: str, cause: Exception | None = None) -> NoReturn:
+    """Raise the AssertionError of a law. problem: a sentence. cause: the exception behind it."""
     raise AssertionError(f"{law}: {problem}") from cause
 
 
-def near(law: str, what: str, got: PyTree, expected: PyTree, tolerance: float = 2e-5) -> None:
-    """Same structure, shapes and types, and values that differ by tolerance * max(1, largest)."""
-    if kind(got) != kind(expected):
-        fail(law, f"{what}: kinds differ, {kind(got)} and {kind(expected)}")
+def near(law: str, what: str, actual: PyTree, expected: PyTree, tolerance: float = 2e-5) -> None:
+    """Same structure, shapes and dtypes, and values that differ by at most tolerance * max(1, largest).
+
+    law, what: what the message names. actual, expected: pytrees of arrays.
+    """
+    if kind(actual) != kind(expected):
+        fail(law, f"{what}: kinds differ, {kind(actual)} and {kind(expected)}")
     for path, value in paths.flatten(expected).items():
-        one, other = (np.asarray(v, np.float64) for v in (paths.flatten(got)[path], value))
+        one, other = (np.asarray(v, np.float64) for v in (paths.flatten(actual)[path], value))
         same = np.isfinite(one) == np.isfinite(other)
         scale = max(1.0, float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0)))
         apart = np.where(np.isfinite(one) & np.isfinite(other), np.abs(one - other), 0.0)
@@ -34,13 +38,13 @@ def near(law: str, what: str, got: PyTree, expected: PyTree, tolerance: float = 
 
 
 def kind(tree: PyTree) -> dict[str, str]:
-    """Path, type and shape of every leaf: what must agree before values are compared."""
+    """The path, dtype and shape of every leaf of tree: they must agree before values are compared."""
     leaves = paths.flatten(tree)
     return {p: f"{jax.dtypes.result_type(v)}{list(jnp.shape(v))}" for p, v in leaves.items()}
 
 
 def kinds(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
-    """The types in which numbers are traced: their own, and floats where some are whole."""
+    """The dtypes in which the numbers of points are traced: int32 for integers, and then floats."""
     whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
     own = lambda values: jnp.int32 if all(map(whole, values)) else jnp.result_type(float)
     some = any(map(whole, jax.tree.leaves(list(points))))

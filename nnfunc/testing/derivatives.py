@@ -18,6 +18,7 @@ def check_gradients(function: Callable[..., PyTree], *args: PyTree, order: int =
 
     Forward and reverse mode, with respect to every float in args, in three directions; with order 2
     also forward over reverse. The floats in args are cast to float64; kinks are to be kept away from.
+    tolerance: the allowed difference, as a fraction of the largest derivative.
     Raises: AssertionError.
 
     >>> check_gradients(jnp.tanh, jnp.array([0.3, -2.0]))

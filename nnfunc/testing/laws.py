@@ -44,6 +44,7 @@ def check_model(
     for the same thing may differ by rounding, as a share of the largest value. order: of
     the derivatives; 1 is enough for a model of layers that were checked themselves. at_once: all
     numbers are moved together rather than each alone, which compiles less and tells less.
+    key: for `init` and for layers that draw; `jax.random.key(0)` by default.
 
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),
     ...             numbers={"rate": (0.1, 0.4)})
@@ -56,7 +57,11 @@ def check_model(
 
 @dataclass(eq=False)
 class Case:
-    """A model under test: what `check_model` was given, and what is made of it once."""
+    """A model under test, with the values that several laws need, each computed once.
+
+    make, x, numbers, any_width, leading_axes, smooth, tolerance, order, at_once: as in `check_model`.
+    given_key: its key, or None.
+    """
 
     make: Callable[..., Any]
     x: PyTree
@@ -101,12 +106,12 @@ class Case:
         return jax.jit(self.gradients)(self.params, self.x)
 
     def evaluated(self, params: Params, x: PyTree, *, model: Model | None = None) -> PyTree:
-        """y in evaluation mode, without a key where the model can do without."""
+        """y for params and x in evaluation mode, without a key where the model needs none."""
         model = model or self.model
         return model.apply(params, x, key=self.key if self.needs_key else None, state=model.init_state())
 
     def trained(self, params: Params, x: PyTree, *, model: Model | None = None) -> tuple[PyTree, PyTree]:
-        """(y, new state) in training mode, with a key."""
+        """(y, new state) for params and x in training mode, with a key."""
         model = model or self.model
         ctx = Context(key=self.key, train=True, state=model.init_state())
         y, out = model.forward(params, x, ctx)

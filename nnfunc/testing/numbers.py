@@ -22,6 +22,7 @@ def check_numbers(
     numbers: {name: (value, another value)}, a value being a number or a tuple of numbers. Each is
     moved alone, the others keep their first values. Integers are tried as traced integers and
     as traced floats. The function returns any pytree of arrays. Raises: AssertionError.
+    tolerance: the allowed difference, as a fraction of the largest value.
 
     >>> check_numbers(lambda x, slope: jnp.where(x > 0, x, slope * x), {"slope": (0.1, 0.2)},
     ...               jnp.array([-1.0, 1.0]))
@@ -38,7 +39,10 @@ def check_moves(
     tolerance: float,
     known: PyTree | None = None,
 ) -> None:
-    """check_numbers, with the moves away from the first values named; known: the result of those."""
+    """check_numbers, with the moves away from the first values named; known: the result of those.
+
+    function, numbers, args, tolerance: as in `check_numbers`.
+    """
     law = "every number may be traced"
     first = {name: values[0] for name, values in numbers.items()}
     points, moved = [first, *({**first, **move} for move in moves.values())], [FIRST, *moves]

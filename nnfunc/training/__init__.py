@@ -3,14 +3,14 @@
 from nnfunc.calls import explain_calls
 from nnfunc.training.divergence import Diverged
 from nnfunc.training.evaluate import evaluate
-from nnfunc.training.gradients import Bound
+from nnfunc.training.gradients import BoundModel
 from nnfunc.training.objectives import Objective, classification, language_modelling, regression
-from nnfunc.training.step import Trainer, TrainState, evaluated, trainer
+from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
 from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
 from nnfunc.training.train import History, Report, train
 
 __all__ = [
-    "Bound",
+    "BoundModel",
     "Diverged",
     "History",
     "Objective",
@@ -20,8 +20,8 @@ __all__ = [
     "TrainState",
     "Trainer",
     "classification",
+    "eval_params",
     "evaluate",
-    "evaluated",
     "language_modelling",
     "reduce_on_plateau",
     "regression",

@@ -1,13 +1,12 @@
 """What a run writes while it trains: metrics.jsonl, the last checkpoints, and the best one."""
 
+import contextlib
 import json
 import math
 import warnings
 from collections.abc import Callable, Collection
-from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,12 @@ import numpy as np
 from nnfunc import check, checkpoint, documents
 from nnfunc.base import Key
 from nnfunc.runs import metrics_log
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.best_metric import BestMetric
+from nnfunc.runs.lock import FolderLock
 from nnfunc.training.compiled import Carry
 from nnfunc.training.step import TrainState
 
-__all__ = ["Best", "Saver", "either", "identity"]
+__all__ = ["Saver", "load_either", "run_identity"]
 
 KEEP = 3  # checkpoints, beside the best one
 SAVED = {
@@ -35,36 +35,16 @@ SAVED = {
 """The metadata of a checkpoint; see `documents`."""
 
 
-class Best(NamedTuple):
-    """Which validation figure the best checkpoint has: the least or the greatest of a metric."""
+def run_identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any) -> dict[str, Any]:
+    """What a resumed run must have in common with the run it continues, as JSON.
 
-    mode: str
-    metric: str
-
-    @staticmethod
-    def of(text: str) -> "Best":
-        mode, _, metric = text.partition(" ")
-        if mode not in ("min", "max") or not metric:
-            check.fail("train", f"best should be such as 'min loss' or 'max accuracy', got {text!r}.")
-        return Best(mode, metric)
-
-    def improves(self, figures: dict[str, float], than: float | None) -> bool:
-        value = figures[self.metric]
-        if not math.isfinite(value):
-            return False
-        return than is None or (value < than if self.mode == "min" else value > than)
-
-
-def identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any) -> dict[str, Any]:
-    """What a run must have in common with the one that it goes on with, as JSON holds it.
-
-    numbers, static: of `split_hypers`. hypers: what they were taken from, for names of the numbers.
+    key: of the run. numbers, static: of `split_hypers`. data: the data set. hypers: of which the numbers
+    are, for their names.
     """
-    found, _ = jax.tree_util.tree_flatten_with_path(hypers)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in found]
-    kept = [name for name, n in zip(names, numbers, strict=False) if n is not None]
+    items, _ = jax.tree_util.tree_flatten_with_path(hypers)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in items]
     return {
-        "names": kept,
+        "names": [name for name, n in zip(names, numbers, strict=False) if n is not None],
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "numbers": [np.asarray(n).tolist() for n in numbers if n is not None],
         "static": repr([value for value in static if value is not None]),
@@ -75,141 +55,154 @@ def identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, h
 class Saver:
     """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`.
 
-    It is the only one that does until it is closed.
+    It holds the folder's lock until it is closed.
+    folder: of the run. best: the metric that the best checkpoint is chosen by. resume: whether to
+    continue, or the names of hypers that may differ then. of: the `run_identity`. every: the interval of
+    checkpoints in steps; stops save checkpoints in between.
     """
 
     def __init__(
-        self, folder: str | Path, best: Best, *, resume: bool | Collection[str], of: dict[str, Any], every: int = 1
+        self,
+        folder: str | Path,
+        best: BestMetric,
+        *,
+        resume: bool | Collection[str],
+        of: dict[str, Any],
+        every: int = 1,
     ):
-        """of: the `identity` of the run. resume: whether to go on, or what may differ then.
-
-        every: after how many steps a checkpoint is due; those of stops lie in between.
-        """
         folder = Path(folder)
-        self.of, self.every = of, every
+        self.identity, self.every = of, every
         self.metrics, self.checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
         self.best, self.resume = best, resume
         self.saved: dict[str, Any] = {}
         self.step = 0
-        saved = [self.metrics, self.checkpoints / "best"]
-        begun = any(path.exists() for path in saved) or checkpoint.steps(self.checkpoints)
-        if begun and not resume:
-            cure = "Give another folder, or go on with resume=True."
-            raise FileExistsError(f"{folder} already holds a run. {cure}")
+        files = [self.metrics, self.checkpoints / "best"]
+        has_run = any(path.exists() for path in files) or checkpoint.steps(self.checkpoints)
+        if has_run and not resume:
+            raise FileExistsError(f"{folder} already holds a run. Give another folder, or continue with resume=True.")
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock = Lock(folder)
+        self.lock = FolderLock(folder)
 
     def close(self) -> None:
-        """Let another process go on with the folder."""
+        """Release the folder to other processes."""
         self.lock.close()
 
     def restore(self, carry: Carry) -> Carry:
-        """The carry of the last good checkpoint; the given one when there is none to go on from."""
+        """The carry of the last good checkpoint; without a checkpoint to resume from, the argument.
+
+        carry: that of step 0.
+        Raises: ValueError when the run differs from the one that saved the checkpoint.
+        """
         if not self.resume or not checkpoint.steps(self.checkpoints):
             return carry
-        get = lambda state: checkpoint.latest_good(self.checkpoints, carry._replace(state=state))
-        found, state = either(get, carry.state, lambda found: found.tree.state)
+        load = lambda state: checkpoint.latest_good(self.checkpoints, carry._replace(state=state))
+        latest, state = load_either(load, carry.state, lambda latest: latest.tree.state)
         if isinstance(carry.state.rate_scale, tuple) and not isinstance(state.rate_scale, tuple):
             if float(state.rate_scale) != 1:
-                cure = "Leave rollback as it was."
-                check.fail("train", f"the run has gone back before, at another rate since. {cure}")
+                problem = "the run has rolled back to another learning rate before."
+                check.fail("train", problem, hint="Leave rollback as it was.")
             state = state._replace(rate_scale=())
-        for reason in found.warnings:
-            warnings.warn(f"{reason} Going on from step {found.step}.", stacklevel=3)
-        self.saved, self.step = dict(found.metadata), found.step
-        problem = documents.mismatch(self.saved, SAVED, "metadata")
+        for reason in latest.warnings:
+            warnings.warn(f"{reason} Continuing from step {latest.step}.", stacklevel=3)
+        self.saved, self.step = dict(latest.metadata), latest.step
+        problem = documents.find_mismatch(self.saved, SAVED, "metadata")
         if problem:
-            where = f"{self.checkpoints}: the checkpoint of step {found.step}"
-            check.fail(where, f"{problem}. Remove that checkpoint, and go on from an earlier one.")
-        for name, value in self.of.items():
+            where = f"{self.checkpoints}: the checkpoint of step {latest.step}"
+            check.fail(where, f"{problem}.", hint="Remove that checkpoint, and continue from an earlier one.")
+        self._check_identity()
+        if self.saved.get("best") != str(self.best):  # the values of another metric are of no use
+            self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
+        return latest.tree._replace(state=state)
+
+    def _check_identity(self) -> None:
+        """Refuse to continue the run with another key, other numbers or other data."""
+        for name, value in self.identity.items():
             before = self.saved.get("of", {}).get(name, value)
-            if name == "data" and isinstance(before, dict):  # no size where that may change
+            if name == "data" and isinstance(before, dict):  # without the size, if that may change
                 before = {k: v for k, v in before.items() if k in value}
                 value = {k: v for k, v in value.items() if k in before}
-            before, value = (self._of_names(v) if name == "numbers" else v for v in (before, value))
+            if name == "numbers":
+                before, value = self._named_numbers(before), self._named_numbers(value)
             if before != value:
-                cure = "Start another folder to change it."
-                words = f"resume should go on with the same {name}, {_changed(before, value)}. {cure}"
-                check.fail("train", words)
-        if self.saved.get("best") != " ".join(self.best):  # values of another metric tell nothing
-            self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
-        return found.tree._replace(state=state)
+                problem = f"resume should continue with the same {name}, {_describe_change(before, value)}."
+                check.fail("train", problem, hint="Start another folder to change it.")
 
-    def _of_names(self, numbers: Any) -> Any:
-        """Numbers by their names, without those that may differ, where names are known."""
-        names = self.of.get("names") or []
+    def _named_numbers(self, numbers: Any) -> Any:
+        """Numbers by name, without those that may differ, if their names are known."""
+        names = self.identity.get("names") or []
         if not isinstance(numbers, list) or len(numbers) != len(names):
             return numbers
         free = () if isinstance(self.resume, bool) else self.resume
         return {n: value for n, value in zip(names, numbers, strict=True) if n not in free}
 
-    def begin(self) -> list[dict[str, Any]]:
-        """The rows up to the step that the run goes on from; the file is cut back to them."""
+    def start_log(self) -> list[dict[str, Any]]:
+        """The rows up to the step that the run continues from; later rows are cut from the file."""
         if not self.resume:
             self.metrics.unlink(missing_ok=True)
-        return self.cut(self.step)
+        return self.truncate_log(self.step)
 
-    def back(self, like: Carry, first: Callable[[], Carry]) -> Carry:
-        """The carry to go back to when the run has diverged: of the last checkpoint that was due.
+    def load_before_divergence(self, like: Carry, init: Callable[[], Carry]) -> Carry:
+        """The carry of the last regular checkpoint before a divergence.
 
-        One that was gone back to before, and led here again, is given up for the one before it; first()
-        is the carry of step 0, where no checkpoint is left.
+        A checkpoint that the run returned to before, and that led to a divergence again, is skipped for
+        the one before it.
+        like: a carry of the run, or its shapes. init: makes the carry of step 0, for want of a checkpoint.
         """
-        due = [step for step in checkpoint.steps(self.checkpoints) if step % self.every == 0]
-        before = self.saved.get("back_at")
-        tried = due[:-1] if due and due[-1] == before else due
-        while tried:
-            try:
-                place = self.checkpoints / f"step-{tried[-1]:08d}"
-                read = partial(_carry_of, place, like)
-                carry, state = either(read, like.state, attrgetter("state"))
+        regular = [step for step in checkpoint.steps(self.checkpoints) if step % self.every == 0]
+        candidates = regular[:-1] if regular and regular[-1] == self.saved.get("back_at") else regular
+        while candidates:
+            folder = self.checkpoints / f"step-{candidates.pop():08d}"
+            with contextlib.suppress(checkpoint.CheckpointError):
+                load = lambda state: checkpoint.load(folder, like._replace(state=state))  # noqa: B023
+                carry, state = load_either(load, like.state, lambda carry: carry.state)
                 return carry._replace(state=state)
-            except checkpoint.CheckpointError:
-                tried.pop()
-        return first()
+        return init()
 
-    def goes_on(self, carry: Carry, times: int) -> None:
-        """Keep what the run goes back to, for the `times`-th time, in place of all that came after.
-
-        The best checkpoint stays, though what led to it is gone: it is a good one.
-        """
+    def save_rollback(self, carry: Carry, times: int) -> None:
+        """Save the carry of the `times`-th rollback, and remove all later checkpoints but the best one."""
         step = int(carry.state.step)
         self.saved |= {"rollbacks": times, "back_at": step}
         checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
         checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
         self.step = step
 
-    def cut(self, step: int) -> list[dict[str, Any]]:
-        """The rows up to a step, and what was gone back from; the file is cut back to them."""
-        rows = metrics_log.whole(self.metrics)
+    def truncate_log(self, step: int) -> list[dict[str, Any]]:
+        """The rows up to a step, and those of rollbacks; the other rows are cut from the file."""
+        rows = metrics_log.rows_to_resume(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         temporary = self.metrics.with_suffix(".tmp")
-        temporary.write_text("".join(map(_line, rows)))
+        temporary.write_text("".join(map(_to_line, rows)))
         temporary.replace(self.metrics)
         return rows
 
     def write(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows to metrics.jsonl."""
         with self.metrics.open("a") as file:
-            file.writelines(map(_line, rows))
+            file.writelines(map(_to_line, rows))
 
-    def keep(self, carry: Carry, step: int, figures: dict[str, float] | None, *, due: bool) -> None:
-        """Save the state as the best one when it is, and as the last one when that is due."""
+    def save(self, carry: Carry, step: int, metrics: dict[str, float] | None, *, due: bool) -> None:
+        """Save the best checkpoint if the metrics are better, and the regular one if it is due.
+
+        carry: of the run. step: steps done. metrics: of the validation split, None without an evaluation.
+        due: whether a checkpoint is due.
+        """
         self.step = step
-        if figures and self.best.improves(figures, self.saved.get("best_value")):
-            value = figures[self.best.metric]
-            self.saved |= {"best_value": value, "best_step": step, "best": " ".join(self.best)}
+        if metrics and self.best.improves(metrics, self.saved.get("best_value")):
+            value = metrics[self.best.metric]
+            self.saved |= {"best_value": value, "best_step": step, "best": str(self.best)}
             checkpoint.save_best(self.checkpoints, carry.state, metadata=self.saved)
-        self.saved["of"] = self.of
+        self.saved["of"] = self.identity
         if due:
-            others = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
-            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved, keep=KEEP + len(others))
-            checkpoint.remove(self.checkpoints, others)  # of stops in between: they have served
+            of_stops = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
+            keep = KEEP + len(of_stops)
+            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved, keep=keep)
+            checkpoint.remove(self.checkpoints, of_stops)
 
 
-def _changed(before: Any, value: Any) -> str:
-    """What differs, by name where there are names.
+def _describe_change(before: Any, value: Any) -> str:
+    """The old and the new value, by name if they have names.
 
-    >>> _changed({"rate": 0.1, "decay": 0.0}, {"rate": 0.2, "decay": 0.0})
+    >>> _describe_change({"rate": 0.1, "decay": 0.0}, {"rate": 0.2, "decay": 0.0})
     'got rate 0.1 -> 0.2'
     """
     if isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys():
@@ -219,40 +212,37 @@ def _changed(before: Any, value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    """A number in float32 by the digits that tell it from others: 0.05, not 0.05000000074505806."""
+    """A float32 in as few digits as identify it: 0.05, not 0.05000000074505806."""
     narrow = np.float32(value) if isinstance(value, float) and abs(value) < 1e38 else value
     return str(narrow if narrow == value else value)
 
 
-def _carry_of(place: Path, like: Carry, state: TrainState) -> Carry:
-    return checkpoint.load(place, like._replace(state=state))
-
-
-def either(
-    get: Callable[[TrainState], Any], like: TrainState, state: Callable[[Any], TrainState]
+def load_either(
+    load: Callable[[TrainState], Any], like: TrainState, state_of: Callable[[Any], TrainState]
 ) -> tuple[Any, TrainState]:
-    """What get(like) gives and the state in it, where the one may roll back and the other not.
+    """(result, state), where only one of the saved run and this one may have a rate_scale.
 
-    get: reads what has the structure of a state. state: the state in what it gave.
+    load: reads what has the structure of a state. like: a state of this run, or its shapes. state_of: the
+    state in the result of load; it comes back with a rate_scale if `like` has one.
     """
     try:
-        found = get(like)
-        return found, state(found)
+        result = load(like)
+        return result, state_of(result)
     except ValueError as error:
         if isinstance(error, checkpoint.CheckpointError):
             raise
         one = jnp.ones((), jnp.float32)
-        able = not isinstance(like.rate_scale, tuple)
+        has_scale = not isinstance(like.rate_scale, tuple)
         try:
-            found = get(like._replace(rate_scale=() if able else one))
+            result = load(like._replace(rate_scale=() if has_scale else one))
         except ValueError:
             raise error from None
-        own = state(found)
-        return found, own._replace(rate_scale=one if able else own.rate_scale)
+        state = state_of(result)
+        return result, state._replace(rate_scale=one if has_scale else state.rate_scale)
 
 
-def _line(row: dict[str, Any]) -> str:
-    """A row as a line of JSON, which has no number that is not finite: null."""
+def _to_line(row: dict[str, Any]) -> str:
+    """A row as a line of JSON, in which numbers that are not finite become null."""
     return json.dumps(_finite(row), allow_nan=False) + "\n"
 
 

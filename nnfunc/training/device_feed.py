@@ -10,7 +10,7 @@ from nnfunc import check
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 
-__all__ = ["Feed", "check_data"]
+__all__ = ["DeviceFeed", "check_data"]
 
 
 def check_data(data: Any) -> None:
@@ -20,7 +20,7 @@ def check_data(data: Any) -> None:
         check.fail("train", f"data should be {wanted}, got {check.describe(data)}.", exc_type=TypeError)
 
 
-class Feed:
+class DeviceFeed:
     """A data set on the device as it is; of a stream, the batch of each step, gathered ahead.
 
     Close it when no more steps are run: a thread may be waiting.
@@ -35,11 +35,11 @@ class Feed:
         self._next = 0
 
     @property
-    def streams(self) -> bool:
+    def is_stream(self) -> bool:
         """Whether every step needs another argument, so that steps cannot be scanned."""
         return self._whole is None
 
-    def at(self, step: int) -> Any:
+    def read(self, step: int) -> Any:
         """What the program of a step reads: it has `batch(step)`."""
         if isinstance(self.data, Data):
             return self._whole

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 
 from nnfunc.base import Key, shape_struct
-from nnfunc.device_memory import check_fits, compiled, format_bytes, tree_bytes
-from nnfunc.training.compiled import Programs
+from nnfunc.device_memory import check_fits, compile_checked, format_bytes, tree_bytes
+from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.step import TrainState
 
 __all__ = ["check_memory", "check_state"]
@@ -29,19 +29,28 @@ def check_state(where: str, state: TrainState) -> None:
 
 
 def check_memory(
-    where: str, programs: Programs, numbers: Any, key: Key, data: Any, batch_size: int, loop: str = "auto"
+    where: str,
+    compiled: RunFunctions,
+    numbers: Any,
+    key: Key,
+    data: Any,
+    batch_size: int,
+    loop: str = "auto",
+    start: Any = None,
 ) -> None:
     """Refuse a run whose state, or whose compiled step, needs more memory than the device has.
 
-    Only shapes are looked at, and the step that is compiled here is the one that the run calls.
-    data: what a step's program reads; see `Feed`. loop: that of the run.
+    Nothing is computed but shapes, and the step that is compiled here is the one that the run calls.
+    where: the function that refuses. compiled: the functions of the run. numbers, key: of the run. data:
+    what a step reads; see `DeviceFeed`. batch_size: for the message. loop: "scan" compiles many steps.
+    start: (params, model state) to begin from, or None.
     """
-    carry = jax.eval_shape(programs.init, numbers, key, data)
+    carry = jax.eval_shape(compiled.init, numbers, key, data, start)
     check_state(where, carry.state)
     args: tuple[Any, ...] = (carry, numbers, jax.tree.map(shape_struct, data))
-    step = programs.one
+    step = compiled.step
     if loop == "scan":
-        step, args = programs.many, (jax.ShapeDtypeStruct((), "int32"), *args)
+        step, args = compiled.steps, (jax.ShapeDtypeStruct((), "int32"), *args)
     detail = f", of which the train state is {format_bytes(tree_bytes(carry))}"
     hint = f"{SMALLER}, or batch_size, or raise the task's accumulate."
-    compiled(where, step, f"a step of {batch_size} examples", hint, *args, detail=detail)
+    compile_checked(where, step, f"a step of {batch_size} examples", hint, *args, detail=detail)

@@ -1,4 +1,4 @@
-"""The loss of a batch under a task, and its gradient: whole, in micro-batches, or sharpness-aware."""
+"""The loss of a batch under a task and its gradient: of the whole batch, of micro-batches, or sharpness-aware."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +10,24 @@ import jax.numpy as jnp
 from nnfunc import check, paths
 from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold, match_state
 from nnfunc.training import layer_stats
+from nnfunc.training.objectives import call_objective
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["Bound", "Seen", "bound", "evaluation", "gradient_of", "loss_and_metrics"]
+__all__ = ["BoundModel", "Gradients", "bind_model", "gradient_of", "loss_and_metrics", "objective_values"]
 
 
-class Bound:
+RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "seconds"}
+"""The names of other columns beside the objective's metrics."""
+
+
+class BoundModel:
     """A model bound to its parameters for one step: `predict(x) -> y`.
 
-    It hands the model's state from one call to the next, and each call draws fresh masks; calls
-    inside a transformation of the objective's own share one mask and cannot change state.
+    The model's state is passed on from one call to the next, and each call draws new masks. Calls
+    inside a transformation in the objective share one mask and cannot change the state.
+    model: the model. params: its parameters. ctx: what its layers may read: key, state, training or
+    evaluation, and the values to capture.
     """
 
     def __init__(self, model: Model, params: Params, ctx: Context):
@@ -37,8 +44,8 @@ class Bound:
         return y
 
 
-class Seen(NamedTuple):
-    """What one gradient gives. activations: statistics of every layer's result, when asked for."""
+class Gradients(NamedTuple):
+    """The result of one gradient. activations: statistics of every layer's output, if they were asked for."""
 
     loss: Array
     metrics: dict[str, Array]
@@ -47,142 +54,166 @@ class Seen(NamedTuple):
     activations: Any
 
 
-Gradient = Callable[[Params, PyTree, PyTree, Key], Seen]
-"""(params, model state, batch, key) -> Seen."""
+GradientFunction = Callable[[Params, PyTree, PyTree, Key], Gradients]
+"""(params, model state, batch, key) -> Gradients."""
 
 
-def gradient_of(task: Task, watch: Watch | None = None) -> Gradient:
-    """The gradient that the task asks for. watch: with one, the layers' results are looked at."""
+def gradient_of(task: Task, step: Any, watch: Watch | None = None) -> GradientFunction:
+    """The function that computes the gradient of a task.
+
+    task: with its accumulation and sharpness. step: the 0-based step, for objectives that read it.
+    watch: with one, statistics of every layer's output are computed too.
+    """
 
     def gradient(params, model_state, batch, key):
         def loss_of(params):
-            params = _fixed(params, getattr(task.optimizer, "frozen", ()))
-            predict = bound(task, params, model_state, key, True, watch)
-            loss, metrics = _of(task, predict, batch)
-            seen = {} if watch is None else layer_stats.activations(predict.taps, watch)
-            return loss, (metrics, predict.ctx.state, seen)
+            params = _stop_frozen(params, getattr(task.optimizer, "frozen", ()))
+            predict = bind_model(task, params, model_state, key=key, train=True, watch=watch)
+            loss, metrics = objective_values(task, predict, batch, key=key, step=step)
+            activations = {} if watch is None else layer_stats.activation_stats(predict.taps, watch)
+            return loss, (metrics, predict.ctx.state, activations)
 
-        made, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        loss, (metrics, state, seen) = made
-        return Seen(loss, metrics, match_state(state, model_state), grads, seen)
+        (loss, (metrics, new_state, activations)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return Gradients(loss, metrics, match_state(new_state, model_state), grads, activations)
 
-    whole: Gradient = gradient
-    if task.accumulate > 1:
-        whole = _accumulated(whole, task.accumulate)
-    return whole if task.sharpness is None else _sharpness_aware(whole, task.sharpness)
+    function = gradient if task.accumulate == 1 else _accumulated(gradient, task.accumulate)
+    return function if task.sharpness is None else _sharpness_aware(function, task.sharpness)
 
 
-def _fixed(params: Params, frozen: tuple[str, ...]) -> Params:
-    """The parameters, those that never move without a gradient: the program does not compute it."""
+def _stop_frozen(params: Params, frozen: tuple[str, ...]) -> Params:
+    """The parameters; those that never move get no gradient, so the program does not compute it."""
     if not frozen:
         return params
-    still = paths.mask(params, frozen, where="freeze")
-    return jax.tree.map(lambda on, leaf: jax.lax.stop_gradient(leaf) if on else leaf, still, params)
+    mask = paths.mask(params, frozen, where="freeze")
+    return jax.tree.map(lambda on, leaf: jax.lax.stop_gradient(leaf) if on else leaf, mask, params)
 
 
-def _accumulated(gradient: Gradient, count: int) -> Gradient:
-    """The mean over `count` equal parts of the batch, one after the other.
+def _accumulated(gradient: GradientFunction, count: int) -> GradientFunction:
+    """The mean over `count` micro-batches of equal size, one after the other.
 
-    Metrics are means over the parts; the layers' results are looked at in the first one.
+    Metrics are means over the micro-batches; activation statistics are those of the first one.
     """
 
     def split(leaf):
         if jnp.ndim(leaf) == 0:  # belongs to no example
             return jnp.broadcast_to(leaf, (count,))
-        if jnp.shape(leaf)[0] % count:
-            wanted = f"accumulate should divide the batch of {jnp.shape(leaf)[0]} examples"
-            check.fail("train", f"{wanted}, got {count}.")
-        return jnp.asarray(leaf).reshape(count, -1, *jnp.shape(leaf)[1:])
+        size = jnp.shape(leaf)[0]
+        if size % count:
+            check.fail("train", expected=f"accumulate should divide the batch of {size} examples", actual=count)
+        return jnp.asarray(leaf).reshape(count, -1, *jnp.shape(leaf)[1:])  # [count, batch / count, ...]
 
-    def whole(params, model_state, batch, key):
-        parts = jax.tree.map(split, batch)
+    def accumulated(params, model_state, batch, key):
+        micro_batches = jax.tree.map(split, batch)
 
-        def part(model_state, i):
-            own = jax.tree.map(lambda leaf: leaf[i], parts)
-            seen = gradient(params, model_state, own, jax.random.fold_in(key, i))
-            return seen._replace(metrics=jax.tree.map(_float, seen.metrics))
+        def of_micro_batch(model_state, i):
+            batch = jax.tree.map(lambda leaf: leaf[i], micro_batches)
+            result = gradient(params, model_state, batch, jax.random.fold_in(key, i))
+            return result._replace(metrics=jax.tree.map(_as_float, result.metrics))
 
         def add(i, carry):
             total, model_state, first = carry
-            seen = part(model_state, i)
-            first = jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), first, seen.activations)
-            total = jax.tree.map(jnp.add, total, _summed(seen))
-            return total, seen.model_state, first
+            result = of_micro_batch(model_state, i)
+            first = jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), first, result.activations)
+            total = jax.tree.map(jnp.add, total, _summands(result))
+            return total, result.model_state, first
 
-        shapes = jax.eval_shape(part, model_state, jnp.zeros((), jnp.int32))
+        shapes = jax.eval_shape(of_micro_batch, model_state, jnp.zeros((), jnp.int32))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        start = (_summed(zeros), model_state, zeros.activations)
+        start = (_summands(zeros), model_state, zeros.activations)
         total, model_state, first = jax.lax.fori_loop(0, count, add, start)
         mean = jax.tree.map(lambda leaf: leaf / count, total)
         return mean._replace(model_state=model_state, activations=first)
 
-    return whole
+    return accumulated
 
 
-def _summed(seen: Seen) -> Seen:
-    """What is added up over micro-batches."""
-    return seen._replace(model_state=(), activations=())
+def _summands(result: Gradients) -> Gradients:
+    """The part of the result that is summed over micro-batches."""
+    return result._replace(model_state=(), activations=())
 
 
-def _float(value: Array) -> Array:
-    """A metric as it can be averaged: counts are floats then."""
+def _as_float(value: Array) -> Array:
+    """A metric whose mean can be taken: a count becomes a float."""
     return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.float32)
 
 
-def _sharpness_aware(gradient: Gradient, radius: Scalar) -> Gradient:
+def _sharpness_aware(gradient: GradientFunction, radius: Scalar) -> GradientFunction:
     """The gradient at the point `radius` uphill: Foret et al. 2021, arXiv:2010.01412, algorithm 1."""
 
-    def uphill(params, model_state, batch, key):
+    def sharpness_aware(params, model_state, batch, key):
         first = gradient(params, model_state, batch, key)
-        norm = global_norm(first.grads)
-        far = jnp.asarray(radius, norm.dtype) / jnp.where(norm > 0, norm, 1)
-
-        def climb(param, grad):
-            return param + (far * grad.astype(far.dtype)).astype(param.dtype)
-
-        above = jax.tree.map(climb, params, first.grads)
+        above = uphill(params, first.grads, radius)
         return first._replace(grads=gradient(above, model_state, batch, key).grads)
 
-    return uphill
+    return sharpness_aware
+
+
+def uphill(params: Params, grads: PyTree, radius: Scalar) -> Params:
+    """The parameters at the distance `radius` in the direction of the gradient."""
+    norm = global_norm(grads)
+    distance = jnp.asarray(radius, norm.dtype) / jnp.where(norm > 0, norm, 1)
+
+    def climb(param, grad):
+        return param + (distance * grad.astype(distance.dtype)).astype(param.dtype)
+
+    return jax.tree.map(climb, params, grads)
 
 
 def loss_and_metrics(
-    task: Task, params: Params, model_state: PyTree, batch: PyTree, *, key: Key | None, train: bool
+    task: Task, params: Params, model_state: PyTree, batch: PyTree, *, key: Key | None, train: bool, step: Any = 0
 ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
-    """The objective of one batch: loss, (metrics, new model state)."""
-    predict = bound(task, params, model_state, key, train, None)
-    loss, metrics = _of(task, predict, batch)
+    """The objective of one batch: loss, (metrics, new model state).
+
+    task: whose model and objective are called. params, model_state: those of the model. batch: what the
+    objective takes. key: the step's key, None without randomness. train: training or evaluation mode.
+    step: the 0-based step, for objectives that read it.
+    """
+    predict = bind_model(task, params, model_state, key=key, train=train)
+    loss, metrics = objective_values(task, predict, batch, key=key, step=step)
     return loss, (metrics, predict.ctx.state)
 
 
-def evaluation(task: Task, params: Params, model_state: PyTree) -> Bound:
-    """The model as an objective sees it in an evaluation."""
-    return bound(task, params, model_state, None, False, None)
+def bind_model(
+    task: Task,
+    params: Params,
+    state: PyTree,
+    *,
+    key: Key | None = None,
+    train: bool = False,
+    watch: Watch | None = None,
+) -> BoundModel:
+    """The model bound to its parameters and state, as the objective calls it; by default in evaluation mode.
 
-
-def bound(task: Task, params: Params, state: PyTree, key: Key | None, train: bool, watch: Watch | None) -> Bound:
-    """The model bound to its parameters and state, as the objective sees it."""
+    task: whose model it is. params, state: those of the model. key: the step's key, None without
+    randomness. train: training mode. watch: with one, every layer's output is captured.
+    """
     capture = () if watch is None else ("**",)
     ctx = Context(key=key, train=train, state=state, capture=capture, watch=watch)
-    return Bound(as_model(task.model), params, ctx)
+    return BoundModel(as_model(task.model), params, ctx)
 
 
-def _of(task: Task, predict: Bound, batch: PyTree) -> tuple[Array, dict[str, Array]]:
-    """The loss and the metrics, each one number."""
-    returned = task.objective(predict, batch)
-    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
-        wanted = "(loss, metrics), metrics being a dict such as {}"
-        got = check.describe(returned)
-        check.fail("objective", f"it should return {wanted}, got {got}.", exc_type=TypeError)
-    loss, metrics = returned
-    taken = sorted({"loss", "gradient_norm", "learning_rate"} & set(metrics))
-    if taken:
-        check.fail("objective", f"its metrics should have names of their own, got {taken[0]!r}.")
+def objective_values(
+    task: Task, predict: Any, batch: PyTree, *, key: Key | None = None, step: Any = 0
+) -> tuple[Array, dict[str, Array]]:
+    """The loss and the metrics of the task's objective, each checked to be one number.
+
+    task: whose objective it is. predict: the bound model. batch: what the objective takes. key: the
+    step's key, None in an evaluation. step: the 0-based step.
+    """
+    result = call_objective(task.objective, predict, batch, key=key, step=step)
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+        expected = "it should return (loss, metrics), metrics being a dict such as {}"
+        check.fail("objective", expected=expected, actual=check.describe(result), exc_type=TypeError)
+    loss, metrics = result
+    reserved = sorted(RESERVED_NAMES & set(metrics))
+    if reserved:
+        expected = f"metrics should have other names than {', '.join(sorted(RESERVED_NAMES))}"
+        check.fail("objective", expected=expected, actual=repr(reserved[0]))
     for name, value in {"loss": loss, **metrics}.items():
+        expected = f"{name} should be one number"
         if not (check.is_plain(value) or hasattr(value, "dtype")):
-            got = check.describe(value)
-            check.fail("objective", f"{name} should be one number, got {got}.", exc_type=TypeError)
+            check.fail("objective", expected=expected, actual=check.describe(value), exc_type=TypeError)
         if jnp.shape(value) != ():
-            cure = "Take the mean over the batch."
-            check.fail("objective", f"{name} should be one number, got shape {jnp.shape(value)}. {cure}")
-    return loss, {k: jnp.asarray(v) for k, v in metrics.items()}
+            hint = "Take the mean over the batch."
+            check.fail("objective", expected=expected, actual=f"shape {jnp.shape(value)}", hint=hint)
+    return loss, {name: jnp.asarray(value) for name, value in metrics.items()}

@@ -8,20 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Key, fold
 from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.training.checkpointing import Saver
-from nnfunc.training.compiled import Carry, Programs
-from nnfunc.training.device_feed import Feed
-from nnfunc.training.divergence import Diverged, first_not_finite
-from nnfunc.training.evaluate import held_out, mean_metrics
-from nnfunc.training.intervals import Intervals, Pace
-from nnfunc.training.layer_stats import written_out
-from nnfunc.training.step import evaluated
-from nnfunc.training.task import training_batch
-from nnfunc.training.throughput import Speed
+from nnfunc.training.compiled import Carry, RunFunctions
+from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.divergence import Diverged, find_non_finite, find_step_fault
+from nnfunc.training.evaluate import mean_metrics, split_batches
+from nnfunc.training.intervals import Intervals, StepRunner
+from nnfunc.training.layer_stats import stats_by_layer
+from nnfunc.training.step import eval_params
+from nnfunc.training.throughput import SpeedMeter
 
-__all__ = ["Report", "Run"]
+__all__ = ["IntervalLoop", "Report"]
 
 
 class Report(NamedTuple):
@@ -41,7 +39,7 @@ class Report(NamedTuple):
     layers: list[dict[str, Any]] = []
 
 
-class Run:
+class IntervalLoop:
     """A run from where it is to its end, an interval at a time.
 
     carry: all that goes from step to step. rows: what was written of it so far. step: steps done.
@@ -50,28 +48,30 @@ class Run:
 
     def __init__(
         self,
-        own: Programs,
+        compiled: RunFunctions,
         carry: Carry,
         numbers: Any,
-        key: Key,
-        feed: Feed,
+        init: Callable[[], Carry],
+        feed: DeviceFeed,
         intervals: Intervals,
         saver: Saver | None,
-        pace: Pace,
+        pace: StepRunner,
     ):
-        self.own, self.carry, self.numbers, self.key = own, carry, numbers, key
+        self.compiled, self.carry, self.numbers, self.init = compiled, carry, numbers, init
         self.feed, self.data, self.intervals = feed, feed.data, intervals
         self.saver, self.pace = saver, pace
         self.rollbacks, self.factor = 0, 0.5
         self.on_row: Callable[[dict[str, Any]], Any] = lambda row: None
-        self.past = saver.begin() if saver is not None else []
+        self.past = saver.start_log() if saver is not None else []
         self.rows = [_thin(row) for row in self.past]
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
-        self.speed = Speed(self.data.batch_size, self.data.window)
+        self.speed = SpeedMeter(self.data.batch_size, self.data.window)
         self.like = jax.eval_shape(lambda: carry)
 
-    def interval(self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None) -> None:
+    def run_interval(
+        self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None
+    ) -> None:
         """The steps up to the next at which something is due, and what is due."""
         first, end = self.step, self.intervals.next(self.step)
         self.speed.begin()
@@ -81,7 +81,7 @@ class Run:
             if not self.stopped:
                 layers += self._advance(end)
         self.carry = jax.block_until_ready(self.carry)
-        speed = self.speed.figures()
+        speed = self.speed.metrics()
         try:
             self._check_steps(first)
             report = self._report(speed, layers)
@@ -90,31 +90,31 @@ class Run:
             self._go_back(error)
             return
         if report.validation is not None and self.carry.state.plateau != ():
-            self.carry = self.own.observe(self.carry, self.numbers, report.validation)
+            self.carry = self.compiled.observe(self.carry, self.numbers, report.validation)
         self._write(_rows(report))
         if self.saver is not None:
             due = self.stopped or self.intervals.saves(self.step)
-            self.saver.keep(self.carry, self.step, report.validation, due=due)
+            self.saver.save(self.carry, self.step, report.validation, due=due)
         if on_report is not None and (report.train or report.validation):
             on_report(report)
 
     def _advance(self, end: int) -> list[tuple[int, float, Any]]:
         """The next dispatch; what it saw of the layers."""
-        data = self.feed.at(self.step)
+        data = self.feed.read(self.step)
         if self.speed.flops is None:  # of the first dispatch
-            self.speed.count(self.own.one, self.carry, self.numbers, data)
+            self.speed.count(self.compiled.step, self.carry, self.numbers, data)
         if self.intervals.watches(self.step):
             with self.speed.compiling("watched"):
-                self.carry, seen = self.own.watched(self.carry, self.numbers, data)
+                self.carry, seen = self.compiled.watched_step(self.carry, self.numbers, data)
             self.step, self.speed.steps = self.step + 1, self.speed.steps + 1
             return [(self.step, time.perf_counter() - self.started, seen)]
-        left = min(end - self.step, self.intervals.unwatched(self.step))
+        left = min(end - self.step, self.intervals.steps_before_watch(self.step))
         with self.speed.compiling(self.pace.loop):
-            self.carry, done = self.pace.advance(self.own, self.carry, self.numbers, data, left)
+            self.carry, done = self.pace.advance(self.compiled, self.carry, self.numbers, data, left)
         self.step, self.speed.steps = self.step + done, self.speed.steps + done
         return []
 
-    def tell(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
+    def set_row_callback(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
         """Hand every row to on_row from now on, those so far at once."""
         self.on_row = on_row or self.on_row
         for row in self.past:
@@ -141,27 +141,25 @@ class Run:
         if self.data.validation is not None and due:
             validation = mean_metrics(self._totals, self._held_out())
         rows = [
-            {"split": "layers", "step": step, "seconds": round(at, 3), **written_out(seen)}
+            {"split": "layers", "step": step, "seconds": round(at, 3), **stats_by_layer(seen)}
             for step, at, seen in jax.device_get(layers)
         ]
         seconds = time.perf_counter() - self.started
         return Report(self.step, self.intervals.steps, means, validation, seconds, speed, rows)
 
     def _totals(self, batch: EvalBatch) -> Any:
-        return self.own.totals(self.carry.state, self.numbers, batch)
+        return self.compiled.eval_totals(self.carry.state, self.numbers, batch)
 
     def _held_out(self) -> Iterator[EvalBatch]:
-        return held_out(self.own.build(self.numbers), self.data)
+        return split_batches(self.compiled.build_task(self.numbers), self.data)
 
     def _check_steps(self, first: int) -> None:
         """Stop when one of the steps since `first` gave something that is not finite."""
         at = int(self.carry.state.diverged_at)
         if at < 0:
             return
-        state, task = self.carry.state, self.own.build(self.numbers, at)
-        key = jax.random.fold_in(state.key, at)
-        batch = training_batch(task, self.data.batch(at, key=fold(key, "augment")), key)
-        layer = first_not_finite(task, state.params, state.model_state, batch, key)
+        state, task = self.carry.state, self.compiled.build_task(self.numbers, at)
+        layer = find_step_fault(task, state, self.data.batch)
         what = f"the loss, its gradient or the update is not finite at step {at}"
         seen = f"(seen in steps {first} to {self.step - 1})"
         kept = f"{seen}; parameters are kept as they were before that step"
@@ -172,10 +170,10 @@ class Run:
         if report.validation is None or math.isfinite(report.validation["loss"]):
             return
         state = self.carry.state
-        task = self.own.build(self.numbers, report.step)
+        task = self.compiled.build_task(self.numbers, report.step)
         for batch in self._held_out():
             if not math.isfinite(float(self._totals(batch)["loss"][0])):
-                layer = first_not_finite(task, *evaluated(task, state), batch.batch(), None)
+                layer = find_non_finite(task, *eval_params(task, state), batch.batch(), None, report.step)
                 what = f"the validation loss is not finite after {report.step} steps"
                 raise Diverged(what, report.step, layer, state)
 
@@ -187,13 +185,12 @@ class Run:
                 error.add_note(f"The run went back {self.rollbacks} times before: rollback is used up.")
             self._note(self.step, "diverged", str(error))
             raise error
-        start = lambda: self.own.init(self.numbers, self.key, self.feed.sample())
-        carry = self.saver.back(self.like, start)
+        carry = self.saver.load_before_divergence(self.like, self.init)
         scale = jnp.asarray(self.factor**times, jnp.float32)
         self.carry = carry._replace(state=carry.state._replace(rate_scale=scale))
-        self.saver.goes_on(self.carry, times)
+        self.saver.save_rollback(self.carry, times)
         self.step = self.saver.step
-        self.rows = [_thin(row) for row in self.saver.cut(self.step)]
+        self.rows = [_thin(row) for row in self.saver.truncate_log(self.step)]
         words = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
         self._note(self.step, "rollback", f"{words} with {float(scale):g} of the rate")
 

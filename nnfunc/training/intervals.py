@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.training.compiled import Carry, Programs
+from nnfunc.training.compiled import Carry, RunFunctions
 
-__all__ = ["Intervals", "Pace"]
+__all__ = ["Intervals", "StepRunner"]
 
 
 class Intervals(NamedTuple):
@@ -22,7 +22,7 @@ class Intervals(NamedTuple):
     watch: int | None = None
 
     @staticmethod
-    def of(
+    def from_arguments(
         steps: int, log: int | None, evaluate: int | None, save: int | None, watch: int | None = None
     ) -> "Intervals":
         for name, value in {
@@ -45,7 +45,7 @@ class Intervals(NamedTuple):
         """Whether the step that is done next is looked at: the first, and the last of each interval."""
         return self.watch is not None and (step == 0 or (step + 1) % self.watch == 0)
 
-    def unwatched(self, step: int) -> int:
+    def steps_before_watch(self, step: int) -> int:
         """How many steps, from this one on, come before the next that is looked at."""
         if self.watch is None:
             return self.steps
@@ -61,18 +61,18 @@ class Intervals(NamedTuple):
         return step % self.save == 0 or step == self.steps
 
 
-class Pace:
+class StepRunner:
     """Runs steps in the chosen way; many at once only as many as take about half a second."""
 
     def __init__(self, loop: str):
         self.loop, self.most = loop, 8
 
-    def advance(self, own: Programs, carry: Carry, numbers: Any, data: Any, left: int) -> tuple[Carry, int]:
+    def advance(self, own: RunFunctions, carry: Carry, numbers: Any, data: Any, left: int) -> tuple[Carry, int]:
         if self.loop == "step":
-            return own.one(carry, numbers, data), 1
+            return own.step(carry, numbers, data), 1
         count = min(left, self.most)
         start = time.perf_counter()
-        carry = jax.block_until_ready(own.many(jnp.asarray(count), carry, numbers, data))
+        carry = jax.block_until_ready(own.steps(jnp.asarray(count), carry, numbers, data))
         took = time.perf_counter() - start
         if count == self.most and took < 0.25:
             self.most *= 2

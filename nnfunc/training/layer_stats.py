@@ -1,4 +1,4 @@
-"""What can be seen of every layer in a step: of its result, and of its parameters.
+"""Statistics of every layer in a step: of its output, and of its parameters.
 
 Inside `repeat` the layers share one path, in which `*` is the stacked axis, and every statistic of
 theirs is an array with one value a layer; `written_out` gives each a path of its own.
@@ -16,7 +16,7 @@ from nnfunc import paths
 from nnfunc.base import Array, Params, PyTree, Watch
 from nnfunc.vector_norm import vector_norm
 
-__all__ = ["activations", "parameters", "written_out"]
+__all__ = ["activation_stats", "parameter_stats", "stats_by_layer"]
 
 BINS = 32
 SAMPLE = 4096  # values that a histogram looks at, evenly spread
@@ -39,8 +39,8 @@ _ZERO = {"relu", "relu6", "relu2", "squared_relu"}
 
 
 @jax.tree_util.register_pytree_node_class
-class Ordered(Mapping):
-    """A dict whose order lasts: those that come back from JAX are in the order of their keys."""
+class OrderedStats(Mapping):
+    """A dict that keeps its order through JAX, which sorts the keys of plain ones. items: its content."""
 
     def __init__(self, items: dict[str, Any]):
         self.own = items
@@ -58,16 +58,17 @@ class Ordered(Mapping):
         return tuple(self.own.values()), tuple(self.own)
 
     @classmethod
-    def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Any]) -> "Ordered":
+    def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Any]) -> "OrderedStats":
         return cls(dict(zip(keys, values, strict=True)))
 
 
-def activations(taps: dict[str, PyTree], watch: Watch) -> Ordered:
+def activation_stats(taps: dict[str, PyTree], watch: Watch) -> OrderedStats:
     """{path: statistics} of the results of all innermost layers that were captured.
 
-    mean, deviation, histogram [low, high, counts]; saturated, the share of values on the flat ends
-    of a tanh, sigmoid and the like; dead, the share of units (places of the last axis) of a relu that
-    are zero for the whole batch.
+    mean, deviation, histogram [low, high, counts]; saturated, the fraction of values on the flat ends
+    of a tanh, sigmoid and the like; dead, the fraction of units (of the last axis) of a relu that are
+    zero for the whole batch.
+    taps: the outputs by path. watch: of the traced call.
     """
     kinds = {"/".join(path): child.name for path, child, *_ in watch.calls}
     outer = {"/".join(path.split("/")[:i]) for path in kinds for i in range(1, path.count("/") + 1)}
@@ -78,28 +79,32 @@ def activations(taps: dict[str, PyTree], watch: Watch) -> Ordered:
             stacked = path.split("/").count("*")
             statistics = _over(_activation(kinds[path]), stacked)
             found[path] = statistics(jax.lax.stop_gradient(leaves[0]))
-    return Ordered(found)
+    return OrderedStats(found)
 
 
-def parameters(params: Params, grads: Params, new: Params, watch: Watch) -> Ordered:
+def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) -> OrderedStats:
     """{path: statistics} of all parameters.
 
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
-    over the weight's, infinite for weights of size 0; histograms of the weights and of the gradients.
+    over the weight's, infinite for weights of norm 0; histograms of the weights and of the gradients.
+    params, grads, new: before the step, their gradients, and after it. watch: of the traced call.
     """
-    plain = {seen.replace("*/", ""): seen for seen in watch.seen}
+    plain = {seen.replace("*/", ""): seen for seen in watch.paths}
     grads, new, found = paths.flatten(grads), paths.flatten(new), {}
     for path, weight in paths.flatten(params).items():
         shared = _stacked_path(path, plain)
         statistics = _over(_parameter, shared.split("/").count("*"))
         found[shared] = statistics(weight, grads[path], new[path])
-    place = {seen: i for i, seen in enumerate(watch.seen)}  # in the order of computation
+    place = {seen: i for i, seen in enumerate(watch.paths)}  # in the order of computation
     layer = lambda path: place.get(path.rpartition("/")[0], len(place))
-    return Ordered({path: found[path] for path in sorted(found, key=layer)})
+    return OrderedStats({path: found[path] for path in sorted(found, key=layer)})
 
 
-def written_out(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`."""
+def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The statistics of a step as plain numbers and lists, one path a layer: `blocks/0/act`.
+
+    layers: {"parameters": ..., "activations": ...} of a step, on the host.
+    """
     made: dict[str, dict[str, Any]] = {}
     for kind, found in layers.items():
         made[kind] = {}

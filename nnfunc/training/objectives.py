@@ -1,11 +1,13 @@
-"""What a model is to achieve: functions `(predict, batch) -> (loss, metrics)`.
+"""Objectives: functions `(predict, batch) -> (loss, metrics)`.
 
-Those given here are means over what counts: over examples, by their classes' weights, without ignored
-labels. They also tell each mean's sum and weight (`Objective.totals`), which add up over batches of any
-sizes, as an evaluation wants them.
+The objectives of this module are means over the examples that count: weighted by class, and without
+ignored labels. They also give the sum and the weight of each mean (`Objective.totals`), which an
+evaluation adds up over batches of any sizes.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,39 +16,99 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, losses, metrics
-from nnfunc.base import Array, PyTree, Scalar
+from nnfunc.base import Array, Key, PyTree, Scalar, fold, parameter_names
 
-__all__ = ["Objective", "classification", "language_modelling", "regression"]
+__all__ = [
+    "Objective",
+    "ObjectiveFunction",
+    "call_objective",
+    "check_objective",
+    "classification",
+    "language_modelling",
+    "regression",
+]
 
 Totals = dict[str, tuple[Array, Array]]
 """{"loss": (sum, weight), metric: (sum, weight), ...}: they add up over batches."""
+ObjectiveFunction = Callable[..., tuple[Array, dict[str, Array]]]
+"""(predict, batch) -> (loss, metrics), with parameters named `key` and `step` where it reads them."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A function (predict, batch) -> (loss, metrics), and a look at the data before the run.
+    """An objective with a check of the data before the run, and totals for evaluations.
 
-    inspect(y, arrays): y is the shape and type of the model's output, arrays the whole data set;
-    it raises ValueError when they do not fit. logits: whether y is that, over its last axis.
-    totals(predict, batch, mask) -> {"loss": (sum, weight), metric: (sum, weight), ...}, whose ratios
-    the function gives; for evaluations, which add them up over batches. mask [batch] holds booleans,
-    False for examples that do not count and may hold anything; None counts all. Without it, the means
-    of batches are weighed by their sizes.
+    function: (predict, batch) -> (loss, metrics). inspect: (y, arrays) -> None; y is the shape and dtype
+    of the model's output, arrays the whole data set; it raises ValueError when they do not fit. logits:
+    whether y are logits, classes on the last axis. totals: (predict, batch, mask) -> {"loss": (sum,
+    weight), metric: (sum, weight), ...}, whose ratios are the values of function; an evaluation adds them
+    up over batches. mask [batch] holds booleans, False for examples that do not count and may hold
+    anything; None counts all. Without totals the means of batches are weighted by their sizes.
+    function and totals are also passed key and step if they have parameters of these names.
     """
 
-    function: Callable[[Any, PyTree], tuple[Array, dict[str, Array]]]
+    function: ObjectiveFunction
     inspect: Callable[[Any, PyTree], None] | None = None
     logits: bool = False
-    totals: Callable[[Any, PyTree, Array | None], Totals] | None = None
+    totals: Callable[..., Totals] | None = None
 
-    def __call__(self, predict: Any, batch: PyTree) -> tuple[Array, dict[str, Array]]:
-        return self.function(predict, batch)
+    def __call__(self, predict: Any, batch: PyTree, **arguments: Any) -> tuple[Array, dict[str, Array]]:
+        return self.function(predict, batch, **arguments)
 
 
-def _objective(
-    totals: Callable[[Any, PyTree, Array | None], Totals], inspect: Any = None, logits: bool = False
-) -> Objective:
-    """The objective of means that are sum / weight, and 0 where nothing counts."""
+def named_parameters(function: Any) -> Collection[str]:
+    """The names of the parameters of a function, a callable object or a partial, without those it binds."""
+    while isinstance(function, Objective):
+        function = function.function
+    try:
+        names, _ = parameter_names(function)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return ()
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    return [name for name in names if name not in bound]
+
+
+def call_objective(function: Any, predict: Any, batch: PyTree, *args: Any, key: Key | None, step: Any) -> Any:
+    """function(predict, batch, *args), with `key` and `step` if it has parameters of these names.
+
+    function: an objective, or its totals. predict, batch, args: passed to it. key: the step's key, of
+    which the objective gets a key of its own, so that the model's masks stay the same; None in an
+    evaluation, where it always gets the same key. step: the 0-based step.
+    """
+    names = named_parameters(function)
+    arguments: dict[str, Any] = {}
+    if "key" in names:
+        arguments["key"] = fold(jax.random.key(0) if key is None else key, "objective")
+    if "step" in names:
+        arguments["step"] = jnp.asarray(step, jnp.int32)
+    return function(predict, batch, *args, **arguments)
+
+
+def check_objective(where: str, objective: Any) -> None:
+    """Refuse an objective that cannot be called as (predict, batch), with key and step by name.
+
+    where: the function that refuses. objective: what a Task was given.
+    """
+    expected = "the objective should be a function (predict, batch) -> (loss, metrics), such as nf.classification()"
+    if not callable(objective):
+        check.fail(where, expected=expected, actual=check.describe(objective), exc_type=TypeError)
+    function = objective
+    while isinstance(function, Objective):
+        function = function.function
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+    arguments = {name: None for name in ("key", "step") if name in named_parameters(function)}
+    try:
+        signature.bind(None, None, **arguments)
+    except TypeError:
+        hint = "Beside predict and batch it may have parameters named key and step."
+        check.fail(where, expected=expected, actual=f"parameters {signature}", hint=hint, exc_type=TypeError)
+
+
+def _mean_objective(totals: Callable[..., Totals], inspect: Any = None, logits: bool = False) -> Objective:
+    """The objective of means that are sum / weight, and 0 where no example counts."""
 
     def function(predict, batch):
         means = {
@@ -68,17 +130,18 @@ def classification(
     """Cross-entropy of logits [batch, classes] against labels [batch], and the accuracy.
 
     Batches are pairs (x, labels); labels may also be soft, floats [batch, classes] that add up to 1, as
-    `nf.augment.mixup` makes them. label_smoothing: the share of the target spread over all classes, in
-    [0, 1]; None is 0. gamma: with it, the focal loss of that exponent (without smoothing, and of whole
-    labels: it knows no shares).
+    `nf.augment.mixup` makes them.
+    label_smoothing: the fraction of the target spread over all classes, in [0, 1]; None is 0. gamma: with
+    it, the focal loss of that exponent (without smoothing, and of class indices only).
     weight: one factor a class, at least 0. The loss is sum(w * loss) / sum(w) over the batch, w the
-    weight of each example's label, so that multiplying all of them by 2 changes nothing; in soft labels
-    w is their mean by the shares. For a plain mean write an objective of your own with
-    `nf.losses.cross_entropy(..., weight=...)`. Evaluation sums both over the whole split.
-    ignore_index: the label of examples, or of places of [batch, ...], that count in nothing. A batch in which
-    nothing counts has a loss of 0, and a gradient of 0.
-    Metrics: accuracy, each example counted once; of soft labels, that of their likeliest class.
-    Source: torch.nn.functional.cross_entropy, which divides by sum(w) for whole labels only.
+    weight of each example's label, so that multiplying all of them by 2 changes nothing; for soft labels
+    w is the mean of the weights under the label's probabilities. For a plain mean write an objective with
+    `nf.losses.cross_entropy`. Evaluation sums both over the whole split.
+    ignore_index: the label of examples, or of positions of [batch, ...], that are left out of every mean.
+    A batch without any other has a loss of 0, and a gradient of 0.
+    Metrics: accuracy, each example counted once; for soft labels, that of their most probable class.
+    Raises: ValueError for smoothing together with gamma, and for labels that are not classes of the model.
+    Source: torch.nn.functional.cross_entropy, which divides by sum(w) for class indices only.
     """
     where = "classification"
     label_smoothing = 0.0 if label_smoothing is None else label_smoothing
@@ -86,172 +149,173 @@ def classification(
     if weight is not None:
         check.at_least_0(where, weight=weight)
     if gamma is not None and not (check.is_plain(label_smoothing) and label_smoothing == 0):
-        wanted = "label_smoothing should be 0 together with gamma: the focal loss has none"
-        got = label_smoothing if check.is_plain(label_smoothing) else "one that a sweep or a schedule gives"
-        check.fail(where, f"{wanted}, got {got}.")
+        expected = "label_smoothing should be 0 together with gamma: the focal loss has none"
+        traced = "one that a sweep or a schedule gives"
+        check.fail(where, expected=expected, actual=label_smoothing if check.is_plain(label_smoothing) else traced)
 
     def totals(predict, batch, mask):
-        x, labels = pair(where, batch)
+        x, labels = input_and_target(where, batch)
         logits = predict(x)
+        options = {"weight": weight, "ignore_index": ignore_index}
         if gamma is None:
-            return _judged(
-                where, logits, labels, mask, ignore_index, label_smoothing=label_smoothing, class_weight=weight
-            )
-        if _soft(logits, labels):
-            wanted = "labels should be class numbers together with gamma: focal loss knows no shares"
-            got = check.describe(labels)
-            check.fail(where, f"{wanted}, got {got}. Leave out gamma, or what mixes them.")
+            return _cross_entropy_totals(where, logits, labels, mask, label_smoothing=label_smoothing, **options)
+        if _is_soft(logits, labels):
+            expected = "labels should be class indices together with gamma: the focal loss takes no probabilities"
+            check.fail(where, expected=expected, actual=check.describe(labels), hint="Remove gamma, or mixup.")
         loss = losses.focal(logits, labels, gamma=gamma, alpha=weight, ignore_index=ignore_index)
-        return _of_labels(where, loss, logits, labels, mask, ignore_index, weight)
+        return _label_totals(where, loss, logits, labels, mask, **options)
 
-    inspect = _labels_fit(where, soft=gamma is None, ignore_index=ignore_index)
-    return _objective(totals, inspect, logits=True)
+    return _mean_objective(totals, _label_check(where, soft=gamma is None, ignore_index=ignore_index), logits=True)
 
 
 def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 1.0) -> Objective:
     """The mean error of predictions against targets of the same shape.
 
-    Batches are pairs (x, target). loss: "mse" (squared), "mae" (absolute), "huber" (with delta).
-    Metrics: mae.
+    Batches are pairs (x, target). Metrics: mae.
+    loss: "mse" (squared), "mae" (absolute), "huber" (squared up to delta, then linear). delta: of huber,
+    above 0.
     """
-    check.choice("regression", ("mse", "mae", "huber"), loss=loss)
+    where = "regression"
+    check.choice(where, ("mse", "mae", "huber"), loss=loss)
 
     def totals(predict, batch, mask):
-        x, target = pair("regression", batch)
+        x, target = input_and_target(where, batch)
         y = predict(x)
         absolute = losses.mae(y, target)
         if loss == "huber":
             value = losses.huber(y, target, delta=delta)
         else:
             value = absolute if loss == "mae" else losses.mse(y, target)
-        counted = _counted("regression", mask, value.shape)
-        return {"loss": _total(value, counted), "mae": _total(absolute, counted)}
+        counted = _example_mask(where, mask, value.shape)
+        return {"loss": _masked_total(value, counted), "mae": _masked_total(absolute, counted)}
 
-    return _objective(totals)
+    return _mean_objective(totals)
 
 
 def language_modelling(*, label_smoothing: Scalar = 0.0, ignore_index: int | None = None) -> Objective:
     """Cross-entropy of logits [batch, time, vocab_size] against the next tokens [batch, time].
 
-    Batches are pairs (tokens, next tokens); the latter may also be soft, floats [batch, time,
-    vocabulary] that add up to 1, such as a teacher's. The loss is in nats a token; accuracy is that of
-    the likeliest token.
-    label_smoothing: the share of the target spread over all tokens, in [0, 1]. ignore_index: the token, such as
-    padding, that does not count as a next token, in loss and accuracy, in training and evaluation:
-    both are means over the tokens that count. It may stand outside of the vocabulary, as -100 does. A
-    batch in which nothing counts has a loss of 0, and a gradient of 0.
+    Batches are pairs (tokens, next tokens); the latter may also be soft, floats [batch, time, vocab_size]
+    that add up to 1, such as a teacher's. The loss is in nats a token; accuracy is that of the most
+    probable token.
+    label_smoothing: the fraction of the target spread over all tokens, in [0, 1]. ignore_index: the token,
+    such as padding, that is left out as a next token, in loss and accuracy, in training and evaluation:
+    both are means over the other tokens. It may lie outside of the vocabulary, as -100 does. A batch
+    without any other token has a loss of 0, and a gradient of 0.
+    Raises: ValueError for tokens that are not in the model's vocabulary.
     Source: ignore_index of torch.nn.functional.cross_entropy.
     """
     where = "language_modelling"
     check.number(where, 0, 1, label_smoothing=label_smoothing)
 
     def totals(predict, batch, mask):
-        tokens, following = pair(where, batch)
-        return _judged(where, predict(tokens), following, mask, ignore_index, label_smoothing=label_smoothing)
+        tokens, labels = input_and_target(where, batch)
+        options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+        return _cross_entropy_totals(where, predict(tokens), labels, mask, **options)
 
-    return _objective(totals, _labels_fit(where, ignore_index=ignore_index), logits=True)
+    return _mean_objective(totals, _label_check(where, ignore_index=ignore_index), logits=True)
 
 
-def pair(where: str, batch: PyTree) -> tuple[PyTree, Any]:
+def input_and_target(where: str, batch: PyTree) -> tuple[PyTree, Any]:
     """The two parts of a batch (x, target)."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        got = check.describe(batch)
-        check.fail(where, f"a batch should be a pair (x, target), got {got}.", exc_type=TypeError)
+        expected = "a batch should be a pair (x, target)"
+        check.fail(where, expected=expected, actual=check.describe(batch), exc_type=TypeError)
     return batch[0], batch[1]
 
 
-def _soft(logits: Array, labels: Any) -> bool:
-    """Whether labels are shares of classes: floats with as many axes as the logits."""
+def _is_soft(logits: Array, labels: Any) -> bool:
+    """Whether labels are probabilities of classes: floats with as many axes as the logits."""
     floats = jnp.issubdtype(getattr(labels, "dtype", np.int32), jnp.floating)
     return floats and np.ndim(labels) == np.ndim(logits)
 
 
-def _judged(
+def _cross_entropy_totals(
     where: str,
     logits: Array,
     labels: Any,
     mask: Array | None,
-    ignore_index: int | None,
     *,
     label_smoothing: Scalar,
-    class_weight: Any = None,
+    ignore_index: int | None,
+    weight: Any = None,
 ) -> Totals:
-    """Cross-entropy and accuracy against class numbers, or against shares of classes."""
-    settings = {"label_smoothing": label_smoothing, "weight": class_weight}
-    if not _soft(logits, labels):
-        loss = losses.cross_entropy(logits, labels, ignore_index=ignore_index, **settings)
-        return _of_labels(where, loss, logits, labels, mask, ignore_index, class_weight)
-    loss = losses.cross_entropy_dense(logits, labels, **settings)
-    counted = _counted(where, mask, loss.shape)
-    weight = None
-    if class_weight is not None:
-        table = jax.lax.broadcast_to_rank(jnp.asarray(class_weight, loss.dtype), labels.ndim)
-        weight = (labels.astype(loss.dtype) * table).sum(-1)
+    """Cross-entropy and accuracy against class indices, or against probabilities of classes."""
+    options = {"label_smoothing": label_smoothing, "weight": weight}
+    if not _is_soft(logits, labels):
+        loss = losses.cross_entropy(logits, labels, ignore_index=ignore_index, **options)
+        return _label_totals(where, loss, logits, labels, mask, ignore_index=ignore_index, weight=weight)
+    loss = losses.cross_entropy_dense(logits, labels, **options)
+    counted = _example_mask(where, mask, loss.shape)
+    example_weight = None
+    if weight is not None:
+        table = jax.lax.broadcast_to_rank(jnp.asarray(weight, loss.dtype), labels.ndim)
+        example_weight = (labels.astype(loss.dtype) * table).sum(-1)
     accuracy = metrics.accuracy(logits, labels.argmax(-1))
-    return {"loss": _total(loss, counted, weight), "accuracy": _total(accuracy, counted)}
+    return {"loss": _masked_total(loss, counted, example_weight), "accuracy": _masked_total(accuracy, counted)}
 
 
-def _of_labels(
-    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, ignore_index: int | None, class_weight: Any
+def _label_totals(
+    where: str, loss: Array, logits: Array, labels: Any, mask: Array | None, *, ignore_index: int | None, weight: Any
 ) -> Totals:
-    """The totals of losses that are weighed already, by the weight of each label."""
-    counted = _counted(where, mask, loss.shape)
+    """The totals of losses that are weighted already, by the weight of each label."""
+    counted = _example_mask(where, mask, loss.shape)
     ids = check.as_int32(where, labels=labels)
     if ignore_index is not None:
         counted = counted & (ids != jnp.asarray(ignore_index, jnp.int32))
-    weight = None
-    if class_weight is not None:
-        table = jnp.asarray(class_weight, loss.dtype)
+    example_weight = None
+    if weight is not None:
+        table = jnp.asarray(weight, loss.dtype)
         check.shape(where, logits.shape[-1:], "It is one number a class.", weight=table)
         # [..., classes]
         classes = jax.lax.broadcast_to_rank(jnp.arange(len(table), dtype=jnp.int32), ids.ndim + 1)
         hit = ids[..., None] == classes
-        weight = jnp.where(hit, jax.lax.broadcast_to_rank(table, ids.ndim + 1), 0).sum(-1)
+        example_weight = jnp.where(hit, jax.lax.broadcast_to_rank(table, ids.ndim + 1), 0).sum(-1)
     accuracy = metrics.accuracy(logits, ids)
-    return {"loss": _total(loss, counted, weight), "accuracy": _total(accuracy, counted)}
+    return {"loss": _masked_total(loss, counted, example_weight), "accuracy": _masked_total(accuracy, counted)}
 
 
-def _counted(where: str, mask: Array | None, shape: tuple[int, ...]) -> Array:
-    """Which of the values in this shape count: those of the examples that the mask counts."""
+def _example_mask(where: str, mask: Array | None, shape: tuple[int, ...]) -> Array:
+    """Which of the values in this shape count: those of the examples in the mask."""
     if mask is None:
         return jnp.ones(shape, bool)
     check.shape(where, shape[:1], mask=mask)
-    return jnp.broadcast_to(mask.reshape(-1, *(1,) * (len(shape) - 1)), shape)
+    return jnp.broadcast_to(mask.reshape(-1, *(1,) * (len(shape) - 1)), shape)  # from [batch, 1, ...]
 
 
-def _total(values: Array, counted: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """(sum, weight) of the values that count; each counts as much as any other without a weight."""
+def _masked_total(values: Array, counted: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """(sum, weight) of the values that count; without weight each has the weight 1."""
     weight = jnp.ones_like(values) if weight is None else weight
     return jnp.where(counted, values, 0).sum(), jnp.where(counted, weight, 0).sum()
 
 
-def _labels_fit(where: str, soft: bool = True, ignore_index: int | None = None) -> Callable[[Any, PyTree], None]:
-    """Every label is a class that the model has an output for, or, if soft, shares of all of them."""
+def _label_check(where: str, soft: bool = True, ignore_index: int | None = None) -> Callable[[Any, PyTree], None]:
+    """The check that every label is a class of the model, or, if soft, probabilities of all classes."""
     if ignore_index is not None:
         check.number(where, -(2**31), 2**31 - 1, ignore_index=ignore_index)
 
     def inspect(y, arrays):
-        _, labels = pair(where, arrays)
-        if soft and _soft(y, labels):
-            return _shares_fit(where, y.shape[-1], np.asarray(labels))
-        check.integers(where, "They are class numbers.", labels=labels)
+        _, labels = input_and_target(where, arrays)
+        if soft and _is_soft(y, labels):
+            return _check_soft_labels(where, y.shape[-1], np.asarray(labels))
+        check.integers(where, "They are class indices.", labels=labels)
         classes, values = y.shape[-1], np.asarray(labels)
         wrong = np.flatnonzero(((values < 0) | (values >= classes)) & (values != ignore_index))
         if wrong.size:
-            at, value = int(wrong[0]), values.reshape(-1)[wrong[0]]
-            wanted = f"labels should be in [0, {classes}), one of the model's {classes} outputs"
-            check.fail(where, f"{wanted}, got {value} at place {at} ({wrong.size} such labels).")
+            index, value = int(wrong[0]), values.reshape(-1)[wrong[0]]
+            expected = f"labels should be in [0, {classes}), one of the model's {classes} outputs"
+            check.fail(where, expected=expected, actual=f"{value} at index {index} ({wrong.size} such labels)")
 
     return inspect
 
 
-def _shares_fit(where: str, classes: int, labels: np.ndarray) -> None:
+def _check_soft_labels(where: str, classes: int, labels: np.ndarray) -> None:
     if labels.shape[-1] != classes:
-        wanted = f"soft labels should be shares of the model's {classes} outputs"
-        check.fail(where, f"{wanted}, got shape {labels.shape}.")
+        expected = f"soft labels should be probabilities of the model's {classes} outputs"
+        check.fail(where, expected=expected, actual=f"shape {labels.shape}")
     values = labels.reshape(-1, classes).astype(np.float32)
-    fine = (values >= 0).all(1) & (abs(values.sum(1) - 1) < 1e-2)
-    if not fine.all():
-        at = int(np.flatnonzero(~fine)[0])
-        wanted = "soft labels should be at least 0 and add up to 1"
-        check.fail(where, f"{wanted}, got {values[at]} at place {at} ({(~fine).sum()} such labels).")
+    valid = (values >= 0).all(1) & (abs(values.sum(1) - 1) < 1e-2)
+    if not valid.all():
+        index = int(np.flatnonzero(~valid)[0])
+        expected = "soft labels should be at least 0 and add up to 1"
+        check.fail(where, expected=expected, actual=f"{values[index]} at index {index} ({(~valid).sum()} such labels)")

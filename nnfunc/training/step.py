@@ -1,6 +1,7 @@
-"""The pair `init`, `step` that trains what a build makes, and the state that goes from step to step."""
+"""The pair `init`, `step` that trains a task, and the train state that it updates."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,24 +9,36 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnfunc import check
-from nnfunc.base import Array, Key, Params, PyTree, Watch, as_model, fold, match_dtype, widen
+from nnfunc import check, checkpoint
+from nnfunc.base import (
+    Array,
+    Key,
+    Params,
+    PyTree,
+    Watch,
+    as_model,
+    canonicalize,
+    fold,
+    match_dtype,
+    shape_struct,
+    widen,
+)
 from nnfunc.training import layer_stats
 from nnfunc.training.gradients import gradient_of
-from nnfunc.training.task import Build, Task, built, training_batch
+from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["TrainState", "Trainer", "evaluated", "trainer"]
+__all__ = ["TrainState", "Trainer", "eval_params", "trainer"]
 
 
 class TrainState(NamedTuple):
-    """All that a run is: arrays only, so that saving it saves the run.
+    """The whole state of a run, arrays only: a checkpoint of it is complete.
 
-    step: steps done. key: the run's key; step t draws from `fold_in(key, t)`. diverged_at: the first
-    step whose loss, gradient or new parameters were not finite, or -1; from then on params stay
-    what they were. average: of (params, model_state), where the task averages. plateau: what
-    reduce_on_plateau remembers. rate_scale: what rolling back left of the learning rate. The last three
-    are () where they are not used.
+    step: steps done. key: the run's key; step t draws from `fold_in(key, t)`. params, model_state,
+    opt_state: of the model and the optimizer. diverged_at: the first step whose loss, gradient or new
+    parameters were not finite, or -1; from then on the parameters do not change. average: the average
+    of (params, model_state), if the task averages. plateau: the state of reduce_on_plateau. rate_scale:
+    the factor of the learning rate after rollbacks. The last three are () where they are not used.
     """
 
     step: Array
@@ -43,12 +56,13 @@ class TrainState(NamedTuple):
 class Trainer:
     """The training pair; it unpacks as `init, step`.
 
-    init(hypers, key) -> state. step(hypers, state, batch) -> (state, metrics); with watch=True the
-    metrics hold "layers", see `nf.training.watching`. observe(hypers, state, figures) -> state: what
-    follows from the figures of held-out examples, which is reduce_on_plateau's business.
+    init: (hypers, key, params=None, state=None) -> TrainState; with params and state (the model's), the
+    run begins from copies of these instead of new ones. step: (hypers, state, batch) -> (state,
+    metrics); with watch=True the metrics hold "layers": statistics of every layer. observe: (hypers,
+    state, metrics) -> state: lets reduce_on_plateau see the validation metrics.
     """
 
-    init: Callable[[Any, Key], TrainState]
+    init: Callable[..., TrainState]
     step: Callable[..., tuple[TrainState, dict[str, Any]]]
     observe: Callable[[Any, TrainState, Mapping[str, Any]], TrainState]
 
@@ -57,11 +71,13 @@ class Trainer:
 
 
 def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
-    """The pair of pure functions that trains what `build(hypers)` makes.
+    """The pair of pure functions that trains the task `build(hypers)`.
 
     Metrics of a step: `loss`, those of the objective, `gradient_norm` (over all leaves), and
-    `learning_rate` when the optimizer tells its schedule. rate_scale: whether the state holds a factor
-    of the learning rate, 1 at first, for whoever wants to change it from outside.
+    `learning_rate` if the optimizer has one.
+
+    build: hypers -> Task, or (hypers, step) -> Task. rate_scale: whether the state holds a factor of the
+    learning rate, 1 at first, to be changed from outside.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -70,13 +86,25 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
     >>> state, metrics = jax.jit(step)(hypers, init(hypers, jax.random.key(0)), batch)
     >>> sorted(metrics)
     ['gradient_norm', 'learning_rate', 'loss', 'mae']
+    >>> again = init(hypers, jax.random.key(1), params=state.params)  # fine-tuning
+    >>> bool((again.params["weight"] == state.params["weight"]).all()), int(again.step)
+    (True, 0)
     """
 
-    def init(hypers, key):
+    def init(hypers, key, *, params=None, state=None):
         check.key("train", key)
-        task = built(build, hypers)
+        task = build_task(build, hypers)
         model = as_model(task.model)
-        params, model_state = model.init(fold(key, "init")), model.init_state()
+        init_key, model_state = fold(key, "init"), model.init_state()
+        if params is not None and state is None and model_state:
+            hint = "Pass state= too; to start its statistics anew, state=model.init_state()."
+            check.fail("train", f"the model keeps state, {sorted(model_state)}, so params alone do not do.", hint=hint)
+        if params is None:
+            params = model.init(init_key)
+        else:
+            params = _copy_like("params", params, _init_shapes(model.init, init_key))
+        if state is not None:
+            model_state = _copy_like("state", state, model_state)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             key=key,
@@ -90,76 +118,105 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         )
 
     def step(hypers, state, batch, *, watch=False):
-        task = built(build, hypers, state.step)
+        task = build_task(build, hypers, state.step)
         key = jax.random.fold_in(state.key, state.step)
-        noted = Watch() if watch else None
-        gradient = gradient_of(task, noted)
-        seen = gradient(state.params, state.model_state, training_batch(task, batch, key), key)
-        norm = global_norm(seen.grads)
-        scale = _scale(state)
-        metrics: dict[str, Any] = {"loss": seen.loss, **seen.metrics, "gradient_norm": norm}
-        metrics |= _rate(task, state.step, scale)
+        watcher = Watch() if watch else None
+        gradient = gradient_of(task, state.step, watcher)
+        result = gradient(state.params, state.model_state, training_batch(task, batch, key), key)
+        norm = global_norm(result.grads)
+        scale = _learning_rate_scale(state)
+        metrics: dict[str, Any] = {"loss": result.loss, **result.metrics, "gradient_norm": norm}
+        metrics |= _learning_rate_metric(task, state.step, scale)
 
         def update():
             # for optimizers that ask
-            told = {"value": seen.loss, "grad": seen.grads, "gradient_norm": norm}
-            told |= {} if scale is None else {"rate_scale": scale}
-            with jax.numpy_dtype_promotion("standard"):  # optax's own do not run under "strict"
-                updates, opt = task.optimizer.update(seen.grads, state.opt_state, state.params, **told)
+            extra = {"value": result.loss, "grad": result.grads, "gradient_norm": norm}
+            extra |= {} if scale is None else {"rate_scale": scale}
+            with jax.numpy_dtype_promotion("standard"):  # optax's own optimizers fail under "strict"
+                updates, opt = task.optimizer.update(result.grads, state.opt_state, state.params, **extra)
             params = optax.apply_updates(state.params, updates)
             opt = jax.tree.map(match_dtype, opt, state.opt_state)
             average = state.average
             if task.average is not None:
-                average = task.average.update(average, (params, seen.model_state), state.step)
+                average = task.average.update(average, (params, result.model_state), state.step)
                 average = jax.tree.map(match_dtype, average, state.average)
-            return params, seen.model_state, opt, average
+            return params, result.model_state, opt, average
 
-        going = state.diverged_at < 0
+        running = state.diverged_at < 0
         old = (state.params, state.model_state, state.opt_state, state.average)
-        finite = jnp.isfinite(seen.loss) & jnp.isfinite(norm)
-        new, finite = _guarded(finite, going, update, old)
+        finite = jnp.isfinite(result.loss) & jnp.isfinite(norm)
+        new, finite = _update_if_finite(finite, running, update, old)
         params, model_state, opt_state, average = new
-        if noted is not None:
-            layers = layer_stats.parameters(state.params, seen.grads, params, noted)
-            metrics["layers"] = {"parameters": layers, "activations": seen.activations}
+        if watcher is not None:
+            layers = layer_stats.parameter_stats(state.params, result.grads, params, watcher)
+            metrics["layers"] = {"parameters": layers, "activations": result.activations}
         return state._replace(
             step=state.step + 1,
             params=params,
             model_state=model_state,
             opt_state=opt_state,
-            diverged_at=jnp.where(going & ~finite, state.step, state.diverged_at),
+            diverged_at=jnp.where(running & ~finite, state.step, state.diverged_at),
             average=average,
         ), metrics
 
-    def observe(hypers, state, figures):
-        plateau = built(build, hypers, state.step).plateau
+    def observe(hypers, state, metrics):
+        plateau = build_task(build, hypers, state.step).plateau
         if plateau is None:
             return state
-        if plateau.metric not in figures:
-            known = check.nearest(plateau.metric, list(figures))
-            wanted = "metric should be a validation figure"
-            check.fail("reduce_on_plateau", f"{wanted}, got {plateau.metric!r}{known}")
-        told = jnp.asarray(figures[plateau.metric], jnp.float32)
-        return state._replace(plateau=plateau.update(state.plateau, told))
+        if plateau.metric not in metrics:
+            near = check.nearest(plateau.metric, list(metrics))
+            problem = f"metric should be a validation metric, got {plateau.metric!r}{near}"
+            check.fail("reduce_on_plateau", problem)
+        value = jnp.asarray(metrics[plateau.metric], jnp.float32)
+        return state._replace(plateau=plateau.update(state.plateau, value))
 
     return Trainer(init, step, observe)
 
 
-def evaluated(task: Task, state: TrainState) -> tuple[Params, PyTree]:
-    """The (params, model_state) to evaluate and to use: the averaged ones where the task averages."""
-    own = (state.params, state.model_state)
-    return own if task.average is None else task.average.read(state.average, own)
+def eval_params(task: Task, state: TrainState) -> tuple[Params, PyTree]:
+    """The (params, model_state) to evaluate and to use: the averaged ones if the task averages.
+
+    task: of the run. state: its train state.
+    """
+    current = (state.params, state.model_state)
+    return current if task.average is None else task.average.read(state.average, current)
 
 
-def _scale(state: TrainState) -> Array | None:
-    """What the learning rate is multiplied by, or None where nothing does."""
+def _init_shapes(init: Callable[[Key], Params], key: Key) -> Params:
+    """The shapes of new parameters, computed without arithmetic where init can be traced."""
+    with suppress(jax.errors.ConcretizationTypeError):  # it draws with NumPy
+        return jax.eval_shape(init, key)
+    return init(key)
+
+
+def _copy_like(name: str, tree: PyTree, like: PyTree) -> PyTree:
+    """A copy of the tree, whose paths, shapes and dtypes must be those of `like`.
+
+    A copy, because training donates the train state, and the arrays belong to the caller.
+    """
+    if isinstance(tree, TrainState):
+        hint = "Pass params=state.params, state=state.model_state."
+        check.fail("train", expected=f"{name} should be a tree of arrays", actual="a whole train state", hint=hint)
+    tree = canonicalize(tree, "train")
+    expected, actual = (checkpoint.leaf_entries(jax.tree.map(shape_struct, value)) for value in (like, tree))
+    differences = checkpoint.list_differences(expected, actual)
+    if differences:
+        hint = "Build the model with the settings it was trained with."
+        problem = f"{name} should have the paths, shapes and dtypes of the model. {hint}{differences}"
+        check.fail("train", problem)
+    leaves = checkpoint.named_leaves(tree)[0]
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.array(leaves[path]) for path in expected])
+
+
+def _learning_rate_scale(state: TrainState) -> Array | None:
+    """The factor of the learning rate, or None without one."""
     scales = [] if isinstance(state.rate_scale, tuple) else [state.rate_scale]
     scales += [] if state.plateau == () else [state.plateau.value]
     return None if not scales else jnp.stack([jnp.asarray(s, jnp.float32) for s in scales]).prod()
 
 
-def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
-    """The learning rate, when the optimizer tells it."""
+def _learning_rate_metric(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
+    """The learning rate, if the optimizer has one."""
     rate = getattr(task.optimizer, "learning_rate", None)
     if rate is None:
         return {}
@@ -167,26 +224,25 @@ def _rate(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
     return {"learning_rate": rate if scale is None else rate * scale}
 
 
-def _guarded(finite: Array, going: Array, update: Callable[[], PyTree], old: PyTree) -> tuple[PyTree, Array]:
-    """What update() makes of old (params, and what goes with them), where the step is finite.
+def _update_if_finite(finite: Array, running: Array, update: Callable[[], PyTree], old: PyTree) -> tuple[PyTree, Array]:
+    """update() of old (params, model state, optimizer state, average) if the step is finite, else old.
 
-    Where only the new parameters are not finite, they alone, and their average, stay as they were. On
-    CPU the update is a branch, within which it is done in place; selecting it costs a copy of
+    If only the new parameters are not finite, they alone, and their average, stay as they were. On
+    CPU the update is a branch, which XLA runs in place; selecting the result costs a copy of
     everything, a tenth of the step of an MLP. On a GPU a branch would wait for its condition.
     """
 
-    def checked() -> tuple[PyTree, Array]:
-        params, *others = update()
+    def checked_update() -> tuple[PyTree, Array]:
+        params, *others, average = update()
         sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(params)]
-        fine = jnp.stack(sums).all() if sums else jnp.asarray(True)
-        keep = lambda new, old: jnp.where(fine, new, old)
-        *others, average = others
+        params_finite = jnp.stack(sums).all() if sums else jnp.asarray(True)
+        keep = lambda new, old: jnp.where(params_finite, new, old)
         params = jax.tree.map(keep, params, old[0])
-        return (params, *others, jax.tree.map(keep, average, old[-1])), fine
+        return (params, *others, jax.tree.map(keep, average, old[-1])), params_finite
 
-    healthy = finite & going
+    healthy = finite & running
     if jax.default_backend() == "cpu":
-        return jax.lax.cond(healthy, checked, lambda: (old, finite))
-    new, fine = checked()
+        return jax.lax.cond(healthy, checked_update, lambda: (old, finite))
+    new, params_finite = checked_update()
     new = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), new, old)
-    return new, finite & (fine | ~going)
+    return new, finite & (params_finite | ~running)

@@ -1,4 +1,4 @@
-"""What is trained: a model, what it is to achieve, how it is improved, and what goes with that.
+"""What is trained: a model, an objective, an optimizer, and the options that belong to them.
 
 Hyperparameters are arguments: `build(hypers)` makes the task inside the traced step. So one compiled
 step serves every learning rate, and `jax.vmap` over hypers trains many at once.
@@ -11,14 +11,18 @@ from typing import Any, NamedTuple
 import jax
 
 from nnfunc import check, schedules
-from nnfunc.base import Array, Key, Layer, PyTree, Scalar, as_model, fold, parameter_names
+from nnfunc.base import Key, Layer, PyTree, Scalar, as_model, fold
 from nnfunc.optimizers import as_optimizer
+from nnfunc.training.objectives import ObjectiveFunction, check_objective, named_parameters
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
 
 
 class OnPlateau(NamedTuple):
-    """A scale of the learning rate that a validation figure drives; see `reduce_on_plateau`."""
+    """A factor of the learning rate that follows a validation metric; see `reduce_on_plateau`.
+
+    metric: its name. init: () -> state. update: (state, value) -> state.
+    """
 
     metric: str
     init: Callable[[], schedules.PlateauState]
@@ -26,21 +30,24 @@ class OnPlateau(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A model, what it is to achieve, and how it is improved; the rest may be left out.
+    """A model, its objective and its optimizer; the rest is optional.
 
     model: a Model, an (init, apply) pair or a function. objective: (predict, batch) -> (loss, metrics),
-    where predict(x) is the model's y. optimizer: any optax transformation.
+    where predict(x) is the model's y; with a parameter named `key` it is passed a random key, with one
+    named `step` the 0-based step. In evaluation the key is always the same one.
+    optimizer: any optax transformation.
     augment: (key, batch) -> batch, of `nf.augment` or your own, applied to the training batch in the
-    compiled step. average: of `nf.averages`; what is evaluated and saved as best is then the averaged
-    weights. plateau: `nf.reduce_on_plateau(...)`, which lowers the rate when a validation figure stops
-    improving. sharpness: the radius of sharpness-aware minimization (SAM), which doubles the time
-    of a step; None is off. accumulate: the number of equal micro-batches that a batch is cut into: the
-    memory of one, and the mean of their losses, gradients and metrics, which is that of the whole where
-    the objective is a mean over examples (not where it divides by a sum of weights of its own).
+    compiled step. average: of `nf.averages`; the averaged weights are then evaluated and saved as the
+    best checkpoint. plateau: `nf.reduce_on_plateau(...)`, which lowers the learning rate when a
+    validation metric stops improving. sharpness: the radius, at least 0, of sharpness-aware minimization
+    (SAM), which doubles the time of a step; None is off. accumulate: the number of equal micro-batches
+    that a batch is split into, at least 1: it takes the memory of one. Losses, gradients and metrics are
+    the means over the micro-batches, equal to those of the batch if the objective is a mean over examples
+    (not if it divides by a sum of weights).
     """
 
     model: Layer
-    objective: Callable[[Any, PyTree], tuple[Array, dict[str, Array]]]
+    objective: ObjectiveFunction
     optimizer: Any
     augment: Callable[[Key, PyTree], PyTree] | None = None
     average: Any = None
@@ -68,22 +75,22 @@ def reduce_on_plateau(
     threshold_mode: str = "relative",
     floor: Scalar = 0.0,
 ) -> OnPlateau:
-    """Multiply the learning rate by `factor` when a validation figure has stopped improving.
+    """Multiply the learning rate by `factor` when a validation metric has stopped improving.
 
-    metric: "loss" or one of the objective's metrics, looked at after every evaluation: patience and
-    cooldown count evaluations. mode: whether lower ("min") or higher ("max") is better. Better is by
-    more than threshold, "relative" to the best so far or "absolute". floor: the smallest share of the
-    rate. The scale is part of the train state; it multiplies whatever the schedule gives.
+    metric: "loss" or one of the objective's metrics, read after every evaluation. mode: whether lower
+    ("min") or higher ("max") is better. factor: in (0, 1). patience, cooldown: counted in evaluations, at
+    least 0. threshold: by how much a value must be better. threshold_mode: "relative" to the best value
+    so far, or "absolute". floor: the smallest factor of the learning rate, in [0, 1].
+    The factor is part of the train state; it multiplies the schedule's learning rate.
     Raises: ValueError as `nf.schedules.plateau` does. Source: PyTorch's ReduceLROnPlateau.
 
     >>> nf.reduce_on_plateau("accuracy", mode="max", patience=3, factor=0.5).metric
     'accuracy'
     """
     if not isinstance(metric, str):
-        got = check.describe(metric)
-        wanted = "the name of a validation figure, such as 'loss'"
-        check.fail("reduce_on_plateau", f"metric should be {wanted}, got {got}.", exc_type=TypeError)
-    scale = schedules.plateau(
+        expected = "metric should be the name of a validation metric, such as 'loss'"
+        check.fail("reduce_on_plateau", expected=expected, actual=check.describe(metric), exc_type=TypeError)
+    schedule = schedules.plateau(
         1.0,
         mode=mode,
         factor=factor,
@@ -93,89 +100,83 @@ def reduce_on_plateau(
         threshold_mode=threshold_mode,
         floor=floor,
     )
-    return OnPlateau(metric, scale.init, scale.update)
+    return OnPlateau(metric, schedule.init, schedule.update)
 
 
 def training_batch(task: Task, batch: PyTree, key: Key) -> PyTree:
-    """The batch that the objective sees in the step whose key is `key`."""
+    """The augmented batch, as the objective sees it in the step with this key.
+
+    task: with its augment. batch: as the data set gives it. key: the step's key.
+    """
     return batch if task.augment is None else task.augment(fold(key, "task augment"), batch)
 
 
-def kept(make: Callable[..., Any], size: int) -> Callable[..., Any]:
-    """make, with its last `size` results kept; for arguments without a hash it is called each time."""
-    cached = lru_cache(maxsize=size)(make)
+def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """The function with its last `size` results cached; with arguments that have no hash it is always called.
 
-    def get(*args):
+    function: of positional arguments. size: the number of results to keep, at least 1.
+    """
+    cached = lru_cache(maxsize=size)(function)
+
+    def call(*args):
         try:
             hash(args)
         except TypeError:
-            return make(*args)
+            return function(*args)
         return cached(*args)
 
-    return get
+    return call
 
 
-def built(build: Build, hypers: Any, step: Any = 0) -> Task:
-    """What build makes of the hypers at a step, its kinds checked."""
+def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:
+    """The checked task that `build` returns for the hypers at a step.
+
+    build: hypers -> Task, or (hypers, step) -> Task. hypers: passed to it. step: 0-based.
+    """
     if not callable(build):
-        got = check.describe(build)
-        wanted = "a function hypers -> Task"
-        cure = "Write def build(h): return ..."
-        check.fail("train", f"build should be {wanted}, got {got}. {cure}", exc_type=TypeError)
+        hint, actual = "Write def build(h): return ...", check.describe(build)
+        check.fail(
+            "train", expected="build should be a function hypers -> Task", actual=actual, hint=hint, exc_type=TypeError
+        )
     task: Any = None
     try:
-        task = build(hypers, step) if _takes_step(build) else build(hypers)
+        task = build(hypers, step) if "step" in named_parameters(build) else build(hypers)
     except KeyError as error:
         if isinstance(hypers, dict) and error.args[0] not in hypers:
-            got = f"hypers that hold {sorted(hypers)}"
-            check.fail("build", f"it reads hypers[{error.args[0]!r}], got {got}.")
+            check.fail("build", f"it reads hypers[{error.args[0]!r}], but hypers has {sorted(hypers)}.")
         raise
     except jax.errors.ConcretizationTypeError as error:
         error.add_note("build branched on a number of hypers, which may be traced: use jnp.where.")
         raise
     if not isinstance(task, Task):
         if not isinstance(task, tuple) or len(task) != 3:
-            wanted, got = "a Task(model, objective, optimizer)", check.describe(task)
-            check.fail("build", f"it should return {wanted}, got {got}.", exc_type=TypeError)
+            expected, actual = "it should return a Task(model, objective, optimizer)", check.describe(task)
+            check.fail("build", expected=expected, actual=actual, exc_type=TypeError)
         model, objective, optimizer = task
         task = Task(model, objective, optimizer)
-    return _checked(task)
+    return _check_task(task)
 
 
-def _takes_step(build: Build) -> bool:
-    """Whether build has a parameter of the name `step`."""
-    try:
-        return "step" in parameter_names(build)[0]
-    except (TypeError, ValueError):
-        return False
-
-
-def _checked(task: Task) -> Task:
-    """The task, its parts of the right kinds."""
+def _check_task(task: Task) -> Task:
+    """The task with its optimizer as nnfunc's Optimizer; refused where a part has the wrong type."""
     where = "build"
-    if not callable(task.objective):
-        wanted = "a function (predict, batch) -> (loss, metrics), such as nf.classification()"
-        got = check.describe(task.objective)
-        check.fail(where, f"the objective should be {wanted}, got {got}.", exc_type=TypeError)
     as_model(task.model, where="build: model")
+    check_objective(where, task.objective)
     if task.augment is not None and not callable(task.augment):
-        wanted = "a function (key, batch) -> batch, such as nf.augment.shift(2)"
-        got = check.describe(task.augment)
-        check.fail(where, f"augment should be {wanted}, got {got}.", exc_type=TypeError)
-    for name, parts, such in (
+        expected = "augment should be a function (key, batch) -> batch, such as nf.augment.shift(2)"
+        check.fail(where, expected=expected, actual=check.describe(task.augment), exc_type=TypeError)
+    if isinstance(task.plateau, schedules.Plateau):
+        hint = "Use nf.reduce_on_plateau(metric, ...), which scales the learning rate of the schedule."
+        check.fail(where, "plateau should not be a schedule.", hint=hint, exc_type=TypeError)
+    for name, methods, example in (
         ("average", ("init", "update", "read"), "nf.averages.ema(0.999)"),
         ("plateau", ("init", "update"), "nf.reduce_on_plateau('loss')"),
     ):
         value = getattr(task, name)
-        if value is not None and not all(hasattr(value, part) for part in parts):
-            got = check.describe(value)
-            check.fail(where, f"{name} should be such as {such}, got {got}.", exc_type=TypeError)
-    plateau = task.plateau
-    if isinstance(plateau, schedules.Plateau):
-        cure = "nf.reduce_on_plateau(metric, ...) makes one that scales the schedule's."
-        check.fail(where, f"plateau should not be a schedule of its own. {cure}", exc_type=TypeError)
+        if value is not None and not all(hasattr(value, method) for method in methods):
+            expected = f"{name} should be such as {example}"
+            check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
     check.size(where, accumulate=task.accumulate)
     if task.sharpness is not None:
         check.number(where, 0, sharpness=task.sharpness)
-    optimizer = as_optimizer(task.optimizer, where=where)
-    return task._replace(optimizer=optimizer, plateau=plateau)
+    return task._replace(optimizer=as_optimizer(task.optimizer, where=where))

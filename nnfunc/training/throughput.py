@@ -1,4 +1,4 @@
-"""How fast a run goes, and how much memory it holds."""
+"""Throughput and memory of a run."""
 
 import os
 import time
@@ -10,12 +10,12 @@ import jax
 
 from nnfunc import flops
 
-FIGURES = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
-"""What a training row says of speed and memory, beside the metrics."""
+SPEED_METRICS = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
+"""The columns of speed and memory in a training row."""
 
-__all__ = ["FIGURES", "Speed", "memory", "peak"]
+__all__ = ["SPEED_METRICS", "SpeedMeter", "memory_mb", "peak_flops"]
 
-PEAKS = {
+PEAK_FLOPS = {
     "h200": 989e12,
     "h100": 989e12,
     "a100": 312e12,
@@ -33,8 +33,8 @@ PEAKS = {
 by a part of the device's kind in lower case."""
 
 
-def peak(device: Any = None) -> float | None:
-    """The most FLOPs a second that a device can do, or None where that is not known.
+def peak_flops(device: Any = None) -> float | None:
+    """The peak FLOPs a second of a device, or None if unknown. device: by default the first one.
 
     The environment variable NNFUNC_PEAK_FLOPS, such as 2e11, comes first.
     """
@@ -43,11 +43,11 @@ def peak(device: Any = None) -> float | None:
         with suppress(ValueError):
             return float(told)
     kind = (device or jax.devices()[0]).device_kind.lower()
-    return next((value for name, value in PEAKS.items() if name in kind), None)
+    return next((value for name, value in PEAK_FLOPS.items() if name in kind), None)
 
 
-def memory(device: Any = None) -> float | None:
-    """The memory in use in MB: of a GPU the most that was in use at once, on CPU the process's own."""
+def memory_mb(device: Any = None) -> float | None:
+    """The memory in use in MB: on a GPU the peak, on a CPU that of the process. device: by default the first."""
     figures = (device or jax.devices()[0]).memory_stats()
     if figures and "peak_bytes_in_use" in figures:
         return figures["peak_bytes_in_use"] / 1e6
@@ -61,8 +61,11 @@ def memory(device: Any = None) -> float | None:
     return most / 1e6 if os.uname().sysname == "Darwin" else most / 1e3
 
 
-class Speed:
-    """The throughput of an interval of steps, without compilation, evaluation and saving."""
+class SpeedMeter:
+    """The throughput of an interval of steps, without compilation, evaluation and saving.
+
+    batch_size: examples a step. window: tokens of an example plus 1, None without tokens.
+    """
 
     def __init__(self, batch_size: int, window: int | None):
         self.examples = batch_size
@@ -73,28 +76,31 @@ class Speed:
 
     def begin(self) -> None:
         """A new interval starts now."""
-        self.started, self.left_out, self.steps = time.perf_counter(), 0.0, 0
+        self.started, self.excluded_seconds, self.steps = time.perf_counter(), 0.0, 0
 
     @contextmanager
     def compiling(self, program: Any) -> Iterator[None]:
-        """Round a dispatch, the first of which compiles the program and does not count."""
+        """Around a dispatch: the first one of a program compiles it and does not count. program: its name."""
         if program in self.known:
             yield
             return
         start = time.perf_counter()
         yield
         self.known.add(program)
-        self.left_out += time.perf_counter() - start
+        self.excluded_seconds += time.perf_counter() - start
 
     def count(self, program: Any, *args: Any) -> None:
-        """Count the FLOPs of a jitted step, before its first call, which uses the same trace."""
+        """Count the FLOPs of a jitted step before its first call, which uses the same trace.
+
+        program: the jitted step. args: its arguments.
+        """
         self.flops = 0  # counted once, whether that is possible or not
         with suppress(AttributeError):
             self.flops = flops.of(program.trace(*args).jaxpr)
 
-    def figures(self) -> dict[str, float]:
-        """Those of the interval that ends now: call it when the device is done."""
-        seconds = time.perf_counter() - self.started - self.left_out
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the interval that ends now; call it when the device is done."""
+        seconds = time.perf_counter() - self.started - self.excluded_seconds
         if self.steps < 1 or seconds <= 0:
             return {}
         rate = self.steps / seconds
@@ -103,7 +109,7 @@ class Speed:
             made["tokens_per_second"] = self.tokens * rate
         if self.flops:
             made["flops_per_second"] = self.flops * rate
-            most = peak()
+            most = peak_flops()
             made |= {} if most is None else {"utilisation": self.flops * rate / most}
-        used = memory()
+        used = memory_mb()
         return {k: float(f"{v:.5g}") for k, v in made.items()} | ({} if used is None else {"memory_mb": round(used, 1)})

@@ -1,4 +1,4 @@
-"""The loop: checks what it is given, and runs it from interval to interval."""
+"""`train`: checks its arguments, and runs the steps from interval to interval."""
 
 import dataclasses
 import math
@@ -11,19 +11,20 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Key, shape_struct
+from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
-from nnfunc.training.checkpointing import Best, Saver, identity
-from nnfunc.training.compiled import Programs, choose, programs, split_hypers
-from nnfunc.training.device_feed import Feed, check_data
+from nnfunc.runs.best_metric import BestMetric
+from nnfunc.training.checkpointing import Saver, run_identity
+from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
+from nnfunc.training.device_feed import DeviceFeed, check_data
 from nnfunc.training.fitting import check_memory
-from nnfunc.training.gradients import loss_and_metrics
-from nnfunc.training.interval_loop import Report, Run
-from nnfunc.training.intervals import Intervals, Pace
+from nnfunc.training.gradients import BoundModel, objective_values
+from nnfunc.training.interval_loop import IntervalLoop, Report
+from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.step import TrainState
-from nnfunc.training.task import Build, Task, built, training_batch
-from nnfunc.training.throughput import FIGURES
+from nnfunc.training.task import Build, build_task, training_batch
+from nnfunc.training.throughput import SPEED_METRICS
 
 __all__ = ["History", "Report", "inspect_task", "train"]
 
@@ -32,15 +33,19 @@ TRANSFORMED = (
     "For many runs side by side: nf.sweep(build, space, data, ...). For a transformation of your own: "
     "nf.trainer(build), whose init and step are pure."
 )
-"""What does what `train` cannot."""
+"""The hint when `train` is called inside a JAX transformation."""
+
+
+LOOPS = ("auto", "step", "scan")
 
 
 class History(NamedTuple):
     """The reports of a run as columns: history.train["loss"], history.validation["step"].
 
-    loop: how the steps ran, "step" (one a dispatch) or "scan" (many a dispatch). layers: what was seen
-    of the layers, {"step": [...], "parameters": {path: {statistic: [...]}}, "activations": ...}, with
-    watch_every; without the histograms where a folder has them. speed: throughput and memory.
+    train, validation: {metric: values}. loop: how the steps ran, "step" (one a dispatch) or "scan" (many).
+    layers: statistics of the layers, with watch_every: {"step": [...], "parameters": {path: {statistic:
+    [...]}}, "activations": ...}; without the histograms if the run has a folder. speed: throughput and
+    memory.
     """
 
     train: dict[str, np.ndarray]
@@ -57,6 +62,8 @@ def train(
     *,
     steps: int,
     key: Key,
+    params: Params | None = None,
+    state: PyTree | None = None,
     log_every: int | None = None,
     evaluate_every: int | None = None,
     save_every: int | None = None,
@@ -73,30 +80,32 @@ def train(
     on_row: Callable[[dict[str, Any]], None] | None = None,
     should_stop: Callable[[int], bool] | None = None,
 ) -> tuple[TrainState, History]:
-    """Train what `build(hypers)` makes on `data` for a number of steps: (state, history).
+    """Train the task `build(hypers)` on `data` for a number of steps: (state, history).
 
-    build: hypers -> Task. hypers: a pytree of numbers; floats and arrays are traced, so that a new
-    learning rate never recompiles; ints and strings are static. Like a function under jax.jit, build
-    is remembered: what it reads besides hypers must not change. data: a data set of `nf.data`.
-    log_every, evaluate_every, save_every: in steps; by default a hundredth, a twentieth and a tenth
-    of the run. watch_every: after how many steps one is looked at layer by layer (gradients, updates,
-    activations, see `nf.training.watching`); None never. eval_batch_size: examples that an evaluation
-    takes at once; by default as many as the forward pass of a step, so that it needs no more memory:
-    batch_size, divided by the task's accumulate. loop: "step" runs a step a dispatch, "scan"
-    many;
-    "auto" times both before the first step of a run of over 20 seconds, takes the quicker, and
-    keeps to it when resumed.
-    folder: where checkpoints and `metrics.jsonl` go; without it nothing is written. best: which
-    validation figure the best checkpoint has, such as "max accuracy". resume: go on from the folder's
-    last good checkpoint; the result is bit for bit that of a run never stopped. Names of hypers go on
-    too, and these may have other values since, such as the end of a schedule that is not reached yet.
-    changed_data: go on though there are more or fewer training examples than then.
-    rollback: how often a run that diverges goes back to its last good checkpoint and on from there with
-    rollback_factor times the rate; it needs a folder.
-    on_report: called at each interval's end. on_row: called with each row of metrics.jsonl, such as the
-    `write` of `nnfunc.runs.writers`; when resumed, with the earlier ones first. should_stop: called
-    with the number of steps done before each dispatch; when it says True the run saves and returns
-    early.
+    build: hypers -> Task, or (hypers, step) -> Task. Like a function under jax.jit, it is remembered:
+    what it reads besides hypers must not change. hypers: a pytree of numbers; floats and arrays are
+    traced, so that a new learning rate never recompiles; ints and strings are static. data: a data set of
+    `nf.data`. steps: at least 1. key: a random key; it sets everything random but the order of the data.
+    params, state: parameters, and the model's state, to begin from, for fine-tuning or to continue in
+    memory; by default new ones. Copies are trained, yours stay. With resume, a folder that has a
+    checkpoint continues from the checkpoint.
+    log_every, evaluate_every, save_every: in steps; by default a hundredth, a twentieth and a tenth of
+    the run. watch_every: every how many steps statistics of each layer are recorded (gradients, updates,
+    activations); None never. eval_batch_size: examples that an evaluation takes at once; by default as
+    many as the forward pass of a step (batch_size divided by the task's accumulate), so that it needs no
+    more memory.
+    folder: for checkpoints and `metrics.jsonl`; without it nothing is written. resume: continue from the
+    folder's last good checkpoint; the result is bit for bit that of a run that was never stopped. Names
+    of hypers continue too, and allow these to have new values, such as a later end of a schedule.
+    changed_data: continue though the number of training examples has changed. best: the validation metric
+    that the best checkpoint is chosen by, such as "max accuracy".
+    loop: "step" runs one step a dispatch, "scan" many; "auto" times both before the first step of a run
+    of over 20 seconds, and a resumed run keeps the choice. rollback: how often a run that diverges returns
+    to its last good checkpoint and continues with rollback_factor times the learning rate; it needs a
+    folder. rollback_factor: in (0, 1].
+    on_report: called with the Report of each interval. on_row: called with each row of metrics.jsonl, such
+    as the `write` of `nnfunc.runs.writers`; when resumed, with the earlier rows first. should_stop: called
+    with the number of steps done before each dispatch; on True the run saves and returns early.
     Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments
     that do not fit, or when the device has too little memory; FileExistsError for a folder that already
     holds a run; BlockingIOError for one in which another process trains.
@@ -108,138 +117,169 @@ def train(
     >>> state, history = nf.train(build, {"rate": 0.5}, data, steps=40, key=jax.random.key(0))
     >>> bool(abs(state.params["weight"][0, 0] - 3) < 0.01)
     True
+    >>> tuned, _ = nf.train(build, {"rate": 0.1}, data, steps=5, key=jax.random.key(1), params=state.params)
     """
-    check.on_host("train", TRANSFORMED, hypers=hypers, key=key, data=data)
-    check.size("train", steps=steps)
+    check.on_host("train", TRANSFORMED, hypers=hypers, key=key, data=data, params=params, state=state)
     check.key("train", key)
-    check.choice("train", ("auto", "step", "scan"), loop=loop)
-    check.size("train", 0, rollback=rollback)
-    check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
+    intervals, best_metric = check_options(
+        steps=steps,
+        log_every=log_every,
+        evaluate_every=evaluate_every,
+        save_every=save_every,
+        watch_every=watch_every,
+        eval_batch_size=eval_batch_size,
+        best=best,
+        loop=loop,
+        rollback=rollback,
+        rollback_factor=rollback_factor,
+    )
     if rollback and folder is None:
-        check.fail("train", "rollback goes back to a checkpoint, so it needs a folder. Give folder=.")
-    intervals = Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
+        check.fail("train", "rollback returns to a checkpoint, so it needs a folder.", hint="Pass folder=.")
     check_data(data)
     if isinstance(data, Stream) and loop == "scan":
-        check.fail("train", "a stream hands in a batch a dispatch, so loop should not be 'scan'.")
-    jax.eval_shape(lambda: built(build, hypers) and None)  # checks look at plain numbers only
+        check.fail("train", "a stream provides one batch a dispatch, so loop should not be 'scan'.")
+    jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only
     numbers, static, treedef = split_hypers(hypers)
-    own = programs(build, static, treedef, rollback > 0)
-    figure = Best.of(best)
+    compiled = compiled_functions(build, static, treedef, rollback > 0)
     if eval_batch_size is not None:
-        check.size("train", eval_batch_size=eval_batch_size)
         data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
-    feed = Feed(data)
-    inspect_task(own, numbers, key, feed, figure)
-    check_memory("train", own, numbers, key, feed.sample(), data.batch_size, loop)
+    feed = DeviceFeed(data)
+    inspect_task(compiled, numbers, key, feed, best_metric)
+    start = None if params is None and state is None else (params, state)
+    check_memory("train", compiled, numbers, key, feed.sample(), data.batch_size, loop, start)
+    init = lambda: compiled.init(numbers, key, feed.sample(), start)
 
-    of = identity(key, numbers, static, data, hypers)
+    identity = run_identity(key, numbers, static, data, hypers)
     if changed_data:
-        del of["data"]["size"]
-    saver = Saver(folder, figure, resume=resume, of=of, every=intervals.save) if folder else None
+        del identity["data"]["size"]
+    saver = Saver(folder, best_metric, resume=resume, of=identity, every=intervals.save) if folder else None
     try:
-        carry = own.init(numbers, key, feed.sample())
+        carry = init()
         if saver is not None:
             carry = saver.restore(carry)
             loop = saver.saved.get("loop", loop)
-            check.choice("train", ("auto", "step", "scan"), loop=loop)
+            check.choice("train", LOOPS, loop=loop)
         if loop == "auto":
-            loop = "step" if feed.streams else choose(own, carry, numbers, feed.sample(), steps)
+            loop = "step" if feed.is_stream else choose_loop(compiled, carry, numbers, feed.sample(), steps)
         if saver is not None:
             saver.saved["loop"] = loop
-        run = Run(own, carry, numbers, key, feed, intervals, saver, Pace(loop))
+        run = IntervalLoop(compiled, carry, numbers, init, feed, intervals, saver, StepRunner(loop))
         run.rollbacks, run.factor = rollback, rollback_factor
-        run.tell(on_row)
+        run.set_row_callback(on_row)
         with closing(feed):
             while run.step < steps and not run.stopped:
-                run.interval(should_stop, on_report)
+                run.run_interval(should_stop, on_report)
     finally:
         if saver is not None:
             saver.close()
     return run.carry.state, _history(run.rows, loop)
 
 
-def inspect_task(own: Programs, numbers: Any, key: Key, feed: Feed, best: Best) -> None:
-    """Follow the shapes of one step, and let the objective look at the data, before any arithmetic."""
+def check_options(
+    *,
+    steps: int,
+    log_every: int | None,
+    evaluate_every: int | None,
+    save_every: int | None,
+    watch_every: int | None,
+    eval_batch_size: int | None,
+    best: str,
+    loop: str,
+    rollback: int,
+    rollback_factor: float,
+) -> tuple[Intervals, BestMetric]:
+    """The intervals of a run and the metric of its best checkpoint; refuses options of `train` out of range."""
+    check.size("train", steps=steps)
+    check.choice("train", LOOPS, loop=loop)
+    check.size("train", 0, rollback=rollback)
+    check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
+    check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
+    intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
+    return intervals, BestMetric.parse(best)
+
+
+class _RecordingModel(BoundModel):
+    """A bound model that records the shapes of its outputs."""
+
+    def __init__(self, model: Model, params: Params, ctx: Context):
+        super().__init__(model, params, ctx)
+        self.outputs: list[Any] = []
+
+    def __call__(self, x: PyTree) -> PyTree:
+        y = super().__call__(x)
+        self.outputs.append(jax.tree.map(shape_struct, y))
+        return y
+
+
+def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> None:
+    """Trace one step, and let the objective check the data, before any arithmetic.
+
+    functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric
+    of the best checkpoint, which the objective must have.
+    """
     outputs: list[Any] = []
     names: list[str] = []
 
-    def look(numbers, key, data):
-        state = own.trainer.init(numbers, key)
-        task: Task = own.build(numbers)
-
-        def objective(predict, batch):
-            class Noted:  # all that predict has, and what it returns written down
-                def __getattr__(self, name):
-                    return getattr(predict, name)
-
-                def __setattr__(self, name, value):
-                    setattr(predict, name, value)
-
-                def __call__(self, *args, **options):
-                    y = predict(*args, **options)
-                    outputs.append(jax.tree.map(shape_struct, y))
-                    return y
-
-            return task.objective(Noted(), batch)
-
-        noting = task._replace(objective=objective)
+    def trace(numbers, key, data):
+        state = functions.trainer.init(numbers, key)
+        task = functions.build_task(numbers)
+        predict = _RecordingModel(
+            as_model(task.model), state.params, Context(key=key, train=True, state=state.model_state)
+        )
         batch = training_batch(task, data.batch(state.step), key)
-        states = (state.params, state.model_state)
-        _, (metrics, _) = loss_and_metrics(noting, *states, batch, key=key, train=True)
+        _, metrics = objective_values(task, predict, batch, key=key, step=state.step)
+        outputs.extend(predict.outputs)
         names.extend(["loss", *metrics])
-        figures = dict.fromkeys(names, 0.0)
         if task.plateau is not None and feed.data.validation is None:
-            cure = "Give the data set one: nf.data.arrays(..., validation=(x, y))."
-            check.fail("reduce_on_plateau", f"it reads the validation split, got none. {cure}")
-        own.trainer.observe(numbers, state, figures)
+            hint = "Add one to the data set: nf.data.arrays(..., validation=(x, y))."
+            check.fail("reduce_on_plateau", "it needs a validation split, and there is none.", hint=hint)
+        functions.trainer.observe(numbers, state, dict.fromkeys(names, 0.0))
         if task.accumulate > 1:
-            own.trainer.step(numbers, state, data.batch(state.step))
+            functions.trainer.step(numbers, state, data.batch(state.step))
         return state.step
 
     data = feed.data
-    jax.eval_shape(look, numbers, key, feed.sample())
+    jax.eval_shape(trace, numbers, key, feed.sample())
     if best.metric not in names:
-        known = check.nearest(best.metric, names)
-        check.fail("train", f"best should name a validation figure, got {best.metric!r}{known}")
-    look_at = getattr(own.build(numbers).objective, "inspect", None)
-    if look_at is not None and outputs:
-        for name in ("train", "validation"):
-            tree = data.arrays if name == "train" else data.validation
-            if tree is not None:
-                if name == "train" and feed.streams:
-                    continue  # too much to look at; a stream looks at what it hands in
-                seen = [tree] if data.transform is None else data.split(name, _looked_at(tree))
-                for arrays in seen:
-                    look_at(outputs[0], arrays)
+        near = check.nearest(best.metric, names)
+        check.fail("train", f"best should name a validation metric, got {best.metric!r}{near}")
+    inspect = getattr(functions.build_task(numbers).objective, "inspect", None)
+    if inspect is None or not outputs:
+        return
+    for name, tree in (("train", data.arrays), ("validation", data.validation)):
+        if tree is None or (name == "train" and feed.is_stream):
+            continue  # a stream is too long to inspect in advance; it checks its batches
+        for arrays in [tree] if data.transform is None else data.split(name, _inspection_batch_size(tree)):
+            inspect(outputs[0], arrays)
 
 
-def _looked_at(tree: Any) -> int:
-    """How many examples are transformed at once to be looked at: 4096, or 16 MB of them."""
+def _inspection_batch_size(tree: Any) -> int:
+    """How many examples are transformed at once for the inspection: 4096, or 16 MB of them."""
     each = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(tree))
     return max(1, min(4096, 2**24 // max(each, 1)))
 
 
 def _history(rows: list[dict[str, Any]], loop: str) -> History:
     def columns(split: str) -> dict[str, np.ndarray]:
-        own = [row for row in rows if row["split"] == split]
-        names = {name: None for row in own for name in row if name != "split"}
+        split_rows = [row for row in rows if row["split"] == split]
+        names = {name: None for row in split_rows for name in row if name != "split"}
         value = lambda row, name: math.nan if row.get(name) is None else row[name]
-        return {name: np.asarray([value(row, name) for row in own]) for name in names}
+        return {name: np.asarray([value(row, name) for row in split_rows]) for name in names}
 
     train = columns("train")
-    speed = {name: train.pop(name) for name in FIGURES if name in train}
-    return History(train, columns("validation"), loop, _layers(rows), speed)
+    speed = {name: train.pop(name) for name in SPEED_METRICS if name in train}
+    return History(train, columns("validation"), loop, _layer_columns(rows), speed)
 
 
-def _layers(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rows of the layers as columns."""
-    own = [row for row in rows if row["split"] == "layers"]
-    if not own:
+def _layer_columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows of layer statistics as columns."""
+    layer_rows = [row for row in rows if row["split"] == "layers"]
+    if not layer_rows:
         return {}
-    made: dict[str, Any] = {"step": np.asarray([row["step"] for row in own])}
-    for kind in ("parameters", "activations"):
-        made[kind] = {
-            path: {name: [row[kind].get(path, {}).get(name) for row in own] for name in statistics}
-            for path, statistics in own[0][kind].items()
+    columns: dict[str, Any] = {"step": np.asarray([row["step"] for row in layer_rows])}
+    for part in ("parameters", "activations"):
+        columns[part] = {
+            path: {name: [row[part].get(path, {}).get(name) for row in layer_rows] for name in statistics}
+            for path, statistics in layer_rows[0][part].items()
         }
-    return made
+    return columns

@@ -530,7 +530,7 @@ train = {{ steps = 1, loop = "step" }}
     assert metrics["accuracy"] == pytest.approx(0.97, abs=0.01)
     assert metrics["loss"] == pytest.approx(0.135, abs=0.02)  # -0.97 log 0.97 - 0.03 log 0.03
     page = (tmp_path / "run" / "report.html").read_text()
-    assert f"One answer for every example, without a look at it, reaches {split} loss" in page
+    assert f"Baseline: the same output for every example reaches {split} loss" in page
     beaten = result[split]["accuracy"] > metrics["accuracy"]
     assert beaten != ("does NOT beat it" in page)
     assert beaten != ("warning the model does not beat a constant prediction" in said.out)

@@ -14,7 +14,7 @@ from nnfunc.commands.compare.run_comparison import _time_to_target
 from nnfunc.commands.exit_codes import exit_code
 from nnfunc.commands.interrupts import Stopped
 from nnfunc.config import ConfigError
-from nnfunc.training.checkpointing import Best
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.train import History
 
 TOML = """
@@ -111,7 +111,7 @@ def test_steps_and_seconds_to_the_target():
     train = {"step": np.array([10, 20, 30, 40]), "seconds": np.array([9.0, 9.5, 10.0, 10.5])}
     validation = {"step": np.array([20, 40]), "accuracy": np.array([0.4, 0.6]), "loss": np.array([2.0, 1.0])}
     history = History(train, validation, "step")
-    best = Best.of("min loss")
+    best = BestMetric.parse("min loss")
     pace = _time_to_target(history, ("accuracy", 0.5), best)
     assert pace == {"seconds_per_step": 0.05, "steps_to_target": 40, "seconds_to_target": 2.0}
     assert _time_to_target(history, ("loss", 2.0), best)["steps_to_target"] == 20  # a loss sinks

@@ -51,8 +51,8 @@ def test_overfit(work, capsys):
     said = capsys.readouterr().out
     fits(said)
     assert said.startswith("stuck: ")
-    assert "\ncause   Every rate that was tried is too small, 0.0001 too." in said
-    assert "\nhint    Set schedule.peak higher." in said
+    assert "\ncause   All learning rates that were tried are too small," in said
+    assert "\nhint    Increase schedule.peak." in said
 
 
 @pytest.mark.slow

@@ -138,4 +138,4 @@ def test_a_clock_that_jumps(work, capsys, monkeypatch):
     assert seconds == sorted(seconds)
     assert seconds[0] >= 0
     assert [row["step"] for row in told] == list(range(4, 61, 4))
-    assert run_folder.create("run", None).name.endswith("run-1")
+    assert run_folder.create_folder("run", None).name.endswith("run-1")

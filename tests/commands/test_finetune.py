@@ -67,7 +67,7 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
         jax.jit(run.model.apply)(run.params, x, state=run.state) for run in map(nf.load_run, (whole, folder / "lora"))
     ]
     np.testing.assert_array_equal(*outputs)
-    assert status.state(whole, []) == ("merged", f"from {folder / 'lora'}")
+    assert status.run_state(whole, []) == ("merged", f"from {folder / 'lora'}")
     assert main("resume", whole) == 2
     assert "was merged" in capsys.readouterr().err
     assert main("merge", folder / "base", folder / "other") == 2

@@ -76,10 +76,10 @@ def test_a_handler_that_raises_nothing_is_not_lost_in_callbacks(tmp_path):
 def test_the_command_line_is_known_by_how_it_was_started(words, monkeypatch):
     monkeypatch.setattr("sys.orig_argv", words)
     monkeypatch.setattr("sys.argv", ["-m", "train"])
-    assert early_signals.command_line()
+    assert early_signals.is_command_line()
     monkeypatch.setattr("sys.orig_argv", ["python", "-m", "mine", "-m", "nnfunc"])
     monkeypatch.setattr("sys.argv", ["-m", "-m", "nnfunc"])
-    assert not early_signals.command_line()
+    assert not early_signals.is_command_line()
 
 
 def test_nothing_is_loaded_before_signals_are_answered():
@@ -153,13 +153,13 @@ def test_what_nobody_reads_ends_quietly(tmp_path):
 def test_a_folder_with_links_out_of_it_is_refused(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.toml").write_text(CONFIG)
-    run_folder.find(tmp_path / "run")
+    run_folder.check_folder(tmp_path / "run")
     link = tmp_path / "run" / "metrics.jsonl"
     link.symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match=r"metrics.jsonl is a link out of the folder"):
-        run_folder.find(tmp_path / "run")
+        run_folder.check_folder(tmp_path / "run")
     link.unlink()
     os.mkfifo(link)
     with pytest.raises(ValueError, match=r"metrics.jsonl should be a file, but is a pipe"):
-        run_folder.find(tmp_path / "run")
-    assert status.json_of(link) == {}  # and nothing waits for it
+        run_folder.check_folder(tmp_path / "run")
+    assert status.read_json_table(link) == {}  # and nothing waits for it

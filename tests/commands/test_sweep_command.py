@@ -27,7 +27,7 @@ from nnfunc.commands.sweep import finish_sweep
 from nnfunc.commands.sweep import run_sweep as study
 from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.reports import run as reports
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 from nnfunc.sweeps import engine
 from nnfunc.sweeps.progress import Progress
 
@@ -695,7 +695,7 @@ def test_a_sweep_goes_on_with_what_it_was_begun_with(place, work, capsys):
     assert main("resume", "one", "train.steps=40") == 2
     said = "resume: a sweep should resume with its original settings, got 'train.steps=40'."
     assert capsys.readouterr().err == f"nnfunc: {said} Start a new sweep to change them.\n"
-    lock = Lock(work / "one")
+    lock = FolderLock(work / "one")
     assert main("resume", "one") == 2
     assert re.search(r"process \d+ .* is training in this folder", capsys.readouterr().err)
     lock.close()

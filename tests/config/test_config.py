@@ -48,8 +48,9 @@ def problems(path, *overrides):
     """What is wrong, line by line."""
     with pytest.raises(ConfigError) as caught:
         load(path, overrides)
-    assert str(caught.value) == "\n".join(caught.value.problems)
-    return caught.value.problems
+    lines = [str(problem) for problem in caught.value.problems]
+    assert str(caught.value) == "\n".join(lines)
+    return lines
 
 
 def problem(path, *overrides):
@@ -275,9 +276,9 @@ WRONG = {
     "model=3": 'model: should be a table, such as model = { name = "mlp", widths = [64, 128, 10] }, got 3 (int).',
     "objective.label_smoothing=2": "objective: classification: label_smoothing should be in [0, 1], got 2.",
     "schedule.warmup_steps=5000": "schedule.warmup_steps: train.steps = 1000 is too few for "
-    "schedule.warmup_steps = 5000. Give all of them, such as train.steps=1000 schedule.warmup_steps=500.",
+    "schedule.warmup_steps = 5000. Set them together, such as train.steps=1000 schedule.warmup_steps=500.",
     "train.steps=40": "train.steps: train.steps = 40 is too few for schedule.warmup_steps = 50. "
-    "Give all of them, such as train.steps=40 schedule.warmup_steps=20.",
+    "Set them together, such as train.steps=40 schedule.warmup_steps=20.",
     "schedule.name=plateau": "schedule.name: should be one of 'constant', ",
     "optimizer.learning_rate=0.1": "optimizer.learning_rate: the schedule gives the learning rate; remove one of the two.",
     "data.batch_size=x": "data.batch_size: should be an integer, got 'x' (str).",
@@ -419,7 +420,7 @@ def test_no_tables_give_anything_but_a_config_error(changes):
     try:
         config = resolve(tables)
     except ConfigError as error:
-        lines = error.problems
+        lines = [str(problem) for problem in error.problems]
     else:
         lines = ["config: "] if resolve(config.tables) == config else []
     assert lines

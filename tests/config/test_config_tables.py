@@ -140,7 +140,7 @@ WRONG = [
     ({"dropout": 0.2}, "dropout: there is no such key; it is model.dropout."),
     (
         {"optimizer": {"name": "adamw", "clip_value": 1.0}},
-        "optimizer.clip_value: adamw has no such key; it is a table of its own, clip_value = { limit",
+        "optimizer.clip_value: adamw has no such key; it is a separate table, clip_value = { limit",
     ),
     ({"task": {"drop_path": 0.1}}, "task.drop_path: task has no such key"),
     ({"average": {"name": "ema"}}, "average.decay: is missing; ema needs a number: write decay = 0.999"),
@@ -193,7 +193,7 @@ WRONG = [
     ),
     (
         {"groups": {"freeze": {"head/*": 30, "**": math.inf}}},
-        "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. inf is never.",
+        "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. inf means never.",
     ),
     ({"task": {"accumulate": 3}}, "task.accumulate: should divide data.batch_size = 32, got 3."),
 ]
@@ -262,4 +262,4 @@ def test_what_two_tables_say_is_blamed_on_the_override(config, tmp_path):
     ):
         with pytest.raises(ConfigError) as caught:
             load(tmp_path / "config.toml", [override])
-        assert caught.value.problems[0].startswith(message)
+        assert str(caught.value.problems[0]).startswith(message)

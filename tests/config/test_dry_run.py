@@ -32,18 +32,18 @@ LATE = [
     ),
     (
         {"augment": {"mixup": {"alpha": 0.2, "classes": 3}}},
-        "augment.mixup.classes: should be 10, which the data has, got 3. Leave it out.",
+        "augment.mixup.classes: should be 10, the number of classes of the data, got 3. Leave it out.",
     ),
     (
         {"augment": {"shift": {"pixels": 1, "shape": [4, 4, 1]}}},
         "augment.shift: shift: x should hold images of shape (4, 4, 1)",
     ),
     ({"model": {"name": "mlp", "widths": [64, 4, 5]}}, "objective: classification: labels should be in [0, 5)"),
-    ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "hidden_0/linear: the last axis of x should be 63"),
+    ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "model: hidden_0/linear: the last axis of x should be 63"),
     ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation figure"),
     (
         {"model": SMALL["model"] | {"gain": FALLING}},
-        "model.gain: only what begins the run reads it, so that a schedule does nothing. Give a number.",
+        "model.gain: is read only when the run begins, so a schedule has no effect. Give a number.",
     ),
 ]
 
@@ -52,8 +52,8 @@ LATE = [
 def test_what_does_not_fit_is_told_of_its_table(change, message):
     with pytest.raises(ConfigError) as caught:
         dry_run(resolve(SMALL | change, where="a.toml"))
-    (line,) = caught.value.problems
-    assert line.startswith(f"a.toml: {message}")
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(f"a.toml: {message}")
 
 
 def test_what_does_not_fit_is_told_before_there_is_a_folder(tmp_path, monkeypatch):

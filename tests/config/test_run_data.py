@@ -1,8 +1,11 @@
 """A run owns what it learned from its data: files may change, move or go away."""
 
+import csv
 import io
 import json
+import os
 import shutil
+import signal
 import sys
 import warnings
 
@@ -11,7 +14,9 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import cli
+from nnfunc.commands.sweep.live_progress import Live
 from nnfunc.config import load
+from nnfunc.config.sweep.load_sweep import load_sweep
 
 ROWS = [f"{i % 7}.5,{1.7e9 + 60 * i},{'cat' if (i % 7 + i // 40) % 2 else 'dog'}" for i in range(80)]
 HEAD = "weight,time,kind"
@@ -266,3 +271,28 @@ def test_a_sweep_owns_its_data_too(work, capsys, tmp_path):
     assert "80 examples then, 81 now" in said(capsys)[1]
     (work / "pets.csv").unlink()
     assert len(nf.load_run(work / "saved").predict([[1.0, 1.7e9]])) == 1
+
+
+def test_a_sweep_of_relative_paths_resumes_from_any_directory(work, capsys, tmp_path, monkeypatch):
+    """One file lies beside the config, the other where the sweep was started."""
+    write(tmp_path / "elsewhere" / "more.csv", ROWS[:60])
+    swept = 'data.source=["pets.csv", "more.csv"]'
+    sources = [str(work / "pets.csv"), str(tmp_path / "elsewhere" / "more.csv")]
+    assert load_sweep(work / "pets.toml", [swept]).space == {"data.source": sources}
+    call, reports = Live.__call__, []
+
+    def report_and_stop(self, report):
+        call(self, report)
+        reports.append(report)
+        if len(reports) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Live, "__call__", report_and_stop)
+        assert main("sweep", work / "pets.toml", swept, "--execution", "loop", "--run", work / "sweep") == 143
+    said(capsys)
+    (tmp_path / "third").mkdir()
+    monkeypatch.chdir(tmp_path / "third")
+    assert main("resume", work / "sweep") == 0
+    with (work / "sweep" / "table.csv").open() as file:
+        assert sorted(row["data.source"] for row in csv.DictReader(file)) == sorted(sources)

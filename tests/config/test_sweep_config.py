@@ -502,8 +502,9 @@ def test_a_trial_that_is_no_config_is_named(file):
 def problems(path, *words, **options):
     with pytest.raises(ConfigError) as caught:
         load_sweep(path, words, options)
-    assert str(caught.value) == "\n".join(caught.value.problems)
-    return caught.value.problems
+    lines = [str(problem) for problem in caught.value.problems]
+    assert str(caught.value) == "\n".join(lines)
+    return lines
 
 
 WRONG = {
@@ -575,7 +576,7 @@ WRONG_TABLES = {
     "seed = { range = [0] }": "sweep.seed: range takes two or three integers, such as 0:8 or 0:80:10, got 0.",
     "seed = { range = [0, true] }": "sweep.seed: range takes two or three integers",
     '"seed" = { range = 8 }': "sweep.seed: range should be a list, such as { range = [0, 8] }, got 8 (int).",
-    "membrs = 3\nseed = [0]": "sweep.membrs: there is no such key; did you mean 'trials'?",
+    "trals = 3\nseed = [0]": "sweep.trals: there is no such key; did you mean 'trials'?",
     "trials = 0.5\nseed = [0]": "sweep.trials: should be an integer from 1 to 1,000,000, got 0.5 (float).",
     "chunk = true\nseed = [0]": "sweep.chunk: should be an integer from 1 to 1,000,000, got True (bool).",
     'method = "grd"\nseed = [0]': "sweep.method: should be one of 'random', 'grid', 'sobol', 'latin', got 'grd' (str); did you mean 'grid'?",
@@ -583,8 +584,8 @@ WRONG_TABLES = {
     "search = 3\nseed = [0]": 'sweep.search: should be a name or a table, such as { name = "halving", eta = 4 }, got 3 (int).',
     "execution = 3\nseed = [0]": "sweep.execution: should be one of 'auto', 'vmap', 'loop', 'threads', 'devices', got 3 (int)",
     '"model.dropot" = [0.1, 0.2]': "model.dropot: mlp has no such key, got 0.1; did you mean 'dropout'?",
-    '"model.dropout" = [0.1]\nmodel.dropout = [0.2]': "sweep.model.dropout: is given twice; leave out one of the two.",
-    '"model..dropout" = [0.1]': "sweep: each key should be the path of a setting, got 'model..dropout'.",
+    '"model.dropout" = [0.1]\nmodel.dropout = [0.2]': "sweep.model.dropout: is written twice; leave out one of the two.",
+    '"model..dropout" = [0.1]': "sweep: each key should be the dotted key of a setting, got 'model..dropout'.",
     "": "there is nothing to sweep.",
 }
 
@@ -617,7 +618,7 @@ def test_all_mistakes_are_told_together(file):
     )
     wanted = [
         "membrs",
-        "seed: is given",
+        "seed: is written",
         "peak: log",
         "lo(...)",
         "--trials",
@@ -657,7 +658,7 @@ def test_train_passes_over_the_sweep(file, tmp_path):
     assert load(file) == alone
     folder = train.train(file, ["train.steps=2", "schedule.warmup_steps=1"], tmp_path / "run")
     assert "sweep" not in tomllib.loads((folder / "config.toml").read_text())
-    with pytest.raises(ConfigError, match=r"sweep\.trials: one run reads no sweep. Give it to: .*sweep"):
+    with pytest.raises(ConfigError, match=r"sweep\.trials: a single run has no sweep. Give it to: .*sweep"):
         load(file, ["sweep.trials=3"])
     file.write_text(TEXT + "[swep]\ntrials = 3")
     with pytest.raises(ConfigError, match="swep: there is no such table; did you mean 'sweep'"):
@@ -719,7 +720,7 @@ def told(path, words, options=None):
     try:
         sweep = load_sweep(path, words, options)
     except ConfigError as error:
-        return error.problems
+        return [str(problem) for problem in error.problems]
     assert all(isinstance(v, Distribution) or len(v) for v in sweep.space.values())
     return [f"{len(sweep.space)} settings"] if sweep.space else []
 

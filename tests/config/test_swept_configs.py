@@ -4,8 +4,8 @@ import pytest
 from helpers.project import ROOT
 
 from nnfunc.config import ConfigError, load
-from nnfunc.sweeps.batch import Held
-from nnfunc.sweeps.grouping import grouped
+from nnfunc.sweeps.batch import DeviceData
+from nnfunc.sweeps.grouping import group_trials
 
 FOLDER = ROOT / "configs"
 CONFIGS = sorted(set(FOLDER.glob("*.toml")) - set(FOLDER.glob("compare_*")) - set(FOLDER.glob("*_gpu*")))
@@ -22,14 +22,14 @@ def another(value):
 def test_every_number_is_an_argument_of_the_program(file):
     config = load(file)
     try:
-        data = Held.of(config.data())
+        data = DeviceData.of(config.data())
     except ConfigError as error:  # MNIST and the text are not everywhere
         if file.stem.startswith("digits"):
             raise
         pytest.skip(str(error))
     assert len(config.hypers) >= 8
     others = {name: another(value) for name, value in config.hypers.items()}
-    found = grouped(config.build, [config.hypers, others], config.key(), data.train)
+    found = group_trials(config.build, [config.hypers, others], config.key(), data.train)
     assert found.static == {}
     assert found.refused == {}
     assert set(found.traced) == set(config.hypers)

@@ -563,7 +563,7 @@ def test_soft_labels_are_judged_by_their_shares():
 
 def test_soft_labels_where_they_do_not_fit():
     soft = np.eye(3, dtype=np.float32)[LABELS]
-    with pytest.raises(ValueError, match="class numbers together with gamma: focal loss knows no shares"):
+    with pytest.raises(ValueError, match="class indices together with gamma: the focal loss takes no probabilities"):
         judged(nf.classification(gamma=2.0), soft)
     with pytest.raises(TypeError, match="labels should hold integers, got float32"):
         judged(nf.classification(), soft[:, 0])
@@ -571,7 +571,7 @@ def test_soft_labels_where_they_do_not_fit():
         judged(nf.classification(), soft[:, :2])
     look = nf.classification().inspect
     look(jnp.zeros((6, 3)), (LOGITS, soft))
-    with pytest.raises(ValueError, match=r"add up to 1, got .* at place 0 \(6 such labels\)"):
+    with pytest.raises(ValueError, match=r"add up to 1, got .* at index 0 \(6 such labels\)"):
         look(jnp.zeros((6, 3)), (LOGITS, 2 * soft))
     with pytest.raises(ValueError, match=r"shares of the model's 3 outputs, got shape \(6, 2\)"):
         look(jnp.zeros((6, 3)), (LOGITS, soft[:, :2]))

@@ -10,8 +10,8 @@ import pytest
 
 import nnfunc as nf
 from nnfunc.data.eval_batches import eval_batches, eval_total, even_batch_size
-from nnfunc.training.compiled import programs, split_hypers
-from nnfunc.training.evaluate import eval_size, held_out, mean_metrics
+from nnfunc.training.compiled import compiled_functions, split_hypers
+from nnfunc.training.evaluate import eval_batch_size, mean_metrics, split_batches
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -116,12 +116,12 @@ def test_one_program_serves_all_splits_of_a_run():
     data, hypers = splits(), {"rate": 0.125}
     state, history = nf.train(build, hypers, data, steps=4, key=KEY, evaluate_every=2)
     numbers, static, treedef = split_hypers(hypers)
-    compiled = programs(build, static, treedef)
+    compiled = compiled_functions(build, static, treedef)
     figures = [
-        mean_metrics(lambda b: compiled.totals(state, numbers, b), held_out(build(hypers), data, s))
+        mean_metrics(lambda b: compiled.eval_totals(state, numbers, b), split_batches(build(hypers), data, s))
         for s in ("validation", "test")
     ]
-    assert compiled.totals._cache_size() == 1
+    assert compiled.eval_totals._cache_size() == 1
     assert figures[0]["loss"] == pytest.approx(history.validation["loss"][-1], rel=1e-6)
     whole = nf.evaluate(build(hypers), state, data.test, batch_size=20)
     assert figures[1] == pytest.approx(whole, rel=1e-6)
@@ -129,11 +129,11 @@ def test_one_program_serves_all_splits_of_a_run():
 
 def test_an_evaluation_takes_what_a_step_takes_by_default():
     data = splits()
-    assert eval_size(data) == 8
-    assert eval_size(data, accumulate=4) == 2
-    assert eval_size(data, accumulate=16) == 1
-    assert eval_size(dataclasses.replace(data, eval_batch_size=11)) == 11
-    assert eval_size(dataclasses.replace(data, eval_batch_size=1000)) == 20  # the larger split
+    assert eval_batch_size(data) == 8
+    assert eval_batch_size(data, accumulate=4) == 2
+    assert eval_batch_size(data, accumulate=16) == 1
+    assert eval_batch_size(dataclasses.replace(data, eval_batch_size=11)) == 11
+    assert eval_batch_size(dataclasses.replace(data, eval_batch_size=1000)) == 20  # the larger split
 
 
 @pytest.mark.parametrize("size", [3, 100])
@@ -189,11 +189,11 @@ def test_an_evaluation_needs_no_more_memory_than_a_step(name):
 
     data = nf.data.arrays((x, y), batch_size=16, validation=(x, y))
     numbers, static, treedef = split_hypers({"rate": 1e-3})
-    compiled = programs(build, static, treedef)
+    compiled = compiled_functions(build, static, treedef)
     carry = jax.eval_shape(compiled.init, numbers, KEY, data.for_training())
-    step = compiled.one.lower(carry, numbers, data.for_training())
+    step = compiled.step.lower(carry, numbers, data.for_training())
     step = step.compile(USERS_COMPILER).memory_analysis()
-    batch = next(held_out(build({"rate": 1e-3}), data))
-    evaluation = compiled.totals.lower(carry.state, numbers, batch)
+    batch = next(split_batches(build({"rate": 1e-3}), data))
+    evaluation = compiled.eval_totals.lower(carry.state, numbers, batch)
     evaluation = evaluation.compile(USERS_COMPILER).memory_analysis()
     assert 0 < evaluation.temp_size_in_bytes <= step.temp_size_in_bytes

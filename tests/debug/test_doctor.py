@@ -185,7 +185,7 @@ BUGS = {
         "loss",
     ),
     "loss ignores the labels": (task(mlp(), without_labels), blob_data(), "loss"),
-    "loss adds up the batch": (task(mlp(), summed), blob_data(), "loss"),
+    "loss sums over the batch": (task(mlp(), summed), blob_data(), "loss"),
     "learning rate too large": (task(mlp(), None, nf.optimizers.adam(30.0)), blob_data(), "learning rate"),
     "learning rate too small": (task(mlp(), None, nf.optimizers.adam(1e-9)), blob_data(), "learning rate"),
     "decay on biases and norms": (task(mlp(norm="layer"), None, optax.adamw(1e-3, weight_decay=0.1)), blob_data(), ""),
@@ -333,7 +333,7 @@ def test_adapters_may_begin_with_a_small_loss():
     model = nf.linear(2, 3)
     adapted = nf.lora(model, model.init(KEY), "weight", rank=1)
     for state, found in (({}, 1), ({"head": adapted.init_state()}, 0)):
-        look = types.SimpleNamespace(judged={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
+        look = types.SimpleNamespace(evaluation={"loss": 0.01, "zeros": 1.1}, y=None, state=state)
         assert len(list(training_checks.check_initial_loss(look))) == found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.training.divergence import first_not_finite
+from nnfunc.training.divergence import find_non_finite
 
 DIM, LAYERS = 4, 5
 
@@ -74,13 +74,13 @@ def test_members_of_a_sweep(data, kind):
     hypers, state = many(build, data)
     assert np.asarray(state.diverged_at).tolist() == [-1, 2, -1, 4]
     found = nf.debug.find_nan(build, hypers, state, data)
-    told = [(fault.member, fault.step, fault.path, fault.phase) for fault in found]
+    told = [(fault.trial, fault.step, fault.path, fault.phase) for fault in found]
     assert told == [(1, 2, "blocks/3/body/fault", kind), (3, 4, "blocks/0/body/fault", kind)]
-    assert found[0].words.startswith(f"member 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
-    assert "number 3 of 5" in found[0].words
+    assert found[0].message.startswith(f"trial 1: at step 2, in the {kind} pass of layer blocks/*/body/fault")
+    assert "number 3 of 5" in found[0].message
     alone = jax.tree.map(lambda leaf: leaf[1], state)
     (one,) = nf.debug.find_nan(build, {"rate": RATES[1]}, alone, data)
-    assert (one.member, one.step, one.path) == (None, 2, "blocks/3/body/fault")
+    assert (one.trial, one.step, one.path) == (None, 2, "blocks/3/body/fault")
     well = jax.tree.map(lambda leaf: leaf[0], state)
     assert nf.debug.find_nan(build, {"rate": RATES[0]}, well, data) == []
 
@@ -168,7 +168,7 @@ def test_a_plain_function_names_the_line():
         fault = nf.debug.find_nan_in(wrap(cumulative), {"start": jnp.array(2.5)}, many)
         line = cumulative.__code__.co_firstlineno + 3
         assert fault.path == f"log at test_find_nan.py:{line} (turn)"
-        assert fault.words == f"the forward pass: {fault.path}, in turn 2 of its loop"
+        assert fault.message == f"the forward pass: {fault.path}, in iteration 2 of its loop"
 
 
 def test_a_plain_function_backward():
@@ -209,7 +209,7 @@ def test_the_micro_batch_is_told(data):
     state, _ = jax.jit(step)({}, state, data.batch(0))
     (fault,) = nf.debug.find_nan(build, {}, state, data)
     assert (fault.step, fault.path, fault.phase) == (0, "fault", "forward")
-    assert fault.words.endswith("the forward pass of layer fault, in micro-batch 3 of 4")
+    assert fault.message.endswith("the forward pass of layer fault, in micro-batch 3 of 4")
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -227,7 +227,7 @@ def test_what_breaks_uphill_is_told(data, accumulate):
     assert (fault.path, fault.phase) == ("power", "forward")
     part = "" if accumulate == 1 else ", in micro-batch 1 of 2"
     where = ", at the parameters uphill (sharpness = 1000); all is finite below"
-    assert fault.words.endswith(f"the forward pass of layer power{part}{where}")
+    assert fault.message.endswith(f"the forward pass of layer power{part}{where}")
 
 
 def test_batches_that_do_not_split_are_looked_at_whole():
@@ -235,6 +235,6 @@ def test_batches_that_do_not_split_are_looked_at_whole():
     task = nf.Task(model, nf.regression(), nf.optimizers.sgd(0.1), accumulate=3)
     params, key = model.init(jax.random.key(0)), jax.random.key(1)
     params["stem"]["bias"] -= 99
-    fault = first_not_finite(task, params, {}, (np.ones((4, DIM)), np.ones((4, 1))), key)
+    fault = find_non_finite(task, params, {}, (np.ones((4, DIM)), np.ones((4, 1))), key)
     assert (fault.path, fault.phase) == ("root", "forward")
     assert str(fault) == "the forward pass of layer root"

@@ -82,7 +82,7 @@ def test_a_plot(tmp_path):
 
 
 def test_mistakes():
-    with pytest.raises(ValueError, match=r"find_lr: the optimizer should tell its learning rate.*as_optimizer"):
+    with pytest.raises(ValueError, match=r"find_lr: the learning rate of the optimizer cannot be read\..*as_optimizer"):
         nf.debug.find_lr(linear(lambda h: optax.sgd(0.1)), {}, DATA, key=KEY)
     with pytest.raises(ValueError, match=r"find_lr: learning_rates should be at least 3 rising numbers"):
         nf.debug.find_lr(linear(lambda h: nf.optimizers.sgd(0.1)), {}, DATA, key=KEY, learning_rates=[0.1, 0.01, 1])
@@ -93,5 +93,5 @@ def test_mistakes():
         return 0 * predict(batch[0]).sum(), {}
 
     build = lambda h: nf.Task(nf.linear(1, 1), flat, nf.optimizers.sgd(0.1))
-    with pytest.raises(ValueError, match=r"find_lr: the loss should fall at some rate.*doctor"):
+    with pytest.raises(ValueError, match=r"find_lr: the loss falls at no learning rate\..*doctor"):
         nf.debug.find_lr(build, {}, DATA, key=KEY, steps=8, learning_rates=[0.1, 0.2, 0.3])

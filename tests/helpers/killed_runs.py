@@ -28,7 +28,7 @@ def assert_same_run(one, other):
     assert last_checkpoint(one).name == last_checkpoint(other).name
     assert tensors(last_checkpoint(one)) == tensors(last_checkpoint(other))
     assert tensors(one / "checkpoints" / "best") == tensors(other / "checkpoints" / "best")
-    untimed = ("seconds", *throughput.FIGURES)
+    untimed = ("seconds", *throughput.SPEED_METRICS)
     expected, actual = (
         [{k: v for k, v in row.items() if k not in untimed} for row in rows(run)] for run in (one, other)
     )

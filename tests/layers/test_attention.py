@@ -13,7 +13,8 @@ import pytest
 from helpers.project import GOLDEN as GOLDEN_FILES
 
 import nnfunc as nf
-from nnfunc.layers.attention.backends import choose
+from nnfunc.layers.attention.backends import choose_implementation
+from nnfunc.layers.attention.masks import AttendOptions
 
 GOLDEN = np.load(GOLDEN_FILES / "attention.npz")
 SLOPES = np.array([0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125])  # of six heads, by hand
@@ -99,8 +100,8 @@ def nested(**flat):
 
 
 def layer_of(model, x, context=None, lengths=None, **flat):
-    given = {"x": x} | {n: v for n, v in (("context", context), ("lengths", lengths)) if v is not None}
-    return model.apply(nested(**flat), given if context is not None else x)
+    inputs = x if context is None else nf.AttentionInput(x, context, lengths=lengths)
+    return model.apply(nested(**flat), inputs)
 
 
 FUNCTIONS = (
@@ -324,12 +325,10 @@ def test_derivatives_of_every_kind(key):
 # Which implementation, on a machine that is not here.
 
 
-def chosen(q=(2, 8, 4, 64), k=None, dtype=jnp.bfloat16, platform="gpu", capability=9.0, **wanted):
-    names = ("mask", "bias", "causal", "window", "lengths", "slopes", "start", "scale", "soft_cap", "dropout")
+def chosen(q=(2, 8, 4, 64), k=None, dtype=jnp.bfloat16, platform="gpu", capability=9.0, **options):
     q = jax.ShapeDtypeStruct(q, dtype)
     k = q if k is None else jax.ShapeDtypeStruct(k, dtype)
-    wanted = dict.fromkeys(names) | {"causal": False} | wanted
-    return choose(platform, q, k, k, wanted, capability)
+    return choose_implementation(platform, q, k, k, AttendOptions(**options), capability)
 
 
 def test_the_implementation_is_chosen_by_platform_type_and_shape(monkeypatch):
@@ -373,7 +372,7 @@ def test_on_a_gpu_cudnn_is_called_with_what_it_understands(monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", recorded)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
-    monkeypatch.setattr("nnfunc.layers.attention.functional.capability_here", lambda: 9.0)
+    monkeypatch.setattr("nnfunc.layers.attention.functional.gpu_compute_capability", lambda: 9.0)
     x = jnp.ones((3, 2, 4, 2, 8), jnp.bfloat16)
     assert nf.attend(x, x, x, causal=True, window=3).shape == x.shape
     assert calls[-1] == {"scale": None, "is_causal": True, "local_window_size": (2, 0), "implementation": "cudnn"}
@@ -390,9 +389,9 @@ def test_on_a_gpu_cudnn_is_called_with_what_it_understands(monkeypatch):
 
 
 def test_capability_of_this_machine():
-    from nnfunc.layers.attention.backends import capability_here
+    from nnfunc.layers.attention.backends import gpu_compute_capability
 
-    assert capability_here() >= 0
+    assert gpu_compute_capability() >= 0
 
 
 # Token by token.
@@ -522,7 +521,7 @@ def test_a_context_is_remembered():
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: normal(*leaf.shape), shapes)
     x, context, lengths = normal(2, 4, DIM), normal(2, 3, 5), jnp.array([2, 3])
-    given = lambda x: {"x": x, "context": context, "lengths": lengths}
+    given = lambda x: nf.AttentionInput(x, context, lengths=lengths)
 
     @jax.jit
     def run(params, x):
@@ -568,7 +567,9 @@ def test_the_layer_is_its_parts():
         y = nf.attend(*split.values(), causal=True, bias=bias).reshape(2, 5, 8)
         return y @ params["out"]["weight"] + params["out"]["bias"]
 
-    np.testing.assert_allclose(jax.jit(model.apply)(params, {"x": x, "bias": bias}), expected(params), atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(params, nf.AttentionInput(x, bias=bias)), expected(params), atol=1e-5
+    )
 
 
 def test_the_parts_of_the_layer_can_be_captured():
@@ -614,13 +615,13 @@ WRONG = {
     "types": (
         lambda: nf.attend(Q, K.astype(jnp.bfloat16), K),
         TypeError,
-        r"attend: q, k and v should have one type, got float32, bfloat16 and float32",
+        r"attend: q, k and v should have one dtype, got float32, bfloat16 and float32",
     ),
     "integers": (lambda: nf.attend(Q.astype(int), K, K), TypeError, r"attend: q should hold floats, got int"),
     "mask_shape": (
         lambda: nf.attend(Q, K, K, mask=jnp.ones((3, 4), bool)),
         ValueError,
-        r"attend: mask should be \[\.\.\., time, source\], here \(2, 3, 5\) or 1 in places, got shape \(3, 4\)\.",
+        r"attend: mask should be \[\.\.\., time, source\], here \(2, 3, 5\) or with axes of 1, got shape \(3, 4\)\.",
     ),
     "mask_heads": (
         lambda: nf.attend(Q, K, K, mask=jnp.ones((2, 3, 3, 5), bool)),
@@ -650,7 +651,7 @@ WRONG = {
     "lengths": (
         lambda: nf.attend(Q, K, K, lengths=jnp.ones(3, int)),
         ValueError,
-        r"attend: lengths should be \[\.\.\.\], here \(2,\) or 1 in places, got shape \(3,\)",
+        r"attend: lengths should be \[\.\.\.\], here \(2,\) or with axes of 1, got shape \(3,\)",
     ),
     "slopes": (
         lambda: nf.attend(Q, K, K, slopes=jnp.ones(3)),
@@ -673,7 +674,7 @@ WRONG = {
     "cudnn": (
         lambda: nf.attend(Q, K, K, implementation="cudnn"),
         ValueError,
-        r"attend: implementation 'cudnn' should not be given the type float32\.",
+        r"attend: implementation 'cudnn' should not be given the dtype float32\.",
     ),
     "xla": (
         lambda: nf.attend(Q, K, K, implementation="xla", soft_cap=3.0),
@@ -749,30 +750,39 @@ WRONG_INPUT = {
         ValueError,
         r"attention: x should be \[\.\.\., time, dim\], got shape \(8,\)",
     ),
-    "name": (nf.attention(8, 2), {"x": X, "masks": X}, ValueError, r"attention: x holds 'masks'; did you mean 'mask'"),
-    "no_x": (nf.attention(8, 2), {"mask": X}, ValueError, r"attention: x should hold 'x', got \['mask'\]"),
+    "dict": (
+        nf.attention(8, 2),
+        {"x": X, "mask": X},
+        TypeError,
+        r"attention: x should be an array or an nf.AttentionInput, got a dict with \['mask', 'x'\]\. Write nf.Att",
+    ),
     "no_context": (
         nf.attention(8, 2, context_dim=5),
         X,
         ValueError,
-        r'attention: x should be \{"x": \.\.\., "context": \.\.\.\} with context_dim.*got \[\'x\'\] and context_dim=5',
+        r"attention: x should be an AttentionInput with a context where .*got no context and context_dim=5",
     ),
-    "context": (nf.attention(8, 2), {"x": X, "context": X}, ValueError, r"attention: x should be .*context_dim=None"),
+    "context": (
+        nf.attention(8, 2),
+        nf.AttentionInput(X, X),
+        ValueError,
+        r"attention: x should be .*got a context and context_dim=None",
+    ),
     "context_width": (
         nf.attention(8, 2, context_dim=5),
-        {"x": X, "context": X},
+        nf.AttentionInput(X, X),
         ValueError,
         r"attention: context: the last axis of x should be 5 \(context_dim\)",
     ),
     "context_batch": (
         nf.attention(8, 2, context_dim=8),
-        {"x": X, "context": X[:1]},
+        nf.AttentionInput(X, X[:1]),
         ValueError,
         r"attention: x and context should have the same leading axes, got \(2, 3, 8\) and \(1, 3, 8\)",
     ),
     "mask": (
         nf.attention(8, 2),
-        {"x": X, "mask": jnp.ones((2, 3, 4), bool)},
+        nf.AttentionInput(X, mask=jnp.ones((2, 3, 4), bool)),
         ValueError,
         r"attend: mask should be .*got shape \(2, 3, 4\)",
     ),
@@ -802,7 +812,7 @@ def test_wrong_input_is_named_with_the_path(case):
 
 def test_a_prompt_that_does_not_fit_is_refused():
     model, params, x, _ = cached("positions")
-    with pytest.raises(ValueError, match=r"attend: attention: the cache should hold 7 places, got 5"):
+    with pytest.raises(ValueError, match=r"attend: attention: the cache should hold 7 positions, got 5"):
         model.forward(params, x, nf.Context(cache=5))
     with pytest.raises(ValueError, match=r"learned_positions: the sequence should be at most 10, got 11"):
         model.forward(params, x, nf.Context(cache=11))

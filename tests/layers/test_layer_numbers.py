@@ -119,9 +119,12 @@ def test_attention_and_blocks_do_not_look_at_dirty_padding(how):
         about = KNOWN[how][:, None, :] if how == "mask" else KNOWN[how]
         return {"x": x, how: about}
 
+    def make_input(bad):
+        return nf.AttentionInput(**make(bad))
+
     block = nf.transformer_block(4, nf.attention(4, 2), nf.feed_forward(4, 6))
     real = lambda y: jnp.concatenate([y[0], y[1, :2]])
-    dirty_padding(nf.attention(4, 2), make, real)
+    dirty_padding(nf.attention(4, 2), make_input, real)
     dirty_padding(nf.serial(block, lambda x: x["x"]), make, real)
 
 
@@ -129,7 +132,7 @@ def test_cross_attention_does_not_look_at_dirty_padding():
     def make(bad):
         context = noise(2, 3, 5)
         context[1, 2] = np.inf if bad else 0.0
-        return {"x": noise(2, 2, 4), "context": context, "lengths": KNOWN["lengths"]}
+        return nf.AttentionInput(noise(2, 2, 4), context, lengths=KNOWN["lengths"])
 
     dirty_padding(nf.attention(4, 2, context_dim=5), make, lambda y: y)
 

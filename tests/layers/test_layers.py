@@ -555,5 +555,5 @@ def test_batch_norm_refuses_the_state_of_the_other_convention():
 
 
 def test_parameters_of_another_model_are_refused():
-    with pytest.raises(ValueError, match=r"^body/inner: linear: its parameters should hold 'weight', but"):
+    with pytest.raises(ValueError, match=r"^body/inner: linear: its parameters should hold 'weight', got"):
         nested(nf.linear(7, 3)).apply({"body": {"inner": {"bias": jnp.zeros(3)}}}, ONES)

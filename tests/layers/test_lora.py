@@ -259,5 +259,5 @@ def test_errors_have_words(make, words):
 
 
 def test_merge_wants_a_model_of_lora():
-    with pytest.raises(TypeError, match=r"merge_lora: model should be what nf.lora gave"):
+    with pytest.raises(TypeError, match=r"merge_lora: model should be the result of nf.lora"):
         nf.merge_lora(nf.linear(2, 2), {}, {})

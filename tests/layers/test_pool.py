@@ -198,7 +198,7 @@ def test_wrong_arguments(make, words):
         (
             nf.global_avg_pool(),
             (2, 0, 3, 4),
-            r"global_avg_pool: x should have places to pool, got spatial sizes \(0, 3\)",
+            r"global_avg_pool: x should have no empty spatial axis, got spatial sizes \(0, 3\)",
         ),
     ],
 )

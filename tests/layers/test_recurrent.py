@@ -316,7 +316,7 @@ def test_cache_step_by_step_is_the_whole(name, key):
 def test_layers_that_look_ahead_refuse_to_generate(key):
     for model in (nf.gru(3, 2, bidirectional=True), nf.gru(3, 2, reverse=True)):
         params = jax.eval_shape(model.init, key)
-        with pytest.raises(ValueError, match=r"layer_0: gru: .* look back only"):
+        with pytest.raises(ValueError, match=r"layer_0: gru: .* run forward only"):
             model.forward(params, normal(1, 4, 3), nf.Context(cache=4))
 
 
@@ -347,7 +347,7 @@ def test_wrong_inputs_say_what_is_wrong(x, words, key):
 
 
 def test_wrong_arguments_say_what_is_wrong(key):
-    with pytest.raises(ValueError, match="reverse should be left out with bidirectional"):
+    with pytest.raises(ValueError, match="only one of reverse and bidirectional should be set, got both"):
         nf.lstm(3, 2, bidirectional=True, reverse=True)
     with pytest.raises(ValueError, match="reset should be one of 'after', 'before'"):
         nf.gru(3, 2, reset="later")

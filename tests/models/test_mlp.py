@@ -158,7 +158,7 @@ def test_wrong_kinds_are_named(make, words):
 def test_wrong_input_names_the_layer():
     model = nf.mlp([784, 32, 10])
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(model.init, jax.random.key(0)))
-    words = r"^hidden_0/linear: linear: the last axis of x should be 784 \(in_dim\), got shape \(32, 28, 28\)"
+    words = r"^hidden_0/linear: the last axis of x should be 784 \(in_dim\), got shape \(32, 28, 28\)"
     with pytest.raises(ValueError, match=words):
         model.apply(params, jnp.ones((32, 28, 28)))
 

@@ -40,7 +40,7 @@ def sick(tmp_path_factory):
 def test_the_page_has_every_part(sick):
     assert sick.open == []
     for words in (
-        "What stands out",
+        "Problems",
         "Dead units.",
         "hidden_1/act",
         "(more than 50%)",
@@ -96,7 +96,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
     run_report.write_report(sample_runs.make(tmp_path / "old", rows, result=sample_runs.RESULT))
     found = Page((tmp_path / "old" / "report.html").read_text())
     assert list(found.pictures) == ["Curves of the run"]
-    assert "The layers were not watched in this run" in found.words
+    assert "The layers of this run were not watched" in found.words
     for words in ("Events", "Speed", "Layers over time", "Histograms"):
         assert words not in found.words
 
@@ -104,8 +104,8 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
 def test_a_healthy_run_says_what_was_looked_for(tmp_path):
     folder = sample_runs.make(tmp_path / "well", sample_runs.metrics(200))
     (folder / "curves.png").write_bytes(b"")
-    words = Page(build_page(folder, metrics_log.read(folder / "metrics.jsonl"), {})).words
-    assert "Nothing: no layer is dead or saturated by half" in words
+    words = Page(build_page(folder, metrics_log.read_rows(folder / "metrics.jsonl"), {})).words
+    assert "in every layer fewer than half of the units are dead or saturated" in words
 
 
 def test_a_hundred_layers_stay_small_and_paged(tmp_path):
@@ -151,14 +151,14 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
-    rows, result = (metrics_log.read(folder / "metrics.jsonl"), {"step": "x", "seconds": None, "test": [1]})
+    rows, result = (metrics_log.read_rows(folder / "metrics.jsonl"), {"step": "x", "seconds": None, "test": [1]})
     assert Page(build_page(folder, rows, result)).open == []
 
 
 @settings(max_examples=40)
 @given(st.lists(ROWS, max_size=6))
 def test_no_row_makes_the_page_fail(rows):
-    rows = [row for row in map(metrics_log.parse, map(json.dumps, rows)) if row is not None]
+    rows = [row for row in map(metrics_log.parse_row, map(json.dumps, rows)) if row is not None]
     Page(heatmaps.render_heatmaps(rows) + histograms.render_histograms(rows))
 
 
@@ -207,9 +207,9 @@ def of(*entries):
 
 def test_histograms_are_rebinned_by_hand():
     own = of((0, 4, [1, 1, 1, 1]), (2, 4, [0, 0, 0, 2]), (1, 1, [3, 0, 0, 0]))
-    found = histograms._rebinned(own, np.array([0.0, 1.0, 2.0, 4.0]))
+    found = histograms._rebin(own, np.array([0.0, 1.0, 2.0, 4.0]))
     np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0, 0, 1], [0, 1, 0]], atol=1e-9)
-    outside = histograms._rebinned(own, np.array([3.0, 3.5]))
+    outside = histograms._rebin(own, np.array([3.0, 3.5]))
     np.testing.assert_allclose(outside, [[0.125], [0.0], [0.0]], atol=1e-9)
 
 

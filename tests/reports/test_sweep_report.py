@@ -14,18 +14,18 @@ from scipy import stats
 
 from nnfunc.reports.sweep import importance as forests
 from nnfunc.reports.sweep import sweep_page
-from nnfunc.reports.sweep.axes import axis, score_axis
-from nnfunc.reports.sweep.curves import curves
+from nnfunc.reports.sweep.axes import build_axis, build_score_axis
+from nnfunc.reports.sweep.curves import plot_curves
 from nnfunc.reports.sweep.importance import importance
-from nnfunc.reports.sweep.pair_plots import pairs
-from nnfunc.reports.sweep.report_data import sheet
+from nnfunc.reports.sweep.pair_plots import plot_pairs
+from nnfunc.reports.sweep.report_data import build_sweep_data
 from nnfunc.reports.sweep.significance import compare_settings
-from nnfunc.reports.sweep.summary_text import headline, trust, verdict
+from nnfunc.reports.sweep.summary_text import describe_best, describe_importance, headline
 from nnfunc.reports.sweep.sweep_page import write_page
-from nnfunc.reports.sweep.sweep_plots import parallel, slices
+from nnfunc.reports.sweep.sweep_plots import plot_parallel, plot_slices
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result
-from nnfunc.training.checkpointing import Best
 
 RED, ORANGE = "#c23b4b", "#d9782d"
 
@@ -80,7 +80,7 @@ def written(result, folder, **options):
 def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused=None, **later):
     """A result whose accuracy rises in a line to the scores; diverged trials end at step 50 of 100."""
     hypers = [dict(h) for h in hypers for _ in range(seeds)]
-    figure, refused, stopped = Best.of(figure), refused or {}, later.get("stopped_at", {})
+    figure, refused, stopped = BestMetric.parse(figure), refused or {}, later.get("stopped_at", {})
     scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
     rank = f"validation/{figure.metric}"
     curves = {rank: np.outer(scores, at / 100).astype(np.float32)}
@@ -175,7 +175,7 @@ def test_page_names_the_best_and_doubts_a_single_run(full):
     words = own.parts["The best"]
     assert f"The best is trial {result.best} (lr={best['lr']:.4g}" in words
     assert f"validation accuracy {result.scores[result.best]:.2%}" in words
-    assert "cannot tell luck from merit" in words
+    assert "cannot tell skill from luck" in words
     assert "seeds=3" in words
     assert "--seeds 3" in words
 
@@ -188,13 +188,13 @@ def test_table_has_the_20_best_in_order(full):
     assert [int(row[1]) for row in rows] == order.tolist()
     assert [row[2] for row in rows] == [f"{result.scores[i]:.2%}" for i in order]
     assert float(rows[0][3]) == pytest.approx(result.hypers[order[0]]["lr"], rel=1e-5)
-    assert "Without 4 settings that did not end with a score." in own.parts["The 20 best"]
+    assert "Without 4 settings that ended without a score." in own.parts["The 20 best"]
 
 
 def test_failures_are_listed_with_layer_and_reason(full):
     result, own = full
     heads, *rows = own.rows["Diverged"]
-    assert heads == ["trial", "step", "first layer", "settings"]
+    assert heads == ["trial", "step", "first layer", "hyperparameters"]
     assert [row[:3] for row in rows] == [["3", "50", ""], ["5", "50", "blocks/<3>/up"], ["8", "50", ""]]
     assert rows[0][3].startswith(f"lr={result.hypers[3]['lr']:.4g}, ".replace("e-0", "e-"))
     assert own.rows["Refused"][1][0] == "7"
@@ -210,7 +210,7 @@ def test_plan_and_what_all_runs_have_are_told(full):
 def test_importance_stands_on_the_page(full):
     rows = full[1].rows["Importance"]
     assert [row[0] for row in rows][:2] == ["lr", "dropout"]
-    assert "A random forest of 36 settings" in full[1].parts["Importance"]
+    assert "A random forest fitted to 36 settings" in full[1].parts["Importance"]
     assert "4 settings without a score are left out" in full[1].parts["Importance"]
 
 
@@ -226,7 +226,7 @@ FOUR = [{"lr": 1e-3}, {"lr": 1e-2}, {"lr": 0.1}, {"lr": 0.9}]
 def test_seeds_give_intervals_and_settle_what_is_apart():
     scores = [0.2, 0.3, 0.4, 0.90, 0.91, 0.92, 0.70, 0.71, 0.75, 0.1, 0.1, 0.1]
     result = made(FOUR, scores, seeds=3, diverged=(10,))
-    first, second = verdict(sheet(result), result)
+    first, second = describe_best(build_sweep_data(result), result)
     low, high = stats.t.interval(0.95, 2, loc=0.91, scale=stats.sem([0.90, 0.91, 0.92]))
     assert first == (
         "The best is setting 1 (lr=0.01): validation accuracy 91.00% on average over 3 seeds, "
@@ -234,8 +234,8 @@ def test_seeds_give_intervals_and_settle_what_is_apart():
     )
     assert second.startswith("The runner-up is setting 2 (lr=0.1): 72.00% on average")
     p = stats.ttest_rel([0.90, 0.91, 0.92], [0.70, 0.71, 0.75]).pvalue
-    assert f"more than chance would have it (paired t-test over 3 seeds: p = {p:.2g})" in second
-    assert "12 runs (4 settings, 3 seeds each) of 100 steps" in headline(sheet(result), result)
+    assert f"more than chance explains (paired t-test over 3 seeds: p = {p:.2g})" in second
+    assert "12 runs (4 settings, 3 seeds each) of 100 steps" in headline(build_sweep_data(result), result)
 
 
 @pytest.mark.parametrize("figure", ["max accuracy", "min loss"])
@@ -245,12 +245,12 @@ def test_settings_that_share_seeds_are_compared_in_pairs(figure):
     ahead = [0, 0.01, 0.5, 0.6] if figure == "min loss" else [0, 0.1, 0.59, 0.6]
     noise = 1e-3 * np.asarray([[0, 1, 2], [2, 0, 1], [1, 2, 0], [0, 2, 1]])
     clear, near = (np.ravel(np.asarray(ahead)[:, None] + seeds + k * noise) for k in (1, 60))
-    for scores, words in ((near, "These seeds do not say which"), (clear, "more than chance")):
+    for scores, words in ((near, "These seeds do not show which"), (clear, "more than chance")):
         result = made(FOUR, scores, seeds=3, figure=figure)
-        own = sheet(result)
+        own = build_sweep_data(result)
         one, other = (own.scores[trials] for trials in own.ranked[:2])
         p = stats.ttest_rel(one, other).pvalue
-        said = verdict(own, result)[1]
+        said = describe_best(own, result)[1]
         assert words in said
         assert f"(paired t-test over 3 seeds: p = {p:.2g})" in said
 
@@ -260,14 +260,14 @@ def test_settings_with_seeds_of_their_own_are_compared_by_welch():
     found = compare_settings(one, other, [0, 1, 2], [2, 3, 4])
     assert found.test == "Welch's t-test over 3 and 3 runs"
     assert found.p == pytest.approx(stats.ttest_ind(one, other, equal_var=False).pvalue)
-    assert not found.differ
+    assert not found.is_significant
     assert compare_settings(one, one, [0, 1, 2], [0, 1, 2]).p == 1.0
-    assert compare_settings(one, one + 1, [0, 1, 2], [0, 1, 2]).differ
+    assert compare_settings(one, one + 1, [0, 1, 2], [0, 1, 2]).is_significant
 
 
 def test_a_table_of_seeds_has_a_row_a_setting(tmp_path):
     own = written(made(FOUR, np.arange(12) / 20, seeds=3, diverged=(10,)), tmp_path)
-    heads, *rows = own.rows["All that have a score, best first"]
+    heads, *rows = own.rows["Ranking of all settings with a score"]
     assert heads[:5] == ["", "setting", "validation accuracy", "95 % interval", "lr"]
     assert [row[1] for row in rows] == ["2", "1", "0"]
     assert rows[0][2:5] == ["35.00%", "22.58% to 47.42%", "0.1"]  # 7/20 -+ 4.303 * 0.05 / sqrt(3)
@@ -277,7 +277,7 @@ def test_a_table_of_seeds_has_a_row_a_setting(tmp_path):
 
 def test_stopped_runs_count_with_their_last_score():
     result = made(FOUR, [0.2, 0.4, 0.6, 0.8], stopped_at={0: 10, 1: 50})
-    own = sheet(result)
+    own = build_sweep_data(result)
     np.testing.assert_allclose(own.scores, [0.02, 0.2, 0.6, 0.8], rtol=1e-6)
     assert own.stopped.tolist() == [True, True, False, False]
     words = headline(own, result)
@@ -290,20 +290,26 @@ def test_stopped_runs_count_with_their_last_score():
 def test_a_sweep_of_which_all_diverged_has_a_page(tmp_path, seeds):
     result = made(FOUR, np.zeros(4 * seeds), seeds=seeds, diverged=range(4 * seeds))
     own = written(result, tmp_path)
-    assert "There is no best: no run ended with a score." in own.parts["The best"]
+    assert "There is no best setting: no run ended with a score." in own.parts["The best"]
     assert own.titles == ["The best", "Parallel coordinates", "Importance", "Learning curves", "Diverged", "Plan"]
     assert len(own.rows["Diverged"]) == 1 + 4 * seeds
 
 
 def test_a_sweep_over_seeds_alone_has_a_page(tmp_path):
     own = written(made([{"lr": 0.1}], [0.4, 0.5, 0.6], seeds=3), tmp_path)
-    assert own.titles == ["The best", "All that have a score, best first", "Learning curves", "Plan", "All runs have"]
+    assert own.titles == [
+        "The best",
+        "Ranking of all settings with a score",
+        "Learning curves",
+        "Plan",
+        "All runs have",
+    ]
     assert "There is no other setting to compare it with." in own.parts["The best"]
 
 
 def test_odd_values_and_many_names_have_a_page(tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(sweep_page, "_picture", lambda figure, alt: sizes.append(len(figure.axes)) or "")
+    monkeypatch.setattr(sweep_page, "_render_figure", lambda figure, alt: sizes.append(len(figure.axes)) or "")
     draw = np.random.default_rng(0)
     odd = [None, np.inf, 3.0, "$x_{", "_", np.arange(3), lambda x: x, (1, 2), {"in": 1}]
     hypers = [
@@ -311,7 +317,7 @@ def test_odd_values_and_many_names_have_a_page(tmp_path, monkeypatch):
     ]
     own = Page(write_page(made(hypers, draw.uniform(size=24), figure="min loss"), tmp_path).read_text())
     words = own.parts["Pairs"]
-    assert "Only the 6 most important of 8 names are drawn; left out:" in words
+    assert "Only the 6 most important of 8 hyperparameters are shown, without " in words
     assert sizes == [1, 9, 16, 2]  # 3 x 3 panels; 15 pairs and a bar of colours
     important = [row[0] for row in own.rows["Importance"]]
     assert words.rstrip(".\n").endswith(", ".join(important[6:]))
@@ -326,7 +332,7 @@ def test_importance_has_known_answers():
     assert abs(found.values[2]) < 0.02
     assert found.r2 > 0.8
     assert found.settings == 120
-    assert found.means_something
+    assert found.is_meaningful
     again = importance(result)
     np.testing.assert_array_equal(found.values, again.values)
     np.testing.assert_array_equal(found.deviations, again.deviations)
@@ -338,13 +344,13 @@ def test_importance_of_chance_is_judged_by_settings_not_seen():
     found = importance(result)
     assert found.r2 < 0.3  # of those it was fitted to, 0.8
     assert np.abs(found.values).max() < 0.3
-    assert not found.means_something
-    assert "too low for the importances to mean anything" in trust(found, sheet(result))
+    assert not found.is_meaningful
+    assert "too low for meaningful importances" in describe_importance(found, build_sweep_data(result))
 
 
 def test_importance_of_few_settings_is_doubted():
     result = made(*drawn(11))
-    assert "Fewer than 12 settings are too few" in trust(importance(result), sheet(result))
+    assert "Fewer than 12 settings are too few" in describe_importance(importance(result), build_sweep_data(result))
     assert importance(made(*drawn(4))) is None
     assert importance(made([{"lr": 1.0}] * 20, np.arange(20) / 20)) is None
     assert importance(made(drawn(20)[0], np.full(20, 0.5))) is None
@@ -362,22 +368,22 @@ def test_importance_takes_categories_whole_and_seeds_as_means():
 
 
 def test_axes_are_logarithms_levels_and_categories():
-    one = axis("lr", [1e-5, 1e-3, 1e-1])
-    assert (one.kind, one.places.tolist()) == ("log", [-5, -3, -1])
-    assert axis("x", [0.001234, 0.3, 0.5, 0.6]).kind == "linear"  # uniform, with one near zero
-    assert axis("x", [0.0, 0.25, 0.5]).kind == "linear"
-    assert axis("decay", [0.1, 0.0, 1e-4]).places.tolist() == [2, 0, 1]
-    assert axis("off", [2.0, None, np.inf, 1.0]).labels == ["1", "2", "None", "inf"]
-    assert axis("flag", [True, False]).labels == ["False", "True"]
-    assert len(set(axis("f", [lambda x: x, lambda x: 2 * x]).labels)) == 2
+    one = build_axis("lr", [1e-5, 1e-3, 1e-1])
+    assert (one.scale, one.positions.tolist()) == ("log", [-5, -3, -1])
+    assert build_axis("x", [0.001234, 0.3, 0.5, 0.6]).scale == "linear"  # uniform, with one near zero
+    assert build_axis("x", [0.0, 0.25, 0.5]).scale == "linear"
+    assert build_axis("decay", [0.1, 0.0, 1e-4]).positions.tolist() == [2, 0, 1]
+    assert build_axis("off", [2.0, None, np.inf, 1.0]).labels == ["1", "2", "None", "inf"]
+    assert build_axis("flag", [True, False]).labels == ["False", "True"]
+    assert len(set(build_axis("f", [lambda x: x, lambda x: 2 * x]).labels)) == 2
 
 
 def test_axis_of_scores_ends_before_a_few_wild_ones():
     scores = np.asarray([*np.linspace(1, 2, 20), 60.0])
-    assert score_axis("loss", scores, "min").high < 3
-    assert score_axis("loss", scores, "min").shares[-1] == 1
-    assert score_axis("r2", -scores, "max").low > -3
-    assert score_axis("loss", np.asarray([1e-4, 1.0]), "min").kind == "log"
+    assert build_score_axis("loss", scores, "min").high < 3
+    assert build_score_axis("loss", scores, "min").fractions[-1] == 1
+    assert build_score_axis("r2", -scores, "max").low > -3
+    assert build_score_axis("loss", np.asarray([1e-4, 1.0]), "min").scale == "log"
 
 
 def segments(collection):
@@ -386,8 +392,8 @@ def segments(collection):
 
 def test_parallel_lines_run_through_values_to_scores():
     result = made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,))
-    own = sheet(result)
-    (panel,) = parallel(own, own.axes).axes
+    own = build_sweep_data(result)
+    (panel,) = plot_parallel(own, own.axes).axes
     lines = segments(panel.collections[0])
     by_start = {round(float(line[0, 1]), 3): line[-1, 1] for line in lines}
     assert len(lines) == 4
@@ -402,8 +408,8 @@ def test_parallel_lines_run_through_values_to_scores():
 
 def test_slices_have_dots_and_medians():
     hypers = [{"act": "ab"[i % 2], "x": i / 7} for i in range(8)]
-    own = sheet(made(hypers, np.arange(8) / 10, diverged=(6,)))
-    act, x = slices(own, own.axes).axes
+    own = build_sweep_data(made(hypers, np.arange(8) / 10, diverged=(6,)))
+    act, x = plot_slices(own, own.axes).axes
     assert len(np.concatenate([dots.get_offsets() for dots in x.collections])) == 8
     medians = [line.get_ydata()[0] for line in act.lines if len(line.get_ydata()) == 2]
     np.testing.assert_allclose(medians, [0.2, 0.4])  # of 0, 2, 4; of 1, 3, 5, 7
@@ -413,16 +419,16 @@ def test_slices_have_dots_and_medians():
 
 def test_pairs_are_medians_in_cells():
     hypers = [{"a": "pq"[i % 2], "b": "rs"[i // 2 % 2]} for i in range(12)]
-    own = sheet(made(hypers, np.arange(12) / 20, diverged=(11,)))
-    panel = pairs(own, own.axes).axes[0]
+    own = build_sweep_data(made(hypers, np.arange(12) / 20, diverged=(11,)))
+    panel = plot_pairs(own, own.axes).axes[0]
     cells = np.asarray(panel.collections[0].get_array()).reshape(2, 2)  # [b, a]
     np.testing.assert_allclose(cells, [[4 / 20, 5 / 20], [6 / 20, 5 / 20]])
 
 
 def test_curves_mark_the_best_and_where_runs_diverged():
     result = made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,))
-    own = sheet(result)
-    figure = curves(own, result)
+    own = build_sweep_data(result)
+    figure = plot_curves(own, result)
     accuracy, loss = figure.axes
     assert len(accuracy.collections[0].get_paths()) == 4
     np.testing.assert_allclose(accuracy.collections[1].get_offsets(), [[50, 0.3]], rtol=1e-6)

@@ -310,7 +310,7 @@ def test_when_one_fails_the_others_are_closed(tmp_path, wandb, monkeypatch):
 @given(st.lists(ROWS, max_size=4))
 def test_no_row_makes_a_writer_fail(rows):
     pytest.importorskip("tensorboardX")
-    rows = [row for row in map(metrics_log.parse, map(json.dumps, rows)) if row is not None]
+    rows = [row for row in map(metrics_log.parse_row, map(json.dumps, rows)) if row is not None]
     for row in rows:
         dict(writers._scalars(row))
     with tempfile.TemporaryDirectory() as folder, open_writers(["tensorboard"], folder) as opened:

@@ -1,5 +1,6 @@
 """Sweeps that are saved: killed, stopped or damaged, they go on and end with the same table."""
 
+import importlib
 import os
 import random
 import shutil
@@ -182,10 +183,10 @@ def test_the_execution_is_saved_before_a_trial_runs(tmp_path, monkeypatch):
     assert not swept(4, folder=tmp_path / "s", execution="vmap", chunk=2, **options).complete
     plan = json.loads((tmp_path / "s/plan.json").read_text())
     assert plan["executions"]["0"][:2] == ["vmap", 2]
-    monkeypatch.setattr(strategy, "chosen", None)  # nothing is chosen again
+    monkeypatch.setattr(strategy, "choose_execution", None)  # nothing is chosen again
     again = swept(4, folder=tmp_path / "s", execution="auto", resume=True)
     (group,) = again.plan.groups
-    assert (group.execution.kind, group.execution.chunk) == ("vmap", 2)
+    assert (group.execution.mode, group.execution.chunk) == ("vmap", 2)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_a_plan_that_was_changed_is_refused_in_one_sentence(content, tmp_path):
 
 def test_a_folder_gets_tables_and_a_report(tmp_path, monkeypatch):
     """The report is of a row above sweeps, and of packages that may be missing."""
-    from nnfunc.sweeps import sweep
+    sweep = importlib.import_module("nnfunc.sweeps.sweep")  # the package exports a function of that name
 
     assert sweep.REPORT is None  # by this file's fixture
     swept(2, steps=2, folder=tmp_path / "bare")

@@ -345,20 +345,20 @@ def test_stopping_while_the_execution_is_chosen(after, monkeypatch):
 
 
 def test_scarce_memory_while_compiling_narrows_batches(monkeypatch):
-    made = compiled_trials._made
+    made = compiled_trials._compile
 
     def scarce(*args):
         own = made(*args)
 
-        def leg(n, fresh, carry, numbers, data):
+        def run_steps(n, fresh, carry, numbers, data):
             width = carry.state.diverged_at.shape
             if width and width[0] > 2:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
-            return own.leg(n, fresh, carry, numbers, data)
+            return own.run_steps(n, fresh, carry, numbers, data)
 
-        return own._replace(leg=leg)
+        return own._replace(run_steps=run_steps)
 
-    monkeypatch.setattr(compiled_trials, "_kept", scarce)
+    monkeypatch.setattr(compiled_trials, "_cached_compile", scarce)
     with pytest.warns(UserWarning, match="do not fit into the memory"):
         result = ran(line, {"lr": nf.uniform(0.0, 1.0)}, trials=7, execution="vmap")
     assert np.isfinite(result.scores).all()
@@ -368,7 +368,7 @@ def test_halves_of_packs_on_devices_are_shared_out_evenly(monkeypatch):
     count, advance = jax.device_count(), strategy.advance
 
     def scarce(going, by_step):
-        if going.pack.width > 2 * count:
+        if going.batch.width > 2 * count:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
         return advance(going, by_step)
 

@@ -29,7 +29,7 @@ def runs(monkeypatch):
     seen, advance = [], strategy.advance
 
     def counted(going, by_step):
-        seen.extend(going.pack.trials)
+        seen.extend(going.batch.trials)
         return advance(going, by_step)
 
     monkeypatch.setattr(strategy, "advance", counted)
@@ -156,7 +156,7 @@ class Later(Inline):
 
 
 def test_what_jobs_have_saved_is_told_before_they_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "HEAR", 0.0)
+    monkeypatch.setattr(executors, "LISTEN_EVERY", 0.0)
     monkeypatch.setattr(executors, "POLL", 0.01)
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
     write, told = Store.write, []

@@ -256,16 +256,16 @@ def test_mixed_values_are_grouped_by_type_and_shape():
 
 def test_data_sets_of_different_sizes_are_timed_apart():
     """They share programs, and what a step takes of one says nothing of the other."""
-    from nnfunc.sweeps.batch import Held, Job
-    from nnfunc.sweeps.grouping import grouped
+    from nnfunc.sweeps.batch import DeviceData, Job
+    from nnfunc.sweeps.grouping import group_trials
     from nnfunc.training.intervals import Intervals
 
-    small = Held.of(DATA)
-    large = Held.of(nf.data.arrays((DATA.arrays[0], DATA.arrays[1]), batch_size=40))
+    small = DeviceData.of(DATA)
+    large = DeviceData.of(nf.data.arrays((DATA.arrays[0], DATA.arrays[1]), batch_size=40))
     rows = [{"lr": 0.1, "dropout": 0.0}, {"lr": 0.2, "dropout": 0.0}]
     build = lambda h: plain(h)  # timings are kept by build, and other tests run plain
-    (group,) = grouped(build, rows, KEY, small.train).groups
+    (group,) = group_trials(build, rows, KEY, small.train).groups
     job = Job(build, group, lambda m: KEY, small, Intervals.of(4, 4, 4, 4), 4, {})
     job.timings()["loop"] = 1.0
-    assert job._replace(held=large).timings() == {}
-    assert job._replace(held=Held.of(DATA)).timings() == {"loop": 1.0}
+    assert job._replace(device_data=large).timings() == {}
+    assert job._replace(device_data=DeviceData.of(DATA)).timings() == {"loop": 1.0}

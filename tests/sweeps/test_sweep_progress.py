@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers.sweep_tasks import plain, swept
 
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.progress import Watch
-from nnfunc.training.checkpointing import Best
 
 STEPS = 10
 
@@ -36,7 +36,7 @@ class Counted(dict):
 
 
 def track(**fields):
-    known = {"step": 0, "left": None, "behind": False, "figures": {}}
+    known = {"step": 0, "stop_reason": None, "ranks_last": False, "metrics": {}}
     spec = SimpleNamespace(intervals=SimpleNamespace(steps=STEPS))
     return SimpleNamespace(spec=spec, **known | fields)
 
@@ -45,9 +45,9 @@ def watched(count, best="min loss", **fields):
     """(reports, engine, watch) of a sweep of so many trials."""
     reports = []
     engine = SimpleNamespace(
-        tracks=Counted({m: track(**fields) for m in range(count)}),
-        figure=Best.of(best),
-        handed=None,
+        states=Counted({m: track(**fields) for m in range(count)}),
+        metric=BestMetric.parse(best),
+        steps_before_jobs=None,
         specs=[SimpleNamespace(settings={"m": m}) for m in range(count)],
         changed=set(range(count)),
         rank_of=lambda track: "train/loss",
@@ -62,10 +62,10 @@ def test_a_report_costs_the_same_whatever_the_number_of_trials():
     for count in (100, 400):
         _, engine, watch = watched(count)
         watch([0], 1, {"train/loss": np.ones(1)})
-        engine.tracks.looks = 0
+        engine.states.looks = 0
         for trial in range(count):
             watch([trial], 2, {"train/loss": np.asarray([1.0 / (1 + trial)])})
-        looks[count] = engine.tracks.looks
+        looks[count] = engine.states.looks
     assert looks[400] == 4 * looks[100]
 
 
@@ -77,26 +77,26 @@ def test_what_is_kept_up_to_date_is_what_counting_anew_gives(best):
     for number in range(80):
         trial = int(draw.integers(9))
         if number in (30, 50, 55):  # a search ends a trial, two of them as worse than the others
-            left = engine.tracks[number % 9]
-            left.left, left.behind, left.step = "why", number != 50, at[number % 9]
+            left = engine.states[number % 9]
+            left.stop_reason, left.ranks_last, left.step = "why", number != 50, at[number % 9]
             engine.changed.add(number % 9)
-        if engine.tracks[trial].left is not None:
+        if engine.states[trial].stop_reason is not None:
             continue
         score = float(draw.choice([math.nan, *draw.normal(size=4).round(1)]))
         at[trial] = min(STEPS, at[trial] + 1)
         watch([trial], at[trial], {"train/loss": np.asarray([score])})
         scores[trial] = score
-        tracks, report = engine.tracks, reports[-1]
+        tracks, report = engine.states, reports[-1]
         good = {m: sign * s for m, s in scores.items() if math.isfinite(s)}
-        going = {m: cost for m, cost in good.items() if not tracks[m].behind} or good
+        going = {m: cost for m, cost in good.items() if not tracks[m].ranks_last} or good
         assert report.best is None or going[report.best] == min(going.values())
         assert (report.best is None) == (not going)
         np.testing.assert_allclose(report.median, sign * np.median([*good.values()] or [math.nan]))
-        todo = sum(t.step if t.left else STEPS for t in dict.values(tracks))
+        todo = sum(t.step if t.stop_reason else STEPS for t in dict.values(tracks))
         assert report.fraction == pytest.approx(sum(at.values()) / todo)
-        assert report.done == sum(bool(t.left) or at[m] == STEPS for m, t in dict.items(tracks))
+        assert report.done == sum(bool(t.stop_reason) or at[m] == STEPS for m, t in dict.items(tracks))
         assert report.diverged == len(scores) - len(good)
-        left = sum(t.left is not None for t in dict.values(tracks))
+        left = sum(t.stop_reason is not None for t in dict.values(tracks))
         assert report.alive == 9 - report.diverged - left
 
 

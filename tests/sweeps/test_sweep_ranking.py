@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result
-from nnfunc.training.checkpointing import Best
 
 AT = np.asarray([10, 20, 30])
 
@@ -23,11 +23,11 @@ def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopp
     count = len(scores)
     return Result(
         hypers=[{"lr": float(i)} for i in range(count)],
-        metric=Best.of(figure),
+        metric=BestMetric.parse(figure),
         seeds=seeds,
         plan=Plan(count // seeds, seeds, 30, ["lr"], {}, {}, []),
         steps={"train": AT, "validation": AT},
-        curves={f"validation/{Best.of(figure).metric}": curve, "train/loss": np.zeros_like(curve)},
+        curves={f"validation/{BestMetric.parse(figure).metric}": curve, "train/loss": np.zeros_like(curve)},
         scores=scores,
         diverged=dict.fromkeys(diverged, 5),
         refused=dict.fromkeys(refused, "no"),

@@ -1,5 +1,6 @@
 """Searches on top of sweeps: what they keep and give up follows from the curves of whole runs."""
 
+import importlib
 import math
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from helpers.sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, STEPS, plain, swept
 
 import nnfunc as nf
-from nnfunc.sweeps.compiled_trials import lanes
+from nnfunc.sweeps.compiled_trials import compile_trials
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,9 @@ def test_patience_ends_what_does_not_improve(whole):
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monkeypatch):
     """Saved beside the last one; where that is lost, the trial is run again to its best."""
-    from nnfunc.sweeps import engine, sweep
+    from nnfunc.sweeps import engine
+
+    sweep = importlib.import_module("nnfunc.sweeps.sweep")  # the package exports a function of that name
 
     monkeypatch.setattr(sweep, "REPORT", None)
     monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
@@ -136,7 +139,7 @@ def test_the_best_state_is_there_again_when_a_sweep_goes_on(lost, tmp_path, monk
     first = swept(6, **options)
     assert any(first.best_at[m] < first.stopped_at.get(m, STEPS) for m in first.best_at)
     if lost:
-        monkeypatch.setattr(engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.places)
+        monkeypatch.setattr(engine.Store, "__contains__", lambda store, m: m >= 0 and m in store.locations)
     again = swept(6, resume=True, **options)
     assert again.best_at == first.best_at
     assert again.table() == first.table()
@@ -215,12 +218,12 @@ def test_a_population_is_one_program_and_revives_the_diverged():
     assert np.isfinite(result.scores).sum() > 12 - len(broken)
     (group,) = result.plan.groups
     assert group.trials == tuple(range(12))
-    from nnfunc.sweeps.batch import Held
-    from nnfunc.sweeps.grouping import grouped
+    from nnfunc.sweeps.batch import DeviceData
+    from nnfunc.sweeps.grouping import group_trials
 
-    (own,) = grouped(build, result.hypers, KEY, Held.of(DATA).train).groups
-    made = lanes(build, own, wide=True)
-    assert (made.init._cache_size(), made.leg._cache_size(), made.judge._cache_size()) == (1, 1, 1)
+    (own,) = group_trials(build, result.hypers, KEY, DeviceData.of(DATA).train).groups
+    made = compile_trials(build, own, vmapped=True)
+    assert (made.init._cache_size(), made.run_steps._cache_size(), made.evaluate._cache_size()) == (1, 1, 1)
 
 
 def test_a_constraint_holds_for_what_a_population_explores():

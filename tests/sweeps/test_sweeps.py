@@ -14,8 +14,8 @@ from scipy import stats
 import nnfunc as nf
 from nnfunc import device_memory
 from nnfunc.sweeps import strategy
-from nnfunc.sweeps.batch import Held
-from nnfunc.sweeps.compiled_trials import lanes
+from nnfunc.sweeps.batch import DeviceData
+from nnfunc.sweeps.compiled_trials import compile_trials
 from nnfunc.sweeps.grouping import Group
 
 DIM, CLASSES, STEPS = 6, 3, 20
@@ -273,14 +273,14 @@ def test_compiles_once_whatever_the_number_of_packs():
 
     result = swept(build=build, space={"lr": nf.uniform(0.0, 1.0)}, trials=5, execution="vmap", chunk=2)
     assert result.scores.shape == (5,)
-    own = lanes(build, _group(build, result), wide=True)
-    assert (own.init._cache_size(), own.leg._cache_size(), own.judge._cache_size()) == (1, 1, 1)
+    own = compile_trials(build, _group(build, result), vmapped=True)
+    assert (own.init._cache_size(), own.run_steps._cache_size(), own.evaluate._cache_size()) == (1, 1, 1)
 
 
 def _group(build, result):
-    from nnfunc.sweeps.grouping import grouped
+    from nnfunc.sweeps.grouping import group_trials
 
-    (group,) = grouped(build, result.hypers, KEY, Held.of(DATA).train).groups
+    (group,) = group_trials(build, result.hypers, KEY, DeviceData.of(DATA).train).groups
     assert isinstance(group, Group)
     return group
 
@@ -289,12 +289,12 @@ def test_trials_share_the_batch_and_the_step():
     """One gather and one count for all trials: neither has an axis of trials in the program."""
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=7, steps=2, execution="vmap")
     group = _group(plain, result)
-    own = lanes(plain, group, wide=True)
+    own = compile_trials(plain, group, vmapped=True)
     numbers, keys = group.pick(list(range(7))), jax.random.split(KEY, 7)
     bare = nf.data.arrays(blobs(), batch_size=8)
     carry = jax.eval_shape(own.init, numbers, keys, bare)
     assert carry.state.step.shape == ()
-    text = str(jax.make_jaxpr(own.leg)(2, True, carry, numbers, bare))
+    text = str(jax.make_jaxpr(own.run_steps)(2, True, carry, numbers, bare))
     gathers = [line for line in text.splitlines() if " gather[" in line]
     assert any(f"f32[8,{DIM}]" in line for line in gathers)
     assert not any(f"f32[7,8,{DIM}]" in line for line in gathers)
@@ -305,8 +305,8 @@ def test_devices_exchange_nothing():
     count = jax.device_count()
     assert count > 1
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=2 * count, execution="loop")
-    group, held = _group(plain, result), Held.of(DATA)
-    own = lanes(plain, group, wide=True, devices=count)
+    group, held = _group(plain, result), DeviceData.of(DATA)
+    own = compile_trials(plain, group, vmapped=True, devices=count)
     numbers = group.pick(list(range(2 * count)))
     keys = jax.random.split(KEY, 2 * count)
     carry = own.init(numbers, keys, held.train)
@@ -314,9 +314,9 @@ def test_devices_exchange_nothing():
     assert [s.data.shape[0] for s in weight.addressable_shards] == [2] * count
     programs = [
         own.init.lower(numbers, keys, held.train),
-        own.leg.lower(np.int32(2), np.bool_(True), carry, numbers, held.train),
+        own.run_steps.lower(np.int32(2), np.bool_(True), carry, numbers, held.train),
         own.step.lower(np.int32(1), np.bool_(True), carry, numbers, held.train),
-        own.judge.lower(carry, numbers, held.judged),
+        own.evaluate.lower(carry, numbers, held.evaluation),
     ]
     exchanges = ("all-reduce", "all-gather", "all-to-all", "collective", "reduce-scatter", "send(")
     for program in programs:
@@ -390,8 +390,8 @@ def test_a_further_program_is_compiled_once_it_can_be_worth_it(monkeypatch):
     options = {"build": build, "space": {"lr": nf.uniform(0.0, 1.0)}, "trials": 8, "steps": 2}
     group = swept(**options).plan.groups[0]
     assert group.execution.chunk == 1
-    own = lanes(build, _group(build, swept(**options)), wide=False)
-    (timings,) = own.took.values()
+    own = compile_trials(build, _group(build, swept(**options)), vmapped=False)
+    (timings,) = own.timings.values()
     assert timings["spent"] < strategy.COMPILES * timings["compile"]
     timings["spent"] = 10 * strategy.COMPILES * timings["compile"]
     swept(**options)
@@ -411,7 +411,7 @@ def test_auto_really_probes(monkeypatch, short):
 
 
 def test_little_memory_makes_packs_narrower(monkeypatch):
-    monkeypatch.setattr(device_memory, "free", lambda: 60_000.0)
+    monkeypatch.setattr(device_memory, "free_bytes", lambda: 60_000.0)
     space = {"lr": nf.uniform(0.0, 1.0)}
     with pytest.warns(UserWarning, match="9 trials side by side may not fit into the memory"):
         plan = nf.sweep_plan(plain, space, DATA, steps=2, trials=9, execution="vmap", key=KEY)
@@ -423,7 +423,7 @@ def test_a_pack_that_does_not_fit_is_halved(monkeypatch):
     whole, widths, advance = [], [], strategy.advance
 
     def scarce(going, by_step):
-        width = going.pack.width
+        width = going.batch.width
         (whole if width > 2 else widths).append(width)
         if width > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")

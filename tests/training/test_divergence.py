@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.runs.lock import Lock
+from nnfunc.runs.lock import FolderLock
 
 KEY = jax.random.key(2)
 X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
@@ -53,7 +53,7 @@ def test_rollback_may_be_used_up_and_needs_a_folder(tmp_path):
     with pytest.raises(nf.training.Diverged) as caught:
         nf.train(build, {"later": 1e9}, DATA, folder=tmp_path, rollback=1, **OPTIONS)
     assert "The run went back 1 times before: rollback is used up." in caught.value.__notes__
-    with pytest.raises(ValueError, match="rollback goes back to a checkpoint, so it needs a folder"):
+    with pytest.raises(ValueError, match="rollback returns to a checkpoint, so it needs a folder"):
         nf.train(build, {"later": 1.0}, DATA, rollback=1, **OPTIONS)
 
 
@@ -77,8 +77,10 @@ def test_a_run_that_went_back_is_resumed_bit_for_bit(tmp_path):
 
 
 def test_a_second_process_is_refused(tmp_path):
-    lock = Lock(tmp_path)
-    code = "import sys; from pathlib import Path; from nnfunc.runs.lock import Lock; Lock(Path(sys.argv[1]))"
+    lock = FolderLock(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from nnfunc.runs.lock import FolderLock; FolderLock(Path(sys.argv[1]))"
+    )
     second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert second.returncode == 1
     assert f"process {multiprocessing.current_process().pid} on " in second.stderr
@@ -86,19 +88,19 @@ def test_a_second_process_is_refused(tmp_path):
     with pytest.raises(BlockingIOError, match="is training in this folder"):
         nf.train(build, {"later": 0.1}, DATA, folder=tmp_path, **OPTIONS)
     lock.close()
-    Lock(tmp_path).close()
+    FolderLock(tmp_path).close()
     assert not (tmp_path / "lock").exists()
 
 
 def test_a_killed_holder_lets_the_next_one_in(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from nnfunc.runs.lock import Lock\n"
-        "kept = Lock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from nnfunc.runs.lock import FolderLock\n"
+        "kept = FolderLock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True)
     assert killed.returncode == -9
     assert (tmp_path / "lock").exists()
-    Lock(tmp_path).close()
+    FolderLock(tmp_path).close()
 
 
 def test_a_run_that_diverged_is_resumed_with_rollback(tmp_path):

@@ -31,7 +31,7 @@ def seen():
     state = init(H, KEY)
     watched, metrics = jax.jit(lambda s: step(H, s, (X, Y), watch=True))(state)
     plain, _ = jax.jit(lambda s: step(H, s, (X, Y)))(state)
-    return state, watched, plain, layer_stats.written_out(jax.device_get(metrics["layers"]))
+    return state, watched, plain, layer_stats.stats_by_layer(jax.device_get(metrics["layers"]))
 
 
 def test_a_watched_step_is_the_same_step(seen):
@@ -92,7 +92,7 @@ def test_saturated_and_dead_are_found():
     state = init({}, KEY)
     state = state._replace(params={"wide": {"scale": jnp.full(6, 100.0)}})
     layers = step({}, state, X, watch=True)[1]["layers"]
-    told = layer_stats.written_out(jax.device_get(layers))["activations"]
+    told = layer_stats.stats_by_layer(jax.device_get(layers))["activations"]
     assert told["squash"]["saturated"] > 0.9
     assert told["act"]["dead"] == 1
 
@@ -147,6 +147,6 @@ def test_peaks_are_known_by_the_kind_of_device():
     class Device:
         device_kind = "NVIDIA H100 80GB HBM3"
 
-    assert throughput.peak(Device()) == 989e12
-    assert throughput.peak() is None  # a CPU's is not known
-    assert throughput.memory() > 50
+    assert throughput.peak_flops(Device()) == 989e12
+    assert throughput.peak_flops() is None  # a CPU's is not known
+    assert throughput.memory_mb() > 50

@@ -16,7 +16,7 @@ __all__ = ["write_page"]
 def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
     """Write report.html, with the plots. folder: of the comparison. plan, results, rows: of `summarize`."""
     metric = headline_metric(results)
-    environment = status.json_of(folder / "environment.json")
+    environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     seeds = len({run.seed for run in plan.runs})
@@ -27,11 +27,11 @@ def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
         folder.name,
         f'<p class="note">{html.escape(note)}</p>',
         _render_grid(*table_cells(plan, rows, metric)),
-        html_page.picture(folder / "results.png", f"Test {metric} of every run, by model"),
-        html_page.picture(folder / "curves.png", "Validation curves, over steps and over seconds"),
+        html_page.render_image((folder / "results.png").read_bytes(), f"Test {metric} of every run, by model"),
+        html_page.render_image((folder / "curves.png").read_bytes(), "Validation curves, over steps and over seconds"),
         "<h2>Runs</h2>",
         _render_grid(*_run_cells(results)),
-        html_page.render_tables(Settings=status.flat(plan.tables), Environment={**environment, **versions}),
+        html_page.render_tables(Settings=status.flatten_settings(plan.tables), Environment={**environment, **versions}),
     )
     html_page.save_page(folder / "report.html", page)
 

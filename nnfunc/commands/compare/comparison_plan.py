@@ -15,7 +15,7 @@ from nnfunc.config import Config, ConfigError
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.errors import to_one_line
 from nnfunc.config.load import read_tables, resolve
-from nnfunc.runs.run_folder import command
+from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
 
 __all__ = ["ComparisonPlan", "ModelSize", "PlannedRun", "load_plan"]
@@ -88,7 +88,7 @@ def load_plan(
     path = Path(path)
     tables = read_tables(path, settings or [])
     if "model" in tables and not {"every", "models"} & set(tables):
-        hint = f"Train it with: {command()} train {path}"
+        hint = f"Train it with: {program_name()} train {path}"
         raise ConfigError([f"{path}: this is the config of one run, not a comparison. {hint}"])
     try:
         file = _File.model_validate(tables)

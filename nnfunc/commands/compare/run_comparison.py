@@ -19,7 +19,7 @@ from nnfunc.config import restore
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
 from nnfunc.runs import run_folder
-from nnfunc.training.checkpointing import Best
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.train import History
 
 __all__ = ["compare"]
@@ -102,12 +102,12 @@ def _open_folder(name: str, plan: ComparisonPlan, folder: Path | None) -> Path:
 
     tables = tomli_w.dumps(plan.tables).encode()
     if folder is not None and (folder / "compare.toml").is_file():
-        if problem := documents.leading_out(folder):
+        if problem := documents.find_outside_link(folder):
             check.fail(str(folder), f"{problem}.", hint="Replace it with a file or folder.")
-        if documents.content(folder / "compare.toml") != tables:
+        if documents.read_bytes(folder / "compare.toml") != tables:
             raise FileExistsError(f"{folder} has a comparison with other settings. Choose another with --run.")
         return folder
-    folder = run_folder.create(name, folder)
+    folder = run_folder.create_folder(name, folder)
     records = DataRecords(folder, per_data_set=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
@@ -137,13 +137,13 @@ def _train_run(run: PlannedRun, folder: Path, plan: ComparisonPlan, hint: str) -
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
     result |= {"test": split_metrics(config, state, "test", config.data())}
     result |= {"best_step": step, "seconds": round(training.seconds, 2)}
-    result |= _time_to_target(history, plan.target, Best.of(config.train["best"]))
+    result |= _time_to_target(history, plan.target, BestMetric.parse(config.train["best"]))
     result["curve"] = {name: column.tolist() for name, column in history.validation.items()}
     run_folder.write_json(folder / "result.json", result)
     return result
 
 
-def _time_to_target(history: History, target: tuple[str, float] | None, best: Best) -> dict[str, Any]:
+def _time_to_target(history: History, target: tuple[str, float] | None, best: BestMetric) -> dict[str, Any]:
     """The seconds per step, and the steps and seconds to the target, None when it was never reached.
 
     The time of a step is the median over the intervals of the log, which leaves out compilation and

@@ -9,6 +9,7 @@ from nnfunc import documents
 from nnfunc.commands.watch.dashboard import total_steps
 from nnfunc.reports.format import format_settings
 from nnfunc.runs import metrics_log, run_folder, status
+from nnfunc.runs.best_metric import BestMetric
 
 __all__ = ["Entry", "collect_runs"]
 
@@ -51,11 +52,11 @@ def collect_runs(folder: Path) -> list[Entry]:
     for root, folders, files in os.walk(folder):
         path = Path(root)
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
-        folders[:] = sorted((n for n in folders if not n.startswith(".")), key=metrics_log.natural)
+        folders[:] = sorted((n for n in folders if not n.startswith(".")), key=metrics_log.natural_order)
         if "config.toml" in files or "metrics.jsonl" in files:
             folders.clear()  # a run contains no other runs
             entries.append(_read_run(path, name))
-        elif run_folder.FILES["sweep"] in files:
+        elif run_folder.CONFIG_FILES["sweep"] in files:
             folders.clear()
             entries.append(_read_sweep(path, name))
         elif "compare.toml" in files:
@@ -67,46 +68,48 @@ def collect_runs(folder: Path) -> list[Entry]:
 
 
 def _read_run(path: Path, name: str) -> Entry:
-    if problem := documents.leading_out(path):
+    if problem := documents.find_outside_link(path):
         return Entry(name, "broken", problem)
-    config, _ = status.config_of(path)
-    rows = metrics_log.read(path / "metrics.jsonl", without=("layers",))
-    state, note = status.state(path, rows)
-    result = status.json_of(path / "result.json")
-    mode, metric = status.wanted(config)
-    best = status.best(rows, config)
-    curves = {key: metrics_log.series(rows, "validation", key) for key in metrics_log.names(rows, "validation")}
+    config, _ = status.read_config(path)
+    rows = metrics_log.read_rows(path / "metrics.jsonl", without=("layers",))
+    state, note = status.run_state(path, rows)
+    result = status.read_json_table(path / "result.json")
+    mode, metric = BestMetric.of_config(config)
+    best = status.best_value(rows, config)
+    curves = {
+        key: metrics_log.metric_series(rows, "validation", key) for key in metrics_log.metric_names(rows, "validation")
+    }
     model = config.get("model")
-    seconds = metrics_log.number(result.get("seconds"))
-    resumed = metrics_log.number(result.get("first")) > 0  # then seconds are of the last process alone
+    seconds = metrics_log.to_float(result.get("seconds"))
+    resumed = metrics_log.to_float(result.get("first")) > 0  # then seconds are of the last process alone
     return Entry(
         name,
         state,
         note if state in ("broken", "diverged") else "",
         model=str(model.get("name", "")) if isinstance(model, dict) else "",
-        parameters=status.parameters(path),
+        parameters=status.parameter_count(path),
         steps=max((row["step"] for row in rows), default=0),
         total=total_steps(config),
         best_step=best.step if best else None,
         best={key: float(v[s == best.step][0]) for key, (s, v) in curves.items() if best.step in s} if best else {},
         last={key: float(values[-1]) for key, (_, values) in curves.items()},
         test=_finite_metrics(result.get("test")),
-        seconds=seconds if math.isfinite(seconds) and not resumed else metrics_log.elapsed(rows) or math.nan,
+        seconds=seconds if math.isfinite(seconds) and not resumed else metrics_log.training_seconds(rows) or math.nan,
         metric=metric,
         mode=mode,
-        settings=status.flat(config),
+        settings=status.flatten_settings(config),
         rows=rows,
     )
 
 
 def _read_sweep(path: Path, name: str) -> Entry:
     """A sweep, with the metrics of its best trial once it is complete."""
-    if problem := documents.leading_out(path):
+    if problem := documents.find_outside_link(path):
         return Entry(name, "broken", problem)
-    result = status.json_of(path / "result.json")
+    result = status.read_json_table(path / "result.json")
     if not result:
-        return Entry(name, "sweep", f"not complete; if it is not running: {run_folder.command()} resume {path}")
-    metric, score = str(result.get("metric")), metrics_log.number(result.get("score"))
+        return Entry(name, "sweep", f"not complete; if it is not running: {run_folder.program_name()} resume {path}")
+    metric, score = str(result.get("metric")), metrics_log.to_float(result.get("score"))
     settings = result.get("settings")
     best = format_settings(settings) if isinstance(settings, dict) else ""
     return Entry(
@@ -115,12 +118,12 @@ def _read_sweep(path: Path, name: str) -> Entry:
         f"{result.get('runs')} runs" + (f", best {best}" if best else ""),
         best={metric: score} if math.isfinite(score) else {},
         test=_finite_metrics(result.get("test")),
-        seconds=metrics_log.number(result.get("seconds")),
+        seconds=metrics_log.to_float(result.get("seconds")),
         metric=metric,
     )
 
 
 def _finite_metrics(metrics: Any) -> dict[str, float]:
     """The metrics of a JSON file that are finite numbers. metrics: any value of the file."""
-    values = {k: metrics_log.number(v) for k, v in metrics.items()} if isinstance(metrics, dict) else {}
+    values = {k: metrics_log.to_float(v) for k, v in metrics.items()} if isinstance(metrics, dict) else {}
     return {name: value for name, value in values.items() if math.isfinite(value)}

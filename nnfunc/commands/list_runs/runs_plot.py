@@ -37,10 +37,10 @@ def plot_runs(entries: list[Entry], path: Path) -> None:
 
 def _curves(entry: Entry) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The validation metrics over the steps, or the training loss of a run without any."""
-    names = metrics_log.names(entry.rows, "validation")
-    curves = {name: metrics_log.series(entry.rows, "validation", name) for name in names}
-    if not curves and "loss" in metrics_log.names(entry.rows, "train"):
-        curves["loss"] = metrics_log.series(entry.rows, "train", "loss")
+    names = metrics_log.metric_names(entry.rows, "validation")
+    curves = {name: metrics_log.metric_series(entry.rows, "validation", name) for name in names}
+    if not curves and "loss" in metrics_log.metric_names(entry.rows, "train"):
+        curves["loss"] = metrics_log.metric_series(entry.rows, "train", "loss")
     return curves
 
 
@@ -92,7 +92,7 @@ def _draw_panel(axis: Any, name: str, entries: list[Entry], colours: dict[str, A
         if not len(values):
             continue
         values = np.clip(values, -1e38, 1e38)
-        style = "-" if name in metrics_log.names(entry.rows, "validation") else "--"
+        style = "-" if name in metrics_log.metric_names(entry.rows, "validation") else "--"
         marker = "o" if len(values) < 3 else None
         axis.plot(steps, values, color=colours[entry.name], lw=1.5, ls=style, ms=4, marker=marker)
         lowest, highest = min(lowest, values.min()), max(highest, values.max())

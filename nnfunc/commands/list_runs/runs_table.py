@@ -14,7 +14,8 @@ from rich.text import Text
 
 from nnfunc import check
 from nnfunc.commands.list_runs.collect_runs import Entry
-from nnfunc.commands.watch.dashboard import COLOURS, clock_text
+from nnfunc.commands.watch.dashboard import COLOURS
+from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
@@ -65,7 +66,7 @@ def sort_runs(entries: list[Entry], key: str | None) -> list[Entry]:
 
 def _ascending(entry: Entry, value: float | None, metric: str) -> float | None:
     """The value of a metric, with its sign changed where larger is better."""
-    mode = status.mode_of(metric, {"train": {"best": f"{entry.mode} {entry.metric}"}})
+    mode = status.metric_mode(metric, {"train": {"best": f"{entry.mode} {entry.metric}"}})
     return -value if value is not None and mode == "max" else value
 
 
@@ -115,7 +116,7 @@ COLUMNS = (
     Column("best val", lambda e: _metrics_cell(e, e.best)),
     Column("last val", lambda e: _metrics_cell(e, e.last), priority=3),
     Column("test", lambda e: _metrics_cell(e, e.test)),
-    Column("time", lambda e: clock_text(e.seconds) if e.seconds > 0 else "", priority=4),
+    Column("time", lambda e: format_clock(e.seconds) if e.seconds > 0 else "", priority=4),
 )
 
 

@@ -13,8 +13,8 @@ from nnfunc.reports.format import format_labelled, format_metric, format_setting
 from nnfunc.reports.sweep.sweep_page import write_page
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
-from nnfunc.training.evaluate import eval_size, evaluate
-from nnfunc.training.task import built
+from nnfunc.training.evaluate import eval_batch_size, evaluate
+from nnfunc.training.task import build_task
 
 __all__ = ["no_best_reason", "write_results"]
 
@@ -61,7 +61,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
     print(f"table   {folder / 'table.csv'}")
     print(f"report  {folder / 'report.html'}")
     if best is not None:
-        print(f"config  {run_folder.command()} sweep-best {folder}")
+        print(f"config  {run_folder.program_name()} sweep-best {folder}")
 
 
 def no_best_reason(seeds: int) -> str:
@@ -89,7 +89,7 @@ def _test_metrics(result: Result, best: int) -> dict[str, float]:
         arrays = spec.data.test
         if arrays is None or state is None or i in result.diverged:
             continue
-        task = built(spec.build, spec.hypers, jnp.asarray(state.step))
-        size = eval_size(spec.data, task.accumulate)
+        task = build_task(spec.build, spec.hypers, jnp.asarray(state.step))
+        size = eval_batch_size(spec.data, task.accumulate)
         metrics.append(evaluate(task, state, arrays, transform=spec.data.transform, batch_size=size))
     return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]} if metrics else {}

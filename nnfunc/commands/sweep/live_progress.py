@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nnfunc.commands.interrupts import write_message
-from nnfunc.reports.format import format_clock, format_metric, format_settings
+from nnfunc.durations import format_clock
+from nnfunc.reports.format import format_metric, format_settings
 from nnfunc.sweeps.progress import Progress
 
 __all__ = ["SweepProgress", "show_sweep_progress"]

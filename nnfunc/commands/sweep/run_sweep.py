@@ -59,18 +59,18 @@ def sweep(
             print(study.plan(planned))
             return None
         existed = folder is not None and folder.is_dir()
-        folder = run_folder.create(f"{file.stem}-sweep", folder)
+        folder = run_folder.create_folder(f"{file.stem}-sweep", folder)
         try:
             with interrupts.explain_full_disk(folder, "Sweep again."):
                 save_study(folder, text, study, settings, options)
         except BaseException:
-            run_folder.discard(folder, keep=existed)
+            run_folder.remove_folder(folder, keep=existed)
             raise
     try:
         _run(study, folder, jobs, engine, planned)
     except (ValueError, TypeError, ImportError):
         if not any(folder.glob("segments/*")):  # no trial began
-            run_folder.discard(folder, keep=existed)
+            run_folder.remove_folder(folder, keep=existed)
         raise
     return folder
 
@@ -88,7 +88,7 @@ def _run(
     study: Study, folder: Path, jobs: str | None, engine: Engine | None = None, planned: Engine | None = None
 ) -> None:
     """Run the remaining trials, and write the results. engine, planned: of a new sweep; see `Study.start`."""
-    hint = f"Resume with: {run_folder.command()} resume {folder}"
+    hint = f"Resume with: {run_folder.program_name()} resume {folder}"
     start, store = time.perf_counter(), study.store(folder)
     previous, executor = run_folder.read_json(folder / "result.json", RESULT), None
     with (
@@ -111,16 +111,16 @@ def _run(
                 stack.callback(executor.close)
                 progress.show_message("waiting for the jobs ...")
             watch = Watch(progress, start)
-            engine.store, engine.told, engine.jobs = store, watch, executor
+            engine.store, engine.on_report, engine.jobs = store, watch, executor
             result = conduct(engine, study.search, study.key, start, watch)
         if not result.complete:
-            done = sum(track.ended or track.left is not None for track in engine.tracks.values())
+            done = sum(state.ended or state.stop_reason is not None for state in engine.states.values())
             saved = "everything is saved" if executor is None else "what the jobs saved is intact"
             message = f"stopped with {done} of {progress.trials} trials complete; {saved}. {hint}"
             raise interrupts.Stopped(study.signals[0], message)
         message = f"all trials are complete and saved; only the tables and the report are missing. {hint}"
         with interrupts.interrupt_message(message):
-            if previous is not None and watch.first is None:
+            if previous is not None and watch.first_report is None:
                 result.seconds = previous["seconds"]
                 print(f"{folder} is complete: all its trials were already trained")
             write_results(study, result, folder)

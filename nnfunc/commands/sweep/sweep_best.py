@@ -26,7 +26,7 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
     study = read_study(folder)
     summary = run_folder.read_json(folder / "result.json", RESULT)
     if summary is None or not summary["complete"]:
-        hint = f"Resume it: {run_folder.command()} resume {folder}"
+        hint = f"Resume it: {run_folder.program_name()} resume {folder}"
         check.fail("sweep-best", f"the sweep of {folder} is not complete.", hint=hint)
     index = summary["best"] if trial is None else trial
     if index is None:
@@ -38,7 +38,7 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         comment = _describe_best(summary)
         config = study.config(summary["settings"], summary["seed"])
     else:
-        if save is not None and run_folder.taken(save):
+        if save is not None and run_folder.is_occupied(save):
             raise FileExistsError(f"The folder {save} exists already. Choose another with --save.")
         result = study.result(folder)
         if index in result.refused:
@@ -72,7 +72,7 @@ def _outcome(result: Result, trial: int) -> str:
 
 
 def _save_as_run(study: Study, result: Result, trial: int, folder: Path, config: Config) -> None:
-    folder = run_folder.create(study.name, folder)
+    folder = run_folder.create_folder(study.name, folder)
     save_run(config, folder)
     run_folder.write_environment(folder)
     result.save_trial(trial, folder)

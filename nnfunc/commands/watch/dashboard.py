@@ -12,11 +12,12 @@ from rich.text import Text
 
 from nnfunc.commands.terminal import speed_text
 from nnfunc.commands.watch.dashboard_tables import layers_table, metrics_table
-from nnfunc.reports.format import format_clock, format_metric
+from nnfunc.durations import format_clock
+from nnfunc.reports.format import format_metric
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
-from nnfunc.runs.tail import Follower
+from nnfunc.runs.tail import LogFollower
 
-__all__ = ["COLOURS", "RunView", "clock_text", "render_dashboard", "total_steps"]
+__all__ = ["COLOURS", "RunView", "render_dashboard", "total_steps"]
 
 COLOURS = {
     "running": "green",
@@ -40,10 +41,10 @@ class RunView:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.follower = Follower(folder / "metrics.jsonl", layers=64)
-        self.config, _ = status.config_of(folder)
+        self.follower = LogFollower(folder / "metrics.jsonl", layers=64)
+        self.config, _ = status.read_config(folder)
         self.total = total_steps(self.config)
-        self.state = status.State("stopped")
+        self.state = status.RunState("stopped")
         self.findings: list[diagnostics.Diagnosis] = []
         self.diagnosed = False
 
@@ -61,18 +62,18 @@ class RunView:
         """Read new rows and the state; True when anything changed."""
         previous = self.state
         # the state comes first: a run that is complete wrote all its rows before
-        self.state = status.state(self.folder, self.rows)
+        self.state = status.run_state(self.folder, self.rows)
         changed = self.follower.poll()
         if changed or not self.diagnosed:
-            self.findings, self.diagnosed = diagnostics.find(self.rows), True
-            self.state = status.state(self.folder, self.rows)
+            self.findings, self.diagnosed = diagnostics.find_diagnoses(self.rows), True
+            self.state = status.run_state(self.folder, self.rows)
         return changed or self.state != previous
 
 
 def total_steps(config: dict[str, Any]) -> int:
     """The steps of a run's config, 0 when it does not say. config: its tables, not checked."""
     train = config.get("train")
-    steps = metrics_log.number(train.get("steps")) if isinstance(train, dict) else math.nan
+    steps = metrics_log.to_float(train.get("steps")) if isinstance(train, dict) else math.nan
     return int(steps) if 0 < steps < 2**53 else 0
 
 
@@ -107,7 +108,7 @@ def _height(console: Console, parts: list[RenderableType], width: int) -> int:
 
 def _layers(view: RunView, width: int, room: int, *, ascii_only: bool) -> list[RenderableType]:
     """The tables of parameters and activations. room: the lines for both."""
-    tables = [diagnostics.worst(view.rows, part, columns) for part, columns in STATISTICS.items()]
+    tables = [diagnostics.rank_layers(view.rows, part, columns) for part, columns in STATISTICS.items()]
     parameters, activations = (len(paths) for paths, _ in tables)
     headers = 3 * ((parameters > 0) + (activations > 0))
     lines = max(room - headers, 4) if room < 1000 else 24
@@ -136,12 +137,12 @@ def _progress(view: RunView) -> RenderableType:
     """The progress bar, the time, the speed and the time left."""
     steps, total = view.steps, view.total
     text = f"{steps:,}/{total:,}  {steps / total:.0%}" if total else f"{steps:,} steps"
-    rate = metrics_log.rate(view.rows)
-    text += f"  {clock_text(metrics_log.elapsed(view.rows))}"
+    rate = metrics_log.steps_per_second(view.rows)
+    text += f"  {format_clock(metrics_log.training_seconds(view.rows))}"
     if math.isfinite(rate) and rate > 0:
         text += f"  {speed_text(rate)}"
         if view.state.name == "running" and total > steps:
-            text += f"  {clock_text((total - steps) / rate)} left"
+            text += f"  {format_clock((total - steps) / rate)} left"
     grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True)
@@ -160,7 +161,7 @@ def _state_message(view: RunView) -> list[RenderableType]:
     last_row = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
     if name == "stopped":
         problem = "Nothing trains this run: no process holds its lock, and it has no result."
-        message = f"{problem} {last_row} Resume with: {run_folder.command()} resume {view.folder}"
+        message = f"{problem} {last_row} Resume with: {run_folder.program_name()} resume {view.folder}"
     elif name == "diverged":
         message = f"It diverged: {message or 'the loss is not finite'}. {last_row}"
     return [Text(message, COLOURS[name]), Text()]
@@ -183,14 +184,14 @@ def _age(path: Path) -> str:
 
 def _best_checkpoint(view: RunView) -> RenderableType | None:
     """The best checkpoint, as its manifest says; without one, the best step by the rows."""
-    metadata = status.json_of(view.folder / "checkpoints" / "best" / "manifest.json").get("metadata")
+    metadata = status.read_json_table(view.folder / "checkpoints" / "best" / "manifest.json").get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    value, step = (metrics_log.number(metadata.get(key)) for key in ("best_value", "best_step"))
+    value, step = (metrics_log.to_float(metadata.get(key)) for key in ("best_value", "best_step"))
     text = Text("best checkpoint  ", "dim")
     if math.isfinite(value) and math.isfinite(step):
         metric = str(metadata.get("best") or "").partition(" ")[2]
         return text.append(f"val {metric} {format_metric(metric, value)} at step {step:,.0f}", "not dim")
-    best = status.best(view.rows, view.config)
+    best = status.best_value(view.rows, view.config)
     if best is None:
         return None
     value_text = format_metric(best.metric, best.value)
@@ -199,7 +200,7 @@ def _best_checkpoint(view: RunView) -> RenderableType | None:
 
 def _events(view: RunView) -> RenderableType | None:
     """The last four events."""
-    events = metrics_log.events(view.rows)[-4:]
+    events = metrics_log.event_rows(view.rows)[-4:]
     if not events:
         return None
     grid = Table.grid(padding=(0, 1, 0, 0))
@@ -217,15 +218,10 @@ def _findings(view: RunView, *, brief: bool) -> list[RenderableType]:
     if not view.findings:
         return []
     if brief:
-        texts = [f"{finding.kind} {' '.join(finding.paths[:1])}".rstrip() for finding in view.findings]
+        texts = [f"{finding.name} {' '.join(finding.paths[:1])}".rstrip() for finding in view.findings]
         return [Text("findings  ", "dim").append("; ".join(texts), "not dim yellow")]
     lines: list[RenderableType] = [Text(), Text("findings", "dim")]
     for finding in view.findings[:5]:
-        text = Text(f"{finding.kind}  ", "yellow").append(finding.words, "default")
+        text = Text(f"{finding.name}  ", "yellow").append(finding.message, "default")
         lines.append(text.append(f" ({finding.threshold})", "default dim"))
     return [Group(*lines)]
-
-
-def clock_text(seconds: float) -> str:
-    """A duration as 1:05 or 2:00:09; `?` for more than 30 years. seconds: of a log that may be damaged."""
-    return format_clock(seconds) if 0 <= seconds < 1e9 else "?"

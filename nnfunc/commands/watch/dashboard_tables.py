@@ -41,11 +41,11 @@ def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool)
         room, last = max(width - 15 - 7 - 12 - 12, 8), max(view.steps, 1)
         return Text(sparkline(steps, values, width=room, last=last, height=height, ascii_only=ascii_only), colour)
 
-    train_names = metrics_log.names(rows, "train")
+    train_names = metrics_log.metric_names(rows, "train")
     for name in _metric_names(rows):
-        best = np.max if status.mode_of(name, view.config) == "max" else np.min
+        best = np.max if status.metric_mode(name, view.config) == "max" else np.min
         for split, label, colour in (("train", "train", "default"), ("validation", "val", "cyan")):
-            steps, values = metrics_log.series(rows, split, name)
+            steps, values = metrics_log.metric_series(rows, split, name)
             if not len(values):
                 continue
             title = name.replace("_", " ")[:15] if split == "train" or name not in train_names else ""
@@ -55,7 +55,7 @@ def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool)
     repeated = {"examples_per_second"} if "tokens_per_second" in train_names else set()
     repeated |= {"flops_per_second"} if "utilisation" in train_names else set()
     for name, (label, factor, form) in (OPTIMIZATION | THROUGHPUT).items():
-        steps, values = metrics_log.series(rows, "train", name)
+        steps, values = metrics_log.metric_series(rows, "train", name)
         if not len(values) or (curve_height == 1 and name in repeated):
             continue
         colour = "green" if name in THROUGHPUT else "magenta"
@@ -65,7 +65,10 @@ def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool)
 
 def _metric_names(rows: list[metrics_log.Row]) -> list[str]:
     """Loss and accuracy, then up to three others."""
-    names = {*metrics_log.names(rows, "train"), *metrics_log.names(rows, "validation")} - {*THROUGHPUT, *OPTIMIZATION}
+    names = {*metrics_log.metric_names(rows, "train"), *metrics_log.metric_names(rows, "validation")} - {
+        *THROUGHPUT,
+        *OPTIMIZATION,
+    }
     first = [name for name in ("loss", "accuracy") if name in names]
     return first + sorted(names - set(first))[:3]
 

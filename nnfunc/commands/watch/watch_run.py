@@ -32,7 +32,7 @@ def watch(folder: Path, *, once: bool = False, console: Console | None = None) -
     Raises: FileNotFoundError when the folder is not a run.
     """
     console = console or open_console()
-    view = RunView(run_folder.find(folder))
+    view = RunView(run_folder.check_folder(folder))
     view.poll()
     if not once and console.is_terminal:
         _follow(view, console)

@@ -17,33 +17,35 @@ __all__ = ["check_space", "first_value", "test_values"]
 _TRIES = 6
 _FEW = 16
 
-Attempt = Callable[[dict[str, Any]], list[str]]
-"""settings -> what is wrong with their config, a line each."""
+Attempt = Callable[[dict[str, Any]], list[Any]]
+"""The function settings -> problems of their config."""
 
 
-def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[str]:
-    """What is wrong with the space, or with the tables that it is for.
+def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[Any]:
+    """The problems of the space, and of the tables that it changes, each once.
+
+    space: key -> options or distribution. attempt: finds the problems of some settings.
 
     >>> even = lambda settings: [f"{v} is odd." for v in settings.values() if v % 2]
     >>> check_space({"a": [0, 1, 2], "b": [4, 6]}, even)
     ['1 is odd.']
     """
-    tries = [_setting(space, place) for place in range(_TRIES if space else 1)]
-    tries.sort(key=lambda settings: bool(attempt(settings)))  # those that make a config come first
-    base, *others = tries
-    found = attempt(base)
-    hopeless = bool(found)
-    for path, value in space.items():
-        for option in test_values(value):
-            lines = attempt(base | {path: option})
-            if lines and (hopeless or all(attempt(o | {path: option}) for o in others)):
-                found = found + lines
-                if isinstance(value, Distribution):
+    settings = [_spread_settings(space, index) for index in range(_TRIES if space else 1)]
+    settings.sort(key=lambda one: bool(attempt(one)))  # those without problems come first
+    base, *others = settings
+    problems = attempt(base)
+    base_fails = bool(problems)
+    for path, values in space.items():
+        for option in test_values(values):
+            refused = attempt(base | {path: option})
+            if refused and (base_fails or all(attempt(other | {path: option}) for other in others)):
+                problems = problems + refused
+                if isinstance(values, Distribution):
                     break  # the other end would say the same with another number
-    told: dict[str, str] = {}
-    for line in found:
-        told.setdefault(_gist(line), line)
-    return list(told.values())
+    first: dict[str, Any] = {}
+    for problem in problems:
+        first.setdefault(_without_value(str(problem)), problem)
+    return list(first.values())
 
 
 def test_values(value: SpaceValue) -> list[Any]:
@@ -61,9 +63,9 @@ def test_values(value: SpaceValue) -> list[Any]:
     if len(value) <= _FEW:
         return value
     ends, rest = [], []
-    for kind in (int, float):
-        own = [v for v in value if type(v) is kind and v == v]
-        ends += [min(own), max(own)] if own else []
+    for number_type in (int, float):
+        numbers = [v for v in value if type(v) is number_type and v == v]
+        ends += [min(numbers), max(numbers)] if numbers else []
     rest = [v for v in value if not check.is_plain(v) or v != v]
     return [*ends, *{repr(v): v for v in rest}.values()]
 
@@ -73,15 +75,15 @@ def first_value(value: SpaceValue) -> Any:
     return value.at(0.0) if isinstance(value, Distribution) else value[0]
 
 
-def _setting(space: Mapping[str, SpaceValue], place: int) -> dict[str, Any]:
-    """One of a few settings that lie far apart; number 0 is the first of every value."""
-    units = [place * math.sqrt(2) * (i + 1) % 1 for i in range(len(space))]
+def _spread_settings(space: Mapping[str, SpaceValue], index: int) -> dict[str, Any]:
+    """One of a few settings that lie far apart; index 0 is the first option of every key."""
+    quantiles = [index * math.sqrt(2) * (i + 1) % 1 for i in range(len(space))]
     return {
-        path: value.at(u) if isinstance(value, Distribution) else value[int(u * len(value))]
-        for (path, value), u in zip(space.items(), units, strict=True)
+        path: values.at(u) if isinstance(values, Distribution) else values[int(u * len(values))]
+        for (path, values), u in zip(space.items(), quantiles, strict=True)
     }
 
 
-def _gist(line: str) -> str:
-    """What tells a mistake from others: of an unknown key, not the value that it was tried with."""
+def _without_value(line: str) -> str:
+    """What tells a problem from others: of an unknown key, not the value that it was tried with."""
     return line.partition(", got ")[0] if "has no such key" in line else line

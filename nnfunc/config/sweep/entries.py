@@ -1,11 +1,10 @@
-"""What the table [sweep] and the words of the command line say, place by place, not yet understood."""
+"""The settings of the table [sweep] and of the command line, key by key, not yet parsed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nnfunc import check
 from nnfunc.config.build import is_schedule
-from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, printable
+from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, nearest_hint, printable
 from nnfunc.config.key_path import KeyPath, argument_depth, find_type, format_key, get_value, parse_key
 from nnfunc.config.schema import TABLES
 from nnfunc.config.sweep.distributions import FORMS, is_form
@@ -17,73 +16,77 @@ Tables = dict[str, Any]
 
 
 class Entry(NamedTuple):
-    """What was said of one place: a value as TOML has it, or the text of a word."""
+    """A setting as it was written.
+
+    path: its key path. value: as TOML has it, or the text of an override. is_override: whether the
+    command line gave it.
+    """
 
     path: KeyPath
     value: Any
     is_override: bool
 
-    def mistake(self, problem: str, where: str) -> str:
-        who = f"{COMMAND_LINE}: " if self.is_override else f"{where}: sweep."
-        return f"{who}{format_key(self.path)}: {problem}{'' if problem.endswith('?') else '.'}"
+    def add_problem(self, problems: ProblemList, text: str = "", **parts: str) -> None:
+        """Add to `problems` what is wrong with the setting; `text` and `parts` as for `ProblemList.add`."""
+        source, prefix = (COMMAND_LINE, "") if self.is_override else (problems.file, "sweep.")
+        problems.add(f"{prefix}{format_key(self.path)}", text, source=source, **parts)
 
 
-def table_entries(table: Mapping[str, Any], around: KeyPath, tables: Tables, mistakes: ProblemList) -> Iterator[Entry]:
-    """What the table [sweep] says, tables in it taken apart down to values and forms."""
+def table_entries(table: Mapping[str, Any], parent: KeyPath, tables: Tables, problems: ProblemList) -> Iterator[Entry]:
+    """The settings of the table [sweep]; the tables inside it are taken apart.
+
+    table: the table, or one inside it, at the key path `parent`. tables: of the config. problems: takes
+    the mistakes.
+    """
     for key, value in table.items():
-        place = (*around, *parse_key(key))
-        if not around and key in OPTIONS:
+        path = (*parent, *parse_key(key))
+        if not parent and key in OPTIONS:
             continue
-        if len(place) == len(around):
-            problem = f"each key should be the path of a setting, got {key!r}."
-            mistakes.lines.append(f"{mistakes.file}: sweep: {problem}")
-        elif len(place) == 1 and place[0] not in ("seed", *TABLES):
-            hint = check.nearest(key, [*OPTIONS, "seed", *TABLES])
-            problem = f"{printable(key)}: there is no such key{hint}"
-            mistakes.lines.append(f"{mistakes.file}: sweep.{problem}")
+        if len(path) == len(parent):
+            problems.add("sweep", expected="each key should be the dotted key of a setting", actual=repr(key))
+        elif len(path) == 1 and path[0] not in ("seed", *TABLES):
+            hint = nearest_hint(key, [*OPTIONS, "seed", *TABLES], list_names=True)
+            problems.add(f"sweep.{printable(key)}", "there is no such key", hint=hint)
         elif not isinstance(value, dict) or is_form(value) or is_schedule(value):
-            yield Entry(place, value, False)
-        elif _holds_more(place, tables):
-            yield from table_entries(value, place, tables, mistakes)
+            yield Entry(path, value, False)
+        elif _is_table(path, tables):
+            yield from table_entries(value, path, tables, problems)
         else:
-            near = check.nearest(str(next(iter(value), "")), FORMS)
-            problem = f"should be such as {{ log = [1e-4, 1e-1] }}, got {describe(value)}{near}"
-            mistakes.lines.append(Entry(place, value, False).mistake(problem, mistakes.file))
+            hint = nearest_hint(str(next(iter(value), "")), FORMS, list_names=True)
+            expected = "should be such as { log = [1e-4, 1e-1] }"
+            Entry(path, value, False).add_problem(problems, expected=expected, actual=describe(value), hint=hint)
 
 
-def _holds_more(place: KeyPath, tables: Tables) -> bool:
-    """Whether what stands at a place is a table: of arguments, of numbers by pattern, a schedule."""
-    if len(place) < argument_depth(place):
+def _is_table(path: KeyPath, tables: Tables) -> bool:
+    """Whether the value at a path is a table: of arguments, of numbers by pattern, a schedule."""
+    if len(path) < argument_depth(path):
         return True
-    kind, there = find_type(tables, place), get_value(tables, place)
-    by_pattern = kind is not None and "a table of" in kind.singular
-    return isinstance(there, dict) or (there is None and by_pattern)
+    value_type, value = find_type(tables, path), get_value(tables, path)
+    by_pattern = value_type is not None and "a table of" in value_type.singular
+    return isinstance(value, dict) or (value is None and by_pattern)
 
 
-def override_entries(words: Sequence[str], mistakes: ProblemList) -> Iterator[Entry]:
-    """What words such as "seed=0:8" say."""
-    for word in words:
-        path, equals, text = word.partition("=")
-        place = parse_key(path)
-        if not equals or not place:
-            wanted = "a setting should be key=value, such as seed=0:8 or train.steps=2000"
-            mistakes.lines.append(f"{COMMAND_LINE}: {wanted}, got {word!r}.")
-        elif place[0] == "sweep" or place in [(name,) for name in OPTIONS]:
-            name = place[-1]
-            own = f"write --{name} {printable(text.strip())}"
-            cure = own if name in OPTIONS else "leave out 'sweep.'"
-            problem = f"{format_key(place)}: is no setting of the config; {cure}."
-            mistakes.lines.append(f"{COMMAND_LINE}: {problem}")
+def override_entries(overrides: Sequence[str], problems: ProblemList) -> Iterator[Entry]:
+    """The settings of overrides such as "seed=0:8". problems: takes the mistakes."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = parse_key(key)
+        if not equals or not path:
+            expected = "a setting should be key=value, such as seed=0:8 or train.steps=2000"
+            problems.add("", expected=expected, actual=repr(override), source=COMMAND_LINE)
+        elif path[0] == "sweep" or path in [(name,) for name in OPTIONS]:
+            flag = f"write --{path[-1]} {printable(text.strip())}."
+            hint = flag if path[-1] in OPTIONS else "leave out 'sweep.'."
+            problems.add(format_key(path), "is no setting of the config", hint=hint, source=COMMAND_LINE)
         else:
-            yield Entry(place, text, True)
+            yield Entry(path, text, True)
 
 
-def check_unique(entries: Iterator[Entry], mistakes: ProblemList) -> dict[KeyPath, Entry]:
-    """The entries by their places, of which each should be given once."""
-    found: dict[KeyPath, Entry] = {}
+def check_unique(entries: Iterator[Entry], problems: ProblemList) -> dict[KeyPath, Entry]:
+    """The entries by their key paths, each of which may be written once. problems: takes the mistakes."""
+    by_path: dict[KeyPath, Entry] = {}
     for entry in entries:
-        if entry.path in found:
-            problem = "is given twice; leave out one of the two"
-            mistakes.lines.append(entry.mistake(problem, mistakes.file))
-        found[entry.path] = entry
-    return found
+        if entry.path in by_path:
+            entry.add_problem(problems, "is written twice", hint="leave out one of the two.")
+        by_path[entry.path] = entry
+    return by_path

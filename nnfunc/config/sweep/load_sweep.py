@@ -1,13 +1,12 @@
-"""A sweep from a config file and the words of the command line.
+"""A sweep from a config file and the settings of the command line.
 
     sweep = load_sweep("configs/digits_mlp.toml", ["schedule.peak=log(1e-4, 1e-1)", "seed=0:8"])
     sweep.space["schedule.peak"], sweep.options
     trial = sweep.trial({"schedule.peak": 1e-3, "seed": 7}, 0)
 
-The file is that of a run with a table [sweep]. There the paths of settings say what they are drawn
-from (`nnfunc.config.sweep.distributions`), and what is no path is an option, such as trials = 256. A
-table in a table means what a dotted key in quotes means. The words of the command line go before the
-file's.
+The file is the config of a run with a table [sweep]. Its dotted keys say what a setting is drawn from
+(see `nnfunc.config.sweep.distributions`); its other keys are options, such as trials = 256. A table
+inside it means the same as a quoted dotted key. The command line replaces settings of the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config import Config, ConfigError
+from nnfunc.config import Config
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import ProblemList, describe, to_one_line
-from nnfunc.config.file_paths import make_absolute
+from nnfunc.config.errors import ProblemList, describe, fail, to_one_line
+from nnfunc.config.file_paths import FILE_TABLES, make_absolute
 from nnfunc.config.key_path import KeyPath, find_type, get_value, hyper_name, parse_value, set_value
 from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, ValueType
 from nnfunc.config.sweep.check_space import check_space, first_value, test_values
@@ -90,87 +89,103 @@ def load_sweep(
     folders: tuple[Path, Path] | None = None,
     records: DataRecords | None = None,
 ) -> SweepConfig:
-    """The checked sweep of a TOML file, after words such as "schedule.peak=log(1e-4, 1e-1)".
+    """The checked sweep of a TOML file.
 
-    words: what to draw from, in the place of what the file says, or plain `key=value`, which changes
-    the config as in `nnfunc train`. options: such as trials, before the file's; None is not given.
-    Every option of the space is tried, and both ends of a distribution. folders, records: of a sweep
-    that began before, as in `Sweep`.
+    path: the file. overrides: what settings are drawn from, such as "schedule.peak=log(1e-4, 1e-1)", or
+    plain `key=value`, which changes the config as in `nnfunc train`; they replace those of the file.
+    options: such as trials; they replace those of the file, and None is ignored. folders, records: as in
+    `SweepConfig`, for a sweep that is resumed. Each option of the space and both ends of each
+    distribution are checked.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
-    mistakes = ProblemList(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
+    problems = ProblemList(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
     tables = read_tables(path)
     reject_comparison(path, tables)
     table = tables.pop("sweep", {})
     if not isinstance(table, dict):
-        wanted = 'a table, such as sweep = { "schedule.peak" = { log = [1e-4, 1e-1] } }'
-        raise ConfigError([f"{path}: sweep: should be {wanted}, got {describe(table)}."])
-    own = {name: value for name, value in table.items() if name in OPTIONS}
-    entries = check_unique(table_entries(table, (), tables, mistakes), mistakes)
-    entries |= check_unique(override_entries(overrides, mistakes), mistakes)
-    mistakes.overridden |= {".".join(map(str, e.path)) for e in entries.values() if e.is_override}
-    tables, space = _meant(entries, tables, mistakes)
-    tables |= {name: make_absolute(name, tables[name], mistakes) for name in tables}
-    known = check_options(own, options or {}, mistakes)
-    if not space and not mistakes.lines:
-        cure = 'Say what to draw: "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep]'
-        mistakes.lines.append(f"{path}: there is nothing to sweep. {cure} in the file.")
-    sweep = SweepConfig(tables, space, known, str(path), mistakes.folders, records)
-    mistakes.lines += check_space(
-        {p: v for p, v in space.items() if not _is_seeds(p, v, mistakes)},
-        lambda settings: sweep._trials.problems(settings, mistakes.overridden),
+        expected = 'should be a table, such as sweep = { "schedule.peak" = { log = [1e-4, 1e-1] } }'
+        fail(str(path), "sweep", expected=expected, actual=describe(table))
+    entries = check_unique(table_entries(table, (), tables, problems), problems)
+    entries |= check_unique(override_entries(overrides, problems), problems)
+    problems.overridden |= {".".join(map(str, e.path)) for e in entries.values() if e.is_override}
+    tables, space = _split_space(entries, tables, problems)
+    tables |= {name: make_absolute(name, tables[name], problems) for name in tables}
+    file_options = {name: value for name, value in table.items() if name in OPTIONS}
+    checked_options = check_options(file_options, options or {}, problems)
+    if not space and not problems.problems:
+        hint = 'Say what to draw: "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep] in the file.'
+        problems.add("", "there is nothing to sweep", hint=hint, source=str(path))
+    sweep = SweepConfig(tables, space, checked_options, str(path), problems.folders, records)
+    problems.problems += check_space(
+        {key: values for key, values in space.items() if not _are_seeds(key, values, problems)},
+        lambda settings: sweep._trials.problems(settings, problems.overridden),
     )
-    if mistakes.lines:
-        raise ConfigError(dict.fromkeys(mistakes.lines))
+    problems.raise_all()
     return sweep
 
 
-def _meant(
-    entries: dict[KeyPath, Entry], tables: Tables, mistakes: ProblemList
+def _split_space(
+    entries: dict[KeyPath, Entry], tables: Tables, problems: ProblemList
 ) -> tuple[Tables, dict[str, SpaceValue]]:
-    """The tables with what is fixed, and the space. Whole tables come before what is in them."""
-    sample, found = tables, {}
-    for place in sorted(entries, key=len):
-        entry = entries[place]
+    """The tables with the fixed settings, and the space. Whole tables come before the keys inside them."""
+    sample: Tables = tables
+    space: dict[KeyPath, SpaceValue] = {}
+    for path in sorted(entries, key=len):
+        entry = entries[path]
         try:
-            kind = find_type(sample, place)
-            values = (parse_override if entry.is_override else parse_values)(entry.value, kind)
-            if isinstance(values, Distribution) and values.options is None and _whole(kind):
+            value_type = find_type(sample, path)
+            values = (parse_override if entry.is_override else parse_values)(entry.value, value_type)
+            if isinstance(values, Distribution) and values.options is None and _is_integer(value_type):
                 raise ValueError("is an integer: draw it from int(1, 4), or give a list")
             value = parse_value(entry.value) if entry.is_override else entry.value
-            if values is None and any(place[: len(whole)] == whole for whole in found):
-                values = [value]  # it goes over whatever the table is that is drawn
-            sample = set_value(sample, place, value if values is None else first_value(values))
+            if values is None and any(path[: len(table)] == table for table in space):
+                values = [value]  # it replaces the value of each table that is drawn
+            sample = set_value(sample, path, value if values is None else first_value(values))
             if values is None:
-                tables = set_value(tables, place, value)
+                tables = set_value(tables, path, value)
             else:
-                found[place] = values
+                space[path] = values
         except ValueError as error:
-            problem = to_one_line(error).removesuffix(".")
-            mistakes.lines.append(entry.mistake(problem, mistakes.file))
-    for place in [place for place in found if _absent(place, sample)]:
-        problem = f"there is no table {place[0]}; write {TABLES[str(place[0])]}"
-        mistakes.lines.append(entries[place].mistake(problem, mistakes.file))
-        del found[place]
-    return tables, {hyper_name(sample, place): found[place] for place in entries if place in found}
+            entry.add_problem(problems, to_one_line(error))
+    for path in [path for path in space if _lacks_table(path, sample)]:
+        hint = f"write {TABLES[str(path[0])]}."
+        entries[path].add_problem(problems, f"there is no table {path[0]}", hint=hint)
+        del space[path]
+    space = {path: _absolute_values(path, values, sample, problems) for path, values in space.items()}
+    return tables, {hyper_name(sample, path): space[path] for path in entries if path in space}
 
 
-def _whole(kind: ValueType | None) -> bool:
-    return kind is not None and kind.singular == "an integer"
+def _absolute_values(path: KeyPath, values: SpaceValue, sample: Tables, problems: ProblemList) -> SpaceValue:
+    """The options of a setting, with relative file paths made absolute.
+
+    The saved settings of a sweep then mean the same in whichever directory it is resumed.
+    """
+    table = str(path[0])
+    keys = [str(key) for key in path[1:]]
+    if isinstance(values, Distribution) or table not in FILE_TABLES or len(keys) > 1:
+        return values
+    if not keys:
+        return [make_absolute(table, value, problems) for value in values]
+    (key,), name = keys, get_value(sample, (table, "name"))
+    return [make_absolute(table, {"name": name, key: value}, problems)[key] for value in values]
 
 
-def _absent(place: KeyPath, tables: Tables) -> bool:
-    """Whether a setting is of a table that may be left out, is, and cannot be made of it alone."""
-    table = place[0]
-    needed = table in OPTIONAL_TABLES and table not in FIXED_FACTORIES and table != "augment"
-    return needed and get_value(tables, (table, "name")) is None
+def _is_integer(value_type: ValueType | None) -> bool:
+    return value_type is not None and value_type.singular == "an integer"
 
 
-def _is_seeds(path: str, values: SpaceValue, mistakes: ProblemList) -> bool:
-    """Whether these are seeds, which no factory needs to look at; wrong ones are noted."""
-    if path not in SEEDS:
+def _lacks_table(path: KeyPath, tables: Tables) -> bool:
+    """Whether a setting belongs to an optional table that is absent and needs a name."""
+    table = path[0]
+    needs_name = table in OPTIONAL_TABLES and table not in FIXED_FACTORIES and table != "augment"
+    return needs_name and get_value(tables, (table, "name")) is None
+
+
+def _are_seeds(key: str, values: SpaceValue, problems: ProblemList) -> bool:
+    """Whether these are seeds, which no factory needs to check; wrong ones become problems."""
+    if key not in SEEDS:
         return False
     wrong = [value for value in test_values(values) if not is_seed(value)]
     if wrong:
-        mistakes.add(path, f"should be an integer from 0 to 2**32 - 1, got {describe(wrong[0])}.")
+        problems.add(key, expected="should be an integer from 0 to 2**32 - 1", actual=describe(wrong[0]))
     return True

@@ -1,4 +1,4 @@
-"""The searches that a config or the command line may name, checked by their own signatures."""
+"""The searches that a config or the command line may name, checked by their arguments signatures."""
 
 import inspect
 import tomllib
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check, sweeps
-from nnfunc.config.errors import suggest
+from nnfunc.config.errors import nearest_hint
 
 __all__ = ["SEARCHES", "check_search", "parse_search", "parse_search_text"]
 
@@ -22,21 +22,23 @@ def parse_search(given: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Sea
     'halving'
     """
     table = {"name": given or "everything"} if given is None or isinstance(given, str) else given
-    own = dict(table)
-    name = own.pop("name", None)
+    arguments = dict(table)
+    name = arguments.pop("name", None)
     if name not in SEARCHES:
-        hint = suggest(name, SEARCHES)
-        check.fail("search", f"name should be one of {', '.join(SEARCHES)}, got {name!r}{hint}")
+        hint = nearest_hint(name, SEARCHES)
+        problem = f"name should be one of {', '.join(SEARCHES)}, got {name!r}{'; ' + hint if hint else '.'}"
+        check.fail("search", problem)
     if name == "everything":
-        if own:
-            check.fail("search", f"everything takes no arguments, got {', '.join(own)}.")
+        if arguments:
+            check.fail("search", f"everything takes no arguments, got {', '.join(arguments)}.")
         return name, sweeps.everything
     make = getattr(sweeps, name)
-    arguments = inspect.signature(make).parameters
-    for word in own:
-        if word not in arguments:
-            check.fail("search", f"{name} has no argument {word!r}{check.nearest(word, arguments)}")
-    return name, make(**own)
+    parameters = inspect.signature(make).parameters
+    for argument in arguments:
+        if argument not in parameters:
+            near = check.nearest(argument, parameters)
+            check.fail("search", f"{name} has no argument {argument!r}{near}")
+    return name, make(**arguments)
 
 
 def check_search(name: str, settings: int, trials: int | None, seeds: int) -> None:

@@ -17,17 +17,17 @@ from nnfunc.config.sweep.load_sweep import SweepConfig, load_sweep
 from nnfunc.config.sweep.search_methods import check_search, parse_search
 from nnfunc.data.dataset import Data
 from nnfunc.runs import run_folder
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.space import Distribution
-from nnfunc.sweeps.sweep import conduct, draws_of
+from nnfunc.sweeps.sweep import build_draws, conduct
 from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.training.checkpointing import Best
 
 __all__ = ["Study", "is_sweep", "read_study", "save_study"]
 
-CONFIG_FILE, ARGUMENTS_FILE = run_folder.FILES["sweep"], "sweep.json"
+CONFIG_FILE, ARGUMENTS_FILE = run_folder.CONFIG_FILES["sweep"], "sweep.json"
 
 
 RESULT = {
@@ -71,7 +71,7 @@ def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
     changed_data: whether its data files may hold something else than then.
     """
     form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
-    given = documents.document(run_folder.find(folder, "sweep") / ARGUMENTS_FILE, form)
+    given = documents.read_json(run_folder.check_folder(folder, "sweep") / ARGUMENTS_FILE, form)
     records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
     paths = [Path(path) for path in given.get("folders", ())]
     known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
@@ -94,7 +94,7 @@ class Study:
             self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
         elif "seed" in space:
             self.seeds = _options(space.pop("seed"), own.where)
-        self.figure = Best.of(options.pop("best", own.tables["train"].get("best", "min loss")))
+        self.figure = BestMetric.parse(options.pop("best", own.tables["train"].get("best", "min loss")))
         self.execution, self.chunk = options.pop("execution", "auto"), options.pop("chunk", None)
         trials, method = options.pop("trials", None), options.pop("method", None)
         listed = all(isinstance(values, list | range) for values in space.values())
@@ -108,7 +108,7 @@ class Study:
                 space, method, trials = _seeds_alone(trials, len(self.seeds)), "list", None
             elif trials is None and method != "grid":
                 _trials_missing(space)
-            draws = draws_of(space, method, trials, self.key, None, len(self.seeds))
+            draws = build_draws(space, method, trials, self.key, None, len(self.seeds))
             self.draws = replace(draws, distinct=method in ("random", "sobol", "latin"))
         except ValueError as error:
             raise ConfigError([f"{own.where}: {error}"]) from error
@@ -125,8 +125,8 @@ class Study:
         return self.sweep.config(settings | {"seed": seed})
 
     def engine(self, store: Store | None = None) -> Engine:
-        stops = lambda: bool(self.signals)
-        own = {"execution": self.execution, "chunk": self.chunk, "store": store, "stops": stops}
+        should_stop = lambda: bool(self.signals)
+        own = {"execution": self.execution, "chunk": self.chunk, "store": store, "should_stop": should_stop}
         return Engine(self.trial, self.draws, self.figure, **own)
 
     def start(self, engine: Engine) -> Engine:

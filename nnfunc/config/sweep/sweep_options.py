@@ -1,79 +1,75 @@
-"""The options of a sweep: what in the table [sweep], or after --, is no path of a setting."""
+"""The options of a sweep: the keys of the table [sweep], and the flags, that are not settings."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from nnfunc import check
-from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, printable, suggest, to_one_line
+from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, error_parts, nearest_hint, printable, to_one_line
 from nnfunc.config.sweep.search_methods import parse_search
 from nnfunc.sweeps.sampling import MAX_TRIALS
 from nnfunc.sweeps.strategy import EXECUTIONS
 
 __all__ = ["OPTIONS", "check_options"]
 
-_METHODS = ("random", "grid", "sobol", "latin")
+Parts = dict[str, str]
+"""What is wrong with a value, as arguments of `ProblemList.add`; empty when nothing is."""
 
 
-def _count(value: Any) -> str:
-    good = type(value) is int and 0 < value <= MAX_TRIALS
-    wanted = f"should be an integer from 1 to {MAX_TRIALS:,}"
-    return "" if good else f"{wanted}, got {describe(value)}."
+def _check_count(value: Any) -> Parts:
+    if type(value) is int and 0 < value <= MAX_TRIALS:
+        return {}
+    return {"expected": f"should be an integer from 1 to {MAX_TRIALS:,}", "actual": describe(value)}
 
 
-def _method(value: Any) -> str:
-    if value in _METHODS:
-        return ""
-    names = ", ".join(map(repr, _METHODS))
-    return f"should be one of {names}, got {describe(value)}{suggest(value, _METHODS)}"
+def _check_choice(names: tuple[str, ...], value: Any) -> Parts:
+    if value in names:
+        return {}
+    expected = f"should be one of {', '.join(map(repr, names))}"
+    return {"expected": expected, "actual": describe(value), "hint": nearest_hint(value, names)}
 
 
-def _best(value: Any) -> str:
+def _check_best(value: Any) -> Parts:
     mode, _, metric = value.partition(" ") if isinstance(value, str) else ("", "", "")
     if mode in ("min", "max") and metric.strip():
-        return ""
-    return f"should be such as 'min loss' or 'max accuracy', got {describe(value)}."
+        return {}
+    return {"expected": "should be such as 'min loss' or 'max accuracy'", "actual": describe(value)}
 
 
-def _search(value: Any) -> str:
+def _check_search(value: Any) -> Parts:
     if not isinstance(value, str | dict):
         example = '{ name = "halving", eta = 4 }'
-        return f"should be a name or a table, such as {example}, got {describe(value)}."
+        return {"expected": f"should be a name or a table, such as {example}", "actual": describe(value)}
     try:
         parse_search(value)
     except (ValueError, TypeError) as error:
-        return to_one_line(error).removeprefix("search: ")
-    return ""
+        expected, actual, _ = error_parts(error)
+        return {"text": to_one_line(error).removeprefix("search: "), "expected": expected, "actual": actual}
+    return {}
 
 
-def _execution(value: Any) -> str:
-    if value in EXECUTIONS:
-        return ""
-    names = ", ".join(map(repr, EXECUTIONS))
-    return f"should be one of {names}, got {describe(value)}{suggest(value, EXECUTIONS)}"
-
-
-OPTIONS: dict[str, Callable[[Any], str]] = {
-    "trials": _count,
-    "method": _method,
-    "seeds": _count,
-    "best": _best,
-    "search": _search,
-    "chunk": _count,
-    "execution": _execution,
+OPTIONS: dict[str, Callable[[Any], Parts]] = {
+    "trials": _check_count,
+    "method": partial(_check_choice, ("random", "grid", "sobol", "latin")),
+    "seeds": _check_count,
+    "best": _check_best,
+    "search": _check_search,
+    "chunk": _check_count,
+    "execution": partial(_check_choice, EXECUTIONS),
 }
-"""Of each option what is wrong with a value, in words."""
+"""The check of each option's value."""
 
 
-def check_options(of_file: Mapping[str, Any], of_shell: Mapping[str, Any], mistakes: ProblemList) -> dict[str, Any]:
-    """The options that were given, those of the command line before the file's; None is not given."""
-    found: dict[str, Any] = {}
-    for start, given in ((f"{mistakes.file}: sweep.", of_file), (f"{COMMAND_LINE}: --", of_shell)):
-        for name, value in given.items():
+def check_options(file_options: Mapping[str, Any], flags: Mapping[str, Any], problems: ProblemList) -> dict[str, Any]:
+    """The options of a sweep.
+
+    file_options: of the table [sweep]. flags: of the command line, which replace those of the file; None
+    stands for a flag that is absent. problems: takes the mistakes.
+    """
+    for source, prefix, options in ((problems.file, "sweep.", file_options), (COMMAND_LINE, "--", flags)):
+        for name, value in options.items():
             if value is None:
                 continue
-            known = name in OPTIONS
-            problem = OPTIONS[name](value) if known else f"is no option{check.nearest(name, OPTIONS)}"
-            if problem:
-                mistakes.lines.append(f"{start}{printable(name)}: {problem}")
-            found[name] = value
-    return found
+            unknown = {"text": "is no option", "hint": nearest_hint(name, OPTIONS, list_names=True)}
+            if parts := OPTIONS[name](value) if name in OPTIONS else unknown:
+                problems.add(f"{prefix}{printable(name)}", **parts, source=source)
+    return dict(file_options) | {name: value for name, value in flags.items() if value is not None}

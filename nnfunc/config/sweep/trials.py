@@ -15,7 +15,7 @@ from nnfunc import check
 from nnfunc.config import Config, ConfigError, resolve
 from nnfunc.config.check_values import check_combinations, check_learning_rate
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import ProblemList, to_one_line
+from nnfunc.config.errors import Problem, ProblemList, fail, to_one_line
 from nnfunc.config.key_path import hyper_name, parse_key, set_value
 from nnfunc.config.load import fill_defaults
 from nnfunc.config.restore import save_base
@@ -43,7 +43,7 @@ class TrialBuilder:
         self.seed = tables.get("seed", 0)
         data = tables.get("data")
         self.data_seed = data.get("seed", self.seed) if isinstance(data, dict) else self.seed
-        self._shelf: dict[str, Any] = {}
+        self._data_cache: dict[str, Any] = {}
         self._traced: dict[Any, frozenset[str]] = {}
         self._checked: dict[Any, Tables] = {}
         self._builds: dict[Any, Any] = {}
@@ -58,9 +58,9 @@ class TrialBuilder:
             check.size("train", steps=steps)
             tenth = max(1, steps // 10)
             log, evaluate = (train.get(f"{what}_every", tenth) for what in ("log", "evaluate"))
-            intervals = Intervals.of(steps, log, evaluate, train.get("save_every"))
+            intervals = Intervals.from_arguments(steps, log, evaluate, train.get("save_every"))
         except (ValueError, TypeError) as error:
-            raise ConfigError([f"{where}: {to_one_line(error)}"]) from error
+            fail(where, "", to_one_line(error))
         build = self._builds.setdefault(config.build, config.build)
         key = jax.random.key(settings.get("seed", self.seed))
         order = settings.get("data.seed")
@@ -79,58 +79,58 @@ class TrialBuilder:
         self.records = records
         configs = {}
         for tables in self._checked.values():
-            config = Config(tables, self.where, self._shelf)
+            config = Config(tables, self.where, self._data_cache)
             configs[records.folder_of(*config.part("data")[1:])] = config
             save_base(config, records)
         for config in configs.values():
             _, name, values = config.part("data")
             records.save(name, values, config.data().preprocessing)
 
-    def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[str]:
-        """What is wrong with the config of the settings, whose seeds are not looked at."""
+    def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[Problem]:
+        """The problems of the config of `settings`, seeds aside. overridden: the keys from the command line."""
         try:
             tables = self._merged(settings, self.where)
-            known = {"folders": self.folders, "records": self.records, "data_cache": self._shelf}
+            known = {"folders": self.folders, "records": self.records, "data_cache": self._data_cache}
             resolve(tables, where=self.where, overridden=overridden, **known)
         except ConfigError as error:
             return error.problems
         return []
 
     def _config(self, settings: Mapping[str, Any], where: str) -> Config:
-        """The config of the settings, seeds aside. What only factories refuse is not yet known."""
-        given = {path: v for path, v in sorted(settings.items()) if path not in SEEDS}
-        plain = {path: v for path, v in given.items() if check.is_plain(v)}
-        shape = tuple((path, None if path in plain else repr(v)) for path, v in given.items())
+        """The config of the settings, seeds aside, before the factories check the numbers."""
+        unseeded = {path: v for path, v in sorted(settings.items()) if path not in SEEDS}
+        plain = {path: v for path, v in unseeded.items() if check.is_plain(v)}
+        shape = tuple((path, None if path in plain else repr(v)) for path, v in unseeded.items())
 
         def mark(traced: frozenset[str]) -> Any:
             return shape, tuple((path, repr(v)) for path, v in plain.items() if path not in traced)
 
         traced = self._traced.get(shape, frozenset())
         tables = self._checked.get(mark(traced))
-        mistakes = ProblemList(where, self.folders)
+        problems = ProblemList(where, self.folders)
         if tables is None:
-            tables = fill_defaults(self._merged(settings, where), mistakes)
-            _raise(mistakes)
-            hypers = Config(tables, where, self._shelf, self.records).hypers
-            found = frozenset(p for p in plain if hyper_name(tables, parse_key(p)) in hypers)
-            traced = self._traced.setdefault(shape, found)
+            tables = fill_defaults(self._merged(settings, where), problems)
+            problems.raise_all()
+            hypers = Config(tables, where, self._data_cache, self.records).hypers
+            traced_keys = frozenset(p for p in plain if hyper_name(tables, parse_key(p)) in hypers)
+            traced = self._traced.setdefault(shape, traced_keys)
             self._checked[mark(traced)] = tables
         for path in traced:
             tables = set_value(tables, parse_key(path), plain[path])
-        check_learning_rate(tables, tables, mistakes)
-        check_combinations(tables, mistakes)
-        _raise(mistakes)
-        return Config(tables, where, self._shelf, self.records)
+        check_learning_rate(tables, tables, problems)
+        check_combinations(tables, problems)
+        problems.raise_all()
+        return Config(tables, where, self._data_cache, self.records)
 
     def _merged(self, settings: Mapping[str, Any], where: str) -> Tables:
-        """The tables with the settings in them, whole tables first, but the seeds of the file."""
-        given = [(parse_key(path), v) for path, v in settings.items() if path not in SEEDS]
+        """The tables with the settings, whole tables first; the seeds stay those of the file."""
+        paths = [(parse_key(path), v) for path, v in settings.items() if path not in SEEDS]
         tables = self.tables
         try:
-            for place, value in sorted(given, key=lambda item: len(item[0])):
-                tables = set_value(tables, place, value)
+            for path, value in sorted(paths, key=lambda item: len(item[0])):
+                tables = set_value(tables, path, value)
         except ValueError as error:
-            raise ConfigError([f"{where}: {to_one_line(error)}"]) from error
+            fail(where, "", to_one_line(error))
         data = tables.get("data")
         if isinstance(data, dict) and is_seed(self.data_seed):
             tables = {**tables, "data": {"seed": self.data_seed} | data}
@@ -140,8 +140,3 @@ class TrialBuilder:
 def is_seed(value: Any) -> bool:
     """Whether a value may be a seed."""
     return type(value) is int and 0 <= value < 2**32
-
-
-def _raise(mistakes: ProblemList) -> None:
-    if mistakes.lines:
-        raise ConfigError(mistakes.lines)

@@ -1,4 +1,4 @@
-"""What `doctor` checks of the loss and the optimizer."""
+"""doctor's checks of the loss and the optimizer."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ import optax
 
 from nnfunc import paths
 from nnfunc.debug.checks.model_checks import is_shift_invariant
-from nnfunc.debug.finding import Finding
-from nnfunc.debug.first_state import peak_learning_rate, update_at_learning_rate
+from nnfunc.debug.finding import Finding, join_names
 from nnfunc.debug.probe import Probe
+from nnfunc.debug.short_runs import peak_learning_rate, update_at_learning_rate
 from nnfunc.frozen_state import contains_frozen
 from nnfunc.paths import is_matrix
 from nnfunc.vector_norm import global_norm
@@ -21,95 +21,103 @@ from nnfunc.vector_norm import global_norm
 __all__ = ["check_initial_loss", "check_learning_rate", "check_pairing", "check_reduction", "check_weight_decay"]
 
 
-def check_initial_loss(look: Probe) -> Iterator[Finding]:
-    """The loss begins at about that of a model that knows nothing: log(classes), for labels."""
-    loss, zeros = float(look.evaluation["loss"]), float(look.evaluation["zeros"])
+def check_initial_loss(probe: Probe) -> Iterator[Finding]:
+    """The loss starts near that of an untrained model: log(classes) for classification.
+
+    probe: of the task.
+    """
+    loss, zeros = float(probe.evaluation["loss"]), float(probe.evaluation["zeros"])
     if not math.isfinite(zeros):
         return
-    implied = f"{zeros:.3g}, the loss of outputs that are all 0"
-    y = look.y
-    if y is not None and is_shift_invariant(look) and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros:
-        implied = f"log({y.shape[-1]}) = {zeros:.3g}"
+    expected = f"{zeros:.3g}, the loss of outputs that are all 0"
+    y = probe.y
+    if y is not None and is_shift_invariant(probe) and abs(zeros - math.log(y.shape[-1])) < 1e-3 * zeros:
+        expected = f"log({y.shape[-1]}) = {zeros:.3g}"
     if loss - zeros > max(abs(zeros), 1.0):
-        why = f"It is {loss:.3g} at the start, and should be near {implied}."
-        cure = "Make the last layer's first weights smaller, and normalise the inputs and targets."
-        yield Finding("warning", "loss", "initial loss too large", why, cure)
-    elif zeros > 0.1 and loss < 0.5 * zeros and not contains_frozen(look.state):  # adapters begin trained
-        why = f"It is {loss:.3g} before any training, and should be near {implied}."
-        cure = "Does the input hold the answer, or were the parameters trained already?"
-        yield Finding("warning", "loss", "initial loss too small", why, cure)
+        evidence = f"It is {loss:.3g} at the start, and should be near {expected}."
+        hint = "Make the initial weights of the last layer smaller, and normalise inputs and targets."
+        yield Finding("warning", "loss", "initial loss too large", evidence, hint)
+    elif zeros > 0.1 and loss < 0.5 * zeros and not contains_frozen(probe.state):  # adapters start from a trained model
+        evidence = f"It is {loss:.3g} before any training, and should be near {expected}."
+        hint = "Does the input contain the label, or are the parameters trained already?"
+        yield Finding("warning", "loss", "initial loss too small", evidence, hint)
 
 
-def check_pairing(look: Probe) -> Iterator[Finding]:
-    """The loss is another one when each example gets the outputs of another.
+def check_pairing(probe: Probe) -> Iterator[Finding]:
+    """The loss changes when the examples swap their outputs.
 
-    At one size of outputs alone that tells nothing: far from all targets huber and mae are straight
-    lines, whose mean is the same for every pairing, and a hinge or a clipped loss is flat.
+    One range of outputs would not show it: far from all targets, huber and mae are straight lines, whose
+    mean is the same for every pairing, and a hinge or a clipped loss is flat.
+    probe: of the task.
     """
-    paired = np.asarray(look.evaluation["paired"], np.float64)  # [ranges, as they are or rolled]
-    if look.y is None or len(look.y) < 3 or not np.isfinite(paired).all():
+    paired = np.asarray(probe.evaluation["paired"], np.float64)  # [ranges, (in order, rolled)]
+    if probe.y is None or len(probe.y) < 3 or not np.isfinite(paired).all():
         return
-    targets = [leaf for leaf in jax.tree.leaves(look.batch) if len(np.unique(leaf, axis=0)) > 1]
-    apart = np.abs(paired[:, 1] - paired[:, 0])
-    if len(targets) > 1 and (apart <= 3e-6 * np.maximum(np.abs(paired[:, 0]), 1e-3)).all():
-        loss = float(look.evaluation["loss"])
-        why = f"It is {loss:.3g}, and stays what it is when each example gets another's outputs."
-        cure = "Compare each output with its own label; is the batch averaged too early?"
-        yield Finding("error", "loss", "loss ignores the labels", why, cure)
+    varying = [leaf for leaf in jax.tree.leaves(probe.batch) if len(np.unique(leaf, axis=0)) > 1]
+    change = np.abs(paired[:, 1] - paired[:, 0])
+    if len(varying) > 1 and (change <= 3e-6 * np.maximum(np.abs(paired[:, 0]), 1e-3)).all():
+        loss = float(probe.evaluation["loss"])
+        evidence = f"It is {loss:.3g}, and does not change when the examples swap their outputs."
+        hint = "Compare each output with the label of the same example. Is the batch averaged too early?"
+        yield Finding("error", "loss", "loss ignores the labels", evidence, hint)
 
 
-def check_reduction(look: Probe) -> Iterator[Finding]:
-    """The loss is a mean over the batch."""
-    loss, doubled = float(look.evaluation["loss"]), float(look.evaluation["doubled"])
+def check_reduction(probe: Probe) -> Iterator[Finding]:
+    """The loss is a mean over the batch.
+
+    probe: of the task.
+    """
+    loss, doubled = float(probe.evaluation["loss"]), float(probe.evaluation["doubled"])
     if math.isfinite(doubled) and abs(doubled - 2 * loss) < 1e-3 * abs(loss):
-        why = f"It is {loss:.3g} for the batch and {doubled:.3g} for the batch twice."
-        cure = "Take the mean, or every other batch size needs another learning rate."
-        yield Finding("warning", "loss", "loss adds up the batch", why, cure)
+        evidence = f"It is {loss:.3g} for the batch, and {doubled:.3g} when every example occurs twice."
+        hint = "Take the mean; otherwise each batch size needs another learning rate."
+        yield Finding("warning", "loss", "loss sums over the batch", evidence, hint)
 
 
-def check_learning_rate(look: Probe, build: Callable[..., Any], hypers: Any) -> Iterator[Finding]:
-    """One step at the largest learning rate moves the parameters, and does not throw them away."""
-    peak, optimizer = peak_learning_rate(build, hypers), look.task.optimizer
-    before, grads = look.gradients(look.params)
-    params = look.params
+def check_learning_rate(probe: Probe, build: Callable[..., Any], hypers: Any) -> Iterator[Finding]:
+    """One step at the peak learning rate moves the parameters without ruining them.
 
-    def step(params, grads, before):
-        state, told = optimizer.init(params), {"value": before, "grad": grads}
+    probe: of the task. build, hypers: as for `nf.train`.
+    """
+    peak, optimizer, params = peak_learning_rate(build, hypers), probe.task.optimizer, probe.params
+    loss, grads = probe.loss_and_gradients(params)
+
+    def train_step(params, grads, loss):
         update = update_at_learning_rate(optimizer, 1.0 if peak is None else peak, 0)
-        updates, _ = update(grads, state, params, **told)
+        updates, _ = update(grads, optimizer.init(params), params, value=loss, grad=grads)
         return optax.apply_updates(params, updates), updates
 
-    moved, updates = jax.jit(step)(params, grads, before)
-    after = float(look.gradients(moved)[0])
-    norms = [float(global_norm(tree)) for tree in (updates, params)]
-    share = norms[0] / max(norms[1], 1e-12)
-    told = "one step" if peak is None else f"one step at the rate {peak:.2g}"
-    moves = f"{told} moves the parameters by {share:.2g} of their size"
-    cure = "nf.debug.find_lr (nnfunc find-lr) finds one that fits."
-    loss = float(before)
-    if not math.isfinite(after) or after > loss + 2 * max(abs(loss), 1.0):
-        why = f"{moves.capitalize()} and the loss from {loss:.3g} to {after:.3g}."
-        yield Finding("error", "learning rate", "learning rate too large", why, cure)
-    elif norms[1] > 0 and share < 1e-6 and global_norm(grads) > 0:
-        why = f"{moves.capitalize()}: nothing is learned in thousands of steps."
-        yield Finding("error", "learning rate", "learning rate too small", why, cure)
+    new_params, updates = jax.jit(train_step)(params, grads, loss)
+    loss, new_loss = float(loss), float(probe.loss_and_gradients(new_params)[0])
+    norm = float(global_norm(params))
+    ratio = float(global_norm(updates)) / max(norm, 1e-12)
+    step = "One step" if peak is None else f"One step at learning rate {peak:.2g}"
+    evidence = f"{step} changes the parameters by {ratio:.2g} of their norm"
+    hint = "nf.debug.find_lr (nnfunc find-lr) finds one that fits."
+    if not math.isfinite(new_loss) or new_loss > loss + 2 * max(abs(loss), 1.0):
+        evidence += f" and the loss from {loss:.3g} to {new_loss:.3g}."
+        yield Finding("error", "learning rate", "learning rate too large", evidence, hint)
+    elif norm > 0 and ratio < 1e-6 and global_norm(grads) > 0:
+        evidence += ": thousands of steps learn nothing."
+        yield Finding("error", "learning rate", "learning rate too small", evidence, hint)
 
 
-def check_weight_decay(look: Probe) -> Iterator[Finding]:
-    """Weight decay, which is seen in updates without a gradient, is for matrices."""
-    optimizer = look.task.optimizer
-    ones = jax.tree.map(jnp.ones_like, look.params)
-    zeros = jax.tree.map(jnp.zeros_like, look.params)
+def check_weight_decay(probe: Probe) -> Iterator[Finding]:
+    """Weight decay, which shows as updates without a gradient, applies to matrices alone.
+
+    probe: of the task.
+    """
+    optimizer = probe.task.optimizer
+    ones = jax.tree.map(jnp.ones_like, probe.params)
+    zeros = jax.tree.map(jnp.zeros_like, probe.params)
 
     def update(ones, zeros):
         with jax.numpy_dtype_promotion("standard"):
-            told = {"value": jnp.ones(()), "grad": zeros}
-            return optimizer.update(zeros, optimizer.init(ones), ones, **told)[0]
+            return optimizer.update(zeros, optimizer.init(ones), ones, value=jnp.ones(()), grad=zeros)[0]
 
-    moved = paths.flatten(jax.device_get(jax.jit(update)(ones, zeros)))
-    wrong = [path for path, leaf in moved.items() if np.any(leaf) and not is_matrix(path, leaf)]
-    if wrong:
-        named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        why = f"{named} shrink without a gradient."
-        cure = "Decay matrices alone, as nf.optimizers.adamw does; optax takes a mask."
-        yield Finding("warning", wrong[0], "decay on biases and norms", why, cure)
+    updates = paths.flatten(jax.device_get(jax.jit(update)(ones, zeros)))
+    decayed = [path for path, leaf in updates.items() if np.any(leaf) and not is_matrix(path, leaf)]
+    if decayed:
+        evidence = f"{join_names(decayed)} {'shrinks' if len(decayed) == 1 else 'shrink'} without a gradient."
+        hint = "Decay matrices alone, as nf.optimizers.adamw does; optax takes a mask."
+        yield Finding("warning", decayed[0], "decay on biases and norms", evidence, hint)

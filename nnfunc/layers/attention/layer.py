@@ -1,6 +1,7 @@
 """Attention as a layer: projections, positions, heads, and the cache of generation."""
 
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,29 @@ from nnfunc.layers.attention.positions import alibi_slopes, rotary
 from nnfunc.layers.linear import add_bias, linear, matmul_rows
 from nnfunc.layers.norm import rms_norm
 
-__all__ = ["attention"]
+__all__ = ["AttentionInput", "attention"]
 
-_INPUTS = ("x", "context", "mask", "bias", "lengths")
+
+class AttentionInput(NamedTuple):
+    """The x of `nf.attention` with what goes with it: `model.apply(params, nf.AttentionInput(x, mask=mask))`.
+
+    x: [..., time, dim]. context: the sequence to attend to, [..., source, context_dim], for a layer with
+    context_dim. mask: booleans [..., time, source] or [..., heads, time, source], True where a position may
+    attend. bias: added to the scores, [..., heads, time, source]. lengths: integers [...], the number of
+    positions of each source that count. mask, bias and lengths are those of `nf.attend`. A pytree like any
+    tuple, so `jax.vmap` and `jax.jit` take it as it is.
+
+    >>> model = nf.attention(4, 2)
+    >>> x = nf.AttentionInput(jnp.ones((2, 3, 4)), lengths=jnp.array([3, 1]))
+    >>> model.apply(model.init(jax.random.key(0)), x).shape
+    (2, 3, 4)
+    """
+
+    x: Array
+    context: Array | None = None
+    mask: Array | None = None
+    bias: Array | None = None
+    lengths: Array | None = None
 
 
 def attention(
@@ -46,28 +67,32 @@ def attention(
     """Multi-head attention of a sequence to itself, or to another one with `context_dim`.
 
     q, k, v = x @ query, context @ key, context @ value; y = attend(q, k, v) @ out, each plus its bias.
-    kv_heads: how many heads k and v have, by default as many as q: fewer is grouped-query, 1 is
-    multi-query attention. head_dim: by default dim / heads.
-    positions: "rotary" turns q and k (`nf.rotary` with rotary_base, rotary_dim, interleaved), "alibi"
-    lowers the scores with the distance (`nf.alibi_slopes`). qk_norm: RMS norm of each head of q and k,
-    before they turn. causal, window, scale, soft_cap, dropout, implementation: see `nf.attend`; without
-    a key nothing is dropped. bias: of query, key and value; out_bias: by default the same. out_init: by
-    default weight_init. A bias of the keys adds the same to all scores of a query: it changes nothing
-    (but with rotary positions, qk_norm or a cap), and its gradient is rounding alone, which Adam makes
-    whole steps of: it is there because published weights have it.
 
-    Shapes: x [..., time, dim] -> y [..., time, dim]. x may be a dict {"x": x, ...} with "context"
-    [..., source, context_dim] (with context_dim always), "mask" [..., time, source], "lengths" [...] of
-    the padded source, "bias" for the scores, as `nf.attend` takes them. Parameters: query/weight
+    dim: the width of x and y. heads: the number of query heads. kv_heads: the heads of k and v, a divisor of
+    heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
+    by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
+    causal, window, scale, soft_cap, implementation: as in `nf.attend`.
+    positions: "rotary" turns q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the channels that
+    turn, by default all, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`);
+    None, the default, adds no positions.
+    qk_norm: RMS norm of each head of q and k, before they turn. dropout: the rate in [0, 1] of attention
+    weights dropped, given a key; None is off. bias: of query, key and value; out_bias: of the result, by
+    default as bias. A bias of the keys adds the same to all scores of a query, so it changes nothing (but with
+    rotary positions, qk_norm or a cap), and Adam turns the rounding errors of its gradient into whole steps; it
+    is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
+    weight_init.
+
+    Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias and lengths (always with a
+    context where there is a context_dim) -> y [..., time, dim]. Parameters: query/weight
     [dim, heads * head_dim], key/weight and value/weight [dim or context_dim, kv_heads * head_dim],
     out/weight [heads * head_dim, dim], a bias [...] each; with qk_norm query_norm/scale and
     key_norm/scale [head_dim].
 
-    While a sequence is generated the state holds key and value
-    [..., cache, kv_heads, head_dim] and the position, and a mask has a source of `cache` places; once
-    the cache is full, y is NaN. Of a context the state holds key and value from the first call on.
+    While a sequence is generated the state holds key and value [..., cache, kv_heads, head_dim] and the
+    position, and a mask has a source of `cache` positions; once the cache is full, y is NaN. Of a context the
+    state holds key and value from the first call on.
     Raises: ValueError when heads do not divide dim, or kv_heads heads; when a context is attended to
-    with causal, window or positions; when a sequence is generated without causal.
+    with causal, window or positions; when a sequence is generated without causal. TypeError when x is a dict.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
 
     >>> model = nf.attention(16, 4, kv_heads=2, causal=True, positions="rotary")
@@ -81,12 +106,11 @@ def attention(
     if positions is not None:
         check.choice("attention", ("rotary", "alibi"), positions=positions)
     if context_dim is not None and (causal or window is not None or positions):
-        wanted = "causal, window and positions should be left out with context_dim"
-        check.fail("attention", f"{wanted}: places of two sequences do not compare; got them.")
+        problem = "causal, window and positions should be left out with context_dim: "
+        check.fail("attention", problem + "positions of two sequences do not compare.")
     if positions == "rotary":  # its own checks, before any call
-        one = jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32)
-        turn = lambda x, at=None: rotary(x, at, base=rotary_base, dim=rotary_dim, interleaved=interleaved)
-        jax.eval_shape(turn, one)
+        turn = partial(rotary, base=rotary_base, dim=rotary_dim, interleaved=interleaved)
+        jax.eval_shape(turn, jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
     wide, narrow = heads * head_dim, kv_heads * head_dim
     source_dim = dim if context_dim is None else context_dim
     children = {
@@ -102,43 +126,43 @@ def attention(
         return {name: child.init(fold(key, name)) for name, child in children.items()}
 
     def forward(params, x, ctx):
-        given = _inputs(x, dim, context_dim)
-        mask, lengths = given.get("mask"), given.get("lengths")
-        context = zero_nonfinite_padding(given.get("context", given["x"]), mask, lengths)
-        x = context if context_dim is None else given["x"]
+        inputs = _check_input(x, dim, context_dim)
+        mask, lengths = inputs.mask, inputs.lengths
+        context = inputs.x if inputs.context is None else inputs.context
+        context = zero_nonfinite_padding(context, mask, lengths)
+        x = context if context_dim is None else inputs.x
         taps = {}
 
         def run(name, x):
             if name in joined:
                 y, out = tap(ctx, "/".join((*ctx.path, name)), joined[name], Out())
-                taps.update(out.taps)
-                return y
-            y, out = call_child(children[name], params.get(name, {}), x, ctx.enter(name))
+            else:
+                y, out = call_child(children[name], params.get(name, {}), x, ctx.enter(name))
             taps.update(out.taps)
             return y
 
-        def project(name, x, count, at):
-            y = run(name, x).reshape(*x.shape[:-1], count, head_dim)
+        def project(name, x, count, positions_of_x):
+            y = run(name, x).reshape(*x.shape[:-1], count, head_dim)  # [..., time, count, head_dim]
             y = run(f"{name}_norm", y) if qk_norm and name != "value" else y
-            return turn(y, at) if positions == "rotary" and name != "value" else y
+            return turn(y, positions_of_x) if positions == "rotary" and name != "value" else y
 
         _check_cache(ctx, x, causal, context_dim)
-        joined = _joined(params, x, ctx, (wide, narrow, narrow)) if context_dim is None else {}
+        joined = _project_at_once(params, x, ctx, (wide, narrow, narrow)) if context_dim is None else {}
         start = ctx.state.get("position")
         first = jnp.zeros((), jnp.int32) if start is None else start
-        at = first + jnp.arange(x.shape[-2], dtype=jnp.int32)
-        q = project("query", x, heads, at)
+        positions_of_x = first + jnp.arange(x.shape[-2], dtype=jnp.int32)
+        q = project("query", x, heads, positions_of_x)
         if context_dim is not None and ctx.state:
             k, v, state = ctx.state["key"], ctx.state["value"], ctx.state
         else:
-            k, v = (project(name, context, kv_heads, at) for name in ("key", "value"))
-            k, v, state = _remember(ctx, k, v, context_dim)
+            k, v = (project(name, context, kv_heads, positions_of_x) for name in ("key", "value"))
+            k, v, state = _update_cache(ctx, k, v, context_dim)
         y = attend(
             q,
             k,
             v,
             mask=mask,
-            bias=given.get("bias"),
+            bias=inputs.bias,
             causal=causal,
             window=window,
             lengths=lengths,
@@ -150,36 +174,37 @@ def attention(
             key=fold(ctx.key, "dropout"),
             implementation=implementation,
         )
-        return run("out", y.reshape(*x.shape[:-1], wide)), Out(state, taps)
+        y = y.reshape(*x.shape[:-1], wide)  # [..., time, heads * head_dim]
+        return run("out", y), Out(state, taps)
 
     return Model(init, forward=forward)
 
 
-def _joined(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]) -> dict[str, Array]:
-    """query, key and value of one product: on CPU it is quicker, and x is kept once for the gradient.
+def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]) -> dict[str, Array]:
+    """query, key and value of one product: quicker on CPU, and x is kept once for the gradient.
 
-    Nothing when they have to be calculated one by one: elsewhere, where joining weights would undo
-    their sharding; for the summary; and with parameters that do not fit, for the layers' own errors.
+    Empty where they have to be computed one by one: on other platforms, where joining weights would undo their
+    sharding; for the summary; and for parameters of other shapes, so that each layer raises its own error.
     """
-    own = [params.get(name, {}) for name in ("query", "key", "value")]
-    shapes = [jnp.shape(part.get("weight")) for part in own]
-    fit = shapes == [(x.shape[-1], width) for width in widths] and len({*map(len, own)}) == 1
+    parts = [params.get(name, {}) for name in ("query", "key", "value")]
+    shapes = [jnp.shape(part.get("weight")) for part in parts]
+    fit = shapes == [(x.shape[-1], width) for width in widths] and len({*map(len, parts)}) == 1
     if jax.default_backend() != "cpu" or ctx.watch is not None or not fit:
         return {}
-    own = ctx.cast(own)
-    y = matmul_rows(x, jnp.concatenate([part["weight"] for part in own], axis=-1))
-    if "bias" in own[0]:
-        y = add_bias(y, jnp.concatenate([part["bias"] for part in own]))
-    parts = jnp.split(y, [widths[0], widths[0] + widths[1]], axis=-1)
-    return dict(zip(("query", "key", "value"), parts, strict=True))
+    parts = ctx.cast(parts)
+    y = matmul_rows(x, jnp.concatenate([part["weight"] for part in parts], axis=-1))
+    if "bias" in parts[0]:
+        y = add_bias(y, jnp.concatenate([part["bias"] for part in parts]))
+    projections = jnp.split(y, [widths[0], widths[0] + widths[1]], axis=-1)
+    return dict(zip(("query", "key", "value"), projections, strict=True))
 
 
-def _remember(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tuple[Array, Array, Any]:
+def _update_cache(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tuple[Array, Array, Any]:
     """The keys and values to attend to, and the new state."""
     if ctx.state:
         position, new = ctx.state["position"], k.shape[-3]
-        room = ctx.state["key"].shape[-3]
-        k = jnp.where(position + new <= room, k, jnp.nan)  # rather than write over the last ones
+        capacity = ctx.state["key"].shape[-3]
+        k = jnp.where(position + new <= capacity, k, jnp.nan)  # rather than write over the last ones
         insert = jax.lax.dynamic_update_slice_in_dim
         k = insert(ctx.state["key"], k, position, k.ndim - 3)
         v = insert(ctx.state["value"], v, position, v.ndim - 3)
@@ -188,46 +213,47 @@ def _remember(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tupl
         return k, v, {}
     if context_dim is not None:
         return k, v, {"key": k, "value": v}
-    room = [(0, 0)] * k.ndim
-    room[-3] = (0, ctx.cache - k.shape[-3])
+    padding = [(0, 0)] * k.ndim
+    padding[-3] = (0, ctx.cache - k.shape[-3])
     position = jnp.asarray(k.shape[-3], jnp.int32)
-    return k, v, {"key": jnp.pad(k, room), "value": jnp.pad(v, room), "position": position}
+    return k, v, {"key": jnp.pad(k, padding), "value": jnp.pad(v, padding), "position": position}
 
 
-def _inputs(x: Any, dim: int, context_dim: int | None) -> dict[str, Any]:
-    """The arrays given, by name, with their shapes checked."""
+def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:
+    """x as an AttentionInput, its shapes checked."""
     where = "attention"
-    given = x if isinstance(x, dict) else {"x": x}
-    for name in given:
-        if name not in _INPUTS:
-            check.fail(where, f"x holds {name!r}{check.nearest(str(name), _INPUTS)}")
-    if "x" not in given:
-        check.fail(where, f"x should hold 'x', got {sorted(given)}.")
-    if ("context" in given) != (context_dim is not None):
-        wanted = 'x should be {"x": ..., "context": ...} with context_dim, without context otherwise'
-        check.fail(where, f"{wanted}, got {sorted(given)} and context_dim={context_dim}.")
-    check.last_axis(where, given["x"], dim=dim)
-    if given["x"].ndim < 2:
-        check.fail(where, f"x should be [..., time, dim], got shape {given['x'].shape}.")
-    if context_dim is not None:
-        check.last_axis(f"{where}: context", given["context"], context_dim=context_dim)
-        if given["context"].shape[:-2] != given["x"].shape[:-2]:
-            got = f"got {given['x'].shape} and {given['context'].shape}"
-            check.fail(where, f"x and context should have the same leading axes, {got}.")
-    return given
+    if isinstance(x, dict):
+        hint = "Write nf.AttentionInput(x, context=..., mask=..., bias=..., lengths=...)."
+        expected, actual = "x should be an array or an nf.AttentionInput", f"a dict with {sorted(x)}"
+        check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
+    inputs = x if isinstance(x, AttentionInput) else AttentionInput(x)
+    x, context = inputs.x, inputs.context
+    if (context is None) != (context_dim is None):
+        expected = "x should be an AttentionInput with a context where the layer has a context_dim, and only there"
+        actual = f"{'no' if context is None else 'a'} context and context_dim={context_dim}"
+        check.fail(where, expected=expected, actual=actual)
+    check.last_axis(where, x, dim=dim)
+    if x.ndim < 2:
+        check.fail(where, expected="x should be [..., time, dim]", actual=f"shape {x.shape}")
+    if context is not None and context_dim is not None:
+        check.last_axis(f"{where}: context", context, context_dim=context_dim)
+        if context.shape[:-2] != x.shape[:-2]:
+            expected = "x and context should have the same leading axes"
+            check.fail(where, expected=expected, actual=f"{x.shape} and {context.shape}")
+    return inputs
 
 
 def _check_sizes(dim: int, heads: int, kv_heads: int | None, head_dim: int | None, context_dim: int | None) -> int:
     """head_dim, once all sizes fit."""
     where = "attention"
     check.size(where, dim=dim, heads=heads)
-    given = {"kv_heads": kv_heads, "head_dim": head_dim, "context_dim": context_dim}
-    check.size(where, **{name: value for name, value in given.items() if value is not None})
+    optional = {"kv_heads": kv_heads, "head_dim": head_dim, "context_dim": context_dim}
+    check.size(where, **{name: value for name, value in optional.items() if value is not None})
     if head_dim is None and dim % heads:
-        wanted = f"heads should divide dim, got {heads} and {dim}"
-        check.fail(where, f"{wanted}. Give head_dim= for heads of another size.")
+        hint = "Give head_dim= for heads of another size."
+        check.fail(where, expected="heads should divide dim", actual=f"{heads} and {dim}", hint=hint)
     if kv_heads is not None and heads % kv_heads:
-        check.fail(where, f"kv_heads should divide heads, got {kv_heads} and {heads}.")
+        check.fail(where, expected="kv_heads should divide heads", actual=f"{kv_heads} and {heads}")
     return dim // heads if head_dim is None else head_dim
 
 
@@ -235,9 +261,9 @@ def _check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) 
     if (ctx.cache is None and not ctx.state) or context_dim is not None:
         return
     if not causal:
-        wanted = "generation should use causal=True, since what follows is not known"
-        check.fail("attention", f"{wanted}; got causal=False.")
+        expected = "generation should use causal=True, because later tokens are unknown"
+        check.fail("attention", expected=expected, actual="causal=False")
     time = x.shape[-2]
     if ctx.cache is not None and time > ctx.cache:
-        cure = "Make room for the prompt and all that follows."
-        check.fail("attention", f"the cache should hold {time} places, got {ctx.cache}. {cure}")
+        hint = "Choose a cache that holds the prompt and all new tokens."
+        check.fail("attention", expected=f"the cache should hold {time} positions", actual=ctx.cache, hint=hint)

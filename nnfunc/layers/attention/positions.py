@@ -8,7 +8,7 @@ import numpy as np
 from jax.lax import broadcast_to_rank
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonicalize
+from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonicalize, wide_dtype
 
 __all__ = ["alibi_slopes", "learned_positions", "rotary", "sinusoidal_positions"]
 
@@ -27,8 +27,8 @@ def rotary(
     depends on how far apart they stand. The pairs are (i, i + dim / 2), as in the Llama of Hugging
     Face and GPT-NeoX; interleaved: (2i, 2i + 1), as in the paper, GPT-J and Meta's Llama.
     Shapes: x [..., time, heads, head_dim] -> y of the same shape; positions [..., time] or [time], by
-    default 0, 1, 2, ... dim: how many channels, the first ones, turn; by default all. It is even.
-    base is above 0.
+    default 0, 1, 2, ... base: above 0; 10000 as in the paper. dim: the number of channels that turn, the first ones,
+    even; by default all.
     Raises: ValueError when dim is odd or above head_dim.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2.
 
@@ -38,23 +38,22 @@ def rotary(
     check.floating("rotary", x=x)
     x = canonicalize(x)
     if x.ndim < 3:
-        wanted = "x should be [..., time, heads, head_dim]"
-        check.fail("rotary", f"{wanted}, got shape {x.shape}.")
+        check.fail("rotary", expected="x should be [..., time, heads, head_dim]", actual=f"shape {x.shape}")
     dim = x.shape[-1] if dim is None else dim
     check.size("rotary", 2, dim=dim)
     if dim % 2 or dim > x.shape[-1]:
-        wanted = f"dim should be even and at most the last axis of x, {x.shape[-1]}"
-        check.fail("rotary", f"{wanted}, got {dim}.")
+        expected = f"dim should be even and at most the last axis of x, {x.shape[-1]}"
+        check.fail("rotary", expected=expected, actual=dim)
     check.number("rotary", 0, open_low=True, base=base)
-    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    wide = wide_dtype(x)
     if not isinstance(positions, jax.Array | None):  # as floats at once: JAX's integers are small
         positions = canonicalize(np.asarray(positions, np.float64))
-    places = jnp.asarray(np.arange(x.shape[-3]) if positions is None else positions)
-    if places.shape[-1:] != x.shape[-3:-2] or places.ndim > x.ndim - 2:
-        wanted = f"positions should be [..., time] with time {x.shape[-3]}"
-        check.fail("rotary", f"{wanted}, got shape {places.shape}.")
-    places = places.astype(wide)[..., None, None]
-    angles = places * broadcast_to_rank(_frequencies(dim, base, wide), places.ndim)
+    positions = jnp.asarray(np.arange(x.shape[-3]) if positions is None else positions)
+    if positions.shape[-1:] != x.shape[-3:-2] or positions.ndim > x.ndim - 2:
+        expected = f"positions should be [..., time] with time {x.shape[-3]}"
+        check.fail("rotary", expected=expected, actual=f"shape {positions.shape}")
+    positions = positions.astype(wide)[..., None, None]
+    angles = positions * broadcast_to_rank(_frequencies(dim, base, wide), positions.ndim)
     angles = broadcast_to_rank(angles, x.ndim)  # [..., time, 1, dim / 2]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     turned, rest = x[..., :dim].astype(wide), x[..., dim:]
@@ -64,7 +63,7 @@ def rotary(
         one, two = turned[..., : dim // 2], turned[..., dim // 2 :]
     pair = one * cos - two * sin, two * cos + one * sin
     if interleaved:
-        y = jnp.stack(pair, axis=-1).reshape(turned.shape)
+        y = jnp.stack(pair, axis=-1).reshape(turned.shape)  # [..., time, heads, dim]
     else:
         y = jnp.concatenate(pair, axis=-1)
     y = y.astype(x.dtype)
@@ -76,7 +75,7 @@ def alibi_slopes(heads: int) -> Array:
 
     For a number of heads that is no power of two: those of the power below it, then every second one of
     the power above it, as in the authors' code.
-    Shapes: [heads].
+    heads: their number, at least 1. Shapes: [heads].
     Source: Press et al. 2021, arXiv:2108.12409, section 3, and get_slopes in their fairseq code.
 
     >>> nf.alibi_slopes(4).tolist()
@@ -131,7 +130,8 @@ def sinusoidal_positions(dim: int, *, base: Scalar = 10000.0) -> Model:
 
     table[p, 2i] = sin(p / base^(2i / dim)), table[p, 2i + 1] = cos(p / base^(2i / dim)).
     While a sequence is generated the state holds the position.
-    Shapes: x [..., time, dim] -> y of the same shape; dim is even. base is above 0.
+    dim: the width of x, even. base: above 0; 10000 as in the paper.
+    Shapes: x [..., time, dim] -> y of the same shape.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
     >>> nf.sinusoidal_positions(2).apply({}, jnp.zeros((2, 2))).tolist()
@@ -141,15 +141,15 @@ def sinusoidal_positions(dim: int, *, base: Scalar = 10000.0) -> Model:
     check.size(where, dim=dim)
     check.number(where, 0, open_low=True, base=base)
     if dim % 2:
-        check.fail(where, f"dim should be even, got {dim}.")
+        check.fail(where, expected="dim should be even", actual=dim)
 
     def forward(params, x, ctx):
         _check_sequence(where, x, dim)
-        wide, time = (jnp.float64 if x.dtype == jnp.float64 else jnp.float32), x.shape[-2]
+        wide, time = wide_dtype(x), x.shape[-2]
         first = ctx.state["position"] if ctx.state else 0
-        places = (first + jnp.arange(time, dtype=jnp.int32)).astype(wide)
-        angles = places[:, None] * _frequencies(dim, base, wide)[None]
-        table = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(time, dim)
+        positions = (first + jnp.arange(time, dtype=jnp.int32)).astype(wide)
+        angles = positions[:, None] * _frequencies(dim, base, wide)[None]
+        table = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(time, dim)  # [time, dim]
         state = {"position": first + time} if ctx.state else _first_state(ctx, time)
         return x + broadcast_to_rank(table.astype(x.dtype), x.ndim), Out(state)
 
@@ -171,4 +171,4 @@ def _first_state(ctx, time: int) -> dict[str, Array]:
 def _check_sequence(where: str, x: Array, dim: int) -> None:
     check.last_axis(where, x, dim=dim)
     if x.ndim < 2:
-        check.fail(where, f"x should be [..., time, dim], got shape {x.shape}.")
+        check.fail(where, expected="x should be [..., time, dim]", actual=f"shape {x.shape}")

@@ -1,6 +1,6 @@
-"""One convolution, several programs for it: which is quick depends on the machine and the shape.
+"""Several programs for one convolution: the quickest depends on the machine and the shape.
 
-`_form` chooses while a program is traced; all forms agree in value and in every derivative.
+`_choose_form` chooses while a program is traced; all forms agree in value and in every derivative.
 """
 
 import math
@@ -18,43 +18,43 @@ __all__ = ["FORMS", "convolve"]
 
 
 def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
-    """x [batch, *spatial, in], weight [*kernel, in / groups, out] -> [batch, *windows, out]."""
-    pads, places = win.pads(x.shape[1:-1]), math.prod(win.out(x.shape[1:-1]))
+    """x [batch, *spatial, in], weight [*kernel, in / groups, out] -> [batch, *windows, out]; win: the windows."""
+    pads, positions = win.pads(x.shape[1:-1]), math.prod(win.out(x.shape[1:-1]))
     if win.padding == "circular":
         x, pads = pad(x, pads, mode="circular"), ((0, 0),) * win.dims
     dtype = jnp.result_type(x, weight)
     x, weight = x.astype(dtype), weight.astype(dtype)
     plan = Plan(win.stride, win.dilation, pads, groups)
-    form = _form(jax.default_backend(), win.size, weight.shape[-2], places, plan)
+    form = _choose_form(jax.default_backend(), win.size, weight.shape[-2], positions, plan)
     return FORMS[form](x, weight, plan)
 
 
-def _form(backend: str, kernel: Shape, in_dim: int, places: int, plan: Plan) -> str:
-    """The form for a machine and a shape; in_dim is one group's, places the windows of an example.
+def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: Plan) -> str:
+    """The form for a machine and a shape. in_dim: the channels of one group; positions: the windows of an example.
 
     Measured on CPU, forward and backward, against the convolution that JAX differentiates (1.0):
-    matrix 0.4; blocks 0.7; patches 0.5 for one input channel, 0.7 on 4x4 places of 512 channels and
+    matrix 0.4; blocks 0.7; patches 0.5 for one input channel, 0.7 on 4x4 positions of 512 channels and
     in three dimensions, 1.5 to 3 elsewhere; direct 0.8 to 1.0, and 0.02 to 0.2 inside `lax.scan`;
     a convolution for each group 0.01 to 0.05; depthwise 0.1 to 0.2.
     """
-    taps, alone = math.prod(kernel), plan.groups == 1
-    if alone and taps == 1:
+    taps, single_group = math.prod(kernel), plan.groups == 1
+    if single_group and taps == 1:
         return "matrix"
-    if alone and kernel == plan.stride and not any(map(any, plan.pads)) and set(plan.dilation) == {1}:
+    if single_group and kernel == plan.stride and not any(map(any, plan.pads)) and set(plan.dilation) == {1}:
         return "blocks"
     if backend != "cpu":
         return "plain"
-    if not alone:
+    if not single_group:
         small = in_dim == 1 and taps <= 128
         return "depthwise" if small else "groups" if plan.groups <= 64 else "plain"
     few_channels = taps * in_dim <= 32
-    few_places = places <= 16 and in_dim >= 256
+    few_positions = positions <= 16 and in_dim >= 256
     volumes = len(kernel) == 3 and taps * in_dim <= 512
-    return "patches" if few_channels or few_places or volumes else "direct"
+    return "patches" if few_channels or few_positions or volumes else "direct"
 
 
 def _matrix(x: Array, weight: Array, plan: Plan) -> Array:
-    """A kernel of one place is a linear map of the channels."""
+    """A kernel of one element is a linear map of the channels."""
     x = pad(x, plan.pads)
     x = x[(slice(None), *(slice(None, None, stride) for stride in plan.stride))]
     return matmul_rows(x, weight.reshape(weight.shape[-2:]))
@@ -66,19 +66,20 @@ def _blocks(x: Array, weight: Array, plan: Plan) -> Array:
     counts = [n // k for n, k in zip(x.shape[1:-1], kernel, strict=True)]
     x = x[(slice(None), *(slice(n * k) for n, k in zip(counts, kernel, strict=True)))]
     split = [size for pair in zip(counts, kernel, strict=True) for size in pair]
-    x = x.reshape(x.shape[0], *split, x.shape[-1])
-    places, taps = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
-    x = x.transpose(0, *places, *taps, 2 * dims + 1)
+    x = x.reshape(x.shape[0], *split, x.shape[-1])  # [batch, windows, kernel, windows, kernel, ..., channels]
+    positions, taps = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
+    x = x.transpose(0, *positions, *taps, 2 * dims + 1)  # [batch, *windows, *kernel, channels]
     return matmul_rows(x.reshape(*x.shape[: dims + 1], math.prod(weight.shape[:-1])), _flat(weight))
 
 
 def _patches(x: Array, weight: Array, plan: Plan) -> Array:
-    """A shifted copy of x for each place of the kernel, side by side, and one matrix product."""
+    """A shifted copy of x for each element of the kernel, joined, and one matrix product."""
     copies = shifted_copies(pad(x, plan.pads), weight.shape[:-2], plan.stride, plan.dilation)
     return matmul_rows(jnp.concatenate(copies, -1), _flat(weight))
 
 
 def _flat(weight: Array) -> Array:
+    """[*kernel, in, out] -> [kernel * in, out]."""
     return weight.reshape(math.prod(weight.shape[:-1]), weight.shape[-1])
 
 

@@ -1,9 +1,9 @@
-"""XLA's convolution and its transpose, with gradients in the order of axes that XLA is quick at.
+"""XLA's convolution and its transpose, with gradients in the order of axes that XLA computes quickly.
 
-XLA for CPU has a quick program for convolutions with channels last alone. Gradients as JAX makes them
-have another order, which XLA mends at the top level of a program, but not in `lax.scan`: there the
-gradient of a weight is 50 times slower. So the gradients are written out here, as convolutions
-with channels last: of dy with the kernel, and of x with dy in the kernel's place.
+XLA for CPU has a quick program only for convolutions with channels last. The gradients that JAX derives have
+another order, which XLA changes at the top level of a program, but not in `lax.scan`: there the gradient of a
+weight is 50 times slower. So the gradients are written out here, as convolutions with channels last: of dy with
+the kernel, and of x with dy as the kernel.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ __all__ = ["Plan", "direct", "plain", "reverse", "spread"]
 
 
 class Plan(NamedTuple):
-    """What of a convolution is known while tracing, besides shapes."""
+    """The static settings of a convolution: stride, dilation and pads (before, after) of each axis, and groups."""
 
     stride: Shape
     dilation: Shape
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
 
 def plain(x: Array, weight: Array, plan: Plan) -> Array:
-    """XLA's convolution, with the gradients that JAX makes."""
+    """XLA's convolution, with the gradients that JAX derives. x, weight, plan: as in `direct`."""
     return lax.conv_general_dilated(
         x,
         weight,
@@ -44,13 +44,16 @@ def plain(x: Array, weight: Array, plan: Plan) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def direct(x: Array, weight: Array, plan: Plan) -> Array:
-    """x [batch, *spatial, in], weight [*kernel, in, out] -> [batch, *windows, out]."""
+    """x [batch, *spatial, in], weight [*kernel, in, out] -> [batch, *windows, out]; plan: the settings."""
     return plain(x, weight, plan)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def spread(y: Array, weight: Array, sizes: Shape, plan: Plan) -> Array:
-    """The transpose of `direct` with that weight: y [batch, *windows, out] -> [batch, *sizes, in]."""
+    """The transpose of `direct` with that weight: y [batch, *windows, out] -> [batch, *sizes, in].
+
+    plan: the settings of that convolution.
+    """
     return _input_gradient(y, weight, sizes, plan)
 
 
@@ -83,13 +86,13 @@ def reverse(y: Array, *pairs: tuple[Any, Callable[[Array], Array]]) -> tuple[Arr
     like, dy = jax.ShapeDtypeStruct(y.shape, y.dtype), None
     for tangent, gradient in pairs:
         if not isinstance(tangent, SymbolicZero):
-            own = jax.linear_transpose(gradient, like)(tangent)[0]
-            dy = own if dy is None else dy + own
+            term = jax.linear_transpose(gradient, like)(tangent)[0]
+            dy = term if dy is None else dy + term
     return y, jnp.zeros_like(y) if dy is None else dy
 
 
 def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: Plan) -> Array:
-    """A convolution of dy, spread by the stride, with the kernel turned round."""
+    """A convolution of dy, dilated by the stride, with the flipped kernel."""
     dims, pads = range(dy.ndim - 2), []
     for axis in dims:
         reach = (weight.shape[axis] - 1) * plan.dilation[axis]
@@ -98,7 +101,7 @@ def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: Plan) -> Array
         pads.append((before, sizes[axis] + reach - apart - before))
     return lax.conv_general_dilated(
         dy,
-        jnp.flip(weight, dims).swapaxes(-1, -2),
+        jnp.flip(weight, dims).swapaxes(-1, -2),  # [*kernel, out, in]
         (1,) * len(dims),
         pads,
         lhs_dilation=plan.stride,
@@ -108,7 +111,7 @@ def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: Plan) -> Array
 
 
 def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: Plan) -> Array:
-    """A convolution of x with dy as its kernel, in which the batch plays the part of the channels."""
+    """A convolution of x with dy as its kernel and the batch as its channels."""
     pads, last = [], dy.ndim - 1
     for axis, (k, d, s) in enumerate(zip(shape, plan.dilation, plan.stride, strict=False)):
         before, n = plan.pads[axis][0], x.shape[axis + 1]
@@ -116,14 +119,14 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: Plan) -> Array:
         pads.append((before, max(reach - before - n, 0)))
         x = lax.slice_in_dim(x, 0, min(reach - before, n), axis=axis + 1)
     dweight = lax.conv_general_dilated(
-        jnp.swapaxes(x, 0, last),
-        jnp.moveaxis(dy, 0, last - 1),
+        jnp.swapaxes(x, 0, last),  # [in, *spatial, batch]
+        jnp.moveaxis(dy, 0, last - 1),  # [*windows, batch, out]
         plan.dilation,
         pads,
         rhs_dilation=plan.stride,
         dimension_numbers=_numbers(dy),
     )  # [in, *kernel, out]
-    return jnp.moveaxis(dweight, 0, -2)
+    return jnp.moveaxis(dweight, 0, -2)  # [*kernel, in, out]
 
 
 def _cropped(x: Array, weight: Array, plan: Plan) -> Array:

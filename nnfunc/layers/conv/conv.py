@@ -31,14 +31,15 @@ def conv(
     Shapes: x [..., *spatial, in_dim] -> y [..., *windows, out_dim], with `dims` spatial axes;
     weight [*kernel, in_dim / groups, out_dim], bias [out_dim]. PyTorch's weight, [out_dim,
     in_dim / groups, *kernel], with its first two axes put last and swapped.
-    dilation: the distance of the places that the kernel sees, `x[i * stride + k * dilation]`.
-    kernel, stride, dilation: one number for all spatial axes or one for each; several numbers for the
-    kernel set dims, which is 1, 2 or 3.
-    padding: "same": ceil(n / stride) windows, zeros on both sides, the odd one after: with a stride
-    TensorFlow's and XLA's convention, where PyTorch has none. "valid": none. "circular": as many as
-    "same", from the other side of x. A number of zeros for every side, a number for each axis, or a
-    pair (before, after) for each axis.
-    groups: output channels are cut into so many groups, each of which sees its own input channels.
+    in_dim, out_dim: the channels of x and y. kernel, stride, dilation: one number for all spatial axes or one for
+    each; dilation is the distance of the elements of a window, `x[i * stride + k * dilation]`. dims: the number
+    of spatial axes, 1, 2 or 3; that of the numbers of `kernel` where it has several.
+    padding: "same", the default, because it keeps the size: ceil(n / stride) windows, zeros on both sides, the
+    odd one after, which is the convention of TensorFlow and XLA (PyTorch has none with a stride). "valid": none.
+    "circular": as many as "same", from the other side of x. A number of zeros for every side, a number for each
+    axis, or a pair (before, after) for each axis.
+    groups: the channels are split into so many groups; an output channel sees the input channels of its group.
+    bias: whether to add one. weight_init, bias_init: the initializers.
     Raises: ValueError when in_dim is not the last axis of x, groups does not divide in_dim and out_dim,
     or no window fits.
 
@@ -48,8 +49,8 @@ def conv(
     """
     check.size("conv", in_dim=in_dim, out_dim=out_dim, groups=groups)
     if in_dim % groups or out_dim % groups:
-        wanted = "groups should divide in_dim and out_dim"
-        check.fail("conv", f"{wanted}, got groups {groups}, in_dim {in_dim}, out_dim {out_dim}.")
+        actual = f"groups {groups}, in_dim {in_dim}, out_dim {out_dim}"
+        check.fail("conv", expected="groups should divide in_dim and out_dim", actual=actual)
     win = parse_windows("conv", kernel, stride, padding, dilation, dims)
     return build_conv("conv", in_dim, out_dim, win, groups, bias, weight_init, bias_init)
 
@@ -70,7 +71,10 @@ def depthwise_conv(
     """A convolution of each channel by itself: `conv` with dim groups, `multiplier` outputs a channel.
 
     Shapes: x [..., *spatial, dim] -> y [..., *windows, dim * multiplier], those of one channel side by
-    side; weight [*kernel, 1, dim * multiplier], bias [dim * multiplier]. The rest is as in `conv`.
+    side; weight [*kernel, 1, dim * multiplier], bias [dim * multiplier].
+
+    dim: the channels of x. multiplier: the output channels of each, at least 1. kernel, stride, padding, dilation,
+    bias, dims, weight_init, bias_init: as in `conv`.
 
     >>> model = nf.depthwise_conv(8, 7)
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 14, 14, 8))).shape
@@ -96,11 +100,15 @@ def separable_conv(
     weight_init: Initializer = initializers.lecun_normal,
     bias_init: Initializer = initializers.zeros,
 ) -> Model:
-    """A depthwise convolution without bias, then a linear map of the channels at each place.
+    """A depthwise convolution without bias, then a linear map of the channels at each position.
 
     Shapes: x [..., *spatial, in_dim] -> y [..., *windows, out_dim]; parameters depthwise/weight
     [*kernel, 1, in_dim * multiplier], pointwise/weight [*ones, in_dim * multiplier, out_dim] and
-    pointwise/bias. stride, padding and dilation belong to the depthwise part, as in `conv`.
+    pointwise/bias.
+
+    in_dim, out_dim: the channels of x and y. multiplier: as in `depthwise_conv`. kernel, stride, padding and
+    dilation belong to the depthwise part, bias and bias_init to the pointwise one; they, dims and weight_init are
+    as in `conv`.
     Source: Chollet 2017, arXiv:1610.02357.
 
     >>> model = nf.separable_conv(8, 16, 3)
@@ -140,6 +148,7 @@ def build_conv(
     weight_init: Initializer,
     bias_init: Initializer,
 ) -> Model:
+    """A convolution from checked arguments. where: the name of the layer."""
     shape = (*win.size, in_dim // groups, out_dim)
 
     def init(key):
@@ -152,25 +161,25 @@ def build_conv(
         check.shape(where, shape, INIT_HINT, weight=params["weight"])
         y = convolve(flat, params["weight"], win, groups)
         y = add_bias(y, params["bias"]) if bias else y
-        return y.reshape(*lead, *y.shape[1:])
+        return y.reshape(*lead, *y.shape[1:])  # [..., *windows, out_dim]
 
     return Model(init, apply, name=where)
 
 
 def check_channels(where: str, x: Array, in_dim: int, dims: int, name: str = "in_dim") -> None:
-    """The last axis of x is in_dim, or an error that says what the shape looks like."""
+    """The last axis of x is in_dim; the hint of the error follows from the shape of x."""
     shape: Any = getattr(x, "shape", ())
     images = "x" + str(list(shape[-dims:])).replace("[", "[..., ")
     channels = shape[-1] if shape else 0
     square = dims > 1 and len(shape) == dims + 1 and len(set(shape[-dims:])) == 1
-    cure = ""
+    hint = ""
     if len(shape) > dims + 1 and shape[-dims - 1] == in_dim and channels > 4:
-        cure = f"Channels are last: jnp.moveaxis(x, {-dims - 1}, -1)."
+        hint = f"Channels are last: jnp.moveaxis(x, {-dims - 1}, -1)."
     elif square or (in_dim == 1 and channels > 4):
-        more = "" if in_dim == 1 else f", in a layer with {name}=1"
-        cure = f"For {images} without a channel axis: x[..., None]{more}."
+        with_channel = "" if in_dim == 1 else f", in a layer with {name}=1"
+        hint = f"For {images} without a channel axis: x[..., None]{with_channel}."
     elif channels > 0:
-        cure = f"Make this layer for {channels} channels, or let the one before it give {in_dim}."
-        of_images = max(channels, in_dim) <= 4  # grey, with transparency, colours, or all of it
-        cure += f" A model for such images has {name}={channels}." if of_images else ""
-    check.last_axis(where, x, cure, **{name: in_dim})
+        hint = f"Make this layer for {channels} channels, or let the one before it give {in_dim}."
+        is_image = max(channels, in_dim) <= 4  # grey, with transparency, colours, or all of it
+        hint += f" A model for such images has {name}={channels}." if is_image else ""
+    check.last_axis(where, x, hint, **{name: in_dim})

@@ -1,4 +1,4 @@
-"""Depthwise convolution as shifted multiply-adds, for CPU: each channel is a lane of its own."""
+"""Depthwise convolution as shifted multiply-adds, for CPU: each channel is one vector lane."""
 
 import math
 from functools import partial, reduce
@@ -17,17 +17,20 @@ Pads = tuple[tuple[int, int], ...]
 
 
 def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pads) -> Array:
-    """x [batch, *spatial, dim], weight [*kernel, 1, out] -> [batch, *windows, out], out = n * dim."""
+    """x [batch, *spatial, dim], weight [*kernel, 1, out] -> [batch, *windows, out], out = n * dim.
+
+    stride, dilation, pads: for each spatial axis.
+    """
     dim, out_dim = x.shape[-1], weight.shape[-1]
     if dim != out_dim:
         x = jnp.broadcast_to(x[..., None], (*x.shape, out_dim // dim))
-        x = x.reshape(*x.shape[:-2], out_dim)
+        x = x.reshape(*x.shape[:-2], out_dim)  # [batch, *spatial, out]
     return _depthwise(pad(x, pads), weight, stride, dilation)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape) -> Array:
-    """One copy of x for each place of the kernel, times its weights, added in one pass in float32."""
+    """One copy of x for each element of the kernel, times its weights, added in one pass in float32."""
     copies = shifted_copies(x, weight.shape[:-2], stride, dilation)
     own = widen(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
     terms = [widen(copy) * each for copy, each in zip(copies, own, strict=True)]
@@ -45,7 +48,7 @@ def _jvp(stride, dilation, primals, tangents):
 
 
 def _input_gradient(dy: Array, weight: Array, shape: Shape, stride: Shape, dilation: Shape) -> Array:
-    """The same of dy, spread by the stride, with the kernel turned round."""
+    """The same of dy, dilated by the stride, with the flipped kernel."""
     config = [(0, 0, 0)]
     for n, out, k, s, d in zip(shape[1:], dy.shape[1:], weight.shape, stride, dilation, strict=False):
         span, spread = (k - 1) * d + 1, (out - 1) * s + 1
@@ -75,7 +78,8 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
     dy = pad(dy, [*((0, 0),) * len(outer), (0, piece * pieces - width)])
     counts = (batch // some, *outer, pieces)
     dy = dy.reshape(batch // some, some, *outer, pieces, piece, dim)
-    dy = jnp.moveaxis(dy, 1, -3).reshape(math.prod(counts), some, piece, dim)
+    dy = jnp.moveaxis(dy, 1, -3)  # [batch / some, *outer, pieces, some, piece, dim]
+    dy = dy.reshape(math.prod(counts), some, piece, dim)  # [rows, some, piece, dim]
     steps = [some, *stride[:-1], piece * stride[-1]]
     sizes = (some, *span[:-1], (piece - 1) * stride[-1] + span[-1], dim)
     thin = (slice(None), *(slice(None, None, d) for d in dilation[:-1]))

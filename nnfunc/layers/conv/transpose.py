@@ -38,8 +38,10 @@ def conv_transpose(
     `(n - 1) * stride - before - after + (kernel - 1) * dilation + 1 + output_padding`.
     Shapes: x [..., *spatial, in_dim] -> y [..., *sizes, out_dim]; bias [out_dim]; weight [*kernel,
     in_dim, out_dim / groups]: PyTorch's, [in_dim, out_dim / groups, *kernel], with two axes put last.
-    padding: what is cut off y: a number for every side, one for each axis, or pairs (before, after);
-    "valid" is 0; "same" cuts y to n * stride, as the transpose of `conv` with padding "same".
+    in_dim, out_dim: the channels of x and y. kernel, stride, dilation, groups, bias, dims, weight_init,
+    bias_init: as in `conv`. padding: the number of values cut off y: one for every side, one for each axis, or
+    pairs (before, after); 0 by default, as in PyTorch; "valid" is 0;
+    "same" cuts y to n * stride, as the transpose of `conv` with "same".
     output_padding: further values at the end of each axis, below stride or dilation.
     Raises: ValueError as `conv` does, or when nothing of y is left.
     PyTorch's ConvTranspose1d, 2d and 3d.
@@ -51,15 +53,15 @@ def conv_transpose(
     where = "conv_transpose"
     check.size(where, in_dim=in_dim, out_dim=out_dim, groups=groups)
     if in_dim % groups or out_dim % groups:
-        wanted = "groups should divide in_dim and out_dim"
-        check.fail(where, f"{wanted}, got groups {groups}, in_dim {in_dim}, out_dim {out_dim}.")
+        actual = f"groups {groups}, in_dim {in_dim}, out_dim {out_dim}"
+        check.fail(where, expected="groups should divide in_dim and out_dim", actual=actual)
     win = parse_windows(where, kernel, stride, padding, dilation, dims, ("same", "valid"))
     extra = _extra(output_padding, win)
     shape = (*win.size, in_dim, out_dim // groups)
 
     def init(key):
-        drawn = weight_init(key, (*win.size, in_dim // groups, out_dim))
-        params = {"weight": _groups_first(drawn, groups)}
+        weight = weight_init(key, (*win.size, in_dim // groups, out_dim))
+        params = {"weight": _groups_first(weight, groups)}
         return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
     def apply(params, x):
@@ -70,7 +72,7 @@ def conv_transpose(
         dtype = jnp.result_type(flat, params["weight"])
         y = _transposed(flat.astype(dtype), params["weight"].astype(dtype), win, cut, groups)
         y = add_bias(y, params["bias"]) if bias else y
-        return y.reshape(*lead, *y.shape[1:])
+        return y.reshape(*lead, *y.shape[1:])  # [..., *sizes, out_dim]
 
     return Model(init, apply)
 
@@ -79,13 +81,13 @@ def _extra(output_padding: Size, win: Windows) -> tuple[int, ...]:
     extra = per_axis(win.where, "output_padding", output_padding, win.dims, 0)
     for value, stride, dilation in zip(extra, win.stride, win.dilation, strict=True):
         if value >= max(stride, dilation):
-            wanted = f"output_padding should be below stride or dilation, {max(stride, dilation)}"
-            check.fail(win.where, f"{wanted}, got {value}.")
+            expected = f"output_padding should be below stride or dilation, {max(stride, dilation)}"
+            check.fail(win.where, expected=expected, actual=value)
     return extra
 
 
 def _cut(win: Windows, extra: Shape, spatial: Shape) -> tuple[tuple[int, int], ...]:
-    """(before, after): what is cut off the whole result; it grows at the end where that is negative."""
+    """(before, after): the values to cut off the full result; a negative number extends its end."""
     over = [span - s for span, s in zip(win.span, win.stride, strict=True)]
     if win.padding == "same":
         pads = [(max(o, 0) // 2, o - max(o, 0) // 2) for o in over]
@@ -93,21 +95,21 @@ def _cut(win: Windows, extra: Shape, spatial: Shape) -> tuple[tuple[int, int], .
         pads = [(0, 0)] * win.dims if isinstance(win.padding, str) else win.padding
     cut = tuple((before, after - more) for (before, after), more in zip(pads, extra, strict=True))
     if min(_sizes(win, cut, spatial)) < 1:
-        wanted = "padding should leave something of the result"
-        got = f"got spatial sizes {spatial}, kernel {win.size} and padding {tuple(pads)}"
-        check.fail(win.where, f"{wanted}, {got}.")
+        actual = f"spatial sizes {spatial}, kernel {win.size} and padding {tuple(pads)}"
+        check.fail(win.where, expected="padding should leave something of the result", actual=actual)
     return cut
 
 
 def _sizes(win: Windows, cut: Sequence[tuple[int, int]], spatial: Shape) -> Shape:
-    own = zip(spatial, win.stride, win.span, cut, strict=True)
-    return tuple((n - 1) * s + span - before - after for n, s, span, (before, after) in own)
+    axes = zip(spatial, win.stride, win.span, cut, strict=True)
+    return tuple((n - 1) * s + span - before - after for n, s, span, (before, after) in axes)
 
 
 def _groups_first(weight: Array, groups: int) -> Array:
     """[*kernel, in / groups, out] -> [*kernel, in, out / groups]."""
     *kernel, inner, out = weight.shape
-    weight = weight.reshape(*kernel, inner, groups, out // groups).swapaxes(-3, -2)
+    weight = weight.reshape(*kernel, inner, groups, out // groups)  # [*kernel, in / groups, groups, out / groups]
+    weight = weight.swapaxes(-3, -2)  # [*kernel, groups, in / groups, out / groups]
     return weight.reshape(*kernel, inner * groups, out // groups)
 
 
@@ -122,9 +124,10 @@ def _transposed(x: Array, weight: Array, win: Windows, cut: Any, groups: int) ->
 
 
 def plain_transpose(x: Array, weight: Array, win: Windows, cut: Any, groups: int) -> Array:
-    """XLA's convolution of x, spread by the stride, with the kernel turned round."""
+    """XLA's convolution of x, dilated by the stride, with the flipped kernel."""
     *kernel, inner, out = weight.shape
-    weight = weight.reshape(*kernel, groups, inner // groups, out).swapaxes(-3, -2)
+    weight = weight.reshape(*kernel, groups, inner // groups, out)  # [*kernel, groups, in / groups, out]
+    weight = weight.swapaxes(-3, -2)  # [*kernel, in / groups, groups, out]
     weight = jnp.flip(weight.reshape(*kernel, inner // groups, out * groups), range(win.dims))
     ends = zip(win.span, cut, strict=True)
     pads = [(span - 1 - before, span - 1 - after) for span, (before, after) in ends]

@@ -1,12 +1,12 @@
 """The arithmetic of one time step of RNN, GRU and LSTM, and of its derivative.
 
-A `Kind` works on rows [batch, dim]. `pre` is the product of the input for all gates, `x @ weight`,
-calculated for all steps at once. The derivative of a step is split in two: `source`, what does not
-depend on the running derivative of the carry, for all steps at once, and `follow`, which is linear in
-source and carry. `step` saves the factors that `follow` multiplies by, and nothing in `follow` may be
-calculated from them alone: it would become a loop of its own.
+A `CellMath` works on rows [batch, dim]. `pre` is the product of the input for all gates, `x @ weight`,
+computed for all steps at once. The derivative of a step is split in two: `source`, the part that does not depend
+on the running derivative of the carry, for all steps at once, and `follow`, which is linear in source and
+carry. `step` saves the factors of `follow`; nothing in `follow` may be computed from them alone, or XLA moves it
+to a separate loop.
 
-Sigmoids are taken of all gates side by side, where one is not needed too: XLA on CPU vectorizes that,
+Sigmoids are computed of all gates joined, even where one is not needed: XLA on CPU vectorizes that,
 but not a function of part of a slice of `pre` (the step's elementwise part: 1.3 against 4.5 ms).
 """
 
@@ -25,7 +25,7 @@ Weights = dict[str, Array]
 
 
 class Saved(NamedTuple):
-    """What the derivative of a step multiplies by.
+    """The factors in the derivative of a step.
 
     gates: the factors of the gates, each [..., dim], or all of them joined [..., gates * dim].
     more: factors of the carry and other arrays [..., dim].
@@ -35,13 +35,13 @@ class Saved(NamedTuple):
     more: tuple[Array, ...] = ()
 
 
-class Kind(NamedTuple):
-    """What makes a recurrent layer an RNN, a GRU or an LSTM.
+class CellMath(NamedTuple):
+    """The arithmetic of an RNN, a GRU or an LSTM.
 
     gates: their names, in the order in which weights hold them. carries: how many arrays [batch, dim]
     are carried; the first is the output. step(weights, pre, carry) -> (carry, saved).
-    source(weights, d_weights, d_pre, before, after, saved) -> what the steps add to the derivative
-    of the gates; before and after are the carries around each step.
+    source(weights, d_weights, d_pre, before, after, saved) -> the contribution of the steps to the
+    derivative of the gates; before and after are the carries around each step.
     follow(weights, saved, source, d_carry) -> d_carry after the step. These two get joined gates.
     """
 
@@ -61,7 +61,7 @@ def _join(*parts: Array) -> Array:
 
 
 def _with_bias(weights: Weights, pre: Array) -> Array:
-    """Added in the loop, where it is free: before it, it would take a second array like pre."""
+    """pre + bias, inside the loop, where it is free; before it, it would need a second array like pre."""
     return add_bias(pre, weights["bias"]) if "bias" in weights else pre
 
 
@@ -183,10 +183,10 @@ def _lstm_follow(weights: Weights, saved: Saved, source: Array, d_carry: Carry) 
     return o + out * new, new
 
 
-RNN = {act: Kind(("h",), 1, partial(_rnn_step, act), _rnn_source, _rnn_follow) for act in ("tanh", "relu")}
+RNN = {act: CellMath(("h",), 1, partial(_rnn_step, act), _rnn_source, _rnn_follow) for act in ("tanh", "relu")}
 GRU = {
-    "after": Kind(("r", "z", "n"), 1, _gru_step, _gru_source, _gru_follow),
-    "before": Kind(("r", "z", "n"), 1, _gru_before_step, _gru_before_source, _gru_before_follow),
+    "after": CellMath(("r", "z", "n"), 1, _gru_step, _gru_source, _gru_follow),
+    "before": CellMath(("r", "z", "n"), 1, _gru_before_step, _gru_before_source, _gru_before_follow),
 }
-LSTM = Kind(("i", "f", "g", "o"), 2, _lstm_step, _lstm_source, _lstm_follow)
-"""The kinds by their option; they are compared by identity, so each is made once."""
+LSTM = CellMath(("i", "f", "g", "o"), 2, _lstm_step, _lstm_source, _lstm_follow)
+"""The cells by their option; they are compared by identity, so each exists once."""

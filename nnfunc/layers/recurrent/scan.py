@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc.base import Array
-from nnfunc.layers.recurrent.cell_math import Carry, Kind, Saved, Weights
+from nnfunc.layers.recurrent.cell_math import Carry, CellMath, Saved, Weights
 
 
 def scan_time(
-    kind: Kind,
+    cell_math: CellMath,
     weights: Weights,
     pre: Array,
     carry: Carry,
@@ -36,8 +36,8 @@ def scan_time(
         return jnp.zeros((0, *carry[0].shape), carry[0].dtype), carry
     fast = jax.default_backend() == "cpu" if fast is None else fast
     if fast and pre.shape[0] > 1:
-        return _fast(kind, reverse, weights, pre, carry, mask)
-    return _plain(kind, reverse, weights, pre, carry, mask)
+        return _fast(cell_math, reverse, weights, pre, carry, mask)
+    return _plain(cell_math, reverse, weights, pre, carry, mask)
 
 
 def _masked(mask: Array | None, new: Carry, old: Carry) -> Carry:
@@ -47,11 +47,11 @@ def _masked(mask: Array | None, new: Carry, old: Carry) -> Carry:
 
 
 def _plain(
-    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+    cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Array, Carry]:
     def step(carry, own):
         pre, mask = own
-        new = _masked(mask, kind.step(weights, pre, carry)[0], carry)
+        new = _masked(mask, cell_math.step(weights, pre, carry)[0], carry)
         return new, new[0]
 
     carry, y = jax.lax.scan(step, carry, (pre, mask), reverse=reverse)
@@ -59,13 +59,13 @@ def _plain(
 
 
 def _saving(
-    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+    cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Carry, Carry, Saved]:
     """The last carry, the carries after every step, and what the derivative multiplies by."""
 
     def step(carry, own):
         pre, mask = own
-        new, saved = kind.step(weights, pre, carry)
+        new, saved = cell_math.step(weights, pre, carry)
         new = _masked(mask, new, carry)
         return new, (new, Saved(jnp.concatenate(saved.gates, -1), saved.more))
 
@@ -75,7 +75,7 @@ def _saving(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _saving_in_place(
-    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+    cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Carry, Carry, Saved]:
     """The same, with the factors of the gates written over pre: fewer and smaller arrays to fill.
 
@@ -87,7 +87,7 @@ def _saving_in_place(
         carry, buffer = state
         t, mask = own
         pre = jax.lax.dynamic_index_in_dim(buffer, t, 0, keepdims=False)
-        new, saved = kind.step(weights, pre, carry)
+        new, saved = cell_math.step(weights, pre, carry)
         new = _masked(mask, new, carry)
         for i, gate in reversed(list(enumerate(saved.gates))):
             place = (t, 0, i * gate.shape[-1])
@@ -100,38 +100,38 @@ def _saving_in_place(
 
 
 @_saving_in_place.defjvp
-def _saving_jvp(kind: Kind, reverse: bool, primals: Any, tangents: Any) -> Any:
+def _saving_jvp(cell_math: CellMath, reverse: bool, primals: Any, tangents: Any) -> Any:
     """Of the other form: transposed, writing in place would copy the whole buffer at every step."""
     mask = primals[3]
 
     def saving(weights, pre, carry):
-        return _saving(kind, reverse, weights, pre, carry, mask)
+        return _saving(cell_math, reverse, weights, pre, carry, mask)
 
     return jax.jvp(saving, primals[:3], tangents[:3])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _fast(
-    kind: Kind, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
+    cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Array, Carry]:
-    return _plain(kind, reverse, weights, pre, carry, mask)
+    return _plain(cell_math, reverse, weights, pre, carry, mask)
 
 
 @_fast.defjvp
-def _fast_jvp(kind: Kind, reverse: bool, primals: Any, tangents: Any) -> Any:
+def _fast_jvp(cell_math: CellMath, reverse: bool, primals: Any, tangents: Any) -> Any:
     weights, pre, carry, mask = primals
     d_weights, d_pre, d_carry, _ = tangents
-    saving = _saving_in_place if len(kind.gates) > 1 else _saving
-    last, after, saved = saving(kind, reverse, weights, pre, carry, mask)
+    saving = _saving_in_place if len(cell_math.gates) > 1 else _saving
+    last, after, saved = saving(cell_math, reverse, weights, pre, carry, mask)
     before = tuple(
         jnp.concatenate([all_[1:], first[None]] if reverse else [first[None], all_[:-1]])
         for all_, first in zip(after, carry, strict=True)
     )
-    source = kind.source(weights, d_weights, d_pre, before, after, saved)
+    source = cell_math.source(weights, d_weights, d_pre, before, after, saved)
 
     def follow(d_carry, own):
         source, saved, mask = own
-        new = _masked(mask, kind.follow(weights, saved, source, d_carry), d_carry)
+        new = _masked(mask, cell_math.follow(weights, saved, source, d_carry), d_carry)
         return new, new[0]
 
     d_last, d_y = jax.lax.scan(follow, d_carry, (source, saved, mask), reverse=reverse)

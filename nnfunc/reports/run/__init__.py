@@ -1,4 +1,4 @@
-"""The report of a run, from what lies in its folder: one HTML file that needs no other."""
+"""The report of a run, from the files in its folder: one self-contained HTML file."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ __all__ = ["plot_curves", "plot_speed", "write_report"]
 
 
 def write_report(folder: Path) -> None:
-    """Draw `curves.png` and write `report.html`: figures, what stands out, curves, layers over time.
+    """Draw `curves.png` and write `report.html` into the folder of a run: metrics, problems, curves, layers over time.
 
-    Rows that an older version did not write are missed by nothing; their sections are left out.
+    Sections whose rows an older version did not write are left out.
     """
-    rows = metrics_log.read(folder / "metrics.jsonl")
-    result = status.json_of(folder / "result.json")
-    step = metrics_log.number(result.get("step"))
+    rows = metrics_log.read_rows(folder / "metrics.jsonl")
+    result = status.read_json_table(folder / "result.json")
+    step = metrics_log.to_float(result.get("step"))
     plot_curves(rows, folder / "curves.png", best=int(step) if step == step else None)
     save_page(folder / "report.html", build_page(folder, rows, result))

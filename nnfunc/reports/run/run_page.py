@@ -1,4 +1,4 @@
-"""The HTML of the report."""
+"""The HTML of a run's report."""
 
 import html
 import math
@@ -7,154 +7,142 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc.reports import html_page, inline_images
+from nnfunc.check import counted
 from nnfunc.reports.format import format_metric, sort_metrics
-from nnfunc.reports.run import heatmaps, histograms, run_plots
+from nnfunc.reports.html_page import render_cards, render_image, render_note, render_page, render_section, render_tables
+from nnfunc.reports.run.heatmaps import render_heatmaps
+from nnfunc.reports.run.histograms import render_histograms
+from nnfunc.reports.run.run_plots import plot_speed
 from nnfunc.runs import diagnostics, metrics_log, status
-from nnfunc.runs.metrics_log import Row, number
+from nnfunc.runs.metrics_log import Row, to_float
 
 __all__ = ["build_page"]
 
+HEATMAPS = (
+    "Each row is a layer, each column a row of metrics.jsonl. Time runs to the right; the last value stands "
+    "beside the picture. Missing values are hatched."
+)
+HISTOGRAMS = (
+    "Time runs to the right, values upwards. The colour is stronger where more values lie, by the square "
+    "root of their fraction. 99.6 % of all values lie in the range shown."
+)
+NO_PROBLEMS = (
+    "No problems: in every layer fewer than half of the units are dead or saturated, no gradient is a "
+    "thousand times larger or smaller than the layers' median, and every standard deviation is between 0.001 "
+    "and 1,000. While the learning rate was at least half its peak, the median update of every weight was "
+    "within a factor of ten of 0.001."
+)
+NOT_WATCHED = (
+    "The layers of this run were not watched. Its gradient norm never jumped by more than a factor of a hundred."
+)
+MAX_EVENTS = 200
+
 
 def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
-    """The whole page; `curves.png` is in the folder already."""
-    config, _ = status.config_of(folder)
-    environment = status.json_of(folder / "environment.json")
+    """The page of a run. rows: of metrics.jsonl. result: of result.json. `curves.png` is in the folder."""
+    config, _ = status.read_config(folder)
+    environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
-    speed = run_plots.plot_speed(rows)
-    layers, pages = heatmaps.render_heatmaps(rows), histograms.render_histograms(rows)
-    return html_page.render_page(
+    speed = plot_speed(rows)
+    heatmaps, histograms = render_heatmaps(rows), render_histograms(rows)
+    return render_page(
         folder.name,
-        f'<p class="note">{_sentence(config, result)}</p>',
-        f'<div class="cards">{_cards(rows, result)}</div>',
-        _note(html.escape(_beside(result))) if _without(result) else "",
-        _section("What stands out", _findings(rows)),
-        _section("Curves", html_page.picture(folder / "curves.png", "Curves of the run")),
-        _section("Events", _events(rows)),
-        _section("Speed and memory", _speed(speed)),
-        _section("Layers over time", _note(_HEAT) + layers if layers else ""),
-        _section("Histograms over time", _note(_HISTOGRAMS) + pages if pages else ""),
-        html_page.render_tables(Settings=status.flat(config), Environment={**environment, **versions}),
+        render_note(_summary(config, result)),
+        render_cards(_cards(rows, result)),
+        render_note(_compare_with_baseline(result)),
+        render_section("Problems", _render_problems(rows)),
+        render_section("Curves", render_image((folder / "curves.png").read_bytes(), "Curves of the run")),
+        render_section("Events", _render_events(rows)),
+        render_section("Speed and memory", render_image(speed, "Speed and memory over the steps") if speed else ""),
+        render_section("Layers over time", render_note(HEATMAPS) + heatmaps if heatmaps else ""),
+        render_section("Histograms over time", render_note(HISTOGRAMS) + histograms if histograms else ""),
+        render_tables(Settings=status.flatten_settings(config), Environment={**environment, **versions}),
     )
 
 
-_HEAT = (
-    "Each row is a layer, each column a row of metrics.jsonl; time runs to the right, the last value "
-    "stands beside it. Where a layer has no value, the picture is clear."
-)
-_HISTOGRAMS = (
-    "Time runs to the right, values upwards; the stronger the colour, the more of them, by the root of "
-    "their share. Between the ends lie 99.6 % of all values."
-)
-
-_NOTHING = (
-    "Nothing: no layer is dead or saturated by half, no gradient is a thousand times off the "
-    "layers' median, no deviation is below 0.001 or above 1,000, and while the rate was at least half "
-    "its peak, updates were within a factor of ten of 0.001 in the median."
-)
-_UNWATCHED = "The layers were not watched in this run, and its gradient norm never jumped a hundredfold."
-
-
-def _section(title: str, content: str) -> str:
-    """A part with its title; nothing when it is empty."""
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
-
-
-def _note(words: str) -> str:
-    return f'<p class="note">{words}</p>'
-
-
-def _sentence(config: dict[str, Any], result: dict[str, Any]) -> str:
-    """What was trained, in how long."""
+def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
+    """The steps, the time, the loop and the checkpoint that was evaluated."""
     train = config.get("train")
     steps = train.get("steps") if isinstance(train, dict) else None
-    text = f"{html.escape(str(steps))} steps" if steps is not None else "a run"
-    if math.isfinite(seconds := number(result.get("seconds"))):
-        first = number(result.get("first"))
-        last = f", those from {first:.0f} on" if first > 0 else ""
-        text += f"{last} in {seconds:.1f} s"
+    text = f"{steps} steps" if steps is not None else "A run"
+    if math.isfinite(seconds := to_float(result.get("seconds"))):
+        first = to_float(result.get("first"))
+        text += f" in {seconds:.1f} s" if not first > 0 else f"; the time from step {first:.0f} on is {seconds:.1f} s"
     if "loop" in result:
-        text += f", loop &ldquo;{html.escape(str(result['loop']))}&rdquo;"
-    if math.isfinite(step := number(result.get("step"))):
-        text += f". The figures are those of the best checkpoint, step {step:.0f}"
-    return text + "."
+        text += f", with the “{result['loop']}” loop"
+    text += "."
+    if math.isfinite(step := to_float(result.get("step"))):
+        text += f" The metrics are those of the best checkpoint, at step {step:.0f}."
+    return text
 
 
-def _cards(rows: list[Row], result: dict[str, Any]) -> str:
-    """The figures of the held-out data, then how fast and how large it was."""
-    found = []
+def _cards(rows: list[Row], result: dict[str, Any]) -> list[tuple[str, str]]:
+    """(value, label): the test and validation metrics, the baseline, speed and memory."""
+    cards = []
     for split in ("test", "validation"):
-        own = result.get(split)
-        values = {k: number(v) for k, v in own.items()} if isinstance(own, dict) else {}
-        found += [(format_metric(name, value), f"{split} {name}") for name, value in sort_metrics(values)]
-    found += [(format_metric(name, value), words) for words, name, value in _without(result)]
-    for name, words in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
-        _, values = metrics_log.series(rows, "train", name)
+        cards += [(format_metric(name, value), f"{split} {name}") for name, value in _metrics(result.get(split))]
+    split, baseline = _baseline(result)
+    cards += [(format_metric(name, value), f"baseline {split} {name}") for name, value in baseline]
+    for name, label in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
+        _, values = metrics_log.metric_series(rows, "train", name)
         if len(values):
-            found.append((f"{np.median(values):,.0f}", words))
+            cards.append((f"{np.median(values):,.0f}", label))
             break
-    _, memory = metrics_log.series(rows, "train", "memory_mb")
-    _, share = metrics_log.series(rows, "train", "utilisation")
-    found += [(f"{memory.max():,.0f} MB", "memory")] if len(memory) else []
-    found += [(f"{np.median(share):.1%}", "utilisation")] if len(share) else []
-    card = '<div class="card"><b>{}</b>{}</div>'
-    return "".join(card.format(html.escape(value), html.escape(words)) for value, words in found)
+    _, memory = metrics_log.metric_series(rows, "train", "memory_mb")
+    _, utilisation = metrics_log.metric_series(rows, "train", "utilisation")
+    cards += [(f"{memory.max():,.0f} MB", "memory")] if len(memory) else []
+    cards += [(f"{np.median(utilisation):.1%}", "utilisation")] if len(utilisation) else []
+    return cards
 
 
-def _without(result: dict[str, Any]) -> list[tuple[str, str, float]]:
-    """(words, metric, value) of one answer for all examples, of the split that is reported last."""
-    own = result.get("baseline")
+def _metrics(entry: Any) -> list[tuple[str, float]]:
+    """(name, value) of the metrics of a split, sorted."""
+    return sort_metrics({k: to_float(v) for k, v in entry.items()}) if isinstance(entry, dict) else []
+
+
+def _baseline(result: dict[str, Any]) -> tuple[str, list[tuple[str, float]]]:
+    """The split that is reported last, and the metrics of the best constant prediction on it."""
+    baseline = result.get("baseline")
     for split in ("test", "validation"):
-        metrics = own.get(split) if isinstance(own, dict) else None
-        if isinstance(metrics, dict) and metrics:
-            values = {k: number(v) for k, v in metrics.items()}
-            return [(f"{split} {k} without a look", k, v) for k, v in sort_metrics(values)]
-    return []
+        if metrics := _metrics(baseline.get(split) if isinstance(baseline, dict) else None):
+            return split, metrics
+    return "", []
 
 
-def _beside(result: dict[str, Any]) -> str:
-    """What one answer for all examples reaches, and whether the run does better."""
-    found = _without(result)
-    split = found[0][0].split()[0]
-    metrics = {name: value for _, name, value in found}
-    words = "One answer for every example, without a look at it, reaches "
-    words += ", ".join(f"{split} {name} {format_metric(name, value)}" for name, value in metrics.items())
-    own = result.get(split)
-    better = status.beats(own if isinstance(own, dict) else {}, metrics)
-    return f"{words}. The run {'beats it' if better else 'does NOT beat it'}."
+def _compare_with_baseline(result: dict[str, Any]) -> str:
+    """The metrics of the baseline, and whether the run beats them; "" without a baseline."""
+    split, baseline = _baseline(result)
+    if not baseline:
+        return ""
+    metrics = result.get(split)
+    beats = status.beats_baseline(metrics if isinstance(metrics, dict) else {}, dict(baseline))
+    text = "Baseline: the same output for every example reaches "
+    text += ", ".join(f"{split} {name} {format_metric(name, value)}" for name, value in baseline)
+    return f"{text}. The run {'beats it' if beats else 'does NOT beat it'}."
 
 
-def _findings(rows: list[Row]) -> str:
-    """What stands out, each with its threshold."""
-    found = diagnostics.find(rows)
-    watched = any(row["split"] == "layers" for row in rows)
-    if not found:
-        words = _NOTHING if watched else _UNWATCHED
-        return f"<p>{words}</p>"
+def _render_problems(rows: list[Row]) -> str:
+    """A list of problems, each with its threshold."""
+    problems = diagnostics.find_diagnoses(rows)
+    if not problems:
+        is_watched = any(row["split"] == "layers" for row in rows)
+        return f"<p>{NO_PROBLEMS if is_watched else NOT_WATCHED}</p>"
     items = []
-    for one in found:
-        more = [html.escape(path) for path in one.paths[1:6]]
-        more += [f"{len(one.paths) - 6} more"] if len(one.paths) > 6 else []
-        others = f' <span class="paths">Then {", ".join(more)}.</span>' if more else ""
-        threshold = f'<span class="note">({html.escape(one.threshold)})</span>'
-        words = f"{html.escape(one.words)}{others} {threshold}"
-        items.append(f"<li><b>{html.escape(one.kind.capitalize())}.</b> {words}</li>")
+    for problem in problems:
+        others = [*problem.paths[1:6], *([f"{len(problem.paths) - 6} more"] if len(problem.paths) > 6 else [])]
+        also = f' <span class="paths">Then {html.escape(", ".join(others))}.</span>' if others else ""
+        threshold = f'<span class="note">({html.escape(problem.threshold)})</span>'
+        title = html.escape(problem.name.capitalize())
+        items.append(f"<li><b>{title}.</b> {html.escape(problem.message)}{also} {threshold}</li>")
     return f'<ul class="findings">{"".join(items)}</ul>'
 
 
-def _events(rows: list[Row]) -> str:
-    """A table of what happened."""
-    found = metrics_log.events(rows)
-    line = '<tr><td class="step">{:,}</td><th>{}</th><td>{}</td></tr>'
-    lines = [line.format(event.step, html.escape(event.name), html.escape(event.message)) for event in found[-200:]]
-    if len(found) > 200:
-        lines.insert(0, f"<tr><td></td><th></th><td>{len(found) - 200} earlier ones</td></tr>")
+def _render_events(rows: list[Row]) -> str:
+    """A table of the last events."""
+    events = metrics_log.event_rows(rows)
+    row = '<tr><td class="step">{:,}</td><th>{}</th><td>{}</td></tr>'
+    lines = [row.format(event.step, html.escape(event.name), html.escape(event.message)) for event in events]
+    if (earlier := len(events) - MAX_EVENTS) > 0:
+        lines[:earlier] = [f"<tr><td></td><th></th><td>{counted(earlier, 'earlier event')}</td></tr>"]
     return f'<table class="events">{"".join(lines)}</table>' if lines else ""
-
-
-def _speed(png: bytes | None) -> str:
-    if png is None:
-        return ""
-    words = "Throughput, memory and utilisation over the steps"
-    return f'<img class="plain" alt="{words}" src="{inline_images.png_url(png)}">'

@@ -1,4 +1,4 @@
-"""A hyperparameter, or a score, as an axis to draw on: numbers, their logarithms, or named places."""
+"""Axes of plots for hyperparameters and scores: linear, logarithmic, or of evenly spaced labels."""
 
 import functools
 import math
@@ -7,91 +7,99 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Axis", "axis", "limits", "places_of", "score_axis", "short", "text"]
+__all__ = ["Axis", "axis_limits", "build_axes", "build_axis", "build_score_axis", "format_value", "short_number"]
 
-FEW = 8  # distinct numbers, at most, that are places of their own
-DECADES = 2  # positive values that span more are drawn by their logarithm
+FEW = 8  # at most so many distinct numbers are treated one by one
+DECADES = 2  # positive values that span more get a logarithmic axis
 
 
 class Axis(NamedTuple):
-    """A name and where its values lie.
+    """The axis of a hyperparameter or a score, with the positions of its values.
 
-    kind: "linear"; "log", places are log10 of the values; "levels", numbers evenly spaced;
-    "categories", which have no order. places: [n], not a number where a score is missing. ticks,
-    labels: a place and its words. low, high: the ends, low < high.
+    name: of the hyperparameter or the score.
+    scale: "linear"; "log", where positions are log10 of the values; "levels", numbers that are evenly
+    spaced; "categories", which have no order. positions: [trials], NaN where a score is missing. ticks,
+    labels: positions and their text. low, high: the ends, low < high.
     """
 
     name: str
-    kind: str
-    places: np.ndarray
+    scale: str
+    positions: np.ndarray
     ticks: list[float]
     labels: list[str]
     low: float
     high: float
 
     @property
-    def shares(self) -> np.ndarray:
-        """[n] in [0, 1]: how far between the ends each value lies; what is beyond them is at them."""
-        return np.clip((self.places - self.low) / (self.high - self.low), 0, 1)
+    def is_discrete(self) -> bool:
+        """Whether every distinct value has its own tick."""
+        return self.scale in ("levels", "categories")
+
+    @property
+    def fractions(self) -> np.ndarray:
+        """[trials] in [0, 1]: the positions between the ends; those beyond an end are at it."""
+        return np.clip((self.positions - self.low) / (self.high - self.low), 0, 1)
 
     @property
     def groups(self) -> np.ndarray:
-        """The distinct places, where they are few enough to speak of each; else none."""
-        distinct = np.unique(self.places[np.isfinite(self.places)])
-        few = self.kind in ("levels", "categories") or len(distinct) <= FEW
-        return distinct if few else distinct[:0]
+        """The distinct positions if they are few, else none."""
+        distinct = np.unique(self.positions[np.isfinite(self.positions)])
+        return distinct if self.is_discrete or len(distinct) <= FEW else distinct[:0]
 
 
-def axis(name: str, values: Sequence[Any]) -> Axis:
+def build_axis(name: str, values: Sequence[Any]) -> Axis:
     """The axis of a hyperparameter's values.
 
-    Finite numbers are drawn as they are, by their logarithm where they are positive, span more than two
-    decades and crowd at the low end, and evenly spaced where they are few and far from even. All else
-    is categories.
+    name: its title. values: one for each trial. Finite numbers get a linear axis; a logarithmic one if
+    they are positive, span more than two decades and crowd at the low end; levels if they are few and
+    unevenly spaced. All other values are categories.
 
-    >>> axis("lr", [1e-4, 1e-2, 1e-1]).places, axis("act", ["relu", "tanh", "relu"]).labels
+    >>> build_axis("lr", [1e-4, 1e-2, 1e-1]).positions, build_axis("act", ["relu", "tanh", "relu"]).labels
     (array([-4., -2., -1.]), ['relu', 'tanh'])
-    >>> axis("width", [64, 32, 512, 128]).labels
+    >>> build_axis("width", [64, 32, 512, 128]).labels
     ['32', '64', '128', '512']
     """
-    numbers = [_number(value) for value in values]
+    numbers = [_as_number(value) for value in values]
     known = [number for number in numbers if number is not None]
     if len(known) < len(numbers):
-        return _categories(name, values)
-    places = np.asarray(known, np.float64)
-    distinct = np.unique(places)
-    if _decades_apart(places) and 5 * np.median(distinct) < distinct[-1]:
-        return _line(name, "log", np.log10(places))
-    if 2 < len(distinct) <= FEW and all(map(_round_number, distinct.tolist())):
+        return _category_axis(name, values)
+    positions = np.asarray(known, np.float64)
+    distinct = np.unique(positions)
+    if _spans_decades(positions) and 5 * np.median(distinct) < distinct[-1]:
+        return _number_axis(name, "log", np.log10(positions))
+    if 2 < len(distinct) <= FEW and all(map(_is_round, distinct.tolist())):
         gaps = np.diff(distinct)
         if gaps.max() > 2.5 * gaps.min():
-            at = np.searchsorted(distinct, places).astype(np.float64)
-            return _named(name, "levels", at, [text(value, digits=4) for value in distinct])
-    return _line(name, "linear", places)
+            levels = np.searchsorted(distinct, positions).astype(np.float64)
+            return _discrete_axis(name, "levels", levels, [format_value(value, digits=4) for value in distinct])
+    return _number_axis(name, "linear", positions)
 
 
-def score_axis(name: str, values: np.ndarray, mode: str) -> Axis:
-    """The axis of scores [n], not a number where there is none. mode: "min" or "max" is best.
+def build_score_axis(name: str, values: np.ndarray, mode: str) -> Axis:
+    """The axis of scores.
 
-    Where a tenth of them would take up most of the axis, it ends before them, at the worse end.
+    name: its title. values: [trials], NaN where a score is missing. mode: "min" or "max", the better
+    end. At the worse end it stops before a few far scores that would take up most of it.
 
-    >>> score_axis("loss", np.asarray([1.0, np.nan, 2.0]), "min").shares
+    >>> build_score_axis("loss", np.asarray([1.0, np.nan, 2.0]), "min").fractions
     array([ 0., nan,  1.])
     """
-    places = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
-    known = places[np.isfinite(places)]
+    positions = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    known = positions[np.isfinite(positions)]
     if not len(known):
-        return Axis(name, "linear", places, [], [], 0.0, 1.0)
-    logarithm = mode == "min" and _decades_apart(known)
-    made = _line(name, "log" if logarithm else "linear", np.log10(places) if logarithm else places)
-    low, high = limits(made.places[np.isfinite(places)], mode)
-    return _line(name, made.kind, made.places, low, high)
+        return Axis(name, "linear", positions, [], [], 0.0, 1.0)
+    logarithm = mode == "min" and _spans_decades(known)
+    scaled = _number_axis(name, "log" if logarithm else "linear", np.log10(positions) if logarithm else positions)
+    low, high = axis_limits(scaled.positions[np.isfinite(positions)], mode)
+    return _number_axis(name, scaled.scale, scaled.positions, low, high)
 
 
-def limits(known: np.ndarray, mode: str) -> tuple[float, float]:
-    """The ends of an axis for these numbers, where a few far ones at the worse end do not count.
+def axis_limits(known: np.ndarray, mode: str) -> tuple[float, float]:
+    """The ends of an axis for finite numbers. A few far ones at the worse end do not count.
 
-    >>> limits(np.asarray([*range(20), 1000.0]), "min"), limits(np.arange(20.0), "min")
+    known: the numbers. mode: "min" or "max", the better end.
+
+    >>> axis_limits(np.asarray([*range(20), 1000.0]), "min"), axis_limits(np.arange(20.0), "min")
     ((0.0, 27.0), (0.0, 19.0))
     """
     low, high = float(known.min()), float(known.max())
@@ -103,122 +111,125 @@ def limits(known: np.ndarray, mode: str) -> tuple[float, float]:
     return low, high
 
 
-def places_of(hypers: Sequence[dict[str, Any]]) -> list[Axis]:
-    """The axes of the names whose values differ, in their order; places [len(hypers)].
+def build_axes(hypers: Sequence[dict[str, Any]]) -> list[Axis]:
+    """The axes of the names whose values differ, in their order. hypers: one dict for each trial.
 
-    >>> [one.name for one in places_of([{"lr": 0.1, "depth": 2}, {"lr": 0.2, "depth": 2}])]
+    >>> [axis.name for axis in build_axes([{"lr": 0.1, "depth": 2}, {"lr": 0.2, "depth": 2}])]
     ['lr']
     """
-    names = list(dict.fromkeys(name for own in hypers for name in own))
-    columns = {name: [own.get(name) for own in hypers] for name in names}
-    return [axis(n, c) for n, c in columns.items() if len({_mark(value) for value in c}) > 1]
+    names = list(dict.fromkeys(name for trial in hypers for name in trial))
+    columns = {name: [trial.get(name) for trial in hypers] for name in names}
+    return [build_axis(name, values) for name, values in columns.items() if len({*map(_identity, values)}) > 1]
 
 
-def text(value: Any, most: int = 40, digits: int = 6) -> str:
-    """A value in few words: a number with so many digits, whole ones below a million with all.
+def format_value(value: Any, limit: int = 40, digits: int = 6) -> str:
+    """A value as text of at most `limit` characters; floats have `digits` digits.
 
-    >>> text(0.00012345678), text(jax.nn.relu), text((2, 3)), text(None)
+    value: of any type; an integer below a million has all its digits, a function its name.
+
+    >>> format_value(0.00012345678), format_value(jax.nn.relu), format_value((2, 3)), format_value(None)
     ('0.000123457', 'relu', '(2, 3)', 'None')
     """
-    number = _number(value)
+    number = _as_number(value)
     if number is not None:
-        return str(int(number)) if number == int(number) and abs(number) < 1e6 else short(number, digits)
+        return str(int(number)) if number == int(number) and abs(number) < 1e6 else short_number(number, digits)
     if hasattr(value, "shape"):
         value = np.asarray(value).tolist()
     if isinstance(value, functools.partial):
         value = value.func
-    words = " ".join(str(getattr(value, "__name__", None) or value).split())
-    return words if len(words) <= most else words[: most - 1] + "…"
+    text = " ".join(str(getattr(value, "__name__", None) or value).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def short(value: float, digits: int) -> str:
-    """A number with so many digits, its exponent as short as it can be.
+def short_number(value: float, digits: int) -> str:
+    """The value with so many digits, and with a short exponent.
 
-    >>> short(1e-5, 3), short(2500.0, 3), short(0.25, 3)
+    >>> short_number(1e-5, 3), short_number(2500.0, 3), short_number(0.25, 3)
     ('1e-5', '2.5e3', '0.25')
     """
-    words = f"{value:.{digits}g}"
-    return words.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
-def _decades_apart(values: np.ndarray) -> bool:
+def _spans_decades(values: np.ndarray) -> bool:
     return bool(values.min() > 0 and values.max() > 10**DECADES * values.min())
 
 
-def _round_number(value: float) -> bool:
-    """Whether somebody chose it: one that was drawn has more digits."""
+def _is_round(value: float) -> bool:
+    """Whether a person chose the value: a random one has more digits."""
     return value == int(value) or float(f"{value:.3g}") == value
 
 
-def _line(name: str, kind: str, places: np.ndarray, low: float | None = None, high: float | None = None) -> Axis:
-    """An axis of numbers, with ticks at round ones, or at the values where they are few."""
-    known = places[np.isfinite(places)]
+def _number_axis(
+    name: str, scale: str, positions: np.ndarray, low: float | None = None, high: float | None = None
+) -> Axis:
+    """An axis of numbers, with ticks at the values if they are few, else at round numbers."""
+    known = positions[np.isfinite(positions)]
     low = float(known.min()) if low is None else low
     high = float(known.max()) if high is None else high
     if not high - low > 1e-9 * max(abs(high), abs(low), 1e-300):
-        pad = 0.1 * abs(low) if kind == "linear" and low else 0.5
+        pad = 0.1 * abs(low) if scale == "linear" and low else 0.5
         low, high = low - pad, high + pad
     distinct = np.unique(known)
-    few = len(distinct) < 7 and distinct[0] >= low and distinct[-1] <= high
-    if few and (len(distinct) < 2 or np.diff(distinct).min() >= (high - low) / 10):
-        values = 10**distinct if kind == "log" else distinct
-        return Axis(name, kind, places, distinct.tolist(), [text(v, digits=4) for v in values], low, high)
-    ticks, labels = _decades(low, high) if kind == "log" else _round(low, high)
-    return Axis(name, kind, places, ticks, labels, low, high)
+    are_few = len(distinct) < 7 and distinct[0] >= low and distinct[-1] <= high
+    if are_few and (len(distinct) < 2 or np.diff(distinct).min() >= (high - low) / 10):
+        values = 10**distinct if scale == "log" else distinct
+        return Axis(name, scale, positions, distinct.tolist(), [format_value(v, digits=4) for v in values], low, high)
+    ticks, labels = _decade_ticks(low, high) if scale == "log" else _round_ticks(low, high)
+    return Axis(name, scale, positions, ticks, labels, low, high)
 
 
-def _decades(low: float, high: float) -> tuple[list[float], list[str]]:
+def _decade_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
-    if last - first < 1:  # less than two powers of ten: cut by a limit
+    if last - first < 1:  # the limits leave less than two powers of ten
         ticks = np.linspace(low, high, 3).tolist()
-        return ticks, [short(10**tick, 2) for tick in ticks]
-    every = range(first, last + 1, max(1, math.ceil((last - first) / 5)))
-    labels = [f"{10.0**power:g}" if -3 <= power <= 3 else f"1e{power}" for power in every]
-    return [float(power) for power in every], labels
+        return ticks, [short_number(10**tick, 2) for tick in ticks]
+    powers = range(first, last + 1, max(1, math.ceil((last - first) / 5)))
+    labels = [f"{10.0**power:g}" if -3 <= power <= 3 else f"1e{power}" for power in powers]
+    return [float(power) for power in powers], labels
 
 
-def _round(low: float, high: float) -> tuple[list[float], list[str]]:
+def _round_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     from matplotlib.ticker import MaxNLocator
 
-    wide = 1e-9 * (high - low)
-    found = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
-    ticks = [float(tick) for tick in found if low - wide <= tick <= high + wide]
-    step = found[1] - found[0]
-    most = max(map(abs, ticks), default=1.0) or 1.0
-    digits = max(1, math.floor(math.log10(most)) - math.floor(math.log10(step)) + 1)
-    return ticks, [short(tick if abs(tick) > wide else 0.0, max(digits, 4)) for tick in ticks]
+    tolerance = 1e-9 * (high - low)
+    candidates = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    ticks = [float(tick) for tick in candidates if low - tolerance <= tick <= high + tolerance]
+    step = candidates[1] - candidates[0]
+    largest = max(map(abs, ticks), default=1.0) or 1.0
+    digits = max(1, math.floor(math.log10(largest)) - math.floor(math.log10(step)) + 1)
+    return ticks, [short_number(tick if abs(tick) > tolerance else 0.0, max(digits, 4)) for tick in ticks]
 
 
-def _categories(name: str, values: Sequence[Any]) -> Axis:
-    """Numbers first, then the others by their words; those with the same words are numbered."""
-    marks = [_mark(value) for value in values]
-    distinct = dict(zip(marks, values, strict=True))
-    numbers = {mark: _order(value) for mark, value in distinct.items()}
-    order = sorted(distinct, key=lambda mark: (numbers[mark], text(distinct[mark])))
+def _category_axis(name: str, values: Sequence[Any]) -> Axis:
+    """Numbers first, then the other values by their text; values with the same text are numbered."""
+    identities = [_identity(value) for value in values]
+    distinct = dict(zip(identities, values, strict=True))
+    order = sorted(distinct, key=lambda identity: (_sort_key(distinct[identity]), format_value(distinct[identity])))
     labels: list[str] = []
-    for mark in order:
-        words = text(distinct[mark])
-        again = sum(label == words or label.startswith(f"{words} (") for label in labels)
-        labels.append(f"{words} ({again + 1})" if again else words)
-    at = {mark: place for place, mark in enumerate(order)}
-    return _named(name, "categories", np.asarray([at[mark] for mark in marks], np.float64), labels)
+    for identity in order:
+        text = format_value(distinct[identity])
+        count = sum(label == text or label.startswith(f"{text} (") for label in labels)
+        labels.append(f"{text} ({count + 1})" if count else text)
+    position = {identity: i for i, identity in enumerate(order)}
+    positions = np.asarray([position[identity] for identity in identities], np.float64)
+    return _discrete_axis(name, "categories", positions, labels)
 
 
-def _named(name: str, kind: str, places: np.ndarray, labels: list[str]) -> Axis:
+def _discrete_axis(name: str, scale: str, positions: np.ndarray, labels: list[str]) -> Axis:
     last = len(labels) - 1
     low, high = (0.0, float(last)) if last else (-0.5, 0.5)
-    return Axis(name, kind, places, [float(i) for i in range(len(labels))], labels, low, high)
+    return Axis(name, scale, positions, [float(i) for i in range(len(labels))], labels, low, high)
 
 
-def _order(value: Any) -> float:
-    """Where a value stands among others: infinity is a number here, words come last."""
+def _sort_key(value: Any) -> float:
+    """The value of a number, which may be infinite; inf for everything else, so that it comes last."""
     plain = value.item() if getattr(value, "shape", None) == () else value
-    real = isinstance(plain, int | float) and not isinstance(plain, bool) and plain == plain
-    return float(plain) if real else math.inf
+    is_number = isinstance(plain, int | float) and not isinstance(plain, bool) and plain == plain
+    return float(plain) if is_number else math.inf
 
 
-def _number(value: Any) -> float | None:
-    """The finite number that a value is, or None."""
+def _as_number(value: Any) -> float | None:
+    """The value as a float if it is a finite number, else None."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -226,9 +237,9 @@ def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _mark(value: Any) -> Any:
-    """What two values have in common when they are the same."""
-    number = _number(value)
+def _identity(value: Any) -> Any:
+    """A hashable that is equal for equal values."""
+    number = _as_number(value)
     if number is not None:
         return number
     if hasattr(value, "shape"):

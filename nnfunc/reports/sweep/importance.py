@@ -6,20 +6,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc.reports.sweep.axes import Axis
-from nnfunc.reports.sweep.report_data import Sheet, sheet
+from nnfunc.reports.sweep.report_data import SweepData, build_sweep_data
 from nnfunc.sweeps.result import Result
 
-__all__ = ["Importance", "importance", "of_sheet"]
+__all__ = ["Importance", "compute_importance", "importance"]
 
 TREES, FOLDS, SHUFFLES = 100, 5, 5
-LEAST = 5  # settings with a score, for a fold each
-ENOUGH, GOOD = 12, 0.3  # settings, and R2, below which importances mean nothing
+MIN_SETTINGS = 5  # with a score, one for each fold
+ENOUGH_SETTINGS, GOOD_R2 = 12, 0.3  # below these, importances mean nothing
 
 
 class Importance(NamedTuple):
-    """Names, the most important first. values: how far R2 falls when the name's values are shuffled.
-    deviations: of that over folds and shuffles. r2: the share of the variance of the scores that the
-    forest explains in settings it has not seen. settings: how many it had.
+    """The importance of each hyperparameter, the largest first.
+
+    names: of the hyperparameters. values: the drop in R2 when a name's values are shuffled. deviations:
+    the standard deviations of the drops over folds and shuffles. r2: the fraction of the variance of
+    held-out scores that the forest explains. settings: how many were used.
     """
 
     names: list[str]
@@ -29,23 +31,23 @@ class Importance(NamedTuple):
     settings: int
 
     @property
-    def means_something(self) -> bool:
-        """Whether there were enough settings, and the forest predicts those that it has not seen."""
-        return self.settings >= ENOUGH and self.r2 >= GOOD
+    def is_meaningful(self) -> bool:
+        """Whether there are enough settings, and the forest predicts held-out ones."""
+        return self.settings >= ENOUGH_SETTINGS and self.r2 >= GOOD_R2
 
 
 def importance(result: Result) -> Importance | None:
-    """The permutation importance of each hyperparameter that varies.
+    """The permutation importance of each hyperparameter that varies in a sweep.
 
-    A random forest is fitted to the settings in four of five folds; in the fifth the values of one
-    name are shuffled, and the loss in R2 is the name's importance: 0 for one that does not matter.
-    Names that vary by decades, and such scores, enter as logarithms, categories one-hot; a setting's
-    score is the mean over its seeds, no worse than where the pictures' axis of scores ends.
-    Settings without a score, as diverged ones, are left out.
-    The same result gives the same values always.
-    Two names that vary together share what they explain, so each may look unimportant.
-    Returns None where nothing varies, where fewer than five settings have scores, or all the same.
-    Raises: ModuleNotFoundError without scikit-learn, which `nnfunc[programs]` brings.
+    A random forest is fitted to four of five folds of the settings. In the fifth fold the values of one
+    name are shuffled: the drop in R2 is the name's importance, 0 for one that does not matter.
+    Logarithmic axes and scores enter as logarithms, categories one-hot. A setting's score is the mean
+    over its seeds, clipped to the score axis of the plots. Settings without a score are left out. The
+    same result always gives the same importances. Names that vary together share their importance, so
+    each may look unimportant.
+    result: of `nf.sweep`. Returns None where nothing varies, fewer than five settings have scores, or all
+    scores are equal.
+    Raises: ModuleNotFoundError without scikit-learn, which `nnfunc[programs]` installs.
     Source: Breiman 2001, Random Forests, Machine Learning 45, section 10; on names that vary together
     Strobl et al. 2008, BMC Bioinformatics 9:307.
 
@@ -57,62 +59,62 @@ def importance(result: Result) -> Importance | None:
     >>> space = {"rate": nf.uniform(0.01, 0.5), "decay": nf.uniform(0.0, 1e-6)}
     >>> result = nf.sweep(build, space, data, steps=20, trials=32, execution="vmap", key=jax.random.key(0))
     >>> found = importance(result)
-    >>> found.names, found.means_something
+    >>> found.names, found.is_meaningful
     (['rate', 'decay'], True)
     """
-    return of_sheet(sheet(result))
+    return compute_importance(build_sweep_data(result))
 
 
-def of_sheet(own: Sheet) -> Importance | None:
-    """The same, of a sheet."""
-    means = own.means()
-    kept = np.isfinite(means)
-    axes = [_kept(one, own.seeds, kept) for one in own.axes]
-    axes = [one for one in axes if np.ptp(one.places) > 0] if kept.any() else []
-    score = np.log10(means[kept]) if own.score.kind == "log" else means[kept]
-    score = np.clip(score, own.score.low, own.score.high)
-    if not axes or len(score) < LEAST or np.var(score) < 1e-12 * max(1e-12, np.mean(score**2)):
+def compute_importance(data: SweepData) -> Importance | None:
+    """`importance` of a sweep's data."""
+    means = data.mean_scores()
+    has_score = np.isfinite(means)
+    axes = [axis._replace(positions=axis.positions[:: data.seeds][has_score]) for axis in data.axes]
+    axes = [axis for axis in axes if np.ptp(axis.positions) > 0] if has_score.any() else []
+    scores = np.log10(means[has_score]) if data.score_axis.scale == "log" else means[has_score]
+    scores = np.clip(scores, data.score_axis.low, data.score_axis.high)
+    if not axes or len(scores) < MIN_SETTINGS:
         return None
-    drops, errors = _folds(axes, score)
-    values = drops.mean(axis=1) / np.var(score)
-    deviations = drops.std(axis=1) / np.var(score)
+    variance = np.var(scores)
+    if variance < 1e-12 * max(1e-12, np.mean(scores**2)):
+        return None
+    drops, errors = _cross_validate(axes, scores)
+    values = drops.mean(axis=1) / variance
+    deviations = drops.std(axis=1) / variance
     order = np.argsort(-values, kind="stable")
-    r2 = 1 - float(np.mean(errors)) / float(np.var(score))
-    names = [axes[at].name for at in order]
-    return Importance(names, values[order], deviations[order], r2, len(score))
+    names = [axes[i].name for i in order]
+    r2 = 1 - float(np.mean(errors)) / float(variance)
+    return Importance(names, values[order], deviations[order], r2, len(scores))
 
 
-def _kept(axis: Axis, seeds: int, kept: np.ndarray) -> Axis:
-    return axis._replace(places=axis.places[::seeds][kept])
-
-
-def _folds(axes: list[Axis], score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[names, folds * shuffles], by how much the squared error grows; [settings], the error itself."""
+def _cross_validate(axes: list[Axis], scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much shuffling increases the squared error [names, folds * shuffles], and the errors [settings]."""
     from sklearn.inspection import permutation_importance
     from sklearn.model_selection import KFold
 
-    x = np.stack([axis.places for axis in axes], axis=1)
-    errors, drops, weights = np.zeros(len(score)), [], []
-    for fit, held in KFold(FOLDS, shuffle=True, random_state=0).split(x):
-        forest = _forest(axes).fit(x[fit], score[fit])
-        errors[held] = (forest.predict(x[held]) - score[held]) ** 2
-        found: Any = permutation_importance(
-            forest, x[held], score[held], scoring="neg_mean_squared_error", n_repeats=SHUFFLES, random_state=0
+    x = np.stack([axis.positions for axis in axes], axis=1)  # [settings, names]
+    errors, drops, weights = np.zeros(len(scores)), [], []
+    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
+        forest = _build_forest(axes).fit(x[train], scores[train])
+        errors[test] = (forest.predict(x[test]) - scores[test]) ** 2
+        permuted: Any = permutation_importance(
+            forest, x[test], scores[test], scoring="neg_mean_squared_error", n_repeats=SHUFFLES, random_state=0
         )
-        drops.append(found.importances)
-        weights.append(len(held))
+        drops.append(permuted.importances)
+        weights.append(len(test))
     mean = math.fsum(weights) / len(weights)
     weighted = [drop * weight / mean for drop, weight in zip(drops, weights, strict=True)]
     return np.concatenate(weighted, axis=1), errors
 
 
-def _forest(axes: list[Axis]) -> Any:
-    """A forest over the names: shuffling a column of categories shuffles all that it is made into."""
+def _build_forest(axes: list[Axis]) -> Any:
+    """A forest over the names. Categories are encoded inside it, so that they are shuffled as a whole."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    named = [at for at, axis in enumerate(axes) if axis.kind == "categories"]
-    wide = ColumnTransformer([("named", OneHotEncoder(handle_unknown="ignore"), named)], remainder="passthrough")
-    return make_pipeline(wide, RandomForestRegressor(TREES, random_state=0))
+    categories = [i for i, axis in enumerate(axes) if axis.scale == "categories"]
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    columns = ColumnTransformer([("categories", encoder, categories)], remainder="passthrough")
+    return make_pipeline(columns, RandomForestRegressor(TREES, random_state=0))

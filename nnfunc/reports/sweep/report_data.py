@@ -1,86 +1,90 @@
-"""What the words, tables and pictures of a report are made of: a sweep as axes, scores and ranks."""
+"""The data behind the text, tables and plots of a sweep's report: axes, scores and ranks."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnfunc.reports.sweep.axes import Axis, places_of, score_axis
-from nnfunc.runs.status import flat
+from nnfunc.reports.sweep.axes import Axis, build_axes, build_score_axis, format_value
+from nnfunc.runs.status import flatten_settings
 from nnfunc.sweeps.result import Result
 
-__all__ = ["Sheet", "sheet"]
+__all__ = ["SweepData", "build_sweep_data"]
 
 
-class Sheet(NamedTuple):
-    """A sweep, trial by trial.
+class SweepData(NamedTuple):
+    """A sweep as arrays over its trials.
 
-    hypers: by dotted name. axes: of the names that vary, places [trials]. fixed: what all are given.
-    rank: the curve that ranks, such as "validation/accuracy". score: its axis, [trials]. scores:
-    [trials], not a number for those that diverged or were refused; of one that a search stopped, the
-    last one it had. ranked: the trials of each setting that has a score, best first. mode: "min" or
-    "max". diverged, stopped: [trials] of bool; short: [trials], those that a search gave up, whose
-    scores are from fewer steps than those of others.
+    hypers: by dotted name. axes: of the hyperparameters that vary. fixed: the values that all trials
+    have. rank: the curve that ranks, such as "validation/accuracy". score_axis: its axis. scores:
+    [trials], NaN for diverged and refused trials; of a trial that a search stopped, the last one.
+    ranked: the trials of each setting that has a score, best first. seeds: trials a setting. mode: "min"
+    or "max". diverged, stopped: [trials] of bool. ranks_last: [trials] of bool, those that a search
+    stopped for good, whose scores are from fewer steps than the others.
     """
 
     hypers: list[dict[str, Any]]
     axes: list[Axis]
     fixed: dict[str, Any]
     rank: str
-    score: Axis
+    score_axis: Axis
     scores: np.ndarray
     ranked: list[list[int]]
     seeds: int
     mode: str
     diverged: np.ndarray
     stopped: np.ndarray
-    short: np.ndarray
+    ranks_last: np.ndarray
 
-    def means(self) -> np.ndarray:
-        """[settings]: the mean score of the runs that have one, not a number where none has."""
+    @property
+    def settings(self) -> int:
+        """How many settings the sweep has."""
+        return len(self.hypers) // self.seeds
+
+    def mean_scores(self) -> np.ndarray:
+        """[settings]: the mean score of the trials that have one, NaN where none has."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings without a score
-            return np.nanmean(self.scores.reshape(-1, self.seeds), axis=1)
+            return np.nanmean(self.scores.reshape(-1, self.seeds), axis=1)  # [settings, seeds]
+
+    def describe(self, trial: int) -> str:
+        """The values of a trial that vary, or all its values where none does, as lr=0.1, depth=2."""
+        names = [axis.name for axis in self.axes] or list(self.fixed)
+        return ", ".join(f"{name}={format_value(self.hypers[trial].get(name), 24, 4)}" for name in names)
 
 
-def sheet(result: Result) -> Sheet:
-    """The sheet of a sweep that has run."""
-    hypers = [flat(own) for own in result.hypers]
-    axes = places_of(hypers)
-    varied = {one.name for one in axes}
-    validation = f"validation/{result.metric.metric}"
-    rank = validation if validation in result.curves else f"train/{result.metric.metric}"
-    stopped = result.stopped_at
-    scores = _scores(result, rank, stopped)
-    place = "setting" if result.seeds > 1 else "trial"
-    first = [row[place] * result.seeds for row in result.table() if np.isfinite(row[rank])]
-    return Sheet(
+def build_sweep_data(result: Result) -> SweepData:
+    """The data of the result of a sweep."""
+    hypers = [flatten_settings(trial_hypers) for trial_hypers in result.hypers]
+    axes = build_axes(hypers)
+    varied = {axis.name for axis in axes}
+    rank, mode, count = result.rank, result.metric.mode, len(hypers)
+    scores = np.where(np.isfinite(result.scores), result.scores, np.nan).astype(np.float64)
+    for trial in set(result.stopped_at) - set(result.diverged) if rank in result.curves else ():
+        curve = result.curves[rank][trial]
+        curve = curve[np.isfinite(curve)]
+        if np.isnan(scores[trial]) and len(curve):
+            scores[trial] = curve[-1]
+    index = "setting" if result.seeds > 1 else "trial"
+    first = [row[index] * result.seeds for row in result.table() if np.isfinite(row[rank])]
+    return SweepData(
         hypers,
         axes,
         {name: value for name, value in hypers[0].items() if name not in varied},
         rank,
-        score_axis(rank.replace("/", " ").replace("_", " "), scores, result.metric.mode),
+        build_score_axis(rank.replace("/", " ").replace("_", " "), scores, mode),
         scores,
-        [list(range(at, at + result.seeds)) for at in first],
+        [list(range(trial, trial + result.seeds)) for trial in first],
         result.seeds,
-        result.metric.mode,
-        _marked(result.diverged, len(hypers)),
-        _marked(stopped, len(hypers)),
-        _marked(dict.fromkeys(result.ranks_last), len(hypers)),
+        mode,
+        _mask(result.diverged, count),
+        _mask(result.stopped_at, count),
+        _mask(result.ranks_last, count),
     )
 
 
-def _scores(result: Result, rank: str, stopped: dict[int, int]) -> np.ndarray:
-    scores = np.where(np.isfinite(result.scores), result.scores, np.nan).astype(np.float64)
-    for trial in set(stopped) - set(result.diverged):
-        known = result.curves[rank][trial] if rank in result.curves else np.zeros(0)
-        known = known[np.isfinite(known)]
-        if np.isnan(scores[trial]) and len(known):
-            scores[trial] = known[-1]
-    return scores
-
-
-def _marked(trials: dict[int, Any], count: int) -> np.ndarray:
-    marked = np.zeros(count, bool)
-    marked[list(trials)] = True
-    return marked
+def _mask(trials: Iterable[int], count: int) -> np.ndarray:
+    mask = np.zeros(count, bool)
+    mask[list(trials)] = True
+    return mask

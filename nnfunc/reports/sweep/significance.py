@@ -1,4 +1,4 @@
-"""Whether seeds tell two settings apart."""
+"""A test of whether two settings differ by more than their seeds."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,49 +9,45 @@ import numpy as np
 __all__ = ["LEVEL", "Comparison", "compare_settings"]
 
 LEVEL = 0.05
-"""A p-value below this says that the settings differ."""
+"""Settings differ when the p-value is below this."""
 
 
 class Comparison(NamedTuple):
-    """test: its name, with how many runs it saw. p: two-sided. difference: mean of one less other."""
+    """test: its name and how many trials it compared. p: two-sided. difference: mean of a minus mean of b."""
 
     test: str
     p: float
     difference: float
 
     @property
-    def differ(self) -> bool:
+    def is_significant(self) -> bool:
         return self.p < LEVEL
 
 
-def compare_settings(
-    one: np.ndarray, other: np.ndarray, seeds: Sequence[int], other_seeds: Sequence[int]
-) -> Comparison:
-    """Student's t-test of two settings, by the scores of their runs, [runs] each, and their seeds.
+def compare_settings(a: np.ndarray, b: np.ndarray, a_seeds: Sequence[int], b_seeds: Sequence[int]) -> Comparison:
+    """Student's t-test of the scores of two settings.
 
-    Runs of one seed begin alike and see the same batches, so they are compared in pairs where two
-    seeds or more are shared; else by Welch's test. p is not a number where there are too few.
+    Trials of the same seed start with the same parameters and see the same batches, so they are compared
+    in pairs when at least two seeds are shared, else by Welch's test. p is NaN where there are too few.
+    a, b: the scores of the trials [seeds] of each setting. a_seeds, b_seeds: their seeds.
 
-    >>> one, other = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.1, 3.2])
-    >>> result = compare_settings(one, other, [0, 1, 2], [0, 1, 2])
+    >>> a, b = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.1, 3.2])
+    >>> result = compare_settings(a, b, [0, 1, 2], [0, 1, 2])
     >>> result.test, round(result.p, 3)
     ('paired t-test over 3 seeds', 0.057)
     """
     from scipy import stats
 
-    found: Any
-
-    at = {seed: i for i, seed in enumerate(other_seeds)}
-    pairs = [(i, at[seed]) for i, seed in enumerate(seeds) if seed in at]
-    difference = float(np.mean(one) - np.mean(other))
+    index = {seed: i for i, seed in enumerate(b_seeds)}
+    pairs = [(i, index[seed]) for i, seed in enumerate(a_seeds) if seed in index]
+    test_result: Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are nearly or all equal
         if len(pairs) > 1:
-            left, right = (column for column in zip(*pairs, strict=True))
-            apart = one[list(left)] - other[list(right)]
-            found = stats.ttest_1samp(apart, 0.0)
-            p = float(found.pvalue) if apart.any() else 1.0
-            return Comparison(f"paired t-test over {len(pairs)} seeds", p, float(apart.mean()))
-        found = stats.ttest_ind(one, other, equal_var=False)
-    test = f"Welch's t-test over {len(one)} and {len(other)} runs"
-    return Comparison(test, float(found.pvalue), difference)
+            differences = np.asarray([a[i] - b[j] for i, j in pairs])
+            test_result = stats.ttest_1samp(differences, 0.0)
+            p = float(test_result.pvalue) if differences.any() else 1.0
+            return Comparison(f"paired t-test over {len(pairs)} seeds", p, float(differences.mean()))
+        test_result = stats.ttest_ind(a, b, equal_var=False)
+    test = f"Welch's t-test over {len(a)} and {len(b)} runs"
+    return Comparison(test, float(test_result.pvalue), float(np.mean(a) - np.mean(b)))

@@ -1,4 +1,4 @@
-"""What the report of a sweep says in sentences: how much ran, what was best, and how sure that is."""
+"""The sentences of a sweep's report: how much ran, what was best, and how certain that is."""
 
 import math
 from typing import Any
@@ -6,149 +6,127 @@ from typing import Any
 import numpy as np
 
 from nnfunc.check import counted
+from nnfunc.durations import format_duration
 from nnfunc.reports.format import format_metric
-from nnfunc.reports.sweep.axes import text
-from nnfunc.reports.sweep.curves import named
-from nnfunc.reports.sweep.importance import ENOUGH, GOOD, Importance
-from nnfunc.reports.sweep.report_data import Sheet
+from nnfunc.reports.sweep.axes import format_value
+from nnfunc.reports.sweep.importance import ENOUGH_SETTINGS, GOOD_R2, Importance
+from nnfunc.reports.sweep.report_data import SweepData
 from nnfunc.reports.sweep.significance import compare_settings
 from nnfunc.sweeps.result import Result
 
-__all__ = ["headline", "score", "trust", "verdict"]
+__all__ = ["describe_best", "describe_importance", "format_score", "headline"]
 
 MORE_SEEDS = (
-    "One run a setting cannot tell luck from merit: with another key, another setting may have come "
-    "first. Run each setting several times, seeds=3 in code or --seeds 3 on the command line, and the "
-    "report gives means and intervals."
+    "One run of each setting cannot tell skill from luck: with another seed, another setting may come first. "
+    "Run each setting several times, with seeds=3 in code or --seeds 3 on the command line, and the report "
+    "gives means and intervals."
 )
-LUCKIEST = "The first of many is also the luckiest of many: expect a little less of it in runs of its own."
+SELECTION_BIAS = "The best of many settings was also lucky: expect a slightly worse score in new runs."
 
-NO_IMPORTANCES = (
-    "No importances: they need a name that varies, at least five settings with a score, and scores that differ."
+NO_IMPORTANCE = (
+    "No importances: they need a hyperparameter that varies, at least five settings with a score, and scores "
+    "that differ."
 )
-HOW_IMPORTANT = (
-    " A name's importance is how far that R2 falls when the name's values are shuffled, with its "
-    "standard deviation over folds and shuffles; names that vary together share theirs."
+HOW_TO_READ = (
+    " The importance of a hyperparameter is the drop in R2 when its values are shuffled, plus or minus the "
+    "standard deviation over folds and shuffles. Hyperparameters that vary together share their importance."
 )
 
 
-def headline(own: Sheet, result: Result) -> str:
-    """How many runs of how many steps, in how long, and what became of them."""
-    runs = len(own.hypers)
-    steps = max((int(s[-1]) for s in result.steps.values() if len(s)), default=0)
-    stopped = result.stopped_at
-    upto = "up to " if stopped else ""
-    of = f" ({counted(runs // own.seeds, 'setting')}, {own.seeds} seeds each)" if own.seeds > 1 else ""
-    ends = [
-        f"{_none(len(result.diverged))} diverged",
-        f"{_none(len(stopped))} stopped early",
-        f"{_none(len(result.refused))} refused",
-    ]
-    words = f"{counted(runs, 'run')}{of} of {upto}{counted(steps, 'step')} in "
-    words += f"{_time(result.seconds)}: {ends[0]}, {ends[1]}, {ends[2]}."
+def headline(data: SweepData, result: Result) -> str:
+    """How many runs of how many steps, in what time, and how they ended. data: of the result."""
+    steps = max((int(steps[-1]) for steps in result.steps.values() if len(steps)), default=0)
+    stopped_at = result.stopped_at
+    up_to = "up to " if stopped_at else ""
+    settings = f" ({counted(data.settings, 'setting')}, {data.seeds} seeds each)" if data.seeds > 1 else ""
+    text = f"{counted(len(data.hypers), 'run')}{settings} of {up_to}{counted(steps, 'step')} in "
+    text += f"{format_duration(result.seconds)}: {_count_or_none(len(result.diverged))} diverged, "
+    text += f"{_count_or_none(len(stopped_at))} stopped early, {_count_or_none(len(result.refused))} refused."
     if not result.complete:
-        words += " The sweep was cut off: these are the figures so far."
-    if stopped:
-        at, counts = np.unique(list(stopped.values()), return_counts=True)
-        some = [f"{n:,} at step {s:,}" for s, n in list(zip(at, counts, strict=True))[:8]]
-        words += f" The search stopped {', '.join(some)}{' and more later' * (len(at) > 8)}; "
-        words += "their scores are from there."
-    return words
+        text += " The sweep was interrupted: these are the results so far."
+    if stopped_at:
+        counts = list(zip(*np.unique(list(stopped_at.values()), return_counts=True), strict=True))
+        listed = ", ".join(f"{count:,} at step {step:,}" for step, count in counts[:8])
+        text += f" The search stopped {listed}{' and more later' * (len(counts) > 8)}; their scores are from there."
+    return text
 
 
-def verdict(own: Sheet, result: Result) -> list[str]:
-    """The best and how sure that is, a paragraph each."""
-    if not own.ranked:
-        return [_nothing(own, result)]
-    first = own.ranked[0][0]
-    if own.seeds == 1:
-        return [f"{_called(own, first)}: {own.score.name} {score(own, own.scores[first])}.{_shared(own)}", MORE_SEEDS]
+def describe_best(data: SweepData, result: Result) -> list[str]:
+    """The best setting and how certain it is, one paragraph each. data: of the result."""
+    if not data.ranked:
+        return [_explain_no_best(data, result)]
+    first = data.ranked[0][0]
+    best = f"The best is {_name(data, first)}: {data.score_axis.name}"
+    if data.seeds == 1:
+        ties = sum(data.scores[trials[0]] == data.scores[first] for trials in data.ranked) - 1
+        tied = f" {counted(ties, 'other run')} scored the same." if ties else ""
+        return [f"{best} {format_score(data, data.scores[first])}.{tied}", MORE_SEEDS]
     rows = {row["setting"]: row for row in result.table("setting")}
-    best = rows[first // own.seeds]
-    paragraphs = [f"{_called(own, first)}: {own.score.name} {_mean(own, best)}."]
-    if len(own.ranked) < 2:
-        others = "There is no other setting" if len(rows) == 1 else "No other setting ran through"
+    paragraphs = [f"{best} {_format_mean(data, rows[first // data.seeds])}."]
+    if len(data.ranked) < 2:
+        others = "There is no other setting" if len(rows) == 1 else "No other setting finished"
         return [*paragraphs, f"{others} to compare it with."]
-    second = own.ranked[1][0]
-    other = rows[second // own.seeds]
-    paragraphs.append(f"The runner-up is {_who(own, second)}: {_mean(own, other)}. {_compared(own, result)}")
-    return [*paragraphs, LUCKIEST] if len(own.ranked) > 4 else paragraphs
+    second = data.ranked[1][0]
+    runner_up = f"The runner-up is {_name(data, second)}: {_format_mean(data, rows[second // data.seeds])}."
+    paragraphs.append(f"{runner_up} {_compare_best_two(data, result)}")
+    return [*paragraphs, SELECTION_BIAS] if len(data.ranked) > 4 else paragraphs
 
 
-def trust(found: Importance | None, own: Sheet) -> str:
-    """How far the importances can be trusted."""
-    if found is None:
-        return NO_IMPORTANCES
-    words = f"A random forest of {counted(found.settings, 'setting')} explains "
-    words += f"{max(found.r2, 0):.0%} of the variance of the scores of settings that it has not seen "
-    words += f"(cross-validated R2 {found.r2:.2f})."
-    left = len(own.hypers) // own.seeds - found.settings
-    if left:
-        words += f" {counted(left, 'setting')} without a score {'are' if left > 1 else 'is'} left out."
-    if own.short.any():
-        words += " Scores of what the search gave up are from fewer steps than the others."
-    if found.settings < ENOUGH:
-        words += f" Fewer than {ENOUGH} settings are too few for the importances to mean anything."
-    elif found.r2 < GOOD:
-        words += f" Below {GOOD} that is too low for the importances to mean anything."
-    else:
-        words += HOW_IMPORTANT
-    return words
+def describe_importance(importance: Importance | None, data: SweepData) -> str:
+    """How far the importance of hyperparameters can be trusted. data: of the same sweep."""
+    if importance is None:
+        return NO_IMPORTANCE
+    text = f"A random forest fitted to {counted(importance.settings, 'setting')} explains "
+    text += f"{max(importance.r2, 0):.0%} of the variance of held-out scores "
+    text += f"(cross-validated R2 {importance.r2:.2f})."
+    without = data.settings - importance.settings
+    if without:
+        text += f" {counted(without, 'setting')} without a score {'are' if without > 1 else 'is'} left out."
+    if data.ranks_last.any():
+        text += " Scores of runs that the search stopped are from fewer steps than the others."
+    if importance.settings < ENOUGH_SETTINGS:
+        return f"{text} Fewer than {ENOUGH_SETTINGS} settings are too few for meaningful importances."
+    if importance.r2 < GOOD_R2:
+        return f"{text} An R2 below {GOOD_R2} is too low for meaningful importances."
+    return text + HOW_TO_READ
 
 
-def score(own: Sheet, value: float) -> str:
-    """A score as people write it, a dash where there is none."""
-    return format_metric(own.rank.partition("/")[2], value) if math.isfinite(value) else "-"
+def format_score(data: SweepData, value: float) -> str:
+    """A score, the value of the metric that ranks data, as text; a dash where it is NaN."""
+    return format_metric(data.rank.partition("/")[2], value) if math.isfinite(value) else "-"
 
 
-def _none(number: int) -> str:
-    return f"{number:,}" if number else "none"
+def _count_or_none(count: int) -> str:
+    return f"{count:,}" if count else "none"
 
 
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+def _name(data: SweepData, trial: int) -> str:
+    name = f"setting {trial // data.seeds}" if data.seeds > 1 else f"trial {trial}"
+    values = data.describe(trial)
+    return f"{name} ({values})" if values else name
 
 
-def _who(own: Sheet, trial: int) -> str:
-    place = f"setting {trial // own.seeds}" if own.seeds > 1 else f"trial {trial}"
-    words = named(own, trial)
-    return f"{place} ({words})" if words else place
+def _format_mean(data: SweepData, row: dict[str, Any]) -> str:
+    mean, low, high = (format_score(data, row[f"{data.rank}{end}"]) for end in ("", " low", " high"))
+    return f"{mean} on average over {data.seeds} seeds, 95 % interval {low} to {high}"
 
 
-def _called(own: Sheet, trial: int) -> str:
-    return f"The best is {_who(own, trial)}"
+def _compare_best_two(data: SweepData, result: Result) -> str:
+    """Whether the difference between the two best settings is significant, and by which test."""
+    a, b = data.ranked[:2]
+    seeds = [[result.seed[trial] for trial in trials] for trials in (a, b)]
+    comparison = compare_settings(data.scores[a], data.scores[b], *seeds)
+    test = f"{comparison.test}: p = {comparison.p:.2g}"
+    if comparison.is_significant:
+        return f"The best is ahead by more than chance explains ({test})."
+    return f"These seeds do not show which of the two is better ({test}); more seeds may."
 
 
-def _shared(own: Sheet) -> str:
-    """Whether others have the very score of the best."""
-    same = sum(own.scores[m[0]] == own.scores[own.ranked[0][0]] for m in own.ranked) - 1
-    return f" {counted(same, 'other run')} scored the same." if same else ""
-
-
-def _mean(own: Sheet, row: dict[str, Any]) -> str:
-    mean, low, high = (score(own, row[f"{own.rank}{end}"]) for end in ("", " low", " high"))
-    return f"{mean} on average over {own.seeds} seeds, 95 % interval {low} to {high}"
-
-
-def _compared(own: Sheet, result: Result) -> str:
-    """Whether the seeds tell the best setting from the runner-up, and by which test."""
-    (one, other) = own.ranked[:2]
-    seeds = [[result.seed[trial] for trial in trials] for trials in (one, other)]
-    found = compare_settings(own.scores[one], own.scores[other], *seeds)
-    test = f"{found.test}: p = {found.p:.2g}"
-    if found.differ:
-        return f"The best is ahead by more than chance would have it ({test})."
-    return f"These seeds do not say which of the two is better ({test}); more seeds would."
-
-
-def _nothing(own: Sheet, result: Result) -> str:
-    if own.seeds > 1 and np.isfinite(own.scores).any():
-        return "There is no best: of every setting at least one run diverged."
-    if len(result.refused) == len(own.hypers):
-        return "There is no best: all settings were refused."
-    fixed = [f"{name}={text(value)}" for name, value in own.fixed.items()][:6]
-    common = f" What they have in common: {', '.join(fixed)}." if fixed else ""
-    return f"There is no best: no run ended with a score.{common}"
+def _explain_no_best(data: SweepData, result: Result) -> str:
+    if data.seeds > 1 and np.isfinite(data.scores).any():
+        return "There is no best setting: at least one run of every setting diverged."
+    if len(result.refused) == len(data.hypers):
+        return "There is no best setting: all were refused."
+    fixed = [f"{name}={format_value(value)}" for name, value in data.fixed.items()][:6]
+    common = f" All runs have {', '.join(fixed)}." if fixed else ""
+    return f"There is no best setting: no run ended with a score.{common}"

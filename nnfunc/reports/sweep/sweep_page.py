@@ -1,37 +1,61 @@
-"""The HTML of the report of a sweep."""
+"""The HTML of a sweep's report."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnfunc.check import counted
-from nnfunc.reports import html_page, inline_images
-from nnfunc.reports.sweep import pair_plots, summary_text, sweep_plots
-from nnfunc.reports.sweep.axes import Axis, text
-from nnfunc.reports.sweep.curves import curves, named
-from nnfunc.reports.sweep.importance import Importance, of_sheet
-from nnfunc.reports.sweep.report_data import Sheet, sheet
+from nnfunc.reports.figures import png_bytes
+from nnfunc.reports.html_page import (
+    render_cards,
+    render_image,
+    render_note,
+    render_page,
+    render_section,
+    render_table,
+    save_page,
+)
+from nnfunc.reports.sweep.axes import Axis, format_value
+from nnfunc.reports.sweep.curves import plot_curves
+from nnfunc.reports.sweep.importance import Importance, compute_importance
+from nnfunc.reports.sweep.pair_plots import plot_pairs
+from nnfunc.reports.sweep.report_data import SweepData, build_sweep_data
+from nnfunc.reports.sweep.summary_text import describe_best, describe_importance, format_score, headline
+from nnfunc.reports.sweep.sweep_plots import plot_parallel, plot_slices
 from nnfunc.runs import status
 from nnfunc.sweeps.result import FAULTS, Result
 
 __all__ = ["write_page"]
 
-ROWS = 20  # of the table of the best
-LISTED = 20  # of diverged and of refused trials, at first sight
-OF_STEPS = ("gradient_norm", "learning_rate")  # figures of which the last value says little
-LANES, PANELS, PAIRED = 10, 12, 6  # names that the pictures have room for
+TABLE_ROWS = 20  # of the best settings
+LIST_ROWS = 20  # of diverged and of refused trials; the others are folded away
+RANKING = "Ranking of all settings with a score"
+UNINFORMATIVE = ("gradient_norm", "learning_rate")  # metrics whose last value says little
+PARALLEL_AXES, SLICES, PAIR_AXES = 10, 12, 6  # how many hyperparameters each plot shows
+
+PARALLEL = (
+    "Each line is a run, from its values to its score. Purple scores are better, green ones worse; the best is "
+    "orange, diverged runs are red."
+)
+GREY = " Runs that the search stopped are grey: their scores are from fewer steps, and in no median below."
+SLICES_NOTE = "The score of every run over each hyperparameter."
+PAIRS = (
+    "The median score of the runs in each cell: purple is better, green is worse. Dots are runs, red crosses are "
+    "diverged runs; cells without a run are empty."
+)
 
 
 def write_page(result: Result, folder: Path, name: str = "sweep", base: Mapping[str, Any] | None = None) -> Path:
-    """Write `report.html` of a sweep into the folder, and give its path: one file that needs no other.
+    """Write `report.html` of a sweep, one self-contained file, and return its path.
 
-    It holds what was best and how sure that is, a table of the best, the scores over the
-    hyperparameters, how important each is, learning curves, what diverged or was refused, and the plan.
-    name: its title. base: settings that all runs have, a table at the end; dicts in it may be nested.
-    Raises: ModuleNotFoundError without matplotlib and scikit-learn, which `nnfunc[programs]` brings.
+    It shows the best setting and how certain it is, a table of the best, the scores over the
+    hyperparameters, their importance, learning curves, diverged and refused trials, and the plan.
+    result: of `nf.sweep`. folder: made if it is missing. name: the title. base: settings that all runs
+    have, shown in a table at the end; may be nested.
+    Raises: ModuleNotFoundError without matplotlib and scikit-learn, which `nnfunc[programs]` installs.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -42,217 +66,162 @@ def write_page(result: Result, folder: Path, name: str = "sweep", base: Mapping[
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    own = sheet(result)
-    found = of_sheet(own)
-    axes = _in_order(own, found)
-    page = html_page.render_page(
+    data = build_sweep_data(result)
+    importance = compute_importance(data)
+    rank = {hyper: i for i, hyper in enumerate(importance.names)} if importance else {}
+    axes = sorted(data.axes, key=lambda axis: rank.get(axis.name, len(rank)))  # the most important first
+    best = "".join(f"<p>{html.escape(paragraph)}</p>" for paragraph in describe_best(data, result))
+    page = render_page(
         name,
-        f'<p class="note">{html.escape(summary_text.headline(own, result))}</p>',
-        f'<div class="cards">{_cards(own, result)}</div>',
-        _section("The best", "".join(f"<p>{html.escape(p)}</p>" for p in summary_text.verdict(own, result))),
-        _section(_title(own), _table(own, result)),
-        _pictures(own, axes),
-        _section("Importance", _importance(found, own)),
-        _section("Learning curves", _curves(own, result)),
-        _section("Diverged", _diverged(own, result)),
-        _section("Refused", _refused(own, result)),
-        _section("Plan", f'<pre style="white-space: pre-wrap">{html.escape(str(result.plan))}</pre>'),
-        _section("All runs have", _fixed(own, base)),
+        render_note(headline(data, result)),
+        render_cards(_cards(data, result)),
+        render_section("The best", best),
+        render_section(f"The {TABLE_ROWS} best" if len(data.ranked) > TABLE_ROWS else RANKING, _ranking(data, result)),
+        _render_plots(data, axes),
+        render_section("Importance", _render_importance(importance, data)),
+        render_section("Learning curves", _render_curves(data, result)),
+        render_section("Diverged", _render_diverged(data, result)),
+        render_section("Refused", _render_refused(data, result)),
+        render_section("Plan", f'<pre style="white-space: pre-wrap">{html.escape(str(result.plan))}</pre>'),
+        render_section("All runs have", _render_fixed(data, base)),
     )
     path = folder / "report.html"
-    html_page.save_page(path, page)
+    save_page(path, page)
     return path
 
 
-def _in_order(own: Sheet, found: Importance | None) -> list[Axis]:
-    """The names that vary, the most important first; in their own order where none is known."""
-    if found is None:
-        return own.axes
-    place = {name: at for at, name in enumerate(found.names)}
-    return sorted(own.axes, key=lambda one: place.get(one.name, len(place)))
+def _render_figure(figure: Any, alt: str) -> str:
+    return render_image(png_bytes(figure), alt)
 
 
-def _section(title: str, content: str) -> str:
-    """A part with its title; nothing when it is empty."""
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _note(sentence: str) -> str:
-    return f'<p class="note">{html.escape(sentence)}</p>' if sentence else ""
-
-
-def _picture(figure: Any, alt: str) -> str:
-    address = inline_images.png_url(sweep_plots.png(figure))
-    return f'<img class="plain" alt="{html.escape(alt)}" src="{address}">'
-
-
-def _cards(own: Sheet, result: Result) -> str:
-    """The best score, then how many runs ended how."""
+def _cards(data: SweepData, result: Result) -> list[tuple[str, str]]:
+    """(value, label): the best score, then how many runs ended how."""
     cards = []
-    if own.ranked:
-        best = float(own.scores[own.ranked[0]].mean())
-        cards.append((summary_text.score(own, best), f"best {own.score.name}"))
-    for count, what in (
-        (len(own.hypers), "runs"),
-        (len(result.diverged), "diverged"),
-        (int(own.stopped.sum()), "stopped early"),
-        (len(result.refused), "refused"),
-    ):
-        cards += [(f"{count:,}", what)] if count or what in ("runs", "diverged") else []
-    card = '<div class="card"><b>{}</b>{}</div>'
-    return "".join(card.format(html.escape(value), html.escape(what)) for value, what in cards)
+    if data.ranked:
+        best = float(data.scores[data.ranked[0]].mean())
+        cards.append((format_score(data, best), f"best {data.score_axis.name}"))
+    cards += [(f"{len(data.hypers):,}", "runs"), (f"{len(result.diverged):,}", "diverged")]
+    rest = (int(data.stopped.sum()), "stopped early"), (len(result.refused), "refused")
+    return cards + [(f"{count:,}", label) for count, label in rest if count]
 
 
-def _title(own: Sheet) -> str:
-    return f"The {ROWS} best" if len(own.ranked) > ROWS else "All that have a score, best first"
-
-
-def _table(own: Sheet, result: Result) -> str:
-    """A row for each of the best settings: its score, what it was given, its other last figures."""
-    several = own.seeds > 1
-    others = [n for n in result.curves if n != own.rank and n.partition("/")[2] not in OF_STEPS]
-    heads = ["", "setting" if several else "trial", own.score.name]
-    heads += ["95 % interval"] * several + [one.name for one in own.axes]
-    heads += [name.replace("/", " ").replace("_", " ") for name in others]
+def _ranking(data: SweepData, result: Result) -> str:
+    """A table of the best settings: score, varied hyperparameters, other metrics."""
+    if not data.ranked:
+        return ""
+    has_seeds = data.seeds > 1
+    index = "setting" if has_seeds else "trial"
+    others = [name for name in result.curves if name != data.rank and name.partition("/")[2] not in UNINFORMATIVE]
     table = result.table()
-    stopped = "stopped_at" in table[0]
-    heads += ["stopped at"] * stopped
-    rows = {row.get("setting", row.get("trial")): row for row in table}
-    cells = []
-    for place, trials in enumerate(own.ranked[:ROWS]):
-        row = rows[trials[0] // own.seeds]
-        line = [str(place + 1), str(trials[0] // own.seeds), summary_text.score(own, row[own.rank])]
-        if several:
-            ends = [summary_text.score(own, row[f"{own.rank} {end}"]) for end in ("low", "high")]
-            line.append(" to ".join(ends))
-        line += [text(own.hypers[trials[0]].get(one.name)) for one in own.axes]
+    has_stopped = "stopped_at" in table[0]
+    heads = ["", index, data.score_axis.name, *["95 % interval"] * has_seeds, *(axis.name for axis in data.axes)]
+    heads += [name.replace("/", " ").replace("_", " ") for name in others] + ["stopped at"] * has_stopped
+    rows = {row[index]: row for row in table}
+    lines = []
+    for rank, trials in enumerate(data.ranked[:TABLE_ROWS], start=1):
+        row = rows[trials[0] // data.seeds]
+        line = [str(rank), str(row[index]), format_score(data, row[data.rank])]
+        if has_seeds:
+            line.append(" to ".join(format_score(data, row[f"{data.rank} {end}"]) for end in ("low", "high")))
+        line += [format_value(data.hypers[trials[0]].get(axis.name)) for axis in data.axes]
         line += [f"{row[name]:.4g}" if np.isfinite(row[name]) else "-" for name in others]
-        line += [_stopped(row)] if stopped else []
-        cells.append(line)
-    without = len(own.hypers) // own.seeds - len(own.ranked)
-    why = "of which a run" if several else "that"
-    note = f"Without {counted(without, 'setting')} {why} did not end with a score."
-    return _grid(heads, cells) + _note(note * bool(without)) if cells else ""
+        if has_stopped:
+            count = f" ({row['stopped']} of {row['runs']})" if "runs" in row else ""
+            line.append("" if row["stopped_at"] is None else f"{row['stopped_at']}{count}")
+        lines.append(line)
+    content = f'<table class="numbers">{_render_rows([heads], "th")}{_render_rows(lines)}</table>'
+    without = data.settings - len(data.ranked)
+    reason = "of which a run" if has_seeds else "that"
+    note = f"Without {counted(without, 'setting')} {reason} ended without a score." if without else ""
+    return f'<div class="wide">{content}</div>{render_note(note)}'
 
 
-def _stopped(row: Mapping[str, Any]) -> str:
-    """The step at which a run was ended, of a setting the first one and of how many runs."""
-    if row["stopped_at"] is None:
+def _render_plots(data: SweepData, axes: list[Axis]) -> str:
+    """The scores over the hyperparameters; "" where none varies or nothing ran."""
+    if not axes or not (np.isfinite(data.scores) | data.diverged).any():
         return ""
-    of = f" ({row['stopped']} of {row['runs']})" if "runs" in row else ""
-    return f"{row['stopped_at']}{of}"
+    scores = data.score_axis.positions[np.isfinite(data.score_axis.positions)]
+    end = data.score_axis.low if data.mode == "max" else data.score_axis.high
+    end = 10**end if data.score_axis.scale == "log" else end
+    beyond = int(((scores < data.score_axis.low) | (scores > data.score_axis.high)).sum())
+    note = PARALLEL + GREY * bool(data.ranks_last.any())
+    note += f" {counted(beyond, 'score')} beyond {end:.3g} {'is' if beyond == 1 else 'are'} drawn there." * bool(beyond)
+    plots = [("Parallel coordinates", plot_parallel, PARALLEL_AXES, note)]
+    if len(scores):
+        plots.append(("Slices", plot_slices, SLICES, SLICES_NOTE))
+    if len(scores) and len(axes) > 1:
+        plots.append(("Pairs", plot_pairs, PAIR_AXES, PAIRS))
+    sections = []
+    for title, plot, limit, note in plots:
+        figure = _render_figure(plot(data, axes[:limit]), f"{title}: scores over the hyperparameters")
+        sections.append(render_section(title, render_note(note + _list_omitted(axes, limit)) + figure))
+    return "\n".join(sections)
 
 
-def _pictures(own: Sheet, axes: list[Axis]) -> str:
-    """Scores over the hyperparameters; nothing where none varies or nothing ran."""
-    if not axes or not (np.isfinite(own.scores) | own.diverged).any():
+def _list_omitted(axes: list[Axis], limit: int) -> str:
+    """A sentence on the hyperparameters that a plot does not show."""
+    if len(axes) <= limit:
         return ""
-    edge = own.score.low if own.mode == "max" else own.score.high
-    edge = 10**edge if own.score.kind == "log" else edge
-    places = own.score.places[np.isfinite(own.score.places)]
-    beyond = int(((places < own.score.low) | (places > own.score.high)).sum())
-    cut = f" {counted(beyond, 'score')} beyond {edge:.3g} drawn there." if beyond else ""
-    cut = _SHORT * bool(own.short.any()) + cut
-    lanes = _picture(sweep_plots.parallel(own, axes[:LANES]), "Parallel coordinates of all runs")
-    parts = [_section("Parallel coordinates", _note(_PARALLEL + cut + _left(axes, LANES)) + lanes)]
-    if len(places):
-        panels = _picture(sweep_plots.slices(own, axes[:PANELS]), "Score over each hyperparameter")
-        parts.append(_section("Slices", _note(_SLICES + _left(axes, PANELS)) + panels))
-    if len(places) and len(axes) > 1:
-        maps = _picture(pair_plots.pairs(own, axes[:PAIRED]), "Score over each pair of hyperparameters")
-        parts.append(_section("Pairs", _note(_PAIRS + _left(axes, PAIRED)) + maps))
-    return "\n".join(parts)
+    omitted = ", ".join(axis.name for axis in axes[limit:][:8]) + (", ..." if len(axes) > limit + 8 else "")
+    return f" Only the {limit} most important of {len(axes)} hyperparameters are shown, without {omitted}."
 
 
-_PARALLEL = (
-    "Each line is a run, from its values to its score: purple is better, green is worse, orange is the "
-    "best, red diverged."
-)
-_SHORT = " Grey is what the search gave up: its scores, from fewer steps, are in no median below."
-_SLICES = "The score of every run over each hyperparameter."
-_PAIRS = (
-    "The median score of the runs in each cell, purple is better, green is worse; dots are runs, red "
-    "crosses diverged ones, and a cell without a run is empty."
-)
-
-
-def _left(axes: list[Axis], most: int) -> str:
-    """Which names a picture has no room for."""
-    if len(axes) <= most:
+def _render_importance(importance: Importance | None, data: SweepData) -> str:
+    """A bar for each hyperparameter, and how far they can be trusted."""
+    if not data.axes:
         return ""
-    left = ", ".join(one.name for one in axes[most:][:8]) + (", ..." if len(axes) > most + 8 else "")
-    return f" Only the {most} most important of {len(axes)} names are drawn; left out: {left}."
-
-
-def _importance(found: Importance | None, own: Sheet) -> str:
-    """A bar a name, with what it means."""
-    if not own.axes:
-        return ""
-    said = _note(summary_text.trust(found, own))
-    if found is None:
-        return said
-    longest = max(float(found.values.max()), 1e-9)
-    shade = "" if found.means_something else "; opacity: .35"
+    note = render_note(describe_importance(importance, data))
+    if importance is None:
+        return note
+    longest = max(float(importance.values.max()), 1e-9)
+    shade = "" if importance.is_meaningful else "; opacity: .35"
     bar = '<i style="display: block; height: .8em; width: {:.1f}%; background: var(--blue){}"></i>'
     row = '<tr><th>{}</th><td style="white-space: nowrap">{:.3f} ± {:.3f}</td>'
     row += '<td style="width: 70%">{}</td></tr>'
-    lines = [
-        row.format(html.escape(n), v, d, bar.format(100 * max(v, 0) / longest, shade))
-        for n, v, d in zip(found.names, found.values, found.deviations, strict=True)
+    rows = [
+        row.format(html.escape(name), value, deviation, bar.format(100 * max(value, 0) / longest, shade))
+        for name, value, deviation in zip(importance.names, importance.values, importance.deviations, strict=True)
     ]
-    return f"{said}<table>{''.join(lines)}</table>"
+    return f"{note}<table>{''.join(rows)}</table>"
 
 
-def _curves(own: Sheet, result: Result) -> str:
+def _render_curves(data: SweepData, result: Result) -> str:
     if not any(np.isfinite(curve).any() for curve in result.curves.values()):
         return ""
-    return _picture(curves(own, result), "Learning curves of all runs")
+    return _render_figure(plot_curves(data, result), "Learning curves of all runs")
 
 
-def _diverged(own: Sheet, result: Result) -> str:
-    layers = result.layers
-    heads = ["trial", "step", "first layer", "settings"]
-    missing = ["" if place < FAULTS else "not looked for" for place in range(len(result.diverged))]
-    cells = [
-        [str(trial), f"{step:,}", layers.get(trial, none), named(own, trial)]
-        for (trial, step), none in zip(result.diverged.items(), missing, strict=True)
-    ]
-    if not layers:
-        heads, cells = [*heads[:2], heads[3]], [[*line[:2], line[3]] for line in cells]
-    return _listed(heads, cells)
+def _render_diverged(data: SweepData, result: Result) -> str:
+    lines = []
+    for i, (trial, step) in enumerate(result.diverged.items()):
+        layer = result.layers.get(trial, "" if i < FAULTS else "not looked for")
+        lines.append([str(trial), f"{step:,}", *[layer] * bool(result.layers), data.describe(trial)])
+    return _render_list(["trial", "step", *["first layer"] * bool(result.layers), "hyperparameters"], lines)
 
 
-def _refused(own: Sheet, result: Result) -> str:
-    cells = [[str(trial), named(own, trial), why] for trial, why in result.refused.items()]
-    return _listed(["trial", "settings", "why"], cells)
+def _render_refused(data: SweepData, result: Result) -> str:
+    lines = [[str(trial), data.describe(trial), reason] for trial, reason in result.refused.items()]
+    return _render_list(["trial", "hyperparameters", "reason"], lines)
 
 
-def _listed(heads: list[str], cells: list[list[str]]) -> str:
-    """A table, of which the end of a long one is folded away."""
-    if not cells:
+def _render_list(heads: list[str], lines: list[list[str]]) -> str:
+    """A table, whose rows after the first ones are folded away."""
+    if not lines:
         return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    shown = f"<table><tr>{head}</tr>{_lines(cells[:LISTED])}</table>"
-    if len(cells) <= LISTED:
-        return shown
-    summary = f"<summary>{len(cells) - LISTED:,} more</summary>"
-    return f"{shown}<details>{summary}<table>{_lines(cells[LISTED:])}</table></details>"
+    table = f"<table>{_render_rows([heads], 'th')}{_render_rows(lines[:LIST_ROWS])}</table>"
+    if len(lines) <= LIST_ROWS:
+        return table
+    summary = f"<summary>{len(lines) - LIST_ROWS:,} more</summary>"
+    return f"{table}<details>{summary}<table>{_render_rows(lines[LIST_ROWS:])}</table></details>"
 
 
-def _fixed(own: Sheet, base: Mapping[str, Any] | None) -> str:
-    varied = {one.name for one in own.axes}
-    every = (status.flat(dict(base or {})) | own.fixed).items()
-    shown = {name: text(value, 200) for name, value in every if name not in varied}
-    return html_page.render_table(shown) if shown else ""
+def _render_fixed(data: SweepData, base: Mapping[str, Any] | None) -> str:
+    varied = {axis.name for axis in data.axes}
+    settings = status.flatten_settings(dict(base or {})) | data.fixed
+    fixed = {name: format_value(value, 200) for name, value in settings.items() if name not in varied}
+    return render_table(fixed) if fixed else ""
 
 
-def _grid(heads: Sequence[str], cells: list[list[str]]) -> str:
-    """A table with a head for every column, that may be wider than the page."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    body = _lines(cells)
-    return f'<div class="wide"><table class="numbers"><tr>{head}</tr>{body}</table></div>'
-
-
-def _lines(cells: list[list[str]]) -> str:
-    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in cells]
+def _render_rows(lines: list[list[str]], tag: str = "td") -> str:
+    rows = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for line in lines]
     return "".join(f"<tr>{row}</tr>" for row in rows)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from nnfunc import check
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.peaks import note_peak, settle
+from nnfunc.sweeps.peaks import load_peaks, update_peak
 
 __all__ = ["halving", "hyperband", "patience"]
 
@@ -17,7 +17,7 @@ def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine],
     evaluations of a run are fine enough for. They are made at steps / eta, steps / eta**2 and so on,
     at the nearest evaluation (evaluate_every). With seeds a setting is judged by the mean over them.
     What is given up stays in the table, behind all that went further. The survivors run on in
-    narrower packs.
+    narrower batches.
     Raises: ValueError when not 1 < eta, or rungs is below 1.
     Source: Jamieson and Talwalkar 2016, arXiv:1502.07943.
 
@@ -36,7 +36,7 @@ def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine],
 
     def search(engine: Engine) -> None:
         engine.begin()
-        _bracket(engine, list(engine.units), eta, rungs)
+        _bracket(engine, list(engine.trials_by_setting), eta, rungs)
 
     return search
 
@@ -56,15 +56,15 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
 
     def search(engine: Engine) -> None:
         engine.begin()
-        units = list(engine.units)
-        most = _rungs(engine, len(units), eta) if brackets is None else brackets - 1
-        sizes = [eta**s / (s + 1) for s in range(most, -1, -1)]
+        settings = list(engine.trials_by_setting)
+        max_rungs = _rungs(engine, len(settings), eta) if brackets is None else brackets - 1
+        sizes = [eta**s / (s + 1) for s in range(max_rungs, -1, -1)]
         first = 0
-        for place, (s, size) in enumerate(zip(range(most, -1, -1), sizes, strict=True)):
-            count = round(size / sum(sizes[place:]) * (len(units) - first))
-            count = len(units) - first if s == 0 else max(1, count)
-            if own := units[first : first + count]:
-                _bracket(engine, own, eta, s)
+        for index, (s, size) in enumerate(zip(range(max_rungs, -1, -1), sizes, strict=True)):
+            count = round(size / sum(sizes[index:]) * (len(settings) - first))
+            count = len(settings) - first if s == 0 else max(1, count)
+            if bracket := settings[first : first + count]:
+                _bracket(engine, bracket, eta, s)
             first += count
 
     return search
@@ -86,39 +86,39 @@ def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.
     def search(engine: Engine) -> None:
         engine.begin()
         best, waited = {}, {}
-        for share in engine.shares():
-            engine.advance(engine.trials, share)
+        for fraction in engine.fractions():
+            engine.advance(engine.trials, fraction)
             for trial in engine.trials:
-                note_peak(engine, trial, share)
-                cost = engine.cost(trial, share)
+                update_peak(engine, trial, fraction)
+                cost = engine.cost(trial, fraction)
                 if cost < best.get(trial, math.inf) - (threshold if trial in best else 0):
                     best[trial], waited[trial] = cost, 0
                 else:
                     waited[trial] = waited.get(trial, 0) + 1
-                if waited[trial] >= evaluations and share >= warmup and share < 1:
-                    engine.leave(trial, "no better for a while", behind=False)
-        settle(engine)
+                if waited[trial] >= evaluations and fraction >= warmup and fraction < 1:
+                    engine.stop(trial, "no better for a while", ranks_last=False)
+        load_peaks(engine)
 
     return search
 
 
-def _bracket(engine: Engine, units: list[list[int]], eta: float, rungs: int | None) -> None:
+def _bracket(engine: Engine, settings: list[list[int]], eta: float, rungs: int | None) -> None:
     """Successive halving of these settings."""
-    count = _rungs(engine, len(units), eta) if rungs is None else rungs
+    count = _rungs(engine, len(settings), eta) if rungs is None else rungs
     for rung in range(count, 0, -1):
-        share = eta**-rung
-        engine.advance([m for unit in units for m in unit], share)
-        units.sort(key=lambda unit: engine.unit_cost(unit, share))  # stable: ties as they were drawn
-        keep = max(1, round(len(units) / eta))
-        for unit in units[keep:]:
-            for trial in unit:
-                engine.leave(trial, f"behind at {share:.3g} of its steps", behind=True)
-        units = units[:keep]
-    engine.advance(m for unit in units for m in unit)
+        fraction = eta**-rung
+        engine.advance([m for setting in settings for m in setting], fraction)
+        settings.sort(key=lambda setting: engine.setting_cost(setting, fraction))  # stable: ties as they were drawn
+        keep = max(1, round(len(settings) / eta))
+        for setting in settings[keep:]:
+            for trial in setting:
+                engine.stop(trial, f"behind at {fraction:.3g} of its steps", ranks_last=True)
+        settings = settings[:keep]
+    engine.advance(m for setting in settings for m in setting)
 
 
-def _rungs(engine: Engine, units: int, eta: float) -> int:
+def _rungs(engine: Engine, settings: int, eta: float) -> int:
     """How many selections leave one setting, the first at about the first evaluation or later."""
     log = lambda number: math.log(number) / math.log(eta)
-    first = 1 / engine.shares()[0]
-    return max(0, min(math.floor(log(units) + 1e-9), round(log(first))))
+    first = 1 / engine.fractions()[0]
+    return max(0, min(math.floor(log(settings) + 1e-9), round(log(first))))

@@ -12,8 +12,8 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.sampling import TRIES, allowed
-from nnfunc.sweeps.space import Distribution, Space, single
+from nnfunc.sweeps.sampling import TRIES, satisfies
+from nnfunc.sweeps.space import Distribution, Space, round_float32
 
 __all__ = ["SAMPLERS", "optuna"]
 
@@ -41,34 +41,34 @@ def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> C
         module = check.package("optuna", "optuna", EXTRA)
         draws = engine.draws
         if not isinstance(draws.space, dict):
-            wanted = "a dict of lists and distributions"
+            expected = "a dict of lists and distributions"
             hint = "Leave search out to run the settings of a list, or what a function proposes."
-            problem = f"space should be {wanted}, got {check.describe(draws.space)}"
+            problem = f"space should be {expected}, got {check.describe(draws.space)}"
             check.fail("optuna", f"{problem}. {hint}")
         if draws.trials is None:
             check.fail("optuna", "trials should say how many settings to try, got None.")
         space = Space(draws.space)
-        known = {name: _distribution(module, d) for name, d in space.drawn.items()}
+        distributions = {name: _distribution(module, d) for name, d in space.distributions.items()}
         key = np.asarray(jax.random.key_data(fold(draws.key, "optuna")))
         seed = int(np.random.default_rng(key.tolist()).integers(2**31))
         with _quiet(module):
             own = _sampler(module, sampler, seed) if isinstance(sampler, str) else sampler(seed)
             study = module.create_study(sampler=own)
-            while len(engine.units) < draws.trials:
-                count = min(batch, draws.trials - len(engine.units))
-                _batch(module, study, engine, space, known, count)
+            while len(engine.trials_by_setting) < draws.trials:
+                count = min(batch, draws.trials - len(engine.trials_by_setting))
+                _batch(module, study, engine, space, distributions, count)
 
     return search
 
 
-def _batch(module: Any, study: Any, engine: Engine, space: Space, known: dict[str, Any], count: int) -> None:
-    asked, rows = [], []
+def _batch(module: Any, study: Any, engine: Engine, space: Space, distributions: dict[str, Any], count: int) -> None:
+    proposals, rows = [], []
     for _ in range(TRIES):
-        trial = study.ask(known)
-        drawn = {n: _value(space.drawn[n], trial.params[n]) for n in space.drawn}
-        values = space.whole(drawn)
-        if allowed(engine.draws.constraint, values):
-            asked.append(trial)
+        trial = study.ask(distributions)
+        sampled = {n: _value(space.distributions[n], trial.params[n]) for n in space.distributions}
+        values = space.complete(sampled)
+        if satisfies(engine.draws.constraint, values):
+            proposals.append(trial)
             rows.append(values)
         else:
             study.tell(trial, state=module.trial.TrialState.FAIL)
@@ -77,30 +77,30 @@ def _batch(module: Any, study: Any, engine: Engine, space: Space, known: dict[st
     else:
         problem = f"the constraint refused nearly all of {TRIES} proposals"
         check.fail("optuna", f"{problem}: it contradicts the space. Loosen one of them.")
-    first = len(engine.units)
+    first = len(engine.trials_by_setting)
     engine.advance(engine.add(rows))
-    for trial, unit in zip(asked, engine.units[first:], strict=True):
-        cost = engine.unit_cost(unit)
+    for trial, trials in zip(proposals, engine.trials_by_setting[first:], strict=True):
+        cost = engine.setting_cost(trials)
         failed = module.trial.TrialState.FAIL
         study.tell(trial, cost) if math.isfinite(cost) else study.tell(trial, state=failed)
 
 
 def _distribution(module: Any, own: Distribution) -> Any:
-    kinds = module.distributions
+    classes = module.distributions
     if own.low is None or own.high is None:
         if own.options is None:  # of the caller's own: what `at` takes is proposed
-            return kinds.FloatDistribution(0.0, math.nextafter(1.0, 0.0))
-        return kinds.CategoricalDistribution(range(len(own.options)))
+            return classes.FloatDistribution(0.0, math.nextafter(1.0, 0.0))
+        return classes.CategoricalDistribution(range(len(own.options)))
     if own.options is not None:
-        return kinds.IntDistribution(int(own.low), int(own.high))
-    return kinds.FloatDistribution(float(own.low), float(own.high), log=own.log)
+        return classes.IntDistribution(int(own.low), int(own.high))
+    return classes.FloatDistribution(float(own.low), float(own.high), log=own.log)
 
 
 def _value(own: Distribution, proposed: Any) -> Any:
     """What the sampler proposed, as the space has it: float32, an option."""
     if own.low is None or own.high is None:
         return own.at(proposed) if own.options is None else own.options[proposed]
-    return proposed if own.options is not None else single(proposed)
+    return proposed if own.options is not None else round_float32(proposed)
 
 
 def _sampler(module: Any, name: str, seed: int) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import fold
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.grouping import same
-from nnfunc.sweeps.sampling import allowed
-from nnfunc.sweeps.space import Distribution, Space, single
+from nnfunc.sweeps.grouping import is_same
+from nnfunc.sweeps.sampling import satisfies
+from nnfunc.sweeps.space import Distribution, Space, round_float32
 
 __all__ = ["population"]
 
@@ -43,40 +43,40 @@ def population(
     def search(engine: Engine) -> None:
         space = engine.draws.space
         if not isinstance(space, dict):
-            wanted = "a dict of lists and distributions, within which numbers are changed"
-            check.fail("population", f"space should be {wanted}, got {check.describe(space)}.")
+            expected = "a dict of lists and distributions, within which numbers are changed"
+            check.fail("population", f"space should be {expected}, got {check.describe(space)}.")
         if engine.draws.runs > 1:
             check.fail("population", "trials learn from each other, so seeds should be left out.")
         engine.begin()
-        own, every = Space(space), engine.shares()
-        near = lambda share: min(every, key=lambda known: (abs(known - share), known))
-        shares = sorted({near(number / rounds) for number in range(1, rounds)} - {1.0})
-        for number, share in enumerate(shares, start=1):
-            engine.advance(engine.tracks, share, together=True)
+        own, every = Space(space), engine.fractions()
+        nearest = lambda fraction: min(every, key=lambda known: (abs(known - fraction), known))
+        fractions = sorted({nearest(number / rounds) for number in range(1, rounds)} - {1.0})
+        for number, fraction in enumerate(fractions, start=1):
+            engine.advance(engine.states, fraction, together=True)
             for trials in _groups(engine):
-                _exploit(engine, own, trials, share, number)
-        engine.advance(engine.tracks, together=True)
+                _exploit(engine, own, trials, fraction, number)
+        engine.advance(engine.states, together=True)
 
-    def _exploit(engine: Engine, space: Space, trials: list[int], share: float, number: int) -> None:
-        order = sorted(trials, key=lambda trial: engine.cost(trial, share))
+    def _exploit(engine: Engine, space: Space, trials: list[int], fraction: float, number: int) -> None:
+        order = sorted(trials, key=lambda trial: engine.cost(trial, fraction))
         count = min(len(order) // 2, max(1, math.floor(quantile * len(order))))
-        best = [m for m in order[:count] if math.isfinite(engine.cost(m, share))]
-        lost = [m for m in order[count:] if not math.isfinite(engine.cost(m, share))]
-        worst = sorted({*order[len(order) - count :], *lost})
+        best = [m for m in order[:count] if math.isfinite(engine.cost(m, fraction))]
+        failed = [m for m in order[count:] if not math.isfinite(engine.cost(m, fraction))]
+        worst = sorted({*order[len(order) - count :], *failed})
         for trial in worst if best else ():
             key = np.asarray(jax.random.key_data(fold(fold(engine.draws.key, "population", number), "m", trial)))
             draw = np.random.default_rng(key.tolist())
             source = best[int(draw.integers(len(best)))]
             traced = engine.traced(source)
-            before, kept = engine.specs[source].settings, engine.specs[trial].settings
-            drawn = {n: before[n] if n in traced else kept[n] for n in space.drawn}
-            for name in sorted(set(drawn) & traced):
-                drawn[name] = _explored(space.drawn[name], drawn[name], draw, factor, resample)
-            settings = space.whole(drawn)
-            shaped = [n for n in settings if n not in traced and not same(settings[n], kept[n])]
-            if shaped or not allowed(engine.draws.constraint, settings):
-                settings = {n: before[n] if n in traced else kept[n] for n in settings}
-            engine.replace(trial, source, settings, share)
+            before, current = engine.specs[source].settings, engine.specs[trial].settings
+            sampled = {n: before[n] if n in traced else current[n] for n in space.distributions}
+            for name in sorted(set(sampled) & traced):
+                sampled[name] = _explored(space.distributions[name], sampled[name], draw, factor, resample)
+            settings = space.complete(sampled)
+            shaped = [n for n in settings if n not in traced and not is_same(settings[n], current[n])]
+            if shaped or not satisfies(engine.draws.constraint, settings):
+                settings = {n: before[n] if n in traced else current[n] for n in settings}
+            engine.replace(trial, source, settings, fraction)
 
     return search
 
@@ -87,17 +87,17 @@ def _groups(engine: Engine) -> list[list[int]]:
 
 def _explored(distribution: Distribution, value: Any, draw: np.random.Generator, factor: float, resample: float) -> Any:
     """Another value near the old one, or one drawn anew."""
-    anew, up, u = draw.random() < resample, draw.random() < 0.5, float(draw.random())
+    fresh, up, u = draw.random() < resample, draw.random() < 0.5, float(draw.random())
     low, high = distribution.low, distribution.high
-    endless = low is None or high is None
-    if anew or (endless and distribution.options is None):  # of the caller's own: only `at` is known
+    unbounded = low is None or high is None
+    if fresh or (unbounded and distribution.options is None):  # of the caller's own: only `at` is known
         return distribution.at(u)
-    if endless:  # a list: a neighbour of what it was
+    if unbounded:  # a list: a neighbour of what it was
         options = list(distribution.options or ())
-        at = next(i for i, o in enumerate(options) if same(o, value)) + (1 if up else -1)
+        at = next(i for i, o in enumerate(options) if is_same(o, value)) + (1 if up else -1)
         return options[min(max(at, 0), len(options) - 1)]
     moved = value * factor if up else value / factor
     if distribution.options is not None:  # integers move by one at least
         moved = max(round(moved), value + 1) if up else min(round(moved), value - 1)
         return int(min(max(moved, low), high))
-    return single(min(max(moved, low), high))
+    return round_float32(min(max(moved, low), high))

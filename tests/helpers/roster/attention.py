@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import nnfunc as nf
 from helpers.roster.row import KEY, Row, sample
 
 Q, K, V = sample(2, 3, 4, 4), sample(2, 5, 2, 4)[:, ::-1], sample(2, 5, 2, 4) * 0.7
@@ -24,7 +25,7 @@ MODELS: dict[str, Row] = {
     "attention:cross": Row(
         (6, 2),
         {"context_dim": 5, "out_bias": False},
-        x={"x": sample(2, 3, 6), "context": sample(2, 4, 5), "mask": np.arange(24).reshape(2, 3, 4) % 3 > 0},
+        x=nf.AttentionInput(sample(2, 3, 6), sample(2, 4, 5), mask=np.arange(24).reshape(2, 3, 4) % 3 > 0),
     ),
     "learned_positions": Row((5, 6), x=sample(2, 4, 6)),
     "sinusoidal_positions": Row((6,), {}, {"base": (10000.0, 100.0)}, x=sample(2, 4, 6)),

@@ -1,0 +1,54 @@
+"""The metric that the best checkpoint, trial or run is chosen by, such as "max accuracy"."""
+
+import math
+from typing import Any, NamedTuple
+
+from nnfunc import check
+
+__all__ = ["DEFAULT_BEST", "BestMetric"]
+
+DEFAULT_BEST = "min loss"
+
+
+class BestMetric(NamedTuple):
+    """A validation metric, and whether its minimum or its maximum is best.
+
+    mode: "min" or "max". metric: "loss" or one of the objective's metrics.
+
+    >>> str(BestMetric.parse("max accuracy")), BestMetric.find("accuracy")
+    ('max accuracy', None)
+    """
+
+    mode: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.metric}"
+
+    @staticmethod
+    def find(text: Any) -> "BestMetric | None":
+        """The metric that a text such as "max accuracy" names; None for anything else."""
+        mode, _, metric = text.partition(" ") if isinstance(text, str) else ("", "", "")
+        return BestMetric(mode, metric) if mode in ("min", "max") and metric.strip() else None
+
+    @staticmethod
+    def parse(text: Any) -> "BestMetric":
+        """The metric that a text such as "max accuracy" names. Raises: ValueError for anything else."""
+        result = BestMetric.find(text)
+        if result is None:
+            check.fail("train", expected="best should be such as 'min loss' or 'max accuracy'", actual=repr(text))
+        return result
+
+    @staticmethod
+    def of_config(config: dict[str, Any]) -> "BestMetric":
+        """That of the config's train.best; the default where it names none."""
+        train = config.get("train")
+        text = train.get("best") if isinstance(train, dict) else None
+        return BestMetric.find(text) or BestMetric.parse(DEFAULT_BEST)
+
+    def improves(self, metrics: dict[str, float], previous: float | None) -> bool:
+        """Whether the finite value among the metrics is better than the previous one, if any."""
+        value = metrics[self.metric]
+        if not math.isfinite(value):
+            return False
+        return previous is None or (value < previous if self.mode == "min" else value > previous)
