@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory
+from nnfunc.calls import explain_call, explain_method
 from nnfunc.errors import MissingKeyError
 
 Array = jax.Array
@@ -175,6 +176,7 @@ class Model:
         self._checked: set[Any] = set()
         self._state_shapes: PyTree = None
 
+    @explain_method
     def apply(self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None) -> PyTree:
         """y = the model of x, which changes no state.
 
@@ -191,6 +193,7 @@ class Model:
         where = f"{self.name}.apply"
         return self._run(where, params, resolve_state(self, state, where), x, key, "apply", train=False)[0]
 
+    @explain_method
     def apply_train(self, params: Params, state: PyTree, x: PyTree, *, key: Key | None = None) -> tuple[PyTree, PyTree]:
         """(y, new state) of x in training: running statistics are those of the batch, and are updated.
 
@@ -448,7 +451,7 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
         finally:
             _initialising.reset(token)
 
-    return checked
+    return explain_call(checked, f"{name}.init")
 
 
 def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from nnfunc import check
 
-__all__ = ["explain_call", "explain_calls"]
+__all__ = ["explain_call", "explain_calls", "explain_method"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,20 +35,20 @@ SYNONYMS = {
     "kernel_size": "kernel",
     "epsilon": "eps",
     "betas": "b1",
-    "vocabulary": "vocab_size",
     "max_len": "block_size",
     "rng": "key",
     "seed": "key",
-    "weight": "weights",
     "members": "trials",
+    "way": "execution",
 }
 """What other libraries call an argument -> what it is called here, where the function has it."""
 
 
-def explain_call(function: Callable[P, R]) -> Callable[P, R]:
+def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
     """The function, whose TypeError for wrong arguments names the ones that it takes.
 
-    function: any Python function. A TypeError from inside of it is left alone.
+    function: any Python function. A TypeError from inside of it is left alone. name: what the error calls
+    it; by default its own name.
 
     Raises: InvalidTypeError when the arguments do not fit the signature.
 
@@ -65,7 +65,28 @@ def explain_call(function: Callable[P, R]) -> Callable[P, R]:
             signature = inspect.signature(function)
             if _fits(signature, args, kwargs):  # it comes from inside of the function
                 raise
-        _refuse(function.__name__, signature, args, kwargs)
+        _refuse(name or function.__name__, signature, args, kwargs)
+
+    return called
+
+
+def explain_method(method: Callable[P, R]) -> Callable[P, R]:
+    """`explain_call` for a method of an object with a `name`: the error calls it `linear.apply`.
+
+    method: a function whose first parameter is self.
+    """
+
+    @functools.wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except TypeError:
+            whole = inspect.signature(method)
+            if _fits(whole, args, kwargs):
+                raise
+        signature = whole.replace(parameters=[*whole.parameters.values()][1:])
+        owner: Any = args[0]
+        _refuse(f"{owner.name}.{method.__name__}", signature, args[1:], kwargs)
 
     return called
 

@@ -305,7 +305,7 @@ def test_a_block_that_changes_its_shape_is_refused(key):
 def test_params_of_another_depth_are_refused(key):
     params = nf.repeat(block(), 3).init(key)
     with pytest.raises(ValueError, match="repeat: body/norm/bias should have a leading axis of 4"):
-        nf.repeat(block(), 4).apply(params, jnp.ones((4, 6)))
+        nf.repeat(block(), 4).apply(params, jnp.ones((4, 6)), state=nf.repeat(block(), 4).init_state())
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,11 @@ def test_params_of_another_depth_are_refused(key):
         (lambda: nf.repeat(nf.bias(2), 0), ValueError, "repeat: n should be at least 1, got 0"),
         (lambda: nf.repeat(nf.bias(2), 2.0), TypeError, "repeat: n should be an integer"),
         (lambda: nf.ensemble(nf.bias(2), 0), ValueError, "ensemble: n should be at least 1"),
-        (lambda: nf.tie(nf.bias(2), {"a": "b", "b": "c"}), ValueError, "'a' should use a parameter that is kept"),
+        (
+            lambda: nf.tie(nf.bias(2), {"a": "b", "b": "c"}),
+            ValueError,
+            "'a' should use a parameter that is not dropped",
+        ),
     ],
 )
 def test_wrong_compositions_are_refused(make, kind, words):

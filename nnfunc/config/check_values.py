@@ -1,9 +1,9 @@
 """Checks of values together, and of what the factories accept, before anything runs."""
 
+import inspect
 import math
 from typing import Any
 
-from nnfunc import check
 from nnfunc.config.build import collect_numbers, find_schedules, is_schedule, lists_to_tuples
 from nnfunc.config.config import Config
 from nnfunc.config.errors import ConfigError, ProblemList, error_parts
@@ -62,30 +62,6 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
         problems.add(blamed, expected=expected, actual=str(count))
 
 
-def _check_train(
-    *,
-    steps: int,
-    log_every: int | None = None,
-    evaluate_every: int | None = None,
-    save_every: int | None = None,
-    watch_every: int | None = None,
-    eval_batch_size: int | None = None,
-    best: str = "min loss",
-    loop: str = "auto",
-    rollback: int = 0,
-    rollback_factor: float = 0.5,
-) -> None:
-    from nnfunc.runs.best_metric import BestMetric
-    from nnfunc.training.train import Intervals
-
-    check.size("train", steps=steps)
-    check.size("train", 0, rollback=rollback)
-    check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
-    check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
-    Intervals.of(steps, log_every, evaluate_every, save_every, watch_every)
-    BestMetric.parse(best)
-
-
 def call_factories(
     resolved: dict[str, Any], problems: ProblemList, data_cache: dict[str, Any], records: Any = None
 ) -> None:
@@ -94,10 +70,13 @@ def call_factories(
     resolved: the tables with defaults, None for those with mistakes. problems: takes the refusals.
     data_cache: keeps the data that is loaded on the way. records: as in `Config`.
     """
+    from nnfunc.training.train import check_options, train
+
     valid = {table for table, values in resolved.items() if values is not None}
     if "train" in valid:
         try:
-            _check_train(**resolved["train"])
+            options = {p.name: p.default for p in inspect.signature(train).parameters.values()} | resolved["train"]
+            check_options(**{name: options[name] for name in inspect.signature(check_options).parameters})
         except (ValueError, TypeError) as error:
             valid -= {"train"}
             problems.add_refusal("train", error)

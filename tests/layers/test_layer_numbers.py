@@ -203,9 +203,10 @@ def test_ids_beyond_int32_are_no_ids(bad):
 
 def test_lengths_and_starts_beyond_int32_are_refused():
     x, lengths = noise(1, 3, 4), np.array([2**32 + 1])
-    for model in (nf.attention(4, 2), nf.lstm(4, 3)):
+    padded = {nf.attention(4, 2): nf.AttentionInput(x, lengths=lengths), nf.lstm(4, 3): {"x": x, "lengths": lengths}}
+    for model, inputs in padded.items():
         with pytest.raises(ValueError, match="lengths should be from 0 to 3"):
-            model.apply(model.init(KEY), {"x": x, "lengths": lengths})
+            model.apply(model.init(KEY), inputs)
     bert = nf.bert(5, block_size=3, layers=2, heads=2, dim=4)
     with pytest.raises(ValueError, match="lengths should be from 0 to 3"):
         bert.apply(bert.init(KEY), {"ids": np.array([[1, 2, 3]]), "lengths": lengths})

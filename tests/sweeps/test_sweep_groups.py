@@ -265,7 +265,7 @@ def test_data_sets_of_different_sizes_are_timed_apart():
     rows = [{"lr": 0.1, "dropout": 0.0}, {"lr": 0.2, "dropout": 0.0}]
     build = lambda h: plain(h)  # timings are kept by build, and other tests run plain
     (group,) = group_trials(build, rows, KEY, small.train).groups
-    job = Job(build, group, lambda m: KEY, small, Intervals.of(4, 4, 4, 4), 4, {})
+    job = Job(build, group, lambda m: KEY, small, Intervals.from_arguments(4, 4, 4, 4), 4, {})
     job.timings()["loop"] = 1.0
     assert job._replace(device_data=large).timings() == {}
     assert job._replace(device_data=DeviceData.of(DATA)).timings() == {"loop": 1.0}

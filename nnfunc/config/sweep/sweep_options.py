@@ -6,6 +6,7 @@ from typing import Any
 
 from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, error_parts, nearest_hint, printable, to_one_line
 from nnfunc.config.sweep.search_methods import parse_search
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.sampling import MAX_TRIALS
 from nnfunc.sweeps.strategy import EXECUTIONS
 
@@ -29,8 +30,7 @@ def _check_choice(names: tuple[str, ...], value: Any) -> Parts:
 
 
 def _check_best(value: Any) -> Parts:
-    mode, _, metric = value.partition(" ") if isinstance(value, str) else ("", "", "")
-    if mode in ("min", "max") and metric.strip():
+    if BestMetric.find(value) is not None:
         return {}
     return {"expected": "should be such as 'min loss' or 'max accuracy'", "actual": describe(value)}
 
