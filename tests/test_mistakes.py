@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.data.prediction_inputs import examples
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.preprocessing import Preprocessing
 
 KEY = jax.random.key(0)
 
@@ -123,12 +123,12 @@ def test_model_state_keeps_its_type_and_its_shape():
 
 
 def test_predict_refuses_other_numbers_than_it_was_trained_on():
-    learned = Learned("npz", {"dtype": "uint8", "shape": [2]})
-    assert examples(learned, np.array([[0.0, 255.0]]))[0].dtype == np.uint8
+    preprocessing = Preprocessing("npz", {"dtype": "uint8", "shape": [2]})
+    assert load_inputs(preprocessing, np.array([[0.0, 255.0]]))[0].dtype == np.uint8
     with pytest.raises(ValueError, match=r"integers \(uint8\).*got fractions"):
-        examples(learned, np.array([[0.5, 1.0]]))
+        load_inputs(preprocessing, np.array([[0.5, 1.0]]))
     with pytest.raises(ValueError, match=r"should fit uint8.*from 0.0 to 256.0"):
-        examples(learned, np.array([[0.0, 256.0]]))
+        load_inputs(preprocessing, np.array([[0.0, 256.0]]))
 
 
 @pytest.mark.parametrize(

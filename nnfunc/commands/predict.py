@@ -32,7 +32,7 @@ def predict(
         check.fail("predict", expected="output should be a .csv or .npy file", actual=output)
     paths = [inputs] if isinstance(inputs, Path) else list(inputs)
     run = load_run(folder, checkpoint)
-    facts = run.config.learned.facts
+    facts = run.config.preprocessing.facts
     if len(paths) > 1 and "image" not in facts:
         expected = "inputs should be one path, because the run was not trained on image files"
         check.fail("predict", expected=expected, actual=f"{len(paths)} paths")

@@ -67,13 +67,13 @@ class Config:
         return self._data
 
     @cached_property
-    def learned(self) -> Any:
+    def preprocessing(self) -> Any:
         """What the config's run learned from its data, such as classes and means.
 
         Read from the run's folder, without a data file, where it was saved; else from the data.
         Raises: ConfigError.
         """
-        return self._data.learned if self._recorded is None else self._recorded
+        return self._data.preprocessing if self._recorded is None else self._recorded
 
     @property
     def changed_data(self) -> bool:
@@ -132,7 +132,7 @@ class Config:
         if table == "augment" and "fill" in types and "fill" not in values and name != "cutout":
             values["fill"] = self._background
         if table == "augment" and "shape" in types and "shape" not in values:
-            shape = self.learned.image_shape
+            shape = self.preprocessing.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
         if table == "objective" and "gamma" in values and values.get("label_smoothing") == 0:
             del values["label_smoothing"]  # as a hyper it would be traced, and might be any number
@@ -142,7 +142,7 @@ class Config:
     @property
     def _classes(self) -> int:
         """The number of classes of the data set."""
-        classes = self.learned.classes
+        classes = self.preprocessing.classes
         if classes is None:
             hint = "Leave mixup and cutmix out."
             fail(self.where, "augment", "the data set has no classes, so labels cannot be mixed", hint=hint)
@@ -151,7 +151,7 @@ class Config:
     @property
     def _background(self) -> float | list[float]:
         """The value in a batch of a pixel that was 0."""
-        return self.learned.background
+        return self.preprocessing.background
 
     @cached_property
     def _data(self) -> Any:
@@ -173,14 +173,14 @@ class Config:
     def _load_data(self, name: str, values: dict[str, Any]) -> Any:
         recorded, records = self._recorded, self.records
         try:
-            data = factories("data")[name](**values, learned=recorded)
+            data = factories("data")[name](**values, preprocessing=recorded)
         except (ValueError, TypeError, ImportError, OSError) as error:
             text = to_one_line(error).removeprefix("data.arrays: ").removeprefix(f"data.{name}: ")
             raise ConfigError([Problem(text, self.where, "data", *error_parts(error))]) from error
         if records is not None and recorded is not None:
-            records.check(self.where, recorded, data.learned)
+            records.check(self.where, recorded, data.preprocessing)
         elif records is not None and records.per_data_set:
-            records.save(name, values, data.learned)
+            records.save(name, values, data.preprocessing)
         return data
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc.config.errors import fail
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.preprocessing import Preprocessing
 
 __all__ = ["DataRecords"]
 
@@ -25,30 +25,30 @@ class DataRecords:
     per_data_set: bool = False
     changed_data: bool = False
 
-    def load(self, name: str, values: Mapping[str, Any]) -> Learned | None:
+    def load(self, name: str, values: Mapping[str, Any]) -> Preprocessing | None:
         """The record of a data set, or None.
 
         name: of the data set's factory. values: the arguments of the factory.
         Raises: ValueError for a damaged record.
         """
-        learned = Learned.load(self.folder_of(name, values))
-        if learned is None and not (self.per_data_set and (self.folder / "data").is_dir()):
+        preprocessing = Preprocessing.load(self.folder_of(name, values))
+        if preprocessing is None and not (self.per_data_set and (self.folder / "data").is_dir()):
             problem = f"{self.folder} has no record of its data: an older version wrote it"
             hint = "The data files are read instead; train again to save a record."
             warnings.warn(f"{problem}. {hint}", stacklevel=2)
-        return learned
+        return preprocessing
 
-    def save(self, name: str, values: Mapping[str, Any], learned: Learned) -> None:
-        """Save the record `learned` of a data set; name, values: as for `load`."""
-        learned.save(self.folder_of(name, values))
+    def save(self, name: str, values: Mapping[str, Any], preprocessing: Preprocessing) -> None:
+        """Save the record `preprocessing` of a data set; name, values: as for `load`."""
+        preprocessing.save(self.folder_of(name, values))
 
-    def check(self, where: str, recorded: Learned, current: Learned) -> None:
+    def check(self, where: str, recorded: Preprocessing, current: Preprocessing) -> None:
         """Refuse or warn about data that has changed since it was recorded.
 
         where: the name of the config in errors. recorded, current: the record and the data as it is now.
         Raises: ConfigError.
         """
-        changes = recorded.changes(current)
+        changes = recorded.describe_changes(current)
         if not changes:
             return
         problem = f"differs from the data that the run was trained on: {'; '.join(changes)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnfunc.config.errors import ProblemList
 from nnfunc.config.schema import FIXED_FACTORIES, factories, get_schema
-from nnfunc.data.download import folders
+from nnfunc.data.download import data_folders
 
 __all__ = ["FILE_TABLES", "last_saved", "make_absolute"]
 
@@ -58,7 +58,7 @@ def _absolute(table: str, name: str, key: str, value: str, problems: ProblemList
                 hint = "The file in the current directory is used instead."
                 warnings.warn(f"{problems.file}: {problem}. {hint}", stacklevel=2)
             return os.path.abspath(target)
-    known = special or any(os.path.exists(data_folder / path) for data_folder in folders())
+    known = special or any(os.path.exists(data_folder / path) for data_folder in data_folders())
     if known or folder == current or (key == "codec" and not path.suffix):
         return value
     return os.path.abspath(bases[0] / path)

@@ -16,7 +16,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
-from nnfunc.data.prediction_inputs import examples
+from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import load_either
@@ -56,12 +56,12 @@ class Run(TrainedModel):
     @property
     def classes(self) -> int | None:
         """How many classes there are, or tokens; None for numbers to predict."""
-        return self.config.learned.classes
+        return self.config.preprocessing.classes
 
     @property
     def names(self) -> tuple[str, ...] | None:
         """The classes' names in the order of the outputs, or None."""
-        return self.config.learned.names
+        return self.config.preprocessing.names
 
     def predict(self, rows: Any, *, batch_size: int | None = None) -> np.ndarray:
         """What the model gives for each row, [n, ...]: logits of a classifier, else the values.
@@ -78,9 +78,9 @@ class Run(TrainedModel):
         """The same, and the names of the files of images."""
         batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
-        learned = self.config.learned
-        x, files = examples(learned, rows)
-        transform = None if "window" in learned.facts else learned.transform
+        preprocessing = self.config.preprocessing
+        x, files = load_inputs(preprocessing, rows)
+        transform = None if "window" in preprocessing.facts else preprocessing.transform
         width, parts = min(batch_size, len(x)), []
         for start in range(0, len(x), width):
             part = x[start : start + width]
@@ -168,7 +168,7 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
 def save_run(config: Config, folder: Path) -> None:
     """Write what a run's folder needs to be used without the data and the run that it adapts."""
     config.dump(folder / "config.toml")
-    config.learned.save(folder)
+    config.preprocessing.save(folder)
     save_base(config, DataRecords(folder))
 
 

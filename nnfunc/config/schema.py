@@ -264,7 +264,7 @@ def get_schema(table: str, name: str) -> Schema:
     """The schema of a factory, from its signature and annotations."""
     factory = factories(table)[name]
     # what commands give: they know the run
-    skipped = {"train": ("folder", "resume", "changed_data"), "data": ("learned",)}.get(table, ())
+    skipped = {"train": ("folder", "resume", "changed_data"), "data": ("preprocessing",)}.get(table, ())
     hints = typing.get_type_hints(factory)
     parameters = inspect.signature(factory).parameters
     if table in WRAPPERS:  # its first argument is the optimizer that it wraps

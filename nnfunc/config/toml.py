@@ -8,7 +8,7 @@ from typing import Any
 from nnfunc import check, documents
 from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, fail, to_one_line
 from nnfunc.config.key_path import format_key, parse_key, parse_value, set_value
-from nnfunc.data.download import not_text
+from nnfunc.data.download import find_text_problem
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.run_folder import program_name
 
@@ -41,7 +41,7 @@ def read_tables(path: str | Path, overrides: Sequence[str] = (), problems: Probl
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         raw = documents.read_bytes(path)
-        if trouble := not_text(raw):
+        if trouble := find_text_problem(raw):
             problem = ". ".join(trouble)
         else:
             return tomllib.loads(raw.decode("utf-8-sig"))

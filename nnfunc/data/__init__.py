@@ -6,8 +6,8 @@ What a factory returns is `Splits` on the host; `splits.data(batch_size)` puts i
 
 from nnfunc.calls import explain_calls
 from nnfunc.data.augment import chain, flip, shift
-from nnfunc.data.dataset import Data, arrays, labels, take
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.dataset import Data, GatheredBatch, arrays, check_labels, take
+from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.shuffle import indices, permute, positions
 from nnfunc.data.sources.cifar import cifar10
 from nnfunc.data.sources.digits import digits
@@ -18,7 +18,7 @@ from nnfunc.data.sources.table import table
 from nnfunc.data.sources.text import text
 from nnfunc.data.sources.token_files import tokens
 from nnfunc.data.splits import Splits, split
-from nnfunc.data.stream import Given, Stream, prefetch
+from nnfunc.data.stream import Stream, prefetch
 from nnfunc.data.tokenizers import Bytes, Characters, Codec, Tokenizer, load_codec
 from nnfunc.data.transforms import Normalise, next_tokens
 
@@ -27,21 +27,21 @@ __all__ = [
     "Characters",
     "Codec",
     "Data",
-    "Given",
-    "Learned",
+    "GatheredBatch",
     "Normalise",
+    "Preprocessing",
     "Splits",
     "Stream",
     "Tokenizer",
     "arrays",
     "chain",
+    "check_labels",
     "cifar10",
     "digits",
     "fashion_mnist",
     "flip",
     "images",
     "indices",
-    "labels",
     "load_codec",
     "mnist",
     "next_tokens",

@@ -21,7 +21,18 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 from nnfunc.data import shuffle
 
-__all__ = ["Data", "arrays", "labels", "on_host", "ready", "take", "warn_of_steps"]
+__all__ = [
+    "Data",
+    "Dataset",
+    "GatheredBatch",
+    "arrays",
+    "as_numpy",
+    "check_batch_size",
+    "check_labels",
+    "prepare_arrays",
+    "take",
+    "warn_if_coarse_in_float32",
+]
 
 Transform = Callable[[PyTree], PyTree]
 """batch -> batch."""
@@ -30,15 +41,45 @@ Augment = Callable[[Key, PyTree], PyTree]
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
-    """A data set: `batch(step)` is the same for the same seed and step. Made by `arrays`.
+class GatheredBatch:
+    """A batch that is already gathered; in the program of a step it replaces the `Data`.
+
+    arrays: the gathered examples, leaves [batch_size, ...]. seed: of the order. transform and augment:
+    see `arrays`.
+    """
+
+    arrays: PyTree
+    seed: Scalar = 0
+    transform: Transform | None = None
+    augment: Augment | None = None
+
+    def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
+        """The batch, transformed and augmented.
+
+        step: the 0-based step that the batch belongs to. key: see `Data.batch`.
+        """
+        batch = self.arrays if self.transform is None else self.transform(self.arrays)
+        if self.augment is None:
+            return batch
+        if key is None:
+            augment_key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(b"augment"))
+            key = jax.random.fold_in(augment_key, shuffle.as_uint32(step))
+        return self.augment(key, batch)
+
+
+jax.tree_util.register_dataclass(GatheredBatch, data_fields=["arrays", "seed"], meta_fields=["transform", "augment"])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The fields that `Data` (on the device) and `Stream` (on the host) share.
 
     arrays, validation, test: pytrees of arrays whose leading axis is the examples; the last two
-    may be None. seed: of the order, may be traced. batch_size: examples a step. classes: how many
-    the labels count, or None. transform, augment and window: see `arrays`. codec: what turns the
-    tokens into text and back, or None. image_shape: (height, width, channels) of images that x lays
-    out otherwise, or None. learned: as in `Splits`, or None; transformations of JAX drop it.
-    eval_batch_size: examples that an evaluation takes at once; None for as many as a step does.
+    may be None. seed: of the order; in a `Data` it may be traced. batch_size: examples per step. classes:
+    the number of classes of the labels, or None. transform, augment and window: see `arrays`. codec:
+    converts between tokens and text, or None. image_shape: (height, width, channels) of images that x
+    holds in another layout, or None. preprocessing: as in `Splits`, or None; transformations of JAX drop
+    it. eval_batch_size: examples per batch of an evaluation; None for batch_size.
     """
 
     arrays: PyTree
@@ -52,12 +93,12 @@ class Data:
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
-    learned: Any = None
+    preprocessing: Any = None
     eval_batch_size: int | None = None
 
     @property
     def size(self) -> int:
-        """The number of training examples; with a window, of places where one may begin."""
+        """The number of training examples; with a window, of positions where a window may begin."""
         return _size(self.arrays) - (self.window or 1) + 1
 
     @property
@@ -65,38 +106,60 @@ class Data:
         """Steps until every example has come at least once: size / batch_size, rounded up."""
         return math.ceil(self.size / self.batch_size)
 
+    def _transformed(self, batch: PyTree) -> PyTree:
+        return batch if self.transform is None else self.transform(batch)
+
+    def _split_batch_size(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return self.batch_size
+        check.size("data.split", batch_size=batch_size)
+        return batch_size
+
+    def _split_arrays(self, name: str) -> tuple[PyTree, int]:
+        """The arrays of a split, and the stride between its windows: 0 for whole examples."""
+        check.choice("data.split", ["train", "validation", "test"], name=name)
+        tree = self.arrays if name == "train" else getattr(self, name)
+        if tree is None:
+            hint = f"Add one: nf.data.arrays(..., {name}=(x, y)), or cut one off with nf.data.split."
+            check.fail("data.split", f"this data set has no {name} split.", hint=hint)
+        return tree, self.window - 1 if self.window and name == "train" else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Data(Dataset):
+    """A data set on the device: `batch(step)` is the same for the same seed and step. `arrays` makes one.
+
+    The fields are those of `Dataset`; arrays, validation, test and seed are leaves of the pytree.
+    """
+
     def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
         """The training batch of a 0-based step, transformed and augmented: leaves [batch_size, ...].
 
-        key: what `augment` draws from; by default it belongs to seed and step, as the order does.
+        step: 0-based, may be traced. key: for `augment`; by default it is derived from seed and step.
 
         >>> data = arrays(np.arange(6.0, dtype=np.float32), batch_size=3)
         >>> float(data.batch(0).sum() + data.batch(1).sum())  # every example once an epoch
         15.0
         """
         at = shuffle.indices(self.seed, step, self.batch_size, self.size)
-        batch = self._transformed(take(self.arrays, at, self.window))
-        if self.augment is None:
-            return batch
-        if key is None:
-            own = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(b"augment"))
-            key = jax.random.fold_in(own, shuffle.uint32(step))
-        return self.augment(key, batch)
+        gathered = take(self.arrays, at, self.window)
+        return GatheredBatch(gathered, self.seed, self.transform, self.augment).batch(step, key=key)
 
     def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
-        """Every example of a split once, in order, in batches of batch_size and a smaller last one.
+        """Every example of a split once, in order; the last batch may be smaller.
 
-        The batches are transformed, never augmented. name: "train", "validation" or "test". With a
-        window, the training examples are the windows end to end, each sharing one token with the next.
+        The batches are transformed, never augmented. name: "train", "validation" or "test". batch_size: at
+        least 1, by default that of training. With a window, the training examples are windows end to end,
+        each sharing one token with the next.
         Raises: ValueError when there is no such split.
 
         >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.zeros(5))
         >>> [len(batch) for batch in data.split("validation")]
         [2, 2, 1]
         """
-        tree, stride = self._named(name)
+        tree, stride = self._split_arrays(name)
         size = _count(tree, stride)
-        width = self._width(batch_size, size)
+        width = min(self._split_batch_size(batch_size), size)
         for start in range(0, size, width):
             stop = min(start + width, size)
             if stride:
@@ -108,22 +171,22 @@ class Data:
     def total(
         self, function: Callable[[PyTree], PyTree], name: str = "validation", batch_size: int | None = None
     ) -> PyTree:
-        """The sum of function(batch) over the batches of `split`, as one loop: for use under jit.
+        """The sum of function(batch) over the batches of `split`, as one loop, for use under jit.
 
-        function: batch -> pytree of arrays that add up, such as summed losses and counts; it also
-        meets the smaller last batch, so no example is counted twice.
+        function: batch -> pytree of arrays to add up, such as summed losses and counts; the smaller last
+        batch is passed as it is, so no example counts twice. name, batch_size: as in `split`.
         Raises: ValueError when there is no such split.
 
         >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.ones(5))
         >>> float(data.total(jnp.sum))
         5.0
         """
-        tree, stride = self._named(name)
+        tree, stride = self._split_arrays(name)
         size = _count(tree, stride)
-        width = self._width(batch_size, size)
+        width = min(self._split_batch_size(batch_size), size)
         whole = size // width
 
-        def of(start: Any, count: int) -> PyTree:
+        def evaluate(start: Any, count: int) -> PyTree:
             if stride:
                 part = jax.lax.dynamic_slice_in_dim(tree, start * stride, count * stride + 1)
                 part = _end_to_end(part, count, stride)
@@ -132,43 +195,26 @@ class Data:
             return jax.tree.map(jnp.asarray, function(self._transformed(part)))
 
         def add(sums: PyTree, start: Array) -> tuple[PyTree, None]:
-            return jax.tree.map(jnp.add, sums, of(start, width)), None
+            return jax.tree.map(jnp.add, sums, evaluate(start, width)), None
 
         starts = jnp.arange(1, whole, dtype=jnp.int32) * np.int32(width)
-        sums = of(0, width)
-        if whole > 1:  # without jit JAX has no scan over nothing
+        sums = evaluate(0, width)
+        if whole > 1:  # outside of jit, JAX cannot scan over an empty array
             sums, _ = jax.lax.scan(add, sums, starts)
         if size % width:
-            sums = jax.tree.map(jnp.add, sums, of(whole * width, size % width))
+            sums = jax.tree.map(jnp.add, sums, evaluate(whole * width, size % width))
         return sums
 
     def for_training(self) -> "Data":
-        """Only what `batch` reads: fewer arrays to hand to the jitted step."""
+        """The data set with the fields that `batch` reads: fewer arrays to pass to the jitted step."""
         return dataclasses.replace(self, validation=None, test=None, codec=None)
-
-    def _transformed(self, batch: PyTree) -> PyTree:
-        return batch if self.transform is None else self.transform(batch)
-
-    def _width(self, batch_size: int | None, size: int) -> int:
-        if batch_size is not None:
-            check.size("data.split", batch_size=batch_size)
-        return min(self.batch_size if batch_size is None else batch_size, size)
-
-    def _named(self, name: str) -> tuple[PyTree, int]:
-        """The arrays of a split, and how far apart its windows begin: 0 for whole examples."""
-        check.choice("data.split", ["train", "validation", "test"], name=name)
-        tree = self.arrays if name == "train" else getattr(self, name)
-        if tree is None:
-            cure = f"Give one: nf.data.arrays(..., {name}=(x, y)); nf.data.split cuts one off."
-            check.fail("data.split", f"this data set has no {name} split. {cure}")
-        return tree, self.window - 1 if self.window and name == "train" else 0
 
 
 jax.tree_util.register_dataclass(
     Data,
     data_fields=["arrays", "validation", "test", "seed"],
     meta_fields=["batch_size", "classes", "transform", "augment", "window", "codec", "image_shape", "eval_batch_size"],
-    drop_fields=["learned"],
+    drop_fields=["preprocessing"],
 )
 
 
@@ -188,17 +234,17 @@ def arrays(
     """In-memory arrays as a data set, checked and put on the device once.
 
     train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the
-    examples; types stay as they are (uint8 stays uint8), but 64 bits become JAX's 32 unless x64 is
-    on, with a warning where float64 values lie too close together for that. batch_size: in [1, number
+    examples; dtypes stay as they are (uint8 stays uint8), but 64 bits become JAX's 32 unless x64 is
+    on, with a warning where float32 cannot tell float64 values apart. batch_size: in [1, number
     of training examples]. seed: of the order, an integer in [0, 2**32), may be traced. classes:
-    when given, the last of each tuple holds labels, integers in [0, classes). transform: batch ->
-    batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, then, on
-    training batches only.
-    window: when given, train is one array [tokens] of integers in [0, classes), and an example is
-    `window` of them in a row from any place; the other splits hold such rows, [n, window]. codec:
-    carried along as `data.codec`.
+    if set, the last of each tuple holds labels, integers in [0, classes). transform: batch ->
+    batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, after
+    transform, on training batches only.
+    window: if set, train is one array [tokens] of integers in [0, classes), and an example is `window`
+    consecutive tokens from any position; the other splits hold such windows, [n, window]. codec:
+    stored as `data.codec`.
     Raises: ValueError or TypeError, before anything runs, when data is empty, of different
-    lengths, not finite, or not of numbers, when labels are out of range, or the batch larger than
+    lengths, not finite, or not of numbers, when labels are out of range, or the batch is larger than
     the data.
 
     >>> data = arrays((np.zeros((10, 3), np.float32), np.arange(10) % 2), batch_size=4, classes=2)
@@ -207,68 +253,70 @@ def arrays(
     ((4, 3), (4,), 3)
     """
     where = "data.arrays"
-    given = {"train": train, "validation": validation, "test": test}
-    good = {name: ready(where, name, tree) for name, tree in given.items() if tree is not None}
-    if "train" not in good:
-        check.fail(where, "there are no training arrays, got None.", exc_type=TypeError)
-    for name, tree in good.items():
+    splits = {"train": train, "validation": validation, "test": test}
+    splits = {name: prepare_arrays(where, name, tree) for name, tree in splits.items() if tree is not None}
+    if "train" not in splits:
+        check.fail(where, expected="train should hold the training arrays", actual=None, exc_type=TypeError)
+    for name, tree in splits.items():
         if window is not None:
-            _tokens(where, name, tree, window)
+            _check_tokens(where, name, tree, window)
         else:
-            _alike(where, name, tree, good["train"])
+            _check_like_train(where, name, tree, splits["train"])
         if classes is not None:
-            part = tree if window is not None else _labels_of(where, name, tree)
-            labels(f"{where}: {name}", part, classes)
+            split_labels = tree if window is not None else _select_labels(where, name, tree)
+            check_labels(f"{where}: {name}", split_labels, classes)
     check.size(where, batch_size=batch_size)
     check.number(where, 0, 2**32 - 1, seed=seed)
-    size = _size(good["train"]) - (window or 1) + 1
-    if batch_size > size:
-        cure = f"Set batch_size to at most {size}, or give more data."
-        problem = f"batch_size should be at most the number of training examples, {size}"
-        check.fail(where, f"{problem}, got {batch_size}. {cure}")
+    check_batch_size(where, batch_size, _size(splits["train"]) - (window or 1) + 1)
     for path, leaf in jax.tree_util.tree_leaves_with_path(train):
         if leaf.dtype == np.float64 != jax.dtypes.canonicalize_dtype(np.float64):
-            warn_of_steps(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
-    placed = {name: jax.tree.map(jnp.asarray, tree) for name, tree in good.items()}
+            warn_if_coarse_in_float32(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
     return Data(
-        placed["train"],
-        placed.get("validation"),
-        placed.get("test"),
-        shuffle.uint32(seed),
-        int(batch_size),
-        classes,
-        transform,
-        augment,
-        window,
-        codec,
+        *(jax.tree.map(jnp.asarray, splits.get(name)) for name in ("train", "validation", "test")),
+        seed=shuffle.as_uint32(seed),
+        batch_size=int(batch_size),
+        classes=classes,
+        transform=transform,
+        augment=augment,
+        window=window,
+        codec=codec,
     )
 
 
-def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
-    """The examples at the given indices of every array; the indices are trusted to lie inside.
+def check_batch_size(where: str, batch_size: int, size: int) -> None:
+    """Refuse a batch that is larger than the number of training examples, `size`."""
+    if batch_size > size:
+        expected = f"batch_size should be at most the number of training examples, {size}"
+        check.fail(where, expected=expected, actual=batch_size, hint="Lower batch_size, or add data.")
 
-    With a window: [len(at), window], that many neighbours from each index on.
+
+def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
+    """The examples at the given indices of every array.
+
+    tree: a pytree of arrays [n, ...]. at: integers [k]; they must be in range, which is not checked.
+    window: if set, each example is the `window` consecutive entries from an index on: [k, window].
 
     >>> take({"x": jnp.arange(10) * 2}, jnp.array([3, 1]))["x"].tolist()
     [6, 2]
     >>> take(jnp.arange(10) * 2, jnp.array([3, 1]), 3).tolist()
     [[6, 8, 10], [2, 4, 6]]
     """
-    if window is not None:  # as slices: a third of the time of an index for every token
+    if window is not None:  # slices take a third of the time of one index for every token
         return jax.tree.map(lambda x: jax.vmap(lambda i: jax.lax.dynamic_slice_in_dim(x, i, window))(at), tree)
     return jax.tree.map(lambda x: x.at[at].get(mode="promise_in_bounds"), tree)
 
 
-def labels(where: str, y: Any, classes: int) -> None:
-    """Refuse labels that are not integers in [0, classes), naming how many and the first.
+def check_labels(where: str, y: Any, classes: int) -> None:
+    """Refuse labels that are not integers in [0, classes), with their number and the first of them.
 
-    >>> labels("my data", np.array([0, 1, 3]), 3)
+    where: begins the message. y: labels of any shape; traced ones pass. classes: at least 1.
+
+    >>> check_labels("my data", np.array([0, 1, 3]), 3)
     Traceback (most recent call last):
-    ValueError: my data: 1 of 3 labels is not in [0, 3); the first is 3, at example 2. Count ...
+    nnfunc.errors.InvalidValueError: my data: 1 of 3 labels is not in [0, 3); the first is 3, at example 2. Count ...
     """
-    cure = "Turn names into numbers with np.unique(names, return_inverse=True)."
     check.size(where, classes=classes)
-    check.integers(where, cure, labels=y)
+    check.integers(where, "Turn names into numbers with np.unique(names, return_inverse=True).", labels=y)
     check.unmasked(where, labels=y)
     if check.is_traced(y):
         return
@@ -276,114 +324,109 @@ def labels(where: str, y: Any, classes: int) -> None:
     outside = np.argwhere((y < 0) | (y >= classes))
     if len(outside):
         first = tuple(outside[0])
-        place = f"example {first[0]}" + (f", at {list(map(int, first[1:]))}" if first[1:] else "")
+        index = f"example {first[0]}" + (f", at {list(map(int, first[1:]))}" if first[1:] else "")
         verb = "labels is" if len(outside) == 1 else "labels are"
-        problem = f"{len(outside)} of {y.size} {verb} not in [0, {classes})"
-        cure = f"Count from 0, or set classes to {y.max() + 1}."
-        check.fail(where, f"{problem}; the first is {y[first]}, at {place}. {cure}")
+        problem = f"{len(outside)} of {y.size} {verb} not in [0, {classes}); the first is {y[first]}, at {index}."
+        check.fail(where, problem, hint=f"Count from 0, or set classes to {y.max() + 1}.")
 
 
-def ready(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
-    """The tree with NumPy or JAX arrays of one length as leaves, in types that JAX keeps."""
-    found, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    if not found:
-        check.fail(where, f"{name} should hold arrays, got {check.describe(tree)}.", exc_type=TypeError)
-    good = {}
-    for path, leaf in found:
-        spot = f"{name}{jax.tree_util.keystr(path)}"
-        good[spot] = _checked(where, spot, leaf, values)
-    if len({leaf.shape[0] for leaf in good.values()}) > 1:
-        got = ", ".join(f"{spot}: {leaf.shape[0]}" for spot, leaf in good.items())
-        cure = "The first axis of every array counts the examples."
-        check.fail(where, f"all arrays of {name} should be of one length, got {got}. {cure}")
-    return jax.tree.unflatten(treedef, good.values())
+def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
+    """The tree with NumPy or JAX arrays of one length as leaves, in dtypes that JAX keeps.
+
+    where, name: for messages. values: whether the values are checked to be finite.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    if not leaves:
+        check.fail(where, expected=f"{name} should hold arrays", actual=check.describe(tree), exc_type=TypeError)
+    paths = [f"{name}{jax.tree_util.keystr(path)}" for path, _ in leaves]
+    prepared = [_prepare_array(where, path, leaf, values) for path, (_, leaf) in zip(paths, leaves, strict=True)]
+    if len({leaf.shape[0] for leaf in prepared}) > 1:
+        lengths = ", ".join(f"{path}: {leaf.shape[0]}" for path, leaf in zip(paths, prepared, strict=True))
+        hint = "The first axis of every array counts the examples."
+        check.fail(where, expected=f"all arrays of {name} should be of one length", actual=lengths, hint=hint)
+    return jax.tree.unflatten(treedef, prepared)
 
 
-def _checked(where: str, spot: str, leaf: Any, values: bool) -> Any:
+def _prepare_array(where: str, path: str, leaf: Any, values: bool) -> Any:
     if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
-        cure = "Turn lists into arrays first: np.asarray(values)."
-        problem = f"{spot} should be an array, got {check.describe(leaf)}."
-        check.fail(where, f"{problem} {cure}", exc_type=TypeError)
+        hint = "Turn lists into arrays first: np.asarray(values)."
+        expected = f"{path} should be an array"
+        check.fail(where, expected=expected, actual=check.describe(leaf), hint=hint, exc_type=TypeError)
     if len(leaf.shape) == 0:
-        check.fail(where, f"{spot} should have a first axis, of the examples, got shape ().")
+        check.fail(where, expected=f"{path} should have a first axis, of the examples", actual="shape ()")
     if leaf.shape[0] == 0:
-        cure = "Was everything filtered out?"
-        check.fail(where, f"{spot} is empty: shape {tuple(leaf.shape)}. {cure}")
-    if isinstance(leaf, jax.Array):
-        if check.is_traced(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return leaf
-    else:
-        leaf = on_host(where, spot, leaf)
-    check.numeric(where, leaf, spot)
-    return _finite(where, spot, leaf) if values else leaf
+        check.fail(where, f"{path} is empty: shape {tuple(leaf.shape)}.", hint="Was everything filtered out?")
+    if not isinstance(leaf, jax.Array):
+        leaf = as_numpy(where, path, leaf)
+    elif check.is_traced(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    check.numeric(where, leaf, path)
+    return _check_values(where, path, leaf) if values else leaf
 
 
-def on_host(where: str, spot: str, leaf: Any) -> np.ndarray:
-    """Any array as NumPy's: nothing masked, and with this machine's order of bytes."""
-    check.unmasked(where, **{spot: leaf})
-    array = np.asarray(leaf)  # a pandas or torch array too; a mapped file stays one
+def as_numpy(where: str, name: str, array: Any) -> np.ndarray:
+    """Any array as a NumPy array in native byte order; masked values are refused."""
+    check.unmasked(where, **{name: array})
+    array = np.asarray(array)  # also pandas and torch; a memory-mapped file stays one
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _finite(where: str, spot: str, leaf: Any) -> Any:
-    """The leaf in the type that it will have on the device, where every value has to be finite."""
-    given = np.asarray(leaf)
+def _check_values(where: str, path: str, leaf: Any) -> Any:
+    """The leaf in the dtype that it will have on the device, where every value has to be finite."""
+    values = np.asarray(leaf)
     with np.errstate(over="ignore"):
-        ready = given.astype(jax.dtypes.canonicalize_dtype(given.dtype), copy=False)
-    if jnp.issubdtype(ready.dtype, jnp.inexact):
-        bad = ~np.isfinite(ready)
-        trouble = f"not finite (NaN or infinite) as {ready.dtype}"
-        cure = "Fill or drop them first, for example with np.nan_to_num."
-    elif ready.dtype == given.dtype:
+        converted = values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
+    if jnp.issubdtype(converted.dtype, jnp.inexact):
+        bad = ~np.isfinite(converted)
+        trouble = f"not finite (NaN or infinite) as {converted.dtype}"
+        hint = "Fill or drop them first, for example with np.nan_to_num."
+    elif converted.dtype == values.dtype:
         return leaf
     else:
-        bad = ready != given
-        trouble, cure = f"too large for {ready.dtype}", "Switch jax_enable_x64 on, or count from 0."
+        bad = converted != values
+        trouble, hint = f"too large for {converted.dtype}", "Switch jax_enable_x64 on, or count from 0."
     if bad.any():
-        count, first = int(bad.sum()), tuple(int(i) for i in np.argwhere(bad)[0])
-        problem = f"{spot} holds {count} of {bad.size} values that are {trouble}"
-        at = f"the first is {given[first]} at index {list(first)}"
-        check.fail(where, f"{problem}; {at}. {cure}")
-    return ready if isinstance(leaf, np.ndarray) else leaf
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        problem = f"{path} holds {int(bad.sum())} of {bad.size} values that are {trouble}"
+        check.fail(where, f"{problem}; the first is {values[first]} at index {list(first)}.", hint=hint)
+    return converted if isinstance(leaf, np.ndarray) else leaf
 
 
-def warn_of_steps(name: str, values: np.ndarray) -> None:
-    """Warn of float64 values that lie closer together, for their size, than float32 tells apart.
+def warn_if_coarse_in_float32(name: str, values: np.ndarray) -> None:
+    """Warn of float64 columns whose values are too close together, for their size, for float32.
 
-    values: [n, ...], looked at by column.
+    values: [n, ...]; each column is checked.
     """
     if values.dtype != np.float64 or len(values) == 0:
         return
     spread = values.max(0) - values.min(0)
     step = np.spacing(np.abs(values).max(0).astype(np.float32)).astype(np.float64)
     if ((spread > 0) & (spread < 256 * step)).any():
-        hint = "Take the mean or the first value away from them."
-        warnings.warn(
-            f"{name}: float32 has fewer than 256 steps between its least and largest value. {hint}", stacklevel=3
-        )
+        problem = f"{name}: float32 has fewer than 256 steps between its least and largest value."
+        warnings.warn(f"{problem} Subtract the mean or the first value.", stacklevel=3)
 
 
-def _alike(where: str, name: str, tree: PyTree, train: PyTree) -> None:
-    """A held-out split looks like the training arrays but for its length."""
-    wanted, got = jax.tree.structure(train), jax.tree.structure(tree)
-    if wanted != got:
-        check.fail(where, f"{name} should have the structure of train, {wanted}, got {got}.")
-    for ours, theirs in zip(jax.tree.leaves(tree), jax.tree.leaves(train), strict=True):
-        if (ours.shape[1:], ours.dtype) != (theirs.shape[1:], theirs.dtype):
-            problem = f"{name} should have train's shapes after the first axis, and its types"
-            check.fail(where, f"{problem}: {_form(theirs)}, got {_form(ours)}.")
+def _check_like_train(where: str, name: str, tree: PyTree, train: PyTree) -> None:
+    """A held-out split has the structure, shapes and dtypes of the training arrays, but for its length."""
+    expected, actual = jax.tree.structure(train), jax.tree.structure(tree)
+    if expected != actual:
+        check.fail(where, expected=f"{name} should have the structure of train, {expected}", actual=actual)
+    for leaf, train_leaf in zip(jax.tree.leaves(tree), jax.tree.leaves(train), strict=True):
+        if (leaf.shape[1:], leaf.dtype) != (train_leaf.shape[1:], train_leaf.dtype):
+            problem = f"{name} should have train's shapes after the first axis, and its dtypes"
+            check.fail(where, expected=f"{problem}: {_form(train_leaf)}", actual=_form(leaf))
 
 
 def _form(x: Any) -> str:
     return f"{x.dtype}[{', '.join(map(str, ('n', *x.shape[1:])))}]"
 
 
-def _labels_of(where: str, name: str, tree: PyTree) -> Any:
+def _select_labels(where: str, name: str, tree: PyTree) -> Any:
     last = tree[-1] if isinstance(tree, tuple | list) and len(tree) > 1 else None
     if last is None or not hasattr(last, "dtype"):
-        cure = "Leave classes out, and use nf.data.labels to check them."
-        problem = f"with classes, {name} should be a pair (x, y) of inputs and labels"
-        check.fail(where, f"{problem}, got {type(tree).__name__}. {cure}")
+        expected = f"with classes, {name} should be a pair (x, y) of inputs and labels"
+        hint = "Drop classes, and check the labels with nf.data.check_labels."
+        check.fail(where, expected=expected, actual=type(tree).__name__, hint=hint)
     return last
 
 
@@ -391,20 +434,19 @@ def _size(tree: PyTree) -> int:
     return jax.tree.leaves(tree)[0].shape[0]
 
 
-def _tokens(where: str, name: str, tree: PyTree, window: int) -> None:
-    """The tokens of a split with a window: [tokens] to train on, [n, window] to hold out."""
+def _check_tokens(where: str, name: str, tree: PyTree, window: int) -> None:
+    """The tokens of a split with a window: [tokens] to train on, [n, window] in the other splits."""
     check.size(where, low=2, window=window)
     check.integers(where, **{name: tree})
     if name != "train":
         if tree.ndim != 2 or tree.shape[1] != window:
-            wanted = f"{name} should be rows of tokens, [n, {window}]"
-            check.fail(where, f"{wanted}, got shape {tuple(tree.shape)}.")
-        return
-    if tree.ndim != 1:
-        check.fail(where, f"train should be one row of tokens, got shape {tuple(tree.shape)}.")
-    if len(tree) < window:
-        cure = "Give more text, or a smaller block_size."
-        check.fail(where, f"train should hold at least {window} tokens, got {len(tree)}. {cure}")
+            expected = f"{name} should be rows of tokens, [n, {window}]"
+            check.fail(where, expected=expected, actual=f"shape {tuple(tree.shape)}")
+    elif tree.ndim != 1:
+        check.fail(where, expected="train should be one row of tokens", actual=f"shape {tuple(tree.shape)}")
+    elif len(tree) < window:
+        expected = f"train should hold at least {window} tokens"
+        check.fail(where, expected=expected, actual=len(tree), hint="Give more text, or a smaller block_size.")
 
 
 def _count(tree: PyTree, stride: int) -> int:
@@ -412,6 +454,6 @@ def _count(tree: PyTree, stride: int) -> int:
 
 
 def _end_to_end(tokens: Array, count: int, stride: int) -> Array:
-    """[count, stride + 1]: windows of count * stride + 1 tokens, each from the other's last on."""
+    """[count, stride + 1]: windows of count * stride + 1 tokens, each from the last token of the one before."""
     body = tokens[:-1].reshape(count, stride)
     return jnp.concatenate([body, tokens[stride::stride, None]], axis=1)

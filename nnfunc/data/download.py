@@ -1,6 +1,6 @@
-"""Where the files of data sets are: the folder that NNFUNC_DATA names, the user's cache, the network.
+"""Files of data sets: in the folder that NNFUNC_DATA names, in the user's cache, or downloaded.
 
-What is fetched is checked before it is kept, and goes into the user's cache.
+A downloaded file is saved in the user's cache once its checksum is verified.
 """
 
 import codecs
@@ -24,42 +24,41 @@ from nnfunc.errors import NnfuncError
 
 __all__ = [
     "Source",
-    "below",
-    "bounded",
-    "cache",
-    "damaged",
-    "decode",
+    "cache_folder",
+    "check_unpacked_size",
+    "data_folders",
+    "decode_utf8",
+    "describe_non_file",
+    "fail_damaged",
+    "fail_unreadable",
     "fetch",
+    "file_size",
     "find",
-    "folders",
-    "given",
-    "not_a_file",
-    "not_text",
-    "read",
-    "regular",
-    "unreadable",
+    "find_text_problem",
+    "first_existing",
+    "read_bytes",
+    "resolve",
 ]
 
 TIMEOUT = 20.0  # seconds without a byte
-RATIO = 250  # how many times its size a packed file may unpack to, above SMALL
+RATIO = 250  # above SMALL, the largest ratio of the unpacked to the packed size
 SMALL = 1 << 28  # bytes that any file may unpack to
 
 
 class Source(NamedTuple):
-    """Where a file may be fetched, and what it must hash to: "md5:..." or "sha256:...".
+    """Where to download a file.
 
-    urls: mirrors, the first is tried first.
+    urls: mirrors, tried in order. checksum: "md5:..." or "sha256:...".
     """
 
     urls: tuple[str, ...]
     checksum: str
 
 
-def cache() -> Path | None:
-    """The folder of fetched data in the user's cache, or None for a user without a home.
+def cache_folder() -> Path | None:
+    """The folder of downloaded data in the user's cache, or None for a user without a home.
 
-    $XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows; in it
-    nnfunc/data.
+    nnfunc/data inside of $XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows.
     """
     named = os.environ.get("XDG_CACHE_HOME")
     if not named and sys.platform == "win32":
@@ -74,75 +73,75 @@ def cache() -> Path | None:
     return Path(home, *parts, "nnfunc", "data")
 
 
-def folders() -> list[Path]:
-    """The folders in which data sets are looked for, the first one first."""
+def data_folders() -> list[Path]:
+    """The folders that are searched for data sets, in this order."""
     named = os.environ.get("NNFUNC_DATA")
-    return [*([Path(named).expanduser()] if named else []), *filter(None, [cache()])]
+    return [*([Path(named).expanduser()] if named else []), *filter(None, [cache_folder()])]
 
 
 def find(where: str, names: Sequence[str], source: Source | None = None) -> Path:
-    """The first file of the given names, in any of `folders()`; fetched when it is in none.
+    """The first file with one of the names in any of `data_folders()`; downloaded when there is none.
 
-    names: paths inside those folders; the first is the one that it is saved under.
-    Raises: FileNotFoundError, with every place looked in and where to get the file.
+    where: begins the message of an error. names: paths inside of those folders; a download is saved under
+    the first. source: where to download it, or None.
+    Raises: FileNotFoundError with every folder searched and where to get the file.
     """
-    for folder in folders():
-        for name in names:
-            if os.path.exists(folder / name):
-                return folder / name
-    problem, own = f"{Path(names[0]).name} was not found", cache()
-    looked = dict.fromkeys(str((folder / name).parent) for folder in folders() for name in names)
-    problem += f"; looked in {', '.join(looked)}." if looked else "; there is no cache folder."
+    folders, cache = data_folders(), cache_folder()
+    for folder in folders:
+        if file := first_existing(folder, names):
+            return file
+    searched = dict.fromkeys(str((folder / name).parent) for folder in folders for name in names)
+    problem = f"{Path(names[0]).name} was not found"
+    problem += f"; looked in {', '.join(searched)}." if searched else "; there is no cache folder."
     named = os.environ.get("NNFUNC_DATA")
     if named and not Path(named).expanduser().is_dir():
         problem += f" NNFUNC_DATA names {named}, which is no folder."
-    put = (folders() or [Path("FOLDER")])[0] / names[0]
     if source is None:
-        cure = "Put it into the first, or name a folder that holds it: NNFUNC_DATA=FOLDER."
-        check.fail(where, f"{problem} {cure}", exc_type=FileNotFoundError)
-    troubles = ["there is no cache folder to put it in"]
-    if own is not None:
-        troubles = fetch(source, own / names[0])
-        if not troubles:
-            return own / names[0]
-    problem += f" It could not be fetched: {'; '.join(troubles)}."
-    cure = f"Get it from {source.urls[0]} and put it at {put}."
-    check.fail(where, f"{problem} {cure}", exc_type=FileNotFoundError)
+        hint = "Put it into the first, or name a folder that holds it: NNFUNC_DATA=FOLDER."
+        check.fail(where, problem, hint=hint, exc_type=FileNotFoundError)
+    failures = ["there is no cache folder to put it in"]
+    if cache is not None:
+        failures = fetch(source, cache / names[0])
+        if not failures:
+            return cache / names[0]
+    problem += f" It could not be fetched: {'; '.join(failures)}."
+    target = (folders or [Path("FOLDER")])[0] / names[0]
+    hint = f"Get it from {source.urls[0]} and put it at {target}."
+    check.fail(where, problem, hint=hint, exc_type=FileNotFoundError)
 
 
-def given(where: str, path: str | Path, known: Iterable[str] = ()) -> Path:
-    """The file or folder at a path that a user gave: as it is, or inside one of `folders()`.
+def resolve(where: str, path: str | Path, names: Iterable[str] = ()) -> Path:
+    """The file or folder at the path that a user passed: as it is, or inside of one of `data_folders()`.
 
-    known: names that would have been taken too, for the error's hint.
-    Raises: FileNotFoundError, with every place looked in.
+    where: begins the message of an error. names: other valid values, for the hint.
+    Raises: FileNotFoundError with every path tried.
     """
     if not str(path):
-        check.fail(where, "path should name a file or folder, got ''.")
+        check.fail(where, expected="path should name a file or folder", actual="''")
     try:
-        own = Path(path).expanduser()
+        expanded = Path(path).expanduser()
     except RuntimeError:
         check.fail(where, f"{path} names the folder of a user who is not known here.")
-    tried = [own, *(folder / own for folder in folders())]
-    for place in tried:
-        if os.path.exists(place):
-            return place
-    try:
-        names = [*known, *sorted(os.listdir(own.parent))[:200]]
-    except (OSError, ValueError):
-        names = [*known]
-    near = check.nearest(own.name, names)
+    tried = [expanded, *(folder / expanded for folder in data_folders())]
+    for candidate in tried:
+        if os.path.exists(candidate):
+            return candidate
+    names = [*names]
+    with contextlib.suppress(OSError, ValueError):
+        names += sorted(os.listdir(expanded.parent))[:200]
+    near = check.nearest(expanded.name, names)
     near = near if near.startswith("; did") else "."
-    looked = ", ".join(dict.fromkeys(str(place.absolute()) for place in tried))
-    check.fail(where, f"{path} was not found; looked for {looked}{near}", exc_type=FileNotFoundError)
+    paths = ", ".join(dict.fromkeys(str(candidate.absolute()) for candidate in tried))
+    check.fail(where, f"{path} was not found; looked for {paths}{near}", exc_type=FileNotFoundError)
 
 
-def read(where: str, path: Path) -> bytes:
-    """The bytes of a file, unzipped when they are gzip's, as far as `bounded` lets them be.
+def read_bytes(where: str, path: Path) -> bytes:
+    """The bytes of a file, unzipped if it is a gzip file, within the limits of `check_unpacked_size`.
 
     Raises: OSError, ValueError.
     """
-    size = regular(where, path)
-    bounded(where, path, size, size)
+    size = file_size(where, path)
+    check_unpacked_size(where, path, size, size)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -150,15 +149,15 @@ def read(where: str, path: Path) -> bytes:
     if data[:2] != b"\x1f\x8b":
         return data
     try:
-        data = _unzipped(data, int(min(max(SMALL, RATIO * size), _memory())))
+        data = _unzipped(data, int(min(max(SMALL, RATIO * size), _free_memory())))
     except (EOFError, zlib.error, MemoryError) as error:
-        unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
-    bounded(where, path, size, len(data))
+        fail_unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
+    check_unpacked_size(where, path, size, len(data))
     return data
 
 
 def _unzipped(data: bytes, limit: int) -> bytes:
-    """What gzip packed, or the beginning of it, longer than the limit."""
+    """The unzipped data; its first limit + 1 bytes if it is longer."""
     parts, rest = [], limit + 1
     while data and rest:
         member = zlib.decompressobj(wbits=31)
@@ -170,63 +169,63 @@ def _unzipped(data: bytes, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def regular(where: str, path: Path) -> int:
-    """The size in bytes of what has to be a file: to read a pipe or a device might never end.
+def file_size(where: str, path: Path) -> int:
+    """The size of a file in bytes. Anything else is refused: reading a pipe or a device might never end.
 
     Raises: OSError.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as error:
-        check.fail(where, f"{path} cannot be read: {_words(error)}.", exc_type=OSError)
-    if what := not_a_file(found):
-        check.fail(where, f"{path} cannot be read: {what}.", exc_type=OSError)
-    return found.st_size
+        check.fail(where, f"{path} cannot be read: {_to_line(error)}.", exc_type=OSError)
+    if description := describe_non_file(status):
+        check.fail(where, f"{path} cannot be read: {description}.", exc_type=OSError)
+    return status.st_size
 
 
-def not_a_file(found: os.stat_result) -> str:
-    """What a path leads to when it is no file, in words; "" for a file."""
-    forms = {stat.S_IFREG: "", stat.S_IFDIR: "Is a directory", stat.S_IFIFO: "it is a pipe, not a file"}
-    return forms.get(stat.S_IFMT(found.st_mode), "it is a device or a socket, not a file")
+def describe_non_file(status: os.stat_result) -> str:
+    """What a path leads to if it is not a file; "" for a file."""
+    descriptions = {stat.S_IFREG: "", stat.S_IFDIR: "Is a directory", stat.S_IFIFO: "it is a pipe, not a file"}
+    return descriptions.get(stat.S_IFMT(status.st_mode), "it is a device or a socket, not a file")
 
 
-def bounded(where: str, path: Path | str, packed: int, unpacked: int) -> None:
-    """Refuse what is larger unpacked than memory, or than 250 times what it was; 256 MiB may be.
+def check_unpacked_size(where: str, path: Path | str, packed: int, unpacked: int) -> None:
+    """Refuse a file that unpacks to more than the free memory, or to over 256 MiB and 250 times its size.
 
     packed, unpacked: bytes; equal for a file that is read as it is. Raises: ValueError.
     """
-    free = _memory()
+    free = _free_memory()
     if unpacked > free:
-        problem = f"{path}: it holds {unpacked / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory"
-        check.fail(where, f"{problem} are free. Cut it into parts.")
+        problem = f"{path}: it holds {unpacked / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free."
+        check.fail(where, problem, hint="Cut it into parts.")
     if unpacked > max(SMALL, RATIO * packed):
         problem = f"it unpacks to more than {RATIO} times its {packed} bytes, as no data set does"
-        damaged(where, path, problem, "If it is sound, unpack it first and give what was packed.")
+        fail_damaged(where, path, problem, "If it is sound, unpack it first and give what was packed.")
 
 
-def _memory() -> float:
-    """Bytes of memory that a program may still take, as far as the system says."""
+def _free_memory() -> float:
+    """Free bytes of memory, infinite where the system does not say."""
     free = device_memory.host_free_bytes()
     return math.inf if free is None else free
 
 
-def decode(where: str, path: Path, data: bytes, cure: str = "") -> str:
+def decode_utf8(where: str, path: Path, data: bytes, hint: str = "") -> str:
     """The text of bytes in UTF-8, without a byte order mark. Raises: ValueError.
 
-    cure: what else may be done about another encoding than to convert it.
+    hint: follows the hint to convert a file of another encoding.
     """
-    if trouble := not_text(data):
-        damaged(where, path, trouble[0], f"{trouble[1]}{cure}")
+    if trouble := find_text_problem(data):
+        fail_damaged(where, path, trouble[0], f"{trouble[1]}{hint}")
     return data.decode("utf-8-sig")
 
 
-def not_text(data: bytes) -> tuple[str, str] | None:
-    """Why bytes are no text in UTF-8 and what to do about it; None when they are."""
+def find_text_problem(data: bytes) -> tuple[str, str] | None:
+    """(why the bytes are not text in UTF-8, a hint), or None."""
     convert = "Convert it: iconv -f {} -t UTF-8 FILE > NEW_FILE."
     for mark, name in MARKS.items():
         if data.startswith(mark):
             return f"it is text in {name}, and should be in UTF-8", convert.format(name)
-    other = next((what for magic, what in MAGIC.items() if data.startswith(magic)), None)
+    other = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
     zeros = data[:4096].count(0)
     if zeros > len(data[:4096]) // 4 and not other:
         name = next((name for name in WIDE if _is_text(data[:4096], name)), None)
@@ -249,7 +248,7 @@ def not_text(data: bytes) -> tuple[str, str] | None:
 
 
 def _is_text(head: bytes, encoding: str) -> bool:
-    """Whether bytes, which may end inside of a character, are characters of such an encoding."""
+    """Whether the bytes, which may end inside of a character, are text in this encoding."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
@@ -275,44 +274,43 @@ MAGIC = {
 }
 
 
-def damaged(where: str, path: Path | str, problem: str, cure: str = "") -> NoReturn:
-    """Raise ValueError: the file does not hold what it should."""
-    cure = cure or "It is damaged or cut short: delete it and get it again."
-    check.fail(where, f"{path}: {problem}. {cure}")
+def fail_damaged(where: str, path: Path | str, problem: str, hint: str = "") -> NoReturn:
+    """Raise ValueError: the content of the file is wrong. problem: without a full stop."""
+    hint = hint or "It is damaged or cut short: delete it and get it again."
+    check.fail(where, f"{path}: {problem}.", hint=hint)
 
 
-def unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
-    """Raise what came while a file was read: as it is when it is ours, or as damage to the file.
+def fail_unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
+    """Raise an error of reading a file as damage to the file; an error of nnfunc is raised unchanged.
 
-    problem: in words, such as "it cannot be read as Parquet". A lack of memory is no damage.
+    problem: such as "it cannot be read as Parquet". A lack of memory becomes a MemoryError.
     """
     if isinstance(error, NnfuncError):
         raise error
     if isinstance(error, MemoryError):
-        problem = f"{path}: reading it takes more memory than is free"
-        check.fail(where, f"{problem}. Make it smaller, or cut it into parts.", exc_type=MemoryError)
-    words = " ".join(str(error).split())[:200]
-    damaged(where, path, f"{problem} ({type(error).__name__}: {words})")
+        problem = f"{path}: reading it takes more memory than is free."
+        check.fail(where, problem, hint="Make it smaller, or cut it into parts.", exc_type=MemoryError)
+    fail_damaged(where, path, f"{problem} ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
 
 
 def fetch(source: Source, target: Path) -> list[str]:
-    """Fetch a file to `target`; what went wrong with each mirror, and nothing when it is there.
+    """Download a file to `target`; returns the failure of each mirror, [] on success.
 
-    It is written beside the target and moved there in one step, once its checksum is right.
+    The download is written to a temporary file, and renamed once its checksum is verified.
     """
-    troubles = []
+    failures = []
     for url in source.urls:
         problem = _fetch(url, source.checksum, target)
         if problem is None:
             return []
-        troubles.append(f"{url}: {problem}")
-    return troubles
+        failures.append(f"{url}: {problem}")
+    return failures
 
 
 def _fetch(url: str, checksum: str, target: Path) -> str | None:
-    """One mirror: what went wrong, or None."""
-    kind, _, wanted = checksum.partition(":")
-    digest, size = hashlib.new(kind, usedforsecurity=False), 0
+    """Download from one mirror; returns the failure, or None."""
+    algorithm, _, expected = checksum.partition(":")
+    digest, size = hashlib.new(algorithm, usedforsecurity=False), 0
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -325,27 +323,27 @@ def _fetch(url: str, checksum: str, target: Path) -> str | None:
                 size += len(chunk)
         if length is not None and length.isdigit() and size != int(length):
             return f"the connection was cut after {size} of {length} bytes"
-        if digest.hexdigest() != wanted.lower():
-            return f"its {kind} is {digest.hexdigest()}, and should be {wanted}; it was not kept"
+        if digest.hexdigest() != expected.lower():
+            return f"its {algorithm} is {digest.hexdigest()}, and should be {expected}; it was not saved"
         temporary.replace(target)
     except urllib.error.HTTPError as error:
         error.close()
         return f"the server answers {error.code} ({error.reason})"
     except urllib.error.URLError as error:
-        return f"no connection ({_words(error.reason)})"
+        return f"no connection ({_to_line(error.reason)})"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return _words(error)
+        return _to_line(error)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return None
 
 
-def _words(reason: object) -> str:
+def _to_line(reason: object) -> str:
     text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     return " ".join(str(text).split())
 
 
-def below(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of the names that is there, in a folder."""
+def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of the paths inside of a folder that exists, or None."""
     return next((folder / name for name in names if os.path.exists(folder / name)), None)

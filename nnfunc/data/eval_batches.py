@@ -10,7 +10,7 @@ import numpy as np
 
 from nnfunc.base import Array, PyTree
 
-__all__ = ["EvalBatch", "eval_batches", "eval_total", "even_size"]
+__all__ = ["EvalBatch", "eval_batches", "eval_total", "even_batch_size"]
 
 Transform = Callable[[PyTree], PyTree] | None
 
@@ -45,10 +45,10 @@ def eval_batches(
     """Every example of the arrays once, in order.
 
     padded: whether the last batch is filled up to batch_size. Otherwise the batches are of
-    `even_size`, and the last one is smaller where that divides nothing.
+    `even_batch_size`, and the last one is smaller if that does not divide the split.
     """
     size = _size(tree)
-    width = batch_size if padded else even_size(size, batch_size)
+    width = batch_size if padded else even_batch_size(size, batch_size)
     for start in range(0, size, width):
         count = min(width, size - start)
         at = np.arange(start, start + (width if padded else count))
@@ -76,7 +76,7 @@ def eval_total(
     return jax.lax.scan(add, zeros, jnp.arange(0, size, batch_size, dtype=jnp.int32))[0]
 
 
-def even_size(size: int, most: int) -> int:
+def even_batch_size(size: int, most: int) -> int:
     """A batch size, from most / 2 to most, that divides a split of `size`; most where none does."""
     most = min(size, most)
     return next((width for width in range(most, most // 2, -1) if size % width == 0), most)

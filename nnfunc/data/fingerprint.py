@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["digest", "fold_ids", "part_of", "row_ids"]
+__all__ = ["digest", "fold_ids", "row_ids", "split_fingerprint"]
 
 SPLIT_BITS = NO_SPLIT = np.uint64(3)  # the split of a row, in the two lowest bits of its id
 
@@ -14,8 +14,8 @@ _SAMPLED, _BLOCKS, _BLOCK = 1 << 26, 64, 1 << 16  # bytes
 _ROWS = 1 << 16  # at a time
 
 
-def part_of(*arrays: np.ndarray) -> dict[str, Any]:
-    """The entry of `Learned.parts` for a split that a file brought itself."""
+def split_fingerprint(*arrays: np.ndarray) -> dict[str, Any]:
+    """The entry of `Preprocessing.parts` for a split that a file brought itself."""
     return {"count": len(arrays[0]), "digest": digest(*arrays)}
 
 

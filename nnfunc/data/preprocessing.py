@@ -13,16 +13,16 @@ from nnfunc import check
 from nnfunc.data.fingerprint import SPLIT_BITS, digest
 from nnfunc.errors import NnfuncError
 
-__all__ = ["FILES", "Learned"]
+__all__ = ["FILES", "Preprocessing"]
 
 PARTS = ("train", "validation", "test")
 FILES = ("data.json", "data_rows.npy", "codec.json")
-"""What `Learned.save` writes into a folder; the last two only where there are such things."""
+"""What `Preprocessing.save` writes into a folder; the last two only where there are such things."""
 VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class Preprocessing:
     """What a data set learned from its files, enough to treat other files in the same way.
 
     factory: the function of `nf.data`. facts: names, means, sizes and the like, all of it JSON.
@@ -75,10 +75,10 @@ class Learned:
     def check_factory(self, where: str) -> None:
         """Refuse the record of another data set."""
         if where != f"data.{self.factory}":
-            problem = f"learned should be of nf.{where}, got that of nf.data.{self.factory}"
+            problem = f"preprocessing should be of nf.{where}, got that of nf.data.{self.factory}"
             check.fail(where, f"{problem}. Give the learned of its own splits.")
 
-    def changes(self, now: "Learned") -> list[str]:
+    def describe_changes(self, now: "Preprocessing") -> list[str]:
         """What is other in the files now, in words; nothing where the examples are the same.
 
         Columns and examples may stand in another order: they are taken as they were.
@@ -98,7 +98,7 @@ class Learned:
             messages.append(f"{total:,} tokens then, {today:,} now")
         return messages + _row_changes(self.rows, now.rows)
 
-    def overlaps(self, now: "Learned") -> bool:
+    def overlaps(self, now: "Preprocessing") -> bool:
         """Whether any example of then is still there, of those that were cut into splits."""
         if self.rows is None or now.rows is None:
             return True
@@ -121,7 +121,7 @@ class Learned:
         temporary.replace(folder / FILES[0])
 
     @staticmethod
-    def load(folder: Path) -> "Learned | None":
+    def load(folder: Path) -> "Preprocessing | None":
         """What `save` wrote into a folder, None where it wrote nothing. Raises: ValueError."""
         from nnfunc.data.tokenizers import load_codec
 
@@ -155,7 +155,7 @@ class Learned:
                 raise
             _refuse(file, f"it cannot be read ({type(error).__name__})")
         codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None
-        return Learned(table["factory"], table["facts"], table["parts"], rows, codec)
+        return Preprocessing(table["factory"], table["facts"], table["parts"], rows, codec)
 
 
 def _text_digest(table: Any) -> str:
@@ -164,7 +164,7 @@ def _text_digest(table: Any) -> str:
 
 def _refuse(file: Path, problem: str) -> NoReturn:
     hint = "It was edited or cut short: put it back, or train anew."
-    check.fail(str(file), f"{problem}. {hint}")
+    check.fail(str(file), f"{problem}.", hint=hint)
 
 
 def _examples(count: int | None) -> str:

@@ -4,10 +4,10 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.fingerprint import NO_SPLIT, SPLIT_BITS, fold_ids
-from nnfunc.data.preprocessing import PARTS, Learned
-from nnfunc.data.splits import cut
+from nnfunc.data.preprocessing import PARTS, Preprocessing
+from nnfunc.data.splits import cut_splits
 
-__all__ = ["divide"]
+__all__ = ["assign_rows"]
 
 
 def _numbered(ids: np.ndarray) -> np.ndarray:
@@ -28,23 +28,23 @@ def _numbered(ids: np.ndarray) -> np.ndarray:
     return result
 
 
-def divide(
-    where: str, ids: np.ndarray, y: np.ndarray, learned: Learned | None, *, stratify: bool, **shares: float
+def assign_rows(
+    where: str, ids: np.ndarray, y: np.ndarray, preprocessing: Preprocessing | None, *, stratify: bool, **shares: float
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
-    """(the indices of the examples of each split, `Learned.rows` or None where nothing was cut).
+    """(the indices of the examples of each split, `Preprocessing.rows` or None where nothing was cut).
 
     ids: of `row_ids`. Examples that `learned` knows are in the splits and the order that they were in,
     the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
     """
-    if learned is not None and learned.rows is None:
+    if preprocessing is not None and preprocessing.rows is None:
         return {"train": np.arange(len(ids))}, None  # files had brought all that was held out
     ids = _numbered(ids)
-    then = None if learned is None else learned.rows
+    then = None if preprocessing is None else preprocessing.rows
     here, past = (), ()
     if then is not None:
         _, here, past = np.intersect1d(ids, then & ~SPLIT_BITS, return_indices=True)
     if then is None or not len(here):
-        pairs = cut(where, np.arange(len(ids)), y, stratify=stratify, **shares)
+        pairs = cut_splits(where, np.arange(len(ids)), y, stratify=stratify, **shares)
         cuts = [None if pair is None else pair[0] for pair in pairs]
         parts = dict(zip(("train", *shares), cuts, strict=True))
     else:
@@ -54,7 +54,7 @@ def divide(
         parts = {name: at if len(at) else None for name, at in parts.items()}
         if parts["train"] is None:
             hint = "Give the file that it was trained on."
-            check.fail(where, f"none of the run's training examples is in the data now. {hint}")
+            check.fail(where, "none of the run's training examples is in the data now.", hint=hint)
     rows = ids | NO_SPLIT
     for i, name in enumerate(PARTS):
         at = parts.get(name)

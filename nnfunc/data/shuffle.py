@@ -44,7 +44,7 @@ def permute(seed: Scalar, epoch: Scalar, position: Array | int, n: int) -> Array
     """
     check.size("permute", n=n)
     check.number("permute", 1, LARGEST, n=n)
-    return _permute(uint32(seed), uint32(epoch), uint32(position), n=int(n))
+    return _permute(as_uint32(seed), as_uint32(epoch), as_uint32(position), n=int(n))
 
 
 def positions(step: Scalar, batch_size: int, n: int) -> tuple[Array, Array]:
@@ -65,7 +65,7 @@ def positions(step: Scalar, batch_size: int, n: int) -> tuple[Array, Array]:
     check.size("positions", batch_size=batch_size, n=n)
     check.number("positions", 1, LARGEST, batch_size=batch_size, n=n)
     check.number("positions", 0, 2**32 - 1, step=step)
-    epochs, left = _divmod(uint32(step), n)  # n steps are batch_size epochs
+    epochs, left = _divmod(as_uint32(step), n)  # n steps are batch_size epochs
     epoch, position = _times(left, batch_size, n)
     turns, position = _divmod(position + jnp.arange(batch_size, dtype=jnp.uint32), n)
     return epochs * np.uint32(batch_size) + epoch + turns, position
@@ -114,7 +114,7 @@ def _shuffle(keys: tuple[Array, Array], index: Array, rows: int, columns: int) -
 
     def mix(number, cell):
         row, column = cell
-        tweak = uint32(number) * GOLDEN
+        tweak = as_uint32(number) * GOLDEN
         row = _add(row, _hash(column ^ (keys[0] + tweak)), rows)
         return row, _add(column, _hash(row ^ (keys[1] + tweak)), columns)
 
@@ -138,9 +138,9 @@ def _times(x: Array, factor: int, n: int) -> tuple[Array, Array]:
 
     def add(turn, cell):  # bit by bit, from the highest, where the product needs up to 62
         epoch, position = cell
-        bit = (np.uint32(factor) >> uint32(factor.bit_length() - 1 - turn)) & np.uint32(1)
-        epoch, position = epoch + epoch + uint32(2 * position >= n), _add(position, position, n)
-        return epoch + uint32(position + bit * x >= n), _add(position, bit * x, n)
+        bit = (np.uint32(factor) >> as_uint32(factor.bit_length() - 1 - turn)) & np.uint32(1)
+        epoch, position = epoch + epoch + as_uint32(2 * position >= n), _add(position, position, n)
+        return epoch + as_uint32(position + bit * x >= n), _add(position, bit * x, n)
 
     return jax.lax.fori_loop(0, factor.bit_length(), add, (jnp.zeros_like(x), jnp.zeros_like(x)))
 
@@ -157,7 +157,7 @@ def _divmod(x: Array, divisor: int) -> tuple[Array, Array]:
     return jax.lax.div(x, by), jax.lax.rem(x, by)
 
 
-def uint32(x: Any) -> Array:
+def as_uint32(x: Any) -> Array:
     """An integer or an array of them, modulo 2**32."""
     if check.is_plain(x):
         return jnp.asarray(np.uint32(int(x) % 2**32))

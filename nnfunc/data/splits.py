@@ -10,13 +10,13 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import PyTree, Scalar
-from nnfunc.data.dataset import Augment, Data, Transform, arrays, ready
+from nnfunc.data.dataset import Augment, Data, Transform, arrays, prepare_arrays
 
 if TYPE_CHECKING:
-    from nnfunc.data.preprocessing import Learned
+    from nnfunc.data.preprocessing import Preprocessing
     from nnfunc.data.stream import Stream
 
-__all__ = ["Splits", "cut", "split"]
+__all__ = ["Splits", "cut_splits", "split"]
 
 
 class Splits(NamedTuple):
@@ -28,7 +28,7 @@ class Splits(NamedTuple):
     batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
     tokens into text and back. image_shape: (height, width, channels) of images that x lays out
     otherwise, or None. learned: what was learned from the files, to treat others in the same way:
-    `nf.data.table(file, label=..., learned=splits.learned)`.
+    `nf.data.table(file, label=..., preprocessing=splits.preprocessing)`.
     """
 
     train: Any
@@ -41,7 +41,7 @@ class Splits(NamedTuple):
     window: int | None = None
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
-    learned: "Learned | None" = None
+    preprocessing: "Preprocessing | None" = None
 
     def data(
         self,
@@ -67,7 +67,7 @@ class Splits(NamedTuple):
             window=self.window,
             codec=self.codec,
         )
-        return replace(made, image_shape=self.image_shape, learned=self.learned)
+        return replace(made, image_shape=self.image_shape, preprocessing=self.preprocessing)
 
     def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
         """These splits as a `Stream`: the same batches, gathered on the host, for what is too large.
@@ -95,12 +95,12 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     (8, 2, True)
     """
     where = "data.split"
-    tree = ready(where, "tree", tree, values=False)
+    tree = prepare_arrays(where, "tree", tree, values=False)
     size = jax.tree.leaves(tree)[0].shape[0]
     for fraction in fractions:
         check.number(where, 0, 1, open_low=True, fraction=fraction)
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        check.fail(where, f"fractions should add up to 1, got {[*fractions]}: {sum(fractions):g}.")
+        check.fail(where, expected="fractions should add up to 1", actual=f"{[*fractions]}: {sum(fractions):g}")
     small = np.int32 if size < 2**31 else np.int64  # a table may have more rows than bytes to spare
     # RandomState's stream is frozen, which that of NumPy's newer generators is not.
     shuffled = np.random.RandomState(seed).permutation(size).astype(small)
@@ -121,13 +121,13 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
-        cure = "Give more data or larger fractions."
+        hint = "Give more data or larger fractions."
         problem = f"every part should get an example, got {[*map(len, parts)]} of {size}."
-        check.fail(where, f"{problem} {cure}")
+        check.fail(where, f"{problem}", hint=hint)
     return tuple(jax.tree.map(lambda x, at=np.sort(part): x[at], tree) for part in parts)
 
 
-def cut(
+def cut_splits(
     where: str, x: np.ndarray, y: np.ndarray, *, stratify: bool, **shares: float
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, ...]:
     """(x, y) cut into what is left to train on and the named shares, None where a share is 0.
@@ -146,8 +146,8 @@ def cut(
     left = 1 - sum(parts.values())
     if left * size < 1 - 1e-6:
         got = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
-        cure = "A share below 1 is a part of the whole, from 1 on a count of examples."
-        check.fail(where, f"nothing is left to train on, of {size} examples, with {got}. {cure}")
+        hint = "A share below 1 is a part of the whole, from 1 on a count of examples."
+        check.fail(where, f"nothing is left to train on, of {size} examples, with {got}.", hint=hint)
     taken = [part for part in (left, *parts.values()) if part > 0]
     found = iter(split((x, y), taken, stratify=y if stratify else None))
     return tuple(next(found) if part > 0 else None for part in (left, *parts.values()))

@@ -1,6 +1,6 @@
 """Codecs: text to integers and back, by characters, by bytes, or by a `tokenizers` file.
 
-They are plain values that compare equal when they do the same, and save themselves as JSON.
+They are plain values: those that encode alike compare equal. They are saved as JSON.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import damaged, decode, given, read
+from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
 from nnfunc.errors import NnfuncError
 
 __all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
@@ -33,7 +33,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Characters:
-    """Each character by its place among the known ones, which are sorted.
+    """One token per character: its index in `characters`, which are sorted and distinct.
 
     >>> codec = Characters.of("banana")
     >>> codec.encode("nab").tolist(), codec.decode([1, 0, 2]), codec.size
@@ -44,7 +44,7 @@ class Characters:
 
     @staticmethod
     def of(text: str) -> "Characters":
-        """The codec of the characters that a text holds."""
+        """The codec of the characters of a text."""
         return Characters("".join(sorted(set(text))))
 
     @property
@@ -52,39 +52,39 @@ class Characters:
         return len(self.characters)
 
     def encode(self, text: str, dtype: Any = np.int32) -> np.ndarray:
-        """[len(text)]. Raises: ValueError for a character that is not among the known ones."""
+        """ids [len(text)] of the given dtype. Raises: ValueError for an unknown character."""
         ids, known = np.empty(len(text), dtype), self._known
         for start in range(0, len(text), BLOCK):
             points = _points(text[start : start + BLOCK])
             at = np.minimum(np.searchsorted(known, points), len(known) - 1)
             if len(wrong := np.flatnonzero(known[at] != points)):
                 first = start + int(wrong[0])
-                problem = f"{text[first]!r}, character {first} of the text, is none of the"
-                shown = f"{self.size} that it was made of: {self.characters[:100]!r}"
-                check.fail("codec.encode", f"{problem} {shown}.")
+                problem = f"{text[first]!r}, character {first} of the text, is none of the {self.size}"
+                check.fail("codec.encode", f"{problem} that it was made of: {self.characters[:100]!r}.")
             ids[start : start + BLOCK] = at
         return ids
 
     def decode(self, ids: Any) -> str:
-        """The text of ids. Raises: ValueError for one that is not in [0, size)."""
-        points = self._known[_in_range(ids, self.size)]
+        """The text of integer ids. Raises: ValueError for an id that is not in [0, size)."""
+        points = self._known[_check_ids(ids, self.size)]
         return points.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def save(self, path: str | Path) -> None:
+        """Write the codec to the file at `path`, for `load_codec`."""
         _write(path, {"codec": "characters", "characters": self.characters})
 
     @cached_property
     def _known(self) -> np.ndarray:
         known = _points(self.characters)
         if len(known) == 0 or (known[1:] <= known[:-1]).any():
-            cure = "Make it with Characters.of(text)."
-            check.fail("Characters", f"characters should be some, sorted, each once. {cure}")
+            hint = "Make it with Characters.of(text)."
+            check.fail("Characters", "characters should be sorted, distinct and at least one.", hint=hint)
         return known
 
 
 @dataclass(frozen=True)
 class Bytes:
-    """Each byte of the text in UTF-8: 256 tokens, and no text that it does not know.
+    """One token per byte of the text in UTF-8: 256 tokens, and every text can be encoded.
 
     >>> Bytes().encode("é").tolist(), Bytes().decode([195, 169])
     ([195, 169], 'é')
@@ -99,80 +99,77 @@ class Bytes:
         return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int32)
 
     def decode(self, ids: Any) -> str:
-        """The text; bytes that are no whole character become the replacement character."""
-        return _in_range(ids, 256).astype(np.uint8).tobytes().decode("utf-8", "replace")
+        """The text of ids; incomplete characters become the replacement character."""
+        return _check_ids(ids, 256).astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def save(self, path: str | Path) -> None:
+        """Write the codec to the file at `path`, for `load_codec`."""
         _write(path, {"codec": "bytes"})
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer of the `tokenizers` library. text: what its file (tokenizer.json) holds."""
+    """A tokenizer of the `tokenizers` library. text: the content of its file (tokenizer.json)."""
 
     text: str
 
     @property
     def size(self) -> int:
         """One more than its largest token."""
-        return 1 + max(self._own.get_vocab(with_added_tokens=True).values(), default=-1)
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str) -> np.ndarray:
-        """[tokens] int32, with no special tokens added. Raises: ValueError where it cannot."""
-        own = self._own
+        """The ids of a text, int32 [tokens], without special tokens. Raises: ValueError."""
+        tokenizer = self._tokenizer
         try:
-            return np.array(own.encode(text, add_special_tokens=False).ids, np.int32)
+            return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # panics of its Rust code are no Exceptions
+        except BaseException as error:  # a panic of its Rust code is no Exception
             check.fail("codec.encode", f"the tokenizer cannot encode this text: {error}")
 
     def decode(self, ids: Any) -> str:
         """The text of ids, special tokens included."""
-        ids = _in_range(ids, self.size).tolist()
-        return self._own.decode(ids, skip_special_tokens=False)
+        ids = _check_ids(ids, self.size).tolist()
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
 
     def save(self, path: str | Path) -> None:
+        """Write the codec to the file at `path`, for `load_codec`."""
         Path(path).write_text(self.text, encoding="utf-8")
 
     @cached_property
-    def _own(self) -> Any:
+    def _tokenizer(self) -> Any:
+        tokenizers = check.package("Tokenizer", "tokenizers", "nnfunc[data]")
         try:
-            import tokenizers  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            cure = 'Install it: pip install "nnfunc[data]".'
-            problem = f"the library tokenizers, which reads tokenizer files, is not installed. {cure}"
-            check.fail("Tokenizer", problem, exc_type=ModuleNotFoundError)
-        try:
-            own = tokenizers.Tokenizer.from_str(self.text)
+            tokenizer = tokenizers.Tokenizer.from_str(self.text)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             check.fail("Tokenizer", f"this is no tokenizer file: {error}.")
-        own.no_truncation()
-        own.no_padding()
-        return own
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
 
 def load_codec(path: str | Path) -> Codec:
-    """The codec that was saved in a file, or that of a `tokenizers` file.
+    """The codec of the file at `path`: a saved codec, or a file of the library `tokenizers`.
 
     Raises: FileNotFoundError, or ValueError when it is neither.
     """
     where = "data.load_codec"
-    file = given(where, path)
+    file = resolve(where, path)
     try:
-        text = decode(where, file, read(where, file))
+        text = decode_utf8(where, file, read_bytes(where, file))
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, NnfuncError):
             raise
-        damaged(where, file, f"it is not JSON ({error})")
-    kind = table.get("codec") if isinstance(table, dict) else None
+        fail_damaged(where, file, f"it is not JSON ({error})")
+    codec_name = table.get("codec") if isinstance(table, dict) else None
     try:
-        if kind == "bytes":
+        if codec_name == "bytes":
             return Bytes()
-        if kind == "characters" and isinstance(table.get("characters"), str):
+        if codec_name == "characters" and isinstance(table.get("characters"), str):
             codec = Characters(table["characters"])
             codec.encode(codec.characters)
             return codec
@@ -181,24 +178,24 @@ def load_codec(path: str | Path) -> Codec:
             codec.encode("")
             return codec
     except ValueError as error:
-        damaged(where, file, str(error).rstrip("."))
-    wanted = "it should hold a codec that was saved, or a tokenizer (tokenizer.json)"
-    damaged(where, file, f"{wanted}, but holds neither", "Was it the right file?")
+        fail_damaged(where, file, str(error).rstrip("."))
+    problem = "it should hold a saved codec or a tokenizer (tokenizer.json), but holds neither"
+    fail_damaged(where, file, problem, "Was it the right file?")
 
 
 def _points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def _in_range(ids: Any, size: int) -> np.ndarray:
+def _check_ids(ids: Any, size: int) -> np.ndarray:
     """The ids as an array [n], each in [0, size)."""
     ids = np.asarray(list(ids) if isinstance(ids, Iterable) and not hasattr(ids, "dtype") else ids)
     ids = ids.astype(np.int64) if ids.size == 0 else ids.reshape(-1)
     check.integers("codec.decode", ids=ids)
     wrong = np.flatnonzero((ids < 0) | (ids >= size))
     if len(wrong):
-        problem = f"ids should be in [0, {size}), got {ids[wrong[0]]} at place {wrong[0]}."
-        check.fail("codec.decode", problem)
+        actual = f"{ids[wrong[0]]} at index {wrong[0]}"
+        check.fail("codec.decode", expected=f"ids should be in [0, {size})", actual=actual)
     return ids.astype(np.int64)
 
 

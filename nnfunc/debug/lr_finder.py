@@ -132,7 +132,7 @@ def _run_all(
         feed = jax.tree.map(jnp.asarray, data.for_training())
         batch_at = lambda feed, step: feed.batch(step)
     else:  # a stream: the samples of all steps, stacked
-        feed = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.given(step) for step in range(steps)))
+        feed = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.gather(step) for step in range(steps)))
         batch_at = lambda feed, step: jax.tree.map(lambda leaf: leaf[step], feed).batch(step)
 
     def run_all(rates, params, model_state, feed):

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
-from nnfunc.data.eval_batches import eval_total, even_size
+from nnfunc.data.eval_batches import eval_total, even_batch_size
 from nnfunc.sweeps.grouping import Group, static_key
 from nnfunc.training.compiled import Carry, Meter, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
@@ -159,7 +159,7 @@ def _make_evaluate(own: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carr
             sums = eval_total(totals, data.validation, size, data.transform)
         else:
             count = jax.tree.leaves(data.validation)[0].shape[0]
-            sums = data.total(totals, "validation", even_size(count, size))
+            sums = data.total(totals, "validation", even_batch_size(count, size))
         metrics = {name: total / weight for name, (total, weight) in sums.items()}
         carry = own.observe(carry, numbers, metrics)
         finite = carry.state.diverged_at < 0

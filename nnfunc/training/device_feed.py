@@ -45,13 +45,13 @@ class DeviceFeed:
             return self._whole
         if self._ahead is None or step != self._next:
             self.close()
-            self._ahead = self.data.givens(step)
+            self._ahead = self.data.gathered_batches(step)
         self._next = step + 1
         return next(self._ahead)
 
     def sample(self) -> Any:
         """One of the kind that `at` returns, for its shapes."""
-        return self.data.given(0) if isinstance(self.data, Stream) else self._whole
+        return self.data.gather(0) if isinstance(self.data, Stream) else self._whole
 
     def close(self) -> None:
         """Stop the thread that gathers ahead."""

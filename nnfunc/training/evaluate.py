@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory
 from nnfunc.base import Array, Params, PyTree, as_model, resolve_state
-from nnfunc.data.dataset import Data, ready
+from nnfunc.data.dataset import Data, prepare_arrays
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import bind_model, objective_values
@@ -69,7 +69,7 @@ def evaluate(
         check.fail("evaluate", expected=expected, actual="a data set", hint=hint, exc_type=TypeError)
     state = resolve_state(as_model(task.model), state, "evaluate")
     check.size("evaluate", batch_size=batch_size)
-    tree = ready("data.arrays", "train", arrays)
+    tree = prepare_arrays("data.arrays", "train", arrays)
     size = min(batch_size, jax.tree.leaves(tree)[0].shape[0])
     totals = _cached_totals(task.model, task.objective)
     args = (params, state, step)

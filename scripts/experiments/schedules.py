@@ -61,7 +61,7 @@ def compare(names, rates, seeds, steps):
 def transformer(orders, rates, seeds, steps, layers):
     """Final training losses under Adam, {order: [rates, without and with warm-up, seeds]}."""
     # Digits read row by row, eight tokens of eight pixels.
-    data = nf.data.digits(flat=False).data(32)
+    data = nf.data.digits(layout="image").data(32)
     dim = 32
     warmups = [0.0, steps / 4]
     hypers, shape = common.grid(rate=rates, warmup=warmups, seed=seeds)

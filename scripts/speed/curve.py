@@ -110,5 +110,5 @@ def _task(model: Any, h: dict[str, Any]) -> nf.Task:
 
 
 def _digits(*, flat: bool) -> nf.data.Data:
-    own = nf.data.digits(flat=flat)
+    own = nf.data.digits(layout="flat" if flat else "image")
     return nf.data.arrays(own.train, batch_size=64, validation=own.validation)

@@ -35,7 +35,7 @@ max_norm = { limit = 3.0 }
 shift = { pixels = 1, shape = [8, 8, 1] }
 rotate = { degrees = { schedule = "linear", start = 0.0, final = 10.0 }, shape = [8, 8, 1] }
 cutout = { size = 0.25, shape = [8, 8, 1] }
-noise = { deviation = 0.1 }
+noise = { std = 0.1 }
 mixup = { alpha = 0.2 }
 """
 

@@ -20,7 +20,7 @@ TABLES = {
     "task": {"precision": "bfloat16", "accumulate": 2, "sharpness": 0.05},
     "augment": {
         "shift": {"pixels": 1, "shape": [8, 8, 1]},
-        "noise": {"deviation": {"schedule": "cosine", "start": 0.1}},
+        "noise": {"std": {"schedule": "cosine", "start": 0.1}},
         "mixup": {"alpha": 0.2},
     },
     "plateau": {"metric": "accuracy", "mode": "max", "patience": 2},
@@ -49,7 +49,7 @@ def test_every_number_of_the_tables_may_be_traced(config):
         "model.dropout.total_steps": 30.0,
         "task.sharpness": 0.05,
         "optimizer.weight_decay[**/weight]": 0.1,
-        "augment.noise.deviation.start": 0.1,
+        "augment.noise.std.start": 0.1,
         "augment.mixup.alpha": 0.2,
         "plateau.patience": 2.0,
         "average.decay": 0.9,
@@ -67,7 +67,7 @@ def test_the_task_of_the_tables_trains_and_vmaps(config):
     """Two settings of every number, together in one program and each alone: the same."""
     trainer = nf.trainer(config.build)
     batch = config.data().batch(0)
-    changed = {"augment.noise.deviation.start": 0.3, "average.decay": 0.5, "model.dropout.final": 0.5}
+    changed = {"augment.noise.std.start": 0.3, "average.decay": 0.5, "model.dropout.final": 0.5}
     rows = [config.hypers, config.hypers | changed | {"groups.freeze[hidden_0/**]": 1.0}]
 
     def run(h):

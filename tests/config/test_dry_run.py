@@ -6,7 +6,7 @@ import pytest
 from nnfunc.commands import train
 from nnfunc.config import ConfigError, resolve
 from nnfunc.config.dry_run import dry_run
-from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.sources.image_layout import build_image_splits
 from nnfunc.runs import run_folder
 
 SMALL = {
@@ -79,7 +79,7 @@ def test_a_defect_is_not_told_as_a_mistake(monkeypatch):
 
 
 def test_the_shape_of_flat_images_is_the_datas():
-    asked = {"shift": {"pixels": 1}, "flip": {}, "cutout": {"size": 0.2}, "noise": {"deviation": 0.1}}
+    asked = {"shift": {"pixels": 1}, "flip": {}, "cutout": {"size": 0.2}, "noise": {"std": 0.1}}
     made = resolve(SMALL | {"augment": asked})
     dry_run(made)
     assert made.tables["augment"]["shift"] == {"pixels": 1}
@@ -87,7 +87,7 @@ def test_the_shape_of_flat_images_is_the_datas():
     assert shapes == [[8, 8, 1], [8, 8, 1], [8, 8, 1], None]
     told = resolve(SMALL | {"augment": {"flip": {"shape": [4, 16, 1]}}})
     assert told.part("augment.flip")[2]["shape"] == [4, 16, 1]
-    image = SMALL["data"] | {"flat": False}
+    image = SMALL["data"] | {"layout": "image"}
     assert "shape" not in resolve(SMALL | {"data": image, "augment": asked}).part("augment.flip")[2]
 
     part = (np.zeros((4, 6, 5, 3), np.uint8), np.arange(4) % 2)
@@ -98,7 +98,7 @@ def test_the_shape_of_flat_images_is_the_datas():
         ("rows", False, (6, 5, 3)),
         ("flat", True, None),
     ):
-        splits = image_splits("here", {"train": part}, layout=layout, shuffle_pixels=shuffled, **looks)
+        splits = build_image_splits("here", {"train": part}, layout=layout, shuffle_pixels=shuffled, **looks)
         assert splits.data(2).image_shape == splits.stream(2).image_shape == wanted
 
 
@@ -108,7 +108,7 @@ def test_every_schedule_that_does_something_is_let_through():
         "model": SMALL["model"] | {"dropout": FALLING},
         "objective": {"name": "classification", "label_smoothing": FALLING},
         "optimizer": {"name": "sgd", "learning_rate": FALLING, "weight_decay": {"head/*": FALLING}},
-        "augment": {"noise": {"deviation": FALLING}, "mixup": {"alpha": FALLING}},
+        "augment": {"noise": {"std": FALLING}, "mixup": {"alpha": FALLING}},
         "groups": {"rates": {"head/*": FALLING}},
         "plateau": {"factor": FALLING},
         "average": {"name": "ema", "decay": FALLING},

@@ -313,7 +313,7 @@ def test_a_trial_is_the_run_of_the_same_values(file, tmp_path, settings):
     assert trial.order == settings.get("data.seed")
     data = trial.data
     if trial.order is not None:
-        data = dataclasses.replace(data, seed=nf.data.shuffle.uint32(trial.order))
+        data = dataclasses.replace(data, seed=nf.data.shuffle.as_uint32(trial.order))
     for mine, theirs in zip(data.batch(3), run.data().batch(3), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert data.validation is not None

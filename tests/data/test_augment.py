@@ -12,8 +12,8 @@ import scipy.ndimage
 import scipy.stats
 
 import nnfunc as nf
-from nnfunc.data.augment import augmentation
-from nnfunc.data.augment.mixup_cutmix import symmetric_beta
+from nnfunc.data.augment import build_augmentation
+from nnfunc.data.augment.mixup_cutmix import draw_symmetric_beta
 
 LABELS = np.array([2, 0, 1, 2, 1, 0])
 
@@ -109,9 +109,7 @@ def test_plain_ones_are_values_and_tell_what_they_are():
     assert hash(shift(1)) == hash(shift(1))
     assert nf.augment.chain(shift(1)) == nf.augment.chain(shift(1)) != nf.augment.chain()
     assert len({nf.augment.mixup(0.2, 3), nf.augment.mixup(0.2, 3), nf.augment.cutmix(0.2, 3)}) == 2
-    assert repr(nf.augment.sometimes(nf.augment.noise(0.1), 0.2)) == (
-        "sometimes(augment=noise(deviation=0.1), rate=0.2)"
-    )
+    assert repr(nf.augment.sometimes(nf.augment.noise(0.1), 0.2)) == ("sometimes(augment=noise(std=0.1), rate=0.2)")
 
 
 def test_configs_find_them_by_what_they_return():
@@ -155,8 +153,8 @@ def test_runs_may_be_vmapped_over_strengths(key):
 def test_augmentation_is_the_same_in_every_layout(key, layout):
     x = jnp.asarray(FLOATS)
     laid = x.reshape(6, -1) if layout == "flat" else x.reshape(6, 5, -1)
-    wanted = augmentation(1, True, (0.0,), None)(key, x)
-    found = augmentation(1, True, (0.0,), (5, 4, 3))(key, laid)
+    wanted = build_augmentation(1, True, (0.0,), None)(key, x)
+    found = build_augmentation(1, True, (0.0,), (5, 4, 3))(key, laid)
     np.testing.assert_array_equal(found, wanted.reshape(laid.shape))
 
 
@@ -346,7 +344,7 @@ def test_noise_is_normal_of_its_deviation():
 
 def test_beta_is_scipys_at_every_alpha(key):
     alphas = np.array([0.0, 0.02, 0.2, 1.0, 1.7, 40.0], np.float32)
-    drawn = jax.jit(jax.vmap(lambda alpha: symmetric_beta(key, alpha, 4000)))(alphas)
+    drawn = jax.jit(jax.vmap(lambda alpha: draw_symmetric_beta(key, alpha, 4000)))(alphas)
     np.testing.assert_array_equal(drawn[0], 1)
     for alpha, share in zip(alphas[1:], np.asarray(drawn[1:], np.float64), strict=True):
         assert ((share >= 0) & (share <= 1)).all()
@@ -507,7 +505,7 @@ def test_numbers_out_of_range(make, words):
         (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or shares of classes"),
         (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
         (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
-        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and types, got int32\[4, 12\]"),
+        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and dtypes, got int32\[4, 12\]"),
         (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
     ],
 )

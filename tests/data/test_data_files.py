@@ -89,16 +89,16 @@ def server():
 
 def test_places_of_each_system(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert download.cache() == tmp_path / "cache" / "nnfunc" / "data"
+    assert download.cache_folder() == tmp_path / "cache" / "nnfunc" / "data"
     monkeypatch.delenv("XDG_CACHE_HOME")
     for platform, inside in {"linux": ".cache", "darwin": "Library/Caches"}.items():
         monkeypatch.setattr("sys.platform", platform)
-        assert download.cache() == tmp_path / inside / "nnfunc" / "data"
+        assert download.cache_folder() == tmp_path / inside / "nnfunc" / "data"
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert download.cache() == tmp_path / "local" / "nnfunc" / "data"
+    assert download.cache_folder() == tmp_path / "local" / "nnfunc" / "data"
     monkeypatch.setenv("NNFUNC_DATA", str(tmp_path / "mine"))
-    assert download.folders()[0] == tmp_path / "mine"
+    assert download.data_folders()[0] == tmp_path / "mine"
 
 
 def test_the_named_folder_comes_before_the_cache(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_the_named_folder_comes_before_the_cache(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "other.txt").write_text("mine")
     assert download.find("here", ["it.txt", "other.txt"]) == tmp_path / "mine" / "other.txt"
-    assert download.given("here", "it.txt") == in_cache
+    assert download.resolve("here", "it.txt") == in_cache
 
 
 def test_a_missing_file_is_one_error_with_all_that_helps(tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_a_missing_file_is_one_error_with_all_that_helps(tmp_path, monkeypatch):
 def test_a_path_that_is_not_there_names_the_near_ones(tmp_path):
     (tmp_path / "train.csv").write_text("a")
     with pytest.raises(FileNotFoundError, match=r"looked for .*/tran.csv; did you mean 'train.csv'"):
-        download.given("data.table", tmp_path / "tran.csv")
+        download.resolve("data.table", tmp_path / "tran.csv")
     with pytest.raises(FileNotFoundError, match="did you mean 'tinyshakespeare'"):
         nf.data.text("tinyshakespear", block_size=3)
 
@@ -171,7 +171,7 @@ def test_a_file_is_fetched_and_found_from_then_on(tmp_path, server):
 @pytest.mark.parametrize(
     "path,words",
     {
-        "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not kept",
+        "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not saved",
         "cut": f"the connection was cut after 5000 of {len(BODY)} bytes",
         "silent": "its md5 is ",
         "missing": r"the server answers 404 \(Not Found\)",
@@ -251,7 +251,7 @@ def test_mnist_in_every_usual_layout(tmp_path, monkeypatch, inside, zipped, dots
     together = np.concatenate([splits.train[0], splits.validation[0]])[..., 0]
     np.testing.assert_array_equal(np.unique(together, axis=0), np.unique(held["train"][0], axis=0))
     assert np.bincount(splits.validation[1]).tolist() == 10 * [1]
-    assert nf.data.mnist(folder=tmp_path / "data" / inside, validation=0).validation is None
+    assert nf.data.mnist(path=tmp_path / "data" / inside, validation=0).validation is None
 
 
 def test_fashion_is_not_mistaken_for_mnist(tmp_path, monkeypatch):
@@ -269,7 +269,7 @@ def test_layouts_and_shuffled_pixels(tmp_path):
     mnist_files(tmp_path)
 
     def train(**more):
-        return nf.data.mnist(folder=tmp_path, validation=0, **more).train[0]
+        return nf.data.mnist(path=tmp_path, validation=0, **more).train[0]
 
     image, flat, rows = (train(layout=name) for name in ("image", "flat", "rows"))
     assert (image.shape, flat.shape, rows.shape) == ((40, 28, 28, 1), (40, 784), (40, 28, 28))
@@ -286,12 +286,12 @@ def test_layouts_and_shuffled_pixels(tmp_path):
     with pytest.raises(ValueError, match="layout should be one of 'image', 'flat', 'rows'"):
         train(layout="columns")
     with pytest.raises(ValueError, match="nothing is left to train on, of 40 examples, with validation = 5000"):
-        nf.data.mnist(folder=tmp_path)
+        nf.data.mnist(path=tmp_path)
 
 
 def test_batches_are_normalised_and_stay_bytes_on_the_device(tmp_path):
     mnist_files(tmp_path)
-    data = nf.data.mnist(folder=tmp_path, validation=10).data(8, seed=3)
+    data = nf.data.mnist(path=tmp_path, validation=10).data(8, seed=3)
     assert data.arrays[0].dtype == np.uint8
     x, y = data.batch(2)
     at = np.asarray(nf.data.indices(3, 2, 8, 30))
@@ -337,7 +337,7 @@ def test_damaged_images_are_named(tmp_path, name):
     content, words = WRONG[name]
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
-        nf.data.mnist(folder=tmp_path)
+        nf.data.mnist(path=tmp_path)
     assert str(caught.value).startswith(f"data.mnist: {tmp_path}/train-images-idx3-ubyte: ")
 
 
@@ -345,16 +345,16 @@ def test_mislabelled_digits_are_named(tmp_path):
     mnist_files(tmp_path, zipped=False)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.where(Y == 3, 10, Y).astype(np.uint8)))
     with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte: 4 of 40 labels are not in \[0, 10\)"):
-        nf.data.mnist(folder=tmp_path, validation=10)
+        nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(X))
     with pytest.raises(ValueError, match=r"should hold labels, .*images, it seems"):
-        nf.data.mnist(folder=tmp_path, validation=10)
+        nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match=r"should hold t10k-labels-idx1-ubyte.gz, or the same unzipped"):
-        nf.data.mnist(folder=tmp_path, validation=10)
+        nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").mkdir()
     with pytest.raises(OSError, match="cannot be read: Is a directory"):
-        nf.data.mnist(folder=tmp_path, validation=10)
+        nf.data.mnist(path=tmp_path, validation=10)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -362,7 +362,7 @@ def test_no_damage_to_idx_gives_anything_but_our_error(tmp_path, zipped):
     mnist_files(tmp_path, zipped)
     for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         file = tmp_path / f"{name}{'.gz' if zipped else ''}"
-        only_mistakes(lambda: nf.data.mnist(folder=tmp_path, validation=10), file, 60)
+        only_mistakes(lambda: nf.data.mnist(path=tmp_path, validation=10), file, 60)
 
 
 # CIFAR-10.
@@ -403,8 +403,8 @@ def test_a_pickle_can_call_nothing(tmp_path):
             return os.mkdir, (str(tmp_path / "done"),)
 
     (folder / "test_batch").write_bytes(pickle.dumps({b"data": Evil(), b"labels": [1]}, protocol=2))
-    with pytest.raises(ValueError, match=r"test_batch: it is no batch .*it names posix.mkdir"):
-        nf.data.cifar10(folder=folder)
+    with pytest.raises(ValueError, match=r"test_batch: it is not a batch .*it names posix.mkdir"):
+        nf.data.cifar10(path=folder)
     assert not (tmp_path / "done").exists()
 
 
@@ -414,17 +414,17 @@ def test_damaged_batches_are_named(tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match=r"data_batch_3.bin: it should be rows of 3073 bytes .* is 61459 bytes"):
-        nf.data.cifar10(folder=folder)
+        nf.data.cifar10(path=folder)
     file.write_bytes(b"\x0b" + whole[1:])
     with pytest.raises(ValueError, match=r"data_batch_3.bin: 1 of 20 labels is not in \[0, 10\); the first is 11"):
-        nf.data.cifar10(folder=folder)
+        nf.data.cifar10(path=folder)
     file.unlink()
     with pytest.raises(ValueError, match=r"should hold data_batch_3.bin, or data_batch_3"):
-        nf.data.cifar10(folder=folder)
+        nf.data.cifar10(path=folder)
     python = cifar_files(tmp_path / "py", "py")
     (python / "test_batch").write_bytes(old_pickle(np.zeros((2, 5), np.uint8), [1, 2]))
     with pytest.raises(ValueError, match=r"test_batch: images should be uint8 \[2, 3072\], got uint8 \[2, 5\]"):
-        nf.data.cifar10(folder=python)
+        nf.data.cifar10(path=python)
 
 
 @pytest.mark.parametrize("form", ["bin", "py", "tar"])
@@ -435,7 +435,7 @@ def test_no_damage_to_cifar_gives_anything_but_our_error(tmp_path, form):
     if form == "tar":
         place = file = archive(folder, tmp_path / "cifar.tar.gz")
     times = 20 if form == "tar" else 60
-    only_mistakes(lambda: nf.data.cifar10(folder=place, validation=10), file, times)
+    only_mistakes(lambda: nf.data.cifar10(path=place, validation=10), file, times)
 
 
 # In a config.
@@ -464,7 +464,7 @@ def test_every_data_set_may_be_named():
 
 def test_a_config_loads_its_data(tmp_path):
     mnist_files(tmp_path)
-    asked = {"name": "mnist", "layout": "flat", "batch_size": 8, "folder": str(tmp_path), "validation": 10}
+    asked = {"name": "mnist", "layout": "flat", "batch_size": 8, "path": str(tmp_path), "validation": 10}
     config = resolve(tables(**asked) | {"seed": 5})
     data = config.data()
     assert (data.batch(0)[0].shape, int(data.seed), data.validation[0].shape) == ((8, 784), 5, (10, 784))

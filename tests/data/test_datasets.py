@@ -240,7 +240,7 @@ def test_splits_are_named():
     assert [len(x) for x, _ in data.split("train")] == [4, 4, 2]
     assert [len(x) for x, _ in data.split("test")] == [2]
     assert data.for_training().test is None
-    with pytest.raises(ValueError, match=r"no validation split. Give one: .*validation=\(x, y\)"):
+    with pytest.raises(ValueError, match=r"no validation split. Add one: .*validation=\(x, y\)"):
         next(data.split("validation"))
     with pytest.raises(ValueError, match="did you mean 'validation'"):
         next(data.split("valid"))
@@ -261,11 +261,11 @@ NAN[4, 1], NAN[5, 0] = np.nan, np.inf
         ((X, Y + 2**40), {}, ValueError, r"train\[1\] holds 6 of 6 values that are too large for int32"),
         ({"x": X, "n": np.float32(3)}, {}, ValueError, r"train\['n'\] should have a first axis"),
         ([[1.0, 2.0]], {}, TypeError, r"train\[0\]\[0\] should be an array, got 1.0 .*np.asarray"),
-        (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got type <U1.*np.unique"),
-        (np.array([None, 1.0]), {}, TypeError, "got type object"),
+        (np.array(["a", "b"]), {}, TypeError, r"train should hold numbers, got dtype <U1.*np.unique"),
+        (np.array([None, 1.0]), {}, TypeError, "got dtype object"),
         ((), {}, TypeError, "train should hold arrays"),
-        (None, {}, TypeError, "there are no training arrays"),
-        ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Set"),
+        (None, {}, TypeError, "train should hold the training arrays, got None"),
+        ((X, Y), {"batch_size": 7}, ValueError, "at most the number of training examples, 6, got 7. Lower"),
         ((X, Y), {"batch_size": 0}, ValueError, "batch_size should be at least 1, got 0"),
         ((X, Y), {"batch_size": 2.0}, TypeError, "batch_size should be an integer"),
         ((X, Y), {"seed": -1}, ValueError, r"seed should be in \[0, 4294967295\], got -1"),
@@ -354,7 +354,7 @@ def test_digits_are_split_by_class_and_import_no_scikit_learn(monkeypatch):
 
 def test_digits_as_images_and_as_data():
     pytest.importorskip("sklearn")
-    flat, images = nf.data.digits(), nf.data.digits(flat=False)
+    flat, images = nf.data.digits(), nf.data.digits(layout="image")
     assert images.train[0].shape == (1257, 8, 8, 1)
     np.testing.assert_array_equal(images.test[0].reshape(-1, 64), flat.test[0])
     data = flat.data(32, seed=1)
@@ -364,7 +364,7 @@ def test_digits_as_images_and_as_data():
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[programs\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[programs\]'"):
         nf.data.digits()
 
 
@@ -392,12 +392,12 @@ def test_float64_that_float32_cannot_tell_apart_is_named():
 
 def test_masked_values_are_refused_everywhere():
     x, y = np.ma.masked_less(np.arange(6.0), 2), np.arange(6) % 2
-    words = "should hold no masked values, got 2 of 6. Fill them in"
+    words = "should hold no masked values, got 2 of 6. Fill them with"
     for load in (
         lambda: nf.data.arrays((x, y), 2),
         lambda: nf.data.arrays((x.data, y), 2, validation=(x, y)),
         lambda: nf.data.split((x, y), [0.5, 0.5]),
-        lambda: nf.data.labels("here", np.ma.array(y, mask=x.mask), 2),
+        lambda: nf.data.check_labels("here", np.ma.array(y, mask=x.mask), 2),
         lambda: nf.data.Splits((x, y)).stream(2),
     ):
         with pytest.raises(ValueError, match=words):
@@ -409,5 +409,5 @@ def test_masked_values_are_refused_everywhere():
 @pytest.mark.parametrize("dtype", ["longdouble", "clongdouble", "m8[s]", "M8[s]", "U3", "S3", "O", "V4"])
 def test_arrays_that_jax_has_no_type_for(dtype):
     x = np.zeros(6, dtype) if dtype == "V4" else np.arange(6).astype(dtype)
-    with pytest.raises(TypeError, match="should hold numbers, got type"):
+    with pytest.raises(TypeError, match="should hold numbers, got dtype"):
         nf.data.arrays(x, 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.data.eval_batches import eval_batches, eval_total, even_size
+from nnfunc.data.eval_batches import eval_batches, eval_total, even_batch_size
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.evaluate import eval_batch_size, mean_metrics, split_batches
 
@@ -82,7 +82,7 @@ def test_an_objective_of_ones_own_sees_no_copies():
 
 
 def test_even_size():
-    assert [even_size(*pair) for pair in ((20, 8), (16, 8), (13, 8), (3, 8), (10_000, 128))] == [5, 8, 8, 3, 125]
+    assert [even_batch_size(*pair) for pair in ((20, 8), (16, 8), (13, 8), (3, 8), (10_000, 128))] == [5, 8, 8, 3, 125]
 
 
 def test_batches_of_the_host_and_of_the_device_are_alike():

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnfunc as nf
-from nnfunc import check
 from nnfunc.config import ConfigError
 from nnfunc.data import download
+from nnfunc.errors import NnfuncError
 
 pytest.importorskip("PIL")
 pytest.importorskip("pyarrow")
@@ -33,7 +33,7 @@ def refused(load, file):
     except ConfigError as error:
         return str(error)
     except (ValueError, OSError) as error:
-        if not check.is_mistake(error):
+        if not isinstance(error, NnfuncError):
             raise
         return str(error)
     return ""
@@ -115,17 +115,17 @@ def test_gzip_bombs_are_refused(tmp_path, small):
         file.write_bytes(content)
         for name in ("pets.csv", "text.txt", "digits.idx", "codec.json"):
             assert "unpacks to more than 250 times its" in refused(LOADERS[name], file)
-        assert "unpacks to more" in refused(lambda path: nf.data.cifar10(folder=path), file)
+        assert "unpacks to more" in refused(lambda path: nf.data.cifar10(path=path), file)
 
 
 def test_gzip_of_several_parts_is_read(tmp_path):
     file = tmp_path / "a.gz"
     file.write_bytes(gzip.compress(b"one ") + gzip.compress(b"two") + b"\0\0")
-    assert download.read("here", file) == b"one two"
+    assert download.read_bytes("here", file) == b"one two"
     for content in (gzip.compress(b"one")[:-3], gzip.compress(b"one") + b"two"):
         file.write_bytes(content)
         with pytest.raises(ValueError, match="gzip file that cannot be unzipped"):
-            download.read("here", file)
+            download.read_bytes("here", file)
 
 
 def npz_with(file, **heads):
@@ -180,7 +180,7 @@ def test_archives_inside_archives_and_sparse_members_stay_shut(tmp_path):
     with tarfile.open(fileobj=inner, mode="w:xz") as tar:
         tar.addfile(tarfile.TarInfo("test_batch"))
     (tmp_path / "a.gz").write_bytes(gzip.compress(inner.getvalue()))
-    words = refused(lambda path: nf.data.cifar10(folder=path), tmp_path / "a.gz")
+    words = refused(lambda path: nf.data.cifar10(path=path), tmp_path / "a.gz")
     assert "it is no archive that can be unpacked" in words
 
 
@@ -239,22 +239,22 @@ def test_the_memory_of_a_table_is_at_most_three_times_its_file(tmp_path):
 
 
 def test_rows_to_predict_are_as_careful(tmp_path):
-    from nnfunc.data.prediction_inputs import examples
+    from nnfunc.data.prediction_inputs import load_inputs
 
     file = tmp_path / "pets.csv"
     file.write_bytes(SAMPLES["pets.csv"]())
-    learned = LOADERS["pets.csv"](file).learned
-    x, _ = examples(learned, {"height": [1.0], "weight": [2.0]})
+    preprocessing = LOADERS["pets.csv"](file).preprocessing
+    x, _ = load_inputs(preprocessing, {"height": [1.0], "weight": [2.0]})
     assert x.shape == (1, 2)
     masked = np.ma.masked_equal([[1.0, 2.0]], 2)
     for rows in (masked, {"height": masked[0], "weight": masked[0]}):
-        assert "should hold no masked values" in refused(lambda r: examples(learned, r), rows)
+        assert "should hold no masked values" in refused(lambda r: load_inputs(preprocessing, r), rows)
     for name in ("a.csv", "a.npy", "a.parquet"):
         os.mkfifo(tmp_path / name)
-        assert "it is a pipe, not a file" in refused(lambda p: examples(learned, p), tmp_path / name)
+        assert "it is a pipe, not a file" in refused(lambda p: load_inputs(preprocessing, p), tmp_path / name)
     with (tmp_path / "x.npy").open("wb") as opened:
         head = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50, 2)}
         np.lib.format.write_array_header_1_0(opened, head)
-    assert "its head says float64" in refused(lambda p: examples(learned, p), tmp_path / "x.npy")
+    assert "its head says float64" in refused(lambda p: load_inputs(preprocessing, p), tmp_path / "x.npy")
     file.write_bytes("weight,height\n1,2\n".encode("utf-16"))
-    assert "it is text in UTF-16" in refused(lambda p: examples(learned, p), file)
+    assert "it is text in UTF-16" in refused(lambda p: load_inputs(preprocessing, p), file)

@@ -11,8 +11,8 @@ import pytest
 from helpers.data_files import only_mistakes
 
 import nnfunc as nf
-from nnfunc.data.augment import augmentation
-from nnfunc.data.prediction_inputs import examples
+from nnfunc.data.augment import build_augmentation
+from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.sources import image_files
 
 Image = pytest.importorskip("PIL.Image")
@@ -174,10 +174,10 @@ def test_floats_count_by_the_white_of_all_training_images(tmp_path, white):
     dark = Image.fromarray(ramp * white / 256)
     dark.save(tmp_path / "a" / "0.tif")
     splits = nf.data.images(tmp_path, channels=1, validation=0, test=0)
-    assert splits.learned.facts["white"] == white
+    assert splits.preprocessing.facts["white"] == white
     x = splits.train[0][..., 0]
     np.testing.assert_array_equal(x[:2], [np.rint(ramp * 255 / 256), np.rint(ramp * 255)])
-    seen, _ = examples(splits.learned, str(tmp_path / "a" / "0.tif"))  # alone it tells no scale
+    seen, _ = load_inputs(splits.preprocessing, str(tmp_path / "a" / "0.tif"))  # alone it tells no scale
     np.testing.assert_array_equal(seen[0, ..., 0], x[0])
     for values, words in {
         "above": (ramp * 70000, rf"its floats should be in \[0, {white}\], as .* got 0 to 70000"),
@@ -186,7 +186,7 @@ def test_floats_count_by_the_white_of_all_training_images(tmp_path, white):
     }.values():
         Image.fromarray(values).save(tmp_path / "a" / "1.tif")
         with pytest.raises(ValueError, match=words):
-            examples(splits.learned, str(tmp_path / "a" / "1.tif"))
+            load_inputs(splits.preprocessing, str(tmp_path / "a" / "1.tif"))
         with pytest.raises(ValueError, match=r"1.tif: its floats should be in \[0, 1\] or \["):
             pixels(tmp_path)
 
@@ -307,7 +307,7 @@ def test_what_is_no_folder_of_images(tmp_path):
 
 def test_without_pillow_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[data\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[data\]'"):
         nf.data.images(tmp_path)
 
 
@@ -361,7 +361,7 @@ def test_data_loaded_twice_compiles_once():
     x, y = picture(0, (8, 4, 4, 3)), np.zeros(8, np.int32)
 
     def load():
-        augment = augmentation(1, True, (0.1, 0.2, 0.3), None)
+        augment = build_augmentation(1, True, (0.1, 0.2, 0.3), None)
         transform = nf.data.Normalise((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
         return nf.data.arrays((x, y), 4, transform=transform, augment=augment)
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 import nnfunc as nf
 from nnfunc.data.fingerprint import digest, row_ids
-from nnfunc.data.prediction_inputs import examples
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.preprocessing import Preprocessing
 
 PARTS = ("train", "validation", "test")
 
 
-def saved(learned, folder):
+def saved(preprocessing, folder):
     """The record as another process reads it."""
-    learned.save(folder)
+    preprocessing.save(folder)
     json.loads((folder / "data.json").read_text())
-    return Learned.load(folder)
+    return Preprocessing.load(folder)
 
 
 def same(one, two):
@@ -62,37 +62,37 @@ def test_no_row_moves_between_splits(order, added, data):
         file = write(Path(folder, "a.csv"), ROWS)
         before = nf.data.table(file, label="k")
         write(file, [row for row in rows if row not in gone])
-        after = nf.data.table(file, label="k", learned=before.learned)
+        after = nf.data.table(file, label="k", preprocessing=before.preprocessing)
     if not gone:
         same(before, after)
     for name in PARTS:
         assert set(keys(after)[name]) <= set(keys(before)[name])
     counts = [sum(map(len, keys(splits).values())) for splits in (before, after)]
     assert counts == [40, 40 - len(gone)]
-    assert bool(before.learned.changes(after.learned)) == bool(added or gone)
+    assert bool(before.preprocessing.describe_changes(after.preprocessing)) == bool(added or gone)
 
 
 def test_equal_rows_are_told_apart_by_their_order(tmp_path):
     file = write(tmp_path / "a.csv", ["1,2,x", "1,2,y"] * 10)
     before = nf.data.table(file, label="k", standardise=False)
-    after = nf.data.table(file, label="k", learned=saved(before.learned, tmp_path))
+    after = nf.data.table(file, label="k", preprocessing=saved(before.preprocessing, tmp_path))
     same(before, after)
     write(file, ["1,2,x", "1,2,y"] * 9)
-    after = nf.data.table(file, label="k", learned=before.learned)
+    after = nf.data.table(file, label="k", preprocessing=before.preprocessing)
     assert sum(map(len, keys(after).values())) == 18
-    assert before.learned.changes(after.learned) == ["20 examples then, 18 now; 2 are missing"]
+    assert before.preprocessing.describe_changes(after.preprocessing) == ["20 examples then, 18 now; 2 are missing"]
 
 
 def test_a_record_holds_what_a_table_needs(tmp_path):
     file = write(tmp_path / "a.csv", ROWS)
     before = nf.data.table(file, label="k")
-    learned = saved(before.learned, tmp_path / "run")
-    assert learned.facts == before.learned.facts
+    preprocessing = saved(before.preprocessing, tmp_path / "run")
+    assert preprocessing.facts == before.preprocessing.facts
     write(file, [f"{k},{b},7,{a}" for a, b, k in (row.split(",") for row in ROWS)], "k,b,c,a")
-    same(before, nf.data.table(file, label="k", learned=learned))
+    same(before, nf.data.table(file, label="k", preprocessing=preprocessing))
     other = write(tmp_path / "b.csv", ["1,2,y", "3,4,x", "5,6,y", "7,8,x"])  # no row of the first
-    splits = nf.data.table(other, label="k", validation=0, test=0, learned=learned)
-    mean, std = (np.array(learned.facts["standardise"][name]) for name in ("mean", "std"))
+    splits = nf.data.table(other, label="k", validation=0, test=0, preprocessing=preprocessing)
+    mean, std = (np.array(preprocessing.facts["standardise"][name]) for name in ("mean", "std"))
     expected = (np.array([[1, 2], [3, 4], [5, 6], [7, 8]]) - mean) / std
     np.testing.assert_allclose(splits.train[0], expected, rtol=1e-6)
     assert splits.train[1].tolist() == [1, 0, 1, 0]
@@ -100,12 +100,12 @@ def test_a_record_holds_what_a_table_needs(tmp_path):
 
 def test_labels_are_the_classes_of_then(tmp_path):
     file = write(tmp_path / "a.csv", [f"{i},1,{i % 2}" for i in range(20)])
-    learned = nf.data.table(file, label="k").learned
+    preprocessing = nf.data.table(file, label="k").preprocessing
     write(file, [f"{i},1,{i % 2}.0" for i in range(20)])
-    assert nf.data.table(file, label="k", learned=learned).names == ("0", "1")
+    assert nf.data.table(file, label="k", preprocessing=preprocessing).names == ("0", "1")
     write(file, [f"{i},1,{i % 2 + 1}" for i in range(20)])
     with pytest.raises(ValueError, match="line 3 of column 'k' has the class '2', which the run"):
-        nf.data.table(file, label="k", learned=learned)
+        nf.data.table(file, label="k", preprocessing=preprocessing)
 
 
 def test_seconds_since_1970_keep_their_digits(tmp_path):
@@ -115,7 +115,7 @@ def test_seconds_since_1970_keep_their_digits(tmp_path):
     assert len(np.unique(splits.train[0][:, 0])) == 100
     expected = (seconds - seconds.mean()) / seconds.std()
     np.testing.assert_allclose(splits.train[0][:, 0], expected, rtol=1e-6)
-    x, _ = examples(splits.learned, np.stack([seconds, np.arange(100)], 1))
+    x, _ = load_inputs(splits.preprocessing, np.stack([seconds, np.arange(100)], 1))
     np.testing.assert_array_equal(x, splits.train[0])
     with pytest.warns(UserWarning, match="column 'a': float32 has fewer than 256 steps"):
         nf.data.table(file, label="k", standardise=False)
@@ -147,42 +147,42 @@ X, Y = np.arange(120, dtype=np.float32).reshape(40, 3), np.arange(40) % 4
 
 
 def test_the_record_of_another_data_set_is_refused(tmp_path):
-    learned = nf.data.npz(arrays_of(tmp_path, X, Y)).learned
-    with pytest.raises(ValueError, match=r"learned should be of nf.data.table, got .* nf.data.npz"):
-        nf.data.table(write(tmp_path / "a.csv", ROWS), label="k", learned=learned)
+    preprocessing = nf.data.npz(arrays_of(tmp_path, X, Y)).preprocessing
+    with pytest.raises(ValueError, match=r"preprocessing should be of nf.data.table, got .* nf.data.npz"):
+        nf.data.table(write(tmp_path / "a.csv", ROWS), label="k", preprocessing=preprocessing)
 
 
 def test_npz_keeps_its_splits(tmp_path):
     before = nf.data.npz(arrays_of(tmp_path, X, Y))
-    learned = saved(before.learned, tmp_path / "run")
+    preprocessing = saved(before.preprocessing, tmp_path / "run")
     more = np.concatenate([X[::-1], X + 1000])
-    after = nf.data.npz(arrays_of(tmp_path, more, np.concatenate([Y[::-1], Y])), learned=learned)
+    after = nf.data.npz(arrays_of(tmp_path, more, np.concatenate([Y[::-1], Y])), preprocessing=preprocessing)
     same(before, after)
-    assert learned.changes(after.learned) == [
+    assert preprocessing.describe_changes(after.preprocessing) == [
         "40 examples then, 80 now; 40 are new and in no split, the first is example 41 of the file"
     ]
     with pytest.raises(ValueError, match=r"labels are not in \[0, 4\)"):
-        nf.data.npz(arrays_of(tmp_path, X, Y + 1), learned=learned)
+        nf.data.npz(arrays_of(tmp_path, X, Y + 1), preprocessing=preprocessing)
     with pytest.raises(ValueError, match=r"float32 \[3\] with classes, as the run had, got float32"):
-        nf.data.npz(arrays_of(tmp_path, X[:, :2], Y), learned=learned)
+        nf.data.npz(arrays_of(tmp_path, X[:, :2], Y), preprocessing=preprocessing)
 
 
 def test_splits_that_files_bring_are_compared(tmp_path):
     parts = {"x_train": X, "y_train": Y, "x_test": X[:8] + 1, "y_test": Y[:8], "x_val": X[:9], "y_val": Y[:9]}
     np.savez(tmp_path / "a.npz", **parts)
     before = nf.data.npz(tmp_path / "a.npz")
-    assert before.learned.rows is None
+    assert before.preprocessing.rows is None
     np.savez(tmp_path / "a.npz", **parts | {"x_test": X[:7], "y_test": Y[:7], "x_val": X[1:10]})
-    after = nf.data.npz(tmp_path / "a.npz", learned=saved(before.learned, tmp_path / "run"))
-    assert before.learned.changes(after.learned) == [
+    after = nf.data.npz(tmp_path / "a.npz", preprocessing=saved(before.preprocessing, tmp_path / "run"))
+    assert before.preprocessing.describe_changes(after.preprocessing) == [
         "validation: other values than then",
         "test: 8 examples then, 7 examples now",
     ]
     del parts["x_val"], parts["y_val"]
     np.savez(tmp_path / "a.npz", **parts)
-    after = nf.data.npz(tmp_path / "a.npz", learned=before.learned)
+    after = nf.data.npz(tmp_path / "a.npz", preprocessing=before.preprocessing)
     assert (len(after.train[1]), after.validation) == (40, None)
-    assert before.learned.changes(after.learned) == ["validation: 9 examples then, none now"]
+    assert before.preprocessing.describe_changes(after.preprocessing) == ["validation: 9 examples then, none now"]
 
 
 def images_in(root, counts, size=4):
@@ -198,24 +198,24 @@ def images_in(root, counts, size=4):
 def test_images_keep_classes_sizes_means_and_splits(tmp_path):
     root = images_in(tmp_path / "data", {"ant": 10, "bee": 10})
     before = nf.data.images(root, layout="flat")
-    learned = saved(before.learned, tmp_path / "run")
+    preprocessing = saved(before.preprocessing, tmp_path / "run")
     images_in(root, {"ant": 12, "bee": 10})
     (root / "bee" / "3.png").rename(root / "bee" / "z.png")
-    after = nf.data.images(root, learned=learned)
+    after = nf.data.images(root, preprocessing=preprocessing)
     same(before, after)
     assert after.transform == before.transform
-    assert learned.changes(after.learned)[0].startswith("20 examples then, 22 now; 2 are new")
-    x, names = examples(learned, root / "bee")
+    assert preprocessing.describe_changes(after.preprocessing)[0].startswith("20 examples then, 22 now; 2 are new")
+    x, names = load_inputs(preprocessing, root / "bee")
     assert (x.shape, len(names or ())) == ((10, 48), 10)
-    x, names = examples(learned, [root / "ant" / "1.png"])
+    x, names = load_inputs(preprocessing, [root / "ant" / "1.png"])
     assert (x[0, 0], names) == (1, [str(root / "ant" / "1.png")])
     with pytest.raises(ValueError, match=r"is 5 x 5, but the run's images 4 x 4"):
-        examples(learned, images_in(tmp_path / "large", {"ant": 1}, 5))
+        load_inputs(preprocessing, images_in(tmp_path / "large", {"ant": 1}, 5))
     with pytest.raises(ValueError, match="should hold images, but there are none"):
-        examples(learned, tmp_path / "run")
+        load_inputs(preprocessing, tmp_path / "run")
     images_in(root, {"aardvark": 2})
     with pytest.raises(ValueError, match="there is a class 'aardvark' now; the run has ant, bee"):
-        nf.data.images(root, learned=learned)
+        nf.data.images(root, preprocessing=preprocessing)
 
 
 # text and tokens
@@ -227,32 +227,35 @@ def test_text_keeps_its_vocabulary_and_its_cut(tmp_path):
     for codec in ("characters", "bytes"):
         file.write_text("to be or not to be " * 20)
         before = nf.data.text(file, block_size=4, codec=codec)
-        learned = saved(before.learned, tmp_path / codec)
+        preprocessing = saved(before.preprocessing, tmp_path / codec)
         file.write_text("to be or not to be " * 20 + "ZZZ")
-        after = nf.data.text(file, block_size=4, codec=codec, learned=learned)
+        after = nf.data.text(file, block_size=4, codec=codec, preprocessing=preprocessing)
         np.testing.assert_array_equal(before.train, after.train)
         np.testing.assert_array_equal(before.validation, after.validation)
         assert (after.codec, after.classes) == (before.codec, before.classes)
-        assert learned.changes(after.learned) == ["380 tokens then, 383 now"]
+        assert preprocessing.describe_changes(after.preprocessing) == ["380 tokens then, 383 now"]
         file.write_text("to be or nat to be " * 20)
         if codec == "characters":
             with pytest.raises(ValueError, match="'a', character 10 of the text, is none of"):
-                nf.data.text(file, block_size=4, codec=codec, learned=learned)
+                nf.data.text(file, block_size=4, codec=codec, preprocessing=preprocessing)
         else:
-            after = nf.data.text(file, block_size=4, codec=codec, learned=learned)
-            assert "train: other values than then" in learned.changes(after.learned)
+            after = nf.data.text(file, block_size=4, codec=codec, preprocessing=preprocessing)
+            assert "train: other values than then" in preprocessing.describe_changes(after.preprocessing)
 
 
 def test_tokens_keep_their_cut(tmp_path):
     tokens = (np.arange(1000) % 50).astype(np.uint16)
     tokens.tofile(tmp_path / "a.bin")
-    before = nf.data.tokens(tmp_path / "a.bin", block_size=8, vocabulary=50)
-    learned = saved(before.learned, tmp_path / "run")
+    before = nf.data.tokens(tmp_path / "a.bin", block_size=8, vocab_size=50)
+    preprocessing = saved(before.preprocessing, tmp_path / "run")
     np.concatenate([tokens, tokens]).tofile(tmp_path / "a.bin")
-    after = nf.data.tokens(tmp_path / "a.bin", block_size=8, learned=learned)
+    after = nf.data.tokens(tmp_path / "a.bin", block_size=8, preprocessing=preprocessing)
     np.testing.assert_array_equal(before.train, after.train)
     np.testing.assert_array_equal(before.validation, after.validation)
-    assert (after.classes, learned.changes(after.learned)) == (50, ["1,000 tokens then, 2,000 now"])
+    assert (after.classes, preprocessing.describe_changes(after.preprocessing)) == (
+        50,
+        ["1,000 tokens then, 2,000 now"],
+    )
 
 
 # the parts of a record
@@ -281,13 +284,13 @@ def test_a_digest_of_a_large_mapped_file_reads_little_of_it(tmp_path):
 
 
 def test_digits_and_arrays_given_to_predict():
-    learned = nf.data.digits().learned
-    x, names = examples(learned, np.ones((2, 64)))
+    preprocessing = nf.data.digits().preprocessing
+    x, names = load_inputs(preprocessing, np.ones((2, 64)))
     assert (x.dtype, x.shape, names) == (np.float32, (2, 64), None)
     for rows, message in {"a": "does not exist", 3: r"got shape \(\)", ((1, 2), (1,)): "rows of one length"}.items():
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            examples(learned, rows)
+            load_inputs(preprocessing, rows)
     with pytest.raises(ValueError, match="mask"):
-        examples(learned, np.ma.masked_equal(np.ones((1, 64)), 1))
+        load_inputs(preprocessing, np.ma.masked_equal(np.ones((1, 64)), 1))
     with pytest.raises(TypeError, match="the rows should be an array"):
-        examples(learned, {"a": [1]})
+        load_inputs(preprocessing, {"a": [1]})

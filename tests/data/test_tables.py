@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import nnfunc as nf
 from nnfunc.data.sources import csv_reader
-from nnfunc.data.sources.columns import class_labels, read_columns
+from nnfunc.data.sources.columns import parse_class_labels, read_columns
 
 HEAD = "weight,height,kind\n"
 ROWS = [f"{i},{i * i / 8},{'cat' if i % 2 else 'dog'}" for i in range(20)]
@@ -81,7 +81,7 @@ def test_frames_and_parquet_are_as_csv(tmp_path, kind):
     csv = nf.data.table(write(tmp_path), label="kind")
     assert together(nf.data.table(frame, label="kind", standardise=False)) == WANTED
     np.testing.assert_array_equal(splits.train[0], csv.train[0])
-    assert splits.learned.facts == csv.learned.facts
+    assert splits.preprocessing.facts == csv.preprocessing.facts
 
 
 WRONG = {
@@ -129,7 +129,7 @@ def test_heads_that_are_wrong(tmp_path):
 def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[data\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[data\]'"):
         nf.data.table(tmp_path / "a.parquet", label="kind")
 
 
@@ -195,10 +195,10 @@ def test_the_names_of_classes(tmp_path, words, names):
 def test_classes_are_counted_by_their_values(tmp_path):
     splits = from_text(tmp_path, "a,y\n1,1\n2,0\n3,1.0\n4,0.0\n")
     assert splits.train[1].tolist() == [1, 0, 1, 0]
-    labels, names = class_labels("t", "y", ["1.0", "7", "1"], names=("1", "7", "9"))
+    labels, names = parse_class_labels("t", "y", ["1.0", "7", "1"], names=("1", "7", "9"))
     assert (labels.tolist(), names) == ([0, 1, 0], ("1", "7", "9"))
     with pytest.raises(ValueError, match="row 1 of column 'y' has the class '8', which the run has not: 1, 7"):
-        class_labels("t", "y", ["1", "8"], names=("1", "7"))
+        parse_class_labels("t", "y", ["1", "8"], names=("1", "7"))
 
 
 class Frame:
@@ -487,7 +487,7 @@ def test_words_of_parquet_are_held_once_each(tmp_path):
     tracemalloc.stop()
     assert most < 5e6  # as an array of NumPy they are 20 MB, or 80
     name, columns, _ = read_columns(tmp_path / "a.parquet", ",")
-    assert class_labels(name, "kind", columns["kind"])[0].tolist() == [0, 1] * 1000
+    assert parse_class_labels(name, "kind", columns["kind"])[0].tolist() == [0, 1] * 1000
 
 
 def test_parquet_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_a_tokenizer_file(tmp_path, file):
 
 def test_without_tokenizers_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "nnfunc\[data\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnfunc\[data\]'"):
         nf.data.Tokenizer("{}").encode("a")
 
 
@@ -128,8 +128,8 @@ def test_without_tokenizers_the_error_says_what_to_install(monkeypatch):
         "{": "it is not JSON",
         "[1]": "neither",
         '{"codec": "words"}': "neither",
-        '{"codec": "characters", "characters": "ba"}': "characters should be some, sorted",
-        '{"codec": "characters", "characters": ""}': "characters should be some, sorted",
+        '{"codec": "characters", "characters": "ba"}': "characters should be sorted, distinct",
+        '{"codec": "characters", "characters": ""}': "characters should be sorted, distinct",
         '{"codec": "characters", "characters": 3}': "neither",
         "[" * 100_000: "it is not JSON",
     }.items(),
@@ -303,7 +303,7 @@ def token_folder(folder, form="bin", dtype="<u2", count=400):
 def test_token_files(tmp_path, form, dtype):
     tokens = token_folder(tmp_path, form, dtype)
     kind = np.dtype(dtype).name
-    splits = nf.data.tokens(tmp_path, block_size=8, dtype=kind, vocabulary=300)
+    splits = nf.data.tokens(tmp_path, block_size=8, dtype=kind, vocab_size=300)
     assert isinstance(splits.train, np.memmap)
     data, stream = splits.data(5, seed=2), splits.stream(5, seed=2)
     at = np.asarray(nf.data.indices(2, 3, 5, 292))
@@ -317,14 +317,14 @@ def test_token_files(tmp_path, form, dtype):
 
 def test_a_stream_is_the_data_set_without_the_device(tmp_path):
     token_folder(tmp_path)
-    splits = nf.data.tokens(tmp_path, block_size=8, vocabulary=300)
+    splits = nf.data.tokens(tmp_path, block_size=8, vocab_size=300)
     data, stream = splits.data(5), splits.stream(5)
     assert (data.size, data.steps_per_epoch) == (stream.size, stream.steps_per_epoch)
     for name in ("train", "validation"):
         pairs = zip(data.split(name, 4), stream.split(name, 4), strict=True)
         for wanted, found in pairs:
             jax.tree.map(np.testing.assert_array_equal, wanted, found)
-    batches, givens = stream.batches(7), stream.givens(7)
+    batches, givens = stream.batches(7), stream.gathered_batches(7)
     step = jax.jit(lambda given, step: given.batch(step))
     for place in range(7, 11):
         jax.tree.map(np.testing.assert_array_equal, next(batches), data.batch(place))
@@ -388,9 +388,9 @@ def test_prefetching_keeps_order_raises_and_stops():
 def test_token_files_that_are_wrong(tmp_path):
     token_folder(tmp_path)
     with pytest.raises(
-        ValueError, match=r"token 2\d\d, at place \d+ of the training tokens, is not in the vocabulary, \[0, 250\)"
+        ValueError, match=r"token 2\d\d, at index \d+ of the training tokens, is not in the vocabulary, \[0, 250\)"
     ):
-        nf.data.tokens(tmp_path, block_size=8, vocabulary=250)
+        nf.data.tokens(tmp_path, block_size=8, vocab_size=250)
     (tmp_path / "train.bin").write_bytes(bytes(301))
     with pytest.raises(ValueError, match=r"train.bin: it should be tokens of 2 bytes each \(uint16\), but has 301"):
         nf.data.tokens(tmp_path, block_size=8)
@@ -414,7 +414,7 @@ def test_token_files_that_are_wrong(tmp_path):
 def test_no_damage_to_a_token_file_gives_anything_but_our_error(tmp_path, form):
     token_folder(tmp_path, form, "<i4" if form == "npy" else "<u2")
     file = tmp_path / f"train.{form}"
-    load = lambda: nf.data.tokens(tmp_path, block_size=8, vocabulary=300)
+    load = lambda: nf.data.tokens(tmp_path, block_size=8, vocab_size=300)
     only_mistakes(load, file, 80, tmp_path.name)
 
 

@@ -25,7 +25,7 @@ def annealed(lr, steps):
 
 def digits(*, flat, batch_size):
     """All that is not trained on judges: 540 examples."""
-    splits = nf.data.digits(flat=flat)
+    splits = nf.data.digits(layout="flat" if flat else "image")
     held = tuple(np.concatenate(parts) for parts in zip(splits.validation, splits.test, strict=True))
     return nf.data.arrays(splits.train, batch_size=batch_size, validation=held)
 

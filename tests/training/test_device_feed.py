@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.data.sources.token_splits import token_splits
+from nnfunc.data.sources.token_splits import build_token_splits
 
 KEY = jax.random.key(0)
 
@@ -16,7 +16,7 @@ def splits(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokens") / "train.npy"
     np.save(file, (np.arange(600, dtype=np.uint16) ** 2) % 11)
     array = np.load(file, mmap_mode="r")
-    return token_splits("test", array[:500], array[500:], 8, 11, None, "test")
+    return build_token_splits("test", {"train": array[:500], "validation": array[500:]}, 8, 11, None, "test")
 
 
 def build(h):

@@ -111,7 +111,7 @@ def _open_folder(name: str, plan: ComparisonPlan, folder: Path | None) -> Path:
     records = DataRecords(folder, per_data_set=True)
     for run in plan.runs:
         _, data, values = run.config.part("data")
-        records.save(data, values, run.config.learned)
+        records.save(data, values, run.config.preprocessing)
         save_base(run.config, records)
     (folder / "compare.toml").write_bytes(tables)
     run_folder.write_environment(folder)

@@ -84,7 +84,7 @@ class TrialBuilder:
             save_base(config, records)
         for config in configs.values():
             _, name, values = config.part("data")
-            records.save(name, values, config.data().learned)
+            records.save(name, values, config.data().preprocessing)
 
     def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[Problem]:
         """The problems of the config of `settings`, seeds aside. overridden: the keys from the command line."""

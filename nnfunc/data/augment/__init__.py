@@ -3,8 +3,8 @@
     augment = nf.augment.chain(nf.augment.crop(4, mode="reflect"), nf.augment.flip())
     batch = augment(key, batch)                           # (x, y), or x alone
 
-Each example draws its own. Every strength may be traced, so that it can follow a schedule or be swept;
-at 0 the batch comes back exactly as it was. uint8 images stay uint8, floats stay floats. With plain
+Each example gets its own random numbers. Every strength may be traced, so that it can follow a schedule
+or be swept; at 0 the batch is unchanged. uint8 images stay uint8, floats stay floats. With plain
 numbers an augmentation is a plain value: equal ones are the same to `jax.jit`, so that data loaded
 twice compiles once.
 """
@@ -41,11 +41,13 @@ __all__ = [
 ]
 
 
-def augmentation(pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None) -> Augmentation | None:
-    """What a data set's `shift` and `flip` ask for, or None."""
-    flipped = [flip(shape=shape)] if flips else []
-    found = [*flipped, *([shift(pixels, fill=fill, shape=shape)] if pixels else [])]
-    return found[0] if len(found) == 1 else chain(*found) if found else None
+def build_augmentation(
+    pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None
+) -> Augmentation | None:
+    """The augmentation of the arguments `shift` and `flip` of a data set, or None."""
+    augments = [flip(shape=shape)] if flips else []
+    augments += [shift(pixels, fill=fill, shape=shape)] if pixels else []
+    return augments[0] if len(augments) == 1 else chain(*augments) if augments else None
 
 
 explain_calls(__name__)

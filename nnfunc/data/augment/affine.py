@@ -11,13 +11,13 @@ from nnfunc.data.augment.base import (
     Augmentation,
     Fill,
     Shape,
-    augmenting,
-    draw,
-    filling,
-    fills,
-    in_floats,
-    on_images,
-    single,
+    apply_in_floats,
+    apply_to_images,
+    as_scalar,
+    check_fill,
+    draw_uniform,
+    fill_values,
+    make_augmentation,
 )
 
 __all__ = ["affine", "rotate", "scale"]
@@ -39,17 +39,17 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
     >>> y.ravel().tolist()
     [1.5, 3.0, 2.0]
     """
-    outside = fills("affine", fill)
+    outside = check_fill("affine", fill)
     x, matrix, offset = jnp.asarray(x), jnp.asarray(matrix), jnp.asarray(offset)
     if x.ndim != 4:
-        wanted = "x should be images [batch, height, width, channels]"
-        check.fail("affine", f"{wanted}, got shape {tuple(x.shape)}.")
+        expected = "x should be images [batch, height, width, channels]"
+        check.fail("affine", expected=expected, actual=f"shape {tuple(x.shape)}")
     lead = x.shape[:1] if matrix.ndim == 3 or offset.ndim == 2 else ()
     check.floating("affine", matrix=matrix, offset=offset)
     for name, value, each in (("matrix", matrix, (2, 2)), ("offset", offset, (2,))):
         if value.shape not in (each, (*lead, *each)):
-            wanted = f"{name} should have shape {each}, or {(x.shape[0], *each)}"
-            check.fail("affine", f"{wanted} for {x.shape[0]} images, got {value.shape}.")
+            expected = f"{name} should have shape {each}, or {(x.shape[0], *each)}"
+            check.fail("affine", expected=f"{expected} for {x.shape[0]} images", actual=value.shape)
     matrix = jnp.broadcast_to(matrix, (x.shape[0], 2, 2))
     offset = jnp.broadcast_to(offset.astype(matrix.dtype), (x.shape[0], 2))
     height, width = x.shape[1:3]
@@ -73,7 +73,7 @@ def rotate(degrees: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augment
     True
     """
     check.number("rotate", 0, 180, degrees=degrees)
-    return augmenting("rotate", _rotate, degrees=degrees, fill=fills("rotate", fill), shape=shape)
+    return make_augmentation("rotate", _rotate, degrees=degrees, fill=check_fill("rotate", fill), shape=shape)
 
 
 def scale(smallest: Scalar = 0.8, largest: Scalar = 1.25, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
@@ -89,27 +89,27 @@ def scale(smallest: Scalar = 0.8, largest: Scalar = 1.25, *, fill: Fill = 0.0, s
     """
     check.number("scale", 0, open_low=True, open_high=True, smallest=smallest, largest=largest)
     check.ordered("scale", smallest=smallest, largest=largest)
-    fill = fills("scale", fill)
-    return augmenting("scale", _scale, smallest=smallest, largest=largest, fill=fill, shape=shape)
+    fill = check_fill("scale", fill)
+    return make_augmentation("scale", _scale, smallest=smallest, largest=largest, fill=fill, shape=shape)
 
 
 def _rotate(key: Key, batch: PyTree, *, degrees: Any, fill: Any, shape: Any) -> PyTree:
     def turned(x: Array) -> Array:
-        angle = (2 * draw(key, x) - 1) * (single(degrees) * (np.pi / 180))
+        angle = (2 * draw_uniform(key, x) - 1) * (as_scalar(degrees) * (np.pi / 180))
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         return _about_middle("rotate", x, ((cos, sin), (-sin, cos)), fill)
 
-    return on_images("rotate", turned, batch, shape)
+    return apply_to_images("rotate", turned, batch, shape)
 
 
 def _scale(key: Key, batch: PyTree, *, smallest: Any, largest: Any, fill: Any, shape: Any) -> PyTree:
     def zoomed(x: Array) -> Array:
-        least, most = jnp.log(single(smallest)), jnp.log(single(largest))
-        inverse = jnp.exp(-(least + draw(key, x) * (most - least)))
+        least, most = jnp.log(as_scalar(smallest)), jnp.log(as_scalar(largest))
+        inverse = jnp.exp(-(least + draw_uniform(key, x) * (most - least)))
         zero = jnp.zeros_like(inverse)
         return _about_middle("scale", x, ((inverse, zero), (zero, inverse)), fill)
 
-    return on_images("scale", zoomed, batch, shape)
+    return apply_to_images("scale", zoomed, batch, shape)
 
 
 def _about_middle(where: str, x: Array, matrix: Any, fill: tuple[Any, ...]) -> Array:
@@ -128,7 +128,7 @@ def _bilinear(where: str, x: Array, row: Array, column: Array, fill: tuple[Any, 
     gathers of 2 x 2 blocks. A whole coordinate gives its pixel exactly.
     """
     count, height, width, channels = x.shape
-    outside = filling(where, fill, x)
+    outside = fill_values(where, fill, x)
     rows, stride = height + 3, width + 3  # one pixel of fill before, two behind
     wide = jnp.broadcast_to(outside, (count, rows, stride, channels))
     wide = wide.at[:, 1 : height + 1, 1 : width + 1].set(x)
@@ -154,4 +154,4 @@ def _bilinear(where: str, x: Array, row: Array, column: Array, fill: tuple[Any, 
         lower = pixel(stride) + right_ * (pixel(stride + 1) - pixel(stride))
         return upper + down_ * (lower - upper)
 
-    return in_floats(where, x, blended)
+    return apply_in_floats(where, x, blended)

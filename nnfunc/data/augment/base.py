@@ -1,4 +1,4 @@
-"""What an augmentation is, and how it reaches the x of a batch."""
+"""The type of augmentations, and helpers that apply a change to the x of a batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,24 +15,24 @@ __all__ = [
     "Augmentation",
     "Fill",
     "Shape",
+    "apply_in_floats",
+    "apply_to_images",
+    "apply_to_inputs",
     "as_images",
-    "augmenting",
-    "draw",
-    "filling",
-    "fills",
-    "in_floats",
-    "inputs",
-    "on_images",
-    "on_inputs",
-    "single",
-    "with_inputs",
-    "with_part",
+    "as_scalar",
+    "check_fill",
+    "draw_uniform",
+    "fill_values",
+    "get_inputs",
+    "make_augmentation",
+    "replace_inputs",
+    "replace_item",
 ]
 
 Fill = Scalar | Sequence[Scalar]
-"""What comes in from outside: one value, or one for each channel."""
+"""The values of pixels from outside of the image: one value, or one for each channel."""
 Shape = Sequence[int] | None
-"""(height, width, channels) of images that are laid out otherwise, such as flat."""
+"""(height, width, channels) of images that x holds in another layout, such as flat."""
 
 
 @dataclass(frozen=True)
@@ -57,49 +57,49 @@ class Augmentation:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """The (height, width, channels) that it was given, or None."""
+        """Its argument `shape`, or None."""
         return dict(self.settings).get("shape")
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings)})"
 
 
-def augmenting(name: str, change: Callable[..., PyTree], **settings: Any) -> Augmentation:
+def make_augmentation(name: str, change: Callable[..., PyTree], **settings: Any) -> Augmentation:
     """The augmentation of this name that calls change(key, batch, **settings); shape is checked."""
     shape = settings.get("shape")
     if shape is not None:
         if len(shape) != 3:
-            check.fail(name, f"shape should be (height, width, channels), got {tuple(shape)}.")
+            check.fail(name, expected="shape should be (height, width, channels)", actual=tuple(shape))
         settings["shape"] = tuple(shape)
     return Augmentation(name, change, tuple(settings.items()))
 
 
-def inputs(batch: PyTree) -> Array:
+def get_inputs(batch: PyTree) -> Array:
     """The x of a batch: the batch itself, or the first of (x, ...), or the "x" of a dict there."""
     x = batch[0] if isinstance(batch, tuple | list) and batch else batch
     x = x.get("x") if isinstance(x, dict) else x
     if not hasattr(x, "dtype"):
-        wanted = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
-        check.fail("augment", f"{wanted}, got {check.describe(batch)}.", exc_type=TypeError)
+        expected = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
+        check.fail("augment", expected=expected, actual=check.describe(batch), exc_type=TypeError)
     return jnp.asarray(x)
 
 
-def with_inputs(batch: PyTree, x: Array) -> PyTree:
+def replace_inputs(batch: PyTree, x: Array) -> PyTree:
     """The batch with another x, where `inputs` finds it."""
     if isinstance(batch, tuple | list):
-        return with_part(batch, 0, with_inputs(batch[0], x))
+        return replace_item(batch, 0, replace_inputs(batch[0], x))
     return batch | {"x": x} if isinstance(batch, dict) else x
 
 
-def with_part(batch: Any, place: int, part: PyTree) -> Any:
-    """A tuple, list or NamedTuple with another part at a place."""
-    parts = [*batch[:place], part, *batch[place + 1 :]]
-    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+def replace_item(batch: Any, index: int, item: PyTree) -> Any:
+    """A tuple, list or NamedTuple with another item at an index."""
+    items = [*batch[:index], item, *batch[index + 1 :]]
+    return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
 
 
-def on_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
+def apply_to_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
     """The batch with its x changed."""
-    return with_inputs(batch, change(inputs(batch)))
+    return replace_inputs(batch, change(get_inputs(batch)))
 
 
 def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
@@ -107,45 +107,44 @@ def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
     if shape is not None and x.ndim > 1 and math.prod(x.shape[1:]) == math.prod(shape):
         return x.reshape(-1, *shape)
     if shape is not None:
-        wanted = f"x should hold images of shape {tuple(shape)}, {math.prod(shape)} numbers each"
-        check.fail(where, f"{wanted}, got shape {tuple(x.shape)}.")
+        expected = f"x should hold images of shape {tuple(shape)}, {math.prod(shape)} numbers each"
+        check.fail(where, expected=expected, actual=f"shape {tuple(x.shape)}")
     if x.ndim != 4:
-        wanted = "x should be images [batch, height, width, channels]"
-        check.fail(where, f"{wanted}, got shape {tuple(x.shape)}. Give their shape=(...).")
+        expected = "x should be images [batch, height, width, channels]"
+        check.fail(where, expected=expected, actual=f"shape {tuple(x.shape)}", hint="Give their shape=(...).")
     return x
 
 
-def on_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None) -> PyTree:
+def apply_to_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None) -> PyTree:
     """The batch with x, seen as images [batch, height, width, channels], changed."""
-    x = inputs(batch)
-    return with_inputs(batch, change(as_images(where, x, shape)).reshape(x.shape))
+    x = get_inputs(batch)
+    return replace_inputs(batch, change(as_images(where, x, shape)).reshape(x.shape))
 
 
-def in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
-    """change(floats, unit), back in x's type: unit is what 1.0 is in x, 255 for uint8.
+def apply_in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
+    """change(floats, scale) in the dtype of x; scale is the value of white: 255 for uint8, else 1.
 
-    Integers are rounded and kept within 0 and 255; floats may go anywhere.
+    uint8 is rounded and clipped to [0, 255]; floats are not clipped.
     """
     if x.dtype == jnp.uint8:
         y = change(x.astype(jnp.float32), 255.0)
         return jnp.clip(jnp.round(y), 0, 255).astype(jnp.uint8)
-    cure = "Give the images as uint8, or as floats."
-    check.floating(where, cure, x=x)
+    check.floating(where, "Give the images as uint8, or as floats.", x=x)
     wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
     return change(wide, 1.0).astype(x.dtype)
 
 
-def draw(key: Key, x: Array, *shape: int) -> Array:
-    """Numbers in [0, 1), of shape [batch, ...] and in float32 whatever x is."""
+def draw_uniform(key: Key, x: Array, *shape: int) -> Array:
+    """Uniform float32 numbers in [0, 1), of shape [batch, *shape]."""
     return jax.random.uniform(key, (x.shape[0], *shape), jnp.float32)
 
 
-def single(value: Scalar, like: Any = jnp.float32) -> Array:
-    """A number, traced or plain and of any type, as an array of one type."""
+def as_scalar(value: Scalar, like: Any = jnp.float32) -> Array:
+    """A number, traced or plain, as an array of the dtype `like`."""
     return jnp.asarray(value).astype(like)
 
 
-def fills(where: str, fill: Fill) -> tuple[Any, ...]:
+def check_fill(where: str, fill: Fill) -> tuple[Any, ...]:
     """The values of a Fill, plain ones as floats."""
     values: Any = fill
     if not isinstance(values, Sequence) and getattr(values, "ndim", 0) != 1:
@@ -155,15 +154,15 @@ def fills(where: str, fill: Fill) -> tuple[Any, ...]:
     return tuple(float(value) if check.is_plain(value) else value for value in values)
 
 
-def filling(where: str, fill: tuple[Any, ...], x: Array) -> Array:
+def fill_values(where: str, fill: tuple[Any, ...], x: Array) -> Array:
     """The fill in x's type, [1] or [channels]."""
     if len(fill) not in (1, x.shape[-1]):
-        wanted = f"fill should be one number, or one for each of {x.shape[-1]} channels"
-        check.fail(where, f"{wanted}, got {len(fill)}.")
+        expected = f"fill should be one number, or one for each of {x.shape[-1]} channels"
+        check.fail(where, expected=expected, actual=len(fill))
     if x.dtype == jnp.uint8:
         plain = [value for value in fill if check.is_plain(value)]
         wrong = [value for value in plain if not (0 <= value <= 255 and value == int(value))]
         if wrong:
-            wanted = "fill should be an integer from 0 to 255 for uint8 images"
-            check.fail(where, f"{wanted}, got {wrong[0]}.")
-    return jnp.stack([single(value, x.dtype) for value in fill])
+            expected = "fill should be an integer from 0 to 255 for uint8 images"
+            check.fail(where, expected=expected, actual=wrong[0])
+    return jnp.stack([as_scalar(value, x.dtype) for value in fill])

@@ -1,4 +1,4 @@
-"""What changes the values of pixels: `cutout`, `brightness`, `contrast` and `noise`."""
+"""Changes of pixel values: `cutout`, `brightness`, `contrast` and `noise`."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from nnfunc.data.augment.base import (
     Augmentation,
     Fill,
     Shape,
-    augmenting,
-    draw,
-    filling,
-    fills,
-    in_floats,
-    on_images,
-    on_inputs,
-    single,
+    apply_in_floats,
+    apply_to_images,
+    apply_to_inputs,
+    as_scalar,
+    check_fill,
+    draw_uniform,
+    fill_values,
+    make_augmentation,
 )
 
-__all__ = ["boxes", "brightness", "contrast", "cutout", "noise"]
+__all__ = ["brightness", "contrast", "cutout", "draw_boxes", "noise"]
 
 
 def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Fill `count` boxes of each image, each `size` of the image's sides, with its middle anywhere.
+    """Fill `count` boxes of each image, with sides of `size` times the image's, anywhere.
 
     A box whose middle is near the edge sticks out, and so hides less. Shapes, fill and shape: as for
     `nf.augment.shift`. size: in [0, 1]. count: at least 0.
@@ -37,15 +37,15 @@ def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = Non
     """
     check.number("cutout", 0, 1, size=size)
     check.size("cutout", 0, count=count)
-    fill = fills("cutout", fill)
-    return augmenting("cutout", _cutout, size=size, count=count, fill=fill, shape=shape)
+    fill = check_fill("cutout", fill)
+    return make_augmentation("cutout", _cutout, size=size, count=count, fill=fill, shape=shape)
 
 
 def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     """Add one number to all of an image, uniform in [-amount, amount].
 
-    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the unit of x: for uint8 a
-    share of 255, and the result is kept within 0 and 255. Floats are not, they may be normalised.
+    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the scale of x: for uint8 a
+    fraction of 255, and the result is clipped to [0, 255]. Floats are not clipped, for they may be normalised.
     Source: tf.image.random_brightness.
 
     >>> y = nf.augment.brightness(0.1)(jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
@@ -53,14 +53,14 @@ def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     (True, 2)
     """
     check.number("brightness", 0, open_high=True, amount=amount)
-    return augmenting("brightness", _brightness, amount=amount, shape=shape)
+    return make_augmentation("brightness", _brightness, amount=amount, shape=shape)
 
 
 def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     """Stretch each image about its mean by a factor uniform in [1 - amount, 1 + amount].
 
     y = mean + factor * (x - mean), with a mean for each image and channel. Shapes and shape: as for
-    `nf.augment.shift`. amount: in [0, 1]. uint8 is kept within 0 and 255.
+    `nf.augment.shift`. amount: in [0, 1]. uint8 is clipped to [0, 255].
     Source: tf.image.random_contrast(lower=1 - amount, upper=1 + amount).
 
     >>> y = nf.augment.contrast(1.0)(jax.random.key(0), jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1))
@@ -68,67 +68,67 @@ def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     1.0
     """
     check.number("contrast", 0, 1, amount=amount)
-    return augmenting("contrast", _contrast, amount=amount, shape=shape)
+    return make_augmentation("contrast", _contrast, amount=amount, shape=shape)
 
 
-def noise(deviation: Scalar) -> Augmentation:
+def noise(std: Scalar) -> Augmentation:
     """Add normal noise of this standard deviation to every number of x.
 
-    Shapes: x [batch, ...], floats or uint8. deviation: at least 0, in the unit of x: for uint8 a share
+    Shapes: x [batch, ...], floats or uint8. std: at least 0, in the unit of x: for uint8 a share
     of 255, and the result is rounded and kept within 0 and 255.
 
     >>> y = nf.augment.noise(0.1)(jax.random.key(0), jnp.zeros((1000, 2)))
     >>> round(float(y.std()), 2)
     0.1
     """
-    check.number("noise", 0, open_high=True, deviation=deviation)
-    return augmenting("noise", _noise, deviation=deviation)
+    check.number("noise", 0, open_high=True, std=std)
+    return make_augmentation("noise", _noise, std=std)
 
 
 def _cutout(key: Key, batch: PyTree, *, size: Any, count: int, fill: Any, shape: Any) -> PyTree:
     def hidden(x: Array) -> Array:
-        length = jnp.broadcast_to(single(size), (len(x), count))
-        rows, columns = boxes(key, x, length)
+        length = jnp.broadcast_to(as_scalar(size), (len(x), count))
+        rows, columns = draw_boxes(key, x, length)
         covered = (rows[..., :, None] & columns[..., None, :]).any(1)  # [batch, height, width]
-        return jnp.where(covered[..., None], filling("cutout", fill, x), x)
+        return jnp.where(covered[..., None], fill_values("cutout", fill, x), x)
 
-    return on_images("cutout", hidden, batch, shape)
+    return apply_to_images("cutout", hidden, batch, shape)
 
 
 def _brightness(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
     def lit(x: Array, unit: float) -> Array:
-        return x + ((2 * draw(key, x, 1, 1, 1) - 1) * single(amount) * unit).astype(x.dtype)
+        return x + ((2 * draw_uniform(key, x, 1, 1, 1) - 1) * as_scalar(amount) * unit).astype(x.dtype)
 
-    return on_images("brightness", lambda x: in_floats("brightness", x, lit), batch, shape)
+    return apply_to_images("brightness", lambda x: apply_in_floats("brightness", x, lit), batch, shape)
 
 
 def _contrast(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
     def stretched(x: Array, unit: float) -> Array:
-        more = ((2 * draw(key, x, 1, 1, 1) - 1) * single(amount)).astype(x.dtype)
+        more = ((2 * draw_uniform(key, x, 1, 1, 1) - 1) * as_scalar(amount)).astype(x.dtype)
         return x + more * (x - x.mean((1, 2), keepdims=True))  # exactly x where more is 0
 
-    return on_images("contrast", lambda x: in_floats("contrast", x, stretched), batch, shape)
+    return apply_to_images("contrast", lambda x: apply_in_floats("contrast", x, stretched), batch, shape)
 
 
-def _noise(key: Key, batch: PyTree, *, deviation: Any) -> PyTree:
+def _noise(key: Key, batch: PyTree, *, std: Any) -> PyTree:
     def noisy(x: Array, unit: float) -> Array:
-        drawn = jax.random.normal(key, (x.size,), jnp.float32)  # flat: a third of the time on CPU
-        return x + (drawn.reshape(x.shape) * (single(deviation) * unit)).astype(x.dtype)
+        normal = jax.random.normal(key, (x.size,), jnp.float32)  # flat: a third of the time on CPU
+        return x + (normal.reshape(x.shape) * (as_scalar(std) * unit)).astype(x.dtype)
 
-    return on_inputs(lambda x: in_floats("noise", x, noisy), batch)
+    return apply_to_inputs(lambda x: apply_in_floats("noise", x, noisy), batch)
 
 
-def boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
+def draw_boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
     """Boxes in images, with middles uniform in the image: which rows and which columns each takes.
 
-    length [batch, count]: the sides as shares of the image's. Returns: booleans [batch, count, height]
+    length [batch, count]: the sides as fractions of the image's. Returns: booleans [batch, count, height]
     and [batch, count, width], true for the pixels whose middle is inside; none for a length of 0.
     """
 
     def span(name: str, side: int) -> Array:
-        middle = draw(fold(key, name), x, length.shape[1], 1) * side
+        middle = draw_uniform(fold(key, name), x, length.shape[1], 1) * side
         half = length[..., None] * (side / 2)
-        place = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
-        return (place >= middle - half) & (place < middle + half)
+        center = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
+        return (center >= middle - half) & (center < middle + half)
 
     return span("row", x.shape[1]), span("column", x.shape[2])

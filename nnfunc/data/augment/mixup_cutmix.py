@@ -11,30 +11,31 @@ from nnfunc.base import Array, Key, PyTree, Scalar, fold
 from nnfunc.data.augment.base import (
     Augmentation,
     Shape,
+    apply_in_floats,
+    apply_to_inputs,
     as_images,
-    augmenting,
-    in_floats,
-    inputs,
-    on_inputs,
-    single,
-    with_inputs,
-    with_part,
+    as_scalar,
+    get_inputs,
+    make_augmentation,
+    replace_inputs,
+    replace_item,
 )
-from nnfunc.data.augment.color_noise import boxes
+from nnfunc.data.augment.color_noise import draw_boxes
 
-__all__ = ["cutmix", "mixup", "soft_labels"]
+__all__ = ["cutmix", "mixup", "to_soft_labels"]
 
 
 def mixup(alpha: Scalar, classes: int) -> Augmentation:
-    """Blend each example with another of the batch, and their labels in the same shares.
+    """Blend each example with another of the batch, and their labels in the same proportion.
 
-    x = share * x + (1 - share) * other x, y likewise; share ~ Beta(alpha, alpha), one for each example,
+    x = weight * x + (1 - weight) * other x, y likewise; weight ~ Beta(alpha, alpha), one for each example,
     and the others are a permutation of the batch.
 
     Shapes: a batch (x, y), x [batch, ...] uint8 or floats, y labels [batch] or already soft ones
     [batch, classes] -> x of its shape and type, y soft labels [batch, classes] in float32. alpha: at
-    least 0; at 0 nothing is mixed, and labels only become soft. A label that is no class gives NaN.
-    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; with a share for each example rather
+    least 0; at 0 nothing is mixed, and labels only become soft. classes: the number of them, at
+    least 1. A label that is no class gives NaN.
+    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; with a weight for each example rather
     than one for the batch.
 
     >>> x, y = nf.augment.mixup(0.4, classes=3)(jax.random.key(0), (jnp.eye(3), jnp.arange(3)))
@@ -43,19 +44,19 @@ def mixup(alpha: Scalar, classes: int) -> Augmentation:
     """
     check.number("mixup", 0, open_high=True, alpha=alpha)
     check.size("mixup", classes=classes)
-    return augmenting("mixup", _mixup, alpha=alpha, classes=int(classes))
+    return make_augmentation("mixup", _mixup, alpha=alpha, classes=int(classes))
 
 
 def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
     """Paste a box of another image of the batch into each, and mix their labels by its area.
 
-    The box takes a share of 1 - Beta(alpha, alpha) of the image before what sticks out is cut off, its
+    The box covers a fraction 1 - Beta(alpha, alpha) of the image before what sticks out is cut off, its
     middle is anywhere, and the labels are mixed by the number of pixels that were really pasted.
 
     Shapes: a batch (x, y), x [batch, height, width, channels] of any type, y labels [batch] or already
     soft ones [batch, classes] -> x of its shape and type, y soft labels [batch, classes] in float32.
-    alpha: at least 0; at 0 nothing is pasted, and labels only become soft. A label that is no class
-    gives NaN. shape: as for `nf.augment.shift`.
+    alpha: at least 0; at 0 nothing is pasted, and labels only become soft. classes: the number of them,
+    at least 1. A label that is no class gives NaN. shape: as for `nf.augment.shift`.
     Source: Yun et al. 2019, arXiv:1905.04899, section 3 and appendix A; with a box for each image
     rather than one for the batch.
 
@@ -66,46 +67,46 @@ def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
     """
     check.number("cutmix", 0, open_high=True, alpha=alpha)
     check.size("cutmix", classes=classes)
-    return augmenting("cutmix", _cutmix, alpha=alpha, classes=int(classes), shape=shape)
+    return make_augmentation("cutmix", _cutmix, alpha=alpha, classes=int(classes), shape=shape)
 
 
 def _mixup(key: Key, batch: PyTree, *, alpha: Any, classes: int) -> PyTree:
     x, labels = _pair("mixup", batch, classes)
     count = labels.shape[0]
     other = jax.random.permutation(fold(key, "other"), count)
-    moved = 1 - symmetric_beta(fold(key, "share"), alpha, count)  # what the other gives
+    moved = 1 - draw_symmetric_beta(fold(key, "share"), alpha, count)  # the weight of the other
 
     def blended(x: Array) -> Array:
         def blend(x: Array, unit: float) -> Array:
-            return _towards(x, x[other], moved)
+            return _interpolate(x, x[other], moved)
 
-        return in_floats("mixup", x, blend)
+        return apply_in_floats("mixup", x, blend)
 
-    return with_part(with_part(batch, 0, on_inputs(blended, x)), 1, blended(labels))
+    return replace_item(replace_item(batch, 0, apply_to_inputs(blended, x)), 1, blended(labels))
 
 
 def _cutmix(key: Key, batch: PyTree, *, alpha: Any, classes: int, shape: Any) -> PyTree:
     x, labels = _pair("cutmix", batch, classes)
-    images = as_images("cutmix", inputs(x), shape)
+    images = as_images("cutmix", get_inputs(x), shape)
     count, height, width = images.shape[:3]
     other = jax.random.permutation(fold(key, "other"), count)
-    length = jnp.sqrt(1 - symmetric_beta(fold(key, "share"), alpha, count))[:, None]
-    rows, columns = (part[:, 0] for part in boxes(fold(key, "box"), images, length))
+    length = jnp.sqrt(1 - draw_symmetric_beta(fold(key, "share"), alpha, count))[:, None]
+    rows, columns = (part[:, 0] for part in draw_boxes(fold(key, "box"), images, length))
     pasted = (rows.sum(1) * columns.sum(1)).astype(labels.dtype) / (height * width)
     box = rows[:, :, None, None] & columns[:, None, :, None]
     images = jnp.where(box, images[other], images)
-    y = _towards(labels, labels[other], pasted)
-    x = with_inputs(x, images.reshape(inputs(x).shape))
-    return with_part(with_part(batch, 0, x), 1, y)
+    y = _interpolate(labels, labels[other], pasted)
+    x = replace_inputs(x, images.reshape(get_inputs(x).shape))
+    return replace_item(replace_item(batch, 0, x), 1, y)
 
 
-def _towards(x: Array, other: Array, share: Array) -> Array:
-    """(1 - share) * x + share * other, with a share for each example; exactly x where it is 0."""
-    share = share.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    return jnp.where(share > 0, x + share * (other - x), x)
+def _interpolate(x: Array, other: Array, weight: Array) -> Array:
+    """(1 - weight) * x + weight * other, with a weight [batch]; exactly x where it is 0."""
+    weight = weight.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))  # [batch, 1, ...]
+    return jnp.where(weight > 0, x + weight * (other - x), x)
 
 
-def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
+def draw_symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     """[count] draws of Beta(alpha, alpha) in float32, 1 where alpha is 0.
 
     Without a loop and without rejection, unlike jax.random.beta: with U, V uniform,
@@ -114,7 +115,7 @@ def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     Source: Bailey 1994, Mathematics of Computation 62; Devroye 1996, "Random variate generation in one
     line of code", section on the symmetric beta.
     """
-    alpha = single(alpha)
+    alpha = as_scalar(alpha)
     u, v = jax.random.uniform(key, (2, count), jnp.float32)
     rate = 1 / jnp.where(alpha > 0, alpha, 1)
     above = jnp.expm1(jnp.minimum(-jnp.log1p(-u) * rate, 80))  # 1 - u is above 0, u may be 0
@@ -124,14 +125,14 @@ def symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     return jnp.where(alpha > 0, drawn, 1)
 
 
-def soft_labels(where: str, y: Any, classes: int) -> Array:
-    """Labels [batch] as shares of classes [batch, classes] in float32; soft ones as they are."""
+def to_soft_labels(where: str, y: Any, classes: int) -> Array:
+    """Labels [batch] as class probabilities [batch, classes] in float32; soft labels are unchanged."""
     y = jnp.asarray(y)
     if y.ndim == 2 and y.shape[1] == classes and jnp.issubdtype(y.dtype, jnp.floating):
         return y
     if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
-        wanted = f"y should be labels [batch], or shares of classes [batch, {classes}] in floats"
-        check.fail(where, f"{wanted}, got {check.describe(y)}.")
+        expected = f"y should be labels [batch], or class probabilities [batch, {classes}] in floats"
+        check.fail(where, expected=expected, actual=check.describe(y))
     check.within(where, 0, classes - 1, "Set classes to the number of them.", labels=y)
     valid = (y >= 0) & (y < classes)
     return jnp.where(valid[:, None], jax.nn.one_hot(y, classes, dtype=jnp.float32), jnp.nan)
@@ -140,7 +141,6 @@ def soft_labels(where: str, y: Any, classes: int) -> Array:
 def _pair(where: str, batch: PyTree, classes: int) -> tuple[PyTree, Array]:
     """x and the soft labels of a batch."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not hasattr(batch[1], "dtype"):
-        got = check.describe(batch)
-        wanted = "a batch should be a pair (x, labels), whose labels it mixes too"
-        check.fail(where, f"{wanted}, got {got}.", exc_type=TypeError)
-    return batch[0], soft_labels(where, batch[1], classes)
+        expected = "a batch should be a pair (x, labels), whose labels it mixes too"
+        check.fail(where, expected=expected, actual=check.describe(batch), exc_type=TypeError)
+    return batch[0], to_soft_labels(where, batch[1], classes)

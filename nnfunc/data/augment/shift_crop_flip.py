@@ -7,7 +7,17 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
-from nnfunc.data.augment.base import Augmentation, Fill, Shape, augmenting, draw, filling, fills, on_images, single
+from nnfunc.data.augment.base import (
+    Augmentation,
+    Fill,
+    Shape,
+    apply_to_images,
+    as_scalar,
+    check_fill,
+    draw_uniform,
+    fill_values,
+    make_augmentation,
+)
 
 __all__ = ["crop", "flip", "shift"]
 
@@ -18,15 +28,15 @@ def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentat
     """Move each image by up to `pixels` up or down and left or right, each move equally likely.
 
     Shapes: x [batch, height, width, channels], in the batch (x, y) or alone. pixels: at least 0,
-    rounded to an integer. fill: what comes in from outside, one value or one for each channel.
-    shape: (height, width, channels), for x whose images are laid out otherwise.
+    rounded to an integer. fill: the value of pixels from outside, one or one for each channel.
+    shape: (height, width, channels), for x that holds images in another layout.
 
     >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
     >>> float(nf.augment.shift(1)(jax.random.key(0), x).sum())
     1.0
     """
     check.number("shift", 0, open_high=True, pixels=pixels)
-    return augmenting("shift", _shift, pixels=pixels, fill=fills("shift", fill), shape=shape)
+    return make_augmentation("shift", _shift, pixels=pixels, fill=check_fill("shift", fill), shape=shape)
 
 
 def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
@@ -44,8 +54,8 @@ def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: S
     """
     check.number("crop", 0, open_high=True, padding=padding)
     check.choice("crop", ("constant", "reflect", "edge"), mode=mode)
-    fill = fills("crop", fill)
-    return augmenting("crop", _crop, padding=padding, mode=mode, fill=fill, shape=shape)
+    fill = check_fill("crop", fill)
+    return make_augmentation("crop", _crop, padding=padding, mode=mode, fill=fill, shape=shape)
 
 
 def flip(rate: Scalar = 0.5, *, vertical: bool = False, shape: Shape = None) -> Augmentation:
@@ -59,29 +69,29 @@ def flip(rate: Scalar = 0.5, *, vertical: bool = False, shape: Shape = None) -> 
     True
     """
     check.number("flip", 0, 1, rate=rate)
-    return augmenting("flip", _flip, rate=rate, vertical=bool(vertical), shape=shape)
+    return make_augmentation("flip", _flip, rate=rate, vertical=bool(vertical), shape=shape)
 
 
 def _shift(key: Key, batch: PyTree, *, pixels: Any, fill: Any, shape: Any) -> PyTree:
     def moved(x: Array) -> Array:
         return _cut("shift", key, x, pixels, "constant", fill)
 
-    return on_images("shift", moved, batch, shape)
+    return apply_to_images("shift", moved, batch, shape)
 
 
 def _crop(key: Key, batch: PyTree, *, padding: Any, mode: Mode, fill: Any, shape: Any) -> PyTree:
     def moved(x: Array) -> Array:
         return _cut("crop", key, x, padding, mode, fill)
 
-    return on_images("crop", moved, batch, shape)
+    return apply_to_images("crop", moved, batch, shape)
 
 
 def _flip(key: Key, batch: PyTree, *, rate: Any, vertical: bool, shape: Any) -> PyTree:
     def mirrored(x: Array) -> Array:
-        turn = draw(key, x, 1, 1, 1) < single(rate)
+        turn = draw_uniform(key, x, 1, 1, 1) < as_scalar(rate)
         return jnp.where(turn, x[:, ::-1] if vertical else x[:, :, ::-1], x)
 
-    return on_images("flip", mirrored, batch, shape)
+    return apply_to_images("flip", mirrored, batch, shape)
 
 
 def _cut(where: str, key: Key, x: Array, reach: Any, mode: Mode, fill: tuple[Any, ...]) -> Array:
@@ -90,7 +100,7 @@ def _cut(where: str, key: Key, x: Array, reach: Any, mode: Mode, fill: tuple[Any
     A plain reach pads once and cuts once. A traced one, whose padding has no size yet, moves along one
     axis and then the other, within an image's side on either hand: nothing lies farther out.
     """
-    outside = filling(where, fill, x)
+    outside = fill_values(where, fill, x)
     if check.is_plain(reach):
         pad = round(float(reach))
         if pad <= min(x.shape[1:3]):
@@ -105,7 +115,7 @@ def _cut(where: str, key: Key, x: Array, reach: Any, mode: Mode, fill: tuple[Any
             return jax.vmap(window)(wide, corner)
         pad = jnp.asarray(pad, jnp.int32)
     else:
-        pad = jnp.maximum(jnp.round(single(reach)), 0).astype(jnp.int32)
+        pad = jnp.maximum(jnp.round(as_scalar(reach)), 0).astype(jnp.int32)
     move = jax.random.randint(key, (len(x), 2), 0, 2 * pad + 1, jnp.int32) - pad
     for axis in (1, 2):
         x = _along(x, axis, move[:, axis - 1], mode, outside)
@@ -128,9 +138,9 @@ def _along(x: Array, axis: int, move: Array, mode: Mode, outside: Array) -> Arra
     moved = jax.vmap(window)(wide, start)
     if mode != "constant":
         return moved
-    place = move[:, None] + jnp.arange(side, dtype=move.dtype)  # a fill of its own is quicker by where
+    index = move[:, None] + jnp.arange(side, dtype=move.dtype)  # jnp.where is the quickest fill
     shape = [1 if other not in (0, axis) else size for other, size in enumerate(x.shape)]
-    return jnp.where(((place >= 0) & (place < side)).reshape(shape), moved, outside)
+    return jnp.where(((index >= 0) & (index < side)).reshape(shape), moved, outside)
 
 
 def _padded(x: Array, pads: tuple[int, ...], mode: Mode, outside: Array) -> Array:

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
-from nnfunc.data.augment.base import Augmentation, augmenting, inputs, on_inputs, single, with_inputs, with_part
+from nnfunc.data.augment.base import (
+    Augmentation,
+    apply_to_inputs,
+    as_scalar,
+    get_inputs,
+    make_augmentation,
+    replace_inputs,
+    replace_item,
+)
 
 __all__ = ["random_windows", "token_dropout"]
 
@@ -15,9 +23,9 @@ __all__ = ["random_windows", "token_dropout"]
 def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """Replace each token of x by `token`, with probability `rate`.
 
-    Only x changes: in a pair (tokens, next tokens) the model still has to tell what really follows.
+    Only x changes: the next tokens of a pair (tokens, next tokens) stay the true ones.
     Shapes: x [batch, time] integers, alone, in (x, y), or as {"x": ..., "lengths": ...}.
-    rate: in [0, 1]. token: an id of its own, such as that of "unknown" or of a mask.
+    rate: in [0, 1]. token: at least 0, such as the id of "unknown" or of a mask.
     Source: Iyyer et al. 2015 (word dropout); Bowman et al. 2016, arXiv:1511.06349, section 3.1.
 
     >>> nf.augment.token_dropout(0.5, 9)(jax.random.key(0), jnp.arange(6)[None]).tolist()
@@ -25,13 +33,13 @@ def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """
     check.number("token_dropout", 0, 1, rate=rate)
     check.size("token_dropout", 0, token=token)
-    return augmenting("token_dropout", _token_dropout, rate=rate, token=int(token))
+    return make_augmentation("token_dropout", _token_dropout, rate=rate, token=int(token))
 
 
 def random_windows(length: int) -> Augmentation:
-    """Cut `length` steps in a row out of each example, from a random place of its own.
+    """Cut `length` consecutive steps out of each example, from a random position.
 
-    Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same places when it has a
+    Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same positions if it has a
     value for each step: [batch, time] integers or [batch, time, ...]. Labels [batch], and soft
     ones, stay. With x as {"x": ..., "lengths": ...} the windows lie among the real steps, and lengths
     tell how many of them each still has. length: at least 1, at most time, which changes nothing.
@@ -43,24 +51,24 @@ def random_windows(length: int) -> Augmentation:
     ((1, 3), [[1, 1, 1]])
     """
     check.size("random_windows", length=length)
-    return augmenting("random_windows", _random_windows, length=int(length))
+    return make_augmentation("random_windows", _random_windows, length=int(length))
 
 
 def _token_dropout(key: Key, batch: PyTree, *, rate: Any, token: int) -> PyTree:
     def dropped(x: Array) -> Array:
         check.integers("token_dropout", "They are ids of tokens.", x=x)
-        drop = jax.random.uniform(key, (x.size,), jnp.float32).reshape(x.shape) < single(rate)
+        drop = jax.random.uniform(key, (x.size,), jnp.float32).reshape(x.shape) < as_scalar(rate)
         return jnp.where(drop, jnp.asarray(token, x.dtype), x)
 
-    return on_inputs(dropped, batch)
+    return apply_to_inputs(dropped, batch)
 
 
 def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
-    x = inputs(batch)
+    x = get_inputs(batch)
     if x.ndim < 2 or x.shape[1] < length:
-        wanted = f"x should be sequences [batch, time, ...] of at least {length} steps"
-        check.fail("random_windows", f"{wanted}, got shape {tuple(x.shape)}.")
-    last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last place to begin at
+        expected = f"x should be sequences [batch, time, ...] of at least {length} steps"
+        check.fail("random_windows", expected=expected, actual=f"shape {tuple(x.shape)}")
+    last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last start
     paired = isinstance(batch, tuple | list)
     whole = batch[0] if paired else batch
     lengths = whole.get("lengths") if isinstance(whole, dict) else None
@@ -71,14 +79,14 @@ def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
         last = jnp.clip(lengths.astype(jnp.int32) - length, 0, last)
         whole = whole | {"lengths": jnp.minimum(lengths, jnp.asarray(length, lengths.dtype))}
     start = jax.random.randint(key, x.shape[:1], 0, last + 1, jnp.int32)
-    whole = with_inputs(whole, _cut(x, start, length))
+    whole = replace_inputs(whole, _cut(x, start, length))
     if not paired:
         return whole
-    batch = with_part(batch, 0, whole)
-    for place, y in enumerate(batch[1:], 1):
+    batch = replace_item(batch, 0, whole)
+    for index, y in enumerate(batch[1:], 1):
         each = hasattr(y, "dtype") and y.shape[:2] == x.shape[:2]
         if each and not (y.ndim == 2 and jnp.issubdtype(y.dtype, jnp.floating)):  # soft labels
-            batch = with_part(batch, place, _cut(jnp.asarray(y), start, length))
+            batch = replace_item(batch, index, _cut(jnp.asarray(y), start, length))
     return batch
 
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnfunc.data.dataset import labels
-from nnfunc.data.download import Source, bounded, damaged, find, given, read, unreadable
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.dataset import check_labels
+from nnfunc.data.download import Source, check_unpacked_size, fail_damaged, fail_unreadable, find, read_bytes, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.image_layout import build_image_splits
 from nnfunc.data.splits import Splits
 
 __all__ = ["cifar10"]
@@ -35,32 +35,33 @@ def cifar10(
     flip: bool = False,
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
-    folder: str | Path | None = None,
-    learned: Learned | None = None,
+    path: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """CIFAR-10's photographs: 45,000 images to train, 5,000 to choose by, 10,000 to report on.
+    """CIFAR-10's photographs: 45,000 images for training, 5,000 for validation, 10,000 for testing.
 
     x is uint8, and becomes (x / 255 - mean) / std of each channel, (0.4914, 0.4822, 0.4465) and
     (0.2470, 0.2435, 0.2616), in every batch; y is int32 in [0, 10).
     layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: move each training image by
-    up to so many pixels (4 is usual). flip: mirror one in two. The others are those of `mnist`.
-    folder: an archive (cifar-10-binary.tar.gz, cifar-10-python.tar.gz) or what it unpacks to; by
-    default one is found or fetched. learned: as for `mnist`.
+    up to so many pixels (4 is usual). flip: mirror each training image with probability 1/2. validation,
+    shuffle_pixels, shuffle_seed, preprocessing: as in `mnist`. path: an archive (cifar-10-binary.tar.gz,
+    cifar-10-python.tar.gz) or its unpacked folder; by default it is looked for in NNFUNC_DATA and the
+    cache, and downloaded.
     Raises: FileNotFoundError with where to get it; ValueError when a file is damaged.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
-    if folder is None:
+    if path is None:
         first, other = ARCHIVES
         inside = ("cifar-10-batches-bin", "cifar-10-batches-py", other, first)
-        names = [f"{place}{name}" for place in ("cifar10/", "") for name in inside]
+        names = [f"{folder}{name}" for folder in ("cifar10/", "") for name in inside]
         names += ["cifar10/data_batch_1.bin", "cifar10/data_batch_1"]
         urls = tuple(mirror + first for mirror in MIRRORS)
         path = find(WHERE, [f"cifar10/{first}", *names], Source(urls, ARCHIVES[first]))
         path = path.parent if path.name.startswith("data_batch_1") else path
     else:
-        path = given(WHERE, folder)
+        path = resolve(WHERE, path)
     train, test = _load(path)
-    return image_splits(
+    return build_image_splits(
         WHERE,
         {"train": train, "test": test},
         layout=layout,
@@ -72,7 +73,7 @@ def cifar10(
         shuffle_seed=shuffle_seed,
         shift=shift,
         flip=flip,
-        learned=learned,
+        preprocessing=preprocessing,
     )
 
 
@@ -83,20 +84,20 @@ def _load(path: Path) -> tuple[Any, Any]:
             files = {p.name: p for p in (path / inner).glob("*_batch*")}
             if files:
                 break
-        contents = {name: read(WHERE, file) for name, file in files.items()}
+        contents = {name: read_bytes(WHERE, file) for name, file in files.items()}
     else:
-        contents = _unpacked(path)
+        contents = _unpack(path)
     parts = []
-    for wanted in (TRAIN, TEST):
+    for batch_names in (TRAIN, TEST):
         pairs = []
-        for name in wanted:
+        for name in batch_names:
             if f"{name}.bin" in contents:
                 pairs.append(_binary(path / f"{name}.bin", contents[f"{name}.bin"]))
             elif name in contents:
                 pairs.append(_pickled(path / name, contents[name]))
             else:
                 problem = f"it should hold {name}.bin, or {name} of the Python form, but does not"
-                damaged(WHERE, path, problem)
+                fail_damaged(WHERE, path, problem)
         x, y = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
         # [n, 3, 32, 32], a plane a colour
         images = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
@@ -104,20 +105,20 @@ def _load(path: Path) -> tuple[Any, Any]:
     return parts[0], parts[1]
 
 
-def _unpacked(path: Path) -> dict[str, bytes]:
+def _unpack(path: Path) -> dict[str, bytes]:
     """The batches of an archive, by their names, with nothing written to the disk."""
     contents = {}
     try:
-        whole = read(WHERE, path)  # unzipped and bounded: the archive's own ways to pack are shut
+        whole = read_bytes(WHERE, path)  # already unzipped: tarfile need not decompress
         with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 if name.removesuffix(".bin") in (*TRAIN, *TEST) and member.isreg():
-                    bounded(WHERE, path / name, len(whole), member.size)
+                    check_unpacked_size(WHERE, path / name, len(whole), member.size)
                     file = archive.extractfile(member)
                     contents[name] = file.read() if file else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
-        unreadable(WHERE, path, "it is no archive that can be unpacked", error)
+        fail_unreadable(WHERE, path, "it is no archive that can be unpacked", error)
     return contents
 
 
@@ -125,32 +126,32 @@ def _binary(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of 3073 bytes: the label, then the image."""
     if len(data) == 0 or len(data) % 3073:
         problem = f"it should be rows of 3073 bytes (10,000 of them), but is {len(data)} bytes long"
-        damaged(WHERE, file, problem)
+        fail_damaged(WHERE, file, problem)
     rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
-    labels(f"{WHERE}: {file}", rows[:, 0], 10)
+    check_labels(f"{WHERE}: {file}", rows[:, 0], 10)
     return rows[:, 1:], rows[:, 0]
 
 
 def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """A dict with b"data" [n, 3072] and b"labels". Nothing that the file names is ever called."""
+    """A dict with b"data" [n, 3072] and b"labels". No callable that the file names is called."""
     try:
-        table = _Plain(io.BytesIO(data), encoding="bytes").load()
+        table = _SafeUnpickler(io.BytesIO(data), encoding="bytes").load()
         table = {k.decode() if isinstance(k, bytes) else k: v for k, v in table.items()}
         x, y = table["data"], table["labels"]
         x = x.values() if isinstance(x, _Array) else np.asarray(x)
         y = np.asarray(y)
         good = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
-    except Exception as error:  # a pickle that is damaged fails in any way at all
-        unreadable(WHERE, file, "it is no batch of the Python form", error)
+    except Exception as error:  # a damaged pickle can raise any exception
+        fail_unreadable(WHERE, file, "it is not a batch of the Python form", error)
     if not good:
         problem = f"images should be uint8 [{len(y)}, 3072], got {x.dtype} {list(x.shape)}"
-        damaged(WHERE, file, problem)
-    labels(f"{WHERE}: {file}", y, 10)
+        fail_damaged(WHERE, file, problem)
+    check_labels(f"{WHERE}: {file}", y, 10)
     return x, y
 
 
 class _Array:
-    """What stands for a NumPy array in a pickle: its state is read, and no code of NumPy's run."""
+    """Replaces a NumPy array of a pickle: its state is read without running code of NumPy."""
 
     state: Any = None
 
@@ -161,13 +162,13 @@ class _Array:
         self.state = state
 
     def values(self) -> np.ndarray:
-        _, shape, kind, fortran, raw = self.state
-        if fortran or kind.parts[0] not in (b"u1", "u1"):
+        _, shape, dtype, fortran, raw = self.state
+        if fortran or dtype.parts[0] not in (b"u1", "u1"):
             raise ValueError("not rows of uint8")
         return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-class _Plain(pickle._Unpickler):
+class _SafeUnpickler(pickle._Unpickler):
     """Reads dicts, lists, texts, numbers and arrays; refuses everything else.
 
     The one written in Python: a damaged file makes the one written in C ask for gigabytes.

@@ -5,29 +5,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ColumnStore", "Words"]
+__all__ = ["ColumnStore", "StringColumn"]
 
 TYPES = [np.dtype(name) for name in ("uint8", "int16", "float32", "float64")]
 GROUPS = 256  # arrays that hold the columns: each may have another type, and be given back alone
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
+class StringColumn:
     """A column of words: word number `codes[row]` of the distinct ones is that of a row."""
 
     codes: np.ndarray
     distinct: list[str]
 
     @staticmethod
-    def of(values: Iterable[str]) -> "Words":
+    def from_strings(values: Iterable[str]) -> "StringColumn":
         known: dict[str, int] = {}
         codes = np.array([known.setdefault(word, len(known)) for word in values], np.int32)
-        return Words(codes, list(known))
+        return StringColumn(codes, list(known))
 
-    def stripped(self) -> "Words":
+    def stripped(self) -> "StringColumn":
         """Without the blanks around the words."""
-        again = Words.of(word.strip() for word in self.distinct)
-        return Words(again.codes[self.codes], again.distinct)
+        again = StringColumn.from_strings(word.strip() for word in self.distinct)
+        return StringColumn(again.codes[self.codes], again.distinct)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -65,9 +65,9 @@ class ColumnStore:
                 self.groups[i][:, :start] = group[:, :start]
             self.groups[i][:, start : self.count] = block.T
 
-    def column(self, index: int) -> "np.ndarray | Words":
+    def column(self, index: int) -> "np.ndarray | StringColumn":
         values = self.groups[index // self.width][index % self.width, : self.count]
-        return Words(values, list(self.known[index])) if index in self.known else values
+        return StringColumn(values, list(self.known[index])) if index in self.known else values
 
 
 def _holds(dtype: np.dtype, values: np.ndarray) -> bool:

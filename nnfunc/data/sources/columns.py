@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import bounded, damaged, given, regular, unreadable
-from nnfunc.data.sources.column_store import Words
+from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreadable, file_size, resolve
+from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 
-__all__ = ["class_labels", "known", "numbers", "read_columns"]
+__all__ = ["check_columns", "parse_class_labels", "parse_numbers", "read_columns"]
 
 WHERE = "data.table"
 Place = Callable[[int], str]
@@ -51,7 +51,7 @@ def read_columns(
     """
     if not isinstance(source, str | Path):
         return "the frame", _frame(source, only), _row
-    file = given(WHERE, source)
+    file = resolve(WHERE, source)
     if file.suffix.lower() in (".parquet", ".pq"):
         return str(file), _parquet(file, only), _row
     columns, place = read_csv(WHERE, file, separator, only, texts)
@@ -65,26 +65,26 @@ def _row(row: int) -> str:
 def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
     names = list(getattr(source, "column_names", getattr(source, "columns", ())))
     if not names:
-        wanted = "source should be a file or a data frame"
-        check.fail(WHERE, f"{wanted}, got {check.describe(source)}.", exc_type=TypeError)
+        expected = "source should be a file or a data frame"
+        check.fail(WHERE, expected=expected, actual=check.describe(source), exc_type=TypeError)
     found = dict.fromkeys(str(name) for name in names)
     if len(found) < len(names):
         words = [str(name) for name in names]
         word = next(word for word in words if words.count(word) > 1)
-        damaged(WHERE, "the frame", f"it has more than one column {word!r}", "Rename one.")
+        fail_damaged(WHERE, "the frame", f"it has more than one column {word!r}", "Rename one.")
     for name in names:
         if only is None or str(name) in only:
             try:
                 found[str(name)] = _plain(source[name])
             except Exception as error:  # a frame of another library may fail in any way at all
                 problem = f"column {str(name)!r} of the frame cannot be read"
-                cure = "Give a data frame of pandas or polars, or a table of pyarrow."
+                hint = "Give a data frame of pandas or polars, or a table of pyarrow."
                 words = " ".join(str(error).split())
-                check.fail(WHERE, f"{problem} ({words}). {cure}", exc_type=TypeError)
+                check.fail(WHERE, f"{problem} ({words}).", hint=hint, exc_type=TypeError)
     return found
 
 
-def _plain(column: Any) -> "np.ndarray | Words":
+def _plain(column: Any) -> "np.ndarray | StringColumn":
     """A column as a NumPy array; words of pyarrow once each, with "None" for the missing."""
     if not type(column).__module__.startswith("pyarrow"):
         return column.to_numpy()
@@ -104,7 +104,7 @@ def _plain(column: Any) -> "np.ndarray | Words":
     distinct = whole.dictionary.cast(arrow.large_string()).to_pylist()
     codes, missing = whole.indices.cast(arrow.int32()), ["None"] if column.null_count else []
     codes = codes.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
-    return Words(codes, distinct + missing)
+    return StringColumn(codes, distinct + missing)
 
 
 def _of_words(kind: Any) -> bool:
@@ -115,27 +115,24 @@ def _of_words(kind: Any) -> bool:
 
 
 def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
-    try:
-        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        cure = 'Install it: pip install "nnfunc[data]".'
-        problem = f"pyarrow, which reads Parquet files, is not installed. {cure}"
-        check.fail(WHERE, problem, exc_type=ModuleNotFoundError)
-    size = regular(WHERE, file)
+    check.package(WHERE, "pyarrow", "nnfunc[data]")
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
+    size = file_size(WHERE, file)
     try:
         with parquet.ParquetFile(file) as opened:
             names = opened.schema_arrow.names
             used = [name for name in dict.fromkeys(names) if only is None or name in only]
             rows = opened.metadata.num_rows
-            bounded(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
+            check_unpacked_size(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
             words = [field.name for field in opened.schema_arrow if _of_words(field.type)]
         with parquet.ParquetFile(file, read_dictionary=words) as opened:  # each word once
             whole = opened.read(columns=used)
             found = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
-        unreadable(WHERE, file, "it cannot be read as Parquet", error)
+        fail_unreadable(WHERE, file, "it cannot be read as Parquet", error)
     if not names or rows == 0:
-        damaged(WHERE, file, "it should have columns and rows, but has none")
+        fail_damaged(WHERE, file, "it should have columns and rows, but has none")
     return dict.fromkeys(names) | found
 
 
@@ -146,7 +143,7 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
     return sum(max(0, one.total_uncompressed_size) for one in columns if one.path_in_schema.partition(".")[0] in used)
 
 
-def known(name: str, wanted: list[str], found: dict[str, Any]) -> None:
+def check_columns(name: str, wanted: list[str], found: dict[str, Any]) -> None:
     """Refuse a table that lacks columns, in words that tell one renamed from one left out."""
     missing = [word for word in wanted if word not in found]
     new = [column for column in found if column not in wanted]
@@ -163,14 +160,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:
+def parse_numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:
     """A column as float64 [n], every one of them finite. Numbers are written as CSV has them: 1e-3."""
     values = _checked(name, column, values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         found = values.astype(np.float64, copy=False)
         if values.dtype.kind != "f":
             return found
-    elif isinstance(values, Words):
+    elif isinstance(values, StringColumn):
         found = _numbers_or_nan(values.distinct)[values.codes]
     else:
         found = _numbers_or_nan(values)
@@ -181,14 +178,14 @@ def numbers(name: str, column: str, values: Any, place: Place | None = None) -> 
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
         if _missing(str(value).strip()) or value is None:
             problem = f"a value is missing at {where} of column {column!r}{count}"
-            damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
+            fail_damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
         problem = f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
-        cure = "Turn it into numbers, or leave the column out with columns = [...]."
-        damaged(WHERE, name, problem, cure)
+        hint = "Turn it into numbers, or leave the column out with columns = [...]."
+        fail_damaged(WHERE, name, problem, hint)
     return found
 
 
-def class_labels(
+def parse_class_labels(
     name: str, label: str, values: Any, place: Place | None = None, names: tuple[str, ...] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(class numbers [n] int32, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
@@ -197,7 +194,7 @@ def class_labels(
     not none. names: the only classes that there may be.
     """
     values = _checked(name, label, values)
-    words = values if isinstance(values, Words) else Words.of(str(value) for value in values)
+    words = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
     words = words.stripped()
     classes = {word: _class_name(word) for word in words.distinct}
 
@@ -211,14 +208,14 @@ def class_labels(
 
     if lost := {word for word in classes if _missing(word)}:
         problem = f"the label is missing at {where(lost)}"
-        damaged(WHERE, name, problem, "Fill it in, or drop the row.")
+        fail_damaged(WHERE, name, problem, "Fill it in, or drop the row.")
     if names is not None:
         at = {_class_name(word): index for index, word in enumerate(names)}
         for word in classes:
             if classes[word] not in at:
                 problem = f"{where({word})} has the class {word[:60]!r}"
                 hint = "Take it out, or train anew."
-                damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
+                fail_damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
         return labels(at), names
     numeric = {word: _number(word) for word in classes.values()}
     if all(number is not None for number in numeric.values()):
@@ -226,7 +223,7 @@ def class_labels(
     else:
         order = sorted(numeric)
     if len(order) < 2:
-        damaged(
+        fail_damaged(
             WHERE,
             name,
             f"column {label!r} should hold classes, but is {order[0]!r} throughout",
@@ -235,8 +232,8 @@ def class_labels(
     most = max(2, len(words) // 2)
     if len(order) > most:
         problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"
-        cure = 'That is no set of classes; for numbers to predict: task = "regression".'
-        damaged(WHERE, name, problem, cure)
+        hint = 'That is no set of classes; for numbers to predict: task = "regression".'
+        fail_damaged(WHERE, name, problem, hint)
     return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
 
@@ -245,7 +242,7 @@ def _checked(name: str, column: str, values: Any) -> Any:
     check.unmasked(WHERE, **{f"column {column!r} of {name}": values})
     if isinstance(values, np.ndarray) and values.ndim != 1:
         problem = f"column {column!r} should hold one value a row, got shape {values.shape}"
-        damaged(WHERE, name, problem, "Make a column of each.")
+        fail_damaged(WHERE, name, problem, "Make a column of each.")
     return values
 
 

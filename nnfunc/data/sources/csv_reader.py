@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import damaged, not_text, read
+from nnfunc.data.download import fail_damaged, find_text_problem, read_bytes
 from nnfunc.data.sources.column_store import ColumnStore
 
 __all__ = ["EXACT", "NUMBER", "read_csv"]
@@ -38,13 +38,13 @@ def read_csv(
     Peak memory is about that of the file and of the columns.
     """
     if len(separator) != 1 or separator in '"\r\n':
-        check.fail(where, f"separator should be one character, got {separator!r}.")
+        check.fail(where, expected="separator should be one character", actual=f"{separator!r}")
     data = _data(where, file)
     with _long_fields():
         head = _head(where, file, data, separator)
         if only is None and "" in head:
             problem = f"its column {head.index('') + 1} has no name (pandas writes its index so)"
-            damaged(where, file, problem, "Name it, or name the columns to use: columns = [...].")
+            fail_damaged(where, file, problem, "Name it, or name the columns to use: columns = [...].")
         used = [i for i, name in enumerate(head) if only is None or name in only]
         table = _Table(where, file, data, separator, len(head), used)
         words = {i for i in used if head[i] in texts}
@@ -52,28 +52,28 @@ def read_csv(
         while found is None:
             found = table.exact(words)
     if not table.count:
-        damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
+        fail_damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
     columns: Columns = dict.fromkeys(head) | {head[i]: found[i] for i in used}
 
     def place(row: int) -> str:
         with _long_fields():
-            rows = _rows(where, file, read(where, file), separator)
+            rows = _rows(where, file, read_bytes(where, file), separator)
             return f"line {next(islice(rows, row + 1, None), (row + 2,))[0]}"
 
     return columns, place
 
 
 def _data(where: str, file: Path) -> bytes:
-    data = read(where, file)
-    if trouble := not_text(data):
-        damaged(where, file, *trouble)
+    data = read_bytes(where, file)
+    if trouble := find_text_problem(data):
+        fail_damaged(where, file, *trouble)
     if data[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
-        damaged(where, file, "it is a web page, and should be CSV", "Was it the right address?")
+        fail_damaged(where, file, "it is a web page, and should be CSV", "Was it the right address?")
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
         problem = f"line {line} has a zero byte, a character that no CSV has"
         hint = r"Where it means nothing, take it out: tr -d '\000' < FILE > NEW_FILE."
-        damaged(where, file, problem, hint)
+        fail_damaged(where, file, problem, hint)
     return data
 
 
@@ -102,8 +102,8 @@ def _rows(where: str, file: Path, data: bytes, separator: str) -> Iterator[tuple
             problem = f"line {line} opens a quote that is not closed before the file ends"
         else:
             problem = f"line {line} cannot be cut into values ({error})"
-        cure = "Close the quote; one that belongs to a text is written twice."
-        damaged(where, file, problem, cure)
+        hint = "Close the quote; one that belongs to a text is written twice."
+        fail_damaged(where, file, problem, hint)
 
 
 def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
@@ -111,14 +111,14 @@ def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
     _, row = next(_rows(where, file, data, separator), (0, []))
     head = [word.strip() for word in row]
     if not head:
-        damaged(where, file, "it should have a line of names and rows, but is empty", "Is it the right file?")
+        fail_damaged(where, file, "it should have a line of names and rows, but is empty", "Is it the right file?")
     if all(NUMBER.fullmatch(word) for word in head):
         problem = f"its first line should name the columns, but holds numbers: {head[:4]}"
-        damaged(where, file, problem, "Put a line of names before it.")
+        fail_damaged(where, file, problem, "Put a line of names before it.")
     seen = set()
     for word in filter(None, head):
         if word in seen:
-            damaged(where, file, f"it has more than one column {word!r}", "Rename one.")
+            fail_damaged(where, file, f"it has more than one column {word!r}", "Rename one.")
         seen.add(word)
     return head
 
@@ -194,15 +194,15 @@ class _Table:
 
     def _ragged(self, line: int, row: list[str]) -> None:
         if row[0].startswith("#"):
-            cure = "Lines of comment cannot be read: take them out."
+            hint = "Lines of comment cannot be read: take them out."
         elif len(row) == self.width + 1 and not row[-1]:
-            cure = f"It ends with {self.separator!r}, and the line of names does not."
+            hint = f"It ends with {self.separator!r}, and the line of names does not."
         elif any("\n" in word or "\r" in word for word in row):
-            cure = "It goes on over several lines: is a quote not closed?"
+            hint = "It goes on over several lines: is a quote not closed?"
         else:
-            cure = f"The separator is {self.separator!r}; is it the right one?"
+            hint = f"The separator is {self.separator!r}; is it the right one?"
         problem = f"line {line} should have {self.width} values, but has {len(row)}"
-        damaged(self.where, self.file, problem, cure)
+        fail_damaged(self.where, self.file, problem, hint)
 
     def _store(self) -> ColumnStore:
         return ColumnStore(len(self.used), 1 + self.data.count(b"\n") + self.data.count(b"\r"))

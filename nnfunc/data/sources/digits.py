@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.fingerprint import part_of
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.fingerprint import split_fingerprint
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.image_layout import Layout, apply_layout
 from nnfunc.data.splits import Splits, split
 
 __all__ = ["digits"]
 
 
-def digits(*, flat: bool = True, learned: Learned | None = None) -> Splits:
-    """The digits, split by class into 1257 to train, 180 to choose by and 360 to report on.
+def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = None) -> Splits:
+    """The digits, split by class into 1257 for training, 180 for validation and 360 for testing.
 
-    x: float32 in [0, 1], [n, 64], or [n, 8, 8, 1] unless flat; y: int32 in [0, 10). The split is
-    the same everywhere and always: it takes no seed, so that results can be compared. learned: what
-    an earlier run learned; there is nothing in it to use, for these images stay as they are.
-    Raises: ModuleNotFoundError when scikit-learn, which brings the images, is not installed.
+    x: float32 in [0, 1]; y: int32 in [0, 10). The split is always the same and takes no seed, so that
+    results can be compared. layout: "flat" [64], "image" [8, 8, 1] or "rows" [8, 8]. preprocessing: that of
+    an earlier run; it changes nothing, for these images have no fitted preprocessing.
+    Raises: ModuleNotFoundError when scikit-learn, which ships the images, is not installed.
     Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test
     set.
 
@@ -31,12 +32,12 @@ def digits(*, flat: bool = True, learned: Learned | None = None) -> Splits:
     table = _table()
     pixels, y = table[:, :-1], table[:, -1]
     x = pixels.astype(np.float32) / np.float32(16)  # exact: pixels count to 16
-    x = x if flat else x.reshape(-1, 8, 8, 1)
+    x = apply_layout(x.reshape(-1, 8, 8, 1), layout)
     parts = split((x, y), [0.7, 0.1, 0.2], stratify=y)
-    image_shape = (8, 8, 1) if flat else None
+    image_shape = None if layout == "image" else (8, 8, 1)
     facts = {"classes": 10, "image_shape": image_shape, "dtype": "float32", "shape": [*x.shape[1:]]}
-    record = Learned("digits", facts, {"train": part_of(x, y)})
-    return Splits(*parts, classes=10, image_shape=image_shape, learned=record)
+    record = Preprocessing("digits", facts, {"train": split_fingerprint(x, y)})
+    return Splits(*parts, classes=10, image_shape=image_shape, preprocessing=record)
 
 
 def _table() -> np.ndarray:
@@ -46,9 +47,9 @@ def _table() -> np.ndarray:
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        problem = "scikit-learn, which brings the images, is not installed."
-        cure = 'Install it: pip install "nnfunc[programs]".'
-        check.fail("data.digits", f"{problem} {cure}", exc_type=ModuleNotFoundError)
+        problem = "scikit-learn, which ships the images, is not installed."
+        hint = "Install it: pip install 'nnfunc[programs]'."
+        check.fail("data.digits", problem, hint=hint, exc_type=ModuleNotFoundError)
     file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     if file.is_file():
         text = gzip.decompress(file.read_bytes()).replace(b"\n", b",").rstrip(b",")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from nnfunc import check
-from nnfunc.data.download import regular
+from nnfunc.data.download import file_size
 
-__all__ = ["ENDINGS", "images_below", "list_images"]
+__all__ = ["ENDINGS", "find_images", "list_images"]
 
 WHERE = "data.images"
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -46,7 +46,7 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
     names = _listed(list(named))
     if "train" not in named.values():
         hint = "If they are classes and no splits, rename them."
-        check.fail(WHERE, f"{root} has {names}, but no train/ to learn from. {hint}")
+        check.fail(WHERE, f"{root} has {names}, but no train/ to learn from.", hint=hint)
     parts = {part: [f for f, own in named.items() if own == part] for part in PARTS}
     for part, folders in parts.items():
         if len(folders) > 1:
@@ -79,7 +79,7 @@ def _classes(folder: Path, part: str | None = None) -> dict[str, list[Path]]:
         folder, inside = inside[0], _folders(inside[0])
     found = {}
     for inner in inside:
-        found[inner.name] = sorted(images_below(inner))
+        found[inner.name] = sorted(find_images(inner))
         if not found[inner.name]:
             problem = f"{inner} should hold the images of a class, but holds none that end in"
             check.fail(WHERE, f"{problem} {', '.join(sorted(ENDINGS))}.")
@@ -97,14 +97,14 @@ def _folders(folder: Path) -> list[Path]:
         _unreadable(error)
 
 
-def images_below(folder: Path) -> Iterator[Path]:
+def find_images(folder: Path) -> Iterator[Path]:
     """The images of a folder and of those inside, each of them a file."""
     for base, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
         for name in names:
             file = Path(base, name)
             if file.suffix.lower() in ENDINGS and not _hidden(name):
-                regular(WHERE, file)
+                file_size(WHERE, file)
                 yield file
 
 

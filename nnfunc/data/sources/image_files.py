@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import damaged, regular, unreadable
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.download import fail_damaged, fail_unreadable, file_size
+from nnfunc.data.preprocessing import Preprocessing
 
 __all__ = ["ImageReader", "open_pillow"]
 
@@ -22,12 +22,10 @@ LARGE = 1 << 22  # pixels from which on images are decoded one at a time
 
 
 def open_pillow() -> Any:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        cure = 'Install it: pip install "nnfunc[data]".'
-        problem = f"pillow, which reads images, is not installed. {cure}"
-        check.fail(WHERE, problem, exc_type=ModuleNotFoundError)
+    """The modules Image and ImageOps. Raises: ModuleNotFoundError."""
+    check.package(WHERE, "PIL", "nnfunc[data]")
+    from PIL import Image, ImageOps
+
     return Image, ImageOps
 
 
@@ -48,9 +46,9 @@ class ImageReader:
     pillow: Any = field(default_factory=open_pillow)
 
     @staticmethod
-    def of(learned: Learned) -> "ImageReader":
+    def of(preprocessing: Preprocessing) -> "ImageReader":
         """What reads images as an earlier run did."""
-        facts = learned.facts
+        facts = preprocessing.facts
         shape = tuple(facts["image"])
         first = Path("the run's images")
         return ImageReader(facts["size"], shape[2], first, shape, facts.get("white"))
@@ -88,8 +86,8 @@ class ImageReader:
         if shape != self.shape:
             sides = [f"{height} x {width}" for height, width, _ in (shape, self.shape)]
             problem = f"{file} is {sides[0]}, but {self.first} {sides[1]} (height x width)"
-            cure = f"Give size = [{self.shape[0]}, {self.shape[1]}] to scale all images."
-            check.fail(WHERE, f"{problem}. {cure}")
+            hint = f"Give size = [{self.shape[0]}, {self.shape[1]}] to scale all images."
+            check.fail(WHERE, f"{problem}.", hint=hint)
 
     def _pixels(self, file: Path, whites: tuple[float, ...], alone: bool = False) -> tuple[np.ndarray, float] | None:
         """[height, width, channels], and the white it needs. alone: whether nothing else is decoded.
@@ -97,7 +95,7 @@ class ImageReader:
         None for an image that is too large to be decoded beside others.
         """
         module = self.pillow[0]
-        regular(WHERE, file)
+        file_size(WHERE, file)
         try:
             with module.open(file, formats=FORMATS) as image:
                 pixels = image.width * image.height
@@ -107,11 +105,11 @@ class ImageReader:
                     return self._decoded(file, image, whites)
         except module.DecompressionBombError:
             problem = f"it has more than {module.MAX_IMAGE_PIXELS:,} pixels"
-            damaged(WHERE, file, problem, "Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS.")
+            fail_damaged(WHERE, file, problem, "Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS.")
         except module.UnidentifiedImageError:
-            damaged(WHERE, file, f"it is none of {', '.join(FORMATS)}", "Save it as one of them.")
+            fail_damaged(WHERE, file, f"it is none of {', '.join(FORMATS)}", "Save it as one of them.")
         except Exception as error:  # a damaged image fails in any way at all
-            unreadable(WHERE, file, "it cannot be read as an image", error)
+            fail_unreadable(WHERE, file, "it cannot be read as an image", error)
 
     def _decoded(self, file: Path, image: Any, whites: tuple[float, ...]) -> tuple[np.ndarray, float]:
         (module, operations), white = self.pillow, 0.0
@@ -143,7 +141,7 @@ def _float_levels(file: Path, values: np.ndarray, whites: tuple[float, ...]) -> 
         expected = " or ".join(f"[0, {white:g}]" for white in whites)
         others = ", as in the images before" if len(whites) == 1 else ""
         problem = f"its floats should be in {expected}{others}, got {least:g} to {most:g}"
-        damaged(WHERE, file, problem, "Save it with 8 or 16 bits.")
+        fail_damaged(WHERE, file, problem, "Save it with 8 or 16 bits.")
     return np.rint(values * np.float32(255 / white)).astype(np.uint8), white
 
 
@@ -165,5 +163,5 @@ def _levels(file: Path, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.itemsize > 2 and levels.min() == levels.max() and values.min() != values.max():
         problem = f"its grey levels, {values.min()} to {values.max()}, are all one of 256"
         problem += f" on the scale of {dtype}, where white is {largest}"
-        damaged(WHERE, file, problem, "Save it with 8 or 16 bits, scaled to their range.")
+        fail_damaged(WHERE, file, problem, "Save it with 8 or 16 bits, scaled to their range.")
     return levels

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import given
-from nnfunc.data.preprocessing import Learned
+from nnfunc.data.download import resolve
+from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_class_folders import list_images
 from nnfunc.data.sources.image_files import ImageReader, open_pillow
-from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.sources.image_layout import build_image_splits
 from nnfunc.data.splits import Splits
 
 __all__ = ["images"]
@@ -31,7 +31,7 @@ def images(
     std: Sequence[float] | None = None,
     shift: int = 0,
     flip: bool = False,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """A folder with a folder for each class: `path/cat/1.png`, or `path/train/cat/1.png`.
 
@@ -49,33 +49,33 @@ def images(
     x is uint8 in a layout of `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every
     batch. mean, std: by default those of the training images. shift, flip: as in `mnist` and
     `cifar10`. learned: what an earlier
-    run learned (`splits.learned`): its classes, sizes, means, and which image is in which split.
+    run learned (`splits.preprocessing`): its classes, sizes, means, and which image is in which split.
     Raises: ModuleNotFoundError without pillow; FileNotFoundError; ValueError for an image that cannot
     be read, or is of another size.
     """
     open_pillow()
     if channels not in (1, 3):
-        check.fail(WHERE, f"channels should be 3 (RGB) or 1 (grey), got {channels}.")
+        check.fail(WHERE, expected="channels should be 3 (RGB) or 1 (grey)", actual=channels)
     expected = None if size is None else ((size, size) if isinstance(size, int) else tuple(size))
     if expected is not None:
         if len(expected) != 2:
-            check.fail(WHERE, f"size should be [height, width] or one number, got {size}.")
+            check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
         check.size(WHERE, height=expected[0], width=expected[1])
-    root = given(WHERE, path)
+    root = resolve(WHERE, path)
     listed = list_images(root)
-    names = list(listed["train"] if learned is None else learned.names or ())
+    names = list(listed["train"] if preprocessing is None else preprocessing.names or ())
     parts: dict[str, Any] = {}
-    if learned is not None:
-        learned.check_factory(WHERE)
-        reader = ImageReader.of(learned)
+    if preprocessing is not None:
+        preprocessing.check_factory(WHERE)
+        reader = ImageReader.of(preprocessing)
     else:
         reader = ImageReader(expected, channels)
     for part, classes in listed.items():
         new = sorted(set(classes) - set(names))
-        if new and learned is not None:
+        if new and preprocessing is not None:
             known = ", ".join(names)
             hint = "Take its folder away, or train anew."
-            check.fail(WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}. {hint}")
+            check.fail(WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}.", hint=hint)
         if new:
             hint = check.nearest(new[0], names)
             check.fail(WHERE, f"{root}: {part} has a class that train has not, {new[0]!r}{hint}")
@@ -83,7 +83,7 @@ def images(
         parts[part] = (reader.read([file for file, _ in files]), np.array([label for _, label in files], np.int32))
     count = parts["train"][0].shape[-1]
     facts = {"size": None if reader.size is None else list(reader.size), "white": reader.white}
-    return image_splits(
+    return build_image_splits(
         WHERE,
         parts,
         layout=layout,
@@ -91,7 +91,7 @@ def images(
         mean=_each("mean", mean, count),
         std=_each("std", std, count),
         shares={"validation": validation, "test": test},
-        learned=learned,
+        preprocessing=preprocessing,
         facts=facts,
         shift=shift,
         flip=flip,

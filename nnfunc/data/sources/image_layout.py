@@ -6,19 +6,19 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.augment import augmentation
-from nnfunc.data.fingerprint import part_of, row_ids
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.row_split import divide
+from nnfunc.data.augment import build_augmentation
+from nnfunc.data.fingerprint import row_ids, split_fingerprint
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.row_split import assign_rows
 from nnfunc.data.splits import Splits
 
-__all__ = ["Layout", "image_splits"]
+__all__ = ["Layout", "build_image_splits"]
 
 Layout = Literal["image", "flat", "rows"]
 """[height, width, channels], [height * width * channels], or [height, width * channels]."""
 
 
-def image_splits(
+def build_image_splits(
     where: str,
     parts: Mapping[str, Any],
     *,
@@ -27,7 +27,7 @@ def image_splits(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     shares: Mapping[str, float] | None = None,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
     facts: Mapping[str, Any] | None = None,
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
@@ -40,9 +40,9 @@ def image_splits(
     cut off by class, for splits that are not among the parts. learned: by an earlier run. facts: more
     of what is learned here.
     """
-    if learned is not None:
-        learned.check_factory(where)
-        layout = learned.facts["layout"]
+    if preprocessing is not None:
+        preprocessing.check_factory(where)
+        layout = preprocessing.facts["layout"]
     check.choice(where, ("image", "flat", "rows"), layout=layout)
     check.size(where, 0, shift=shift, shuffle_seed=shuffle_seed)
     splits, arrays = dict(parts), parts["train"]
@@ -51,19 +51,19 @@ def image_splits(
         problem = "shift and flip move neighbours together, which shuffled pixels are not"
         check.fail(where, f"{problem}. Leave out shuffle_pixels, or shift and flip.")
     if shift >= min(shape[:2]):
-        check.fail(where, f"shift should be below the image's side, {min(shape[:2])}, got {shift}.")
+        check.fail(where, expected=f"shift should be below the image's side, {min(shape[:2])}", actual=shift)
     shares = {name: share for name, share in (shares or {}).items() if name not in parts}
     rows = None
     if shares:
         ids = row_ids(*arrays)
-        cuts, rows = divide(where, ids, arrays[1], learned, stratify=True, **shares)
+        cuts, rows = assign_rows(where, ids, arrays[1], preprocessing, stratify=True, **shares)
         splits |= {
             name: None if at is None else (arrays[0][at], arrays[1][at])
             for name, at in cuts.items()
             if name == "train" or name not in parts
         }
-    if learned is not None:
-        pixels = learned.facts["pixels"]
+    if preprocessing is not None:
+        pixels = preprocessing.facts["pixels"]
         mean, std = pixels["mean"], pixels["std"]
     if mean is None or std is None:
         means, stds = _statistics(splits["train"][0])
@@ -73,13 +73,13 @@ def image_splits(
         if part is None:
             return None
         x = _shuffled(part[0], shuffle_seed) if shuffle_pixels else part[0]
-        return laid_out(x, layout), part[1]
+        return apply_layout(x, layout), part[1]
 
     fill = tuple(-m / s for m, s in zip(mean, std, strict=True))  # what black becomes
-    augment = augmentation(shift, flip, fill, None if layout == "image" else shape)
+    augment = build_augmentation(shift, flip, fill, None if layout == "image" else shape)
     splits = {name: ready(splits.get(name)) for name in ("train", "validation", "test")}
     image_shape = None if layout == "image" or shuffle_pixels else shape
-    record = Learned(
+    record = Preprocessing(
         where.removeprefix("data."),
         {
             "names": list(names),
@@ -91,7 +91,7 @@ def image_splits(
             "shape": list(splits["train"][0].shape[1:]),
             **({} if shuffle_pixels else {"image": list(shape), "size": None, **(facts or {})}),
         },
-        {name: part_of(*pair) for name, pair in parts.items() if rows is None or name != "train"},
+        {name: split_fingerprint(*pair) for name, pair in parts.items() if rows is None or name != "train"},
         rows,
     )
     return Splits(
@@ -101,7 +101,7 @@ def image_splits(
         transform=record.transform,
         augment=augment,
         image_shape=image_shape,
-        learned=record,
+        preprocessing=record,
     )
 
 
@@ -116,7 +116,7 @@ def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
     return means, stds
 
 
-def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
+def apply_layout(x: np.ndarray, layout: str) -> np.ndarray:
     """Images [n, height, width, channels] in a layout."""
     count, height = x.shape[:2]
     if layout == "image":

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import labels
-from nnfunc.data.download import Source, below, damaged, find, given, read
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.sources.image_layout import image_splits
+from nnfunc.data.dataset import check_labels
+from nnfunc.data.download import Source, fail_damaged, find, first_existing, read_bytes, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.image_layout import build_image_splits
 from nnfunc.data.splits import Splits
 
 __all__ = ["fashion_mnist", "mnist", "read_idx"]
@@ -48,25 +48,25 @@ def mnist(
     shift: int = 0,
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
-    folder: str | Path | None = None,
-    learned: Learned | None = None,
+    path: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """MNIST's handwritten digits: 55,000 images to train, 5,000 to choose by, 10,000 to report on.
+    """MNIST's handwritten digits: 55,000 images for training, 5,000 for validation, 10,000 for testing.
 
     x is uint8, and becomes (x / 255 - 0.1307) / 0.3081 in every batch; y is int32 in [0, 10).
     layout: "image" [28, 28, 1], "flat" [784], or "rows" [28, 28], a sequence of 28 rows.
-    validation: how many of the 60,000 training images to cut off, by class, always the same; 0 for
-    none. The test images are the official ones, untouched. shift: move each training image by up to
-    so many pixels, at random. shuffle_pixels: one order of the pixels, that of shuffle_seed, for all
-    images: what a model makes of it does not rest on neighbourhood. folder: where the four IDX files
-    are, gzip or not; by default they are found or fetched (`nf.data.files`).
-    learned: what an earlier run learned (`splits.learned`), used instead of learning anew.
+    validation: the number of the 60,000 training images to hold out, by class, always the same; 0 for
+    none. The test images are the official ones. shift: move each training image by up to so many pixels,
+    at random. shuffle_pixels: permute the pixels of all images alike, by shuffle_seed: a model cannot rely
+    on neighbourhood then. path: the folder of the four IDX files, gzip or not; by default they are looked
+    for in NNFUNC_DATA and the cache, and downloaded.
+    preprocessing: that of an earlier run (`splits.preprocessing`), used instead of fitting a new one.
     Raises: FileNotFoundError with where to get the files; ValueError for damaged or exchanged ones.
     Source: LeCun, Cortes and Burges, CC BY-SA 3.0.
     """
     folders = ("mnist", "MNIST/raw", "MNIST", ".")
-    parts = _load("data.mnist", folders, _MNIST, _MNIST_MIRRORS, folder)
-    return image_splits(
+    parts = _load_splits("data.mnist", folders, _MNIST, _MNIST_MIRRORS, path)
+    return build_image_splits(
         "data.mnist",
         parts,
         layout=layout,
@@ -77,7 +77,7 @@ def mnist(
         shuffle_pixels=shuffle_pixels,
         shuffle_seed=shuffle_seed,
         shift=shift,
-        learned=learned,
+        preprocessing=preprocessing,
     )
 
 
@@ -89,18 +89,19 @@ def fashion_mnist(
     flip: bool = False,
     shuffle_pixels: bool = False,
     shuffle_seed: int = 0,
-    folder: str | Path | None = None,
-    learned: Learned | None = None,
+    path: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """Fashion-MNIST's pieces of clothing, in the form and with the arguments of `mnist`.
+    """Fashion-MNIST's pieces of clothing, in the form of `mnist`.
 
-    x becomes (x / 255 - 0.2860) / 0.3530. flip: mirror training images, one in two.
+    x becomes (x / 255 - 0.2860) / 0.3530. flip: mirror each training image with probability 1/2. layout,
+    validation, shift, shuffle_pixels, shuffle_seed, path, preprocessing: as in `mnist`.
     Raises: as `mnist`.
     Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, MIT licence.
     """
     folders = ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", "fashion")
-    parts = _load("data.fashion_mnist", folders, _FASHION, _FASHION_MIRRORS, folder)
-    return image_splits(
+    parts = _load_splits("data.fashion_mnist", folders, _FASHION, _FASHION_MIRRORS, path)
+    return build_image_splits(
         "data.fashion_mnist",
         parts,
         layout=layout,
@@ -112,25 +113,25 @@ def fashion_mnist(
         shuffle_seed=shuffle_seed,
         shift=shift,
         flip=flip,
-        learned=learned,
+        preprocessing=preprocessing,
     )
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """The array of an IDX file, gzip or not, of any of its six types.
+    """The array of the IDX file at `path`, gzip or not, of any of its six types.
 
     Raises: OSError when it cannot be read, ValueError when it is no such file or cut short.
     Source: the description beside MNIST's files: two zero bytes, the type, the number of axes, their
     sizes, the values, all with the highest byte first.
     """
-    return _parsed("data.read_idx", given("data.read_idx", path))
+    return _parse_idx("data.read_idx", resolve("data.read_idx", path))
 
 
-def _load(
-    where: str, folders: tuple[str, ...], sums: dict[str, str], mirrors: tuple[str, ...], folder: str | Path | None
+def _load_splits(
+    where: str, folders: tuple[str, ...], sums: dict[str, str], mirrors: tuple[str, ...], path: str | Path | None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{"train": ..., "test": ...}, each (images [n, 28, 28, 1] uint8, labels [n] int32)."""
-    root = None if folder is None else given(where, folder)
+    root = None if path is None else resolve(where, path)
     files = []
     for stem, md5 in sums.items():
         axes = 3 if "images" in stem else 1
@@ -142,13 +143,13 @@ def _load(
             names = [save, *(f"{inside}/{form}" for inside in folders for form in forms)]
             files.append(find(where, names, source))
             continue
-        found = below(root, forms)
-        if found is None:
+        file = first_existing(root, forms)
+        if file is None:
             problem = f"{root} should hold {name}.gz, or the same unzipped"
             check.fail(where, f"{problem}, but does not.", exc_type=FileNotFoundError)
-        files.append(found)
+        files.append(file)
     with ThreadPoolExecutor(4) as pool:  # unzipping leaves the interpreter free
-        arrays = list(pool.map(lambda file: _parsed(where, file), files))
+        arrays = list(pool.map(lambda file: _parse_idx(where, file), files))
     train, test = _pair(where, *files[:2], *arrays[:2]), _pair(where, *files[2:], *arrays[2:])
     return {"train": train, "test": test}
 
@@ -157,38 +158,38 @@ def _pair(
     where: str, image_file: Path, label_file: Path, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, 28, 28, 1] and labels [n], of files that fit together."""
-    for file, array, axes, what in ((image_file, x, 3, "images"), (label_file, y, 1, "labels")):
+    for file, array, axes, content in ((image_file, x, 3, "images"), (label_file, y, 1, "labels")):
         if array.ndim != axes or array.dtype != np.uint8:
-            kinds = {3: "images, it seems", 1: "labels, it seems"}
-            got = f"{array.dtype} with {array.ndim} axes ({kinds.get(array.ndim, 'neither')})"
-            problem = f"it should hold {what}, uint8 with {axes} axes, but holds {got}"
-            damaged(where, file, problem, "Were two files exchanged?")
+            guess = {3: "images, it seems", 1: "labels, it seems"}.get(array.ndim, "neither")
+            actual = f"{array.dtype} with {array.ndim} axes ({guess})"
+            problem = f"it should hold {content}, uint8 with {axes} axes, but holds {actual}"
+            fail_damaged(where, file, problem, "Were two files exchanged?")
     if x.shape[1:] != (28, 28):
-        damaged(where, image_file, f"images should be 28 x 28, got {x.shape[1]} x {x.shape[2]}")
+        fail_damaged(where, image_file, f"images should be 28 x 28, got {x.shape[1]} x {x.shape[2]}")
     if len(x) != len(y) or len(x) == 0:
         problem = f"it holds {len(x)} images, but {label_file} {len(y)} labels"
-        damaged(where, image_file, problem, "They should be as many, and of the same set.")
-    labels(f"{where}: {label_file}", y, 10)
+        fail_damaged(where, image_file, problem, "Both should have the same length and be of the same set.")
+    check_labels(f"{where}: {label_file}", y, 10)
     return x[..., None], y.astype(np.int32)
 
 
-def _parsed(where: str, file: Path) -> np.ndarray:
-    data = read(where, file)
+def _parse_idx(where: str, file: Path) -> np.ndarray:
+    data = read_bytes(where, file)
     start = data[:4]
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES or start[3] == 0:
         web = b"<" in data[:64].lstrip()[:1]
-        got = "a web page" if web else f"{start.hex(' ')}" if start else "nothing"
-        wanted = "it should begin with the magic number of IDX, such as 00 00 08 03 for images"
-        damaged(where, file, f"{wanted}, but holds {got}")
+        actual = "a web page" if web else start.hex(" ") if start else "nothing"
+        problem = "it should begin with the magic number of IDX, such as 00 00 08 03 for images"
+        fail_damaged(where, file, f"{problem}, but holds {actual}")
     head = 4 + 4 * start[3]
     if len(data) < head:
-        damaged(where, file, f"its head should be {head} bytes long, but the file has {len(data)}")
+        fail_damaged(where, file, f"its head should be {head} bytes long, but the file has {len(data)}")
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", start[3], 4))
     dtype = np.dtype(TYPES[start[2]])
     size = head + math.prod(shape) * dtype.itemsize
     if len(data) != size:
         form = " x ".join(map(str, shape))
         problem = f"it should be {size} bytes long, for {form} values, but is {len(data)}"
-        damaged(where, file, problem)
+        fail_damaged(where, file, problem)
     array = np.frombuffer(data, dtype, offset=head).reshape(shape)
     return array.astype(dtype.newbyteorder("="), copy=False)

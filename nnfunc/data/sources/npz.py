@@ -9,11 +9,11 @@ from typing import IO, Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import labels, on_host, warn_of_steps
-from nnfunc.data.download import bounded, damaged, given, regular, unreadable
-from nnfunc.data.fingerprint import part_of, row_ids
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.row_split import divide
+from nnfunc.data.dataset import as_numpy, check_labels, warn_if_coarse_in_float32
+from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreadable, file_size, resolve
+from nnfunc.data.fingerprint import row_ids, split_fingerprint
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.row_split import assign_rows
 from nnfunc.data.splits import Splits
 
 __all__ = ["load_npy", "npz"]
@@ -31,7 +31,7 @@ def npz(
     classes: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """The arrays x and y of an .npz file, or x.npy and y.npy of a folder.
 
@@ -41,12 +41,12 @@ def npz(
     x, y: the arrays' names, before `_train`. Examples are along the first axis. x of type uint8 is
     divided by 255 in every batch. y in integers are classes in [0, classes), by default one more
     than the largest; a row of other numbers becomes [n, 1]. learned: what an earlier run learned
-    (`splits.learned`): how many classes, and which example is in which split.
+    (`splits.preprocessing`): how many classes, and which example is in which split.
     Only these arrays are read, each once its head says no more than the file holds; one may unpack to
     250 times its size, or to 256 MiB.
     Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
     """
-    place = given(WHERE, path)
+    place = resolve(WHERE, path)
     found = _Arrays(place)
     parts: dict[str, Any] = {}
     for part, words in PARTS.items():
@@ -60,13 +60,13 @@ def npz(
     first = parts["train"]
     form = {"dtype": first[0].dtype.name, "shape": list(first[0].shape[1:])}
     is_classes = first[1].ndim == 1 and first[1].dtype.kind in "iu"
-    if learned is not None:
-        learned.check_factory(WHERE)
-        _check_form(place, form | {"classes": is_classes}, learned)
-        classes = learned.classes
+    if preprocessing is not None:
+        preprocessing.check_factory(WHERE)
+        _check_form(place, form | {"classes": is_classes}, preprocessing)
+        classes = preprocessing.classes
         for _, y_part in parts.values():
             if classes is not None:
-                labels(f"{WHERE}: {place}", y_part, classes)
+                check_labels(f"{WHERE}: {place}", y_part, classes)
     elif is_classes and classes is None:
         classes = 1 + max(int(y_part.max()) for _, y_part in parts.values())
     shares = {"validation": validation, "test": test}
@@ -74,28 +74,28 @@ def npz(
     splits, rows = dict(parts), None
     if shares:
         stratify = is_classes and (classes or 0) <= len(first[1]) // 2
-        cuts, rows = divide(WHERE, row_ids(*first), first[1], learned, stratify=stratify, **shares)
+        cuts, rows = assign_rows(WHERE, row_ids(*first), first[1], preprocessing, stratify=stratify, **shares)
         for name in ("train", *shares):
             at = cuts.get(name)
             splits[name] = None if at is None else (first[0][at], first[1][at])
     for name, array in (("x", first[0]), ("y", first[1])):
-        warn_of_steps(f"{name} of {place}", array)
+        warn_if_coarse_in_float32(f"{name} of {place}", array)
     pixels = {"pixels": {"mean": [0.0], "std": [1.0], "scale": 255.0}}
-    record = Learned(
+    record = Preprocessing(
         "npz",
         {"classes": classes if is_classes else None, **form} | (pixels if first[0].dtype == np.uint8 else {}),
-        {name: part_of(*pair) for name, pair in parts.items() if rows is None or name != "train"},
+        {name: split_fingerprint(*pair) for name, pair in parts.items() if rows is None or name != "train"},
         rows,
     )
     return Splits(
-        *(splits.get(name) for name in PARTS), classes=record.classes, transform=record.transform, learned=record
+        *(splits.get(name) for name in PARTS), classes=record.classes, transform=record.transform, preprocessing=record
     )
 
 
-def _check_form(place: Path, form: dict[str, Any], learned: Learned) -> None:
+def _check_form(place: Path, form: dict[str, Any], preprocessing: Preprocessing) -> None:
     """Refuse arrays that the run's model cannot take."""
-    then = {name: learned.facts[name] for name in ("dtype", "shape")}
-    then["classes"] = learned.classes is not None
+    then = {name: preprocessing.facts[name] for name in ("dtype", "shape")}
+    then["classes"] = preprocessing.classes is not None
     if form != then:
         texts = [
             f"{x['dtype']} {x['shape']} with {'classes' if x['classes'] else 'numbers to predict'}"
@@ -103,7 +103,7 @@ def _check_form(place: Path, form: dict[str, Any], learned: Learned) -> None:
         ]
         hint = "Give arrays of that form, or train anew."
         problem = f"{place}: examples should be {texts[0]}, as the run had, got {texts[1]}"
-        check.fail(WHERE, f"{problem}. {hint}")
+        check.fail(WHERE, f"{problem}.", hint=hint)
 
 
 def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,10 +111,10 @@ def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
         if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
             problem = f"{word} of {name} should be numbers, an example a row"
             got = f"{array.dtype} {list(array.shape)}"
-            damaged(WHERE, place, f"{problem}, got {got}", "Save it as an array of numbers.")
+            fail_damaged(WHERE, place, f"{problem}, got {got}", "Save it as an array of numbers.")
     if len(x) != len(y):
         problem = f"x and y of {name} should be of one length, got {len(x)} and {len(y)}"
-        damaged(WHERE, place, problem)
+        fail_damaged(WHERE, place, problem)
     if y.dtype.kind == "b" or (y.dtype.kind in "iu" and y.ndim == 1):
         return x, y.astype(np.int64 if y.dtype.itemsize > 4 else np.int32)
     return x, y[:, None] if y.ndim == 1 else y
@@ -134,7 +134,7 @@ class _Arrays(Mapping[str, np.ndarray]):
         if place.is_dir():
             self.files = {file.stem: file for file in sorted(place.glob("*.npy"))}
             return
-        regular(WHERE, place)
+        file_size(WHERE, place)
         try:
             with zipfile.ZipFile(place) as packed:
                 members = [name for name in packed.namelist() if name.endswith(".npy")]
@@ -142,9 +142,9 @@ class _Arrays(Mapping[str, np.ndarray]):
             with place.open("rb") as opened:
                 single = opened.read(6) == np.lib.format.MAGIC_PREFIX
             if single:
-                cure = "Give the folder that holds x.npy and y.npy."
-                damaged(WHERE, place, "it should be an .npz file, but holds one array", cure)
-            unreadable(WHERE, place, FORM, error)
+                hint = "Give the folder that holds x.npy and y.npy."
+                fail_damaged(WHERE, place, "it should be an .npz file, but holds one array", hint)
+            fail_unreadable(WHERE, place, FORM, error)
         self.files = {name.removesuffix(".npy"): name for name in members}
 
     def __iter__(self) -> Iterator[str]:
@@ -165,10 +165,10 @@ class _Arrays(Mapping[str, np.ndarray]):
 
 def load_npy(where: str, file: Path) -> np.ndarray:
     """The array of an .npy file. Raises: OSError, ValueError."""
-    size = regular(where, file)
+    size = file_size(where, file)
     if zipfile.is_zipfile(file):
-        cure = "Take one of its arrays: np.save(file, np.load(archive)[name])."
-        check.fail(where, f"{file} cannot be read: it is an archive, not one array. {cure}")
+        hint = "Take one of its arrays: np.save(file, np.load(archive)[name])."
+        check.fail(where, f"{file} cannot be read: it is an archive, not one array.", hint=hint)
     return _array(where, file, size, size, lambda: file.open("rb"))
 
 
@@ -177,15 +177,15 @@ def _array(where: str, file: Path, packed: int, size: int, begin: Callable[[], I
     try:
         with begin() as opened:
             shape, dtype = _head(opened)
-            bounded(where, file, packed, size)
+            check_unpacked_size(where, file, packed, size)
             if math.prod(shape) * dtype.itemsize > size:
                 problem = f"its head says {dtype} {list(shape)}, but there are {size} bytes"
-                damaged(where, file, problem)
+                fail_damaged(where, file, problem)
         with begin() as opened:
             array = np.lib.format.read_array(opened, allow_pickle=False)
     except Exception as error:  # a damaged file fails in any way at all
-        unreadable(where, file, FORM, error)
-    return on_host(where, str(file), array)
+        fail_unreadable(where, file, FORM, error)
+    return as_numpy(where, str(file), array)
 
 
 def _head(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import warn_of_steps
+from nnfunc.data.dataset import warn_if_coarse_in_float32
 from nnfunc.data.fingerprint import fold_ids
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.row_split import divide
-from nnfunc.data.sources.columns import class_labels, known, numbers, read_columns
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.row_split import assign_rows
+from nnfunc.data.sources.columns import check_columns, parse_class_labels, parse_numbers, read_columns
 from nnfunc.data.splits import Splits
 
 __all__ = ["table"]
@@ -30,7 +30,7 @@ def table(
     validation: float = 0.1,
     test: float = 0.2,
     standardise: bool = True,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """A table: x are columns of numbers [n, columns], y is the column named by `label`.
 
@@ -43,7 +43,7 @@ def table(
     the whole below 1, counts of rows from 1 on, 0 for none; cut at random, by class, always the same.
     standardise: x is (x - mean) / std of each column, those of the training rows, in float64 and then
     float32: seconds since 1970 keep all their digits. learned: what an earlier run learned
-    (`splits.learned`): columns by name, means, classes, and which row is in which split; rows that it
+    (`splits.preprocessing`): columns by name, means, classes, and which row is in which split; rows that it
     does not know are in none.
     Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError with line and column
     for a value that is missing or no number, or a class that `learned` does not know.
@@ -55,46 +55,46 @@ def table(
     >>> splits.train[0].shape, splits.names
     ((14, 2), ('cat', 'dog'))
     """
-    if learned is not None:
-        learned.check_factory(WHERE)
-        facts = learned.facts
+    if preprocessing is not None:
+        preprocessing.check_factory(WHERE)
+        facts = preprocessing.facts
         label, columns, task = facts["label"], facts["columns"], facts["task"]
     check.choice(WHERE, ("classification", "regression"), task=task)
     only = None if columns is None else {label, *columns}
     texts = [label] if task == "classification" else []
     name, source_columns, place = read_columns(source, separator, only, texts)
-    known(name, [label, *(columns or ())], source_columns)
+    check_columns(name, [label, *(columns or ())], source_columns)
     if columns is not None and (not columns or label in columns or len(set(columns)) < len(columns)):
-        check.fail(WHERE, f"columns should be some, each once, without the label, got {columns}.")
+        check.fail(WHERE, expected="columns should be some, each once, without the label", actual=columns)
     columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
     if not columns:
         check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
     values = source_columns[label]
     if task == "regression":
-        names, y = None, numbers(name, label, values, place)
-        warn_of_steps(f"{name}: column {label!r}", y)
+        names, y = None, parse_numbers(name, label, values, place)
+        warn_if_coarse_in_float32(f"{name}: column {label!r}", y)
         ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
     else:
-        names = None if learned is None else learned.names
-        y, names = class_labels(name, label, values, place, names)
+        names = None if preprocessing is None else preprocessing.names
+        y, names = parse_class_labels(name, label, values, place, names)
         ids = y.astype(np.uint64)
         y = y.astype(np.min_scalar_type(len(names)))
 
     for column in columns:
-        values = numbers(name, column, source_columns[column], place)
+        values = parse_numbers(name, column, source_columns[column], place)
         ids = fold_ids(ids, values)
         if not _is_numeric(source_columns[column]):
             source_columns[column] = values
-    cuts, rows = divide(WHERE, ids, y, learned, stratify=names is not None, validation=validation, test=test)
+    cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=names is not None, validation=validation, test=test)
     del ids, values
-    scaling = None if learned is None else learned.facts.get("standardise")
-    if learned is None and standardise:
+    scaling = None if preprocessing is None else preprocessing.facts.get("standardise")
+    if preprocessing is None and standardise:
         train = cuts["train"]
         scaling = _scaling(source_columns[column][train].astype(np.float64) for column in columns)
         del train
     elif scaling is None:
         for column in columns:
-            warn_of_steps(f"{name}: column {column!r}", np.asarray(source_columns[column]))
+            warn_if_coarse_in_float32(f"{name}: column {column!r}", np.asarray(source_columns[column]))
     parts = []
     for part in ("train", "validation", "test"):
         at = cuts.pop(part, None)
@@ -117,8 +117,8 @@ def table(
         "classes": None if names is None else len(names),
         "shape": [len(columns)],
     }
-    record = Learned("table", facts, rows=rows)
-    return Splits(*parts, classes=record.classes, names=record.names, learned=record)
+    record = Preprocessing("table", facts, rows=rows)
+    return Splits(*parts, classes=record.classes, names=record.names, preprocessing=record)
 
 
 def _is_numeric(values: Any) -> bool:

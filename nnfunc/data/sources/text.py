@@ -2,14 +2,13 @@
 
 import codecs
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import Source, damaged, decode, find, given, not_text, read
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.sources.token_splits import divided, token_splits
+from nnfunc.data.download import Source, decode_utf8, fail_damaged, find, find_text_problem, read_bytes, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.token_splits import build_token_splits, cut_tokens
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Bytes, Characters, Codec, load_codec
 
@@ -33,21 +32,20 @@ def text(
     block_size: int,
     codec: str | Path | Codec = "characters",
     validation: float = 0.1,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """A text, to predict the next token from up to block_size before it.
+    """A text, to predict the next token from up to block_size tokens before it.
 
-    path: a text file in UTF-8 (gzip or not; a byte order mark is left out), or "tinyshakespeare",
-    which is found or fetched.
-    codec: "characters" (those of this text, sorted), "bytes", a file (tokenizer.json of the library
+    path: a text file in UTF-8 (gzip or not; a byte order mark is dropped), or "tinyshakespeare",
+    which is downloaded if it is not on disk. block_size: tokens per example, at least 1.
+    codec: "characters" (the sorted characters of this text), "bytes", a file (tokenizer.json of the library
     `tokenizers`, or a saved codec), or a codec; `splits.codec` turns text into tokens and back.
-    validation: the share, at the end of the text, that is held out, as nanoGPT does: windows end to
-    end, so that each token is predicted once but for a rest of less than a block. 0 for none. learned:
-    what an earlier run learned (`splits.learned`): its codec, and how much of the text is in which
-    split; what was added at the end is in none.
-    Training windows begin anywhere, each place once an epoch. Batches are (x, y), int32 [batch,
-    block_size], y one token further; the tokens lie on the device in the smallest type that holds
-    them.
+    validation: the fraction at the end of the text that is held out, in [0, 1), as in nanoGPT: windows end
+    to end, so that each token is predicted once, but for a remainder of less than a block.
+    preprocessing: that of an earlier run (`splits.preprocessing`): its codec and its cut of the text;
+    text appended since is in no split.
+    A training window may begin at any token, each once an epoch. Batches are (x, y), int32 [batch,
+    block_size], y one token further; the device holds the tokens in the smallest dtype that fits.
     Raises: FileNotFoundError, ValueError when the text is not UTF-8 or too short.
 
     >>> import pathlib, tempfile
@@ -61,38 +59,35 @@ def text(
     if isinstance(path, str) and path in KNOWN and not Path(path).is_file():
         file = find(WHERE, *KNOWN[path])
     else:
-        file = given(WHERE, path, KNOWN)
-    raw = read(WHERE, file)
-    is_bytes = codec == "bytes" if learned is None else isinstance(learned.codec, Bytes)
-    if is_bytes and not_text(raw):
+        file = resolve(WHERE, path, KNOWN)
+    raw = read_bytes(WHERE, file)
+    is_bytes = codec == "bytes" if preprocessing is None else isinstance(preprocessing.codec, Bytes)
+    if is_bytes and find_text_problem(raw):
         whole = ""
     else:
-        whole = decode(WHERE, file, raw, ' Or leave it as it is: codec = "bytes".')
+        whole = decode_utf8(WHERE, file, raw, ' Or leave it as it is: codec = "bytes".')
         raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw:
-        damaged(WHERE, file, "it is empty")
-    own = _codec(codec, whole) if learned is None else learned.codec
-    units: Any = np.frombuffer(raw, np.uint8) if isinstance(own, Bytes) else whole
-    if isinstance(own, Characters):  # their places are enough, and take no memory
-        units = range(len(whole))
-    small = np.min_scalar_type(own.size - 1)
-    kind = small if small.itemsize < 4 else np.dtype(np.int32)
-    del raw
-    first, last, counts = divided(WHERE, units, validation, learned)
-    if isinstance(own, Bytes):
-        parts = first, last
-    elif isinstance(own, Characters):
-        tokens = own.encode(whole[: counts["used"]], kind)
-        parts = tokens[: len(first)], None if last is None else tokens[len(first) :]
-    else:  # a token must not reach from one part into the other
-        parts = own.encode(first), None if last is None else own.encode(last)
-    train, held = parts[0].astype(kind, copy=False), parts[1]
-    held = None if held is None else held.astype(kind, copy=False)
-    args = (train, held, block_size, own.size, own, str(file))
-    return token_splits(WHERE, *args, counts=counts)
+        fail_damaged(WHERE, file, "it is empty")
+    encoder: Codec = _build_codec(codec, whole) if preprocessing is None else preprocessing.codec
+    smallest = np.min_scalar_type(encoder.size - 1)
+    dtype = smallest if smallest.itemsize < 4 else np.dtype(np.int32)
+    if isinstance(encoder, Bytes):
+        train, held_out, counts = cut_tokens(WHERE, np.frombuffer(raw, np.uint8), validation, preprocessing)
+    elif isinstance(encoder, Characters):  # cut as a range: the tokens need no second copy
+        del raw
+        first, last, counts = cut_tokens(WHERE, range(len(whole)), validation, preprocessing)
+        tokens = encoder.encode(whole[: counts["used"]], dtype)
+        train, held_out = tokens[: len(first)], None if last is None else tokens[len(first) :]
+    else:  # each part by itself: no token may reach from one into the other
+        first, last, counts = cut_tokens(WHERE, whole, validation, preprocessing)
+        train, held_out = encoder.encode(first), None if last is None else encoder.encode(last)
+    splits = {"train": train, "validation": held_out}
+    splits = {name: None if part is None else part.astype(dtype, copy=False) for name, part in splits.items()}
+    return build_token_splits(WHERE, splits, block_size, encoder.size, encoder, str(file), counts=counts)
 
 
-def _codec(codec: str | Path | Codec, whole: str) -> Codec:
+def _build_codec(codec: str | Path | Codec, whole: str) -> Codec:
     if codec == "characters":
         return Characters.of(whole)
     if codec == "bytes":

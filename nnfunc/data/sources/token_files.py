@@ -6,13 +6,12 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import on_host
-from nnfunc.data.download import below, damaged, given, regular
-from nnfunc.data.preprocessing import Learned
-from nnfunc.data.sources.token_splits import divided, token_splits
+from nnfunc.data.dataset import as_numpy
+from nnfunc.data.download import fail_damaged, fail_unreadable, file_size, first_existing, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.token_splits import build_token_splits, cut_tokens
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Codec, load_codec
-from nnfunc.errors import NnfuncError
 
 __all__ = ["tokens"]
 
@@ -23,56 +22,52 @@ def tokens(
     block_size: int,
     validation: float = 0.1,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] = "uint16",
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     codec: str | Path | Codec | None = None,
-    learned: Learned | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """Token files, memory-mapped: windows of block_size tokens and those that follow them.
+    """Token files, memory-mapped: windows of block_size tokens and their next tokens.
 
     path: a folder with train.bin and val.bin (or validation.bin), as nanoGPT writes them, or with
-    train.npy and so on; or one file, whose last part, `validation`, is held out.
-    dtype: of .bin files, which hold nothing but tokens, lowest byte first; .npy files tell theirs.
-    vocabulary: how many tokens there are; by default the codec's. codec: a saved codec or a
-    tokenizer.json, to turn tokens into text. learned: what an earlier run learned
-    (`splits.learned`): the vocabulary, and how many tokens it trained on; those added since are in no
-    split.
-    Batches are (x, y), int32 [batch, block_size], y one token further. Of what is too large for the
-    device, `splits.stream(batch_size)` reads only what a batch needs.
+    train.npy and so on; or one file. block_size: tokens per example, at least 1. validation: the fraction
+    at the end of train that is held out where there is no file for it, in [0, 1).
+    dtype: of .bin files, which are little-endian and have no header; .npy files name theirs.
+    vocab_size: the number of tokens; by default the codec's. codec: a saved codec or a
+    tokenizer.json, to turn tokens into text. preprocessing: that of an earlier
+    run (`splits.preprocessing`): its vocabulary and its cut; tokens appended since are in no split.
+    Batches are (x, y), int32 [batch, block_size], y one token further. For files that are too large
+    for the device, `splits.stream(batch_size)` reads only the tokens of a batch.
     Raises: FileNotFoundError; ValueError when a file is cut short, or has a token not in the
     vocabulary.
     Source of the .bin form: Karpathy's nanoGPT, data/openwebtext/prepare.py.
     """
     where = "data.tokens"
     check.choice(where, ("uint8", "uint16", "uint32", "int32"), dtype=dtype)
-    place = given(where, path)
-    own = load_codec(codec) if isinstance(codec, str | Path) else codec
-    own = own if learned is None else learned.codec
-    vocabulary = own.size if vocabulary is None and own is not None else vocabulary
-    vocabulary = vocabulary if learned is None else learned.classes
-    if not place.is_dir():
-        whole = _mapped(where, place, dtype)
-        train, held, counts = divided(where, whole, validation, learned)
-        own_args = (train, held, block_size, vocabulary, own, str(place))
-        return token_splits(where, *own_args, counts=counts)
-    stems = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-    found: dict[str, Any] = {}
-    for split, names in stems.items():
-        file = below(place, [f"{name}{end}" for name in names for end in (".bin", ".npy")])
-        found[split] = None if file is None else _mapped(where, file, dtype)
-    if found["train"] is None:
-        problem = f"{place} should hold train.bin or train.npy, but does not."
-        check.fail(where, problem, exc_type=FileNotFoundError)
+    root = resolve(where, path)
+    codec = load_codec(codec) if isinstance(codec, str | Path) else codec
+    if preprocessing is not None:
+        codec, vocab_size = preprocessing.codec, preprocessing.classes
+    elif vocab_size is None and codec is not None:
+        vocab_size = codec.size
+    splits: dict[str, Any] = {"train": None, "validation": None, "test": None}
     counts = None
-    if found["validation"] is None:
-        parts = divided(where, found["train"], validation, learned)
-        found["train"], found["validation"], counts = parts
-    args = (found["train"], found["validation"], block_size, vocabulary, own, str(place))
-    return token_splits(where, *args, test=found["test"], counts=counts)
+    if root.is_dir():
+        for split, stems in {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}.items():
+            file = first_existing(root, [f"{stem}{end}" for stem in stems for end in (".bin", ".npy")])
+            splits[split] = None if file is None else _map_tokens(where, file, dtype)
+        if splits["train"] is None:
+            problem = f"{root} should hold train.bin or train.npy, but does not."
+            check.fail(where, problem, exc_type=FileNotFoundError)
+    else:
+        splits["train"] = _map_tokens(where, root, dtype)
+    if splits["validation"] is None:
+        splits["train"], splits["validation"], counts = cut_tokens(where, splits["train"], validation, preprocessing)
+    return build_token_splits(where, splits, block_size, vocab_size, codec, str(root), counts=counts)
 
 
-def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
-    """The tokens of a file, mapped into memory and not read yet."""
-    size, width = regular(where, file), np.dtype(dtype).itemsize
+def _map_tokens(where: str, file: Path, dtype: str) -> np.ndarray:
+    """The tokens of a file, memory-mapped."""
+    size, width = file_size(where, file), np.dtype(dtype).itemsize
     try:
         if file.suffix == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -82,13 +77,11 @@ def _mapped(where: str, file: Path, dtype: str) -> np.ndarray:
         else:
             if size == 0 or size % width:
                 problem = f"it should be tokens of {width} bytes each ({dtype}), but has {size} bytes"
-                damaged(where, file, problem, "It is cut short, or of another dtype.")
+                fail_damaged(where, file, problem, "It is cut short, or of another dtype.")
             array = np.memmap(file, np.dtype(dtype).newbyteorder("<"), mode="r")
-    except Exception as error:  # a head that is damaged fails in any way at all
-        if isinstance(error, NnfuncError):
-            raise
-        damaged(where, file, f"it cannot be read ({' '.join(str(error).split())})")
+    except Exception as error:  # a damaged header can raise any exception
+        fail_unreadable(where, file, "it cannot be read", error)
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
-        got = f"{array.dtype} {list(array.shape)}"
-        damaged(where, file, f"it should hold one row of integers, got {got}", "Flatten it.")
-    return array if array.dtype.isnative else on_host(where, str(file), array)
+        actual = f"{array.dtype} {list(array.shape)}"
+        fail_damaged(where, file, f"it should hold one row of integers, got {actual}", "Flatten it.")
+    return array if array.dtype.isnative else as_numpy(where, str(file), array)  # a memmap stays one

@@ -36,7 +36,7 @@ FUNCTIONS: dict[str, Row] = {
         numbers={"amount": (0.2, 0.5)}, then=on(ids(2, 3, 4, 1, below=256).astype(np.uint8))
     ),
     "augment.contrast": Row(numbers={"amount": (0.2, 1.0)}, then=images),
-    "augment.noise": Row(numbers={"deviation": (0.1, 0.0)}, then=on(sample(4, 6))),
+    "augment.noise": Row(numbers={"std": (0.1, 0.0)}, then=on(sample(4, 6))),
     "augment.mixup": Row((), {"classes": 4}, {"alpha": (0.4, 0.0)}, then=images),
     "augment.mixup:wide": Row((), {"classes": 4}, {"alpha": (0.01, 30.0)}, then=images),
     "augment.cutmix": Row((), {"classes": 4}, {"alpha": (1.0, 0.0)}, then=images),
