@@ -100,13 +100,13 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
         modules = [f"nnfunc.models.{result.name}" for result in pkgutil.iter_modules(package.__path__)]
     else:
         modules = [f"nnfunc.{_MODULES[table]}"]
-    found = {}
+    matches = {}
     for module in map(importlib.import_module, modules):
         for name in module.__all__:
             function = getattr(module, name)
             if inspect.isfunction(function) and _makes(table, name, function):
-                found[name] = function
-    return found
+                matches[name] = function
+    return matches
 
 
 _MODULES = {
@@ -224,7 +224,7 @@ def parse_annotation(hint: Any) -> ValueType | None:
             return None
         traced = (float in args and jax.Array in args) or any(kind.traced for kind in kinds)
         union = Union[tuple(kind.type for kind in kinds)]  # noqa: UP007
-        one, many = (" or ".join(words) for words in zip(*(k[1:3] for k in kinds), strict=True))
+        one, many = (" or ".join(message) for message in zip(*(k[1:3] for k in kinds), strict=True))
         options = tuple(option for kind in kinds for option in kind.options)
         listed = any(kind.may_be_list for kind in kinds)
         return ValueType(union, one, many, kinds[0].example, traced, options, listed)

@@ -42,13 +42,13 @@ def row_ids(*arrays: np.ndarray) -> np.ndarray:
     ids = np.zeros(len(arrays[0]), np.uint64)
     for array in arrays:
         width = array.itemsize * int(np.prod(array.shape[1:]))
-        words = -(-width // 8)
-        keys = _mixed(np.arange(1, words + 1, dtype=np.uint64))
-        step = max(1, (1 << 22) // max(1, 8 * words))  # rows whose words fit into a cache
+        text = -(-width // 8)
+        keys = _mixed(np.arange(1, text + 1, dtype=np.uint64))
+        step = max(1, (1 << 22) // max(1, 8 * text))  # rows whose words fit into a cache
         hashes = np.empty(len(array), np.uint64)
         for start in range(0, len(array), step):
             part = np.ascontiguousarray(array[start : start + step])
-            raw = np.zeros((len(part), 8 * words), np.uint8)
+            raw = np.zeros((len(part), 8 * text), np.uint8)
             raw[:, :width] = part.reshape(len(part), -1).view(np.uint8)
             hashes[start : start + step] = _mixed(raw.view(np.uint64) ^ keys).sum(1)
         ids = fold_ids(ids, hashes)

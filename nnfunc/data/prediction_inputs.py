@@ -112,11 +112,11 @@ def _from_file(preprocessing: Preprocessing, path: Path) -> Any:
 def _column_names(path: Path, separator: str) -> list[str] | None:
     """The words of a CSV file's first line where one of them is no number, or None."""
     line = read_bytes(WHERE, path)[: 1 << 20].decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
-    words = [word.strip().strip('"') for word in line.split(separator)]
+    text = [word.strip().strip('"') for word in line.split(separator)]
     try:
-        _ = [float(word) for word in words if word]
+        _ = [float(word) for word in text if word]
     except ValueError:
-        return [word for word in words if not word.replace(".", "").isdigit()]
+        return [word for word in text if not word.replace(".", "").isdigit()]
     return None
 
 

@@ -140,14 +140,14 @@ def cut_splits(
     (8, [0, 1], None)
     """
     size, parts = len(x), {}
-    for name, share in shares.items():
-        check.number(where, 0, share=share, hint=f"It is {name}.")
-        parts[name] = share / size if share >= 1 else share
+    for name, fraction in shares.items():
+        check.number(where, 0, share=fraction, hint=f"It is {name}.")
+        parts[name] = fraction / size if fraction >= 1 else fraction
     left = 1 - sum(parts.values())
     if left * size < 1 - 1e-6:
-        got = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
+        actual = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
         hint = "A share below 1 is a part of the whole, from 1 on a count of examples."
-        check.fail(where, f"nothing is left to train on, of {size} examples, with {got}.", hint=hint)
+        check.fail(where, f"nothing is left to train on, of {size} examples, with {actual}.", hint=hint)
     taken = [part for part in (left, *parts.values()) if part > 0]
-    found = iter(split((x, y), taken, stratify=y if stratify else None))
-    return tuple(next(found) if part > 0 else None for part in (left, *parts.values()))
+    result = iter(split((x, y), taken, stratify=y if stratify else None))
+    return tuple(next(result) if part > 0 else None for part in (left, *parts.values()))

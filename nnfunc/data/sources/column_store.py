@@ -49,10 +49,10 @@ class ColumnStore:
         self.known: dict[int, dict[str, int]] = {}
         self.count = 0
 
-    def encode(self, column: int, words: Sequence[str]) -> np.ndarray:
+    def encode(self, column: int, text: Sequence[str]) -> np.ndarray:
         """The codes of the words among those that the column has had so far."""
         known = self.known.setdefault(column, {})
-        return np.array([known.setdefault(word, len(known)) for word in words], np.float64)
+        return np.array([known.setdefault(word, len(known)) for word in text], np.float64)
 
     def add(self, values: np.ndarray) -> None:
         """values: float64 [rows, columns], of columns of words the codes."""

@@ -67,21 +67,21 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
     if not names:
         expected = "source should be a file or a data frame"
         check.fail(WHERE, expected=expected, actual=check.describe(source), exc_type=TypeError)
-    found = dict.fromkeys(str(name) for name in names)
-    if len(found) < len(names):
-        words = [str(name) for name in names]
-        word = next(word for word in words if words.count(word) > 1)
+    result = dict.fromkeys(str(name) for name in names)
+    if len(result) < len(names):
+        text = [str(name) for name in names]
+        word = next(word for word in text if text.count(word) > 1)
         fail_damaged(WHERE, "the frame", f"it has more than one column {word!r}", "Rename one.")
     for name in names:
         if only is None or str(name) in only:
             try:
-                found[str(name)] = _plain(source[name])
+                result[str(name)] = _plain(source[name])
             except Exception as error:  # a frame of another library may fail in any way at all
                 problem = f"column {str(name)!r} of the frame cannot be read"
                 hint = "Give a data frame of pandas or polars, or a table of pyarrow."
-                words = " ".join(str(error).split())
-                check.fail(WHERE, f"{problem} ({words}).", hint=hint, exc_type=TypeError)
-    return found
+                text = " ".join(str(error).split())
+                check.fail(WHERE, f"{problem} ({text}).", hint=hint, exc_type=TypeError)
+    return result
 
 
 def _plain(column: Any) -> "np.ndarray | StringColumn":
@@ -125,15 +125,15 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
             used = [name for name in dict.fromkeys(names) if only is None or name in only]
             rows = opened.metadata.num_rows
             check_unpacked_size(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
-            words = [field.name for field in opened.schema_arrow if _of_words(field.type)]
-        with parquet.ParquetFile(file, read_dictionary=words) as opened:  # each word once
+            text = [field.name for field in opened.schema_arrow if _of_words(field.type)]
+        with parquet.ParquetFile(file, read_dictionary=text) as opened:  # each word once
             whole = opened.read(columns=used)
-            found = {name: _plain(whole[name]) for name in used}
+            result = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
         fail_unreadable(WHERE, file, "it cannot be read as Parquet", error)
     if not names or rows == 0:
         fail_damaged(WHERE, file, "it should have columns and rows, but has none")
-    return dict.fromkeys(names) | found
+    return dict.fromkeys(names) | result
 
 
 def _unpacked(metadata: Any, used: Collection[str]) -> int:
@@ -143,12 +143,12 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
     return sum(max(0, one.total_uncompressed_size) for one in columns if one.path_in_schema.partition(".")[0] in used)
 
 
-def check_columns(name: str, wanted: list[str], found: dict[str, Any]) -> None:
+def check_columns(name: str, expected: list[str], result: dict[str, Any]) -> None:
     """Refuse a table that lacks columns, in words that tell one renamed from one left out."""
-    missing = [word for word in wanted if word not in found]
-    new = [column for column in found if column not in wanted]
+    missing = [word for word in expected if word not in result]
+    new = [column for column in result if column not in expected]
     if len(missing) == 1:
-        hint = check.nearest(missing[0], new or found)
+        hint = check.nearest(missing[0], new or result)
         check.fail(WHERE, f"{name} has no column {missing[0]!r}{hint}")
     if missing:
         others = f"; columns that it has instead: {_listed(new)}" if new else ""
@@ -164,15 +164,15 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
     """A column as float64 [n], every one of them finite. Numbers are written as CSV has them: 1e-3."""
     values = _checked(name, column, values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
-        found = values.astype(np.float64, copy=False)
+        result = values.astype(np.float64, copy=False)
         if values.dtype.kind != "f":
-            return found
+            return result
     elif isinstance(values, StringColumn):
-        found = _numbers_or_nan(values.distinct)[values.codes]
+        result = _numbers_or_nan(values.distinct)[values.codes]
     else:
-        found = _numbers_or_nan(values)
+        result = _numbers_or_nan(values)
     with np.errstate(over="ignore"):
-        wrong = np.flatnonzero(~np.isfinite(found.astype(np.float32)))
+        wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
     if len(wrong):
         where, value = (place or _row)(int(wrong[0])), values[wrong[0]]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
@@ -182,7 +182,7 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
         problem = f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
         hint = "Turn it into numbers, or leave the column out with columns = [...]."
         fail_damaged(WHERE, name, problem, hint)
-    return found
+    return result
 
 
 def parse_class_labels(
@@ -194,17 +194,17 @@ def parse_class_labels(
     not none. names: the only classes that there may be.
     """
     values = _checked(name, label, values)
-    words = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
-    words = words.stripped()
-    classes = {word: _class_name(word) for word in words.distinct}
+    text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
+    text = text.stripped()
+    classes = {word: _class_name(word) for word in text.distinct}
 
     def where(wrong: Collection[str]) -> str:
-        codes = [code for code, word in enumerate(words.distinct) if word in wrong]
-        row = int(np.isin(words.codes, codes).argmax())
+        codes = [code for code, word in enumerate(text.distinct) if word in wrong]
+        row = int(np.isin(text.codes, codes).argmax())
         return f"{(place or _row)(row)} of column {label!r}"
 
     def labels(at: dict[str, int]) -> np.ndarray:
-        return np.array([at[classes[word]] for word in words.distinct], np.int32)[words.codes]
+        return np.array([at[classes[word]] for word in text.distinct], np.int32)[text.codes]
 
     if lost := {word for word in classes if _missing(word)}:
         problem = f"the label is missing at {where(lost)}"
@@ -229,9 +229,9 @@ def parse_class_labels(
             f"column {label!r} should hold classes, but is {order[0]!r} throughout",
             "Is it the right label?",
         )
-    most = max(2, len(words) // 2)
+    most = max(2, len(text) // 2)
     if len(order) > most:
-        problem = f"column {label!r} holds {len(order)} different values in {len(words)} rows"
+        problem = f"column {label!r} holds {len(order)} different values in {len(text)} rows"
         hint = 'That is no set of classes; for numbers to predict: task = "regression".'
         fail_damaged(WHERE, name, problem, hint)
     return labels({word: index for index, word in enumerate(order)}), tuple(order)

@@ -47,13 +47,13 @@ def read_csv(
             fail_damaged(where, file, problem, "Name it, or name the columns to use: columns = [...].")
         used = [i for i, name in enumerate(head) if only is None or name in only]
         table = _Table(where, file, data, separator, len(head), used)
-        words = {i for i in used if head[i] in texts}
-        found = table.quick(words)
-        while found is None:
-            found = table.exact(words)
+        text = {i for i in used if head[i] in texts}
+        result = table.quick(text)
+        while result is None:
+            result = table.exact(text)
     if not table.count:
         fail_damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
-    columns: Columns = dict.fromkeys(head) | {head[i]: found[i] for i in used}
+    columns: Columns = dict.fromkeys(head) | {head[i]: result[i] for i in used}
 
     def place(row: int) -> str:
         with _long_fields():
@@ -178,10 +178,10 @@ class _Table:
             for line, row in block:
                 if len(row) != self.width:
                     self._ragged(line, row)
-            words = [[row[i] for i in numeric] for _, row in block]
-            numbers = _numbers(list(chain.from_iterable(words)))
+            text = [[row[i] for i in numeric] for _, row in block]
+            numbers = _numbers(list(chain.from_iterable(text)))
             if numbers is None:
-                columns = zip(numeric, zip(*words, strict=True), strict=True)
+                columns = zip(numeric, zip(*text, strict=True), strict=True)
                 texts |= {i for i, column in columns if _numbers(list(column)) is None}
                 return None
             values = np.empty((len(block), len(self.used)))
@@ -212,13 +212,13 @@ class _Table:
         return {i: store.column(at) for at, i in enumerate(self.used)}
 
 
-def _numbers(words: list[str]) -> np.ndarray | None:
+def _numbers(message: list[str]) -> np.ndarray | None:
     """The words as float64, or None when one of them is not a usual number."""
     try:
-        values = np.fromiter(map(float, words), np.float64, len(words))
+        values = np.fromiter(map(float, message), np.float64, len(message))
     except ValueError:
         return None
-    text = "".join(words)  # float() also reads 1_000, and the digits of other scripts
+    text = "".join(message)  # float() also reads 1_000, and the digits of other scripts
     return values if "_" not in text and text.isascii() and _usual(values) else None
 
 

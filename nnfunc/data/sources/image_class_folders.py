@@ -60,11 +60,11 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
 
 def _part(name: str) -> str | None:
     """The split that one word of a folder's name says, None for none or several."""
-    words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    found = {
-        part for part, own in PARTS.items() if any(re.fullmatch(f"({'|'.join(own)}){ENDS}", word) for word in words)
+    text = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    result = {
+        part for part, own in PARTS.items() if any(re.fullmatch(f"({'|'.join(own)}){ENDS}", word) for word in text)
     }
-    return found.pop() if len(found) == 1 else None
+    return result.pop() if len(result) == 1 else None
 
 
 def _listed(folders: list[Path]) -> str:
@@ -77,17 +77,17 @@ def _classes(folder: Path, part: str | None = None) -> dict[str, list[Path]]:
     inside = _folders(folder)
     while part and len(inside) == 1 and _part(inside[0].name) == part and _folders(inside[0]):
         folder, inside = inside[0], _folders(inside[0])
-    found = {}
+    result = {}
     for inner in inside:
-        found[inner.name] = sorted(find_images(inner))
-        if not found[inner.name]:
+        result[inner.name] = sorted(find_images(inner))
+        if not result[inner.name]:
             problem = f"{inner} should hold the images of a class, but holds none that end in"
             check.fail(WHERE, f"{problem} {', '.join(sorted(ENDINGS))}.")
-    if not found:
-        wanted = "with a folder for each class: cat/1.png, dog/1.png"
+    if not result:
+        expected = "with a folder for each class: cat/1.png, dog/1.png"
         hint = f" If it is a class and not the {part} split, rename it." if part else ""
-        check.fail(WHERE, f"{folder} should be a folder {wanted}, but has no folders.{hint}")
-    return found
+        check.fail(WHERE, f"{folder} should be a folder {expected}, but has no folders.{hint}")
+    return result
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def build_image_splits(
         check.fail(where, f"{problem}. Leave out shuffle_pixels, or shift and flip.")
     if shift >= min(shape[:2]):
         check.fail(where, expected=f"shift should be below the image's side, {min(shape[:2])}", actual=shift)
-    shares = {name: share for name, share in (shares or {}).items() if name not in parts}
+    shares = {name: fraction for name, fraction in (shares or {}).items() if name not in parts}
     rows = None
     if shares:
         ids = row_ids(*arrays)
@@ -109,10 +109,10 @@ def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
     """The mean and deviation of each channel, of pixels in [0, 1], exact and so the same everywhere."""
     level, means, stds = np.arange(256) / 255, [], []
     for channel in range(x.shape[-1]):
-        share = np.bincount(x[..., channel].ravel(), minlength=256) / x[..., channel].size
-        mean = float(share @ level)
+        fraction = np.bincount(x[..., channel].ravel(), minlength=256) / x[..., channel].size
+        mean = float(fraction @ level)
         means.append(round(mean, 6))
-        stds.append(round(float(share @ (level - mean) ** 2) ** 0.5, 6) or 1.0)
+        stds.append(round(float(fraction @ (level - mean) ** 2) ** 0.5, 6) or 1.0)
     return means, stds
 
 

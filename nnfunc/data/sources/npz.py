@@ -47,15 +47,15 @@ def npz(
     Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
     """
     place = resolve(WHERE, path)
-    found = _Arrays(place)
+    result = _Arrays(place)
     parts: dict[str, Any] = {}
-    for part, words in PARTS.items():
-        name = next((word for word in words if f"{x}_{word}" in found), None)
+    for part, text in PARTS.items():
+        name = next((word for word in text if f"{x}_{word}" in result), None)
         if name is not None:
-            parts[part] = (found[f"{x}_{name}"], _named(place, found, f"{y}_{name}"))
+            parts[part] = (result[f"{x}_{name}"], _named(place, result, f"{y}_{name}"))
     if "train" not in parts:
         name = f"{x}_train" if parts else x
-        parts = {"train": (_named(place, found, name), _named(place, found, y))}
+        parts = {"train": (_named(place, result, name), _named(place, result, y))}
     parts = {name: _pair(place, name, *pair) for name, pair in parts.items()}
     first = parts["train"]
     form = {"dtype": first[0].dtype.name, "shape": list(first[0].shape[1:])}
@@ -70,7 +70,7 @@ def npz(
     elif is_classes and classes is None:
         classes = 1 + max(int(y_part.max()) for _, y_part in parts.values())
     shares = {"validation": validation, "test": test}
-    shares = {name: share for name, share in shares.items() if name not in parts}
+    shares = {name: fraction for name, fraction in shares.items() if name not in parts}
     splits, rows = dict(parts), None
     if shares:
         stratify = is_classes and (classes or 0) <= len(first[1]) // 2
@@ -110,8 +110,8 @@ def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     for array, word in ((x, "x"), (y, "y")):
         if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
             problem = f"{word} of {name} should be numbers, an example a row"
-            got = f"{array.dtype} {list(array.shape)}"
-            fail_damaged(WHERE, place, f"{problem}, got {got}", "Save it as an array of numbers.")
+            actual = f"{array.dtype} {list(array.shape)}"
+            fail_damaged(WHERE, place, f"{problem}, got {actual}", "Save it as an array of numbers.")
     if len(x) != len(y):
         problem = f"x and y of {name} should be of one length, got {len(x)} and {len(y)}"
         fail_damaged(WHERE, place, problem)
@@ -120,10 +120,10 @@ def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     return x, y[:, None] if y.ndim == 1 else y
 
 
-def _named(place: Path, found: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in found:
-        check.fail(WHERE, f"{place} has no array {name!r}{check.nearest(name, found)}")
-    return found[name]
+def _named(place: Path, result: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in result:
+        check.fail(WHERE, f"{place} has no array {name!r}{check.nearest(name, result)}")
+    return result[name]
 
 
 class _Arrays(Mapping[str, np.ndarray]):
