@@ -70,7 +70,7 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.training.objectives import classification, language_modelling, regression
     from nnfunc.training.step import trainer
     from nnfunc.training.task import Task, reduce_on_plateau
-    from nnfunc.training.train import train
+    from nnfunc.training.train_run import train
 
 __version__ = "0.1.0"
 
@@ -101,7 +101,7 @@ _LATER = {
     "Task": "nnfunc.training.task",
     "reduce_on_plateau": "nnfunc.training.task",
     "trainer": "nnfunc.training.step",
-    "train": "nnfunc.training.train",
+    "train": "nnfunc.training.train_run",
     "evaluate": "nnfunc.training.evaluate",
     "load_run": "nnfunc.config.restore",
     "classification": "nnfunc.training.objectives",

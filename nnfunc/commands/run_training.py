@@ -20,8 +20,8 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.divergence import Diverged
 from nnfunc.training.step import TrainState
-from nnfunc.training.train import History
-from nnfunc.training.train import train as fit
+from nnfunc.training.train_run import History
+from nnfunc.training.train_run import train as fit
 
 __all__ = ["Training", "fit_config", "run_training"]
 

@@ -9,7 +9,7 @@ The function is the schema: the keys of `model = { name = "mlp", ... }` are the 
 
 from nnfunc.config.build import Recipe
 from nnfunc.config.config import Config
-from nnfunc.config.errors import ConfigError
+from nnfunc.config.config_errors import ConfigError
 from nnfunc.config.load import load, resolve
 from nnfunc.config.schema import factories
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nnfunc.config.build import collect_numbers, find_schedules, is_schedule, lists_to_tuples
 from nnfunc.config.config import Config
-from nnfunc.config.errors import ConfigError, ProblemList, error_parts
+from nnfunc.config.config_errors import ConfigError, ProblemList, error_parts
 from nnfunc.config.schema import TABLES, WRAPPERS, factories, get_schema
 
 __all__ = ["call_factories", "check_combinations", "check_learning_rate"]
@@ -70,7 +70,7 @@ def call_factories(
     resolved: the tables with defaults, None for those with mistakes. problems: takes the refusals.
     data_cache: keeps the data that is loaded on the way. records: as in `Config`.
     """
-    from nnfunc.training.train import check_options, train
+    from nnfunc.training.train_run import check_options, train
 
     valid = {table for table, values in resolved.items() if values is not None}
     if "train" in valid:

@@ -9,8 +9,8 @@ import jax
 
 from nnfunc.base import Key, PyTree
 from nnfunc.config.build import Recipe, TableCall, collect_numbers, insert_slots, is_schedule
+from nnfunc.config.config_errors import ConfigError, Problem, error_parts, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import ConfigError, Problem, error_parts, fail, to_one_line
 from nnfunc.config.file_paths import last_saved
 from nnfunc.config.schema import FIXED_FACTORIES, TASK_TABLES, factories, get_schema
 

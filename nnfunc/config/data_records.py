@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config.errors import fail
+from nnfunc.config.config_errors import fail
 from nnfunc.data.preprocessing import Preprocessing
 
 __all__ = ["DataRecords"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc.config.build import find_schedules
 from nnfunc.config.config import Config
-from nnfunc.config.errors import ConfigError, Problem, fail, to_one_line
+from nnfunc.config.config_errors import ConfigError, Problem, fail, to_one_line
 from nnfunc.config.schema import get_schema
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.best_metric import BestMetric
@@ -16,7 +16,7 @@ from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.fitting import check_memory
 from nnfunc.training.step import eval_params, trainer
 from nnfunc.training.task import build_task
-from nnfunc.training.train import inspect_task
+from nnfunc.training.train_run import inspect_task
 
 __all__ = ["dry_run"]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config.errors import ProblemList
+from nnfunc.config.config_errors import ProblemList
 from nnfunc.config.schema import FIXED_FACTORIES, factories, get_schema
 from nnfunc.data.download import data_folders
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from nnfunc.config.build import is_schedule
-from nnfunc.config.errors import printable
+from nnfunc.config.config_errors import printable
 from nnfunc.config.schema import FIXED_FACTORIES, TABLES, ValueType, factories, get_schema, parse_annotation
 
 __all__ = [

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from nnfunc.config.build import is_schedule
 from nnfunc.config.check_values import call_factories, check_combinations, check_learning_rate
 from nnfunc.config.config import Config
+from nnfunc.config.config_errors import COMMAND_LINE, ProblemList, describe, nearest_hint
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, nearest_hint
 from nnfunc.config.file_paths import make_absolute
 from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, factories, get_schema
 from nnfunc.config.toml import read_tables, reject_comparison

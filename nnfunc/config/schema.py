@@ -126,7 +126,7 @@ def _sole(table: str) -> Callable[..., Any]:
     if table == "plateau":
         return importlib.import_module("nnfunc.training.task").reduce_on_plateau
     if table == "train":
-        return importlib.import_module("nnfunc.training.train").train
+        return importlib.import_module("nnfunc.training.train_run").train
     module = "adapters" if table == "lora" else "task_options"
     return getattr(importlib.import_module(f"nnfunc.config.{module}"), FIXED_FACTORIES[table])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check, documents
-from nnfunc.config.errors import COMMAND_LINE, ConfigError, ProblemList, fail, to_one_line
+from nnfunc.config.config_errors import COMMAND_LINE, ConfigError, ProblemList, fail, to_one_line
 from nnfunc.config.key_path import format_key, parse_key, parse_value, set_value
 from nnfunc.data.download import find_text_problem
 from nnfunc.errors import NnfuncError

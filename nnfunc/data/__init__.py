@@ -6,6 +6,7 @@ What a factory returns is `Splits` on the host; `splits.data(batch_size)` puts i
 
 from nnfunc.calls import explain_calls
 from nnfunc.data.augment import chain, flip, shift
+from nnfunc.data.batch_transforms import Normalise, next_tokens
 from nnfunc.data.dataset import Data, GatheredBatch, arrays, check_labels, take
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.shuffle import indices, permute, positions
@@ -20,7 +21,6 @@ from nnfunc.data.sources.token_files import tokens
 from nnfunc.data.splits import Splits, split
 from nnfunc.data.stream import Stream, prefetch
 from nnfunc.data.tokenizers import Bytes, Characters, Codec, Tokenizer, load_codec
-from nnfunc.data.transforms import Normalise, next_tokens
 
 __all__ = [
     "Bytes",

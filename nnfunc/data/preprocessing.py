@@ -57,7 +57,7 @@ class Preprocessing:
     @property
     def transform(self) -> Any:
         """batch -> batch, after every gather, as in `Splits.transform`."""
-        from nnfunc.data.transforms import Normalise, next_tokens
+        from nnfunc.data.batch_transforms import Normalise, next_tokens
 
         pixels = self.facts.get("pixels")
         if pixels is not None:

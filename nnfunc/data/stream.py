@@ -15,7 +15,7 @@ from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree
 from nnfunc.data import shuffle
 from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size
-from nnfunc.data.windows import Windows
+from nnfunc.data.token_windows import Windows
 
 __all__ = ["Stream", "prefetch"]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.base import Initializer, Model, canonicalize, widen
 from nnfunc.layers.conv.conv import build_conv
-from nnfunc.layers.windows import Size, parse_windows
+from nnfunc.layers.sliding_windows import Size, parse_windows
 
 __all__ = ["embedding", "patch_embedding"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Model
-from nnfunc.layers.windows import Size, flatten_batch, per_axis
+from nnfunc.layers.sliding_windows import Size, flatten_batch, per_axis
 
 __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "global_avg_pool", "global_max_pool"]
 

@@ -15,7 +15,7 @@ from jax import lax
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Scalar, widen
-from nnfunc.layers.windows import Size, Windows, flatten_batch, pad, parse_windows
+from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, pad, parse_windows
 
 __all__ = ["avg_pool", "lp_pool", "max_pool"]
 

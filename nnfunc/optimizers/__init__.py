@@ -22,11 +22,11 @@ Wrappers change what another optimizer, ours or optax's, is given or what it giv
 
 from nnfunc.calls import explain_calls
 from nnfunc.optimizers import averages as averages
-from nnfunc.optimizers.base import Optimizer, as_optimizer
 from nnfunc.optimizers.clipping import clip_adaptive, clip_value, max_norm
 from nnfunc.optimizers.first_order import adam, adamw, lamb, lion, rmsprop, sgd
 from nnfunc.optimizers.lookahead import lookahead
 from nnfunc.optimizers.muon import muon
+from nnfunc.optimizers.optimizer import Optimizer, as_optimizer
 from nnfunc.optimizers.param_groups import groups
 
 __all__ = [

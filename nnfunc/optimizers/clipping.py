@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
-from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.paths import Leaves, is_matrix, leaves_mask
 from nnfunc.vector_norm import vector_norm
 

@@ -6,8 +6,7 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Scalar, Schedule
-from nnfunc.optimizers.base import Optimizer
-from nnfunc.optimizers.transforms import (
+from nnfunc.optimizers.gradient_transforms import (
     Decay,
     by_adam,
     by_rms,
@@ -17,6 +16,7 @@ from nnfunc.optimizers.transforms import (
     decayed,
     optimizer,
 )
+from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.paths import Leaves
 
 __all__ = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]

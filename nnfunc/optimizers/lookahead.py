@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, PyTree, Scalar
-from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 
 __all__ = ["LookaheadState", "lookahead"]
 

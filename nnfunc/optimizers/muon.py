@@ -8,8 +8,8 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar, Schedule
-from nnfunc.optimizers.base import Optimizer
-from nnfunc.optimizers.transforms import Decay, by_adam, check_adam, check_decay, decayed, optimizer
+from nnfunc.optimizers.gradient_transforms import Decay, by_adam, check_adam, check_decay, decayed, optimizer
+from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask
 
 __all__ = ["MuonState", "muon"]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.errors import NnfuncError
-from nnfunc.optimizers.base import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.paths import fill_missing, keep_where, values_by_pattern
 
 __all__ = ["GroupsState", "groups"]

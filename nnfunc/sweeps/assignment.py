@@ -13,7 +13,7 @@ from nnfunc.sweeps.grouping import Group, Grouping, group_trials
 from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.compiled import compiled_functions
 from nnfunc.training.device_feed import DeviceFeed
-from nnfunc.training.train import inspect_task
+from nnfunc.training.train_run import inspect_task
 
 __all__ = ["Assignment", "assign"]
 

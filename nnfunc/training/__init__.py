@@ -7,7 +7,7 @@ from nnfunc.training.gradients import BoundModel
 from nnfunc.training.objectives import Objective, classification, language_modelling, regression
 from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
 from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
-from nnfunc.training.train import History, Report, train
+from nnfunc.training.train_run import History, Report, train
 
 __all__ = [
     "BoundModel",

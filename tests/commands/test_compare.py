@@ -15,7 +15,7 @@ from nnfunc.commands.exit_codes import exit_code
 from nnfunc.commands.interrupts import Stopped
 from nnfunc.config import ConfigError
 from nnfunc.runs.best_metric import BestMetric
-from nnfunc.training.train import History
+from nnfunc.training.train_run import History
 
 TOML = """
 seeds = [0, 1]

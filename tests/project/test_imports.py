@@ -145,7 +145,7 @@ def test_no_file_is_in_a_circle(edges):
         ("import nnfunc as nf", ["nnfunc"]),
         ("import nnfunc.sweep, jax", ["nnfunc.sweep"]),
         ("from nnfunc import check, linear", ["nnfunc.check", "nnfunc.linear"]),
-        ("def f():\n    from nnfunc.training.train import train", ["nnfunc.training.train.train"]),
+        ("def f():\n    from nnfunc.training.train_run import train", ["nnfunc.training.train_run.train"]),
         ("from .norm import batch_norm", ["nnfunc.layers.norm.batch_norm"]),
         ("from . import norm", ["nnfunc.layers.norm"]),
         ("from ..sweep import space", ["nnfunc.sweep.space"]),

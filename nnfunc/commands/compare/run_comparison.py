@@ -20,7 +20,7 @@ from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
 from nnfunc.runs import run_folder
 from nnfunc.runs.best_metric import BestMetric
-from nnfunc.training.train import History
+from nnfunc.training.train_run import History
 
 __all__ = ["compare"]
 

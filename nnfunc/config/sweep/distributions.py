@@ -17,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from nnfunc import check
-from nnfunc.config.errors import describe, to_one_line
+from nnfunc.config.config_errors import describe, to_one_line
 from nnfunc.config.key_path import parse_value
 from nnfunc.config.schema import ValueType
 from nnfunc.sweeps.space import Distribution, int_uniform, log_uniform, uniform

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nnfunc.config.build import is_schedule
-from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, nearest_hint, printable
+from nnfunc.config.config_errors import COMMAND_LINE, ProblemList, describe, nearest_hint, printable
 from nnfunc.config.key_path import KeyPath, argument_depth, find_type, format_key, get_value, parse_key
 from nnfunc.config.schema import TABLES
 from nnfunc.config.sweep.distributions import FORMS, is_form

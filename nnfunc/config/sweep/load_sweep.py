@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc.config import Config
+from nnfunc.config.config_errors import ProblemList, describe, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import ProblemList, describe, fail, to_one_line
 from nnfunc.config.file_paths import FILE_TABLES, make_absolute
 from nnfunc.config.key_path import KeyPath, find_type, get_value, hyper_name, parse_value, set_value
 from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, ValueType

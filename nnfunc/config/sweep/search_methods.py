@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check, sweeps
-from nnfunc.config.errors import nearest_hint
+from nnfunc.config.config_errors import nearest_hint
 
 __all__ = ["SEARCHES", "check_search", "parse_search", "parse_search_text"]
 

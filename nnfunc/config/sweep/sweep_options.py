@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from nnfunc.config.errors import COMMAND_LINE, ProblemList, describe, error_parts, nearest_hint, printable, to_one_line
+from nnfunc.config.config_errors import (
+    COMMAND_LINE,
+    ProblemList,
+    describe,
+    error_parts,
+    nearest_hint,
+    printable,
+    to_one_line,
+)
 from nnfunc.config.sweep.search_methods import parse_search
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.sampling import MAX_TRIALS

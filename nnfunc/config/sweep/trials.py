@@ -14,8 +14,8 @@ import jax
 from nnfunc import check
 from nnfunc.config import Config, ConfigError, resolve
 from nnfunc.config.check_values import check_combinations, check_learning_rate
+from nnfunc.config.config_errors import Problem, ProblemList, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.errors import Problem, ProblemList, fail, to_one_line
 from nnfunc.config.key_path import hyper_name, parse_key, set_value
 from nnfunc.config.load import fill_defaults
 from nnfunc.config.restore import save_base

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from nnfunc.calls import explain_calls
 from nnfunc.data.augment.affine import affine, rotate, scale
-from nnfunc.data.augment.base import Augmentation
+from nnfunc.data.augment.augmentation import Augmentation
 from nnfunc.data.augment.color_noise import brightness, contrast, cutout, noise
 from nnfunc.data.augment.compose import chain, sometimes
 from nnfunc.data.augment.mixup_cutmix import cutmix, mixup

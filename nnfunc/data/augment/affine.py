@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
-from nnfunc.data.augment.base import (
+from nnfunc.data.augment.augmentation import (
     Augmentation,
     Fill,
     Shape,

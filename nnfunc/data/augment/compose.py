@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar, fold
-from nnfunc.data.augment.base import Augmentation, as_scalar, make_augmentation
+from nnfunc.data.augment.augmentation import Augmentation, as_scalar, make_augmentation
 from nnfunc.data.augment.mixup_cutmix import to_soft_labels
 
 __all__ = ["chain", "sometimes"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar, fold
-from nnfunc.data.augment.base import (
+from nnfunc.data.augment.augmentation import (
     Augmentation,
     Shape,
     apply_in_floats,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
-from nnfunc.data.augment.base import (
+from nnfunc.data.augment.augmentation import (
     Augmentation,
     apply_to_inputs,
     as_scalar,

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
+from nnfunc.data.batch_transforms import next_tokens
 from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import split_fingerprint
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.splits import Splits
-from nnfunc.data.transforms import next_tokens
-from nnfunc.data.windows import Windows
+from nnfunc.data.token_windows import Windows
 
 __all__ = ["build_token_splits", "cut_tokens"]
 

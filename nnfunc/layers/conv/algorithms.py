@@ -12,7 +12,7 @@ from nnfunc.base import Array, Shape
 from nnfunc.layers.conv.channels_last import Plan, direct, plain
 from nnfunc.layers.conv.depthwise import depthwise
 from nnfunc.layers.linear import matmul_rows
-from nnfunc.layers.windows import Windows, pad, shifted_copies
+from nnfunc.layers.sliding_windows import Windows, pad, shifted_copies
 
 __all__ = ["FORMS", "convolve"]
 

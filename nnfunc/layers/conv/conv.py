@@ -7,7 +7,7 @@ from nnfunc.base import Array, Initializer, Model, fold
 from nnfunc.combinators import wire
 from nnfunc.layers.conv.algorithms import convolve
 from nnfunc.layers.linear import INIT_HINT, add_bias
-from nnfunc.layers.windows import Padding, Size, Windows, flatten_batch, parse_windows
+from nnfunc.layers.sliding_windows import Padding, Size, Windows, flatten_batch, parse_windows
 
 __all__ = ["conv", "depthwise_conv", "separable_conv"]
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from nnfunc.base import Array, Shape, widen
 from nnfunc.layers.conv.channels_last import reverse
-from nnfunc.layers.windows import pad, shifted_copies
+from nnfunc.layers.sliding_windows import pad, shifted_copies
 
 __all__ = ["depthwise"]
 

@@ -12,7 +12,7 @@ from nnfunc.base import Array, Initializer, Model, Shape, fold
 from nnfunc.layers.conv.channels_last import Plan, spread
 from nnfunc.layers.conv.conv import check_channels
 from nnfunc.layers.linear import INIT_HINT, add_bias
-from nnfunc.layers.windows import Size, Windows, flatten_batch, parse_windows, per_axis
+from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, parse_windows, per_axis
 
 __all__ = ["conv_transpose"]
 

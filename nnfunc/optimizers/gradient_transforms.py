@@ -9,7 +9,7 @@ import optax
 
 from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
-from nnfunc.optimizers.base import Optimizer, cast_like, scaled, wide_type
+from nnfunc.optimizers.optimizer import Optimizer, cast_like, scaled, wide_type
 from nnfunc.paths import Leaves, leaves_mask, values_by_pattern
 from nnfunc.vector_norm import global_norm, vector_norm
 
