@@ -162,7 +162,7 @@ def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
     from nnfunc.config import restore
 
     model, params, state = nf.load_run("runs/gpt-1")
-    broken = restore.Loaded(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
+    broken = restore.TrainedModel(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
     monkeypatch.setattr(restore, "load_run", lambda *args: broken)
     with pytest.raises(ValueError, match="its logits are NaN"):
         sample_command.sample(work / "runs" / "gpt-1", "to", steps=2)

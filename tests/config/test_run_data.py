@@ -14,7 +14,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc import cli
-from nnfunc.commands.sweep.live_progress import Live
+from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.config import load
 from nnfunc.config.sweep.load_sweep import load_sweep
 
@@ -279,7 +279,7 @@ def test_a_sweep_of_relative_paths_resumes_from_any_directory(work, capsys, tmp_
     swept = 'data.source=["pets.csv", "more.csv"]'
     sources = [str(work / "pets.csv"), str(tmp_path / "elsewhere" / "more.csv")]
     assert load_sweep(work / "pets.toml", [swept]).space == {"data.source": sources}
-    call, reports = Live.__call__, []
+    call, reports = SweepProgress.__call__, []
 
     def report_and_stop(self, report):
         call(self, report)
@@ -288,7 +288,7 @@ def test_a_sweep_of_relative_paths_resumes_from_any_directory(work, capsys, tmp_
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Live, "__call__", report_and_stop)
+        patch.setattr(SweepProgress, "__call__", report_and_stop)
         assert main("sweep", work / "pets.toml", swept, "--execution", "loop", "--run", work / "sweep") == 143
     said(capsys)
     (tmp_path / "third").mkdir()

@@ -15,7 +15,7 @@ from jax import lax
 
 import nnfunc as nf
 from nnfunc.layers.conv import transpose
-from nnfunc.layers.conv.algorithms import FORMS, _form
+from nnfunc.layers.conv.algorithms import FORMS, _choose_form
 from nnfunc.layers.conv.channels_last import Plan
 
 GOLDEN = np.load(GOLDEN_FILES / "vision.npz")
@@ -170,7 +170,7 @@ def test_every_form_takes_vmapped_weights(form, x, weight, plan):
 
 @pytest.mark.parametrize("groups, extra", [(1, 0), (2, 1)])
 def test_transposed_form_is_the_plain_one(groups, extra):
-    win = transpose.windows("test", (3, 2), 2, 1, (2, 1), 2)
+    win = transpose.parse_windows("test", (3, 2), 2, 1, (2, 1), 2)
     cut = ((1, 1 - extra), (1, 1 - extra))
     fast, plain = (
         functools.partial(function, win=win, cut=cut, groups=groups)
@@ -182,16 +182,16 @@ def test_transposed_form_is_the_plain_one(groups, extra):
 def test_form_is_chosen_by_machine_and_shape():
     plan = Plan(ONE, ONE, ((1, 1), (1, 1)))
     apart = Plan((2, 2), ONE, NONE)
-    assert _form("gpu", (3, 3), 32, 196, plan) == "plain"
-    assert _form("cpu", (3, 3), 32, 196, plan) == "direct"
-    assert _form("cpu", (3, 3), 1, 784, plan) == "patches"
-    assert _form("cpu", (3, 3), 512, 16, plan) == "patches"
-    assert _form("cpu", (3, 3, 3), 16, 512, plan) == "patches"
-    assert {_form(m, (1, 1), 8, 9, plan) for m in ("cpu", "gpu")} == {"matrix"}
-    assert {_form(m, (2, 2), 8, 9, apart) for m in ("cpu", "gpu")} == {"blocks"}
-    assert _form("cpu", (2, 2), 9, 9, apart._replace(dilation=(2, 1))) == "direct"
-    assert _form("cpu", (3, 3), 4, 9, plan._replace(groups=8)) == "groups"
-    assert _form("cpu", (7, 7), 1, 9, plan._replace(groups=8)) == "depthwise"
+    assert _choose_form("gpu", (3, 3), 32, 196, plan) == "plain"
+    assert _choose_form("cpu", (3, 3), 32, 196, plan) == "direct"
+    assert _choose_form("cpu", (3, 3), 1, 784, plan) == "patches"
+    assert _choose_form("cpu", (3, 3), 512, 16, plan) == "patches"
+    assert _choose_form("cpu", (3, 3, 3), 16, 512, plan) == "patches"
+    assert {_choose_form(m, (1, 1), 8, 9, plan) for m in ("cpu", "gpu")} == {"matrix"}
+    assert {_choose_form(m, (2, 2), 8, 9, apart) for m in ("cpu", "gpu")} == {"blocks"}
+    assert _choose_form("cpu", (2, 2), 9, 9, apart._replace(dilation=(2, 1))) == "direct"
+    assert _choose_form("cpu", (3, 3), 4, 9, plan._replace(groups=8)) == "groups"
+    assert _choose_form("cpu", (7, 7), 1, 9, plan._replace(groups=8)) == "depthwise"
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the form for CPU")
