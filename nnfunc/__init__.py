@@ -15,6 +15,7 @@ from nnfunc.commands import interrupts
 
 # isort: split
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnfunc import activations, check, initializers, losses, metrics, paths, schedules, xla_flags
@@ -112,12 +113,17 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        hint = _where_is(name) or check.nearest(name, __all__) if not name.startswith("_") else ""
+        hint = "" if name.startswith("_") or _is_module(name) else _where_is(name) or check.nearest(name, __all__)
         raise AttributeError(f"module 'nnfunc' has no attribute {name!r}{hint}")
     module = importlib.import_module(_LATER[name])
     value = module if _LATER[name] == f"nnfunc.{name}" else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def _is_module(name: str) -> bool:
+    """Whether `from nnfunc import name` asks here first, and imports the module then."""
+    return any(Path(folder, file).exists() for folder in __path__ for file in (f"{name}.py", name))
 
 
 def _where_is(name: str) -> str:

@@ -292,7 +292,7 @@ MISTAKES = {
     ),
     "too few outputs": (
         ("model.widths=[64, 12, 9]",),
-        r"labels should be in \[0, 9\), one of the model's 9 outputs, got 9 at place \d+",
+        r"labels should be in \[0, 9\), one of the model's 9 outputs, got 9 at index \d+",
     ),
 }
 
@@ -459,7 +459,7 @@ def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, ca
     assert (
         "resume: train.steps=80 changes schedule.total_steps from 40 to 80, and with it the learning rate of " in said
     )
-    assert "learning rate of 34 of the 40 trained steps (at step 6 from 0.01" in said
+    assert "learning rate of 34 of the 40 trained steps (at step 6 from 0.00998 to 0.01)" in said
     assert "Add schedule.total_steps=40" in said
     assert said.count("\n") == 1
     assert (run / "config.toml").read_bytes() == before

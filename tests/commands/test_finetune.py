@@ -69,7 +69,7 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     np.testing.assert_array_equal(*outputs)
     assert status.run_state(whole, []) == ("merged", f"from {folder / 'lora'}")
     assert main("resume", whole) == 2
-    assert "was merged" in capsys.readouterr().err
+    assert "is a merged run" in capsys.readouterr().err
     assert main("merge", folder / "base", folder / "other") == 2
     assert "with a table lora" in capsys.readouterr().err
     again = f'lora={{run="{folder / "lora"}"}}'

@@ -405,7 +405,7 @@ def test_a_last_scale_of_0_starts_every_block_as_its_shortcut(key):
         assert not np.any(body["norm_2"]["scale"])
         assert np.all(initial(model, f"{part}/body/norm_1/scale", key) == 1)
     x = value("x", (2, 6, 6, 3)).astype("f4")
-    y, taps = jax.jit(lambda params: nf.capture(model, "stem")(params, x))(params)
+    y, taps = jax.jit(lambda params: nf.capture(model, "stem")(params, x, state=model.init_state()))(params)
     features = np.pad(taps["stem"][:, ::2, ::2], [(0, 0)] * 3 + [(0, 2)]).mean((1, 2))
     expected = features @ params["head"]["weight"] + params["head"]["bias"]
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-6)
@@ -488,7 +488,7 @@ WRONG_INPUT = {
         nf.lenet(),
         jnp.ones((2, 28, 28, 3)),
         ValueError,
-        r"^conv_1/conv: conv: the last axis of x should be 1 \(in_dim\), got shape \(2, 28, 28, 3\)",
+        r"^conv_1/conv: the last axis of x should be 1 \(in_dim\), got shape \(2, 28, 28, 3\)",
     ),
     "lenet_axes": (
         nf.lenet(),
@@ -525,7 +525,7 @@ WRONG_INPUT = {
         nf.cifar_resnet(depth=8),
         IMAGES,
         ValueError,
-        r"^stem/conv: conv: the last axis of x should be 3 \(in_dim\), got shape \(2, 28, 28, 1\)",
+        r"^stem/conv: the last axis of x should be 3 \(in_dim\), got shape \(2, 28, 28, 1\)",
     ),
     "resnet_axes": (nf.cifar_resnet(depth=8), jnp.ones((28, 28)), ValueError, r"^resnet: x should be images"),
     "convnext_small": (
