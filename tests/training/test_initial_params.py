@@ -100,7 +100,7 @@ def test_a_resumed_run_continues_from_its_checkpoint(trained, tmp_path):
     same(resumed.params, whole.params)
 
 
-def test_a_rollback_before_the_first_checkpoint_returns_to_the_given_parameters(trained, tmp_path):
+def test_an_early_rollback_returns_to_the_given_parameters(trained, tmp_path):
     def explode(h):
         return nf.Task(nf.linear(4, 3), nf.classification(), nf.optimizers.sgd(h["rate"]))
 

@@ -200,7 +200,7 @@ def test_an_objective_that_binds_its_key_keeps_it():
     assert float(bound["noise"]) == pytest.approx(float(jax.random.normal(jax.random.key(3), X.shape).sum()), rel=1e-5)
 
 
-def test_the_key_differs_by_step_and_micro_batch_and_leaves_dropout_alone():
+def test_the_key_differs_by_step_and_micro_batch():
     seen = []
 
     def objective(predict, batch, key):
