@@ -50,7 +50,11 @@ __all__ = [
 
 
 def identity(x: Array) -> Array:
-    """`y = x`."""
+    """`y = x`.
+
+    >>> [round(float(y), 3) for y in nf.activations.identity(jnp.array([-2.0, 0.5, 3.0]))]
+    [-2.0, 0.5, 3.0]
+    """
     return _floats("identity", x)
 
 
@@ -64,7 +68,11 @@ def sigmoid(x: Array) -> Array:
 
 
 def tanh(x: Array) -> Array:
-    """`y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))`, in (-1, 1)."""
+    """`y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))`, in (-1, 1).
+
+    >>> [round(float(y), 3) for y in nf.activations.tanh(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.964, 0.462, 0.995]
+    """
     return jnp.tanh(_floats("tanh", x))
 
 
@@ -81,6 +89,9 @@ def relu6(x: Array) -> Array:
     """`y = min(max(x, 0), 6)`; the derivative at 0 and at 6 is 0.
 
     Source: Howard et al. 2017 (MobileNets), arXiv:1704.04861; the derivative as in PyTorch.
+
+    >>> [round(float(y), 3) for y in nf.activations.relu6(jnp.array([-2.0, 0.5, 3.0]))]
+    [0.0, 0.5, 3.0]
     """
     return _relu6(_floats("relu6", x))
 
@@ -131,6 +142,9 @@ def selu(x: Array) -> Array:
     """`1.0507 * elu(x, 1.6733)`: keeps mean 0 and variance 1 through layers with LeCun weights.
 
     Source: Klambauer et al. 2017, arXiv:1706.02515, equation 2, with the constants of its code.
+
+    >>> [round(float(y), 3) for y in nf.activations.selu(jnp.array([-2.0, 0.5, 3.0]))]
+    [-1.52, 0.525, 3.152]
     """
     x = _floats("selu", x)
     return 1.0507009873554804934193349852946 * elu(x, 1.6732632423543772848170429916717)
@@ -141,6 +155,9 @@ def celu(x: Array, alpha: Scalar = 1.0) -> Array:
 
     Raises: ValueError when alpha is a plain number and not above 0.
     Source: Barron 2017, arXiv:1704.07483.
+
+    >>> [round(float(y), 3) for y in nf.activations.celu(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.865, 0.5, 3.0]
     """
     x = _floats("celu", x)
     check.number("celu", low=0, open_low=True, alpha=alpha)
@@ -165,6 +182,9 @@ def gelu_tanh(x: Array) -> Array:
 
     The form GPT-2 and BERT were trained with, and `jax.nn.gelu(x, approximate=True)`.
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+
+    >>> [round(float(y), 3) for y in nf.activations.gelu_tanh(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.045, 0.346, 2.996]
     """
     return _gelu_tanh(_floats("gelu_tanh", x))
 
@@ -173,6 +193,9 @@ def silu(x: Array) -> Array:
     """`y = x * sigmoid(x)`, also called swish.
 
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415; Ramachandran et al. 2017, arXiv:1710.05941.
+
+    >>> [round(float(y), 3) for y in nf.activations.silu(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.238, 0.311, 2.858]
     """
     return _silu(_floats("silu", x))
 
@@ -181,6 +204,9 @@ def mish(x: Array) -> Array:
     """`y = x * tanh(softplus(x))`.
 
     Source: Misra 2019, arXiv:1908.08681.
+
+    >>> [round(float(y), 3) for y in nf.activations.mish(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.253, 0.375, 2.987]
     """
     return _mish(_floats("mish", x))
 
@@ -195,7 +221,11 @@ def softplus(x: Array) -> Array:
 
 
 def softsign(x: Array) -> Array:
-    """`y = x / (1 + |x|)`, in (-1, 1)."""
+    """`y = x / (1 + |x|)`, in (-1, 1).
+
+    >>> [round(float(y), 3) for y in nf.activations.softsign(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.667, 0.333, 0.75]
+    """
     return _softsign(_floats("softsign", x))
 
 
@@ -203,6 +233,9 @@ def hard_sigmoid(x: Array) -> Array:
     """`y = min(max(x + 3, 0), 6) / 6`; the derivative at -3 and 3 is 0.
 
     Source: Howard et al. 2019 (MobileNetV3), arXiv:1905.02244; slope 1/6, as in PyTorch and Keras 3.
+
+    >>> [round(float(y), 3) for y in nf.activations.hard_sigmoid(jnp.array([-2.0, 0.5, 3.0]))]
+    [0.167, 0.583, 1.0]
     """
     return _relu6(_floats("hard_sigmoid", x) + 3) / 6
 
@@ -211,6 +244,9 @@ def hard_swish(x: Array) -> Array:
     """`y = x * hard_sigmoid(x)`; the derivative is 0 up to -3 and 1 from 3 on.
 
     Source: Howard et al. 2019 (MobileNetV3), arXiv:1905.02244, section 5.2.
+
+    >>> [round(float(y), 3) for y in nf.activations.hard_silu(jnp.array([-2.0, 0.5, 3.0]))]
+    [-0.333, 0.292, 3.0]
     """
     return _hard_swish(_floats("hard_swish", x))
 
@@ -219,6 +255,9 @@ def squared_relu(x: Array) -> Array:
     """`y = max(x, 0)^2`.
 
     Source: So et al. 2021 (Primer), arXiv:2109.08668.
+
+    >>> [round(float(y), 3) for y in nf.activations.squared_relu(jnp.array([-2.0, 0.5, 3.0]))]
+    [0.0, 0.25, 9.0]
     """
     return jnp.square(relu(_floats("squared_relu", x)))
 
@@ -236,7 +275,11 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
-    """`y = x - log(sum(exp(x)))` along axis: log-probabilities, in nats."""
+    """`y = x - log(sum(exp(x)))` along axis: log-probabilities, in nats.
+
+    >>> [round(float(y), 3) for y in nf.activations.log_softmax(jnp.array([-2.0, 0.5, 3.0]))]
+    [-5.085, -2.585, -0.085]
+    """
     x = _with_axis("log_softmax", x, axis)
     return jax.nn.log_softmax(_wide(x), axis=axis).astype(x.dtype)
 
@@ -260,6 +303,9 @@ def bilinear_glu(x: Array) -> Array:
     """`y = a * b`, the two halves of the last axis: a `glu` without a gate function.
 
     x: [..., 2 n] floats, of which the last axis is halved.
+
+    >>> [round(float(y), 3) for y in nf.activations.bilinear_glu(jnp.array([1.0, 2.0, 0.5, -1.0]))]
+    [0.5, -2.0]
     """
     a, b = _halves("bilinear_glu", x)
     return a * b
@@ -269,6 +315,9 @@ def reglu(x: Array) -> Array:
     """`y = a * relu(b)`, with the halves a, b of `glu`.
 
     x: [..., 2 n] floats, of which the last axis is halved.
+
+    >>> [round(float(y), 3) for y in nf.activations.reglu(jnp.array([1.0, 2.0, 0.5, -1.0]))]
+    [0.5, 0.0]
     """
     a, b = _halves("reglu", x)
     return a * relu(b)
@@ -278,6 +327,9 @@ def geglu(x: Array) -> Array:
     """`y = a * gelu(b)`, with the halves a, b of `glu` and the exact gelu.
 
     x: [..., 2 n] floats, of which the last axis is halved.
+
+    >>> [round(float(y), 3) for y in nf.activations.geglu(jnp.array([1.0, 2.0, 0.5, -1.0]))]
+    [0.346, -0.317]
     """
     a, b = _halves("geglu", x)
     return a * gelu(b)
@@ -287,6 +339,9 @@ def swiglu(x: Array) -> Array:
     """`y = a * silu(b)`, with the halves a, b of `glu`.
 
     x: [..., 2 n] floats, of which the last axis is halved.
+
+    >>> [round(float(y), 3) for y in nf.activations.swiglu(jnp.array([1.0, 2.0, 0.5, -1.0]))]
+    [0.311, -0.538]
     """
     a, b = _halves("swiglu", x)
     return a * silu(b)

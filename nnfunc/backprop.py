@@ -105,6 +105,11 @@ def forward(params: Params, x: Array, *, activation: str | Activation = "relu") 
 
     params: of an `nf.mlp`. activation: a name of ACTIVATIONS, or an Activation.
     Shapes: x [..., in] -> y [..., out]; kept are rows, a [n, width] and z [n, next width].
+
+    >>> model = nf.mlp([3, 4, 2])
+    >>> y, saved = nf.backprop.forward(model.init(jax.random.key(0)), jnp.ones((5, 3)))
+    >>> y.shape, len(saved)
+    ((5, 2), 2)
     """
     layers, f = _layers(params), _activation(activation).f
     check.last_axis("backprop", x, in_dim=layers[0]["weight"].shape[0])
@@ -120,6 +125,9 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
     """delta^L = dC/dy of the mean loss over n examples; the shape of y.
 
     cross_entropy: (softmax(y) - onehot(target)) / n.    mse: 2 (y - target) / (n * out).
+
+    >>> nf.backprop.loss_delta(jnp.zeros((1, 2)), jnp.array([1])).tolist()
+    [[0.5, -0.5]]
     """
     check.choice("backprop", ("cross_entropy", "mse"), loss=loss)
     if loss == "mse":
@@ -136,8 +144,16 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
 def backward(params: Params, saved: list[Kept], delta: Array, *, activation: str | Activation = "relu") -> Params:
     """The gradients of all weights and biases, from delta^L = dC/dy back to the first layer.
 
-    kept: the second result of `forward`. activation: that of `forward`.
+    params: as for `forward`. saved: the second result of `forward`. delta: the gradient of the loss with
+    respect to y, such as `loss_delta` gives. activation: that of `forward`.
     Shapes: delta [..., out], as y; the result has the layout and shapes of params.
+
+    >>> model = nf.mlp([3, 4, 2])
+    >>> params, x = model.init(jax.random.key(0)), jnp.ones((5, 3))
+    >>> y, saved = nf.backprop.forward(params, x)
+    >>> grads = nf.backprop.backward(params, saved, jnp.ones_like(y))
+    >>> jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+    True
     """
     layers, derivative = _layers(params), _activation(activation).derivative
     delta = delta.reshape(-1, delta.shape[-1])

@@ -156,6 +156,12 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
 
     folder: of the checkpoint. The tensors are not read.
     Raises: CheckpointError when it is missing or damaged.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> path = nf.checkpoint.save(folder + "/it", {"weight": jnp.ones(2)}, metadata={"epoch": 3})
+    >>> nf.checkpoint.inspect(path)["metadata"]
+    {'epoch': 3}
     """
     file = Path(folder) / MANIFEST
     with _damage(file, Path(folder)):
@@ -187,6 +193,11 @@ def save_step(
     checkpoints to keep, this one and the ones before it; at least 1. The new one is on the
     disk before an old one goes. `best`, and checkpoints of later steps, are never removed.
     Raises: as `save`.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)}).name
+    'step-00000020'
     """
     check.size("save_step", 0, step=step)
     check.size("save_step", keep=keep)
@@ -196,7 +207,15 @@ def save_step(
 
 
 def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
-    """Remove the checkpoints of some steps, each atomically. root: their folder. gone: the steps."""
+    """Remove the checkpoints of some steps, each atomically. root: their folder. gone: the steps.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)})
+    >>> nf.checkpoint.remove(folder, [20])
+    >>> nf.checkpoint.steps(folder)
+    []
+    """
     for step in gone:
         with contextlib.suppress(OSError):
             temporary = _temporary(_folder(root, step))
@@ -209,12 +228,24 @@ def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, A
 
     root: the folder of the checkpoints. tree, metadata: as for `save`.
     Raises: as `save`.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> nf.checkpoint.save_best(folder, {"weight": jnp.ones(2)}).name
+    'best'
     """
     return save(Path(root) / BEST, tree, metadata=metadata)
 
 
 def steps(root: str | os.PathLike) -> list[int]:
-    """The steps that have a checkpoint, good or damaged, in order. root: the folder of the checkpoints."""
+    """The steps that have a checkpoint, good or damaged, in order. root: the folder of the checkpoints.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)})
+    >>> nf.checkpoint.steps(folder)
+    [20]
+    """
     root = Path(root)
     names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
     result = (re.fullmatch(r"step-(\d+)", name) for name in names)
@@ -227,6 +258,12 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
     root: the folder of the checkpoints. like, part: as for `load`.
     Raises: CheckpointError when there is none, and why the newest is not; ValueError, as `load`, when
     the newest one that is undamaged belongs to another model.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)})
+    >>> nf.checkpoint.latest_good(folder, {"weight": jnp.ones(2)}).step
+    20
     """
     refused = []
     for step in reversed(steps(root)):
@@ -345,6 +382,10 @@ def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> 
     """The first few paths at which two trees differ in shape or type, one a line; "" without any.
 
     expected, actual: an entry of a manifest for each path, as `leaf_entries` makes them.
+
+    >>> entries = nf.checkpoint.leaf_entries({"weight": jnp.ones(2)})
+    >>> nf.checkpoint.list_differences(entries, entries)
+    ''
     """
     lines = []
     for path in [*expected, *(path for path in actual if path not in expected)]:
@@ -358,6 +399,9 @@ def leaf_entries(tree: PyTree) -> dict[str, dict[str, Any]]:
     """The entry of a manifest for each leaf, by path: shape and dtype, or the value of a Python number.
 
     tree: any pytree of arrays, shapes and Python numbers.
+
+    >>> nf.checkpoint.leaf_entries({"weight": jnp.ones(2)})
+    {'weight': {'shape': [2], 'dtype': 'float32'}}
     """
     return {path: _entry(path, leaf) for path, leaf in named_leaves(tree)[0].items()}
 

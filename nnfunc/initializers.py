@@ -50,6 +50,9 @@ def zeros(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """All 0.
 
     key: not used. shape, dtype: of the array.
+
+    >>> nf.initializers.zeros(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     check.array_bytes("zeros", shape, jnp.dtype(dtype).itemsize)
     return jnp.zeros(shape, dtype)
@@ -59,6 +62,9 @@ def ones(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """All 1.
 
     key: not used. shape, dtype: of the array.
+
+    >>> nf.initializers.ones(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     check.array_bytes("ones", shape, jnp.dtype(dtype).itemsize)
     return jnp.ones(shape, dtype)
@@ -102,6 +108,9 @@ def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, 
     not in units of std: its usual [-2, 2] at std 0.02 cuts nothing.
     Raises: ValueError when plain numbers are given and not std >= 0, lower < upper.
     Source: the variance of the cut normal: Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
+
+    >>> nf.initializers.truncated_normal(0.02)(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     check.number("truncated_normal", low=0, std=std)
     if check.is_plain(lower):
@@ -120,6 +129,9 @@ def uniform(lower: Scalar, upper: Scalar) -> Initializer:
     """Values spread evenly over [lower, upper].
 
     Raises: ValueError when plain numbers are given and not lower <= upper.
+
+    >>> nf.initializers.uniform(-0.1, 0.1)(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     check.number("uniform", lower=lower, upper=upper)
     check.ordered("uniform", lower=lower, upper=upper)
@@ -140,6 +152,9 @@ def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward
     neural networks", equation 12. PyTorch suggests gain 5/3 for tanh.
+
+    >>> nf.initializers.xavier_normal(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     fan_in, fan_out = _fans("xavier_normal", shape)
     draw = _normal("xavier_normal", key, shape, dtype)
@@ -167,6 +182,9 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scala
     std = gain * sqrt(2 / fan_in): the sqrt(2) of relu, PyTorch's gain, is there already.
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: He et al. 2015, arXiv:1502.01852, equation 10.
+
+    >>> nf.initializers.he_normal(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     fan_in, _ = _fans("he_normal", shape)
     return _times(_normal("he_normal", key, shape, dtype), dtype, math.sqrt(2 / fan_in), gain)
@@ -176,6 +194,9 @@ def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
     """`he_normal`'s deviation, uniform in gain * sqrt(6 / fan_in) * [-1, 1].
 
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+
+    >>> nf.initializers.he_uniform(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     fan_in, _ = _fans("he_uniform", shape)
     return _times(_uniform("he_uniform", key, shape, dtype), dtype, math.sqrt(6 / fan_in), gain)
@@ -187,6 +208,9 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Sc
     std = gain * sqrt(1 / fan_in).
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: LeCun et al. 1998, "Efficient backprop", equation 16; Klambauer et al. 2017 for selu.
+
+    >>> nf.initializers.lecun_normal(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     fan_in, _ = _fans("lecun_normal", shape)
     return _times(_normal("lecun_normal", key, shape, dtype), dtype, math.sqrt(1 / fan_in), gain)
@@ -196,6 +220,9 @@ def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
     """`lecun_normal`'s deviation, uniform in gain * sqrt(3 / fan_in) * [-1, 1].
 
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+
+    >>> nf.initializers.lecun_uniform(jax.random.key(0), (3, 2)).shape
+    (3, 2)
     """
     fan_in, _ = _fans("lecun_uniform", shape)
     return _times(_uniform("lecun_uniform", key, shape, dtype), dtype, math.sqrt(3 / fan_in), gain)

@@ -160,7 +160,11 @@ def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
 
 
 def is_matrix(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` holds weights, by its name, or, where that is a number, by its shape."""
+    """Whether the leaf at `path` holds weights, by its name, or, where that is a number, by its shape.
+
+    >>> nf.paths.is_matrix("head/weight", jnp.ones((2, 3))), nf.paths.is_matrix("head/bias", jnp.ones(3))
+    (True, False)
+    """
     *parents, name = path.split("/")
     if name in ("down", "up") and parents and not parents[-1].isdigit():
         name = parents[-1]
@@ -196,12 +200,20 @@ def values_by_pattern(where: str, params: Params, values: Mapping[str, Any], oth
 
 
 def keep_where(tree: PyTree, keep: PyTree) -> PyTree:
-    """The tree with None, in which JAX sees no leaf, where `keep` is False."""
+    """The tree with None, in which JAX sees no leaf, where `keep` is False.
+
+    >>> keep_where({"a": 1, "b": 2}, {"a": True, "b": False})
+    {'a': 1, 'b': None}
+    """
     return jax.tree.map(lambda on, leaf: leaf if on else None, keep, tree)
 
 
 def fill_missing(like: PyTree, *parts: PyTree) -> PyTree:
-    """One tree from the parts that `keep_where` returned; zeros in the shape of `like` where none has a leaf."""
+    """One tree from the parts that `keep_where` returned; zeros in the shape of `like` where none has a leaf.
+
+    >>> fill_missing({"a": jnp.ones(2), "b": jnp.ones(1)}, {"a": None, "b": jnp.ones(1)})["a"].tolist()
+    [0.0, 0.0]
+    """
 
     def fill(leaf, *others):
         return next((other for other in others if other is not None), jnp.zeros_like(leaf))

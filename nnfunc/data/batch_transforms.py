@@ -13,6 +13,8 @@ __all__ = ["Normalise", "next_tokens"]
 def next_tokens(window: Array) -> tuple[Array, Array]:
     """(tokens, the tokens that follow them), int32 [..., block], of windows [..., block + 1].
 
+    window: integer tokens of any dtype, [..., block + 1]; a data set's `transform` for language modelling.
+
     >>> x, y = next_tokens(jnp.array([[5, 6, 7]], jnp.uint8))
     >>> x.tolist(), y.tolist()
     ([[5, 6]], [[6, 7]])

@@ -155,6 +155,12 @@ def load_codec(path: str | Path) -> Codec:
     """The codec of the file at `path`: a saved codec, or a file of the library `tokenizers`.
 
     Raises: FileNotFoundError, or ValueError when it is neither.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> nf.data.Characters("abc").save(folder + "/codec.json")
+    >>> nf.data.load_codec(folder + "/codec.json").encode("cab").tolist()
+    [2, 0, 1]
     """
     where = "data.load_codec"
     file = resolve(where, path)

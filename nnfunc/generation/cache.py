@@ -46,6 +46,13 @@ def decode(model: Layer, params: Params, x: PyTree, state: PyTree, cache: int) -
     Shapes: x [batch, new, ...], one or more positions; state keeps its structure, shapes and types.
     cache: the number given to `prefill`. More positions than that are the caller's mistake, which
     cannot be seen here.
+
+    >>> model = nf.rnn_lm(5, dim=4)
+    >>> params = model.init(jax.random.key(0))
+    >>> y, cache = nf.generation.prefill(model, params, jnp.array([[1, 2]]), 8)
+    >>> y, cache = nf.generation.decode(model, params, jnp.array([[3]]), cache, 8)
+    >>> y.shape
+    (1, 1, 5)
     """
     check.size("decode", cache=cache)
     ctx = Context(state=state, cache=cache)

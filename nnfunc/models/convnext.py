@@ -116,6 +116,11 @@ def convnext_tiny(
     drop_path: 0.1 is that of its training on ImageNet-1k.
     classes, in_dim, layer_scale: as in `convnext`.
     Shapes: x [..., height, width, in_dim], at least 32 x 32 -> logits [..., classes].
+
+    >>> model = nf.convnext_tiny(classes=10)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    27827818
     """
     return convnext(classes, in_dim=in_dim, drop_path=drop_path, layer_scale=layer_scale)
 
@@ -127,6 +132,11 @@ def convnext_small(
 
     drop_path: 0.4 is that of its training on ImageNet-1k. Otherwise as `convnext_tiny`.
     classes, in_dim, layer_scale: as in `convnext`.
+
+    >>> model = nf.convnext_small(classes=10)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    49462378
     """
     return convnext(classes, in_dim=in_dim, depths=(3, 3, 27, 3), drop_path=drop_path, layer_scale=layer_scale)
 

@@ -123,6 +123,11 @@ def resnet18(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     The architecture, and the initial variances, of torchvision's resnet.py; `resnet` has the rest.
     classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
     Shapes: x [..., height, width, in_dim], made for 224 x 224 -> logits [..., classes].
+
+    >>> model = nf.resnet18(classes=10)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    11181642
     """
     return resnet(classes, depths=[2, 2, 2, 2], in_dim=in_dim, momentum=momentum, last_scale=last_scale)
 
@@ -132,6 +137,11 @@ def resnet34(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
 
     Otherwise as `resnet18`.
     classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
+
+    >>> model = nf.resnet34(classes=10)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    21289802
     """
     return resnet(classes, depths=[3, 4, 6, 3], in_dim=in_dim, momentum=momentum, last_scale=last_scale)
 
@@ -141,6 +151,11 @@ def resnet50(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
 
     The stride is on the 3x3 convolution, as in torchvision's (version 1.5). Otherwise as `resnet18`.
     classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
+
+    >>> model = nf.resnet50(classes=10)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    23528522
     """
     return resnet(
         classes, depths=[3, 4, 6, 3], block="bottleneck", in_dim=in_dim, momentum=momentum, last_scale=last_scale

@@ -207,6 +207,11 @@ def through(executor: Any, *, trials: int = 16, retries: int = 2) -> Jobs:
 
     executor: such as concurrent.futures' or submitit's. trials: of one job, in [1, ...). retries: how
     often a job that was lost is handed in again.
+
+    >>> import concurrent.futures
+    >>> executor = concurrent.futures.ThreadPoolExecutor(2)
+    >>> nf.sweeps.through(executor, trials=4).trials
+    4
     """
     check.size("through", trials=trials)
     check.size("through", 0, retries=retries)
@@ -221,6 +226,12 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
 
     They import the script that calls this, so it has to begin its work under
     `if __name__ == "__main__":`. Needs the package cloudpickle (the extra `jobs`).
+
+    workers: processes at once, in [1, ...). trials: of one job, in [1, ...). retries: how often a job that was
+    lost is submitted again.
+
+    >>> nf.sweeps.processes(2, trials=8).trials
+    8
     """
     check.size("processes", workers=workers)
     check.size("processes", trials=trials)
@@ -283,7 +294,8 @@ def submitit(
 ) -> Jobs:
     """Jobs of SLURM through submitit (the extra `jobs`); the sweep's folder has to be on a shared disk.
 
-    folder: for submitit's logs. cluster: "slurm", "local", or None for what there is. parameters: of
+    trials, retries: as for `processes`. folder: for submitit's logs. cluster: "slurm", "local", or None for
+    the one that submitit detects. parameters: of
     `AutoExecutor.update_parameters`, such as timeout_min=60, slurm_partition="gpu".
     """
     module = check.package("sweep", "submitit", "nnfunc[jobs]")
@@ -295,7 +307,7 @@ def submitit(
 def ray(*, trials: int = 16, retries: int = 2, **options: Any) -> Jobs:
     """Jobs of a Ray cluster (the extra `ray`), that `ray.init` has joined, or of one begun here.
 
-    options: of `ray.remote`, such as num_gpus=1.
+    trials, retries: as for `processes`. options: of `ray.remote`, such as num_gpus=1.
     """
     module = check.package("sweep", "ray", "nnfunc[ray]")
     if not module.is_initialized():

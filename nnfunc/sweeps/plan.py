@@ -36,7 +36,10 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """groups: what one program each runs. traced: the names that the programs take as arguments.
+    """What a sweep will run, or has run; `print` it.
+
+    settings: how many configurations of hyperparameters. seeds: runs of each. steps: of each run.
+    groups: the trials of one program each. traced: the names that the programs take as arguments.
 
     static: the names that make groups, and why. refused: trials whose hypers build refuses, and why.
     """

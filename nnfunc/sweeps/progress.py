@@ -18,8 +18,8 @@ class Progress(NamedTuple):
 
     running: the trials that report, at `step` of `steps`. trials: all there are so far; done: those
     that have come to their last step or were ended; diverged: those that are known to have
-    diverged; alive: the others. best: the trial with the best last figure so far, with its score
-    and hypers; None before the first. median: of the scores so far. share: of all steps that are
+    diverged; alive: the others. best: the trial with the best last metric so far, with its score
+    and hypers; None before the first. median: of the scores so far. fraction: of all steps that are
     asked for of the trials there are, in [0, 1]. seconds: since the start. trials_per_second: whole
     runs, since the first report: compiling is not counted; not a number before the second. Of jobs,
     since the start.

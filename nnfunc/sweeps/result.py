@@ -27,7 +27,9 @@ FAULTS = 20
 
 
 class Trial(NamedTuple):
-    """One run of a sweep. hypers: what it was given. state: its train state at the end, None where
+    """One run of a sweep.
+
+    hypers: its hyperparameters. state: its train state at the end, None where
     build refused the hypers, or the sweep was stopped before it began. curves: name -> [reports].
     `state.key` is the key that it ran with.
     """
@@ -54,9 +56,9 @@ class Result:
     hypers: what each trial was given. curves: "train/loss", "validation/accuracy" and the like ->
     [trials, reports]; not a number where a trial did not report, as once it has diverged or was
     ended. steps: "train" and "validation" -> the step of each report. scores: [trials], the last
-    value of the figure that ranks, of which `best` names the least or greatest; not a number for
+    value of `metric`, the metric that ranks, of which `best` names the least or greatest; not a number for
     diverged trials. diverged: trial -> the first step (0-based) that was not finite. refused: trial
-    -> why build refused its hypers. stopped: trial -> the step at which a search ended it; behind:
+    -> why build refused its hypers. stopped_at: trial -> the step at which a search ended it; ranks_last:
     those of them that rank behind all that went further. best_at: trial -> the step of its best
     evaluation, by which it ranks and at which its state is, where the search keeps that; see
     `nnfunc.sweeps.patience`. seeds: runs a setting; seed: [trials], which

@@ -195,7 +195,13 @@ def _write(result: Result, folder: Path) -> None:
 
 
 def everything(engine: Engine) -> None:
-    """Run all trials to their last step."""
+    """The search that runs all trials to their last step, the default of `nf.sweep`.
+
+    engine: the sweep that the search drives, which `nf.sweep` makes.
+
+    >>> nf.sweeps.everything.__name__
+    'everything'
+    """
     engine.advance(engine.begin())
 
 
@@ -221,6 +227,8 @@ def sweep_plan(
     It says which values the programs take as arguments, which make groups and why, and how many
     trials each has. Without probe no step is run, and the execution of "auto" is left open; with it the
     programs are compiled, and some steps tell the execution, the time and the memory to expect.
+    build, space, data, steps, key, trials, method, constraint, seeds, eval_batch_size, best, execution,
+    chunk: as for `nf.sweep`.
     Raises: what `nf.sweep` raises before it runs.
 
     >>> def build(h):

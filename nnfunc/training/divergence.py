@@ -42,7 +42,8 @@ class Fault(NamedTuple):
 class Diverged(NnfuncError, FloatingPointError):
     """A loss, its gradient or the parameters are not finite.
 
-    step: the first such step (0-based). layer: the origin, as text. fault: the origin as a Fault, if it
+    problem: which values are not finite. step: the first such step (0-based).
+    layer: the origin, as text. fault: the origin as a Fault, if it
     is known. state: the train state just before that step's update.
     """
 

@@ -142,6 +142,11 @@ def classification(
     Metrics: accuracy, each example counted once; for soft labels, that of their most probable class.
     Raises: ValueError for smoothing together with gamma, and for labels that are not classes of the model.
     Source: torch.nn.functional.cross_entropy, which divides by sum(w) for class indices only.
+
+    >>> task = nf.Task(nf.linear(2, 3), nf.classification(label_smoothing=0.1), nf.optimizers.sgd(0.1))
+    >>> params = task.model.init(jax.random.key(0))
+    >>> sorted(nf.evaluate(task, params, (np.ones((4, 2), np.float32), np.arange(4) % 3)))
+    ['accuracy', 'loss']
     """
     where = "classification"
     label_smoothing = 0.0 if label_smoothing is None else label_smoothing
@@ -174,6 +179,11 @@ def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 
     Batches are pairs (x, target). Metrics: mae.
     loss: "mse" (squared), "mae" (absolute), "huber" (squared up to delta, then linear). delta: of huber,
     above 0.
+
+    >>> task = nf.Task(nf.linear(2, 1), nf.regression("huber"), nf.optimizers.sgd(0.1))
+    >>> params = task.model.init(jax.random.key(0))
+    >>> sorted(nf.evaluate(task, params, (np.ones((4, 2), np.float32), np.ones((4, 1), np.float32))))
+    ['loss', 'mae']
     """
     where = "regression"
     check.choice(where, ("mse", "mae", "huber"), loss=loss)
@@ -204,6 +214,12 @@ def language_modelling(*, label_smoothing: Scalar = 0.0, ignore_index: int | Non
     without any other token has a loss of 0, and a gradient of 0.
     Raises: ValueError for tokens that are not in the model's vocabulary.
     Source: ignore_index of torch.nn.functional.cross_entropy.
+
+    >>> model = nf.rnn_lm(5, dim=4)
+    >>> task = nf.Task(model, nf.language_modelling(), nf.optimizers.sgd(0.1))
+    >>> tokens = np.arange(8).reshape(2, 4) % 5
+    >>> sorted(nf.evaluate(task, model.init(jax.random.key(0)), (tokens, tokens)))
+    ['accuracy', 'loss']
     """
     where = "language_modelling"
     check.number(where, 0, 1, label_smoothing=label_smoothing)

@@ -177,6 +177,12 @@ def eval_params(task: Task, state: TrainState) -> tuple[Params, PyTree]:
     """The (params, model_state) to evaluate and to use: the averaged ones if the task averages.
 
     task: of the run. state: its train state.
+
+    >>> task = nf.Task(nf.linear(2, 3), nf.classification(), nf.optimizers.sgd(0.1))
+    >>> state = nf.trainer(lambda h: task).init({}, jax.random.key(0))
+    >>> params, model_state = nf.training.eval_params(task, state)
+    >>> sorted(params)
+    ['bias', 'weight']
     """
     current = (state.params, state.model_state)
     return current if task.average is None else task.average.read(state.average, current)

@@ -113,7 +113,7 @@ def test_prompts_from_standard_input_and_by_default(work, capsys, monkeypatch):
 def test_a_prompt_longer_than_the_block_is_cut_with_a_word(work, capsys):
     assert main("sample", "runs/gpt-1", "--prompt", "to be or not to be", "--steps", 3) == 0
     said = capsys.readouterr()
-    assert said.err == ("nnfunc: The prompt has 18 tokens; the model sees the last 12 of them, its block_size.\n")
+    assert said.err == ("nnfunc: The prompt has 18 tokens; the model reads only the last 12 of them, its block_size.\n")
     assert len(said.out) == 22
 
 
@@ -126,7 +126,7 @@ def test_tokens_without_text_are_never_drawn(work):
 
 REFUSED = {
     "unknown characters": (("--prompt", "to é"), "'é', character 3 of the text, is none of the 15"),
-    "an empty prompt": (("--prompt", ""), "the prompt should hold at least one token"),
+    "an empty prompt": (("--prompt", ""), "prompt should have at least one token"),
     "no steps": (("--steps", 0), "steps should be at least 1, got 0"),
     "no samples": (("--samples", 0), "samples should be at least 1, got 0"),
     "a cold temperature": (("--temperature", -1), "temperature should be at least 0"),
@@ -151,7 +151,7 @@ def test_a_mistake_gets_one_message(work, capsys, mistake):
 def test_runs_that_are_not_on_text(work, capsys):
     assert main("sample", "runs/digits-1") == 2
     message = capsys.readouterr().err
-    assert "runs/digits-1 should hold a codec.json, as runs on text do, but has none" in message
+    assert "runs/digits-1 has no codec.json" in message
     assert not (work / "runs/digits-1/codec.json").exists()
     assert main("sample", "runs/gtp-1") == 2
     assert "runs/gtp-1 does not exist; did you mean 'runs/gpt-1'" in capsys.readouterr().err

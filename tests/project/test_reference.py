@@ -12,6 +12,18 @@ from scripts import reference
 
 NAMES = reference.public_names()
 
+NO_EXAMPLE = {
+    "data.cifar10": "needs the files of the data set",
+    "data.fashion_mnist": "needs the files of the data set",
+    "data.images": "needs a folder of images and the package pillow",
+    "data.mnist": "needs the files of the data set",
+    "keep_memory": "a setting of the whole process",
+    "load_run": "needs the folder of a run",
+    "sweeps.optuna": "needs the package optuna",
+    "sweeps.ray": "needs the package ray",
+    "sweeps.submitit": "needs the package submitit",
+}
+
 
 def arguments(value):
     """The names of the arguments that a caller may give."""
@@ -21,7 +33,15 @@ def arguments(value):
         parameters = inspect.signature(value).parameters
     except (TypeError, ValueError):
         return []
+    if inspect.isclass(value) and (issubclass(value, list) or getattr(value, "_is_protocol", False)):
+        return []
     return [name for name in parameters if name not in ("self", "cls") and not name.startswith("_")]
+
+
+def prose(value):
+    """The docstring without its examples; that of a class goes on in those that it inherits from."""
+    classes = [c for c in value.__mro__ if c.__module__.startswith("nnfunc")] if inspect.isclass(value) else [value]
+    return " ".join((inspect.getdoc(c) or "").partition(">>>")[0] for c in classes)
 
 
 def documented(value):
@@ -32,8 +52,7 @@ def test_every_public_argument_is_named_in_its_docstring():
     unnamed = {}
     for path, value in NAMES.items():
         if documented(value):
-            prose = (inspect.getdoc(value) or "").partition(">>>")[0]
-            missing = [name for name in arguments(value) if not re.search(rf"\b{name}\b", prose)]
+            missing = [name for name in arguments(value) if not re.search(rf"\b{name}\b", prose(value))]
             if missing:
                 unnamed[path] = missing
     assert not unnamed
@@ -47,7 +66,7 @@ def test_every_public_function_has_a_summary_and_an_example():
             lacking[path] = "the first line is no sentence"
         elif inspect.isfunction(value) and ">>>" not in doc:
             lacking[path] = "no example"
-    assert not lacking
+    assert lacking.keys() == NO_EXAMPLE.keys()
 
 
 def test_the_generator_writes_a_page_for_each_name(tmp_path):

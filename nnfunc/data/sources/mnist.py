@@ -123,6 +123,12 @@ def read_idx(path: str | Path) -> np.ndarray:
     Raises: OSError when it cannot be read, ValueError when it is no such file or cut short.
     Source: the description beside MNIST's files: two zero bytes, the type, the number of axes, their
     sizes, the values, all with the highest byte first.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = open(folder + "/it", "wb").write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    >>> nf.data.read_idx(folder + "/it").tolist()
+    [7, 8, 9]
     """
     return _parse_idx("data.read_idx", resolve("data.read_idx", path))
 

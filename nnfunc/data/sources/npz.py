@@ -35,16 +35,24 @@ def npz(
 ) -> Splits:
     """The arrays x and y of an .npz file, or x.npy and y.npy of a folder.
 
+    path: the file, or the folder of .npy files.
     Where there are x_train and y_train (and, if they are there, x_validation or x_val, and x_test),
     those are the splits; what is missing is cut off: `validation` and `test` are parts of the whole
     below 1, counts of examples from 1 on, 0 for none.
     x, y: the arrays' names, before `_train`. Examples are along the first axis. x of type uint8 is
     divided by 255 in every batch. y in integers are classes in [0, classes), by default one more
-    than the largest; a row of other numbers becomes [n, 1]. learned: what an earlier run learned
+    than the largest; a row of other numbers becomes [n, 1]. preprocessing: that of an earlier run
     (`splits.preprocessing`): how many classes, and which example is in which split.
     Only these arrays are read, each once its head says no more than the file holds; one may unpack to
     250 times its size, or to 256 MiB.
     Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> np.savez(folder + "/it.npz", x=np.ones((20, 3), np.float32), y=np.arange(20) % 2)
+    >>> splits = nf.data.npz(folder + "/it.npz")
+    >>> splits.train[0].shape, splits.classes
+    ((16, 3), 2)
     """
     place = resolve(WHERE, path)
     result = _Arrays(place)

@@ -42,11 +42,12 @@ def table(
     columns: the ones to use, in this order; by default all but the label. validation, test: parts of
     the whole below 1, counts of rows from 1 on, 0 for none; cut at random, by class, always the same.
     standardise: x is (x - mean) / std of each column, those of the training rows, in float64 and then
-    float32: seconds since 1970 keep all their digits. learned: what an earlier run learned
+    float32: seconds since 1970 keep all their digits. task: "regression" takes the label as a number. separator:
+    between the columns of a CSV file, one character. preprocessing: that of an earlier run
     (`splits.preprocessing`): columns by name, means, classes, and which row is in which split; rows that it
     does not know are in none.
     Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError with line and column
-    for a value that is missing or no number, or a class that `learned` does not know.
+    for a value that is missing or no number, or a class that `preprocessing` does not know.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "pets.csv")

@@ -40,6 +40,13 @@ def tokens(
     Raises: FileNotFoundError; ValueError when a file is cut short, or has a token not in the
     vocabulary.
     Source of the .bin form: Karpathy's nanoGPT, data/openwebtext/prepare.py.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> np.arange(100, dtype=np.uint16).tofile(folder + "/it.bin")
+    >>> splits = nf.data.tokens(folder + "/it.bin", block_size=8)
+    >>> splits.data(batch_size=2).batch(0)[0].shape
+    (2, 8)
     """
     where = "data.tokens"
     check.choice(where, ("uint8", "uint16", "uint32", "int32"), dtype=dtype)

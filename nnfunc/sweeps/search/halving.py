@@ -49,6 +49,8 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
     how many, by default as many as the evaluations of a run and the trials allow.
     Raises: ValueError when not 1 < eta, or brackets is below 1. Source: Li et al. 2018,
     arXiv:1603.06560.
+
+    >>> search = nf.sweeps.hyperband(3, brackets=2)    # nf.sweep(..., search=search)
     """
     check.number("hyperband", 1, open_low=True, eta=eta)
     if brackets is not None:
@@ -78,6 +80,8 @@ def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.
     trial, whether it was ended or ran on, ranks by its best evaluation, and its state is that of
     there: the last one is past the best by design. That is one more state a trial in memory.
     Raises: ValueError for numbers out of range.
+
+    >>> search = nf.sweeps.patience(5, warmup=0.1)    # nf.sweep(..., search=search)
     """
     check.size("patience", evaluations=evaluations)
     check.number("patience", 0, threshold=threshold)

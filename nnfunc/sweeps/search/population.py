@@ -34,6 +34,8 @@ def population(
     Raises: ValueError when not 0 < quantile <= 0.5, 1 < factor, rounds is below 2, resample is not in
     [0, 1], a space is no dict, or there are seeds.
     Source: Jaderberg et al. 2017, arXiv:1711.09846 (truncation selection, perturb and resample).
+
+    >>> search = nf.sweeps.population(rounds=5)    # nf.sweep(..., search=search)
     """
     check.size("population", 2, rounds=rounds)
     check.number("population", 0, 0.5, open_low=True, quantile=quantile)
