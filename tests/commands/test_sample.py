@@ -164,14 +164,14 @@ def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
     model, params, state = nf.load_run("runs/gpt-1")
     broken = restore.TrainedModel(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
     monkeypatch.setattr(restore, "load_run", lambda *args: broken)
-    with pytest.raises(ValueError, match="its logits are NaN"):
+    with pytest.raises(ValueError, match=r"the logits of the model of .* are NaN"):
         sample_command.sample(work / "runs" / "gpt-1", "to", steps=2)
 
 
 @pytest.mark.slow
 def test_the_command_keeps_memory_and_says_so(work, tmp_path):
     words = ("train", "gpt.toml", "train.steps=2", "--run", str(tmp_path / "run"))
-    line = "memory  kept between steps (NNFUNC_MALLOC=default leaves it to the system)"
+    line = "memory  kept between steps (NNFUNC_MALLOC=default returns it to the system)"
     done = run_process("-m", "nnfunc.cli", *words, XDG_CACHE_HOME=str(tmp_path), NNFUNC_MALLOC="")
     assert done.stderr == ""
     assert (done.stdout.splitlines()[0] == line) is sys.platform.startswith("linux")

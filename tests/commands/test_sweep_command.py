@@ -746,7 +746,7 @@ def test_with_seeds_it_is_the_first_run_of_the_best_setting(place, work):
     assert config["model"]["dropout"] == best["model.dropout"]
     mean = f"loss {best['validation/loss']:.6g} on average over 4 seeds"
     which = f"trial {own[0]['trial']:.0f}: loss {own[0]['validation/loss']:.6g}"
-    assert text.startswith(f"# best of 2 settings, {mean}; of which {which}\n")
+    assert text.startswith(f"# best of 2 settings, {mean}; of these {which}\n")
     tests = []
     for run, trial in enumerate(own):
         name = f"run-{run}"

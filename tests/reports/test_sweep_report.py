@@ -166,7 +166,7 @@ def test_page_holds_its_parts_in_order(full):
         "All runs have",
     ]
     assert len(full[1].pictures) == 4
-    assert "40 runs of 100 steps in 12.3 s: 3 diverged, none stopped early, 1 refused." in (full[1].parts[""])
+    assert "40 runs of 100 steps in 12 s: 3 diverged, none stopped early, 1 refused." in (full[1].parts[""])
 
 
 def test_page_names_the_best_and_doubts_a_single_run(full):
