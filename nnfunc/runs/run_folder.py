@@ -6,8 +6,8 @@ data.json          what the run learned from its data: columns, means, classes, 
 data_rows.npy      which example is in which split: a hash of each, with the split in the low bits
 codec.json         of runs on text: how text becomes tokens
 base/              of runs of adapters: a copy of the run that they adapt
-metrics.jsonl      one line a report: training means, validation figures
-checkpoints/       step-..., the last ones; best, the one with the best validation figure
+metrics.jsonl      one line a report: training means, validation metrics
+checkpoints/       step-..., the last ones; best, the one with the best validation metric
 result.json        the test figures, once the run is complete
 curves.png, report.html
 lock               while a process trains

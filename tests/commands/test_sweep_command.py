@@ -1035,7 +1035,7 @@ MISTAKES = {
     ),
     "a misspelt figure": (
         (PEAK, "--trials", 6, "--best", "max acuracy"),
-        r"best should name a validation figure, got 'acuracy'; did you mean 'accuracy'",
+        r"best should name a validation metric, got 'acuracy'; did you mean 'accuracy'",
     ),
     "a figure without a mode": (
         (PEAK, "--trials", 6, "--best", "accuracy"),

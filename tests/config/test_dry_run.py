@@ -22,7 +22,7 @@ LATE = [
     ({"task": {"remat": True, "precision": "bfloat16"}}, "task.remat: remat_repeats: the model"),
     (
         {"plateau": {"metric": "acuracy"}},
-        "plateau.metric: reduce_on_plateau: metric should be a validation figure, got 'acuracy'; did you mean 'accuracy'?",
+        "plateau.metric: reduce_on_plateau: metric should be a validation metric, got 'acuracy'; did you mean 'accuracy'?",
     ),
     ({"groups": {"freeze": ["hed/*"]}}, "groups: freeze: the pattern 'hed/*' should match at least one path"),
     ({"groups": {"rates": {"hed/*": 2.0}}}, "groups: rates: the pattern 'hed/*' should match at least one path"),
@@ -40,7 +40,7 @@ LATE = [
     ),
     ({"model": {"name": "mlp", "widths": [64, 4, 5]}}, "objective: classification: labels should be in [0, 5)"),
     ({"model": {"name": "mlp", "widths": [63, 4, 10]}}, "model: hidden_0/linear: the last axis of x should be 63"),
-    ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation figure"),
+    ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation metric"),
     (
         {"model": SMALL["model"] | {"gain": FALLING}},
         "model.gain: is read only when the run begins, so a schedule has no effect. Give a number.",

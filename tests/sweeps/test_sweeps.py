@@ -518,7 +518,7 @@ def test_without_validation_the_training_loss_ranks():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"best": "max acuracy"}, "best should name a validation figure, got 'acuracy'; did you mean 'accuracy'"),
+        ({"best": "max acuracy"}, "best should name a validation metric, got 'acuracy'; did you mean 'accuracy'"),
         ({"execution": "pmap"}, "execution should be one of"),
         ({"chunk": 0}, "chunk should be at least 1"),
         ({"steps": 0}, "steps should be at least 1"),
