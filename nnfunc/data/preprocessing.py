@@ -76,7 +76,7 @@ class Preprocessing:
         """Refuse the record of another data set."""
         if where != f"data.{self.factory}":
             problem = f"preprocessing should be of nf.{where}, got that of nf.data.{self.factory}"
-            check.fail(where, f"{problem}. Give the learned of its own splits.")
+            check.fail(where, f"{problem}. Pass the preprocessing of the same splits.")
 
     def describe_changes(self, now: "Preprocessing") -> list[str]:
         """What is other in the files now, in words; nothing where the examples are the same.

@@ -33,7 +33,7 @@ def assign_rows(
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
     """(the indices of the examples of each split, `Preprocessing.rows` or None where nothing was cut).
 
-    ids: of `row_ids`. Examples that `learned` knows are in the splits and the order that they were in,
+    ids: of `row_ids`. Examples that `preprocessing` knows are in the splits and the order that they were in,
     the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
     """
     if preprocessing is not None and preprocessing.rows is None:

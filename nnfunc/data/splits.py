@@ -27,7 +27,7 @@ class Splits(NamedTuple):
     batch, after every gather, such as pixels to floats. augment: (key, batch) -> batch, on training
     batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
     tokens into text and back. image_shape: (height, width, channels) of images that x lays out
-    otherwise, or None. learned: what was learned from the files, to treat others in the same way:
+    otherwise, or None. preprocessing: what was learned from the files, to treat others in the same way:
     `nf.data.table(file, label=..., preprocessing=splits.preprocessing)`.
     """
 

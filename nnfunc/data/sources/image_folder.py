@@ -48,7 +48,7 @@ def images(
     folders, and those of systems (__MACOSX, lost+found), are left out. channels: 3 (RGB) or 1 (grey).
     x is uint8 in a layout of `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every
     batch. mean, std: by default those of the training images. shift, flip: as in `mnist` and
-    `cifar10`. learned: what an earlier
+    `cifar10`. preprocessing: what an earlier
     run learned (`splits.preprocessing`): its classes, sizes, means, and which image is in which split.
     Raises: ModuleNotFoundError without pillow; FileNotFoundError; ValueError for an image that cannot
     be read, or is of another size.

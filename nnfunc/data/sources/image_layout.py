@@ -37,7 +37,7 @@ def build_image_splits(
     """{split: (uint8 images [n, height, width, channels], labels)} as `Splits`.
 
     mean, std: of each channel; by default those of the training images. shares: how much of train to
-    cut off by class, for splits that are not among the parts. learned: by an earlier run. facts: more
+    cut off by class, for splits that are not among the parts. preprocessing: by an earlier run. facts: more
     of what is learned here.
     """
     if preprocessing is not None:
