@@ -278,7 +278,7 @@ def test_a_full_disk_loses_nothing(place, work, monkeypatch, capsys, what):
     assert_same_run(Path("run"), place / "whole" / "step")
 
 
-@pytest.mark.parametrize("name", ["write_environment", "create"])
+@pytest.mark.parametrize("name", ["write_environment", "create_folder"])
 def test_a_disk_that_is_full_from_the_start(work, monkeypatch, capsys, name):
     monkeypatch.setattr(f"nnfunc.runs.run_folder.{name}", no_room)
     assert main("train", "small.toml", "--run", "run") == 2

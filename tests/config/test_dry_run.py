@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_told_before_there_is_a_folder(tmp_path, monkeypatc
         raise AssertionError("a folder was made")
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
-    monkeypatch.setattr(run_folder, "create", create)
+    monkeypatch.setattr(run_folder, "create_folder", create)
     resolve(SMALL | {"plateau": {"metric": "acuracy"}}).dump(tmp_path / "late.toml")
     with pytest.raises(ConfigError, match=r"late\.toml: plateau\.metric: "):
         train.train(tmp_path / "late.toml", [], tmp_path / "run")
