@@ -1,4 +1,4 @@
-"""Wrappers that keep gradients or weights small: by value, adaptively, by the norm of each unit."""
+"""Clipping by global norm, by value, adaptively, and by the norm of each unit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,14 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.paths import Leaves, is_matrix, leaves_mask
-from nnfunc.vector_norm import vector_norm
+from nnfunc.vector_norm import global_norm, vector_norm
 
-__all__ = ["clip_adaptive", "clip_value", "max_norm"]
+__all__ = ["clip_adaptive", "clip_global_norm", "clip_value", "max_norm"]
 
 
 def clip_value(inner: Any, limit: Scalar) -> Optimizer:
@@ -144,3 +145,15 @@ def _shortened(x: Array, size: Array, most: Array) -> Array:
     """x, whose norms are `size`, no longer than `most`; what is not finite stays as it is."""
     over = (size > most) & jnp.isfinite(size)
     return jnp.where(over, x / jnp.where(over, size, 1) * jnp.where(over, most, 1), x)
+
+
+def clip_global_norm(limit: Array, norm: Array | None) -> optax.GradientTransformation:
+    """Gradients whose norm, all of them together, is at most the limit. norm: theirs, where known."""
+
+    def clip(grads, params):
+        size = (global_norm(grads) if norm is None else norm).astype(limit.dtype)
+        over = size > limit  # what is not chosen has no inf / inf, in gradients neither
+        scale = jnp.where(over, jnp.where(over, limit, 1) / jnp.where(over, size, 1), 1)
+        return jax.tree.map(lambda grad: grad * scale, grads)
+
+    return optax.stateless(clip)

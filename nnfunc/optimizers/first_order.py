@@ -6,17 +6,9 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Scalar, Schedule
-from nnfunc.optimizers.gradient_transforms import (
-    Decay,
-    by_adam,
-    by_rms,
-    by_trust_ratio,
-    check_adam,
-    check_decay,
-    decayed,
-    optimizer,
-)
+from nnfunc.optimizers.gradient_transforms import by_adam, by_rms, by_trust_ratio, check_adam, optimizer
 from nnfunc.optimizers.optimizer import Optimizer
+from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
 from nnfunc.paths import Leaves
 
 __all__ = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]

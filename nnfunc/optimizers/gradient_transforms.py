@@ -1,6 +1,6 @@
-"""What the rules are chains of: clipping, decay, and the directions of Adam, RMSprop and LAMB."""
+"""The gradient transformations that the optimizers chain: the directions of Adam, RMSprop and LAMB."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +9,13 @@ import optax
 
 from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
+from nnfunc.optimizers.clipping import clip_global_norm
 from nnfunc.optimizers.optimizer import Optimizer, cast_like, scaled, wide_type
-from nnfunc.paths import Leaves, leaves_mask, values_by_pattern
-from nnfunc.vector_norm import global_norm, vector_norm
+from nnfunc.paths import Leaves, leaves_mask
+from nnfunc.vector_norm import vector_norm
 
-__all__ = ["Decay", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "check_decay", "decayed", "optimizer"]
+__all__ = ["by_adam", "by_rms", "by_trust_ratio", "check_adam", "optimizer"]
 
-Decay = Scalar | dict[str, Scalar]
-"""A weight decay, or one for each path pattern: the first that fits a leaf decides."""
 
 TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
 
@@ -38,7 +37,7 @@ def optimizer(
             return jnp.asarray(value, dtype)
 
         descend = optax.scale_by_schedule(lambda step: -schedule(step))
-        return optax.chain(_clip(number(clip), gradient_norm), *pieces(number), descend)
+        return optax.chain(clip_global_norm(number(clip), gradient_norm), *pieces(number), descend)
 
     def init(params):
         dtype = wide_type(params)
@@ -53,40 +52,6 @@ def optimizer(
         return cast_like(scaled(updates, rate_scale), params), state
 
     return Optimizer(init, update, schedule)
-
-
-def _clip(limit: Array, norm: Array | None) -> optax.GradientTransformation:
-    """Gradients whose norm, all of them together, is at most the limit. norm: theirs, where known."""
-
-    def clip(grads, params):
-        size = (global_norm(grads) if norm is None else norm).astype(limit.dtype)
-        over = size > limit  # what is not chosen has no inf / inf, in gradients neither
-        scale = jnp.where(over, jnp.where(over, limit, 1) / jnp.where(over, size, 1), 1)
-        return jax.tree.map(lambda grad: grad * scale, grads)
-
-    return optax.stateless(clip)
-
-
-def decayed(
-    where: str, weight_decay: Decay, decay_on: Leaves, number: Callable[[Scalar], Array]
-) -> optax.GradientTransformation:
-    """Adds weight_decay * parameter to the updates of the chosen leaves.
-
-    where: the optimizer's name, for errors. decay_on: which leaves. number: makes an array of a number.
-    """
-
-    def decay_of(params):
-        if isinstance(weight_decay, Mapping):
-            each = {pattern: number(value) for pattern, value in weight_decay.items()}
-            return values_by_pattern(f"{where}: weight_decay", params, each, None)
-        on, same = leaves_mask(f"{where}: decay_on", params, decay_on), number(weight_decay)
-        return jax.tree.map(lambda on: same if on else None, on)
-
-    def decay(updates, params):
-        add = lambda update, param, size: update if size is None else update + size * param
-        return jax.tree.map(add, updates, params, decay_of(params))
-
-    return optax.stateless(decay)
 
 
 def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
@@ -176,20 +141,3 @@ def check_adam(where: str, b1: Scalar, b2: Scalar, eps: Scalar) -> None:
     """where: the optimizer that errors name. b1, b2: in [0, 1). eps: at least 0."""
     check.number(where, 0, 1, open_high=True, b1=b1, b2=b2)
     check.number(where, 0, eps=eps)
-
-
-def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
-    """where: the optimizer that errors name. weight_decay: at least 0. decay_on: not beside decays by pattern."""
-    if not isinstance(weight_decay, Mapping):
-        check.number(where, 0, weight_decay=weight_decay)
-        return
-    for pattern, value in weight_decay.items():
-        named: dict[str, Any] = {f"weight_decay of {pattern!r}": value}
-        check.number(where, 0, **named)
-    if decay_on != "matrices":
-        check.fail(
-            where,
-            expected="decay_on should be left out where weight_decay is by pattern",
-            actual=check.describe(decay_on),
-            hint="Give those leaves a decay of 0.",
-        )

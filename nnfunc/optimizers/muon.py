@@ -8,8 +8,9 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar, Schedule
-from nnfunc.optimizers.gradient_transforms import Decay, by_adam, check_adam, check_decay, decayed, optimizer
+from nnfunc.optimizers.gradient_transforms import by_adam, check_adam, optimizer
 from nnfunc.optimizers.optimizer import Optimizer
+from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
 from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask
 
 __all__ = ["MuonState", "muon"]

@@ -11,6 +11,7 @@ from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar,
 from nnfunc.combinators import call_child, tap
 from nnfunc.layers.attention.backends import Implementation
 from nnfunc.layers.attention.functional import attend, check_numbers
+from nnfunc.layers.attention.kv_cache import check_cache, update_cache
 from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.attention.positions import alibi_slopes, rotary
 from nnfunc.layers.linear import add_bias, linear, matmul_rows
@@ -146,7 +147,7 @@ def attention(
             y = run(f"{name}_norm", y) if qk_norm and name != "value" else y
             return turn(y, positions_of_x) if positions == "rotary" and name != "value" else y
 
-        _check_cache(ctx, x, causal, context_dim)
+        check_cache(ctx, x, causal, context_dim)
         joined = _project_at_once(params, x, ctx, (wide, narrow, narrow)) if context_dim is None else {}
         start = ctx.state.get("position")
         first = jnp.zeros((), jnp.int32) if start is None else start
@@ -156,7 +157,7 @@ def attention(
             k, v, state = ctx.state["key"], ctx.state["value"], ctx.state
         else:
             k, v = (project(name, context, kv_heads, positions_of_x) for name in ("key", "value"))
-            k, v, state = _update_cache(ctx, k, v, context_dim)
+            k, v, state = update_cache(ctx, k, v, context_dim)
         y = attend(
             q,
             k,
@@ -199,26 +200,6 @@ def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, 
     return dict(zip(("query", "key", "value"), projections, strict=True))
 
 
-def _update_cache(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tuple[Array, Array, Any]:
-    """The keys and values to attend to, and the new state."""
-    if ctx.state:
-        position, new = ctx.state["position"], k.shape[-3]
-        capacity = ctx.state["key"].shape[-3]
-        k = jnp.where(position + new <= capacity, k, jnp.nan)  # rather than write over the last ones
-        insert = jax.lax.dynamic_update_slice_in_dim
-        k = insert(ctx.state["key"], k, position, k.ndim - 3)
-        v = insert(ctx.state["value"], v, position, v.ndim - 3)
-        return k, v, {"key": k, "value": v, "position": position + new}
-    if ctx.cache is None:
-        return k, v, {}
-    if context_dim is not None:
-        return k, v, {"key": k, "value": v}
-    padding = [(0, 0)] * k.ndim
-    padding[-3] = (0, ctx.cache - k.shape[-3])
-    position = jnp.asarray(k.shape[-3], jnp.int32)
-    return k, v, {"key": jnp.pad(k, padding), "value": jnp.pad(v, padding), "position": position}
-
-
 def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:
     """x as an AttentionInput, its shapes checked."""
     where = "attention"
@@ -255,15 +236,3 @@ def _check_sizes(dim: int, heads: int, kv_heads: int | None, head_dim: int | Non
     if kv_heads is not None and heads % kv_heads:
         check.fail(where, expected="kv_heads should divide heads", actual=f"{kv_heads} and {heads}")
     return dim // heads if head_dim is None else head_dim
-
-
-def _check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) -> None:
-    if (ctx.cache is None and not ctx.state) or context_dim is not None:
-        return
-    if not causal:
-        expected = "generation should use causal=True, because later tokens are unknown"
-        check.fail("attention", expected=expected, actual="causal=False")
-    time = x.shape[-2]
-    if ctx.cache is not None and time > ctx.cache:
-        hint = "Choose a cache that holds the prompt and all new tokens."
-        check.fail("attention", expected=f"the cache should hold {time} positions", actual=ctx.cache, hint=hint)

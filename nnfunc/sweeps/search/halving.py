@@ -1,13 +1,12 @@
-"""Searches that give up the worse trials early: successive halving, Hyperband, early stopping."""
+"""Searches that stop the worse trials early: successive halving and Hyperband."""
 
 import math
 from collections.abc import Callable
 
 from nnfunc import check
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.peaks import load_peaks, update_peak
 
-__all__ = ["halving", "hyperband", "patience"]
+__all__ = ["halving", "hyperband"]
 
 
 def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine], None]:
@@ -27,7 +26,7 @@ def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine],
     >>> data = nf.data.arrays((x, 3 * x), batch_size=8, validation=(x, 3 * x))
     >>> result = nf.sweep(build, {"rate": nf.log_uniform(1e-4, 1.0)}, data, steps=90, trials=9,
     ...                   search=nf.sweeps.halving(eta=3), key=jax.random.key(0))
-    >>> sorted(result.stopped.values()), result.best in result.stopped
+    >>> sorted(result.stopped_at.values()), result.best in result.stopped_at
     ([9, 9, 9, 9, 9, 9, 27, 27], False)
     """
     check.number("halving", 1, open_low=True, eta=eta)
@@ -68,40 +67,6 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
             if bracket := settings[first : first + count]:
                 _bracket(engine, bracket, eta, s)
             first += count
-
-    return search
-
-
-def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.0) -> Callable[[Engine], None]:
-    """Early stopping: end each trial whose figure has not improved for some evaluations in a row.
-
-    evaluations: how many, in [1, ...). threshold: better is by more than this, in the figure's
-    units, at least 0. warmup: the share of the steps, in [0, 1), before which none is ended. Every
-    trial, whether it was ended or ran on, ranks by its best evaluation, and its state is that of
-    there: the last one is past the best by design. That is one more state a trial in memory.
-    Raises: ValueError for numbers out of range.
-
-    >>> search = nf.sweeps.patience(5, warmup=0.1)    # nf.sweep(..., search=search)
-    """
-    check.size("patience", evaluations=evaluations)
-    check.number("patience", 0, threshold=threshold)
-    check.number("patience", 0, 1, warmup=warmup)
-
-    def search(engine: Engine) -> None:
-        engine.begin()
-        best, waited = {}, {}
-        for fraction in engine.fractions():
-            engine.advance(engine.trials, fraction)
-            for trial in engine.trials:
-                update_peak(engine, trial, fraction)
-                cost = engine.cost(trial, fraction)
-                if cost < best.get(trial, math.inf) - (threshold if trial in best else 0):
-                    best[trial], waited[trial] = cost, 0
-                else:
-                    waited[trial] = waited.get(trial, 0) + 1
-                if waited[trial] >= evaluations and fraction >= warmup and fraction < 1:
-                    engine.stop(trial, "no better for a while", ranks_last=False)
-        load_peaks(engine)
 
     return search
 

@@ -1,0 +1,55 @@
+"""Weight decay, and which parameters decay."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from nnfunc import check
+from nnfunc.base import Array, Scalar
+from nnfunc.paths import Leaves, leaves_mask, values_by_pattern
+
+__all__ = ["Decay", "check_decay", "decayed"]
+
+Decay = Scalar | dict[str, Scalar]
+"""A weight decay, or one for each path pattern: the first that fits a leaf decides."""
+
+
+def decayed(
+    where: str, weight_decay: Decay, decay_on: Leaves, number: Callable[[Scalar], Array]
+) -> optax.GradientTransformation:
+    """Adds weight_decay * parameter to the updates of the chosen leaves.
+
+    where: the optimizer's name, for errors. decay_on: which leaves. number: makes an array of a number.
+    """
+
+    def decay_of(params):
+        if isinstance(weight_decay, Mapping):
+            each = {pattern: number(value) for pattern, value in weight_decay.items()}
+            return values_by_pattern(f"{where}: weight_decay", params, each, None)
+        on, same = leaves_mask(f"{where}: decay_on", params, decay_on), number(weight_decay)
+        return jax.tree.map(lambda on: same if on else None, on)
+
+    def decay(updates, params):
+        add = lambda update, param, size: update if size is None else update + size * param
+        return jax.tree.map(add, updates, params, decay_of(params))
+
+    return optax.stateless(decay)
+
+
+def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
+    """where: the optimizer that errors name. weight_decay: at least 0. decay_on: not beside decays by pattern."""
+    if not isinstance(weight_decay, Mapping):
+        check.number(where, 0, weight_decay=weight_decay)
+        return
+    for pattern, value in weight_decay.items():
+        named: dict[str, Any] = {f"weight_decay of {pattern!r}": value}
+        check.number(where, 0, **named)
+    if decay_on != "matrices":
+        check.fail(
+            where,
+            expected="decay_on should be left out where weight_decay is by pattern",
+            actual=check.describe(decay_on),
+            hint="Give those leaves a decay of 0.",
+        )
