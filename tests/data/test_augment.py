@@ -502,7 +502,7 @@ def test_numbers_out_of_range(make, words):
         (nf.augment.rotate(9, fill=0.5), BYTES, "fill should be an integer from 0 to 255 for uint8 images, got 0.5"),
         (nf.augment.mixup(1.0, 3), FLOATS, r"mixup: a batch should be a pair \(x, labels\)"),
         (nf.augment.mixup(1.0, 2), (FLOATS, LABELS), "labels should be from 0 to 1, got 2. Set classes"),
-        (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or shares of classes"),
+        (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or class probabilities"),
         (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
         (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
         (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and dtypes, got int32\[4, 12\]"),
@@ -573,7 +573,7 @@ def test_soft_labels_where_they_do_not_fit():
     look(jnp.zeros((6, 3)), (LOGITS, soft))
     with pytest.raises(ValueError, match=r"add up to 1, got .* at index 0 \(6 such labels\)"):
         look(jnp.zeros((6, 3)), (LOGITS, 2 * soft))
-    with pytest.raises(ValueError, match=r"shares of the model's 3 outputs, got shape \(6, 2\)"):
+    with pytest.raises(ValueError, match=r"probabilities of the model's 3 outputs, got shape \(6, 2\)"):
         look(jnp.zeros((6, 3)), (LOGITS, soft[:, :2]))
     with pytest.raises(TypeError, match="labels should hold integers"):
         nf.classification(gamma=1.0).inspect(jnp.zeros((6, 3)), (LOGITS, soft))
