@@ -1,6 +1,7 @@
 """A sweep from its space to its table."""
 
 import importlib
+import inspect
 import time
 import warnings
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def sweep(
         check.fail("sweep", "resume goes on from a folder, so it needs one. Give folder=.")
     if jobs is not None and folder is None:
         check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
-    if search is not None and (not callable(search) or search in MAKERS):
+    if search is not None and (not callable(search) or inspect.unwrap(search) in MAKERS):
         expected = "a search, such as nf.sweeps.halving()"
         check.fail("sweep", f"search should be {expected}, got {check.describe(search)}.", exc_type=TypeError)
     draws = build_draws(space, method, trials, key, constraint, seeds)
