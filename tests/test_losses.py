@@ -187,8 +187,8 @@ def test_cross_entropy_of_one_hot_targets_is_that_of_labels():
     logits = draw.normal(size=(2, 4, 5)).astype(np.float32)
     labels = draw.integers(0, 5, size=(2, 4))
     one_hot = np.eye(5, dtype=np.float32)[labels]
-    value = jax.jit(partial(losses.cross_entropy, smoothing=0.1))(logits, labels)
-    dense = jax.jit(partial(losses.cross_entropy_dense, smoothing=0.1))(logits, one_hot)
+    value = jax.jit(partial(losses.cross_entropy, label_smoothing=0.1))(logits, labels)
+    dense = jax.jit(partial(losses.cross_entropy_dense, label_smoothing=0.1))(logits, one_hot)
     np.testing.assert_allclose(value, dense, rtol=1e-5)
 
 
