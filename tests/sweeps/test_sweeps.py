@@ -525,7 +525,7 @@ def test_without_validation_the_training_loss_ranks():
         ({"seeds": 0}, "seeds should be at least 1"),
         ({"seeds": 3, "trials": 4}, "trials should be a multiple of the seeds, 3, got 4. Take 3"),
         ({"trials": 0}, "trials should be at least 1"),
-        ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], got hypers that hold \['rate'\]"),
+        ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], but hypers has \['rate'\]"),
     ],
 )
 def test_mistakes_are_named(options, words):
