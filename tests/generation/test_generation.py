@@ -542,7 +542,7 @@ def test_models_that_give_no_logits(key):
         (nf.serial(lambda x: x[..., None]), r"got int32\[1, 1, 1\]"),
         (nf.serial(nf.embedding(5, 4), lambda x: (x, x)), r"\[1, 1, 4\]"),
     ]:
-        refused("the model should give floats .batch, time, vocabulary.", model, model.init(key), [1], 2)
+        refused("the model should give floats .batch, time, vocab_size.", model, model.init(key), [1], 2)
         refused(words, model, model.init(key), [1], 2)
 
 
