@@ -59,9 +59,9 @@ def test_there_is_no_bias_that_batch_norm_takes_away_again():
 def test_the_order_is_linear_norm_activation_dropout(key):
     """Batch norm sees sums of both signs, and the head sees no negative value, with some dropped."""
     model = nf.mlp([3, 50, 2], norm="batch", dropout=0.5)
-    look = nf.capture(model, "hidden_0/*")
+    look, state = nf.capture(model, "hidden_0/*"), model.init_state()
     x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
-    _, taps = jax.jit(lambda x: look(model.init(key), x, key=key, train=True))(x)
+    _, taps = jax.jit(lambda x: look(model.init(key), x, key=key, state=state, train=True))(x)
     assert set(taps) == {f"hidden_0/{name}" for name in ("linear", "norm", "act", "drop")}
     linear, norm, act, drop = (np.asarray(taps[f"hidden_0/{n}"]) for n in ("linear", "norm", "act", "drop"))
     np.testing.assert_allclose(norm, (linear - linear.mean(0)) / np.sqrt(linear.var(0) + 1e-5), atol=1e-4)

@@ -446,6 +446,7 @@ FUNCTIONS: dict[str, Row] = {
 }
 
 NOT_FACTORIES: dict[str, str] = {
+    "AttentionInput": "the arguments of attention: a NamedTuple, test_attention.py",
     "Context": "what a layer may read: a dataclass",
     "Model": "the pair itself; every row makes one",
     "Out": "what a layer may report: a NamedTuple",
