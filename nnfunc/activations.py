@@ -350,37 +350,6 @@ def swiglu(x: Array) -> Array:
 swish = silu
 hard_silu = hard_swish
 
-_BY_NAME = {
-    function.__name__: function
-    for function in (
-        identity,
-        sigmoid,
-        tanh,
-        relu,
-        relu6,
-        leaky_relu,
-        elu,
-        selu,
-        celu,
-        gelu,
-        gelu_tanh,
-        silu,
-        mish,
-        softplus,
-        softsign,
-        hard_sigmoid,
-        hard_swish,
-        squared_relu,
-        softmax,
-        log_softmax,
-        glu,
-        bilinear_glu,
-        reglu,
-        geglu,
-        swiglu,
-    )
-} | {"linear": identity, "swish": silu, "hard_silu": hard_swish}
-
 
 def by_name(name: str) -> Callable[[Array], Array]:
     """The activation x -> y of a name in a config; `linear`, `swish` and `hard_silu` are names too.
@@ -524,3 +493,34 @@ def _hard_swish(x):
 
 
 explain_calls(__name__)
+
+_BY_NAME = {
+    function.__name__: function
+    for function in (
+        identity,
+        sigmoid,
+        tanh,
+        relu,
+        relu6,
+        leaky_relu,
+        elu,
+        selu,
+        celu,
+        gelu,
+        gelu_tanh,
+        silu,
+        mish,
+        softplus,
+        softsign,
+        hard_sigmoid,
+        hard_swish,
+        squared_relu,
+        softmax,
+        log_softmax,
+        glu,
+        bilinear_glu,
+        reglu,
+        geglu,
+        swiglu,
+    )
+} | {"linear": identity, "swish": silu, "hard_silu": hard_swish}

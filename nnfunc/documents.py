@@ -70,7 +70,7 @@ def find_mismatch(value: Any, form: Any, path: str = "") -> str:
 
     value: to check. form: as above. path: of the value, for the message.
 
-    >>> mismatch({"runs": "x"}, {"runs": int}), mismatch({"runs": [1, 2]}, {"runs": [int]})
+    >>> find_mismatch({"runs": "x"}, {"runs": int}), find_mismatch({"runs": [1, 2]}, {"runs": [int]})
     ("runs should be an integer, got 'x' (str)", '')
     """
     if isinstance(form, dict | list):

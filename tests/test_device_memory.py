@@ -127,7 +127,7 @@ def test_looking_at_a_task_refuses_a_model_that_does_not_fit(monkeypatch, ask):
 @pytest.mark.parametrize("ask", ASKS[1:])
 def test_training_side_by_side_that_does_not_fit_is_refused(monkeypatch, ask):
     monkeypatch.setattr(device_memory, "total_bytes", lambda: 2e4)
-    with pytest.raises(ValueError, match=r"rates side by side needs .* the device has 20 kB"):
+    with pytest.raises(ValueError, match=r"learning rates at once needs .* the device has 20 kB"):
         ask(build, {"dim": 4, "layers": 1, "rate": 1e-3}, data(), key=KEY, steps=8)
 
 

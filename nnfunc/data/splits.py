@@ -135,7 +135,7 @@ def cut_splits(
     shares: each a part of 1, or a count of examples from 1 on. The same cut always.
 
     >>> x, y = np.arange(10), np.arange(10) % 2
-    >>> train, validation, test = cut("here", x, y, stratify=True, validation=0.2, test=0)
+    >>> train, validation, test = cut_splits("here", x, y, stratify=True, validation=0.2, test=0)
     >>> len(train[0]), validation[1].tolist(), test
     (8, [0, 1], None)
     """

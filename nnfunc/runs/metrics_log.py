@@ -42,7 +42,7 @@ LARGEST = 2**32  # bytes of a file
 def to_float(value: Any) -> float:
     """The value as a float; NaN if it is not a number. value: of a row.
 
-    >>> number(3), number("3"), number(True), number(None)
+    >>> to_float(3), to_float("3"), to_float(True), to_float(None)
     (3.0, nan, nan, nan)
     """
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -145,7 +145,7 @@ def beats_baseline(metrics: dict[str, float], without: dict[str, float]) -> bool
 
     metrics: of the run. without: of the baseline.
 
-    >>> beats({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
+    >>> beats_baseline({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
     False
     """
     name, sign = ("accuracy", -1) if "accuracy" in without else ("loss", 1)

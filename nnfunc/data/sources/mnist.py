@@ -126,7 +126,8 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> _ = open(folder + "/it", "wb").write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    >>> with open(folder + "/it", "wb") as file:
+    ...     _ = file.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
     >>> nf.data.read_idx(folder + "/it").tolist()
     [7, 8, 9]
     """
