@@ -153,7 +153,7 @@ def test_hints_look_at_what_came(model, shape, message):
 
 def test_hints_of_losses_look_at_what_came():
     logits, column = jnp.zeros((4, 3)), jnp.zeros((4, 1))
-    with pytest.raises(ValueError, match=r"become class numbers by labels\.argmax\(-1\)"):
+    with pytest.raises(ValueError, match=r"Convert one-hot labels to class indices: labels\.argmax\(-1\)"):
         nf.losses.cross_entropy(logits, jnp.zeros((4, 3), int))
     with pytest.raises(ValueError, match=r"labels\[\.\.\., 0\]"):
         nf.losses.cross_entropy(logits, jnp.zeros((4, 1), int))

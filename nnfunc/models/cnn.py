@@ -44,7 +44,8 @@ def lenet(
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition", section II.
 
     >>> model = nf.lenet()
-    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
+    >>> params, state = model.init(jax.random.key(0)), model.init_state()
+    >>> model.apply(params, jnp.ones((5, 28, 28, 1)), state=state).shape
     (5, 10)
     """
     check.size("lenet", classes=classes, in_dim=in_dim)

@@ -55,7 +55,8 @@ def resnet(
     Source: He et al. 2015, arXiv:1512.03385; last_scale 0: Goyal et al. 2017, arXiv:1706.02677.
 
     >>> model = nf.resnet(10, depths=[1, 2], widths=[4, 8])
-    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 32, 32, 3))).shape
+    >>> params, state = model.init(jax.random.key(0)), model.init_state()
+    >>> model.apply(params, jnp.ones((5, 32, 32, 3)), state=state).shape
     (5, 10)
     """
     check.size("resnet", classes=classes, in_dim=in_dim)
@@ -183,7 +184,8 @@ def cifar_resnet(
     Source: He et al. 2015, arXiv:1512.03385, section 4.2.
 
     >>> model = nf.cifar_resnet(depth=8, width=4)
-    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 32, 32, 3))).shape
+    >>> params, state = model.init(jax.random.key(0)), model.init_state()
+    >>> model.apply(params, jnp.ones((5, 32, 32, 3)), state=state).shape
     (5, 10)
     """
     check.size("cifar_resnet", depth=depth, width=width)
