@@ -44,8 +44,7 @@ def lenet(
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition", section II.
 
     >>> model = nf.lenet()
-    >>> params, state = model.init(jax.random.key(0)), model.init_state()
-    >>> model.apply(params, jnp.ones((5, 28, 28, 1)), state=state).shape
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
     (5, 10)
     """
     check.size("lenet", classes=classes, in_dim=in_dim)
@@ -95,7 +94,8 @@ def cnn(
     Raises: ValueError when the images are too small for the stages, or not of image_size.
 
     >>> model = nf.cnn(10, widths=[8, 16], norm="batch", dropout=0.25)
-    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
+    >>> params, state = model.init(jax.random.key(0)), model.init_state()
+    >>> model.apply(params, jnp.ones((5, 28, 28, 1)), state=state).shape
     (5, 10)
     """
     check.size("cnn", classes=classes, in_dim=in_dim, convs=convs, kernel=kernel)
