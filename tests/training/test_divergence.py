@@ -115,7 +115,7 @@ def test_a_run_that_diverged_is_resumed_with_rollback(tmp_path):
     )
     assert int(state.step) == 40
     assert told == [row for row in rows(tmp_path) if row.get("event") != "diverged"] or len(told) > 8
-    with pytest.raises(ValueError, match=r"gone back before, at another rate since"):
+    with pytest.raises(ValueError, match=r"rolled back to another learning rate before"):
         nf.train(build, h, DATA, folder=tmp_path, resume=True, **OPTIONS)
 
 
@@ -126,7 +126,7 @@ def test_resume_wants_the_same_static_hypers(tmp_path):
 
     options = OPTIONS | {"steps": 10}
     nf.train(of, {"parts": 1}, DATA, folder=tmp_path, **options)
-    with pytest.raises(ValueError, match="resume should go on with the same static"):
+    with pytest.raises(ValueError, match="resume should continue with the same static"):
         nf.train(of, {"parts": 2}, DATA, folder=tmp_path, resume=True, **options)
 
 

@@ -333,7 +333,7 @@ def test_resume_goes_on_with_the_same_key_numbers_and_data(data, tmp_path):
     run(data, steps=4, folder=tmp_path)
     with pytest.raises(ValueError, match=r"with the same numbers, got lr 0\.05 -> 0\.01\. Start another"):
         run(data, folder=tmp_path, lr=0.01, resume=True)
-    with pytest.raises(ValueError, match="resume should go on with the same key"):
+    with pytest.raises(ValueError, match="resume should continue with the same key"):
         run(data, folder=tmp_path, key=9, resume=True)
     other = nf.data.arrays(blobs(), batch_size=4, validation=blobs(20, 1))
     with pytest.raises(ValueError, match=r"same data, got batch_size 8 -> 4"):
