@@ -1,5 +1,8 @@
 """Every number of every shipped config may be swept, all of them together, in one program."""
 
+import os
+from pathlib import Path
+
 import pytest
 from helpers.project import ROOT
 
@@ -24,7 +27,7 @@ def test_every_number_is_an_argument_of_the_program(file):
     try:
         data = DeviceData.of(config.data())
     except ConfigError as error:  # MNIST and the text are not everywhere
-        if file.stem.startswith("digits"):
+        if file.stem.startswith("digits") or Path(os.environ.get("NNFUNC_DATA", ""), "mnist").is_dir():
             raise
         pytest.skip(str(error))
     assert len(config.hypers) >= 8

@@ -1,6 +1,8 @@
 """doctor: planted bugs are all told by their names, and what is well is left in peace."""
 
+import os
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -275,7 +277,7 @@ def test_no_alarm_on_shipped_configs(file, model):
     try:
         data = config.data()
     except (OSError, ValueError) as error:  # MNIST and the text are not everywhere
-        if file.stem.startswith("digits"):
+        if file.stem.startswith("digits") or Path(os.environ.get("NNFUNC_DATA", ""), "mnist").is_dir():
             raise
         pytest.skip(str(error))
     assert nf.debug.doctor(config.build, config.hypers, data, key=config.key()) == []
