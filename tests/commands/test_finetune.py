@@ -71,7 +71,7 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     assert main("resume", whole) == 2
     assert "is a merged run" in capsys.readouterr().err
     assert main("merge", folder / "base", folder / "other") == 2
-    assert "with a table lora" in capsys.readouterr().err
+    assert "no table lora" in capsys.readouterr().err
     again = f'lora={{run="{folder / "lora"}"}}'
     assert main("train", folder / "base.toml", again, "--run", folder / "other") == 2
     assert "Merge it first: nnfunc merge" in capsys.readouterr().err
