@@ -56,15 +56,14 @@ def row_ids(*arrays: np.ndarray) -> np.ndarray:
 
 
 def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The ids [n] with one more column of 64-bit values, which may be float64, in them."""
-    result = np.empty_like(ids)
+    """The ids [n] with one more column in them, in place: uint64 as it is, any other type as float64."""
     for start in range(0, len(ids), _ROWS):
         block = slice(start, start + _ROWS)
         part = values[block]
-        if part.dtype == np.float64:
-            part = (part + 0.0).view(np.uint64)  # -0 is 0
-        result[block] = _mixed(_mixed(ids[block]) ^ part.astype(np.uint64, copy=False))
-    return result
+        if part.dtype != np.uint64:
+            part = (part.astype(np.float64) + 0.0).view(np.uint64)  # -0 is 0
+        ids[block] = _mixed(_mixed(ids[block]) ^ part)
+    return ids
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

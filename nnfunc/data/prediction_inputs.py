@@ -140,7 +140,8 @@ def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.nd
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:
         check.fail(WHERE, expected=f"the columns of {name} should be of one length", actual=lengths)
-    return np.stack([parse_numbers(name, column, values[column], first) for column in columns], axis=1)
+    numbers = [parse_numbers(name, column, values[column], first) for column in columns]
+    return np.stack(numbers, axis=1, dtype=np.float64)
 
 
 def _fitting(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:

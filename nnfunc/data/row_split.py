@@ -10,22 +10,22 @@ from nnfunc.data.splits import cut_splits
 __all__ = ["assign_rows"]
 
 
-def _numbered(ids: np.ndarray) -> np.ndarray:
-    """The ids, those of equal examples made different by their order in the file; low bits are 0."""
-    order = np.argsort(ids, kind="stable")
-    ranked = ids[order]
-    again = ranked[1:] == ranked[:-1]
-    del ranked
-    index = np.arange(len(ids), dtype=np.int32 if len(ids) < 1 << 31 else np.int64)
-    first = index[1:].copy()
-    first[again] = 0
-    rank = (index[1:] - np.maximum.accumulate(first, out=first))[again]
-    del index, first
-    rows = order[1:][again]
-    del order  # as large as ids; a table may have more rows than its file has words
-    result = ids & ~SPLIT_BITS
-    result[rows] = fold_ids(ids[rows], rank.astype(np.uint64)) & ~SPLIT_BITS
-    return result
+def _number(ids: np.ndarray) -> None:
+    """Make the ids of equal examples different by their order in the file, and the low bits 0, in place."""
+    buckets = np.empty(len(ids), np.uint8)  # a part at a time: ids alone may take as much as the file
+    np.right_shift(ids, np.uint64(60), out=buckets, casting="unsafe")
+    for bucket in range(16):
+        at = np.flatnonzero(buckets == bucket)
+        part = ids[at]
+        order = np.argsort(part, kind="stable")
+        ranked = part[order]
+        again = np.flatnonzero(ranked[1:] == ranked[:-1]) + 1
+        first = np.arange(len(at))
+        first[again] = 0
+        rank = again - np.maximum.accumulate(first)[again]
+        rows = order[again]
+        part[rows] = fold_ids(part[rows], rank.astype(np.uint64))
+        ids[at] = part & ~SPLIT_BITS
 
 
 def assign_rows(
@@ -33,19 +33,18 @@ def assign_rows(
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
     """(the indices of the examples of each split, `Preprocessing.rows` or None where nothing was cut).
 
-    ids: of `row_ids`. Examples that `preprocessing` knows are in the splits and the order that they were in,
+    ids: of `row_ids`; they become the rows, in place. Examples that `preprocessing` knows are in the splits and the order that they were in,
     the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
     """
     if preprocessing is not None and preprocessing.rows is None:
         return {"train": np.arange(len(ids))}, None  # files had brought all that was held out
-    ids = _numbered(ids)
+    _number(ids)
     then = None if preprocessing is None else preprocessing.rows
     here, past = (), ()
     if then is not None:
         _, here, past = np.intersect1d(ids, then & ~SPLIT_BITS, return_indices=True)
     if then is None or not len(here):
-        pairs = cut_splits(where, np.arange(len(ids)), y, stratify=stratify, **shares)
-        cuts = [None if pair is None else pair[0] for pair in pairs]
+        cuts = cut_splits(where, len(ids), y, stratify=stratify, **shares)
         parts = dict(zip(("train", *shares), cuts, strict=True))
     else:
         order = np.argsort(past)
@@ -55,9 +54,9 @@ def assign_rows(
         if parts["train"] is None:
             hint = "Give the file that it was trained on."
             check.fail(where, "none of the run's training examples is in the data now.", hint=hint)
-    rows = ids | NO_SPLIT
+    split = np.full(len(ids), NO_SPLIT, np.uint8)
     for i, name in enumerate(PARTS):
-        at = parts.get(name)
-        if at is not None:
-            rows[at] = ids[at] | np.uint64(i)
-    return parts, rows
+        if (at := parts.get(name)) is not None:
+            split[at] = i
+    np.bitwise_or(ids, split, out=ids)
+    return parts, ids

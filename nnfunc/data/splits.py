@@ -97,49 +97,86 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
     where = "data.split"
     tree = prepare_arrays(where, "tree", tree, values=False)
     size = jax.tree.leaves(tree)[0].shape[0]
+    parts = _split_indices(where, size, fractions, seed=seed, stratify=stratify)
+    return tuple(jax.tree.map(lambda x, at=at: x[at], tree) for at in parts)
+
+
+def _split_indices(
+    where: str, size: int, fractions: Sequence[float], *, seed: int, stratify: Any
+) -> Sequence[np.ndarray]:
+    """The indices of the examples of each part, in order."""
     for fraction in fractions:
         check.number(where, 0, 1, open_low=True, fraction=fraction)
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         check.fail(where, expected="fractions should add up to 1", actual=f"{[*fractions]}: {sum(fractions):g}")
-    small = np.int32 if size < 2**31 else np.int64  # a table may have more rows than bytes to spare
     # RandomState's stream is frozen, which that of NumPy's newer generators is not.
-    shuffled = np.random.RandomState(seed).permutation(size).astype(small)
+    shuffled = np.arange(size, dtype=_index_dtype(size))
+    np.random.RandomState(seed).shuffle(shuffled)
     if stratify is not None:
-        kinds = np.asarray(stratify)
-        check.shape(where, (size,), stratify=kinds)
-        # Line the examples up by their rank within their class, from 0 to 1: any stretch of that
-        # line holds every class in proportion.
-        kinds = kinds[shuffled]
-        grouped = np.argsort(kinds, kind="stable").astype(small)
-        ends = np.flatnonzero(kinds[grouped][1:] != kinds[grouped][:-1]) + 1
-        ranks = np.empty(size)
-        for members in np.split(grouped, ends):
-            ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
-        del kinds, grouped
-        shuffled = shuffled[np.argsort(ranks, kind="stable")]
-        del ranks
+        labels = np.asarray(stratify)
+        check.shape(where, (size,), stratify=labels)
+        shuffled = shuffled[_order_by_rank(labels[shuffled])]
     ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
         hint = "Give more data or larger fractions."
         problem = f"every part should get an example, got {[*map(len, parts)]} of {size}."
         check.fail(where, f"{problem}", hint=hint)
-    return tuple(jax.tree.map(lambda x, at=np.sort(part): x[at], tree) for part in parts)
+    for part in parts:
+        part.sort()
+    return parts
+
+
+def _index_dtype(size: int) -> type:
+    """The smallest signed type of the indices of so many rows: a table may have more rows than bytes to spare."""
+    return np.int32 if size < 2**31 else np.int64
+
+
+def _order_by_rank(labels: np.ndarray) -> np.ndarray:
+    """The order of the rows by their rank within their class, from 0 to 1.
+
+    Any stretch of that order holds every class in proportion. It is worked out in parts, to take little memory.
+    """
+    size, step = len(labels), 1 << 16
+    index = np.empty(size, _index_dtype(size))
+    classes = np.unique(np.concatenate([np.unique(labels[start : start + step]) for start in range(0, size, step)]))
+    counts = np.zeros(len(classes), np.int64)
+    for start in range(0, size, step):
+        code = np.searchsorted(classes, labels[start : start + step])
+        grouped = np.argsort(code, kind="stable")
+        here = np.bincount(code, minlength=len(classes))
+        first = np.repeat(np.cumsum(here) - here, here)
+        index[start + grouped] = counts[code[grouped]] + np.arange(len(code)) - first
+        counts += here
+    buckets = np.empty(size, np.uint8)
+
+    def ranks(at: Any) -> np.ndarray:
+        return (index[at] + 0.5) / counts[np.searchsorted(classes, labels[at])]
+
+    for start in range(0, size, step):
+        block = slice(start, start + step)
+        buckets[block] = 16 * ranks(block)
+    order = np.empty(size, _index_dtype(size))
+    filled = 0
+    for bucket in range(16):
+        at = np.flatnonzero(buckets == bucket)
+        order[filled : filled + len(at)] = at[np.argsort(ranks(at), kind="stable")]
+        filled += len(at)
+    return order
 
 
 def cut_splits(
-    where: str, x: np.ndarray, y: np.ndarray, *, stratify: bool, **shares: float
-) -> tuple[tuple[np.ndarray, np.ndarray] | None, ...]:
-    """(x, y) cut into what is left to train on and the named shares, None where a share is 0.
+    where: str, size: int, y: np.ndarray, *, stratify: bool, **shares: float
+) -> tuple[np.ndarray | None, ...]:
+    """The indices of the examples that are left to train on and of the named shares, None where a share is 0.
 
     shares: each a part of 1, or a count of examples from 1 on. The same cut always.
 
-    >>> x, y = np.arange(10), np.arange(10) % 2
-    >>> train, validation, test = cut_splits("here", x, y, stratify=True, validation=0.2, test=0)
-    >>> len(train[0]), validation[1].tolist(), test
+    >>> train, validation, test = cut_splits("here", 10, np.arange(10) % 2, stratify=True, validation=0.2, test=0)
+    >>> len(train), (validation % 2).tolist(), test
     (8, [0, 1], None)
     """
-    size, parts = len(x), {}
+    parts = {}
     for name, fraction in shares.items():
         check.number(where, 0, share=fraction, hint=f"It is {name}.")
         parts[name] = fraction / size if fraction >= 1 else fraction
@@ -149,5 +186,5 @@ def cut_splits(
         hint = "A share below 1 is a part of the whole, from 1 on a count of examples."
         check.fail(where, f"nothing is left to train on, of {size} examples, with {actual}.", hint=hint)
     taken = [part for part in (left, *parts.values()) if part > 0]
-    result = iter(split((x, y), taken, stratify=y if stratify else None))
+    result = iter(_split_indices(where, size, taken, seed=0, stratify=y if stratify else None))
     return tuple(next(result) if part > 0 else None for part in (left, *parts.values()))

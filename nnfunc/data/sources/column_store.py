@@ -27,7 +27,8 @@ class StringColumn:
     def stripped(self) -> "StringColumn":
         """Without the blanks around the words."""
         again = StringColumn.from_strings(word.strip() for word in self.distinct)
-        return StringColumn(again.codes[self.codes], again.distinct)
+        codes = again.codes.astype(np.min_scalar_type(len(again.distinct)))
+        return StringColumn(codes[self.codes], again.distinct)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -67,7 +68,10 @@ class ColumnStore:
 
     def column(self, index: int) -> "np.ndarray | StringColumn":
         values = self.groups[index // self.width][index % self.width, : self.count]
-        return StringColumn(values, list(self.known[index])) if index in self.known else values
+        if index not in self.known:
+            return values
+        integers = values if values.dtype.kind in "iu" else values.astype(np.int32)  # beside columns of floats
+        return StringColumn(integers, list(self.known[index]))
 
 
 def _holds(dtype: np.dtype, values: np.ndarray) -> bool:

@@ -161,12 +161,15 @@ def _listed(names: list[str]) -> str:
 
 
 def parse_numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:
-    """A column as float64 [n], every one of them finite. Numbers are written as CSV has them: 1e-3."""
+    """A column of numbers [n], all finite: float64, but a narrow integer or boolean type stays as it is.
+
+    Numbers are written as CSV has them: 1e-3.
+    """
     values = _checked(name, column, values)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
+        return values if values.itemsize < 8 else values.astype(np.float64)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         result = values.astype(np.float64, copy=False)
-        if values.dtype.kind != "f":
-            return result
     elif isinstance(values, StringColumn):
         result = _numbers_or_nan(values.distinct)[values.codes]
     else:
@@ -188,7 +191,7 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
 def parse_class_labels(
     name: str, label: str, values: Any, place: Place | None = None, names: tuple[str, ...] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(class numbers [n] int32, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
+    """(class numbers [n] in the narrowest unsigned type, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
 
     What pandas takes for missing is refused: None, NaN, NaT, and words such as NA, null and None, but
     not none. names: the only classes that there may be.
@@ -204,7 +207,8 @@ def parse_class_labels(
         return f"{(place or _row)(row)} of column {label!r}"
 
     def labels(at: dict[str, int]) -> np.ndarray:
-        return np.array([at[classes[word]] for word in text.distinct], np.int32)[text.codes]
+        codes = np.array([at[classes[word]] for word in text.distinct], np.min_scalar_type(len(at)))
+        return codes[text.codes]
 
     if lost := {word for word in classes if _missing(word)}:
         problem = f"the label is missing at {where(lost)}"

@@ -19,7 +19,7 @@ from nnfunc.data.sources.column_store import ColumnStore
 __all__ = ["EXACT", "NUMBER", "read_csv"]
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-BLOCK = 1 << 16  # values that are turned into numbers at a time
+BLOCK = 1 << 14  # values that are turned into numbers at a time
 QUICK = 1 << 20  # bytes from which on pyarrow's reader is worth its import
 WIDE = 2000  # columns up to which it is the faster one, and takes less memory
 EXACT = 2**53  # from here on float64 leaves integers out
@@ -159,9 +159,9 @@ class _Table:
                     if i in texts:
                         column = column.dictionary_encode()
                         codes = store.encode(at, column.dictionary.to_pylist())
-                        block[:, at] = codes[column.indices.to_numpy()]
+                        block[:, at] = codes[np.from_dlpack(column.indices)]
                     else:
-                        block[:, at] = column.to_numpy()
+                        block[:, at] = np.from_dlpack(column)  # to_numpy would import pandas
                 if not _usual(block):
                     return None
                 store.add(block)

@@ -72,18 +72,17 @@ def table(
         check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
     values = source_columns[label]
     if task == "regression":
-        names, y = None, parse_numbers(name, label, values, place)
+        names, y = None, parse_numbers(name, label, values, place).astype(np.float64, copy=False)
         warn_if_coarse_in_float32(f"{name}: column {label!r}", y)
         ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
     else:
         names = None if preprocessing is None else preprocessing.names
         y, names = parse_class_labels(name, label, values, place, names)
         ids = y.astype(np.uint64)
-        y = y.astype(np.min_scalar_type(len(names)))
 
     for column in columns:
         values = parse_numbers(name, column, source_columns[column], place)
-        ids = fold_ids(ids, values)
+        fold_ids(ids, values)
         if not _is_numeric(source_columns[column]):
             source_columns[column] = values
     cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=names is not None, validation=validation, test=test)
