@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(place, work, monkeypatch, cap
     said = capsys.readouterr()
     assert said.err.startswith("nnfunc: The checkpoint of step 29 was refused. ")
     assert re.search(rf"step-00000029/\S+: .*{words}|{words}", said.err), said.err
-    assert "Going on from step 25." in said.err
+    assert "Continuing from step 25." in said.err
     assert said.err.count("\n") == 1
     assert "trained steps 25 to 40" in said.out
     assert_same_run(Path("run"), place / "whole" / "step")
@@ -271,7 +271,7 @@ def test_a_full_disk_loses_nothing(place, work, monkeypatch, capsys, what):
     said = capsys.readouterr().err
     assert code == 2, said
     cure = r"Free some space\. Resume with: nnfunc resume run"
-    assert re.fullmatch(rf"nnfunc: run: the disk is full \(.*\)\. .* is whole\. {cure}\n", said), said
+    assert re.fullmatch(rf"nnfunc: run: the disk is full \(.*\)\. .* is intact\. {cure}\n", said), said
     assert checkpoint.steps("run/checkpoints")[-1] == 15
     assert not list(Path("run/checkpoints").glob(".*"))
     assert main("resume", "run") == 0
@@ -290,7 +290,7 @@ def test_a_disk_that_is_full_from_the_start(work, monkeypatch, capsys, name):
 
 def test_a_disk_that_is_full_for_the_report(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("nnfunc.reports.run.curves", no_room)
+        patch.setattr("nnfunc.reports.run.plot_curves", no_room)
         assert main("train", "small.toml", "--run", "run") == 2
     assert "Free some space. Resume with: nnfunc resume run" in capsys.readouterr().err
     assert main("resume", "run") == 0
@@ -304,7 +304,7 @@ def test_a_disk_that_is_full_for_predictions(place, work, capsys):
     os.symlink("/dev/full", "y.csv")
     assert main("predict", place / "whole" / "step", "x.npy", "--output", "y.csv") == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"nnfunc: y\.csv: the disk is full \(.*\)\. Make room.*\n", said)
+    assert re.fullmatch(r"nnfunc: y\.csv: the disk is full \(.*\)\. Free some space.*\n", said)
 
 
 @pytest.mark.parametrize(
