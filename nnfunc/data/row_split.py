@@ -33,8 +33,8 @@ def assign_rows(
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
     """(the indices of the examples of each split, `Preprocessing.rows` or None where nothing was cut).
 
-    ids: of `row_ids`; they become the rows, in place. Examples that `preprocessing` knows are in the splits and the order that they were in,
-    the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
+    ids: of `row_ids`; they become the rows, in place. Examples that `preprocessing` knows are in the splits and the
+    order that they were in, the others in none. Where it knows none of them, they are cut anew, by the shares.
     """
     if preprocessing is not None and preprocessing.rows is None:
         return {"train": np.arange(len(ids))}, None  # files had brought all that was held out

@@ -13,6 +13,7 @@ import nnfunc as nf
 from nnfunc.data.fingerprint import digest, row_ids
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.row_split import assign_rows
 
 PARTS = ("train", "validation", "test")
 
@@ -294,3 +295,27 @@ def test_digits_and_arrays_given_to_predict():
         load_inputs(preprocessing, np.ma.masked_equal(np.ones((1, 64)), 1))
     with pytest.raises(TypeError, match="the rows should be an array"):
         load_inputs(preprocessing, {"a": [1]})
+
+
+@pytest.mark.parametrize("size", [7, 1000, 70_000])
+def test_splits_in_parts_are_those_of_one_sort(size):
+    draw = np.random.RandomState(size)
+    labels = draw.randint(0, 5, size)
+    train, test = nf.data.split(np.arange(size), [0.6, 0.4], seed=3, stratify=labels)
+    shuffled = np.random.RandomState(3).permutation(size)
+    ranks = np.empty(size)
+    for label in range(5):
+        at = np.flatnonzero(labels[shuffled] == label)
+        ranks[at] = (np.arange(len(at)) + 0.5) / max(1, len(at))
+    order = shuffled[np.argsort(ranks, kind="stable")]
+    end = int(size * 0.6 + 1e-6)
+    np.testing.assert_array_equal(train, np.sort(order[:end]))
+    np.testing.assert_array_equal(test, np.sort(order[end:]))
+
+
+def test_equal_rows_get_ids_by_their_order():
+    ids = np.random.RandomState(0).randint(0, 50, 300).astype(np.uint64) << np.uint64(58)
+    _, rows = assign_rows("here", ids.copy(), np.zeros(300), None, stratify=False, validation=0, test=0.5)
+    assert len(np.unique(rows)) == 300
+    once = np.unique(ids, return_index=True)[1]
+    np.testing.assert_array_equal(rows[once] >> np.uint64(2), ids[once] >> np.uint64(2))

@@ -474,6 +474,17 @@ def test_csv_columns_have_the_smallest_dtypes(tmp_path):
     assert (columns["y"].distinct, list(columns["y"])[:3]) == (["dog", "cat"], ["dog", "cat", "dog"])
 
 
+def test_labels_beside_many_columns_of_floats(tmp_path):
+    """Columns share arrays from 257 on, so that words may stand in one of floats."""
+    names = [f"c{i}" for i in range(600)]
+    rows = [",".join(f"{i + j / 7:.3f}" for j in range(600)) + f",{'ab'[i % 2]}" for i in range(12)]
+    file = tmp_path / "wide.csv"
+    file.write_text("\n".join([",".join([*names, "y"]), *rows]) + "\n")
+    x, y = nf.data.table(file, label="y", validation=0, test=0).train
+    assert x.shape == (12, 600)
+    assert y.tolist() == [0, 1] * 6
+
+
 def test_words_of_parquet_are_held_once_each(tmp_path):
     """Two gigabytes of one word lie in 200 kB of a file."""
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

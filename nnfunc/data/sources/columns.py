@@ -191,10 +191,10 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
 def parse_class_labels(
     name: str, label: str, values: Any, place: Place | None = None, names: tuple[str, ...] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(class numbers [n] in the narrowest unsigned type, the classes' names): `1` and `1.0` are one class, 1, but 01 another.
+    """(class numbers [n] in the narrowest unsigned type, the classes' names).
 
-    What pandas takes for missing is refused: None, NaN, NaT, and words such as NA, null and None, but
-    not none. names: the only classes that there may be.
+    `1` and `1.0` are one class, 1, but 01 is another. What pandas takes for missing is refused: None, NaN, NaT, and
+    words such as NA, null and None, but not none. names: the only classes that there may be.
     """
     values = _checked(name, label, values)
     text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
