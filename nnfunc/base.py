@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state as trace_state  # noqa: F401  (for combinators)
 
 from nnfunc import check, device_memory
 from nnfunc.calls import explain_call, explain_method
@@ -58,12 +59,25 @@ class Watch:
     """A record of one traced call, written in Python while it is traced.
 
     paths: the path of every value, in the order of computation; calls: one entry for each layer call,
-    (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`.
+    (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`; hidden: the path of every
+    child that was called inside a transformation of its flow, where no value may leave the trace.
     """
 
     paths: dict[str, None] = field(default_factory=dict)
     calls: list[Any] = field(default_factory=list)
     repeats: list[tuple[str, ...]] = field(default_factory=list)
+    hidden: dict[str, None] = field(default_factory=dict)
+
+    def is_hidden(self, path: str) -> bool:
+        """Whether the value at this path was computed inside a transformation of a flow."""
+        return any(path == one or path.startswith(f"{one}/") for one in self.hidden)
+
+    def add(self, other: "Watch") -> None:
+        """Take over the record of a part of the same call."""
+        self.paths |= other.paths
+        self.calls.extend(other.calls)
+        self.repeats.extend(other.repeats)
+        self.hidden |= other.hidden
 
 
 class Nudge(NamedTuple):
@@ -169,7 +183,7 @@ class Model:
         if apply is not None and forward is None:
             self.forward = _forward_of(apply, full_precision)
         elif forward is not None and apply is None:
-            self.forward = forward
+            self.forward = _checked_forward(forward, self.name)
         else:
             check.fail("Model", "give either apply or forward.", exc_type=TypeError)
         self.init_state = init_state or dict
@@ -212,10 +226,7 @@ class Model:
         ((4, 3), ['mean', 'var'])
         """
         where = f"{self.name}.apply_train"
-        expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (self.state_shapes, state))
-        if expected != actual:
-            hint = "Begin with state = model.init_state(), then pass on the state that apply_train returns."
-            check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
+        _check_state(self, state, where, "then pass on the state that apply_train returns")
         y, out = self._run(where, params, state, x, key, "predict", train=True)
         return y, out.state
 
@@ -235,9 +246,23 @@ class Model:
         params, x, state = canonicalize((params, x, state), where)
         ctx = Context(key=fold(key, name), state=state, train=train)
         leaves, treedef = jax.tree.flatten((params, x, ctx))
-        signature = (treedef, tuple((jnp.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves))
-        if signature not in self._checked:  # once, so that errors come before arithmetic, in eager `jax.grad` too
-            jax.eval_shape(self._forward, params, x, ctx)
+        arrays = [hasattr(leaf, "dtype") for leaf in leaves]  # the others are settings, of x: they stay what they are
+        signature = (
+            treedef,
+            *((leaf.shape, leaf.dtype) if a else type(leaf) for a, leaf in zip(arrays, leaves, strict=True)),
+        )
+        # Once, so that errors come before arithmetic, in eager `jax.grad` too. Where nothing may be traced, they
+        # come when their layer is reached: a layer that reads its values has none while shapes are followed.
+        if signature not in self._checked and not jax.config.jax_disable_jit:
+
+            def forward(traced: list[Any]) -> PyTree:
+                values = iter(traced)
+                return self._forward(
+                    *treedef.unflatten(next(values) if a else leaf for a, leaf in zip(arrays, leaves, strict=True))
+                )
+
+            with suppress(jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+                jax.eval_shape(forward, [leaf for a, leaf in zip(arrays, leaves, strict=True) if a])
             self._checked.add(signature)
         return self._forward(params, x, ctx)
 
@@ -255,13 +280,33 @@ class Model:
 def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
     """The state to run the model with: {} of a model without state; others cannot do without one.
 
-    Raises: InvalidValueError when state is None and `init_state()` is not empty.
+    Raises: InvalidValueError when state is None and `init_state()` is not empty, or has other shapes.
     """
-    if state is None and jax.tree.leaves(model.state_shapes):
+    if state is not None:
+        _check_state(model, state, where, "or pass the state of the training")
+    elif jax.tree.leaves(model.state_shapes):
         expected = f"state= should be given, because {model.name} keeps state such as running statistics"
         hint = "Pass the state of the training, or model.init_state() before it."
         check.fail(where, expected=expected, actual="none", hint=hint)
     return {} if state is None else state
+
+
+def _check_state(model: Model, state: PyTree, where: str, then: str) -> None:
+    expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (model.state_shapes, state))
+    if expected != actual:
+        hint = f"Begin with state = model.init_state(), {then}."
+        check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
+
+
+def check_unchanged_state(where: str, state: PyTree, ctx: Context) -> None:
+    """Refuse state that changes inside a transformation of a flow or an objective: it could not leave the trace.
+
+    where: the child, for the error. state: its new state. ctx: that of the call.
+    """
+    if state and (ctx.train or ctx.cache is not None):
+        problem = "it keeps state, and is called inside a transformation (jax.vmap, jax.lax.scan, jax.checkpoint)"
+        hint = "Call it on all values at once, use nf.repeat or nf.remat, or a layer without state."
+        check.fail(where, f"{problem}, which cannot hand the new state on.", hint=hint)
 
 
 def match_state(new: PyTree, old: PyTree) -> PyTree:
@@ -462,6 +507,20 @@ def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool
         return names, bool(code.co_flags & inspect.CO_VARKEYWORDS)
     parameters = inspect.signature(function).parameters
     return parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The forward of a layer, whose result is checked to be (y, Out)."""
+
+    @functools.wraps(forward)
+    def checked(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        result = forward(params, x, ctx)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Out)):
+            expected = "forward should return (y, nf.Out(state=..., taps=...))"
+            check.fail(name, expected=expected, actual=check.describe(result), exc_type=TypeError)
+        return result
+
+    return checked
 
 
 def _forward_of(apply: Callable[..., PyTree], full_precision: bool) -> Callable[..., Any]:

@@ -27,10 +27,12 @@ from nnfunc.base import (
     Watch,
     as_model,
     cast_floating,
+    check_unchanged_state,
     factory_name,
     fold,
     indexed_keys,
     shape_struct,
+    trace_state,
     vmap_keys,
 )
 
@@ -56,13 +58,14 @@ class Net:
     draws fresh dropout masks each time, and hands its state from one call to the next.
     """
 
-    __slots__ = ("_calls", "_children", "_ctx", "_params", "_state", "_taps")
+    __slots__ = ("_calls", "_children", "_ctx", "_params", "_state", "_taps", "_trace")
 
     def __init__(self, children: dict[str, Model], params: Params, ctx: Context):
         self._children, self._params, self._ctx = children, params, ctx
         self._state = dict(ctx.state)
         self._taps: dict[str, PyTree] = {}
         self._calls = dict.fromkeys(children, 0)
+        self._trace = trace_state()
 
     def __getattr__(self, name: str) -> Callable[[PyTree], PyTree]:
         if name not in self._children:
@@ -75,7 +78,15 @@ class Net:
     def _call(self, name: str, x: PyTree) -> PyTree:
         calls, self._calls[name] = self._calls[name], self._calls[name] + 1
         ctx = replace(self._ctx, state=self._state).enter(name, call=calls)
+        hidden = trace_state() != self._trace  # inside jax.vmap, jax.lax.scan and the like: no value may be kept
+        if hidden:
+            ctx = replace(ctx, capture=())
+            if ctx.watch is not None:
+                ctx.watch.hidden["/".join(ctx.path)] = None
         y, out = call_child(self._children[name], self._params.get(name, {}), x, ctx)
+        if hidden:
+            check_unchanged_state("/".join(ctx.path), out.state, ctx)
+            return y
         if out.state:
             self._state[name] = out.state
         self._taps |= out.taps
@@ -93,11 +104,7 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
         ctx.watch.calls.append((ctx.path, child, *shapes))
     try:
         with jax.named_scope(ctx.path[-1]):
-            result = child.forward(params, x, ctx)
-            if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Out)):
-                expected = "forward should return (y, nf.Out(state=..., taps=...))"
-                check.fail(child.name, expected=expected, actual=check.describe(result), exc_type=TypeError)
-            y, out = result
+            y, out = child.forward(params, x, ctx)
     except Exception as error:
         check.locate(error, ctx.path)
         raise
@@ -124,10 +131,10 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
 
     The parameters are `{name: parameters of the child}`, without the children that have none.
 
-    flow: an ordinary function, in which `net.name(x)` calls the child `name`. Call a child that keeps state in
-    flow itself, not inside a transformation such as `jax.lax.scan`: `repeat` and `remat` carry state through.
-    Calls inside a transformation share one key, so one dropout mask as well: call the child on all values at
-    once, or put the transformation around the model.
+    flow: an ordinary function, in which `net.name(x)` calls the child `name`. Inside a transformation such as
+    `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot be captured, its calls share
+    one key and so one dropout mask, and state cannot change, which is an error: call the child on all values
+    at once, put the transformation around the model, or use `repeat` and `remat`, which carry all of it.
     children: the layers by name; a name has no '/', '*' or '@' and no leading '_'.
     Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
 

@@ -22,7 +22,8 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
     statistics of the batch, False by default.
 
     model: any layer. patterns: one or several path patterns (`nf.paths`), such as `blocks/*/act`.
-    Raises: ValueError when a pattern fits no path of the model, naming the nearest.
+    Raises: ValueError when a pattern fits no path of the model, naming the nearest; or only values that are
+    computed inside `jax.vmap`, `jax.lax.scan` and the like of a flow (`wire`), which cannot leave it.
 
     >>> model = nf.serial(up=nf.linear(4, 8), act=jax.nn.relu, down=nf.linear(8, 1))
     >>> y, taps = nf.capture(model, "act")(model.init(jax.random.key(0)), jnp.ones((3, 4)))
@@ -41,7 +42,12 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
         ctx = Context(key=key, state=state, train=train, capture=patterns, watch=watch)
         params, x = canonicalize((params, x))
         y, out = model.forward(params, x, ctx)
-        paths.select(patterns, watch.paths, where="capture")
+        for pattern in patterns:
+            matching = paths.select(pattern, watch.paths, where="capture")
+            if all(map(watch.is_hidden, matching)):
+                problem = f"{matching[0]} is computed inside a transformation such as jax.vmap or jax.lax.scan"
+                hint = "Call the child on all values at once, or put the transformation around the model."
+                check.fail("capture", f"{problem}, so its value cannot leave the flow.", hint=hint)
         return y, out.taps
 
     return captured
@@ -67,9 +73,7 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
             y, out = model.forward(params, x, inside)
         finally:
             if ctx.watch is not None:
-                ctx.watch.paths |= watch.paths
-                ctx.watch.calls.extend(watch.calls)
-                ctx.watch.repeats.extend(watch.repeats)
+                ctx.watch.add(watch)
         for path in patches:
             if path not in watch.paths:
                 known = check.nearest(path, watch.paths)

@@ -31,7 +31,8 @@ class Row(NamedTuple):
 class Summary(NamedTuple):
     """The rows of the layers that hold no others, in the order of computation, and the totals.
 
-    output: dtype and shape of the result. params, bytes, flops: sums over the rows.
+    output: dtype and shape of the result. params, bytes, flops: sums over the rows. note: what the rows
+    cannot show, empty where they show all.
     """
 
     rows: tuple[Row, ...]
@@ -39,6 +40,7 @@ class Summary(NamedTuple):
     params: int
     bytes: int
     flops: int
+    note: str = ""
 
     def __str__(self) -> str:
         head = ("path", "kind", "output", "params", "bytes", "FLOPs")
@@ -47,7 +49,7 @@ class Summary(NamedTuple):
         wide = [max(map(len, column)) for column in zip(head, *body, total, strict=True)]
         rule = "-" * (sum(wide) + 2 * len(wide) - 2)
         lines = ["  ".join(_cells(row, wide)).rstrip() for row in (head, *body, total)]
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *filter(None, [self.note])])
 
 
 def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.float32) -> Summary:
@@ -88,7 +90,9 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     rows = [_row(*call) for call in calls]
     leaves = jax.tree.leaves(params)
     total = flops.count(forward, params, x, replace(ctx, watch=None))
-    return Summary(tuple(rows), _shapes(output), _size(leaves), _memory(leaves), total)
+    hidden = ", ".join(watch.hidden)
+    note = hidden and f"Inside jax.vmap, jax.lax.scan or the like, so shown for one call: {hidden}."
+    return Summary(tuple(rows), _shapes(output), _size(leaves), _memory(leaves), total, note)
 
 
 def _leaves(calls: list[Any]) -> list[Any]:

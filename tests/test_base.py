@@ -343,3 +343,57 @@ def test_every_loss_and_metric_takes_either_order_of_bytes():
             first = next(iter(inspect.signature(function).parameters), "")
             if first in ("logits", "probabilities", "prediction", "scores", "anchor", "values"):
                 assert hasattr(function, "__wrapped__") or name == "mean", name
+
+
+def test_a_forward_without_out_is_refused_at_every_door(key):
+    """Two rows of y were once taken for y and Out."""
+    wrong = nf.Model(lambda key: {}, forward=lambda params, x, ctx: x)
+    for net in (
+        wrong,
+        nf.serial(wrong),
+        nf.repeat(wrong, 2),
+        nf.ensemble(wrong, 2),
+        nf.remat(wrong),
+        nf.precision(wrong),
+    ):
+        with pytest.raises(TypeError, match=r"forward should return \(y, nf\.Out"):
+            net.apply(net.init(key), jnp.ones((2, 3)))
+        with pytest.raises(TypeError, match=r"forward should return \(y, nf\.Out"):
+            nf.capture(net, "**")(net.init(key), jnp.ones((2, 3)))
+
+
+def test_a_state_of_another_structure_is_refused(key):
+    net = nf.serial(nf.linear(3, 2), nf.batch_norm(2))
+    params, x = net.init(key), jnp.ones((4, 3))
+    for state in ({"mean": jnp.zeros(2)}, {}, {"batch_norm": {"mean": jnp.zeros(2)}}, jnp.zeros(2)):
+        for call in (net.apply, nf.capture(net, "**")):
+            with pytest.raises(ValueError, match="state should have the shapes"):
+                call(params, x, state=state)
+        with pytest.raises(ValueError, match="state should have the shapes"):
+            net.apply_train(params, state, x)
+
+
+DEBUGGING = {
+    "float": lambda h: h * float(h.sum()),
+    "numpy": lambda h: jnp.asarray(np.asarray(h) + 1),
+    "branch": lambda h: h if h.sum() > 0 else -h,
+    "print": lambda h: [print(h), h][1],
+    "item": lambda h: h + h[0, 0].item(),
+}
+
+
+@pytest.mark.parametrize("name", DEBUGGING)
+@pytest.mark.parametrize("jit", [True, False])
+def test_layers_that_read_their_values_run_eagerly(key, name, jit):
+    net = nf.serial(nf.linear(3, 2), DEBUGGING[name])
+    params, x = net.init(key), jnp.ones((4, 3))
+    with jax.disable_jit(not jit):
+        y = net.apply(params, x)
+        np.testing.assert_allclose(
+            y, DEBUGGING[name](net.apply(params, x) * 0 + nf.linear(3, 2).apply(params["linear"], x))
+        )
+
+
+def test_settings_in_x_stay_what_they_are():
+    net = nf.as_model(lambda x: sum(x["a"] for _ in range(x["n"])) if x["mode"] == "sum" else None)
+    assert float(net.apply({}, {"a": jnp.ones(()), "n": 4, "mode": "sum"})) == 4.0

@@ -228,3 +228,40 @@ def test_ensemble_members_share_a_path(params):
     y, taps = nf.capture(net, "crowd/*/up")(net.init(jax.random.key(0)), X)
     np.testing.assert_array_equal(taps["crowd/*/up"], y)
     assert y.shape == (5, 4, 2)
+
+
+def mapped():
+    return nf.wire(lambda net, x: jax.vmap(net.body)(x), body=nf.serial(up=nf.linear(6, 4), act=jnp.tanh))
+
+
+def scanned():
+    def flow(net, x):
+        return jax.lax.scan(lambda carry, row: (net.cell(carry + row), carry), jnp.zeros_like(x[0]), x)[1]
+
+    return nf.wire(flow, cell=nf.linear(6, 6))
+
+
+@pytest.mark.parametrize("make", [mapped, scanned])
+def test_a_child_inside_a_transformation_leaks_no_tracer(make):
+    inside = make()
+    net = nf.serial(inside=inside, head=jnp.sum)
+    params = net.init(jax.random.key(0))
+    with jax.checking_leaks():
+        y, taps = nf.capture(net, "**")(params, X)
+    assert list(taps) == ["inside", "head"]
+    np.testing.assert_array_equal(y, net.apply(params, X))
+    child = "body" if make is mapped else "cell"
+    with pytest.raises(ValueError, match=f"inside/{child} is computed inside a transformation such as jax.vmap"):
+        nf.capture(net, f"inside/{child}")(params, X)
+    summary = nf.summary(net, X.shape)
+    assert f"shown for one call: inside/{child}." in str(summary)
+    assert summary.params == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_state_cannot_change_inside_a_transformation():
+    net = nf.wire(lambda net, x: jax.lax.map(net.norm, x), norm=nf.batch_norm(3))
+    x = jnp.arange(24.0).reshape(2, 4, 3)
+    assert net.apply(net.init(jax.random.key(0)), x, state=net.init_state()).shape == (2, 4, 3)
+    with pytest.raises(ValueError, match="norm: it keeps state, and is called inside a transformation") as caught:
+        net.apply_train(net.init(jax.random.key(0)), net.init_state(), x)
+    assert "nf.repeat" in caught.value.hint

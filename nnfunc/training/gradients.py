@@ -8,7 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, paths
-from nnfunc.base import Array, Context, Key, Model, Params, PyTree, Scalar, Watch, as_model, fold, match_state
+from nnfunc.base import (
+    Array,
+    Context,
+    Key,
+    Model,
+    Params,
+    PyTree,
+    Scalar,
+    Watch,
+    as_model,
+    check_unchanged_state,
+    fold,
+    match_state,
+    trace_state,
+)
 from nnfunc.training import layer_stats
 from nnfunc.training.objectives import call_objective
 from nnfunc.training.task import Task
@@ -25,7 +39,8 @@ class BoundModel:
     """A model bound to its parameters for one step: `predict(x) -> y`.
 
     The model's state is passed on from one call to the next, and each call draws new masks. Calls
-    inside a transformation in the objective share one mask and cannot change the state.
+    inside a transformation in the objective share one mask, report no activations, and cannot change the
+    state: in training a model that keeps state raises an error there.
     model: the model. params: its parameters. ctx: what its layers may read: key, state, training or
     evaluation, and the values to capture.
     """
@@ -34,10 +49,16 @@ class BoundModel:
         self.model, self.params, self.ctx = model, params, ctx
         self.taps: dict[str, PyTree] = {}
         self._calls = 0
+        self._trace = trace_state()
 
     def __call__(self, x: PyTree) -> PyTree:
-        key = fold(self.ctx.key, "predict", self._calls)
-        y, out = self.model.forward(self.params, x, replace(self.ctx, key=key))
+        ctx = replace(self.ctx, key=fold(self.ctx.key, "predict", self._calls))
+        if trace_state() != self._trace:  # no value may leave the trace
+            y, out = self.model.forward(self.params, x, replace(ctx, capture=()))
+            check_unchanged_state(self.model.name, out.state, ctx)
+            self._calls += 1
+            return y
+        y, out = self.model.forward(self.params, x, ctx)
         self.ctx = replace(self.ctx, state=out.state)
         self.taps |= out.taps
         self._calls += 1
