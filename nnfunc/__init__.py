@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnfunc import activations, check, initializers, losses, metrics, paths, schedules, xla_flags
-from nnfunc.base import Context, Model, Out, as_model
+from nnfunc.base import Context, Model, Nudge, Out, as_model
 from nnfunc.calls import explain_calls
 from nnfunc.combinators import ensemble, parallel, precision, remat, remat_repeats, repeat, residual, serial, tie, wire
 from nnfunc.intermediates import capture, patch
@@ -142,6 +142,7 @@ __all__ = [
     "AttentionInput",
     "Context",
     "Model",
+    "Nudge",
     "Out",
     "Task",
     "activations",

@@ -81,19 +81,28 @@ class Watch:
 
 
 class Nudge(NamedTuple):
-    """A patch that is added to the value instead of replacing it. Its gradient at 0 is that of the value."""
+    """A patch that is added to the value instead of replacing it. Its gradient at 0 is that of the value.
+
+    delta: an array, or the pytree of arrays that the value is.
+
+    >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
+    >>> nudged = lambda delta: nf.patch(model, {"act": nf.Nudge(delta)}).apply({}, jnp.array(1.0))
+    >>> float(jax.grad(nudged)(0.0))
+    2.0
+    """
 
     delta: PyTree
 
 
 @dataclass(frozen=True)
 class Context:
-    """The inputs of a layer besides params and x: arrays (key, state, patch) and static settings.
+    """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
 
     key: the random key of the layer, None without randomness. train: whether running statistics are updated.
     state: the state of the layer. path: the names that lead to it. capture: patterns of the values to report.
-    patch: values by path that replace computed ones, or a Nudge that is added to them. compute: the dtype of
-    layers without full precision. times: how often a surrounding `repeat` runs the layer. cache: while a
+    patch: by path, values that replace computed ones, a Nudge that is added to them, or a function of them.
+    layer: the index of the layer in each surrounding `repeat` or `ensemble`, where a patch may read it.
+    sizes: the number of layers of each. compute: the dtype of layers without full precision. cache: while a
     sequence is generated, the number of positions that the state of a layer holds: with an empty state x is
     the start of the sequence, later its continuation; None otherwise. remat: whether `repeat` recomputes its
     blocks in the backward pass. watch: the record of this traced call, None for none.
@@ -104,11 +113,12 @@ class Context:
     key: Key | None = None
     state: PyTree = field(default_factory=dict)
     patch: Mapping[str, PyTree] = field(default_factory=dict)
+    layer: tuple[Array, ...] = ()
     train: bool = False
     path: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
     capture: tuple[str, ...] = ()
     compute: DType | None = None
-    times: int = 1
     cache: int | None = None
     remat: bool = False
     watch: Watch | None = None
@@ -135,8 +145,8 @@ class Context:
 
 jax.tree_util.register_dataclass(
     Context,
-    data_fields=["key", "state", "patch"],
-    meta_fields=["train", "path", "capture", "compute", "times", "cache", "remat", "watch"],
+    data_fields=["key", "state", "patch", "layer"],
+    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "watch"],
 )
 
 
@@ -507,6 +517,16 @@ def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool
         return names, bool(code.co_flags & inspect.CO_VARKEYWORDS)
     parameters = inspect.signature(function).parameters
     return parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def named_parameters(function: Any) -> Collection[str]:
+    """The names of the parameters of a function, a callable object or a partial, without those it binds."""
+    try:
+        names, _ = parameter_names(function)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return ()
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    return [name for name in names if name not in bound]
 
 
 def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from nnfunc import check, paths
 from nnfunc.base import (
@@ -31,6 +32,7 @@ from nnfunc.base import (
     factory_name,
     fold,
     indexed_keys,
+    named_parameters,
     shape_struct,
     trace_state,
     vmap_keys,
@@ -115,15 +117,40 @@ def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
     """y and out, with y patched and captured where the context has a patch or a pattern for `path`."""
     if ctx.watch is not None:
         ctx.watch.paths[path] = None
-    if path in ctx.patch:
-        computed, y = y, ctx.patch[path]
-        if isinstance(y, Nudge):
-            y = jax.tree.map(jnp.add, computed, y.delta)
-        else:
-            _check_same_shapes("patch", f"the given value at {path}", y, "the value it replaces", computed)
-    if any(paths.matches(pattern, path) for pattern in ctx.capture):
+    for pattern, patch in ctx.patch.items():
+        layers = paths.match_layers(pattern, path) if isinstance(patch, Partial) else _match_exactly(pattern, path)
+        if layers is not None:
+            y = _patched(ctx, path, y, patch, layers)
+    if any(paths.match_layers(pattern, path) is not None for pattern in ctx.capture):
         out = Out(out.state, {path: y, **out.taps})
     return y, out
+
+
+def _match_exactly(path: str, other: str) -> tuple[tuple[int, int], ...] | None:
+    """As `paths.match_layers`, of a path that is no pattern: `*` is the stacked axis."""
+    if not _match_stack(path, other):
+        return None
+    pairs = [pair for pair in zip(path.split("/"), other.split("/"), strict=True) if pair[1] == "*"]
+    return tuple((axis, int(name)) for axis, (name, _) in enumerate(pairs) if name != "*")
+
+
+def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple[int, int], ...]) -> PyTree:
+    """y replaced, added to or put through a function, in the given layers of the stacked axes, () for all."""
+    if isinstance(patch, Nudge):
+        new = jax.tree.map(jnp.add, y, patch.delta)
+    elif isinstance(patch, Partial):
+        layer = ctx.layer[0] if len(ctx.layer) == 1 else ctx.layer or None
+        new = patch.func(y, layer=layer) if "layer" in named_parameters(patch.func) else patch.func(y)
+    else:
+        new = patch
+    _check_same_shapes("patch", f"the given value at {path}", new, "the value it replaces", y)
+    for axis, index in layers:
+        if index >= ctx.sizes[axis]:
+            expected = f"{path} should have its layer in [0, {ctx.sizes[axis]})"
+            check.fail("patch", expected=expected, actual=index)
+        here = ctx.layer[axis] == index
+        new = jax.tree.map(lambda a, b, here=here: jnp.where(here, a, b), new, y)
+    return new
 
 
 def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
@@ -275,8 +302,8 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             ctx.watch.repeats.append(ctx.path)
 
         def layer(x, inputs, inner=inner):
-            params, key, state, patch = inputs
-            ctx = replace(inner, key=key, state=state, patch=inner.patch | patch)
+            params, key, state, patch, index = inputs
+            ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, *index))
             run = jax.checkpoint(block.forward) if ctx.remat else block.forward
             return run(params, x, ctx)
 
@@ -287,7 +314,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             return y, out
 
         keys = None if ctx.key is None else indexed_keys(ctx.key, n)
-        inputs = (params, keys, ctx.state, patches)
+        inputs = (params, keys, ctx.state, patches, _indices(ctx, n))
         if ctx.compute is None:
             unwatched = replace(inner, watch=None)
             x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)
@@ -316,10 +343,11 @@ def ensemble(model: Layer, n: int) -> Model:
         inner, patches = _layer_context(ctx, n)
         _check_stacked("ensemble", params, n)
 
-        def run_copy(key, params, state, patch):
-            return model.forward(params, x, replace(inner, key=key, state=state, patch=inner.patch | patch))
+        def run_copy(key, params, state, patch, index):
+            copy = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, *index))
+            return model.forward(params, x, copy)
 
-        inputs = (params, ctx.state, patches)
+        inputs = (params, ctx.state, patches, _indices(ctx, n))
         if ctx.key is None:
             return jax.vmap(partial(run_copy, None), axis_size=n)(*inputs)
         return vmap_keys(run_copy, indexed_keys(ctx.key, n), *inputs)
@@ -463,12 +491,30 @@ def _widen_carry(layer: Callable[..., PyTree], x: PyTree, stacked: PyTree) -> Py
 
 def _layer_context(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
     """The context inside a stacked axis, and the patches that are split among its layers."""
-    inner = replace(ctx, path=(*ctx.path, "*"), times=ctx.times * n, key=None, state={})
-    start = "/".join(inner.path) + "/"
-    inside = {path: value for path, value in ctx.patch.items() if path.startswith(start)}
+    inner = replace(ctx, path=(*ctx.path, "*"), sizes=(*ctx.sizes, n), key=None, state={})
+    start = "/".join(inner.path)
+
+    def is_stacked(path: str) -> bool:
+        names = path.split("/")
+        head = "/".join(names[: len(inner.path)])
+        return names[len(inner.path) - 1 : len(inner.path)] == ["*"] and _match_stack(head, start)
+
+    inside = {path: value for path, value in ctx.patch.items() if is_stacked(path)}
     outside = {path: value for path, value in ctx.patch.items() if path not in inside}
     _check_stacked("patch", inside, n)
     return replace(inner, patch=outside), inside
+
+
+def _match_stack(path: str, stack: str) -> bool:
+    """Whether a path, of which some layers may be numbers, leads into this stack."""
+    names, stacked = path.split("/"), stack.split("/")
+    pairs = zip(names, stacked, strict=False)
+    return len(names) == len(stacked) and all(a == b or (b == "*" and a.isdigit()) for a, b in pairs)
+
+
+def _indices(ctx: Context, n: int) -> tuple[Array, ...]:
+    """The index of each layer, stacked, where a patch may read it."""
+    return (jnp.arange(n, dtype=jnp.int32),) if ctx.patch else ()
 
 
 def _check_stacked(where: str, tree: PyTree, n: int) -> None:

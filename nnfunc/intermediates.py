@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
+from jax.tree_util import Partial
+
 from nnfunc import check, paths
 from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, canonicalize, fold, resolve_state
 
@@ -48,22 +51,49 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
                 problem = f"{matching[0]} is computed inside a transformation such as jax.vmap or jax.lax.scan"
                 hint = "Call the child on all values at once, or put the transformation around the model."
                 check.fail("capture", f"{problem}, so its value cannot leave the flow.", hint=hint)
-        return y, out.taps
+        return y, _pick_layers(patterns, out.taps)
 
     return captured
+
+
+def _pick_layers(patterns: Sequence[str], taps: dict[str, PyTree]) -> dict[str, PyTree]:
+    """The taps, those of single layers by their own paths."""
+    result = {}
+    for path, value in taps.items():
+        for layers in {paths.match_layers(pattern, path) for pattern in patterns} - {None}:
+            names, one = path.split("/"), value
+            stacked = [i for i, name in enumerate(names) if name == "*"]
+            for axis, layer in sorted(layers, reverse=True):
+                size = jax.tree.leaves(one)[0].shape[axis]
+                if layer >= size:
+                    check.fail("capture", expected=f"{path} should have its layer in [0, {size})", actual=layer)
+                names[stacked[axis]] = str(layer)
+                one = jax.tree.map(lambda leaf, axis=axis, layer=layer: leaf.take(layer, axis), one)
+            result["/".join(names)] = one
+    return result
 
 
 def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     """The model with the values at some paths replaced. It can be differentiated with respect to them.
 
-    model: any layer. values: arrays of the same shapes and dtypes, by the paths that `capture` returns.
+    model: any layer. values: by path,
+    an array of the shape and dtype that `capture` returns there, which replaces the value: inside `repeat` that
+    of all layers at `blocks/*/act`, [n, ...], of one layer at `blocks/3/act`;
+    `nf.Nudge(delta)`, which is added to it;
+    or a function whose result replaces it, of the value, and of the `layer` if it has a parameter of this name:
+    the index in the surrounding `repeat`, None outside of one, a tuple in nested ones. Here the path is a pattern.
+    A patched layer is seen by all that follow it; one at `blocks/*/act` replaces what all layers compute.
     Raises: ValueError when a path is not one of the model's, or a value has another shape or type.
 
     >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
     >>> nf.patch(model, {"act": jnp.array([5.0])}).apply({}, jnp.array([1.0]))
     Array([10.], dtype=float32)
+    >>> deep = nf.repeat(nf.serial(add=lambda x: x + 1), 4)
+    >>> float(nf.patch(deep, {"2/add": jnp.negative}).apply({}, jnp.zeros(())))
+    -2.0
     """
     model = as_model(model, where="patch")
+    values = {path: Partial(value) if callable(value) else value for path, value in values.items()}
 
     def forward(params, x, ctx):
         patches = {"/".join((*ctx.path, path)): value for path, value in values.items()}
@@ -75,7 +105,7 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
             if ctx.watch is not None:
                 ctx.watch.add(watch)
         for path in patches:
-            if path not in watch.paths:
+            if all(paths.match_layers(path, other) is None for other in watch.paths):
                 known = check.nearest(path, watch.paths)
                 check.fail("patch", f"{path!r} should be the path of a value{known}")
         return y, out

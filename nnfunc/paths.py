@@ -13,7 +13,8 @@ leaf's adapter, weight/down and weight/up (`nf.lora`). Shapes cannot tell them: 
 has an axis of layers before its own. Leaves without names, those of lists, count from two axes on.
 
 Inside `repeat` and `ensemble` the layers share one path, in which `*` is the name of the stacked axis:
-the taps of a repeated block are `blocks/*/act`. Parameters have no such name: `blocks/act/weight`.
+the taps of a repeated block are `blocks/*/act`, and `blocks/3/act` is that of its layer 3, counted from 0.
+Parameters have no such name: `blocks/act/weight`.
 """
 
 import re
@@ -36,6 +37,7 @@ __all__ = [
     "keep_where",
     "leaves_mask",
     "mask",
+    "match_layers",
     "matches",
     "select",
     "unflatten",
@@ -65,6 +67,32 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
+def match_layers(pattern: str, path: str) -> tuple[tuple[int, int], ...] | None:
+    """The layers that a pattern picks from the stacked axes of a path: (axis, layer) each; None without a match.
+
+    >>> match_layers("blocks/3/act", "blocks/*/act"), match_layers("**/act", "blocks/*/act")
+    (((0, 3),), ())
+    """
+    if not any(name.isdigit() for name in pattern.split("/")):
+        return () if matches(pattern, path) else None
+    names, parts = path.split("/"), pattern.split("/")
+
+    def match(i: int, j: int) -> tuple[tuple[int, int], ...] | None:
+        if i == len(parts):
+            return () if j == len(names) else None
+        if parts[i] == "**":
+            ends = range(j + (i == len(parts) - 1), len(names) + 1)
+            return next((picked for end in ends if (picked := match(i + 1, end)) is not None), None)
+        if j == len(names):
+            return None
+        rest = match(i + 1, j + 1)
+        if rest is not None and names[j] == "*" and parts[i].isdigit():
+            return ((names[:j].count("*"), int(parts[i])), *rest)
+        return rest if matches(parts[i], names[j]) else None
+
+    return match(0, 0)
+
+
 def select(patterns: str | Sequence[str], paths: Iterable[str], *, where: str) -> list[str]:
     """The paths that match at least one of the patterns, in the order of `paths`.
 
@@ -76,12 +104,12 @@ def select(patterns: str | Sequence[str], paths: Iterable[str], *, where: str) -
     """
     patterns, paths = as_patterns(patterns, where=where), list(paths)
     for pattern in patterns:
-        if not any(matches(pattern, path) for path in paths):
+        if not any(match_layers(pattern, path) is not None for path in paths):
             below = [path for path in paths if path.startswith(pattern.rstrip("/") + "/")]
             hint = f"; for all below it write {pattern.rstrip('/') + '/**'!r}." if below else None
             hint = hint or check.nearest(pattern, paths)
             check.fail(where, f"the pattern {pattern!r} should match at least one path, got none{hint}")
-    return [path for path in paths if any(matches(pattern, path) for pattern in patterns)]
+    return [path for path in paths if any(match_layers(pattern, path) is not None for pattern in patterns)]
 
 
 def as_patterns(patterns: str | Sequence[str], *, where: str) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def _row(path: tuple[str, ...], model: Any, params: Any, x: Any, ctx: Context) -
 
     args = jax.tree.map(shape_struct, (params, x, ctx))
     output = jax.eval_shape(one, *args)
-    leaves, times = jax.tree.leaves(params), ctx.times
+    leaves, times = jax.tree.leaves(params), math.prod(ctx.sizes)
     cost = flops.count(one, *args) * times
     sizes = (_size(leaves) * times, _memory(leaves) * times)
     return Row("/".join(path), model.name, _shapes(output), *sizes, cost)

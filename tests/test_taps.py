@@ -265,3 +265,94 @@ def test_state_cannot_change_inside_a_transformation():
     with pytest.raises(ValueError, match="norm: it keeps state, and is called inside a transformation") as caught:
         net.apply_train(net.init(jax.random.key(0)), net.init_state(), x)
     assert "nf.repeat" in caught.value.hint
+
+
+def deep():
+    return nf.serial(blocks=nf.repeat(nf.residual(nf.serial(up=nf.linear(6, 6), act=jnp.tanh)), LAYERS))
+
+
+def deep_by_hand(params, x, change):
+    """change(act, layer) -> act, one eager layer after another."""
+    for i in range(LAYERS):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]["body"]["up"])
+        x = x + change(jnp.tanh(nf.linear(6, 6).apply(own, x)), i)
+    return x
+
+
+PATH = "blocks/*/body/act"
+LAYER_PATCHES = {
+    "one layer": ({"blocks/1/body/act": jnp.ones((4, 6))}, lambda act, i: jnp.ones_like(act) if i == 1 else act),
+    "one layer, added": ({"blocks/1/body/act": nf.Nudge(jnp.ones(6))}, lambda act, i: act + float(i == 1)),
+    "all layers, a function": ({PATH: lambda act: 2 * act}, lambda act, i: 2 * act),
+    "all layers, a function of the layer": (
+        {PATH: lambda act, layer: act * layer.astype(float)},
+        lambda act, i: act * i,
+    ),
+    "one layer, a function": ({"blocks/2/body/act": jnp.negative}, lambda act, i: -act if i == 2 else act),
+    "a pattern": ({"**/act": lambda act: act**2}, lambda act, i: act**2),
+    "a pattern and a layer": ({"**/0/**/act": lambda act: act + 1}, lambda act, i: act + float(i == 0)),
+    "two layers": (
+        {"blocks/0/body/act": nf.Nudge(1.0), "blocks/2/body/act": lambda act, layer: act * layer.astype(float)},
+        lambda act, i: act + 1 if i == 0 else act * i if i == 2 else act,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYER_PATCHES)
+def test_layers_that_follow_see_a_patched_one(name):
+    patches, change = LAYER_PATCHES[name]
+    params = deep().init(jax.random.key(1))
+    patched = nf.patch(deep(), patches)
+    for call in (patched.apply, jax.jit(patched.apply)):
+        np.testing.assert_allclose(call(params, X), deep_by_hand(params, X, change), rtol=1e-4)
+
+
+def test_the_gradient_of_a_nudge_in_one_layer_is_that_of_its_value():
+    params = deep().init(jax.random.key(1))
+
+    def loss(delta, layer):
+        return nf.patch(deep(), {f"blocks/{layer}/body/act": nf.Nudge(delta)}).apply(params, X).sum()
+
+    def by_hand(delta, layer):
+        return deep_by_hand(params, X, lambda act, i: act + delta if i == layer else act).sum()
+
+    for layer in range(LAYERS):
+        zero = jnp.zeros((4, 6))
+        np.testing.assert_allclose(jax.grad(loss)(zero, layer), jax.grad(by_hand)(zero, layer), rtol=1e-5)
+
+
+def test_capture_of_one_layer():
+    params = deep().init(jax.random.key(1))
+    _, taps = nf.capture(deep(), [PATH, "blocks/2/body/act", "**/0/**/up"])(params, X)
+    assert sorted(taps) == ["blocks/*/body/act", "blocks/0/body/up", "blocks/2/body/act"]
+    np.testing.assert_array_equal(taps["blocks/2/body/act"], taps[PATH][2])
+
+
+def test_layers_of_nested_repeats():
+    inner = nf.repeat(nf.serial(add=lambda x: x + 1), 3)
+    net = nf.serial(outer=nf.repeat(nf.serial(inner=inner), 2))
+    zero = jnp.zeros(())
+    seen = nf.capture(net, ["outer/1/inner/0/add", "outer/*/inner/2/add"])({}, zero)[1]
+    assert float(seen["outer/1/inner/0/add"]) == 4
+    assert seen["outer/*/inner/2/add"].tolist() == [3, 6]
+    assert float(nf.patch(net, {"outer/1/inner/0/add": zero}).apply({}, zero)) == 2
+    assert float(nf.patch(net, {"outer/1/inner/*/add": jnp.array([1.0, 1, 5])}).apply({}, zero)) == 5
+    last = nf.patch(net, {"**/add": lambda x, layer: x * (layer[0] + layer[1] < 3).astype(float)})
+    assert float(last.apply({}, zero)) == 0
+
+
+def test_layers_that_do_not_exist():
+    params = deep().init(jax.random.key(1))
+    for layer in ("3", "99"):
+        with pytest.raises(ValueError, match=r"blocks/\*/body/act should have its layer in \[0, 3\), got"):
+            nf.patch(deep(), {f"blocks/{layer}/body/act": jnp.negative}).apply(params, X)
+        with pytest.raises(ValueError, match=r"blocks/\*/body/act should have its layer in \[0, 3\), got"):
+            nf.capture(deep(), f"blocks/{layer}/body/act")(params, X)
+    with pytest.raises(ValueError, match="should have the shape and type of the value it replaces"):
+        nf.patch(deep(), {"blocks/*/body/act": lambda act: act[:1]}).apply(params, X)
+
+
+def test_one_copy_of_an_ensemble_is_patched():
+    net = nf.serial(copies=nf.ensemble(nf.serial(double=lambda x: 2 * x), 3))
+    y = nf.patch(net, {"copies/1/double": jnp.array(7.0)}).apply({}, jnp.ones(()))
+    assert y.tolist() == [2, 7, 2]
