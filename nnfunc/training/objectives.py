@@ -5,7 +5,6 @@ ignored labels. They also give the sum and the weight of each mean (`Objective.t
 evaluation adds up over batches of any sizes.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, losses, metrics
-from nnfunc.base import Array, Key, PyTree, Scalar, fold, parameter_names
+from nnfunc.base import Array, Key, PyTree, Scalar, fold, named_parameters
 
 __all__ = [
     "Objective",
@@ -56,16 +55,11 @@ class Objective:
         return self.function(predict, batch, **arguments)
 
 
-def named_parameters(function: Any) -> Collection[str]:
-    """The names of the parameters of a function, a callable object or a partial, without those it binds."""
-    while isinstance(function, Objective):
-        function = function.function
-    try:
-        names, _ = parameter_names(function)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return ()
-    bound = function.keywords if isinstance(function, functools.partial) else {}
-    return [name for name in names if name not in bound]
+def _parameters(objective: Any) -> Collection[str]:
+    """The names of the parameters of the function that an objective is made of."""
+    while isinstance(objective, Objective):
+        objective = objective.function
+    return named_parameters(objective)
 
 
 def call_objective(function: Any, predict: Any, batch: PyTree, *args: Any, key: Key | None, step: Any) -> Any:
@@ -75,7 +69,7 @@ def call_objective(function: Any, predict: Any, batch: PyTree, *args: Any, key: 
     which the objective gets a key of its own, so that the model's masks stay the same; None in an
     evaluation, where it always gets the same key. step: the 0-based step.
     """
-    names = named_parameters(function)
+    names = _parameters(function)
     arguments: dict[str, Any] = {}
     if "key" in names:
         arguments["key"] = fold(jax.random.key(0) if key is None else key, "objective")
@@ -99,7 +93,7 @@ def check_objective(where: str, objective: Any) -> None:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin without a signature
         return
-    arguments = {name: None for name in ("key", "step") if name in named_parameters(function)}
+    arguments = {name: None for name in ("key", "step") if name in _parameters(function)}
     try:
         signature.bind(None, None, **arguments)
     except TypeError:

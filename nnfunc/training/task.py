@@ -4,16 +4,18 @@ Hyperparameters are arguments: `build(hypers)` makes the task inside the traced 
 step serves every learning rate, and `jax.vmap` over hypers trains many at once.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import jax
 
 from nnfunc import check, schedules
-from nnfunc.base import Key, Layer, PyTree, Scalar, as_model, fold
+from nnfunc.base import Key, Layer, PyTree, Scalar, as_model, fold, named_parameters
 from nnfunc.optimizers import as_optimizer
-from nnfunc.training.objectives import ObjectiveFunction, check_objective, named_parameters
+from nnfunc.training.objectives import ObjectiveFunction, check_objective
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
 
@@ -114,18 +116,73 @@ def training_batch(task: Task, batch: PyTree, key: Key) -> PyTree:
 def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
     """The function with its last `size` results cached; with arguments that have no hash it is always called.
 
+    A function among the arguments counts as another one when a global, a closure cell or a default that it
+    reads is another object, as after a cell of a notebook was run again; so do the functions that it calls, if
+    they are of its module. What was changed in place, such as an entry of a dict, is not seen.
+
     function: of positional arguments. size: the number of results to keep, at least 1.
     """
-    cached = lru_cache(maxsize=size)(function)
+    cached = lru_cache(maxsize=size)(lambda args, reads: function(*args))
 
     def call(*args):
+        key = (args, tuple(_values_read(getattr(arg, "objective", arg)) for arg in args))
         try:
-            hash(args)
+            hash(key)
         except TypeError:
             return function(*args)
-        return cached(*args)
+        return cached(*key)
 
     return call
+
+
+class _Identity:
+    """A key of a cache: the very same object. Plain numbers and texts are the same where they are equal."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return hash(self.value) if isinstance(self.value, int | float | str) else id(self.value)
+
+    def __eq__(self, other: Any) -> bool:
+        if type(self.value) is type(other.value) and isinstance(self.value, int | float | str):
+            return self.value == other.value or self.value is other.value  # nan
+        return self.value is other.value
+
+
+def _values_read(function: Any) -> tuple[_Identity, ...]:
+    """What a function reads beside its arguments, and what the functions of its module read that it calls."""
+    values: dict[int, Any] = {}
+
+    def add(value: Any, module: dict[str, Any] | None) -> None:
+        value = inspect.unwrap(value) if isinstance(value, FunctionType) else value
+        if id(value) in values:
+            return
+        values[id(value)] = value
+        if isinstance(value, partial):
+            parts = [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, MethodType):
+            parts = [value.__func__]
+        elif isinstance(value, FunctionType) and module in (None, value.__globals__):
+            cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+            parts = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *cells]
+            names = _names_read(value.__code__)
+            parts += [value.__globals__[name] for name in names if name in value.__globals__]
+            module = value.__globals__
+        else:
+            return
+        for part in parts:
+            add(part, module)
+
+    if isinstance(function, FunctionType | MethodType | partial):
+        add(function, None)
+    return tuple(map(_Identity, values.values()))
+
+
+def _names_read(code: CodeType) -> list[str]:
+    """The names of globals, and of attributes, in a function and the functions that are written in it."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return [*code.co_names, *(name for one in inner for name in _names_read(one))]
 
 
 def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:
