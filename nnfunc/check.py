@@ -9,7 +9,7 @@ import importlib
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 
 from nnfunc.errors import ERRORS, MissingPackageError, NnfuncError
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def fail(
@@ -190,6 +192,22 @@ def at_least_0(where: str, **values: Any) -> None:
                 fail(where, expected=f"{name} should be finite and at least 0", actual=item)
 
 
+def model_input(where: str, x: Any, input_class: type[T]) -> T:
+    """x as an input_class, a NamedTuple of arrays; an x alone becomes its first field.
+
+    Raises: TypeError for a dict, with the call to write instead.
+    """
+    if isinstance(x, input_class):
+        return x
+    if isinstance(x, dict):
+        first, *others = input_class._fields  # pyright: ignore[reportAttributeAccessIssue]  of every NamedTuple
+        name = f"nf.{input_class.__name__}"
+        hint = f"Write {name}({first}, {', '.join(f'{other}=...' for other in others)})."
+        expected, actual = f"x should be an array or an {name}", f"a dict with {sorted(x)}"
+        fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
+    return input_class(x)
+
+
 def shape(where: str, expected: Sequence[int], hint: str = "", **arrays: Any) -> None:
     """Each named array has exactly the expected shape."""
     for name, array in arrays.items():
@@ -265,10 +283,10 @@ def as_int32(where: str, hint: str = "", **array: Any) -> jax.Array:
     """
     integers(where, hint, **array)
     ((_, values),) = array.items()
-    int32, given = np.iinfo(np.int32), jnp.iinfo(values.dtype)
-    if given.max > int32.max:  # NumPy's int64: clipped before it becomes int32
+    int32, info = np.iinfo(np.int32), jnp.iinfo(values.dtype)
+    if info.max > int32.max:  # NumPy's int64: clipped before it becomes int32
         clip = jnp.clip if isinstance(values, jax.Array) else np.clip
-        values = clip(values, max(given.min, int32.min), int32.max)
+        values = clip(values, max(info.min, int32.min), int32.max)
     return jnp.asarray(values.astype(np.int32))
 
 

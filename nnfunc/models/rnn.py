@@ -5,12 +5,12 @@ from typing import Literal
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Model, PyTree, Scalar
+from nnfunc.base import Array, Model, PyTree, Scalar, widen
 from nnfunc.combinators import serial, tie, wire
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.linear import linear
-from nnfunc.layers.recurrent.layers import gru, lstm, rnn
+from nnfunc.layers.recurrent.layers import RecurrentInput, gru, lstm, rnn
 
 __all__ = ["rnn_classifier", "rnn_lm"]
 
@@ -34,8 +34,8 @@ def rnn_classifier(
     the mean over the steps. dropout: the rate, in [0, 1], between layers and before the head.
     dim: the width of a layer and direction. cell: "lstm", "gru" or "rnn". layers: how many are stacked.
     bidirectional: whether a second layer reads the sequence from its end.
-    Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be {"x": ..., "lengths": ...}, as for
-    `nf.lstm`: then only the real steps count. A sequence of length 0 is one of zeros.
+    Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be an `nf.RecurrentInput` with
+    lengths: then only the real steps count. A sequence of length 0 is one of zeros.
     Paths: `body/layer_0/weight`, ..., `head/weight`.
 
     >>> model = nf.rnn_classifier(28, 10, dim=32, cell="gru")
@@ -56,7 +56,7 @@ def rnn_classifier(
             top = carry[f"layer_{layers - 1}"]
             y = _joined(top) if bidirectional else _output(top)
         else:
-            y = _mean(y, x["lengths"] if isinstance(x, dict) and "lengths" in x else None)
+            y = _mean(y, x.lengths if isinstance(x, RecurrentInput) else None)
         return net.head(net.drop(y) if drops else y)
 
     return wire(flow, body=body, **drops, head=head)
@@ -67,12 +67,12 @@ def _output(carry: PyTree) -> Array:
 
 
 def _joined(carry: PyTree) -> Array:
-    return jnp.concatenate([_output(carry[way]) for way in ("forward", "backward")], axis=-1)
+    return jnp.concatenate([_output(carry["forward"]), _output(carry["backward"])], axis=-1)
 
 
 def _mean(y: Array, lengths: Array | None) -> Array:
     """Over the real steps; y is 0 at the others."""
-    wide = y.astype(jnp.float32) if y.dtype.itemsize < 4 else y
+    wide = widen(y)
     steps = y.shape[-2] if lengths is None else jnp.asarray(lengths)[..., None]
     count = jnp.maximum(jnp.asarray(steps, wide.dtype), 1)  # without a step the mean is 0
     return (wide.sum(-2) / count).astype(y.dtype)

@@ -203,11 +203,7 @@ def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, 
 def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:
     """x as an AttentionInput, its shapes checked."""
     where = "attention"
-    if isinstance(x, dict):
-        hint = "Write nf.AttentionInput(x, context=..., mask=..., bias=..., lengths=...)."
-        expected, actual = "x should be an array or an nf.AttentionInput", f"a dict with {sorted(x)}"
-        check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
-    inputs = x if isinstance(x, AttentionInput) else AttentionInput(x)
+    inputs = check.model_input(where, x, AttentionInput)
     x, context = inputs.x, inputs.context
     if (context is None) != (context_dim is None):
         expected = "x should be an AttentionInput with a context where the layer has a context_dim, and only there"
