@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar, canonicalize
+from nnfunc.base import Array, Scalar, canonicalize, widen
 from nnfunc.calls import explain_calls
 
 __all__ = [
@@ -271,7 +271,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     [0.5, 0.5]
     """
     x = _with_axis("softmax", x, axis)
-    return jax.nn.softmax(_wide(x), axis=axis).astype(x.dtype)
+    return jax.nn.softmax(widen(x), axis=axis).astype(x.dtype)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
@@ -281,7 +281,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     [-5.085, -2.585, -0.085]
     """
     x = _with_axis("log_softmax", x, axis)
-    return jax.nn.log_softmax(_wide(x), axis=axis).astype(x.dtype)
+    return jax.nn.log_softmax(widen(x), axis=axis).astype(x.dtype)
 
 
 def glu(x: Array) -> Array:
@@ -390,11 +390,6 @@ def _halves(where: str, x: Array) -> tuple[Array, Array]:
     return x[..., :half], x[..., half:]
 
 
-def _wide(x: Array) -> Array:
-    """x in float32 at least."""
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-
-
 def _like(x: Array, value: Scalar) -> Array:
     """A number, maybe traced, in the type of x: strict promotion mixes no two types."""
     return jnp.asarray(value).astype(x.dtype)
@@ -426,12 +421,12 @@ def _keeping(value_and_slope: Callable[[Array], tuple[Array, Array]]) -> Callabl
 
     @jax.custom_jvp
     def function(x):
-        return value_and_slope(_wide(x))[0].astype(x.dtype)
+        return value_and_slope(widen(x))[0].astype(x.dtype)
 
     @function.defjvp
     def rule(primals, tangents):
         (x,), (tangent,) = primals, tangents
-        y, slope = value_and_slope(_wide(x))
+        y, slope = value_and_slope(widen(x))
         return y.astype(x.dtype), slope.astype(x.dtype) * tangent
 
     return function

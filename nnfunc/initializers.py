@@ -117,7 +117,7 @@ def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, 
         check.number("truncated_normal", low=float(lower), open_low=True, upper=upper)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        wide = _drawn_in("truncated_normal", key, shape, dtype)
+        wide = _sample_dtype("truncated_normal", key, shape, dtype)
         low, high = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         draw = jax.random.truncated_normal(key, low, high, (math.prod(shape),), wide).reshape(shape)
         return _times(draw / _cut_deviation(low, high) if corrected else draw, dtype, std)
@@ -137,7 +137,7 @@ def uniform(lower: Scalar, upper: Scalar) -> Initializer:
     check.ordered("uniform", lower=lower, upper=upper)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        wide = _drawn_in("uniform", key, shape, dtype)
+        wide = _sample_dtype("uniform", key, shape, dtype)
         first, last = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         fraction = jax.random.uniform(key, (math.prod(shape),), wide).reshape(shape)
         return (first + (last - first) * fraction).astype(dtype)
@@ -269,7 +269,7 @@ def variance_scaling(scale: Scalar = 1.0, mode: str = "fan_in", distribution: st
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         fan_in, fan_out = _fans("variance_scaling", shape)
         n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
-        wide = _drawn_in("variance_scaling", key, shape, dtype)
+        wide = _sample_dtype("variance_scaling", key, shape, dtype)
         gain = jnp.sqrt(jnp.asarray(scale).astype(wide))
         if distribution == "truncated_normal":
             draw = truncated_normal(1.0, corrected=True)(key, shape, wide)
@@ -379,7 +379,7 @@ def _fans(where: str, shape: Shape) -> tuple[int, int]:
     return max(fan_in, 1), max(fan_out, 1)
 
 
-def _drawn_in(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
+def _sample_dtype(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
     """The type to draw in: dtype, but float32 for the half-precision ones."""
     check.key(where, key)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -391,13 +391,13 @@ def _drawn_in(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
 
 
 def _normal(where: str, key: Key, shape: Shape, dtype: DType) -> Array:
-    wide = _drawn_in(where, key, shape, dtype)
+    wide = _sample_dtype(where, key, shape, dtype)
     return jax.random.normal(key, (math.prod(shape),), wide).reshape(shape)
 
 
 def _uniform(where: str, key: Key, shape: Shape, dtype: DType) -> Array:
     """Uniform in [-1, 1)."""
-    wide = _drawn_in(where, key, shape, dtype)
+    wide = _sample_dtype(where, key, shape, dtype)
     return jax.random.uniform(key, (math.prod(shape),), wide, -1, 1).reshape(shape)
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar, canonicalize_arguments
+from nnfunc.base import Array, Scalar, canonicalize_arguments, widen
 from nnfunc.calls import explain_calls
 from nnfunc.vector_norm import rescale, vector_norm
 
@@ -191,7 +191,7 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
     check.floating("binary_cross_entropy", probabilities=probabilities)
     check.same_shape("binary_cross_entropy", probabilities=probabilities, targets=targets)
     smallest = max(_SMALLEST, _smallest_divisor(probabilities))
-    p = _wide(probabilities)
+    p = widen(probabilities)
     t, label_smoothing = _like(p, targets, label_smoothing)
     valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
     t = (1 - label_smoothing) * t + label_smoothing / 2
@@ -371,7 +371,7 @@ def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
     check.number("hinge", 0, margin=margin)
     check.floating("hinge", scores=scores)
     check.same_shape("hinge", scores=scores, targets=targets)
-    scores = _wide(scores)
+    scores = widen(scores)
     targets, margin = _like(scores, targets, margin)
     return nan_unless(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores))
 
@@ -396,11 +396,11 @@ def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> 
     x, y = _vectors("cosine_distance", prediction=prediction, target=target)
     eps = jnp.maximum(_like(x, eps)[0], _smallest_divisor(prediction))
 
-    def unit(v):
+    def normalize(v):
         v, power = rescale(v, (-1,))  # so that the slope, over the square, is in range too
         return v / jnp.maximum(vector_norm(v, (-1,), keepdims=True), eps / power)
 
-    return 1 - (unit(x) * unit(y)).sum(-1)
+    return 1 - (normalize(x) * normalize(y)).sum(-1)
 
 
 @canonicalize_arguments
@@ -448,7 +448,7 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     """
     check.floating("poisson_nll", log_rate=log_rate)
     check.same_shape("poisson_nll", log_rate=log_rate, counts=counts)
-    x = _wide(log_rate)
+    x = widen(log_rate)
     (counts,) = _like(x, counts)
     rate = jnp.exp(jnp.where(x < 60, x, 60))
     loss = rate * jnp.where(x < 60, 1, x - 59)
@@ -486,7 +486,7 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     mean, variance = prediction
     check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
     check.same_shape("gaussian_nll", mean=mean, variance=variance, target=target)
-    mean = _wide(mean)
+    mean = widen(mean)
     variance, target, floor = _like(mean, variance, target, floor)
     v = _at_least(variance, floor)
     error = target - mean
@@ -512,15 +512,9 @@ def masked_mean(values: Array, mask: Array) -> Array:
     if getattr(mask, "dtype", None) != np.bool_:
         check.fail("masked_mean", expected="mask should hold booleans", actual=check.describe(mask), exc_type=TypeError)
     check.same_shape("masked_mean", values=values, mask=mask)
-    values = _wide(values)
+    values = widen(values)
     counted = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
     return jnp.where(mask, values, 0).sum() / counted
-
-
-def _wide(x: Any) -> Array:
-    """x in float32 at least."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
 def _like(x: Array, *values: Any) -> tuple[Array, ...]:
@@ -582,7 +576,7 @@ def _classes(where: str, logits: Any, labels: Any, ignore_index: Any) -> tuple[A
     labels = check.as_int32(where, "Distributions as targets: cross_entropy_dense.", labels=labels)
     _check_classes(where, logits)
     check.labels_shape(where, logits, labels)
-    logits = _wide(logits)
+    logits = widen(logits)
     ignored = None
     if ignore_index is not None:
         check.number(where, -(2**31), 2**31 - 1, ignore_index=ignore_index)
@@ -622,14 +616,14 @@ def _distributions(where: str, logits: Any, probabilities: Any) -> tuple[Array, 
     check.floating(where, "Class numbers as targets: cross_entropy.", probabilities=probabilities)
     check.same_shape(where, logits=logits, probabilities=probabilities)
     _check_classes(where, logits)
-    logits = _wide(logits)
+    logits = widen(logits)
     return logits, _like(logits, probabilities)[0]
 
 
 def _binary(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]:
     check.floating(where, logits=logits)
     check.same_shape(where, logits=logits, targets=targets)
-    x = _wide(logits)
+    x = widen(logits)
     (t,) = _like(x, targets)
     return x, t, (t >= 0) & (t <= 1)
 
@@ -640,7 +634,7 @@ def _difference(where: str, prediction: Any, target: Any) -> Array:
     for name, one, other in (("prediction", *shapes), ("target", *reversed(shapes))):
         hint += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
     check.same_shape(where, hint, prediction=prediction, target=target)
-    prediction = _wide(prediction)
+    prediction = widen(prediction)
     return prediction - _like(prediction, target)[0]
 
 
@@ -650,7 +644,7 @@ def _vectors(where: str, **vectors: Any) -> tuple[Array, ...]:
     first = next(iter(vectors.values()))
     if np.ndim(first) < 1:
         check.fail(where, expected=f"{next(iter(vectors))} should have an axis of features", actual="shape ()")
-    return _like(_wide(first), *vectors.values())
+    return _like(widen(first), *vectors.values())
 
 
 explain_calls(__name__)

@@ -102,8 +102,8 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
     classes = classes.reshape((1,) * (logits.ndim - 1) + classes.shape)
     hit = classes == labels
-    own = jnp.where(hit, logits, 0).sum(-1, keepdims=True)
-    ahead = ((logits > own) | ((logits == own) & (classes < labels))).sum(-1)
+    of_label = jnp.where(hit, logits, 0).sum(-1, keepdims=True)
+    ahead = ((logits > of_label) | ((logits == of_label) & (classes < labels))).sum(-1)
     correct = hit.any(-1) & ~jnp.isnan(logits).any(-1) & (ahead < k)
     return correct.astype(jnp.float32)
 
@@ -420,9 +420,9 @@ def calibration(bins: int = 15) -> Metric:
         logits = jnp.asarray(prediction).astype(state.confidence.total.dtype)
         # The largest probability: that of its class
         confidence = jnp.exp(-losses.cross_entropy(logits, jnp.argmax(logits, -1)))[..., None]
-        place = jnp.ceil(jnp.nan_to_num(confidence) * bins).astype(jnp.int32) - 1
-        bin_ = jnp.arange(bins, dtype=jnp.int32).reshape((1,) * (place.ndim - 1) + (bins,))
-        inside = jnp.clip(place, 0, bins - 1) == bin_
+        index = jnp.ceil(jnp.nan_to_num(confidence) * bins).astype(jnp.int32) - 1
+        bin_ = jnp.arange(bins, dtype=jnp.int32).reshape((1,) * (index.ndim - 1) + (bins,))
+        inside = jnp.clip(index, 0, bins - 1) == bin_
         inside = inside & _spread("calibration", mask, correct.shape[:-1])[..., None]
         axes = tuple(range(inside.ndim - 1))
         return Bins(

@@ -79,7 +79,7 @@ def linear(start: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedu
     """
     check.number("linear", start=start, final=final)
     check.number("linear", 0, total_steps=total_steps)
-    return lambda step: _line(start, final, _share(_clock(step), 0, total_steps))
+    return lambda step: _line(start, final, _fraction_done(_clock(step), 0, total_steps))
 
 
 def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
@@ -98,8 +98,8 @@ def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final
     check.number("polynomial", 0, open_low=True, power=power)
 
     def schedule(step):
-        left = 1 - _share(_clock(step), 0, total_steps)
-        return _line(final, start, _power(left, power))
+        remaining = 1 - _fraction_done(_clock(step), 0, total_steps)
+        return _line(final, start, _power(remaining, power))
 
     return schedule
 
@@ -189,7 +189,7 @@ def cosine(start: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedu
     """
     check.number("cosine", start=start, final=final)
     check.number("cosine", 0, total_steps=total_steps)
-    return lambda step: _half_cosine(start, final, _share(_clock(step), 0, total_steps))
+    return lambda step: _half_cosine(start, final, _fraction_done(_clock(step), 0, total_steps))
 
 
 def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
@@ -286,7 +286,7 @@ def warmup_cosine(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
     def schedule(step):
         step = _clock(step)
         rising = _rising(peak, step, warmup_steps)
-        falling = _half_cosine(peak, final, _share(step, warmup_steps, total_steps))
+        falling = _half_cosine(peak, final, _fraction_done(step, warmup_steps, total_steps))
         return jnp.where(_minus(step, warmup_steps) < 0, rising, falling)
 
     return schedule
@@ -308,7 +308,7 @@ def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
     def schedule(step):
         step = _clock(step)
         rising = _rising(peak, step, warmup_steps)
-        falling = _line(peak, final, _share(step, warmup_steps, total_steps))
+        falling = _line(peak, final, _fraction_done(step, warmup_steps, total_steps))
         return jnp.where(_minus(step, warmup_steps) < 0, rising, falling)
 
     return schedule
@@ -348,7 +348,7 @@ def warmup_stable_decay(
 
     def schedule(step):
         step = _clock(step)
-        fraction = _share(step, _minus(total_steps, decay_steps), total_steps)
+        fraction = _fraction_done(step, _minus(total_steps, decay_steps), total_steps)
         if shape == "cosine":
             falling = _half_cosine(peak, final, fraction)
         elif shape == "sqrt":
@@ -396,11 +396,11 @@ def one_cycle(
         low = _float(peak) / _float(start_factor)
         end, last = low / _float(final_factor), _float(total_steps) - 1
         top = _float(rise) * _float(total_steps) - 1
-        rising = between(low, peak, _share(step, 0, top))
+        rising = between(low, peak, _fraction_done(step, 0, top))
         if not three_phase:
-            return jnp.where(step <= top, rising, between(peak, end, _share(step, top, last)))
-        falling = between(peak, low, _share(step, top, 2 * top))
-        after = between(low, end, _share(step, 2 * top, last))
+            return jnp.where(step <= top, rising, between(peak, end, _fraction_done(step, top, last)))
+        falling = between(peak, low, _fraction_done(step, top, 2 * top))
+        after = between(low, end, _fraction_done(step, 2 * top, last))
         return jnp.where(step <= top, rising, jnp.where(step <= 2 * top, falling, after))
 
     return schedule
@@ -542,7 +542,7 @@ def _since_last(step: Any, every: Any) -> Array:
     return _float(step) - _float(every) * _times(step, every)
 
 
-def _share(step: Any, start: Any, end: Any) -> Array:
+def _fraction_done(step: Any, start: Any, end: Any) -> Array:
     """How much of the way from start to end is done, in [0, 1]; a way of no length is a jump."""
     done, length = _float(_minus(step, start)), _float(_minus(end, start))
     fraction = jnp.clip(done / jnp.where(length > 0, length, 1), 0, 1)

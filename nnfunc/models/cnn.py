@@ -83,7 +83,7 @@ def cnn(
     """Stages of convolutions, each pooled by 2, then a hidden layer and the logits.
 
     Stage i is `convs` times [convolution to widths[i], norm, activation], then pooling. The head
-    flattens the last image or takes the mean over its places, then dropout, linear(hidden),
+    flattens the last image or takes the mean over its positions, then dropout, linear(hidden),
     activation, dropout, linear(classes). Norm and dropout are left out when None, the hidden
     layer when 0. `hidden` moves the number of parameters in small steps, `widths` in large ones.
     pool: "max" or "avg", of windows of 2 x 2.
@@ -126,8 +126,8 @@ def cnn(
             layers[f"act_{i}"] = act
         return serial(**layers, pool=_POOLS[pool](2))
 
-    stages = [stage(*pair) for pair in pairwise([in_dim, *widths])]
-    layers: dict[str, Layer] = {f"stage_{i}": made for i, made in enumerate(stages, 1)}
+    pairs = enumerate(pairwise([in_dim, *widths]), 1)
+    layers: dict[str, Layer] = {f"stage_{i}": stage(*pair) for i, pair in pairs}
     whole = head == "flatten"
     layers |= {"flat": _flat} if whole else {"mean": global_avg_pool()}
     features = widths[-1] * ((image_size // least) ** 2 if whole else 1)
@@ -187,8 +187,7 @@ def sizes(where: str, **lists: Sequence[int]) -> list[int]:
     ((name, values),) = lists.items()
     if isinstance(values, int | str) or not isinstance(values, Sequence) or not len(values):
         check.fail(where, expected=f"{name} should be a list of integers, one a stage", actual=check.describe(values))
-    for place, value in enumerate(values):
-        check.size(where, **{f"{name}[{place}]": value})
+    check.size(where, **{f"{name}[{stage}]": value for stage, value in enumerate(values)})
     return list(values)
 
 

@@ -32,7 +32,7 @@ def convnext(
     drop_path: Scalar | None = None,
     layer_scale: Scalar = 1e-6,
 ) -> Model:
-    """Stem of patches, stages of ConvNeXt blocks, mean over places, layer norm, linear.
+    """Stem of patches, stages of ConvNeXt blocks, mean over positions, layer norm, linear.
 
     A block is x + drop_path(scale(down(gelu(up(norm(spatial(x))))))): a depthwise convolution, layer
     norm, linear maps to four times the width and back, a learned factor for each channel. Between
@@ -73,15 +73,15 @@ def convnext(
         drop = {} if drop_path is None else {"drop": rising_drop_path(drop_path, sum(depths))}
 
         def flow(net, pair):
-            x, place = pair  # of the block among all blocks, which sets its rate
+            x, index = pair  # of the block among all blocks, which sets its rate
             y = net.body(x)
-            y = net.drop((y, place)) if drop else y
-            return x + y, place + 1
+            y = net.drop((y, index)) if drop else y
+            return x + y, index + 1
 
         return wire(flow, body=body, **drop)
 
     def stage(blocks, before):
-        """x -> x: the place of the first block goes in with x, and is dropped at the end."""
+        """x -> x: the index of the first block goes in with x, and is dropped at the end."""
 
         def flow(net, x):
             x = net.down(x) if before else x
@@ -142,12 +142,11 @@ def convnext_small(
 
 
 def rising_drop_path(rate: Scalar, blocks: int) -> Model:
-    """drop_path for (x, place of the block) -> x: none at place 0, `rate` at the last place."""
+    """drop_path for (x, index of the block) -> x: the rate is 0 in the first block and `rate` in the last."""
 
     def forward(params, pair, ctx):
-        x, place = pair
-        fraction = place.astype(jnp.float32) / max(blocks - 1, 1)
-        own = drop_path_layer(jnp.asarray(rate, jnp.float32) * fraction)
-        return own.forward(params, x, ctx)
+        x, index = pair
+        fraction = index.astype(jnp.float32) / max(blocks - 1, 1)
+        return drop_path_layer(jnp.asarray(rate, jnp.float32) * fraction).forward(params, x, ctx)
 
     return Model(lambda key: {}, forward=forward)

@@ -49,8 +49,8 @@ def mlp(
         check.fail(
             "mlp", expected="widths should be at least the input's and the output's, such as [64, 10]", actual=widths
         )
-    for place, width in enumerate(widths):
-        check.size("mlp", **{f"widths[{place}]": width})
+    for i, width in enumerate(widths):
+        check.size("mlp", **{f"widths[{i}]": width})
     check.number("mlp", gain=gain)
     act = activations.by_name(activation) if isinstance(activation, str) else activation
     act = as_model(act, where="mlp: activation") if isinstance(act, tuple) else act

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.base import Array, Params, PyTree, Scalar, wide_dtype
 from nnfunc.calls import explain_calls
 from nnfunc.frozen_state import FrozenState, is_frozen
 
@@ -74,9 +74,9 @@ def ema(decay: Scalar, *, start: Scalar = 0, warmup: Scalar = 1) -> Average:
     def update(state, params, step):
         t = state.count.astype(jnp.float32)
         ramp = (1 + t) / (_number(warmup) + t)
-        own = jnp.minimum(_number(decay), ramp)
-        weight = own * state.weight + (1 - own)
-        fraction = jnp.where(weight > 0, (1 - own) / jnp.where(weight > 0, weight, 1), 1)
+        d = jnp.minimum(_number(decay), ramp)
+        weight = d * state.weight + (1 - d)
+        fraction = jnp.where(weight > 0, (1 - d) / jnp.where(weight > 0, weight, 1), 1)
         due = _number(step) >= _number(start)
         mean = _toward(state.mean, params, fraction, due)
         count = state.count + due.astype(jnp.int32)
@@ -120,21 +120,13 @@ def _number(value: Any) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def _wide(leaf: Any) -> Any:
-    """The type to average a leaf in, None for what is not averaged."""
-    dtype = jax.dtypes.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        return None
-    return dtype if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)
-
-
 def _zeros(params: Params) -> PyTree:
     def zeros(leaf):
         if is_frozen(leaf):
             others = {name: _zeros(part) for name, part in leaf.items() if name != "base"}
             return FrozenState(others, base=jax.tree.map(lambda _: None, leaf["base"]))
-        dtype = _wide(leaf)
-        return None if dtype is None else jnp.zeros(jnp.shape(leaf), dtype)
+        is_float = jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.floating)
+        return jnp.zeros(jnp.shape(leaf), wide_dtype(leaf)) if is_float else None
 
     return jax.tree.map(zeros, params, is_leaf=is_frozen)
 

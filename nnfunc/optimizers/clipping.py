@@ -76,7 +76,7 @@ def clip_adaptive(
             return jnp.where(off, grad, _shortened(grad, size, most))
 
         which = leaves_mask("clip_adaptive: on", params, on)
-        axes = _unit_axes("clip_adaptive: stacked", params, stacked)
+        axes = _norm_axes("clip_adaptive: stacked", params, stacked)
         return jax.tree.map(each, grads, params, which, axes)
 
     return _before("clip_adaptive", inner, clip)
@@ -112,7 +112,7 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
             return jnp.where(size > most, _shortened(new, size, most) - param, update)
 
         which = leaves_mask("max_norm: on", params, on)
-        axes = _unit_axes("max_norm: stacked", params, stacked)
+        axes = _norm_axes("max_norm: stacked", params, stacked)
         return jax.tree.map(each, updates, params, which, axes), state
 
     return wrapped("max_norm", inner, inner.init, update)
@@ -130,7 +130,7 @@ def _before(where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTr
     return wrapped(where, inner, inner.init, update)
 
 
-def _unit_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
+def _norm_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
     """The axes of each leaf that belong to one unit."""
 
     def axes(keys, leaf, layers):

@@ -101,28 +101,28 @@ def _by_muon(
     def parts(params: Params, *trees: PyTree) -> Any:
         """Muon itself, the axes of its leaves, and of each tree its leaves and the others."""
         axes = _axes(params, on, stacked)
-        mine = jax.tree.map(lambda leaf, own: own is not None, params, axes)
-        rest = jax.tree.map(lambda taken: not taken, mine)
+        chosen = jax.tree.map(lambda leaf, dims: dims is not None, params, axes)
+        rest = jax.tree.map(lambda on: not on, chosen)
         muon = contrib.scale_by_muon(**numbers, weight_dimension_numbers=axes)
-        return muon, axes, *((keep_where(tree, mine), keep_where(tree, rest)) for tree in trees)
+        return muon, axes, *((keep_where(tree, chosen), keep_where(tree, rest)) for tree in trees)
 
     def init(params):
-        muon, _, (mine, rest) = parts(params, params)
+        muon, _, (matrices, rest) = parts(params, params)
         with jax.numpy_dtype_promotion("standard"):
-            return MuonState(muon.init(mine), others.init(rest))
+            return MuonState(muon.init(matrices), others.init(rest))
 
     def update(updates, state, params=None):
-        muon, axes, (mine, rest) = parts(params, updates)
-        with jax.numpy_dtype_promotion("standard"):  # optax's own does not run under "strict"
-            mine, matrices = muon.update(mine, state.matrices)
-        rest, adam = others.update(rest, state.others)
+        muon, axes, (matrices, rest) = parts(params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # optax's Muon does not run under "strict"
+            matrices, muon_state = muon.update(matrices, state.matrices)
+        rest, others_state = others.update(rest, state.others)
 
-        def sized(update, own):
-            into = math.prod(update.shape[axis] for axis in own.reduction_axis)
+        def sized(update, dims):
+            into = math.prod(update.shape[axis] for axis in dims.reduction_axis)
             return update * (rms * math.sqrt(max(into, update.shape[-1])))
 
-        mine = jax.tree.map(sized, mine, axes)
-        return fill_missing(params, mine, rest), MuonState(matrices, adam)
+        matrices = jax.tree.map(sized, matrices, axes)
+        return fill_missing(params, matrices, rest), MuonState(muon_state, others_state)
 
     return optax.GradientTransformation(init, update)
 

@@ -83,26 +83,26 @@ def groups(
         due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
 
         def scale(whole, factor, start):
-            """Of the learning rate of a leaf: what is around, its own factor, whether it moves yet."""
-            own = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
-            own = own if factor is None else own * jnp.asarray(factor, dtype)
-            return own if start is None else jnp.where(due(start), own, 0)
+            """The rate_scale of a leaf: that of the caller, times the leaf's factor, 0 before its start."""
+            product = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
+            product = product if factor is None else product * jnp.asarray(factor, dtype)
+            return product if start is None else jnp.where(due(start), product, 0)
 
         reported = {name: value for name, value in extra.items() if name != "gradient_norm" or not never}
         if rates or later or "rate_scale" in extra:
             around = reported.pop("rate_scale", None)
             if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
                 around = jax.tree.map(lambda _: around, params)
-            own = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
-            reported["rate_scale"] = keep_where(own, on)
+            scales = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
+            reported["rate_scale"] = keep_where(scales, on)
         with _hidden(never, params):
-            updates, own = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **reported)
+            updates, inner_state = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **reported)
 
         def still(update, start):
             return update if start is None else jnp.where(due(start), update, 0)
 
         updates = jax.tree.map(still, fill_missing(params, updates), starts)
-        return updates, GroupsState(own, state.step + 1)
+        return updates, GroupsState(inner_state, state.step + 1)
 
     return wrapped("groups", inner, init, update, frozen=never)
 
