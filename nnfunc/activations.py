@@ -360,7 +360,8 @@ def by_name(name: str) -> Callable[[Array], Array]:
     True
     """
     if name == "prelu":
-        check.fail("activation", "'prelu' needs a slope to learn; without one, use 'leaky_relu'.")
+        hint = "Use 'leaky_relu' for a fixed slope, or the layer nf.prelu() where a layer can be given."
+        check.fail("activation", "'prelu' has a learned slope, so it is no function.", hint=hint)
     if name not in _BY_NAME:
         hint = check.nearest(str(name).lower(), _BY_NAME)
         check.fail("activation", f"there is no activation {name!r}{hint}")
@@ -384,8 +385,9 @@ def _with_axis(where: str, x: Array, axis: int) -> Array:
 def _halves(where: str, x: Array) -> tuple[Array, Array]:
     x = _floats(where, x)
     if x.ndim < 1 or x.shape[-1] % 2:
-        problem = f"the last axis of x should be even, to be split in two halves, got shape {x.shape}."
-        check.fail(where, f"{problem} Let the layer before it give 2 * dim features.")
+        expected = "the last axis of x should be even, to be split in two halves"
+        hint = "Let the layer before it give 2 * dim features."
+        check.fail(where, expected=expected, actual=f"shape {x.shape}", hint=hint)
     half = x.shape[-1] // 2
     return x[..., :half], x[..., half:]
 

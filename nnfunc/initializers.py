@@ -353,7 +353,8 @@ def init_for(
         what = repr(name) if name else check.describe(activation)
         check.fail("init_for", f"there is no rule for the activation {what}{hint}")
     if slope is not None and name not in _SLOPES:
-        check.fail("init_for", expected="slope belongs to leaky_relu and prelu", actual=f"it with {name!r}")
+        expected = "slope should be given for leaky_relu and prelu only"
+        check.fail("init_for", expected=expected, actual=f"it with {name!r}")
     plain = distribution == "normal"
     if name in _XAVIER:
         return xavier_normal if plain else xavier_uniform
@@ -380,11 +381,10 @@ def _fans(where: str, shape: Shape) -> tuple[int, int]:
 
 
 def _sample_dtype(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
-    """The type to draw in: dtype, but float32 for the half-precision ones."""
+    """The dtype to draw in: float32 for half precision, else dtype itself."""
     check.key(where, key)
     if not jnp.issubdtype(dtype, jnp.floating):
-        problem = f"dtype should be a floating type, got {jnp.dtype(dtype)}."
-        check.fail(where, problem, exc_type=TypeError)
+        check.fail(where, expected="dtype should be a floating type", actual=jnp.dtype(dtype), exc_type=TypeError)
     wide = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
     check.array_bytes(where, shape, jnp.dtype(wide).itemsize)
     return wide

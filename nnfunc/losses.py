@@ -62,8 +62,8 @@ def cross_entropy(
 
     Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
     label_smoothing: in [0, 1]. weight: one per class, [classes]; 1 by default. ignore_index: the label of
-    places that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
-    logits hold. For the mean over the places that count: `masked_mean(cross_entropy(...,
+    positions that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
+    logits hold. For the mean over the positions that count: `masked_mean(cross_entropy(...,
     ignore_index=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
     cannot hold. Logits of -inf switch a class off.
     Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not
@@ -480,9 +480,8 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     """
     check.number("gaussian_nll", 0, open_low=True, floor=floor)
     if not isinstance(prediction, tuple | list) or len(prediction) != 2:
-        actual = check.describe(prediction)
-        problem = f"prediction should be a pair (mean, variance), got {actual}."
-        check.fail("gaussian_nll", problem, exc_type=TypeError)
+        expected, actual = "prediction should be a pair (mean, variance)", check.describe(prediction)
+        check.fail("gaussian_nll", expected=expected, actual=actual, exc_type=TypeError)
     mean, variance = prediction
     check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
     check.same_shape("gaussian_nll", mean=mean, variance=variance, target=target)
@@ -529,7 +528,7 @@ def _at_least(x: Array, low: Scalar) -> Array:
 
 
 def _smallest_divisor(x: Any) -> float:
-    """What 1 may be divided by in the type of x; of note in float16, which ends at 65504."""
+    """The smallest number that 1 may be divided by in the dtype of x: 3e-5 in float16, which ends at 65504."""
     return 2 / float(jnp.finfo(jnp.asarray(x).dtype).max)
 
 
@@ -594,8 +593,8 @@ def nan_unless(valid: Array, value: Array) -> Array:
 
 def _check_classes(where: str, logits: Any) -> None:
     if not np.shape(logits)[-1:] > (0,):
-        actual = np.shape(logits)
-        check.fail(where, f"logits should have an axis of classes, one at least, got shape {actual}.")
+        expected = "logits should have an axis of classes, with at least one"
+        check.fail(where, expected=expected, actual=f"shape {np.shape(logits)}")
 
 
 def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:

@@ -97,8 +97,9 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     labels = _labels("top_k_accuracy", logits, labels)[..., None]
     logits = jnp.asarray(logits)
     if k > logits.shape[-1]:
-        problem = f"k should be at most the number of classes, {logits.shape[-1]}, got {k}."
-        check.fail("top_k_accuracy", problem)
+        check.fail(
+            "top_k_accuracy", expected=f"k should be at most the number of classes, {logits.shape[-1]}", actual=k
+        )
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
     classes = classes.reshape((1,) * (logits.ndim - 1) + classes.shape)
     hit = classes == labels
@@ -184,7 +185,7 @@ def mean(values: Callable[[Array, Array], Array]) -> Metric:
 
 
 def top_k(k: int = 5) -> Metric:
-    """The share of examples whose true class is among the k largest logits; see `top_k_accuracy`.
+    """The fraction of examples whose true class is among the k largest logits; see `top_k_accuracy`.
 
     >>> metric = nf.metrics.top_k(2)
     >>> logits = jnp.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
@@ -198,7 +199,7 @@ def top_k(k: int = 5) -> Metric:
 def perplexity(*, ignore_index: int | None = None) -> Metric:
     """exp of the mean cross-entropy: between how many equally likely tokens the model wavers.
 
-    update takes logits [..., classes] and labels [...]. ignore_index: the label of places that do not
+    update takes logits [..., classes] and labels [...]. ignore_index: the label of positions that do not
     count. A label outside [0, classes) makes it NaN.
 
     >>> metric = nf.metrics.perplexity()
@@ -231,7 +232,7 @@ class Variances(NamedTuple):
 
 
 def r2(outputs: int | None = None) -> Metric:
-    """Coefficient of determination: the share of the target's variance that is explained.
+    """Coefficient of determination: the fraction of the target's variance that is explained.
 
     R2 = 1 - sum (target - prediction)^2 / sum (target - mean target)^2: 1 is perfect, 0 no better
     than the mean, and it can be negative. For a constant target 1 if met exactly, else 0. NaN below
@@ -307,7 +308,7 @@ def r2(outputs: int | None = None) -> Metric:
 
 
 def confusion(classes: int) -> Metric:
-    """How often each class is taken for each: counts [true class, predicted class].
+    """The confusion matrix: counts of examples, [true class, predicted class].
 
     update takes labels [...] and either logits [..., classes] or predicted classes [...]. A row of
     logits with a NaN, and a label or prediction outside [0, classes), is in no cell.
@@ -341,7 +342,7 @@ def confusion(classes: int) -> Metric:
 
 
 def precision(classes: int, *, average: Average = "macro") -> Metric:
-    """Of the examples predicted to be of a class, the share that is: tp / (tp + fp).
+    """The fraction of the examples predicted to be of a class that are of it: tp / (tp + fp).
 
     update and average are as in `f1`.
     classes: how many there are, at least 1.
@@ -355,7 +356,7 @@ def precision(classes: int, *, average: Average = "macro") -> Metric:
 
 
 def recall(classes: int, *, average: Average = "macro") -> Metric:
-    """Of the examples of a class, the share that is found: tp / (tp + fn).
+    """The fraction of the examples of a class that are predicted to be of it: tp / (tp + fn).
 
     update and average are as in `f1`.
     classes: how many there are, at least 1.
@@ -398,7 +399,7 @@ def calibration(bins: int = 15) -> Metric:
     """Expected calibration error: how far, on average, confidence is from accuracy; in [0, 1].
 
     Examples fall into equal bins ((b - 1) / bins, b / bins] by confidence, the largest probability;
-    error = sum over bins of (share of examples in it) * |its accuracy - its mean confidence|.
+    error = sum over bins of (fraction of examples in it) * |its accuracy - its mean confidence|.
 
     update takes logits [..., classes] and labels [...].
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
@@ -451,9 +452,9 @@ def collect(**metrics: Metric) -> Metric:
     """
     for name, metric in metrics.items():
         if not isinstance(metric, Metric):
-            hint = "Of a function per example: nf.metrics.mean(function)."
-            problem = f"{name} should be a Metric, got {check.describe(metric)}. {hint}"
-            check.fail("collect", problem, exc_type=TypeError)
+            hint = "For a function of each example: nf.metrics.mean(function)."
+            expected, actual = f"{name} should be a Metric", check.describe(metric)
+            check.fail("collect", expected=expected, actual=actual, hint=hint, exc_type=TypeError)
 
     def init():
         return {name: metric.init() for name, metric in metrics.items()}
@@ -516,7 +517,7 @@ def _labels(where: str, logits: Any, labels: Any) -> Array:
     check.floating(where, logits=logits)
     labels = check.as_int32(where, labels=labels)
     if np.ndim(logits) < 1:
-        check.fail(where, "logits should have an axis of classes, got shape ().")
+        check.fail(where, expected="logits should have an axis of classes", actual="shape ()")
     check.labels_shape(where, logits, labels)
     return labels
 

@@ -62,8 +62,8 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
     if callable(value):
         return value
     if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
-        expected = "a number or a schedule, such as nf.schedules.warmup_cosine(...)"
-        check.fail(where, f"it should be {expected}, got {check.describe(value)}.", exc_type=TypeError)
+        expected = "it should be a number or a schedule, such as nf.schedules.warmup_cosine(...)"
+        check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
     return constant(value)
 
 
@@ -543,7 +543,7 @@ def _since_last(step: Any, every: Any) -> Array:
 
 
 def _fraction_done(step: Any, start: Any, end: Any) -> Array:
-    """How much of the way from start to end is done, in [0, 1]; a way of no length is a jump."""
+    """How far step is from start to end, in [0, 1]; 1 from the start on where both are equal."""
     done, length = _float(_minus(step, start)), _float(_minus(end, start))
     fraction = jnp.clip(done / jnp.where(length > 0, length, 1), 0, 1)
     return jnp.where((done >= length) & (done >= 0), 1, fraction)

@@ -149,11 +149,11 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
         shape = x.shape
         if len(shape) < 3:
             expected = "x should be images [..., height, width, channels]"
-            hint = f" For one image without a channel axis: {grey}." if len(shape) == 2 else ""
+            hint = f"For one image without a channel axis: {grey}." if len(shape) == 2 else ""
             if size is not None and shape and shape[-1] in (size**2, 3 * size**2):
                 flat = (size, size, shape[-1] // size**2)
-                hint = f" Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
-            check.fail(where, f"{expected}, got shape {shape}.{hint}")
+                hint = f"Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
+            check.fail(where, expected=expected, actual=f"shape {shape}", hint=hint)
         if size is not None and shape[-3:-1] != (size, size):
             expected = f"images should be {size} x {size} (image_size)"
             hint = f"Make it with image_size={shape[-3]}, or resize them."
@@ -166,7 +166,7 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
                 hint = f"Are they rows of pixels? x.reshape(*x.shape[:-2], {str(image)[1:-1]})."
             elif shape[-3] != shape[-2]:
                 hint = "Resize them."
-            check.fail(where, f"{expected}, got shape {shape}. {hint}")
+            check.fail(where, expected=expected, actual=f"shape {shape}", hint=hint)
         if min(shape[-3:-1]) < least:
             check.fail(
                 where,

@@ -111,7 +111,7 @@ def transformer_block(
 
 
 def make_norm(where: str, norm: str, dim: int, eps: Scalar | None = None, bias: bool = True) -> Model:
-    """The norm of a name, with its own eps when none is given."""
+    """The norm layer of a name, with the default eps of that layer when eps is None."""
     check.choice(where, ("layer", "rms"), norm=norm)
     if norm == "rms":
         return rms_norm(dim) if eps is None else rms_norm(dim, eps=eps)

@@ -132,7 +132,7 @@ def _zeros(params: Params) -> PyTree:
 
 
 def _toward(mean: PyTree, params: Params, fraction: Array, due: Array) -> PyTree:
-    """The mean, moved by a share of its way to the params where that is due."""
+    """The mean, moved toward the params by a fraction of the difference where due."""
 
     def step(leaf, old):
         if old is None:

@@ -109,7 +109,7 @@ def groups(
 
 @contextmanager
 def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
-    """Say why a pattern of the inner optimizer finds nothing, where that is our doing."""
+    """Add a hint to the error of a pattern of the inner optimizer that only frozen leaves match."""
     try:
         yield
     except ValueError as error:

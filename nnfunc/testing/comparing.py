@@ -44,7 +44,10 @@ def leaf_types(tree: PyTree) -> dict[str, str]:
 
 
 def traced_dtypes(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
-    """Functions from the values of a number to the dtype to trace them in: int32 for integers, then float for all."""
+    """Functions from the values of a number to the dtype to trace them in: int32 for integers, then float for all.
+
+    points: trees of Python numbers, one for each set of values.
+    """
     is_integer = lambda value: isinstance(value, int) and not isinstance(value, bool)
     exact = lambda values: jnp.int32 if all(map(is_integer, values)) else jnp.result_type(float)
     has_integers = any(map(is_integer, jax.tree.leaves(list(points))))

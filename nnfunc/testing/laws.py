@@ -41,7 +41,7 @@ def check_model(
     numbers: {name: (value, another value)} for each number the factory takes; every one may be traced.
     any_width: the model takes a last axis of any size. leading_axes: it takes any further leading
     axes. smooth: it has gradients that finite differences can find. tolerance: how far two programs
-    for the same thing may differ by rounding, as a share of the largest value. order: of
+    for the same thing may differ by rounding, as a fraction of the largest value. order: of
     the derivatives; 1 is enough for a model of layers that were checked themselves. at_once: all
     numbers are moved together rather than each alone, which compiles less and tells less.
     key: for `init` and for layers that draw; `jax.random.key(0)` by default.
@@ -93,7 +93,7 @@ class Case:
 
     @cached_property
     def needs_key(self) -> bool:
-        """Whether the model refuses to work without a key, in the words of law 2."""
+        """Whether the model raises MissingKeyError without a key (law 2)."""
         try:
             jax.eval_shape(partial(self.model.apply, state=self.model.init_state()), self.params, self.x)
         except MissingKeyError:
@@ -319,7 +319,7 @@ def precision_is_a_wrapper(case: Case) -> None:
 
 
 def ranks_are_explicit(case: Case) -> None:
-    """It works where JAX is told to refuse arrays of different ranks in one operation."""
+    """It works where JAX refuses arrays of different ranks in one operation (`jax_numpy_rank_promotion`)."""
     try:
         with jax.numpy_rank_promotion("raise"):
             params = jax.eval_shape(case.model.init, case.key)

@@ -107,9 +107,11 @@ def attention(
     if positions is not None:
         check.choice("attention", ("rotary", "alibi"), positions=positions)
     if context_dim is not None and (causal or window is not None or positions):
-        problem = "causal, window and positions should be left out with context_dim: "
-        check.fail("attention", problem + "positions of two sequences do not compare.")
-    if positions == "rotary":  # its own checks, before any call
+        expected = "causal, window and positions should be left out with context_dim"
+        actual = f"causal={causal}, window={window} and positions={positions!r}"
+        hint = "The positions of two sequences cannot be compared."
+        check.fail("attention", expected=expected, actual=actual, hint=hint)
+    if positions == "rotary":  # rotary's checks, before any call
         turn = partial(rotary, base=rotary_base, dim=rotary_dim, interleaved=interleaved)
         jax.eval_shape(turn, jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
     wide, narrow = heads * head_dim, kv_heads * head_dim

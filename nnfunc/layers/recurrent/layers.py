@@ -213,9 +213,8 @@ def _layer(cell: Cell, bidirectional: bool, reverse: bool) -> Model:
         x, lengths, start = inputs
         params = ctx.cast(params)
         if ctx.cache is not None and any(directions.values()):
-            hint = "Use one without bidirectional and reverse."
-            expected = "a layer that generates should run forward only"
-            check.fail(where, expected=expected, actual="another", hint=hint)
+            expected, actual = "a layer that generates should run forward only", "bidirectional or reverse"
+            check.fail(where, expected=expected, actual=actual)
         start = ctx.state.get("carry", start) if ctx.cache is not None else start
         if not bidirectional:
             y, last = _run_direction(cell, params, x, lengths, start, reverse)
