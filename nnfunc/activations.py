@@ -3,7 +3,7 @@
 The gated ones (`glu` and its family) halve the last axis. Functions whose derivative costs as much
 as their value compute both at once and keep the derivative for the backward pass; forward mode and
 derivatives of any order work. Half-precision inputs are computed in float32 there and in `softmax`.
-Far out, up to infinity, values and derivatives are the limits, not NaN.
+For large inputs, infinity too, values and derivatives are the limits, not NaN.
 """
 
 import math
@@ -212,7 +212,7 @@ def mish(x: Array) -> Array:
 
 
 def softplus(x: Array) -> Array:
-    """`y = log(1 + exp(x))`, exact also where PyTorch, beyond x = 20, gives x itself.
+    """`y = log(1 + exp(x))`, exact for large x too, where PyTorch returns x from x = 20 on.
 
     >>> softplus(jnp.array([-1e4, 1e4])).tolist()
     [0.0, 10000.0]
@@ -265,7 +265,7 @@ def squared_relu(x: Array) -> Array:
 def softmax(x: Array, axis: int = -1) -> Array:
     """`y = exp(x) / sum(exp(x))` along axis: positive numbers that sum to 1.
 
-    An entry of -inf has probability 0; a row of nothing else is NaN.
+    An entry of -inf has probability 0; a row of -inf alone gives NaN.
 
     >>> softmax(jnp.array([1e4, 1e4])).tolist()
     [0.5, 0.5]
@@ -416,7 +416,7 @@ _relu6.defjvps(lambda tangent, y, x: jnp.where((x > 0) & (x < 6), tangent, jnp.z
 
 
 def _keeping(value_and_slope: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
-    """The function x -> y of `value_and_slope(x) -> (y, dy/dx)`, keeping dy/dx for its derivative.
+    """The function x -> y of `value_and_slope(x) -> (y, dy/dx)`, which saves dy/dx for its derivative.
 
     A jvp rule, so that forward mode works; plain JAX inside, so that higher derivatives do.
     """

@@ -1,14 +1,14 @@
 """Losses: `(prediction, target) -> one value per example`; the caller takes the mean.
 
-Losses of classes take away the last axis; losses of numbers (`mse`, `binary_cross_entropy`, ...)
+Losses over classes reduce the last axis; losses of numbers (`mse`, `binary_cross_entropy`, ...)
 keep the shape of their inputs, one value per number. Nothing is broadcast: shapes are checked.
 
-All of them calculate in float32 at least (float64 stays float64), stay finite, value and gradient,
-at logits of +-1e4, and take every number (label_smoothing, gamma, delta, ...) traced. Logits may be
-infinite: what is certain and right costs 0, certain and wrong is infinite, and slopes are those of the
-limit; several of +inf share the probability. What no shape check can see gives NaN instead of a
-plausible number: a label that is no class, a probability outside [0, 1], logits that are all -inf. Of
-an empty batch the losses are an empty array.
+All of them compute in float32 (float64 stays float64). Values and gradients are finite at logits of
++-1e4, and every number (label_smoothing, gamma, delta, ...) may be traced. Logits may be infinite: a
+certain and right prediction costs 0, a certain and wrong one infinity, gradients are those of the limit,
+and several logits of +inf share the probability. Values that no shape check can catch give NaN rather
+than a plausible number: a label that is no class, a probability outside [0, 1], logits that are all
+-inf. An empty batch gives an empty array.
 """
 
 from collections.abc import Sequence
@@ -131,7 +131,7 @@ def focal(
     alpha: Scalar | Sequence[Scalar] | None = None,
     ignore_index: int | None = None,
 ) -> Array:
-    """Cross-entropy that turns away from what is already well classified, in nats.
+    """Cross-entropy with less weight on examples that are already well classified, in nats.
 
     loss = alpha[y] * (1 - p[y]) ** gamma * -log p[y], p = softmax(logits).
 
@@ -148,12 +148,8 @@ def focal(
     check.number("focal", 0, gamma=gamma)
     logits, hit, valid, ignored = _classes("focal", logits, labels, ignore_index)
     if logits.shape[-1] < 2:
-        check.fail(
-            "focal",
-            expected="logits should have at least 2 classes",
-            actual=logits.shape,
-            hint="For two classes and one logit: binary_focal.",
-        )
+        hint = "For two classes and one logit: binary_focal."
+        check.fail("focal", expected="logits should have at least 2 classes", actual=logits.shape, hint=hint)
     shifted, total = _log_softmax(logits)
     (gamma,) = _like(logits, gamma)
     # log(1 - p[y]) from the other logits: exact where p[y] rounds to 1, and no slope of 0 ** gamma
@@ -174,12 +170,11 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
     """Cross-entropy of a yes-or-no answer given as a probability, in nats.
 
     loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - label_smoothing) * targets + label_smoothing / 2.
-    With logits at hand, `binary_cross_entropy_with_logits` is more exact.
+    For logits `binary_cross_entropy_with_logits` is more exact.
 
     Shapes: probabilities [...] in [0, 1], targets [...] in [0, 1], of any type -> [...].
     label_smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
-    slope at most 1e12 (30000 for float16), still pointing the right way. Values outside [0, 1] give
-    NaN.
+    slope at most 1e12 (30000 for float16), of the right sign. Values outside [0, 1] give NaN.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.binary_cross_entropy, but for the bound (there 100, and slope 1e12).
 
@@ -230,7 +225,7 @@ def binary_cross_entropy_with_logits(
 
 @canonicalize_arguments
 def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> Array:
-    """Binary cross-entropy that turns away from what is already well classified, in nats.
+    """Binary cross-entropy with less weight on examples that are already well classified, in nats.
 
     loss = -a * t * (1 - p) ** gamma * log(p) - (1 - a) * (1 - t) * p ** gamma * log(1 - p), with
     p = sigmoid(logits) and a = alpha; without alpha both a and 1 - a are 1.
@@ -523,7 +518,7 @@ def _like(x: Array, *values: Any) -> tuple[Array, ...]:
 
 
 def _at_least(x: Array, low: Scalar) -> Array:
-    """max(x, low) that hands gradients on below `low` too: clipping leaves nothing to learn."""
+    """max(x, low) with a gradient of 1 below `low` too, where that of clipping is 0."""
     return x + jax.lax.stop_gradient(jnp.where(x < low, low - x, 0))
 
 

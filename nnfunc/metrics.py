@@ -1,4 +1,4 @@
-"""Metrics: values per example, and streaming ones that gather them over many batches.
+"""Metrics: values per example, and streaming metrics that accumulate over many batches.
 
 Per example: `accuracy(logits, labels)` and its like, one number for each example, as losses are.
 
@@ -11,10 +11,10 @@ Streaming: a `Metric(init, update, compute)`, plain functions that work inside j
     print(metric.compute(state))                          # {"accuracy": ..., "f1": ...}
 
 However the examples are cut into batches, the result is that of all at once, to rounding: counts
-are integers (uint32, so up to 4.29e9 examples), sums carry along what rounding took from them.
-mask holds booleans, for the leading axes of the target, and what it hides may hold anything, NaN
-too. NaN shows: a NaN loss or prediction makes a mean NaN, and a row of logits with a NaN is never
-correct. Without a single example means are NaN.
+are integers (uint32, so up to 4.29e9 examples), and sums keep their rounding errors.
+mask holds booleans, for the leading axes of the target; masked examples may hold anything, NaN
+too. Elsewhere NaN is not hidden: a NaN loss or prediction makes a mean NaN, and a row of logits with a
+NaN is never correct. The mean over no examples is NaN.
 """
 
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def accuracy(logits: Array, labels: Array) -> Array:
 def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     """1.0 where the true class is among the k largest logits, else 0.0.
 
-    Among equal logits the first counts as the largest, so a model that says the same of every class
+    Among equal logits the first counts as the largest, so a model with equal logits for all classes
     is no better than chance. A row with a NaN is wrong, and so is a label outside [0, classes).
     Shapes: logits [..., classes], labels [...] integers -> [...] float32.
     Raises: ValueError when labels.shape is not logits.shape[:-1] or k is above the number of
@@ -97,9 +97,8 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     labels = _labels("top_k_accuracy", logits, labels)[..., None]
     logits = jnp.asarray(logits)
     if k > logits.shape[-1]:
-        check.fail(
-            "top_k_accuracy", expected=f"k should be at most the number of classes, {logits.shape[-1]}", actual=k
-        )
+        expected = f"k should be at most the number of classes, {logits.shape[-1]}"
+        check.fail("top_k_accuracy", expected=expected, actual=k)
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
     classes = classes.reshape((1,) * (logits.ndim - 1) + classes.shape)
     hit = classes == labels
@@ -111,7 +110,7 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
 
 @canonicalize_arguments
 def binary_accuracy(logits: Array, targets: Array) -> Array:
-    """1.0 where a logit above 0 meets a target above 1/2, or neither is, else 0.0. NaN is wrong.
+    """1.0 where the logit is above 0 exactly when the target is above 1/2, else 0.0. NaN is wrong.
 
     Shapes: logits [...], targets [...] 0 or 1 of any type -> [...] float32.
     Raises: ValueError when the shapes differ.
@@ -127,7 +126,7 @@ def binary_accuracy(logits: Array, targets: Array) -> Array:
 
 
 class Sum(NamedTuple):
-    """A sum and what rounding took from it: millions of float32 values add up exactly enough."""
+    """A sum and its rounding error, so that millions of float32 values add up almost exactly."""
 
     total: Array
     error: Array
@@ -152,7 +151,7 @@ class Sum(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The state of `mean`: a sum and how many values are in it."""
+    """The state of `mean`: a sum, and the number of values in it."""
 
     sum: Sum
     count: Array
@@ -197,7 +196,7 @@ def top_k(k: int = 5) -> Metric:
 
 
 def perplexity(*, ignore_index: int | None = None) -> Metric:
-    """exp of the mean cross-entropy: between how many equally likely tokens the model wavers.
+    """exp of the mean cross-entropy: the number of equally likely tokens that the model chooses among.
 
     update takes logits [..., classes] and labels [...]. ignore_index: the label of positions that do not
     count. A label outside [0, classes) makes it NaN.
