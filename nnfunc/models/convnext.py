@@ -13,7 +13,7 @@ from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear, scale
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.cnn import for_images, sizes
+from nnfunc.models.cnn import for_images, stage_sizes
 
 __all__ = ["convnext", "convnext_small", "convnext_tiny"]
 
@@ -50,11 +50,9 @@ def convnext(
     (5, 10)
     """
     check.size("convnext", classes=classes, in_dim=in_dim, patch=patch, kernel=kernel)
-    depths, widths = sizes("convnext", depths=depths), sizes("convnext", widths=widths)
-    if len(depths) != len(widths):
-        check.fail("convnext", expected="depths and widths should be of one length", actual=f"{depths}, {widths}")
+    depths, widths = stage_sizes("convnext", depths=depths, widths=widths)
     if kernel % 2 == 0:
-        check.fail("convnext", expected="kernel should be odd, so that the size stays", actual=kernel)
+        check.fail("convnext", expected="kernel should be odd, to keep the size", actual=kernel)
     if drop_path is not None:
         check.number("convnext", 0, 1, drop_path=drop_path)
 

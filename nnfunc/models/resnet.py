@@ -14,7 +14,7 @@ from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm
 from nnfunc.layers.pool import max_pool
-from nnfunc.models.cnn import Activation, activation_layer, for_images, sizes
+from nnfunc.models.cnn import Activation, activation_layer, for_images, stage_sizes
 
 __all__ = ["cifar_resnet", "resnet", "resnet18", "resnet34", "resnet50"]
 
@@ -60,9 +60,7 @@ def resnet(
     (5, 10)
     """
     check.size("resnet", classes=classes, in_dim=in_dim)
-    depths, widths = sizes("resnet", depths=depths), sizes("resnet", widths=widths)
-    if len(depths) != len(widths):
-        check.fail("resnet", expected="depths and widths should be of one length", actual=f"{depths}, {widths}")
+    depths, widths = stage_sizes("resnet", depths=depths, widths=widths)
     check.choice("resnet", _EXPANSION, block=block)
     check.choice("resnet", ("imagenet", "cifar"), stem=stem)
     check.choice("resnet", ("projection", "pad"), shortcut=shortcut)

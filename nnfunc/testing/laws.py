@@ -43,7 +43,7 @@ def check_model(
     axes. smooth: it has gradients that finite differences can find. tolerance: how far two programs
     for the same thing may differ by rounding, as a fraction of the largest value. order: of
     the derivatives; 1 is enough for a model of layers that were checked themselves. at_once: all
-    numbers are moved together rather than each alone, which compiles less and tells less.
+    numbers are moved together rather than each alone, which compiles less and reports less.
     key: for `init` and for layers that draw; `jax.random.key(0)` by default.
 
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),
@@ -142,7 +142,7 @@ def numbers_trace(case: Case) -> None:
         params = start if apart else model.init(start)
         return case.gradients(params, x, model=model) | ({} if apart else {"params": params})
 
-    # Drawing is most of such a program: where no number has a part in it, it stays outside.
+    # Drawing is most of such a program: init stays outside where it depends on no number.
     apart = not _uses(init, case.key, case.numbers)
     start = case.params if apart else case.key
     known = case.reference | ({} if apart else {"params": case.params})
@@ -183,7 +183,7 @@ def params_are_trainable_arrays(case: Case) -> None:
         elif not isinstance(node, jax.ShapeDtypeStruct):
             fail(law, f"{name}: {'/'.join(path)} should be an array or a dict, got {node!r}")
         elif not jnp.issubdtype(node.dtype, jnp.floating):
-            hint = "What is not trained belongs into init_state"
+            hint = "What is not trained belongs in init_state"
             fail(law, f"{name}: {'/'.join(path)} should hold floats, got {node.dtype}. {hint}")
         elif node.weak_type:
             fail(law, f"{name}: {'/'.join(path)} is weakly typed: give its dtype, as jnp.float32")
@@ -423,7 +423,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
 
 
 def _uses(function: Callable[..., PyTree], fixed: Any, numbers: Mapping[str, Any]) -> bool:
-    """Whether what function(fixed, numbers) returns has to do with the numbers, traced or plain."""
+    """Whether the result of function(fixed, numbers) depends on the numbers, traced or plain."""
 
     def program(values: Any) -> Any:
         return jax.make_jaxpr(lambda fixed: function(fixed, values))(fixed)
@@ -432,7 +432,7 @@ def _uses(function: Callable[..., PyTree], fixed: Any, numbers: Mapping[str, Any
     try:
         one, other = program(first), program(second)
         traced = jax.make_jaxpr(partial(function, fixed))(jax.tree.map(jnp.asarray, first)).jaxpr
-    except Exception:  # what is wrong is told where it is looked for
+    except Exception:  # the law that calls the function reports it
         return True
     same = all(map(np.array_equal, one.consts, other.consts)) and str(one) == str(other)
     reached = {id(variable) for variable in traced.invars}

@@ -73,10 +73,10 @@ def attention(
     heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
     by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
     causal, window, scale, soft_cap, implementation: as in `nf.attend`.
-    positions: "rotary" turns q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the channels that
-    turn, by default all, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`);
+    positions: "rotary" rotates q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the number of channels
+    to rotate, by default all, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`);
     None, the default, adds no positions.
-    qk_norm: RMS norm of each head of q and k, before they turn. dropout: the rate in [0, 1] of attention
+    qk_norm: RMS norm of each head of q and k, before the rotation. dropout: the rate in [0, 1] of attention
     weights dropped, given a key; None is off. bias: of query, key and value; out_bias: of the result, by
     default as bias. A bias of the keys adds the same to all scores of a query, so it changes nothing (but with
     rotary positions, qk_norm or a cap), and Adam turns the rounding errors of its gradient into whole steps; it
@@ -184,10 +184,10 @@ def attention(
 
 
 def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]) -> dict[str, Array]:
-    """query, key and value of one product: quicker on CPU, and x is kept once for the gradient.
+    """query, key and value by one product: quicker on CPU, and x is saved once for the gradient.
 
     Empty where they have to be computed one by one: on other platforms, where joining weights would undo their
-    sharding; for the summary; and for parameters of other shapes, so that each layer raises its own error.
+    sharding; for the summary; and for parameters of wrong shapes, so that the layer with them raises the error.
     """
     parts = [params.get(name, {}) for name in ("query", "key", "value")]
     shapes = [jnp.shape(part.get("weight")) for part in parts]
