@@ -370,12 +370,8 @@ def init_for(
 
 def _fans(where: str, shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        check.fail(
-            where,
-            expected="shape should be [..., in, out]",
-            actual=tuple(shape),
-            hint="Use zeros, ones, constant, normal or uniform for vectors.",
-        )
+        hint = "Use zeros, ones, constant, normal or uniform for vectors."
+        check.fail(where, expected="shape should be [..., in, out]", actual=tuple(shape), hint=hint)
     fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
     return max(fan_in, 1), max(fan_out, 1)
 

@@ -43,7 +43,7 @@ __all__ = [
     "triplet",
 ]
 
-_SMALLEST = 1e-12  # below it log(p) goes on as log(1e-12), with the slope of 1e-12
+_SMALLEST = 1e-12  # for smaller p the loss is that of 1e-12, with the slope at 1e-12
 
 
 @canonicalize_arguments
@@ -429,7 +429,7 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     """Negative log-likelihood of counts under a Poisson distribution, in nats.
 
     loss = exp(log_rate) - counts * log_rate, plus log(counts!) when full.
-    Beyond log_rate = 60, exp goes on as its tangent, so that loss and slope stay finite.
+    Above log_rate = 60, exp continues as its tangent, so that loss and slope stay finite.
 
     Shapes: log_rate [...], counts [...] of at least 0, of any type -> [...]; negative counts give
     NaN.

@@ -1,6 +1,6 @@
 """Metrics: values per example, and streaming metrics that accumulate over many batches.
 
-Per example: `accuracy(logits, labels)` and its like, one number for each example, as losses are.
+Per example: functions such as `accuracy(logits, labels)`, one number for each example, as losses are.
 
 Streaming: a `Metric(init, update, compute)`, plain functions that work inside jit and scan:
 
@@ -318,7 +318,7 @@ def confusion(classes: int) -> Metric:
     [[1, 1], [0, 1]]
     """
     check.size("confusion", classes=classes)
-    none = classes  # one more row and column, for what is no class
+    none = classes  # one more row and column, for labels and predictions that are no class
 
     def init():
         return jnp.zeros((classes + 1, classes + 1), jnp.uint32)

@@ -208,7 +208,7 @@ def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, 
         step = _clock(step)
         grow, first = _float(multiplier), _float(period)
         grows = grow > 1
-        safe = jnp.where(grows, grow, 2)  # so that what is not chosen has no 0 / 0
+        safe = jnp.where(grows, grow, 2)  # so that the other branch has no 0 / 0
         cycles = _float(step) / first
         n = jnp.floor(jnp.log1p(cycles * (safe - 1)) / jnp.log(safe))
         n = jnp.where(first * _geometric(safe, n + 1) <= _float(step), n + 1, n)  # after rounding

@@ -66,7 +66,7 @@ def bert(
     of the attention weights and of each branch. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
     `nf.activations`; BERT's is the exact "gelu".
-    Initial weights are normal of deviation 0.02, cut at 2.
+    Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
     `blocks/mlp/...`, and below `head` those of the output.
     Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., time, vocab_size] or
@@ -85,7 +85,7 @@ def bert(
     mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
     block = transformer_block(dim, attend, mlp, order="post", eps=eps, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
-    heads_of = {
+    head_layers = {
         "tokens": lambda: serial(
             linear=linear(dim, dim, weight_init=normal),
             act=activations.by_name(activation),
@@ -101,7 +101,7 @@ def bert(
             logits=linear(dim, classes, weight_init=normal),
         ),
     }
-    head = {} if output == "hidden" else {"head": heads_of[output]()}
+    head = {} if output == "hidden" else {"head": head_layers[output]()}
 
     def flow(net, x):
         ids, types, mask, lengths = _check_input(x)

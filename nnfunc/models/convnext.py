@@ -79,7 +79,7 @@ def convnext(
         return wire(flow, body=body, **drop)
 
     def stage(blocks, before):
-        """x -> x: the index of the first block goes in with x, and is dropped at the end."""
+        """x -> x: the blocks take and return x with the index of the next block among all."""
 
         def flow(net, x):
             x = net.down(x) if before else x

@@ -43,7 +43,7 @@ def mlp(
     (5, 10)
     """
     if isinstance(widths, int) or len(widths) < 2:
-        expected = "widths should hold at least those of the input and the output, such as [64, 10]"
+        expected = "widths should be at least those of the input and the output, such as [64, 10]"
         check.fail("mlp", expected=expected, actual=widths)
     check.size("mlp", **{f"widths[{i}]": width for i, width in enumerate(widths)})
     check.number("mlp", gain=gain)

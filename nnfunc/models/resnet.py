@@ -223,7 +223,7 @@ def pad(x: Array, out_dim: int, stride: int) -> Array:
 
 
 def scaled_at_first(norm: Layer, factor: Scalar) -> Model:
-    """The norm with its initial scale times factor; one without a scale is left alone."""
+    """The norm with its initial scale times factor; a norm without a scale is not changed."""
     layer = as_model(norm, where="resnet: norm")
 
     def init(key):

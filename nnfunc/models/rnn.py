@@ -28,7 +28,7 @@ def rnn_classifier(
     dropout: Scalar | None = None,
     pool: Literal["last", "mean"] = "last",
 ) -> Model:
-    """Recurrent layers over a sequence, and a linear head on what they say of the whole of it.
+    """Recurrent layers over a sequence, and a linear head on their last or their mean output.
 
     pool "last": the output of the last step; of both directions, each at its own last step. "mean":
     the mean over the steps. dropout: the rate, in [0, 1], between layers and before the head.

@@ -88,15 +88,11 @@ def seq2seq(
     (1, 2, 20)
     """
     check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
-    text = vocab_size if target_vocab_size is None else target_vocab_size
-    check.size("seq2seq", target_vocab_size=text)
-    if tied and text != vocab_size:
-        check.fail(
-            "seq2seq",
-            expected=f"target_vocab_size should be that of the source, {vocab_size}, when tied",
-            actual=text,
-            hint="Set tied=False.",
-        )
+    target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
+    check.size("seq2seq", target_vocab_size=target_vocab_size)
+    if tied and target_vocab_size != vocab_size:
+        expected = f"target_vocab_size should be that of the source, {vocab_size}, when tied"
+        check.fail("seq2seq", expected=expected, actual=target_vocab_size, hint="Set tied=False.")
     table = initializers.normal(dim**-0.5)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
     final = {"norm": make_norm("seq2seq", norm, dim, eps)} if order == "pre" else {}
@@ -114,7 +110,7 @@ def seq2seq(
             dropout=dropout,
         )
 
-    def embedded(count: int) -> dict[str, Layer]:
+    def embedding_layers(count: int) -> dict[str, Layer]:
         wide = math.sqrt(dim)
         return {
             "tokens": embedding(count, dim, weight_init=table),
@@ -124,7 +120,7 @@ def seq2seq(
         }
 
     def stack(count: int, *, causal: bool, **head: Layer) -> Model:
-        before, after = embedded(count), {**final, **head}
+        before, after = embedding_layers(count), {**final, **head}
 
         def flow(net, x):
             y = x.x
@@ -138,8 +134,8 @@ def seq2seq(
         return wire(flow, **before, blocks=repeat(block(causal), layers), **after)
 
     encoder = stack(vocab_size, causal=False)
-    head = linear(dim, text, bias=False, weight_init=table)
-    decoder = stack(text, causal=True, head=head)
+    head = linear(dim, target_vocab_size, bias=False, weight_init=table)
+    decoder = stack(target_vocab_size, causal=True, head=head)
 
     def flow(net, x):
         inputs = _check_input(x)
@@ -155,7 +151,7 @@ def seq2seq(
         context = {"context": memory, **{f"context_{name}": value for name, value in source_padding.items()}}
         return net.decoder(TransformerInput(target, **padding, **context))
 
-    model = wire(flow, encoder=_whole(encoder), decoder=decoder)
+    model = wire(flow, encoder=_without_cache(encoder), decoder=decoder)
     shared = {
         "decoder/tokens/weight": "encoder/tokens/weight",
         "decoder/head/weight": ("encoder/tokens/weight", jnp.transpose),
@@ -163,7 +159,7 @@ def seq2seq(
     return tie(model, shared) if tied else model
 
 
-def _whole(model: Model) -> Model:
+def _without_cache(model: Model) -> Model:
     """The model without a cache: it always sees its whole input at once."""
 
     def forward(params, x, ctx):

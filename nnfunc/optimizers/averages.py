@@ -2,8 +2,8 @@
 
 Each is a triple of pure functions, `init(params) -> state`, `update(state, params, step) -> state` and
 `read(state, params) -> params`. params is any pytree, such as (parameters, running statistics); step
-is the 0-based step that made them. The sums are float32, or float64 where a leaf is; what is read has
-the leaves' own types. Leaves that are not floats, such as counters, are not averaged, nor is the base
+is the 0-based step that made them. The sums are float32, or float64 where a leaf is; read returns
+the dtypes of the leaves. Leaves that are not floats, such as counters, are not averaged, nor is the base
 of `nf.lora`, which never changes: read gives those of the params it is given. Before the first
 averaged step it gives all of them as they are.
 """
@@ -138,7 +138,7 @@ def _toward(mean: PyTree, params: Params, fraction: Array, due: Array) -> PyTree
         if old is None:
             return None
         new = jnp.asarray(leaf, old.dtype)
-        # all of the way at once: what is averaged first may be far from the zeros
+        # exactly new where fraction is 1: the first params may be far from the zeros that mean starts with
         return jnp.where(due, jnp.where(fraction < 1, old + fraction.astype(old.dtype) * (new - old), new), old)
 
     return jax.tree.map(step, params, mean)

@@ -128,7 +128,7 @@ def _by_muon(
 
 
 def _axes(params: Params, on: Leaves, stacked: Leaves) -> PyTree:
-    """Which axes of a leaf go in and which out, as optax has it; None for what is no matrix."""
+    """The input and output axes of each leaf, as optax's MuonDimensionNumbers; None for leaves that are no matrix."""
     contrib = _contrib()
 
     def axes(leaf, named, picked, layers):

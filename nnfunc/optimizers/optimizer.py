@@ -15,7 +15,7 @@ __all__ = ["Optimizer", "as_optimizer", "cast_like", "require_params", "scaled",
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
-    """optax's pair `init, update` with what a trainer may want to know of it.
+    """optax's pair `init, update`, with its learning rate and its frozen parameters for a trainer.
 
     learning_rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
     never moves, whose gradients it does not read. update takes rate_scale=, a factor of the learning rate of

@@ -1,4 +1,4 @@
-"""Groups of parameters by path pattern: rates of their own, frozen, or moving from some step on."""
+"""Groups of parameters by path pattern: with other learning rates, frozen, or trained from some step on."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.errors import NnfuncError
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.weight_decay import check_by_pattern
 from nnfunc.paths import fill_missing, keep_where, values_by_pattern
 
 __all__ = ["GroupsState", "groups"]
@@ -33,7 +34,7 @@ def groups(
     """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
 
     rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
-    a leaf decides, and leaves that none fits have 1. Decay that goes with the rate is scaled with it.
+    a leaf decides, and leaves that no pattern fits have the factor 1. Decay that goes with the rate is scaled with it.
     freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
     no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
     them. Nothing here needs their gradients, so that a program which does nothing else with them
@@ -56,15 +57,9 @@ def groups(
     never = () if isinstance(freeze, Mapping) else paths.as_patterns(freeze, where="groups: freeze")
     for name, numbers in {"rates": rates, "freeze": later}.items():
         if not isinstance(numbers, Mapping):
-            check.fail(
-                "groups",
-                expected=f"{name} should be a dict by pattern",
-                actual=check.describe(numbers),
-                exc_type=TypeError,
-            )
-        for pattern, value in numbers.items():
-            named: dict[str, Any] = {f"{name} of {pattern!r}": value}
-            check.number("groups", 0, **named)
+            expected, actual = f"{name} should be a dict by pattern", check.describe(numbers)
+            check.fail("groups", expected=expected, actual=actual, exc_type=TypeError)
+        check_by_pattern("groups", name, numbers)
 
     def moving(params):
         frozen = paths.mask(params, never, where="groups: freeze")
@@ -117,5 +112,5 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
         named = re.search(r"pattern '([^']+)'", str(error))
         ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
         if ours and isinstance(error, NnfuncError):
-            error.hint = f"{error.hint} groups hides from it what it freezes, {never}.".lstrip()
+            error.hint = f"{error.hint} groups hides the leaves that it freezes, {never}, from this optimizer.".lstrip()
         raise

@@ -21,7 +21,9 @@ __all__ = ["AttentionInput", "attention"]
 
 
 class AttentionInput(NamedTuple):
-    """The x of `nf.attention` with what goes with it: `model.apply(params, nf.AttentionInput(x, mask=mask))`.
+    """The x of `nf.attention` with a context, a mask, a bias or lengths.
+
+    Written as `model.apply(params, nf.AttentionInput(x, mask=mask))`.
 
     x: [..., time, dim]. context: the sequence to attend to, [..., source, context_dim], for a layer with
     context_dim. mask: booleans [..., time, source] or [..., heads, time, source], True where a position may
@@ -78,9 +80,9 @@ def attention(
     None, the default, adds no positions.
     qk_norm: RMS norm of each head of q and k, before the rotation. dropout: the rate in [0, 1] of attention
     weights dropped, given a key; None is off. bias: of query, key and value; out_bias: of the result, by
-    default as bias. A bias of the keys adds the same to all scores of a query, so it changes nothing (but with
-    rotary positions, qk_norm or a cap), and Adam turns the rounding errors of its gradient into whole steps; it
-    is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
+    default as bias. A bias of the keys adds the same number to all scores of a query, so it changes no result
+    without rotary positions, qk_norm and a cap, and Adam makes full steps of the rounding errors of its gradient;
+    it is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
     weight_init.
 
     Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias and lengths (always with a

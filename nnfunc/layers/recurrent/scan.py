@@ -61,7 +61,7 @@ def _plain(
 def _saving(
     cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Carry, Carry, Saved]:
-    """The last carry, the carries after every step, and what the derivative multiplies by."""
+    """The last carry, the carries after every step, and the factors of the derivative."""
 
     def step(carry, inputs):
         pre, mask = inputs
