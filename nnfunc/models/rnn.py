@@ -54,7 +54,8 @@ def rnn_classifier(
         y, carry = net.body(x)
         if pool == "last":
             top = carry[f"layer_{layers - 1}"]
-            y = _joined(top) if bidirectional else _output(top)
+            outputs = [_output(top[name]) for name in ("forward", "backward")] if bidirectional else [_output(top)]
+            y = jnp.concatenate(outputs, axis=-1) if bidirectional else outputs[0]
         else:
             y = _mean(y, x.lengths if isinstance(x, RecurrentInput) else None)
         return net.head(net.drop(y) if drops else y)
@@ -64,10 +65,6 @@ def rnn_classifier(
 
 def _output(carry: PyTree) -> Array:
     return carry[0] if isinstance(carry, tuple) else carry
-
-
-def _joined(carry: PyTree) -> Array:
-    return jnp.concatenate([_output(carry["forward"]), _output(carry["backward"])], axis=-1)
 
 
 def _mean(y: Array, lengths: Array | None) -> Array:
