@@ -140,7 +140,7 @@ def seq2seq(
     def flow(net, x):
         inputs = _check_input(x)
         source, target, memory = inputs[:3]
-        if memory is None:
+        if source is not None:
             padding = attention_padding("source_", inputs.source_mask, inputs.source_lengths, source.shape[-1])
             memory = net.encoder(TransformerInput(source, **padding))
         if target is None:

@@ -70,7 +70,7 @@ def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
         check.fail("random_windows", expected=expected, actual=f"shape {tuple(x.shape)}")
     last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last start
     paired = isinstance(batch, tuple | list) and not hasattr(batch, "lengths")
-    inputs = batch[0] if paired else batch
+    inputs: Any = batch[0] if paired else batch
     lengths = inputs.get("lengths") if isinstance(inputs, dict) else getattr(inputs, "lengths", None)
     if lengths is not None:
         check.integers("random_windows", lengths=lengths)
