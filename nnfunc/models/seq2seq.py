@@ -138,9 +138,9 @@ def seq2seq(
     decoder = stack(target_vocab_size, causal=True, head=head)
 
     def flow(net, x):
-        inputs = _check_input(x)
+        inputs: Any = _check_input(x)
         source, target, memory = inputs[:3]
-        if source is not None:
+        if memory is None:
             padding = attention_padding("source_", inputs.source_mask, inputs.source_lengths, source.shape[-1])
             memory = net.encoder(TransformerInput(source, **padding))
         if target is None:
