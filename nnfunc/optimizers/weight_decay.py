@@ -50,6 +50,9 @@ def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
 
 
 def check_by_pattern(where: str, name: str, numbers: Mapping[str, Scalar]) -> None:
-    """Each number of a dict by path pattern is at least 0. where, name: the optimizer and argument, for errors."""
+    """Each number of a dict by path pattern is at least 0.
+
+    where, name: the optimizer and its argument, for errors. numbers: by path pattern.
+    """
     named: dict[str, Any] = {f"{name} of {pattern!r}": value for pattern, value in numbers.items()}
     check.number(where, 0, **named)
