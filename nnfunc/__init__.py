@@ -39,8 +39,8 @@ from nnfunc.layers.mixture_of_experts import mixture_of_experts
 from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
 from nnfunc.layers.recurrent.cells import gru_cell, initial_carry, lstm_cell, rnn_cell
-from nnfunc.layers.recurrent.layers import gru, lstm, rnn
-from nnfunc.models.bert import bert
+from nnfunc.layers.recurrent.layers import RecurrentInput, gru, lstm, rnn
+from nnfunc.models.bert import BertInput, bert
 from nnfunc.models.cnn import cnn, lenet
 from nnfunc.models.convnext import convnext, convnext_small, convnext_tiny
 from nnfunc.models.gpt import gpt
@@ -49,8 +49,8 @@ from nnfunc.models.mixer import mixer
 from nnfunc.models.mlp import mlp
 from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
 from nnfunc.models.rnn import rnn_classifier, rnn_lm
-from nnfunc.models.seq2seq import seq2seq
-from nnfunc.models.transformer import transformer_block
+from nnfunc.models.seq2seq import Seq2SeqInput, seq2seq
+from nnfunc.models.transformer import TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.summary import summary
 
@@ -140,11 +140,15 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AttentionInput",
+    "BertInput",
     "Context",
     "Model",
     "Nudge",
     "Out",
+    "RecurrentInput",
+    "Seq2SeqInput",
     "Task",
+    "TransformerInput",
     "activations",
     "adaptive_avg_pool",
     "adaptive_max_pool",

@@ -3,7 +3,7 @@
 The gated ones (`glu` and its family) halve the last axis. Functions whose derivative costs as much
 as their value compute both at once and keep the derivative for the backward pass; forward mode and
 derivatives of any order work. Half-precision inputs are computed in float32 there and in `softmax`.
-Far out, up to infinity, values and derivatives are the limits, not NaN.
+For large inputs, infinity too, values and derivatives are the limits, not NaN.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar, canonicalize
+from nnfunc.base import Array, Scalar, canonicalize, widen
 from nnfunc.calls import explain_calls
 
 __all__ = [
@@ -212,7 +212,7 @@ def mish(x: Array) -> Array:
 
 
 def softplus(x: Array) -> Array:
-    """`y = log(1 + exp(x))`, exact also where PyTorch, beyond x = 20, gives x itself.
+    """`y = log(1 + exp(x))`, exact for large x too, where PyTorch returns x from x = 20 on.
 
     >>> softplus(jnp.array([-1e4, 1e4])).tolist()
     [0.0, 10000.0]
@@ -265,13 +265,13 @@ def squared_relu(x: Array) -> Array:
 def softmax(x: Array, axis: int = -1) -> Array:
     """`y = exp(x) / sum(exp(x))` along axis: positive numbers that sum to 1.
 
-    An entry of -inf has probability 0; a row of nothing else is NaN.
+    An entry of -inf has probability 0; a row of -inf alone gives NaN.
 
     >>> softmax(jnp.array([1e4, 1e4])).tolist()
     [0.5, 0.5]
     """
     x = _with_axis("softmax", x, axis)
-    return jax.nn.softmax(_wide(x), axis=axis).astype(x.dtype)
+    return jax.nn.softmax(widen(x), axis=axis).astype(x.dtype)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
@@ -281,7 +281,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     [-5.085, -2.585, -0.085]
     """
     x = _with_axis("log_softmax", x, axis)
-    return jax.nn.log_softmax(_wide(x), axis=axis).astype(x.dtype)
+    return jax.nn.log_softmax(widen(x), axis=axis).astype(x.dtype)
 
 
 def glu(x: Array) -> Array:
@@ -360,7 +360,8 @@ def by_name(name: str) -> Callable[[Array], Array]:
     True
     """
     if name == "prelu":
-        check.fail("activation", "'prelu' needs a slope to learn; without one, use 'leaky_relu'.")
+        hint = "Use 'leaky_relu' for a fixed slope, or the layer nf.prelu() where a layer can be given."
+        check.fail("activation", "'prelu' has a learned slope, so it is no function.", hint=hint)
     if name not in _BY_NAME:
         hint = check.nearest(str(name).lower(), _BY_NAME)
         check.fail("activation", f"there is no activation {name!r}{hint}")
@@ -384,15 +385,11 @@ def _with_axis(where: str, x: Array, axis: int) -> Array:
 def _halves(where: str, x: Array) -> tuple[Array, Array]:
     x = _floats(where, x)
     if x.ndim < 1 or x.shape[-1] % 2:
-        problem = f"the last axis of x should be even, to be split in two halves, got shape {x.shape}."
-        check.fail(where, f"{problem} Let the layer before it give 2 * dim features.")
+        expected = "the last axis of x should be even, to be split in two halves"
+        hint = "Let the layer before it give 2 * dim features."
+        check.fail(where, expected=expected, actual=f"shape {x.shape}", hint=hint)
     half = x.shape[-1] // 2
     return x[..., :half], x[..., half:]
-
-
-def _wide(x: Array) -> Array:
-    """x in float32 at least."""
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
 def _like(x: Array, value: Scalar) -> Array:
@@ -419,19 +416,19 @@ _relu6.defjvps(lambda tangent, y, x: jnp.where((x > 0) & (x < 6), tangent, jnp.z
 
 
 def _keeping(value_and_slope: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
-    """The function x -> y of `value_and_slope(x) -> (y, dy/dx)`, keeping dy/dx for its derivative.
+    """The function x -> y of `value_and_slope(x) -> (y, dy/dx)`, which saves dy/dx for its derivative.
 
     A jvp rule, so that forward mode works; plain JAX inside, so that higher derivatives do.
     """
 
     @jax.custom_jvp
     def function(x):
-        return value_and_slope(_wide(x))[0].astype(x.dtype)
+        return value_and_slope(widen(x))[0].astype(x.dtype)
 
     @function.defjvp
     def rule(primals, tangents):
         (x,), (tangent,) = primals, tangents
-        y, slope = value_and_slope(_wide(x))
+        y, slope = value_and_slope(widen(x))
         return y.astype(x.dtype), slope.astype(x.dtype) * tangent
 
     return function

@@ -425,9 +425,13 @@ def wide_dtype(x: Any) -> DType:
     return jnp.float64 if jax.dtypes.result_type(x) == jnp.float64 else jnp.float32
 
 
-def widen(x: Array) -> Array:
-    """The floats x in float32, or in float64 where they have it."""
-    return x.astype(wide_dtype(x))
+def widen(x: Any) -> Array:
+    """x in the dtype to compute in: float64 stays, all else, integers too, becomes float32.
+
+    >>> [str(widen(jnp.ones(2, dtype)).dtype) for dtype in (jnp.bfloat16, jnp.float32, jnp.int32)]
+    ['float32', 'float32', 'float32']
+    """
+    return jnp.asarray(x).astype(wide_dtype(x))
 
 
 def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:

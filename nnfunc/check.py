@@ -9,7 +9,7 @@ import importlib
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 
 from nnfunc.errors import ERRORS, MissingPackageError, NnfuncError
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def fail(
@@ -30,8 +32,8 @@ def fail(
 ) -> NoReturn:
     """Raise the error of nnfunc that is an `exc_type`; combinators add the layer's path.
 
-    problem: a whole sentence; or, instead of it, expected ("width should be at least 1") and actual,
-    from which comes "width should be at least 1, got 0."
+    problem: a whole sentence; or, instead of it, expected ("width should be at least 1") and actual ("0"),
+    which give "width should be at least 1, got 0."
     """
     error_class = exc_type if issubclass(exc_type, NnfuncError) else ERRORS[exc_type]
     raise error_class(problem, where=where, expected=expected, actual=str(actual), hint=hint)
@@ -48,17 +50,17 @@ def locate(error: Exception, path: Sequence[str]) -> None:
 
 
 def nearest(word: str, text: Iterable[str], *, most: int = 3) -> str:
-    """The end of an error: `; did you mean a or b?`, or the valid words when none is near.
+    """The end of an error: `; did you mean a or b?`, or the valid names when none is similar.
 
-    Words that are much less alike than the nearest one are left out.
+    Names that are much less similar than the nearest one are left out.
 
     >>> nearest("step", ["steps", "best", "loop"])
     "; did you mean 'steps'?"
     """
     text = list(text)
-    likeness = {name: _likeness(word, name) for name in text}
-    enough = max(0.6, max(likeness.values(), default=0.0) - 0.15)
-    close = sorted((name for name in text if likeness[name] >= enough), key=lambda name: -likeness[name])[:most]
+    similarity = {name: _similarity(word, name) for name in text}
+    enough = max(0.6, max(similarity.values(), default=0.0) - 0.15)
+    close = sorted((name for name in text if similarity[name] >= enough), key=lambda name: -similarity[name])[:most]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
     shown = ", ".join(repr(name) for name in text[:12])
@@ -66,8 +68,8 @@ def nearest(word: str, text: Iterable[str], *, most: int = 3) -> str:
     return f"; there is {shown}{more}." if text else "; there are none."
 
 
-def _likeness(word: str, name: str) -> float:
-    """How alike two names are, in [0, 1]; `rate` is like `learning_rate`, of which it is a part."""
+def _similarity(word: str, name: str) -> float:
+    """The similarity of two names, in [0, 1]; `rate` is similar to `learning_rate`, of which it is a part."""
     parts = name.split("_")
     if len(parts) > 1 and "_" not in word:
         shared = (min(word, part, key=len) for part in parts if word.startswith(part) or part.startswith(word))
@@ -153,8 +155,8 @@ def array_bytes(where: str, shape: Sequence[int], itemsize: int) -> None:
     """An array of this shape fits some device: over some sizes XLA aborts the process."""
     count = math.prod(shape) * itemsize
     if count > MOST_BYTES:
-        problem = f"an array of shape {tuple(shape)} needs {count:.2g} bytes, more than any device has."
-        fail(where, problem, hint="Make the sizes smaller.")
+        expected = f"an array of shape {tuple(shape)} should fit into the memory of a device"
+        fail(where, expected=expected, actual=f"{count:.2g} bytes", hint="Make the sizes smaller.")
 
 
 def choice(where: str, options: Iterable[str], **values: Any) -> None:
@@ -188,6 +190,22 @@ def at_least_0(where: str, **values: Any) -> None:
         for item in known:
             if not 0 <= item < np.inf:
                 fail(where, expected=f"{name} should be finite and at least 0", actual=item)
+
+
+def model_input(where: str, x: Any, input_class: type[T]) -> T:
+    """x as an input_class, a NamedTuple of arrays; an x alone becomes its first field.
+
+    Raises: TypeError for a dict, with the call to write instead.
+    """
+    if isinstance(x, input_class):
+        return x
+    if isinstance(x, dict):
+        first, *others = input_class._fields  # pyright: ignore[reportAttributeAccessIssue]  of every NamedTuple
+        name = f"nf.{input_class.__name__}"
+        hint = f"Write {name}({first}, {', '.join(f'{other}=...' for other in others)})."
+        expected, actual = f"x should be an array or an {name}", f"a dict with {sorted(x)}"
+        fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
+    return input_class(x)
 
 
 def shape(where: str, expected: Sequence[int], hint: str = "", **arrays: Any) -> None:
@@ -265,10 +283,10 @@ def as_int32(where: str, hint: str = "", **array: Any) -> jax.Array:
     """
     integers(where, hint, **array)
     ((_, values),) = array.items()
-    int32, given = np.iinfo(np.int32), jnp.iinfo(values.dtype)
-    if given.max > int32.max:  # NumPy's int64: clipped before it becomes int32
+    int32, info = np.iinfo(np.int32), jnp.iinfo(values.dtype)
+    if info.max > int32.max:  # NumPy's int64: clipped before it becomes int32
         clip = jnp.clip if isinstance(values, jax.Array) else np.clip
-        values = clip(values, max(given.min, int32.min), int32.max)
+        values = clip(values, max(info.min, int32.min), int32.max)
     return jnp.asarray(values.astype(np.int32))
 
 
@@ -298,9 +316,8 @@ def on_host(where: str, hint: str, **values: Any) -> None:
     """No value is traced: a loop on the host cannot run inside of jit, vmap or grad."""
     for name, value in values.items():
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
-            problem = f"{name} should be concrete numbers, got a tracer: this function loops on the host, "
-            problem += "so it cannot be called inside of jax.jit, vmap or grad."
-            fail(where, problem, hint=hint, exc_type=TypeError)
+            hint = f"This function loops on the host, so it cannot run inside of jax.jit, vmap or grad. {hint}"
+            fail(where, expected=f"{name} should be concrete numbers", actual="a tracer", hint=hint, exc_type=TypeError)
 
 
 def describe(value: Any) -> str:

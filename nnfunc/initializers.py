@@ -2,7 +2,7 @@
 
 Weights are [..., in, out], convolution kernels [height, width, in, out]: fan_in is the product of
 all axes but the last, fan_out of all axes but the last but one. Xavier, He and LeCun weights and
-`orthogonal` take a `gain` besides, which may be traced: `he_normal(key, shape, gain=0.5)`, or
+`orthogonal` also take a `gain`, which may be traced: `he_normal(key, shape, gain=0.5)`, or
 `scaled(he_normal, 0.5)` where a layer asks for an initializer. Normal means normal: as in PyTorch,
 not truncated as in jax.nn.initializers.
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, DType, Initializer, Key, Scalar, Shape
+from nnfunc.base import Array, DType, Initializer, Key, Scalar, Shape, wide_dtype
 from nnfunc.calls import explain_calls
 
 __all__ = [
@@ -100,14 +100,14 @@ def normal(std: Scalar) -> Initializer:
 
 
 def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, corrected: bool = False) -> Initializer:
-    """Normal values of mean 0, redrawn until they lie in [lower * std, upper * std].
+    """Values of a normal distribution of mean 0, truncated to [lower * std, upper * std].
 
-    std is that of the normal before it is cut, as in PyTorch, jax and the models trained with
-    std 0.02: cut at 2, the values themselves deviate by 0.8796 * std. With `corrected` they deviate
-    by std, and the bounds are [lower, upper] times the larger std of the normal. PyTorch's bounds are
-    not in units of std: its usual [-2, 2] at std 0.02 cuts nothing.
+    std is that of the normal before truncation, as in PyTorch, jax and the models trained with
+    std 0.02: truncated at 2, the values have a standard deviation of 0.8796 * std. With `corrected` theirs is
+    std, and the bounds are [lower, upper] times the larger std of the normal. PyTorch's bounds are
+    not in units of std: its usual [-2, 2] at std 0.02 truncates nothing.
     Raises: ValueError when plain numbers are given and not std >= 0, lower < upper.
-    Source: the variance of the cut normal: Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
+    Source: the variance of the truncated normal: Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
 
     >>> nf.initializers.truncated_normal(0.02)(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -117,7 +117,7 @@ def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, 
         check.number("truncated_normal", low=float(lower), open_low=True, upper=upper)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        wide = _drawn_in("truncated_normal", key, shape, dtype)
+        wide = _sample_dtype("truncated_normal", key, shape, dtype)
         low, high = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         draw = jax.random.truncated_normal(key, low, high, (math.prod(shape),), wide).reshape(shape)
         return _times(draw / _cut_deviation(low, high) if corrected else draw, dtype, std)
@@ -126,7 +126,7 @@ def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, 
 
 
 def uniform(lower: Scalar, upper: Scalar) -> Initializer:
-    """Values spread evenly over [lower, upper].
+    """Uniform values in [lower, upper].
 
     Raises: ValueError when plain numbers are given and not lower <= upper.
 
@@ -137,7 +137,7 @@ def uniform(lower: Scalar, upper: Scalar) -> Initializer:
     check.ordered("uniform", lower=lower, upper=upper)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        wide = _drawn_in("uniform", key, shape, dtype)
+        wide = _sample_dtype("uniform", key, shape, dtype)
         first, last = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         fraction = jax.random.uniform(key, (math.prod(shape),), wide).reshape(shape)
         return (first + (last - first) * fraction).astype(dtype)
@@ -162,7 +162,7 @@ def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
 
 
 def xavier_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
-    """`xavier_normal`'s deviation, uniform in gain * sqrt(6 / (fan_in + fan_out)) * [-1, 1].
+    """Uniform weights with the variance of `xavier_normal`, in gain * sqrt(6 / (fan_in + fan_out)) * [-1, 1].
 
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: Glorot and Bengio 2010, equation 16.
@@ -179,7 +179,7 @@ def xavier_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: 
 def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """Normal weights that keep the variance of activations constant through relu layers.
 
-    std = gain * sqrt(2 / fan_in): the sqrt(2) of relu, PyTorch's gain, is there already.
+    std = gain * sqrt(2 / fan_in), which includes the sqrt(2) of relu that PyTorch calls its gain.
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
     Source: He et al. 2015, arXiv:1502.01852, equation 10.
 
@@ -191,7 +191,7 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scala
 
 
 def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
-    """`he_normal`'s deviation, uniform in gain * sqrt(6 / fan_in) * [-1, 1].
+    """Uniform weights with the variance of `he_normal`, in gain * sqrt(6 / fan_in) * [-1, 1].
 
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
 
@@ -217,7 +217,7 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Sc
 
 
 def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
-    """`lecun_normal`'s deviation, uniform in gain * sqrt(3 / fan_in) * [-1, 1].
+    """Uniform weights with the variance of `lecun_normal`, in gain * sqrt(3 / fan_in) * [-1, 1].
 
     key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
 
@@ -253,8 +253,8 @@ def orthogonal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
 def variance_scaling(scale: Scalar = 1.0, mode: str = "fan_in", distribution: str = "normal") -> Initializer:
     """Weights of variance scale / n, where n is fan_in, fan_out or fan_avg, their mean.
 
-    mode: "fan_in", "fan_out" or "fan_avg". distribution: "normal", "truncated_normal" (cut at 2
-    deviations, then widened to that variance) or "uniform". scale >= 0.
+    mode: "fan_in", "fan_out" or "fan_avg". distribution: "normal", "truncated_normal" (truncated at 2
+    deviations, then scaled to that variance) or "uniform". scale: at least 0.
     (2, "fan_in") is He, (1, "fan_avg") Xavier, (1, "fan_in") LeCun.
     Source: He et al. 2015 for the principle; the names are those of jax and TensorFlow.
 
@@ -269,7 +269,7 @@ def variance_scaling(scale: Scalar = 1.0, mode: str = "fan_in", distribution: st
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         fan_in, fan_out = _fans("variance_scaling", shape)
         n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
-        wide = _drawn_in("variance_scaling", key, shape, dtype)
+        wide = _sample_dtype("variance_scaling", key, shape, dtype)
         gain = jnp.sqrt(jnp.asarray(scale).astype(wide))
         if distribution == "truncated_normal":
             draw = truncated_normal(1.0, corrected=True)(key, shape, wide)
@@ -328,9 +328,9 @@ _SLOPES = {"leaky_relu": 0.01, "prelu": 0.25}
 def init_for(
     activation: str | Callable[..., Any], *, distribution: str = "normal", slope: Scalar | None = None
 ) -> Initializer:
-    """The initializer that suits the layer before an activation, given by name or as the function.
+    """The initializer for the layer before an activation, which is a name or a function.
 
-    Sigmoid, tanh, softsign, hard sigmoid, softmax: Xavier. Relu and its like, smooth and gated ones
+    Sigmoid, tanh, softsign, hard sigmoid, softmax: Xavier. Relu and its variants, smooth and gated ones
     too: He; for leaky relu and prelu with std = sqrt(2 / ((1 + slope^2) * fan_in)). Selu, identity
     and the bilinear glu, where it keeps the variance exactly: LeCun.
     distribution: "normal" or "uniform". slope: of leaky_relu (0.01 if not given, or what a
@@ -353,7 +353,8 @@ def init_for(
         what = repr(name) if name else check.describe(activation)
         check.fail("init_for", f"there is no rule for the activation {what}{hint}")
     if slope is not None and name not in _SLOPES:
-        check.fail("init_for", expected="slope belongs to leaky_relu and prelu", actual=f"it with {name!r}")
+        expected = "slope should be given for leaky_relu and prelu only"
+        check.fail("init_for", expected=expected, actual=f"it with {name!r}")
     plain = distribution == "normal"
     if name in _XAVIER:
         return xavier_normal if plain else xavier_uniform
@@ -369,35 +370,30 @@ def init_for(
 
 def _fans(where: str, shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        check.fail(
-            where,
-            expected="shape should be [..., in, out]",
-            actual=tuple(shape),
-            hint="Use zeros, ones, constant, normal or uniform for vectors.",
-        )
+        hint = "Use zeros, ones, constant, normal or uniform for vectors."
+        check.fail(where, expected="shape should be [..., in, out]", actual=tuple(shape), hint=hint)
     fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
     return max(fan_in, 1), max(fan_out, 1)
 
 
-def _drawn_in(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
-    """The type to draw in: dtype, but float32 for the half-precision ones."""
+def _sample_dtype(where: str, key: Key, shape: Shape, dtype: DType) -> DType:
+    """The dtype to draw in: float32 for half precision, else dtype itself."""
     check.key(where, key)
     if not jnp.issubdtype(dtype, jnp.floating):
-        problem = f"dtype should be a floating type, got {jnp.dtype(dtype)}."
-        check.fail(where, problem, exc_type=TypeError)
-    wide = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+        check.fail(where, expected="dtype should be a floating type", actual=jnp.dtype(dtype), exc_type=TypeError)
+    wide = wide_dtype(dtype)
     check.array_bytes(where, shape, jnp.dtype(wide).itemsize)
     return wide
 
 
 def _normal(where: str, key: Key, shape: Shape, dtype: DType) -> Array:
-    wide = _drawn_in(where, key, shape, dtype)
+    wide = _sample_dtype(where, key, shape, dtype)
     return jax.random.normal(key, (math.prod(shape),), wide).reshape(shape)
 
 
 def _uniform(where: str, key: Key, shape: Shape, dtype: DType) -> Array:
     """Uniform in [-1, 1)."""
-    wide = _drawn_in(where, key, shape, dtype)
+    wide = _sample_dtype(where, key, shape, dtype)
     return jax.random.uniform(key, (math.prod(shape),), wide, -1, 1).reshape(shape)
 
 

@@ -1,14 +1,14 @@
 """Losses: `(prediction, target) -> one value per example`; the caller takes the mean.
 
-Losses of classes take away the last axis; losses of numbers (`mse`, `binary_cross_entropy`, ...)
+Losses over classes reduce the last axis; losses of numbers (`mse`, `binary_cross_entropy`, ...)
 keep the shape of their inputs, one value per number. Nothing is broadcast: shapes are checked.
 
-All of them calculate in float32 at least (float64 stays float64), stay finite, value and gradient,
-at logits of +-1e4, and take every number (label_smoothing, gamma, delta, ...) traced. Logits may be
-infinite: what is certain and right costs 0, certain and wrong is infinite, and slopes are those of the
-limit; several of +inf share the probability. What no shape check can see gives NaN instead of a
-plausible number: a label that is no class, a probability outside [0, 1], logits that are all -inf. Of
-an empty batch the losses are an empty array.
+All of them compute in float32 (float64 stays float64). Values and gradients are finite at logits of
++-1e4, and every number (label_smoothing, gamma, delta, ...) may be traced. Logits may be infinite: a
+certain and right prediction costs 0, a certain and wrong one infinity, gradients are those of the limit,
+and several logits of +inf share the probability. Values that no shape check can catch give NaN rather
+than a plausible number: a label that is no class, a probability outside [0, 1], logits that are all
+-inf. An empty batch gives an empty array.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Scalar, canonicalize_arguments
+from nnfunc.base import Array, Scalar, canonicalize_arguments, widen
 from nnfunc.calls import explain_calls
 from nnfunc.vector_norm import rescale, vector_norm
 
@@ -43,7 +43,7 @@ __all__ = [
     "triplet",
 ]
 
-_SMALLEST = 1e-12  # below it log(p) goes on as log(1e-12), with the slope of 1e-12
+_SMALLEST = 1e-12  # for smaller p the loss is that of 1e-12, with the slope at 1e-12
 
 
 @canonicalize_arguments
@@ -62,8 +62,8 @@ def cross_entropy(
 
     Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
     label_smoothing: in [0, 1]. weight: one per class, [classes]; 1 by default. ignore_index: the label of
-    places that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
-    logits hold. For the mean over the places that count: `masked_mean(cross_entropy(...,
+    positions that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
+    logits hold. For the mean over the positions that count: `masked_mean(cross_entropy(...,
     ignore_index=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
     cannot hold. Logits of -inf switch a class off.
     Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not
@@ -131,7 +131,7 @@ def focal(
     alpha: Scalar | Sequence[Scalar] | None = None,
     ignore_index: int | None = None,
 ) -> Array:
-    """Cross-entropy that turns away from what is already well classified, in nats.
+    """Cross-entropy with less weight on examples that are already well classified, in nats.
 
     loss = alpha[y] * (1 - p[y]) ** gamma * -log p[y], p = softmax(logits).
 
@@ -148,12 +148,8 @@ def focal(
     check.number("focal", 0, gamma=gamma)
     logits, hit, valid, ignored = _classes("focal", logits, labels, ignore_index)
     if logits.shape[-1] < 2:
-        check.fail(
-            "focal",
-            expected="logits should have at least 2 classes",
-            actual=logits.shape,
-            hint="For two classes and one logit: binary_focal.",
-        )
+        hint = "For two classes and one logit: binary_focal."
+        check.fail("focal", expected="logits should have at least 2 classes", actual=logits.shape, hint=hint)
     shifted, total = _log_softmax(logits)
     (gamma,) = _like(logits, gamma)
     # log(1 - p[y]) from the other logits: exact where p[y] rounds to 1, and no slope of 0 ** gamma
@@ -174,12 +170,11 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
     """Cross-entropy of a yes-or-no answer given as a probability, in nats.
 
     loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - label_smoothing) * targets + label_smoothing / 2.
-    With logits at hand, `binary_cross_entropy_with_logits` is more exact.
+    For logits `binary_cross_entropy_with_logits` is more exact.
 
     Shapes: probabilities [...] in [0, 1], targets [...] in [0, 1], of any type -> [...].
     label_smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
-    slope at most 1e12 (30000 for float16), still pointing the right way. Values outside [0, 1] give
-    NaN.
+    slope at most 1e12 (30000 for float16), of the right sign. Values outside [0, 1] give NaN.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.binary_cross_entropy, but for the bound (there 100, and slope 1e12).
 
@@ -191,7 +186,7 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
     check.floating("binary_cross_entropy", probabilities=probabilities)
     check.same_shape("binary_cross_entropy", probabilities=probabilities, targets=targets)
     smallest = max(_SMALLEST, _smallest_divisor(probabilities))
-    p = _wide(probabilities)
+    p = widen(probabilities)
     t, label_smoothing = _like(p, targets, label_smoothing)
     valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
     t = (1 - label_smoothing) * t + label_smoothing / 2
@@ -230,7 +225,7 @@ def binary_cross_entropy_with_logits(
 
 @canonicalize_arguments
 def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> Array:
-    """Binary cross-entropy that turns away from what is already well classified, in nats.
+    """Binary cross-entropy with less weight on examples that are already well classified, in nats.
 
     loss = -a * t * (1 - p) ** gamma * log(p) - (1 - a) * (1 - t) * p ** gamma * log(1 - p), with
     p = sigmoid(logits) and a = alpha; without alpha both a and 1 - a are 1.
@@ -371,7 +366,7 @@ def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
     check.number("hinge", 0, margin=margin)
     check.floating("hinge", scores=scores)
     check.same_shape("hinge", scores=scores, targets=targets)
-    scores = _wide(scores)
+    scores = widen(scores)
     targets, margin = _like(scores, targets, margin)
     return nan_unless(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores))
 
@@ -396,11 +391,11 @@ def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> 
     x, y = _vectors("cosine_distance", prediction=prediction, target=target)
     eps = jnp.maximum(_like(x, eps)[0], _smallest_divisor(prediction))
 
-    def unit(v):
+    def normalize(v):
         v, power = rescale(v, (-1,))  # so that the slope, over the square, is in range too
         return v / jnp.maximum(vector_norm(v, (-1,), keepdims=True), eps / power)
 
-    return 1 - (unit(x) * unit(y)).sum(-1)
+    return 1 - (normalize(x) * normalize(y)).sum(-1)
 
 
 @canonicalize_arguments
@@ -434,7 +429,7 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     """Negative log-likelihood of counts under a Poisson distribution, in nats.
 
     loss = exp(log_rate) - counts * log_rate, plus log(counts!) when full.
-    Beyond log_rate = 60, exp goes on as its tangent, so that loss and slope stay finite.
+    Above log_rate = 60, exp continues as its tangent, so that loss and slope stay finite.
 
     Shapes: log_rate [...], counts [...] of at least 0, of any type -> [...]; negative counts give
     NaN.
@@ -448,7 +443,7 @@ def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
     """
     check.floating("poisson_nll", log_rate=log_rate)
     check.same_shape("poisson_nll", log_rate=log_rate, counts=counts)
-    x = _wide(log_rate)
+    x = widen(log_rate)
     (counts,) = _like(x, counts)
     rate = jnp.exp(jnp.where(x < 60, x, 60))
     loss = rate * jnp.where(x < 60, 1, x - 59)
@@ -480,13 +475,12 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     """
     check.number("gaussian_nll", 0, open_low=True, floor=floor)
     if not isinstance(prediction, tuple | list) or len(prediction) != 2:
-        actual = check.describe(prediction)
-        problem = f"prediction should be a pair (mean, variance), got {actual}."
-        check.fail("gaussian_nll", problem, exc_type=TypeError)
+        expected, actual = "prediction should be a pair (mean, variance)", check.describe(prediction)
+        check.fail("gaussian_nll", expected=expected, actual=actual, exc_type=TypeError)
     mean, variance = prediction
     check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
     check.same_shape("gaussian_nll", mean=mean, variance=variance, target=target)
-    mean = _wide(mean)
+    mean = widen(mean)
     variance, target, floor = _like(mean, variance, target, floor)
     v = _at_least(variance, floor)
     error = target - mean
@@ -512,15 +506,9 @@ def masked_mean(values: Array, mask: Array) -> Array:
     if getattr(mask, "dtype", None) != np.bool_:
         check.fail("masked_mean", expected="mask should hold booleans", actual=check.describe(mask), exc_type=TypeError)
     check.same_shape("masked_mean", values=values, mask=mask)
-    values = _wide(values)
+    values = widen(values)
     counted = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
     return jnp.where(mask, values, 0).sum() / counted
-
-
-def _wide(x: Any) -> Array:
-    """x in float32 at least."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
 def _like(x: Array, *values: Any) -> tuple[Array, ...]:
@@ -530,12 +518,12 @@ def _like(x: Array, *values: Any) -> tuple[Array, ...]:
 
 
 def _at_least(x: Array, low: Scalar) -> Array:
-    """max(x, low) that hands gradients on below `low` too: clipping leaves nothing to learn."""
+    """max(x, low) with a gradient of 1 below `low` too, where that of clipping is 0."""
     return x + jax.lax.stop_gradient(jnp.where(x < low, low - x, 0))
 
 
 def _smallest_divisor(x: Any) -> float:
-    """What 1 may be divided by in the type of x; of note in float16, which ends at 65504."""
+    """The smallest number that 1 may be divided by in the dtype of x: 3e-5 in float16, which ends at 65504."""
     return 2 / float(jnp.finfo(jnp.asarray(x).dtype).max)
 
 
@@ -582,7 +570,7 @@ def _classes(where: str, logits: Any, labels: Any, ignore_index: Any) -> tuple[A
     labels = check.as_int32(where, "Distributions as targets: cross_entropy_dense.", labels=labels)
     _check_classes(where, logits)
     check.labels_shape(where, logits, labels)
-    logits = _wide(logits)
+    logits = widen(logits)
     ignored = None
     if ignore_index is not None:
         check.number(where, -(2**31), 2**31 - 1, ignore_index=ignore_index)
@@ -600,8 +588,8 @@ def nan_unless(valid: Array, value: Array) -> Array:
 
 def _check_classes(where: str, logits: Any) -> None:
     if not np.shape(logits)[-1:] > (0,):
-        actual = np.shape(logits)
-        check.fail(where, f"logits should have an axis of classes, one at least, got shape {actual}.")
+        expected = "logits should have an axis of classes, with at least one"
+        check.fail(where, expected=expected, actual=f"shape {np.shape(logits)}")
 
 
 def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:
@@ -622,14 +610,14 @@ def _distributions(where: str, logits: Any, probabilities: Any) -> tuple[Array, 
     check.floating(where, "Class numbers as targets: cross_entropy.", probabilities=probabilities)
     check.same_shape(where, logits=logits, probabilities=probabilities)
     _check_classes(where, logits)
-    logits = _wide(logits)
+    logits = widen(logits)
     return logits, _like(logits, probabilities)[0]
 
 
 def _binary(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]:
     check.floating(where, logits=logits)
     check.same_shape(where, logits=logits, targets=targets)
-    x = _wide(logits)
+    x = widen(logits)
     (t,) = _like(x, targets)
     return x, t, (t >= 0) & (t <= 1)
 
@@ -640,7 +628,7 @@ def _difference(where: str, prediction: Any, target: Any) -> Array:
     for name, one, other in (("prediction", *shapes), ("target", *reversed(shapes))):
         hint += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
     check.same_shape(where, hint, prediction=prediction, target=target)
-    prediction = _wide(prediction)
+    prediction = widen(prediction)
     return prediction - _like(prediction, target)[0]
 
 
@@ -650,7 +638,7 @@ def _vectors(where: str, **vectors: Any) -> tuple[Array, ...]:
     first = next(iter(vectors.values()))
     if np.ndim(first) < 1:
         check.fail(where, expected=f"{next(iter(vectors))} should have an axis of features", actual="shape ()")
-    return _like(_wide(first), *vectors.values())
+    return _like(widen(first), *vectors.values())
 
 
 explain_calls(__name__)

@@ -1,6 +1,6 @@
-"""Metrics: values per example, and streaming ones that gather them over many batches.
+"""Metrics: values per example, and streaming metrics that accumulate over many batches.
 
-Per example: `accuracy(logits, labels)` and its like, one number for each example, as losses are.
+Per example: functions such as `accuracy(logits, labels)`, one number for each example, as losses are.
 
 Streaming: a `Metric(init, update, compute)`, plain functions that work inside jit and scan:
 
@@ -11,10 +11,10 @@ Streaming: a `Metric(init, update, compute)`, plain functions that work inside j
     print(metric.compute(state))                          # {"accuracy": ..., "f1": ...}
 
 However the examples are cut into batches, the result is that of all at once, to rounding: counts
-are integers (uint32, so up to 4.29e9 examples), sums carry along what rounding took from them.
-mask holds booleans, for the leading axes of the target, and what it hides may hold anything, NaN
-too. NaN shows: a NaN loss or prediction makes a mean NaN, and a row of logits with a NaN is never
-correct. Without a single example means are NaN.
+are integers (uint32, so up to 4.29e9 examples), and sums keep their rounding errors.
+mask holds booleans, for the leading axes of the target; masked examples may hold anything, NaN
+too. Elsewhere NaN is not hidden: a NaN loss or prediction makes a mean NaN, and a row of logits with a
+NaN is never correct. The mean over no examples is NaN.
 """
 
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def accuracy(logits: Array, labels: Array) -> Array:
 def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     """1.0 where the true class is among the k largest logits, else 0.0.
 
-    Among equal logits the first counts as the largest, so a model that says the same of every class
+    Among equal logits the first counts as the largest, so a model with equal logits for all classes
     is no better than chance. A row with a NaN is wrong, and so is a label outside [0, classes).
     Shapes: logits [..., classes], labels [...] integers -> [...] float32.
     Raises: ValueError when labels.shape is not logits.shape[:-1] or k is above the number of
@@ -97,20 +97,20 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
     labels = _labels("top_k_accuracy", logits, labels)[..., None]
     logits = jnp.asarray(logits)
     if k > logits.shape[-1]:
-        problem = f"k should be at most the number of classes, {logits.shape[-1]}, got {k}."
-        check.fail("top_k_accuracy", problem)
+        expected = f"k should be at most the number of classes, {logits.shape[-1]}"
+        check.fail("top_k_accuracy", expected=expected, actual=k)
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
     classes = classes.reshape((1,) * (logits.ndim - 1) + classes.shape)
     hit = classes == labels
-    own = jnp.where(hit, logits, 0).sum(-1, keepdims=True)
-    ahead = ((logits > own) | ((logits == own) & (classes < labels))).sum(-1)
+    of_label = jnp.where(hit, logits, 0).sum(-1, keepdims=True)
+    ahead = ((logits > of_label) | ((logits == of_label) & (classes < labels))).sum(-1)
     correct = hit.any(-1) & ~jnp.isnan(logits).any(-1) & (ahead < k)
     return correct.astype(jnp.float32)
 
 
 @canonicalize_arguments
 def binary_accuracy(logits: Array, targets: Array) -> Array:
-    """1.0 where a logit above 0 meets a target above 1/2, or neither is, else 0.0. NaN is wrong.
+    """1.0 where the logit is above 0 exactly when the target is above 1/2, else 0.0. NaN is wrong.
 
     Shapes: logits [...], targets [...] 0 or 1 of any type -> [...] float32.
     Raises: ValueError when the shapes differ.
@@ -126,7 +126,7 @@ def binary_accuracy(logits: Array, targets: Array) -> Array:
 
 
 class Sum(NamedTuple):
-    """A sum and what rounding took from it: millions of float32 values add up exactly enough."""
+    """A sum and its rounding error, so that millions of float32 values add up almost exactly."""
 
     total: Array
     error: Array
@@ -151,7 +151,7 @@ class Sum(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The state of `mean`: a sum and how many values are in it."""
+    """The state of `mean`: a sum, and the number of values in it."""
 
     sum: Sum
     count: Array
@@ -184,7 +184,7 @@ def mean(values: Callable[[Array, Array], Array]) -> Metric:
 
 
 def top_k(k: int = 5) -> Metric:
-    """The share of examples whose true class is among the k largest logits; see `top_k_accuracy`.
+    """The fraction of examples whose true class is among the k largest logits; see `top_k_accuracy`.
 
     >>> metric = nf.metrics.top_k(2)
     >>> logits = jnp.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
@@ -196,9 +196,9 @@ def top_k(k: int = 5) -> Metric:
 
 
 def perplexity(*, ignore_index: int | None = None) -> Metric:
-    """exp of the mean cross-entropy: between how many equally likely tokens the model wavers.
+    """exp of the mean cross-entropy: the number of equally likely tokens that the model chooses among.
 
-    update takes logits [..., classes] and labels [...]. ignore_index: the label of places that do not
+    update takes logits [..., classes] and labels [...]. ignore_index: the label of positions that do not
     count. A label outside [0, classes) makes it NaN.
 
     >>> metric = nf.metrics.perplexity()
@@ -231,7 +231,7 @@ class Variances(NamedTuple):
 
 
 def r2(outputs: int | None = None) -> Metric:
-    """Coefficient of determination: the share of the target's variance that is explained.
+    """Coefficient of determination: the fraction of the target's variance that is explained.
 
     R2 = 1 - sum (target - prediction)^2 / sum (target - mean target)^2: 1 is perfect, 0 no better
     than the mean, and it can be negative. For a constant target 1 if met exactly, else 0. NaN below
@@ -307,7 +307,7 @@ def r2(outputs: int | None = None) -> Metric:
 
 
 def confusion(classes: int) -> Metric:
-    """How often each class is taken for each: counts [true class, predicted class].
+    """The confusion matrix: counts of examples, [true class, predicted class].
 
     update takes labels [...] and either logits [..., classes] or predicted classes [...]. A row of
     logits with a NaN, and a label or prediction outside [0, classes), is in no cell.
@@ -318,7 +318,7 @@ def confusion(classes: int) -> Metric:
     [[1, 1], [0, 1]]
     """
     check.size("confusion", classes=classes)
-    none = classes  # one more row and column, for what is no class
+    none = classes  # one more row and column, for labels and predictions that are no class
 
     def init():
         return jnp.zeros((classes + 1, classes + 1), jnp.uint32)
@@ -341,7 +341,7 @@ def confusion(classes: int) -> Metric:
 
 
 def precision(classes: int, *, average: Average = "macro") -> Metric:
-    """Of the examples predicted to be of a class, the share that is: tp / (tp + fp).
+    """The fraction of the examples predicted to be of a class that are of it: tp / (tp + fp).
 
     update and average are as in `f1`.
     classes: how many there are, at least 1.
@@ -355,7 +355,7 @@ def precision(classes: int, *, average: Average = "macro") -> Metric:
 
 
 def recall(classes: int, *, average: Average = "macro") -> Metric:
-    """Of the examples of a class, the share that is found: tp / (tp + fn).
+    """The fraction of the examples of a class that are predicted to be of it: tp / (tp + fn).
 
     update and average are as in `f1`.
     classes: how many there are, at least 1.
@@ -398,7 +398,7 @@ def calibration(bins: int = 15) -> Metric:
     """Expected calibration error: how far, on average, confidence is from accuracy; in [0, 1].
 
     Examples fall into equal bins ((b - 1) / bins, b / bins] by confidence, the largest probability;
-    error = sum over bins of (share of examples in it) * |its accuracy - its mean confidence|.
+    error = sum over bins of (fraction of examples in it) * |its accuracy - its mean confidence|.
 
     update takes logits [..., classes] and labels [...].
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
@@ -420,9 +420,9 @@ def calibration(bins: int = 15) -> Metric:
         logits = jnp.asarray(prediction).astype(state.confidence.total.dtype)
         # The largest probability: that of its class
         confidence = jnp.exp(-losses.cross_entropy(logits, jnp.argmax(logits, -1)))[..., None]
-        place = jnp.ceil(jnp.nan_to_num(confidence) * bins).astype(jnp.int32) - 1
-        bin_ = jnp.arange(bins, dtype=jnp.int32).reshape((1,) * (place.ndim - 1) + (bins,))
-        inside = jnp.clip(place, 0, bins - 1) == bin_
+        index = jnp.ceil(jnp.nan_to_num(confidence) * bins).astype(jnp.int32) - 1
+        bin_ = jnp.arange(bins, dtype=jnp.int32).reshape((1,) * (index.ndim - 1) + (bins,))
+        inside = jnp.clip(index, 0, bins - 1) == bin_
         inside = inside & _spread("calibration", mask, correct.shape[:-1])[..., None]
         axes = tuple(range(inside.ndim - 1))
         return Bins(
@@ -451,9 +451,9 @@ def collect(**metrics: Metric) -> Metric:
     """
     for name, metric in metrics.items():
         if not isinstance(metric, Metric):
-            hint = "Of a function per example: nf.metrics.mean(function)."
-            problem = f"{name} should be a Metric, got {check.describe(metric)}. {hint}"
-            check.fail("collect", problem, exc_type=TypeError)
+            hint = "For a function of each example: nf.metrics.mean(function)."
+            expected, actual = f"{name} should be a Metric", check.describe(metric)
+            check.fail("collect", expected=expected, actual=actual, hint=hint, exc_type=TypeError)
 
     def init():
         return {name: metric.init() for name, metric in metrics.items()}
@@ -516,7 +516,7 @@ def _labels(where: str, logits: Any, labels: Any) -> Array:
     check.floating(where, logits=logits)
     labels = check.as_int32(where, labels=labels)
     if np.ndim(logits) < 1:
-        check.fail(where, "logits should have an axis of classes, got shape ().")
+        check.fail(where, expected="logits should have an axis of classes", actual="shape ()")
     check.labels_shape(where, logits, labels)
     return labels
 

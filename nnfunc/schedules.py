@@ -62,8 +62,8 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
     if callable(value):
         return value
     if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
-        expected = "a number or a schedule, such as nf.schedules.warmup_cosine(...)"
-        check.fail(where, f"it should be {expected}, got {check.describe(value)}.", exc_type=TypeError)
+        expected = "it should be a number or a schedule, such as nf.schedules.warmup_cosine(...)"
+        check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
     return constant(value)
 
 
@@ -79,11 +79,11 @@ def linear(start: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedu
     """
     check.number("linear", start=start, final=final)
     check.number("linear", 0, total_steps=total_steps)
-    return lambda step: _line(start, final, _share(_clock(step), 0, total_steps))
+    return lambda step: _line(start, final, _fraction_done(_clock(step), 0, total_steps))
 
 
 def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
-    """A power of the steps that are left, from `start` at step 0 to `final` at step total_steps.
+    """A power of the remaining steps, from `start` at step 0 to `final` at step total_steps.
 
     final + (start - final) * (1 - step / total_steps) ** power
     Raises: ValueError when total_steps is below 0, or power not above 0.
@@ -98,8 +98,8 @@ def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final
     check.number("polynomial", 0, open_low=True, power=power)
 
     def schedule(step):
-        left = 1 - _share(_clock(step), 0, total_steps)
-        return _line(final, start, _power(left, power))
+        remaining = 1 - _fraction_done(_clock(step), 0, total_steps)
+        return _line(final, start, _power(remaining, power))
 
     return schedule
 
@@ -158,12 +158,8 @@ def multistep(start: Scalar, milestones: tuple[Scalar, ...], *, factor: Scalar =
     check.number("multistep", start=start)
     check.number("multistep", 0, factor=factor)
     if not (isinstance(milestones, tuple | list) or getattr(milestones, "ndim", 0) == 1):
-        check.fail(
-            "multistep",
-            expected="milestones should be a tuple of steps",
-            actual=check.describe(milestones),
-            exc_type=TypeError,
-        )
+        expected, actual = "milestones should be a tuple of steps", check.describe(milestones)
+        check.fail("multistep", expected=expected, actual=actual, exc_type=TypeError)
     for milestone in milestones:
         check.number("multistep", 0, milestones=milestone)
 
@@ -189,7 +185,7 @@ def cosine(start: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedu
     """
     check.number("cosine", start=start, final=final)
     check.number("cosine", 0, total_steps=total_steps)
-    return lambda step: _half_cosine(start, final, _share(_clock(step), 0, total_steps))
+    return lambda step: _half_cosine(start, final, _fraction_done(_clock(step), 0, total_steps))
 
 
 def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
@@ -212,7 +208,7 @@ def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, 
         step = _clock(step)
         grow, first = _float(multiplier), _float(period)
         grows = grow > 1
-        safe = jnp.where(grows, grow, 2)  # so that what is not chosen has no 0 / 0
+        safe = jnp.where(grows, grow, 2)  # so that the other branch has no 0 / 0
         cycles = _float(step) / first
         n = jnp.floor(jnp.log1p(cycles * (safe - 1)) / jnp.log(safe))
         n = jnp.where(first * _geometric(safe, n + 1) <= _float(step), n + 1, n)  # after rounding
@@ -248,7 +244,7 @@ def inverse_sqrt(peak: Scalar, warmup_steps: Scalar) -> Schedule:
 
 
 def warmup(then: Scalar | Schedule, warmup_steps: Scalar) -> Schedule:
-    """Rise in a line to what `then` begins with, at step warmup_steps, then `then` from its step 0.
+    """Rise in a line to the first value of `then` at step warmup_steps, then `then` from its step 0.
 
     The first step is then(0) / (warmup_steps + 1), not 0, so it already learns; warmup_steps 0 is
     off. then: a schedule or a number. A `then` that lasts n steps ends at step warmup_steps + n.
@@ -283,13 +279,10 @@ def warmup_cosine(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
     check.number("warmup_cosine", peak=peak, final=final)
     _check_parts("warmup_cosine", warmup_steps, total_steps)
 
-    def schedule(step):
-        step = _clock(step)
-        rising = _rising(peak, step, warmup_steps)
-        falling = _half_cosine(peak, final, _share(step, warmup_steps, total_steps))
-        return jnp.where(_minus(step, warmup_steps) < 0, rising, falling)
+    def falling(step):
+        return _half_cosine(peak, final, _fraction_done(step, warmup_steps, total_steps))
 
-    return schedule
+    return _after_warmup(peak, warmup_steps, falling)
 
 
 def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedule:
@@ -305,13 +298,10 @@ def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
     check.number("warmup_linear", peak=peak, final=final)
     _check_parts("warmup_linear", warmup_steps, total_steps)
 
-    def schedule(step):
-        step = _clock(step)
-        rising = _rising(peak, step, warmup_steps)
-        falling = _line(peak, final, _share(step, warmup_steps, total_steps))
-        return jnp.where(_minus(step, warmup_steps) < 0, rising, falling)
+    def falling(step):
+        return _line(peak, final, _fraction_done(step, warmup_steps, total_steps))
 
-    return schedule
+    return _after_warmup(peak, warmup_steps, falling)
 
 
 def warmup_stable_decay(
@@ -346,20 +336,15 @@ def warmup_stable_decay(
         check.ordered(where, **both)
     check.choice(where, ("linear", "cosine", "sqrt"), shape=shape)
 
-    def schedule(step):
-        step = _clock(step)
-        fraction = _share(step, _minus(total_steps, decay_steps), total_steps)
+    def falling(step):
+        fraction = _fraction_done(step, _minus(total_steps, decay_steps), total_steps)
         if shape == "cosine":
-            falling = _half_cosine(peak, final, fraction)
-        elif shape == "sqrt":
-            root = jnp.where(fraction > 0, jnp.sqrt(jnp.where(fraction > 0, fraction, 1)), 0)
-            falling = _line(peak, final, root)
-        else:
-            falling = _line(peak, final, fraction)
-        rising = _rising(peak, step, warmup_steps)
-        return jnp.where(_minus(step, warmup_steps) < 0, rising, falling)
+            return _half_cosine(peak, final, fraction)
+        if shape == "sqrt":
+            fraction = jnp.where(fraction > 0, jnp.sqrt(jnp.where(fraction > 0, fraction, 1)), 0)
+        return _line(peak, final, fraction)
 
-    return schedule
+    return _after_warmup(peak, warmup_steps, falling)
 
 
 def one_cycle(
@@ -374,8 +359,8 @@ def one_cycle(
 ) -> Schedule:
     """Rise from peak / start_factor to `peak`, then fall far below where it began.
 
-    It ends at peak / start_factor / final_factor, at step total_steps - 1. rise: the share of the
-    steps that go up, in [0, 1]. three_phase: fall to the first value, for as long as the rise was
+    It ends at peak / start_factor / final_factor, at step total_steps - 1. rise: the fraction of
+    the steps that rise, in [0, 1]. three_phase: fall to the first value, for as long as the rise was
     (so rise is at most 0.5), then to the last. anneal: "cosine" or "linear", each phase's shape.
     Raises: ValueError when rise is out of its range, total_steps below 1, or a factor not above 0.
     Source: Smith and Topin 2018, arXiv:1708.07120; PyTorch's OneCycleLR (rise is its pct_start).
@@ -396,11 +381,11 @@ def one_cycle(
         low = _float(peak) / _float(start_factor)
         end, last = low / _float(final_factor), _float(total_steps) - 1
         top = _float(rise) * _float(total_steps) - 1
-        rising = between(low, peak, _share(step, 0, top))
+        rising = between(low, peak, _fraction_done(step, 0, top))
         if not three_phase:
-            return jnp.where(step <= top, rising, between(peak, end, _share(step, top, last)))
-        falling = between(peak, low, _share(step, top, 2 * top))
-        after = between(low, end, _share(step, 2 * top, last))
+            return jnp.where(step <= top, rising, between(peak, end, _fraction_done(step, top, last)))
+        falling = between(peak, low, _fraction_done(step, top, 2 * top))
+        after = between(low, end, _fraction_done(step, 2 * top, last))
         return jnp.where(step <= top, rising, jnp.where(step <= 2 * top, falling, after))
 
     return schedule
@@ -420,10 +405,10 @@ def by_epoch(then: Schedule, steps_per_epoch: Scalar) -> Schedule:
 
 
 class PlateauState(NamedTuple):
-    """What `plateau` remembers: arrays, each one number.
+    """The state of `plateau`, arrays of one number each.
 
     value: the value to use. best: the best metric so far. bad: the updates since then. wait: the
-    updates that are left of the cooldown.
+    remaining updates of the cooldown.
     """
 
     value: Array
@@ -433,7 +418,7 @@ class PlateauState(NamedTuple):
 
 
 class Plateau(NamedTuple):
-    """A schedule that looks at a metric: `init() -> state`, `update(state, metric) -> state`."""
+    """A schedule that depends on a metric: `init() -> state`, `update(state, metric) -> state`."""
 
     init: Callable[[], PlateauState]
     update: Callable[[PlateauState, Any], PlateauState]
@@ -450,17 +435,17 @@ def plateau(
     threshold_mode: str = "relative",
     floor: Scalar = 0.0,
 ) -> Plateau:
-    """Multiply by `factor` when a metric has not become better for more than `patience` updates.
+    """Multiply by `factor` when a metric has not improved for more than `patience` updates.
 
     Read the value as `state.value`; with start 1 it is a scale for another schedule. mode: whether
-    lower ("min") or higher ("max") is better. Better is by more than threshold, "absolute" or
-    "relative": times the absolute value of the best so far, so that metrics may be negative; beside
-    a best of 0 anything better counts. cooldown: updates after a drop that are not counted. floor:
-    no drop goes below it. A metric that is NaN is not better. factor 1 or patience inf is off.
-    threshold_mode: "relative" or "absolute".
-    Raises: ValueError when a number is below 0, factor above 1, or a word unknown.
-    Source: PyTorch's ReduceLROnPlateau, with eps 0; its relative threshold takes a worse value for a
-    better one where metrics are negative.
+    lower ("min") or higher ("max") is better. A metric improves when it is better than the best so far
+    by more than threshold, which threshold_mode takes as "absolute", or "relative" to the absolute value of
+    the best, so that metrics may be negative; with a best of 0 any better value counts. NaN is no
+    improvement. cooldown: updates after a drop that are not counted. floor: the lowest value that a drop
+    gives. factor 1 or patience inf is off.
+    Raises: ValueError when a number is below 0, factor above 1, or mode or threshold_mode unknown.
+    Source: PyTorch's ReduceLROnPlateau, with eps 0; its relative threshold counts a worse value as better
+    where metrics are negative.
 
     >>> schedule = plateau(0.1, patience=1, factor=0.5)
     >>> state = schedule.init()
@@ -542,8 +527,8 @@ def _since_last(step: Any, every: Any) -> Array:
     return _float(step) - _float(every) * _times(step, every)
 
 
-def _share(step: Any, start: Any, end: Any) -> Array:
-    """How much of the way from start to end is done, in [0, 1]; a way of no length is a jump."""
+def _fraction_done(step: Any, start: Any, end: Any) -> Array:
+    """How far step is from start to end, in [0, 1]; 1 from the start on where both are equal."""
     done, length = _float(_minus(step, start)), _float(_minus(end, start))
     fraction = jnp.clip(done / jnp.where(length > 0, length, 1), 0, 1)
     return jnp.where((done >= length) & (done >= 0), 1, fraction)
@@ -559,6 +544,16 @@ def _half_cosine(start: Scalar, end: Scalar, fraction: Array) -> Array:
 
 def _rising(peak: Scalar, step: Array, warmup_steps: Scalar) -> Array:
     return _float(peak) * ((_float(step) + 1) / (_float(warmup_steps) + 1))
+
+
+def _after_warmup(peak: Scalar, warmup_steps: Scalar, falling: Callable[[Array], Array]) -> Schedule:
+    """A rise to peak, then falling(step)."""
+
+    def schedule(step):
+        step = _clock(step)
+        return jnp.where(_minus(step, warmup_steps) < 0, _rising(peak, step, warmup_steps), falling(step))
+
+    return schedule
 
 
 def _power(base: Scalar, exponent: Any) -> Array:

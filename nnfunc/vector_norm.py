@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, PyTree
+from nnfunc.base import Array, PyTree, widen
 
 __all__ = ["global_norm", "power_of_two", "rescale", "vector_norm"]
 
@@ -33,7 +33,7 @@ def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool =
 
 def rescale(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
     """(x / power, power): values whose squares stay in range, and a power of two, with `axes` of size 1."""
-    x = _opaque(_wide(x))
+    x = _opaque(widen(x))
     power = power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
     return x / power, power
 
@@ -46,9 +46,8 @@ def global_norm(tree: PyTree) -> Array:
     >>> float(global_norm({"bias": jnp.array([3.0]), "weight": jnp.array([[0.0, 4.0]])}))
     5.0
     """
-    leaves = [_wide(leaf) for leaf in jax.tree.leaves(tree)]
-    dtypes = {leaf.dtype for leaf in leaves}
-    dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
+    leaves = [widen(leaf) for leaf in jax.tree.leaves(tree)]
+    dtype = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
     leaves = [leaf.astype(dtype) for leaf in leaves]
 
     def norm(power, leaves):
@@ -60,12 +59,6 @@ def global_norm(tree: PyTree) -> Array:
     if jax.default_backend() != "cpu":  # a branch would wait for its condition
         return jnp.where(power == 1, plain, norm(power, _opaque(leaves)))
     return jax.lax.cond(power == 1, lambda: plain, lambda: norm(power, _opaque(leaves)))
-
-
-def _wide(x: Array) -> Array:
-    """x as floats of 32 bits at least; integers of 32 bits stay."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
 def _opaque(x: PyTree) -> PyTree:

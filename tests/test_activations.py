@@ -241,7 +241,7 @@ def test_by_name():
     assert activations.silu is activations.swish is activations.by_name("swish")
     with pytest.raises(ValueError, match=r"there is no activation 'LeakyReLU'; did you mean 'leaky_relu'"):
         activations.by_name("LeakyReLU")
-    with pytest.raises(ValueError, match=r"activation: 'prelu' needs a slope"):
+    with pytest.raises(ValueError, match=r"activation: 'prelu' has a learned slope"):
         activations.by_name("prelu")
 
 

@@ -222,7 +222,9 @@ def test_words_of_errors(key):
         initializers.init_for("rellu")
     with pytest.raises(ValueError, match=r"no rule for the activation '<lambda>'"):
         initializers.init_for(lambda x: x)
-    with pytest.raises(ValueError, match=r"init_for: slope belongs to leaky_relu and prelu, got it with 'gelu'"):
+    with pytest.raises(
+        ValueError, match=r"init_for: slope should be given for leaky_relu and prelu only, got it with 'gelu'"
+    ):
         initializers.init_for("gelu", slope=0.1)
     with pytest.raises(ValueError, match=r"variance_scaling: mode should be one of .* got 'fan_on'"):
         initializers.variance_scaling(1.0, "fan_on")

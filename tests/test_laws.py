@@ -280,7 +280,7 @@ def test_state_that_changes_its_type_is_found():
         state = lambda: {"count": jnp.zeros((), jnp.int32)}
         return nf.Model(lambda key: {}, forward=forward, init_state=state)
 
-    broken("params_are_trainable_arrays", make, "the state should keep its kinds")
+    broken("params_are_trainable_arrays", make, "the state should keep its dtypes and shapes")
 
 
 def test_init_with_a_source_of_its_own_is_found():

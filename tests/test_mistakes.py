@@ -54,7 +54,7 @@ def test_a_forward_without_out_is_told():
 def test_lengths_lie_within_the_sequence():
     model, x = nf.lstm(3, 4), jnp.ones((2, 5, 3))
     with pytest.raises(ValueError, match="lengths should be from 0 to 5, got 9"):
-        model.apply(model.init(KEY), {"x": x, "lengths": jnp.array([5, 9])})
+        model.apply(model.init(KEY), nf.RecurrentInput(x, jnp.array([5, 9])))
     q = jnp.ones((2, 5, 1, 4))
     with pytest.raises(ValueError, match="lengths should be from 0 to 5, got -1"):
         nf.attend(q, q, q, lengths=jnp.array([5, -1]))

@@ -1,6 +1,7 @@
 """The two-layer perceptron inside a Transformer block, plain or gated."""
 
 from collections.abc import Callable
+from functools import cache
 
 import jax
 
@@ -67,11 +68,24 @@ def resolve_activation(where: str, activation: str | Callable[[Array], Array]) -
     """Whether an activation is gated, and the elementwise function of it."""
     if isinstance(activation, str) and activation in GATES:
         return True, GATES[activation]
+    return False, elementwise(where, activation, f"The gated ones go by name: {', '.join(map(repr, GATES))}.")
+
+
+def elementwise(where: str, activation: str | Callable[[Array], Array], hint: str) -> Callable[[Array], Array]:
+    """The function of an activation, which should keep the shape. hint: what to do with one that does not."""
     act = activations.by_name(activation) if isinstance(activation, str) else activation
     if not callable(act):
         expected = "activation should be a function x -> y or a name"
         check.fail(where, expected=expected, actual=check.describe(act), exc_type=TypeError)
-    if jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), "float32")).shape != (1, 2):
-        hint = f"The gated ones go by name: {', '.join(map(repr, GATES))}."
+    keeps_shape = _named_keeps_shape if isinstance(activation, str) else _keeps_shape
+    if not keeps_shape(act):
         check.fail(where, expected="the activation should keep the shape", actual=function_name(act), hint=hint)
-    return False, act
+    return act
+
+
+def _keeps_shape(act: Callable[[Array], Array]) -> bool:
+    return jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), "float32")).shape == (1, 2)
+
+
+_named_keeps_shape = cache(_keeps_shape)
+"""For those of `nf.activations`: tracing one takes longer than everything else in making an MLP."""

@@ -105,15 +105,15 @@ def bilinear(
         if not isinstance(x, tuple | list) or len(x) != 2:
             actual = check.describe(x)
             check.fail("bilinear", expected="x should be a pair (left, right)", actual=actual, exc_type=TypeError)
-        left, right = x
-        check.last_axis("bilinear: left", left, left_dim=left_dim)
-        check.last_axis("bilinear: right", right, right_dim=right_dim)
-        if left.shape[:-1] != right.shape[:-1]:
+        first, second = x
+        check.last_axis("bilinear: left", first, left_dim=left_dim)
+        check.last_axis("bilinear: right", second, right_dim=right_dim)
+        if first.shape[:-1] != second.shape[:-1]:
             expected = "left and right should have the same leading axes"
-            check.fail("bilinear", expected=expected, actual=f"shapes {left.shape} and {right.shape}")
-        inner = matmul_rows(left, params["weight"].reshape(left_dim, right_dim * out_dim))
-        inner = inner.reshape(*left.shape[:-1], right_dim, out_dim)  # [..., right_dim, out_dim]
-        y = (right[..., None] * inner).sum(-2)
+            check.fail("bilinear", expected=expected, actual=f"shapes {first.shape} and {second.shape}")
+        inner = matmul_rows(first, params["weight"].reshape(left_dim, right_dim * out_dim))
+        inner = inner.reshape(*first.shape[:-1], right_dim, out_dim)  # [..., right_dim, out_dim]
+        y = (second[..., None] * inner).sum(-2)
         return add_bias(y, params["bias"]) if bias else y
 
     return Model(init, apply)

@@ -10,7 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers, paths
-from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_model, fold, wide_dtype
+from nnfunc.base import (
+    Array,
+    Layer,
+    Model,
+    Out,
+    Params,
+    PyTree,
+    Scalar,
+    as_model,
+    fold,
+    indexed_keys,
+    vmap_keys,
+    wide_dtype,
+)
 from nnfunc.frozen_state import FrozenState
 from nnfunc.paths import Leaves, is_matrix, leaves_mask
 
@@ -179,4 +192,4 @@ def _state(base: Params, inside: PyTree) -> dict[str, Any]:
 
 def _stack(draw: Any, n: int) -> Any:
     """The same for n layers, layer i with the key `fold_in(key, i)`, as in `repeat`."""
-    return lambda key: jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(n))
+    return lambda key: vmap_keys(draw, indexed_keys(key, n))

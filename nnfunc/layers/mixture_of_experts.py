@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Key, Model, Out, Params, fold, widen
+from nnfunc.base import Array, Initializer, Key, Model, Out, Params, fold, indexed_keys, widen
 from nnfunc.combinators import tap
 from nnfunc.layers.feed_forward import resolve_activation
 from nnfunc.layers.linear import matmul_rows
@@ -131,9 +131,9 @@ def mixture_of_experts(
     def forward(params, x, ctx):
         check.last_axis(where, x, dim=dim)
         if capacity is not None and ctx.cache is not None:
-            hint = "Generate with the same parameters in a model of capacity=None."
-            problem = "with a capacity, the result of a token depends on the other tokens of its batch."
-            check.fail(where, problem, hint=hint)
+            expected = "a model that generates should have capacity=None, so that tokens do not depend on each other"
+            hint = "Generate with the same parameters in such a model."
+            check.fail(where, expected=expected, actual=capacity, hint=hint)
         tokens = jnp.asarray(x).reshape(math.prod(x.shape[:-1]), dim)  # [tokens, dim]
         wide = widen(tokens)
         logits = matmul_rows(wide, params["router"]["weight"].astype(wide.dtype))
@@ -179,7 +179,6 @@ def _queue_ranks(choices: Array, num_experts: int) -> Array:
 
 
 def _init_experts(initializer: Initializer, key: Key, shape: tuple[int, int, int]) -> Array:
-    """The weights of each expert drawn by themselves, so that its fan-in counts."""
+    """The weights of each expert drawn alone, so that the initializer sees the fan-in of one expert."""
     num_experts, *one = shape
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_experts))
-    return jax.lax.map(lambda key: initializer(key, tuple(one)), keys)
+    return jax.lax.map(lambda key: initializer(key, tuple(one)), indexed_keys(key, num_experts))

@@ -76,7 +76,13 @@ def parse_windows(
     names: Sequence[str] = ("same", "valid", "circular"),
     argument: str = "kernel",
 ) -> Windows:
-    """The checked Windows of a layer's arguments; a size of several numbers sets dims."""
+    """The checked Windows of a layer's arguments.
+
+    where: the layer, for errors. size: of the window, at least 1. stride: by default the size. padding: one of
+    names, or numbers. dilation: the distance between the elements of a window, at least 1. Each is one number
+    for all spatial axes or a sequence of one for each. dims: the number of spatial axes, 1 to 3, where size is
+    one number. argument: the name of size in errors.
+    """
     if isinstance(size, Sequence) and not isinstance(size, str):
         dims = len(size)
     check.size(where, dims=dims)
@@ -89,7 +95,10 @@ def parse_windows(
 
 
 def flatten_batch(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]]:
-    """x with one leading axis, [batch, *spatial, channels], and the sizes of its leading axes."""
+    """x with one leading axis, [batch, *spatial, channels], and the sizes of its leading axes.
+
+    where: the layer, for errors. x: floats, [..., *spatial, channels]. dims: the number of spatial axes.
+    """
     check.floating(where, x=x)
     if x.ndim < dims + 1:
         hint = "Images without a channel axis: x[..., None]." if x.ndim >= dims else ""
@@ -99,7 +108,10 @@ def flatten_batch(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]
 
 
 def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str = "") -> Array:
-    """[batch, *spatial, channels] with the spatial axes padded by a value, or circularly."""
+    """x, [batch, *spatial, channels], with its spatial axes padded by a value, or circularly.
+
+    pads: (before, after) for each spatial axis. mode: "circular", or "" for the value.
+    """
     if not any(map(any, pads)):
         return x
     widths = [(0, 0), *pads, (0, 0)]
@@ -109,7 +121,10 @@ def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str
 
 
 def shifted_copies(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Array]:
-    """For each element of the kernel the value of every window there: [batch, *windows, channels]."""
+    """For each element of the kernel the value of every window there: [batch, *windows, channels].
+
+    x: [batch, *spatial, channels], padded already. kernel, stride, dilation: one number for each spatial axis.
+    """
     sizes = zip(x.shape[1:-1], kernel, stride, dilation, strict=True)
     spans = [((n - (k - 1) * d - 1) // s) * s + 1 for n, k, s, d in sizes]
     copies = []
@@ -131,7 +146,10 @@ def _same(n: int, span: int, stride: int) -> tuple[int, int]:
 
 
 def per_axis(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
-    """An integer of at least `low` for every axis, of one number or dims of them."""
+    """dims integers of at least `low`, from one number for all axes or a sequence of one for each.
+
+    where, name: the layer and the argument, for errors. value: the number or the sequence.
+    """
     if isinstance(value, str) or not isinstance(value, Sequence):
         check.size(where, low, check.LARGEST, **{name: value})
         return (int(value),) * dims

@@ -1,11 +1,11 @@
 """The encoder Transformer of BERT."""
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from nnfunc import activations, check, initializers
-from nnfunc.base import Model, Scalar
+from nnfunc.base import Array, Model, Scalar
 from nnfunc.combinators import repeat, serial, tie, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.masks import zero_nonfinite_padding
@@ -15,9 +15,29 @@ from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias, linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.transformer import padding, transformer_block
+from nnfunc.models.transformer import TransformerInput, attention_padding, transformer_block
 
-__all__ = ["bert"]
+__all__ = ["BertInput", "bert"]
+
+
+class BertInput(NamedTuple):
+    """The ids of `nf.bert` with their types and their padding.
+
+    ids: integers [..., time] in [0, vocab_size). types: the segment of each token, integers [..., time] in
+    [0, types); None, the default, is 0. mask: [..., time], True or 1 where there is a token. lengths: integers
+    [...], the number of tokens of each sequence; one of the two is enough.
+    A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
+
+    >>> model = nf.bert(65, block_size=8, layers=1, heads=2, dim=4)
+    >>> x = nf.BertInput(jnp.array([[1, 2, 3], [4, 0, 0]]), lengths=jnp.array([3, 1]))
+    >>> model.apply(model.init(jax.random.key(0)), x).shape
+    (2, 3, 4)
+    """
+
+    ids: Array
+    types: Array | None = None
+    mask: Array | None = None
+    lengths: Array | None = None
 
 
 def bert(
@@ -38,8 +58,7 @@ def bert(
 ) -> Model:
     """BERT: tables of tokens, positions and types, norm, post-norm blocks that see both directions.
 
-    x: ids, or a dict with ids and, all optional: types (in [0, types), 0 by default), mask (true or 1
-    where there is a token) and lengths; padding is then not looked at.
+    x: ids, or an `nf.BertInput` with types, and with mask or lengths, so that no token attends to padding.
     output: "hidden" gives the states of the last block. "tokens": the masked language model's logits,
     `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
     `linear(dropout(tanh(linear(state of the first token))))`.
@@ -47,15 +66,15 @@ def bert(
     of the attention weights and of each branch. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
     `nf.activations`; BERT's is the exact "gelu".
-    Initial weights are normal of deviation 0.02, cut at 2.
+    Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
     `blocks/mlp/...`, and below `head` those of the output.
-    Shapes: ids, types, mask [..., time] with time at most block_size, lengths [...] -> y
-    [..., time, dim], [..., time, vocab_size] or [..., classes].
+    Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., time, vocab_size] or
+    [..., classes].
     Source: Devlin et al. 2019, arXiv:1810.04805, and its code, for eps and the heads.
 
     >>> model = nf.bert(65, block_size=8, layers=2, heads=2, dim=16, output="classes", classes=3)
-    >>> x = {"ids": jnp.array([[1, 2, 3], [4, 5, 0]]), "lengths": jnp.array([3, 2])}
+    >>> x = nf.BertInput(jnp.array([[1, 2, 3], [4, 5, 0]]), lengths=jnp.array([3, 2]))
     >>> model.apply(model.init(jax.random.key(0)), x).shape
     (2, 3)
     """
@@ -66,7 +85,7 @@ def bert(
     mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
     block = transformer_block(dim, attend, mlp, order="post", eps=eps, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
-    heads_of = {
+    head_layers = {
         "tokens": lambda: serial(
             linear=linear(dim, dim, weight_init=normal),
             act=activations.by_name(activation),
@@ -82,16 +101,16 @@ def bert(
             logits=linear(dim, classes, weight_init=normal),
         ),
     }
-    head = {} if output == "hidden" else {"head": heads_of[output]()}
+    head = {} if output == "hidden" else {"head": head_layers[output]()}
 
     def flow(net, x):
-        values = x if isinstance(x, dict) else {"ids": x}
-        ids, known = _checked(values)
-        kinds = values.get("types", jnp.zeros(ids.shape, jnp.int32))
-        y = net.positions(net.tokens(ids)) + net.types(kinds)
-        y = net.norm(zero_nonfinite_padding(y, known.get("mask"), known.get("lengths")))
+        ids, types, mask, lengths = _check_input(x)
+        y = net.positions(net.tokens(ids)) + net.types(jnp.zeros(ids.shape, jnp.int32) if types is None else types)
+        padding = attention_padding("", mask, lengths, ids.shape[-1])
+        y = net.norm(zero_nonfinite_padding(y, **padding))
         y = net.drop(y) if drop else y
-        y = net.blocks({"x": y, **known})["x"] if known else net.blocks(y)
+        padded = mask is not None or lengths is not None
+        y = net.blocks(TransformerInput(y, **padding)).x if padded else net.blocks(y)
         return net.head(y) if head else y
 
     model = wire(
@@ -109,19 +128,12 @@ def bert(
     return tie(model, {"head/logits/weight": ("tokens/weight", jnp.transpose)})
 
 
-def _checked(values: dict) -> tuple:
-    """The ids, and what attention is to know of their padding."""
-    names = ("ids", "types", "mask", "lengths")
-    for name in values:
-        if name not in names:
-            problem = f"x should be ids or a dict with {', '.join(names)}, got {name!r}"
-            check.fail("bert", f"{problem}{check.nearest(name, names)}")
-    if "ids" not in values:
-        check.fail("bert", expected="x should hold 'ids'", actual=f"a dict with {sorted(values)}")
-    ids = values["ids"]
-    check.integers("bert", ids=ids)
-    if ids.ndim < 1:
-        check.fail("bert", expected="ids should be [..., time]", actual=f"shape {ids.shape}")
-    if "types" in values:
-        check.same_shape("bert", types=values["types"], ids=ids)
-    return ids, padding(values, "mask", "lengths", ids.shape[-1])
+def _check_input(x: Any) -> BertInput:
+    """x as a BertInput, its ids and types checked."""
+    inputs = check.model_input("bert", x, BertInput)
+    check.integers("bert", ids=inputs.ids)
+    if inputs.ids.ndim < 1:
+        check.fail("bert", expected="ids should be [..., time]", actual=f"shape {inputs.ids.shape}")
+    if inputs.types is not None:
+        check.same_shape("bert", types=inputs.types, ids=inputs.ids)
+    return inputs

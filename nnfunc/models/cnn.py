@@ -1,12 +1,12 @@
-"""Convolutional networks for small images: LeNet-5, and a plain one made for use."""
+"""Convolutional networks for small images: LeNet-5, and a plain one with stages."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
-from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Layer, Model, Scalar, as_model
+from nnfunc import activations, check
+from nnfunc.base import Array, Layer, Model, Scalar, as_model
 from nnfunc.combinators import serial, wire
 from nnfunc.layers.conv.conv import conv
 from nnfunc.layers.dropout import dropout as dropout_layer
@@ -15,6 +15,7 @@ from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm, layer_norm
 from nnfunc.layers.pool import avg_pool, max_pool
+from nnfunc.models.mlp import activation_init
 
 __all__ = ["cnn", "lenet"]
 
@@ -50,7 +51,7 @@ def lenet(
     check.size("lenet", classes=classes, in_dim=in_dim)
     check.size("lenet", 12, image_size=image_size)
     check.choice("lenet", _POOLS, pool=pool)
-    act, init = activation_layer("lenet", activation), suiting(activation)
+    act, init = activation_layer("lenet", activation), activation_init(activation)
     features = 16 * ((image_size // 2 - 4) // 2) ** 2
     return for_images(
         "lenet",
@@ -83,7 +84,7 @@ def cnn(
     """Stages of convolutions, each pooled by 2, then a hidden layer and the logits.
 
     Stage i is `convs` times [convolution to widths[i], norm, activation], then pooling. The head
-    flattens the last image or takes the mean over its places, then dropout, linear(hidden),
+    flattens the last image or takes the mean over its positions, then dropout, linear(hidden),
     activation, dropout, linear(classes). Norm and dropout are left out when None, the hidden
     layer when 0. `hidden` moves the number of parameters in small steps, `widths` in large ones.
     pool: "max" or "avg", of windows of 2 x 2.
@@ -100,34 +101,30 @@ def cnn(
     """
     check.size("cnn", classes=classes, in_dim=in_dim, convs=convs, kernel=kernel)
     check.size("cnn", 0, hidden=hidden)
-    widths = sizes("cnn", widths=widths)
+    (widths,) = stage_sizes("cnn", widths=widths)
     least = 2 ** len(widths)
     stages = f"widths ({len(widths)} stages, each of which halves the image)"
     if isinstance(image_size, int) and image_size < least:
-        check.fail(
-            "cnn",
-            expected=f"image_size should be at least {least} for these {stages}",
-            actual=image_size,
-            hint="Give fewer widths.",
-        )
+        expected = f"image_size should be at least {least} for these {stages}"
+        check.fail("cnn", expected=expected, actual=image_size, hint="Give fewer widths.")
     check.size("cnn", image_size=image_size)
     check.choice("cnn", _POOLS, pool=pool)
     check.choice("cnn", ("flatten", "global"), head=head)
     if norm is not None:
         check.choice("cnn", _NORMS, norm=norm)
-    act, init = activation_layer("cnn", activation), suiting(activation)
+    act, init = activation_layer("cnn", activation), activation_init(activation)
 
     def stage(in_dim, width):
         layers: dict[str, Layer] = {}
         for i, dim in enumerate([in_dim] + [width] * (convs - 1), 1):
-            bias = norm != "batch"  # which batch norm would take away again
+            bias = norm != "batch"  # batch norm would subtract it again
             layers[f"conv_{i}"] = conv(dim, width, kernel, bias=bias, weight_init=init)
             layers |= {f"norm_{i}": _NORMS[norm](width)} if norm else {}
             layers[f"act_{i}"] = act
         return serial(**layers, pool=_POOLS[pool](2))
 
-    stages = [stage(*pair) for pair in pairwise([in_dim, *widths])]
-    layers: dict[str, Layer] = {f"stage_{i}": made for i, made in enumerate(stages, 1)}
+    pairs = enumerate(pairwise([in_dim, *widths]), 1)
+    layers: dict[str, Layer] = {f"stage_{i}": stage(*pair) for i, pair in pairs}
     whole = head == "flatten"
     layers |= {"flat": _flat} if whole else {"mean": global_avg_pool()}
     features = widths[-1] * ((image_size // least) ** 2 if whole else 1)
@@ -149,11 +146,11 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
         shape = x.shape
         if len(shape) < 3:
             expected = "x should be images [..., height, width, channels]"
-            hint = f" For one image without a channel axis: {grey}." if len(shape) == 2 else ""
+            hint = f"For one image without a channel axis: {grey}." if len(shape) == 2 else ""
             if size is not None and shape and shape[-1] in (size**2, 3 * size**2):
                 flat = (size, size, shape[-1] // size**2)
-                hint = f" Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
-            check.fail(where, f"{expected}, got shape {shape}.{hint}")
+                hint = f"Are they flat? Then x.reshape(*x.shape[:-1], {str(flat)[1:-1]})."
+            check.fail(where, expected=expected, actual=f"shape {shape}", hint=hint)
         if size is not None and shape[-3:-1] != (size, size):
             expected = f"images should be {size} x {size} (image_size)"
             hint = f"Make it with image_size={shape[-3]}, or resize them."
@@ -166,14 +163,10 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
                 hint = f"Are they rows of pixels? x.reshape(*x.shape[:-2], {str(image)[1:-1]})."
             elif shape[-3] != shape[-2]:
                 hint = "Resize them."
-            check.fail(where, f"{expected}, got shape {shape}. {hint}")
+            check.fail(where, expected=expected, actual=f"shape {shape}", hint=hint)
         if min(shape[-3:-1]) < least:
-            check.fail(
-                where,
-                expected=f"images should be at least {least} x {least} for its stages",
-                actual=f"shape {shape}",
-                hint="Use fewer stages.",
-            )
+            expected = f"images should be at least {least} x {least} for its stages"
+            check.fail(where, expected=expected, actual=f"shape {shape}", hint="Use fewer stages.")
         for name in layers:
             x = net[name](x)
         return x
@@ -182,26 +175,22 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
     return Model(model.init, forward=model.forward, init_state=model.init_state, name=where)
 
 
-def sizes(where: str, **lists: Sequence[int]) -> list[int]:
-    """The one named list, checked to hold at least one integer of at least 1."""
-    ((name, values),) = lists.items()
-    if isinstance(values, int | str) or not isinstance(values, Sequence) or not len(values):
-        check.fail(where, expected=f"{name} should be a list of integers, one a stage", actual=check.describe(values))
-    for place, value in enumerate(values):
-        check.size(where, **{f"{name}[{place}]": value})
-    return list(values)
+def stage_sizes(where: str, **lists: Sequence[int]) -> list[list[int]]:
+    """The named lists of one integer for each stage, checked: at least 1, and all of one length."""
+    for name, values in lists.items():
+        if isinstance(values, int | str) or not isinstance(values, Sequence) or not len(values):
+            expected = f"{name} should be a list of integers, one for each stage"
+            check.fail(where, expected=expected, actual=check.describe(values))
+        check.size(where, **{f"{name}[{stage}]": value for stage, value in enumerate(values)})
+    result = [list(values) for values in lists.values()]
+    if len({len(values) for values in result}) > 1:
+        expected = f"{' and '.join(lists)} should have the same length"
+        check.fail(where, expected=expected, actual=" and ".join(map(str, result)))
+    return result
 
 
 def activation_layer(where: str, activation: Activation) -> Any:
-    """The layer that an activation's name stands for, or the one that was given."""
+    """The layer of an activation: a name of `nf.activations`, a function or a model."""
     if isinstance(activation, str):
         return activations.by_name(activation)
     return as_model(activation, where=f"{where}: activation")
-
-
-def suiting(activation: Any) -> Initializer:
-    """The initializer for a known activation; He's for a function of the user's own."""
-    try:
-        return initializers.init_for(activation)
-    except ValueError:
-        return initializers.he_normal

@@ -13,7 +13,7 @@ from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear, scale
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.cnn import for_images, sizes
+from nnfunc.models.cnn import for_images, stage_sizes
 
 __all__ = ["convnext", "convnext_small", "convnext_tiny"]
 
@@ -32,7 +32,7 @@ def convnext(
     drop_path: Scalar | None = None,
     layer_scale: Scalar = 1e-6,
 ) -> Model:
-    """Stem of patches, stages of ConvNeXt blocks, mean over places, layer norm, linear.
+    """Stem of patches, stages of ConvNeXt blocks, mean over positions, layer norm, linear.
 
     A block is x + drop_path(scale(down(gelu(up(norm(spatial(x))))))): a depthwise convolution, layer
     norm, linear maps to four times the width and back, a learned factor for each channel. Between
@@ -50,11 +50,9 @@ def convnext(
     (5, 10)
     """
     check.size("convnext", classes=classes, in_dim=in_dim, patch=patch, kernel=kernel)
-    depths, widths = sizes("convnext", depths=depths), sizes("convnext", widths=widths)
-    if len(depths) != len(widths):
-        check.fail("convnext", expected="depths and widths should be of one length", actual=f"{depths}, {widths}")
+    depths, widths = stage_sizes("convnext", depths=depths, widths=widths)
     if kernel % 2 == 0:
-        check.fail("convnext", expected="kernel should be odd, so that the size stays", actual=kernel)
+        check.fail("convnext", expected="kernel should be odd, to keep the size", actual=kernel)
     if drop_path is not None:
         check.number("convnext", 0, 1, drop_path=drop_path)
 
@@ -73,15 +71,15 @@ def convnext(
         drop = {} if drop_path is None else {"drop": rising_drop_path(drop_path, sum(depths))}
 
         def flow(net, pair):
-            x, place = pair  # of the block among all blocks, which sets its rate
+            x, index = pair  # of the block among all blocks, which sets its rate
             y = net.body(x)
-            y = net.drop((y, place)) if drop else y
-            return x + y, place + 1
+            y = net.drop((y, index)) if drop else y
+            return x + y, index + 1
 
         return wire(flow, body=body, **drop)
 
     def stage(blocks, before):
-        """x -> x: the place of the first block goes in with x, and is dropped at the end."""
+        """x -> x: the blocks take and return x with the index of the next block among all."""
 
         def flow(net, x):
             x = net.down(x) if before else x
@@ -142,12 +140,11 @@ def convnext_small(
 
 
 def rising_drop_path(rate: Scalar, blocks: int) -> Model:
-    """drop_path for (x, place of the block) -> x: none at place 0, `rate` at the last place."""
+    """drop_path for (x, index of the block) -> x: the rate is 0 in the first block and `rate` in the last."""
 
     def forward(params, pair, ctx):
-        x, place = pair
-        fraction = place.astype(jnp.float32) / max(blocks - 1, 1)
-        own = drop_path_layer(jnp.asarray(rate, jnp.float32) * fraction)
-        return own.forward(params, x, ctx)
+        x, index = pair
+        fraction = index.astype(jnp.float32) / max(blocks - 1, 1)
+        return drop_path_layer(jnp.asarray(rate, jnp.float32) * fraction).forward(params, x, ctx)
 
     return Model(lambda key: {}, forward=forward)

@@ -1,17 +1,14 @@
 """The multi-layer perceptron."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
-from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar, as_model, function_name
+from nnfunc import check, initializers
+from nnfunc.base import Array, Initializer, Model, Scalar, as_model
 from nnfunc.combinators import serial
 from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.feed_forward import elementwise
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm, layer_norm, rms_norm
 
@@ -37,7 +34,7 @@ def mlp(
     Shapes: x [..., widths[0]] -> y [..., widths[-1]].
     activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
     dropout: the rate, in [0, 1].
-    weight_init: by default the one that suits the activation (`nf.initializers.init_for`).
+    weight_init: by default the one for the activation (`nf.initializers.init_for`).
     gain: a factor on every initial weight.
     Raises: ValueError when there are fewer than two widths or a name is unknown.
 
@@ -46,29 +43,20 @@ def mlp(
     (5, 10)
     """
     if isinstance(widths, int) or len(widths) < 2:
-        check.fail(
-            "mlp", expected="widths should be at least the input's and the output's, such as [64, 10]", actual=widths
-        )
-    for place, width in enumerate(widths):
-        check.size("mlp", **{f"widths[{place}]": width})
+        expected = "widths should be at least those of the input and the output, such as [64, 10]"
+        check.fail("mlp", expected=expected, actual=widths)
+    check.size("mlp", **{f"widths[{i}]": width for i, width in enumerate(widths)})
     check.number("mlp", gain=gain)
-    act = activations.by_name(activation) if isinstance(activation, str) else activation
-    act = as_model(act, where="mlp: activation") if isinstance(act, tuple) else act
-    keeps_shape = _named_keeps_shape if isinstance(activation, str) else _keeps_shape
-    if not isinstance(act, Model) and not keeps_shape(act):
-        check.fail(
-            "mlp",
-            expected="the activation should keep the shape",
-            actual=function_name(act),
-            hint="The glu family halves it: make such a block with nf.serial.",
-        )
+    if isinstance(activation, str) or callable(activation):
+        act = elementwise("mlp", activation, "The glu family halves it: make such a block with nf.serial.")
+    else:
+        act = as_model(activation, where="mlp: activation")
     if norm is not None:
         check.choice("mlp", _NORMS, norm=norm)
-    weights = weight_init or _suiting(activation)
-    scaled = initializers.scaled(weights, gain)
+    scaled = initializers.scaled(weight_init or activation_init(activation), gain)
 
     def hidden(in_dim, out_dim):
-        bias = norm != "batch"  # which batch norm would take away again
+        bias = norm != "batch"  # batch norm would subtract it again
         layers = {"linear": linear(in_dim, out_dim, bias=bias, weight_init=scaled)}
         layers |= {"norm": _NORMS[norm](out_dim)} if norm else {}
         layers |= {"act": act}
@@ -80,16 +68,8 @@ def mlp(
     return serial(**layers, head=linear(*pairs[-1], weight_init=head_init))
 
 
-def _keeps_shape(act: Callable[[Array], Array]) -> bool:
-    return jax.eval_shape(act, jax.ShapeDtypeStruct((1, 2), jnp.float32)).shape == (1, 2)
-
-
-_named_keeps_shape = cache(_keeps_shape)
-"""Of those of `nf.activations`: following one takes longer than all else that makes an MLP."""
-
-
-def _suiting(activation: Any) -> Initializer:
-    """The initializer for a known activation; He's for a function of the user's own."""
+def activation_init(activation: Any) -> Initializer:
+    """The initializer of `init_for` for a known activation; He's for another function or model."""
     try:
         return initializers.init_for(activation)
     except ValueError:

@@ -14,7 +14,7 @@ from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm
 from nnfunc.layers.pool import max_pool
-from nnfunc.models.cnn import Activation, activation_layer, for_images, sizes
+from nnfunc.models.cnn import Activation, activation_layer, for_images, stage_sizes
 
 __all__ = ["cifar_resnet", "resnet", "resnet18", "resnet34", "resnet50"]
 
@@ -43,7 +43,7 @@ def resnet(
     stem "imagenet": a 7x7 convolution of stride 2, norm, activation, 3x3 max pooling of stride 2;
     "cifar": a 3x3 convolution of stride 1, norm, activation. Stages after the first halve the image.
     shortcut: where the shape changes, "projection" is a 1x1 convolution and a norm (the paper's option
-    B), "pad" takes every second place and adds channels of zeros after the others (option A).
+    B), "pad" takes every second position and adds channels of zeros after the others (option A).
     depths, widths: blocks and width of each stage. momentum: of the batch norms. last_scale: the
     initial scale of each body's last norm; at 0 every block starts as its shortcut.
     norm: dim -> a layer in place of batch norm, such as `lambda dim: nf.group_norm(8, dim, spatial=2)`.
@@ -60,9 +60,7 @@ def resnet(
     (5, 10)
     """
     check.size("resnet", classes=classes, in_dim=in_dim)
-    depths, widths = sizes("resnet", depths=depths), sizes("resnet", widths=widths)
-    if len(depths) != len(widths):
-        check.fail("resnet", expected="depths and widths should be of one length", actual=f"{depths}, {widths}")
+    depths, widths = stage_sizes("resnet", depths=depths, widths=widths)
     check.choice("resnet", _EXPANSION, block=block)
     check.choice("resnet", ("imagenet", "cifar"), stem=stem)
     check.choice("resnet", ("projection", "pad"), shortcut=shortcut)
@@ -191,8 +189,9 @@ def cifar_resnet(
     check.size("cifar_resnet", depth=depth, width=width)
     if depth < 8 or depth % 6 != 2:
         below = max(8, depth - (depth - 2) % 6)
-        near = f"The nearest: {below}." if below >= depth else f"The nearest: {below}, {below + 6}."
-        check.fail("cifar_resnet", f"depth should be 6 n + 2, at least 8, got {depth}. {near}")
+        nearest = f"{below}" if below >= depth else f"{below}, {below + 6}"
+        expected = "depth should be 6 n + 2, at least 8"
+        check.fail("cifar_resnet", expected=expected, actual=depth, hint=f"The nearest: {nearest}.")
     return resnet(
         classes,
         depths=[(depth - 2) // 6] * 3,
@@ -215,16 +214,16 @@ def residual_block(body: Layer, act: Layer, **shortcut: Layer) -> Model:
 
 
 def pad(x: Array, out_dim: int, stride: int) -> Array:
-    """Every stride-th place, with channels of zeros after the others: a shortcut without parameters."""
+    """Every stride-th position, with channels of zeros after the others: a shortcut without parameters."""
     if x.shape[-1] > out_dim:
-        expected = f"a shortcut 'pad' should not narrow, got {x.shape[-1]} channels for {out_dim}"
-        check.fail("resnet", f"{expected}. Use shortcut='projection'.")
+        expected, actual = "a shortcut 'pad' should not narrow", f"{x.shape[-1]} channels for {out_dim}"
+        check.fail("resnet", expected=expected, actual=actual, hint="Use shortcut='projection'.")
     x = x[..., ::stride, ::stride, :]
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, out_dim - x.shape[-1])])
 
 
 def scaled_at_first(norm: Layer, factor: Scalar) -> Model:
-    """The norm with its initial scale times factor; one without a scale is left alone."""
+    """The norm with its initial scale times factor; a norm without a scale is not changed."""
     layer = as_model(norm, where="resnet: norm")
 
     def init(key):

@@ -5,12 +5,12 @@ from typing import Literal
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Model, PyTree, Scalar
+from nnfunc.base import Array, Model, PyTree, Scalar, widen
 from nnfunc.combinators import serial, tie, wire
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.linear import linear
-from nnfunc.layers.recurrent.layers import gru, lstm, rnn
+from nnfunc.layers.recurrent.layers import RecurrentInput, gru, lstm, rnn
 
 __all__ = ["rnn_classifier", "rnn_lm"]
 
@@ -28,14 +28,14 @@ def rnn_classifier(
     dropout: Scalar | None = None,
     pool: Literal["last", "mean"] = "last",
 ) -> Model:
-    """Recurrent layers over a sequence, and a linear head on what they say of the whole of it.
+    """Recurrent layers over a sequence, and a linear head on their last or their mean output.
 
     pool "last": the output of the last step; of both directions, each at its own last step. "mean":
     the mean over the steps. dropout: the rate, in [0, 1], between layers and before the head.
     dim: the width of a layer and direction. cell: "lstm", "gru" or "rnn". layers: how many are stacked.
     bidirectional: whether a second layer reads the sequence from its end.
-    Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be {"x": ..., "lengths": ...}, as for
-    `nf.lstm`: then only the real steps count. A sequence of length 0 is one of zeros.
+    Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be an `nf.RecurrentInput` with
+    lengths: then only the real steps count. A sequence of length 0 is one of zeros.
     Paths: `body/layer_0/weight`, ..., `head/weight`.
 
     >>> model = nf.rnn_classifier(28, 10, dim=32, cell="gru")
@@ -54,9 +54,10 @@ def rnn_classifier(
         y, carry = net.body(x)
         if pool == "last":
             top = carry[f"layer_{layers - 1}"]
-            y = _joined(top) if bidirectional else _output(top)
+            outputs = [_output(top[name]) for name in ("forward", "backward")] if bidirectional else [_output(top)]
+            y = jnp.concatenate(outputs, axis=-1) if bidirectional else outputs[0]
         else:
-            y = _mean(y, x["lengths"] if isinstance(x, dict) and "lengths" in x else None)
+            y = _mean(y, x.lengths if isinstance(x, RecurrentInput) else None)
         return net.head(net.drop(y) if drops else y)
 
     return wire(flow, body=body, **drops, head=head)
@@ -66,13 +67,9 @@ def _output(carry: PyTree) -> Array:
     return carry[0] if isinstance(carry, tuple) else carry
 
 
-def _joined(carry: PyTree) -> Array:
-    return jnp.concatenate([_output(carry[way]) for way in ("forward", "backward")], axis=-1)
-
-
 def _mean(y: Array, lengths: Array | None) -> Array:
     """Over the real steps; y is 0 at the others."""
-    wide = y.astype(jnp.float32) if y.dtype.itemsize < 4 else y
+    wide = widen(y)
     steps = y.shape[-2] if lengths is None else jnp.asarray(lengths)[..., None]
     count = jnp.maximum(jnp.asarray(steps, wide.dtype), 1)  # without a step the mean is 0
     return (wide.sum(-2) / count).astype(y.dtype)

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Layer, Model, Scalar
+from nnfunc.base import Array, Layer, Model, Scalar
 from nnfunc.combinators import repeat, tie, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions, sinusoidal_positions
@@ -15,11 +15,33 @@ from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
-from nnfunc.models.transformer import make_norm, padding, transformer_block
+from nnfunc.models.transformer import TransformerInput, attention_padding, make_norm, transformer_block
 
-__all__ = ["seq2seq"]
+__all__ = ["Seq2SeqInput", "seq2seq"]
 
-NAMES = ("source", "source_mask", "source_lengths", "memory", "target", "target_mask", "target_lengths")
+
+class Seq2SeqInput(NamedTuple):
+    """The x of `nf.seq2seq`: source and target, source alone, or memory and target.
+
+    source: integers [..., time] in [0, vocab_size). target: what the decoder reads, integers [..., steps] in
+    [0, target_vocab_size), a start token first. memory: the output of the encoder, [..., time, dim], in place of
+    source. source_mask: [..., time], True or 1 where source or memory has a token; source_lengths: integers
+    [...], its number of tokens. target_mask, target_lengths: those of the target.
+    A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
+
+    >>> model = nf.seq2seq(20, dim=16, layers=2, heads=2)
+    >>> x = nf.Seq2SeqInput(jnp.array([[1, 2, 3]]), target=jnp.array([[0, 4]]))
+    >>> model.apply(model.init(jax.random.key(0)), x).shape
+    (1, 2, 20)
+    """
+
+    source: Array | None = None
+    target: Array | None = None
+    memory: Array | None = None
+    source_mask: Array | None = None
+    source_lengths: Array | None = None
+    target_mask: Array | None = None
+    target_lengths: Array | None = None
 
 
 def seq2seq(
@@ -40,12 +62,10 @@ def seq2seq(
 ) -> Model:
     """The Transformer: an encoder of the source, a decoder that reads it and predicts the target.
 
-    x is a dict: source and target give logits; source alone gives memory, the encoder's output, which
-    is ordinary data; memory and target give logits again. So a source is encoded once, and while a
-    sequence is generated the decoder keeps its keys and values in the state. Optional: source_mask
-    (true where there is a token) or source_lengths, wherever source or memory is given, and
-    target_mask or target_lengths. The target is what the decoder reads, a start token first; place
-    t predicts token t + 1.
+    x is an `nf.Seq2SeqInput`. Source and target give logits. Source alone gives memory, the output of the
+    encoder; memory and target give the same logits, so that a source is encoded once. While a sequence is
+    generated, the decoder keeps its keys and values in the state. The target begins with a start token, and
+    position t predicts token t + 1.
     order: where the norms are (see `transformer_block`); with "pre" encoder and decoder end with one.
     tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
     the paper; otherwise three, and target_vocab_size may differ. hidden: 4 * dim by default.
@@ -57,25 +77,22 @@ def seq2seq(
     `decoder/head/weight` unless tied.
     Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocab_size];
     memory [..., time, dim].
-    Raises: ValueError when tied and the vocabularies differ.
+    Raises: ValueError when tied and the vocabularies differ, or when x has other parts than these; TypeError
+    when x is no `nf.Seq2SeqInput`.
     Source: Vaswani et al. 2017, arXiv:1706.03762.
 
     >>> model = nf.seq2seq(20, dim=16, layers=2, heads=2)
     >>> params = model.init(jax.random.key(0))
-    >>> memory = model.apply(params, {"source": jnp.array([[1, 2, 3]])})
-    >>> model.apply(params, {"memory": memory, "target": jnp.array([[0, 4]])}).shape
+    >>> memory = model.apply(params, nf.Seq2SeqInput(jnp.array([[1, 2, 3]])))
+    >>> model.apply(params, nf.Seq2SeqInput(memory=memory, target=jnp.array([[0, 4]]))).shape
     (1, 2, 20)
     """
     check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
-    text = vocab_size if target_vocab_size is None else target_vocab_size
-    check.size("seq2seq", target_vocab_size=text)
-    if tied and text != vocab_size:
-        check.fail(
-            "seq2seq",
-            expected=f"target_vocab_size should be that of the source, {vocab_size}, when tied",
-            actual=text,
-            hint="Set tied=False.",
-        )
+    target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
+    check.size("seq2seq", target_vocab_size=target_vocab_size)
+    if tied and target_vocab_size != vocab_size:
+        expected = f"target_vocab_size should be that of the source, {vocab_size}, when tied"
+        check.fail("seq2seq", expected=expected, actual=target_vocab_size, hint="Set tied=False.")
     table = initializers.normal(dim**-0.5)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
     final = {"norm": make_norm("seq2seq", norm, dim, eps)} if order == "pre" else {}
@@ -93,24 +110,23 @@ def seq2seq(
             dropout=dropout,
         )
 
-    def embedded(count: int) -> dict[str, Layer]:
+    def embedding_layers(count: int) -> dict[str, Layer]:
         wide = math.sqrt(dim)
-        place = learned_positions(block_size, dim) if block_size else sinusoidal_positions(dim)
         return {
             "tokens": embedding(count, dim, weight_init=table),
             "scale": lambda x: x * jnp.asarray(wide, x.dtype),
-            "positions": place,
+            "positions": learned_positions(block_size, dim) if block_size else sinusoidal_positions(dim),
             **drop,
         }
 
     def stack(count: int, *, causal: bool, **head: Layer) -> Model:
-        before, after = embedded(count), {**final, **head}
+        before, after = embedding_layers(count), {**final, **head}
 
         def flow(net, x):
-            y = x["x"]
+            y = x.x
             for name in before:
                 y = net[name](y)
-            y = net.blocks({**x, "x": y})["x"]
+            y = net.blocks(x._replace(x=y)).x
             for name in after:
                 y = net[name](y)
             return y
@@ -118,25 +134,24 @@ def seq2seq(
         return wire(flow, **before, blocks=repeat(block(causal), layers), **after)
 
     encoder = stack(vocab_size, causal=False)
-    head = linear(dim, text, bias=False, weight_init=table)
-    decoder = stack(text, causal=True, head=head)
+    head = linear(dim, target_vocab_size, bias=False, weight_init=table)
+    decoder = stack(target_vocab_size, causal=True, head=head)
 
     def flow(net, x):
-        _check_names(x)
-        if "memory" in x:
-            memory = x["memory"]
-        else:
-            about = padding(x, "source_mask", "source_lengths", x["source"].shape[-1])
-            memory = net.encoder({"x": x["source"], **about})
-        if "target" not in x:
+        inputs: Any = _check_input(x)
+        source, target, memory = inputs[:3]
+        if memory is None:
+            padding = attention_padding("source_", inputs.source_mask, inputs.source_lengths, source.shape[-1])
+            memory = net.encoder(TransformerInput(source, **padding))
+        if target is None:
             return memory
         check.last_axis("seq2seq: memory", memory, dim=dim)
-        seen = padding(x, "source_mask", "source_lengths", memory.shape[-2])
-        own = padding(x, "target_mask", "target_lengths", x["target"].shape[-1])
-        context = {"context": memory, **{f"context_{name}": value for name, value in seen.items()}}
-        return net.decoder({"x": x["target"], **own, **context})
+        source_padding = attention_padding("source_", inputs.source_mask, inputs.source_lengths, memory.shape[-2])
+        padding = attention_padding("target_", inputs.target_mask, inputs.target_lengths, target.shape[-1])
+        context = {"context": memory, **{f"context_{name}": value for name, value in source_padding.items()}}
+        return net.decoder(TransformerInput(target, **padding, **context))
 
-    model = wire(flow, encoder=_whole(encoder), decoder=decoder)
+    model = wire(flow, encoder=_without_cache(encoder), decoder=decoder)
     shared = {
         "decoder/tokens/weight": "encoder/tokens/weight",
         "decoder/head/weight": ("encoder/tokens/weight", jnp.transpose),
@@ -144,7 +159,7 @@ def seq2seq(
     return tie(model, shared) if tied else model
 
 
-def _whole(model: Model) -> Model:
+def _without_cache(model: Model) -> Model:
     """The model without a cache: it always sees its whole input at once."""
 
     def forward(params, x, ctx):
@@ -153,18 +168,19 @@ def _whole(model: Model) -> Model:
     return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
 
 
-def _check_names(x: dict) -> None:
-    expected = "a dict with source, and target, or memory and target"
-    if not isinstance(x, dict):
-        actual = check.describe(x)
-        check.fail("seq2seq", f"x should be {expected}, got {actual}.", exc_type=TypeError)
-    for name in x:
-        if name not in NAMES:
-            known = check.nearest(name, NAMES)
-            check.fail("seq2seq", f"x should hold {', '.join(NAMES)}, got {name!r}{known}")
-    if ("source" in x) == ("memory" in x) or ("memory" in x and "target" not in x):
-        check.fail("seq2seq", f"x should be {expected}, got a dict with {sorted(x)}.")
-    for name in {"source", "target"} & set(x):
-        check.integers(f"seq2seq: {name}", **{name: x[name]})
-        if x[name].ndim < 1:
-            check.fail("seq2seq", expected=f"{name} should be [..., time]", actual=f"shape {x[name].shape}")
+def _check_input(x: Any) -> Seq2SeqInput:
+    """x, with the checks that do not depend on the model."""
+    if not isinstance(x, Seq2SeqInput):
+        hint = "Write nf.Seq2SeqInput(source=..., target=...)."
+        actual = f"a dict with {sorted(x)}" if isinstance(x, dict) else check.describe(x)
+        check.fail("seq2seq", expected="x should be an nf.Seq2SeqInput", actual=actual, hint=hint, exc_type=TypeError)
+    names = [name for name, value in x._asdict().items() if value is not None]
+    if ("source" in names) == ("memory" in names) or ("memory" in names and "target" not in names):
+        expected = "x should have source, or source and target, or memory and target"
+        check.fail("seq2seq", expected=expected, actual=f"an nf.Seq2SeqInput with {names}")
+    for name in {"source", "target"} & {*names}:
+        ids = getattr(x, name)
+        check.integers(f"seq2seq: {name}", **{name: ids})
+        if ids.ndim < 1:
+            check.fail("seq2seq", expected=f"{name} should be [..., time]", actual=f"shape {ids.shape}")
+    return x

@@ -44,7 +44,7 @@ def vit(
     default. dropout: the rate of the embedding, of the attention weights and of each branch;
     drop_path: that of whole branches; both in [0, 1]. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, attention heads of a block, width.
-    Initial weights are normal of deviation 0.02, cut at 2.
+    Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `patches/weight`, `token/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`,
     `norm/scale`, `head/weight`.
     Shapes: x [..., height, width, in_dim] -> logits [..., classes].
@@ -104,11 +104,8 @@ def grid(where: str, image_size: int | tuple[int, int], patch: int | tuple[int, 
     high, wide = (patch, patch) if isinstance(patch, int) else patch
     check.size(where, image_height=height, image_width=width, patch_height=high, patch_width=wide)
     if height % high or width % wide:
-        check.fail(
-            where,
-            expected=f"patches of {(high, wide)} should cover the image exactly",
-            actual=f"image_size {(height, width)}",
-        )
+        expected = f"patches of {(high, wide)} should cover the image exactly"
+        check.fail(where, expected=expected, actual=f"image_size {(height, width)}")
     return (height, width), math.prod((height // high, width // wide))
 
 
@@ -116,9 +113,6 @@ def check_image(where: str, x: Array, size: tuple[int, int], in_dim: int) -> Non
     """x is [..., height, width, in_dim] of the size that the model was made for."""
     check.last_axis(where, x, in_dim=in_dim)
     if x.shape[-3:-1] != size:
-        check.fail(
-            where,
-            expected=f"x should be [..., {size[0]}, {size[1]}, {in_dim}], the image_size",
-            actual=f"shape {x.shape}",
-            hint="Resize it, or make a model of its size.",
-        )
+        expected = f"x should be [..., {size[0]}, {size[1]}, {in_dim}], the image_size"
+        hint = "Resize it, or make a model of its size."
+        check.fail(where, expected=expected, actual=f"shape {x.shape}", hint=hint)

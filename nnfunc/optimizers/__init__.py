@@ -2,20 +2,20 @@
 
 Each is optax's pair, `init(params) -> state` and `update(grads, state, params) -> updates, state`,
 and works wherever optax takes one; `optimizer.learning_rate(step)` is its learning rate. learning_rate is a number or
-a schedule. All calculate, and keep their state, in float32 (float64 where a parameter is float64),
+a schedule. All compute, and keep their state, in float32 (float64 where a parameter is float64),
 and give updates of the parameters' types.
 
 Gradients are clipped first: clip is the largest norm of all of them together, and inf is off.
 
 Weight decay is for matrices: decay_on="matrices" means every leaf whose last name has the word
-weight, kernel or embedding in it, and so neither biases nor the scales of norms. Shapes cannot tell
-them: inside `repeat` a bias has an axis of layers before its own. Leaves without names, those of
+weight, kernel or embedding in it, and so neither biases nor the scales of norms. Shapes cannot
+distinguish them: inside `repeat` a bias has an axis of layers too. Leaves without names, those of
 lists, count from two axes on. decay_on takes path patterns too, such as ("**/weight", "head/*"),
 "**" for all, () for none, or a function params -> tree of booleans. Or weight_decay itself is a dict
 of decays by path pattern, {"head/*": 0.0, "**/weight": 0.1}: the first pattern that fits a leaf
 decides, and leaves that none fits do not decay.
 
-Wrappers change what another optimizer, ours or optax's, is given or what it gives: `clip_value` and
+Wrappers change the gradients or the updates of another optimizer, of this library or of optax: `clip_value` and
 `clip_adaptive` the gradients, `max_norm`, `lookahead` and `groups` the updates. They keep its `learning_rate`.
 `stacked` names the leaves whose first axis is the layers of a `repeat`, such as "blocks/**".
 """

@@ -2,8 +2,8 @@
 
 Each is a triple of pure functions, `init(params) -> state`, `update(state, params, step) -> state` and
 `read(state, params) -> params`. params is any pytree, such as (parameters, running statistics); step
-is the 0-based step that made them. The sums are float32, or float64 where a leaf is; what is read has
-the leaves' own types. Leaves that are not floats, such as counters, are not averaged, nor is the base
+is the 0-based step that made them. The sums are float32, or float64 where a leaf is; read returns
+the dtypes of the leaves. Leaves that are not floats, such as counters, are not averaged, nor is the base
 of `nf.lora`, which never changes: read gives those of the params it is given. Before the first
 averaged step it gives all of them as they are.
 """
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Params, PyTree, Scalar
+from nnfunc.base import Array, Params, PyTree, Scalar, wide_dtype
 from nnfunc.calls import explain_calls
 from nnfunc.frozen_state import FrozenState, is_frozen
 
@@ -74,9 +74,9 @@ def ema(decay: Scalar, *, start: Scalar = 0, warmup: Scalar = 1) -> Average:
     def update(state, params, step):
         t = state.count.astype(jnp.float32)
         ramp = (1 + t) / (_number(warmup) + t)
-        own = jnp.minimum(_number(decay), ramp)
-        weight = own * state.weight + (1 - own)
-        fraction = jnp.where(weight > 0, (1 - own) / jnp.where(weight > 0, weight, 1), 1)
+        d = jnp.minimum(_number(decay), ramp)
+        weight = d * state.weight + (1 - d)
+        fraction = jnp.where(weight > 0, (1 - d) / jnp.where(weight > 0, weight, 1), 1)
         due = _number(step) >= _number(start)
         mean = _toward(state.mean, params, fraction, due)
         count = state.count + due.astype(jnp.int32)
@@ -120,33 +120,25 @@ def _number(value: Any) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def _wide(leaf: Any) -> Any:
-    """The type to average a leaf in, None for what is not averaged."""
-    dtype = jax.dtypes.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        return None
-    return dtype if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)
-
-
 def _zeros(params: Params) -> PyTree:
     def zeros(leaf):
         if is_frozen(leaf):
             others = {name: _zeros(part) for name, part in leaf.items() if name != "base"}
             return FrozenState(others, base=jax.tree.map(lambda _: None, leaf["base"]))
-        dtype = _wide(leaf)
-        return None if dtype is None else jnp.zeros(jnp.shape(leaf), dtype)
+        is_float = jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.floating)
+        return jnp.zeros(jnp.shape(leaf), wide_dtype(leaf)) if is_float else None
 
     return jax.tree.map(zeros, params, is_leaf=is_frozen)
 
 
 def _toward(mean: PyTree, params: Params, fraction: Array, due: Array) -> PyTree:
-    """The mean, moved by a share of its way to the params where that is due."""
+    """The mean, moved toward the params by a fraction of the difference where due."""
 
     def step(leaf, old):
         if old is None:
             return None
         new = jnp.asarray(leaf, old.dtype)
-        # all of the way at once: what is averaged first may be far from the zeros
+        # exactly new where fraction is 1: the first params may be far from the zeros that mean starts with
         return jnp.where(due, jnp.where(fraction < 1, old + fraction.astype(old.dtype) * (new - old), new), old)
 
     return jax.tree.map(step, params, mean)

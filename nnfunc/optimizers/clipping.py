@@ -46,10 +46,10 @@ def clip_adaptive(
 ) -> Optimizer:
     """Each unit's gradient at most `limit` times as long as the unit's weights, before `inner`.
 
-    gradient *= min(1, limit * max(|weights|, eps) / |gradient|), for each unit on its own.
-    A unit is a last index of a matrix [in, out] or a kernel [..., in, out]; what is no matrix, such
-    as a bias, is one unit. stacked: the leaves whose first axis is the layers of a `repeat`, such as
-    "blocks/**"; there each layer has units of its own. on: the leaves that are clipped; the paper
+    gradient *= min(1, limit * max(|weights|, eps) / |gradient|), for each unit separately.
+    A unit is a column of a matrix [in, out] or an output channel of a kernel [..., in, out]; a leaf that is
+    no matrix, such as a bias, is one unit. stacked: the leaves whose first axis is the layers of a `repeat`, such
+    as "blocks/**"; there each layer has separate units. on: the leaves that are clipped; the paper
     leaves out the last layer.
     limit: above 0; inf is off. A unit whose gradient's norm is not finite stays as it is.
     Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range or a
@@ -76,7 +76,7 @@ def clip_adaptive(
             return jnp.where(off, grad, _shortened(grad, size, most))
 
         which = leaves_mask("clip_adaptive: on", params, on)
-        axes = _unit_axes("clip_adaptive: stacked", params, stacked)
+        axes = _norm_axes("clip_adaptive: stacked", params, stacked)
         return jax.tree.map(each, grads, params, which, axes)
 
     return _before("clip_adaptive", inner, clip)
@@ -85,9 +85,10 @@ def clip_adaptive(
 def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Leaves = ()) -> Optimizer:
     """After each update, the weights that come into a unit at most `limit` long, to rounding.
 
-    weights *= min(1, limit / |weights|), for each unit on its own; units and stacked as in
-    `clip_adaptive`. limit: above 0; inf is off. Where a wrapper lets leaves move later, it goes
-    around this one: groups(max_norm(adam(1e-3), 3.0), freeze={"body/**": 1000}).
+    weights *= min(1, limit / |weights|), for each unit separately; units and stacked as in
+    `clip_adaptive`. on: the leaves that are limited, the matrices by default. limit: above 0; inf is off. A
+    wrapper that unfreezes leaves later goes around this one:
+    groups(max_norm(adam(1e-3), 3.0), freeze={"body/**": 1000}).
     Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0 or a pattern
     fits no leaf.
     Source: Srivastava et al. 2014, Dropout, section 5.1; with limits of 3 to 4.
@@ -112,7 +113,7 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
             return jnp.where(size > most, _shortened(new, size, most) - param, update)
 
         which = leaves_mask("max_norm: on", params, on)
-        axes = _unit_axes("max_norm: stacked", params, stacked)
+        axes = _norm_axes("max_norm: stacked", params, stacked)
         return jax.tree.map(each, updates, params, which, axes), state
 
     return wrapped("max_norm", inner, inner.init, update)
@@ -130,7 +131,7 @@ def _before(where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTr
     return wrapped(where, inner, inner.init, update)
 
 
-def _unit_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
+def _norm_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
     """The axes of each leaf that belong to one unit."""
 
     def axes(keys, leaf, layers):
@@ -142,7 +143,7 @@ def _unit_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
 
 
 def _shortened(x: Array, size: Array, most: Array) -> Array:
-    """x, whose norms are `size`, no longer than `most`; what is not finite stays as it is."""
+    """x, whose norms are `size`, scaled to norms of at most `most`; unchanged where the norm is not finite."""
     over = (size > most) & jnp.isfinite(size)
     return jnp.where(over, x / jnp.where(over, size, 1) * jnp.where(over, most, 1), x)
 
@@ -152,7 +153,7 @@ def clip_global_norm(limit: Array, norm: Array | None) -> optax.GradientTransfor
 
     def clip(grads, params):
         size = (global_norm(grads) if norm is None else norm).astype(limit.dtype)
-        over = size > limit  # what is not chosen has no inf / inf, in gradients neither
+        over = size > limit  # the other branch computes no inf / inf, in gradients either
         scale = jnp.where(over, jnp.where(over, limit, 1) / jnp.where(over, size, 1), 1)
         return jax.tree.map(lambda grad: grad * scale, grads)
 

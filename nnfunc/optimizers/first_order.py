@@ -1,4 +1,4 @@
-"""The rules: SGD, Adam, AdamW, RMSprop, Lion and LAMB, each a short chain of pieces."""
+"""The rules: SGD, Adam, AdamW, RMSprop, Lion and LAMB, each a short chain of gradient transformations."""
 
 import math
 
@@ -8,7 +8,7 @@ from nnfunc import check
 from nnfunc.base import Scalar, Schedule
 from nnfunc.optimizers.gradient_transforms import by_adam, by_rms, by_trust_ratio, check_adam, optimizer
 from nnfunc.optimizers.optimizer import Optimizer
-from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
+from nnfunc.optimizers.weight_decay import Decay
 from nnfunc.paths import Leaves
 
 __all__ = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]
@@ -40,13 +40,11 @@ def sgd(
     [-0.125]
     """
     check.number("sgd", 0, 1, open_high=True, momentum=momentum)
-    check_decay("sgd", weight_decay, decay_on)
 
-    def pieces(number):
-        decay = decayed("sgd", weight_decay, decay_on, number)
+    def chain(number, decay):
         return decay, optax.trace(number(momentum), nesterov=nesterov)
 
-    return optimizer("sgd", learning_rate, clip, pieces)
+    return optimizer("sgd", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
 
 def adam(
@@ -80,13 +78,11 @@ def adam(
     [-0.5]
     """
     check_adam("adam", b1, b2, eps)
-    check_decay("adam", weight_decay, decay_on)
 
-    def pieces(number):
-        decay = decayed("adam", weight_decay, decay_on, number)
+    def chain(number, decay):
         return decay, by_adam(number(b1), number(b2), number(eps))
 
-    return optimizer("adam", learning_rate, clip, pieces)
+    return optimizer("adam", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
 
 def adamw(
@@ -116,13 +112,11 @@ def adamw(
     [[-0.125]]
     """
     check_adam("adamw", b1, b2, eps)
-    check_decay("adamw", weight_decay, decay_on)
 
-    def pieces(number):
-        decay = decayed("adamw", weight_decay, decay_on, number)
+    def chain(number, decay):
         return by_adam(number(b1), number(b2), number(eps)), decay
 
-    return optimizer("adamw", learning_rate, clip, pieces)
+    return optimizer("adamw", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
 
 def rmsprop(
@@ -156,14 +150,11 @@ def rmsprop(
     """
     check.number("rmsprop", 0, 1, open_high=True, decay=decay, momentum=momentum)
     check.number("rmsprop", 0, eps=eps)
-    check_decay("rmsprop", weight_decay, decay_on)
 
-    def pieces(number):
-        add = decayed("rmsprop", weight_decay, decay_on, number)
-        scaled = by_rms(number(decay), number(eps), centered)
-        return add, scaled, optax.trace(number(momentum))
+    def chain(number, add_decay):
+        return add_decay, by_rms(number(decay), number(eps), centered), optax.trace(number(momentum))
 
-    return optimizer("rmsprop", learning_rate, clip, pieces)
+    return optimizer("rmsprop", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
 
 def lion(
@@ -192,13 +183,11 @@ def lion(
     [-0.5, 0.5]
     """
     check.number("lion", 0, 1, open_high=True, b1=b1, b2=b2)
-    check_decay("lion", weight_decay, decay_on)
 
-    def pieces(number):
-        decay = decayed("lion", weight_decay, decay_on, number)
+    def chain(number, decay):
         return optax.scale_by_lion(number(b1), number(b2)), decay
 
-    return optimizer("lion", learning_rate, clip, pieces)
+    return optimizer("lion", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
 
 def lamb(
@@ -230,10 +219,8 @@ def lamb(
     [[-2.5, 0.0]]
     """
     check_adam("lamb", b1, b2, eps)
-    check_decay("lamb", weight_decay, decay_on)
 
-    def pieces(number):
-        decay = decayed("lamb", weight_decay, decay_on, number)
+    def chain(number, decay):
         return by_adam(number(b1), number(b2), number(eps)), decay, by_trust_ratio(stacked)
 
-    return optimizer("lamb", learning_rate, clip, pieces)
+    return optimizer("lamb", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)

@@ -1,6 +1,7 @@
 """The gradient transformations that the optimizers chain: the directions of Adam, RMSprop and LAMB."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ import optax
 from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
 from nnfunc.optimizers.clipping import clip_global_norm
-from nnfunc.optimizers.optimizer import Optimizer, cast_like, scaled, wide_type
+from nnfunc.optimizers.optimizer import Optimizer, cast_like, require_params, scaled, wide_type
+from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
 from nnfunc.paths import Leaves, leaves_mask
 from nnfunc.vector_norm import vector_norm
 
@@ -21,41 +23,48 @@ TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite a
 
 
 def optimizer(
-    where: str, learning_rate: Scalar | Schedule, clip: Scalar, pieces: Callable[[Any], tuple[Any, ...]]
+    where: str,
+    learning_rate: Scalar | Schedule,
+    chain: Callable[[Any, Any], tuple[Any, ...]],
+    *,
+    clip: Scalar,
+    weight_decay: Decay,
+    decay_on: Leaves,
 ) -> Optimizer:
-    """clip, then the pieces, then the learning rate. pieces: a function of what makes arrays of numbers.
+    """Clipping, then a chain of gradient transformations, then the learning rate.
 
     where: the optimizer's name, for errors. learning_rate: a number of at least 0, or a schedule.
+    chain: (number, decay) -> the transformations; number makes arrays of the optimizer's numbers, and decay is the
+    transformation that adds weight_decay * parameter to the leaves decay_on. clip: the largest global norm.
     """
+    check_decay(where, weight_decay, decay_on)
     schedule = schedules.as_schedule(learning_rate, where=f"{where}: learning_rate")
     if not callable(learning_rate):
         check.number(where, 0, learning_rate=learning_rate)
     check.number(where, 0, open_low=True, clip=clip)
 
-    def chain(dtype, gradient_norm=None):
-        def number(value):
-            return jnp.asarray(value, dtype)
-
+    def whole_chain(dtype, gradient_norm=None):
+        number = partial(jnp.asarray, dtype=dtype)
+        decay = decayed(where, weight_decay, decay_on, number)
         descend = optax.scale_by_schedule(lambda step: -schedule(step))
-        return optax.chain(clip_global_norm(number(clip), gradient_norm), *pieces(number), descend)
+        return optax.chain(clip_global_norm(number(clip), gradient_norm), *chain(number, decay), descend)
 
     def init(params):
         dtype = wide_type(params)
-        return chain(dtype).init(cast_floating(params, dtype))
+        return whole_chain(dtype).init(cast_floating(params, dtype))
 
     def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
-        if params is None:
-            check.fail(where, "update needs the parameters: optimizer.update(grads, state, params).")
+        require_params(where, params)
         dtype = wide_type(params)
         grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
-        updates, state = chain(dtype, gradient_norm).update(grads, state, wide)
+        updates, state = whole_chain(dtype, gradient_norm).update(grads, state, wide)
         return cast_like(scaled(updates, rate_scale), params), state
 
     return Optimizer(init, update, schedule)
 
 
 def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
-    """optax's scaleby_adam for strict promotion, which refuses a float to the power of a count.
+    """optax's scale_by_adam for strict promotion, which refuses a float to the power of a count.
 
     b1, b2: decays of the two means. eps: added to the root.
     """
@@ -99,7 +108,7 @@ class RmsState(NamedTuple):
 
 
 def by_rms(decay: Array, eps: Array, centered: bool) -> optax.GradientTransformation:
-    """optax's scaleby_rms and scale_by_stddev, with a root that rounding cannot take below 0.
+    """optax's scale_by_rms and scale_by_stddev, with a root that rounding cannot take below 0.
 
     decay: of the running means. eps: added to the root. centered: whether the mean is subtracted.
     """

@@ -21,10 +21,10 @@ class LookaheadState(NamedTuple):
 
 
 def lookahead(inner: Any, every: Scalar = 5, slow_rate: Scalar = 0.5) -> Optimizer:
-    """Every so many steps of `inner`, go back to a point on the way that it has come.
+    """After every few steps of `inner`, move back toward where these steps began.
 
     After each `every` steps: slow += slow_rate * (parameters - slow); parameters = slow.
-    The state of `inner` goes on as it is. every: at least 1; inf is off. slow_rate: in [0, 1]; 1 is
+    The state of `inner` is not changed. every: at least 1; inf is off. slow_rate: in [0, 1]; 1 is
     off too. Evaluate after a step that `every` divides: there the parameters are the slow weights.
     Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range.
     Source: Zhang et al. 2019, arXiv:1907.08610, algorithm 1.

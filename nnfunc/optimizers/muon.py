@@ -8,9 +8,10 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar, Schedule
+from nnfunc.errors import MissingPackageError
 from nnfunc.optimizers.gradient_transforms import by_adam, check_adam, optimizer
 from nnfunc.optimizers.optimizer import Optimizer
-from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
+from nnfunc.optimizers.weight_decay import Decay
 from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask
 
 __all__ = ["MuonState", "muon"]
@@ -44,9 +45,9 @@ def muon(
     parameter -= learning_rate * (rms * sqrt(max(in, out)) * orthogonal(m) + weight_decay * parameter)
     orthogonal(m), by five steps of Newton and Schulz, has singular values of about 1, between 0.7 and
     1.2. rms is the root mean square of the step's entries, for the rate to be that of AdamW.
-    on: which leaves are tried; the matrices (by name, see the module) among them are taken, be they
-    [in, out], [n, in, out] of a `repeat`, which are n matrices (and so are the taps of a kernel
-    [width, in, out]), or kernels of four and more axes, of which all but the last count as in.
+    on: the leaves among which Muon takes the matrices (by name, see `nf.optimizers`): [in, out]; [n, in, out]
+    of a `repeat` or of a kernel [width, in, out], as n matrices; and kernels of four and more axes, of which
+    all but the last count as in.
     stacked: leaves whose first axis is layers, whatever their axes. Muon is meant for hidden layers:
     on="blocks/**" leaves embeddings and the last layer to AdamW.
     momentum, b1, b2: in [0, 1). eps: above 0. For infinite or NaN gradients its updates are NaN.
@@ -68,16 +69,14 @@ def muon(
     check.number("muon", 0, rms=rms)
     check.number("muon", 0, open_low=True, eps=eps)  # a matrix without gradient is divided by it
     check_adam("muon", b1, b2, eps)
-    check_decay("muon", weight_decay, decay_on)
     _contrib()
 
-    def pieces(number):
-        decay = decayed("muon", weight_decay, decay_on, number)
+    def chain(number, decay):
         adam = by_adam(number(b1), number(b2), number(eps))
         numbers = {"beta": number(momentum), "eps": number(eps), "nesterov": nesterov}
         return _by_muon(numbers, number(rms), adam, on, stacked), decay
 
-    return optimizer("muon", learning_rate, clip, pieces)
+    return optimizer("muon", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
 
 def _contrib() -> Any:
@@ -87,8 +86,9 @@ def _contrib() -> Any:
 
         contrib.MuonDimensionNumbers  # noqa: B018  came with 0.2.6
     except (ImportError, AttributeError) as error:
-        expected = f"muon: it needs optax 0.2.6 or later, got {optax.__version__}"
-        raise ImportError(f"{expected}. Run pip install -U optax.") from error
+        expected, hint = "it needs optax 0.2.6 or later", "Run pip install -U optax."
+        actual = str(optax.__version__)
+        raise MissingPackageError(where="muon", expected=expected, actual=actual, hint=hint) from error
     return contrib
 
 
@@ -101,34 +101,34 @@ def _by_muon(
     def parts(params: Params, *trees: PyTree) -> Any:
         """Muon itself, the axes of its leaves, and of each tree its leaves and the others."""
         axes = _axes(params, on, stacked)
-        mine = jax.tree.map(lambda leaf, own: own is not None, params, axes)
-        rest = jax.tree.map(lambda taken: not taken, mine)
+        chosen = jax.tree.map(lambda leaf, dims: dims is not None, params, axes)
+        rest = jax.tree.map(lambda on: not on, chosen)
         muon = contrib.scale_by_muon(**numbers, weight_dimension_numbers=axes)
-        return muon, axes, *((keep_where(tree, mine), keep_where(tree, rest)) for tree in trees)
+        return muon, axes, *((keep_where(tree, chosen), keep_where(tree, rest)) for tree in trees)
 
     def init(params):
-        muon, _, (mine, rest) = parts(params, params)
+        muon, _, (matrices, rest) = parts(params, params)
         with jax.numpy_dtype_promotion("standard"):
-            return MuonState(muon.init(mine), others.init(rest))
+            return MuonState(muon.init(matrices), others.init(rest))
 
     def update(updates, state, params=None):
-        muon, axes, (mine, rest) = parts(params, updates)
-        with jax.numpy_dtype_promotion("standard"):  # optax's own does not run under "strict"
-            mine, matrices = muon.update(mine, state.matrices)
-        rest, adam = others.update(rest, state.others)
+        muon, axes, (matrices, rest) = parts(params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # optax's Muon does not run under "strict"
+            matrices, muon_state = muon.update(matrices, state.matrices)
+        rest, others_state = others.update(rest, state.others)
 
-        def sized(update, own):
-            into = math.prod(update.shape[axis] for axis in own.reduction_axis)
+        def sized(update, dims):
+            into = math.prod(update.shape[axis] for axis in dims.reduction_axis)
             return update * (rms * math.sqrt(max(into, update.shape[-1])))
 
-        mine = jax.tree.map(sized, mine, axes)
-        return fill_missing(params, mine, rest), MuonState(matrices, adam)
+        matrices = jax.tree.map(sized, matrices, axes)
+        return fill_missing(params, matrices, rest), MuonState(muon_state, others_state)
 
     return optax.GradientTransformation(init, update)
 
 
 def _axes(params: Params, on: Leaves, stacked: Leaves) -> PyTree:
-    """Which axes of a leaf go in and which out, as optax has it; None for what is no matrix."""
+    """The input and output axes of each leaf, as optax's MuonDimensionNumbers; None for leaves that are no matrix."""
     contrib = _contrib()
 
     def axes(leaf, named, picked, layers):

@@ -8,21 +8,21 @@ import jax.numpy as jnp
 import optax
 
 from nnfunc import check, paths, schedules
-from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating
+from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating, wide_dtype
 from nnfunc.paths import fill_missing, keep_where
 
-__all__ = ["Optimizer", "as_optimizer", "cast_like", "scaled", "wide_type", "wrapped"]
+__all__ = ["Optimizer", "as_optimizer", "cast_like", "require_params", "scaled", "wide_type", "wrapped"]
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
-    """optax's pair `init, update` with what a trainer may want to know of it.
+    """optax's pair `init, update`, with its learning rate and its frozen parameters for a trainer.
 
     learning_rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
-    never moves, whose gradients it does not look at. update takes rate_scale=, by which the learning
-    rate of this step is multiplied: one number, or a tree of them in the shape of the parameters. What
-    wraps an optimizer hands it on inward, so that a limit on the weights stays one. It takes
-    gradient_norm= too, where the global norm of these gradients is known, to spare a pass over them;
-    what changes the gradients drops it.
+    never moves, whose gradients it does not read. update takes rate_scale=, a factor of the learning rate of
+    this step: one number, or a tree of them in the shape of the parameters. A wrapper passes it on to the
+    inner optimizer, so that `max_norm` still limits the weights. update takes gradient_norm= too, the global
+    norm of these gradients where it is known, to save a pass over them; a wrapper that changes the gradients
+    drops it.
 
     >>> init, update = nf.optimizers.sgd(0.5)
     >>> float(nf.optimizers.sgd(0.5).learning_rate(0))
@@ -58,9 +58,8 @@ def as_optimizer(
     if not isinstance(pair, tuple):  # such as optax.MultiSteps
         pair = getattr(transformation, "init", None), getattr(transformation, "update", None)
     if not (len(pair) == 2 and all(map(callable, pair))):
-        expected = "one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
-        actual = check.describe(transformation)
-        check.fail(where, f"an optimizer should be {expected}, got {actual}.", exc_type=TypeError)
+        expected = "an optimizer should be one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
+        check.fail(where, expected=expected, actual=check.describe(transformation), exc_type=TypeError)
     if not isinstance(pair, optax.GradientTransformation):
         pair = optax.GradientTransformation(*pair)
     inner = optax.with_extra_args_support(pair)
@@ -80,12 +79,19 @@ def as_optimizer(
 
 
 def wide_type(params: Params) -> Any:
-    """The type to calculate in: float64 where a parameter has it, else float32.
+    """The dtype to compute in: float64 where a parameter has it, else float32.
 
     params: any pytree of arrays.
     """
-    types = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
-    return jnp.float64 if jnp.dtype("float64") in types else jnp.float32
+    dtypes = {wide_dtype(leaf) for leaf in jax.tree.leaves(params)}
+    return jnp.float64 if jnp.float64 in dtypes else jnp.float32
+
+
+def require_params(where: str, params: Params | None) -> None:
+    """Raise the error of the optimizer `where` when its update was called without params."""
+    if params is None:
+        expected = "update should be called with the parameters, optimizer.update(grads, state, params)"
+        check.fail(where, expected=expected, actual="none")
 
 
 def scaled(updates: PyTree, rate_scale: PyTree | None) -> PyTree:
@@ -125,8 +131,7 @@ def wrapped(
         return init(cast_floating(params, wide_type(params)))
 
     def step(grads, state, params=None, **extra):
-        if params is None:
-            check.fail(where, "update needs the parameters: optimizer.update(grads, state, params).")
+        require_params(where, params)
         dtype = wide_type(params)
         grads, wide = cast_floating(grads, dtype), cast_floating(params, dtype)
         updates, state = update(grads, state, wide, extra)

@@ -1,4 +1,4 @@
-"""Groups of parameters by path pattern: rates of their own, frozen, or moving from some step on."""
+"""Groups of parameters by path pattern: with other learning rates, frozen, or trained from some step on."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.errors import NnfuncError
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.weight_decay import check_by_pattern
 from nnfunc.paths import fill_missing, keep_where, values_by_pattern
 
 __all__ = ["GroupsState", "groups"]
@@ -33,7 +34,7 @@ def groups(
     """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
 
     rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
-    a leaf decides, and leaves that none fits have 1. Decay that goes with the rate is scaled with it.
+    a leaf decides, and leaves that no pattern fits have the factor 1. Decay that goes with the rate is scaled with it.
     freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
     no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
     them. Nothing here needs their gradients, so that a program which does nothing else with them
@@ -56,15 +57,9 @@ def groups(
     never = () if isinstance(freeze, Mapping) else paths.as_patterns(freeze, where="groups: freeze")
     for name, numbers in {"rates": rates, "freeze": later}.items():
         if not isinstance(numbers, Mapping):
-            check.fail(
-                "groups",
-                expected=f"{name} should be a dict by pattern",
-                actual=check.describe(numbers),
-                exc_type=TypeError,
-            )
-        for pattern, value in numbers.items():
-            named: dict[str, Any] = {f"{name} of {pattern!r}": value}
-            check.number("groups", 0, **named)
+            expected, actual = f"{name} should be a dict by pattern", check.describe(numbers)
+            check.fail("groups", expected=expected, actual=actual, exc_type=TypeError)
+        check_by_pattern("groups", name, numbers)
 
     def moving(params):
         frozen = paths.mask(params, never, where="groups: freeze")
@@ -83,33 +78,33 @@ def groups(
         due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
 
         def scale(whole, factor, start):
-            """Of the learning rate of a leaf: what is around, its own factor, whether it moves yet."""
-            own = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
-            own = own if factor is None else own * jnp.asarray(factor, dtype)
-            return own if start is None else jnp.where(due(start), own, 0)
+            """The rate_scale of a leaf: that of the caller, times the leaf's factor, 0 before its start."""
+            product = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
+            product = product if factor is None else product * jnp.asarray(factor, dtype)
+            return product if start is None else jnp.where(due(start), product, 0)
 
         reported = {name: value for name, value in extra.items() if name != "gradient_norm" or not never}
         if rates or later or "rate_scale" in extra:
             around = reported.pop("rate_scale", None)
             if jax.tree.structure(around) in (jax.tree.structure(0), jax.tree.structure(None)):
                 around = jax.tree.map(lambda _: around, params)
-            own = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
-            reported["rate_scale"] = keep_where(own, on)
+            scales = jax.tree.map(scale, around, factors, starts, is_leaf=lambda x: x is None)
+            reported["rate_scale"] = keep_where(scales, on)
         with _hidden(never, params):
-            updates, own = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **reported)
+            updates, inner_state = inner.update(keep_where(grads, on), state.inner, keep_where(params, on), **reported)
 
         def still(update, start):
             return update if start is None else jnp.where(due(start), update, 0)
 
         updates = jax.tree.map(still, fill_missing(params, updates), starts)
-        return updates, GroupsState(own, state.step + 1)
+        return updates, GroupsState(inner_state, state.step + 1)
 
     return wrapped("groups", inner, init, update, frozen=never)
 
 
 @contextmanager
 def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
-    """Say why a pattern of the inner optimizer finds nothing, where that is our doing."""
+    """Add a hint to the error of a pattern of the inner optimizer that only frozen leaves match."""
     try:
         yield
     except ValueError as error:
@@ -117,5 +112,5 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
         named = re.search(r"pattern '([^']+)'", str(error))
         ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
         if ours and isinstance(error, NnfuncError):
-            error.hint = f"{error.hint} groups hides from it what it freezes, {never}.".lstrip()
+            error.hint = f"{error.hint} groups hides the leaves that it freezes, {never}, from this optimizer.".lstrip()
         raise

@@ -10,7 +10,7 @@ from nnfunc import check
 from nnfunc.base import Array, Scalar
 from nnfunc.paths import Leaves, leaves_mask, values_by_pattern
 
-__all__ = ["Decay", "check_decay", "decayed"]
+__all__ = ["Decay", "check_by_pattern", "check_decay", "decayed"]
 
 Decay = Scalar | dict[str, Scalar]
 """A weight decay, or one for each path pattern: the first that fits a leaf decides."""
@@ -43,13 +43,16 @@ def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
     if not isinstance(weight_decay, Mapping):
         check.number(where, 0, weight_decay=weight_decay)
         return
-    for pattern, value in weight_decay.items():
-        named: dict[str, Any] = {f"weight_decay of {pattern!r}": value}
-        check.number(where, 0, **named)
+    check_by_pattern(where, "weight_decay", weight_decay)
     if decay_on != "matrices":
-        check.fail(
-            where,
-            expected="decay_on should be left out where weight_decay is by pattern",
-            actual=check.describe(decay_on),
-            hint="Give those leaves a decay of 0.",
-        )
+        expected, actual = "decay_on should be left out where weight_decay is by pattern", check.describe(decay_on)
+        check.fail(where, expected=expected, actual=actual, hint="Give those leaves a decay of 0.")
+
+
+def check_by_pattern(where: str, name: str, numbers: Mapping[str, Scalar]) -> None:
+    """Each number of a dict by path pattern is at least 0.
+
+    where, name: the optimizer and its argument, for errors. numbers: by path pattern.
+    """
+    named: dict[str, Any] = {f"{name} of {pattern!r}": value for pattern, value in numbers.items()}
+    check.number(where, 0, **named)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import paths
-from nnfunc.base import Array, PyTree
+from nnfunc.base import Array, PyTree, widen
 
-__all__ = ["fail", "floats_of", "kind", "kinds", "near", "two", "weighed"]
+__all__ = ["fail", "floats_of", "leaf_types", "near", "traced_dtypes", "two", "weighed"]
 
 
 def fail(law: str, problem: str, cause: Exception | None = None) -> NoReturn:
@@ -23,8 +23,8 @@ def near(law: str, what: str, actual: PyTree, expected: PyTree, tolerance: float
 
     law, what: what the message names. actual, expected: pytrees of arrays.
     """
-    if kind(actual) != kind(expected):
-        fail(law, f"{what}: kinds differ, {kind(actual)} and {kind(expected)}")
+    if leaf_types(actual) != leaf_types(expected):
+        fail(law, f"{what}: dtypes or shapes differ, {leaf_types(actual)} and {leaf_types(expected)}")
     for path, value in paths.flatten(expected).items():
         one, other = (np.asarray(v, np.float64) for v in (paths.flatten(actual)[path], value))
         same = np.isfinite(one) == np.isfinite(other)
@@ -37,18 +37,21 @@ def near(law: str, what: str, actual: PyTree, expected: PyTree, tolerance: float
             fail(law, f"{what}: {where} is {one[at]:.7g}, expected {other[at]:.7g}")
 
 
-def kind(tree: PyTree) -> dict[str, str]:
+def leaf_types(tree: PyTree) -> dict[str, str]:
     """The path, dtype and shape of every leaf of tree: they must agree before values are compared."""
     leaves = paths.flatten(tree)
     return {p: f"{jax.dtypes.result_type(v)}{list(jnp.shape(v))}" for p, v in leaves.items()}
 
 
-def kinds(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
-    """The dtypes in which the numbers of points are traced: int32 for integers, and then floats."""
-    whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
-    own = lambda values: jnp.int32 if all(map(whole, values)) else jnp.result_type(float)
-    some = any(map(whole, jax.tree.leaves(list(points))))
-    return [own, lambda values: jnp.result_type(float)] if some else [own]
+def traced_dtypes(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:
+    """Functions from the values of a number to the dtype to trace them in: int32 for integers, then float for all.
+
+    points: trees of Python numbers, one for each set of values.
+    """
+    is_integer = lambda value: isinstance(value, int) and not isinstance(value, bool)
+    exact = lambda values: jnp.int32 if all(map(is_integer, values)) else jnp.result_type(float)
+    has_integers = any(map(is_integer, jax.tree.leaves(list(points))))
+    return [exact, lambda values: jnp.result_type(float)] if has_integers else [exact]
 
 
 def floats_of(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], Any]]:
@@ -68,11 +71,11 @@ def floats_of(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], Any]]:
 def weighed(y: PyTree) -> Array:
     """One number of y in which every float counts differently."""
     floats, _ = floats_of(y)
-    wide = [leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf for leaf in floats]
+    wide = [widen(leaf) for leaf in floats]
     sums = [jnp.sum(v * jnp.cos(jnp.arange(v.size, dtype=v.dtype)).reshape(v.shape)) for v in wide]
     return sum(sums[1:], sums[0]) if sums else jnp.zeros(())
 
 
 def two(x: PyTree) -> PyTree:
-    """x and a different example of its kind, along a new leading axis."""
+    """x and a different example of the same shape, along a new leading axis."""
     return jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf)]), x)

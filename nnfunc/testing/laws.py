@@ -15,7 +15,7 @@ from nnfunc import paths
 from nnfunc.base import Context, Key, Model, Params, PyTree, Watch, as_model, cast_floating
 from nnfunc.combinators import precision
 from nnfunc.errors import MissingKeyError, NnfuncError
-from nnfunc.testing.comparing import fail, floats_of, kind, near, two, weighed
+from nnfunc.testing.comparing import fail, floats_of, leaf_types, near, two, weighed
 from nnfunc.testing.derivatives import check_gradients
 from nnfunc.testing.numbers import check_moves
 
@@ -41,9 +41,9 @@ def check_model(
     numbers: {name: (value, another value)} for each number the factory takes; every one may be traced.
     any_width: the model takes a last axis of any size. leading_axes: it takes any further leading
     axes. smooth: it has gradients that finite differences can find. tolerance: how far two programs
-    for the same thing may differ by rounding, as a share of the largest value. order: of
+    for the same thing may differ by rounding, as a fraction of the largest value. order: of
     the derivatives; 1 is enough for a model of layers that were checked themselves. at_once: all
-    numbers are moved together rather than each alone, which compiles less and tells less.
+    numbers are moved together rather than each alone, which compiles less and reports less.
     key: for `init` and for layers that draw; `jax.random.key(0)` by default.
 
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),
@@ -60,13 +60,13 @@ class Case:
     """A model under test, with the values that several laws need, each computed once.
 
     make, x, numbers, any_width, leading_axes, smooth, tolerance, order, at_once: as in `check_model`.
-    given_key: its key, or None.
+    init_key: its `key`, or None for the default.
     """
 
     make: Callable[..., Any]
     x: PyTree
     numbers: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    given_key: Key | None = None
+    init_key: Key | None = None
     any_width: bool = False
     leading_axes: bool = True
     smooth: bool = True
@@ -76,7 +76,7 @@ class Case:
 
     @cached_property
     def key(self) -> Key:
-        return jax.random.key(0) if self.given_key is None else self.given_key
+        return jax.random.key(0) if self.init_key is None else self.init_key
 
     @cached_property
     def model(self) -> Model:
@@ -93,7 +93,7 @@ class Case:
 
     @cached_property
     def needs_key(self) -> bool:
-        """Whether the model refuses to work without a key, in the words of law 2."""
+        """Whether the model raises MissingKeyError without a key (law 2)."""
         try:
             jax.eval_shape(partial(self.model.apply, state=self.model.init_state()), self.params, self.x)
         except MissingKeyError:
@@ -142,7 +142,7 @@ def numbers_trace(case: Case) -> None:
         params = start if apart else model.init(start)
         return case.gradients(params, x, model=model) | ({} if apart else {"params": params})
 
-    # Drawing is most of such a program: where no number has a part in it, it stays outside.
+    # Drawing is most of such a program: init stays outside where it depends on no number.
     apart = not _uses(init, case.key, case.numbers)
     start = case.params if apart else case.key
     known = case.reference | ({} if apart else {"params": case.params})
@@ -169,7 +169,7 @@ def no_key_no_randomness(case: Case) -> None:
 
 
 def params_are_trainable_arrays(case: Case) -> None:
-    """Law 4: nested dicts of float arrays with readable paths, and state that keeps its kinds."""
+    """Law 4: nested dicts of float arrays with readable paths, and state that keeps its dtypes and shapes."""
     law, name = "params are trainable arrays only", case.model.name
 
     def visit(node, path):
@@ -183,7 +183,7 @@ def params_are_trainable_arrays(case: Case) -> None:
         elif not isinstance(node, jax.ShapeDtypeStruct):
             fail(law, f"{name}: {'/'.join(path)} should be an array or a dict, got {node!r}")
         elif not jnp.issubdtype(node.dtype, jnp.floating):
-            hint = "What is not trained belongs into init_state"
+            hint = "What is not trained belongs in init_state"
             fail(law, f"{name}: {'/'.join(path)} should hold floats, got {node.dtype}. {hint}")
         elif node.weak_type:
             fail(law, f"{name}: {'/'.join(path)} is weakly typed: give its dtype, as jnp.float32")
@@ -191,16 +191,17 @@ def params_are_trainable_arrays(case: Case) -> None:
     visit(jax.eval_shape(case.model.init, case.key), ())
     before = jax.eval_shape(case.model.init_state)
     _, after = jax.eval_shape(case.trained, case.params, case.x)
-    if kind(after) != kind(before):
-        fail(law, f"{name}: the state should keep its kinds, {kind(before)}, got {kind(after)}")
+    if leaf_types(after) != leaf_types(before):
+        expected = f"the state should keep its dtypes and shapes, {leaf_types(before)}"
+        fail(law, f"{name}: {expected}, got {leaf_types(after)}")
 
 
 def init_is_deterministic(case: Case) -> None:
     """init gives the same bits for the same key, the same values under jit, shapes without arrays."""
     law, init = "init is a pure function of the key", case.model.init
     shapes, eager = jax.eval_shape(init, case.key), init(case.key)
-    if kind(shapes) != kind(eager):
-        fail(law, f"eval_shape gives {kind(shapes)}, init itself {kind(eager)}")
+    if leaf_types(shapes) != leaf_types(eager):
+        fail(law, f"eval_shape gives {leaf_types(shapes)}, init itself {leaf_types(eager)}")
     near(law, "init twice", init(case.key), eager, 0.0)
     near(law, "jit of init", case.params, eager, 1e-6)
 
@@ -213,17 +214,17 @@ def plain_jax_works(case: Case) -> None:
         return case.evaluated(params, x), case.trained(params, x)
 
     def program(params, x):
-        own = lambda x: both(params, x)
-        saved = jax.checkpoint(own)
+        run = lambda x: both(params, x)
+        saved = jax.checkpoint(run)
         return {
-            "alone": own(x),
-            "vmap": jax.vmap(own)(two(x)),
+            "alone": run(x),
+            "vmap": jax.vmap(run)(two(x)),
             "scan of checkpoint": jax.lax.scan(lambda c, x: (c, saved(x)), None, two(x))[1],
         }
 
     actual = jax.jit(program)(case.params, case.x)
     eager, close = both(case.params, case.x), partial(near, law, tolerance=case.tolerance)
-    if kind(jax.eval_shape(both, case.params, case.x)) != kind(eager):
+    if leaf_types(jax.eval_shape(both, case.params, case.x)) != leaf_types(eager):
         fail(law, "eval_shape and the eager call differ in shape or type")
     close("jit against the eager call", actual["alone"], eager)
     for name in ("vmap", "scan of checkpoint"):
@@ -312,13 +313,13 @@ def precision_is_a_wrapper(case: Case) -> None:
             actual, y = jax.jit(trained)(*args), jax.eval_shape(evaluated, *args)
         except Exception as error:
             fail(law, f"in bfloat16 it raised {type(error).__name__}: {error}", error)
-    if kind(y) != kind(actual["y"]):
-        fail(law, f"y is {kind(y)} in evaluation mode, {kind(actual['y'])} in training mode")
+    if leaf_types(y) != leaf_types(actual["y"]):
+        fail(law, f"y is {leaf_types(y)} in evaluation mode, {leaf_types(actual['y'])} in training mode")
     near(law, "bfloat16 against float32", actual, expected, 0.1)
 
 
 def ranks_are_explicit(case: Case) -> None:
-    """It works where JAX is told to refuse arrays of different ranks in one operation."""
+    """It works where JAX refuses arrays of different ranks in one operation (`jax_numpy_rank_promotion`)."""
     try:
         with jax.numpy_rank_promotion("raise"):
             params = jax.eval_shape(case.model.init, case.key)
@@ -372,8 +373,7 @@ def wide_arrays_come_in(case: Case) -> None:
     """x as NumPy's arrays of 64 bits is taken without a warning."""
 
     def wide(leaf):
-        kind = np.asarray(leaf).dtype.kind
-        return np.asarray(leaf, {"f": np.float64, "i": np.int64}.get(kind))
+        return np.asarray(leaf, {"f": np.float64, "i": np.int64}.get(np.asarray(leaf).dtype.kind))
 
     x = jax.tree.map(wide, case.x)
     with warnings.catch_warnings():
@@ -382,8 +382,8 @@ def wide_arrays_come_in(case: Case) -> None:
             actual = jax.eval_shape(lambda params: case.evaluated(params, x), case.params)
         except Warning as warning:
             fail("wide arrays come in", f"{case.model.name} with float64 x: {warning}", warning)
-    if kind(actual) != kind(jax.eval_shape(case.evaluated, case.params, case.x)):
-        fail("wide arrays come in", f"{case.model.name}: other types, {kind(actual)}")
+    if leaf_types(actual) != leaf_types(jax.eval_shape(case.evaluated, case.params, case.x)):
+        fail("wide arrays come in", f"{case.model.name}: other types, {leaf_types(actual)}")
 
 
 def batches_may_be_empty(case: Case) -> None:
@@ -423,7 +423,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
 
 
 def _uses(function: Callable[..., PyTree], fixed: Any, numbers: Mapping[str, Any]) -> bool:
-    """Whether what function(fixed, numbers) returns has to do with the numbers, traced or plain."""
+    """Whether the result of function(fixed, numbers) depends on the numbers, traced or plain."""
 
     def program(values: Any) -> Any:
         return jax.make_jaxpr(lambda fixed: function(fixed, values))(fixed)
@@ -432,7 +432,7 @@ def _uses(function: Callable[..., PyTree], fixed: Any, numbers: Mapping[str, Any
     try:
         one, other = program(first), program(second)
         traced = jax.make_jaxpr(partial(function, fixed))(jax.tree.map(jnp.asarray, first)).jaxpr
-    except Exception:  # what is wrong is told where it is looked for
+    except Exception:  # the law that calls the function reports it
         return True
     same = all(map(np.array_equal, one.consts, other.consts)) and str(one) == str(other)
     reached = {id(variable) for variable in traced.invars}

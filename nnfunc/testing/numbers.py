@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc.base import PyTree
-from nnfunc.testing.comparing import fail, kinds, near
+from nnfunc.testing.comparing import fail, near, traced_dtypes
 
 __all__ = ["FIRST", "check_moves", "check_numbers"]
 
@@ -48,12 +48,12 @@ def check_moves(
     points, moved = [first, *({**first, **move} for move in moves.values())], [FIRST, *moves]
     run = lambda point: jax.jit(lambda *args: function(*args, **point))(*args)
     alone = [run(first) if known is None else known, *map(run, points[1:])]
-    for kind in kinds(points):
-        stacked = jax.tree.map(lambda *values, k=kind: jnp.asarray(values, k(values)), *points)
+    for dtype_of in traced_dtypes(points):
+        stacked = jax.tree.map(lambda *values, dtype_of=dtype_of: jnp.asarray(values, dtype_of(values)), *points)
         try:
             together = jax.jit(jax.vmap(lambda n: function(*args, **n)))(stacked)
         except Exception as error:
             fail(law, f"with {', '.join(numbers)} traced it raised {type(error).__name__}: {error}", error)
         for i, (name, one) in enumerate(zip(moved, alone, strict=True)):
-            member = jax.tree.map(lambda leaf, i=i: leaf[i], together)
-            near(law, f"vmap over {name} against a run with Python numbers", member, one, tolerance)
+            row = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+            near(law, f"vmap over {name} against a run with Python numbers", row, one, tolerance)

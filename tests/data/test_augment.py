@@ -169,6 +169,8 @@ def test_batches_of_every_form(key):
         (Pair(x, y), Pair(flipped, y)),
         ({"x": x, "lengths": y}, {"x": flipped, "lengths": y}),
         (({"x": x},), ({"x": flipped},)),
+        (nf.RecurrentInput(x, y), nf.RecurrentInput(flipped, y)),
+        ((nf.RecurrentInput(x, y), y), (nf.RecurrentInput(flipped, y), y)),
     ]:
         found = flip(key, batch)
         assert jax.tree.structure(found) == jax.tree.structure(wanted)
@@ -455,9 +457,12 @@ def test_random_windows_cut_x_and_y_at_the_same_places(key):
 def test_random_windows_stay_among_the_real_steps(key):
     lengths = np.array([12, 6, 5, 3] * 50)
     x = np.where(np.arange(12) < lengths[:, None], np.arange(12) + 1, 0)
-    batch = jax.jit(nf.augment.random_windows(5))(key, ({"x": x, "lengths": lengths}, lengths))
-    found = np.asarray(batch[0]["x"])
-    np.testing.assert_array_equal(batch[0]["lengths"], np.minimum(lengths, 5))
+    windows = jax.jit(nf.augment.random_windows(5))
+    inputs, _ = windows(key, (nf.RecurrentInput(x, lengths), lengths))
+    found = np.asarray(inputs.x)
+    np.testing.assert_array_equal(inputs.lengths, np.minimum(lengths, 5))
+    np.testing.assert_array_equal(windows(key, nf.RecurrentInput(x, lengths)).x, found)
+    np.testing.assert_array_equal(windows(key, {"x": x, "lengths": lengths})["x"], found)
     np.testing.assert_array_equal((found > 0).sum(1), np.minimum(lengths, 5))
     assert {int(v) for v in found[1::4, 0]} == {1, 2}
 

@@ -117,15 +117,20 @@ def test_attention_and_blocks_do_not_look_at_dirty_padding(how):
         x = noise(2, 3, 4)
         x[1, 2] = np.nan if bad else 0.0
         about = KNOWN[how][:, None, :] if how == "mask" else KNOWN[how]
-        return {"x": x, how: about}
+        return x, {how: about}
 
-    def make_input(bad):
-        return nf.AttentionInput(**make(bad))
+    def attention_input(bad):
+        x, padding = make(bad)
+        return nf.AttentionInput(x, **padding)
+
+    def block_input(bad):
+        x, padding = make(bad)
+        return nf.TransformerInput(x, **padding)
 
     block = nf.transformer_block(4, nf.attention(4, 2), nf.feed_forward(4, 6))
     real = lambda y: jnp.concatenate([y[0], y[1, :2]])
-    dirty_padding(nf.attention(4, 2), make_input, real)
-    dirty_padding(nf.serial(block, lambda x: x["x"]), make, real)
+    dirty_padding(nf.attention(4, 2), attention_input, real)
+    dirty_padding(nf.serial(block, lambda x: x.x), block_input, real)
 
 
 def test_cross_attention_does_not_look_at_dirty_padding():
@@ -144,10 +149,10 @@ def test_models_of_text_do_not_look_at_ids_of_the_padding(how):
 
     sizes = {"layers": 1, "heads": 2, "dim": 4}
     bert = nf.bert(5, block_size=3, output="classes", **sizes)
-    dirty_padding(bert, lambda bad: {"ids": ids(bad), how: KNOWN[how]}, lambda y: y)
+    dirty_padding(bert, lambda bad: nf.BertInput(ids(bad), **{how: KNOWN[how]}), lambda y: y)
     both = nf.seq2seq(5, **sizes)
-    about = {f"source_{how}": KNOWN[how], "target": ids(False)}
-    dirty_padding(both, lambda bad: {"source": ids(bad), **about}, lambda y: y)
+    padding = {f"source_{how}": KNOWN[how]}
+    dirty_padding(both, lambda bad: nf.Seq2SeqInput(ids(bad), ids(False), **padding), lambda y: y)
 
 
 # norms: 1e20 and 1e-25 are numbers as others
@@ -203,13 +208,13 @@ def test_ids_beyond_int32_are_no_ids(bad):
 
 def test_lengths_and_starts_beyond_int32_are_refused():
     x, lengths = noise(1, 3, 4), np.array([2**32 + 1])
-    padded = {nf.attention(4, 2): nf.AttentionInput(x, lengths=lengths), nf.lstm(4, 3): {"x": x, "lengths": lengths}}
+    padded = {nf.attention(4, 2): nf.AttentionInput(x, lengths=lengths), nf.lstm(4, 3): nf.RecurrentInput(x, lengths)}
     for model, inputs in padded.items():
         with pytest.raises(ValueError, match="lengths should be from 0 to 3"):
             model.apply(model.init(KEY), inputs)
     bert = nf.bert(5, block_size=3, layers=2, heads=2, dim=4)
     with pytest.raises(ValueError, match="lengths should be from 0 to 3"):
-        bert.apply(bert.init(KEY), {"ids": np.array([[1, 2, 3]]), "lengths": lengths})
+        bert.apply(bert.init(KEY), nf.BertInput(np.array([[1, 2, 3]]), lengths=lengths))
     q = noise(1, 3, 2, 4)
     with pytest.raises(ValueError, match="start should be in"):
         nf.attend(q, q, q, causal=True, start=2**32 + 1)
@@ -231,7 +236,7 @@ def test_prelu_of_a_single_number_stays_one():
 def test_a_mean_over_no_steps_is_zero(lengths):
     model, x = nf.rnn_classifier(2, 3, dim=4, pool="mean"), jnp.ones((2, 0, 2))
     params = model.init(KEY)
-    x = x if lengths is None else {"x": x, "lengths": lengths}
+    x = x if lengths is None else nf.RecurrentInput(x, lengths)
     assert model.apply(params, x).tolist() == [[0.0] * 3] * 2
     slopes = jax.grad(lambda p: model.apply(p, x).sum())(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))

@@ -74,12 +74,12 @@ def test_values_and_gradients_are_the_references(case, dtype):
         model = MAKE[case.partition("/")[0]](2, 3, layers=len(params), bidirectional=both, bias=bias, return_carry=True)
         made = jax.eval_shape(model.init, jax.random.key(0))
         assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
-        lengths = {"lengths": its["lengths"]} if "lengths" in its else {}
+        lengths = its.get("lengths")
 
         @jax.jit
         def run(params, x, carry, dy):
             def loss(params, x, carry):
-                y, last = model.apply(params, {"x": x, "carry": carry, **lengths})
+                y, last = model.apply(params, nf.RecurrentInput(x, lengths, carry))
                 of = lambda part, f: sum(f(leaf).sum() for leaf in part)
                 leaves = jax.tree.leaves(last, is_leaf=lambda node: isinstance(node, tuple))
                 hs = [leaf[0] if isinstance(leaf, tuple) else leaf for leaf in leaves]
@@ -232,7 +232,7 @@ def test_padding_is_not_looked_at():
     start = {"layer_0": {way: (normal(3, 4), -normal(3, 4)) for way in ("forward", "backward")}}
 
     def run(params, x):
-        y, last = model.apply(params, {"x": x, "lengths": lengths, "carry": start})
+        y, last = model.apply(params, nf.RecurrentInput(x, lengths, start))
         return jnp.sum(jnp.sin(y)) + sum(map(jnp.sum, jax.tree.leaves(last))), (y, last)
 
     grads, (y, last) = jax.jit(jax.grad(run, (0, 1), has_aux=True))(params, padded)
@@ -241,7 +241,8 @@ def test_padding_is_not_looked_at():
     assert not grads[1][2].any()
     assert not y[0, 3:].any()
     assert not y[2].any()
-    short, short_last = model.apply(params, {"x": x[:1, :3], "carry": jax.tree.map(lambda v: v[:1], start)})
+    first = jax.tree.map(lambda v: v[:1], start)
+    short, short_last = model.apply(params, nf.RecurrentInput(x[:1, :3], carry=first))
     np.testing.assert_allclose(y[:1, :3], short, rtol=1e-5, atol=1e-6)
     for whole, alone, first in zip(*map(jax.tree.leaves, (last, short_last, start)), strict=True):
         np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
@@ -322,20 +323,25 @@ def test_layers_that_look_ahead_refuse_to_generate(key):
 
 # Errors
 
+X = np.ones((2, 4, 3), "f4")
+
 
 @pytest.mark.parametrize(
     "x, words",
     [
         (np.ones((2, 4, 5), "f4"), r"layer_0: lstm: the last axis of x should be 3 \(in_dim\)"),
         (np.ones(3, "f4"), r"lstm: x should be \[..., time, in_dim\], got shape \(3,\)"),
-        ({"x": np.ones((2, 4, 3), "f4"), "length": np.ones(2)}, r"'length'; did you mean 'lengths'"),
-        ({"lengths": np.ones(2, "i4")}, r"x should be an array or a dict with 'x'"),
-        ({"x": np.ones((2, 4, 3), "f4"), "lengths": np.ones(4, "i4")}, r"lengths should have shape \(2,\)"),
-        ({"x": np.ones((2, 4, 3), "f4"), "lengths": np.ones(2, "f4")}, "lengths should hold integers"),
-        ({"x": np.ones((2, 4, 3), "f4"), "carry": {}}, r"carry should be a dict with \['layer_0'\]"),
-        ({"x": np.ones((2, 4, 3), "f4"), "carry": {"layer_0": np.ones((2, 2), "f4")}}, r"a pair \(h, c\)"),
         (
-            {"x": np.ones((2, 4, 3), "f4"), "carry": {"layer_0": (np.ones((2, 2), "f4"), np.ones(2, "f4"))}},
+            {"x": X, "lengths": np.ones(2, "i4")},
+            r"x should be an array or an nf.RecurrentInput, got a dict with \['lengths', 'x'\]. "
+            r"Write nf.RecurrentInput\(x, lengths=..., carry=...\)",
+        ),
+        (nf.RecurrentInput(X, np.ones(4, "i4")), r"lengths should have shape \(2,\)"),
+        (nf.RecurrentInput(X, np.ones(2, "f4")), "lengths should hold integers"),
+        (nf.RecurrentInput(X, carry={}), r"carry should be a dict with \['layer_0'\]"),
+        (nf.RecurrentInput(X, carry={"layer_0": np.ones((2, 2), "f4")}), r"a pair \(h, c\)"),
+        (
+            nf.RecurrentInput(X, carry={"layer_0": (np.ones((2, 2), "f4"), np.ones(2, "f4"))}),
             r"c should have shape \(2, 2\), got shape \(2,\)",
         ),
     ],
@@ -370,7 +376,7 @@ def test_classifier_reads_the_real_steps_only(cell, pool, key):
     model = nf.rnn_classifier(3, 2, dim=4, cell=cell, layers=2, bidirectional=True, pool=pool)
     params, x = model.init(key), normal(2, 5, 3)
     apply = jax.jit(model.apply)
-    y = apply(params, {"x": x, "lengths": jnp.array([5, 2])})
+    y = apply(params, nf.RecurrentInput(x, jnp.array([5, 2])))
     np.testing.assert_allclose(y[0], apply(params, x)[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(y[1], apply(params, x[:, :2])[1], rtol=1e-5, atol=1e-6)
 

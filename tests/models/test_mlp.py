@@ -127,7 +127,10 @@ def test_dropout_rate_may_be_traced(key):
 @pytest.mark.parametrize(
     "make,words",
     [
-        (lambda: nf.mlp([64]), r"^mlp: widths should be at least the input's and the output's, such as .* got \[64\]"),
+        (
+            lambda: nf.mlp([64]),
+            r"^mlp: widths should be at least those of the input and the output, such as .* got \[64\]",
+        ),
         (lambda: nf.mlp(64), r"^mlp: widths should be .* got 64"),
         (lambda: nf.mlp([64, 0, 10]), r"^mlp: widths\[1\] should be at least 1, got 0"),
         (lambda: nf.mlp([64, 10], activation="rleu"), r"there is no activation 'rleu'; did you mean 'relu'"),

@@ -75,9 +75,9 @@ def inputs(case, dtype):
     kind = case.split(":")[0]
     if kind == "bert":
         mask = None if case == "bert:classes" else arrays[2][..., None]
-        return {"ids": arrays[0], "types": arrays[1], "mask": arrays[2]}, mask
+        return nf.BertInput(*arrays), mask
     if kind == "seq2seq":
-        return {"source": arrays[0], "target": arrays[1], "source_mask": arrays[2]}, None
+        return nf.Seq2SeqInput(arrays[0], arrays[1], source_mask=arrays[2]), None
     if kind in ("vit", "mixer"):
         return jnp.asarray(filled("x", (2, 6, 4, 2)), dtype), None
     if kind == "experts":
@@ -106,7 +106,7 @@ def value_and_gradients(case):
             losses = [taps["router/balance_loss"], taps["router/z_loss"]]
             return jnp.concatenate([y.ravel(), jnp.stack(losses)])
 
-        floats = None if isinstance(x, dict) or x.dtype == jnp.int32 else x
+        floats = None if isinstance(x, tuple) or x.dtype == jnp.int32 else x
         y, back = jax.vjp(whole, params, floats)
         return y, *back(dy)
 
@@ -194,13 +194,13 @@ def test_token_by_token_is_the_full_pass(name):
 @pytest.mark.parametrize("order", ["pre", "post"])
 def test_seq2seq_decodes_token_by_token_from_its_memory(order):
     model = CASES[f"seq2seq:{order}"]
-    params, about = drawn(model), {"source_lengths": jnp.array([5, 2])}
-    source = IDS[:, :5]
-    memory = compiled(model)(params, {"source": source, **about})
-    pieces = [{"memory": memory, "target": IDS[:, i : i + 1], **about} for i in range(6)]
-    whole = compiled(model)(params, {"source": source, "target": IDS[:, :6], **about})
+    params, source = drawn(model), nf.Seq2SeqInput(IDS[:, :5], source_lengths=jnp.array([5, 2]))
+    memory = compiled(model)(params, source)
+    encoded = source._replace(source=None, memory=memory)
+    pieces = [encoded._replace(target=IDS[:, i : i + 1]) for i in range(6)]
+    whole = compiled(model)(params, source._replace(target=IDS[:, :6]))
     np.testing.assert_allclose(steps(model, params, pieces, cache=6), whole, rtol=1e-5, atol=1e-5)
-    first = {"source": source, "target": IDS[:, :1], **about}  # the source is longer than the cache
+    first = source._replace(target=IDS[:, :1])  # the source is longer than the cache
     begun = steps(model, params, [first, *pieces[1:3]], cache=3)
     np.testing.assert_allclose(begun, whole[:, :3], rtol=1e-5, atol=1e-5)
 
@@ -208,14 +208,14 @@ def test_seq2seq_decodes_token_by_token_from_its_memory(order):
 def test_seq2seq_does_not_look_at_padding_or_ahead():
     model = CASES["seq2seq:post"]
     params = drawn(model)
-    x = {"source": IDS[:, :5], "target": IDS[:, :6], "source_lengths": jnp.array([5, 2])}
+    x = nf.Seq2SeqInput(IDS[:, :5], IDS[:, :6], source_lengths=jnp.array([5, 2]))
     y = compiled(model)(params, x)
-    mask = jnp.arange(5) < x["source_lengths"][:, None]
-    masked = {"source": x["source"], "target": x["target"], "source_mask": mask}
+    mask = jnp.arange(5) < x.source_lengths[:, None]
+    masked = nf.Seq2SeqInput(x.source, x.target, source_mask=mask)
     np.testing.assert_allclose(compiled(model)(params, masked), y, rtol=1e-6, atol=1e-6)
-    other = {**x, "source": x["source"].at[1, 2:].add(1), "target": x["target"].at[:, 4:].set(0)}
+    other = x._replace(source=x.source.at[1, 2:].add(1), target=x.target.at[:, 4:].set(0))
     np.testing.assert_allclose(compiled(model)(params, other)[:, :4], y[:, :4], rtol=1e-6, atol=1e-6)
-    assert not np.allclose(compiled(model)(params, {**x, "source": x["source"] + 1})[1], y[1])
+    assert not np.allclose(compiled(model)(params, x._replace(source=x.source + 1))[1], y[1])
 
 
 def test_seq2seq_may_have_two_vocabularies_and_learned_positions():
@@ -224,18 +224,22 @@ def test_seq2seq_may_have_two_vocabularies_and_learned_positions():
     assert params["encoder"]["tokens"]["weight"].shape == (13, 8)
     assert params["decoder"]["head"]["weight"].shape == (8, 5)
     assert params["decoder"]["positions"]["weight"].shape == (6, 8)
-    x = {"source": IDS[:, :6], "target": IDS[:, :3] % 5}
+    x = nf.Seq2SeqInput(IDS[:, :6], IDS[:, :3] % 5)
     assert compiled(model)(params, x).shape == (2, 3, 5)
 
 
 @pytest.mark.parametrize(
     "x, words",
     [
-        ({"source": IDS, "tagret": IDS}, "got 'tagret'; did you mean 'target'"),
-        ({"target": IDS}, r"x should be a dict with source, .* got a dict with \['target'\]"),
-        ({"source": IDS.astype(jnp.float32), "target": IDS}, "source should hold integers, got float32"),
-        ({"source": IDS, "target": IDS, "source_mask": jnp.ones((2, 3))}, "source_mask: .*, 7"),
-        ({"memory": jnp.ones((2, 3, 9)), "target": IDS}, r"should be 8 \(dim\)"),
+        (
+            {"source": IDS, "target": IDS},
+            r"x should be an nf.Seq2SeqInput, got a dict with \['source', 'target'\]. Write nf.Seq2SeqInput\(",
+        ),
+        (IDS, r"x should be an nf.Seq2SeqInput, got an array of shape \(2, 7\)"),
+        (nf.Seq2SeqInput(target=IDS), r"x should have source, .* got an nf.Seq2SeqInput with \['target'\]"),
+        (nf.Seq2SeqInput(IDS.astype(jnp.float32), IDS), "source should hold integers, got float32"),
+        (nf.Seq2SeqInput(IDS, IDS, source_mask=jnp.ones((2, 3))), "source_mask: .*, 7"),
+        (nf.Seq2SeqInput(memory=jnp.ones((2, 3, 9)), target=IDS), r"should be 8 \(dim\)"),
     ],
 )
 def test_seq2seq_says_what_is_wrong_with_x(x, words):
@@ -296,20 +300,20 @@ def test_block_is_its_formula(order, norm):
 def test_block_hands_masks_on_through_repeat():
     block = nf.transformer_block(8, *parts(), cross=nf.attention(8, 2, context_dim=6))
     stack = nf.repeat(block, 2)
-    x = {
-        "x": normal(2, 5, 8),
-        "lengths": jnp.array([5, 2]),
-        "context": normal(2, 4, 6),
-        "context_mask": jnp.ones((2, 5, 4), bool).at[1, :, 3].set(False),
-    }
+    x = nf.TransformerInput(
+        normal(2, 5, 8),
+        lengths=jnp.array([5, 2]),
+        context=normal(2, 4, 6),
+        context_mask=jnp.ones((2, 5, 4), bool).at[1, :, 3].set(False),
+    )
     params = drawn(stack)
     y = compiled(stack)(params, x)
-    assert set(y) == set(x)
-    np.testing.assert_array_equal(y["context"], x["context"])
-    hidden = {**x, "context": x["context"].at[1, 3].set(9.0)}  # what is masked is not seen
-    np.testing.assert_allclose(compiled(stack)(params, hidden)["x"], y["x"], rtol=1e-6, atol=1e-6)
-    short = {**x, "x": x["x"].at[1, 3:].set(9.0)}
-    np.testing.assert_allclose(compiled(stack)(params, short)["x"][1, :2], y["x"][1, :2], rtol=1e-5)
+    assert jax.tree.structure(y) == jax.tree.structure(x)
+    np.testing.assert_array_equal(y.context, x.context)
+    hidden = x._replace(context=x.context.at[1, 3].set(9.0))  # what is masked is not seen
+    np.testing.assert_allclose(compiled(stack)(params, hidden).x, y.x, rtol=1e-6, atol=1e-6)
+    short = x._replace(x=x.x.at[1, 3:].set(9.0))
+    np.testing.assert_allclose(compiled(stack)(params, short).x[1, :2], y.x[1, :2], rtol=1e-5)
 
 
 def test_block_drops_whole_branches(key):
@@ -333,15 +337,24 @@ def test_branches_draw_masks_of_their_own(key):
 @pytest.mark.parametrize(
     "x, words",
     [
-        ({"x": jnp.ones((2, 5, 8)), "maks": jnp.ones(3)}, "got 'maks'; did you mean 'mask'"),
-        ({"lengths": jnp.ones(3)}, "x should hold 'x', got a dict with"),
+        (
+            {"x": jnp.ones((2, 5, 8)), "mask": jnp.ones(3)},
+            r"x should be an array or an nf.TransformerInput, got a dict .* Write nf.TransformerInput\(x, mask=...",
+        ),
+        (nf.TransformerInput(jnp.ones((2, 5, 8)), context=jnp.ones((2, 4, 8))), "x should have no context"),
         (jnp.ones((2, 5, 7)), r"should be 8 \(dim\), got shape \(2, 5, 7\)"),
     ],
 )
 def test_block_says_what_is_wrong_with_x(x, words):
     block = nf.transformer_block(8, *parts())
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         jax.eval_shape(block.apply, drawn(block), x)
+
+
+def test_decoder_block_needs_a_context():
+    block = nf.transformer_block(8, *parts(), cross=nf.attention(8, 2, context_dim=6))
+    with pytest.raises(ValueError, match=r"should have a context for the layer cross, got none. Write nf.Trans"):
+        jax.eval_shape(block.apply, drawn(block), jnp.ones((2, 5, 8)))
 
 
 def test_block_needs_branches_that_keep_the_shape():
@@ -436,9 +449,9 @@ def test_experts_in_gpt_report_one_loss_a_layer():
 def test_bert_does_not_look_at_padding():
     model = CASES["bert:classes"]
     params, lengths = drawn(model), jnp.array([7, 3])
-    y = compiled(model)(params, {"ids": IDS, "lengths": lengths})
+    y = compiled(model)(params, nf.BertInput(IDS, lengths=lengths))
     mask = jnp.arange(7) < lengths[:, None]
-    np.testing.assert_allclose(compiled(model)(params, {"ids": IDS, "mask": mask}), y, rtol=1e-6)
+    np.testing.assert_allclose(compiled(model)(params, nf.BertInput(IDS, mask=mask)), y, rtol=1e-6)
     np.testing.assert_allclose(compiled(model)(params, IDS[1:, :3]), y[1:], rtol=1e-5, atol=1e-6)
     assert not np.allclose(compiled(model)(params, IDS)[1], y[1])
 
@@ -447,21 +460,24 @@ def test_bert_types_are_0_by_default():
     model = CASES["bert:hidden"]
     params = drawn(model)
     y = compiled(model)(params, IDS)
-    np.testing.assert_array_equal(compiled(model)(params, {"ids": IDS, "types": 0 * IDS}), y)
-    assert not np.allclose(compiled(model)(params, {"ids": IDS, "types": 0 * IDS + 1}), y)
+    np.testing.assert_array_equal(compiled(model)(params, nf.BertInput(IDS, 0 * IDS)), y)
+    assert not np.allclose(compiled(model)(params, nf.BertInput(IDS, 0 * IDS + 1)), y)
 
 
 @pytest.mark.parametrize(
     "x, words",
     [
-        ({"ids": IDS, "length": IDS[:, 0]}, "got 'length'; did you mean 'lengths'"),
-        ({"types": IDS}, "x should hold 'ids'"),
-        ({"ids": IDS, "types": IDS[:, :3]}, r"types \(2, 3\) and ids \(2, 7\)"),
-        ({"ids": IDS, "mask": IDS[:, :3]}, r"it should be \[..., 7\], .* got shape \(2, 3\)"),
+        (
+            {"ids": IDS, "types": IDS},
+            r"x should be an array or an nf.BertInput, got a dict .* "
+            r"Write nf.BertInput\(ids, types=..., mask=..., lengths=...\)",
+        ),
+        (nf.BertInput(IDS, IDS[:, :3]), r"types \(2, 3\) and ids \(2, 7\)"),
+        (nf.BertInput(IDS, mask=IDS[:, :3]), r"it should be \[..., 7\], .* got shape \(2, 3\)"),
     ],
 )
 def test_bert_says_what_is_wrong_with_x(x, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         jax.eval_shape(CASES["bert:hidden"].apply, drawn(CASES["bert:hidden"]), x)
 
 

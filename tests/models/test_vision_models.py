@@ -566,7 +566,7 @@ WRONG_ARGUMENTS = {
     "cnn_widths": (
         lambda: nf.cnn(10, widths=32),
         ValueError,
-        r"^cnn: widths should be a list of integers, one a stage, got 32 \(int\)",
+        r"^cnn: widths should be a list of integers, one for each stage, got 32 \(int\)",
     ),
     "cnn_no_widths": (lambda: nf.cnn(10, widths=[]), ValueError, r"^cnn: widths should be a list"),
     "cnn_width": (lambda: nf.cnn(10, widths=[4, 0]), ValueError, r"^cnn: widths\[1\] should be at least 1, got 0"),
@@ -583,7 +583,7 @@ WRONG_ARGUMENTS = {
     "lengths": (
         lambda: nf.resnet(10, depths=[1, 1], widths=[2]),
         ValueError,
-        r"^resnet: depths and widths should be of one length, got \[1, 1\], \[2\]",
+        r"^resnet: depths and widths should have the same length, got \[1, 1\] and \[2\]",
     ),
     "block": (
         lambda: nf.resnet(10, depths=[1], widths=[2], block="bottle"),
@@ -599,7 +599,7 @@ WRONG_ARGUMENTS = {
     "kernel": (
         lambda: nf.convnext(10, kernel=6),
         ValueError,
-        r"^convnext: kernel should be odd, so that the size stays, got 6",
+        r"^convnext: kernel should be odd, to keep the size, got 6",
     ),
     "drop_path": (
         lambda: nf.convnext(10, drop_path=1.5),

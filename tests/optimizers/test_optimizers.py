@@ -460,7 +460,7 @@ def test_it_compiles_once_for_all_numbers():
         (lambda: optimizers.lamb(0.1, weight_decay=-1), r"lamb: weight_decay should be at least 0"),
         (
             lambda: optimizers.rmsprop(0.1).update({}, (), None),
-            r"rmsprop: update needs the parameters: optimizer.update\(grads, state, params\)",
+            r"rmsprop: update should be called with the parameters, optimizer.update\(grads, state, params\)",
         ),
         (
             lambda: decayed(optimizers.adamw(0.1, decay_on="heads/*"), stacked_params()),

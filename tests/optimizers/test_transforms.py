@@ -381,11 +381,14 @@ def test_decay_by_pattern(name):
         ),
         (
             lambda: walk(optimizers.groups(INNER(decay_on="up/*"), freeze=("up/*",))),
-            r"adam: decay_on: the pattern 'up/\*' should .* groups hides from it what it freezes",
+            r"adam: decay_on: the pattern 'up/\*' should .* groups hides the leaves that it freezes",
         ),
         (lambda: walk(optimizers.max_norm(INNER(), 1.0, stacked="x/**")), r"max_norm: stacked: the pattern 'x/\*\*'"),
         (lambda: walk(optimizers.clip_adaptive(INNER(), on="x")), r"clip_adaptive: on: the pattern 'x' should"),
-        (lambda: optimizers.clip_value(INNER(), 1.0).update({}, (), None), r"clip_value: update needs the parameters"),
+        (
+            lambda: optimizers.clip_value(INNER(), 1.0).update({}, (), None),
+            r"clip_value: update should be called with the parameters",
+        ),
         (
             lambda: optimizers.adamw(0.1, weight_decay={"**": 0.1}, decay_on="**"),
             r"adamw: decay_on should be left out where weight_decay is by pattern, got '\*\*'",

@@ -75,8 +75,10 @@ def make_augmentation(name: str, change: Callable[..., PyTree], **settings: Any)
 
 
 def get_inputs(batch: PyTree) -> Array:
-    """The x of a batch: the batch itself, or the first of (x, ...), or the "x" of a dict there."""
-    x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    """The x of a batch: the batch itself, or the first of (x, ...), or the first field or "x" of what is there."""
+    x = batch
+    while isinstance(x, tuple | list) and x:  # (nf.RecurrentInput(x, lengths), y)
+        x = x[0]
     x = x.get("x") if isinstance(x, dict) else x
     if not hasattr(x, "dtype"):
         expected = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'

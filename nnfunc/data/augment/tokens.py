@@ -24,7 +24,7 @@ def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """Replace each token of x by `token`, with probability `rate`.
 
     Only x changes: the next tokens of a pair (tokens, next tokens) stay the true ones.
-    Shapes: x [batch, time] integers, alone, in (x, y), or as {"x": ..., "lengths": ...}.
+    Shapes: x [batch, time] integers, alone, in (x, y), or the first field of an input such as `nf.BertInput`.
     rate: in [0, 1]. token: at least 0, such as the id of "unknown" or of a mask.
     Source: Iyyer et al. 2015 (word dropout); Bowman et al. 2016, arXiv:1511.06349, section 3.1.
 
@@ -41,7 +41,7 @@ def random_windows(length: int) -> Augmentation:
 
     Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same positions if it has a
     value for each step: [batch, time] integers or [batch, time, ...]. Labels [batch], and soft
-    ones, stay. With x as {"x": ..., "lengths": ...} the windows lie among the real steps, and lengths
+    ones, stay. With x as an `nf.RecurrentInput` the windows lie among the real steps, and lengths
     tell how many of them each still has. length: at least 1, at most time, which changes nothing.
     Raises: ValueError when the sequences are shorter than length.
 
@@ -69,20 +69,21 @@ def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
         expected = f"x should be sequences [batch, time, ...] of at least {length} steps"
         check.fail("random_windows", expected=expected, actual=f"shape {tuple(x.shape)}")
     last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last start
-    paired = isinstance(batch, tuple | list)
-    whole = batch[0] if paired else batch
-    lengths = whole.get("lengths") if isinstance(whole, dict) else None
+    paired = isinstance(batch, tuple | list) and not hasattr(batch, "lengths")
+    inputs: Any = batch[0] if paired else batch
+    lengths = inputs.get("lengths") if isinstance(inputs, dict) else getattr(inputs, "lengths", None)
     if lengths is not None:
         check.integers("random_windows", lengths=lengths)
         check.shape("random_windows", x.shape[:1], lengths=lengths)
         lengths = jnp.asarray(lengths)
         last = jnp.clip(lengths.astype(jnp.int32) - length, 0, last)
-        whole = whole | {"lengths": jnp.minimum(lengths, jnp.asarray(length, lengths.dtype))}
+        shorter = {"lengths": jnp.minimum(lengths, jnp.asarray(length, lengths.dtype))}
+        inputs = inputs | shorter if isinstance(inputs, dict) else inputs._replace(**shorter)
     start = jax.random.randint(key, x.shape[:1], 0, last + 1, jnp.int32)
-    whole = replace_inputs(whole, _cut(x, start, length))
+    inputs = replace_inputs(inputs, _cut(x, start, length))
     if not paired:
-        return whole
-    batch = replace_item(batch, 0, whole)
+        return inputs
+    batch = replace_item(batch, 0, inputs)
     for index, y in enumerate(batch[1:], 1):
         each = hasattr(y, "dtype") and y.shape[:2] == x.shape[:2]
         if each and not (y.ndim == 2 and jnp.issubdtype(y.dtype, jnp.floating)):  # soft labels

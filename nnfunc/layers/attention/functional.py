@@ -96,8 +96,9 @@ def attend(
         platform = jax.default_backend()
         capability = gpu_compute_capability() if platform == "gpu" else 0.0
         implementation = choose_implementation(platform, q, k, v, options, capability)
-    elif (problem := unsupported_by(implementation, q, k, v, options)) is not None:
-        check.fail("attend", f"implementation {implementation!r} should not be given {problem}.")
+    elif (unsupported := unsupported_by(implementation, q, k, v, options)) is not None:
+        expected = f"the call should be one that implementation {implementation!r} supports"
+        check.fail("attend", expected=expected, actual=unsupported, hint="Leave implementation= out.")
     if implementation == "cudnn":
         return attend_cudnn(q, k, v, options)
     added, allowed = score_bias(q, k, options), allowed_positions(q, k, options)

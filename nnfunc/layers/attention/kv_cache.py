@@ -12,7 +12,11 @@ __all__ = ["check_cache", "update_cache"]
 
 
 def check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) -> None:
-    """Attention over x can be cached: it is causal, and the cache has room for x."""
+    """Raise unless attention over x can be cached: it is causal, and the cache has room for x.
+
+    ctx: with `cache`, the number of positions, while a sequence is generated. x: [..., time, dim]. causal,
+    context_dim: those of the layer; the keys of a context are cached whole.
+    """
     if (ctx.cache is None and not ctx.state) or context_dim is not None:
         return
     if not causal:
@@ -25,7 +29,11 @@ def check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) -
 
 
 def update_cache(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tuple[Array, Array, Any]:
-    """The keys and values to attend to, and the new state."""
+    """The keys and values to attend to, and the new state.
+
+    ctx: its state holds those of earlier calls. k, v: of this call, [..., time, kv_heads, head_dim].
+    context_dim: that of the layer, None for self-attention.
+    """
     if ctx.state:
         position, new = ctx.state["position"], k.shape[-3]
         capacity = ctx.state["key"].shape[-3]

@@ -21,7 +21,9 @@ __all__ = ["AttentionInput", "attention"]
 
 
 class AttentionInput(NamedTuple):
-    """The x of `nf.attention` with what goes with it: `model.apply(params, nf.AttentionInput(x, mask=mask))`.
+    """The x of `nf.attention` with a context, a mask, a bias or lengths.
+
+    Written as `model.apply(params, nf.AttentionInput(x, mask=mask))`.
 
     x: [..., time, dim]. context: the sequence to attend to, [..., source, context_dim], for a layer with
     context_dim. mask: booleans [..., time, source] or [..., heads, time, source], True where a position may
@@ -73,14 +75,14 @@ def attention(
     heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
     by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
     causal, window, scale, soft_cap, implementation: as in `nf.attend`.
-    positions: "rotary" turns q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the channels that
-    turn, by default all, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`);
+    positions: "rotary" rotates q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the number of channels
+    to rotate, by default all, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`);
     None, the default, adds no positions.
-    qk_norm: RMS norm of each head of q and k, before they turn. dropout: the rate in [0, 1] of attention
+    qk_norm: RMS norm of each head of q and k, before the rotation. dropout: the rate in [0, 1] of attention
     weights dropped, given a key; None is off. bias: of query, key and value; out_bias: of the result, by
-    default as bias. A bias of the keys adds the same to all scores of a query, so it changes nothing (but with
-    rotary positions, qk_norm or a cap), and Adam turns the rounding errors of its gradient into whole steps; it
-    is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
+    default as bias. A bias of the keys adds the same number to all scores of a query, so it changes no result
+    without rotary positions, qk_norm and a cap, and Adam makes full steps of the rounding errors of its gradient;
+    it is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
     weight_init.
 
     Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias and lengths (always with a
@@ -107,9 +109,11 @@ def attention(
     if positions is not None:
         check.choice("attention", ("rotary", "alibi"), positions=positions)
     if context_dim is not None and (causal or window is not None or positions):
-        problem = "causal, window and positions should be left out with context_dim: "
-        check.fail("attention", problem + "positions of two sequences do not compare.")
-    if positions == "rotary":  # its own checks, before any call
+        expected = "causal, window and positions should be left out with context_dim"
+        actual = f"causal={causal}, window={window} and positions={positions!r}"
+        hint = "The positions of two sequences cannot be compared."
+        check.fail("attention", expected=expected, actual=actual, hint=hint)
+    if positions == "rotary":  # rotary's checks, before any call
         turn = partial(rotary, base=rotary_base, dim=rotary_dim, interleaved=interleaved)
         jax.eval_shape(turn, jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
     wide, narrow = heads * head_dim, kv_heads * head_dim
@@ -182,10 +186,10 @@ def attention(
 
 
 def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]) -> dict[str, Array]:
-    """query, key and value of one product: quicker on CPU, and x is kept once for the gradient.
+    """query, key and value by one product: quicker on CPU, and x is saved once for the gradient.
 
     Empty where they have to be computed one by one: on other platforms, where joining weights would undo their
-    sharding; for the summary; and for parameters of other shapes, so that each layer raises its own error.
+    sharding; for the summary; and for parameters of wrong shapes, so that the layer with them raises the error.
     """
     parts = [params.get(name, {}) for name in ("query", "key", "value")]
     shapes = [jnp.shape(part.get("weight")) for part in parts]
@@ -203,11 +207,7 @@ def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, 
 def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:
     """x as an AttentionInput, its shapes checked."""
     where = "attention"
-    if isinstance(x, dict):
-        hint = "Write nf.AttentionInput(x, context=..., mask=..., bias=..., lengths=...)."
-        expected, actual = "x should be an array or an nf.AttentionInput", f"a dict with {sorted(x)}"
-        check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
-    inputs = x if isinstance(x, AttentionInput) else AttentionInput(x)
+    inputs = check.model_input(where, x, AttentionInput)
     x, context = inputs.x, inputs.context
     if (context is None) != (context_dim is None):
         expected = "x should be an AttentionInput with a context where the layer has a context_dim, and only there"

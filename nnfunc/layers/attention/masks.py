@@ -1,4 +1,4 @@
-"""The positions that attention may look at, and the biases of its scores."""
+"""The positions that attention may read, and the biases of its scores."""
 
 import math
 from functools import reduce

@@ -1,4 +1,4 @@
-"""Where in a sequence a value stands: rotary, ALiBi, learned and sinusoidal positions."""
+"""Encodings of the position in a sequence: rotary, ALiBi, learned and sinusoidal."""
 
 import math
 
@@ -21,14 +21,14 @@ def rotary(
     dim: int | None = None,
     interleaved: bool = False,
 ) -> Array:
-    """Each pair of channels turned by an angle that grows with the position: RoPE.
+    """Each pair of channels rotated by an angle that grows with the position: RoPE.
 
-    Pair i of dim / 2 turns by `position * base^(-2i / dim)`, so the product of a query and a key
-    depends on how far apart they stand. The pairs are (i, i + dim / 2), as in the Llama of Hugging
+    Pair i of dim / 2 is rotated by `position * base^(-2i / dim)`, so the product of a query and a key
+    depends on their distance. The pairs are (i, i + dim / 2), as in the Llama of Hugging
     Face and GPT-NeoX; interleaved: (2i, 2i + 1), as in the paper, GPT-J and Meta's Llama.
     Shapes: x [..., time, heads, head_dim] -> y of the same shape; positions [..., time] or [time], by
-    default 0, 1, 2, ... base: above 0; 10000 as in the paper. dim: the number of channels that turn, the first ones,
-    even; by default all.
+    default 0, 1, 2, ... base: above 0; 10000 as in the paper. dim: the number of channels to rotate, the first
+    ones, even; by default all.
     Raises: ValueError when dim is odd or above head_dim.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2.
 

@@ -47,10 +47,7 @@ def conv(
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
     (5, 28, 28, 32)
     """
-    check.size("conv", in_dim=in_dim, out_dim=out_dim, groups=groups)
-    if in_dim % groups or out_dim % groups:
-        actual = f"groups {groups}, in_dim {in_dim}, out_dim {out_dim}"
-        check.fail("conv", expected="groups should divide in_dim and out_dim", actual=actual)
+    check_groups("conv", in_dim, out_dim, groups)
     win = parse_windows("conv", kernel, stride, padding, dilation, dims)
     return build_conv("conv", in_dim, out_dim, win, groups, bias, weight_init, bias_init)
 
@@ -164,6 +161,14 @@ def build_conv(
         return y.reshape(*lead, *y.shape[1:])  # [..., *windows, out_dim]
 
     return Model(init, apply, name=where)
+
+
+def check_groups(where: str, in_dim: int, out_dim: int, groups: int) -> None:
+    """in_dim and out_dim are sizes, and groups divides both."""
+    check.size(where, in_dim=in_dim, out_dim=out_dim, groups=groups)
+    if in_dim % groups or out_dim % groups:
+        actual = f"groups {groups}, in_dim {in_dim}, out_dim {out_dim}"
+        check.fail(where, expected="groups should divide in_dim and out_dim", actual=actual)
 
 
 def check_channels(where: str, x: Array, in_dim: int, dims: int, name: str = "in_dim") -> None:

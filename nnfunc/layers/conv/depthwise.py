@@ -32,8 +32,8 @@ def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pad
 def _depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape) -> Array:
     """One copy of x for each element of the kernel, times its weights, added in one pass in float32."""
     copies = shifted_copies(x, weight.shape[:-2], stride, dilation)
-    own = widen(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
-    terms = [widen(copy) * each for copy, each in zip(copies, own, strict=True)]
+    weights = widen(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
+    terms = [widen(copy) * each for copy, each in zip(copies, weights, strict=True)]
     return reduce(jnp.add, terms).astype(x.dtype)
 
 
@@ -59,10 +59,10 @@ def _input_gradient(dy: Array, weight: Array, shape: Shape, stride: Shape, dilat
 
 
 def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation: Shape) -> Array:
-    """The sum over places of the window of x there times dy, a row of places at a time.
+    """The sum over positions of the window of x there times dy, a row of positions at a time.
 
     The windows of a few examples are added up in a loop over rows, elementwise; the sum over examples
-    comes last. Sums over all places at once, one for each weight, take several times as long.
+    comes last. Sums over all positions at once, one for each weight, take several times as long.
     """
     if not dy.size:  # no examples
         return jnp.zeros(shape, x.dtype)
@@ -86,8 +86,8 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
     indices = tuple(range(1, len(kernel)))
 
     @partial(jax.checkpoint, prevent_cse=False)  # or transposing would store every window of x
-    def row(total, own):
-        at, dy = own
+    def row(total, inputs):
+        at, dy = inputs
         where = jnp.unravel_index(at, counts)
         start = [index * step for index, step in zip(where, steps, strict=True)]
         rows = lax.dynamic_slice(x, (*start, jnp.zeros_like(at)), sizes)[thin]

@@ -10,7 +10,7 @@ from jax import lax
 from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, Shape, fold
 from nnfunc.layers.conv.channels_last import Plan, spread
-from nnfunc.layers.conv.conv import check_channels
+from nnfunc.layers.conv.conv import check_channels, check_groups
 from nnfunc.layers.linear import INIT_HINT, add_bias
 from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, parse_windows, per_axis
 
@@ -43,18 +43,15 @@ def conv_transpose(
     pairs (before, after); 0 by default, as in PyTorch; "valid" is 0;
     "same" cuts y to n * stride, as the transpose of `conv` with "same".
     output_padding: further values at the end of each axis, below stride or dilation.
-    Raises: ValueError as `conv` does, or when nothing of y is left.
-    PyTorch's ConvTranspose1d, 2d and 3d.
+    Raises: ValueError as `conv` does, or when padding cuts off all of y.
+    Source: PyTorch's ConvTranspose1d, 2d and 3d.
 
     >>> model = nf.conv_transpose(8, 4, 2, stride=2)
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 7, 7, 8))).shape
     (5, 14, 14, 4)
     """
     where = "conv_transpose"
-    check.size(where, in_dim=in_dim, out_dim=out_dim, groups=groups)
-    if in_dim % groups or out_dim % groups:
-        actual = f"groups {groups}, in_dim {in_dim}, out_dim {out_dim}"
-        check.fail(where, expected="groups should divide in_dim and out_dim", actual=actual)
+    check_groups(where, in_dim, out_dim, groups)
     win = parse_windows(where, kernel, stride, padding, dilation, dims, ("same", "valid"))
     extra = _extra(output_padding, win)
     shape = (*win.size, in_dim, out_dim // groups)

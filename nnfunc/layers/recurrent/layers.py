@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -14,7 +14,28 @@ from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.recurrent.cells import Activation, Cell, Reset, build_gru, build_lstm, build_rnn
 from nnfunc.layers.recurrent.scan import scan_time
 
-__all__ = ["gru", "lstm", "rnn"]
+__all__ = ["RecurrentInput", "gru", "lstm", "rnn"]
+
+
+class RecurrentInput(NamedTuple):
+    """The x of `nf.lstm`, `nf.gru`, `nf.rnn` and `nf.rnn_classifier` with its lengths and the carry to start from.
+
+    x: [..., time, in_dim]. lengths: integers [...], the number of steps of each sequence that count; None for
+    all. Later steps are ignored: y is 0 there, the last carry is that of the last real step, and the backward
+    direction starts at it.
+    carry: the carry to start from, None for zeros: {"layer_0": h, ...} with h [..., dim], for `nf.lstm`
+    {"layer_0": (h, c), ...}; of both directions {"layer_0": {"forward": h, "backward": h}, ...}.
+    A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
+
+    >>> model = nf.gru(3, 4)
+    >>> x = nf.RecurrentInput(jnp.ones((2, 5, 3)), lengths=jnp.array([5, 2]))
+    >>> model.apply(model.init(jax.random.key(0)), x).shape
+    (2, 5, 4)
+    """
+
+    x: Array
+    lengths: Array | None = None
+    carry: PyTree = None
 
 
 def rnn(
@@ -36,8 +57,8 @@ def rnn(
     Shapes: x [..., time, in_dim] -> y [..., time, dim], or [..., time, 2 * dim] of both directions.
     The carry of a layer is h.
     activation: "tanh" or "relu".
-    in_dim, dim, layers, bidirectional, reverse, dropout, bias, return_carry, weight_init, recurrent_init, and the dict
-    form of x with lengths and a carry: as in `nf.lstm`.
+    in_dim, dim, layers, bidirectional, reverse, dropout, bias, return_carry, weight_init, recurrent_init, and
+    `nf.RecurrentInput` with lengths and a carry: as in `nf.lstm`.
 
     >>> model = nf.rnn(3, 5, layers=2, activation="relu")
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((4, 7, 3))).shape
@@ -69,8 +90,8 @@ def gru(
     Shapes: x [..., time, in_dim] -> y [..., time, dim], or [..., time, 2 * dim] of both directions.
     The carry of a layer is h.
     reset: "after" or "before", as in `nf.gru_cell`.
-    in_dim, dim, layers, bidirectional, reverse, dropout, bias, return_carry, weight_init, recurrent_init, and the dict
-    form of x with lengths and a carry: as in `nf.lstm`.
+    in_dim, dim, layers, bidirectional, reverse, dropout, bias, return_carry, weight_init, recurrent_init, and
+    `nf.RecurrentInput` with lengths and a carry: as in `nf.lstm`.
 
     >>> model = nf.gru(3, 5, bidirectional=True)
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((4, 7, 3))).shape
@@ -101,11 +122,7 @@ def lstm(
     """Long short-term memory over time: `nf.lstm_cell` at every step, as PyTorch's LSTM.
 
     Shapes: x [..., time, in_dim] -> y [..., time, dim], or [..., time, 2 * dim] of both directions.
-    x may be a dict {"x": ..., "lengths": ..., "carry": ...} with one or both of the last two.
-    lengths [...] integers: the number of steps of each sequence that count. Later steps are ignored: y is 0 there,
-    the last carry is that of the last real step, and the backward direction starts at it.
-    carry: the carry to start from, {"layer_0": (h, c), ...} with h and c [..., dim], or, of both directions,
-    {"layer_0": {"forward": (h, c), "backward": (h, c)}, ...}; zeros when it is not given.
+    x may be an `nf.RecurrentInput` with lengths and the carry to start from.
     in_dim, dim: the widths of x and of the carry. layers: their number, at least 1.
     return_carry: return (y, carry after the last step) instead of y. reverse: run from the last step to the
     first. bidirectional: a second set of parameters does so, and the two outputs are joined, forward first.
@@ -118,7 +135,7 @@ def lstm(
 
     >>> model = nf.lstm(3, 5, return_carry=True)
     >>> params = model.init(jax.random.key(0))
-    >>> y, carry = model.apply(params, {"x": jnp.ones((2, 7, 3)), "lengths": jnp.array([7, 4])})
+    >>> y, carry = model.apply(params, nf.RecurrentInput(jnp.ones((2, 7, 3)), jnp.array([7, 4])))
     >>> h, c = carry["layer_0"]
     >>> y.shape, bool((y[1, 3] == h[1]).all()), bool((y[1, 4:] == 0).all())
     ((2, 7, 5), True, True)
@@ -152,10 +169,11 @@ def _build_layers(
         children |= {f"drop_{i}": dropout_layer(dropout) for i in range(layers - 1)}
 
     def flow(net, x):
-        inputs = _inputs(name, x, names)
-        x, carry, last = inputs["x"], inputs.get("carry"), {}
+        inputs = _check_input(name, x, names)
+        x, lengths, carry = inputs
+        last = {}
         for i, layer in enumerate(names):
-            x, last[layer] = net[layer]({"x": x, "lengths": inputs.get("lengths"), "carry": carry and carry[layer]})
+            x, last[layer] = net[layer](RecurrentInput(x, lengths, carry and carry[layer]))
             x = net[f"drop_{i}"](x) if f"drop_{i}" in children else x
         return (x, last) if return_carry else x
 
@@ -163,22 +181,18 @@ def _build_layers(
     return Model(model.init, forward=model.forward, init_state=model.init_state, name=name)
 
 
-def _inputs(where: str, x: PyTree, names: Sequence[str]) -> dict[str, Any]:
-    """x as a dict, with the checks that do not depend on the cell."""
-    inputs = x if isinstance(x, dict) else {"x": x}
-    for part in inputs:
-        check.choice(where, ("x", "lengths", "carry"), **{"each name in x": part})
-    if "x" not in inputs:
-        check.fail(where, expected="x should be an array or a dict with 'x'", actual=sorted(inputs))
-    check.floating(where, x=inputs["x"])
-    shape = inputs["x"].shape
+def _check_input(where: str, x: PyTree, names: Sequence[str]) -> RecurrentInput:
+    """x as a RecurrentInput, with the checks that do not depend on the cell. names: of the layers."""
+    inputs = check.model_input(where, x, RecurrentInput)
+    x, lengths, carry = inputs
+    check.floating(where, x=x)
+    shape = x.shape
     if len(shape) < 2:
         check.fail(where, expected="x should be [..., time, in_dim]", actual=f"shape {shape}")
-    if "lengths" in inputs:
-        check.integers(where, lengths=inputs["lengths"])
-        check.shape(where, shape[:-2], "One integer for each sequence.", lengths=inputs["lengths"])
-        check.within(where, 0, shape[-2], lengths=inputs["lengths"])
-    carry = inputs.get("carry")
+    if lengths is not None:
+        check.integers(where, lengths=lengths)
+        check.shape(where, shape[:-2], "One integer for each sequence.", lengths=lengths)
+        check.within(where, 0, shape[-2], lengths=lengths)
     if carry is not None and (not isinstance(carry, dict) or sorted(carry) != sorted(names)):
         actual = sorted(carry) if isinstance(carry, dict) else check.describe(carry)
         check.fail(where, expected=f"carry should be a dict with {names}", actual=actual)
@@ -186,7 +200,7 @@ def _inputs(where: str, x: PyTree, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _layer(cell: Cell, bidirectional: bool, reverse: bool) -> Model:
-    """One layer: {"x", "lengths", "carry"} -> (y, carry after the last step)."""
+    """One layer: a RecurrentInput with the carry of this layer -> (y, carry after the last step)."""
     directions = {"forward": False, "backward": True} if bidirectional else {"": reverse}
     where = cell.name
 
@@ -196,12 +210,11 @@ def _layer(cell: Cell, bidirectional: bool, reverse: bool) -> Model:
         return {name: cell.init(fold(key, name)) for name in directions}
 
     def forward(params, inputs, ctx):
-        x, lengths, start = inputs["x"], inputs["lengths"], inputs["carry"]
+        x, lengths, start = inputs
         params = ctx.cast(params)
         if ctx.cache is not None and any(directions.values()):
-            hint = "Use one without bidirectional and reverse."
-            expected = "a layer that generates should run forward only"
-            check.fail(where, expected=expected, actual="another", hint=hint)
+            expected, actual = "a layer that generates should run forward only", "bidirectional or reverse"
+            check.fail(where, expected=expected, actual=actual)
         start = ctx.state.get("carry", start) if ctx.cache is not None else start
         if not bidirectional:
             y, last = _run_direction(cell, params, x, lengths, start, reverse)

@@ -49,8 +49,8 @@ def _masked(mask: Array | None, new: Carry, old: Carry) -> Carry:
 def _plain(
     cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Array, Carry]:
-    def step(carry, own):
-        pre, mask = own
+    def step(carry, inputs):
+        pre, mask = inputs
         new = _masked(mask, cell_math.step(weights, pre, carry)[0], carry)
         return new, new[0]
 
@@ -61,10 +61,10 @@ def _plain(
 def _saving(
     cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Carry, Carry, Saved]:
-    """The last carry, the carries after every step, and what the derivative multiplies by."""
+    """The last carry, the carries after every step, and the factors of the derivative."""
 
-    def step(carry, own):
-        pre, mask = own
+    def step(carry, inputs):
+        pre, mask = inputs
         new, saved = cell_math.step(weights, pre, carry)
         new = _masked(mask, new, carry)
         return new, (new, Saved(jnp.concatenate(saved.gates, -1), saved.more))
@@ -74,7 +74,7 @@ def _saving(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _saving_in_place(
+def _saving_into_pre(
     cell_math: CellMath, reverse: bool, weights: Weights, pre: Array, carry: Carry, mask: Array | None
 ) -> tuple[Carry, Carry, Saved]:
     """The same, with the factors of the gates written over pre: fewer and smaller arrays to fill.
@@ -83,15 +83,14 @@ def _saving_in_place(
     before. Otherwise XLA would copy the whole buffer at every step; a test looks for such copies.
     """
 
-    def step(state, own):
+    def step(state, inputs):
         carry, buffer = state
-        t, mask = own
+        t, mask = inputs
         pre = jax.lax.dynamic_index_in_dim(buffer, t, 0, keepdims=False)
         new, saved = cell_math.step(weights, pre, carry)
         new = _masked(mask, new, carry)
         for i, gate in reversed(list(enumerate(saved.gates))):
-            place = (t, 0, i * gate.shape[-1])
-            buffer = jax.lax.dynamic_update_slice(buffer, gate[None], place)
+            buffer = jax.lax.dynamic_update_slice(buffer, gate[None], (t, 0, i * gate.shape[-1]))
         return (new, buffer), (new, saved.more)
 
     steps = jnp.arange(pre.shape[0])
@@ -99,7 +98,7 @@ def _saving_in_place(
     return state[0], after, Saved(state[1], more)
 
 
-@_saving_in_place.defjvp
+@_saving_into_pre.defjvp
 def _saving_jvp(cell_math: CellMath, reverse: bool, primals: Any, tangents: Any) -> Any:
     """Of the other form: transposed, writing in place would copy the whole buffer at every step."""
     mask = primals[3]
@@ -121,7 +120,7 @@ def _fast(
 def _fast_jvp(cell_math: CellMath, reverse: bool, primals: Any, tangents: Any) -> Any:
     weights, pre, carry, mask = primals
     d_weights, d_pre, d_carry, _ = tangents
-    saving = _saving_in_place if len(cell_math.gates) > 1 else _saving
+    saving = _saving_into_pre if len(cell_math.gates) > 1 else _saving
     last, after, saved = saving(cell_math, reverse, weights, pre, carry, mask)
     before = tuple(
         jnp.concatenate([all_[1:], first[None]] if reverse else [first[None], all_[:-1]])
@@ -129,8 +128,8 @@ def _fast_jvp(cell_math: CellMath, reverse: bool, primals: Any, tangents: Any) -
     )
     source = cell_math.source(weights, d_weights, d_pre, before, after, saved)
 
-    def follow(d_carry, own):
-        source, saved, mask = own
+    def follow(d_carry, inputs):
+        source, saved, mask = inputs
         new = _masked(mask, cell_math.follow(weights, saved, source, d_carry), d_carry)
         return new, new[0]
 

@@ -447,6 +447,10 @@ FUNCTIONS: dict[str, Row] = {
 
 NOT_FACTORIES: dict[str, str] = {
     "AttentionInput": "the arguments of attention: a NamedTuple, test_attention.py",
+    "BertInput": "the arguments of bert: a NamedTuple, test_transformer.py",
+    "RecurrentInput": "the arguments of recurrent layers: a NamedTuple, test_recurrent.py",
+    "Seq2SeqInput": "the arguments of seq2seq: a NamedTuple, test_transformer.py",
+    "TransformerInput": "the arguments of transformer_block: a NamedTuple, test_transformer.py",
     "Context": "what a layer may read: a dataclass",
     "Model": "the pair itself; every row makes one",
     "Out": "what a layer may report: a NamedTuple",

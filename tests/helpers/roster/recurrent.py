@@ -2,6 +2,7 @@
 
 import numpy as np
 
+import nnfunc as nf
 from helpers.roster.row import Row, ids, sample
 
 X = sample(2, 4, 3)
@@ -15,21 +16,21 @@ MODELS: dict[str, Row] = {
         (3, 2), {"peepholes": True}, {"forget_bias": (1.0, 0.5)}, x=((sample(4, 2), sample(4, 2)[::-1]), sample(4, 3))
     ),
     "rnn": Row((3, 3), {"layers": 2, "return_carry": True}, {"dropout": (0.25, 0.5)}, X),
-    "gru": Row((3, 3), {"reset": "before", "reverse": True}, {"dropout": (0.25, 0.5)}, {"lengths": LENGTHS, "x": X}),
+    "gru": Row((3, 3), {"reset": "before", "reverse": True}, {"dropout": (0.25, 0.5)}, nf.RecurrentInput(X, LENGTHS)),
     "lstm": Row(
         (3, 3),
         {"peepholes": True, "return_carry": True},
         {"forget_bias": (1.0, 0.0), "dropout": (0.25, 0.5)},
-        {"x": X, "carry": {"layer_0": CARRY}},
+        nf.RecurrentInput(X, carry={"layer_0": CARRY}),
     ),
     "lstm:deep": Row(
-        (3, 2), {"layers": 2, "bidirectional": True}, {"dropout": (0.25, 0.5)}, {"lengths": LENGTHS, "x": X}
+        (3, 2), {"layers": 2, "bidirectional": True}, {"dropout": (0.25, 0.5)}, nf.RecurrentInput(X, LENGTHS)
     ),
     "rnn_classifier": Row((3, 2), {"dim": 2, "layers": 2}, {"dropout": (0.25, 0.5)}, X, order=1),
     "rnn_classifier:mean": Row(
         (3, 2),
         {"dim": 2, "cell": "gru", "bidirectional": True, "pool": "mean"},
-        x={"lengths": LENGTHS, "x": X},
+        x=nf.RecurrentInput(X, LENGTHS),
         order=1,
     ),
     "rnn_lm": Row((5,), {"dim": 3, "tied": True}, {"dropout": (0.25, 0.5)}, ids(2, 4, below=5), order=1),

@@ -24,7 +24,7 @@ MODELS: dict[str, Row] = {
     "transformer_block:decoder": Row(
         BLOCK,
         {"cross": nf.attention(4, 2, context_dim=6), "order": "post", "norm": "rms"},
-        x={"context": sample(2, 5, 6), "lengths": np.array([3, 2]), "x": sample(2, 3, 4)},
+        x=nf.TransformerInput(sample(2, 3, 4), lengths=np.array([3, 2]), context=sample(2, 5, 6)),
     ),
     "gpt": Row((5,), {**SIZES, "block_size": 4}, TWO, x=IDS, order=1),
     "llama": Row(
@@ -38,7 +38,7 @@ MODELS: dict[str, Row] = {
         (5,),
         {**SIZES, "block_size": 4, "output": "classes"},
         {"dropout": (0.25, 0.5), "eps": (1e-3, 1e-2)},
-        x={"ids": IDS, "mask": PADDED, "types": ids(2, 4, below=2)},
+        x=nf.BertInput(IDS, ids(2, 4, below=2), mask=PADDED),
         order=1,
     ),
     "vit": Row(
@@ -51,9 +51,7 @@ MODELS: dict[str, Row] = {
         x=sample(2, 4, 4, 1),
         order=1,
     ),
-    "seq2seq": Row(
-        (5,), SIZES, TWO, x={"source": IDS, "source_mask": PADDED, "target": ids(2, 3, below=5)}, order=1, seed=3
-    ),
+    "seq2seq": Row((5,), SIZES, TWO, x=nf.Seq2SeqInput(IDS, ids(2, 3, below=5), source_mask=PADDED), order=1, seed=3),
 }
 FUNCTIONS: dict[str, Row] = {}
 NOT_FACTORIES: dict[str, str] = {}
