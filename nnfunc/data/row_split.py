@@ -1,63 +1,99 @@
-"""Which rows of the files are in which split, now and when a run began."""
+"""The split of each row of the files, the same as in an earlier run."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.fingerprint import NO_SPLIT, SPLIT_BITS, fold_ids
+from nnfunc.data.fingerprint import NO_SPLIT, SPLIT_BITS, fold_ids, row_ids, split_fingerprint
 from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.splits import cut_splits
 
-__all__ = ["assign_rows"]
+__all__ = ["assign_rows", "split_pairs"]
 
 
 def _numbered(ids: np.ndarray) -> np.ndarray:
-    """The ids, those of equal examples made different by their order in the file; low bits are 0."""
+    """The ids with 0 in the split bits, where equal examples differ by their order in the file."""
     order = np.argsort(ids, kind="stable")
-    ranked = ids[order]
-    again = ranked[1:] == ranked[:-1]
-    del ranked
+    sorted_ids = ids[order]
+    is_repeated = sorted_ids[1:] == sorted_ids[:-1]
+    del sorted_ids
     index = np.arange(len(ids), dtype=np.int32 if len(ids) < 1 << 31 else np.int64)
     first = index[1:].copy()
-    first[again] = 0
-    rank = (index[1:] - np.maximum.accumulate(first, out=first))[again]
+    first[is_repeated] = 0
+    rank = (index[1:] - np.maximum.accumulate(first, out=first))[is_repeated]
     del index, first
-    rows = order[1:][again]
-    del order  # as large as ids; a table may have more rows than its file has words
+    rows = order[1:][is_repeated]
+    del order  # as large as ids, which may be larger than the file
     result = ids & ~SPLIT_BITS
     result[rows] = fold_ids(ids[rows], rank.astype(np.uint64)) & ~SPLIT_BITS
     return result
 
 
 def assign_rows(
-    where: str, ids: np.ndarray, y: np.ndarray, preprocessing: Preprocessing | None, *, stratify: bool, **shares: float
+    where: str,
+    ids: np.ndarray,
+    y: np.ndarray,
+    preprocessing: Preprocessing | None,
+    *,
+    stratify: bool,
+    **fractions: float,
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
-    """(the indices of the examples of each split, `Preprocessing.rows` or None where nothing was cut).
+    """(the indices of the examples of each split, the `Preprocessing.rows` or None if nothing was split).
 
-    ids: of `row_ids`. Examples that `preprocessing` knows are in the splits and the order that they were in,
-    the others in none. Where it knows none of them, they are cut anew, by the shares, as `cut` does.
+    where: begins the message of an error. ids: of `row_ids`. y: labels [n], for stratify: whether each split
+    gets the same fraction of every class. fractions: by split, as for `cut_splits`. preprocessing: of an
+    earlier run, or None. The examples that it knows are in the splits and the order that they had there, other
+    examples in none. If it knows none of them, they are split anew.
     """
     if preprocessing is not None and preprocessing.rows is None:
-        return {"train": np.arange(len(ids))}, None  # files had brought all that was held out
+        return {"train": np.arange(len(ids))}, None  # all held-out splits were in the files
     ids = _numbered(ids)
-    then = None if preprocessing is None else preprocessing.rows
-    here, past = (), ()
-    if then is not None:
-        _, here, past = np.intersect1d(ids, then & ~SPLIT_BITS, return_indices=True)
-    if then is None or not len(here):
-        pairs = cut_splits(where, np.arange(len(ids)), y, stratify=stratify, **shares)
+    before = None if preprocessing is None else preprocessing.rows
+    here, there = (), ()
+    if before is not None:
+        _, here, there = np.intersect1d(ids, before & ~SPLIT_BITS, return_indices=True)
+    if before is None or not len(here):
+        pairs = cut_splits(where, np.arange(len(ids)), y, stratify=stratify, **fractions)
         cuts = [None if pair is None else pair[0] for pair in pairs]
-        parts = dict(zip(("train", *shares), cuts, strict=True))
+        parts = dict(zip(("train", *fractions), cuts, strict=True))
     else:
-        order = np.argsort(past)
-        here, split = here[order], then[past[order]] & SPLIT_BITS
+        order = np.argsort(there)
+        here, split = here[order], before[there[order]] & SPLIT_BITS
         parts = {name: here[split == i] for i, name in enumerate(PARTS)}
         parts = {name: at if len(at) else None for name, at in parts.items()}
         if parts["train"] is None:
-            hint = "Give the file that it was trained on."
-            check.fail(where, "none of the run's training examples is in the data now.", hint=hint)
+            hint = "Use the file that the run was trained on."
+            check.fail(where, "the data has none of the training examples of the run.", hint=hint)
     rows = ids | NO_SPLIT
     for i, name in enumerate(PARTS):
         at = parts.get(name)
         if at is not None:
             rows[at] = ids[at] | np.uint64(i)
     return parts, rows
+
+
+def split_pairs(
+    where: str,
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    preprocessing: Preprocessing | None,
+    *,
+    stratify: bool,
+    **fractions: float,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], np.ndarray | None]:
+    """(the pair (x, y) or None of every split, `Preprocessing.parts`, `Preprocessing.rows`).
+
+    parts: the pairs that were in the files, "train" among them, of which the missing splits are cut off. where,
+    preprocessing, stratify, fractions: as for `assign_rows`.
+    """
+    fractions = {name: fraction for name, fraction in fractions.items() if name not in parts}
+    splits, rows = {name: parts.get(name) for name in PARTS}, None
+    if fractions:
+        x, y = parts["train"]
+        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **fractions)
+        for name in ("train", *fractions):
+            at = cuts.get(name)
+            splits[name] = None if at is None else (x[at], y[at])
+    fingerprints = {name: split_fingerprint(*pair) for name, pair in parts.items() if rows is None or name != "train"}
+    return splits, fingerprints, rows
