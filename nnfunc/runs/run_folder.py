@@ -133,7 +133,7 @@ def write_environment(folder: Path) -> None:
             "cpus": os.cpu_count(),
             "device": f"{device.platform}: {device.device_kind}",
             "devices": jax.device_count(),
-            "malloc": "kept" if malloc.is_memory_kept() else "default",
+            "malloc": "kept" if malloc.is_keeping_memory() else "default",
             "xla_flags": xla_flags.flags_in_force(),
             "versions": {name: _version(name) for name in names},
         },

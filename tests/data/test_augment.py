@@ -491,7 +491,11 @@ def test_numbers_out_of_range(make, words):
 @pytest.mark.parametrize(
     "augment, batch, words",
     [
-        (nf.augment.shift(1), np.ones((2, 3)), r"shift: x should be images .*got shape \(2, 3\). For another layout, pass shape"),
+        (
+            nf.augment.shift(1),
+            np.ones((2, 3)),
+            r"shift: x should be images .*got shape \(2, 3\). For another layout, pass shape",
+        ),
         (
             nf.augment.rotate(1, shape=(2, 2, 1)),
             np.ones((2, 5)),
@@ -505,7 +509,11 @@ def test_numbers_out_of_range(make, words):
         (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or class probabilities"),
         (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
         (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
-        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shape and dtype, int32\[4, 12\], got int32\[4, 3\]"),
+        (
+            nf.augment.sometimes(nf.augment.random_windows(3)),
+            TOKENS,
+            r"keep shape and dtype, int32\[4, 12\], got int32\[4, 3\]",
+        ),
         (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
     ],
 )

@@ -321,10 +321,7 @@ WRONG = {
     "type": (idx(X, 7), "got 00 00 07 03"),
     "empty": (b"", "got nothing"),
     "head": (idx(X)[:10], "header should have 16 bytes, but the file has 10"),
-    "labels": (
-        idx(Y),
-        r"should contain images, uint8 with 3 axes, got uint8 with 1 axes \(labels\?\). Check",
-    ),
+    "labels": (idx(Y), r"should contain images, uint8 with 3 axes, got uint8 with 1 axes \(labels\?\). Check"),
     "sides": (idx(X[:, :20]), "images should be 28 x 28, got 20 x 28"),
     "fewer": (idx(X[:7]), "holds 7 images, but .*labels-idx1-ubyte 40 labels"),
     "floats": (idx(X.astype(">f4"), 13), "got float32"),
@@ -352,7 +349,9 @@ def test_mislabelled_digits_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"should contain labels, .*\(images\?\)"):
         nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match=r"should contain t10k-labels-idx1-ubyte.gz or t10k-labels-idx1-ubyte, but"):
+    with pytest.raises(
+        FileNotFoundError, match=r"should contain t10k-labels-idx1-ubyte.gz or t10k-labels-idx1-ubyte, but"
+    ):
         nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").mkdir()
     with pytest.raises(OSError, match="cannot be read: it is a folder, not a file"):

@@ -256,7 +256,12 @@ NAN[4, 1], NAN[5, 0] = np.nan, np.inf
     [
         ((X[:0], Y[:0]), {}, ValueError, r"train\[0\] should have at least one example, got shape \(0, 2\)"),
         ((X, Y[:5]), {}, ValueError, r"the same length, got train\[0\]: 6, train\[1\]: 5"),
-        ((NAN, Y), {}, ValueError, r"train\[0\] should be finite as float32, got nan at index \[4, 1\], the first of 2"),
+        (
+            (NAN, Y),
+            {},
+            ValueError,
+            r"train\[0\] should be finite as float32, got nan at index \[4, 1\], the first of 2",
+        ),
         ((X.astype(np.float64) + 1e300, Y), {}, ValueError, r"should be finite as float32, got 1e\+300"),
         ((X, Y + 2**40), {}, ValueError, r"train\[1\] should fit int32, got .* of 6 such values among 6"),
         ({"x": X, "n": np.float32(3)}, {}, ValueError, r"train\['n'\] should have a first axis"),

@@ -53,7 +53,9 @@ def test_folders_for_the_splits(tmp_path):
     assert [len(part[1]) for part in splits[:3]] == [10, 10, 10]
     np.testing.assert_array_equal(splits.test[0][7], picture(212))
     (tmp_path / "val" / "bee").rename(tmp_path / "val" / "be")
-    with pytest.raises(ValueError, match="validation has the class 'be', which train does not have; did you mean 'bee'"):
+    with pytest.raises(
+        ValueError, match="validation has the class 'be', which train does not have; did you mean 'bee'"
+    ):
         nf.data.images(tmp_path)
 
 

@@ -236,7 +236,7 @@ def test_text_keeps_its_vocabulary_and_its_cut(tmp_path):
         assert preprocessing.describe_changes(after.preprocessing) == ["380 tokens before, 383 now"]
         file.write_text("to be or nat to be " * 20)
         if codec == "characters":
-            with pytest.raises(ValueError, match="should be among .* got 'a' at index 10"):
+            with pytest.raises(ValueError, match=r"should be among .* got 'a' at index 10"):
                 nf.data.text(file, block_size=4, codec=codec, preprocessing=preprocessing)
         else:
             after = nf.data.text(file, block_size=4, codec=codec, preprocessing=preprocessing)
@@ -287,7 +287,11 @@ def test_digits_and_arrays_given_to_predict():
     preprocessing = nf.data.digits().preprocessing
     x, names = load_inputs(preprocessing, np.ones((2, 64)))
     assert (x.dtype, x.shape, names) == (np.float32, (2, 64), None)
-    for rows, message in {"a": "does not exist", 3: r"got shape \(\)", ((1, 2), (1,)): "rows of the same length"}.items():
+    for rows, message in {
+        "a": "does not exist",
+        3: r"got shape \(\)",
+        ((1, 2), (1,)): "rows of the same length",
+    }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             load_inputs(preprocessing, rows)
     with pytest.raises(ValueError, match="mask"):

@@ -333,16 +333,8 @@ SPEECH = {  # content, arguments, what is said; None: it is read
         {},
         "it should be text in UTF-8, but is in UTF-16. Convert it: iconv -f UTF-16",
     ),
-    "UTF-16 without a mark": (
-        f"a,y\n{PLAIN}".encode("utf-16-le"),
-        {},
-        "seems to be in UTF-16.* iconv -f UTF-16LE",
-    ),
-    "UTF-32 without a mark": (
-        f"a,y\n{PLAIN}".encode("utf-32-le"),
-        {},
-        "seems to be in UTF-32.* iconv -f UTF-32LE",
-    ),
+    "UTF-16 without a mark": (f"a,y\n{PLAIN}".encode("utf-16-le"), {}, "seems to be in UTF-16.* iconv -f UTF-16LE"),
+    "UTF-32 without a mark": (f"a,y\n{PLAIN}".encode("utf-32-le"), {}, "seems to be in UTF-32.* iconv -f UTF-32LE"),
     "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32,.* iconv -f UTF-32BE"),
     "no text": (bytes([0, 1, 0, 2]) * 50, {}, "it should be text, but many of its bytes are zero"),
     "Latin-1": (
