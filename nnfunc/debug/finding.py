@@ -1,4 +1,4 @@
-"""What `doctor` reports."""
+"""The findings of `doctor`."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -7,7 +7,7 @@ __all__ = ["Finding", "join_names"]
 
 
 class Finding(NamedTuple):
-    """One mistake that `doctor` found; as text, one line.
+    """A mistake that `doctor` reports; as text, one line.
 
     severity: "error" (training cannot work) or "warning" (training is likely to suffer). where: the
     layer, the parameter or the part of the data. check: the name of the check that failed, such as

@@ -40,12 +40,12 @@ class Diagnosis(NamedTuple):
 def find_diagnoses(rows: list[Row]) -> list[Diagnosis]:
     """The diagnoses of a run, the most serious first; [] if there are none. rows: of metrics.jsonl."""
     return [
-        *_unit_fractions(rows, "dead", DEAD, "are zero for every example"),
+        *_activation_fractions(rows, "dead", DEAD, "are zero for every example"),
         *_layer_gradients(rows),
         *_gradient_spike(rows),
         *_deviations(rows),
         *_updates(rows),
-        *_unit_fractions(rows, "saturated", SATURATED, "are saturated"),
+        *_activation_fractions(rows, "saturated", SATURATED, "are saturated"),
     ]
 
 
@@ -70,7 +70,7 @@ def _diagnose(
     return [Diagnosis(name, f"{text[0].upper()}{text[1:]}{others}.", threshold, paths)]
 
 
-def _unit_fractions(rows: list[Row], name: str, limit: float, what: str) -> list[Diagnosis]:
+def _activation_fractions(rows: list[Row], name: str, limit: float, what: str) -> list[Diagnosis]:
     """Layers of which a large fraction of the units is dead or saturated at the end."""
     series = metrics_log.layer_series(rows, "activations", name)
     latest = _latest(series)

@@ -66,9 +66,9 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
 
 def _part(name: str) -> str | None:
     """The split that a word of a folder's name stands for; None for no split or several."""
-    words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    tokens = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
     patterns = {part: f"({'|'.join(synonyms)}){SUFFIXES}" for part, synonyms in PARTS.items()}
-    parts = [part for part, pattern in patterns.items() if any(re.fullmatch(pattern, word) for word in words)]
+    parts = [part for part, pattern in patterns.items() if any(re.fullmatch(pattern, token) for token in tokens)]
     return parts[0] if len(parts) == 1 else None
 
 
