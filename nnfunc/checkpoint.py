@@ -410,23 +410,10 @@ def _type_name(entry: Mapping[str, Any] | None) -> str:
 
 # Files.
 
-SAFETENSORS_TYPES = (
-    "bool",
-    "int8",
-    "uint8",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
-    "float16",
-    "float32",
-    "float64",
-    "bfloat16",
-    "float8_e4m3fn",
-    "float8_e5m2",
-)
+SAFETENSORS_DTYPES = {
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+}
 
 
 def _serialize(tensors: dict[str, np.ndarray]) -> bytes:
@@ -435,7 +422,7 @@ def _serialize(tensors: dict[str, np.ndarray]) -> bytes:
 
     def as_supported(array: np.ndarray) -> np.ndarray:
         array = np.array(array, order="C", copy=None)
-        return array if array.dtype.name in SAFETENSORS_TYPES else array[..., None].view(np.uint8)
+        return array if array.dtype.name in SAFETENSORS_DTYPES else array[..., None].view(np.uint8)
 
     return safetensors.numpy.save({path: as_supported(array) for path, array in tensors.items()})
 

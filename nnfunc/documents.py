@@ -15,7 +15,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import NnfuncError
 
-__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json"]
+__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json", "write_text"]
 
 MAX_BYTES = 2**28  # ten times the manifest of a sweep of 100,000 trials
 TYPE_NAMES = {
@@ -62,6 +62,13 @@ def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged."
     if problem:
         check.fail(str(path), f"{problem}.", hint=hint)
     return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 atomically: it has the old or the new text. path: of the file. text: the new text."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def find_mismatch(value: Any, form: Any, path: str = "") -> str:

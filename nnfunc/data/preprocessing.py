@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, documents
 from nnfunc.data.fingerprint import SPLIT_BITS, digest
 from nnfunc.errors import NnfuncError
 
@@ -115,9 +115,7 @@ class Preprocessing:
         table = {"version": VERSION, "factory": self.factory, "facts": self.facts}
         table |= {"parts": self.parts, "rows": rows}
         table |= {"digest": _text_digest(table)}
-        temporary = folder / f"{FILES[0]}.tmp"
-        temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(folder / FILES[0])
+        documents.write_text(folder / FILES[0], json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
     @staticmethod
     def load(folder: Path) -> "Preprocessing | None":

@@ -1,9 +1,8 @@
 """The findings of `doctor`."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-__all__ = ["Finding", "join_names"]
+__all__ = ["Finding"]
 
 
 class Finding(NamedTuple):
@@ -25,13 +24,3 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.where}: {self.check}: {self.evidence} {self.hint}"
-
-
-def join_names(names: Sequence[str], limit: int = 3) -> str:
-    """The first `limit` names in one phrase, and how many more there are.
-
-    >>> join_names(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

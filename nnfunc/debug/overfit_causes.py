@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nnfunc import check
 from nnfunc.base import Params, PyTree
 from nnfunc.debug.checks import model_checks
-from nnfunc.debug.finding import join_names
 from nnfunc.debug.loss_floor import LossFloors
 from nnfunc.debug.probe import Probe
 from nnfunc.training.divergence import find_non_finite
@@ -109,7 +109,7 @@ def _blame_model(runs: OverfitRuns) -> tuple[str, str] | None:
         return f"{finding.check.capitalize()}: {finding.evidence}", finding.hint
     idle = [path for path, has_gradient in runs.has_gradient.items() if not has_gradient[best]]
     if idle:
-        cause = f"No gradient ever reaches {join_names(idle)}."
+        cause = f"No gradient ever reaches {check.join_names(idle)}."
         cause += f" All outputs of {dead[0]} are 0." if dead else ""
         return cause, "Is the layer used? Is its output stopped, rounded or set to 0 by a relu?"
     if dead:

@@ -75,7 +75,7 @@ class Loop:
         return self.cached_facts[key]
 
     def verify(self, params: Params, state: PyTree, facts: Facts, size: int) -> None:
-        """Call `check_consistency` with these arguments, once for each pair of facts and size."""
+        """Call `check_consistency`, once for each pair of facts and size. params, state, facts, size: its arguments."""
         if size > 1 and (facts, size) not in self.verified:
             check_consistency(self.forward(), params, state, facts, size)
             self.verified.add((facts, size))

@@ -142,9 +142,7 @@ def write_environment(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically. path: of the file. value: anything that JSON can hold."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)
+    documents.write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path, form: Any = dict) -> Any:

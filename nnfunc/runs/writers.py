@@ -177,7 +177,7 @@ class Wandb:
         )
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")  # otherwise a repeated step is dropped
-        self._save()
+        documents.write_text(self.file, json.dumps(self.saved))
 
     def write(self, row: Mapping[str, Any]) -> None:
         split, step = row["split"], int(row["step"])
@@ -199,15 +199,10 @@ class Wandb:
             values["event"] = _event_text(row)
         self.run.log({"step": step, **values})
         self.saved["last"][split] = max(step, self.saved["last"].get(split, -1))
-        self._save()
+        documents.write_text(self.file, json.dumps(self.saved))
 
     def close(self) -> None:
         self.run.finish()
-
-    def _save(self) -> None:
-        temporary = self.file.with_name("wandb.json.tmp")
-        temporary.write_text(json.dumps(self.saved))
-        temporary.replace(self.file)
 
 
 WRITERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}

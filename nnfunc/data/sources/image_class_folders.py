@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,7 +52,7 @@ def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
         return {"train": _classes(root)}
     if "train" not in split_folders.values():
         hint = "If they are classes and not splits, rename them."
-        check.fail(WHERE, f"{root} has {_join(list(split_folders))}, but no train/.", hint=hint)
+        check.fail(WHERE, f"{root} has {_join(split_folders)}, but no train/.", hint=hint)
     parts = {part: [folder for folder, name in split_folders.items() if name == part] for part in PARTS}
     for part, same in parts.items():
         if len(same) > 1:
@@ -72,9 +72,8 @@ def _part(name: str) -> str | None:
     return parts[0] if len(parts) == 1 else None
 
 
-def _join(folders: list[Path]) -> str:
-    names = ", ".join(f"{folder.name}/" for folder in folders[:5])
-    return f"{names} and {len(folders) - 5} more" if len(folders) > 5 else names
+def _join(folders: Iterable[Path]) -> str:
+    return check.join_names([f"{folder.name}/" for folder in folders], 5)
 
 
 def _classes(folder: Path, part: str | None = None) -> dict[str, list[Path]]:
