@@ -140,7 +140,7 @@ def cut_splits(
     (8, [0, 1], None)
     """
     size = len(x)
-    check.number(where, 0, **fractions)
+    check.number(where, 0, **dict[str, Any](fractions))
     held_out = [fraction / size if fraction >= 1 else fraction for fraction in fractions.values()]
     train = 1 - sum(held_out)
     if train * size < 1 - 1e-6:

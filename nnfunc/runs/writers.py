@@ -164,7 +164,7 @@ class Wandb:
         saved = status.read_json_table(self.file)
         if documents.find_mismatch(saved, SAVED):
             saved = {"id": f"{folder.name}-{secrets.token_hex(4)}", "last": {}}
-        self.saved = {"rollbacks": []} | saved
+        self.saved: dict[str, Any] = {"rollbacks": []} | saved
         self.before = dict(self.saved["last"])
         folder.mkdir(parents=True, exist_ok=True)
         self.run = self.wandb.init(

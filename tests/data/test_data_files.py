@@ -121,7 +121,7 @@ def test_a_missing_file_is_one_error_with_all_that_helps(tmp_path, monkeypatch):
     assert words.startswith("data.mnist: train-images-idx3-ubyte.gz was not found in ")
     assert f"{tmp_path}/none/mnist, " in words
     assert f"{tmp_path}/cache/nnfunc/data/mnist" in words
-    assert "no folder" in words
+    assert "which is not a folder" in words
     assert words.count("no connection (Name or service not known)") == 2
     url = "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz"
     put = tmp_path / "none" / "mnist" / "train-images-idx3-ubyte.gz"
@@ -173,7 +173,7 @@ def test_a_file_is_fetched_and_found_from_then_on(tmp_path, server):
     {
         "wrong": f"its md5 should be {MD5[4:]}, got {hashlib.md5(BODY[::-1]).hexdigest()}; it was not saved",
         "cut": f"the connection was cut after 5000 of {len(BODY)} bytes",
-        "silent": "its md5 is ",
+        "silent": "its md5 should be ",
         "missing": r"the server answered 404 \(Not Found\)",
         "broken": "",
     }.items(),
@@ -222,8 +222,8 @@ def test_mnist_is_fetched_when_it_is_missing(tmp_path, monkeypatch, server):
         thread = threading.Thread(target=found.serve_forever, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{found.server_address[1]}/"
-        monkeypatch.setattr(idx_module, "_MNIST", {stem: sums[stem] for stem in idx_module._MNIST})
-        monkeypatch.setattr(idx_module, "_MNIST_MIRRORS", (url,))
+        md5 = {stem: sums[stem] for stem in idx_module._MNIST.md5}
+        monkeypatch.setattr(idx_module, "_MNIST", idx_module._MNIST._replace(md5=md5, mirrors=(url,)))
         splits = nf.data.mnist(validation=10)
         found.shutdown()
         thread.join()
@@ -314,7 +314,7 @@ def test_every_type_of_idx(tmp_path, kind, dtype):
 X, Y = digit_arrays()
 WRONG = {
     "cut": (idx(X)[:-1], r"images-idx3-ubyte: it should have 31376 bytes, for 40 x 28 x 28 values, got 31375"),
-    "long": (idx(X) + b"!", "but is 31377"),
+    "long": (idx(X) + b"!", "got 31377"),
     "zip": (gzip.compress(idx(X))[:-100], "gzip file that cannot be unzipped"),
     "page": (b"<!DOCTYPE html><html>", "magic number of IDX, .* got a web page. It is damaged or cut short"),
     "magic": (b"\1" + idx(X)[1:], "got 01 00 08 03"),
@@ -323,7 +323,7 @@ WRONG = {
     "head": (idx(X)[:10], "header should have 16 bytes, but the file has 10"),
     "labels": (idx(Y), r"should contain images, uint8 with 3 axes, got uint8 with 1 axes \(labels\?\). Check"),
     "sides": (idx(X[:, :20]), "images should be 28 x 28, got 20 x 28"),
-    "fewer": (idx(X[:7]), "holds 7 images, but .*labels-idx1-ubyte 40 labels"),
+    "fewer": (idx(X[:7]), "has 7 images, but .*labels-idx1-ubyte has 40 labels"),
     "floats": (idx(X.astype(">f4"), 13), "got float32"),
 }
 
@@ -414,7 +414,7 @@ def test_damaged_batches_are_named(tmp_path):
     file = folder / "data_batch_3.bin"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: it should be rows of 3073 bytes .* is 61459 bytes"):
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: it should have rows of 3073 bytes .* got 61459 bytes"):
         nf.data.cifar10(path=folder)
     file.write_bytes(b"\x0b" + whole[1:])
     with pytest.raises(ValueError, match=r"data_batch_3.bin: labels should be in \[0, 10\), got 11"):

@@ -335,7 +335,7 @@ SPEECH = {  # content, arguments, what is said; None: it is read
     ),
     "UTF-16 without a mark": (f"a,y\n{PLAIN}".encode("utf-16-le"), {}, "seems to be in UTF-16.* iconv -f UTF-16LE"),
     "UTF-32 without a mark": (f"a,y\n{PLAIN}".encode("utf-32-le"), {}, "seems to be in UTF-32.* iconv -f UTF-32LE"),
-    "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32,.* iconv -f UTF-32BE"),
+    "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32.* iconv -f UTF-32BE"),
     "no text": (bytes([0, 1, 0, 2]) * 50, {}, "it should be text, but many of its bytes are zero"),
     "Latin-1": (
         "a,y,r\n1,0,\xe9\n".encode("latin-1"),
@@ -344,7 +344,7 @@ SPEECH = {  # content, arguments, what is said; None: it is read
     ),
     "zero": ("a,y\n1,0\n2,\0\n", {}, "line 3 has a zero byte, .* no CSV has. Where .* tr -d"),
     "web page": ("<!DOCTYPE html>\n<html>", {}, "it is a web page, and should be CSV"),
-    "workbook": (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xff", {}, "it is a zip archive, such as an Excel workbook"),
+    "workbook": (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xff", {}, "is a zip archive, such as an Excel workbook"),
     "comment": (f"a,y\n# of 2020\n{PLAIN}", {}, "line 2 should have 2 values, but has 1. Lines of comment"),
     "separator at the end": ("a,y\n1,0,\n2,1,\n", {}, "line 2 should have 2 values, but has 3. It ends with ','"),
     "after a quote": ('a,y\n"1"2,0\n', {}, "line 2 cannot be cut into values .*expected after"),

@@ -77,7 +77,7 @@ def test_codecs_refuse_what_they_do_not_know():
             codec.decode(ids)
     with pytest.raises(TypeError, match="ids should hold integers"):
         codec.decode(np.array([0.5]))
-    with pytest.raises(ValueError, match=r"Make it with Characters.of"):
+    with pytest.raises(ValueError, match=r"by Characters.of"):
         nf.data.Characters("ba").encode("a")
 
 
@@ -253,7 +253,7 @@ def test_token_files_of_either_order_of_bytes(tmp_path):
         ("to be".encode("utf-16") * 50, {}, ValueError, "is in UTF-16.* iconv -f UTF-16 .*codec = .bytes."),
         (b"\xef\xbb\xbf", {}, ValueError, "sums.txt: it is empty"),
         (b"hello", {}, ValueError, r"should have at least block_size \+ 1 = 9 training tokens, got 4. Set a smaller"),
-        (b"hello" * 9, {"block_size": 16}, ValueError, "has 5 validation tokens"),
+        (b"hello" * 9, {"block_size": 16}, ValueError, "validation tokens, got 5"),
         (b"hello" * 9, {"block_size": 0}, ValueError, "block_size should be at least 1"),
         (b"hello" * 9, {"validation": 1.0}, ValueError, r"validation should be in \[0, 1\), got 1.0"),
         (b"hello" * 9, {"codec": "chars"}, ValueError, "codec should be one of 'characters', 'bytes'"),
@@ -395,7 +395,7 @@ def test_token_files_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"train.bin: it should have tokens of 2 bytes each \(uint16\), got 301"):
         nf.data.tokens(tmp_path, block_size=8)
     (tmp_path / "train.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match="but has 0 bytes"):
+    with pytest.raises(ValueError, match="got 0 bytes"):
         nf.data.tokens(tmp_path, block_size=8)
     (tmp_path / "train.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"should contain train.bin or train.npy"):
