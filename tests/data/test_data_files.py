@@ -420,7 +420,7 @@ def test_damaged_batches_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"data_batch_3.bin: labels should be in \[0, 10\), got 11"):
         nf.data.cifar10(path=folder)
     file.unlink()
-    with pytest.raises(ValueError, match=r"should hold data_batch_3.bin, or data_batch_3"):
+    with pytest.raises(ValueError, match=r"should contain data_batch_3.bin, or data_batch_3"):
         nf.data.cifar10(path=folder)
     python = cifar_files(tmp_path / "py", "py")
     (python / "test_batch").write_bytes(old_pickle(np.zeros((2, 5), np.uint8), [1, 2]))
