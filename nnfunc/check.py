@@ -63,9 +63,7 @@ def nearest(word: str, text: Iterable[str], *, most: int = 3) -> str:
     close = sorted((name for name in text if similarity[name] >= enough), key=lambda name: -similarity[name])[:most]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
-    shown = ", ".join(repr(name) for name in text[:12])
-    more = f" and {len(text) - 12} more" if len(text) > 12 else ""
-    return f"; there is {shown}{more}." if text else "; there are none."
+    return f"; there is {join_names([*map(repr, text)], 12)}." if text else "; there are none."
 
 
 def _similarity(word: str, name: str) -> float:
@@ -335,6 +333,16 @@ def counted(number: int, word: str) -> str:
     ('1 run', '2,500 steps')
     """
     return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def join_names(names: Sequence[str], limit: int = 3) -> str:
+    """The first `limit` names in one phrase, and how many more there are.
+
+    >>> join_names(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def package(where: str, name: str, install: str) -> Any:

@@ -1,13 +1,11 @@
-"""Checkpoints that are whole or refused: safetensors, a manifest with checksums, atomic saves.
+"""Checkpoints with checksums and atomic saves: a damaged checkpoint is never loaded.
 
-A checkpoint is a folder with `tensors-<hash>.safetensors` and `manifest.json`, which names that
-file and holds its size and SHA-256, each leaf's path, shape and type, the versions of the
-libraries, the caller's metadata, and the SHA-256 of itself. Any flipped bit, in either file, is
-found on loading.
+A checkpoint is a folder with `tensors-<hash>.safetensors` and `manifest.json`. The manifest has the
+name, size and SHA-256 of that file, the path, shape and dtype of each leaf, the versions of the
+libraries, the caller's metadata, and the SHA-256 of itself. Loading detects any flipped bit in either file.
 
-A save writes a hidden folder beside its target, forces it to the disk, and then renames: the
-folder, or, over an older checkpoint, the manifest. Whenever it is cut off, the old or the new one
-is there, whole.
+A save writes a hidden folder beside its target, syncs it to the disk, and then renames the folder, or, over
+an older checkpoint, the manifest. If it is interrupted, the old or the new checkpoint is complete.
 """
 
 import contextlib
@@ -29,14 +27,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, documents
+from nnfunc import check, device_memory, documents
 from nnfunc.base import PyTree
 from nnfunc.calls import explain_calls
 from nnfunc.errors import InvalidValueError, NnfuncError
 
 __all__ = [
     "CheckpointError",
-    "Found",
+    "LoadedCheckpoint",
     "inspect",
     "latest_good",
     "leaf_entries",
@@ -58,18 +56,18 @@ FORM = {
     "file": {"name": str, "bytes": range(2**63), "sha256": str},
     "leaves": {str: {"shape?": [range(2**63)], "dtype?": str, "impl?": str, "python?": str, "value?": object}},
 }
-"""What a manifest holds; see `documents`."""
+"""The form of a manifest; see `documents`."""
 
 
 class CheckpointError(InvalidValueError):
-    """A checkpoint is damaged or missing; the message names the file, the damage and what to do."""
+    """A checkpoint is damaged or missing; the message has the file, the damage, and what to do."""
 
 
-class Found(NamedTuple):
+class LoadedCheckpoint(NamedTuple):
     """The result of `latest_good`.
 
-    step: of the checkpoint. tree, metadata: as they were saved. warnings: one for each newer checkpoint
-    that was refused, with the reason.
+    step: of the checkpoint. tree, metadata: as they were saved. warnings: one for each newer checkpoint that
+    is damaged, with the reason.
     """
 
     step: int
@@ -81,11 +79,11 @@ class Found(NamedTuple):
 def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Write a pytree of arrays as the checkpoint `folder`, atomically, and return its path.
 
-    folder: of the checkpoint. tree: any pytree of JAX or NumPy arrays, random keys and plain Python
-    numbers. metadata: a dictionary that JSON can hold; read it with `inspect`. A checkpoint already there is replaced,
-    other files in the folder are left alone, and what crashed saves left beside it is removed.
-    Raises: TypeError when a leaf or the metadata cannot be kept; OSError when the disk is full or
-    refuses. Nothing saved before is lost then.
+    folder: of the checkpoint. An existing checkpoint is replaced, other files in the folder are not changed,
+    and the temporary folders of interrupted saves beside it are removed. tree: any pytree of JAX or NumPy
+    arrays, random keys and Python numbers. metadata: a dictionary that JSON can hold; `inspect` returns it.
+    Raises: TypeError when a leaf or the metadata cannot be saved; OSError when the disk is full or cannot be
+    written to. Earlier checkpoints are not lost then.
 
     >>> import tempfile
     >>> folder = save(tempfile.mkdtemp() + "/weights", {"head": {"weight": jnp.ones((2, 3))}})
@@ -93,7 +91,7 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
     6.0
     """
     folder = Path(os.path.abspath(folder))
-    leaves, tensors = _pack(tree)
+    leaves, tensors = _flatten(tree)
     content = _serialize(tensors)
     digest = hashlib.sha256(content).hexdigest()
     name = f"tensors-{digest[:16]}.safetensors"
@@ -123,14 +121,14 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
 
 
 def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
-    """Read a checkpoint into the structure of `like`, bit for bit as it was saved.
+    """Load a checkpoint into the structure of `like`, bit for bit as it was saved.
 
-    folder: of the checkpoint. like: the expected tree, of arrays or `jax.ShapeDtypeStruct`s, for example
-    `jax.eval_shape(model.init, key)`. Where it holds NumPy arrays, NumPy arrays come back, where
-    plain numbers, plain numbers, else uncommitted JAX arrays. part: the path of a subtree, such as
-    "params", of which `like` is the structure.
-    Raises: CheckpointError when a file is damaged or missing; ValueError when the checkpoint has
-    other paths, shapes or types than `like`, with the first few of them.
+    folder: of the checkpoint. like: the expected tree, of arrays or `jax.ShapeDtypeStruct`, for example
+    `jax.eval_shape(model.init, key)`. Leaves are NumPy arrays or Python numbers where those of `like` are,
+    otherwise uncommitted JAX arrays. part: the path of a subtree, such as "params", if `like` is the structure
+    of that subtree only.
+    Raises: CheckpointError when a file is damaged or missing; ValueError when the checkpoint has other paths,
+    shapes or dtypes than `like`, with the first few of them.
 
     >>> load("runs/none", {})
     Traceback (most recent call last):
@@ -143,8 +141,8 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     stored = {path: entry for path, entry in manifest["leaves"].items() if _inside(path, part.strip("/"))}
     differences = list_differences(expected, stored)
     if differences:
-        hint = "Build the model with the settings it was saved with, or load another checkpoint."
-        check.fail("load", f"{folder} is a checkpoint of another model. {hint}{differences}")
+        hint = "Build the model with the settings of the checkpoint, or load another checkpoint."
+        check.fail("load", f"{folder} is a checkpoint of another model.", hint=f"{hint}{differences}")
     with _damage(folder / manifest["file"]["name"], folder) as file:
         tensors = _read(file, manifest["file"])
     leaves = [_restore(file, path, stored[path], tensors.get(path), leaf) for path, leaf in named.items()]
@@ -174,8 +172,9 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     if _sealed(manifest) != raw:
         _refuse(file, f"its content does not match its checksum {str(result)[:16]}...")
     if manifest.get("format") != FORMAT:
-        problem = f"{file}: its format should be {FORMAT}, got {manifest.get('format')}."
-        raise CheckpointError(f"{problem} Load it with the version of nnfunc that saved it.")
+        hint = "Load it with the version of nnfunc that saved it."
+        expected, actual = f"its format should be {FORMAT}", manifest.get("format")
+        check.fail(str(file), expected=expected, actual=actual, hint=hint, exc_type=CheckpointError)
     problem = documents.find_mismatch(manifest, FORM)
     if not problem and not re.fullmatch(NAME, name := manifest["file"]["name"]):
         problem = f"file.name should be such as tensors-<hash>.safetensors, got {name!r}"
@@ -187,11 +186,11 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
 def save_step(
     root: str | os.PathLike, step: int, tree: PyTree, *, metadata: Mapping[str, Any] | None = None, keep: int = 3
 ) -> Path:
-    """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest beyond `keep`.
+    """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest ones.
 
-    root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: how many
-    checkpoints to keep, this one and the ones before it; at least 1. The new one is on the
-    disk before an old one goes. `best`, and checkpoints of later steps, are never removed.
+    root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: the number of
+    checkpoints to keep, this one and those before it; at least 1. An old checkpoint is removed once the new one
+    is on the disk. `best`, and checkpoints of later steps, are not removed.
     Raises: as `save`.
 
     >>> import tempfile
@@ -206,8 +205,8 @@ def save_step(
     return folder
 
 
-def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
-    """Remove the checkpoints of some steps, each atomically. root: their folder. gone: the steps.
+def remove(root: str | os.PathLike, removed_steps: Iterable[int]) -> None:
+    """Remove the checkpoints of some steps, each atomically. root: their folder. removed_steps: the steps.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -216,7 +215,7 @@ def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
     >>> nf.checkpoint.steps(folder)
     []
     """
-    for step in gone:
+    for step in removed_steps:
         with contextlib.suppress(OSError):
             temporary = _temporary(_folder(root, step))
             _folder(root, step).rename(temporary)
@@ -224,7 +223,7 @@ def remove(root: str | os.PathLike, gone: Iterable[int]) -> None:
 
 
 def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Save the best checkpoint so far as `root/best`, in place of the former one.
+    """Save the best checkpoint so far as `root/best`, which it replaces.
 
     root: the folder of the checkpoints. tree, metadata: as for `save`.
     Raises: as `save`.
@@ -238,7 +237,7 @@ def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, A
 
 
 def steps(root: str | os.PathLike) -> list[int]:
-    """The steps that have a checkpoint, good or damaged, in order. root: the folder of the checkpoints.
+    """The steps that have a checkpoint, which may be damaged, in order. root: the folder of the checkpoints.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -252,12 +251,12 @@ def steps(root: str | os.PathLike) -> list[int]:
     return sorted(int(match[1]) for match in result if match)
 
 
-def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Found:
-    """The newest undamaged checkpoint of `save_step`, with a warning for each newer, refused one.
+def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> LoadedCheckpoint:
+    """The newest undamaged checkpoint of `save_step`, with a warning for each newer one.
 
     root: the folder of the checkpoints. like, part: as for `load`.
-    Raises: CheckpointError when there is none, and why the newest is not; ValueError, as `load`, when
-    the newest one that is undamaged belongs to another model.
+    Raises: CheckpointError when there is none; ValueError, as `load`, when the newest undamaged checkpoint is
+    of another model.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -271,15 +270,14 @@ def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> Fou
         try:
             check_inside(folder, root)
             tree = load(folder, like, part=part)
-            return Found(step, tree, inspect(folder)["metadata"], tuple(refused))
+            return LoadedCheckpoint(step, tree, inspect(folder)["metadata"], tuple(refused))
         except CheckpointError as error:
-            refused.append(f"The checkpoint of step {step} was refused. {error}")
-    hint = f"Start again, or look for weights in {Path(root) / BEST}."
-    problem = f"{root}: there is no good checkpoint"
-    if not refused:
-        raise CheckpointError(f"{problem}. {hint}")
-    known = ", ".join(map(str, steps(root)))
-    raise CheckpointError(f"{problem} among those of steps {known}. {hint} {refused[0]}")
+            refused.append(f"The checkpoint of step {step} cannot be loaded. {error}")
+    problem, hint = "it has no checkpoint", f"Start again, or use the weights in {Path(root) / BEST}."
+    if refused:
+        problem = f"it has no undamaged checkpoint among those of steps {', '.join(map(str, steps(root)))}"
+        hint = f"{hint} {refused[0]}"
+    check.fail(str(root), f"{problem}.", hint=hint, exc_type=CheckpointError)
 
 
 def _folder(root: str | os.PathLike, step: int) -> Path:
@@ -290,12 +288,12 @@ def _folder(root: str | os.PathLike, step: int) -> Path:
 
 
 def named_leaves(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
-    """The leaves by readable path, `opt_state/0/mu/head/weight`, and the structure of the tree."""
+    """({path: leaf}, the structure of the tree), with paths such as `opt_state/0/mu/head/weight`."""
     result, treedef = jax.tree_util.tree_flatten_with_path(tree)
     start = [part] if part else []
-    named = {"/".join([*start, *map(_word, path)]) or "value": leaf for path, leaf in result}
+    named = {"/".join([*start, *map(_name, path)]) or "value": leaf for path, leaf in result}
     if len(named) < len(result):
-        check.fail("checkpoint", "two leaves of the tree have the same path. Rename one of them.")
+        check.fail("checkpoint", "two leaves of the tree have the same path.", hint="Rename one of them.")
     return named, treedef
 
 
@@ -303,31 +301,31 @@ def _inside(path: str, part: str) -> bool:
     return not part or path == part or path.startswith(f"{part}/")
 
 
-def _word(entry: Any) -> str:
-    """One step of a path: a key, an index or a field's name."""
+def _name(entry: Any) -> str:
+    """One part of a path: a key, an index or the name of a field."""
     for field in ("key", "idx", "name"):
         if hasattr(entry, field):
             text = str(getattr(entry, field))
-            # Only safetensors' own word, the separator and the escape itself need escaping.
+            # only the separator, the escape itself and the reserved name of safetensors
             text = text.replace("%", "%25").replace("/", "%2F")
             return text.replace("__metadata__", "%5F_metadata__") or "%"
     return str(entry)
 
 
 def _entry(path: str, leaf: Any) -> dict[str, Any]:
-    """What the manifest says of a leaf: its shape and type, or the value of a plain number."""
+    """The entry of a leaf in the manifest: its shape and dtype, or the value of a Python number."""
     if isinstance(leaf, bool | int | float) and not isinstance(leaf, np.generic):
         return {"python": type(leaf).__name__, "value": leaf}
     dtype = getattr(leaf, "dtype", None)
-    kinds = (np.number, np.bool_, jax.dtypes.prng_key)
-    if dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds):
+    supported = (np.number, np.bool_, jax.dtypes.prng_key)
+    if dtype is not None and any(jnp.issubdtype(dtype, parent) for parent in supported):
         return {"shape": list(leaf.shape), "dtype": dtype.name}
-    problem = f"{path} should be an array of numbers or a number, got {check.describe(leaf)}."
-    check.fail("checkpoint", f"{problem} Keep other values in metadata.", exc_type=TypeError)
+    expected, hint = f"{path} should be an array of numbers or a number", "Save other values as metadata."
+    check.fail("checkpoint", expected=expected, actual=check.describe(leaf), hint=hint, exc_type=TypeError)
 
 
-def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """The manifest's entries and, for all leaves but plain numbers, arrays on the host."""
+def _flatten(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """(the entries of the manifest, arrays on the host of all leaves but Python numbers), by path."""
     named, _ = named_leaves(tree)
     entries = {path: _entry(path, leaf) for path, leaf in named.items()}
     data = {}
@@ -335,12 +333,12 @@ def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray
         if "python" in entries[path]:
             continue
         if check.is_traced(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
-            problem = f"{path} has no value, got {check.describe(leaf)}."
-            check.fail("checkpoint", f"{problem} Save arrays, outside of jit.", exc_type=TypeError)
+            expected, hint = f"{path} should have a value", "Save arrays, outside of jit."
+            check.fail("checkpoint", expected=expected, actual=check.describe(leaf), hint=hint, exc_type=TypeError)
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             hint = "Gather it first, or save with orbax-checkpoint."
-            check.fail("checkpoint", f"{path} is spread over several processes. {hint}")
-        if _is_key(leaf):
+            check.fail("checkpoint", f"{path} is distributed over several processes.", hint=hint)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             entries[path]["impl"] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
         data[path] = leaf
@@ -349,11 +347,11 @@ def _pack(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray
 
 
 def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: Any) -> Any:
-    """The leaf as it was saved, in the kind that `like` has. entry: of the form that `like` has."""
+    """The leaf as it was saved: a NumPy array, JAX array or Python number, as `like`. entry: of the manifest."""
     if "python" in entry:
         value = entry.get("value")
         if type(value).__name__ != entry["python"]:
-            _refuse(file, f"{path} should be a Python {entry['python']}, but the manifest differs")
+            _refuse(file, f"{path} should be a Python {entry['python']}, got {value!r} in the manifest")
         return value
     try:
         flat = np.frombuffer(tensor["data"], np.uint8)
@@ -365,23 +363,19 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
             return key
         array = flat.view(jnp.dtype(entry["dtype"])).reshape(entry["shape"])
     except (ValueError, TypeError):
-        _refuse(file, f"{path} is not in it as {_type_name(entry)}, which the manifest says")
+        _refuse(file, f"it should have {path} as {_type_name(entry)}, as the manifest says, but does not")
     if isinstance(like, np.ndarray | np.generic):
         return array.copy() if isinstance(like, np.ndarray) else array[()]
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        hint = 'Switch it on: jax.config.update("jax_enable_x64", True).'
-        check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64. {hint}")
+        hint = 'Enable it: jax.config.update("jax_enable_x64", True).'
+        check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64.", hint=hint)
     return jnp.asarray(array)
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
-    """The first few paths at which two trees differ in shape or type, one a line; "" without any.
+    """The first few paths at which two trees differ in shape or dtype, one on each line; "" if there are none.
 
-    expected, actual: an entry of a manifest for each path, as `leaf_entries` makes them.
+    expected, actual: the results of `leaf_entries` for the two trees.
 
     >>> entries = nf.checkpoint.leaf_entries({"weight": jnp.ones(2)})
     >>> nf.checkpoint.list_differences(entries, entries)
@@ -396,7 +390,7 @@ def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> 
 
 
 def leaf_entries(tree: PyTree) -> dict[str, dict[str, Any]]:
-    """The entry of a manifest for each leaf, by path: shape and dtype, or the value of a Python number.
+    """The manifest's entry of each leaf, by path: shape and dtype, or the value of a Python number.
 
     tree: any pytree of arrays, shapes and Python numbers.
 
@@ -416,60 +410,47 @@ def _type_name(entry: Mapping[str, Any] | None) -> str:
 
 # Files.
 
-SAFETENSORS_TYPES = (
-    "bool",
-    "int8",
-    "uint8",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
-    "float16",
-    "float32",
-    "float64",
-    "bfloat16",
-    "float8_e4m3fn",
-    "float8_e5m2",
-)
+SAFETENSORS_DTYPES = {
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+}
 
 
 def _serialize(tensors: dict[str, np.ndarray]) -> bytes:
-    """The bytes of a safetensors file; types it does not know go in as bytes, one axis more."""
+    """The bytes of a safetensors file; unsupported dtypes are stored as bytes [..., itemsize]."""
     import safetensors.numpy
 
-    def known(array: np.ndarray) -> np.ndarray:
+    def as_supported(array: np.ndarray) -> np.ndarray:
         array = np.array(array, order="C", copy=None)
-        return array if array.dtype.name in SAFETENSORS_TYPES else array[..., None].view(np.uint8)
+        return array if array.dtype.name in SAFETENSORS_DTYPES else array[..., None].view(np.uint8)
 
-    return safetensors.numpy.save({path: known(array) for path, array in tensors.items()})
+    return safetensors.numpy.save({path: as_supported(array) for path, array in tensors.items()})
 
 
 def _read(file: Path, expected: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The tensors of a checked file, by path: {"shape": ..., "data": bytes}."""
+    """{path: {"shape": ..., "data": bytes}} of a file, whose size and checksum are checked first."""
     from safetensors import SafetensorError, deserialize
 
     size = expected["bytes"]
     if file.is_file() and file.stat().st_size != size:  # before any of it is read
-        _refuse(file, f"it has {file.stat().st_size} bytes where {size} were saved")
+        _refuse(file, f"it has {file.stat().st_size} bytes, but {size} were saved")
     raw = documents.read_bytes(file, most=size)
     if hashlib.sha256(raw).hexdigest() != expected["sha256"]:
-        _refuse(file, "its content does not match its checksum, so some bits have changed")
+        _refuse(file, "its content does not match its checksum")
     try:
         return dict(deserialize(raw))
     except SafetensorError as error:
-        _refuse(file, f"it is no file of tensors ({error})")
+        _refuse(file, f"it is not a safetensors file ({error})")
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:
-    """The manifest as JSON with its own SHA-256 at the end: the same bytes for the same content."""
+    """The manifest as JSON, with its SHA-256 at the end; equal manifests give equal bytes."""
     digest = hashlib.sha256(_json(manifest).encode()).hexdigest()
     return (_json(manifest | {"sha256": digest}) + "\n").encode()
 
 
 def _json(value: Any, levels: int = 2) -> str:
-    """JSON with a line for each entry of the outer levels, so that people can read it."""
+    """Readable JSON, with a line for each entry of the outer levels."""
     if not (levels and isinstance(value, dict) and value):
         return json.dumps(value)
     space = "  " * (3 - levels)
@@ -478,13 +459,13 @@ def _json(value: Any, levels: int = 2) -> str:
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata as JSON gives it back; numbers of NumPy and JAX become Python's."""
+    """The metadata after a round trip through JSON; numbers of NumPy and JAX become Python numbers."""
 
     def number(value: Any) -> Any:
         if np.ndim(value) == 0 and hasattr(value, "item"):
             return value.item()
-        problem = f"metadata should be what JSON can hold, got {check.describe(value)}."
-        check.fail("save", f"{problem} Arrays belong into the tree.", exc_type=TypeError)
+        expected, hint = "metadata should have only values that JSON can hold", "Put arrays into the tree."
+        check.fail("save", expected=expected, actual=check.describe(value), hint=hint, exc_type=TypeError)
 
     return json.loads(json.dumps(dict(metadata), default=number))
 
@@ -505,7 +486,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Force the names in a folder to the disk."""
+    """Sync the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -514,7 +495,7 @@ def _sync(folder: Path) -> None:
 
 
 def _put(temporary: Path, folder: Path, tensors: str) -> None:
-    """Move a whole, written checkpoint to its place; one rename makes it the one that counts."""
+    """Move a complete checkpoint to its folder; a single rename makes it the current one."""
     if not folder.exists():
         temporary.rename(folder)
         _sync(folder.parent)
@@ -529,16 +510,16 @@ def _put(temporary: Path, folder: Path, tensors: str) -> None:
 
 
 _HOST = re.sub(r"\W", "_", socket.gethostname())
-_PROCESS = secrets.token_hex(4)  # tells this process from an earlier one of the same number
+_PROCESS = secrets.token_hex(4)  # distinguishes this process from an earlier one with the same id
 
 
 def _temporary(folder: Path) -> Path:
-    """A new hidden name beside folder that says which process is writing there."""
+    """A new hidden path beside the folder, with the id of the process that writes to it."""
     return folder.with_name(f".{folder.name}.saving-{_HOST}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(4)}")
 
 
 def _clean(parent: Path) -> None:
-    """Remove what saves that were cut off have left, and nothing that may still be written to."""
+    """Remove the temporary folders of interrupted saves, but not those that a process may still write to."""
     for entry in parent.glob(".*.saving-*"):
         match = re.fullmatch(r"\..+\.saving-(\w+)-(\d+)-(\w+)-\w+", entry.name)
         if match and not _may_be_writing(entry, match[1], int(match[2]), match[3]):
@@ -546,14 +527,14 @@ def _clean(parent: Path) -> None:
 
 
 def _may_be_writing(entry: Path, host: str, number: int, process: str) -> bool:
-    if host != _HOST:  # another machine on a shared disk: no save takes a day
+    if host != _HOST:  # another machine with a shared disk; no save takes a day
         with contextlib.suppress(OSError):
             return time.time() - entry.stat().st_mtime < 24 * 3600
         return True
     if number == os.getpid():
         return process == _PROCESS
     try:
-        os.kill(number, 0)  # sends nothing; asks whether there is such a process
+        os.kill(number, 0)  # only checks whether the process exists
     except ProcessLookupError:
         return False
     except OSError:
@@ -562,19 +543,19 @@ def _may_be_writing(entry: Path, host: str, number: int, process: str) -> bool:
 
 
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Refuse a path that does not lie in the folder once links are followed. Raises: CheckpointError."""
+    """Raise a CheckpointError if `path` is outside `folder` after links are resolved."""
     if os.path.lexists(path) and not documents.is_inside(Path(path), Path(folder)):
         _refuse(Path(path), "it is a link out of its folder, which is not followed")
 
 
 @contextlib.contextmanager
 def _damage(file: Path, folder: Path) -> Iterator[Path]:
-    """Turn errors of reading a file of a folder into a CheckpointError."""
+    """Turn errors of reading a file in a folder into a CheckpointError."""
     check_inside(file, folder)
     try:
         yield file
     except FileNotFoundError:
-        _refuse(file, "there is no such file, so this is no checkpoint, or not a whole one")
+        _refuse(file, "there is no such file, so the folder is not a complete checkpoint")
     except OSError as error:
         _refuse(file, f"it cannot be read ({error.strerror})")
     except ValueError as error:
@@ -589,12 +570,12 @@ def _refuse(file: Path, problem: str) -> NoReturn:
 
 
 def _explain(error: OSError, folder: Path, needed: int) -> NoReturn:
-    room = ""
+    space = ""
     with contextlib.suppress(OSError):
-        free = shutil.disk_usage(folder.parent).free
-        room = f" ({needed / 1e6:.1f} MB to write, {free / 1e6:.1f} MB free on that disk)"
-    problem = f"save: {folder} could not be written: {error.strerror}{room}."
-    hint = "Checkpoints saved before are whole. Make room, or choose another folder; save again."
+        free = device_memory.format_bytes(shutil.disk_usage(folder.parent).free)
+        space = f" ({device_memory.format_bytes(needed)} to write, {free} free on that disk)"
+    problem = f"save: {folder} could not be written: {error.strerror}{space}."
+    hint = "Earlier checkpoints are not damaged. Free some space, or choose another folder; then save again."
     raise OSError(error.errno, f"{problem} {hint}") from error
 
 

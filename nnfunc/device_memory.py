@@ -1,4 +1,4 @@
-"""The memory that programs need, from shapes alone, and the memory that the device has."""
+"""The memory that programs need, computed from shapes, and the memory that the device has."""
 
 import os
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells what a container may take."""
+"""The folder in which Linux has the memory limits of containers."""
 
 
 def free_bytes() -> float | None:
-    """Bytes that the device has to give, a CPU those of `host_free`; None if unknown."""
+    """The free bytes of the device, for a CPU those of `host_free_bytes`; None if unknown."""
     stats = _stats()
     if stats is not None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -38,13 +38,12 @@ def free_bytes() -> float | None:
 
 
 def host_free_bytes() -> float | None:
-    """Bytes that the machine or the container has free; None if unknown."""
-    known = [*_machine(), *_container()]
-    return min(known) if known else None
+    """The free bytes of the machine or the container; None if unknown."""
+    return min([*_free_in_machine(), *_free_in_container()], default=None)
 
 
 def total_bytes() -> float | None:
-    """Bytes that this process could have in total: those free, and those it has already."""
+    """The bytes that this process can use in total: those free, and those it uses already; None if unknown."""
     stats = _stats()
     if stats is not None:
         return stats["bytes_limit"]
@@ -57,41 +56,41 @@ def total_bytes() -> float | None:
 
 
 def tree_bytes(tree: Any) -> int:
-    """The bytes of all arrays. tree: of arrays or shapes."""
+    """The bytes of all arrays of a tree. tree: of arrays or `jax.ShapeDtypeStruct`."""
     return sum(leaf.size * _itemsize(leaf.dtype) for leaf in jax.tree.leaves(tree))
 
 
 def check_fits(where: str, needed: float, problem: str, hint: str) -> None:
-    """Refuse what needs more bytes than this process could have.
+    """Raise an error if more bytes are needed than this process can use.
 
-    where: the function that refuses. needed: bytes. problem: what needs them. hint: what to do.
+    where: begins the message. needed: bytes. problem: a clause that says what needs them. hint: what to do.
     """
-    has = total_bytes()
-    if has is not None and needed > has:
-        check.fail(where, f"{problem}; the device has {format_bytes(has)}. {hint}")
+    total = total_bytes()
+    if total is not None and needed > total:
+        check.fail(where, f"{problem}; the device has {format_bytes(total)}.", hint=hint)
 
 
 def check_params(where: str, params: Any) -> None:
-    """Refuse parameters that do not fit into memory. where: the function that refuses. params: their shapes."""
+    """Raise an error if parameters do not fit into memory. where: begins the message. params: their shapes."""
     count, needed = sum(leaf.size for leaf in jax.tree.leaves(params)), tree_bytes(params)
     problem = f"the model has {count:.3g} parameters, {format_bytes(needed)}"
     check_fits(where, needed, problem, "Make its sizes smaller.")
 
 
 def check_arrays(where: str, closed: Any) -> None:
-    """Refuse a traced program with a value larger than any device: XLA would abort on it.
+    """Raise an error if a traced program has an array larger than any device, on which XLA would abort.
 
-    where: the function that refuses. closed: the closed jaxpr.
+    where: begins the message. closed: the closed jaxpr.
     """
     for aval in _values(closed.jaxpr):
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
 
 
 def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
-    """The compiled program of a jitted function for these arguments, if it fits.
+    """The compiled program of a jitted function for these arguments; an error if it does not fit into memory.
 
-    where: the function that refuses. function: jitted. what: the program, for the message. hint: what to
-    do. args: its arguments, or their shapes. detail: added to the bytes in the message.
+    where: begins the message. function: jitted. what: the program, for the message. hint: what to do. args: of
+    the function, or their shapes. detail: appended to the bytes in the message.
     """
     traced = function.trace(*args)
     check_arrays(where, traced.jaxpr)
@@ -103,7 +102,7 @@ def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any,
 
 
 def compiled_bytes(compiled: Any) -> int | None:
-    """The bytes that a compiled program needs, with its arguments; None if XLA does not tell. compiled: the program."""
+    """The bytes of a compiled program and its arguments; None if XLA does not report them. compiled: the program."""
     stats = compiled.memory_analysis()
     if stats is None:
         return None
@@ -112,23 +111,23 @@ def compiled_bytes(compiled: Any) -> int | None:
 
 
 def peak_bytes(closed: Any) -> int:
-    """The most bytes that a traced program holds at once, were no operation fused with another.
+    """The peak memory of a traced program without fusion, in bytes.
 
-    A value is live from where it is computed to where it is read last; arguments are not counted. It
-    is more than a compiled program needs. closed: the closed jaxpr.
+    A value is live from its operation to the last one that reads it; arguments do not count. A compiled program
+    needs less. closed: the closed jaxpr.
     """
     return _peak(closed.jaxpr)
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes in the unit that suits it. count: bytes.
+    """A number of bytes as text, in a suitable unit. count: bytes.
 
     >>> format_bytes(1234), format_bytes(19.2e9)
     ('1.23 kB', '19.2 GB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
+    for suffix in ("B", "kB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.3g} {unit}"
+            return f"{count:.3g} {suffix}"
         count /= 1000
     return f"{count:.3g} TB" if count < 1e6 else f"{count:.2e} TB"
 
@@ -136,15 +135,15 @@ def format_bytes(count: float) -> str:
 def _peak(jaxpr: Any) -> int:
     last = {id(v): i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars}
     last |= {id(v): len(jaxpr.eqns) for v in jaxpr.outvars}
-    held: dict[int, int] = {}
+    live: dict[int, int] = {}
     most = now = 0
     for i, eqn in enumerate(jaxpr.eqns):
         for v in eqn.outvars:
-            held[id(v)] = _bytes(v.aval)
-            now += held[id(v)]
+            live[id(v)] = v.aval.size * _itemsize(v.aval.dtype) if hasattr(v.aval, "shape") else 0
+            now += live[id(v)]
         most = max(most, now + max((_peak(inner) for inner in _inner(eqn)), default=0))
         for v in {id(v) for v in (*eqn.invars, *eqn.outvars) if last.get(id(v), i) <= i}:
-            now -= held.pop(v, 0)
+            now -= live.pop(v, 0)
     return most
 
 
@@ -156,16 +155,12 @@ def _values(jaxpr: Any) -> Iterator[Any]:
 
 
 def _inner(eqn: Any) -> Iterator[Any]:
-    """The programs inside of an operation, such as the body of a loop."""
+    """The jaxprs of an operation, such as the body of a loop."""
     for param in eqn.params.values():
-        for one in param if isinstance(param, tuple | list) else (param,):
-            inner = getattr(one, "jaxpr", one)
+        for item in param if isinstance(param, tuple | list) else (param,):
+            inner = getattr(item, "jaxpr", item)
             if hasattr(inner, "eqns"):
                 yield inner
-
-
-def _bytes(aval: Any) -> int:
-    return aval.size * _itemsize(aval.dtype) if hasattr(aval, "shape") else 0
 
 
 def _itemsize(dtype: Any) -> int:
@@ -173,12 +168,12 @@ def _itemsize(dtype: Any) -> int:
 
 
 def _stats() -> dict[str, int] | None:
-    """What the device tells of its memory; a CPU tells nothing."""
+    """The memory statistics of the device; None for a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     return stats if stats and "bytes_limit" in stats else None
 
 
-def _machine() -> Iterator[int]:
+def _free_in_machine() -> Iterator[int]:
     with suppress(OSError, ValueError), open("/proc/meminfo") as file:
         lines = dict(line.split(":", 1) for line in file)
         if "MemAvailable" in lines:
@@ -188,8 +183,8 @@ def _machine() -> Iterator[int]:
         yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _container() -> Iterator[int]:
-    """What is left of the limits of this process's group and of those around it (cgroup 1 and 2)."""
+def _free_in_container() -> Iterator[int]:
+    """The free bytes below the limits of this process's control group and its parents (cgroup 1 and 2)."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -201,14 +196,14 @@ def _container() -> Iterator[int]:
                 if not controllers
                 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
             )
-            own = root / path.lstrip("/")
-            for folder in (own, *own.parents):
+            group = root / path.lstrip("/")
+            for folder in (group, *group.parents):
                 if folder.is_relative_to(root):
-                    yield from _left(folder, *names)
+                    yield from _free_in_group(folder, *names)
 
 
-def _left(folder: Path, limit: str, used: str) -> Iterator[int]:
-    with suppress(OSError, ValueError):  # "max" is no limit
+def _free_in_group(folder: Path, limit: str, used: str) -> Iterator[int]:
+    with suppress(OSError, ValueError):  # the limit may be "max"
         most, now = (int((folder / name).read_text()) for name in (limit, used))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        yield max(0, most - now + int(stat.get("inactive_file", 0)))  # what can be given back
+        yield max(0, most - now + int(stat.get("inactive_file", 0)))  # cache that can be freed

@@ -1,8 +1,8 @@
-"""Reads files of a run's folder without trust: they may be cut short, edited, or something else.
+"""Safe reading of files in a run's folder, which may be cut short, edited, or of another type.
 
-A form says what a JSON file should hold. It is a type, or a tuple of types and None; a range, for an
-integer in it; [form], for a list; {"name": form, "name?": form}, for a table with names that are needed
-or not, of which others may be there too; {str: form}, for a table of any names.
+A form describes the value in a JSON file. It is a type, or a tuple of types and None; a range, for an integer
+in it; [form], for a list; {"name": form, "name?": form}, for a table with required and optional names, which
+may have more names; {str: form}, for a table with any names.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import NnfuncError
 
-__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json"]
+__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json", "write_text"]
 
-LARGEST = 2**28  # bytes; the manifest of 100,000 members side by side has a tenth of that
+MAX_BYTES = 2**28  # ten times the manifest of a sweep of 100,000 trials
 TYPE_NAMES = {
     bool: "true or false",
     int: "an integer",
@@ -29,27 +29,26 @@ TYPE_NAMES = {
 }
 
 
-def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """The bytes of a file.
+def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The bytes of a file. Pipes are refused, because reading them could block.
 
-    path: of the file. most: the largest size in bytes. A pipe is refused at once, for reading it could hang.
+    path: of the file. most: the largest size in bytes.
     Raises: OSError; ValueError when it is not a regular file, or larger than most.
     """
-    waiting = getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | waiting)) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            check.fail(str(path), f"it should be a file, but is {file_type(about.st_mode)}.")
-        if about.st_size > most:
-            actual = f"got {about.st_size:,}"
-            check.fail(str(path), f"it should have at most {most:,} bytes, {actual}.")
+    nonblock = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblock)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            check.fail(str(path), f"it should be a file, but is {file_type(status.st_mode)}.")
+        if status.st_size > most:
+            check.fail(str(path), expected=f"it should have at most {most:,} bytes", actual=f"{status.st_size:,}")
         return file.read()
 
 
 def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
     """The value in a JSON file.
 
-    path: of the file. form: of the value. hint: what to do when it has another form.
+    path: of the file. form: of the value. hint: for the error when the value has another form.
     Raises: OSError; ValueError when the value has another form.
     """
     try:
@@ -58,32 +57,39 @@ def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged."
         if isinstance(error, NnfuncError):
             raise
         reason = str(error).split(": line")[0] or type(error).__name__
-        check.fail(str(path), f"it is not JSON ({reason}). {hint}")
+        check.fail(str(path), f"it is not JSON ({reason}).", hint=hint)
     problem = find_mismatch(value, form)
     if problem:
-        check.fail(str(path), f"{problem}. {hint}")
+        check.fail(str(path), f"{problem}.", hint=hint)
     return value
 
 
-def find_mismatch(value: Any, form: Any, path: str = "") -> str:
-    """The first difference of a value from a form; "" without any.
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 atomically: it has the old or the new text. path: of the file. text: the new text."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
-    value: to check. form: as above. path: of the value, for the message.
+
+def find_mismatch(value: Any, form: Any, path: str = "") -> str:
+    """The first mismatch between a value and a form, as a clause; "" if there is none.
+
+    value: as `json.loads` gives it. form: see the module. path: of the value, for the message.
 
     >>> find_mismatch({"runs": "x"}, {"runs": int}), find_mismatch({"runs": [1, 2]}, {"runs": [int]})
     ("runs should be an integer, got 'x' (str)", '')
     """
     if isinstance(form, dict | list):
         if not isinstance(value, type(form)):
-            return _wrong(value, TYPE_NAMES[type(form)], path)
-        return next(filter(None, _inner(value, form, path)), "")
+            return _describe_mismatch(value, TYPE_NAMES[type(form)], path)
+        return next(filter(None, _inner_mismatches(value, form, path)), "")
     options = form if isinstance(form, tuple) else (form,)
-    if any(_is(value, option) for option in options):
+    if any(_matches(value, option) for option in options):
         return ""
-    return _wrong(value, " or ".join(map(_words, options)), path)
+    return _describe_mismatch(value, " or ".join(map(_describe_option, options)), path)
 
 
-def _inner(value: Any, form: Any, path: str) -> Iterator[str]:
+def _inner_mismatches(value: Any, form: Any, path: str) -> Iterator[str]:
     start = f"{path}." if path else ""
     if isinstance(form, list):
         yield from (find_mismatch(item, form[0], f"{start}{i}") for i, item in enumerate(value))
@@ -98,51 +104,51 @@ def _inner(value: Any, form: Any, path: str) -> Iterator[str]:
                 yield f"{start}{name} is missing"
 
 
-def _words(option: Any) -> str:
+def _describe_option(option: Any) -> str:
     if isinstance(option, range):
         return f"an integer from {option.start} to {option.stop - 1}"
     return TYPE_NAMES[option]
 
 
-def _is(value: Any, option: Any) -> bool:
+def _matches(value: Any, option: Any) -> bool:
     if option is None:
         return value is None
     if isinstance(option, range):
-        return _is(value, int) and value in option
+        return _matches(value, int) and value in option
     if option in (int, float) and isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, option)
 
 
-def _wrong(value: Any, expected: str, path: str) -> str:
+def _describe_mismatch(value: Any, expected: str, path: str) -> str:
     try:
         actual = check.describe(value)
-    except (ValueError, RecursionError):  # integers of 5,000 digits, lists in lists
+    except (ValueError, RecursionError):  # integers of 5,000 digits, deeply nested lists
         actual = f"something else ({type(value).__name__})"
     return f"{path or 'it'} should be {expected}, got {actual}"
 
 
 def file_type(mode: int) -> str:
     """The type of a file as text, such as "a folder". mode: of `os.stat`."""
-    for is_kind, text in (
+    for is_type, text in (
         (stat.S_ISREG, "a file"),
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a pipe"),
         (stat.S_ISLNK, "a link"),
         (stat.S_ISSOCK, "a socket"),
     ):
-        if is_kind(mode):
+        if is_type(mode):
             return text
     return "a device"
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder once all links are followed. path, folder: to compare."""
+    """Whether a path is in a folder after all links are resolved. path, folder: may be relative."""
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
 
 
 def find_outside_link(folder: Path) -> str:
-    """The problem with the first link out of a folder, or special file in it; "" without any. folder: to search."""
+    """The problem with the first link out of a folder, or special file in it; "" if there is none. folder: its path."""
     for root, folders, files in os.walk(folder):
         for path in (Path(root, name) for name in (*folders, *files)):
             mode = path.lstat().st_mode

@@ -3,11 +3,13 @@
 from typing import Any
 
 __all__ = [
+    "ExistingFolderError",
     "FileAccessError",
     "InsufficientMemoryError",
     "InvalidIndexError",
     "InvalidTypeError",
     "InvalidValueError",
+    "LockedFolderError",
     "MissingFileError",
     "MissingKeyError",
     "MissingPackageError",
@@ -76,6 +78,14 @@ class MissingFileError(NnfuncError, FileNotFoundError):
     """A file or folder does not exist."""
 
 
+class ExistingFolderError(NnfuncError, FileExistsError):
+    """A folder that should be new exists already."""
+
+
+class LockedFolderError(NnfuncError, BlockingIOError):
+    """Another run or process is writing to the folder."""
+
+
 class FileAccessError(NnfuncError, OSError):
     """A file cannot be read, written or fetched."""
 
@@ -93,6 +103,8 @@ ERRORS: dict[type[Exception], type[NnfuncError]] = {
     TypeError: InvalidTypeError,
     IndexError: InvalidIndexError,
     FileNotFoundError: MissingFileError,
+    FileExistsError: ExistingFolderError,
+    BlockingIOError: LockedFolderError,
     OSError: FileAccessError,
     ModuleNotFoundError: MissingPackageError,
     MemoryError: InsufficientMemoryError,

@@ -1,7 +1,7 @@
-"""Flags of XLA that work around known faults of its compiler for CPUs.
+"""Flags of XLA that avoid known faults of its compiler for CPUs.
 
-XLA reads the variable XLA_FLAGS once, when JAX starts its first backend, and ends the process at a flag
-that it does not know. So each flag goes with the versions of jaxlib that it was tried with.
+XLA reads the environment variable XLA_FLAGS once, when JAX starts its first backend, and aborts the process
+at an unknown flag. So each flag is only set for the versions of jaxlib with which it was tested.
 """
 
 import os
@@ -17,76 +17,76 @@ __all__ = ["FAULTS", "JAXLIB", "CompilerFault", "flags_in_force", "known_fault",
 
 
 class CompilerFault(NamedTuple):
-    """A fault of a version of jaxlib on CPUs. description: of the fault. flag: that avoids it."""
+    """A fault of a version of jaxlib on CPUs. description: a clause about it. flag: that avoids it."""
 
     description: str
     flag: str
 
 
 NO_REDUCE = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
-"""Sums by XLA itself, not by YNNPACK; the products of YNNPACK, which are fast, stay."""
+"""Sums are computed by XLA instead of YNNPACK; products are still computed by YNNPACK, which is fast."""
 
 FAULTS = {
-    "0.10.0": CompilerFault("ends the process in some gradients of pooling", NO_REDUCE),
+    "0.10.0": CompilerFault("aborts the process in some gradients of pooling", NO_REDUCE),
     # jax issues 39103 and 40412; float64 is wrong from 16,385 rows on
     "0.10.2": CompilerFault(
         "computes wrong sums over few columns of more than 32,768 rows, and crashes in some sums of arrays with 7 axes",
         NO_REDUCE,
     ),
 }
-"""Version of jaxlib -> its fault. 0.10.1, 0.11.0 to 0.11.2 and 0.12.0.1 were tried and need none."""
+"""Version of jaxlib -> its fault. 0.10.1, 0.11.0 to 0.11.2 and 0.12.0.1 were tested and need no flag."""
 
 
 def known_fault() -> CompilerFault | None:
-    """The fault that the installed jaxlib is known for, or None."""
+    """The known fault of the installed jaxlib, or None."""
     return FAULTS.get(JAXLIB)
 
 
 def flags_in_force() -> str:
-    """What XLA_FLAGS gives to XLA: its words, or those of the file that it names."""
+    """The flags that XLA reads: those of XLA_FLAGS, or of the file that it names."""
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if not flags or flags.startswith("-"):
         return flags
     try:
         return Path(flags).read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return flags  # XLA ends the process, and says why
+        return flags  # XLA aborts with a message
 
 
 def set_flags() -> None:
-    """Add the flag that cures the installed jaxlib to XLA_FLAGS, or warn when JAX has read it already.
+    """Add the flag that avoids the fault of the installed jaxlib to XLA_FLAGS; warn if JAX has read them already.
 
-    Of a setting of that flag by the user all stands but what the fault needs.
-    NNFUNC_XLA_FLAGS=leave: it does nothing.
+    The other values that the user has set for the flag are not changed. With NNFUNC_XLA_FLAGS=leave it does
+    nothing.
     """
     fault, flags = known_fault(), flags_in_force()
     if fault is None or os.environ.get("NNFUNC_XLA_FLAGS") == "leave":
         return
     unreadable = flags and not flags.startswith("-")
     values = _value(flags, fault.flag)
-    name, _, cure = fault.flag.partition("=")
-    if unreadable or values == "" or (values and cure in values.split(",")):
+    name, _, value = fault.flag.partition("=")
+    if unreadable or values == "" or (values and value in values.split(",")):
         return
     if not _backend_started():
-        cured = f"{name}={values},{cure}" if values else fault.flag  # of two values the last one counts
-        os.environ["XLA_FLAGS"] = f"{flags} {cured}".strip()
+        flag = f"{name}={values},{value}" if values else fault.flag  # the last one of repeated flags counts
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
     elif jax.default_backend() == "cpu":
         problem = f"jaxlib {JAXLIB} {fault.description}"
-        why = "JAX has run something already, so nnfunc cannot set the flag that cures it."
+        reason = "JAX has started already, so nnfunc cannot set the flag that avoids this."
         hint = f"Import nnfunc before the first computation, or set XLA_FLAGS={fault.flag}"
-        silent = "NNFUNC_XLA_FLAGS=leave silences this."
-        warnings.warn(f"{problem}. {why} {hint}. {silent}", RuntimeWarning, stacklevel=3)
+        silent = "NNFUNC_XLA_FLAGS=leave silences this warning."
+        warnings.warn(f"{problem}. {reason} {hint}. {silent}", RuntimeWarning, stacklevel=3)
 
 
 def _value(flags: str, flag: str) -> str | None:
-    """The last value that the flag's name has in `flags`, None where it is not there."""
+    """The last value of a flag in `flags`; None if it is not set."""
     name = flag.lstrip("-").partition("=")[0]
     result = re.findall(rf"(?<!\S)['\"]?--?{name}(?![\w-])=?([^\s'\"]*)", flags)
     return result[-1] if result else None
 
 
 def _backend_started() -> bool:
-    """Whether JAX has a backend. No public function tells, but then the number of devices is locked."""
+    """Whether JAX has started a backend. No public function says so, but then the number of devices is fixed."""
     count = jax.config.values["jax_num_cpu_devices"]
     try:
         jax.config.update("jax_num_cpu_devices", count + 1)

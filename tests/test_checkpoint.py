@@ -160,11 +160,11 @@ def test_what_cannot_be_kept_is_refused(tmp_path):
     for leaf in ("text", np.array(["a"]), object(), np.array([None])):
         with pytest.raises(TypeError, match="a/0 should be an array of numbers"):
             nf.checkpoint.save(tmp_path / "it", {"a": [leaf]})
-    with pytest.raises(TypeError, match=r"a has no value.*outside of jit"):
+    with pytest.raises(TypeError, match=r"a should have a value.*outside of jit"):
         nf.checkpoint.save(tmp_path / "it", {"a": jax.ShapeDtypeStruct((2,), jnp.float32)})
     with pytest.raises(TypeError, match="outside of jit"):
         jax.jit(lambda a: nf.checkpoint.save(tmp_path / "it", a))(jnp.ones(2))
-    with pytest.raises(TypeError, match="metadata should be what JSON can hold"):
+    with pytest.raises(TypeError, match="metadata should have only values that JSON can hold"):
         nf.checkpoint.save(tmp_path / "it", {}, metadata={"x": np.ones(2)})
     assert list(tmp_path.iterdir()) == []
 
@@ -255,7 +255,7 @@ def test_missing_and_unreadable_files_are_named(tmp_path):
     assert f"{file}: there is no such file" in refused(folder)
     file.mkdir()
     assert f"{file}: it cannot be read (Is a directory)" in refused(folder)
-    refused(tmp_path / "none", "manifest.json: there is no such file, so this is no checkpoint")
+    refused(tmp_path / "none", "manifest.json: there is no such file, so the folder is not a complete checkpoint")
 
 
 def test_a_later_format_is_refused_with_the_cure(tmp_path, monkeypatch):
@@ -301,21 +301,21 @@ def test_the_last_good_one_is_found_and_each_refused_one_named(tmp_path):
     assert (step, metadata) == (1, {"at": 1})
     assert_identical(tree, small(1.0))
     assert len(warnings) == 2
-    assert "The checkpoint of step 3 was refused" in warnings[0]
+    assert "The checkpoint of step 3 cannot be loaded" in warnings[0]
     assert f"{tensors_of(newest)}: it has" in warnings[0]
     assert f"{second / 'manifest.json'}: its content does not match" in warnings[1]
     with pytest.raises(ValueError, match="another model"):
         nf.checkpoint.latest_good(tmp_path, {"other": jnp.ones(1)})
     shutil.rmtree(tmp_path / "step-00000001")
     with pytest.raises(
-        nf.checkpoint.CheckpointError, match=r"no good checkpoint among those of steps 2, 3\. .*step 3 was"
+        nf.checkpoint.CheckpointError, match=r"no undamaged checkpoint among those of steps 2, 3\. .*step 3 cannot"
     ):
         nf.checkpoint.latest_good(tmp_path, small())
 
 
 def test_no_steps_at_all(tmp_path):
     assert nf.checkpoint.steps(tmp_path / "none") == []
-    with pytest.raises(nf.checkpoint.CheckpointError, match="there is no good checkpoint"):
+    with pytest.raises(nf.checkpoint.CheckpointError, match="it has no checkpoint"):
         nf.checkpoint.latest_good(tmp_path / "none", small())
     with pytest.raises(ValueError, match="keep should be at least 1, got 0"):
         nf.checkpoint.save_step(tmp_path, 1, small(), keep=0)
@@ -431,8 +431,8 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         OSError,
-        match=r"step-00000002 could not be written: No space left .* MB to "
-        r"write, .* MB free.*Checkpoints saved before are whole. Make room",
+        match=r"step-00000002 could not be written: No space left .*B to "
+        r"write, .*B free.*Earlier checkpoints are not damaged. Free some space",
     ) as caught:
         nf.checkpoint.save_step(tmp_path, 2, small(2.0), keep=1)
     assert caught.value.errno == errno.ENOSPC
@@ -487,14 +487,14 @@ def resealed(folder, change):
     [
         (lambda m: m["file"].update(name="../secret"), "file.name should be such as tensors-<hash>"),
         (lambda m: m["file"].update(name="/etc/passwd"), "file.name should be such as tensors-<hash>"),
-        (lambda m: m["file"].update(bytes=2**62), r"bytes where 4611686018427387904 were saved"),
+        (lambda m: m["file"].update(bytes=2**62), r"bytes, but 4611686018427387904 were saved"),
         (lambda m: m["file"].update(bytes=-1), "file.bytes should be an integer from 0"),
         (lambda m: m["file"].pop("sha256"), "file.sha256 is missing"),
         (lambda m: m.update(leaves=[1]), "leaves should be a table, got"),
         (lambda m: m.update(metadata=None), "metadata should be a table, got None"),
         (lambda m: m["leaves"]["a"].update(shape=[-2]), r"leaves.a.shape.0 should be an integer from 0"),
-        (lambda m: m["leaves"]["key"].pop("impl"), "key is not in it as key<fry>"),
-        (lambda m: m["leaves"]["key"].update(impl="none"), "key is not in it as key<fry>"),
+        (lambda m: m["leaves"]["key"].pop("impl"), "it should have key as key<fry>"),
+        (lambda m: m["leaves"]["key"].update(impl="none"), "it should have key as key<fry>"),
         (lambda m: m["leaves"]["n"].update(value="x"), "n should be a Python int"),
     ],
 )

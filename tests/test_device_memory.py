@@ -104,9 +104,9 @@ def test_the_limit_of_a_container_counts(tmp_path):
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 600000\ninactive_file 50000\n")
-    assert list(device_memory._left(tmp_path, "memory.max", "memory.current")) == [350_000]
+    assert list(device_memory._free_in_group(tmp_path, "memory.max", "memory.current")) == [350_000]
     (tmp_path / "memory.max").write_text("max\n")
-    assert not list(device_memory._left(tmp_path, "memory.max", "memory.current"))
+    assert not list(device_memory._free_in_group(tmp_path, "memory.max", "memory.current"))
 
 
 def test_what_the_machine_has():

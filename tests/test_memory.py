@@ -27,7 +27,7 @@ for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     f(x, w).block_until_ready()
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(counts), malloc.is_memory_kept())      # the heap may still be growing in some steps
+print(min(counts), malloc.is_keeping_memory())      # the heap may still be growing in some steps
 """
 
 
@@ -78,7 +78,7 @@ def test_elsewhere_it_says_no(monkeypatch):
     monkeypatch.setattr(malloc, "_glibc", lambda: True)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert malloc.keep_memory() is False
-    assert not malloc.is_memory_kept()
+    assert not malloc.is_keeping_memory()
 
 
 def test_an_older_glibc_is_asked_otherwise(monkeypatch):
@@ -98,7 +98,7 @@ def test_an_older_glibc_is_asked_otherwise(monkeypatch):
     assert (malloc.MMAP_MAX, 0) in asked
 
 
-@pytest.mark.parametrize("name", malloc.OWN)
+@pytest.mark.parametrize("name", malloc.VARIABLES)
 def test_what_the_user_has_set_stays(name, monkeypatch):
     monkeypatch.setattr(malloc, "keep_memory", lambda: pytest.fail("it was called"))
     monkeypatch.setenv(name, "1")

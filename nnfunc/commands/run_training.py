@@ -68,7 +68,7 @@ def _replace_file(file: Path, content: bytes) -> None:
 
 def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str]) -> None:
     steps, hint = config.train["steps"], f"Resume with: {run_folder.program_name()} resume {folder}"
-    if malloc.is_memory_kept():
+    if malloc.is_keeping_memory():
         print("memory  kept between steps (NNFUNC_MALLOC=default returns it to the system)")
     targets = config.tables.get("log", {}).get("to", ())
     with explain_full_disk(folder, hint), open_writers(targets, folder, config.tables) as writers:

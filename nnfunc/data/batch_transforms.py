@@ -1,4 +1,4 @@
-"""Functions of batches, after every gather."""
+"""Transforms of batches: functions batch -> batch that are applied after every gather."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = ["Normalise", "next_tokens"]
 def next_tokens(window: Array) -> tuple[Array, Array]:
     """(tokens, the tokens that follow them), int32 [..., block], of windows [..., block + 1].
 
-    window: integer tokens of any dtype, [..., block + 1]; a data set's `transform` for language modelling.
+    window: integer tokens of any dtype, [..., block + 1]. The function is a `transform` for language models.
 
     >>> x, y = next_tokens(jnp.array([[5, 6, 7]], jnp.uint8))
     >>> x.tolist(), y.tolist()
@@ -27,9 +27,9 @@ def next_tokens(window: Array) -> tuple[Array, Array]:
 class Normalise:
     """The batch (x, y), or x alone, with x as floats: (x / scale - mean) / std.
 
-    mean, std: one number, or one for each channel; the last axis of x holds the channels, once or
-    many times over. Equal ones compile one program. Of floats the mean is taken away first, so that
-    values far from 0 lose nothing.
+    mean, std: one number, or one for each channel; the last axis of x is the channels, or a multiple of them.
+    scale: the value that becomes 1 before mean and std are applied. Equal transforms compile once. If x holds
+    floats, the mean is subtracted first, so that values far from 0 lose no precision.
 
     >>> Normalise((0.5,), (0.25,))(jnp.array([[0, 255]], jnp.uint8)).tolist()
     [[-2.0, 2.0]]

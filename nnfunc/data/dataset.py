@@ -1,4 +1,4 @@
-"""In-memory data as a pure function of the step: on the device, gathered in the epoch's order.
+"""In-memory data on the device: each batch is a pure function of the step.
 
 `Data` is a pytree, so pass it to a jitted function as an argument: `jax.jit(step)(state, data)`,
 with `data.batch(step)` inside. Data that a jitted function closes over becomes a constant of its
@@ -29,6 +29,7 @@ __all__ = [
     "as_numpy",
     "check_batch_size",
     "check_labels",
+    "count_examples",
     "prepare_arrays",
     "take",
     "warn_if_coarse_in_float32",
@@ -42,10 +43,9 @@ Augment = Callable[[Key, PyTree], PyTree]
 
 @dataclass(frozen=True, eq=False)
 class GatheredBatch:
-    """A batch that is already gathered; in the program of a step it replaces the `Data`.
+    """The gathered examples of a batch, which replace the `Data` in the program of a step.
 
-    arrays: the gathered examples, leaves [batch_size, ...]. seed: of the order. transform and augment:
-    see `arrays`.
+    arrays: the examples, leaves [batch_size, ...]. seed: of the order. transform, augment: see `arrays`.
     """
 
     arrays: PyTree
@@ -99,30 +99,49 @@ class Dataset:
     @property
     def size(self) -> int:
         """The number of training examples; with a window, of positions where a window may begin."""
-        return _size(self.arrays) - (self.window or 1) + 1
+        return count_examples(self.arrays) - (self.window or 1) + 1
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps until every example has come at least once: size / batch_size, rounded up."""
+        """Steps until every example was used at least once: size / batch_size, rounded up."""
         return math.ceil(self.size / self.batch_size)
+
+    def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
+        """Every example of a split once, in order; the last batch may be smaller.
+
+        The batches are on the device, transformed and not augmented. name: "train", "validation" or "test".
+        batch_size: at least 1, by default that of training. With a window, consecutive training windows share
+        one token: each begins with the last token of the one before.
+        Raises: ValueError when there is no such split.
+
+        >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.zeros(5))
+        >>> [len(batch) for batch in data.split("validation")]
+        [2, 2, 1]
+        """
+        tree, stride, size, width = self._split_plan(name, batch_size)
+        for start in range(0, size, width):
+            stop = min(start + width, size)
+            if stride:
+                part = _windows(jnp.asarray(tree[start * stride : stop * stride + 1]), stride)
+            else:
+                part = jax.tree.map(lambda x, a=start, b=stop: jnp.asarray(x[a:b]), tree)
+            yield self._transformed(part)
 
     def _transformed(self, batch: PyTree) -> PyTree:
         return batch if self.transform is None else self.transform(batch)
 
-    def _split_batch_size(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return self.batch_size
-        check.size("data.split", batch_size=batch_size)
-        return batch_size
-
-    def _split_arrays(self, name: str) -> tuple[PyTree, int]:
-        """The arrays of a split, and the stride between its windows: 0 for whole examples."""
+    def _split_plan(self, name: str, batch_size: int | None) -> tuple[PyTree, int, int, int]:
+        """(arrays of a split, stride of its windows or 0 for whole examples, examples, batch size)."""
         check.choice("data.split", ["train", "validation", "test"], name=name)
+        batch_size = self.batch_size if batch_size is None else batch_size
+        check.size("data.split", batch_size=batch_size)
         tree = self.arrays if name == "train" else getattr(self, name)
         if tree is None:
             hint = f"Add one: nf.data.arrays(..., {name}=(x, y)), or cut one off with nf.data.split."
             check.fail("data.split", f"this data set has no {name} split.", hint=hint)
-        return tree, self.window - 1 if self.window and name == "train" else 0
+        stride = self.window - 1 if self.window and name == "train" else 0
+        size = (count_examples(tree) - 1) // stride if stride else count_examples(tree)
+        return tree, stride, size, min(batch_size, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,61 +154,36 @@ class Data(Dataset):
     def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
         """The training batch of a 0-based step, transformed and augmented: leaves [batch_size, ...].
 
-        step: 0-based, may be traced. key: for `augment`; by default it is derived from seed and step.
+        step: 0-based, may be traced. key: for `augment`, by default derived from seed and step.
 
         >>> data = arrays(np.arange(6.0, dtype=np.float32), batch_size=3)
-        >>> float(data.batch(0).sum() + data.batch(1).sum())  # every example once an epoch
+        >>> float(data.batch(0).sum() + data.batch(1).sum())  # every example once per epoch
         15.0
         """
         at = shuffle.indices(self.seed, step, self.batch_size, self.size)
         gathered = take(self.arrays, at, self.window)
         return GatheredBatch(gathered, self.seed, self.transform, self.augment).batch(step, key=key)
 
-    def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
-        """Every example of a split once, in order; the last batch may be smaller.
-
-        The batches are transformed, never augmented. name: "train", "validation" or "test". batch_size: at
-        least 1, by default that of training. With a window, the training examples are windows end to end,
-        each sharing one token with the next.
-        Raises: ValueError when there is no such split.
-
-        >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.zeros(5))
-        >>> [len(batch) for batch in data.split("validation")]
-        [2, 2, 1]
-        """
-        tree, stride = self._split_arrays(name)
-        size = _count(tree, stride)
-        width = min(self._split_batch_size(batch_size), size)
-        for start in range(0, size, width):
-            stop = min(start + width, size)
-            if stride:
-                part = _end_to_end(tree[start * stride : stop * stride + 1], stop - start, stride)
-            else:
-                part = jax.tree.map(lambda x, a=start, b=stop: x[a:b], tree)
-            yield self._transformed(part)
-
     def total(
         self, function: Callable[[PyTree], PyTree], name: str = "validation", batch_size: int | None = None
     ) -> PyTree:
         """The sum of function(batch) over the batches of `split`, as one loop, for use under jit.
 
-        function: batch -> pytree of arrays to add up, such as summed losses and counts; the smaller last
-        batch is passed as it is, so no example counts twice. name, batch_size: as in `split`.
+        function: batch -> pytree of arrays to add, such as summed losses and counts; the last batch may be
+        smaller. name, batch_size: as in `split`.
         Raises: ValueError when there is no such split.
 
         >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.ones(5))
         >>> float(data.total(jnp.sum))
         5.0
         """
-        tree, stride = self._split_arrays(name)
-        size = _count(tree, stride)
-        width = min(self._split_batch_size(batch_size), size)
+        tree, stride, size, width = self._split_plan(name, batch_size)
         whole = size // width
 
         def evaluate(start: Any, count: int) -> PyTree:
             if stride:
                 part = jax.lax.dynamic_slice_in_dim(tree, start * stride, count * stride + 1)
-                part = _end_to_end(part, count, stride)
+                part = _windows(part, stride)
             else:
                 part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), tree)
             return jax.tree.map(jnp.asarray, function(self._transformed(part)))
@@ -199,14 +193,14 @@ class Data(Dataset):
 
         starts = jnp.arange(1, whole, dtype=jnp.int32) * np.int32(width)
         sums = evaluate(0, width)
-        if whole > 1:  # outside of jit, JAX cannot scan over an empty array
+        if whole > 1:  # outside jit, JAX cannot scan over an empty array
             sums, _ = jax.lax.scan(add, sums, starts)
         if size % width:
             sums = jax.tree.map(jnp.add, sums, evaluate(whole * width, size % width))
         return sums
 
     def for_training(self) -> "Data":
-        """The data set with the fields that `batch` reads: fewer arrays to pass to the jitted step."""
+        """The data set with only the fields that `batch` reads: fewer arrays to pass to the jitted step."""
         return dataclasses.replace(self, validation=None, test=None, codec=None)
 
 
@@ -231,21 +225,19 @@ def arrays(
     window: int | None = None,
     codec: Any = None,
 ) -> Data:
-    """In-memory arrays as a data set, checked and put on the device once.
+    """In-memory arrays as a data set: they are checked, and put on the device once.
 
     train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the
-    examples; dtypes stay as they are (uint8 stays uint8), but 64 bits become JAX's 32 unless x64 is
-    on, with a warning where float32 cannot tell float64 values apart. batch_size: in [1, number
-    of training examples]. seed: of the order, an integer in [0, 2**32), may be traced. classes:
-    if set, the last of each tuple holds labels, integers in [0, classes). transform: batch ->
-    batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, after
-    transform, on training batches only.
-    window: if set, train is one array [tokens] of integers in [0, classes), and an example is `window`
-    consecutive tokens from any position; the other splits hold such windows, [n, window]. codec:
-    stored as `data.codec`.
-    Raises: ValueError or TypeError, before anything runs, when data is empty, of different
-    lengths, not finite, or not of numbers, when labels are out of range, or the batch is larger than
-    the data.
+    examples. Dtypes do not change (uint8 stays uint8), except that 64 bits become 32 unless x64 is on,
+    with a warning where float32 cannot tell float64 values apart. batch_size: in [1, number of training
+    examples]. seed: of the order, an integer in [0, 2**32), may be traced. classes: if set, the last item
+    of each tuple holds labels, integers in [0, classes). transform: batch -> batch, after every gather,
+    such as uint8 images to floats. augment: (key, batch) -> batch, after transform, on training batches
+    only. window: if set, train is one array [tokens] of integers in [0, classes), and an example is `window`
+    consecutive tokens from any position; the other splits hold such windows, [n, window]. codec: converts
+    between tokens and text, see `data.codec`.
+    Raises: ValueError or TypeError when arrays are empty, of different lengths, not finite or not numeric,
+    when labels are out of range, or when the batch is larger than the data.
 
     >>> data = arrays((np.zeros((10, 3), np.float32), np.arange(10) % 2), batch_size=4, classes=2)
     >>> x, y = data.batch(0)
@@ -267,7 +259,7 @@ def arrays(
             check_labels(f"{where}: {name}", split_labels, classes)
     check.size(where, batch_size=batch_size)
     check.number(where, 0, 2**32 - 1, seed=seed)
-    check_batch_size(where, batch_size, _size(splits["train"]) - (window or 1) + 1)
+    check_batch_size(where, batch_size, count_examples(splits["train"]) - (window or 1) + 1)
     for path, leaf in jax.tree_util.tree_leaves_with_path(train):
         if leaf.dtype == np.float64 != jax.dtypes.canonicalize_dtype(np.float64):
             warn_if_coarse_in_float32(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
@@ -284,7 +276,7 @@ def arrays(
 
 
 def check_batch_size(where: str, batch_size: int, size: int) -> None:
-    """Refuse a batch that is larger than the number of training examples, `size`."""
+    """Refuse a batch_size above `size`, the number of training examples. where: begins the message of the error."""
     if batch_size > size:
         expected = f"batch_size should be at most the number of training examples, {size}"
         check.fail(where, expected=expected, actual=batch_size, hint="Lower batch_size, or add data.")
@@ -307,13 +299,13 @@ def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
 
 
 def check_labels(where: str, y: Any, classes: int) -> None:
-    """Refuse labels that are not integers in [0, classes), with their number and the first of them.
+    """Refuse labels that are not integers in [0, classes); the error has their count and the first of them.
 
-    where: begins the message. y: labels of any shape; traced ones pass. classes: at least 1.
+    where: begins the message. y: labels of any shape; traced ones are not checked. classes: at least 1.
 
     >>> check_labels("my data", np.array([0, 1, 3]), 3)
     Traceback (most recent call last):
-    nnfunc.errors.InvalidValueError: my data: 1 of 3 labels is not in [0, 3); the first is 3, at example 2. Count ...
+    nnfunc.errors.InvalidValueError: my data: labels should be in [0, 3), got 3 at example 2, the first of 1 ...
     """
     check.size(where, classes=classes)
     check.integers(where, "Turn names into numbers with np.unique(names, return_inverse=True).", labels=y)
@@ -325,15 +317,17 @@ def check_labels(where: str, y: Any, classes: int) -> None:
     if len(outside):
         first = tuple(outside[0])
         index = f"example {first[0]}" + (f", at {list(map(int, first[1:]))}" if first[1:] else "")
-        verb = "labels is" if len(outside) == 1 else "labels are"
-        problem = f"{len(outside)} of {y.size} {verb} not in [0, {classes}); the first is {y[first]}, at {index}."
-        check.fail(where, problem, hint=f"Count from 0, or set classes to {y.max() + 1}.")
+        actual = f"{y[first]} at {index}, the first of {len(outside)} such labels among {y.size}"
+        hint = f"Count from 0, or set classes to {y.max() + 1}."
+        check.fail(where, expected=f"labels should be in [0, {classes})", actual=actual, hint=hint)
 
 
 def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
-    """The tree with NumPy or JAX arrays of one length as leaves, in dtypes that JAX keeps.
+    """The arrays of a tree as NumPy or JAX arrays of equal length, in dtypes that the device has.
 
-    where, name: for messages. values: whether the values are checked to be finite.
+    where, name: the function and the argument, for messages. tree: of arrays [n, ...]. values: whether to
+    check that the values are finite.
+    Raises: ValueError, TypeError.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     if not leaves:
@@ -343,7 +337,7 @@ def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True) 
     if len({leaf.shape[0] for leaf in prepared}) > 1:
         lengths = ", ".join(f"{path}: {leaf.shape[0]}" for path, leaf in zip(paths, prepared, strict=True))
         hint = "The first axis of every array counts the examples."
-        check.fail(where, expected=f"all arrays of {name} should be of one length", actual=lengths, hint=hint)
+        check.fail(where, expected=f"all arrays of {name} should have the same length", actual=lengths, hint=hint)
     return jax.tree.unflatten(treedef, prepared)
 
 
@@ -355,7 +349,8 @@ def _prepare_array(where: str, path: str, leaf: Any, values: bool) -> Any:
     if len(leaf.shape) == 0:
         check.fail(where, expected=f"{path} should have a first axis, of the examples", actual="shape ()")
     if leaf.shape[0] == 0:
-        check.fail(where, f"{path} is empty: shape {tuple(leaf.shape)}.", hint="Was everything filtered out?")
+        expected, hint = f"{path} should have at least one example", "Was everything filtered out?"
+        check.fail(where, expected=expected, actual=f"shape {tuple(leaf.shape)}", hint=hint)
     if not isinstance(leaf, jax.Array):
         leaf = as_numpy(where, path, leaf)
     elif check.is_traced(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -365,7 +360,10 @@ def _prepare_array(where: str, path: str, leaf: Any, values: bool) -> Any:
 
 
 def as_numpy(where: str, name: str, array: Any) -> np.ndarray:
-    """Any array as a NumPy array in native byte order; masked values are refused."""
+    """An array as a NumPy array in native byte order; masked values are refused.
+
+    where, name: the function and the argument, for messages. array: of NumPy, JAX, pandas, torch, ...
+    """
     check.unmasked(where, **{name: array})
     array = np.asarray(array)  # also pandas and torch; a memory-mapped file stays one
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -378,36 +376,36 @@ def _check_values(where: str, path: str, leaf: Any) -> Any:
         converted = values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
     if jnp.issubdtype(converted.dtype, jnp.inexact):
         bad = ~np.isfinite(converted)
-        trouble = f"not finite (NaN or infinite) as {converted.dtype}"
-        hint = "Fill or drop them first, for example with np.nan_to_num."
+        expected = f"{path} should be finite as {converted.dtype}"
+        hint = "Fill or drop NaN and infinity first, for example with np.nan_to_num."
     elif converted.dtype == values.dtype:
         return leaf
     else:
         bad = converted != values
-        trouble, hint = f"too large for {converted.dtype}", "Switch jax_enable_x64 on, or count from 0."
+        expected, hint = f"{path} should fit {converted.dtype}", "Switch jax_enable_x64 on, or count from 0."
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        problem = f"{path} holds {int(bad.sum())} of {bad.size} values that are {trouble}"
-        check.fail(where, f"{problem}; the first is {values[first]} at index {list(first)}.", hint=hint)
+        actual = f"{values[first]} at index {list(first)}, the first of {bad.sum()} such values among {bad.size}"
+        check.fail(where, expected=expected, actual=actual, hint=hint)
     return converted if isinstance(leaf, np.ndarray) else leaf
 
 
 def warn_if_coarse_in_float32(name: str, values: np.ndarray) -> None:
-    """Warn of float64 columns whose values are too close together, for their size, for float32.
+    """Warn about float64 columns whose values differ by less than float32 can represent at their size.
 
-    values: [n, ...]; each column is checked.
+    name: of the values, for the message. values: [n, ...]; each column is checked.
     """
     if values.dtype != np.float64 or len(values) == 0:
         return
     spread = values.max(0) - values.min(0)
     step = np.spacing(np.abs(values).max(0).astype(np.float32)).astype(np.float64)
     if ((spread > 0) & (spread < 256 * step)).any():
-        problem = f"{name}: float32 has fewer than 256 steps between its least and largest value."
+        problem = f"{name}: float32 has fewer than 256 values between the smallest and the largest value."
         warnings.warn(f"{problem} Subtract the mean or the first value.", stacklevel=3)
 
 
 def _check_like_train(where: str, name: str, tree: PyTree, train: PyTree) -> None:
-    """A held-out split has the structure, shapes and dtypes of the training arrays, but for its length."""
+    """A split has the structure, shapes and dtypes of the training arrays; only the length may differ."""
     expected, actual = jax.tree.structure(train), jax.tree.structure(tree)
     if expected != actual:
         check.fail(where, expected=f"{name} should have the structure of train, {expected}", actual=actual)
@@ -430,7 +428,8 @@ def _select_labels(where: str, name: str, tree: PyTree) -> Any:
     return last
 
 
-def _size(tree: PyTree) -> int:
+def count_examples(tree: PyTree) -> int:
+    """The number of examples. tree: of arrays [n, ...]."""
     return jax.tree.leaves(tree)[0].shape[0]
 
 
@@ -446,14 +445,9 @@ def _check_tokens(where: str, name: str, tree: PyTree, window: int) -> None:
         check.fail(where, expected="train should be one row of tokens", actual=f"shape {tuple(tree.shape)}")
     elif len(tree) < window:
         expected = f"train should hold at least {window} tokens"
-        check.fail(where, expected=expected, actual=len(tree), hint="Give more text, or a smaller block_size.")
+        check.fail(where, expected=expected, actual=len(tree), hint="Use more text, or a smaller block_size.")
 
 
-def _count(tree: PyTree, stride: int) -> int:
-    return (_size(tree) - 1) // stride if stride else _size(tree)
-
-
-def _end_to_end(tokens: Array, count: int, stride: int) -> Array:
-    """[count, stride + 1]: windows of count * stride + 1 tokens, each from the last token of the one before."""
-    body = tokens[:-1].reshape(count, stride)
-    return jnp.concatenate([body, tokens[stride::stride, None]], axis=1)
+def _windows(tokens: Array, stride: int) -> Array:
+    """[count, stride + 1]: windows of count * stride + 1 tokens; each begins with the last token of the one before."""
+    return jnp.concatenate([tokens[:-1].reshape(-1, stride), tokens[stride::stride, None]], axis=1)

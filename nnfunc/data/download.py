@@ -1,6 +1,6 @@
-"""Files of data sets: in the folder that NNFUNC_DATA names, in the user's cache, or downloaded.
+"""Files of data sets, in the folder NNFUNC_DATA or the user's cache, or downloaded to the cache.
 
-A downloaded file is saved in the user's cache once its checksum is verified.
+A download is saved once its checksum is verified.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from nnfunc import check, device_memory
+from nnfunc import check, device_memory, documents
 from nnfunc.errors import NnfuncError
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "check_unpacked_size",
     "data_folders",
     "decode_utf8",
-    "describe_non_file",
     "fail_damaged",
     "fail_unreadable",
     "fetch",
@@ -41,30 +40,27 @@ __all__ = [
 ]
 
 TIMEOUT = 20.0  # seconds without a byte
-RATIO = 250  # above SMALL, the largest ratio of the unpacked to the packed size
-SMALL = 1 << 28  # bytes that any file may unpack to
+MAX_RATIO = 250  # of the unpacked to the packed size
+SMALL = 1 << 28  # unpacked bytes up to which the ratio is not checked
 
 
 class Source(NamedTuple):
-    """Where to download a file.
-
-    urls: mirrors, tried in order. checksum: "md5:..." or "sha256:...".
-    """
+    """The source of a download. urls: mirrors, tried in order. checksum: "md5:..." or "sha256:..."."""
 
     urls: tuple[str, ...]
     checksum: str
 
 
 def cache_folder() -> Path | None:
-    """The folder of downloaded data in the user's cache, or None for a user without a home.
+    """The folder of downloaded data in the user's cache; None for a user without a home folder.
 
-    nnfunc/data inside of $XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows.
+    It is nnfunc/data in $XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows.
     """
-    named = os.environ.get("XDG_CACHE_HOME")
-    if not named and sys.platform == "win32":
-        named = os.environ.get("LOCALAPPDATA")
-    if named:
-        return Path(named, "nnfunc", "data")
+    root = os.environ.get("XDG_CACHE_HOME")
+    if not root and sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA")
+    if root:
+        return Path(root, "nnfunc", "data")
     try:
         home = Path.home()
     except RuntimeError:
@@ -75,16 +71,16 @@ def cache_folder() -> Path | None:
 
 def data_folders() -> list[Path]:
     """The folders that are searched for data sets, in this order."""
-    named = os.environ.get("NNFUNC_DATA")
-    return [*([Path(named).expanduser()] if named else []), *filter(None, [cache_folder()])]
+    folder = os.environ.get("NNFUNC_DATA")
+    return [*([Path(folder).expanduser()] if folder else []), *filter(None, [cache_folder()])]
 
 
 def find(where: str, names: Sequence[str], source: Source | None = None) -> Path:
-    """The first file with one of the names in any of `data_folders()`; downloaded when there is none.
+    """The first file with one of the names in any of `data_folders()`; downloaded if there is none.
 
-    where: begins the message of an error. names: paths inside of those folders; a download is saved under
-    the first. source: where to download it, or None.
-    Raises: FileNotFoundError with every folder searched and where to get the file.
+    where: begins the message of an error. names: paths inside those folders; a download is saved under the
+    first. source: of the download, or None.
+    Raises: FileNotFoundError, with the folders that were searched and the URL of the file.
     """
     folders, cache = data_folders(), cache_folder()
     for folder in folders:
@@ -92,36 +88,34 @@ def find(where: str, names: Sequence[str], source: Source | None = None) -> Path
             return file
     searched = dict.fromkeys(str((folder / name).parent) for folder in folders for name in names)
     problem = f"{Path(names[0]).name} was not found"
-    problem += f"; looked in {', '.join(searched)}." if searched else "; there is no cache folder."
-    named = os.environ.get("NNFUNC_DATA")
-    if named and not Path(named).expanduser().is_dir():
-        problem += f" NNFUNC_DATA names {named}, which is no folder."
+    problem += f" in {', '.join(searched)}." if searched else "; there is no cache folder."
+    data = os.environ.get("NNFUNC_DATA")
+    if data and not Path(data).expanduser().is_dir():
+        problem += f" NNFUNC_DATA is {data}, which is not a folder."
     if source is None:
-        hint = "Put it into the first, or name a folder that holds it: NNFUNC_DATA=FOLDER."
+        hint = "Put it into the first folder, or set NNFUNC_DATA to the folder that contains it."
         check.fail(where, problem, hint=hint, exc_type=FileNotFoundError)
-    failures = ["there is no cache folder to put it in"]
-    if cache is not None:
-        failures = fetch(source, cache / names[0])
-        if not failures:
-            return cache / names[0]
-    problem += f" It could not be fetched: {'; '.join(failures)}."
+    failures = ["there is no cache folder to save it in"] if cache is None else fetch(source, cache / names[0])
+    if cache is not None and not failures:
+        return cache / names[0]
+    problem += f" The download failed: {'; '.join(failures)}."
     target = (folders or [Path("FOLDER")])[0] / names[0]
-    hint = f"Get it from {source.urls[0]} and put it at {target}."
+    hint = f"Download {source.urls[0]} and save it as {target}."
     check.fail(where, problem, hint=hint, exc_type=FileNotFoundError)
 
 
 def resolve(where: str, path: str | Path, names: Iterable[str] = ()) -> Path:
-    """The file or folder at the path that a user passed: as it is, or inside of one of `data_folders()`.
+    """The file or folder at a path, which may be relative to one of `data_folders()`.
 
-    where: begins the message of an error. names: other valid values, for the hint.
-    Raises: FileNotFoundError with every path tried.
+    where: begins the message of an error. path: as the user wrote it. names: other valid values, for the hint.
+    Raises: FileNotFoundError, with the paths that were tried.
     """
     if not str(path):
         check.fail(where, expected="path should name a file or folder", actual="''")
     try:
         expanded = Path(path).expanduser()
     except RuntimeError:
-        check.fail(where, f"{path} names the folder of a user who is not known here.")
+        check.fail(where, f"{path} is in the home folder of a user who does not exist.")
     tried = [expanded, *(folder / expanded for folder in data_folders())]
     for candidate in tried:
         if os.path.exists(candidate):
@@ -132,12 +126,13 @@ def resolve(where: str, path: str | Path, names: Iterable[str] = ()) -> Path:
     near = check.nearest(expanded.name, names)
     near = near if near.startswith("; did") else "."
     paths = ", ".join(dict.fromkeys(str(candidate.absolute()) for candidate in tried))
-    check.fail(where, f"{path} was not found; looked for {paths}{near}", exc_type=FileNotFoundError)
+    check.fail(where, f"{path} was not found; tried {paths}{near}", exc_type=FileNotFoundError)
 
 
 def read_bytes(where: str, path: Path) -> bytes:
     """The bytes of a file, unzipped if it is a gzip file, within the limits of `check_unpacked_size`.
 
+    where: begins the message of an error. path: of the file.
     Raises: OSError, ValueError.
     """
     size = file_size(where, path)
@@ -149,7 +144,7 @@ def read_bytes(where: str, path: Path) -> bytes:
     if data[:2] != b"\x1f\x8b":
         return data
     try:
-        data = _unzipped(data, int(min(max(SMALL, RATIO * size), _free_memory())))
+        data = _unzipped(data, int(min(max(SMALL, MAX_RATIO * size), _free_memory())))
     except (EOFError, zlib.error, MemoryError) as error:
         fail_unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
     check_unpacked_size(where, path, size, len(data))
@@ -157,62 +152,62 @@ def read_bytes(where: str, path: Path) -> bytes:
 
 
 def _unzipped(data: bytes, limit: int) -> bytes:
-    """The unzipped data; its first limit + 1 bytes if it is longer."""
+    """The unzipped data; only its first limit + 1 bytes if it is longer."""
     parts, rest = [], limit + 1
     while data and rest:
-        member = zlib.decompressobj(wbits=31)
-        parts.append(member.decompress(data, rest))
+        stream = zlib.decompressobj(wbits=31)  # a file may have several streams
+        parts.append(stream.decompress(data, rest))
         rest -= len(parts[-1])
-        if rest and not member.eof:
+        if rest and not stream.eof:
             raise EOFError("it is cut short")
-        data = member.unused_data.lstrip(b"\0")
+        data = stream.unused_data.lstrip(b"\0")
     return b"".join(parts)
 
 
 def file_size(where: str, path: Path) -> int:
-    """The size of a file in bytes. Anything else is refused: reading a pipe or a device might never end.
+    """The size of a file in bytes. Pipes and devices are refused, because reading them might never end.
 
+    where: begins the message of an error. path: of the file.
     Raises: OSError.
     """
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         check.fail(where, f"{path} cannot be read: {_to_line(error)}.", exc_type=OSError)
-    if description := describe_non_file(status):
-        check.fail(where, f"{path} cannot be read: {description}.", exc_type=OSError)
+    if not stat.S_ISREG(status.st_mode):
+        problem = f"{path} cannot be read: it is {documents.file_type(status.st_mode)}, not a file."
+        check.fail(where, problem, exc_type=OSError)
     return status.st_size
-
-
-def describe_non_file(status: os.stat_result) -> str:
-    """What a path leads to if it is not a file; "" for a file."""
-    descriptions = {stat.S_IFREG: "", stat.S_IFDIR: "Is a directory", stat.S_IFIFO: "it is a pipe, not a file"}
-    return descriptions.get(stat.S_IFMT(status.st_mode), "it is a device or a socket, not a file")
 
 
 def check_unpacked_size(where: str, path: Path | str, packed: int, unpacked: int) -> None:
     """Refuse a file that unpacks to more than the free memory, or to over 256 MiB and 250 times its size.
 
-    packed, unpacked: bytes; equal for a file that is read as it is. Raises: ValueError.
+    where: begins the message of an error. path: of the file. packed, unpacked: bytes; equal for a file that
+    is not packed.
+    Raises: ValueError.
     """
     free = _free_memory()
     if unpacked > free:
-        problem = f"{path}: it holds {unpacked / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free."
-        check.fail(where, problem, hint="Cut it into parts.")
-    if unpacked > max(SMALL, RATIO * packed):
-        problem = f"it unpacks to more than {RATIO} times its {packed} bytes, as no data set does"
-        fail_damaged(where, path, problem, "If it is sound, unpack it first and give what was packed.")
+        size, memory = device_memory.format_bytes(unpacked), device_memory.format_bytes(free)
+        check.fail(where, f"{path}: it has {size}, but only {memory} of memory is free.", hint="Split the file.")
+    if unpacked > max(SMALL, MAX_RATIO * packed):
+        problem = f"it unpacks to more than {MAX_RATIO} times its {packed} bytes, which no data set does"
+        fail_damaged(where, path, problem, "If it is not damaged, unpack it first and use the unpacked file.")
 
 
 def _free_memory() -> float:
-    """Free bytes of memory, infinite where the system does not say."""
+    """Free bytes of memory; infinity if the system does not report it."""
     free = device_memory.host_free_bytes()
     return math.inf if free is None else free
 
 
 def decode_utf8(where: str, path: Path, data: bytes, hint: str = "") -> str:
-    """The text of bytes in UTF-8, without a byte order mark. Raises: ValueError.
+    """The text of bytes in UTF-8, without a byte order mark.
 
-    hint: follows the hint to convert a file of another encoding.
+    where: begins the message of an error. path: of the file, for the message. data: its bytes. hint: is
+    appended to the hint to convert a file of another encoding.
+    Raises: ValueError when data is not in UTF-8.
     """
     if trouble := find_text_problem(data):
         fail_damaged(where, path, trouble[0], f"{trouble[1]}{hint}")
@@ -220,35 +215,34 @@ def decode_utf8(where: str, path: Path, data: bytes, hint: str = "") -> str:
 
 
 def find_text_problem(data: bytes) -> tuple[str, str] | None:
-    """(why the bytes are not text in UTF-8, a hint), or None."""
+    """(why the bytes of `data` are not text in UTF-8, a hint); None if they are."""
     convert = "Convert it: iconv -f {} -t UTF-8 FILE > NEW_FILE."
     for mark, name in MARKS.items():
         if data.startswith(mark):
-            return f"it is text in {name}, and should be in UTF-8", convert.format(name)
+            return f"it should be text in UTF-8, but is in {name}", convert.format(name)
     other = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
     zeros = data[:4096].count(0)
     if zeros > len(data[:4096]) // 4 and not other:
         name = next((name for name in WIDE if _is_text(data[:4096], name)), None)
         if name is None:
-            return "it is no text: many of its bytes are zero", "Was it the right file?"
-        problem = f"it seems to be text in {name[:6]}, and should be in UTF-8"
-        return problem, convert.format(name)
+            return "it should be text, but many of its bytes are zero", WRONG_FILE
+        return f"it should be text in UTF-8, but seems to be in {name[:6]}", convert.format(name)
     if data.isascii() and not zeros:
         return None
     try:
         data.decode()
     except UnicodeDecodeError as error:
         if other:
-            return f"it is {other}, and should be text", "Was it the right file?"
+            return f"it should be text, but is {other}", WRONG_FILE
         line = data.count(b"\n", 0, error.start) + 1
-        problem = f"it is not text in UTF-8 (at byte {error.start}): line {line} has the byte"
-        problem += f" 0x{data[error.start]:02x}, as text in Latin-1 or Windows-1252 may"
+        problem = f"it should be text in UTF-8, but line {line} has the byte 0x{data[error.start]:02x} (byte"
+        problem += f" {error.start} of the file), as text in Latin-1 or Windows-1252 may"
         return problem, convert.format("WINDOWS-1252")
     return None
 
 
 def _is_text(head: bytes, encoding: str) -> bool:
-    """Whether the bytes, which may end inside of a character, are text in this encoding."""
+    """Whether the bytes, which may end within a character, are text in this encoding."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
@@ -257,6 +251,7 @@ def _is_text(head: bytes, encoding: str) -> bool:
     return characters and 2 * sum(map(str.isascii, text)) > len(text)
 
 
+WRONG_FILE = "Check that it is the right file."
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 MAGIC = {
@@ -270,45 +265,47 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": "packed by zstd",
     b"\x1f\x8b": "packed by gzip",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\x93NUMPY": "an array of NumPy's",
+    b"\x93NUMPY": "an array of NumPy",
 }
 
 
 def fail_damaged(where: str, path: Path | str, problem: str, hint: str = "") -> NoReturn:
-    """Raise ValueError: the content of the file is wrong. problem: without a full stop."""
-    hint = hint or "It is damaged or cut short: delete it and get it again."
+    """Raise a ValueError about the content of a file.
+
+    where: begins the message. path: of the file. problem: a clause without a full stop. hint: a sentence, by
+    default to replace the file.
+    """
+    hint = hint or "It is damaged or cut short: replace it."
     check.fail(where, f"{path}: {problem}.", hint=hint)
 
 
 def fail_unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
-    """Raise an error of reading a file as damage to the file; an error of nnfunc is raised unchanged.
+    """Raise `error`, which reading a file has raised, as a ValueError that says that the file is damaged.
 
-    problem: such as "it cannot be read as Parquet". A lack of memory becomes a MemoryError.
+    where: begins the message. path: of the file. problem: such as "it cannot be read as Parquet". error: an
+    error of nnfunc is raised unchanged, a MemoryError stays a MemoryError.
     """
     if isinstance(error, NnfuncError):
         raise error
     if isinstance(error, MemoryError):
-        problem = f"{path}: reading it takes more memory than is free."
-        check.fail(where, problem, hint="Make it smaller, or cut it into parts.", exc_type=MemoryError)
+        problem = f"{path}: reading it needs more memory than is free."
+        check.fail(where, problem, hint="Make it smaller, or split it.", exc_type=MemoryError)
     fail_damaged(where, path, f"{problem} ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
 
 
 def fetch(source: Source, target: Path) -> list[str]:
-    """Download a file to `target`; returns the failure of each mirror, [] on success.
-
-    The download is written to a temporary file, and renamed once its checksum is verified.
-    """
+    """Download a file to `target`; returns the failure of each mirror of the source, [] on success."""
     failures = []
     for url in source.urls:
-        problem = _fetch(url, source.checksum, target)
-        if problem is None:
+        failure = _download(url, source.checksum, target)
+        if failure is None:
             return []
-        failures.append(f"{url}: {problem}")
+        failures.append(f"{url}: {failure}")
     return failures
 
 
-def _fetch(url: str, checksum: str, target: Path) -> str | None:
-    """Download from one mirror; returns the failure, or None."""
+def _download(url: str, checksum: str, target: Path) -> str | None:
+    """Download to a temporary file and rename it once its checksum is verified; returns the failure, or None."""
     algorithm, _, expected = checksum.partition(":")
     digest, size = hashlib.new(algorithm, usedforsecurity=False), 0
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -324,11 +321,11 @@ def _fetch(url: str, checksum: str, target: Path) -> str | None:
         if length is not None and length.isdigit() and size != int(length):
             return f"the connection was cut after {size} of {length} bytes"
         if digest.hexdigest() != expected.lower():
-            return f"its {algorithm} is {digest.hexdigest()}, and should be {expected}; it was not saved"
+            return f"its {algorithm} should be {expected}, got {digest.hexdigest()}; it was not saved"
         temporary.replace(target)
     except urllib.error.HTTPError as error:
         error.close()
-        return f"the server answers {error.code} ({error.reason})"
+        return f"the server answered {error.code} ({error.reason})"
     except urllib.error.URLError as error:
         return f"no connection ({_to_line(error.reason)})"
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -345,5 +342,5 @@ def _to_line(reason: object) -> str:
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of the paths inside of a folder that exists, or None."""
+    """The first path `folder / name` that exists, for a name of `names`; None if none does."""
     return next((folder / name for name in names if os.path.exists(folder / name)), None)

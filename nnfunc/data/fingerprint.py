@@ -1,4 +1,4 @@
-"""What identifies the content of data: digests of whole splits, and an id of each row."""
+"""Fingerprints of data: digests of whole splits, and an id of each row."""
 
 import hashlib
 from typing import Any
@@ -15,14 +15,14 @@ _ROWS = 1 << 16  # at a time
 
 
 def split_fingerprint(*arrays: np.ndarray) -> dict[str, Any]:
-    """The entry of `Preprocessing.parts` for a split that a file brought itself."""
+    """The entry of `Preprocessing.parts` for a split that was in the files. arrays: of the split, each [n, ...]."""
     return {"count": len(arrays[0]), "digest": digest(*arrays)}
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """A fingerprint of arrays: types, shapes, and all of the content.
+    """A hash of the dtypes, shapes and values of arrays.
 
-    Of one of more than 64 MiB that is mapped into memory, 64 blocks of 64 KiB at even distances.
+    arrays: of memory-mapped ones above 64 MiB, only 64 evenly spaced blocks of 64 KiB are read.
     """
     total = hashlib.blake2b(digest_size=16)
     for array in arrays:
@@ -38,17 +38,17 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def row_ids(*arrays: np.ndarray) -> np.ndarray:
-    """uint64 [n]: a hash of each example, which is a row of every array [n, ...]."""
+    """uint64 [n]: a hash of each example. arrays: each [n, ...], with one row for each example."""
     ids = np.zeros(len(arrays[0]), np.uint64)
     for array in arrays:
         width = array.itemsize * int(np.prod(array.shape[1:]))
-        text = -(-width // 8)
-        keys = _mixed(np.arange(1, text + 1, dtype=np.uint64))
-        step = max(1, (1 << 22) // max(1, 8 * text))  # rows whose words fit into a cache
+        count = -(-width // 8)  # 64-bit numbers in a row
+        keys = _mixed(np.arange(1, count + 1, dtype=np.uint64))
+        step = max(1, (1 << 22) // max(1, 8 * count))  # rows that fit into a cache
         hashes = np.empty(len(array), np.uint64)
         for start in range(0, len(array), step):
             part = np.ascontiguousarray(array[start : start + step])
-            raw = np.zeros((len(part), 8 * text), np.uint8)
+            raw = np.zeros((len(part), 8 * count), np.uint8)
             raw[:, :width] = part.reshape(len(part), -1).view(np.uint8)
             hashes[start : start + step] = _mixed(raw.view(np.uint64) ^ keys).sum(1)
         ids = fold_ids(ids, hashes)
@@ -56,18 +56,18 @@ def row_ids(*arrays: np.ndarray) -> np.ndarray:
 
 
 def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The ids [n] with one more column in them, in place: uint64 as it is, any other type as float64."""
+    """Make ids also depend on one more column, in place. ids: uint64 [n]. values: [n], uint64 or any numbers."""
     for start in range(0, len(ids), _ROWS):
         block = slice(start, start + _ROWS)
         part = values[block]
         if part.dtype != np.uint64:
-            part = (part.astype(np.float64) + 0.0).view(np.uint64)  # -0 is 0
+            part = (part.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
         ids[block] = _mixed(_mixed(ids[block]) ^ part)
     return ids
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """The finalizer of SplitMix64: each bit of x changes half of the result's (Steele et al. 2014)."""
+    """The finalizer of SplitMix64: each bit of x changes about half of the bits (Steele et al. 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

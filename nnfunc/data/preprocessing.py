@@ -1,4 +1,4 @@
-"""What a data set learned from its files: a run keeps it, and no longer depends on the files."""
+"""The preprocessing that a data set fitted to its files, saved with a run so that it can be repeated."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, documents
 from nnfunc.data.fingerprint import SPLIT_BITS, digest
 from nnfunc.errors import NnfuncError
 
@@ -17,18 +17,18 @@ __all__ = ["FILES", "Preprocessing"]
 
 PARTS = ("train", "validation", "test")
 FILES = ("data.json", "data_rows.npy", "codec.json")
-"""What `Preprocessing.save` writes into a folder; the last two only where there are such things."""
+"""The files that `Preprocessing.save` writes; the last two only if there are rows and a codec."""
 VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """What a data set learned from its files, enough to treat other files in the same way.
+    """The preprocessing that a data set fitted to its files, to treat other files in the same way.
 
-    factory: the function of `nf.data`. facts: names, means, sizes and the like, all of it JSON.
-    parts: count and digest of the splits that files brought themselves. rows: uint64 [n] or None, an id
-    of the content of each example that was cut into splits at random, in the order of the file, with
-    the number of its split in the two lowest bits (3: in none). codec: of text, or None.
+    factory: the name of the function of `nf.data`. facts: class names, means, sizes, ..., as JSON. parts:
+    count and digest of the splits that were in the files. rows: uint64 [n], a hash of each example that was
+    split at random, in the order of the file, with the index of its split in the two lowest bits (3: in none);
+    or None. codec: of text, or None.
     """
 
     factory: str
@@ -39,18 +39,18 @@ class Preprocessing:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The classes' names, or None."""
+        """The names of the classes, or None."""
         names = self.facts.get("names")
         return None if names is None else tuple(names)
 
     @property
     def classes(self) -> int | None:
-        """How many classes there are, or tokens in the vocabulary; None for numbers to predict."""
+        """The number of classes, or of tokens in the vocabulary; None for regression."""
         return self.facts.get("classes")
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(height, width, channels) of images that x lays out otherwise, or None."""
+        """(height, width, channels) of images that x holds in another layout, or None."""
         shape = self.facts.get("image_shape")
         return None if shape is None else (shape[0], shape[1], shape[2])
 
@@ -66,46 +66,45 @@ class Preprocessing:
 
     @property
     def background(self) -> float | list[float]:
-        """What a pixel or value of 0 becomes in a batch."""
+        """The value that a pixel or feature of 0 has in a batch."""
         scaling = self.facts.get("pixels") or self.facts.get("standardise")
         if scaling is None:
             return 0.0
         return [-m / s for m, s in zip(scaling["mean"], scaling["std"], strict=True)]
 
     def check_factory(self, where: str) -> None:
-        """Refuse the record of another data set."""
+        """Refuse the preprocessing of another function than `where`, such as "data.table"."""
         if where != f"data.{self.factory}":
-            problem = f"preprocessing should be of nf.{where}, got that of nf.data.{self.factory}"
-            check.fail(where, f"{problem}. Pass the preprocessing of the same splits.")
+            expected, actual = f"preprocessing should be of nf.{where}", f"that of nf.data.{self.factory}"
+            check.fail(where, expected=expected, actual=actual, hint="Pass that of the same splits.")
 
     def describe_changes(self, now: "Preprocessing") -> list[str]:
-        """What is other in the files now, in words; nothing where the examples are the same.
+        """How the files have changed, as clauses; [] if the examples are the same. now: fitted to the files now.
 
-        Columns and examples may stand in another order: they are taken as they were.
+        The order of columns and examples may have changed.
         """
         messages = []
         for name in PARTS:
-            then, today = self.parts.get(name), now.parts.get(name)
-            counts = [None if part is None else part["count"] for part in (then, today)]
-            if then is not None and today is not None and then == today:
+            before, after = self.parts.get(name), now.parts.get(name)
+            if before == after:
                 continue
-            if counts[0] == counts[1] and then is not None:
-                messages.append(f"{name}: other values than then")
-            elif then is not None or today is not None:
-                messages.append(f"{name}: {_examples(counts[0])} then, {_examples(counts[1])} now")
-        total, today = (record.facts.get("total") for record in (self, now))
-        if total != today:
-            messages.append(f"{total:,} tokens then, {today:,} now")
+            counts = ["none" if part is None else check.counted(part["count"], "example") for part in (before, after)]
+            is_same_size = counts[0] == counts[1]
+            changes = "the values have changed" if is_same_size else f"{counts[0]} before, {counts[1]} now"
+            messages.append(f"{name}: {changes}")
+        before, after = (record.facts.get("total") for record in (self, now))
+        if before != after:
+            messages.append(f"{before:,} tokens before, {after:,} now")
         return messages + _row_changes(self.rows, now.rows)
 
     def overlaps(self, now: "Preprocessing") -> bool:
-        """Whether any example of then is still there, of those that were cut into splits."""
+        """Whether the files still have any of the examples that were split at random. now: fitted to the files now."""
         if self.rows is None or now.rows is None:
             return True
         return bool(np.isin(self.rows | SPLIT_BITS, now.rows | SPLIT_BITS).any())
 
     def save(self, folder: Path) -> None:
-        """Write data.json, and data_rows.npy and codec.json where there are rows and a codec."""
+        """Write data.json into `folder`, and data_rows.npy and codec.json if there are rows and a codec."""
         folder.mkdir(parents=True, exist_ok=True)
         rows = None
         if self.rows is not None:
@@ -116,13 +115,14 @@ class Preprocessing:
         table = {"version": VERSION, "factory": self.factory, "facts": self.facts}
         table |= {"parts": self.parts, "rows": rows}
         table |= {"digest": _text_digest(table)}
-        temporary = folder / f"{FILES[0]}.tmp"
-        temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(folder / FILES[0])
+        documents.write_text(folder / FILES[0], json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
     @staticmethod
     def load(folder: Path) -> "Preprocessing | None":
-        """What `save` wrote into a folder, None where it wrote nothing. Raises: ValueError."""
+        """The preprocessing that `save` wrote into `folder`; None if there is none.
+
+        Raises: ValueError when a file is damaged.
+        """
         from nnfunc.data.tokenizers import load_codec
 
         file = folder / FILES[0]
@@ -131,7 +131,7 @@ class Preprocessing:
         try:
             table = json.loads(file.read_text("utf-8"))
             if table.pop("digest") != _text_digest(table) or table["version"] != VERSION:
-                _refuse(file, "it is not as it was written")
+                _refuse(file, "its content does not match its checksum")
             rows, saved = None, table["rows"]
             if saved is not None:
                 file = folder / FILES[1]
@@ -140,19 +140,10 @@ class Preprocessing:
                     rows.close()
                     _refuse(file, "it is an archive, not one array")
                 if rows.dtype != np.uint64 or digest(rows) != saved["digest"]:
-                    _refuse(file, "it does not hold the rows that data.json tells of")
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            RecursionError,
-            MemoryError,
-        ) as error:
-            if isinstance(error, NnfuncError):
-                raise
+                    _refuse(file, "its content does not match the checksum in data.json")
+        except NnfuncError:
+            raise
+        except Exception as error:  # a damaged file can raise any exception
             _refuse(file, f"it cannot be read ({type(error).__name__})")
         codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None
         return Preprocessing(table["factory"], table["facts"], table["parts"], rows, codec)
@@ -163,27 +154,22 @@ def _text_digest(table: Any) -> str:
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:
-    hint = "It was edited or cut short: put it back, or train anew."
-    check.fail(str(file), f"{problem}.", hint=hint)
+    check.fail(str(file), f"{problem}.", hint="It was edited or cut short: restore it, or train a new run.")
 
 
-def _examples(count: int | None) -> str:
-    return "none" if count is None else check.counted(count, "example")
-
-
-def _row_changes(then: np.ndarray | None, now: np.ndarray | None) -> list[str]:
-    if then is None or now is None:
+def _row_changes(before: np.ndarray | None, now: np.ndarray | None) -> list[str]:
+    if before is None or now is None:
         return []
-    new = np.flatnonzero(~np.isin(now | SPLIT_BITS, then | SPLIT_BITS))
-    missing = int((~np.isin(then | SPLIT_BITS, now | SPLIT_BITS)).sum())
-    if missing == len(then):
-        return [f"none of the {missing:,} examples then is among the {len(now):,} now"]
+    new = np.flatnonzero(~np.isin(now | SPLIT_BITS, before | SPLIT_BITS))
+    missing = int((~np.isin(before | SPLIT_BITS, now | SPLIT_BITS)).sum())
+    if missing == len(before):
+        return [f"none of the {missing:,} examples before is among the {len(now):,} now"]
     if not len(new) and not missing:
         return []
     first = f"the first is example {new[0] + 1:,} of the file" if len(new) else ""
-    if len(new) == missing and len(then) == len(now):
-        return [f"{missing:,} of {len(then):,} examples have other values now; {first}"]
-    message = f"{check.counted(len(then), 'example')} then, {len(now):,} now"
+    if len(new) == missing and len(before) == len(now):
+        return [f"{missing:,} of {len(before):,} examples have changed; {first}"]
+    message = f"{check.counted(len(before), 'example')} before, {len(now):,} now"
     if len(new):
         message += f"; {len(new):,} are new and in no split, {first}"
     return [message + (f"; {missing:,} are missing" if missing else "")]

@@ -1,18 +1,21 @@
-"""Which rows of the files are in which split, now and when a run began."""
+"""The split of each row of the files, the same as in an earlier run."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.fingerprint import NO_SPLIT, SPLIT_BITS, fold_ids
+from nnfunc.data.fingerprint import NO_SPLIT, SPLIT_BITS, fold_ids, row_ids, split_fingerprint
 from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.splits import cut_splits
 
-__all__ = ["assign_rows"]
+__all__ = ["assign_rows", "split_pairs"]
 
 
 def _number(ids: np.ndarray) -> None:
-    """Make the ids of equal examples different by their order in the file, and the low bits 0, in place."""
-    buckets = np.empty(len(ids), np.uint8)  # a part at a time: ids alone may take as much as the file
+    """Make ids of equal examples differ by their order in the file, and clear the split bits, in place."""
+    buckets = np.empty(len(ids), np.uint8)  # sorted bucket by bucket, because ids may be as large as the file
     np.right_shift(ids, np.uint64(60), out=buckets, casting="unsafe")
     for bucket in range(16):
         at = np.flatnonzero(buckets == bucket)
@@ -29,34 +32,67 @@ def _number(ids: np.ndarray) -> None:
 
 
 def assign_rows(
-    where: str, ids: np.ndarray, y: np.ndarray, preprocessing: Preprocessing | None, *, stratify: bool, **shares: float
+    where: str,
+    ids: np.ndarray,
+    y: np.ndarray,
+    preprocessing: Preprocessing | None,
+    *,
+    stratify: bool,
+    **fractions: float,
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
-    """(the indices of the examples of each split, `Preprocessing.rows` or None where nothing was cut).
+    """(the indices of the examples of each split, the `Preprocessing.rows` or None if nothing was split).
 
-    ids: of `row_ids`; they become the rows, in place. Examples that `preprocessing` knows are in the splits and the
-    order that they were in, the others in none. Where it knows none of them, they are cut anew, by the shares.
+    where: begins the message of an error. ids: of `row_ids`; they are changed, into the rows. y: labels [n], for
+    stratify: whether each split gets the same fraction of every class. fractions: by split, as for `cut_splits`.
+    preprocessing: of an earlier run, or None. The examples that it knows are in the splits and the order that
+    they had there, other examples in none. If it knows none of them, they are split anew.
     """
     if preprocessing is not None and preprocessing.rows is None:
-        return {"train": np.arange(len(ids))}, None  # files had brought all that was held out
+        return {"train": np.arange(len(ids))}, None  # all held-out splits were in the files
     _number(ids)
-    then = None if preprocessing is None else preprocessing.rows
-    here, past = (), ()
-    if then is not None:
-        _, here, past = np.intersect1d(ids, then & ~SPLIT_BITS, return_indices=True)
-    if then is None or not len(here):
-        cuts = cut_splits(where, len(ids), y, stratify=stratify, **shares)
-        parts = dict(zip(("train", *shares), cuts, strict=True))
+    before = None if preprocessing is None else preprocessing.rows
+    here, there = (), ()
+    if before is not None:
+        _, here, there = np.intersect1d(ids, before & ~SPLIT_BITS, return_indices=True)
+    if before is None or not len(here):
+        cuts = cut_splits(where, len(ids), y, stratify=stratify, **fractions)
+        parts = dict(zip(("train", *fractions), cuts, strict=True))
     else:
-        order = np.argsort(past)
-        here, split = here[order], then[past[order]] & SPLIT_BITS
+        order = np.argsort(there)
+        here, split = here[order], before[there[order]] & SPLIT_BITS
         parts = {name: here[split == i] for i, name in enumerate(PARTS)}
         parts = {name: at if len(at) else None for name, at in parts.items()}
         if parts["train"] is None:
-            hint = "Give the file that it was trained on."
-            check.fail(where, "none of the run's training examples is in the data now.", hint=hint)
+            hint = "Use the file that the run was trained on."
+            check.fail(where, "the data has none of the training examples of the run.", hint=hint)
     split = np.full(len(ids), NO_SPLIT, np.uint8)
     for i, name in enumerate(PARTS):
         if (at := parts.get(name)) is not None:
             split[at] = i
     np.bitwise_or(ids, split, out=ids)
     return parts, ids
+
+
+def split_pairs(
+    where: str,
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    preprocessing: Preprocessing | None,
+    *,
+    stratify: bool,
+    **fractions: float,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], np.ndarray | None]:
+    """(the pair (x, y) or None of every split, `Preprocessing.parts`, `Preprocessing.rows`).
+
+    parts: the pairs that were in the files, "train" among them, of which the missing splits are cut off. where,
+    preprocessing, stratify, fractions: as for `assign_rows`.
+    """
+    fractions = {name: fraction for name, fraction in fractions.items() if name not in parts}
+    splits, rows = {name: parts.get(name) for name in PARTS}, None
+    if fractions:
+        x, y = parts["train"]
+        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **fractions)
+        for name in ("train", *fractions):
+            at = cuts.get(name)
+            splits[name] = None if at is None else (x[at], y[at])
+    fingerprints = {name: split_fingerprint(*pair) for name, pair in parts.items() if rows is None or name != "train"}
+    return splits, fingerprints, rows

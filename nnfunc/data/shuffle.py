@@ -1,10 +1,9 @@
-"""The order of an epoch as a stateless permutation: any place at once, with no sort and no state.
+"""The order of an epoch as a stateless permutation, which gives the index at any position without a sort.
 
-A Feistel network on a grid of `rows x columns` cells, a little more than n. Each round adds to one
-coordinate a hash of the other, which can be undone, so the rounds permute the grid whatever the
-hash. Cycle walking (apply them again while the result is not below n) makes that a permutation of
-[0, n). The grid is chosen to have few cells too many, so the longest walk is short and its length
-is known: nothing waits for data.
+It is a Feistel network on a grid of `rows x columns` cells, slightly more than n. Each round adds to one
+coordinate a hash of the other. A round can be inverted, so the rounds permute the grid whatever the hash
+is. Cycle walking (apply the rounds again while the result is not below n) makes it a permutation of
+[0, n). The grid has few cells more than n, so the longest walk is short and its length is known.
 
 Sources: Black and Rogaway 2002, "Ciphers with arbitrary finite domains", sections 4 and 5 (cycle
 walking; the generalised Feistel network). The hash is MurmurHash3's 32-bit finalizer (Appleby).
@@ -23,15 +22,15 @@ from nnfunc.base import Array, Scalar
 
 __all__ = ["indices", "permute", "positions"]
 
-LARGEST = 2**31 - 1  # of a data set and of a batch: indices are int32
-GOLDEN = np.uint32(0x9E3779B9)  # 2**32 over the golden ratio: multiples of it spread evenly
+LARGEST = 2**31 - 1  # examples of a data set and of a batch, because indices are int32
+GOLDEN = np.uint32(0x9E3779B9)  # 2**32 / golden ratio, whose multiples are spread evenly
 
 
 def permute(seed: Scalar, epoch: Scalar, position: Array | int, n: int) -> Array:
-    """The index of the example that stands at `position` in one epoch's order of n examples.
+    """The index of the example at `position` in the order of an epoch of n examples.
 
-    For every seed and epoch, position -> index is a permutation of [0, n). It is a shuffle, not a
-    cipher: it passes tests of uniformity and keeps no secret.
+    For every seed and epoch, position -> index is a permutation of [0, n). It passes tests of uniformity,
+    but is not a cipher.
 
     Shapes: position [...], integers in [0, n); seed and epoch [] or any shape that broadcasts
     with it; -> [...] int32. seed and epoch: integers, taken modulo 2**32. n: in [1, 2**31),
@@ -48,34 +47,34 @@ def permute(seed: Scalar, epoch: Scalar, position: Array | int, n: int) -> Array
 
 
 def positions(step: Scalar, batch_size: int, n: int) -> tuple[Array, Array]:
-    """The (epoch, position in it) of each example of a batch: places step * batch_size and on.
+    """The (epoch, position in it) of each example of a batch.
 
-    The batches lie end to end in one endless stream of epochs, so every example comes once an
-    epoch and a batch may hold the end of one epoch and the start of the next.
+    The batches are consecutive parts of an endless stream of epochs, so every example occurs once per epoch,
+    and a batch may have the end of one epoch and the start of the next.
 
     Shapes: step [] -> two arrays [batch_size] of uint32. step: 0-based, an integer in [0,
-    2**32). batch_size and n: in [1, 2**31), static. The epoch wraps round at 2**32; nothing else
+    2**32). batch_size and n: in [1, 2**31), static. The epoch wraps around at 2**32; nothing else
     overflows.
     Raises: TypeError or ValueError when batch_size or n is not such a number.
 
-    >>> epoch, position = positions(2, 4, 10)  # places 8, 9, 10, 11 of the stream
+    >>> epoch, position = positions(2, 4, 10)  # 8, 9, 10 and 11 in the stream
     >>> epoch.tolist(), position.tolist()
     ([0, 0, 1, 1], [8, 9, 0, 1])
     """
     check.size("positions", batch_size=batch_size, n=n)
     check.number("positions", 1, LARGEST, batch_size=batch_size, n=n)
     check.number("positions", 0, 2**32 - 1, step=step)
-    epochs, left = _divmod(as_uint32(step), n)  # n steps are batch_size epochs
-    epoch, position = _times(left, batch_size, n)
-    turns, position = _divmod(position + jnp.arange(batch_size, dtype=jnp.uint32), n)
-    return epochs * np.uint32(batch_size) + epoch + turns, position
+    cycles, step_in_cycle = _divmod(as_uint32(step), n)  # n steps are batch_size epochs
+    epoch, position = _times(step_in_cycle, batch_size, n)
+    more_epochs, position = _divmod(position + jnp.arange(batch_size, dtype=jnp.uint32), n)
+    return cycles * np.uint32(batch_size) + epoch + more_epochs, position
 
 
 def indices(seed: Scalar, step: Scalar, batch_size: int, n: int) -> Array:
     """The indices of the examples in the batch of one step: a pure function of seed and step.
 
-    Shapes: seed [], step [] -> [batch_size] int32 in [0, n). Ranges and errors: those of `permute`
-    and `positions`. A process among several computes all and takes its own slice.
+    Shapes: seed [], step [] -> [batch_size] int32 in [0, n). seed, step, batch_size, n: as for `permute` and
+    `positions`. Each of several processes computes all indices and uses its slice of them.
 
     >>> two = [indices(0, step, 3, 6) for step in (0, 1)]  # one epoch
     >>> sorted(jnp.concatenate(two).tolist())
@@ -85,7 +84,7 @@ def indices(seed: Scalar, step: Scalar, batch_size: int, n: int) -> Array:
     return permute(seed, epoch, position, n)
 
 
-@functools.partial(jax.jit, static_argnames="n")  # so that a loop outside of jit compiles once
+@functools.partial(jax.jit, static_argnames="n")  # so that a loop outside jit compiles once
 def _permute(seed: Array, epoch: Array, position: Array, *, n: int) -> Array:
     rows, columns = _grid(n)
     first = _hash(_hash(seed + GOLDEN) ^ epoch)
@@ -94,7 +93,7 @@ def _permute(seed: Array, epoch: Array, position: Array, *, n: int) -> Array:
     def walk(turn, index):
         return jnp.where((turn > 0) & (index < n), index, _shuffle(keys, index, rows, columns))
 
-    # A walk that starts inside passes each cell outside at most once.
+    # A walk that starts below n visits each cell above at most once.
     longest = 1 + rows * columns - n
     position, _ = jnp.broadcast_arrays(position, first)
     return jax.lax.fori_loop(0, longest, walk, position).astype(jnp.int32)
@@ -102,7 +101,7 @@ def _permute(seed: Array, epoch: Array, position: Array, *, n: int) -> Array:
 
 @functools.lru_cache(maxsize=256)
 def _grid(n: int) -> tuple[int, int]:
-    """rows x columns >= n, by the fewest cells; rows <= 2 sqrt(n), so that both mix."""
+    """(rows, columns) with the least rows * columns >= n, and rows <= 2 sqrt(n), so that both coordinates mix."""
     rows = np.arange(math.isqrt(n - 1) + 1, max(2 * math.isqrt(n), 1) + 1)
     columns = -(-n // rows)
     best = int(np.argmin(rows * columns - n))
@@ -118,10 +117,10 @@ def _shuffle(keys: tuple[Array, Array], index: Array, rows: int, columns: int) -
         row = _add(row, _hash(column ^ (keys[0] + tweak)), rows)
         return row, _add(column, _hash(row ^ (keys[1] + tweak)), columns)
 
-    # Each turn draws few numbers on a small grid, so it takes more turns there to mix. It is a loop
-    # because XLA of jax 0.12 takes minutes to compile the same turns written out and fused.
-    turns = 4 if rows * columns >= 128 else 12
-    row, column = jax.lax.fori_loop(0, turns, mix, _divmod(index, columns))
+    # On a small grid a hash takes few values, so more rounds are needed to mix. It is a loop because XLA of
+    # jax 0.12 needs minutes to compile the unrolled rounds.
+    rounds = 4 if rows * columns >= 128 else 12
+    row, column = jax.lax.fori_loop(0, rounds, mix, _divmod(index, columns))
     return row * np.uint32(columns) + column
 
 
@@ -136,7 +135,7 @@ def _times(x: Array, factor: int, n: int) -> tuple[Array, Array]:
     if n * factor < 2**32:
         return _divmod(x * np.uint32(factor), n)
 
-    def add(turn, cell):  # bit by bit, from the highest, where the product needs up to 62
+    def add(turn, cell):  # bit by bit from the highest, because the product may have 62 bits
         epoch, position = cell
         bit = (np.uint32(factor) >> as_uint32(factor.bit_length() - 1 - turn)) & np.uint32(1)
         epoch, position = epoch + epoch + as_uint32(2 * position >= n), _add(position, position, n)
@@ -146,7 +145,7 @@ def _times(x: Array, factor: int, n: int) -> tuple[Array, Array]:
 
 
 def _hash(x: Array) -> Array:
-    """MurmurHash3's finalizer: every bit of x moves about half of the bits of the result."""
+    """The finalizer of MurmurHash3: every bit of x changes about half of the bits of the result."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))
@@ -158,7 +157,7 @@ def _divmod(x: Array, divisor: int) -> tuple[Array, Array]:
 
 
 def as_uint32(x: Any) -> Array:
-    """An integer or an array of them, modulo 2**32."""
+    """An integer or an array of integers x, modulo 2**32."""
     if check.is_plain(x):
         return jnp.asarray(np.uint32(int(x) % 2**32))
     return jnp.asarray(x).astype(jnp.uint32)

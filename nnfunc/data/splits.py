@@ -1,4 +1,4 @@
-"""The splits of a data set on the host: what to train on, to choose by and to report on."""
+"""The training, validation and test splits of a data set, on the host."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,14 @@ __all__ = ["Splits", "cut_splits", "split"]
 
 
 class Splits(NamedTuple):
-    """A data set on the host, for training, choosing and reporting.
+    """The splits of a data set, as arrays on the host.
 
-    train, validation, test: pairs (x, y) of arrays; the last two may be None. classes: how many the
-    labels count, or the size of the vocabulary. names: of the classes, or None. transform: batch ->
-    batch, after every gather, such as pixels to floats. augment: (key, batch) -> batch, on training
-    batches. window: with it, train is one array of tokens (see `arrays`). codec: what turns the
-    tokens into text and back. image_shape: (height, width, channels) of images that x lays out
-    otherwise, or None. preprocessing: what was learned from the files, to treat others in the same way:
-    `nf.data.table(file, label=..., preprocessing=splits.preprocessing)`.
+    train, validation, test: pairs (x, y) of arrays; the last two may be None. classes: the number of classes,
+    or the size of the vocabulary. names: of the classes, or None. transform: batch -> batch, after every
+    gather, such as pixels to floats. augment: (key, batch) -> batch, on training batches. window: if set, train
+    is one array of tokens (see `arrays`). codec: converts between tokens and text. image_shape: (height, width,
+    channels) of images that x holds in another layout, or None. preprocessing: that was fitted to the files, to
+    treat others in the same way: `nf.data.table(file, label=..., preprocessing=splits.preprocessing)`.
     """
 
     train: Any
@@ -51,11 +50,11 @@ class Splits(NamedTuple):
         transform: Transform | None = None,
         augment: Augment | None = None,
     ) -> Data:
-        """These splits as a `Data`, on the device; the arguments are those of `arrays`.
+        """These splits as a `Data`, on the device. batch_size, seed, transform, augment: see `arrays`.
 
-        transform and augment: by default the data set's own.
+        transform and augment are by default those of the splits.
         """
-        made = arrays(
+        data = arrays(
             self.train,
             batch_size,
             validation=self.validation,
@@ -67,12 +66,12 @@ class Splits(NamedTuple):
             window=self.window,
             codec=self.codec,
         )
-        return replace(made, image_shape=self.image_shape, preprocessing=self.preprocessing)
+        return replace(data, image_shape=self.image_shape, preprocessing=self.preprocessing)
 
     def stream(self, batch_size: int = 128, *, seed: int = 0) -> "Stream":
-        """These splits as a `Stream`: the same batches, gathered on the host, for what is too large.
+        """These splits as a `Stream`: the same batches, gathered on the host, for data that is too large.
 
-        The arrays may be memory-mapped; only what a batch needs is read.
+        batch_size, seed: see `arrays`. The arrays may be memory-mapped: only the examples of a batch are read.
         """
         from nnfunc.data.stream import Stream
 
@@ -80,15 +79,14 @@ class Splits(NamedTuple):
 
 
 def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: Any = None) -> tuple[PyTree, ...]:
-    """Cut arrays at random into disjoint parts, such as train, validation and test.
+    """Split arrays at random into disjoint parts, such as train, validation and test.
 
-    Part i gets fractions[i] of the examples, to within one, in their former order; it is the same
-    on every machine for the same seed. With labels in `stratify`, each part gets that share of
-    every class, to within one or so.
-
-    tree: an array or a pytree of arrays [n, ...]. fractions: above 0, adding up to 1. stratify:
-    [n].
-    Raises: ValueError when the fractions do not add up to 1, or a part would be empty.
+    Part i gets fractions[i] of the examples, to within one, in their original order. The parts are the same
+    on every machine for the same seed.
+    tree: an array or a pytree of arrays [n, ...]. fractions: above 0, with the sum 1. seed: an integer in
+    [0, 2**32). stratify: labels [n], of which each part gets the same fraction of every class, to within about
+    one example; or None.
+    Raises: ValueError when the fractions do not sum to 1, or a part would be empty.
 
     >>> train, test = split(np.arange(10), [0.8, 0.2])
     >>> len(train), len(test), sorted([*train.tolist(), *test.tolist()]) == list(range(10))
@@ -108,34 +106,34 @@ def _split_indices(
     for fraction in fractions:
         check.number(where, 0, 1, open_low=True, fraction=fraction)
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        check.fail(where, expected="fractions should add up to 1", actual=f"{[*fractions]}: {sum(fractions):g}")
-    # RandomState's stream is frozen, which that of NumPy's newer generators is not.
+        check.fail(where, expected="fractions should sum to 1", actual=f"{[*fractions]}, with sum {sum(fractions):g}")
+    # RandomState's random numbers never change, unlike those of NumPy's newer generators.
     shuffled = np.arange(size, dtype=_index_dtype(size))
     np.random.RandomState(seed).shuffle(shuffled)
     if stratify is not None:
         labels = np.asarray(stratify)
         check.shape(where, (size,), stratify=labels)
         shuffled = shuffled[_order_by_rank(labels[shuffled])]
-    ends = [int(size * share + 1e-6) for share in np.cumsum(fractions)]
+    ends = [int(size * end + 1e-6) for end in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
-        hint = "Give more data or larger fractions."
-        problem = f"every part should get an example, got {[*map(len, parts)]} of {size}."
-        check.fail(where, f"{problem}", hint=hint)
+        actual = f"{[*map(len, parts)]} of {size}"
+        hint = "Use more data or larger fractions."
+        check.fail(where, expected="every part should have an example", actual=actual, hint=hint)
     for part in parts:
         part.sort()
     return parts
 
 
 def _index_dtype(size: int) -> type:
-    """The smallest signed type of the indices of so many rows: a table may have more rows than bytes to spare."""
+    """The smallest signed type of indices into an axis of this `size`, which saves memory."""
     return np.int32 if size < 2**31 else np.int64
 
 
 def _order_by_rank(labels: np.ndarray) -> np.ndarray:
-    """The order of the rows by their rank within their class, from 0 to 1.
+    """The order of the examples by their relative rank within their class, in [0, 1].
 
-    Any stretch of that order holds every class in proportion. It is worked out in parts, to take little memory.
+    Every interval of the result has the classes in the same proportion. It is sorted bucket by bucket, to save memory.
     """
     size, step = len(labels), 1 << 16
     index = np.empty(size, _index_dtype(size))
@@ -166,25 +164,26 @@ def _order_by_rank(labels: np.ndarray) -> np.ndarray:
 
 
 def cut_splits(
-    where: str, size: int, y: np.ndarray, *, stratify: bool, **shares: float
+    where: str, size: int, y: np.ndarray, *, stratify: bool, **fractions: float
 ) -> tuple[np.ndarray | None, ...]:
-    """The indices of the examples that are left to train on and of the named shares, None where a share is 0.
+    """The indices of the training examples and of the named splits; None for a fraction of 0.
 
-    shares: each a part of 1, or a count of examples from 1 on. The same cut always.
+    where: begins the message of an error. size: the number of examples. y: their labels [n]. stratify: whether
+    each split gets the same fraction of every class. fractions: of each split but train; below 1 a fraction of
+    the examples, from 1 on their number. The result is always the same.
 
     >>> train, validation, test = cut_splits("here", 10, np.arange(10) % 2, stratify=True, validation=0.2, test=0)
     >>> len(train), (validation % 2).tolist(), test
     (8, [0, 1], None)
     """
-    parts = {}
-    for name, fraction in shares.items():
-        check.number(where, 0, share=fraction, hint=f"It is {name}.")
-        parts[name] = fraction / size if fraction >= 1 else fraction
-    left = 1 - sum(parts.values())
-    if left * size < 1 - 1e-6:
-        actual = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
-        hint = "A share below 1 is a part of the whole, from 1 on a count of examples."
-        check.fail(where, f"nothing is left to train on, of {size} examples, with {actual}.", hint=hint)
-    taken = [part for part in (left, *parts.values()) if part > 0]
-    result = iter(_split_indices(where, size, taken, seed=0, stratify=y if stratify else None))
-    return tuple(next(result) if part > 0 else None for part in (left, *parts.values()))
+    check.number(where, 0, **dict[str, Any](fractions))
+    held_out = [fraction / size if fraction >= 1 else fraction for fraction in fractions.values()]
+    train = 1 - sum(held_out)
+    if train * size < 1 - 1e-6:
+        actual = " and ".join(f"{name} = {fraction:g}" for name, fraction in fractions.items())
+        problem = f"no training example remains of {size} with {actual}."
+        hint = "Below 1 they are fractions of the examples, from 1 on numbers of examples."
+        check.fail(where, problem, hint=hint)
+    used = [part for part in (train, *held_out) if part > 0]
+    parts = iter(_split_indices(where, size, used, seed=0, stratify=y if stratify else None))
+    return tuple(next(parts) if part > 0 else None for part in (train, *held_out))

@@ -1,4 +1,4 @@
-"""Data too large for the device: the same batches, gathered on the host before they are needed."""
+"""Data that is too large for the device: the same batches, gathered on the host ahead of time."""
 
 import itertools
 import queue
@@ -15,17 +15,16 @@ from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree
 from nnfunc.data import shuffle
 from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size
-from nnfunc.data.token_windows import Windows
 
 __all__ = ["Stream", "prefetch"]
 
 
 def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]:
-    """The same items; a thread prepares up to `ahead` of them before they are requested.
+    """The items of an iterable; a thread prepares up to `ahead` of them before they are requested.
 
     items: any iterable. ahead: at least 1. An error in the thread is raised here; the thread ends when
-    this generator is closed or exhausted. It has the settings of JAX, such as `with
-    jax.enable_x64(True)`, that hold when the first item is requested.
+    this generator is closed or exhausted. The thread uses the settings of JAX, such as `with
+    jax.enable_x64(True)`, that are active when the first item is requested.
 
     >>> list(prefetch(range(5)))
     [0, 1, 2, 3, 4]
@@ -72,13 +71,13 @@ def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]
 class Stream(Dataset):
     """A data set on the host, such as a memory-mapped file; `Splits.stream` makes one.
 
-    Its batches are those of the `Data` with the same splits, seed and batch size. The fields are those
-    of `Dataset`; the arrays are NumPy's and seed is an int.
+    Its batches equal those of the `Data` with the same splits, seed and batch size. The fields are those
+    of `Dataset`, with NumPy arrays and an int as seed.
     """
 
     @staticmethod
     def of(splits: Any, batch_size: int, seed: int) -> "Stream":
-        """See `Splits.stream`. splits, batch_size, seed: a `Splits`, and the arguments of that method."""
+        """The stream of `splits`, a `Splits`. batch_size, seed: see `Splits.stream`."""
         where = "data.stream"
         check.size(where, batch_size=batch_size)
         check.size(where, 0, 2**32 - 1, seed=seed)
@@ -92,7 +91,7 @@ class Stream(Dataset):
         return stream
 
     def gather(self, step: int) -> GatheredBatch:
-        """The training examples of a 0-based step, gathered on the host and not transformed yet."""
+        """The training examples of the 0-based `step`, gathered on the host and not transformed yet."""
         at = self._example_indices(step)
         if self.window is not None:
             at = at[:, None] + np.arange(self.window)
@@ -102,42 +101,26 @@ class Stream(Dataset):
         return GatheredBatch(batch, shuffle.as_uint32(self.seed), self.transform, self.augment)
 
     def batch(self, step: int, *, key: Key | None = None) -> PyTree:
-        """The training batch of a 0-based step, transformed and augmented, on the device.
-
-        key: see `Data.batch`.
-        """
+        """The training batch of the 0-based `step`, transformed and augmented, on the device. key: see `Data.batch`."""
         return _finish_batch(self.gather(step), shuffle.as_uint32(step), key)
 
     def batches(self, start: int = 0, *, ahead: int = 2) -> Iterator[PyTree]:
-        """The batches of the steps from `start` on, without end; a thread prepares `ahead` of them."""
+        """The batches of the steps from `start` on, endlessly; a thread prepares `ahead` of them."""
         return prefetch(map(self.batch, itertools.count(start)), ahead)
 
     def gathered_batches(self, start: int = 0, *, ahead: int = 2) -> Generator[GatheredBatch, None, None]:
         """`gather` of the steps from `start` on, on the device; a thread prepares `ahead` of them."""
         return prefetch((jax.tree.map(jnp.asarray, self.gather(step)) for step in itertools.count(start)), ahead)
 
-    def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
-        """Every example of a split once, in order, as `Data.split`. name, batch_size: as there."""
-        tree, stride = self._split_arrays(name)
-        width = self._split_batch_size(batch_size)
-        windows = Windows(tree, stride + 1) if stride else None
-        size = len(jax.tree.leaves(tree)[0]) if windows is None else len(windows)
-        for start in range(0, size, width):
-            if windows is not None:
-                part = windows.rows(start, start + width)
-            else:
-                part = jax.tree.map(lambda x, start=start: x[start : start + width], tree)
-            yield self._transformed(jax.tree.map(jnp.asarray, part))
-
     def _example_indices(self, step: int) -> np.ndarray:
         """[batch_size] int64, the indices of the examples of a step.
 
-        The order counts to 2**31. With more windows than that, it permutes groups of neighbours, and
-        each epoch takes another window of each group.
+        The permutation has at most 2**31 indices. With more windows than that, it permutes groups of
+        neighbouring windows, and each epoch uses another window of each group.
         """
         group = -(-self.size // shuffle.LARGEST)
         count = self.size // group
-        with jax.ensure_compile_time_eval():  # the indices are numbers, even under a transformation
+        with jax.ensure_compile_time_eval():  # concrete indices, even under a transformation
             at = np.asarray(shuffle.indices(self.seed, step, self.batch_size, count)).astype(np.int64)
             if group == 1:
                 return at
@@ -148,7 +131,7 @@ class Stream(Dataset):
         if int(batch.max()) >= (self.classes or 0) or int(batch.min()) < 0:
             expected = f"tokens should be in [0, {self.classes})"
             actual = f"{int(batch.max())} in the batch of step {step}"
-            hint = "Is the dtype right, and the codec the one that the file was made with?"
+            hint = "Check the dtype, and that the codec is the one of the file."
             check.fail("data.stream", expected=expected, actual=actual, hint=hint)
 
 

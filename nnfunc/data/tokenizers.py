@@ -1,6 +1,6 @@
-"""Codecs: text to integers and back, by characters, by bytes, or by a `tokenizers` file.
+"""Codecs, which convert between text and tokens: characters, bytes, or a file of the library `tokenizers`.
 
-They are plain values: those that encode alike compare equal. They are saved as JSON.
+Codecs that encode equally compare equal. They are saved as JSON.
 """
 
 import json
@@ -13,16 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
+from nnfunc.data.download import WRONG_FILE, decode_utf8, fail_damaged, read_bytes, resolve
 from nnfunc.errors import NnfuncError
 
 __all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
 
-BLOCK = 2**20  # characters that are looked up at once
+BLOCK = 2**20  # characters that are encoded at once
 
 
 class Codec(Protocol):
-    """encode(text) -> ids int32 in [0, size); decode(ids) -> text; save(path) for `load_codec`."""
+    """encode(text) -> ids int32 in [0, size); decode(ids) -> text; save(path) writes a file for `load_codec`."""
 
     @property
     def size(self) -> int: ...
@@ -33,7 +33,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Characters:
-    """One token per character: its index in `characters`, which are sorted and distinct.
+    """One token for each character: its index in `characters`, which are sorted and distinct.
 
     >>> codec = Characters.of("banana")
     >>> codec.encode("nab").tolist(), codec.decode([1, 0, 2]), codec.size
@@ -44,7 +44,7 @@ class Characters:
 
     @staticmethod
     def of(text: str) -> "Characters":
-        """The codec of the characters of a text."""
+        """The codec of the characters that `text` has."""
         return Characters("".join(sorted(set(text))))
 
     @property
@@ -52,20 +52,21 @@ class Characters:
         return len(self.characters)
 
     def encode(self, text: str, dtype: Any = np.int32) -> np.ndarray:
-        """ids [len(text)] of the given dtype. Raises: ValueError for an unknown character."""
+        """The ids of a text: [len(text)], of `dtype`. Raises: ValueError for an unknown character."""
         ids, known = np.empty(len(text), dtype), self._known
         for start in range(0, len(text), BLOCK):
             points = _points(text[start : start + BLOCK])
             at = np.minimum(np.searchsorted(known, points), len(known) - 1)
             if len(wrong := np.flatnonzero(known[at] != points)):
                 first = start + int(wrong[0])
-                problem = f"{text[first]!r}, character {first} of the text, is none of the {self.size}"
-                check.fail("codec.encode", f"{problem} that it was made of: {self.characters[:100]!r}.")
+                expected = f"the characters of text should be among the {self.size} of the codec"
+                hint = f"They begin with {self.characters[:100]!r}."
+                check.fail("codec.encode", expected=expected, actual=f"{text[first]!r} at index {first}", hint=hint)
             ids[start : start + BLOCK] = at
         return ids
 
     def decode(self, ids: Any) -> str:
-        """The text of integer ids. Raises: ValueError for an id that is not in [0, size)."""
+        """The text of integer `ids` [n]. Raises: ValueError for an id that is not in [0, size)."""
         points = self._known[_check_ids(ids, self.size)]
         return points.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
@@ -77,14 +78,14 @@ class Characters:
     def _known(self) -> np.ndarray:
         known = _points(self.characters)
         if len(known) == 0 or (known[1:] <= known[:-1]).any():
-            hint = "Make it with Characters.of(text)."
-            check.fail("Characters", "characters should be sorted, distinct and at least one.", hint=hint)
+            hint = "Make the codec by Characters.of(text)."
+            check.fail("Characters", "characters should be sorted and distinct, and at least one.", hint=hint)
         return known
 
 
 @dataclass(frozen=True)
 class Bytes:
-    """One token per byte of the text in UTF-8: 256 tokens, and every text can be encoded.
+    """One token for each byte of the text in UTF-8: there are 256 tokens, and every text can be encoded.
 
     >>> Bytes().encode("é").tolist(), Bytes().decode([195, 169])
     ([195, 169], 'é')
@@ -95,11 +96,11 @@ class Bytes:
         return 256
 
     def encode(self, text: str) -> np.ndarray:
-        """[bytes] int32."""
+        """The ids of a text: int32 [bytes]."""
         return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int32)
 
     def decode(self, ids: Any) -> str:
-        """The text of ids; incomplete characters become the replacement character."""
+        """The text of `ids` [n]; incomplete characters become the replacement character."""
         return _check_ids(ids, 256).astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def save(self, path: str | Path) -> None:
@@ -115,7 +116,7 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """One more than its largest token."""
+        """The largest id plus 1."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str) -> np.ndarray:
@@ -125,11 +126,11 @@ class Tokenizer:
             return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic of its Rust code is no Exception
+        except BaseException as error:  # a panic of its Rust code is not an Exception
             check.fail("codec.encode", f"the tokenizer cannot encode this text: {error}")
 
     def decode(self, ids: Any) -> str:
-        """The text of ids, special tokens included."""
+        """The text of `ids` [n], special tokens included."""
         ids = _check_ids(ids, self.size).tolist()
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
@@ -145,16 +146,16 @@ class Tokenizer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            check.fail("Tokenizer", f"this is no tokenizer file: {error}.")
+            check.fail("Tokenizer", f"the text is not that of a tokenizer file: {error}.")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
 
 def load_codec(path: str | Path) -> Codec:
-    """The codec of the file at `path`: a saved codec, or a file of the library `tokenizers`.
+    """The codec in the file at `path`: a saved codec, or a tokenizer.json of the library `tokenizers`.
 
-    Raises: FileNotFoundError, or ValueError when it is neither.
+    Raises: FileNotFoundError; ValueError when the file is neither.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -185,8 +186,8 @@ def load_codec(path: str | Path) -> Codec:
             return codec
     except ValueError as error:
         fail_damaged(where, file, str(error).rstrip("."))
-    problem = "it should hold a saved codec or a tokenizer (tokenizer.json), but holds neither"
-    fail_damaged(where, file, problem, "Was it the right file?")
+    problem = "it should be a saved codec or a tokenizer (tokenizer.json), but is neither"
+    fail_damaged(where, file, problem, WRONG_FILE)
 
 
 def _points(text: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""overfit: whether a model memorises one batch, as every sound model can, and if not, the likely cause."""
+"""overfit: whether a model can memorise one batch, and if not, the likely cause."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -95,11 +95,11 @@ def overfit(
     if rates.ndim != 1 or not rates.size or not (rates >= 0).all():
         expected = "learning_rates should be a list of numbers that are at least 0"
         check.fail("overfit", expected=expected, actual=check.describe(rates))
-    losses, last, gradient_seen = _run_all(build, no_decay, probe, steps, rates)
+    losses, last, has_gradient = _run_all(build, no_decay, probe, steps, rates)
     current = int(np.argmin(np.abs(np.log(rates + 1e-30) - np.log((peak or 1.0) + 1e-30))))
     hyper = find_learning_rate_hyper(build, hypers)
-    runs = OverfitRuns(probe, estimate_floors(probe), rates, losses, last, gradient_seen, current, hyper, peak)
-    return _judge(runs, hypers)
+    runs = OverfitRuns(probe, estimate_floors(probe), rates, losses, last, has_gradient, current, hyper, peak)
+    return _build_verdict(runs, hypers)
 
 
 def _without_weight_decay(hypers: Any) -> Any:
@@ -121,17 +121,17 @@ def _run_all(
         )
         last = result.params, result.model_state
         final_loss, _ = loss_and_metrics(probe.task, *last, batch, key=key, train=True)
-        return jnp.append(result.losses, final_loss), last, result.gradient_seen
+        return jnp.append(result.losses, final_loss), last, result.has_gradient
 
     run_all = jax.jit(jax.vmap(run, (0, None, None, None)))
     args = (jnp.asarray(rates, jnp.float32), probe.params, probe.state, probe.batch)
     program, hint = f"training at {len(rates)} learning rates at once", "Make the model smaller."
     results = device_memory.compile_checked("overfit", run_all, program, hint, *args)(*args)
-    losses, last, gradient_seen = jax.device_get(results)
-    return np.asarray(losses, float).T, last, paths.flatten(gradient_seen)
+    losses, last, has_gradient = jax.device_get(results)
+    return np.asarray(losses, float).T, last, paths.flatten(has_gradient)
 
 
-def _judge(runs: OverfitRuns, hypers: Any) -> Verdict:
+def _build_verdict(runs: OverfitRuns, hypers: Any) -> Verdict:
     initial, final, floors = runs.initial_loss, runs.final_loss(runs.current), runs.floors
     message = f"the loss goes from {initial:.3g} to {final:.3g} in {check.counted(len(runs.losses) - 1, 'step')} "
     message += f"on {check.counted(runs.probe.size, 'example')}"

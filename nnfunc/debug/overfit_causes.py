@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nnfunc import check
 from nnfunc.base import Params, PyTree
 from nnfunc.debug.checks import model_checks
-from nnfunc.debug.finding import join_names
 from nnfunc.debug.loss_floor import LossFloors
 from nnfunc.debug.probe import Probe
 from nnfunc.training.divergence import find_non_finite
@@ -22,7 +22,7 @@ class OverfitRuns(NamedTuple):
 
     probe: of the task before training.
     floors: of the batch, or None. learning_rates: [runs]. losses: [steps + 1, runs]. last: (params,
-    state) of every run, stacked. gradient_seen: {path: whether a gradient reached it [runs]}. current:
+    state) of every run, stacked. has_gradient: {path: whether a gradient reached it [runs]}. current:
     the index of the run at the peak learning rate of the hypers. hyper: the name of the hyper that sets
     it, or None. peak: the peak learning rate, None where it cannot be read.
     """
@@ -32,7 +32,7 @@ class OverfitRuns(NamedTuple):
     learning_rates: np.ndarray
     losses: np.ndarray
     last: tuple[Params, PyTree]
-    gradient_seen: dict[str, np.ndarray]
+    has_gradient: dict[str, np.ndarray]
     current: int
     hyper: str | None
     peak: float | None
@@ -107,9 +107,9 @@ def _blame_model(runs: OverfitRuns) -> tuple[str, str] | None:
     dead = [path for path, tap in taps.items() if tap.size > 1 and not tap.any()]
     for finding in model_checks.check_outputs(probe):
         return f"{finding.check.capitalize()}: {finding.evidence}", finding.hint
-    idle = [path for path, seen in runs.gradient_seen.items() if not seen[best]]
+    idle = [path for path, has_gradient in runs.has_gradient.items() if not has_gradient[best]]
     if idle:
-        cause = f"No gradient ever reaches {join_names(idle)}."
+        cause = f"No gradient ever reaches {check.join_names(idle)}."
         cause += f" All outputs of {dead[0]} are 0." if dead else ""
         return cause, "Is the layer used? Is its output stopped, rounded or set to 0 by a relu?"
     if dead:

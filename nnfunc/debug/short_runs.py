@@ -66,14 +66,14 @@ def update_at_learning_rate(optimizer: Optimizer, learning_rate: Scalar, step: A
 
 
 class ShortRun(NamedTuple):
-    """losses: [steps], each before its update. params, model_state: after the last update. gradient_seen: for
+    """losses: [steps], each before its update. params, model_state: after the last update. has_gradient: for
     each leaf of params, whether any step had a gradient other than 0.
     """
 
     losses: Array
     params: Params
     model_state: PyTree
-    gradient_seen: PyTree
+    has_gradient: PyTree
 
 
 def short_run(

@@ -1,7 +1,7 @@
-"""Generation, token by token: one compiled loop, with what the layers have seen kept in their state.
+"""Generation of sequences, token by token, in one compiled loop with a cache in the state of the model.
 
-`prefill` and `decode` are the two calls that a layer with a cache answers, `generate` the loop on
-top. A Transformer's cache is its keys and values, a recurrent model's its carry.
+`prefill` and `decode` call a model with a cache, and `generate` is the loop that uses them. The cache of a
+Transformer is its keys and values, that of a recurrent model its carry.
 """
 
 from nnfunc.calls import explain_calls

@@ -1,4 +1,4 @@
-"""The two calls that a model with a cache answers."""
+"""The two calls of a model with a cache."""
 
 import jax
 import numpy as np
@@ -14,10 +14,10 @@ def prefill(
 ) -> tuple[PyTree, PyTree]:
     """The first call of a generation: `y, state = prefill(model, params, x, cache)`.
 
-    y is that of `model.apply`; state holds what later calls of `decode` look back on.
-    Shapes: x [batch, time, ...], the sequences from their start.
-    cache: how many positions there is room for, those of x included. state: running statistics of
-    training, as `apply` takes them.
+    y is that of `model.apply`; state has the cache for later calls of `decode`.
+    Shapes: x [batch, time, ...], the sequences from their start. model, params: of a model with a cache, or any
+    other. cache: the number of positions that the cache can hold, those of x included. state: running
+    statistics of training, as for `apply`.
     Raises: ValueError when x has more than `cache` positions.
 
     >>> model = nf.serial(nf.embedding(10, 4), nf.linear(4, 10))
@@ -30,9 +30,8 @@ def prefill(
     check.size("prefill", cache=cache)
     for leaf in jax.tree.leaves(x):
         if np.ndim(leaf) >= 2 and np.shape(leaf)[1] > cache:
-            check.fail(
-                "prefill", expected=f"x should have at most cache={cache} positions", actual=f"shape {np.shape(leaf)}"
-            )
+            expected = f"x should have at most cache={cache} positions"
+            check.fail("prefill", expected=expected, actual=f"shape {np.shape(leaf)}")
     model = as_model(model, where="prefill")
     state = resolve_state(model, state, "prefill")
     params, x = canonicalize((params, x))
@@ -41,11 +40,11 @@ def prefill(
 
 
 def decode(model: Layer, params: Params, x: PyTree, state: PyTree, cache: int) -> tuple[PyTree, PyTree]:
-    """What follows on a `prefill`: `y, state = decode(model, params, x, state, cache)`.
+    """A call after `prefill`: `y, state = decode(model, params, x, state, cache)`.
 
-    Shapes: x [batch, new, ...], one or more positions; state keeps its structure, shapes and types.
-    cache: the number given to `prefill`. More positions than that are the caller's mistake, which
-    cannot be seen here.
+    Shapes: x [batch, new, ...], one or more positions; the new state has the structure, shapes and dtypes of
+    `state`. model, params, cache: as for `prefill`. state: of the call before. There is no check that the total
+    number of positions is at most cache.
 
     >>> model = nf.rnn_lm(5, dim=4)
     >>> params = model.init(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""`generate`: what it takes and gives back. The loop itself is in `loop`."""
+"""`generate`: its arguments and its result. The compiled loop is in `loop`."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonicalize, indexed_keys, resolve_state
 from nnfunc.errors import InvalidValueError
-from nnfunc.generation.loop import NONE, loop_of
-from nnfunc.generation.prompts import known, read
+from nnfunc.generation.loop import NO_STOP, get_loop
+from nnfunc.generation.prompts import check_vocabulary, read_prompts
 from nnfunc.generation.sample_token import check_numbers
 
 __all__ = ["Generated", "generate"]
 
 
 class Generated(NamedTuple):
-    """What `generate` returns: `tokens[i, :lengths[i]]` is the i-th prompt and its continuation.
+    """The result of `generate`: `tokens[i, :lengths[i]]` is the i-th prompt and its continuation.
 
-    tokens [..., time + steps] int32, the rest of a row being `pad`; lengths [...] int32, the prompt
-    and a stop token counted.
+    tokens: [..., time + steps] int32, with `pad` after the end of a row. lengths: [...] int32, which count the
+    prompt, the new tokens and a stop token.
     """
 
     tokens: Array
@@ -45,33 +45,33 @@ def generate(
     state: PyTree | None = None,
     verify: bool = True,
 ) -> Generated:
-    """The prompts continued by `steps` tokens each, drawn from a language model one by one.
+    """Continue prompts by up to `steps` tokens each, sampled one by one from a language model.
 
-    The model maps ids [batch, time] to logits [batch, time, vocab_size] for the token that follows.
-    The positions that all prompts have are one parallel pass, the rest one compiled loop. A further
-    call with other numbers, keys, or parameters of the same shapes compiles nothing.
+    The model maps ids [batch, time] to logits [batch, time, vocab_size] of the next token. The positions that
+    all prompts have are computed in one parallel pass, the others in one compiled loop. Another call with
+    other numbers, keys, or parameters of the same shapes compiles nothing.
 
-    prompt: ids [..., time], or a list of prompts, which may differ in length. With an array,
-    `lengths` [...] may say how much of each row counts. A row is what its prompt alone would give.
-    key: without one, the likeliest token is taken every time, and temperature, top_k and top_p are
-    refused. Row i of many draws from
-    `fold_in(key, i)`, a prompt without leading axes from key itself.
-    temperature, top_k, top_p: what `nf.generation.draw` makes of the logits; temperature is 1 by
-    default, and 0 the likeliest token.
-    stop: a row ends after this id; when all have, the loop ends. pad: fills the rest of a row, by
-    default `stop`, or 0.
-    block_size: the model sees at most this many last tokens, for models that know no more positions.
-    The steps beyond it can use no cache, and each costs a pass over the block.
-    state: running statistics, as `apply` takes them.
-    verify: once for each model, on two tokens, compare steps with the cache to a whole pass. It is
-    left out where params are traced.
+    model, params: of a causal language model. prompt: ids [..., time], or a list of prompts, which may differ
+    in length. lengths: [...], the length of each prompt in an array; by default time. The result of a row does
+    not depend on the other rows. steps: the most new tokens of a row, at least 1.
+    key: random; without one the most likely token is chosen, and temperature, top_k and top_p are refused. Row
+    i of several draws from `fold_in(key, i)`, a prompt without leading axes from key itself.
+    temperature, top_k, top_p: as for `nf.generation.draw`; temperature is 1 by default, and 0 gives the most
+    likely token.
+    stop: an id after which a row ends; the loop ends when all rows have ended. pad: the id after the end of a
+    row, by default `stop`, or 0.
+    block_size: the number of last tokens that the model gets, for models with a limited number of positions.
+    Steps beyond it cannot use the cache, and each of them needs a pass over the block.
+    state: running statistics, as for `apply`.
+    verify: whether to compare steps with the cache to one pass, on two tokens and once for each model. It is
+    skipped where params are traced.
 
-    A model without a cache gets a pass over the whole padded sequence at every step, which is right
-    for causal models, and slow. Logits that are all NaN give the id -1.
+    A model without a cache gets the whole padded sequence at every step, which is correct for causal models,
+    but slow. Logits that are all NaN give the id -1.
     Returns: Generated(tokens [..., time + steps], lengths [...]), prompts included.
-    Raises: TypeError when ids are not integers; ValueError for an empty prompt, ids outside of the
-    vocabulary, a model without logits for every position, one that looks ahead or that looks
-    back without a cache, or when the model has fewer positions than prompt and steps need.
+    Raises: TypeError when ids are not integers; ValueError for an empty prompt, ids outside the vocabulary, a
+    model without logits for every position, a model that is not causal or needs earlier positions but has no
+    cache, or a model with fewer positions than prompt and steps need.
 
     >>> model = nf.serial(nf.embedding(10, 4), nf.linear(4, 10))
     >>> params = model.init(jax.random.key(0))
@@ -85,14 +85,14 @@ def generate(
     if key is not None:
         check.key("generate", key)
     check_numbers("generate", key, temperature, top_k, top_p)
-    ids, values, first = read(prompt, lengths)
+    ids, prompt_lengths, first = read_prompts(prompt, lengths)
     lead, width = ids.shape[:-1], ids.shape[-1]
     rows = int(np.prod(lead))
     layer, model = model, as_model(model, where="generate")
     state = resolve_state(model, state, "generate")
-    loop = loop_of(layer, model)
+    loop = get_loop(layer, model)
     facts = loop.facts(params, state)
-    known(ids, values, facts.vocab_size)
+    check_vocabulary(ids, prompt_lengths, facts.vocab_size)
     for name, id_ in {"stop": stop, "pad": pad}.items():
         if id_ is not None and not check.is_traced(id_):
             _check_id(name, id_, facts.vocab_size if name == "stop" else None)
@@ -107,11 +107,11 @@ def generate(
             params,
             state,
             ids.reshape(rows, width),
-            values.reshape(rows),
+            prompt_lengths.reshape(rows),
             keys,
             jnp.asarray(1.0 if temperature is None else temperature, jnp.float32),
             None if top_p is None else jnp.asarray(top_p, jnp.float32),
-            jnp.asarray(NONE if stop is None else stop, jnp.int32),
+            jnp.asarray(NO_STOP if stop is None else stop, jnp.int32),
             jnp.asarray(fill, jnp.int32),
             steps=int(steps),
             first=first,
@@ -119,25 +119,20 @@ def generate(
             block_size=block_size,
             cached=facts.caches,
         )
-    except InvalidValueError as error:  # one position went well, so it is their number
+    except InvalidValueError as error:  # a single position was valid, so there are too many
         if block_size is None:
-            needed = f"generate feeds {width + steps - 1} positions, of {width} + {steps} tokens"
-            advice = f"Here {needed}; with block_size=N it lets the model see the last N only."
-            error.hint = f"{error.hint} {advice}".lstrip()
+            needed = f"generate needs {width + steps - 1} positions for {width} + {steps} tokens"
+            hint = f"Here {needed}; with block_size=N the model gets only the last N."
+            error.hint = f"{error.hint} {hint}".lstrip()
         raise
     return Generated(tokens.reshape(*lead, -1), ends.reshape(lead))
 
 
 def _check_id(name: str, value: Any, below: int | None) -> None:
-    """A single integer, of a token where `below` is the number of them."""
-    hint = "Give the id of one token, such as codec.encode(text)[0]."
+    """Check that a value is an integer, and in [0, below) if below is not None."""
+    hint = "Pass the id of one token, such as codec.encode(text)[0]."
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        check.fail(
-            "generate",
-            expected=f"{name} should be an integer",
-            actual=check.describe(value),
-            hint=hint,
-            exc_type=TypeError,
-        )
+        expected, actual = f"{name} should be an integer", check.describe(value)
+        check.fail("generate", expected=expected, actual=actual, hint=hint, exc_type=TypeError)
     if below is not None and not 0 <= value < below:
         check.fail("generate", expected=f"{name} should be in [0, {below})", actual=value, hint=hint)

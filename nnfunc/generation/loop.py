@@ -1,4 +1,4 @@
-"""The compiled loop of `generate`, kept for each model."""
+"""The compiled loop of `generate`, cached for each model."""
 
 import inspect
 import weakref
@@ -10,83 +10,83 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, shape_struct, vmap_keys
-from nnfunc.generation.model_probe import Facts, compare, look
+from nnfunc.generation.model_probe import Facts, check_consistency, probe_model
 from nnfunc.generation.sample_token import draw
 
-__all__ = ["NONE", "Loop", "loop_of"]
+__all__ = ["NO_STOP", "Loop", "get_loop"]
 
-NONE = -2  # the stop that never comes: no id, nor the -1 that `draw` gives where all is NaN
+NO_STOP = -2  # neither an id nor the -1 that `draw` returns for NaN
 
 _LOOPS: weakref.WeakKeyDictionary[Any, "Loop"] = weakref.WeakKeyDictionary()
 
 
-def loop_of(layer: Layer, model: Model) -> "Loop":
-    """The loop of a layer, kept for as long as it lives: layers differ by identity.
+def get_loop(layer: Layer, model: Model) -> "Loop":
+    """The loop of a layer, which is cached as long as the layer exists.
 
-    model: as_model(layer), which for a bare pair or a function is another one at each call; what
-    lives then is the function that was given.
+    layer: as the user passed it; layers are compared by identity. model: as_model(layer), which for a bare pair
+    or a function is a new model at each call, so that the loop then belongs to the function.
     """
-    owner: Any = layer[1] if isinstance(layer, tuple) else layer
-    pair = isinstance(layer, tuple)
-    if not inspect.isfunction(owner):
-        owner, pair = model.forward, None
-    weak: Any = weakref.ref(owner)
+    function: Any = layer[1] if isinstance(layer, tuple) else layer
+    is_pair = isinstance(layer, tuple)
+    if not inspect.isfunction(function):
+        function, is_pair = model.forward, None
+    weak: Any = weakref.ref(function)
 
     def forward() -> Callable[..., Any]:
-        if pair is None:
+        if is_pair is None:
             return weak()
-        return as_model((lambda key: {}, weak()) if pair else weak()).forward
+        return as_model((lambda key: {}, weak()) if is_pair else weak()).forward
 
-    if owner not in _LOOPS:
-        _LOOPS[owner] = Loop(forward)
-    return _LOOPS[owner]
+    if function not in _LOOPS:
+        _LOOPS[function] = Loop(forward)
+    return _LOOPS[function]
 
 
-class Walk(NamedTuple):
-    """Where the rows stand. t: the position whose token comes next, the same for all rows."""
+class Carry(NamedTuple):
+    """The loop carry. t: the next position, the same for all rows. state: of the model."""
 
     t: Array
     tokens: Array  # [batch, time + steps]
-    ends: Array  # [batch] where each row ends so far
+    ends: Array  # [batch], the length of each row so far
     done: Array  # [batch]
     state: PyTree
 
 
 class Loop:
-    """What is kept of one model: its compiled loop, and what was found out about it.
+    """The compiled loop of a model, and the facts about the model.
 
-    It holds the model weakly: a strong reference would keep the key of the cache alive.
-    forward: a function that returns the model's forward while the model lives.
+    It has a weak reference to the model, because a strong one would keep the key of the cache alive.
+    forward: a function that returns the model's forward as long as the model exists.
     """
 
     def __init__(self, forward: Callable[[], Any]):
         self.forward = forward
-        self.known: dict[Any, Facts] = {}
+        self.cached_facts: dict[Any, Facts] = {}
         self.verified: set[Any] = set()
-        fixed = ("steps", "first", "top_k", "block_size", "cached")
-        self.run = jax.jit(partial(_run, forward), static_argnames=fixed)
+        static = ("steps", "first", "top_k", "block_size", "cached")
+        self.run = jax.jit(partial(_run, forward), static_argnames=static)
 
     def facts(self, params: Params, state: PyTree) -> Facts:
-        """The facts of the model for these shapes of params and state, cached."""
+        """The facts about the model for the shapes of `params` and `state`, which are cached."""
         leaves, treedef = jax.tree.flatten(jax.tree.map(shape_struct, (params, state)))
         key = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in self.known:
-            self.known[key] = look(self.forward(), params, state)
-        return self.known[key]
+        if key not in self.cached_facts:
+            self.cached_facts[key] = probe_model(self.forward(), params, state)
+        return self.cached_facts[key]
 
     def verify(self, params: Params, state: PyTree, facts: Facts, size: int) -> None:
-        """Run `compare` once for each pair of facts and size; params and state are those of the call."""
+        """Call `check_consistency`, once for each pair of facts and size. params, state, facts, size: its arguments."""
         if size > 1 and (facts, size) not in self.verified:
-            compare(self.forward(), params, state, facts, size)
+            check_consistency(self.forward(), params, state, facts, size)
             self.verified.add((facts, size))
 
 
 def _run(
-    weak: Callable[[], Any],
+    get_forward: Callable[[], Any],
     params: Params,
     state: PyTree,
     prompt: Array,
-    values: Array,
+    prompt_lengths: Array,
     keys: Key | None,
     temperature: Array,
     top_p: Array | None,
@@ -99,60 +99,59 @@ def _run(
     block_size: int | None,
     cached: bool,
 ) -> tuple[Array, Array]:
-    """Tokens [batch, time + steps] and the length of each row."""
-    forward = weak()
+    """(tokens [batch, time + steps], the length of each row [batch]). first: the positions of the parallel pass."""
+    forward = get_forward()
     batch, width = prompt.shape
     total = width + steps
-    window = min(block_size or total, total - 1)  # positions that the model sees; the last is not fed
+    window = min(block_size or total, total - 1)  # positions that the model gets; the last token is never an input
     numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
-    def choose(walk: Walk, logits: Array) -> Walk:
-        """Token t of every row: its own while the prompt lasts, then one drawn from the logits."""
-        t, tokens, ends, done, _ = walk
+    def choose(carry: Carry, logits: Array) -> Carry:
+        """Set token t of every row: that of the prompt, or after it a sample."""
+        t, tokens, ends, done, _ = carry
         if keys is None:
-            drawn = draw(logits)
+            samples = draw(logits)
         else:
-            one = lambda key, x: draw(x, jax.random.fold_in(key, t), **numbers)
-            drawn = vmap_keys(one, keys, logits)
-        own = jax.lax.dynamic_index_in_dim(tokens, t, axis=1, keepdims=False)
-        inside = t < values
-        new = ~inside & ~done
-        token = jnp.where(inside, own, jnp.where(new, drawn, 0))
+            samples = vmap_keys(lambda key, x: draw(x, jax.random.fold_in(key, t), **numbers), keys, logits)
+        prompt_token = jax.lax.dynamic_index_in_dim(tokens, t, axis=1, keepdims=False)
+        in_prompt = t < prompt_lengths
+        is_new = ~in_prompt & ~done
+        token = jnp.where(in_prompt, prompt_token, jnp.where(is_new, samples, 0))
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, t, axis=1)
-        ends = jnp.where(new, t + 1, ends)
-        done = done | (new & ((drawn == stop) | (ends >= values + steps)))
-        return walk._replace(t=t + 1, tokens=tokens, ends=ends, done=done)
+        ends = jnp.where(is_new, t + 1, ends)
+        done = done | (is_new & ((samples == stop) | (ends >= prompt_lengths + steps)))
+        return carry._replace(t=t + 1, tokens=tokens, ends=ends, done=done)
 
-    def cached_step(carry: tuple[Walk, Array]) -> tuple[Walk, Array]:
-        """Choose, then feed what was chosen: the last token too, in vain.
+    def cached_step(carry_and_logits: tuple[Carry, Array]) -> tuple[Carry, Array]:
+        """Choose a token, then call the model with it, which is not needed for the last token.
 
-        The other order would need the choice twice, before the loop and in it, and random draws are
-        what compiles slowly.
+        In the other order the choice would be compiled twice, before the loop and in it, and random draws
+        compile slowly.
         """
-        walk = choose(*carry)
-        x = jax.lax.dynamic_slice_in_dim(walk.tokens, walk.t - 1, 1, axis=1)
-        y, out = forward(params, x, Context(state=walk.state, cache=window))
-        return walk._replace(state=out.state), y[:, -1]
+        carry = choose(*carry_and_logits)
+        x = jax.lax.dynamic_slice_in_dim(carry.tokens, carry.t - 1, 1, axis=1)
+        y, out = forward(params, x, Context(state=carry.state, cache=window))
+        return carry._replace(state=out.state), y[:, -1]
 
-    def whole_step(walk: Walk) -> Walk:
-        start = jnp.maximum(walk.t - window, 0)
-        x = jax.lax.dynamic_slice_in_dim(walk.tokens, start, window, axis=1)
+    def uncached_step(carry: Carry) -> Carry:
+        start = jnp.maximum(carry.t - window, 0)
+        x = jax.lax.dynamic_slice_in_dim(carry.tokens, start, window, axis=1)
         y, _ = forward(params, x, Context(state=state))
-        last = jnp.minimum(walk.t, window) - 1
-        return choose(walk, jax.lax.dynamic_index_in_dim(y, last, axis=1, keepdims=False))
+        last = jnp.minimum(carry.t, window) - 1
+        return choose(carry, jax.lax.dynamic_index_in_dim(y, last, axis=1, keepdims=False))
 
-    def on(walk: Walk, end: int) -> Array:
-        return (walk.t < end) & ~walk.done.all()
+    def continues(carry: Carry, end: int) -> Array:
+        return (carry.t < end) & ~carry.done.all()
 
     tokens = jnp.zeros((batch, total), jnp.int32).at[:, :width].set(prompt)
-    walk = Walk(jnp.int32(first), tokens, values, jnp.zeros(batch, bool), {})
-    reach = window + 1 if cached and first <= window else 0  # tokens that come with the cache
-    if reach:
+    carry = Carry(jnp.int32(first), tokens, prompt_lengths, jnp.zeros(batch, bool), {})
+    cached_end = window + 1 if cached and first <= window else 0  # later tokens cannot use the cache
+    if cached_end:
         y, out = forward(params, prompt[:, :first], Context(state=state, cache=window))
-        carry = walk._replace(state=out.state), y[:, -1]
-        walk, _ = jax.lax.while_loop(lambda carry: on(carry[0], reach), cached_step, carry)
-        walk = walk._replace(state={})
-    if reach < total:
-        walk = jax.lax.while_loop(lambda walk: on(walk, total), whole_step, walk)
-    past = jnp.arange(total, dtype=jnp.int32)[None] >= walk.ends[:, None]
-    return jnp.where(past, pad, walk.tokens), walk.ends
+        pair = carry._replace(state=out.state), y[:, -1]
+        carry, _ = jax.lax.while_loop(lambda pair: continues(pair[0], cached_end), cached_step, pair)
+        carry = carry._replace(state={})
+    if cached_end < total:
+        carry = jax.lax.while_loop(lambda carry: continues(carry, total), uncached_step, carry)
+    is_past_end = jnp.arange(total, dtype=jnp.int32)[None] >= carry.ends[:, None]
+    return jnp.where(is_past_end, pad, carry.tokens), carry.ends

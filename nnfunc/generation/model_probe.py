@@ -1,4 +1,4 @@
-"""What `generate` finds out about a model: from its shapes, and once from its values."""
+"""Checks of the model for `generate`: of shapes, and once of values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,22 +10,23 @@ import jax.numpy as jnp
 from nnfunc import check, paths
 from nnfunc.base import Context, Params, PyTree, shape_struct
 
-__all__ = ["Facts", "compare", "look"]
+__all__ = ["Facts", "check_consistency", "probe_model"]
 
-SLACK = 0.05  # of the largest logit: above the rounding of bfloat16, below what a lost cache does
+TOLERANCE = 0.05  # of the largest logit: above the rounding of bfloat16, below the effect of a missing cache
 
 
 class Facts(NamedTuple):
-    """vocab_size: the number of ids. caches: whether the model's state holds the earlier positions."""
+    """Facts about a model. vocab_size: the number of ids. caches: whether its state has a cache."""
 
     vocab_size: int
     caches: bool
 
 
-def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
-    """Follow the shapes of two calls, the first position and the second.
+def probe_model(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
+    """The facts about a model, from the shapes of two calls with one position each.
 
-    forward: that of the model. params, state: its parameters and its state before the first token.
+    forward: of the model. params, state: its parameters, and its state before the first token.
+    Raises: ValueError when the output is not logits, or the state changes its structure.
     """
     x = jax.ShapeDtypeStruct((1, 1), jnp.int32)
 
@@ -37,31 +38,28 @@ def look(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
     floats = shape and jnp.issubdtype(y.dtype, jnp.floating)
     if not floats or len(shape) != 3 or shape[:2] != (1, 1):
         expected = "the model should give floats [batch, time, vocab_size] for ids [batch, time]"
-        kinds = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", y)
-        check.fail("generate", f"{expected}, got {kinds} for ids [1, 1].")
+        actual = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", y)
+        check.fail("generate", expected=expected, actual=f"{actual} for ids [1, 1]")
     _, after = jax.eval_shape(call, params, out.state, x)
     before, now = (paths.flatten(jax.tree.map(shape_struct, tree)) for tree in (out.state, after.state))
     if before != now:
         path = next(path for path in {**before, **now} if before.get(path) != now.get(path))
-        check.fail(
-            "generate",
-            expected=f"the state at {path} should keep its shape and type from call to call",
-            actual=f"{before.get(path)}, then {now.get(path)}",
-        )
+        expected = f"the state at {path} should have the same shape and dtype after every call"
+        check.fail("generate", expected=expected, actual=f"{before.get(path)}, then {now.get(path)}")
     fresh = paths.flatten(jax.tree.map(shape_struct, state))
     return Facts(shape[-1], bool(before) and before != fresh)
 
 
-def compare(forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int) -> None:
-    """Refuse a model that gives other logits step by step than in one pass over `size` tokens.
+def check_consistency(forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int) -> None:
+    """Raise a ValueError if the logits of `size` tokens differ between single steps and one pass.
 
-    forward, params, state: as in `look`. facts: its result.
+    forward, params, state: as for `probe_model`. facts: its result.
     """
     x = (jnp.arange(size, dtype=jnp.int32) % facts.vocab_size)[None]
     largest = partial(jnp.max, initial=0.0)
 
     @jax.jit
-    def gap(params, state):
+    def difference(params, state):
         whole, _ = forward(params, x, Context(state=state))
         steps, now = [], state
         for t in range(size):
@@ -71,20 +69,19 @@ def compare(forward: Callable[..., Any], params: Params, state: PyTree, facts: F
             else:
                 y, _ = forward(params, x[:, : t + 1], Context(state=state))
             steps.append(y[:, -1])
-        apart = jnp.abs(whole - jnp.stack(steps, axis=1))
-        return largest(apart), largest(jnp.abs(whole))
+        return largest(jnp.abs(whole - jnp.stack(steps, axis=1))), largest(jnp.abs(whole))
 
-    result = gap(params, state)
-    if any(map(check.is_traced, result)):  # the model itself was made of traced numbers
+    result = difference(params, state)
+    if any(map(check.is_traced, result)):  # the model has traced numbers
         return
-    apart, scale = jax.device_get(result)
-    if not apart > SLACK * scale:  # NaN is another's mistake
+    gap, scale = jax.device_get(result)
+    if not gap > TOLERANCE * scale:  # NaN is not checked here
         return
-    by = f"the logits of {size} tokens differ by {apart:.3g}, the largest being {scale:.3g}"
     if facts.caches:
-        problem = "the model should give the same logits step by step, with its cache, as in one pass"
-        hint = "Does a layer look back, or ahead, that keeps nothing in its state?"
+        expected = "the model should give the same logits step by step, with its cache, as in one pass"
+        hint = "Look for a layer that uses other positions, but has no cache in its state."
     else:
-        problem = "the model should not look ahead: a later token should change no logits before it"
-        hint = "Does it need causal=True? A model that is no language model cannot generate."
-    check.fail("generate", f"{problem}, but {by}. {hint} (verify=False leaves this out.)")
+        expected = "the model should be causal: a later token should not change earlier logits"
+        hint = "It may need causal=True. A model that is not a language model cannot generate."
+    actual = f"a difference of {gap:.3g} for {size} tokens, where the largest logit is {scale:.3g}"
+    check.fail("generate", expected=expected, actual=actual, hint=f"{hint} verify=False skips this check.")

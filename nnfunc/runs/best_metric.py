@@ -1,4 +1,4 @@
-"""The metric that the best checkpoint, trial or run is chosen by, such as "max accuracy"."""
+"""The metric by which the best checkpoint, trial or run is selected, such as "max accuracy"."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ DEFAULT_BEST = "min loss"
 
 
 class BestMetric(NamedTuple):
-    """A validation metric, and whether its minimum or its maximum is best.
+    """A validation metric, and whether its smallest or its largest value is best.
 
     mode: "min" or "max". metric: "loss" or one of the objective's metrics.
 
@@ -27,27 +27,28 @@ class BestMetric(NamedTuple):
 
     @staticmethod
     def find(text: Any) -> "BestMetric | None":
-        """The metric that a text such as "max accuracy" names; None for anything else."""
+        """The metric that `text`, such as "max accuracy", names; None if it is anything else."""
         mode, _, metric = text.partition(" ") if isinstance(text, str) else ("", "", "")
         return BestMetric(mode, metric) if mode in ("min", "max") and metric.strip() else None
 
     @staticmethod
     def parse(text: Any) -> "BestMetric":
-        """The metric that a text such as "max accuracy" names. Raises: ValueError for anything else."""
+        """The metric that `text`, such as "max accuracy", names. Raises: ValueError for anything else."""
         result = BestMetric.find(text)
         if result is None:
-            check.fail("train", expected="best should be such as 'min loss' or 'max accuracy'", actual=repr(text))
+            expected = "best should be min or max and a metric, such as 'min loss' or 'max accuracy'"
+            check.fail("train", expected=expected, actual=repr(text))
         return result
 
     @staticmethod
     def of_config(config: dict[str, Any]) -> "BestMetric":
-        """That of the config's train.best; the default where it names none."""
+        """The metric that train.best of `config` names; "min loss" if it names none."""
         train = config.get("train")
         text = train.get("best") if isinstance(train, dict) else None
         return BestMetric.find(text) or BestMetric.parse(DEFAULT_BEST)
 
     def improves(self, metrics: dict[str, float], previous: float | None) -> bool:
-        """Whether the finite value among the metrics is better than the previous one, if any."""
+        """Whether the metric's value in `metrics` is finite and better than the `previous` one; None: there is none."""
         value = metrics[self.metric]
         if not math.isfinite(value):
             return False

@@ -1,29 +1,30 @@
-"""The lock of a run's folder: one process at a time writes there."""
+"""The lock of a run's folder, so that one process at a time writes to it."""
 
-import errno
 import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
+from nnfunc import check
+
 try:
     import fcntl
-except ImportError:  # Windows: nothing is refused there
+except ImportError:  # Windows: there are no locks
     fcntl = None
 
 __all__ = ["FolderLock", "is_locked"]
 
 
-WAIT = 0.3  # seconds: a process that only checks whether a run is running holds the file for a moment
+WAIT = 0.3  # seconds; `is_locked` of another process locks the file for a moment
 
 
 class FolderLock:
-    """Locks `folder/lock` until it is closed or the process ends, however it ends.
+    """A lock on `folder/lock`, until it is closed or the process ends; a context manager.
 
-    folder: of a run or a sweep. shared: whether one run in this process may use the lock too, for a
-    command that writes more when the training has ended.
-    Raises: BlockingIOError when another process, or another run in this one, holds the lock.
+    folder: of a run or a sweep. shared: whether one more FolderLock of this process may use the lock, as
+    `nf.train` does inside a command that writes to the folder after the training.
+    Raises: BlockingIOError when another process, or another run in this one, has the lock.
     """
 
     _locks: dict[str, "FolderLock"] = {}
@@ -32,9 +33,9 @@ class FolderLock:
         self.path = folder.resolve() / "lock"
         self.file: Any = None
         self.shared, self.borrowed = shared, False
-        owner = FolderLock._locks.get(str(self.path))
-        if owner is not None and owner.shared:
-            owner.shared, self.borrowed = False, True
+        existing = FolderLock._locks.get(str(self.path))
+        if existing is not None and existing.shared:
+            existing.shared, self.borrowed = False, True
             return
         deadline = time.monotonic() + WAIT
         while self.file is None:
@@ -47,18 +48,19 @@ class FolderLock:
         FolderLock._locks[str(self.path)] = self
 
     def _open_locked(self) -> Any:
-        """The locked file, or None when its last owner removed it meanwhile."""
+        """The locked file; None when the process that had it locked has just removed it."""
         file = self.path.open("a+")
         if fcntl is None:
             return file
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except OSError:
             file.seek(0)
             owner = file.read().strip() or "another process"
             file.close()
-            problem = f"{owner} is training in this folder. Wait for it, or give another folder"
-            raise BlockingIOError(errno.EAGAIN, problem, str(self.path.parent)) from error
+            hint = "Wait until it ends, or choose another folder."
+            where = str(self.path.parent)
+            check.fail(where, f"{owner} is training in this folder.", hint=hint, exc_type=BlockingIOError)
         if not self.path.exists() or os.fstat(file.fileno()).st_ino != self.path.stat().st_ino:
             file.close()
             return None
@@ -85,10 +87,7 @@ class FolderLock:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a folder. Without the file, or on Windows, no.
-
-    folder: of a run or a sweep.
-    """
+    """Whether a process has locked a folder; always False on Windows. folder: of a run or a sweep."""
     if fcntl is None:
         return False
     try:

@@ -1,7 +1,7 @@
-"""Reads `metrics.jsonl` of a run without trusting its content.
+"""Reads `metrics.jsonl` of a run, which may be damaged, cut short, or still growing.
 
-The file may be cut short, grow meanwhile, come from an older or newer version, or be damaged: a line
-that is not a row is skipped, a value that is not a number is NaN, and no function raises for content.
+There is one rule for damage, that of `parse_row`: a line that is not a row is skipped, and a value that
+should be a number and is not becomes None. The other functions take such rows and never raise.
 """
 
 import json
@@ -20,7 +20,6 @@ __all__ = [
     "Histograms",
     "LayerSeries",
     "event_rows",
-    "last_value",
     "layer_histograms",
     "layer_series",
     "metric_names",
@@ -28,7 +27,6 @@ __all__ = [
     "natural_order",
     "parse_row",
     "read_rows",
-    "rows_to_resume",
     "steps_per_second",
     "to_float",
     "training_seconds",
@@ -36,11 +34,18 @@ __all__ = [
 
 Row = dict[str, Any]
 HEAD = ("split", "step", "seconds")
-LARGEST = 2**32  # bytes of a file
+LAYER_TABLES = ("parameters", "activations")
+"""The tables of a row of layers: {path: {statistic: number or histogram}}."""
+NOT_NUMBERS = {"layers": LAYER_TABLES, "event": ("event", "message")}
+"""Split -> the fields of its rows that do not hold a number."""
+LAYERS_FORM = {name: {str: {str: object}} for name in LAYER_TABLES}
+MAX_BYTES = 2**32
 
 
 def to_float(value: Any) -> float:
-    """The value as a float; NaN if it is not a number. value: of a row.
+    """The value of a field as a float; NaN if it is not a number.
+
+    value: anything that JSON can hold.
 
     >>> to_float(3), to_float("3"), to_float(True), to_float(None)
     (3.0, nan, nan, nan)
@@ -54,65 +59,58 @@ def to_float(value: Any) -> float:
 
 
 def parse_row(line: str | bytes) -> Row | None:
-    """The row of a line, a dictionary with a split and a step; None for anything else. line: of the file."""
+    """The row in a line of the file; None if the line is not a row.
+
+    line: JSON, a table with a split and a step; a row of layers also has its two tables. A field that
+    should be a number and is not becomes None.
+
+    >>> parse_row('{"split": "train", "step": 10, "loss": "high"}')
+    {'split': 'train', 'step': 10, 'loss': None}
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("split"), str):
         return None
-    step = to_float(row.get("step"))
-    if not 0 <= step < 2**53:
+    step, split = to_float(row.get("step")), row["split"]
+    if not 0 <= step < 2**53 or (split == "layers" and documents.find_mismatch(row, LAYERS_FORM)):
         return None
-    return row | {"step": int(step)}
+    texts = ("split", *NOT_NUMBERS.get(split, ()))
+    return {name: value if name in texts else _number(value) for name, value in row.items()} | {"step": int(step)}
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, float) or math.isfinite(to_float(value)) else None
 
 
 def read_rows(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of a file, none if it does not exist. path: of metrics.jsonl. without: splits to skip."""
+    """The rows of a file; [] if it cannot be read.
+
+    path: of metrics.jsonl. without: splits to skip.
+    """
     try:
-        content = documents.read_bytes(path, LARGEST)
+        content = documents.read_bytes(path, MAX_BYTES)
     except (OSError, ValueError):
         return []
     return parse_rows(content.split(b"\n"), without)
 
 
-def rows_to_resume(path: Path) -> list[Row]:
-    """The rows of a file that a run continues from: complete ones, in which only numbers are values.
-
-    path: of metrics.jsonl.
-    """
-    return [{name: _plain(row, name) for name in row} for row in read_rows(path) if _complete(row)]
-
-
-def _complete(row: Row) -> bool:
-    """Whether a row of layers has the two tables that it needs; other rows need none."""
-    if row["split"] != "layers":
-        return True
-    form = {str: {str: object}}
-    return not documents.find_mismatch(row, {"parameters": form, "activations": form})
-
-
-def _plain(row: Row, name: str) -> Any:
-    """A value of a row; None if it should be a number and is not."""
-    tables = {"layers": ("parameters", "activations"), "event": ("event", "message")}
-    value = row[name]
-    if name in ("split", "step") or name in tables.get(row["split"], ()):
-        return value
-    return value if math.isfinite(to_float(value)) else None
-
-
 def parse_rows(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of lines, in their order, without lines that are not rows.
+    """The rows in lines of the file, in their order; lines that are not rows are skipped.
 
-    lines: of the file. without: splits to skip.
+    lines: of JSON. without: splits to skip.
     """
-    skipped = tuple(f'{{"split": "{name}"'.encode() for name in without)  # long lines, not parsed
-    result = (parse_row(line) for line in lines if line.strip() and not line.startswith(skipped))
+    prefixes = tuple(f'{{"split": "{name}"'.encode() for name in without)  # saves parsing the long rows of layers
+    result = (parse_row(line) for line in lines if line.strip() and not line.startswith(prefixes))
     return [row for row in result if row is not None and row["split"] not in without]
 
 
 def metric_names(rows: list[Row], split: str) -> list[str]:
-    """The names of the metrics of a split, in the order of their first rows. rows: of the file. split: its name."""
+    """The names of a split's metrics that have a finite value, in the order of their first rows.
+
+    rows: of metrics.jsonl. split: "train" or "validation".
+    """
     known = {}
     for row in rows:
         if row["split"] == split:
@@ -121,9 +119,9 @@ def metric_names(rows: list[Row], split: str) -> list[str]:
 
 
 def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, values) of a metric where it is finite; of a repeated step, the later value.
+    """(steps, values) of a metric where it is finite; a repeated step has its later value.
 
-    rows: of the file. split: "train" or "validation". name: of the metric.
+    rows: of metrics.jsonl. split: "train" or "validation". name: of the metric.
     """
     result = {}
     for row in rows:
@@ -133,31 +131,28 @@ def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, n
     return np.asarray(steps, np.int64), np.asarray([result[step] for step in steps], np.float64)
 
 
-def last_value(rows: list[Row], split: str, name: str) -> float:
-    """The last finite value of a metric, NaN if there is none. rows, split, name: as for `metric_series`."""
-    _, values = metric_series(rows, split, name)
-    return float(values[-1]) if len(values) else math.nan
-
-
 def steps_per_second(rows: list[Row], *, over: int = 10) -> float:
-    """Steps per second over the last training rows, NaN while unknown. rows: of the file. over: how many rows."""
-    seen: list[tuple[int, float]] = []
+    """Steps per second over the last training rows; NaN while there are fewer than two.
+
+    rows: of metrics.jsonl. over: the number of intervals between rows, at most.
+    """
+    times: list[tuple[int, float]] = []  # (step, seconds), the latest first
     for row in reversed(rows):
         seconds = to_float(row.get("seconds"))
         if row["split"] != "train" or not math.isfinite(seconds):
             continue
-        if seen and (row["step"] >= seen[-1][0] or seconds >= seen[-1][1]):
-            break  # before it the clock of another process ran
-        seen.append((row["step"], seconds))
-        if len(seen) > over:
+        if times and (row["step"] >= times[-1][0] or seconds >= times[-1][1]):
+            break  # a resumed run: the clock starts again
+        times.append((row["step"], seconds))
+        if len(times) > over:
             break
-    if len(seen) < 2:
+    if len(times) < 2:
         return math.nan
-    return (seen[0][0] - seen[-1][0]) / (seen[0][1] - seen[-1][1])
+    return (times[0][0] - times[-1][0]) / (times[0][1] - times[-1][1])
 
 
 def training_seconds(rows: list[Row]) -> float:
-    """Seconds of training, summed over all processes that trained the run. rows: of the file."""
+    """Seconds of training, summed over all processes that trained the run. rows: of metrics.jsonl."""
     total = before = 0.0
     for row in rows:
         seconds = to_float(row.get("seconds"))
@@ -168,7 +163,7 @@ def training_seconds(rows: list[Row]) -> float:
 
 
 class Event(NamedTuple):
-    """An event at a step. name: such as "rollback". message: about it."""
+    """An event at a step. name: such as "rollback". message: a sentence about it."""
 
     step: int
     name: str
@@ -176,7 +171,7 @@ class Event(NamedTuple):
 
 
 def event_rows(rows: list[Row]) -> list[Event]:
-    """The events in the order of the file. rows: of the file."""
+    """The events, in the order of the file. rows: of metrics.jsonl."""
     return [
         Event(row["step"], str(row.get("event") or "event"), str(row.get("message") or ""))
         for row in rows
@@ -185,7 +180,10 @@ def event_rows(rows: list[Row]) -> list[Event]:
 
 
 class LayerSeries(NamedTuple):
-    """A statistic of every layer over the steps: values [paths, steps], NaN where it is missing."""
+    """A statistic of every layer over the steps.
+
+    paths: of the layers. steps: [steps]. values: [paths, steps], NaN where there is none.
+    """
 
     paths: list[str]
     steps: np.ndarray
@@ -193,9 +191,9 @@ class LayerSeries(NamedTuple):
 
 
 def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
-    """A statistic of every layer, where it is finite.
+    """A statistic of every layer; values that are not finite are left out.
 
-    rows: of the file. part: "parameters" or "activations". name: such as "gradient_norm" or "dead".
+    rows: of metrics.jsonl. part: "parameters" or "activations". name: such as "gradient_norm" or "dead".
     """
 
     def finite(entry: Any) -> float | None:
@@ -210,7 +208,10 @@ def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
 
 
 class Histograms(NamedTuple):
-    """Counts over time of one layer: low, high [steps]; counts [steps, bins]."""
+    """The histograms of one layer over the steps.
+
+    steps: [steps]. low, high: [steps], the range of the bins. counts: [steps, bins].
+    """
 
     steps: np.ndarray
     low: np.ndarray
@@ -219,23 +220,26 @@ class Histograms(NamedTuple):
 
 
 def layer_histograms(rows: list[Row], part: str, name: str) -> dict[str, Histograms]:
-    """The histograms of every layer; all of one layer have the same number of bins.
+    """The histograms of every layer, {path: histograms}, those with the layer's last number of bins.
 
     rows, part, name: as for `layer_series`.
     """
-    paths, steps, matches = _collect(rows, part, name, parse_histogram)
+    paths, steps, values = _collect(rows, part, name, parse_histogram)
     result = {}
     for path in paths:
-        own = [(step, matches[path, step]) for step in steps if (path, step) in matches]
-        bins = len(own[-1][1][2])
-        own = [(step, h) for step, h in own if len(h[2]) == bins]
-        columns = [np.asarray([h[i] for _, h in own], np.float64) for i in range(3)]
-        result[path] = Histograms(np.asarray([step for step, _ in own], np.int64), *columns)
+        histograms = {step: values[path, step] for step in steps if (path, step) in values}
+        *_, (_, _, last_counts) = histograms.values()
+        histograms = {step: h for step, h in histograms.items() if len(h[2]) == len(last_counts)}
+        columns = [np.asarray(column, np.float64) for column in zip(*histograms.values(), strict=True)]
+        result[path] = Histograms(np.asarray([*histograms], np.int64), *columns)
     return result
 
 
 def parse_histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
-    """(low, high, counts) of a histogram; None if it is not one, or empty. entry: of a row."""
+    """(low, high, counts) of a histogram; None if the entry is no histogram or counts nothing.
+
+    entry: of a layer in a row, [low, high, [count, ...]].
+    """
     if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], list):
         return None
     low, high = to_float(entry[0]), to_float(entry[1])
@@ -246,28 +250,27 @@ def parse_histogram(entry: Any) -> tuple[float, float, np.ndarray] | None:
     if counts.dtype.kind not in "iuf" or counts.ndim != 1 or not low <= high < math.inf:
         return None
     counts = counts.astype(np.float64)
-    fine = math.isfinite(high - low) and (counts >= 0).all() and 0 < counts.sum() < math.inf
-    return (low, high, counts) if fine else None
+    is_valid = math.isfinite(high - low) and (counts >= 0).all() and 0 < counts.sum() < math.inf
+    return (low, high, counts) if is_valid else None
 
 
 def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, dict, dict]:
-    """The indices of paths and of steps, and the result of `read` for each entry that has one."""
-    seen: dict[str, bool] = {}  # whether a path has a value in any row; in the order of the rows
+    """({path: index}, {step: index}, {(path, step): result of `read`}) of the entries that have a result."""
+    all_paths: dict[str, None] = {}  # in the order of the rows
     result = {}
     for row in rows:
-        entries = row.get(part) if row["split"] == "layers" else None
-        for path, entry in entries.items() if isinstance(entries, dict) else ():
-            seen.setdefault(path, False)
-            if isinstance(entry, dict) and (value := read(entry.get(name))) is not None:
+        for path, entry in row.get(part, {}).items() if row["split"] == "layers" else ():
+            all_paths[path] = None
+            if (value := read(entry.get(name))) is not None:
                 result[path, row["step"]] = value
-                seen[path] = True
-    paths = [path for path, known in seen.items() if known]
+    with_values = {path for path, _ in result}
+    paths = [path for path in all_paths if path in with_values]
     paths = sorted(paths, key=natural_order) if paths == sorted(paths) else paths
     steps = sorted({step for _, step in result})
     return ({path: i for i, path in enumerate(paths)}, {step: i for i, step in enumerate(steps)}, result)
 
 
 def natural_order(path: str) -> list[tuple[bool, int, str]]:
-    """A sort key that puts blocks/2 before blocks/10. path: of a layer."""
+    """The sort key of a layer's path that puts blocks/2 before blocks/10. path: of the layer."""
     parts = re.split(r"(\d+)", path)
     return [(p.isdecimal(), int(p) if p.isdecimal() and len(p) < 19 else 0, p) for p in parts]

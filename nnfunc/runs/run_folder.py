@@ -1,18 +1,18 @@
-"""The folder of a run: what it holds, and who may write there.
+"""The folder of a run.
 
 config.toml        every setting, defaults included: enough to run it again
 environment.json   versions, device and command
-data.json          what the run learned from its data: columns, means, classes, a fingerprint
-data_rows.npy      which example is in which split: a hash of each, with the split in the low bits
+data.json          the preprocessing fitted to the data: columns, means, classes, a fingerprint
+data_rows.npy      the split of each example: a hash of the example, with the split in the low bits
 codec.json         of runs on text: how text becomes tokens
-base/              of runs of adapters: a copy of the run that they adapt
-metrics.jsonl      one line a report: training means, validation metrics
-checkpoints/       step-..., the last ones; best, the one with the best validation metric
-result.json        the test figures, once the run is complete
+base/              of runs with adapters: a copy of the run that they adapt
+metrics.jsonl      one JSON table a line: training means, validation metrics, layer statistics, events
+checkpoints/       step-..., the latest ones; best, the one with the best validation metric
+result.json        the test metrics, once the run is complete
 curves.png, report.html
 lock               while a process trains
-merged.json        instead of metrics and result, where `nnfunc merge` made it: of which run and step
-tensorboard/, wandb/, wandb.json   where `log = { to = [...] }` asks for them
+merged.json        of a folder that `nnfunc merge` wrote, without metrics and result: the source run and step
+tensorboard/, wandb/, wandb.json   if the config has `log = { to = [...] }`
 """
 
 import json
@@ -46,20 +46,19 @@ __all__ = [
 
 MERGED = "merged.json"
 CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
-"""What only such a folder holds."""
+"""The file that makes a folder a run or a sweep."""
 
 
 def create_folder(name: str, folder: Path | None = None) -> Path:
-    """A new, empty folder for a run: the given one, or the next free `runs/name-1`, `runs/name-2`.
+    """Create an empty folder for a run: `folder`, or the next free one of `runs/name-1`, `runs/name-2`, ...
 
     name: of the config. folder: to create, or None.
-
-    Raises: FileExistsError when the given folder exists and is not empty.
+    Raises: FileExistsError when `folder` exists and is not empty.
     """
     if folder is not None:
         if is_occupied(folder):
-            hint = f"Choose another with --run, or go on with it: {program_name()} resume {folder}"
-            raise FileExistsError(f"The run folder {folder} exists already. {hint}")
+            hint = f"Choose another with --run, or continue it: {program_name()} resume {folder}"
+            check.fail("", f"The run folder {folder} exists already.", hint=hint, exc_type=FileExistsError)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     root = Path("runs")
@@ -71,7 +70,7 @@ def create_folder(name: str, folder: Path | None = None) -> Path:
         try:
             (root / f"{name}-{number}").mkdir()
             return root / f"{name}-{number}"
-        except FileExistsError:  # another process took it meanwhile
+        except FileExistsError:  # another process has just created it
             number += 1
 
 
@@ -81,7 +80,7 @@ def is_occupied(folder: Path) -> bool:
 
 
 def remove_folder(folder: Path, *, keep: bool = False) -> None:
-    """Remove the folder of a run that never began. folder: of the run. keep: only empty it."""
+    """Remove the folder of a run that did not start. folder: of the run. keep: only empty the folder."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep:
@@ -89,30 +88,30 @@ def remove_folder(folder: Path, *, keep: bool = False) -> None:
 
 
 def check_folder(folder: Path, what: str = "run") -> Path:
-    """The folder, checked to hold a run or a sweep.
+    """The folder, if it is that of a run or a sweep.
 
     folder: to check. what: "run" or "sweep".
-
-    Raises: FileNotFoundError naming the nearest ones when it does not; ValueError when something in it
-    is a link out of it, or neither file nor folder.
+    Raises: FileNotFoundError, with the most similar folders, when it is not; ValueError when it contains a
+    link to the outside, or something that is neither a file nor a folder.
     """
     file = CONFIG_FILES[what]
     if (folder / file).is_file():
         problem = documents.find_outside_link(folder)
         if problem:
-            check.fail(str(folder), f"{problem}. Put what it should be in its place.")
+            check.fail(str(folder), f"{problem}.", hint="Replace it by a regular file or folder.")
         return folder
     if what == "run" and (folder / CONFIG_FILES["sweep"]).is_file():
-        hint = f"Make a trial of it a run: {program_name()} sweep-best {folder} --save FOLDER"
-        raise FileNotFoundError(f"{folder} is a sweep, not a run. {hint}")
-    around = {folder.parent, Path(), Path("runs")}
-    known = {str(path.parent) for place in around for path in place.glob(f"*/{file}")}
+        hint = f"Save one of its trials as a run: {program_name()} sweep-best {folder} --save FOLDER"
+        check.fail("", f"{folder} is a sweep, not a run.", hint=hint, exc_type=FileNotFoundError)
+    parents = {folder.parent, Path(), Path("runs")}
+    known = {str(path.parent) for parent in parents for path in parent.glob(f"*/{file}")}
     problem = f"has no {file}, so it is not a {what}" if folder.exists() else "does not exist"
-    raise FileNotFoundError(f"{folder} {problem}{check.nearest(str(folder), sorted(known))}")
+    near = check.nearest(str(folder), sorted(known))
+    check.fail("", f"{folder} {problem}{near}", exc_type=FileNotFoundError)
 
 
 def program_name() -> str:
-    """The name by which the user started this program, for hints."""
+    """The name by which the user started this program, for commands in hints."""
     program = Path(sys.argv[0])
     known = shutil.which("nnfunc")
     if program.name != "nnfunc" or not program.exists() or (known and program.samefile(known)):
@@ -134,7 +133,7 @@ def write_environment(folder: Path) -> None:
             "cpus": os.cpu_count(),
             "device": f"{device.platform}: {device.device_kind}",
             "devices": jax.device_count(),
-            "malloc": "kept" if malloc.is_memory_kept() else "default",
+            "malloc": "kept" if malloc.is_keeping_memory() else "default",
             "xla_flags": xla_flags.flags_in_force(),
             "versions": {name: _version(name) for name in names},
         },
@@ -142,18 +141,15 @@ def write_environment(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a small file atomically. path: of the file. value: as JSON holds it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)
+    """Write a JSON file atomically. path: of the file. value: anything that JSON can hold."""
+    documents.write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path, form: Any = dict) -> Any:
-    """The value in a JSON file, None without the file.
+    """The value in a JSON file; None if there is no file.
 
     path: of the file. form: of the value, see `documents`.
-
-    Raises: ValueError when it holds anything else.
+    Raises: ValueError when the value has another form.
     """
     return documents.read_json(path, form) if path.exists() else None
 

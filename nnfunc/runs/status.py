@@ -1,4 +1,4 @@
-"""The state of a run from its folder alone, without its model: for `watch`, `runs` and reports."""
+"""The state of a run from the files in its folder, for `watch`, `runs` and reports."""
 
 import json
 import math
@@ -28,14 +28,14 @@ STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
 
 
 class RunState(NamedTuple):
-    """name: one of STATES. detail: more about it, which may be empty."""
+    """The state of a run. name: one of STATES. detail: a clause about it, or ""."""
 
     name: str
     detail: str = ""
 
 
 def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
-    """Whether a run is running, complete, stopped, diverged or merged, or cannot be read.
+    """The state of a run: running, complete, stopped, diverged, merged, or broken if a file cannot be read.
 
     folder: of the run. rows: of its metrics.jsonl.
     """
@@ -43,27 +43,24 @@ def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
     if problem:
         return RunState("broken", problem)
     if (folder / "result.json").is_file():
-        return RunState("complete") if read_json_table(folder / "result.json") else _broken("result.json")
+        is_readable = bool(read_json_table(folder / "result.json"))
+        return RunState("complete") if is_readable else RunState("broken", "result.json cannot be read")
     if is_locked(folder):
         return RunState("running")
-    if (folder / "merged.json").is_file():  # what `nnfunc merge` wrote: nothing trains it
+    if (folder / "merged.json").is_file():  # written by `nnfunc merge`, not trained
         return RunState("merged", f"from {read_json_table(folder / 'merged.json').get('run')}")
-    happened = [row for row in rows if row["split"] in ("event", "train")]
-    if happened and happened[-1]["split"] == "event" and happened[-1].get("event") == "diverged":
-        return RunState("diverged", str(happened[-1].get("message") or ""))
+    last = next((row for row in reversed(rows) if row["split"] in ("event", "train")), {})
+    if last.get("split") == "event" and last.get("event") == "diverged":
+        return RunState("diverged", str(last.get("message") or ""))
     for split in ("train", "validation"):
-        own = [row["loss"] for row in rows if row["split"] == split and "loss" in row]
-        if own and isinstance(own[-1], float) and not math.isfinite(own[-1]):
-            return RunState("diverged", f"the last {split} loss is {own[-1]}")
+        losses = [row["loss"] for row in rows if row["split"] == split and "loss" in row]
+        if losses and isinstance(losses[-1], float) and not math.isfinite(losses[-1]):
+            return RunState("diverged", f"the last {split} loss is {losses[-1]}")
     return RunState("stopped", "no process trains it, and it has no result")
 
 
-def _broken(name: str) -> RunState:
-    return RunState("broken", f"{name} cannot be read")
-
-
 def read_config(folder: Path) -> tuple[dict[str, Any], str]:
-    """The settings of a run, and the problem with their file, "" without one. folder: of the run."""
+    """(the config of a run, the problem with config.toml or ""). folder: of the run."""
     try:
         return tomllib.loads(documents.read_bytes(folder / "config.toml").decode("utf-8")), ""
     except FileNotFoundError:
@@ -74,7 +71,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def read_json_table(path: Path) -> dict[str, Any]:
-    """The dictionary in a JSON file; {} if the file is missing or holds anything else. path: of the file."""
+    """The table in a JSON file; {} if the file cannot be read or holds something else. path: of the file."""
     try:
         value = json.loads(documents.read_bytes(path))
     except (OSError, ValueError, RecursionError):
@@ -83,19 +80,19 @@ def read_json_table(path: Path) -> dict[str, Any]:
 
 
 def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
-    """The settings by dotted name: `{"train": {"steps": 5}}` is `{"train.steps": 5}`.
+    """The settings by dotted name: `{"train": {"steps": 5}}` becomes `{"train.steps": 5}`.
 
-    tables: of a config. start: of every name.
+    tables: of a config. start: the prefix of every name.
     """
     result: dict[str, Any] = {}
     for name, value in tables.items():
-        inner = isinstance(value, dict)
-        result |= flatten_settings(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
+        path = f"{start}{name}"
+        result |= flatten_settings(value, f"{path}.") if isinstance(value, dict) else {path: value}
     return result
 
 
 class BestValue(NamedTuple):
-    """The best value so far of a validation metric, and its step."""
+    """The best value of a validation metric so far. metric: its name. value: of the metric. step: of the value."""
 
     metric: str
     value: float
@@ -103,7 +100,7 @@ class BestValue(NamedTuple):
 
 
 def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
-    """The best value of the metric that train.best names, None without any.
+    """The best value of the metric that train.best of the config names; None if there is no value.
 
     rows: of metrics.jsonl. config: of the run.
     """
@@ -111,12 +108,12 @@ def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue
     steps, values = metrics_log.metric_series(rows, "validation", metric)
     if not len(values):
         return None
-    place = int(values.argmax() if mode == "max" else values.argmin())
-    return BestValue(metric, float(values[place]), int(steps[place]))
+    best = int(values.argmax() if mode == "max" else values.argmin())
+    return BestValue(metric, float(values[best]), int(steps[best]))
 
 
 def metric_mode(metric: str, config: dict[str, Any]) -> str:
-    """Whether larger values of a metric are better, "max", or smaller ones, "min".
+    """ "max" if larger values of a metric are better, "min" if smaller ones are.
 
     metric: its name. config: of the run.
     """
@@ -127,27 +124,27 @@ def metric_mode(metric: str, config: dict[str, Any]) -> str:
 
 
 def parameter_count(folder: Path) -> int | None:
-    """The number of parameters of the model, from a checkpoint; None without one. folder: of the run."""
+    """The number of parameters of the model, from a checkpoint; None if there is none. folder: of the run."""
     root = folder / "checkpoints"
     for path in [root / "best", *sorted(root.glob("step-*"), reverse=True)]:
         leaves = read_json_table(path / "manifest.json").get("leaves")
         if isinstance(leaves, dict):
-            own = {k: v for k, v in leaves.items() if k.removeprefix("state/").startswith("params/")}
+            params = [leaf for path, leaf in leaves.items() if path.removeprefix("state/").startswith("params/")]
             try:
-                return sum(math.prod(int(n) for n in leaf["shape"]) for leaf in own.values())
+                return sum(math.prod(int(n) for n in leaf["shape"]) for leaf in params)
             except (KeyError, TypeError, ValueError):
                 continue
     return None
 
 
-def beats_baseline(metrics: dict[str, float], without: dict[str, float]) -> bool:
-    """Whether a run is better than its baseline, by accuracy if it has one, else by the loss.
+def beats_baseline(metrics: dict[str, float], baseline: dict[str, float]) -> bool:
+    """Whether a run is better than its baseline: by accuracy if the baseline has one, else by loss.
 
-    metrics: of the run. without: of the baseline.
+    metrics, baseline: the metrics of the run and of the baseline.
 
     >>> beats_baseline({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
     False
     """
-    name, sign = ("accuracy", -1) if "accuracy" in without else ("loss", 1)
-    own, other = (sign * metrics_log.to_float(of.get(name)) for of in (metrics, without))
-    return own < other or math.isnan(other)
+    name, sign = ("accuracy", -1) if "accuracy" in baseline else ("loss", 1)
+    value, baseline_value = (sign * metrics_log.to_float(table.get(name)) for table in (metrics, baseline))
+    return value < baseline_value or math.isnan(baseline_value)

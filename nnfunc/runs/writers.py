@@ -1,12 +1,11 @@
-"""The rows of metrics.jsonl in other programs: TensorBoard, and Weights & Biases.
+"""Writers that copy the rows of metrics.jsonl to TensorBoard or Weights & Biases.
 
-A writer has `write(row)` and `close()`. A run that is gone on with repeats the steps since its last
-checkpoint; rows that an earlier process wrote are not written again. So a resumed run may hand in all
-rows of its metrics.jsonl: what that process lost, if it was killed, is then filled in. After a
-rollback the steps come again, with other values: those are written.
+A writer has `write(row)` and `close()`. A resumed run passes all rows of its metrics.jsonl once more:
+rows that an earlier process wrote are skipped, and rows that it lost when it was killed are written.
+After a rollback the steps are repeated with other values, which are written too.
 """
 
-import importlib
+import contextlib
 import json
 import math
 import os
@@ -15,104 +14,90 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 import numpy as np
 
-from nnfunc import check
-from nnfunc.runs import metrics_log
+from nnfunc import check, documents
+from nnfunc.runs import metrics_log, status
 
-__all__ = ["Writer", "Writers", "open_writers"]
+__all__ = ["Writers", "open_writers"]
 
 HISTOGRAMS = {"weight_histogram": "weights", "gradient_histogram": "gradients", "histogram": "activations"}
-EVENT = "event/text_summary"  # TensorBoard's tag of a text that is called "event"
+EVENT_TAG = "event/text_summary"  # that TensorBoard gives to a text named "event"
+SAVED = {"id": str, "last": {str: int}, "rollbacks?": [[(int, str)]]}
+"""The form of wandb.json; see `documents`."""
 
 
-class Writer(Protocol):
-    """What takes the rows of a run."""
+class Writers(contextlib.ExitStack):
+    """Several writers as one; a context manager that closes all of them, even if one fails to close.
 
-    def write(self, row: Mapping[str, Any]) -> None: ...
+    writers: objects with `write(row)` and `close()`.
+    """
 
-    def close(self) -> None: ...
-
-
-class Writers:
-    """Several writers as one; a context manager that closes them."""
-
-    def __init__(self, writers: Sequence[Writer]):
-        self.writers = list(writers)
+    def __init__(self, writers: Sequence[Any]):
+        super().__init__()
+        self.writers = writers
+        for writer in writers:
+            self.callback(writer.close)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Hand a row of metrics.jsonl to every writer."""
+        """Pass a row of metrics.jsonl to every writer. row: as `parse_row` of `metrics_log` gives it."""
         for writer in self.writers:
             writer.write(row)
 
-    def close(self) -> None:
-        """Close every writer, though one of them fails."""
-        while self.writers:
-            try:
-                self.writers.pop().close()
-            except BaseException:
-                self.close()
-                raise
-
-    def __enter__(self) -> "Writers":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def open_writers(names: Sequence[str], folder: str | Path, config: Mapping[str, Any] | None = None) -> Writers:
-    """The writers of these names for the run in `folder`: "tensorboard", "wandb".
+    """The writers with the given names for the run in `folder`.
 
-    TensorBoard's files go to `folder/tensorboard`. Weights & Biases gets a run named like the folder,
-    in the project of WANDB_PROJECT or "nnfunc"; WANDB_MODE=offline keeps all in `folder/wandb`. config:
-    the settings, shown beside the curves. A folder that was written to before is appended to.
-    Raises: ValueError for a name that is none; ImportError naming the extra for a missing package.
+    names: of "tensorboard" and "wandb". TensorBoard's files are in `folder/tensorboard`. The run of Weights &
+    Biases has the name of the folder, in the project WANDB_PROJECT or "nnfunc"; with WANDB_MODE=offline its
+    files are in `folder/wandb`. A folder with earlier rows is appended to. config: the settings, shown beside
+    the curves.
+    Raises: ValueError for another name; ImportError, with the command to install it, for a missing package.
 
     >>> with open_writers([], "runs/digits-1") as writers:
     ...     writers.write({"split": "train", "step": 10, "loss": 0.5})
     """
     if isinstance(names, str):
-        check.fail("writers", f"give a list of names, [{names!r}], got {names!r}.", exc_type=TypeError)
+        expected = f"names should be a list such as [{names!r}]"
+        check.fail("writers", expected=expected, actual=repr(names), exc_type=TypeError)
     for name in names:
-        check.choice("writers", KINDS, name=name)
-    opened = Writers([])
+        check.choice("writers", WRITERS, name=name)
+    opened: list[Any] = []
     try:
         for name in dict.fromkeys(names):
-            opened.writers.append(KINDS[name](Path(folder), dict(config or {})))
+            opened.append(WRITERS[name](Path(folder), dict(config or {})))
     except BaseException:
-        opened.close()
+        Writers(opened).close()
         raise
-    return opened
+    return Writers(opened)
 
 
 class TensorBoard:
-    """Event files, by tensorboardX: scalars, histograms, events as text; an event a row.
+    """Event files written by tensorboardX: scalars, histograms, and events as text.
 
-    Its own SummaryWriter writes in a thread, and hangs when the disk is full: so its parts are used.
+    They are written by its EventsWriter, because its SummaryWriter has a thread that hangs when the disk is full.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
-        _package("tensorboardX", "tensorboard")
+        check.package("writers", "tensorboardX", "nnfunc[tensorboard]")
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2, summary_pb2
 
         self.events: Any = event_pb2  # messages are made when these modules are imported
         self.summaries: Any = summary_pb2
         self.text = summary.text
-        place = folder / "tensorboard"
-        place.mkdir(parents=True, exist_ok=True)
-        files = sorted(place.glob("events.out.tfevents.*"))
+        folder = folder / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted(folder.glob("events.out.tfevents.*"))
         self.before: dict[str, int] = {}  # the last step of each tag
         self.rollbacks: set[tuple[int, str]] = set()
         for file in files:
             for event in _events(file, self.events.Event):
                 self._note(event)
-        # a name of its own: two files of one second would else be one
-        suffix = f".{len(files)}"
-        self.writer = event_file_writer.EventsWriter(str(place / "events"), suffix)
+        suffix = f".{len(files)}"  # otherwise two files of the same second would have the same name
+        self.writer = event_file_writer.EventsWriter(str(folder / "events"), suffix)
         self.flushed = 0.0
         if config:
             text = json.dumps(config, indent=4, default=str).replace("\n", "\n    ")
@@ -135,25 +120,25 @@ class TensorBoard:
             values.append(self.summaries.Summary.Value(tag=tag, histo=histogram))
         step = int(row["step"])
         if row["split"] == "event":
-            values += self.text("event", _words(row)).value
+            values += self.text("event", _event_text(row)).value
         if row.get("event") == "rollback":
-            if (step, _words(row)) in self.rollbacks:
+            if (step, _event_text(row)) in self.rollbacks:
                 return
-            # to TensorBoard, a start drops all from its step on
+            # TensorBoard drops everything from the step of a START on
             start = self.events.SessionLog(status=self.events.SessionLog.START)
             event = self.events.Event(wall_time=time.time(), step=step + 1, session_log=start)
             self.writer.write_event(event)
             self._note(event)
-            self.before.pop(EVENT, None)  # an earlier event at this step does not hide this one
+            self.before.pop(EVENT_TAG, None)  # an earlier event at this step does not hide this one
         self._write(step, values)
 
     def _note(self, event: Any) -> None:
-        """What an event that was written says of those that may follow."""
+        """Update the last step of each tag, and the rollbacks, by an event that is in the file."""
         if event.session_log.status == self.events.SessionLog.START:
             self.before = {tag: min(last, event.step - 1) for tag, last in self.before.items()}
         for value in event.summary.value:
             self.before[value.tag] = max(event.step, self.before.get(value.tag, -1))
-            if value.tag == EVENT:
+            if value.tag == EVENT_TAG:
                 message = [text.decode() for text in value.tensor.string_val]
                 self.rollbacks |= {(event.step, text) for text in message}
 
@@ -171,35 +156,37 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of Weights & Biases; `wandb.json` in the run's folder keeps its id and the last steps."""
+    """A run of Weights & Biases; `wandb.json` in the run's folder has its id and the last steps."""
 
     def __init__(self, folder: Path, config: dict[str, Any]):
-        self.wandb = _package("wandb", "wandb")
+        self.wandb = check.package("writers", "wandb", "nnfunc[wandb]")
         self.file = folder / "wandb.json"
-        fresh = {"id": f"{folder.name}-{secrets.token_hex(4)}", "last": {}, "rollbacks": []}
-        self.kept = _kept(self.file) or fresh
-        self.before = dict(self.kept["last"])
+        saved = status.read_json_table(self.file)
+        if documents.find_mismatch(saved, SAVED):
+            saved = {"id": f"{folder.name}-{secrets.token_hex(4)}", "last": {}}
+        self.saved: dict[str, Any] = {"rollbacks": []} | saved
+        self.before = dict(self.saved["last"])
         folder.mkdir(parents=True, exist_ok=True)
         self.run = self.wandb.init(
             project=os.environ.get("WANDB_PROJECT", "nnfunc"),
             name=folder.name,
-            id=self.kept["id"],
+            id=self.saved["id"],
             resume="allow",
             dir=str(folder),
             config=config,
         )
         self.run.define_metric("step")
-        self.run.define_metric("*", step_metric="step")  # else a step that comes twice is dropped
-        self._keep()
+        self.run.define_metric("*", step_metric="step")  # otherwise a repeated step is dropped
+        documents.write_text(self.file, json.dumps(self.saved))
 
     def write(self, row: Mapping[str, Any]) -> None:
         split, step = row["split"], int(row["step"])
         if row.get("event") == "rollback":
-            reported = [step, _words(row)]
-            if reported in self.kept["rollbacks"]:
+            rollback = [step, _event_text(row)]
+            if rollback in self.saved["rollbacks"]:
                 return
-            self.kept["rollbacks"].append(reported)
-            for last in (self.kept["last"], self.before):  # the steps after it come again
+            self.saved["rollbacks"].append(rollback)
+            for last in (self.saved["last"], self.before):  # the steps after it are repeated
                 last |= {name: min(value, step) for name, value in last.items()}
             self.before.pop(split, None)
         if step <= self.before.get(split, -1):
@@ -209,33 +196,16 @@ class Wandb:
             edges = np.linspace(low, high, len(counts) + 1)
             values[tag] = self.wandb.Histogram(np_histogram=(counts, edges))
         if split == "event":
-            values["event"] = _words(row)
+            values["event"] = _event_text(row)
         self.run.log({"step": step, **values})
-        self.kept["last"][split] = max(step, self.kept["last"].get(split, -1))
-        self._keep()
+        self.saved["last"][split] = max(step, self.saved["last"].get(split, -1))
+        documents.write_text(self.file, json.dumps(self.saved))
 
     def close(self) -> None:
         self.run.finish()
 
-    def _keep(self) -> None:
-        temporary = self.file.with_name("wandb.json.tmp")
-        temporary.write_text(json.dumps(self.kept))
-        temporary.replace(self.file)
 
-
-KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}
-
-
-def _package(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        _missing(name, extra, error)
-
-
-def _missing(name: str, extra: str, error: ImportError) -> NoReturn:
-    problem = f"the writer {extra!r} needs the package {name}, which cannot be imported ({error})."
-    raise ImportError(f"{problem} Install it: pip install 'nnfunc[{extra}]'") from error
+WRITERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 
 def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -256,41 +226,28 @@ def _histograms(row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, floa
 
 
 def _entries(row: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(path, name, value) of each figure of each layer."""
-    for part in ("parameters", "activations") if row["split"] == "layers" else ():
-        layers = row.get(part)
-        for path, entry in layers.items() if isinstance(layers, dict) else ():
-            if isinstance(entry, dict):
-                yield from ((path, name, value) for name, value in entry.items())
+    """(path, name, value) of each statistic of each layer."""
+    for part in metrics_log.LAYER_TABLES if row["split"] == "layers" else ():
+        for path, entry in row.get(part, {}).items():
+            yield from ((path, name, value) for name, value in entry.items())
 
 
-def _words(row: Mapping[str, Any]) -> str:
+def _event_text(row: Mapping[str, Any]) -> str:
     return f"{row.get('event')}: {row.get('message', '')}"
 
 
 def _events(file: Path, message: Any) -> Iterator[Any]:
-    """The events of a file of TensorFlow's records, as far as they are whole.
+    """The events of a file of TensorFlow's records, up to the first that is incomplete or damaged.
 
-    A record is its length in eight bytes, a checksum of four, the content, a checksum of four.
+    A record is its length (8 bytes), a checksum (4), the content, and a checksum (4).
     """
-    content, place = file.read_bytes(), 0
-    while place + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, place)
-        if place + 16 + length > len(content):
-            return  # it was cut short when the process died
-        try:
-            yield message.FromString(content[place + 12 : place + 12 + length])
-        except Exception:  # protobuf's DecodeError, whose place differs between its versions
+    content, start = file.read_bytes(), 0
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        if start + 16 + length > len(content):
             return
-        place += 16 + length
-
-
-def _kept(file: Path) -> dict[str, Any] | None:
-    """What wandb.json holds, when it is whole."""
-    try:
-        saved = json.loads(file.read_text())
-        last = {str(k): int(v) for k, v in saved["last"].items()}
-        rollbacks = [[int(step), str(text)] for step, text in saved.get("rollbacks", [])]
-        return {"id": str(saved["id"]), "last": last, "rollbacks": rollbacks}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+        try:
+            yield message.FromString(content[start + 12 : start + 12 + length])
+        except Exception:  # protobuf's DecodeError, whose module differs between its versions
+            return
+        start += 16 + length

@@ -168,7 +168,7 @@ class Saver:
 
     def truncate_log(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and those of rollbacks; the other rows are cut from the file."""
-        rows = metrics_log.rows_to_resume(self.metrics)
+        rows = metrics_log.read_rows(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(map(_to_line, rows)))

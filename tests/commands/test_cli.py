@@ -354,7 +354,7 @@ INPUTS = {
     "no rows": ("x.npy", save_npy(np.zeros((0, 64))), r"at least one example.*\(0, 64\)"),
     "NaN": ("x.npy", save_npy(np.full((2, 64), np.nan)), r"finite.* got nan at index \[0, 0\]"),
     "an infinity in float32": ("x.npy", save_npy(np.full((2, 64), 1e300)), r"finite.* as float32"),
-    "words": ("x.npy", save_npy(np.array(["a"])), r"should hold numbers, got type <U1"),
+    "words": ("x.npy", save_npy(np.array(["a"])), r"should be numbers, got dtype <U1"),
     "objects": ("x.npy", save_npy(np.array([None])), r"cannot be read"),
     "a damaged file": ("x.npy", lambda p: p.write_bytes(b"\x93NUMPY"), r"cannot be read"),
     "a CSV with names": ("x.csv", lambda p: p.write_text("a,b\n1,2\n"), r"cannot be read.*'a'"),

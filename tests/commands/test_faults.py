@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(place, work, monkeypatch, cap
     spoil(file)
     assert main("resume", "run") == 0
     said = capsys.readouterr()
-    assert said.err.startswith("nnfunc: The checkpoint of step 29 was refused. ")
+    assert said.err.startswith("nnfunc: The checkpoint of step 29 cannot be loaded. ")
     assert re.search(rf"step-00000029/\S+: .*{words}|{words}", said.err), said.err
     assert "Continuing from step 25." in said.err
     assert said.err.count("\n") == 1
@@ -208,7 +208,7 @@ def test_damaged_checkpoints_of_a_finished_run(place, work, capsys):
         assert main(*words) == 2
         said = capsys.readouterr().err
         known = ", ".join(map(str, checkpoint.steps("run/checkpoints")))
-        assert f"there is no good checkpoint among those of steps {known}" in said
+        assert f"it has no undamaged checkpoint among those of steps {known}" in said
         assert said.count("\n") == 1, said
 
 

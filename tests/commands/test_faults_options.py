@@ -85,7 +85,7 @@ def test_two_processes_on_one_run(work, cache):
         second = run_process("-m", "nnfunc.cli", "resume", "run", XDG_CACHE_HOME=str(cache))
         assert second.returncode == 2
         assert f"process {process.pid} on " in second.stderr
-        assert "is training in this folder. Wait for it, or give another folder" in second.stderr
+        assert "is training in this folder. Wait until it ends, or choose another folder" in second.stderr
         assert "Traceback" not in second.stderr
         before = len(rows(Path("run")))
         process.send_signal(signal.SIGTERM)

@@ -125,7 +125,7 @@ def test_tokens_without_text_are_never_drawn(work):
 
 
 REFUSED = {
-    "unknown characters": (("--prompt", "to é"), "'é', character 3 of the text, is none of the 15"),
+    "unknown characters": (("--prompt", "to é"), "among the 15 of the codec, got 'é' at index 3"),
     "an empty prompt": (("--prompt", ""), "prompt should have at least one token"),
     "no steps": (("--steps", 0), "steps should be at least 1, got 0"),
     "no samples": (("--samples", 0), "samples should be at least 1, got 0"),

@@ -1107,7 +1107,7 @@ def test_a_folder_that_holds_something_is_left_alone(place, work, capsys):
     before = content(work)
     assert main("sweep", "small.toml", PEAK, "--trials", 6, "--run", "one") == 2
     said = capsys.readouterr()
-    assert "one exists already. Choose another with --run, or go on with it" in said.err
+    assert "one exists already. Choose another with --run, or continue it" in said.err
     assert said.out == ""
     assert content(work) == before
 

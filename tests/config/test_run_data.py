@@ -91,12 +91,12 @@ def test_a_run_is_evaluated_and_resumed_from_any_directory(work, capsys):
 CHANGES = {
     "appended": (
         [*ROWS, *[f"{i},{i},cat" for i in range(20)]],
-        r"80 examples then, 100 now; 20 are new and in no split, the first is example 81",
+        r"80 examples before, 100 now; 20 are new and in no split, the first is example 81",
     ),
-    "deleted": (ROWS[3:], "80 examples then, 77 now; 3 are missing"),
+    "deleted": (ROWS[3:], "80 examples before, 77 now; 3 are missing"),
     "edited": (
         [*ROWS[:5], "9.25,1,dog", *ROWS[6:]],
-        "1 of 80 examples have other values now; the first is example 6 of the file",
+        "1 of 80 examples have changed; the first is example 6 of the file",
     ),
 }
 
@@ -197,9 +197,9 @@ INPUTS = {
     "a missing value": ("weight,time\n1,2\n,3\n", "a value is missing at line 3 of column 'weight'"),
     "a word": ("weight,time\n1,2\n1,soon\n", "line 3 of column 'time' should hold a number, got 'soon'"),
     "too few": ("1,2,3\n", "the input should have shape (examples, 2)"),
-    "an archive": ("", "cannot be read: it is an archive, not one array"),
-    "a gap": ("1,2\n1,\n", "should hold rows of numbers, but cannot be read"),
-    "a comment": ("1,2\n# 3,4\n", "should hold rows of numbers, but cannot be read"),
+    "an archive": ("", "should be an .npy file, but is an archive of arrays"),
+    "a gap": ("1,2\n1,\n", "should have rows of numbers, but cannot be read"),
+    "a comment": ("1,2\n# 3,4\n", "should have rows of numbers, but cannot be read"),
 }
 
 
@@ -264,11 +264,11 @@ def test_a_sweep_owns_its_data_too(work, capsys, tmp_path):
     assert "source = " in said(capsys)[0]
     write(work / "pets.csv", [*ROWS, "1,1,cat"])
     assert main("resume", work / "sweep") == 2
-    assert "80 examples then, 81 now" in said(capsys)[1]
+    assert "80 examples before, 81 now" in said(capsys)[1]
     assert main("resume", work / "sweep", "--changed-data") == 0
     said(capsys)
     assert main("evaluate", work / "saved") == 2
-    assert "80 examples then, 81 now" in said(capsys)[1]
+    assert "80 examples before, 81 now" in said(capsys)[1]
     (work / "pets.csv").unlink()
     assert len(nf.load_run(work / "saved").predict([[1.0, 1.7e9]])) == 1
 

@@ -496,13 +496,17 @@ def test_numbers_out_of_range(make, words):
 @pytest.mark.parametrize(
     "augment, batch, words",
     [
-        (nf.augment.shift(1), np.ones((2, 3)), r"shift: x should be images .*got shape \(2, 3\). Give their shape"),
+        (
+            nf.augment.shift(1),
+            np.ones((2, 3)),
+            r"shift: x should be images .*got shape \(2, 3\). For another layout, pass shape",
+        ),
         (
             nf.augment.rotate(1, shape=(2, 2, 1)),
             np.ones((2, 5)),
             r"shape \(2, 2, 1\), 4 numbers each, got shape \(2, 5\)",
         ),
-        (nf.augment.noise(0.1), np.ones((2, 3), np.int32), "noise: x should hold floats, got int32. Give the images"),
+        (nf.augment.noise(0.1), np.ones((2, 3), np.int32), "noise: x should hold floats, got int32. Images are uint8"),
         (nf.augment.shift(1, fill=(1, 2)), FLOATS, "fill should be one number, or one for each of 3 channels, got 2"),
         (nf.augment.rotate(9, fill=0.5), BYTES, "fill should be an integer from 0 to 255 for uint8 images, got 0.5"),
         (nf.augment.mixup(1.0, 3), FLOATS, r"mixup: a batch should be a pair \(x, labels\)"),
@@ -510,7 +514,11 @@ def test_numbers_out_of_range(make, words):
         (nf.augment.cutmix(1.0, 4), (FLOATS, FLOATS[:, 0, 0]), r"y should be labels \[batch\], or class probabilities"),
         (nf.augment.token_dropout(0.1), FLOATS, "token_dropout: x should hold integers"),
         (nf.augment.random_windows(13), TOKENS, r"at least 13 steps, got shape \(4, 12\)"),
-        (nf.augment.sometimes(nf.augment.random_windows(3)), TOKENS, r"keep shapes and dtypes, got int32\[4, 12\]"),
+        (
+            nf.augment.sometimes(nf.augment.random_windows(3)),
+            TOKENS,
+            r"keep shape and dtype, int32\[4, 12\], got int32\[4, 3\]",
+        ),
         (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
     ],
 )

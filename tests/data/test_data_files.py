@@ -118,19 +118,19 @@ def test_a_missing_file_is_one_error_with_all_that_helps(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
         nf.data.mnist()
     words = str(caught.value)
-    assert words.startswith("data.mnist: train-images-idx3-ubyte.gz was not found; looked in ")
+    assert words.startswith("data.mnist: train-images-idx3-ubyte.gz was not found in ")
     assert f"{tmp_path}/none/mnist, " in words
     assert f"{tmp_path}/cache/nnfunc/data/mnist" in words
-    assert "no folder" in words
+    assert "which is not a folder" in words
     assert words.count("no connection (Name or service not known)") == 2
     url = "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz"
     put = tmp_path / "none" / "mnist" / "train-images-idx3-ubyte.gz"
-    assert words.endswith(f"Get it from {url} and put it at {put}.")
+    assert words.endswith(f"Download {url} and save it as {put}.")
 
 
 def test_a_path_that_is_not_there_names_the_near_ones(tmp_path):
     (tmp_path / "train.csv").write_text("a")
-    with pytest.raises(FileNotFoundError, match=r"looked for .*/tran.csv; did you mean 'train.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"tried .*/tran.csv; did you mean 'train.csv'"):
         download.resolve("data.table", tmp_path / "tran.csv")
     with pytest.raises(FileNotFoundError, match="did you mean 'tinyshakespeare'"):
         nf.data.text("tinyshakespear", block_size=3)
@@ -171,10 +171,10 @@ def test_a_file_is_fetched_and_found_from_then_on(tmp_path, server):
 @pytest.mark.parametrize(
     "path,words",
     {
-        "wrong": f"its md5 is {hashlib.md5(BODY[::-1]).hexdigest()}, and should be {MD5[4:]}; it was not saved",
+        "wrong": f"its md5 should be {MD5[4:]}, got {hashlib.md5(BODY[::-1]).hexdigest()}; it was not saved",
         "cut": f"the connection was cut after 5000 of {len(BODY)} bytes",
-        "silent": "its md5 is ",
-        "missing": r"the server answers 404 \(Not Found\)",
+        "silent": "its md5 should be ",
+        "missing": r"the server answered 404 \(Not Found\)",
         "broken": "",
     }.items(),
 )
@@ -222,8 +222,8 @@ def test_mnist_is_fetched_when_it_is_missing(tmp_path, monkeypatch, server):
         thread = threading.Thread(target=found.serve_forever, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{found.server_address[1]}/"
-        monkeypatch.setattr(idx_module, "_MNIST", {stem: sums[stem] for stem in idx_module._MNIST})
-        monkeypatch.setattr(idx_module, "_MNIST_MIRRORS", (url,))
+        md5 = {stem: sums[stem] for stem in idx_module._MNIST.md5}
+        monkeypatch.setattr(idx_module, "_MNIST", idx_module._MNIST._replace(md5=md5, mirrors=(url,)))
         splits = nf.data.mnist(validation=10)
         found.shutdown()
         thread.join()
@@ -285,7 +285,7 @@ def test_layouts_and_shuffled_pixels(tmp_path):
         train(shuffle_pixels=True, shift=1)
     with pytest.raises(ValueError, match="layout should be one of 'image', 'flat', 'rows'"):
         train(layout="columns")
-    with pytest.raises(ValueError, match="nothing is left to train on, of 40 examples, with validation = 5000"):
+    with pytest.raises(ValueError, match="no training example remains of 40 with validation = 5000"):
         nf.data.mnist(path=tmp_path)
 
 
@@ -313,21 +313,18 @@ def test_every_type_of_idx(tmp_path, kind, dtype):
 
 X, Y = digit_arrays()
 WRONG = {
-    "cut": (idx(X)[:-1], r"images-idx3-ubyte: it should be 31376 bytes long, for 40 x 28 x 28 values, but is 31375"),
-    "long": (idx(X) + b"!", "but is 31377"),
+    "cut": (idx(X)[:-1], r"images-idx3-ubyte: it should have 31376 bytes, for 40 x 28 x 28 values, got 31375"),
+    "long": (idx(X) + b"!", "got 31377"),
     "zip": (gzip.compress(idx(X))[:-100], "gzip file that cannot be unzipped"),
-    "page": (b"<!DOCTYPE html><html>", "magic number of IDX, .* but holds a web page. It is damaged or cut short"),
-    "magic": (b"\1" + idx(X)[1:], "but holds 01 00 08 03"),
-    "type": (idx(X, 7), "but holds 00 00 07 03"),
-    "empty": (b"", "but holds nothing"),
-    "head": (idx(X)[:10], "head should be 16 bytes long, but the file has 10"),
-    "labels": (
-        idx(Y),
-        r"should hold images, uint8 with 3 axes, but holds uint8 with 1 axes \(labels, it seems\). Were",
-    ),
+    "page": (b"<!DOCTYPE html><html>", "magic number of IDX, .* got a web page. It is damaged or cut short"),
+    "magic": (b"\1" + idx(X)[1:], "got 01 00 08 03"),
+    "type": (idx(X, 7), "got 00 00 07 03"),
+    "empty": (b"", "got nothing"),
+    "head": (idx(X)[:10], "header should have 16 bytes, but the file has 10"),
+    "labels": (idx(Y), r"should contain images, uint8 with 3 axes, got uint8 with 1 axes \(labels\?\). Check"),
     "sides": (idx(X[:, :20]), "images should be 28 x 28, got 20 x 28"),
-    "fewer": (idx(X[:7]), "holds 7 images, but .*labels-idx1-ubyte 40 labels"),
-    "floats": (idx(X.astype(">f4"), 13), "but holds float32"),
+    "fewer": (idx(X[:7]), "has 7 images, but .*labels-idx1-ubyte has 40 labels"),
+    "floats": (idx(X.astype(">f4"), 13), "got float32"),
 }
 
 
@@ -344,16 +341,20 @@ def test_damaged_images_are_named(tmp_path, name):
 def test_mislabelled_digits_are_named(tmp_path):
     mnist_files(tmp_path, zipped=False)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.where(Y == 3, 10, Y).astype(np.uint8)))
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte: 4 of 40 labels are not in \[0, 10\)"):
+    with pytest.raises(
+        ValueError, match=r"t10k-labels-idx1-ubyte: labels should be in \[0, 10\), got .* of 4 such labels among 40"
+    ):
         nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(X))
-    with pytest.raises(ValueError, match=r"should hold labels, .*images, it seems"):
+    with pytest.raises(ValueError, match=r"should contain labels, .*\(images\?\)"):
         nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match=r"should hold t10k-labels-idx1-ubyte.gz, or the same unzipped"):
+    with pytest.raises(
+        FileNotFoundError, match=r"should contain t10k-labels-idx1-ubyte.gz or t10k-labels-idx1-ubyte, but"
+    ):
         nf.data.mnist(path=tmp_path, validation=10)
     (tmp_path / "t10k-labels-idx1-ubyte").mkdir()
-    with pytest.raises(OSError, match="cannot be read: Is a directory"):
+    with pytest.raises(OSError, match="cannot be read: it is a folder, not a file"):
         nf.data.mnist(path=tmp_path, validation=10)
 
 
@@ -413,13 +414,13 @@ def test_damaged_batches_are_named(tmp_path):
     file = folder / "data_batch_3.bin"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: it should be rows of 3073 bytes .* is 61459 bytes"):
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: it should have rows of 3073 bytes .* got 61459 bytes"):
         nf.data.cifar10(path=folder)
     file.write_bytes(b"\x0b" + whole[1:])
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: 1 of 20 labels is not in \[0, 10\); the first is 11"):
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: labels should be in \[0, 10\), got 11"):
         nf.data.cifar10(path=folder)
     file.unlink()
-    with pytest.raises(ValueError, match=r"should hold data_batch_3.bin, or data_batch_3"):
+    with pytest.raises(ValueError, match=r"should contain data_batch_3.bin, or data_batch_3"):
         nf.data.cifar10(path=folder)
     python = cifar_files(tmp_path / "py", "py")
     (python / "test_batch").write_bytes(old_pickle(np.zeros((2, 5), np.uint8), [1, 2]))
@@ -487,9 +488,9 @@ def test_a_config_loads_its_data(tmp_path):
         ({"name": "text", "block_size": 2.5}, "data.block_size: should be an integer"),
         (
             {"name": "mnist"},
-            r"^config: data: train-images-idx3-ubyte.gz was not found; looked in [^\n]* put it at [^\n]*\.gz\.$",
+            r"^config: data: train-images-idx3-ubyte.gz was not found in [^\n]* save it as [^\n]*\.gz\.$",
         ),
-        ({"name": "table", "source": "none.csv", "label": "a"}, "^config: data: none.csv was not found; looked for"),
+        ({"name": "table", "source": "none.csv", "label": "a"}, "^config: data: none.csv was not found; tried"),
     ],
 )
 def test_mistakes_of_the_data_table(data, words):

@@ -146,13 +146,13 @@ def test_npz_bombs_and_heads_that_claim_too_much(tmp_path, small):
     file = npz_with(tmp_path / "a.npz", bomb=((8 << 20,), 8), lie=((1 << 40,), 0))
     assert nf.data.npz(file, x="z", validation=0, test=0).train[0].shape == (12, 2)
     assert "unpacks to more than 250 times" in refused(lambda path: nf.data.npz(path, x="bomb"), file)
-    words = r"its head says uint8 [1099511627776], but there are 128 bytes"
+    words = r"its header says uint8 [1099511627776], but it has only 128 bytes"
     assert words in refused(lambda path: nf.data.npz(path, x="lie"), file)
     with (tmp_path / "x.npy").open("wb") as opened:
         head = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)}
         np.lib.format.write_array_header_1_0(opened, head)
     np.save(tmp_path / "y.npy", np.arange(12))
-    assert "its head says float64 [1125899906842624]" in refused(nf.data.npz, tmp_path)
+    assert "its header says float64 [1125899906842624]" in refused(nf.data.npz, tmp_path)
     assert "tokens" in refused(LOADERS["tokens.npy"], tmp_path / "x.npy")
 
 
@@ -172,7 +172,7 @@ def test_only_the_arrays_that_are_used_are_read(tmp_path, monkeypatch):
 def test_a_file_larger_than_memory_is_not_read(tmp_path):
     with (tmp_path / "a.csv").open("wb") as opened:
         opened.truncate(1 << 42)  # takes no room on the disk
-    assert "it holds 4398.0 GB, but " in refused(LOADERS["pets.csv"], tmp_path / "a.csv")
+    assert "it has 4.4 TB, but only " in refused(LOADERS["pets.csv"], tmp_path / "a.csv")
 
 
 def test_archives_inside_archives_and_sparse_members_stay_shut(tmp_path):
@@ -181,7 +181,7 @@ def test_archives_inside_archives_and_sparse_members_stay_shut(tmp_path):
         tar.addfile(tarfile.TarInfo("test_batch"))
     (tmp_path / "a.gz").write_bytes(gzip.compress(inner.getvalue()))
     words = refused(lambda path: nf.data.cifar10(path=path), tmp_path / "a.gz")
-    assert "it is no archive that can be unpacked" in words
+    assert "it is not an archive that can be unpacked" in words
 
 
 def test_pictures_larger_than_the_limit_are_refused(tmp_path, monkeypatch):
@@ -208,7 +208,7 @@ def test_only_named_formats_are_opened(tmp_path, monkeypatch):
     file = tmp_path / "images" / "one" / "1.png"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
-    assert "it is none of PNG, JPEG, BMP" in refused(LOADERS["1.png"], file)
+    assert "it should be one of PNG, JPEG, BMP" in refused(LOADERS["1.png"], file)
     assert not ran.exists()
 
 
@@ -255,6 +255,6 @@ def test_rows_to_predict_are_as_careful(tmp_path):
     with (tmp_path / "x.npy").open("wb") as opened:
         head = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50, 2)}
         np.lib.format.write_array_header_1_0(opened, head)
-    assert "its head says float64" in refused(lambda p: load_inputs(preprocessing, p), tmp_path / "x.npy")
+    assert "its header says float64" in refused(lambda p: load_inputs(preprocessing, p), tmp_path / "x.npy")
     file.write_bytes("weight,height\n1,2\n".encode("utf-16"))
-    assert "it is text in UTF-16" in refused(lambda p: load_inputs(preprocessing, p), file)
+    assert "it should be text in UTF-8, but is in UTF-16" in refused(lambda p: load_inputs(preprocessing, p), file)

@@ -93,7 +93,7 @@ WRONG = {
     "ragged": (ROWS[:2] + ["1,2"], {}, "line 4 should have 3 values, but has 2. The separator is ','"),
     "no such": (ROWS, {"label": "kin"}, "has no column 'kin'; did you mean 'kind'"),
     "nor": (ROWS, {"columns": ["hight"]}, "has no column 'hight'; did you mean 'height'"),
-    "twice": (ROWS, {"columns": ["height", "height"]}, "columns should be some, each once"),
+    "twice": (ROWS, {"columns": ["height", "height"]}, "columns should be distinct names"),
     "own": (ROWS, {"columns": ["kind"]}, "without the label"),
     "one": (["1,2,cat", "2,3,cat"], {}, "'kind' should hold classes, but is 'cat' throughout"),
     "many": (
@@ -103,7 +103,7 @@ WRONG = {
     ),
     "short": ([], {}, "a line of names and rows, but has 1 lines"),
     "task": (ROWS, {"task": "clasification"}, "did you mean 'classification'"),
-    "shares": (ROWS, {"test": 0.95}, "nothing is left to train on, of 20 examples, with validation = 0.1, test = 0.95"),
+    "shares": (ROWS, {"test": 0.95}, "no training example remains of 20 with validation = 0.1 and test = 0.95"),
     "quote": (['1,2,"cat'], {}, "line 2 opens a quote that is not closed before the file ends. Close"),
     "separator": (ROWS, {"separator": ", "}, "separator should be one character"),
 }
@@ -120,7 +120,7 @@ def test_heads_that_are_wrong(tmp_path):
     for head, words in {"1,2,3\n": "holds numbers", "a,b,b\n": "more than one column 'b'"}.items():
         with pytest.raises(ValueError, match=words):
             nf.data.table(write(tmp_path, head=head), label="b")
-    with pytest.raises(ValueError, match="columns besides the label"):
+    with pytest.raises(ValueError, match="columns other than the label"):
         nf.data.table(write(tmp_path, ["a", "b", "a", "b"], "k\n"), label="k")
     with pytest.raises(TypeError, match="source should be a file or a data frame, got 3"):
         nf.data.table(3, label="k")
@@ -331,28 +331,20 @@ SPEECH = {  # content, arguments, what is said; None: it is read
     "UTF-16": (
         f"a,y\n{PLAIN}".encode("utf-16"),
         {},
-        "it is text in UTF-16, and should be in UTF-8. Convert it: iconv -f UTF-16",
+        "it should be text in UTF-8, but is in UTF-16. Convert it: iconv -f UTF-16",
     ),
-    "UTF-16 without a mark": (
-        f"a,y\n{PLAIN}".encode("utf-16-le"),
-        {},
-        "seems to be text in UTF-16.* iconv -f UTF-16LE",
-    ),
-    "UTF-32 without a mark": (
-        f"a,y\n{PLAIN}".encode("utf-32-le"),
-        {},
-        "seems to be text in UTF-32,.* iconv -f UTF-32LE",
-    ),
-    "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32,.* iconv -f UTF-32BE"),
-    "no text": (bytes([0, 1, 0, 2]) * 50, {}, "it is no text: many of its bytes are zero"),
+    "UTF-16 without a mark": (f"a,y\n{PLAIN}".encode("utf-16-le"), {}, "seems to be in UTF-16.* iconv -f UTF-16LE"),
+    "UTF-32 without a mark": (f"a,y\n{PLAIN}".encode("utf-32-le"), {}, "seems to be in UTF-32.* iconv -f UTF-32LE"),
+    "UTF-32 from the other end": (f"a,y\n{PLAIN}".encode("utf-32-be"), {}, "in UTF-32.* iconv -f UTF-32BE"),
+    "no text": (bytes([0, 1, 0, 2]) * 50, {}, "it should be text, but many of its bytes are zero"),
     "Latin-1": (
         "a,y,r\n1,0,\xe9\n".encode("latin-1"),
         {},
-        r"not text in UTF-8 \(at byte 10\): line 2 has the byte 0xe9",
+        r"should be text in UTF-8, but line 2 has the byte 0xe9 \(byte 10 of the file\)",
     ),
     "zero": ("a,y\n1,0\n2,\0\n", {}, "line 3 has a zero byte, .* no CSV has. Where .* tr -d"),
     "web page": ("<!DOCTYPE html>\n<html>", {}, "it is a web page, and should be CSV"),
-    "workbook": (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xff", {}, "it is a zip archive, such as an Excel workbook"),
+    "workbook": (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xff", {}, "is a zip archive, such as an Excel workbook"),
     "comment": (f"a,y\n# of 2020\n{PLAIN}", {}, "line 2 should have 2 values, but has 1. Lines of comment"),
     "separator at the end": ("a,y\n1,0,\n2,1,\n", {}, "line 2 should have 2 values, but has 3. It ends with ','"),
     "after a quote": ('a,y\n"1"2,0\n', {}, "line 2 cannot be cut into values .*expected after"),
@@ -446,9 +438,9 @@ def test_npz_with_its_own_splits(tmp_path):
         ({"x": X, "z": Y}, {}, "has no array 'y'; there is 'x', 'z'"),
         ({"x": X, "labels": Y}, {"y": "label"}, "has no array 'label'; did you mean 'labels'"),
         ({"x_train": X, "y": Y}, {}, "has no array 'y_train'"),
-        ({"x": X, "y": Y[:9]}, {}, "x and y of train should be of one length, got 20 and 9"),
+        ({"x": X, "y": Y[:9]}, {}, "x and y of train should have the same length, got 20 and 9"),
         ({"x": X, "y": np.array(["a"] * 20)}, {}, r"y of train should be numbers, .*got <U1 \[20\]"),
-        ({"x": X, "y": Y.astype(object)}, {}, "cannot be read as NumPy's file .*pickle"),
+        ({"x": X, "y": Y.astype(object)}, {}, "cannot be read as a NumPy file .*pickle"),
     ],
 )
 def test_npz_that_is_wrong(tmp_path, arrays, more, words):

@@ -280,7 +280,7 @@ def test_without_a_key_there_is_no_randomness(small):
     "settings", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.9}, {"temperature": 0, "top_k": 2}]
 )
 def test_numbers_for_drawing_need_a_key(small, settings):
-    words = rf"{' and '.join(settings)} should come with a random key.*likeliest"
+    words = rf"{' and '.join(settings)} should be used with a random key.*most likely"
     refused(f"generate: {words}", *small, [1, 2], 3, **settings)
     with pytest.raises(ValueError, match=f"draw: {words}"):
         draw(jnp.zeros(3), **settings)
@@ -504,14 +504,14 @@ def refused(words, *args, kind=ValueError, **settings):
 
 def test_prompts_that_are_none(small):
     for prompt, kind, words in [
-        ([], ValueError, r"prompt should hold at least one id.*got shape \(0,\)"),
+        ([], ValueError, r"prompt should have at least one id.*got shape \(0,\)"),
         (np.zeros((2, 0), np.int32), ValueError, r"got shape \(2, 0\)"),
         ([[1], []], ValueError, "every prompt should have 1 to 1 ids, got lengths from 0 to 1"),
         (3, ValueError, r"got shape \(\)"),
         ([1.0, 2.0], TypeError, "prompt should hold integers, got float64"),
         ([True], TypeError, "prompt should hold integers, got bool"),
-        ("abc", TypeError, "prompt should hold ids, got 'abc'. Encode the text first."),
-        ([[[1, 2]], [[3]]], ValueError, r"one axis of ids each, got shapes \(1, 2\), \(1, 1\)"),
+        ("abc", TypeError, "prompt should be ids, got 'abc'. Encode the text first."),
+        ([[[1, 2]], [[3]]], ValueError, r"one row of ids, got shapes \(1, 2\), \(1, 1\)"),
         ([1, VOCABULARY], ValueError, r"ids in \[0, 11\), the model's vocabulary, got 11"),
         ([[1], [2, -1]], ValueError, "got -1"),
     ]:
@@ -552,7 +552,7 @@ def everything(time):
 
 def test_a_model_that_looks_ahead_is_refused(key):
     model = language_model(look_back(everything))
-    refused("should not look ahead: .* Does it need causal=True", model, model.init(key), [1], 2)
+    refused("should be causal: .* may need causal=True", model, model.init(key), [1], 2)
     assert generate(model, model.init(key), [1], 2, verify=False).lengths == 3
     assert generate(model, model.init(key), [1], 1).lengths == 2  # nothing is fed but one prompt
 
@@ -560,7 +560,7 @@ def test_a_model_that_looks_ahead_is_refused(key):
 def test_a_layer_that_looks_back_without_a_cache_is_refused(key):
     before = look_back(lambda t: jnp.tril(jnp.ones((t, t))))
     model = language_model(running_sum(8), before)
-    refused("the same logits step by step, .*keeps nothing", model, model.init(key), [1], 2)
+    refused("the same logits step by step, .*no cache in its state", model, model.init(key), [1], 2)
 
 
 def test_a_cache_that_changes_its_shape_is_refused(key):
@@ -569,14 +569,14 @@ def test_a_cache_that_changes_its_shape_is_refused(key):
         return x, nf.Out({"seen": jnp.concatenate([seen, x], axis=1)})
 
     model = language_model(nf.Model(lambda key: {}, forward=forward))
-    refused("state at middle_0/seen should keep its shape", model, model.init(key), [1], 2)
+    refused("state at middle_0/seen should have the same shape", model, model.init(key), [1], 2)
 
 
 def test_too_many_positions_are_told_at_trace_time(key):
     model = language_model(nf.learned_positions(6, 8), running_sum(8))
     params = model.init(key)
     generate(model, params, [1, 2], 5)  # the seventh token is not fed
-    words = "should be at most 6, got 7.* generate feeds 7 positions, of 2 . 5 tokens"
+    words = "should be at most 6, got 7.* generate needs 7 positions for 2 . 5 tokens"
     refused(words.replace("5", "6"), model, params, [1, 2], 6)
     out = generate(model, params, [1, 2], 12, block_size=6)
     assert out.tokens.tolist() == by_hand(model, params, [1, 2], 12, context=6)

@@ -202,7 +202,7 @@ def test_ids_beyond_int32_are_no_ids(bad):
         assert np.isnan(y[0, 1]).all()
     model = nf.gpt(5, **sizes)
     for prompt in (ids, ids[0], ids.tolist(), [ids[0], ids[0, :1]]):
-        with pytest.raises(ValueError, match=r"generate: prompt should hold ids in \[0, 5\)"):
+        with pytest.raises(ValueError, match=r"generate: prompt should have ids in \[0, 5\)"):
             nf.generate(model, model.init(KEY), prompt, 1, verify=False)
 
 

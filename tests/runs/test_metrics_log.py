@@ -55,10 +55,29 @@ def test_a_file_that_is_not_there_has_no_rows(tmp_path):
 
 def test_splits_that_are_not_wanted_are_left_out(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    rows = '{"split": "layers", "step": 1}\n{"step": 1, "split": "layers"}\n'
-    file.write_text(line() + rows)
+    tables = '"parameters": {}, "activations": {}'
+    file.write_text(
+        line() + f'{{"split": "layers", "step": 1, {tables}}}\n{{"step": 1, "split": "layers", {tables}}}\n'
+    )
     assert len(metrics_log.read_rows(file)) == 3
     assert [row["split"] for row in metrics_log.read_rows(file, without=("layers",))] == ["train"]
+
+
+def test_what_should_be_a_number_and_is_not_becomes_none():
+    row = {"split": "train", "step": 3, "loss": "high", "accuracy": True, "gradient_norm": 10**400, "other": [1.0]}
+    none = dict.fromkeys(("loss", "accuracy", "gradient_norm", "other"))
+    assert metrics_log.parse_row(json.dumps(row)) == {"split": "train", "step": 3} | none
+    event = {"split": "event", "step": 3, "seconds": 1.5, "event": "rollback", "message": "to step 2"}
+    assert metrics_log.parse_row(json.dumps(event)) == event
+
+
+@pytest.mark.parametrize("damage", [{"parameters": None}, {"activations": [1]}, {"parameters": {"w": 3}}])
+def test_a_row_of_layers_needs_its_tables(damage):
+    row = layers_row(1, w={"gradient_norm": 1.0})
+    assert metrics_log.parse_row(json.dumps(row)) == row
+    assert metrics_log.parse_row(json.dumps(row | damage)) is None
+    del row["activations"]
+    assert metrics_log.parse_row(json.dumps(row)) is None
 
 
 def test_a_series_has_finite_values_in_order_the_later_of_two():
@@ -67,8 +86,6 @@ def test_a_series_has_finite_values_in_order_the_later_of_two():
     steps, found = metrics_log.metric_series(rows, "train", "loss")
     assert steps.tolist() == [1, 3]
     assert found.tolist() == [2.0, 5.0]
-    assert metrics_log.last_value(rows, "train", "loss") == 5.0
-    assert math.isnan(metrics_log.last_value(rows, "validation", "loss"))
     assert metrics_log.metric_names(rows, "train") == ["loss"]
 
 
@@ -132,14 +149,13 @@ def test_a_follower_reads_what_read_reads(tmp_path):
 
 
 def layers_row(step, part="parameters", **values):
-    return {"split": "layers", "step": step, part: values}
+    return {"split": "layers", "step": step, "parameters": {}, "activations": {}, part: values}
 
 
 def test_layers_are_a_matrix_in_natural_order():
     rows = [
         layers_row(1, **{"blocks/10/w": {"n": 3.0}, "blocks/2/w": {"n": 2.0}}),
-        layers_row(2, **{"blocks/2/w": {"n": math.inf}, "odd": 3, "head": {"n": "x"}}),
-        {"split": "layers", "step": 3, "parameters": [1]},
+        layers_row(2, **{"blocks/2/w": {"n": math.inf}, "head": {"n": "x"}}),
         layers_row(4, **{"blocks/10/w": {"n": 5.0}}),
     ]
     found = metrics_log.layer_series(rows, "parameters", "n")

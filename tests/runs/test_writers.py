@@ -1,6 +1,7 @@
 """Rows in TensorBoard's files, read back with its own messages, and in a stand-in for wandb."""
 
 import builtins
+import importlib
 import json
 import math
 import struct
@@ -46,7 +47,7 @@ def test_scalars_histograms_and_events_of_tensorboard(tmp_path):
         "split": "layers",
         "step": 10,
         "parameters": {"a/w": {"gradient_norm": 0.25, "weight_histogram": [-1, 1, [1, 3]], "bad": "x"}},
-        "activations": {"a@1": {"dead": 0.125, "histogram": [0, 4, [0, 2, 0, 2]]}, "odd": 3},
+        "activations": {"a@1": {"dead": 0.125, "histogram": [0, 4, [0, 2, 0, 2]]}},
     }
     event = {"split": "event", "step": 11, "event": "rollback", "message": "back to 5"}
     with open_writers(["tensorboard"], tmp_path, {"model": {"name": "mlp"}}) as opened:
@@ -276,8 +277,8 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, name, package)
         return real(wanted, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.setattr(writers.importlib, "import_module", without)
-    words = rf"needs the package {package}.*pip install 'nnfunc\[{name}\]'"
+    monkeypatch.setattr(importlib, "import_module", without)
+    words = rf"the package {package} is not installed.*pip install 'nnfunc\[{name}\]'"
     with pytest.raises(ImportError, match=words):
         open_writers([name], tmp_path)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -295,7 +296,7 @@ def test_when_one_fails_the_others_are_closed(tmp_path, wandb, monkeypatch):
     def fails(*_):
         raise OSError("no room")
 
-    monkeypatch.setitem(writers.KINDS, "tensorboard", fails)
+    monkeypatch.setitem(writers.WRITERS, "tensorboard", fails)
     with pytest.raises(OSError, match="no room"):
         open_writers(["wandb", "tensorboard"], tmp_path)
     assert wandb.finished == 1

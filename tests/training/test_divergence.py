@@ -84,7 +84,7 @@ def test_a_second_process_is_refused(tmp_path):
     second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert second.returncode == 1
     assert f"process {multiprocessing.current_process().pid} on " in second.stderr
-    assert "is training in this folder. Wait for it, or give another folder" in second.stderr
+    assert "is training in this folder. Wait until it ends, or choose another folder" in second.stderr
     with pytest.raises(BlockingIOError, match="is training in this folder"):
         nf.train(build, {"later": 0.1}, DATA, folder=tmp_path, **OPTIONS)
     lock.close()

@@ -316,7 +316,7 @@ def test_mistakes_are_named(data, tmp_path):
         fit(task, key=0)
     with pytest.raises(ValueError, match=r"steps should be at least 1, got 0"):
         fit(task, steps=0)
-    with pytest.raises(ValueError, match=r"best should be such as 'min loss'"):
+    with pytest.raises(ValueError, match=r"best should be min or max and a metric, such as 'min loss'"):
         fit(task, best="accuracy", folder=tmp_path / "x")
     with pytest.raises(ValueError, match=r"best should name a validation metric, got 'acuracy'.*'accuracy'"):
         fit(task, best="max acuracy", folder=tmp_path / "y")

@@ -113,8 +113,8 @@ def _cell(name: str, value: float, path: str, median_gradient: float) -> Text:
     text = f"{value:.0%}" if name in ("dead", "saturated") else f"{value:.2g}"
     low, high = {
         "update_ratio": (diagnostics.UPDATE / diagnostics.DECADE, diagnostics.UPDATE * diagnostics.DECADE),
-        "gradient_norm": (median_gradient / diagnostics.VANISHING, median_gradient * diagnostics.EXPLODING),
-        "deviation": (diagnostics.QUIET, diagnostics.LOUD),
+        "gradient_norm": (median_gradient / diagnostics.GRADIENT_FACTOR, median_gradient * diagnostics.GRADIENT_FACTOR),
+        "deviation": (diagnostics.SMALL_DEVIATION, diagnostics.LARGE_DEVIATION),
         "dead": (-1, diagnostics.DEAD),
         "saturated": (-1, diagnostics.SATURATED),
     }.get(name, (-math.inf, math.inf))

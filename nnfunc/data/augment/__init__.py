@@ -1,12 +1,11 @@
-"""Augmentations, each a function (key, batch) -> batch: `nf.augment`.
+"""Augmentations: functions (key, batch) -> batch.
 
     augment = nf.augment.chain(nf.augment.crop(4, mode="reflect"), nf.augment.flip())
     batch = augment(key, batch)                           # (x, y), or x alone
 
-Each example gets its own random numbers. Every strength may be traced, so that it can follow a schedule
-or be swept; at 0 the batch is unchanged. uint8 images stay uint8, floats stay floats. With plain
-numbers an augmentation is a plain value: equal ones are the same to `jax.jit`, so that data loaded
-twice compiles once.
+Each example has its own random numbers. Every strength may be traced, so that it can follow a schedule
+or be swept; at 0 the batch is unchanged. uint8 images stay uint8, floats stay floats. Augmentations
+with equal Python numbers compare equal, so that data loaded twice compiles once.
 """
 
 from collections.abc import Sequence
@@ -44,10 +43,10 @@ __all__ = [
 def build_augmentation(
     pixels: int, flips: bool, fill: Sequence[float], shape: Sequence[int] | None
 ) -> Augmentation | None:
-    """The augmentation of the arguments `shift` and `flip` of a data set, or None."""
+    """The augmentation for the arguments `shift` (pixels) and `flip` (flips) of a data set, or None."""
     augments = [flip(shape=shape)] if flips else []
     augments += [shift(pixels, fill=fill, shape=shape)] if pixels else []
-    return augments[0] if len(augments) == 1 else chain(*augments) if augments else None
+    return chain(*augments) if len(augments) > 1 else next(iter(augments), None)
 
 
 explain_calls(__name__)

@@ -1,4 +1,4 @@
-"""Moves between pixels: `affine`, the bilinear map of coordinates, and `rotate` and `scale` by it."""
+"""Bilinear resampling of images: `affine` maps of the coordinates, and `rotate` and `scale`."""
 
 from typing import Any
 
@@ -24,13 +24,13 @@ __all__ = ["affine", "rotate", "scale"]
 
 
 def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array:
-    """Images seen through an affine map of their coordinates, bilinear between the pixels.
+    """Resample images by an affine map of their coordinates, with bilinear interpolation.
 
-    y[i, j] = x at (row, column) = matrix @ (i, j) + offset; beyond the edge all is `fill`, and up to
-    one pixel beyond it the edge fades into the fill.
+    y[i, j] = x at (row, column) = matrix @ (i, j) + offset. Outside the image the value is `fill`; within
+    one pixel of the edge, image and fill are interpolated.
 
     Shapes: x [batch, height, width, channels], uint8 or floats; matrix [2, 2], offset [2], or one for
-    each image, [batch, 2, 2] and [batch, 2] -> x's. fill: one number or one for each channel.
+    each image, [batch, 2, 2] and [batch, 2] -> the shape of x. fill: one number, or one for each channel.
     Raises: ValueError when the shapes do not fit; TypeError for images of other types.
     Source: scipy.ndimage.affine_transform(order=1, mode="grid-constant", cval=fill).
 
@@ -39,7 +39,7 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
     >>> y.ravel().tolist()
     [1.5, 3.0, 2.0]
     """
-    outside = check_fill("affine", fill)
+    fill = check_fill("affine", fill)
     x, matrix, offset = jnp.asarray(x), jnp.asarray(matrix), jnp.asarray(offset)
     if x.ndim != 4:
         expected = "x should be images [batch, height, width, channels]"
@@ -60,11 +60,11 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
         a, b, c = matrix[:, row, 0], matrix[:, row, 1], offset[:, row]
         return (a[:, None, None] * i + b[:, None, None] * j) + c[:, None, None]
 
-    return _bilinear("affine", x, coordinate(0), coordinate(1), outside)
+    return _bilinear("affine", x, coordinate(0), coordinate(1), fill)
 
 
 def rotate(degrees: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Turn each image about its middle, by an angle uniform in [-degrees, degrees]; bilinear.
+    """Rotate each image about its center, by an angle uniform in [-degrees, degrees]; bilinear.
 
     Shapes, fill and shape: as for `nf.augment.shift`. degrees: in [0, 180].
 
@@ -77,11 +77,11 @@ def rotate(degrees: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augment
 
 
 def scale(smallest: Scalar = 0.8, largest: Scalar = 1.25, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Zoom each image about its middle by a factor from smallest to largest; bilinear.
+    """Zoom each image about its center, by a factor from smallest to largest; bilinear.
 
-    Shapes, fill and shape: as for `nf.augment.shift`. A factor of 2 shows the middle half at twice its
-    size, 1/2 the whole with a border of `fill`; its logarithm is uniform. 0 < smallest <= largest; both
-    1 is off.
+    Shapes, fill and shape: as for `nf.augment.shift`. A factor of 2 shows the central half at twice its
+    size, 1/2 the whole image with a border of `fill`; the logarithm of the factor is uniform.
+    smallest, largest: 0 < smallest <= largest; with both 1 the images are unchanged.
 
     >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
     >>> nf.augment.scale(2.0, 2.0)(jax.random.key(0), x).ravel().tolist()
@@ -94,12 +94,12 @@ def scale(smallest: Scalar = 0.8, largest: Scalar = 1.25, *, fill: Fill = 0.0, s
 
 
 def _rotate(key: Key, batch: PyTree, *, degrees: Any, fill: Any, shape: Any) -> PyTree:
-    def turned(x: Array) -> Array:
+    def rotated(x: Array) -> Array:
         angle = (2 * draw_uniform(key, x) - 1) * (as_scalar(degrees) * (np.pi / 180))
         cos, sin = jnp.cos(angle), jnp.sin(angle)
-        return _about_middle("rotate", x, ((cos, sin), (-sin, cos)), fill)
+        return _map_about_center("rotate", x, ((cos, sin), (-sin, cos)), fill)
 
-    return apply_to_images("rotate", turned, batch, shape)
+    return apply_to_images("rotate", rotated, batch, shape)
 
 
 def _scale(key: Key, batch: PyTree, *, smallest: Any, largest: Any, fill: Any, shape: Any) -> PyTree:
@@ -107,51 +107,53 @@ def _scale(key: Key, batch: PyTree, *, smallest: Any, largest: Any, fill: Any, s
         least, most = jnp.log(as_scalar(smallest)), jnp.log(as_scalar(largest))
         inverse = jnp.exp(-(least + draw_uniform(key, x) * (most - least)))
         zero = jnp.zeros_like(inverse)
-        return _about_middle("scale", x, ((inverse, zero), (zero, inverse)), fill)
+        return _map_about_center("scale", x, ((inverse, zero), (zero, inverse)), fill)
 
     return apply_to_images("scale", zoomed, batch, shape)
 
 
-def _about_middle(where: str, x: Array, matrix: Any, fill: tuple[Any, ...]) -> Array:
-    """Each image mapped by its 2 x 2 matrix, given as entries [batch]; the middle stays."""
-    middle = [(side - 1) / 2 for side in x.shape[1:3]]
-    i = (np.arange(x.shape[1], dtype=np.float32) - np.float32(middle[0]))[None, :, None]
-    j = (np.arange(x.shape[2], dtype=np.float32) - np.float32(middle[1]))[None, None]
+def _map_about_center(where: str, x: Array, matrix: Any, fill: tuple[Any, ...]) -> Array:
+    """Each image mapped by its 2 x 2 matrix, of entries [batch]; the center does not move."""
+    center = [(side - 1) / 2 for side in x.shape[1:3]]
+    i = (np.arange(x.shape[1], dtype=np.float32) - np.float32(center[0]))[None, :, None]
+    j = (np.arange(x.shape[2], dtype=np.float32) - np.float32(center[1]))[None, None]
     (a, b), (c, d) = ((entry[:, None, None] for entry in row) for row in matrix)
-    return _bilinear(where, x, a * i + b * j + middle[0], c * i + d * j + middle[1], fill)
+    return _bilinear(where, x, a * i + b * j + center[0], c * i + d * j + center[1], fill)
 
 
 def _bilinear(where: str, x: Array, row: Array, column: Array, fill: tuple[Any, ...]) -> Array:
     """x [batch, height, width, channels] at (row, column), each [batch, height, width].
 
-    Four gathers from one flat list of pixels: as quick on CPU as any form tried, and quicker than
-    gathers of 2 x 2 blocks. A whole coordinate gives its pixel exactly.
+    Four gathers from one flat list of pixels are as fast on CPU as any form that was tried, and faster
+    than gathers of 2 x 2 blocks. An integer coordinate gives its pixel exactly.
     """
     count, height, width, channels = x.shape
-    outside = fill_values(where, fill, x)
-    rows, stride = height + 3, width + 3  # one pixel of fill before, two behind
-    wide = jnp.broadcast_to(outside, (count, rows, stride, channels))
-    wide = wide.at[:, 1 : height + 1, 1 : width + 1].set(x)
-    flat = wide.reshape(count * rows * stride, channels)
+    rows, stride = height + 3, width + 3  # one pixel of fill before the image, two after it
+    padded = jnp.broadcast_to(fill_values(where, fill, x), (count, rows, stride, channels))
+    padded = padded.at[:, 1 : height + 1, 1 : width + 1].set(x)
+    flat = padded.reshape(count * rows * stride, channels)
 
-    def whole(place: Array, side: int) -> tuple[Array, Array]:
-        place = jnp.clip(place, -1, side)
-        floor = jnp.floor(place)
-        return floor.astype(jnp.int32) + 1, (place - floor)[..., None]
+    def split_coordinate(coordinate: Array, side: int) -> tuple[Array, Array]:
+        coordinate = jnp.clip(coordinate, -1, side)
+        floor = jnp.floor(coordinate)
+        return floor.astype(jnp.int32) + 1, (coordinate - floor)[..., None]
 
-    (top, down), (left, right) = whole(row, height), whole(column, width)
+    (upper_row, row_weight), (first_column, column_weight) = (
+        split_coordinate(row, height),
+        split_coordinate(column, width),
+    )
     image = np.arange(count, dtype=np.int32)[:, None, None] * np.int32(rows * stride)
-    at = image + top * stride + left
+    at = image + upper_row * stride + first_column
 
-    def blended(_: Array, unit: float) -> Array:
-        kind = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
-        down_, right_ = down.astype(kind), right.astype(kind)
+    def interpolated(_: Array, white: float) -> Array:
+        dtype = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
+        down, right = row_weight.astype(dtype), column_weight.astype(dtype)
 
         def pixel(step: int) -> Array:
-            return flat.at[at + step].get(mode="promise_in_bounds").astype(kind)
+            return flat.at[at + step].get(mode="promise_in_bounds").astype(dtype)
 
-        upper = pixel(0) + right_ * (pixel(1) - pixel(0))
-        lower = pixel(stride) + right_ * (pixel(stride + 1) - pixel(stride))
-        return upper + down_ * (lower - upper)
+        upper = pixel(0) + right * (pixel(1) - pixel(0))
+        lower = pixel(stride) + right * (pixel(stride + 1) - pixel(stride))
+        return upper + down * (lower - upper)
 
-    return apply_in_floats(where, x, blended)
+    return apply_in_floats(where, x, interpolated)

@@ -1,4 +1,4 @@
-"""The type of augmentations, and helpers that apply a change to the x of a batch."""
+"""The type of augmentations, and functions that apply a change to the x of a batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,18 +30,19 @@ __all__ = [
 ]
 
 Fill = Scalar | Sequence[Scalar]
-"""The values of pixels from outside of the image: one value, or one for each channel."""
+"""The value of pixels outside the image: one number, or one for each channel."""
 Shape = Sequence[int] | None
-"""(height, width, channels) of images that x holds in another layout, such as flat."""
+"""(height, width, channels) of images that x holds in another layout, such as flat; or None."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """A function (key, batch) -> batch, made by a factory such as `nf.augment.flip`.
 
-    A plain value: with plain numbers, equal ones are the same to `jax.jit`. Where a config names an
-    augmentation, or `nf.Task` takes one, any function (key, batch) -> batch will do.
-    name: the factory's. change: (key, batch, **settings) -> batch, a module's own function.
+    Augmentations with equal Python numbers compare equal, so `jax.jit` compiles once for them. `nf.Task` and
+    configs also accept any other function (key, batch) -> batch.
+    name: of the factory. change: (key, batch, **settings) -> batch. settings: the (name, value) pairs of
+    the factory's arguments.
 
     >>> nf.augment.flip(rate=0.1)
     flip(rate=0.1, vertical=False, shape=None)
@@ -57,7 +58,7 @@ class Augmentation:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Its argument `shape`, or None."""
+        """The setting `shape`, or None."""
         return dict(self.settings).get("shape")
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class Augmentation:
 
 
 def make_augmentation(name: str, change: Callable[..., PyTree], **settings: Any) -> Augmentation:
-    """The augmentation of this name that calls change(key, batch, **settings); shape is checked."""
+    """The augmentation `name`, which calls change(key, batch, **settings); the setting `shape` is checked."""
     shape = settings.get("shape")
     if shape is not None:
         if len(shape) != 3:
@@ -75,7 +76,7 @@ def make_augmentation(name: str, change: Callable[..., PyTree], **settings: Any)
 
 
 def get_inputs(batch: PyTree) -> Array:
-    """The x of a batch: the batch itself, or the first of (x, ...), or the first field or "x" of what is there."""
+    """The x of a `batch`: the batch itself, the first item of a tuple, or the first field or "x" of an input there."""
     x = batch
     while isinstance(x, tuple | list) and x:  # (nf.RecurrentInput(x, lengths), y)
         x = x[0]
@@ -87,25 +88,28 @@ def get_inputs(batch: PyTree) -> Array:
 
 
 def replace_inputs(batch: PyTree, x: Array) -> PyTree:
-    """The batch with another x, where `inputs` finds it."""
+    """The `batch` with `x` instead of `get_inputs(batch)`."""
     if isinstance(batch, tuple | list):
         return replace_item(batch, 0, replace_inputs(batch[0], x))
     return batch | {"x": x} if isinstance(batch, dict) else x
 
 
 def replace_item(batch: Any, index: int, item: PyTree) -> Any:
-    """A tuple, list or NamedTuple with another item at an index."""
+    """The `batch`, a tuple, list or NamedTuple, with `item` at `index`."""
     items = [*batch[:index], item, *batch[index + 1 :]]
     return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
 
 
 def apply_to_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
-    """The batch with its x changed."""
+    """The `batch` with its x replaced by change(x)."""
     return replace_inputs(batch, change(get_inputs(batch)))
 
 
 def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
-    """x as [batch, height, width, channels]."""
+    """x as images [batch, height, width, channels].
+
+    where: begins the message of an error. shape: (height, width, channels) of images in another layout, or None.
+    """
     if shape is not None and x.ndim > 1 and math.prod(x.shape[1:]) == math.prod(shape):
         return x.reshape(-1, *shape)
     if shape is not None:
@@ -113,41 +117,46 @@ def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
         check.fail(where, expected=expected, actual=f"shape {tuple(x.shape)}")
     if x.ndim != 4:
         expected = "x should be images [batch, height, width, channels]"
-        check.fail(where, expected=expected, actual=f"shape {tuple(x.shape)}", hint="Give their shape=(...).")
+        check.fail(
+            where, expected=expected, actual=f"shape {tuple(x.shape)}", hint="For another layout, pass shape=(...)."
+        )
     return x
 
 
 def apply_to_images(where: str, change: Callable[[Array], Array], batch: PyTree, shape: Sequence[int] | None) -> PyTree:
-    """The batch with x, seen as images [batch, height, width, channels], changed."""
+    """The `batch` with its x replaced by change(x as images [batch, height, width, channels]), in the layout of x.
+
+    where, shape: as for `as_images`.
+    """
     x = get_inputs(batch)
     return replace_inputs(batch, change(as_images(where, x, shape)).reshape(x.shape))
 
 
 def apply_in_floats(where: str, x: Array, change: Callable[[Array, float], Array]) -> Array:
-    """change(floats, scale) in the dtype of x; scale is the value of white: 255 for uint8, else 1.
+    """change(x as floats, white) in the dtype of x; white is 255 for uint8 and 1 for floats.
 
-    uint8 is rounded and clipped to [0, 255]; floats are not clipped.
+    where: begins the message of an error. uint8 is rounded and clipped to [0, 255]; floats are not clipped.
     """
     if x.dtype == jnp.uint8:
         y = change(x.astype(jnp.float32), 255.0)
         return jnp.clip(jnp.round(y), 0, 255).astype(jnp.uint8)
-    check.floating(where, "Give the images as uint8, or as floats.", x=x)
+    check.floating(where, "Images are uint8 or floats.", x=x)
     wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
     return change(wide, 1.0).astype(x.dtype)
 
 
 def draw_uniform(key: Key, x: Array, *shape: int) -> Array:
-    """Uniform float32 numbers in [0, 1), of shape [batch, *shape]."""
+    """Uniform float32 numbers in [0, 1), of shape [batch, *shape]. key: random. x: [batch, ...]."""
     return jax.random.uniform(key, (x.shape[0], *shape), jnp.float32)
 
 
 def as_scalar(value: Scalar, like: Any = jnp.float32) -> Array:
-    """A number, traced or plain, as an array of the dtype `like`."""
+    """A number, which may be traced, as an array. value: the number. like: the dtype."""
     return jnp.asarray(value).astype(like)
 
 
 def check_fill(where: str, fill: Fill) -> tuple[Any, ...]:
-    """The values of a Fill, plain ones as floats."""
+    """The values of `fill` as a tuple, Python numbers as floats. where: begins the message of an error."""
     values: Any = fill
     if not isinstance(values, Sequence) and getattr(values, "ndim", 0) != 1:
         values = (values,)
@@ -157,7 +166,7 @@ def check_fill(where: str, fill: Fill) -> tuple[Any, ...]:
 
 
 def fill_values(where: str, fill: tuple[Any, ...], x: Array) -> Array:
-    """The fill in x's type, [1] or [channels]."""
+    """The fill, of `check_fill`, as an array [1] or [channels] in the dtype of x. where: begins the message."""
     if len(fill) not in (1, x.shape[-1]):
         expected = f"fill should be one number, or one for each of {x.shape[-1]} channels"
         check.fail(where, expected=expected, actual=len(fill))

@@ -1,4 +1,4 @@
-"""Changes of pixel values: `cutout`, `brightness`, `contrast` and `noise`."""
+"""Augmentations of pixel values: `cutout`, `brightness`, `contrast` and `noise`."""
 
 from typing import Any
 
@@ -25,10 +25,10 @@ __all__ = ["brightness", "contrast", "cutout", "draw_boxes", "noise"]
 
 
 def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Fill `count` boxes of each image, with sides of `size` times the image's, anywhere.
+    """Fill `count` boxes at random positions of each image, with sides of `size` times those of the image.
 
-    A box whose middle is near the edge sticks out, and so hides less. Shapes, fill and shape: as for
-    `nf.augment.shift`. size: in [0, 1]. count: at least 0.
+    The center of a box is uniform in the image, so a box near the edge is cut off. Shapes, fill and shape:
+    as for `nf.augment.shift`. size: in [0, 1]. count: at least 0.
     Source: DeVries and Taylor 2017, arXiv:1708.04552, section 3.
 
     >>> y = nf.augment.cutout(0.5)(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
@@ -42,10 +42,10 @@ def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = Non
 
 
 def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
-    """Add one number to all of an image, uniform in [-amount, amount].
+    """Add one number, uniform in [-amount, amount], to all pixels of an image.
 
-    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the scale of x: for uint8 a
-    fraction of 255, and the result is clipped to [0, 255]. Floats are not clipped, for they may be normalised.
+    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the scale of x; for uint8 a
+    fraction of 255, and the result is clipped to [0, 255]. Floats are not clipped: they may be normalised.
     Source: tf.image.random_brightness.
 
     >>> y = nf.augment.brightness(0.1)(jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
@@ -57,9 +57,9 @@ def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
 
 
 def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
-    """Stretch each image about its mean by a factor uniform in [1 - amount, 1 + amount].
+    """Scale the contrast of each image by a factor uniform in [1 - amount, 1 + amount].
 
-    y = mean + factor * (x - mean), with a mean for each image and channel. Shapes and shape: as for
+    y = mean + factor * (x - mean), with the mean of each image and channel. Shapes and shape: as for
     `nf.augment.shift`. amount: in [0, 1]. uint8 is clipped to [0, 255].
     Source: tf.image.random_contrast(lower=1 - amount, upper=1 + amount).
 
@@ -72,10 +72,10 @@ def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
 
 
 def noise(std: Scalar) -> Augmentation:
-    """Add normal noise of this standard deviation to every number of x.
+    """Add normal noise of standard deviation `std` to every number of x.
 
-    Shapes: x [batch, ...], floats or uint8. std: at least 0, in the unit of x: for uint8 a share
-    of 255, and the result is rounded and kept within 0 and 255.
+    Shapes: x [batch, ...], floats or uint8. std: at least 0, in the scale of x; for uint8 a fraction of 255,
+    and the result is rounded and clipped to [0, 255].
 
     >>> y = nf.augment.noise(0.1)(jax.random.key(0), jnp.zeros((1000, 2)))
     >>> round(float(y.std()), 2)
@@ -86,49 +86,50 @@ def noise(std: Scalar) -> Augmentation:
 
 
 def _cutout(key: Key, batch: PyTree, *, size: Any, count: int, fill: Any, shape: Any) -> PyTree:
-    def hidden(x: Array) -> Array:
+    def masked(x: Array) -> Array:
         length = jnp.broadcast_to(as_scalar(size), (len(x), count))
         rows, columns = draw_boxes(key, x, length)
         covered = (rows[..., :, None] & columns[..., None, :]).any(1)  # [batch, height, width]
         return jnp.where(covered[..., None], fill_values("cutout", fill, x), x)
 
-    return apply_to_images("cutout", hidden, batch, shape)
+    return apply_to_images("cutout", masked, batch, shape)
 
 
 def _brightness(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
-    def lit(x: Array, unit: float) -> Array:
-        return x + ((2 * draw_uniform(key, x, 1, 1, 1) - 1) * as_scalar(amount) * unit).astype(x.dtype)
+    def brightened(x: Array, white: float) -> Array:
+        return x + ((2 * draw_uniform(key, x, 1, 1, 1) - 1) * as_scalar(amount) * white).astype(x.dtype)
 
-    return apply_to_images("brightness", lambda x: apply_in_floats("brightness", x, lit), batch, shape)
+    return apply_to_images("brightness", lambda x: apply_in_floats("brightness", x, brightened), batch, shape)
 
 
 def _contrast(key: Key, batch: PyTree, *, amount: Any, shape: Any) -> PyTree:
-    def stretched(x: Array, unit: float) -> Array:
-        more = ((2 * draw_uniform(key, x, 1, 1, 1) - 1) * as_scalar(amount)).astype(x.dtype)
-        return x + more * (x - x.mean((1, 2), keepdims=True))  # exactly x where more is 0
+    def scaled(x: Array, white: float) -> Array:
+        change = ((2 * draw_uniform(key, x, 1, 1, 1) - 1) * as_scalar(amount)).astype(x.dtype)
+        return x + change * (x - x.mean((1, 2), keepdims=True))  # exactly x where change is 0
 
-    return apply_to_images("contrast", lambda x: apply_in_floats("contrast", x, stretched), batch, shape)
+    return apply_to_images("contrast", lambda x: apply_in_floats("contrast", x, scaled), batch, shape)
 
 
 def _noise(key: Key, batch: PyTree, *, std: Any) -> PyTree:
-    def noisy(x: Array, unit: float) -> Array:
+    def noisy(x: Array, white: float) -> Array:
         normal = jax.random.normal(key, (x.size,), jnp.float32)  # flat: a third of the time on CPU
-        return x + (normal.reshape(x.shape) * (as_scalar(std) * unit)).astype(x.dtype)
+        return x + (normal.reshape(x.shape) * (as_scalar(std) * white)).astype(x.dtype)
 
     return apply_to_inputs(lambda x: apply_in_floats("noise", x, noisy), batch)
 
 
 def draw_boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
-    """Boxes in images, with middles uniform in the image: which rows and which columns each takes.
+    """(rows, columns) that boxes with centers uniform in the image cover.
 
-    length [batch, count]: the sides as fractions of the image's. Returns: booleans [batch, count, height]
-    and [batch, count, width], true for the pixels whose middle is inside; none for a length of 0.
+    key: random. x: images [batch, height, width, channels]. length: [batch, count], the sides of the boxes as
+    fractions of those of the image. Returns: booleans [batch, count, height] and [batch, count, width], True
+    for pixels whose center is inside; all False for a length of 0.
     """
 
     def span(name: str, side: int) -> Array:
-        middle = draw_uniform(fold(key, name), x, length.shape[1], 1) * side
+        center = draw_uniform(fold(key, name), x, length.shape[1], 1) * side
         half = length[..., None] * (side / 2)
-        center = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
-        return (center >= middle - half) & (center < middle + half)
+        pixel = jnp.arange(side, dtype=jnp.float32)[None, None] + 0.5
+        return (pixel >= center - half) & (pixel < center + half)
 
     return span("row", x.shape[1]), span("column", x.shape[2])

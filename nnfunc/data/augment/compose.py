@@ -1,4 +1,4 @@
-"""Augmentations made of others: `chain` and `sometimes`."""
+"""Augmentations of augmentations: `chain` and `sometimes`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ Augment = Callable[[Key, PyTree], PyTree]
 
 
 def chain(*augments: Augment) -> Augmentation:
-    """Apply augmentations in order, each with its own key; without any, the batch is unchanged.
+    """Apply augmentations in order, each with another key; without any, the batch is unchanged.
 
     augments: functions (key, batch) -> batch.
 
@@ -34,8 +34,8 @@ def chain(*augments: Augment) -> Augmentation:
 def sometimes(augment: Augment, rate: Scalar = 0.5) -> Augmentation:
     """Apply an augmentation to each example with probability `rate`; the others are unchanged.
 
-    augment: keeps shapes and dtypes; where it makes soft labels, as `mixup` does, the labels of the
-    other examples become soft too. It runs on the whole batch, so this saves no time. rate: in [0, 1].
+    augment: keeps shapes and dtypes; if it returns soft labels, as `mixup` does, the labels of the other
+    examples become soft too. It runs on the whole batch, so this saves no time. rate: in [0, 1].
     Raises: ValueError when the augmentation changes the shape of x.
 
     >>> augment = nf.augment.sometimes(nf.augment.brightness(1.0), 0.5)
@@ -60,16 +60,16 @@ def _sometimes(key: Key, batch: PyTree, *, augment: Augment, rate: Any) -> PyTre
         expected = f"the augmentation should keep the batch's structure, {jax.tree.structure(batch)}"
         check.fail("sometimes", expected=expected, actual=jax.tree.structure(changed))
     count = jax.tree.leaves(batch)[0].shape[0]
-    acts = jax.random.uniform(fold(key, "acts"), (count,), jnp.float32) < as_scalar(rate)
+    is_changed = jax.random.uniform(fold(key, "acts"), (count,), jnp.float32) < as_scalar(rate)
 
     def pick(new: Array, old: Array) -> Array:
         new, old = jnp.asarray(new), jnp.asarray(old)
         if old.ndim == 1 and new.ndim == 2 and new.dtype != old.dtype:
             old = to_soft_labels("sometimes", old, new.shape[1])
         if (new.shape, new.dtype) != (old.shape, old.dtype):
-            actual = f"{old.dtype}{list(old.shape)} that became {new.dtype}{list(new.shape)}"
-            check.fail("sometimes", expected="the augmentation should keep shapes and dtypes", actual=actual)
-        return jnp.where(acts.reshape(count, *[1] * (new.ndim - 1)), new, old)
+            expected = f"the augmentation should keep shape and dtype, {old.dtype}{list(old.shape)}"
+            check.fail("sometimes", expected=expected, actual=f"{new.dtype}{list(new.shape)}")
+        return jnp.where(is_changed.reshape(count, *[1] * (new.ndim - 1)), new, old)
 
     return jax.tree.map(pick, changed, batch)
 

@@ -1,4 +1,4 @@
-"""Examples mixed in pairs, their labels with them: `mixup` and `cutmix`."""
+"""Augmentations that mix pairs of examples and their labels: `mixup` and `cutmix`."""
 
 from typing import Any
 
@@ -26,17 +26,17 @@ __all__ = ["cutmix", "mixup", "to_soft_labels"]
 
 
 def mixup(alpha: Scalar, classes: int) -> Augmentation:
-    """Blend each example with another of the batch, and their labels in the same proportion.
+    """Interpolate each example with another one of the batch, and their labels in the same proportion.
 
-    x = weight * x + (1 - weight) * other x, y likewise; weight ~ Beta(alpha, alpha), one for each example,
-    and the others are a permutation of the batch.
+    x = weight * x + (1 - weight) * other x, y likewise; weight ~ Beta(alpha, alpha), one for each example.
+    The other examples are a permutation of the batch.
 
-    Shapes: a batch (x, y), x [batch, ...] uint8 or floats, y labels [batch] or already soft ones
-    [batch, classes] -> x of its shape and type, y soft labels [batch, classes] in float32. alpha: at
-    least 0; at 0 nothing is mixed, and labels only become soft. classes: the number of them, at
-    least 1. A label that is no class gives NaN.
-    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; with a weight for each example rather
-    than one for the batch.
+    Shapes: a batch (x, y), x [batch, ...] uint8 or floats, y labels [batch] or soft labels [batch, classes]
+    -> x of the same shape and dtype, y soft labels [batch, classes] in float32. alpha: at least 0; at 0
+    nothing is mixed, and labels only become soft. classes: the number of classes, at least 1. A label that
+    is not in [0, classes) gives NaN.
+    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; here with a weight for each example
+    instead of one for the batch.
 
     >>> x, y = nf.augment.mixup(0.4, classes=3)(jax.random.key(0), (jnp.eye(3), jnp.arange(3)))
     >>> bool(jnp.allclose(x, y, atol=1e-6)), round(float(y.sum()), 4)
@@ -48,17 +48,17 @@ def mixup(alpha: Scalar, classes: int) -> Augmentation:
 
 
 def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
-    """Paste a box of another image of the batch into each, and mix their labels by its area.
+    """Paste a box of another image of the batch into each image, and mix their labels by its area.
 
-    The box covers a fraction 1 - Beta(alpha, alpha) of the image before what sticks out is cut off, its
-    middle is anywhere, and the labels are mixed by the number of pixels that were really pasted.
+    The center of the box is uniform in the image, and its area a fraction 1 - Beta(alpha, alpha) of the
+    image, before it is cut off at the edges. The labels are mixed by the number of pasted pixels.
 
-    Shapes: a batch (x, y), x [batch, height, width, channels] of any type, y labels [batch] or already
-    soft ones [batch, classes] -> x of its shape and type, y soft labels [batch, classes] in float32.
-    alpha: at least 0; at 0 nothing is pasted, and labels only become soft. classes: the number of them,
-    at least 1. A label that is no class gives NaN. shape: as for `nf.augment.shift`.
-    Source: Yun et al. 2019, arXiv:1905.04899, section 3 and appendix A; with a box for each image
-    rather than one for the batch.
+    Shapes: a batch (x, y), x [batch, height, width, channels] of any dtype, y labels [batch] or soft labels
+    [batch, classes] -> x of the same shape and dtype, y soft labels [batch, classes] in float32. alpha: at
+    least 0; at 0 nothing is pasted, and labels only become soft. classes: the number of classes, at least 1.
+    A label that is not in [0, classes) gives NaN. shape: as for `nf.augment.shift`.
+    Source: Yun et al. 2019, arXiv:1905.04899, section 3 and appendix A; here with a box for each image
+    instead of one for the batch.
 
     >>> x = jnp.broadcast_to(jnp.arange(2.0)[:, None, None, None], (2, 8, 8, 1))
     >>> mixed, y = nf.augment.cutmix(1.0, classes=2)(jax.random.key(1), (x, jnp.arange(2)))
@@ -74,15 +74,12 @@ def _mixup(key: Key, batch: PyTree, *, alpha: Any, classes: int) -> PyTree:
     x, labels = _pair("mixup", batch, classes)
     count = labels.shape[0]
     other = jax.random.permutation(fold(key, "other"), count)
-    moved = 1 - draw_symmetric_beta(fold(key, "share"), alpha, count)  # the weight of the other
+    weight = 1 - draw_symmetric_beta(fold(key, "share"), alpha, count)  # of the other example
 
-    def blended(x: Array) -> Array:
-        def blend(x: Array, unit: float) -> Array:
-            return _interpolate(x, x[other], moved)
+    def mixed(x: Array) -> Array:
+        return apply_in_floats("mixup", x, lambda x, white: _interpolate(x, x[other], weight))
 
-        return apply_in_floats("mixup", x, blend)
-
-    return replace_item(replace_item(batch, 0, apply_to_inputs(blended, x)), 1, blended(labels))
+    return replace_item(replace_item(batch, 0, apply_to_inputs(mixed, x)), 1, mixed(labels))
 
 
 def _cutmix(key: Key, batch: PyTree, *, alpha: Any, classes: int, shape: Any) -> PyTree:
@@ -109,7 +106,7 @@ def _interpolate(x: Array, other: Array, weight: Array) -> Array:
 def draw_symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     """[count] draws of Beta(alpha, alpha) in float32, 1 where alpha is 0.
 
-    Without a loop and without rejection, unlike jax.random.beta: with U, V uniform,
+    It needs no loop and no rejection, unlike jax.random.beta: with U, V uniform,
     T = sqrt(2 a (U ** (-1/a) - 1)) cos(2 pi V) has Student's t-distribution with 2 a degrees of
     freedom, and 1/2 + T / (2 sqrt(2 a + T^2)) is Beta(a, a).
     Source: Bailey 1994, Mathematics of Computation 62; Devroye 1996, "Random variate generation in one
@@ -121,19 +118,23 @@ def draw_symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
     above = jnp.expm1(jnp.minimum(-jnp.log1p(-u) * rate, 80))  # 1 - u is above 0, u may be 0
     cos = jnp.cos(2 * np.pi * v)
     square = above * cos * cos  # T^2 / 2 a
-    drawn = 0.5 + 0.5 * jnp.sign(cos) * jnp.sqrt(square / (1 + square))
-    return jnp.where(alpha > 0, drawn, 1)
+    beta = 0.5 + 0.5 * jnp.sign(cos) * jnp.sqrt(square / (1 + square))
+    return jnp.where(alpha > 0, beta, 1)
 
 
 def to_soft_labels(where: str, y: Any, classes: int) -> Array:
-    """Labels [batch] as class probabilities [batch, classes] in float32; soft labels are unchanged."""
+    """Labels as class probabilities [batch, classes] in float32.
+
+    where: begins the message of an error. y: labels [batch], or soft labels [batch, classes], which are
+    returned unchanged. classes: the number of classes.
+    """
     y = jnp.asarray(y)
     if y.ndim == 2 and y.shape[1] == classes and jnp.issubdtype(y.dtype, jnp.floating):
         return y
     if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
         expected = f"y should be labels [batch], or class probabilities [batch, {classes}] in floats"
         check.fail(where, expected=expected, actual=check.describe(y))
-    check.within(where, 0, classes - 1, "Set classes to the number of them.", labels=y)
+    check.within(where, 0, classes - 1, "Set classes to the number of classes.", labels=y)
     valid = (y >= 0) & (y < classes)
     return jnp.where(valid[:, None], jax.nn.one_hot(y, classes, dtype=jnp.float32), jnp.nan)
 
@@ -141,6 +142,6 @@ def to_soft_labels(where: str, y: Any, classes: int) -> Array:
 def _pair(where: str, batch: PyTree, classes: int) -> tuple[PyTree, Array]:
     """x and the soft labels of a batch."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not hasattr(batch[1], "dtype"):
-        expected = "a batch should be a pair (x, labels), whose labels it mixes too"
+        expected = "a batch should be a pair (x, labels)"
         check.fail(where, expected=expected, actual=check.describe(batch), exc_type=TypeError)
     return batch[0], to_soft_labels(where, batch[1], classes)

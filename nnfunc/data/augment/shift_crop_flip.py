@@ -1,4 +1,4 @@
-"""Moves by whole pixels: `shift`, `crop` and `flip`. No pixel changes its value."""
+"""Augmentations that move whole pixels: `shift`, `crop` and `flip`."""
 
 from typing import Any, Literal
 
@@ -25,11 +25,11 @@ Mode = Literal["constant", "reflect", "edge"]
 
 
 def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Move each image by up to `pixels` up or down and left or right, each move equally likely.
+    """Shift each image by up to `pixels` vertically and horizontally, uniformly at random.
 
-    Shapes: x [batch, height, width, channels], in the batch (x, y) or alone. pixels: at least 0,
-    rounded to an integer. fill: the value of pixels from outside, one or one for each channel.
-    shape: (height, width, channels), for x that holds images in another layout.
+    Shapes: x [batch, height, width, channels], in a batch (x, y) or alone. pixels: at least 0,
+    rounded to an integer. fill: the value of pixels outside the image, one number or one for each channel.
+    shape: (height, width, channels), for images in another layout.
 
     >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
     >>> float(nf.augment.shift(1)(jax.random.key(0), x).sum())
@@ -40,11 +40,11 @@ def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentat
 
 
 def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
-    """Pad each image by `padding` pixels on every side, and cut its old size out at a random place.
+    """Pad each image by `padding` pixels on every side, and crop it to its size at a random position.
 
-    Shapes, fill and shape: as for `shift`, which is the mode "constant". padding: at least 0, rounded
-    to an integer. mode: what the padding holds, "constant" (fill), "edge" (the nearest pixel) or
-    "reflect" (the image mirrored at its outermost pixel), as in `numpy.pad`.
+    Shapes, fill and shape: as for `shift`, which equals the mode "constant". padding: at least 0, rounded
+    to an integer. mode: of `numpy.pad`, "constant" (fill), "edge" (the nearest pixel) or "reflect" (the
+    image mirrored at its outermost pixel).
     Source: He et al. 2015, arXiv:1512.03385, section 4.2 (padding 4 for CIFAR-10).
 
     >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
@@ -59,9 +59,10 @@ def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: S
 
 
 def flip(rate: Scalar = 0.5, *, vertical: bool = False, shape: Shape = None) -> Augmentation:
-    """Mirror each image left to right, with probability `rate`; vertical: upside down instead.
+    """Flip each image from left to right, with probability `rate`.
 
-    Shapes and `shape`: as for `shift`. rate: in [0, 1]. For both: chain(flip(), flip(vertical=True)).
+    Shapes and shape: as for `shift`. rate: in [0, 1]. vertical: flip upside down instead; for both:
+    chain(flip(), flip(vertical=True)).
 
     >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
     >>> {tuple(nf.augment.flip()(jax.random.key(i), x).ravel().tolist()) for i in range(8)} == {
@@ -73,78 +74,67 @@ def flip(rate: Scalar = 0.5, *, vertical: bool = False, shape: Shape = None) -> 
 
 
 def _shift(key: Key, batch: PyTree, *, pixels: Any, fill: Any, shape: Any) -> PyTree:
-    def moved(x: Array) -> Array:
-        return _cut("shift", key, x, pixels, "constant", fill)
-
-    return apply_to_images("shift", moved, batch, shape)
+    return apply_to_images("shift", lambda x: _shifted("shift", key, x, pixels, "constant", fill), batch, shape)
 
 
 def _crop(key: Key, batch: PyTree, *, padding: Any, mode: Mode, fill: Any, shape: Any) -> PyTree:
-    def moved(x: Array) -> Array:
-        return _cut("crop", key, x, padding, mode, fill)
-
-    return apply_to_images("crop", moved, batch, shape)
+    return apply_to_images("crop", lambda x: _shifted("crop", key, x, padding, mode, fill), batch, shape)
 
 
 def _flip(key: Key, batch: PyTree, *, rate: Any, vertical: bool, shape: Any) -> PyTree:
-    def mirrored(x: Array) -> Array:
-        turn = draw_uniform(key, x, 1, 1, 1) < as_scalar(rate)
-        return jnp.where(turn, x[:, ::-1] if vertical else x[:, :, ::-1], x)
+    def flipped(x: Array) -> Array:
+        is_flipped = draw_uniform(key, x, 1, 1, 1) < as_scalar(rate)
+        return jnp.where(is_flipped, x[:, ::-1] if vertical else x[:, :, ::-1], x)
 
-    return apply_to_images("flip", mirrored, batch, shape)
+    return apply_to_images("flip", flipped, batch, shape)
 
 
-def _cut(where: str, key: Key, x: Array, reach: Any, mode: Mode, fill: tuple[Any, ...]) -> Array:
-    """Each image moved by up to `reach`; what is outside of it is as `mode` says.
+def _shifted(where: str, key: Key, x: Array, limit: Any, mode: Mode, fill: tuple[Any, ...]) -> Array:
+    """Each image shifted by up to `limit` pixels, with padding of the given mode.
 
-    A plain reach pads once and cuts once. A traced one, whose padding has no size yet, moves along one
-    axis and then the other, within an image's side on either hand: nothing lies farther out.
+    With a Python number it pads and slices once. A traced limit cannot set the size of the padding, so the
+    images are shifted along one axis after the other, by at most their side.
     """
     outside = fill_values(where, fill, x)
-    if check.is_plain(reach):
-        pad = round(float(reach))
+    if check.is_plain(limit):
+        pad = round(float(limit))
         if pad <= min(x.shape[1:3]):
             if pad == 0:
                 return x
             corner = jax.random.randint(key, (len(x), 2), 0, 2 * pad + 1, jnp.int32)
-            wide = _padded(x, (0, pad, pad, 0), mode, outside)
+            padded = _padded(x, (0, pad, pad, 0), mode, outside)
 
-            def window(image: Array, at: Array) -> Array:
+            def crop_at(image: Array, at: Array) -> Array:
                 return jax.lax.dynamic_slice(image, (*at, jnp.zeros_like(at[0])), x.shape[1:])
 
-            return jax.vmap(window)(wide, corner)
+            return jax.vmap(crop_at)(padded, corner)
         pad = jnp.asarray(pad, jnp.int32)
     else:
-        pad = jnp.maximum(jnp.round(as_scalar(reach)), 0).astype(jnp.int32)
-    move = jax.random.randint(key, (len(x), 2), 0, 2 * pad + 1, jnp.int32) - pad
+        pad = jnp.maximum(jnp.round(as_scalar(limit)), 0).astype(jnp.int32)
+    offset = jax.random.randint(key, (len(x), 2), 0, 2 * pad + 1, jnp.int32) - pad
     for axis in (1, 2):
-        x = _along(x, axis, move[:, axis - 1], mode, outside)
+        x = _shifted_along(x, axis, offset[:, axis - 1], mode, outside)
     return x
 
 
-def _along(x: Array, axis: int, move: Array, mode: Mode, outside: Array) -> Array:
-    """Each image moved along one axis, by any integer of pixels."""
+def _shifted_along(x: Array, axis: int, offset: Array, mode: Mode, outside: Array) -> Array:
+    """Each image shifted along one axis, by its offset [batch] in pixels."""
     side = x.shape[axis]
     if mode == "reflect":
-        pad, start = side - 1, (move + side - 1) % max(2 * (side - 1), 1)
+        pad, start = side - 1, (offset + side - 1) % max(2 * (side - 1), 1)
     else:
-        pad, start = side, jnp.clip(move, -side, side) + side
-    widths = [(pad, pad) if place == axis else (0, 0) for place in range(4)]
-    wide = jnp.pad(x, widths, mode=mode)
-
-    def window(image: Array, at: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(image, at, side, axis - 1)
-
-    moved = jax.vmap(window)(wide, start)
+        pad, start = side, jnp.clip(offset, -side, side) + side
+    padded = jnp.pad(x, [(pad, pad) if i == axis else (0, 0) for i in range(4)], mode=mode)
+    shifted = jax.vmap(lambda image, at: jax.lax.dynamic_slice_in_dim(image, at, side, axis - 1))(padded, start)
     if mode != "constant":
-        return moved
-    index = move[:, None] + jnp.arange(side, dtype=move.dtype)  # jnp.where is the quickest fill
-    shape = [1 if other not in (0, axis) else size for other, size in enumerate(x.shape)]
-    return jnp.where(((index >= 0) & (index < side)).reshape(shape), moved, outside)
+        return shifted
+    index = offset[:, None] + jnp.arange(side, dtype=offset.dtype)  # jnp.where is the fastest fill
+    shape = [1 if i not in (0, axis) else size for i, size in enumerate(x.shape)]
+    return jnp.where(((index >= 0) & (index < side)).reshape(shape), shifted, outside)
 
 
 def _padded(x: Array, pads: tuple[int, ...], mode: Mode, outside: Array) -> Array:
-    """x with that many more pixels at both ends of each axis."""
+    """x with `pads` more pixels at both ends of each axis."""
     if mode != "constant":
         return jnp.pad(x, [(pad, pad) for pad in pads], mode=mode)
     shape = [side + 2 * pad for side, pad in zip(x.shape, pads, strict=True)]

@@ -23,9 +23,9 @@ __all__ = ["random_windows", "token_dropout"]
 def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """Replace each token of x by `token`, with probability `rate`.
 
-    Only x changes: the next tokens of a pair (tokens, next tokens) stay the true ones.
+    Only x changes: the targets of a pair (tokens, next tokens) stay as they are.
     Shapes: x [batch, time] integers, alone, in (x, y), or the first field of an input such as `nf.BertInput`.
-    rate: in [0, 1]. token: at least 0, such as the id of "unknown" or of a mask.
+    rate: in [0, 1]. token: at least 0, such as the id of an unknown or mask token.
     Source: Iyyer et al. 2015 (word dropout); Bowman et al. 2016, arXiv:1511.06349, section 3.1.
 
     >>> nf.augment.token_dropout(0.5, 9)(jax.random.key(0), jnp.arange(6)[None]).tolist()
@@ -37,12 +37,12 @@ def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
 
 
 def random_windows(length: int) -> Augmentation:
-    """Cut `length` consecutive steps out of each example, from a random position.
+    """Crop each example to `length` consecutive steps, from a random position.
 
-    Shapes: x [batch, time, ...] -> [batch, length, ...]; y is cut at the same positions if it has a
-    value for each step: [batch, time] integers or [batch, time, ...]. Labels [batch], and soft
-    ones, stay. With x as an `nf.RecurrentInput` the windows lie among the real steps, and lengths
-    tell how many of them each still has. length: at least 1, at most time, which changes nothing.
+    Shapes: x [batch, time, ...] -> [batch, length, ...]. y is cropped at the same positions if it has a
+    value for each step: [batch, time] integers or [batch, time, ...]; labels [batch] and soft labels do not
+    change. With x as an `nf.RecurrentInput` the windows contain as many valid steps as possible, and
+    lengths is the number of valid steps in each. length: in [1, time]; at time nothing changes.
     Raises: ValueError when the sequences are shorter than length.
 
     >>> x = jnp.arange(5)[None]
@@ -56,7 +56,7 @@ def random_windows(length: int) -> Augmentation:
 
 def _token_dropout(key: Key, batch: PyTree, *, rate: Any, token: int) -> PyTree:
     def dropped(x: Array) -> Array:
-        check.integers("token_dropout", "They are ids of tokens.", x=x)
+        check.integers("token_dropout", "x should hold the ids of tokens.", x=x)
         drop = jax.random.uniform(key, (x.size,), jnp.float32).reshape(x.shape) < as_scalar(rate)
         return jnp.where(drop, jnp.asarray(token, x.dtype), x)
 
@@ -69,8 +69,8 @@ def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
         expected = f"x should be sequences [batch, time, ...] of at least {length} steps"
         check.fail("random_windows", expected=expected, actual=f"shape {tuple(x.shape)}")
     last = jnp.full(x.shape[:1], x.shape[1] - length, jnp.int32)  # the last start
-    paired = isinstance(batch, tuple | list) and not hasattr(batch, "lengths")
-    inputs: Any = batch[0] if paired else batch
+    is_pair = isinstance(batch, tuple | list) and not hasattr(batch, "lengths")
+    inputs: Any = batch[0] if is_pair else batch
     lengths = inputs.get("lengths") if isinstance(inputs, dict) else getattr(inputs, "lengths", None)
     if lengths is not None:
         check.integers("random_windows", lengths=lengths)
@@ -80,16 +80,16 @@ def _random_windows(key: Key, batch: PyTree, *, length: int) -> PyTree:
         shorter = {"lengths": jnp.minimum(lengths, jnp.asarray(length, lengths.dtype))}
         inputs = inputs | shorter if isinstance(inputs, dict) else inputs._replace(**shorter)
     start = jax.random.randint(key, x.shape[:1], 0, last + 1, jnp.int32)
-    inputs = replace_inputs(inputs, _cut(x, start, length))
-    if not paired:
+    inputs = replace_inputs(inputs, _crop(x, start, length))
+    if not is_pair:
         return inputs
     batch = replace_item(batch, 0, inputs)
     for index, y in enumerate(batch[1:], 1):
-        each = hasattr(y, "dtype") and y.shape[:2] == x.shape[:2]
-        if each and not (y.ndim == 2 and jnp.issubdtype(y.dtype, jnp.floating)):  # soft labels
-            batch = replace_item(batch, index, _cut(jnp.asarray(y), start, length))
+        is_stepwise = hasattr(y, "dtype") and y.shape[:2] == x.shape[:2]
+        if is_stepwise and not (y.ndim == 2 and jnp.issubdtype(y.dtype, jnp.floating)):  # soft labels
+            batch = replace_item(batch, index, _crop(jnp.asarray(y), start, length))
     return batch
 
 
-def _cut(x: Array, start: Array, length: int) -> Array:
+def _crop(x: Array, start: Array, length: int) -> Array:
     return jax.vmap(lambda row, at: jax.lax.dynamic_slice_in_dim(row, at, length))(x, start)

@@ -1,18 +1,18 @@
-"""CIFAR-10, in its binary and its Python form, as the archive or unpacked."""
+"""CIFAR-10, in its binary or its Python version, as the archive or unpacked."""
 
 import io
 import pickle
 import tarfile
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nnfunc.data.dataset import check_labels
 from nnfunc.data.download import Source, check_unpacked_size, fail_damaged, fail_unreadable, find, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.data.sources.image_layout import build_image_splits
+from nnfunc.data.sources.image_layout import Layout, build_image_splits
 from nnfunc.data.splits import Splits
 
 __all__ = ["cifar10"]
@@ -29,7 +29,7 @@ MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kri
 
 def cifar10(
     *,
-    layout: Literal["image", "flat", "rows"] = "image",
+    layout: Layout = "image",
     validation: int = 5000,
     shift: int = 0,
     flip: bool = False,
@@ -40,14 +40,14 @@ def cifar10(
 ) -> Splits:
     """CIFAR-10's photographs: 45,000 images for training, 5,000 for validation, 10,000 for testing.
 
-    x is uint8, and becomes (x / 255 - mean) / std of each channel, (0.4914, 0.4822, 0.4465) and
-    (0.2470, 0.2435, 0.2616), in every batch; y is int32 in [0, 10).
-    layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: move each training image by
-    up to so many pixels (4 is usual). flip: mirror each training image with probability 1/2. validation,
-    shuffle_pixels, shuffle_seed, preprocessing: as in `mnist`. path: an archive (cifar-10-binary.tar.gz,
-    cifar-10-python.tar.gz) or its unpacked folder; by default it is looked for in NNFUNC_DATA and the
-    cache, and downloaded.
-    Raises: FileNotFoundError with where to get it; ValueError when a file is damaged.
+    x is uint8, and becomes (x / 255 - mean) / std of each channel in every batch, with mean (0.4914, 0.4822,
+    0.4465) and std (0.2470, 0.2435, 0.2616); y is int32 in [0, 10).
+    layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: the most pixels by which each
+    training image is shifted at random; 4 is usual. flip: flip each training image with probability 1/2.
+    validation, shuffle_pixels, shuffle_seed, preprocessing: as for `mnist`. path: an archive
+    (cifar-10-binary.tar.gz or cifar-10-python.tar.gz) or its unpacked folder; by default it is searched in
+    NNFUNC_DATA and the cache, and downloaded.
+    Raises: FileNotFoundError, with the URL of the file; ValueError when a file is damaged.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
     if path is None:
@@ -60,15 +60,14 @@ def cifar10(
         path = path.parent if path.name.startswith("data_batch_1") else path
     else:
         path = resolve(WHERE, path)
-    train, test = _load(path)
     return build_image_splits(
         WHERE,
-        {"train": train, "test": test},
+        _load(path),
         layout=layout,
         names=NAMES,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        shares={"validation": validation},
+        fractions={"validation": validation},
         shuffle_pixels=shuffle_pixels,
         shuffle_seed=shuffle_seed,
         shift=shift,
@@ -77,8 +76,8 @@ def cifar10(
     )
 
 
-def _load(path: Path) -> tuple[Any, Any]:
-    """(train, test), each (images [n, 32, 32, 3], labels [n]), of an archive or a folder."""
+def _load(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{"train": ..., "test": ...}, each (images [n, 32, 32, 3], labels [n]), of an archive or a folder."""
     if path.is_dir():
         for inner in ("cifar-10-batches-bin", "cifar-10-batches-py", "."):
             files = {p.name: p for p in (path / inner).glob("*_batch*")}
@@ -87,8 +86,8 @@ def _load(path: Path) -> tuple[Any, Any]:
         contents = {name: read_bytes(WHERE, file) for name, file in files.items()}
     else:
         contents = _unpack(path)
-    parts = []
-    for batch_names in (TRAIN, TEST):
+    parts = {}
+    for part, batch_names in (("train", TRAIN), ("test", TEST)):
         pairs = []
         for name in batch_names:
             if f"{name}.bin" in contents:
@@ -96,54 +95,52 @@ def _load(path: Path) -> tuple[Any, Any]:
             elif name in contents:
                 pairs.append(_pickled(path / name, contents[name]))
             else:
-                problem = f"it should hold {name}.bin, or {name} of the Python form, but does not"
+                problem = f"it should contain {name}.bin, or {name} of the Python version, but does not"
                 fail_damaged(WHERE, path, problem)
         x, y = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-        # [n, 3, 32, 32], a plane a colour
-        images = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        parts.append((images, y.astype(np.int32)))
-    return parts[0], parts[1]
+        images = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # from [n, channels, 32, 32]
+        parts[part] = images, y.astype(np.int32)
+    return parts
 
 
 def _unpack(path: Path) -> dict[str, bytes]:
-    """The batches of an archive, by their names, with nothing written to the disk."""
+    """{name: content} of the batches in an archive."""
     contents = {}
     try:
-        whole = read_bytes(WHERE, path)  # already unzipped: tarfile need not decompress
-        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if name.removesuffix(".bin") in (*TRAIN, *TEST) and member.isreg():
-                    check_unpacked_size(WHERE, path / name, len(whole), member.size)
-                    file = archive.extractfile(member)
+        unzipped = read_bytes(WHERE, path)
+        with tarfile.open(fileobj=io.BytesIO(unzipped), mode="r:") as archive:
+            for entry in archive:
+                name = entry.name.rpartition("/")[2]
+                if name.removesuffix(".bin") in (*TRAIN, *TEST) and entry.isreg():
+                    check_unpacked_size(WHERE, path / name, len(unzipped), entry.size)
+                    file = archive.extractfile(entry)
                     contents[name] = file.read() if file else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
-        fail_unreadable(WHERE, path, "it is no archive that can be unpacked", error)
+        fail_unreadable(WHERE, path, "it is not an archive that can be unpacked", error)
     return contents
 
 
 def _binary(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of 3073 bytes: the label, then the image."""
     if len(data) == 0 or len(data) % 3073:
-        problem = f"it should be rows of 3073 bytes (10,000 of them), but is {len(data)} bytes long"
-        fail_damaged(WHERE, file, problem)
+        fail_damaged(WHERE, file, f"it should have rows of 3073 bytes (10,000 rows), got {len(data)} bytes")
     rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
     check_labels(f"{WHERE}: {file}", rows[:, 0], 10)
     return rows[:, 1:], rows[:, 0]
 
 
 def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """A dict with b"data" [n, 3072] and b"labels". No callable that the file names is called."""
+    """A dict with b"data" [n, 3072] and b"labels". No function that the file names is called."""
     try:
         table = _SafeUnpickler(io.BytesIO(data), encoding="bytes").load()
         table = {k.decode() if isinstance(k, bytes) else k: v for k, v in table.items()}
         x, y = table["data"], table["labels"]
         x = x.values() if isinstance(x, _Array) else np.asarray(x)
         y = np.asarray(y)
-        good = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
+        is_valid = x.dtype == np.uint8 and x.shape == (len(y), 3072) and len(y) > 0
     except Exception as error:  # a damaged pickle can raise any exception
-        fail_unreadable(WHERE, file, "it is not a batch of the Python form", error)
-    if not good:
+        fail_unreadable(WHERE, file, "it is not a batch of the Python version", error)
+    if not is_valid:
         problem = f"images should be uint8 [{len(y)}, 3072], got {x.dtype} {list(x.shape)}"
         fail_damaged(WHERE, file, problem)
     check_labels(f"{WHERE}: {file}", y, 10)
@@ -151,7 +148,7 @@ def _pickled(file: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Array:
-    """Replaces a NumPy array of a pickle: its state is read without running code of NumPy."""
+    """Stands for a NumPy array in a pickle, and reads its state without running code of NumPy."""
 
     state: Any = None
 
@@ -169,9 +166,9 @@ class _Array:
 
 
 class _SafeUnpickler(pickle._Unpickler):
-    """Reads dicts, lists, texts, numbers and arrays; refuses everything else.
+    """Reads dicts, lists, strings, numbers and arrays; refuses everything else.
 
-    The one written in Python: a damaged file makes the one written in C ask for gigabytes.
+    It is based on Python's implementation in Python, because that in C allocates gigabytes for a damaged file.
     """
 
     def find_class(self, module: str, name: str) -> Any:

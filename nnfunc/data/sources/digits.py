@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, with nothing downloaded."""
+"""Scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, without a download."""
 
 import gzip
 import importlib.util
@@ -16,12 +16,12 @@ __all__ = ["digits"]
 
 
 def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = None) -> Splits:
-    """The digits, split by class into 1257 for training, 180 for validation and 360 for testing.
+    """The digits, stratified by class: 1257 images for training, 180 for validation, 360 for testing.
 
-    x: float32 in [0, 1]; y: int32 in [0, 10). The split is always the same and takes no seed, so that
-    results can be compared. layout: "flat" [64], "image" [8, 8, 1] or "rows" [8, 8]. preprocessing: that of
-    an earlier run; it changes nothing, for these images have no fitted preprocessing.
-    Raises: ModuleNotFoundError when scikit-learn, which ships the images, is not installed.
+    x: float32 in [0, 1]; y: int32 in [0, 10). The split is always the same, so that results can be compared.
+    layout: "flat" [64], "image" [8, 8, 1] or "rows" [8, 8]. preprocessing: of an earlier run; it has no effect,
+    because nothing is fitted to these images.
+    Raises: ModuleNotFoundError when scikit-learn, which contains the images, is not installed.
     Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test
     set.
 
@@ -31,7 +31,7 @@ def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = Non
     """
     table = _table()
     pixels, y = table[:, :-1], table[:, -1]
-    x = pixels.astype(np.float32) / np.float32(16)  # exact: pixels count to 16
+    x = pixels.astype(np.float32) / np.float32(16)  # exact: pixels are in [0, 16]
     x = apply_layout(x.reshape(-1, 8, 8, 1), layout)
     parts = split((x, y), [0.7, 0.1, 0.2], stratify=y)
     image_shape = None if layout == "image" else (8, 8, 1)
@@ -43,11 +43,11 @@ def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = Non
 def _table() -> np.ndarray:
     """[1797, 65] int32: 64 pixels in [0, 16], then the label.
 
-    The file is read in place: importing scikit-learn takes longer than training on it.
+    The file is read directly, because importing scikit-learn takes longer than training on it.
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        problem = "scikit-learn, which ships the images, is not installed."
+        problem = "scikit-learn, which contains the images, is not installed."
         hint = "Install it: pip install 'nnfunc[programs]'."
         check.fail("data.digits", problem, hint=hint, exc_type=ModuleNotFoundError)
     file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")

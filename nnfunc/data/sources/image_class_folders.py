@@ -1,9 +1,9 @@
-"""Folders of images: which of them are splits, which are classes, and which are neither."""
+"""Folders of images: which of them are splits, and which are classes."""
 
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,75 +19,78 @@ PARTS = {
     "validation": ("validation", "val", "valid", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-ENDS = "(set|data|dataset|images?|imgs?)?"  # of a word, as in trainset
-HIDDEN = {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
+SUFFIXES = "(set|data|dataset|images?|imgs?)?"  # of a word, as in trainset
+SYSTEM_NAMES = {
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "lost+found",
+    "system volume information",
+}
 
 
 def list_images(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """{split: {class: files}}; only "train" where there are no folders for splits.
+    """{split: {class: files}} of the folder `root`; only "train" if it has no folders for splits.
 
-    A folder is named as a split is when one word of its name is the split's: Train, seg_train,
-    test_set, val2017. Beside folders of other names it may also be a class (train/1.png beside
-    plane/1.png): there it counts when train/ or two splits hold folders, when two have no other word
-    in their names, or when it holds folders of the others' names. Hidden files and folders are passed
-    over.
+    The name of a split's folder has a word for the split: Train, seg_train, test_set, val2017. If there are
+    folders with other names too, such a folder may also be a class (train/1.png and plane/1.png). It is a split
+    if train/ or two splits have folders, if the names of two have no other word, or if it has folders with the
+    names of the others. Hidden files and folders are skipped.
     """
     if not root.is_dir():
-        check.fail(WHERE, f"{root} should be a folder, with a folder for each class.")
-    inside = _folders(root)
-    named = {folder: part for folder in inside if (part := _part(folder.name))}
-    held = {part: _folders(folder) for folder, part in named.items() if _folders(folder)}
-    whole = {part for folder, part in named.items() if folder.name.lower() in PARTS[part]}
-    others = [folder for folder in inside if folder not in named]
-    again = {f.name for inner in held.values() for f in inner} & {f.name for f in others}
-    sure = ("train" in whole and ("train" in held or len(whole) > 1)) or len(held) > 1 or again
-    if not named or (others and not sure):
+        check.fail(WHERE, f"{root} should be a folder with a folder for each class.")
+    folders = _folders(root)
+    split_folders = {folder: part for folder in folders if (part := _part(folder.name))}
+    classes = {part: inner for folder, part in split_folders.items() if (inner := _folders(folder))}
+    exact = {part for folder, part in split_folders.items() if folder.name.lower() in PARTS[part]}
+    others = [folder for folder in folders if folder not in split_folders]
+    is_repeated = {f.name for inner in classes.values() for f in inner} & {f.name for f in others}
+    are_splits = ("train" in exact and ("train" in classes or len(exact) > 1)) or len(classes) > 1 or is_repeated
+    if not split_folders or (others and not are_splits):
         return {"train": _classes(root)}
-    names = _listed(list(named))
-    if "train" not in named.values():
-        hint = "If they are classes and no splits, rename them."
-        check.fail(WHERE, f"{root} has {names}, but no train/ to learn from.", hint=hint)
-    parts = {part: [f for f, own in named.items() if own == part] for part in PARTS}
-    for part, folders in parts.items():
-        if len(folders) > 1:
-            both = " and ".join(f"{folder.name}/" for folder in folders)
-            check.fail(WHERE, f"{root} has {both}, both of them for {part}. Leave one of them.")
+    if "train" not in split_folders.values():
+        hint = "If they are classes and not splits, rename them."
+        check.fail(WHERE, f"{root} has {_join(split_folders)}, but no train/.", hint=hint)
+    parts = {part: [folder for folder, name in split_folders.items() if name == part] for part in PARTS}
+    for part, same in parts.items():
+        if len(same) > 1:
+            names = " and ".join(f"{folder.name}/" for folder in same)
+            check.fail(WHERE, f"{root} has {names} for {part}.", hint="Remove or rename all but one.")
     if others:
-        problem = f"{WHERE}: {root} has {parts['train'][0].name}/, so it is read by splits"
-        warnings.warn(f"{problem}, and {_listed(others)} beside it left out.", stacklevel=3)
-    return {part: _classes(folders[0], part) for part, folders in parts.items() if folders}
+        problem = f"{WHERE}: {root} has {parts['train'][0].name}/, so its folders are read as splits"
+        warnings.warn(f"{problem}, and {_join(others)} is ignored.", stacklevel=3)
+    return {part: _classes(same[0], part) for part, same in parts.items() if same}
 
 
 def _part(name: str) -> str | None:
-    """The split that one word of a folder's name says, None for none or several."""
-    text = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    result = {
-        part for part, own in PARTS.items() if any(re.fullmatch(f"({'|'.join(own)}){ENDS}", word) for word in text)
-    }
-    return result.pop() if len(result) == 1 else None
+    """The split that a word of a folder's name stands for; None for no split or several."""
+    tokens = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    patterns = {part: f"({'|'.join(synonyms)}){SUFFIXES}" for part, synonyms in PARTS.items()}
+    parts = [part for part, pattern in patterns.items() if any(re.fullmatch(pattern, token) for token in tokens)]
+    return parts[0] if len(parts) == 1 else None
 
 
-def _listed(folders: list[Path]) -> str:
-    names = ", ".join(f"{folder.name}/" for folder in folders[:5])
-    return f"{names} and {len(folders) - 5} more" if len(folders) > 5 else names
+def _join(folders: Iterable[Path]) -> str:
+    return check.join_names([f"{folder.name}/" for folder in folders], 5)
 
 
 def _classes(folder: Path, part: str | None = None) -> dict[str, list[Path]]:
-    """part: the split of the folder; one folder of that name in it, as archives have, is no class."""
-    inside = _folders(folder)
-    while part and len(inside) == 1 and _part(inside[0].name) == part and _folders(inside[0]):
-        folder, inside = inside[0], _folders(inside[0])
-    result = {}
-    for inner in inside:
-        result[inner.name] = sorted(find_images(inner))
-        if not result[inner.name]:
-            problem = f"{inner} should hold the images of a class, but holds none that end in"
+    """{class: files} of a folder. part: its split; a single inner folder of that split is not a class."""
+    folders = _folders(folder)
+    while part and len(folders) == 1 and _part(folders[0].name) == part and _folders(folders[0]):
+        folder, folders = folders[0], _folders(folders[0])
+    classes = {inner.name: sorted(find_images(inner)) for inner in folders}
+    for name, files in classes.items():
+        if not files:
+            problem = f"{folder / name} should contain the images of a class, but has no file that ends in"
             check.fail(WHERE, f"{problem} {', '.join(sorted(ENDINGS))}.")
-    if not result:
-        expected = "with a folder for each class: cat/1.png, dog/1.png"
-        hint = f" If it is a class and not the {part} split, rename it." if part else ""
-        check.fail(WHERE, f"{folder} should be a folder {expected}, but has no folders.{hint}")
-    return result
+    if not classes:
+        hint = f"If it is a class and not the {part} split, rename it." if part else ""
+        problem = f"{folder} should have a folder for each class, such as cat/1.png and dog/1.png, but has no folders."
+        check.fail(WHERE, problem, hint=hint)
+    return classes
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -98,7 +101,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def find_images(folder: Path) -> Iterator[Path]:
-    """The images of a folder and of those inside, each of them a file."""
+    """The image files in a `folder` and its subfolders."""
     for base, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not _hidden(name)]
         for name in names:
@@ -109,8 +112,8 @@ def find_images(folder: Path) -> Iterator[Path]:
 
 
 def _hidden(name: str) -> bool:
-    """Whether systems and programs put such a name into folders of their own accord."""
-    return name.startswith(".") or name.casefold() in HIDDEN
+    """Whether a file or folder is hidden, or was created by the operating system."""
+    return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
 def _unreadable(error: OSError) -> NoReturn:

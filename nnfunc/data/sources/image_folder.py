@@ -1,8 +1,8 @@
-"""Folders of images, a folder for each class."""
+"""Images in folders, with a folder for each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from nnfunc.data.download import resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_class_folders import list_images
 from nnfunc.data.sources.image_files import ImageReader, open_pillow
-from nnfunc.data.sources.image_layout import build_image_splits
+from nnfunc.data.sources.image_layout import Layout, build_image_splits
 from nnfunc.data.splits import Splits
 
 __all__ = ["images"]
@@ -24,7 +24,7 @@ def images(
     *,
     size: int | Sequence[int] | None = None,
     channels: int = 3,
-    layout: Literal["image", "flat", "rows"] = "image",
+    layout: Layout = "image",
     validation: float = 0.1,
     test: float = 0.1,
     mean: Sequence[float] | None = None,
@@ -33,54 +33,53 @@ def images(
     flip: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """A folder with a folder for each class: `path/cat/1.png`, or `path/train/cat/1.png`.
+    """Images in folders, with a folder for each class: `path/cat/1.png`, or `path/train/cat/1.png`.
 
-    The classes are the folders' names in alphabetical order, `splits.names`. Where there are folders
-    of splits, named by a word such as train, val, validation, dev, test (Train, seg_test, val2017),
-    they are the splits; what is missing is cut off by class, as parts of the whole: `validation` and
-    `test` below 1, counts of images from 1 on, 0 for none. Beside folders of other names, two of them
-    have to be there, or one such as train/ that holds folders itself.
-    size: [height, width], or one for both, to scale each image to cover and cut its middle; without
-    it all images should be of one size. PNG, JPEG, BMP, GIF, WEBP, PPM and TIFF are read, by what they
-    hold: the first frame, turned as the camera was held, on white where it is transparent. 16 and
-    32 bits count by the upper 8 of their type (below 0 is black), floats by the least white, 1, 255 or
-    65535, that all training images stay below; NaN and floats below 0 are refused. Hidden files and
-    folders, and those of systems (__MACOSX, lost+found), are left out. channels: 3 (RGB) or 1 (grey).
-    x is uint8 in a layout of `mnist`'s, and becomes (x / 255 - mean) / std of each channel in every
-    batch. mean, std: by default those of the training images. shift, flip: as in `mnist` and
-    `cifar10`. preprocessing: what an earlier
-    run learned (`splits.preprocessing`): its classes, sizes, means, and which image is in which split.
-    Raises: ModuleNotFoundError without pillow; FileNotFoundError; ValueError for an image that cannot
-    be read, or is of another size.
+    The classes are the names of the folders in alphabetical order, `splits.names`. Folders named by a word
+    such as train, val, validation, dev or test (Train, seg_test, val2017) are splits; beside folders with other
+    names there must be two of them, or one such as train/ that has folders. x is uint8, and becomes
+    (x / 255 - mean) / std of each channel in every batch; y is int32.
+    Files: PNG, JPEG, BMP, GIF, WEBP, PPM and TIFF, recognized by their content. The first frame is read,
+    rotated as its EXIF data says, with white for transparent pixels. Of integers of 16 and 32 bits the upper 8
+    bits are used, and values below 0 are black. White in images of floats is the least of 1, 255 and 65535 that
+    no training image exceeds; NaN and floats below 0 are refused. Hidden files and folders, and those of
+    operating systems (__MACOSX, lost+found), are skipped.
+    path: the folder. size: [height, width], or one number for both, to which each image is scaled so that it
+    covers them, and cropped to its center; by default all images must have the same size. channels: 3 (RGB) or
+    1 (gray). layout: as for `mnist`. validation, test: splits without a folder are cut off the training images,
+    stratified by class; below 1 a fraction of them, from 1 on a number of images, 0 for none. mean, std: of
+    each channel, by default those of the training images. shift, flip: as for `cifar10`. preprocessing: of an
+    earlier run (`splits.preprocessing`), which fixes classes, sizes, means, and the split of each image.
+    Raises: ModuleNotFoundError without Pillow; FileNotFoundError; ValueError for an image that cannot be
+    read, or has another size.
     """
     open_pillow()
     if channels not in (1, 3):
         check.fail(WHERE, expected="channels should be 3 (RGB) or 1 (grey)", actual=channels)
-    expected = None if size is None else ((size, size) if isinstance(size, int) else tuple(size))
-    if expected is not None:
-        if len(expected) != 2:
+    sides = None if size is None else ((size, size) if isinstance(size, int) else tuple(size))
+    if sides is not None:
+        if len(sides) != 2:
             check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
-        check.size(WHERE, height=expected[0], width=expected[1])
+        check.size(WHERE, height=sides[0], width=sides[1])
     root = resolve(WHERE, path)
-    listed = list_images(root)
-    names = list(listed["train"] if preprocessing is None else preprocessing.names or ())
+    files = list_images(root)
+    names = list(files["train"] if preprocessing is None else preprocessing.names or ())
     parts: dict[str, Any] = {}
     if preprocessing is not None:
         preprocessing.check_factory(WHERE)
         reader = ImageReader.of(preprocessing)
     else:
-        reader = ImageReader(expected, channels)
-    for part, classes in listed.items():
+        reader = ImageReader(sides, channels)
+    for part, classes in files.items():
         new = sorted(set(classes) - set(names))
         if new and preprocessing is not None:
-            known = ", ".join(names)
-            hint = "Take its folder away, or train anew."
-            check.fail(WHERE, f"{root}: there is a class {new[0]!r} now; the run has {known}.", hint=hint)
+            expected = f"{root} should have only the classes of the run, {', '.join(names)}"
+            check.fail(WHERE, expected=expected, actual=repr(new[0]), hint="Remove its folder, or train a new run.")
         if new:
-            hint = check.nearest(new[0], names)
-            check.fail(WHERE, f"{root}: {part} has a class that train has not, {new[0]!r}{hint}")
-        files = [(file, names.index(name)) for name, inside in classes.items() for file in inside]
-        parts[part] = (reader.read([file for file, _ in files]), np.array([label for _, label in files], np.int32))
+            problem = f"{root}: {part} has the class {new[0]!r}, which train does not have"
+            check.fail(WHERE, f"{problem}{check.nearest(new[0], names)}")
+        labels = [names.index(name) for name, paths in classes.items() for _ in paths]
+        parts[part] = reader.read([path for paths in classes.values() for path in paths]), np.array(labels, np.int32)
     count = parts["train"][0].shape[-1]
     facts = {"size": None if reader.size is None else list(reader.size), "white": reader.white}
     return build_image_splits(
@@ -90,7 +89,7 @@ def images(
         names=names,
         mean=_each("mean", mean, count),
         std=_each("std", std, count),
-        shares={"validation": validation, "test": test},
+        fractions={"validation": validation, "test": test},
         preprocessing=preprocessing,
         facts=facts,
         shift=shift,
@@ -99,12 +98,12 @@ def images(
 
 
 def _each(name: str, value: Sequence[float] | None, count: int) -> list[float] | None:
-    """One number a channel; one serves for all."""
+    """A list with one number for each channel; a single number is repeated."""
     if value is None:
         return None
     values = [float(v) for v in np.atleast_1d(value)]
     values = values * count if len(values) == 1 else values
     if len(values) != count or (name == "std" and min(values) <= 0):
-        expected = f"{name} should be {count} numbers, one for each channel"
-        check.fail(WHERE, f"{expected}{', above 0' if name == 'std' else ''}, got {value}.")
+        expected = f"{name} should be {count} numbers{' above 0' if name == 'std' else ''}, one for each channel"
+        check.fail(WHERE, expected=expected, actual=value)
     return values

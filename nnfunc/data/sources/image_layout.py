@@ -1,4 +1,4 @@
-"""What data sets of images have in common: how an image is laid out, and how pixels become floats."""
+"""Layouts of images, and the splits of data sets of images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -7,12 +7,11 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.augment import build_augmentation
-from nnfunc.data.fingerprint import row_ids, split_fingerprint
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.data.row_split import assign_rows
+from nnfunc.data.row_split import split_pairs
 from nnfunc.data.splits import Splits
 
-__all__ = ["Layout", "build_image_splits"]
+__all__ = ["Layout", "apply_layout", "build_image_splits"]
 
 Layout = Literal["image", "flat", "rows"]
 """[height, width, channels], [height * width * channels], or [height, width * channels]."""
@@ -26,7 +25,7 @@ def build_image_splits(
     names: Sequence[str],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    shares: Mapping[str, float] | None = None,
+    fractions: Mapping[str, float],
     preprocessing: Preprocessing | None = None,
     facts: Mapping[str, Any] | None = None,
     shuffle_pixels: bool = False,
@@ -34,34 +33,26 @@ def build_image_splits(
     shift: int = 0,
     flip: bool = False,
 ) -> Splits:
-    """{split: (uint8 images [n, height, width, channels], labels)} as `Splits`.
+    """`Splits` of images and their labels.
 
-    mean, std: of each channel; by default those of the training images. shares: how much of train to
-    cut off by class, for splits that are not among the parts. preprocessing: by an earlier run. facts: more
-    of what is learned here.
+    where: such as "data.mnist". parts: {split: (uint8 images [n, height, width, channels], labels [n])}.
+    layout: see `Layout`. names: of the classes. mean, std: of each channel, by default those of the training
+    images. fractions: of train to cut off for the splits that are not in parts, stratified by class.
+    preprocessing: of an earlier run, or None. facts: more entries for the new preprocessing. shuffle_pixels,
+    shuffle_seed, shift, flip: as for `nf.data.mnist` and `nf.data.cifar10`.
     """
     if preprocessing is not None:
         preprocessing.check_factory(where)
         layout = preprocessing.facts["layout"]
     check.choice(where, ("image", "flat", "rows"), layout=layout)
     check.size(where, 0, shift=shift, shuffle_seed=shuffle_seed)
-    splits, arrays = dict(parts), parts["train"]
-    shape = arrays[0].shape[1:]
+    shape = parts["train"][0].shape[1:]
     if shuffle_pixels and (shift or flip):
-        problem = "shift and flip move neighbours together, which shuffled pixels are not"
-        check.fail(where, f"{problem}. Leave out shuffle_pixels, or shift and flip.")
+        hint = "Leave out shuffle_pixels, or shift and flip."
+        check.fail(where, "shift and flip have no meaning for images with shuffled pixels.", hint=hint)
     if shift >= min(shape[:2]):
         check.fail(where, expected=f"shift should be below the image's side, {min(shape[:2])}", actual=shift)
-    shares = {name: fraction for name, fraction in (shares or {}).items() if name not in parts}
-    rows = None
-    if shares:
-        ids = row_ids(*arrays)
-        cuts, rows = assign_rows(where, ids, arrays[1], preprocessing, stratify=True, **shares)
-        splits |= {
-            name: None if at is None else (arrays[0][at], arrays[1][at])
-            for name, at in cuts.items()
-            if name == "train" or name not in parts
-        }
+    splits, fingerprints, rows = split_pairs(where, parts, preprocessing, stratify=True, **fractions)
     if preprocessing is not None:
         pixels = preprocessing.facts["pixels"]
         mean, std = pixels["mean"], pixels["std"]
@@ -69,15 +60,15 @@ def build_image_splits(
         means, stds = _statistics(splits["train"][0])
         mean, std = means if mean is None else mean, stds if std is None else std
 
-    def ready(part: Any) -> Any:
+    def lay_out(part: Any) -> Any:
         if part is None:
             return None
         x = _shuffled(part[0], shuffle_seed) if shuffle_pixels else part[0]
         return apply_layout(x, layout), part[1]
 
-    fill = tuple(-m / s for m, s in zip(mean, std, strict=True))  # what black becomes
+    fill = tuple(-m / s for m, s in zip(mean, std, strict=True))  # black
     augment = build_augmentation(shift, flip, fill, None if layout == "image" else shape)
-    splits = {name: ready(splits.get(name)) for name in ("train", "validation", "test")}
+    splits = {name: lay_out(part) for name, part in splits.items()}
     image_shape = None if layout == "image" or shuffle_pixels else shape
     record = Preprocessing(
         where.removeprefix("data."),
@@ -91,7 +82,7 @@ def build_image_splits(
             "shape": list(splits["train"][0].shape[1:]),
             **({} if shuffle_pixels else {"image": list(shape), "size": None, **(facts or {})}),
         },
-        {name: split_fingerprint(*pair) for name, pair in parts.items() if rows is None or name != "train"},
+        fingerprints,
         rows,
     )
     return Splits(
@@ -106,7 +97,7 @@ def build_image_splits(
 
 
 def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
-    """The mean and deviation of each channel, of pixels in [0, 1], exact and so the same everywhere."""
+    """(mean, standard deviation) of each channel of pixels in [0, 1], by exact sums: equal on every machine."""
     level, means, stds = np.arange(256) / 255, [], []
     for channel in range(x.shape[-1]):
         fraction = np.bincount(x[..., channel].ravel(), minlength=256) / x[..., channel].size
@@ -117,7 +108,7 @@ def _statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def apply_layout(x: np.ndarray, layout: str) -> np.ndarray:
-    """Images [n, height, width, channels] in a layout."""
+    """Images in a layout. x: [n, height, width, channels]. layout: see `Layout`."""
     count, height = x.shape[:2]
     if layout == "image":
         return x
@@ -125,7 +116,7 @@ def apply_layout(x: np.ndarray, layout: str) -> np.ndarray:
 
 
 def _shuffled(x: np.ndarray, seed: int) -> np.ndarray:
-    """The pixels of every image in one and the same other order; channels stay together."""
+    """The images with their pixels in another order, the same for all; the channels of a pixel stay together."""
     count, height, width, channels = x.shape
     order = np.random.RandomState(seed).permutation(height * width)
     return np.take(x.reshape(count, -1, channels), order, axis=1).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""NumPy's own files: arrays by their names in an .npz file, or .npy files in a folder."""
+"""NumPy files: the named arrays of an .npz file, or .npy files in a folder."""
 
 import math
 import zipfile
@@ -11,16 +11,15 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.dataset import as_numpy, check_labels, warn_if_coarse_in_float32
 from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreadable, file_size, resolve
-from nnfunc.data.fingerprint import row_ids, split_fingerprint
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.data.row_split import assign_rows
+from nnfunc.data.row_split import split_pairs
 from nnfunc.data.splits import Splits
 
 __all__ = ["load_npy", "npz"]
 
 WHERE = "data.npz"
-FORM = "it cannot be read as NumPy's file"
-PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+UNREADABLE = "it cannot be read as a NumPy file"
+SUFFIXES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 
 
 def npz(
@@ -35,17 +34,16 @@ def npz(
 ) -> Splits:
     """The arrays x and y of an .npz file, or x.npy and y.npy of a folder.
 
-    path: the file, or the folder of .npy files.
-    Where there are x_train and y_train (and, if they are there, x_validation or x_val, and x_test),
-    those are the splits; what is missing is cut off: `validation` and `test` are parts of the whole
-    below 1, counts of examples from 1 on, 0 for none.
-    x, y: the arrays' names, before `_train`. Examples are along the first axis. x of type uint8 is
-    divided by 255 in every batch. y in integers are classes in [0, classes), by default one more
-    than the largest; a row of other numbers becomes [n, 1]. preprocessing: that of an earlier run
-    (`splits.preprocessing`): how many classes, and which example is in which split.
-    Only these arrays are read, each once its head says no more than the file holds; one may unpack to
-    250 times its size, or to 256 MiB.
-    Raises: FileNotFoundError, ValueError for a file that is damaged or has no such arrays.
+    path: the file, or the folder of .npy files. x, y: the names of the arrays, whose first axis is the
+    examples. If there are x_train and y_train (and x_validation or x_val, and x_test), they are the splits.
+    validation, test: splits that are not there are cut off the training examples; below 1 a fraction of
+    them, from 1 on a number of examples, 0 for none. x in uint8 is divided by 255 in every batch. Integers y
+    are classes in [0, classes); other y [n] become [n, 1]. classes: by default the largest y plus 1.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes the number of classes and the split
+    of each example.
+    Only these arrays are read, and only if the file has as much data as their headers say; an array may
+    unpack to 250 times its size, or to 256 MiB.
+    Raises: FileNotFoundError; ValueError for a file that is damaged or does not have the arrays.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -54,106 +52,97 @@ def npz(
     >>> splits.train[0].shape, splits.classes
     ((16, 3), 2)
     """
-    place = resolve(WHERE, path)
-    result = _Arrays(place)
+    path = resolve(WHERE, path)
+    stored = _Arrays(path)
     parts: dict[str, Any] = {}
-    for part, text in PARTS.items():
-        name = next((word for word in text if f"{x}_{word}" in result), None)
-        if name is not None:
-            parts[part] = (result[f"{x}_{name}"], _named(place, result, f"{y}_{name}"))
+    for part, suffixes in SUFFIXES.items():
+        suffix = next((suffix for suffix in suffixes if f"{x}_{suffix}" in stored), None)
+        if suffix is not None:
+            parts[part] = (stored[f"{x}_{suffix}"], _get(stored, f"{y}_{suffix}"))
     if "train" not in parts:
-        name = f"{x}_train" if parts else x
-        parts = {"train": (_named(place, result, name), _named(place, result, y))}
-    parts = {name: _pair(place, name, *pair) for name, pair in parts.items()}
-    first = parts["train"]
-    form = {"dtype": first[0].dtype.name, "shape": list(first[0].shape[1:])}
-    is_classes = first[1].ndim == 1 and first[1].dtype.kind in "iu"
+        parts = {"train": (_get(stored, f"{x}_train" if parts else x), _get(stored, y))}
+    parts = {name: _check_pair(path, name, *pair) for name, pair in parts.items()}
+    train_x, train_y = parts["train"]
+    form = {"dtype": train_x.dtype.name, "shape": list(train_x.shape[1:])}
+    is_classes = train_y.ndim == 1 and train_y.dtype.kind in "iu"
     if preprocessing is not None:
         preprocessing.check_factory(WHERE)
-        _check_form(place, form | {"classes": is_classes}, preprocessing)
+        _check_form(path, form | {"classes": is_classes}, preprocessing)
         classes = preprocessing.classes
         for _, y_part in parts.values():
             if classes is not None:
-                check_labels(f"{WHERE}: {place}", y_part, classes)
+                check_labels(f"{WHERE}: {path}", y_part, classes)
     elif is_classes and classes is None:
         classes = 1 + max(int(y_part.max()) for _, y_part in parts.values())
-    shares = {"validation": validation, "test": test}
-    shares = {name: fraction for name, fraction in shares.items() if name not in parts}
-    splits, rows = dict(parts), None
-    if shares:
-        stratify = is_classes and (classes or 0) <= len(first[1]) // 2
-        cuts, rows = assign_rows(WHERE, row_ids(*first), first[1], preprocessing, stratify=stratify, **shares)
-        for name in ("train", *shares):
-            at = cuts.get(name)
-            splits[name] = None if at is None else (first[0][at], first[1][at])
-    for name, array in (("x", first[0]), ("y", first[1])):
-        warn_if_coarse_in_float32(f"{name} of {place}", array)
+    stratify = is_classes and (classes or 0) <= len(train_y) // 2
+    splits, fingerprints, rows = split_pairs(
+        WHERE, parts, preprocessing, stratify=stratify, validation=validation, test=test
+    )
+    for name, array in (("x", train_x), ("y", train_y)):
+        warn_if_coarse_in_float32(f"{name} of {path}", array)
     pixels = {"pixels": {"mean": [0.0], "std": [1.0], "scale": 255.0}}
     record = Preprocessing(
         "npz",
-        {"classes": classes if is_classes else None, **form} | (pixels if first[0].dtype == np.uint8 else {}),
-        {name: split_fingerprint(*pair) for name, pair in parts.items() if rows is None or name != "train"},
+        {"classes": classes if is_classes else None, **form} | (pixels if train_x.dtype == np.uint8 else {}),
+        fingerprints,
         rows,
     )
-    return Splits(
-        *(splits.get(name) for name in PARTS), classes=record.classes, transform=record.transform, preprocessing=record
-    )
+    return Splits(*splits.values(), classes=record.classes, transform=record.transform, preprocessing=record)
 
 
-def _check_form(place: Path, form: dict[str, Any], preprocessing: Preprocessing) -> None:
-    """Refuse arrays that the run's model cannot take."""
-    then = {name: preprocessing.facts[name] for name in ("dtype", "shape")}
-    then["classes"] = preprocessing.classes is not None
-    if form != then:
-        texts = [
+def _check_form(path: Path, form: dict[str, Any], preprocessing: Preprocessing) -> None:
+    """Refuse arrays that do not fit the model of the earlier run."""
+    before = {name: preprocessing.facts[name] for name in ("dtype", "shape")}
+    before["classes"] = preprocessing.classes is not None
+    if form != before:
+        expected, actual = (
             f"{x['dtype']} {x['shape']} with {'classes' if x['classes'] else 'numbers to predict'}"
-            for x in (then, form)
-        ]
-        hint = "Give arrays of that form, or train anew."
-        problem = f"{place}: examples should be {texts[0]}, as the run had, got {texts[1]}"
-        check.fail(WHERE, f"{problem}.", hint=hint)
+            for x in (before, form)
+        )
+        hint = "Use arrays of that form, or train a new run."
+        expected = f"{path}: examples should be as in the run, {expected}"
+        check.fail(WHERE, expected=expected, actual=actual, hint=hint)
 
 
-def _pair(place: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(path: Path, name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for array, word in ((x, "x"), (y, "y")):
         if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
-            problem = f"{word} of {name} should be numbers, an example a row"
+            problem = f"{word} of {name} should be numbers with one row for each example"
             actual = f"{array.dtype} {list(array.shape)}"
-            fail_damaged(WHERE, place, f"{problem}, got {actual}", "Save it as an array of numbers.")
+            fail_damaged(WHERE, path, f"{problem}, got {actual}", "Save it as an array of numbers.")
     if len(x) != len(y):
-        problem = f"x and y of {name} should be of one length, got {len(x)} and {len(y)}"
-        fail_damaged(WHERE, place, problem)
+        problem = f"x and y of {name} should have the same length, got {len(x)} and {len(y)}"
+        fail_damaged(WHERE, path, problem)
     if y.dtype.kind == "b" or (y.dtype.kind in "iu" and y.ndim == 1):
         return x, y.astype(np.int64 if y.dtype.itemsize > 4 else np.int32)
     return x, y[:, None] if y.ndim == 1 else y
 
 
-def _named(place: Path, result: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in result:
-        check.fail(WHERE, f"{place} has no array {name!r}{check.nearest(name, result)}")
-    return result[name]
+def _get(stored: "_Arrays", name: str) -> np.ndarray:
+    if name not in stored:
+        check.fail(WHERE, f"{stored.path} has no array {name!r}{check.nearest(name, stored)}")
+    return stored[name]
 
 
 class _Arrays(Mapping[str, np.ndarray]):
-    """The arrays of an .npz file, or of the .npy files of a folder, each read when it is asked for."""
+    """The arrays of an .npz file, or of the .npy files of a folder, each read when it is looked up."""
 
-    def __init__(self, place: Path):
-        self.place = place
-        if place.is_dir():
-            self.files = {file.stem: file for file in sorted(place.glob("*.npy"))}
+    def __init__(self, path: Path):
+        self.path = path
+        if path.is_dir():
+            self.files = {file.stem: file for file in sorted(path.glob("*.npy"))}
             return
-        file_size(WHERE, place)
+        file_size(WHERE, path)
         try:
-            with zipfile.ZipFile(place) as packed:
-                members = [name for name in packed.namelist() if name.endswith(".npy")]
-        except Exception as error:  # a damaged file fails in any way at all
-            with place.open("rb") as opened:
-                single = opened.read(6) == np.lib.format.MAGIC_PREFIX
-            if single:
-                hint = "Give the folder that holds x.npy and y.npy."
-                fail_damaged(WHERE, place, "it should be an .npz file, but holds one array", hint)
-            fail_unreadable(WHERE, place, FORM, error)
-        self.files = {name.removesuffix(".npy"): name for name in members}
+            with zipfile.ZipFile(path) as archive:
+                self.files = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+        except Exception as error:  # a damaged file can raise any exception
+            with path.open("rb") as opened:
+                is_npy = opened.read(6) == np.lib.format.MAGIC_PREFIX
+            if is_npy:
+                hint = "Pass the folder that contains x.npy and y.npy."
+                fail_damaged(WHERE, path, "it should be an .npz file, but is an .npy file", hint)
+            fail_unreadable(WHERE, path, UNREADABLE, error)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
@@ -165,41 +154,33 @@ class _Arrays(Mapping[str, np.ndarray]):
         file = self.files[name]
         if isinstance(file, Path):
             return load_npy(WHERE, file)
-        with zipfile.ZipFile(self.place) as packed:
-            member = packed.getinfo(file)
-            sizes = member.compress_size, member.file_size
-            return _array(WHERE, self.place, *sizes, lambda: packed.open(member))
+        with zipfile.ZipFile(self.path) as archive:
+            info = archive.getinfo(file)
+            return _read_array(WHERE, self.path, info.compress_size, info.file_size, lambda: archive.open(info))
 
 
 def load_npy(where: str, file: Path) -> np.ndarray:
-    """The array of an .npy file. Raises: OSError, ValueError."""
+    """The array of an .npy file. where: begins the message of an error. file: its path. Raises: OSError, ValueError."""
     size = file_size(where, file)
     if zipfile.is_zipfile(file):
-        hint = "Take one of its arrays: np.save(file, np.load(archive)[name])."
-        check.fail(where, f"{file} cannot be read: it is an archive, not one array.", hint=hint)
-    return _array(where, file, size, size, lambda: file.open("rb"))
+        hint = "Save one of its arrays: np.save(file, np.load(archive)[name])."
+        check.fail(where, f"{file} should be an .npy file, but is an archive of arrays.", hint=hint)
+    return _read_array(where, file, size, size, lambda: file.open("rb"))
 
 
-def _array(where: str, file: Path, packed: int, size: int, begin: Callable[[], IO[bytes]]) -> np.ndarray:
-    """One array, if it holds what its head says. packed, size: its bytes before and after."""
+def _read_array(where: str, file: Path, packed: int, size: int, open_file: Callable[[], IO[bytes]]) -> np.ndarray:
+    """An array, if the file has as much data as its header says. packed, size: bytes before and after unpacking."""
     try:
-        with begin() as opened:
-            shape, dtype = _head(opened)
+        with open_file() as opened:
+            is_version_1 = np.lib.format.read_magic(opened) == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if is_version_1 else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(opened)
             check_unpacked_size(where, file, packed, size)
             if math.prod(shape) * dtype.itemsize > size:
-                problem = f"its head says {dtype} {list(shape)}, but there are {size} bytes"
+                problem = f"its header says {dtype} {list(shape)}, but it has only {size} bytes"
                 fail_damaged(where, file, problem)
-        with begin() as opened:
+        with open_file() as opened:
             array = np.lib.format.read_array(opened, allow_pickle=False)
-    except Exception as error:  # a damaged file fails in any way at all
-        fail_unreadable(where, file, FORM, error)
+    except Exception as error:  # a damaged file can raise any exception
+        fail_unreadable(where, file, UNREADABLE, error)
     return as_numpy(where, str(file), array)
-
-
-def _head(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(opened)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(opened)
-    return shape, dtype

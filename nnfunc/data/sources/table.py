@@ -1,4 +1,4 @@
-"""Tables with named columns: CSV, Parquet, or a data frame of pandas or polars."""
+"""Tables with named columns: CSV or Parquet files, or data frames of pandas or polars."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,22 +32,21 @@ def table(
     standardise: bool = True,
     preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """A table: x are columns of numbers [n, columns], y is the column named by `label`.
+    """A table with columns of numbers as x [n, columns], and the column `label` as y.
 
     source: a .csv file (UTF-8, gzip or not) whose first line names the columns, a .parquet file (with
-    pyarrow), or a data frame of pandas or polars, or a table of pyarrow. Numbers are written as in
-    1e-3, blank lines are left out, dates are refused. label: its distinct values are the classes, in
-    numerical or alphabetical order, `splits.names`: 1 and 1.0 are one class, and what pandas takes for
-    missing (None, NaN, NA, null, not none) is refused; in regression it holds numbers, [n, 1].
-    columns: the ones to use, in this order; by default all but the label. validation, test: parts of
-    the whole below 1, counts of rows from 1 on, 0 for none; cut at random, by class, always the same.
-    standardise: x is (x - mean) / std of each column, those of the training rows, in float64 and then
-    float32: seconds since 1970 keep all their digits. task: "regression" takes the label as a number. separator:
-    between the columns of a CSV file, one character. preprocessing: that of an earlier run
-    (`splits.preprocessing`): columns by name, means, classes, and which row is in which split; rows that it
-    does not know are in none.
-    Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError with line and column
-    for a value that is missing or no number, or a class that `preprocessing` does not know.
+    pyarrow), a data frame of pandas or polars, or a table of pyarrow. Numbers may have exponents, as 1e-3;
+    blank lines are skipped, dates are refused. label: its distinct values are the classes, `splits.names`, in
+    numerical or alphabetical order. 1 and 1.0 are the same class. Values that pandas treats as missing (None,
+    NaN, NA, null, but not none) are refused. columns: the columns of x in this order, by default all but the
+    label. task: "classification", or "regression" for a label of numbers, y [n, 1]. separator: of the columns
+    of a CSV file, one character. validation, test: below 1 fractions of the rows, from 1 on numbers of rows, 0
+    for none; split at random, stratified by class, and always the same. standardise: x becomes (x - mean) / std
+    of each column of the training rows, computed in float64 and stored in float32, so that seconds since 1970
+    keep their precision. preprocessing: of an earlier run (`splits.preprocessing`), which fixes columns, means,
+    classes, and the split of each row; new rows are in none.
+    Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError, with line and column, for a
+    value that is missing or not a number, or a class that `preprocessing` does not have.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "pets.csv")
@@ -63,27 +62,28 @@ def table(
     check.choice(WHERE, ("classification", "regression"), task=task)
     only = None if columns is None else {label, *columns}
     texts = [label] if task == "classification" else []
-    name, source_columns, place = read_columns(source, separator, only, texts)
+    name, source_columns, describe_row = read_columns(source, separator, only, texts)
     check_columns(name, [label, *(columns or ())], source_columns)
     if columns is not None and (not columns or label in columns or len(set(columns)) < len(columns)):
-        check.fail(WHERE, expected="columns should be some, each once, without the label", actual=columns)
+        check.fail(WHERE, expected="columns should be distinct names without the label", actual=columns)
     columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
     if not columns:
-        check.fail(WHERE, f"{name} should have columns besides the label, {label!r}, but has none.")
+        check.fail(WHERE, f"{name} should have columns other than the label, {label!r}, but has none.")
     values = source_columns[label]
     if task == "regression":
-        names, y = None, parse_numbers(name, label, values, place).astype(np.float64, copy=False)
+        names, y = None, parse_numbers(name, label, values, describe_row).astype(np.float64, copy=False)
         warn_if_coarse_in_float32(f"{name}: column {label!r}", y)
         ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
     else:
         names = None if preprocessing is None else preprocessing.names
-        y, names = parse_class_labels(name, label, values, place, names)
+        y, names = parse_class_labels(name, label, values, describe_row, names)
         ids = y.astype(np.uint64)
 
     for column in columns:
-        values = parse_numbers(name, column, source_columns[column], place)
+        stored = source_columns[column]
+        values = parse_numbers(name, column, stored, describe_row)
         fold_ids(ids, values)
-        if not _is_numeric(source_columns[column]):
+        if not (isinstance(stored, np.ndarray) and stored.dtype.kind in "fiub"):  # else it may need less memory
             source_columns[column] = values
     cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=names is not None, validation=validation, test=test)
     del ids, values
@@ -121,19 +121,15 @@ def table(
     return Splits(*parts, classes=record.classes, names=record.names, preprocessing=record)
 
 
-def _is_numeric(values: Any) -> bool:
-    return isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
-
-
 def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: float) -> None:
-    """x = (values[at] - mean) / std, in float64 and by blocks: it may be larger than the file."""
+    """x = (values[at] - mean) / std, in float64, block by block to save memory."""
     for start in range(0, len(at), BLOCK):
         block = slice(start, start + BLOCK)
         x[block] = (values[at[block]].astype(np.float64) - mean) / std
 
 
 def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
-    """Mean and deviation of each column, the value and 1 where all are the same."""
+    """Mean and standard deviation of each column; the value and 1 for a constant column."""
     pairs = [
         (float(column[0]), 1.0) if np.ptp(column) == 0 else (float(column.mean()), float(column.std()))
         for column in columns

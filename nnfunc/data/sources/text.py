@@ -1,4 +1,4 @@
-"""A text file as windows of tokens."""
+"""A text file as windows of tokens, for language models."""
 
 import codecs
 from pathlib import Path
@@ -36,17 +36,16 @@ def text(
 ) -> Splits:
     """A text, to predict the next token from up to block_size tokens before it.
 
+    Batches are (x, y), int32 [batch, block_size], where y is x shifted by one token. A training window may begin
+    at any token, once per epoch. The tokens are stored in the smallest dtype that fits.
     path: a text file in UTF-8 (gzip or not; a byte order mark is dropped), or "tinyshakespeare",
-    which is downloaded if it is not on disk. block_size: tokens per example, at least 1.
+    which is downloaded if it is not on the disk. block_size: tokens per example, at least 1.
     codec: "characters" (the sorted characters of this text), "bytes", a file (tokenizer.json of the library
-    `tokenizers`, or a saved codec), or a codec; `splits.codec` turns text into tokens and back.
-    validation: the fraction at the end of the text that is held out, in [0, 1), as in nanoGPT: windows end
-    to end, so that each token is predicted once, but for a remainder of less than a block.
-    preprocessing: that of an earlier run (`splits.preprocessing`): its codec and its cut of the text;
-    text appended since is in no split.
-    A training window may begin at any token, each once an epoch. Batches are (x, y), int32 [batch,
-    block_size], y one token further; the device holds the tokens in the smallest dtype that fits.
-    Raises: FileNotFoundError, ValueError when the text is not UTF-8 or too short.
+    `tokenizers`, or a saved codec), or a codec; `splits.codec` converts between text and tokens.
+    validation: the fraction at the end of the text that is held out, in [0, 1), as in nanoGPT; its windows
+    predict each token once, except for a remainder of less than a block. preprocessing: of an earlier run
+    (`splits.preprocessing`), which fixes the codec and the splits; text that was appended later is in no split.
+    Raises: FileNotFoundError; ValueError when the text is not in UTF-8, or too short.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "text")
@@ -63,33 +62,33 @@ def text(
     raw = read_bytes(WHERE, file)
     is_bytes = codec == "bytes" if preprocessing is None else isinstance(preprocessing.codec, Bytes)
     if is_bytes and find_text_problem(raw):
-        whole = ""
+        content = ""
     else:
-        whole = decode_utf8(WHERE, file, raw, ' Or leave it as it is: codec = "bytes".')
+        content = decode_utf8(WHERE, file, raw, ' Or use its bytes as tokens: codec = "bytes".')
         raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw:
         fail_damaged(WHERE, file, "it is empty")
-    encoder: Codec = _build_codec(codec, whole) if preprocessing is None else preprocessing.codec
+    encoder: Codec = _build_codec(codec, content) if preprocessing is None else preprocessing.codec
     smallest = np.min_scalar_type(encoder.size - 1)
     dtype = smallest if smallest.itemsize < 4 else np.dtype(np.int32)
     if isinstance(encoder, Bytes):
         train, held_out, counts = cut_tokens(WHERE, np.frombuffer(raw, np.uint8), validation, preprocessing)
-    elif isinstance(encoder, Characters):  # cut as a range: the tokens need no second copy
+    elif isinstance(encoder, Characters):  # split as a range, which copies no tokens
         del raw
-        first, last, counts = cut_tokens(WHERE, range(len(whole)), validation, preprocessing)
-        tokens = encoder.encode(whole[: counts["used"]], dtype)
+        first, last, counts = cut_tokens(WHERE, range(len(content)), validation, preprocessing)
+        tokens = encoder.encode(content[: counts["used"]], dtype)
         train, held_out = tokens[: len(first)], None if last is None else tokens[len(first) :]
-    else:  # each part by itself: no token may reach from one into the other
-        first, last, counts = cut_tokens(WHERE, whole, validation, preprocessing)
+    else:  # encoded separately, so that no token spans both parts
+        first, last, counts = cut_tokens(WHERE, content, validation, preprocessing)
         train, held_out = encoder.encode(first), None if last is None else encoder.encode(last)
     splits = {"train": train, "validation": held_out}
     splits = {name: None if part is None else part.astype(dtype, copy=False) for name, part in splits.items()}
     return build_token_splits(WHERE, splits, block_size, encoder.size, encoder, str(file), counts=counts)
 
 
-def _build_codec(codec: str | Path | Codec, whole: str) -> Codec:
+def _build_codec(codec: str | Path | Codec, content: str) -> Codec:
     if codec == "characters":
-        return Characters.of(whole)
+        return Characters.of(content)
     if codec == "bytes":
         return Bytes()
     if isinstance(codec, str) and not Path(codec).suffix and not Path(codec).exists():

@@ -1,4 +1,4 @@
-"""Sequences of tokens: windows of one long array, and the memory-mapped files that hold such arrays."""
+"""Memory-mapped files of tokens, as windows for language models."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -26,20 +26,19 @@ def tokens(
     codec: str | Path | Codec | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """Token files, memory-mapped: windows of block_size tokens and their next tokens.
+    """Memory-mapped files of tokens, to predict the next token from up to block_size tokens before it.
 
+    Batches are (x, y), int32 [batch, block_size], where y is x shifted by one token. For files that are too
+    large for the device, `splits.stream(batch_size)` reads only the tokens of a batch.
     path: a folder with train.bin and val.bin (or validation.bin), as nanoGPT writes them, or with
     train.npy and so on; or one file. block_size: tokens per example, at least 1. validation: the fraction
-    at the end of train that is held out where there is no file for it, in [0, 1).
-    dtype: of .bin files, which are little-endian and have no header; .npy files name theirs.
-    vocab_size: the number of tokens; by default the codec's. codec: a saved codec or a
-    tokenizer.json, to turn tokens into text. preprocessing: that of an earlier
-    run (`splits.preprocessing`): its vocabulary and its cut; tokens appended since are in no split.
-    Batches are (x, y), int32 [batch, block_size], y one token further. For files that are too large
-    for the device, `splits.stream(batch_size)` reads only the tokens of a batch.
-    Raises: FileNotFoundError; ValueError when a file is cut short, or has a token not in the
-    vocabulary.
-    Source of the .bin form: Karpathy's nanoGPT, data/openwebtext/prepare.py.
+    at the end of train that is held out if there is no file for it, in [0, 1). dtype: of .bin files, which
+    are little-endian without a header. vocab_size: the number of different tokens, by default that of the
+    codec. codec: a codec, or the file of one (tokenizer.json or a saved codec), to convert tokens to text.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes the vocabulary and the splits; tokens
+    that were appended later are in no split.
+    Raises: FileNotFoundError; ValueError when a file is cut short, or has a token outside the vocabulary.
+    Source of the .bin format: Karpathy's nanoGPT, data/openwebtext/prepare.py.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -63,7 +62,7 @@ def tokens(
             file = first_existing(root, [f"{stem}{end}" for stem in stems for end in (".bin", ".npy")])
             splits[split] = None if file is None else _map_tokens(where, file, dtype)
         if splits["train"] is None:
-            problem = f"{root} should hold train.bin or train.npy, but does not."
+            problem = f"{root} should contain train.bin or train.npy, but does not."
             check.fail(where, problem, exc_type=FileNotFoundError)
     else:
         splits["train"] = _map_tokens(where, root, dtype)
@@ -73,7 +72,7 @@ def tokens(
 
 
 def _map_tokens(where: str, file: Path, dtype: str) -> np.ndarray:
-    """The tokens of a file, memory-mapped."""
+    """The memory-mapped tokens of a file."""
     size, width = file_size(where, file), np.dtype(dtype).itemsize
     try:
         if file.suffix == ".npy":
@@ -83,12 +82,12 @@ def _map_tokens(where: str, file: Path, dtype: str) -> np.ndarray:
                 raise ValueError("it is an archive, not one array")
         else:
             if size == 0 or size % width:
-                problem = f"it should be tokens of {width} bytes each ({dtype}), but has {size} bytes"
-                fail_damaged(where, file, problem, "It is cut short, or of another dtype.")
+                problem = f"it should have tokens of {width} bytes each ({dtype}), got {size} bytes"
+                fail_damaged(where, file, problem, "It is cut short, or has another dtype.")
             array = np.memmap(file, np.dtype(dtype).newbyteorder("<"), mode="r")
     except Exception as error:  # a damaged header can raise any exception
         fail_unreadable(where, file, "it cannot be read", error)
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
         actual = f"{array.dtype} {list(array.shape)}"
-        fail_damaged(where, file, f"it should hold one row of integers, got {actual}", "Flatten it.")
+        fail_damaged(where, file, f"it should be one row of integers, got {actual}", "Flatten it.")
     return array if array.dtype.isnative else as_numpy(where, str(file), array)  # a memmap stays one

@@ -1,4 +1,4 @@
-"""Rows of tokens, cut into splits of windows."""
+"""Splits of tokens: windows at any position for training, consecutive windows for validation and test."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,10 @@ from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import split_fingerprint
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.splits import Splits
-from nnfunc.data.token_windows import Windows
 
 __all__ = ["build_token_splits", "cut_tokens"]
 
-SCANNED = 1 << 26  # tokens of a split up to which all are checked before training begins
+MAX_CHECKED = 1 << 26  # tokens; those of a larger split are checked batch by batch
 
 
 def build_token_splits(
@@ -28,10 +27,10 @@ def build_token_splits(
     *,
     counts: Mapping[str, int] | None = None,
 ) -> Splits:
-    """Arrays of tokens as `Splits`: windows at any position for training, end to end in the other splits.
+    """`Splits` of arrays of tokens.
 
-    splits: the tokens of train, validation and test. block_size, vocab_size, codec: see `tokens`. where,
-    source: for messages. counts: of `cut_tokens`, if the splits were cut from one array.
+    where, source: the function and the file, for messages. splits: the tokens of train, validation and test.
+    block_size, vocab_size, codec: see `tokens`. counts: of `cut_tokens`, if the splits were one array.
     """
     check.size(where, block_size=block_size)
     window = block_size + 1
@@ -39,18 +38,17 @@ def build_token_splits(
     for name, part in present.items():
         label = "training" if name == "train" else name
         if len(part) < window:
-            problem = f"{source} has {len(part)} {label} tokens, too few for block_size + 1 = {window}."
-            check.fail(where, problem, hint="Set a smaller block_size.")
-        if vocab_size is not None and len(part) <= SCANNED:
+            expected = f"{source} should have at least block_size + 1 = {window} {label} tokens"
+            check.fail(where, expected=expected, actual=len(part), hint="Set a smaller block_size.")
+        if vocab_size is not None and len(part) <= MAX_CHECKED:
             largest, least = int(part.max()), int(part.min())
             if largest >= vocab_size or least < 0:
                 wrong = largest if largest >= vocab_size else least
-                index = int(np.argmax(part == wrong))
-                problem = f"token {wrong}, at index {index} of the {label} tokens, is not in the vocabulary"
-                hint = "Is the dtype right, and the codec the one that the file was made with?"
-                fail_damaged(where, source, f"{problem}, [0, {vocab_size})", hint)
+                problem = f"{label} tokens should be in the vocabulary, [0, {vocab_size})"
+                problem += f", got {wrong} at index {int(np.argmax(part == wrong))}"
+                fail_damaged(where, source, problem, "Check the dtype, and that the codec is the one of the file.")
     train = present["train"]
-    rows = {name: Windows(part, window).rows() for name, part in present.items() if name != "train"}
+    rows = {name: _windows(part, window) for name, part in present.items() if name != "train"}
     facts = {"classes": vocab_size, "window": window, "dtype": train.dtype.name, **(counts or {})}
     fingerprints = {name: split_fingerprint(part) for name, part in present.items()}
     return Splits(
@@ -65,13 +63,19 @@ def build_token_splits(
     )
 
 
+def _windows(tokens: np.ndarray, window: int) -> np.ndarray:
+    """[n, window]: a copy of the windows; each begins with the last token of the one before."""
+    stop = len(tokens) - (len(tokens) - 1) % (window - 1)
+    return np.lib.stride_tricks.sliding_window_view(tokens[:stop], window)[:: window - 1].copy()
+
+
 def cut_tokens(
     where: str, tokens: Any, validation: float, preprocessing: Preprocessing | None
 ) -> tuple[Any, Any, dict[str, int]]:
-    """(the first part for training, the last part for validation or None, the counts of the cut).
+    """(the training tokens, the validation tokens after them or None, the counts of tokens).
 
     where: begins the message of an error. tokens: a sequence. validation: the fraction to hold out.
-    preprocessing: of a run whose cut is repeated; tokens after it are in no split.
+    preprocessing: of a run whose counts are used again; tokens beyond them are in no split.
     """
     check.number(where, 0, 1, open_high=True, validation=validation)
     total = len(tokens)

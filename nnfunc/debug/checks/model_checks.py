@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from nnfunc import paths
-from nnfunc.debug.finding import Finding, join_names
+from nnfunc import check, paths
+from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe, differ, is_floating, weight_matrices
 
 __all__ = [
@@ -87,7 +87,7 @@ def check_symmetry(probe: Probe) -> Iterator[Finding]:
     zero = [path for path, w in matrices.items() if not w.any()]
     hint = "Draw the initial weights at random: nf.initializers.he_normal, lecun_normal, ..."
     if equal:
-        evidence = f"All columns of {join_names(equal)} start equal, so all their units learn the same."
+        evidence = f"All columns of {check.join_names(equal)} start equal, so all their units learn the same."
         yield Finding("error", equal[0], "symmetric parameters", evidence, hint)
     elif len(matrices) > 1 and len(zero) == len(matrices):
         evidence = "Every weight matrix starts at 0, so the units of a layer stay equal."
@@ -127,7 +127,7 @@ def check_gradients(probe: Probe) -> Iterator[Finding]:
     _, taps = probe.forward(probe.params, probe.x)
     zero = [path for path in grads if not np.any(grads[path]) and not np.any(perturbed_grads[path])]
     if zero:
-        evidence = f"The gradient of {join_names(zero)} is exactly 0, also at parameters near by."
+        evidence = f"The gradient of {check.join_names(zero)} is exactly 0, also at parameters near by."
         dead = [path for path, tap in taps.items() if tap.size and not tap.any()]
         if dead:
             evidence += f" All outputs of {dead[0]} are 0."

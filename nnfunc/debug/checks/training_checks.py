@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnfunc import paths
+from nnfunc import check, paths
 from nnfunc.debug.checks.model_checks import is_shift_invariant
-from nnfunc.debug.finding import Finding, join_names
+from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe
 from nnfunc.debug.short_runs import peak_learning_rate, update_at_learning_rate
 from nnfunc.frozen_state import contains_frozen
@@ -118,6 +118,6 @@ def check_weight_decay(probe: Probe) -> Iterator[Finding]:
     updates = paths.flatten(jax.device_get(jax.jit(update)(ones, zeros)))
     decayed = [path for path, leaf in updates.items() if np.any(leaf) and not is_matrix(path, leaf)]
     if decayed:
-        evidence = f"{join_names(decayed)} {'shrinks' if len(decayed) == 1 else 'shrink'} without a gradient."
+        evidence = f"{check.join_names(decayed)} {'shrinks' if len(decayed) == 1 else 'shrink'} without a gradient."
         hint = "Decay matrices alone, as nf.optimizers.adamw does; optax takes a mask."
         yield Finding("warning", decayed[0], "decay on biases and norms", evidence, hint)
