@@ -241,7 +241,7 @@ def test_hypers_that_do_not_fit_are_named(file):
         config.build(config.hypers | {"schedule.peek": 1.0})
     with pytest.raises(ValueError, match=r"no 'optimizer\.learning_rate'"):
         config.build(config.hypers | {"optimizer.learning_rate": 1.0})
-    with pytest.raises(ValueError, match=r"should hold .*'model\.dropout'.*config\.hypers \|"):
+    with pytest.raises(ValueError, match=r"should have .*'model\.dropout'.*config\.hypers \|"):
         config.build({"schedule.peak": 1.0})
 
 
