@@ -15,7 +15,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import NnfuncError
 
-__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json"]
+__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json", "write_file"]
 
 LARGEST = 2**28  # bytes; the manifest of 100,000 members side by side has a tenth of that
 TYPE_NAMES = {
@@ -44,6 +44,16 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
             actual = f"got {about.st_size:,}"
             check.fail(str(path), f"it should have at most {most:,} bytes, {actual}.")
         return file.read()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all: a reader sees the previous content or the new one.
+
+    path: of the file. content: of the file.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:

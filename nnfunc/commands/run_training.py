@@ -14,6 +14,7 @@ from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
 from nnfunc.config.restore import restore
+from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import FolderLock
@@ -51,19 +52,13 @@ def run_training(config: Config, folder: Path, *, resume: bool | list[str], repl
         file = folder / "config.toml"
         previous = file.read_bytes()
         if replace_config:
-            _replace_file(file, config.text.encode())
+            write_file(file, config.text.encode())
         try:
             _train_and_report(config, folder, resume=resume)
         except NnfuncError as error:
             if replace_config and not isinstance(error, Diverged):
-                _replace_file(file, previous)
+                write_file(file, previous)
             raise
-
-
-def _replace_file(file: Path, content: bytes) -> None:
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
 
 
 def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str]) -> None:

@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(place, work, monkeypatch, cap
     said = capsys.readouterr()
     assert said.err.startswith("nnfunc: The checkpoint of step 29 was refused. ")
     assert re.search(rf"step-00000029/\S+: .*{words}|{words}", said.err), said.err
-    assert "Going on from step 25." in said.err
+    assert "Continuing from step 25." in said.err
     assert said.err.count("\n") == 1
     assert "trained steps 25 to 40" in said.out
     assert_same_run(Path("run"), place / "whole" / "step")
@@ -200,7 +200,7 @@ def test_damaged_checkpoints_of_a_finished_run(place, work, capsys):
     said = capsys.readouterr()
     assert said.out == f"{expected}\n"
     assert said.err.startswith(
-        "nnfunc: The best checkpoint was refused, so the last good one is used. run/checkpoints/best/"
+        "nnfunc: The best checkpoint is damaged, so the last good one is used. run/checkpoints/best/"
     )
     for folder in Path("run/checkpoints").glob("step-*"):
         cut(folder / "manifest.json")

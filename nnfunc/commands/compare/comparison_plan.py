@@ -14,7 +14,8 @@ from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
 from nnfunc.config.config_errors import to_one_line
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.load import read_tables, resolve
+from nnfunc.config.load import resolve
+from nnfunc.config.toml import read_tables
 from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
 
