@@ -12,6 +12,7 @@ result.json        the test figures, once the run is complete
 curves.png, report.html
 lock               while a process trains
 merged.json        instead of metrics and result, where `nnfunc merge` made it: of which run and step
+trial.json         of a trial that `nnfunc sweep-best --save` saved: its sweep, its index and its last step
 tensorboard/, wandb/, wandb.json   where `log = { to = [...] }` asks for them
 """
 
@@ -34,6 +35,7 @@ from nnfunc import check, documents, malloc, xla_flags
 __all__ = [
     "CONFIG_FILES",
     "MERGED",
+    "TRIAL",
     "check_folder",
     "create_folder",
     "is_occupied",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 MERGED = "merged.json"
+TRIAL = "trial.json"
 CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 """What only such a folder holds."""
 

@@ -24,7 +24,7 @@ __all__ = [
     "run_state",
 ]
 
-STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
+STATES = ("running", "complete", "stopped", "diverged", "broken", "merged", "trial")
 
 
 class RunState(NamedTuple):
@@ -35,7 +35,7 @@ class RunState(NamedTuple):
 
 
 def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
-    """Whether a run is running, complete, stopped, diverged or merged, or cannot be read.
+    """Whether a run is running, complete, stopped, diverged, merged or a saved trial, or cannot be read.
 
     folder: of the run. rows: of its metrics.jsonl.
     """
@@ -55,6 +55,9 @@ def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
         own = [row["loss"] for row in rows if row["split"] == split and "loss" in row]
         if own and isinstance(own[-1], float) and not math.isfinite(own[-1]):
             return RunState("diverged", f"the last {split} loss is {own[-1]}")
+    trial = read_json_table(folder / "trial.json")  # written by `nnfunc sweep-best --save`
+    if metrics_log.to_float(trial.get("step")) >= max((row["step"] for row in rows), default=0):
+        return RunState("trial", f"trial {trial.get('trial')} of {trial.get('sweep')}")
     return RunState("stopped", "no process trains it, and it has no result")
 
 

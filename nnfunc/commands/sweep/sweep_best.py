@@ -9,7 +9,7 @@ from nnfunc.check import counted
 from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
-from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study
+from nnfunc.config.sweep.sweep_config import RESULT, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
@@ -46,7 +46,7 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         config = study.config(result.hypers[index], result.seed[index])
         comment = f"trial {index} of {summary['runs']}: {_outcome(result, index)}"
         if save is not None:
-            _save_as_run(study, result, index, save, config)
+            _save_as_run(folder, result, index, save, config)
             comment += f"\n# Saved as a run: {save}"
     if summary["search"] == "population":
         comment += "\n# The hyperparameters changed during training (see lineage.csv); these are the last ones."
@@ -71,9 +71,10 @@ def _outcome(result: Result, trial: int) -> str:
     return f"{result.metric.metric} {result.scores[trial]:.6g}{step}"
 
 
-def _save_as_run(study: Study, result: Result, trial: int, folder: Path, config: Config) -> None:
-    folder = run_folder.create_folder(study.name, folder)
+def _save_as_run(sweep: Path, result: Result, trial: int, folder: Path, config: Config) -> None:
+    folder = run_folder.create_folder("", folder)
     save_run(config, folder)
     run_folder.write_environment(folder)
     result.save_trial(trial, folder)
-    restore.restore(config, folder, "best")  # raises when it cannot be read back
+    _, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
+    run_folder.write_json(folder / run_folder.TRIAL, {"sweep": str(sweep), "trial": trial, "step": step})
