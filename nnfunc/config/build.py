@@ -104,7 +104,8 @@ class Recipe:
         known |= needed
         for key in hypers:
             if key not in known:
-                check.fail("build", f"hypers have no {key!r}{check.nearest(key, known)}")
+                hint = check.nearest(key, known).removeprefix("; ")
+                check.fail("build", expected="hypers should be arguments of the config", actual=repr(key), hint=hint)
         missing = [key for key, argument in needed.items() if not {key, argument} & set(hypers)]
         if missing:
             expected = f"hypers should have {', '.join(map(repr, missing))}"

@@ -813,7 +813,7 @@ def test_a_saved_trial_is_a_run_like_any_other(place, work, capsys):
     assert losses[-1] == pytest.approx(result["score"])
     before = content(work)
     assert main("sweep-best", place / "one", "--save", "saved") == 2
-    said = "The folder saved exists already. Choose another with --save."
+    said = "sweep-best: the folder saved exists already. Choose another with --save."
     assert capsys.readouterr().err == f"nnfunc: {said}\n"
     assert content(work) == before
 

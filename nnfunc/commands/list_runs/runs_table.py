@@ -59,8 +59,8 @@ def sort_runs(entries: list[Entry], key: str | None) -> list[Entry]:
     elif key in settings:
         read = lambda e: e.settings.get(key)
     else:
-        near = check.nearest(key, [*SORT_KEYS, *METRIC_COLUMNS, *metrics, *sorted(settings)])
-        check.fail("runs", f"sort should be a column, a metric or a setting, got {key!r}{near}")
+        hint = check.nearest(key, [*SORT_KEYS, *METRIC_COLUMNS, *metrics, *sorted(settings)]).removeprefix("; ")
+        check.fail("runs", expected="sort should be a column, a metric or a setting", actual=repr(key), hint=hint)
     return sorted(entries, key=lambda e: _sort_key(read(e)))
 
 

@@ -39,7 +39,8 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         config = study.config(summary["settings"], summary["seed"])
     else:
         if save is not None and run_folder.is_occupied(save):
-            raise FileExistsError(f"The folder {save} exists already. Choose another with --save.")
+            hint = "Choose another with --save."
+            check.fail("sweep-best", f"the folder {save} exists already.", hint=hint, exc_type=FileExistsError)
         result = study.result(folder)
         if index in result.refused:
             check.fail("sweep-best", f"trial {index} was refused: {result.refused[index]}")
