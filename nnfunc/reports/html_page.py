@@ -1,4 +1,4 @@
-"""HTML of a report: one self-contained file with its images and tables inside."""
+"""The HTML of a report: one file that contains its images and tables."""
 
 import html
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ def render_page(name: str, *parts: str) -> str:
 
 
 def render_section(title: str, content: str) -> str:
-    """A section with its title; "" when the content is empty."""
+    """A section with a `title`; "" when the `content` is empty."""
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
 
 
@@ -42,7 +42,7 @@ def render_note(text: str) -> str:
 
 
 def render_cards(cards: Iterable[tuple[str, str]]) -> str:
-    """A row of cards, each a large value above its label."""
+    """A row of `cards` (value, label), each a large value above its label."""
     card = '<div class="card"><b>{}</b>{}</div>'
     rendered = "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
     return f'<div class="cards">{rendered}</div>'

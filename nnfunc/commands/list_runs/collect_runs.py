@@ -1,4 +1,4 @@
-"""Reads the runs and sweeps below a folder, in whatever state they are."""
+"""Reads the runs and sweeps below a folder, also incomplete and damaged ones."""
 
 import math
 import os

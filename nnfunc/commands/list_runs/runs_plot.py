@@ -10,7 +10,7 @@ from nnfunc.commands.list_runs import runs_table
 from nnfunc.commands.list_runs.collect_runs import Entry
 from nnfunc.reports import html_page
 from nnfunc.reports.figures import COLOURS, TITLE, make_figure, png_bytes, save_figure
-from nnfunc.reports.format import format_metric
+from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import metrics_log
 
 __all__ = ["plot_runs"]
@@ -56,8 +56,7 @@ def _pick_colours(count: int) -> list[Any]:
 
 def _draw_figure(entries: list[Entry], colours: dict[str, Any], *, legend: bool) -> Any:
     """The figure, with one panel per metric, loss and accuracy first."""
-    names = {name for entry in entries for name in _curves(entry)}
-    metrics = sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))[:PANELS] or ["loss"]
+    metrics = sort_names({name for entry in entries for name in _curves(entry)})[:PANELS] or ["loss"]
     columns = min(len(metrics), 2)
     rows = -(-len(metrics) // columns)
     labelled = entries[:LEGEND_ENTRIES] if legend else []

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.check import counted
+from nnfunc.commands.run_training import new_folder
 from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
@@ -73,9 +74,9 @@ def _outcome(result: Result, trial: int) -> str:
 
 
 def _save_as_run(sweep: Path, result: Result, trial: int, folder: Path, config: Config) -> None:
-    folder = run_folder.create_folder("", folder)
-    save_run(config, folder)
-    run_folder.write_environment(folder)
-    result.save_trial(trial, folder)
-    _, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
-    run_folder.write_json(folder / run_folder.TRIAL, {"sweep": str(sweep), "trial": trial, "step": step})
+    with new_folder("", folder, "stopped before the trial was saved"):
+        save_run(config, folder)
+        run_folder.write_environment(folder)
+        result.save_trial(trial, folder)
+        _, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
+        run_folder.write_json(folder / run_folder.TRIAL, {"sweep": str(sweep), "trial": trial, "step": step})

@@ -39,7 +39,7 @@ STATISTICS = {
 
 
 class RunView:
-    """The known facts of a run. folder: of the run. `poll` reads what is new."""
+    """The data of the dashboard. folder: of the run. `poll` reads new rows."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -63,7 +63,7 @@ class RunView:
     def poll(self) -> bool:
         """Read new rows and the state; True when anything changed."""
         previous = self.state
-        # the state comes first: a run that is complete wrote all its rows before
+        # the state is read first: a complete run has written all its rows before
         self.state = status.run_state(self.folder, self.rows)
         changed = self.follower.poll()
         if changed or not self.diagnosed:
@@ -158,13 +158,13 @@ def _state_message(view: RunView) -> list[RenderableType]:
     name, message = view.state
     if name == "trial":
         hint = f"To train its remaining steps and write its report: {run_folder.program_name()} resume {view.folder}"
-        message = f"It is {message}. {hint}"
-        return [Text(message, COLOURS[name]), Text()]
+        return [Text(f"It is {message}. {hint}", COLOURS[name]), Text()]
+    if name == "running" and not view.rows:
+        return [Text("No metrics yet: the first row is written at the end of an interval.", "dim")]
     if name in ("complete", "running", "merged"):
-        waiting = name == "running" and not view.rows
-        return [Text("No rows yet: the first comes at the end of an interval.", "dim") if waiting else Text()]
+        return [Text()]
     age = _age(view.folder / "metrics.jsonl")
-    last_row = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
+    last_row = f"The last row is of step {view.steps:,}{age}." if view.rows else "It has no metrics."
     if name == "stopped":
         problem = "Nothing trains this run: no process holds its lock, and it has no result."
         message = f"{problem} {last_row} Resume with: {run_folder.program_name()} resume {view.folder}"
