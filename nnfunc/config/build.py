@@ -118,7 +118,7 @@ def _make_task(results: Mapping[str, Any], augments: list[Any]) -> Any:
     from nnfunc.training.task import Task
 
     model, options = results["model"], results.get("task")
-    extra = {key: results.get(key) for key in ("average", "plateau")}
+    extra: dict[str, Any] = {key: results.get(key) for key in ("average", "plateau")}
     if options is not None:
         model = options.model(model)
         extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness}
