@@ -1,23 +1,23 @@
-"""Backpropagation through a multi-layer perceptron, spelled out: the chain rule and nothing else.
+"""Backpropagation through a multi-layer perceptron, written out with the chain rule.
 
-A network of L layers takes the rows of x, one row an example, to the rows of y = z^L:
+A network of L layers maps the rows of x, one row per example, to the rows of y = z^L:
 
     a^0 = x,    z^l = a^(l-1) W^l + b^l,    a^l = f(z^l)    for l = 1 ... L, without f at the last
 
-C is the mean loss over the n rows, and delta^l = dC/dz^l says how C changes with the sums of layer l.
+C is the mean loss over the n rows, and delta^l = dC/dz^l is its derivative by the pre-activations of layer l.
 Three uses of the chain rule give every gradient, from the last layer to the first:
 
-    delta^L = dC/dy                                  the loss's own derivative
+    delta^L = dC/dy                                  the derivative of the loss
     delta^l = (delta^(l+1) (W^(l+1))^T) * f'(z^l)    back through one layer; * is elementwise
     dC/dW^l = (a^(l-1))^T delta^l,    dC/db^l = the sum of delta^l over the rows
 
-Books that write an example as a column, and W^l as [out, in], have the same transposed:
+Books that write an example as a column, and W^l as [out, in], have the transpose:
 delta^l = ((W^(l+1))^T delta^(l+1)) * f'(z^l),    dC/dW^l = delta^l (a^(l-1))^T.
-The backward pass does twice the products of the forward one, and it reads a^(l-1) and z^l of each
-layer: they are kept, which is why training takes more memory than prediction.
+The backward pass has twice as many matrix products as the forward one, and it reads a^(l-1) and z^l of each
+layer: these are stored, so training needs more memory than prediction.
 
-It works on the parameters of `nf.mlp` without norm, and equals `jax.grad` to rounding.
-Source: Rumelhart, Hinton and Williams 1986, Nature 323; in these letters Nielsen, Neural Networks and
+The parameters are those of `nf.mlp` without norm, and the gradients equal those of `jax.grad` to rounding.
+Source: Rumelhart, Hinton and Williams 1986, Nature 323; with this notation Nielsen, Neural Networks and
 Deep Learning, chapter 2 (BP1 to BP4); also Goodfellow et al., Deep Learning, section 6.5.
 """
 
@@ -32,18 +32,18 @@ from nnfunc import check
 from nnfunc.base import Array, Params
 from nnfunc.calls import explain_calls
 
-__all__ = ["ACTIVATIONS", "Activation", "Kept", "backward", "forward", "gradients", "loss_delta"]
+__all__ = ["ACTIVATIONS", "Activation", "LayerInputs", "backward", "forward", "gradients", "loss_delta"]
 
 
 class Activation(NamedTuple):
-    """A function f of each value alone, and its derivative f'."""
+    """An elementwise function f, and its derivative f'."""
 
     f: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
 
 
-class Kept(NamedTuple):
-    """What the forward pass keeps of layer l: the rows a^(l-1) that came in, and the sums z^l."""
+class LayerInputs(NamedTuple):
+    """What the backward pass reads of layer l. a: its input a^(l-1), [n, width]. z: the pre-activations z^l."""
 
     a: Array
     z: Array
@@ -74,7 +74,7 @@ ACTIVATIONS = {
     "softplus": Activation(lambda z: jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z))), _sigmoid),
     "softsign": Activation(lambda z: z / (1 + jnp.abs(z)), lambda z: (1 + jnp.abs(z)) ** -2),
 }
-"""By the names of `nf.activations`. Any other function is given with its derivative."""
+"""The functions with their derivatives, by the names of `nf.activations`."""
 
 
 def gradients(
@@ -85,10 +85,10 @@ def gradients(
     activation: str | Activation = "relu",
     loss: Literal["cross_entropy", "mse"] = "cross_entropy",
 ) -> Params:
-    """dC/dparams in the layout of params, C the mean of `nf.losses.cross_entropy` or `nf.losses.mse`.
+    """dC/dparams in the layout of params; C is the mean of `nf.losses.cross_entropy` or `nf.losses.mse`.
 
-    activation: a name of ACTIVATIONS, or an Activation. loss: "cross_entropy" or "mse".
-    Shapes: x [..., in]; target [...] class numbers for cross_entropy, [..., out] for mse.
+    params: of an `nf.mlp`. activation: a name of ACTIVATIONS, or an Activation. loss: "cross_entropy" or "mse".
+    Shapes: x [..., in]; target [...] class indices for cross_entropy, [..., out] for mse.
     Raises: ValueError when params are not those of an `nf.mlp` of linear layers and activations.
 
     >>> params = nf.mlp([4, 8, 3]).init(jax.random.key(0))
@@ -100,11 +100,11 @@ def gradients(
     return backward(params, saved, loss_delta(y, target, loss), activation=activation)
 
 
-def forward(params: Params, x: Array, *, activation: str | Activation = "relu") -> tuple[Array, list[Kept]]:
-    """z^l = a^(l-1) W^l + b^l and a^l = f(z^l), layer by layer: y = z^L, and what backward reads.
+def forward(params: Params, x: Array, *, activation: str | Activation = "relu") -> tuple[Array, list[LayerInputs]]:
+    """z^l = a^(l-1) W^l + b^l and a^l = f(z^l), layer by layer: y = z^L, and the `LayerInputs` of each layer.
 
     params: of an `nf.mlp`. activation: a name of ACTIVATIONS, or an Activation.
-    Shapes: x [..., in] -> y [..., out]; kept are rows, a [n, width] and z [n, next width].
+    Shapes: x [..., in] -> y [..., out].
 
     >>> model = nf.mlp([3, 4, 2])
     >>> y, saved = nf.backprop.forward(model.init(jax.random.key(0)), jnp.ones((5, 3)))
@@ -116,7 +116,7 @@ def forward(params: Params, x: Array, *, activation: str | Activation = "relu") 
     a, saved = x.reshape(-1, x.shape[-1]), []
     for layer in layers:
         z = a @ layer["weight"] + layer["bias"]
-        saved.append(Kept(a, z))
+        saved.append(LayerInputs(a, z))
         a = f(z)
     return z.reshape(*x.shape[:-1], z.shape[-1]), saved
 
@@ -125,6 +125,7 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
     """delta^L = dC/dy of the mean loss over n examples; the shape of y.
 
     cross_entropy: (softmax(y) - onehot(target)) / n.    mse: 2 (y - target) / (n * out).
+    y, target, loss: as in `gradients`, of which y is the output of the network.
 
     >>> nf.backprop.loss_delta(jnp.zeros((1, 2)), jnp.array([1])).tolist()
     [[0.5, -0.5]]
@@ -135,13 +136,15 @@ def loss_delta(y: Array, target: Array, loss: str = "cross_entropy") -> Array:
         return 2 * (y - target) / y.size
     check.integers("backprop", target=target)
     check.shape("backprop", y.shape[:-1], target=target)
-    e = jnp.exp(y - y.max(-1, keepdims=True))  # the same share for any constant taken off
+    e = jnp.exp(y - y.max(-1, keepdims=True))  # subtracting the maximum changes no ratio, and avoids overflow
     softmax = e / e.sum(-1, keepdims=True)
     onehot = (target[..., None] == jnp.arange(y.shape[-1])).astype(y.dtype)
     return (softmax - onehot) / target.size
 
 
-def backward(params: Params, saved: list[Kept], delta: Array, *, activation: str | Activation = "relu") -> Params:
+def backward(
+    params: Params, saved: list[LayerInputs], delta: Array, *, activation: str | Activation = "relu"
+) -> Params:
     """The gradients of all weights and biases, from delta^L = dC/dy back to the first layer.
 
     params: as for `forward`. saved: the second result of `forward`. delta: the gradient of the loss with
@@ -171,8 +174,8 @@ def _layers(params: Params) -> list[dict[str, Array]]:
     names = [f"hidden_{i}" for i in range(len(params) - 1)]
     known = set(params) == {*names, "head"} and all(set(params[n]) == {"linear"} for n in names)
     if not known:
-        expected = "params should be those of nf.mlp without norm: hidden_0/linear, ..., head"
-        check.fail("backprop", f"{expected}; got {sorted(params)}.")
+        expected = "params should be those of nf.mlp without norm (hidden_0/linear, ..., head)"
+        check.fail("backprop", expected=expected, actual=sorted(params))
     return [params[name]["linear"] for name in names] + [params["head"]]
 
 

@@ -1,6 +1,6 @@
 """The command line `nnfunc`: every command with its arguments and its help.
 
-A mistake of the user ends with one message and exit code 2, a stopped run with 128 plus the signal's number,
+A mistake of the user ends with a message and exit code 2, a stopped run with 128 plus the signal's number,
 and a diverged run with 1. Any other exception is a defect of nnfunc and shows its traceback.
 """
 
@@ -27,6 +27,16 @@ class _Group(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
+class _JaxCommand(typer.core.TyperCommand):
+    """A command that computes with JAX. It sets up the process when it runs, so its help is quick."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from nnfunc.commands.process_setup import set_up_process
+
+        set_up_process()
+        return super().invoke(ctx)
+
+
 app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -49,12 +59,6 @@ def options(
     """
 
 
-def _set_up_process() -> None:
-    from nnfunc.commands.process_setup import set_up_process  # imports JAX: only now, so that help is quick
-
-    set_up_process()
-
-
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")]
 Overrides = Annotated[
     list[str] | None,
@@ -72,7 +76,7 @@ BatchSize = Annotated[int | None, typer.Option(help="Examples per batch.", show_
 Checkpoint = Annotated[str, typer.Option(help="The checkpoint to use: best or last.")]
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def train(
     config: ConfigFile,
     settings: Overrides = None,
@@ -81,13 +85,12 @@ def train(
     ] = None,
 ) -> None:
     """Train the model of a config file in a new run folder."""
-    _set_up_process()
     from nnfunc.commands.train import train
 
     train(config, settings or [], run)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.")],
     settings: Annotated[
@@ -105,7 +108,6 @@ def resume(
     after a divergence. A sweep keeps all its settings, and ends with the same
     table as if it had never stopped.
     """
-    _set_up_process()
     from nnfunc import check
     from nnfunc.commands import sweep as sweep_commands
     from nnfunc.commands.resume import resume
@@ -152,7 +154,7 @@ def runs(
     list_runs(folder, sort=sort, plot=plot, csv=csv)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def evaluate(
     run: RunFolder,
     split: Annotated[str, typer.Option(help="The examples to use: test or validation.")] = "test",
@@ -161,13 +163,12 @@ def evaluate(
     batch_size: BatchSize = None,
 ) -> None:
     """Print the metrics of a trained model on the test or validation examples."""
-    _set_up_process()
     from nnfunc.commands.evaluate_run import evaluate
 
     evaluate(run, split, checkpoint, batch_size, changed_data=changed_data)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def predict(
     run: RunFolder,
     inputs: Annotated[
@@ -191,13 +192,12 @@ def predict(
     raw outputs, which are logits for a classifier. The training data is not
     needed.
     """
-    _set_up_process()
     from nnfunc.commands.predict import predict
 
     predict(run, inputs, output, checkpoint, batch_size)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def sample(
     run: RunFolder,
     prompt: Annotated[
@@ -217,7 +217,6 @@ def sample(
     checkpoint: Checkpoint = "best",
 ) -> None:
     """Generate text with a trained language model."""
-    _set_up_process()
     from nnfunc.commands.sample import sample
 
     sample(
@@ -234,20 +233,19 @@ def sample(
     )
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the merged run.")],
     checkpoint: Checkpoint = "best",
 ) -> None:
     """Merge the LoRA adapters of a run into its weights; write a plain run."""
-    _set_up_process()
     from nnfunc.commands.merge import merge
 
     merge(run, folder, checkpoint)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def sweep(
     config: ConfigFile,
     settings: Annotated[
@@ -292,7 +290,6 @@ def sweep(
     The config may also say what to vary, in its table sweep. nnfunc resume
     continues a sweep that was stopped or killed.
     """
-    _set_up_process()
     from nnfunc.commands import sweep as sweep_commands
 
     options = {
@@ -307,20 +304,19 @@ def sweep(
     sweep_commands.sweep(config, settings or [], options, run, jobs=jobs, dry_run=dry_run)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def sweep_best(
     run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
     trial: Annotated[int | None, typer.Option(help="The index of a trial.", show_default="the best trial")] = None,
     save: Annotated[Path | None, typer.Option(help="A new folder, in which to save the trial as a run.")] = None,
 ) -> None:
     """Print the config of the best trial of a sweep, ready for nnfunc train."""
-    _set_up_process()
     from nnfunc.commands.sweep.sweep_best import sweep_best
 
     sweep_best(run, trial, save)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def compare(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/compare_mnist.toml.")],
     settings: Annotated[
@@ -337,28 +333,25 @@ def compare(
     changed_data: ChangedData = False,
 ) -> None:
     """Train several models on the same data with several seeds; write tables and plots."""
-    _set_up_process()
     from nnfunc.commands.compare import compare
 
     compare(config, settings or [], run, changed_data=changed_data)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def summary(config: ConfigFile, settings: Overrides = None) -> None:
     """Print the layers of a config's model with shapes, parameters, bytes and FLOPs."""
-    _set_up_process()
     from nnfunc.commands.print_summary import print_summary
 
     print_summary(config, settings or [])
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def doctor(config: ConfigFile, settings: Overrides = None) -> None:
     """Check the model, data and optimizer of a config for common mistakes, before training.
 
     The exit code is 1 when there are errors.
     """
-    _set_up_process()
     from nnfunc.commands.debug import doctor
 
     findings = doctor(config, settings or [])
@@ -366,7 +359,7 @@ def doctor(config: ConfigFile, settings: Overrides = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def overfit(
     config: ConfigFile,
     settings: Overrides = None,
@@ -377,7 +370,6 @@ def overfit(
 
     The exit code is 1 when the batch is not memorised.
     """
-    _set_up_process()
     from nnfunc.commands.debug import overfit
 
     verdict = overfit(config, settings or [], steps=steps, examples=examples)
@@ -385,7 +377,7 @@ def overfit(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def find_lr(
     config: ConfigFile,
     settings: Overrides = None,
@@ -396,16 +388,14 @@ def find_lr(
     plot: Annotated[Path | None, typer.Option(help="Plot loss against learning rate: a .png or .svg file.")] = None,
 ) -> None:
     """Suggest a learning rate, from 64 short runs in one compiled program."""
-    _set_up_process()
     from nnfunc.commands.debug import find_lr
 
     find_lr(config, settings or [], steps=steps, at_once=at_once, plot=plot)
 
 
-@app.command()
+@app.command(cls=_JaxCommand)
 def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
     """Find the step and the layer where a diverged run first became non-finite."""
-    _set_up_process()
     from nnfunc.commands.debug import find_nan
 
     find_nan(run, changed_data=changed_data)

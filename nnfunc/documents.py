@@ -15,7 +15,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import NnfuncError
 
-__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json", "write_text"]
+__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json", "write_file"]
 
 MAX_BYTES = 2**28  # ten times the manifest of a sweep of 100,000 trials
 TYPE_NAMES = {
@@ -45,6 +45,16 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
         return file.read()
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all: a reader sees the previous content or the new one.
+
+    path: of the file. content: of the file.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
 def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
     """The value in a JSON file.
 
@@ -62,13 +72,6 @@ def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged."
     if problem:
         check.fail(str(path), f"{problem}.", hint=hint)
     return value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 atomically: it has the old or the new text. path: of the file. text: the new text."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def find_mismatch(value: Any, form: Any, path: str = "") -> str:

@@ -23,7 +23,7 @@ class NnfuncError(Exception):
     problem: a whole sentence, or empty when `expected` and `actual` say it. where: the function, layer
     or file that refuses. path: the path of the layer inside its model, such as `blocks/3/up`, empty
     outside of one. expected: what was expected, such as "width should be at least 1". actual: what came
-    instead. hint: what to do.
+    instead. hint: what to do; if it starts in lower case, it continues the sentence after a semicolon.
 
     >>> error = InvalidValueError(where="linear", expected="width should be at least 1", actual="0")
     >>> str(error), error.actual
@@ -47,6 +47,8 @@ class NnfuncError(Exception):
     def body(self) -> str:
         """The message without the place: what is wrong, and the hint."""
         problem = self.problem or f"{self.expected}, got {self.actual}."
+        if self.hint[:1].islower():
+            return f"{problem.removesuffix('.')}; {self.hint}"
         return f"{problem} {self.hint}".rstrip()
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Floating-point operations of a function, counted from its shapes.
+"""Floating-point operations of a function, counted from the shapes in its jaxpr.
 
-XLA's own estimate counts the body of a loop once; this one follows the loops.
+XLA's estimate counts the body of a loop once; this count multiplies it by the length of the loop.
 """
 
 import math
@@ -55,9 +55,10 @@ _FREE = {
 def count(function: Callable[..., Any], *args: Any) -> int:
     """FLOPs of `function(*args)`; args may be arrays or `jax.ShapeDtypeStruct`.
 
-    Two for each multiply-add of matrix products and convolutions, one for each value that any other
-    arithmetic makes or a reduction reads; moving and comparing are free. Loops count each time they
-    run; `while` loops, whose length is not known, count once; of the branches of `cond`, the dearest.
+    A multiply-add of a matrix product or a convolution counts 2; other arithmetic counts 1 for each output
+    value, and a reduction 1 for each input value. Copies and comparisons are free. The body of a scan counts
+    once per iteration, that of a `while` loop once, because its length is unknown; of the branches of `cond`
+    the most expensive one counts.
 
     >>> nf.flops.count(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)))
     48
@@ -66,7 +67,7 @@ def count(function: Callable[..., Any], *args: Any) -> int:
 
 
 def of(closed: Any) -> int:
-    """The FLOPs of a program that was traced: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`."""
+    """The FLOPs of a traced function, as in `count`. closed: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`."""
     return _of(closed.jaxpr)
 
 
@@ -78,8 +79,8 @@ def _equation(eqn: Any) -> int:
     name, params = eqn.primitive.name, eqn.params
     size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
     if name == "dot_general":
-        ((left, _), _) = params["dimension_numbers"]
-        return 2 * size * math.prod(eqn.invars[0].aval.shape[axis] for axis in left)
+        ((contracted, _), _) = params["dimension_numbers"]
+        return 2 * size * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         out_axis = params["dimension_numbers"].rhs_spec[0]

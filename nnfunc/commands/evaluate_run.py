@@ -64,6 +64,6 @@ def split_metrics(config: Config, state: TrainState, split: str, data: Any) -> d
 
 
 def run_programs(config: Config) -> tuple[RunFunctions, Any]:
-    """The compiled compiled_functions that train a config's run, and their traced hyperparameters."""
+    """The compiled functions of a run, and their traced hyperparameters. config: of the run."""
     numbers, static, treedef = split_hypers(config.hypers)
     return compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0), numbers

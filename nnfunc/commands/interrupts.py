@@ -1,4 +1,4 @@
-"""Signals and full disks: what ends a command early, and the message that it ends with.
+"""Signals and full disks, which end a command early, and the messages for the user.
 
 A signal ends the process inside its handler, with the message of the innermost `interrupt_message`. It is
 never raised, because an exception inside a compiler callback or a finalizer may be lost or come out as
@@ -94,7 +94,7 @@ def interrupt_message(message: str, undo: Callable[[], object] = lambda: None) -
 
 @contextmanager
 def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
-    """Add to the error of a full disk what is saved, and what to do.
+    """Explain in the error of a full disk what is saved, and what to do.
 
     folder: of the run that the block writes. hint: how to continue once there is space.
     """

@@ -1,4 +1,4 @@
-"""The command `nnfunc merge`: a run of LoRA adapters and its base become one plain run."""
+"""The command `nnfunc merge`: merges a run of LoRA adapters and its base into a plain run."""
 
 import shutil
 from pathlib import Path
@@ -9,6 +9,7 @@ import jax
 from nnfunc import check
 from nnfunc.base import as_model
 from nnfunc.checkpoint import save_best, save_step
+from nnfunc.commands.run_training import new_folder
 from nnfunc.config import Config
 from nnfunc.config.load import resolve
 from nnfunc.config.restore import read_config, restore
@@ -20,7 +21,7 @@ from nnfunc.training.step import trainer
 __all__ = ["merge"]
 
 ADAPTED = ("seed", "data", "model", "objective", "task")
-"""The tables that metrics depend on, which come from the run of adapters; the others come from its base."""
+"""The tables of the merged config that come from the run of adapters; the others come from its base."""
 
 
 def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
@@ -43,12 +44,10 @@ def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
     model_state = state.model_state.get("model", as_model(plain.build(plain.hypers).model).init_state())
     merged = merged._replace(step=state.step, params=params, model_state=model_state)
 
-    existed = folder.is_dir()
-    folder = run_folder.create_folder(folder.name, folder)
-    try:
+    with new_folder("", folder, "stopped; nothing was written"):
         plain.dump(folder / "config.toml")
         run_folder.write_environment(folder)
-        for name in FILES:  # the preprocessing that the run learned from its data
+        for name in FILES:  # of the preprocessing
             if (run / name).is_file():
                 shutil.copy(run / name, folder / name)
         origin = {"run": str(run), "base": adapted.tables["lora"]["run"], "step": step}
@@ -56,9 +55,6 @@ def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
         root = folder / "checkpoints"
         save_best(root, merged, metadata=origin)
         save_step(root, step, {"state": merged}, metadata=origin)  # the checkpoint "last"
-    except BaseException:
-        run_folder.remove_folder(folder, keep=existed)
-        raise
     print(f"merged {run} (step {step}) into {folder}")
     return folder
 

@@ -32,7 +32,7 @@ class TrainingProgress:
         self.metrics: dict[str, str] = {}
 
     def tick(self, step: int) -> None:
-        """Show that the training has done so many steps. step: their number."""
+        """Show the progress. step: the number of steps done."""
         now = time.perf_counter()
         if self.first_step is None:
             self.first_step, self.last_line = step, (step, now)
@@ -62,7 +62,7 @@ class TrainingProgress:
 
     def show_event(self, event: dict[str, Any]) -> None:
         """Print an event, such as a rollback. event: its row of metrics.jsonl."""
-        self.last_line = event["step"], time.perf_counter()  # the time left is estimated from here on
+        self.last_line = event["step"], time.perf_counter()  # from where the remaining time is estimated
         if event["event"] == "diverged":
             return  # the error that ends the run says so
         text = f"{event['event']}: {event['message']}"
@@ -75,11 +75,11 @@ class TrainingProgress:
     def _print_line(self, step: int) -> None:
         now = time.perf_counter()
         rate = (step - self.last_line[0]) / max(now - self.last_line[1], 1e-9)
-        left = format_clock((self.steps - step) / max(rate, 1e-9))
+        remaining = format_clock((self.steps - step) / max(rate, 1e-9))
         self.last_line = step, now
         metrics = " | ".join(f"{split} {text}" for split, text in self.metrics.items())
         width = len(str(self.steps))
-        print(f"step {step:>{width}}/{self.steps} | {metrics} | {speed_text(rate)} | {left} left", flush=True)
+        print(f"step {step:>{width}}/{self.steps} | {metrics} | {speed_text(rate)} | {remaining} left", flush=True)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Trains a run in its folder, then evaluates it and writes its report: shared by train, resume and compare."""
+"""Trains a run in its folder, evaluates it and writes its report: for train, resume and compare."""
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
 from nnfunc.config.restore import restore
+from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import FolderLock
@@ -23,14 +25,14 @@ from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
 
-__all__ = ["Training", "fit_config", "run_training"]
+__all__ = ["Training", "fit_config", "new_folder", "run_training"]
 
 
 class Training(NamedTuple):
-    """A training that ended: at its last step, or at an earlier one because of a signal.
+    """The result of a training, which ended at its last step, or earlier because of a signal.
 
-    state, history: of `nf.train`. signals: those that arrived. first_step: where the training
-    began or resumed, None when no step was left to train. seconds: of wall time.
+    state, history: of `nf.train`. signals: those that arrived. first_step: at which the training began or
+    resumed, None if all steps were already trained. seconds: of wall time.
     """
 
     state: TrainState
@@ -40,30 +42,45 @@ class Training(NamedTuple):
     seconds: float
 
 
+@contextmanager
+def new_folder(name: str, folder: Path | None, message: str) -> Iterator[Path]:
+    """A new run folder, which is removed again if the block fails or is interrupted before a training has begun.
+
+    name, folder: as for `run_folder.create_folder`. message: for an interruption.
+    """
+    existed = folder is not None and folder.is_dir()
+    path = run_folder.create_folder(name, folder)
+
+    def undo() -> None:
+        if not (path / "metrics.jsonl").exists():
+            run_folder.remove_folder(path, keep=existed)
+
+    try:
+        with interrupt_message(message, undo):
+            yield path
+    except BaseException:
+        undo()
+        raise
+
+
 def run_training(config: Config, folder: Path, *, resume: bool | list[str], replace_config: bool = False) -> None:
     """Train, evaluate the best checkpoint and write the report.
 
-    config: of the run. folder: of the run, which holds its config.toml. resume: as in `nf.train`.
-    replace_config: write the config to config.toml first; settings that are refused restore the old file.
+    config: of the run. folder: of the run, with its config.toml. resume: as in `nf.train`. replace_config:
+    whether to write the config to config.toml first; the old file is restored if the training refuses it.
     Raises: `Stopped` by a signal; Diverged; BlockingIOError while another process trains the run.
     """
     with FolderLock(folder, shared=True):
         file = folder / "config.toml"
         previous = file.read_bytes()
         if replace_config:
-            _replace_file(file, config.text.encode())
+            write_file(file, config.text.encode())
         try:
             _train_and_report(config, folder, resume=resume)
         except NnfuncError as error:
             if replace_config and not isinstance(error, Diverged):
-                _replace_file(file, previous)
+                write_file(file, previous)
             raise
-
-
-def _replace_file(file: Path, content: bytes) -> None:
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
 
 
 def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str]) -> None:

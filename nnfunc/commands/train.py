@@ -1,9 +1,9 @@
-"""The command `nnfunc train`: a config becomes a trained run in a new folder."""
+"""The command `nnfunc train`: trains a config in a new run folder."""
 
 from pathlib import Path
 
 from nnfunc.commands.interrupts import explain_full_disk, interrupt_message
-from nnfunc.commands.run_training import run_training
+from nnfunc.commands.run_training import new_folder, run_training
 from nnfunc.config import load
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import save_run
@@ -23,20 +23,9 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     with interrupt_message(message):
         config = load(config_file, settings)
         dry_run(config)  # reports mistakes of the config and the data before there is a folder
-        existed = folder is not None and folder.is_dir()
-        folder = run_folder.create_folder(config_file.stem, folder)
-
-        def undo() -> None:
-            if not (folder / "metrics.jsonl").exists():  # the training never began
-                run_folder.remove_folder(folder, keep=existed)
-
-        try:
-            with interrupt_message(message, undo):
-                with explain_full_disk(folder, "Train again."):
-                    save_run(config, folder)
-                    run_folder.write_environment(folder)
-                run_training(config, folder, resume=False)
-        except BaseException:
-            undo()
-            raise
+        with new_folder(config_file.stem, folder, message) as folder:
+            with explain_full_disk(folder, "Train again."):
+                save_run(config, folder)
+                run_folder.write_environment(folder)
+            run_training(config, folder, resume=False)
     return folder

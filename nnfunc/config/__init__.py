@@ -1,7 +1,7 @@
 """Configs: a TOML file and `key=value` overrides, turned into what `nf.train` runs.
 
-The function is the schema: the keys of `model = { name = "mlp", ... }` are the arguments of
-`nf.mlp`, and their types are its annotations. All mistakes are told together, one line each.
+The schema comes from the functions: the keys of `model = { name = "mlp", ... }` are the arguments of
+`nf.mlp`, and their types are its annotations. One error reports all mistakes, a line for each.
 
     config = load("configs/digits_mlp.toml", ["schedule.peak=1e-2"])
     nf.train(config.build, config.hypers, config.data(), key=config.key(), **config.train)

@@ -45,9 +45,8 @@ def adapt(
     """Train low-rank adapters of the best checkpoint of another run, whose parameters stay frozen.
 
     run: the folder of the run, which has the same model. on: patterns of the weights that get an adapter.
-    rank, alpha: as for `nf.lora`. stamp: `stamp_of(run)` when the config was built, now by default.
-    Raises: ValueError when a number is out of its range, there is no such run, or the run itself trained
-    adapters.
+    rank, alpha: as for `nf.lora`. base_saved_at: `last_saved(run)` when the config was built, by default now.
+    Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters itself.
     """
     check.size("lora", rank=rank)
     file = Path(run) / "config.toml"
@@ -57,8 +56,8 @@ def adapt(
     if problem:
         check.fail("lora", f"{run}: {problem}.")
     if "lora" in tables:
-        hint = f"Merge it first: nnfunc merge {run} FOLDER"
-        check.fail("lora", expected="run should be a whole model", actual=f"the adapters of {run!r}", hint=hint)
+        hint = f"Merge them first: nnfunc merge {run} FOLDER"
+        check.fail("lora", expected="run should have no adapters", actual=f"{run!r}, which has some", hint=hint)
     base_saved_at = last_saved(run) if base_saved_at is None else base_saved_at
     _load_base(run, base_saved_at)
     return Adapters(run, on, rank, alpha, base_saved_at)
@@ -68,6 +67,6 @@ def adapt(
 def _load_base(run: str, stamp: object) -> Any:
     from nnfunc.config.restore import load_run
 
-    with jax.ensure_compile_time_eval():  # a build may run inside a trace; the loading must not
+    with jax.ensure_compile_time_eval():  # a build may run inside a trace, but loading needs values
         base = load_run(run)
         return base._replace(params=jax.device_get(base.params), state=jax.device_get(base.state))

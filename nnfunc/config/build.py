@@ -1,6 +1,6 @@
-"""The build of a config: what stays the same, with a slot for each number."""
+"""The build of a config: a function of its numbers that makes the model, the objective and the optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,31 +13,31 @@ __all__ = [
     "ScheduleCall",
     "Slot",
     "TableCall",
-    "collect_numbers",
     "find_schedules",
     "insert_slots",
     "is_schedule",
     "lists_to_tuples",
+    "map_schedules",
 ]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a number: it is taken from the hypers."""
+    """Stands for a number, which the hypers give. key: of the number in the hypers."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class FrozenDict:
-    """A table of values by name."""
+    """A hashable dict. items: its keys and values."""
 
     items: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class ScheduleCall:
-    """A number that follows a schedule over the steps."""
+    """A number that follows a schedule. name: of the factory in `nf.schedules`. arguments: with slots."""
 
     name: str
     arguments: FrozenDict
@@ -45,7 +45,11 @@ class ScheduleCall:
 
 @dataclass(frozen=True)
 class TableCall:
-    """A table: its place, the kind of thing that it makes, its factory, the arguments with slots."""
+    """The call of a table's factory.
+
+    path: the dotted key of the table, such as "model" or "augment.shift". table: its first part. name: of
+    the factory. arguments: by name, with slots.
+    """
 
     path: str
     table: str
@@ -55,151 +59,161 @@ class TableCall:
 
 @dataclass(frozen=True)
 class Recipe:
-    """(hypers, step) -> Task, from the factories' names and arguments; the numbers come from hypers.
+    """The function (hypers, step) -> Task of a config. Configs that differ only in numbers have equal recipes.
 
-    hypers: all of `config.hypers`, possibly traced. Any other argument of the factories may be given
-    too, such as {"model.dropout": 0.1} or, static, {"model.widths": (64, 32, 10)}; it goes before the
-    config's. step: where numbers that follow a schedule are in it.
+    parts: the calls of all factories.
+
+    A call takes hypers: those of `config.hypers`, possibly traced, and optionally any other argument of a
+    factory, which replaces that of the config: a number such as {"model.dropout": 0.1}, or a static value
+    such as {"model.widths": (64, 32, 10)}. step: at which to read the schedules of single numbers.
     """
 
     parts: tuple[TableCall, ...]
 
     def __call__(self, hypers: Mapping[str, Any], step: Any = 0) -> Any:
-        from nnfunc.training.task import Task
-
         self._check(hypers)
-        made: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         augments = []
         for part in sorted(self.parts, key=lambda part: _ORDER.get(part.table, 0)):
-            values = self._values(part, hypers, step)
-            first = ()
-            if part.table == "optimizer" and "schedule" in made:
-                values["learning_rate"] = made["schedule"]
-            if part.table in WRAPPERS:
-                first = (made["optimizer"],)
-            result = factories(part.table)[part.name](*first, **values)
+            values = self._arguments(part, hypers, step)
+            factory = factories(part.table)[part.name]
             if part.table == "augment":
-                augments.append(result)
+                augments.append(factory(**values))
+            elif part.table in WRAPPERS:
+                results["optimizer"] = factory(results["optimizer"], **values)
             else:
-                made["optimizer" if first else part.table] = result
-        return self._task(Task, made, augments)
+                if part.table == "optimizer" and "schedule" in results:
+                    values["learning_rate"] = results["schedule"]
+                results[part.table] = factory(**values)
+        return _make_task(results, augments)
 
-    def _task(self, task: Any, made: dict[str, Any], augments: list[Any]) -> Any:
-        """The task of what the tables made."""
-        model = made["model"]
-        more = {"average": made.get("average"), "plateau": made.get("plateau")}
-        if "task" in made:
-            model = made["task"].model(model)
-            more |= {key: getattr(made["task"], key) for key in ("accumulate", "sharpness")}
-        model = made["lora"].model(model) if "lora" in made else model  # outermost, for merge_lora
-        if augments:
-            from nnfunc.data.augment import chain
-
-            more["augment"] = augments[0] if len(augments) == 1 else chain(*augments)
-        return task(model, made["objective"], made["optimizer"], **more)
-
-    def _values(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
-        given = dict(part.arguments)
-        saved = {k: v for k, v in given.items() if f"{part.path}.{k}" not in hypers}
-        values = {k: _fill(v, hypers, step) for k, v in saved.items()}
-        others = [k for k in get_schema(part.table, part.name).types if f"{part.path}.{k}" in hypers]
-        return values | {k: lists_to_tuples(hypers[f"{part.path}.{k}"]) for k in others}
+    def _arguments(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
+        """The arguments of a factory, with the numbers of the hypers."""
+        types = get_schema(part.table, part.name).types
+        replaced = {k: lists_to_tuples(hypers[f"{part.path}.{k}"]) for k in types if f"{part.path}.{k}" in hypers}
+        return {k: _fill_slots(v, hypers, step) for k, v in part.arguments if k not in replaced} | replaced
 
     def _check(self, hypers: Mapping[str, Any]) -> None:
-        """The hypers hold each number that has a slot, and nothing that no factory takes."""
+        """Check that the hypers have each number that has a slot, and only arguments of the factories."""
         needed, known = {}, {}
         for part in self.parts:
             known |= dict.fromkeys(f"{part.path}.{k}" for k in get_schema(part.table, part.name).types)
-            needed |= {key: f"{part.path}.{k}" for k, v in part.arguments for key in _keys(v)}
+            needed |= {key: f"{part.path}.{k}" for k, v in part.arguments for key in _slot_keys(v)}
         if any(part.table == "schedule" for part in self.parts):
             known.pop("optimizer.learning_rate", None)
         known |= needed
         for key in hypers:
             if key not in known:
-                check.fail("build", f"hypers have no {key!r}{check.nearest(key, known)}")
-        missing = [key for key, whole in needed.items() if not {key, whole} & set(hypers)]
+                hint = check.nearest(key, known).removeprefix("; ")
+                check.fail("build", expected="hypers should be arguments of the config", actual=repr(key), hint=hint)
+        missing = [key for key, argument in needed.items() if not {key, argument} & set(hypers)]
         if missing:
-            hint = "Begin with the config's own: config.hypers | {...}."
-            check.fail("build", f"hypers should hold {', '.join(map(repr, missing))}. {hint}")
+            expected = f"hypers should have {', '.join(map(repr, missing))}"
+            hint = "Start from all numbers of the config: config.hypers | {...}."
+            check.fail("build", expected=expected, actual=", ".join(map(repr, hypers)) or "none", hint=hint)
 
 
-_ORDER = {"schedule": -1} | {name: 1 + place for place, name in enumerate(WRAPPERS)}
-"""What is made before what: the schedule, everything else, the wrappers of the optimizer."""
+def _make_task(results: Mapping[str, Any], augments: list[Any]) -> Any:
+    """The Task of the results of the factories by table, and of the augmentations."""
+    from nnfunc.training.task import Task
+
+    model, options = results["model"], results.get("task")
+    extra: dict[str, Any] = {key: results.get(key) for key in ("average", "plateau")}
+    if options is not None:
+        model = options.model(model)
+        extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness}
+    model = results["lora"].model(model) if "lora" in results else model  # outermost, for merge_lora
+    if augments:
+        from nnfunc.data.augment import chain
+
+        extra["augment"] = augments[0] if len(augments) == 1 else chain(*augments)
+    return Task(model, results["objective"], results["optimizer"], **extra)
+
+
+_ORDER = {"schedule": -1} | {name: 1 + i for i, name in enumerate(WRAPPERS)}
+"""The order of the calls: the schedule, all other factories (0), then the wrappers of the optimizer."""
 
 
 def is_schedule(value: Any) -> bool:
-    """Whether a value is a schedule in the place of a number: { schedule = "linear", ... }.
+    """Whether `value` is a table { schedule = "linear", ... }, which replaces a number.
 
-    A table by pattern may have a number, or again a schedule, for the pattern "schedule".
+    A table by pattern may have the pattern "schedule" too, but its value is a number or a table.
     """
     return isinstance(value, Mapping) and isinstance(value.get("schedule"), str)
 
 
+def map_schedules(value: Any, function: Callable[[str, Any], Any], key: str = "") -> Any:
+    """The value, with `function(key, schedule)` for each schedule in it.
+
+    value: of a table, as TOML has it. key: the dotted key of the value.
+    """
+    if is_schedule(value):
+        return function(key, value)
+    if isinstance(value, Mapping):
+        return {k: map_schedules(item, function, f"{key}[{k}]") for k, item in value.items()}
+    if isinstance(value, list):
+        return [map_schedules(item, function, f"{key}[{i}]") for i, item in enumerate(value)]
+    return value
+
+
 def find_schedules(key: str, value: Any) -> list[str]:
-    """The places of the schedules in a value, which is that of `key`.
+    """The dotted keys of the schedules in `value`, whose dotted key is `key`.
 
     >>> find_schedules("rates", {"head/*": {"schedule": "cosine", "start": 1.0}, "stem/*": 0.1})
     ['rates[head/*]']
     """
-    if is_schedule(value):
-        return [key]
-    if isinstance(value, Mapping):
-        return [place for k, item in value.items() for place in find_schedules(f"{key}[{k}]", item)]
-    items = enumerate(value) if isinstance(value, list) else ()
-    return [place for i, item in items for place in find_schedules(f"{key}[{i}]", item)]
+    keys: list[str] = []
+    map_schedules(value, lambda key, schedule: keys.append(key), key)
+    return keys
 
 
-def insert_slots(key: str, value: Any, traced: bool) -> Any:
-    """The value, its lists as tuples, each number that may be traced as a slot."""
+def insert_slots(key: str, value: Any, numbers: dict[str, float] | None) -> Any:
+    """The value as a hashable one, with a slot for each number that may be traced.
+
+    key: the dotted key of the value. numbers: takes the numbers, by the keys of their slots; None for the
+    value of a static argument, which has no slots.
+    """
     if isinstance(value, list):
-        return tuple(insert_slots(f"{key}[{i}]", item, traced) for i, item in enumerate(value))
-    if traced and is_schedule(value):
-        name = value["schedule"]
-        kinds = get_schema("schedule", name).types
-        inner = [(k, insert_slots(f"{key}.{k}", v, kinds[k].traced)) for k, v in value.items() if k in kinds]
-        return ScheduleCall(name, FrozenDict(tuple(inner)))
+        return tuple(insert_slots(f"{key}[{i}]", item, numbers) for i, item in enumerate(value))
+    if numbers is not None and is_schedule(value):
+        types = get_schema("schedule", value["schedule"]).types
+        arguments = [
+            (k, insert_slots(f"{key}.{k}", v, numbers if types[k].traced else None))
+            for k, v in value.items()
+            if k in types
+        ]
+        return ScheduleCall(value["schedule"], FrozenDict(tuple(arguments)))
     if isinstance(value, Mapping):
-        return FrozenDict(tuple((k, insert_slots(f"{key}[{k}]", v, traced)) for k, v in value.items()))
-    return Slot(key) if traced and check.is_plain(value) else value
+        return FrozenDict(tuple((k, insert_slots(f"{key}[{k}]", v, numbers)) for k, v in value.items()))
+    if numbers is None or not check.is_plain(value):
+        return value
+    numbers[key] = float(value)
+    return Slot(key)
 
 
-def _fill(value: Any, hypers: Mapping[str, Any], step: Any) -> Any:
+def _fill_slots(value: Any, hypers: Mapping[str, Any], step: Any) -> Any:
     if isinstance(value, Slot):
         return hypers[value.key]
     if isinstance(value, FrozenDict):
-        return {name: _fill(item, hypers, step) for name, item in value.items}
+        return {name: _fill_slots(item, hypers, step) for name, item in value.items}
     if isinstance(value, ScheduleCall):
-        return factories("schedule")[value.name](**_fill(value.arguments, hypers, step))(step)
+        return factories("schedule")[value.name](**_fill_slots(value.arguments, hypers, step))(step)
     if isinstance(value, tuple):
-        return tuple(_fill(item, hypers, step) for item in value)
+        return tuple(_fill_slots(item, hypers, step) for item in value)
     return value
 
 
-def _keys(value: Any) -> list[str]:
+def _slot_keys(value: Any) -> list[str]:
     if isinstance(value, Slot):
         return [value.key]
     if isinstance(value, ScheduleCall):
-        return _keys(value.arguments)
+        return _slot_keys(value.arguments)
     items = [item for _, item in value.items] if isinstance(value, FrozenDict) else value
-    return [key for item in items for key in _keys(item)] if isinstance(items, list | tuple) else []
-
-
-def collect_numbers(key: str, value: Any) -> dict[str, float]:
-    """The numbers of a value by the keys of their slots."""
-    if isinstance(value, list):
-        result = [collect_numbers(f"{key}[{i}]", item) for i, item in enumerate(value)]
-    elif is_schedule(value):
-        kinds = get_schema("schedule", value["schedule"]).types
-        result = [collect_numbers(f"{key}.{k}", v) for k, v in value.items() if k in kinds and kinds[k].traced]
-    elif isinstance(value, Mapping):
-        result = [collect_numbers(f"{key}[{k}]", item) for k, item in value.items()]
-    else:
-        return {key: float(value)} if check.is_plain(value) else {}
-    return {key: number for item in result for key, number in item.items()}
+    return [key for item in items for key in _slot_keys(item)] if isinstance(items, tuple | list) else []
 
 
 def lists_to_tuples(value: Any) -> Any:
-    """The lists of a value as tuples, within tables too."""
+    """The `value` with its lists as tuples, also inside tables."""
     if isinstance(value, Mapping):
         return {key: lists_to_tuples(item) for key, item in value.items()}
     return tuple(map(lists_to_tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,10 +1,10 @@
-"""Checks of values together, and of what the factories accept, before anything runs."""
+"""Checks of the values of a config together, before anything runs: combinations, and calls of the factories."""
 
 import inspect
 import math
 from typing import Any
 
-from nnfunc.config.build import collect_numbers, find_schedules, is_schedule, lists_to_tuples
+from nnfunc.config.build import find_schedules, insert_slots, lists_to_tuples, map_schedules
 from nnfunc.config.config import Config
 from nnfunc.config.config_errors import ConfigError, ProblemList, error_parts
 from nnfunc.config.schema import TABLES, WRAPPERS, factories, get_schema
@@ -13,7 +13,7 @@ __all__ = ["call_factories", "check_combinations", "check_learning_rate"]
 
 
 def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], problems: ProblemList) -> None:
-    """Check that either the schedule or optimizer.learning_rate gives the learning rate, and none is negative.
+    """Check that there is one learning rate, of the schedule or of the optimizer, and that it is not negative.
 
     tables: as written. resolved: with defaults. problems: takes the mistakes.
     """
@@ -34,10 +34,10 @@ def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], proble
 
 
 def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
-    """Check that what starts late starts within the run, and that micro-batches divide the batch.
+    """Check that start steps are within the run, and that the number of micro-batches divides the batch size.
 
-    resolved: the tables with defaults. problems: takes the mistakes; a key that the command line gave is
-    blamed rather than one of the file.
+    resolved: the tables with defaults. problems: takes the mistakes; of the keys of a mistake, one that the
+    command line overrides is named.
     """
     data, train, groups, average, task = (
         resolved.get(table) or {} for table in ("data", "train", "groups", "average", "task")
@@ -51,10 +51,8 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
             by_steps = path not in problems.overridden and bool({"train.steps", "train"} & problems.overridden)
             subject = f"{path} {pattern}" if by_steps else pattern
             expected = f"{subject}should be below train.steps = {steps}, where the run ends"
-            hint = "inf means never." if pattern else ""
-            text = f"{expected}, got {value}." + (f" {hint}" if hint else "")
-            blamed = "train.steps" if by_steps else path
-            problems.add(blamed, text, expected=expected, actual=str(value))
+            hint = "Use inf for never." if pattern else ""
+            problems.add("train.steps" if by_steps else path, expected=expected, actual=str(value), hint=hint)
     size, count = data.get("batch_size"), task.get("accumulate", 1)
     if size and count > 0 and size % count:
         blamed = "data.batch_size" if "data.batch_size" in problems.overridden else "task.accumulate"
@@ -65,11 +63,13 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
 def call_factories(
     resolved: dict[str, Any], problems: ProblemList, data_cache: dict[str, Any], records: Any = None
 ) -> None:
-    """Call each factory once with the numbers as written, to find what it refuses.
+    """Call each factory with the arguments of its table, and collect the errors.
 
-    resolved: the tables with defaults, None for those with mistakes. problems: takes the refusals.
-    data_cache: keeps the data that is loaded on the way. records: as in `Config`.
+    A number with a schedule has its values at the first, the middle and the last step.
+    resolved: the tables with defaults, None for those with mistakes. problems: takes the errors. data_cache:
+    takes the data, if an augmentation needs it. records: as in `Config`.
     """
+    from nnfunc import optimizers
     from nnfunc.training.train_run import check_options, train
 
     valid = {table for table, values in resolved.items() if values is not None}
@@ -80,9 +80,9 @@ def call_factories(
         except (ValueError, TypeError) as error:
             valid -= {"train"}
             problems.add_refusal("train", error)
-    endless = {} if "train" in valid else {"train": {"steps": 10**9}}
     tables = {table: values for table, values in resolved.items() if table in valid}
-    config = Config(tables | endless, problems.file, data_cache, records)
+    tables.setdefault("train", {"steps": 10**9})  # large enough for any schedule
+    config = Config(tables, problems.file, data_cache, records)
     last = config.train["steps"] - 1 if "train" in valid else 0
     for path in config.table_paths:
         if path.startswith("augment.") and "data" not in valid:
@@ -93,45 +93,43 @@ def call_factories(
             table, name, values = config.part(path)
             types = get_schema(table, name).types
             keys = [key for key, value in values.items() if types[key].traced and find_schedules(key, value)]
-            wrapped = (_placeholder_optimizer(),) if table in WRAPPERS else ()
+            wrapped = (optimizers.sgd(0.1),) if table in WRAPPERS else ()  # any optimizer
             values = {"learning_rate": 1e-3} | values if table == "optimizer" else values
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 numbers = {key: _at_step(values[key], step) for key in keys}
                 arguments = {key: lists_to_tuples(value) for key, value in (values | numbers).items()}
                 factories(table)[name](*wrapped, **arguments)
-        except ConfigError as error:  # of the data, which an augmentation reads
+        except ConfigError as error:  # of the data, which an augmentation may need
             problems.problems += [problem for problem in error.problems if problem not in problems.problems]
         except (ValueError, TypeError, ArithmeticError) as error:
             if path != "schedule" or not _too_few_steps(config, problems):
                 problems.add_refusal(path, error, _blamed_numbers(path, numbers, step, error))
 
 
-def _placeholder_optimizer() -> Any:
-    from nnfunc import optimizers
-
-    return optimizers.sgd(0.1)
-
-
 def _at_step(value: Any, step: int) -> Any:
     """The value, with the number at `step` for each schedule in it."""
-    if is_schedule(value):
-        arguments = {key: lists_to_tuples(argument) for key, argument in value.items() if key != "schedule"}
-        return float(factories("schedule")[value["schedule"]](**arguments)(step))
-    if isinstance(value, dict):
-        return {key: _at_step(item, step) for key, item in value.items()}
-    return [_at_step(item, step) for item in value] if isinstance(value, list) else value
+
+    def number(key: str, schedule: dict[str, Any]) -> float:
+        arguments = {key: lists_to_tuples(argument) for key, argument in schedule.items() if key != "schedule"}
+        return float(factories("schedule")[schedule["schedule"]](**arguments)(step))
+
+    return map_schedules(value, number)
 
 
 def _blamed_numbers(path: str, numbers: dict[str, Any], step: int, error: Exception) -> str:
-    """Which scheduled numbers the error may be about, and at which step."""
+    """The scheduled numbers that the error may be about, and the step."""
     _, actual, _ = error_parts(error)
-    blamed = [key for key, value in numbers.items() if actual in map(str, collect_numbers(key, value).values())]
+    blamed = []
+    for key, value in numbers.items():
+        plain: dict[str, float] = {}
+        insert_slots(key, value, plain)
+        blamed += [key] if actual in map(str, plain.values()) else []
     blamed = blamed or (list(numbers) if step else [])
     return f"{' and '.join(f'{path}.{key}' for key in blamed)} at step {step}" if blamed else ""
 
 
 def _too_few_steps(config: Config, problems: ProblemList) -> bool:
-    """Whether phases of a schedule are longer than the run; that becomes a problem."""
+    """Add a problem if the phases of the schedule are longer than the run; return whether they are."""
     schedule, steps = config.tables["schedule"], config.tables["train"]["steps"]
     phases = {key: n for key, n in schedule.items() if key in ("warmup_steps", "decay_steps")}
     total = sum(phases.values())

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from nnfunc.base import Key, PyTree
-from nnfunc.config.build import Recipe, TableCall, collect_numbers, insert_slots, is_schedule
+from nnfunc.config.build import Recipe, TableCall, insert_slots, map_schedules
 from nnfunc.config.config_errors import ConfigError, Problem, error_parts, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import last_saved
@@ -19,13 +19,13 @@ __all__ = ["Config"]
 
 @dataclass(frozen=True)
 class Config:
-    """A checked config, as `load` and `resolve` return it. Equal when the tables are.
+    """A checked config, as `load` and `resolve` return it. Two are equal when their tables are.
 
     tables: seed and the tables, with every default that TOML can express. A value that follows from
-    another one (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is there only when
+    another one (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is in it only when
     it was written. where: the name of the config in errors. data_cache: the loaded data sets by their
-    tables; configs may share one. records: what the runs of a folder learned from their data, for a
-    config that is read from there.
+    tables; several configs may share it. records: what a run saved of its data, for the config of a
+    run's folder.
     """
 
     tables: dict[str, Any]
@@ -33,29 +33,29 @@ class Config:
     data_cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     records: DataRecords | None = field(default=None, compare=False, repr=False)
 
-    @cached_property
+    @property
     def build(self) -> Recipe:
         """The function (hypers, step) -> Task. Configs that differ only in numbers have equal builds."""
-        parts = []
-        for path in self.table_paths:
-            table, name, values = self.part(path)
-            types = get_schema(table, name).types
-            filled = [(k, insert_slots(f"{path}.{k}", v, types[k].traced)) for k, v in values.items()]
-            if table == "lora":  # a base that was trained again needs another build
-                filled.append(("base_saved_at", last_saved(values["run"])))
-            parts.append(TableCall(path, table, name, tuple(filled)))
-        return Recipe(tuple(parts))
+        return self._build_and_hypers[0]
 
-    @cached_property
+    @property
     def hypers(self) -> dict[str, float]:
         """Every number of the task that may be traced, such as {"optimizer.weight_decay": 0.01}."""
-        hypers: dict[str, float] = {}
+        return self._build_and_hypers[1]
+
+    @cached_property
+    def _build_and_hypers(self) -> tuple[Recipe, dict[str, float]]:
+        parts, hypers = [], {}
         for path in self.table_paths:
             table, name, values = self.part(path)
             types = get_schema(table, name).types
-            for key, value in values.items():
-                hypers |= collect_numbers(f"{path}.{key}", value) if types[key].traced else {}
-        return hypers
+            arguments = [
+                (k, insert_slots(f"{path}.{k}", v, hypers if types[k].traced else None)) for k, v in values.items()
+            ]
+            if table == "lora":  # a base that was trained again needs another build
+                arguments.append(("base_saved_at", last_saved(values["run"])))
+            parts.append(TableCall(path, table, name, tuple(arguments)))
+        return Recipe(tuple(parts)), hypers
 
     @property
     def train(self) -> dict[str, Any]:
@@ -68,9 +68,9 @@ class Config:
 
     @cached_property
     def preprocessing(self) -> Any:
-        """What the config's run learned from its data, such as classes and means.
+        """What was computed from the training data, such as classes and means.
 
-        Read from the run's folder, without a data file, where it was saved; else from the data.
+        It is read from the run's folder if it was saved there, and otherwise computed from the data files.
         Raises: ConfigError.
         """
         return self._data.preprocessing if self._recorded is None else self._recorded
@@ -86,7 +86,7 @@ class Config:
 
     @property
     def eval_batch_size(self) -> int:
-        """How many examples an evaluation takes at once, as in `eval_size`; no data is read."""
+        """The number of examples in a batch of an evaluation, without reading the data."""
         size = self.tables["data"].get("batch_size", 1)
         accumulate = self.tables.get("task", {}).get("accumulate", 1)
         return self.train.get("eval_batch_size") or max(1, size // accumulate)
@@ -96,7 +96,7 @@ class Config:
         return jax.random.key(self.tables["seed"])
 
     def dump(self, path: str | Path) -> None:
-        """Write the tables to the file `path` as TOML; `load` of it equals this config."""
+        """Write the tables to the file `path` as TOML, from which `load` reads an equal config."""
         Path(path).write_bytes(self.text.encode())
 
     @property
@@ -106,52 +106,45 @@ class Config:
 
     @property
     def table_paths(self) -> list[str]:
-        """The dotted keys of the tables that make the task, such as "model" or "augment.shift"."""
+        """The dotted keys of the tables of the task, such as "model" or "augment.shift"."""
         tables = [table for table in TASK_TABLES if table in self.tables]
         inner = [f"augment.{name}" for name in self.tables.get("augment", ())]
         return [path for table in tables for path in (inner if table == "augment" else [table])]
 
     def part(self, path: str) -> tuple[str, str, dict[str, Any]]:
-        """The (table, name of its factory, arguments) of one of `table_paths`, or of "data".
+        """The table, the name of its factory, and its arguments, with those that follow from other tables.
 
-        Arguments that follow from other tables are filled in.
+        path: one of `table_paths`, or "data".
         """
         table, _, name = path.partition(".")
         values = dict(self.tables[table][name] if name else self.tables[table])
         name = name or FIXED_FACTORIES.get(table) or values.pop("name")
-        steps = {"total_steps": self.tables["train"]["steps"]}
+        end = {"total_steps": self.tables["train"]["steps"]}
         types = get_schema(table, name).types
         if table == "lora" and self.records is not None:
             values["run"] = self.records.base_of(values["run"])
         if table == "data":
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in types:
-            values = steps | values
+            values = end | values
         if table == "augment" and "classes" in types and "classes" not in values:
-            values["classes"] = self._classes
+            values["classes"] = self.preprocessing.classes
+            if values["classes"] is None:
+                hint = "Remove mixup and cutmix."
+                fail(self.where, "augment", "the data set has no classes, so labels cannot be mixed", hint=hint)
         if table == "augment" and "fill" in types and "fill" not in values and name != "cutout":
-            values["fill"] = self._background
+            values["fill"] = self.preprocessing.background  # what a pixel of 0 is after normalization
         if table == "augment" and "shape" in types and "shape" not in values:
             shape = self.preprocessing.image_shape
             values |= {} if shape is None else {"shape": list(shape)}
         if table == "objective" and "gamma" in values and values.get("label_smoothing") == 0:
-            del values["label_smoothing"]  # as a hyper it would be traced, and might be any number
-        values = {k: _fill_total_steps(v, steps) if types[k].traced else v for k, v in values.items()}
-        return table, name, values
+            del values["label_smoothing"]  # traced, it could not be checked to be 0, as gamma needs it
 
-    @property
-    def _classes(self) -> int:
-        """The number of classes of the data set."""
-        classes = self.preprocessing.classes
-        if classes is None:
-            hint = "Leave mixup and cutmix out."
-            fail(self.where, "augment", "the data set has no classes, so labels cannot be mixed", hint=hint)
-        return classes
+        def add_end(key: str, schedule: dict[str, Any]) -> dict[str, Any]:
+            ends = "total_steps" in get_schema("schedule", schedule["schedule"]).types
+            return end | schedule if ends else schedule
 
-    @property
-    def _background(self) -> float | list[float]:
-        """The value in a batch of a pixel that was 0."""
-        return self.preprocessing.background
+        return table, name, {k: map_schedules(v, add_end) if types[k].traced else v for k, v in values.items()}
 
     @cached_property
     def _data(self) -> Any:
@@ -184,17 +177,8 @@ class Config:
         return data
 
 
-def _fill_total_steps(value: Any, steps: dict[str, int]) -> Any:
-    """The value, with the end of the run for each schedule in it that has an end and gives none."""
-    if is_schedule(value):
-        return steps | value if "total_steps" in get_schema("schedule", value["schedule"]).types else value
-    if isinstance(value, dict):
-        return {key: _fill_total_steps(item, steps) for key, item in value.items()}
-    return [_fill_total_steps(item, steps) for item in value] if isinstance(value, list) else value
-
-
 def _toml(tables: dict[str, Any]) -> str:
-    """The tables as sections, inner tables in line, so that patterns keep their order."""
+    """The tables as TOML sections. Inner tables are inline, so that patterns keep their order."""
     import tomli_w
 
     def inline(key: str, value: Any) -> str:

@@ -18,8 +18,8 @@ class Problem:
     """One mistake of a config; `str(problem)` is its line in the message.
 
     text: the whole sentence, with its hint. source: the file, or "the command line". path: the dotted
-    key, such as `schedule.peak`; empty when the whole file is meant. expected, actual, hint: the parts
-    of the sentence where they are known, as in `NnfuncError`.
+    key, such as `schedule.peak`; empty for a mistake of the whole file. expected, actual, hint: the parts
+    of the sentence, as in `NnfuncError`, empty where it has none.
     """
 
     text: str
@@ -51,8 +51,8 @@ class ProblemList:
     """Collects the problems of one config.
 
     file: the name of the config in messages. folders: the config's folder and the current directory,
-    to which relative paths belong; None leaves relative paths as they are. overridden: the keys that
-    the command line gave, whose problems name it instead of the file.
+    which relative paths may start from; None leaves relative paths as they are. overridden: the keys of
+    the command line; problems of these have it as their source instead of the file.
     """
 
     def __init__(self, file: str, folders: tuple[Path, Path] | None = None, overridden: Iterable[str] = ()):
@@ -64,9 +64,9 @@ class ProblemList:
     ) -> None:
         """Add a problem of the key `path`, which may be a missing one.
 
-        text: what is wrong; by default "`expected`, got `actual`". hint: in lower case it continues the
-        sentence after a semicolon. source: by default the command line where it gave the key, else the
-        file.
+        text: what is wrong; by default "`expected`, got `actual`". hint: what to do; if it starts in lower
+        case, it continues the sentence after a semicolon. source: by default the command line if it
+        overrides the key, else the file.
         """
         text = text or f"{expected}, got {actual}"
         text = f"{text}; {hint}" if hint[:1].islower() else f"{text.removesuffix('.')}. {hint}".rstrip()
@@ -74,13 +74,13 @@ class ProblemList:
         self.problems.append(Problem(text, source, path, expected, actual, hint))
 
     def is_override(self, path: str) -> bool:
-        """Whether the command line gave the key `path`, a value inside it or the table around it."""
+        """Whether the command line overrides the key `path`, a part of its value or the table around it."""
         return any(_is_inside(path, key) or _is_inside(key, path) for key in self.overridden)
 
     def add_refusal(self, path: str, error: Exception, blamed: str = "") -> None:
-        """Add the error of a factory that refuses the table `path`, several of whose values may be at fault.
+        """Add the `error` of a factory that refuses the arguments of the table `path`.
 
-        blamed: the value that the error is about, where the error names less than the key.
+        blamed: the value that the error is about, if the error does not name it.
         """
         source = f"{self.file} with overrides" if self.overridden else self.file
         expected, actual, hint = error_parts(error)
@@ -116,8 +116,8 @@ def _is_inside(path: str, table: str) -> bool:
 def nearest_hint(name: Any, names: Iterable[str], *, list_names: bool = False) -> str:
     """A hint such as "did you mean 'peak'?".
 
-    name: the wrong name, of any type. list_names: whether to list the valid names when none is near;
-    without it the hint is empty then.
+    name: the wrong name, of any type. names: the valid ones. list_names: whether to list the valid names if
+    none is similar; otherwise the hint is empty then.
 
     >>> nearest_hint("pek", ["peak", "final"]), nearest_hint("x", ["peak", "final"])
     ("did you mean 'peak'?", '')
@@ -129,7 +129,7 @@ def nearest_hint(name: Any, names: Iterable[str], *, list_names: bool = False) -
 
 
 def describe(value: Any) -> str:
-    """A short text of a value and its type."""
+    """A short description of any `value`, with its type."""
     try:
         return check.describe(value)
     except ValueError:  # Python refuses to write integers of over 4300 digits
@@ -137,11 +137,11 @@ def describe(value: Any) -> str:
 
 
 def printable(path: str) -> str:
-    """A key as it is, or quoted where it would not be one line of text."""
+    """The key `path`, quoted if it has characters that cannot be printed."""
     return path if path.isprintable() else repr(path)
 
 
 def to_one_line(error: BaseException | str) -> str:
-    """The message of an error on one line, with a full stop."""
+    """The message of `error` on one line, with a full stop."""
     text = " ".join(str(error).split())
     return text if text.endswith((".", "?")) else f"{text}."

@@ -1,4 +1,4 @@
-"""What a run's folder saves of its data, such as classes and means, and of the run that it adapts."""
+"""Records in a run's folder: the preprocessing of its data, such as classes and means, and the run that it adapts."""
 
 import hashlib
 import warnings
@@ -17,8 +17,8 @@ __all__ = ["DataRecords"]
 class DataRecords:
     """The data records of a run, a sweep or a comparison.
 
-    folder: of the run. per_data_set: whether the folder holds a record for each of several data sets, as
-    those of sweeps and comparisons do. changed_data: whether to accept data files that have changed.
+    folder: of the run. per_data_set: whether the folder has a record for each of several data sets, as for
+    sweeps and comparisons. changed_data: whether to accept data files that have changed.
     """
 
     folder: Path
@@ -53,21 +53,21 @@ class DataRecords:
             return
         problem = f"differs from the data that the run was trained on: {'; '.join(changes)}"
         if not recorded.overlaps(current):
-            fail(where, "data", problem, hint="Give the data that it was trained on, or train again.")
+            fail(where, "data", problem, hint="Use the data that it was trained on, or train again.")
         if not self.changed_data:
             hint = "To continue anyway, with the run's statistics and splits: --changed-data"
             fail(where, "data", problem, hint=hint)
         warnings.warn(f"{where}: data: {problem}.", stacklevel=2)
 
     def folder_of(self, name: str, values: Mapping[str, Any]) -> Path:
-        """The folder of the record of a data set; batch size and order do not matter. name, values: as for `load`."""
+        """The folder of the record of a data set, whatever its batch size and order. name, values: as for `load`."""
         if not self.per_data_set:
             return self.folder
         arguments = sorted((k, v) for k, v in values.items() if k not in ("batch_size", "seed"))
         return self.folder / "data" / _digest((name, arguments))
 
     def base_of(self, run: str) -> str:
-        """The saved copy of `run`, whose adapters are trained, or `run` itself where there is none."""
+        """The folder of the saved copy of `run`, whose adapters are trained, or `run` itself without a copy."""
         copy = self.base_folder(run)
         return str(copy) if (copy / "config.toml").is_file() else run
 

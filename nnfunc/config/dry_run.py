@@ -1,4 +1,4 @@
-"""A dry run of a config in shapes only: finds tables and data that do not fit each other before the run."""
+"""A dry run of a config, in shapes only: reports tables and data that do not fit each other before the training."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ __all__ = ["dry_run"]
 
 
 def dry_run(config: Config) -> None:
-    """Trace the shapes of the first state, of a step and of the observed values.
+    """Trace the initialization, a training step and an evaluation.
 
-    config: the checked config of the run. The run's first program is traced here and cached, so the run
-    does not trace it again.
-    Raises: ConfigError when model, data and the other tables do not fit each other.
+    The traces are cached, so the training does not repeat them.
+    config: of the run.
+    Raises: ConfigError when the model, the data and the other tables do not fit each other.
     """
     data = config.data()
     _check_classes(config, data)
@@ -46,17 +46,17 @@ def dry_run(config: Config) -> None:
 
 
 def _check_classes(config: Config, data: Any) -> None:
-    """Check that labels are mixed over as many classes as the data has."""
+    """Check that augmentations that mix labels have the number of classes of the data."""
     for name, values in config.tables.get("augment", {}).items():
         classes = values.get("classes", data.classes)
         if classes != data.classes and data.classes is not None:
             expected = f"should be {data.classes}, the number of classes of the data"
             path = f"augment.{name}.classes"
-            fail(config.where, path, expected=expected, actual=str(classes), hint="Leave it out.")
+            fail(config.where, path, expected=expected, actual=str(classes), hint="Remove it.")
 
 
 def _check_schedules(config: Config, feed: DeviceFeed) -> None:
-    """Check that training steps read each number that follows a schedule; initialization ignores the schedule."""
+    """Check that training steps depend on each number that has a schedule: one that only init reads is constant."""
     parts = [(path, *config.part(path)) for path in config.table_paths]
     paths = [
         schedule_path
@@ -70,7 +70,7 @@ def _check_schedules(config: Config, feed: DeviceFeed) -> None:
     read = _read_by_steps(config, feed)
     for path in paths:
         if not any(key.startswith(f"{path}.") for key in read):
-            problem = "is read only when the run begins, so a schedule has no effect"
+            problem = "is used only at initialization, so a schedule has no effect"
             fail(config.where, path, problem, hint="Give a number.")
 
 
@@ -99,7 +99,7 @@ def _read_by_steps(config: Config, feed: DeviceFeed) -> set[str]:
 
 
 def _locate(config: Config, error: NnfuncError) -> Problem:
-    """The error as a problem of the table that it is about, where its layer or function tells."""
+    """The error as a problem of the table that its layer or function belongs to, if that is known."""
     tables = {config.part(path)[1]: path for path in reversed(config.table_paths)}
     tables |= {"remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
     tables |= {name: name for name in ("lora", "train") if name in config.tables}

@@ -1,4 +1,4 @@
-"""Relative file paths in a config, which belong to the config's folder."""
+"""Relative file paths in a config, which start from the config's folder."""
 
 import os
 import typing
@@ -14,15 +14,16 @@ from nnfunc.data.download import data_folders
 __all__ = ["FILE_TABLES", "last_saved", "make_absolute"]
 
 FILE_TABLES = ("data", "lora")
-_CODECS = ("characters", "bytes")  # codecs that are not files
+_CODECS = ("characters", "bytes")  # values of codec that are not files
 
 
 def make_absolute(table: str, values: Any, problems: ProblemList) -> Any:
     """The values of a table, with the relative paths of existing files made absolute.
 
-    values: as written, not yet checked. problems: knows the folders and the overridden keys. A path is
-    looked up in the folder of the config, then, with a warning, in the current directory; a path from
-    the command line the other way round. A file that `nnfunc.data.download` finds keeps its short name.
+    A path of the file is looked up in the folder of the config, then, with a warning, in the current
+    directory. A path of the command line is looked up in the current directory first. A file in a data folder
+    of `nnfunc.data.download` keeps its short name.
+    table: its name. values: as written, not yet checked. problems: with the folders and the overridden keys.
     """
     if problems.folders is None or not isinstance(values, dict) or table not in FILE_TABLES:
         return values
@@ -55,8 +56,9 @@ def _absolute(table: str, name: str, key: str, value: str, problems: ProblemList
         if target.is_file() if special else os.path.exists(target):
             if base != bases[0] and not from_command_line:
                 problem = f"{table}.{key}: {value} is not in {folder}, the folder of the config"
-                hint = "The file in the current directory is used instead."
-                warnings.warn(f"{problems.file}: {problem}. {hint}", stacklevel=2)
+                warnings.warn(
+                    f"{problems.file}: {problem}. The file in the current directory is used instead.", stacklevel=2
+                )
             return os.path.abspath(target)
     known = special or any(os.path.exists(data_folder / path) for data_folder in data_folders())
     if known or folder == current or (key == "codec" and not path.suffix):

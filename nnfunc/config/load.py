@@ -1,4 +1,4 @@
-"""From tables to a checked config, or to every mistake in them."""
+"""Checks the tables of a config, and reports every mistake in them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nnfunc.config.build import is_schedule
+from nnfunc.config.build import map_schedules
 from nnfunc.config.check_values import call_factories, check_combinations, check_learning_rate
 from nnfunc.config.config import Config
 from nnfunc.config.config_errors import COMMAND_LINE, ProblemList, describe, nearest_hint
@@ -16,17 +16,16 @@ from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, facto
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.runs.run_folder import program_name
 
-__all__ = ["fill_defaults", "load", "read_tables", "resolve"]
+__all__ = ["fill_defaults", "load", "resolve"]
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None) -> Config:
     """The checked config of a TOML file.
 
-    path: the file; relative paths in it belong to its folder. overrides: settings such as
-    "schedule.peak=1e-2", which replace those of the file. A value is TOML, or text where it is not:
-    `model.activation=gelu`. It may be a whole table: `optimizer={name="sgd", learning_rate=0.1}`.
-    records: of the run that the config belongs to, as in `Config`. A table [sweep] is ignored: it
-    belongs to `nnfunc sweep`.
+    path: the file; relative paths in it start from its folder. A table [sweep] is ignored, because only
+    `nnfunc sweep` uses it. overrides: settings such as "schedule.peak=1e-2", which replace those of the
+    file. A value is TOML, or otherwise text: `model.activation=gelu`. It may be a whole table:
+    `optimizer={name="sgd", learning_rate=0.1}`. records: of the run's folder, as in `Config`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
     problems = ProblemList(str(path), (Path(path).absolute().parent, Path.cwd()))
@@ -35,8 +34,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecord
     if isinstance(tables.get("sweep"), dict):
         tables = {table: values for table, values in tables.items() if table != "sweep"}
     for key in sorted(key for key in problems.overridden if key.partition(".")[0] == "sweep"):
-        hint = f"Give it to: {program_name()} sweep {path}"
-        problems.add(key, "a single run has no sweep", hint=hint, source=COMMAND_LINE)
+        hint = f"Use it with: {program_name()} sweep {path}"
+        problems.add(key, "a single run has no table sweep", hint=hint, source=COMMAND_LINE)
     return _resolve(tables, problems, {}, records)
 
 
@@ -52,8 +51,8 @@ def resolve(
     """The checked config of tables.
 
     tables: as TOML has them; they are not changed. where: the name of the config in errors. overridden:
-    the keys that the program_name line gave; errors name it for them. data_cache, records: as in `Config`.
-    folders: the config's folder and the current directory; with them relative paths become absolute.
+    the keys of the command line, which errors of these name instead of `where`. data_cache, records: as in
+    `Config`. folders: the config's folder and the current directory; with them relative paths become absolute.
     Raises: ConfigError with every mistake.
 
     >>> config = resolve({
@@ -83,9 +82,10 @@ def _resolve(
 
 
 def fill_defaults(tables: Mapping[str, Any], problems: ProblemList) -> dict[str, Any]:
-    """The tables with every default; a table that does not fit its factory's schema becomes None.
+    """The tables with every default; a table with mistakes becomes None.
 
-    Each value is checked alone, against its type. problems: takes the mistakes.
+    Each value is checked against its type; other checks follow in `check_values`.
+    tables: as TOML has them. problems: takes the mistakes.
     """
     known = ["seed", *TABLES]
     for key, value in tables.items():
@@ -119,7 +119,7 @@ def _find_key(key: str, tables: Mapping[str, Any]) -> list[str]:
 
 
 def _check_table(table: str, values: Any, problems: ProblemList) -> dict[str, Any] | None:
-    """A table with its defaults, or None when something is wrong with it."""
+    """A table with its defaults, or None if it has mistakes."""
     if table == "augment":
         return _check_augmentations(values, problems)
     if not isinstance(values, dict):
@@ -137,7 +137,7 @@ def _check_table(table: str, values: Any, problems: ProblemList) -> dict[str, An
 
 
 def _check_augmentations(tables: Any, problems: ProblemList) -> dict[str, Any] | None:
-    """The table of tables `augment`: each is called by the name of its factory."""
+    """The table `augment`, which has a table for each augmentation, by the name of its factory."""
     if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
         expected = f"should be tables by name, such as {TABLES['augment']}"
         problems.add("augment", expected=expected, actual=describe(tables))
@@ -149,7 +149,7 @@ def _check_augmentations(tables: Any, problems: ProblemList) -> dict[str, Any] |
             checked[name] = _check_arguments("augment", name, path, values, problems)
         else:
             hint = nearest_hint(name, factories("augment"), list_names=True)
-            problems.add(path, "there is no such augment", hint=hint)
+            problems.add(path, "there is no such augmentation", hint=hint)
             checked[name] = None
     return None if None in checked.values() else checked
 
@@ -169,53 +169,40 @@ def _check_name(path: str, name: Any, names: list[str], problems: ProblemList) -
 def _check_arguments(
     table: str, name: str, path: str, values: dict[str, Any], problems: ProblemList
 ) -> dict[str, Any] | None:
-    """The arguments of a factory with its defaults, or None when something is wrong with them."""
+    """The arguments of a factory with its defaults, or None if they have mistakes."""
     schema = get_schema(table, name)
     count = len(problems.problems)
-    traced = {key for key in values if key in schema.types and schema.types[key].traced}
-    scheduled = {key: _check_schedules(f"{path}.{key}", values[key], problems) for key in traced}
+    traced = [key for key in values if key in schema.types and schema.types[key].traced]
+
+    def check_schedule(key: str, schedule: dict[str, Any]) -> dict[str, Any]:
+        name = schedule["schedule"]
+        if not _check_name(f"{key}.schedule", name, list(factories("schedule")), problems):
+            return schedule
+        arguments = {k: argument for k, argument in schedule.items() if k != "schedule"}
+        return {"schedule": name} | (_check_arguments("schedule", name, key, arguments, problems) or {})
+
+    checked = {key: map_schedules(values[key], check_schedule, f"{path}.{key}") for key in traced}
+    numbers = {key: map_schedules(values[key], lambda key, schedule: 1.0) for key in traced}
     try:
-        schema.model.model_validate({k: _without_schedules(v) if k in traced else v for k, v in values.items()})
+        schema.model.model_validate(values | numbers)
     except ValidationError as error:
         for key, error_type in {str(e["loc"][0]): e["type"] for e in error.errors()}.items():
             _add_problem(table, name, f"{path}.{key}", key, error_type, values, problems)
     if len(problems.problems) > count:
         return None
-    values = values | scheduled
+    values = values | checked
     filled = {key: values.get(key, schema.defaults.get(key)) for key in schema.types}
     return {key: value for key, value in filled.items() if value is not None}
 
 
-def _check_schedules(path: str, value: Any, problems: ProblemList) -> Any:
-    """The value, with the defaults of each schedule that replaces a number in it."""
-    if not is_schedule(value):
-        if isinstance(value, dict):
-            return {k: _check_schedules(f"{path}[{k}]", v, problems) for k, v in value.items()}
-        return [_check_schedules(path, v, problems) for v in value] if isinstance(value, list) else value
-    name = value["schedule"]
-    if not _check_name(f"{path}.schedule", name, list(factories("schedule")), problems):
-        return value
-    arguments = {key: argument for key, argument in value.items() if key != "schedule"}
-    return {"schedule": name} | (_check_arguments("schedule", name, path, arguments, problems) or {})
-
-
-def _without_schedules(value: Any) -> Any:
-    """The value, with a number for each schedule in it."""
-    if is_schedule(value):
-        return 1.0
-    if isinstance(value, dict):
-        return {key: _without_schedules(item) for key, item in value.items()}
-    return [_without_schedules(item) for item in value] if isinstance(value, list) else value
-
-
 _EXAMPLES = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
-"""Values to suggest for arguments without a default for which the example of their type would do harm."""
+"""Values to suggest for arguments for which the example of their type would be a bad choice."""
 
 
 def _add_problem(
     table: str, name: str, path: str, key: str, error_type: str, values: dict[str, Any], problems: ProblemList
 ) -> None:
-    """Add what pydantic found wrong with one argument. error_type: pydantic's name of the mistake."""
+    """Add the mistake in one argument. error_type: pydantic's name of the mistake."""
     schema = get_schema(table, name)
     shown_name = table if table in FIXED_FACTORIES else name
     if error_type == "missing":

@@ -1,4 +1,4 @@
-"""A trained run, read back: its checkpoints, its model, its task as it was."""
+"""Loads trained runs: the state of a checkpoint, the model and the task; and saves what loading needs."""
 
 import shutil
 import warnings
@@ -38,7 +38,10 @@ __all__ = [
 
 
 class TrainedModel(NamedTuple):
-    """A trained model: y = model.apply(params, x, state=state)."""
+    """A trained model: y = model.apply(params, x, state=state).
+
+    model: as the config builds it. params: the trained parameters. state: the model state, {} without any.
+    """
 
     model: Model
     params: Params
@@ -46,7 +49,7 @@ class TrainedModel(NamedTuple):
 
 
 class Run(TrainedModel):
-    """A trained model, and what the run learned from its data: unpacks as (model, params, state).
+    """A trained model with the preprocessing of its run; it unpacks as (model, params, state).
 
     config: of the run.
     """
@@ -55,27 +58,31 @@ class Run(TrainedModel):
 
     @property
     def classes(self) -> int | None:
-        """How many classes there are, or tokens; None for numbers to predict."""
+        """The number of classes, or of tokens; None for a regression."""
         return self.config.preprocessing.classes
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The classes' names in the order of the outputs, or None."""
+        """The names of the classes in the order of the outputs, None without names."""
         return self.config.preprocessing.names
 
     def predict(self, rows: Any, *, batch_size: int | None = None) -> np.ndarray:
-        """What the model gives for each row, [n, ...]: logits of a classifier, else the values.
+        """The outputs of the model for each row, [n, ...]: the logits of a classifier, else the values.
 
-        rows: raw, as the training data was: an array [n, ...]; of a table a data frame, a dict of
-        columns or a list of dicts, by name in any order; of images files or a folder; or the path of a
-        .npy, .csv or .parquet file. batch_size: rows at once, at least 1; by default as many as
-        the run's evaluations take.
-        Raises: FileNotFoundError; ValueError naming what does not fit. Needs no training file.
+        The files of the training data are not needed.
+        rows: raw, as in the training data: an array [n, ...]; for a table, a data frame, a dict of columns or
+        a list of dicts, with the columns in any order; for images, files or a folder; or the path of a .npy,
+        .csv or .parquet file. batch_size: rows per call of the model, at least 1; by default the batch size
+        of the run's evaluations.
+        Raises: FileNotFoundError; ValueError for rows that do not fit the model.
         """
         return self.predict_named(rows, batch_size=batch_size)[0]
 
     def predict_named(self, rows: Any, *, batch_size: int | None = None) -> tuple[np.ndarray, list[str] | None]:
-        """The same, and the names of the files of images."""
+        """The outputs as `predict` gives them, and the file names of images, None for other rows.
+
+        rows, batch_size: as for `predict`.
+        """
         batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
         preprocessing = self.config.preprocessing
@@ -84,7 +91,8 @@ class Run(TrainedModel):
         width, parts = min(batch_size, len(x)), []
         for start in range(0, len(x), width):
             part = x[start : start + width]
-            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))  # one program
+            # padded to the same shape, so that there is one program
+            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))
             filled = filled if transform is None else transform(filled)
             if start == 0:
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
@@ -100,9 +108,11 @@ class Run(TrainedModel):
 
 
 def read_config(folder: Path, overrides: Sequence[str] = (), *, changed_data: bool = False) -> Config:
-    """The config of a run's folder, with what the run learned from its data.
+    """The config of a run's folder, with the saved preprocessing.
 
-    changed_data: whether its data may be another than then. Raises: FileNotFoundError, ConfigError.
+    folder: of the run. overrides: as for `load`. changed_data: whether to accept data files that changed
+    since the run began.
+    Raises: FileNotFoundError; ConfigError.
     """
     folder = run_folder.check_folder(folder)
     records = DataRecords(folder, changed_data=changed_data)
@@ -111,10 +121,11 @@ def read_config(folder: Path, overrides: Sequence[str] = (), *, changed_data: bo
 
 @explain_call
 def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
-    """The (model, params, state) of a run's folder, which also predicts: `load_run(f).predict(rows)`.
+    """The trained model of a run: `model, params, state = load_run(folder)`, or `load_run(folder).predict(rows)`.
 
-    Only the folder is read, no data file; runs of older versions, without data.json, read theirs to
-    predict. checkpoint: "best" or "last". Raises: FileNotFoundError when the folder is no run.
+    The data files are not needed, except to predict with a run of an older version, which has no data.json.
+    folder: of the run. checkpoint: "best" or "last".
+    Raises: FileNotFoundError when the folder is not a run.
     """
     config = read_config(Path(folder))
     state, _ = restore(config, Path(folder), checkpoint)
@@ -124,21 +135,26 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
 
 
 def restore(config: Config, folder: Path, checkpoint_name: str) -> tuple[TrainState, int]:
-    """The state of `restore_state` with the parameters to use: averaged where the run averages."""
+    """The state and step of `restore_state`, with the averaged parameters if the run averages them.
+
+    config, folder, checkpoint_name: as for `restore_state`.
+    """
     state, step = restore_state(config, folder, checkpoint_name)
     params, model_state = eval_params(rebuild_task(config, state), state)
     return state._replace(params=params, model_state=model_state), step
 
 
 def rebuild_task(config: Config, state: TrainState) -> Task:
-    """The task as it was when the state was saved: schedules are where they were."""
+    """The task of `config` at the step of `state`, which its schedules depend on."""
     return build_task(config.build, config.hypers, jnp.asarray(state.step))
 
 
 def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[TrainState, int]:
-    """The train state of a run's best or last good checkpoint, and its step.
+    """The train state of a checkpoint, and its step.
 
-    A damaged one is named in a warning, and the last good one takes its place.
+    A damaged checkpoint is skipped with a warning; the last good one is used instead.
+    config: of the run. folder: of the run. checkpoint_name: "best" or "last".
+    Raises: ValueError when there is no checkpoint.
     """
     check.choice("checkpoint", ("best", "last"), checkpoint=checkpoint_name)
     init, _ = trainer(config.build, rate_scale=config.train.get("rollback", 0) > 0)
@@ -152,28 +168,33 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
             _, state = load_either(read, like, lambda state: state)
             return state, int(state.step)
         except checkpoint.CheckpointError as error:
-            text = f"The best checkpoint was refused, so the last good one is used. {error}"
-            refused.append(text)
+            refused.append(f"The best checkpoint is damaged, so the last good one is used. {error}")
     if not checkpoint.steps(root):
-        hint = f"Its run saved nothing yet, or diverged: {run_folder.program_name()} resume {folder}"
-        check.fail("checkpoint", f"{root} should hold one, got none. {hint}")
+        hint = f"The run has not saved one yet, or it diverged: {run_folder.program_name()} resume {folder}"
+        check.fail("checkpoint", expected=f"{root} should have a checkpoint", actual="none", hint=hint)
     read = partial(checkpoint.latest_good, root, part="state")
-    result, state = load_either(read, like, lambda found: found.tree)
-    refused += [f"{reason} Using that of step {result.step}." for reason in result.warnings]
+    result, state = load_either(read, like, lambda result: result.tree)
+    refused += [f"{reason} The checkpoint of step {result.step} is used." for reason in result.warnings]
     for reason in refused:
         warnings.warn(reason, stacklevel=2)
     return state, result.step
 
 
 def save_run(config: Config, folder: Path) -> None:
-    """Write what a run's folder needs to be used without the data and the run that it adapts."""
+    """Write the files with which a run can be loaded without its data and without the run that it adapts.
+
+    config: of the run. folder: of the run.
+    """
     config.dump(folder / "config.toml")
     config.preprocessing.save(folder)
     save_base(config, DataRecords(folder))
 
 
 def save_base(config: Config, records: DataRecords) -> None:
-    """Copy what adapters need of a run: its config, its best checkpoint, what its data taught it."""
+    """Copy the run whose adapters are trained: its config, its best checkpoint and its preprocessing.
+
+    config: of the run of adapters; without a table lora nothing is copied. records: know the folder of the copy.
+    """
     if "lora" not in config.tables:
         return
     run, source = config.tables["lora"]["run"], Path(config.part("lora")[2]["run"])
@@ -186,4 +207,4 @@ def save_base(config: Config, records: DataRecords) -> None:
     for file in (source / name for name in FILES):
         if file.is_file():
             shutil.copy(file, folder / file.name)
-    base.dump(folder / "config.toml")  # last, so all is there or nothing
+    base.dump(folder / "config.toml")  # written last: it marks a complete copy

@@ -1,4 +1,4 @@
-"""What a table may hold, read from the signature and the annotations of the factory that it names."""
+"""The schema of each table of a config, from the signature and the annotations of the factory that it names."""
 
 import importlib
 import inspect
@@ -48,10 +48,10 @@ TABLES = {
     "lookahead": "lookahead = { every = 6, slow_rate = 0.5 }",
     "max_norm": "max_norm = { limit = 3.0 }",
 }
-"""Every table of a config, and how it is written."""
+"""Every table of a config, with an example."""
 
 WRAPPERS = ("clip_value", "clip_adaptive", "lookahead", "max_norm", "groups")
-"""What changes the optimizer, in this order, from the inside out."""
+"""The tables that wrap the optimizer, in this order, the innermost first."""
 
 TASK_TABLES = (
     "model",
@@ -73,7 +73,7 @@ FIXED_FACTORIES = {
     "plateau": "reduce_on_plateau",
     "lora": "adapt",
 } | {name: name for name in WRAPPERS}
-"""The tables without a name: the one factory that each is of."""
+"""The factory of each table that has no name."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
 INJECTED = {
     "optimizer": ("learning_rate",),
@@ -81,12 +81,14 @@ INJECTED = {
     "data": ("seed",),
     "augment": ("classes", "fill"),
 }
-"""The arguments that a table need not give: they follow from elsewhere."""
+"""The required arguments that a table may leave out, because they follow from other tables or the data."""
 
 
 @lru_cache
 def factories(table: str) -> dict[str, Callable[..., Any]]:
-    """The factories that a table may name: public functions of what the table holds.
+    """The factories that a table may name, by name.
+
+    table: a name of TABLES.
 
     >>> sorted(factories("objective"))
     ['classification', 'language_modelling', 'regression']
@@ -94,19 +96,16 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     if table == "data":
         return _data_sets()
     if table in FIXED_FACTORIES:
-        return {FIXED_FACTORIES[table]: _sole(table)}
+        return {FIXED_FACTORIES[table]: _fixed_factory(table)}
     if table == "model":
         package = importlib.import_module("nnfunc.models")
-        modules = [f"nnfunc.models.{result.name}" for result in pkgutil.iter_modules(package.__path__)]
+        modules = [f"models.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
     else:
-        modules = [f"nnfunc.{_MODULES[table]}"]
-    matches = {}
-    for module in map(importlib.import_module, modules):
-        for name in module.__all__:
-            function = getattr(module, name)
-            if inspect.isfunction(function) and _makes(table, name, function):
-                matches[name] = function
-    return matches
+        modules = [_MODULES[table]]
+    public = {}
+    for module in [importlib.import_module(f"nnfunc.{name}") for name in modules]:
+        public |= {name: getattr(module, name) for name in module.__all__}
+    return {name: f for name, f in public.items() if inspect.isfunction(f) and _is_factory(table, name, f)}
 
 
 _MODULES = {
@@ -119,49 +118,49 @@ _MODULES = {
 _RETURNS = {"model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average"}
 
 
-def _sole(table: str) -> Callable[..., Any]:
+def _fixed_factory(table: str) -> Callable[..., Any]:
     """The factory of a table without a name."""
-    if table in WRAPPERS:
-        return getattr(importlib.import_module("nnfunc.optimizers"), table)
-    if table == "plateau":
-        return importlib.import_module("nnfunc.training.task").reduce_on_plateau
-    if table == "train":
-        return importlib.import_module("nnfunc.training.train_run").train
-    module = "adapters" if table == "lora" else "task_options"
-    return getattr(importlib.import_module(f"nnfunc.config.{module}"), FIXED_FACTORIES[table])
+    modules = {
+        "train": "training.train_run",
+        "log": "config.task_options",
+        "task": "config.task_options",
+        "plateau": "training.task",
+        "lora": "config.adapters",
+    }
+    module = importlib.import_module(f"nnfunc.{modules.get(table, 'optimizers')}")
+    return getattr(module, FIXED_FACTORIES[table])
 
 
-def _makes(table: str, name: str, function: Callable[..., Any]) -> bool:
-    """Whether a function makes what the table holds, of what TOML can express."""
-    parameters = inspect.signature(function).parameters
-    returned = typing.get_type_hints(function).get("return")
+def _is_factory(table: str, name: str, function: Callable[..., Any]) -> bool:
+    """Whether a public function is a factory of the table, and TOML can express its required arguments."""
+    parameters, hints = inspect.signature(function).parameters, typing.get_type_hints(function)
+    returned = hints.get("return")
     if table == "optimizer":
-        right = "learning_rate" in parameters and name not in ("as_optimizer", *WRAPPERS)
+        matches = "learning_rate" in parameters and name not in ("as_optimizer", *WRAPPERS)
     elif table == "schedule":
-        right = returned == Schedule and name != "as_schedule"
+        matches = returned == Schedule and name != "as_schedule"
     else:
-        right = getattr(returned, "__name__", "") == _RETURNS[table]
-    free = INJECTED.get(table, ())
-    kinds = {key: parse_annotation(hint) for key, hint in typing.get_type_hints(function).items()}
-    needed = [key for key, p in parameters.items() if p.default is p.empty and key not in free]
-    return right and all(kinds[key] for key in needed)
+        matches = getattr(returned, "__name__", "") == _RETURNS[table]
+    injected = INJECTED.get(table, ())
+    required = [key for key, p in parameters.items() if p.default is p.empty and key not in injected]
+    return matches and all(parse_annotation(hints[key]) for key in required)
 
 
 def _data_sets() -> dict[str, Callable[..., Any]]:
-    """The functions of `nf.data` that return Splits, each with batch_size and seed of `Splits.data`."""
+    """The functions of `nf.data` that return Splits, each with the arguments batch_size and seed."""
     package = importlib.import_module("nnfunc.data")
-    result = {name: getattr(package, name) for name in package.__all__}
+    public = {name: getattr(package, name) for name in package.__all__}
     return {
-        name: _batched(function)
-        for name, function in result.items()
+        name: _with_batches(function)
+        for name, function in public.items()
         if inspect.isfunction(function) and typing.get_type_hints(function).get("return") is package.Splits
     }
 
 
-def _batched(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """arguments -> Data: the factory's arguments and those of `Splits.data`.
+def _with_batches(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """The function from the arguments of `factory` and of `Splits.data` to the data set.
 
-    What is memory-mapped and large stays where it is: a Stream.
+    A large memory-mapped file becomes a Stream, which reads it batch by batch.
     """
 
     def data_set(*, batch_size: int = 128, seed: int = 0, **arguments: Any) -> Any:
@@ -171,16 +170,18 @@ def _batched(factory: Callable[..., Any]) -> Callable[..., Any]:
 
     signature, hints = inspect.signature(data_set), typing.get_type_hints(factory)
     batching = [signature.parameters[name] for name in ("batch_size", "seed")]
-    own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(factory).parameters.values()]
-    data_set.__dict__["__signature__"] = signature.replace(parameters=[*batching, *own])
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(factory).parameters.values()]
+    data_set.__dict__["__signature__"] = signature.replace(parameters=[*batching, *parameters])
     data_set.__annotations__ = hints | {"batch_size": int, "seed": int}
     return data_set
 
 
 class ValueType(NamedTuple):
-    """What a value may be. type: for pydantic; one, many: in words; traced: it is a Scalar.
+    """The type of an argument, as a value of TOML.
 
-    listed: it may be a list.
+    type: for pydantic. singular, plural: its description in errors, such as "a number" and "numbers".
+    example: in TOML. traced: whether the argument is a Scalar, so that its numbers are hypers. options: the
+    texts that it may be, if only some are allowed. may_be_list: whether it may be a list.
     """
 
     type: Any
@@ -194,7 +195,7 @@ class ValueType(NamedTuple):
 
 def _finite(value: float) -> float:
     if value != value or (isinstance(value, int) and abs(value) > 10**300):
-        raise ValueError("not a number that floats can hold")
+        raise ValueError("not a number that a float can represent")
     return value
 
 
@@ -209,7 +210,7 @@ _PLAIN = {
 
 
 def parse_annotation(hint: Any) -> ValueType | None:
-    """The kind of values that TOML can give for an annotation, or None when it can give none."""
+    """The type of the TOML values that fit the annotation `hint`, or None when TOML has none."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is None:
         return _PLAIN.get(hint)
@@ -218,16 +219,19 @@ def parse_annotation(hint: Any) -> ValueType | None:
         text = f"one of {', '.join(map(repr, options))}"
         return ValueType(hint, text, text, f'"{options[0]}"', options=options) if options else None
     if origin in (Union, types.UnionType):
-        members = [float if member is int and float in args else member for member in args]
-        kinds = [kind for kind in map(parse_annotation, dict.fromkeys(members)) if kind]
-        if not kinds:
+        hints = [float if arg is int and float in args else arg for arg in args]
+        parsed = [value_type for value_type in map(parse_annotation, dict.fromkeys(hints)) if value_type]
+        if not parsed:
             return None
-        traced = (float in args and jax.Array in args) or any(kind.traced for kind in kinds)
-        union = Union[tuple(kind.type for kind in kinds)]  # noqa: UP007
-        one, many = (" or ".join(message) for message in zip(*(k[1:3] for k in kinds), strict=True))
-        options = tuple(option for kind in kinds for option in kind.options)
-        listed = any(kind.may_be_list for kind in kinds)
-        return ValueType(union, one, many, kinds[0].example, traced, options, listed)
+        return ValueType(
+            type=Union[tuple(item.type for item in parsed)],  # noqa: UP007
+            singular=" or ".join(item.singular for item in parsed),
+            plural=" or ".join(item.plural for item in parsed),
+            example=parsed[0].example,
+            traced=(float in args and jax.Array in args) or any(item.traced for item in parsed),
+            options=tuple(option for item in parsed for option in item.options),
+            may_be_list=any(item.may_be_list for item in parsed),
+        )
     if origin in (dict, Mapping) and args and args[0] is str:
         item = parse_annotation(args[1])
         if item is None:
@@ -237,21 +241,23 @@ def parse_annotation(hint: Any) -> ValueType | None:
         return ValueType(dict[str, item.type], text, text, example, item.traced)
     if origin in (list, tuple, Sequence):
         fixed = origin is tuple and args[-1:] != (...,)
-        kinds = [parse_annotation(arg) for arg in args if arg is not ...]
-        item = kinds[0] if kinds else None
-        if item is None or any(kind != item for kind in kinds):
+        item, *others = [parse_annotation(arg) for arg in args if arg is not ...] or [None]
+        if item is None or any(other != item for other in others):
             return None
-        length = (len(args), len(args)) if fixed else (0, None)
-        many = f"{len(args)} {item.plural}" if fixed else item.plural
-        type_ = Annotated[list[item.type], Field(min_length=length[0], max_length=length[1])]
-        example = f"[{', '.join([item.example] * (length[0] or 2))}]"
-        text = (f"a list of {many}", f"lists of {many}")
-        return ValueType(type_, *text, example, item.traced, may_be_list=True)
+        length = len(args) if fixed else None
+        list_type = Annotated[list[item.type], Field(min_length=length, max_length=length)]
+        plural = f"{length} {item.plural}" if fixed else item.plural
+        example = f"[{', '.join([item.example] * (length or 2))}]"
+        return ValueType(list_type, f"a list of {plural}", f"lists of {plural}", example, item.traced, may_be_list=True)
     return None
 
 
 class Schema(NamedTuple):
-    """What a table may hold. model: pydantic's; python: arguments that only Python can give."""
+    """The arguments of a factory that a table may have.
+
+    types: by name. defaults: those that TOML can express. python_only: the names of the arguments that only
+    Python can give. model: checks a table, by pydantic.
+    """
 
     types: dict[str, ValueType]
     defaults: dict[str, Any]
@@ -261,35 +267,31 @@ class Schema(NamedTuple):
 
 @lru_cache
 def get_schema(table: str, name: str) -> Schema:
-    """The schema of a factory, from its signature and annotations."""
+    """The schema of the factory `name` of a `table`, from its signature and annotations."""
     factory = factories(table)[name]
-    # what commands give: they know the run
+    # the arguments that the commands give
     skipped = {"train": ("folder", "resume", "changed_data"), "data": ("preprocessing",)}.get(table, ())
     hints = typing.get_type_hints(factory)
     parameters = inspect.signature(factory).parameters
     if table in WRAPPERS:  # its first argument is the optimizer that it wraps
         parameters = {key: p for key, p in list(parameters.items())[1:]}
-    every = {key: parse_annotation(hints.get(key, Any)) for key in parameters}
-    kinds = {key: kind for key, kind in every.items() if kind and key not in skipped}
-    free = INJECTED.get(table, ())
-    defaults = {
-        key: _list(parameters[key].default)
-        for key in kinds
-        if parameters[key].default is not inspect.Parameter.empty and key not in free
-    }
-    defaults = {key: value for key, value in defaults.items() if value is not None}
-    named = table not in FIXED_FACTORIES and table != "augment"
-    fields: dict[str, Any] = {"name_": (str, Field("", alias="name"))} if named else {}
-    for key, kind in kinds.items():
-        needed = parameters[key].default is inspect.Parameter.empty and key not in free
-        fields[f"{key}_"] = (kind.type, Field(... if needed else None, alias=key))
+    parsed = {key: parse_annotation(hints.get(key, Any)) for key in parameters if key not in skipped}
+    value_types = {key: value_type for key, value_type in parsed.items() if value_type}
+    defaults: dict[str, Any] = {}
+    has_name = table not in FIXED_FACTORIES and table != "augment"
+    fields: dict[str, Any] = {"name_": (str, Field("", alias="name"))} if has_name else {}
+    for key, value_type in value_types.items():
+        default, is_injected = parameters[key].default, key in INJECTED.get(table, ())
+        is_required = default is inspect.Parameter.empty and not is_injected
+        fields[f"{key}_"] = (value_type.type, Field(... if is_required else None, alias=key))
+        if not (is_required or is_injected or default is None):
+            defaults[key] = _tuples_to_lists(default)
     settings = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     model = create_model(name, __config__=settings, **fields)
-    python = tuple(key for key in every if not every[key] and key not in skipped)
-    return Schema(kinds, defaults, python, model)
+    return Schema(value_types, defaults, tuple(key for key in parsed if not parsed[key]), model)
 
 
-def _list(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _list(item) for key, item in value.items()}
-    return [_list(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""From a TOML file and overrides to tables, not yet checked."""
+"""Reads a TOML file and overrides as tables, which are not yet checked."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,11 @@ __all__ = ["read_tables", "reject_comparison"]
 
 
 def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
-    """Refuse the tables of a file for `nnfunc compare`. path: the file. Raises: ConfigError."""
+    """Refuse the config of a comparison where that of one run is needed.
+
+    path: the file. tables: its content.
+    Raises: ConfigError.
+    """
     if "every" in tables and "models" in tables:
         problem = "this is a comparison of several models, not one run"
         fail(str(path), "", problem, hint=f"Train it with: {program_name()} compare {path}")
@@ -25,8 +29,8 @@ def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
 def read_tables(path: str | Path, overrides: Sequence[str] = (), problems: ProblemList | None = None) -> dict[str, Any]:
     """The tables of a TOML file after overrides, not yet checked.
 
-    path: the file. overrides: such as "train.steps=2000". problems: takes the mistakes of the program_name
-    line and the keys that it overrides; without it those mistakes are raised too.
+    path: the file. overrides: such as "train.steps=2000". problems: takes the mistakes in the overrides, and
+    the overridden keys; without it these mistakes are raised.
     Raises: ConfigError for a file that cannot be read.
     """
     collected = ProblemList(str(path)) if problems is None else problems
@@ -53,7 +57,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         problem = "it is a folder, not a config file."
         if (path / "config.toml").is_file():
-            problem += f" To continue that run: {program_name()} resume {path}"
+            problem += f" To resume that run: {program_name()} resume {path}"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}."
     except (ValueError, RecursionError) as error:
@@ -64,7 +68,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _apply_override(tables: dict[str, Any], override: str, problems: ProblemList) -> dict[str, Any]:
-    """The tables with the value of one `key=value`."""
+    """The tables with one override, such as `train.steps=2000`."""
     key, equals, text = override.partition("=")
     path = parse_key(key)
     if not equals or not path:

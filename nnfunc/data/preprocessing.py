@@ -115,7 +115,7 @@ class Preprocessing:
         table = {"version": VERSION, "factory": self.factory, "facts": self.facts}
         table |= {"parts": self.parts, "rows": rows}
         table |= {"digest": _text_digest(table)}
-        documents.write_text(folder / FILES[0], json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+        documents.write_file(folder / FILES[0], f"{json.dumps(table, indent=1, ensure_ascii=False)}\n".encode())
 
     @staticmethod
     def load(folder: Path) -> "Preprocessing | None":

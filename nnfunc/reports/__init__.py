@@ -1,1 +1,1 @@
-"""Reports: one self-contained HTML page with pictures, and how numbers are written."""
+"""Reports as self-contained HTML pages, and the formats of numbers in them."""

@@ -1,4 +1,4 @@
-"""How the report looks, on light and on dark ground."""
+"""The style sheet of the reports, for light and dark mode."""
 
 __all__ = ["STYLE"]
 

@@ -1,16 +1,21 @@
-"""How reports, tables and progress bars write numbers."""
+"""The formats of numbers in reports, tables and progress bars."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["format_labelled", "format_metric", "format_settings", "sort_metrics"]
+__all__ = ["format_labelled", "format_metric", "format_settings", "sort_metrics", "sort_names"]
 
 PERCENTAGES = ("accuracy",)
 
 
+def sort_names(names: Iterable[str]) -> list[str]:
+    """The `names` of metrics: loss, accuracy, then the others by name."""
+    return sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))
+
+
 def sort_metrics(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    """The metrics by name, the loss first."""
-    return sorted(metrics.items(), key=lambda item: (item[0] != "loss", item[0]))
+    """The names and values of the `metrics`, in the order of `sort_names`."""
+    return [(name, metrics[name]) for name in sort_names(metrics)]
 
 
 def format_metric(name: str, value: float) -> str:

@@ -1,15 +1,17 @@
-"""HTML of a report: one self-contained file with its images and tables inside."""
+"""The HTML of a report: one file that contains its images and tables."""
 
 import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nnfunc.documents import write_file
 from nnfunc.reports.css import STYLE
 from nnfunc.reports.inline_images import png_url
 
 __all__ = [
     "render_cards",
+    "render_grid",
     "render_image",
     "render_note",
     "render_page",
@@ -30,7 +32,7 @@ def render_page(name: str, *parts: str) -> str:
 
 
 def render_section(title: str, content: str) -> str:
-    """A section with its title; "" when the content is empty."""
+    """A section with a `title`; "" when the `content` is empty."""
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
 
 
@@ -40,7 +42,7 @@ def render_note(text: str) -> str:
 
 
 def render_cards(cards: Iterable[tuple[str, str]]) -> str:
-    """A row of cards, each a large value above its label."""
+    """A row of `cards` (value, label), each a large value above its label."""
     card = '<div class="card"><b>{}</b>{}</div>'
     rendered = "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
     return f'<div class="cards">{rendered}</div>'
@@ -64,8 +66,14 @@ def render_table(values: Mapping[str, Any]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
+def render_grid(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A wide table of texts with a `header`; all columns of the `rows` but the first are numbers."""
+    cells = lambda tag, texts: "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+    lines = [cells("th", header), *(cells("td", row) for row in rows)]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table class="numbers">{body}</table></div>'
+
+
 def save_page(path: Path, text: str) -> None:
-    """Write a page to `path` completely or not at all. Bytes of file names that are no text become escapes."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    temporary.replace(path)
+    """Write the `text` of a page to `path` completely or not at all; invalid characters of file names are escaped."""
+    write_file(path, text.encode("utf-8", "backslashreplace"))

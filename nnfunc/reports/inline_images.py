@@ -1,4 +1,4 @@
-"""Small images whose pixels are values. Their text is HTML, so it is legible at any size."""
+"""Small images whose pixels are values, without text: the labels are HTML, legible at any size."""
 
 import base64
 import io

@@ -12,6 +12,7 @@ result.json        the test metrics, once the run is complete
 curves.png, report.html
 lock               while a process trains
 merged.json        of a folder that `nnfunc merge` wrote, without metrics and result: the source run and step
+trial.json         of a trial that `nnfunc sweep-best --save` saved: its sweep, its index and its last step
 tensorboard/, wandb/, wandb.json   if the config has `log = { to = [...] }`
 """
 
@@ -34,6 +35,7 @@ from nnfunc import check, documents, malloc, xla_flags
 __all__ = [
     "CONFIG_FILES",
     "MERGED",
+    "TRIAL",
     "check_folder",
     "create_folder",
     "is_occupied",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 MERGED = "merged.json"
+TRIAL = "trial.json"
 CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 """The file that makes a folder a run or a sweep."""
 
@@ -142,7 +145,7 @@ def write_environment(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically. path: of the file. value: anything that JSON can hold."""
-    documents.write_text(path, json.dumps(value, indent=2) + "\n")
+    documents.write_file(path, f"{json.dumps(value, indent=2)}\n".encode())
 
 
 def read_json(path: Path, form: Any = dict) -> Any:

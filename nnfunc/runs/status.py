@@ -24,7 +24,7 @@ __all__ = [
     "run_state",
 ]
 
-STATES = ("running", "complete", "stopped", "diverged", "broken", "merged")
+STATES = ("running", "complete", "stopped", "diverged", "broken", "merged", "trial")
 
 
 class RunState(NamedTuple):
@@ -35,7 +35,7 @@ class RunState(NamedTuple):
 
 
 def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
-    """The state of a run: running, complete, stopped, diverged, merged, or broken if a file cannot be read.
+    """The state of a run: running, complete, stopped, diverged, merged, a saved trial, or broken if it cannot be read.
 
     folder: of the run. rows: of its metrics.jsonl.
     """
@@ -56,6 +56,9 @@ def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
         losses = [row["loss"] for row in rows if row["split"] == split and "loss" in row]
         if losses and isinstance(losses[-1], float) and not math.isfinite(losses[-1]):
             return RunState("diverged", f"the last {split} loss is {losses[-1]}")
+    trial = read_json_table(folder / "trial.json")  # written by `nnfunc sweep-best --save`
+    if metrics_log.to_float(trial.get("step")) >= max((row["step"] for row in rows), default=0):
+        return RunState("trial", f"trial {trial.get('trial')} of {trial.get('sweep')}")
     return RunState("stopped", "no process trains it, and it has no result")
 
 

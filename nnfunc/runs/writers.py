@@ -177,7 +177,7 @@ class Wandb:
         )
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")  # otherwise a repeated step is dropped
-        documents.write_text(self.file, json.dumps(self.saved))
+        documents.write_file(self.file, json.dumps(self.saved).encode())
 
     def write(self, row: Mapping[str, Any]) -> None:
         split, step = row["split"], int(row["step"])
@@ -199,7 +199,7 @@ class Wandb:
             values["event"] = _event_text(row)
         self.run.log({"step": step, **values})
         self.saved["last"][split] = max(step, self.saved["last"].get(split, -1))
-        documents.write_text(self.file, json.dumps(self.saved))
+        documents.write_file(self.file, json.dumps(self.saved).encode())
 
     def close(self) -> None:
         self.run.finish()

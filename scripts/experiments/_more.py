@@ -36,7 +36,7 @@ def plus_minus(values, digits=1, factor=1.0):
 
 
 def auroc(inside, outside):
-    """How likely a score of outside is above one of inside: 0.5 is chance, 1 a perfect parting.
+    """The probability that a score of `outside` is above one of `inside`: 0.5 is chance, 1 perfect separation.
 
     The area under the ROC curve is Mann and Whitney's statistic over the number of pairs.
     """
@@ -47,17 +47,17 @@ def auroc(inside, outside):
 
 @partial(jax.jit, static_argnums=(0, 3))
 def outputs(model, params, x, transform=None):
-    """What every member makes of all examples: [members, examples, ...].
+    """The outputs of every trial for all examples: [trials, examples, ...].
 
-    params: stacked, as `train_many` gives them. transform: the data set's, or None.
+    params: stacked, as `train_many` returns them. transform: of the data set, or None.
     """
     x = x if transform is None else transform(x)
-    return jax.lax.map(lambda own: model.apply(own, x), params)
+    return jax.lax.map(lambda trial_params: model.apply(trial_params, x), params)
 
 
-def figures(model, params, part, transform=None):
-    """Mean cross-entropy and accuracy of every member on (x, y): [members] each."""
-    x, y = part
+def split_metrics(model, params, split, transform=None):
+    """Mean cross-entropy and accuracy of every trial on a split (x, y): [trials] each."""
+    x, y = split
     logits = outputs(model, params, x, transform)
     y = jnp.broadcast_to(y, logits.shape[:2])
     loss, right = nf.losses.cross_entropy(logits, y), nf.metrics.accuracy(logits, y)

@@ -32,7 +32,7 @@ def build_of(name, pixels):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def silence(name, pixels, params, x):
-    """The share of silent pairs of unit and example, and of units silent for all: [members] each.
+    """The fraction of silent pairs of unit and example, and of units silent for all: [trials] each.
 
     Silent: the activation's slope there is under SILENT of its largest, so hardly anything is learned
     through it. That is a saturated sigmoid or tanh, and a relu that is off.

@@ -1,10 +1,10 @@
-"""What the experiments share: many trainings in one program, one look of figures, pages in the docs.
+"""Code of all experiments: many trainings in one program, the style of plots, the pages in the docs.
 
 An experiment is a module with `main(argv) -> results`. From the folder of the repository:
 
-    python -m scripts.experiments.initialization                  # renews docs/experiments/
+    python -m scripts.experiments.initialization                  # writes into docs/experiments/
     python -m scripts.experiments.initialization --size small     # seconds; into runs/experiments/
-    python -m scripts.experiments.initialization --out FOLDER     # page and figure go there
+    python -m scripts.experiments.initialization --out FOLDER     # writes page and plot there
 """
 
 import argparse
@@ -27,9 +27,9 @@ from scipy import stats
 import nnfunc as nf
 
 ROOT = Path(__file__).resolve().parents[2]
-LARGEST = 120_000  # bytes of a figure: the repository keeps every version of it
+LARGEST = 120_000  # bytes of a plot: the repository stores every version of it
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the yellow is too pale for lines.
+# Okabe and Ito's colours, distinct for the colour-blind, without the yellow, which is too pale for lines.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK = COLOURS = (
     "#0072b2",
     "#e69f00",
@@ -40,7 +40,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK = COLOURS = (
     "#7f7f7f",
     "#000000",
 )
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # beside the colour, for those who print in grey
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # besides colours, for prints in grey
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -61,12 +61,12 @@ STYLE: dict[Any, Any] = {
 
 
 class Many(NamedTuple):
-    """What `train_many` returns. Leading axes are the members, in the order of the hypers.
+    """The result of `train_many`. The leading axes are the trials, in the order of the hypers.
 
-    curves: means over the steps since the last report, {"loss": [members, reports], ...}.
-    steps: [reports], steps done at each. states: the final TrainStates, stacked. validation: final
-    figures over every held-out example once, {"loss": [members], "accuracy": [members], ...}.
-    validation_curves: the same at every `validate_every` steps, [members, times], at validation_steps.
+    curves: means over the steps since the last report, {"loss": [trials, reports], ...}. steps: the number
+    of steps at each report, [reports]. states: the final TrainStates, stacked. validation: the final metrics
+    of all validation examples, {"loss": [trials], "accuracy": [trials], ...}. validation_curves: these
+    metrics at validation_steps, [trials, evaluations].
     """
 
     curves: dict[str, np.ndarray]
@@ -89,21 +89,20 @@ def train_many(
     validate_every: int | None = None,
     scan: bool = True,
 ) -> Many:
-    """Train what `build` makes of each member's hypers, all members in one vmapped program.
+    """Train the task that `build` makes of the hypers of each trial, all trials in one vmapped program.
 
-    hypers: arrays (or lists) whose leading axis is the members; traced, so build must not branch on
-    them. What sets a shape belongs into a call of its own. data: an `nf.data` Data; all members see the
-    same batches. key: one, from which each member gets its own; or keys [members], such as
-    `seed_keys(hypers["seed"])`, which gives members of one seed the same initial weights.
-    report_every: in steps, by default a twentieth of the run. validate_every: a multiple of it; by
-    default there are only the final figures. scan: many steps a dispatch; False for models with
-    convolutions, which XLA runs slowly in loops on a CPU. A diverged member keeps its last good
-    parameters, and disturbs no other.
+    hypers: arrays or lists whose leading axis is the trials. They are traced, so build must not branch on
+    them; values that set a shape need separate calls. data: an `nf.data` Data; all trials train on the same
+    batches. key: one, which is split for the trials; or keys [trials], such as `seed_keys(hypers["seed"])`,
+    with which trials of the same seed have the same initial weights. report_every: in steps, by default a
+    twentieth of the run. validate_every: a multiple of it; by default there are only the final metrics.
+    scan: many steps per dispatch; False for models with convolutions, which XLA runs slowly in loops on a
+    CPU. A diverged trial stays at its last finite parameters, and does not affect the others.
     """
     hypers = {name: jnp.asarray(values) for name, values in hypers.items()}
-    members = len(next(iter(hypers.values())))
+    trials = len(next(iter(hypers.values())))
     if keys is None:
-        keys = jax.random.split(jax.random.key(0) if key is None else key, members)
+        keys = jax.random.split(jax.random.key(0) if key is None else key, trials)
     init, step = nf.trainer(build)
     held_out = data.validation is not None
     report_every = report_every or max(1, steps // 20)
@@ -125,7 +124,7 @@ def train_many(
         zeros = {name: jnp.zeros(leaf.shape, jnp.float32) for name, leaf in shapes.items()}
         return jax.lax.fori_loop(0, count, body, (states, zeros))
 
-    # A step of its own is compiled without a loop around it.
+    # one step, compiled without a loop
     single = jax.jit(one, donate_argnums=1)
 
     def by_steps(first, count, states, hypers, training):
@@ -136,46 +135,46 @@ def train_many(
         return states, {name: sum(row[name] for row in rows) for name in rows[0]}
 
     @jax.jit
-    def validated(states, hypers, data):
-        def figures(h, state, batch):
+    def evaluate(states, hypers, data):
+        def metrics(h, state, batch):
             task = build(h)
             model = nf.as_model(task.model)
             predict = partial(model.apply, state.params, state=state.model_state)
-            loss, metrics = task.objective(predict, batch)
-            return {"loss": loss, **metrics}
+            loss, other_metrics = task.objective(predict, batch)
+            return {"loss": loss, **other_metrics}
 
-        def summed(batch):
+        def batch_sums(batch):
             count = jax.tree.leaves(batch)[0].shape[0]
-            each = jax.vmap(figures, in_axes=(0, 0, None))(hypers, states, batch)
+            each = jax.vmap(metrics, in_axes=(0, 0, None))(hypers, states, batch)
             return {name: jnp.float32(count) * value for name, value in each.items()}, count
 
-        sums, count = data.total(summed, "validation", 512)
+        sums, count = data.total(batch_sums, "validation", 512)
         return {name: value / jnp.asarray(count, jnp.float32) for name, value in sums.items()}
 
     run = many if scan else by_steps
-    # One member after another: random draws compile slowly under vmap.
+    # one trial after another, because random draws compile slowly under vmap
     states = jax.jit(lambda hypers, keys: jax.lax.map(lambda a: init(*a), (hypers, keys)))(hypers, keys)
-    rows, at, looks, looked_at = [], [], [], []
+    rows, reports, evaluations, validation_steps = [], [], [], []
     for first in range(0, steps, report_every):
         count = min(report_every, steps - first)
         states, sums = run(first, count, states, hypers, training)
         rows.append({name: value / count for name, value in sums.items()})
-        at.append(first + count)
-        if held_out and validate_every and at[-1] % validate_every == 0:
-            looks.append(validated(states, hypers, data))
-            looked_at.append(at[-1])
-    final = validated(states, hypers, data) if held_out else {}
-    curves, looks, final = jax.device_get((_stacked(rows), _stacked(looks), final))
-    return Many(curves, np.array(at), states, final, looks, np.array(looked_at))
+        reports.append(first + count)
+        if held_out and validate_every and reports[-1] % validate_every == 0:
+            evaluations.append(evaluate(states, hypers, data))
+            validation_steps.append(reports[-1])
+    final = evaluate(states, hypers, data) if held_out else {}
+    curves, validation_curves, final = jax.device_get((_stack(rows), _stack(evaluations), final))
+    return Many(curves, np.array(reports), states, final, validation_curves, np.array(validation_steps))
 
 
-def _stacked(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """{name: [members, times]} of one dict a time."""
+def _stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """{name: [trials, times]} of one dict per time."""
     return {name: jnp.stack([row[name] for row in rows], 1) for name in (rows[0] if rows else ())}
 
 
 def grid(**axes: Iterable[Any]) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
-    """Every combination as hypers, {name: [members]}, and the shape to give results by `reshape`.
+    """All combinations as hypers, {name: [trials]}, and the shape of the grid, to reshape results.
 
     >>> hypers, shape = grid(rate=[0.1, 0.2], seed=range(3))
     >>> hypers["seed"].tolist(), shape
@@ -188,7 +187,7 @@ def grid(**axes: Iterable[Any]) -> tuple[dict[str, np.ndarray], tuple[int, ...]]
 
 
 def seed_keys(seeds: Any) -> jax.Array:
-    """One key a seed: [members]."""
+    """One key per seed: [trials]."""
     return jax.vmap(jax.random.key)(jnp.asarray(seeds))
 
 
@@ -201,7 +200,7 @@ def interval(values: Any, axis: int = -1) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Images(NamedTuple):
-    """Handwritten digits: the splits, what they are called, and the numbers in an image."""
+    """Handwritten digits. splits: of the data set. name: of the data set. pixels: in an image."""
 
     splits: Any
     name: str
@@ -209,9 +208,9 @@ class Images(NamedTuple):
 
 
 def images(*, mnist: bool = True, examples: int | None = None) -> Images:
-    """Flat images: MNIST where NNFUNC_DATA has it, and scikit-learn's digits otherwise.
+    """Flat images: MNIST if the folder of NNFUNC_DATA has it, otherwise scikit-learn's digits.
 
-    mnist: whether to look for it. examples: so many to train on, the first of each set.
+    mnist: whether to look for MNIST. examples: the number of training examples, the first of the data set.
     """
     found = nf.data.digits(), "scikit-learn's digits", 64
     if mnist and os.environ.get("NNFUNC_DATA"):

@@ -34,10 +34,11 @@ def by_rate(rates, seeds, examples, steps):
     many = common.train_many(build, hypers, data, steps=steps, keys=keys)
 
     train, test = (
-        _more.figures(network(0.0), many.states.params, part, data.transform) for part in (splits.train, splits.test)
+        _more.split_metrics(network(0.0), many.states.params, part, data.transform)
+        for part in (splits.train, splits.test)
     )
-    found_figures = {"train": train[1], "test": test[1], "loss": test[0]}
-    return found.name, {key: value.reshape(shape) for key, value in found_figures.items()}
+    metrics = {"train": train[1], "test": test[1], "loss": test[0]}
+    return found.name, {key: value.reshape(shape) for key, value in metrics.items()}
 
 
 def regression(members, steps):
@@ -136,17 +137,17 @@ def main(argv=None):
     else:
         rates, seeds, examples, steps = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8], range(5), 300, 1000
         curve, images = {"members": 10, "steps": 2000}, (5, 8, 1000, 500)
-    name, figures = by_rate(rates, seeds, examples, steps)
+    name, metrics = by_rate(rates, seeds, examples, steps)
     points, at, curves = regression(**curve)
     strange, methods = far_from_the_data(*images)
-    draw(rates, figures, points, at, curves, strange, methods, args.out)
+    draw(rates, metrics, points, at, curves, strange, methods, args.out)
 
     text = _more.plus_minus
     first = common.table(
         ["rate", "training accuracy, %", "test accuracy, %", "test loss"],
         [
             [f"{rate:g}", text(train, 1, 100), text(test, 1, 100), text(loss, 3)]
-            for rate, train, test, loss in zip(rates, *figures.values(), strict=True)
+            for rate, train, test, loss in zip(rates, *metrics.values(), strict=True)
         ],
     )
     places = {
@@ -198,14 +199,14 @@ def main(argv=None):
         out=args.out,
         seconds=args.seconds(),
     )
-    return {"rates": rates, "figures": figures, "at": at, "curves": curves, "methods": methods}
+    return {"rates": rates, "metrics": metrics, "at": at, "curves": curves, "methods": methods}
 
 
-def draw(rates, figures, points, at, curves, strange, methods, out):
+def draw(rates, metrics, points, at, curves, strange, methods, out):
     fig, axes = common.figure(2, 2, wide=9, high=6)
     axis = axes[0, 0]
     for i, split in enumerate(("train", "test")):
-        _more.errorbars(axis, rates, 100 * figures[split], i, label=f"{split} images")
+        _more.errorbars(axis, rates, 100 * metrics[split], i, label=f"{split} images")
     axis.set(title="accuracy without dropping, %", xlabel="dropout rate in training")
     axis.legend()
     panels = (axes[0, 1], axes[1, 0])

@@ -116,8 +116,8 @@ def main(argv=None):
             own = [figure[g, p] for figure in classes.values()]
             # Within a draw: which classes are the rare ones matters more than all else.
             own.insert(1, own[0] - classes["accuracy"][0, 0])
-            figures = [_more.plus_minus(values, factor=100) for values in own]
-            rows.append([f"gamma {gamma:g}, weights {power:g}", *figures])
+            metrics = [_more.plus_minus(values, factor=100) for values in own]
+            rows.append([f"gamma {gamma:g}, weights {power:g}", *metrics])
     heads = ["focal loss", "balanced accuracy, %", "gain", "recall of the rare, %", "calibration error, %"]
     first = common.table(heads, rows)
     second = common.table(

@@ -53,7 +53,7 @@ def both(logits, labels):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def two_modes(pixels, batches, states, data):
-    """(loss, accuracy) of trained batch-norm networks, [members] each, by mode.
+    """(loss, accuracy) of trained batch-norm networks, [trials] each, by mode.
 
     training: on held-out batches of the training's size, each normalised by its own statistics.
     running: with the statistics kept in training. {k}: with the mean over k training batches of the

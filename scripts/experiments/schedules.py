@@ -26,7 +26,7 @@ SCHEDULES = {
 
 
 def compare(names, rates, seeds, steps):
-    """{schedule: rates' validation loss, best rate, test figures and curves of the seeds at it}."""
+    """{schedule: rates' validation loss, best rate, test metrics and curves of the seeds at it}."""
     found = _more.small_images()
     data = found.splits.data(64)
     model = nf.mlp([found.pixels, 64, 10])
@@ -42,11 +42,11 @@ def compare(names, rates, seeds, steps):
         many = common.train_many(build, hypers, data, steps=steps, keys=common.seed_keys(hypers["seed"]))
         validation = many.validation["loss"].reshape(shape)
         # The rate is chosen on one set of images and reported on another: the least of many noisy
-        # figures is too good. A diverged run has no finite loss, and its rate is not chosen.
+        # metrics is too good. A diverged run has no finite loss, and its rate is not chosen.
         best = int(np.argmin(np.nan_to_num(validation, nan=np.inf).mean(1)))
-        members = slice(best * shape[1], (best + 1) * shape[1])
-        params = jax.tree.map(lambda leaf, at=members: leaf[at], many.states.params)
-        loss, accuracy = _more.figures(model, params, found.splits.test, data.transform)
+        trials = slice(best * shape[1], (best + 1) * shape[1])
+        params = jax.tree.map(lambda leaf, at=trials: leaf[at], many.states.params)
+        loss, accuracy = _more.split_metrics(model, params, found.splits.test, data.transform)
         results[name] = {
             "rate": rates[best],
             "validation": validation.mean(1),

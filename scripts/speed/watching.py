@@ -59,7 +59,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     machine = rows[0]["machine"]
     where = f"{machine['cores']} cores of {machine['cpu']}, jax {machine['jax']}, {machine['date']}"
     print(f"Watching every layer once in {EVERY} steps: {where}\n")
-    print("| case | malloc | plain ms | watched ms | share of the time |\n| --- | --- | --- | --- | --- |")
+    print("| case | malloc | plain ms | watched ms | fraction of the time |\n| --- | --- | --- | --- | --- |")
     for row in rows:
         plain, watched = ("{1:.2f} ({0:.2f}-{2:.2f})".format(*row[k]) for k in ("plain_ms", "watched_ms"))
         print(f"| {row['case']} | {row['malloc']} | {plain} | {watched} | {row['share']:.1%} |")

@@ -162,10 +162,10 @@ def test_ctrl_c_between_two_runs_says_how_to_go_on(file, folder, monkeypatch):
         ("models.wide=3", "models.wide: input should be a valid dict"),
         ("data={}", "data: there is no such key.*Tables that all models share belong in .every"),
         ("seed=3", "seed: there is no such key; did you mean 'seeds'"),
-        ("seeds=[1, 1]", "seeds should be distinct"),
+        ("seeds=[1, 1]", "seeds: should be distinct"),
         ("seeds=[-1]", "seeds.0: input should be greater than or equal to 0"),
-        ("target={acuracy=0.9}", "target should name a validation metric, got 'acuracy'; did you"),
-        ("target={a=1, b=2}", "target should be one metric"),
+        ("target={acuracy=0.9}", "target: should name a validation metric, got 'acuracy'; did you"),
+        ("target={a=1, b=2}", "target: should be one metric"),
     ],
 )
 def test_mistakes(file, setting, message):

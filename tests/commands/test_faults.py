@@ -200,7 +200,7 @@ def test_damaged_checkpoints_of_a_finished_run(place, work, capsys):
     said = capsys.readouterr()
     assert said.out == f"{expected}\n"
     assert said.err.startswith(
-        "nnfunc: The best checkpoint was refused, so the last good one is used. run/checkpoints/best/"
+        "nnfunc: The best checkpoint is damaged, so the last good one is used. run/checkpoints/best/"
     )
     for folder in Path("run/checkpoints").glob("step-*"):
         cut(folder / "manifest.json")

@@ -12,7 +12,7 @@ from helpers.command_line import CONFIG, main
 import nnfunc as nf
 from nnfunc.commands.evaluate_run import evaluate
 from nnfunc.config import ConfigError, load
-from nnfunc.config.build import Recipe
+from nnfunc.config.build import _make_task
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.task_options import options
 from nnfunc.runs import status
@@ -74,7 +74,7 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     assert "no table lora" in capsys.readouterr().err
     again = f'lora={{run="{folder / "lora"}"}}'
     assert main("train", folder / "base.toml", again, "--run", folder / "other") == 2
-    assert "Merge it first: nnfunc merge" in capsys.readouterr().err
+    assert "Merge them first: nnfunc merge" in capsys.readouterr().err
     assert not (folder / "other").exists()
     further = f'lora={{run="{whole}", on=["**/weight"]}}'
     assert load(folder / "base.toml", [further]).build is not None
@@ -83,14 +83,14 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
 def test_adapters_are_outermost_and_recomputed_blocks_inside():
     body = nf.repeat(nf.residual(nf.serial(up=nf.linear(4, 4), act=jax.numpy.tanh)), 2)
     inside = options(precision="bfloat16", remat=True).model(body)
-    made = {"model": body, "objective": None, "optimizer": None}
+    results = {"model": body, "objective": None, "optimizer": None}
     base = body.init(jax.random.key(0))
 
     class Tables:
         model = staticmethod(lambda model: nf.lora(model, base, "**/weight", rank=1))
 
-    made |= {"task": options(precision="bfloat16", remat=True), "lora": Tables}
-    adapted = Recipe(())._task(nf.Task, made, []).model
+    results |= {"task": options(precision="bfloat16", remat=True), "lora": Tables}
+    adapted = _make_task(results, []).model
     params, x = adapted.init(jax.random.key(1)), np.ones((3, 4), np.float32)
     params = jax.tree.map(lambda leaf: leaf + 1, params)
     merged = nf.merge_lora(adapted, params, adapted.init_state())

@@ -23,6 +23,7 @@ from helpers.command_line import content, main, rows
 from helpers.project import ROOT
 
 import nnfunc as nf
+from nnfunc.commands.list_runs.collect_runs import collect_runs
 from nnfunc.commands.sweep import finish_sweep
 from nnfunc.commands.sweep import run_sweep as study
 from nnfunc.commands.sweep.live_progress import SweepProgress
@@ -795,7 +796,11 @@ def test_a_saved_trial_is_a_run_like_any_other(place, work, capsys):
     result = json_of(place / "one")
     test = f"loss {result['test']['loss']:.4g}  accuracy {result['test']['accuracy']:.2%}"
     assert said_by("evaluate", "saved") == f"test  {test}   (360 examples, step 20)\n"
+    (entry,) = collect_runs(Path("saved"))
+    assert (entry.state, entry.note) == ("trial", f"trial {result['best']} of {place / 'one'}")
+    assert f"trial {result['best']} of" in said_by("watch", "saved", "--once")
     lines = said_by("resume", "saved").splitlines()
+    assert collect_runs(Path("saved"))[0].state == "complete"
     assert lines[-3] == "saved is complete: all 20 steps were already trained (best at step 20)"
     assert lines[-2:] == [f"test    {test}", "report  saved/report.html"]
     x = nf.data.digits().test[0][:5]
@@ -808,7 +813,7 @@ def test_a_saved_trial_is_a_run_like_any_other(place, work, capsys):
     assert losses[-1] == pytest.approx(result["score"])
     before = content(work)
     assert main("sweep-best", place / "one", "--save", "saved") == 2
-    said = "The folder saved exists already. Choose another with --save."
+    said = "sweep-best: the folder saved exists already. Choose another with --save."
     assert capsys.readouterr().err == f"nnfunc: {said}\n"
     assert content(work) == before
 
@@ -820,6 +825,7 @@ def test_a_trial_that_was_ended_early_is_saved_and_goes_on(work):
     text = said_by("sweep-best", "s", "--trial", int(row["trial"]), "--save", "saved")
     figure = f"loss {row['validation/loss']:.6g} at step {row['stopped_at']:.0f}"
     assert text.startswith(f"# trial {row['trial']:.0f} of 6: {figure}\n")
+    assert collect_runs(Path("saved"))[0].state == "trial"
     assert f"trained steps {row['stopped_at']:.0f} to 20 in" in said_by("resume", "saved")
 
 

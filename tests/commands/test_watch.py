@@ -113,11 +113,11 @@ def test_each_state_says_what_to_do(tmp_path):
 
 def test_a_run_without_rows(tmp_path):
     run = sample_runs.make(tmp_path / "run", [])
-    assert "It wrote no rows." in text_of(run)
+    assert "It has no metrics." in text_of(run)
     (run / "metrics.jsonl").unlink()
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "No rows yet" in text_of(run)
+        assert "No metrics yet" in text_of(run)
 
 
 def test_the_best_checkpoint_is_the_one_that_is_saved(tmp_path):

@@ -237,11 +237,11 @@ def test_hypers_may_give_what_the_config_leaves_at_none(file):
 
 def test_hypers_that_do_not_fit_are_named(file):
     config = load(file)
-    with pytest.raises(ValueError, match=r"build: .*no 'schedule\.peek'; did you mean 'schedule\.peak'"):
+    with pytest.raises(ValueError, match=r"build: .*got 'schedule\.peek'; did you mean 'schedule\.peak'"):
         config.build(config.hypers | {"schedule.peek": 1.0})
-    with pytest.raises(ValueError, match=r"no 'optimizer\.learning_rate'"):
+    with pytest.raises(ValueError, match=r"got 'optimizer\.learning_rate'"):
         config.build(config.hypers | {"optimizer.learning_rate": 1.0})
-    with pytest.raises(ValueError, match=r"should hold .*'model\.dropout'.*config\.hypers \|"):
+    with pytest.raises(ValueError, match=r"should have .*'model\.dropout'.*config\.hypers \|"):
         config.build({"schedule.peak": 1.0})
 
 

@@ -144,7 +144,7 @@ WRONG = [
     ),
     ({"task": {"drop_path": 0.1}}, "task.drop_path: task has no such key"),
     ({"average": {"name": "ema"}}, "average.decay: is missing; ema needs a number: write decay = 0.999"),
-    ({"augment": {"shiftt": {"pixels": 1}}}, "augment.shiftt: there is no such augment; did you mean 'shift'"),
+    ({"augment": {"shiftt": {"pixels": 1}}}, "augment.shiftt: there is no such augmentation; did you mean 'shift'"),
     ({"augment": [1]}, "augment: should be tables by name, such as augment = { shift"),
     ({"augment": {"mixup": {"alpha": "x"}}}, "augment.mixup.alpha: should be a number, got 'x'"),
     ({"average": {"name": "emma", "decay": 0.9}}, "average.name: should be one of 'ema', 'swa', got 'emma'"),
@@ -193,7 +193,7 @@ WRONG = [
     ),
     (
         {"groups": {"freeze": {"head/*": 30, "**": math.inf}}},
-        "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. inf means never.",
+        "groups.freeze: of 'head/*' should be below train.steps = 30, where the run ends, got 30. Use inf for never.",
     ),
     ({"task": {"accumulate": 3}}, "task.accumulate: should divide data.batch_size = 32, got 3."),
 ]

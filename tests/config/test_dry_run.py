@@ -32,7 +32,7 @@ LATE = [
     ),
     (
         {"augment": {"mixup": {"alpha": 0.2, "classes": 3}}},
-        "augment.mixup.classes: should be 10, the number of classes of the data, got 3. Leave it out.",
+        "augment.mixup.classes: should be 10, the number of classes of the data, got 3. Remove it.",
     ),
     (
         {"augment": {"shift": {"pixels": 1, "shape": [4, 4, 1]}}},
@@ -43,7 +43,7 @@ LATE = [
     ({"train": {"steps": 9, "best": "max acuracy"}}, "train: best should name a validation metric"),
     (
         {"model": SMALL["model"] | {"gain": FALLING}},
-        "model.gain: is read only when the run begins, so a schedule has no effect. Give a number.",
+        "model.gain: is used only at initialization, so a schedule has no effect. Give a number.",
     ),
 ]
 

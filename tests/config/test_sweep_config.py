@@ -548,7 +548,7 @@ WRONG = {
     "train.steps=[100, 20, 1000]": "train.steps = 20 is too few for schedule.warmup_steps = 50.",
     "model.widths.x=0:2": "model.widths.x: model.widths is a value, not a table.",
     "schedule.peak[0]=0:2": "schedule.peak[0]: schedule.peak is a value, not a table.",
-    "model.widths[9]=0:2": "model.widths[9]: model.widths holds 3 values, so there is no [9].",
+    "model.widths[9]=0:2": "model.widths[9]: model.widths has 3 values, so there is no index 9.",
     'model.dropout={schedule="linar", start=0}': "model.dropout.schedule: should be one of",
     "seed=1": "there is nothing to sweep. Say what to draw: ",
     "trials=3": "trials: is no setting of the config; write --trials 3.",
@@ -658,7 +658,7 @@ def test_train_passes_over_the_sweep(file, tmp_path):
     assert load(file) == alone
     folder = train.train(file, ["train.steps=2", "schedule.warmup_steps=1"], tmp_path / "run")
     assert "sweep" not in tomllib.loads((folder / "config.toml").read_text())
-    with pytest.raises(ConfigError, match=r"sweep\.trials: a single run has no sweep. Give it to: .*sweep"):
+    with pytest.raises(ConfigError, match=r"sweep\.trials: a single run has no table sweep. Use it with: .*sweep"):
         load(file, ["sweep.trials=3"])
     file.write_text(TEXT + "[swep]\ntrials = 3")
     with pytest.raises(ConfigError, match="swep: there is no such table; did you mean 'sweep'"):

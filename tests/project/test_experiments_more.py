@@ -31,9 +31,9 @@ def test_dropout(tmp_path):
     methods = found["methods"]
     assert methods["MC dropout, 32 samples"]["other digits"][0] > 0.85
     assert methods["ensemble of 3"]["other digits"][0] > 0.85
-    dropped = found["figures"]["loss"][1]  # short and with few images, dropout only costs time
-    assert (found["figures"]["test"] > 0.6).all()
-    assert (dropped != found["figures"]["loss"][0]).all()
+    dropped = found["metrics"]["loss"][1]  # short and with few images, dropout only costs time
+    assert (found["metrics"]["test"] > 0.6).all()
+    assert (dropped != found["metrics"]["loss"][0]).all()
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The report of a comparison: one self-contained HTML page."""
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,12 @@ def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
     note += "The test metrics are those of each run's best checkpoint by its validation metric."
     page = html_page.render_page(
         folder.name,
-        f'<p class="note">{html.escape(note)}</p>',
-        _render_grid(*table_cells(plan, rows, metric)),
+        html_page.render_note(note),
+        html_page.render_grid(*table_cells(plan, rows, metric)),
         html_page.render_image((folder / "results.png").read_bytes(), f"Test {metric} of every run, by model"),
         html_page.render_image((folder / "curves.png").read_bytes(), "Validation curves, over steps and over seconds"),
         "<h2>Runs</h2>",
-        _render_grid(*_run_cells(results)),
+        html_page.render_grid(*_run_cells(results)),
         html_page.render_tables(Settings=status.flatten_settings(plan.tables), Environment={**environment, **versions}),
     )
     html_page.save_page(folder / "report.html", page)
@@ -51,11 +50,3 @@ def _run_cells(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]
         for r in results
     ]
     return header, cells
-
-
-def _render_grid(header: list[str], cells: list[list[str]]) -> str:
-    """A table with a header; all columns but the first are numbers."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in cells]
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="wide"><table class="numbers"><tr>{head}</tr>{body}</table></div>'

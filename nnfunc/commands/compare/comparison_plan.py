@@ -9,12 +9,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nnfunc import check, flops
+from nnfunc import flops
 from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
-from nnfunc.config.config_errors import to_one_line
+from nnfunc.config.config_errors import ProblemList, fail, nearest_hint, to_one_line
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.load import read_tables, resolve
+from nnfunc.config.load import resolve
+from nnfunc.config.toml import read_tables
 from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
 
@@ -37,7 +38,7 @@ class _File(BaseModel):
 
 
 class PlannedRun(NamedTuple):
-    """One training of a comparison. model, seed: of the file. variant: "" without variants. config: resolved."""
+    """One run of a comparison. model: its name. variant: its name, "" without variants. seed, config: of the run."""
 
     model: str
     variant: str
@@ -51,7 +52,7 @@ class PlannedRun(NamedTuple):
 
 
 class ModelSize(NamedTuple):
-    """The size of a model. parameters: their number. flops: of the forward pass of one example."""
+    """The size of a model. parameters: their number. flops: those of the forward pass for one example."""
 
     parameters: int
     flops: int
@@ -60,9 +61,8 @@ class ModelSize(NamedTuple):
 class ComparisonPlan(NamedTuple):
     """A checked comparison.
 
-    runs: in the order of training. models: their names. variants: [""] when the file has none. target:
-    (metric, value) of the validation examples, or None.
-    sizes: by model. tables: the file's, after overrides.
+    runs: in the order of training. models: their names. variants: their names; [""] without variants.
+    target: (name, value) of a validation metric, or None. sizes: by model. tables: of the file, after overrides.
     """
 
     runs: list[PlannedRun]
@@ -78,67 +78,67 @@ def load_plan(
 ) -> ComparisonPlan:
     """The checked plan of a file such as configs/compare_mnist.toml.
 
-    The file has `seeds`, `target = { accuracy = 0.97 }` and the tables of a config, which are merged for
-    each run: those of [every], then of [models.NAME], then of [variants.NAME].
-    path: of the file. settings: overrides such as "seeds=[0]". folder: of the same comparison when it
-    resumes; its data must not have changed, unless changed_data.
-    Raises: ConfigError with every mistake, or when the numbers of parameters differ by more than
+    The config of a run is merged from the tables of [every], then of [models.NAME], then of [variants.NAME].
+    The file also has `seeds`, and optionally `target = { accuracy = 0.97 }` and `parameters_within`.
+    path: of the file. settings: overrides such as "seeds=[0]". folder: of a stopped comparison, to resume it.
+    changed_data: whether to accept data files that changed since the comparison began.
+    Raises: ConfigError with every mistake; also when the numbers of parameters differ by more than
     `parameters_within`.
     """
     path = Path(path)
-    tables = read_tables(path, settings or [])
+    problems = ProblemList(str(path))
+    tables = read_tables(path, settings or [], problems)
     if "model" in tables and not {"every", "models"} & set(tables):
         hint = f"Train it with: {program_name()} train {path}"
-        raise ConfigError([f"{path}: this is the config of one run, not a comparison. {hint}"])
-    try:
-        file = _File.model_validate(tables)
-    except ValidationError as error:
-        raise ConfigError([_problem(path, details) for details in error.errors()]) from error
-    _check_file(path, file)
+        fail(str(path), "", "this is the config of one run, not a comparison", hint=hint)
+    file = _read_file(tables, problems)
     records = None
     if folder is not None and (folder / "data").is_dir():
         records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
     shared = {"folders": (path.absolute().parent, Path.cwd()), "data_cache": {}, "records": records}
-    variants, runs, problems = file.variants or {"": {}}, [], []
+    variants, runs = file.variants or {"": {}}, []
     for model, variant, seed in itertools.product(file.models, variants, file.seeds):
         parts = (file.every, file.models[model], variants[variant], {"seed": seed})
         where = f"{path}: {model}" + (f" ({variant})" if variant else "")
         try:
             runs.append(PlannedRun(model, variant, seed, resolve(_merge_tables(*parts), where=where, **shared)))
         except ConfigError as error:
-            problems += [line for line in error.problems if line not in problems]
-    if problems:
-        raise ConfigError(problems)
+            problems.problems += error.problems
+    problems.raise_all()
     first_runs = {run.model: run.config for run in reversed(runs)}
     sizes = {model: _model_size(first_runs[model]) for model in file.models}
-    _check_sizes(path, sizes, file.parameters_within)
+    _check_sizes(sizes, file.parameters_within, problems)
     target = next(iter(file.target.items()), None)
     if target is not None:
-        _check_target(path, *target, runs[0].config)
+        _check_target(*target, runs[0].config, problems)
+    problems.raise_all()
     return ComparisonPlan(runs, list(file.models), list(variants), target, sizes, tables)
 
 
-def _problem(path: Path, details: Any) -> str:
-    """One problem of the file as a line. details: an error of pydantic."""
-    key = ".".join(map(str, details["loc"]))
-    if details["type"] == "extra_forbidden" and len(details["loc"]) == 1:
-        hint = " Tables that all models share belong in [every]." if key in RUN_TABLES else ""
-        return f"{path}: {key}: there is no such key{check.nearest(key, _File.model_fields)}{hint}"
-    return f"{path}: {key}: {to_one_line(ValueError(details['msg'].lower()))}"
-
-
-def _check_file(path: Path, file: _File) -> None:
-    problems = []
+def _read_file(tables: Table, problems: ProblemList) -> _File:
+    """The tables of the file, checked."""
+    try:
+        file = _File.model_validate(tables)
+    except ValidationError as error:
+        for details in error.errors():
+            key = ".".join(map(str, details["loc"]))
+            if details["type"] == "extra_forbidden" and len(details["loc"]) == 1:
+                hint = nearest_hint(key, _File.model_fields, list_names=True)
+                hint += " Tables that all models share belong in [every]." if key in RUN_TABLES else ""
+                problems.add(key, "there is no such key", hint=hint)
+            else:
+                problems.add(key, to_one_line(details["msg"].lower()))
+        raise ConfigError(problems.problems) from error
     if len(set(file.seeds)) < len(file.seeds):
-        problems.append(f"{path}: seeds should be distinct, got {file.seeds}.")
+        problems.add("seeds", expected="should be distinct", actual=str(file.seeds))
     if len(file.target) > 1:
-        problems.append(f"{path}: target should be one metric, got {sorted(file.target)}.")
-    for name in (*file.models, *file.variants):
-        if not name.replace("_", "").isalnum():
-            expected = "the name of a model or variant should have only letters, digits and _"
-            problems.append(f"{path}: {expected}, got {name!r}.")
-    if problems:
-        raise ConfigError(problems)
+        problems.add("target", expected="should be one metric", actual=str(sorted(file.target)))
+    for table, names in (("models", file.models), ("variants", file.variants)):
+        for name in names:
+            if not name.replace("_", "").isalnum():
+                problems.add(table, expected="names should have only letters, digits and _", actual=repr(name))
+    problems.raise_all()
+    return file
 
 
 def _merge_tables(*parts: Mapping[str, Any]) -> Table:
@@ -163,7 +163,7 @@ def _model_size(config: Config) -> ModelSize:
     return ModelSize(count, flops.count(model.apply, params, example))
 
 
-def _check_target(path: Path, metric: str, value: float, config: Config) -> None:
+def _check_target(metric: str, value: float, config: Config, problems: ProblemList) -> None:
     """Check that the objective has the metric of the target, by evaluating the shapes of one batch."""
     task, data = config.build(config.hypers), config.data()
     model = as_model(task.model)
@@ -171,15 +171,15 @@ def _check_target(path: Path, metric: str, value: float, config: Config) -> None
         lambda key: batch_totals(task, model.init(key), model.init_state(), data.batch(0)), config.key()
     )
     if metric not in metrics:
-        near = check.nearest(metric, [*metrics])
-        raise ConfigError([f"{path}: target should name a validation metric, got {metric!r}{near}"])
-    if metric == "accuracy" and not 0 <= value <= 1:
-        raise ConfigError([f"{path}: target.accuracy should be from 0 to 1, got {value:g}."])
+        hint = nearest_hint(metric, metrics, list_names=True)
+        problems.add("target", expected="should name a validation metric", actual=repr(metric), hint=hint)
+    elif metric == "accuracy" and not 0 <= value <= 1:
+        problems.add("target.accuracy", expected="should be from 0 to 1", actual=f"{value:g}")
 
 
-def _check_sizes(path: Path, sizes: dict[str, ModelSize], within: float) -> None:
+def _check_sizes(sizes: dict[str, ModelSize], within: float, problems: ProblemList) -> None:
     counts = {name: size.parameters for name, size in sizes.items()}
     if max(counts.values()) > min(counts.values()) * (1 + within):
-        expected = f"the numbers of parameters of the models should differ by at most {within:.0%}"
+        expected = f"the numbers of parameters should differ by at most {within:.0%}"
         actual = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        raise ConfigError([f"{path}: {expected}, got {actual}. Change a width, or parameters_within."])
+        problems.add("models", expected=expected, actual=actual, hint="Change a width, or parameters_within.")

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc.commands.compare.comparison_plan import ComparisonPlan
 from nnfunc.commands.compare.comparison_table import headline_metric, mean_over_seeds, results_of
-from nnfunc.commands.plot_style import COLOURS, TITLE, create_figure, save_figure
+from nnfunc.reports.figures import COLOURS, TITLE, make_figure, save_figure
 
 __all__ = ["plot_curves", "plot_results"]
 
@@ -19,7 +19,7 @@ def plot_results(path: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
     """
     metric = headline_metric(results)
     factor, suffix = (100, ", %") if metric == "accuracy" else (1, "")
-    figure, (axis,) = create_figure(1.1 * len(plan.models) + 3, 4)
+    figure, (axis,) = make_figure(1, columns=1, height=4, width=1.1 * len(plan.models) + 3)
     offset = 0.5 / len(plan.variants)
     for v, variant in enumerate(plan.variants):
         colour = COLOURS[v % len(COLOURS)]
@@ -49,7 +49,7 @@ def plot_curves(path: Path, plan: ComparisonPlan, results: list[dict[str, Any]])
     metric = headline_metric(results)
     metric = metric if metric in results[0]["curve"] else "loss"
     as_error = metric == "accuracy"
-    figure, axes = create_figure(10, 4, columns=2)
+    figure, axes = make_figure(2, columns=2, height=4)
     for m, model in enumerate(plan.models):
         for v, variant in enumerate(plan.variants):
             runs = results_of(results, model, variant)

@@ -16,6 +16,7 @@ from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.run_training import fit_config
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import restore
+from nnfunc.config.config_errors import nearest_hint
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
 from nnfunc.runs import run_folder
@@ -88,7 +89,7 @@ def _read_results(plan: ComparisonPlan, folder: Path) -> list[dict[str, Any]]:
         hint = "It was edited. Remove its folder to train the run again."
         actual = [result[name] for name in ("model", "variant", "seed")]
         if actual != [run.model, run.variant, run.seed]:
-            check.fail(str(file), expected=f"it should be of {run.name}", actual=actual, hint=hint)
+            check.fail(str(file), expected=f"it should be the result of {run.name}", actual=actual, hint=hint)
         lengths = {len(column) for column in result["curve"].values()}
         same_metrics = all(set(result[name]) == set(results[0][name]) for name in ("test", "curve"))
         if not same_metrics or "step" not in result["curve"] or len(lengths) != 1 or lengths == {0}:
@@ -105,7 +106,8 @@ def _open_folder(name: str, plan: ComparisonPlan, folder: Path | None) -> Path:
         if problem := documents.find_outside_link(folder):
             check.fail(str(folder), f"{problem}.", hint="Replace it with a file or folder.")
         if documents.read_bytes(folder / "compare.toml") != tables:
-            raise FileExistsError(f"{folder} has a comparison with other settings. Choose another with --run.")
+            problem, hint = "the folder has a comparison with other settings.", "Choose another folder with --run."
+            check.fail(str(folder), problem, hint=hint, exc_type=FileExistsError)
         return folder
     folder = run_folder.create_folder(name, folder)
     records = DataRecords(folder, per_data_set=True)
@@ -157,8 +159,8 @@ def _time_to_target(history: History, target: tuple[str, float] | None, best: Be
         return {"seconds_per_step": per_step}
     metric, value = target
     if metric not in history.validation:
-        near = check.nearest(metric, [*history.validation])
-        check.fail("compare", f"target should name a validation metric, got {metric!r}{near}")
+        hint = nearest_hint(metric, history.validation, list_names=True)
+        check.fail("compare", expected="target should name a validation metric", actual=repr(metric), hint=hint)
     column = history.validation[metric]
     smaller_is_better = metric in ("loss", "mae") or (metric == best.metric and best.mode == "min")
     hits = np.flatnonzero(column <= value if smaller_is_better else column >= value)

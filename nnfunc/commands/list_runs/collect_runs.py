@@ -1,4 +1,4 @@
-"""Reads the runs and sweeps below a folder, in whatever state they are."""
+"""Reads the runs and sweeps below a folder, also incomplete and damaged ones."""
 
 import math
 import os
@@ -18,11 +18,11 @@ class Entry(NamedTuple):
     """One run or sweep.
 
     name: the path below the folder. state: one of `status.STATES`, "sweep", or "no run" for a folder
-    without a run. note: what is wrong with the run, or the result of the sweep. model: its name. parameters:
-    their number. steps: those done. total: steps to do, 0 when the config does not say. best_step: of the
-    best validation metric. best, last, test: metrics by name; best has the validation metrics of the best
-    step. seconds: of training. metric, mode: the metric of the best checkpoint, and whether it is "min" or
-    "max". settings: by dotted name. rows: of metrics.jsonl, without those of layers.
+    without a run. note: what is wrong with the run, which trial it is, or the result of the sweep. model:
+    its name. parameters: their number. steps: those done. total: steps to do, 0 if the config has none.
+    best_step: of the best validation metric. best, last, test: metrics by name; best has the validation
+    metrics of the best step. seconds: of training. metric, mode: the metric of the best checkpoint, and
+    whether it is "min" or "max". settings: by dotted name. rows: of metrics.jsonl, without those of layers.
     """
 
     name: str
@@ -85,7 +85,7 @@ def _read_run(path: Path, name: str) -> Entry:
     return Entry(
         name,
         state,
-        note if state in ("broken", "diverged") else "",
+        note if state in ("broken", "diverged", "trial") else "",
         model=str(model.get("name", "")) if isinstance(model, dict) else "",
         parameters=status.parameter_count(path),
         steps=max((row["step"] for row in rows), default=0),

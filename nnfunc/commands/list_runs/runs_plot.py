@@ -1,7 +1,6 @@
 """A plot of the validation curves of several runs."""
 
 import html
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import numpy as np
 
 from nnfunc.commands.list_runs import runs_table
 from nnfunc.commands.list_runs.collect_runs import Entry
-from nnfunc.commands.plot_style import COLOURS, TITLE, create_figure, save_figure
-from nnfunc.reports import html_page, inline_images
-from nnfunc.reports.format import format_metric
+from nnfunc.reports import html_page
+from nnfunc.reports.figures import COLOURS, TITLE, make_figure, png_bytes, save_figure
+from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import metrics_log
 
 __all__ = ["plot_runs"]
@@ -57,18 +56,16 @@ def _pick_colours(count: int) -> list[Any]:
 
 def _draw_figure(entries: list[Entry], colours: dict[str, Any], *, legend: bool) -> Any:
     """The figure, with one panel per metric, loss and accuracy first."""
-    names = {name for entry in entries for name in _curves(entry)}
-    metrics = sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))[:PANELS] or ["loss"]
+    metrics = sort_names({name for entry in entries for name in _curves(entry)})[:PANELS] or ["loss"]
     columns = min(len(metrics), 2)
     rows = -(-len(metrics) // columns)
     labelled = entries[:LEGEND_ENTRIES] if legend else []
     legend_columns = max(min(3, 110 // max((len(e.name) for e in labelled), default=1)), 1)
     legend_height = 0.2 * -(-len(labelled) // legend_columns)
-    figure, axes = create_figure(5.5 * max(columns, 1.6), 3.6 * rows + legend_height, rows, columns)
+    width, height = 5.5 * max(columns, 1.6), 3.6 + legend_height / rows
+    figure, axes = make_figure(len(metrics), columns=columns, height=height, width=width, xlabel="step")
     for name, axis in zip(metrics, axes, strict=False):
         _draw_panel(axis, name, entries, colours)
-    for axis in axes[len(metrics) :]:
-        axis.set_visible(False)
     if labelled:
         texts = [e.name.encode(errors="replace").decode()[-60:] for e in labelled]
         figure.legend(
@@ -99,13 +96,10 @@ def _draw_panel(axis: Any, name: str, entries: list[Entry], colours: dict[str, A
     if name == "loss" and lowest > 1e-45 and highest > 20 * lowest:
         axis.set_yscale("log")
     axis.set_title(f"validation {name.replace('_', ' ')}", **TITLE)
-    axis.set_xlabel("step", fontsize=8)
 
 
 def _render_page(entries: list[Entry], colours: dict[str, Any], figure: Any) -> str:
     """A page with the figure and the table of the runs."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
     metrics, settings = runs_table.metric_names(entries), runs_table.differing_settings(entries)
     header = ["", "run", "state", "model", "steps"]
     header += [f"{part} {metric}" for part in runs_table.METRIC_COLUMNS for metric in metrics] + settings
@@ -123,6 +117,6 @@ def _render_page(entries: list[Entry], colours: dict[str, Any], figure: Any) -> 
     return html_page.render_page(
         f"{len(entries)} runs",
         f"<style>{CSS}</style>",
-        f'<img class="plain" alt="Validation curves of the runs" src="{inline_images.png_url(png.getvalue())}">',
+        html_page.render_image(png_bytes(figure), "Validation curves of the runs"),
         f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>',
     )

@@ -16,7 +16,7 @@ from nnfunc import check
 from nnfunc.commands.list_runs.collect_runs import Entry
 from nnfunc.commands.watch.dashboard import COLOURS
 from nnfunc.durations import format_clock
-from nnfunc.reports.format import format_metric
+from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import status
 
 __all__ = [
@@ -59,8 +59,8 @@ def sort_runs(entries: list[Entry], key: str | None) -> list[Entry]:
     elif key in settings:
         read = lambda e: e.settings.get(key)
     else:
-        near = check.nearest(key, [*SORT_KEYS, *METRIC_COLUMNS, *metrics, *sorted(settings)])
-        check.fail("runs", f"sort should be a column, a metric or a setting, got {key!r}{near}")
+        hint = check.nearest(key, [*SORT_KEYS, *METRIC_COLUMNS, *metrics, *sorted(settings)]).removeprefix("; ")
+        check.fail("runs", expected="sort should be a column, a metric or a setting", actual=repr(key), hint=hint)
     return sorted(entries, key=lambda e: _sort_key(read(e)))
 
 
@@ -81,8 +81,7 @@ def _sort_key(value: Any) -> tuple[int, float, str]:
 
 def metric_names(entries: list[Entry]) -> list[str]:
     """The metrics that some entry has, loss and accuracy first. entries: of `collect_runs`."""
-    names = {name for e in entries for metrics in (e.best, e.last, e.test) for name in metrics}
-    return sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))
+    return sort_names({name for e in entries for metrics in (e.best, e.last, e.test) for name in metrics})
 
 
 def differing_settings(entries: list[Entry]) -> list[str]:

@@ -6,10 +6,11 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.check import counted
+from nnfunc.commands.run_training import new_folder
 from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
-from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study
+from nnfunc.config.sweep.sweep_config import RESULT, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
@@ -39,14 +40,15 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         config = study.config(summary["settings"], summary["seed"])
     else:
         if save is not None and run_folder.is_occupied(save):
-            raise FileExistsError(f"The folder {save} exists already. Choose another with --save.")
+            hint = "Choose another with --save."
+            check.fail("sweep-best", f"the folder {save} exists already.", hint=hint, exc_type=FileExistsError)
         result = study.result(folder)
         if index in result.refused:
             check.fail("sweep-best", f"trial {index} was refused: {result.refused[index]}")
         config = study.config(result.hypers[index], result.seed[index])
         comment = f"trial {index} of {summary['runs']}: {_outcome(result, index)}"
         if save is not None:
-            _save_as_run(study, result, index, save, config)
+            _save_as_run(folder, result, index, save, config)
             comment += f"\n# Saved as a run: {save}"
     if summary["search"] == "population":
         comment += "\n# The hyperparameters changed during training (see lineage.csv); these are the last ones."
@@ -71,9 +73,10 @@ def _outcome(result: Result, trial: int) -> str:
     return f"{result.metric.metric} {result.scores[trial]:.6g}{step}"
 
 
-def _save_as_run(study: Study, result: Result, trial: int, folder: Path, config: Config) -> None:
-    folder = run_folder.create_folder(study.name, folder)
-    save_run(config, folder)
-    run_folder.write_environment(folder)
-    result.save_trial(trial, folder)
-    restore.restore(config, folder, "best")  # raises when it cannot be read back
+def _save_as_run(sweep: Path, result: Result, trial: int, folder: Path, config: Config) -> None:
+    with new_folder("", folder, "stopped before the trial was saved"):
+        save_run(config, folder)
+        run_folder.write_environment(folder)
+        result.save_trial(trial, folder)
+        _, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
+        run_folder.write_json(folder / run_folder.TRIAL, {"sweep": str(sweep), "trial": trial, "step": step})

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nnfunc.check import counted
 from nnfunc.commands.terminal import speed_text
 from nnfunc.commands.watch.dashboard_tables import layers_table, metrics_table
 from nnfunc.durations import format_clock
@@ -26,6 +27,7 @@ COLOURS = {
     "diverged": "red",
     "broken": "red",
     "merged": "blue",
+    "trial": "blue",
 }
 """The colour of each state of a run."""
 WIDE = 120
@@ -37,7 +39,7 @@ STATISTICS = {
 
 
 class RunView:
-    """The known facts of a run. folder: of the run. `poll` reads what is new."""
+    """The data of the dashboard. folder: of the run. `poll` reads new rows."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -61,7 +63,7 @@ class RunView:
     def poll(self) -> bool:
         """Read new rows and the state; True when anything changed."""
         previous = self.state
-        # the state comes first: a run that is complete wrote all its rows before
+        # the state is read first: a complete run has written all its rows before
         self.state = status.run_state(self.folder, self.rows)
         changed = self.follower.poll()
         if changed or not self.diagnosed:
@@ -84,20 +86,20 @@ def render_dashboard(view: RunView, console: Console, *, fit: bool = False) -> R
     curve_height = 2 if not fit or console.height >= 36 else 1
     ascii_only = not console.encoding.startswith("utf")
     top = [_title(view), _progress(view), *_state_message(view)]
-    left_column = [metrics_table(view, column_width, curve_height=curve_height, ascii_only=ascii_only)]
-    left_column += [part for part in (_best_checkpoint(view), _events(view)) if part is not None]
-    right_column = _findings(view, brief=curve_height == 1)
+    metrics_column = [metrics_table(view, column_width, curve_height=curve_height, ascii_only=ascii_only)]
+    metrics_column += [part for part in (_best_checkpoint(view), _events(view)) if part is not None]
+    layers_column = _findings(view, brief=curve_height == 1)
     room = 1000
     if fit:
-        used = _height(console, top, width) + _height(console, right_column, column_width)
-        room = console.height - used - 1 - (0 if wide else _height(console, left_column, column_width))
-    right_column += _layers(view, column_width, room, ascii_only=ascii_only)
-    if not (wide and right_column):
-        return Group(*top, *left_column, *right_column)
+        used = _height(console, top, width) + _height(console, layers_column, column_width)
+        room = console.height - used - 1 - (0 if wide else _height(console, metrics_column, column_width))
+    layers_column += _layers(view, column_width, room, ascii_only=ascii_only)
+    if not (wide and layers_column):
+        return Group(*top, *metrics_column, *layers_column)
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(width=column_width)
     grid.add_column(width=column_width)
-    grid.add_row(Group(*left_column), Group(*right_column))
+    grid.add_row(Group(*metrics_column), Group(*layers_column))
     return Group(*top, grid)
 
 
@@ -134,7 +136,7 @@ def _title(view: RunView) -> RenderableType:
 
 
 def _progress(view: RunView) -> RenderableType:
-    """The progress bar, the time, the speed and the time left."""
+    """The progress bar, the elapsed time, the speed and the remaining time."""
     steps, total = view.steps, view.total
     text = f"{steps:,}/{total:,}  {steps / total:.0%}" if total else f"{steps:,} steps"
     rate = metrics_log.steps_per_second(view.rows)
@@ -154,11 +156,15 @@ def _progress(view: RunView) -> RenderableType:
 def _state_message(view: RunView) -> list[RenderableType]:
     """What is wrong with the run and how to continue; an empty line otherwise."""
     name, message = view.state
+    if name == "trial":
+        hint = f"To train its remaining steps and write its report: {run_folder.program_name()} resume {view.folder}"
+        return [Text(f"It is {message}. {hint}", COLOURS[name]), Text()]
+    if name == "running" and not view.rows:
+        return [Text("No metrics yet: the first row is written at the end of an interval.", "dim")]
     if name in ("complete", "running", "merged"):
-        waiting = name == "running" and not view.rows
-        return [Text("No rows yet: the first comes at the end of an interval.", "dim") if waiting else Text()]
+        return [Text()]
     age = _age(view.folder / "metrics.jsonl")
-    last_row = f"The last row is of step {view.steps:,}{age}." if view.rows else "It wrote no rows."
+    last_row = f"The last row is of step {view.steps:,}{age}." if view.rows else "It has no metrics."
     if name == "stopped":
         problem = "Nothing trains this run: no process holds its lock, and it has no result."
         message = f"{problem} {last_row} Resume with: {run_folder.program_name()} resume {view.folder}"
@@ -175,11 +181,10 @@ def _age(path: Path) -> str:
         return ""
     if seconds < 0:
         return ""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            count = int(seconds // size)
-            return f", {count} {unit}{'s' if count > 1 else ''} ago"
-    return f", {int(seconds)} seconds ago"
+            return f", {counted(int(seconds // size), name)} ago"
+    return f", {counted(int(seconds), 'second')} ago"
 
 
 def _best_checkpoint(view: RunView) -> RenderableType | None:

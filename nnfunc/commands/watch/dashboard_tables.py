@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnfunc.commands.watch.sparkline import sparkline
-from nnfunc.reports.format import format_metric
+from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import diagnostics, metrics_log, status
 
 __all__ = ["layers_table", "metrics_table"]
@@ -26,7 +26,7 @@ HEADERS = {"gradient_norm": "gradient", "update_ratio": "update", "weight_norm":
 
 
 def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool) -> RenderableType:
-    """Every metric with its last value, its best value and its curve.
+    """Loss, accuracy and up to three other metrics, with the last value, the best value and the curve of each.
 
     view: a RunView. width: of the table. curve_height: lines of a metric's curve; with 1, measures of
     speed that repeat another are dropped. ascii_only: draw the curves in ASCII.
@@ -42,7 +42,8 @@ def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool)
         return Text(sparkline(steps, values, width=room, last=last, height=height, ascii_only=ascii_only), colour)
 
     train_names = metrics_log.metric_names(rows, "train")
-    for name in _metric_names(rows):
+    names = {*train_names, *metrics_log.metric_names(rows, "validation")} - {*THROUGHPUT, *OPTIMIZATION}
+    for name in sort_names(names)[: 3 + len(names & {"loss", "accuracy"})]:
         best = np.max if status.metric_mode(name, view.config) == "max" else np.min
         for split, label, colour in (("train", "train", "default"), ("validation", "val", "cyan")):
             steps, values = metrics_log.metric_series(rows, split, name)
@@ -61,16 +62,6 @@ def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool)
         colour = "green" if name in THROUGHPUT else "magenta"
         table.add_row(label, "", format(factor * float(values[-1]), form), "", curve(steps, values, colour, 1))
     return table
-
-
-def _metric_names(rows: list[metrics_log.Row]) -> list[str]:
-    """Loss and accuracy, then up to three others."""
-    names = {*metrics_log.metric_names(rows, "train"), *metrics_log.metric_names(rows, "validation")} - {
-        *THROUGHPUT,
-        *OPTIMIZATION,
-    }
-    first = [name for name in ("loss", "accuracy") if name in names]
-    return first + sorted(names - set(first))[:3]
 
 
 def layers_table(

@@ -21,7 +21,7 @@ from nnfunc.runs import run_folder
 __all__ = ["watch"]
 
 POLL_SECONDS = 0.5
-REDRAW_SECONDS = 5.0  # without new rows, to update "so many seconds ago"
+REDRAW_SECONDS = 5.0  # without new rows, to update the age of the last row
 
 
 def watch(folder: Path, *, once: bool = False, console: Console | None = None) -> None:

@@ -11,9 +11,10 @@ __all__ = ["plot_curves", "plot_speed", "write_report"]
 
 
 def write_report(folder: Path) -> None:
-    """Draw `curves.png` and write `report.html` into the folder of a run: metrics, problems, curves, layers over time.
+    """Write `curves.png` and `report.html` of a run: metrics, problems, curves, layers over time.
 
-    Sections whose rows an older version did not write are left out.
+    Sections without data are omitted, for example of a run of an older version.
+    folder: of the run.
     """
     rows = metrics_log.read_rows(folder / "metrics.jsonl")
     result = status.read_json_table(folder / "result.json")

@@ -15,7 +15,11 @@ __all__ = ["render_heatmaps"]
 
 
 class LayerMetric(NamedTuple):
-    """A metric of layers. part, name: where metrics.jsonl has it. palette: a colour map of matplotlib."""
+    """A metric of layers.
+
+    part, name: its keys in a row of metrics.jsonl. title, description: for the caption. palette: a colour map
+    of matplotlib. log: whether the colours are on a logarithmic scale.
+    """
 
     part: str
     name: str
@@ -42,11 +46,11 @@ METRICS = (
     LayerMetric("activations", "dead", "Dead fraction", "fraction of units that are always 0", "magma", False),
 )
 COLUMNS = 160
-MAX_LAYERS = 60  # of more layers, the names are folded away
+MAX_LAYERS = 60  # the names of more layers are collapsed
 
 
 def render_heatmaps(rows: list[Row]) -> str:
-    """The HTML of all heat maps that the rows have values for; "" when there are none."""
+    """The HTML of the heat maps of all metrics in the `rows`; "" without any."""
     layers = [(metric, metrics_log.layer_series(rows, metric.part, metric.name)) for metric in METRICS]
     return "\n".join(_render_heatmap(metric, values) for metric, values in layers if values.paths)
 
@@ -92,7 +96,7 @@ def _scale(metric: LayerMetric, low: float, high: float) -> str:
 
 
 def _limits(metric: LayerMetric, values: np.ndarray) -> tuple[float, float]:
-    """The values at the ends of the colours."""
+    """The values of the first and the last colour."""
     if not metric.log:
         return 0.0, 1.0
     positive = values[np.isfinite(values) & (values > 0)]

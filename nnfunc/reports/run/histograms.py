@@ -1,4 +1,4 @@
-"""Histograms over time of weights, gradients and activations: one small image a layer, in pages."""
+"""Histograms over time of weights, gradients and activations: a small image per layer, in groups that unfold."""
 
 import html
 from typing import NamedTuple
@@ -22,7 +22,7 @@ PAGES = 20
 
 
 class LayerHistograms(NamedTuple):
-    """The histograms over time of a layer. title: such as "weights"."""
+    """The histograms over time of a layer. path: of the layer. title: such as "weights". palette: of the image."""
 
     path: str
     title: str
@@ -31,7 +31,7 @@ class LayerHistograms(NamedTuple):
 
 
 def render_histograms(rows: list[Row]) -> str:
-    """The HTML of the histograms in rows: cards by groups of layers, in pages that unfold; "" without any."""
+    """The HTML of the histograms in the `rows`: cards by groups of layers, which unfold; "" without any."""
     layers = [
         LayerHistograms(path, title, palette, histograms)
         for part, name, title, palette in SOURCES
@@ -99,7 +99,7 @@ def _rebin(histograms: Histograms, edges: np.ndarray) -> np.ndarray:
 
 
 def _range(histograms: Histograms) -> tuple[float, float]:
-    """The range of nearly all values of all steps; a few far values do not flatten the rest."""
+    """The range of nearly all values of all steps, without a few outliers that would compress the rest."""
     low, high = float(histograms.low.min()), float(histograms.high.max())
     high = high if high > low else low + 1e-6 * max(abs(low), 1e-30)
     edges = np.linspace(low, high, 513)

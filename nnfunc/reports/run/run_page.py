@@ -19,12 +19,12 @@ from nnfunc.runs.metrics_log import Row, to_float
 __all__ = ["build_page"]
 
 HEATMAPS = (
-    "Each row is a layer, each column a row of metrics.jsonl. Time runs to the right; the last value stands "
-    "beside the picture. Missing values are hatched."
+    "Each row is a layer, each column a row of metrics.jsonl. Time runs to the right; the last value is next "
+    "to the image. Missing values are hatched."
 )
 HISTOGRAMS = (
-    "Time runs to the right, values upwards. The colour is stronger where more values lie, by the square "
-    "root of their fraction. 99.6 % of all values lie in the range shown."
+    "Time runs to the right, values upwards. The opacity is the square root of the fraction of values in a "
+    "bin. The range shown contains 99.6 % of all values."
 )
 NO_PROBLEMS = (
     "No problems: in every layer fewer than half of the units are dead or saturated, no gradient is a "
@@ -39,7 +39,10 @@ MAX_EVENTS = 200
 
 
 def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
-    """The page of a run. rows: of metrics.jsonl. result: of result.json. `curves.png` is in the folder."""
+    """The page of a run.
+
+    folder: of the run, with its `curves.png`. rows: of metrics.jsonl. result: of result.json.
+    """
     config, _ = status.read_config(folder)
     environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
@@ -102,7 +105,7 @@ def _metrics(entry: Any) -> list[tuple[str, float]]:
 
 
 def _baseline(result: dict[str, Any]) -> tuple[str, list[tuple[str, float]]]:
-    """The split that is reported last, and the metrics of the best constant prediction on it."""
+    """The split of the baseline, test or else validation, and the metrics of the best constant prediction on it."""
     baseline = result.get("baseline")
     for split in ("test", "validation"):
         if metrics := _metrics(baseline.get(split) if isinstance(baseline, dict) else None):

@@ -6,7 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc.reports.figures import ACCENTS, ALERT, HIGH, LOW, TRAIN, VALIDATION, escape_label, make_figure, png_bytes
+from nnfunc.reports.figures import (
+    ACCENTS,
+    ALERT,
+    HIGH,
+    LOW,
+    TITLE,
+    TRAIN,
+    VALIDATION,
+    escape_label,
+    make_figure,
+    png_bytes,
+    save_figure,
+)
 from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import Row
@@ -43,9 +55,7 @@ def plot_curves(rows: list[Row], path: Path, best: int | None = None) -> None:
         _mark_events(panel, events)
         if panel.get_legend_handles_labels()[1]:
             panel.legend(frameon=False, fontsize=8)
-    temporary = path.with_name("curves.tmp.png")
-    temporary.write_bytes(png_bytes(figure))
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def plot_speed(rows: list[Row]) -> bytes | None:
@@ -80,7 +90,7 @@ def _plot_metric(panel: Any, rows: list[Row], name: str, best: int | None) -> No
         panel.axvline(best, color=VALIDATION, lw=0.9, ls=":", label="best checkpoint")
     if name in ("loss", "gradient_norm") and lowest > LOW and highest > 20 * lowest:
         panel.set_yscale("log")
-    panel.set_title(name.replace("_", " "), fontsize=10, loc="left")
+    panel.set_title(name.replace("_", " "), **TITLE)
 
 
 def _series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +110,7 @@ def _plot_updates(panel: Any, updates: metrics_log.LayerSeries) -> None:
     panel.plot(steps, middle, color=VALIDATION, lw=1.6, marker=_marker(steps), label="median layer")
     panel.axhline(UPDATE, color=ALERT, lw=1, ls="--", label=f"usual size, {UPDATE:g}")
     panel.set_yscale("log")
-    panel.set_title("update-to-weight ratio of the layers", fontsize=10, loc="left")
+    panel.set_title("update-to-weight ratio of the layers", **TITLE)
 
 
 def _mark_events(panel: Any, events: list[metrics_log.Event]) -> None:
