@@ -13,17 +13,17 @@ DEFAULT_BEST = "min loss"
 class BestMetric(NamedTuple):
     """A validation metric, and whether its minimum or its maximum is best.
 
-    mode: "min" or "max". metric: "loss" or one of the objective's metrics.
+    mode: "min" or "max". name: "loss" or one of the objective's metrics.
 
     >>> str(BestMetric.parse("max accuracy")), BestMetric.find("accuracy")
     ('max accuracy', None)
     """
 
     mode: str
-    metric: str
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.mode} {self.metric}"
+        return f"{self.mode} {self.name}"
 
     @staticmethod
     def find(text: Any) -> "BestMetric | None":
@@ -48,7 +48,7 @@ class BestMetric(NamedTuple):
 
     def improves(self, metrics: dict[str, float], previous: float | None) -> bool:
         """Whether the finite value among the metrics is better than the previous one, if any."""
-        value = metrics[self.metric]
+        value = metrics[self.name]
         if not math.isfinite(value):
             return False
         return previous is None or (value < previous if self.mode == "min" else value > previous)

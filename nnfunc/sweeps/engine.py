@@ -358,7 +358,7 @@ class Engine:
 
     def rank_of(self, state: TrialState) -> str:
         split = "validation" if state.program.device_data.evaluates else "train"
-        return f"{split}/{self.metric.metric}"
+        return f"{split}/{self.metric.name}"
 
     def stop(self, trial: int, why: str, *, ranks_last: bool) -> None:
         """End a trial where it is, unless it was refused or has ended already."""

@@ -135,7 +135,7 @@ class Result:
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
             rows = _rows(curves, self.steps, int(state.step))
-            metrics = {self.metric.metric: float(self.scores[i])}
+            metrics = {self.metric.name: float(self.scores[i])}
             saver.write(rows)
             saver.save(carry._replace(state=state), int(state.step), metrics, due=True)
         finally:
@@ -217,8 +217,8 @@ class Result:
     @property
     def rank(self) -> str:
         """The curve that ranks, such as "validation/loss"."""
-        validation = f"validation/{self.metric.metric}"
-        return validation if validation in self.curves else f"train/{self.metric.metric}"
+        validation = f"validation/{self.metric.name}"
+        return validation if validation in self.curves else f"train/{self.metric.name}"
 
     def _order(self, runs: int) -> list[list[int]]:
         """The trials, so many in a row of one setting, best first; ties as they were drawn."""

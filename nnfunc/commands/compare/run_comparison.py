@@ -160,7 +160,7 @@ def _time_to_target(history: History, target: tuple[str, float] | None, best: Be
         near = check.nearest(metric, [*history.validation])
         check.fail("compare", f"target should name a validation metric, got {metric!r}{near}")
     column = history.validation[metric]
-    smaller_is_better = metric in ("loss", "mae") or (metric == best.metric and best.mode == "min")
+    smaller_is_better = metric in ("loss", "mae") or (metric == best.name and best.mode == "min")
     hits = np.flatnonzero(column <= value if smaller_is_better else column >= value)
     reached = int(history.validation["step"][hits[0]]) if len(hits) else None
     return {

@@ -39,7 +39,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
         "best": best,
         "settings": settings,
         "seed": None if best is None else result.seed[best],
-        "metric": study.figure.metric,
+        "metric": study.metric.name,
         "score": None if best is None else float(result.scores[best]),
         "mean": None if best is None else float(result.table()[0][result.rank]),
         "seconds": round(result.seconds, 2),
@@ -73,7 +73,7 @@ def no_best_reason(seeds: int) -> str:
 
 def _score_text(study: Study, result: Result, best: int) -> str:
     """The score of the best trial, or the mean over seeds with its 95 % interval."""
-    name, metric = result.rank, study.figure.metric
+    name, metric = result.rank, study.metric.name
     if result.seeds == 1:
         return f"{format_labelled(metric, float(result.scores[best]))} (trial {best})"
     row = result.table()[0]

@@ -98,7 +98,7 @@ def _run(
     ):
         stack.callback(store.close)
         with (
-            show_sweep_progress(study.figure.metric) as progress,
+            show_sweep_progress(study.metric.name) as progress,
             interrupts.catch_signals(progress.notify) as study.signals,
         ):
             engine = study.engine(store) if engine is None else engine

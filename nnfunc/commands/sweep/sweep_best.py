@@ -68,7 +68,7 @@ def _outcome(result: Result, trial: int) -> str:
     if trial in result.diverged:
         return f"diverged at step {result.diverged[trial]}"
     step = f" at step {result.stopped_at[trial]}" if trial in result.stopped_at else ""
-    return f"{result.metric.metric} {result.scores[trial]:.6g}{step}"
+    return f"{result.metric.name} {result.scores[trial]:.6g}{step}"
 
 
 def _save_as_run(study: Study, result: Result, trial: int, folder: Path, config: Config) -> None:

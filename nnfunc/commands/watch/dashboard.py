@@ -194,8 +194,8 @@ def _best_checkpoint(view: RunView) -> RenderableType | None:
     best = status.best_value(view.rows, view.config)
     if best is None:
         return None
-    value_text = format_metric(best.metric, best.value)
-    return text.append(f"none; the best val {best.metric} is {value_text} at step {best.step:,}", "not dim")
+    value_text = format_metric(best.name, best.value)
+    return text.append(f"none; the best val {best.name} is {value_text} at step {best.step:,}", "not dim")
 
 
 def _events(view: RunView) -> RenderableType | None:

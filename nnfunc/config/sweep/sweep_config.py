@@ -94,7 +94,7 @@ class Study:
             self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
         elif "seed" in space:
             self.seeds = _options(space.pop("seed"), own.where)
-        self.figure = BestMetric.parse(options.pop("best", own.tables["train"].get("best", "min loss")))
+        self.metric = BestMetric.parse(options.pop("best", own.tables["train"].get("best", "min loss")))
         self.execution, self.chunk = options.pop("execution", "auto"), options.pop("chunk", None)
         trials, method = options.pop("trials", None), options.pop("method", None)
         listed = all(isinstance(values, list | range) for values in space.values())
@@ -127,7 +127,7 @@ class Study:
     def engine(self, store: Store | None = None) -> Engine:
         should_stop = lambda: bool(self.signals)
         own = {"execution": self.execution, "chunk": self.chunk, "store": store, "should_stop": should_stop}
-        return Engine(self.trial, self.draws, self.figure, **own)
+        return Engine(self.trial, self.draws, self.metric, **own)
 
     def start(self, engine: Engine) -> Engine:
         """Take up the trials, and return the engine whose plan tells of them.
@@ -138,7 +138,7 @@ class Study:
             few = min(16, self.draws.trials or 16)
             some = replace(self.draws, method="random", trials=few, distinct=False)
             own = {"execution": self.execution, "chunk": self.chunk, "store": engine.store}  # its executions
-            engine = Engine(self.trial, some, self.figure, **own)
+            engine = Engine(self.trial, some, self.metric, **own)
         engine.begin()
         return engine
 
