@@ -3,6 +3,7 @@
 from typing import Any
 
 __all__ = [
+    "ExistingFileError",
     "FileAccessError",
     "InsufficientMemoryError",
     "InvalidIndexError",
@@ -12,6 +13,7 @@ __all__ = [
     "MissingKeyError",
     "MissingPackageError",
     "NnfuncError",
+    "WorkerError",
 ]
 
 
@@ -76,6 +78,10 @@ class MissingFileError(NnfuncError, FileNotFoundError):
     """A file or folder does not exist."""
 
 
+class ExistingFileError(NnfuncError, FileExistsError):
+    """A file or folder exists already, and would be overwritten."""
+
+
 class FileAccessError(NnfuncError, OSError):
     """A file cannot be read, written or fetched."""
 
@@ -88,11 +94,16 @@ class InsufficientMemoryError(NnfuncError, MemoryError):
     """What was asked for does not fit into the memory of the device or the machine."""
 
 
+class WorkerError(NnfuncError, RuntimeError):
+    """The processes that run a part of the work end before they finish it."""
+
+
 ERRORS: dict[type[Exception], type[NnfuncError]] = {
     ValueError: InvalidValueError,
     TypeError: InvalidTypeError,
     IndexError: InvalidIndexError,
     FileNotFoundError: MissingFileError,
+    FileExistsError: ExistingFileError,
     OSError: FileAccessError,
     ModuleNotFoundError: MissingPackageError,
     MemoryError: InsufficientMemoryError,
