@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line
-from nnfunc.config.sweep.sweep_config import Study
+from nnfunc.config.sweep.study import Study
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
 from nnfunc.reports.sweep.sweep_page import write_page
 from nnfunc.runs import run_folder

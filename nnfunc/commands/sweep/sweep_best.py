@@ -9,7 +9,7 @@ from nnfunc.check import counted
 from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
-from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study
+from nnfunc.config.sweep.study import RESULT, Study, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
@@ -39,7 +39,8 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         config = study.config(summary["settings"], summary["seed"])
     else:
         if save is not None and run_folder.is_occupied(save):
-            raise FileExistsError(f"The folder {save} exists already. Choose another with --save.")
+            problem, hint = f"the folder {save} exists already.", "Choose another with --save."
+            check.fail("sweep-best", problem, hint=hint, exc_type=FileExistsError)
         result = study.result(folder)
         if index in result.refused:
             check.fail("sweep-best", f"trial {index} was refused: {result.refused[index]}")
