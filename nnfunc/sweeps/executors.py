@@ -21,7 +21,7 @@ import numpy as np
 
 from nnfunc import check, jax_settings
 from nnfunc.checkpoint import CheckpointError
-from nnfunc.errors import NnfuncError, WorkerError
+from nnfunc.errors import MissingFileError, NnfuncError, WorkerError
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine, Interrupted
 
@@ -87,7 +87,8 @@ class Jobs:
                 try:
                     futures[index].result()
                 except Exception as error:
-                    if isinstance(error, NnfuncError) and not isinstance(error, CheckpointError):
+                    is_transient = isinstance(error, CheckpointError | MissingFileError)  # as on a slow shared disk
+                    if isinstance(error, NnfuncError) and not is_transient:
                         raise
                     if losses[index] >= self.retries:
                         if len(futures) < len(parts):

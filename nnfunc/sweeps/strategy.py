@@ -89,7 +89,7 @@ class Execution(NamedTuple):
         how = f"{trials} side by side" if self.vmapped else "trial after trial"
         threads = f", from {self.threads} threads" if self.threads > 1 else ""
         devices = f", on {self.devices} devices" if self.devices > 1 else ""
-        steps = ", a step a dispatch" if self.by_step else ""
+        steps = ", one step per dispatch" if self.by_step else ""
         speed = self.runs_per_second
         return f"{how}{threads}{devices}{steps}" + (f" (probe: {speed:.3g} runs/s)" if speed else "")
 

@@ -319,7 +319,7 @@ def test_settings_that_would_train_alike_are_not_drawn(work, capsys):
     words = ("sweep", "small.toml", "optimizer.weight_decay=[0.1,0.2]", *LOOP, "--dry-run", "--trials")
     said_by(*words, 2)
     assert main(*words, 3) == 2
-    assert "trials should be at most the settings that there are, 2 or so, got 3" in capsys.readouterr().err
+    assert "trials should be at most the number of different settings, about 2, got 3" in capsys.readouterr().err
 
 
 STRUCTURE = {
@@ -342,7 +342,7 @@ def test_structure_makes_groups(work, path):
     words = (f"{path}={values}", "seed=0:3", *LOOP, "--dry-run")
     plan = said_by("sweep", "small.toml", *words).splitlines()
     assert plan[0] == "6 runs of 20 steps: 2 settings, 3 seeds each"
-    assert f"makes groups: {path} (it is no number that a step takes)" in plan
+    assert f"makes groups: {path} (it is not a number that a step reads)" in plan
     for place, name in enumerate(names):
         (line,) = [line for line in plan if line.startswith(f"group {place} ")]
         steps = " of 10 steps" if name == "10" else ""
@@ -361,10 +361,10 @@ def test_a_dry_run_tells_all_and_writes_nothing(work, capsys):
     assert runs == "8 runs of 20 steps: 2 settings, 4 seeds each"
     assert arguments == "arguments of the program: model.dropout, schedule.peak"
     how = r"(trial after trial|\d trials side by side)(, from \d threads)?(, on \d devices)?"
-    speed = r"(, a step a dispatch)? \(probe: [\d.e+]+ runs/s\)"
+    speed = r"(, one step per dispatch)? \(probe: [\d.e+]+ runs/s\)"
     took = r"([\d.e+-]+ s|\d+ min)"
     assert re.fullmatch(rf"group 0, 8 trials: {how}{speed}, about [\d.]+ kB at a time, {took}", group), group
-    assert re.fullmatch(rf"expected: {took} in all, to the last step of every run, compiling aside", expected)
+    assert re.fullmatch(rf"expected: {took} for all steps of all runs, without compilation", expected)
     assert content(work) == before
     assert not (work / "runs").exists()
 
@@ -808,7 +808,7 @@ def test_a_saved_trial_is_a_run_like_any_other(place, work, capsys):
     assert losses[-1] == pytest.approx(result["score"])
     before = content(work)
     assert main("sweep-best", place / "one", "--save", "saved") == 2
-    said = "The folder saved exists already. Choose another with --save."
+    said = "sweep-best: the folder saved exists already. Choose another with --save."
     assert capsys.readouterr().err == f"nnfunc: {said}\n"
     assert content(work) == before
 
@@ -851,7 +851,7 @@ def test_searches_by_name(work, name):
         pytest.importorskip("optuna")
     words = (PEAK, "--trials", 6, "--search", name, *LOOP, "--run", "run")
     lines = said_by("sweep", "small.toml", *words).splitlines()
-    assert f"search: {name}" in lines or lines[0].startswith("optuna proposes 6 settings; of 6 at")
+    assert f"search: {name}" in lines or lines[0].startswith("optuna proposes 6 settings; for 6 random ones")
     found, result = table(work / "run"), json_of(work / "run")
     assert (len(found), result["search"], result["best"]) == (6, name, found[0]["trial"])
     early = sum("early" in line for line in lines)

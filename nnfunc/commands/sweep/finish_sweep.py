@@ -52,7 +52,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
     outcomes = {"diverged": result.diverged, "stopped early": result.stopped_at, "refused": result.refused}
     print(line + "".join(f", {len(trials)} {outcome}" for outcome, trials in outcomes.items() if trials))
     if best is None:
-        print(f"best    {no_best_reason(result.seeds)}")
+        print(f"best    none: {no_best_reason(result.seeds)}")
     else:
         print(f"best    {_score_text(study, result, best)}  {format_settings(settings)}".rstrip())
     if test:
@@ -67,8 +67,8 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
 def no_best_reason(seeds: int) -> str:
     """Why no trial is the best. seeds: per setting."""
     if seeds > 1:
-        return "none: every setting has a trial without a finite metric"
-    return "none: no trial has a finite metric"
+        return "every setting has a trial without a finite metric"
+    return "no trial has a finite metric"
 
 
 def _score_text(study: Study, result: Result, best: int) -> str:

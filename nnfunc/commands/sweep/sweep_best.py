@@ -30,7 +30,7 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         check.fail("sweep-best", f"the sweep of {folder} is not complete.", hint=hint)
     index = summary["best"] if trial is None else trial
     if index is None:
-        problem = f"there is no best trial: {no_best_reason(summary['seeds']).removeprefix('none: ')}."
+        problem = f"there is no best trial: {no_best_reason(summary['seeds'])}."
         check.fail("sweep-best", problem, hint="Choose a trial with --trial.")
     if not 0 <= index < summary["runs"]:
         check.fail("sweep-best", expected=f"trial should be in [0, {summary['runs']})", actual=index)
