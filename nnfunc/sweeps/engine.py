@@ -23,7 +23,7 @@ from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.batch import Batch, Job, ReportCallback, RunningBatch, device_data, fetch_results
 from nnfunc.sweeps.checkpoints import Store, best_name
 from nnfunc.sweeps.grouping import Group, Grouping, group_trials, refusal, set_numbers, static_key
-from nnfunc.sweeps.plan import Plan, build_plan, plan_group, structural
+from nnfunc.sweeps.plan import GroupPlan, Plan, build_plan, plan_group, structural
 from nnfunc.sweeps.sampling import Draws
 from nnfunc.sweeps.strategy import EXECUTIONS, choose_execution, measure_speed, run_timed, split_batches
 from nnfunc.sweeps.trial import Program, TrialSpec, TrialState
@@ -174,7 +174,8 @@ class Engine:
 
     def plan(self, *, probe: bool = False) -> Plan:
         """What the sweep runs. probe: whether to choose executions now, by running some steps of each."""
-        planned, names = [], structural(self.specs)
+        planned: dict[Any, GroupPlan] = {}  # groups of later batches extend equal ones
+        names = structural(self.specs)
         for program, group in self.groups:
             job = self._job(program, group, program.intervals.steps)
             if program.execution is None and (probe or self.execution != "auto"):
@@ -182,9 +183,12 @@ class Engine:
                 execution = choose_execution(timed, self.execution, self.chunk)
                 program.execution = measure_speed(job, execution) if probe else execution
             lead = self.specs[group.trials[0]]
-            static = {name: lead.settings[name] for name in names}
-            planned.append((program, plan_group(job, program.execution, static | group.static)))
-        return build_plan(planned, self.groupings, self.specs, self.draws.runs, self.refused)
+            static = {name: lead.settings[name] for name in names} | group.static
+            key = (id(program), tuple(static), static_key(static.values()))
+            group_plan = plan_group(job, program.execution, static)
+            earlier = planned[key].trials if key in planned else ()
+            planned[key] = replace(group_plan, trials=earlier + group_plan.trials)
+        return build_plan(list(planned.values()), self.groupings, self.specs, self.draws.runs, self.refused)
 
     def _job(self, program: Program, group: Group, until: int) -> Job:
         key = lambda trial: self.specs[trial].key

@@ -134,7 +134,7 @@ def refusal(error: Exception) -> str:
 
 def _form(value: Any) -> Any:
     """The shape and dtype of a number, equal for elements of one array; None for everything else."""
-    return (np.shape(value), _dtype(value)) if _number(value) else None
+    return (np.shape(value), jax.dtypes.result_type(value)) if _number(value) else None
 
 
 def _mixed_forms(names: list[str], forms: list[tuple[Any, ...]]) -> dict[str, str]:
@@ -306,15 +306,11 @@ def _number(value: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.number))
 
 
-def _dtype(value: Any) -> Any:
-    return jax.dtypes.result_type(value)
-
-
 def _as_arrays(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
     """The hypers with arrays for the traced names, integers too, which are static in a single run."""
     arrays = dict(hypers)
     for name in traced:
-        arrays[name] = np.asarray(arrays[name], jax.dtypes.canonicalize_dtype(_dtype(arrays[name])))
+        arrays[name] = np.asarray(arrays[name], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(arrays[name])))
     return arrays
 
 

@@ -1,14 +1,14 @@
 """The plan of a sweep as text: its groups, the reasons for them, and how their trials run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nnfunc.check import counted
 from nnfunc.device_memory import format_bytes
 from nnfunc.durations import format_duration
 from nnfunc.sweeps.batch import Job
-from nnfunc.sweeps.grouping import Grouping, static_key
+from nnfunc.sweeps.grouping import Grouping
 from nnfunc.sweeps.strategy import Execution, memory_per_trial
 from nnfunc.sweeps.trial import SEEDS, TrialSpec
 
@@ -95,31 +95,19 @@ def plan_group(job: Job, execution: Execution | None, static: dict[str, Any]) ->
 
 
 def build_plan(
-    groups: list[tuple[Any, GroupPlan]],
-    groupings: list[Grouping],
-    specs: list[TrialSpec],
-    runs: int,
-    refused: Mapping[int, str],
+    groups: list[GroupPlan], groupings: list[Grouping], specs: list[TrialSpec], runs: int, refused: Mapping[int, str]
 ) -> Plan:
-    """The plan of a sweep. Equal groups of batches that were added one after another are one.
+    """The plan of a sweep.
 
-    groups: (program, group); equal groups have the same program. groupings: of all batches. specs: of all
-    trials. runs: of each setting. refused: trial -> why.
+    groups: all of them. groupings: of all batches of trials. specs: of all trials. runs: of each setting.
+    refused: trial -> why.
     """
-    by_program: dict[Any, list[GroupPlan]] = {}
-    for program, group in groups:
-        name = (id(program), tuple(group.static), static_key(group.static.values()))
-        by_program.setdefault(name, []).append(group)
-    planned = [
-        replace(parts[-1], trials=tuple(trial for part in parts for trial in part.trials))
-        for parts in by_program.values()
-    ]
     traced = list(dict.fromkeys(name for grouping in groupings for name in grouping.traced))
     traced += ["data.seed"] if any(spec.order is not None for spec in specs) else []
     static = dict.fromkeys(structural(specs), "it is not a number that a step reads")
     static |= {name: why for grouping in groupings for name, why in grouping.static.items()}
     steps = max(spec.intervals.steps for spec in specs)
-    return Plan(len(specs) // runs, runs, steps, traced, static, dict(refused), planned)
+    return Plan(len(specs) // runs, runs, steps, traced, static, dict(refused), groups)
 
 
 def structural(specs: list[TrialSpec]) -> list[str]:

@@ -126,7 +126,8 @@ def choose_execution(job: Job, execution: str, chunk: int | None, finish: Finish
         check.fail("sweep", f"keys of the implementation rbg draw other numbers under {execution!r}.", hint=hint)
     count = len(job.group.trials)
     by_step = not job.group.scanned and _steps_are_faster(job)
-    most = min(count, chunk) if chunk else _even_width(count, min(count, _fitting(job)))
+    batches = -(-count // min(count, chunk or _fitting(job)))
+    most = min(count, chunk) if chunk else -(-count // batches)  # batches that are about equally full
     threads, devices = min(cores(), count), jax.device_count()
     loop = Execution("loop", 1, by_step=by_step)
     threaded = Execution("threads", 1, threads, by_step=by_step)
@@ -339,11 +340,6 @@ def _probe(job: Job, execution: Execution, steps: int, count: int) -> int:
 
 def _first(job: Job, count: int) -> list[int]:
     return list(range(min(count, len(job.group.trials))))
-
-
-def _even_width(count: int, most: int) -> int:
-    """The width, at most `most`, of batches that are about equally full."""
-    return -(-count // -(-count // most))
 
 
 def _steps_are_faster(job: Job) -> bool:
