@@ -230,7 +230,7 @@ def test_a_width_and_a_branch_are_found_by_following_a_step():
     assert "width" in plan.static["width"]
     assert plan.static["boost"] == "build, or the model, needs its value while the program is traced"
     assert len(plan.groups) == 4
-    assert "the execution is found by a probe" in str(plan)
+    assert "a probe will choose the execution" in str(plan)
 
 
 def test_a_whole_number_that_changes_the_parameters_makes_groups():
