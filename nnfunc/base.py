@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import get_opaque_trace_state as trace_state  # noqa: F401  (for combinators)
 
 from nnfunc import check, device_memory
 from nnfunc.calls import explain_call, explain_method
@@ -306,6 +305,13 @@ def _check_state(model: Model, state: PyTree, where: str, then: str) -> None:
     if expected != actual:
         hint = f"Begin with state = model.init_state(), {then}."
         check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
+
+
+def trace_state() -> Any:
+    """What tells whether two calls belong to the same trace: equal in one, other inside `jax.vmap` and the like."""
+    from jax.extend.core import get_opaque_trace_state  # `import jax` does not bring it
+
+    return get_opaque_trace_state()
 
 
 def check_unchanged_state(where: str, state: PyTree, ctx: Context) -> None:

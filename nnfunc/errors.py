@@ -3,7 +3,7 @@
 from typing import Any
 
 __all__ = [
-    "ExistingFolderError",
+    "ExistingFileError",
     "FileAccessError",
     "InsufficientMemoryError",
     "InvalidIndexError",
@@ -14,6 +14,7 @@ __all__ = [
     "MissingKeyError",
     "MissingPackageError",
     "NnfuncError",
+    "WorkerError",
 ]
 
 
@@ -80,8 +81,8 @@ class MissingFileError(NnfuncError, FileNotFoundError):
     """A file or folder does not exist."""
 
 
-class ExistingFolderError(NnfuncError, FileExistsError):
-    """A folder that should be new exists already."""
+class ExistingFileError(NnfuncError, FileExistsError):
+    """A file or folder that should be new exists already."""
 
 
 class LockedFolderError(NnfuncError, BlockingIOError):
@@ -100,12 +101,16 @@ class InsufficientMemoryError(NnfuncError, MemoryError):
     """What was asked for does not fit into the memory of the device or the machine."""
 
 
+class WorkerError(NnfuncError, RuntimeError):
+    """The processes that run a part of the work end before they finish it."""
+
+
 ERRORS: dict[type[Exception], type[NnfuncError]] = {
     ValueError: InvalidValueError,
     TypeError: InvalidTypeError,
     IndexError: InvalidIndexError,
     FileNotFoundError: MissingFileError,
-    FileExistsError: ExistingFolderError,
+    FileExistsError: ExistingFileError,
     BlockingIOError: LockedFolderError,
     OSError: FileAccessError,
     ModuleNotFoundError: MissingPackageError,

@@ -60,7 +60,8 @@ def _pick_layers(patterns: Sequence[str], taps: dict[str, PyTree]) -> dict[str, 
     """The taps, those of single layers by their own paths."""
     result = {}
     for path, value in taps.items():
-        for layers in {paths.match_layers(pattern, path) for pattern in patterns} - {None}:
+        matches = [paths.match_layers(pattern, path) for pattern in patterns]
+        for layers in dict.fromkeys(layers for layers in matches if layers is not None):
             names, one = path.split("/"), value
             stacked = [i for i, name in enumerate(names) if name == "*"]
             for axis, layer in sorted(layers, reverse=True):

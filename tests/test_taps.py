@@ -307,7 +307,7 @@ def test_layers_that_follow_see_a_patched_one(name):
         np.testing.assert_allclose(call(params, X), deep_by_hand(params, X, change), rtol=1e-4)
 
 
-def test_the_gradient_of_a_nudge_in_one_layer_is_that_of_its_value():
+def test_the_gradient_of_a_nudge_is_that_of_its_value():
     params = deep().init(jax.random.key(1))
 
     def loss(delta, layer):

@@ -13,17 +13,17 @@ DEFAULT_BEST = "min loss"
 class BestMetric(NamedTuple):
     """A validation metric, and whether its smallest or its largest value is best.
 
-    mode: "min" or "max". metric: "loss" or one of the objective's metrics.
+    mode: "min" or "max". name: "loss" or one of the objective's metrics.
 
     >>> str(BestMetric.parse("max accuracy")), BestMetric.find("accuracy")
     ('max accuracy', None)
     """
 
     mode: str
-    metric: str
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.mode} {self.metric}"
+        return f"{self.mode} {self.name}"
 
     @staticmethod
     def find(text: Any) -> "BestMetric | None":
@@ -49,7 +49,7 @@ class BestMetric(NamedTuple):
 
     def improves(self, metrics: dict[str, float], previous: float | None) -> bool:
         """Whether the metric's value in `metrics` is finite and better than the `previous` one; None: there is none."""
-        value = metrics[self.metric]
+        value = metrics[self.name]
         if not math.isfinite(value):
             return False
         return previous is None or (value < previous if self.mode == "min" else value > previous)

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnfunc.base import Key, PyTree
@@ -13,40 +15,25 @@ from nnfunc.sweeps.compiled_trials import CompiledTrials, compile_trials
 from nnfunc.sweeps.grouping import Group
 from nnfunc.training.compiled import Carry
 from nnfunc.training.intervals import Intervals
+from nnfunc.training.task import Build
 
-__all__ = [
-    "Batch",
-    "DeviceData",
-    "Job",
-    "ReportCallback",
-    "RunningBatch",
-    "advance",
-    "fetch_results",
-    "warm",
-    "wrap_keys",
-]
+__all__ = ["Batch", "Job", "ReportCallback", "RunningBatch", "advance", "device_data", "fetch_results", "warm"]
+
+_DEVICE_DATA: "WeakKeyDictionary[Data, Data]" = WeakKeyDictionary()
 
 
-class DeviceData(NamedTuple):
-    """The data of a sweep, put on the device once. train: what steps read. evaluation: what evaluations read."""
-
-    train: Data
-    evaluation: Data
-
-    @staticmethod
-    def of(data: Data) -> "DeviceData":
-        whole = jax.tree.map(jax.numpy.asarray, replace(data, test=None, codec=None))
-        return DeviceData(whole.for_training(), whole)
-
-    @property
-    def evaluates(self) -> bool:
-        return self.evaluation.validation is not None
+def device_data(data: Data) -> Data:
+    """The data set on the device, without what sweeps do not read; it is copied there once. data: any."""
+    if data not in _DEVICE_DATA:
+        _DEVICE_DATA[data] = jax.tree.map(jnp.asarray, replace(data, test=None, codec=None))
+    return _DEVICE_DATA[data]
 
 
 class Batch(NamedTuple):
     """Trials of a group that run side by side.
 
-    positions: theirs in the group. padding: copies of the last one, whose results are dropped.
+    group: of the trials. positions: their indices in the group. padding: how many copies of the last trial
+    fill the batch; their results are dropped.
     """
 
     group: Group
@@ -55,36 +42,38 @@ class Batch(NamedTuple):
 
     @property
     def trials(self) -> list[int]:
-        """Their places in the sweep."""
+        """Their indices in the sweep."""
         return [self.group.trials[position] for position in self.positions]
 
     @property
     def width(self) -> int:
+        """How many trials run side by side, copies included."""
         return len(self.positions) + self.padding
 
     def halves(self, multiple: int) -> "list[Batch]":
-        """Two batches of one width, a multiple of that, or one where so many are copies."""
+        """Two batches of one width, or one where the second would hold only copies. multiple: divides the width."""
         width = -(-self.width // 2 // multiple) * multiple
         parts = [self.positions[:width], self.positions[width:]]
         return [Batch(self.group, part, width - len(part)) for part in parts if part]
 
 
 ReportCallback = Callable[[list[int], int, dict[str, np.ndarray]], None]
-"""(trials, step, figures [trials]) at every report."""
+"""(trials, step, name -> values [trials]), called at every report."""
 
 
 class Job(NamedTuple):
-    """What every execution of running trials of a group needs.
+    """What every execution needs to run the trials of a group.
 
-    key: trial -> its key. until: the step to run them to. programs: those that were compiled for the
-    group, by width and devices. carries: trial -> its carry on the host, of those that have begun.
-    on_report: called at every report. should_stop: whether to end at the next report. save: called there too.
+    build: of the trials. group: the trials. key: trial -> its key. data: on the device. intervals: when to
+    report. until: the step at which they stop. programs: (vmapped, devices) -> the functions compiled so far.
+    carries: trial -> its carry on the host, for trials past step 0. on_report: called at every report.
+    should_stop: whether to stop at the next report. save: called after each report.
     """
 
-    build: Any
+    build: Build
     group: Group
     key: Callable[[int], Key]
-    device_data: DeviceData
+    data: Data
     intervals: Intervals
     until: int
     programs: dict[Any, CompiledTrials]
@@ -94,73 +83,76 @@ class Job(NamedTuple):
     save: Callable[["RunningBatch"], None] = lambda running: None
 
     def compiled(self, vmapped: bool, devices: int = 1) -> CompiledTrials:
-        """The programs of the group."""
+        """The jitted functions of the group; vmapped, devices: as for `compile_trials`."""
         if (vmapped, devices) not in self.programs:
             self.programs[vmapped, devices] = compile_trials(self.build, self.group, vmapped, devices)
         return self.programs[vmapped, devices]
 
     def shapes(self) -> Any:
-        """What one compilation of the programs is for, besides the number of trials."""
-        leaves, structure = jax.tree.flatten((self.device_data, self.group.one(0)))
+        """What decides, besides the number of trials, whether the functions are compiled again."""
+        leaves, structure = jax.tree.flatten((self.data, self.group.select(0)))
         return structure, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
 
     def timings(self) -> dict[str, float]:
-        """What is known of how long things take, and how many bytes, for data of these shapes.
+        """The measured speeds, seconds and bytes, for data of these shapes.
 
-        Data sets that differ share programs, but a step of one may take many times as long.
+        Data sets of other shapes share the programs, but their steps may take many times as long.
         """
         return self.compiled(vmapped=False).timings.setdefault(self.shapes(), {})
 
     def step(self, trial: int) -> int:
-        """How far a trial is."""
+        """How many steps of a trial are done. trial: its index in the sweep."""
         return int(self.carries[trial].state.step) if trial in self.carries else 0
 
 
 class RunningBatch:
-    """A running batch: its carry after `step` steps, and the metrics so far, still on the device.
+    """A batch while it runs: its carry after `step` steps, and its reports, still on the device.
 
-    It begins where its trials are: before their first step, or as their carries say.
+    job: with the carries that its trials begin from; those without one begin at step 0. batch: the trials.
+    compiled: the functions that run them.
     """
 
     def __init__(self, job: Job, batch: Batch, compiled: CompiledTrials):
         self.job, self.batch, self.compiled = job, batch, compiled
         positions = [*batch.positions, *batch.positions[-1:] * batch.padding]
         trials = [batch.group.trials[position] for position in positions]
-        self.numbers = batch.group.pick(positions) if compiled.vmapped else batch.group.one(positions[0])
+        self.numbers = batch.group.select(positions if compiled.vmapped else positions[0])
         self.metrics: list[tuple[int, dict[str, Any]]] = []
-        started = [job.carries[m] for m in trials if m in job.carries]
+        keys = [job.key(trial) for trial in trials]
+        started = [job.carries[trial] for trial in trials if trial in job.carries]
         if started:
-            self.carry = _stack_carries(started, compiled, job.key(trials[0]))
-            self.step = int(started[0].state.step)
-        else:
-            keys = [job.key(trial) for trial in trials]
-            key = _stack_keys(keys) if compiled.vmapped else keys[0]
-            self.carry, self.step = compiled.init(self.numbers, key, job.device_data.train), 0
+            self.carry, self.step = _stack_carries(started, compiled, keys[0]), int(started[0].state.step)
+            return
+        stacked = keys[0]
+        if compiled.vmapped:  # on the host, which is quicker than in JAX
+            stacked = _wrap_keys(np.stack([jax.random.key_data(key) for key in keys]), keys[0])
+        self.carry, self.step = compiled.init(self.numbers, stacked, job.data.for_training()), 0
 
 
 def advance(running: RunningBatch, by_step: bool) -> None:
-    """Run a batch to the step of its job. by_step: whether a dispatch is one step."""
+    """Run a batch to the last step of its job.
+
+    running: the batch. by_step: whether each dispatch is one step, rather than all steps up to the next report.
+    """
     job, compiled = running.job, running.compiled
-    intervals, device_data = job.intervals, job.device_data
-    go = compiled.step if by_step else compiled.run_steps
+    intervals, data = job.intervals, job.data.for_training()
+    run_steps = compiled.step if by_step else compiled.run_steps
     until = min(job.until, intervals.steps)
-    before: Any = ()  # what the part before the one in hand came to
+    previous: Any = ()  # the means of the interval before
     while running.step < until and not job.should_stop():
         end, means = min(intervals.next(running.step), until), {}
         while running.step < end:
             count = 1 if by_step else end - running.step
             fresh = running.step == 0 or intervals.logs(running.step)  # a new interval of means begins
-            running.carry, means = go(
-                np.int32(count), np.bool_(fresh), running.carry, running.numbers, device_data.train
-            )
+            running.carry, means = run_steps(np.int32(count), np.bool_(fresh), running.carry, running.numbers, data)
             running.step += count
-        # or all would be handed out before the first was done, and nobody could stop it
-        jax.block_until_ready(before)
-        metrics, before = {}, means
+        # Otherwise all steps would be dispatched before the first is done, and nobody could stop them.
+        jax.block_until_ready(previous)
+        metrics, previous = {}, means
         if intervals.logs(running.step):
             metrics |= {f"train/{name}": value for name, value in means.items()}
-        if device_data.evaluates and intervals.evaluates(running.step):
-            running.carry, results = compiled.evaluate(running.carry, running.numbers, device_data.evaluation)
+        if job.data.validation is not None and intervals.evaluates(running.step):
+            running.carry, results = compiled.evaluate(running.carry, running.numbers, job.data)
             metrics |= {f"validation/{name}": value for name, value in results.items()}
         if metrics:
             running.metrics.append((running.step, metrics))
@@ -170,17 +162,19 @@ def advance(running: RunningBatch, by_step: bool) -> None:
 
 
 def fetch_results(running: RunningBatch) -> tuple[list[Carry], list[tuple[int, dict[str, np.ndarray]]]]:
-    """Of each trial its carry, and of each report (step, figures [trials]), on the host.
+    """The carry of each trial, and (step, name -> values [trials]) of each report, on the host.
 
-    A carry's key is plain numbers, which NumPy can hold.
+    running: the batch. The key in a carry is its data, integers, which NumPy can hold.
     """
     batch, vmapped = running.batch, running.compiled.vmapped
     steps = [step for step, _ in running.metrics]
-    carry, metrics = _to_host((_keyless(running.carry), [values for _, values in running.metrics]))
+    state = running.carry.state
+    keyless = running.carry._replace(state=state._replace(key=jax.random.key_data(state.key)))
+    carry, metrics = _to_host((keyless, [values for _, values in running.metrics]))
     step = np.int32(running.step)
 
     def row(position: int) -> Carry:
-        trial = jax.tree.map(lambda leaf: leaf[position], _stepless(carry)) if vmapped else carry
+        trial = jax.tree.map(lambda leaf: leaf[position], _drop_step(carry)) if vmapped else carry
         return trial._replace(state=trial.state._replace(step=step))
 
     reports = [(step, _drop_padding(values, batch)) for step, values in zip(steps, metrics, strict=True)]
@@ -188,56 +182,50 @@ def fetch_results(running: RunningBatch) -> tuple[list[Carry], list[tuple[int, d
 
 
 def warm(job: Job, batch: Batch, compiled: CompiledTrials, by_step: bool) -> None:
-    """Compile all that `advance` calls, so that threads do not do it twice; once for each shape."""
+    """Compile all that `advance` calls, once for each shape, so that threads do not compile it twice.
+
+    job, batch, compiled: of the batch to run. by_step: as for `advance`.
+    """
     name = (batch.width, by_step, job.shapes())
     if name in compiled.warm:
         return
     compiled.warm.add(name)
     running = RunningBatch(job._replace(carries={}), batch, compiled)
-    go = compiled.step if by_step else compiled.run_steps
-    carry, _ = go(np.int32(0), np.bool_(True), running.carry, running.numbers, job.device_data.train)
-    if job.device_data.evaluates:
-        compiled.evaluate(carry, running.numbers, job.device_data.evaluation)
+    run_steps = compiled.step if by_step else compiled.run_steps
+    carry, _ = run_steps(np.int32(0), np.bool_(True), running.carry, running.numbers, job.data.for_training())
+    if job.data.validation is not None:
+        compiled.evaluate(carry, running.numbers, job.data)
 
 
 def _to_host(tree: PyTree) -> PyTree:
-    """The arrays on the host. On CPU they are there: asking for copies of them would take the time."""
+    """The arrays on the host. On CPU they are there already, and copies of them would take time."""
     on_host = jax.default_backend() == "cpu"
     return jax.tree.map(np.asarray, tree) if on_host else jax.device_get(tree)
 
 
-def _stack_keys(keys: list[Key]) -> Key:
-    """[trials] keys, put together on the host: quicker than to let JAX do it."""
-    return wrap_keys(np.stack([jax.random.key_data(key) for key in keys]), keys[0])
-
-
 def _drop_padding(metrics: dict[str, Any], batch: Batch) -> dict[str, np.ndarray]:
-    """Figures as [trials], those of copies left out."""
+    """Metrics as [trials], without those of copies."""
     return {name: np.atleast_1d(np.asarray(value))[: len(batch.positions)] for name, value in metrics.items()}
 
 
 def _stack_carries(carries: list[Carry], compiled: CompiledTrials, like: Key) -> Carry:
-    """The carry of a batch of its trials' carries; like: a key of their kind."""
+    """The carry of a batch from the carries of its trials. like: a key of the same implementation."""
     if compiled.vmapped:
-        whole = jax.tree.map(lambda *leaves: np.stack(leaves), *map(_stepless, carries))
+        whole = jax.tree.map(lambda *leaves: np.stack(leaves), *map(_drop_step, carries))
         whole = whole._replace(state=whole.state._replace(step=carries[0].state.step))
     else:
         whole = carries[0]
-    whole = jax.tree.map(jax.numpy.array, whole)  # a copy, for it is going to be donated
-    return whole._replace(state=whole.state._replace(key=wrap_keys(whole.state.key, like)))
+    whole = jax.tree.map(jnp.array, whole)  # a copy, because it is donated
+    return whole._replace(state=whole.state._replace(key=_wrap_keys(whole.state.key, like)))
 
 
-def wrap_keys(data: PyTree, like: Key) -> PyTree:
-    """Plain numbers as keys of the kind of another; those of the old style stay as they are."""
-    if not jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
+def _wrap_keys(data: PyTree, like: Key) -> PyTree:
+    """The data of keys as keys of the implementation of `like`; raw keys stay as they are."""
+    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return data
     return jax.random.wrap_key_data(data, impl=str(jax.random.key_impl(like)))
 
 
-def _keyless(carry: Carry) -> Carry:
-    return carry._replace(state=carry.state._replace(key=jax.random.key_data(carry.state.key)))
-
-
-def _stepless(carry: Carry) -> Carry:
-    """The carry without its count of steps, which all trials share."""
+def _drop_step(carry: Carry) -> Carry:
+    """The carry without its step, which all trials share."""
     return carry._replace(state=carry.state._replace(step=()))

@@ -1,10 +1,10 @@
-"""The folder of a sweep: what its trials had come to when they were last saved.
+"""The folder of a sweep, with the saved progress of its trials.
 
-segments/00000000-0, ...   checkpoints, each of some trials side by side; of a trial that is in
-                           several the last one counts; one of which none counts is removed
-plan.json                  what the sweep is of: another one is refused; and how its groups run
+segments/00000000-0, ...   checkpoints, each of several trials; the last one that has a trial counts, and
+                           a segment is removed when later ones have all its trials
+plan.json                  the identity of the sweep, so that another one is refused, and the executions
 
-A segment is written whole or not at all, and a damaged one only costs what it holds.
+A segment is written whole or not at all. A damaged one only loses its own trials.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +24,18 @@ import numpy as np
 from nnfunc import check, checkpoint, documents
 from nnfunc.runs.lock import FolderLock
 from nnfunc.sweeps.strategy import EXECUTIONS, Execution
-from nnfunc.sweeps.trial import TrialSpec
+from nnfunc.sweeps.trial import TrialState
 from nnfunc.training.compiled import Carry
 
-__all__ = ["Saved", "Store", "peak_name"]
+__all__ = ["Store", "best_name"]
 
 
-def peak_name(trial: int) -> int:
-    """What the best state of a trial is saved as, and the trial that such a name is of."""
+def best_name(trial: int) -> int:
+    """The name under which the best state of a trial is saved; the trial for such a name. trial: either."""
     return -1 - trial
 
 
+RUN_AGAIN = "Its trials run again from an earlier step."
 SEGMENT = {
     "trials": [
         {
@@ -49,51 +50,42 @@ SEGMENT = {
 """The metadata of a segment; see `documents`."""
 
 
-class Saved(NamedTuple):
-    """A trial as it is kept; see `TrialState`. trial: or `peak_name` of it."""
-
-    trial: int
-    carry: Any
-    step: int
-    metrics: dict[str, dict[int, float]]
-    settings: dict[str, Any]
-
-
 class _Location(NamedTuple):
-    """Where a trial is: its segment and row, what is known of it, and how it ran."""
+    """Where a trial is saved: its segment and row, its entry in the metadata, and how it ran."""
 
     segment: Path
     row: int
-    known: dict[str, Any]
+    entry: dict[str, Any]
     execution: list[Any] | None
 
 
 class Store:
-    """Reads and writes the folder; it is the only one that does until it is closed.
+    """Reads and writes the folder, which is locked until `close`.
 
-    of: what a sweep must have in common with the one that it goes on with, as JSON holds it.
-    shared: whether several processes write into the folder, each of them trials of its own.
-    Raises: FileExistsError when the folder holds a sweep and resume is False; ValueError when it is
-    another one; BlockingIOError when another process writes there.
+    folder: made if it is missing. resume: whether the folder may hold a sweep already. of: the identity of the
+    sweep, which has to be the same when it is resumed; as JSON holds it. shared: whether several processes
+    write into the folder, each of them different trials.
+    Raises: FileExistsError when the folder holds a sweep and resume is False; ValueError when that is another
+    sweep; BlockingIOError when another process writes there.
     """
 
     def __init__(self, folder: str | Path, *, resume: bool, of: dict[str, Any], shared: bool = False):
         self.folder = Path(folder)
         self.segments, plan = self.folder / "segments", self.folder / "plan.json"
         if plan.exists() and not resume:
-            hint = "Give another folder, or go on with resume=True."
-            raise FileExistsError(f"{folder} already holds a sweep. {hint}")
+            hint = "Give another folder, or continue with resume=True."
+            check.fail("sweep", f"{folder} already holds a sweep.", hint=hint, exc_type=FileExistsError)
         self.new = not plan.exists()
         self.segments.mkdir(parents=True, exist_ok=True)
         self.lock = None if shared else FolderLock(self.folder)
-        self._suffix = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another may count alike
+        self._suffix = f"-{uuid.uuid4().hex[:6]}" if shared else ""  # another process may take the same number
         try:
             self._check_identity(plan, of)
         except ValueError:
             self.close()
             raise
         if not shared:
-            for removed in self.segments.glob(".gone-*"):  # a process died while it removed them
+            for removed in self.segments.glob(".gone-*"):  # left by a process that died
                 shutil.rmtree(removed, ignore_errors=True)
         self._executions: dict[str, Any] = self._plan().get("executions", {})
         self._trees: dict[Path, Any] = {}
@@ -102,7 +94,7 @@ class Store:
         self.refresh()
 
     def close(self) -> None:
-        """Let another process go on with the folder."""
+        """Unlock the folder."""
         if self.lock is not None:
             self.lock.close()
 
@@ -110,51 +102,52 @@ class Store:
         return trial in self.locations
 
     def refresh(self) -> None:
-        """Take note of what is new there: later segments count before earlier ones."""
+        """Read which segments are new. Later segments replace earlier ones."""
         new = set(self.segments.glob("[0-9]*")) - self._segments_read
         self._segments_read |= new
         for segment in sorted(new):
             try:
-                known = checkpoint.inspect(segment)["metadata"]
+                metadata = checkpoint.inspect(segment)["metadata"]
             except checkpoint.CheckpointError as error:
-                if segment.exists():  # otherwise another process has replaced it just now
-                    warnings.warn(f"{error} What it held is run again.", stacklevel=3)
+                if segment.exists():  # otherwise another process has just replaced it
+                    warnings.warn(f"{error} {RUN_AGAIN}", stacklevel=3)
                 continue
-            problem = documents.find_mismatch(known, SEGMENT, "metadata") or _unordered(known)
+            problem = documents.find_mismatch(metadata, SEGMENT, "metadata") or _find_invalid(metadata)
             if problem:
-                warnings.warn(f"{segment}: {problem}. What it held is run again.", stacklevel=3)
+                warnings.warn(f"{segment}: {problem}. {RUN_AGAIN}", stacklevel=3)
                 continue
-            for row, entry in enumerate(known["trials"]):
-                self.locations[entry["trial"]] = _Location(segment, row, entry, known["execution"])
+            for row, entry in enumerate(metadata["trials"]):
+                self.locations[entry["trial"]] = _Location(segment, row, entry, metadata["execution"])
 
     def forget(self, trial: int) -> None:
-        """Take a trial as not saved."""
+        """Treat a trial as not saved. trial: its name."""
         self.locations.pop(trial, None)
 
     def discard(self) -> None:
-        """Remove what a sweep that never began has left."""
+        """Remove the files of a sweep of which no step was saved."""
         if self.new and not any(self.segments.iterdir()):
             (self.folder / "plan.json").unlink(missing_ok=True)
             self.segments.rmdir()
 
     def known(self, trial: int) -> tuple[int, dict[str, dict[int, float]]]:
-        """The step that a trial was saved at, and its figures; (0, {}) where it was not."""
+        """The step at which a trial was saved, and its metrics; (0, {}) if it was not. trial: its name."""
         if trial not in self.locations:
             return 0, {}
-        known = self.locations[trial].known
-        return known["step"], _decode_metrics(known)
+        entry = self.locations[trial].entry
+        return entry["step"], _decode_metrics(entry)
 
     def execution(self, trial: int) -> Execution | None:
-        """How a trial ran, or was going to, where that is known."""
+        """The execution that was recorded for a trial, or None. trial: its index."""
         execution = self._executions.get(str(trial))
         if execution is None and trial in self.locations:
             execution = self.locations[trial].execution
         return None if execution is None else Execution(*execution)
 
     def record_execution(self, trial: int, execution: Execution) -> None:
-        """Write down how a trial, and all of its program, are going to run; the first time counts.
+        """Record the execution of a trial, and so of its program; the first one stays.
 
-        What is quickest may be another execution the next time, and its results differ by rounding.
+        When the sweep is resumed, another execution may be the fastest, but its results differ by rounding.
+        trial: its index. execution: how it runs.
         """
         if str(trial) in self._executions:
             return
@@ -165,75 +158,73 @@ class Store:
             self._write_plan(plan)
         self._executions = executions
 
-    def read(self, trial: int, like: Carry, spec: TrialSpec) -> Saved | None:
-        """A trial as it was saved; None, and a warning, where that is damaged.
+    def read(
+        self, trial: int, like: Carry, settings: dict[str, Any]
+    ) -> tuple[Any, int, dict[str, dict[int, float]]] | None:
+        """(carry, step, metrics) of a trial as saved; None, with a warning, if it is damaged.
 
-        like: of what structure its carry is.
+        trial: its name. like: the shapes and dtypes of its carry. settings: of the trial.
+        Raises: ValueError when it was saved with other settings.
         """
-        segment, row, known, _ = self.locations[trial]
-        if known["settings"] != _serialize_settings(spec.settings):
-            actual = ", ".join(f"{k}={v}" for k, v in _serialize_settings(spec.settings).items())
-            hint = "Start another folder for another space."
-            check.fail("sweep", f"trial {trial} should have the settings that it was saved with, got {actual}. {hint}")
-        if segment not in self._trees:  # trials come in the order of their segments, or nearly
+        segment, row, entry, _ = self.locations[trial]
+        saved, actual = entry["settings"], _serialize_settings(settings)
+        if saved != actual:
+            differing = [name for name in saved | actual if saved.get(name) != actual.get(name)]
+            text = lambda settings: ", ".join(f"{name}={settings.get(name)}" for name in differing)
+            expected, hint = f"trial {trial} should have its saved settings, {text(saved)}", "Use another folder."
+            check.fail("sweep", expected=expected, actual=text(actual), hint=hint)
+        if segment not in self._trees:  # only the last one is cached: trials are read in about the order of segments
             try:
                 rows = len(checkpoint.inspect(segment)["metadata"]["trials"])
                 lead = lambda leaf: np.empty((rows, *leaf.shape), leaf.dtype)
                 self._trees = {segment: checkpoint.load(segment, jax.tree.map(lead, like))}
             except checkpoint.CheckpointError as error:
-                warnings.warn(f"{error} What it held is run again.", stacklevel=4)
+                warnings.warn(f"{error} {RUN_AGAIN}", stacklevel=4)
                 self.locations = {m: p for m, p in self.locations.items() if p.segment != segment}
                 return None
         carry = jax.tree.map(lambda leaf: leaf[row], self._trees[segment])
-        return Saved(trial, carry, known["step"], _decode_metrics(known), spec.settings)
+        return carry, entry["step"], _decode_metrics(entry)
 
-    def write(self, saved: list[Saved], execution: Execution | None) -> None:
-        """Keep trials of one structure, and forget the segments that they replace."""
-        carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(entry.carry for entry in saved))
-        known: list[dict[str, Any]] = [
+    def write(self, states: dict[int, TrialState], execution: Execution | None) -> None:
+        """Write a segment, and remove those that it replaces.
+
+        states: of trials whose carries have the same structure, by name. execution: how they ran.
+        """
+        carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(state.carry for state in states.values()))
+        entries: list[dict[str, Any]] = [
             {
-                "trial": entry.trial,
-                "step": entry.step,
-                "metrics": _encode_metrics(entry),
-                "settings": _serialize_settings(entry.settings),
+                "trial": trial,
+                "step": state.step,
+                "metrics": _encode_metrics(state.metrics),
+                "settings": _serialize_settings(state.initial_setting),
             }
-            for entry in saved
+            for trial, state in states.items()
         ]
-        metadata = {"trials": known, "execution": None if execution is None else list(execution)}
-        segment = self._next(min(max(entry.trial, peak_name(entry.trial)) for entry in saved))
+        metadata = {"trials": entries, "execution": None if execution is None else list(execution)}
+        numbers = [int(path.name.partition("-")[0]) for path in self.segments.glob("[0-9]*")]
+        first = min(max(trial, best_name(trial)) for trial in states)  # processes have different trials
+        segment = self.segments / f"{max(numbers, default=-1) + 1:08d}-{first}{self._suffix}"
         checkpoint.save(segment, carry, metadata=metadata)
         self._segments_read.add(segment)
-        before = {self.locations[entry.trial].segment for entry in saved if entry.trial in self.locations}
-        for row, entry in enumerate(known):
+        before = {self.locations[trial].segment for trial in states if trial in self.locations}
+        for row, entry in enumerate(entries):
             self.locations[entry["trial"]] = _Location(segment, row, entry, metadata["execution"])
-        self._remove(before - {location.segment for location in self.locations.values()})
-
-    def _next(self, trial: int) -> Path:
-        """A name after all others; processes that share the folder have trials of their own."""
-        numbers = [int(path.name.partition("-")[0]) for path in self.segments.glob("[0-9]*")]
-        return self.segments / f"{max(numbers, default=-1) + 1:08d}-{trial}{self._suffix}"
-
-    def _remove(self, segments: Iterable[Path]) -> None:
-        for segment in segments:
-            removed = segment.with_name(f".gone-{segment.name}")
-            try:
-                segment.rename(removed)  # at once: another process may be looking
-            except OSError:
-                continue
-            shutil.rmtree(removed, ignore_errors=True)
+        for replaced in before - {location.segment for location in self.locations.values()}:
+            removed = replaced.with_name(f".gone-{replaced.name}")
+            with suppress(OSError):
+                replaced.rename(removed)  # in one step, because another process may be reading
+                shutil.rmtree(removed, ignore_errors=True)
 
     def _plan(self) -> dict[str, Any]:
-        """What plan.json holds. Raises: ValueError when that is nothing that was written here."""
+        """The content of plan.json. Raises: ValueError when it is invalid."""
         plan = self.folder / "plan.json"
         hint = "Start the sweep again in another folder."
         content = documents.read_json(plan, {"executions?": {str: list}}, hint)
         for execution in content.get("executions", {}).values():
-            if not (
-                len(execution) == len(Execution._fields)
-                and execution[0] in EXECUTIONS
-                and all(map(_is_size, execution[1:4]))
-            ):
-                check.fail(str(plan), f"an execution should be one that a sweep has, got {execution}. {hint}")
+            is_valid = len(execution) == len(Execution._fields) and execution[0] in EXECUTIONS
+            if not is_valid or not all(type(size) is int and size > 0 for size in execution[1:4]):
+                expected = f"executions should be lists of {', '.join(Execution._fields)}"
+                check.fail(str(plan), expected=expected, actual=execution, hint=hint)
         return content
 
     def _write_plan(self, content: dict[str, Any]) -> None:
@@ -248,43 +239,37 @@ class Store:
         before = self._plan()
         for name, value in json.loads(json.dumps(of)).items():
             if before.get(name, value) != value:
-                hint = "Start another folder to change it."
-                problem = f"a sweep should go on with the same {name}, {before[name]}, got {value}"
-                check.fail("sweep", f"{problem}. {hint}")
+                expected = f"a resumed sweep should have the same {name}, {before[name]}"
+                check.fail("sweep", expected=expected, actual=value, hint="Use another folder to change it.")
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _unordered(known: dict[str, Any]) -> str:
-    """What is wrong with metadata of the right form: steps that are none, or an execution that is none."""
-    execution = known["execution"]
+def _find_invalid(metadata: dict[str, Any]) -> str:
+    """What is wrong with the values of metadata that has the right form, or ""."""
+    execution = metadata["execution"]
     if execution is not None and len(execution) != len(Execution._fields):
         return f"metadata.execution should have {len(Execution._fields)} entries, got {len(execution)}"
-    curves = [curve for entry in known["trials"] for curve in entry["metrics"].values()]
+    curves = [curve for entry in metadata["trials"] for curve in entry["metrics"].values()]
     steps = {step for curve in curves for step in curve}
     wrong = next((step for step in steps if not re.fullmatch(r"\d{1,18}", step)), None)
-    return "" if wrong is None else f"metadata.metrics should be by step, got {wrong!r}"
+    return "" if wrong is None else f"the keys of metadata.metrics should be steps, got {wrong!r}"
 
 
-def _decode_metrics(known: dict[str, Any]) -> dict[str, dict[int, float]]:
-    """The figures of what `_plain` made."""
+def _decode_metrics(entry: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """The metrics of a trial from its entry in the metadata."""
     return {
         name: {int(step): math.nan if v is None else v for step, v in curve.items()}
-        for name, curve in known["metrics"].items()
+        for name, curve in entry["metrics"].items()
     }
 
 
-def _encode_metrics(saved: Saved) -> dict[str, dict[int, float | None]]:
-    """The figures as strict JSON holds them."""
-    curves = saved.metrics.items()
-    good = lambda value: value if math.isfinite(value) else None
-    return {name: {step: good(v) for step, v in curve.items()} for name, curve in curves}
+def _encode_metrics(metrics: dict[str, dict[int, float]]) -> dict[str, dict[int, float | None]]:
+    """The metrics as strict JSON holds them: None for what is not finite."""
+    finite = lambda value: value if math.isfinite(value) else None
+    return {name: {step: finite(v) for step, v in curve.items()} for name, curve in metrics.items()}
 
 
 def _serialize_settings(settings: dict[str, Any]) -> dict[str, str]:
-    """Settings as JSON holds them: the same in every process, functions and arrays too."""
+    """The settings as text that is the same in every process, for functions and arrays too."""
 
     def serialize_leaf(leaf: Any) -> str:
         if hasattr(leaf, "shape"):
@@ -298,7 +283,7 @@ def _serialize_settings(settings: dict[str, Any]) -> dict[str, str]:
 
     def serialize(value: Any) -> str:
         leaves, treedef = jax.tree.flatten(value)
-        alone = len(leaves) == 1 and leaves[0] is value
-        return serialize_leaf(value) if alone else f"{treedef} {[serialize_leaf(v) for v in leaves]}"
+        is_leaf = len(leaves) == 1 and leaves[0] is value
+        return serialize_leaf(value) if is_leaf else f"{treedef} {[serialize_leaf(v) for v in leaves]}"
 
     return {name: serialize(value) for name, value in settings.items()}

@@ -1,4 +1,4 @@
-"""From the trials of an engine to the arrays of a result."""
+"""The result of a sweep, from the states of its trials."""
 
 import math
 from typing import Any
@@ -10,42 +10,43 @@ import numpy as np
 from nnfunc.base import Key
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
-from nnfunc.sweeps.trial_state import TrialState
 
 __all__ = ["collect"]
 
 
 def collect(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Result:
-    """What the trials have come to. key: of the sweep."""
+    """The result of an engine. key: of the sweep. seconds: that it took. complete: whether it ended by itself."""
     states, count = engine.states, len(engine.specs)
-    names = list(dict.fromkeys(name for t in states.values() for name in t.metrics))
-    steps = {split: _steps(states, split) for split in ("train", "validation")}
-    steps = {split: at for split, at in steps.items() if at.size or split == "train"}
+    reported: dict[str, set[int]] = {"train": set()}
+    names: dict[str, None] = {}  # in the order of the reports
+    for state in states.values():
+        for name, values in state.metrics.items():
+            names[name] = None
+            reported.setdefault(name.partition("/")[0], set()).update(values)
+    steps = {split: np.asarray(sorted(reported[split]), np.int64) for split in sorted(reported)}
     curves = {}
     for name in names:
-        at = steps[name.partition("/")[0]]
-        positions = {int(step): position for position, step in enumerate(at)}
-        curve = np.full((count, len(at)), np.nan, np.float32)
+        split_steps = steps[name.partition("/")[0]]
+        curves[name] = np.full((count, len(split_steps)), np.nan, np.float32)
         for trial, state in states.items():
-            for step, value in state.metrics.get(name, {}).items():
-                curve[trial, positions[step]] = value
-        curves[name] = curve
+            values = state.metrics.get(name, {})
+            curves[name][trial, np.searchsorted(split_steps, list(values))] = list(values.values())
 
     diverged, scores, best_at = {}, np.full(count, math.nan), {}
-    carries = {m: t.carry for m, t in states.items() if t.carry is not None}
+    carries: dict[int, Any] = {m: t.carry for m, t in states.items() if t.carry is not None}
     for trial, state in states.items():
-        known = state.metrics.get(engine.rank_of(state), {})
-        broken = [step for step in sorted(known) if not math.isfinite(known[step])]
+        values = state.metrics.get(engine.rank_of(state), {})
+        invalid = [step for step in sorted(values) if not math.isfinite(values[step])]
         if state.diverged and state.carry is not None:
             diverged[trial] = int(state.carry.state.diverged_at)
-        elif known and broken and broken[-1] == max(known):  # of held-out examples alone
-            diverged[trial] = broken[0]
-        elif known:
-            scores[trial] = known[max(known)]
-            if complete and state.peak is not None and state.peak.carry is not None:
-                best_at[trial], carries[trial] = state.peak.step, state.peak.carry
-                scores[trial] = known[state.peak.step]
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        elif invalid and invalid[-1] == max(values):  # only on the validation split
+            diverged[trial] = invalid[0]
+        elif values:
+            scores[trial] = values[max(values)]
+            if complete and state.best_step is not None and state.best_carry is not None:
+                best_at[trial], carries[trial] = state.best_step, state.best_carry
+                scores[trial] = values[state.best_step]
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return Result(
         hypers=[spec.settings for spec in engine.specs],
         metric=engine.metric,
@@ -64,17 +65,6 @@ def collect(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Resu
         seconds=seconds,
         best_at=best_at,
         _carries=carries,
-        _impl=str(jax.random.key_impl(key)) if typed else None,
+        _impl=str(jax.random.key_impl(key)) if is_typed else None,
         _specs=list(engine.specs),
     )
-
-
-def _steps(states: dict[int, TrialState], split: str) -> np.ndarray:
-    steps: Any = {
-        step
-        for t in states.values()
-        for name, curve in t.metrics.items()
-        if name.startswith(f"{split}/")
-        for step in curve
-    }
-    return np.asarray(sorted(steps), np.int64)

@@ -1,7 +1,7 @@
-"""The compiled programs that run the trials of a group: one at a time, or many side by side.
+"""The jitted functions that run the trials of a group, one at a time or many side by side.
 
-Side by side, the count of steps is shared by all trials: were it one for each, everything that
-follows a schedule of the step would be computed for each, and both sides of each branch on it.
+Trials side by side share one step counter. With a counter for each, every schedule would be computed for
+each trial, and both sides of every branch on the step.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import eval_total, even_batch_size
-from nnfunc.sweeps.grouping import Group, static_key
+from nnfunc.sweeps.grouping import Group, static_key, varies
 from nnfunc.training.compiled import Carry, Meter, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
@@ -28,14 +28,13 @@ TRIALS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainS
 
 
 class CompiledTrials(NamedTuple):
-    """Jitted run_functions of one trial, or of several on a leading axis of all but the step.
+    """The jitted functions of one trial, or of several along a leading axis of everything but the step.
 
-    init(numbers, key, data) -> Carry. run_steps(n, fresh, carry, numbers, data) -> (Carry, figures): n steps
-    in one dispatch, and the means since the last call with fresh=True. step: the same for n = 1, with
-    no loop. evaluate(carry, numbers, data) -> (Carry, figures): of the validation split, and what
-    follows from them. vmapped: whether there is an axis of trials. timings: by the shapes of the data, what
-    is known of how long things take, see `Job.timings`. warm: the shapes for which all of them were
-    compiled.
+    init: (numbers, key, data) -> Carry. run_steps: (n, fresh, carry, numbers, data) -> (Carry, metrics), n
+    steps in one dispatch, and the means of the metrics since the last call with fresh=True. step: the same
+    for n = 1, without a loop. evaluate: (carry, numbers, data) -> (Carry, metrics) of the validation split.
+    vmapped: whether there is an axis of trials. timings: shapes -> what was measured; see `Job.timings`.
+    warm: the shapes for which all functions are compiled.
     """
 
     init: Callable[[Any, Key, Any], Carry]
@@ -48,26 +47,26 @@ class CompiledTrials(NamedTuple):
 
 
 def compile_trials(build: Build, group: Group, vmapped: bool, devices: int = 1) -> CompiledTrials:
-    """The programs of a group, cache_calls: as for a run alone, other numbers compile nothing.
+    """The jitted functions of a group, cached: other numbers compile nothing.
 
-    devices: over how many the axis of trials is cut; each runs its own, and none waits for another.
+    build: of the trials. group: the trials. vmapped: whether there is an axis of trials. devices: how many
+    devices the axis of trials is sharded over; none waits for another.
     """
-    axes = tuple(group.axes()) if vmapped else None
+    axes = tuple(0 if varies(number) else None for number in group.numbers) if vmapped else None
     return _cached_compile(build, group.leaves, group.treedef, axes, devices, static_key(group.leaves))
 
 
 def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, cache_key: Any) -> CompiledTrials:
-    own = run_functions(build, static, treedef)
+    functions = run_functions(build, static, treedef)
 
     def one(carry, numbers, data):
-        return own.step(carry, numbers[:-1], _with_order(data, numbers[-1]))
+        return functions.step(carry, numbers[:-1], data if numbers[-1] is None else replace(data, seed=numbers[-1]))
 
     def init(numbers, key, data):
-        return own.init(numbers[:-1], key, data)
+        return functions.init(numbers[:-1], key, data)
 
-    evaluate = _make_evaluate(own)
+    evaluate, axes_list = _make_evaluate(functions), list[int | None](axes or ())
     if axes is not None:
-        axes_list = list(axes)
         one = jax.vmap(one, in_axes=(TRIALS, axes_list, None), out_axes=TRIALS)
         evaluate = jax.vmap(evaluate, in_axes=(TRIALS, axes_list, None), out_axes=(TRIALS, 0))
         init = _init_each(init, axes_list)
@@ -86,7 +85,6 @@ def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, c
         return carry, _means(carry.meter)
 
     if axes is not None and devices > 1:
-        axes_list = list(axes)
         spread = lambda function, *in_axes, out: _shard(function, in_axes, out, devices)
         init = spread(init, axes_list, 0, None, out=TRIALS)
         run_steps = spread(run_steps, None, None, TRIALS, axes_list, None, out=(TRIALS, 0))
@@ -107,13 +105,8 @@ def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, c
 _cached_compile = cache_calls(_compile, 64)
 
 
-def _with_order(data: Data, seed: Any) -> Data:
-    """The data in the order of a seed, or in its own."""
-    return data if seed is None else replace(data, seed=seed)
-
-
 def _shard(function: Callable[..., Any], in_axes: Any, out: Any, devices: int) -> Callable[..., Any]:
-    """The function with each axis of trials cut over devices, which exchange nothing."""
+    """The function with the axis of trials sharded over devices, which exchange nothing."""
     mesh = _mesh(devices)
     spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("trials")
     specs = lambda tree: jax.tree.map(spec, tree, is_leaf=lambda axis: axis is None)
@@ -121,39 +114,37 @@ def _shard(function: Callable[..., Any], in_axes: Any, out: Any, devices: int) -
 
 
 def replicate(tree: PyTree, devices: int) -> PyTree:
-    """The arrays, held by each of the devices: otherwise they are copied at every call."""
+    """The arrays of a tree on each of the first `devices` devices; otherwise every call copies them there."""
     return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
 
 
 def _mesh(devices: int) -> Mesh:
-    own = jax.devices()[:devices]
-    return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=own)
+    return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 
 
 def _init_each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:
-    """init of every trial, one after the other: random draws side by side compile for seconds."""
+    """init of all trials, one after another: random draws side by side take seconds to compile."""
 
-    def every(numbers, keys, data):
-        def of(arguments):
+    def init_all(numbers, keys, data):
+        def init_one(arguments):
             key, varied = arguments
-            whole = [v if a == 0 else n for v, a, n in zip(varied, axes, numbers, strict=True)]
-            return init(whole, key, data)
+            return init([v if a == 0 else n for v, a, n in zip(varied, axes, numbers, strict=True)], key, data)
 
         varied = [n if a == 0 else None for n, a in zip(numbers, axes, strict=True)]
-        carry = jax.lax.map(of, (keys, varied))
+        carry = jax.lax.map(init_one, (keys, varied))
         return carry._replace(state=carry.state._replace(step=jnp.zeros((), jnp.int32)))
 
-    return every
+    return init_all
 
 
-def _make_evaluate(own: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
+def _make_evaluate(functions: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carry, dict[str, Array]]]:
     def evaluate(carry, numbers, data):
         numbers = numbers[:-1]
-        task = own.build_task(numbers, carry.state.step)
+        task = functions.build_task(numbers, carry.state.step)
         size = eval_batch_size(data, task.accumulate)
 
         def totals(batch: PyTree, mask: Array | None = None) -> Any:
-            return own.eval_totals(carry.state, numbers, batch, mask)
+            return functions.eval_totals(carry.state, numbers, batch, mask)
 
         if can_mask(task.objective):
             sums = eval_total(totals, data.validation, size, data.transform)
@@ -161,7 +152,7 @@ def _make_evaluate(own: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carr
             count = jax.tree.leaves(data.validation)[0].shape[0]
             sums = data.total(totals, "validation", even_batch_size(count, size))
         metrics = {name: total / weight for name, (total, weight) in sums.items()}
-        carry = own.observe(carry, numbers, metrics)
+        carry = functions.observe(carry, numbers, metrics)
         finite = carry.state.diverged_at < 0
         return carry, {name: jnp.where(finite, f, jnp.nan) for name, f in metrics.items()}
 
@@ -169,7 +160,7 @@ def _make_evaluate(own: RunFunctions) -> Callable[[Carry, Any, Data], tuple[Carr
 
 
 def _means(meter: Meter) -> dict[str, Array]:
-    """The means of the interval; of the learning rate its last. Not a number where none was good."""
+    """The means since the last report, and the last learning rate; NaN without a finite step."""
     count = meter.count.astype(jnp.float32)
     means = {name: total / count for name, total in meter.total.items()}
     return means | {name: meter.last[name] for name in meter.last if name == "learning_rate"}

@@ -1,8 +1,8 @@
-"""Runs the trials of a sweep: adds them, advances them as a search asks, compares and saves them.
+"""The engine of a sweep: it adds trials, runs them as far as a search asks, compares and saves them.
 
-A search is a function of an engine. It adds trials or takes those that are there, advances some of
-them, looks at their costs, and stops others. When a sweep goes on from its folder, the search is
-played again from its beginning: what was saved is not run again, so it decides what it decided.
+A search is a function of an engine. It adds trials or begins those of the space, runs some of them,
+compares their costs, and stops others. When a sweep is resumed from its folder, the search is called again
+from its beginning. Saved steps are not run again, so the search decides as before.
 """
 
 import math
@@ -10,8 +10,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import jax
 import numpy as np
@@ -19,40 +20,38 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.dataset import Data
 from nnfunc.runs.best_metric import BestMetric
-from nnfunc.sweeps.assignment import assign
-from nnfunc.sweeps.batch import Batch, DeviceData, Job, ReportCallback, RunningBatch, fetch_results
-from nnfunc.sweeps.checkpoints import Saved, Store, peak_name
-from nnfunc.sweeps.grouping import Group, Grouping, set_numbers, static_key
+from nnfunc.sweeps.batch import Batch, Job, ReportCallback, RunningBatch, device_data, fetch_results
+from nnfunc.sweeps.checkpoints import Store, best_name
+from nnfunc.sweeps.grouping import Group, Grouping, group_trials, refusal, set_numbers, static_key
 from nnfunc.sweeps.plan import GroupPlan, Plan, build_plan, plan_group, structural
 from nnfunc.sweeps.sampling import Draws
-from nnfunc.sweeps.strategy import (
-    EXECUTIONS,
-    choose_execution,
-    measure_speed,
-    run_timed,
-    skip_loop_timing,
-    split_batches,
-)
-from nnfunc.sweeps.trial import TrialSpec
-from nnfunc.sweeps.trial_state import Program, TrialState
-from nnfunc.training.compiled import Carry
+from nnfunc.sweeps.strategy import EXECUTIONS, choose_execution, measure_speed, run_timed, split_batches
+from nnfunc.sweeps.trial import Program, TrialSpec, TrialState
+from nnfunc.training.compiled import Carry, compiled_functions
+from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.train_run import inspect_task
 
 __all__ = ["Engine", "Interrupted"]
 
 SAVE_EVERY = 10.0
-"""Seconds: what a sweep that is killed has to run again, at most, beside what is in hand."""
+"""Seconds between two saves: a sweep that is killed loses at most this much of each trial."""
 
-
-_DEVICE_DATA: "WeakKeyDictionary[Data, DeviceData]" = WeakKeyDictionary()
-"""By data set what sweeps of it hold on the device."""
+_INSPECTED: "dict[Any, tuple[Any, WeakSet[Data]]]" = {}
+"""(id of compiled functions, metric) -> the functions, and the data sets they were inspected with."""
 
 
 class Interrupted(Exception):
-    """Somebody asked the sweep to stop; what it had come to is saved where it has a folder."""
+    """The sweep was asked to stop. Its progress is saved if it has a folder."""
 
 
 class Engine:
-    """See the top of the file. trials are their places in the sweep, in the order of being added."""
+    """The state of a sweep, and what a search may do with it. Trials are counted in the order of being added.
+
+    build_spec: (settings, trial, run) -> TrialSpec. draws: the source of the settings. metric: ranks the
+    trials. execution, chunk: as for `nf.sweep`. store: the folder to save in, or None. on_report: called at
+    every report. should_stop: asked at every report. jobs: runs trials elsewhere, into the store; see
+    `nnfunc.sweeps.executors`.
+    """
 
     def __init__(
         self,
@@ -67,18 +66,14 @@ class Engine:
         should_stop: Callable[[], bool] = lambda: False,
         jobs: Callable[["Engine", list[int], float], None] | None = None,
     ):
-        """build_spec: (settings, place, run) -> TrialSpec. draws: where settings come from.
-
-        jobs: what runs trials elsewhere, into the store; see `nnfunc.sweeps.executors`.
-        """
         check.choice("sweep", EXECUTIONS, execution=execution)
         if chunk is not None:
             check.size("sweep", chunk=chunk)
         self.build_spec, self.draws, self.metric = build_spec, draws, metric
         self.execution, self.chunk = execution, chunk
         self.store, self.on_report, self.jobs = store, on_report, jobs
-        self.batches: list[list[dict[str, Any]]] = []
         self._should_stop, self._stopped = should_stop, False
+        self.batches: list[list[dict[str, Any]]] = []  # the settings of each call of `add`
         self.specs: list[TrialSpec] = []
         self.states: dict[int, TrialState] = {}
         self._programs: dict[Any, Program] = {}
@@ -88,129 +83,150 @@ class Engine:
         self.trials_by_setting: list[list[int]] = []
         self.lineage: list[dict[str, Any]] = []
         self._unsaved: set[int] = set()
-        self.unsaved_peaks: set[int] = set()  # trials; see `nnfunc.sweeps.peaks`
-        self.changed: set[int] = set()  # trials, since somebody who follows them emptied it
-        self.steps_before_jobs: dict[int, int] | None = None  # trial -> its step when jobs were first handed out
+        self._unsaved_best: set[int] = set()
+        self.changed: set[int] = set()  # trials that changed without a report; `Watch` empties it
+        self.steps_before_jobs: dict[int, int] | None = None  # trial -> its step when jobs were first submitted
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
 
     def begin(self) -> list[int]:
-        """Draw as many settings as were asked for, once, and take them up."""
+        """Add the settings that are drawn from the space, once; all trials."""
         if not self.specs:
             self.add(self.draws.rows())
-            self._warn()
+            self._warn_of_unread()
         return list(range(len(self.specs)))
 
     def add(self, settings: list[dict[str, Any]]) -> list[int]:
-        """Take up the runs of each setting as trials. Raises: what all of them are refused for."""
+        """Add the runs of each setting as trials, and return them.
+
+        settings: name -> value of each setting. Raises: the first error when all trials so far are refused.
+        """
         first = len(self.specs)
         self.batches.append(settings)
-        for own in settings:
+        for setting in settings:
             self.trials_by_setting.append([])
-            for seed in range(self.draws.runs):
+            for run in range(self.draws.runs):
                 self.trials_by_setting[-1].append(len(self.specs))
-                self.specs.append(self.build_spec(own, len(self.specs), seed))
+                self.specs.append(self.build_spec(setting, len(self.specs), run))
         trials = list(range(first, len(self.specs)))
-        specs = {trial: self.specs[trial] for trial in trials}
-        errors: list[Exception] = []
-        for assignment in assign(specs, self.device_data, self.metric, self.draws.varied):
-            self.refused |= assignment.refused
-            self.groupings += [assignment.grouping] if assignment.grouping is not None else []
-            errors += assignment.errors
-            for group in assignment.groups:
-                self._add_group(group, assignment.lead, assignment.device_data)
+        families: dict[Any, list[int]] = {}
+        for trial in trials:
+            spec = self.specs[trial]
+            families.setdefault((spec.build, id(spec.data), spec.intervals), []).append(trial)
+        errors = [error for family in families.values() for error in self._add_family(family)]
         if not self.groups:
             raise errors[0]
         self.changed.update(trials)
         return trials
 
-    def _add_group(self, group: Group, lead: TrialSpec, device_data: DeviceData) -> None:
-        """Make the trials of a group tracks of one kind."""
-        program = Program(lead.build, device_data, lead.intervals, group.leaves, group.treedef, group.traced)
-        same = (
-            program.build,
-            id(device_data),
-            program.intervals,
+    def _add_family(self, trials: list[int]) -> list[Exception]:
+        """Add trials that share build, data and intervals; the errors of those that are refused together."""
+        lead, data = self.specs[trials[0]], device_data(self.specs[trials[0]].data)
+        hypers, train_data = [self.specs[trial].hypers for trial in trials], data.for_training()
+        try:
+            grouping = group_trials(lead.build, hypers, lead.key, train_data, self.draws.varied)
+        except Exception as error:  # of the first trial: all are refused
+            self.refused |= dict.fromkeys(trials, refusal(error))
+            return [error]
+        self.groupings.append(grouping)
+        self.refused |= {trials[i]: why for i, why in grouping.refused.items()}
+        errors = []
+        for group in grouping.groups:
+            group = group._replace(trials=tuple(trials[i] for i in group.trials))
+            try:
+                _inspect(group, self.specs[group.trials[0]], data, self.metric)
+            except Exception as error:  # the task refuses the data, or its numbers
+                self.refused |= dict.fromkeys(group.trials, refusal(error))
+                errors.append(error)
+            else:
+                self._add_group(group, data)
+        return errors
+
+    def _add_group(self, group: Group, data: Data) -> None:
+        """Add a group; groups of the same structure share a program. data: on the device."""
+        lead, orders = self.specs[group.trials[0]], [self.specs[trial].order for trial in group.trials]
+        seeds = None if orders[0] is None else np.asarray(orders, np.uint32)
+        group = group._replace(numbers=[*group.numbers[:-1], seeds])
+        structure = (
+            lead.build,
+            id(data),
+            lead.intervals,
             group.treedef,
             static_key(group.leaves),
             group.traced,
             tuple((n.shape[1:], n.dtype) for n in group.numbers if isinstance(n, np.ndarray)),
         )
-        program = self._programs.setdefault(same, program)
+        program = self._programs.setdefault(structure, Program(lead.build, data, lead.intervals, group.trials[0]))
         self.groups.append((program, group))
         for position, trial in enumerate(group.trials):
             spec = self.specs[trial]
             self.states[trial] = TrialState(spec, spec.settings, program, group, position)
             if self.store is not None and program.execution is None:
-                program.execution = self.store.execution(trial)  # as before, so bit for bit
-        if program.lead is None:
-            program.lead = group.trials[0]
+                program.execution = self.store.execution(trial)  # the same one as before gives the same bits
 
-    def _warn(self) -> None:
-        """Of names that change nothing, unless others are made of them."""
+    def _warn_of_unread(self) -> None:
+        """Warn of names that change nothing, unless other values may be derived from them."""
         unread = {name for grouping in self.groupings for name in grouping.traced}
         for grouping in self.groupings:
             unread &= grouping.unread
         for name in () if self.draws.derives else sorted(unread):
-            problem = f"no step reads {name!r}, so it changes nothing"
-            warnings.warn(f"sweep: {problem}. Does build use it?", stacklevel=2)
+            warnings.warn(f"sweep: no step reads {name!r}, so it changes nothing. Does build use it?", stacklevel=2)
 
     def plan(self, *, probe: bool = False) -> Plan:
-        """What there is to do. probe: whether to find how trials run, by some steps of each execution."""
-        planned: list[tuple[Program, GroupPlan]] = []
+        """What the sweep runs. probe: whether to choose executions now, by running some steps of each."""
+        planned: dict[Any, GroupPlan] = {}  # groups of later batches extend equal ones
         names = structural(self.specs)
         for program, group in self.groups:
             job = self._job(program, group, program.intervals.steps)
             if program.execution is None and (probe or self.execution != "auto"):
-                execution = choose_execution(job if probe else skip_loop_timing(job), self.execution, self.chunk)
+                timed = job if probe else job._replace(group=group._replace(scanned=True))  # nothing is timed
+                execution = choose_execution(timed, self.execution, self.chunk)
                 program.execution = measure_speed(job, execution) if probe else execution
             lead = self.specs[group.trials[0]]
-            static = {name: lead.settings[name] for name in names}
-            planned.append((program, plan_group(job, program.execution, static | group.static)))
-        return build_plan(planned, self.groupings, self.specs, self.draws.runs, self.refused)
+            static = {name: lead.settings[name] for name in names} | group.static
+            key = (id(program), tuple(static), static_key(static.values()))
+            group_plan = plan_group(job, program.execution, static)
+            earlier = planned[key].trials if key in planned else ()
+            planned[key] = replace(group_plan, trials=earlier + group_plan.trials)
+        return build_plan(list(planned.values()), self.groupings, self.specs, self.draws.runs, self.refused)
 
     def _job(self, program: Program, group: Group, until: int) -> Job:
         key = lambda trial: self.specs[trial].key
-        return Job(program.build, group, key, program.device_data, program.intervals, until, program.compiled)
-
-    def device_data(self, data: Data) -> DeviceData:
-        """The data on the device, put there once."""
-        if data not in _DEVICE_DATA:
-            _DEVICE_DATA[data] = DeviceData.of(data)
-        return _DEVICE_DATA[data]
+        return Job(program.build, group, key, program.data, program.intervals, until, program.compiled)
 
     @property
     def trials(self) -> list[int]:
-        """Those that may go on: neither refused, nor diverged, nor ended by a search."""
+        """The trials that may run on: not refused, not diverged and not stopped by a search."""
         return [m for m, t in self.states.items() if t.stop_reason is None and not t.diverged]
 
     def advance(self, trials: Iterable[int], fraction: float = 1.0, *, together: bool = False) -> None:
-        """Run trials to a share of their steps, at which they are evaluated.
+        """Run trials to a fraction of their steps, where they are evaluated.
 
-        together: whether what comes next may change one after another, so that they must be saved
-        together or not at all. Raises: Interrupted.
+        trials: their indices. fraction: in (0, 1]; they stop at the nearest evaluation. together: whether the
+        search may copy trials from one another next, so that they are saved together or not at all.
+        Raises: Interrupted.
         """
         selected = set(trials)
         if self.jobs is not None:
             self._run_jobs(selected, fraction, together)
-        started = {id(state.group) for m in selected if (state := self.states.get(m)) is not None}
+        active = {id(state.group) for m in selected if (state := self.states.get(m)) is not None}
         for program, group in self.groups:
-            if id(group) not in started:
+            if id(group) not in active:
                 continue
-            own = [m for m in group.trials if m in selected and not self.states[m].diverged]
-            self.load(own)
+            chosen = [m for m in group.trials if m in selected and not self.states[m].diverged]
+            self.load(chosen)
             if together:
                 self._reset_uneven(group)
-            own = [m for m in own if self.states[m].stop_reason is None and not self.states[m].diverged]
-            until = program.stop_at(fraction)
-            if any(self.states[m].step < until for m in own):
+            chosen = [m for m in chosen if self.states[m].stop_reason is None and not self.states[m].diverged]
+            until = program.nearest_report(fraction)
+            if any(self.states[m].step < until for m in chosen):
                 self._check_stop()
-                self.run(program, group, own, until, together)
+                self.run(program, group, chosen, until, together)
         if self.store is not None and time.monotonic() - self._saved_at > SAVE_EVERY:
             self.save()
 
     def _reset_uneven(self, group: Group) -> None:
-        """Forget what was saved of a group of which a part is lost: its trials belong together."""
+        """Run a group again from its beginning when only a part of it was saved: its trials belong together."""
         states = [self.states[m] for m in group.trials]
         steps = {t.step for t in states if not t.diverged}
         if len(steps) > 1:
@@ -221,15 +237,16 @@ class Engine:
                     self.store.forget(trial)
 
     def _run_jobs(self, trials: set[int], fraction: float, together: bool) -> None:
-        """Let jobs run what is left of the way, and take up what they saved."""
+        """Let jobs run the remaining steps, and load what they saved."""
         if together:
-            hint = "Leave jobs out."
-            check.fail("sweep", f"trials that learn from each other run in one process. {hint}")
+            problem = "trials that copy from each other run in one process."
+            check.fail("sweep", problem, hint="Leave jobs out.")
         assert self.store is not None
         assert self.jobs is not None
-        able = [m for m, t in self.states.items() if m in trials and t.stop_reason is None]
-        self.load(able)
-        remaining = [m for m in able if (t := self.states[m]).step < t.program.stop_at(fraction) and not t.diverged]
+        active = [m for m, t in self.states.items() if m in trials and t.stop_reason is None]
+        self.load(active)
+        until = lambda t: t.program.nearest_report(fraction)
+        remaining = [m for m in active if (t := self.states[m]).step < until(t) and not t.diverged]
         if remaining:
             if self.steps_before_jobs is None:
                 self.steps_before_jobs = {m: t.step for m, t in self.states.items()}
@@ -237,15 +254,18 @@ class Engine:
             self._check_stop()
 
     def run(self, program: Program, group: Group, trials: list[int], until: int, together: bool) -> None:
-        """Run trials of a group to a step."""
+        """Run trials of a group to a step.
+
+        program: of the group. group, trials: what to run. until: the step. together: as for `advance`.
+        """
         started = {m: t.carry for m in trials if (t := self.states[m]).carry is not None}
         job = self._job(program, group, until)._replace(carries=started, on_report=self.on_report)
         if not together:
             job = job._replace(should_stop=self.should_stop, save=self._save_when_due)
         if program.execution is None:
-            fresh = not started and len(trials) == len(group.trials)
-            program.execution = choose_execution(job, self.execution, self.chunk, self._record if fresh else None)
-        if self.store is not None and program.lead is not None:
+            all_fresh = not started and len(trials) == len(group.trials)
+            program.execution = choose_execution(job, self.execution, self.chunk, self._record if all_fresh else None)
+        if self.store is not None:
             self.store.record_execution(program.lead, program.execution)
         execution = program.execution.fit(len(trials))
         positions = [self.states[m].position for m in trials]
@@ -255,16 +275,16 @@ class Engine:
             self._check_stop()
 
     def _remaining(self, batch: Batch, until: int) -> list[Batch]:
-        """The parts of a batch that are not there yet, each of trials at one step."""
+        """The parts of a batch with steps to run, each of trials at the same step."""
         steps = {position: self.states[batch.group.trials[position]].step for position in batch.positions}
         parts = []
         for step in sorted({step for step in steps.values() if step < until}):
-            own = tuple(position for position, at in steps.items() if at == step)
-            parts.append(Batch(batch.group, own, batch.width - len(own)))
+            part = tuple(position for position, at in steps.items() if at == step)
+            parts.append(Batch(batch.group, part, batch.width - len(part)))
         return parts
 
     def should_stop(self) -> bool:
-        """Whether somebody asked the sweep to stop, now or before."""
+        """Whether the sweep was asked to stop, now or before."""
         self._stopped = self._stopped or self._should_stop()
         return self._stopped
 
@@ -274,128 +294,168 @@ class Engine:
             raise Interrupted
 
     def _record(self, running: RunningBatch) -> None:
-        """Keep what a batch has come to."""
+        """Store the carries and reports of a batch in the states of its trials."""
         carries, reports = fetch_results(running)
         with self._lock:
             for position, (trial, carry) in enumerate(zip(running.batch.trials, carries, strict=True)):
                 state = self.states[trial]
                 state.carry, state.step = carry, running.step
-                broke = int(carry.state.diverged_at)
+                diverged_at = int(carry.state.diverged_at)
                 for step, metrics in reports:
                     for name, values in metrics.items():
-                        fine = broke < 0 or step <= broke
-                        value = float(values[position]) if fine else math.nan
+                        is_valid = diverged_at < 0 or step <= diverged_at
+                        value = float(values[position]) if is_valid else math.nan
                         state.metrics.setdefault(name, {})[step] = value
                 self._unsaved.add(trial)
         running.metrics = []
 
     def _save_when_due(self, running: RunningBatch) -> None:
-        """Save all that is known, what is in hand too."""
+        """Save all progress, that of the running batch too."""
         if self.store is None or time.monotonic() - self._saved_at < SAVE_EVERY:
             return
         self._record(running)
         self.save()
 
     def save(self) -> None:
-        """Write what has changed since the last time."""
+        """Save the trials that changed since the last save."""
         if self.store is None:
             return
         with self._lock:
             self._saved_at = time.monotonic()
-            by_program: dict[int, list[Saved]] = {}
+            by_program: dict[int, dict[int, TrialState]] = {}
             for trial in sorted(self._unsaved):
                 state = self.states[trial]
-                by_program.setdefault(id(state.program), []).append(Saved(trial, *_parts(state)))
-            for trial in sorted(self.unsaved_peaks):
-                state, peak = self.states[trial], self.states[trial].peak
-                if peak is not None and peak.step != state.step:  # otherwise it is its last state
-                    saved = Saved(peak_name(trial), peak.carry, peak.step, {}, state.initial_setting)
-                    by_program.setdefault(id(state.program), []).append(saved)
-                    self.unsaved_peaks.discard(trial)
+                by_program.setdefault(id(state.program), {})[trial] = state
+            for trial in sorted(self._unsaved_best):
+                state = self.states[trial]
+                if state.best_step is not None and state.best_step != state.step:  # else it is the last state
+                    best = replace(state, carry=state.best_carry, step=state.best_step, metrics={})
+                    by_program.setdefault(id(state.program), {})[best_name(trial)] = best
+                    self._unsaved_best.discard(trial)
             executions = {id(program): program.execution for program in self._programs.values()}
-            for program, every in by_program.items():
-                self.store.write(every, executions[program])
+            for program, states in by_program.items():
+                self.store.write(states, executions[program])
             self._unsaved.clear()
 
     def load(self, trials: list[int]) -> None:
-        """Take up what the folder holds of trials that have not begun here."""
+        """Load what the folder has of those trials that have no state here yet. trials: their indices."""
         for trial in trials:
             state = self.states[trial]
-            if state.carry is None and (saved := self.read(trial, trial)) is not None:
-                state.carry, state.metrics, state.step = saved.carry, saved.metrics, saved.step
+            if state.carry is None and (saved := self._read(trial, trial)) is not None:
+                state.carry, state.step, state.metrics = saved
                 self.changed.add(trial)
 
-    def read(self, trial: int, name: int) -> Saved | None:
-        """What the folder holds of a trial. name: the trial, or `peak_name` of it."""
+    def _read(self, trial: int, name: int) -> tuple[Any, int, dict[str, dict[int, float]]] | None:
+        """(carry, step, metrics) of a trial from the folder. name: the trial, or `best_name` of it."""
         if self.store is None or name not in self.store:
             return None
         state = self.states[trial]
-        return self.store.read(name, self._like(state), state.spec)
+        return self.store.read(name, self._carry_structure(state), state.spec.settings)
 
-    def _like(self, state: TrialState) -> Carry:
-        """The structure of the carry of a trial, its key as plain numbers."""
-        own = self._job(state.program, state.group, 0).compiled(vmapped=False)
-        arguments = (state.group.one(state.position), state.spec.key, state.program.device_data.train)
-        carry = jax.eval_shape(own.init, *arguments)
+    def _carry_structure(self, state: TrialState) -> Carry:
+        """The shapes and dtypes of the carry of a trial, with its key as integers."""
+        compiled = self._job(state.program, state.group, 0).compiled(vmapped=False)
+        arguments = (state.group.select(state.position), state.spec.key, state.program.data.for_training())
+        carry = jax.eval_shape(compiled.init, *arguments)
         key = jax.eval_shape(jax.random.key_data, state.spec.key)
         return carry._replace(state=carry.state._replace(key=key))
 
-    # What a search asks for.
+    # What a search calls.
 
     def cost(self, trial: int, fraction: float = 1.0) -> float:
-        """The figure that ranks, less is better, as it was at that share; inf for what is no number."""
+        """The last value of the metric that ranks, up to a fraction of the run: less is better.
+
+        trial: its index. fraction: in (0, 1]. A metric that is maximized is negated; inf stands for a refused
+        trial, and for a value that is not finite or missing.
+        """
         state = self.states.get(trial)
-        known = {} if state is None else state.metrics.get(self.rank_of(state), {})
-        until = 0 if state is None else state.program.stop_at(fraction)
-        steps = [step for step in known if step <= until]
-        value = known[max(steps)] if steps else math.nan
+        return math.inf if state is None else self._cost_at(state, state.program.nearest_report(fraction))
+
+    def _cost_at(self, state: TrialState, until: int) -> float:
+        known = state.metrics.get(self.rank_of(state), {})
+        value = known[max(steps)] if (steps := [step for step in known if step <= until]) else math.nan
         value = value if self.metric.mode == "min" else -value
         return value if math.isfinite(value) else math.inf
 
     def setting_cost(self, trials: list[int], fraction: float = 1.0) -> float:
-        """The mean cost of the runs of a setting."""
+        """The mean cost of the runs of a setting. trials: the runs. fraction: as for `cost`."""
         return float(np.mean([self.cost(trial, fraction) for trial in trials]))
 
     def rank_of(self, state: TrialState) -> str:
-        split = "validation" if state.program.device_data.evaluates else "train"
-        return f"{split}/{self.metric.metric}"
+        """The metric that ranks, such as "validation/loss". state: of a trial."""
+        split = "train" if state.program.data.validation is None else "validation"
+        return f"{split}/{self.metric.name}"
 
     def stop(self, trial: int, why: str, *, ranks_last: bool) -> None:
-        """End a trial where it is, unless it was refused or has ended already."""
+        """Stop a trial at its step, unless it is refused, stopped or at its last step.
+
+        trial: its index. why: the reason, as text. ranks_last: whether it ranks below trials that ran further.
+        """
         state = self.states.get(trial)
         if state is not None and state.stop_reason is None and not state.ended:
             state.stop_reason, state.ranks_last = why, ranks_last
             self.changed.add(trial)
 
-    def traced(self, trial: int) -> frozenset[str]:
-        """The names that differ between trials of its group, and that its program is given."""
-        return self.states[trial].program.traced
-
     def replace(self, trial: int, source: int, settings: dict[str, Any], fraction: float) -> None:
-        """Let a trial go on, from a share of its run, as a copy of another with these settings.
+        """Continue a trial as a copy of another one, with other settings.
 
-        It keeps its key, so it draws other random numbers than its source.
+        The trial keeps its key, so it draws other random numbers than its source. trial: to continue. source:
+        to copy. settings: the new ones. fraction: of the run, from which on this holds.
         """
         state, origin = self.states[trial], self.states[source]
-        step = state.program.stop_at(fraction)
+        step = state.program.nearest_report(fraction)
         self.lineage.append({"step": step, "trial": trial, "source": source, **settings})
         spec = self.build_spec(settings, trial, 0)._replace(key=state.spec.key)
         self.specs[trial] = state.spec = spec
-        set_numbers(state.group, state.position, spec.hypers, state.program.traced)
+        set_numbers(state.group, state.position, spec.hypers, state.group.traced)
         self.changed.add(trial)
-        if state.step <= step:  # otherwise it was taken up where it came to later
+        if state.step <= step:  # otherwise a later state was loaded
             key = None if state.carry is None else state.carry.state.key
-            carry = origin.carry
-            assert carry is not None
-            state.carry = carry._replace(state=carry.state._replace(key=key))
+            assert origin.carry is not None
+            state.carry = origin.carry._replace(state=origin.carry.state._replace(key=key))
             state.step = step
             self._unsaved.add(trial)
 
     def fractions(self) -> list[float]:
-        """The shares of a run at which it is evaluated, of the runs that are evaluated least often."""
-        every = [[stop / k.intervals.steps for stop in k.report_steps()] for k in self._programs.values()]
-        return min(every, key=len)
+        """The fractions of a run at which it is evaluated, of the runs that are evaluated least often."""
+        reports = [[step / p.intervals.steps for step in p.report_steps()] for p in self._programs.values()]
+        return min(reports, key=len)
+
+    def update_best(self, trial: int, fraction: float) -> None:
+        """Remember the state of a trial if its cost was never better. trial, fraction: as for `cost`."""
+        state, step = self.states[trial], self.states[trial].program.nearest_report(fraction)
+        best = math.inf if state.best_step is None else self._cost_at(state, state.best_step)
+        if self._cost_at(state, step) < best:
+            is_here = state.step == step  # otherwise a later state was loaded
+            state.best_step, state.best_carry = step, state.carry if is_here else None
+            if is_here:
+                self._unsaved_best.add(trial)
+
+    def load_best(self) -> None:
+        """Load the best states that were saved before; those that are lost are run again."""
+        for trial, state in self.states.items():
+            if state.best_step is None or state.best_carry is not None:
+                continue
+            saved = self._read(trial, best_name(trial))
+            if saved is not None and saved[1] == state.best_step:
+                state.best_carry = saved[0]
+                continue
+            ended = state.carry, state.step, state.metrics
+            state.carry, state.step, state.metrics = None, 0, {}
+            try:
+                self.run(state.program, state.group, [trial], state.best_step, together=False)
+                state.best_carry = state.carry
+            finally:
+                state.carry, state.step, state.metrics = ended
+            self._unsaved_best.add(trial)
 
 
-def _parts(state: TrialState) -> tuple[Any, int, dict[str, dict[int, float]], dict[str, Any]]:
-    return state.carry, state.step, state.metrics, state.initial_setting
+def _inspect(group: Group, lead: TrialSpec, data: Data, metric: BestMetric) -> None:
+    """Check the task and the data as `nf.train` does, once for the same functions, metric and data set."""
+    compiled = compiled_functions(lead.build, group.leaves, group.treedef)
+    _, inspected = _INSPECTED.setdefault((id(compiled), metric), (compiled, WeakSet()))
+    if lead.data not in inspected:
+        inspect_task(compiled, group.select(0)[:-1], lead.key, DeviceFeed(data), metric)
+        inspected.add(lead.data)
+    while len(_INSPECTED) > 32:
+        _INSPECTED.pop(next(iter(_INSPECTED)))

@@ -17,9 +17,9 @@ __all__ = ["Ensemble", "ensemble_from"]
 
 
 class Ensemble(NamedTuple):
-    """A trained model made of several: y = model.apply(params, x, state=state).
+    """Several trained models as one: y = model.apply(params, x, state=state).
 
-    trials: their places in the sweep, best first.
+    model: the pair. params, state: of all models. trials: their indices in the sweep, best first.
     """
 
     model: Model
@@ -29,14 +29,14 @@ class Ensemble(NamedTuple):
 
 
 def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabilities", "outputs"] = "auto") -> Ensemble:
-    """Make the best k trials of a sweep one model, whose y is the average of theirs.
+    """The best k trials of a sweep as one model, whose y is the average of theirs.
 
-    k: in [1, trials that ended well]; the trials may be of any widths and kinds. average:
-    "probabilities" gives the log of the mean of softmax(y) over the last axis, which is as good a y for
-    losses and argmax as theirs; "outputs" gives the mean of y; "auto" takes the first for
-    classification and language modelling, else the second. Averaged weights and running statistics
-    count as in evaluation. The parameters are {"member_7": ..., ...}.
-    Raises: ValueError when fewer than k trials ended well, or the result was pickled.
+    result: of `nf.sweep`. k: from 1 to the number of trials with a score; their architectures may differ.
+    average: "probabilities" is the log of the mean of softmax(y) over the last axis, which is valid as logits
+    for losses and argmax; "outputs" is the mean of y; "auto" is "probabilities" for classification and language
+    modelling, else "outputs". Averaged weights and running statistics are used as in evaluation. The parameters
+    are {"member_7": ..., ...}.
+    Raises: ValueError when fewer than k trials have a score, or the result was pickled.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -53,22 +53,23 @@ def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabili
     finite = np.isfinite(result.scores)
     ranked = [row["trial"] for row in result.table("trial") if finite[row["trial"]]]
     if len(ranked) < k:
-        check.fail("ensemble_from", f"k should be at most {len(ranked)}, the trials that ended well, got {k}.")
+        expected = f"k should be at most {len(ranked)}, the number of trials with a score"
+        check.fail("ensemble_from", expected=expected, actual=k)
     models, params, states, logit_flags = {}, {}, {}, set()
     for i in ranked[:k]:
         name, state, spec = f"member_{i}", result.trial(i).state, result.spec(i)
         assert state is not None
         task = build_task(spec.build, spec.hypers, state.step)
         models[name] = as_model(task.model)
-        own, model_state = eval_params(task, state)
-        params |= {name: own} if jax.tree.leaves(own) else {}
+        model_params, model_state = eval_params(task, state)
+        params |= {name: model_params} if jax.tree.leaves(model_params) else {}
         states |= {name: model_state} if model_state else {}
         logit_flags.add(getattr(task.objective, "logits", False))
     logits = logit_flags == {True} if average == "auto" else average == "probabilities"
 
     def flow(net: Any, x: PyTree) -> PyTree:
-        every = [getattr(net, name)(x) for name in models]
-        return jax.tree.map(lambda *y: _mean(jnp.stack(y), logits), *every)
+        outputs = [getattr(net, name)(x) for name in models]
+        return jax.tree.map(lambda *y: _mean(jnp.stack(y), logits), *outputs)
 
     return Ensemble(wire(flow, **models), params, states, tuple(ranked[:k]))
 

@@ -1,8 +1,7 @@
 """Parts of a sweep as jobs of other processes or machines, which share its folder.
 
-A job runs some trials to a share of their steps and saves them as segments, like any sweep. So a
-job that is lost is handed in again, and goes on from what it had saved; what is finished is never run
-twice.
+A job runs some trials to a fraction of their steps and saves them as segments, like any sweep. A job that is
+lost is submitted again and continues from what it saved; finished trials never run twice.
 """
 
 import concurrent.futures
@@ -15,37 +14,37 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from nnfunc import check, jax_settings
 from nnfunc.checkpoint import CheckpointError
-from nnfunc.errors import NnfuncError
+from nnfunc.errors import MissingFileError, NnfuncError, WorkerError
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine, Interrupted
 
 __all__ = ["Jobs", "processes", "ray", "run_part", "submitit", "through"]
 
 POLL = 0.05
-"""Seconds between two looks at what has become of the jobs."""
+"""Seconds between two checks of whether jobs are done."""
 LISTEN_EVERY = 2.0
-"""Seconds between two looks at what those that run have saved."""
+"""Seconds between two reads of what running jobs have saved."""
 GRACE = 60.0
-"""Seconds that jobs have to save and to end when a sweep is stopped."""
+"""Seconds in which jobs save and end when a sweep is stopped."""
 CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-"""What a job takes over, so that programs that are compiled need not be again."""
+"""JAX's settings that a job inherits, so that it finds the programs that are compiled already."""
 
 
 @dataclass
 class Jobs:
-    """How trials are handed out. submit(function, *args) -> future, with done() and result().
+    """How a sweep submits its trials as jobs; made by `processes`, `submitit`, `ray` and `through`.
 
-    trials: of one job. retries: how often a job that was lost is handed in again. close: when all is
-    over. explain_failure: turns the error of a job into the one that is raised when no job ever succeeded. lost:
-    what was, in words. reported_steps: trial -> the last step that was reported. Made by `processes`, `submitit`,
-    `ray` and `through`.
+    submit: (function, *args) -> future, with done() and result(). trials: of one job. retries: how often a lost
+    job is submitted again. close: called at the end. explain_failure: the error to raise for the error of a
+    job, when no job has succeeded. lost: a text for each lost job. reported_steps: trial -> the last step that
+    was reported.
     """
 
     submit: Callable[..., Any]
@@ -57,60 +56,59 @@ class Jobs:
     reported_steps: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, engine: Engine, trials: list[int], fraction: float) -> None:
-        """Run trials of an engine to a share of their steps. Raises: the error of a job given up."""
+        """Run trials of an engine to a fraction of their steps.
+
+        engine: of the sweep. trials: their indices. fraction: in (0, 1].
+        Raises: the error of a job that failed too often.
+        """
         store = engine.store
         assert store is not None
         payload = _write_payload(engine, store.folder)
         self.reported_steps.clear()
-        running: dict[int, _RunningJob] = {}
+        parts = [trials[at : at + self.trials] for at in range(0, len(trials), self.trials)]
+        futures: dict[int, Any] = {}  # index of a part -> its running job
         try:
-            location = (str(store.folder.resolve()), payload.name)
-            self._run(engine, running, location, trials, fraction)
+            submit = lambda part: self.submit(run_part, str(store.folder.resolve()), payload.name, part, fraction)
+            self._run(engine, submit, parts, futures)
         finally:
-            payload.unlink(missing_ok=True)  # jobs that still run see it, save and end
-        _await([job.future for job in running.values()])
-        self._load_saved(engine, _trials(running))
+            payload.unlink(missing_ok=True)  # jobs that still run notice it, save and end
+        _await(list(futures.values()))
+        self._load_saved(engine, [trial for index in futures for trial in parts[index]])
 
     def _run(
-        self,
-        engine: Engine,
-        running: dict[int, "_RunningJob"],
-        location: tuple[str, str],
-        trials: list[int],
-        fraction: float,
+        self, engine: Engine, submit: Callable[[list[int]], Any], parts: list[list[int]], futures: dict[int, Any]
     ) -> None:
-        """Hand trials out until all are done, or a stop is requested. running: the jobs that run."""
-        hand_in = lambda part: self.submit(run_part, *location, part, fraction)
-        parts = [trials[at : at + self.trials] for at in range(0, len(trials), self.trials)]
-        running |= {at: _RunningJob(part, 0, hand_in(part)) for at, part in enumerate(parts)}
+        """Submit the parts until all are done or the sweep is asked to stop. futures: of the parts that run."""
+        losses = [0] * len(parts)
+        futures |= {index: submit(part) for index, part in enumerate(parts)}
         listened_at = time.monotonic()
-        while running:
-            for at, (part, tries, future) in list(running.items()):
-                if not future.done():
-                    continue
+        while futures:
+            for index in [index for index, future in futures.items() if future.done()]:
                 try:
-                    future.result()
+                    futures[index].result()
                 except Exception as error:
-                    if isinstance(error, NnfuncError) and not isinstance(error, CheckpointError):
+                    is_transient = isinstance(error, CheckpointError | MissingFileError)  # as on a slow shared disk
+                    if isinstance(error, NnfuncError) and not is_transient:
                         raise
-                    if tries >= self.retries and len(running) == len(parts):
+                    if losses[index] >= self.retries:
+                        if len(futures) < len(parts):
+                            raise
                         raise self.explain_failure(error) from error
-                    if tries >= self.retries:
-                        raise
-                    self.lost.append(f"trials {part[0]} to {part[-1]}: {type(error).__name__}")
-                    running[at] = _RunningJob(part, tries + 1, hand_in(part))
+                    losses[index] += 1
+                    self.lost.append(f"trials {parts[index][0]} to {parts[index][-1]}: {type(error).__name__}")
+                    futures[index] = submit(parts[index])
                 else:
-                    del running[at]
-                    self._load_saved(engine, part)
+                    del futures[index]
+                    self._load_saved(engine, parts[index])
             if engine.should_stop():
                 return
             if time.monotonic() - listened_at > LISTEN_EVERY:
-                self._listen(engine, _trials(running))
+                self._report_saved(engine, [trial for index in futures for trial in parts[index]])
                 listened_at = time.monotonic()
             time.sleep(POLL)
 
     def _load_saved(self, engine: Engine, trials: list[int]) -> None:
-        """Take up what jobs have saved of trials, and tell of it."""
+        """Load and report what jobs have saved of trials that they no longer run."""
         assert engine.store is not None
         engine.store.refresh()
         for trial in trials:
@@ -120,8 +118,8 @@ class Jobs:
             if state.step > before:
                 self._report(engine, trial, state.step, state.metrics)
 
-    def _listen(self, engine: Engine, trials: list[int]) -> None:
-        """Tell of what jobs have saved of trials that they still run."""
+    def _report_saved(self, engine: Engine, trials: list[int]) -> None:
+        """Report what jobs have saved of trials that they still run."""
         assert engine.store is not None
         if engine.on_report is None:
             return
@@ -132,28 +130,16 @@ class Jobs:
                 self._report(engine, trial, step, metrics)
 
     def _report(self, engine: Engine, trial: int, step: int, metrics: dict[str, dict[int, float]]) -> None:
-        """Report a trial's figures of a step, where there are any, once."""
-        now = {name: curve[step] for name, curve in metrics.items() if step in curve}
-        if engine.on_report is not None and now and step > self.reported_steps.get(trial, 0):
+        """Report the metrics of a trial at a step once, if there are any."""
+        values = {name: curve[step] for name, curve in metrics.items() if step in curve}
+        if engine.on_report is not None and values and step > self.reported_steps.get(trial, 0):
             self.reported_steps[trial] = step
-            engine.on_report([trial], step, {n: np.asarray([value]) for n, value in now.items()})
-
-
-class _RunningJob(NamedTuple):
-    """Trials that a job has, how often it was lost, and what tells that it is done."""
-
-    trials: list[int]
-    tries: int
-    future: Any
-
-
-def _trials(running: dict[int, _RunningJob]) -> list[int]:
-    return [trial for job in running.values() for trial in job.trials]
+            engine.on_report([trial], step, {name: np.asarray([value]) for name, value in values.items()})
 
 
 def _await(futures: list[Any]) -> None:
-    """Wait for jobs that were told to end; what has not begun, or takes too long, is cancelled."""
-    started = [future for future in futures if not _waits(future) or not future.cancel()]
+    """Wait for jobs to save and end. Those that have not begun, or take too long, are cancelled."""
+    started = [future for future in futures if not _is_pending(future) or not future.cancel()]
     until = time.monotonic() + GRACE
     while time.monotonic() < until and not all(future.done() for future in started):
         time.sleep(POLL)
@@ -162,15 +148,16 @@ def _await(futures: list[Any]) -> None:
             getattr(future, "cancel", bool)()
 
 
-def _waits(future: Any) -> bool:
-    """Whether it may be cancelled without a loss: submitit tells of its state."""
-    return isinstance(future, concurrent.futures.Future) or (str(getattr(future, "state", "")).upper() == "PENDING")
+def _is_pending(future: Any) -> bool:
+    """Whether a job may be cancelled without a loss: concurrent.futures refuses others, submitit has a state."""
+    return isinstance(future, concurrent.futures.Future) or str(getattr(future, "state", "")).upper() == "PENDING"
 
 
 def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> None:
-    """What a job does: run these trials to a share of their steps, and save them.
+    """The work of one job: run trials to a fraction of their steps, and save them.
 
-    When the payload is gone, nobody waits for them any more: it saves and ends.
+    folder: of the sweep. payload: the name of a file in it, with the arguments of all jobs; once that is gone,
+    the job saves and ends. trials: their indices. fraction: in (0, 1].
     """
     import cloudpickle
 
@@ -180,8 +167,8 @@ def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> N
     except FileNotFoundError:
         if (path.parent / "plan.json").exists():
             return
-        hint = "Give a folder on a disk that all of them share."
-        raise FileNotFoundError(f"the job does not see the sweep's folder, {folder}. {hint}") from None
+        problem, hint = f"the job does not see the sweep's folder, {folder}.", "Use a folder on a shared disk."
+        check.fail("sweep", problem, hint=hint, exc_type=FileNotFoundError)
     for name, value in arguments["cache"].items():
         jax.config.update(name, value)
     with jax_settings.enter_settings(arguments["settings"]):
@@ -197,16 +184,16 @@ def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> N
         )
         for rows in arguments["batches"]:
             engine.add(rows)
-        with suppress(Interrupted):  # which has saved
+        with suppress(Interrupted):  # raised after a save
             engine.advance(trials, fraction)
             engine.save()
 
 
 def through(executor: Any, *, trials: int = 16, retries: int = 2) -> Jobs:
-    """Jobs of an executor of your own: `executor.submit(function, *args)` gives a future.
+    """Jobs that an executor of yours runs: `executor.submit(function, *args)` returns a future.
 
-    executor: such as concurrent.futures' or submitit's. trials: of one job, in [1, ...). retries: how
-    often a job that was lost is handed in again.
+    executor: such as those of concurrent.futures and submitit. trials: the number in one job, at least 1.
+    retries: how often a lost job is submitted again, at least 0.
 
     >>> import concurrent.futures
     >>> executor = concurrent.futures.ThreadPoolExecutor(2)
@@ -216,19 +203,19 @@ def through(executor: Any, *, trials: int = 16, retries: int = 2) -> Jobs:
     check.size("through", trials=trials)
     check.size("through", 0, retries=retries)
     if not callable(getattr(executor, "submit", None)):
-        expected = "an object with submit(function, *args)"
-        check.fail("through", f"executor should be {expected}, got {check.describe(executor)}.", exc_type=TypeError)
+        expected, actual = "executor should be an object with submit(function, *args)", check.describe(executor)
+        check.fail("through", expected=expected, actual=actual, exc_type=TypeError)
     return Jobs(executor.submit, trials, retries)
 
 
 def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
-    """Jobs of processes on this machine; one that dies costs what it had not saved.
+    """Jobs in processes on this machine. A process that dies loses only what it has not saved.
 
-    They import the script that calls this, so it has to begin its work under
+    Each process imports the script that calls this, so the script has to do its work under
     `if __name__ == "__main__":`. Needs the package cloudpickle (the extra `jobs`).
 
-    workers: processes at once, in [1, ...). trials: of one job, in [1, ...). retries: how often a job that was
-    lost is submitted again.
+    workers: how many processes run at once, at least 1. trials: the number in one job, at least 1. retries: how
+    often a lost job is submitted again, at least 0.
 
     >>> nf.sweeps.processes(2, trials=8).trials
     8
@@ -242,17 +229,15 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
 
     check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     context = multiprocessing.get_context("spawn")  # JAX does not survive a fork
-    new = lambda: ProcessPoolExecutor(workers, mp_context=context, initializer=_follow)
+    new = lambda: ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
     pools: list[ProcessPoolExecutor] = []
 
     def submit(function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            if not pools:
-                pools.append(new())
-            return pools[-1].submit(function, *args)
-        except BrokenProcessPool:  # a worker died, and all of its pool with it
-            pools.append(new())
-            return pools[-1].submit(function, *args)
+        with suppress(BrokenProcessPool):
+            if pools:
+                return pools[-1].submit(function, *args)
+        pools.append(new())  # the first one, or after a process died, and with it its pool
+        return pools[-1].submit(function, *args)
 
     def close() -> None:
         while pools:
@@ -261,16 +246,15 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
     def explain_failure(error: Exception) -> Exception:
         if not isinstance(error, BrokenProcessPool):
             return error
-        guard = 'if __name__ == "__main__":'
-        hint = f"a script that uses them has to begin its work under {guard}, for they import it"
-        why = "Either something killed them, such as a lack of memory, or:"
-        return RuntimeError(f"processes: they died before one had come to an end. {why} {hint}.")
+        problem = "all processes died before a job was done, by a lack of memory or because they import your script."
+        hint = 'A script that uses processes should do its work under if __name__ == "__main__":.'
+        return WorkerError(problem, where="processes", hint=hint)
 
     return Jobs(submit, trials, retries, close, explain_failure)
 
 
-def _follow() -> None:
-    """What a process does first: it leaves the first Ctrl-C to its parent, and ends when that does."""
+def _follow_parent() -> None:
+    """Let a process ignore the first Ctrl-C, which its parent handles, and end when its parent ends."""
     import multiprocessing
 
     caught: list[int] = []
@@ -292,11 +276,11 @@ def _follow() -> None:
 def submitit(
     folder: str | Path, *, cluster: str | None = None, trials: int = 16, retries: int = 2, **parameters: Any
 ) -> Jobs:
-    """Jobs of SLURM through submitit (the extra `jobs`); the sweep's folder has to be on a shared disk.
+    """Jobs of SLURM through submitit (the extra `jobs`). The sweep's folder has to be on a shared disk.
 
-    trials, retries: as for `processes`. folder: for submitit's logs. cluster: "slurm", "local", or None for
-    the one that submitit detects. parameters: of
-    `AutoExecutor.update_parameters`, such as timeout_min=60, slurm_partition="gpu".
+    folder: for submitit's logs. cluster: "slurm", "local", or None for the one that submitit detects. trials,
+    retries: as for `processes`. parameters: of submitit's `AutoExecutor.update_parameters`, such as
+    timeout_min=60, slurm_partition="gpu".
     """
     module = check.package("sweep", "submitit", "nnfunc[jobs]")
     executor = module.AutoExecutor(folder=folder, cluster=cluster)
@@ -305,7 +289,7 @@ def submitit(
 
 
 def ray(*, trials: int = 16, retries: int = 2, **options: Any) -> Jobs:
-    """Jobs of a Ray cluster (the extra `ray`), that `ray.init` has joined, or of one begun here.
+    """Jobs of the Ray cluster that `ray.init` has joined, or of a new one (the extra `ray`).
 
     trials, retries: as for `processes`. options: of `ray.remote`, such as num_gpus=1.
     """
@@ -334,7 +318,7 @@ def ray(*, trials: int = 16, retries: int = 2, **options: Any) -> Jobs:
 
 
 def _write_payload(engine: Engine, folder: Path) -> Path:
-    """A file with all that a job needs to know."""
+    """Write the file with the arguments of all jobs, and return its path."""
     cloudpickle = check.package("sweep", "cloudpickle", "nnfunc[jobs]")
     payload = {
         "build_spec": engine.build_spec,
@@ -346,7 +330,7 @@ def _write_payload(engine: Engine, folder: Path) -> Path:
         "cache": {name: getattr(jax.config, name) for name in CACHE},
         "settings": jax_settings.portable_settings(),
     }
-    for old in folder.glob("jobs-*.pickle"):  # of a sweep that was killed: its jobs may still run
+    for old in folder.glob("jobs-*.pickle"):  # left by a sweep that was killed; its jobs may still run
         old.unlink()
     path = folder / f"jobs-{uuid.uuid4().hex[:8]}.pickle"
     path.write_bytes(cloudpickle.dumps(payload))

@@ -1,8 +1,8 @@
-"""Which values of a sweep one program takes as arguments, and which need programs of their own.
+"""Which values of a sweep are traced, and which are static, so that each needs a compiled program.
 
-A value that traces is a leaf of what `jax.vmap` runs over. One that sets a shape, or that build
-branches on, makes groups: the trials that share it are compiled as one. Which is which is found by
-following the shapes of one step with the value unknown.
+A traced value is a leaf of the arguments that `jax.vmap` maps over. A value that sets a shape, or that
+build branches on, is static: the trials that share its value are one group, with one program. To tell
+them apart, one step is traced with the value unknown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +20,19 @@ from nnfunc.training.compiled import run_functions, split_hypers
 from nnfunc.training.fitting import check_state
 from nnfunc.training.task import Build, build_task, cache_calls
 
-__all__ = ["Group", "Grouping", "group_trials", "is_same", "set_numbers", "static_key"]
+__all__ = ["Group", "Grouping", "group_trials", "is_same", "refusal", "set_numbers", "static_key", "varies"]
 
-OVERFLOW = "integer arithmetic on it may leave the range of the program's integers"
+OVERFLOW = "integer arithmetic on it may overflow the program's integers"
 
 
 class Group(NamedTuple):
-    """Trials that one program runs. static: the values that set it apart, by name.
+    """Trials that one program runs.
 
-    trials: their places in the sweep. numbers: what each is given, [trials] a leaf, or [] where all
-    are given the same; None where the leaf is static; the last one is the seed of the data's order,
-    None where that is the data's own. leaves, treedef: the static leaves, and the structure of the
-    hypers. scanned: whether many steps a dispatch are surely quick. traced: the names that vary.
+    static: the values that distinguish the group, by name. trials: their indices in the sweep. numbers: one
+    entry for each leaf of the hypers: [trials] where the values differ, one array where they are equal, None
+    where the leaf is static. The last entry is the seed of the order of the data, None for the data's own.
+    leaves, treedef: the static leaves, and the structure of the hypers. scanned: whether a loop over steps is
+    known to be fast. traced: the names that differ between trials.
     """
 
     static: dict[str, Any]
@@ -42,24 +43,17 @@ class Group(NamedTuple):
     scanned: bool
     traced: frozenset[str]
 
-    def axes(self) -> list[int | None]:
-        """Which leaves of numbers differ from trial to trial."""
-        return [0 if n is not None and _varies(n) else None for n in self.numbers]
-
-    def pick(self, positions: list[int]) -> list[Any]:
-        """The numbers of the trials at these places of the group."""
-        return [n[np.asarray(positions)] if _varies(n) else n for n in self.numbers]
-
-    def one(self, position: int) -> list[Any]:
-        return [n[position] if _varies(n) else n for n in self.numbers]
+    def select(self, positions: int | list[int]) -> list[Any]:
+        """The numbers of one trial, or of several along a leading axis. positions: their indices in the group."""
+        return [n[positions] if varies(n) else n for n in self.numbers]
 
 
 class Grouping(NamedTuple):
-    """groups: all of them. traced, static: names that differ between trials; of static ones why.
+    """The groups of some trials, and why they are as they are.
 
-    A name may be both: of some trials it is a number, of others it is None.
-    refused: trials that build, or the step, refuses, and in which words. unread: of traced those that
-    change nothing.
+    groups: all of them. traced: the names that differ between trials and are traced. static: the names that
+    are static, and why. A name may be both: a number in some trials, None in others. refused: trial -> why
+    build, or its step, refuses it. unread: the traced names that change nothing.
     """
 
     groups: list[Group]
@@ -76,76 +70,75 @@ def group_trials(
     data: Any,
     varied: Mapping[str, Sequence[Any] | None] = MappingProxyType({}),
 ) -> Grouping:
-    """The groups of trials with these hypers; trials are counted from 0.
+    """The groups of trials with these hypers.
 
-    varied: names that differ from those of trials to come, whether they differ here or not, and
-    the options of each, None where they cannot be counted.
-    Raises: what build raises when it refuses them all.
+    build: hypers -> Task. hypers: of each trial; trials are counted from 0. key: of a run, to trace it. data: the
+    data set, to trace it. varied: names that may differ in later trials, even where they do not differ here,
+    and the options of each, None where they cannot be counted.
+    Raises: the error of the first trial when build refuses them all.
     """
-    apart_from = lambda n: any(not is_same(h[n], hypers[0][n]) for h in hypers[1:])
-    names = [n for n in hypers[0] if n in varied or apart_from(n)]
+    differs = lambda n: any(not is_same(h[n], hypers[0][n]) for h in hypers[1:])
+    names = [n for n in hypers[0] if n in varied or differs(n)]
     refused, errors = _refused(build, hypers)
     families: dict[Any, list[int]] = {}
     for i, values in enumerate(hypers):
         if i not in refused:
             families.setdefault(tuple(_form(values[n]) for n in names), []).append(i)
-    result = Grouping([], [], _mixed_forms(names, list(families)), refused, set(names))
+    groups, static, unread = [], _mixed_forms(names, list(families)), set(names)
     for trials in families.values():
-        _group_family(build, hypers, trials, names, varied, key, data, result, errors)
-    if not result.groups:
+        rows = [hypers[i] for i in trials]
+        ranges = {n: _range(varied.get(n) or (), [row[n] for row in rows]) for n in names}
+        traced, reasons = _traced(build, rows, names, ranges, key, data)
+        static |= {name: why for name, why in reasons.items() if name not in static}
+        by_static: dict[Any, list[int]] = {}
+        for i in trials:
+            by_static.setdefault(static_key(hypers[i][n] for n in reasons), []).append(i)
+        for part in by_static.values():
+            try:
+                group, read = _make_group(build, {i: hypers[i] for i in part}, traced, list(reasons), key, data)
+            except Exception as error:
+                errors.append(error)
+                refused |= dict.fromkeys(part, refusal(error))
+            else:
+                groups.append(group)
+                unread -= read
+    if not groups:
         raise errors[0]
-    traced = {name for group in result.groups for name in group.traced}
-    return result._replace(traced=[n for n in names if n in traced], unread=result.unread & traced)
+    all_traced = {name for group in groups for name in group.traced}
+    return Grouping(groups, [n for n in names if n in all_traced], static, refused, unread & all_traced)
 
 
-def _group_family(
-    build: Build,
-    hypers: list[dict[str, Any]],
-    trials: list[int],
-    names: list[str],
-    options: Mapping[str, Sequence[Any] | None],
-    key: Any,
-    data: Any,
-    result: Grouping,
-    errors: list[Exception],
-) -> None:
-    """Add the groups of trials whose values have one form; see `_form`."""
-    rows = [hypers[i] for i in trials]
-    ranges = {n: _range(options.get(n) or (), [row[n] for row in rows]) for n in names}
-    traced, static = _traced(build, rows, names, ranges, key, data)
-    result.static.update({name: why for name, why in static.items() if name not in result.static})
-    by_static: dict[Any, list[int]] = {}
-    for i in trials:
-        by_static.setdefault(static_key(hypers[i][n] for n in static), []).append(i)
-    for part in by_static.values():
-        arrays = [_as_arrays(hypers[i], traced) for i in part]
-        try:
-            trace = _trace_step(build, arrays[0], static, key, data)
-            check_state("sweep", trace.shapes.state)
-        except Exception as error:
-            errors.append(error)
-            result.refused.update(dict.fromkeys(part, str(error) or type(error).__name__))
-            continue
-        first, leaves, treedef = split_hypers(arrays[0], static)
-        leaf_names = _names(arrays[0])
-        numbers = [
-            np.stack([h[name] for h in arrays]) if name in traced else number
-            for name, number in zip(leaf_names, first, strict=True)
-        ]
-        used = {name for at, name in enumerate(leaf_names) if at not in trace.unread}
-        result.unread.difference_update(used)
-        fixed = {name: hypers[part[0]][name] for name in static}
-        group = Group(fixed, tuple(part), [*numbers, None], leaves, treedef, not trace.convolves, frozenset(traced))
-        result.groups.append(group)
+def _make_group(
+    build: Build, hypers: dict[int, dict[str, Any]], traced: list[str], static: list[str], key: Any, data: Any
+) -> tuple[Group, set[str]]:
+    """The group of trials whose static values are the same, and the names that its program reads."""
+    arrays = [_as_arrays(values, traced) for values in hypers.values()]
+    trace = _trace_step(build, arrays[0], static, key, data)
+    check_state("sweep", trace.shapes.state)
+    first, leaves, treedef = split_hypers(arrays[0], static)
+    leaf_names = _names(arrays[0])
+    numbers = [
+        np.stack([h[name] for h in arrays]) if name in traced else number
+        for name, number in zip(leaf_names, first, strict=True)
+    ]
+    read = {name for index, name in enumerate(leaf_names) if index not in trace.unread}
+    fixed = {name: next(iter(hypers.values()))[name] for name in static}
+    group = Group(fixed, tuple(hypers), [*numbers, None], leaves, treedef, not trace.convolves, frozenset(traced))
+    return group, read
+
+
+def refusal(error: Exception) -> str:
+    """The message of an error, for the trials that it refuses; the name of its class without one."""
+    return str(error) or type(error).__name__
 
 
 def _form(value: Any) -> Any:
-    """What values must have in common to be elements of one array; None for what is no number."""
-    return (np.shape(value), _dtype(value)) if _number(value) else None
+    """The shape and dtype of a number, equal for elements of one array; None for everything else."""
+    return (np.shape(value), jax.dtypes.result_type(value)) if _number(value) else None
 
 
 def _mixed_forms(names: list[str], forms: list[tuple[Any, ...]]) -> dict[str, str]:
-    """Names whose numbers are elements of no one array, and why. forms: of the families."""
+    """The names whose numbers differ in shape or dtype, and in which. forms: of the families."""
     static = {}
     for name, column in zip(names, zip(*forms, strict=True), strict=False):
         numbers = {form for form in column if form is not None}
@@ -156,25 +149,25 @@ def _mixed_forms(names: list[str], forms: list[tuple[Any, ...]]) -> dict[str, st
 
 
 def _range(options: Sequence[Any], values: list[Any]) -> tuple[int, int] | None:
-    """The ends of a name that is a Python integer in a run alone; None where it is none."""
+    """The least and greatest value of a name that is a Python integer in a single run; None for other names."""
     few = (options[0], options[-1]) if isinstance(options, range) else options
     integers = [v for v in (*few, *values) if isinstance(v, int) and not isinstance(v, bool)]
     return (min(integers), max(integers)) if integers else None
 
 
 def _refused(build: Build, hypers: list[dict[str, Any]]) -> tuple[dict[int, str], list[Exception]]:
-    """Trials whose plain numbers build refuses: checks look at plain numbers only."""
+    """The trials that build refuses, and its errors. Checks see plain numbers only, so these are not traced."""
     refused, errors = {}, []
 
-    def every():
+    def build_all():
         for i, values in enumerate(hypers):
             try:
                 build_task(build, values)
-            except Exception as error:  # whatever build says of it
-                refused[i] = str(error) or type(error).__name__
+            except Exception as error:
+                refused[i] = refusal(error)
                 errors.append(error)
 
-    jax.eval_shape(every)  # so that nothing is calculated
+    jax.eval_shape(build_all)  # no arrays are computed
     return refused, errors
 
 
@@ -186,33 +179,33 @@ def _traced(
     key: Any,
     data: Any,
 ) -> tuple[list[str], dict[str, str]]:
-    """Which of the names that vary trace, and why the others do not; of hypers of one form."""
+    """Which of the varied names trace, and why the others do not. hypers: of one form."""
     static = {}
     largest = int(jnp.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max)
     for name in varied:
         ends = ranges[name]
         if not _number(hypers[0][name]):
-            static[name] = f"{check.describe(hypers[0][name])} is no number"
+            static[name] = f"{check.describe(hypers[0][name])} is not a number"
         elif ends is not None and max(-ends[0], ends[1]) > largest:
-            static[name] = "its values are larger than the program's integers"
+            static[name] = "its values do not fit the program's integers"
     candidates = [name for name in varied if name not in static]
     if not candidates:
         return [], static
     try:
-        alone = _trace_step(build, hypers[0], static, key, data)  # as a run alone has them
-    except Exception:  # this trial cannot run: its own group will say so
-        alone = None
+        single = _trace_step(build, hypers[0], static, key, data)  # with plain numbers, as in a single run
+    except Exception:  # this trial cannot run; its group reports that
+        single = None
 
     def find_reason(names: list[str]) -> str | None:
         others = [name for name in varied if name not in names]
         typed = _as_arrays(hypers[0], names)
         try:
             traced_step = _trace_step(build, typed, others, key, data, {n: ranges[n] for n in names})
-            if alone is not None:
+            if single is not None:
                 _build_with_arrays(build, typed, others)
-        except Exception as error:  # what a tracer, or an array, is not, or cannot
+        except Exception as error:  # build needs more than a tracer, or an array, can tell
             return _first_line(error)
-        if alone is not None and traced_step.shapes != alone.shapes:
+        if single is not None and traced_step.shapes != single.shapes:
             return "it sets a shape or a type"
         return OVERFLOW if traced_step.overflows else None
 
@@ -220,22 +213,23 @@ def _traced(
         return candidates, static
     reasons = {name: find_reason([name]) for name in candidates}
     traced = [name for name in candidates if reasons[name] is None]
-    while traced and (reason := find_reason(traced)) is not None:  # fine alone, not together
+    while traced and (reason := find_reason(traced)) is not None:  # each traces, but not all of them together
         reasons[traced.pop()] = reason
     return traced, static | {name: reasons[name] or "" for name in candidates if name not in traced}
 
 
 def _build_with_arrays(build: Build, hypers: Any, static_names: Iterable[str]) -> None:
-    """Make the task of concrete arrays, as the inspection of the data does."""
+    """Build the task from concrete arrays, as the inspection of the data does."""
     numbers, leaves, treedef = split_hypers(hypers, tuple(static_names))
     run_functions(build, leaves, treedef).build_task(numbers)
 
 
 class _StepTrace(NamedTuple):
-    """What following a step shows. shapes: of the state and the sums of metrics, with their types.
+    """What the trace of a step shows.
 
-    unread: the places of numbers that neither the start nor a step depends on, nor what follows from
-    an evaluation. overflows: whether integers may leave their range that a run alone does not give one.
+    shapes: of the state and the sums of metrics, with their dtypes. convolves: whether it has convolutions.
+    unread: the indices of the numbers on which neither the initial state, nor a step, nor what follows an
+    evaluation depends. overflows: whether integers may overflow that are Python integers in a single run.
     """
 
     shapes: Any
@@ -252,9 +246,9 @@ def _trace_step(
     data: Any,
     ranges: Mapping[str, tuple[int, int] | None] = MappingProxyType({}),
 ) -> _StepTrace:
-    """Follow the start and a step of a run, without arithmetic.
+    """The trace of the initial state and one step of a run; no arrays are computed.
 
-    held: names that are static. ranges: of those that are Python integers in a run alone.
+    static_names: names that are not traced. ranges: the ends of the names that are Python integers in a single run.
     """
     numbers, leaves, treedef = split_hypers(hypers, tuple(static_names))
     values, structure = jax.tree.flatten((numbers, key, data))
@@ -289,7 +283,7 @@ def _trace_uncached(
 
 
 def _unread(jaxpr: Any, numbers: Any, first: int = 0) -> frozenset[int]:
-    """The places of numbers, an argument whose arrays come after so many, that nothing depends on."""
+    """The indices of the numbers that nothing depends on. first: how many input variables come before them."""
     read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {*map(id, jaxpr.jaxpr.outvars)}
     known = iter(id(var) in read for var in jaxpr.jaxpr.invars[first:])
     return frozenset(i for i, n in enumerate(numbers) if n is not None and not next(known))
@@ -299,7 +293,7 @@ _cached_trace = cache_calls(_trace_uncached, 256)
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two values of a hyper are the same, types too, inside of containers as well."""
+    """Whether two values of a hyper, one and other, are equal in value and type, inside containers too."""
     return one is other or _hashable(one) == _hashable(other)
 
 
@@ -312,33 +306,32 @@ def _number(value: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.number))
 
 
-def _dtype(value: Any) -> Any:
-    return jax.dtypes.result_type(value)
-
-
 def _as_arrays(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
-    """The hypers with what is traced as arrays: integers too, which a run alone holds static."""
+    """The hypers with arrays for the traced names, integers too, which are static in a single run."""
     arrays = dict(hypers)
     for name in traced:
-        arrays[name] = np.asarray(arrays[name], jax.dtypes.canonicalize_dtype(_dtype(arrays[name])))
+        arrays[name] = np.asarray(arrays[name], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(arrays[name])))
     return arrays
 
 
 def set_numbers(group: Group, position: int, hypers: dict[str, Any], traced: Iterable[str]) -> None:
-    """Give a trial other numbers, in place."""
+    """Replace the numbers of a trial, in place.
+
+    group: of the trial. position: its index in the group. hypers: the new values. traced: the names to replace.
+    """
     numbers = split_hypers(_as_arrays(hypers, traced), tuple(group.static))[0]
     for column, number in zip(group.numbers[:-1], numbers, strict=True):
-        if _varies(column):
+        if varies(column):
             column[position] = np.asarray(number)
 
 
 def static_key(values: Iterable[Any]) -> tuple[Any, ...]:
-    """What static leaves have in common with others that are the same."""
+    """A hashable that is equal for equal static values. values: of any types."""
     return tuple(_hashable(value) for value in values)
 
 
 def _hashable(value: Any) -> Any:
-    """What two static values have in common when they are the same; it has a hash."""
+    """A hashable that is equal for equal values."""
     leaves, treedef = jax.tree.flatten(value)
     return treedef, tuple(map(_hashable_leaf, leaves))
 
@@ -359,14 +352,15 @@ def _names(hypers: dict[str, Any]) -> list[str]:
     return [path[0].key for path, _ in jax.tree_util.tree_flatten_with_path(hypers)[0]]
 
 
-def _varies(number: Any) -> bool:
+def varies(number: Any) -> bool:
+    """Whether an entry of `Group.numbers` differs between trials. number: the entry."""
     return isinstance(number, np.ndarray)
 
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, AttributeError):
-        return "build asks for what only a plain number has"
+        return "build uses an attribute that only a plain number has"
     if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerBoolConversionError):
-        return "build, or what it makes, needs to know it while it is traced"
+        return "build, or the model, needs its value while the program is traced"
     text = str(error).split("\n")[0]
     return text if len(text) <= 160 else text[:157] + "..."

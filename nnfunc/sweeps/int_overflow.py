@@ -1,8 +1,8 @@
 """Whether arithmetic on an integer hyperparameter may overflow once it is traced.
 
-A run alone has a Python integer, which has no largest value; a program of a sweep has an int32. The
-intervals of all values that follow from the hyperparameter are propagated through a jaxpr. What
-is mixed with an array that is not known here is an int32 in the run alone too, so it is left.
+In a single run it is a Python integer, which has no largest value; in the program of a sweep it is an int32.
+The intervals of all values that depend on it are propagated through a jaxpr. A value that also depends on an
+unknown array is an int32 in a single run too, so it is not checked.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["overflows"]
 
 
 class Interval(NamedTuple):
-    """low, high: the ends, of all elements of an array. traced: whether it follows from a hyper."""
+    """The range of the elements of an array. traced: whether it depends on a hyper."""
 
     low: int
     high: int
@@ -29,16 +29,17 @@ class Interval(NamedTuple):
 
 
 class _Overflow(Exception):
-    """A value that follows from a hyper may not fit its type."""
+    """A value that depends on a hyper may not fit its dtype."""
 
 
 Rule = Callable[..., tuple[int, int]]
 
 
 def overflows(jaxpr: Any, ranges: Iterable[tuple[int, int] | None]) -> bool:
-    """Whether a value that follows from the first inputs may overflow. ranges: of these inputs.
+    """Whether a value that depends on the first inputs may overflow.
 
-    jaxpr: a ClosedJaxpr. None as a range: the input is no integer, or is an array in a run alone too.
+    jaxpr: a ClosedJaxpr. ranges: (least, greatest value) of each of the first inputs, or None for an input that is
+    not an integer, or is an array in a single run too.
     """
     known = [None if ends is None else Interval(*ends, traced=True) for ends in ranges]
     if not any(known):
@@ -83,7 +84,7 @@ def _of_equation(eqn: Any, values: list[Interval | None]) -> list[Interval | Non
     if inside is not None:
         every = [_outputs(jaxpr, inputs) for jaxpr, inputs in inside]
         if eqn.primitive.name in ("scan", "while"):
-            return none  # what goes round a loop is an array in the run alone too
+            return none  # the carry of a loop is an array in a single run too
         return [_union(ends) for ends in zip(*every, strict=True)] if every else none
     name, out = eqn.primitive.name, eqn.outvars[0].aval
     if len(eqn.outvars) > 1 or not hasattr(out, "dtype"):
@@ -91,7 +92,7 @@ def _of_equation(eqn: Any, values: list[Interval | None]) -> list[Interval | Non
     if jnp.issubdtype(out.dtype, jnp.bool_):
         return [Interval(0, 1, any(v is not None and v.traced for v in values))]
     if not jnp.issubdtype(out.dtype, jnp.signedinteger):
-        return none  # a number with a point, a key, or the bits of one
+        return none  # a float, a key, or the bits of a key
     if name in _FIRST:
         values = values[:1]
     if any(value is None for value in values):
@@ -111,10 +112,10 @@ def _of_equation(eqn: Any, values: list[Interval | None]) -> list[Interval | Non
 
 
 def _inside(eqn: Any, values: list[Any]) -> list[tuple[Any, list[Any]]] | None:
-    """The jaxprs that an equation calls, each with its inputs; None where it calls none."""
+    """The jaxprs that an equation calls, each with its inputs; None if it calls none."""
     params, name = eqn.params, eqn.primitive.name
     if name == "scan":
-        # jax 0.12 has (constants, carry, rows) in the place of three numbers.
+        # jax 0.12 has (constants, carry, rows) instead of three counts.
         count = params["num_consts"] if "num_consts" in params else len(params["ft_in"].unpack()[0])
         return [(params["jaxpr"], values[:count] + [None] * (len(values) - count))]
     if name == "while":
@@ -136,12 +137,10 @@ def _inside(eqn: Any, values: list[Any]) -> list[tuple[Any, list[Any]]] | None:
 
 
 def _union(intervals: Iterable[Interval | None]) -> Interval | None:
-    known = list(intervals)
-    ends: list[Any] = known
+    known: list[Any] = list(intervals)
     if any(value is None for value in known):
         return None
-    traced = any(value.traced for value in ends)
-    return Interval(min(v.low for v in ends), max(v.high for v in ends), traced)
+    return Interval(*_hull(None, *known), any(value.traced for value in known))
 
 
 def _hull(eqn: Any, *values: Interval) -> tuple[int, int]:
@@ -149,7 +148,7 @@ def _hull(eqn: Any, *values: Interval) -> tuple[int, int]:
 
 
 def _corners(function: Callable[[int, int], int]) -> Rule:
-    """Of an operation that is monotone in each operand: its values at the ends."""
+    """The rule of an operation that is monotone in each operand: its values at the ends."""
 
     def rule(eqn: Any, one: Interval, other: Interval) -> tuple[int, int]:
         values = [function(a, b) for a in (one.low, one.high) for b in (other.low, other.high)]
@@ -170,7 +169,7 @@ def _absolute(eqn: Any, value: Interval) -> tuple[int, int]:
 
 
 def _bits(eqn: Any, *values: Interval) -> tuple[int, int]:
-    """Of operations bit by bit: what as many bits hold."""
+    """The rule of bitwise operations: the range of as many bits."""
     if eqn.primitive.name == "and" and any(v.low == v.high >= 0 for v in values):
         return 0, min(v.high for v in values if v.low == v.high >= 0)
     limit = 2 ** max(max(abs(v.low), abs(v.high)).bit_length() for v in values)
@@ -188,7 +187,7 @@ def _shifted(eqn: Any, value: Interval, by: Interval) -> tuple[int, int]:
 
 
 def _summed(eqn: Any, *values: Interval) -> tuple[int, int]:
-    """Of sums, and of products that are summed: as many terms as there are at most."""
+    """The rule of sums, and of sums of products: the largest number of terms."""
     shape = eqn.invars[0].aval.shape
     if eqn.primitive.name == "dot_general":
         (axes, _), _ = eqn.params["dimension_numbers"]
@@ -208,7 +207,7 @@ def _divided(eqn: Any, one: Interval, other: Interval) -> tuple[int, int]:
     return (0 if one.low >= 0 and other.low >= 0 else -limit), limit
 
 
-_FIRST = ("gather", "dynamic_slice", "argmax", "argmin")  # what follows from the first operand alone
+_FIRST = ("gather", "dynamic_slice", "argmax", "argmin")  # they depend on the first operand only
 _SAME = (
     "broadcast_in_dim",
     "reshape",
@@ -258,4 +257,4 @@ _RULES: Mapping[str, Rule] = {
     "rem": _divided,
     "iota": lambda eqn: (0, max(0, eqn.params["shape"][eqn.params["dimension"]] - 1)),
 }
-"""(equation, intervals of its operands) -> the ends of its result, before it is cut to its type."""
+"""(equation, intervals of its operands) -> the ends of its result, before it is cast to its dtype."""

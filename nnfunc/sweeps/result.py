@@ -1,7 +1,8 @@
-"""What a sweep gives: a table, curves, and every trial as it ended."""
+"""The result of a sweep: a table, curves, and the state of every trial."""
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,15 +24,14 @@ from nnfunc.training.task import build_task
 __all__ = ["Result", "Table", "Trial"]
 
 FAULTS = 20
-"""Of so many trials the layer in which they diverged is looked for: each is a program of its own."""
+"""The most diverged trials for which `find_layers` finds the layer: each compiles a program."""
 
 
 class Trial(NamedTuple):
     """One run of a sweep.
 
-    hypers: its hyperparameters. state: its train state at the end, None where
-    build refused the hypers, or the sweep was stopped before it began. curves: name -> [reports].
-    `state.key` is the key that it ran with.
+    hypers: its hyperparameters. state: its last train state, None when build refused the hypers, or the sweep
+    stopped before the run began; `state.key` is the key of the run. curves: name -> [reports].
     """
 
     hypers: dict[str, Any]
@@ -40,31 +40,28 @@ class Trial(NamedTuple):
 
 
 class Table(list[dict[str, Any]]):
-    """A list of dicts, one a row, with the same names in all."""
+    """A list of rows, dicts with the same names."""
 
     def to_pandas(self) -> Any:
-        """The same as a `pandas.DataFrame`. Raises: ModuleNotFoundError without pandas."""
-        import pandas  # pyright: ignore[reportMissingImports]
-
-        return pandas.DataFrame(list(self))
+        """The table as a `pandas.DataFrame`. Raises: ModuleNotFoundError without pandas."""
+        return check.package("sweep", "pandas", "pandas").DataFrame(list(self))
 
 
 @dataclass
 class Result:
-    """A sweep that has run; NumPy arrays on the host.
+    """The result of a sweep, as NumPy arrays on the host.
 
-    hypers: what each trial was given. curves: "train/loss", "validation/accuracy" and the like ->
-    [trials, reports]; not a number where a trial did not report, as once it has diverged or was
-    ended. steps: "train" and "validation" -> the step of each report. scores: [trials], the last
-    value of `metric`, the metric that ranks, of which `best` names the least or greatest; not a number for
-    diverged trials. diverged: trial -> the first step (0-based) that was not finite. refused: trial
-    -> why build refused its hypers. stopped_at: trial -> the step at which a search ended it; ranks_last:
-    those of them that rank behind all that went further. best_at: trial -> the step of its best
-    evaluation, by which it ranks and at which its state is, where the search keeps that; see
-    `nnfunc.sweeps.patience`. seeds: runs a setting; seed: [trials], which
-    run each is. lineage: what population based training did, a row a copy. layers: diverged trial ->
-    the layer where that began, once `find_layers` has looked. complete: whether it came to its end.
-    plan: the groups, and how they ran. seconds: the whole sweep, this time.
+    hypers: the settings of each trial. metric: ranks the trials. seeds: how many runs each setting has. plan: the
+    groups, and how they ran. steps: "train" and "validation" -> the step of each report. curves: names such as
+    "train/loss" and "validation/accuracy" -> [trials, reports], NaN where a trial did not report, as after it
+    diverged or was stopped. scores: [trials], the last value of `metric`, NaN for diverged trials; `best` is the
+    trial with the least or greatest one. diverged: trial -> the first step (0-based) that was not finite. refused:
+    trial -> why build refused its hypers. stopped_at: trial -> the step at which a search stopped it. ranks_last:
+    the stopped trials that rank below all trials that ran further. seed: [trials], the number of the run among
+    those of its setting. lineage: a row for each copy of population based training. complete: whether the sweep
+    ran to its end. seconds: that it took, since it was last resumed. layers: diverged trial -> the layer where
+    that began, once `find_layers` was called. best_at: trial -> the step of its best evaluation, where the search
+    ranks by that and keeps its state; see `nnfunc.sweeps.patience`.
     """
 
     hypers: list[dict[str, Any]]
@@ -83,68 +80,69 @@ class Result:
     complete: bool
     seconds: float
     _carries: dict[int, Any] = field(repr=False)
-    _impl: str | None = field(repr=False)  # of the keys; None for those of the old style
+    _impl: str | None = field(repr=False)  # of typed keys; None for raw ones
     _specs: list[TrialSpec] | None = field(repr=False, default=None)
     layers: dict[int, str] = field(default_factory=dict)
     best_at: dict[int, int] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without build and data, which a pickle may refuse; hypers have to be what it takes."""
+        """Without build and data, which may not pickle. The hypers have to."""
         return self.__dict__ | {"_specs": None}
 
     @property
     def best(self) -> int | None:
-        """The trial that ranks first: with seeds the first run of the setting with the best mean."""
+        """The trial that ranks first, or None without scores; with seeds, the first run of the best setting."""
         first = self._order(self.seeds)[0]
-        return first[0] if math.isfinite(self._key(first)[-1]) else None
+        return first[0] if math.isfinite(self._sort_key(first)[-1]) else None
 
     def trial(self, i: int) -> Trial:
-        """(hypers, state, curves) of one trial, or of the last ones for negative i.
+        """(hypers, state, curves) of a trial.
 
-        Raises: IndexError when there is no such trial.
+        i: its index, negative from the end. Raises: IndexError when there is no such trial.
         """
         count = len(self.hypers)
         if not -count <= i < count:
-            check.fail("trial", f"i should be in [0, {count}), got {i}.", exc_type=IndexError)
+            check.fail("trial", expected=f"i should be in [0, {count})", actual=i, exc_type=IndexError)
         i %= count
         curves = {name: curve[i] for name, curve in self.curves.items()}
         state = None
         if i in self._carries:
             state = jax.tree.map(jnp.asarray, self._carries[i].state)
             if self._impl is not None:
-                key = jax.random.wrap_key_data(state.key, impl=self._impl)
-                state = state._replace(key=key)
+                state = state._replace(key=jax.random.wrap_key_data(state.key, impl=self._impl))
         return Trial(dict(self.hypers[i]), state, curves)
 
     def save_trial(self, i: int, folder: str | Path) -> None:
-        """Write a trial as a run that `nf.train` may go on with: checkpoints and metrics.jsonl.
+        """Write a trial as a run that `nf.train` can resume: checkpoints and metrics.jsonl.
 
         Its last state is also the best checkpoint. To train it further, call `nf.train` with its build,
         hypers, data and key (`trial(i).state.key`), more steps, this folder and resume=True.
+        i: its index. folder: made if it is missing.
         Raises: ValueError when it did not run, or the result was pickled; FileExistsError when the
-        folder holds a run.
+        folder has a run.
         """
-        _, state, curves = self.trial(i)
+        _, state, _ = self.trial(i)
         if state is None:
-            why = self.refused.get(i % len(self.hypers), "the sweep was stopped before")
-            check.fail("sweep", f"trial {i} should have run, but did not: {why}")
+            why = self.refused.get(i % len(self.hypers), "the sweep stopped before it began")
+            check.fail("sweep", f"trial {i} has no state, because it did not run: {why.rstrip('.')}.")
         spec = self.spec(i)
         numbers, static, _ = split_hypers(spec.hypers)
         of = run_identity(state.key, numbers, static, spec.ordered, spec.hypers)
         saver = Saver(folder, self.metric, resume=False, of=of)
         try:
             carry = jax.tree.map(jnp.asarray, self._carries[i % len(self.hypers)])
-            rows = _rows(curves, self.steps, int(state.step))
-            metrics = {self.metric.metric: float(self.scores[i])}
-            saver.write(rows)
+            metrics = {self.metric.name: float(self.scores[i])}
+            rows = [{"split": split, "step": step, "seconds": 0.0, **v} for split, step, v in self._reports(i)]
+            rows.sort(key=lambda row: row["step"])
+            saver.write([row for row in rows if row["step"] <= state.step])
             saver.save(carry._replace(state=state), int(state.step), metrics, due=True)
         finally:
             saver.close()
 
     def fault(self, i: int) -> Fault | None:
-        """Where the first value that is not finite of a diverged trial came from; None of others.
+        """The layer where a diverged trial first had a value that is not finite; None for other trials.
 
-        Raises: ValueError for a result that was pickled: it has lost build and data.
+        i: its index. Raises: ValueError for a result that was pickled, which has no build and no data.
         """
         state = self.trial(i).state
         if state is None or int(state.diverged_at) < 0:
@@ -155,29 +153,28 @@ class Result:
         return fault._replace(trial=i % len(self.hypers))
 
     def find_layers(self, most: int = FAULTS) -> dict[int, str]:
-        """The layers in which the first `most` diverged trials did so; kept as `layers`."""
+        """The layers where the first `most` diverged trials diverged; also `layers` from now on."""
         for trial in list(self.diverged)[:most]:
             if trial not in self.layers and (fault := self.fault(trial)) is not None:
                 self.layers[trial] = str(fault)
         return self.layers
 
     def spec(self, i: int) -> TrialSpec:
-        """What a trial was to do: build, hypers, data. Raises: ValueError where a pickle lost it."""
+        """The build, hypers, data and key of a trial. i: its index. Raises: ValueError for a pickled result."""
         if self._specs is None:
-            hint = "Ask the result that nf.sweep returned."
-            check.fail("sweep", f"a result that was pickled holds no build and no data. {hint}")
+            hint = "Use the result that nf.sweep returned."
+            check.fail("sweep", "a result that was pickled has no build and no data.", hint=hint)
         return self._specs[i]
 
     def table(self, by: Literal["auto", "trial", "setting"] = "auto") -> Table:
-        """The trials, best first: what each was given, and its last figures.
+        """The trials, best first: their hyperparameters and last metrics.
 
-        by: "trial" for a row a run; "setting" for a row a setting, with the mean over its seeds of
-        each figure, the ends of the 95 % interval of the mean (Student's t), and how many diverged;
-        "auto": by setting where there are several seeds. A setting of which a run diverged ranks
-        behind those of which none did. stopped_at: the step at which a run was ended before its last,
-        whose figures are from there; of a setting the first such step, and `stopped` is how many of
-        its runs that were. best_at: the step of the best evaluation, where the search keeps that
-        state: the figures are from there. refused: why build refused the hypers.
+        by: "trial" for a row for each run; "setting" for a row for each setting, with the mean of each metric over
+        its seeds, the ends of the 95 % interval of the mean (Student's t), and how many runs diverged; "auto": by
+        setting if there are several seeds. A setting with a diverged run ranks below those without. Column
+        stopped_at: the step at which a search stopped a run, where its metrics are from; for a setting the first
+        such step, and `stopped` counts the runs. best_at: the step of the best evaluation, if the search keeps its
+        state; the metrics are from there. refused: why build refused the hypers.
         """
         check.choice("table", ("auto", "trial", "setting"), by=by)
         rows = self._trial_rows()
@@ -187,9 +184,10 @@ class Result:
         return Table(rows[trials[0] // runs] for trials in self._order(runs))
 
     def save(self, folder: str | Path) -> None:
-        """Write table.csv, and curves.csv: a row a report of a trial; with seeds trials.csv too.
+        """Write table.csv, curves.csv (a row for each report of a trial) and, with several seeds, trials.csv.
 
-        The same as .parquet, where pyarrow is installed. lineage.csv after population based training.
+        Population based training adds lineage.csv. All are also written as .parquet if pyarrow is installed.
+        folder: made if it is missing.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,46 +198,48 @@ class Result:
             _write(Table(self.lineage), folder / "lineage")
         _write(self._long(), folder / "curves")
 
+    def _reports(self, i: int) -> Iterator[tuple[str, int, dict[str, float]]]:
+        """(split, step, name -> value) of each report of a trial, NaN where it did not report."""
+        for split, steps in self.steps.items():
+            curves = {n.partition("/")[2]: c[i] for n, c in self.curves.items() if n.startswith(f"{split}/")}
+            for position, step in enumerate(steps if curves else ()):
+                yield split, int(step), {name: float(curve[position]) for name, curve in curves.items()}
+
     def _long(self) -> Table:
-        """The curves, a row a report of a trial."""
-        metrics = list(dict.fromkeys(name.partition("/")[2] for name in self.curves))
-        rows = Table()
-        for trial in range(len(self.hypers)):
-            for split, steps in self.steps.items():
-                for position, step in enumerate(steps):
-                    known = [self.curves.get(f"{split}/{name}") for name in metrics]
-                    values = [None if c is None else float(c[trial, position]) for c in known]
-                    if any(value is not None and not math.isnan(value) for value in values):
-                        row = {"trial": trial, "split": split, "step": int(step)}
-                        rows.append(row | dict(zip(metrics, values, strict=True)))
-        return rows
+        """The curves, a row for each report of a trial."""
+        missing = dict.fromkeys(name.partition("/")[2] for name in self.curves)
+        return Table(
+            {"trial": trial, "split": split, "step": step, **missing, **values}
+            for trial in range(len(self.hypers))
+            for split, step, values in self._reports(trial)
+            if not all(map(math.isnan, values.values()))
+        )
 
     @property
     def rank(self) -> str:
         """The curve that ranks, such as "validation/loss"."""
-        validation = f"validation/{self.metric.metric}"
-        return validation if validation in self.curves else f"train/{self.metric.metric}"
+        validation = f"validation/{self.metric.name}"
+        return validation if validation in self.curves else f"train/{self.metric.name}"
 
     def _order(self, runs: int) -> list[list[int]]:
-        """The trials, so many in a row of one setting, best first; ties as they were drawn."""
-        count = len(self.hypers)
-        settings = [list(range(first, first + runs)) for first in range(0, count, runs)]
-        return sorted(settings, key=self._key)
+        """The trials of each setting of `runs` runs, best first; ties in the order of being drawn."""
+        settings = [list(range(first, first + runs)) for first in range(0, len(self.hypers), runs)]
+        return sorted(settings, key=self._sort_key)
 
-    def _key(self, trials: list[int]) -> tuple[bool, bool, bool, int, float]:
-        """What is least for the best setting.
+    def _sort_key(self, trials: list[int]) -> tuple[bool, bool, bool, int, float]:
+        """The sort key of a setting, least for the best one.
 
-        Refused ones come last, before them those without a score, before them those that are judged by
-        another split than others, and before them those that a search gave up.
+        The order is: by score; those that a search stopped for good; those whose score is of another split than
+        that of others; those without a score; refused ones.
         """
         scores = self.scores[trials]
         mean = float(np.mean(scores if self.metric.mode == "min" else -scores))
         cost = mean if math.isfinite(mean) else math.inf
         rank = self.curves.get(self.rank)
-        apart = rank is not None and any(math.isnan(last(rank[m])) for m in trials)
+        other_split = rank is not None and any(math.isnan(_last(rank[m])) for m in trials)
         refused = any(m in self.refused for m in trials)
-        lost = [self.plan.steps - self.stopped_at[m] if m in self.ranks_last else 0 for m in trials]
-        return refused, cost == math.inf, apart, max(lost), cost
+        missing_steps = [self.plan.steps - self.stopped_at[m] if m in self.ranks_last else 0 for m in trials]
+        return refused, cost == math.inf, other_split, max(missing_steps), cost
 
     def _trial_rows(self) -> list[dict[str, Any]]:
         rows = []
@@ -248,8 +248,10 @@ class Result:
             if self.seeds > 1:
                 row |= {"setting": i // self.seeds, "seed": self.seed[i]}
             row |= {name: _cell(value) for name, value in hypers.items()}
-            row |= {name: self._last(name, i) for name in self.curves}
-            if i in self.diverged:  # its last train figures may be from before
+            for name, curve in self.curves.items():
+                is_current = self.steps[name.partition("/")[0]] <= self.best_at.get(i, math.inf)
+                row[name] = _last(curve[i][is_current])
+            if i in self.diverged:  # the last value may be from before
                 row[self.rank] = math.nan
             row["diverged_at"] = self.diverged.get(i)
             if self.stopped_at or not self.complete:
@@ -260,13 +262,8 @@ class Result:
             rows.append(row)
         return rows
 
-    def _last(self, name: str, i: int) -> float:
-        """The figure of a trial by its last report, or by that of its best evaluation."""
-        steps, curve = self.steps[name.partition("/")[0]], self.curves[name][i]
-        return last(curve[steps <= self.best_at[i]] if i in self.best_at else curve)
-
     def _stopped_at(self, i: int) -> int | None:
-        """The step at which a trial was ended, by a search or with the sweep; None at its last."""
+        """The step at which a search, or the end of the sweep, stopped a trial; None for its last step."""
         if i in self.stopped_at or self.complete:
             return self.stopped_at.get(i)
         step = int(self._carries[i].state.step) if i in self._carries else 0
@@ -276,7 +273,7 @@ class Result:
     def _setting(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         row = {name: rows[0][name] for name in ("setting", *self.hypers[0])}
         for name in self.curves:
-            mean, low, high = interval(np.asarray([r[name] for r in rows]))
+            mean, low, high = _interval(np.asarray([r[name] for r in rows]))
             row |= {name: mean, f"{name} low": low, f"{name} high": high}
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
@@ -287,8 +284,8 @@ class Result:
         return row
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean, and the ends of its 95 % interval: mean -+ t * deviation / sqrt(n), n - 1 degrees."""
+def _interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean and the ends of its 95 % interval, mean -+ t * std / sqrt(n), with n - 1 degrees of freedom."""
     from scipy.stats import t
 
     mean, count = float(np.mean(values)), len(values)
@@ -298,26 +295,14 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _rows(curves: dict[str, np.ndarray], steps: dict[str, np.ndarray], until: int) -> list[dict[str, Any]]:
-    """The curves of a trial as the rows of metrics.jsonl."""
-    rows = []
-    for split, at in steps.items():
-        split_curves = {n.partition("/")[2]: c for n, c in curves.items() if n.startswith(f"{split}/")}
-        for position, step in enumerate(at):
-            metrics = {name: float(curve[position]) for name, curve in split_curves.items()}
-            if step <= until and metrics:
-                rows.append({"split": split, "step": int(step), "seconds": 0.0, **metrics})
-    return sorted(rows, key=lambda row: row["step"])
-
-
-def last(curve: np.ndarray) -> float:
-    """The last value that was reported; of a figure that broke, that is not a number."""
+def _last(curve: np.ndarray) -> float:
+    """The last value that is not NaN."""
     known = np.flatnonzero(~np.isnan(curve))
     return float(curve[known[-1]]) if known.size else math.nan
 
 
 def _cell(value: Any) -> Any:
-    """A value as a table holds it."""
+    """A hyperparameter as a value of a table."""
     if isinstance(value, bool | int | float | str) or value is None:
         return value
     if np.ndim(value) == 0 and hasattr(value, "item"):

@@ -1,4 +1,4 @@
-"""A sweep from its space to its table."""
+"""The function `nf.sweep`: from a space to the result."""
 
 import importlib
 import inspect
@@ -35,15 +35,15 @@ from nnfunc.training.task import Build
 __all__ = ["Search", "conduct", "everything", "sweep", "sweep_plan"]
 
 Method = Literal["random", "grid", "sobol", "latin", "list"]
-Running = Literal["auto", "vmap", "loop", "threads", "devices"]
+ExecutionName = Literal["auto", "vmap", "loop", "threads", "devices"]
 Search = Callable[[Engine], None]
-"""What decides which trials run how far; see `nnfunc.sweeps.engine`."""
+"""Decides how far each trial runs; see `nnfunc.sweeps.engine`."""
 MAKERS = (halving, hyperband, patience, population, optuna)
-"""What makes searches, and is none."""
+"""Functions that return a search."""
 REPORT: tuple[str, str] | None = ("nnfunc.reports.sweep.sweep_page", "write_page")
-"""What writes report.html. It is above sweeps, so it is looked up by name, when a sweep has ended."""
+"""The writer of report.html, imported by name at the end of a sweep, because reports import sweeps."""
 ORDER = "data.seed"
-"""The name of a space that is the seed of the data's order, not a hyper."""
+"""The name in a space that is the seed of the order of the data; it is not passed to build."""
 
 
 def sweep(
@@ -62,7 +62,7 @@ def sweep(
     log_every: int | None = None,
     eval_batch_size: int | None = None,
     best: str = "min loss",
-    execution: Running = "auto",
+    execution: ExecutionName = "auto",
     chunk: int | None = None,
     jobs: Jobs | None = None,
     folder: str | Path | None = None,
@@ -70,38 +70,37 @@ def sweep(
     on_report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Result:
-    """Train what `build` makes with many hypers, in few compiled programs: a table and all states.
+    """Train what `build` returns for many hypers, in few compiled programs: a table and all train states.
 
     build, data, steps, log_every, evaluate_every, eval_batch_size: as for `nf.train`; log_every and
-    evaluate_every are a tenth of the run by default. key: of the sweep. Trial i is the run
-    `nf.train(build, hypers_i, data, steps=steps, key=jax.random.fold_in(key, i))`, to rounding:
-    whatever the execution, the chunk and the other trials; with seeds the key is `fold_in(key, seed)`.
-    All see the data in the same order, unless the space holds the name "data.seed": its value is the
-    seed of the trial's own order, and build is not given it.
+    evaluate_every are a tenth of the run by default. key: of the sweep. Trial i equals, to rounding,
+    `nf.train(build, hypers_i, data, steps=steps, key=jax.random.fold_in(key, i))`, whatever the execution, the
+    chunk and the other trials; with seeds its key is `fold_in(key, seed)`. All trials see the data in the
+    same order, unless the space has the name "data.seed": its value is the seed of the trial's order, and is
+    not passed to build.
     space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`,
     `nf.log_uniform`, `nf.int_uniform`, `nf.choice`); a function of the other values, h -> value; or
-    one fixed value, a tuple too. Or a list of dicts, each the hypers of a setting. Or a function
-    that proposes, key -> dict.
-    trials: how many runs there are, with seeds a multiple of them. method: "random"; "grid", all
+    one fixed value, such as a tuple. Or a list of dicts, the hypers of each setting. Or a function key -> dict
+    that proposes a setting.
+    trials: the number of runs; with seeds a multiple of them. method: "random"; "grid", all
     combinations; "sobol" and "latin", which fill the space more evenly (scipy.stats.qmc); "list".
-    constraint: h -> whether a setting is wanted. seeds: how often each setting is run, in [1, ...),
-    with the keys fold_in(key, seed).
-    search: which trials run how far, such as `nf.sweeps.halving()`; by default all run to their end.
-    best: what ranks the trials, such as "max accuracy": their last value on the validation split, or,
-    where there is none, on the training data since the last report.
-    execution: "vmap" runs trials side by side, `chunk` at a time; "loop" one after another through one
-    program; "threads" from a Python thread a core; "devices" side by side, cut over all devices;
-    "auto" takes the quickest by a short probe. Values that set shapes, such as widths, and those that
-    are no numbers make groups, with programs of their own.
+    constraint: h -> whether to accept a setting. seeds: the number of runs of each setting, at least 1, with
+    the keys fold_in(key, seed).
+    search: decides how far each trial runs, such as `nf.sweeps.halving()`; by default all run to their end.
+    best: the metric that ranks the trials, such as "max accuracy": its last value on the validation split, or,
+    without one, its mean over the training steps since the last report.
+    execution: "vmap" runs trials side by side, `chunk` at a time; "loop" runs one program for one trial after
+    another; "threads" runs them from one Python thread for each core; "devices" shards trials side by side over
+    all devices; "auto" chooses the fastest by a short probe. Values that set shapes, such as widths, and values
+    that are not numbers make groups, each with its own program.
     jobs: other processes or machines that run the trials, such as `nf.sweeps.processes(4)`; they need
-    a folder. folder: where what the trials have come to is saved every few seconds; resume: go on
-    from there, to the same result. When all have ended, it gets table.csv, curves.csv (see
-    `Result.save`) and report.html, for which the extra `programs` is needed. on_report: called at
-    every report; then the host waits for it.
-    should_stop: asked at every report; when it says True, the sweep saves and returns what it has,
-    not `complete`.
-    Raises: ValueError and TypeError for arguments that do not fit. A trial that diverges is written
-    down, as one whose hypers build refuses, and disturbs no other.
+    a folder. folder: where progress is saved every few seconds; resume: whether to continue the sweep in that
+    folder, to the same result. At the end the folder gets table.csv, curves.csv (see `Result.save`) and
+    report.html, which needs the extra `programs`. on_report: called with a `Progress` at every report, while
+    the host waits. should_stop: asked at every report; once it returns True, the sweep saves and returns an
+    incomplete result.
+    Raises: ValueError and TypeError for invalid arguments. A trial that diverges, or whose hypers build
+    refuses, is listed in the result and does not affect the others.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -114,15 +113,14 @@ def sweep(
     """
     start = time.perf_counter()
     if resume and folder is None:
-        check.fail("sweep", "resume goes on from a folder, so it needs one. Give folder=.")
+        check.fail("sweep", "resume=True needs the folder of a sweep.", hint="Give folder=.")
     if jobs is not None and folder is None:
-        check.fail("sweep", "jobs share a folder, so they need one. Give folder=.")
+        check.fail("sweep", "jobs need a folder, which they share.", hint="Give folder=.")
     if search is not None and (not callable(search) or inspect.unwrap(search) in MAKERS):
-        expected = "a search, such as nf.sweeps.halving()"
-        check.fail("sweep", f"search should be {expected}, got {check.describe(search)}.", exc_type=TypeError)
+        expected, actual = "search should be a search, such as nf.sweeps.halving()", check.describe(search)
+        check.fail("sweep", expected=expected, actual=actual, exc_type=TypeError)
     draws = build_draws(space, method, trials, key, constraint, seeds)
-    data = _sized(data, eval_batch_size)
-    build_spec = _trials(build, data, steps, key, seeds, evaluate_every, log_every)
+    build_spec = _spec_builder(build, data, steps, key, seeds, evaluate_every, log_every, eval_batch_size)
     store = None
     if folder is not None:
         of = {
@@ -165,9 +163,10 @@ def sweep(
 
 
 def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch | None = None) -> Result:
-    """Let a search run an engine to its end, or until it is asked to stop: the result.
+    """Run a search on an engine, to its end or until it is asked to stop, and return the result.
 
-    start: when the sweep began, by time.perf_counter.
+    engine, search: of the sweep. key: of the sweep. start: when it began, by time.perf_counter. watch: reports
+    the progress, or None.
     """
     if watch is not None:
         watch.engine = engine
@@ -181,7 +180,7 @@ def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch
 
 
 def _write(result: Result, folder: Path) -> None:
-    """Write the tables of a sweep that has ended, and its report where there is what draws it."""
+    """Write the tables of a complete sweep, and its report if the packages for that are installed."""
     result.save(folder)
     if REPORT is None:
         return
@@ -192,14 +191,14 @@ def _write(result: Result, folder: Path) -> None:
         write_report(result, folder, folder.name)
     except ModuleNotFoundError as error:
         problem = f"report.html needs the package {error.name}, which is not installed"
-        hint = "pip install 'nnfunc[programs]'"
+        hint = "Install it: pip install 'nnfunc[programs]'."
         warnings.warn(f"sweep: {problem}; the tables are in {folder}. {hint}", stacklevel=3)
 
 
 def everything(engine: Engine) -> None:
     """The search that runs all trials to their last step, the default of `nf.sweep`.
 
-    engine: the sweep that the search drives, which `nf.sweep` makes.
+    engine: of the sweep; `nf.sweep` passes it.
 
     >>> nf.sweeps.everything.__name__
     'everything'
@@ -220,18 +219,18 @@ def sweep_plan(
     seeds: int | None = None,
     eval_batch_size: int | None = None,
     best: str = "min loss",
-    execution: Running = "auto",
+    execution: ExecutionName = "auto",
     chunk: int | None = None,
     probe: bool = False,
 ) -> Plan:
-    """What `nf.sweep` would do with these arguments: `print` it.
+    """The plan of `nf.sweep` with these arguments: `print` it.
 
-    It says which values the programs take as arguments, which make groups and why, and how many
-    trials each has. Without probe no step is run, and the execution of "auto" is left open; with it the
-    programs are compiled, and some steps tell the execution, the time and the memory to expect.
+    It lists the values that the programs take as arguments, the values that make groups and why, and the
+    trials of each group. probe: whether to compile the programs and run some steps, to choose the execution of
+    "auto" and to estimate time and memory; otherwise no step is run.
     build, space, data, steps, key, trials, method, constraint, seeds, eval_batch_size, best, execution,
     chunk: as for `nf.sweep`.
-    Raises: what `nf.sweep` raises before it runs.
+    Raises: as `nf.sweep` before it runs.
 
     >>> def build(h):
     ...     model = nf.mlp([4, h["width"], 2])
@@ -247,51 +246,55 @@ def sweep_plan(
     group 1 (width=16), 3 trials: 3 trials side by side, about ... at a time
     """
     draws = build_draws(space, method, trials, key, constraint, seeds)
-    build_spec = _trials(build, _sized(data, eval_batch_size), steps, key, seeds, None, None)
+    build_spec = _spec_builder(build, data, steps, key, seeds, None, None, eval_batch_size)
     engine = Engine(build_spec, draws, BestMetric.parse(best), execution=execution, chunk=chunk)
     engine.begin()
     return engine.plan(probe=probe)
 
 
 def build_draws(space: Any, method: str, trials: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
-    """Where settings come from, by the arguments of `sweep`."""
+    """The source of the settings. space, method, trials, key, constraint, seeds: as for `sweep`."""
     check.on_host("sweep", "Call it outside: it runs trials side by side itself.", key=key)
     check.key("sweep", key)
     runs = 1 if seeds is None else seeds
     check.size("sweep", 1, MAX_TRIALS, seeds=runs)
-    if trials is not None:
-        check.size("sweep", 1, MAX_TRIALS, trials=trials)
-        if trials % runs:
-            hint = f"Take {trials // runs * runs or runs}, for example."
-            check.fail("sweep", f"trials should be a multiple of the seeds, {runs}, got {trials}. {hint}")
-    return Draws(space, method, None if trials is None else trials // runs, key, constraint, runs)
+    if trials is None:
+        return Draws(space, method, None, key, constraint, runs)
+    check.size("sweep", 1, MAX_TRIALS, trials=trials)
+    if trials % runs:
+        hint = f"Use {trials // runs * runs or runs}, for example."
+        check.fail("sweep", expected=f"trials should be a multiple of seeds, {runs}", actual=trials, hint=hint)
+    return Draws(space, method, trials // runs, key, constraint, runs)
 
 
-def _sized(data: Any, eval_batch_size: int | None) -> Any:
-    """The data set, with this many examples an evaluation."""
-    if eval_batch_size is None or not isinstance(data, Data):
-        return data
-    check.size("sweep", eval_batch_size=eval_batch_size)
-    return replace(data, eval_batch_size=eval_batch_size)
-
-
-def _trials(
-    build: Build, data: Any, steps: int, key: Key, seeds: int | None, evaluate: int | None, log: int | None
+def _spec_builder(
+    build: Build,
+    data: Any,
+    steps: int,
+    key: Key,
+    seeds: int | None,
+    evaluate: int | None,
+    log: int | None,
+    eval_batch_size: int | None,
 ) -> Callable[[dict[str, Any], int, int], TrialSpec]:
+    """(settings, trial, run) -> TrialSpec, for the arguments of `sweep`."""
     check.size("sweep", steps=steps)
     if not isinstance(data, Data):
-        expected = "a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
-        check.fail("sweep", f"data should be {expected}, got {check.describe(data)}.", exc_type=TypeError)
+        expected = "data should be a data set in memory, such as nf.data.arrays((x, y), batch_size=32)"
+        check.fail("sweep", expected=expected, actual=check.describe(data), exc_type=TypeError)
+    if eval_batch_size is not None:
+        check.size("sweep", eval_batch_size=eval_batch_size)
+        data = replace(data, eval_batch_size=eval_batch_size)
     tenth = max(1, steps // 10)
     or_tenth = lambda every: tenth if every is None else every
     intervals = Intervals.from_arguments(steps, or_tenth(log), or_tenth(evaluate), steps)
 
-    def spec(settings: dict[str, Any], index: int, run: int) -> TrialSpec:
-        run_key = fold_in(key, np.uint32(index if seeds is None else run))
+    def build_spec(settings: dict[str, Any], trial: int, run: int) -> TrialSpec:
+        run_key = fold_in(key, np.uint32(trial if seeds is None else run))
         order = settings.get(ORDER)
         hypers = {name: value for name, value in settings.items() if name != ORDER}
         if order is not None:
-            check.size("sweep", 0, 2**32 - 1, **{"data.seed": order})
+            check.size("sweep", 0, 2**32 - 1, **{ORDER: order})
         return TrialSpec(settings, build, hypers, data, intervals, run_key, order, run)
 
-    return spec
+    return build_spec

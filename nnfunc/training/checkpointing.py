@@ -188,7 +188,7 @@ class Saver:
         """
         self.step = step
         if metrics and self.best.improves(metrics, self.saved.get("best_value")):
-            value = metrics[self.best.metric]
+            value = metrics[self.best.name]
             self.saved |= {"best_value": value, "best_step": step, "best": str(self.best)}
             checkpoint.save_best(self.checkpoints, carry.state, metadata=self.saved)
         self.saved["of"] = self.identity

@@ -240,9 +240,9 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
 
     data = feed.data
     jax.eval_shape(trace, numbers, key, feed.sample())
-    if best.metric not in names:
-        near = check.nearest(best.metric, names)
-        check.fail("train", f"best should name a validation metric, got {best.metric!r}{near}")
+    if best.name not in names:
+        near = check.nearest(best.name, names)
+        check.fail("train", f"best should name a validation metric, got {best.name!r}{near}")
     inspect = getattr(functions.build_task(numbers).objective, "inspect", None)
     if inspect is None or not outputs:
         return

@@ -19,9 +19,10 @@ from nnfunc.config import ConfigError, factories, load
 from nnfunc.config.key_path import parse_key, parse_value, set_value
 from nnfunc.config.load import fill_defaults
 from nnfunc.config.schema import FIXED_FACTORIES, TASK_TABLES, get_schema, parse_annotation
-from nnfunc.config.sweep import trials
+from nnfunc.config.sweep import sweep_config
 from nnfunc.config.sweep.distributions import parse_override
-from nnfunc.config.sweep.load_sweep import SweepConfig, load_sweep
+from nnfunc.config.sweep.load_sweep import load_sweep
+from nnfunc.config.sweep.sweep_config import SweepConfig
 from nnfunc.sweeps.space import Distribution
 
 TEXT = """
@@ -400,7 +401,7 @@ def test_a_thousand_trials_check_their_tables_once_a_combination(file, monkeypat
     words = [*WORDS, "optimizer.clip=log(0.1,1)", "schedule.warmup_steps=[5, 50]"]
     words.remove("train.steps=int(100,400)")
     sweep = load_sweep(file, words)
-    monkeypatch.setattr(trials, "fill_defaults", counted)
+    monkeypatch.setattr(sweep_config, "fill_defaults", counted)
     rng = np.random.default_rng(0)
     drawn = [
         {
@@ -514,26 +515,26 @@ WRONG = {
     "average.decay=uniform(0, 1)": "average.decay: there is no table average; write average = { name = "
     '"ema", decay = 0.999 }.',
     "schedule.peak=log(0,1)": "schedule.peak: log: low should be above 0, got 0.",
-    "schedule.peak=log(1e-4)": "schedule.peak: log takes two numbers, such as log(1e-4, 1e-1), got 1 value.",
+    "schedule.peak=log(1e-4)": "schedule.peak: log should have two numbers, such as log(1e-4, 1e-1), got 1 value.",
     "schedule.peak=log(1e-4,1e999)": "schedule.peak: log: high should be a finite number, got inf (float).",
     "schedule.peak=log(1e-60,1)": "schedule.peak: log: the ends should be 0 or, without the sign, from "
-    "1.2e-38 to 3.4e+38, as float32 has them.",
+    "1.2e-38 to 3.4e+38, the range of float32.",
     "schedule.peak=log(a,b)": "schedule.peak: log: low should be a finite number, got 'a' (str).",
     "model.dropout=uniform(1,0)": "model.dropout: uniform: low should be at most high, got 1 and 0.",
     "model.dropout=uniform(0,2)": "model: dropout: rate should be in [0, 1], got 2.0.",
     "schedule.warmup_steps=int(1,2.5)": "schedule.warmup_steps: int: high should be an integer, got 2.5 (float).",
-    "schedule.warmup_steps=int(0,99999999999999999999)": "schedule.warmup_steps: int: end should be in [-2147483648, 2147483647], got 99999999999999999999.",
-    "schedule.warmup_steps=int(-9000000000000000000,9000000000000000000)": "schedule.warmup_steps: int: end should be in [-2147483648, 2147483647], got -9000000000000000000.",
-    "seed=0:0": "seed: a range should hold a number, got 0:0; the end does not belong to it.",
+    "schedule.warmup_steps=int(0,99999999999999999999)": "schedule.warmup_steps: int: high should be from -2**31 to 2**31 - 1, got 99999999999999999999.",
+    "schedule.warmup_steps=int(-9000000000000000000,9000000000000000000)": "schedule.warmup_steps: int: low should be from -2**31 to 2**31 - 1, got -9000000000000000000.",
+    "seed=0:0": "seed: a range should have at least one number, got 0:0. The end does not belong to the range.",
     "seed=0:8:0": "seed: the step of a range should not be 0, got 0:8:0.",
-    "seed=0:1.5": "seed: a range is of integers, such as 0:8 or 0:80:10, got '0:1.5' (str).",
-    "seed=0:99999999": "seed: a range should hold at most 1,000,000 numbers, got 0:99999999; draw from int(0, 99999998).",
+    "seed=0:1.5": "seed: a range should have integers, such as 0:8 or 0:80:10, got '0:1.5' (str).",
+    "seed=0:99999999": "seed: a range should have at most 1,000,000 numbers, got 0:99999999. Use int(0, 99999998).",
     "seed=-3:3": "seed: should be an integer from 0 to 2**32 - 1, got -3 (int).",
     "data.seed=[0, 0.5]": "data.seed: should be an integer from 0 to 2**32 - 1, got 0.5 (float).",
-    "seed=uniform(0, 3)": "seed: is an integer: draw it from int(1, 4), or give a list.",
-    "data.batch_size=log(8, 64)": "data.batch_size: is an integer: draw it from int(1, 4), or give a list.",
-    "model.dropout=[]": "model.dropout: the list should hold at least one option, got [].",
-    "model.dropout=choice()": "model.dropout: choice should hold at least one option, got none.",
+    "seed=uniform(0, 3)": "seed: should have a distribution of integers, got uniform(0, 3). Use int(1, 4), or a list.",
+    "data.batch_size=log(8, 64)": "data.batch_size: should have a distribution of integers, got log_uniform(8, 64). Use int(1, 4), or a list.",
+    "model.dropout=[]": "model.dropout: the list should have at least one option, got [].",
+    "model.dropout=choice()": "model.dropout: choice should have at least one option, got none.",
     "model.dropout=log(0.1, 1": "model.dropout: should end with a bracket, such as log(1e-4, 1e-1), got 'log(0.1, 1' (str).",
     "model.dropout=[0.1, 0.2": "model.dropout: should be a list or table in TOML, got '[0.1, 0.2' (str).",
     "model.dropout={log=3}": "model.dropout: log should be a list, such as { log = [1e-4, 1e-1] }, got 3 (int).",
@@ -550,9 +551,9 @@ WRONG = {
     "schedule.peak[0]=0:2": "schedule.peak[0]: schedule.peak is a value, not a table.",
     "model.widths[9]=0:2": "model.widths[9]: model.widths has 3 values, so there is no index 9.",
     'model.dropout={schedule="linar", start=0}': "model.dropout.schedule: should be one of",
-    "seed=1": "there is nothing to sweep. Say what to draw: ",
-    "trials=3": "trials: is no setting of the config; write --trials 3.",
-    "sweep.seed=0:3": "sweep.seed: is no setting of the config; leave out 'sweep.'.",
+    "seed=1": "there is nothing to sweep. Give distributions, ",
+    "trials=3": "trials: is not a setting of the config; write --trials 3.",
+    "sweep.seed=0:3": "sweep.seed: is not a setting of the config; leave out 'sweep.'.",
     "seed": "a setting should be key=value, such as seed=0:8 or train.steps=2000, got 'seed'.",
     f"model{'.x' * 2000}=0:8": "a setting should be key=value, such as seed=0:8",
     "=0:8": "a setting should be key=value",
@@ -572,9 +573,9 @@ WRONG_TABLES = {
     '"schedule.peak" = { lgo = [1e-4, 1e-1] }': "sweep.schedule.peak: should be such as { log = [1e-4, 1e-1] }, "
     "got {'lgo': [0.0001, 0.1]} (dict); did you mean 'log'?",
     '"schedule.peak" = { log = [1e-4, 1e-1], base = 10 }': "sweep.schedule.peak: should be such as { log",
-    '"schedule.peak" = { log = [1e-4] }': "sweep.schedule.peak: log takes two numbers",
-    "seed = { range = [0] }": "sweep.seed: range takes two or three integers, such as 0:8 or 0:80:10, got 0.",
-    "seed = { range = [0, true] }": "sweep.seed: range takes two or three integers",
+    '"schedule.peak" = { log = [1e-4] }': "sweep.schedule.peak: log should have two numbers",
+    "seed = { range = [0] }": "sweep.seed: range should have two or three integers, such as 0:8 or 0:80:10, got 0.",
+    "seed = { range = [0, true] }": "sweep.seed: range should have two or three integers",
     '"seed" = { range = 8 }': "sweep.seed: range should be a list, such as { range = [0, 8] }, got 8 (int).",
     "trals = 3\nseed = [0]": "sweep.trals: there is no such key; did you mean 'trials'?",
     "trials = 0.5\nseed = [0]": "sweep.trials: should be an integer from 1 to 1,000,000, got 0.5 (float).",

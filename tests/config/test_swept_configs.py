@@ -7,7 +7,7 @@ import pytest
 from helpers.project import ROOT
 
 from nnfunc.config import ConfigError, load
-from nnfunc.sweeps.batch import DeviceData
+from nnfunc.sweeps.batch import device_data
 from nnfunc.sweeps.grouping import group_trials
 
 FOLDER = ROOT / "configs"
@@ -25,14 +25,14 @@ def another(value):
 def test_every_number_is_an_argument_of_the_program(file):
     config = load(file)
     try:
-        data = DeviceData.of(config.data())
+        data = device_data(config.data())
     except ConfigError as error:  # MNIST and the text are not everywhere
         if file.stem.startswith("digits") or Path(os.environ.get("NNFUNC_DATA", ""), "mnist").is_dir():
             raise
         pytest.skip(str(error))
     assert len(config.hypers) >= 8
     others = {name: another(value) for name, value in config.hypers.items()}
-    found = group_trials(config.build, [config.hypers, others], config.key(), data.train)
+    found = group_trials(config.build, [config.hypers, others], config.key(), data.for_training())
     assert found.static == {}
     assert found.refused == {}
     assert set(found.traced) == set(config.hypers)

@@ -57,7 +57,7 @@ ALLOWED = {
 }
 """Names that have such a word for a reason."""
 
-REMAINING = {"config": 12, "data": 9, "sweeps": 16, "training": 25}
+REMAINING = {"data": 9, "training": 25}
 """How many such names a folder still has. Lower the number with each rename; it may not grow."""
 
 

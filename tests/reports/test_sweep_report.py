@@ -82,7 +82,7 @@ def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused
     hypers = [dict(h) for h in hypers for _ in range(seeds)]
     figure, refused, stopped = BestMetric.parse(figure), refused or {}, later.get("stopped_at", {})
     scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
-    rank = f"validation/{figure.metric}"
+    rank = f"validation/{figure.name}"
     curves = {rank: np.outer(scores, at / 100).astype(np.float32)}
     curves["train/loss"] = 2 - np.outer(np.ones(len(scores)), at / 100).astype(np.float32)
     curves["train/gradient_norm"] = np.ones_like(curves["train/loss"])

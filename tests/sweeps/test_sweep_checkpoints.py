@@ -113,7 +113,7 @@ def test_a_damaged_segment_costs_what_it_holds(tmp_path, saving):
     content[-3] ^= 1
     file.write_bytes(content)
     reports = []
-    with pytest.warns(UserWarning, match="What it held is run again"):
+    with pytest.warns(UserWarning, match="Its trials run again from an earlier step"):
         again = swept(4, folder=folder, resume=True, on_report=reports.append)
     assert {trial for report in reports for trial in report.running} == {1}
     same(first, again)
@@ -122,9 +122,9 @@ def test_a_damaged_segment_costs_what_it_holds(tmp_path, saving):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"steps": 41}, "should go on with the same steps, 40, got 41"),
-        ({"key": jax.random.key(6)}, "should go on with the same key"),
-        ({"space": SPACE | {"dropout": 0.1}}, "should have the settings that it was saved with"),
+        ({"steps": 41}, "should have the same steps, 40, got 41"),
+        ({"key": jax.random.key(6)}, "should have the same key"),
+        ({"space": SPACE | {"dropout": 0.1}}, "should have its saved settings"),
     ],
 )
 def test_another_sweep_is_refused(options, words, tmp_path):
@@ -137,7 +137,7 @@ def test_a_folder_that_holds_a_sweep_is_not_begun_again(tmp_path):
     swept(2, folder=tmp_path)
     with pytest.raises(FileExistsError, match="already holds a sweep"):
         swept(2, folder=tmp_path)
-    with pytest.raises(ValueError, match="resume goes on from a folder"):
+    with pytest.raises(ValueError, match="resume=True needs the folder"):
         swept(2, resume=True)
 
 

@@ -96,7 +96,7 @@ def test_keys_of_the_kind_rbg_run_one_by_one():
     for a, b in zip(jax.tree.leaves(own.params), jax.tree.leaves(result.trial(2).state.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for options in ({"execution": "vmap"}, {"execution": "devices"}, {"execution": "threads", "chunk": 2}):
-        with pytest.raises(ValueError, match="keys of the kind rbg draw other numbers side by side"):
+        with pytest.raises(ValueError, match="keys of the implementation rbg draw other numbers under"):
             ran(plain, SPACE, trials=3, key=key, **options)
 
 
@@ -211,7 +211,7 @@ def test_a_population_over_options_that_are_arrays():
 )
 def test_what_would_give_another_table_is_refused(change, tmp_path):
     ran(line, {"lr": [0.1]}, folder=tmp_path)
-    with pytest.raises(ValueError, match="a sweep should go on with the same"):
+    with pytest.raises(ValueError, match="a resumed sweep should have the same"):
         ran(line, {"lr": [0.1]}, folder=tmp_path, resume=True, **change)
 
 
@@ -219,7 +219,7 @@ def test_resuming_tells_functions_and_arrays_apart(tmp_path):
     build = lambda h: line({"lr": h["f"](0.1)})
     double, half = [lambda x: 2 * x], [lambda x: 0.5 * x]
     ran(build, {"f": double}, folder=tmp_path)
-    with pytest.raises(ValueError, match="should have the settings that it was saved with"):
+    with pytest.raises(ValueError, match=r"trial . should have its saved settings"):
         ran(build, {"f": half}, folder=tmp_path, resume=True)
     partial = [functools.partial(jax.nn.elu, alpha=1.0)]
     build = lambda h: line({"lr": 0.1 * h["f"](1.0)})
@@ -322,7 +322,7 @@ def test_a_search_that_adds_settings_warns_of_no_read_name():
 
 @pytest.mark.parametrize("name", ["trial", "refused", "runs", "validation/loss"])
 def test_names_that_the_table_has_for_itself_are_refused(name):
-    with pytest.raises(ValueError, match="the table has a column"):
+    with pytest.raises(ValueError, match="is a column of the table already"):
         ran(lambda h: line({"lr": 0.1}), {name: [1.0, 2.0]})
 
 
@@ -413,7 +413,7 @@ def test_a_number_that_has_to_be_plain_makes_groups():
         (
             {"space": lambda key: {"a" if int(jax.random.bits(key)) % 2 else "b": 1.0}, "trials": 9},
             ValueError,
-            "all proposals should hold the same names",
+            "all settings should have the same names",
         ),
         ({"search": "halving"}, TypeError, r"search should be a search, such as nf.sweeps.halving"),
         ({"search": nf.sweeps.population}, TypeError, "search should be a search"),
@@ -434,12 +434,12 @@ def test_mistakes_are_named(change, kind, words):
 
 
 def test_large_whole_numbers():
-    with pytest.raises(ValueError, match="int_uniform: end should be"):
+    with pytest.raises(ValueError, match="int_uniform: high should be"):
         nf.int_uniform(0, 2**40)
     plan = nf.sweep_plan(
         lambda h: line({"lr": 0.1 + 0 * (h["n"] % 7)}), {"n": [1, 2**40]}, DATA, steps=2, method="grid", key=KEY
     )
-    assert "larger than" in plan.static["n"]
+    assert "do not fit" in plan.static["n"]
 
 
 def test_a_function_as_a_value_is_told_how_to_be_one():
@@ -470,6 +470,6 @@ def test_an_error_of_the_users_own_is_no_lost_job(tmp_path):
 def test_a_trial_that_did_not_run_cannot_be_saved(tmp_path):
     result = ran(line, {"lr": [0.1, 0.2]}, should_stop=lambda: True)
     assert [row["stopped_at"] for row in result.table()] == [0, 0]
-    with pytest.raises(ValueError, match="trial 1 should have run, but did not"):
+    with pytest.raises(ValueError, match="trial 1 has no state, because it did not run"):
         result.save_trial(1, tmp_path)
     assert pickle.loads(pickle.dumps(result)).best is None

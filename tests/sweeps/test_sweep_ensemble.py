@@ -82,9 +82,9 @@ def test_a_key_gives_each_trial_its_own_dropout(result):
 
 
 def test_only_trials_that_ended_well(result):
-    with pytest.raises(ValueError, match="k should be at most 4, the trials that ended well, got 5"):
+    with pytest.raises(ValueError, match="k should be at most 4, the number of trials with a score, got 5"):
         nf.ensemble_from(result, 5)
     with pytest.raises(ValueError, match="k should be at least 1"):
         nf.ensemble_from(result, 0)
-    with pytest.raises(ValueError, match="pickled holds no build and no data"):
+    with pytest.raises(ValueError, match="pickled has no build and no data"):
         nf.ensemble_from(pickle.loads(pickle.dumps(result)), 1)

@@ -75,8 +75,8 @@ def test_a_stopped_sweep_hands_in_no_more(tmp_path):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"search": nf.sweeps.population()}, "trials that learn from each other run in one process"),
-        ({"folder": None}, "jobs share a folder, so they need one"),
+        ({"search": nf.sweeps.population()}, "trials that copy from each other run in one process"),
+        ({"folder": None}, "jobs need a folder"),
     ],
 )
 def test_mistakes_are_named(options, words, tmp_path):

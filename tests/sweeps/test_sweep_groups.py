@@ -100,7 +100,7 @@ def test_an_integer_that_may_overflow_makes_groups(rate, values):
     build = line(rate)
     options = {"steps": 2, "method": "grid", "key": KEY, "execution": "loop", "log_every": 1}
     result = nf.sweep(build, {"k": values}, LINE, **options)
-    assert "may leave the range" in result.plan.static["k"] or min(values) < 1000
+    assert "may overflow" in result.plan.static["k"] or min(values) < 1000
     assert len(result.plan.groups) == len(values)
     for i, hypers in enumerate(result.hypers):
         key = jax.random.fold_in(KEY, i)
@@ -137,7 +137,7 @@ def test_options_that_come_later_count_too():
 def test_integers_beyond_int32_make_groups():
     build = line(lambda h: 1.0 / h["k"])
     result = nf.sweep(build, {"k": [2**31, 2**40]}, LINE, steps=2, method="grid", key=KEY, execution="loop")
-    assert "larger than the program's integers" in result.plan.static["k"]
+    assert "do not fit the program's integers" in result.plan.static["k"]
     np.testing.assert_allclose(result.curves["train/learning_rate"][:, -1], [2.0**-31, 2.0**-40])
 
 
@@ -228,7 +228,7 @@ def test_a_value_that_may_be_none_makes_two_groups():
     plan = result.plan
     assert len(plan.groups) == 2
     assert set(plan.traced) == {"momentum", "lr"}
-    assert plan.static["momentum"] == "None (NoneType) is no number"
+    assert plan.static["momentum"] == "None (NoneType) is not a number"
     assert "use" in plan.static
     labels = [group.static for group in plan.groups]
     assert {"use": False, "momentum": None} in labels
@@ -256,16 +256,16 @@ def test_mixed_values_are_grouped_by_type_and_shape():
 
 def test_data_sets_of_different_sizes_are_timed_apart():
     """They share programs, and what a step takes of one says nothing of the other."""
-    from nnfunc.sweeps.batch import DeviceData, Job
+    from nnfunc.sweeps.batch import Job, device_data
     from nnfunc.sweeps.grouping import group_trials
     from nnfunc.training.intervals import Intervals
 
-    small = DeviceData.of(DATA)
-    large = DeviceData.of(nf.data.arrays((DATA.arrays[0], DATA.arrays[1]), batch_size=40))
+    small = device_data(DATA)
+    large = device_data(nf.data.arrays((DATA.arrays[0], DATA.arrays[1]), batch_size=40))
     rows = [{"lr": 0.1, "dropout": 0.0}, {"lr": 0.2, "dropout": 0.0}]
     build = lambda h: plain(h)  # timings are kept by build, and other tests run plain
-    (group,) = group_trials(build, rows, KEY, small.train).groups
+    (group,) = group_trials(build, rows, KEY, small.for_training()).groups
     job = Job(build, group, lambda m: KEY, small, Intervals.from_arguments(4, 4, 4, 4), 4, {})
     job.timings()["loop"] = 1.0
-    assert job._replace(device_data=large).timings() == {}
-    assert job._replace(device_data=DeviceData.of(DATA)).timings() == {"loop": 1.0}
+    assert job._replace(data=large).timings() == {}
+    assert job._replace(data=device_data(DATA)).timings() == {"loop": 1.0}

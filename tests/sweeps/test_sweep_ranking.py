@@ -27,7 +27,7 @@ def result(scores, figure="min loss", *, seeds=1, diverged=(), refused=(), stopp
         seeds=seeds,
         plan=Plan(count // seeds, seeds, 30, ["lr"], {}, {}, []),
         steps={"train": AT, "validation": AT},
-        curves={f"validation/{BestMetric.parse(figure).metric}": curve, "train/loss": np.zeros_like(curve)},
+        curves={f"validation/{BestMetric.parse(figure).name}": curve, "train/loss": np.zeros_like(curve)},
         scores=scores,
         diverged=dict.fromkeys(diverged, 5),
         refused=dict.fromkeys(refused, "no"),

@@ -218,10 +218,10 @@ def test_a_population_is_one_program_and_revives_the_diverged():
     assert np.isfinite(result.scores).sum() > 12 - len(broken)
     (group,) = result.plan.groups
     assert group.trials == tuple(range(12))
-    from nnfunc.sweeps.batch import DeviceData
+    from nnfunc.sweeps.batch import device_data
     from nnfunc.sweeps.grouping import group_trials
 
-    (own,) = group_trials(build, result.hypers, KEY, DeviceData.of(DATA).train).groups
+    (own,) = group_trials(build, result.hypers, KEY, device_data(DATA).for_training()).groups
     made = compile_trials(build, own, vmapped=True)
     assert (made.init._cache_size(), made.run_steps._cache_size(), made.evaluate._cache_size()) == (1, 1, 1)
 
@@ -314,7 +314,7 @@ def test_optuna_with_maximum_constraint_and_structure():
             lambda: swept(space=[{"lr": 1.0, "dropout": 0.0}], search=nf.sweeps.population()),
             "population: space should be a dict",
         ),
-        (lambda: swept(4, seeds=2, search=nf.sweeps.population()), "seeds should be left out"),
+        (lambda: swept(4, seeds=2, search=nf.sweeps.population()), "Leave seeds out"),
     ],
 )
 def test_mistakes_are_named(search, words):

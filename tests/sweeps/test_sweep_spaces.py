@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import nnfunc as nf
-from nnfunc.sweeps.sampling import Draws, settings
+from nnfunc.sweeps.sampling import Draws
 
 KEY = jax.random.key(3)
 
@@ -18,7 +18,7 @@ def column(found, name):
 
 
 def drawn(space, trials=400, method="random", **options):
-    return settings(space, method, trials, KEY, **options)
+    return Draws(space, method, trials, KEY, **options).rows()
 
 
 @pytest.mark.parametrize("method", ["random", "sobol", "latin"])
@@ -52,7 +52,7 @@ def test_names_own_their_draws():
     more = drawn({"c": nf.uniform(0, 1), "b": nf.uniform(0, 1)}, 9)
     assert column(few, "b") == column(more, "b")[:5]
     assert column(few, "a") != column(few, "b")
-    assert settings({"a": nf.uniform(0, 1)}, "random", 5, jax.random.key(4)) != few
+    assert Draws({"a": nf.uniform(0, 1)}, "random", 5, jax.random.key(4)).rows() != few
 
 
 def test_draws_are_what_float32_holds():
@@ -109,7 +109,7 @@ def test_a_function_proposes():
 
 
 def test_duplicates_are_refused():
-    with pytest.raises(ValueError, match=r"1 of 3 settings are there already\. Leave them out; "):
+    with pytest.raises(ValueError, match=r"1 of 3 settings repeat earlier ones\. Leave them out; "):
         drawn([{"a": 1}, {"a": 2}, {"a": 1}], None)
     with pytest.raises(ValueError, match="2 of 4 settings"):
         drawn({"a": [1, 1], "b": [2, 3]}, None, "grid")
@@ -125,7 +125,7 @@ def test_settings_may_be_asked_to_differ(method):
     assert draws.rows() == rows
     if method == "random":  # more trials change none of them
         assert replace(draws, trials=4).rows() == rows[:4]
-    with pytest.raises(ValueError, match="trials should be at most the settings that there are, 6 or so, got 7"):
+    with pytest.raises(ValueError, match="trials should be at most the number of different settings, about 6, got 7"):
         replace(draws, trials=7).rows()
     with pytest.raises(ValueError, match="the constraint refused"):
         replace(draws, constraint=lambda h: h["a"] > 1, trials=5).rows()
@@ -139,24 +139,29 @@ def ring():
     "space, trials, method, words",
     [
         ({}, 2, "random", "the space is empty"),
-        ([], None, "list", "the space is empty: a list of no settings"),
-        ({"a": []}, 2, "random", "the space of 'a' is empty"),
+        ([], None, "list", "the space is empty: a list without settings"),
+        ({"a": []}, 2, "random", "a should have at least one value"),
         ({"a": [1, 2]}, None, "random", "got None. For all 2 combinations: method='grid'"),
-        ({"a": nf.uniform(0, 1)}, None, "random", "trials should say how many"),
-        ({"a": nf.uniform(0, 1)}, None, "grid", r"values that can be counted, got uniform\(0, 1\)"),
-        ({"a": [1, 2]}, 3, "grid", "the grid has 2 settings, got trials=3"),
-        ([{"a": 1}], 2, "list", "the list has 1 settings, got trials=2"),
-        ([{"a": 1}, {"b": 1}], None, "list", r"number 1 and the first differ in \['a', 'b'\]"),
+        ({"a": nf.uniform(0, 1)}, None, "random", "trials should be the number of settings to draw"),
+        ({"a": nf.uniform(0, 1)}, None, "grid", r"values that can be counted, for method='grid', got uniform\(0, 1\)"),
+        ({"a": [1, 2]}, 3, "grid", "trials should be the number of settings of the grid, 2, got 3"),
+        ([{"a": 1}], 2, "list", "trials should be the number of settings of the list, 1, got 2"),
+        ([{"a": 1}, {"b": 1}], None, "list", r"only one of number 0 and 1 has \['a', 'b'\]"),
         ({"a": [1], "b": lambda h: h["c"]}, 1, "random", "the function of 'b' reads 'c', which"),
-        ({**ring(), "c": [1]}, 1, "random", "in a ring: a -> b -> a"),
+        ({**ring(), "c": [1]}, 1, "random", "in a cycle: a -> b -> a"),
         ({"a": 3}, 2, "sobol", "there is nothing to draw"),
         ({"a": [1, 2]}, 2, "lattice", "method should be one of"),
-        ({"a": range(2000), "b": range(2000)}, None, "grid", "the grid has 4000000 settings"),
+        (
+            {"a": range(2000), "b": range(2000)},
+            None,
+            "grid",
+            "a grid should have at most 1,000,000 settings, got 4,000,000",
+        ),
     ],
 )
 def test_mistakes_of_spaces(space, trials, method, words):
     with pytest.raises(ValueError, match=words):
-        settings(space, method, trials, KEY)
+        Draws(space, method, trials, KEY).rows()
 
 
 @pytest.mark.parametrize("method", ["random", "sobol", "latin"])
@@ -171,7 +176,7 @@ def test_contradictions_elsewhere():
         drawn({"a": [1, 2]}, None, "grid", constraint=never)
     with pytest.raises(ValueError, match="refuses all 1 settings of the list"):
         drawn([{"a": 1}], None, "list", constraint=never)
-    with pytest.raises(ValueError, match="the constraint reads 'b', which no setting holds"):
+    with pytest.raises(ValueError, match="the constraint reads 'b', which is not a name of the space"):
         drawn({"a": [1, 2]}, 2, constraint=lambda h: h["b"] > 1)
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 import nnfunc as nf
 from nnfunc import device_memory
 from nnfunc.sweeps import strategy
-from nnfunc.sweeps.batch import DeviceData
+from nnfunc.sweeps.batch import device_data
 from nnfunc.sweeps.compiled_trials import compile_trials
 from nnfunc.sweeps.grouping import Group
 
@@ -210,8 +210,8 @@ def test_what_sets_shapes_makes_groups_and_says_why():
     space = [{**own, "lr": lr, "fast": True} for lr in (0.1, 0.2) for own in (small, large)]
     result = swept(build=shaped, space=space, steps=3, execution="vmap")
     assert result.plan.traced == ["lr"]
-    assert "(4,) (tuple) is no number" in result.plan.static["widths"]
-    assert "'relu' (str) is no number" in result.plan.static["act"]
+    assert "(4,) (tuple) is not a number" in result.plan.static["widths"]
+    assert "'relu' (str) is not a number" in result.plan.static["act"]
     assert [g.trials for g in result.plan.groups] == [(0, 2), (1, 3)]
     hypers, state, _ = result.trial(3)
     close(state, nf.train(shaped, hypers, DATA, steps=3, key=jax.random.fold_in(KEY, 3))[0])
@@ -228,9 +228,9 @@ def test_a_width_and_a_branch_are_found_by_following_a_step():
     plan = nf.sweep_plan(build, space, DATA, steps=2, method="grid", key=KEY)
     assert plan.traced == ["lr"]
     assert "width" in plan.static["width"]
-    assert plan.static["boost"] == "build, or what it makes, needs to know it while it is traced"
+    assert plan.static["boost"] == "build, or the model, needs its value while the program is traced"
     assert len(plan.groups) == 4
-    assert "the execution is found by a probe" in str(plan)
+    assert "a probe will choose the execution" in str(plan)
 
 
 def test_a_whole_number_that_changes_the_parameters_makes_groups():
@@ -280,7 +280,7 @@ def test_compiles_once_whatever_the_number_of_packs():
 def _group(build, result):
     from nnfunc.sweeps.grouping import group_trials
 
-    (group,) = group_trials(build, result.hypers, KEY, DeviceData.of(DATA).train).groups
+    (group,) = group_trials(build, result.hypers, KEY, device_data(DATA).for_training()).groups
     assert isinstance(group, Group)
     return group
 
@@ -290,7 +290,7 @@ def test_trials_share_the_batch_and_the_step():
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=7, steps=2, execution="vmap")
     group = _group(plain, result)
     own = compile_trials(plain, group, vmapped=True)
-    numbers, keys = group.pick(list(range(7))), jax.random.split(KEY, 7)
+    numbers, keys = group.select(list(range(7))), jax.random.split(KEY, 7)
     bare = nf.data.arrays(blobs(), batch_size=8)
     carry = jax.eval_shape(own.init, numbers, keys, bare)
     assert carry.state.step.shape == ()
@@ -305,18 +305,19 @@ def test_devices_exchange_nothing():
     count = jax.device_count()
     assert count > 1
     result = swept(build=plain, space={"lr": nf.uniform(0.0, 1.0)}, trials=2 * count, execution="loop")
-    group, held = _group(plain, result), DeviceData.of(DATA)
+    group, data = _group(plain, result), device_data(DATA)
+    train_data = data.for_training()
     own = compile_trials(plain, group, vmapped=True, devices=count)
-    numbers = group.pick(list(range(2 * count)))
+    numbers = group.select(list(range(2 * count)))
     keys = jax.random.split(KEY, 2 * count)
-    carry = own.init(numbers, keys, held.train)
+    carry = own.init(numbers, keys, train_data)
     weight = carry.state.params["head"]["weight"]
     assert [s.data.shape[0] for s in weight.addressable_shards] == [2] * count
     programs = [
-        own.init.lower(numbers, keys, held.train),
-        own.run_steps.lower(np.int32(2), np.bool_(True), carry, numbers, held.train),
-        own.step.lower(np.int32(1), np.bool_(True), carry, numbers, held.train),
-        own.evaluate.lower(carry, numbers, held.evaluation),
+        own.init.lower(numbers, keys, train_data),
+        own.run_steps.lower(np.int32(2), np.bool_(True), carry, numbers, train_data),
+        own.step.lower(np.int32(1), np.bool_(True), carry, numbers, train_data),
+        own.evaluate.lower(carry, numbers, data),
     ]
     exchanges = ("all-reduce", "all-gather", "all-to-all", "collective", "reduce-scatter", "send(")
     for program in programs:
@@ -413,7 +414,7 @@ def test_auto_really_probes(monkeypatch, short):
 def test_little_memory_makes_packs_narrower(monkeypatch):
     monkeypatch.setattr(device_memory, "free_bytes", lambda: 60_000.0)
     space = {"lr": nf.uniform(0.0, 1.0)}
-    with pytest.warns(UserWarning, match="9 trials side by side may not fit into the memory"):
+    with pytest.warns(UserWarning, match="9 trials side by side may not fit into the free memory"):
         plan = nf.sweep_plan(plain, space, DATA, steps=2, trials=9, execution="vmap", key=KEY)
     assert 1 < plan.groups[0].execution.chunk < 9
 
@@ -523,7 +524,7 @@ def test_without_validation_the_training_loss_ranks():
         ({"chunk": 0}, "chunk should be at least 1"),
         ({"steps": 0}, "steps should be at least 1"),
         ({"seeds": 0}, "seeds should be at least 1"),
-        ({"seeds": 3, "trials": 4}, "trials should be a multiple of the seeds, 3, got 4. Take 3"),
+        ({"seeds": 3, "trials": 4}, "trials should be a multiple of seeds, 3, got 4. Use 3"),
         ({"trials": 0}, "trials should be at least 1"),
         ({"space": {"rate": [0.1, 0.2]}}, r"it reads hypers\['lr'\], but hypers has \['rate'\]"),
     ],

@@ -162,7 +162,7 @@ def _time_to_target(history: History, target: tuple[str, float] | None, best: Be
         hint = nearest_hint(metric, history.validation, list_names=True)
         check.fail("compare", expected="target should name a validation metric", actual=repr(metric), hint=hint)
     column = history.validation[metric]
-    smaller_is_better = metric in ("loss", "mae") or (metric == best.metric and best.mode == "min")
+    smaller_is_better = metric in ("loss", "mae") or (metric == best.name and best.mode == "min")
     hits = np.flatnonzero(column <= value if smaller_is_better else column >= value)
     reached = int(history.validation["step"][hits[0]]) if len(hits) else None
     return {

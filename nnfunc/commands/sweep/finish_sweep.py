@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line
-from nnfunc.config.sweep.sweep_config import Study
+from nnfunc.config.sweep.study import Study
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
 from nnfunc.reports.sweep.sweep_page import write_page
 from nnfunc.runs import run_folder
@@ -39,7 +39,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
         "best": best,
         "settings": settings,
         "seed": None if best is None else result.seed[best],
-        "metric": study.figure.metric,
+        "metric": study.metric.name,
         "score": None if best is None else float(result.scores[best]),
         "mean": None if best is None else float(result.table()[0][result.rank]),
         "seconds": round(result.seconds, 2),
@@ -52,7 +52,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
     outcomes = {"diverged": result.diverged, "stopped early": result.stopped_at, "refused": result.refused}
     print(line + "".join(f", {len(trials)} {outcome}" for outcome, trials in outcomes.items() if trials))
     if best is None:
-        print(f"best    {no_best_reason(result.seeds)}")
+        print(f"best    none: {no_best_reason(result.seeds)}")
     else:
         print(f"best    {_score_text(study, result, best)}  {format_settings(settings)}".rstrip())
     if test:
@@ -67,13 +67,13 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
 def no_best_reason(seeds: int) -> str:
     """Why no trial is the best. seeds: per setting."""
     if seeds > 1:
-        return "none: every setting has a trial without a finite metric"
-    return "none: no trial has a finite metric"
+        return "every setting has a trial without a finite metric"
+    return "no trial has a finite metric"
 
 
 def _score_text(study: Study, result: Result, best: int) -> str:
     """The score of the best trial, or the mean over seeds with its 95 % interval."""
-    name, metric = result.rank, study.figure.metric
+    name, metric = result.rank, study.metric.name
     if result.seeds == 1:
         return f"{format_labelled(metric, float(result.scores[best]))} (trial {best})"
     row = result.table()[0]

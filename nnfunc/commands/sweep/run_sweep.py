@@ -22,7 +22,7 @@ from nnfunc.commands import interrupts
 from nnfunc.commands.sweep.finish_sweep import write_results
 from nnfunc.commands.sweep.live_progress import show_sweep_progress
 from nnfunc.config.sweep.load_sweep import load_sweep
-from nnfunc.config.sweep.sweep_config import RESULT, Study, read_study, save_study
+from nnfunc.config.sweep.study import RESULT, Study, read_study, save_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps import executors
 from nnfunc.sweeps.engine import Engine
@@ -98,7 +98,7 @@ def _run(
     ):
         stack.callback(store.close)
         with (
-            show_sweep_progress(study.figure.metric) as progress,
+            show_sweep_progress(study.metric.name) as progress,
             interrupts.catch_signals(progress.notify) as study.signals,
         ):
             engine = study.engine(store) if engine is None else engine
@@ -130,8 +130,7 @@ def _check_jobs(jobs: str | None, study: Study) -> None:
     if jobs is None:
         return
     if study.search_name == "population":
-        problem = f"a population search runs in one process, so jobs should be left out, got {jobs!r}."
-        check.fail("sweep", problem)
+        check.fail("sweep", "a population search runs in one process.", hint="Leave --jobs out.")
     if jobs not in ("submitit", "ray") and not _process_count(jobs):
         expected = "jobs should be a number of processes from 1 to 9999, submitit or ray"
         check.fail("sweep", expected=expected, actual=reprlib.repr(jobs))

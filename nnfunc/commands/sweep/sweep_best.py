@@ -10,7 +10,7 @@ from nnfunc.commands.run_training import new_folder
 from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
-from nnfunc.config.sweep.sweep_config import RESULT, read_study
+from nnfunc.config.sweep.study import RESULT, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
@@ -31,7 +31,7 @@ def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None)
         check.fail("sweep-best", f"the sweep of {folder} is not complete.", hint=hint)
     index = summary["best"] if trial is None else trial
     if index is None:
-        problem = f"there is no best trial: {no_best_reason(summary['seeds']).removeprefix('none: ')}."
+        problem = f"there is no best trial: {no_best_reason(summary['seeds'])}."
         check.fail("sweep-best", problem, hint="Choose a trial with --trial.")
     if not 0 <= index < summary["runs"]:
         check.fail("sweep-best", expected=f"trial should be in [0, {summary['runs']})", actual=index)
@@ -70,7 +70,7 @@ def _outcome(result: Result, trial: int) -> str:
     if trial in result.diverged:
         return f"diverged at step {result.diverged[trial]}"
     step = f" at step {result.stopped_at[trial]}" if trial in result.stopped_at else ""
-    return f"{result.metric.metric} {result.scores[trial]:.6g}{step}"
+    return f"{result.metric.name} {result.scores[trial]:.6g}{step}"
 
 
 def _save_as_run(sweep: Path, result: Result, trial: int, folder: Path, config: Config) -> None:

@@ -1,7 +1,7 @@
-"""Whether what a space holds makes configs: every option is tried, and the ends where there are many.
+"""A check of the space of a sweep: every option is tried in a config, or the ends where there are many.
 
-An option is wrong when no config holds it, whatever the others are. Combinations that are none, such
-as a long warm-up in a short run, are left to the sweep, where their trials are refused one by one.
+An option is invalid when it is so with every value of the other settings that is tried. Invalid combinations, such
+as a long warm-up in a short run, are left to the sweep, which refuses their trials one by one.
 """
 
 import math
@@ -49,7 +49,9 @@ def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[Any]:
 
 
 def test_values(value: SpaceValue) -> list[Any]:
-    """Every option, or where there are many the least and the greatest number; of a law the ends.
+    """All options, or where there are many the least and the greatest number; the ends of a distribution.
+
+    value: of a space.
 
     >>> test_values([*range(100), "many"])
     [0, 99, 'many']
@@ -71,12 +73,12 @@ def test_values(value: SpaceValue) -> list[Any]:
 
 
 def first_value(value: SpaceValue) -> Any:
-    """One that may be drawn."""
+    """The first option, or the low end of a distribution. value: of a space."""
     return value.at(0.0) if isinstance(value, Distribution) else value[0]
 
 
 def _spread_settings(space: Mapping[str, SpaceValue], index: int) -> dict[str, Any]:
-    """One of a few settings that lie far apart; index 0 is the first option of every key."""
+    """One of a few settings that are far apart; index 0 has the first option of every key."""
     quantiles = [index * math.sqrt(2) * (i + 1) % 1 for i in range(len(space))]
     return {
         path: values.at(u) if isinstance(values, Distribution) else values[int(u * len(values))]
@@ -85,5 +87,5 @@ def _spread_settings(space: Mapping[str, SpaceValue], index: int) -> dict[str, A
 
 
 def _without_value(line: str) -> str:
-    """What tells a problem from others: of an unknown key, not the value that it was tried with."""
+    """The problem without the value that was tried, for an unknown key, which is the same for all values."""
     return line.partition(", got ")[0] if "has no such key" in line else line

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nnfunc.config.build import is_schedule
-from nnfunc.config.config_errors import COMMAND_LINE, ProblemList, describe, nearest_hint, printable
+from nnfunc.config.config_errors import COMMAND_LINE, ProblemList, describe, nearest_hint, printable, to_one_line
 from nnfunc.config.key_path import KeyPath, argument_depth, find_type, format_key, get_value, parse_key
 from nnfunc.config.schema import TABLES
 from nnfunc.config.sweep.distributions import FORMS, is_form
 from nnfunc.config.sweep.sweep_options import OPTIONS
+from nnfunc.errors import NnfuncError
 
 __all__ = ["Entry", "check_unique", "override_entries", "table_entries"]
 
@@ -18,8 +19,8 @@ Tables = dict[str, Any]
 class Entry(NamedTuple):
     """A setting as it was written.
 
-    path: its key path. value: as TOML has it, or the text of an override. is_override: whether the
-    command line gave it.
+    path: its key path. value: the value in TOML, or the text of an override. is_override: whether it is
+    from the command line.
     """
 
     path: KeyPath
@@ -31,12 +32,20 @@ class Entry(NamedTuple):
         source, prefix = (COMMAND_LINE, "") if self.is_override else (problems.file, "sweep.")
         problems.add(f"{prefix}{format_key(self.path)}", text, source=source, **parts)
 
+    def add_error(self, problems: ProblemList, error: Exception) -> None:
+        """Add to `problems` the error of a parser of the setting."""
+        if isinstance(error, NnfuncError):
+            parts = {"expected": error.expected, "actual": error.actual, "hint": error.hint}
+            self.add_problem(problems, error.problem, **parts)
+        else:
+            self.add_problem(problems, to_one_line(error))
+
 
 def table_entries(table: Mapping[str, Any], parent: KeyPath, tables: Tables, problems: ProblemList) -> Iterator[Entry]:
-    """The settings of the table [sweep]; the tables inside it are taken apart.
+    """The settings of the table [sweep], and of the tables inside it.
 
     table: the table, or one inside it, at the key path `parent`. tables: of the config. problems: takes
-    the mistakes.
+    the problems.
     """
     for key, value in table.items():
         path = (*parent, *parse_key(key))
@@ -67,7 +76,7 @@ def _is_table(path: KeyPath, tables: Tables) -> bool:
 
 
 def override_entries(overrides: Sequence[str], problems: ProblemList) -> Iterator[Entry]:
-    """The settings of overrides such as "seed=0:8". problems: takes the mistakes."""
+    """The settings of overrides such as "seed=0:8". problems: takes the problems."""
     for override in overrides:
         key, equals, text = override.partition("=")
         path = parse_key(key)
@@ -77,13 +86,13 @@ def override_entries(overrides: Sequence[str], problems: ProblemList) -> Iterato
         elif path[0] == "sweep" or path in [(name,) for name in OPTIONS]:
             flag = f"write --{path[-1]} {printable(text.strip())}."
             hint = flag if path[-1] in OPTIONS else "leave out 'sweep.'."
-            problems.add(format_key(path), "is no setting of the config", hint=hint, source=COMMAND_LINE)
+            problems.add(format_key(path), "is not a setting of the config", hint=hint, source=COMMAND_LINE)
         else:
             yield Entry(path, text, True)
 
 
 def check_unique(entries: Iterator[Entry], problems: ProblemList) -> dict[KeyPath, Entry]:
-    """The entries by their key paths, each of which may be written once. problems: takes the mistakes."""
+    """The entries by their key paths. entries: of one source. problems: takes those that are written twice."""
     by_path: dict[KeyPath, Entry] = {}
     for entry in entries:
         if entry.path in by_path:

@@ -4,19 +4,17 @@
     sweep.space["schedule.peak"], sweep.options
     trial = sweep.trial({"schedule.peak": 1e-3, "seed": 7}, 0)
 
-The file is the config of a run with a table [sweep]. Its dotted keys say what a setting is drawn from
-(see `nnfunc.config.sweep.distributions`); its other keys are options, such as trials = 256. A table
+The file is the config of a run with a table [sweep]. A dotted key of that table has the distribution of a
+setting (see `nnfunc.config.sweep.distributions`); its other keys are options, such as trials = 256. A table
 inside it means the same as a quoted dotted key. The command line replaces settings of the file.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnfunc.config import Config
-from nnfunc.config.config_errors import ProblemList, describe, fail, to_one_line
+from nnfunc import check
+from nnfunc.config.config_errors import ProblemList, describe, fail
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import FILE_TABLES, make_absolute
 from nnfunc.config.key_path import KeyPath, find_type, get_value, hyper_name, parse_value, set_value
@@ -24,61 +22,15 @@ from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, Value
 from nnfunc.config.sweep.check_space import check_space, first_value, test_values
 from nnfunc.config.sweep.distributions import SpaceValue, parse_override, parse_values
 from nnfunc.config.sweep.entries import Entry, check_unique, override_entries, table_entries
+from nnfunc.config.sweep.sweep_config import SweepConfig, is_seed
 from nnfunc.config.sweep.sweep_options import OPTIONS, check_options
-from nnfunc.config.sweep.trials import SEEDS, TrialBuilder, is_seed
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.sweeps.space import Distribution
-from nnfunc.sweeps.trial import TrialSpec
+from nnfunc.sweeps.trial import SEEDS
 
-__all__ = ["SweepConfig", "load_sweep"]
+__all__ = ["load_sweep"]
 
 Tables = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """A sweep that was checked, as `load_sweep` returns it.
-
-    tables: of the config that every trial begins with, without [sweep], paths absolute. space: path ->
-    a distribution or a list of options; what is fixed is in tables. Paths are the names of
-    `Config.hypers`, where they have one. options: those that were given, such as trials. where: the
-    file, as errors call it. folders: the config's and the current one, to which relative paths belong.
-    records: what the sweep of a folder learned from its data.
-    """
-
-    tables: Tables
-    space: dict[str, Any]
-    options: dict[str, Any]
-    where: str
-    folders: tuple[Path, Path] | None = None
-    records: DataRecords | None = None
-
-    def trial(self, settings: Mapping[str, Any], place: int) -> TrialSpec:
-        """The run of one trial: what `nnfunc train` makes of the same values.
-
-        settings: path -> value, of the space or not. place: which trial, for errors. The run's key is
-        that of the seed among the settings, or of the config. The data's order is the config's for
-        all, unless data.seed is among them: then that is `TrialSpec.order`, and data stays the same object.
-        Numbers that a factory refuses are refused by `build`. A report comes after each tenth of the
-        run unless train says otherwise.
-        Raises: ConfigError when the settings make no config, or the data cannot be had.
-        """
-        return self._trials.trial(settings, place)
-
-    def config(self, settings: Mapping[str, Any]) -> Config:
-        """The whole config of one trial, with both seeds: `nnfunc train` of its dump is that run.
-
-        Raises: ConfigError when the settings make no config, their numbers included.
-        """
-        return self._trials.config(settings)
-
-    def keep_data(self, records: DataRecords) -> None:
-        """Keep what the data sets of all trials have learned. records: of the sweep's new folder."""
-        self._trials.keep_data(records)
-
-    @cached_property
-    def _trials(self) -> TrialBuilder:
-        return TrialBuilder(self.tables, self.where, self.folders, self.records)
 
 
 def load_sweep(
@@ -91,12 +43,11 @@ def load_sweep(
 ) -> SweepConfig:
     """The checked sweep of a TOML file.
 
-    path: the file. overrides: what settings are drawn from, such as "schedule.peak=log(1e-4, 1e-1)", or
-    plain `key=value`, which changes the config as in `nnfunc train`; they replace those of the file.
-    options: such as trials; they replace those of the file, and None is ignored. folders, records: as in
-    `SweepConfig`, for a sweep that is resumed. Each option of the space and both ends of each
-    distribution are checked.
-    Raises: ConfigError with every mistake, each with the nearest valid key or name.
+    path: the file. overrides: distributions of settings, such as "schedule.peak=log(1e-4, 1e-1)", or plain
+    `key=value`, which changes the config as in `nnfunc train`; they replace those of the file. options: such as
+    trials; they replace those of the file, except None. folders, records: as in `SweepConfig`, for a sweep that is
+    resumed. Each option of the space and both ends of each distribution are checked.
+    Raises: ConfigError with all problems, each with the nearest valid key or name.
     """
     problems = ProblemList(str(path), folders or (Path(path).absolute().parent, Path.cwd()))
     tables = read_tables(path)
@@ -113,12 +64,12 @@ def load_sweep(
     file_options = {name: value for name, value in table.items() if name in OPTIONS}
     checked_options = check_options(file_options, options or {}, problems)
     if not space and not problems.problems:
-        hint = 'Say what to draw: "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep] in the file.'
+        hint = 'Give distributions, "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep] in the file.'
         problems.add("", "there is nothing to sweep", hint=hint, source=str(path))
     sweep = SweepConfig(tables, space, checked_options, str(path), problems.folders, records)
     problems.problems += check_space(
         {key: values for key, values in space.items() if not _are_seeds(key, values, problems)},
-        lambda settings: sweep._trials.problems(settings, problems.overridden),
+        lambda settings: sweep.problems(settings, problems.overridden),
     )
     problems.raise_all()
     return sweep
@@ -136,17 +87,18 @@ def _split_space(
             value_type = find_type(sample, path)
             values = (parse_override if entry.is_override else parse_values)(entry.value, value_type)
             if isinstance(values, Distribution) and values.options is None and _is_integer(value_type):
-                raise ValueError("is an integer: draw it from int(1, 4), or give a list")
+                expected, hint = "should have a distribution of integers", "Use int(1, 4), or a list."
+                check.fail("", expected=expected, actual=values.name, hint=hint)
             value = parse_value(entry.value) if entry.is_override else entry.value
             if values is None and any(path[: len(table)] == table for table in space):
-                values = [value]  # it replaces the value of each table that is drawn
+                values = [value]  # it replaces the value in each table of the space
             sample = set_value(sample, path, value if values is None else first_value(values))
             if values is None:
                 tables = set_value(tables, path, value)
             else:
                 space[path] = values
         except ValueError as error:
-            entry.add_problem(problems, to_one_line(error))
+            entry.add_error(problems, error)
     for path in [path for path in space if _lacks_table(path, sample)]:
         hint = f"write {TABLES[str(path[0])]}."
         entries[path].add_problem(problems, f"there is no table {path[0]}", hint=hint)
@@ -182,7 +134,7 @@ def _lacks_table(path: KeyPath, tables: Tables) -> bool:
 
 
 def _are_seeds(key: str, values: SpaceValue, problems: ProblemList) -> bool:
-    """Whether these are seeds, which no factory needs to check; wrong ones become problems."""
+    """Whether these are seeds, which no factory checks; invalid ones are added to the problems."""
     if key not in SEEDS:
         return False
     wrong = [value for value in test_values(values) if not is_seed(value)]

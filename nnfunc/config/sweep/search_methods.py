@@ -1,4 +1,4 @@
-"""The searches that a config or the command line may name, checked by their arguments signatures."""
+"""The searches that a config or the command line may name; their signatures check their arguments."""
 
 import inspect
 import tomllib
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check, sweeps
-from nnfunc.config.config_errors import nearest_hint
 
 __all__ = ["SEARCHES", "check_search", "parse_search", "parse_search_text"]
 
@@ -14,8 +13,9 @@ SEARCHES = ("everything", "halving", "hyperband", "patience", "population", "opt
 
 
 def parse_search(values: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Search]:
-    """The name and the search of a table such as { name = "halving", eta = 4 }, or of its name alone.
+    """The name and the search of a table such as { name = "halving", eta = 4 }, or of a name.
 
+    values: the table or the name; None for the search "everything".
     Raises: ValueError and TypeError with the nearest name or argument.
 
     >>> parse_search({"name": "halving", "eta": 4})[0]
@@ -24,42 +24,34 @@ def parse_search(values: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Se
     table = {"name": values or "everything"} if values is None or isinstance(values, str) else values
     arguments = dict(table)
     name = arguments.pop("name", None)
-    if name not in SEARCHES:
-        hint = nearest_hint(name, SEARCHES)
-        problem = f"name should be one of {', '.join(SEARCHES)}, got {name!r}{'; ' + hint if hint else '.'}"
-        check.fail("search", problem)
-    if name == "everything":
-        if arguments:
-            check.fail("search", f"everything takes no arguments, got {', '.join(arguments)}.")
-        return name, sweeps.everything
+    check.choice("search", SEARCHES, name=name)
     make = getattr(sweeps, name)
-    parameters = inspect.signature(make).parameters
+    parameters = {} if name == "everything" else inspect.signature(make).parameters
     for argument in arguments:
         if argument not in parameters:
-            near = check.nearest(argument, parameters)
-            check.fail("search", f"{name} has no argument {argument!r}{near}")
-    return name, make(**arguments)
+            check.fail("search", f"{name} has no argument {argument!r}{check.nearest(argument, parameters)}")
+    return name, make if name == "everything" else make(**arguments)
 
 
 def check_search(name: str, settings: int, trials: int | None, seeds: int) -> None:
-    """Raises: ValueError where a search is not for a sweep of so many trials and seeds.
+    """Raise a ValueError if a search cannot run a sweep. What a search checks itself is not checked here.
 
-    settings: how many paths are drawn, seeds aside. What the searches refuse themselves comes later.
+    name: of the search. settings: the number of paths in the space, without seeds. trials: the number of runs,
+    None if it is not set. seeds: the number of seeds.
     """
     if name in ("population", "optuna") and not settings:
-        check.fail(
-            "search",
-            f"{name} needs something to draw, such as schedule.peak=log(1e-4,1e-1); seeds alone are no settings.",
-        )
+        expected = f"a sweep with search {name} should have a distribution, such as schedule.peak=log(1e-4,1e-1)"
+        check.fail("search", expected=expected, actual="seeds alone" if seeds > 1 else "none")
     if name == "population" and seeds > 1:
-        problem = "in population trials learn from each other"
-        check.fail("search", f"{problem}, so there should be one seed, got {seeds}.")
+        expected = "a sweep with search population should have one seed, because trials copy from each other"
+        check.fail("search", expected=expected, actual=seeds)
     if name == "optuna" and trials is None:
-        check.fail("search", "optuna needs to know how many runs there are in all: --trials 64.")
+        expected, hint = "trials should be the number of runs, for search optuna", "Give --trials 64."
+        check.fail("search", expected=expected, actual=None, hint=hint)
 
 
 def parse_search_text(text: str | None) -> Any:
-    """What `--search` says: a name, or a table in TOML.
+    """The value of `--search`, a name or a table. text: the name, or the table in TOML; None without the flag.
 
     >>> parse_search_text('{name="halving", eta=4}')
     {'name': 'halving', 'eta': 4}
@@ -69,4 +61,5 @@ def parse_search_text(text: str | None) -> Any:
     try:
         return tomllib.loads(f"search = {text}")["search"]
     except tomllib.TOMLDecodeError as error:
-        check.fail("search", f"should be a name or a table in TOML, got {text!r}: {error}.")
+        expected, hint = "should be a name or a table in TOML", f"The parser says: {error}."
+        check.fail("search", expected=expected, actual=repr(text), hint=hint)

@@ -1,195 +1,158 @@
-"""What a sweep was begun with, read, and what it takes to run it."""
+"""The config of a sweep, and the runs of its trials: each is the run of `nnfunc train` with the same values.
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+A thousand trials take little time. Tables are checked once for each combination of values that are not traced
+numbers; traced numbers are then set in the checked tables. Each data set is loaded once.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
-from nnfunc import check, documents
-from nnfunc.base import Key
-from nnfunc.check import counted
-from nnfunc.config import Config, ConfigError
+from nnfunc import check
+from nnfunc.config import Config, ConfigError, resolve
+from nnfunc.config.check_values import check_combinations, check_learning_rate
+from nnfunc.config.config_errors import Problem, ProblemList, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
-from nnfunc.config.sweep.load_sweep import SweepConfig, load_sweep
-from nnfunc.config.sweep.search_methods import check_search, parse_search
-from nnfunc.data.dataset import Data
-from nnfunc.runs import run_folder
-from nnfunc.runs.best_metric import BestMetric
-from nnfunc.sweeps.checkpoints import Store
-from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.result import Result
-from nnfunc.sweeps.space import Distribution
-from nnfunc.sweeps.sweep import build_draws, conduct
-from nnfunc.sweeps.trial import TrialSpec
+from nnfunc.config.key_path import hyper_name, parse_key, set_value
+from nnfunc.config.load import fill_defaults
+from nnfunc.config.restore import save_base
+from nnfunc.sweeps.trial import SEEDS, TrialSpec
+from nnfunc.training.intervals import Intervals
 
-__all__ = ["Study", "is_sweep", "read_study", "save_study"]
+__all__ = ["SweepConfig", "is_seed"]
 
-CONFIG_FILE, ARGUMENTS_FILE = run_folder.CONFIG_FILES["sweep"], "sweep.json"
+Tables = dict[str, Any]
 
 
-RESULT = {
-    "complete": bool,
-    "runs": range(1, 2**31),
-    "seeds": range(1, 2**31),
-    "search": str,
-    "best": (range(2**31), None),
-    "settings": dict,
-    "seed": (int, None),
-    "metric": str,
-    "score": (float, None),
-    "mean": (float, None),
-    "seconds": float,
-}
-"""What the result.json of a sweep holds; see `documents`."""
+@dataclass
+class SweepConfig:
+    """The checked config of a sweep, as `load_sweep` returns it.
 
-
-def is_sweep(folder: Path) -> bool:
-    """Whether a folder is that of a sweep."""
-    return (folder / CONFIG_FILE).is_file()
-
-
-def save_study(
-    folder: Path, text: bytes, study: "Study", message: Sequence[str], options: Mapping[str, Any] | None
-) -> None:
-    """Write into a new folder what `read` needs; sweep.toml comes last, so all is there or nothing."""
-    known = {name: value for name, value in (options or {}).items() if value is not None}
-    table = {"words": list(message), "options": known, "name": study.name}
-    folders = [str(path) for path in study.sweep.folders or ()]
-    run_folder.write_json(folder / ARGUMENTS_FILE, table | {"folders": folders})
-    run_folder.write_environment(folder)
-    study.sweep.keep_data(DataRecords(folder.absolute(), per_data_set=True))
-    (folder / f"{CONFIG_FILE}.tmp").write_bytes(text)
-    (folder / f"{CONFIG_FILE}.tmp").replace(folder / CONFIG_FILE)
-
-
-def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
-    """The sweep of a folder. Raises: FileNotFoundError naming the nearest ones where it is none.
-
-    changed_data: whether its data files may hold something else than then.
+    tables: of the config that all trials share, without [sweep], with absolute paths. space: path -> a
+    distribution or a list of options; the paths are those of `Config.hypers`, where they have one. options: those
+    that are set, such as trials. where: the file, for errors. folders: of the config, and the current one, which
+    relative paths refer to; or None. records: what the sweep of a folder learned from its data, once there is one.
     """
-    form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
-    values = documents.read_json(run_folder.check_folder(folder, "sweep") / ARGUMENTS_FILE, form)
-    records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
-    paths = [Path(path) for path in values.get("folders", ())]
-    known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
-    sweep = load_sweep(folder / CONFIG_FILE, values["words"], values["options"], records=records, **known)
-    return Study(sweep, values["name"])
 
+    tables: Tables
+    space: dict[str, Any]
+    options: dict[str, Any]
+    where: str
+    folders: tuple[Path, Path] | None = None
+    records: DataRecords | None = None
+    _data_cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    _traced: dict[Any, frozenset[str]] = field(default_factory=dict, repr=False)
+    _checked: dict[Any, Tables] = field(default_factory=dict, repr=False)
+    _builds: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-class Study:
-    """A sweep that was read, and what it takes to run it."""
+    @property
+    def seed(self) -> Any:
+        """The seed of the config; trials with a setting of seed have another."""
+        return self.tables.get("seed", 0)
 
-    def __init__(self, own: SweepConfig, name: str):
-        self.sweep, self.name = own, name
-        options = dict(own.options)
-        self.search_name, self.search = parse_search(options.pop("search", None))
-        space, self.seeds = dict(own.space), [own.tables.get("seed", 0)]
-        if "seeds" in options:
-            if "seed" in space:
-                expected = "a sweep should have either seeds or settings of seed"
-                raise ConfigError([f"{own.where}: {expected}, got both. Leave one of them out."])
-            self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
-        elif "seed" in space:
-            self.seeds = _options(space.pop("seed"), own.where)
-        self.figure = BestMetric.parse(options.pop("best", own.tables["train"].get("best", "min loss")))
-        self.execution, self.chunk = options.pop("execution", "auto"), options.pop("chunk", None)
-        trials, method = options.pop("trials", None), options.pop("method", None)
-        listed = all(isinstance(values, list | range) for values in space.values())
-        if method is None:
-            method = "grid" if listed and trials is None else "random"
-        self.key: Key = jax.random.key(own.tables.get("seed", 0))
-        self.signals: list[int] = []  # signals
-        try:
-            check_search(self.search_name, len(space), trials, len(self.seeds))
-            if not space:
-                space, method, trials = _seeds_alone(trials, len(self.seeds)), "list", None
-            elif trials is None and method != "grid":
-                _trials_missing(space)
-            draws = build_draws(space, method, trials, self.key, None, len(self.seeds))
-            self.draws = replace(draws, distinct=method in ("random", "sobol", "latin"))
-        except ValueError as error:
-            raise ConfigError([f"{own.where}: {error}"]) from error
+    def trial(self, settings: Mapping[str, Any], trial: int) -> TrialSpec:
+        """The run of one trial, the one of `nnfunc train` with the same values.
 
-    def trial(self, settings: dict[str, Any], place: int, run: int) -> TrialSpec:
-        seed = self.seeds[run]
-        made = self.sweep.trial(settings | {"seed": seed}, place)
-        if not isinstance(made.data, Data):
-            problem = "a sweep needs data in memory, and this set is read from its file"
-            raise ConfigError([f"{self.sweep.where}: data: {problem}."])
-        return made._replace(settings=settings, seed=seed)
-
-    def config(self, settings: dict[str, Any], seed: int) -> Config:
-        return self.sweep.config(settings | {"seed": seed})
-
-    def engine(self, store: Store | None = None) -> Engine:
-        should_stop = lambda: bool(self.signals)
-        own = {"execution": self.execution, "chunk": self.chunk, "store": store, "should_stop": should_stop}
-        return Engine(self.trial, self.draws, self.figure, **own)
-
-    def start(self, engine: Engine) -> Engine:
-        """Take up the trials, and return the engine whose plan tells of them.
-
-        Where they are proposed later, it is another one, of a few draws of the space.
+        settings: path -> value, in the space or not. trial: its index, for errors. The key of the run is that of
+        the seed in the settings, or in the config. The order of the data is that of the config, unless the
+        settings have data.seed: then that is `TrialSpec.order`, and data stays the same object. `build`
+        refuses numbers that a factory refuses. There is a report after each tenth of the run, unless the
+        table train sets the intervals.
+        Raises: ConfigError when the config of the settings is invalid, or its data cannot be loaded.
         """
-        if self.search_name == "optuna":
-            few = min(16, self.draws.trials or 16)
-            some = replace(self.draws, method="random", trials=few, distinct=False)
-            own = {"execution": self.execution, "chunk": self.chunk, "store": engine.store}  # its executions
-            engine = Engine(self.trial, some, self.figure, **own)
-        engine.begin()
-        return engine
-
-    def plan(self, engine: Engine) -> str:
-        """What is going to happen, in words. engine: of `begin`."""
-        plan = engine.plan(probe=True)
-        if self.search_name == "everything":
-            return str(plan)
-        if self.search_name != "optuna":
-            return f"{plan}\nsearch: {self.search_name}"
-        text = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}"
-        return f"{text}; of {plan.settings} at random the plan is\n{plan}"
-
-    def trials(self, engine: Engine) -> int:
-        """How many runs there are going to be in all."""
-        proposed = self.draws.trials if self.search_name == "optuna" else None
-        return len(engine.specs) if proposed is None else proposed * self.draws.runs
-
-    def store(self, folder: Path) -> Store:
-        return Store(folder, resume=True, of={"name": self.name})
-
-    def result(self, folder: Path) -> Result:
-        """The result of a sweep that has ended, read back."""
-        store = self.store(folder)
+        where = f"{self.where}: trial {trial}"
+        config = self._config(settings, where)
+        train, steps = config.train, config.train["steps"]
         try:
-            return conduct(self.engine(store), self.search, self.key, time.perf_counter())
-        finally:
-            store.close()
+            check.size("train", steps=steps)
+            log, evaluate = (train.get(f"{what}_every", max(1, steps // 10)) for what in ("log", "evaluate"))
+            intervals = Intervals.from_arguments(steps, log, evaluate, train.get("save_every"))
+        except (ValueError, TypeError) as error:
+            fail(where, "", to_one_line(error))
+        build = self._builds.setdefault(config.build, config.build)
+        key = jax.random.key(settings.get("seed", self.seed))
+        order = settings.get("data.seed")
+        return TrialSpec(dict(settings), build, config.hypers, config.data(), intervals, key, order)
+
+    def config(self, settings: Mapping[str, Any]) -> Config:
+        """The whole config of one trial, with both seeds: `nnfunc train` of its dump is that run.
+
+        settings: as for `trial`. Raises: ConfigError when the config is invalid, its numbers included.
+        """
+        tables = self._merged(settings, self.where)
+        tables = set_value(tables, ("seed",), settings.get("seed", self.seed))
+        if "data.seed" in settings:
+            tables = set_value(tables, ("data", "seed"), settings["data.seed"])
+        return resolve(tables, where=self.where, folders=self.folders, records=self.records)
+
+    def keep_data(self, records: DataRecords) -> None:
+        """Save what the data sets of all trials learn. records: of the new folder of the sweep."""
+        self.records = records
+        configs = {}
+        for tables in self._checked.values():
+            config = Config(tables, self.where, self._data_cache)
+            configs[records.folder_of(*config.part("data")[1:])] = config
+            save_base(config, records)
+        for config in configs.values():
+            _, name, values = config.part("data")
+            records.save(name, values, config.data().preprocessing)
+
+    def problems(self, settings: Mapping[str, Any], overridden: Iterable[str]) -> list[Problem]:
+        """The problems of the config of `settings`, without seeds. overridden: the keys from the command line."""
+        try:
+            tables = self._merged(settings, self.where)
+            known = {"folders": self.folders, "records": self.records, "data_cache": self._data_cache}
+            resolve(tables, where=self.where, overridden=overridden, **known)
+        except ConfigError as error:
+            return error.problems
+        return []
+
+    def _config(self, settings: Mapping[str, Any], where: str) -> Config:
+        """The config of the settings, without seeds, before the factories check the numbers."""
+        unseeded = {path: v for path, v in sorted(settings.items()) if path not in SEEDS}
+        plain = {path: v for path, v in unseeded.items() if check.is_plain(v)}
+        shape = tuple((path, None if path in plain else repr(v)) for path, v in unseeded.items())
+
+        def cache_key(traced: frozenset[str]) -> Any:
+            return shape, tuple((path, repr(v)) for path, v in plain.items() if path not in traced)
+
+        traced = self._traced.get(shape, frozenset())
+        tables = self._checked.get(cache_key(traced))
+        problems = ProblemList(where, self.folders)
+        if tables is None:
+            tables = fill_defaults(self._merged(settings, where), problems)
+            problems.raise_all()
+            hypers = Config(tables, where, self._data_cache, self.records).hypers
+            traced_keys = frozenset(p for p in plain if hyper_name(tables, parse_key(p)) in hypers)
+            traced = self._traced.setdefault(shape, traced_keys)
+            self._checked[cache_key(traced)] = tables
+        for path in traced:
+            tables = set_value(tables, parse_key(path), plain[path])
+        check_learning_rate(tables, tables, problems)
+        check_combinations(tables, problems)
+        problems.raise_all()
+        return Config(tables, where, self._data_cache, self.records)
+
+    def _merged(self, settings: Mapping[str, Any], where: str) -> Tables:
+        """The tables with the settings, whole tables before their keys. The seeds stay those of the file."""
+        paths = [(parse_key(path), v) for path, v in settings.items() if path not in SEEDS]
+        tables = self.tables
+        try:
+            for path, value in sorted(paths, key=lambda item: len(item[0])):
+                tables = set_value(tables, path, value)
+        except ValueError as error:
+            fail(where, "", to_one_line(error))
+        data = tables.get("data")
+        base = self.tables.get("data")
+        data_seed = base.get("seed", self.seed) if isinstance(base, dict) else self.seed
+        if isinstance(data, dict) and is_seed(data_seed):
+            tables = {**tables, "data": {"seed": data_seed} | data}
+        return dict(tables)
 
 
-def _options(values: Any, where: str) -> list[int]:
-    """The seeds that are listed."""
-    options = getattr(values, "options", values)
-    if options is None:
-        raise ConfigError([f"{where}: seed: seeds should be listed, such as seed=0:8."])
-    return [int(seed) for seed in options]
-
-
-def _seeds_alone(trials: int | None, seeds: int) -> list[dict[str, Any]]:
-    """The space of a sweep in which only seeds differ."""
-    if trials not in (None, seeds):
-        hint = "Leave trials out, or say what else to draw."
-        check.fail(
-            "sweep",
-            f"trials should be the number of the seeds, {seeds}, for nothing else is drawn, got {trials}. {hint}",
-        )
-    return [{}]
-
-
-def _trials_missing(space: Mapping[str, Any]) -> NoReturn:
-    drawn = [f"{path} is" for path, values in space.items() if isinstance(values, Distribution)]
-    why = f"{drawn[0] if drawn else 'settings are'} drawn at random"
-    hint = "Give --trials 16, or trials = 16 in the table [sweep]."
-    check.fail("sweep", f"trials should say how many runs there are, for {why}, got none. {hint}")
+def is_seed(value: Any) -> bool:
+    """Whether a value is a valid seed. value: of any type."""
+    return type(value) is int and 0 <= value < 2**32

@@ -71,13 +71,13 @@ def check_options(file_options: Mapping[str, Any], flags: Mapping[str, Any], pro
     """The options of a sweep.
 
     file_options: of the table [sweep]. flags: of the command line, which replace those of the file; None
-    stands for a flag that is absent. problems: takes the mistakes.
+    stands for a flag that is absent. problems: takes the problems.
     """
     for source, prefix, options in ((problems.file, "sweep.", file_options), (COMMAND_LINE, "--", flags)):
         for name, value in options.items():
             if value is None:
                 continue
-            unknown = {"text": "is no option", "hint": nearest_hint(name, OPTIONS, list_names=True)}
+            unknown = {"text": "is not an option", "hint": nearest_hint(name, OPTIONS, list_names=True)}
             if parts := OPTIONS[name](value) if name in OPTIONS else unknown:
                 problems.add(f"{prefix}{printable(name)}", **parts, source=source)
     return dict(file_options) | {name: value for name, value in flags.items() if value is not None}

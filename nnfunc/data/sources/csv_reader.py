@@ -159,7 +159,7 @@ class _Table:
                     if i in texts:
                         column = column.dictionary_encode()
                         codes = store.encode(at, column.dictionary.to_pylist())
-                        block[:, at] = codes[np.from_dlpack(column.indices)]
+                        block[:, at] = codes[np.asarray(np.from_dlpack(column.indices), np.intp)]
                     else:
                         block[:, at] = np.from_dlpack(column)  # to_numpy would import pandas
                 if not _usual(block):

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnfunc.sweeps.grouping import static_key
+
 __all__ = ["Axis", "axis_limits", "build_axes", "build_axis", "build_score_axis", "format_value", "short_number"]
 
 FEW = 8  # at most so many distinct numbers are treated one by one
@@ -238,14 +240,6 @@ def _as_number(value: Any) -> float | None:
 
 
 def _identity(value: Any) -> Any:
-    """A hashable that is equal for equal values."""
+    """A hashable that is equal for equal values, for numbers of all types too."""
     number = _as_number(value)
-    if number is not None:
-        return number
-    if hasattr(value, "shape"):
-        value = np.asarray(value).tolist()
-    try:
-        hash(value)
-    except TypeError:
-        return type(value), repr(value)
-    return type(value), value
+    return static_key([value]) if number is None else number

@@ -10,14 +10,13 @@ __all__ = ["halving", "hyperband"]
 
 
 def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine], None]:
-    """Successive halving: run all settings for a little, keep the best 1 / eta, run those eta times on.
+    """Successive halving: run all settings for a few steps, keep the best 1 / eta, run those eta times as far.
 
-    rungs: how many selections there are; by default as many as leave one setting, or as the
-    evaluations of a run are fine enough for. They are made at steps / eta, steps / eta**2 and so on,
-    at the nearest evaluation (evaluate_every). With seeds a setting is judged by the mean over them.
-    What is given up stays in the table, behind all that went further. The survivors run on in
-    narrower batches.
-    Raises: ValueError when not 1 < eta, or rungs is below 1.
+    eta: above 1. rungs: the number of selections, at least 1; by default as many as leave one setting, or as the
+    number of evaluations of a run allows. Settings are selected at steps / eta, steps / eta**2 and so on, at the
+    nearest evaluation (evaluate_every); with seeds, by their mean score. Stopped settings stay in the table, below
+    all that ran further. The others run on in narrower batches.
+    Raises: ValueError when eta or rungs is out of range.
     Source: Jamieson and Talwalkar 2016, arXiv:1502.07943.
 
     >>> def build(h):
@@ -41,13 +40,12 @@ def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine],
 
 
 def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Engine], None]:
-    """Hyperband: several successive halvings, from one that selects early and often to one that never.
+    """Hyperband: several successive halvings, from one that selects early and often to one that never does.
 
-    So a setting that is slow at first is not always lost. Trials are shared out over the brackets
-    as in the paper: one that selects s times begins with a share of eta**s / (s + 1) of them. brackets:
-    how many, by default as many as the evaluations of a run and the trials allow.
-    Raises: ValueError when not 1 < eta, or brackets is below 1. Source: Li et al. 2018,
-    arXiv:1603.06560.
+    So a setting that improves slowly is not always stopped. As in the paper, a bracket with s selections begins
+    with eta**s / (s + 1) of the settings, relative to the others. eta: above 1. brackets: the number of halvings,
+    at least 1; by default as many as the evaluations of a run and the trials allow.
+    Raises: ValueError when eta or brackets is out of range. Source: Li et al. 2018, arXiv:1603.06560.
 
     >>> search = nf.sweeps.hyperband(3, brackets=2)    # nf.sweep(..., search=search)
     """
@@ -72,22 +70,24 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
 
 
 def _bracket(engine: Engine, settings: list[list[int]], eta: float, rungs: int | None) -> None:
-    """Successive halving of these settings."""
+    """Successive halving of some settings, each the trials of its runs."""
     count = _rungs(engine, len(settings), eta) if rungs is None else rungs
     for rung in range(count, 0, -1):
         fraction = eta**-rung
         engine.advance([m for setting in settings for m in setting], fraction)
-        settings.sort(key=lambda setting: engine.setting_cost(setting, fraction))  # stable: ties as they were drawn
+        settings.sort(
+            key=lambda setting: engine.setting_cost(setting, fraction)
+        )  # stable: ties stay in the order of being drawn
         keep = max(1, round(len(settings) / eta))
         for setting in settings[keep:]:
             for trial in setting:
-                engine.stop(trial, f"behind at {fraction:.3g} of its steps", ranks_last=True)
+                engine.stop(trial, f"not among the best at {fraction:.3g} of its steps", ranks_last=True)
         settings = settings[:keep]
     engine.advance(m for setting in settings for m in setting)
 
 
 def _rungs(engine: Engine, settings: int, eta: float) -> int:
-    """How many selections leave one setting, the first at about the first evaluation or later."""
+    """The number of selections that leave one setting, the first not much before the first evaluation."""
     log = lambda number: math.log(number) / math.log(eta)
     first = 1 / engine.fractions()[0]
     return max(0, min(math.floor(log(settings) + 1e-9), round(log(first))))

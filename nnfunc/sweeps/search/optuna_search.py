@@ -1,4 +1,4 @@
-"""Search by Optuna: its samplers propose settings, a batch at a time, and are told what came of it."""
+"""Search by Optuna: its samplers propose settings in batches and learn from their scores."""
 
 import math
 import warnings
@@ -23,15 +23,15 @@ EXTRA = "nnfunc[search]"
 
 
 def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> Callable[[Engine], None]:
-    """Let a sampler of Optuna propose the settings, `batch` at a time, by ask and tell.
+    """Search by a sampler of Optuna, by ask and tell.
 
-    sampler: "tpe" (tree of Parzen estimators, the default), "cmaes" (CMA-ES, for which the package
-    cmaes is needed; it moves numbers and draws options at random), "gp" (Gaussian processes, for which
-    Optuna needs PyTorch), "qmc", "random"; or a function seed -> sampler. All settings of a batch
-    train side by side in the programs of the batches before; with seeds the sampler is told the mean.
-    trials: of the sweep, how many there are in all.
-    Raises: ModuleNotFoundError without Optuna (the extra `search`) or what the sampler needs;
-    ValueError for an unknown sampler, a batch below 1, or a space that is no dict.
+    The trials of a batch train side by side, in the programs of earlier batches. With seeds the sampler learns
+    the mean score. `trials` of `nf.sweep` is the number of runs in all.
+    sampler: "tpe" (tree-structured Parzen estimator, the default), "cmaes" (CMA-ES, which needs the package
+    cmaes; it samples options independently), "gp" (Gaussian processes, for which Optuna needs PyTorch), "qmc",
+    "random"; or a function seed -> sampler. batch: how many settings it proposes at a time, at least 1.
+    Raises: ModuleNotFoundError without Optuna (the extra `search`) or a package that the sampler needs;
+    ValueError for an unknown sampler, a batch below 1, or a space that is not a dict.
     """
     if isinstance(sampler, str):
         check.choice("optuna", SAMPLERS, sampler=sampler)
@@ -41,19 +41,18 @@ def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> C
         module = check.package("optuna", "optuna", EXTRA)
         draws = engine.draws
         if not isinstance(draws.space, dict):
-            expected = "a dict of lists and distributions"
-            hint = "Leave search out to run the settings of a list, or what a function proposes."
-            problem = f"space should be {expected}, got {check.describe(draws.space)}"
-            check.fail("optuna", f"{problem}. {hint}")
+            expected, actual = "space should be a dict of lists and distributions", check.describe(draws.space)
+            hint = "Leave search out to run the settings of a list or a function."
+            check.fail("optuna", expected=expected, actual=actual, hint=hint)
         if draws.trials is None:
-            check.fail("optuna", "trials should say how many settings to try, got None.")
+            check.fail("optuna", expected="trials should be the number of runs", actual=None)
         space = Space(draws.space)
         distributions = {name: _distribution(module, d) for name, d in space.distributions.items()}
         key = np.asarray(jax.random.key_data(fold(draws.key, "optuna")))
         seed = int(np.random.default_rng(key.tolist()).integers(2**31))
         with _quiet(module):
-            own = _sampler(module, sampler, seed) if isinstance(sampler, str) else sampler(seed)
-            study = module.create_study(sampler=own)
+            built = _sampler(module, sampler, seed) if isinstance(sampler, str) else sampler(seed)
+            study = module.create_study(sampler=built)
             while len(engine.trials_by_setting) < draws.trials:
                 count = min(batch, draws.trials - len(engine.trials_by_setting))
                 _batch(module, study, engine, space, distributions, count)
@@ -75,8 +74,8 @@ def _batch(module: Any, study: Any, engine: Engine, space: Space, distributions:
         if len(rows) == count:
             break
     else:
-        problem = f"the constraint refused nearly all of {TRIES} proposals"
-        check.fail("optuna", f"{problem}: it contradicts the space. Loosen one of them.")
+        problem = f"the constraint refused nearly all of {TRIES} proposals."
+        check.fail("optuna", problem, hint="It excludes nearly the whole space: loosen one of them.")
     first = len(engine.trials_by_setting)
     engine.advance(engine.add(rows))
     for trial, trials in zip(proposals, engine.trials_by_setting[first:], strict=True):
@@ -85,22 +84,23 @@ def _batch(module: Any, study: Any, engine: Engine, space: Space, distributions:
         study.tell(trial, cost) if math.isfinite(cost) else study.tell(trial, state=failed)
 
 
-def _distribution(module: Any, own: Distribution) -> Any:
-    classes = module.distributions
-    if own.low is None or own.high is None:
-        if own.options is None:  # of the caller's own: what `at` takes is proposed
+def _distribution(module: Any, distribution: Distribution) -> Any:
+    """Optuna's distribution of what `_value` takes."""
+    classes, (low, high) = module.distributions, (distribution.low, distribution.high)
+    if low is None or high is None:
+        if distribution.options is None:  # a user's distribution: the argument of `at`
             return classes.FloatDistribution(0.0, math.nextafter(1.0, 0.0))
-        return classes.CategoricalDistribution(range(len(own.options)))
-    if own.options is not None:
-        return classes.IntDistribution(int(own.low), int(own.high))
-    return classes.FloatDistribution(float(own.low), float(own.high), log=own.log)
+        return classes.CategoricalDistribution(range(len(distribution.options)))
+    if distribution.options is not None:
+        return classes.IntDistribution(int(low), int(high))
+    return classes.FloatDistribution(float(low), float(high), log=distribution.log)
 
 
-def _value(own: Distribution, proposed: Any) -> Any:
-    """What the sampler proposed, as the space has it: float32, an option."""
-    if own.low is None or own.high is None:
-        return own.at(proposed) if own.options is None else own.options[proposed]
-    return proposed if own.options is not None else round_float32(proposed)
+def _value(distribution: Distribution, proposed: Any) -> Any:
+    """The value for a proposal of the sampler."""
+    if distribution.low is None or distribution.high is None:
+        return distribution.at(proposed) if distribution.options is None else distribution.options[proposed]
+    return proposed if distribution.options is not None else round_float32(proposed)
 
 
 def _sampler(module: Any, name: str, seed: int) -> Any:
@@ -111,7 +111,7 @@ def _sampler(module: Any, name: str, seed: int) -> Any:
         check.package("optuna", "cmaes", EXTRA)
         return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     if name == "gp":
-        check.package("optuna", "torch", "torch")  # which Optuna's Gaussian processes are made of
+        check.package("optuna", "torch", "torch")  # Optuna's Gaussian processes use it
         return samplers.GPSampler(seed=seed)
     if name == "qmc":
         return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
@@ -120,7 +120,7 @@ def _sampler(module: Any, name: str, seed: int) -> Any:
 
 @contextmanager
 def _quiet(module: Any) -> Iterator[None]:
-    """Without a line for each trial, and without warnings of what is experimental in Optuna."""
+    """Turn off Optuna's line for each trial, and its warnings of experimental features."""
     before = module.logging.get_verbosity()
     module.logging.set_verbosity(module.logging.WARNING)
     try:
