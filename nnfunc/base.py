@@ -262,7 +262,7 @@ class Model:
         )
         # Once, so that errors come before arithmetic, in eager `jax.grad` too. Where nothing may be traced, they
         # come when their layer is reached: a layer that reads its values has none while shapes are followed.
-        if signature not in self._checked and not jax.config.jax_disable_jit:
+        if signature not in self._checked and not jax.config.jax_disable_jit:  # pyright: ignore
 
             def forward(traced: list[Any]) -> PyTree:
                 values = iter(traced)
