@@ -99,23 +99,23 @@ class IntervalLoop:
             on_report(report)
 
     def _advance(self, end: int) -> list[tuple[int, float, Any]]:
-        """The next dispatch; what it saw of the layers."""
+        """Run the next dispatch; returns the statistics of the layers: (step, seconds, statistics), if any."""
         data = self.feed.read(self.step)
         if self.speed.flops is None:  # of the first dispatch
             self.speed.count(self.compiled.step, self.carry, self.numbers, data)
         if self.intervals.watches(self.step):
             with self.speed.compiling("watched"):
-                self.carry, seen = self.compiled.watched_step(self.carry, self.numbers, data)
+                self.carry, layers = self.compiled.watched_step(self.carry, self.numbers, data)
             self.step, self.speed.steps = self.step + 1, self.speed.steps + 1
-            return [(self.step, time.perf_counter() - self.started, seen)]
-        left = min(end - self.step, self.intervals.steps_before_watch(self.step))
+            return [(self.step, time.perf_counter() - self.started, layers)]
+        most = min(end - self.step, self.intervals.steps_before_watch(self.step))
         with self.speed.compiling(self.pace.loop):
-            self.carry, done = self.pace.advance(self.compiled, self.carry, self.numbers, data, left)
+            self.carry, done = self.pace.advance(self.compiled, self.carry, self.numbers, data, most)
         self.step, self.speed.steps = self.step + done, self.speed.steps + done
         return []
 
     def set_row_callback(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
-        """Hand every row to on_row from now on, those so far at once."""
+        """Call on_row with every row written so far, and with each new one."""
         self.on_row = on_row or self.on_row
         for row in self.past:
             self.on_row(row)
@@ -129,7 +129,7 @@ class IntervalLoop:
             self.on_row(row)
 
     def _report(self, speed: dict[str, float], layers: list[Any]) -> Report:
-        """The report of the interval that ends here; the meter begins anew."""
+        """The report of the interval that ends now; resets the meter."""
         means = validation = None
         if self.intervals.logs(self.step) and not self.stopped:
             total, last, count = jax.device_get(self.carry.meter)
@@ -141,8 +141,8 @@ class IntervalLoop:
         if self.data.validation is not None and due:
             validation = mean_metrics(self._totals, self._held_out())
         rows = [
-            {"split": "layers", "step": step, "seconds": round(at, 3), **stats_by_layer(seen)}
-            for step, at, seen in jax.device_get(layers)
+            {"split": "layers", "step": step, "seconds": round(at, 3), **stats_by_layer(stats)}
+            for step, at, stats in jax.device_get(layers)
         ]
         seconds = time.perf_counter() - self.started
         return Report(self.step, self.intervals.steps, means, validation, seconds, speed, rows)
@@ -160,10 +160,9 @@ class IntervalLoop:
             return
         state, task = self.carry.state, self.compiled.build_task(self.numbers, at)
         layer = find_step_fault(task, state, self.data.batch)
-        what = f"the loss, its gradient or the update is not finite at step {at}"
-        seen = f"(seen in steps {first} to {self.step - 1})"
-        saved = f"{seen}; parameters are kept as they were before that step"
-        raise Diverged(f"{what} {saved}", at, layer, state)
+        problem = f"the loss, its gradient or the update is not finite at step {at}"
+        checked = f"(checked after steps {first} to {self.step - 1})"
+        raise Diverged(f"{problem} {checked}; the parameters are those before that step", at, layer, state)
 
     def _check_held_out(self, report: Report) -> None:
         """Stop when the loss of the held-out examples is not finite."""
@@ -174,15 +173,15 @@ class IntervalLoop:
         for batch in self._held_out():
             if not math.isfinite(float(self._totals(batch)["loss"][0])):
                 layer = find_non_finite(task, *eval_params(task, state), batch.batch(), None, report.step)
-                what = f"the validation loss is not finite after {report.step} steps"
-                raise Diverged(what, report.step, layer, state)
+                problem = f"the validation loss is not finite after {report.step} steps"
+                raise Diverged(problem, report.step, layer, state)
 
     def _go_back(self, error: Diverged) -> None:
-        """Go on from the last good checkpoint with a smaller rate, or raise the error."""
+        """Continue from the last good checkpoint with a smaller learning rate, or raise the error."""
         times = self.saver.saved.get("rollbacks", 0) + 1 if self.saver is not None else 0
         if self.saver is None or times > self.rollbacks:
             if self.rollbacks:
-                error.add_note(f"The run went back {self.rollbacks} times before: rollback is used up.")
+                error.add_note(f"It rolled back {self.rollbacks} times before, which is the limit (rollback).")
             self._note(self.step, "diverged", str(error))
             raise error
         carry = self.saver.load_before_divergence(self.like, self.init)
@@ -195,27 +194,26 @@ class IntervalLoop:
         self._note(self.step, "rollback", f"{text} with {float(scale):g} of the rate")
 
     def _note(self, step: int, event: str, message: str) -> None:
-        """A row that tells what happened."""
+        """Write an event."""
         seconds = round(time.perf_counter() - self.started, 3)
         reported = {"step": step, "seconds": seconds, "event": event, "message": message}
         self._write([{"split": "event", **reported}])
 
 
 def _thin(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without the histograms, which are in the file already and would fill the memory."""
+    """A row without its histograms, which are in the file and would fill the memory."""
     if row["split"] != "layers":
         return row
-    thin = dict(row)
-    for kind in ("parameters", "activations"):
-        own = row.get(kind, {}).items()
-        thin[kind] = {p: {k: v for k, v in s.items() if "histogram" not in k} for p, s in own}
-    return thin
+    tables = {name: row.get(name, {}) for name in ("parameters", "activations")}
+    return row | {
+        name: {path: {k: v for k, v in stats.items() if "histogram" not in k} for path, stats in table.items()}
+        for name, table in tables.items()
+    }
 
 
 def _rows(report: Report) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that a report makes."""
+    """The rows of a report in metrics.jsonl."""
     train = None if report.train is None else report.train | report.speed
     splits = {"train": train, "validation": report.validation}
     base = {"step": report.step, "seconds": round(report.seconds, 3)}
-    own = [{"split": name, **base, **figures} for name, figures in splits.items() if figures]
-    return [*report.layers, *own]
+    return [*report.layers, *({"split": name, **base, **metrics} for name, metrics in splits.items() if metrics)]

@@ -62,18 +62,18 @@ class Intervals(NamedTuple):
 
 
 class StepRunner:
-    """Runs steps in the chosen way; many at once only as many as take about half a second."""
+    """Runs steps one a dispatch or many; many take at most about half a second."""
 
     def __init__(self, loop: str):
         self.loop, self.most = loop, 8
 
-    def advance(self, own: RunFunctions, carry: Carry, numbers: Any, data: Any, left: int) -> tuple[Carry, int]:
+    def advance(self, functions: RunFunctions, carry: Carry, numbers: Any, data: Any, limit: int) -> tuple[Carry, int]:
         if self.loop == "step":
-            return own.step(carry, numbers, data), 1
-        count = min(left, self.most)
+            return functions.step(carry, numbers, data), 1
+        count = min(limit, self.most)
         start = time.perf_counter()
-        carry = jax.block_until_ready(own.steps(jnp.asarray(count), carry, numbers, data))
-        took = time.perf_counter() - start
-        if count == self.most and took < 0.25:
+        carry = jax.block_until_ready(functions.steps(jnp.asarray(count), carry, numbers, data))
+        seconds = time.perf_counter() - start
+        if count == self.most and seconds < 0.25:
             self.most *= 2
         return carry, count

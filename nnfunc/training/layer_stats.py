@@ -40,22 +40,22 @@ _ZERO = {"relu", "relu6", "relu2", "squared_relu"}
 
 @jax.tree_util.register_pytree_node_class
 class OrderedStats(Mapping):
-    """A dict that keeps its order through JAX, which sorts the keys of plain ones. items: its content."""
+    """A dict that keeps its order through JAX, which sorts the keys of plain ones. items: the content."""
 
     def __init__(self, items: dict[str, Any]):
-        self.own = items
+        self.content = items
 
     def __getitem__(self, key: str) -> Any:
-        return self.own[key]
+        return self.content[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.own)
+        return iter(self.content)
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.content)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        return tuple(self.own.values()), tuple(self.own)
+        return tuple(self.content.values()), tuple(self.content)
 
     @classmethod
     def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Any]) -> "OrderedStats":
@@ -70,14 +70,14 @@ def activation_stats(taps: dict[str, PyTree], watch: Watch) -> OrderedStats:
     zero for the whole batch.
     taps: the outputs by path. watch: of the traced call.
     """
-    kinds = {"/".join(path): child.name for path, child, *_ in watch.calls}
-    outer = {"/".join(path.split("/")[:i]) for path in kinds for i in range(1, path.count("/") + 1)}
+    layers = {"/".join(path): child.name for path, child, *_ in watch.calls}
+    outer = {"/".join(path.split("/")[:i]) for path in layers for i in range(1, path.count("/") + 1)}
     result = {}
-    for path in kinds:
+    for path in layers:
         leaves = [leaf for leaf in jax.tree.leaves(taps.get(path)) if _floats(leaf)]
         if path not in outer and leaves:
             stacked = path.split("/").count("*")
-            statistics = _over(_activation(kinds[path]), stacked)
+            statistics = _over(_activation(layers[path]), stacked)
             result[path] = statistics(jax.lax.stop_gradient(leaves[0]))
     return OrderedStats(result)
 
@@ -89,15 +89,15 @@ def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) ->
     over the weight's, infinite for weights of norm 0; histograms of the weights and of the gradients.
     params, grads, new: before the step, their gradients, and after it. watch: of the traced call.
     """
-    plain = {seen.replace("*/", ""): seen for seen in watch.paths}
+    plain = {path.replace("*/", ""): path for path in watch.paths}
     grads, new, result = paths.flatten(grads), paths.flatten(new), {}
     for path, weight in paths.flatten(params).items():
         shared = _stacked_path(path, plain)
         statistics = _over(_parameter, shared.split("/").count("*"))
         result[shared] = statistics(weight, grads[path], new[path])
-    place = {seen: i for i, seen in enumerate(watch.paths)}  # in the order of computation
-    layer = lambda path: place.get(path.rpartition("/")[0], len(place))
-    return OrderedStats({path: result[path] for path in sorted(result, key=layer)})
+    order = {path: i for i, path in enumerate(watch.paths)}  # of computation
+    position = lambda path: order.get(path.rpartition("/")[0], len(order))
+    return OrderedStats({path: result[path] for path in sorted(result, key=position)})
 
 
 def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -105,12 +105,12 @@ def stats_by_layer(layers: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[s
 
     layers: {"parameters": ..., "activations": ...} of a step, on the host.
     """
-    made: dict[str, dict[str, Any]] = {}
-    for kind, result in layers.items():
-        made[kind] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for name, result in layers.items():
+        tables[name] = {}
         for path, statistics in result.items():
-            made[kind] |= _each(path, {k: np.asarray(v, np.float64) for k, v in statistics.items()})
-    return made
+            tables[name] |= _each(path, {k: np.asarray(v, np.float64) for k, v in statistics.items()})
+    return tables
 
 
 def _each(path: str, statistics: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -141,24 +141,24 @@ def _stacked_path(path: str, plain: dict[str, str]) -> str:
 
 
 def _over(statistics: Any, axes: int) -> Any:
-    """statistics, for each place of so many leading axes."""
+    """The statistics, mapped over so many leading axes."""
     for _ in range(axes):
         statistics = jax.vmap(statistics)
     return statistics
 
 
-def _activation(kind: str) -> Any:
+def _activation(layer: str) -> Any:
     def statistics(y: Array) -> dict[str, Array]:
         y = y.astype(jnp.float32)
         mean = y.mean()
-        made = {"mean": mean, "deviation": vector_norm(y - mean) / math.sqrt(y.size or 1)}
-        if kind in _ENDS:
-            low, high = _ENDS[kind]
-            made["saturated"] = ((y <= low) | (y >= high)).astype(jnp.float32).mean()
-        if kind in _ZERO and y.ndim > 1:
+        values = {"mean": mean, "deviation": vector_norm(y - mean) / math.sqrt(y.size or 1)}
+        if layer in _ENDS:
+            low, high = _ENDS[layer]
+            values["saturated"] = ((y <= low) | (y >= high)).astype(jnp.float32).mean()
+        if layer in _ZERO and y.ndim > 1:
             off = jnp.all(y <= 0, axis=tuple(range(y.ndim - 1)))
-            made["dead"] = off.astype(jnp.float32).mean()
-        return made | {"histogram": _histogram(y)}
+            values["dead"] = off.astype(jnp.float32).mean()
+        return values | {"histogram": _histogram(y)}
 
     return statistics
 
@@ -176,13 +176,13 @@ def _parameter(weight: Array, grad: Array, new: Array) -> dict[str, Array]:
 
 
 def _histogram(x: Array) -> Array:
-    """[2 + BINS]: the least and the greatest value, and how many lie in each part between."""
+    """[2 + BINS]: the least and the greatest value, and the number of values in each bin between."""
     flat = x.reshape(-1)
     flat = flat[:: -(-flat.size // SAMPLE)] if flat.size else jnp.zeros(1)
     low, high = flat.min(), flat.max()
     width = jnp.where(high > low, high - low, 1)
-    place = jnp.clip(jnp.floor((flat - low) / width * BINS), 0, BINS - 1)
-    counts = (place[:, None] == jnp.arange(BINS, dtype=place.dtype)[None]).sum(0)
+    bins = jnp.clip(jnp.floor((flat - low) / width * BINS), 0, BINS - 1)
+    counts = (bins[:, None] == jnp.arange(BINS, dtype=bins.dtype)[None]).sum(0)
     return jnp.concatenate([jnp.stack([low, high]), counts.astype(jnp.float32)])
 
 

@@ -42,15 +42,15 @@ def peak_flops(device: Any = None) -> float | None:
     if reported:
         with suppress(ValueError):
             return float(reported)
-    kind = (device or jax.devices()[0]).device_kind.lower()
-    return next((value for name, value in PEAK_FLOPS.items() if name in kind), None)
+    device_name = (device or jax.devices()[0]).device_kind.lower()
+    return next((value for name, value in PEAK_FLOPS.items() if name in device_name), None)
 
 
 def memory_mb(device: Any = None) -> float | None:
     """The memory in use in MB: on a GPU the peak, on a CPU that of the process. device: by default the first."""
-    figures = (device or jax.devices()[0]).memory_stats()
-    if figures and "peak_bytes_in_use" in figures:
-        return figures["peak_bytes_in_use"] / 1e6
+    stats = (device or jax.devices()[0]).memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 1e6
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     try:
@@ -104,12 +104,14 @@ class SpeedMeter:
         if self.steps < 1 or seconds <= 0:
             return {}
         rate = self.steps / seconds
-        made = {"examples_per_second": self.examples * rate}
+        values = {"examples_per_second": self.examples * rate}
         if self.tokens is not None:
-            made["tokens_per_second"] = self.tokens * rate
+            values["tokens_per_second"] = self.tokens * rate
         if self.flops:
-            made["flops_per_second"] = self.flops * rate
+            values["flops_per_second"] = self.flops * rate
             most = peak_flops()
-            made |= {} if most is None else {"utilisation": self.flops * rate / most}
+            values |= {} if most is None else {"utilisation": self.flops * rate / most}
         used = memory_mb()
-        return {k: float(f"{v:.5g}") for k, v in made.items()} | ({} if used is None else {"memory_mb": round(used, 1)})
+        return {k: float(f"{v:.5g}") for k, v in values.items()} | (
+            {} if used is None else {"memory_mb": round(used, 1)}
+        )

@@ -357,7 +357,7 @@ INPUTS = {
     "words": ("x.npy", save_npy(np.array(["a"])), r"should be numbers, got dtype <U1"),
     "objects": ("x.npy", save_npy(np.array([None])), r"cannot be read"),
     "a damaged file": ("x.npy", lambda p: p.write_bytes(b"\x93NUMPY"), r"cannot be read"),
-    "a CSV with names": ("x.csv", lambda p: p.write_text("a,b\n1,2\n"), r"cannot be read.*'a'"),
+    "a CSV with names": ("x.csv", lambda p: p.write_text("a,b\n1,2\n"), r"got a first line with names, such as 'a'"),
     "an empty CSV": ("x.csv", lambda p: p.write_text(""), r"at least one example"),
     "NaN in a CSV": ("x.csv", lambda p: p.write_text(",".join(["nan"] * 64)), r"finite.* got nan"),
     "another kind of file": ("x.txt", lambda p: p.write_text("1"), r"should be a \.npy or \.csv"),

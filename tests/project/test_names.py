@@ -57,9 +57,6 @@ ALLOWED = {
 }
 """Names that have such a word for a reason."""
 
-REMAINING = {"data": 9, "training": 25}
-"""How many such names a folder still has. Lower the number with each rename; it may not grow."""
-
 
 def definitions(tree):
     """Every name that a file defines: functions, classes, arguments, variables, attributes."""
@@ -81,16 +78,13 @@ def parts(name):
 
 
 def test_no_name_has_a_word_of_the_list():
-    wrong = {}
+    wrong = []
     for file in sorted((ROOT / "nnfunc").rglob("*.py")):
-        folder = file.relative_to(ROOT / "nnfunc").parts[0]
         for line, name in definitions(ast.parse(file.read_text(encoding="utf-8"))):
             for word in sorted(parts(name) & FORBIDDEN.keys()):
                 if name not in ALLOWED:
-                    entry = f"{file.relative_to(ROOT)}:{line}: {name}: say {FORBIDDEN[word]}"
-                    wrong.setdefault(folder, []).append(entry)
-    more = [entry for folder, entries in wrong.items() if len(entries) > REMAINING.get(folder, 0) for entry in entries]
-    assert not more, "\n".join(more)
+                    wrong.append(f"{file.relative_to(ROOT)}:{line}: {name}: say {FORBIDDEN[word]}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_files_have_names_of_their_own():

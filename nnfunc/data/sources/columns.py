@@ -18,8 +18,8 @@ from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 __all__ = ["check_columns", "parse_class_labels", "parse_numbers", "read_columns"]
 
 WHERE = "data.table"
-Place = Callable[[int], str]
-"""row -> where it is, in words: "line 7" of a CSV file, "row 5" of other tables."""
+DescribeRow = Callable[[int], str]
+"""row -> its position: "line 7" of a CSV file, "row 5" of other tables."""
 # What pandas takes for missing, and other ways to write the same; "none" in lower case may be a class.
 MISSING = {
     "",
@@ -43,19 +43,19 @@ CODE = re.compile(r"[+-]?0[0-9]")
 
 def read_columns(
     source: Any, separator: str, only: Collection[str] | None = None, texts: Collection[str] = ()
-) -> tuple[str, dict[str, Any], Place]:
-    """What to call the table, its columns, and how to name the place of a row.
+) -> tuple[str, dict[str, Any], DescribeRow]:
+    """(the name of the table for messages, {name: column}, row -> its position).
 
-    only: the columns to read, by default all; the others are None. texts: those whose words matter in
-    a CSV file, such as labels.
+    source: a file or a data frame. separator: of a CSV file. only: the names of the columns to read, None for
+    all; the others are None. texts: the columns to read as texts in a CSV file, such as labels.
     """
     if not isinstance(source, str | Path):
         return "the frame", _frame(source, only), _row
     file = resolve(WHERE, source)
     if file.suffix.lower() in (".parquet", ".pq"):
         return str(file), _parquet(file, only), _row
-    columns, place = read_csv(WHERE, file, separator, only, texts)
-    return str(file), columns, place
+    columns, describe_row = read_csv(WHERE, file, separator, only, texts)
+    return str(file), columns, describe_row
 
 
 def _row(row: int) -> str:
@@ -85,7 +85,7 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
 
 
 def _plain(column: Any) -> "np.ndarray | StringColumn":
-    """A column as a NumPy array; words of pyarrow once each, with "None" for the missing."""
+    """A column as a NumPy array; texts of pyarrow once each, with "None" for missing ones."""
     if not type(column).__module__.startswith("pyarrow"):
         return column.to_numpy()
     import pyarrow as arrow  # pyright: ignore[reportMissingImports]
@@ -93,10 +93,10 @@ def _plain(column: Any) -> "np.ndarray | StringColumn":
     if isinstance(column, arrow.Array):
         column = arrow.chunked_array([column])
     if arrow.types.is_dictionary(column.type):
-        kind = column.type.value_type
-        if not _of_words(kind):  # NumPy would get another value for each null
-            return column.cast(kind).to_numpy()
-    elif _of_words(column.type):
+        value_type = column.type.value_type
+        if not _is_text(value_type):  # NumPy would get another value for each null
+            return column.cast(value_type).to_numpy()
+    elif _is_text(column.type):
         column = column.dictionary_encode()
     else:
         return column.to_numpy()
@@ -107,11 +107,11 @@ def _plain(column: Any) -> "np.ndarray | StringColumn":
     return StringColumn(codes, distinct + missing)
 
 
-def _of_words(kind: Any) -> bool:
+def _is_text(arrow_type: Any) -> bool:
     import pyarrow as arrow  # pyright: ignore[reportMissingImports]
 
     tests = ("is_string", "is_large_string", "is_binary", "is_large_binary")
-    return any(getattr(arrow.types, test)(kind) for test in tests)
+    return any(getattr(arrow.types, test)(arrow_type) for test in tests)
 
 
 def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
             used = [name for name in dict.fromkeys(names) if only is None or name in only]
             rows = opened.metadata.num_rows
             check_unpacked_size(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
-            text = [field.name for field in opened.schema_arrow if _of_words(field.type)]
+            text = [field.name for field in opened.schema_arrow if _is_text(field.type)]
         with parquet.ParquetFile(file, read_dictionary=text) as opened:  # each word once
             whole = opened.read(columns=used)
             result = {name: _plain(whole[name]) for name in used}
@@ -144,7 +144,10 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
 
 
 def check_columns(name: str, expected: list[str], result: dict[str, Any]) -> None:
-    """Refuse a table that lacks columns, in words that tell one renamed from one left out."""
+    """Refuse a table that lacks columns.
+
+    name: of the table. expected: the names. result: its columns by name.
+    """
     missing = [word for word in expected if word not in result]
     new = [column for column in result if column not in expected]
     if len(missing) == 1:
@@ -160,10 +163,11 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def parse_numbers(name: str, column: str, values: Any, place: Place | None = None) -> np.ndarray:
+def parse_numbers(name: str, column: str, values: Any, describe_row: DescribeRow | None = None) -> np.ndarray:
     """A column of numbers [n], all finite: float64, but a narrow integer or boolean type stays as it is.
 
-    Numbers are written as CSV has them: 1e-3.
+    name: of the table. column: its name. values: the column. describe_row: of `read_columns`. Numbers are
+    written as in CSV: 1e-3.
     """
     values = _checked(name, column, values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
@@ -177,7 +181,7 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
     if len(wrong):
-        where, value = (place or _row)(int(wrong[0])), values[wrong[0]]
+        where, value = (describe_row or _row)(int(wrong[0])), values[wrong[0]]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
         if _missing(str(value).strip()) or value is None:
             problem = f"a value is missing at {where} of column {column!r}{count}"
@@ -189,12 +193,14 @@ def parse_numbers(name: str, column: str, values: Any, place: Place | None = Non
 
 
 def parse_class_labels(
-    name: str, label: str, values: Any, place: Place | None = None, names: tuple[str, ...] | None = None
+    name: str, label: str, values: Any, describe_row: DescribeRow | None = None, names: tuple[str, ...] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(class numbers [n] in the narrowest unsigned type, the classes' names).
 
     `1` and `1.0` are one class, 1, but 01 is another. What pandas takes for missing is refused: None, NaN, NaT, and
-    words such as NA, null and None, but not none. names: the only classes that there may be.
+    words such as NA, null and None, but not none.
+    name: of the table. label: the name of the column. values: the column. describe_row: of `read_columns`.
+    names: the only classes that are allowed, None for any.
     """
     values = _checked(name, label, values)
     text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
@@ -204,7 +210,7 @@ def parse_class_labels(
     def where(wrong: Collection[str]) -> str:
         codes = [code for code, word in enumerate(text.distinct) if word in wrong]
         row = int(np.isin(text.codes, codes).argmax())
-        return f"{(place or _row)(row)} of column {label!r}"
+        return f"{(describe_row or _row)(row)} of column {label!r}"
 
     def labels(at: dict[str, int]) -> np.ndarray:
         codes = np.array([at[classes[word]] for word in text.distinct], np.min_scalar_type(len(at)))

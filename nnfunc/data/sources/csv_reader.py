@@ -1,4 +1,4 @@
-"""CSV files as columns: numbers in arrays, texts in lists, and mistakes with the file's own lines."""
+"""CSV files as columns: numbers as arrays, texts as `StringColumn`, errors with line numbers of the file."""
 
 import contextlib
 import csv
@@ -31,11 +31,12 @@ Columns = dict[str, Any]
 def read_csv(
     where: str, file: Path, separator: str, only: Collection[str] | None, texts: Collection[str]
 ) -> tuple[Columns, Callable[[int], str]]:
-    """({name: column}, row -> its line in the file, in words).
+    """({name: column}, row -> its line in the file, such as "line 7").
 
-    A column of numbers is an array, another `Words`; what is not in `only` is None.
-    texts: columns whose words matter, such as labels. Blank lines are left out, as pandas does.
-    Peak memory is about that of the file and of the columns.
+    A column of numbers is an array, any other a `StringColumn`; columns that are not in `only` are None.
+    Blank lines are skipped, as pandas does. Peak memory is about that of the file and of the columns.
+    where: begins the message of an error. file: to read. separator: between values. only: the names of the
+    columns to read, None for all. texts: the columns to read as texts, such as labels.
     """
     if len(separator) != 1 or separator in '"\r\n':
         check.fail(where, expected="separator should be one character", actual=f"{separator!r}")
@@ -55,12 +56,12 @@ def read_csv(
         fail_damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
     columns: Columns = dict.fromkeys(head) | {head[i]: result[i] for i in used}
 
-    def place(row: int) -> str:
+    def describe_row(row: int) -> str:
         with _long_fields():
             rows = _rows(where, file, read_bytes(where, file), separator)
             return f"line {next(islice(rows, row + 1, None), (row + 2,))[0]}"
 
-    return columns, place
+    return columns, describe_row
 
 
 def _data(where: str, file: Path) -> bytes:
@@ -89,7 +90,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _rows(where: str, file: Path, data: bytes, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(the line that it begins in, its words) of each row, that of the names too."""
+    """(the line in which it begins, its values) of each row, that of the names included."""
     text, line = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), 1
     reader = csv.reader(text, delimiter=separator, strict=True)
     try:
@@ -115,23 +116,23 @@ def _head(where: str, file: Path, data: bytes, separator: str) -> list[str]:
     if all(NUMBER.fullmatch(word) for word in head):
         problem = f"its first line should name the columns, but holds numbers: {head[:4]}"
         fail_damaged(where, file, problem, "Put a line of names before it.")
-    seen = set()
+    names = set()
     for word in filter(None, head):
-        if word in seen:
+        if word in names:
             fail_damaged(where, file, f"it has more than one column {word!r}", "Rename one.")
-        seen.add(word)
+        names.add(word)
     return head
 
 
 class _Table:
-    """The rows of a CSV file on their way into columns."""
+    """Reads the rows of a CSV file into columns."""
 
     def __init__(self, where: str, file: Path, data: bytes, separator: str, width: int, used: list[int]):
         self.where, self.file, self.data, self.separator = where, file, data, separator
         self.width, self.used, self.count = width, used, 0
 
     def quick(self, texts: set[int]) -> dict[int, Any] | None:
-        """The columns by pyarrow's reader; None where it may see something other than `exact`."""
+        """The columns by pyarrow's reader; None if its result may differ from that of `exact`."""
         simple = 2 <= self.width <= WIDE and self.separator.isascii() and b'"' not in self.data
         if not simple or len(self.data) < QUICK:
             return None
@@ -170,7 +171,7 @@ class _Table:
         return self._columns(store)
 
     def exact(self, texts: set[int]) -> dict[int, Any] | None:
-        """The columns by Python's reader; None when more of them hold text, which `texts` then has."""
+        """The columns by Python's reader; None if more of them are texts, which are then added to `texts`."""
         store, rows = self._store(), _rows(self.where, self.file, self.data, self.separator)
         numeric = [i for i in self.used if i not in texts]
         next(rows)
@@ -212,16 +213,16 @@ class _Table:
         return {i: store.column(at) for at, i in enumerate(self.used)}
 
 
-def _numbers(message: list[str]) -> np.ndarray | None:
-    """The words as float64, or None when one of them is not a usual number."""
+def _numbers(values: list[str]) -> np.ndarray | None:
+    """The values as float64, or None if one of them is not a usual number."""
     try:
-        values = np.fromiter(map(float, message), np.float64, len(message))
+        numbers = np.fromiter(map(float, values), np.float64, len(values))
     except ValueError:
         return None
-    text = "".join(message)  # float() also reads 1_000, and the digits of other scripts
-    return values if "_" not in text and text.isascii() and _usual(values) else None
+    text = "".join(values)  # float() also reads 1_000, and the digits of other scripts
+    return numbers if "_" not in text and text.isascii() and _usual(numbers) else None
 
 
 def _usual(values: np.ndarray) -> bool:
-    """Whether all are finite as float32, and below what is looked at as text to lose no digit."""
+    """Whether all are finite and so small that float64 has every integer; larger ones are read as text."""
     return bool((np.abs(values) < EXACT).all())
