@@ -440,6 +440,28 @@ def widen(x: Any) -> Array:
     return jnp.asarray(x).astype(wide_dtype(x))
 
 
+def varying_axes(tree: PyTree) -> tuple[str, ...]:
+    """The mesh axes along which an array of the tree varies inside `jax.shard_map`; () outside of it."""
+    types = [getattr(jax.typeof(leaf), "manual_axis_type", None) for leaf in jax.tree.leaves(tree)]
+    return tuple(sorted({axis for one in types if one is not None for axis in one.varying}))
+
+
+def vary_like(tree: PyTree, like: PyTree) -> PyTree:
+    """The tree, varying along the mesh axes of `like` as well, as the carry of a loop has to from its start.
+
+    tree, like: pytrees of arrays. Outside of `jax.shard_map` nothing changes.
+    """
+    axes = varying_axes(like)
+    if not axes:
+        return tree
+
+    def vary(leaf):
+        missing = tuple(axis for axis in axes if axis not in varying_axes(leaf))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, tree)
+
+
 def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
     """The tree with NumPy arrays in the dtypes of JAX: float64 as float32, int64 as int32, without x64.
 

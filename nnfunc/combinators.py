@@ -35,6 +35,7 @@ from nnfunc.base import (
     named_parameters,
     shape_struct,
     trace_state,
+    vary_like,
     vmap_keys,
 )
 
@@ -315,6 +316,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
 
         keys = None if ctx.key is None else indexed_keys(ctx.key, n)
         inputs = (params, keys, ctx.state, patches, _indices(ctx, n))
+        x = vary_like(x, (params, keys, ctx.state, ctx.patch))
         if ctx.compute is None:
             unwatched = replace(inner, watch=None)
             x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)

@@ -22,6 +22,7 @@ from nnfunc.base import (
     fold,
     match_state,
     trace_state,
+    vary_like,
 )
 from nnfunc.training import layer_stats
 from nnfunc.training.objectives import call_objective
@@ -139,7 +140,7 @@ def _accumulated(gradient: GradientFunction, count: int) -> GradientFunction:
             return total, result.model_state, first
 
         shapes = jax.eval_shape(of_micro_batch, model_state, jnp.zeros((), jnp.int32))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        zeros = jax.tree.map(lambda s: vary_like(jnp.zeros(s.shape, s.dtype), s), shapes)
         start = (_summands(zeros), model_state, zeros.activations)
         total, model_state, first = jax.lax.fori_loop(0, count, add, start)
         mean = jax.tree.map(lambda leaf: leaf / count, total)

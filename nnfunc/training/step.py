@@ -21,6 +21,7 @@ from nnfunc.base import (
     fold,
     match_dtype,
     shape_struct,
+    varying_axes,
     widen,
 )
 from nnfunc.training import layer_stats
@@ -246,8 +247,10 @@ def _update_if_finite(finite: Array, running: Array, update: Callable[[], PyTree
         params = jax.tree.map(keep, params, old[0])
         return (params, *others, jax.tree.map(keep, average, old[-1])), params_finite
 
+    if axes := varying_axes(finite):  # inside shard_map every device has to decide alike
+        finite = jax.lax.psum((~finite).astype(jnp.int32), axes) == 0
     healthy = finite & running
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and not axes:
         return jax.lax.cond(healthy, checked_update, lambda: (old, finite))
     new, params_finite = checked_update()
     new = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), new, old)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnfunc.base import Array, Shape, widen
+from nnfunc.base import Array, Shape, vary_like, widen
 from nnfunc.layers.conv.channels_last import reverse
 from nnfunc.layers.sliding_windows import pad, shifted_copies
 
@@ -97,6 +97,6 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
             total = total + widen(window) * widen(jnp.expand_dims(dy[:, t : t + 1], indices))
         return total, None
 
-    zero = widen(jnp.zeros((some, *kernel, dim), dy.dtype))
+    zero = vary_like(widen(jnp.zeros((some, *kernel, dim), dy.dtype)), (x, dy))
     total, _ = lax.scan(row, zero, (jnp.arange(math.prod(counts)), dy))
     return total.sum(0).reshape(shape).astype(x.dtype)

@@ -1,0 +1,81 @@
+"""Models and training steps inside `jax.shard_map` with its default checks, on two simulated devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import nnfunc as nf
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (4, 5, 3))
+BATCH = (X[:, 0], X[:, 1, :2])
+MODELS = {
+    "rnn": lambda: nf.rnn(3, 4),
+    "gru": lambda: nf.gru(3, 4, layers=2),
+    "lstm": lambda: nf.lstm(3, 4, bidirectional=True),
+    "repeat": lambda: nf.repeat(nf.residual(nf.linear(3, 3)), 2),
+    "ensemble": lambda: nf.serial(nf.ensemble(nf.linear(3, 3), 2), lambda y: jnp.moveaxis(y, 0, 1)),
+    "depthwise_conv": lambda: nf.serial(lambda x: x[:, :, None], nf.depthwise_conv(3, 3)),
+}
+
+
+def sharded(function, in_specs, out_specs):
+    return jax.jit(
+        jax.shard_map(function, mesh=Mesh(np.array(jax.devices()[:2]), ("d",)), in_specs=in_specs, out_specs=out_specs)
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_and_gradients(name):
+    model = MODELS[name]()
+    params = model.init(KEY)
+
+    def loss(params, x):
+        return (model.apply(params, x) ** 2).sum()
+
+    y = sharded(model.apply, (P(), P("d")), P("d"))(params, X)
+    np.testing.assert_allclose(y, model.apply(params, X), rtol=1e-5, atol=1e-6)
+    grads = sharded(jax.grad(loss), (P(), P("d")), P())(params, X)  # those of shared parameters are summed
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, jax.grad(loss)(params, X))
+
+
+def build(mean, accumulate=1):
+    def objective(predict, batch):
+        x, y = batch
+        return mean(jnp.mean((predict(x) - y) ** 2)), {}
+
+    def made(h):
+        model = nf.serial(nf.linear(3, 4), jnp.tanh, nf.linear(4, 2))
+        return nf.Task(model, objective, nf.optimizers.adamw(h["learning_rate"]), accumulate=accumulate)
+
+    return made
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_of_the_trainer_is_that_of_the_whole_batch(accumulate):
+    hypers = {"learning_rate": 0.1}
+    whole = nf.trainer(build(lambda loss: loss, accumulate))
+    parts = nf.trainer(build(lambda loss: jax.lax.pmean(loss, "d"), accumulate))
+    state = whole.init(hypers, KEY)
+    expected, metrics = whole.step(hypers, state, BATCH)
+    step = sharded(lambda state, batch: parts.step(hypers, state, batch), (P(), P("d")), P())
+    actual, sharded_metrics = step(state, BATCH)
+    if accumulate == 1:
+        assert float(sharded_metrics["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), actual.params, expected.params)
+    assert int(actual.step) == 1
+    assert int(actual.diverged_at) == -1
+
+
+def test_all_devices_skip_a_step_that_is_not_finite_on_one():
+    hypers = {"learning_rate": 0.1}
+    pair = nf.trainer(build(lambda loss: loss))
+    state = pair.init(hypers, KEY)
+    batch = (BATCH[0].at[0, 0].set(jnp.inf), BATCH[1])  # of the first device alone
+    step = sharded(lambda state, batch: pair.step(hypers, state, batch)[0], (P(), P("d")), P())
+    after = step(state, batch)
+    assert int(after.diverged_at) == 0
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
