@@ -39,11 +39,13 @@ def groups(
     no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
     them. Nothing here needs their gradients, so that a program which does nothing else with them
     does not compute them.
-    freeze, {pattern: step}: these leaves move from that step on (gradual unfreezing; inf is never).
-    Until then `inner` sees their gradients as any other's: they count in its norm, and their moments
-    are those of a leaf that was trained, so that the first step is no larger than those after it.
-    Raises: TypeError when inner is no optimizer, ValueError when a factor is below 0, or a pattern fits
-    no leaf or only such that patterns before it decide.
+    Inside `repeat` a factor may be an array, or a list, with one number a layer: {"blocks/**": [0.1, 0.5, 1.0]}.
+    freeze, {pattern: step}: these leaves move from that step on (gradual unfreezing; inf is never), or each layer
+    from its own, of an array or a list. Until then `inner` sees their gradients as any other's: they count in its
+    norm, and their moments are those of a leaf that was trained, so that the first step is no larger than those
+    after it.
+    Raises: TypeError when inner is no optimizer; ValueError when a factor is below 0, and in init when a pattern
+    fits no leaf or only such that patterns before it decide, or an array has another number than layers.
     Source: Howard and Ruder 2018, arXiv:1801.06146, sections 3.2 and 3.3.
 
     >>> optimizer = nf.optimizers.groups(nf.optimizers.sgd(1.0), rates={"head": 2.0}, freeze=("body",))
@@ -59,7 +61,25 @@ def groups(
         if not isinstance(numbers, Mapping):
             expected, actual = f"{name} should be a dict by pattern", check.describe(numbers)
             check.fail("groups", expected=expected, actual=actual, exc_type=TypeError)
-        check_by_pattern("groups", name, numbers)
+        for pattern, number in numbers.items():
+            for one in number if isinstance(number, list | tuple) or jnp.ndim(number) else [number]:
+                check_by_pattern("groups", name, {pattern: one})
+
+    def by_leaf(name, params, numbers):
+        """The number of each leaf, or an array that broadcasts along its axis of layers; None without one."""
+        arrays = {pattern: jnp.asarray(value) for pattern, value in numbers.items()}
+
+        def fit(keys, number, leaf):
+            if number is None or number.ndim == 0:
+                return number
+            if leaf.ndim == 0 or number.shape != leaf.shape[:1]:
+                expected = f"{name} of {paths.path_of(keys)} should be one number, or one for each of its layers"
+                actual = f"shape {number.shape} for parameters of shape {leaf.shape}"
+                check.fail("groups", expected=expected, actual=actual)
+            return number.reshape(-1, *[1] * (leaf.ndim - 1))
+
+        tree = values_by_pattern(f"groups: {name}", params, arrays, None)
+        return jax.tree.map_with_path(fit, tree, params, is_leaf=lambda x: x is None)
 
     def moving(params):
         frozen = paths.mask(params, never, where="groups: freeze")
@@ -67,14 +87,16 @@ def groups(
 
     def init(params):
         on = moving(params)
+        by_leaf("rates", params, rates)  # a pattern that matches nothing fails here
+        by_leaf("freeze", params, later)
         with _hidden(never, params):
             state = inner.init(keep_where(params, on))
         return GroupsState(state, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params, extra):
         on, dtype = moving(params), wide_type(params)
-        factors = values_by_pattern("groups: rates", params, rates, None)
-        starts = values_by_pattern("groups: freeze", params, later, None)
+        factors = by_leaf("rates", params, rates)
+        starts = by_leaf("freeze", params, later)
         due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
 
         def scale(whole, factor, start):

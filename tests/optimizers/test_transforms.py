@@ -413,3 +413,53 @@ def test_errors_have_words(make, words):
 def test_errors_of_kind_have_words(make, words):
     with pytest.raises(TypeError, match=words):
         make()
+
+
+LAYERED = {"blocks": {"weight": jnp.ones((3, 2, 2)), "bias": jnp.ones((3, 2))}, "head": jnp.ones(2)}
+
+
+@pytest.mark.parametrize("rates", [[0.0, 1.0, 2.0], jnp.array([0.0, 1.0, 2.0])])
+def test_groups_have_a_rate_for_each_layer(rates):
+    optimizer = optimizers.groups(optimizers.sgd(1.0), rates={"blocks/**": rates, "head": 4.0})
+
+    @jax.jit
+    def update(rates):
+        optimizer = optimizers.groups(optimizers.sgd(1.0), rates={"blocks/**": rates})
+        return optimizer.update(LAYERED, optimizer.init(LAYERED), LAYERED)[0]
+
+    updates, _ = optimizer.update(LAYERED, optimizer.init(LAYERED), LAYERED)
+    for leaf in (updates["blocks"]["weight"][:, 0, 0], updates["blocks"]["bias"][:, 1]):
+        np.testing.assert_array_equal(leaf, [0, -1, -2])
+    np.testing.assert_array_equal(updates["head"], [-4, -4])
+    np.testing.assert_array_equal(update(jnp.array([0.0, 1.0, 2.0]))["blocks"]["bias"][:, 0], [0, -1, -2])
+
+
+def test_groups_unfreeze_layer_by_layer():
+    optimizer = optimizers.groups(optimizers.sgd(1.0), freeze={"blocks/**": [math.inf, 1, 0]})
+    state, moved = optimizer.init(LAYERED), []
+    for _ in range(2):
+        updates, state = optimizer.update(LAYERED, state, LAYERED)
+        moved.append((updates["blocks"]["weight"][:, 0, 0] != 0).tolist())
+    assert moved == [[False, False, True], [False, True, True]]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"rates": {"nothing/*": 2.0}}, "groups: rates: the pattern 'nothing/\\*' should match at least one path"),
+        ({"freeze": {"nothing/*": 2}}, "groups: freeze: the pattern 'nothing/\\*' should match at least one path"),
+        ({"freeze": ("nothing/*",)}, "groups: freeze: the pattern 'nothing/\\*' should match at least one path"),
+        (
+            {"rates": {"blocks/**": [1.0, 2.0]}},
+            "rates of blocks/bias should be one number, or one for each of its layers",
+        ),
+    ],
+)
+def test_groups_fail_at_init(options, message):
+    with pytest.raises(ValueError, match=message):
+        optimizers.groups(optimizers.sgd(1.0), **options).init(LAYERED)
+
+
+def test_groups_refuse_a_rate_below_zero_of_any_layer():
+    with pytest.raises(ValueError, match="rates of 'blocks/\\*\\*' should be at least 0"):
+        optimizers.groups(optimizers.sgd(1.0), rates={"blocks/**": [1.0, -1.0, 1.0]})
