@@ -5,8 +5,10 @@ y; only layers that keep state, and combinators, see these two.
 """
 
 import functools
+import importlib
 import inspect
 import re
+import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory
-from nnfunc.calls import explain_call, explain_method
+from nnfunc.calls import describe_call, explain_call, explain_method
 from nnfunc.errors import MissingKeyError
 
 Array = jax.Array
@@ -167,6 +169,7 @@ class Model:
     name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
     full_precision: with apply, whether `precision` leaves its parameters in float32, as norms need; a forward
     casts its parameters itself, with `ctx.cast`.
+    A model pickles as the call of the factory that made it, so the arguments of that call have to pickle too.
     Raises: TypeError unless either apply or forward is given.
 
     >>> double = Model(lambda key: {}, lambda params, x: 2 * x)
@@ -175,7 +178,7 @@ class Model:
     6.0
     """
 
-    __slots__ = ("_checked", "_state_shapes", "forward", "init", "init_state", "name")
+    __slots__ = ("_checked", "_state_shapes", "forward", "init", "init_state", "made_by", "name")
 
     def __init__(
         self,
@@ -196,6 +199,8 @@ class Model:
         else:
             check.fail("Model", "give either apply or forward.", exc_type=TypeError)
         self.init_state = init_state or dict
+        options = {"forward": forward, "init_state": init_state, "name": name, "full_precision": full_precision}
+        self.made_by: tuple[Any, tuple[Any, ...], dict[str, Any]] = (Model, (init, apply), options)
         self._checked: set[Any] = set()
         self._state_shapes: PyTree = None
 
@@ -282,8 +287,46 @@ class Model:
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        factory, args, kwargs = self.made_by
+        return _remake, (factory, _by_name(args), _by_name(kwargs))
+
     def __repr__(self) -> str:
-        return f"<nnfunc model {self.name}>"
+        factory, args, kwargs = self.made_by
+        if factory is Model:
+            return f"<nnfunc model {self.name}>"
+        return f"<nnfunc model {describe_call(factory, args, kwargs)}>"
+
+
+class _Name(NamedTuple):
+    """A function by its module and name, as `jax.nn.relu`, which does not pickle itself."""
+
+    module: str
+    name: str
+
+
+def _by_name(value: Any) -> Any:
+    """The arguments of a call, with the functions that stand in a module as names."""
+    if isinstance(value, dict):
+        return {name: _by_name(one) for name, one in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_by_name, value))
+    module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    is_public = callable(value) and getattr(sys.modules.get(str(module)), str(name), None) is value
+    return _Name(str(module), str(name)) if is_public else value
+
+
+def _from_names(value: Any) -> Any:
+    """The inverse of `_by_name`."""
+    if isinstance(value, _Name):
+        return getattr(importlib.import_module(value.module), value.name)
+    if isinstance(value, dict):
+        return {name: _from_names(one) for name, one in value.items()}
+    return type(value)(map(_from_names, value)) if type(value) in (tuple, list) else value
+
+
+def _remake(factory: Callable[..., Model], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
+    return factory(*_from_names(args), **_from_names(kwargs))
 
 
 def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
@@ -500,6 +543,11 @@ def canonicalize_arguments(function: Callable[P, R]) -> Callable[P, R]:
 def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of an array or number."""
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))
+
+
+def shape_text(leaf: Any) -> str:
+    """The dtype and shape of an array, such as float32[3, 4]; of anything else its name."""
+    return f"{leaf.dtype}{[*leaf.shape]}" if hasattr(leaf, "dtype") else str(leaf)[:60]
 
 
 def factory_name(function: Any) -> str:

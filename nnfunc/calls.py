@@ -9,7 +9,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from nnfunc import check
 
-__all__ = ["explain_call", "explain_calls", "explain_method"]
+__all__ = ["describe_call", "explain_call", "explain_calls", "explain_method"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,7 +60,10 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if hasattr(result, "made_by") and not any(result is arg for arg in (*args, *kwargs.values())):
+                result.made_by = (called, args, kwargs)  # a Model
+            return result
         except TypeError:
             signature = inspect.signature(function)
             if _fits(signature, args, kwargs):  # it comes from inside of the function
@@ -68,6 +71,40 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
         _refuse(name or function.__name__, signature, args, kwargs)
 
     return called
+
+
+def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """A call as short text, such as `gpt(vocab_size=65, block_size=64, activation=gelu)`.
+
+    function: what was called. args, kwargs: the arguments.
+    """
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return f"{function.__name__}(...)"
+    parts = []
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            parts += map(_short, value)
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            parts += [f"{key}={_short(one)}" for key, one in value.items()]
+        else:
+            parts.append(f"{name}={_short(value)}")
+    return f"{function.__name__}({', '.join(parts)})"
+
+
+def _short(value: Any) -> str:
+    if hasattr(value, "made_by"):  # a Model inside another
+        factory = value.made_by[0]
+        return f"{value.name if isinstance(factory, type) else factory.__name__}(...)"
+    if isinstance(value, bool | int | float | str | None):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_short, value[:8]))}{', ...' if len(value) > 8 else ''}]"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def explain_method(method: Callable[P, R]) -> Callable[P, R]:
@@ -94,9 +131,13 @@ def explain_method(method: Callable[P, R]) -> Callable[P, R]:
 def explain_calls(module: str) -> None:
     """Do so for every function in `__all__` of a package, here and in the module that defines it.
 
+    `dir` and completion then list the names of `__all__` alone.
+
+
     module: the `__name__` of the package, at the end of whose `__init__.py` this is called.
     """
     namespace = sys.modules[module].__dict__
+    namespace.setdefault("__dir__", lambda: sorted(namespace["__all__"]))
     for name in namespace["__all__"]:
         function = namespace.get(name)
         if not isinstance(function, FunctionType) or function in _EXPLAINED.values():

@@ -1,5 +1,6 @@
 """A table of the layers of a model, from shapes alone: no array is computed."""
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,15 +44,23 @@ class Summary(NamedTuple):
     flops: int
     note: str = ""
 
-    def __str__(self) -> str:
+    def _table(self) -> list[tuple[str, ...]]:
         rows = [*self.rows, Row("total", "", *self[1:5])]
         cells = [(*r[:3], f"{r.params:,}", device_memory.format_bytes(r.bytes), f"{r.flops:,}") for r in rows]
-        table = [("path", "layer", "output", "params", "bytes", "FLOPs"), *cells]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return [("path", "layer", "output", "params", "bytes", "FLOPs"), *cells]
+
+    def __repr__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(*self._table(), strict=True)]
         align = [str.ljust] * 3 + [str.rjust] * 3
-        lines = ["  ".join(f(c, w) for f, c, w in zip(align, row, widths, strict=True)).rstrip() for row in table]
+        rows = [zip(align, row, widths, strict=True) for row in self._table()]
+        lines = ["  ".join(fill(cell, width) for fill, cell, width in row).rstrip() for row in rows]
         rule = "-" * (sum(widths) + 2 * len(widths) - 2)
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *filter(None, [self.note])])
+
+    def _repr_html_(self) -> str:
+        rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self._table()]
+        rows[0] = rows[0].replace("td>", "th>")
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{html.escape(self.note)}"
 
 
 def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.float32) -> Summary:

@@ -19,7 +19,7 @@ def test_a_model_is_a_pair(key):
     params = init(key)
     x = jnp.ones((4, 2))
     np.testing.assert_array_equal(apply(params, x), x @ params["weight"] + params["bias"])
-    assert repr(nf.linear(2, 3)) == "<nnfunc model linear>"
+    assert repr(nf.linear(2, 3)) == "<nnfunc model linear(in_dim=2, out_dim=3)>"
 
 
 def test_forward_always_returns_the_pair(key):

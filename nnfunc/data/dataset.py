@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Key, PyTree, Scalar
+from nnfunc.base import Array, Key, PyTree, Scalar, shape_text
 from nnfunc.data import shuffle
 
 __all__ = [
@@ -70,7 +70,7 @@ class GatheredBatch:
 jax.tree_util.register_dataclass(GatheredBatch, data_fields=["arrays", "seed"], meta_fields=["transform", "augment"])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """The fields that `Data` (on the device) and `Stream` (on the host) share.
 
@@ -95,6 +95,13 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     preprocessing: Any = None
     eval_batch_size: int | None = None
+
+    def __repr__(self) -> str:
+        splits = {"train": self.arrays, "validation": self.validation, "test": self.test}
+        used = {name: jax.tree.leaves(tree) for name, tree in splits.items() if tree is not None}
+        parts = [f"{name} {' '.join(map(shape_text, leaves))}" for name, leaves in used.items()]
+        more = f", {self.classes} classes" if self.classes else ""
+        return f"{type(self).__name__}({', '.join(parts)}{more}, batches of {self.batch_size})"
 
     @property
     def size(self) -> int:
@@ -144,7 +151,7 @@ class Dataset:
         return tree, stride, size, min(batch_size, size)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Data(Dataset):
     """A data set on the device: `batch(step)` is the same for the same seed and step. `arrays` makes one.
 

@@ -67,7 +67,7 @@ def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]
         thread.join(timeout=1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stream(Dataset):
     """A data set on the host, such as a memory-mapped file; `Splits.stream` makes one.
 

@@ -259,9 +259,10 @@ def _collect(rows: list[Row], part: str, name: str, read: Any) -> tuple[dict, di
     all_paths: dict[str, None] = {}  # in the order of the rows
     result = {}
     for row in rows:
-        for path, entry in row.get(part, {}).items() if row["split"] == "layers" else ():
+        table = row.get(part) if row["split"] == "layers" else None
+        for path, entry in table.items() if isinstance(table, dict) else ():
             all_paths[path] = None
-            if (value := read(entry.get(name))) is not None:
+            if isinstance(entry, dict) and (value := read(entry.get(name))) is not None:
                 result[path, row["step"]] = value
     with_values = {path for path, _ in result}
     paths = [path for path in all_paths if path in with_values]

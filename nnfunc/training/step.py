@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnfunc import check, checkpoint
+from nnfunc import check, checkpoint, paths
 from nnfunc.base import (
     Array,
     Key,
@@ -21,6 +21,7 @@ from nnfunc.base import (
     fold,
     match_dtype,
     shape_struct,
+    shape_text,
     varying_axes,
     widen,
 )
@@ -51,6 +52,15 @@ class TrainState(NamedTuple):
     average: PyTree = ()
     plateau: PyTree = ()
     rate_scale: PyTree = ()
+
+    def __repr__(self) -> str:
+        leaves = paths.flatten(self.params)
+        lines = [f"  {path}: {shape_text(leaf)}" for path, leaf in leaves.items()]
+        more = [f"  and {len(lines) - 12} more"] if len(lines) > 12 else []
+        total = sum(getattr(leaf, "size", 0) for leaf in leaves.values())
+        plain = isinstance(self.step, jax.Array) and not check.is_traced(self.step) and self.step.ndim == 0
+        after = f" after {int(self.step):,} steps" if plain else ""
+        return "\n".join([f"TrainState{after}, {total:,} parameters:", *lines[:12], *more])
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,18 @@ class History(NamedTuple):
     layers: dict[str, Any] = {}
     speed: dict[str, np.ndarray] = {}
 
+    def __repr__(self) -> str:
+        lines = [f"History ({self.loop} loop):"]
+        for name, columns in {"train": self.train, "validation": self.validation}.items():
+            steps = columns.get("step", ())
+            if len(steps):
+                metrics = [
+                    f"{key} {values[-1]:.4g}" for key, values in columns.items() if key not in ("step", "seconds")
+                ]
+                reports = check.counted(len(steps), "report")
+                lines.append(f"  {name} at step {int(steps[-1]):,} ({reports}): {', '.join(metrics)}")
+        return "\n".join(lines)
+
 
 def train(
     build: Build,

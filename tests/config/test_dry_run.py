@@ -98,7 +98,9 @@ def test_the_shape_of_flat_images_is_the_datas():
         ("rows", False, (6, 5, 3)),
         ("flat", True, None),
     ):
-        splits = build_image_splits("here", {"train": part}, layout=layout, shuffle_pixels=shuffled, **looks)
+        splits = build_image_splits(
+            "here", {"train": part}, layout=layout, shuffle_pixels=shuffled, fractions={}, **looks
+        )
         assert splits.data(2).image_shape == splits.stream(2).image_shape == wanted
 
 

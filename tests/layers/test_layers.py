@@ -550,7 +550,7 @@ def test_batch_norm_needs_two_values_a_channel():
 
 def test_batch_norm_refuses_the_state_of_the_other_convention():
     state = nf.batch_norm(7, convention="paper").init_state()
-    with pytest.raises(ValueError, match=r"should hold \['mean', 'var'\], got .*'count'.*init_state"):
+    with pytest.raises(ValueError, match=r"should have the shapes .*got .*'count'.*init_state"):
         nf.batch_norm(7).apply(blank(nf.batch_norm(7)), ONES, state=state)
 
 

@@ -304,7 +304,7 @@ def test_mistakes_are_named(data, tmp_path):
         return nf.train(returns(task), {}, own, **kwargs)
 
     task = nf.Task(model, nf.classification(), sgd)
-    with pytest.raises(TypeError, match=r"build: it should return a Task.* got <nnfunc model linear>"):
+    with pytest.raises(TypeError, match=r"build: it should return a Task.* got <nnfunc model linear"):
         fit(model)
     with pytest.raises(TypeError, match=r"build: an optimizer should be one of optax"):
         fit(nf.Task(model, nf.classification(), 0.1))

@@ -1,0 +1,89 @@
+"""What a terminal and a notebook show of models, summaries, data and runs; and models that pickle."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnfunc as nf
+
+KEY = jax.random.key(0)
+
+
+def test_a_model_shows_its_factory_and_sizes():
+    assert repr(nf.linear(2, 3)) == "<nnfunc model linear(in_dim=2, out_dim=3)>"
+    shown = repr(nf.gpt(vocab_size=65, block_size=16, layers=2, heads=2, dim=8))
+    assert shown == "<nnfunc model gpt(vocab_size=65, block_size=16, layers=2, heads=2, dim=8)>"
+    assert repr(nf.mlp([4, 8, 2], activation=jnp.tanh)) == "<nnfunc model mlp(widths=[4, 8, 2], activation=tanh)>"
+    assert repr(nf.serial(nf.linear(2, 3), head=nf.mlp([3, 1]))) == "<nnfunc model serial(linear(...), head=mlp(...))>"
+    assert repr(nf.Model(lambda key: {}, lambda params, x: x, name="mine")) == "<nnfunc model mine>"
+
+
+def test_as_model_leaves_a_model_as_it_is():
+    model = nf.linear(2, 3)
+    assert repr(nf.as_model(model)) == repr(model)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nf.linear(2, 3),
+        lambda: nf.mlp([2, 4, 3], dropout=0.1),
+        lambda: nf.serial(nf.linear(2, 3), jax.nn.relu, nf.batch_norm(3), head=nf.repeat(nf.linear(3, 3), 2)),
+        lambda: nf.remat(nf.precision(nf.linear(2, 3))),
+    ],
+)
+def test_models_pickle(make):
+    model = make()
+    again = pickle.loads(pickle.dumps(model))
+    params, x = model.init(KEY), jnp.ones((4, 2))
+    jax.tree.map(np.testing.assert_array_equal, again.init(KEY), params)
+    np.testing.assert_array_equal(
+        again.apply(params, x, state=again.init_state()), model.apply(params, x, state=model.init_state())
+    )
+
+
+def test_a_model_of_a_local_function_says_that_it_cannot_be_pickled():
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(nf.serial(nf.linear(2, 3), lambda x: x + 1))
+
+
+def build(h):
+    return nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h["learning_rate"]))
+
+
+X = np.ones((20, 2), np.float32)
+
+
+def test_what_a_run_shows():
+    data = nf.data.arrays((X, X[:, :1]), batch_size=5, validation=(X[:4], X[:4, :1]))
+    assert repr(data) == (
+        "Data(train float32[20, 2] float32[20, 1], validation float32[4, 2] float32[4, 1], batches of 5)"
+    )
+    state, history = nf.train(build, {"learning_rate": 0.1}, data, steps=3, key=KEY, loop="step")
+    assert repr(state) == "TrainState after 3 steps, 3 parameters:\n  bias: float32[1]\n  weight: float32[2, 1]"
+    lines = repr(history).splitlines()
+    assert lines[0] == "History (step loop):"
+    assert lines[1].startswith("  train at step 3 (3 reports): ")
+    assert lines[2].startswith("  validation at step 3 (3 reports): loss ")
+    assert len(repr(history)) < 1000
+    jax.jit(lambda state: [repr(state), state.step][1])(state)  # of tracers too
+    assert repr(jax.tree.map(lambda leaf: None, state)).startswith("TrainState")
+
+
+def test_a_summary_is_a_table():
+    summary = nf.summary(nf.mlp([4, 8, 2]), (1, 4))
+    assert repr(summary) == str(summary)
+    assert "hidden_0/linear  linear  float32[1,8]" in repr(summary)
+    page = summary._repr_html_()
+    assert page.count("<tr>") == len(summary.rows) + 2
+    assert "<td>hidden_0/linear</td>" in page
+
+
+@pytest.mark.parametrize(
+    "module", ["losses", "metrics", "activations", "initializers", "schedules", "optimizers", "data", "paths"]
+)
+def test_completion_lists_a_modules_own_names(module):
+    assert dir(getattr(nf, module)) == sorted(getattr(nf, module).__all__)
