@@ -69,10 +69,10 @@ def test_every_model_returns_y_and_its_new_state(name):
     model = nf.as_model(factory) if name == "flatten" else nf.as_model(factory(*row.args, **row.kwargs, **numbers))
     params, state = jax.eval_shape(model.init, KEY), model.init_state()
     y, new = jax.eval_shape(partial(model.apply_train, key=KEY), params, state, row.x)
-    assert comparing.kind(new) == comparing.kind(jax.eval_shape(lambda: state))
+    assert comparing.leaf_types(new) == comparing.leaf_types(jax.eval_shape(lambda: state))
     if not jax.tree.leaves(state):
         assert new == {}
-    assert comparing.kind(y) == comparing.kind(
+    assert comparing.leaf_types(y) == comparing.leaf_types(
         jax.eval_shape(partial(model.apply, key=KEY, state=state), params, row.x)
     )
 
