@@ -58,7 +58,8 @@ class Net:
     """The children of a `wire`, bound to their parameters for one call: `net.body(x)`.
 
     `net["body"](x)` is the same. A child may be called any number of times: it shares its parameters,
-    draws fresh dropout masks each time, and hands its state from one call to the next.
+    draws fresh dropout masks each time, and hands its state from one call to the next. `net.key` is a random
+    key for the flow itself, the same at each access, or None without one (unless a child is called key).
     """
 
     __slots__ = ("_calls", "_children", "_ctx", "_params", "_state", "_taps", "_trace")
@@ -70,7 +71,9 @@ class Net:
         self._calls = dict.fromkeys(children, 0)
         self._trace = trace_state()
 
-    def __getattr__(self, name: str) -> Callable[[PyTree], PyTree]:
+    def __getattr__(self, name: str) -> Any:
+        if name == "key" and name not in self._children:
+            return fold(self._ctx.key, "flow")
         if name not in self._children:
             where = "/".join((*self._ctx.path, "wire"))
             raise AttributeError(f"{where}: no child is called {name!r}{check.nearest(name, self._children)}")
@@ -159,10 +162,11 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
 
     The parameters are `{name: parameters of the child}`, without the children that have none.
 
-    flow: an ordinary function, in which `net.name(x)` calls the child `name`. Inside a transformation such as
-    `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot be captured, its calls share
-    one key and so one dropout mask, and state cannot change, which is an error: call the child on all values
-    at once, put the transformation around the model, or use `repeat` and `remat`, which carry all of it.
+    flow: an ordinary function, in which `net.name(x)` calls the child `name`, and `net.key` is a random key.
+    Inside a transformation such as `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot
+    be captured, its calls share one key and so one dropout mask, and state cannot change, which is an error: call
+    the child on all values at once, put the transformation around the model, or use `repeat` and `remat`, which
+    carry all of it.
     children: the layers by name; a name has no '/', '*' or '@' and no leading '_'.
     Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
 

@@ -570,3 +570,18 @@ def test_calls_of_a_shared_child_have_taps_of_their_own():
     assert {path: float(tap) for path, tap in taps.items()} == {"body/double": 2, "body@1/double": 4}
     patched = nf.patch(net, {"body@1/double": jnp.array(7.0)})
     assert float(patched.apply({}, jnp.array(1.0))) == 7
+
+
+def test_a_flow_draws_with_a_key_of_its_own():
+    def flow(net, x):
+        y = net.encode(x)
+        return y if net.key is None else y + jax.random.normal(net.key, y.shape)
+
+    net = nf.serial(sample=nf.wire(flow, encode=nf.linear(3, 2)), rest=jnp.tanh)
+    params, x = net.init(jax.random.key(0)), jnp.ones((4, 3))
+    draws = [net.apply(params, x, key=jax.random.key(seed)) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0] != draws[2]).all()
+    np.testing.assert_array_equal(net.apply(params, x), jnp.tanh(nf.linear(3, 2).apply(params["sample"]["encode"], x)))
+    child = nf.wire(lambda net, x: net.key(x), key=nf.linear(3, 2))  # a child of this name comes first
+    assert child.apply(child.init(jax.random.key(0)), x).shape == (4, 2)

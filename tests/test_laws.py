@@ -373,3 +373,28 @@ def test_check_gradients_finds_a_wrong_second_derivative():
     testing.check_gradients(cube, X, order=1)
     with pytest.raises(AssertionError, match="second derivative"):
         testing.check_gradients(cube, X)
+
+
+def test_check_model_reports_every_law_at_once():
+    def make():
+        return nf.Model(
+            lambda key: {"count": 1}, lambda params, x: jax.random.normal(jax.random.key(0), x.shape) * x.mean()
+        )
+
+    with pytest.raises(AssertionError, match=r"laws failed") as caught:
+        testing.check_model(make, X, all=True, order=1)
+    laws = [line.split(":")[0] for line in str(caught.value).splitlines()[1:]]
+    assert "params_are_trainable_arrays" in laws
+    assert "leading_axes_are_free" in laws
+    with pytest.raises(AssertionError) as first:
+        testing.check_model(make, X, order=1, skip=["numbers_trace"])
+    assert "laws failed" not in str(first.value)
+
+
+def test_check_model_skips_laws_by_name():
+    def rounding():
+        return nf.as_model(lambda x: jnp.round(x) + x)
+
+    testing.check_model(rounding, X, any_width=True, skip=["derivatives_are_right"])
+    with pytest.raises(ValueError, match=r"there is no law 'derivatives'"):
+        testing.check_model(rounding, X, skip=["derivatives"])

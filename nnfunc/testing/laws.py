@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import paths
+from nnfunc import check, paths
 from nnfunc.base import Context, Key, Model, Params, PyTree, Watch, as_model, cast_floating
 from nnfunc.combinators import precision
 from nnfunc.errors import MissingKeyError, NnfuncError
@@ -34,6 +34,8 @@ def check_model(
     tolerance: float = 2e-5,
     order: int = 2,
     at_once: bool = False,
+    skip: Collection[str] = (),
+    all: bool = False,
 ) -> None:
     """Every law over one model: AssertionError names the law and what differed.
 
@@ -44,15 +46,31 @@ def check_model(
     for the same thing may differ by rounding, as a fraction of the largest value. order: of
     the derivatives; 1 is enough for a model of layers that were checked themselves. at_once: all
     numbers are moved together rather than each alone, which compiles less and reports less.
-    key: for `init` and for layers that draw; `jax.random.key(0)` by default.
+    key: for `init` and for layers that draw; `jax.random.key(0)` by default. skip: the names of laws to leave
+    out, such as "derivatives_are_right" of a layer that rounds; `nf.testing.LAWS` has them. all: check every law
+    and report all that fail; False, the default, stops at the first.
+    Raises: AssertionError; InvalidValueError for a name in skip that is no law.
 
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),
     ...             numbers={"rate": (0.1, 0.4)})
     """
     case = Case(make, x, dict(numbers or {}), key, any_width, leading_axes, smooth, tolerance, order, at_once)
+    known = [law.__name__ for law in LAWS]
+    for name in skip:
+        if name not in known:
+            check.fail("check_model", f"there is no law {name!r} to skip{check.nearest(name, known)}")
+    failures = []
     for law in LAWS:
-        if law is not ranks_are_explicit:  # a setting that a layer of one's own need not know
+        if law is ranks_are_explicit or law.__name__ in skip:  # a setting that a layer of one's own need not know
+            continue
+        try:
             law(case)
+        except Exception as error:  # a layer may fail in any way at all
+            if not all:
+                raise
+            failures.append(f"{law.__name__}: {str(error) or type(error).__name__}")
+    if failures:
+        raise AssertionError(f"{check.counted(len(failures), 'law')} failed:\n" + "\n".join(failures))
 
 
 @dataclass(eq=False)
