@@ -93,5 +93,5 @@ def test_mistakes():
         return 0 * predict(batch[0]).sum(), {}
 
     build = lambda h: nf.Task(nf.linear(1, 1), flat, nf.optimizers.sgd(0.1))
-    with pytest.raises(ValueError, match=r"find_lr: the loss falls at no learning rate\..*doctor"):
+    with pytest.raises(ValueError, match=r"find_lr: the loss falls at no learning rate.*doctor"):
         nf.debug.find_lr(build, {}, DATA, key=KEY, steps=8, learning_rates=[0.1, 0.2, 0.3])
