@@ -8,6 +8,7 @@ from nnfunc.calls import explain_calls
 from nnfunc.data.augment import chain, flip, shift
 from nnfunc.data.batch_transforms import Normalise, next_tokens
 from nnfunc.data.dataset import Data, GatheredBatch, arrays, check_labels, take
+from nnfunc.data.generated import GeneratedData, generated
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.shuffle import indices, permute, positions
 from nnfunc.data.sources.cifar import cifar10
@@ -28,6 +29,7 @@ __all__ = [
     "Codec",
     "Data",
     "GatheredBatch",
+    "GeneratedData",
     "Normalise",
     "Preprocessing",
     "Splits",
@@ -40,6 +42,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "flip",
+    "generated",
     "images",
     "indices",
     "load_codec",

@@ -16,7 +16,7 @@ __all__ = ["DeviceFeed", "check_data"]
 def check_data(data: Any) -> None:
     """Refuse what is no data set."""
     if not isinstance(data, Data | Stream):
-        expected = "a data set, such as nf.data.arrays((x, y), batch_size=32)"
+        expected = "a data set, such as nf.data.arrays((x, y), batch_size=32) or nf.data.generated(function)"
         check.fail("train", f"data should be {expected}, got {check.describe(data)}.", exc_type=TypeError)
 
 
