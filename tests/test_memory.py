@@ -72,7 +72,7 @@ def test_programs_keep_it_unless_told(settings, expected):
 
 
 def test_elsewhere_it_says_no(monkeypatch):
-    monkeypatch.setattr(malloc, "_kept", False)  # a command of another test may have asked for it
+    monkeypatch.setattr(malloc, "_is_keeping", False)  # a command of another test may have asked for it
     monkeypatch.setattr(malloc, "_glibc", lambda: False)
     assert malloc.keep_memory() is False
     monkeypatch.setattr(malloc, "_glibc", lambda: True)
@@ -90,7 +90,7 @@ def test_an_older_glibc_is_asked_otherwise(monkeypatch):
             asked.append((option, value))
             return int(option != malloc.MMAP_THRESHOLD)
 
-    monkeypatch.setattr(malloc, "_kept", False)
+    monkeypatch.setattr(malloc, "_is_keeping", False)
     monkeypatch.setattr(malloc, "_glibc", lambda: True)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: Library())

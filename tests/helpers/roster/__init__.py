@@ -453,6 +453,7 @@ NOT_FACTORIES: dict[str, str] = {
     "TransformerInput": "the arguments of transformer_block: a NamedTuple, test_transformer.py",
     "Context": "what a layer may read: a dataclass",
     "Model": "the pair itself; every row makes one",
+    "Nudge": "a value of patch: a NamedTuple, test_taps.py",
     "Out": "what a layer may report: a NamedTuple",
     "Task": "a NamedTuple; the rows of `trainer` make them",
     "evaluate": "loops over a data set outside of jit: test_training.py",
