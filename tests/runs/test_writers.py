@@ -319,6 +319,7 @@ def test_no_row_makes_a_writer_fail(rows):
             opened.write(row)
 
 
+@pytest.mark.slow
 def test_a_run_writes_to_tensorboard_where_its_config_says_so(tmp_path, monkeypatch):
     """Every training row once, though the finished run is resumed, which hands in all of them again."""
     from helpers import command_line

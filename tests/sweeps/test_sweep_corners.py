@@ -42,6 +42,7 @@ def as_alone(build, result, i, steps=10, key=KEY):
 # Values that look alike
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [(1, True), ((1, 2), (True, 2)), ({"a": [1]}, {"a": [True]})], ids=str)
 def test_equal_values_of_two_types_compile_two_programs(pair):
     def build(h):
@@ -55,6 +56,7 @@ def test_equal_values_of_two_types_compile_two_programs(pair):
         as_alone(build, result, i)
 
 
+@pytest.mark.slow
 def test_long_arrays_inside_of_containers_are_told_apart():
     one = np.full(3000, 0.1, np.float32)
     other = one.copy()
@@ -68,6 +70,7 @@ def test_long_arrays_inside_of_containers_are_told_apart():
     ran(build, [{"o": {"lr": one}}, {"o": {"lr": other}}])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["loop", "vmap", "auto"])
 def test_arrays_of_two_shapes_are_two_groups(execution):
     build = lambda h: line({"lr": 0.1 * jnp.sum(jnp.asarray(h["w"])) * h["lr"]})
@@ -163,6 +166,7 @@ def test_a_population_that_lost_a_part_begins_anew(tmp_path, saving):
     assert again.lineage == whole.lineage
 
 
+@pytest.mark.slow
 def test_what_a_copy_says_is_what_it_runs():
     """Orders of the data and shapes stay a trial's own."""
     space = {"lr": nf.log_uniform(0.01, 1.0), "data.seed": list(range(100))}

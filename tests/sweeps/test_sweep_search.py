@@ -186,6 +186,7 @@ def test_the_lineage_is_what_happened():
         close(result.trial(i).state.params, states[i].params)
 
 
+@pytest.mark.slow
 def test_numbers_move_by_the_factor_or_are_drawn_anew():
     space = SPACE | {"dropout": [0.0, 0.1, 0.2], "n": nf.int_uniform(1, 50)}
     build = lambda h: plain(h)._replace(optimizer=nf.optimizers.adam(h["lr"] / h["n"]))
