@@ -178,7 +178,7 @@ class Model:
     6.0
     """
 
-    __slots__ = ("_checked", "_state_shapes", "forward", "init", "init_state", "made_by", "name")
+    __slots__ = ("_checked", "_state_shapes", "factory_call", "forward", "init", "init_state", "name")
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class Model:
             check.fail("Model", "give either apply or forward.", exc_type=TypeError)
         self.init_state = init_state or dict
         options = {"forward": forward, "init_state": init_state, "name": name, "full_precision": full_precision}
-        self.made_by: tuple[Any, tuple[Any, ...], dict[str, Any]] = (Model, (init, apply), options)
+        self.factory_call: tuple[Any, tuple[Any, ...], dict[str, Any]] = (Model, (init, apply), options)
         self._checked: set[Any] = set()
         self._state_shapes: PyTree = None
 
@@ -288,11 +288,11 @@ class Model:
         return iter((self.init, self.apply))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        factory, args, kwargs = self.made_by
+        factory, args, kwargs = self.factory_call
         return _remake, (factory, _by_name(args), _by_name(kwargs))
 
     def __repr__(self) -> str:
-        factory, args, kwargs = self.made_by
+        factory, args, kwargs = self.factory_call
         if factory is Model:
             return f"<nnfunc model {self.name}>"
         return f"<nnfunc model {describe_call(factory, args, kwargs)}>"

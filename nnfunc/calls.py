@@ -61,8 +61,8 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             result = function(*args, **kwargs)
-            if hasattr(result, "made_by") and not any(result is arg for arg in (*args, *kwargs.values())):
-                result.made_by = (called, args, kwargs)  # a Model
+            if hasattr(result, "factory_call") and not any(result is arg for arg in (*args, *kwargs.values())):
+                result.factory_call = (called, args, kwargs)  # a Model
             return result
         except TypeError:
             signature = inspect.signature(function)
@@ -84,10 +84,10 @@ def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
         return f"{function.__name__}(...)"
     parts = []
     for name, value in bound.arguments.items():
-        kind = bound.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
+        parameter = bound.signature.parameters[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
             parts += map(_short, value)
-        elif kind is inspect.Parameter.VAR_KEYWORD:
+        elif parameter.kind is parameter.VAR_KEYWORD:
             parts += [f"{key}={_short(one)}" for key, one in value.items()]
         else:
             parts.append(f"{name}={_short(value)}")
@@ -95,8 +95,8 @@ def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
 
 
 def _short(value: Any) -> str:
-    if hasattr(value, "made_by"):  # a Model inside another
-        factory = value.made_by[0]
+    if hasattr(value, "factory_call"):  # a Model inside another
+        factory = value.factory_call[0]
         return f"{value.name if isinstance(factory, type) else factory.__name__}(...)"
     if isinstance(value, bool | int | float | str | None):
         return repr(value)

@@ -45,7 +45,7 @@ def test_models_pickle(make):
     )
 
 
-def test_a_model_of_a_local_function_says_that_it_cannot_be_pickled():
+def test_a_model_of_a_local_function_does_not_pickle():
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(nf.serial(nf.linear(2, 3), lambda x: x + 1))
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nnfunc import check
 from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.training.checkpointing import Saver
 from nnfunc.training.compiled import Carry, RunFunctions
@@ -181,7 +182,8 @@ class IntervalLoop:
         times = self.saver.saved.get("rollbacks", 0) + 1 if self.saver is not None else 0
         if self.saver is None or times > self.rollbacks:
             if self.rollbacks:
-                error.add_note(f"It rolled back {self.rollbacks} times before, which is the limit (rollback).")
+                count = check.counted(self.rollbacks, "time")
+                error.add_note(f"It rolled back {count} before, the limit that rollback sets.")
             self._note(self.step, "diverged", str(error))
             raise error
         carry = self.saver.load_before_divergence(self.like, self.init)

@@ -52,7 +52,7 @@ def test_a_run_that_diverges_goes_back_with_a_smaller_rate(tmp_path):
 def test_rollback_may_be_used_up_and_needs_a_folder(tmp_path):
     with pytest.raises(nf.training.Diverged) as caught:
         nf.train(build, {"later": 1e9}, DATA, folder=tmp_path, rollback=1, **OPTIONS)
-    assert "The run went back 1 times before: rollback is used up." in caught.value.__notes__
+    assert "It rolled back 1 time before, the limit that rollback sets." in caught.value.__notes__
     with pytest.raises(ValueError, match="rollback returns to a checkpoint, so it needs a folder"):
         nf.train(build, {"later": 1.0}, DATA, rollback=1, **OPTIONS)
 

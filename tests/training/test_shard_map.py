@@ -18,6 +18,8 @@ MODELS = {
     "lstm": lambda: nf.lstm(3, 4, bidirectional=True),
     "repeat": lambda: nf.repeat(nf.residual(nf.linear(3, 3)), 2),
     "ensemble": lambda: nf.serial(nf.ensemble(nf.linear(3, 3), 2), lambda y: jnp.moveaxis(y, 0, 1)),
+    "conv": lambda: nf.serial(lambda x: x[:, :, None], nf.conv(3, 4, (3, 1))),
+    "conv_transpose": lambda: nf.serial(lambda x: x[:, :, None], nf.conv_transpose(3, 4, (3, 1))),
     "depthwise_conv": lambda: nf.serial(lambda x: x[:, :, None], nf.depthwise_conv(3, 3)),
 }
 

@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, Shape
+from nnfunc.base import Array, Shape, vary_like
 from nnfunc.layers.conv.channels_last import Plan, direct, plain
 from nnfunc.layers.conv.depthwise import depthwise
 from nnfunc.layers.linear import matmul_rows
@@ -24,6 +24,7 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
         x, pads = pad(x, pads, mode="circular"), ((0, 0),) * win.dims
     dtype = jnp.result_type(x, weight)
     x, weight = x.astype(dtype), weight.astype(dtype)
+    x, weight = vary_like((x, weight), (x, weight))
     plan = Plan(win.stride, win.dilation, pads, groups)
     form = _choose_form(jax.default_backend(), win.size, weight.shape[-2], positions, plan)
     return FORMS[form](x, weight, plan)

@@ -83,7 +83,7 @@ def reverse(y: Array, *pairs: tuple[Any, Callable[[Array], Array]]) -> tuple[Arr
     Each gradient, linear in dy, is transposed here; so reverse mode, which transposes again, runs it
     as it is written.
     """
-    like, dy = jax.ShapeDtypeStruct(y.shape, y.dtype), None
+    like, dy = jax.eval_shape(lambda y: y, y), None  # with its mesh axes
     for tangent, gradient in pairs:
         if not isinstance(tangent, SymbolicZero):
             term = jax.linear_transpose(gradient, like)(tangent)[0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Model, Shape, fold
+from nnfunc.base import Array, Initializer, Model, Shape, fold, vary_like
 from nnfunc.layers.conv.channels_last import Plan, spread
 from nnfunc.layers.conv.conv import check_channels, check_groups
 from nnfunc.layers.linear import INIT_HINT, add_bias
@@ -114,6 +114,7 @@ def _transposed(x: Array, weight: Array, win: Windows, cut: Any, groups: int) ->
     """On CPU the transpose of `direct`, a group at a time, as `conv` chooses it."""
     if jax.default_backend() != "cpu" or groups > 64:
         return plain_transpose(x, weight, win, cut, groups)
+    x, weight = vary_like((x, weight), (x, weight))
     plan, sizes = Plan(win.stride, win.dilation, cut), _sizes(win, cut, x.shape[1:-1])
     weights = jnp.split(weight.swapaxes(-1, -2), groups, -1)
     pairs = zip(jnp.split(x, groups, -1), weights, strict=True)
