@@ -317,8 +317,8 @@ def test_a_run_that_diverges(work, capsys, widths, decay, where):
     assert main("train", "small.toml", *words, "--run", "run") == 1
     said = capsys.readouterr().err
     found = re.match(
-        r"nnfunc: training diverged: .* not finite at step (\d+) \(seen in steps (\d+) to (\d+)\); "
-        r"parameters are kept as they were before that step\. It began in (the .*?)[.:(]",
+        r"nnfunc: training diverged: .* not finite at step (\d+) \(checked after steps (\d+) to (\d+)\); "
+        r"the parameters are those before that step\. It began in (the .*?)[.:(]",
         said,
     )
     assert found, said

@@ -200,7 +200,7 @@ def test_divergence_names_step_and_layer(data, loop, tmp_path):
         model = nf.serial(body=body, head=nf.linear(DIM, CLASSES))
         return nf.Task(model, nf.classification(), nf.optimizers.sgd(0.1))
 
-    with pytest.raises(Diverged, match=r"step 5 \(seen in steps 4 to 7\).*body/fault") as caught:
+    with pytest.raises(Diverged, match=r"step 5 \(checked after steps 4 to 7\).*body/fault") as caught:
         nf.train(
             breaking,
             {},
