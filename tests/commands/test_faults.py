@@ -162,7 +162,7 @@ def cut(file):
 
 DAMAGES = {
     "one flipped bit": ("tensors-*", flip, r"does not match its checksum"),
-    "cut short": ("tensors-*", cut, r"it has \d+ bytes where \d+ were saved"),
+    "cut short": ("tensors-*", cut, r"it has \d+ bytes, but \d+ were saved"),
     "a flipped bit in the manifest": ("manifest.json", flip, r"manifest\.json: its content|manifest"),
     "a manifest cut short": ("manifest.json", cut, r"manifest"),
     "a missing file": ("tensors-*", Path.unlink, r"there is no such file"),
