@@ -62,7 +62,7 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
         try:
             result = function(*args, **kwargs)
             if hasattr(result, "factory_call") and not any(result is arg for arg in (*args, *kwargs.values())):
-                result.factory_call = (called, args, kwargs)  # a Model
+                setattr(result, "factory_call", (called, args, kwargs))  # noqa: B010  a Model
             return result
         except TypeError:
             signature = inspect.signature(function)

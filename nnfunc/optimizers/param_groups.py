@@ -62,7 +62,8 @@ def groups(
             expected, actual = f"{name} should be a dict by pattern", check.describe(numbers)
             check.fail("groups", expected=expected, actual=actual, exc_type=TypeError)
         for pattern, number in numbers.items():
-            for one in number if isinstance(number, list | tuple) or jnp.ndim(number) else [number]:
+            row: Any = number
+            for one in row if isinstance(row, list | tuple) or jnp.ndim(row) else [row]:
                 check_by_pattern("groups", name, {pattern: one})
 
     def by_leaf(name, params, numbers):

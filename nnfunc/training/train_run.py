@@ -57,7 +57,7 @@ class History(NamedTuple):
     def __repr__(self) -> str:
         lines = [f"History ({self.loop} loop):"]
         for name, columns in {"train": self.train, "validation": self.validation}.items():
-            steps = columns.get("step", ())
+            steps: Any = columns.get("step", ())
             if len(steps):
                 metrics = [
                     f"{key} {values[-1]:.4g}" for key, values in columns.items() if key not in ("step", "seconds")
