@@ -4,7 +4,10 @@ Hyperparameters are arguments: `build(hypers)` makes the task inside the traced 
 step serves every learning rate, and `jax.vmap` over hypers trains many at once.
 """
 
-import inspect
+import dis
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import CellType, CodeType, FunctionType, MethodType
@@ -122,67 +125,95 @@ def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
 
     function: of positional arguments. size: the number of results to keep, at least 1.
     """
-    cached = lru_cache(maxsize=size)(lambda args, reads: function(*args))
+    results: OrderedDict[Any, tuple[tuple[_Identity, ...], Any]] = OrderedDict()
+    lock = threading.Lock()
 
     def call(*args):
-        key = (args, tuple(_values_read(getattr(arg, "objective", arg)) for arg in args))
         try:
-            hash(key)
+            hash(args)
         except TypeError:
             return function(*args)
-        return cached(*key)
+        reads = tuple(one for arg in args for one in _values_read(getattr(arg, "objective", arg)))
+        with lock:
+            before = results.get(args)
+            if before is not None and before[0] == reads:
+                results.move_to_end(args)
+                return before[1]
+        result = function(*args)
+        with lock:
+            results[args] = reads, result
+            results.move_to_end(args)
+            while len(results) > size:
+                results.popitem(last=False)
+        return result
 
     return call
 
 
 class _Identity:
-    """A key of a cache: the very same object. Plain numbers and texts are the same where they are equal."""
+    """The very same object, without keeping it alive. Plain numbers and texts are the same where they are equal."""
 
     def __init__(self, value: Any):
-        self.value = value
-
-    def __hash__(self) -> int:
-        return hash(self.value) if isinstance(self.value, int | float | str) else id(self.value)
+        self.plain = (type(value), value) if isinstance(value, int | float | str | None) else None
+        try:
+            self.reference = weakref.ref(value)
+        except TypeError:
+            self.reference = lambda: value
 
     def __eq__(self, other: Any) -> bool:
-        if type(self.value) is type(other.value) and isinstance(self.value, int | float | str):
-            return self.value == other.value or self.value is other.value  # nan
-        return self.value is other.value
+        if self.plain is not None:
+            return self.plain == other.plain
+        value = self.reference()
+        return value is not None and value is other.reference()
 
 
 def _values_read(function: Any) -> tuple[_Identity, ...]:
-    """What a function reads beside its arguments, and what the functions of its module read that it calls."""
-    values: dict[int, Any] = {}
+    """What a function reads beside its arguments, and what the functions of its module read that it calls.
 
-    def add(value: Any, module: dict[str, Any] | None) -> None:
-        value = inspect.unwrap(value) if isinstance(value, FunctionType) else value
+    Of functions of other modules, such as the wrapper that `jax.vmap` makes, what they hold and wrap.
+    """
+    values: dict[int, Any] = {}
+    waiting = [function] if isinstance(function, FunctionType | MethodType | partial) else []
+    modules = _modules_of(function)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, MethodType):  # another object at each access
+            waiting += [value.__self__, value.__func__]
+            continue
         if id(value) in values:
-            return
+            continue
         values[id(value)] = value
         if isinstance(value, partial):
-            parts = [value.func, *value.args, *value.keywords.values()]
-        elif isinstance(value, MethodType):
-            parts = [value.__func__]
-        elif isinstance(value, FunctionType) and module in (None, value.__globals__):
-            cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
-            parts = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *cells]
-            names = _names_read(value.__code__)
-            parts += [value.__globals__[name] for name in names if name in value.__globals__]
-            module = value.__globals__
-        else:
-            return
-        for part in parts:
-            add(part, module)
-
-    if isinstance(function, FunctionType | MethodType | partial):
-        add(function, None)
+            waiting += [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, FunctionType):
+            waiting += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+            waiting += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+            if id(value.__globals__) in modules:
+                names = _globals_read(value.__code__)
+                waiting += [value.__globals__[name] for name in names if name in value.__globals__]
+        if callable(value) and not isinstance(value, type):
+            waiting += [wrapped] if (wrapped := getattr(value, "__wrapped__", None)) is not None else []
     return tuple(map(_Identity, values.values()))
 
 
-def _names_read(code: CodeType) -> list[str]:
-    """The names of globals, and of attributes, in a function and the functions that are written in it."""
+def _modules_of(function: Any) -> set[int]:
+    """The globals, by identity, of a function and of those that it wraps as a decorator, a partial or a method does."""
+    modules, passed = set(), set()
+    while function is not None and id(function) not in passed:
+        passed.add(id(function))
+        if isinstance(function, FunctionType):
+            modules.add(id(function.__globals__))
+        inner = (getattr(function, name, None) for name in ("func", "__func__", "__wrapped__"))
+        function = next((one for one in inner if one is not None), None)
+    return modules
+
+
+@lru_cache(maxsize=1024)
+def _globals_read(code: CodeType) -> tuple[str, ...]:
+    """The names of the globals that a function reads, and the functions that are written in it."""
+    names = [step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
     inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return [*code.co_names, *(name for one in inner for name in _names_read(one))]
+    return (*names, *(name for one in inner for name in _globals_read(one)))
 
 
 def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:

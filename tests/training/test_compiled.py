@@ -1,5 +1,9 @@
 """Compiled steps are kept between runs, and never for other code than they were made of."""
 
+import gc
+import weakref
+from functools import wraps
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,3 +81,57 @@ def test_the_same_code_compiles_once():
     once = len(traces)
     final_loss(build)
     assert len(traces) - once < once
+
+
+def test_a_wrapper_is_not_what_it_wraps():
+    def rows(x):
+        return x.sum(0) * jnp.ones_like(x)
+
+    names = {"nf": nf, "layer": jax.vmap(rows)}
+    cell = "def build(h):\n    net = nf.serial(nf.linear(2, 2), layer, nf.linear(2, 1))\n"
+    run_cell(cell + "    return nf.Task(net, nf.regression(), nf.optimizers.sgd(h['learning_rate']))", names)
+    losses = [final_loss(names["build"])]
+    for names["layer"] in (rows, jax.vmap(rows, in_axes=1, out_axes=1), jax.jit(rows)):
+        losses.append(final_loss(names["build"]))
+    assert losses[1] == pytest.approx(losses[3], rel=1e-5)
+    assert len({round(loss, 4) for loss in losses}) >= 2
+    assert losses[0] != losses[1]
+
+
+def test_data_that_build_reads_is_not_kept_alive():
+    names, alive = {"nf": nf}, []
+    cell = "def build(h):\n    net = nf.linear(big.shape[1], 1)\n"
+    run_cell(cell + "    return nf.Task(net, nf.regression(), nf.optimizers.sgd(h['learning_rate']))", names)
+    for _ in range(3):
+        names["big"] = np.ones((1000, 2))
+        alive.append(weakref.ref(names["big"]))
+        final_loss(names["build"])
+    gc.collect()
+    assert [ref() is not None for ref in alive] == [False, False, True]
+
+
+def test_objectives_may_differentiate_adapted_models():
+    net = nf.serial(nf.linear(2, 4), jnp.tanh, nf.linear(4, 1))
+    adapted = nf.lora(net, net.init(jax.random.key(1)), "**/weight", rank=1)
+
+    def objective(predict, batch):
+        slopes = jax.vmap(jax.grad(lambda row: predict(row[None])[0, 0]))(batch[0])
+        return jnp.mean(slopes**2), {}
+
+    def build(h):
+        return nf.Task(adapted, objective, nf.optimizers.sgd(h["learning_rate"]))
+
+    assert np.isfinite(final_loss(build))
+
+
+def test_a_decorated_build_is_read_through_its_decorator():
+    names = {"nf": nf}
+    run_cell("SCALE = 1.0" + CELL, names)
+
+    @wraps(names["build"])
+    def build(*args):
+        return names["build"](*args)
+
+    first = final_loss(build)
+    names["SCALE"] = 3.0
+    assert final_loss(build) != first
