@@ -23,7 +23,7 @@ import numpy as np
 
 from nnfunc import check, device_memory
 from nnfunc.calls import describe_call, explain_call, explain_method
-from nnfunc.errors import MissingKeyError
+from nnfunc.errors import MissingKeyError, NnfuncError
 
 Array = jax.Array
 Key = jax.Array
@@ -95,6 +95,19 @@ class Nudge(NamedTuple):
     delta: PyTree
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class PatchFunction:
+    """A patch that is a function of the value, and of the layer's index if it has a parameter named layer."""
+
+    function: Callable[..., PyTree]
+
+    def __call__(self, value: PyTree, layer: tuple[Array, ...]) -> PyTree:
+        if "layer" not in named_parameters(self.function):
+            return self.function(value)
+        return self.function(value, layer=layer[0] if len(layer) == 1 else layer or None)
+
+
 @dataclass(frozen=True)
 class Context:
     """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
@@ -102,11 +115,11 @@ class Context:
     key: the random key of the layer, None without randomness. train: whether running statistics are updated.
     state: the state of the layer. path: the names that lead to it. capture: patterns of the values to report.
     patch: by path, values that replace computed ones, a Nudge that is added to them, or a function of them.
-    layer: the index of the layer in each surrounding `repeat` or `ensemble`, where a patch may read it.
-    sizes: the number of layers of each. compute: the dtype of layers without full precision. cache: while a
-    sequence is generated, the number of positions that the state of a layer holds: with an empty state x is
-    the start of the sequence, later its continuation; None otherwise. remat: whether `repeat` recomputes its
-    blocks in the backward pass. watch: the record of this traced call, None for none.
+    layer: the index of the layer in each surrounding `repeat` or `ensemble`. sizes: their numbers of layers.
+    compute: the dtype of layers without full precision. cache: while a sequence is generated, the number of
+    positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
+    continuation; None otherwise. remat: whether `repeat` recomputes its blocks in the backward pass. watch: the
+    record of this traced call, None for none.
 
     It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
     """
@@ -178,7 +191,7 @@ class Model:
     6.0
     """
 
-    __slots__ = ("_checked", "_state_shapes", "factory_call", "forward", "init", "init_state", "name")
+    __slots__ = ("__weakref__", "_checked", "_state_shapes", "factory_call", "forward", "init", "init_state", "name")
 
     def __init__(
         self,
@@ -260,7 +273,8 @@ class Model:
         params, x, state = canonicalize((params, x, state), where)
         ctx = Context(key=fold(key, name), state=state, train=train)
         leaves, treedef = jax.tree.flatten((params, x, ctx))
-        arrays = [hasattr(leaf, "dtype") for leaf in leaves]  # the others are settings, of x: they stay what they are
+        # what is no array is a setting, of x: it stays what it is
+        arrays = [hasattr(leaf, "dtype") and hasattr(leaf, "shape") for leaf in leaves]
         signature = (
             treedef,
             *((leaf.shape, leaf.dtype) if a else type(leaf) for a, leaf in zip(arrays, leaves, strict=True)),
@@ -275,8 +289,11 @@ class Model:
                     *treedef.unflatten(next(values) if a else leaf for a, leaf in zip(arrays, leaves, strict=True))
                 )
 
-            with suppress(jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+            try:
                 jax.eval_shape(forward, [leaf for a, leaf in zip(arrays, leaves, strict=True) if a])
+            except (TypeError, AttributeError, IndexError) as error:
+                if not _reads_values(error):
+                    raise
             self._checked.add(signature)
         return self._forward(params, x, ctx)
 
@@ -305,12 +322,30 @@ class _Name(NamedTuple):
     name: str
 
 
+class _NamedPartial(NamedTuple):
+    """A functools.partial whose function and arguments are by name."""
+
+    function: Any
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+def unpacked_model(pair: tuple[Any, ...]) -> Model | None:
+    """The Model whose `init, apply` the pair is, or None."""
+    owner = getattr(pair[1], "__self__", None) if len(pair) == 2 else None
+    return owner if isinstance(owner, Model) and pair[0] is owner.init else None
+
+
 def _by_name(value: Any) -> Any:
     """The arguments of a call, with the functions that stand in a module as names."""
     if isinstance(value, dict):
         return {name: _by_name(one) for name, one in value.items()}
+    if isinstance(value, tuple) and (model := unpacked_model(value)) is not None:
+        return model
     if type(value) in (tuple, list):
         return type(value)(map(_by_name, value))
+    if type(value) is functools.partial:
+        return _NamedPartial(_by_name(value.func), _by_name(value.args), _by_name(value.keywords))
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
     is_public = callable(value) and getattr(sys.modules.get(str(module)), str(name), None) is value
     return _Name(str(module), str(name)) if is_public else value
@@ -320,6 +355,8 @@ def _from_names(value: Any) -> Any:
     """The inverse of `_by_name`."""
     if isinstance(value, _Name):
         return getattr(importlib.import_module(value.module), value.name)
+    if isinstance(value, _NamedPartial):
+        return functools.partial(_from_names(value.function), *_from_names(value.args), **_from_names(value.keywords))
     if isinstance(value, dict):
         return {name: _from_names(one) for name, one in value.items()}
     return type(value)(map(_from_names, value)) if type(value) in (tuple, list) else value
@@ -327,6 +364,21 @@ def _from_names(value: Any) -> Any:
 
 def _remake(factory: Callable[..., Model], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
     return factory(*_from_names(args), **_from_names(kwargs))
+
+
+def _reads_values(error: Exception) -> bool:
+    """Whether an error says that a layer read the value of an array, which has none while shapes are followed."""
+    error_types = (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.NonConcreteBooleanIndexError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    )
+    # Python's own errors, of a method or format that only arrays have, name JAX's tracers, and its own traced arrays
+    text = str(error)
+    return isinstance(error, error_types) or (
+        ("Tracer" in text or "traced array" in text) and not isinstance(error, NnfuncError)
+    )
 
 
 def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
@@ -360,9 +412,11 @@ def trace_state() -> Any:
 def check_unchanged_state(where: str, state: PyTree, ctx: Context) -> None:
     """Refuse state that changes inside a transformation of a flow or an objective: it could not leave the trace.
 
-    where: the child, for the error. state: its new state. ctx: that of the call.
+    where: the child, for the error. state: its new state; buffers that are the same arrays pass. ctx: of the call.
     """
-    if state and (ctx.train or ctx.cache is not None):
+    new, old = jax.tree.leaves(state), jax.tree.leaves(ctx.state)
+    changed = len(new) != len(old) or any(a is not b for a, b in zip(new, old, strict=True))
+    if changed and (ctx.train or ctx.cache is not None):
         problem = "it keeps state, and is called inside a transformation (jax.vmap, jax.lax.scan, jax.checkpoint)"
         hint = "Call it on all values at once, use nf.repeat or nf.remat, or a layer without state."
         check.fail(where, f"{problem}, which cannot hand the new state on.", hint=hint)
@@ -401,10 +455,8 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     if isinstance(layer, Model):
         return layer
     if isinstance(layer, tuple) and len(layer) == 2 and all(map(callable, layer)):
-        unpacked = getattr(layer[1], "__self__", None)  # a Model that was unpacked
-        if isinstance(unpacked, Model) and layer[0] is unpacked.init:
-            return unpacked
-        return Model(layer[0], layer[1])
+        unpacked = unpacked_model(layer)
+        return Model(layer[0], layer[1]) if unpacked is None else unpacked
     if callable(layer):
         return Model(lambda key: {}, lambda params, x: layer(x), name=function_name(layer))
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"

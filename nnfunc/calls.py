@@ -61,8 +61,8 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             result = function(*args, **kwargs)
-            if hasattr(result, "factory_call") and not any(result is arg for arg in (*args, *kwargs.values())):
-                setattr(result, "factory_call", (called, args, kwargs))  # noqa: B010  a Model
+            if hasattr(result, "factory_call") and not any(_holds(arg, result) for arg in (*args, *kwargs.values())):
+                setattr(result, "factory_call", (called, _copied(args), _copied(kwargs)))  # noqa: B010  a Model
             return result
         except TypeError:
             signature = inspect.signature(function)
@@ -92,6 +92,18 @@ def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
         else:
             parts.append(f"{name}={_short(value)}")
     return f"{function.__name__}({', '.join(parts)})"
+
+
+def _holds(arg: Any, model: Any) -> bool:
+    """Whether an argument is the model, or the pair `init, apply` that it unpacks as."""
+    return arg is model or (isinstance(arg, tuple) and any(getattr(one, "__self__", None) is model for one in arg))
+
+
+def _copied(value: Any) -> Any:
+    """Arguments as they are now: lists and dicts may be changed later."""
+    if type(value) is dict:
+        return {name: _copied(one) for name, one in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from nnfunc import check, paths
 from nnfunc.base import (
@@ -24,6 +23,7 @@ from nnfunc.base import (
     Nudge,
     Out,
     Params,
+    PatchFunction,
     PyTree,
     Watch,
     as_model,
@@ -32,7 +32,6 @@ from nnfunc.base import (
     factory_name,
     fold,
     indexed_keys,
-    named_parameters,
     shape_struct,
     trace_state,
     vary_like,
@@ -122,7 +121,9 @@ def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
     if ctx.watch is not None:
         ctx.watch.paths[path] = None
     for pattern, patch in ctx.patch.items():
-        layers = paths.match_layers(pattern, path) if isinstance(patch, Partial) else _match_exactly(pattern, path)
+        layers = (
+            paths.match_layers(pattern, path) if isinstance(patch, PatchFunction) else _match_exactly(pattern, path)
+        )
         if layers is not None:
             y = _patched(ctx, path, y, patch, layers)
     if any(paths.match_layers(pattern, path) is not None for pattern in ctx.capture):
@@ -138,13 +139,19 @@ def _match_exactly(path: str, other: str) -> tuple[tuple[int, int], ...] | None:
     return tuple((axis, int(name)) for axis, (name, _) in enumerate(pairs) if name != "*")
 
 
+def _as_float_of(new: Any, like: Any) -> Any:
+    """A float in the dtype of another: float32 beside the bfloat16 of `precision`."""
+    dtypes = jax.dtypes.result_type(new), jax.dtypes.result_type(like)
+    return jnp.asarray(new).astype(dtypes[1]) if all(jnp.issubdtype(d, jnp.floating) for d in dtypes) else new
+
+
 def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple[int, int], ...]) -> PyTree:
     """y replaced, added to or put through a function, in the given layers of the stacked axes, () for all."""
     if isinstance(patch, Nudge):
-        new = jax.tree.map(jnp.add, y, patch.delta)
-    elif isinstance(patch, Partial):
-        layer = ctx.layer[0] if len(ctx.layer) == 1 else ctx.layer or None
-        new = patch.func(y, layer=layer) if "layer" in named_parameters(patch.func) else patch.func(y)
+        new = jax.tree.map(lambda value, delta: value + _as_float_of(delta, value), y, patch.delta)
+    elif isinstance(patch, PatchFunction):
+        new = patch(y, ctx.layer)
+        new = jax.tree.map(_as_float_of, new, y) if jax.tree.structure(new) == jax.tree.structure(y) else new
     else:
         new = patch
     _check_same_shapes("patch", f"the given value at {path}", new, "the value it replaces", y)
@@ -308,7 +315,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
 
         def layer(x, inputs, inner=inner):
             params, key, state, patch, index = inputs
-            ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, *index))
+            ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
             run = jax.checkpoint(block.forward) if ctx.remat else block.forward
             return run(params, x, ctx)
 
@@ -319,7 +326,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             return y, out
 
         keys = None if ctx.key is None else indexed_keys(ctx.key, n)
-        inputs = (params, keys, ctx.state, patches, _indices(ctx, n))
+        inputs = (params, keys, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
         x = vary_like(x, (params, keys, ctx.state, ctx.patch))
         if ctx.compute is None:
             unwatched = replace(inner, watch=None)
@@ -350,10 +357,10 @@ def ensemble(model: Layer, n: int) -> Model:
         _check_stacked("ensemble", params, n)
 
         def run_copy(key, params, state, patch, index):
-            copy = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, *index))
+            copy = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
             return model.forward(params, x, copy)
 
-        inputs = (params, ctx.state, patches, _indices(ctx, n))
+        inputs = (params, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
         if ctx.key is None:
             return jax.vmap(partial(run_copy, None), axis_size=n)(*inputs)
         return vmap_keys(run_copy, indexed_keys(ctx.key, n), *inputs)
@@ -516,11 +523,6 @@ def _match_stack(path: str, stack: str) -> bool:
     names, stacked = path.split("/"), stack.split("/")
     pairs = zip(names, stacked, strict=False)
     return len(names) == len(stacked) and all(a == b or (b == "*" and a.isdigit()) for a, b in pairs)
-
-
-def _indices(ctx: Context, n: int) -> tuple[Array, ...]:
-    """The index of each layer, stacked, where a patch may read it."""
-    return (jnp.arange(n, dtype=jnp.int32),) if ctx.patch else ()
 
 
 def _check_stacked(where: str, tree: PyTree, n: int) -> None:

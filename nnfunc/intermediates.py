@@ -9,10 +9,22 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-from jax.tree_util import Partial
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Key, Layer, Model, Params, PyTree, Watch, as_model, canonicalize, fold, resolve_state
+from nnfunc.base import (
+    Context,
+    Key,
+    Layer,
+    Model,
+    Params,
+    PatchFunction,
+    PyTree,
+    Watch,
+    as_model,
+    canonicalize,
+    fold,
+    resolve_state,
+)
 
 __all__ = ["capture", "patch"]
 
@@ -94,7 +106,7 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     -2.0
     """
     model = as_model(model, where="patch")
-    values = {path: Partial(value) if callable(value) else value for path, value in values.items()}
+    values = {path: PatchFunction(value) if callable(value) else value for path, value in values.items()}
 
     def forward(params, x, ctx):
         patches = {"/".join((*ctx.path, path)): value for path, value in values.items()}

@@ -1,6 +1,7 @@
 """What a terminal and a notebook show of models, summaries, data and runs; and models that pickle."""
 
 import pickle
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -87,3 +88,20 @@ def test_a_summary_is_a_table():
 )
 def test_completion_lists_a_modules_own_names(module):
     assert dir(getattr(nf, module)) == sorted(getattr(nf, module).__all__)
+
+
+def test_a_pickle_is_of_the_arguments_of_the_call():
+    widths = [4, 4, 2]
+    model = nf.mlp(widths)
+    widths.append(7)
+    assert sorted(pickle.loads(pickle.dumps(model)).init(KEY)) == sorted(model.init(KEY)) == ["head", "hidden_0"]
+
+
+def test_models_that_were_unpacked_and_partials_pickle():
+    layer = nf.linear(2, 3)
+    pair = (layer.init, layer.apply)
+    assert nf.as_model(pair) is layer
+    assert repr(layer) == "<nnfunc model linear(in_dim=2, out_dim=3)>"
+    model = nf.serial(pair, partial(jax.nn.leaky_relu, negative_slope=0.1))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.apply(model.init(KEY), X), model.apply(model.init(KEY), X))

@@ -356,3 +356,46 @@ def test_one_copy_of_an_ensemble_is_patched():
     net = nf.serial(copies=nf.ensemble(nf.serial(double=lambda x: 2 * x), 3))
     y = nf.patch(net, {"copies/1/double": jnp.array(7.0)}).apply({}, jnp.ones(()))
     assert y.tolist() == [2, 7, 2]
+
+
+def adding(name="add"):
+    return nf.serial(**{name: lambda x: x + 1})
+
+
+def test_a_patch_within_a_repeat_knows_its_layer():
+    inner, zero = nf.repeat(adding(), 3), jnp.zeros(())
+    for patch in (lambda v: 0 * v, zero):
+        patched = nf.patch(inner, {"1/add": patch})
+        assert float(nf.repeat(patched, 2).apply({}, zero)) == 1
+        assert nf.ensemble(patched, 2).apply({}, zero).tolist() == [1, 1]
+    block = nf.patch(adding(), {"add": lambda v, layer: v if layer is None else v + layer.astype(float)})
+    stack = nf.repeat(block, 3)
+    assert float(stack.apply({}, zero)) == 6
+    assert float(nf.patch(stack, {"1/add": lambda v: v}).apply({}, zero)) == 6  # an identity changes nothing
+    assert float(block.apply({}, zero)) == 1
+
+
+def test_a_partial_gets_the_layer():
+    def shift(by, value, layer):
+        return value + by * layer.astype(float)
+
+    net = nf.patch(nf.repeat(adding(), 3), {"*/add": partial(shift, 10.0)})
+    assert float(net.apply({}, jnp.zeros(()))) == 33
+
+
+def test_patches_of_half_precision():
+    net = nf.precision(nf.serial(a=nf.linear(2, 2), b=jnp.tanh), jnp.bfloat16)
+    params, x = net.init(jax.random.key(0)), jnp.ones((3, 2))
+    for patch in (nf.Nudge(jnp.zeros((3, 2))), lambda v: v.astype(jnp.float32)):
+        np.testing.assert_array_equal(nf.patch(net, {"b": patch}).apply(params, x), net.apply(params, x))
+
+
+def test_buffers_that_do_not_change_pass_through_transformations():
+    def forward(params, x, ctx):
+        return jnp.sin(x @ ctx.state["frequencies"]), nf.Out(ctx.state)
+
+    buffer = nf.Model(lambda key: {}, forward=forward, init_state=lambda: {"frequencies": jnp.ones((1, 4))})
+    net = nf.wire(lambda net, x: jax.vmap(net.features)(x), features=buffer)
+    y, state = net.apply_train({}, net.init_state(), jnp.ones((3, 1)))
+    np.testing.assert_array_equal(y, buffer.apply({}, jnp.ones((3, 1)), state=buffer.init_state()))
+    assert jax.tree.structure(state) == jax.tree.structure(net.init_state())

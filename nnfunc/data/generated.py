@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Key, PyTree, Scalar, fold_in, named_parameters
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Data, Transform, prepare_arrays
+from nnfunc.data.dataset import Data, GatheredBatch, Transform, prepare_arrays
 
 __all__ = ["GeneratedData", "generated"]
 
@@ -28,10 +28,10 @@ class GeneratedData(Data):
     def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
         """The batch of a 0-based step; it depends on the seed and the step alone.
 
-        step: 0-based, may be traced. key: not used, because the batch has a key of its own.
+        step: 0-based, may be traced. key: for `augment`, by default derived from seed and step.
         """
-        step = shuffle.as_uint32(step)
-        return self._transformed(_call(self.function, self.seed, step))
+        arrays = _call(self.function, self.seed, shuffle.as_uint32(step))
+        return GatheredBatch(arrays, self.seed, self.transform, self.augment).batch(step, key=key)
 
 
 jax.tree_util.register_dataclass(

@@ -23,6 +23,7 @@ from nnfunc.base import (
     match_state,
     trace_state,
     vary_like,
+    varying_axes,
 )
 from nnfunc.training import layer_stats
 from nnfunc.training.objectives import call_objective
@@ -96,10 +97,17 @@ def gradient_of(task: Task, step: Any, watch: Watch | None = None) -> GradientFu
             return loss, (metrics, predict.ctx.state, activations)
 
         (loss, (metrics, new_state, activations)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return Gradients(loss, metrics, match_state(new_state, model_state), grads, activations)
+        new_state = jax.tree.map(_mean_over_devices, match_state(new_state, model_state), model_state)
+        return Gradients(loss, metrics, new_state, grads, activations)
 
     function = gradient if task.accumulate == 1 else _accumulated(gradient, task.accumulate)
     return function if task.sharpness is None else _sharpness_aware(function, task.sharpness)
+
+
+def _mean_over_devices(new: Array, old: Array) -> Array:
+    """Statistics of the batch of each device inside `jax.shard_map`: one for all, where there was one before."""
+    axes = tuple(axis for axis in varying_axes(new) if axis not in varying_axes(old))
+    return jax.lax.pmean(new, axes) if axes and jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
 def _stop_frozen(params: Params, frozen: tuple[str, ...]) -> Params:

@@ -1,5 +1,7 @@
 """Data that is computed in the step: the same batches alone, in a run and in a sweep."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,11 @@ def test_trials_of_a_sweep_are_runs_alone():
         state, _ = nf.train(build, hypers, data, steps=20, key=jax.random.fold_in(KEY, trial))
         swept = result.trial(trial)[1].params
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), swept, state.params)
+
+
+def test_an_augmentation_that_is_added_is_applied():
+    data = replace(nf.data.generated(pairs), augment=lambda key, batch: jax.tree.map(jnp.zeros_like, batch))
+    assert not data.batch(0)[0].any()
 
 
 def test_what_is_no_generator():

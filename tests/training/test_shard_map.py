@@ -72,6 +72,25 @@ def test_a_step_of_the_trainer_is_that_of_the_whole_batch(accumulate):
     assert int(actual.diverged_at) == -1
 
 
+def test_batch_norm_keeps_one_state_for_all_devices():
+    hypers = {"learning_rate": 0.1}
+
+    def build(h):
+        def objective(predict, batch):
+            return jax.lax.pmean(jnp.mean((predict(batch[0]) - batch[1]) ** 2), "d"), {}
+
+        model = nf.serial(nf.linear(3, 4), nf.batch_norm(4), nf.linear(4, 2))
+        return nf.Task(model, objective, nf.optimizers.sgd(h["learning_rate"]))
+
+    pair = nf.trainer(build)
+    state = pair.init(hypers, KEY)
+    after = sharded(lambda state, batch: pair.step(hypers, state, batch)[0], (P(), P("d")), P())(state, BATCH)
+    hidden = nf.linear(3, 4).apply(state.params["linear"], BATCH[0])
+    halves = hidden.reshape(2, 2, 4)  # the statistics of each device, then their mean
+    expected = 0.1 * halves.mean(1).mean(0)
+    np.testing.assert_allclose(after.model_state["batch_norm"]["mean"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_all_devices_skip_a_step_that_is_not_finite_on_one():
     hypers = {"learning_rate": 0.1}
     pair = nf.trainer(build(lambda loss: loss))
