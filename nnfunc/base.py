@@ -172,13 +172,14 @@ class Model:
     state, such as running statistics, asks for it.
     apply_train(params, state, x, *, key=None) -> (y, new state): the training mode, for loops by hand.
     forward(params, x, ctx) -> (y, Out): the inner protocol, for combinators and trainers.
-    init_state() -> state: nested dicts, `{}` for a model without state.
+    init_state(key=None) -> state: nested dicts, `{}` for a model without state. A state that begins at random,
+    such as a codebook, needs the key; others are the same with any key.
 
     A layer is written in one of two forms: `Model(init, apply)`, or, where it keeps state or reports values,
     `Model(init, forward=forward, init_state=init_state)`.
 
     init, apply, forward, init_state: the functions above. apply may omit `key` and `state`; it can read the
-    state, but only forward can change it.
+    state, but only forward can change it. init_state may omit `key`; one without a default is required.
     name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
     full_precision: with apply, whether `precision` leaves its parameters in float32, as norms need; a forward
     casts its parameters itself, with `ctx.cast`.
@@ -199,7 +200,7 @@ class Model:
         apply: Callable[..., PyTree] | None = None,
         *,
         forward: Callable[[Params, PyTree, Context], tuple[PyTree, Out]] | None = None,
-        init_state: Callable[[], PyTree] | None = None,
+        init_state: Callable[..., PyTree] | None = None,
         name: str | None = None,
         full_precision: bool = False,
     ):
@@ -211,7 +212,7 @@ class Model:
             self.forward = _checked_forward(forward, self.name)
         else:
             check.fail("Model", "give either apply or forward.", exc_type=TypeError)
-        self.init_state = init_state or dict
+        self.init_state = _no_state if init_state is None else _state_with_key(init_state, self.name)
         options = {"forward": forward, "init_state": init_state, "name": name, "full_precision": full_precision}
         self.factory_call: tuple[Any, tuple[Any, ...], dict[str, Any]] = (Model, (init, apply), options)
         self._checked: set[Any] = set()
@@ -259,10 +260,20 @@ class Model:
 
     @property
     def state_shapes(self) -> PyTree:
-        """The shapes and dtypes of `init_state()`, without its arrays."""
+        """The shapes and dtypes of the state, without its arrays."""
         if self._state_shapes is None:
-            self._state_shapes = {} if self.init_state is dict else jax.eval_shape(self.init_state)
+            shapes = {} if self.init_state is _no_state else jax.eval_shape(lambda: self.init_state(jax.random.key(0)))
+            self._state_shapes = shapes
         return self._state_shapes
+
+    @property
+    def draws_state(self) -> bool:
+        """Whether the state begins at random, so that init_state needs a key."""
+        try:
+            jax.eval_shape(self.init_state)
+        except MissingKeyError:
+            return True
+        return False
 
     def _run(
         self, where: str, params: Params, state: PyTree, x: PyTree, key: Key | None, name: str, *, train: bool
@@ -390,7 +401,8 @@ def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
         _check_state(model, state, where, "or pass the state of the training")
     elif jax.tree.leaves(model.state_shapes):
         expected = f"state= should be given, because {model.name} keeps state such as running statistics"
-        hint = "Pass the state of the training, or model.init_state() before it."
+        call = "model.init_state(key)" if model.draws_state else "model.init_state()"
+        hint = f"Pass the state of the training, or {call} before it."
         check.fail(where, expected=expected, actual="none", hint=hint)
     return {} if state is None else state
 
@@ -639,6 +651,27 @@ def _init_with_key(init: Callable[[Key], Params], name: str) -> Callable[[Key], 
             _initialising.reset(token)
 
     return explain_call(checked, f"{name}.init")
+
+
+def _no_state(key: Key | None = None) -> PyTree:
+    return {}
+
+
+def _state_with_key(init_state: Callable[..., PyTree], name: str) -> Callable[..., PyTree]:
+    """init_state as a function of the key, which it may not have, have, or require."""
+    if "key" not in named_parameters(init_state):
+        return lambda key=None: init_state()
+    required = inspect.signature(init_state).parameters["key"].default is inspect.Parameter.empty
+
+    def draw(key: Key | None = None) -> PyTree:
+        if required and key is None:
+            hint = "Call model.init_state(key)."
+            check.fail(name, "its state begins at random, which needs a key.", hint=hint, exc_type=MissingKeyError)
+        if key is not None:
+            check.key(f"{name}.init_state", key)
+        return init_state(key=key)
+
+    return draw
 
 
 def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:

@@ -193,8 +193,8 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
         params = {child: model.init(fold(key, child)) for child, model in models.items()}
         return {child: leaves for child, leaves in params.items() if jax.tree.leaves(leaves)}
 
-    def init_state():
-        states = {child: model.init_state() for child, model in models.items()}
+    def init_state(key=None):
+        states = {child: model.init_state(fold(key, child)) for child, model in models.items()}
         return {child: state for child, state in states.items() if state}
 
     def forward(params, x, ctx):
@@ -477,8 +477,10 @@ def _copies(model: Model, n: int) -> tuple[Callable[..., Any], Callable[..., Any
     def init(key):
         return jax.lax.map(lambda i: model.init(jax.random.fold_in(key, i)), jnp.arange(n))
 
-    def init_state():
-        one = jax.tree.map(jnp.asarray, model.init_state())
+    def init_state(key=None):
+        if key is not None and model.draws_state:
+            return jax.lax.map(lambda i: model.init_state(jax.random.fold_in(key, i)), jnp.arange(n))
+        one = jax.tree.map(jnp.asarray, model.init_state(key))
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), one)
 
     return init, init_state

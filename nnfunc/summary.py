@@ -93,7 +93,7 @@ def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.floa
     def forward(*args):
         return model.forward(*args)[0]
 
-    ctx = Context(state=jax.eval_shape(model.init_state), watch=watch)
+    ctx = Context(state=model.state_shapes, watch=watch)
     output = jax.eval_shape(forward, params, x, ctx)
     ctx = replace(ctx, watch=None)
     parents = {path[:i] for path, *_ in watch.calls for i in range(len(path))}

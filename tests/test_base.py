@@ -12,6 +12,7 @@ import pytest
 import nnfunc as nf
 from nnfunc import base, check
 from nnfunc.base import fold_in
+from nnfunc.errors import MissingKeyError
 
 
 def test_a_model_is_a_pair(key):
@@ -401,3 +402,50 @@ def test_layers_that_read_their_values_run_eagerly(key, name, jit):
 def test_settings_in_x_stay_what_they_are():
     net = nf.as_model(lambda x: sum(x["a"] for _ in range(x["n"])) if x["mode"] == "sum" else None)
     assert float(net.apply({}, {"a": jnp.ones(()), "n": 4, "mode": "sum"})) == 4.0
+
+
+def codebook(size, dim):
+    """A layer whose state begins at random."""
+
+    def init_state(key):
+        return {"codes": jax.random.normal(key, (size, dim))}
+
+    def forward(params, x, ctx):
+        codes = ctx.state["codes"]
+        nearest = jnp.argmin(((x[..., None, :] - codes) ** 2).sum(-1), -1)
+        return codes[nearest], nf.Out(state={"codes": 0.9 * codes if ctx.train else codes})
+
+    return nf.Model(lambda key: {}, forward=forward, init_state=init_state)
+
+
+def test_state_that_begins_at_random_needs_a_key(key):
+    model = nf.serial(up=nf.linear(3, 4), codes=codebook(5, 4), deep=nf.repeat(codebook(6, 4), 3))
+    with pytest.raises(MissingKeyError, match=r"codebook: its state begins at random.*model.init_state\(key\)"):
+        model.init_state()
+    state = model.init_state(key)
+    assert jax.tree.map(jnp.shape, state) == {"codes": {"codes": (5, 4)}, "deep": {"codes": (3, 6, 4)}}
+    codes = state["deep"]["codes"]
+    assert not np.array_equal(codes[0], codes[1])
+    alone = nf.serial(codes=codebook(5, 4)).init_state(key)  # it belongs to the name
+    np.testing.assert_array_equal(alone["codes"]["codes"], state["codes"]["codes"])
+    with pytest.raises(ValueError, match=r"model.init_state\(key\) before it"):
+        model.apply(model.init(key), jnp.ones((2, 3)))
+    assert nf.batch_norm(3).init_state(key).keys() == nf.batch_norm(3).init_state().keys()
+
+
+def test_training_draws_the_state_from_the_key_of_the_run(key):
+    build = lambda h: nf.Task(
+        nf.serial(nf.linear(3, 4), codebook(5, 4)), lambda p, b: (p(b).mean(), {}), nf.optimizers.sgd(0.1)
+    )
+    state = nf.trainer(build).init({}, key)
+    again, other = nf.trainer(build).init({}, key), nf.trainer(build).init({}, jax.random.key(7))
+    codes = lambda s: s.model_state["codebook"]["codes"]
+    np.testing.assert_array_equal(codes(state), codes(again))
+    assert not np.array_equal(codes(state), codes(other))
+
+
+def test_a_state_may_be_drawn_by_the_laws():
+    make = lambda: nf.serial(nf.linear(3, 4), codebook(5, 4))
+    x = jnp.linspace(-1, 1, 12).reshape(4, 3)
+    with pytest.raises(AssertionError, match="1 law failed:\nprecision_is_a_wrapper"):  # its state is not cast
+        nf.testing.check_model(make, x, order=1, smooth=False, all=True)

@@ -41,7 +41,7 @@ def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
     plain = _plain_config(adapted)
     init = trainer(plain.build, rate_scale=plain.train.get("rollback", 0) > 0).init
     merged = jax.jit(init)(plain.hypers, plain.key())
-    model_state = state.model_state.get("model", as_model(plain.build(plain.hypers).model).init_state())
+    model_state = state.model_state.get("model", as_model(plain.build(plain.hypers).model).init_state(plain.key()))
     merged = merged._replace(step=state.step, params=params, model_state=model_state)
 
     with new_folder("", folder, "stopped; nothing was written"):

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory
 from nnfunc.base import Key, Params, PyTree, as_model, fold
-from nnfunc.data.dataset import Data
-from nnfunc.data.stream import Stream
-from nnfunc.training.device_feed import check_data
+from nnfunc.training.device_feed import as_data
 from nnfunc.training.task import build_task
 
 __all__ = ["init_params", "without_augmentation"]
@@ -19,8 +17,7 @@ __all__ = ["init_params", "without_augmentation"]
 
 def without_augmentation(data: Any, max_batch_size: int | None = None) -> Any:
     """The data set without its augmentation, in batches of at most `max_batch_size` examples."""
-    check_data(data)
-    assert isinstance(data, Data | Stream)
+    data = as_data(data, "debug")
     size = data.batch_size if max_batch_size is None else min(max_batch_size, data.size)
     return dataclasses.replace(data, augment=None, batch_size=size)
 
@@ -31,7 +28,7 @@ def init_params(build: Callable[..., Any], hypers: Any, key: Key) -> tuple[Param
 
     def init(key):
         model = as_model(build_task(build, hypers, 0).model)
-        return model.init(fold(key, "init")), jax.tree.map(jnp.asarray, model.init_state())
+        return model.init(fold(key, "init")), jax.tree.map(jnp.asarray, model.init_state(fold(key, "init_state")))
 
     device_memory.check_params("debug", jax.eval_shape(init, key))
     return jax.jit(init)(key)

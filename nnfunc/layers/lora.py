@@ -95,9 +95,9 @@ def lora(
             adapters[f"{path}/up"] = jnp.zeros((*batch, rank, out), dtype)
         return paths.unflatten(adapters)
 
-    def init_state():
+    def init_state(key=None):
         # copies, as a train step uses up its state
-        inside = model.init_state() if state is None else jax.tree.map(jnp.array, state)
+        inside = model.init_state(key) if state is None else jax.tree.map(jnp.array, state)
         return _state(jax.tree.map(jnp.array, base), inside)
 
     def merge(params, base):

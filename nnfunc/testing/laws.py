@@ -110,10 +110,15 @@ class Case:
             return jax.jit(self.model.init)(self.key)
 
     @cached_property
+    def state(self) -> PyTree:
+        with jax.ensure_compile_time_eval():
+            return self.model.init_state(self.key)
+
+    @cached_property
     def needs_key(self) -> bool:
         """Whether the model raises MissingKeyError without a key (law 2)."""
         try:
-            jax.eval_shape(partial(self.model.apply, state=self.model.init_state()), self.params, self.x)
+            jax.eval_shape(partial(self.model.apply, state=self.state), self.params, self.x)
         except MissingKeyError:
             return True
         return False
@@ -126,12 +131,12 @@ class Case:
     def evaluated(self, params: Params, x: PyTree, *, model: Model | None = None) -> PyTree:
         """y for params and x in evaluation mode, without a key where the model needs none."""
         model = model or self.model
-        return model.apply(params, x, key=self.key if self.needs_key else None, state=model.init_state())
+        return model.apply(params, x, key=self.key if self.needs_key else None, state=model.init_state(self.key))
 
     def trained(self, params: Params, x: PyTree, *, model: Model | None = None) -> tuple[PyTree, PyTree]:
         """(y, new state) for params and x in training mode, with a key."""
         model = model or self.model
-        ctx = Context(key=self.key, train=True, state=model.init_state())
+        ctx = Context(key=self.key, train=True, state=model.init_state(self.key))
         y, out = model.forward(params, x, ctx)
         return y, out.state
 
@@ -176,11 +181,12 @@ def no_key_no_randomness(case: Case) -> None:
     if case.needs_key:
         return
 
-    def both(params, x):
-        ctx = Context(train=True, state=case.model.init_state())
-        return case.model.apply(params, x, state=ctx.state), case.model.forward(params, x, ctx)
+    def both(params, x, state):
+        start = {} if case.model.draws_state else case.model.init_state()
+        ctx = Context(train=True, state=state)
+        return case.model.apply(params, x, state=state), case.model.forward(params, x, ctx), start
 
-    program = str(jax.make_jaxpr(both)(case.params, case.x))
+    program = str(jax.make_jaxpr(both)(case.params, case.x, case.state))
     result = re.search(r"random_bits|threefry\w*|rng_\w+|random_wrap|random_seed", program)
     if result:
         fail("no key, no randomness", f"{case.model.name} computes {result[0]} without a key")
@@ -207,7 +213,7 @@ def params_are_trainable_arrays(case: Case) -> None:
             fail(law, f"{name}: {'/'.join(path)} is weakly typed: give its dtype, as jnp.float32")
 
     visit(jax.eval_shape(case.model.init, case.key), ())
-    before = jax.eval_shape(case.model.init_state)
+    before = case.model.state_shapes
     _, after = jax.eval_shape(case.trained, case.params, case.x)
     if leaf_types(after) != leaf_types(before):
         expected = f"the state should keep its dtypes and shapes, {leaf_types(before)}"
@@ -296,7 +302,7 @@ def errors_come_at_trace_time(case: Case) -> None:
         leaves[0] = jax.ShapeDtypeStruct(shape, jnp.float32)
     wrong, what = jax.tree.unflatten(treedef, leaves), "last axis" if floats else "type"
     watch = Watch()
-    ctx = Context(key=case.key, state=model.init_state(), watch=watch)
+    ctx = Context(key=case.key, state=case.state, watch=watch)
     try:
         jax.eval_shape(lambda params, x: model.forward(params, x, ctx)[0], case.params, wrong)
     except Exception as error:

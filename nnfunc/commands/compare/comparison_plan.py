@@ -168,7 +168,7 @@ def _check_target(metric: str, value: float, config: Config, problems: ProblemLi
     task, data = config.build(config.hypers), config.data()
     model = as_model(task.model)
     metrics = jax.eval_shape(
-        lambda key: batch_totals(task, model.init(key), model.init_state(), data.batch(0)), config.key()
+        lambda key: batch_totals(task, model.init(key), model.init_state(key), data.batch(0)), config.key()
     )
     if metric not in metrics:
         hint = nearest_hint(metric, metrics, list_names=True)
