@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, jax_settings
-from nnfunc.base import Key, PyTree
+from nnfunc.base import Key, PyTree, shape_text
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size
+from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, count_examples, prepare_arrays
 
 __all__ = ["Stream", "prefetch"]
 
@@ -133,6 +133,42 @@ class Stream(Dataset):
             actual = f"{int(batch.max())} in the batch of step {step}"
             hint = "Check the dtype, and that the codec is the one of the file."
             check.fail("data.stream", expected=expected, actual=actual, hint=hint)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchStream(Stream):
+    """A Stream of the batches that an object computes on the host: `source.batch(step)`.
+
+    source: the object. The other fields are those of `Stream`; arrays is its batch of step 0.
+    """
+
+    source: Any = None
+
+    @staticmethod
+    def of_source(where: str, source: Any) -> "BatchStream":
+        """The stream of an object with `batch(step)`, and, if it has them, the fields of `Dataset`.
+
+        where: the function that refuses. source: batch(0), batch(1), ... return arrays of the same shapes.
+        """
+        first = _host_batch(where, "the batch of step 0", source.batch(0))
+        splits: dict[str, Any] = {name: getattr(source, name, None) for name in ("validation", "test")}
+        splits = {name: None if tree is None else _host_batch(where, name, tree) for name, tree in splits.items()}
+        names = ("classes", "transform", "augment", "codec", "image_shape", "preprocessing", "eval_batch_size")
+        fields: dict[str, Any] = {name: getattr(source, name, None) for name in names}
+        return BatchStream(first, **splits, **fields, batch_size=count_examples(first), source=source)
+
+    def gather(self, step: int) -> GatheredBatch:
+        """The batch of the 0-based `step`. Raises: ValueError when its shapes are not those of step 0."""
+        batch = _host_batch("data", f"the batch of step {step}", self.source.batch(step))
+        expected, actual = (jax.tree.map(shape_text, tree) for tree in (self.arrays, batch))
+        if expected != actual:
+            should = f"the batch of step {step} should have the shapes and dtypes of step 0, {expected}"
+            check.fail("data", expected=should, actual=actual, hint="Pad the last batch of an epoch.")
+        return GatheredBatch(batch, shuffle.as_uint32(self.seed), self.transform, self.augment)
+
+
+def _host_batch(where: str, name: str, tree: PyTree) -> PyTree:
+    return prepare_arrays(where, name, jax.tree.map(lambda x: as_numpy(where, name, x), tree))
 
 
 @jax.jit

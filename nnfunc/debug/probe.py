@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import device_memory
+from nnfunc import check, device_memory
 from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
 from nnfunc.debug.first_state import init_params, without_augmentation
 from nnfunc.errors import MissingKeyError
 from nnfunc.training.divergence import numbered_path, ordered_taps
 from nnfunc.training.gradients import loss_and_metrics
 from nnfunc.training.objectives import call_objective
+from nnfunc.training.several_models import JointModel
 from nnfunc.training.task import Task, build_task
 
 __all__ = ["Probe", "build_probe", "differ", "is_floating", "loss_of_outputs", "split_pair", "weight_matrices"]
@@ -224,8 +225,12 @@ def build_probe(
     `nf.train`. max_batch_size: the most examples of a batch.
     """
     data = without_augmentation(data, max_batch_size)
+    task = build_task(build, hypers, 0)
+    if isinstance(task.model, JointModel):
+        hint = "Give each model a task of its own for it."
+        check.fail(where, f"it looks at one model, and the task has {list(task.model.children)}.", hint=hint)
     params, state = init_params(build, hypers, key)
-    probe = Probe(build_task(build, hypers, 0), params, state, jax.device_get(data.batch(0)), fold(key, where))
+    probe = Probe(task, params, state, jax.device_get(data.batch(0)), fold(key, where))
     try:
         probe.evaluation  # noqa: B018  runs the model without a key
     except MissingKeyError:

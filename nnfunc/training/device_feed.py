@@ -8,16 +8,22 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.data.dataset import Data
-from nnfunc.data.stream import Stream
+from nnfunc.data.stream import BatchStream, Stream
 
-__all__ = ["DeviceFeed", "check_data"]
+__all__ = ["DeviceFeed", "as_data"]
 
 
-def check_data(data: Any) -> None:
-    """Refuse what is no data set."""
-    if not isinstance(data, Data | Stream):
-        expected = "a data set, such as nf.data.arrays((x, y), batch_size=32) or nf.data.generated(function)"
-        check.fail("train", f"data should be {expected}, got {check.describe(data)}.", exc_type=TypeError)
+def as_data(data: Any, where: str = "train") -> Data | Stream:
+    """The data set; of another object with `batch(step)` a stream, which calls it on the host.
+
+    where: the function that refuses. data: what it was given. Raises: TypeError for anything else.
+    """
+    if isinstance(data, Data | Stream):
+        return data
+    if not callable(getattr(data, "batch", None)):
+        expected = "data should be a data set, such as nf.data.arrays((x, y), batch_size=32), or have batch(step)"
+        check.fail(where, expected=expected, actual=check.describe(data), exc_type=TypeError)
+    return BatchStream.of_source(where, data)
 
 
 class DeviceFeed:

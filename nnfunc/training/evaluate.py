@@ -2,21 +2,21 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nnfunc import check, device_memory
-from nnfunc.base import Array, Params, PyTree, as_model, resolve_state
+from nnfunc.base import Array, Key, Params, PyTree, indexed_keys, resolve_state
 from nnfunc.data.dataset import Data, prepare_arrays
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import bind_model, objective_values
-from nnfunc.training.objectives import Totals, call_objective
+from nnfunc.training.objectives import Totals, call_objective, draws_numbers
 from nnfunc.training.step import TrainState, eval_params
-from nnfunc.training.task import Task, cache_calls
+from nnfunc.training.task import Task, cache_calls, join_models
 
 __all__ = [
     "batch_totals",
@@ -37,6 +37,7 @@ def evaluate(
     state: PyTree | None = None,
     transform: Any = None,
     batch_size: int = 128,
+    draws: int = 1,
 ) -> dict[str, float]:
     """Loss and metrics of the task's objective, as means over all examples, each counted once.
 
@@ -50,8 +51,10 @@ def evaluate(
     are used if the task averages, and the step; or the model's parameters (then the step is 0). arrays:
     what the objective takes as a batch, such as (x, labels), with leading axis n. state: the model's
     running statistics, with plain parameters. transform: that of the data set, applied to each batch.
-    batch_size: examples at once, at least 1; it sets the memory.
-    Raises: ValueError when the model keeps state and none is given, or there are no examples.
+    batch_size: examples at once, at least 1; it sets the memory. draws: how many random draws the values of an
+    objective with a parameter named key are averaged over, at least 1; one after the other, in the memory of one.
+    Raises: ValueError when the model keeps state and none is given, there are no examples, or draws is above 1 for
+    an objective that draws nothing.
 
     >>> task = nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(0.1))
     >>> params = {"weight": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
@@ -67,22 +70,34 @@ def evaluate(
     if isinstance(arrays, Data):
         expected, hint = "arrays should be examples", "Pass one of its splits, such as data.validation."
         check.fail("evaluate", expected=expected, actual="a data set", hint=hint, exc_type=TypeError)
-    state = resolve_state(as_model(task.model), state, "evaluate")
-    check.size("evaluate", batch_size=batch_size)
+    state = resolve_state(join_models(task).model, state, "evaluate")
+    check.size("evaluate", batch_size=batch_size, draws=draws)
+    parts = task.objective.values() if isinstance(task.objective, Mapping) else [task.objective]
+    if draws > 1 and not any(map(draws_numbers, parts)):
+        hint = "Add a parameter named key to the objective."
+        check.fail("evaluate", expected="draws should be 1 for an objective without a key", actual=draws, hint=hint)
     tree = prepare_arrays("data.arrays", "train", arrays)
     size = min(batch_size, jax.tree.leaves(tree)[0].shape[0])
-    totals = _cached_totals(task.model, task.objective)
+    totals = _cached_totals(*(tuple(part.items()) if isinstance(part, Mapping) else part for part in task[:2]), draws)
     args = (params, state, step)
     batches = eval_batches(tree, size, transform, padded=can_mask(task.objective))
     return mean_metrics(lambda batch: totals(*args, batch), check_batches_fit("evaluate", totals, args, batches))
 
 
-def _jit_totals(model: Any, objective: Any) -> Any:
-    """The jitted totals of a batch."""
-    task = Task(model, objective, None)
-    return jax.jit(
-        lambda params, state, step, batch: batch_totals(task, params, state, batch.batch(), batch.mask(), step=step)
-    )
+def _jit_totals(model: Any, objective: Any, draws: int) -> Any:
+    """The jitted totals of a batch. model, objective: those of the task, a dict as the tuple of its items."""
+    several = isinstance(model, tuple) and not callable(model[0])
+    model, objective = (dict(part) if several and isinstance(part, tuple) else part for part in (model, objective))
+    task = join_models(Task(model, objective, None))
+
+    def totals(params: Params, state: PyTree, step: Any, batch: EvalBatch) -> Totals:
+        of_key = lambda key: batch_totals(task, params, state, batch.batch(), batch.mask(), step=step, key=key)
+        if draws == 1:
+            return of_key(None)
+        sums = jax.lax.map(of_key, indexed_keys(jax.random.key(0), draws))
+        return jax.tree.map(lambda leaf: leaf.mean(0), sums)
+
+    return jax.jit(totals)
 
 
 _cached_totals = cache_calls(_jit_totals, 8)
@@ -93,27 +108,30 @@ def can_mask(objective: Any) -> bool:
     return getattr(objective, "totals", None) is not None
 
 
-def batch_metrics(task: Task, params: Params, state: PyTree, batch: PyTree, step: Any = 0) -> dict[str, Any]:
-    """Loss and metrics of one batch in evaluation mode."""
-    loss, metrics = objective_values(task, bind_model(task, params, state), batch, step=step)
-    return {"loss": loss, **metrics}
-
-
 def batch_totals(
-    task: Task, params: Params, state: PyTree, batch: PyTree, mask: Array | None = None, *, step: Any = 0
+    task: Task,
+    params: Params,
+    state: PyTree,
+    batch: PyTree,
+    mask: Array | None = None,
+    *,
+    step: Any = 0,
+    key: Key | None = None,
 ) -> Totals:
     """(sum, weight) of the loss and each metric of one batch in evaluation mode; they add up over batches.
 
     task: with the model and the objective. params, state: of the model. batch: what the objective takes.
     mask [batch]: False for examples that do not count; without effect on an objective that knows no
     masks, all of whose examples count (`can_mask`). step: the 0-based step, for objectives that read it.
+    key: for objectives that draw; None for the key of every evaluation.
     """
+    predict = bind_model(task, params, state)
     if can_mask(task.objective):
-        predict = bind_model(task, params, state)
-        totals = call_objective(task.objective.totals, predict, batch, mask, key=None, step=step)  # pyright: ignore
+        totals = call_objective(task.objective.totals, predict, batch, mask, key=key, step=step)  # pyright: ignore
     else:
         size = jnp.float32(jax.tree.leaves(batch)[0].shape[0])
-        values = batch_metrics(task, params, state, batch, step)
+        loss, metrics = objective_values(task, predict, batch, key=key, step=step)
+        values = {"loss": loss, **metrics}
         totals = {name: (jnp.asarray(value).astype(jnp.float32) * size, size) for name, value in values.items()}
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32), totals)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,8 +26,10 @@ from nnfunc.base import (
     vary_like,
     varying_axes,
 )
+from nnfunc.combinators import Net
 from nnfunc.training import layer_stats
 from nnfunc.training.objectives import call_objective
+from nnfunc.training.several_models import JointModel
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
@@ -38,7 +41,7 @@ RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "se
 
 
 class BoundModel:
-    """A model bound to its parameters for one step: `predict(x) -> y`.
+    """A model bound to its parameters for one step: `predict(x) -> y`, of several models `predict.name(x)`.
 
     The model's state is passed on from one call to the next, and each call draws new masks. Calls
     inside a transformation in the objective share one mask, report no activations, and cannot change the
@@ -52,6 +55,23 @@ class BoundModel:
         self.taps: dict[str, PyTree] = {}
         self._calls = 0
         self._trace = trace_state()
+        self._net = None
+        if isinstance(model, JointModel):
+            self._net = Net(model.children, params, replace(ctx, key=fold(ctx.key, "predict")))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or self._net is None:
+            raise AttributeError(f"predict has no attribute {name!r}")
+        return partial(self._call_child, name)
+
+    __getitem__ = __getattr__
+
+    def _call_child(self, name: str, x: PyTree) -> PyTree:
+        assert self._net is not None
+        y, out = self._net[name](x), self._net._out()
+        self.ctx = replace(self.ctx, state=out.state)
+        self.taps |= out.taps
+        return y
 
     def __call__(self, x: PyTree) -> PyTree:
         ctx = replace(self.ctx, key=fold(self.ctx.key, "predict", self._calls))
@@ -81,17 +101,20 @@ GradientFunction = Callable[[Params, PyTree, PyTree, Key], Gradients]
 """(params, model state, batch, key) -> Gradients."""
 
 
-def gradient_of(task: Task, step: Any, watch: Watch | None = None) -> GradientFunction:
+def gradient_of(
+    task: Task, step: Any, watch: Watch | None = None, whole: Callable[[Params], Params] = lambda params: params
+) -> GradientFunction:
     """The function that computes the gradient of a task.
 
     task: with its accumulation and sharpness. step: the 0-based step, for objectives that read it.
-    watch: with one, statistics of every layer's output are computed too.
+    watch: with one, statistics of every layer's output are computed too. whole: the parameters of the model, of
+    those by which the gradient is taken.
     """
 
     def gradient(params, model_state, batch, key):
         def loss_of(params):
             params = _stop_frozen(params, getattr(task.optimizer, "frozen", ()))
-            predict = bind_model(task, params, model_state, key=key, train=True, watch=watch)
+            predict = bind_model(task, whole(params), model_state, key=key, train=True, watch=watch)
             loss, metrics = objective_values(task, predict, batch, key=key, step=step)
             activations = {} if watch is None else layer_stats.activation_stats(predict.taps, watch)
             return loss, (metrics, predict.ctx.state, activations)

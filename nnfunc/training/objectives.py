@@ -23,6 +23,7 @@ __all__ = [
     "call_objective",
     "check_objective",
     "classification",
+    "draws_numbers",
     "language_modelling",
     "regression",
 ]
@@ -60,6 +61,11 @@ def _parameters(objective: Any) -> Collection[str]:
     while isinstance(objective, Objective):
         objective = objective.function
     return named_parameters(objective)
+
+
+def draws_numbers(objective: Any) -> bool:
+    """Whether an objective has a parameter named key, and so may draw random numbers."""
+    return "key" in _parameters(objective)
 
 
 def call_objective(function: Any, predict: Any, batch: PyTree, *args: Any, key: Key | None, step: Any) -> Any:

@@ -25,8 +25,11 @@ from nnfunc.base import (
     varying_axes,
     widen,
 )
+from nnfunc.display import tree_html
+from nnfunc.optimizers import Optimizer
 from nnfunc.training import layer_stats
 from nnfunc.training.gradients import gradient_of
+from nnfunc.training.several_models import AlternatingObjectives, JointOptimizer
 from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
@@ -61,6 +64,9 @@ class TrainState(NamedTuple):
         plain = isinstance(self.step, jax.Array) and not check.is_traced(self.step) and self.step.ndim == 0
         after = f" after {int(self.step):,} steps" if plain else ""
         return "\n".join([f"TrainState{after}, {total:,} parameters:", *lines[:12], *more])
+
+    def _repr_html_(self) -> str | None:
+        return tree_html(self._asdict())
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         check.key("train", key)
         task = build_task(build, hypers)
         model = as_model(task.model)
-        init_key, model_state = fold(key, "init"), model.init_state()
+        init_key, model_state = fold(key, "init"), model.init_state(fold(key, "init_state"))
         if params is not None and state is None and model_state:
             hint = "Pass state= too; to start its statistics anew, state=model.init_state()."
             check.fail("train", f"the model keeps state, {sorted(model_state)}, so params alone do not do.", hint=hint)
@@ -132,42 +138,18 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         task = build_task(build, hypers, state.step)
         key = jax.random.fold_in(state.key, state.step)
         watcher = Watch() if watch else None
-        gradient = gradient_of(task, state.step, watcher)
-        result = gradient(state.params, state.model_state, training_batch(task, batch, key), key)
-        norm = global_norm(result.grads)
-        scale = _learning_rate_scale(state)
-        metrics: dict[str, Any] = {"loss": result.loss, **result.metrics, "gradient_norm": norm}
-        metrics |= _learning_rate_metric(task, state.step, scale)
-
-        def update():
-            # for optimizers that ask
-            extra = {"value": result.loss, "grad": result.grads, "gradient_norm": norm}
-            extra |= {} if scale is None else {"rate_scale": scale}
-            with jax.numpy_dtype_promotion("standard"):  # optax's own optimizers fail under "strict"
-                updates, opt = task.optimizer.update(result.grads, state.opt_state, state.params, **extra)
-            params = optax.apply_updates(state.params, updates)
-            opt = jax.tree.map(match_dtype, opt, state.opt_state)
-            average = state.average
-            if task.average is not None:
-                average = task.average.update(average, (params, result.model_state), state.step)
-                average = jax.tree.map(match_dtype, average, state.average)
-            return params, result.model_state, opt, average
-
-        running = state.diverged_at < 0
-        old = (state.params, state.model_state, state.opt_state, state.average)
-        finite = jnp.isfinite(result.loss) & jnp.isfinite(norm)
-        new, finite = _update_if_finite(finite, running, update, old)
-        params, model_state, opt_state, average = new
+        update = _alternating_update if isinstance(task.objective, AlternatingObjectives) else _update
+        scale, running = _learning_rate_scale(state), state.diverged_at < 0
+        old = Values(state.params, state.model_state, state.opt_state, state.average)
+        result = update(task, old, training_batch(task, batch, key), key, state.step, scale, running, watcher)
+        new, metrics = result.new, result.metrics
         if watcher is not None:
-            layers = layer_stats.parameter_stats(state.params, result.grads, params, watcher)
+            layers = layer_stats.parameter_stats(state.params, result.grads, new.params, watcher)
             metrics["layers"] = {"parameters": layers, "activations": result.activations}
         return state._replace(
             step=state.step + 1,
-            params=params,
-            model_state=model_state,
-            opt_state=opt_state,
-            diverged_at=jnp.where(running & ~finite, state.step, state.diverged_at),
-            average=average,
+            diverged_at=jnp.where(running & ~result.finite, state.step, state.diverged_at),
+            **new._asdict(),
         ), metrics
 
     def observe(hypers, state, metrics):
@@ -182,6 +164,101 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         return state._replace(plateau=plateau.update(state.plateau, value))
 
     return Trainer(init, step, observe)
+
+
+class Values(NamedTuple):
+    """The part of a train state that an update changes, under the same names."""
+
+    params: Params
+    model_state: PyTree
+    opt_state: PyTree
+    average: PyTree
+
+
+class Updated(NamedTuple):
+    """The result of one update. finite: whether its loss, gradient and new parameters are."""
+
+    new: Values
+    metrics: dict[str, Any]
+    finite: Array
+    grads: PyTree
+    activations: Any
+
+
+def _update(
+    task: Task,
+    old: Values,
+    batch: PyTree,
+    key: Key,
+    step: Array,
+    scale: Array | None,
+    running: Array,
+    watcher: Watch | None,
+    whole: Callable[[Params], Params] = lambda params: params,
+) -> Updated:
+    """One update by the gradient of the task's objective, which keeps the old values if it is not finite.
+
+    scale: the factor of the learning rate. running: whether the run has not diverged. whole: as for `gradient_of`.
+    """
+    result = gradient_of(task, step, watcher, whole)(old.params, old.model_state, batch, key)
+    norm = global_norm(result.grads)
+    metrics: dict[str, Any] = {"loss": result.loss, **result.metrics, "gradient_norm": norm}
+    metrics |= _learning_rate_metric(task.optimizer, step, scale)
+
+    def update():
+        # for optimizers that ask
+        extra = {"value": result.loss, "grad": result.grads, "gradient_norm": norm}
+        extra |= {} if scale is None else {"rate_scale": scale}
+        with jax.numpy_dtype_promotion("standard"):  # optax's own optimizers fail under "strict"
+            updates, opt = task.optimizer.update(result.grads, old.opt_state, old.params, **extra)
+        params = optax.apply_updates(old.params, updates)
+        opt = jax.tree.map(match_dtype, opt, old.opt_state)
+        return Values(params, result.model_state, opt, _new_average(task, old, params, result.model_state, step))
+
+    finite = jnp.isfinite(result.loss) & jnp.isfinite(norm)
+    new, finite = _update_if_finite(finite, running, update, old)
+    return Updated(new, metrics, finite, result.grads, result.activations)
+
+
+def _new_average(task: Task, old: Values, params: Params, model_state: PyTree, step: Array) -> PyTree:
+    if task.average is None:
+        return old.average
+    average = task.average.update(old.average, (params, model_state), step)
+    return jax.tree.map(match_dtype, average, old.average)
+
+
+def _alternating_update(
+    task: Task,
+    old: Values,
+    batch: PyTree,
+    key: Key,
+    step: Array,
+    scale: Array | None,
+    running: Array,
+    watcher: Watch | None,
+) -> Updated:
+    """The updates of the objectives that take turns; all keep the old values if one of them is not finite."""
+    new, finite, metrics, activations = old, jnp.asarray(True), {}, {}
+    grads = jax.tree.map(jnp.zeros_like, old.params)
+    for name, objective in task.objective.parts:
+        part = task._replace(objective=objective, optimizer=task.optimizer.parts[name], average=None)
+        whole = lambda params, others=new.params, name=name: others | {name: params}
+        values = Values(new.params[name], new.model_state, new.opt_state[name], ())
+        turn = _update(part, values, batch, fold(key, name), step, scale, running & finite, watcher, whole)
+        new = new._replace(
+            params=whole(turn.new.params),
+            model_state=turn.new.model_state,
+            opt_state=new.opt_state | {name: turn.new.opt_state},
+        )
+        finite &= turn.finite
+        grads[name] = turn.grads
+        metrics |= {f"{name}_{metric}": value for metric, value in turn.metrics.items()}
+        activations |= turn.activations
+    metrics["loss"] = sum(metrics[f"{name}_loss"] for name, _ in task.objective.parts)
+    metrics["gradient_norm"] = global_norm(grads)
+    new = new._replace(average=_new_average(task, old, new.params, new.model_state, step))
+    new = jax.tree.map(lambda new, old: jnp.where(finite & running, new, old), new, old)
+    return Updated(new, metrics, finite, grads, activations)
 
 
 def eval_params(task: Task, state: TrainState) -> tuple[Params, PyTree]:
@@ -232,30 +309,32 @@ def _learning_rate_scale(state: TrainState) -> Array | None:
     return None if not scales else jnp.stack([jnp.asarray(s, jnp.float32) for s in scales]).prod()
 
 
-def _learning_rate_metric(task: Task, step: Array, scale: Array | None) -> dict[str, Array]:
-    """The learning rate, if the optimizer has one."""
-    rate = getattr(task.optimizer, "learning_rate", None)
+def _learning_rate_metric(optimizer: Optimizer, step: Array, scale: Array | None) -> dict[str, Array]:
+    """The learning rate, if the optimizer has one; of several, by the names of their models."""
+    if isinstance(optimizer, JointOptimizer):
+        rates = {name: _learning_rate_metric(one, step, scale) for name, one in optimizer.parts.items()}
+        return {f"{name}_{metric}": value for name, one in rates.items() for metric, value in one.items()}
+    rate = getattr(optimizer, "learning_rate", None)
     if rate is None:
         return {}
     rate = jnp.asarray(rate(step) if callable(rate) else rate).astype(jnp.float32)
     return {"learning_rate": rate if scale is None else rate * scale}
 
 
-def _update_if_finite(finite: Array, running: Array, update: Callable[[], PyTree], old: PyTree) -> tuple[PyTree, Array]:
-    """update() of old (params, model state, optimizer state, average) if the step is finite, else old.
+def _update_if_finite(finite: Array, running: Array, update: Callable[[], Values], old: Values) -> tuple[Values, Array]:
+    """update() of the old values if the step is finite, else the old values.
 
     If only the new parameters are not finite, they alone, and their average, stay as they were. On
     CPU the update is a branch, which XLA runs in place; selecting the result costs a copy of
     everything, a tenth of the step of an MLP. On a GPU a branch would wait for its condition.
     """
 
-    def checked_update() -> tuple[PyTree, Array]:
-        params, *others, average = update()
-        sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(params)]
+    def checked_update() -> tuple[Values, Array]:
+        new = update()
+        sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(new.params)]
         params_finite = jnp.stack(sums).all() if sums else jnp.asarray(True)
-        keep = lambda new, old: jnp.where(params_finite, new, old)
-        params = jax.tree.map(keep, params, old[0])
-        return (params, *others, jax.tree.map(keep, average, old[-1])), params_finite
+        keep = lambda new, old: jax.tree.map(lambda new, old: jnp.where(params_finite, new, old), new, old)
+        return new._replace(params=keep(new.params, old.params), average=keep(new.average, old.average)), params_finite
 
     if axes := varying_axes(finite):  # inside shard_map every device has to decide alike
         finite = jax.lax.psum((~finite).astype(jnp.int32), axes) == 0

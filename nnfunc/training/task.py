@@ -8,7 +8,7 @@ import dis
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import jax
 
 from nnfunc import check, schedules
-from nnfunc.base import Key, Layer, PyTree, Scalar, as_model, fold, named_parameters
+from nnfunc.base import Key, PyTree, Scalar, as_model, fold, named_parameters
 from nnfunc.optimizers import as_optimizer
-from nnfunc.training.objectives import ObjectiveFunction, check_objective
+from nnfunc.training.objectives import check_objective
+from nnfunc.training.several_models import joint_model, joint_objective, joint_optimizer
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
 
@@ -49,10 +50,16 @@ class Task(NamedTuple):
     that a batch is split into, at least 1: it takes the memory of one. Losses, gradients and metrics are
     the means over the micro-batches, equal to those of the batch if the objective is a mean over examples
     (not if it divides by a sum of weights).
+
+    Several models: model is a dict by name, whose parameters and state have these names; the objective calls
+    predict.name(x) or predict["name"](x). optimizer may be a dict by name too; models without one do not move.
+    With one objective all are trained at once. objective may be a dict by name: in each step its objectives take
+    turns in their order, each of the loss that its model alone is trained with, after the updates before it
+    (GAN, actor-critic). Their losses and metrics are called name_loss and so on; "loss" is the sum.
     """
 
-    model: Layer
-    objective: ObjectiveFunction
+    model: Any  # a layer, or a dict of layers
+    objective: Any
     optimizer: Any
     augment: Callable[[Key, PyTree], PyTree] | None = None
     average: Any = None
@@ -245,10 +252,31 @@ def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:
     return _check_task(task)
 
 
+def join_models(task: Task) -> Task:
+    """The task with one model, one objective and, if it has any, one optimizer, of several by name.
+
+    task: as a build returns it. Raises: TypeError or ValueError where the names do not belong together.
+    """
+    model, objective, optimizer = task.model, task.objective, task.optimizer
+    if not isinstance(model, Mapping):
+        for name, value in {"objective": objective, "optimizer": optimizer}.items():
+            if isinstance(value, Mapping):
+                expected = f"{name} should be a dict only where model is one too"
+                check.fail("build", expected=expected, actual=check.describe(model), exc_type=TypeError)
+        return task._replace(model=as_model(model, where="build: model"))
+    joint = joint_model(model)
+    if isinstance(objective, Mapping):
+        names, objective = tuple(objective), joint_objective(objective, joint)
+        optimizer = optimizer and joint_optimizer(optimizer, names, joint)
+    elif isinstance(optimizer, Mapping):
+        optimizer = joint_optimizer(optimizer, (), joint)
+    return task._replace(model=joint, objective=objective, optimizer=optimizer)
+
+
 def _check_task(task: Task) -> Task:
-    """The task with its optimizer as nnfunc's Optimizer; refused where a part has the wrong type."""
+    """The task with its model and optimizer as nnfunc's; refused where a part has the wrong type."""
     where = "build"
-    as_model(task.model, where="build: model")
+    task = join_models(task)
     check_objective(where, task.objective)
     if task.augment is not None and not callable(task.augment):
         expected = "augment should be a function (key, batch) -> batch, such as nf.augment.shift(2)"

@@ -17,7 +17,7 @@ from nnfunc.data.stream import Stream
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
-from nnfunc.training.device_feed import DeviceFeed, check_data
+from nnfunc.training.device_feed import DeviceFeed, as_data
 from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import BoundModel, objective_values
 from nnfunc.training.interval_loop import IntervalLoop, Report
@@ -147,7 +147,7 @@ def train(
     )
     if rollback and folder is None:
         check.fail("train", "rollback returns to a checkpoint, so it needs a folder.", hint="Pass folder=.")
-    check_data(data)
+    data = as_data(data)
     if isinstance(data, Stream) and loop == "scan":
         check.fail("train", "a stream provides one batch a dispatch, so loop should not be 'scan'.")
     jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only

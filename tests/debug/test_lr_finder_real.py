@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.training.evaluate import batch_metrics
+from nnfunc.training.gradients import loss_and_metrics
 
 SEEDS = 3
 
@@ -85,7 +85,7 @@ def held_out_losses(build, data, grid, steps, seeds):
         state = jax.lax.fori_loop(0, steps, lambda i, s: step(h, s, data.batch(s.step))[0], init(h, key))
 
         def total(batch):
-            loss = batch_metrics(build(h), state.params, state.model_state, batch)["loss"]
+            loss = loss_and_metrics(build(h), state.params, state.model_state, batch, key=None, train=False)[0]
             return loss * jax.tree.leaves(batch)[0].shape[0]
 
         loss = data.total(total, "validation", 180) / len(jax.tree.leaves(data.validation)[0])

@@ -1,0 +1,118 @@
+"""Tasks of several models: one model for a trainer, objectives that take turns, and an optimizer for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from nnfunc import check
+from nnfunc.base import Layer, Model, Params, PyTree, as_model, fold
+from nnfunc.combinators import wire
+from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, require_params
+from nnfunc.training.objectives import ObjectiveFunction, call_objective, check_objective
+
+__all__ = ["AlternatingObjectives", "JointModel", "JointOptimizer", "joint_model", "joint_objective", "joint_optimizer"]
+
+
+class JointModel(Model):
+    """A Model with `children`, models by name; an objective calls each by itself, as predict.name(x)."""
+
+    __slots__ = ("children",)
+    children: dict[str, Model]
+
+
+def joint_model(models: Mapping[str, Layer]) -> JointModel:
+    """The models by name as one, whose parameters and state are {name: those of the model}.
+
+    models: at least one. Raises: TypeError when one is no layer; ValueError for names that cannot be part of a path.
+    """
+    children = {name: as_model(layer, where=f"build: model {name!r}") for name, layer in models.items()}
+    if not children:
+        check.fail("build", expected="model should hold at least one model by name", actual="an empty dict")
+
+    def several_models(net, x):
+        call = f"predict.{next(iter(children))}(x)"
+        check.fail("predict", f"the task has several models. Call one of them: {call}.", exc_type=TypeError)
+
+    wired = wire(several_models, **children)
+    joint = JointModel(wired.init, forward=wired.forward, init_state=wired.init_state, name="models")
+    joint.children = children
+    return joint
+
+
+@dataclass(frozen=True)
+class AlternatingObjectives:
+    """Objectives that take turns in each step, in their order: each trains the model of its name alone.
+
+    Called as one objective, as an evaluation does, the loss is their sum; their losses and metrics have the
+    names of their models before them. parts: (name, objective) of each.
+    """
+
+    parts: tuple[tuple[str, ObjectiveFunction], ...]
+
+    def __call__(self, predict: Any, batch: PyTree, *, key: Any = None, step: Any = 0) -> tuple[Any, dict[str, Any]]:
+        total, metrics = 0.0, {}
+        for name, objective in self.parts:
+            loss, values = call_objective(objective, predict, batch, key=fold(key, name), step=step)
+            total += loss
+            metrics |= {f"{name}_loss": loss, **{f"{name}_{metric}": value for metric, value in values.items()}}
+        return total, metrics
+
+
+def joint_objective(objectives: Mapping[str, ObjectiveFunction], models: JointModel) -> AlternatingObjectives:
+    """The objectives by model name as one. Raises: ValueError for a name that no model has."""
+    for name, objective in objectives.items():
+        _check_name("objective", name, models)
+        check_objective(f"build: objective {name!r}", objective)
+    if not objectives:
+        check.fail("build", expected="objective should hold at least one objective by name", actual="an empty dict")
+    return AlternatingObjectives(tuple(objectives.items()))
+
+
+class JointOptimizer(Optimizer):
+    """An Optimizer with `parts`, by the name of the model that each updates."""
+
+    parts: dict[str, Optimizer]
+
+
+def joint_optimizer(optimizers: Any, names: tuple[str, ...], models: JointModel) -> JointOptimizer:
+    """One optimizer for each of the models called `names`; the other models keep their parameters.
+
+    optimizers: one, which every model gets with a state of its own, or one for each of `names`.
+    Raises: ValueError when a name is missing, or is no model's.
+    """
+    if isinstance(optimizers, Mapping):
+        for name in optimizers:
+            _check_name("optimizer", name, models)
+        if missing := [name for name in names if name not in optimizers]:
+            expected = f"optimizer should have one for the model {missing[0]!r}, which has an objective"
+            check.fail("build", expected=expected, actual=f"those of {list(optimizers)}")
+    else:
+        optimizers = dict.fromkeys(names, optimizers)
+    parts = {name: as_optimizer(one, where=f"build: optimizer {name!r}") for name, one in optimizers.items()}
+    frozen = [f"{name}/{pattern}" for name, one in parts.items() for pattern in one.frozen]
+
+    def init(params: Params) -> PyTree:
+        return {name: one.init(params[name]) for name, one in parts.items() if name in params}
+
+    def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
+        del gradient_norm, extra  # of all models together
+        require_params("build: optimizer", params)
+        assert params is not None
+        updates, new = jax.tree.map(lambda leaf: 0 * leaf, grads), {}
+        for name in state:
+            scale = {} if rate_scale is None else {"rate_scale": rate_scale}
+            updates[name], new[name] = parts[name].update(grads[name], state[name], params[name], **scale)
+        return updates, new
+
+    still = [f"{name}/**" for name in models.children if name not in parts]
+    joint: Any = JointOptimizer(init, update, None, tuple(frozen + still))
+    joint.parts = parts
+    return joint
+
+
+def _check_name(argument: str, name: str, models: JointModel) -> None:
+    if name not in models.children:
+        near = check.nearest(name, models.children)
+        check.fail("build", f"{argument} should be by the names of models, got {name!r}{near}")

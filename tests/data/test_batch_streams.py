@@ -1,0 +1,54 @@
+"""Objects of other libraries as data: anything with `batch(step)`."""
+
+import jax
+import numpy as np
+import pytest
+
+import nnfunc as nf
+from nnfunc.training.device_feed import as_data
+
+
+class Lines:
+    """Points on a line; every step has its own."""
+
+    def __init__(self, sizes=(8,)):
+        self.sizes, self.steps = sizes, []
+
+    def batch(self, step):
+        self.steps.append(step)
+        x = np.random.default_rng(step).normal(size=(self.sizes[step % len(self.sizes)], 2))
+        return x, x[:, :1] - x[:, 1:]
+
+
+def build(h):
+    return nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.adam(h["rate"]))
+
+
+def test_training_calls_batch_with_each_step_and_resumes(key, tmp_path):
+    data = Lines()
+    data.validation = Lines().batch(1000)
+    whole, history = nf.train(build, {"rate": 0.1}, data, steps=40, key=key)
+    assert set(range(40)) <= set(data.steps)
+    assert all(isinstance(step, int) for step in data.steps)
+    assert history.validation["loss"][-1] < history.validation["loss"][0] / 4
+    nf.train(build, {"rate": 0.1}, Lines(), steps=20, key=key, folder=tmp_path)
+    resumed, _ = nf.train(build, {"rate": 0.1}, Lines(), steps=40, key=key, folder=tmp_path, resume=True)
+    np.testing.assert_array_equal(resumed.params["weight"], whole.params["weight"])
+
+
+def test_the_batches_are_those_of_the_object():
+    data = as_data(Lines())
+    np.testing.assert_allclose(jax.device_get(data.batch(3))[0], Lines().batch(3)[0].astype(np.float32))
+    assert (data.batch_size, data.validation) == (8, None)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (Lines((8, 8, 7)), r"the batch of step 2 should have the shapes.*float32\[8, 2\].*got.*\[7, 2\].*Pad"),
+        (object(), r"data should be a data set, such as nf.data.arrays.*or have batch\(step\), got"),
+    ],
+)
+def test_mistakes_are_named(data, message, key):
+    with pytest.raises((ValueError, TypeError), match=message):
+        nf.train(build, {"rate": 0.1}, data, steps=5, key=key)
