@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory, flops
 from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, canonicalize, shape_struct
+from nnfunc.display import html_table, text_table
 
 __all__ = ["Row", "Summary", "summary"]
 
@@ -50,17 +51,12 @@ class Summary(NamedTuple):
         return [("path", "layer", "output", "params", "bytes", "FLOPs"), *cells]
 
     def __repr__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(*self._table(), strict=True)]
-        align = [str.ljust] * 3 + [str.rjust] * 3
-        rows = [zip(align, row, widths, strict=True) for row in self._table()]
-        lines = ["  ".join(fill(cell, width) for fill, cell, width in row).rstrip() for row in rows]
-        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        lines = text_table(self._table(), 3)
+        rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *filter(None, [self.note])])
 
     def _repr_html_(self) -> str:
-        rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self._table()]
-        rows[0] = rows[0].replace("td>", "th>")
-        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{html.escape(self.note)}"
+        return html_table(self._table()) + html.escape(self.note)
 
 
 def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.float32) -> Summary:

@@ -1,7 +1,9 @@
 """What a terminal and a notebook show of models, summaries, data and runs; and models that pickle."""
 
 import pickle
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -105,3 +107,11 @@ def test_models_that_were_unpacked_and_partials_pickle():
     model = nf.serial(pair, partial(jax.nn.leaky_relu, negative_slope=0.1))
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.apply(model.init(KEY), X), model.apply(model.init(KEY), X))
+
+
+def test_a_train_state_unfolds_where_treescope_is_installed(key, monkeypatch):
+    state = nf.trainer(lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(0.1))).init({}, key)
+    monkeypatch.setitem(sys.modules, "treescope", None)
+    assert state._repr_html_() is None  # a notebook then shows the text
+    monkeypatch.setitem(sys.modules, "treescope", SimpleNamespace(render_to_html=lambda tree: f"<p>{sorted(tree)[:2]}"))
+    assert state._repr_html_() == "<p>['average', 'diverged_at']"

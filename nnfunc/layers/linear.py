@@ -52,6 +52,8 @@ def _hint(x: Array, in_dim: int, out_dim: int) -> str:
     shape = getattr(x, "shape", ())
     if math.prod(shape[1:]) == in_dim:
         return f"To flatten images first: serial(nf.flatten, nf.linear({in_dim}, {out_dim}))."
+    if len(shape) > 1 and math.prod(shape) == in_dim:
+        return "If x is one example, add its batch axis first: x[None]."
     size = shape[-1] if shape else 1
     return f"Make this linear({size}, {out_dim}), or let the layer before it give {in_dim} features."
 

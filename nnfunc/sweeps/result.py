@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
+from nnfunc.display import html_table, text_table
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.trial import TrialSpec
@@ -45,6 +46,20 @@ class Table(list[dict[str, Any]]):
     def to_pandas(self) -> Any:
         """The table as a `pandas.DataFrame`. Raises: ModuleNotFoundError without pandas."""
         return check.package("sweep", "pandas", "pandas").DataFrame(list(self))
+
+    def cells(self, rows: int, metric: str | None = None) -> list[list[str]]:
+        """The header and the first rows as text, of the columns that are not empty.
+
+        metric: the start of the metrics to show, such as "validation/loss"; None for all.
+        """
+        names = dict.fromkeys(name for row in self for name, value in row.items() if value is not None and value != "")
+        other = lambda name: metric is not None and "/" in name and not name.startswith(metric)
+        names = [name for name in names if not other(name)]
+        text = lambda value: f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+        return [names, *([text(row.get(name)) for name in names] for row in self[:rows])]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.cells(len(self)))
 
 
 @dataclass
@@ -84,6 +99,17 @@ class Result:
     _specs: list[TrialSpec] | None = field(repr=False, default=None)
     layers: dict[int, str] = field(default_factory=dict)
     best_at: dict[int, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = {"diverged": self.diverged, "stopped early": self.stopped_at, "refused": self.refused}
+        ended = [f"{len(trials)} {how}" for how, trials in counts.items() if trials]
+        runs = ", ".join([f"Result of {check.counted(len(self.hypers), 'run')}", *ended])
+        table = self.table()
+        more = [f"and {len(table) - 10} more; all are in result.table()"] if len(table) > 10 else []
+        return "\n".join([f"{runs}, ranked by {self.metric}:", *text_table(table.cells(10, self.rank), 0), *more])
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without build and data, which may not pickle. The hypers have to."""
