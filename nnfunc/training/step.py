@@ -22,6 +22,7 @@ from nnfunc.base import (
     match_dtype,
     shape_struct,
     shape_text,
+    vary_like,
     varying_axes,
     widen,
 )
@@ -122,7 +123,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             params = _copy_like("params", params, _init_shapes(model.init, init_key))
         if state is not None:
             model_state = _copy_like("state", state, model_state)
-        return TrainState(
+        new = TrainState(
             step=jnp.zeros((), jnp.int32),
             key=key,
             params=params,
@@ -133,6 +134,9 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             plateau=() if task.plateau is None else task.plateau.init(),
             rate_scale=jnp.ones((), jnp.float32) if rate_scale else (),
         )
+        arrays = [leaf for leaf in jax.tree.leaves((hypers, new)) if hasattr(leaf, "dtype")]
+        # inside shard_map all of it varies as its first update will, but for the counter of steps
+        return vary_like(new, arrays)._replace(step=new.step)
 
     def step(hypers, state, batch, *, watch=False):
         task = build_task(build, hypers, state.step)
