@@ -31,7 +31,14 @@ class GeneratedData(Data):
         step: 0-based, may be traced. key: for `augment`, by default derived from seed and step.
         """
         arrays = _call(self.function, self.seed, shuffle.as_uint32(step))
+        arrays = jax.tree.map(lambda leaf: leaf[: self.batch_size], arrays)  # all, unless a tool asks for fewer
         return GatheredBatch(arrays, self.seed, self.transform, self.augment).batch(step, key=key)
+
+    def sample(self, size: int = 1024) -> PyTree:
+        """The arrays of the first batches, of at least `size` examples in all, but of no more than 64 batches."""
+        steps = jnp.arange(min(64, -(-size // self.batch_size)), dtype=jnp.uint32)
+        batches = jax.jit(jax.vmap(lambda step: _call(self.function, self.seed, step)))(steps)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches)
 
 
 jax.tree_util.register_dataclass(

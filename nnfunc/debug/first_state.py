@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory
 from nnfunc.base import Key, Params, PyTree, as_model, fold
+from nnfunc.data.generated import GeneratedData
 from nnfunc.training.device_feed import as_data
 from nnfunc.training.task import build_task
 
@@ -18,6 +19,8 @@ __all__ = ["init_params", "without_augmentation"]
 def without_augmentation(data: Any, max_batch_size: int | None = None) -> Any:
     """The data set without its augmentation, in batches of at most `max_batch_size` examples."""
     data = as_data(data, "debug")
+    if isinstance(data, GeneratedData):  # the checks of the data look at more than the batch of step 0
+        data = dataclasses.replace(data, arrays=data.sample())
     size = data.batch_size if max_batch_size is None else min(max_batch_size, data.size)
     return dataclasses.replace(data, augment=None, batch_size=size)
 

@@ -68,3 +68,15 @@ def test_what_is_no_generator():
         nf.data.generated(3)
     with pytest.raises(TypeError, match="the batch should hold arrays"):
         nf.data.generated(lambda key: None)
+
+
+def test_doctor_looks_at_many_batches():
+    def of_one_class(key, step):  # each batch has another class, so that one batch alone lacks all others
+        x = jax.random.normal(key, (8, 3)) + (step % 4).astype(jnp.float32)
+        return x, jnp.full((8,), step % 4)
+
+    data = nf.data.generated(of_one_class, classes=4)
+    classify = lambda h: nf.Task(nf.mlp([3, 8, 4]), nf.classification(), nf.optimizers.adam(1e-2))
+    checks = {finding.check for finding in nf.debug.doctor(classify, {}, data, key=KEY)}
+    assert not {"missing classes", "imbalanced classes", "constant features"} & checks
+    assert data.sample()[1].shape == (512,)
