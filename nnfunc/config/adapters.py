@@ -17,13 +17,14 @@ __all__ = ["Adapters", "adapt"]
 class Adapters(NamedTuple):
     """The adapters of a trained run.
 
-    run, on, rank, alpha, base_saved_at: the arguments of `adapt`.
+    run, on, rank, alpha, train, base_saved_at: the arguments of `adapt`.
     """
 
     run: str
     on: tuple[str, ...]
     rank: int
     alpha: Scalar
+    train: tuple[str, ...]
     base_saved_at: object
 
     def model(self, model: Layer) -> Model:
@@ -31,7 +32,9 @@ class Adapters(NamedTuple):
         from nnfunc.layers.lora import lora
 
         base = _load_base(self.run, self.base_saved_at)
-        return lora(model, base.params, self.on, rank=self.rank, alpha=self.alpha, state=base.state)
+        return lora(
+            model, base.params, self.on, rank=self.rank, alpha=self.alpha, train=self.train, state=base.state
+        )
 
 
 def adapt(
@@ -40,12 +43,13 @@ def adapt(
     on: tuple[str, ...] = ("**/query/weight", "**/value/weight"),
     rank: int = 8,
     alpha: Scalar = 8.0,
+    train: tuple[str, ...] = (),
     base_saved_at: object = None,
 ) -> Adapters:
-    """Train low-rank adapters of the best checkpoint of another run, whose parameters stay frozen.
+    """Train low-rank adapters of the best checkpoint of another run, whose other parameters stay frozen.
 
     run: the folder of the run, which has the same model. on: patterns of the weights that get an adapter.
-    rank, alpha: as for `nf.lora`. base_saved_at: `last_saved(run)` when the config was built, by default now.
+    rank, alpha, train: as for `nf.lora`. base_saved_at: `last_saved(run)` when the config was built, by default now.
     Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters itself.
     """
     check.size("lora", rank=rank)
@@ -60,7 +64,7 @@ def adapt(
         check.fail("lora", expected="run should have no adapters", actual=f"{run!r}, which has some", hint=hint)
     base_saved_at = last_saved(run) if base_saved_at is None else base_saved_at
     _load_base(run, base_saved_at)
-    return Adapters(run, on, rank, alpha, base_saved_at)
+    return Adapters(run, on, rank, alpha, train, base_saved_at)
 
 
 @lru_cache(maxsize=2)
