@@ -249,7 +249,9 @@ def _simplify(on: np.ndarray) -> LayerMask:
 
 
 def where_on(on: LayerMask, new: Any, old: Any) -> Any:
-    """`new` where the mask of a leaf is true, else `old`; each an array of the leaf's shape, or a number.
+    """`new` where the mask of a leaf is true, else `old`.
+
+    on: the mask of a leaf. new, old: arrays of its shape, or numbers.
 
     >>> where_on(True, 1.0, None), where_on(np.array([[False], [True]]), jnp.ones((2, 1)), 0.0).tolist()
     (1.0, [[0.0], [1.0]])

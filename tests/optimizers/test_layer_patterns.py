@@ -126,7 +126,7 @@ def test_layers_that_cannot_be_meant_are_refused(make, message):
         take_step(make(), params)
 
 
-def test_the_gradients_of_a_frozen_layer_do_not_count_in_the_norm():
+def test_gradients_of_a_frozen_layer_are_not_in_the_norm():
     params = {"blocks": {"bias": jnp.ones((2, 1)), "weight": jnp.ones((2, 1, 1))}}
     grads = jax.tree.map(lambda leaf: leaf * jnp.array([1e6, 3.0]).reshape(2, *[1] * (leaf.ndim - 1)), params)
     optimizer = optimizers.groups(optimizers.sgd(1.0, clip=1e3), freeze=("blocks/0/**",))
