@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.sweeps.sweep import sweep, sweep_plan
     from nnfunc.training.evaluate import evaluate
     from nnfunc.training.objectives import classification, language_modelling, regression
+    from nnfunc.training.starting import starting_from
     from nnfunc.training.step import trainer
     from nnfunc.training.task import Task, reduce_on_plateau
     from nnfunc.training.train_run import train
@@ -101,6 +102,7 @@ _LATER = {
     "choice": "nnfunc.sweeps.space",
     "Task": "nnfunc.training.task",
     "reduce_on_plateau": "nnfunc.training.task",
+    "starting_from": "nnfunc.training.starting",
     "trainer": "nnfunc.training.step",
     "train": "nnfunc.training.train_run",
     "evaluate": "nnfunc.training.evaluate",
@@ -250,6 +252,7 @@ __all__ = [
     "seq2seq",
     "serial",
     "sinusoidal_positions",
+    "starting_from",
     "summary",
     "sweep",
     "sweep_plan",

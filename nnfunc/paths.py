@@ -14,22 +14,28 @@ has an axis of layers before its own. Leaves without names, those of lists, coun
 
 Inside `repeat` and `ensemble` the layers share one path, in which `*` is the name of the stacked axis:
 the taps of a repeated block are `blocks/*/act`, and `blocks/3/act` is that of its layer 3, counted from 0.
-Parameters have no such name: `blocks/act/weight`.
+Parameters have no such name: `blocks/act/weight`. A number in their patterns that no path has is a layer too,
+after the name of the `repeat`: `blocks/3/**` is layer 3 of all leaves below blocks. These leaves are at least
+two, and the size of their first axis is the same. For a `repeat` within a `repeat` each has a number:
+`stages/1/blocks/3/**`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree
 from nnfunc.calls import explain_calls
 
 __all__ = [
+    "LayerMask",
     "Leaves",
     "fill_missing",
     "flatten",
@@ -38,10 +44,12 @@ __all__ = [
     "leaves_mask",
     "mask",
     "match_layers",
+    "match_params",
     "matches",
     "select",
     "unflatten",
     "values_by_pattern",
+    "where_on",
 ]
 
 
@@ -154,27 +162,126 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+LayerMask = bool | np.ndarray
+"""A whole leaf or none of it, or which of its layers: booleans that broadcast to its shape."""
+
+
+def match_params(patterns: str | Sequence[str], leaves: Mapping[str, Any], *, where: str) -> dict[str, LayerMask]:
+    """Whether each parameter matches at least one of the patterns, by path; of a stacked one, which layers.
+
+    patterns: one or several. leaves: the parameters by path. where: the name for the error.
+    Raises: ValueError when a pattern matches nothing, or a number in it is not a layer.
+
+    >>> leaves = {"blocks/bias": jnp.ones((3, 2)), "blocks/weight": jnp.ones((3, 2, 2)), "head": jnp.ones(2)}
+    >>> on = match_params("blocks/1/bias", leaves, where="freeze")
+    >>> on["blocks/bias"][:, 0].tolist(), on["blocks/weight"], on["head"]
+    ([False, True, False], False, False)
+    """
+    result: dict[str, LayerMask] = dict.fromkeys(leaves, False)
+    for pattern in as_patterns(patterns, where=where):
+        for path, on in _match_pattern(pattern, leaves, where).items():
+            result[path] = _simplify(np.logical_or(result[path], on))
+    return result
+
+
+def _match_pattern(pattern: str, leaves: Mapping[str, Any], where: str) -> dict[str, LayerMask]:
+    """The parameters that a pattern matches: as it is written, or else with its numbers as layers."""
+    if not any(map(str.isdigit, pattern.split("/"))) or any(matches(pattern, path) for path in leaves):
+        return dict.fromkeys(select(pattern, leaves, where=where), True)
+    matched, problems = {}, []
+    for path, leaf in leaves.items():
+        for stacks, layers in _stacks(pattern, path):
+            problem = max(_layer_problem(stacks, axis, layer, leaves) for axis, layer in enumerate(layers))
+            if problem[0] == 0:
+                on = np.zeros([*np.shape(leaf)[: len(layers)], *[1] * (np.ndim(leaf) - len(layers))], bool)
+                on[layers] = True
+                matched[path] = on
+                break
+            problems.append(problem)
+    if problems and not matched:
+        check.fail(where, f"the pattern {pattern!r} should match a layer, got none: {max(problems)[1]}.")
+    return matched or dict.fromkeys(select(pattern, leaves, where=where), True)
+
+
+def _stacks(pattern: str, path: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """Each reading in which a pattern matches a path: where repeats may be, and the layer of each."""
+    names = path.split("/")
+    for count in range(1, 1 + sum(map(str.isdigit, pattern.split("/")))):
+        for ends in combinations(range(len(names)), count):
+            starred = [name for i, name in enumerate(names) for name in (("*", name) if i in ends else (name,))]
+            layers = match_layers(pattern, "/".join(starred)) or ()
+            if len(layers) == count:
+                yield ["".join(f"{name}/" for name in names[:end]) for end in ends], tuple(layer for _, layer in layers)
+
+
+def _layer_problem(stacks: list[str], axis: int, layer: int, leaves: Mapping[str, Any]) -> tuple[int, str]:
+    """Why the leaves below stacks[axis] have no such layer, after the rank of the reason; (0, "") if they have."""
+
+    def common_size(stack: str, axis: int) -> int:
+        """The size of the axis of all leaves below; 0 if they differ."""
+        shapes = [np.shape(leaf) for path, leaf in leaves.items() if path.startswith(stack)]
+        sizes = {shape[axis] if len(shape) > axis else 0 for shape in shapes}
+        return sizes.pop() if len(sizes) == 1 else 0
+
+    stack, size = stacks[axis], common_size(stacks[axis], axis)
+    name = repr(stack[:-1]) if stack else "the model"
+    below = [path.removeprefix(stack).split("/")[0] for path in leaves if path.startswith(stack)]
+    if not size:
+        return 1, f"the leaves below {name} do not have the same first axis of layers"
+    if any(map(str.isdigit, below)):
+        return 1, f"the numbers below {name} are names"
+    if len(below) < 2:
+        return 2, f"{name} has one leaf, so that its first axis may be of layers or not"
+    if layer >= size:
+        return 4, f"{name} has {size} layers, 0 to {size - 1}"
+    if axis == len(stacks) - 1 and common_size(stack, axis + 1):
+        start = stacks[axis - 1] if axis else ""
+        names = stack.removeprefix(start).split("/")[:-2]
+        parents = [start + "/".join(names[:n]) + "/" for n in range(1, len(names) + 1)]
+        for outer in (repr(parent[:-1]) for parent in parents if common_size(parent, axis)):
+            return 3, f"both {outer} and {name} may be a repeat; write the number after {outer}, or one after each"
+    return 0, ""
+
+
+def _simplify(on: np.ndarray) -> LayerMask:
+    """True or False where all layers agree."""
+    return bool(on.all()) if on.all() or not on.any() else on
+
+
+def where_on(on: LayerMask, new: Any, old: Any) -> Any:
+    """`new` where the mask of a leaf is true, else `old`.
+
+    on: the mask of a leaf. new, old: arrays of its shape, or numbers.
+
+    >>> where_on(True, 1.0, None), where_on(np.array([[False], [True]]), jnp.ones((2, 1)), 0.0).tolist()
+    (1.0, [[0.0], [1.0]])
+    """
+    return jnp.where(on, new, old) if np.ndim(on) else new if on else old
+
+
 def mask(tree: PyTree, patterns: str | Sequence[str], *, where: str = "mask") -> PyTree:
     """A tree of booleans in the shape of `tree`: True where the path of the leaf matches a pattern.
 
+    A leaf of which a pattern with a number picks some layers has an array, which broadcasts to its shape.
     tree: any pytree. patterns: one or several. where: the name for the error.
     Raises: ValueError when a pattern matches no leaf.
 
     >>> mask({"head": {"weight": 1, "bias": 2}}, "**/weight")
     {'head': {'bias': False, 'weight': True}}
     """
-    selected = set(select(patterns, flatten(tree), where=where))
-    return jax.tree.map_with_path(lambda keys, leaf: path_of(keys) in selected, tree)
+    matched = match_params(patterns, flatten(tree), where=where)
+    return jax.tree.map_with_path(lambda keys, leaf: matched[path_of(keys)], tree)
 
 
 Leaves = str | tuple[str, ...] | Callable[[Params], PyTree]
 """Some of the parameters: "matrices", path patterns, or a function params -> tree of booleans."""
 
 
-def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
+def leaves_mask(where: str, params: Params, leaves: Leaves, *, by_layer: bool = False) -> PyTree:
     """A tree of Python booleans in the shape of params: True for the chosen leaves.
 
     where: the name for the error. params: the tree. leaves: "matrices", patterns or a function of params.
+    by_layer: whether patterns may pick single layers, as in `mask`.
     Raises: ValueError when a pattern matches no leaf.
 
     >>> leaves_mask("decay_on", {"norm": {"scale": 1}, "up": {"weight": 2}}, "matrices")
@@ -184,7 +291,11 @@ def leaves_mask(where: str, params: Params, leaves: Leaves) -> PyTree:
         return leaves(params)
     if leaves == "matrices":
         return jax.tree.map_with_path(lambda keys, leaf: is_matrix(path_of(keys), leaf), params)
-    return mask(params, leaves, where=where)
+    chosen = mask(params, leaves, where=where)
+    parts = [path for path, on in flatten(chosen).items() if np.ndim(on)]
+    if parts and not by_layer:
+        check.fail(where, expected="patterns should match whole leaves here", actual=f"some layers of {parts[0]}")
+    return chosen
 
 
 def is_matrix(path: str, leaf: Array) -> bool:
@@ -201,30 +312,55 @@ def is_matrix(path: str, leaf: Array) -> bool:
     return not {"weight", "kernel", "embedding"}.isdisjoint(name.split("_"))
 
 
-def values_by_pattern(where: str, params: Params, values: Mapping[str, Any], other: Any) -> PyTree:
+def values_by_pattern(
+    where: str, params: Params, values: Mapping[str, Any], other: Any, *, other_layers: Any = 0
+) -> PyTree:
     """The value of each leaf: that of the first pattern that matches its path, or `other`.
 
+    A value is a number, or an array with one number for each layer. Where layers of a leaf differ, its value is an
+    array that broadcasts to its shape.
     The order is that of the dict as written. JAX sorts a dict by its keys whenever it goes through a
     transformation: write it inside of `build`, with numbers from hypers.
 
     where: the name for the error. params: the tree. values: a value for each pattern. other: for other leaves.
-    Raises: ValueError when a pattern matches no leaf, or only leaves that earlier patterns match.
+    other_layers: for the layers that no pattern matches of a leaf in which one matches a layer.
+    Raises: ValueError when a pattern matches no leaf, or only leaves that earlier patterns match, or an array has
+    another number than layers.
 
     >>> values_by_pattern("rates", {"head": {"bias": 1, "weight": 2}}, {"**/bias": 0.5}, 1.0)
     {'head': {'bias': 0.5, 'weight': 1.0}}
     """
     leaves = flatten(params)
-    decided: dict[str, str] = {}
+    undecided: dict[str, LayerMask] = dict.fromkeys(leaves, True)
+    decided: dict[str, dict[str, LayerMask]] = {path: {} for path in leaves}
     for pattern in values:
-        fitting = select(pattern, leaves, where=where)
-        new = [path for path in fitting if path not in decided]
-        if not new:
-            before = decided[fitting[0]]
+        fitting = {path: on for path, on in match_params(pattern, leaves, where=where).items() if np.any(on)}
+        new = {path: _simplify(np.logical_and(on, undecided[path])) for path, on in fitting.items()}
+        if not any(map(np.any, new.values())):
+            before = next(iter(decided[next(iter(fitting))]))
             problem = f"the pattern {pattern!r} should decide at least one leaf, got none"
             check.fail(where, f"{problem}: {before!r}, which is before it, fits them. Put it first.")
-        decided |= dict.fromkeys(new, pattern)
-    value = {path: values[pattern] for path, pattern in decided.items()}
-    return jax.tree.map_with_path(lambda keys, leaf: value.get(path_of(keys), other), params)
+        for path, on in new.items():
+            decided[path] |= {pattern: on} if np.any(on) else {}
+            undecided[path] = _simplify(np.logical_and(undecided[path], np.logical_not(on)))
+
+    def value(keys: Any, leaf: Any) -> Any:
+        path, result = path_of(keys), other_layers
+        for pattern, on in decided[path].items():
+            result = where_on(on, _by_layer(where, path, values[pattern], leaf), result)
+        return result if decided[path] else other
+
+    return jax.tree.map_with_path(value, params)
+
+
+def _by_layer(where: str, path: str, value: Any, leaf: Any) -> Any:
+    """A number as it is; an array of one number for each layer so that it broadcasts to the leaf's shape."""
+    if not np.ndim(value):
+        return value
+    if np.shape(value) != np.shape(leaf)[:1]:
+        expected = f"{path} should have one number, or one for each of its layers"
+        check.fail(where, expected=expected, actual=f"shape {np.shape(value)} for parameters of shape {np.shape(leaf)}")
+    return value.reshape(-1, *[1] * (np.ndim(leaf) - 1))
 
 
 def keep_where(tree: PyTree, keep: PyTree) -> PyTree:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from hypothesis import given
@@ -132,3 +133,72 @@ def test_mask_serves_optax(key):
     assert not updates["linear"]["bias"].any()
     with pytest.raises(ValueError, match=r"mask: the pattern 'linear/wait' .* did you mean 'linear/weight'"):
         paths.mask(params, "linear/wait")
+
+
+def leaves(**shapes):
+    return {path.replace("__", "/"): jnp.zeros(shape) for path, shape in shapes.items()}
+
+
+REPEATED = leaves(blocks__norm__scale=(3, 4), blocks__up__weight=(3, 4, 8), head__bias=(2,), head__weight=(4, 2))
+NESTED = leaves(
+    outer__inner__bias=(4, 2, 3), outer__inner__weight=(4, 2, 3, 3), outer__up__bias=(4, 3), outer__up__w=(4, 3)
+)
+
+
+@pytest.mark.parametrize(
+    "params, pattern, expected",
+    [
+        (REPEATED, "blocks/1/**", {"blocks/norm/scale": [0, 1, 0], "blocks/up/weight": [0, 1, 0]}),
+        (REPEATED, ("blocks/1/**", "blocks/2/up/*"), {"blocks/norm/scale": [0, 1, 0], "blocks/up/weight": [0, 1, 1]}),
+        (REPEATED, ("blocks/1/**", "blocks/**"), {"blocks/norm/scale": True, "blocks/up/weight": True}),
+        (REPEATED, "**/blocks/0/**/scale", {"blocks/norm/scale": [1, 0, 0]}),
+        (REPEATED, [f"blocks/{i}/norm/*" for i in range(3)], {"blocks/norm/scale": True}),
+        (NESTED, "outer/3/up/*", {"outer/up/bias": [0, 0, 0, 1], "outer/up/w": [0, 0, 0, 1]}),
+        (NESTED, "outer/3/inner/0/bias", {"outer/inner/bias": [[0, 0], [0, 0], [0, 0], [1, 0]]}),
+        (leaves(a__b=(3, 2), a__c=(3, 2), ab__c=(4,)), "a/1/b", {"a/b": [0, 1, 0]}),
+        (leaves(a__0__b=(3,), a__1__b=(3,)), "a/1/*", {"a/1/b": True}),  # a path that matches as written
+        (leaves(a__1__b=(3,), c__b=(3,), c__d=(3,)), "**/1/b", {"a/1/b": True}),
+        (leaves(a__0__b=(3, 2), a__0__c=(3,), a__1__d=(2,)), "a/0/2/*", {"a/0/b": [0, 0, 1], "a/0/c": [0, 0, 1]}),
+        (leaves(up=(2,), down=(2, 3)), "1/up", {"up": [0, 1]}),
+    ],
+)
+def test_a_number_is_a_layer_of_stacked_parameters(params, pattern, expected):
+    matched = paths.match_params(pattern, params, where="test")
+    assert list(matched) == list(params)
+    for path, on in matched.items():
+        if isinstance(on, bool):
+            assert on is expected.get(path, False), path
+        else:
+            axes = np.ndim(expected[path])
+            assert on.ndim == params[path].ndim
+            np.testing.assert_array_equal(on.reshape(on.shape[:axes]), np.array(expected[path], bool))
+
+
+@pytest.mark.parametrize(
+    "params, pattern, message",
+    [
+        (REPEATED, "blocks/3/**", "should match a layer, got none: 'blocks' has 3 layers, 0 to 2"),
+        (REPEATED, "head/0/weight", "the leaves below 'head' do not have the same first axis of layers"),
+        (REPEATED, "blocks/up/1/weight", "'blocks/up' has one leaf, so that its first axis may be of layers or not"),
+        (REPEATED, "blocks/1/down/*", r"the pattern 'blocks/1/down/\*' should match at least one path, got none"),
+        (REPEATED, "blocks/1", r"got none; for all below|should match at least one path, got none"),
+        (NESTED, "outer/inner/1/*", "both 'outer' and 'outer/inner' may be a repeat; write the number after 'outer'"),
+        (NESTED, "outer/0/inner/2/*", "'outer/inner' has 2 layers, 0 to 1"),
+        (leaves(a__0__b=(3,), a__1__b=(3,)), "a/2/**", "the numbers below 'a' are names"),
+    ],
+)
+def test_a_number_that_is_no_layer_is_refused(params, pattern, message):
+    with pytest.raises(ValueError, match=message):
+        paths.match_params(pattern, params, where="test")
+
+
+def test_the_first_pattern_decides_layer_by_layer():
+    params = paths.unflatten(REPEATED)
+    values = paths.values_by_pattern("test", params, {"blocks/1/**": 0.1, "**/weight": 0.5}, None, other_layers=1.0)
+    assert values["head"] == {"bias": None, "weight": 0.5}
+    assert values["blocks"]["norm"]["scale"][:, 0].tolist() == pytest.approx([1.0, 0.1, 1.0])
+    assert values["blocks"]["up"]["weight"][:, 0, 0].tolist() == pytest.approx([0.5, 0.1, 0.5])
+    with pytest.raises(
+        ValueError, match=r"'blocks/1/up/\*' should decide .* got none: 'blocks/\*\*', which is before it"
+    ):
+        paths.values_by_pattern("test", params, {"blocks/**": 0.1, "blocks/1/up/*": 0.5}, None)

@@ -101,7 +101,7 @@ def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
     folder: of the run. changed_data: accept data files that changed since the run began; their original
     rows keep their splits.
     """
-    config = read_config(folder, changed_data=changed_data)
+    config = read_config(folder, changed_data=changed_data, needs_start=True)
     state, start = _replay(config, folder)
     if int(state.diverged_at) >= 0:
         faults = debug.find_nan(config.build, config.hypers, state, config.data())

@@ -32,8 +32,8 @@ def resume(folder: Path, settings: list[str] | None = None, *, changed_data: boo
         check.fail("resume", problem, hint=f'Train new adapters on it: lora = {{ run = "{folder}" }}')
     settings = settings or []
     with interrupt_message("stopped before the training resumed; nothing was changed"):
-        old = read_config(folder, changed_data=changed_data)
-        new = read_config(folder, settings, changed_data=changed_data)
+        old = read_config(folder, changed_data=changed_data, needs_start=True)
+        new = read_config(folder, settings, changed_data=changed_data, needs_start=True)
         trained_steps = max(checkpoint.steps(folder / "checkpoints"), default=0)
         changed_hypers = _check_settings(old, new, trained_steps, settings)
         new.data()  # refuses data that has changed

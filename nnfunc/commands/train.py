@@ -25,7 +25,10 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
         dry_run(config)  # reports mistakes of the config and the data before there is a folder
         with new_folder(config_file.stem, folder, message) as folder:
             with explain_full_disk(folder, "Train again."):
-                save_run(config, folder)
+                report = save_run(config, folder)
                 run_folder.write_environment(folder)
+            if report is not None:
+                start = config.tables["start"]
+                print(f"start   {start['run']} ({start['checkpoint']})\n{report}")
             run_training(config, folder, resume=False)
     return folder

@@ -1,37 +1,41 @@
-"""The config's table lora: low-rank adapters of a trained run."""
+"""The config's tables lora and start: adapters of a trained run, and parameters of one to start from."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
 from nnfunc import check
-from nnfunc.base import Layer, Model, Scalar
+from nnfunc.base import Layer, Model, Params, PyTree, Scalar, as_model
 from nnfunc.config.file_paths import last_saved
+from nnfunc.paths import flatten
 from nnfunc.runs import status
+from nnfunc.training.starting import StartReport, load_into, report_start
 
-__all__ = ["Adapters", "adapt"]
+__all__ = ["Adapters", "Start", "StartedModel", "adapt", "start_from"]
 
 
 class Adapters(NamedTuple):
     """The adapters of a trained run.
 
-    run, on, rank, alpha, base_saved_at: the arguments of `adapt`.
+    run, on, rank, alpha, train, base_saved_at: the arguments of `adapt`.
     """
 
     run: str
     on: tuple[str, ...]
     rank: int
     alpha: Scalar
+    train: tuple[str, ...]
     base_saved_at: object
 
     def model(self, model: Layer) -> Model:
         """The model with adapters, on the run's frozen parameters. model: of the same shape as the run's."""
         from nnfunc.layers.lora import lora
 
-        base = _load_base(self.run, self.base_saved_at)
-        return lora(model, base.params, self.on, rank=self.rank, alpha=self.alpha, state=base.state)
+        base = _load_base(self.run, "best", self.base_saved_at)
+        return lora(model, base.params, self.on, rank=self.rank, alpha=self.alpha, train=self.train, state=base.state)
 
 
 def adapt(
@@ -40,33 +44,99 @@ def adapt(
     on: tuple[str, ...] = ("**/query/weight", "**/value/weight"),
     rank: int = 8,
     alpha: Scalar = 8.0,
+    train: tuple[str, ...] = (),
     base_saved_at: object = None,
 ) -> Adapters:
-    """Train low-rank adapters of the best checkpoint of another run, whose parameters stay frozen.
+    """Train low-rank adapters of the best checkpoint of another run, whose other parameters stay frozen.
 
     run: the folder of the run, which has the same model. on: patterns of the weights that get an adapter.
-    rank, alpha: as for `nf.lora`. base_saved_at: `last_saved(run)` when the config was built, by default now.
+    rank, alpha, train: as for `nf.lora`. base_saved_at: `last_saved(run)` when the config was built, by default now.
     Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters itself.
     """
     check.size("lora", rank=rank)
-    file = Path(run) / "config.toml"
-    if not file.is_file():
-        check.fail("lora", expected="run should be the folder of a run", actual=repr(run))
+    base_saved_at = _check_base("lora", run, "best", base_saved_at)
+    return Adapters(run, on, rank, alpha, train, base_saved_at)
+
+
+class StartedModel(Model):
+    """A Model with `report()`, of what its init takes over from a trained run."""
+
+    __slots__ = ("report",)
+    report: Callable[[], StartReport]
+
+
+class Start(NamedTuple):
+    """A trained run to start from.
+
+    run, only, skip, checkpoint, base_saved_at: the arguments of `start_from`.
+    """
+
+    run: str
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
+    checkpoint: str
+    base_saved_at: object
+
+    def model(self, model: Layer) -> StartedModel:
+        """The `model`, whose init and init_state take over the parameters and the state of the run."""
+        model = as_model(model)
+
+        def match(params: Params, state: PyTree) -> Any:
+            base = _load_base(self.run, self.checkpoint, self.base_saved_at)
+            pretrained = flatten(base.params) | flatten(base.state)
+            leaves = flatten(params) | flatten(state)
+            return pretrained, *report_start("start", leaves, pretrained, self.only, self.skip)
+
+        def init(key):
+            params = model.init(key)
+            return load_into(params, *match(params, model.state_shapes))
+
+        def init_state():
+            state = model.init_state()
+            return load_into(state, *match(shapes(), state)) if jax.tree.leaves(state) else state
+
+        shapes = lambda: jax.eval_shape(model.init, jax.random.key(0))
+        started = StartedModel(init, forward=model.forward, init_state=init_state, name=model.name)
+        started.report = lambda: match(shapes(), model.state_shapes)[1]
+        return started
+
+
+def start_from(
+    run: str,
+    *,
+    only: tuple[str, ...] = ("**",),
+    skip: tuple[str, ...] = (),
+    checkpoint: Literal["best", "last"] = "best",
+    base_saved_at: object = None,
+) -> Start:
+    """Start from the parameters and the state, such as running statistics, of another run.
+
+    run: its folder. only, skip: as for `nf.starting_from`, patterns of parameters and state. checkpoint: "best" or
+    "last". base_saved_at: `last_saved(run)` when the config was built, by default now.
+    Raises: ValueError when there is no such run or checkpoint, or the run has adapters.
+    """
+    return Start(run, only, skip, checkpoint, _check_base("start", run, checkpoint, base_saved_at))
+
+
+def _check_base(table: str, run: str, checkpoint: str, base_saved_at: object) -> object:
+    """Check that the folder `run` has a trained model without adapters; when it was saved last."""
+    if not (Path(run) / "config.toml").is_file():
+        check.fail(table, expected="run should be the folder of a run", actual=repr(run))
     tables, problem = status.read_config(Path(run))
     if problem:
-        check.fail("lora", f"{run}: {problem}.")
+        check.fail(table, f"{run}: {problem}.")
     if "lora" in tables:
         hint = f"Merge them first: nnfunc merge {run} FOLDER"
-        check.fail("lora", expected="run should have no adapters", actual=f"{run!r}, which has some", hint=hint)
+        check.fail(table, expected="run should have no adapters", actual=f"{run!r}, which has some", hint=hint)
     base_saved_at = last_saved(run) if base_saved_at is None else base_saved_at
-    _load_base(run, base_saved_at)
-    return Adapters(run, on, rank, alpha, base_saved_at)
+    _load_base(run, checkpoint, base_saved_at)
+    return base_saved_at
 
 
 @lru_cache(maxsize=2)
-def _load_base(run: str, stamp: object) -> Any:
+def _load_base(run: str, checkpoint: str, stamp: object) -> Any:
     from nnfunc.config.restore import load_run
 
     with jax.ensure_compile_time_eval():  # a build may run inside a trace, but loading needs values
-        base = load_run(run)
+        base = load_run(run, checkpoint)
         return base._replace(params=jax.device_get(base.params), state=jax.device_get(base.state))

@@ -122,7 +122,8 @@ def _make_task(results: Mapping[str, Any], augments: list[Any]) -> Any:
     if options is not None:
         model = options.model(model)
         extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness}
-    model = results["lora"].model(model) if "lora" in results else model  # outermost, for merge_lora
+    for table in ("start", "lora"):  # outermost, for its report and for merge_lora; there is one of the two
+        model = results[table].model(model) if table in results else model
     if augments:
         from nnfunc.data.augment import chain
 

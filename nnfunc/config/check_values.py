@@ -42,6 +42,8 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
     data, train, groups, average, task = (
         resolved.get(table) or {} for table in ("data", "train", "groups", "average", "task")
     )
+    if resolved.get("lora") and resolved.get("start"):
+        problems.add("start", "the table lora has a run to begin with", hint="Remove one of the two tables.")
     steps, freeze = train.get("steps", 0), groups.get("freeze", ())
     starts = [("average.start", "", average.get("start"))]
     if isinstance(freeze, dict):

@@ -52,7 +52,7 @@ class Config:
             arguments = [
                 (k, insert_slots(f"{path}.{k}", v, hypers if types[k].traced else None)) for k, v in values.items()
             ]
-            if table == "lora":  # a base that was trained again needs another build
+            if table in ("lora", "start"):  # a base that was trained again needs another build
                 arguments.append(("base_saved_at", last_saved(values["run"])))
             parts.append(TableCall(path, table, name, tuple(arguments)))
         return Recipe(tuple(parts)), hypers
@@ -108,6 +108,8 @@ class Config:
     def table_paths(self) -> list[str]:
         """The dotted keys of the tables of the task, such as "model" or "augment.shift"."""
         tables = [table for table in TASK_TABLES if table in self.tables]
+        if self.records is not None and not self.records.needs_start:
+            tables = [table for table in tables if table != "start"]
         inner = [f"augment.{name}" for name in self.tables.get("augment", ())]
         return [path for table in tables for path in (inner if table == "augment" else [table])]
 
@@ -121,8 +123,8 @@ class Config:
         name = name or FIXED_FACTORIES.get(table) or values.pop("name")
         end = {"total_steps": self.tables["train"]["steps"]}
         types = get_schema(table, name).types
-        if table == "lora" and self.records is not None:
-            values["run"] = self.records.base_of(values["run"])
+        if table in ("lora", "start") and self.records is not None:
+            values["run"] = self.records.base_of(values["run"], values.get("checkpoint", "best"))
         if table == "data":
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in types:

@@ -1,4 +1,4 @@
-"""Records in a run's folder: the preprocessing of its data, such as classes and means, and the run that it adapts."""
+"""Records in a run's folder: the preprocessing of its data, such as means, and the run that it begins with."""
 
 import hashlib
 import warnings
@@ -18,12 +18,14 @@ class DataRecords:
     """The data records of a run, a sweep or a comparison.
 
     folder: of the run. per_data_set: whether the folder has a record for each of several data sets, as for
-    sweeps and comparisons. changed_data: whether to accept data files that have changed.
+    sweeps and comparisons. changed_data: whether to accept data files that have changed. needs_start: whether
+    the parameters of step 0 may be needed; if not, the table start has no effect, as checkpoints have its result.
     """
 
     folder: Path
     per_data_set: bool = False
     changed_data: bool = False
+    needs_start: bool = True
 
     def load(self, name: str, values: Mapping[str, Any]) -> Preprocessing | None:
         """The record of a data set, or None.
@@ -66,14 +68,14 @@ class DataRecords:
         arguments = sorted((k, v) for k, v in values.items() if k not in ("batch_size", "seed"))
         return self.folder / "data" / _digest((name, arguments))
 
-    def base_of(self, run: str) -> str:
-        """The folder of the saved copy of `run`, whose adapters are trained, or `run` itself without a copy."""
-        copy = self.base_folder(run)
+    def base_of(self, run: str, checkpoint: str = "best") -> str:
+        """The folder of the saved copy of `run`, or `run` itself without one. checkpoint: the one that is used."""
+        copy = self.base_folder(run, checkpoint)
         return str(copy) if (copy / "config.toml").is_file() else run
 
-    def base_folder(self, run: str) -> Path:
-        """The folder for the copy of a run. run: its folder as written in the config."""
-        return self.folder / "base" / _digest(run)
+    def base_folder(self, run: str, checkpoint: str = "best") -> Path:
+        """The folder for the copy of a run. run: its folder as written in the config. checkpoint: the one to copy."""
+        return self.folder / "base" / _digest(run if checkpoint == "best" else (run, checkpoint))
 
 
 def _digest(value: Any) -> str:

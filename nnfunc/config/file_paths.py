@@ -13,7 +13,7 @@ from nnfunc.data.download import data_folders
 
 __all__ = ["FILE_TABLES", "last_saved", "make_absolute"]
 
-FILE_TABLES = ("data", "lora")
+FILE_TABLES = ("data", "lora", "start")
 _CODECS = ("characters", "bytes")  # values of codec that are not files
 
 
@@ -37,7 +37,7 @@ def make_absolute(table: str, values: Any, problems: ProblemList) -> Any:
 @lru_cache
 def _path_keys(table: str, name: str) -> tuple[str, ...]:
     """The arguments that may be a file path."""
-    if table == "lora":
+    if table in ("lora", "start"):
         return ("run",)
     hints = typing.get_type_hints(factories(table)[name])
     return tuple(key for key, hint in hints.items() if Path in typing.get_args(hint))

@@ -21,6 +21,7 @@ from nnfunc.data.preprocessing import FILES
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import load_either
 from nnfunc.training.fitting import check_state
+from nnfunc.training.starting import StartReport
 from nnfunc.training.step import TrainState, eval_params, trainer
 from nnfunc.training.task import Task, build_task
 
@@ -107,15 +108,17 @@ class Run(TrainedModel):
         return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
 
 
-def read_config(folder: Path, overrides: Sequence[str] = (), *, changed_data: bool = False) -> Config:
+def read_config(
+    folder: Path, overrides: Sequence[str] = (), *, changed_data: bool = False, needs_start: bool = False
+) -> Config:
     """The config of a run's folder, with the saved preprocessing.
 
     folder: of the run. overrides: as for `load`. changed_data: whether to accept data files that changed
-    since the run began.
+    since the run began. needs_start: whether the run may be trained from step 0, for which its table start counts.
     Raises: FileNotFoundError; ConfigError.
     """
     folder = run_folder.check_folder(folder)
-    records = DataRecords(folder, changed_data=changed_data)
+    records = DataRecords(folder, changed_data=changed_data, needs_start=needs_start)
     return load(folder / "config.toml", overrides, records=records)
 
 
@@ -180,30 +183,41 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
     return state, result.step
 
 
-def save_run(config: Config, folder: Path) -> None:
-    """Write the files with which a run can be loaded without its data and without the run that it adapts.
+def save_run(config: Config, folder: Path) -> StartReport | None:
+    """Write the files with which a run can be loaded without its data and without the run that it begins with.
 
-    config: of the run. folder: of the run.
+    config: of the run. folder: of the run. Returns: of a run with a table start, what is taken over.
     """
     config.dump(folder / "config.toml")
     config.preprocessing.save(folder)
     save_base(config, DataRecords(folder))
+    if "start" not in config.tables:
+        return None
+    report = config.build(config.hypers).model.report()
+    run_folder.write_json(folder / run_folder.START, config.tables["start"] | report._asdict())
+    return report
 
 
 def save_base(config: Config, records: DataRecords) -> None:
-    """Copy the run whose adapters are trained: its config, its best checkpoint and its preprocessing.
+    """Copy the run that the config begins with: its config, the checkpoint and its preprocessing.
 
-    config: of the run of adapters; without a table lora nothing is copied. records: know the folder of the copy.
+    config: of the new run; without a table lora or start nothing is copied. records: know the folder of the copy.
     """
-    if "lora" not in config.tables:
-        return
-    run, source = config.tables["lora"]["run"], Path(config.part("lora")[2]["run"])
-    folder = records.base_folder(run)
+    for table in {"lora", "start"} & set(config.tables):
+        which = config.tables[table].get("checkpoint", "best")
+        run, source = config.tables[table]["run"], Path(config.part(table)[2]["run"])
+        _copy_base(run, source, which, records.base_folder(run, which))
+
+
+def _copy_base(run: str, source: Path, which: str, folder: Path) -> None:
     if (folder / "config.toml").is_file():
         return
     base = read_config(source)
-    state, _ = restore_state(base, source, "best")
-    checkpoint.save_best(folder / "checkpoints", state, metadata={"run": run})
+    state, step = restore_state(base, source, which)
+    if which == "best":
+        checkpoint.save_best(folder / "checkpoints", state, metadata={"run": run})
+    else:
+        checkpoint.save_step(folder / "checkpoints", step, {"state": state}, metadata={"run": run})
     for file in (source / name for name in FILES):
         if file.is_file():
             shutil.copy(file, folder / file.name)

@@ -42,6 +42,7 @@ TABLES = {
     "plateau": 'plateau = { metric = "loss", patience = 3, factor = 0.5 }',
     "average": 'average = { name = "ema", decay = 0.999 }',
     "lora": 'lora = { run = "runs/shakespeare_gpt-1", rank = 8 }',
+    "start": 'start = { run = "runs/imagenet-1", skip = ["head/**"] }',
     "clip_value": "clip_value = { limit = 1.0 }",
     "clip_adaptive": "clip_adaptive = { limit = 0.01 }",
     "groups": 'groups = { rates = { "stem/**" = 0.1 }, freeze = ["embed/**"] }',
@@ -63,6 +64,7 @@ TASK_TABLES = (
     "plateau",
     "average",
     "lora",
+    "start",
     *WRAPPERS,
 )
 OPTIONAL_TABLES = {"schedule", "log", *TASK_TABLES[4:]}
@@ -72,6 +74,7 @@ FIXED_FACTORIES = {
     "task": "options",
     "plateau": "reduce_on_plateau",
     "lora": "adapt",
+    "start": "start_from",
 } | {name: name for name in WRAPPERS}
 """The factory of each table that has no name."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
@@ -126,6 +129,7 @@ def _fixed_factory(table: str) -> Callable[..., Any]:
         "task": "config.task_options",
         "plateau": "training.task",
         "lora": "config.adapters",
+        "start": "config.adapters",
     }
     module = importlib.import_module(f"nnfunc.{modules.get(table, 'optimizers')}")
     return getattr(module, FIXED_FACTORIES[table])

@@ -1,13 +1,14 @@
-"""Low-rank adapters: the parameters of a model stay fixed, and small corrections of some are trained."""
+"""Low-rank adapters: most parameters of a model stay fixed, and small corrections of some are trained."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
-from typing import Any
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, initializers, paths
 from nnfunc.base import (
@@ -45,24 +46,28 @@ def lora(
     rank: int,
     alpha: Scalar = 8.0,
     stacked: Leaves = (),
+    train: Leaves = (),
     state: PyTree | None = None,
 ) -> Model:
     """The model with trained parameters `base`, of which only low-rank corrections are trained.
 
     Each chosen weight becomes `weight + alpha / rank * down @ up`. down is drawn (LeCun normal), up
-    is zero, so that the model begins as it was. The parameters are the adapters alone, by the paths
-    of the weights: {"blocks": {"query": {"weight": {"down": ..., "up": ...}}}}. What is not trained
-    is state: {"base": base}, and "model", the state of the model inside, where it has one. The
-    averages of `nf.averages` leave the base out.
+    is zero, so that the model begins as it was. The parameters are the adapters, by the paths
+    of the weights: {"blocks": {"query": {"weight": {"down": ..., "up": ...}}}}, and the leaves that train names,
+    by their paths. What is not trained is state: {"base": base}, and "model", the state of the model inside,
+    where it has one. The averages of `nf.averages` leave the base out.
     Shapes: weight [in, out]: down [in, rank], up [rank, out]. Weights [n, in, out] of a `repeat` have
     n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
     Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
     is layers, whatever their axes, such as the kernels of a repeat.
     model: the layer to adapt. base: its trained parameters.
     on: path patterns, "matrices" or a function params -> tree of booleans; by default the query weights.
-    rank: at least 1. alpha: the strength of the corrections, whatever their rank. state: of the model inside,
+    "blocks/3/query/weight" is that of one layer of a `repeat`; the adapters are those of the chosen layers.
+    rank: at least 1. alpha: the strength of the corrections, whatever their rank. train: the leaves that are
+    trained fully, from base on, such as "head/**"; by default none. state: of the model inside,
     with which base was trained, such as running statistics; by default a fresh one.
-    Raises: ValueError when a pattern matches nothing, or a leaf that is no matrix by name and shape.
+    Raises: ValueError when a pattern matches nothing, or a leaf that is no matrix by name and shape, or when a leaf
+    has an adapter and is trained fully.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
 
     >>> model = nf.mlp([4, 8, 2])
@@ -77,11 +82,14 @@ def lora(
     model = as_model(model, where="lora")
     check.size("lora", rank=rank)
     check.number("lora", alpha=alpha)
-    batches = _batches(base, on, stacked)
+    fully = paths.flatten(leaves_mask("lora: train", base, train))
+    weights = _weights(base, on, stacked, fully)
+    rest = paths.keep_where(base, jax.tree.map_with_path(lambda keys, _: not fully[paths.path_of(keys)], base))
 
     def init(key):
-        leaves, adapters = paths.flatten(base), {}
-        for path, batch in batches.items():
+        leaves = paths.flatten(base)
+        params = {path: jnp.array(leaf) for path, leaf in leaves.items() if fully[path]}
+        for path, (batch, layers) in weights.items():
             shape, leaf_key = jnp.shape(leaves[path]), reduce(fold, path.split("/"), key)
             into, out = math.prod(shape[len(batch) : -1]), shape[-1]
             dtype = wide_dtype(leaves[path])
@@ -91,29 +99,31 @@ def lora(
 
             for size in batch:
                 down = _stack(down, size)
-            adapters[f"{path}/down"] = down(leaf_key)
-            adapters[f"{path}/up"] = jnp.zeros((*batch, rank, out), dtype)
-        return paths.unflatten(adapters)
+            first, up = down(leaf_key), jnp.zeros((*batch, rank, out), dtype)
+            params[f"{path}/down"], params[f"{path}/up"] = _pick(first, layers), _pick(up, layers)
+        return paths.unflatten(params)
 
     def init_state(key=None):
         # copies, as a train step uses up its state
         inside = model.init_state(key) if state is None else jax.tree.map(jnp.array, state)
-        return _state(jax.tree.map(jnp.array, base), inside)
+        return _state(jax.tree.map(jnp.array, rest), inside)
 
-    def merge(params, base):
-        adapters = paths.flatten(params)
-        needed = {f"{path}/{part}" for path in batches for part in ("down", "up")}
-        if set(adapters) != needed:
-            wrong = sorted(set(adapters) ^ needed)[0]
-            expected = "its params should be the adapters that its init makes"
+    needed = {path for path, trained in fully.items() if trained}
+    needed |= {f"{path}/{part}" for path in weights for part in ("down", "up")}
+
+    def merge(params, fixed):
+        trained = paths.flatten(params)
+        if set(trained) != needed:
+            wrong = sorted(set(trained) ^ needed)[0]
+            expected = "its params should be those that its init makes"
             check.fail("lora", expected=expected, actual=f"a difference at {wrong!r}")
+        leaves = paths.flatten(fixed) | trained
 
-        def merged(keys, weight):
+        def merged(keys, _):
             path = paths.path_of(keys)
-            if path not in batches:
-                return weight
-            down, up = adapters[f"{path}/down"], adapters[f"{path}/up"]
-            return _merged(weight, down, up, alpha)
+            if path not in weights:
+                return leaves[path]
+            return _merged(leaves[path], trained[f"{path}/down"], trained[f"{path}/up"], alpha, weights[path].layers)
 
         return jax.tree.map_with_path(merged, base)
 
@@ -155,35 +165,55 @@ def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Par
     return model.merge(params, state["base"])
 
 
-def _batches(base: Params, on: Leaves, stacked: Leaves) -> dict[str, tuple[int, ...]]:
-    """The paths of the weights with adapters, and the axes of each that are layers."""
+class _Weight(NamedTuple):
+    """A weight with adapters. batch: its axes of layers. layers: those with adapters, None for all."""
+
+    batch: tuple[int, ...]
+    layers: tuple[int, ...] | None
+
+
+def _weights(base: Params, on: Leaves, stacked: Leaves, fully: dict[str, bool]) -> dict[str, _Weight]:
+    """The weights with adapters, by path. fully: whether a leaf is trained fully, by path."""
     leaves = paths.flatten(base)
-    picked = paths.flatten(leaves_mask("lora: on", base, on))
+    picked = paths.flatten(leaves_mask("lora: on", base, on, by_layer=True))
     layers = paths.flatten(leaves_mask("lora: stacked", base, stacked))
-    batches = {}
+    weights = {}
     for path, leaf in leaves.items():
-        if not picked[path]:
+        if not np.any(picked[path]):
             continue
-        shape = jnp.shape(leaf)
-        first = 1 if layers[path] or len(shape) == 3 else 0
+        shape, some = jnp.shape(leaf), np.ndim(picked[path]) > 0
+        first = 1 if layers[path] or some or len(shape) == 3 else 0
         if not is_matrix(path, leaf) or len(shape) - first < 2:
             expected = f"{path} should be a matrix, called weight, kernel or embedding"
             hint = "Name the weights alone, such as '**/weight'."
             check.fail("lora: on", expected=expected, actual=f"shape {tuple(shape)}", hint=hint)
+        if some and np.shape(picked[path])[1] > 1:
+            expected = "a pattern should pick layers of one repeat"
+            check.fail("lora: on", expected=expected, actual=f"layers of a repeat within another in {path}")
+        if fully[path]:
+            expected, hint = f"{path} should have an adapter or be trained fully", "Leave it out of on= or train=."
+            check.fail("lora: train", expected=expected, actual="both", hint=hint)
         check.floating("lora: base", **{path: leaf})
-        batches[path] = tuple(shape[:first])
-    if not batches:
+        weights[path] = _Weight(tuple(shape[:first]), tuple(np.flatnonzero(picked[path]).tolist()) if some else None)
+    if not weights:
         check.fail("lora: on", expected="it should choose at least one weight", actual=f"none of {list(leaves)}")
-    return batches
+    return weights
 
 
-@jax.jit  # one program when called alone too: op by op, the last bits would differ from those in a model
-def _merged(weight: Array, down: Array, up: Array, alpha: Scalar) -> Array:
+def _pick(x: Array, layers: tuple[int, ...] | None) -> Array:
+    return x if layers is None else x[np.array(layers)]
+
+
+# one program when called alone too: op by op, the last bits would differ from those in a model
+@partial(jax.jit, static_argnames="layers")
+def _merged(whole: Array, down: Array, up: Array, alpha: Scalar, layers: tuple[int, ...] | None) -> Array:
+    weight = _pick(whole, layers)
     dtype = jnp.promote_types(wide_dtype(weight), down.dtype)
     down, up = down.astype(dtype), up.astype(dtype)
     scale = jnp.asarray(alpha, dtype) / down.shape[-1]
     change = scale * (down @ up)
-    return (weight.astype(dtype) + change.reshape(weight.shape)).astype(weight.dtype)
+    merged = (weight.astype(dtype) + change.reshape(weight.shape)).astype(weight.dtype)
+    return merged if layers is None else whole.at[np.array(layers)].set(merged)
 
 
 def _state(base: Params, inside: PyTree) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
-from nnfunc.paths import Leaves, is_matrix, leaves_mask
+from nnfunc.paths import Leaves, is_matrix, leaves_mask, where_on
 from nnfunc.vector_norm import global_norm, vector_norm
 
 __all__ = ["clip_adaptive", "clip_global_norm", "clip_value", "max_norm"]
@@ -67,15 +68,15 @@ def clip_adaptive(
 
     def clip(grads, params, number):
         def each(grad, param, on, axes):
-            if not on:
+            if not np.any(on):
                 return grad
             off = jnp.isinf(number(limit))  # inf times 0 would be NaN in gradients
             fraction = jnp.where(off, 1, number(limit))
             weights, size = (vector_norm(x, axes, keepdims=True) for x in (param, grad))
             most = fraction * jnp.maximum(weights, number(eps))
-            return jnp.where(off, grad, _shortened(grad, size, most))
+            return where_on(on, jnp.where(off, grad, _shortened(grad, size, most)), grad)
 
-        which = leaves_mask("clip_adaptive: on", params, on)
+        which = leaves_mask("clip_adaptive: on", params, on, by_layer=True)
         axes = _norm_axes("clip_adaptive: stacked", params, stacked)
         return jax.tree.map(each, grads, params, which, axes)
 
@@ -106,13 +107,13 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
         updates, state = inner.update(grads, state, params, **extra)
 
         def each(update, param, on, axes):
-            if not on:
+            if not np.any(on):
                 return update
             new, most = param + update, jnp.asarray(limit, wide_type(params))
             size = vector_norm(new, axes, keepdims=True)
-            return jnp.where(size > most, _shortened(new, size, most) - param, update)
+            return jnp.where(np.asarray(on) & (size > most), _shortened(new, size, most) - param, update)
 
-        which = leaves_mask("max_norm: on", params, on)
+        which = leaves_mask("max_norm: on", params, on, by_layer=True)
         axes = _norm_axes("max_norm: stacked", params, stacked)
         return jax.tree.map(each, updates, params, which, axes), state
 

@@ -9,7 +9,7 @@ import optax
 
 from nnfunc import check, paths, schedules
 from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating, wide_dtype
-from nnfunc.paths import fill_missing, keep_where
+from nnfunc.paths import where_on
 
 __all__ = ["Optimizer", "as_optimizer", "cast_like", "require_params", "scaled", "wide_type", "wrapped"]
 
@@ -137,7 +137,7 @@ def wrapped(
         updates, state = update(grads, state, wide, extra)
         if frozen:
             fixed = paths.mask(params, frozen, where=where)
-            updates = fill_missing(params, keep_where(updates, jax.tree.map(lambda on: not on, fixed)))
+            updates = jax.tree.map(lambda on, u: where_on(on, jnp.zeros_like(u), u), fixed, updates)
         return cast_like(updates, params), state
 
     return Optimizer(begin, step, inner.learning_rate, frozen)

@@ -13,7 +13,7 @@ from nnfunc.base import Array, Params, PyTree, Scalar
 from nnfunc.errors import NnfuncError
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.optimizers.weight_decay import check_by_pattern
-from nnfunc.paths import fill_missing, keep_where, values_by_pattern
+from nnfunc.paths import fill_missing, keep_where, values_by_pattern, where_on
 
 __all__ = ["GroupsState", "groups"]
 
@@ -35,6 +35,7 @@ def groups(
 
     rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
     a leaf decides, and leaves that no pattern fits have the factor 1. Decay that goes with the rate is scaled with it.
+    A number after the name of a `repeat` is one of its layers: {"blocks/3/**": 0.1, "blocks/**": 0.5}.
     freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
     no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
     them. Nothing here needs their gradients, so that a program which does nothing else with them
@@ -66,44 +67,35 @@ def groups(
             for one in row if isinstance(row, list | tuple) or jnp.ndim(row) else [row]:
                 check_by_pattern("groups", name, {pattern: one})
 
-    def by_leaf(name, params, numbers):
+    def by_leaf(name, params, numbers, other_layers):
         """The number of each leaf, or an array that broadcasts along its axis of layers; None without one."""
-        arrays = {pattern: jnp.asarray(value) for pattern, value in numbers.items()}
-
-        def fit(keys, number, leaf):
-            if number is None or number.ndim == 0:
-                return number
-            if leaf.ndim == 0 or number.shape != leaf.shape[:1]:
-                expected = f"{name} of {paths.path_of(keys)} should be one number, or one for each of its layers"
-                actual = f"shape {number.shape} for parameters of shape {leaf.shape}"
-                check.fail("groups", expected=expected, actual=actual)
-            return number.reshape(-1, *[1] * (leaf.ndim - 1))
-
-        tree = values_by_pattern(f"groups: {name}", params, arrays, None)
-        return jax.tree.map_with_path(fit, tree, params, is_leaf=lambda x: x is None)
+        arrays = {pattern: jnp.asarray(value, wide_type(params)) for pattern, value in numbers.items()}
+        return values_by_pattern(f"groups: {name}", params, arrays, None, other_layers=other_layers)
 
     def moving(params):
+        """Where leaves and layers never move, and which leaves move at least in part."""
         frozen = paths.mask(params, never, where="groups: freeze")
-        return jax.tree.map(lambda on: not on, frozen)
+        return frozen, jax.tree.map(lambda fixed: fixed is not True, frozen)
 
     def init(params):
-        on = moving(params)
-        by_leaf("rates", params, rates)  # a pattern that matches nothing fails here
-        by_leaf("freeze", params, later)
+        _, on = moving(params)
+        by_leaf("rates", params, rates, 1)  # a pattern that matches nothing fails here
+        by_leaf("freeze", params, later, 0)
         with _hidden(never, params):
             state = inner.init(keep_where(params, on))
         return GroupsState(state, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params, extra):
-        on, dtype = moving(params), wide_type(params)
-        factors = by_leaf("rates", params, rates)
-        starts = by_leaf("freeze", params, later)
-        due = lambda start: jnp.asarray(state.step, dtype) >= jnp.asarray(start, dtype)
+        (frozen, on), dtype = moving(params), wide_type(params)
+        grads = jax.tree.map(lambda fixed, grad: where_on(fixed, jnp.zeros_like(grad), grad), frozen, grads)
+        factors = by_leaf("rates", params, rates, 1)
+        starts = by_leaf("freeze", params, later, 0)
+        due = lambda start: jnp.asarray(state.step, dtype) >= start
 
         def scale(whole, factor, start):
             """The rate_scale of a leaf: that of the caller, times the leaf's factor, 0 before its start."""
             product = jnp.ones((), dtype) if whole is None else jnp.asarray(whole, dtype)
-            product = product if factor is None else product * jnp.asarray(factor, dtype)
+            product = product if factor is None else product * factor
             return product if start is None else jnp.where(due(start), product, 0)
 
         reported = {name: value for name, value in extra.items() if name != "gradient_norm" or not never}
@@ -131,7 +123,8 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        hidden = [path for path in paths.flatten(params) if any(paths.matches(n, path) for n in never)]
+        matched = paths.match_params(never, paths.flatten(params), where="groups: freeze")
+        hidden = [path for path, on in matched.items() if on is True]
         named = re.search(r"pattern '([^']+)'", str(error))
         ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
         if ours and isinstance(error, NnfuncError):

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar
-from nnfunc.paths import Leaves, leaves_mask, values_by_pattern
+from nnfunc.paths import Leaves, leaves_mask, values_by_pattern, where_on
 
 __all__ = ["Decay", "check_by_pattern", "check_decay", "decayed"]
 
@@ -28,8 +29,8 @@ def decayed(
         if isinstance(weight_decay, Mapping):
             each = {pattern: number(value) for pattern, value in weight_decay.items()}
             return values_by_pattern(f"{where}: weight_decay", params, each, None)
-        on, same = leaves_mask(f"{where}: decay_on", params, decay_on), number(weight_decay)
-        return jax.tree.map(lambda on: same if on else None, on)
+        on, same = leaves_mask(f"{where}: decay_on", params, decay_on, by_layer=True), number(weight_decay)
+        return jax.tree.map(lambda on: where_on(on, same, 0 if np.ndim(on) else None), on)
 
     def decay(updates, params):
         add = lambda update, param, size: update if size is None else update + size * param

@@ -5,7 +5,8 @@ environment.json   versions, device and command
 data.json          the preprocessing fitted to the data: columns, means, classes, a fingerprint
 data_rows.npy      the split of each example: a hash of the example, with the split in the low bits
 codec.json         of runs on text: how text becomes tokens
-base/              of runs with adapters: a copy of the run that they adapt
+base/              of runs with adapters or a table start: a copy of the run that they begin with
+start.json         of runs with a table start: the paths of what was taken over, and of the rest
 metrics.jsonl      one JSON table a line: training means, validation metrics, layer statistics, events
 checkpoints/       step-..., the latest ones; best, the one with the best validation metric
 result.json        the test metrics, once the run is complete
@@ -35,6 +36,7 @@ from nnfunc import check, documents, malloc, xla_flags
 __all__ = [
     "CONFIG_FILES",
     "MERGED",
+    "START",
     "TRIAL",
     "check_folder",
     "create_folder",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 MERGED = "merged.json"
+START = "start.json"
 TRIAL = "trial.json"
 CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 """The file that makes a folder a run or a sweep."""

@@ -5,6 +5,7 @@ from nnfunc.training.divergence import Diverged
 from nnfunc.training.evaluate import evaluate
 from nnfunc.training.gradients import BoundModel
 from nnfunc.training.objectives import Objective, classification, language_modelling, regression
+from nnfunc.training.starting import StartReport, starting_from
 from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
 from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
 from nnfunc.training.train_run import History, Report, train
@@ -16,6 +17,7 @@ __all__ = [
     "Objective",
     "OnPlateau",
     "Report",
+    "StartReport",
     "Task",
     "TrainState",
     "Trainer",
@@ -25,6 +27,7 @@ __all__ = [
     "language_modelling",
     "reduce_on_plateau",
     "regression",
+    "starting_from",
     "train",
     "trainer",
 ]

@@ -138,7 +138,7 @@ def _stop_frozen(params: Params, frozen: tuple[str, ...]) -> Params:
     if not frozen:
         return params
     mask = paths.mask(params, frozen, where="freeze")
-    return jax.tree.map(lambda on, leaf: jax.lax.stop_gradient(leaf) if on else leaf, mask, params)
+    return jax.tree.map(lambda on, leaf: paths.where_on(on, jax.lax.stop_gradient(leaf), leaf), mask, params)
 
 
 def _accumulated(gradient: GradientFunction, count: int) -> GradientFunction:

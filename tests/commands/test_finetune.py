@@ -80,6 +80,20 @@ def test_merge_writes_a_plain_run_with_the_same_figures(folder, capsys):
     assert load(folder / "base.toml", [further]).build is not None
 
 
+def test_parts_of_a_run_are_trained_fully_beside_adapters(folder, tmp_path):
+    lora = f'lora={{run="{folder / "base"}",on=["hidden_*/**/weight"],rank=2,train=["head/**"]}}'
+    run, merged = tmp_path / "lora", tmp_path / "merged"
+    assert main("train", folder / "base.toml", lora, "train.steps=8", "--run", run) == 0
+    base, adapted = nf.load_run(folder / "base"), nf.load_run(run)
+    assert "head/weight" in nf.paths.flatten(adapted.params)
+    assert "head/weight" not in nf.paths.flatten(adapted.state["base"])
+    assert (adapted.params["head"]["weight"] != base.params["head"]["weight"]).all()
+    assert main("merge", run, merged) == 0
+    assert evaluate(merged) == json.loads((run / "result.json").read_text())["test"]
+    kept = nf.load_run(merged).params["head"]["weight"]
+    np.testing.assert_array_equal(kept, adapted.params["head"]["weight"])
+
+
 def test_adapters_are_outermost_and_recomputed_blocks_inside():
     body = nf.repeat(nf.residual(nf.serial(up=nf.linear(4, 4), act=jax.numpy.tanh)), 2)
     inside = options(precision="bfloat16", remat=True).model(body)

@@ -245,7 +245,7 @@ def lora(on, **arguments):
         (lambda: lora(()), r"lora: on: it should choose at least one weight, got none of"),
         (
             lambda: run(lora(ON), {"table": {"weight": {"down": jnp.ones((5, 1))}}}, jnp.array([0])),
-            r"lora: its params should be the adapters that its init makes, got a difference at 'blocks",
+            r"lora: its params should be those that its init makes, got a difference at 'blocks",
         ),
         (
             lambda: nf.merge_lora(lora(ON), {}, {"model": {}}),
@@ -261,3 +261,62 @@ def test_errors_have_words(make, words):
 def test_merge_wants_a_model_of_lora():
     with pytest.raises(TypeError, match=r"merge_lora: model should be the result of nf.lora"):
         nf.merge_lora(nf.linear(2, 2), {}, {})
+
+
+def test_adapters_of_one_layer():
+    model, base, x = small()
+    one = nf.lora(model, base, ("blocks/2/body/up/weight", "blocks/0/body/up/weight"), rank=2, alpha=3.0)
+    every = nf.lora(model, base, "blocks/body/up/weight", rank=2, alpha=3.0)
+    params, full = (paths.flatten(adapted.init(KEY)) for adapted in (one, every))
+    assert {path: leaf.shape for path, leaf in params.items()} == {
+        "blocks/body/up/weight/down": (2, 4, 2),
+        "blocks/body/up/weight/up": (2, 2, 4),
+    }
+    np.testing.assert_array_equal(
+        params["blocks/body/up/weight/down"], full["blocks/body/up/weight/down"][np.array([0, 2])]
+    )
+    params = moved(one.init(KEY))
+    adapters = {path: jnp.zeros_like(leaf) for path, leaf in full.items()}
+    adapters = {path: leaf.at[jnp.array([0, 2])].set(paths.flatten(params)[path]) for path, leaf in adapters.items()}
+    y = run(one, params, x)
+    np.testing.assert_allclose(y, run(every, paths.unflatten(adapters), x), rtol=1e-4)
+    merged = nf.merge_lora(one, params)
+    np.testing.assert_array_equal(run(one, params, x), model.apply(merged, x, state=model.init_state()))
+    weight, old = merged["blocks"]["body"]["up"]["weight"], base["blocks"]["body"]["up"]["weight"]
+    assert (weight != old).any(axis=(1, 2)).tolist() == [True, False, True]
+
+
+def test_parts_that_are_trained_fully():
+    model = nf.serial(body=nf.linear(3, 4), act=jax.nn.tanh, head=nf.linear(4, 2))
+    base, data = model.init(KEY), (jnp.ones((5, 3)), jnp.arange(5) % 2)
+    adapted = nf.lora(model, base, "body/weight", rank=1, train="head/**")
+    params, state = adapted.init(KEY), adapted.init_state()
+    assert set(paths.flatten(params)) == {"body/weight/down", "body/weight/up", "head/bias", "head/weight"}
+    assert set(paths.flatten(state["base"])) == {"body/bias", "body/weight"}
+    jax.tree.map(np.testing.assert_array_equal, params["head"], base["head"])
+    np.testing.assert_array_equal(adapted.apply(params, data[0], state=state), model.apply(base, data[0]))
+    build = lambda h: nf.Task(adapted, nf.classification(), nf.optimizers.sgd(0.1), average=nf.averages.ema(0.5))
+    trained, _ = nf.train(build, {}, nf.data.arrays(data, batch_size=5), steps=3, key=KEY)
+    merged = nf.merge_lora(adapted, trained.params, trained.model_state)
+    assert jax.tree.structure(merged) == jax.tree.structure(base)
+    np.testing.assert_array_equal(merged["head"]["weight"], trained.params["head"]["weight"])
+    np.testing.assert_array_equal(merged["body"]["bias"], base["body"]["bias"])
+    assert (merged["head"]["weight"] != base["head"]["weight"]).all()
+    assert (merged["body"]["weight"] != base["body"]["weight"]).any()
+    y = adapted.apply(trained.params, data[0], state=trained.model_state)
+    np.testing.assert_allclose(y, model.apply(merged, data[0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"train": "hed/**"}, r"lora: train: the pattern 'hed/\*\*' should match at least one path"),
+        ({"train": "blocks/**"}, "lora: train: blocks/body/up/weight should have an adapter or be trained fully"),
+        ({"train": "blocks/1/body/up/bias"}, "lora: train: patterns should match whole leaves here"),
+        ({"on": "blocks/3/body/up/weight"}, "lora: on: the pattern .* 'blocks' has 3 layers, 0 to 2"),
+    ],
+)
+def test_layers_and_parts_that_do_not_fit(options, message):
+    model, base, _ = small()
+    with pytest.raises(ValueError, match=message):
+        nf.lora(model, base, **({"on": "**/up/weight", "rank": 1} | options))

@@ -451,7 +451,7 @@ def test_groups_unfreeze_layer_by_layer():
         ({"freeze": ("nothing/*",)}, "groups: freeze: the pattern 'nothing/\\*' should match at least one path"),
         (
             {"rates": {"blocks/**": [1.0, 2.0]}},
-            "rates of blocks/bias should be one number, or one for each of its layers",
+            "groups: rates: blocks/bias should have one number, or one for each of its layers",
         ),
     ],
 )
