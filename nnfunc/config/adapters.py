@@ -91,8 +91,8 @@ class Start(NamedTuple):
             params = model.init(key)
             return load_into(params, *match(params, model.state_shapes))
 
-        def init_state():
-            state = model.init_state()
+        def init_state(key=None):
+            state = model.init_state(key)
             return load_into(state, *match(shapes(), state)) if jax.tree.leaves(state) else state
 
         shapes = lambda: jax.eval_shape(model.init, jax.random.key(0))
