@@ -446,7 +446,8 @@ Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., An
 def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     """The Model of a layer.
 
-    layer: a Model, a bare (init, apply) pair or a plain function x -> y. where: the name for the error.
+    layer: a Model, a bare (init, apply) pair or a plain function x -> y; one with several required parameters
+    takes them from a tuple x. where: the name for the error.
     Raises: TypeError when it is none of these.
 
     >>> as_model(jax.nn.relu).init(jax.random.key(0))
@@ -458,7 +459,9 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
         unpacked = unpacked_model(layer)
         return Model(layer[0], layer[1]) if unpacked is None else unpacked
     if callable(layer):
-        return Model(lambda key: {}, lambda params, x: layer(x), name=function_name(layer))
+        name = function_name(layer)
+        function = unpack_parts(layer, name)
+        return Model(lambda key: {}, lambda params, x: function(x), name=name)
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"
     hint = "For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     check.fail(where, expected=expected, actual=check.describe(layer), hint=hint, exc_type=TypeError)
@@ -659,6 +662,39 @@ def named_parameters(function: Any) -> Collection[str]:
         return ()
     bound = function.keywords if isinstance(function, functools.partial) else {}
     return [name for name in names if name not in bound]
+
+
+def required_parameters(function: Any) -> list[str]:
+    """The names of the positional parameters of a function without default values."""
+    if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
+        code, defaults = function.__code__, function.__defaults__ or ()
+        return list(code.co_varnames[: code.co_argcount - len(defaults)])
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
+
+
+def unpack_parts(function: Callable[..., R], where: str, *, skip: int = 0) -> Callable[..., R]:
+    """The function of one x; one with several required parameters gets the parts of x, a tuple of that length.
+
+    where: the name for the error. skip: the number of parameters before x.
+    """
+    names = required_parameters(function)[skip:]
+    if len(names) < 2:
+        return function
+
+    def unpacked(*args: Any) -> R:
+        *before, x = args
+        if not isinstance(x, tuple) or len(x) != len(names):
+            expected = f"x should be a tuple ({', '.join(names)})"
+            actual = f"a tuple of {len(x)}" if isinstance(x, tuple) else check.describe(x)
+            check.fail(where, expected=expected, actual=actual, exc_type=TypeError)
+        return function(*before, *x)
+
+    return unpacked
 
 
 def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:

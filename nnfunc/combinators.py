@@ -34,6 +34,7 @@ from nnfunc.base import (
     indexed_keys,
     shape_struct,
     trace_state,
+    unpack_parts,
     vary_like,
     vmap_keys,
 )
@@ -56,7 +57,8 @@ __all__ = [
 class Net:
     """The children of a `wire`, bound to their parameters for one call: `net.body(x)`.
 
-    `net["body"](x)` is the same. A child may be called any number of times: it shares its parameters,
+    `net["body"](x)` is the same, `net.body(x, t)` passes the tuple (x, t), and `net.body.params` are the
+    parameters of the child. A child may be called any number of times: it shares its parameters,
     draws fresh dropout masks each time, and hands its state from one call to the next. `net.key` is a random
     key for the flow itself, the same at each access, or None without one (unless a child is called key).
     """
@@ -76,7 +78,7 @@ class Net:
         if name not in self._children:
             where = "/".join((*self._ctx.path, "wire"))
             raise AttributeError(f"{where}: no child is called {name!r}{check.nearest(name, self._children)}")
-        return partial(self._call, name)
+        return _Child(self, name)
 
     __getitem__ = __getattr__
 
@@ -99,6 +101,23 @@ class Net:
 
     def _out(self) -> Out:
         return Out(self._state, self._taps)
+
+
+class _Child:
+    """A child of a `Net`, to call."""
+
+    __slots__ = ("_name", "_net")
+
+    def __init__(self, net: Net, name: str):
+        self._net, self._name = net, name
+
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        return self._net._call(self._name, (x, *others) if others else x)
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the child; {} without any."""
+        return self._net._params.get(self._name, {})
 
 
 def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
@@ -164,18 +183,22 @@ def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple
     return new
 
 
-def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
+def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:
     """The general combinator: `flow(net, x) -> y` calls the named children in any order.
 
     The parameters are `{name: parameters of the child}`, without the children that have none.
 
-    flow: an ordinary function, in which `net.name(x)` calls the child `name`, and `net.key` is a random key.
+    flow: an ordinary function, in which `net.name(x)` calls the child `name`, `net.name.params` are the parameters
+    of the child, and `net.key` is a random key. Several values: `flow(net, x, t)`, whose arguments after net have
+    no defaults, takes x and t from a tuple, as in `model.apply(params, (x, t))`, and as a child is called as
+    `net.name(x, t)`.
     Inside a transformation such as `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot
     be captured, its calls share one key and so one dropout mask, and state cannot change, which is an error: call
     the child on all values at once, put the transformation around the model, or use `repeat` and `remat`, which
     carry all of it.
     children: the layers by name; a name has no '/', '*' or '@' and no leading '_'.
-    Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
+    Raises: TypeError when a child is no layer, or x is not the tuple that the flow takes; ValueError when a name
+    cannot be part of a path.
 
     >>> gate = nf.wire(lambda net, x: net.value(x) * jax.nn.sigmoid(net.gate(x)),
     ...                value=nf.linear(4, 8), gate=nf.linear(4, 8))
@@ -188,6 +211,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
         if not child or any(letter in child for letter in "/*@") or child.startswith("_"):
             expected = "a child should have a name without '/', '*', '@' and leading '_'"
             check.fail(name, expected=expected, actual=repr(child))
+    call_flow = unpack_parts(flow, name, skip=1)
 
     def init(key):
         params = {child: model.init(fold(key, child)) for child, model in models.items()}
@@ -206,7 +230,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
             known = check.nearest(extra[0], models)
             check.fail(name, f"params hold {extra[0]!r}, which no child is called{known}")
         net = Net(models, params, ctx)
-        y = flow(net, x)
+        y = call_flow(net, x)
         return y, net._out()
 
     return Model(init, forward=forward, init_state=init_state, name=name)

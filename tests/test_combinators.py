@@ -1,6 +1,7 @@
 """The contract under composition: sweeps, depth, names, errors, shared and stacked parameters."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -585,3 +586,61 @@ def test_a_flow_draws_with_a_key_of_its_own():
     np.testing.assert_array_equal(net.apply(params, x), jnp.tanh(nf.linear(3, 2).apply(params["sample"]["encode"], x)))
     child = nf.wire(lambda net, x: net.key(x), key=nf.linear(3, 2))  # a child of this name comes first
     assert child.apply(child.init(jax.random.key(0)), x).shape == (4, 2)
+
+
+# several values, and parameters, in a flow
+
+
+def test_a_flow_of_several_values(key):
+    inner = nf.wire(lambda net, x, t: net.body(x) + t, body=nf.linear(3, 3))
+    net = nf.wire(lambda net, x, t: net.both(net.inner(x, t), x), inner=inner, both=lambda a, b: a - b)
+    params, x, t = net.init(key), data(4, 3), jnp.ones((4, 1))
+    y = net.apply(params, (x, t))
+    weight, bias = params["inner"]["body"]["weight"], params["inner"]["body"]["bias"]
+    np.testing.assert_allclose(y, x @ weight + bias + t - x, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(net.apply, (None, 0)))(params, (x, t)), y, rtol=1e-5)
+    for wrong, actual in ((x, "an array of shape"), ((x, t, t), "a tuple of 3")):
+        with pytest.raises(TypeError, match=rf"x should be a tuple \(x, t\), got {actual}"):
+            net.apply(params, wrong)
+    with pytest.raises(TypeError, match=r"inner: .*x should be a tuple \(x, t\), got an array"):
+        nf.wire(lambda net, x: net.inner(x), inner=inner).apply({"inner": params["inner"]}, x)
+    with pytest.raises(TypeError):
+        nf.wire(lambda net, x: net.inner(), inner=inner).apply({"inner": params["inner"]}, x)
+
+
+def test_parameters_with_defaults_take_no_parts():
+    """They belong to the writer, as in `lambda net, x, i=i: ...`; so do those of a partial."""
+    net = nf.wire(lambda net, x, i=2: net.f(x) * i, f=lambda x, n=3: x[0] + n)
+    assert float(net.apply({}, (jnp.array(1.0), jnp.array(5.0)))) == 8
+    add = nf.as_model(partial(lambda a, b, c: a + b * c, c=10.0))
+    assert float(add.apply({}, (jnp.array(1.0), jnp.array(2.0)))) == 21
+    assert float(nf.as_model(jnp.arctan2).apply({}, (jnp.array(0.0), jnp.array(2.0)))) == 0
+    assert float(nf.as_model(jnp.tanh).apply({}, jnp.array(0.0))) == 0
+
+
+def test_the_parameters_of_a_child(key):
+    def flow(net, x):
+        assert net.act.params == {}
+        assert net["up"].params is net.up.params
+        return net.act(net.up(x)) @ net.up.params["weight"].T
+
+    net = nf.wire(flow, up=nf.linear(3, 2), act=jnp.tanh)
+    params, x = net.init(key), data(4, 3)
+    up = params["up"]
+    np.testing.assert_allclose(
+        net.apply(params, x), jnp.tanh(x @ up["weight"] + up["bias"]) @ up["weight"].T, rtol=1e-5
+    )
+
+
+def test_predict_of_several_values(key):
+    net = nf.wire(lambda net, x, t: net.body(x) * t, body=nf.linear(3, 1))
+
+    def objective(predict, batch):
+        x, t = batch
+        return jnp.square(predict(x, t) - 1).mean(), {}
+
+    splits = nf.data.arrays((np.asarray(data(8, 3)), np.ones((8, 1), np.float32)), batch_size=8)
+    build = lambda h: nf.Task(net, objective, nf.optimizers.sgd(h["rate"]))
+    _, history = nf.train(build, {"rate": 0.1}, splits, steps=10, key=key, log_every=5)
+    assert history.train["loss"][-1] < history.train["loss"][0]
+    nf.debug.doctor(build, {"rate": 0.1}, splits, key=key)

@@ -38,7 +38,7 @@ RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "se
 
 
 class BoundModel:
-    """A model bound to its parameters for one step: `predict(x) -> y`.
+    """A model bound to its parameters for one step: `predict(x) -> y`; `predict(x, t)` passes the tuple (x, t).
 
     The model's state is passed on from one call to the next, and each call draws new masks. Calls
     inside a transformation in the objective share one mask, report no activations, and cannot change the
@@ -53,7 +53,8 @@ class BoundModel:
         self._calls = 0
         self._trace = trace_state()
 
-    def __call__(self, x: PyTree) -> PyTree:
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        x = (x, *others) if others else x
         ctx = replace(self.ctx, key=fold(self.ctx.key, "predict", self._calls))
         if trace_state() != self._trace:  # no value may leave the trace
             y, out = self.model.forward(self.params, x, replace(ctx, capture=()))
