@@ -59,12 +59,13 @@ class Out(NamedTuple):
 class Watch:
     """A record of one traced call, written in Python while it is traced.
 
-    paths: the path of every value, in the order of computation; calls: one entry for each layer call,
+    paths: the path of every value, in the order of computation, and whether the value exists only for a
+    pattern that ends with its name; calls: one entry for each layer call,
     (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`; hidden: the path of every
     child that was called inside a transformation of its flow, where no value may leave the trace.
     """
 
-    paths: dict[str, None] = field(default_factory=dict)
+    paths: dict[str, bool] = field(default_factory=dict)
     calls: list[Any] = field(default_factory=list)
     repeats: list[tuple[str, ...]] = field(default_factory=list)
     hidden: dict[str, None] = field(default_factory=dict)

@@ -5,7 +5,7 @@ children become parameter paths, random keys, scopes in the profiler, and the na
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -135,19 +135,52 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
     return tap(ctx, "/".join(ctx.path), y, out)
 
 
-def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
-    """y and out, with y patched and captured where the context has a patch or a pattern for `path`."""
+def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) -> tuple[PyTree, Out]:
+    """y and out, with y patched and captured where the context has a pattern for `path`.
+
+    by_name: whether only patterns count that end with the last name of the path.
+    """
     if ctx.watch is not None:
-        ctx.watch.paths[path] = None
+        ctx.watch.paths[path] = by_name
     for pattern, patch in ctx.patch.items():
-        layers = (
-            paths.match_layers(pattern, path) if isinstance(patch, PatchFunction) else _match_exactly(pattern, path)
-        )
+        is_function = isinstance(patch, PatchFunction)
+        layers = paths.match_layers(pattern, path, by_name) if is_function else _match_exactly(pattern, path)
         if layers is not None:
             y = _patched(ctx, path, y, patch, layers)
-    if any(paths.match_layers(pattern, path) is not None for pattern in ctx.capture):
+    if any(paths.match_layers(pattern, path, by_name) is not None for pattern in ctx.capture):
         out = Out(out.state, {path: y, **out.taps})
     return y, out
+
+
+def is_requested(ctx: Context, path: str) -> bool:
+    """Whether a pattern asks for a value by its name: `**/weights` for those of attention, `**` does not."""
+    if ctx.watch is not None:
+        ctx.watch.paths[path] = True
+    return any(paths.match_layers(pattern, path, by_name=True) is not None for pattern in (*ctx.capture, *ctx.patch))
+
+
+def call_watched(
+    where: str, patterns: Sequence[str], forward: Callable[..., Any], params: Params, x: PyTree, ctx: Context
+) -> tuple[PyTree, Out, Watch]:
+    """The results of `forward(params, x, ctx)`, and the record of this call.
+
+    where: the name for the error. patterns: of values, relative to the path of the context.
+    Raises: ValueError when a pattern matches no value, naming the nearest.
+    """
+    watch, start = Watch(), len("/".join((*ctx.path, "")))
+    try:
+        y, out = forward(params, x, replace(ctx, watch=watch))
+    finally:
+        if ctx.watch is not None:
+            ctx.watch.add(watch)
+    known = {path[start:]: by_name for path, by_name in watch.paths.items()}
+    paths.select(patterns, known, where=where, by_name=[path for path, by_name in known.items() if by_name])
+    return y, out, watch
+
+
+def absolute(ctx: Context, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns relative to the path of the context as patterns of whole paths."""
+    return tuple("/".join((*ctx.path, pattern)) for pattern in patterns)
 
 
 def _match_exactly(path: str, other: str) -> tuple[tuple[int, int], ...] | None:
@@ -315,7 +348,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     """The block n times in a row, each with its own parameters, stacked along a leading axis.
 
     It runs as one `lax.scan`, so compile time does not grow with n. Layer i has the key `fold_in(key, i)`.
-    Taps inside are named `*/act` and come stacked, [n, ...].
+    Taps inside are named `*/act`, the outputs of the layers `*`; they come stacked, [n, ...].
 
     block: the layer. n: the number of copies, at least 1. unroll: the number of copies written out in each
     step of the loop, at least 1; it changes speed only, not parameters, keys, taps or checkpoints.
@@ -341,7 +374,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             params, key, state, patch, index = inputs
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
             run = jax.checkpoint(block.forward) if ctx.remat else block.forward
-            return run(params, x, ctx)
+            return tap(ctx, "/".join(ctx.path), *run(params, x, ctx))
 
         def checked_layer(x, inputs):
             y, out = layer(x, inputs)
@@ -382,7 +415,7 @@ def ensemble(model: Layer, n: int) -> Model:
 
         def run_copy(key, params, state, patch, index):
             copy = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
-            return model.forward(params, x, copy)
+            return tap(copy, "/".join(copy.path), *model.forward(params, x, copy))
 
         inputs = (params, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
         if ctx.key is None:
