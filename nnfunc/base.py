@@ -109,6 +109,13 @@ class PatchFunction:
         return self.function(value, layer=layer[0] if len(layer) == 1 else layer or None)
 
 
+class Remat(NamedTuple):
+    """What is stored inside `remat`. policy: of `jax.checkpoint`. names: as in `Context`, None for no change."""
+
+    policy: Callable[..., Any] | None
+    names: tuple[str, ...] | None
+
+
 @dataclass(frozen=True)
 class Context:
     """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
@@ -119,8 +126,9 @@ class Context:
     layer: the index of the layer in each surrounding `repeat` or `ensemble`. sizes: their numbers of layers.
     compute: the dtype of layers without full precision. cache: while a sequence is generated, the number of
     positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
-    continuation; None otherwise. remat: whether `repeat` recomputes its blocks in the backward pass. watch: the
-    record of this traced call, None for none.
+    continuation; None otherwise. remat: how `repeat` recomputes its blocks in the backward pass, None for not.
+    names: inside `remat` with a policy, patterns of the values to store, () to name each value after its layer;
+    None otherwise. watch: the record of this traced call, None for none.
 
     It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
     """
@@ -135,7 +143,8 @@ class Context:
     capture: tuple[str, ...] = ()
     compute: DType | None = None
     cache: int | None = None
-    remat: bool = False
+    remat: Remat | None = None
+    names: tuple[str, ...] | None = None
     watch: Watch | None = None
 
     def enter(self, name: str, *, call: int = 0) -> "Context":
@@ -161,7 +170,7 @@ class Context:
 jax.tree_util.register_dataclass(
     Context,
     data_fields=["key", "state", "patch", "layer"],
-    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "watch"],
+    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "names", "watch"],
 )
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from nnfunc.base import (
     Params,
     PatchFunction,
     PyTree,
+    Remat,
     Watch,
     as_model,
     cast_floating,
@@ -136,7 +137,7 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
 
 
 def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) -> tuple[PyTree, Out]:
-    """y and out, with y patched and captured where the context has a pattern for `path`.
+    """y and out, with y patched, captured and stored by `remat` where the context has a pattern for `path`.
 
     by_name: whether only patterns count that end with the last name of the path.
     """
@@ -147,6 +148,8 @@ def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) 
         layers = paths.match_layers(pattern, path, by_name) if is_function else _match_exactly(pattern, path)
         if layers is not None:
             y = _patched(ctx, path, y, patch, layers)
+    if ctx.names is not None:
+        y = _named(ctx.names, path, y, by_name)
     if any(paths.match_layers(pattern, path, by_name) is not None for pattern in ctx.capture):
         out = Out(out.state, {path: y, **out.taps})
     return y, out
@@ -156,7 +159,8 @@ def is_requested(ctx: Context, path: str) -> bool:
     """Whether a pattern asks for a value by its name: `**/weights` for those of attention, `**` does not."""
     if ctx.watch is not None:
         ctx.watch.paths[path] = True
-    return any(paths.match_layers(pattern, path, by_name=True) is not None for pattern in (*ctx.capture, *ctx.patch))
+    patterns = (*ctx.capture, *ctx.patch, *(ctx.names or ()))
+    return any(paths.match_layers(pattern, path, by_name=True) is not None for pattern in patterns)
 
 
 def call_watched(
@@ -181,6 +185,23 @@ def call_watched(
 def absolute(ctx: Context, patterns: Iterable[str]) -> tuple[str, ...]:
     """Patterns relative to the path of the context as patterns of whole paths."""
     return tuple("/".join((*ctx.path, pattern)) for pattern in patterns)
+
+
+_SAVED = "nnfunc.saved"
+
+
+def _named(patterns: tuple[str, ...], path: str, y: PyTree, by_name: bool) -> PyTree:
+    """y with the name by which a policy of `jax.checkpoint` stores it: that of its layer, or the one of patterns."""
+    from jax.ad_checkpoint import checkpoint_name  # `import jax` does not bring it
+
+    name = _SAVED if patterns else path.rpartition("/")[2].partition("@")[0]
+    matches = [layers for p in patterns if (layers := paths.match_layers(p, path, by_name)) is not None]
+    if any(matches):
+        expected, actual = "a pattern should be of all layers of a repeat", f"one of a single layer of {path}"
+        check.fail("remat", expected=expected, actual=actual, hint="Write * for the layer.")
+    if patterns and not matches:
+        return y
+    return jax.tree.map(lambda leaf: checkpoint_name(leaf, name) if isinstance(leaf, jax.Array) else leaf, y)
 
 
 def _match_exactly(path: str, other: str) -> tuple[tuple[int, int], ...] | None:
@@ -373,7 +394,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
         def layer(x, inputs, inner=inner):
             params, key, state, patch, index = inputs
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
-            run = jax.checkpoint(block.forward) if ctx.remat else block.forward
+            run = block.forward if ctx.remat is None else _checkpoint(block.forward, ctx.remat)
             return tap(ctx, "/".join(ctx.path), *run(params, x, ctx))
 
         def checked_layer(x, inputs):
@@ -425,46 +446,88 @@ def ensemble(model: Layer, n: int) -> Model:
     return Model(init, forward=forward, init_state=init_state, name="ensemble")
 
 
-def remat(body: Layer, *, policy: Callable[..., Any] | None = None) -> Model:
+RematPolicyName = Literal["dots", "dots_with_no_batch_dims", "everything", "nothing"]
+RematPolicy = RematPolicyName | Sequence[str] | Callable[..., Any] | None
+"""Which values `remat` stores."""
+
+_POLICIES: dict[str, Callable[..., Any]] = {
+    "dots": jax.checkpoint_policies.checkpoint_dots,
+    "dots_with_no_batch_dims": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "everything": jax.checkpoint_policies.everything_saveable,
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def _parse_policy(where: str, policy: RematPolicy) -> Remat:
+    """The policy as one of `jax.checkpoint`; patterns are relative."""
+    if policy is None or callable(policy):
+        return Remat(policy, None if policy is None else ())
+    if isinstance(policy, str):
+        check.choice(where, _POLICIES, policy=policy)
+        return Remat(_POLICIES[policy], None)
+    return Remat(jax.checkpoint_policies.save_only_these_names(_SAVED), paths.as_patterns(policy, where=where))
+
+
+def _absolute_names(ctx: Context, remat: Remat) -> Remat:
+    return remat._replace(names=remat.names and absolute(ctx, remat.names))
+
+
+def _checkpoint(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """The forward, recomputed in the backward pass."""
+
+    def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        names = ctx.names if remat.names is None else remat.names
+        return jax.checkpoint(forward, policy=remat.policy)(params, x, replace(ctx, names=names))
+
+    return run
+
+
+def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
     """The body, recomputed in the backward pass instead of stored: less memory, more time.
 
-    body: the layer. policy: one of `jax.checkpoint_policies`, which chooses the values to store all the same;
-    None, the default, stores only the inputs.
+    body: the layer. policy: which values to store all the same. None, the default: only the inputs. A list of path
+    patterns (`nf.paths`) of values inside of the body, as `nf.capture` takes them. "dots": the results of matrix
+    products; "dots_with_no_batch_dims": of those without a batch of matrices, so not the scores of attention;
+    "everything"; "nothing". Or one of `jax.checkpoint_policies`, in which every value inside has the name of its
+    layer: `save_only_these_names("attend")`.
+    Raises: ValueError when a pattern matches no value of the body, naming the nearest, or there is no such policy.
 
     >>> block = nf.remat(nf.serial(nf.linear(4, 8), jax.nn.relu))
     >>> block.apply(block.init(jax.random.key(0)), jnp.ones((2, 4))).shape
     (2, 8)
     """
-    body = as_model(body, where="remat")
+    body, parsed = as_model(body, where="remat"), _parse_policy("remat", policy)
 
     def forward(params, x, ctx):
-        return jax.checkpoint(body.forward, policy=policy)(params, x, ctx)
+        run = _checkpoint(body.forward, _absolute_names(ctx, parsed))
+        return call_watched("remat", parsed.names, run, params, x, ctx)[:2] if parsed.names else run(params, x, ctx)
 
     return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
 
 
-def remat_repeats(model: Layer) -> Model:
+def remat_repeats(model: Layer, *, policy: RematPolicy = None) -> Model:
     """The model, with the blocks of every `repeat` inside recomputed in the backward pass.
 
-    It stores the values between blocks, not those inside them. In a config: `task = { remat = true }`.
+    It stores the values between blocks, and of those inside them the ones that the policy chooses.
+    In a config: `task = { remat = true }`, `"dots"` or `["blocks/*/attend"]`.
 
-    model: a layer with a `repeat` inside.
-    Raises: ValueError when there is no repeat inside.
+    model: a layer with a `repeat` inside. policy: as in `remat`, None by default; the patterns are of values of
+    the model, such as `blocks/*/attend`.
+    Raises: ValueError when there is no repeat inside, a pattern matches no value, or there is no such policy.
 
     >>> deep = nf.remat_repeats(nf.repeat(nf.residual(nf.linear(4, 4)), 100))
     >>> deep.apply(deep.init(jax.random.key(0)), jnp.ones((2, 4))).shape
     (2, 4)
     """
-    model = as_model(model, where="remat_repeats")
+    model, parsed = as_model(model, where="remat_repeats"), _parse_policy("remat_repeats", policy)
 
     def forward(params, x, ctx):
-        watch = Watch() if ctx.watch is None else ctx.watch
-        before = len(watch.repeats)
-        result = model.forward(params, x, replace(ctx, remat=True, watch=watch))
-        if len(watch.repeats) == before:
+        ctx = replace(ctx, remat=_absolute_names(ctx, parsed))
+        y, out, watch = call_watched("remat_repeats", parsed.names or (), model.forward, params, x, ctx)
+        if not watch.repeats:
             hint = "Wrap the parts that take much memory: nf.remat(body)."
             check.fail("remat_repeats", expected="the model should have a repeat inside", actual="none", hint=hint)
-        return result
+        return y, out
 
     return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
 
