@@ -22,7 +22,7 @@ from nnfunc import activations, check, initializers, losses, metrics, paths, sch
 from nnfunc.base import Context, Model, Nudge, Out, as_model
 from nnfunc.calls import explain_calls
 from nnfunc.combinators import ensemble, parallel, precision, remat, remat_repeats, repeat, residual, serial, tie, wire
-from nnfunc.intermediates import capture, patch
+from nnfunc.intermediates import capture, patch, tapped
 from nnfunc.layers.attention.functional import attend
 from nnfunc.layers.attention.layer import AttentionInput, attention
 from nnfunc.layers.attention.positions import alibi_slopes, learned_positions, rotary, sinusoidal_positions
@@ -257,6 +257,7 @@ __all__ = [
     "sweep",
     "sweep_plan",
     "sweeps",
+    "tapped",
     "testing",
     "tie",
     "train",

@@ -59,12 +59,13 @@ class Out(NamedTuple):
 class Watch:
     """A record of one traced call, written in Python while it is traced.
 
-    paths: the path of every value, in the order of computation; calls: one entry for each layer call,
+    paths: the path of every value, in the order of computation, and whether the value exists only for a
+    pattern that ends with its name; calls: one entry for each layer call,
     (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`; hidden: the path of every
     child that was called inside a transformation of its flow, where no value may leave the trace.
     """
 
-    paths: dict[str, None] = field(default_factory=dict)
+    paths: dict[str, bool] = field(default_factory=dict)
     calls: list[Any] = field(default_factory=list)
     repeats: list[tuple[str, ...]] = field(default_factory=list)
     hidden: dict[str, None] = field(default_factory=dict)
@@ -108,6 +109,13 @@ class PatchFunction:
         return self.function(value, layer=layer[0] if len(layer) == 1 else layer or None)
 
 
+class Remat(NamedTuple):
+    """What is stored inside `remat`. policy: of `jax.checkpoint`. names: as in `Context`, None for no change."""
+
+    policy: Callable[..., Any] | None
+    names: tuple[str, ...] | None
+
+
 @dataclass(frozen=True)
 class Context:
     """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
@@ -118,8 +126,9 @@ class Context:
     layer: the index of the layer in each surrounding `repeat` or `ensemble`. sizes: their numbers of layers.
     compute: the dtype of layers without full precision. cache: while a sequence is generated, the number of
     positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
-    continuation; None otherwise. remat: whether `repeat` recomputes its blocks in the backward pass. watch: the
-    record of this traced call, None for none.
+    continuation; None otherwise. remat: how `repeat` recomputes its blocks in the backward pass, None for not.
+    names: inside `remat` with a policy, patterns of the values to store, () to name each value after its layer;
+    None otherwise. watch: the record of this traced call, None for none.
 
     It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
     """
@@ -134,7 +143,8 @@ class Context:
     capture: tuple[str, ...] = ()
     compute: DType | None = None
     cache: int | None = None
-    remat: bool = False
+    remat: Remat | None = None
+    names: tuple[str, ...] | None = None
     watch: Watch | None = None
 
     def enter(self, name: str, *, call: int = 0) -> "Context":
@@ -160,7 +170,7 @@ class Context:
 jax.tree_util.register_dataclass(
     Context,
     data_fields=["key", "state", "patch", "layer"],
-    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "watch"],
+    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "names", "watch"],
 )
 
 
@@ -458,7 +468,8 @@ Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., An
 def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     """The Model of a layer.
 
-    layer: a Model, a bare (init, apply) pair or a plain function x -> y. where: the name for the error.
+    layer: a Model, a bare (init, apply) pair or a plain function x -> y; one with several required parameters
+    takes them from a tuple x. where: the name for the error.
     Raises: TypeError when it is none of these.
 
     >>> as_model(jax.nn.relu).init(jax.random.key(0))
@@ -470,7 +481,9 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
         unpacked = unpacked_model(layer)
         return Model(layer[0], layer[1]) if unpacked is None else unpacked
     if callable(layer):
-        return Model(lambda key: {}, lambda params, x: layer(x), name=function_name(layer))
+        name = function_name(layer)
+        function = unpack_parts(layer, name)
+        return Model(lambda key: {}, lambda params, x: function(x), name=name)
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"
     hint = "For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     check.fail(where, expected=expected, actual=check.describe(layer), hint=hint, exc_type=TypeError)
@@ -692,6 +705,39 @@ def named_parameters(function: Any) -> Collection[str]:
         return ()
     bound = function.keywords if isinstance(function, functools.partial) else {}
     return [name for name in names if name not in bound]
+
+
+def required_parameters(function: Any) -> list[str]:
+    """The names of the positional parameters of a function without default values."""
+    if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
+        code, defaults = function.__code__, function.__defaults__ or ()
+        return list(code.co_varnames[: code.co_argcount - len(defaults)])
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
+
+
+def unpack_parts(function: Callable[..., R], where: str, *, skip: int = 0) -> Callable[..., R]:
+    """The function of one x; one with several required parameters gets the parts of x, a tuple of that length.
+
+    where: the name for the error. skip: the number of parameters before x.
+    """
+    names = required_parameters(function)[skip:]
+    if len(names) < 2:
+        return function
+
+    def unpacked(*args: Any) -> R:
+        *before, x = args
+        if not isinstance(x, tuple) or len(x) != len(names):
+            expected = f"x should be a tuple ({', '.join(names)})"
+            actual = f"a tuple of {len(x)}" if isinstance(x, tuple) else check.describe(x)
+            check.fail(where, expected=expected, actual=actual, exc_type=TypeError)
+        return function(*before, *x)
+
+    return unpacked
 
 
 def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -5,10 +5,10 @@ children become parameter paths, random keys, scopes in the profiler, and the na
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from nnfunc.base import (
     Params,
     PatchFunction,
     PyTree,
+    Remat,
     Watch,
     as_model,
     cast_floating,
@@ -34,6 +35,7 @@ from nnfunc.base import (
     indexed_keys,
     shape_struct,
     trace_state,
+    unpack_parts,
     vary_like,
     vmap_keys,
 )
@@ -56,7 +58,8 @@ __all__ = [
 class Net:
     """The children of a `wire`, bound to their parameters for one call: `net.body(x)`.
 
-    `net["body"](x)` is the same. A child may be called any number of times: it shares its parameters,
+    `net["body"](x)` is the same, `net.body(x, t)` passes the tuple (x, t), and `net.body.params` are the
+    parameters of the child. A child may be called any number of times: it shares its parameters,
     draws fresh dropout masks each time, and hands its state from one call to the next. `net.key` is a random
     key for the flow itself, the same at each access, or None without one (unless a child is called key).
     """
@@ -76,7 +79,7 @@ class Net:
         if name not in self._children:
             where = "/".join((*self._ctx.path, "wire"))
             raise AttributeError(f"{where}: no child is called {name!r}{check.nearest(name, self._children)}")
-        return partial(self._call, name)
+        return _Child(self, name)
 
     __getitem__ = __getattr__
 
@@ -101,6 +104,23 @@ class Net:
         return Out(self._state, self._taps)
 
 
+class _Child:
+    """A child of a `Net`, to call."""
+
+    __slots__ = ("_name", "_net")
+
+    def __init__(self, net: Net, name: str):
+        self._net, self._name = net, name
+
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        return self._net._call(self._name, (x, *others) if others else x)
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the child; {} without any."""
+        return self._net._params.get(self._name, {})
+
+
 def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
     """One call of a named child: errors get its path, its result is captured or patched."""
     if ctx.watch is not None:
@@ -116,19 +136,72 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
     return tap(ctx, "/".join(ctx.path), y, out)
 
 
-def tap(ctx: Context, path: str, y: PyTree, out: Out) -> tuple[PyTree, Out]:
-    """y and out, with y patched and captured where the context has a patch or a pattern for `path`."""
+def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) -> tuple[PyTree, Out]:
+    """y and out, with y patched, captured and stored by `remat` where the context has a pattern for `path`.
+
+    by_name: whether only patterns count that end with the last name of the path.
+    """
     if ctx.watch is not None:
-        ctx.watch.paths[path] = None
+        ctx.watch.paths[path] = by_name
     for pattern, patch in ctx.patch.items():
-        layers = (
-            paths.match_layers(pattern, path) if isinstance(patch, PatchFunction) else _match_exactly(pattern, path)
-        )
+        is_function = isinstance(patch, PatchFunction)
+        layers = paths.match_layers(pattern, path, by_name) if is_function else _match_exactly(pattern, path)
         if layers is not None:
             y = _patched(ctx, path, y, patch, layers)
-    if any(paths.match_layers(pattern, path) is not None for pattern in ctx.capture):
+    if ctx.names is not None:
+        y = _named(ctx.names, path, y, by_name)
+    if any(paths.match_layers(pattern, path, by_name) is not None for pattern in ctx.capture):
         out = Out(out.state, {path: y, **out.taps})
     return y, out
+
+
+def is_requested(ctx: Context, path: str) -> bool:
+    """Whether a pattern asks for a value by its name: `**/weights` for those of attention, `**` does not."""
+    if ctx.watch is not None:
+        ctx.watch.paths[path] = True
+    patterns = (*ctx.capture, *ctx.patch, *(ctx.names or ()))
+    return any(paths.match_layers(pattern, path, by_name=True) is not None for pattern in patterns)
+
+
+def call_watched(
+    where: str, patterns: Sequence[str], forward: Callable[..., Any], params: Params, x: PyTree, ctx: Context
+) -> tuple[PyTree, Out, Watch]:
+    """The results of `forward(params, x, ctx)`, and the record of this call.
+
+    where: the name for the error. patterns: of values, relative to the path of the context.
+    Raises: ValueError when a pattern matches no value, naming the nearest.
+    """
+    watch, start = Watch(), len("/".join((*ctx.path, "")))
+    try:
+        y, out = forward(params, x, replace(ctx, watch=watch))
+    finally:
+        if ctx.watch is not None:
+            ctx.watch.add(watch)
+    known = {path[start:]: by_name for path, by_name in watch.paths.items()}
+    paths.select(patterns, known, where=where, by_name=[path for path, by_name in known.items() if by_name])
+    return y, out, watch
+
+
+def absolute(ctx: Context, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns relative to the path of the context as patterns of whole paths."""
+    return tuple("/".join((*ctx.path, pattern)) for pattern in patterns)
+
+
+_SAVED = "nnfunc.saved"
+
+
+def _named(patterns: tuple[str, ...], path: str, y: PyTree, by_name: bool) -> PyTree:
+    """y with the name by which a policy of `jax.checkpoint` stores it: that of its layer, or the one of patterns."""
+    from jax.ad_checkpoint import checkpoint_name  # `import jax` does not bring it
+
+    name = _SAVED if patterns else path.rpartition("/")[2].partition("@")[0]
+    matches = [layers for p in patterns if (layers := paths.match_layers(p, path, by_name)) is not None]
+    if any(matches):
+        expected, actual = "a pattern should be of all layers of a repeat", f"one of a single layer of {path}"
+        check.fail("remat", expected=expected, actual=actual, hint="Write * for the layer.")
+    if patterns and not matches:
+        return y
+    return jax.tree.map(lambda leaf: checkpoint_name(leaf, name) if isinstance(leaf, jax.Array) else leaf, y)
 
 
 def _match_exactly(path: str, other: str) -> tuple[tuple[int, int], ...] | None:
@@ -164,18 +237,22 @@ def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple
     return new
 
 
-def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
+def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:
     """The general combinator: `flow(net, x) -> y` calls the named children in any order.
 
     The parameters are `{name: parameters of the child}`, without the children that have none.
 
-    flow: an ordinary function, in which `net.name(x)` calls the child `name`, and `net.key` is a random key.
+    flow: an ordinary function, in which `net.name(x)` calls the child `name`, `net.name.params` are the parameters
+    of the child, and `net.key` is a random key. Several values: `flow(net, x, t)`, whose arguments after net have
+    no defaults, takes x and t from a tuple, as in `model.apply(params, (x, t))`, and as a child is called as
+    `net.name(x, t)`.
     Inside a transformation such as `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot
     be captured, its calls share one key and so one dropout mask, and state cannot change, which is an error: call
     the child on all values at once, put the transformation around the model, or use `repeat` and `remat`, which
     carry all of it.
     children: the layers by name; a name has no '/', '*' or '@' and no leading '_'.
-    Raises: TypeError when a child is no layer, ValueError when a name cannot be part of a path.
+    Raises: TypeError when a child is no layer, or x is not the tuple that the flow takes; ValueError when a name
+    cannot be part of a path.
 
     >>> gate = nf.wire(lambda net, x: net.value(x) * jax.nn.sigmoid(net.gate(x)),
     ...                value=nf.linear(4, 8), gate=nf.linear(4, 8))
@@ -188,6 +265,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
         if not child or any(letter in child for letter in "/*@") or child.startswith("_"):
             expected = "a child should have a name without '/', '*', '@' and leading '_'"
             check.fail(name, expected=expected, actual=repr(child))
+    call_flow = unpack_parts(flow, name, skip=1)
 
     def init(key):
         params = {child: model.init(fold(key, child)) for child, model in models.items()}
@@ -206,7 +284,7 @@ def wire(flow: Callable[[Any, PyTree], PyTree], /, **children: Layer) -> Model:
             known = check.nearest(extra[0], models)
             check.fail(name, f"params hold {extra[0]!r}, which no child is called{known}")
         net = Net(models, params, ctx)
-        y = flow(net, x)
+        y = call_flow(net, x)
         return y, net._out()
 
     return Model(init, forward=forward, init_state=init_state, name=name)
@@ -291,7 +369,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     """The block n times in a row, each with its own parameters, stacked along a leading axis.
 
     It runs as one `lax.scan`, so compile time does not grow with n. Layer i has the key `fold_in(key, i)`.
-    Taps inside are named `*/act` and come stacked, [n, ...].
+    Taps inside are named `*/act`, the outputs of the layers `*`; they come stacked, [n, ...].
 
     block: the layer. n: the number of copies, at least 1. unroll: the number of copies written out in each
     step of the loop, at least 1; it changes speed only, not parameters, keys, taps or checkpoints.
@@ -316,8 +394,8 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
         def layer(x, inputs, inner=inner):
             params, key, state, patch, index = inputs
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
-            run = jax.checkpoint(block.forward) if ctx.remat else block.forward
-            return run(params, x, ctx)
+            run = block.forward if ctx.remat is None else _checkpoint(block.forward, ctx.remat)
+            return tap(ctx, "/".join(ctx.path), *run(params, x, ctx))
 
         def checked_layer(x, inputs):
             y, out = layer(x, inputs)
@@ -358,7 +436,7 @@ def ensemble(model: Layer, n: int) -> Model:
 
         def run_copy(key, params, state, patch, index):
             copy = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
-            return model.forward(params, x, copy)
+            return tap(copy, "/".join(copy.path), *model.forward(params, x, copy))
 
         inputs = (params, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
         if ctx.key is None:
@@ -368,46 +446,88 @@ def ensemble(model: Layer, n: int) -> Model:
     return Model(init, forward=forward, init_state=init_state, name="ensemble")
 
 
-def remat(body: Layer, *, policy: Callable[..., Any] | None = None) -> Model:
+RematPolicyName = Literal["dots", "dots_with_no_batch_dims", "everything", "nothing"]
+RematPolicy = RematPolicyName | Sequence[str] | Callable[..., Any] | None
+"""Which values `remat` stores."""
+
+_POLICIES: dict[str, Callable[..., Any]] = {
+    "dots": jax.checkpoint_policies.checkpoint_dots,
+    "dots_with_no_batch_dims": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "everything": jax.checkpoint_policies.everything_saveable,
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def _parse_policy(where: str, policy: RematPolicy) -> Remat:
+    """The policy as one of `jax.checkpoint`; patterns are relative."""
+    if policy is None or callable(policy):
+        return Remat(policy, None if policy is None else ())
+    if isinstance(policy, str):
+        check.choice(where, _POLICIES, policy=policy)
+        return Remat(_POLICIES[policy], None)
+    return Remat(jax.checkpoint_policies.save_only_these_names(_SAVED), paths.as_patterns(policy, where=where))
+
+
+def _absolute_names(ctx: Context, remat: Remat) -> Remat:
+    return remat._replace(names=remat.names and absolute(ctx, remat.names))
+
+
+def _checkpoint(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """The forward, recomputed in the backward pass."""
+
+    def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        names = ctx.names if remat.names is None else remat.names
+        return jax.checkpoint(forward, policy=remat.policy)(params, x, replace(ctx, names=names))
+
+    return run
+
+
+def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
     """The body, recomputed in the backward pass instead of stored: less memory, more time.
 
-    body: the layer. policy: one of `jax.checkpoint_policies`, which chooses the values to store all the same;
-    None, the default, stores only the inputs.
+    body: the layer. policy: which values to store all the same. None, the default: only the inputs. A list of path
+    patterns (`nf.paths`) of values inside of the body, as `nf.capture` takes them. "dots": the results of matrix
+    products; "dots_with_no_batch_dims": of those without a batch of matrices, so not the scores of attention;
+    "everything"; "nothing". Or one of `jax.checkpoint_policies`, in which every value inside has the name of its
+    layer: `save_only_these_names("attend")`.
+    Raises: ValueError when a pattern matches no value of the body, naming the nearest, or there is no such policy.
 
     >>> block = nf.remat(nf.serial(nf.linear(4, 8), jax.nn.relu))
     >>> block.apply(block.init(jax.random.key(0)), jnp.ones((2, 4))).shape
     (2, 8)
     """
-    body = as_model(body, where="remat")
+    body, parsed = as_model(body, where="remat"), _parse_policy("remat", policy)
 
     def forward(params, x, ctx):
-        return jax.checkpoint(body.forward, policy=policy)(params, x, ctx)
+        run = _checkpoint(body.forward, _absolute_names(ctx, parsed))
+        return call_watched("remat", parsed.names, run, params, x, ctx)[:2] if parsed.names else run(params, x, ctx)
 
     return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
 
 
-def remat_repeats(model: Layer) -> Model:
+def remat_repeats(model: Layer, *, policy: RematPolicy = None) -> Model:
     """The model, with the blocks of every `repeat` inside recomputed in the backward pass.
 
-    It stores the values between blocks, not those inside them. In a config: `task = { remat = true }`.
+    It stores the values between blocks, and of those inside them the ones that the policy chooses.
+    In a config: `task = { remat = true }`, `"dots"` or `["blocks/*/attend"]`.
 
-    model: a layer with a `repeat` inside.
-    Raises: ValueError when there is no repeat inside.
+    model: a layer with a `repeat` inside. policy: as in `remat`, None by default; the patterns are of values of
+    the model, such as `blocks/*/attend`.
+    Raises: ValueError when there is no repeat inside, a pattern matches no value, or there is no such policy.
 
     >>> deep = nf.remat_repeats(nf.repeat(nf.residual(nf.linear(4, 4)), 100))
     >>> deep.apply(deep.init(jax.random.key(0)), jnp.ones((2, 4))).shape
     (2, 4)
     """
-    model = as_model(model, where="remat_repeats")
+    model, parsed = as_model(model, where="remat_repeats"), _parse_policy("remat_repeats", policy)
 
     def forward(params, x, ctx):
-        watch = Watch() if ctx.watch is None else ctx.watch
-        before = len(watch.repeats)
-        result = model.forward(params, x, replace(ctx, remat=True, watch=watch))
-        if len(watch.repeats) == before:
+        ctx = replace(ctx, remat=_absolute_names(ctx, parsed))
+        y, out, watch = call_watched("remat_repeats", parsed.names or (), model.forward, params, x, ctx)
+        if not watch.repeats:
             hint = "Wrap the parts that take much memory: nf.remat(body)."
             check.fail("remat_repeats", expected="the model should have a repeat inside", actual="none", hint=hint)
-        return result
+        return y, out
 
     return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
 

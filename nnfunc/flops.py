@@ -49,6 +49,7 @@ _FREE = {
     "expand_dims",
     "split",
     "optimization_barrier",
+    "name",
 }
 
 

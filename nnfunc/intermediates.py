@@ -4,7 +4,7 @@ The result of every named child of every combinator has a path: `blocks/*/act`, 
 `ensemble` all layers share one path, and their values come stacked along a leading axis.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,23 +16,26 @@ from nnfunc.base import (
     Key,
     Layer,
     Model,
+    Out,
     Params,
     PatchFunction,
     PyTree,
-    Watch,
     as_model,
     canonicalize,
     fold,
     resolve_state,
 )
+from nnfunc.combinators import absolute, call_watched
 
-__all__ = ["capture", "patch"]
+__all__ = ["capture", "patch", "tapped"]
 
 
 def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[PyTree, dict[str, PyTree]]]:
     """A function like apply that also returns the values inside: `y, taps = f(params, x)`.
 
     taps: {path: value} for every path that matches a pattern; inside `repeat`, values are [n, ...].
+    `nf.attention` reports its `scores`, `weights` and `heads` only to patterns that end with this name, so
+    `**/weights` captures attention weights and `**` does not: usually they are not stored.
     The returned function takes `key` and `state` as apply does, and `train`, whether batch norm uses the
     statistics of the batch, False by default.
 
@@ -45,34 +48,66 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
     >>> {path: tap.shape for path, tap in taps.items()}
     {'act': (3, 8)}
     """
-    model = as_model(model, where="capture")
-    patterns = paths.as_patterns(patterns, where="capture")
+    model = _tapped("capture", model, patterns)
 
     def captured(
         params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None, train: bool = False
     ) -> tuple[PyTree, dict[str, PyTree]]:
         state = resolve_state(model, state, "capture")
-        watch = Watch()
-        key = fold(key, "apply")  # as apply does
-        ctx = Context(key=key, state=state, train=train, capture=patterns, watch=watch)
-        params, x = canonicalize((params, x))
-        y, out = model.forward(params, x, ctx)
-        for pattern in patterns:
-            matching = paths.select(pattern, watch.paths, where="capture")
-            if all(map(watch.is_hidden, matching)):
-                problem = f"{matching[0]} is computed inside a transformation such as jax.vmap or jax.lax.scan"
-                hint = "Call the child on all values at once, or put the transformation around the model."
-                check.fail("capture", f"{problem}, so its value cannot leave the flow.", hint=hint)
-        return y, _pick_layers(patterns, out.taps)
+        ctx = Context(key=fold(key, "apply"), state=state, train=train)  # as apply does
+        return model.forward(*canonicalize((params, x)), ctx)[0]
 
     return captured
 
 
-def _pick_layers(patterns: Sequence[str], taps: dict[str, PyTree]) -> dict[str, PyTree]:
-    """The taps, those of single layers by their own paths."""
+def tapped(model: Layer, patterns: str | Sequence[str]) -> Model:
+    """The model with y = (y, taps): values inside are part of its result, as `capture` returns them.
+
+    For losses on inner values: `y, taps = predict(x)` in an objective. Parameters, state and random keys are those
+    of the model, and so are the paths, also where it is part of a larger one.
+
+    model: any layer. patterns: one or several, relative to the model, as in `capture`.
+    Raises: ValueError as `capture` does, when the model is called.
+
+    >>> model = nf.tapped(nf.serial(up=nf.linear(4, 8), act=jax.nn.relu, down=nf.linear(8, 1)), "act")
+    >>> y, taps = model.apply(model.init(jax.random.key(0)), jnp.ones((3, 4)))
+    >>> y.shape, taps["act"].shape
+    ((3, 1), (3, 8))
+    """
+    return _tapped("tapped", model, patterns)
+
+
+def _tapped(where: str, model: Layer, patterns: str | Sequence[str]) -> Model:
+    model, patterns = as_model(model, where=where), paths.as_patterns(patterns, where=where)
+
+    def forward(params, x, ctx):
+        inside, start = absolute(ctx, patterns), len("/".join((*ctx.path, "")))
+        capturing = replace(ctx, capture=(*ctx.capture, *inside))
+        y, out, watch = call_watched(where, patterns, model.forward, params, x, capturing)
+        by_name = {path for path, is_named in watch.paths.items() if is_named}
+        for pattern in inside if watch.hidden else ():
+            matching = paths.select(pattern, watch.paths, where=where, by_name=by_name)
+            if all(map(watch.is_hidden, matching)):
+                problem = f"{matching[0]} is computed inside a transformation such as jax.vmap or jax.lax.scan"
+                hint = "Call the child on all values at once, or put the transformation around the model."
+                check.fail(where, f"{problem}, so its value cannot leave the flow.", hint=hint)
+        taps = {path[start:]: value for path, value in out.taps.items()}
+        taps = _pick_layers(patterns, taps, {path[start:] for path in by_name})
+        outer = (path for path in out.taps if _matches_any(ctx.capture, path, path in by_name))
+        return (y, taps), Out(out.state, {path: out.taps[path] for path in outer})
+
+    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
+
+
+def _matches_any(patterns: Sequence[str], path: str, by_name: bool) -> bool:
+    return any(paths.match_layers(pattern, path, by_name) is not None for pattern in patterns)
+
+
+def _pick_layers(patterns: Sequence[str], taps: dict[str, PyTree], by_name: Collection[str]) -> dict[str, PyTree]:
+    """The taps, those of single layers by their own paths. by_name: as in `paths.select`."""
     result = {}
     for path, value in taps.items():
-        matches = [paths.match_layers(pattern, path) for pattern in patterns]
+        matches = [paths.match_layers(pattern, path, path in by_name) for pattern in patterns]
         for layers in dict.fromkeys(layers for layers in matches if layers is not None):
             names, one = path.split("/"), value
             stacked = [i for i, name in enumerate(names) if name == "*"]
@@ -95,7 +130,8 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     `nf.Nudge(delta)`, which is added to it;
     or a function whose result replaces it, of the value, and of the `layer` if it has a parameter of this name:
     the index in the surrounding `repeat`, None outside of one, a tuple in nested ones. Here the path is a pattern.
-    A patched layer is seen by all that follow it; one at `blocks/*/act` replaces what all layers compute.
+    A patched layer is seen by all that follow it; one at `blocks/*/act` replaces what all layers compute. Of
+    attention the `scores`, `weights` and `heads` can be patched, by paths that end with this name.
     Raises: ValueError when a path is not one of the model's, or a value has another shape or type.
 
     >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
@@ -109,18 +145,8 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     values = {path: PatchFunction(value) if callable(value) else value for path, value in values.items()}
 
     def forward(params, x, ctx):
-        patches = {"/".join((*ctx.path, path)): value for path, value in values.items()}
-        watch = Watch()
-        inside = replace(ctx, patch={**ctx.patch, **patches}, watch=watch)
-        try:
-            y, out = model.forward(params, x, inside)
-        finally:
-            if ctx.watch is not None:
-                ctx.watch.add(watch)
-        for path in patches:
-            if all(paths.match_layers(path, other) is None for other in watch.paths):
-                known = check.nearest(path, watch.paths)
-                check.fail("patch", f"{path!r} should be the path of a value{known}")
-        return y, out
+        patches = dict(zip(absolute(ctx, values), values.values(), strict=True))
+        inside = replace(ctx, patch={**ctx.patch, **patches})
+        return call_watched("patch", tuple(values), model.forward, params, x, inside)[:2]
 
     return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)

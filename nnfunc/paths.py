@@ -21,7 +21,7 @@ two, and the size of their first axis is the same. For a `repeat` within a `repe
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -75,12 +75,16 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def match_layers(pattern: str, path: str) -> tuple[tuple[int, int], ...] | None:
+def match_layers(pattern: str, path: str, by_name: bool = False) -> tuple[tuple[int, int], ...] | None:
     """The layers that a pattern picks from the stacked axes of a path: (axis, layer) each; None without a match.
+
+    by_name: whether the pattern has to end with the last name of the path, written out.
 
     >>> match_layers("blocks/3/act", "blocks/*/act"), match_layers("**/act", "blocks/*/act")
     (((0, 3),), ())
     """
+    if by_name and pattern.rpartition("/")[2] != path.rpartition("/")[2]:
+        return None
     if not any(name.isdigit() for name in pattern.split("/")):
         return () if matches(pattern, path) else None
     names, parts = path.split("/"), pattern.split("/")
@@ -101,23 +105,30 @@ def match_layers(pattern: str, path: str) -> tuple[tuple[int, int], ...] | None:
     return match(0, 0)
 
 
-def select(patterns: str | Sequence[str], paths: Iterable[str], *, where: str) -> list[str]:
+def select(
+    patterns: str | Sequence[str], paths: Iterable[str], *, where: str, by_name: Collection[str] = ()
+) -> list[str]:
     """The paths that match at least one of the patterns, in the order of `paths`.
 
-    patterns: one or several. paths: the paths to choose from. where: the name for the error.
+    patterns: one or several. paths: the paths to choose from. where: the name for the error. by_name: those of
+    the paths that only a pattern with their last name matches.
     Raises: ValueError when a pattern matches none of them, naming the nearest paths.
 
     >>> select("**/bias", ["body/weight", "body/bias"], where="freeze")
     ['body/bias']
     """
     patterns, paths = as_patterns(patterns, where=where), list(paths)
+
+    def matches_path(pattern: str, path: str) -> bool:
+        return match_layers(pattern, path, path in by_name) is not None
+
     for pattern in patterns:
-        if not any(match_layers(pattern, path) is not None for path in paths):
+        if not any(matches_path(pattern, path) for path in paths):
             below = [path for path in paths if path.startswith(pattern.rstrip("/") + "/")]
             hint = f"; for all below it write {pattern.rstrip('/') + '/**'!r}." if below else None
             hint = hint or check.nearest(pattern, paths)
             check.fail(where, f"the pattern {pattern!r} should match at least one path, got none{hint}")
-    return [path for path in paths if any(match_layers(pattern, path) is not None for pattern in patterns)]
+    return [path for path in paths if any(matches_path(pattern, path) for pattern in patterns)]
 
 
 def as_patterns(patterns: str | Sequence[str], *, where: str) -> tuple[str, ...]:

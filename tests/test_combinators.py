@@ -1,6 +1,7 @@
 """The contract under composition: sweeps, depth, names, errors, shared and stacked parameters."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -585,3 +586,156 @@ def test_a_flow_draws_with_a_key_of_its_own():
     np.testing.assert_array_equal(net.apply(params, x), jnp.tanh(nf.linear(3, 2).apply(params["sample"]["encode"], x)))
     child = nf.wire(lambda net, x: net.key(x), key=nf.linear(3, 2))  # a child of this name comes first
     assert child.apply(child.init(jax.random.key(0)), x).shape == (4, 2)
+
+
+# several values, and parameters, in a flow
+
+
+def test_a_flow_of_several_values(key):
+    inner = nf.wire(lambda net, x, t: net.body(x) + t, body=nf.linear(3, 3))
+    net = nf.wire(lambda net, x, t: net.both(net.inner(x, t), x), inner=inner, both=lambda a, b: a - b)
+    params, x, t = net.init(key), data(4, 3), jnp.ones((4, 1))
+    y = net.apply(params, (x, t))
+    weight, bias = params["inner"]["body"]["weight"], params["inner"]["body"]["bias"]
+    np.testing.assert_allclose(y, x @ weight + bias + t - x, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(net.apply, (None, 0)))(params, (x, t)), y, rtol=1e-5)
+    for wrong, actual in ((x, "an array of shape"), ((x, t, t), "a tuple of 3")):
+        with pytest.raises(TypeError, match=rf"x should be a tuple \(x, t\), got {actual}"):
+            net.apply(params, wrong)
+    with pytest.raises(TypeError, match=r"inner: .*x should be a tuple \(x, t\), got an array"):
+        nf.wire(lambda net, x: net.inner(x), inner=inner).apply({"inner": params["inner"]}, x)
+    with pytest.raises(TypeError):
+        nf.wire(lambda net, x: net.inner(), inner=inner).apply({"inner": params["inner"]}, x)
+
+
+def test_parameters_with_defaults_take_no_parts():
+    """They belong to the writer, as in `lambda net, x, i=i: ...`; so do those of a partial."""
+    net = nf.wire(lambda net, x, i=2: net.f(x) * i, f=lambda x, n=3: x[0] + n)
+    assert float(net.apply({}, (jnp.array(1.0), jnp.array(5.0)))) == 8
+    add = nf.as_model(partial(lambda a, b, c: a + b * c, c=10.0))
+    assert float(add.apply({}, (jnp.array(1.0), jnp.array(2.0)))) == 21
+    assert float(nf.as_model(jnp.arctan2).apply({}, (jnp.array(0.0), jnp.array(2.0)))) == 0
+    assert float(nf.as_model(jnp.tanh).apply({}, jnp.array(0.0))) == 0
+
+
+def test_the_parameters_of_a_child(key):
+    def flow(net, x):
+        assert net.act.params == {}
+        assert net["up"].params is net.up.params
+        return net.act(net.up(x)) @ net.up.params["weight"].T
+
+    net = nf.wire(flow, up=nf.linear(3, 2), act=jnp.tanh)
+    params, x = net.init(key), data(4, 3)
+    up = params["up"]
+    np.testing.assert_allclose(
+        net.apply(params, x), jnp.tanh(x @ up["weight"] + up["bias"]) @ up["weight"].T, rtol=1e-5
+    )
+
+
+def test_predict_of_several_values(key):
+    net = nf.wire(lambda net, x, t: net.body(x) * t, body=nf.linear(3, 1))
+
+    def objective(predict, batch):
+        x, t = batch
+        return jnp.square(predict(x, t) - 1).mean(), {}
+
+    splits = nf.data.arrays((np.asarray(data(8, 3)), np.ones((8, 1), np.float32)), batch_size=8)
+    build = lambda h: nf.Task(net, objective, nf.optimizers.sgd(h["rate"]))
+    _, history = nf.train(build, {"rate": 0.1}, splits, steps=10, key=key, log_every=5)
+    assert history.train["loss"][-1] < history.train["loss"][0]
+    nf.debug.doctor(build, {"rate": 0.1}, splits, key=key)
+
+
+# what remat stores
+
+
+def tower(block=None):
+    """Two matrix products in each of three blocks; tanh, whose derivative needs its result."""
+    body = nf.serial(up=nf.linear(4, 6), act=jnp.tanh, down=nf.linear(6, 4), end=jnp.tanh)
+    return nf.serial(blocks=nf.repeat((block or (lambda b: b))(body), 3), head=nf.linear(4, 2))
+
+
+def products(function, *args):
+    """How many matrix products the program has."""
+    return str(jax.make_jaxpr(function)(*args)).count("dot_general[")
+
+
+SAVED = {
+    None: 2,
+    "nothing": 2,
+    "dots": 0,
+    "dots_with_no_batch_dims": 0,
+    "everything": 0,
+    ("*/up",): 1,
+    ("*/up", "**/down"): 0,
+    jax.checkpoint_policies.save_only_these_names("up"): 1,
+    jax.checkpoint_policies.save_only_these_names("up", "down"): 0,
+    jax.checkpoint_policies.save_only_these_names("elsewhere"): 2,
+}
+
+
+@pytest.mark.parametrize("policy", SAVED, ids=str)
+def test_remat_stores_what_the_policy_says(policy, key):
+    """Values that are stored are not computed again, and gradients are those without remat."""
+    plain, x = tower(), data(5, 4)
+    params = plain.init(key)
+    inside = tuple(pattern.removeprefix("*/") for pattern in policy) if isinstance(policy, tuple) else policy
+    whole = [f"blocks/{pattern}" for pattern in policy] if isinstance(policy, tuple) else policy
+
+    def loss(model):
+        return lambda params: jnp.square(model.apply(params, x)).sum()
+
+    before, expected = products(jax.grad(loss(plain)), params), jax.jit(jax.grad(loss(plain)))(params)
+    for model in (tower(lambda body: nf.remat(body, policy=inside)), nf.remat_repeats(plain, policy=whole)):
+        assert products(jax.grad(loss(model)), params) - before == SAVED[policy]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), jax.jit(jax.grad(loss(model)))(params), expected)
+
+
+def test_remat_stores_values_of_attention(key):
+    """The heads, so that the backward pass has no second pass of attention's last product."""
+    block = nf.transformer_block(8, nf.attention(8, 2), nf.feed_forward(8, 8))
+    model, x = nf.repeat(block, 2), data(3, 5, 8)
+    params = model.init(key)
+    count = {}
+    for policy in (None, ["*/attend/heads"], ["*/attend"]):
+        wrapped = nf.remat_repeats(model, policy=policy)
+        count[str(policy)] = products(jax.grad(lambda params, w=wrapped: w.apply(params, x).sum()), params)
+    assert [count["None"] - n for n in count.values()] == [0, 1, 1]
+
+
+def test_programs_without_a_policy_name_no_values(key):
+    params, x = tower().init(key), data(5, 4)
+    for model in (tower(), tower(nf.remat), nf.remat_repeats(tower()), nf.remat_repeats(tower(), policy="dots")):
+        assert " name[" not in str(jax.make_jaxpr(jax.grad(lambda p, m=model: m.apply(p, x).sum()))(params))
+    named = nf.remat_repeats(tower(), policy=["**/up"])
+    assert " name[" in str(jax.make_jaxpr(named.apply)(params, x))
+    assert nf.summary(named, (5, 4)).flops == nf.summary(tower(), (5, 4)).flops
+
+
+def test_a_policy_that_does_not_exist(key):
+    params, x = tower().init(key), data(5, 4)
+    with pytest.raises(ValueError, match=r"remat_repeats: .* 'blocks/\*/upp' .* did you mean 'blocks/\*/up'"):
+        nf.remat_repeats(tower(), policy=["blocks/*/upp"]).apply(params, x)
+    with pytest.raises(ValueError, match=r"blocks: remat: the pattern 'upp' should match .* did you mean 'up'"):
+        tower(lambda body: nf.remat(body, policy=["upp"])).apply(params, x)
+    with pytest.raises(ValueError, match="remat: a pattern should be of all layers of a repeat, got one of a single"):
+        nf.remat_repeats(tower(), policy=["blocks/1/up"]).apply(params, x)
+    with pytest.raises(ValueError, match=r"remat: policy should be one of 'dots', .* got 'dot'; did you mean 'dots'"):
+        nf.remat(jnp.tanh, policy="dot")
+    with pytest.raises(TypeError, match="remat: a pattern should be a path"):
+        nf.remat(jnp.tanh, policy=[3])
+
+
+def test_remat_names_go_through_capture_patch_and_state(key):
+    body = nf.serial(up=nf.linear(4, 4), norm=nf.batch_norm(4), drop=nf.dropout(0.3))
+    plain = nf.serial(blocks=nf.repeat(body, 3))
+    model, x = nf.remat_repeats(plain, policy=["blocks/*/up"]), data(5, 4)
+    params, state = plain.init(key), plain.init_state()
+    for train in (False, True):
+        calls = [nf.capture(one, "**")(params, x, key=key, state=state, train=train) for one in (model, plain)]
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), *calls)
+    results = [one.apply_train(params, state, x, key=key) for one in (model, plain)]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), *results)
+    patched = nf.patch(model, {"blocks/1/up": jnp.zeros((5, 4))}).apply(params, x, state=state)
+    np.testing.assert_allclose(patched, 0, atol=1e-6)
+    jax.vmap(jax.grad(lambda p: model.apply(p, x, state=state).sum()))(jax.tree.map(lambda leaf: leaf[None], params))

@@ -101,7 +101,7 @@ def test_capture_under_vmap_scan_and_grad(params):
 
 def test_capture_everything_in_the_order_of_the_paths(params):
     y, taps = nf.capture(model(), "**")(params, X, state=STATE)
-    names = {"stem", "blocks", "head", "blocks/*/body"}
+    names = {"stem", "blocks", "head", "blocks/*", "blocks/*/body"}
     assert set(taps) == names | {f"blocks/*/body/{name}" for name in ("up", "act", "norm", "drop")}
     np.testing.assert_array_equal(taps["head"], y)
 
@@ -399,3 +399,84 @@ def test_buffers_that_do_not_change_pass_through_transformations():
     y, state = net.apply_train({}, net.init_state(), jnp.ones((3, 1)))
     np.testing.assert_array_equal(y, buffer.apply({}, jnp.ones((3, 1)), state=buffer.init_state()))
     assert jax.tree.structure(state) == jax.tree.structure(net.init_state())
+
+
+# the residual stream
+
+
+def test_the_outputs_of_repeated_blocks():
+    params = deep().init(jax.random.key(1))
+    y, taps = nf.capture(deep(), ["blocks/*", "blocks/1", PATH])(params, X)
+    np.testing.assert_allclose(taps["blocks/*"], X + jnp.cumsum(taps[PATH], 0), rtol=1e-5)
+    np.testing.assert_array_equal(taps["blocks/*"][-1], y)
+    np.testing.assert_array_equal(taps["blocks/1"], taps["blocks/*"][1])
+    cut = nf.patch(deep(), {"blocks/1": jnp.zeros((4, 6))})  # the third block begins at 0
+    last = jax.tree.map(lambda leaf: leaf[2], params["blocks"]["body"]["up"])
+    np.testing.assert_allclose(cut.apply(params, X), jnp.tanh(nf.linear(6, 6).apply(last, 0 * X)), rtol=1e-5)
+    copies = nf.ensemble(nf.linear(6, 2), 3)
+    y, taps = nf.capture(copies, "*")(copies.init(jax.random.key(0)), X)
+    np.testing.assert_array_equal(taps["*"], y)
+
+
+# tapped
+
+
+def test_tapped_is_capture_as_a_model(params):
+    patterns = ["blocks/*/body/act", "blocks/2/body/up", "head"]
+    net, key = nf.tapped(model(), patterns), jax.random.key(1)
+    y, taps = nf.capture(model(), patterns)(params, X, key=key, state=STATE)
+    assert jax.tree.structure(net.init(key)) == jax.tree.structure(params)
+    call = lambda x: net.apply(params, x, key=key, state=STATE)
+    for actual in (
+        call(X),
+        jax.jit(call)(X),
+        jax.tree.map(lambda leaf: leaf[1], jax.vmap(call)(jnp.stack([0 * X, X]))),
+    ):
+        jax.tree.map(close, actual, (y, taps))
+    assert net.forward(params, X, nf.Context(state=STATE))[1].taps == {}  # nothing outside asks for taps
+    (_, trained), state = net.apply_train(params, STATE, X)
+    close(trained["head"], model().apply_train(params, STATE, X)[0])
+    assert jax.tree.structure(state) == jax.tree.structure(STATE)
+    with pytest.raises(ValueError, match=r"tapped: the pattern 'haed' should match .* did you mean 'head'"):
+        nf.tapped(model(), "haed").apply(params, X, state=STATE)
+
+
+def test_tapped_inside_larger_models():
+    """Its paths are relative, and those of the model around it stay."""
+    inner = nf.tapped(deep(), ["blocks/*/body/act", "blocks/1"])
+    net = nf.wire(lambda net, x: (net.first(x), net.last(net.first(x)[0])), first=inner, last=nf.linear(6, 2))
+    params = net.init(jax.random.key(0))
+    ((y, inside), _), taps = nf.capture(net, "**/up")(params, X)
+    assert sorted(inside) == ["blocks/*/body/act", "blocks/1"]
+    assert sorted(taps) == ["first/blocks/*/body/up", "first@1/blocks/*/body/up"]
+    _, expected = nf.capture(deep(), ["blocks/*/body/act", "blocks/1"])(params["first"], X)
+    jax.tree.map(close, inside, expected)
+    copies = nf.ensemble(inner, 2)
+    _, stacked = copies.apply(copies.init(jax.random.key(0)), X)
+    assert {path: tap.shape for path, tap in stacked.items()} == {
+        "blocks/*/body/act": (2, LAYERS, 4, 6),
+        "blocks/1": (2, 4, 6),
+    }
+    hidden = nf.wire(lambda net, x: jax.vmap(net.body)(x), body=nf.tapped(deep(), "blocks/2"))
+    y, inside = hidden.apply({"body": params["first"]}, X)
+    np.testing.assert_allclose(inside["blocks/2"], y, rtol=1e-6)
+    with pytest.raises(ValueError, match="tapped: body/blocks is computed inside a transformation"):
+        nf.tapped(hidden, "body/blocks").apply({"body": params["first"]}, X)
+
+
+@pytest.mark.parametrize("watch_every", [None, 1])
+def test_an_objective_of_inner_values(watch_every):
+    """An activation penalty: training makes the activations smaller, and the gradient flows through the taps."""
+    net = nf.tapped(nf.serial(up=nf.linear(6, 4), act=jnp.tanh, norm=nf.batch_norm(4), drop=nf.dropout(0.1)), "act")
+
+    def objective(predict, batch):
+        y, taps = predict(batch)
+        return jnp.square(taps["act"]).mean() + 0 * y.sum(), {}
+
+    data = nf.data.arrays(np.asarray(X), batch_size=4)
+    build = lambda h: nf.Task(net, objective, nf.optimizers.sgd(h["rate"]))
+    state, history = nf.train(
+        build, {"rate": 0.5}, data, steps=20, key=jax.random.key(0), watch_every=watch_every, log_every=5
+    )
+    assert history.train["loss"][-1] < 0.5 * history.train["loss"][0]
+    assert jnp.any(state.model_state["norm"]["mean"] != 0)

@@ -101,7 +101,7 @@ def _read_by_steps(config: Config, feed: DeviceFeed) -> set[str]:
 def _locate(config: Config, error: NnfuncError) -> Problem:
     """The error as a problem of the table that its layer or function belongs to, if that is known."""
     tables = {config.part(path)[1]: path for path in reversed(config.table_paths)}
-    tables |= {"remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
+    tables |= {"remat": "task.remat", "remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
     tables |= {name: name for name in ("lora", "start", "train") if name in config.tables}
     functions = error.where.split(": ")
     table = next((tables[name] for name in functions if name in tables), "model" if error.path else "")

@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple
 
 from nnfunc import check
 from nnfunc.base import Layer, Model, Scalar, as_model
+from nnfunc.combinators import RematPolicyName, remat_repeats
 from nnfunc.combinators import precision as in_precision
-from nnfunc.combinators import remat_repeats
 
 __all__ = ["TaskOptions", "log", "options"]
 
@@ -17,29 +17,31 @@ class TaskOptions(NamedTuple):
     """
 
     precision: str
-    remat: bool
+    remat: bool | RematPolicyName | tuple[str, ...]
     accumulate: int
     sharpness: Scalar | None
 
     def model(self, model: Layer) -> Model:
         """The `model` in this precision, with its repeats recomputed or not."""
         model = as_model(model)
-        model = remat_repeats(model) if self.remat else model
+        if self.remat is not False:
+            model = remat_repeats(model, policy=None if self.remat is True else self.remat)
         return in_precision(model) if self.precision == "bfloat16" else model
 
 
 def options(
     *,
     precision: Literal["float32", "bfloat16"] = "float32",
-    remat: bool = False,
+    remat: bool | RematPolicyName | tuple[str, ...] = False,
     accumulate: int = 1,
     sharpness: Scalar | None = None,
 ) -> TaskOptions:
     """How the model is computed, and its gradient taken.
 
     precision: of the computation; parameters, norms, losses and the optimizer stay float32. remat: whether
-    repeated blocks are computed again in the backward pass, to save memory. accumulate: into how many
-    micro-batches a batch is split, at least 1. sharpness: the radius of sharpness-aware minimization.
+    repeated blocks are computed again in the backward pass, to save memory; a text or a list of paths is the policy
+    of `nf.remat_repeats`, the values inside blocks to store all the same. accumulate: into how many micro-batches a
+    batch is split, at least 1. sharpness: the radius of sharpness-aware minimization.
     Raises: ValueError when a number is out of its range.
     """
     check.size("task", accumulate=accumulate)

@@ -29,7 +29,7 @@ class FixedOutputs:
         self.model, self.params, self.ctx = as_model(task.model), params, Context(state=state)
         self._outputs = iter(outputs)
 
-    def __call__(self, x: PyTree) -> PyTree:
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
         return next(self._outputs)
 
 
@@ -51,7 +51,8 @@ class RecordingPredict(FixedOutputs):
         self.inputs: list[PyTree] = []
         self.outputs: list[PyTree] = []
 
-    def __call__(self, x: PyTree) -> PyTree:
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        x = (x, *others) if others else x
         key = fold(self.ctx.key, "predict", len(self.inputs))
         y, out = self.model.forward(self.params, x, replace(self.ctx, key=key))
         self.ctx = replace(self.ctx, state=out.state)

@@ -43,6 +43,8 @@ RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "se
 class BoundModel:
     """A model bound to its parameters for one step: `predict(x) -> y`, of several models `predict.name(x)`.
 
+    `predict(x, t)` passes the tuple (x, t).
+
     The model's state is passed on from one call to the next, and each call draws new masks. Calls
     inside a transformation in the objective share one mask, report no activations, and cannot change the
     state: in training a model that keeps state raises an error there.
@@ -66,14 +68,15 @@ class BoundModel:
 
     __getitem__ = __getattr__
 
-    def _call_child(self, name: str, x: PyTree) -> PyTree:
+    def _call_child(self, name: str, *x: PyTree) -> PyTree:
         assert self._net is not None
-        y, out = self._net[name](x), self._net._out()
+        y, out = self._net[name](*x), self._net._out()
         self.ctx = replace(self.ctx, state=out.state)
         self.taps |= out.taps
         return y
 
-    def __call__(self, x: PyTree) -> PyTree:
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        x = (x, *others) if others else x
         ctx = replace(self.ctx, key=fold(self.ctx.key, "predict", self._calls))
         if trace_state() != self._trace:  # no value may leave the trace
             y, out = self.model.forward(self.params, x, replace(ctx, capture=()))

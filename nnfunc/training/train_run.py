@@ -217,8 +217,8 @@ class _RecordingModel(BoundModel):
         super().__init__(model, params, ctx)
         self.outputs: list[Any] = []
 
-    def __call__(self, x: PyTree) -> PyTree:
-        y = super().__call__(x)
+    def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        y = super().__call__(x, *others)
         self.outputs.append(jax.tree.map(shape_struct, y))
         return y
 

@@ -125,6 +125,14 @@ def test_precision_and_remat_are_words(config):
     text = str(jax.make_jaxpr(model.apply)(params, x))
     assert "remat" in text or "checkpoint" in text
     assert "bf16" in text
+    counts = []
+    for remat in (True, "dots", ["blocks/*/mlp/up"], ["blocks/*/attend", "blocks/*/attend/value"]):
+        config = resolve(made.tables | {"task": {"remat": remat}})
+        loss = lambda params, model=config.build(config.hypers).model: model.apply(
+            params, jnp.zeros((2, 8), jnp.int32)
+        ).sum()
+        counts.append(str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general["))
+    assert [counts[0] - n for n in counts] == [0, 7, 1, 2]
     shallow = resolve(TABLES | {"task": {"remat": True}})
     bare = shallow.build(shallow.hypers).model
     params = bare.init(jax.random.key(0))
@@ -152,6 +160,8 @@ WRONG = [
     ({"plateau": {"patience": -1}}, "plateau: patience should be at least 0"),
     ({"plateau": {"factr": 0.5}}, "plateau.factr: plateau has no such key, got 0.5; did you mean 'factor'"),
     ({"task": {"precision": "float16"}}, "task.precision: should be one of 'float32', 'bfloat16', got 'float16'"),
+    ({"task": {"remat": "dot"}}, "or a list of texts, got 'dot' (str); did you mean 'dots'?"),
+    ({"task": {"remat": [3]}}, "task.remat: should be true or false or one of 'dots', "),
     ({"task": {"accumulate": 0}}, "task: accumulate should be at least 1"),
     ({"groups": {"rates": {"head/*": "fast"}}}, "groups.rates: should be a table of numbers by path pattern"),
     ({"groups": {"rates": 3.0}}, "groups.rates: should be a table of numbers by path pattern"),

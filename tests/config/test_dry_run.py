@@ -17,9 +17,19 @@ SMALL = {
     "optimizer": {"name": "sgd", "learning_rate": 0.1},
 }
 FALLING = {"schedule": "linear", "start": 0.2, "final": 0.1}
+SIZES = {"image_size": 8, "patch": 4, "in_dim": 1, "dim": 8, "layers": 2, "heads": 2}
+VIT = {"model": {"name": "vit", "classes": 10} | SIZES, "data": SMALL["data"] | {"layout": "image"}}
 LATE = [
     ({"task": {"remat": True}}, "task.remat: remat_repeats: the model should have a repeat inside"),
     ({"task": {"remat": True, "precision": "bfloat16"}}, "task.remat: remat_repeats: the model"),
+    (
+        {"task": {"remat": ["blocks/*/atend"]}} | VIT,
+        "task.remat: remat_repeats: the pattern 'blocks/*/atend' should match at least one path, got none; did you",
+    ),
+    (
+        {"task": {"remat": ["blocks/1/attend"]}} | VIT,
+        "task.remat: blocks: remat: a pattern should be of all layers of a repeat",
+    ),
     (
         {"plateau": {"metric": "acuracy"}},
         "plateau.metric: reduce_on_plateau: metric should be a validation metric, got 'acuracy'; did you mean 'accuracy'?",

@@ -5,6 +5,7 @@ The golden numbers are float64, made with PyTorch 2.13 by scripts/golden/attenti
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ CASES = {
     "soft_cap": {"causal": True, "soft_cap": 0.7},
     "alibi": {"causal": True, "slopes": SLOPES},
 }
+KEY = jax.random.key(0)
 LAYERS = {
     "layer/self": nf.attention(6, 3),
     "layer/causal": nf.attention(6, 3, causal=True),
@@ -819,3 +821,114 @@ def test_a_prompt_that_does_not_fit_is_refused():
     layer = nf.attention(DIM, 2)
     with pytest.raises(ValueError, match=r"attention: generation should use causal=True"):
         layer.forward(jax.eval_shape(layer.init, jax.random.key(0)), x, nf.Context(cache=11))
+
+
+# values inside
+
+
+def small_models():
+    ids, size = jnp.arange(12).reshape(2, 6) % 11, {"layers": 3, "heads": 2, "dim": 8}
+    block = nf.transformer_block(8, nf.attention(8, 2, implementation="xla"), nf.feed_forward(8, 8))
+    return {
+        "gpt": (nf.gpt(11, block_size=6, **size), ids),
+        "llama": (nf.llama(11, **size), ids),
+        "bert": (nf.bert(11, block_size=6, **size), ids),
+        "vit": (nf.vit(3, image_size=4, patch=2, in_dim=1, **size), jnp.ones((2, 4, 4, 1))),
+        "xla": (nf.serial(blocks=nf.remat_repeats(nf.repeat(block, 3))), jax.random.normal(KEY, (2, 6, 8))),
+    }
+
+
+@pytest.mark.parametrize("name", small_models())
+def test_weights_scores_and_heads_are_captured(name):
+    model, x = small_models()[name]
+    params = jax.jit(model.init)(KEY)
+    names = ["scores", "weights", "heads", "value"]
+    y, taps = jax.jit(nf.capture(model, [f"blocks/*/attend/{value}" for value in names]))(params, x)
+    scores, weights, heads, value = (taps[f"blocks/*/attend/{value}"] for value in names)
+    assert scores.shape == weights.shape == (3, 2, 2, value.shape[2], value.shape[2])
+    np.testing.assert_allclose(weights, jax.nn.softmax(scores, -1), rtol=1e-5, atol=1e-7)
+    value = value.reshape(heads.shape)  # as many heads
+    np.testing.assert_allclose(heads, jnp.einsum("lbhts,lbshd->lbthd", weights, value), rtol=1e-4, atol=1e-6)
+    if name in ("gpt", "llama"):
+        assert (scores[..., 0, 1:] == -jnp.inf).all()
+    np.testing.assert_allclose(y, jax.jit(model.apply)(params, x), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_groups_of_heads_and_of_a_context():
+    net = nf.serial(a=nf.attention(8, 4, kv_heads=2), b=jnp.tanh)
+    x = jax.random.normal(KEY, (2, 5, 8))
+    params = net.init(KEY)
+    _, taps = nf.capture(net, ["a/weights", "a/value", "a/heads"])(params, x)
+    value = jnp.repeat(taps["a/value"].reshape(2, 5, 2, 2), 2, axis=2)  # [batch, source, heads, head_dim]
+    heads = jnp.einsum("bhts,bshd->bthd", taps["a/weights"], value)
+    np.testing.assert_allclose(taps["a/heads"], heads, rtol=1e-4, atol=1e-6)
+    net = nf.serial(a=nf.attention(8, 2, context_dim=4))
+    for source in (3, 0):
+        inputs = nf.AttentionInput(x, jnp.ones((2, source, 4)))
+        _, taps = nf.capture(net, ["a/weights", "a/scores"])(net.init(KEY), inputs)
+        assert taps["a/weights"].shape == taps["a/scores"].shape == (2, 2, 5, source)
+
+
+def test_weights_are_computed_only_on_request(monkeypatch):
+    """`**` and the statistics of all layers ask for no weights: the call is that of apply."""
+    from nnfunc.layers.attention import layer
+
+    observers, attend = [], layer.attend
+
+    def spy(*args, **kwargs):
+        observers.append(kwargs["observe"])
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(layer, "attend", spy)
+    net = nf.serial(attend=nf.attention(8, 2))
+    params, x = net.init(KEY), jnp.ones((2, 5, 8))
+    net.apply(params, x)
+    _, taps = nf.capture(net, ["**", "attend/*", "**/out"])(params, x)
+    assert not {"attend/weights", "attend/scores", "attend/heads"} & set(taps)
+    nf.patch(net, {"**": lambda value: value}).apply(params, x)
+    nf.summary(net, x.shape)
+    nf.capture(net, "attend/heads")(params, x)
+    assert observers
+    assert not any(observers)
+    _, taps = nf.capture(net, ["**", "**/weights"])(params, x)
+    assert "attend/weights" in taps
+    assert "attend/scores" not in taps
+    assert observers[-1] is not None
+    for pattern in ("attend/weigths", "attend/w*"):
+        with pytest.raises(ValueError, match=f"the pattern '{re.escape(pattern)}' should match at least one path"):
+            nf.capture(net, pattern)(params, x)
+
+
+def test_heads_weights_and_scores_are_patched():
+    model, x = small_models()["gpt"]
+    params = jax.jit(model.init)(KEY)
+
+    def off(heads):
+        return heads.at[..., 1, :].set(0)  # [batch, time, heads, head_dim]
+
+    ablated = nf.patch(model, {"blocks/2/attend/heads": off})
+    weight = params["blocks"]["attend"]["out"]["weight"].at[2, 4:].set(0)  # the rows of the second head
+    by_hand = jax.tree.map(lambda leaf: leaf, params)
+    by_hand["blocks"]["attend"]["out"]["weight"] = weight
+    np.testing.assert_allclose(jax.jit(ablated.apply)(params, x), model.apply(by_hand, x), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(ablated.apply(params, x), model.apply(params, x), atol=1e-4)
+    blind = {"weights": jnp.zeros_like, "scores": lambda scores: jnp.full_like(scores, -jnp.inf)}
+    for name, change in blind.items():
+        _, taps = nf.capture(nf.patch(model, {f"**/{name}": change}), "**/heads")(params, x)
+        np.testing.assert_array_equal(taps["blocks/*/attend/heads"], 0)
+    everything = nf.patch(model, {"blocks/0/**": lambda value: 0 * value, "**/weights": lambda value: value})
+    _, taps = nf.capture(everything, "**/weights")(params, x)
+    np.testing.assert_allclose(taps["blocks/*/attend/weights"].sum(-1), 1, rtol=1e-5)
+
+
+def test_attend_observed():
+    q = jax.random.normal(KEY, (3, 1, 2))
+    names = []
+
+    def uniform(name, value):
+        names.append((name, value.shape))
+        return jnp.full_like(value, 1 / 3) if name == "weights" else value
+
+    y = nf.attend(q, q, q, implementation="xla", observe=uniform)
+    np.testing.assert_allclose(y, jnp.broadcast_to(q.mean(0), q.shape), rtol=1e-5)
+    assert names == [("scores", (1, 3, 3)), ("weights", (1, 3, 3))]

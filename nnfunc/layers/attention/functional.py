@@ -1,6 +1,7 @@
 """Attention as a plain function of queries, keys and values: `nf.attend`."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ def attend(
     dropout: Scalar | None = None,
     key: Key | None = None,
     implementation: Implementation | None = None,
+    observe: Callable[[str, Array], Array] | None = None,
 ) -> Array:
     """The mean of the values for each query, weighted by how well the keys match it.
 
@@ -66,6 +68,9 @@ def attend(
     implementation: "plain" is the one of this library, "xla" and "cudnn" are those of
     `jax.nn.dot_product_attention`. By default it is chosen: plain on CPU; on a GPU cuDNN for half precision and
     xla otherwise, each where it supports the call. cuDNN's has no forward mode and no second derivative.
+    observe: a function (name, value) -> value of "scores", after the mask, and of "weights", before dropout, both
+    [..., heads, time, source]; what it returns is used in their stead. With it the plain implementation runs, as
+    only that one stores them; None, the default, for no function.
     Raises: ValueError when shapes do not fit or a number is out of range; TypeError for wrong dtypes.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, arXiv:2305.13245
     (groups); Beltagy et al. 2020, arXiv:2004.05150 (window); Press et al. 2021, arXiv:2108.12409
@@ -92,7 +97,9 @@ def attend(
         check.choice("attend", ("plain", "xla", "cudnn"), implementation=implementation)
     if key is not None:
         check.key("attend", key)
-    if implementation is None:
+    if observe is not None:
+        implementation = "plain"
+    elif implementation is None:
         platform = jax.default_backend()
         capability = gpu_compute_capability() if platform == "gpu" else 0.0
         implementation = choose_implementation(platform, q, k, v, options, capability)
@@ -103,6 +110,9 @@ def attend(
         return attend_cudnn(q, k, v, options)
     added, allowed = score_bias(q, k, options), allowed_positions(q, k, options)
     if k.shape[-3] == 0:
+        if observe is not None:
+            empty = jnp.zeros((*q.shape[:-3], q.shape[-2], q.shape[-3], 0), wide_dtype(q))
+            observe("weights", observe("scores", empty))
         return jnp.zeros((*q.shape[:-1], v.shape[-1]), v.dtype)
     nan_rows = None  # causal alone has no guard against NaN, for speed
     if allowed is not None and any(part is not None for part in (mask, lengths, window)):
@@ -110,7 +120,7 @@ def attend(
     if implementation == "xla":
         y = attend_xla(q, k, v, added, allowed, scale)
     else:
-        y = _attend_plain(q, k, v, added, allowed, options, 0.0 if dropout is None else dropout)
+        y = _attend_plain(q, k, v, added, allowed, options, 0.0 if dropout is None else dropout, observe)
     return y if nan_rows is None else jnp.where(nan_rows, jnp.nan, y)
 
 
@@ -171,22 +181,34 @@ def _check_broadcasts(name: str, array: Array, full: tuple[int, ...], per_head: 
 
 
 def _attend_plain(
-    q: Array, k: Array, v: Array, added: Array | None, allowed: Array | None, options: AttendOptions, rate: Scalar
+    q: Array,
+    k: Array,
+    v: Array,
+    added: Array | None,
+    allowed: Array | None,
+    options: AttendOptions,
+    rate: Scalar,
+    observe: Callable[[str, Array], Array] | None,
 ) -> Array:
     """Two batches of matrix products; the query heads of one key head are rows of one matrix."""
     (time, heads, head_dim), (source, kv_heads, dim) = q.shape[-3:], v.shape[-3:]
     queries, keys, values = (_split_heads(x, kv_heads) for x in (q, k, v))
+    full = (*q.shape[:-3], heads, time, source)
+
+    def observed(name: str, value: Array) -> Array:
+        return value if observe is None else observe(name, value.reshape(full)).reshape(value.shape)
+
     scores = jnp.einsum("btd,bsd->bts", queries, keys, preferred_element_type=wide_dtype(q))
     scores *= jnp.asarray(head_dim**-0.5 if options.scale is None else options.scale, scores.dtype)
     if options.soft_cap is not None:
         scores = _cap(scores, options.soft_cap)
     if added is not None or allowed is not None:
         shape = scores.shape
-        scores = scores.reshape(*q.shape[:-3], heads, time, source)  # [..., heads, time, source]
+        scores = scores.reshape(full)  # [..., heads, time, source]
         scores = scores if added is None else scores + added
         scores = scores if allowed is None else jnp.where(allowed, scores, -jnp.inf)
         scores = scores.reshape(shape)  # back to [batch * kv_heads, group * time, source]: half the work after it
-    weights = _softmax(scores)
+    weights = observed("weights", _softmax(observed("scores", scores)))
     if options.dropout is not None:
         weights = dropout_layer(rate).forward({}, weights, Context(key=options.dropout))[0]
     weights = weights.astype(v.dtype)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold
-from nnfunc.combinators import call_child, tap
+from nnfunc.combinators import absolute, call_child, is_requested, tap
 from nnfunc.layers.attention.backends import Implementation
 from nnfunc.layers.attention.functional import attend, check_numbers
 from nnfunc.layers.attention.kv_cache import check_cache, update_cache
@@ -91,6 +91,11 @@ def attention(
     out/weight [heads * head_dim, dim], a bias [...] each; with qk_norm query_norm/scale and
     key_norm/scale [head_dim].
 
+    Inner values, for `nf.capture` and `nf.patch`: `query`, `key`, `value`, `out`; and, to patterns that end with
+    this name, `scores`, after the mask, and `weights`, before dropout, both [..., heads, time, source], and `heads`,
+    the result of each head, [..., time, heads, head_dim]. Scores and weights are computed by the plain
+    implementation, which stores them; without such a pattern nothing changes.
+
     While a sequence is generated the state holds key and value [..., cache, kv_heads, head_dim] and the
     position, and a mask has a source of `cache` positions; once the cache is full, y is NaN. Of a context the
     state holds key and value from the first call on.
@@ -151,6 +156,11 @@ def attention(
             y = run(f"{name}_norm", y) if qk_norm and name != "value" else y
             return turn(y, positions_of_x) if positions == "rotary" and name != "value" else y
 
+        def observe(name, value):
+            value, out = tap(ctx, "/".join((*ctx.path, name)), value, Out(), by_name=True)
+            taps.update(out.taps)
+            return value
+
         check_cache(ctx, x, causal, context_dim)
         joined = _project_at_once(params, x, ctx, (wide, narrow, narrow)) if context_dim is None else {}
         start = ctx.state.get("position")
@@ -178,7 +188,9 @@ def attention(
             dropout=dropout,
             key=fold(ctx.key, "dropout"),
             implementation=implementation,
+            observe=observe if any(is_requested(ctx, path) for path in absolute(ctx, ("scores", "weights"))) else None,
         )
+        y = observe("heads", y)
         y = y.reshape(*x.shape[:-1], wide)  # [..., time, heads * head_dim]
         return run("out", y), Out(state, taps)
 

@@ -90,6 +90,7 @@ MODELS: dict[str, Row] = {
         leading_axes=False,
         without=("precision_is_a_wrapper", "derivatives_are_right"),  # the given value is float32
     ),
+    "tapped": Row((nf.serial(up=nf.linear(6, 3), act=jnp.tanh, norm=nf.batch_norm(3), drop=nf.dropout(0.5)), "act")),
     "as_model": Row((lambda x: x * x,), any_width=True),
     # models
     "mlp": Row(([6, 5, 3],), {"norm": "layer", "activation": "tanh"}, {"dropout": (0.25, 0.5), "gain": (1.0, 0.5)}),
