@@ -9,7 +9,8 @@ import pytest
 from helpers.command_line import CONFIG, main, rows
 
 import nnfunc as nf
-from nnfunc.config import load
+from nnfunc.config import ConfigError, load
+from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import read_config
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
@@ -23,7 +24,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
     (folder / "base.toml").write_text(CONFIG)
     (folder / "tune.toml").write_text(CONFIG + START)
-    assert main("train", folder / "base.toml", "--run", folder / "base") == 0
+    assert main("train", folder / "base.toml", "train.best=max loss", "--run", folder / "base") == 0
+    assert not equal(*(nf.load_run(folder / "base", name).params for name in ("best", "last")))
     return folder
 
 
@@ -39,13 +41,14 @@ def equal(one, other):
 def test_parameters_and_statistics_are_those_of_the_run(folder, checkpoint):
     base = nf.load_run(folder / "base", checkpoint)
     plain = first_state(load(folder / "base.toml"))
-    state = first_state(load(folder / "tune.toml", [f'start.checkpoint="{checkpoint}"']))
+    which = f'start.checkpoint="{checkpoint}"'
+    state = first_state(load(folder / "tune.toml", [which]))
     assert equal(state.params["hidden_0"], base.params["hidden_0"])
     assert equal(state.params["head"], plain.params["head"])
     assert equal(state.model_state, base.state)
     assert not equal(state.model_state, plain.model_state)
     assert equal(state.opt_state, jax.tree.map(np.zeros_like, state.opt_state))
-    without = first_state(load(folder / "tune.toml", ['start.skip=["**/mean", "head/**"]']))
+    without = first_state(load(folder / "tune.toml", [which, 'start.skip=["**/mean", "head/**"]']))
     assert equal(without.model_state["hidden_0"]["norm"]["mean"], plain.model_state["hidden_0"]["norm"]["mean"])
     assert equal(without.model_state["hidden_0"]["norm"]["var"], base.state["hidden_0"]["norm"]["var"])
 
@@ -116,6 +119,12 @@ def test_a_start_that_does_not_fit_is_one_line(folder, tmp_path, monkeypatch, ca
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_does_not_fit_has_the_key_of_its_table(folder):
+    with pytest.raises(ConfigError) as error:
+        dry_run(load(folder / "tune.toml", ['start.skip=["hed"]']))
+    assert [problem.path for problem in error.value.problems] == ["start"]
 
 
 def test_debugging_commands_start_there_too(folder, capsys):
