@@ -19,7 +19,6 @@ from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import split_hypers
 from nnfunc.training.divergence import Fault, find_step_fault
-from nnfunc.training.step import TrainState
 from nnfunc.training.task import build_task
 
 __all__ = ["Result", "Table", "Trial"]
@@ -31,12 +30,12 @@ FAULTS = 20
 class Trial(NamedTuple):
     """One run of a sweep.
 
-    hypers: its hyperparameters. state: its last train state, None when build refused the hypers, or the sweep
+    hypers: its hyperparameters. state: its last TrainState, None when build refused the hypers, or the sweep
     stopped before the run began; `state.key` is the key of the run. curves: name -> [reports].
     """
 
     hypers: dict[str, Any]
-    state: TrainState | None
+    state: Any
     curves: dict[str, np.ndarray]
 
 
@@ -121,12 +120,16 @@ class Result:
         first = self._order(self.seeds)[0]
         return first[0] if math.isfinite(self._sort_key(first)[-1]) else None
 
-    def trial(self, i: int) -> Trial:
+    def trial(self, i: int | None) -> Trial:
         """(hypers, state, curves) of a trial.
 
-        i: its index, negative from the end. Raises: IndexError when there is no such trial.
+        i: its index, negative from the end, such as `best`. Raises: IndexError when there is no such trial;
+        ValueError for None, which is the best of trials that all diverged.
         """
         count = len(self.hypers)
+        if i is None:
+            hint = "result.best is None when no trial has a score: print(result) shows why."
+            check.fail("trial", expected=f"i should be in [0, {count})", actual="None", hint=hint)
         if not -count <= i < count:
             check.fail("trial", expected=f"i should be in [0, {count})", actual=i, exc_type=IndexError)
         i %= count

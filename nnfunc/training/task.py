@@ -39,8 +39,8 @@ class Task(NamedTuple):
     """A model, its objective and its optimizer; the rest is optional.
 
     model: a Model, an (init, apply) pair or a function. objective: (predict, batch) -> (loss, metrics),
-    where predict(x) is the model's y; with a parameter named `key` it is passed a random key, with one
-    named `step` the 0-based step. In evaluation the key is always the same one.
+    where predict(x) is the model's y, and predict.params are its parameters; with a parameter named `key` it is
+    passed a random key, with one named `step` the 0-based step. In evaluation the key is always the same one.
     optimizer: any optax transformation.
     augment: (key, batch) -> batch, of `nf.augment` or your own, applied to the training batch in the
     compiled step. average: of `nf.averages`; the averaged weights are then evaluated and saved as the

@@ -566,6 +566,8 @@ def test_a_trial_is_saved_as_a_run_that_goes_on(packed, tmp_path):
 
 
 def test_no_such_trial(packed):
+    with pytest.raises(ValueError, match=r"i should be in \[0, 3\), got None.*no trial has a score"):
+        packed.trial(None)  # the best of trials that all diverged
     with pytest.raises(IndexError, match=r"i should be in \[0, 3\), got 3"):
         packed.trial(3)
     assert packed.trial(-1).hypers == packed.hypers[2]
