@@ -30,8 +30,7 @@ def time_embedding(dim):
 def block(in_dim, out_dim, time_dim):
     """Two convolutions with a shift by the time between them, and a shortcut."""
 
-    def flow(net, inputs):
-        x, time = inputs
+    def flow(net, x, time):
         h = net.conv_1(jax.nn.silu(net.norm_1(x)))
         h = h + net.shift(time)[:, None, None]  # [batch, 1, 1, out_dim]
         h = net.conv_2(jax.nn.silu(net.norm_2(h)))
@@ -52,14 +51,13 @@ def block(in_dim, out_dim, time_dim):
 def unet(dim=32):
     """Images [batch, 8, 8, 1] and times [batch] -> velocities [batch, 8, 8, 1]."""
 
-    def flow(net, inputs):
-        x, t = inputs
+    def flow(net, x, t):
         time = net.time(t)
-        high = net.down_1((net.stem(x), time))  # [batch, 8, 8, dim]
-        middle = net.down_2((net.pool_1(high), time))  # [batch, 4, 4, 2 * dim]
-        low = net.bottom((net.pool_2(middle), time))  # [batch, 2, 2, 2 * dim]
-        middle = net.up_2((jnp.concatenate([net.grow_2(low), middle], -1), time))
-        high = net.up_1((jnp.concatenate([net.grow_1(middle), high], -1), time))
+        high = net.down_1(net.stem(x), time)  # [batch, 8, 8, dim]
+        middle = net.down_2(net.pool_1(high), time)  # [batch, 4, 4, 2 * dim]
+        low = net.bottom(net.pool_2(middle), time)  # [batch, 2, 2, 2 * dim]
+        middle = net.up_2(jnp.concatenate([net.grow_2(low), middle], -1), time)
+        high = net.up_1(jnp.concatenate([net.grow_1(middle), high], -1), time)
         return net.head(jax.nn.silu(net.norm(high)))
 
     return nf.wire(
@@ -71,25 +69,20 @@ def unet(dim=32):
         down_2=block(dim, 2 * dim, dim),
         pool_2=nf.avg_pool(2),
         bottom=block(2 * dim, 2 * dim, dim),
-        grow_2=double,
+        grow_2=lambda x: x.repeat(2, axis=1).repeat(2, axis=2),
         up_2=block(4 * dim, 2 * dim, dim),
-        grow_1=double,
+        grow_1=lambda x: x.repeat(2, axis=1).repeat(2, axis=2),
         up_1=block(3 * dim, dim, dim),
         norm=nf.group_norm(4, dim),
         head=nf.conv(dim, 1, 3),
     )
 
 
-def double(x):
-    """Every pixel becomes four."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
-
-
 def velocity_loss(predict, images, key):
     noise_key, time_key = jax.random.split(key)
     noise, t = jax.random.normal(noise_key, images.shape), jax.random.uniform(time_key, images.shape[:1])
     mix = t[:, None, None, None]
-    return jnp.mean((predict(((1 - mix) * noise + mix * images, t)) - (images - noise)) ** 2), {}
+    return jnp.mean((predict((1 - mix) * noise + mix * images, t) - (images - noise)) ** 2), {}
 
 
 def sample(model, params, noise, steps):

@@ -52,11 +52,29 @@ def private_curvature(main):
     assert result["kernel_gap"] < 0.01
 
 
-CHECKS = {check.__name__: check for check in (vae, gan, ppo, maml, graph_vq, private_curvature)}
+def fine_tuning(main):
+    result = main(steps=150)
+    assert result["accuracy"]["rates"] > result["accuracy"]["new"]
+    assert result["parameters"]["adapters"] < 0.2 * result["parameters"]["new"]
+    assert result["report"].skipped == ["head/bias", "head/weight"]
+
+
+def flow_matching(main):
+    result = main(steps=60, dim=8, solver_steps=4)
+    assert result["validation"][-1] < 0.7 * result["validation"][0]
+    assert np.isfinite(result["samples"]).all()
+
+
+CHECKS = {
+    check.__name__: check for check in (vae, gan, ppo, maml, graph_vq, private_curvature, fine_tuning, flow_matching)
+}
+SLOW = {"flow_matching"}  # the gradient of its U-Net compiles for a minute
 """The check of each program, by its name: it gets the program's main. Add a function, and it is run."""
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CHECKS]
+)
 def test_example_shows_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
