@@ -45,9 +45,9 @@ def starting_from(
     >>> pretrained = old.init(jax.random.key(0))
     >>> params, report = nf.starting_from(new.init(jax.random.key(1)), pretrained, skip="head/**")
     >>> print(report)
-    loaded  2: hidden_0/bias, hidden_0/weight
+    loaded  2: hidden_0/linear/bias, hidden_0/linear/weight
     skipped 2: head/bias, head/weight
-    >>> bool((params["hidden_0"]["weight"] == pretrained["hidden_0"]["weight"]).all())
+    >>> bool((params["hidden_0"]["linear"]["weight"] == pretrained["hidden_0"]["linear"]["weight"]).all())
     True
     """
     report, chosen = report_start("starting_from", params, pretrained, only, skip)
