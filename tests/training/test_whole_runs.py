@@ -65,7 +65,7 @@ def test_gradient_of_the_validation_loss_through_training(name, key):
             np.testing.assert_allclose(gradient[number], expected, rtol=1e-3, atol=1e-8, err_msg=number)
 
 
-def test_dropout_rates_have_the_gradient_of_the_kept_values_alone(key):
+def test_the_gradient_by_a_dropout_rate_is_pathwise(key):
     """The masks are comparisons, without a gradient: that of E[loss] by the rate is not computed."""
     x = jnp.ones((1000,))
     output = lambda rate: nf.dropout(rate).apply({}, x, key=key)
