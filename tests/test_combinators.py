@@ -674,7 +674,7 @@ SAVED = {
 }
 
 
-@pytest.mark.parametrize("policy", SAVED, ids=str)
+@pytest.mark.parametrize("policy", SAVED)
 def test_remat_stores_what_the_policy_says(policy, key):
     """Values that are stored are not computed again, and gradients are those without remat."""
     plain, x = tower(), data(5, 4)

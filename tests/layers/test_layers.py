@@ -409,8 +409,8 @@ WRONG_INPUT = {
         r"784 \(in_dim\), got shape \(2, 28, 28\)\. To flatten images first: serial\(nf\.flatten, nf\.linear\(784, 3\)\)",
     ),
     "linear_one_image": (
-        nf.serial(nf.flatten, nf.linear(784, 3)),
-        jnp.ones((28, 28)),
+        nf.linear(784, 3),
+        nf.flatten(jnp.ones((28, 28))),
         ValueError,
         r"784 \(in_dim\), got shape \(28, 28\)\. If x is one example, add its batch axis first: x\[None\]",
     ),

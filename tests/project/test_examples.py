@@ -65,8 +65,35 @@ def flow_matching(main):
     assert np.isfinite(result["samples"]).all()
 
 
+def induction_heads(main):
+    result = main(steps=2)
+    assert result["scores"].shape == result["loss_without"].shape == (2, 4)
+    assert (result["scores"] > 0).all()
+    assert (np.abs(result["loss_without"] - result["loss"]) > 0).all()
+
+
+def deep_networks(main):
+    result = main(steps=100, layers=6)
+    needed = result["bytes"]
+    assert needed["nothing"] < needed["up"] <= needed["products"] < needed["all"]
+    assert result["difference"] < 1e-6
+    assert result["validation"][-1] < 0.8 * result["validation"][0]
+
+
 CHECKS = {
-    check.__name__: check for check in (vae, gan, ppo, maml, graph_vq, private_curvature, fine_tuning, flow_matching)
+    check.__name__: check
+    for check in (
+        vae,
+        gan,
+        ppo,
+        maml,
+        graph_vq,
+        private_curvature,
+        fine_tuning,
+        flow_matching,
+        induction_heads,
+        deep_networks,
+    )
 }
 SLOW = {"flow_matching"}  # the gradient of its U-Net compiles for a minute
 """The check of each program, by its name: it gets the program's main. Add a function, and it is run."""
