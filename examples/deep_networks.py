@@ -14,15 +14,14 @@ from jax.flatten_util import ravel_pytree
 
 import nnfunc as nf
 
-POLICIES = {"nothing": "nothing", "up": ["*/body/up"], "products": "dots"}
-
 
 def memory(layers):
     """The temporary bytes of a gradient by what is stored, and the largest difference between the gradients."""
     block = nf.residual(nf.serial(norm=nf.layer_norm(64), up=nf.linear(64, 64), act=jax.nn.gelu))
     model, x = nf.repeat(block, layers), jax.random.normal(jax.random.key(1), (256, 64))
     params, needed, gradients = model.init(jax.random.key(0)), {}, []
-    variants = {name: nf.remat_repeats(model, policy=policy) for name, policy in POLICIES.items()}
+    policies = {"nothing": "nothing", "up": ["*/body/up"], "products": "dots"}
+    variants = {name: nf.remat_repeats(model, policy=policy) for name, policy in policies.items()}
     for name, variant in {"all": model, **variants}.items():
         loss = lambda params, model=variant: (model.apply(params, x) ** 2).mean()
         program = jax.jit(jax.grad(loss)).lower(params).compile()

@@ -105,9 +105,9 @@ class Net:
 
 
 class _Child:
-    """A child of a `Net`, to call."""
+    """A child of a `Net`, to call, also by jax.jit and jax.checkpoint, which refer to it weakly."""
 
-    __slots__ = ("_name", "_net")
+    __slots__ = ("__weakref__", "_name", "_net")
 
     def __init__(self, net: Net, name: str):
         self._net, self._name = net, name

@@ -739,3 +739,11 @@ def test_remat_names_go_through_capture_patch_and_state(key):
     patched = nf.patch(model, {"blocks/1/up": jnp.zeros((5, 4))}).apply(params, x, state=state)
     np.testing.assert_allclose(patched, 0, atol=1e-6)
     jax.vmap(jax.grad(lambda p: model.apply(p, x, state=state).sum()))(jax.tree.map(lambda leaf: leaf[None], params))
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.checkpoint, lambda f: lambda x: jax.lax.cond(True, f, f, x)])
+def test_a_child_may_be_passed_to_transformations(transform, key):
+    model = nf.wire(lambda net, x: transform(net.body)(x), body=nf.linear(2, 2))
+    params = model.init(key)
+    y = model.apply(params, jnp.ones((3, 2)))
+    np.testing.assert_allclose(y, nf.linear(2, 2).apply(params["body"], jnp.ones((3, 2))), rtol=1e-6)

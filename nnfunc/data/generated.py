@@ -37,7 +37,7 @@ class GeneratedData(Data):
     def sample(self, size: int = 1024) -> PyTree:
         """The arrays of the first batches, of at least `size` examples in all, but of no more than 64 batches."""
         steps = jnp.arange(min(64, -(-size // self.batch_size)), dtype=jnp.uint32)
-        batches = jax.jit(jax.vmap(lambda step: _call(self.function, self.seed, step)))(steps)
+        batches = jax.jit(lambda steps: jax.lax.map(lambda step: _call(self.function, self.seed, step), steps))(steps)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches)
 
 

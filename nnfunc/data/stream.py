@@ -153,7 +153,7 @@ class BatchStream(Stream):
         first = _host_batch(where, "the batch of step 0", source.batch(0))
         splits: dict[str, Any] = {name: getattr(source, name, None) for name in ("validation", "test")}
         splits = {name: None if tree is None else _host_batch(where, name, tree) for name, tree in splits.items()}
-        names = ("classes", "transform", "augment", "codec", "image_shape", "preprocessing", "eval_batch_size")
+        names = ("classes", "codec", "image_shape", "preprocessing", "eval_batch_size")  # its batches are final
         fields: dict[str, Any] = {name: getattr(source, name, None) for name in names}
         return BatchStream(first, **splits, **fields, batch_size=count_examples(first), source=source)
 
@@ -164,7 +164,8 @@ class BatchStream(Stream):
         if expected != actual:
             should = f"the batch of step {step} should have the shapes and dtypes of step 0, {expected}"
             check.fail("data", expected=should, actual=actual, hint="Pad the last batch of an epoch.")
-        return GatheredBatch(batch, shuffle.as_uint32(self.seed), self.transform, self.augment)
+        batch = jax.tree.map(lambda leaf: leaf[: self.batch_size], batch)  # all, unless a tool asks for fewer
+        return GatheredBatch(batch, shuffle.as_uint32(self.seed))
 
 
 def _host_batch(where: str, name: str, tree: PyTree) -> PyTree:

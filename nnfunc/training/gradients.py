@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +27,8 @@ from nnfunc.base import (
 )
 from nnfunc.combinators import Net
 from nnfunc.training import layer_stats
-from nnfunc.training.objectives import call_objective
-from nnfunc.training.several_models import JointModel
+from nnfunc.training.objectives import call_objective, check_result
+from nnfunc.training.several_models import JointModel, JointOptimizer
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
@@ -59,21 +58,14 @@ class BoundModel:
         self._trace = trace_state()
         self._net = None
         if isinstance(model, JointModel):
-            self._net = Net(model.children, params, replace(ctx, key=fold(ctx.key, "predict")))
+            self._net = BoundNet(self, model.children, params, replace(ctx, key=fold(ctx.key, "predict")))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or self._net is None:
             raise AttributeError(f"predict has no attribute {name!r}")
-        return partial(self._call_child, name)
+        return self._net[name]
 
     __getitem__ = __getattr__
-
-    def _call_child(self, name: str, *x: PyTree) -> PyTree:
-        assert self._net is not None
-        y, out = self._net[name](*x), self._net._out()
-        self.ctx = replace(self.ctx, state=out.state)
-        self.taps |= out.taps
-        return y
 
     def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
         x = (x, *others) if others else x
@@ -87,6 +79,22 @@ class BoundModel:
         self.ctx = replace(self.ctx, state=out.state)
         self.taps |= out.taps
         self._calls += 1
+        return y
+
+
+class BoundNet(Net):
+    """The models of a task for a BoundModel, which has the state and the taps after each call."""
+
+    __slots__ = ("_predict",)
+
+    def __init__(self, predict: BoundModel, children: dict[str, Model], params: Params, ctx: Context):
+        super().__init__(children, params, ctx)
+        self._predict = predict
+
+    def _call(self, name: str, x: PyTree) -> PyTree:
+        y, out = super()._call(name, x), self._out()
+        self._predict.ctx = replace(self._predict.ctx, state=out.state)
+        self._predict.taps |= out.taps
         return y
 
 
@@ -116,7 +124,7 @@ def gradient_of(
 
     def gradient(params, model_state, batch, key):
         def loss_of(params):
-            params = _stop_frozen(params, getattr(task.optimizer, "frozen", ()))
+            params = _stop_frozen(params, task.optimizer)
             predict = bind_model(task, whole(params), model_state, key=key, train=True, watch=watch)
             loss, metrics = objective_values(task, predict, batch, key=key, step=step)
             activations = {} if watch is None else layer_stats.activation_stats(predict.taps, watch)
@@ -136,8 +144,13 @@ def _mean_over_devices(new: Array, old: Array) -> Array:
     return jax.lax.pmean(new, axes) if axes and jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
-def _stop_frozen(params: Params, frozen: tuple[str, ...]) -> Params:
+def _stop_frozen(params: Params, optimizer: Any) -> Params:
     """The parameters; those that never move get no gradient, so the program does not compute it."""
+    if isinstance(optimizer, JointOptimizer):
+        still = jax.lax.stop_gradient
+        part = lambda name, leaves: _stop_frozen(leaves, optimizer.parts[name])
+        return {k: part(k, v) if k in optimizer.parts else jax.tree.map(still, v) for k, v in params.items()}
+    frozen = getattr(optimizer, "frozen", ())
     if not frozen:
         return params
     mask = paths.mask(params, frozen, where="freeze")
@@ -256,11 +269,7 @@ def objective_values(
     task: whose objective it is. predict: the bound model. batch: what the objective takes. key: the
     step's key, None in an evaluation. step: the 0-based step.
     """
-    result = call_objective(task.objective, predict, batch, key=key, step=step)
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
-        expected = "it should return (loss, metrics), metrics being a dict such as {}"
-        check.fail("objective", expected=expected, actual=check.describe(result), exc_type=TypeError)
-    loss, metrics = result
+    loss, metrics = check_result(call_objective(task.objective, predict, batch, key=key, step=step))
     reserved = sorted(RESERVED_NAMES & set(metrics))
     if reserved:
         expected = f"metrics should have other names than {', '.join(sorted(RESERVED_NAMES))}"

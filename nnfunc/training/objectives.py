@@ -22,6 +22,7 @@ __all__ = [
     "ObjectiveFunction",
     "call_objective",
     "check_objective",
+    "check_result",
     "classification",
     "draws_numbers",
     "language_modelling",
@@ -82,6 +83,14 @@ def call_objective(function: Any, predict: Any, batch: PyTree, *args: Any, key: 
     if "step" in names:
         arguments["step"] = jnp.asarray(step, jnp.int32)
     return function(predict, batch, *args, **arguments)
+
+
+def check_result(result: Any) -> tuple[Any, dict[str, Any]]:
+    """The (loss, metrics) that an objective returned. Raises: TypeError for anything else."""
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+        expected = "it should return (loss, metrics), metrics being a dict such as {}"
+        check.fail("objective", expected=expected, actual=check.describe(result), exc_type=TypeError)
+    return result
 
 
 def check_objective(where: str, objective: Any) -> None:

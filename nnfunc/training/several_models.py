@@ -10,7 +10,7 @@ from nnfunc import check
 from nnfunc.base import Layer, Model, Params, PyTree, as_model, fold
 from nnfunc.combinators import wire
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, require_params
-from nnfunc.training.objectives import ObjectiveFunction, call_objective, check_objective
+from nnfunc.training.objectives import ObjectiveFunction, call_objective, check_objective, check_result
 
 __all__ = ["AlternatingObjectives", "JointModel", "JointOptimizer", "joint_model", "joint_objective", "joint_optimizer"]
 
@@ -28,6 +28,8 @@ def joint_model(models: Mapping[str, Layer]) -> JointModel:
     models: at least one. Raises: TypeError when one is no layer; ValueError for names that cannot be part of a path.
     """
     children = {name: as_model(layer, where=f"build: model {name!r}") for name, layer in models.items()}
+    if taken := sorted({"ctx", "model", "params", "taps"} & set(children)):
+        check.fail("build", expected="a model should not be called as an attribute of predict", actual=repr(taken[0]))
     if not children:
         check.fail("build", expected="model should hold at least one model by name", actual="an empty dict")
 
@@ -54,7 +56,7 @@ class AlternatingObjectives:
     def __call__(self, predict: Any, batch: PyTree, *, key: Any = None, step: Any = 0) -> tuple[Any, dict[str, Any]]:
         total, metrics = 0.0, {}
         for name, objective in self.parts:
-            loss, values = call_objective(objective, predict, batch, key=fold(key, name), step=step)
+            loss, values = check_result(call_objective(objective, predict, batch, key=fold(key, name), step=step))
             total += loss
             metrics |= {f"{name}_loss": loss, **{f"{name}_{metric}": value for metric, value in values.items()}}
         return total, metrics
@@ -91,23 +93,22 @@ def joint_optimizer(optimizers: Any, names: tuple[str, ...], models: JointModel)
     else:
         optimizers = dict.fromkeys(names, optimizers)
     parts = {name: as_optimizer(one, where=f"build: optimizer {name!r}") for name, one in optimizers.items()}
-    frozen = [f"{name}/{pattern}" for name, one in parts.items() for pattern in one.frozen]
 
     def init(params: Params) -> PyTree:
         return {name: one.init(params[name]) for name, one in parts.items() if name in params}
 
     def update(grads, state, params=None, *, rate_scale=None, gradient_norm=None, **extra):
-        del gradient_norm, extra  # of all models together
+        del gradient_norm  # of all models together
         require_params("build: optimizer", params)
         assert params is not None
         updates, new = jax.tree.map(lambda leaf: 0 * leaf, grads), {}
         for name in state:
-            scale = {} if rate_scale is None else {"rate_scale": rate_scale}
-            updates[name], new[name] = parts[name].update(grads[name], state[name], params[name], **scale)
+            options = extra | ({} if rate_scale is None else {"rate_scale": rate_scale})
+            options |= {"grad": grads[name]} if "grad" in extra else {}
+            updates[name], new[name] = parts[name].update(grads[name], state[name], params[name], **options)
         return updates, new
 
-    still = [f"{name}/**" for name in models.children if name not in parts]
-    joint: Any = JointOptimizer(init, update, None, tuple(frozen + still))
+    joint: Any = JointOptimizer(init, update)
     joint.parts = parts
     return joint
 

@@ -245,6 +245,9 @@ def _alternating_update(
     new, finite, metrics, activations = old, jnp.asarray(True), {}, {}
     grads = jax.tree.map(jnp.zeros_like, old.params)
     for name, objective in task.objective.parts:
+        if name not in new.params:
+            problem = f"the model {name!r} has an objective, and no parameters to train."
+            check.fail("build", problem, hint="Give the objective to the model that it should train.")
         part = task._replace(objective=objective, optimizer=task.optimizer.parts[name], average=None)
         whole = lambda params, others=new.params, name=name: others | {name: params}
         values = Values(new.params[name], new.model_state, new.opt_state[name], ())

@@ -8,7 +8,7 @@ import dis
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from nnfunc import check, schedules
 from nnfunc.base import Key, PyTree, Scalar, as_model, fold, named_parameters
 from nnfunc.optimizers import as_optimizer
 from nnfunc.training.objectives import check_objective
-from nnfunc.training.several_models import joint_model, joint_objective, joint_optimizer
+from nnfunc.training.several_models import AlternatingObjectives, joint_model, joint_objective, joint_optimizer
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
 
@@ -140,7 +140,7 @@ def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
             hash(args)
         except TypeError:
             return function(*args)
-        reads = tuple(one for arg in args for one in _values_read(getattr(arg, "objective", arg)))
+        reads = tuple(read for part in _parts(args) for read in _values_read(part))
         with lock:
             before = results.get(args)
             if before is not None and before[0] == reads:
@@ -155,6 +155,17 @@ def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
         return result
 
     return call
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """The functions among arguments: those inside of tuples, and of what has an objective, the objectives."""
+    value = getattr(value, "objective", value)
+    value = value.parts if isinstance(value, AlternatingObjectives) else value
+    if isinstance(value, tuple):
+        for one in value:
+            yield from _parts(one)
+    else:
+        yield value
 
 
 class _Identity:

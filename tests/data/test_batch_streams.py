@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
+from nnfunc.debug.first_state import without_augmentation
 from nnfunc.training.device_feed import as_data
 
 
@@ -52,3 +53,16 @@ def test_the_batches_are_those_of_the_object():
 def test_mistakes_are_named(data, message, key):
     with pytest.raises((ValueError, TypeError), match=message):
         nf.train(build, {"rate": 0.1}, data, steps=5, key=key)
+
+
+def test_batches_of_an_object_are_final_and_as_small_as_a_tool_asks():
+    inner = nf.data.arrays(np.full((4, 2), 100.0, np.float32), batch_size=2, transform=lambda batch: batch / 10)
+
+    class Wrapper:
+        transform, augment = inner.transform, None
+
+        def batch(self, step):
+            return inner.batch(step)
+
+    np.testing.assert_allclose(as_data(Wrapper()).batch(0), 10.0)
+    assert without_augmentation(Lines(), 4).batch(0)[0].shape == (4, 2)

@@ -127,6 +127,15 @@ def test_a_step_that_is_not_finite_changes_no_model(key):
         ),
         (lambda: nf.Task(nf.linear(3, 3), {"a": encode_loss}, nf.optimizers.sgd(0.1)), "only where model is one too"),
         (lambda: nf.Task({}, encode_loss, nf.optimizers.sgd(0.1)), "at least one model"),
+        (
+            lambda: nf.Task({"a": jax.nn.relu}, {"a": lambda p, b: (p.a(b).mean(), {})}, nf.optimizers.sgd(0.1)),
+            "the model 'a' has an objective, and no parameters",
+        ),
+        (lambda: nf.Task({"params": nf.linear(3, 3)}, encode_loss, nf.optimizers.sgd(0.1)), "attribute of predict"),
+        (
+            lambda: nf.Task({"a": nf.linear(3, 3)}, {"a": lambda p, b: p.a(b).mean()}, nf.optimizers.sgd(0.1)),
+            r"should return \(loss, metrics\)",
+        ),
         (lambda: nf.Task({"a": 3}, encode_loss, nf.optimizers.sgd(0.1)), "model 'a'"),
         (
             lambda: nf.Task(models(), lambda predict, batch: (predict(batch).mean(), {}), nf.optimizers.sgd(0.1)),
@@ -143,6 +152,42 @@ def test_a_step_that_is_not_finite_changes_no_model(key):
 def test_mistakes_are_named(task, message, key):
     with pytest.raises((ValueError, TypeError, AttributeError), match=message):
         nf.train(lambda h: task(), {}, nf.data.arrays(noise(), batch_size=8), steps=1, key=key)
+
+
+def twice(h):
+    return nf.Task({"a": nf.linear(3, 3)}, {"a": loss_times}, nf.optimizers.sgd(0.1))
+
+
+SCALE = 1.0
+
+
+def loss_times(predict, batch):
+    return SCALE * jnp.mean(predict.a(batch) ** 2) + 0 * predict.a.params["weight"].sum(), {}
+
+
+def test_an_evaluation_sees_what_an_objective_reads(key, monkeypatch):
+    params = {"a": nf.linear(3, 3).init(key)}
+    before = nf.evaluate(twice({}), params, noise())["loss"]
+    monkeypatch.setitem(globals(), "SCALE", 5.0)
+    np.testing.assert_allclose(nf.evaluate(twice({}), params, noise())["loss"], 5 * before, rtol=1e-6)
+
+
+def one_step(task, key):
+    init, step = nf.trainer(lambda h: task)
+    return jax.jit(step)({}, init({}, key), noise())[0]
+
+
+def test_models_without_parameters_frozen_layers_and_any_optax_optimizer(key):
+    deep = nf.serial(blocks=nf.repeat(nf.linear(3, 3), 2))
+    objective = lambda predict, batch: (jnp.mean(predict.a(predict.features(batch)) ** 2), {})
+    frozen = nf.optimizers.groups(nf.optimizers.sgd(0.1), freeze=("blocks/1/**",))
+    for optimizer in (frozen, optax.polyak_sgd()):
+        state = one_step(nf.Task({"a": deep, "features": jax.nn.relu}, objective, {"a": optimizer}), key)
+        weight = state.params["a"]["blocks"]["weight"]
+        start = nf.trainer(lambda h: nf.Task({"a": deep}, objective, nf.optimizers.sgd(0.1))).init({}, key)
+        before = start.params["a"]["blocks"]["weight"]
+        assert (weight[0] != before[0]).any()
+        assert (weight[1] == before[1]).all() == (optimizer is frozen)
 
 
 def test_doctor_says_that_it_looks_at_one_model(key):
