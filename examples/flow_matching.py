@@ -5,7 +5,7 @@
 x_t = (1 - t) noise + t image moves with the velocity image - noise; the network learns its mean at each x_t and t.
 The U-Net is one `nf.wire`: a flow calls its children in any order, and skips are ordinary variables. The objective
 draws noise and t from its key, and an evaluation draws the same ones every time, so that held-out losses compare.
-Measured (2 CPU cores, 2026-11-29): test loss 0.513; means of pixels differ by 0.02 and deviations by 0.04 from the data.
+Measured (2 CPU cores, 2026-11-29): test loss 0.513; pixels' means differ by 0.02 from the data's, deviations by 0.04.
 Source: Lipman et al. 2023, arXiv:2210.02747, section 4.1 (conditional optimal transport); Ronneberger et al. 2015,
 arXiv:1505.04597 (U-Net).
 """

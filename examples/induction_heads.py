@@ -5,8 +5,8 @@
 Random tokens repeat with a period that differs between sequences, so the repeats can only be known by looking for the
 token before, and copying what followed it: `period - 1` positions back. `nf.capture` reads the weights of all
 heads; `nf.patch` sets the result of one head to 0. Neither changes the model.
-Measured (2 CPU cores, 2026-11-29): loss 0.305 nats a token; the repeats rest on three heads of the first layer and one of
-the second (2.6 to 5.1 without one of them). No head is a clean induction head yet: the best score is 0.24.
+Measured (2 CPU cores, 2026-11-29): loss 0.305 nats a token; the repeats rest on three heads of layer 0 and one of
+layer 1 (2.6 to 5.1 without one of them). No head is a clean induction head yet: the best score is 0.24.
 Source: Olsson et al. 2022, arXiv:2209.11895, "In-context learning and induction heads".
 """
 
