@@ -41,7 +41,7 @@ def main(steps=1500):
     position = np.arange(2 * PERIOD)
     followed = (position[:, None] + 1 - position) % period[..., None] == 0  # [batch, query, key], of earlier times
     later = (position >= period)[None, :, None]  # queries whose token came before
-    scores = (weights * followed[None, :, None]).sum(-1).mean((1, 3), where=later)  # [layers, heads]
+    scores = jnp.where(followed[None, :, None], weights, 0).sum(-1).mean((1, 3), where=later)  # [layers, heads]
 
     loss = lambda model: nf.evaluate(nf.Task(model, objective, None), state.params, test)["loss"]
     without = np.zeros((LAYERS, HEADS))
