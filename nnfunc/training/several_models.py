@@ -28,8 +28,8 @@ def joint_model(models: Mapping[str, Layer]) -> JointModel:
     models: at least one. Raises: TypeError when one is no layer; ValueError for names that cannot be part of a path.
     """
     children = {name: as_model(layer, where=f"build: model {name!r}") for name, layer in models.items()}
-    if taken := sorted({"ctx", "model", "params", "taps"} & set(children)):
-        check.fail("build", expected="a model should not be called as an attribute of predict", actual=repr(taken[0]))
+    if reserved := sorted({"ctx", "model", "params", "taps"} & set(children)):
+        check.fail("build", expected="a model should not be called as an attribute of predict", actual=repr(reserved[0]))
     if not children:
         check.fail("build", expected="model should hold at least one model by name", actual="an empty dict")
 

@@ -55,7 +55,7 @@ def test_mistakes_are_named(data, message, key):
         nf.train(build, {"rate": 0.1}, data, steps=5, key=key)
 
 
-def test_batches_of_an_object_are_final_and_as_small_as_a_tool_asks():
+def test_batches_of_an_object_are_final():
     inner = nf.data.arrays(np.full((4, 2), 100.0, np.float32), batch_size=2, transform=lambda batch: batch / 10)
 
     class Wrapper:

@@ -177,7 +177,7 @@ def one_step(task, key):
     return jax.jit(step)({}, init({}, key), noise())[0]
 
 
-def test_models_without_parameters_frozen_layers_and_any_optax_optimizer(key):
+def test_models_without_parameters_and_with_frozen_layers(key):
     deep = nf.serial(blocks=nf.repeat(nf.linear(3, 3), 2))
     objective = lambda predict, batch: (jnp.mean(predict.a(predict.features(batch)) ** 2), {})
     frozen = nf.optimizers.groups(nf.optimizers.sgd(0.1), freeze=("blocks/1/**",))
