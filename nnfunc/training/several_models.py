@@ -29,7 +29,7 @@ def joint_model(models: Mapping[str, Layer]) -> JointModel:
     """
     children = {name: as_model(layer, where=f"build: model {name!r}") for name, layer in models.items()}
     if reserved := sorted({"ctx", "model", "params", "taps"} & set(children)):
-        check.fail("build", expected="a model should not be called as an attribute of predict", actual=repr(reserved[0]))
+        check.fail("build", expected="a model should not have the name of an attribute", actual=repr(reserved[0]))
     if not children:
         check.fail("build", expected="model should hold at least one model by name", actual="an empty dict")
 

@@ -131,7 +131,7 @@ def test_a_step_that_is_not_finite_changes_no_model(key):
             lambda: nf.Task({"a": jax.nn.relu}, {"a": lambda p, b: (p.a(b).mean(), {})}, nf.optimizers.sgd(0.1)),
             "the model 'a' has an objective, and no parameters",
         ),
-        (lambda: nf.Task({"params": nf.linear(3, 3)}, encode_loss, nf.optimizers.sgd(0.1)), "attribute of predict"),
+        (lambda: nf.Task({"params": nf.linear(3, 3)}, encode_loss, nf.optimizers.sgd(0.1)), "name of an attribute"),
         (
             lambda: nf.Task({"a": nf.linear(3, 3)}, {"a": lambda p, b: p.a(b).mean()}, nf.optimizers.sgd(0.1)),
             r"should return \(loss, metrics\)",
