@@ -145,7 +145,8 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         update = _alternating_update if isinstance(task.objective, AlternatingObjectives) else _update
         scale, running = _learning_rate_scale(state), state.diverged_at < 0
         old = Values(state.params, state.model_state, state.opt_state, state.average)
-        result = update(task, old, training_batch(task, batch, key), key, state.step, scale, running, watcher)
+        inputs = StepInputs(training_batch(task, batch, key), key, state.step, scale, running, watcher)
+        result = update(task, old, inputs)
         new, metrics = result.new, result.metrics
         if watcher is not None:
             layers = layer_stats.parameter_stats(state.params, result.grads, new.params, watcher)
@@ -179,6 +180,17 @@ class Values(NamedTuple):
     average: PyTree
 
 
+class StepInputs(NamedTuple):
+    """What an update reads. scale: the factor of the learning rate. running: whether the run has not diverged."""
+
+    batch: PyTree
+    key: Key
+    step: Array
+    scale: Array | None
+    running: Array
+    watcher: Watch | None
+
+
 class Updated(NamedTuple):
     """The result of one update. finite: whether its loss, gradient and new parameters are."""
 
@@ -190,20 +202,13 @@ class Updated(NamedTuple):
 
 
 def _update(
-    task: Task,
-    old: Values,
-    batch: PyTree,
-    key: Key,
-    step: Array,
-    scale: Array | None,
-    running: Array,
-    watcher: Watch | None,
-    whole: Callable[[Params], Params] = lambda params: params,
+    task: Task, old: Values, inputs: StepInputs, whole: Callable[[Params], Params] = lambda params: params
 ) -> Updated:
     """One update by the gradient of the task's objective, which keeps the old values if it is not finite.
 
-    scale: the factor of the learning rate. running: whether the run has not diverged. whole: as for `gradient_of`.
+    whole: as for `gradient_of`.
     """
+    batch, key, step, scale, running, watcher = inputs
     result = gradient_of(task, step, watcher, whole)(old.params, old.model_state, batch, key)
     norm = global_norm(result.grads)
     metrics: dict[str, Any] = {"loss": result.loss, **result.metrics, "gradient_norm": norm}
@@ -231,16 +236,7 @@ def _new_average(task: Task, old: Values, params: Params, model_state: PyTree, s
     return jax.tree.map(match_dtype, average, old.average)
 
 
-def _alternating_update(
-    task: Task,
-    old: Values,
-    batch: PyTree,
-    key: Key,
-    step: Array,
-    scale: Array | None,
-    running: Array,
-    watcher: Watch | None,
-) -> Updated:
+def _alternating_update(task: Task, old: Values, inputs: StepInputs) -> Updated:
     """The updates of the objectives that take turns; all keep the old values if one of them is not finite."""
     new, finite, metrics, activations = old, jnp.asarray(True), {}, {}
     grads = jax.tree.map(jnp.zeros_like, old.params)
@@ -251,7 +247,8 @@ def _alternating_update(
         part = task._replace(objective=objective, optimizer=task.optimizer.parts[name], average=None)
         whole = lambda params, others=new.params, name=name: others | {name: params}
         values = Values(new.params[name], new.model_state, new.opt_state[name], ())
-        turn = _update(part, values, batch, fold(key, name), step, scale, running & finite, watcher, whole)
+        of_turn = inputs._replace(key=fold(inputs.key, name), running=inputs.running & finite)
+        turn = _update(part, values, of_turn, whole)
         new = new._replace(
             params=whole(turn.new.params),
             model_state=turn.new.model_state,
@@ -263,8 +260,8 @@ def _alternating_update(
         activations |= turn.activations
     metrics["loss"] = sum(metrics[f"{name}_loss"] for name, _ in task.objective.parts)
     metrics["gradient_norm"] = global_norm(grads)
-    new = new._replace(average=_new_average(task, old, new.params, new.model_state, step))
-    new = jax.tree.map(lambda new, old: jnp.where(finite & running, new, old), new, old)
+    new = new._replace(average=_new_average(task, old, new.params, new.model_state, inputs.step))
+    new = jax.tree.map(lambda new, old: jnp.where(finite & inputs.running, new, old), new, old)
     return Updated(new, metrics, finite, grads, activations)
 
 
