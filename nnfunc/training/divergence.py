@@ -10,8 +10,9 @@ import numpy as np
 from nnfunc import paths
 from nnfunc.base import Context, Key, Nudge, Params, PyTree, Watch, as_model, fold
 from nnfunc.errors import NnfuncError
-from nnfunc.training.gradients import BoundModel, gradient_of, objective_values, uphill
-from nnfunc.training.step import TrainState
+from nnfunc.training.gradients import BoundModel, gradient_of, objective_values, stop_frozen, uphill
+from nnfunc.training.several_models import AlternatingObjectives
+from nnfunc.training.step import TrainState, alternating_turns, step_inputs
 from nnfunc.training.task import Task, training_batch
 from nnfunc.vector_norm import global_norm
 
@@ -63,7 +64,25 @@ def find_step_fault(task: Task, state: TrainState, batch_at: Callable[..., PyTre
     step = int(state.diverged_at)
     key = jax.random.fold_in(state.key, step)
     batch = training_batch(task, batch_at(step, key=fold(key, "augment")), key)
+    if isinstance(task.objective, AlternatingObjectives):
+        return _in_turns(task, state, batch, key, step)._replace(step=step)
     return find_non_finite(task, state.params, state.model_state, batch, key, step)._replace(step=step)
+
+
+def _in_turns(task: Task, state: TrainState, batch: PyTree, key: Key, step: int) -> Fault:
+    """The fault in a step of objectives that take turns: in the first turn that is not finite."""
+
+    def run(state: TrainState, batch: PyTree, key: Key) -> list[tuple[Any, ...]]:
+        old, inputs = step_inputs(state._replace(step=jnp.int32(step)), batch, key, jnp.asarray(True))
+        turns = alternating_turns(task, old, inputs)
+        return [(turn.old.params, turn.old.model_state, turn.key, turn.result.finite) for turn in turns]
+
+    objectives, turns = task.objective.parts, jax.jit(run)(state, batch, key)
+    failed = next((i for i, (*_, finite) in enumerate(turns) if not finite), len(turns) - 1)
+    (name, objective), (params, model_state, turn_key, _) = objectives[failed], turns[failed]
+    part = task._replace(objective=objective, optimizer=task.optimizer.only(name))
+    fault = find_non_finite(part, params, model_state, batch, turn_key, step)
+    return fault._replace(message=f"{fault.message}, in the turn of the model {name!r}")
 
 
 def find_non_finite(
@@ -239,7 +258,7 @@ def _gradients(
     def loss_of(params, nudges):
         patch = {path: Nudge(by) for path, by in nudges.items()}
         ctx = Context(key=key, train=key is not None, state=model_state, patch=patch)
-        predict = BoundModel(as_model(task.model), params, ctx)
+        predict = BoundModel(as_model(task.model), stop_frozen(params, task.optimizer), ctx)
         return objective_values(task, predict, batch, key=key, step=step)[0]
 
     loss, (grads, tap_grads) = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1)))(params, nudges)

@@ -32,7 +32,15 @@ from nnfunc.training.several_models import JointModel, JointOptimizer
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["BoundModel", "Gradients", "bind_model", "gradient_of", "loss_and_metrics", "objective_values"]
+__all__ = [
+    "BoundModel",
+    "Gradients",
+    "bind_model",
+    "gradient_of",
+    "loss_and_metrics",
+    "objective_values",
+    "stop_frozen",
+]
 
 
 RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "seconds"}
@@ -124,7 +132,7 @@ def gradient_of(
 
     def gradient(params, model_state, batch, key):
         def loss_of(params):
-            params = _stop_frozen(params, task.optimizer)
+            params = stop_frozen(params, task.optimizer)
             predict = bind_model(task, whole(params), model_state, key=key, train=True, watch=watch)
             loss, metrics = objective_values(task, predict, batch, key=key, step=step)
             activations = {} if watch is None else layer_stats.activation_stats(predict.taps, watch)
@@ -144,11 +152,14 @@ def _mean_over_devices(new: Array, old: Array) -> Array:
     return jax.lax.pmean(new, axes) if axes and jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
-def _stop_frozen(params: Params, optimizer: Any) -> Params:
-    """The parameters; those that never move get no gradient, so the program does not compute it."""
+def stop_frozen(params: Params, optimizer: Any) -> Params:
+    """The parameters; those that never move get no gradient, so the program does not compute it.
+
+    params: of the model. optimizer: that of the task, which knows what is frozen.
+    """
     if isinstance(optimizer, JointOptimizer):
         still = jax.lax.stop_gradient
-        part = lambda name, leaves: _stop_frozen(leaves, optimizer.parts[name])
+        part = lambda name, leaves: stop_frozen(leaves, optimizer.parts[name])
         return {k: part(k, v) if k in optimizer.parts else jax.tree.map(still, v) for k, v in params.items()}
     frozen = getattr(optimizer, "frozen", ())
     if not frozen:

@@ -77,6 +77,12 @@ class JointOptimizer(Optimizer):
 
     parts: dict[str, Optimizer]
 
+    def only(self, name: str) -> "JointOptimizer":
+        """The same for one model alone: the others stay as they are. name: of that model."""
+        single = JointOptimizer(self.init, self.update)
+        single.parts = {name: self.parts[name]}
+        return single
+
 
 def joint_optimizer(optimizers: Any, names: tuple[str, ...], models: JointModel) -> JointOptimizer:
     """One optimizer for each of the models called `names`; the other models keep their parameters.

@@ -34,7 +34,7 @@ from nnfunc.training.several_models import AlternatingObjectives, JointOptimizer
 from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["TrainState", "Trainer", "eval_params", "trainer"]
+__all__ = ["TrainState", "Trainer", "alternating_turns", "eval_params", "step_inputs", "trainer"]
 
 
 class TrainState(NamedTuple):
@@ -143,9 +143,8 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         key = jax.random.fold_in(state.key, state.step)
         watcher = Watch() if watch else None
         update = _alternating_update if isinstance(task.objective, AlternatingObjectives) else _update
-        scale, running = _learning_rate_scale(state), state.diverged_at < 0
-        old = Values(state.params, state.model_state, state.opt_state, state.average)
-        inputs = StepInputs(training_batch(task, batch, key), key, state.step, scale, running, watcher)
+        running = state.diverged_at < 0
+        old, inputs = step_inputs(state, training_batch(task, batch, key), key, running, watcher)
         result = update(task, old, inputs)
         new, metrics = result.new, result.metrics
         if watcher is not None:
@@ -191,6 +190,17 @@ class StepInputs(NamedTuple):
     watcher: Watch | None
 
 
+def step_inputs(
+    state: TrainState, batch: PyTree, key: Key, running: Array, watcher: Watch | None = None
+) -> tuple[Values, StepInputs]:
+    """What the update of a step starts from and reads.
+
+    state: before the step. batch: as the objective takes it. key: the step's. running, watcher: of `StepInputs`.
+    """
+    old = Values(state.params, state.model_state, state.opt_state, state.average)
+    return old, StepInputs(batch, key, state.step, _learning_rate_scale(state), running, watcher)
+
+
 class Updated(NamedTuple):
     """The result of one update. finite: whether its loss, gradient and new parameters are."""
 
@@ -199,6 +209,16 @@ class Updated(NamedTuple):
     finite: Array
     grads: PyTree
     activations: Any
+
+
+class Turn(NamedTuple):
+    """The turn of one objective. name: of its model. old, new: the values of all models before and after it."""
+
+    name: str
+    old: Values
+    new: Values
+    key: Key
+    result: Updated
 
 
 def _update(
@@ -236,10 +256,13 @@ def _new_average(task: Task, old: Values, params: Params, model_state: PyTree, s
     return jax.tree.map(match_dtype, average, old.average)
 
 
-def _alternating_update(task: Task, old: Values, inputs: StepInputs) -> Updated:
-    """The updates of the objectives that take turns; all keep the old values if one of them is not finite."""
-    new, finite, metrics, activations = old, jnp.asarray(True), {}, {}
-    grads = jax.tree.map(jnp.zeros_like, old.params)
+def alternating_turns(task: Task, old: Values, inputs: StepInputs) -> Iterator[Turn]:
+    """The updates of the objectives that take turns, one after the other, each from the values that the last one left.
+
+    task: with an AlternatingObjectives. old: before the step. inputs: of the step. An update that is not finite, and
+    those after it, keep the values.
+    """
+    new, finite = old, jnp.asarray(True)
     for name, objective in task.objective.parts:
         if name not in new.params:
             problem = f"the model {name!r} has an objective, and no parameters to train."
@@ -248,16 +271,27 @@ def _alternating_update(task: Task, old: Values, inputs: StepInputs) -> Updated:
         whole = lambda params, others=new.params, name=name: others | {name: params}
         values = Values(new.params[name], new.model_state, new.opt_state[name], ())
         of_turn = inputs._replace(key=fold(inputs.key, name), running=inputs.running & finite)
-        turn = _update(part, values, of_turn, whole)
+        result = _update(part, values, of_turn, whole)
+        before = new
         new = new._replace(
-            params=whole(turn.new.params),
-            model_state=turn.new.model_state,
-            opt_state=new.opt_state | {name: turn.new.opt_state},
+            params=whole(result.new.params),
+            model_state=result.new.model_state,
+            opt_state=new.opt_state | {name: result.new.opt_state},
         )
-        finite &= turn.finite
-        grads[name] = turn.grads
-        metrics |= {f"{name}_{metric}": value for metric, value in turn.metrics.items()}
-        activations |= turn.activations
+        finite &= result.finite
+        yield Turn(name, before, new, of_turn.key, result)
+
+
+def _alternating_update(task: Task, old: Values, inputs: StepInputs) -> Updated:
+    """The updates of the objectives that take turns; all keep the old values if one of them is not finite."""
+    new, finite, metrics, activations = old, jnp.asarray(True), {}, {}
+    grads = jax.tree.map(jnp.zeros_like, old.params)
+    for turn in alternating_turns(task, old, inputs):
+        new, result = turn.new, turn.result
+        finite &= result.finite
+        grads[turn.name] = result.grads
+        metrics |= {f"{turn.name}_{metric}": value for metric, value in result.metrics.items()}
+        activations |= result.activations
     metrics["loss"] = sum(metrics[f"{name}_loss"] for name, _ in task.objective.parts)
     metrics["gradient_norm"] = global_norm(grads)
     new = new._replace(average=_new_average(task, old, new.params, new.model_state, inputs.step))

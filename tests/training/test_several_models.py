@@ -225,3 +225,20 @@ def lambda_predict(task, state):
             return models()["decoder"].apply(state.params["decoder"], x, state=state.model_state["decoder"])
 
     return Predict()
+
+
+@pytest.mark.parametrize(
+    "rates, phase, layer",
+    [
+        ({"encoder": 1e22, "decoder": 0.1}, "forward", "layer encoder, in the turn of the model 'decoder'"),
+        ({"encoder": 1e39, "decoder": 0.1}, "update", "the update: .*in the turn of the model 'encoder'"),
+    ],
+)
+def test_divergence_names_the_turn(key, rates, phase, layer):
+    """The decoder fails at the parameters that the encoder's turn has just made; at the old ones all is finite."""
+    optimizers = lambda h: {name: nf.optimizers.sgd(rate) for name, rate in h.items()}
+    task = lambda h: nf.Task(models(), {"encoder": encode_loss, "decoder": decode_loss}, optimizers(h))
+    data = nf.data.arrays(1e9 * noise(), batch_size=8)
+    with pytest.raises(nf.training.Diverged, match=layer) as caught:
+        nf.train(task, rates, data, steps=2, key=key)
+    assert caught.value.fault.phase == phase
