@@ -23,6 +23,7 @@ import numpy as np
 
 from nnfunc import check, device_memory
 from nnfunc.calls import describe_call, explain_call, explain_method
+from nnfunc.display import html_text
 from nnfunc.errors import MissingKeyError, NnfuncError
 
 Array = jax.Array
@@ -334,6 +335,9 @@ class Model:
         if factory is Model:
             return f"<nnfunc model {self.name}>"
         return f"<nnfunc model {describe_call(factory, args, kwargs)}>"
+
+    def _repr_html_(self) -> str:
+        return html_text(repr(self))
 
 
 class _Name(NamedTuple):

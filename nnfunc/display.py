@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["html_table", "text_table", "tree_html"]
+__all__ = ["html_table", "html_text", "text_table", "tree_html"]
 
 
 def text_table(rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
@@ -19,6 +19,11 @@ def html_table(rows: Sequence[Sequence[str]]) -> str:
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
     lines[0] = lines[0].replace("td>", "th>")
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def html_text(text: str) -> str:
+    """Text as HTML, in the type of code, which breaks its lines where the page ends."""
+    return f"<code>{html.escape(text)}</code>"
 
 
 def tree_html(tree: Any) -> str | None:

@@ -72,6 +72,12 @@ def test_what_a_run_shows():
     assert lines[1].startswith("  train at step 3 (3 reports): ")
     assert lines[2].startswith("  validation at step 3 (3 reports): loss ")
     assert len(repr(history)) < 1000
+    page = history._repr_html_()
+    assert page.startswith("<table><tr><th>split</th><th>step</th><th>gradient_norm</th>")
+    assert "<tr><td>validation</td><td>3</td>" in page
+    assert "<td>float32[4, 2] float32[4, 1]</td></tr></table><code>batches of 5</code>" in data._repr_html_()
+    model = nf.linear(2, 3)
+    assert model._repr_html_() == "<code>&lt;nnfunc model linear(in_dim=2, out_dim=3)&gt;</code>"
     jax.jit(lambda state: [repr(state), state.step][1])(state)  # of tracers too
     assert repr(jax.tree.map(lambda leaf: None, state)).startswith("TrainState")
 

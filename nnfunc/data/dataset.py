@@ -20,6 +20,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar, shape_text
 from nnfunc.data import shuffle
+from nnfunc.display import html_table, html_text
 
 __all__ = [
     "Data",
@@ -97,11 +98,19 @@ class Dataset:
     eval_batch_size: int | None = None
 
     def __repr__(self) -> str:
+        parts = [f"{name} {shapes}" for name, shapes in self._split_shapes()]
+        return f"{type(self).__name__}({', '.join(parts)}, {self._batches()})"
+
+    def _repr_html_(self) -> str:
+        return html_table([("split", "arrays"), *self._split_shapes()]) + html_text(self._batches())
+
+    def _split_shapes(self) -> list[tuple[str, str]]:
         splits = {"train": self.arrays, "validation": self.validation, "test": self.test}
         used = {name: jax.tree.leaves(tree) for name, tree in splits.items() if tree is not None}
-        parts = [f"{name} {' '.join(map(shape_text, leaves))}" for name, leaves in used.items()]
-        more = f", {self.classes} classes" if self.classes else ""
-        return f"{type(self).__name__}({', '.join(parts)}{more}, batches of {self.batch_size})"
+        return [(name, " ".join(map(shape_text, leaves))) for name, leaves in used.items()]
+
+    def _batches(self) -> str:
+        return f"{f'{self.classes} classes, ' if self.classes else ''}batches of {self.batch_size}"
 
     @property
     def size(self) -> int:

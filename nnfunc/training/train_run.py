@@ -14,6 +14,7 @@ from nnfunc import check
 from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
+from nnfunc.display import html_table
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
@@ -38,6 +39,9 @@ TRANSFORMED = (
 
 LOOPS = ("auto", "step", "scan")
 
+TIMES = ("step", "seconds")
+"""The columns of a history that are no metrics."""
+
 
 class History(NamedTuple):
     """The reports of a run as columns: history.train["loss"], history.validation["step"].
@@ -56,15 +60,24 @@ class History(NamedTuple):
 
     def __repr__(self) -> str:
         lines = [f"History ({self.loop} loop):"]
-        for name, columns in {"train": self.train, "validation": self.validation}.items():
-            steps: Any = columns.get("step", ())
-            if len(steps):
-                metrics = [
-                    f"{key} {values[-1]:.4g}" for key, values in columns.items() if key not in ("step", "seconds")
-                ]
-                reports = check.counted(len(steps), "report")
-                lines.append(f"  {name} at step {int(steps[-1]):,} ({reports}): {', '.join(metrics)}")
+        for name, columns in self._splits().items():
+            metrics = ", ".join(f"{key} {values[-1]:.4g}" for key, values in columns.items() if key not in TIMES)
+            reports = check.counted(len(columns["step"]), "report")
+            lines.append(f"  {name} at step {int(columns['step'][-1]):,} ({reports}): {metrics}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        splits = self._splits()
+        metrics = list(dict.fromkeys(key for columns in splits.values() for key in columns if key not in TIMES))
+        rows = [["split", "step", *metrics]]
+        for name, columns in splits.items():
+            values = [f"{columns[key][-1]:.4g}" if key in columns else "" for key in metrics]
+            rows.append([name, f"{int(columns['step'][-1]):,}", *values])
+        return html_table(rows)
+
+    def _splits(self) -> dict[str, dict[str, np.ndarray]]:
+        splits = {"train": self.train, "validation": self.validation}
+        return {name: columns for name, columns in splits.items() if len(columns.get("step", ()))}
 
 
 def train(
