@@ -621,6 +621,14 @@ def canonicalize_arguments(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def to_device(x: Any) -> Array:
+    """An array or a number as an array of JAX; one of the host is copied, so that later changes to it do no harm.
+
+    x: the array. Unlike `jnp.asarray`, which compiles a program for each shape, it compiles nothing.
+    """
+    return x if isinstance(x, jax.Array) else jax.device_put(np.array(x))  # device_put alone may share the memory
+
+
 def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of an array or number."""
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory, documents
-from nnfunc.base import PyTree
+from nnfunc.base import PyTree, to_device
 from nnfunc.calls import explain_calls
 from nnfunc.errors import InvalidValueError, NnfuncError
 
@@ -356,7 +356,7 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
     try:
         flat = np.frombuffer(tensor["data"], np.uint8)
         if "impl" in entry:
-            data = jnp.asarray(flat.view(np.uint32).reshape(tensor["shape"]))
+            data = to_device(flat.view(np.uint32).reshape(tensor["shape"]))
             key = jax.random.wrap_key_data(data, impl=entry["impl"])
             if _type_name(_entry(path, key)) != _type_name(entry):
                 raise ValueError
@@ -369,7 +369,7 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         hint = 'Enable it: jax.config.update("jax_enable_x64", True).'
         check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64.", hint=hint)
-    return jnp.asarray(array)
+    return to_device(array)
 
 
 def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> str:

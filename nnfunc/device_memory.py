@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
+from nnfunc.flops import inner_jaxprs
 
 __all__ = [
     "check_arrays",
@@ -141,7 +142,7 @@ def _peak(jaxpr: Any) -> int:
         for v in eqn.outvars:
             live[id(v)] = v.aval.size * _itemsize(v.aval.dtype) if hasattr(v.aval, "shape") else 0
             now += live[id(v)]
-        most = max(most, now + max((_peak(inner) for inner in _inner(eqn)), default=0))
+        most = max(most, now + max((_peak(inner) for inner in inner_jaxprs(eqn)), default=0))
         for v in {id(v) for v in (*eqn.invars, *eqn.outvars) if last.get(id(v), i) <= i}:
             now -= live.pop(v, 0)
     return most
@@ -150,17 +151,8 @@ def _peak(jaxpr: Any) -> int:
 def _values(jaxpr: Any) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
         yield from (v.aval for v in eqn.outvars if hasattr(v.aval, "shape"))
-        for inner in _inner(eqn):
+        for inner in inner_jaxprs(eqn):
             yield from _values(inner)
-
-
-def _inner(eqn: Any) -> Iterator[Any]:
-    """The jaxprs of an operation, such as the body of a loop."""
-    for param in eqn.params.values():
-        for item in param if isinstance(param, tuple | list) else (param,):
-            inner = getattr(item, "jaxpr", item)
-            if hasattr(inner, "eqns"):
-                yield inner
 
 
 def _itemsize(dtype: Any) -> int:

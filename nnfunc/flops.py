@@ -4,12 +4,12 @@ XLA's estimate counts the body of a loop once; this count multiplies it by the l
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-__all__ = ["count", "of"]
+__all__ = ["count", "inner_jaxprs", "of", "primitives"]
 
 _FREE = {
     "broadcast_in_dim",
@@ -70,6 +70,29 @@ def count(function: Callable[..., Any], *args: Any) -> int:
 def of(closed: Any) -> int:
     """The FLOPs of a traced function, as in `count`. closed: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`."""
     return _of(closed.jaxpr)
+
+
+def primitives(closed: Any) -> set[str]:
+    """The names of all operations of a traced function. closed: a closed jaxpr.
+
+    >>> sorted(primitives(jax.make_jaxpr(lambda x: jax.jit(jnp.sin)(x) + 1)(1.0)))
+    ['add', 'jit', 'sin']
+    """
+    names, waiting = set(), [closed.jaxpr]
+    while waiting:
+        for eqn in waiting.pop().eqns:
+            names.add(eqn.primitive.name)
+            waiting += inner_jaxprs(eqn)
+    return names
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """The jaxprs of an operation, such as the body of a loop. eqn: the operation."""
+    for param in eqn.params.values():
+        for item in param if isinstance(param, tuple | list) else (param,):
+            inner = getattr(item, "jaxpr", item)
+            if hasattr(inner, "eqns"):
+                yield inner
 
 
 def _of(jaxpr: Any) -> int:

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Key, PyTree, Scalar, shape_text
+from nnfunc.base import Array, Key, PyTree, Scalar, shape_text, to_device
 from nnfunc.data import shuffle
 from nnfunc.display import html_table, html_text
 
@@ -137,11 +138,13 @@ class Dataset:
         tree, stride, size, width = self._split_plan(name, batch_size)
         for start in range(0, size, width):
             stop = min(start + width, size)
-            if stride:
-                part = _windows(jnp.asarray(tree[start * stride : stop * stride + 1]), stride)
+            if isinstance(jax.tree.leaves(tree)[0], jax.Array):
+                yield _split_batch(tree, np.int32(start), stop - start, stride, self.transform)
+            elif stride:  # of a stream, from the host
+                yield self._transformed(_windows(to_device(tree[start * stride : stop * stride + 1]), stride))
             else:
-                part = jax.tree.map(lambda x, a=start, b=stop: jnp.asarray(x[a:b]), tree)
-            yield self._transformed(part)
+                part = jax.tree.map(lambda x, a=start, b=stop: to_device(x[a:b]), tree)
+                yield self._transformed(part)
 
     def _transformed(self, batch: PyTree) -> PyTree:
         return batch if self.transform is None else self.transform(batch)
@@ -280,7 +283,7 @@ def arrays(
         if leaf.dtype == np.float64 != jax.dtypes.canonicalize_dtype(np.float64):
             warn_if_coarse_in_float32(f"{where}: train{jax.tree_util.keystr(path)}", np.asarray(leaf))
     return Data(
-        *(jax.tree.map(jnp.asarray, splits.get(name)) for name in ("train", "validation", "test")),
+        *(jax.tree.map(to_device, splits.get(name)) for name in ("train", "validation", "test")),
         seed=shuffle.as_uint32(seed),
         batch_size=int(batch_size),
         classes=classes,
@@ -462,6 +465,17 @@ def _check_tokens(where: str, name: str, tree: PyTree, window: int) -> None:
     elif len(tree) < window:
         expected = f"train should hold at least {window} tokens"
         check.fail(where, expected=expected, actual=len(tree), hint="Use more text, or a smaller block_size.")
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _split_batch(tree: PyTree, start: Scalar, count: int, stride: int, transform: Transform | None) -> PyTree:
+    """The transformed examples of a split from one on. stride: of windows over tokens, or 0 for whole examples."""
+    if stride:
+        tokens = jax.lax.dynamic_slice_in_dim(tree, start * np.int32(stride), count * stride + 1)
+        batch = _windows(tokens, stride)
+    else:
+        batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), tree)
+    return batch if transform is None else transform(batch)
 
 
 def _windows(tokens: Array, stride: int) -> Array:

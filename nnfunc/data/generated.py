@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Key, PyTree, Scalar, fold_in, named_parameters
+from nnfunc.base import Key, PyTree, Scalar, fold_in, named_parameters, to_device
 from nnfunc.data import shuffle
 from nnfunc.data.dataset import Data, GatheredBatch, Transform, prepare_arrays
 
@@ -90,7 +90,7 @@ def generated(
     sample = prepare_arrays(where, "the batch", sample)
     held_out = {"validation": validation, "test": test}
     held_out = {
-        name: None if tree is None else jax.tree.map(jnp.asarray, prepare_arrays(where, name, tree))
+        name: None if tree is None else jax.tree.map(to_device, prepare_arrays(where, name, tree))
         for name, tree in held_out.items()
     }
     return GeneratedData(

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, jax_settings
-from nnfunc.base import Key, PyTree, shape_text
+from nnfunc.base import Key, PyTree, shape_text, to_device
 from nnfunc.data import shuffle
 from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, count_examples, prepare_arrays
 
@@ -110,7 +109,7 @@ class Stream(Dataset):
 
     def gathered_batches(self, start: int = 0, *, ahead: int = 2) -> Generator[GatheredBatch, None, None]:
         """`gather` of the steps from `start` on, on the device; a thread prepares `ahead` of them."""
-        return prefetch((jax.tree.map(jnp.asarray, self.gather(step)) for step in itertools.count(start)), ahead)
+        return prefetch((jax.tree.map(to_device, self.gather(step)) for step in itertools.count(start)), ahead)
 
     def _example_indices(self, step: int) -> np.ndarray:
         """[batch_size] int64, the indices of the examples of a step.

@@ -16,14 +16,14 @@ from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import eval_total, even_batch_size
 from nnfunc.sweeps.grouping import Group, static_key, varies
-from nnfunc.training.compiled import Carry, Meter, RunFunctions, run_functions
+from nnfunc.training.compiled import Carry, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, cache_calls
 
 __all__ = ["CompiledTrials", "compile_trials", "replicate"]
 
-TRIALS = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), Meter._make([0, 0, 0]))
+TRIALS: Any = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), 0)  # pyright: ignore
 """Which parts of a carry have an axis of trials."""
 
 
@@ -78,11 +78,11 @@ def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, c
     def run_steps(n, fresh, carry, numbers, data):
         carry = reset_meter(carry, fresh)
         carry = jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
-        return carry, _means(carry.meter)
+        return carry, carry.meter.means()
 
     def step(n, fresh, carry, numbers, data):
         carry = one(reset_meter(carry, fresh), numbers, data)
-        return carry, _means(carry.meter)
+        return carry, carry.meter.means()
 
     if axes is not None and devices > 1:
         spread = lambda function, *in_axes, out: _shard(function, in_axes, out, devices)
@@ -157,10 +157,3 @@ def _make_evaluate(functions: RunFunctions) -> Callable[[Carry, Any, Data], tupl
         return carry, {name: jnp.where(finite, f, jnp.nan) for name, f in metrics.items()}
 
     return evaluate
-
-
-def _means(meter: Meter) -> dict[str, Array]:
-    """The means since the last report, and the last learning rate; NaN without a finite step."""
-    count = meter.count.astype(jnp.float32)
-    means = {name: total / count for name, total in meter.total.items()}
-    return means | {name: meter.last[name] for name in meter.last if name == "learning_rate"}

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
-from weakref import WeakSet
 
 import jax
 import numpy as np
@@ -35,9 +34,6 @@ __all__ = ["Engine", "Interrupted"]
 
 SAVE_EVERY = 10.0
 """Seconds between two saves: a sweep that is killed loses at most this much of each trial."""
-
-_INSPECTED: "dict[Any, tuple[Any, WeakSet[Data]]]" = {}
-"""(id of compiled functions, metric) -> the functions, and the data sets they were inspected with."""
 
 
 class Interrupted(Exception):
@@ -453,9 +449,6 @@ class Engine:
 def _inspect(group: Group, lead: TrialSpec, data: Data, metric: BestMetric) -> None:
     """Check the task and the data as `nf.train` does, once for the same functions, metric and data set."""
     compiled = compiled_functions(lead.build, group.leaves, group.treedef)
-    _, inspected = _INSPECTED.setdefault((id(compiled), metric), (compiled, WeakSet()))
-    if lead.data not in inspected:
-        inspect_task(compiled, group.select(0)[:-1], lead.key, DeviceFeed(data), metric)
-        inspected.add(lead.data)
-    while len(_INSPECTED) > 32:
-        _INSPECTED.pop(next(iter(_INSPECTED)))
+    numbers = group.select(0)[:-1]
+    inspect = lambda: inspect_task(compiled, numbers, lead.key, DeviceFeed(data), metric)
+    compiled.once(lead.data, ("trace", metric, lead.key.dtype), numbers, inspect)

@@ -269,7 +269,7 @@ def _trace_uncached(
         return program.step(program.init(numbers, key, data), numbers, data)
 
     def observe(carry, numbers):
-        return program.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.total})
+        return program.observe(carry, numbers, {name: jnp.float32(0) for name in carry.meter.names})
 
     arguments = jax.tree.unflatten(structure, values)
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*arguments)

@@ -5,13 +5,17 @@ arguments, so neither becomes a constant of the program and new numbers never re
 """
 
 import time
-from collections.abc import Callable, Collection
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from nnfunc.base import Array, fold
+from nnfunc.base import Array, fold, to_device
+from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.objectives import Totals
@@ -20,13 +24,40 @@ from nnfunc.training.task import Build, Task, build_task, cache_calls
 
 __all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions", "run_functions", "split_hypers"]
 
+T = TypeVar("T")
 
-class Meter(NamedTuple):
-    """The sums of the metrics since the last report, their count, and the last values."""
 
-    total: dict[str, Array]
-    last: dict[str, Array]
-    count: Array
+@dataclass(frozen=True, eq=False)
+class Meter:
+    """The metrics since the last report, in one vector: every leaf of a loop carry costs some time in each step.
+
+    values [..., names + 1]: the sums over the steps, of the learning rate the last value, and the count of steps.
+    names: of the metrics.
+    """
+
+    values: Array
+    names: tuple[str, ...]
+
+    @staticmethod
+    def zeros(names: Iterable[str]) -> "Meter":
+        """The meter before the first step."""
+        names = tuple(sorted(names))
+        return Meter(jnp.zeros(len(names) + 1, jnp.float32), names)
+
+    def add(self, metrics: dict[str, Array], running: Array) -> "Meter":
+        """The meter after one more step, which counts if `running`."""
+        values = jnp.stack([*(metrics[name].astype(jnp.float32) for name in self.names), jnp.float32(1)])
+        added = values + self.values * np.asarray([*(name != "learning_rate" for name in self.names), 1], np.float32)
+        return replace(self, values=jnp.where(running, added, self.values))
+
+    def means(self) -> dict[str, Any]:
+        """The means over the steps, and the last learning rate; NaN without a step."""
+        count = self.values[..., -1]
+        columns = {name: self.values[..., i] for i, name in enumerate(self.names)}
+        return {name: value if name == "learning_rate" else value / count for name, value in columns.items()}
+
+
+jax.tree_util.register_dataclass(Meter, data_fields=["values"], meta_fields=["names"])
 
 
 class Carry(NamedTuple):
@@ -45,17 +76,32 @@ class RunFunctions(NamedTuple):
     (Carry, layers), a step with the statistics of every layer. eval_totals: sums and weights in evaluation
     mode, pure of (state, numbers, batch, mask=None), jitted of (state, numbers, EvalBatch). observe: (carry,
     numbers, metrics) -> Carry, lets reduce_on_plateau see the validation metrics. build_task: (numbers,
-    step=0) -> Task. The jitted functions donate the carry.
+    step=0) -> Task. notes: what runs on a data set have shown; see `once`. The jitted functions donate the carry.
     """
 
     trainer: Trainer
     init: Callable[..., Carry]
     step: Callable[[Carry, Any, Any], Carry]
-    steps: Callable[[Array, Carry, Any, Any], Carry]
+    steps: Callable[[Any, Carry, Any, Any], Carry]
     watched_step: Callable[[Carry, Any, Any], tuple[Carry, Any]]
     eval_totals: Callable[..., Totals]
     observe: Callable[[Carry, Any, dict[str, Any]], Carry]
     build_task: Callable[..., Task]
+    notes: WeakKeyDictionary[Any, dict[Any, Any]]
+
+    def once(self, data: Any, name: Hashable, numbers: Any, compute: Callable[[], T]) -> T:
+        """compute(), of the first run on this data set: for what depends on the shapes of its arguments alone.
+
+        data: of the run; of streams, whose batches may have other values each time, nothing is remembered. name: of
+        what is computed. numbers: of `split_hypers`, whose shapes count.
+        """
+        if not isinstance(data, Data):
+            return compute()
+        notes = self.notes.setdefault(data, {})
+        key = name, *(None if n is None else (n.shape, n.dtype) for n in numbers)
+        if key not in notes:
+            notes[key] = compute()
+        return notes[key]
 
 
 def split_hypers(hypers: Any, static_names: Collection[str] = ()) -> tuple[Any, tuple[Any, ...], Any]:
@@ -70,7 +116,7 @@ def split_hypers(hypers: Any, static_names: Collection[str] = ()) -> tuple[Any, 
         and (isinstance(leaf, float | jax.Array) or hasattr(leaf, "dtype"))
         for path, leaf in items
     ]
-    numbers = [jnp.asarray(leaf) if t else None for leaf, t in zip(leaves, traced, strict=True)]
+    numbers = [to_device(leaf) if t else None for leaf, t in zip(leaves, traced, strict=True)]
     # a float that Python holds is weakly typed; an array in a sweep is not: make both the same
     numbers = [n if n is None else jax.lax.convert_element_type(n, n.dtype) for n in numbers]
     static = tuple(None if t else leaf for leaf, t in zip(leaves, traced, strict=True))
@@ -97,8 +143,7 @@ def run_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scal
         params, model_state = start or (None, None)
         state = pair.init(numbers, key, params=params, state=model_state)
         shapes = jax.eval_shape(lambda s: pair.step(numbers, s, batch_of(s, data))[1], state)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros((), jnp.float32), shapes)
-        return Carry(state, Meter(zeros, dict(zeros), jnp.zeros((), jnp.int32)))
+        return Carry(state, Meter.zeros(shapes))
 
     def step(carry, numbers, data):
         return watched_step(carry, numbers, data, watch=False)[0]
@@ -110,11 +155,7 @@ def run_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scal
         state, meter = carry
         state, metrics = pair.step(numbers, state, batch_of(state, data), watch=watch)
         layers = metrics.pop("layers", None)
-        running = state.diverged_at < 0
-        metrics = jax.tree.map(lambda value: value.astype(jnp.float32), metrics)
-        total = {name: meter.total[name] + jnp.where(running, metrics[name], 0) for name in metrics}
-        last = {name: jnp.where(running, metrics[name], meter.last[name]) for name in metrics}
-        return Carry(state, Meter(total, last, meter.count + running.astype(jnp.int32))), layers
+        return Carry(state, meter.add(metrics, state.diverged_at < 0)), layers
 
     def eval_totals(state, numbers, batch, mask=None):
         task = build_from(numbers, state.step)
@@ -123,7 +164,7 @@ def run_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scal
     def observe(carry, numbers, metrics):
         return carry._replace(state=pair.observe(numbers, carry.state, metrics))
 
-    return RunFunctions(pair, init, step, steps, watched_step, eval_totals, observe, build_from)
+    return RunFunctions(pair, init, step, steps, watched_step, eval_totals, observe, build_from, WeakKeyDictionary())
 
 
 def _compile(
@@ -156,15 +197,18 @@ def compiled_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate
     return _cached_compile(build, static, treedef, rate_scale, types)
 
 
-def choose_loop(compiled: RunFunctions, carry: Carry, numbers: Any, data: Any, steps: int) -> Literal["step", "scan"]:
+def choose_loop(
+    compiled: RunFunctions, carry: Carry, numbers: Any, feed_data: Any, data: Any, steps: int
+) -> Literal["step", "scan"]:
     """Whether one step a dispatch ("step") or many ("scan") is faster.
 
     A run that takes under 20 seconds is not worth a second compilation: it runs step by step. A copy of
     the carry is used here; the run itself has not begun.
 
-    compiled: the functions of the run. carry: its loop carry. numbers, data: passed to the functions.
-    steps: how many the run has.
+    compiled: the functions of the run. carry: its loop carry. numbers, feed_data: passed to the functions.
+    data: the data set, for which the times are remembered. steps: how many the run has.
     """
+    count = 3
 
     def seconds_per_step(run):
         jax.block_until_ready(run())
@@ -172,17 +216,19 @@ def choose_loop(compiled: RunFunctions, carry: Carry, numbers: Any, data: Any, s
         jax.block_until_ready(run())
         return (time.perf_counter() - start) / count
 
+    copied = jax.jit(lambda carry: jax.tree.map(jnp.copy, carry))
+
     def by_step():
-        copy = jax.tree.map(jnp.copy, carry)
+        copy = copied(carry)
         for _ in range(count):
-            copy = compiled.step(copy, numbers, data)
+            copy = compiled.step(copy, numbers, feed_data)
         return copy
 
     def by_scan():
-        return compiled.steps(jnp.asarray(count), jax.tree.map(jnp.copy, carry), numbers, data)
+        return compiled.steps(np.int32(count), copied(carry), numbers, feed_data)
 
-    count = 3
-    by_step_seconds = seconds_per_step(by_step)
+    by_step_seconds = compiled.once(data, "seconds of a step", numbers, lambda: seconds_per_step(by_step))
     if by_step_seconds * steps < 20:
         return "step"
-    return "scan" if seconds_per_step(by_scan) < 0.9 * by_step_seconds else "step"
+    by_scan_seconds = compiled.once(data, "seconds of a scanned step", numbers, lambda: seconds_per_step(by_scan))
+    return "scan" if by_scan_seconds < 0.9 * by_step_seconds else "step"

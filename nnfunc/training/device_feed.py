@@ -4,9 +4,9 @@ from collections.abc import Generator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from nnfunc import check
+from nnfunc.base import to_device
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import BatchStream, Stream
 
@@ -36,7 +36,7 @@ class DeviceFeed:
         self.data = data
         self._whole = None
         if isinstance(data, Data):
-            self._whole = jax.tree.map(jnp.asarray, data.for_training())
+            self._whole = jax.tree.map(to_device, data.for_training())
         self._ahead: Generator[Any, None, None] | None = None
         self._next = 0
 

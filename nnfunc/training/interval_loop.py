@@ -3,10 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
 from nnfunc.data.eval_batches import EvalBatch
@@ -18,7 +21,8 @@ from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.layer_stats import stats_by_layer
 from nnfunc.training.step import eval_params
-from nnfunc.training.throughput import SpeedMeter
+from nnfunc.training.task import Task
+from nnfunc.training.throughput import SpeedMeter, count_flops
 
 __all__ = ["IntervalLoop", "Report"]
 
@@ -102,8 +106,9 @@ class IntervalLoop:
     def _advance(self, end: int) -> list[tuple[int, float, Any]]:
         """Run the next dispatch; returns the statistics of the layers: (step, seconds, statistics), if any."""
         data = self.feed.read(self.step)
-        if self.speed.flops is None:  # of the first dispatch
-            self.speed.count(self.compiled.step, self.carry, self.numbers, data)
+        if self.speed.flops is None:  # counted before the first call, which uses the same trace
+            count = lambda: count_flops(self.compiled.step, self.carry, self.numbers, data)
+            self.speed.flops = self.compiled.once(self.data, "flops", self.numbers, count)
         if self.intervals.watches(self.step):
             with self.speed.compiling("watched"):
                 self.carry, layers = self.compiled.watched_step(self.carry, self.numbers, data)
@@ -133,11 +138,11 @@ class IntervalLoop:
         """The report of the interval that ends now; resets the meter."""
         means = validation = None
         if self.intervals.logs(self.step) and not self.stopped:
-            total, last, count = jax.device_get(self.carry.meter)
-            means = {name: float(value) / int(count) for name, value in total.items()}
-            means |= {name: float(last[name]) for name in last if name == "learning_rate"}
-            fresh = jax.tree.map(jnp.zeros_like, self.carry.meter)
-            self.carry = self.carry._replace(meter=fresh)
+            meter = self.carry.meter
+            values = np.asarray(meter.values)
+            means = replace(meter, values=values.astype(np.float64)).means()
+            means = {name: float(value) for name, value in means.items()}
+            self.carry = self.carry._replace(meter=replace(meter, values=jax.device_put(np.zeros_like(values))))
         due = self.intervals.evaluates(self.step) and not self.stopped
         if self.data.validation is not None and due:
             validation = mean_metrics(self._totals, self._held_out())
@@ -152,7 +157,11 @@ class IntervalLoop:
         return self.compiled.eval_totals(self.carry.state, self.numbers, batch)
 
     def _held_out(self) -> Iterator[EvalBatch]:
-        return split_batches(self.compiled.build_task(self.numbers), self.data)
+        return split_batches(self._task, self.data)
+
+    @cached_property
+    def _task(self) -> Task:
+        return self.compiled.build_task(self.numbers)
 
     def _check_steps(self, first: int) -> None:
         """Stop when one of the steps since `first` gave something that is not finite."""

@@ -4,7 +4,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
 from nnfunc.training.compiled import Carry, RunFunctions
@@ -62,17 +62,20 @@ class Intervals(NamedTuple):
 
 
 class StepRunner:
-    """Runs steps one a dispatch or many; many take at most about half a second."""
+    """Runs steps one a dispatch or many; many take at most about half a second.
 
-    def __init__(self, loop: str):
-        self.loop, self.most = loop, 8
+    loop: "step" or "scan". most: how many steps to begin with; it grows.
+    """
+
+    def __init__(self, loop: str, most: int = 8):
+        self.loop, self.most = loop, most
 
     def advance(self, functions: RunFunctions, carry: Carry, numbers: Any, data: Any, limit: int) -> tuple[Carry, int]:
         if self.loop == "step":
             return functions.step(carry, numbers, data), 1
         count = min(limit, self.most)
         start = time.perf_counter()
-        carry = jax.block_until_ready(functions.steps(jnp.asarray(count), carry, numbers, data))
+        carry = jax.block_until_ready(functions.steps(np.int32(count), carry, numbers, data))
         seconds = time.perf_counter() - start
         if count == self.most and seconds < 0.25:
             self.most *= 2

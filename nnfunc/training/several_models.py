@@ -79,7 +79,7 @@ class JointOptimizer(Optimizer):
 
     def only(self, name: str) -> "JointOptimizer":
         """The same for one model alone: the others stay as they are. name: of that model."""
-        single = JointOptimizer(self.init, self.update)
+        single: Any = JointOptimizer(self.init, self.update)
         single.parts = {name: self.parts[name]}
         return single
 

@@ -13,7 +13,7 @@ from nnfunc import flops
 SPEED_METRICS = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
 """The columns of speed and memory in a training row."""
 
-__all__ = ["SPEED_METRICS", "SpeedMeter", "memory_mb", "peak_flops"]
+__all__ = ["SPEED_METRICS", "SpeedMeter", "count_flops", "memory_mb", "peak_flops"]
 
 PEAK_FLOPS = {
     "h200": 989e12,
@@ -61,6 +61,13 @@ def memory_mb(device: Any = None) -> float | None:
     return most / 1e6 if os.uname().sysname == "Darwin" else most / 1e3
 
 
+def count_flops(program: Any, *args: Any) -> int:
+    """The FLOPs of a jitted step; 0 where JAX does not tell. program: the jitted step. args: its arguments."""
+    with suppress(AttributeError):
+        return flops.of(program.trace(*args).jaxpr)
+    return 0
+
+
 class SpeedMeter:
     """The throughput of an interval of steps, without compilation, evaluation and saving.
 
@@ -88,15 +95,6 @@ class SpeedMeter:
         yield
         self.known.add(program)
         self.excluded_seconds += time.perf_counter() - start
-
-    def count(self, program: Any, *args: Any) -> None:
-        """Count the FLOPs of a jitted step before its first call, which uses the same trace.
-
-        program: the jitted step. args: its arguments.
-        """
-        self.flops = 0  # counted once, whether that is possible or not
-        with suppress(AttributeError):
-            self.flops = flops.of(program.trace(*args).jaxpr)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the interval that ends now; call it when the device is done."""

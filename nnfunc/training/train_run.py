@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, flops
 from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
@@ -169,9 +169,15 @@ def train(
     if eval_batch_size is not None:
         data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
     feed = DeviceFeed(data)
-    inspect_task(compiled, numbers, key, feed, best_metric)
+    inspect = lambda: inspect_task(compiled, numbers, key, feed, best_metric)
+    trace = compiled.once(data, ("trace", best_metric, key.dtype), numbers, inspect)
+    if loop == "auto" and feed.is_stream:
+        loop = "step"
+    elif loop == "auto" and trace.dispatch_counts:
+        loop = "scan"
     start = None if params is None and state is None else (params, state)
-    check_memory("train", compiled, numbers, key, feed.sample(), data.batch_size, loop, start)
+    fit = lambda: check_memory("train", compiled, numbers, key, feed.sample(), data.batch_size, loop, start)
+    fit() if start else compiled.once(data, ("memory", loop, key.dtype), numbers, fit)
     init = lambda: compiled.init(numbers, key, feed.sample(), start)
 
     identity = run_identity(key, numbers, static, data, hypers)
@@ -185,10 +191,11 @@ def train(
             loop = saver.saved.get("loop", loop)
             check.choice("train", LOOPS, loop=loop)
         if loop == "auto":
-            loop = "step" if feed.is_stream else choose_loop(compiled, carry, numbers, feed.sample(), steps)
+            loop = choose_loop(compiled, carry, numbers, feed.sample(), data, steps)
         if saver is not None:
             saver.saved["loop"] = loop
-        run = IntervalLoop(compiled, carry, numbers, init, feed, intervals, saver, StepRunner(loop))
+        runner = compiled.once(data, ("runner", loop), numbers, lambda: StepRunner(loop))
+        run = IntervalLoop(compiled, carry, numbers, init, feed, intervals, saver, runner)
         run.rollbacks, run.factor = rollback, rollback_factor
         run.set_row_callback(on_row)
         with closing(feed):
@@ -236,7 +243,22 @@ class _RecordingModel(BoundModel):
         return y
 
 
-def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> None:
+class TaskTrace(NamedTuple):
+    """What the trace of a forward pass has shown.
+
+    flops: its floating-point operations. has_convolution: whether there is one.
+    """
+
+    flops: int
+    has_convolution: bool
+
+    @property
+    def dispatch_counts(self) -> bool:
+        """Whether a dispatch takes long beside the step, and a scan is not slow, as that of convolutions on a CPU."""
+        return self.flops < 3e7 and not (self.has_convolution and jax.default_backend() == "cpu")
+
+
+def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> TaskTrace:
     """Trace one step, and let the objective check the data, before any arithmetic.
 
     functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric
@@ -252,7 +274,7 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
             as_model(task.model), state.params, Context(key=key, train=True, state=state.model_state)
         )
         batch = training_batch(task, data.batch(state.step), key)
-        _, metrics = objective_values(task, predict, batch, key=key, step=state.step)
+        loss, metrics = objective_values(task, predict, batch, key=key, step=state.step)
         outputs.extend(predict.outputs)
         names.extend(["loss", *metrics])
         if task.plateau is not None and feed.data.validation is None:
@@ -261,21 +283,23 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
         functions.trainer.observe(numbers, state, dict.fromkeys(names, 0.0))
         if task.accumulate > 1:
             functions.trainer.step(numbers, state, data.batch(state.step))
-        return state.step
+        return loss
 
     data = feed.data
-    jax.eval_shape(trace, numbers, key, feed.sample())
+    jaxpr = jax.make_jaxpr(trace)(numbers, key, feed.sample())
     if best.name not in names:
         near = check.nearest(best.name, names)
         check.fail("train", f"best should name a validation metric, got {best.name!r}{near}")
+    facts = TaskTrace(flops.of(jaxpr), "conv_general_dilated" in flops.primitives(jaxpr))
     inspect = getattr(functions.build_task(numbers).objective, "inspect", None)
     if inspect is None or not outputs:
-        return
+        return facts
     for name, tree in (("train", data.arrays), ("validation", data.validation)):
         if tree is None or (name == "train" and feed.is_stream):
             continue  # a stream is too long to inspect in advance; it checks its batches
         for arrays in [tree] if data.transform is None else data.split(name, _inspection_batch_size(tree)):
             inspect(outputs[0], arrays)
+    return facts
 
 
 def _inspection_batch_size(tree: Any) -> int:

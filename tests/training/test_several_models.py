@@ -231,7 +231,7 @@ def lambda_predict(task, state):
     "rates, phase, layer",
     [
         ({"encoder": 1e22, "decoder": 0.1}, "forward", "layer encoder, in the turn of the model 'decoder'"),
-        ({"encoder": 1e39, "decoder": 0.1}, "update", "the update: .*in the turn of the model 'encoder'"),
+        ({"encoder": 3e38, "decoder": 0.1}, "update", "the update: .*in the turn of the model 'encoder'"),
     ],
 )
 def test_divergence_names_the_turn(key, rates, phase, layer):

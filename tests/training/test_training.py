@@ -116,11 +116,11 @@ def test_evaluation_counts_every_example_once(data):
 
 
 def test_a_new_learning_rate_compiles_nothing(data):
-    run(data, lr=0.05)
+    run(data, lr=0.05, loop="step")
     _, static, treedef = split_hypers({"lr": 0.05})
     own = compiled_functions(build, static, treedef)
     before = own.step._cache_size(), own.init._cache_size(), own.eval_totals._cache_size()
-    run(data, lr=0.01, key=5)
+    run(data, lr=0.01, key=5, loop="step")
     assert (own.step._cache_size(), own.init._cache_size(), own.eval_totals._cache_size()) == before
     assert own.step._cache_size() == 1
 
