@@ -21,7 +21,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiler test-matrix test-slow lint types format clean
+.PHONY: help demo test test-compiler test-matrix test-slow lint types format bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.bench ## train steps against Flax, Equinox, Haiku and PyTorch (ten minutes)
+	$(BIN)/python scripts/bench.py peers --rounds 15
+
 clean: ## remove the environments and the caches; runs/ stays
 	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -70,5 +73,14 @@ $(READY): pyproject.toml
 	else \
 	  "$(PYTHON)" -m venv --clear $(VENV); \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,test]'; \
+	fi
+	@touch $@
+
+$(VENV)/.bench: $(READY)
+	@echo "Installing the other libraries into $(VENV), once"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python --editable '.[bench]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'; \
 	fi
 	@touch $@

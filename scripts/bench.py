@@ -1,8 +1,10 @@
-"""Whole train steps of nnfunc against the same models in plain JAX, timed in turns.
+"""Whole train steps of nnfunc against the same models in plain JAX and other libraries, timed in turns.
 
     python scripts/bench.py                            # every case, with glibc as it is and tuned
     python scripts/bench.py --case gpt --malloc tuned
     python scripts/bench.py --json bench.json          # all figures
+    python scripts/bench.py peers                      # against Flax, Equinox, Haiku and PyTorch: extra `bench`
+    python scripts/bench.py peers --case gpt --peer linen torch --python .venv-bench/bin/python
     python scripts/bench.py watching                   # what it costs to look at every layer
     python scripts/bench.py sweeps                     # runs per second of nf.sweep, execution by execution
     python scripts/bench.py curve                      # the same by trials, 1 to 4096: for a GPU
@@ -33,7 +35,9 @@ sys.path.insert(0, str(ROOT))
 
 CASES = ("mlp", "cnn", "lstm", "gpt")
 FOR_GPU = ("gpt_gpu",)
-WHAT = ("steps", "watching", "sweeps", "curve", "bound")
+PEERS = ("linen", "nnx", "equinox", "haiku", "torch", "torch_compile")
+WHAT = ("steps", "peers", "watching", "sweeps", "curve", "bound")
+MALLOC = "of nnfunc, with `keep_memory` or without; of peers also `all`: every contender with that setting"
 
 
 def main():
@@ -44,6 +48,8 @@ def main():
         from speed import frozen
 
         return frozen.renew()
+    if args.what == "peers":
+        return peers(args)
     from speed import table
 
     settings = (args.malloc,)
@@ -79,14 +85,45 @@ def arguments() -> argparse.Namespace:
     known = [*CASES, *FOR_GPU]
     parser.add_argument("what", nargs="?", choices=WHAT, default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")
-    parser.add_argument("--rounds", type=int, help="101 of about 0.02 s a side; of sweeps 9")
+    parser.add_argument("--rounds", type=int, help="101 of about 0.02 s a side; of sweeps 9; of peers 21 of 0.2 s")
     parser.add_argument("--trials", action="append", type=int, help="of sweeps: 8, 32 and 128")
-    parser.add_argument("--malloc", choices=("default", "tuned", "both"), default="both")
+    parser.add_argument("--malloc", choices=("default", "tuned", "both", "all"), default="both", help=MALLOC)
+    peer_help = "of peers: those to compare with, all by default; plain: none"
+    parser.add_argument("--peer", action="extend", nargs="+", choices=["plain", *PEERS], help=peer_help)
+    parser.add_argument("--python", default=sys.executable, help="of peers: the interpreter that has them")
     parser.add_argument("--markdown", action="store_true", help="tables for the docs")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument("--freeze", action="store_true", help="keep the HLO counts for the tests")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.malloc == "all" and args.what != "peers":
+        parser.error("--malloc all is for peers")
+    if args.what == "peers" and set(args.case or ()) & set(FOR_GPU):
+        parser.error(f"peers has no case {', '.join(FOR_GPU)}")
+    return args
+
+
+def peers(args: argparse.Namespace) -> None:
+    """The same steps in other libraries. Exits with 1 when a library fails or calculates something else."""
+    from speed.peers import turns
+
+    malloc = "default" if args.malloc == "both" and sys.platform != "linux" else args.malloc
+    versions = turns.installed(args.python)
+    names = [name for name in dict.fromkeys(args.peer or PEERS) if name != "plain"]
+    entries = turns.select(names, malloc, versions)
+    used = {entry.package for entry in entries.values()}
+    report: dict[str, Any] = {"machine": machine(), "malloc": malloc, "rows": []}
+    if versions.get("jax", report["machine"]["jax"]) != report["machine"]["jax"]:
+        print(f"The libraries run on jax {versions['jax']}, another version than nnfunc's", file=sys.stderr)
+    report["versions"] = {package: version for package, version in versions.items() if package in used}
+    for case in args.case or CASES:
+        settings = {"rounds": args.rounds or 21, "python": args.python, "malloc": malloc}
+        report["rows"].append(turns.measure(case, entries, **settings))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    turns.show(report, markdown=args.markdown)
+    if failed := [f"{row['case']}: {name}" for row in report["rows"] for name in row["failed"]]:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def sweeps(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ class Case(NamedTuple):
     bar: float | None
     build: Callable[[Any], nf.Task]
     batch: Callable[[], tuple[np.ndarray, np.ndarray]]
-    model: Callable[[Any, Any], Any]
+    model: Callable[..., Any]
     optimizer: optax.GradientTransformation
     same: Callable[[Any], Any]
 
@@ -55,14 +55,14 @@ def classifier(model: nf.Model) -> Callable[[Any], nf.Task]:
     return lambda h: nf.Task(model, nf.classification(), nf.optimizers.adam(h["lr"]))
 
 
-def mlp() -> Case:
+def mlp(dim: int = 512) -> Case:
     def same(params):
         return [params["hidden_0"]["linear"], params["hidden_1"]["linear"], params["head"]]
 
     return Case(
-        title="MLP 784-512-512-10, batch 128",
+        title=f"MLP 784-{dim}-{dim}-10, batch 128",
         bar=1.0,
-        build=classifier(nf.mlp([784, 512, 512, 10])),
+        build=classifier(nf.mlp([784, dim, dim, 10])),
         batch=partial(images, (784,)),
         model=plain.mlp,
         optimizer=optax.adam(RATE),
@@ -99,7 +99,7 @@ def cnn() -> Case:
     )
 
 
-def lstm() -> Case:
+def lstm(time: int = 28, batch: int = 128) -> Case:
     def same(params):
         own = params["body"]["layer_0"]
         names = {"input": "weight", "hidden": "recurrent_weight", "bias": "bias"}
@@ -107,10 +107,10 @@ def lstm() -> Case:
         return {"cell": cell, "head": params["head"]}
 
     return Case(
-        title="LSTM of 128 on 28 rows of 28, batch 128",
+        title=f"LSTM of 128 on {time} rows of 28, batch {batch}",
         bar=0.65,
         build=classifier(nf.rnn_classifier(28, 10, dim=128, cell="lstm")),
-        batch=partial(images, (28, 28)),
+        batch=partial(images, (time, 28), batch),
         model=plain.lstm,
         optimizer=optax.adam(RATE),
         same=same,

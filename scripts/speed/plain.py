@@ -40,6 +40,29 @@ def cnn(params, x):
     return dense(params["head"], x)
 
 
+def batch_norm(p, statistics, x):
+    """In training: (y, the new running statistics), as in PyTorch."""
+    mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    n = x.size // x.shape[-1]
+    batch = {"mean": mean, "var": var * n / (n - 1)}
+    running = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, statistics, batch)
+    return (x - mean) * jax.lax.rsqrt(var + 1e-5) * p["scale"] + p["bias"], running
+
+
+def cnn_with_norm(params, statistics, x):
+    running = []
+    for layer, old in zip(params["stages"], statistics, strict=True):
+        x, new = batch_norm(layer["norm"], old, conv(layer["conv"], x))
+        running.append(new)
+        x = max_pool(jax.nn.relu(x))
+    return dense(params["head"], x.reshape(x.shape[0], -1)), running
+
+
+def initial_statistics(params):
+    norms = [layer["norm"]["bias"] for layer in params["stages"]]
+    return [{"mean": jnp.zeros_like(bias), "var": jnp.ones_like(bias)} for bias in norms]
+
+
 def lstm_cell(p, carry, x):
     h, c = carry
     gates = x @ p["input"] + h @ p["hidden"] + p["bias"]
@@ -101,6 +124,23 @@ def step(model, optimizer):
         loss, grads = jax.value_and_grad(loss_of)(params, *batch)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), loss
+
+    return train_step
+
+
+def step_with_statistics(model, optimizer):
+    """The same with the running statistics of batch norm: the state is (params, opt_state, statistics)."""
+
+    def loss_of(params, statistics, x, labels):
+        logits, running = model(params, statistics, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), running
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state, batch):
+        params, opt_state, statistics = state
+        (loss, running), grads = jax.value_and_grad(loss_of, has_aux=True)(params, statistics, *batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, running), loss
 
     return train_step
 

@@ -1,7 +1,7 @@
 """The figures of a comparison as tables, for the terminal or for docs/benchmarks.md."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,26 +19,38 @@ NOTE = (
 
 
 def show(report: dict[str, Any], markdown: bool) -> None:
-    machine, rows = report["machine"], report["rows"]
-    where = f"{machine['cores']} cores of {machine['cpu']}"
-    if machine["device"] != "cpu":
-        where = f"{machine['device']}, {where}"
-    title = f"{where}, jax {machine['jax']}, {machine['date']}"
+    rows, title = report["rows"], where(report["machine"])
     tables = {
         f"Train steps: {title}": (TIMES, [times(row) for row in rows]),
         "Their programs": (PROGRAMS, list(programs(rows))),
     }
-    console = Console(width=None if sys.stdout.isatty() else 140)
     for title, (head, body) in tables.items():
+        write(title, head, body, markdown=markdown)
         if markdown:
-            lines = (head, ["---"] * len(head), *body)
-            print(f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-        else:
-            table = Table(*head, title=title)
-            for line in body:
-                table.add_row(*line)
-            console.print(table)
-    print(NOTE) if markdown else console.print(NOTE)
+            print()
+    print(NOTE) if markdown else console().print(NOTE)
+
+
+def where(machine: dict[str, Any]) -> str:
+    """`2 cores of AMD EPYC, jax 0.10.2, 2026-11-22`."""
+    cores = f"{machine['cores']} cores of {machine['cpu']}"
+    device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
+    return f"{device}{cores}, jax {machine['jax']}, {machine['date']}"
+
+
+def console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def write(title: str, head: Sequence[str], body: list[list[str]], *, markdown: bool) -> None:
+    if markdown:
+        lines = (head, ["---"] * len(head), *body)
+        print(f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return
+    table = Table(*head, title=title)
+    for line in body:
+        table.add_row(*line)
+    console().print(table)
 
 
 def times(row: dict[str, Any]) -> list[str]:
