@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc.base import Array, PyTree, widen
+from nnfunc.sums import sum_all
 
 __all__ = ["global_norm", "power_of_two", "rescale", "vector_norm"]
 
@@ -51,7 +52,7 @@ def global_norm(tree: PyTree) -> Array:
     leaves = [leaf.astype(dtype) for leaf in leaves]
 
     def norm(power, leaves):
-        squares = [jnp.sum(jnp.square(leaf / power)) for leaf in leaves]
+        squares = [sum_all(jnp.square(leaf / power)) for leaf in leaves]
         return power * _root(sum(squares, start=jnp.zeros((), dtype)))
 
     plain = norm(jnp.ones((), dtype), leaves)

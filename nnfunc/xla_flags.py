@@ -1,4 +1,4 @@
-"""Flags of XLA that avoid known faults of its compiler for CPUs.
+"""Flags of XLA that avoid known faults of its compiler for CPUs, and slow convolutions.
 
 XLA reads the environment variable XLA_FLAGS once, when JAX starts its first backend, and aborts the process
 at an unknown flag. So each flag is only set for the versions of jaxlib with which it was tested.
@@ -13,7 +13,16 @@ from typing import NamedTuple
 import jax
 from jaxlib.version import __version__ as JAXLIB
 
-__all__ = ["FAULTS", "JAXLIB", "CompilerFault", "flags_in_force", "known_fault", "set_flags"]
+__all__ = [
+    "FAST_CONVOLUTIONS",
+    "FAULTS",
+    "JAXLIB",
+    "CompilerFault",
+    "flags_in_force",
+    "is_set",
+    "known_fault",
+    "set_flags",
+]
 
 
 class CompilerFault(NamedTuple):
@@ -37,6 +46,15 @@ FAULTS = {
 """Version of jaxlib -> its fault. 0.10.1, 0.11.0 to 0.11.2 and 0.12.0.1 were tested and need no flag."""
 
 
+FAST_CONVOLUTIONS = {
+    version: "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution" for version in ("0.10.2", "0.12.0.1")
+}
+"""Version of jaxlib -> the flag with which convolutions use all cores: YNNPACK computes each on one.
+
+The step of the CNN of `scripts/bench.py peers` took 0.69 of the time with it on 0.10.2, and 0.87 on 0.12.0.1.
+"""
+
+
 def known_fault() -> CompilerFault | None:
     """The known fault of the installed jaxlib, or None."""
     return FAULTS.get(JAXLIB)
@@ -53,29 +71,45 @@ def flags_in_force() -> str:
         return flags  # XLA aborts with a message
 
 
-def set_flags() -> None:
-    """Add the flag that avoids the fault of the installed jaxlib to XLA_FLAGS; warn if JAX has read them already.
+def is_set(flag: str) -> bool:
+    """Whether a flag with a list of values, such as `NO_REDUCE`, is in force. flag: its name, "=" and one value."""
+    value = flag.partition("=")[2]
+    return value in (_value(flags_in_force(), flag) or "").split(",")
 
-    The other values that the user has set for the flag are not changed. With NNFUNC_XLA_FLAGS=leave it does
+
+def set_flags() -> None:
+    """Add the flags for the installed jaxlib to XLA_FLAGS; warn if JAX has read them already and has a fault.
+
+    The other values that the user has set for a flag are not changed. With NNFUNC_XLA_FLAGS=leave it does
     nothing.
     """
-    fault, flags = known_fault(), flags_in_force()
-    if fault is None or os.environ.get("NNFUNC_XLA_FLAGS") == "leave":
+    if os.environ.get("NNFUNC_XLA_FLAGS") == "leave":
         return
-    unreadable = flags and not flags.startswith("-")
-    values = _value(flags, fault.flag)
-    name, _, value = fault.flag.partition("=")
-    if unreadable or values == "" or (values and value in values.split(",")):
-        return
-    if not _backend_started():
-        flag = f"{name}={values},{value}" if values else fault.flag  # the last one of repeated flags counts
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
-    elif jax.default_backend() == "cpu":
+    fault, fast = known_fault(), FAST_CONVOLUTIONS.get(JAXLIB)
+    chosen_by_user = fast is not None and _value(flags_in_force(), fast) is not None
+    if fault is not None and not _add(fault.flag) and jax.default_backend() == "cpu":
         problem = f"jaxlib {JAXLIB} {fault.description}"
         reason = "JAX has started already, so nnfunc cannot set the flag that avoids this."
         hint = f"Import nnfunc before the first computation, or set XLA_FLAGS={fault.flag}"
         silent = "NNFUNC_XLA_FLAGS=leave silences this warning."
         warnings.warn(f"{problem}. {reason} {hint}. {silent}", RuntimeWarning, stacklevel=3)
+    if fast is not None and not chosen_by_user:
+        _add(fast)
+
+
+def _add(flag: str) -> bool:
+    """Add a value to a flag that is a list, unless it is there or the user's flags rule it out; False if too late."""
+    flags = flags_in_force()
+    values = _value(flags, flag)
+    name, _, value = flag.partition("=")
+    unreadable = flags and not flags.startswith("-")
+    if unreadable or values == "" or (values and value in values.split(",")):
+        return True
+    if _backend_started():
+        return False
+    added = f"{name}={values},{value}" if values else flag  # the last one of repeated flags counts
+    os.environ["XLA_FLAGS"] = f"{flags} {added}".strip()
+    return True
 
 
 def _value(flags: str, flag: str) -> str | None:

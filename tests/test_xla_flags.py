@@ -50,9 +50,11 @@ def test_import_mends_the_compiler_and_keeps_users_flags(tmp_path):
     file.write_text("--xla_force_host_platform_device_count=3\n")
     wrong, told, findings, flags, devices = run("import jax", XLA_FLAGS=str(file))
     assert (wrong, told, findings, devices) == (0, [], [], 3)
-    fault = xla_flags.known_fault()
-    expected = str(file) if fault is None else f"{file.read_text().strip()} {fault.flag}"
-    assert flags == expected
+    fault, fast = xla_flags.known_fault(), xla_flags.FAST_CONVOLUTIONS.get(xla_flags.JAXLIB)
+    parts = [flag.split("=") for flag in (fault and fault.flag, fast) if flag]
+    added = ["--xla_cpu_experimental_ynn_fusion_type=" + ",".join(value for _, value in parts)] if parts else []
+    assert flags.split()[0] == (file.read_text().strip() if parts else str(file))
+    assert flags.split()[-1] == (added or [str(file)])[-1]
 
 
 @known
@@ -83,6 +85,7 @@ def test_too_late_it_warns_once_with_the_cure():
 @pytest.fixture
 def jax_has_not_begun(monkeypatch):
     monkeypatch.setattr(xla_flags, "FAULTS", {xla_flags.JAXLIB: FAULT})
+    monkeypatch.setattr(xla_flags, "FAST_CONVOLUTIONS", {})
     monkeypatch.setattr(xla_flags, "_backend_started", lambda: False)
 
 
@@ -105,6 +108,23 @@ def test_flags_are_merged_with_the_users(jax_has_not_begun, monkeypatch, before,
     for _ in range(2):
         xla_flags.set_flags()
         assert os.environ["XLA_FLAGS"] == after
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("", "--xla_made_up=-some,-slow"),
+        ("--xla_other=1", "--xla_other=1 --xla_made_up=-some --xla_made_up=-some,-slow"),
+        ("--xla_made_up=all", "--xla_made_up=all --xla_made_up=all,-some"),  # the choice of the user
+    ],
+)
+def test_fast_convolutions_are_set_where_the_user_chose_nothing(jax_has_not_begun, monkeypatch, before, after):
+    monkeypatch.setattr(xla_flags, "FAST_CONVOLUTIONS", {xla_flags.JAXLIB: "--xla_made_up=-slow"})
+    monkeypatch.setenv("XLA_FLAGS", before)
+    xla_flags.set_flags()
+    assert os.environ["XLA_FLAGS"].split()[-1] == after.split()[-1]
+    assert xla_flags.is_set("--xla_made_up=-some")
+    assert xla_flags.is_set("--xla_made_up=-slow") == after.endswith("-slow")
 
 
 def test_versions_without_a_fault_are_left_alone(jax_has_not_begun, monkeypatch):

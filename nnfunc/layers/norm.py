@@ -16,7 +16,8 @@ from jax.lax import broadcast_to_rank
 
 from nnfunc import check
 from nnfunc.base import Array, Model, Out, Scalar, widen
-from nnfunc.layers.norm_math import inverse_root, normalize_rms, standardize, standardize_vectors
+from nnfunc.layers.norm_math import inverse_root, normalize_rms, standardize
+from nnfunc.sums import spread_over_rows
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -105,7 +106,7 @@ def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool 
     def apply(params, x):
         check.last_axis("layer_norm", x, dim=dim)
         wide = widen(x)
-        return _affine(standardize_vectors(wide, jnp.asarray(eps, wide.dtype)), params, x)
+        return _affine(standardize(wide, (x.ndim - 1,), eps).y, params, x)
 
     return Model(_affine_init(dim, affine, bias), apply, full_precision=True)
 
@@ -161,7 +162,7 @@ def group_norm(groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True
         reduced = x.ndim - 2 if spatial is None else spatial
         grouped = widen(x).reshape(*x.shape[:-1], groups, dim // groups)  # [batch, ..., groups, dim / groups]
         axes = (*range(x.ndim - 1 - reduced, x.ndim - 1), x.ndim)
-        return _affine(standardize(grouped, axes, eps)[0].reshape(x.shape), params, x)
+        return _affine(standardize(grouped, axes, eps).y.reshape(x.shape), params, x)
 
     return Model(_affine_init(dim, affine, bias=True), apply, full_precision=True)
 
@@ -194,9 +195,9 @@ def instance_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, spatial:
 
 def _affine(normal: Array, params: dict, x: Array) -> Array:
     if "scale" in params:
-        normal = normal * broadcast_to_rank(params["scale"].astype(normal.dtype), normal.ndim)
+        normal = normal * spread_over_rows(params["scale"].astype(normal.dtype), normal.shape)
     if "bias" in params:
-        normal = normal + broadcast_to_rank(params["bias"].astype(normal.dtype), normal.ndim)
+        normal = normal + spread_over_rows(params["bias"].astype(normal.dtype), normal.shape)
     return normal.astype(x.dtype)
 
 

@@ -1,13 +1,15 @@
 """The arithmetic of norms: vectors scaled to mean 0 and variance 1, with short derivatives."""
 
+import functools
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from nnfunc.base import Array, Scalar
+from nnfunc.base import Array, Scalar, vary_like
+from nnfunc.sums import by_products, mean_over, spread_over
 
 
 def range_scale(x: Array, axes: tuple[int, ...]) -> Array:
@@ -22,60 +24,80 @@ def range_scale(x: Array, axes: tuple[int, ...]) -> Array:
     return 1 / jnp.clip(power, 2.0 ** (-info.maxexp * 15 // 32), 2.0 ** (info.maxexp * 3 // 4))
 
 
-def with_short_jvp(
-    normalize: Callable[[Array, Array], tuple[Array, Array]], has_mean: bool
-) -> Callable[[Array, Array], Array]:
-    """The function (x, eps) -> y of `normalize(x, eps) -> (y, factor)`, y = (x - mean) * factor.
+class Normalized(NamedTuple):
+    """(x - mean) * factor over some axes, and the mean and the variance, which keep these axes with the size 1."""
+
+    y: Array
+    factor: Array
+    mean: Array
+    var: Array
+
+
+def standardize(x: Array, axes: tuple[int, ...], eps: Scalar) -> Normalized:
+    """x with mean 0 and variance 1 over the axes: of their variance plus eps."""
+    return _normalizer(axes, True)(x, jnp.asarray(eps, x.dtype))
+
+
+def normalize_rms(x: Array, eps: Array) -> Array:
+    """x with a mean square of 1 over the last axis: of the mean square plus eps."""
+    return _normalizer((x.ndim - 1,), False)(x, eps).y
+
+
+@functools.cache
+def _normalizer(axes: tuple[int, ...], centered: bool) -> Callable[[Array, Array], Normalized]:
+    """The function (x, eps) -> Normalized, with a short derivative. centered: whether the mean is subtracted.
 
     The derivative needs y and factor only, which are computed once and stored:
     dy = factor * (dx - mean(dx)) - y * mean(y * factor * dx) - y * factor^2 / 2 * deps,
-    without mean(dx) when y = x * factor. A jvp rule of plain JAX, so all higher derivatives work.
+    without mean(dx) when nothing is subtracted. A jvp rule of plain JAX, so all higher derivatives work.
     """
+    mean_of = functools.partial(mean_over, axes=axes)
 
-    @jax.custom_jvp
-    def function(x, eps):
-        return normalize(x, eps)[0]
+    def moments(x, scale):
+        x = x * scale
+        mean = mean_of(x) if centered else jnp.zeros_like(scale)
+        return scale, mean, mean_of(jnp.square(x - mean))
+
+    def moments_in_range(x, eps):
+        """The moments of x times a scale with which its squares are in range: 1 where they are without."""
+        if not by_products():  # the largest value is cheap
+            return moments(x, range_scale(x, axes))
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        plain = moments(x, vary_like(jnp.ones(shape, x.dtype), x))
+        end = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2)
+        in_range = (plain[2] < end).all() & ((eps > 1 / end) | (plain[2] > 1 / end).all())
+        return jax.lax.cond(in_range, lambda: plain, lambda: moments(x, range_scale(x, axes)))
+
+    def normalize(x, eps):
+        scale, mean, var = moments_in_range(x, eps)
+        # Where all values are equal and large, eps underflows: the floor avoids 0 times infinity.
+        small = jnp.maximum(eps * scale * scale, jnp.finfo(x.dtype).tiny) if centered else eps * scale * scale
+        factor = inverse_root(var, small)
+        return Normalized((x * scale - mean) * factor, factor * scale, mean / scale, var / scale / scale)
 
     def rule(primals, tangents):
         (x, eps), (dx, deps) = primals, tangents
-        y, factor = normalize(x, eps)
-        dy = jnp.zeros_like(y)
+        result = normalize(x, eps)
+        y, factor, mean, var = result
+        spread = lambda value: spread_over(value, axes, x.shape)
+        dy, dmean, dvar = jnp.zeros_like(y), jnp.zeros_like(mean), jnp.zeros_like(var)
+        dfactor = dvar
         if not isinstance(dx, SymbolicZero):
             change = factor * dx
-            dy = change - y * jnp.mean(y * change, axis=-1, keepdims=True)
-            dy = dy - jnp.mean(change, axis=-1, keepdims=True) if has_mean else dy
+            along = mean_of(y * change)
+            dmean = mean_of(change)
+            dy = change - y * spread(along)
+            dy = dy - spread(dmean) if centered else dy
+            dfactor = -factor * along
+            dvar, dmean = 2 * along / factor / factor, dmean / factor
         if not isinstance(deps, SymbolicZero):
+            dfactor = dfactor - 0.5 * factor * factor * factor * deps
             dy = dy - 0.5 * y * factor * factor * deps
-        return y, dy
+        return result, Normalized(dy, dfactor, dmean, dvar)
 
+    function = jax.custom_jvp(normalize)
     function.defjvp(rule, symbolic_zeros=True)
     return function
-
-
-def standardize(x: Array, axes: tuple[int, ...], eps: Scalar) -> tuple[Array, Array, Array, Array]:
-    """x with mean 0 and variance 1 over the axes, the factor of that, and the mean and variance."""
-    scale = range_scale(x, axes)
-    x = x * scale
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    var = jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
-    # Where all values are equal and large, eps underflows: the floor avoids 0 times infinity.
-    small = jnp.maximum(jnp.asarray(eps, x.dtype) * scale * scale, jnp.finfo(x.dtype).tiny)
-    factor = inverse_root(var, small)
-    return (x - mean) * factor, factor * scale, mean / scale, var / scale / scale
-
-
-@partial(with_short_jvp, has_mean=True)
-def standardize_vectors(x: Array, eps: Array) -> tuple[Array, Array]:
-    y, factor, *_ = standardize(x, (-1,), eps)
-    return y, factor
-
-
-@partial(with_short_jvp, has_mean=False)
-def normalize_rms(x: Array, eps: Array) -> tuple[Array, Array]:
-    scale = range_scale(x, (-1,))
-    x = x * scale
-    factor = inverse_root(jnp.mean(jnp.square(x), axis=-1, keepdims=True), eps * scale * scale)
-    return x * factor, factor * scale
 
 
 def inverse_root(square: Array, eps: Scalar) -> Array:

@@ -28,6 +28,7 @@ from nnfunc.base import (
 )
 from nnfunc.display import tree_html
 from nnfunc.optimizers import Optimizer
+from nnfunc.sums import sum_all
 from nnfunc.training import layer_stats
 from nnfunc.training.gradients import gradient_of
 from nnfunc.training.several_models import AlternatingObjectives, JointOptimizer
@@ -369,7 +370,7 @@ def _update_if_finite(finite: Array, running: Array, update: Callable[[], Values
 
     def checked_update() -> tuple[Values, Array]:
         new = update()
-        sums = [jnp.isfinite(jnp.sum(widen(leaf))) for leaf in jax.tree.leaves(new.params)]
+        sums = [jnp.isfinite(sum_all(widen(leaf))) for leaf in jax.tree.leaves(new.params)]
         params_finite = jnp.stack(sums).all() if sums else jnp.asarray(True)
         keep = lambda new, old: jax.tree.map(lambda new, old: jnp.where(params_finite, new, old), new, old)
         return new._replace(params=keep(new.params, old.params), average=keep(new.average, old.average)), params_finite

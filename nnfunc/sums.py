@@ -1,0 +1,89 @@
+"""Sums over axes, and values spread over axes, each the gradient of the other.
+
+Where XLA's own sums are slow, both are matrix products with ones, so that gradients are fast as well. They are slow
+with the flag that avoids a fault of jaxlib 0.10.2 on CPUs: see docs/log.md, 2026-11-29.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import xla_flags
+from nnfunc.base import Array
+
+__all__ = ["by_products", "mean_over", "spread_over", "spread_over_rows", "sum_all"]
+
+
+def by_products() -> bool:
+    """Whether sums are computed as products: on a CPU, with the flag that replaces YNNPACK's sums by XLA's."""
+    return jax.default_backend() == "cpu" and _flagged()
+
+
+@functools.cache
+def _flagged() -> bool:
+    fault = xla_flags.known_fault()
+    return fault is not None and fault.flag == xla_flags.NO_REDUCE and xla_flags.is_set(fault.flag)
+
+
+def mean_over(x: Array, axes: tuple[int, ...]) -> Array:
+    """The mean over the axes, which keep the size 1.
+
+    x: floats. axes: 0 or more neighbours, as numbers from 0, and perhaps the last axis.
+
+    >>> mean_over(jnp.array([[1.0, 2.0], [3.0, 6.0]]), (0,))
+    Array([[2., 4.]], dtype=float32)
+    """
+    rows, last = [axis for axis in axes if axis != x.ndim - 1], x.ndim - 1 in axes
+    if not by_products():
+        return jnp.mean(x, axis=axes, keepdims=True)
+    if rows:
+        before, after = x.shape[: rows[0]], x.shape[rows[-1] + 1 :]
+        count = math.prod(x.shape[axis] for axis in rows)
+        flat = x.reshape(*before, count, math.prod(after))
+        mean = _product(jnp.ones((1, count), x.dtype), flat) / count  # [..., 1, after]
+        mean = mean.reshape(*before, *(1 for _ in rows), *after)
+        return jnp.mean(mean, axis=-1, keepdims=True) if last else mean
+    return _product(x, jnp.ones((x.shape[-1], 1), x.dtype)) / x.shape[-1]
+
+
+def spread_over(v: Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """v, whose axes have the size 1, repeated along them. The gradient of v is the sum over the axes.
+
+    v: floats of as many axes as the shape. axes: as for `mean_over`. shape: that of the result.
+
+    >>> spread_over(jnp.array([[1.0, 2.0]]), (0,), (2, 2)).tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
+    """
+    rows = [axis for axis in axes if axis != len(shape) - 1]
+    if not by_products() or (rows and len(rows) < len(axes)):
+        return jnp.broadcast_to(v, shape)
+    if not rows:
+        return _product(v, jnp.ones((1, shape[-1]), v.dtype))
+    before, after = shape[: rows[0]], math.prod(shape[rows[-1] + 1 :])
+    count = math.prod(shape[axis] for axis in rows)
+    flat = _product(jnp.ones((count, 1), v.dtype), v.reshape(*before, 1, after))  # [..., count, after]
+    return flat.reshape(shape)
+
+
+def spread_over_rows(v: Array, shape: tuple[int, ...]) -> Array:
+    """v [dim] in every row of an array of a shape [..., dim]; see `spread_over`."""
+    if len(shape) < 2:
+        return v
+    return spread_over(v.reshape(*(1 for _ in shape[:-1]), -1), tuple(range(len(shape) - 1)), shape)
+
+
+def sum_all(x: Array) -> Array:
+    """The sum of all numbers.
+
+    >>> float(sum_all(jnp.ones((2, 3))))
+    6.0
+    """
+    if x.ndim < 2 or not by_products():
+        return jnp.sum(x)
+    return jnp.sum(_product(x.reshape(-1, x.shape[-1]), jnp.ones((x.shape[-1], 1), x.dtype)))
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
