@@ -451,4 +451,4 @@ def _inspect(group: Group, lead: TrialSpec, data: Data, metric: BestMetric) -> N
     compiled = compiled_functions(lead.build, group.leaves, group.treedef)
     numbers = group.select(0)[:-1]
     inspect = lambda: inspect_task(compiled, numbers, lead.key, DeviceFeed(data), metric)
-    compiled.once(lead.data, ("trace", metric, lead.key.dtype), numbers, inspect)
+    compiled.once(lead.data, ("inspection", metric, lead.key.dtype), numbers, inspect)

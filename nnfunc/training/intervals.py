@@ -67,7 +67,7 @@ class StepRunner:
     loop: "step" or "scan". most: how many steps to begin with; it grows.
     """
 
-    def __init__(self, loop: str, most: int = 8):
+    def __init__(self, loop: str, most: int = 1):
         self.loop, self.most = loop, most
 
     def advance(self, functions: RunFunctions, carry: Carry, numbers: Any, data: Any, limit: int) -> tuple[Carry, int]:

@@ -124,10 +124,11 @@ def train(
     of hypers continue too, and allow these to have new values, such as a later end of a schedule.
     changed_data: continue though the number of training examples has changed. best: the validation metric
     that the best checkpoint is chosen by, such as "max accuracy".
-    loop: "step" runs one step a dispatch, "scan" many; "auto" times both before the first step of a run
-    of over 20 seconds, and a resumed run keeps the choice. rollback: how often a run that diverges returns
-    to its last good checkpoint and continues with rollback_factor times the learning rate; it needs a
-    folder. rollback_factor: in (0, 1].
+    loop: "step" runs one step a dispatch, "scan" many, of up to half a second. "auto" is "step" for a stream, and
+    "scan" otherwise, but that on a CPU convolutions can be slow in a scan: with them it is "step", or in a run of
+    over 20 seconds the faster of the two. A resumed run keeps the choice.
+    rollback: how often a run that diverges returns to its last good checkpoint and continues with rollback_factor
+    times the learning rate; it needs a folder. rollback_factor: in (0, 1].
     on_report: called with the Report of each interval. on_row: called with each row of metrics.jsonl, such
     as the `write` of `nnfunc.runs.writers`; when resumed, with the earlier rows first. should_stop: called
     with the number of steps done before each dispatch; on True the run saves and returns early.
@@ -150,7 +151,7 @@ def train(
         steps=steps,
         log_every=log_every,
         evaluate_every=evaluate_every,
-        save_every=save_every,
+        save_every=steps if folder is None and save_every is None else save_every,
         watch_every=watch_every,
         eval_batch_size=eval_batch_size,
         best=best,
@@ -170,10 +171,10 @@ def train(
         data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
     feed = DeviceFeed(data)
     inspect = lambda: inspect_task(compiled, numbers, key, feed, best_metric)
-    trace = compiled.once(data, ("trace", best_metric, key.dtype), numbers, inspect)
+    has_convolution = compiled.once(data, ("inspection", best_metric, key.dtype), numbers, inspect)
     if loop == "auto" and feed.is_stream:
         loop = "step"
-    elif loop == "auto" and trace.dispatch_counts:
+    elif loop == "auto" and (not has_convolution or jax.default_backend() != "cpu"):
         loop = "scan"
     start = None if params is None and state is None else (params, state)
     fit = lambda: check_memory("train", compiled, numbers, key, feed.sample(), data.batch_size, loop, start)
@@ -243,23 +244,8 @@ class _RecordingModel(BoundModel):
         return y
 
 
-class TaskTrace(NamedTuple):
-    """What the trace of a forward pass has shown.
-
-    flops: its floating-point operations. has_convolution: whether there is one.
-    """
-
-    flops: int
-    has_convolution: bool
-
-    @property
-    def dispatch_counts(self) -> bool:
-        """Whether a dispatch takes long beside the step, and a scan is not slow, as that of convolutions on a CPU."""
-        return self.flops < 3e7 and not (self.has_convolution and jax.default_backend() == "cpu")
-
-
-def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> TaskTrace:
-    """Trace one step, and let the objective check the data, before any arithmetic.
+def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> bool:
+    """Trace one step, and let the objective check the data, before any arithmetic; whether the model has convolutions.
 
     functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric
     of the best checkpoint, which the objective must have.
@@ -290,16 +276,16 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
     if best.name not in names:
         near = check.nearest(best.name, names)
         check.fail("train", f"best should name a validation metric, got {best.name!r}{near}")
-    facts = TaskTrace(flops.of(jaxpr), "conv_general_dilated" in flops.primitives(jaxpr))
+    has_convolution = "conv_general_dilated" in flops.primitives(jaxpr)
     inspect = getattr(functions.build_task(numbers).objective, "inspect", None)
     if inspect is None or not outputs:
-        return facts
+        return has_convolution
     for name, tree in (("train", data.arrays), ("validation", data.validation)):
         if tree is None or (name == "train" and feed.is_stream):
             continue  # a stream is too long to inspect in advance; it checks its batches
         for arrays in [tree] if data.transform is None else data.split(name, _inspection_batch_size(tree)):
             inspect(outputs[0], arrays)
-    return facts
+    return has_convolution
 
 
 def _inspection_batch_size(tree: Any) -> int:
