@@ -78,16 +78,18 @@ def cross_entropy(
     check.number("cross_entropy", 0, 1, label_smoothing=label_smoothing)
     logits, hit, valid, ignored = _classes("cross_entropy", logits, labels, ignore_index)
     shifted, total = _log_softmax(logits)
-    (label_smoothing,) = _like(logits, label_smoothing)
     picked = jnp.where(hit, shifted, 0).sum(-1)
     if weight is None:
-        true, uniform = total - picked, total - shifted.mean(-1)
+        true = total - picked
+        if check.is_plain(label_smoothing) and label_smoothing == 0:  # a third of the passes over the logits less
+            return _finish(true, valid, ignored)
+        uniform = total - shifted.mean(-1)
     else:
         weight = _class_weights("cross_entropy", weight, logits)
         true = _product(jnp.where(hit, weight, 0).sum(-1), total - picked)
         uniform = _product(weight, total[..., None] - shifted).mean(-1)
-    loss = _product(1 - label_smoothing, true) + _product(label_smoothing, uniform)
-    return _finish(loss, valid, ignored)
+    (smoothing,) = _like(logits, label_smoothing)
+    return _finish(_product(1 - smoothing, true) + _product(smoothing, uniform), valid, ignored)
 
 
 @canonicalize_arguments

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from nnfunc import xla_flags
 from nnfunc.base import Array
 
-__all__ = ["by_products", "mean_over", "spread_over", "spread_over_rows", "sum_all"]
+__all__ = ["by_products", "mean_over", "spread_over", "spread_over_rows", "sum_all", "sum_over"]
 
 
 def by_products() -> bool:
@@ -27,31 +27,36 @@ def _flagged() -> bool:
     return fault is not None and fault.flag == xla_flags.NO_REDUCE and xla_flags.is_set(fault.flag)
 
 
-def mean_over(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over the axes, which keep the size 1.
+def sum_over(x: Array, axes: tuple[int, ...]) -> Array:
+    """The sum over the axes, which keep the size 1.
 
     x: floats. axes: 0 or more neighbours, as numbers from 0, and perhaps the last axis.
 
-    >>> mean_over(jnp.array([[1.0, 2.0], [3.0, 6.0]]), (0,))
-    Array([[2., 4.]], dtype=float32)
+    >>> sum_over(jnp.array([[1.0, 2.0], [3.0, 6.0]]), (0,)).tolist()
+    [[4.0, 8.0]]
     """
     rows, last = [axis for axis in axes if axis != x.ndim - 1], x.ndim - 1 in axes
     if not by_products():
-        return jnp.mean(x, axis=axes, keepdims=True)
-    if rows:
-        before, after = x.shape[: rows[0]], x.shape[rows[-1] + 1 :]
-        count = math.prod(x.shape[axis] for axis in rows)
-        flat = x.reshape(*before, count, math.prod(after))
-        mean = _product(jnp.ones((1, count), x.dtype), flat) / count  # [..., 1, after]
-        mean = mean.reshape(*before, *(1 for _ in rows), *after)
-        return jnp.mean(mean, axis=-1, keepdims=True) if last else mean
-    return _product(x, jnp.ones((x.shape[-1], 1), x.dtype)) / x.shape[-1]
+        return jnp.sum(x, axis=axes, keepdims=True)
+    if not rows:
+        return _product(x, jnp.ones((x.shape[-1], 1), x.dtype)) if last else x
+    before, after = x.shape[: rows[0]], x.shape[rows[-1] + 1 :]
+    count = math.prod(x.shape[axis] for axis in rows)
+    flat = x.reshape(*before, count, math.prod(after))
+    total = _product(jnp.ones((1, count), x.dtype), flat)  # [..., 1, after]
+    total = total.reshape(*before, *(1 for _ in rows), *after)
+    return jnp.sum(total, axis=-1, keepdims=True) if last else total
+
+
+def mean_over(x: Array, axes: tuple[int, ...]) -> Array:
+    """The mean over the axes, which keep the size 1. x, axes: as for `sum_over`."""
+    return sum_over(x, axes) / math.prod(x.shape[axis] for axis in axes)
 
 
 def spread_over(v: Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     """v, whose axes have the size 1, repeated along them. The gradient of v is the sum over the axes.
 
-    v: floats of as many axes as the shape. axes: as for `mean_over`. shape: that of the result.
+    v: floats of as many axes as the shape. axes: as for `sum_over`. shape: that of the result.
 
     >>> spread_over(jnp.array([[1.0, 2.0]]), (0,), (2, 2)).tolist()
     [[1.0, 2.0], [1.0, 2.0]]
