@@ -81,7 +81,7 @@ def cross_entropy(
     picked = jnp.where(hit, shifted, 0).sum(-1)
     if weight is None:
         true = total - picked
-        if check.is_plain(label_smoothing) and label_smoothing == 0:  # a third of the passes over the logits less
+        if check.is_plain(label_smoothing) and label_smoothing == 0:  # one pass over the logits less
             return _finish(true, valid, ignored)
         uniform = total - shifted.mean(-1)
     else:

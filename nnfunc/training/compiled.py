@@ -27,7 +27,7 @@ __all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Meter:
     """The metrics since the last report, in one vector: every leaf of a loop carry costs some time in each step.
 
