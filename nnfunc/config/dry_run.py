@@ -16,7 +16,7 @@ from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.fitting import check_memory
 from nnfunc.training.step import eval_params, trainer
 from nnfunc.training.task import build_task
-from nnfunc.training.train_run import inspect_task
+from nnfunc.training.train_run import inspect_task, resolve_loop
 
 __all__ = ["dry_run"]
 
@@ -34,10 +34,10 @@ def dry_run(config: Config) -> None:
     try:
         functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0)
         feed, key = DeviceFeed(data), config.key()
-        jax.eval_shape(functions.init, numbers, key, feed.sample())
-        inspect_task(functions, numbers, key, feed, BestMetric.parse(config.train.get("best", "min loss")))
-        loop = config.train.get("loop", "auto")
-        check_memory("train", functions, numbers, key, feed.sample(), data.batch_size, loop)
+        best = BestMetric.parse(config.train.get("best", "min loss"))
+        has_convolution = inspect_task(functions, numbers, key, feed, best)
+        loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
+        check_memory("train", functions, numbers, key, feed, loop)
         _check_schedules(config, feed)
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigError) or not isinstance(error, NnfuncError):

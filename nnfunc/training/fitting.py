@@ -7,6 +7,7 @@ import jax
 from nnfunc.base import Key, shape_struct
 from nnfunc.device_memory import check_fits, compile_checked, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
+from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.step import TrainState
 
 __all__ = ["check_memory", "check_state"]
@@ -29,22 +30,25 @@ def check_state(where: str, state: TrainState) -> None:
 
 
 def check_memory(
-    where: str,
-    compiled: RunFunctions,
-    numbers: Any,
-    key: Key,
-    data: Any,
-    batch_size: int,
-    loop: str = "auto",
-    start: Any = None,
+    where: str, compiled: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, loop: str = "auto", start: Any = None
 ) -> None:
     """Refuse a run whose state, or whose compiled step, needs more memory than the device has.
 
-    Nothing is computed but shapes, and the step that is compiled here is the one that the run calls.
-    where: the function that refuses. compiled: the functions of the run. numbers, key: of the run. data:
-    what a step reads; see `DeviceFeed`. batch_size: for the message. loop: "scan" compiles many steps.
-    start: (params, model state) to begin from, or None.
+    Nothing is computed but shapes, and the step that is compiled here is the one that the run calls. It is done
+    once for the same functions, data set and loop.
+    where: the function that refuses. compiled: the functions of the run. numbers, key: of the run. feed: its data.
+    loop: "scan" compiles many steps. start: (params, model state) to begin from, or None.
     """
+    check = lambda: _check_memory(where, compiled, numbers, key, feed, loop, start)
+    if start is not None:
+        return check()
+    compiled.once(feed.data, ("memory", loop, key.dtype), numbers, check)
+
+
+def _check_memory(
+    where: str, compiled: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, loop: str, start: Any
+) -> None:
+    data = feed.sample()
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
     check_state(where, carry.state)
     args: tuple[Any, ...] = (carry, numbers, jax.tree.map(shape_struct, data))
@@ -53,4 +57,4 @@ def check_memory(
         step, args = compiled.steps, (jax.ShapeDtypeStruct((), "int32"), *args)
     detail = f", of which the train state is {format_bytes(tree_bytes(carry))}"
     hint = f"{SMALLER}, or batch_size, or raise the task's accumulate."
-    compile_checked(where, step, f"a step of {batch_size} examples", hint, *args, detail=detail)
+    compile_checked(where, step, f"a step of {feed.data.batch_size} examples", hint, *args, detail=detail)

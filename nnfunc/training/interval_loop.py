@@ -107,7 +107,9 @@ class IntervalLoop:
         """Run the next dispatch; returns the statistics of the layers: (step, seconds, statistics), if any."""
         data = self.feed.read(self.step)
         if self.speed.flops is None:  # counted before the first call, which uses the same trace
-            count = lambda: count_flops(self.compiled.step, self.carry, self.numbers, data)
+            scan = self.pace.loop == "scan"  # whose body is counted once
+            program, n = (self.compiled.steps, (np.int32(1),)) if scan else (self.compiled.step, ())
+            count = lambda: count_flops(program, *n, self.carry, self.numbers, data)
             self.speed.flops = self.compiled.once(self.data, "flops", self.numbers, count)
         if self.intervals.watches(self.step):
             with self.speed.compiling("watched"):

@@ -27,7 +27,7 @@ from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, build_task, training_batch
 from nnfunc.training.throughput import SPEED_METRICS
 
-__all__ = ["History", "Report", "inspect_task", "train"]
+__all__ = ["History", "Report", "inspect_task", "resolve_loop", "train"]
 
 
 TRANSFORMED = (
@@ -170,15 +170,9 @@ def train(
     if eval_batch_size is not None:
         data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
     feed = DeviceFeed(data)
-    inspect = lambda: inspect_task(compiled, numbers, key, feed, best_metric)
-    has_convolution = compiled.once(data, ("inspection", best_metric, key.dtype), numbers, inspect)
-    if loop == "auto" and feed.is_stream:
-        loop = "step"
-    elif loop == "auto" and (not has_convolution or jax.default_backend() != "cpu"):
-        loop = "scan"
+    loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
     start = None if params is None and state is None else (params, state)
-    fit = lambda: check_memory("train", compiled, numbers, key, feed.sample(), data.batch_size, loop, start)
-    fit() if start else compiled.once(data, ("memory", loop, key.dtype), numbers, fit)
+    check_memory("train", compiled, numbers, key, feed, loop, start)
     init = lambda: compiled.init(numbers, key, feed.sample(), start)
 
     identity = run_identity(key, numbers, static, data, hypers)
@@ -244,17 +238,34 @@ class _RecordingModel(BoundModel):
         return y
 
 
+def resolve_loop(loop: str, feed: DeviceFeed, has_convolution: bool) -> str:
+    """ "step" or "scan" where "auto" means it without a measurement, else the argument.
+
+    loop: of `train`. feed: the data of the run. has_convolution: whether the model has one.
+    """
+    if loop != "auto":
+        return loop
+    if feed.is_stream:
+        return "step"
+    return "auto" if has_convolution and jax.default_backend() == "cpu" else "scan"
+
+
 def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> bool:
     """Trace one step, and let the objective check the data, before any arithmetic; whether the model has convolutions.
 
+    It is done once for the same functions, data set and metric.
     functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric
     of the best checkpoint, which the objective must have.
     """
+    inspect = lambda: _inspect_task(functions, numbers, key, feed, best)
+    return functions.once(feed.data, ("inspection", best, key.dtype), numbers, inspect)
+
+
+def _inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> bool:
     outputs: list[Any] = []
     names: list[str] = []
 
-    def trace(numbers, key, data):
-        state = functions.trainer.init(numbers, key)
+    def trace(numbers, key, state, data):
         task = functions.build_task(numbers)
         predict = _RecordingModel(
             as_model(task.model), state.params, Context(key=key, train=True, state=state.model_state)
@@ -272,7 +283,8 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
         return loss
 
     data = feed.data
-    jaxpr = jax.make_jaxpr(trace)(numbers, key, feed.sample())
+    state = jax.eval_shape(functions.init, numbers, key, feed.sample(), None).state  # the run uses its trace
+    jaxpr = jax.make_jaxpr(trace)(numbers, key, state, feed.sample())
     if best.name not in names:
         near = check.nearest(best.name, names)
         check.fail("train", f"best should name a validation metric, got {best.name!r}{near}")
