@@ -39,6 +39,7 @@ from nnfunc.base import (
     vary_like,
     vmap_keys,
 )
+from nnfunc.sums import without_sums
 
 __all__ = [
     "Net",
@@ -451,8 +452,8 @@ RematPolicy = RematPolicyName | Sequence[str] | Callable[..., Any] | None
 """Which values `remat` stores."""
 
 _POLICIES: dict[str, Callable[..., Any]] = {
-    "dots": jax.checkpoint_policies.checkpoint_dots,
-    "dots_with_no_batch_dims": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "dots": without_sums(jax.checkpoint_policies.checkpoint_dots),
+    "dots_with_no_batch_dims": without_sums(jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims),
     "everything": jax.checkpoint_policies.everything_saveable,
     "nothing": jax.checkpoint_policies.nothing_saveable,
 }

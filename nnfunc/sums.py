@@ -6,6 +6,8 @@ with the flag that avoids a fault of jaxlib 0.10.2 on CPUs: see docs/log.md, 202
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,16 @@ import jax.numpy as jnp
 from nnfunc import xla_flags
 from nnfunc.base import Array
 
-__all__ = ["by_products", "mean_over", "spread_over", "spread_over_rows", "sum_all", "sum_over"]
+__all__ = [
+    "by_products",
+    "is_sum",
+    "mean_over",
+    "spread_over",
+    "spread_over_rows",
+    "sum_all",
+    "sum_over",
+    "without_sums",
+]
 
 
 def by_products() -> bool:
@@ -88,6 +99,32 @@ def sum_all(x: Array) -> Array:
     if x.ndim < 2 or not by_products():
         return jnp.sum(x)
     return jnp.sum(_product(x.reshape(-1, x.shape[-1]), jnp.ones((x.shape[-1], 1), x.dtype)))
+
+
+def without_sums(policy: Callable[..., Any]) -> Callable[..., Any]:
+    """A policy of `jax.checkpoint` that saves what `policy` does, but no sum that is computed as a product.
+
+    policy: such as `jax.checkpoint_policies.checkpoint_dots`.
+    """
+
+    def save(primitive, *avals, **params):
+        if by_products() and primitive.name == "dot_general" and is_sum(avals, params["dimension_numbers"]):
+            return False
+        return policy(primitive, *avals, **params)
+
+    return save
+
+
+def is_sum(avals: Sequence[Any], dimension_numbers: Any) -> bool:
+    """Whether a product of two matrices has one of a single row or column, as the products here have.
+
+    avals: the types of its two operands. dimension_numbers: those of its `dot_general`.
+    """
+    contracted, batched = dimension_numbers
+    sizes = {math.prod(avals[0].shape[axis] for axis in contracted[0])}
+    for aval, axes, batch in zip(avals, contracted, batched, strict=True):
+        sizes.add(math.prod(size for axis, size in enumerate(aval.shape) if axis not in (*axes, *batch)))
+    return 1 in sizes
 
 
 def _product(a: Array, b: Array) -> Array:
