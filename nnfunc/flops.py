@@ -57,7 +57,8 @@ def count(function: Callable[..., Any], *args: Any) -> int:
     """FLOPs of `function(*args)`; args may be arrays or `jax.ShapeDtypeStruct`.
 
     A multiply-add of a matrix product or a convolution counts 2; other arithmetic counts 1 for each output
-    value, and a reduction 1 for each input value. Copies and comparisons are free. The body of a scan counts
+    value, and a reduction, also as a product with ones, 1 for each input value. Copies and comparisons are free.
+    The body of a scan counts
     once per iteration, that of a `while` loop once, because its length is unknown; of the branches of `cond`
     the most expensive one counts.
 
@@ -96,15 +97,24 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
 
 
 def _of(jaxpr: Any) -> int:
-    return sum(_equation(equation) for equation in jaxpr.eqns)
+    ones: set[int] = set()  # arrays of ones, with which `nnfunc.sums` multiplies
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "broadcast_in_dim" and getattr(equation.invars[0], "val", None) == 1:
+            ones.add(id(equation.outvars[0]))
+        total += _equation(equation, ones)
+    return total
 
 
-def _equation(eqn: Any) -> int:
+def _equation(eqn: Any, ones: set[int]) -> int:
     name, params = eqn.primitive.name, eqn.params
     size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
     if name == "dot_general":
         ((contracted, _), _) = params["dimension_numbers"]
-        return 2 * size * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+        terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+        if any(id(v) in ones for v in eqn.invars):  # a sum, or a copy
+            return size * terms if terms > 1 else 0
+        return 2 * size * terms
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         out_axis = params["dimension_numbers"].rhs_spec[0]
