@@ -289,6 +289,15 @@ def test_forms_pinned_by_the_caller_come_before_measured_ones(data, cache, tmp_p
     assert saved_forms(tmp_path / "run") == {KEY: "patches"}
 
 
+def test_the_best_checkpoint_has_the_forms_too(data, cache, tmp_path):
+    assert saved_forms(tmp_path / "run") is None
+    measure("patches")
+    train(data, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    nf.checkpoint.remove(checkpoints, nf.checkpoint.steps(checkpoints))
+    assert saved_forms(tmp_path / "run") == {KEY: "patches"}
+
+
 def test_a_table_that_is_damaged_does_not_stop_a_run(data, cache):
     cache.parent.mkdir(parents=True)
     cache.write_text("{")

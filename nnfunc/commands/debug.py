@@ -103,7 +103,8 @@ def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
     rows keep their splits.
     """
     config = read_config(folder, changed_data=changed_data, needs_start=True)
-    with tuning.pinned(saved_forms(folder) or {}):
+    forms = saved_forms(folder)
+    with tuning.pinned(tuning.measured() if forms is None else forms):
         state, start = _replay(config, folder)
         if int(state.diverged_at) >= 0:
             faults = debug.find_nan(config.build, config.hypers, state, config.data())

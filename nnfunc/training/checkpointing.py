@@ -59,9 +59,10 @@ def saved_forms(folder: str | Path) -> dict[str, str] | None:
     folder: of the run.
     """
     root = Path(folder) / "checkpoints"
-    for step in reversed(checkpoint.steps(root)):
+    names = [f"step-{step:08d}" for step in reversed(checkpoint.steps(root))]
+    for name in (*names, "best"):
         with contextlib.suppress(checkpoint.CheckpointError):
-            metadata = checkpoint.inspect(root / f"step-{step:08d}")["metadata"]
+            metadata = checkpoint.inspect(root / name)["metadata"]
             if not documents.find_mismatch(metadata, SAVED):
                 return metadata.get("forms", {})
     return None
