@@ -34,6 +34,9 @@ USERS_COMPILER = {
 }
 """File -> the tests in it that run with the compiler as users have it, by parts of their names; all by default."""
 
+os.environ["NNFUNC_TUNING"] = "off"
+"""Forms of convolutions are those of the code, whatever `nnfunc tune` has measured on this machine."""
+
 # As options of this process, not as XLA_FLAGS in the environment: programs that the tests start
 # then see the machine as a user's would.
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))

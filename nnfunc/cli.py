@@ -394,6 +394,22 @@ def find_lr(
 
 
 @app.command(cls=_JaxCommand)
+def tune(
+    config: ConfigFile,
+    settings: Overrides = None,
+    seconds: Annotated[float, typer.Option(help="The time for all measurements.")] = 20.0,
+) -> None:
+    """Measure which form of each convolution of a config is the fastest on this machine.
+
+    Runs that begin later use the fastest forms, and keep them when they resume.
+    NNFUNC_TUNING=off ignores what was measured.
+    """
+    from nnfunc.commands.tune import tune
+
+    tune(config, settings or [], seconds=seconds)
+
+
+@app.command(cls=_JaxCommand)
 def find_nan(run: RunFolder, changed_data: ChangedData = False) -> None:
     """Find the step and the layer where a diverged run first became non-finite."""
     from nnfunc.commands.debug import find_nan

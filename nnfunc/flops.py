@@ -58,9 +58,8 @@ def count(function: Callable[..., Any], *args: Any) -> int:
 
     A multiply-add of a matrix product or a convolution counts 2; other arithmetic counts 1 for each output
     value, and a reduction, also as a product with ones, 1 for each input value. Copies and comparisons are free.
-    The body of a scan counts
-    once per iteration, that of a `while` loop once, because its length is unknown; of the branches of `cond`
-    the most expensive one counts.
+    The body of a scan counts once per iteration, that of a `while` loop once, because its length is unknown; of
+    the branches of `cond` the most expensive one counts.
 
     >>> nf.flops.count(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)))
     48

@@ -9,12 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from nnfunc import check, checkpoint, debug
+from nnfunc import check, checkpoint, debug, tuning
 from nnfunc.commands.evaluate_run import run_programs
 from nnfunc.config import Config, load
 from nnfunc.config.restore import read_config, restore_state
 from nnfunc.debug import Fault, Finding, RangeTest, Verdict
 from nnfunc.runs import run_folder
+from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.divergence import find_non_finite
 from nnfunc.training.evaluate import mean_metrics, split_batches
@@ -102,11 +103,13 @@ def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
     rows keep their splits.
     """
     config = read_config(folder, changed_data=changed_data, needs_start=True)
-    state, start = _replay(config, folder)
-    if int(state.diverged_at) >= 0:
-        faults = debug.find_nan(config.build, config.hypers, state, config.data())
-    else:
-        faults = _validation_faults(config, state)
+    forms = saved_forms(folder)
+    with tuning.pinned(tuning.measured() if forms is None else forms):
+        state, start = _replay(config, folder)
+        if int(state.diverged_at) >= 0:
+            faults = debug.find_nan(config.build, config.hypers, state, config.data())
+        else:
+            faults = _validation_faults(config, state)
     for fault in faults:
         print(f"step   {fault.step}\nlayer  {fault.path or '-'}\nphase  {fault.phase}\n{_wrap(fault.message, 0)}")
     if not faults:

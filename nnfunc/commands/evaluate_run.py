@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
-from nnfunc import check
+from nnfunc import check, tuning
 from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
 from nnfunc.config.restore import read_config, rebuild_task, restore
+from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
 from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.step import TrainState
@@ -45,7 +46,8 @@ def evaluate(
         check.fail("evaluate", f"the data of {folder} has no {split} split.", hint=f"Try --split {other}.")
     if batch_size is not None:
         data = replace(data, eval_batch_size=batch_size)
-    metrics = split_metrics(config, state, split, data)
+    with tuning.pinned(saved_forms(folder) or {}):
+        metrics = split_metrics(config, state, split, data)
     print(f"{split}  {metrics_line(metrics)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     warn_if_not_better(split, metrics, baselines(config, state, {split: arrays}))
     return metrics

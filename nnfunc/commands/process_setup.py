@@ -1,11 +1,10 @@
 """Sets up the process of a command: memory, device and compilation cache."""
 
 import os
-from pathlib import Path
 
 import jax
 
-from nnfunc import check, malloc
+from nnfunc import check, malloc, tuning
 
 __all__ = ["set_up_process"]
 
@@ -36,9 +35,8 @@ def _enable_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX already has a cache folder."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # the user has no home folder
+    cache = tuning.cache_folder()
+    if cache is None:
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache / "nnfunc" / "jax"))
+    jax.config.update("jax_compilation_cache_dir", str(cache / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

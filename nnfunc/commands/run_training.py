@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnfunc import checkpoint, malloc
+from nnfunc import checkpoint, malloc, tuning
 from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
 from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk, interrupt_message
@@ -20,6 +20,7 @@ from nnfunc.errors import NnfuncError
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
+from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.divergence import Diverged
 from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
@@ -165,7 +166,8 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
         trained = f"{steps} steps" if first_step == 0 else f"steps {first_step} to {steps}"
         print(f"trained {trained} in {training.seconds:.1f} s (best at step {step})")
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
-    result |= {split: split_metrics(config, state, split, data) for split in splits}
+    with tuning.pinned(saved_forms(folder) or {}):
+        result |= {split: split_metrics(config, state, split, data) for split in splits}
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nnfunc import tuning
 from nnfunc.config.build import find_schedules
 from nnfunc.config.config import Config
 from nnfunc.config.config_errors import ConfigError, Problem, fail, to_one_line
@@ -28,6 +29,11 @@ def dry_run(config: Config) -> None:
     config: of the run.
     Raises: ConfigError when the model, the data and the other tables do not fit each other.
     """
+    with tuning.pinned(tuning.pins() or tuning.measured()):
+        _trace(config)
+
+
+def _trace(config: Config) -> None:
     data = config.data()
     _check_classes(config, data)
     numbers, static, treedef = split_hypers(config.hypers)

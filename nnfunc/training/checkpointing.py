@@ -20,7 +20,7 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.training.compiled import Carry
 from nnfunc.training.step import TrainState
 
-__all__ = ["Saver", "load_either", "run_identity"]
+__all__ = ["Saver", "load_either", "run_identity", "saved_forms"]
 
 KEEP = 3  # checkpoints, beside the best one
 SAVED = {
@@ -29,6 +29,7 @@ SAVED = {
     "best_step?": int,
     "of?": dict,
     "loop?": str,
+    "forms?": {str: str},
     "rollbacks?": range(2**31),
     "back_at?": int,
 }
@@ -50,6 +51,21 @@ def run_identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: An
         "static": repr([value for value in static if value is not None]),
         "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
     }
+
+
+def saved_forms(folder: str | Path) -> dict[str, str] | None:
+    """The forms of operations that the run of a folder is traced with, see `tuning`; None without a checkpoint.
+
+    folder: of the run.
+    """
+    root = Path(folder) / "checkpoints"
+    names = [f"step-{step:08d}" for step in reversed(checkpoint.steps(root))]
+    for name in (*names, "best"):
+        with contextlib.suppress(checkpoint.CheckpointError):
+            metadata = checkpoint.inspect(root / name)["metadata"]
+            if not documents.find_mismatch(metadata, SAVED):
+                return metadata.get("forms", {})
+    return None
 
 
 class Saver:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnfunc import tuning
 from nnfunc.base import Array, fold, to_device
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import EvalBatch
@@ -98,7 +99,7 @@ class RunFunctions(NamedTuple):
         if not isinstance(data, Data):
             return compute()
         notes = self.notes.setdefault(data, {})
-        key = name, *(None if n is None else (n.shape, n.dtype) for n in numbers)
+        key = name, tuple(tuning.pins().items()), *(None if n is None else (n.shape, n.dtype) for n in numbers)
         if key not in notes:
             notes[key] = compute()
         return notes[key]

@@ -10,13 +10,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from nnfunc import check, flops
+from nnfunc import check, flops, tuning
 from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.display import html_table
 from nnfunc.runs.best_metric import BestMetric
-from nnfunc.training.checkpointing import Saver, run_identity
+from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, as_data
 from nnfunc.training.fitting import check_memory
@@ -126,7 +126,8 @@ def train(
     that the best checkpoint is chosen by, such as "max accuracy".
     loop: "step" runs one step a dispatch, "scan" many, of up to half a second. "auto" is "step" for a stream, and
     "scan" otherwise, but that on a CPU convolutions can be slow in a scan: with them it is "step", or in a run of
-    over 20 seconds the faster of the two. A resumed run keeps the choice.
+    over 20 seconds the faster of the two. A resumed run keeps the choice, as it keeps the
+    forms of its convolutions that `nnfunc tune` has measured.
     rollback: how often a run that diverges returns to its last good checkpoint and continues with rollback_factor
     times the learning rate; it needs a folder. rollback_factor: in (0, 1].
     on_report: called with the Report of each interval. on_row: called with each row of metrics.jsonl, such
@@ -164,42 +165,45 @@ def train(
     data = as_data(data)
     if isinstance(data, Stream) and loop == "scan":
         check.fail("train", "a stream provides one batch a dispatch, so loop should not be 'scan'.")
-    jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only
-    numbers, static, treedef = split_hypers(hypers)
-    compiled = compiled_functions(build, static, treedef, rollback > 0)
-    if eval_batch_size is not None:
-        data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
-    feed = DeviceFeed(data)
-    loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
-    start = None if params is None and state is None else (params, state)
-    check_memory("train", compiled, numbers, key, feed, loop, start)
-    init = lambda: compiled.init(numbers, key, feed.sample(), start)
+    forms = saved_forms(folder) if folder is not None and resume else None
+    forms = (tuning.pins() or tuning.measured()) if forms is None else forms
+    with tuning.pinned(forms):
+        jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only
+        numbers, static, treedef = split_hypers(hypers)
+        compiled = compiled_functions(build, static, treedef, rollback > 0)
+        if eval_batch_size is not None:
+            data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
+        feed = DeviceFeed(data)
+        loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
+        start = None if params is None and state is None else (params, state)
+        check_memory("train", compiled, numbers, key, feed, loop, start)
+        init = lambda: compiled.init(numbers, key, feed.sample(), start)
 
-    identity = run_identity(key, numbers, static, data, hypers)
-    if changed_data:
-        del identity["data"]["size"]
-    saver = Saver(folder, best_metric, resume=resume, of=identity, every=intervals.save) if folder else None
-    try:
-        carry = init()
-        if saver is not None:
-            carry = saver.restore(carry)
-            loop = saver.saved.get("loop", loop)
-            check.choice("train", LOOPS, loop=loop)
-        if loop == "auto":
-            loop = choose_loop(compiled, carry, numbers, feed.sample(), data, steps)
-        if saver is not None:
-            saver.saved["loop"] = loop
-        runner = compiled.once(data, ("runner", loop), numbers, lambda: StepRunner(loop))
-        run = IntervalLoop(compiled, carry, numbers, init, feed, intervals, saver, runner)
-        run.rollbacks, run.factor = rollback, rollback_factor
-        run.set_row_callback(on_row)
-        with closing(feed):
-            while run.step < steps and not run.stopped:
-                run.run_interval(should_stop, on_report)
-    finally:
-        if saver is not None:
-            saver.close()
-    return run.carry.state, _history(run.rows, loop)
+        identity = run_identity(key, numbers, static, data, hypers)
+        if changed_data:
+            del identity["data"]["size"]
+        saver = Saver(folder, best_metric, resume=resume, of=identity, every=intervals.save) if folder else None
+        try:
+            carry = init()
+            if saver is not None:
+                carry = saver.restore(carry)
+                loop = saver.saved.get("loop", loop)
+                check.choice("train", LOOPS, loop=loop)
+            if loop == "auto":
+                loop = choose_loop(compiled, carry, numbers, feed.sample(), data, steps)
+            if saver is not None:
+                saver.saved |= {"loop": loop} | ({"forms": forms} if forms else {})
+            runner = compiled.once(data, ("runner", loop), numbers, lambda: StepRunner(loop))
+            run = IntervalLoop(compiled, carry, numbers, init, feed, intervals, saver, runner)
+            run.rollbacks, run.factor = rollback, rollback_factor
+            run.set_row_callback(on_row)
+            with closing(feed):
+                while run.step < steps and not run.stopped:
+                    run.run_interval(should_stop, on_report)
+        finally:
+            if saver is not None:
+                saver.close()
+        return run.carry.state, _history(run.rows, loop)
 
 
 def check_options(

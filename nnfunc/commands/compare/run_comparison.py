@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc import check, documents
+from nnfunc import check, documents, tuning
 from nnfunc.commands import interrupts
 from nnfunc.commands.compare import comparison_table
 from nnfunc.commands.compare.comparison_page import write_page
@@ -21,6 +21,7 @@ from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
 from nnfunc.runs import run_folder
 from nnfunc.runs.best_metric import BestMetric
+from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.train_run import History
 
 __all__ = ["compare"]
@@ -137,7 +138,8 @@ def _train_run(run: PlannedRun, folder: Path, plan: ComparisonPlan, hint: str) -
         check.fail("compare", f"the data of {run.model} has no test split.")
     history = training.history
     result: dict[str, Any] = {"model": run.model, "variant": run.variant, "seed": run.seed}
-    result |= {"test": split_metrics(config, state, "test", config.data())}
+    with tuning.pinned(saved_forms(folder) or {}):
+        result |= {"test": split_metrics(config, state, "test", config.data())}
     result |= {"best_step": step, "seconds": round(training.seconds, 2)}
     result |= _time_to_target(history, plan.target, BestMetric.parse(config.train["best"]))
     result["curve"] = {name: column.tolist() for name, column in history.validation.items()}

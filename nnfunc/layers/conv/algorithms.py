@@ -1,20 +1,27 @@
 """Several programs for one convolution: the quickest depends on the machine and the shape.
 
-`_choose_form` chooses while a program is traced; all forms agree in value and in every derivative.
+`_choose_form` chooses while a program is traced, among the forms in TUNED after what is measured; all forms agree
+in value and in every derivative.
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from nnfunc import tuning
 from nnfunc.base import Array, Shape, vary_like
 from nnfunc.layers.conv.channels_last import Plan, direct, plain
 from nnfunc.layers.conv.depthwise import depthwise
 from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.sliding_windows import Windows, pad, shifted_copies
 
-__all__ = ["FORMS", "convolve"]
+__all__ = ["FORMS", "TUNED", "convolve"]
+
+TUNED = ("direct", "patches", "plain")
+"""The forms among which `nnfunc tune` chooses where `_choose_form` has chosen one of the first two."""
 
 
 def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
@@ -27,7 +34,22 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     x, weight = vary_like((x, weight), (x, weight))
     plan = Plan(win.stride, win.dilation, pads, groups)
     form = _choose_form(jax.default_backend(), win.size, weight.shape[-2], positions, plan)
+    if form in TUNED[:2]:  # of one group, on a CPU
+        key = _key(x, weight, plan)
+        x, form = tuning.record(key, form, x, weight, plan), tuning.choose(key, form, TUNED)
     return FORMS[form](x, weight, plan)
+
+
+def _key(x: Array, weight: Array, plan: Plan) -> str:
+    """The key of a convolution in the table of measured forms, readable."""
+    text = f"convolution {x.dtype} {_join(x.shape)}, kernel {_join(weight.shape)}"
+    for name, numbers in (("stride", plan.stride), ("dilation", plan.dilation)):
+        text += f", {name} {_join(numbers)}" if set(numbers) != {1} else ""
+    return text + (f", pads {_join(f'{a}:{b}' for a, b in plan.pads)}" if any(map(any, plan.pads)) else "")
+
+
+def _join(values: Iterable[Any]) -> str:
+    return "x".join(map(str, values))
 
 
 def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: Plan) -> str:
