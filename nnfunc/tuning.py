@@ -173,7 +173,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What measured times hold for: jaxlib's version and flags, the processor, and how many cores the process may use."""
+    """What measured times hold for: the version and flags of jaxlib, the processor, and how many cores may be used."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
