@@ -3,10 +3,10 @@
 import math
 
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 
 from nnfunc import activations, check, initializers
 from nnfunc.base import Array, Initializer, Model, Scalar, fold, widen
-from nnfunc.sums import spread_over_rows
 
 INIT_HINT = "Were the parameters made by this model's init?"
 
@@ -73,7 +73,7 @@ def add_bias(y: Array, bias: Array) -> Array:
 
     XLA on CPU sums bfloat16 in bfloat16, where 256 + 1 is 256.
     """
-    return (widen(y) + spread_over_rows(widen(bias), y.shape)).astype(y.dtype)
+    return (widen(y) + broadcast_to_rank(widen(bias), y.ndim)).astype(y.dtype)
 
 
 def bilinear(
@@ -161,7 +161,7 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
 
     def apply(params, x):
         check.last_axis("scale", x, dim=dim)
-        return (widen(x) * spread_over_rows(widen(params["scale"]), x.shape)).astype(x.dtype)
+        return (widen(x) * broadcast_to_rank(widen(params["scale"]), x.ndim)).astype(x.dtype)
 
     return Model(init, apply)
 
