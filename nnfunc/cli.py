@@ -55,7 +55,8 @@ def options(
     """Train and use functional neural networks from config files.
 
     On Linux, nnfunc keeps memory between training steps, which is faster.
-    NNFUNC_MALLOC=default turns this off.
+    NNFUNC_MALLOC=default turns this off; NNFUNC_MALLOC=large suits steps
+    with more than 64 MB of temporary memory.
     """
 
 

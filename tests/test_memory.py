@@ -96,10 +96,15 @@ def test_an_older_glibc_is_asked_otherwise(monkeypatch):
     monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: Library())
     assert malloc.keep_memory() is True
     assert (malloc.MMAP_MAX, 0) in asked
+    assert all(option != malloc.ARENA_MAX for option, _ in asked)
+    monkeypatch.setattr(malloc, "VARIABLES", ())
+    monkeypatch.setenv("NNFUNC_MALLOC", "large")
+    malloc.keep_memory_by_default()
+    assert (malloc.ARENA_MAX, 2) in asked
 
 
 @pytest.mark.parametrize("name", malloc.VARIABLES)
 def test_what_the_user_has_set_stays(name, monkeypatch):
-    monkeypatch.setattr(malloc, "keep_memory", lambda: pytest.fail("it was called"))
+    monkeypatch.setattr(malloc, "keep_memory", lambda **options: pytest.fail("it was called"))
     monkeypatch.setenv(name, "1")
     malloc.keep_memory_by_default()

@@ -20,7 +20,7 @@ from .models import CASES
 SCRIPTS = Path(__file__).resolve().parents[2]
 SECONDS = 0.2  # of a burst
 TOLERANCE = 1e-3  # relative, of the first losses
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_ARENA_MAX": "1"}
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 """`nf.keep_memory` as variables of the environment, for `--malloc all`."""
 
 
