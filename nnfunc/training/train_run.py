@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -37,7 +37,8 @@ TRANSFORMED = (
 """The hint when `train` is called inside a JAX transformation."""
 
 
-LOOPS = ("auto", "step", "scan")
+Loop = Literal["auto", "step", "scan"]
+LOOPS: tuple[Loop, ...] = get_args(Loop)
 
 TIMES = ("step", "seconds")
 """The columns of a history that are no metrics."""
@@ -98,7 +99,7 @@ def train(
     resume: bool | Collection[str] = False,
     changed_data: bool = False,
     best: str = "min loss",
-    loop: Literal["auto", "step", "scan"] = "auto",
+    loop: Loop = "auto",
     rollback: int = 0,
     rollback_factor: float = 0.5,
     on_report: Callable[[Report], None] | None = None,
@@ -242,7 +243,7 @@ class _RecordingModel(BoundModel):
         return y
 
 
-def resolve_loop(loop: str, feed: DeviceFeed, has_convolution: bool) -> str:
+def resolve_loop(loop: Loop, feed: DeviceFeed, has_convolution: bool) -> Loop:
     """ "step" or "scan" where "auto" means it without a measurement, else the argument.
 
     loop: of `train`. feed: the data of the run. has_convolution: whether the model has one.
