@@ -341,11 +341,11 @@ def check_labels(where: str, y: Any, classes: int) -> None:
         check.fail(where, expected=f"labels should be in [0, {classes})", actual=actual, hint=hint)
 
 
-def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True) -> PyTree:
+def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True, same_length: bool = True) -> PyTree:
     """The arrays of a tree as NumPy or JAX arrays of equal length, in dtypes that the device has.
 
     where, name: the function and the argument, for messages. tree: of arrays [n, ...]. values: whether to
-    check that the values are finite.
+    check that the values are finite. same_length: whether to check that the first axes have the same length.
     Raises: ValueError, TypeError.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
@@ -353,7 +353,7 @@ def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True) 
         check.fail(where, expected=f"{name} should hold arrays", actual=check.describe(tree), exc_type=TypeError)
     paths = [f"{name}{jax.tree_util.keystr(path)}" for path, _ in leaves]
     prepared = [_prepare_array(where, path, leaf, values) for path, (_, leaf) in zip(paths, leaves, strict=True)]
-    if len({leaf.shape[0] for leaf in prepared}) > 1:
+    if same_length and len({leaf.shape[0] for leaf in prepared}) > 1:
         lengths = ", ".join(f"{path}: {leaf.shape[0]}" for path, leaf in zip(paths, prepared, strict=True))
         hint = "The first axis of every array counts the examples."
         check.fail(where, expected=f"all arrays of {name} should have the same length", actual=lengths, hint=hint)

@@ -13,7 +13,7 @@ import numpy as np
 from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree, shape_text, to_device
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, count_examples, prepare_arrays
+from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, prepare_arrays
 
 __all__ = ["Stream", "prefetch"]
 
@@ -147,28 +147,37 @@ class BatchStream(Stream):
     def of_source(where: str, source: Any) -> "BatchStream":
         """The stream of an object with `batch(step)`, and, if it has them, the fields of `Dataset`.
 
-        where: the function that refuses. source: batch(0), batch(1), ... return arrays of the same shapes.
+        where: the function that refuses. source: batch(0), batch(1), ... return arrays of the same shapes. Arrays
+        whose first axes differ, such as the nodes and edges of graphs, count as one example.
         """
-        first = _host_batch(where, "the batch of step 0", source.batch(0))
+        first = _host_batch(where, "the batch of step 0", source.batch(0), same_length=False)
         splits: dict[str, Any] = {name: getattr(source, name, None) for name in ("validation", "test")}
         splits = {name: None if tree is None else _host_batch(where, name, tree) for name, tree in splits.items()}
         names = ("classes", "codec", "image_shape", "preprocessing", "eval_batch_size")  # its batches are final
         fields: dict[str, Any] = {name: getattr(source, name, None) for name in names}
-        return BatchStream(first, **splits, **fields, batch_size=count_examples(first), source=source)
+        return BatchStream(first, **splits, **fields, batch_size=_batch_size(first), source=source)
 
     def gather(self, step: int) -> GatheredBatch:
         """The batch of the 0-based `step`. Raises: ValueError when its shapes are not those of step 0."""
-        batch = _host_batch("data", f"the batch of step {step}", self.source.batch(step))
+        batch = _host_batch("data", f"the batch of step {step}", self.source.batch(step), same_length=False)
         expected, actual = (jax.tree.map(shape_text, tree) for tree in (self.arrays, batch))
         if expected != actual:
             should = f"the batch of step {step} should have the shapes and dtypes of step 0, {expected}"
             check.fail("data", expected=should, actual=actual, hint="Pad the last batch of an epoch.")
-        batch = jax.tree.map(lambda leaf: leaf[: self.batch_size], batch)  # all, unless a tool asks for fewer
+        if self.batch_size < _batch_size(batch):  # a tool asks for fewer
+            batch = jax.tree.map(lambda leaf: leaf[: self.batch_size], batch)
         return GatheredBatch(batch, shuffle.as_uint32(self.seed))
 
 
-def _host_batch(where: str, name: str, tree: PyTree) -> PyTree:
-    return prepare_arrays(where, name, jax.tree.map(lambda x: as_numpy(where, name, x), tree))
+def _host_batch(where: str, name: str, tree: PyTree, *, same_length: bool = True) -> PyTree:
+    arrays = jax.tree.map(lambda x: as_numpy(where, name, x), tree)
+    return prepare_arrays(where, name, arrays, same_length=same_length)
+
+
+def _batch_size(batch: PyTree) -> int:
+    """The number of examples: the common length of the first axes, or 1."""
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+    return lengths.pop() if len(lengths) == 1 else 1
 
 
 @jax.jit

@@ -1,6 +1,7 @@
 """Objects of other libraries as data: anything with `batch(step)`."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,3 +67,23 @@ def test_batches_of_an_object_are_final():
 
     np.testing.assert_allclose(as_data(Wrapper()).batch(0), 10.0)
     assert without_augmentation(Lines(), 4).batch(0)[0].shape == (4, 2)
+
+
+def test_a_graph_is_one_example(key):
+    """Nodes and edges have first axes of different lengths; gradients are those of the graph as a whole."""
+
+    class Graphs:
+        def batch(self, step):
+            draw = np.random.default_rng(step)
+            nodes, edges = draw.normal(size=(6, 2)).astype(np.float32), draw.integers(0, 6, (9, 2), dtype=np.int32)
+            return {"nodes": nodes, "edges": edges}
+
+    def objective(predict, graph):
+        y = predict(graph["nodes"])[:, 0]
+        ends = graph["nodes"][graph["edges"]].sum((1, 2))
+        return jnp.square(y[graph["edges"]].sum(1) - ends).mean(), {}
+
+    build = lambda h: nf.Task(nf.linear(2, 1), objective, nf.optimizers.adam(h["rate"]))
+    state, history = nf.train(build, {"rate": 0.1}, Graphs(), steps=300, key=key, log_every=100)
+    np.testing.assert_allclose(state.params["weight"], [[1.0], [1.0]], atol=0.05)
+    assert history.speed["examples_per_second"].shape == (3,)
