@@ -1,5 +1,6 @@
 """The gradient transformations that the optimizers chain: the directions of Adam, RMSprop and LAMB."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -47,7 +48,9 @@ def optimizer(
         number = partial(jnp.asarray, dtype=dtype)
         decay = decayed(where, weight_decay, decay_on, number)
         descend = optax.scale_by_schedule(lambda step: -schedule(step))
-        return optax.chain(clip_global_norm(number(clip), gradient_norm), *chain(number, decay), descend)
+        is_off = check.is_plain(clip) and clip == math.inf
+        clipped = optax.identity() if is_off else clip_global_norm(number(clip), gradient_norm)
+        return optax.chain(clipped, *chain(number, decay), descend)
 
     def init(params):
         dtype = wide_type(params)
@@ -79,7 +82,8 @@ def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
         square = _toward(state.nu, jax.tree.map(jnp.square, updates), b2)
         count = optax.safe_increment(state.count)
         t = jnp.asarray(count, b1.dtype)
-        scale = lambda m, v: m / (1 - b1**t) / (jnp.sqrt(v / (1 - b2**t) + TINY) + eps)
+        mean_factor, square_factor = 1 / (1 - b1**t), 1 / (1 - b2**t)  # of all entries, which a division would slow
+        scale = lambda m, v: m * mean_factor / (jnp.sqrt(v * square_factor + TINY) + eps)
         return jax.tree.map(scale, mean, square), optax.ScaleByAdamState(count, mean, square)
 
     return optax.GradientTransformation(init, update)

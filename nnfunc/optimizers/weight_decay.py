@@ -33,6 +33,9 @@ def decayed(
         return jax.tree.map(lambda on: where_on(on, same, 0 if np.ndim(on) else None), on)
 
     def decay(updates, params):
+        if check.is_plain(weight_decay) and weight_decay == 0:
+            decay_of(params)  # for its errors
+            return updates
         add = lambda update, param, size: update if size is None else update + size * param
         return jax.tree.map(add, updates, params, decay_of(params))
 
