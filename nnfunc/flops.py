@@ -96,10 +96,11 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
 
 
 def _of(jaxpr: Any) -> int:
-    ones: set[int] = set()  # arrays of ones, with which `nnfunc.sums` multiplies
+    ones: set[int] = set()  # rows and columns of ones, with which `nnfunc.sums` multiplies
     total = 0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "broadcast_in_dim" and getattr(equation.invars[0], "val", None) == 1:
+        is_constant = equation.primitive.name == "broadcast_in_dim" and getattr(equation.invars[0], "val", None) == 1
+        if is_constant and 1 in equation.outvars[0].aval.shape:
             ones.add(id(equation.outvars[0]))
         total += _equation(equation, ones)
     return total
