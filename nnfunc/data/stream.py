@@ -159,7 +159,10 @@ class BatchStream(Stream):
 
     def gather(self, step: int) -> GatheredBatch:
         """The batch of the 0-based `step`. Raises: ValueError when its shapes are not those of step 0."""
-        batch = _host_batch("data", f"the batch of step {step}", self.source.batch(step), same_length=False)
+        if step == 0:
+            batch = self.arrays
+        else:
+            batch = _host_batch("data", f"the batch of step {step}", self.source.batch(step), same_length=False)
         expected, actual = (jax.tree.map(shape_text, tree) for tree in (self.arrays, batch))
         if expected != actual:
             should = f"the batch of step {step} should have the shapes and dtypes of step 0, {expected}"

@@ -183,6 +183,11 @@ def _accumulated(gradient: GradientFunction, count: int) -> GradientFunction:
         return jnp.asarray(leaf).reshape(count, -1, *jnp.shape(leaf)[1:])  # [count, batch / count, ...]
 
     def accumulated(params, model_state, batch, key):
+        lengths = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf)}
+        if len(lengths) > 1:
+            problem = f"accumulate = {count} divides the examples of a batch, and its arrays have first axes of"
+            hint = "Leave accumulate out for graphs, which count as one example."
+            check.fail("train", f"{problem} {' and '.join(map(str, sorted(lengths)))}.", hint=hint)
         micro_batches = jax.tree.map(split, batch)
 
         def of_micro_batch(model_state, i):

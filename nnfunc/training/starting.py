@@ -9,6 +9,7 @@ import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import Params, PyTree
+from nnfunc.training.step import refuse_train_state
 
 __all__ = ["StartReport", "load_into", "report_start", "starting_from"]
 
@@ -50,6 +51,7 @@ def starting_from(
     >>> bool((params["hidden_0"]["linear"]["weight"] == pretrained["hidden_0"]["linear"]["weight"]).all())
     True
     """
+    refuse_train_state("starting_from", params=params, pretrained=pretrained)
     report, chosen = report_start("starting_from", params, pretrained, only, skip)
     return load_into(params, pretrained, report, chosen), report
 

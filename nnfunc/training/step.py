@@ -35,7 +35,7 @@ from nnfunc.training.several_models import AlternatingObjectives, JointOptimizer
 from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["TrainState", "Trainer", "alternating_turns", "eval_params", "step_inputs", "trainer"]
+__all__ = ["TrainState", "Trainer", "alternating_turns", "eval_params", "refuse_train_state", "step_inputs", "trainer"]
 
 
 class TrainState(NamedTuple):
@@ -115,6 +115,7 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         task = build_task(build, hypers)
         model = as_model(task.model)
         init_key, model_state = fold(key, "init"), model.init_state(fold(key, "init_state"))
+        refuse_train_state("train", params=params, state=state)
         if params is not None and state is None and model_state:
             hint = "Pass state= too; to start its statistics anew, state=model.init_state()."
             check.fail("train", f"the model keeps state, {sorted(model_state)}, so params alone do not do.", hint=hint)
@@ -322,14 +323,25 @@ def _init_shapes(init: Callable[[Key], Params], key: Key) -> Params:
     return init(key)
 
 
+def refuse_train_state(where: str, **trees: Any) -> None:
+    """Refuse a whole train state where its parameters, or the state of the model, belong.
+
+    where: begins the message. trees: the arguments by name.
+    """
+    for name, tree in trees.items():
+        if isinstance(tree, TrainState):
+            expected, hint = (
+                f"{name} should be a tree of arrays",
+                "Pass state.params; state.model_state is the model's.",
+            )
+            check.fail(where, expected=expected, actual="a whole train state", hint=hint)
+
+
 def _copy_like(name: str, tree: PyTree, like: PyTree) -> PyTree:
     """A copy of the tree, whose paths, shapes and dtypes must be those of `like`.
 
     A copy, because training donates the train state, and the arrays belong to the caller.
     """
-    if isinstance(tree, TrainState):
-        hint = "Pass params=state.params, state=state.model_state."
-        check.fail("train", expected=f"{name} should be a tree of arrays", actual="a whole train state", hint=hint)
     tree = canonicalize(tree, "train")
     expected, actual = (checkpoint.leaf_entries(jax.tree.map(shape_struct, value)) for value in (like, tree))
     differences = checkpoint.list_differences(expected, actual)

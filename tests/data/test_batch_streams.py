@@ -1,5 +1,7 @@
 """Objects of other libraries as data: anything with `batch(step)`."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +89,18 @@ def test_a_graph_is_one_example(key):
     state, history = nf.train(build, {"rate": 0.1}, Graphs(), steps=300, key=key, log_every=100)
     np.testing.assert_allclose(state.params["weight"], [[1.0], [1.0]], atol=0.05)
     assert history.speed["examples_per_second"].shape == (3,)
+
+
+def test_micro_batches_do_not_divide_graphs(key):
+    graph = {"nodes": np.ones((4, 2), np.float32), "edges": np.ones((6, 2), np.int32)}
+    source = SimpleNamespace(batch=lambda step: graph)
+    objective = lambda predict, graph: (predict(graph["nodes"]).mean(), {})
+    build = lambda h: nf.Task(nf.linear(2, 1), objective, nf.optimizers.sgd(0.1), accumulate=2)
+    with pytest.raises(ValueError, match=r"accumulate = 2 divides the examples of a batch, and its .* of 4 and 6"):
+        nf.train(build, {}, source, steps=2, key=key)
+
+
+def test_the_first_batch_is_asked_for_once(key):
+    data = Lines()
+    nf.train(build, {"rate": 0.1}, data, steps=3, key=key)
+    assert data.steps[:3] == [0, 1, 2]

@@ -223,7 +223,7 @@ def test_draws_average_an_objective_with_a_key(key):
 def lambda_predict(task, state):
     class Predict:
         def encoder(self, x):
-            return nf.linear(3, 2).apply(state.params["encoder"], x)
+            return nf.linear(3, 2, bias=False).apply(state.params["encoder"], x)
 
         def decoder(self, x):
             return models()["decoder"].apply(state.params["decoder"], x, state=state.model_state["decoder"])

@@ -78,3 +78,14 @@ def test_it_works_inside_of_a_transformation():
 def test_what_does_not_fit_is_refused(pretrained, options, message):
     with pytest.raises(ValueError, match=message):
         nf.starting_from(PARAMS, pretrained, **options)
+
+
+def test_a_train_state_is_refused():
+    build = lambda h: nf.Task(NEW, nf.classification(), nf.optimizers.sgd(0.1))
+    state = nf.trainer(build).init({}, jax.random.key(0))
+    for start in (
+        lambda: nf.starting_from(state.params, state),
+        lambda: nf.trainer(build).init({}, jax.random.key(0), params=state),
+    ):
+        with pytest.raises(ValueError, match=r"should be a tree of arrays, got a whole train state"):
+            start()
