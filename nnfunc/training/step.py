@@ -330,11 +330,8 @@ def refuse_train_state(where: str, **trees: Any) -> None:
     """
     for name, tree in trees.items():
         if isinstance(tree, TrainState):
-            expected, hint = (
-                f"{name} should be a tree of arrays",
-                "Pass state.params; state.model_state is the model's.",
-            )
-            check.fail(where, expected=expected, actual="a whole train state", hint=hint)
+            hint = "Pass params=state.params, state=state.model_state."
+            check.fail(where, expected=f"{name} should be a tree of arrays", actual="a whole train state", hint=hint)
 
 
 def _copy_like(name: str, tree: PyTree, like: PyTree) -> PyTree:
