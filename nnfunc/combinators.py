@@ -67,6 +67,8 @@ class Net:
 
     __slots__ = ("_calls", "_children", "_ctx", "_params", "_state", "_taps", "_trace")
 
+    _owner, _part = "wire", "child"  # for errors
+
     def __init__(self, children: dict[str, Model], params: Params, ctx: Context):
         self._children, self._params, self._ctx = children, params, ctx
         self._state = dict(ctx.state)
@@ -78,8 +80,9 @@ class Net:
         if name == "key" and name not in self._children:
             return fold(self._ctx.key, "flow")
         if name not in self._children:
-            where = "/".join((*self._ctx.path, "wire"))
-            raise AttributeError(f"{where}: no child is called {name!r}{check.nearest(name, self._children)}")
+            where = "/".join((*self._ctx.path, self._owner))
+            near = check.nearest(name, self._children)
+            raise AttributeError(f"{where}: no {self._part} is called {name!r}{near}")
         return _Child(self, name)
 
     __getitem__ = __getattr__

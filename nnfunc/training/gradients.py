@@ -94,6 +94,7 @@ class BoundNet(Net):
     """The models of a task for a BoundModel, which has the state and the taps after each call."""
 
     __slots__ = ("_predict",)
+    _owner, _part = "predict", "model"
 
     def __init__(self, predict: BoundModel, children: dict[str, Model], params: Params, ctx: Context):
         super().__init__(children, params, ctx)
