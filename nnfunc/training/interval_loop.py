@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
+from nnfunc.base import shape_struct
 from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.training.checkpointing import Saver
 from nnfunc.training.compiled import Carry, RunFunctions
@@ -72,7 +73,7 @@ class IntervalLoop:
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
         self.speed = SpeedMeter(self.data.batch_size, self.data.window)
-        self.like = jax.eval_shape(lambda: carry)
+        self.like = jax.tree.map(shape_struct, carry)
 
     def run_interval(
         self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None
