@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from nnfunc import sums
 from nnfunc.base import Array, Scalar, vary_like
-from nnfunc.sums import by_products, mean_over, spread_over
+from nnfunc.sums import mean_over, spread_over
 
 
 def range_scale(x: Array, axes: tuple[int, ...]) -> Array:
@@ -60,7 +61,7 @@ def _normalizer(axes: tuple[int, ...], centered: bool) -> Callable[[Array, Array
 
     def moments_in_range(x, eps):
         """The moments of x times a scale with which its squares are in range: 1 where they are without."""
-        if not by_products():  # the largest value is cheap
+        if not sums.by_products():  # the largest value is cheap
             return moments(x, range_scale(x, axes))
         shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
         plain = moments(x, vary_like(jnp.ones(shape, x.dtype), x))

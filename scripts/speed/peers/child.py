@@ -52,7 +52,10 @@ def prepare(entry: str, case: str, file: str) -> tuple[Contender, list[float]]:
 
 
 def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-    """{"a/b": x} -> {"a": {"b": x}}."""
+    """{"a/b": x} -> {"a": {"b": x}}.
+
+    Not `nnfunc.paths.unflatten`: importing nnfunc sets flags of XLA, which the peers should not get.
+    """
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
