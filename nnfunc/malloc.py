@@ -21,9 +21,9 @@ def keep_memory(*, large: bool = False) -> bool:
     """Keep freed memory in this process for later allocations; returns whether that was set.
 
     It raises glibc's thresholds for returning memory to the system: a step with 44 MB of temporary memory had no
-    page faults instead of 11 thousand, and took 0.7 to 0.8 of the time. The setting is process-wide and cannot be undone, so
-    importing nnfunc does not set it; the command line does, unless NNFUNC_MALLOC=default. The process may use up to
-    about three times as much memory, because of fragmentation.
+    page faults instead of 11 thousand, and took 0.7 to 0.8 of the time. The setting is process-wide and cannot be
+    undone, so importing nnfunc does not set it; the command line does, unless NNFUNC_MALLOC=default. The process may
+    use up to about three times as much memory, because of fragmentation.
     Call it before the first computation. It needs Linux with glibc, and has an effect on CPUs only.
 
     large: for steps with more than about 64 MB of temporary memory, which is what glibc's arena of a thread holds:
