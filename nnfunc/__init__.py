@@ -61,6 +61,8 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc import training as training
     from nnfunc.config.restore import load_run
     from nnfunc.data import augment
+    from nnfunc.distributed.mesh import mesh
+    from nnfunc.distributed.placement import shardings
     from nnfunc.generation import generate
     from nnfunc.malloc import keep_memory
     from nnfunc.optimizers import averages
@@ -100,6 +102,8 @@ _LATER = {
     "log_uniform": "nnfunc.sweeps.space",
     "int_uniform": "nnfunc.sweeps.space",
     "choice": "nnfunc.sweeps.space",
+    "mesh": "nnfunc.distributed.mesh",
+    "shardings": "nnfunc.distributed.placement",
     "Task": "nnfunc.training.task",
     "reduce_on_plateau": "nnfunc.training.task",
     "starting_from": "nnfunc.training.starting",

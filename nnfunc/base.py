@@ -117,6 +117,25 @@ class Remat(NamedTuple):
     names: tuple[str, ...] | None
 
 
+class Partition(Protocol):
+    """How the values inside a model are divided over devices; `nnfunc.distributed` makes it.
+
+    gathers: whether parameters are divided over the devices of the batch. gather(path, params): those of the layer at
+    this path, of a `repeat` one layer at a time, as it computes with them. between(x): what the blocks of a repeat hand
+    on, divided. enter(name, x), leave(name, y): the input and the output of a layer, by the name of its factory.
+    """
+
+    gathers: bool
+
+    def gather(self, path: tuple[str, ...], params: Params) -> Params: ...
+
+    def between(self, x: PyTree) -> PyTree: ...
+
+    def enter(self, name: str, x: PyTree) -> PyTree: ...
+
+    def leave(self, name: str, y: PyTree) -> PyTree: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
@@ -129,7 +148,8 @@ class Context:
     positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
     continuation; None otherwise. remat: how `repeat` recomputes its blocks in the backward pass, None for not.
     names: inside `remat` with a policy, patterns of the values to store, () to name each value after its layer;
-    None otherwise. watch: the record of this traced call, None for none.
+    None otherwise. partition: how values are divided over devices, None for not. watch: the record of this traced
+    call, None for none.
 
     It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
     """
@@ -146,6 +166,7 @@ class Context:
     cache: int | None = None
     remat: Remat | None = None
     names: tuple[str, ...] | None = None
+    partition: "Partition | None" = None
     watch: Watch | None = None
 
     def enter(self, name: str, *, call: int = 0) -> "Context":
@@ -171,7 +192,7 @@ class Context:
 jax.tree_util.register_dataclass(
     Context,
     data_fields=["key", "state", "patch", "layer"],
-    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "names", "watch"],
+    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "names", "partition", "watch"],
 )
 
 
@@ -193,7 +214,8 @@ class Model:
     state, but only forward can change it. init_state may omit `key`; one without a default is required.
     name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
     full_precision: with apply, whether `precision` leaves its parameters in float32, as norms need; a forward
-    casts its parameters itself, with `ctx.cast`.
+    casts its parameters itself, with `ctx.cast`. parts: the models inside, by the paths of their parameters; `*` is a
+    stacked axis.
     A model pickles as the call of the factory that made it, so the arguments of that call have to pickle too.
     Raises: TypeError unless either apply or forward is given.
 
@@ -203,7 +225,10 @@ class Model:
     6.0
     """
 
-    __slots__ = ("__weakref__", "_checked", "_state_shapes", "factory_call", "forward", "init", "init_state", "name")
+    __slots__ = (
+        *("__weakref__", "_checked", "_state_shapes"),
+        *("factory_call", "forward", "init", "init_state", "name", "parts"),
+    )
 
     def __init__(
         self,
@@ -214,7 +239,9 @@ class Model:
         init_state: Callable[..., PyTree] | None = None,
         name: str | None = None,
         full_precision: bool = False,
+        parts: Mapping[str, "Model"] | None = None,
     ):
+        self.parts: Mapping[str, Model] = parts or {}
         self.name = name or factory_name(apply or forward)
         self.init = _init_with_key(init, self.name)
         if apply is not None and forward is None:
@@ -322,6 +349,17 @@ class Model:
     def _forward(self, params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
         y, out = self.forward(params, x, ctx)
         return y, out._replace(state=match_state(out.state, ctx.state)) if ctx.train else out
+
+    def replace(self, **functions: Any) -> "Model":
+        """The model with another init, forward, init_state or name.
+
+        functions: those that differ. Its parts stay.
+
+        >>> nf.linear(2, 3).replace(name="head")
+        <nnfunc model head>
+        """
+        fields = {"init": self.init, "forward": self.forward, "init_state": self.init_state, "name": self.name}
+        return Model(**(fields | functions), parts=self.parts)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply))
@@ -568,6 +606,36 @@ def varying_axes(tree: PyTree) -> tuple[str, ...]:
     """The mesh axes along which an array of the tree varies inside `jax.shard_map`; () outside of it."""
     types = [getattr(jax.typeof(leaf), "manual_axis_type", None) for leaf in jax.tree.leaves(tree)]
     return tuple(sorted({axis for one in types if one is not None for axis in one.varying}))
+
+
+DATA_AXIS = "data"
+"""The mesh axis that divides the examples of a batch."""
+
+
+def is_partitioned(*, beyond_batch: bool = False) -> bool:
+    """Whether the traced program will be divided over several devices by the compiler, as under `jax.set_mesh`.
+
+    beyond_batch: whether another axis of the mesh than that of the batch counts only.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    auto = [name for name, size, axis_type in axes if size > 1 and axis_type == jax.sharding.AxisType.Auto]
+    return any(name != DATA_AXIS for name in auto) if beyond_batch else bool(auto)
+
+
+def divide_examples(batch: PyTree) -> PyTree:
+    """The batch, whose first axis is divided over the mesh axis `data` of a program that is divided over devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    count = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True)).get(DATA_AXIS, 1)
+    if count == 1 or not is_partitioned():
+        return batch
+
+    def divide(leaf):
+        if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % count:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec(DATA_AXIS))
+
+    return jax.tree.map(divide, batch)
 
 
 def vary_like(tree: PyTree, like: PyTree) -> PyTree:

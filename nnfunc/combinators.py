@@ -5,7 +5,7 @@ children become parameter paths, random keys, scopes in the profiler, and the na
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from nnfunc.base import (
     Nudge,
     Out,
     Params,
+    Partition,
     PatchFunction,
     PyTree,
     Remat,
@@ -69,7 +70,7 @@ class Net:
 
     _owner, _part = "wire", "child"  # for errors
 
-    def __init__(self, children: dict[str, Model], params: Params, ctx: Context):
+    def __init__(self, children: Mapping[str, Model], params: Params, ctx: Context):
         self._children, self._params, self._ctx = children, params, ctx
         self._state = dict(ctx.state)
         self._taps: dict[str, PyTree] = {}
@@ -133,7 +134,11 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
         ctx.watch.calls.append((ctx.path, child, *shapes))
     try:
         with jax.named_scope(ctx.path[-1]):
-            y, out = child.forward(params, x, ctx)
+            if ctx.partition is None:
+                y, out = child.forward(params, x, ctx)
+            else:
+                y, out = child.forward(params, ctx.partition.enter(child.name, x), ctx)
+                y = ctx.partition.leave(child.name, y)
     except Exception as error:
         check.locate(error, ctx.path)
         raise
@@ -291,7 +296,7 @@ def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:
         y = call_flow(net, x)
         return y, net._out()
 
-    return Model(init, forward=forward, init_state=init_state, name=name)
+    return Model(init, forward=forward, init_state=init_state, name=name, parts=models)
 
 
 def _name_layers(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -> dict[str, Model]:
@@ -398,7 +403,10 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
         def layer(x, inputs, inner=inner):
             params, key, state, patch, index = inputs
             ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
-            run = block.forward if ctx.remat is None else _checkpoint(block.forward, ctx.remat)
+            run = block.forward
+            if ctx.partition is not None:
+                x, run = ctx.partition.between(x), gathering(run, ctx.partition, prevent_cse=False)
+            run = run if ctx.remat is None else _checkpoint(run, ctx.remat)
             return tap(ctx, "/".join(ctx.path), *run(params, x, ctx))
 
         def checked_layer(x, inputs):
@@ -415,7 +423,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)
         return jax.lax.scan(checked_layer, x, inputs, length=n, unroll=min(unroll, n))
 
-    return Model(init, forward=forward, init_state=init_state, name="repeat")
+    return Model(init, forward=forward, init_state=init_state, name="repeat", parts={"*": block})
 
 
 def ensemble(model: Layer, n: int) -> Model:
@@ -447,7 +455,7 @@ def ensemble(model: Layer, n: int) -> Model:
             return jax.vmap(partial(run_copy, None), axis_size=n)(*inputs)
         return vmap_keys(run_copy, indexed_keys(ctx.key, n), *inputs)
 
-    return Model(init, forward=forward, init_state=init_state, name="ensemble")
+    return Model(init, forward=forward, init_state=init_state, name="ensemble", parts={"*": model})
 
 
 RematPolicyName = Literal["dots", "dots_with_no_batch_dims", "everything", "nothing"]
@@ -486,6 +494,25 @@ def _checkpoint(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]
     return run
 
 
+_MOVES = {"sharding_constraint", "convert_element_type", "concatenate", "reshape", "transpose", "broadcast_in_dim"}
+"""The primitives that only move or convert values: weights after them are as large as before."""
+
+
+def gathering(
+    forward: Callable[..., Any], partition: Partition, *, prevent_cse: bool = True
+) -> Callable[..., tuple[PyTree, Out]]:
+    """The forward, with its parameters gathered from all devices, again in the backward pass: none is stored whole.
+
+    prevent_cse: as for `jax.checkpoint`.
+    """
+
+    def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        return forward(partition.gather(ctx.path, params), x, ctx)
+
+    save = lambda primitive, *_, **__: primitive.name not in _MOVES
+    return jax.checkpoint(run, policy=save, prevent_cse=prevent_cse) if partition.gathers else forward
+
+
 def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
     """The body, recomputed in the backward pass instead of stored: less memory, more time.
 
@@ -506,7 +533,7 @@ def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
         run = _checkpoint(body.forward, _absolute_names(ctx, parsed))
         return call_watched("remat", parsed.names, run, params, x, ctx)[:2] if parsed.names else run(params, x, ctx)
 
-    return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
+    return body.replace(forward=forward)
 
 
 def remat_repeats(model: Layer, *, policy: RematPolicy = None) -> Model:
@@ -533,7 +560,7 @@ def remat_repeats(model: Layer, *, policy: RematPolicy = None) -> Model:
             check.fail("remat_repeats", expected="the model should have a repeat inside", actual="none", hint=hint)
         return y, out
 
-    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
+    return model.replace(forward=forward)
 
 
 def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array]]]) -> Model:
@@ -570,7 +597,7 @@ def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array
             leaves[to] = change(leaves[source])
         return model.forward(paths.unflatten(leaves), x, ctx)
 
-    return Model(init, forward=forward, init_state=model.init_state, name=model.name)
+    return model.replace(init=init, forward=forward)
 
 
 def precision(body: Layer, compute: DType = jnp.bfloat16, *, output: DType = jnp.float32) -> Model:
@@ -592,7 +619,7 @@ def precision(body: Layer, compute: DType = jnp.bfloat16, *, output: DType = jnp
         y, out = body.forward(params, cast_floating(x, compute), inside)
         return cast_floating(y, output), out
 
-    return Model(body.init, forward=forward, init_state=body.init_state, name=body.name)
+    return body.replace(forward=forward)
 
 
 def _copies(model: Model, n: int) -> tuple[Callable[..., Any], Callable[..., Any]]:

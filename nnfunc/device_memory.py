@@ -1,5 +1,6 @@
 """The memory that programs need, computed from shapes, and the memory that the device has."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -57,8 +58,13 @@ def total_bytes() -> float | None:
 
 
 def tree_bytes(tree: Any) -> int:
-    """The bytes of all arrays of a tree. tree: of arrays or `jax.ShapeDtypeStruct`."""
-    return sum(leaf.size * _itemsize(leaf.dtype) for leaf in jax.tree.leaves(tree))
+    """The bytes that all arrays of a tree take on one device. tree: of arrays or `jax.ShapeDtypeStruct`."""
+    return sum(_size_on_device(leaf) * _itemsize(leaf.dtype) for leaf in jax.tree.leaves(tree))
+
+
+def _size_on_device(leaf: Any) -> int:
+    sharding = getattr(leaf, "sharding", None)
+    return leaf.size if sharding is None else math.prod(sharding.shard_shape(leaf.shape))
 
 
 def check_fits(where: str, needed: float, problem: str, hint: str) -> None:

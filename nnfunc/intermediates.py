@@ -96,7 +96,7 @@ def _tapped(where: str, model: Layer, patterns: str | Sequence[str]) -> Model:
         outer = (path for path in out.taps if _matches_any(ctx.capture, path, path in by_name))
         return (y, taps), Out(out.state, {path: out.taps[path] for path in outer})
 
-    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
+    return model.replace(forward=forward)
 
 
 def _matches_any(patterns: Sequence[str], path: str, by_name: bool) -> bool:
@@ -149,4 +149,4 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
         inside = replace(ctx, patch={**ctx.patch, **patches})
         return call_watched("patch", tuple(values), model.forward, params, x, inside)[:2]
 
-    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
+    return model.replace(forward=forward)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import xla_flags
-from nnfunc.base import Array
+from nnfunc.base import Array, is_partitioned
 
 __all__ = [
     "by_products",
@@ -28,8 +28,11 @@ __all__ = [
 
 
 def by_products() -> bool:
-    """Whether sums are computed as products: on a CPU, with the flag that replaces YNNPACK's sums by XLA's."""
-    return jax.default_backend() == "cpu" and _flagged()
+    """Whether sums are computed as products: on one CPU, with the flag that replaces YNNPACK's sums by XLA's.
+
+    Not in a program that is divided over devices: there their reshapes would move whole arrays between devices.
+    """
+    return jax.default_backend() == "cpu" and _flagged() and not is_partitioned()
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from nnfunc.base import Array, PyTree, widen
+from nnfunc.base import Array, DType, PyTree, is_partitioned, widen
 from nnfunc.sums import sum_all
 
 __all__ = ["global_norm", "power_of_two", "rescale", "vector_norm"]
@@ -57,6 +57,9 @@ def global_norm(tree: PyTree) -> Array:
 
     plain = norm(jnp.ones((), dtype), leaves)
     power = power_of_two(plain)
+    if is_partitioned():  # one round of communication for all three
+        large, small = (norm(jnp.asarray(p, dtype), _opaque(leaves)) for p in (_shift(dtype), 1 / _shift(dtype)))
+        return jnp.where(power == 1, plain, jnp.where(power > 1, large, small))
     if jax.default_backend() != "cpu":  # a branch would wait for its condition
         return jnp.where(power == 1, plain, norm(power, _opaque(leaves)))
     return jax.lax.cond(power == 1, lambda: plain, lambda: norm(power, _opaque(leaves)))
@@ -69,10 +72,13 @@ def _opaque(x: PyTree) -> PyTree:
 
 def power_of_two(size: Array) -> Array:
     """The divisor: in float32 2**66 where the size is above 2**40, 2**-66 below 2**-40, else 1."""
-    end = int(jnp.finfo(size.dtype).maxexp)
-    most, shift = 2.0 ** (end * 20 // 64), 2.0 ** (end * 33 // 64)
+    most, shift = 2.0 ** (int(jnp.finfo(size.dtype).maxexp) * 20 // 64), _shift(size.dtype)
     power = jnp.where(size > most, shift, jnp.where(size < 1 / most, 1 / shift, 1.0))
     return jax.lax.stop_gradient(power.astype(size.dtype))
+
+
+def _shift(dtype: DType) -> float:
+    return 2.0 ** (int(jnp.finfo(dtype).maxexp) * 33 // 64)
 
 
 def _root(total: Array) -> Array:

@@ -145,6 +145,7 @@ def fit_config(
             on_row=on_row,
             should_stop=should_stop,
             **config.train,
+            **config.mesh,
         )
     return Training(state, history, signals, bar.first_step, time.perf_counter() - start)
 

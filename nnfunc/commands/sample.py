@@ -94,7 +94,7 @@ def _drop_unused_logits(model: Model, vocab_size: int) -> Model:
         y, out = model.forward(params, x, ctx)
         return y[..., :vocab_size], out
 
-    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
+    return model.replace(forward=forward)
 
 
 def _stop_token(codec: Any, text: str) -> int:

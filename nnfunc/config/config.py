@@ -12,7 +12,7 @@ from nnfunc.config.build import Recipe, TableCall, insert_slots, map_schedules
 from nnfunc.config.config_errors import ConfigError, Problem, error_parts, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import last_saved
-from nnfunc.config.schema import FIXED_FACTORIES, TASK_TABLES, factories, get_schema
+from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, TASK_TABLES, factories, get_schema
 
 __all__ = ["Config"]
 
@@ -61,6 +61,11 @@ class Config:
     def train(self) -> dict[str, Any]:
         """The arguments of `nf.train` in the file: steps, log_every, best and so on."""
         return dict(self.tables["train"])
+
+    @property
+    def mesh(self) -> dict[str, Any]:
+        """The arguments of `nf.train` for a mesh of devices, mesh and shard; {} without one."""
+        return {table: self.tables[table] for table in MESH_TABLES if table in self.tables}
 
     def data(self) -> Any:
         """The data set to train on, with its validation examples. Raises: ConfigError."""

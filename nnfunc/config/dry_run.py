@@ -13,9 +13,9 @@ from nnfunc.config.schema import get_schema
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
-from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.device_feed import DeviceFeed, placed_data
 from nnfunc.training.fitting import check_memory
-from nnfunc.training.step import eval_params, trainer
+from nnfunc.training.step import eval_params, placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
 
@@ -38,8 +38,11 @@ def _trace(config: Config) -> None:
     _check_classes(config, data)
     numbers, static, treedef = split_hypers(config.hypers)
     try:
-        functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0)
-        feed, key = DeviceFeed(data), config.key()
+        placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))
+        functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
+        if placement is not None:
+            data, numbers = placed_data(data, placement), placement.whole(numbers)
+        feed, key = DeviceFeed(data, placement), config.key()
         best = BestMetric.parse(config.train.get("best", "min loss"))
         has_convolution = inspect_task(functions, numbers, key, feed, best)
         loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
@@ -108,7 +111,7 @@ def _locate(config: Config, error: NnfuncError) -> Problem:
     """The error as a problem of the table that its layer or function belongs to, if that is known."""
     tables = {config.part(path)[1]: path for path in reversed(config.table_paths)}
     tables |= {"remat": "task.remat", "remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
-    tables |= {name: name for name in ("lora", "start", "train") if name in config.tables}
+    tables |= {name: name for name in ("lora", "start", "train", "mesh", "shard") if name in config.tables}
     functions = error.where.split(": ")
     table = next((tables[name] for name in functions if name in tables), "model" if error.path else "")
     text = to_one_line(error).removeprefix(f"{table}: ")

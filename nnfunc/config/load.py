@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from nnfunc.config.build import map_schedules
 from nnfunc.config.check_values import call_factories, check_combinations, check_learning_rate
@@ -12,7 +12,7 @@ from nnfunc.config.config import Config
 from nnfunc.config.config_errors import COMMAND_LINE, ProblemList, describe, nearest_hint
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import make_absolute
-from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, factories, get_schema
+from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, OPTIONAL_TABLES, TABLES, factories, get_schema
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.runs.run_folder import program_name
 
@@ -122,6 +122,8 @@ def _check_table(table: str, values: Any, problems: ProblemList) -> dict[str, An
     """A table with its defaults, or None if it has mistakes."""
     if table == "augment":
         return _check_augmentations(values, problems)
+    if table in MESH_TABLES:
+        return _check_mesh_table(table, values, problems)
     if not isinstance(values, dict):
         problems.add(table, expected=f"should be a table, such as {TABLES[table]}", actual=describe(values))
         return None
@@ -134,6 +136,16 @@ def _check_table(table: str, values: Any, problems: ProblemList) -> dict[str, An
         return None
     arguments = _check_arguments(table, values["name"], table, values, problems)
     return None if arguments is None else {"name": values["name"]} | arguments
+
+
+def _check_mesh_table(table: str, values: Any, problems: ProblemList) -> Any:
+    """A table of MESH_TABLES as it is, or None if it has another type."""
+    value_type, text = MESH_TABLES[table]
+    try:
+        return TypeAdapter(value_type).validate_python(values, strict=True)
+    except ValidationError:
+        problems.add(table, expected=f"should be {text}, such as {TABLES[table]}", actual=describe(values))
+        return None
 
 
 def _check_augmentations(tables: Any, problems: ProblemList) -> dict[str, Any] | None:

@@ -48,6 +48,8 @@ TABLES = {
     "groups": 'groups = { rates = { "stem/**" = 0.1 }, freeze = ["embed/**"] }',
     "lookahead": "lookahead = { every = 6, slow_rate = 0.5 }",
     "max_norm": "max_norm = { limit = 3.0 }",
+    "mesh": "mesh = { data = -1, model = 2 }",
+    "shard": 'shard = "fsdp"',
 }
 """Every table of a config, with an example."""
 
@@ -67,7 +69,12 @@ TASK_TABLES = (
     "start",
     *WRAPPERS,
 )
-OPTIONAL_TABLES = {"schedule", "log", *TASK_TABLES[4:]}
+MESH_TABLES: dict[str, tuple[Any, str]] = {
+    "mesh": (dict[str, int], "integers by axis"),
+    "shard": (str | dict[str, list[str]], "a preset, or lists of mesh axes by path pattern"),
+}
+"""The type and its description of the tables that are arguments of `nf.train` and have no factory."""
+OPTIONAL_TABLES = {"schedule", "log", *TASK_TABLES[4:], *MESH_TABLES}
 FIXED_FACTORIES = {
     "train": "train",
     "log": "log",
@@ -96,6 +103,8 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     >>> sorted(factories("objective"))
     ['classification', 'language_modelling', 'regression']
     """
+    if table in MESH_TABLES:
+        return {}
     if table == "data":
         return _data_sets()
     if table in FIXED_FACTORIES:
@@ -274,7 +283,7 @@ def get_schema(table: str, name: str) -> Schema:
     """The schema of the factory `name` of a `table`, from its signature and annotations."""
     factory = factories(table)[name]
     # the arguments that the commands give
-    skipped = {"train": ("folder", "resume", "changed_data"), "data": ("preprocessing",)}.get(table, ())
+    skipped = {"train": ("folder", "resume", "changed_data", *MESH_TABLES), "data": ("preprocessing",)}.get(table, ())
     hints = typing.get_type_hints(factory)
     parameters = inspect.signature(factory).parameters
     if table in WRAPPERS:  # its first argument is the optimizer that it wraps

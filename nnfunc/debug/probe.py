@@ -229,7 +229,7 @@ def build_probe(
     task = build_task(build, hypers, 0)
     if isinstance(task.model, JointModel):
         hint = "Give each model a task of its own for it."
-        check.fail(where, f"it looks at one model, and the task has {list(task.model.children)}.", hint=hint)
+        check.fail(where, f"it looks at one model, and the task has {list(task.model.parts)}.", hint=hint)
     params, state = init_params(build, hypers, key)
     probe = Probe(task, params, state, jax.device_get(data.batch(0)), fold(key, where))
     try:

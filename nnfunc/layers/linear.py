@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
 from nnfunc import activations, check, initializers
-from nnfunc.base import Array, Initializer, Model, Scalar, fold, widen
+from nnfunc.base import Array, Initializer, Model, Scalar, fold, is_partitioned, widen
 
 INIT_HINT = "Were the parameters made by this model's init?"
 
@@ -64,6 +64,8 @@ def matmul_rows(x: Array, weight: Array) -> Array:
     XLA's weight gradient of a batched product is slow on CPU.
     Shapes: x [..., in_dim], weight [in_dim, out_dim] -> [..., out_dim].
     """
+    if is_partitioned():  # where a product of all rows would move them between devices
+        return x @ weight
     y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight  # [rows, out_dim]
     return y.reshape(*x.shape[:-1], weight.shape[-1])  # [..., out_dim]
 

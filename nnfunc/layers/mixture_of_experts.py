@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Key, Model, Out, Params, fold, indexed_keys, widen
+from nnfunc.base import Array, Initializer, Key, Model, Out, Params, fold, indexed_keys, is_partitioned, widen
 from nnfunc.combinators import tap
 from nnfunc.layers.feed_forward import resolve_activation
 from nnfunc.layers.linear import matmul_rows
@@ -110,8 +110,12 @@ def mixture_of_experts(
         one_hot = jax.nn.one_hot(choices, num_experts, dtype=x.dtype)  # [tokens, top_k, num_experts]
         table = (one_hot * weights[..., None]).sum(-2)  # [tokens, num_experts]
         inner = hidden_values(params, x, "td,edh->eth") * table.T[..., None]  # [num_experts, tokens, hidden]
-        y = jnp.einsum("eth,ehd->td", inner, params["down"]["weight"])
-        return y + table @ params["down"]["bias"] if bias else y
+        down = params["down"]["weight"]
+        if bias and is_partitioned():  # the biases as one more row of weights: one sum over the devices
+            inner = jnp.concatenate([inner, table.T[..., None]], axis=-1)
+            down = jnp.concatenate([down, params["down"]["bias"][:, None]], axis=1)  # [num_experts, hidden + 1, dim]
+        y = jnp.einsum("eth,ehd->td", inner, down)
+        return y + table @ params["down"]["bias"] if bias and not is_partitioned() else y
 
     def run_chosen(params: Params, x: Array, choices: Array, weights: Array, limit: int) -> Array:
         """Each expert on at most `limit` tokens, which are moved to its rows and back."""
@@ -138,7 +142,7 @@ def mixture_of_experts(
         wide = widen(tokens)
         logits = matmul_rows(wide, params["router"]["weight"].astype(wide.dtype))
         probabilities = jax.nn.softmax(logits)
-        top_logits, choices = jax.lax.top_k(logits, top_k)
+        top_logits, choices = _largest(logits, top_k)
         top_probabilities = jnp.take_along_axis(probabilities, choices, axis=-1)
         weights = jax.nn.softmax(top_logits) if weighing == "chosen" else top_probabilities
         weights = weights.astype(x.dtype)
@@ -167,6 +171,19 @@ def _router_values(logits: Array, probabilities: Array, choices: Array) -> dict[
     z = jax.nn.logsumexp(logits, axis=-1)
     z_loss = jnp.sum(z * z) / max(tokens, 1)
     return {"balance_loss": num_experts * (fraction * mean).sum(), "z_loss": z_loss, "fraction": fraction}
+
+
+def _largest(logits: Array, count: int) -> tuple[Array, Array]:
+    """The largest logits of each token and their indices, as `jax.lax.top_k`, which is not divided over devices."""
+    if not is_partitioned():
+        return jax.lax.top_k(logits, count)
+    values, indices, rest = [], [], logits
+    for _ in range(count):
+        index = jnp.argmax(rest, axis=-1, keepdims=True)
+        values.append(jnp.take_along_axis(logits, index, axis=-1))
+        indices.append(index.astype(jnp.int32))
+        rest = jnp.where(jnp.arange(logits.shape[-1]) == index, -jnp.inf, rest)
+    return jnp.concatenate(values, axis=-1), jnp.concatenate(indices, axis=-1)
 
 
 def _queue_ranks(choices: Array, num_experts: int) -> Array:

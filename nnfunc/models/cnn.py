@@ -172,7 +172,7 @@ def for_images(where: str, size: int | None, least: int = 1, /, *, in_dim: int, 
         return x
 
     model = wire(flow, **layers)
-    return Model(model.init, forward=model.forward, init_state=model.init_state, name=where)
+    return model.replace(name=where)
 
 
 def stage_sizes(where: str, **lists: Sequence[int]) -> list[list[int]]:

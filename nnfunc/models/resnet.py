@@ -232,4 +232,4 @@ def scaled_at_first(norm: Layer, factor: Scalar) -> Model:
             return params
         return params | {"scale": params["scale"] * jnp.asarray(factor, params["scale"].dtype)}
 
-    return Model(init, forward=layer.forward, init_state=layer.init_state, name=layer.name)
+    return layer.replace(init=init)

@@ -165,7 +165,7 @@ def _without_cache(model: Model) -> Model:
     def forward(params, x, ctx):
         return model.forward(params, x, replace(ctx, cache=None))
 
-    return Model(model.init, forward=forward, init_state=model.init_state, name=model.name)
+    return model.replace(forward=forward)
 
 
 def _check_input(x: Any) -> Seq2SeqInput:

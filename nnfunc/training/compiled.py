@@ -6,6 +6,7 @@ arguments, so neither becomes a constant of the program and new numbers never re
 
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import tuning
-from nnfunc.base import Array, fold, to_device
+from nnfunc.base import Array, divide_examples, fold, to_device
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import EvalBatch
+from nnfunc.distributed.placement import Placement
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.objectives import Totals
-from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
+from nnfunc.training.step import Trainer, TrainState, eval_params, partition_task, trainer
 from nnfunc.training.task import Build, Task, build_task, cache_calls
 
 __all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions", "run_functions", "split_hypers"]
@@ -77,7 +79,8 @@ class RunFunctions(NamedTuple):
     (Carry, layers), a step with the statistics of every layer. eval_totals: sums and weights in evaluation
     mode, pure of (state, numbers, batch, mask=None), jitted of (state, numbers, EvalBatch). observe: (carry,
     numbers, metrics) -> Carry, lets reduce_on_plateau see the validation metrics. build_task: (numbers,
-    step=0) -> Task. notes: what runs on a data set have shown; see `once`. The jitted functions donate the carry.
+    step=0) -> Task. placement: of the arrays on a mesh, None without one. notes: what runs on a data set have shown;
+    see `once`. The jitted functions donate the carry.
     """
 
     trainer: Trainer
@@ -88,6 +91,7 @@ class RunFunctions(NamedTuple):
     eval_totals: Callable[..., Totals]
     observe: Callable[[Carry, Any, dict[str, Any]], Carry]
     build_task: Callable[..., Task]
+    placement: Placement | None
     notes: WeakKeyDictionary[Any, dict[Any, Any]]
 
     def once(self, data: Any, name: Hashable, numbers: Any, compute: Callable[[], T]) -> T:
@@ -124,17 +128,20 @@ def split_hypers(hypers: Any, static_names: Collection[str] = ()) -> tuple[Any, 
     return numbers, static, treedef
 
 
-def run_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> RunFunctions:
+def run_functions(
+    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False, placement: Placement | None = None
+) -> RunFunctions:
     """The pure functions that train the task of hypers that `split_hypers` took apart.
 
-    build: hypers -> Task. static, treedef: of `split_hypers`. rate_scale: as for `trainer`.
+    build: hypers -> Task. static, treedef: of `split_hypers`. rate_scale: as for `trainer`. placement: of the arrays
+    on a mesh, None without one.
     """
 
     def build_from(numbers, step=0):
         leaves = [s if n is None else n for n, s in zip(numbers, static, strict=True)]
         return build_task(build, jax.tree.unflatten(treedef, leaves), step)
 
-    pair = trainer(build_from, rate_scale=rate_scale)
+    pair = trainer(build_from, rate_scale=rate_scale, mesh=placement)
 
     def batch_of(state, data):
         key = jax.random.fold_in(state.key, state.step)
@@ -159,19 +166,27 @@ def run_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scal
         return Carry(state, meter.add(metrics, state.diverged_at < 0)), layers
 
     def eval_totals(state, numbers, batch, mask=None):
-        task = build_from(numbers, state.step)
-        return batch_totals(task, *eval_params(task, state), batch, mask, step=state.step)
+        with nullcontext() if placement is None else placement.tracing():
+            task = partition_task(build_from(numbers, state.step), placement)
+            batch = divide_examples(batch)
+            return batch_totals(task, *eval_params(task, state), batch, mask, step=state.step)
 
     def observe(carry, numbers, metrics):
         return carry._replace(state=pair.observe(numbers, carry.state, metrics))
 
-    return RunFunctions(pair, init, step, steps, watched_step, eval_totals, observe, build_from, WeakKeyDictionary())
+    functions = (init, step, steps, watched_step, eval_totals, observe, build_from)
+    return RunFunctions(pair, *functions, placement, WeakKeyDictionary())
 
 
 def _compile(
-    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool, types: tuple[type, ...]
+    build: Build,
+    static: tuple[Any, ...],
+    treedef: Any,
+    rate_scale: bool,
+    placement: Placement | None,
+    types: tuple[type, ...],
 ) -> RunFunctions:
-    pure = run_functions(build, static, treedef, rate_scale)
+    pure = run_functions(build, static, treedef, rate_scale, placement)
 
     def eval_totals(state: TrainState, numbers: Any, batch: EvalBatch) -> Totals:
         return pure.eval_totals(state, numbers, batch.batch(), batch.mask())
@@ -189,13 +204,15 @@ def _compile(
 _cached_compile = cache_calls(_compile, 32)
 
 
-def compiled_functions(build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False) -> RunFunctions:
+def compiled_functions(
+    build: Build, static: tuple[Any, ...], treedef: Any, rate_scale: bool = False, placement: Placement | None = None
+) -> RunFunctions:
     """The jitted functions of a build; they are cached, so that other numbers compile nothing.
 
-    build: hypers -> Task. static, treedef: of `split_hypers`. rate_scale: as for `trainer`.
+    build: hypers -> Task. static, treedef: of `split_hypers`. rate_scale, placement: as for `run_functions`.
     """
     types = tuple(map(type, static))  # 1 and True are equal, and not the same
-    return _cached_compile(build, static, treedef, rate_scale, types)
+    return _cached_compile(build, static, treedef, rate_scale, placement, types)
 
 
 def choose_loop(

@@ -1,5 +1,6 @@
 """What a step's program reads of the training data."""
 
+import dataclasses
 from collections.abc import Generator
 from typing import Any
 
@@ -9,8 +10,10 @@ from nnfunc import check
 from nnfunc.base import to_device
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import BatchStream, Stream
+from nnfunc.distributed.mesh import DATA, axis_size
+from nnfunc.distributed.placement import Placement
 
-__all__ = ["DeviceFeed", "as_data"]
+__all__ = ["DeviceFeed", "as_data", "placed_data"]
 
 
 def as_data(data: Any, where: str = "train") -> Data | Stream:
@@ -26,17 +29,35 @@ def as_data(data: Any, where: str = "train") -> Data | Stream:
     return BatchStream.of_source(where, data)
 
 
+def placed_data(data: Data | Stream, placement: Placement) -> Data | Stream:
+    """The data set for the devices of a mesh: its held-out examples whole on each of them, in batches that divide.
+
+    data: of a run. placement: of the run. Raises: ValueError when the devices do not divide the batch.
+    """
+    count = axis_size(placement.mesh, DATA)
+    if data.batch_size % count and not isinstance(data, BatchStream):
+        expected = f"the {count} devices of the mesh axis {DATA!r} should divide batch_size"
+        hint = f"Use a multiple of {count}, or fewer devices."
+        check.fail("train", expected=expected, actual=data.batch_size, hint=hint)
+    size = data.eval_batch_size
+    fields: dict[str, Any] = {} if size is None else {"eval_batch_size": -(-size // count) * count}
+    if isinstance(data, Data):
+        fields["validation"] = placement.whole(jax.tree.map(to_device, data.validation))
+    return dataclasses.replace(data, **fields)
+
+
 class DeviceFeed:
     """A data set on the device as it is; of a stream, the batch of each step, gathered ahead.
 
     Close it when no more steps are run: a thread may be waiting.
     """
 
-    def __init__(self, data: Data | Stream):
+    def __init__(self, data: Data | Stream, placement: Placement | None = None):
         self.data = data
-        self._whole = None
+        self._whole, self._placement = None, placement
         if isinstance(data, Data):
-            self._whole = jax.tree.map(to_device, data.for_training())
+            whole = jax.tree.map(to_device, data.for_training())
+            self._whole = whole if placement is None else placement.whole(whole)
         self._ahead: Generator[Any, None, None] | None = None
         self._next = 0
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from nnfunc.base import Key, shape_struct
+from nnfunc.base import Key, as_model, shape_struct
 from nnfunc.device_memory import check_fits, compile_checked, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
@@ -50,8 +50,12 @@ def _check_memory(
 ) -> None:
     data = feed.sample()
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
+    structs = jax.tree.map(shape_struct, data)
+    if (placement := compiled.placement) is not None:
+        model = as_model(compiled.build_task(numbers).model)
+        carry = carry._replace(state=placement.structs(carry.state, model))
     check_state(where, carry.state)
-    args: tuple[Any, ...] = (carry, numbers, jax.tree.map(shape_struct, data))
+    args: tuple[Any, ...] = (carry, numbers, structs)
     step = compiled.step
     if loop == "scan":
         step, args = compiled.steps, (jax.ShapeDtypeStruct((), "int32"), *args)

@@ -1,6 +1,6 @@
 """The loss of a batch under a task and its gradient: of the whole batch, of micro-batches, or sharpness-aware."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from nnfunc.base import (
     Watch,
     as_model,
     check_unchanged_state,
+    divide_examples,
     fold,
     match_state,
     trace_state,
@@ -66,7 +67,7 @@ class BoundModel:
         self._trace = trace_state()
         self._net = None
         if isinstance(model, JointModel):
-            self._net = BoundNet(self, model.children, params, replace(ctx, key=fold(ctx.key, "predict")))
+            self._net = BoundNet(self, model.parts, params, replace(ctx, key=fold(ctx.key, "predict")))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or self._net is None:
@@ -96,7 +97,7 @@ class BoundNet(Net):
     __slots__ = ("_predict",)
     _owner, _part = "predict", "model"
 
-    def __init__(self, predict: BoundModel, children: dict[str, Model], params: Params, ctx: Context):
+    def __init__(self, predict: BoundModel, children: Mapping[str, Model], params: Params, ctx: Context):
         super().__init__(children, params, ctx)
         self._predict = predict
 
@@ -192,7 +193,7 @@ def _accumulated(gradient: GradientFunction, count: int) -> GradientFunction:
         micro_batches = jax.tree.map(split, batch)
 
         def of_micro_batch(model_state, i):
-            batch = jax.tree.map(lambda leaf: leaf[i], micro_batches)
+            batch = divide_examples(jax.tree.map(lambda leaf: leaf[i], micro_batches))
             result = gradient(params, model_state, batch, jax.random.fold_in(key, i))
             return result._replace(metrics=jax.tree.map(_as_float, result.metrics))
 

@@ -16,10 +16,9 @@ __all__ = ["AlternatingObjectives", "JointModel", "JointOptimizer", "joint_model
 
 
 class JointModel(Model):
-    """A Model with `children`, models by name; an objective calls each by itself, as predict.name(x)."""
+    """A Model of several, its parts by name; an objective calls each by itself, as predict.name(x)."""
 
-    __slots__ = ("children",)
-    children: dict[str, Model]
+    __slots__ = ()
 
 
 def joint_model(models: Mapping[str, Layer]) -> JointModel:
@@ -38,9 +37,8 @@ def joint_model(models: Mapping[str, Layer]) -> JointModel:
         check.fail("predict", f"the task has several models. Call one of them: {call}.", exc_type=TypeError)
 
     wired = wire(several_models, **children)
-    joint = JointModel(wired.init, forward=wired.forward, init_state=wired.init_state, name="models")
-    joint.children = children
-    return joint
+    functions = {"forward": wired.forward, "init_state": wired.init_state}
+    return JointModel(wired.init, **functions, name="models", parts=wired.parts)
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,6 @@ def joint_optimizer(optimizers: Any, names: tuple[str, ...], models: JointModel)
 
 
 def _check_name(argument: str, name: str, models: JointModel) -> None:
-    if name not in models.children:
-        near = check.nearest(name, models.children)
+    if name not in models.parts:
+        near = check.nearest(name, models.parts)
         check.fail("build", f"{argument} should be by the names of models, got {name!r}{near}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from nnfunc import check, checkpoint, paths
 from nnfunc.base import (
@@ -18,6 +19,7 @@ from nnfunc.base import (
     Watch,
     as_model,
     canonicalize,
+    divide_examples,
     fold,
     match_dtype,
     shape_struct,
@@ -27,15 +29,27 @@ from nnfunc.base import (
     widen,
 )
 from nnfunc.display import tree_html
+from nnfunc.distributed.mesh import as_mesh
+from nnfunc.distributed.placement import Placement, Shard, divided
 from nnfunc.optimizers import Optimizer
 from nnfunc.sums import sum_all
 from nnfunc.training import layer_stats
 from nnfunc.training.gradients import gradient_of
-from nnfunc.training.several_models import AlternatingObjectives, JointOptimizer
+from nnfunc.training.several_models import AlternatingObjectives, JointModel, JointOptimizer, joint_model
 from nnfunc.training.task import Build, Task, build_task, training_batch
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["TrainState", "Trainer", "alternating_turns", "eval_params", "refuse_train_state", "step_inputs", "trainer"]
+__all__ = [
+    "TrainState",
+    "Trainer",
+    "alternating_turns",
+    "eval_params",
+    "partition_task",
+    "placement_of",
+    "refuse_train_state",
+    "step_inputs",
+    "trainer",
+]
 
 
 class TrainState(NamedTuple):
@@ -89,14 +103,21 @@ class Trainer:
         return iter((self.init, self.step))
 
 
-def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
+def trainer(
+    build: Build,
+    *,
+    rate_scale: bool = False,
+    mesh: Mesh | Mapping[str, int] | Placement | None = None,
+    shard: Shard = None,
+) -> Trainer:
     """The pair of pure functions that trains the task `build(hypers)`.
 
     Metrics of a step: `loss`, those of the objective, `gradient_norm` (over all leaves), and
     `learning_rate` if the optimizer has one.
 
     build: hypers -> Task, or (hypers, step) -> Task. rate_scale: whether the state holds a factor of the
-    learning rate, 1 at first, to be changed from outside.
+    learning rate, 1 at first, to be changed from outside. mesh: of `nf.mesh`, over whose devices a jitted step is
+    divided; None, the default, for none. shard: where parameters lie on it, as for `nf.shardings`.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -109,6 +130,8 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
     >>> bool((again.params["weight"] == state.params["weight"]).all()), int(again.step)
     (True, 0)
     """
+
+    placement = placement_of("trainer", mesh, shard)
 
     def init(hypers, key, *, params=None, state=None):
         check.key("train", key)
@@ -136,17 +159,28 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
             plateau=() if task.plateau is None else task.plateau.init(),
             rate_scale=jnp.ones((), jnp.float32) if rate_scale else (),
         )
+        if placement is not None:
+            return placement.constrain(new, model)
         arrays = [leaf for leaf in jax.tree.leaves((hypers, new)) if hasattr(leaf, "dtype")]
         # inside shard_map all of it varies as its first update will, but for the counter of steps
         return vary_like(new, arrays)._replace(step=new.step)
 
     def step(hypers, state, batch, *, watch=False):
-        task = build_task(build, hypers, state.step)
+        if placement is None:
+            return run_step(build_task(build, hypers, state.step), state, batch, watch)
+        with placement.tracing():
+            task = partition_task(build_task(build, hypers, state.step), placement)
+            new, metrics = run_step(task, state, batch, watch)
+            return placement.constrain(new, as_model(task.model)), metrics
+
+    def run_step(task, state, batch, watch):
         key = jax.random.fold_in(state.key, state.step)
         watcher = Watch() if watch else None
         update = _alternating_update if isinstance(task.objective, AlternatingObjectives) else _update
         running = state.diverged_at < 0
-        old, inputs = step_inputs(state, training_batch(task, batch, key), key, running, watcher)
+        # micro-batches are divided one by one
+        batch = training_batch(task, batch if task.accumulate > 1 else divide_examples(batch), key)
+        old, inputs = step_inputs(state, batch, key, running, watcher)
         result = update(task, old, inputs)
         new, metrics = result.new, result.metrics
         if watcher is not None:
@@ -170,6 +204,27 @@ def trainer(build: Build, *, rate_scale: bool = False) -> Trainer:
         return state._replace(plateau=plateau.update(state.plateau, value))
 
     return Trainer(init, step, observe)
+
+
+def placement_of(where: str, mesh: Mesh | Mapping[str, int] | Placement | None, shard: Shard) -> Placement | None:
+    """The placement of two arguments of a function. where: begins the message of the error."""
+    if isinstance(mesh, Placement):
+        return mesh
+    mesh = as_mesh(where, mesh)
+    if mesh is None and shard is not None:
+        expected = "there should be a mesh to place arrays on"
+        check.fail(f"{where}: shard", expected=expected, actual="none", hint="Add one, such as data = -1.")
+    return None if mesh is None else Placement.of(f"{where}: shard", mesh, shard)
+
+
+def partition_task(task: Task, placement: Placement | None) -> Task:
+    """The task, the values inside of whose model are divided over devices. task: checked. placement: None for not."""
+    partition = None if placement is None else placement.partition(task.model)
+    if partition is None:
+        return task
+    if not isinstance(task.model, JointModel):
+        return task._replace(model=divided(task.model, partition))
+    return task._replace(model=joint_model({name: divided(part, partition) for name, part in task.model.parts.items()}))
 
 
 class Values(NamedTuple):

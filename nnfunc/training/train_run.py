@@ -2,28 +2,30 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from nnfunc import check, flops, tuning
 from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_struct
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.display import html_table
+from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
-from nnfunc.training.device_feed import DeviceFeed, as_data
+from nnfunc.training.device_feed import DeviceFeed, as_data, placed_data
 from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import BoundModel, objective_values
 from nnfunc.training.interval_loop import IntervalLoop, Report
 from nnfunc.training.intervals import Intervals, StepRunner
-from nnfunc.training.step import TrainState
+from nnfunc.training.step import TrainState, placement_of
 from nnfunc.training.task import Build, build_task, training_batch
 from nnfunc.training.throughput import SPEED_METRICS
 
@@ -100,6 +102,8 @@ def train(
     changed_data: bool = False,
     best: str = "min loss",
     loop: Loop = "auto",
+    mesh: Mesh | Mapping[str, int] | None = None,
+    shard: Shard = None,
     rollback: int = 0,
     rollback_factor: float = 0.5,
     on_report: Callable[[Report], None] | None = None,
@@ -129,6 +133,9 @@ def train(
     "scan" otherwise, but that on a CPU convolutions can be slow in a scan: with them it is "step", or in a run of
     over 20 seconds the faster of the two. A resumed run keeps the choice, as it keeps the
     forms of its convolutions that `nnfunc tune` has measured.
+    mesh: of `nf.mesh`, or its axes as a dict, {"data": -1}: the devices that each step is divided over; the result is
+    that of one device to rounding. Its axis `data` divides batch_size. None, the default, is one device. shard: where
+    the parameters lie on the mesh: a preset or patterns, as for `nf.shardings`.
     rollback: how often a run that diverges returns to its last good checkpoint and continues with rollback_factor
     times the learning rate; it needs a folder. rollback_factor: in (0, 1].
     on_report: called with the Report of each interval. on_row: called with each row of metrics.jsonl, such
@@ -171,10 +178,13 @@ def train(
     with tuning.pinned(forms):
         jax.eval_shape(lambda: build_task(build, hypers) and None)  # checks look at plain numbers only
         numbers, static, treedef = split_hypers(hypers)
-        compiled = compiled_functions(build, static, treedef, rollback > 0)
+        placement = placement_of("train", mesh, shard)
+        compiled = compiled_functions(build, static, treedef, rollback > 0, placement)
         if eval_batch_size is not None:
             data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
-        feed = DeviceFeed(data)
+        if placement is not None:
+            data, numbers = placed_data(data, placement), placement.whole(numbers)
+        feed = DeviceFeed(data, placement)
         loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
         start = None if params is None and state is None else (params, state)
         check_memory("train", compiled, numbers, key, feed, loop, start)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Context, Key, Scalar, canonicalize, wide_dtype
+from nnfunc.base import Array, Context, Key, Scalar, canonicalize, is_partitioned, wide_dtype
 from nnfunc.layers.attention.backends import (
     Implementation,
     attend_cudnn,
@@ -190,7 +190,7 @@ def _attend_plain(
     rate: Scalar,
     observe: Callable[[str, Array], Array] | None,
 ) -> Array:
-    """Two batches of matrix products; the query heads of one key head are rows of one matrix."""
+    """Batches of matrix products; the query heads of one key head are rows of one matrix."""
     (time, heads, head_dim), (source, kv_heads, dim) = q.shape[-3:], v.shape[-3:]
     queries, keys, values = (_split_heads(x, kv_heads) for x in (q, k, v))
     full = (*q.shape[:-3], heads, time, source)
@@ -198,7 +198,7 @@ def _attend_plain(
     def observed(name: str, value: Array) -> Array:
         return value if observe is None else observe(name, value.reshape(full)).reshape(value.shape)
 
-    scores = jnp.einsum("btd,bsd->bts", queries, keys, preferred_element_type=wide_dtype(q))
+    scores = jnp.einsum("...td,...sd->...ts", queries, keys, preferred_element_type=wide_dtype(q))
     scores *= jnp.asarray(head_dim**-0.5 if options.scale is None else options.scale, scores.dtype)
     if options.soft_cap is not None:
         scores = _cap(scores, options.soft_cap)
@@ -212,18 +212,22 @@ def _attend_plain(
     if options.dropout is not None:
         weights = dropout_layer(rate).forward({}, weights, Context(key=options.dropout))[0]
     weights = weights.astype(v.dtype)
-    y = jnp.einsum("bts,bsd->btd", weights, values, preferred_element_type=wide_dtype(v)).astype(v.dtype)
+    y = jnp.einsum("...ts,...sd->...td", weights, values, preferred_element_type=wide_dtype(v)).astype(v.dtype)
     y = y.reshape(math.prod(q.shape[:-3]), heads, time, dim)  # [batch, heads, time, dim]
     y = y.transpose(0, 2, 1, 3)  # [batch, time, heads, dim]
     return y.reshape(*q.shape[:-1], dim)  # [..., time, heads, dim]
 
 
 def _split_heads(x: Array, kv_heads: int) -> Array:
-    """[..., time, kv_heads * group, dim] -> [batch * kv_heads, group * time, dim]."""
+    """[..., time, kv_heads * group, dim] -> [batch * kv_heads, group * time, dim].
+
+    In a program that is divided over devices batch and kv_heads stay two axes, so that each can be divided.
+    """
     time, heads, dim = x.shape[-3:]
     batch = math.prod(x.shape[:-3])
     x = x.reshape(batch, time, heads, dim).transpose(0, 2, 1, 3)  # [batch, heads, time, dim]
-    return x.reshape(batch * kv_heads, heads // kv_heads * time, dim)
+    batches = (batch, kv_heads) if is_partitioned() else (batch * kv_heads,)
+    return x.reshape(*batches, heads // kv_heads * time, dim)
 
 
 @jax.custom_jvp

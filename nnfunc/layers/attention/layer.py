@@ -1,5 +1,6 @@
 """Attention as a layer: projections, positions, heads, and the cache of generation."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold
+from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold, is_partitioned
 from nnfunc.combinators import absolute, call_child, is_requested, tap
 from nnfunc.layers.attention.backends import Implementation
 from nnfunc.layers.attention.functional import attend, check_numbers
@@ -18,6 +19,8 @@ from nnfunc.layers.linear import add_bias, linear, matmul_rows
 from nnfunc.layers.norm import rms_norm
 
 __all__ = ["AttentionInput", "attention"]
+
+PROJECTIONS = ("query", "key", "value")
 
 
 class AttentionInput(NamedTuple):
@@ -162,7 +165,7 @@ def attention(
             return value
 
         check_cache(ctx, x, causal, context_dim)
-        joined = _project_at_once(params, x, ctx, (wide, narrow, narrow)) if context_dim is None else {}
+        joined = _project_at_once(params, x, ctx, (wide, narrow, narrow), kv_heads) if context_dim is None else {}
         start = ctx.state.get("position")
         first = jnp.zeros((), jnp.int32) if start is None else start
         positions_of_x = first + jnp.arange(x.shape[-2], dtype=jnp.int32)
@@ -194,26 +197,49 @@ def attention(
         y = y.reshape(*x.shape[:-1], wide)  # [..., time, heads * head_dim]
         return run("out", y), Out(state, taps)
 
-    return Model(init, forward=forward)
+    return Model(init, forward=forward, parts=children)
 
 
-def _project_at_once(params: Params, x: Array, ctx: Context, widths: tuple[int, int, int]) -> dict[str, Array]:
+def _project_at_once(
+    params: Params, x: Array, ctx: Context, widths: tuple[int, int, int], kv_heads: int
+) -> dict[str, Array]:
     """query, key and value by one product: quicker on CPU, and x is saved once for the gradient.
 
-    Empty where they have to be computed one by one: on other platforms, where joining weights would undo their
-    sharding; for the summary; and for parameters of wrong shapes, so that the layer with them raises the error.
+    Empty where they have to be computed one by one: on other platforms, where joining weights takes memory; where each
+    weight is divided over the devices of the batch; for the summary; and for parameters of wrong shapes, so that the
+    layer with them raises the error. Where heads may be divided over devices, the weights are joined head by head.
     """
-    parts = [params.get(name, {}) for name in ("query", "key", "value")]
+    parts = [params.get(name, {}) for name in PROJECTIONS]
     shapes = [jnp.shape(part.get("weight")) for part in parts]
     fit = shapes == [(x.shape[-1], width) for width in widths] and len({*map(len, parts)}) == 1
-    if jax.default_backend() != "cpu" or ctx.watch is not None or not fit:
+    by_head = is_partitioned(beyond_batch=True)
+    if not by_head and (is_partitioned() or jax.default_backend() != "cpu"):
+        return {}
+    if ctx.watch is not None or not fit:
         return {}
     parts = ctx.cast(parts)
+    if by_head:
+        return _project_by_head(parts, x, kv_heads)
     y = matmul_rows(x, jnp.concatenate([part["weight"] for part in parts], axis=-1))
     if "bias" in parts[0]:
         y = add_bias(y, jnp.concatenate([part["bias"] for part in parts]))
     projections = jnp.split(y, [widths[0], widths[0] + widths[1]], axis=-1)
-    return dict(zip(("query", "key", "value"), projections, strict=True))
+    return dict(zip(PROJECTIONS, projections, strict=True))
+
+
+def _project_by_head(parts: Sequence[Params], x: Array, kv_heads: int) -> dict[str, Array]:
+    """query, key and value by one product, whose gradient of x is one sum over the devices."""
+
+    def joined(name):
+        leaves = [part[name] for part in parts]
+        by_head = [leaf.reshape(*leaf.shape[:-1], kv_heads, -1) for leaf in leaves]  # [..., kv_heads, width]
+        return jnp.concatenate(by_head, axis=-1), [leaf.shape[-1] for leaf in by_head]
+
+    weight, (query, key, _) = joined("weight")
+    y = jnp.einsum("...i,ikh->...kh", x, weight)  # [..., kv_heads, width]
+    y = add_bias(y, joined("bias")[0]) if "bias" in parts[0] else y
+    split = jnp.split(y, [query, query + key], axis=-1)
+    return {name: part.reshape(*x.shape[:-1], -1) for name, part in zip(PROJECTIONS, split, strict=True)}
 
 
 def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:

@@ -178,7 +178,7 @@ def _build_layers(
         return (x, last) if return_carry else x
 
     model = wire(flow, **children)
-    return Model(model.init, forward=model.forward, init_state=model.init_state, name=name)
+    return model.replace(name=name)
 
 
 def _check_input(where: str, x: PyTree, names: Sequence[str]) -> RecurrentInput:

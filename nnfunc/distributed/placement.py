@@ -1,0 +1,313 @@
+"""Where the arrays of a run lie on a mesh: presets by the roles of layers, and path patterns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nnfunc import check, paths
+from nnfunc.base import Context, Model, Out, Params, PyTree
+from nnfunc.combinators import gathering
+from nnfunc.distributed.mesh import DATA, MODEL, axis_size
+
+__all__ = ["PRESETS", "Placement", "Shard", "divided", "shardings"]
+
+Shard = str | Mapping[str, Sequence[str]] | None
+"""A preset, several joined by "+", or mesh axes by path pattern, which change the default."""
+
+PRESETS = ("replicated", "fsdp", "tensor", "expert", "sequence")
+
+_COLUMNS, _ROWS = -1, -2
+_TENSOR_CUTS: dict[str, dict[str, int]] = {
+    "attention": {name: _COLUMNS for part in ("query", "key", "value") for name in (f"{part}/weight", f"{part}/bias")}
+    | {"out/weight": _ROWS},
+    "feed_forward": {name: _COLUMNS for part in ("up", "gate") for name in (f"{part}/weight", f"{part}/bias")}
+    | {"down/weight": _ROWS},
+    "mixture_of_experts": {name: _COLUMNS for part in ("up", "gate") for name in (f"{part}/weight", f"{part}/bias")}
+    | {"down/weight": _ROWS},
+}
+"""The axis of each parameter of a layer that the preset "tensor" divides: Megatron's cuts, one sum a branch."""
+_EXPERT_CUTS = {
+    "mixture_of_experts": {
+        f"{part}/{name}": axis for part in ("up", "gate", "down") for name, axis in (("weight", -3), ("bias", -2))
+    }
+}
+
+
+@dataclass(frozen=True)
+class LeafPlacement:
+    """The mesh axis that divides each axis of an array, None for none. stacks: how many axes are of repeats."""
+
+    axes: tuple[str | None, ...]
+    stacks: int = 0
+
+    @property
+    def spec(self) -> PartitionSpec:
+        return PartitionSpec(*self.axes)
+
+    @property
+    def gathered(self) -> "LeafPlacement":
+        """One layer of it as a layer computes with it: not divided over the batch's axis."""
+        return LeafPlacement(tuple(None if axis == DATA else axis for axis in self.axes[self.stacks :]))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the arrays of a run lie.
+
+    mesh: of Auto axes. presets: of PRESETS. patterns: (path pattern, mesh axis or "" for each of the last axes).
+    """
+
+    mesh: Mesh
+    presets: frozenset[str]
+    patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @staticmethod
+    def of(where: str, mesh: Mesh, shard: Shard) -> "Placement":
+        """The placement of an argument. where: begins the message of the error. mesh, shard: as for `shardings`."""
+        default = frozenset(["tensor" if axis_size(mesh, MODEL) > 1 else "replicated"])
+        if shard is None:
+            return Placement(mesh, default)
+        if isinstance(shard, Mapping):
+            patterns = tuple((pattern, _check_axes(where, mesh, pattern, axes)) for pattern, axes in shard.items())
+            return Placement(mesh, default, patterns)
+        if not isinstance(shard, str):
+            expected = "shard should be a preset such as 'fsdp', or a dict of mesh axes by path pattern"
+            check.fail(where, expected=expected, actual=check.describe(shard), exc_type=TypeError)
+        names = [name.strip() for name in shard.split("+")]
+        for name in names:
+            check.choice(where, PRESETS, preset=name)
+            axis = DATA if name == "fsdp" else None if name == "replicated" else MODEL
+            if axis is not None and axis not in mesh.shape:
+                expected = f"the mesh should have an axis {axis!r} for {name!r}"
+                check.fail(where, expected=expected, actual=f"the axes {', '.join(mesh.shape)}")
+        return Placement(mesh, frozenset(names))
+
+    def partition(self, model: Model) -> "ModelPartition | None":
+        """How the values inside a model are divided; None where the compiler divides them by the arrays alone."""
+        leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        partition = ModelPartition(self, self.assign("shard", model, leaves))
+        return partition if partition.gathers or partition.sequence else None
+
+    def constrain(self, tree: PyTree, model: Model) -> PyTree:
+        """The traced arrays of a tree where `shardings` says. tree, model: as for `shardings`."""
+        return jax.tree.map(jax.lax.with_sharding_constraint, tree, self.shardings("shard", tree, model))
+
+    def structs(self, tree: PyTree, model: Model) -> PyTree:
+        """The shapes of a tree with their shardings, to compile a program for. tree, model: as for `shardings`."""
+        struct = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.tree.map(struct, tree, self.shardings("shard", tree, model))
+
+    def whole(self, tree: PyTree) -> PyTree:
+        """The arrays of a tree, whole on every device."""
+        return jax.tree.map(self._put, tree)
+
+    def _put(self, leaf: Any) -> Any:
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        if sharding.is_fully_addressable or getattr(leaf, "committed", False):
+            return jax.device_put(leaf, sharding)
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = self._put(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)  # each process has all of it
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    def tracing(self) -> Any:
+        """The block in which a program for this mesh is traced."""
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+
+    def shardings(self, where: str, tree: PyTree, model: Model | None) -> PyTree:
+        """The sharding of each array of a tree. where, tree, model: as for `assign` and `nnfunc.shardings`."""
+        leaves = paths.flatten(getattr(tree, "params", tree))
+        state = paths.flatten(getattr(tree, "model_state", {}))
+        placed = self.assign(where, model, state | leaves)
+        whole = NamedSharding(self.mesh, PartitionSpec())
+
+        def sharding(keys: Any, leaf: Any) -> NamedSharding:
+            names = paths.path_of(keys).split("/")
+            for start in range(len(names)):  # an array of the optimizer ends with the path of its parameter
+                path = "/".join(names[start:])
+                if path in placed and np.shape(leaf) == np.shape((leaves | state)[path]):
+                    return NamedSharding(self.mesh, placed[path].spec)
+            return whole
+
+        return jax.tree.map_with_path(sharding, tree)
+
+    def assign(self, where: str, model: Model | None, leaves: Mapping[str, Any]) -> dict[str, LeafPlacement]:
+        """The placement of each leaf. model: whose parameters and state they are. leaves: by path."""
+        axes: dict[str, list[str | None]] = {path: [None] * np.ndim(leaf) for path, leaf in leaves.items()}
+        stacks = dict.fromkeys(leaves, 0)
+        for path, depth, role in () if model is None else layer_roles(model):
+            start = "".join(f"{name}/" for name in path)
+            if depth:
+                stacks |= {leaf: max(depth, stacks[leaf]) for leaf in leaves if leaf.startswith(start)}
+            for preset, cuts in (("expert", _EXPERT_CUTS), ("tensor", _TENSOR_CUTS)):
+                for name, axis in cuts.get(role, {}).items() if preset in self.presets else ():
+                    if start + name in leaves:
+                        self._cut(axes[start + name], np.shape(leaves[start + name]), axis, MODEL)
+        if "fsdp" in self.presets:
+            for path, leaf in leaves.items():
+                self._cut_largest(axes[path], np.shape(leaf), stacks[path])
+        for pattern, names in self.patterns:
+            self._apply_pattern(where, pattern, names, leaves, axes)
+        return {path: LeafPlacement(tuple(axes[path]), stacks[path]) for path in leaves}
+
+    def _cut(self, axes: list[str | None], shape: tuple[int, ...], axis: int, name: str) -> None:
+        """Divide an axis where the devices divide it, and nothing else is divided over them."""
+        size = axis_size(self.mesh, name)
+        if len(shape) >= -axis and name not in axes and axes[axis] is None and shape[axis] % size == 0 and size > 1:
+            axes[axis] = name
+
+    def _cut_largest(self, axes: list[str | None], shape: tuple[int, ...], stacks: int) -> None:
+        size = axis_size(self.mesh, DATA)
+        free = [i for i in range(stacks, len(shape)) if axes[i] is None and shape[i] and shape[i] % size == 0]
+        if free and size > 1 and len(shape) - stacks > 1:
+            axes[max(free, key=lambda i: shape[i])] = DATA
+
+    def _apply_pattern(
+        self,
+        where: str,
+        pattern: str,
+        names: tuple[str, ...],
+        leaves: Mapping[str, Any],
+        axes: dict[str, list[str | None]],
+    ) -> None:
+        for path, on in paths.match_params(pattern, leaves, where=where).items():
+            if np.ndim(on):
+                check.fail(where, expected="patterns should match whole leaves here", actual=f"some layers of {path}")
+            if not on:
+                continue
+            shape = np.shape(leaves[path])
+            if len(names) > len(shape):
+                expected = f"{pattern!r} should name at most as many axes as {path} has, {len(shape)}"
+                check.fail(where, expected=expected, actual=list(names))
+            axes[path][len(shape) - len(names) :] = [name or None for name in names]
+            for size, name in zip(shape, axes[path], strict=True):
+                count = 1 if name is None else axis_size(self.mesh, name)
+                if size % count:
+                    divisors = ", ".join(str(n) for n in range(1, min(size, self.mesh.size) + 1) if size % n == 0)
+                    expected = f"{name} = {count} should divide the axis of size {size} of {path}"
+                    hint = f"Sizes of {name} that divide it: {divisors}. Or divide another of its axes, {shape}."
+                    check.fail(where, f"{expected}.", hint=hint)
+
+
+class ModelPartition:
+    """How the values inside a model are divided, for `Context`: see `nnfunc.base.Partition`.
+
+    placement: of the run. leaves: the placement of each parameter by path.
+    """
+
+    def __init__(self, placement: Placement, leaves: Mapping[str, LeafPlacement]):
+        self.mesh, self.sequence = placement.mesh, "sequence" in placement.presets
+        self.cut_layers = _TENSOR_CUTS if "tensor" in placement.presets else {}
+        self.leaves = {path: leaf for path, leaf in leaves.items() if DATA in leaf.axes}
+        self.gathers = bool(self.leaves)
+
+    def gather(self, path: tuple[str, ...], params: Params) -> Params:
+        names, depth = [name.partition("@")[0] for name in path if name != "*"], path.count("*")
+
+        def gathered(keys: Any, leaf: Any) -> Any:
+            placed = self.leaves.get("/".join((*names, paths.path_of(keys))))
+            if placed is None or placed.stacks != depth:
+                return leaf
+            return _gather(self.mesh, leaf, placed)
+
+        return jax.tree.map_with_path(gathered, params)
+
+    def between(self, x: PyTree) -> PyTree:
+        return self._constrain(x, MODEL) if self.sequence else x
+
+    def enter(self, name: str, x: PyTree) -> PyTree:
+        # both constraints, because the gradient passes them in the other order
+        return self._constrain(self._constrain(x, MODEL), None) if self.sequence and name in self.cut_layers else x
+
+    def leave(self, name: str, y: PyTree) -> PyTree:
+        return self._constrain(self._constrain(y, None), MODEL) if self.sequence and name in self.cut_layers else y
+
+    def _constrain(self, tree: PyTree, time: str | None) -> PyTree:
+        """The sequences of a tree, [batch, ..., time, dim], divided along the batch, and along time over an axis."""
+        batch = DATA if DATA in self.mesh.shape else None
+
+        def constrain(x):
+            if np.ndim(x) < 3 or np.shape(x)[-2] % axis_size(self.mesh, MODEL):
+                return x
+            spec = PartitionSpec(batch, *[None] * (np.ndim(x) - 3), time, None)
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+        return jax.tree.map(constrain, tree)
+
+
+def _gather(mesh: Mesh, leaf: Any, placed: LeafPlacement) -> Any:
+    """The leaf, not divided over the batch's axis; its gradient is summed into the parts of the leaf."""
+    divided = NamedSharding(mesh, PartitionSpec(*placed.axes[placed.stacks :]))
+    whole = NamedSharding(mesh, placed.gathered.spec)
+    # first divided, so that its gradient, and what is stored for the gradient, are divided too
+    return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(leaf, divided), whole)
+
+
+def divided(model: Model, partition: ModelPartition | None) -> Model:
+    """The model, whose values are divided as the partition says. model: any. partition: of `Placement.partition`."""
+    if partition is None:
+        return model
+
+    def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        return gathering(model.forward, partition)(params, x, replace(ctx, partition=partition))
+
+    return model.replace(forward=forward)
+
+
+def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | None = None) -> PyTree:
+    """The `NamedSharding` of each array of a train state, or of parameters.
+
+    tree: a train state, whose optimizer state and averages lie as the parameters that they belong to; or
+    parameters. Arrays or shapes. mesh: of `nf.mesh`.
+    shard: a preset, several of them joined by "+", or a dict of patterns. None, the default, is "tensor" on a mesh
+    with an axis `model`, and "replicated" without.
+    "replicated": every device has all parameters, and the gradients are summed over the devices (data parallel).
+    "fsdp": parameters, gradients, optimizer state and averages are cut over the axis `data`, each leaf along its
+    largest axis that the devices divide; inside `nf.train` each layer gathers its weights when it needs them.
+    "tensor": attention is cut by heads over `model`, and the hidden units of `nf.feed_forward` and of experts.
+    "expert": whole experts are cut over `model`. "sequence": between the blocks of a `repeat` the values are cut along
+    time over `model`; it needs `nf.train` or `nf.trainer`.
+    A dict changes the default for the leaves whose paths match: {"tokens/weight": ["model", ""]} names a mesh axis for
+    each of the last axes of a leaf, "" for none. model: whose parameters they are, needed by "tensor" and "expert".
+    Raises: ValueError for a pattern that matches nothing, or an axis that the devices do not divide.
+    Source: "tensor": Shoeybi et al. 2019, arXiv:1909.08053, section 3; "fsdp": Rajbhandari et al. 2019,
+    arXiv:1910.02054, stage 3; "sequence": Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.
+
+    >>> params = nf.linear(4, 16).init(jax.random.key(0))
+    >>> nf.shardings(params, nf.mesh(data=1), {"weight": ["", "data"]})["weight"].spec
+    PartitionSpec(None, 'data')
+    """
+    placement = Placement.of("shardings", mesh, shard)
+    if model is None and placement.presets & {"tensor", "expert"} and axis_size(mesh, MODEL) > 1:
+        names = ", ".join(sorted(placement.presets))
+        hint = "Pass model=, or patterns and shard='replicated'."
+        check.fail("shardings", f"shard = {names!r} needs the layers of the model.", hint=hint)
+    return placement.shardings("shardings", tree, model)
+
+
+def layer_roles(model: Model) -> Iterator[tuple[tuple[str, ...], int, str]]:
+    """(path, number of repeats around it, name of its factory) of each layer inside a model, the outer ones first."""
+
+    def walk(model: Model, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], int, str]]:
+        yield path, depth, model.name
+        for name, part in model.parts.items():
+            yield from walk(part, path, depth + 1) if name == "*" else walk(part, (*path, name), depth)
+
+    return walk(model, (), 0)
+
+
+def _check_axes(where: str, mesh: Mesh, pattern: str, axes: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(axes, str) or not all(isinstance(axis, str) for axis in axes):
+        expected = f"{pattern!r} should have a list of mesh axes, such as ['data', 'model'], '' for none"
+        check.fail(where, expected=expected, actual=check.describe(axes), exc_type=TypeError)
+    names = [axis for axis in axes if axis]
+    for axis in names:
+        check.choice(where, tuple(mesh.shape), **{f"{pattern!r}": axis})
+    if len(set(names)) < len(names):
+        check.fail(where, expected=f"{pattern!r} should name each mesh axis once", actual=list(axes))
+    return tuple(axes)

@@ -1,0 +1,92 @@
+"""The compiled step of each preset has the collectives that theory says, and no other.
+
+An accidental replication, or a value that moves between devices, fails here.
+"""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import nnfunc as nf
+from nnfunc.distributed.collectives import collective_bytes, collectives
+from nnfunc.distributed.placement import Placement
+
+LAYERS, DIM, BATCH, TIME = 2, 8, 4, 4
+SCALARS = 400
+"""Bytes: losses, norms and checks for finite values."""
+
+
+def gpt(**options):
+    return nf.gpt(12, block_size=TIME, layers=LAYERS, heads=2, dim=DIM, **options)
+
+
+def step_collectives(model, mesh, shard):
+    build = lambda h: nf.Task(model, nf.language_modelling(), nf.optimizers.adamw(h))
+    init, step = nf.trainer(build, mesh=mesh, shard=shard)
+    state = jax.eval_shape(init, jnp.float32(0.1), jax.random.key(0))
+    state = Placement.of("test", mesh, shard).structs(state, model)
+    batch = 2 * (jax.ShapeDtypeStruct((BATCH, TIME), jnp.int32),)
+    program = jax.jit(step, donate_argnums=1).lower(jnp.float32(0.1), state, batch).compile()
+    large = [part for part in collectives(program) if part.bytes > SCALARS / 4]
+    return program, large, sum(4 * leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def test_data_parallel_sums_the_gradients_once():
+    _, parts, params = step_collectives(gpt(), nf.mesh(data=4), None)
+    assert {part.operation for part in parts} == {"all-reduce"}
+    tied = 12 * DIM * 4  # the table of tokens has a gradient as embedding and as head
+    assert params <= collective_bytes(parts)["all-reduce"] <= params + tied + SCALARS
+
+
+def test_fsdp_gathers_weights_twice_and_scatters_gradients():
+    replicated, _, params = step_collectives(gpt(), nf.mesh(data=4), None)
+    program, parts, _ = step_collectives(gpt(), nf.mesh(data=4), "fsdp")
+    totals = collective_bytes(parts)
+    model = gpt().init(jax.random.key(0))
+    matrices = sum(4 * leaf.size for path, leaf in nf.paths.flatten(model).items() if path.endswith("/weight"))
+    positions = 4 * TIME * DIM  # added to the input, so that its gradient does not need it again
+    assert set(totals) <= {"all-gather", "reduce-scatter", "all-reduce"}
+    assert totals["all-gather"] == 2 * matrices - positions
+    assert totals["reduce-scatter"] >= matrices
+    assert totals["all-reduce"] < params - matrices + SCALARS
+    arguments, whole = (p.memory_analysis().argument_size_in_bytes for p in (program, replicated))
+    assert arguments < whole / 2
+
+
+def test_tensor_parallel_sums_activations_twice_a_block():
+    _, parts, _ = step_collectives(gpt(), nf.mesh(model=2), "tensor")
+    assert {part.operation for part in parts} == {"all-reduce"}
+    activations = [part for part in parts if part.bytes == BATCH * TIME * DIM * 4]
+    assert [part.count for part in activations] == 4 * [LAYERS]
+    assert all(part.bytes < SCALARS for part in parts if part not in activations)
+
+
+def test_sequence_parallel_gathers_and_scatters_instead():
+    _, parts, _ = step_collectives(gpt(), nf.mesh(model=2), "tensor+sequence")
+    activations = Counter(
+        part.operation for part in parts if part.bytes == BATCH * TIME * DIM * 4 and part.count == LAYERS
+    )
+    assert activations == {"all-gather": 4, "reduce-scatter": 4}
+
+
+def test_experts_are_summed_once_a_block_and_direction():
+    model = gpt(mlp=nf.mixture_of_experts(DIM, 16, 4))
+    _, parts, _ = step_collectives(model, nf.mesh(model=2), "expert")
+    assert {part.operation for part in parts} == {"all-reduce"}
+    assert [part.count for part in parts if "mlp" in part.name] == 2 * [LAYERS]
+
+
+@pytest.mark.parametrize("shard", [None, "fsdp"])
+def test_on_one_device_the_mesh_costs_nothing(shard):
+    text = {}
+    for mesh in (None, nf.mesh(data=1)):
+        build = lambda h: nf.Task(gpt(), nf.language_modelling(), nf.optimizers.adamw(h))
+        init, step = nf.trainer(build, mesh=mesh, shard=shard if mesh else None)
+        state = jax.eval_shape(init, jnp.float32(0.1), jax.random.key(0))
+        batch = 2 * (jax.ShapeDtypeStruct((BATCH, TIME), jnp.int32),)
+        program = jax.jit(step, donate_argnums=1).lower(jnp.float32(0.1), state, batch).compile()
+        lines = [line.split(" = ") for line in program.as_text().splitlines() if line.lstrip(" ROT").startswith("%")]
+        text[mesh is None] = Counter(parts[1].split("(")[0] for parts in lines if len(parts) > 1)
+    assert text[True] == text[False]

@@ -1,0 +1,147 @@
+"""Training over the devices of a mesh gives the losses of one device."""
+
+import jax
+import numpy as np
+import pytest
+
+import nnfunc as nf
+
+KEY = jax.random.key(0)
+PRESETS = {
+    "data": ({"data": 4}, None),
+    "fsdp": ({"data": 4}, "fsdp"),
+    "tensor": ({"data": 2, "model": 2}, "tensor"),
+    "fsdp+tensor": ({"data": 2, "model": 2}, "fsdp+tensor"),
+    "expert": ({"data": 2, "model": 2}, "expert"),
+    "tensor+sequence": ({"data": 2, "model": 2}, "tensor+sequence"),
+}
+
+
+def images(shape):
+    x = np.random.default_rng(0).normal(size=(48, 64)).astype(np.float32).reshape(48, *shape)
+    y = (x.reshape(48, 64)[:, :4].argmax(1)).astype(np.int32)
+    return nf.data.arrays((x[:32], y[:32]), batch_size=8, validation=(x[32:], y[32:]), classes=4)
+
+
+def tokens():
+    x = np.random.default_rng(0).integers(0, 12, (24, 5)).astype(np.int32)
+    x, y = x[:, :-1], x[:, 1:]
+    return nf.data.arrays((x[:16], y[:16]), batch_size=8, validation=(x[16:], y[16:]))
+
+
+def gpt(**options):
+    return nf.gpt(12, block_size=4, layers=2, heads=2, dim=8, **options)
+
+
+# a bias before batch norm has no gradient but rounding, of which Adam makes full steps
+MODELS = {
+    "mlp": lambda: nf.serial(
+        nf.linear(64, 16, bias=False), nf.batch_norm(16), jax.nn.relu, nf.dropout(0.2), head=nf.linear(16, 4)
+    ),
+    "cnn": lambda: nf.serial(
+        nf.conv(1, 4, 3, bias=False), nf.batch_norm(4), jax.nn.relu, nf.max_pool(2), nf.flatten, nf.linear(64, 4)
+    ),
+    "lstm": lambda: nf.rnn_classifier(8, 4, dim=8),
+    "gpt": lambda: gpt(dropout=0.1),
+    "experts": lambda: gpt(mlp=nf.mixture_of_experts(8, 16, 4)),
+}
+DATA = {"mlp": lambda: images((64,)), "cnn": lambda: images((8, 8, 1)), "lstm": lambda: images((8, 8))}
+OPTIONS = {
+    "accumulate": {"accumulate": 2},
+    "average": {"average": nf.averages.ema(0.9)},
+    "plateau": {"plateau": nf.reduce_on_plateau("loss", patience=1)},
+    "sharpness": {"sharpness": 0.05},
+}
+
+
+def train(model, data, steps=3, *, optimizer=nf.optimizers.adamw, objective=None, mesh=None, shard=None, **options):
+    objective = objective or (nf.classification() if data.classes else nf.language_modelling())
+    build = lambda h: nf.Task(model, objective, optimizer(h["learning_rate"]), **options)
+    hypers = {"learning_rate": 1e-2}
+    mesh = nf.mesh(**mesh) if mesh else None
+    return nf.train(
+        build,
+        hypers,
+        data,
+        steps=steps,
+        key=KEY,
+        log_every=1,
+        evaluate_every=max(1, steps // 2),
+        mesh=mesh,
+        shard=shard,
+    )
+
+
+def check_equal_losses(model, data, preset, **options):
+    mesh, shard = PRESETS[preset]
+    alone = train(model, data, **options)[1]
+    state, history = train(model, data, mesh=mesh, shard=shard, **options)
+    for split in ("train", "validation"):
+        expected, actual = (getattr(one, split)["loss"] for one in (alone, history))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    return state
+
+
+@pytest.mark.parametrize(("name", "preset"), [("mlp", "fsdp"), ("gpt", "fsdp+tensor")])
+def test_the_losses_are_those_of_one_device(name, preset):
+    state = check_equal_losses(MODELS[name](), DATA.get(name, tokens)(), preset)
+    cut = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
+    assert cut
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_preset_gives_the_losses_of_one_device(name, preset):
+    check_equal_losses(MODELS[name](), DATA.get(name, tokens)(), preset, steps=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["data", "fsdp+tensor"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_a_task(name, preset):
+    check_equal_losses(MODELS["gpt"](), tokens(), preset, steps=20, **OPTIONS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["data", "fsdp+tensor"])
+def test_clipping_frozen_groups_and_layers_rates(preset):
+    def optimizer(learning_rate):
+        inner = nf.optimizers.adamw(learning_rate, clip=0.1)
+        return nf.optimizers.groups(inner, rates={"blocks/**": 0.5}, freeze=["positions/**"])
+
+    check_equal_losses(MODELS["gpt"](), tokens(), preset, steps=20, optimizer=optimizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["data", "fsdp+tensor"])
+@pytest.mark.parametrize("wrap", [nf.remat_repeats, nf.precision])
+def test_remat_and_mixed_precision(wrap, preset):
+    if wrap is nf.precision:  # sums of bfloat16 in another order
+        pytest.importorskip("jax")
+    model = wrap(gpt())
+    mesh, shard = PRESETS[preset]
+    alone, other = (train(model, tokens(), 20, **kw)[1].train["loss"] for kw in ({}, {"mesh": mesh, "shard": shard}))
+    np.testing.assert_allclose(other, alone, rtol=2e-2 if wrap is nf.precision else 1e-5)
+
+
+def test_lora_on_weights_that_are_cut():
+    base = gpt()
+    model = nf.lora(base, base.init(jax.random.key(3)), "**/query/weight", rank=2)
+    state = check_equal_losses(model, tokens(), "fsdp+tensor")
+    query = nf.paths.flatten(state.model_state)
+    assert any(not leaf.sharding.is_fully_replicated for leaf in query.values())
+
+
+def test_a_batch_that_the_devices_do_not_divide():
+    data = nf.data.arrays((np.ones((9, 2), np.float32), np.ones((9, 1), np.float32)), batch_size=6)
+    build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
+    with pytest.raises(ValueError, match=r"the 4 devices of the mesh axis 'data' should divide batch_size, got 6"):
+        nf.train(build, 0.1, data, steps=1, key=KEY, mesh={"data": 4})
+
+
+def test_shard_without_a_mesh():
+    data = nf.data.arrays((np.ones((9, 2), np.float32), np.ones((9, 1), np.float32)), batch_size=6)
+    build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
+    with pytest.raises(ValueError, match=r"there should be a mesh to place arrays on"):
+        nf.train(build, 0.1, data, steps=1, key=KEY, shard="fsdp")
