@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import sys
+import traceback
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -32,9 +33,12 @@ class _JaxCommand(typer.core.TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         from nnfunc.commands.process_setup import set_up_process
+        from nnfunc.distributed import processes
 
-        set_up_process()
-        return super().invoke(ctx)
+        set_up_process(**{name: ctx.params.pop(name, None) for name in ("coordinator", "process", "processes")})
+        result = super().invoke(ctx)
+        processes.finish()
+        return result
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -73,6 +77,9 @@ ChangedData = Annotated[
         help="Accept data files that changed since the run began. The original rows keep their splits.",
     ),
 ]
+Coordinator = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Several processes: of process 0.")]
+Process = Annotated[int | None, typer.Option(help="Several processes: the number of this one, from 0.")]
+Processes = Annotated[int | None, typer.Option(help="Several processes: how many there are.")]
 BatchSize = Annotated[int | None, typer.Option(help="Examples per batch.", show_default="as in training")]
 Checkpoint = Annotated[str, typer.Option(help="The checkpoint to use: best or last.")]
 
@@ -84,11 +91,37 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="The folder of the new run.", show_default="the next of runs/CONFIG-1, ...")
     ] = None,
+    coordinator: Coordinator = None,
+    process: Process = None,
+    processes: Processes = None,
 ) -> None:
-    """Train the model of a config file in a new run folder."""
+    """Train the model of a config file in a new run folder.
+
+    With a table mesh in the config, it trains over several devices. SLURM,
+    Open MPI and Kubernetes start several processes, and so does
+    nnfunc launch on one machine.
+    """
     from nnfunc.commands.train import train
 
     train(config, settings or [], run)
+
+
+@app.command()
+def launch(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="Such as: -- train CONFIG mesh.data=-1")],
+    processes: Annotated[int, typer.Option(help="The number of processes.")],
+    devices: Annotated[
+        int | None, typer.Option(help="Simulated CPU devices of each process.", show_default="its part of the GPUs")
+    ] = None,
+) -> None:
+    """Run a command in several processes on this machine.
+
+    They train one run over all their devices; its config has a table mesh.
+    When one of them fails, all end.
+    """
+    from nnfunc.commands.launch import launch
+
+    raise typer.Exit(launch(command, processes=processes, devices=devices))
 
 
 @app.command(cls=_JaxCommand)
@@ -102,6 +135,9 @@ def resume(
         str | None, typer.Option(help="Sweeps only: where to run the remaining trials, as in nnfunc sweep.")
     ] = None,
     changed_data: ChangedData = False,
+    coordinator: Coordinator = None,
+    process: Process = None,
+    processes: Processes = None,
 ) -> None:
     """Resume a stopped run or sweep from its last checkpoint.
 
@@ -455,10 +491,24 @@ def _run() -> int:
             return _print_usage_error(error)
         from nnfunc.commands.exit_codes import error_message, exit_code
 
-        code = exit_code(error)
+        from nnfunc.distributed import processes
+
+        code, first_line = exit_code(error), next(iter(str(error).splitlines()), "")
+        if processes.lost_contact(error):
+            processes.wait_for_failure()
+            code = 1
+        elif code is not None:
+            _print_error(error_message(error))
+        if isinstance(error, interrupts.Stopped):
+            processes.finish()
+        else:  # the other processes end too
+            known = code is not None and not isinstance(error, RuntimeError)
+            message = error_message(error) if known else f"{type(error).__name__}: {first_line}"
+            if code is None and processes.count() > 1:
+                traceback.print_exc()
+            processes.report_failure(code or 1, message)
         if code is None:
             raise
-        _print_error(error_message(error))
         return code
 
 
@@ -481,6 +531,9 @@ def _print_warning(message: Warning | str, *location: object) -> None:
 
 
 def _print_error(message: str) -> None:
+    processes = sys.modules.get("nnfunc.distributed.processes")
+    if processes is not None and not processes.is_main():
+        return  # process 0 tells it
     with contextlib.suppress(OSError):  # standard error is closed
         print(f"nnfunc: {message}", file=sys.stderr, flush=True)
 

@@ -53,11 +53,12 @@ def _exit_on_signal(signum: int, frame: object) -> NoReturn:
 
 
 @contextmanager
-def catch_signals(notify: Callable[[str], None] = write_message) -> Iterator[list[int]]:
+def catch_signals(notify: Callable[[str], None] = write_message, *, together: bool = False) -> Iterator[list[int]]:
     """Collect the signals that arrive while the block runs; a second one raises KeyboardInterrupt.
 
     notify: shows the message after the first signal, because the current step or its compilation may
-    take a while; by default on standard error.
+    take a while; by default on standard error. together: whether several processes have to stop at the same step:
+    JAX then answers SIGTERM, as which Ctrl-C counts (`nnfunc.distributed.processes.stops_at`).
     """
     caught: list[int] = []
 
@@ -68,7 +69,10 @@ def catch_signals(notify: Callable[[str], None] = write_message) -> Iterator[lis
         again = "; press Ctrl-C again to stop immediately" if signum == signal.SIGINT else ""
         notify(f"stopping after this step{again}")
 
-    handlers = {signum: signal.signal(signum, handle) for signum in SIGNALS}
+    answers = (
+        {signal.SIGINT: lambda *_: os.kill(os.getpid(), signal.SIGTERM)} if together else dict.fromkeys(SIGNALS, handle)
+    )
+    handlers = {signum: signal.signal(signum, answer) for signum, answer in answers.items()}
     try:
         yield caught
     finally:

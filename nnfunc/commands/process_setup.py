@@ -1,20 +1,26 @@
 """Sets up the process of a command: memory, device and compilation cache."""
 
 import os
+import sys
 
 import jax
 
 from nnfunc import check, malloc, tuning
+from nnfunc.distributed.processes import is_main, start
 
 __all__ = ["set_up_process"]
 
 
-def set_up_process() -> None:
-    """Keep memory between steps, start the device and turn on the compilation cache.
+def set_up_process(coordinator: str | None = None, process: int | None = None, processes: int | None = None) -> None:
+    """Keep memory between steps, join other processes, start the device and turn on the compilation cache.
 
-    Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have.
+    coordinator, process, processes: as for `nnfunc.distributed.processes.start`.
+    Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have, or process 0 does not answer.
     """
     malloc.keep_memory_by_default()
+    start(coordinator, process, processes)
+    if not is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     _start_device()
     _enable_compilation_cache()
 

@@ -9,6 +9,7 @@ import numpy as np
 from nnfunc import check, checkpoint
 from nnfunc.commands.interrupts import interrupt_message
 from nnfunc.commands.run_training import run_training
+from nnfunc.commands.train import agree
 from nnfunc.config import Config
 from nnfunc.config.restore import read_config
 from nnfunc.config.schema import factories
@@ -37,6 +38,7 @@ def resume(folder: Path, settings: list[str] | None = None, *, changed_data: boo
         trained_steps = max(checkpoint.steps(folder / "checkpoints"), default=0)
         changed_hypers = _check_settings(old, new, trained_steps, settings)
         new.data()  # refuses data that has changed
+        agree(new)
         if changes := _changed_settings(old, new):
             print(f"resume  {changes}")
         run_training(new, folder, resume=changed_hypers or True, replace_config=bool(settings))

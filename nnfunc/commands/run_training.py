@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
 from nnfunc.config.restore import restore
+from nnfunc.distributed import processes
 from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
 from nnfunc.runs import metrics_log, run_folder, status
@@ -50,7 +51,10 @@ def new_folder(name: str, folder: Path | None, message: str) -> Iterator[Path]:
     name, folder: as for `run_folder.create_folder`. message: for an interruption.
     """
     existed = folder is not None and folder.is_dir()
-    path = run_folder.create_folder(name, folder)
+    path = Path(processes.broadcast("folder", lambda: str(run_folder.create_folder(name, folder))))
+    if not processes.is_main():
+        yield path
+        return
 
     def undo() -> None:
         if not (path / "metrics.jsonl").exists():
@@ -71,15 +75,15 @@ def run_training(config: Config, folder: Path, *, resume: bool | list[str], repl
     whether to write the config to config.toml first; the old file is restored if the training refuses it.
     Raises: `Stopped` by a signal; Diverged; BlockingIOError while another process trains the run.
     """
-    with FolderLock(folder, shared=True):
+    with FolderLock(folder, shared=True) if processes.is_main() else nullcontext():
         file = folder / "config.toml"
         previous = file.read_bytes()
-        if replace_config:
+        if replace_config and processes.is_main():
             write_file(file, config.text.encode())
         try:
             _train_and_report(config, folder, resume=resume)
         except NnfuncError as error:
-            if replace_config and not isinstance(error, Diverged):
+            if replace_config and processes.is_main() and not isinstance(error, Diverged):
                 write_file(file, previous)
             raise
 
@@ -88,7 +92,7 @@ def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str])
     steps, hint = config.train["steps"], f"Resume with: {run_folder.program_name()} resume {folder}"
     if malloc.is_keeping_memory():
         print("memory  kept between steps (NNFUNC_MALLOC=default returns it to the system)")
-    targets = config.tables.get("log", {}).get("to", ())
+    targets = config.tables.get("log", {}).get("to", ()) if processes.is_main() else ()
     with explain_full_disk(folder, hint), open_writers(targets, folder, config.tables) as writers:
         try:
             training = fit_config(config, folder, resume=resume, write_row=writers.write)
@@ -101,6 +105,8 @@ def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str])
     step = int(training.state.step)
     if step < steps:
         raise Stopped(training.signals[0], f"stopped at step {step} of {steps}; everything is saved. {hint}")
+    if not processes.is_main():
+        return
     message = f"all {steps} steps are trained and saved; only the metrics and the report are missing. {hint}"
     with explain_full_disk(folder, hint), interrupt_message(message):
         _write_results(config, folder, training)
@@ -120,7 +126,8 @@ def fit_config(
     gets each row of metrics.jsonl. lines: whether to print progress where there is no terminal.
     """
     start = time.perf_counter()
-    with catch_signals() as signals, show_progress(config.train["steps"], lines=lines) as bar:
+    together = processes.count() > 1
+    with catch_signals(together=together) as signals, show_progress(config.train["steps"], lines=lines) as bar:
 
         def on_row(row: dict[str, Any]) -> None:
             if write_row is None:
@@ -131,6 +138,9 @@ def fit_config(
 
         def should_stop(step: int) -> bool:
             bar.tick(step)
+            processes.report_step(step)
+            if processes.stops_at(step):
+                signals.append(signal.SIGTERM)
             return bool(signals)
 
         state, history = fit(

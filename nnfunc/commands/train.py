@@ -1,15 +1,36 @@
 """The command `nnfunc train`: trains a config in a new run folder."""
 
+import hashlib
+import platform
+from importlib import metadata
 from pathlib import Path
 
+from nnfunc import check
 from nnfunc.commands.interrupts import explain_full_disk, interrupt_message
 from nnfunc.commands.run_training import new_folder, run_training
-from nnfunc.config import load
+from nnfunc.config import Config, load
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import save_run
+from nnfunc.config.schema import TABLES
+from nnfunc.distributed import processes
 from nnfunc.runs import run_folder
 
-__all__ = ["train"]
+__all__ = ["agree", "train"]
+
+
+def agree(config: Config) -> None:
+    """Refuse to train with several processes that differ, or without a mesh. config: of the run."""
+    if processes.count() == 1:
+        return
+    if "mesh" not in config.tables:
+        expected = f"there should be a table mesh for the {processes.count()} processes"
+        check.fail(f"{config.where}: mesh", expected=expected, actual="none", hint=f"Write {TABLES['mesh']}.")
+    preprocessing = config.preprocessing
+    data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)}"
+    versions = {name: metadata.version(name) for name in ("nnfunc", "jax", "jaxlib", "numpy", "optax")}
+    facts = {"config": config.text, "data": data}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in facts.items()}
+    processes.agree({"versions": f"{platform.python_version()} {versions}"} | hashes)
 
 
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:
@@ -22,11 +43,14 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     message = "stopped before the training began; nothing was written"
     with interrupt_message(message):
         config = load(config_file, settings)
+        agree(config)
         dry_run(config)  # reports mistakes of the config and the data before there is a folder
         with new_folder(config_file.stem, folder, message) as folder:
+            report = None
             with explain_full_disk(folder, "Train again."):
-                report = save_run(config, folder)
-                run_folder.write_environment(folder)
+                if processes.is_main():
+                    report = save_run(config, folder)
+                    run_folder.write_environment(folder)
             if report is not None:
                 start = config.tables["start"]
                 print(f"start   {start['run']} ({start['checkpoint']})\n{report}")

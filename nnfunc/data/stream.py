@@ -3,7 +3,7 @@
 import itertools
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from nnfunc.data import shuffle
 from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, prepare_arrays
 
 __all__ = ["Stream", "prefetch"]
+
+PutRows = Callable[[tuple[int, ...], Callable[[slice], np.ndarray]], Any]
+"""(shape, function from a slice of the first axis to its rows) -> array."""
 
 
 def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]:
@@ -89,14 +92,27 @@ class Stream(Dataset):
         check_batch_size(where, batch_size, stream.size)
         return stream
 
-    def gather(self, step: int) -> GatheredBatch:
-        """The training examples of the 0-based `step`, gathered on the host and not transformed yet."""
+    def gather(self, step: int, put: PutRows | None = None) -> GatheredBatch:
+        """The training examples of the 0-based `step`, gathered on the host and not transformed yet.
+
+        put: see `gathered_batches`.
+        """
         at = self._example_indices(step)
         if self.window is not None:
             at = at[:, None] + np.arange(self.window)
-        batch = jax.tree.map(lambda x: np.asarray(x[at]), self.arrays)
-        if self.window is not None and self.classes is not None:
-            self._check_tokens(batch, step)
+
+        def rows(x: Any, index: slice) -> np.ndarray:
+            values = np.asarray(x[at[index]])
+            if self.window is not None and self.classes is not None:
+                self._check_tokens(values, step)
+            return values
+
+        def gathered(x: Any) -> Any:
+            if put is None:
+                return rows(x, slice(None))
+            return put((*at.shape, *x.shape[1:]), lambda index: rows(x, index))
+
+        batch = jax.tree.map(gathered, self.arrays)
         return GatheredBatch(batch, shuffle.as_uint32(self.seed), self.transform, self.augment)
 
     def batch(self, step: int, *, key: Key | None = None) -> PyTree:
@@ -107,9 +123,14 @@ class Stream(Dataset):
         """The batches of the steps from `start` on, endlessly; a thread prepares `ahead` of them."""
         return prefetch(map(self.batch, itertools.count(start)), ahead)
 
-    def gathered_batches(self, start: int = 0, *, ahead: int = 2) -> Generator[GatheredBatch, None, None]:
-        """`gather` of the steps from `start` on, on the device; a thread prepares `ahead` of them."""
-        return prefetch((jax.tree.map(to_device, self.gather(step)) for step in itertools.count(start)), ahead)
+    def gathered_batches(
+        self, start: int = 0, *, ahead: int = 2, put: PutRows | None = None
+    ) -> Generator[GatheredBatch, None, None]:
+        """`gather` of the steps from `start` on, on the device; a thread prepares `ahead` of them.
+
+        put: makes an array of a shape from the function that reads some of its rows; None for one on the device.
+        """
+        return prefetch((jax.tree.map(to_device, self.gather(step, put)) for step in itertools.count(start)), ahead)
 
     def _example_indices(self, step: int) -> np.ndarray:
         """[batch_size] int64, the indices of the examples of a step.
@@ -157,7 +178,7 @@ class BatchStream(Stream):
         fields: dict[str, Any] = {name: getattr(source, name, None) for name in names}
         return BatchStream(first, **splits, **fields, batch_size=_batch_size(first), source=source)
 
-    def gather(self, step: int) -> GatheredBatch:
+    def gather(self, step: int, put: PutRows | None = None) -> GatheredBatch:
         """The batch of the 0-based `step`. Raises: ValueError when its shapes are not those of step 0."""
         if step == 0:
             batch = self.arrays
@@ -169,6 +190,8 @@ class BatchStream(Stream):
             check.fail("data", expected=should, actual=actual, hint="Pad the last batch of an epoch.")
         if self.batch_size < _batch_size(batch):  # a tool asks for fewer
             batch = jax.tree.map(lambda leaf: leaf[: self.batch_size], batch)
+        if put is not None:
+            batch = jax.tree.map(lambda leaf: put(leaf.shape, lambda index: leaf[index]), batch)
         return GatheredBatch(batch, shuffle.as_uint32(self.seed))
 
 

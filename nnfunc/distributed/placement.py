@@ -1,11 +1,12 @@
 """Where the arrays of a run lie on a mesh: presets by the roles of layers, and path patterns."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnfunc import check, paths
@@ -46,6 +47,7 @@ class LeafPlacement:
 
     @property
     def spec(self) -> PartitionSpec:
+        """The PartitionSpec of the whole array."""
         return PartitionSpec(*self.axes)
 
     @property
@@ -103,17 +105,17 @@ class Placement:
 
     def whole(self, tree: PyTree) -> PyTree:
         """The arrays of a tree, whole on every device."""
-        return jax.tree.map(self._put, tree)
-
-    def _put(self, leaf: Any) -> Any:
         sharding = NamedSharding(self.mesh, PartitionSpec())
-        if sharding.is_fully_addressable or getattr(leaf, "committed", False):
-            return jax.device_put(leaf, sharding)
-        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            data = self._put(jax.random.key_data(leaf))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        host = np.asarray(leaf)  # each process has all of it
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return jax.tree.map(lambda leaf: put_array(leaf, sharding), tree)
+
+    def put_rows(self, shape: tuple[int, ...], read: Callable[[slice], np.ndarray]) -> Any:
+        """An array whose rows are divided over the devices of the batch; each process reads its own rows.
+
+        shape: of the whole array. read: the rows of a slice.
+        """
+        divides = shape[0] % axis_size(self.mesh, DATA) == 0 and DATA in self.mesh.shape
+        sharding = NamedSharding(self.mesh, PartitionSpec(DATA if divides else None))
+        return jax.make_array_from_callback(shape, sharding, lambda index: read(index[0]))
 
     def tracing(self) -> Any:
         """The block in which a program for this mesh is traced."""
@@ -288,6 +290,43 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
         hint = "Pass model=, or patterns and shard='replicated'."
         check.fail("shardings", f"shard = {names!r} needs the layers of the model.", hint=hint)
     return placement.shardings("shardings", tree, model)
+
+
+def put_array(leaf: Any, sharding: NamedSharding) -> Any:
+    """An array that every process has, on the devices of a sharding, also of other processes."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = put_array(jax.random.key_data(leaf), NamedSharding(sharding.mesh, PartitionSpec()))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def put_like(tree: PyTree, like: PyTree) -> PyTree:
+    """The arrays of a tree on the devices of those of another one, if they are on a mesh."""
+
+    def put(leaf: Any, like: Any) -> Any:
+        sharding = getattr(like, "sharding", None)
+        return put_array(leaf, sharding) if isinstance(sharding, NamedSharding) else leaf
+
+    return jax.tree.map(put, tree, like)
+
+
+def local_arrays(tree: PyTree) -> PyTree:
+    """The arrays of a tree, of which other processes hold parts, as whole ones of this process.
+
+    All processes call it, because they exchange the parts.
+    """
+
+    def local(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        if leaf.is_fully_replicated:
+            return leaf.addressable_data(0)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(local, tree)
 
 
 def layer_roles(model: Model) -> Iterator[tuple[tuple[str, ...], int, str]]:

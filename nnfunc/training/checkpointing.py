@@ -14,6 +14,8 @@ import numpy as np
 
 from nnfunc import check, checkpoint, documents
 from nnfunc.base import Key
+from nnfunc.distributed import processes
+from nnfunc.distributed.placement import local_arrays, put_like
 from nnfunc.runs import metrics_log
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock
@@ -94,14 +96,17 @@ class Saver:
         self.step = 0
         files = [self.metrics, self.checkpoints / "best"]
         has_run = any(path.exists() for path in files) or checkpoint.steps(self.checkpoints)
-        if has_run and not resume:
+        self.writes = processes.is_main()
+        if has_run and not resume and self.writes:
             raise FileExistsError(f"{folder} already holds a run. Give another folder, or continue with resume=True.")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.lock = FolderLock(folder)
+        if self.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lock = FolderLock(folder)
 
     def close(self) -> None:
         """Release the folder to other processes."""
-        self.lock.close()
+        if self.writes:
+            self.lock.close()
 
     def restore(self, carry: Carry) -> Carry:
         """The carry of the last good checkpoint; without a checkpoint to resume from, the argument.
@@ -128,7 +133,7 @@ class Saver:
         self._check_identity()
         if self.saved.get("best") != str(self.best):  # the values of another metric are of no use
             self.saved = {k: v for k, v in self.saved.items() if not k.startswith("best")}
-        return latest.tree._replace(state=state)
+        return put_like(latest.tree._replace(state=state), carry)
 
     def _check_identity(self) -> None:
         """Refuse to continue the run with another key, other numbers or other data."""
@@ -153,7 +158,7 @@ class Saver:
 
     def start_log(self) -> list[dict[str, Any]]:
         """The rows up to the step that the run continues from; later rows are cut from the file."""
-        if not self.resume:
+        if not self.resume and self.writes:
             self.metrics.unlink(missing_ok=True)
         return self.truncate_log(self.step)
 
@@ -171,21 +176,25 @@ class Saver:
             with contextlib.suppress(checkpoint.CheckpointError):
                 load = lambda state: checkpoint.load(folder, like._replace(state=state))  # noqa: B023
                 carry, state = load_either(load, like.state, lambda carry: carry.state)
-                return carry._replace(state=state)
+                return put_like(carry._replace(state=state), like)
         return init()
 
     def save_rollback(self, carry: Carry, times: int) -> None:
         """Save the carry of the `times`-th rollback, and remove all later checkpoints but the best one."""
         step = int(carry.state.step)
         self.saved |= {"rollbacks": times, "back_at": step}
-        checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
-        checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
+        carry = local_arrays(carry)
+        if self.writes:
+            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
+            checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
         self.step = step
 
     def truncate_log(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and those of rollbacks; the other rows are cut from the file."""
         rows = metrics_log.read_rows(self.metrics)
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
+        if not self.writes:
+            return rows
         temporary = self.metrics.with_suffix(".tmp")
         temporary.write_text("".join(map(_to_line, rows)))
         temporary.replace(self.metrics)
@@ -193,6 +202,8 @@ class Saver:
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl."""
+        if not self.writes:
+            return
         with self.metrics.open("a") as file:
             file.writelines(map(_to_line, rows))
 
@@ -206,9 +217,12 @@ class Saver:
         if metrics and self.best.improves(metrics, self.saved.get("best_value")):
             value = metrics[self.best.name]
             self.saved |= {"best_value": value, "best_step": step, "best": str(self.best)}
-            checkpoint.save_best(self.checkpoints, carry.state, metadata=self.saved)
+            state = local_arrays(carry.state)
+            if self.writes:
+                checkpoint.save_best(self.checkpoints, state, metadata=self.saved)
         self.saved["of"] = self.identity
-        if due:
+        carry = local_arrays(carry) if due else carry
+        if due and self.writes:
             of_stops = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
             keep = KEEP + len(of_stops)
             checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved, keep=keep)

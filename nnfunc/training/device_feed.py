@@ -72,7 +72,8 @@ class DeviceFeed:
             return self._whole
         if self._ahead is None or step != self._next:
             self.close()
-            self._ahead = self.data.gathered_batches(step)
+            put = None if self._placement is None else self._placement.put_rows
+            self._ahead = self.data.gathered_batches(step, put=put)
         self._next = step + 1
         return next(self._ahead)
 

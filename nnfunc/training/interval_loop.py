@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import shape_struct
 from nnfunc.data.eval_batches import EvalBatch
+from nnfunc.distributed.placement import local_arrays
 from nnfunc.training.checkpointing import Saver
 from nnfunc.training.compiled import Carry, RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
@@ -73,7 +73,7 @@ class IntervalLoop:
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
         self.speed = SpeedMeter(self.data.batch_size, self.data.window)
-        self.like = jax.tree.map(shape_struct, carry)
+        self.like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), carry)
 
     def run_interval(
         self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None
@@ -171,7 +171,7 @@ class IntervalLoop:
         at = int(self.carry.state.diverged_at)
         if at < 0:
             return
-        state, task = self.carry.state, self.compiled.build_task(self.numbers, at)
+        state, task = local_arrays(self.carry.state), self.compiled.build_task(self.numbers, at)
         layer = find_step_fault(task, state, self.data.batch)
         problem = f"the loss, its gradient or the update is not finite at step {at}"
         checked = f"(checked after steps {first} to {self.step - 1})"
@@ -181,11 +181,11 @@ class IntervalLoop:
         """Stop when the loss of the held-out examples is not finite."""
         if report.validation is None or math.isfinite(report.validation["loss"]):
             return
-        state = self.carry.state
+        state = local_arrays(self.carry.state)
         task = self.compiled.build_task(self.numbers, report.step)
         for batch in self._held_out():
             if not math.isfinite(float(self._totals(batch)["loss"][0])):
-                layer = find_non_finite(task, *eval_params(task, state), batch.batch(), None, report.step)
+                layer = find_non_finite(task, *eval_params(task, state), local_arrays(batch).batch(), None, report.step)
                 problem = f"the validation loss is not finite after {report.step} steps"
                 raise Diverged(problem, report.step, layer, state)
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
+from nnfunc.distributed import processes
 from nnfunc.training.compiled import Carry, RunFunctions
 
 __all__ = ["Intervals", "StepRunner"]
@@ -72,7 +73,10 @@ class StepRunner:
 
     def advance(self, functions: RunFunctions, carry: Carry, numbers: Any, data: Any, limit: int) -> tuple[Carry, int]:
         if self.loop == "step":
-            return functions.step(carry, numbers, data), 1
+            carry = functions.step(carry, numbers, data)
+            if processes.count() > 1 and jax.default_backend() == "cpu":
+                jax.block_until_ready(carry)  # sums over processes of two steps at once would wait for each other
+            return carry, 1
         count = min(limit, self.most)
         start = time.perf_counter()
         carry = jax.block_until_ready(functions.steps(np.int32(count), carry, numbers, data))

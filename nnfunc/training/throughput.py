@@ -42,13 +42,13 @@ def peak_flops(device: Any = None) -> float | None:
     if reported:
         with suppress(ValueError):
             return float(reported)
-    device_name = (device or jax.devices()[0]).device_kind.lower()
+    device_name = (device or jax.local_devices()[0]).device_kind.lower()
     return next((value for name, value in PEAK_FLOPS.items() if name in device_name), None)
 
 
 def memory_mb(device: Any = None) -> float | None:
     """The memory in use in MB: on a GPU the peak, on a CPU that of the process. device: by default the first."""
-    stats = (device or jax.devices()[0]).memory_stats()
+    stats = (device or jax.local_devices()[0]).memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 1e6
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:

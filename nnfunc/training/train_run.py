@@ -16,6 +16,7 @@ from nnfunc.base import Context, Key, Model, Params, PyTree, as_model, shape_str
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.display import html_table
+from nnfunc.distributed import processes
 from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
@@ -260,7 +261,7 @@ def resolve_loop(loop: Loop, feed: DeviceFeed, has_convolution: bool) -> Loop:
     """
     if loop != "auto":
         return loop
-    if feed.is_stream:
+    if feed.is_stream or processes.count() > 1:  # which scans the same number of steps in every process
         return "step"
     return "auto" if has_convolution and jax.default_backend() == "cpu" else "scan"
 

@@ -72,7 +72,7 @@ def unsupported_by(implementation: Implementation, q: Array, k: Array, v: Array,
 def gpu_compute_capability() -> float:
     """The compute capability of the first GPU, 0 when it has none."""
     try:
-        return float(getattr(jax.devices()[0], "compute_capability", "0"))
+        return float(getattr(jax.local_devices()[0], "compute_capability", "0"))
     except ValueError:  # gfx90a
         return 0.0
 

@@ -1,0 +1,269 @@
+"""Several processes that train one run: how they start, agree, hear of each other's errors, and end together.
+
+Process 0 writes, prints and draws. The others compute, and report their errors to it. They talk through the service
+that `jax.distributed` starts in process 0.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import jax
+
+from nnfunc import check
+
+__all__ = [
+    "agree",
+    "broadcast",
+    "count",
+    "finish",
+    "index",
+    "is_main",
+    "lost_contact",
+    "report_failure",
+    "report_step",
+    "start",
+    "stops_at",
+    "wait_for_failure",
+]
+
+ANSWER = 30
+"""Seconds in which the coordinator has to answer."""
+LOST = 20
+"""Seconds after which a process that says nothing counts as lost."""
+STALLED = float(os.environ.get("NNFUNC_STALL_SECONDS", "600"))
+"""Seconds without a step after which a run counts as hung."""
+
+_CLUSTERS = {
+    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS"),
+    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    "Kubernetes": ("JOB_COMPLETION_INDEX", ""),
+}
+"""The environment variables of the launchers that JAX knows: of the process's number, and of how many there are."""
+
+_FAILURE = "nnfunc/failure/first"
+_client: Any = None
+_step, _step_time = -1, 0.0
+
+
+def start(coordinator: str | None = None, process: int | None = None, processes: int | None = None) -> None:
+    """Join the processes of this run, if there are several: as the arguments, NNFUNC_... or a launcher say.
+
+    coordinator: host:port of process 0. process: the number of this one. processes: how many there are.
+    Raises: ValueError when some of the three are missing or out of range, or the coordinator does not answer.
+    """
+    environment = (os.environ.get(f"NNFUNC_{name}") for name in ("COORDINATOR", "PROCESS", "PROCESSES"))
+    values = [a if a is not None else b for a, b in zip((coordinator, process, processes), environment, strict=True)]
+    if all(value is None for value in values):
+        if _launcher() is not None:
+            _initialize({}, "the launcher's coordinator")
+        return
+    names = ("coordinator", "process", "processes")
+    if None in values:
+        missing = names[values.index(None)]
+        hint = "Pass --coordinator HOST:PORT, --process and --processes, or let nnfunc launch do it."
+        check.fail("processes", expected=f"{missing} should be given with the other two", actual="none", hint=hint)
+    address, number, total = str(values[0]), _integer("process", values[1]), _integer("processes", values[2])
+    check.size("processes", processes=total)
+    check.size("processes", 0, total - 1, process=number)
+    if ":" not in address or not address.rpartition(":")[2].isdigit():
+        check.fail("processes", expected="coordinator should be HOST:PORT", actual=repr(address))
+    if total > 1:
+        _initialize({"coordinator_address": address, "num_processes": total, "process_id": number}, address)
+
+
+def count() -> int:
+    """How many processes train this run."""
+    return 1 if _client is None else jax.process_count()
+
+
+def index() -> int:
+    """The number of this process, 0 for the one that writes and prints."""
+    return 0 if _client is None else jax.process_index()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints."""
+    return index() == 0
+
+
+def broadcast(name: str, value: Callable[[], str]) -> str:
+    """The text that process 0 computes, in every process. name: of the text, once in a run. value: computes it."""
+    if _client is None:
+        return value()
+    if is_main():
+        text = value()
+        _client.key_value_set(f"nnfunc/{name}", text)
+        return text
+    return _client.blocking_key_value_get(f"nnfunc/{name}", 3600 * 1000)
+
+
+def agree(facts: dict[str, str]) -> None:
+    """Refuse to go on where processes differ. facts: what has to be equal, by name.
+
+    Raises: ValueError, in every process, with the process and the names of what differs.
+    """
+    if _client is None:
+        return
+    _client.key_value_set(f"nnfunc/facts/{index()}", json.dumps(facts))
+    expected: dict[str, str] = {}
+    for i in range(count()):
+        other = json.loads(_client.blocking_key_value_get(f"nnfunc/facts/{i}", 3600 * 1000))
+        expected = expected or other
+        for name, value in expected.items():
+            if other.get(name) != value:
+                should = f"process {i} should have the same {name} as process 0, {value}"
+                hint = "Start all processes with the same files and versions."
+                check.fail("processes", expected=should, actual=other.get(name), hint=hint)
+
+
+def report_step(step: int) -> None:
+    """Note that this process has come to a step; a run without steps for a long time ends."""
+    global _step, _step_time
+    _step, _step_time = step, time.monotonic()
+
+
+def stops_at(step: int) -> bool:
+    """Whether all processes stop before this step, because one of them got a SIGTERM. step: not called before."""
+    if _client is None:
+        return False
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.reached_preemption_sync_point(step))
+
+
+def report_failure(code: int, message: str) -> None:
+    """End all processes of the run with an exit code; process 0 tells the message of the first that failed.
+
+    It returns only where there are no other processes. code: of the exit. message: a line for the user, which this
+    process has written already.
+    """
+    if _client is None:
+        return
+    with suppress(Exception):  # another process was first
+        _client.key_value_set(_FAILURE, json.dumps({"process": index(), "code": code, "message": message}))
+    failure: dict[str, Any] = {"process": 0, "code": code, "message": message}
+    with suppress(Exception):
+        failure = json.loads(_client.blocking_key_value_get(_FAILURE, 1000 * LOST))
+    if is_main():
+        if failure["process"] != 0 or failure["message"] != message:
+            _write(_describe(failure))
+        time.sleep(2)  # until the others have read it: the service ends with this process
+    sys.stdout.flush()
+    os._exit(failure["code"])  # without the end of JAX's service, which waits for all processes
+
+
+def lost_contact(error: Exception) -> bool:
+    """Whether an error says that another process is gone, which the processes then report by its number."""
+    return _client is not None and isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" in str(error)
+
+
+def wait_for_failure() -> None:
+    """Give the process that is gone, or the search for lost ones, the time to report the reason."""
+    with suppress(Exception):
+        _client.blocking_key_value_get(_FAILURE, 1000 * (LOST + 5))
+
+
+def finish() -> None:
+    """Wait until every process has come to its end, so that none takes a missing one for lost."""
+    global _step, _step_time
+    if _client is None:
+        return
+    _step, _step_time = -1, 0.0
+    _client.wait_at_barrier("nnfunc/end", 24 * 3600 * 1000)
+
+
+def _launcher() -> str | None:
+    """The launcher that started several processes, by its environment variables."""
+    for name, (process, total) in _CLUSTERS.items():
+        if process in os.environ and (not total or int(os.environ.get(total) or 1) > 1):
+            return name
+    return None
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        check.fail("processes", expected=f"{name} should be an integer", actual=repr(value))
+
+
+def _initialize(arguments: dict[str, Any], address: str) -> None:
+    global _client
+    try:
+        jax.distributed.initialize(**arguments, initialization_timeout=ANSWER, heartbeat_timeout_seconds=2 * LOST)
+    except Exception as error:  # JAX and its detection of clusters raise several types
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        hint = "Is process 0 running, and is its port open? Or pass --coordinator, --process and --processes."
+        check.fail("processes", f"{address} did not answer within {ANSWER} s ({reason[:200]}).", hint=hint)
+    if jax.process_count() == 1:
+        return
+    from jax._src import distributed  # the client has no public name; orbax uses it in the same way
+
+    _client = distributed.global_state.client
+    threading.Thread(target=_watch, name="nnfunc-processes", daemon=True).start()
+
+
+def _watch() -> None:
+    """Say that this process lives, and end it when another one has failed or, in process 0, is lost."""
+    heard: dict[int, tuple[str, float]] = {}
+    failures = 0
+    while True:
+        try:
+            for _, failure in _client.key_value_dir_get("nnfunc/failure/"):
+                _end(json.loads(failure))
+            state = {"host": socket.gethostname(), "step": _step, "time": time.time()}
+            _client.key_value_set(f"nnfunc/alive/{index()}", json.dumps(state), allow_overwrite=True)
+            if is_main():
+                _find_lost(heard)
+            failures = 0
+        except Exception as error:
+            failures += 1
+            if failures > 5:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                _write(f"process 0 does not answer any more ({reason[:100]}), so process {index()} ends.")
+                os._exit(1)
+        time.sleep(1)
+
+
+def _find_lost(heard: dict[int, tuple[str, float]]) -> None:
+    """Report the first process that has said nothing for a while, or that keeps all others from going on."""
+    now, steps = time.monotonic(), {}
+    for key, text in _client.key_value_dir_get("nnfunc/alive/"):
+        number = int(key.rpartition("/")[2])
+        if heard.get(number, ("", 0.0))[0] != text:
+            heard[number] = text, now
+        state = json.loads(text)
+        steps[number] = state["step"]
+        if now - heard[number][1] > LOST:
+            _fail(f"process {number} on {state['host']} has not answered for {LOST} s, so the run ends.")
+    if _step >= 0 and now - _step_time > STALLED and steps:
+        slowest = min(steps, key=lambda number: steps[number])
+        _fail(f"no step for {STALLED:g} s, so the run ends; process {slowest} is at step {steps[slowest]}.")
+
+
+def _fail(message: str) -> None:
+    with suppress(Exception):
+        _client.key_value_set(_FAILURE, json.dumps({"process": 0, "code": 1, "message": message}))
+
+
+def _end(failure: dict[str, Any]) -> None:
+    """End this process because of a failure, unless it ends by itself; process 0 tells the message, and is the last."""
+    time.sleep(4 if is_main() else 1)
+    if is_main():
+        _write(_describe(failure))
+    os._exit(failure["code"])
+
+
+def _describe(failure: dict[str, Any]) -> str:
+    return f"process {failure['process']}: {failure['message']}" if failure["process"] else failure["message"]
+
+
+def _write(message: str) -> None:
+    os.write(2, f"nnfunc: {message}\n".encode())
