@@ -490,7 +490,6 @@ def _run() -> int:
         if hasattr(error, "format_message"):  # typer's, for wrong arguments
             return _print_usage_error(error)
         from nnfunc.commands.exit_codes import error_message, exit_code
-
         from nnfunc.distributed import processes
 
         code, first_line = exit_code(error), next(iter(str(error).splitlines()), "")
