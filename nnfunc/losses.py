@@ -12,7 +12,7 @@ than a plausible number: a label that is no class, a probability outside [0, 1],
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,25 +21,59 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Scalar, canonicalize_arguments, widen
 from nnfunc.calls import explain_calls
-from nnfunc.vector_norm import rescale, vector_norm
+from nnfunc.ctc_loss import ctc
+from nnfunc.loss_math import (
+    absolute,
+    at_least,
+    binary_inputs,
+    class_inputs,
+    class_weights,
+    difference,
+    distribution_inputs,
+    like,
+    log_softmax,
+    mask_invalid,
+    nan_unless,
+    product,
+    smallest_divisor,
+)
+from nnfunc.margin_losses import (
+    cosine_distance,
+    cosine_embedding,
+    hinge,
+    hinge_embedding,
+    margin_ranking,
+    multiclass_margin,
+    multilabel_margin,
+    soft_margin,
+    triplet,
+)
 
 __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "binary_focal",
     "cosine_distance",
+    "cosine_embedding",
     "cross_entropy",
     "cross_entropy_dense",
+    "ctc",
     "focal",
     "gaussian_nll",
     "hinge",
+    "hinge_embedding",
     "huber",
     "kl_divergence",
     "mae",
+    "margin_ranking",
     "masked_mean",
     "mse",
+    "multiclass_margin",
+    "multilabel_margin",
+    "nll",
     "poisson_nll",
     "smooth_l1",
+    "soft_margin",
     "triplet",
 ]
 
@@ -76,20 +110,20 @@ def cross_entropy(
     [0.6931, 0.0]
     """
     check.number("cross_entropy", 0, 1, label_smoothing=label_smoothing)
-    logits, hit, valid, ignored = _classes("cross_entropy", logits, labels, ignore_index)
-    shifted, total = _log_softmax(logits)
+    logits, hit, valid, ignored = class_inputs("cross_entropy", logits, labels, ignore_index)
+    shifted, total = log_softmax(logits)
     picked = jnp.where(hit, shifted, 0).sum(-1)
     if weight is None:
         true = total - picked
         if check.is_plain(label_smoothing) and label_smoothing == 0:  # one pass over the logits less
-            return _finish(true, valid, ignored)
+            return mask_invalid(true, valid, ignored)
         uniform = total - shifted.mean(-1)
     else:
-        weight = _class_weights("cross_entropy", weight, logits)
-        true = _product(jnp.where(hit, weight, 0).sum(-1), total - picked)
-        uniform = _product(weight, total[..., None] - shifted).mean(-1)
-    (smoothing,) = _like(logits, label_smoothing)
-    return _finish(_product(1 - smoothing, true) + _product(smoothing, uniform), valid, ignored)
+        weight = class_weights("cross_entropy", weight, logits)
+        true = product(jnp.where(hit, weight, 0).sum(-1), total - picked)
+        uniform = product(weight, total[..., None] - shifted).mean(-1)
+    (smoothing,) = like(logits, label_smoothing)
+    return mask_invalid(product(1 - smoothing, true) + product(smoothing, uniform), valid, ignored)
 
 
 @canonicalize_arguments
@@ -115,13 +149,42 @@ def cross_entropy_dense(
     0.6931
     """
     check.number("cross_entropy_dense", 0, 1, label_smoothing=label_smoothing)
-    logits, target = _distributions("cross_entropy_dense", logits, probabilities)
-    shifted, total = _log_softmax(logits)
-    (label_smoothing,) = _like(logits, label_smoothing)
+    logits, target = distribution_inputs("cross_entropy_dense", logits, probabilities)
+    shifted, total = log_softmax(logits)
+    (label_smoothing,) = like(logits, label_smoothing)
     target = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
     if weight is not None:
-        target = target * _class_weights("cross_entropy_dense", weight, logits)
-    return _product(target, total[..., None] - shifted).sum(-1)
+        target = target * class_weights("cross_entropy_dense", weight, logits)
+    return product(target, total[..., None] - shifted).sum(-1)
+
+
+@canonicalize_arguments
+def nll(
+    log_probabilities: Array,
+    labels: Array,
+    *,
+    weight: Array | Sequence[Scalar] | None = None,
+    ignore_index: int | None = None,
+) -> Array:
+    """Negative log-probability of the true class from log-probabilities as they stand, in nats.
+
+    loss = -w[y] * log_probabilities[y]. For logits `cross_entropy` is shorter.
+
+    Shapes: log_probabilities [..., classes], such as jax.nn.log_softmax makes them, labels [...] integers in
+    [0, classes) -> [...]. That they add up to 1 is not checked.
+    weight: one per class, [classes]; 1 by default. ignore_index: as in `cross_entropy`; any other label outside
+    [0, classes) gives NaN.
+    Raises: ValueError when labels.shape is not log_probabilities.shape[:-1]; TypeError when labels are not integers.
+    Source: torch.nn.functional.nll_loss(reduction="none").
+
+    >>> float(nf.losses.nll(jnp.array([-0.25, -1.5]), jnp.array(1)))
+    1.5
+    """
+    log_p, hit, valid, ignored = class_inputs("nll", log_probabilities, labels, ignore_index, name="log_probabilities")
+    loss = -jnp.where(hit, log_p, 0).sum(-1)
+    if weight is not None:
+        loss = product(jnp.where(hit, class_weights("nll", weight, log_p), 0).sum(-1), loss)
+    return mask_invalid(loss, valid, ignored)
 
 
 @canonicalize_arguments
@@ -148,23 +211,23 @@ def focal(
     0.3466
     """
     check.number("focal", 0, gamma=gamma)
-    logits, hit, valid, ignored = _classes("focal", logits, labels, ignore_index)
+    logits, hit, valid, ignored = class_inputs("focal", logits, labels, ignore_index)
     if logits.shape[-1] < 2:
         hint = "For two classes and one logit: binary_focal."
         check.fail("focal", expected="logits should have at least 2 classes", actual=logits.shape, hint=hint)
-    shifted, total = _log_softmax(logits)
-    (gamma,) = _like(logits, gamma)
+    shifted, total = log_softmax(logits)
+    (gamma,) = like(logits, gamma)
     # log(1 - p[y]) from the other logits: exact where p[y] rounds to 1, and no slope of 0 ** gamma
     others = jnp.where(hit | (shifted == -jnp.inf), -1e30, shifted)
     log_missed = jax.nn.logsumexp(others, axis=-1) - total
     true = total - jnp.where(hit, shifted, 0).sum(-1)
-    loss = _product(jnp.exp(gamma * log_missed), true)
+    loss = product(jnp.exp(gamma * log_missed), true)
     if alpha is not None and not isinstance(alpha, Sequence) and np.ndim(alpha) == 0:
-        loss = loss * _like(logits, alpha)[0]
+        loss = loss * like(logits, alpha)[0]
     elif alpha is not None:
-        alpha = _class_weights("focal", alpha, logits, name="alpha")
+        alpha = class_weights("focal", alpha, logits, name="alpha")
         loss = loss * jnp.where(hit, alpha, 0).sum(-1)
-    return _finish(loss, valid, ignored)
+    return mask_invalid(loss, valid, ignored)
 
 
 @canonicalize_arguments
@@ -187,18 +250,18 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
     check.number("binary_cross_entropy", 0, 1, label_smoothing=label_smoothing)
     check.floating("binary_cross_entropy", probabilities=probabilities)
     check.same_shape("binary_cross_entropy", probabilities=probabilities, targets=targets)
-    smallest = max(_SMALLEST, _smallest_divisor(probabilities))
+    smallest = max(_SMALLEST, smallest_divisor(probabilities))
     p = widen(probabilities)
-    t, label_smoothing = _like(p, targets, label_smoothing)
+    t, label_smoothing = like(p, targets, label_smoothing)
     valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
     t = (1 - label_smoothing) * t + label_smoothing / 2
-    loss = -t * jnp.log(_at_least(p, smallest)) - (1 - t) * jnp.log(_at_least(1 - p, smallest))
+    loss = -t * jnp.log(at_least(p, smallest)) - (1 - t) * jnp.log(at_least(1 - p, smallest))
     return nan_unless(valid, loss)
 
 
 @canonicalize_arguments
 def binary_cross_entropy_with_logits(
-    logits: Array, targets: Array, *, label_smoothing: Scalar = 0.0, pos_weight: Scalar = 1.0
+    logits: Array, targets: Array, *, label_smoothing: Scalar = 0.0, pos_weight: Scalar | Sequence[Scalar] = 1.0
 ) -> Array:
     """Cross-entropy of a yes-or-no answer given as a logit, in nats.
 
@@ -206,7 +269,8 @@ def binary_cross_entropy_with_logits(
     t = (1 - label_smoothing) * targets + label_smoothing / 2.
 
     Shapes: logits [...], targets [...] in [0, 1], of any type -> [...]; other targets give NaN.
-    label_smoothing: in [0, 1]. pos_weight: at least 0; negatives / positives balances the two.
+    label_smoothing: in [0, 1]. pos_weight: at least 0; negatives / positives balances the two. One number, or one per
+    label, [labels], the last axis of the logits.
     Raises: ValueError when the shapes differ.
     Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits.
 
@@ -216,12 +280,16 @@ def binary_cross_entropy_with_logits(
     """
     where = "binary_cross_entropy_with_logits"
     check.number(where, 0, 1, label_smoothing=label_smoothing)
-    check.number(where, 0, pos_weight=pos_weight)
-    x, t, valid = _binary(where, logits, targets)
-    label_smoothing, pos_weight = _like(x, label_smoothing, pos_weight)
+    x, t, valid = binary_inputs(where, logits, targets)
+    if isinstance(pos_weight, Sequence) or np.ndim(pos_weight) > 0:
+        check.at_least_0(where, pos_weight=pos_weight)
+        pos_weight = class_weights(where, pos_weight, x, name="pos_weight")
+    else:
+        check.number(where, 0, pos_weight=pos_weight)
+    label_smoothing, pos_weight = like(x, label_smoothing, pos_weight)
     t = (1 - label_smoothing) * t + label_smoothing / 2
-    positive = _product(pos_weight * t, jax.nn.softplus(-x))
-    loss = positive + _product(1 - t, jax.nn.softplus(x))
+    positive = product(pos_weight * t, jax.nn.softplus(-x))
+    loss = positive + product(1 - t, jax.nn.softplus(x))
     return nan_unless(valid, loss)
 
 
@@ -243,15 +311,15 @@ def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: S
     check.number("binary_focal", 0, gamma=gamma)
     if alpha is not None:
         check.number("binary_focal", 0, 1, alpha=alpha)
-    x, t, valid = _binary("binary_focal", logits, targets)
-    (gamma,) = _like(x, gamma)
+    x, t, valid = binary_inputs("binary_focal", logits, targets)
+    (gamma,) = like(x, gamma)
     minus_log_p, minus_log_q = jax.nn.softplus(-x), jax.nn.softplus(x)  # q = 1 - p
-    positive = t * jnp.exp(-_product(gamma, minus_log_q))
-    negative = (1 - t) * jnp.exp(-_product(gamma, minus_log_p))
+    positive = t * jnp.exp(-product(gamma, minus_log_q))
+    negative = (1 - t) * jnp.exp(-product(gamma, minus_log_p))
     if alpha is not None:
-        (alpha,) = _like(x, alpha)
+        (alpha,) = like(x, alpha)
         positive, negative = alpha * positive, (1 - alpha) * negative
-    loss = _product(positive, minus_log_p) + _product(negative, minus_log_q)
+    loss = product(positive, minus_log_p) + product(negative, minus_log_q)
     return nan_unless(valid, loss)
 
 
@@ -265,7 +333,7 @@ def mse(prediction: Array, target: Array) -> Array:
     >>> [float(value) for value in nf.losses.mse(jnp.array([1.0, 3.0]), jnp.array([2.0, 1.0]))]
     [1.0, 4.0]
     """
-    return jnp.square(_difference("mse", prediction, target))
+    return jnp.square(difference("mse", prediction, target))
 
 
 @canonicalize_arguments
@@ -278,7 +346,7 @@ def mae(prediction: Array, target: Array) -> Array:
     >>> [float(value) for value in nf.losses.mae(jnp.array([1.0, 3.0]), jnp.array([2.0, 1.0]))]
     [1.0, 2.0]
     """
-    return _absolute(_difference("mae", prediction, target))
+    return absolute(difference("mae", prediction, target))
 
 
 @canonicalize_arguments
@@ -296,12 +364,12 @@ def huber(prediction: Array, target: Array, *, delta: Scalar = 1.0) -> Array:
     [0.5, 2.5]
     """
     check.number("huber", 0, open_low=True, delta=delta)
-    d = _difference("huber", prediction, target)
-    (delta,) = _like(d, delta)
+    d = difference("huber", prediction, target)
+    (delta,) = like(d, delta)
     near = jnp.abs(d) <= delta
     slope = jnp.where(near, 0, delta)  # so that the line is finite at delta = inf
     square = jnp.square(jnp.where(near, d, 0))  # an infinite d has a slope
-    return jnp.where(near, 0.5 * square, slope * (_absolute(d) - 0.5 * slope))
+    return jnp.where(near, 0.5 * square, slope * (absolute(d) - 0.5 * slope))
 
 
 @canonicalize_arguments
@@ -320,16 +388,18 @@ def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
     [0.25, 2.0]
     """
     check.number("smooth_l1", 0, beta=beta)
-    d = _difference("smooth_l1", prediction, target)
-    (beta,) = _like(d, beta)
+    d = difference("smooth_l1", prediction, target)
+    (beta,) = like(d, beta)
     divisor = jnp.where(beta > 0, beta, 1)
     near = jnp.abs(d) < beta
     square = jnp.square(jnp.where(near, d, 0))
-    return jnp.where(near, 0.5 * square / divisor, _absolute(d) - 0.5 * beta)
+    return jnp.where(near, 0.5 * square / divisor, absolute(d) - 0.5 * beta)
 
 
 @canonicalize_arguments
-def kl_divergence(logits: Array, probabilities: Array, *, log_probabilities: bool = False) -> Array:
+def kl_divergence(
+    logits: Array, probabilities: Array, *, log_probabilities: bool = False, per_class: bool = False
+) -> Array:
     """How far the predicted distribution is from the target, KL(target || prediction), in nats.
 
     loss = sum over classes c of q[c] * (log q[c] - log p[c]), p = softmax(logits), q =
@@ -340,119 +410,73 @@ def kl_divergence(logits: Array, probabilities: Array, *, log_probabilities: boo
     log_probabilities: whether `logits` are log p as they stand, such as jax.nn.log_softmax makes them:
     the slope is then -q, as in PyTorch. Without it log-probabilities give the same loss, for they are
     logits too, but the slope p - q; through the log_softmax that made them, both come to p - q.
+    per_class: whether to return the terms of the sum, [..., classes], instead of the sum.
     Raises: ValueError when the shapes differ.
     Source: Kullback and Leibler 1951; the direction of torch.nn.functional.kl_div.
 
     >>> round(float(nf.losses.kl_divergence(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0]))), 4)
     0.6931
     """
-    logits, target = _distributions("kl_divergence", logits, probabilities)
-    shifted, total = _log_softmax(logits)
+    logits, target = distribution_inputs("kl_divergence", logits, probabilities)
+    shifted, total = log_softmax(logits)
     log_target = jnp.log(jnp.where(target == 0, 1, target))
     minus_log_p = -logits if log_probabilities else total[..., None] - shifted
-    return _product(target, log_target + minus_log_p).sum(-1)
+    terms = product(target, log_target + minus_log_p)
+    return terms if per_class else terms.sum(-1)
 
 
 @canonicalize_arguments
-def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
-    """Shortfall of a yes-or-no score from the margin, `max(0, margin - target * score)`.
-
-    Shapes: scores [...], targets [...] of -1 or 1 -> [...]; any other target, 0 too, gives NaN.
-    margin: at least 0. The slope where margin and score meet is 0.
-    Raises: ValueError when the shapes differ.
-    Source: Cortes and Vapnik 1995; sklearn.metrics.hinge_loss.
-
-    >>> [float(value) for value in nf.losses.hinge(jnp.array([0.5, 0.5]), jnp.array([1, -1]))]
-    [0.5, 1.5]
-    """
-    check.number("hinge", 0, margin=margin)
-    check.floating("hinge", scores=scores)
-    check.same_shape("hinge", scores=scores, targets=targets)
-    scores = widen(scores)
-    targets, margin = _like(scores, targets, margin)
-    return nan_unless(jnp.abs(targets) == 1, jax.nn.relu(margin - targets * scores))
-
-
-@canonicalize_arguments
-def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> Array:
-    """One minus the cosine of the angle between two vectors: 0 for equal direction, 2 for opposite.
-
-    loss = 1 - (x . y) / (max(|x|, eps) * max(|y|, eps)).
-
-    Shapes: prediction [..., features], target [..., features] -> [...].
-    eps: above 0; shorter vectors count as that long, so the distance to a zero vector is 1. For
-    float16 it is at least 3e-5: slopes are up to 1 / eps.
-    Raises: ValueError when the shapes differ.
-    Source: torch.nn.functional.cosine_similarity.
-
-    >>> x, y = jnp.array([3.0, 4.0]), jnp.array([4.0, -3.0])
-    >>> [round(float(nf.losses.cosine_distance(x, z)), 4) for z in (x, y, -2 * x)]
-    [0.0, 1.0, 2.0]
-    """
-    check.number("cosine_distance", 0, open_low=True, eps=eps)
-    x, y = _vectors("cosine_distance", prediction=prediction, target=target)
-    eps = jnp.maximum(_like(x, eps)[0], _smallest_divisor(prediction))
-
-    def normalize(v):
-        v, power = rescale(v, (-1,))  # so that the slope, over the square, is in range too
-        return v / jnp.maximum(vector_norm(v, (-1,), keepdims=True), eps / power)
-
-    return 1 - (normalize(x) * normalize(y)).sum(-1)
-
-
-@canonicalize_arguments
-def triplet(anchor: Array, positive: Array, negative: Array, *, margin: Scalar = 1.0) -> Array:
-    """Shortfall of a triplet: the anchor should be nearer to the positive, by the margin.
-
-    loss = max(0, |anchor - positive| - |anchor - negative| + margin), Euclidean lengths, each with
-    1e-12 added under the root, so that the slope at equal points is 0.
-
-    Shapes: anchor, positive and negative [..., features] -> [...].
-    margin: at least 0.
-    Raises: ValueError when the shapes differ.
-    Source: Balntas et al. 2016, section 2.2; torch.nn.functional.triplet_margin_loss.
-
-    >>> float(nf.losses.triplet(jnp.array([0.0]), jnp.array([3.0]), jnp.array([2.0])))
-    2.0
-    """
-    check.number("triplet", 0, margin=margin)
-    anchor, positive, negative = _vectors("triplet", anchor=anchor, positive=positive, negative=negative)
-
-    def length(v):
-        small = jnp.full((*v.shape[:-1], 1), 1e-6, v.dtype)
-        return vector_norm(jnp.concatenate([v, small], axis=-1), (-1,))
-
-    gap = length(anchor - positive) - length(anchor - negative)
-    return jax.nn.relu(gap + _like(anchor, margin)[0])
-
-
-@canonicalize_arguments
-def poisson_nll(log_rate: Array, counts: Array, *, full: bool = False) -> Array:
+def poisson_nll(
+    log_rate: Array,
+    counts: Array,
+    *,
+    full: bool | Literal["stirling"] = False,
+    log_input: bool = True,
+    eps: Scalar = 1e-8,
+) -> Array:
     """Negative log-likelihood of counts under a Poisson distribution, in nats.
 
     loss = exp(log_rate) - counts * log_rate, plus log(counts!) when full.
     Above log_rate = 60, exp continues as its tangent, so that loss and slope stay finite.
+    Without log_input, loss = rate - counts * log(rate + eps).
 
     Shapes: log_rate [...], counts [...] of at least 0, of any type -> [...]; negative counts give
     NaN.
-    full: whether to add the term that no gradient sees, for a true likelihood.
+    full: whether to add the term that no gradient sees, for a true likelihood: exact by log-gamma, or, as
+    "stirling", counts * log(counts) - counts + log(2 pi counts) / 2 for counts above 1, which is PyTorch's.
+    log_input: False takes the first argument as the rate itself, of at least 0; negative rates give NaN.
+    eps: at least 0, added to a rate before the logarithm.
     Raises: ValueError when the shapes differ.
-    Source: torch.nn.functional.poisson_nll_loss(log_input=True); the full term by log-gamma rather
-    than Stirling's formula.
+    Source: torch.nn.functional.poisson_nll_loss.
 
     >>> round(float(nf.losses.poisson_nll(jnp.array(0.0), jnp.array(3))), 4)
     1.0
+    >>> round(float(nf.losses.poisson_nll(jnp.array(2.0), jnp.array(3), log_input=False)), 4)
+    -0.0794
     """
+    check.choice("poisson_nll", (False, True, "stirling"), full=full)
+    check.number("poisson_nll", 0, eps=eps)
     check.floating("poisson_nll", log_rate=log_rate)
     check.same_shape("poisson_nll", log_rate=log_rate, counts=counts)
     x = widen(log_rate)
-    (counts,) = _like(x, counts)
-    rate = jnp.exp(jnp.where(x < 60, x, 60))
-    loss = rate * jnp.where(x < 60, 1, x - 59)
-    loss = loss - jnp.where(x == jnp.inf, 0, _product(counts, x))  # exp(x) is the larger
-    if full:
+    counts, eps = like(x, counts, eps)
+    valid = counts >= 0
+    if log_input:
+        rate = jnp.exp(jnp.where(x < 60, x, 60))
+        loss = rate * jnp.where(x < 60, 1, x - 59)
+        loss = loss - jnp.where(x == jnp.inf, 0, product(counts, x))  # exp(x) is the larger
+    else:
+        valid &= x >= 0
+        zero = x + eps <= 0
+        log_rate = jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, x + eps)))
+        loss = x - product(counts, log_rate)
+    if full == "stirling":
+        safe = jnp.where(counts > 1, counts, 1)
+        stirling = safe * jnp.log(safe) - safe + 0.5 * jnp.log(2 * np.pi * safe)
+        loss = loss + jnp.where(counts > 1, stirling, 0)
+    elif full:
         loss = loss + jax.scipy.special.gammaln(counts + 1)
-    return nan_unless(counts >= 0, loss)
+    return nan_unless(valid, loss)
 
 
 @canonicalize_arguments
@@ -483,8 +507,8 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     check.floating("gaussian_nll", mean=mean, variance=variance, target=target)
     check.same_shape("gaussian_nll", mean=mean, variance=variance, target=target)
     mean = widen(mean)
-    variance, target, floor = _like(mean, variance, target, floor)
-    v = _at_least(variance, floor)
+    variance, target, floor = like(mean, variance, target, floor)
+    v = at_least(variance, floor)
     error = target - mean
     loss = 0.5 * (jnp.log(v) + error * (error / v))  # the square alone may be beyond float32
     if full:
@@ -511,136 +535,6 @@ def masked_mean(values: Array, mask: Array) -> Array:
     values = widen(values)
     counted = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
     return jnp.where(mask, values, 0).sum() / counted
-
-
-def _like(x: Array, *values: Any) -> tuple[Array, ...]:
-    """The values, numbers or arrays of any type, in the type of x."""
-    # at once: as integers of JAX, NumPy's 2**32 + 1 would be 1
-    return tuple(jnp.asarray(value, x.dtype) for value in values)
-
-
-def _at_least(x: Array, low: Scalar) -> Array:
-    """max(x, low) with a gradient of 1 below `low` too, where that of clipping is 0."""
-    return x + jax.lax.stop_gradient(jnp.where(x < low, low - x, 0))
-
-
-def _smallest_divisor(x: Any) -> float:
-    """The smallest number that 1 may be divided by in the dtype of x: 3e-5 in float16, which ends at 65504."""
-    return 2 / float(jnp.finfo(jnp.asarray(x).dtype).max)
-
-
-def _absolute(x: Array) -> Array:
-    """|x| with a slope of 0 at 0; that of jnp.abs is 1 there."""
-    return x * jnp.sign(x)
-
-
-def _product(weight: Array, x: Array) -> Array:
-    """weight * x, with 0 * inf = 0: an impossible class costs nothing where its weight is 0.
-
-    Where x is infinite the slope is the weight; the weight itself has none, rather than NaN.
-    """
-    endless = jnp.isinf(x) & (weight != 0)
-    bounded = weight * jnp.where(jnp.isinf(x), 0, x)
-    return jnp.where(endless, jax.lax.stop_gradient(weight) * x, bounded)
-
-
-def _log_softmax(logits: Array) -> tuple[Array, Array]:
-    """(shifted, total): the log-probabilities are shifted - total[..., None]."""
-    shifted = _less(logits, jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    return shifted, jnp.log(jnp.exp(shifted).sum(-1))
-
-
-@jax.custom_jvp
-def _less(logits: Array, largest: Array) -> Array:
-    """logits - largest, which is 0 for the largest, be it infinite; the slope by the logits is 1."""
-    certain = largest == jnp.inf
-    others = jnp.where(logits == jnp.inf, 0.0, -jnp.inf)
-    return jnp.where(certain, others, logits - jnp.where(certain, 0, largest))
-
-
-@_less.defjvp
-def _less_jvp(primals, tangents):
-    return _less(*primals), tangents[0]
-
-
-def _classes(where: str, logits: Any, labels: Any, ignore_index: Any) -> tuple[Array, Array, Array, Array | None]:
-    """(logits, hit, valid, ignored): hit [..., classes] marks the label, valid that it is a class.
-
-    Comparing with every class fuses into the sums around it; gathering scatters in the gradient.
-    """
-    check.floating(where, logits=logits)
-    labels = check.as_int32(where, "Distributions as targets: cross_entropy_dense.", labels=labels)
-    _check_classes(where, logits)
-    check.labels_shape(where, logits, labels)
-    logits = widen(logits)
-    ignored = None
-    if ignore_index is not None:
-        check.number(where, -(2**31), 2**31 - 1, ignore_index=ignore_index)
-        ignored = labels == jnp.asarray(ignore_index).astype(labels.dtype)
-        logits = jnp.where(ignored[..., None], 0, logits)
-    classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
-    hit = labels[..., None] == jax.lax.broadcast_to_rank(classes, logits.ndim)
-    return logits, hit, (labels >= 0) & (labels < logits.shape[-1]), ignored
-
-
-def nan_unless(valid: Array, value: Array) -> Array:
-    """The value where it is valid, else NaN; `jax.debug_nans` then finds no NaN that is not used."""
-    return jnp.where(valid, value, 0) / valid.astype(value.dtype)
-
-
-def _check_classes(where: str, logits: Any) -> None:
-    if not np.shape(logits)[-1:] > (0,):
-        expected = "logits should have an axis of classes, with at least one"
-        check.fail(where, expected=expected, actual=f"shape {np.shape(logits)}")
-
-
-def _finish(loss: Array, valid: Array, ignored: Array | None) -> Array:
-    """NaN where the label is no class, 0 where it is ignored."""
-    if ignored is None:
-        return nan_unless(valid, loss)
-    return jnp.where(ignored, 0, nan_unless(valid | ignored, loss))
-
-
-def _class_weights(where: str, weight: Any, logits: Array, *, name: str = "weight") -> Array:
-    weight = jnp.asarray(weight).astype(logits.dtype)
-    check.shape(where, logits.shape[-1:], "It is one number per class.", **{name: weight})
-    return jax.lax.broadcast_to_rank(weight, logits.ndim)
-
-
-def _distributions(where: str, logits: Any, probabilities: Any) -> tuple[Array, Array]:
-    check.floating(where, logits=logits)
-    check.floating(where, "Class numbers as targets: cross_entropy.", probabilities=probabilities)
-    check.same_shape(where, logits=logits, probabilities=probabilities)
-    _check_classes(where, logits)
-    logits = widen(logits)
-    return logits, _like(logits, probabilities)[0]
-
-
-def _binary(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]:
-    check.floating(where, logits=logits)
-    check.same_shape(where, logits=logits, targets=targets)
-    x = widen(logits)
-    (t,) = _like(x, targets)
-    return x, t, (t >= 0) & (t <= 1)
-
-
-def _difference(where: str, prediction: Any, target: Any) -> Array:
-    check.floating(where, prediction=prediction, target=target)
-    hint, shapes = "Nothing is broadcast.", (np.shape(prediction), np.shape(target))
-    for name, one, other in (("prediction", *shapes), ("target", *reversed(shapes))):
-        hint += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
-    check.same_shape(where, hint, prediction=prediction, target=target)
-    prediction = widen(prediction)
-    return prediction - _like(prediction, target)[0]
-
-
-def _vectors(where: str, **vectors: Any) -> tuple[Array, ...]:
-    check.floating(where, **vectors)
-    check.same_shape(where, **vectors)
-    first = next(iter(vectors.values()))
-    if np.ndim(first) < 1:
-        check.fail(where, expected=f"{next(iter(vectors))} should have an axis of features", actual="shape ()")
-    return _like(widen(first), *vectors.values())
 
 
 explain_calls(__name__)

@@ -45,6 +45,14 @@ INPUTS = {
     "poisson_nll": (LINE, BITS),
     "cosine_distance": (VECTORS, VECTORS[::-1]),
     "triplet": (VECTORS, VECTORS, VECTORS[::-1]),
+    "nll": (NASTY, LABELS),
+    "ctc": (NASTY[:, None], 1 + LABELS[:, None] % 2),
+    "soft_margin": (LINE, 2 * BITS - 1),
+    "hinge_embedding": (LINE, 2 * BITS - 1),
+    "margin_ranking": (LINE, LINE[::-1], 2 * BITS - 1),
+    "multiclass_margin": (NASTY, LABELS),
+    "multilabel_margin": (NASTY, ONE_HOT),
+    "cosine_embedding": (VECTORS, VECTORS[::-1], jnp.array([1, -1, -1])),
 }
 
 # name and argument: values it may be swept over, "off" among them
@@ -63,6 +71,15 @@ NUMBERS = [
     ("hinge", "margin", [0.0, 1.0]),
     ("cosine_distance", "eps", [1e-8, 1e-2]),
     ("triplet", "margin", [0.0, 1.0]),
+    ("triplet", "p", [1.0, 2.0, 3.5]),
+    ("triplet", "eps", [0.0, 1e-3]),
+    ("hinge_embedding", "margin", [0.0, 1.0]),
+    ("margin_ranking", "margin", [0.0, 1.0]),
+    ("multiclass_margin", "margin", [0.0, 1.0]),
+    ("multiclass_margin", "p", [1.0, 1.5]),
+    ("multilabel_margin", "margin", [0.0, 1.0]),
+    ("cosine_embedding", "margin", [-0.5, 0.5]),
+    ("poisson_nll", "eps", [0.0, 1e-3]),
 ]
 
 
@@ -70,7 +87,8 @@ def call(name, *args, **kwargs):
     if name == "gaussian_nll":  # the one whose prediction is a pair
         mean, variance, target = args
         return losses.gaussian_nll((mean, variance), target, **kwargs)
-    return getattr(losses, name)(*args, **kwargs)
+    arrays = {key: np.array(value) for key, value in kwargs.items() if key.endswith("_lengths")}
+    return getattr(losses, name)(*args, **kwargs | arrays)
 
 
 def label(case):
@@ -262,6 +280,9 @@ def test_ignored_places_give_nothing_whatever_they_hold(loss):
         ("binary_cross_entropy_with_logits", [0.0, 0.0], [-1.0, 2.0]),
         ("binary_focal", [0.0, 0.0], [-1.0, 2.0]),
         ("hinge", [0.0, 0.0], [0.0, 0.5]),
+        ("hinge_embedding", [0.0, 0.0], [0.0, 0.5]),
+        ("soft_margin", [0.0, 0.0], [0.0, 0.5]),
+        ("multilabel_margin", [[0.0, 0.0]], [[0.0, 0.5]]),
         ("poisson_nll", [0.0], [-1.0]),
         ("kl_divergence", [[0.0, 0.0]], [[1.5, -0.5]]),
     ],
@@ -269,6 +290,30 @@ def test_ignored_places_give_nothing_whatever_they_hold(loss):
 def test_what_has_no_meaning_gives_nan(name, prediction, target):
     value = jax.jit(partial(call, name))(np.array(prediction, np.float32), np.array(target))
     assert np.isnan(value).all()
+
+
+def test_a_negative_rate_gives_nan():
+    value = losses.poisson_nll(jnp.array([-1.0, 0.0]), jnp.array([1, 0]), log_input=False)
+    assert np.isnan(value).tolist() == [True, False]
+
+
+def test_ctc_without_an_alignment_costs_infinity_and_has_slope_0():
+    """Two equal labels need three frames. What the lengths leave out may hold anything."""
+    logits = jnp.array([[[0.0, 1.0], [2.0, 0.5], [jnp.nan, jnp.inf]]] * 2)
+    labels, lengths = jnp.array([[1, 1], [1, -7]]), jnp.array([2, 1])
+
+    def loss(logits):
+        value = losses.ctc(logits, labels, logit_lengths=jnp.array([2, 2]), label_lengths=lengths)
+        return value.sum(), value
+
+    gradient, value = jax.jit(jax.grad(loss, has_aux=True))(logits)
+    p = scipy.special.softmax(np.array(logits[0, :2]), -1)
+    expected = -np.log(p[0, 1] * p[1, 1] + p[0, 0] * p[1, 1] + p[0, 1] * p[1, 0])
+    np.testing.assert_allclose(value, [np.inf, expected], rtol=1e-6)
+    np.testing.assert_array_equal(gradient[0], 0)
+    assert np.isfinite(gradient[1]).all()
+    invalid = losses.ctc(jnp.zeros((3, 3, 4)), jnp.array([[0], [4], [-1]]))
+    assert np.isnan(invalid).all()
 
 
 def test_a_negative_variance_gives_nan():
@@ -365,7 +410,7 @@ def test_masked_mean():
         losses.masked_mean(jnp.ones(2), jnp.ones(2))
 
 
-@pytest.mark.parametrize("name", [name for name, (p, *_) in INPUTS.items() if p.ndim == 1])
+@pytest.mark.parametrize("name", [name for name, (p, *rest) in INPUTS.items() if p.ndim == len(rest) == 1])
 def test_nothing_is_broadcast(name):
     prediction, target = INPUTS[name]
     with pytest.raises(ValueError, match=rf"{name}: .* same shape, got .*\(7, 1\)"):
@@ -416,6 +461,48 @@ def test_nothing_is_broadcast(name):
             r"prediction \(4, 3\) and target \(1, 3\)",
         ),
         (lambda: losses.triplet(jnp.ones((4, 3)), jnp.ones((4, 3)), jnp.ones(3)), ValueError, r"negative \(3,\)"),
+        (
+            lambda: losses.triplet(*[jnp.ones((4, 3))] * 3, p=0.5),
+            ValueError,
+            "triplet: p should be at least 1, got 0.5",
+        ),
+        (
+            lambda: losses.margin_ranking(jnp.ones(3), jnp.ones(3), jnp.ones((3, 1))),
+            ValueError,
+            r"first and targets should have the same shape, got first \(3,\) and targets \(3, 1\)",
+        ),
+        (
+            lambda: losses.cosine_embedding(jnp.ones((4, 3)), jnp.ones((4, 3)), jnp.ones((4, 3))),
+            ValueError,
+            r"targets should have shape \(4,\), got shape \(4, 3\). It is one number for each pair",
+        ),
+        (
+            lambda: losses.binary_cross_entropy_with_logits(jnp.ones((4, 3)), jnp.ones((4, 3)), pos_weight=[1.0, 2.0]),
+            ValueError,
+            r"pos_weight should have shape \(3,\), got shape \(2,\)",
+        ),
+        (
+            lambda: losses.poisson_nll(jnp.ones(3), jnp.ones(3), full="exact"),
+            ValueError,
+            "full should be one of False, True, 'stirling', got 'exact'",
+        ),
+        (lambda: losses.nll(jnp.zeros((4, 3)), jnp.zeros((4, 3), int)), ValueError, r"nll: labels .*argmax"),
+        (lambda: losses.ctc(jnp.ones(3), jnp.ones(1, int)), ValueError, r"logits should be \[..., time, classes\]"),
+        (
+            lambda: losses.ctc(jnp.ones((2, 5, 3)), jnp.ones(2, int)),
+            ValueError,
+            r"labels should be \[..., length\] with the leading axes \(2,\) of the logits, got shape \(2,\)",
+        ),
+        (
+            lambda: losses.ctc(jnp.ones((5, 3)), jnp.ones(2, int), blank=3),
+            ValueError,
+            "blank should be at most 2, got 3",
+        ),
+        (
+            lambda: losses.ctc(jnp.ones((2, 5, 3)), jnp.ones((2, 2), int), logit_lengths=jnp.array([5, 6])),
+            ValueError,
+            "logit_lengths should be from 0 to 5, got 6",
+        ),
         (
             lambda: losses.gaussian_nll(jnp.ones((2, 3)), jnp.ones(3)),
             TypeError,

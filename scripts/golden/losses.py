@@ -98,7 +98,9 @@ def _short(tensor):
 
 
 def _whole(arg):
-    return isinstance(arg, list) and isinstance(arg[0], int)
+    while isinstance(arg, list):
+        arg = arg[0]
+    return isinstance(arg, int)
 
 
 for logits, labels in ((LOGITS, LABELS), (NASTY, NASTY_LABELS)):
@@ -201,6 +203,85 @@ for full in (False, True):
         differentiate=(0, 1, 2),
         full=full,
     )
+
+
+# later cases draw from a generator of their own, so that those above stay as they are
+draw = np.random.default_rng(11)
+LOG_P = torch.log_softmax(torch.tensor(LOGITS), -1).numpy().round(6).tolist()
+SCORES = np.round(draw.normal(size=(6, 5)) * 2, 3).tolist()
+LABEL_SETS = (draw.uniform(size=(6, 5)) < 0.4).astype(float)
+LABEL_SETS[0], LABEL_SETS[1] = 0, 1  # no label, all labels
+LABEL_SETS = LABEL_SETS.tolist()
+
+
+def with_weights(function):
+    return lambda *args: function(*args, torch.tensor(WEIGHTS, dtype=args[0].dtype))
+
+
+case("nll", lambda x, y: F.nll_loss(x, y, **N), [LOG_P, LABELS])
+weighted_nll = with_weights(lambda x, y, w: F.nll_loss(x, y, weight=w, ignore_index=-100, **N))
+case("nll", weighted_nll, [LOG_P, IGNORED], weight=WEIGHTS, ignore_index=-100)
+pos_weighted = with_weights(lambda x, t, w: F.binary_cross_entropy_with_logits(x, t, pos_weight=w, **N))
+case("binary_cross_entropy_with_logits", pos_weighted, [SCORES, LABEL_SETS], pos_weight=WEIGHTS)
+terms = lambda x, q: F.kl_div(F.log_softmax(x, -1), q, **N)
+case("kl_divergence", terms, [LOGITS, DENSE], per_class=True)
+plain_terms = lambda x, q: F.kl_div(x, q, **N)
+case("kl_divergence", plain_terms, [LOG_P, DENSE], log_probabilities=True, per_class=True)
+
+SIGNED = [-1e4, -30.0, -3.0, -0.5, 0.001, 0.7, 1.25, 2.5, 30.0, 1e4]
+SIGNS = [1.0, -1.0] * 5
+FINITE = SIGNED[1:-1] + SIGNED[1:-1]  # PyTorch's is infinite at -1e4
+case("soft_margin", lambda x, t: F.soft_margin_loss(x, t, **N), [FINITE, [1.0] * 8 + [-1.0] * 8])
+for m in (0.5, 1.0):
+    for signs in (SIGNS, [-s for s in SIGNS]):
+        hinge_embedding = lambda x, t, m=m: F.hinge_embedding_loss(x, t, margin=m, **N)
+        case("hinge_embedding", hinge_embedding, [SIGNED, signs], margin=m)
+        ranking = lambda a, b, t, m=m: F.margin_ranking_loss(a, b, t, margin=m, **N)
+        case("margin_ranking", ranking, [SIGNED, SIGNED[::-1], signs], differentiate=(0, 1), margin=m)
+for m in (0.0, 0.3):
+    cosine = lambda a, b, t, m=m: F.cosine_embedding_loss(a, b, t, margin=m, **N)
+    case("cosine_embedding", cosine, [*VECTORS[:2], SIGNS[:6]], differentiate=(0, 1), margin=m)
+    case("cosine_embedding", cosine, [*VECTORS[1:], SIGNS[1:7]], differentiate=(0, 1), margin=m)
+for q, m in ((1, 1.0), (2, 0.4)):
+    multi = lambda x, y, q=q, m=m: F.multi_margin_loss(x, y, p=q, margin=m, **N)
+    case("multiclass_margin", multi, [LOGITS, LABELS], p=float(q), margin=m)
+    multi = with_weights(lambda x, y, w, q=q, m=m: F.multi_margin_loss(x, y, p=q, margin=m, weight=w, **N))
+    case("multiclass_margin", multi, [LOGITS, LABELS], p=float(q), margin=m, weight=WEIGHTS)
+
+
+def multilabel_margin(x, t):
+    """PyTorch takes the numbers of the true labels, then -1."""
+    rows = [[i for i, on in enumerate(row) if on] for row in t.tolist()]
+    ids = torch.tensor([row + [-1] * (t.shape[-1] - len(row)) for row in rows])
+    return F.multilabel_margin_loss(x, ids, **N)
+
+
+case("multilabel_margin", multilabel_margin, [SCORES, LABEL_SETS])
+APART = [np.round(draw.normal(size=(6, 4)), 3).tolist() for _ in range(3)]
+for q in (1.0, 2.0, 3.5):
+    for swap in (False, True):
+        options = dict(margin=1.5, p=q, swap=swap, eps=1e-6)
+        apart = lambda a, p, n, options=options: F.triplet_margin_loss(a, p, n, **options, **N)
+        case("triplet", apart, APART, differentiate=(0, 1, 2), **options)
+RATES = [1e-3, 0.5, 1.0, 2.0, 15.0, 40.0]
+for full in (False, True):
+    for log_input, rates in ((True, [-1.5, -0.5, 1.0, 3.0, 0.0, 4.0]), (False, RATES)):
+        options = dict(log_input=log_input, eps=1e-8)
+        poisson = lambda x, t, o=options, full=full: F.poisson_nll_loss(x, t, full=full, **o, **N)
+        case("poisson_nll", poisson, [rates, COUNTS], full="stirling" if full else False, **options)
+
+FRAMES = np.round(draw.normal(size=(4, 7, 5)) * 2, 3).tolist()
+CTC = {
+    "of all lengths": ([[1, 2, 2], [3, 4, 1], [4, 4, 4], [1, 0, 0]], [7, 6, 5, 3], [3, 2, 3, 0], 0),
+    "of another blank": ([[1, 2, 2], [3, 0, 1], [0, 0, 0], [1, 3, 1]], [7, 7, 7, 3], [3, 3, 3, 3], 4),
+}
+for labels, frames, sizes, blank in CTC.values():
+
+    def ctc(x, y, frames=frames, sizes=sizes, blank=blank):
+        log_p = F.log_softmax(x, -1).transpose(0, 1)
+        return F.ctc_loss(log_p, y, torch.tensor(frames), torch.tensor(sizes), blank=blank, reduction="none")
+
+    case("ctc", ctc, [FRAMES, labels], logit_lengths=frames, label_lengths=sizes, blank=blank)
 
 out = Path(__file__).parents[2] / "tests/golden/losses.json"
 lines = [json.dumps(c) for c in CASES]
