@@ -25,11 +25,14 @@ __all__ = [
     "gelu",
     "gelu_tanh",
     "glu",
+    "hard_shrink",
     "hard_sigmoid",
     "hard_silu",
     "hard_swish",
+    "hard_tanh",
     "identity",
     "leaky_relu",
+    "log_sigmoid",
     "log_softmax",
     "mish",
     "prelu",
@@ -39,13 +42,17 @@ __all__ = [
     "selu",
     "sigmoid",
     "silu",
+    "soft_shrink",
     "softmax",
+    "softmin",
     "softplus",
     "softsign",
     "squared_relu",
     "swiglu",
     "swish",
     "tanh",
+    "tanh_shrink",
+    "threshold",
 ]
 
 
@@ -110,9 +117,10 @@ def leaky_relu(x: Array, slope: Scalar = 0.01) -> Array:
 
 
 def prelu(x: Array, slope: Scalar) -> Array:
-    """`leaky_relu` with a learned slope: one number, or one for each entry of the last axis.
+    """`leaky_relu` with a learned slope: one number, or one for each entry of the last axes.
 
-    Shapes: x [..., dim]; slope [] or [dim] -> y [..., dim]. He et al. start from slope 0.25.
+    Shapes: x [..., dim]; slope [] or [dim] -> y [..., dim]. He et al. start from slope 0.25. A slope with more axes
+    belongs to as many last axes of x, such as [height, width, dim]; an axis of 1 shares its slopes.
     Raises: ValueError when slope has another shape.
     Source: He et al. 2015, arXiv:1502.01852, section 2.1.
 
@@ -120,8 +128,11 @@ def prelu(x: Array, slope: Scalar) -> Array:
     [-0.5, -1.0]
     """
     x = _floats("prelu", x)
-    if jnp.ndim(slope) > 0:
-        check.shape("prelu", x.shape[-1:], "One number serves all entries.", slope=slope)
+    axes = jnp.ndim(slope)
+    last = x.shape[max(x.ndim - axes, 0) :]
+    if axes > x.ndim or any(size not in (1, n) for size, n in zip(jnp.shape(slope), last, strict=True)):
+        hint = "One number serves all entries."
+        check.shape("prelu", last if axes > 1 else x.shape[-1:], hint, slope=slope)
     return _leak(x, slope)
 
 
@@ -211,13 +222,33 @@ def mish(x: Array) -> Array:
     return _mish(_floats("mish", x))
 
 
-def softplus(x: Array) -> Array:
-    """`y = log(1 + exp(x))`, exact for large x too, where PyTorch returns x from x = 20 on.
+def softplus(x: Array, beta: Scalar = 1.0, threshold: Scalar = math.inf) -> Array:
+    """`y = log(1 + exp(beta * x)) / beta`, exact for large x too.
+
+    beta: above 0; the larger, the nearer to `relu`. threshold: y is x where beta * x is above it, 20 in PyTorch;
+    infinity, the default, is off, for nothing overflows.
 
     >>> softplus(jnp.array([-1e4, 1e4])).tolist()
     [0.0, 10000.0]
     """
-    return _softplus(_floats("softplus", x))
+    x = _floats("softplus", x)
+    check.number("softplus", low=0, open_low=True, beta=beta)
+    check.number("softplus", threshold=threshold)
+    plain = all(map(check.is_plain, (beta, threshold)))
+    if plain and beta == 1 and threshold == math.inf:
+        return _softplus(x)
+    wide = widen(x)
+    beta, threshold = _like(wide, beta), _like(wide, threshold)
+    return jnp.where(beta * wide > threshold, wide, _softplus(beta * wide) / beta).astype(x.dtype)
+
+
+def log_sigmoid(x: Array) -> Array:
+    """`y = log(1 / (1 + exp(-x)))`: the logarithm of `sigmoid`, below 0 and exact for large negative x.
+
+    >>> [round(float(y), 3) for y in nf.activations.log_sigmoid(jnp.array([-1e4, 0.0, 3.0]))]
+    [-10000.0, -0.693, -0.049]
+    """
+    return -_softplus(-_floats("log_sigmoid", x))
 
 
 def softsign(x: Array) -> Array:
@@ -229,15 +260,88 @@ def softsign(x: Array) -> Array:
     return _softsign(_floats("softsign", x))
 
 
-def hard_sigmoid(x: Array) -> Array:
-    """`y = min(max(x + 3, 0), 6) / 6`; the derivative at -3 and 3 is 0.
+def hard_sigmoid(x: Array, slope: Scalar = 1 / 6) -> Array:
+    """`y = min(max(slope * x + 1 / 2, 0), 1)`; the derivative is 0 where y is 0 or 1.
 
-    Source: Howard et al. 2019 (MobileNetV3), arXiv:1905.02244; slope 1/6, as in PyTorch and Keras 3.
+    slope: 1/6, as in PyTorch and Keras 3; 0.2 in Keras 2 and Theano.
+    Source: Howard et al. 2019 (MobileNetV3), arXiv:1905.02244; Courbariaux et al. 2015, arXiv:1511.00363.
 
     >>> [round(float(y), 3) for y in nf.activations.hard_sigmoid(jnp.array([-2.0, 0.5, 3.0]))]
     [0.167, 0.583, 1.0]
     """
-    return _relu6(_floats("hard_sigmoid", x) + 3) / 6
+    x = _floats("hard_sigmoid", x)
+    check.number("hard_sigmoid", slope=slope)
+    if check.is_plain(slope) and slope == 1 / 6:
+        return _relu6(x + 3) / 6
+    wide = widen(x)
+    return _clip(0.5 + _like(wide, slope) * wide, 0, 1).astype(x.dtype)
+
+
+def hard_tanh(x: Array, lower: Scalar = -1.0, upper: Scalar = 1.0) -> Array:
+    """`y = min(max(x, lower), upper)`; the derivative at the limits is 0.
+
+    lower, upper: the limits, lower at most upper.
+    Raises: ValueError when plain limits are in the wrong order.
+    Source: Collobert 2004, "Large scale machine learning"; the derivative as in PyTorch.
+
+    >>> hard_tanh(jnp.array([-2.0, 0.5, 3.0])).tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    x = _floats("hard_tanh", x)
+    check.number("hard_tanh", lower=lower, upper=upper)
+    check.ordered("hard_tanh", lower=lower, upper=upper)
+    return _clip(x, lower, upper)
+
+
+def soft_shrink(x: Array, threshold: Scalar = 0.5) -> Array:
+    """`y = sign(x) * max(|x| - threshold, 0)`: towards 0 by the threshold.
+
+    threshold: at least 0. The derivative at the threshold is 0.
+    Source: Donoho 1995, "De-noising by soft-thresholding".
+
+    >>> soft_shrink(jnp.array([-2.0, 0.25, 3.0])).tolist()
+    [-1.5, 0.0, 2.5]
+    """
+    x = _floats("soft_shrink", x)
+    check.number("soft_shrink", low=0, threshold=threshold)
+    threshold = _like(x, threshold)
+    return jnp.where(x > threshold, x - threshold, jnp.where(x < -threshold, x + threshold, x * 0))
+
+
+def hard_shrink(x: Array, threshold: Scalar = 0.5) -> Array:
+    """`y = x` where |x| is above the threshold, else 0.
+
+    threshold: at least 0. The derivative at the threshold is 0.
+    Source: Donoho and Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage".
+
+    >>> hard_shrink(jnp.array([-2.0, 0.25, 3.0])).tolist()
+    [-2.0, 0.0, 3.0]
+    """
+    x = _floats("hard_shrink", x)
+    check.number("hard_shrink", low=0, threshold=threshold)
+    return jnp.where(jnp.abs(x) <= _like(x, threshold), jnp.zeros((), x.dtype), x)
+
+
+def tanh_shrink(x: Array) -> Array:
+    """`y = x - tanh(x)`, which is nearly 0 around 0.
+
+    >>> [round(float(y), 3) for y in nf.activations.tanh_shrink(jnp.array([-2.0, 0.5, 3.0]))]
+    [-1.036, 0.038, 2.005]
+    """
+    return _tanh_shrink(_floats("tanh_shrink", x))
+
+
+def threshold(x: Array, threshold: Scalar = 0.0, value: Scalar = 0.0) -> Array:
+    """`y = x` where x is above the threshold, else `value`; by default `relu`.
+
+    threshold, value: any numbers. The derivative at the threshold is 0. NaN stays.
+
+    >>> nf.activations.threshold(jnp.array([-2.0, 0.5, 3.0]), 1.0, value=-1.0).tolist()
+    [-1.0, -1.0, 3.0]
+    """
+    x = _floats("threshold", x)
+    check.number("threshold", threshold=threshold, value=value)
+    return jnp.where(x <= _like(x, threshold), _like(x, value), x)
 
 
 def hard_swish(x: Array) -> Array:
@@ -272,6 +376,17 @@ def softmax(x: Array, axis: int = -1) -> Array:
     """
     x = _with_axis("softmax", x, axis)
     return jax.nn.softmax(widen(x), axis=axis).astype(x.dtype)
+
+
+def softmin(x: Array, axis: int = -1) -> Array:
+    """`y = exp(-x) / sum(exp(-x))` along axis: positive numbers that sum to 1, the largest for the smallest x.
+
+    axis: of x, the last one by default.
+
+    >>> [round(float(y), 3) for y in nf.activations.softmin(jnp.array([-2.0, 0.5, 3.0]))]
+    [0.918, 0.075, 0.006]
+    """
+    return softmax(-_with_axis("softmin", x, axis), axis)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
@@ -415,6 +530,12 @@ def _relu6(x):
 _relu6.defjvps(lambda tangent, y, x: jnp.where((x > 0) & (x < 6), tangent, jnp.zeros_like(tangent)))
 
 
+def _clip(x: Array, lower: Scalar, upper: Scalar) -> Array:
+    """x between the limits, with a derivative of 0 at them; NaN stays."""
+    lower, upper = _like(x, lower), _like(x, upper)
+    return jnp.where(x <= lower, lower, jnp.where(x >= upper, upper, x))
+
+
 def _keeping(value_and_slope: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
     """The function x -> y of `value_and_slope(x) -> (y, dy/dx)`, which saves dy/dx for its derivative.
 
@@ -476,6 +597,12 @@ def _softplus(x):
 
 
 @_keeping
+def _tanh_shrink(x):
+    tanh = jnp.tanh(x)
+    return x - tanh, tanh * tanh
+
+
+@_keeping
 def _softsign(x):
     near = jnp.clip(x, -1e30, 1e30)
     shrink = 1 / (1 + jnp.abs(near))
@@ -508,11 +635,18 @@ _BY_NAME = {
         silu,
         mish,
         softplus,
+        log_sigmoid,
         softsign,
         hard_sigmoid,
         hard_swish,
+        hard_tanh,
+        soft_shrink,
+        hard_shrink,
+        tanh_shrink,
+        threshold,
         squared_relu,
         softmax,
+        softmin,
         log_softmax,
         glu,
         bilinear_glu,

@@ -85,27 +85,31 @@ def constant(value: Scalar) -> Initializer:
     return init
 
 
-def normal(std: Scalar) -> Initializer:
-    """Normal values of mean 0 and standard deviation std >= 0.
+def normal(std: Scalar, *, mean: Scalar = 0.0) -> Initializer:
+    """Normal values of a mean, 0 by default, and of standard deviation std >= 0.
 
     >>> normal(0.02)(jax.random.key(0), (3, 4)).shape
     (3, 4)
     """
     check.number("normal", low=0, std=std)
+    check.number("normal", mean=mean)
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        return _times(_normal("normal", key, shape, dtype), dtype, std)
+        return _around(mean, _normal("normal", key, shape, dtype), dtype, std)
 
     return init
 
 
-def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, corrected: bool = False) -> Initializer:
-    """Values of a normal distribution of mean 0, truncated to [lower * std, upper * std].
+def truncated_normal(
+    std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, mean: Scalar = 0.0, corrected: bool = False
+) -> Initializer:
+    """Values of a normal distribution around `mean`, truncated to mean + [lower * std, upper * std].
 
     std is that of the normal before truncation, as in PyTorch, jax and the models trained with
     std 0.02: truncated at 2, the values have a standard deviation of 0.8796 * std. With `corrected` theirs is
-    std, and the bounds are [lower, upper] times the larger std of the normal. PyTorch's bounds are
-    not in units of std: its usual [-2, 2] at std 0.02 truncates nothing.
+    std, and the bounds are [lower, upper] times the larger std of the normal. mean: of the normal before
+    truncation, 0 by default; the bounds move with it. PyTorch's bounds are not in units of std: its usual [-2, 2]
+    at std 0.02 truncates nothing, and its bounds stay where they are.
     Raises: ValueError when plain numbers are given and not std >= 0, lower < upper.
     Source: the variance of the truncated normal: Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
 
@@ -113,6 +117,7 @@ def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, 
     (3, 2)
     """
     check.number("truncated_normal", low=0, std=std)
+    check.number("truncated_normal", mean=mean)
     if check.is_plain(lower):
         check.number("truncated_normal", low=float(lower), open_low=True, upper=upper)
 
@@ -120,7 +125,7 @@ def truncated_normal(std: Scalar, lower: Scalar = -2.0, upper: Scalar = 2.0, *, 
         wide = _sample_dtype("truncated_normal", key, shape, dtype)
         low, high = jnp.asarray(lower).astype(wide), jnp.asarray(upper).astype(wide)
         draw = jax.random.truncated_normal(key, low, high, (math.prod(shape),), wide).reshape(shape)
-        return _times(draw / _cut_deviation(low, high) if corrected else draw, dtype, std)
+        return _around(mean, draw / _cut_deviation(low, high) if corrected else draw, dtype, std)
 
     return init
 
@@ -299,7 +304,20 @@ def scaled(initializer: Initializer, gain: Scalar) -> Initializer:
 glorot_normal, glorot_uniform = xavier_normal, xavier_uniform
 kaiming_normal, kaiming_uniform = he_normal, he_uniform
 
-_XAVIER = ("sigmoid", "tanh", "softsign", "soft_sign", "hard_sigmoid", "softmax", "log_softmax")
+_XAVIER = (
+    "sigmoid",
+    "tanh",
+    "softsign",
+    "soft_sign",
+    "hard_sigmoid",
+    "hard_tanh",
+    "soft_shrink",
+    "hard_shrink",
+    "tanh_shrink",
+    "softmax",
+    "softmin",
+    "log_softmax",
+)
 _LECUN = ("identity", "linear", "selu", "bilinear_glu")
 _HE = (
     "relu",
@@ -314,6 +332,8 @@ _HE = (
     "swish",
     "mish",
     "softplus",
+    "log_sigmoid",
+    "threshold",
     "hard_swish",
     "hard_silu",
     "squared_relu",
@@ -330,7 +350,7 @@ def init_for(
 ) -> Initializer:
     """The initializer for the layer before an activation, which is a name or a function.
 
-    Sigmoid, tanh, softsign, hard sigmoid, softmax: Xavier. Relu and its variants, smooth and gated ones
+    Sigmoid, tanh, softsign, their hard forms, shrinkage, softmax: Xavier. Relu and its variants, smooth and gated ones
     too: He; for leaky relu and prelu with std = sqrt(2 / ((1 + slope^2) * fan_in)). Selu, identity
     and the bilinear glu, where it keeps the variance exactly: LeCun.
     distribution: "normal" or "uniform". slope: of leaky_relu (0.01 if not given, or what a
@@ -345,7 +365,8 @@ def init_for(
     """
     check.choice("init_for", ("normal", "uniform"), distribution=distribution)
     if isinstance(activation, functools.partial):
-        slope = activation.keywords.get("slope", slope)
+        if activation.func.__name__ in _SLOPES:
+            slope = activation.keywords.get("slope", slope)
         activation = activation.func
     name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
     if name not in _XAVIER + _LECUN + _HE:
@@ -404,6 +425,13 @@ def _times(draw: Array, dtype: DType, *factors: Scalar) -> Array:
         check.number("initializer", gain=one)
         factor = factor * jnp.asarray(one).astype(draw.dtype)
     return (draw * factor).astype(dtype)
+
+
+def _around(mean: Scalar, draw: Array, dtype: DType, std: Scalar) -> Array:
+    """mean + std * draw, as dtype."""
+    spread = _times(draw, draw.dtype, std)
+    is_zero = check.is_plain(mean) and mean == 0
+    return (spread if is_zero else spread + jnp.asarray(mean).astype(draw.dtype)).astype(dtype)
 
 
 def _cut_deviation(low: Array, high: Array) -> Array:

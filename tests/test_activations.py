@@ -20,7 +20,8 @@ GOLDEN = json.loads((GOLDEN_FILES / "activations.json").read_text())
 GRID, ROWS = np.array(GOLDEN["grid"]), np.array(GOLDEN["rows"])
 GLU_FAMILY = ["glu", "bilinear_glu", "reglu", "geglu", "swiglu"]
 SMOOTH = ["gelu", "gelu_tanh", "silu", "mish", "softplus", "softsign", "tanh", "sigmoid", "celu"]
-SLOPED = {"leaky_relu": "slope", "prelu": "slope", "elu": "alpha", "celu": "alpha"}
+SLOPED = {"leaky_relu": "slope", "prelu": "slope", "elu": "alpha", "celu": "alpha", "hard_sigmoid": "slope"}
+SLOPED |= {"softplus": "beta", "soft_shrink": "threshold", "hard_shrink": "threshold", "threshold": "threshold"}
 
 
 ELEMENTWISE = GOLDEN["elementwise"]
@@ -190,8 +191,16 @@ def test_nothing_is_nan_far_out(words, dtype):
 
 LIMITS = {"gelu": 0, "gelu_tanh": 0, "silu": 0, "mish": 0, "softplus": 0, "hard_swish": 0}
 LIMITS |= {"relu": 0, "relu6": 0, "hard_sigmoid": 0, "sigmoid": 0, "tanh": -1, "softsign": -1}
+LIMITS |= {
+    "log_sigmoid": -np.inf,
+    "hard_tanh": -1,
+    "soft_shrink": -np.inf,
+    "hard_shrink": -np.inf,
+    "tanh_shrink": -np.inf,
+}
 LIMITS |= {"elu": -1, "celu": -1, "selu": -1.7580993, "leaky_relu": -np.inf, "squared_relu": 0}
 BOUNDED = {"relu6": 6, "hard_sigmoid": 1, "sigmoid": 1, "tanh": 1, "softsign": 1}
+BOUNDED |= {"log_sigmoid": 0, "hard_tanh": 1}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -219,6 +228,10 @@ def test_prelu_has_a_slope_for_each_feature():
     np.testing.assert_array_equal(y, [[-0.5, -0.25], [2.0, -1.0]])
     with pytest.raises(ValueError, match=r"prelu: slope should have shape \(2,\), got shape \(3,\)"):
         activations.prelu(x, jnp.ones(3))
+    by_row = activations.prelu(x, jnp.array([[0.5], [0.25]]))
+    np.testing.assert_array_equal(by_row, [[-0.5, -0.5], [2.0, -1.0]])
+    with pytest.raises(ValueError, match=r"prelu: slope should have shape \(2, 2\), got shape \(3, 2\)"):
+        activations.prelu(x, jnp.ones((3, 2)))
 
 
 def test_half_precision_softmax_is_computed_in_float32():
@@ -250,6 +263,12 @@ def test_words_of_errors():
         activations.relu(jnp.arange(3))
     with pytest.raises(TypeError, match=r"elu: alpha should be a number, got 'big' \(str\)"):
         activations.elu(jnp.ones(3), alpha="big")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"softplus: beta should be above 0, got 0\.0"):
+        activations.softplus(jnp.ones(3), 0.0)
+    with pytest.raises(ValueError, match=r"hard_tanh: lower should be at most upper, got 1\.0 and 0\.0"):
+        activations.hard_tanh(jnp.ones(3), 1.0, 0.0)
+    with pytest.raises(ValueError, match=r"soft_shrink: threshold should be at least 0, got -1\.0"):
+        activations.soft_shrink(jnp.ones(3), -1.0)
     with pytest.raises(ValueError, match=r"celu: alpha should be above 0, got 0\.0"):
         activations.celu(jnp.ones(3), 0.0)
     with pytest.raises(ValueError, match=r"swiglu: the last axis of x should be even.* shape \(2, 3\)"):

@@ -245,3 +245,14 @@ def test_words_of_errors(key):
 def test_empty_weights(key):
     for init in EVERY.values():
         assert init(key, (0, 5)).shape == (0, 5)
+
+
+def test_a_mean_moves_the_values_and_their_bounds(key):
+    for centered, moved in (
+        (initializers.normal(0.5), initializers.normal(0.5, mean=2.0)),
+        (initializers.truncated_normal(0.5), initializers.truncated_normal(0.5, mean=2.0)),
+    ):
+        np.testing.assert_allclose(moved(key, (40, 50)), 2.0 + centered(key, (40, 50)), rtol=1e-6)
+    values = initializers.truncated_normal(0.5, -1.0, 2.0, mean=2.0)(key, (40, 50))
+    assert 1.5 <= values.min() < 1.52
+    assert 2.9 < values.max() <= 3.0

@@ -1,6 +1,7 @@
 """Linear maps: of one input, of two, and the elementwise ones with learned numbers."""
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
@@ -168,29 +169,36 @@ def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
     return Model(init, apply)
 
 
-def prelu(dim: int = 1, *, initial: Scalar = 0.25) -> Model:
+def prelu(dim: int | Sequence[int] = 1, *, initial: Scalar = 0.25) -> Model:
     """Leaky ReLU with a learned slope below zero, one for all channels or one for each.
 
-    dim: the number of slopes, 1 or that of the channels; with 1 x may also be a single number.
+    dim: the number of slopes, 1 or that of the channels; with 1 x may also be a single number. Or the sizes of the
+    last axes of x, such as (height, width, channels), for a slope at each position; an axis of 1 shares them.
     initial: the slope at first; 0.25 as in the paper.
-    Shapes: x [..., channels] -> y of the same shape; slope [dim].
+    Shapes: x [..., channels] -> y of the same shape; slope [dim], or [*dim].
     Source: He et al. 2015, arXiv:1502.01852.
 
     >>> model = nf.prelu()
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([-4.0, 2.0]))
     Array([-1.,  2.], dtype=float32)
+    >>> nf.prelu((1, 1, 3)).init(jax.random.key(0))["slope"].shape
+    (1, 1, 3)
     """
-    check.size("prelu", dim=dim)
+    shape = tuple(dim) if isinstance(dim, Sequence) else (dim,)
+    if not shape:
+        check.fail("prelu", expected="dim should be the sizes of one axis or more", actual=shape)
+    for size in shape:
+        check.size("prelu", dim=size)
     check.number("prelu", initial=initial)
 
     def init(key):
-        return {"slope": jnp.full(dim, initial, jnp.float32)}
+        return {"slope": jnp.full(shape, initial, jnp.float32)}
 
     def apply(params, x):
         check.floating("prelu", x=x)
-        if dim > 1:
-            check.last_axis("prelu", x, dim=dim)
-        slope = params["slope"] if dim > 1 else params["slope"].reshape(())
+        if len(shape) == 1 and shape[0] > 1:
+            check.last_axis("prelu", x, dim=shape[0])
+        slope = params["slope"] if shape != (1,) else params["slope"].reshape(())
         return activations.prelu(widen(x), widen(slope)).astype(x.dtype)
 
     return Model(init, apply)
