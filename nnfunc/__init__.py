@@ -29,6 +29,7 @@ from nnfunc.layers.attention.positions import alibi_slopes, learned_positions, r
 from nnfunc.layers.conv.conv import conv, depthwise_conv, separable_conv
 from nnfunc.layers.conv.transpose import conv_transpose
 from nnfunc.layers.dropout import alpha_dropout, drop_path, dropout, mc_dropout
+from nnfunc.layers.einsum_linear import einsum_linear
 from nnfunc.layers.embedding import embedding, patch_embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.flatten import flatten
@@ -36,10 +37,11 @@ from nnfunc.layers.global_pool import adaptive_avg_pool, adaptive_max_pool, glob
 from nnfunc.layers.linear import bias, bilinear, linear, prelu, scale
 from nnfunc.layers.lora import lora, merge_lora
 from nnfunc.layers.mixture_of_experts import mixture_of_experts
-from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from nnfunc.layers.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from nnfunc.layers.pool import avg_pool, lp_pool, max_pool
 from nnfunc.layers.recurrent.cells import gru_cell, initial_carry, lstm_cell, rnn_cell
 from nnfunc.layers.recurrent.layers import RecurrentInput, gru, lstm, rnn
+from nnfunc.layers.weight_norms import spectral_norm, weight_norm
 from nnfunc.models.bert import BertInput, bert
 from nnfunc.models.cnn import cnn, lenet
 from nnfunc.models.convnext import convnext, convnext_small, convnext_tiny
@@ -187,6 +189,7 @@ __all__ = [
     "depthwise_conv",
     "drop_path",
     "dropout",
+    "einsum_linear",
     "embedding",
     "ensemble",
     "ensemble_from",
@@ -214,6 +217,7 @@ __all__ = [
     "linear",
     "llama",
     "load_run",
+    "local_response_norm",
     "log_uniform",
     "lora",
     "losses",
@@ -256,6 +260,7 @@ __all__ = [
     "seq2seq",
     "serial",
     "sinusoidal_positions",
+    "spectral_norm",
     "starting_from",
     "summary",
     "sweep",
@@ -270,6 +275,7 @@ __all__ = [
     "transformer_block",
     "uniform",
     "vit",
+    "weight_norm",
     "wire",
 ]
 

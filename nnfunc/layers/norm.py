@@ -1,4 +1,4 @@
-"""Normalization: batch, layer, group, instance, RMS. Channels are the last axis.
+"""Normalization: batch, layer, group, instance, RMS, local response. Channels are the last axis.
 
 All compute in float32 (float64 for float64 inputs) and return the dtype of x; their parameters stay in full
 precision inside `precision`. Variances are means of squared differences from the mean, of values that are
@@ -11,6 +11,7 @@ vectors for their derivatives.
 import math
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
@@ -19,7 +20,7 @@ from nnfunc.base import Array, Model, Out, Scalar, widen
 from nnfunc.layers.norm_math import inverse_root, normalize_rms, standardize
 from nnfunc.sums import spread_over_rows
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
 
 def batch_norm(
@@ -29,17 +30,19 @@ def batch_norm(
     eps: Scalar = 1e-5,
     affine: bool = True,
     convention: Literal["pytorch", "paper"] = "pytorch",
+    unbiased: bool = True,
 ) -> Model:
     """Each channel to mean 0 and variance 1 over the batch, then `scale * x + bias`.
 
     In training the statistics are those of the batch (all axes but the last), and the running ones
     are updated; otherwise the running ones are used, which start at mean 0 and variance 1.
-    The running variance is unbiased, n / (n - 1) times that of the batch.
 
     dim: the channels, the last axis of x. momentum: the weight of the new batch, in [0, 1]. eps: added to the
     variance, at least 0. affine: whether there are scale and bias. convention: where books differ,
     "pytorch": running = (1 - momentum) * running + momentum * batch (Keras calls 1 - momentum the momentum);
-    "paper": the plain mean over all batches so far, without momentum.
+    "paper": the plain mean over all batches so far, without momentum. unbiased: whether the running variance is
+    n / (n - 1) times that of the batch, as in PyTorch and the paper; False, as in TensorFlow and Flax, takes it as
+    it is.
     Shapes: x [..., dim] -> y [..., dim]; scale, bias [dim]; state mean, var [dim], and count [].
     Raises: ValueError when a channel has fewer than two values in training.
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
@@ -56,7 +59,7 @@ def batch_norm(
     names = {"mean", "var", "count"} if convention == "paper" else {"mean", "var"}
 
     def init_state():
-        state = {"mean": jnp.zeros(dim, jnp.float32), "var": jnp.ones(dim, jnp.float32)}
+        state = _initial_statistics(dim)
         return state | {"count": jnp.zeros((), jnp.int32)} if convention == "paper" else state
 
     def forward(params, x, ctx):
@@ -67,15 +70,15 @@ def batch_norm(
             check.fail("batch_norm", expected=expected, actual=sorted(state), hint=hint)
         wide = widen(x)
         if not ctx.train:
-            mean, var = (broadcast_to_rank(state[name].astype(wide.dtype), wide.ndim) for name in ("mean", "var"))
-            return _affine((wide - mean) * inverse_root(var, eps), params, x), Out(state)
+            return _from_running(wide, state, eps, params, x), Out(state)
         axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
         if count < 2:
             expected = "training needs at least two values a channel"
             hint = "Use a larger batch, or layer_norm."
             check.fail("batch_norm", expected=expected, actual=f"shape {x.shape}", hint=hint)
         normal, _, mean, var = standardize(wide, axes, eps)
-        batch = {"mean": mean.reshape(dim), "var": var.reshape(dim) * (count / (count - 1))}
+        factor = count / (count - 1) if unbiased else 1.0
+        batch = {"mean": mean.reshape(dim), "var": var.reshape(dim) * factor}
         weight = momentum
         if convention == "paper":
             batches = state["count"] + 1
@@ -167,30 +170,111 @@ def group_norm(groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True
     return Model(_affine_init(dim, affine, bias=True), apply, full_precision=True)
 
 
-def instance_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, spatial: int | None = None) -> Model:
+def instance_norm(
+    dim: int,
+    *,
+    eps: Scalar = 1e-5,
+    affine: bool = True,
+    spatial: int | None = None,
+    running_stats: bool = False,
+    momentum: Scalar = 0.1,
+) -> Model:
     """Each example's channels to mean 0 and variance 1 over the spatial axes: a group a channel.
 
     dim, eps, affine, spatial: as in `group_norm`, with a group for each channel.
-    Shapes: x [batch, ..., dim] -> y of the same shape, with at least one spatial axis.
-    Source: Ulyanov et al. 2016, arXiv:1607.08022.
+    running_stats: whether running statistics, the means over the examples of each batch, are kept in
+    training and used otherwise, as in `batch_norm`; False, the default, always uses those of each example.
+    momentum: the weight of the new batch in them, in [0, 1]. The running variance is unbiased.
+    Shapes: x [batch, ..., dim] -> y of the same shape, with at least one spatial axis; state mean, var [dim].
+    Raises: ValueError when a channel of an example has fewer than two values while statistics are kept.
+    Source: Ulyanov et al. 2016, arXiv:1607.08022; the running statistics of torch.nn.InstanceNorm2d.
 
     >>> model = nf.instance_norm(1, affine=False)
     >>> model.apply({}, jnp.array([[[1.0], [3.0]]]))[0, :, 0].round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    check.size("instance_norm", dim=dim)
-    check.number("instance_norm", 0, eps=eps)
+    where = "instance_norm"
+    check.size(where, dim=dim)
+    check.number(where, 0, eps=eps)
+    check.number(where, 0, 1, momentum=momentum)
     grouped = group_norm(dim, dim, eps=eps, affine=affine, spatial=spatial)
 
-    def apply(params, x):
-        check.last_axis("instance_norm", x, dim=dim)
+    def check_axes(x):
+        check.last_axis(where, x, dim=dim)
         least = 3 if spatial is None else spatial + 1
         if x.ndim < least or spatial == 0:
             expected = "x should have a spatial axis, as [batch, ..., dim]"
-            check.fail("instance_norm", expected=expected, actual=f"shape {x.shape}")
+            check.fail(where, expected=expected, actual=f"shape {x.shape}")
+
+    def apply(params, x):
+        check_axes(x)
         return grouped.apply(params, x)
 
-    return Model(grouped.init, apply, full_precision=True)
+    def forward(params, x, ctx):
+        check_axes(x)
+        state, wide = ctx.state, widen(x)
+        if set(state) != {"mean", "var"}:
+            hint = "Make one with model.init_state()."
+            check.fail(where, expected="its state should hold ['mean', 'var']", actual=sorted(state), hint=hint)
+        if not ctx.train:
+            return _from_running(wide, state, eps, params, x), Out(state)
+        first = 1 if spatial is None else x.ndim - 1 - spatial
+        axes, count = tuple(range(first, x.ndim - 1)), math.prod(x.shape[first:-1])
+        if count < 2:
+            expected = "training needs at least two values a channel of each example"
+            check.fail(where, expected=expected, actual=f"shape {x.shape}", hint="Use larger inputs.")
+        normal, _, mean, var = standardize(wide, axes, eps)
+        batch = {"mean": mean, "var": var * (count / (count - 1))}
+        new = {k: _toward(state[k], batch[k].reshape(-1, dim).mean(0), momentum) for k in ("mean", "var")}
+        return _affine(normal, params, x), Out(new)
+
+    if not running_stats:
+        return Model(grouped.init, apply, full_precision=True)
+    return Model(grouped.init, forward=forward, init_state=lambda: _initial_statistics(dim))
+
+
+def local_response_norm(size: int = 5, *, alpha: Scalar = 1e-4, beta: Scalar = 0.75, k: Scalar = 1.0) -> Model:
+    """Each channel divided by a power of the mean square of its neighbours.
+
+    y[c] = x[c] / (k + alpha * mean square of x[c - size // 2], ..., x[c + (size - 1) // 2]) ** beta; channels
+    beyond the ends count as 0, and the mean is over size.
+
+    size: the number of channels, at least 1. alpha: at least 0. beta: the power. k: at least 0.
+    Shapes: x [..., channels] -> y of the same shape.
+    Source: Krizhevsky et al. 2012 (AlexNet), section 3.3; torch.nn.LocalResponseNorm, whose alpha is over size.
+
+    >>> model = nf.local_response_norm(1, alpha=3.0, beta=0.5)
+    >>> model.apply({}, jnp.array([1.0, -4.0])).round(3).tolist()
+    [0.5, -0.571]
+    """
+    check.size("local_response_norm", size=size)
+    check.number("local_response_norm", 0, alpha=alpha, k=k)
+    check.number("local_response_norm", beta=beta)
+
+    def apply(params, x):
+        check.floating("local_response_norm", x=x)
+        if x.ndim < 1:
+            check.fail("local_response_norm", expected="x should have an axis of channels", actual="shape ()")
+        wide = widen(x)
+        ends = [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)]
+        squares = jnp.square(jnp.pad(wide, ends))
+        copies = [jax.lax.slice_in_dim(squares, i, i + x.shape[-1], axis=-1) for i in range(size)]
+        mean = sum(copies[1:], start=copies[0]) / size
+        total = jnp.asarray(k, wide.dtype) + jnp.asarray(alpha, wide.dtype) * mean
+        return (wide * total ** -jnp.asarray(beta, wide.dtype)).astype(x.dtype)
+
+    return Model(lambda key: {}, apply)
+
+
+def _initial_statistics(dim: int) -> dict[str, Array]:
+    """The running statistics at first: mean 0, variance 1."""
+    return {"mean": jnp.zeros(dim, jnp.float32), "var": jnp.ones(dim, jnp.float32)}
+
+
+def _from_running(wide: Array, state: dict[str, Array], eps: Scalar, params: dict, x: Array) -> Array:
+    """x normalized by the running statistics. wide: x in the dtype to compute in."""
+    mean, var = (broadcast_to_rank(state[name].astype(wide.dtype), wide.ndim) for name in ("mean", "var"))
+    return _affine((wide - mean) * inverse_root(var, eps), params, x)
 
 
 def _affine(normal: Array, params: dict, x: Array) -> Array:
