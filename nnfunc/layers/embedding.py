@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
@@ -12,13 +13,21 @@ from nnfunc.layers.sliding_windows import Size, parse_windows
 __all__ = ["embedding", "patch_embedding"]
 
 
-def embedding(num_embeddings: int, dim: int, *, weight_init: Initializer = initializers.normal(0.02)) -> Model:
+def embedding(
+    num_embeddings: int,
+    dim: int,
+    *,
+    padding_index: int | None = None,
+    weight_init: Initializer = initializers.normal(0.02),
+) -> Model:
     """The learned vector of each id: `y = weight[x]`.
 
     An id outside [0, num_embeddings) gives NaN, so that a run with a wrong vocabulary stops instead of
     learning nonsense.
 
     num_embeddings: the number of ids, at least 1. dim: the length of a vector, at least 1.
+    padding_index: the id of padding, whose vector begins as zeros and has no gradient, so that no optimizer moves it;
+    None, the default, is no id.
     weight_init: of the table; its standard deviation of 0.02 is that of GPT-2 and BERT.
     Shapes: x [...] integers -> y [..., dim]; weight [num_embeddings, dim].
     Raises: TypeError when x does not hold integers.
@@ -28,17 +37,23 @@ def embedding(num_embeddings: int, dim: int, *, weight_init: Initializer = initi
     (1, 3, 4)
     """
     check.size("embedding", num_embeddings=num_embeddings, dim=dim)
+    if padding_index is not None:
+        check.size("embedding", 0, num_embeddings - 1, padding_index=padding_index)
 
     def init(key):
-        return {"weight": weight_init(key, (num_embeddings, dim))}
+        weight = weight_init(key, (num_embeddings, dim))
+        return {"weight": weight if padding_index is None else weight.at[padding_index].set(0)}
 
     def apply(params, x):
         check.integers("embedding", "They are ids; floats go through nf.linear.", x=x)
         ids = canonicalize(x)
         ids = ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids  # int8 cannot hold num_embeddings
         ids = jnp.where(ids < 0, num_embeddings, ids)  # negative ids would count from the end
-        table = jnp.asarray(params["weight"])  # its gradient, a sum over positions, in float32 at least
-        return widen(table).at[ids].get(mode="fill", fill_value=jnp.nan).astype(table.dtype)
+        table = jnp.asarray(params["weight"])
+        if padding_index is not None:
+            table = table.at[padding_index].set(jax.lax.stop_gradient(table[padding_index]))
+        vectors = widen(table).at[ids].get(mode="fill", fill_value=jnp.nan)  # whose gradients add up in float32
+        return vectors.astype(table.dtype)
 
     return Model(init, apply)
 

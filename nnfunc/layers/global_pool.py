@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Model
+from nnfunc.base import Array, Model, widen
 from nnfunc.layers.sliding_windows import Size, flatten_batch, per_axis
 
 __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "global_avg_pool", "global_max_pool"]
@@ -16,7 +16,7 @@ __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "global_avg_pool", "global_
 def global_avg_pool(dims: int = 2) -> Model:
     """The mean over the spatial axes. Shapes: x [..., *spatial, channels] -> y [..., channels].
 
-    dims: the number of spatial axes, at least 1.
+    dims: the number of spatial axes, at least 1. The mean of integers is float32.
 
     >>> nf.global_avg_pool().apply({}, jnp.ones((5, 7, 7, 64))).shape
     (5, 64)
@@ -73,7 +73,7 @@ def _global(where: str, dims: int, reduce: Reduce) -> Model:
     check.size(where, dims=dims)
 
     def apply(params, x):
-        flat, lead = flatten_batch(where, x, dims)
+        flat, lead = flatten_batch(where, x, dims, integers=True)
         _not_empty(where, flat.shape[1:-1])
         flat = flat.reshape(*lead, math.prod(flat.shape[1:-1]), flat.shape[-1])  # [..., positions, channels]
         return reduce(flat, -2)
@@ -87,7 +87,7 @@ def _adaptive(where: str, out: Size, dims: int, reduce: Reduce) -> Model:
     sizes = per_axis(where, "out", out, dims)
 
     def apply(params, x):
-        y, lead = flatten_batch(where, x, dims)
+        y, lead = flatten_batch(where, x, dims, integers=True)
         _not_empty(where, y.shape[1:-1])
         for axis in reversed(range(1, dims + 1)):
             y = _windows_along(y, axis, sizes[axis - 1], reduce)
@@ -112,7 +112,7 @@ def _not_empty(where: str, spatial: Sequence[int]) -> None:
 
 
 def _mean(x: Array, axis: int) -> Array:
-    return jnp.mean(x, axis)
+    return jnp.mean(x if jnp.issubdtype(x.dtype, jnp.floating) else widen(x), axis)
 
 
 def _largest(x: Array, axis: int) -> Array:

@@ -16,7 +16,7 @@ __all__ = ["Padding", "Size", "Windows", "flatten_batch", "pad", "parse_windows"
 
 Size = int | Sequence[int]
 """One integer for every spatial axis, or one for each."""
-Padding = Literal["same", "valid", "circular"] | int | Sequence[int | Sequence[int]]
+Padding = Literal["same", "valid", "circular", "causal"] | int | Sequence[int | Sequence[int]]
 """A name, a count for every side, a count for each axis, or a pair (before, after) for each axis."""
 
 
@@ -24,7 +24,7 @@ Padding = Literal["same", "valid", "circular"] | int | Sequence[int | Sequence[i
 class Windows:
     """Window size, stride and dilation for each spatial axis, and the padding: a name or pairs (before, after).
 
-    where: the layer, for errors.
+    where: the layer, for errors. ceil: whether a last window that reaches over the end counts.
     """
 
     where: str
@@ -32,6 +32,7 @@ class Windows:
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: str | tuple[tuple[int, int], ...]
+    ceil: bool = False
 
     @property
     def dims(self) -> int:
@@ -58,7 +59,7 @@ class Windows:
                 hint = "Use a smaller window, padding='same', or fewer strides and pools before."
                 actual = f"spatial sizes {tuple(spatial)}{padded}"
                 check.fail(self.where, expected=expected, actual=actual, hint=hint)
-        return pads
+        return tuple(map(_ceil, spatial, pads, self.span, self.stride)) if self.ceil else pads
 
     def out(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """The number of windows along each axis."""
@@ -75,13 +76,14 @@ def parse_windows(
     dims: int,
     names: Sequence[str] = ("same", "valid", "circular"),
     argument: str = "kernel",
+    ceil: bool = False,
 ) -> Windows:
     """The checked Windows of a layer's arguments.
 
     where: the layer, for errors. size: of the window, at least 1. stride: by default the size. padding: one of
     names, or numbers. dilation: the distance between the elements of a window, at least 1. Each is one number
     for all spatial axes or a sequence of one for each. dims: the number of spatial axes, 1 to 3, where size is
-    one number. argument: the name of size in errors.
+    one number. argument: the name of size in errors. ceil: as in `Windows`.
     """
     if isinstance(size, Sequence) and not isinstance(size, str):
         dims = len(size)
@@ -91,15 +93,17 @@ def parse_windows(
     size = per_axis(where, argument, size, dims)
     stride = size if stride is None else per_axis(where, "stride", stride, dims)
     dilation = per_axis(where, "dilation", dilation, dims)
-    return Windows(where, size, stride, dilation, _padding(where, padding, dims, names))
+    return Windows(where, size, stride, dilation, _padding(where, padding, dims, names), ceil)
 
 
-def flatten_batch(where: str, x: Any, dims: int) -> tuple[Array, tuple[int, ...]]:
+def flatten_batch(where: str, x: Any, dims: int, *, integers: bool = False) -> tuple[Array, tuple[int, ...]]:
     """x with one leading axis, [batch, *spatial, channels], and the sizes of its leading axes.
 
-    where: the layer, for errors. x: floats, [..., *spatial, channels]. dims: the number of spatial axes.
+    where: the layer, for errors. x: floats, [..., *spatial, channels]. dims: the number of spatial axes. integers:
+    whether x may hold integers too.
     """
-    check.floating(where, x=x)
+    if not (integers and jnp.issubdtype(getattr(x, "dtype", None), jnp.integer)):
+        check.floating(where, x=x)
     if x.ndim < dims + 1:
         hint = "Images without a channel axis: x[..., None]." if x.ndim >= dims else ""
         check.fail(where, expected=f"x should be [..., {_axis_names(dims)}]", actual=f"shape {x.shape}", hint=hint)
@@ -143,6 +147,14 @@ def _same(n: int, span: int, stride: int) -> tuple[int, int]:
     """TensorFlow's SAME: ceil(n / stride) windows, the odd one of the padding after."""
     total = max((math.ceil(n / stride) - 1) * stride + span - n, 0)
     return total // 2, total - total // 2
+
+
+def _ceil(n: int, pads: tuple[int, int], span: int, stride: int) -> tuple[int, int]:
+    """The padding with room for a last window that starts inside of x or of the padding before it."""
+    before, after = pads
+    windows = -((n + before + after - span) // -stride) + 1
+    windows -= (windows - 1) * stride >= n + before
+    return before, max(after, (windows - 1) * stride + span - n - before)
 
 
 def per_axis(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:

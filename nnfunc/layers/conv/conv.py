@@ -1,15 +1,20 @@
 """Convolution in one, two and three dimensions; channels are last."""
 
+from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
+
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Model, fold
+from nnfunc.base import Array, Initializer, Model, Out, fold
 from nnfunc.combinators import wire
 from nnfunc.layers.conv.algorithms import convolve
 from nnfunc.layers.linear import INIT_HINT, add_bias
 from nnfunc.layers.sliding_windows import Padding, Size, Windows, flatten_batch, parse_windows
 
 __all__ = ["conv", "depthwise_conv", "separable_conv"]
+
+NAMES = ("same", "valid", "circular", "causal")
 
 
 def conv(
@@ -36,8 +41,11 @@ def conv(
     of spatial axes, 1, 2 or 3; that of the numbers of `kernel` where it has several.
     padding: "same", the default, because it keeps the size: ceil(n / stride) windows, zeros on both sides, the
     odd one after, which is the convention of TensorFlow and XLA (PyTorch has none with a stride). "valid": none.
-    "circular": as many as "same", from the other side of x. A number of zeros for every side, a number for each
-    axis, or a pair (before, after) for each axis.
+    "circular": as many as "same", from the other side of x. "causal", with one spatial axis: all before, so that no
+    output sees a later input. A number of zeros for every side, a number for each axis, or a pair (before, after)
+    for each axis.
+    While a sequence is generated, or read in chunks (`nf.generation.prefill` and `decode`), the state of a causal
+    convolution holds the last inputs, [..., reach - 1, in_dim] as `inputs`; chunks are multiples of the stride.
     groups: the channels are split into so many groups; an output channel sees the input channels of its group.
     bias: whether to add one. weight_init, bias_init: the initializers.
     Raises: ValueError when in_dim is not the last axis of x, groups does not divide in_dim and out_dim,
@@ -48,7 +56,7 @@ def conv(
     (5, 28, 28, 32)
     """
     check_groups("conv", in_dim, out_dim, groups)
-    win = parse_windows("conv", kernel, stride, padding, dilation, dims)
+    win = parse_windows("conv", kernel, stride, padding, dilation, dims, NAMES)
     return build_conv("conv", in_dim, out_dim, win, groups, bias, weight_init, bias_init)
 
 
@@ -78,7 +86,7 @@ def depthwise_conv(
     (5, 14, 14, 8)
     """
     check.size("depthwise_conv", dim=dim, multiplier=multiplier)
-    win = parse_windows("depthwise_conv", kernel, stride, padding, dilation, dims)
+    win = parse_windows("depthwise_conv", kernel, stride, padding, dilation, dims, NAMES)
     out_dim = dim * multiplier
     return build_conv("depthwise_conv", dim, out_dim, win, dim, bias, weight_init, bias_init)
 
@@ -113,7 +121,7 @@ def separable_conv(
     (5, 14, 14, 16)
     """
     check.size("separable_conv", in_dim=in_dim, out_dim=out_dim, multiplier=multiplier)
-    dims = parse_windows("separable_conv", kernel, stride, padding, dilation, dims).dims
+    dims = parse_windows("separable_conv", kernel, stride, padding, dilation, dims, NAMES).dims
     depthwise = depthwise_conv(
         in_dim,
         kernel,
@@ -152,7 +160,15 @@ def build_conv(
         params = {"weight": weight_init(key, shape)}
         return params | {"bias": bias_init(fold(key, "bias"), (out_dim,))} if bias else params
 
-    def apply(params, x):
+    causal = win.padding == "causal"
+    if causal:
+        if win.dims != 1:
+            expected, hint = "padding='causal' should have one spatial axis", "Set dims=1."
+            check.fail(where, expected=expected, actual=win.dims, hint=hint)
+        win = replace(win, padding=((win.span[0] - 1, 0),))
+    continued = replace(win, padding="valid")
+
+    def apply(params, x, win=win):
         flat, lead = flatten_batch(where, x, win.dims)
         check_channels(where, x, in_dim, win.dims)
         check.shape(where, shape, INIT_HINT, weight=params["weight"])
@@ -160,7 +176,21 @@ def build_conv(
         y = add_bias(y, params["bias"]) if bias else y
         return y.reshape(*lead, *y.shape[1:])  # [..., *windows, out_dim]
 
-    return Model(init, apply, name=where)
+    def forward(params, x, ctx):
+        params, before = ctx.cast(params), win.span[0] - 1
+        if ctx.cache is None or not before:
+            return apply(params, x), Out(ctx.state)
+        check_channels(where, x, in_dim, win.dims)
+        time, stride = x.shape[-2], win.stride[0]
+        if time % stride:
+            expected = f"a chunk should be a multiple of the stride, {stride}"
+            check.fail(where, expected=expected, actual=f"{time} positions")
+        zeros = jnp.zeros((*x.shape[:-2], before, in_dim), x.dtype)
+        whole = jnp.concatenate([ctx.state.get("inputs", zeros).astype(x.dtype), x], axis=-2)
+        y = apply(params, whole, continued)
+        return y, Out({"inputs": whole[..., time:, :]})
+
+    return Model(init, forward=forward, name=where) if causal else Model(init, apply, name=where)
 
 
 def check_groups(where: str, in_dim: int, out_dim: int, groups: int) -> None:

@@ -39,7 +39,8 @@ class CellMath(NamedTuple):
     """The arithmetic of an RNN, a GRU or an LSTM.
 
     gates: their names, in the order in which weights hold them. carries: how many arrays [batch, dim]
-    are carried; the first is the output. step(weights, pre, carry) -> (carry, saved).
+    are carried; the first is the output, which may be projected to another width.
+    step(weights, pre, carry) -> (carry, saved).
     source(weights, d_weights, d_pre, before, after, saved) -> the contribution of the steps to the
     derivative of the gates; before and after are the carries around each step.
     follow(weights, saved, source, d_carry) -> d_carry after the step. These two get joined gates.
@@ -183,10 +184,33 @@ def _lstm_follow(weights: Weights, saved: Saved, source: Array, d_carry: Carry) 
     return o + out * new, new
 
 
+# LSTM with projection: h' = (o tanh(c')) P
+
+
+def _projected_step(weights: Weights, pre: Array, carry: Carry) -> tuple[Carry, Saved]:
+    (inner, c), (gates, more) = _lstm_step(weights, pre, carry)
+    return (inner @ weights["projection"], c), Saved(gates, (*more, inner))
+
+
+def _projected_source(
+    weights: Weights, d_weights: Weights, d_pre: Array, before: Carry, after: Carry, saved: Saved
+) -> Array:
+    of_gates = _lstm_source(weights, d_weights, d_pre, before, after, saved)
+    return _join(of_gates, matmul_rows(saved.more[2], d_weights["projection"]))
+
+
+def _projected_follow(weights: Weights, saved: Saved, source: Array, d_carry: Carry) -> Carry:
+    (*more, inner), projection = saved.more, weights["projection"]
+    cut = 4 * inner.shape[-1]
+    d_inner, dc = _lstm_follow(weights, Saved(saved.gates, tuple(more)), source[..., :cut], d_carry)
+    return d_inner @ projection + source[..., cut:], dc
+
+
 RNN = {act: CellMath(("h",), 1, partial(_rnn_step, act), _rnn_source, _rnn_follow) for act in ("tanh", "relu")}
 GRU = {
     "after": CellMath(("r", "z", "n"), 1, _gru_step, _gru_source, _gru_follow),
     "before": CellMath(("r", "z", "n"), 1, _gru_before_step, _gru_before_source, _gru_before_follow),
 }
 LSTM = CellMath(("i", "f", "g", "o"), 2, _lstm_step, _lstm_source, _lstm_follow)
+PROJECTED_LSTM = CellMath(("i", "f", "g", "o"), 2, _projected_step, _projected_source, _projected_follow)
 """The cells by their option; they are compared by identity, so each exists once."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Key, Model, Params, PyTree, Scalar, fold
 from nnfunc.layers.linear import INIT_HINT, matmul_rows
-from nnfunc.layers.recurrent.cell_math import GRU, LSTM, RNN, Carry, CellMath, Weights
+from nnfunc.layers.recurrent.cell_math import GRU, LSTM, PROJECTED_LSTM, RNN, Carry, CellMath, Weights
 
 __all__ = ["gru_cell", "initial_carry", "lstm_cell", "rnn_cell"]
 
@@ -23,12 +23,16 @@ Reset = Literal["after", "before"]
 
 
 class Cell(NamedTuple):
-    """One step of a recurrent layer: sizes, initial parameters, and the arithmetic in `cell_math`."""
+    """One step of a recurrent layer: sizes, initial parameters, and the arithmetic in `cell_math`.
+
+    out_dim: the width of h, dim without a projection.
+    """
 
     name: str
     cell_math: CellMath
     in_dim: int
     dim: int
+    out_dim: int
     init: Callable[[Key], Params]
 
     def check(self, where: str, params: Params, x: Array) -> None:
@@ -36,12 +40,14 @@ class Cell(NamedTuple):
         gates_dim = len(self.cell_math.gates) * self.dim
         check.last_axis(where, x, in_dim=self.in_dim)
         check.shape(where, (self.in_dim, gates_dim), INIT_HINT, weight=params["weight"])
-        check.shape(where, (self.dim, gates_dim), INIT_HINT, recurrent_weight=params["recurrent_weight"])
+        check.shape(where, (self.out_dim, gates_dim), INIT_HINT, recurrent_weight=params["recurrent_weight"])
+        if "projection" in params:
+            check.shape(where, (self.dim, self.out_dim), INIT_HINT, projection=params["projection"])
 
     def weights(self, params: Params) -> Weights:
         """The weights of a step, by the names in `cell_math`; vectors are [1, dim]."""
         weight = params["recurrent_weight"]
-        weights = {"bias": params["bias"]} if "bias" in params else {}
+        weights = {name: params[name] for name in ("bias", "projection") if name in params}
         if "recurrent_bias" in params:
             weights["recurrent_bias"] = params["recurrent_bias"][None]
         if "peephole" in params:
@@ -54,9 +60,9 @@ class Cell(NamedTuple):
 
     def flatten_carry(self, where: str, carry: PyTree, lead: Sequence[int], dtype: Any) -> Carry:
         """The carry as arrays [batch, dim]; zeros for None."""
-        shape = (math.prod(lead), self.dim)
+        batch, dims = math.prod(lead), (self.out_dim, self.dim)[: self.cell_math.carries]
         if carry is None:
-            return (jnp.zeros(shape, dtype),) * self.cell_math.carries
+            return tuple(jnp.zeros((batch, dim), dtype) for dim in dims)
         parts: dict[str, Any] = {"h": carry}
         if self.cell_math.carries == 2:
             if not isinstance(carry, tuple | list) or len(carry) != 2:
@@ -64,12 +70,14 @@ class Cell(NamedTuple):
                 check.fail(where, expected="the carry should be a pair (h, c)", actual=actual, exc_type=TypeError)
             parts = {"h": carry[0], "c": carry[1]}
         check.floating(where, "", **parts)
-        check.shape(where, (*lead, self.dim), "The carry is [..., dim].", **parts)
-        return tuple(part.astype(dtype).reshape(shape) for part in parts.values())  # [batch, dim]
+        for (name, part), dim in zip(parts.items(), dims, strict=True):
+            check.shape(where, (*lead, dim), "The carry is [..., dim].", **{name: part})
+        # [batch, dim] each
+        return tuple(part.astype(dtype).reshape(batch, dim) for part, dim in zip(parts.values(), dims, strict=True))
 
     def unflatten_carry(self, carry: Carry, lead: Sequence[int]) -> PyTree:
         """The carry as the user sees it: h [..., dim], or the pair (h, c)."""
-        parts = [part.reshape(*lead, self.dim) for part in carry]  # [..., dim]
+        parts = [part.reshape(*lead, part.shape[-1]) for part in carry]  # [..., dim]
         return tuple(parts) if len(parts) > 1 else parts[0]
 
 
@@ -100,6 +108,7 @@ def build_lstm(
     bias: bool,
     weight_init: Initializer,
     recurrent_init: Initializer,
+    proj_dim: int | None = None,
 ) -> Cell:
     check.size(name, in_dim=in_dim, dim=dim)
     check.number(name, forget_bias=forget_bias)
@@ -107,7 +116,10 @@ def build_lstm(
     if bias:
         forget = lambda: jnp.asarray(forget_bias).astype(jnp.float32)
         more["bias"] = lambda: jnp.zeros(4 * dim, jnp.float32).at[dim : 2 * dim].set(forget())
-    return _build_cell(name, LSTM, in_dim, dim, bias, weight_init, recurrent_init, more)
+    if proj_dim is None:
+        return _build_cell(name, LSTM, in_dim, dim, bias, weight_init, recurrent_init, more)
+    check.size(name, proj_dim=proj_dim)
+    return _build_cell(name, PROJECTED_LSTM, in_dim, dim, bias, weight_init, recurrent_init, more, proj_dim)
 
 
 def _build_cell(
@@ -119,20 +131,25 @@ def _build_cell(
     weight_init: Initializer,
     recurrent_init: Initializer,
     more: dict[str, Callable[[], Array]] | None = None,
+    proj_dim: int | None = None,
 ) -> Cell:
+    out_dim = dim if proj_dim is None else proj_dim
+
     def each_gate(key, init, shape):
         return jnp.concatenate([init(fold(key, gate), shape) for gate in cell_math.gates], axis=-1)
 
     def init(key):
         params = {
             "weight": each_gate(fold(key, "weight"), weight_init, (in_dim, dim)),
-            "recurrent_weight": each_gate(fold(key, "recurrent"), recurrent_init, (dim, dim)),
+            "recurrent_weight": each_gate(fold(key, "recurrent"), recurrent_init, (out_dim, dim)),
         }
+        if proj_dim is not None:
+            params["projection"] = weight_init(fold(key, "projection"), (dim, out_dim))
         if bias:
             params["bias"] = jnp.zeros(len(cell_math.gates) * dim, jnp.float32)
         return params | {part: make() for part, make in (more or {}).items()}
 
-    return Cell(name, cell_math, in_dim, dim, init)
+    return Cell(name, cell_math, in_dim, dim, out_dim, init)
 
 
 def _model(cell: Cell) -> Model:
@@ -148,7 +165,7 @@ def _model(cell: Cell) -> Model:
         before = cell.flatten_carry(cell.name, carry, lead, jnp.promote_types(x.dtype, params["weight"].dtype))
         pre = matmul_rows(x.reshape(math.prod(lead), cell.in_dim), params["weight"])  # [batch, gates * dim]
         after = cell.cell_math.step(cell.weights(params), pre, before)[0]
-        return cell.unflatten_carry(after, lead), after[0].reshape(*lead, cell.dim)  # [..., dim]
+        return cell.unflatten_carry(after, lead), after[0].reshape(*lead, cell.out_dim)  # [..., dim]
 
     return Model(cell.init, apply, name=cell.name)
 
@@ -213,6 +230,7 @@ def lstm_cell(
     in_dim: int,
     dim: int,
     *,
+    proj_dim: int | None = None,
     forget_bias: Scalar = 1.0,
     peepholes: bool = False,
     bias: bool = True,
@@ -226,18 +244,21 @@ def lstm_cell(
     Shapes: (carry (h, c), both [..., dim], x [..., in_dim]) -> (carry, y [..., dim]); a carry of None
     is zeros. weight [in_dim, 4 * dim], recurrent_weight [dim, 4 * dim], bias [4 * dim], gates in the
     order i, f, g, o; peephole [3 * dim] for i, f, o. PyTorch's bias is two, here their sum.
-    in_dim, dim: the widths of x and of the carry. forget_bias: the initial bias of f; with 1 the cell remembers at
+    in_dim, dim: the widths of x and of the carry. proj_dim: with it, h' = (o tanh(c')) P has this width, with
+    projection P [dim, proj_dim], and recurrent_weight is [proj_dim, 4 * dim]; None, the default, is no projection.
+    forget_bias: the initial bias of f; with 1 the cell remembers at
     first, PyTorch starts near 0. peepholes: whether the gates see c. bias: whether to add one.
     weight_init, recurrent_init: of W and U, gate by gate.
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and its bias; Gers et al. 2002,
-    JMLR 3, for peepholes; Jozefowicz et al. 2015 for the bias of 1.
+    JMLR 3, for peepholes; Jozefowicz et al. 2015 for the bias of 1; Sak et al. 2014, arXiv:1402.1128, for the
+    projection.
 
     >>> cell = nf.lstm_cell(3, 2)
     >>> (h, c), y = cell.apply(cell.init(jax.random.key(0)), (None, jnp.ones((4, 3))))
     >>> h.shape, c.shape
     ((4, 2), (4, 2))
     """
-    cell = build_lstm("lstm_cell", in_dim, dim, forget_bias, peepholes, bias, weight_init, recurrent_init)
+    cell = build_lstm("lstm_cell", in_dim, dim, forget_bias, peepholes, bias, weight_init, recurrent_init, proj_dim)
     return _model(cell)
 
 

@@ -111,6 +111,7 @@ def lstm(
     layers: int = 1,
     bidirectional: bool = False,
     reverse: bool = False,
+    proj_dim: int | None = None,
     dropout: Scalar | None = None,
     forget_bias: Scalar = 1.0,
     peepholes: bool = False,
@@ -123,7 +124,8 @@ def lstm(
 
     Shapes: x [..., time, in_dim] -> y [..., time, dim], or [..., time, 2 * dim] of both directions.
     x may be an `nf.RecurrentInput` with lengths and the carry to start from.
-    in_dim, dim: the widths of x and of the carry. layers: their number, at least 1.
+    in_dim, dim: the widths of x and of the carry. layers: their number, at least 1. proj_dim: the width of h, and so
+    of y, in place of dim, as in `nf.lstm_cell`.
     return_carry: return (y, carry after the last step) instead of y. reverse: run from the last step to the
     first. bidirectional: a second set of parameters does so, and the two outputs are joined, forward first.
     dropout: the rate, in [0, 1], between layers (not after the last); None is off. forget_bias, peepholes, bias,
@@ -142,9 +144,12 @@ def lstm(
     """
 
     def cell(in_dim):
-        return build_lstm("lstm", in_dim, dim, forget_bias, peepholes, bias, weight_init, recurrent_init)
+        return build_lstm("lstm", in_dim, dim, forget_bias, peepholes, bias, weight_init, recurrent_init, proj_dim)
 
-    return _build_layers("lstm", cell, in_dim, dim, layers, bidirectional, reverse, dropout, return_carry)
+    if proj_dim is not None:
+        check.size("lstm", proj_dim=proj_dim)
+    out_dim = dim if proj_dim is None else proj_dim
+    return _build_layers("lstm", cell, in_dim, out_dim, layers, bidirectional, reverse, dropout, return_carry)
 
 
 def _build_layers(
@@ -248,9 +253,9 @@ def _run_direction(
         times = jnp.arange(steps, dtype=jnp.int32)[:, None]
         real = (times < lengths.astype(jnp.int32).reshape(1, batch))[..., None]  # [time, batch, 1]
         x = jnp.where(real, x, 0)  # the padding may hold NaN
-        mask = jnp.broadcast_to(real, (steps, batch, cell.dim))
+        mask = jnp.broadcast_to(real, (steps, batch, cell.dim)) if cell.out_dim == cell.dim else real
     pre = matmul_rows(x, params["weight"])
     y, last = scan_time(cell.cell_math, cell.weights(params), pre, start, mask, reverse=reverse)
     y = y if mask is None else jnp.where(mask, y, 0)
-    y = jnp.moveaxis(y.reshape(steps, *lead, cell.dim), 0, -2)  # [..., time, dim]
+    y = jnp.moveaxis(y.reshape(steps, *lead, cell.out_dim), 0, -2)  # [..., time, dim]
     return y, cell.unflatten_carry(last, lead)

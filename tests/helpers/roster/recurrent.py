@@ -26,6 +26,10 @@ MODELS: dict[str, Row] = {
     "lstm:deep": Row(
         (3, 2), {"layers": 2, "bidirectional": True}, {"dropout": (0.25, 0.5)}, nf.RecurrentInput(X, LENGTHS)
     ),
+    "lstm_cell:projected": Row((3, 4), {"proj_dim": 2}, x=((sample(4, 2), sample(4, 4)[::-1]), sample(4, 3))),
+    "lstm:projected": Row(
+        (3, 4), {"layers": 2, "proj_dim": 3, "peepholes": True, "return_carry": True}, x=nf.RecurrentInput(X, LENGTHS)
+    ),
     "rnn_classifier": Row((3, 2), {"dim": 2, "layers": 2}, {"dropout": (0.25, 0.5)}, X, order=1),
     "rnn_classifier:mean": Row(
         (3, 2),
