@@ -24,15 +24,16 @@ PROJECTIONS = ("query", "key", "value")
 
 
 class AttentionInput(NamedTuple):
-    """The x of `nf.attention` with a context, a mask, a bias or lengths.
+    """The x of `nf.attention` with a context, a mask, a bias, lengths or values of another sequence.
 
     Written as `model.apply(params, nf.AttentionInput(x, mask=mask))`.
 
     x: [..., time, dim]. context: the sequence to attend to, [..., source, context_dim], for a layer with
     context_dim. mask: booleans [..., time, source] or [..., heads, time, source], True where a position may
     attend. bias: added to the scores, [..., heads, time, source]. lengths: integers [...], the number of
-    positions of each source that count. mask, bias and lengths are those of `nf.attend`. A pytree like any
-    tuple, so `jax.vmap` and `jax.jit` take it as it is.
+    positions of each source that count. mask, bias and lengths are those of `nf.attend`. value: the sequence that the
+    values come from, [..., source, value_dim], as long as that of the keys, for a layer with value_dim.
+    A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.attention(4, 2)
     >>> x = nf.AttentionInput(jnp.ones((2, 3, 4)), lengths=jnp.array([3, 1]))
@@ -45,6 +46,7 @@ class AttentionInput(NamedTuple):
     mask: Array | None = None
     bias: Array | None = None
     lengths: Array | None = None
+    value: Array | None = None
 
 
 def attention(
@@ -54,11 +56,13 @@ def attention(
     kv_heads: int | None = None,
     head_dim: int | None = None,
     context_dim: int | None = None,
+    value_dim: int | None = None,
     causal: bool = False,
     window: Scalar | None = None,
     positions: Literal["rotary", "alibi"] | None = None,
     rotary_base: Scalar = 10000.0,
     rotary_dim: int | None = None,
+    rotary_tables: tuple[Array, Array] | None = None,
     interleaved: bool = False,
     qk_norm: bool = False,
     scale: Scalar | None = None,
@@ -69,6 +73,7 @@ def attention(
     weight_init: Initializer = initializers.lecun_normal,
     out_init: Initializer | None = None,
     implementation: Implementation | None = None,
+    return_weights: bool = False,
 ) -> Model:
     """Multi-head attention of a sequence to itself, or to another one with `context_dim`.
 
@@ -77,20 +82,22 @@ def attention(
     dim: the width of x and y. heads: the number of query heads. kv_heads: the heads of k and v, a divisor of
     heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
     by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
+    value_dim: the width of the values' own sequence; None, the default, takes the values from where the keys are from.
     causal, window, scale, soft_cap, implementation: as in `nf.attend`.
     positions: "rotary" rotates q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the number of channels
-    to rotate, by default all, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`);
-    None, the default, adds no positions.
+    to rotate, by default all, rotary_tables, cosines and sines in place of the base, and interleaved), "alibi"
+    lowers the scores with the distance (`nf.alibi_slopes`); None, the default, adds no positions.
     qk_norm: RMS norm of each head of q and k, before the rotation. dropout: the rate in [0, 1] of attention
     weights dropped, given a key; None is off. bias: of query, key and value; out_bias: of the result, by
     default as bias. A bias of the keys adds the same number to all scores of a query, so it changes no result
     without rotary positions, qk_norm and a cap, and Adam makes full steps of the rounding errors of its gradient;
     it is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
-    weight_init.
+    weight_init. return_weights: return (y, weights) instead of y, with the weights before dropout,
+    [..., heads, time, source]; the plain implementation computes them.
 
-    Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias and lengths (always with a
-    context where there is a context_dim) -> y [..., time, dim]. Parameters: query/weight
-    [dim, heads * head_dim], key/weight and value/weight [dim or context_dim, kv_heads * head_dim],
+    Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias, lengths and value (always with a
+    context where there is a context_dim, and a value where there is a value_dim) -> y [..., time, dim]. Parameters:
+    query/weight [dim, heads * head_dim], key/weight and value/weight [their width, kv_heads * head_dim],
     out/weight [heads * head_dim, dim], a bias [...] each; with qk_norm query_norm/scale and
     key_norm/scale [head_dim].
 
@@ -111,7 +118,7 @@ def attention(
     >>> params["key"]["weight"].shape, model.apply(params, jnp.ones((2, 5, 16))).shape
     ((16, 8), (2, 5, 16))
     """
-    head_dim = _check_sizes(dim, heads, kv_heads, head_dim, context_dim)
+    head_dim = _check_sizes(dim, heads, kv_heads, head_dim, context_dim, value_dim)
     kv_heads = heads if kv_heads is None else kv_heads
     check_numbers("attention", window, soft_cap, dropout)
     if positions is not None:
@@ -122,14 +129,17 @@ def attention(
         hint = "The positions of two sequences cannot be compared."
         check.fail("attention", expected=expected, actual=actual, hint=hint)
     if positions == "rotary":  # rotary's checks, before any call
-        turn = partial(rotary, base=rotary_base, dim=rotary_dim, interleaved=interleaved)
+        turn = partial(rotary, base=rotary_base, dim=rotary_dim, interleaved=interleaved, tables=rotary_tables)
         jax.eval_shape(turn, jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
+    elif rotary_tables is not None:
+        expected = "positions should be 'rotary' with rotary_tables"
+        check.fail("attention", expected=expected, actual=repr(positions))
     wide, narrow = heads * head_dim, kv_heads * head_dim
     source_dim = dim if context_dim is None else context_dim
     children = {
         "query": linear(dim, wide, bias=bias, weight_init=weight_init),
         "key": linear(source_dim, narrow, bias=bias, weight_init=weight_init),
-        "value": linear(source_dim, narrow, bias=bias, weight_init=weight_init),
+        "value": linear(source_dim if value_dim is None else value_dim, narrow, bias=bias, weight_init=weight_init),
         "out": linear(wide, dim, bias=bias if out_bias is None else out_bias, weight_init=out_init or weight_init),
     }
     if qk_norm:
@@ -139,12 +149,15 @@ def attention(
         return {name: child.init(fold(key, name)) for name, child in children.items()}
 
     def forward(params, x, ctx):
-        inputs = _check_input(x, dim, context_dim)
+        inputs = _check_input(x, dim, context_dim, value_dim)
         mask, lengths = inputs.mask, inputs.lengths
         context = inputs.x if inputs.context is None else inputs.context
         context = zero_nonfinite_padding(context, mask, lengths)
         x = context if context_dim is None else inputs.x
-        taps = {}
+        sources = {"key": context, "value": context}
+        if inputs.value is not None:
+            sources["value"] = zero_nonfinite_padding(inputs.value, mask, lengths)
+        taps, weights = {}, []
 
         def run(name, x):
             if name in joined:
@@ -162,10 +175,12 @@ def attention(
         def observe(name, value):
             value, out = tap(ctx, "/".join((*ctx.path, name)), value, Out(), by_name=True)
             taps.update(out.taps)
+            weights.extend([value] if name == "weights" else [])
             return value
 
         check_cache(ctx, x, causal, context_dim)
-        joined = _project_at_once(params, x, ctx, (wide, narrow, narrow), kv_heads) if context_dim is None else {}
+        from_x = context_dim is None and value_dim is None
+        joined = _project_at_once(params, x, ctx, (wide, narrow, narrow), kv_heads) if from_x else {}
         start = ctx.state.get("position")
         first = jnp.zeros((), jnp.int32) if start is None else start
         positions_of_x = first + jnp.arange(x.shape[-2], dtype=jnp.int32)
@@ -173,8 +188,9 @@ def attention(
         if context_dim is not None and ctx.state:
             k, v, state = ctx.state["key"], ctx.state["value"], ctx.state
         else:
-            k, v = (project(name, context, kv_heads, positions_of_x) for name in ("key", "value"))
+            k, v = (project(name, source, kv_heads, positions_of_x) for name, source in sources.items())
             k, v, state = update_cache(ctx, k, v, context_dim)
+        requested = any(is_requested(ctx, path) for path in absolute(ctx, ("scores", "weights")))
         y = attend(
             q,
             k,
@@ -191,11 +207,12 @@ def attention(
             dropout=dropout,
             key=fold(ctx.key, "dropout"),
             implementation=implementation,
-            observe=observe if any(is_requested(ctx, path) for path in absolute(ctx, ("scores", "weights"))) else None,
+            observe=observe if requested or return_weights else None,
         )
         y = observe("heads", y)
         y = y.reshape(*x.shape[:-1], wide)  # [..., time, heads * head_dim]
-        return run("out", y), Out(state, taps)
+        y = run("out", y)
+        return (y, weights[0]) if return_weights else y, Out(state, taps)
 
     return Model(init, forward=forward, parts=children)
 
@@ -242,7 +259,7 @@ def _project_by_head(parts: Sequence[Params], x: Array, kv_heads: int) -> dict[s
     return {name: part.reshape(*x.shape[:-1], -1) for name, part in zip(PROJECTIONS, split, strict=True)}
 
 
-def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:
+def _check_input(x: Any, dim: int, context_dim: int | None, value_dim: int | None) -> AttentionInput:
     """x as an AttentionInput, its shapes checked."""
     where = "attention"
     inputs = check.model_input(where, x, AttentionInput)
@@ -259,14 +276,27 @@ def _check_input(x: Any, dim: int, context_dim: int | None) -> AttentionInput:
         if context.shape[:-2] != x.shape[:-2]:
             expected = "x and context should have the same leading axes"
             check.fail(where, expected=expected, actual=f"{x.shape} and {context.shape}")
+    value, source = inputs.value, x if context is None else context
+    if (value is None) != (value_dim is None):
+        expected = "x should be an AttentionInput with a value where the layer has a value_dim, and only there"
+        actual = f"{'no' if value is None else 'a'} value and value_dim={value_dim}"
+        check.fail(where, expected=expected, actual=actual)
+    if value is not None and value_dim is not None:
+        check.last_axis(f"{where}: value", value, value_dim=value_dim)
+        if value.shape[:-1] != source.shape[:-1]:
+            expected = "value should have the leading axes and the length of what the keys come from"
+            check.fail(where, expected=expected, actual=f"{value.shape} and {source.shape}")
     return inputs
 
 
-def _check_sizes(dim: int, heads: int, kv_heads: int | None, head_dim: int | None, context_dim: int | None) -> int:
+def _check_sizes(
+    dim: int, heads: int, kv_heads: int | None, head_dim: int | None, context_dim: int | None, value_dim: int | None
+) -> int:
     """head_dim, once all sizes fit."""
     where = "attention"
     check.size(where, dim=dim, heads=heads)
     optional = {"kv_heads": kv_heads, "head_dim": head_dim, "context_dim": context_dim}
+    optional |= {"value_dim": value_dim}
     check.size(where, **{name: value for name, value in optional.items() if value is not None})
     if head_dim is None and dim % heads:
         hint = "Give head_dim= for heads of another size."

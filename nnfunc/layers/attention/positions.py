@@ -20,6 +20,7 @@ def rotary(
     base: Scalar = 10000.0,
     dim: int | None = None,
     interleaved: bool = False,
+    tables: tuple[Array, Array] | None = None,
 ) -> Array:
     """Each pair of channels rotated by an angle that grows with the position: RoPE.
 
@@ -29,7 +30,11 @@ def rotary(
     Shapes: x [..., time, heads, head_dim] -> y of the same shape; positions [..., time] or [time], by
     default 0, 1, 2, ... base: above 0; 10000 as in the paper. dim: the number of channels to rotate, the first
     ones, even; by default all.
-    Raises: ValueError when dim is odd or above head_dim.
+    tables: (cos, sin), both [length, dim / 2], of the angles of each pair at each position, in place of base; of
+    published tables [length, dim] the first half of the columns. dim is then twice their columns, and a position
+    beyond them gives NaN.
+    Raises: ValueError when dim is odd or above head_dim, or the tables do not fit; TypeError for positions that are no
+    integers together with tables.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2.
 
     >>> nf.rotary(jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]]))[:, 0].tolist()
@@ -39,6 +44,9 @@ def rotary(
     x = canonicalize(x)
     if x.ndim < 3:
         check.fail("rotary", expected="x should be [..., time, heads, head_dim]", actual=f"shape {x.shape}")
+    if tables is not None:
+        tables = _check_tables(tables, dim)
+        dim = 2 * tables[0].shape[-1]
     dim = x.shape[-1] if dim is None else dim
     check.size("rotary", 2, dim=dim)
     if dim % 2 or dim > x.shape[-1]:
@@ -52,10 +60,16 @@ def rotary(
     if positions.shape[-1:] != x.shape[-3:-2] or positions.ndim > x.ndim - 2:
         expected = f"positions should be [..., time] with time {x.shape[-3]}"
         check.fail("rotary", expected=expected, actual=f"shape {positions.shape}")
-    positions = positions.astype(wide)[..., None, None]
-    angles = positions * broadcast_to_rank(_frequencies(dim, base, wide), positions.ndim)
-    angles = broadcast_to_rank(angles, x.ndim)  # [..., time, 1, dim / 2]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if tables is None:
+        positions = positions.astype(wide)[..., None, None]
+        angles = positions * broadcast_to_rank(_frequencies(dim, base, wide), positions.ndim)
+        angles = broadcast_to_rank(angles, x.ndim)  # [..., time, 1, dim / 2]
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+    else:
+        check.integers("rotary", "With tables they are the numbers of rows.", positions=positions)
+        rows = jnp.where(positions < 0, len(tables[0]), positions).astype(jnp.int32)
+        read = lambda table: table.astype(wide).at[rows].get(mode="fill", fill_value=jnp.nan)[..., None, :]
+        cos, sin = (broadcast_to_rank(read(table), x.ndim) for table in tables)  # [..., time, 1, dim / 2]
     turned, rest = x[..., :dim].astype(wide), x[..., dim:]
     if interleaved:
         one, two = turned[..., 0::2], turned[..., 1::2]
@@ -68,6 +82,20 @@ def rotary(
         y = jnp.concatenate(pair, axis=-1)
     y = y.astype(x.dtype)
     return jnp.concatenate([y, rest], axis=-1) if rest.shape[-1] else y
+
+
+def _check_tables(tables: tuple[Array, Array], dim: int | None) -> tuple[Array, Array]:
+    """The tables (cos, sin), of one shape [length, dim / 2]."""
+    if not isinstance(tables, tuple | list) or len(tables) != 2:
+        actual = check.describe(tables)
+        check.fail("rotary", expected="tables should be a pair (cos, sin)", actual=actual, exc_type=TypeError)
+    cos, sin = canonicalize(tuple(tables))
+    check.floating("rotary: tables", cos=cos, sin=sin)
+    check.same_shape("rotary: tables", cos=cos, sin=sin)
+    if cos.ndim != 2 or (dim is not None and 2 * cos.shape[-1] != dim):
+        expected = f"tables should be [length, {'dim / 2' if dim is None else dim // 2}]"
+        check.fail("rotary", expected=expected, actual=f"shape {cos.shape}")
+    return jnp.asarray(cos), jnp.asarray(sin)
 
 
 def alibi_slopes(heads: int) -> Array:

@@ -47,18 +47,36 @@ MODELS: dict[str, Row] = {
     "scale": Row((6,), numbers={"initial": (0.5, 2.0)}),
     "prelu": Row((), numbers={"initial": (0.25, 0.5)}, any_width=True),
     "prelu:channels": Row((6,), numbers={"initial": (0.25, 0.5)}),
+    "prelu:positions": Row(((2, 1, 6),), numbers={"initial": (0.25, 0.5)}, x=sample(4, 2, 3, 6)),
     "dropout": Row(numbers={"rate": (0.25, 0.5)}, any_width=True),
     "dropout:shared": Row((), {"shared": (1,)}, {"rate": (0.4, 1.0)}, any_width=True),
     "drop_path": Row(numbers={"rate": (0.5, 0.25)}, any_width=True),
     "alpha_dropout": Row(numbers={"rate": (0.25, 0.5)}, any_width=True),
     "batch_norm": Row((6,), numbers={"momentum": (0.1, 0.5), "eps": (1e-5, 1e-2)}),
     "batch_norm:paper": Row((6,), {"convention": "paper", "affine": False}, x=IMAGES),
+    "batch_norm:biased": Row((6,), {"unbiased": False}, x=IMAGES),
     "layer_norm": Row((6,), numbers={"eps": (1e-5, 1e-2)}),
     "rms_norm": Row((6,), numbers={"eps": (1e-5, 1e-2)}),
     "group_norm": Row((2, 6), {}, {"eps": (1e-5, 1e-2)}, IMAGES, leading_axes=False),
     "group_norm:spatial": Row((2, 6), {"spatial": 2}, x=IMAGES),
     "instance_norm": Row((6,), {}, {"eps": (1e-5, 1e-2)}, IMAGES, leading_axes=False),
+    "instance_norm:running": Row((6,), {"running_stats": True}, {"momentum": (0.1, 0.5)}, IMAGES, leading_axes=False),
+    "local_response_norm": Row((3,), {}, {"alpha": (0.5, 1.0), "beta": (0.75, 0.5), "k": (1.0, 2.0)}, any_width=True),
+    "weight_norm": Row((nf.serial(nf.linear(6, 4), nf.batch_norm(4), nf.dropout(0.3), nf.linear(4, 3)),)),
+    "spectral_norm": Row(
+        (nf.serial(nf.linear(6, 4), nf.batch_norm(4), nf.dropout(0.3), nf.linear(4, 3)),),
+        {"steps": 2},
+        {"eps": (1e-12, 5.0)},
+        without=("derivatives_are_right",),  # none goes through its vectors: test_layer_options.py
+    ),
+    "einsum_linear": Row(("td,dhk->thk", (6, 2, 3)), x=sample(3, 4, 6)),
     "embedding": Row((5, 3), x=ids(4, 2, below=5)),
+    "embedding:padding": Row(
+        (5, 3),
+        {"padding_index": 2},
+        x=ids(4, 2, below=5),
+        without=("derivatives_are_right",),  # none moves the vector of padding: test_layer_options.py
+    ),
     "flatten": Row(x=IMAGES, any_width=True, leading_axes=False),
     # combinators
     "serial": Row((nf.linear(6, 4), jax.nn.gelu), {"norm": nf.batch_norm(4), "drop": nf.dropout(0.3)}),
@@ -122,16 +140,23 @@ ACTIVATIONS: dict[str, Row] = {
         "silu",
         "swish",
         "mish",
-        "softplus",
+        "log_sigmoid",
         "softsign",
-        "hard_sigmoid",
+        "tanh_shrink",
         "hard_swish",
         "hard_silu",
         "squared_relu",
         "softmax",
+        "softmin",
         "log_softmax",
     )
 } | {
+    "softplus": Row(numbers={"beta": (1.0, 0.5), "threshold": (np.inf, 0.1)}, any_width=True),
+    "hard_sigmoid": Row(numbers={"slope": (1 / 6, 0.4)}, any_width=True),
+    "hard_tanh": Row(numbers={"lower": (-1.0, -0.5), "upper": (1.0, 0.7)}, any_width=True),
+    "soft_shrink": Row(numbers={"threshold": (0.5, 0.3)}, any_width=True),
+    "hard_shrink": Row(numbers={"threshold": (0.5, 0.3)}, any_width=True),
+    "threshold": Row(numbers={"threshold": (0.0, 0.3), "value": (0.0, -1.0)}, any_width=True),
     "leaky_relu": Row(numbers={"slope": (0.01, 0.3)}, any_width=True),
     "prelu": Row(numbers={"slope": (0.25, 0.3)}, any_width=True),
     "elu": Row(numbers={"alpha": (1.0, 0.5)}, any_width=True),
@@ -143,6 +168,7 @@ ACTIVATIONS: dict[str, Row] = {
     "swiglu": Row(),
 }
 
+SIGNS = np.sign(OTHER).astype(np.int32)
 DIRECT = {"args": (KEY, (4, 3)), "numbers": {"gain": (1.0, 0.5)}}
 
 
@@ -215,9 +241,12 @@ FUNCTIONS: dict[str, Row] = {
     "initializers.zeros": Row((KEY, (4, 3))),
     "initializers.ones": Row((KEY, (4, 3))),
     "initializers.constant": Row(numbers={"value": (0.5, 2.0)}, then=drawn),
-    "initializers.normal": Row(numbers={"std": (0.5, 2.0)}, then=drawn),
+    "initializers.normal": Row(numbers={"std": (0.5, 2.0), "mean": (0.0, 1.5)}, then=drawn),
     "initializers.truncated_normal": Row(
-        (), {"corrected": True}, {"std": (0.5, 2.0), "lower": (-2.0, -1.0), "upper": (2.0, 1.0)}, then=drawn
+        (),
+        {"corrected": True},
+        {"std": (0.5, 2.0), "lower": (-2.0, -1.0), "upper": (2.0, 1.0), "mean": (0.0, 1.5)},
+        then=drawn,
     ),
     "initializers.truncated_normal:plain": Row(numbers={"std": (0.5, 2.0)}, then=drawn),
     "initializers.uniform": Row(numbers={"lower": (-1.0, 0.0), "upper": (1.0, 2.0)}, then=drawn),
@@ -259,8 +288,23 @@ FUNCTIONS: dict[str, Row] = {
     "schedules.cosine_restarts": Row(
         numbers={"start": (1.0, 0.5), "period": (3, 4), "multiplier": (2.0, 1.0), "final": (0.0, 0.1)}, then=curve
     ),
+    **{
+        f"schedules.cyclic:{mode}": Row(
+            (),
+            {"mode": mode},
+            {"start": (0.1, 0.2), "peak": (1.0, 2.0), "rise_steps": (3, 2), "fall_steps": (4, 2)}
+            | ({"factor": (0.9, 1.0)} if mode == "exp_range" else {}),
+            then=curve,
+        )
+        for mode in ("triangular", "triangular2", "exp_range")
+    },
+    "schedules.join": Row(
+        ([nf.schedules.linear(1.0, 5), nf.schedules.cosine(0.5, 4), 0.25],),
+        numbers={"boundaries": ((3, 7), (2, 9))},
+        then=curve,
+    ),
     "schedules.inverse_sqrt": Row(numbers={"peak": (1.0, 0.5), "warmup_steps": (4, 0)}, then=curve),
-    "schedules.warmup": Row(numbers={"then": (0.5, 1.0), "warmup_steps": (4, 0)}, then=curve),
+    "schedules.warmup": Row(numbers={"then": (0.5, 1.0), "warmup_steps": (4, 3), "start": (0.1, 0.2)}, then=curve),
     "schedules.warmup:cosine": Row((nf.schedules.cosine(1.0, 8),), numbers={"warmup_steps": (4, 0)}, then=curve),
     **{
         f"schedules.{name}": Row(
@@ -268,6 +312,10 @@ FUNCTIONS: dict[str, Row] = {
             then=curve,
         )
         for name in ("warmup_cosine", "warmup_linear")
+    },
+    **{
+        f"schedules.{name}:start": Row((1.0, 3, 12), more, {"start": (0.0, 0.1)}, then=curve)
+        for name, more in (("warmup_cosine", {}), ("warmup_linear", {}), ("warmup_stable_decay", {"decay_steps": 4}))
     },
     **{
         f"schedules.warmup_stable_decay:{shape}": Row(
@@ -335,16 +383,50 @@ FUNCTIONS: dict[str, Row] = {
     "losses.binary_cross_entropy_with_logits": Row(
         (X, YES), numbers={"label_smoothing": (0.1, 0.0), "pos_weight": (1.0, 3.0)}, differentiate=True
     ),
+    "losses.binary_cross_entropy_with_logits:labels": Row(
+        (X, YES), numbers={"pos_weight": ((0.5, 1.0, 2.0, 0.0, 3.0, 1.5), 6 * (1.0,))}, differentiate=True
+    ),
     "losses.binary_focal": Row((X, YES), numbers={"gamma": (2.0, 0.0), "alpha": (0.25, 1.0)}, differentiate=True),
     "losses.mse": Row((X, OTHER), differentiate=True),
     "losses.mae": Row((X, OTHER), differentiate=True),
     "losses.huber": Row((X, OTHER), numbers={"delta": (1.0, 0.3)}, differentiate=True),
     "losses.smooth_l1": Row((X, OTHER), numbers={"beta": (1.0, 0.3)}, differentiate=True),
     "losses.kl_divergence": Row((X, SHARES), differentiate=True),
-    "losses.hinge": Row((X, np.sign(OTHER).astype(np.int32)), numbers={"margin": (1.0, 0.3)}, differentiate=True),
+    "losses.kl_divergence:terms": Row((X, SHARES), {"per_class": True}, differentiate=True),
+    "losses.hinge": Row((X, SIGNS), numbers={"margin": (1.0, 0.3)}, differentiate=True),
     "losses.cosine_distance": Row((X, OTHER), numbers={"eps": (1e-8, 2.0)}, differentiate=True),
-    "losses.triplet": Row((X, OTHER, OTHER[::-1]), numbers={"margin": (1.0, 0.3)}, differentiate=True),
-    "losses.poisson_nll": Row((X, LABELS[:, None] + 0 * YES.astype(np.int32)), {"full": True}, differentiate=True),
+    "losses.triplet": Row(
+        (X, OTHER, OTHER[::-1]),
+        {"swap": True},
+        {"margin": (1.0, 0.3), "p": (2.0, 1.5), "eps": (0.0, 0.1)},
+        differentiate=True,
+    ),
+    "losses.poisson_nll": Row(
+        (X, LABELS[:, None] + 0 * YES.astype(np.int32)), {"full": True}, {"eps": (1e-8, 0.1)}, differentiate=True
+    ),
+    "losses.poisson_nll:rate": Row(
+        (SHARES, LABELS[:, None] + 0 * YES.astype(np.int32)),
+        {"full": "stirling", "log_input": False},
+        {"eps": (1e-8, 0.1)},
+        differentiate=True,
+    ),
+    "losses.nll": Row((np.log(SHARES), LABELS), {"weight": CLASS_WEIGHTS, "ignore_index": 1}, differentiate=True),
+    "losses.ctc": Row(
+        (sample(2, 5, 4), 1 + ids(2, 2, below=3)),
+        {"logit_lengths": np.array([5, 3]), "label_lengths": np.array([2, 1])},
+        differentiate=True,
+    ),
+    "losses.soft_margin": Row((X, SIGNS), differentiate=True),
+    "losses.hinge_embedding": Row((X, SIGNS), numbers={"margin": (1.0, 0.3)}, differentiate=True),
+    "losses.margin_ranking": Row((X, OTHER, SIGNS), numbers={"margin": (0.4, 0.0)}, differentiate=True),
+    "losses.multiclass_margin": Row(
+        (X, LABELS),
+        {"weight": CLASS_WEIGHTS, "ignore_index": 1},
+        {"p": (2.0, 1.5), "margin": (1.0, 0.3)},
+        differentiate=True,
+    ),
+    "losses.multilabel_margin": Row((X, YES), numbers={"margin": (1.0, 0.3)}, differentiate=True),
+    "losses.cosine_embedding": Row((X, OTHER, SIGNS[:, 0]), numbers={"margin": (0.0, -0.3)}, differentiate=True),
     "losses.gaussian_nll": Row(((X, SHARES), OTHER), {"full": True}, {"floor": (1e-6, 0.2)}, differentiate=True),
     "losses.masked_mean": Row((X, OTHER > 0), differentiate=True),
     # metrics of one example each, and streaming ones over two batches

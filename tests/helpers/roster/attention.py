@@ -27,6 +27,17 @@ MODELS: dict[str, Row] = {
         {"context_dim": 5, "out_bias": False},
         x=nf.AttentionInput(sample(2, 3, 6), sample(2, 4, 5), mask=np.arange(24).reshape(2, 3, 4) % 3 > 0),
     ),
+    "attention:values": Row(
+        (6, 2),
+        {
+            "value_dim": 5,
+            "return_weights": True,
+            "causal": True,
+            "positions": "rotary",
+            "rotary_tables": (np.cos(sample(9, 1)), np.sin(sample(9, 1))),
+        },
+        x=nf.AttentionInput(sample(2, 4, 6), value=sample(2, 4, 5)),
+    ),
     "learned_positions": Row((5, 6), x=sample(2, 4, 6)),
     "sinusoidal_positions": Row((6,), {}, {"base": (10000.0, 100.0)}, x=sample(2, 4, 6)),
 }
@@ -36,6 +47,9 @@ FUNCTIONS: dict[str, Row] = {
         (Q, K, V), {"slopes": jnp.array([0.5, 0.1, 0.2, 0.3]), "soft_cap": 3.0, "causal": True}, differentiate=True
     ),
     "alibi_slopes": Row((6,), then=jax.tree_util.Partial(jnp.sin)),
+    "rotary:tables": Row(
+        (Q, np.array([2, 0, 1])), {"tables": (np.cos(sample(4, 1)), np.sin(sample(4, 1)))}, differentiate=True
+    ),
     "rotary": Row((Q,), {"dim": 2}, {"base": (10000.0, 100.0)}, differentiate=True),
 }
 NOT_FACTORIES: dict[str, str] = {}
