@@ -7,8 +7,8 @@ that lasts 0 steps is switched off, without a 0 / 0 in values or gradients.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,10 @@ __all__ = [
     "constant",
     "cosine",
     "cosine_restarts",
+    "cyclic",
     "exponential",
     "inverse_sqrt",
+    "join",
     "linear",
     "multistep",
     "one_cycle",
@@ -221,6 +223,88 @@ def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, 
     return schedule
 
 
+def cyclic(
+    start: Scalar,
+    peak: Scalar,
+    *,
+    rise_steps: Scalar,
+    fall_steps: Scalar | None = None,
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
+    factor: Scalar = 1.0,
+) -> Schedule:
+    """A line up from `start` to `peak` and down again, over and over.
+
+    start + (peak - start) * h * scale, h from 0 to 1 in rise_steps and back in fall_steps; scale is 1 ("triangular"),
+    0.5 ** cycle of the 0-based cycle ("triangular2"), or factor ** step ("exp_range").
+    fall_steps: rise_steps by default. factor: at least 0, of exp_range alone; 1 is off.
+    Raises: ValueError when rise_steps or fall_steps is below 0, or a cycle lasts 0 steps.
+    Source: Smith 2017, arXiv:1506.01186; PyTorch's CyclicLR.
+
+    >>> schedule = cyclic(0.0, 1.0, rise_steps=2, mode="triangular2")
+    >>> [float(schedule(step)) for step in (0, 1, 2, 3, 4, 5, 6)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5]
+    """
+    fall_steps = rise_steps if fall_steps is None else fall_steps
+    check.number("cyclic", start=start, peak=peak)
+    check.number("cyclic", 0, rise_steps=rise_steps, fall_steps=fall_steps, factor=factor)
+    if check.is_plain(rise_steps) and check.is_plain(fall_steps) and rise_steps + fall_steps == 0:
+        check.fail("cyclic", expected="rise_steps + fall_steps should be above 0", actual="0 steps a cycle")
+    check.choice("cyclic", ("triangular", "triangular2", "exp_range"), mode=mode)
+
+    def schedule(step):
+        step = _clock(step)
+        period = _plus(rise_steps, fall_steps)
+        done, rise, fall = _since_last(step, period), _float(rise_steps), _float(fall_steps)
+        rising = done / jnp.where(rise > 0, rise, 1)
+        falling = (rise + fall - done) / jnp.where(fall > 0, fall, 1)
+        height = jnp.where(done < rise, rising, falling)
+        if mode == "triangular2":
+            height = height * _power(0.5, _times(step, period))
+        elif mode == "exp_range":
+            height = height * _power(factor, step)
+        return _line(start, peak, height)
+
+    return schedule
+
+
+def join(schedules: Sequence[Scalar | Schedule], boundaries: tuple[Scalar, ...]) -> Schedule:
+    """One schedule after the other: the next one begins at each boundary, from its step 0.
+
+    schedules: at least one, schedules or numbers. boundaries: the steps at which all but the first begin, in rising
+    order.
+    Raises: ValueError when there is not one boundary less than schedules, or plain boundaries do not rise.
+    Source: PyTorch's SequentialLR, optax.join_schedules.
+
+    >>> schedule = join([linear(0.0, 4, final=1.0), cosine(1.0, 10), 0.125], (4, 14))
+    >>> [float(schedule(step)) for step in (0, 2, 4, 9, 13, 14)]
+    [0.0, 0.5, 1.0, 0.5, 0.024, 0.125]
+    """
+    if not isinstance(schedules, Sequence) or not schedules:
+        actual = check.describe(schedules)
+        check.fail("join", expected="schedules should be a list of them", actual=actual, exc_type=TypeError)
+    if not (isinstance(boundaries, tuple | list) or getattr(boundaries, "ndim", 0) == 1):
+        expected, actual = "boundaries should be a tuple of steps", check.describe(boundaries)
+        check.fail("join", expected=expected, actual=actual, exc_type=TypeError)
+    boundaries = tuple(boundaries)
+    if len(boundaries) != len(schedules) - 1:
+        expected = f"{check.counted(len(schedules), 'schedule')} should have {len(schedules) - 1} boundaries"
+        check.fail("join", expected=expected, actual=len(boundaries))
+    for boundary in boundaries:
+        check.number("join", 0, boundaries=boundary)
+    check.ordered("join", **{f"boundaries[{i}]": boundary for i, boundary in enumerate(boundaries)})
+    parts = [as_schedule(part, where=f"join: schedules[{i}]") for i, part in enumerate(schedules)]
+
+    def schedule(step):
+        step = _clock(step)
+        value = _float(parts[0](step))
+        for boundary, part in zip(boundaries, parts[1:], strict=True):
+            since = _minus(step, boundary)
+            value = jnp.where(since >= 0, _float(part(jnp.maximum(since, 0))), value)
+        return value
+
+    return schedule
+
+
 def inverse_sqrt(peak: Scalar, warmup_steps: Scalar) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then fall with the root of the step.
 
@@ -243,11 +327,12 @@ def inverse_sqrt(peak: Scalar, warmup_steps: Scalar) -> Schedule:
     return schedule
 
 
-def warmup(then: Scalar | Schedule, warmup_steps: Scalar) -> Schedule:
+def warmup(then: Scalar | Schedule, warmup_steps: Scalar, *, start: Scalar | None = None) -> Schedule:
     """Rise in a line to the first value of `then` at step warmup_steps, then `then` from its step 0.
 
     The first step is then(0) / (warmup_steps + 1), not 0, so it already learns; warmup_steps 0 is
     off. then: a schedule or a number. A `then` that lasts n steps ends at step warmup_steps + n.
+    start: another value for step 0, such as a fraction of then(0); None, the default, is that above.
     Raises: ValueError when warmup_steps is below 0.
 
     >>> schedule = warmup(cosine(1.0, 10), warmup_steps=3)
@@ -255,21 +340,24 @@ def warmup(then: Scalar | Schedule, warmup_steps: Scalar) -> Schedule:
     [0.25, 0.5, 1.0, 0.5, 0.0]
     """
     check.number("warmup", 0, warmup_steps=warmup_steps)
+    _check_start("warmup", start)
     follow = as_schedule(then, where="warmup: then")
 
     def schedule(step):
         step = _clock(step)
         since = _minus(step, warmup_steps)
-        rising = _rising(_float(follow(0)), step, warmup_steps)
+        rising = _rising(_float(follow(0)), step, warmup_steps, start)
         return jnp.where(since < 0, rising, _float(follow(jnp.maximum(since, 0))))
 
     return schedule
 
 
-def warmup_cosine(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedule:
+def warmup_cosine(
+    peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0, start: Scalar | None = None
+) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then half a cosine to `final` at total_steps.
 
-    The first step is peak / (warmup_steps + 1), not 0, so it already learns.
+    The first step is peak / (warmup_steps + 1), not 0, so it already learns. start: another value for step 0.
     Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps.
 
     >>> schedule = warmup_cosine(1.0, 3, 13)
@@ -277,18 +365,21 @@ def warmup_cosine(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
     [0.25, 0.5, 1.0, 0.5, 0.0]
     """
     check.number("warmup_cosine", peak=peak, final=final)
+    _check_start("warmup_cosine", start)
     _check_parts("warmup_cosine", warmup_steps, total_steps)
 
     def falling(step):
         return _half_cosine(peak, final, _fraction_done(step, warmup_steps, total_steps))
 
-    return _after_warmup(peak, warmup_steps, falling)
+    return _after_warmup(peak, warmup_steps, falling, start)
 
 
-def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0) -> Schedule:
+def warmup_linear(
+    peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, final: Scalar = 0.0, start: Scalar | None = None
+) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then a line to `final` at total_steps.
 
-    The first step is peak / (warmup_steps + 1), not 0, so it already learns.
+    The first step is peak / (warmup_steps + 1), not 0, so it already learns. start: another value for step 0.
     Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps.
 
     >>> schedule = warmup_linear(1.0, 3, 13)
@@ -296,12 +387,13 @@ def warmup_linear(peak: Scalar, warmup_steps: Scalar, total_steps: Scalar, *, fi
     [0.25, 0.5, 1.0, 0.5, 0.0]
     """
     check.number("warmup_linear", peak=peak, final=final)
+    _check_start("warmup_linear", start)
     _check_parts("warmup_linear", warmup_steps, total_steps)
 
     def falling(step):
         return _line(peak, final, _fraction_done(step, warmup_steps, total_steps))
 
-    return _after_warmup(peak, warmup_steps, falling)
+    return _after_warmup(peak, warmup_steps, falling, start)
 
 
 def warmup_stable_decay(
@@ -311,12 +403,13 @@ def warmup_stable_decay(
     *,
     decay_steps: Scalar,
     final: Scalar = 0.0,
+    start: Scalar | None = None,
     shape: str = "linear",
 ) -> Schedule:
     """Rise in a line to `peak`, stay there, and fall to `final` in the last decay_steps.
 
-    The first step is peak / (warmup_steps + 1). shape: how it falls, with p from 0 to 1: "linear"
-    (1 - p), "cosine" ((1 + cos(pi p)) / 2) or "sqrt" (1 - sqrt(p)). decay_steps 0 stays until the
+    The first step is peak / (warmup_steps + 1). start: another value for step 0. shape: how it falls, with p from
+    0 to 1: "linear" (1 - p), "cosine" ((1 + cos(pi p)) / 2) or "sqrt" (1 - sqrt(p)). decay_steps 0 stays until the
     end.
     Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps, or the
     two parts do not fit into total_steps.
@@ -330,6 +423,7 @@ def warmup_stable_decay(
     where = "warmup_stable_decay"
     check.number(where, peak=peak, final=final)
     check.number(where, 0, decay_steps=decay_steps)
+    _check_start(where, start)
     _check_parts(where, warmup_steps, total_steps)
     if all(map(check.is_plain, (warmup_steps, decay_steps, total_steps))):
         both = {"warmup_steps + decay_steps": warmup_steps + decay_steps, "total_steps": total_steps}
@@ -344,7 +438,7 @@ def warmup_stable_decay(
             fraction = jnp.where(fraction > 0, jnp.sqrt(jnp.where(fraction > 0, fraction, 1)), 0)
         return _line(peak, final, fraction)
 
-    return _after_warmup(peak, warmup_steps, falling)
+    return _after_warmup(peak, warmup_steps, falling, start)
 
 
 def one_cycle(
@@ -513,6 +607,13 @@ def _minus(step: Any, start: Any) -> Array:
     return _float(step) - _float(start)
 
 
+def _plus(a: Any, b: Any) -> Any:
+    """a + b, an integer where both are whole."""
+    if check.is_plain(a) and check.is_plain(b):
+        return a + b
+    return _int(a) + _int(b) if _whole(a) and _whole(b) else _float(a) + _float(b)
+
+
 def _times(step: Any, every: Any) -> Array:
     """How often `every` fits into step, as integers where both are whole."""
     if _whole(step) and _whole(every):
@@ -542,18 +643,27 @@ def _half_cosine(start: Scalar, end: Scalar, fraction: Array) -> Array:
     return _float(end) + (_float(start) - _float(end)) * (0.5 * (1 + jnp.cos(jnp.pi * fraction)))
 
 
-def _rising(peak: Scalar, step: Array, warmup_steps: Scalar) -> Array:
+def _rising(peak: Scalar, step: Array, warmup_steps: Scalar, start: Scalar | None) -> Array:
+    if start is not None:
+        return _line(start, peak, _fraction_done(step, 0, warmup_steps))
     return _float(peak) * ((_float(step) + 1) / (_float(warmup_steps) + 1))
 
 
-def _after_warmup(peak: Scalar, warmup_steps: Scalar, falling: Callable[[Array], Array]) -> Schedule:
+def _after_warmup(
+    peak: Scalar, warmup_steps: Scalar, falling: Callable[[Array], Array], start: Scalar | None
+) -> Schedule:
     """A rise to peak, then falling(step)."""
 
     def schedule(step):
         step = _clock(step)
-        return jnp.where(_minus(step, warmup_steps) < 0, _rising(peak, step, warmup_steps), falling(step))
+        return jnp.where(_minus(step, warmup_steps) < 0, _rising(peak, step, warmup_steps, start), falling(step))
 
     return schedule
+
+
+def _check_start(where: str, start: Scalar | None) -> None:
+    if start is not None:
+        check.number(where, start=start)
 
 
 def _power(base: Scalar, exponent: Any) -> Array:

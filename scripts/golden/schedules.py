@@ -46,6 +46,23 @@ def run_plateau(metrics, **arguments):
     return rates
 
 
+def run_sequential():
+    """A warm-up, an exponential fall and a cosine, each from its own step 0."""
+    opt = optimizer(0.5)
+    parts = [
+        torch_schedules.LinearLR(opt, start_factor=0.25, total_iters=8),
+        torch_schedules.ExponentialLR(opt, gamma=0.9),
+        torch_schedules.CosineAnnealingLR(opt, T_max=30),
+    ]
+    schedule = torch_schedules.SequentialLR(opt, parts, milestones=[8, 20])
+    rates = []
+    for _ in range(50):
+        rates.append(opt.param_groups[0]["lr"])
+        opt.step()
+        schedule.step()
+    return rates
+
+
 def one_cycle(total, **arguments):
     return run("OneCycleLR", 0.5, steps=total, max_lr=0.5, total_steps=total, **arguments)
 
@@ -55,6 +72,7 @@ def main():
     cosine = dict(T_max=60, eta_min=0.01)
     restarts = dict(T_0=7, eta_min=0.01)
     three = dict(div_factor=10.0, final_div_factor=100.0, three_phase=True)
+    cyclic = dict(max_lr=0.5, step_size_up=5, step_size_down=8, cycle_momentum=False)
     golden = {
         "torch": torch.__version__,
         "step": run("StepLR", 0.5, step_size=7, gamma=0.3),
@@ -70,6 +88,11 @@ def main():
         "one_cycle_linear": one_cycle(50, pct_start=0.2, anneal_strategy="linear"),
         "one_cycle_three": one_cycle(60, pct_start=0.25, **three),
         "one_cycle_three_linear": one_cycle(50, pct_start=0.4, anneal_strategy="linear", **three),
+        "cyclic": run("CyclicLR", 0.1, base_lr=0.1, max_lr=0.5, step_size_up=7, cycle_momentum=False),
+        "cyclic_2": run("CyclicLR", 0.1, base_lr=0.1, mode="triangular2", **cyclic),
+        "cyclic_exp": run("CyclicLR", 0.1, base_lr=0.1, mode="exp_range", gamma=0.97, **cyclic),
+        "warmup_start": run("LinearLR", 0.5, start_factor=0.2, total_iters=12),
+        "sequential": run_sequential(),
         "metrics": [None if metric != metric else metric for metric in METRICS],
         "plateau_min_rel": run_plateau(ABOVE_0["min"], factor=0.5, patience=2, threshold=1e-3),
         "plateau_min_abs": run_plateau(
