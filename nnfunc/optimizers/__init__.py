@@ -22,6 +22,7 @@ Wrappers change the gradients or the updates of another optimizer, of this libra
 
 from nnfunc.calls import explain_calls
 from nnfunc.optimizers import averages as averages
+from nnfunc.optimizers.adaptive import adadelta, adagrad, adamax, nadam, radam
 from nnfunc.optimizers.clipping import clip_adaptive, clip_value, max_norm
 from nnfunc.optimizers.first_order import adam, adamw, lamb, lion, rmsprop, sgd
 from nnfunc.optimizers.lookahead import lookahead
@@ -31,7 +32,10 @@ from nnfunc.optimizers.param_groups import groups
 
 __all__ = [
     "Optimizer",
+    "adadelta",
+    "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "as_optimizer",
     "clip_adaptive",
@@ -42,6 +46,8 @@ __all__ = [
     "lookahead",
     "max_norm",
     "muon",
+    "nadam",
+    "radam",
     "rmsprop",
     "sgd",
 ]

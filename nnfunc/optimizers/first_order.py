@@ -6,6 +6,7 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Scalar, Schedule
+from nnfunc.optimizers.adaptive_transforms import by_momentum
 from nnfunc.optimizers.gradient_transforms import by_adam, by_rms, by_trust_ratio, check_adam, optimizer
 from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.optimizers.weight_decay import Decay
@@ -18,6 +19,7 @@ def sgd(
     learning_rate: Scalar | Schedule,
     *,
     momentum: Scalar = 0.0,
+    dampening: Scalar = 0.0,
     nesterov: bool = False,
     weight_decay: Decay = 0.0,
     clip: Scalar = math.inf,
@@ -27,11 +29,12 @@ def sgd(
 
     d = gradient + weight_decay * parameter;  m = momentum * m + d
     parameter -= learning_rate * m, with nesterov: parameter -= learning_rate * (d + momentum * m)
-    momentum: in [0, 1), and at 0 both forms are plain gradient descent.
+    momentum: in [0, 1), and at 0 both forms are plain gradient descent. dampening: in [0, 1]; from the second step
+    on, m = momentum * m + (1 - dampening) * d.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
-    Source: PyTorch's SGD with dampening 0; Sutskever et al. 2013, sections 2 and 3.
+    Source: PyTorch's SGD; Sutskever et al. 2013, sections 2 and 3.
 
     >>> optimizer = sgd(0.5)
     >>> params, grads = {"bias": jnp.array([1.0])}, {"bias": jnp.array([0.25])}
@@ -40,8 +43,11 @@ def sgd(
     [-0.125]
     """
     check.number("sgd", 0, 1, open_high=True, momentum=momentum)
+    check.number("sgd", 0, 1, dampening=dampening)
 
     def chain(number, decay):
+        if not (check.is_plain(dampening) and dampening == 0):
+            return decay, by_momentum(number(momentum), number(dampening), nesterov)
         return decay, optax.trace(number(momentum), nesterov=nesterov)
 
     return optimizer("sgd", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
@@ -53,6 +59,7 @@ def adam(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
+    amsgrad: bool = False,
     weight_decay: Decay = 0.0,
     clip: Scalar = math.inf,
     decay_on: Leaves = "matrices",
@@ -68,8 +75,10 @@ def adam(
     Finite numbers of d beyond 9.2e18 (2**63) count as that: in float32 their squares overflow, which
     in PyTorch and optax stops their entry for ever. 1e-30 is added to v, which shows where eps is
     below 1e-14: smaller gradients than 1e-15 then make smaller steps.
+    amsgrad: whether the largest v so far replaces v, so that no step grows because old gradients fade.
     Raises: ValueError when a number is out of its range.
-    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; PyTorch's Adam.
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Reddi et al. 2018, arXiv:1904.09237, for amsgrad;
+    PyTorch's Adam.
 
     >>> optimizer = adam(0.5, eps=0.0)
     >>> params, grads = {"bias": jnp.array([1.0])}, {"bias": jnp.array([0.25])}
@@ -80,7 +89,7 @@ def adam(
     check_adam("adam", b1, b2, eps)
 
     def chain(number, decay):
-        return decay, by_adam(number(b1), number(b2), number(eps))
+        return decay, by_adam(number(b1), number(b2), number(eps), amsgrad)
 
     return optimizer("adam", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 
@@ -91,6 +100,7 @@ def adamw(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
+    amsgrad: bool = False,
     weight_decay: Decay = 1e-2,
     clip: Scalar = math.inf,
     decay_on: Leaves = "matrices",
@@ -102,6 +112,7 @@ def adamw(
     eps: at least 0, added to the root.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
+    amsgrad: whether the largest v so far replaces v, so that no step grows because old gradients fade.
     Raises: ValueError when a number is out of its range.
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2; PyTorch's AdamW.
 
@@ -114,7 +125,7 @@ def adamw(
     check_adam("adamw", b1, b2, eps)
 
     def chain(number, decay):
-        return by_adam(number(b1), number(b2), number(eps)), decay
+        return by_adam(number(b1), number(b2), number(eps), amsgrad), decay
 
     return optimizer("adamw", learning_rate, chain, clip=clip, weight_decay=weight_decay, decay_on=decay_on)
 

@@ -17,7 +17,7 @@ from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
 from nnfunc.paths import Leaves, leaves_mask
 from nnfunc.vector_norm import vector_norm
 
-__all__ = ["by_adam", "by_rms", "by_trust_ratio", "check_adam", "optimizer"]
+__all__ = ["TINY", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "optimizer", "run_mean", "squarable"]
 
 
 TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
@@ -66,35 +66,40 @@ def optimizer(
     return Optimizer(init, update, schedule)
 
 
-def by_adam(b1: Array, b2: Array, eps: Array) -> optax.GradientTransformation:
+def by_adam(b1: Array, b2: Array, eps: Array, amsgrad: bool = False) -> optax.GradientTransformation:
     """optax's scale_by_adam for strict promotion, which refuses a float to the power of a count.
 
-    b1, b2: decays of the two means. eps: added to the root.
+    b1, b2: decays of the two means. eps: added to the root. amsgrad: whether the root is that of the largest mean
+    square so far.
     """
 
     def init(params):
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(), zeros())
+        state = optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(), zeros())
+        return optax.ScaleByAmsgradState(*state, zeros()) if amsgrad else state
 
     def update(updates, state, params=None):
-        updates = _squarable(updates)
-        mean = _toward(state.mu, updates, b1)
-        square = _toward(state.nu, jax.tree.map(jnp.square, updates), b2)
+        updates = squarable(updates)
+        mean = run_mean(state.mu, updates, b1)
+        square = run_mean(state.nu, jax.tree.map(jnp.square, updates), b2)
         count = optax.safe_increment(state.count)
         t = jnp.asarray(count, b1.dtype)
         mean_factor, square_factor = 1 / (1 - b1**t), 1 / (1 - b2**t)  # of all entries, which a division would slow
         scale = lambda m, v: m * mean_factor / (jnp.sqrt(v * square_factor + TINY) + eps)
-        return jax.tree.map(scale, mean, square), optax.ScaleByAdamState(count, mean, square)
+        if not amsgrad:
+            return jax.tree.map(scale, mean, square), optax.ScaleByAdamState(count, mean, square)
+        largest = jax.tree.map(jnp.maximum, state.nu_max, square)
+        return jax.tree.map(scale, mean, largest), optax.ScaleByAmsgradState(count, mean, square, largest)
 
     return optax.GradientTransformation(init, update)
 
 
-def _toward(old: PyTree, new: PyTree, decay: Array) -> PyTree:
+def run_mean(old: PyTree, new: PyTree, decay: Array) -> PyTree:
     """The running mean, one step on."""
     return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
 
 
-def _squarable(updates: PyTree) -> PyTree:
+def squarable(updates: PyTree) -> PyTree:
     """Finite values where their squares are finite: an infinite one would stop its entry for ever."""
 
     def limited(leaf):
@@ -122,9 +127,9 @@ def by_rms(decay: Array, eps: Array, centered: bool) -> optax.GradientTransforma
         return RmsState(zeros(), zeros() if centered else ())
 
     def update(updates, state, params=None):
-        updates = _squarable(updates)
-        square = _toward(state.square, jax.tree.map(jnp.square, updates), decay)
-        mean = _toward(state.mean, updates, decay) if centered else ()
+        updates = squarable(updates)
+        square = run_mean(state.square, jax.tree.map(jnp.square, updates), decay)
+        mean = run_mean(state.mean, updates, decay) if centered else ()
         variance = square
         if centered:
             variance = jax.tree.map(lambda s, m: jnp.maximum(s - m**2, 0), square, mean)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+torch.set_default_dtype(torch.float64)  # of what an optimizer stores besides tensors, such as NAdam's product
 STEPS = 20
 CASES = {
     "sgd": ("SGD", dict(lr=0.5)),
@@ -23,6 +24,19 @@ CASES = {
     "rmsprop": ("RMSprop", dict(lr=0.02)),
     "rmsprop_all": ("RMSprop", dict(lr=0.02, alpha=0.9, eps=1e-4, momentum=0.7, centered=True, weight_decay=0.1)),
     "adamw_clip": ("AdamW", dict(lr=0.05), 0.05),
+    "sgd_dampening": ("SGD", dict(lr=0.1, momentum=0.8, dampening=0.4, weight_decay=0.1)),
+    "adam_amsgrad": ("Adam", dict(lr=0.05, betas=(0.8, 0.7), amsgrad=True)),
+    "adamw_amsgrad": ("AdamW", dict(lr=0.05, betas=(0.8, 0.7), weight_decay=0.3, amsgrad=True)),
+    "adagrad": ("Adagrad", dict(lr=0.2)),
+    "adagrad_all": ("Adagrad", dict(lr=0.2, initial_accumulator_value=0.3, eps=1e-3, weight_decay=0.1)),
+    "adadelta": ("Adadelta", dict(lr=1.0)),
+    "adadelta_all": ("Adadelta", dict(lr=0.7, rho=0.8, eps=1e-3, weight_decay=0.1)),
+    "adamax": ("Adamax", dict(lr=0.05)),
+    "adamax_all": ("Adamax", dict(lr=0.05, betas=(0.7, 0.8), eps=1e-3, weight_decay=0.1)),
+    "nadam": ("NAdam", dict(lr=0.05)),
+    "nadam_all": ("NAdam", dict(lr=0.05, betas=(0.7, 0.9), eps=1e-3, momentum_decay=0.1, weight_decay=0.1)),
+    "radam": ("RAdam", dict(lr=0.05)),
+    "radam_all": ("RAdam", dict(lr=0.05, betas=(0.7, 0.8), eps=1e-3, weight_decay=0.1)),
     "sgd_clip": ("SGD", dict(lr=0.5, momentum=0.5), 0.05),
 }
 

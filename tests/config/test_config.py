@@ -178,6 +178,30 @@ def test_data_and_test_are_of_the_data_table(file):
 
 
 @pytest.mark.slow
+def test_a_config_names_the_newer_factories(file):
+    overrides = [
+        'model.activation="hard_tanh"',
+        'optimizer={name="nadam", momentum_decay=0.1}',
+        'schedule={name="cyclic", start=0.1, peak=0.5, rise_steps=2, mode="triangular2"}',
+    ]
+    config = load(file, overrides)
+    assert config.hypers["optimizer.momentum_decay"] == 0.1
+    init, step = trainer(config.build)
+    batch = (jax.random.normal(jax.random.key(1), (8, 64)), jnp.arange(8) % 10)
+    state = init(config.hypers, jax.random.key(0))
+    state, metrics = jax.jit(step)(config.hypers, state, batch)
+    assert np.isfinite(metrics["loss"])
+    rates = config.build(config.hypers).optimizer.learning_rate(jnp.arange(7))
+    np.testing.assert_allclose(rates, [0.1, 0.3, 0.5, 0.3, 0.1, 0.2, 0.3], rtol=1e-6)
+    joined = load(file, ['schedule={name="join", schedules=[0.1, 0.5], boundaries=[3]}'])
+    rates = joined.build(joined.hypers).optimizer.learning_rate(jnp.arange(5))
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.1, 0.5, 0.5], rtol=1e-6)
+    assert {"adadelta", "adagrad", "adamax", "radam"} <= set(factories("optimizer"))
+    lines = problems(file, 'schedule={name="cyclic", start=0.1, peak=0.5, rise_step=2}')
+    assert any("did you mean 'rise_steps'" in line for line in lines)
+
+
+@pytest.mark.slow
 def test_every_number_of_the_config_is_traced(file):
     config = load(file, ["schedule.warmup_steps=3", "train.steps=6"])
     init, step = trainer(config.build)

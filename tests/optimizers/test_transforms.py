@@ -331,7 +331,10 @@ def test_trainer_arguments_reach_the_inner_optimizer():
     np.testing.assert_allclose(updates["weight"], np.full((2, 2), -0.25), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "lion", "muon", "rmsprop", "sgd"])
+@pytest.mark.parametrize(
+    "name",
+    ["adadelta", "adagrad", "adam", "adamax", "adamw", "lamb", "lion", "muon", "nadam", "radam", "rmsprop", "sgd"],
+)
 def test_decay_by_pattern(name):
     make = partial(getattr(optimizers, name), 0.1)
     grads = jax.tree.map(lambda leaf: leaf[0], GRADS)

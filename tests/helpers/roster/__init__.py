@@ -444,7 +444,13 @@ FUNCTIONS: dict[str, Row] = {
     "optimizers.sgd": Row(
         (),
         {"nesterov": True},
-        {"learning_rate": (0.1, 0.2), "momentum": (0.9, 0.0), "weight_decay": (0.0, 0.1), "clip": (np.inf, 0.5)},
+        {
+            "learning_rate": (0.1, 0.2),
+            "momentum": (0.9, 0.0),
+            "dampening": (0.0, 0.3),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
         then=stepped,
     ),
     "optimizers.rmsprop": Row(
@@ -472,8 +478,42 @@ FUNCTIONS: dict[str, Row] = {
             },
             then=stepped,
         )
-        for name in ("adam", "adamw", "lamb")
+        for name in ("adam", "adamax", "adamw", "lamb", "radam")
     },
+    "optimizers.adam:amsgrad": Row((0.1,), {"amsgrad": True}, {"b2": (0.99, 0.5)}, then=stepped),
+    "optimizers.adamw:amsgrad": Row((0.1,), {"amsgrad": True}, {"b2": (0.99, 0.5)}, then=stepped),
+    "optimizers.nadam": Row(
+        numbers={
+            "learning_rate": (0.1, 0.2),
+            "b1": (0.9, 0.5),
+            "b2": (0.99, 0.9),
+            "eps": (1e-8, 1e-2),
+            "momentum_decay": (4e-3, 0.1),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
+        then=stepped,
+    ),
+    "optimizers.adagrad": Row(
+        numbers={
+            "learning_rate": (0.1, 0.2),
+            "initial_accumulator": (0.0, 0.1),
+            "eps": (1e-10, 1e-2),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
+        then=stepped,
+    ),
+    "optimizers.adadelta": Row(
+        numbers={
+            "learning_rate": (1.0, 0.2),
+            "decay": (0.9, 0.5),
+            "eps": (1e-6, 1e-2),
+            "weight_decay": (0.0, 0.1),
+            "clip": (np.inf, 0.5),
+        },
+        then=stepped,
+    ),
     "optimizers.lion": Row(
         numbers={
             "learning_rate": (0.1, 0.2),
