@@ -1,5 +1,7 @@
 """Connectionist temporal classification: labels of a sequence without their positions in time."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,10 +91,11 @@ def _lengths(name: str, lengths: Array | None, lead: list[int], most: int) -> Ar
     """The lengths [...] as int32; all of them `most` for None."""
     if lengths is None:
         return jnp.full(lead, most, jnp.int32)
-    check.integers("ctc", **{name: lengths})
-    check.shape("ctc", lead, "It is one number for each sequence.", **{name: lengths})
-    check.within("ctc", 0, most, **{name: lengths})
-    return check.as_int32("ctc", **{name: lengths})
+    named: dict[str, Any] = {name: lengths}
+    check.integers("ctc", **named)
+    check.shape("ctc", lead, "It is one number for each sequence.", **named)
+    check.within("ctc", 0, most, **named)
+    return check.as_int32("ctc", **named)
 
 
 def _before(lengths: Array, size: int) -> Array:

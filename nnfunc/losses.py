@@ -454,7 +454,8 @@ def poisson_nll(
     >>> round(float(nf.losses.poisson_nll(jnp.array(2.0), jnp.array(3), log_input=False)), 4)
     -0.0794
     """
-    check.choice("poisson_nll", (False, True, "stirling"), full=full)
+    if not isinstance(full, bool):
+        check.choice("poisson_nll", ("stirling",), full=full)
     check.number("poisson_nll", 0, eps=eps)
     check.floating("poisson_nll", log_rate=log_rate)
     check.same_shape("poisson_nll", log_rate=log_rate, counts=counts)

@@ -4,6 +4,7 @@ They are part of `nnfunc.losses`, whose rules hold here.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -274,7 +275,7 @@ def triplet(
     return jax.nn.relu(length(anchor - positive) - to_negative + margin)
 
 
-def _signed(where: str, targets: Array, **scores: Array) -> tuple[Array, Array, Array]:
+def _signed(where: str, targets: Array, **scores: Any) -> tuple[Array, Array, Array]:
     """(scores, targets, valid), of one shape; valid marks the targets of -1 and 1."""
     ((name, values),) = scores.items()
     check.floating(where, **scores)

@@ -102,7 +102,7 @@ def flatten_batch(where: str, x: Any, dims: int, *, integers: bool = False) -> t
     where: the layer, for errors. x: floats, [..., *spatial, channels]. dims: the number of spatial axes. integers:
     whether x may hold integers too.
     """
-    if not (integers and jnp.issubdtype(getattr(x, "dtype", None), jnp.integer)):
+    if not (integers and jnp.issubdtype(getattr(x, "dtype", jnp.float32), jnp.integer)):
         check.floating(where, x=x)
     if x.ndim < dims + 1:
         hint = "Images without a channel axis: x[..., None]." if x.ndim >= dims else ""

@@ -324,7 +324,10 @@ def test_half_precision_stays(model, key):
             r"stride should be one number or 2, one for each spatial axis, got \(1, 2, 3\)",
         ),
         (lambda: conv(4, 6, (3, 0)), r"kernel\[1\] should be at least 1, got 0"),
-        (lambda: conv(4, 6, 3, padding="some"), r"padding should be one of 'same', 'valid', 'circular', 'causal', got 'some'"),
+        (
+            lambda: conv(4, 6, 3, padding="some"),
+            r"padding should be one of 'same', 'valid', 'circular', 'causal', got 'some'",
+        ),
         (lambda: conv(4, 6, 3, padding=(1, 2), dims=1), r"padding should be a name, a number, or 1 numbers or pairs"),
         (lambda: conv(4, 6, 3, padding=-1), r"padding should be at least 0, got -1"),
         (lambda: conv(4, 6, 3, dims=4), r"there should be 1, 2 or 3 spatial axes, got 4"),

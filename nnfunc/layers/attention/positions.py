@@ -55,7 +55,7 @@ def rotary(
     check.number("rotary", 0, open_low=True, base=base)
     wide = wide_dtype(x)
     if not isinstance(positions, jax.Array | None):  # as floats at once: JAX's integers are small
-        positions = canonicalize(np.asarray(positions, np.float64))
+        positions = canonicalize(np.asarray(positions, np.float64 if tables is None else None))
     positions = jnp.asarray(np.arange(x.shape[-3]) if positions is None else positions)
     if positions.shape[-1:] != x.shape[-3:-2] or positions.ndim > x.ndim - 2:
         expected = f"positions should be [..., time] with time {x.shape[-3]}"
