@@ -234,9 +234,9 @@ def cyclic(
 ) -> Schedule:
     """A line up from `start` to `peak` and down again, over and over.
 
-    start + (peak - start) * h * scale, h from 0 to 1 in rise_steps and back in fall_steps; scale is 1 ("triangular"),
-    0.5 ** cycle of the 0-based cycle ("triangular2"), or factor ** step ("exp_range").
-    fall_steps: rise_steps by default. factor: at least 0, of exp_range alone; 1 is off.
+    start + (peak - start) * h * scale, h from 0 to 1 in rise_steps and back in fall_steps.
+    fall_steps: rise_steps by default. mode: what the scale is, 1 ("triangular"), 0.5 ** cycle of the 0-based cycle
+    ("triangular2"), or factor ** step ("exp_range"). factor: at least 0, of exp_range alone; 1 is off.
     Raises: ValueError when rise_steps or fall_steps is below 0, or a cycle lasts 0 steps.
     Source: Smith 2017, arXiv:1506.01186; PyTorch's CyclicLR.
 

@@ -50,9 +50,10 @@ def embedding(
         ids = ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids  # int8 cannot hold num_embeddings
         ids = jnp.where(ids < 0, num_embeddings, ids)  # negative ids would count from the end
         table = jnp.asarray(params["weight"])
-        if padding_index is not None:
-            table = table.at[padding_index].set(jax.lax.stop_gradient(table[padding_index]))
         vectors = widen(table).at[ids].get(mode="fill", fill_value=jnp.nan)  # whose gradients add up in float32
+        if padding_index is not None:
+            is_padding = (ids == padding_index)[..., None]
+            vectors = jnp.where(is_padding, jax.lax.stop_gradient(vectors), vectors)
         return vectors.astype(table.dtype)
 
     return Model(init, apply)

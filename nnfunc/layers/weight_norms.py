@@ -91,7 +91,7 @@ def spectral_norm(
         vectors = {}
         for path, axes in weights.items():
             size = [n for axis, n in enumerate(shapes[path]) if axis not in axes]
-            vectors[path] = _normalize(jax.random.normal(fold(key, path), size), eps)
+            vectors[path] = _normalize(jax.random.normal(fold(key, path), size, jnp.float32), eps)
         return _with_model_state(paths.unflatten(vectors), model.init_state(fold(key, "model")))
 
     def forward(params, x, ctx):
