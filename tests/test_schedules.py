@@ -332,7 +332,7 @@ BASE = {
     "total_steps": 40,
     "period": 7,
     "value": 0.5,
-    "start": 0.5,
+    "start": 0.4,
     "peak": 0.5,
     "final": 0.01,
     "every": 7,
