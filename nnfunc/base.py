@@ -15,14 +15,14 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import FunctionType
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory
-from nnfunc.calls import describe_call, explain_call, explain_method
+from nnfunc.calls import describe_call, explain_call, explain_method, factory_hint
 from nnfunc.display import html_text
 from nnfunc.errors import MissingKeyError, NnfuncError
 
@@ -86,7 +86,8 @@ class Watch:
 class Nudge(NamedTuple):
     """A patch that is added to the value instead of replacing it. Its gradient at 0 is that of the value.
 
-    delta: an array, or the pytree of arrays that the value is.
+    delta: an array that broadcasts to the value, such as one vector for all positions, or a pytree of them where the
+    value is one.
 
     >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
     >>> nudged = lambda delta: nf.patch(model, {"act": nf.Nudge(delta)}).apply({}, jnp.array(1.0))
@@ -361,6 +362,11 @@ class Model:
         fields = {"init": self.init, "forward": self.forward, "init_state": self.init_state, "name": self.name}
         return Model(**(fields | functions), parts=self.parts)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused, with the call to write instead: a model has no parameters of its own."""
+        hint = "Call model.apply(params, x); in an objective predict(x), in a flow of nf.wire net.name(x)."
+        check.fail(repr(self), "it is a pair of functions, and is not called itself.", hint=hint, exc_type=TypeError)
+
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply))
 
@@ -524,6 +530,9 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
         return Model(layer[0], layer[1]) if unpacked is None else unpacked
     if callable(layer):
         name = function_name(layer)
+        if hint := factory_hint(layer, Model):
+            expected, actual = "a layer should be a Model", f"the function {name}"
+            check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
         function = unpack_parts(layer, name)
         return Model(lambda key: {}, lambda params, x: function(x), name=name)
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"

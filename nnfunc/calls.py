@@ -9,7 +9,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from nnfunc import check
 
-__all__ = ["describe_call", "explain_call", "explain_calls", "explain_method"]
+__all__ = ["Described", "describe_call", "explain_call", "explain_calls", "explain_method", "factory_hint"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,7 +62,7 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
         try:
             result = function(*args, **kwargs)
             if hasattr(result, "factory_call") and not any(_holds(arg, result) for arg in (*args, *kwargs.values())):
-                setattr(result, "factory_call", (called, _copied(args), _copied(kwargs)))  # noqa: B010  a Model
+                object.__setattr__(result, "factory_call", (called, _copied(args), _copied(kwargs)))  # also if frozen
             return result
         except TypeError:
             signature = inspect.signature(function)
@@ -71,6 +71,15 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
         _refuse(name or function.__name__, signature, args, kwargs)
 
     return called
+
+
+class Described:
+    """What prints as the call of the factory that returned it, which `explain_call` records."""
+
+    factory_call: Any = None
+
+    def __repr__(self) -> str:
+        return describe_call(*self.factory_call) if self.factory_call else f"<{type(self).__name__}>"
 
 
 def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -94,6 +103,19 @@ def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
     return f"{function.__name__}({', '.join(parts)})"
 
 
+def factory_hint(value: Any, result: Any = None) -> str:
+    """The hint for a factory that came instead of its result: `Call it: adam(learning_rate, ...).`, or "".
+
+    value: what came. result: the type that the factory says it returns; None for any function.
+    """
+    if not isinstance(value, FunctionType):
+        return ""
+    returned = value.__annotations__.get("return")
+    if result is not None and returned not in (result, getattr(result, "__name__", result)):
+        return ""
+    return f"Call it: {value.__name__}({_shape_of(inspect.signature(value))})."
+
+
 def _holds(arg: Any, model: Any) -> bool:
     """Whether an argument is the model, or the pair `init, apply` that it unpacks as."""
     return arg is model or (isinstance(arg, tuple) and any(getattr(one, "__self__", None) is model for one in arg))
@@ -107,13 +129,15 @@ def _copied(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    if hasattr(value, "factory_call"):  # a Model inside another
+    if getattr(value, "factory_call", None):  # a Model inside another
         factory = value.factory_call[0]
         return f"{value.name if isinstance(factory, type) else factory.__name__}(...)"
     if isinstance(value, bool | int | float | str | None):
         return repr(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return f"[{', '.join(map(_short, value[:8]))}{', ...' if len(value) > 8 else ''}]"
+    if isinstance(value, dict) and len(value) < 9 and not any(isinstance(one, dict) for one in value.values()):
+        return f"{{{', '.join(f'{key!r}: {_short(one)}' for key, one in value.items())}}}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"
     return getattr(value, "__name__", type(value).__name__)

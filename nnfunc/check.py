@@ -7,8 +7,10 @@ that every number may be swept (law 1). Shapes are always known, and always chec
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -322,8 +324,19 @@ def describe(value: Any) -> str:
     """A short description of a value for an error: its shape and dtype, or the value itself."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)} and type {value.dtype}"
-    text = repr(value)
+    text = short_repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def short_repr(value: Any) -> str:
+    """The repr of a value on one line and without addresses: a function is its name.
+
+    >>> short_repr(counted), short_repr([counted])
+    ('counted', '[<function counted>]')
+    """
+    if isinstance(value, FunctionType):
+        return value.__name__
+    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
 
 
 def counted(number: int, word: str) -> str:

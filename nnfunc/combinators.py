@@ -120,6 +120,11 @@ class _Child:
     def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
         return self._net._call(self._name, (x, *others) if others else x)
 
+    def __getattr__(self, name: str) -> Any:
+        net, child = ("predict" if self._net._owner == "predict" else "net"), self._name
+        hint = f"Call it as {net}.{child}(x); its parameters are {net}.{child}.params."
+        raise AttributeError(f"{net}.{child}: there is no attribute {name!r}. {hint}")
+
     @property
     def params(self) -> Params:
         """The parameters of the child; {} without any."""
@@ -230,7 +235,7 @@ def _as_float_of(new: Any, like: Any) -> Any:
 def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple[int, int], ...]) -> PyTree:
     """y replaced, added to or put through a function, in the given layers of the stacked axes, () for all."""
     if isinstance(patch, Nudge):
-        new = jax.tree.map(lambda value, delta: value + _as_float_of(delta, value), y, patch.delta)
+        new = _nudged(path, y, patch.delta)
     elif isinstance(patch, PatchFunction):
         new = patch(y, ctx.layer)
         new = jax.tree.map(_as_float_of, new, y) if jax.tree.structure(new) == jax.tree.structure(y) else new
@@ -244,6 +249,19 @@ def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple
         here = ctx.layer[axis] == index
         new = jax.tree.map(lambda a, b, here=here: jnp.where(here, a, b), new, y)
     return new
+
+
+def _nudged(path: str, y: PyTree, delta: PyTree) -> PyTree:
+    """The value plus delta, whose arrays broadcast to those of the value."""
+    same = jax.tree.structure(y) == jax.tree.structure(delta)
+    for value, change in zip(jax.tree.leaves(y), jax.tree.leaves(delta), strict=True) if same else ():
+        sizes = zip(reversed(jnp.shape(change)), reversed(jnp.shape(value)), strict=False)
+        same &= jnp.ndim(change) <= jnp.ndim(value) and all(a in (1, b) for a, b in sizes)
+    if not same:
+        shapes, actual = (jax.tree.map(lambda leaf: f"{[*jnp.shape(leaf)]}", tree) for tree in (y, delta))
+        hint = f"Its shape is that of the value, or broadcasts to it; nf.capture(model, {path!r}) returns the value."
+        check.fail("patch", expected=f"the Nudge at {path} should fit the shape {shapes}", actual=actual, hint=hint)
+    return jax.tree.map(lambda value, change: value + _as_float_of(change, value), y, delta)
 
 
 def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:

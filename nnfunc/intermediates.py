@@ -16,6 +16,7 @@ from nnfunc.base import (
     Key,
     Layer,
     Model,
+    Nudge,
     Out,
     Params,
     PatchFunction,
@@ -23,6 +24,7 @@ from nnfunc.base import (
     as_model,
     canonicalize,
     fold,
+    required_parameters,
     resolve_state,
 )
 from nnfunc.combinators import absolute, call_watched
@@ -142,7 +144,10 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     -2.0
     """
     model = as_model(model, where="patch")
-    values = {path: PatchFunction(value) if callable(value) else value for path, value in values.items()}
+    if not isinstance(values, Mapping):
+        expected = "values should be a dict by path, such as {'blocks/3/act': value}"
+        check.fail("patch", expected=expected, actual=check.describe(values), exc_type=TypeError)
+    values = {path: _parse_patch(path, value) for path, value in values.items()}
 
     def forward(params, x, ctx):
         patches = dict(zip(absolute(ctx, values), values.values(), strict=True))
@@ -150,3 +155,27 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
         return call_watched("patch", tuple(values), model.forward, params, x, inside)[:2]
 
     return model.replace(forward=forward)
+
+
+def _parse_patch(path: str, value: Any) -> Any:
+    """The patch of one path: a function as a PatchFunction, anything else unchanged. Refuses what can be none."""
+    expected = f"the value of {path!r} should be an array, an nf.Nudge or a function of the value"
+    if isinstance(value, Model | type) or not (callable(value) or _holds_arrays(value)):
+        is_list = isinstance(value, list | tuple)
+        hint = "Convert it: jnp.asarray(value)." if is_list else ""
+        hint = "Write nf.Nudge(delta)." if value is Nudge else hint
+        check.fail("patch", expected=expected, actual=check.describe(value), hint=hint, exc_type=TypeError)
+    if not callable(value):
+        return value
+    others = [name for name in required_parameters(value)[1:] if name != "layer"]
+    if others:
+        expected = f"the function of {path!r} should take the value, and perhaps layer"
+        check.fail("patch", expected=expected, actual=f"a parameter {others[0]!r}", exc_type=TypeError)
+    return PatchFunction(value)
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether a value is an array, a number or a pytree of arrays. Lists of numbers are none."""
+    leaves = jax.tree.leaves(value)
+    numbers = isinstance(value, list | tuple) and not isinstance(value, Nudge) and all(map(check.is_plain, leaves))
+    return bool(leaves) and not numbers and all(check.is_plain(x) or hasattr(x, "dtype") for x in leaves)

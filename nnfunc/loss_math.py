@@ -131,8 +131,9 @@ def difference(where: str, prediction: Any, target: Any) -> Array:
     """prediction - target, both floats of one shape."""
     check.floating(where, prediction=prediction, target=target)
     hint, shapes = "Nothing is broadcast.", (np.shape(prediction), np.shape(target))
-    for name, one, other in (("prediction", *shapes), ("target", *reversed(shapes))):
-        hint += f" Take its last axis away: {name}[..., 0]." if one == (*other, 1) else ""
+    for names, one, other in ((("prediction", "target"), *shapes), (("target", "prediction"), *reversed(shapes))):
+        if one == (*other, 1):
+            hint += f" Take its last axis away: {names[0]}[..., 0]; or add one: {names[1]}[..., None]."
     check.same_shape(where, hint, prediction=prediction, target=target)
     prediction = widen(prediction)
     return prediction - like(prediction, target)[0]

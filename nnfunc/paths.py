@@ -126,6 +126,8 @@ def select(
         if not any(matches_path(pattern, path) for path in paths):
             below = [path for path in paths if path.startswith(pattern.rstrip("/") + "/")]
             hint = f"; for all below it write {pattern.rstrip('/') + '/**'!r}." if below else None
+            if any(re.fullmatch(r"-\d+", name) for name in pattern.split("/")):
+                hint = "; layers are counted from 0, and the last of n is n - 1, not -1."
             hint = hint or check.nearest(pattern, paths)
             check.fail(where, f"the pattern {pattern!r} should match at least one path, got none{hint}")
     return [path for path in paths if any(matches_path(pattern, path) for pattern in patterns)]

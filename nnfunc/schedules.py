@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar, Schedule
-from nnfunc.calls import explain_calls
+from nnfunc.calls import explain_calls, factory_hint
 
 __all__ = [
     "Plateau",
@@ -61,11 +61,12 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
     >>> float(as_schedule(0.5)(100))
     0.5
     """
-    if callable(value):
+    hint = factory_hint(value, Schedule)
+    if callable(value) and not hint:
         return value
-    if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
+    if hint or not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
         expected = "it should be a number or a schedule, such as nf.schedules.warmup_cosine(...)"
-        check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
+        check.fail(where, expected=expected, actual=check.describe(value), hint=hint, exc_type=TypeError)
     return constant(value)
 
 
@@ -516,6 +517,9 @@ class Plateau(NamedTuple):
 
     init: Callable[[], PlateauState]
     update: Callable[[PlateauState, Any], PlateauState]
+
+    def __repr__(self) -> str:
+        return "<schedule plateau>"
 
 
 def plateau(

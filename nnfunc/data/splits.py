@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import PyTree, Scalar
+from nnfunc.base import PyTree, Scalar, shape_text
 from nnfunc.data.dataset import Augment, Data, Transform, arrays, prepare_arrays
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ class Splits(NamedTuple):
     codec: Any = None
     image_shape: tuple[int, int, int] | None = None
     preprocessing: "Preprocessing | None" = None
+
+    def __repr__(self) -> str:
+        arrays = {"train": self.train, "validation": self.validation, "test": self.test}
+        shapes = {name: " ".join(map(shape_text, jax.tree.leaves(tree))) for name, tree in arrays.items()}
+        parts = [f"{name} {text}" for name, text in shapes.items() if text]
+        return f"Splits({', '.join(parts + ([f'{self.classes} classes'] if self.classes else []))})"
 
     def data(
         self,

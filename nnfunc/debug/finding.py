@@ -22,5 +22,8 @@ class Finding(NamedTuple):
     evidence: str
     hint: str
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         return f"{self.severity}: {self.where}: {self.check}: {self.evidence} {self.hint}"

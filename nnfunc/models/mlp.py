@@ -47,7 +47,7 @@ def mlp(
         check.fail("mlp", expected=expected, actual=widths)
     check.size("mlp", **{f"widths[{i}]": width for i, width in enumerate(widths)})
     check.number("mlp", gain=gain)
-    if isinstance(activation, str) or callable(activation):
+    if isinstance(activation, str) or (callable(activation) and not isinstance(activation, Model)):
         act = elementwise("mlp", activation, "The glu family halves it: make such a block with nf.serial.")
     else:
         act = as_model(activation, where="mlp: activation")

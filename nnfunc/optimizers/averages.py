@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Params, PyTree, Scalar, wide_dtype
+from nnfunc.base import Array, Params, PyTree, Scalar, factory_name, wide_dtype
 from nnfunc.calls import explain_calls
 from nnfunc.frozen_state import FrozenState, is_frozen
 
@@ -28,6 +28,9 @@ class Average(NamedTuple):
     init: Callable[[Params], PyTree]
     update: Callable[[PyTree, Params, Any], PyTree]
     read: Callable[[PyTree, Params], Params]
+
+    def __repr__(self) -> str:
+        return f"<average {factory_name(self.update)}>"
 
 
 class EmaState(NamedTuple):

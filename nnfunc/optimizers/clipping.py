@@ -11,7 +11,7 @@ import optax
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
-from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
+from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, checked_at_init, wide_type, wrapped
 from nnfunc.paths import Leaves, is_matrix, leaves_mask, where_on
 from nnfunc.vector_norm import global_norm, vector_norm
 
@@ -76,11 +76,12 @@ def clip_adaptive(
             most = fraction * jnp.maximum(weights, number(eps))
             return where_on(on, jnp.where(off, grad, _shortened(grad, size, most)), grad)
 
-        which = leaves_mask("clip_adaptive: on", params, on, by_layer=True)
-        axes = _norm_axes("clip_adaptive: stacked", params, stacked)
-        return jax.tree.map(each, grads, params, which, axes)
+        return jax.tree.map(each, grads, params, *units(params))
 
-    return _before("clip_adaptive", inner, clip)
+    def units(params):
+        return _units("clip_adaptive", params, on, stacked)
+
+    return _before("clip_adaptive", inner, clip, units)
 
 
 def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Leaves = ()) -> Optimizer:
@@ -113,15 +114,24 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
             size = vector_norm(new, axes, keepdims=True)
             return jnp.where(np.asarray(on) & (size > most), _shortened(new, size, most) - param, update)
 
-        which = leaves_mask("max_norm: on", params, on, by_layer=True)
-        axes = _norm_axes("max_norm: stacked", params, stacked)
-        return jax.tree.map(each, updates, params, which, axes), state
+        return jax.tree.map(each, updates, params, *units(params)), state
 
-    return wrapped("max_norm", inner, inner.init, update)
+    def units(params):
+        return _units("max_norm", params, on, stacked)
+
+    return wrapped("max_norm", inner, checked_at_init(inner.init, units), update)
 
 
-def _before(where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTree]) -> Optimizer:
-    """The inner optimizer, given change(grads, params, number); number makes arrays of numbers."""
+def _before(
+    where: str,
+    inner: Any,
+    change: Callable[[PyTree, Params, Any], PyTree],
+    *checks: Callable[[Params], Any],
+) -> Optimizer:
+    """The inner optimizer, given change(grads, params, number); number makes arrays of numbers.
+
+    checks: of the parameters, at init.
+    """
     inner = as_optimizer(inner, where=where)
 
     def update(grads, state, params, extra):
@@ -129,7 +139,13 @@ def _before(where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTr
         extra.pop("gradient_norm", None)  # of the gradients as they came
         return inner.update(grads, state, params, **extra)
 
-    return wrapped(where, inner, inner.init, update)
+    return wrapped(where, inner, checked_at_init(inner.init, *checks), update)
+
+
+def _units(where: str, params: Params, on: Leaves, stacked: Leaves) -> tuple[PyTree, PyTree]:
+    """Which leaves are limited, and the axes of their norms."""
+    which = leaves_mask(f"{where}: on", params, on, by_layer=True)
+    return which, _norm_axes(f"{where}: stacked", params, stacked)
 
 
 def _norm_axes(where: str, params: Params, stacked: Leaves) -> PyTree:

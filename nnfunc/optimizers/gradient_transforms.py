@@ -12,7 +12,7 @@ import optax
 from nnfunc import check, schedules
 from nnfunc.base import Array, PyTree, Scalar, Schedule, cast_floating
 from nnfunc.optimizers.clipping import clip_global_norm
-from nnfunc.optimizers.optimizer import Optimizer, cast_like, require_params, scaled, wide_type
+from nnfunc.optimizers.optimizer import Optimizer, cast_like, checked_at_init, require_params, scaled, wide_type
 from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
 from nnfunc.paths import Leaves, leaves_mask
 from nnfunc.vector_norm import vector_norm
@@ -149,10 +149,14 @@ def by_trust_ratio(stacked: Leaves) -> optax.GradientTransformation:
         both = (u > 0) & (p > 0)
         return jnp.where(both, update / jnp.where(both, u, 1) * p, update)
 
-    def scale_all(updates, params):
-        return jax.tree.map(scale, updates, params, leaves_mask("lamb: stacked", params, stacked))
+    def stacked_leaves(params):
+        return leaves_mask("lamb: stacked", params, stacked)
 
-    return optax.stateless(scale_all)
+    def scale_all(updates, params):
+        return jax.tree.map(scale, updates, params, stacked_leaves(params))
+
+    inner = optax.stateless(scale_all)
+    return optax.GradientTransformation(checked_at_init(inner.init, stacked_leaves), inner.update)
 
 
 def check_adam(where: str, b1: Scalar, b2: Scalar, eps: Scalar) -> None:

@@ -9,12 +9,22 @@ import optax
 
 from nnfunc import check, paths, schedules
 from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating, wide_dtype
+from nnfunc.calls import Described, factory_hint
 from nnfunc.paths import where_on
 
-__all__ = ["Optimizer", "as_optimizer", "cast_like", "require_params", "scaled", "wide_type", "wrapped"]
+__all__ = [
+    "Optimizer",
+    "as_optimizer",
+    "cast_like",
+    "checked_at_init",
+    "require_params",
+    "scaled",
+    "wide_type",
+    "wrapped",
+]
 
 
-class Optimizer(optax.GradientTransformationExtraArgs):
+class Optimizer(Described, optax.GradientTransformationExtraArgs):
     """optax's pair `init, update`, with its learning rate and its frozen parameters for a trainer.
 
     learning_rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
@@ -59,7 +69,8 @@ def as_optimizer(
         pair = getattr(transformation, "init", None), getattr(transformation, "update", None)
     if not (len(pair) == 2 and all(map(callable, pair))):
         expected = "an optimizer should be one of optax or nf.optimizers, such as nf.optimizers.adamw(1e-3)"
-        check.fail(where, expected=expected, actual=check.describe(transformation), exc_type=TypeError)
+        hint = factory_hint(transformation)
+        check.fail(where, expected=expected, actual=check.describe(transformation), hint=hint, exc_type=TypeError)
     if not isinstance(pair, optax.GradientTransformation):
         pair = optax.GradientTransformation(*pair)
     inner = optax.with_extra_args_support(pair)
@@ -109,6 +120,20 @@ def scaled(updates: PyTree, rate_scale: PyTree | None) -> PyTree:
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """The leaves of tree in the types of the same leaves of like."""
     return jax.tree.map(lambda leaf, other: leaf.astype(jnp.result_type(other)), tree, like)
+
+
+def checked_at_init(init: Callable[[Params], PyTree], *checks: Callable[[Params], Any]) -> Callable[[Params], PyTree]:
+    """The init, after checks(params): a pattern that matches nothing fails there, and not at the first update.
+
+    init: params -> state. checks: functions of the parameters, for their errors.
+    """
+
+    def checked(params: Params) -> PyTree:
+        for one in checks:
+            one(params)
+        return init(params)
+
+    return checked
 
 
 def wrapped(

@@ -9,6 +9,7 @@ import optax
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar
+from nnfunc.optimizers.optimizer import checked_at_init
 from nnfunc.paths import Leaves, leaves_mask, values_by_pattern, where_on
 
 __all__ = ["Decay", "check_by_pattern", "check_decay", "decayed"]
@@ -39,7 +40,8 @@ def decayed(
         add = lambda update, param, size: update if size is None else update + size * param
         return jax.tree.map(add, updates, params, decay_of(params))
 
-    return optax.stateless(decay)
+    inner = optax.stateless(decay)
+    return optax.GradientTransformation(checked_at_init(inner.init, decay_of), inner.update)
 
 
 def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:

@@ -57,6 +57,10 @@ class Table(list[dict[str, Any]]):
         text = lambda value: f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
         return [names, *([text(row.get(name)) for name in names] for row in self[:rows])]
 
+    def __repr__(self) -> str:
+        more = [f"and {len(self) - 50} more rows"] if len(self) > 50 else []
+        return "\n".join([*text_table(self.cells(50), 0), *more]) if self else "[]"
+
     def _repr_html_(self) -> str:
         return html_table(self.cells(len(self)))
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc import check
+from nnfunc.base import Model
 
 __all__ = ["Distribution", "Space", "choice", "int_uniform", "log_uniform", "round_float32", "uniform"]
 
@@ -28,6 +29,9 @@ class Distribution(NamedTuple):
     low: float | None = None
     high: float | None = None
     log: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -97,7 +101,8 @@ def choice(options: Sequence[Any] | np.ndarray) -> Distribution:
         known = [float(value) for value in known]
     if not known:
         check.fail("choice", expected="options should have at least one value", actual="none")
-    return Distribution(_pick(known), known, f"one of {len(known)}")
+    listed = check.join_names([*map(check.short_repr, known)], 6)
+    return Distribution(_pick(known), known, f"choice of {listed}")
 
 
 def round_float32(value: float) -> float:
@@ -141,7 +146,7 @@ class Space:
                 if not len(value):
                     check.fail("sweep", expected=f"{name} should have at least one value", actual="none")
                 self.distributions[name] = choice(value)
-            elif callable(value):
+            elif callable(value) and not isinstance(value, Model):
                 self.derived[name] = value
             else:
                 self.fixed[name] = value

@@ -8,6 +8,7 @@ import jax
 
 from nnfunc import check
 from nnfunc.base import to_device
+from nnfunc.calls import factory_hint
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import BatchStream, Stream
 from nnfunc.distributed.mesh import DATA, axis_size
@@ -25,7 +26,8 @@ def as_data(data: Any, where: str = "train") -> Data | Stream:
         return data
     if not callable(getattr(data, "batch", None)):
         expected = "data should be a data set, such as nf.data.arrays((x, y), batch_size=32), or have batch(step)"
-        check.fail(where, expected=expected, actual=check.describe(data), exc_type=TypeError)
+        hint = factory_hint(data)
+        check.fail(where, expected=expected, actual=check.describe(data), hint=hint, exc_type=TypeError)
     return BatchStream.of_source(where, data)
 
 

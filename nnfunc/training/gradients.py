@@ -69,14 +69,25 @@ class BoundModel:
         if isinstance(model, JointModel):
             self._net = BoundNet(self, model.parts, params, replace(ctx, key=fold(ctx.key, "predict")))
 
+    def __repr__(self) -> str:
+        return f"<predict of {self.model.name}>"
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or self._net is None:
+        if name.startswith("_"):
             raise AttributeError(f"predict has no attribute {name!r}")
+        if self._net is None:
+            hint = f"{check.nearest(name, ('model', 'params', 'ctx', 'taps'))} The model is called as predict(x)."
+            if isinstance(self.params, dict) and name in self.params:
+                hint = f"; write predict(x), or predict.params[{name!r}] for its parameters."
+            raise AttributeError(f"objective: predict has no attribute {name!r}{hint}")
         return self._net[name]
 
     __getitem__ = __getattr__
 
     def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
+        if others and x is self.params:
+            hint = "Call predict(x); with other parameters predict.model.apply(params, x)."
+            check.fail("objective", "predict has its parameters already.", hint=hint, exc_type=TypeError)
         x = (x, *others) if others else x
         ctx = replace(self.ctx, key=fold(self.ctx.key, "predict", self._calls))
         if trace_state() != self._trace:  # no value may leave the trace
@@ -89,6 +100,15 @@ class BoundModel:
         self.taps |= out.taps
         self._calls += 1
         return y
+
+
+def _refuse_tree(predict: BoundModel) -> Any:
+    problem = "predict is the model with its parameters, and no tree of arrays."
+    hint = "Call predict(x); the parameters are predict.params, as in model.apply(predict.params, x)."
+    check.fail("objective", problem, hint=hint, exc_type=TypeError)
+
+
+jax.tree_util.register_pytree_node(BoundModel, _refuse_tree, _refuse_tree)  # where params are expected
 
 
 class BoundNet(Net):
@@ -299,4 +319,8 @@ def objective_values(
         if jnp.shape(value) != ():
             hint = "Take the mean over the batch."
             check.fail("objective", expected=expected, actual=f"shape {jnp.shape(value)}", hint=hint)
+    if not jnp.issubdtype(jax.dtypes.result_type(loss), jnp.floating):
+        hint = "Counts and argmax have no gradient: report them as metrics."
+        actual = jax.dtypes.result_type(loss)
+        check.fail("objective", expected="loss should be a float", actual=actual, hint=hint, exc_type=TypeError)
     return loss, {name: jnp.asarray(value) for name, value in metrics.items()}

@@ -16,6 +16,7 @@ import numpy as np
 
 from nnfunc import check, losses, metrics
 from nnfunc.base import Array, Key, PyTree, Scalar, fold, named_parameters
+from nnfunc.calls import Described, factory_hint
 
 __all__ = [
     "Objective",
@@ -35,8 +36,8 @@ ObjectiveFunction = Callable[..., tuple[Array, dict[str, Array]]]
 """(predict, batch) -> (loss, metrics), with parameters named `key` and `step` where it reads them."""
 
 
-@dataclass(frozen=True)
-class Objective:
+@dataclass(frozen=True, repr=False)
+class Objective(Described):
     """An objective with a check of the data before the run, and totals for evaluations.
 
     function: (predict, batch) -> (loss, metrics). inspect: (y, arrays) -> None; y is the shape and dtype
@@ -99,8 +100,9 @@ def check_objective(where: str, objective: Any) -> None:
     where: the function that refuses. objective: what a Task was given.
     """
     expected = "the objective should be a function (predict, batch) -> (loss, metrics), such as nf.classification()"
-    if not callable(objective):
-        check.fail(where, expected=expected, actual=check.describe(objective), exc_type=TypeError)
+    hint = factory_hint(objective, Objective)
+    if not callable(objective) or hint:
+        check.fail(where, expected=expected, actual=check.describe(objective), hint=hint, exc_type=TypeError)
     function = objective
     while isinstance(function, Objective):
         function = function.function
@@ -200,11 +202,9 @@ def regression(loss: Literal["mse", "mae", "huber"] = "mse", *, delta: Scalar = 
     def totals(predict, batch, mask):
         x, target = input_and_target(where, batch)
         y = predict(x)
+        options = {"delta": delta} if loss == "huber" else {}
+        value = getattr(losses, loss)(y, target, **options)  # before mae, for its errors
         absolute = losses.mae(y, target)
-        if loss == "huber":
-            value = losses.huber(y, target, delta=delta)
-        else:
-            value = absolute if loss == "mae" else losses.mse(y, target)
         counted = _example_mask(where, mask, value.shape)
         return {"loss": _masked_total(value, counted), "mae": _masked_total(absolute, counted)}
 

@@ -51,6 +51,9 @@ class AlternatingObjectives:
 
     parts: tuple[tuple[str, ObjectiveFunction], ...]
 
+    def __repr__(self) -> str:
+        return check.short_repr(dict(self.parts))
+
     def __call__(self, predict: Any, batch: PyTree, *, key: Any = None, step: Any = 0) -> tuple[Any, dict[str, Any]]:
         total, metrics = 0.0, {}
         for name, objective in self.parts:
@@ -74,6 +77,9 @@ class JointOptimizer(Optimizer):
     """An Optimizer with `parts`, by the name of the model that each updates."""
 
     parts: dict[str, Optimizer]
+
+    def __repr__(self) -> str:
+        return repr(self.parts)
 
     def only(self, name: str) -> "JointOptimizer":
         """The same for one model alone: the others stay as they are. name: of that model."""

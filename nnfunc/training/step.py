@@ -28,6 +28,7 @@ from nnfunc.base import (
     varying_axes,
     widen,
 )
+from nnfunc.calls import Described, explain_call
 from nnfunc.display import tree_html
 from nnfunc.distributed.mesh import as_mesh
 from nnfunc.distributed.placement import Placement, Shard, divided
@@ -85,8 +86,8 @@ class TrainState(NamedTuple):
         return tree_html(self._asdict())
 
 
-@dataclass(frozen=True)
-class Trainer:
+@dataclass(frozen=True, repr=False)
+class Trainer(Described):
     """The training pair; it unpacks as `init, step`.
 
     init: (hypers, key, params=None, state=None) -> TrainState; with params and state (the model's), the
@@ -166,6 +167,7 @@ def trainer(
         return vary_like(new, arrays)._replace(step=new.step)
 
     def step(hypers, state, batch, *, watch=False):
+        _check_train_state("step(hypers, state, batch)", state, hypers, batch)
         if placement is None:
             return run_step(build_task(build, hypers, state.step), state, batch, watch)
         with placement.tracing():
@@ -193,6 +195,7 @@ def trainer(
         ), metrics
 
     def observe(hypers, state, metrics):
+        _check_train_state("observe(hypers, state, metrics)", state, hypers, metrics)
         plateau = build_task(build, hypers, state.step).plateau
         if plateau is None:
             return state
@@ -203,7 +206,21 @@ def trainer(
         value = jnp.asarray(metrics[plateau.metric], jnp.float32)
         return state._replace(plateau=plateau.update(state.plateau, value))
 
-    return Trainer(init, step, observe)
+    functions = {"init": init, "step": step, "observe": observe}
+    return Trainer(**{name: explain_call(function, f"trainer.{name}") for name, function in functions.items()})
+
+
+def _check_train_state(call: str, state: Any, *others: Any) -> None:
+    """Refuse what is not a train state, and say where it stands instead. call: as it is written."""
+    if isinstance(state, TrainState):
+        return
+    actual, hint = check.describe(state), f"Call it as {call}, with the state of trainer.init or of the last step."
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], TrainState):
+        actual, hint = "a pair (state, metrics)", "A step returns both: state, metrics = step(hypers, state, batch)."
+    elif any(isinstance(other, TrainState) for other in others):
+        hint = f"The order of the arguments is {call}."
+    where, expected = f"trainer.{call.partition('(')[0]}", "state should be a TrainState"
+    check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
 
 
 def placement_of(where: str, mesh: Mesh | Mapping[str, int] | Placement | None, shard: Shard) -> Placement | None:

@@ -17,6 +17,8 @@ import jax
 
 from nnfunc import check, schedules
 from nnfunc.base import Key, PyTree, Scalar, as_model, fold, named_parameters
+from nnfunc.calls import factory_hint
+from nnfunc.data.augment.augmentation import Augmentation
 from nnfunc.optimizers import as_optimizer
 from nnfunc.training.objectives import check_objective
 from nnfunc.training.several_models import AlternatingObjectives, joint_model, joint_objective, joint_optimizer
@@ -33,6 +35,9 @@ class OnPlateau(NamedTuple):
     metric: str
     init: Callable[[], schedules.PlateauState]
     update: Callable[[schedules.PlateauState, Any], schedules.PlateauState]
+
+    def __repr__(self) -> str:
+        return f"<reduce_on_plateau of {self.metric!r}>"
 
 
 class Task(NamedTuple):
@@ -66,6 +71,11 @@ class Task(NamedTuple):
     plateau: OnPlateau | None = None
     sharpness: Scalar | None = None
     accumulate: int = 1
+
+    def __repr__(self) -> str:
+        defaults = self._field_defaults
+        parts = {name: value for name, value in self._asdict().items() if value is not defaults.get(name, self)}
+        return f"Task({', '.join(f'{name}={check.short_repr(value)}' for name, value in parts.items())})"
 
 
 Build = Callable[..., Task]
@@ -289,9 +299,10 @@ def _check_task(task: Task) -> Task:
     where = "build"
     task = join_models(task)
     check_objective(where, task.objective)
-    if task.augment is not None and not callable(task.augment):
+    hint = factory_hint(task.augment, Augmentation)
+    if task.augment is not None and (hint or not callable(task.augment)):
         expected = "augment should be a function (key, batch) -> batch, such as nf.augment.shift(2)"
-        check.fail(where, expected=expected, actual=check.describe(task.augment), exc_type=TypeError)
+        check.fail(where, expected=expected, actual=check.describe(task.augment), hint=hint, exc_type=TypeError)
     if isinstance(task.plateau, schedules.Plateau):
         hint = "Use nf.reduce_on_plateau(metric, ...), which scales the learning rate of the schedule."
         check.fail(where, "plateau should not be a schedule.", hint=hint, exc_type=TypeError)
@@ -301,8 +312,8 @@ def _check_task(task: Task) -> Task:
     ):
         value = getattr(task, name)
         if value is not None and not all(hasattr(value, method) for method in methods):
-            expected = f"{name} should be such as {example}"
-            check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
+            expected, hint = f"{name} should be such as {example}", factory_hint(value)
+            check.fail(where, expected=expected, actual=check.describe(value), hint=hint, exc_type=TypeError)
     check.size(where, accumulate=task.accumulate)
     if task.sharpness is not None:
         check.number(where, 0, sharpness=task.sharpness)
