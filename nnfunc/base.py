@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -111,6 +111,15 @@ class PatchFunction:
         return self.function(value, layer=layer[0] if len(layer) == 1 else layer or None)
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["path"])
+@dataclass(frozen=True)
+class Patch:
+    """The patch of one path: a value, a Nudge or a PatchFunction."""
+
+    path: str
+    value: PyTree
+
+
 class Remat(NamedTuple):
     """What is stored inside `remat`. policy: of `jax.checkpoint`. names: as in `Context`, None for no change."""
 
@@ -143,7 +152,7 @@ class Context:
 
     key: the random key of the layer, None without randomness. train: whether running statistics are updated.
     state: the state of the layer. path: the names that lead to it. capture: patterns of the values to report.
-    patch: by path, values that replace computed ones, a Nudge that is added to them, or a function of them.
+    patch: in their order, values that replace computed ones, a Nudge that is added to them, or a function of them.
     layer: the index of the layer in each surrounding `repeat` or `ensemble`. sizes: their numbers of layers.
     compute: the dtype of layers without full precision. cache: while a sequence is generated, the number of
     positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
@@ -157,7 +166,7 @@ class Context:
 
     key: Key | None = None
     state: PyTree = field(default_factory=dict)
-    patch: Mapping[str, PyTree] = field(default_factory=dict)
+    patch: tuple[Patch, ...] = ()
     layer: tuple[Array, ...] = ()
     train: bool = False
     path: tuple[str, ...] = ()

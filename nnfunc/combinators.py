@@ -24,6 +24,7 @@ from nnfunc.base import (
     Out,
     Params,
     Partition,
+    Patch,
     PatchFunction,
     PyTree,
     Remat,
@@ -157,11 +158,11 @@ def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) 
     """
     if ctx.watch is not None:
         ctx.watch.paths[path] = by_name
-    for pattern, patch in ctx.patch.items():
-        is_function = isinstance(patch, PatchFunction)
-        layers = paths.match_layers(pattern, path, by_name) if is_function else _match_exactly(pattern, path)
+    for patch in ctx.patch:
+        is_function = isinstance(patch.value, PatchFunction)
+        layers = paths.match_layers(patch.path, path, by_name) if is_function else _match_exactly(patch.path, path)
         if layers is not None:
-            y = _patched(ctx, path, y, patch, layers)
+            y = _patched(ctx, path, y, patch.value, layers)
     if ctx.names is not None:
         y = _named(ctx.names, path, y, by_name)
     if any(paths.match_layers(pattern, path, by_name) is not None for pattern in ctx.capture):
@@ -173,7 +174,7 @@ def is_requested(ctx: Context, path: str) -> bool:
     """Whether a pattern asks for a value by its name: `**/weights` for those of attention, `**` does not."""
     if ctx.watch is not None:
         ctx.watch.paths[path] = True
-    patterns = (*ctx.capture, *ctx.patch, *(ctx.names or ()))
+    patterns = (*ctx.capture, *(patch.path for patch in ctx.patch), *(ctx.names or ()))
     return any(paths.match_layers(pattern, path, by_name=True) is not None for pattern in patterns)
 
 
@@ -420,7 +421,8 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
 
         def layer(x, inputs, inner=inner):
             params, key, state, patch, index = inputs
-            ctx = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
+            patch = _join_patches(patch, inner.patch)
+            ctx = replace(inner, key=key, state=state, patch=patch, layer=(*inner.layer, index))
             run = block.forward
             if ctx.partition is not None:
                 x, run = ctx.partition.between(x), gathering(run, ctx.partition, prevent_cse=False)
@@ -465,7 +467,8 @@ def ensemble(model: Layer, n: int) -> Model:
         _check_stacked("ensemble", params, n)
 
         def run_copy(key, params, state, patch, index):
-            copy = replace(inner, key=key, state=state, patch=inner.patch | patch, layer=(*inner.layer, index))
+            patch = _join_patches(patch, inner.patch)
+            copy = replace(inner, key=key, state=state, patch=patch, layer=(*inner.layer, index))
             return tap(copy, "/".join(copy.path), *model.forward(params, x, copy))
 
         inputs = (params, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
@@ -673,8 +676,8 @@ def _widen_carry(layer: Callable[..., PyTree], x: PyTree, stacked: PyTree) -> Py
     return jax.tree.map(widen, x, y)
 
 
-def _layer_context(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
-    """The context inside a stacked axis, and the patches that are split among its layers."""
+def _layer_context(ctx: Context, n: int) -> tuple[Context, tuple[Patch | None, ...]]:
+    """The context inside a stacked axis, and its patches that are split among the layers, None for the others."""
     inner = replace(ctx, path=(*ctx.path, "*"), sizes=(*ctx.sizes, n), key=None, state={})
     start = "/".join(inner.path)
 
@@ -683,10 +686,14 @@ def _layer_context(ctx: Context, n: int) -> tuple[Context, dict[str, PyTree]]:
         head = "/".join(names[: len(inner.path)])
         return names[len(inner.path) - 1 : len(inner.path)] == ["*"] and _match_stack(head, start)
 
-    inside = {path: value for path, value in ctx.patch.items() if is_stacked(path)}
-    outside = {path: value for path, value in ctx.patch.items() if path not in inside}
-    _check_stacked("patch", inside, n)
-    return replace(inner, patch=outside), inside
+    stacked = tuple(patch if is_stacked(patch.path) else None for patch in ctx.patch)
+    _check_stacked("patch", {patch.path: patch.value for patch in stacked if patch is not None}, n)
+    return inner, stacked
+
+
+def _join_patches(stacked: tuple[Patch | None, ...], patches: tuple[Patch, ...]) -> tuple[Patch, ...]:
+    """The patches in their order, those of a stacked axis for one layer."""
+    return tuple(whole if one is None else one for one, whole in zip(stacked, patches, strict=True))
 
 
 def _match_stack(path: str, stack: str) -> bool:

@@ -19,6 +19,7 @@ from nnfunc.base import (
     Nudge,
     Out,
     Params,
+    Patch,
     PatchFunction,
     PyTree,
     as_model,
@@ -150,8 +151,8 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     values = {path: _parse_patch(path, value) for path, value in values.items()}
 
     def forward(params, x, ctx):
-        patches = dict(zip(absolute(ctx, values), values.values(), strict=True))
-        inside = replace(ctx, patch={**ctx.patch, **patches})
+        patches = tuple(map(Patch, absolute(ctx, values), values.values()))
+        inside = replace(ctx, patch=(*patches, *ctx.patch))  # those around this model apply to its values
         return call_watched("patch", tuple(values), model.forward, params, x, inside)[:2]
 
     return model.replace(forward=forward)

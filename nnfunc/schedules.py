@@ -333,6 +333,9 @@ def warmup(then: Scalar | Schedule, warmup_steps: Scalar, *, start: Scalar | Non
 
     The first step is then(0) / (warmup_steps + 1), not 0, so it already learns; warmup_steps 0 is
     off. then: a schedule or a number. A `then` that lasts n steps ends at step warmup_steps + n.
+    The value has a corner in warmup_steps where that equals the step, as integers do. The gradient there is from the
+    side of `then`, between 0 and its derivative, and not that of the rise. So it is with every warm-up of this module:
+    search for the length by a sweep, or by gradients at values between integers.
     start: another value for step 0, such as a fraction of then(0); None, the default, is that above.
     Raises: ValueError when warmup_steps is below 0.
 

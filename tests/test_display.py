@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import nnfunc as nf
+from nnfunc.training.task import join_models
 
 KEY = jax.random.key(0)
 
@@ -121,3 +123,54 @@ def test_a_train_state_unfolds_where_treescope_is_installed(key, monkeypatch):
     assert state._repr_html_() is None  # a notebook then shows the text
     monkeypatch.setitem(sys.modules, "treescope", SimpleNamespace(render_to_html=lambda tree: f"<p>{sorted(tree)[:2]}"))
     assert state._repr_html_() == "<p>['average', 'diverged_at']"
+
+
+def objective(predict, batch):
+    return predict(batch).mean(), {}
+
+
+def test_tasks_and_their_parts_print_without_addresses():
+    optimizers, model = nf.optimizers, nf.mlp([4, 8, 3])
+    adamw = optimizers.adamw(1e-3, weight_decay=0.01)
+    task = nf.Task(model, nf.classification(label_smoothing=0.1), adamw, accumulate=2)
+    shown = {
+        "adamw(learning_rate=0.001, weight_decay=0.01)": adamw,
+        "groups(inner=adamw(...), rates={'head/*': 0.1})": optimizers.groups(adamw, rates={"head/*": 0.1}),
+        "sgd(learning_rate=float32[])": optimizers.sgd(jnp.array(0.1)),
+        "regression(loss='huber')": nf.regression("huber"),
+        "trainer(build=build)": nf.trainer(build),
+        "log_uniform(0.001, 1)": nf.log_uniform(1e-3, 1.0),
+        "choice of 'relu', 'tanh'": nf.choice(["relu", "tanh"]),
+        "Task(model=<nnfunc model mlp(widths=[4, 8, 3])>, objective=classification(label_smoothing=0.1), "
+        "optimizer=adamw(learning_rate=0.001, weight_decay=0.01), accumulate=2)": task,
+        "<average ema>": nf.averages.ema(0.9),
+        "<reduce_on_plateau of 'loss'>": nf.reduce_on_plateau(),
+    }
+    for text, value in shown.items():
+        assert repr(value) == text
+    both = nf.Task({"a": model}, {"a": objective}, {"a": adamw})
+    others = [
+        nf.Task(model, objective, optax.adam(1e-3)),
+        both,
+        join_models(both),
+        optimizers.as_optimizer(optax.adam(1e-3)),
+        optimizers.lookahead(optimizers.clip_value(adamw, 1.0)),
+        optimizers.adam(nf.schedules.warmup_cosine(1e-3, 10, 100)),
+        nf.training.Objective(objective),
+        nf.schedules.plateau(0.1),
+        nf.debug.Finding("error", "loss", "no gradient", "It is 0.", "Train it."),
+    ]
+    for value in others:
+        assert " at 0x" not in repr(value)
+        assert len(repr(value)) < 250
+
+
+def test_tables_and_splits_are_short_text():
+    rows = [{"trial": i, "rate": 0.1 * i, "validation/loss": 1 / 3, "diverged_at": None} for i in range(60)]
+    lines = repr(nf.sweeps.Table(rows)).splitlines()
+    assert lines[:2] == ["trial  rate  validation/loss", "    0     0           0.3333"]
+    assert lines[-1] == "and 10 more rows"
+    assert str(nf.sweeps.Table(rows[:3])).count("\n") == 3
+    splits = nf.data.digits()
+    assert repr(splits).startswith("Splits(train float32[1257, 64] int32[1257], validation float32[")
+    assert repr(splits).endswith(", 10 classes)")

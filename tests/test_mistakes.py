@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import nnfunc as nf
@@ -161,3 +162,113 @@ def test_hints_of_losses_look_at_what_came():
         nf.losses.mse(column, jnp.zeros(4))
     with pytest.raises(TypeError, match=r"nf\.embedding for ids"):
         nf.linear(3, 2).apply({"weight": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, jnp.zeros((4, 3), int))
+
+
+MODEL = nf.mlp([4, 8, 3])
+PARAMS, X = MODEL.init(KEY), jnp.ones((5, 4))
+BATCH = X, jnp.zeros(5, int)
+
+
+def run_step(objective, model=MODEL, batch=BATCH, **options):
+    task = nf.Task(model, objective, options.pop("optimizer", nf.optimizers.sgd(0.1)), **options)
+    init, step = nf.trainer(lambda h: task)
+    return step({}, init({}, KEY), batch)
+
+
+def test_a_model_is_not_called():
+    for call in (lambda: MODEL(X), lambda: MODEL(PARAMS, X), lambda: jax.jit(MODEL)(X)):
+        with pytest.raises(
+            TypeError, match=r"mlp\(widths=\[4, 8, 3\]\)>: it .* not called.*model\.apply\(params, x\).*net\."
+        ):
+            call()
+    # it is callable for Python all the same, and still a layer where functions are layers too
+    assert "hidden_0" in nf.mlp([4, 8, 3], activation=nf.prelu()).init(KEY)
+    assert nf.sweeps.space.Space({"model": MODEL}).fixed == {"model": MODEL}
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (lambda params, batch: (MODEL.apply(params, batch[0]).sum(), {}), r"predict is the model.*Call predict\(x\)"),
+        (lambda params, batch: (sum(map(jnp.sum, jax.tree.leaves(params))), {}), r"no tree of arrays.*predict\.params"),
+        (lambda params, batch: (params["head"]["bias"].sum(), {}), r"no attribute 'head'.*predict\.params\['head'\]"),
+        (lambda predict, batch: (predict.head(batch[0]).sum(), {}), r"no attribute 'head'; write predict\(x\)"),
+        (lambda predict, batch: (predict.aply(batch[0]).sum(), {}), "no attribute 'aply'; there is 'model', 'params'"),
+        (lambda predict, batch: (predict(predict.params, batch[0]).sum(), {}), "has its parameters already"),
+        (lambda predict, batch: (predict(batch[0]).argmax(), {}), "loss should be a float, got int32"),
+        (nf.losses.cross_entropy, r"predict is the model with its parameters"),
+    ],
+)
+def test_predict_is_not_the_parameters(objective, message):
+    with pytest.raises((TypeError, AttributeError), match=f"objective: .*{message}"):
+        run_step(objective)
+
+
+def test_predict_of_several_models_names_them():
+    models = {"body": nf.linear(4, 2), "head": nf.linear(2, 1)}
+    with pytest.raises(AttributeError, match=r"predict: no model is called 'wrong_name'; there is 'body', 'head'"):
+        run_step(lambda predict, batch: (predict.wrong_name(batch[0]).sum(), {}), models)
+    with pytest.raises(AttributeError, match=r"predict\.body: there is no attribute 'weight'.*predict\.body\.params"):
+        run_step(lambda predict, batch: (predict.body.weight.sum(), {}), models)
+    flow = nf.wire(lambda net, x: net.body.weight, body=nf.linear(4, 2))
+    with pytest.raises(AttributeError, match=r"net\.body: there is no attribute 'weight'.*net\.body\.params"):
+        flow.apply(flow.init(KEY), X)
+
+
+def test_the_training_pair_says_how_it_is_called():
+    hypers = {"rate": 0.1}
+    trainer = nf.trainer(lambda h: nf.Task(MODEL, nf.classification(), nf.optimizers.sgd(h["rate"])))
+    init, step = trainer
+    state = init(hypers, KEY)
+    cases = [
+        (lambda: init(hypers), r"trainer\.init: it needs key\. Call it as trainer\.init\(hypers, key, \.\.\.\)"),
+        (lambda: init(KEY, hypers), r"key should be one random key, got {'rate': 0\.1}"),
+        (
+            lambda: step(state, hypers, BATCH),
+            r"trainer\.step: .*TrainState, got {'rate'.*order .* step\(hypers, state, batch\)",
+        ),
+        (lambda: jax.jit(step)(state, hypers, BATCH), r"trainer\.step: state should be a TrainState"),
+        (lambda: step(hypers, BATCH, state), r"The order of the arguments is step\(hypers, state, batch\)"),
+        (lambda: step(hypers, state.params, BATCH), r"with the state of trainer\.init or of the last step"),
+        (lambda: step(hypers, (state, {}), BATCH), r"a pair \(state, metrics\).*state, metrics = step"),
+        (lambda: step(hypers, state), r"trainer\.step: it needs batch"),
+        (lambda: step(hypers, state, *BATCH), r"trainer\.step: it should get at most 3 positional arguments, got 4"),
+        (lambda: trainer.observe(state, hypers, {"loss": 1.0}), r"order .* is observe\(hypers, state, metrics\)"),
+    ]
+    for call, message in cases:
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_factories_are_to_be_called():
+    objective = nf.classification()
+    cases = [
+        (
+            lambda: run_step(nf.classification),
+            r"the objective .* got classification.*Call it: classification\(\.\.\.\)",
+        ),
+        (lambda: run_step(nf.regression), r"Call it: regression\("),
+        (lambda: run_step(objective, optimizer=nf.optimizers.adam), r"Call it: adam\(learning_rate, \.\.\.\)"),
+        (lambda: run_step(objective, optimizer=optax.adam), r"Call it: adam\(learning_rate, \.\.\.\)"),
+        (lambda: run_step(objective, model=nf.mlp), r"build: model: .* function mlp\. Call it: mlp\(widths, \.\.\.\)"),
+        (lambda: nf.serial(nf.linear), r"serial: layer 0: .*Call it: linear\(in_dim, out_dim, \.\.\.\)"),
+        (lambda: run_step(objective, average=nf.averages.ema), r"average should .* Call it: ema\("),
+        (lambda: run_step(objective, plateau=nf.reduce_on_plateau), r"plateau should .* Call it: reduce_on_plateau\("),
+        (lambda: run_step(objective, augment=nf.augment.shift), r"augment should .* Call it: shift\("),
+        (lambda: nf.optimizers.sgd(nf.schedules.cosine), r"sgd: learning_rate: .* Call it: cosine\(start, total_steps"),
+        (lambda: nf.train(lambda h: None, {}, nf.data.digits, steps=1, key=KEY), r"data should .* Call it: digits\("),
+    ]
+    for call, message in cases:
+        with pytest.raises(TypeError, match=message) as caught:
+            call()
+        assert " at 0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_regression_never_broadcasts(loss):
+    column, row = nf.linear(4, 1), nf.serial(nf.linear(4, 1), lambda y: y[..., 0])
+    with pytest.raises(ValueError, match=rf"{loss}: .*prediction\[\.\.\., 0\]; or add one: target\[\.\.\., None\]"):
+        run_step(nf.regression(loss), column, (X, jnp.zeros(5)))
+    with pytest.raises(ValueError, match=rf"{loss}: .*target\[\.\.\., 0\]; or add one: prediction\[\.\.\., None\]"):
+        run_step(nf.regression(loss), row, (X, jnp.zeros((5, 1))))
+    run_step(nf.regression(loss), row, (X, jnp.zeros(5)))

@@ -480,3 +480,81 @@ def test_an_objective_of_inner_values(watch_every):
     )
     assert history.train["loss"][-1] < 0.5 * history.train["loss"][0]
     assert jnp.any(state.model_state["norm"]["mean"] != 0)
+
+
+def test_patches_apply_in_the_order_of_the_dict():
+    """Wherever JAX would sort them by their paths: inside of remat, scan and vmap."""
+    add, double, ones = lambda act: act + 1, lambda act: 2 * act, jnp.ones(2)
+    act = nf.serial(act=lambda x: x)
+    models = {
+        "flat": (act, "act", "*"),
+        "remat": (nf.remat(act), "act", "*"),
+        "repeat": (nf.repeat(act, 1), "*/act", "**/act"),
+        "one layer": (nf.repeat(act, 1), "0/act", "**/act"),
+        "ensemble": (nf.ensemble(act, 1), "*/act", "**/act"),
+    }
+    for name, (model, *patterns) in models.items():
+        for first, last in (patterns, reversed(patterns)):
+            for change in (lambda patches, model=model: nf.patch(model, patches).apply({}, ones).ravel()[0],):
+                assert change({first: add, last: double}) == 4, name
+                assert change({first: double, last: add}) == 3, name
+    stacked = nf.repeat(act, 1)
+    for value, expected in ((jnp.full((1, 2), 5.0), (10, 5)), (nf.Nudge(jnp.full((1, 2), 5.0)), (12, 7))):
+        patches = {"*/act": value, "**/act": double}
+        before, after = nf.patch(stacked, patches), nf.patch(stacked, dict(reversed(patches.items())))
+        assert (before.apply({}, ones)[0], after.apply({}, ones)[0]) == expected
+
+
+def test_a_patch_around_a_patched_model_applies_after_it():
+    add, double = lambda act: act + 1, lambda act: 2 * act
+    act = nf.serial(act=lambda x: x)
+    for path in ("act", "*"):
+        assert nf.patch(nf.patch(act, {path: add}), {"act": double}).apply({}, jnp.ones(())) == 4
+    around = nf.serial(inside=nf.patch(act, {"act": jnp.array(5.0)}))
+    assert nf.patch(around, {"inside/act": jnp.array(7.0)}).apply({}, jnp.ones(())) == 7
+
+
+def test_a_nudge_broadcasts_to_its_value_or_is_refused():
+    params, model = deep().init(jax.random.key(1)), deep()
+    whole = nf.patch(model, {"blocks/1/body/act": nf.Nudge(jnp.ones((4, 6)))}).apply(params, X)
+    for delta in (1.0, jnp.ones(6), jnp.ones((4, 1))):
+        nudged = nf.patch(model, {"blocks/1/body/act": nf.Nudge(delta)}).apply(params, X)
+        np.testing.assert_allclose(nudged, whole, rtol=1e-6)
+    for delta in (jnp.ones((4, 5)), jnp.ones(4), jnp.ones((2, 4, 6)), {"a": 1.0}):
+        with pytest.raises(ValueError, match=r"the Nudge at blocks/\*/body/act should fit the shape \[4, 6\], got"):
+            nf.patch(model, {"blocks/1/body/act": nf.Nudge(delta)}).apply(params, X)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1.0, 2.0], r"the value of 'blocks/0' .* got \[1\.0, 2\.0\] \(list\)\. Convert it: jnp\.asarray"),
+        ("zero", r"should be an array, an nf\.Nudge or a function of the value, got 'zero' \(str\)"),
+        (None, "got None"),
+        (nf.linear(6, 6), "got <nnfunc model linear"),
+        (nf.Nudge, r"Write nf\.Nudge\(delta\)"),
+        (lambda act, i: act, "should take the value, and perhaps layer, got a parameter 'i'"),
+    ],
+)
+def test_what_is_no_patch_is_refused(value, message):
+    with pytest.raises(TypeError, match=f"patch: .*{message}"):
+        nf.patch(deep(), {"blocks/0": value})
+    with pytest.raises(TypeError, match="patch: values should be a dict by path"):
+        nf.patch(deep(), [("blocks/0", value)])
+
+
+def test_layers_are_counted_from_the_first():
+    params = deep().init(jax.random.key(1))
+    calls = [
+        lambda: nf.capture(deep(), "blocks/-1/body/act")(params, X),
+        lambda: nf.patch(deep(), {"blocks/-1/body/act": jnp.negative}).apply(params, X),
+        lambda: nf.optimizers.groups(nf.optimizers.sgd(0.1), freeze="blocks/-1/**").init(params),
+        lambda: nf.optimizers.adamw(0.1, decay_on="blocks/-1/**").init(params),
+        lambda: nf.lora(deep(), params, "blocks/-1/**/weight", rank=1),
+        lambda: nf.starting_from(params, params, only="blocks/-1/**"),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=r"'blocks/-1/.*got none; layers are counted from 0, and the last of n is n - 1"
+        ):
+            call()

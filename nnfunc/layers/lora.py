@@ -73,11 +73,14 @@ def lora(
     >>> model = nf.mlp([4, 8, 2])
     >>> base = model.init(jax.random.key(0))
     >>> adapted = nf.lora(model, base, "**/weight", rank=1)
-    >>> params, x = adapted.init(jax.random.key(1)), jnp.ones((3, 4))
-    >>> bool((adapted.apply(params, x, state=adapted.init_state()) == model.apply(base, x)).all())
+    >>> params, state, x = adapted.init(jax.random.key(1)), adapted.init_state(), jnp.ones((3, 4))
+    >>> bool((adapted.apply(params, x, state=state) == model.apply(base, x)).all())  # the base is in the state
     True
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     22
+    >>> merged = nf.merge_lora(adapted, params, state)  # of a run, nf.merge_lora(adapted, s.params, s.model_state)
+    >>> model.apply(merged, x).shape
+    (3, 2)
     """
     model = as_model(model, where="lora")
     check.size("lora", rank=rank)

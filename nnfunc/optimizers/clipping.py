@@ -123,10 +123,7 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
 
 
 def _before(
-    where: str,
-    inner: Any,
-    change: Callable[[PyTree, Params, Any], PyTree],
-    *checks: Callable[[Params], Any],
+    where: str, inner: Any, change: Callable[[PyTree, Params, Any], PyTree], *checks: Callable[[Params], Any]
 ) -> Optimizer:
     """The inner optimizer, given change(grads, params, number); number makes arrays of numbers.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import paths
-from nnfunc.base import Context, Key, Nudge, Params, PyTree, Watch, as_model, fold
+from nnfunc.base import Context, Key, Nudge, Params, Patch, PyTree, Watch, as_model, fold
 from nnfunc.errors import NnfuncError
 from nnfunc.training.gradients import BoundModel, gradient_of, objective_values, stop_frozen, uphill
 from nnfunc.training.several_models import AlternatingObjectives
@@ -256,7 +256,7 @@ def _gradients(
     nudges = jax.tree.map(lambda leaf: np.zeros_like(leaf), taps)
 
     def loss_of(params, nudges):
-        patch = {path: Nudge(by) for path, by in nudges.items()}
+        patch = tuple(Patch(path, Nudge(by)) for path, by in nudges.items())
         ctx = Context(key=key, train=key is not None, state=model_state, patch=patch)
         predict = BoundModel(as_model(task.model), stop_frozen(params, task.optimizer), ctx)
         return objective_values(task, predict, batch, key=key, step=step)[0]

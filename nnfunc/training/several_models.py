@@ -1,4 +1,8 @@
-"""Tasks of several models: one model for a trainer, objectives that take turns, and an optimizer for each."""
+"""Tasks of several models: one model for a trainer, objectives that take turns, and an optimizer for each.
+
+In its turn an objective trains the parameters of one model. The state of every model that it calls moves, because
+all of them run in training mode: a batch norm of a model that two objectives call is updated twice in a step.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

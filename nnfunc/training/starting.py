@@ -18,16 +18,24 @@ class StartReport(NamedTuple):
     """What `starting_from` took over, as lists of paths. Each path of the model is in one of the first three.
 
     loaded: of pretrained. skipped: new, because `only` and `skip` leave them out. missing: new, because
-    pretrained does not have them. unused: only pretrained has them.
+    pretrained does not have them. unused: only pretrained has them. layers: path -> the loaded layers, of the
+    leaves of a `repeat` of which others are new; of a `repeat` within another, the pairs of their numbers.
     """
 
     loaded: list[str]
     skipped: list[str]
     missing: list[str]
     unused: list[str]
+    layers: dict[str, list[Any]] = {}
 
     def __repr__(self) -> str:
-        lines = {name: part for name, part in self._asdict().items() if part}
+        def line(path: str) -> str:
+            numbers = ["/".join(map(str, n)) if isinstance(n, list) else str(n) for n in self.layers.get(path, ())]
+            word = "layer" if len(numbers) == 1 else "layers"
+            return f"{path} ({word} {check.join_names(numbers, 12)})" if numbers else path
+
+        parts = {name: getattr(self, name) for name in ("loaded", "skipped", "missing", "unused")}
+        lines = {name: [*map(line, part)] for name, part in parts.items() if part}
         return "\n".join(f"{name:<8}{len(part)}: {check.join_names(part)}" for name, part in lines.items())
 
 
@@ -96,4 +104,7 @@ def report_start(
         check.fail(where, expected=expected, actual=check.join_names(list(values)) or "no paths")
     skipped = [path for path, on in chosen.items() if not np.any(on)]
     missing = [path for path in selected if path not in values]
-    return StartReport(loaded, skipped, missing, [path for path in values if path not in leaves]), chosen
+    unused = [path for path in values if path not in leaves]
+    layers = {path: np.argwhere(np.squeeze(chosen[path])) for path in loaded if np.ndim(chosen[path])}
+    numbers = {path: rows[:, 0].tolist() if rows.shape[1] == 1 else rows.tolist() for path, rows in layers.items()}
+    return StartReport(loaded, skipped, missing, unused, numbers), chosen

@@ -60,7 +60,8 @@ class Task(NamedTuple):
     predict.name(x) or predict["name"](x). optimizer may be a dict by name too; models without one do not move.
     With one objective all are trained at once. objective may be a dict by name: in each step its objectives take
     turns in their order, each of the loss that its model alone is trained with, after the updates before it
-    (GAN, actor-critic). Their losses and metrics are called name_loss and so on; "loss" is the sum.
+    (GAN, actor-critic). Their losses and metrics are called name_loss and so on; "loss" is the sum. Running
+    statistics of every model that an objective calls are updated in its turn, those of the others too.
     """
 
     model: Any  # a layer, or a dict of layers

@@ -132,3 +132,22 @@ def test_gradients_of_a_frozen_layer_are_not_in_the_norm():
     optimizer = optimizers.groups(optimizers.sgd(1.0, clip=1e3), freeze=("blocks/0/**",))
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_array_equal(updates["blocks"]["bias"][:, 0], [0.0, -3.0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bad: optimizers.sgd(0.1, weight_decay=0.1, decay_on=bad),
+        lambda bad: optimizers.adamw(0.1, weight_decay={bad: 0.1}),
+        lambda bad: optimizers.lamb(0.1, stacked=bad),
+        lambda bad: optimizers.muon(0.1, stacked=bad),
+        lambda bad: optimizers.clip_adaptive(optimizers.sgd(0.1), on=bad),
+        lambda bad: optimizers.clip_adaptive(optimizers.sgd(0.1), stacked=bad),
+        lambda bad: optimizers.max_norm(optimizers.sgd(0.1), 1.0, on=bad),
+        lambda bad: optimizers.groups(optimizers.sgd(0.1), rates={bad: 0.1}),
+        lambda bad: optimizers.lookahead(optimizers.adamw(0.1, decay_on=bad)),
+    ],
+)
+def test_a_pattern_that_matches_nothing_fails_at_init(make):
+    with pytest.raises(ValueError, match=r"the pattern 'block/\*\*' should match at least one path, got none"):
+        make("block/**").init(STACKED.init(KEY))

@@ -55,6 +55,23 @@ def test_one_layer_is_taken_over():
     assert [bool((weight[0][i] == weight[1][i]).all()) for i in range(3)] == [True, False, True]
     np.testing.assert_array_equal(weight[0][1], weight[2][1])
     assert len(report.loaded) == 4
+    assert report.layers == {path: [0, 2] for path in report.loaded}
+    assert str(report).startswith(
+        "loaded  4: blocks/body/down/bias (layers 0, 2), blocks/body/down/weight (layers 0, 2)"
+    )
+    _, one = nf.starting_from(PARAMS, PRETRAINED, only=("blocks/1/**", "norm/scale", "blocks/*/down/weight"))
+    assert one.layers == {path: [1] for path in report.loaded if path != "blocks/body/down/weight"}
+    assert "blocks/body/down/bias (layer 1), blocks/body/down/weight, " in str(one)
+    assert nf.starting_from(PARAMS, PRETRAINED, only="blocks/**")[1].layers == {}
+
+
+def test_layers_of_a_repeat_within_another_are_pairs():
+    inner = nf.repeat(nf.serial(a=nf.linear(2, 2), b=nf.linear(2, 2)), 2)
+    deep = nf.repeat(nf.serial(first=nf.linear(2, 2), inner=inner), 3)
+    params = deep.init(KEY)
+    _, report = nf.starting_from(params, params, only="1/inner/0/a/weight")
+    assert report.layers == {"inner/a/weight": [[1, 0]]}
+    assert str(report).startswith("loaded  1: inner/a/weight (layer 1/0)")
 
 
 def test_it_works_inside_of_a_transformation():
