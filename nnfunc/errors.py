@@ -119,6 +119,10 @@ ERRORS: dict[type[Exception], type[NnfuncError]] = {
 """The class of the family for each built-in type of exception."""
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def _rebuild(cls: type[NnfuncError], args: tuple[Any, ...], fields: dict[str, Any]) -> NnfuncError:
     error = cls.__new__(cls, *args)
     error.args = args

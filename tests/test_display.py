@@ -94,7 +94,7 @@ def test_a_summary_is_a_table():
 
 
 @pytest.mark.parametrize(
-    "module", ["losses", "metrics", "activations", "initializers", "schedules", "optimizers", "data", "paths"]
+    "module", ["losses", "metrics", "activations", "initializers", "schedules", "optimizers", "data", "paths", "errors"]
 )
 def test_completion_lists_a_modules_own_names(module):
     assert dir(getattr(nf, module)) == sorted(getattr(nf, module).__all__)

@@ -186,7 +186,7 @@ class IntervalLoop:
         for batch in self._held_out():
             if not math.isfinite(float(self._totals(batch)["loss"][0])):
                 layer = find_non_finite(task, *eval_params(task, state), local_arrays(batch).batch(), None, report.step)
-                problem = f"the validation loss is not finite after {report.step} steps"
+                problem = f"the validation loss is not finite after {check.counted(report.step, 'step')}"
                 raise Diverged(problem, report.step, layer, state)
 
     def _go_back(self, error: Diverged) -> None:

@@ -79,7 +79,7 @@ class TrainState(NamedTuple):
         more = [f"  and {len(lines) - 12} more"] if len(lines) > 12 else []
         total = sum(getattr(leaf, "size", 0) for leaf in leaves.values())
         plain = isinstance(self.step, jax.Array) and not check.is_traced(self.step) and self.step.ndim == 0
-        after = f" after {int(self.step):,} steps" if plain else ""
+        after = f" after {check.counted(int(self.step), 'step')}" if plain else ""
         return "\n".join([f"TrainState{after}, {total:,} parameters:", *lines[:12], *more])
 
     def _repr_html_(self) -> str | None:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import jax
 
 from nnfunc import check, schedules
-from nnfunc.base import Key, PyTree, Scalar, as_model, fold, named_parameters
-from nnfunc.calls import factory_hint
+from nnfunc.base import Key, Model, PyTree, Scalar, as_model, fold, named_parameters
+from nnfunc.calls import Described, factory_hint
 from nnfunc.data.augment.augmentation import Augmentation
 from nnfunc.optimizers import as_optimizer
-from nnfunc.training.objectives import check_objective
+from nnfunc.training.objectives import Objective, check_objective
 from nnfunc.training.several_models import AlternatingObjectives, joint_model, joint_objective, joint_optimizer
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
@@ -199,7 +199,8 @@ class _Identity:
 def _values_read(function: Any) -> tuple[_Identity, ...]:
     """What a function reads beside its arguments, and what the functions of its module read that it calls.
 
-    Of functions of other modules, such as the wrapper that `jax.vmap` makes, what they hold and wrap.
+    Of functions of other modules, such as the wrapper that `jax.vmap` makes, what they hold and wrap; of models,
+    objectives and optimizers, the functions that they consist of.
     """
     values: dict[int, Any] = {}
     waiting = [function] if isinstance(function, FunctionType | MethodType | partial) else []
@@ -212,6 +213,10 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
         if id(value) in values:
             continue
         values[id(value)] = value
+        if isinstance(value, Model | Described):
+            waiting += jax.tree.leaves((value.factory_call or ())[1:])
+        if isinstance(value, Objective):
+            waiting += [value.function, value.totals]
         if isinstance(value, partial):
             waiting += [value.func, *value.args, *value.keywords.values()]
         elif isinstance(value, FunctionType):

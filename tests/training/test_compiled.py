@@ -45,6 +45,30 @@ def test_a_cell_that_is_run_again_trains_anew():
     assert final_loss(names["build"]) == first
 
 
+MADE_BEFORE = """
+SCALE, RATE = 1.0, 0.1
+def layer(x):
+    return SCALE * x
+def rate(step):
+    return RATE
+net, optimizer = nf.serial(nf.linear(2, 1), layer), nf.optimizers.sgd(rate)
+def build(h):
+    return nf.Task(net, nf.regression(), optimizer)
+"""
+
+
+def test_models_and_optimizers_made_before_build_are_looked_into():
+    names = {"nf": nf}
+    run_cell(MADE_BEFORE, names)
+    losses = [final_loss(names["build"])]
+    for name, value in (("SCALE", 3.0), ("RATE", 0.01)):
+        names[name] = value
+        losses.append(final_loss(names["build"]))
+    assert len(set(losses)) == 3
+    names.update(SCALE=1.0, RATE=0.1)
+    assert final_loss(names["build"]) == losses[0]
+
+
 def test_closure_cells_and_defaults_belong_to_the_code():
     scale = 1.0
 
