@@ -134,12 +134,12 @@ def _short(value: Any) -> str:
         return f"{value.name if isinstance(factory, type) else factory.__name__}(...)"
     if isinstance(value, bool | int | float | str | None):
         return repr(value)
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return f"[{', '.join(map(_short, value[:8]))}{', ...' if len(value) > 8 else ''}]"
     if isinstance(value, dict) and len(value) < 9 and not any(isinstance(one, dict) for one in value.values()):
         return f"{{{', '.join(f'{key!r}: {_short(one)}' for key, one in value.items())}}}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype}{list(value.shape)}"
     return getattr(value, "__name__", type(value).__name__)
 
 

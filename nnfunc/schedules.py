@@ -61,12 +61,14 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
     >>> float(as_schedule(0.5)(100))
     0.5
     """
-    hint = factory_hint(value, Schedule)
-    if callable(value) and not hint:
+    if callable(value):
+        if hint := factory_hint(value, Schedule):
+            expected, actual = "it should be a schedule", f"the function {check.short_repr(value)}"
+            check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
         return value
-    if hint or not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
+    if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
         expected = "it should be a number or a schedule, such as nf.schedules.warmup_cosine(...)"
-        check.fail(where, expected=expected, actual=check.describe(value), hint=hint, exc_type=TypeError)
+        check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
     return constant(value)
 
 

@@ -122,7 +122,7 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, other: leaf.astype(jnp.result_type(other)), tree, like)
 
 
-def checked_at_init(init: Callable[[Params], PyTree], *checks: Callable[[Params], Any]) -> Callable[[Params], PyTree]:
+def checked_at_init(init: Callable[..., PyTree], *checks: Callable[[Params], Any]) -> Callable[..., PyTree]:
     """The init, after checks(params): a pattern that matches nothing fails there, and not at the first update.
 
     init: params -> state. checks: functions of the parameters, for their errors.

@@ -102,7 +102,7 @@ class BoundModel:
         return y
 
 
-def _refuse_tree(predict: BoundModel) -> Any:
+def _refuse_tree(*_: Any) -> Any:
     problem = "predict is the model with its parameters, and no tree of arrays."
     hint = "Call predict(x); the parameters are predict.params, as in model.apply(predict.params, x)."
     check.fail("objective", problem, hint=hint, exc_type=TypeError)
