@@ -129,7 +129,7 @@ def _copied(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    if getattr(value, "factory_call", None):  # a Model inside another
+    if not isinstance(value, type) and getattr(value, "factory_call", None):  # a Model inside another
         factory = value.factory_call[0]
         return f"{value.name if isinstance(factory, type) else factory.__name__}(...)"
     if isinstance(value, bool | int | float | str | None):

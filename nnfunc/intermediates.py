@@ -133,9 +133,11 @@ def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     `nf.Nudge(delta)`, which is added to it;
     or a function whose result replaces it, of the value, and of the `layer` if it has a parameter of this name:
     the index in the surrounding `repeat`, None outside of one, a tuple in nested ones. Here the path is a pattern.
+    Where several fit one value, all apply, in the order of the dict.
     A patched layer is seen by all that follow it; one at `blocks/*/act` replaces what all layers compute. Of
     attention the `scores`, `weights` and `heads` can be patched, by paths that end with this name.
-    Raises: ValueError when a path is not one of the model's, or a value has another shape or type.
+    Raises: TypeError when a value is none of these, such as a list; ValueError when a path is not one of the
+    model's, or a value has another shape or type.
 
     >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
     >>> nf.patch(model, {"act": jnp.array([5.0])}).apply({}, jnp.array([1.0]))

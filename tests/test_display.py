@@ -143,6 +143,7 @@ def test_tasks_and_their_parts_print_without_addresses():
         "choice of 'relu', 'tanh'": nf.choice(["relu", "tanh"]),
         "Task(model=<nnfunc model mlp(widths=[4, 8, 3])>, objective=classification(label_smoothing=0.1), "
         "optimizer=adamw(learning_rate=0.001, weight_decay=0.01), accumulate=2)": task,
+        "Objective(objective)": nf.training.Objective(objective),
         "<average ema>": nf.averages.ema(0.9),
         "<reduce_on_plateau of 'loss'>": nf.reduce_on_plateau(),
     }
@@ -156,7 +157,6 @@ def test_tasks_and_their_parts_print_without_addresses():
         optimizers.as_optimizer(optax.adam(1e-3)),
         optimizers.lookahead(optimizers.clip_value(adamw, 1.0)),
         optimizers.adam(nf.schedules.warmup_cosine(1e-3, 10, 100)),
-        nf.training.Objective(objective),
         nf.schedules.plateau(0.1),
         nf.debug.Finding("error", "loss", "no gradient", "It is 0.", "Train it."),
     ]

@@ -175,6 +175,13 @@ def run_step(objective, model=MODEL, batch=BATCH, **options):
     return step({}, init({}, KEY), batch)
 
 
+def test_batch_norm_in_a_vmapped_predict_says_so():
+    model = nf.serial(nf.batch_norm(4), nf.linear(4, 2))
+    objective = lambda predict, batch: (jax.vmap(predict)(batch[0]).mean(), {})
+    with pytest.raises(ValueError, match=r"batch_norm: .*jax\.vmap\(predict\) sees one example"):
+        run_step(objective, model)
+
+
 def test_a_model_is_not_called():
     for call in (lambda: MODEL(X), lambda: MODEL(PARAMS, X), lambda: jax.jit(MODEL)(X)):
         with pytest.raises(

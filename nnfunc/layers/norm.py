@@ -74,7 +74,7 @@ def batch_norm(
         axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
         if count < 2:
             expected = "training needs at least two values a channel"
-            hint = "Use a larger batch, or layer_norm."
+            hint = "Use a larger batch, or layer_norm; jax.vmap(predict) sees one example, predict(x) the batch."
             check.fail("batch_norm", expected=expected, actual=f"shape {x.shape}", hint=hint)
         normal, _, mean, var = standardize(wide, axes, eps)
         factor = count / (count - 1) if unbiased else 1.0

@@ -54,6 +54,9 @@ class Objective(Described):
     logits: bool = False
     totals: Callable[..., Totals] | None = None
 
+    def __repr__(self) -> str:
+        return super().__repr__() if self.factory_call else f"Objective({check.short_repr(self.function)})"
+
     def __call__(self, predict: Any, batch: PyTree, **arguments: Any) -> tuple[Array, dict[str, Array]]:
         return self.function(predict, batch, **arguments)
 
