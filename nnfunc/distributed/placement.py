@@ -115,7 +115,7 @@ class Placement:
         """
         divides = shape[0] % axis_size(self.mesh, DATA) == 0 and DATA in self.mesh.shape
         sharding = NamedSharding(self.mesh, PartitionSpec(DATA if divides else None))
-        return jax.make_array_from_callback(shape, sharding, lambda index: read(index[0]))
+        return jax.make_array_from_callback(shape, sharding, lambda index: read(index[0] if index else slice(None)))
 
     def tracing(self) -> Any:
         """The block in which a program for this mesh is traced."""
