@@ -110,7 +110,7 @@ def spectral_norm(
         y, out = model.forward(_replaced(params, normal), x, inside)
         return y, Out(_with_model_state(paths.unflatten(new), out.state), out.taps)
 
-    return model.replace(forward=forward, init_state=init_state)
+    return model.replace(forward=forward, init_state=init_state, name="spectral_norm")
 
 
 def _power_iteration(weight: Array, u: Array, axes: tuple[int, ...], steps: int, eps: Scalar) -> tuple[Array, Array]:
