@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -75,6 +75,8 @@ def start(coordinator: str | None = None, process: int | None = None, processes:
     if ":" not in address or not address.rpartition(":")[2].isdigit():
         check.fail("processes", expected="coordinator should be HOST:PORT", actual=repr(address))
     if total > 1:
+        if number > 0:
+            _wait_for_coordinator(address)
         _initialize({"coordinator_address": address, "num_processes": total, "process_id": number}, address)
 
 
@@ -194,14 +196,31 @@ def _integer(name: str, value: Any) -> int:
         check.fail("processes", expected=f"{name} should be an integer", actual=repr(value))
 
 
+def _wait_for_coordinator(address: str) -> None:
+    """Refuse an address at which nothing listens: JAX would abort the process."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + ANSWER
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                _refuse_coordinator(address, str(error))
+        time.sleep(0.5)
+
+
+def _refuse_coordinator(address: str, reason: str) -> NoReturn:
+    hint = "Is process 0 running, and is its port open? Or pass --coordinator, --process and --processes."
+    check.fail("processes", f"{address} did not answer within {ANSWER} s ({reason}).", hint=hint)
+
+
 def _initialize(arguments: dict[str, Any], address: str) -> None:
     global _client
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=ANSWER, heartbeat_timeout_seconds=2 * LOST)
     except Exception as error:  # JAX and its detection of clusters raise several types
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        hint = "Is process 0 running, and is its port open? Or pass --coordinator, --process and --processes."
-        check.fail("processes", f"{address} did not answer within {ANSWER} s ({reason[:200]}).", hint=hint)
+        _refuse_coordinator(address, next(iter(str(error).splitlines()), type(error).__name__)[:200])
     if jax.process_count() == 1:
         return
     from jax._src import distributed  # the client has no public name; orbax uses it in the same way

@@ -1,0 +1,166 @@
+"""One run in two processes of two devices each, over loopback: its losses, its errors, and processes that die."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from nnfunc.distributed import processes
+
+CONFIG = """
+seed = 0
+data = { name = "digits", batch_size = 64 }
+model = { name = "mlp", widths = [64, 16, 10] }
+objective = { name = "classification" }
+optimizer = { name = "adamw", learning_rate = 1e-2 }
+train = { steps = STEPS, log_every = 5, evaluate_every = 20, save_every = 20 }
+mesh = { data = -1 }
+shard = "fsdp"
+"""
+ENVIRONMENT = os.environ | {"NNFUNC_MALLOC": "default"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(steps=20):
+        (tmp_path / "run.toml").write_text(CONFIG.replace("STEPS", str(steps)))
+        return tmp_path / "run.toml"
+
+    return write
+
+
+def program(*arguments, devices=2):
+    return [sys.executable, "-m", "nnfunc", "launch", "--processes", "2", "--devices", str(devices), "--", *arguments]
+
+
+def start(*arguments, **options):
+    command = program(*map(str, arguments))
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def run(*arguments):
+    with start(*arguments) as child:
+        out, errors = child.communicate(timeout=240)
+    return child.returncode, out, errors
+
+
+def rows(folder, split):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+def children_of(child):
+    text = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True).stdout
+    return [int(line) for line in text.split()]
+
+
+def wait_for_step(child, folder, step):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and child.poll() is None:
+        file = folder / "metrics.jsonl"
+        if file.exists() and any(row["step"] >= step for row in rows(folder, "train")):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"no step {step}: {child.communicate()}")
+
+
+def test_two_processes_give_the_losses_of_one(config, tmp_path):
+    code, out, errors = run("train", config(), "--run", tmp_path / "two")
+    assert code == 0, errors
+    assert out.count("\nreport") == 1  # process 0 alone prints
+    command = [sys.executable, "-m", "nnfunc", "train", str(config()), "mesh.data=1", "--run", str(tmp_path / "one")]
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    for split in ("train", "validation"):
+        one, two = ([row["loss"] for row in rows(tmp_path / name, split)] for name in ("one", "two"))
+        np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_on_one_process_saves_on_all(config, tmp_path):
+    folder = tmp_path / "run"
+    with start("train", config(2000), "--run", folder) as child:
+        wait_for_step(child, folder, 20)
+        os.kill(children_of(child)[1], signal.SIGTERM)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 143, errors
+    assert "everything is saved" in errors
+    assert list((folder / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
+def test_killed_processes_lose_nothing_that_was_saved(config, tmp_path):
+    """Ten kills of one of the two at random; the run that is resumed each time ends as one that was never killed."""
+    draw, folder = random.Random(0), tmp_path / "run"
+    arguments, step = ["train", config(2000), "--run", folder], 0
+    for _ in range(10):
+        with start(*arguments) as child:
+            wait_for_step(child, folder, step + draw.randrange(30, 80))
+            saved = sorted((folder / "checkpoints").glob("step-*"))
+            killed = time.monotonic()
+            os.kill(draw.choice(children_of(child)), signal.SIGKILL)
+            child.communicate(timeout=90)
+        assert child.returncode != 0
+        assert time.monotonic() - killed < 60
+        assert sorted((folder / "checkpoints").glob("step-*"))[-1] >= saved[-1]
+        step, arguments = int(saved[-1].name.split("-")[1]), ["resume", folder]
+    code, _, errors = run("resume", folder, f"train.steps={step + 60}")
+    assert code == 0, errors
+    code, _, errors = run("train", config(step + 60), "--run", tmp_path / "whole")
+    one, two = ([row["loss"] for row in rows(path, "train")] for path in (tmp_path / "whole", folder))
+    np.testing.assert_array_equal(two, one)
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_is_told_with_its_number(config, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if os.environ.get('NNFUNC_PROCESS') == '1':\n"
+        "    sys.argv.append('model.widths=[64, 8, 10]') if 'train' in sys.argv else None\n"
+    )
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = program("train", str(config()), "--run", str(tmp_path / "run"))
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "process 1 should have the same config as process 0" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_coordinator_that_does_not_answer(config):
+    command = [sys.executable, "-m", "nnfunc", "train", str(config()), "--coordinator", "127.0.0.1:1"]
+    begin = time.monotonic()
+    result = subprocess.run(
+        [*command, "--process", "1", "--processes", "2"], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 2, result.stderr
+    assert "127.0.0.1:1 did not answer within 30 s" in result.stderr
+    assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinator": "host:1", "process": 0}, r"processes should be given with the other two"),
+        ({"coordinator": "host", "process": 0, "processes": 2}, r"coordinator should be HOST:PORT, got 'host'"),
+        ({"coordinator": "host:1", "process": 2, "processes": 2}, r"process should be .* got 2"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processes.start(**arguments)
+
+
+def test_one_process_needs_no_others():
+    assert (processes.count(), processes.index(), processes.is_main()) == (1, 0, True)
+    assert processes.broadcast("name", lambda: "value") == "value"
+    assert not processes.stops_at(3)
+    processes.agree({"config": "a"})
+    processes.report_failure(2, "nobody to tell")
+    processes.finish()
