@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar, canonicalize, widen

@@ -155,7 +155,7 @@ def backward(
     >>> params, x = model.init(jax.random.key(0)), jnp.ones((5, 3))
     >>> y, saved = nf.backprop.forward(params, x)
     >>> grads = nf.backprop.backward(params, saved, jnp.ones_like(y))
-    >>> jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+    >>> jax.tree.map(np.shape, grads) == jax.tree.map(np.shape, params)
     True
     """
     layers, derivative = _layers(params), _activation(activation).derivative

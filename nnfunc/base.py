@@ -475,7 +475,7 @@ def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
 
 
 def _check_state(model: Model, state: PyTree, where: str, then: str) -> None:
-    expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (model.state_shapes, state))
+    expected, actual = (jax.tree.map(np.shape, tree) for tree in (model.state_shapes, state))
     if expected != actual:
         hint = f"Begin with state = model.init_state(), {then}."
         check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
@@ -506,7 +506,7 @@ def match_state(new: PyTree, old: PyTree) -> PyTree:
 
     Raises: InvalidValueError when the structure or a shape differs.
     """
-    expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (old, new))
+    expected, actual = (jax.tree.map(np.shape, tree) for tree in (old, new))
     if expected != actual:
         expected = f"a layer's new state should have the shapes of its init_state, {expected}"
         check.fail("model", expected=expected, actual=actual)
@@ -717,7 +717,7 @@ def to_device(x: Any) -> Array:
 
 def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of an array or number."""
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf))
+    return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
 
 
 def shape_text(leaf: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import (
@@ -705,9 +706,9 @@ def _match_stack(path: str, stack: str) -> bool:
 
 def _check_stacked(where: str, tree: PyTree, n: int) -> None:
     for path, leaf in paths.flatten(tree).items():
-        if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != n:
+        if np.ndim(leaf) < 1 or np.shape(leaf)[0] != n:
             expected = f"{path} should have a leading axis of {n}, one entry for each layer"
-            check.fail(where, expected=expected, actual=f"shape {jnp.shape(leaf)}")
+            check.fail(where, expected=expected, actual=f"shape {np.shape(leaf)}")
 
 
 def _check_same_shapes(
@@ -716,7 +717,7 @@ def _check_same_shapes(
     """Both trees have the same structure, shapes and dtypes."""
 
     def describe(tree):
-        return jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", tree)
+        return jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(np.shape(leaf))}", tree)
 
     if jax.tree.structure(actual) != jax.tree.structure(expected) or describe(actual) != describe(expected):
         expected_text = f"{actual_name} should have the shape and type of {expected_name}, {describe(expected)}"

@@ -321,7 +321,7 @@ def is_matrix(path: str, leaf: Array) -> bool:
     if name in ("down", "up") and parents and not parents[-1].isdigit():
         name = parents[-1]
     if name.isdigit() or not name:
-        return jnp.ndim(leaf) >= 2
+        return np.ndim(leaf) >= 2
     return not {"weight", "kernel", "embedding"}.isdisjoint(name.split("_"))
 
 

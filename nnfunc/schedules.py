@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Scalar, Schedule
@@ -49,7 +50,7 @@ def constant(value: Scalar) -> Schedule:
     0.5
     """
     check.number("constant", value=value)
-    return lambda step: jnp.broadcast_to(_float(value), jnp.shape(step))
+    return lambda step: jnp.broadcast_to(_float(value), np.shape(step))
 
 
 def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Schedule:
@@ -66,7 +67,7 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
             expected, actual = "it should be a schedule", f"the function {check.short_repr(value)}"
             check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
         return value
-    if not (check.is_plain(value) or (hasattr(value, "dtype") and jnp.ndim(value) == 0)):
+    if not (check.is_plain(value) or (hasattr(value, "dtype") and np.ndim(value) == 0)):
         expected = "it should be a number or a schedule, such as nf.schedules.warmup_cosine(...)"
         check.fail(where, expected=expected, actual=check.describe(value), exc_type=TypeError)
     return constant(value)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc.base import Array, DType, PyTree, is_partitioned, widen
 from nnfunc.sums import sum_all
@@ -26,7 +27,7 @@ def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool =
     >>> [float(vector_norm(x * jnp.array([3.0, 4.0]))) for x in (1.0, 2.0**90, 0.0)]
     [5.0, 6.189700196426901e+27, 0.0]
     """
-    axes = tuple(range(jnp.ndim(x))) if axes is None else tuple(axes)
+    axes = tuple(range(np.ndim(x))) if axes is None else tuple(axes)
     x, power = rescale(x, axes)
     norm = power * _root(jnp.sum(jnp.square(x), axes, keepdims=True))
     return norm if keepdims else jnp.squeeze(norm, axes)

@@ -39,7 +39,7 @@ def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> d
     leading_axes = 2 if objective["name"] == "language_modelling" else 1
 
     def apply(params, x):
-        shape = jnp.shape(jax.tree.leaves(x)[0])[:leading_axes]
+        shape = np.shape(jax.tree.leaves(x)[0])[:leading_axes]
         return jnp.broadcast_to(params["output"], (*shape, *output.shape))
 
     model = as_model((lambda key: {"output": jnp.asarray(output)}, apply))

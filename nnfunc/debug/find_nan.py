@@ -76,7 +76,7 @@ def _find_fault(build: Callable[..., Any], hypers: Any, state: TrainState, data:
 
 
 def _select_trial(trial: int, count: int, leaf: Any) -> Any:
-    return leaf[trial] if jnp.ndim(leaf) and jnp.shape(leaf)[0] == count else leaf
+    return leaf[trial] if np.ndim(leaf) and np.shape(leaf)[0] == count else leaf
 
 
 def find_nan_in(

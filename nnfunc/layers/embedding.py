@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, initializers
 from nnfunc.base import Initializer, Model, canonicalize, widen
@@ -89,7 +90,7 @@ def patch_embedding(
     conv = build_conv(where, in_dim, dim, win, 1, bias, weight_init, bias_init)
 
     def apply(params, x):
-        spatial = jnp.shape(x)[-win.dims - 1 : -1]
+        spatial = np.shape(x)[-win.dims - 1 : -1]
         if any(n % p for n, p in zip(spatial, win.size, strict=False)):
             expected = f"patches of {win.size} should cover the image exactly"
             check.fail(where, expected=expected, actual=f"spatial sizes {spatial}", hint="Pad or resize it first.")

@@ -93,7 +93,7 @@ def lora(
         leaves = paths.flatten(base)
         params = {path: jnp.array(leaf) for path, leaf in leaves.items() if fully[path]}
         for path, (batch, layers) in weights.items():
-            shape, leaf_key = jnp.shape(leaves[path]), reduce(fold, path.split("/"), key)
+            shape, leaf_key = np.shape(leaves[path]), reduce(fold, path.split("/"), key)
             into, out = math.prod(shape[len(batch) : -1]), shape[-1]
             dtype = wide_dtype(leaves[path])
 
@@ -184,7 +184,7 @@ def _weights(base: Params, on: Leaves, stacked: Leaves, fully: dict[str, bool]) 
     for path, leaf in leaves.items():
         if not np.any(picked[path]):
             continue
-        shape, some = jnp.shape(leaf), np.ndim(picked[path]) > 0
+        shape, some = np.shape(leaf), np.ndim(picked[path]) > 0
         first = 1 if layers[path] or some or len(shape) == 3 else 0
         if not is_matrix(path, leaf) or len(shape) - first < 2:
             expected = f"{path} should be a matrix, called weight, kernel or embedding"

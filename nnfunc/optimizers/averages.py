@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree, Scalar, factory_name, wide_dtype
@@ -129,7 +130,7 @@ def _zeros(params: Params) -> PyTree:
             others = {name: _zeros(part) for name, part in leaf.items() if name != "base"}
             return FrozenState(others, base=jax.tree.map(lambda _: None, leaf["base"]))
         is_float = jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.floating)
-        return jnp.zeros(jnp.shape(leaf), wide_dtype(leaf)) if is_float else None
+        return jnp.zeros(np.shape(leaf), wide_dtype(leaf)) if is_float else None
 
     return jax.tree.map(zeros, params, is_leaf=is_frozen)
 

@@ -149,7 +149,7 @@ def _norm_axes(where: str, params: Params, stacked: Leaves) -> PyTree:
     """The axes of each leaf that belong to one unit."""
 
     def axes(keys, leaf, layers):
-        first, last = (1 if layers else 0), jnp.ndim(leaf)
+        first, last = (1 if layers else 0), np.ndim(leaf)
         units = is_matrix(paths.path_of(keys), leaf) and last - first >= 2
         return tuple(range(first, last - 1 if units else last))
 

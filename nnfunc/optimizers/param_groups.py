@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
@@ -64,7 +65,7 @@ def groups(
             check.fail("groups", expected=expected, actual=actual, exc_type=TypeError)
         for pattern, number in numbers.items():
             row: Any = number
-            for one in row if isinstance(row, list | tuple) or jnp.ndim(row) else [row]:
+            for one in row if isinstance(row, list | tuple) or np.ndim(row) else [row]:
                 check_by_pattern("groups", name, {pattern: one})
 
     def by_leaf(name, params, numbers, other_layers):

@@ -40,7 +40,7 @@ def near(law: str, what: str, actual: PyTree, expected: PyTree, tolerance: float
 def leaf_types(tree: PyTree) -> dict[str, str]:
     """The path, dtype and shape of every leaf of tree: they must agree before values are compared."""
     leaves = paths.flatten(tree)
-    return {p: f"{jax.dtypes.result_type(v)}{list(jnp.shape(v))}" for p, v in leaves.items()}
+    return {p: f"{jax.dtypes.result_type(v)}{list(np.shape(v))}" for p, v in leaves.items()}
 
 
 def traced_dtypes(points: Iterable[Any]) -> list[Callable[[tuple[Any, ...]], Any]]:

@@ -107,7 +107,7 @@ def find_non_finite(
 
 
 def _divides(count: int, batch: PyTree) -> bool:
-    return all(jnp.shape(leaf)[0] % count == 0 for leaf in jax.tree.leaves(batch))
+    return all(np.shape(leaf)[0] % count == 0 for leaf in jax.tree.leaves(batch))
 
 
 def _in_step(
@@ -209,7 +209,7 @@ def ordered_taps(order: Sequence[str], taps: dict[str, PyTree]) -> list[TapIndex
         names = path.split("/")
         stars = [j for j, name in enumerate(names) if name == "*"]
         starts = [first.setdefault("/".join(names[:j]), i) for j in stars]
-        shape = jnp.shape(jax.tree.leaves(taps[path])[0])[: len(stars)] if stars else ()
+        shape = np.shape(jax.tree.leaves(taps[path])[0])[: len(stars)] if stars else ()
         for numbers in np.ndindex(*shape):
             rank = [n for pair in zip(starts, numbers, strict=True) for n in pair]
             ranked.append(([*rank, i], (path, tuple(numbers))))
@@ -225,7 +225,7 @@ def numbered_path(path: str, numbers: tuple[int, ...]) -> str:
 def _describe_layer(taps: dict[str, PyTree], path: str, numbers: tuple[int, ...]) -> str:
     if not numbers:
         return f"layer {path}"
-    count = jnp.shape(jax.tree.leaves(taps[path])[0])[0]
+    count = np.shape(jax.tree.leaves(taps[path])[0])[0]
     return f"layer {path} (number {numbers[0]} of {count}: {numbered_path(path, numbers)})"
 
 

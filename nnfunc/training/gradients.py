@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import (
@@ -197,15 +198,15 @@ def _accumulated(gradient: GradientFunction, count: int) -> GradientFunction:
     """
 
     def split(leaf):
-        if jnp.ndim(leaf) == 0:  # belongs to no example
+        if np.ndim(leaf) == 0:  # belongs to no example
             return jnp.broadcast_to(leaf, (count,))
-        size = jnp.shape(leaf)[0]
+        size = np.shape(leaf)[0]
         if size % count:
             check.fail("train", expected=f"accumulate should divide the batch of {size} examples", actual=count)
-        return jnp.asarray(leaf).reshape(count, -1, *jnp.shape(leaf)[1:])  # [count, batch / count, ...]
+        return jnp.asarray(leaf).reshape(count, -1, *np.shape(leaf)[1:])  # [count, batch / count, ...]
 
     def accumulated(params, model_state, batch, key):
-        lengths = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf)}
+        lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if np.ndim(leaf)}
         if len(lengths) > 1:
             problem = f"accumulate = {count} divides the examples of a batch, and its arrays have first axes of"
             hint = "Leave accumulate out for graphs, which count as one example."
@@ -316,7 +317,7 @@ def objective_values(
         expected = f"{name} should be one number"
         if not (check.is_plain(value) or hasattr(value, "dtype")):
             check.fail("objective", expected=expected, actual=check.describe(value), exc_type=TypeError)
-        if jnp.shape(value) != ():
+        if np.shape(value) != ():
             hint = "Take the mean over the batch."
             check.fail("objective", expected=expected, actual=f"shape {jnp.shape(value)}", hint=hint)
     if not jnp.issubdtype(jax.dtypes.result_type(loss), jnp.floating):

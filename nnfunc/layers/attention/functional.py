@@ -234,9 +234,9 @@ def _split_heads(x: Array, kv_heads: int) -> Array:
 def _softmax(scores: Array) -> Array:
     """Softmax over the last axis; 0 where a score is -inf, also where all of a row are."""
     top = scores.max(-1, keepdims=True)
-    powers = jnp.exp(scores - jnp.where(top == -jnp.inf, 0, top))
+    powers = jnp.exp(scores - jnp.where(top == -jnp.inf, 0.0, top))
     total = powers.sum(-1, keepdims=True)
-    return powers / jnp.where(total == 0, 1, total)
+    return powers / jnp.where(total == 0.0, 1.0, total)
 
 
 @_softmax.defjvp

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold, is_partitioned
