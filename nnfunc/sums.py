@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnfunc import xla_flags
+from nnfunc import tuning, xla_flags
 from nnfunc.base import Array, is_partitioned
 
 __all__ = [
@@ -32,7 +32,7 @@ def by_products() -> bool:
 
     Not in a program that is divided over devices: there their reshapes would move whole arrays between devices.
     """
-    return jax.default_backend() == "cpu" and _flagged() and not is_partitioned()
+    return tuning.platform() == "cpu" and _flagged() and not is_partitioned()
 
 
 @functools.cache

@@ -7,7 +7,7 @@ pinned is a part of the key of `jax.jit`, so no program that was compiled with o
 
 import json
 import os
-import platform
+import platform as host
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -29,6 +29,8 @@ __all__ = [
     "measured",
     "pinned",
     "pins",
+    "platform",
+    "portable",
     "recorded",
     "save_measured",
     "table_file",
@@ -42,6 +44,9 @@ TABLE = {str: {str: {"form": str, "seconds?": {str: float}}}}
 
 _pins = jax.make_user_context(default_value=())
 """The pinned forms: pairs (key, form), sorted."""
+
+_portable = jax.make_user_context(default_value=False)
+"""Whether programs are traced for any platform, not for that of this process."""
 
 _calls: ContextVar["dict[str, Call] | None"] = ContextVar("calls", default=None)
 
@@ -77,6 +82,16 @@ def pinned(forms: Mapping[str, str]) -> AbstractContextManager[Any]:
 def pins() -> dict[str, str]:
     """The forms that are pinned where this is called: {key: form}."""
     return dict(_pins.value)
+
+
+def portable() -> AbstractContextManager[Any]:
+    """A context in which programs are traced for any platform, in this thread: with XLA's operations as they are."""
+    return _portable(True)
+
+
+def platform() -> str:
+    """The platform that forms are chosen for: "cpu", "gpu", "tpu", or "any" inside of `portable`."""
+    return "any" if _portable.value else jax.default_backend()
 
 
 @contextmanager
@@ -174,7 +189,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _machine() -> str:
     """What measured times hold for: the version and flags of jaxlib, the processor, and how many cores may be used."""
-    name = platform.processor() or platform.machine()
+    name = host.processor() or host.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nnfunc import check
+from nnfunc import check, tuning
 from nnfunc.base import Array, DType, Model, Scalar, wide_dtype, widen
 from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, pad, parse_windows
 
@@ -52,7 +51,7 @@ def max_pool(
     def apply(params, x):
         flat, lead = flatten_batch("max_pool", x, win.dims, integers=True)
         flat = pad(flat, win.pads(flat.shape[1:-1]), _smallest(flat))
-        whole = _use_reduce_window(jax.default_backend(), win)
+        whole = _use_reduce_window(tuning.platform(), win)
         y = _largest_of_windows(flat, win) if whole else _largest_by_axes(flat, win)
         return y.reshape(*lead, *y.shape[1:])  # [..., *windows, channels]
 

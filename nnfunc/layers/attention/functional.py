@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from nnfunc import check
+from nnfunc import check, tuning
 from nnfunc.base import Array, Context, Key, Scalar, canonicalize, is_partitioned, wide_dtype
 from nnfunc.layers.attention.backends import (
     Implementation,
@@ -100,7 +100,7 @@ def attend(
     if observe is not None:
         implementation = "plain"
     elif implementation is None:
-        platform = jax.default_backend()
+        platform = tuning.platform()
         capability = gpu_compute_capability() if platform == "gpu" else 0.0
         implementation = choose_implementation(platform, q, k, v, options, capability)
     elif (unsupported := unsupported_by(implementation, q, k, v, options)) is not None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, initializers
+from nnfunc import check, initializers, tuning
 from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold, is_partitioned
 from nnfunc.combinators import absolute, call_child, is_requested, tap
 from nnfunc.layers.attention.backends import Implementation
@@ -228,10 +228,10 @@ def _project_at_once(
     layer with them raises the error. Where heads may be divided over devices, the weights are joined head by head.
     """
     parts = [params.get(name, {}) for name in PROJECTIONS]
-    shapes = [jnp.shape(part.get("weight")) for part in parts]
+    shapes = [np.shape(part.get("weight")) for part in parts]
     fit = shapes == [(x.shape[-1], width) for width in widths] and len({*map(len, parts)}) == 1
     by_head = is_partitioned(beyond_batch=True)
-    if not by_head and (is_partitioned() or jax.default_backend() != "cpu"):
+    if not by_head and (is_partitioned() or tuning.platform() != "cpu"):
         return {}
     if ctx.watch is not None or not fit:
         return {}

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from nnfunc import tuning
@@ -33,7 +32,7 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     x, weight = x.astype(dtype), weight.astype(dtype)
     x, weight = vary_like((x, weight), (x, weight))
     plan = Plan(win.stride, win.dilation, pads, groups)
-    form = _choose_form(jax.default_backend(), win.size, weight.shape[-2], positions, plan)
+    form = _choose_form(tuning.platform(), win.size, weight.shape[-2], positions, plan)
     if form in TUNED[:2]:  # of one group, on a CPU
         key = _key(x, weight, plan)
         x, form = tuning.record(key, form, x, weight, plan), tuning.choose(key, form, TUNED)

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnfunc import check, initializers
+from nnfunc import check, initializers, tuning
 from nnfunc.base import Array, Initializer, Model, Shape, fold, vary_like
 from nnfunc.layers.conv.channels_last import Plan, spread
 from nnfunc.layers.conv.conv import check_channels, check_groups
@@ -112,7 +111,7 @@ def _groups_first(weight: Array, groups: int) -> Array:
 
 def _transposed(x: Array, weight: Array, win: Windows, cut: Any, groups: int) -> Array:
     """On CPU the transpose of `direct`, a group at a time, as `conv` chooses it."""
-    if jax.default_backend() != "cpu" or groups > 64:
+    if tuning.platform() != "cpu" or groups > 64:
         return plain_transpose(x, weight, win, cut, groups)
     x, weight = vary_like((x, weight), (x, weight))
     plan, sizes = Plan(win.stride, win.dilation, cut), _sizes(win, cut, x.shape[1:-1])

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nnfunc import tuning
 from nnfunc.base import Array, vary_like
 from nnfunc.layers.recurrent.cell_math import Carry, CellMath, Saved, Weights
 
@@ -34,7 +35,7 @@ def scan_time(
     """
     if not pre.shape[0]:  # without jit JAX has no scan over nothing
         return jnp.zeros((0, *carry[0].shape), carry[0].dtype), carry
-    fast = jax.default_backend() == "cpu" if fast is None else fast
+    fast = tuning.platform() == "cpu" if fast is None else fast
     weights, pre, carry = vary_like((weights, pre, carry), (weights, pre, carry))
     if fast and pre.shape[0] > 1:
         return _fast(cell_math, reverse, weights, pre, carry, mask)
