@@ -66,6 +66,8 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.distributed.mesh import mesh
     from nnfunc.distributed.placement import shardings
     from nnfunc.generation import generate
+    from nnfunc.interop.export_model import export
+    from nnfunc.interop.stablehlo import load_exported
     from nnfunc.malloc import keep_memory
     from nnfunc.optimizers import averages
     from nnfunc.sweeps.ensemble import ensemble_from
@@ -90,6 +92,7 @@ _LATER = {
     "data": "nnfunc.data",
     "debug": "nnfunc.debug",
     "errors": "nnfunc.errors",
+    "export": "nnfunc.interop.export_model",
     "generate": "nnfunc.generation",
     "generation": "nnfunc.generation",
     "keep_memory": "nnfunc.malloc",
@@ -112,6 +115,7 @@ _LATER = {
     "trainer": "nnfunc.training.step",
     "train": "nnfunc.training.train_run",
     "evaluate": "nnfunc.training.evaluate",
+    "load_exported": "nnfunc.interop.stablehlo",
     "load_run": "nnfunc.config.restore",
     "classification": "nnfunc.training.objectives",
     "language_modelling": "nnfunc.training.objectives",
@@ -195,6 +199,7 @@ __all__ = [
     "ensemble_from",
     "errors",
     "evaluate",
+    "export",
     "feed_forward",
     "flatten",
     "generate",
@@ -216,6 +221,7 @@ __all__ = [
     "lenet",
     "linear",
     "llama",
+    "load_exported",
     "load_run",
     "local_response_norm",
     "log_uniform",

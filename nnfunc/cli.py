@@ -235,6 +235,35 @@ def predict(
 
 
 @app.command(cls=_JaxCommand)
+def export(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; of numpy, one that ends with .py.")],
+    to: Annotated[str, typer.Option("--to", help="The format: stablehlo, onnx or numpy.")],
+    checkpoint: Checkpoint = "best",
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            help="Of onnx, weights of 8 bits: weights computes in float32, dynamic also in integers.",
+            show_default="float32",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="The largest difference of an output, as a part of the largest one.")
+    ] = 1e-4,
+) -> None:
+    """Write the model of a run as a file for another runtime.
+
+    stablehlo is a file for nf.load_exported, which needs JAX alone; onnx is for
+    ONNX Runtime and others; numpy is a page of Python, and a .safetensors file.
+    The preprocessing of images and tables is a part of the file. It is run on
+    100 held-out examples first: where its outputs differ, nothing is written.
+    """
+    from nnfunc.commands.export import export
+
+    export(run, file, to, checkpoint, quantize=quantize, tolerance=tolerance)
+
+
+@app.command(cls=_JaxCommand)
 def sample(
     run: RunFolder,
     prompt: Annotated[

@@ -1,0 +1,1 @@
+"""Models and runs for other libraries and other runtimes."""

@@ -1,0 +1,134 @@
+"""Models as ONNX files, by jax2onnx, run and quantized by ONNX Runtime."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from nnfunc import check
+from nnfunc.interop import onnx_primitives
+from nnfunc.interop.program import Program, explain
+
+__all__ = ["QUANTIZATIONS", "open_file", "quantize", "write"]
+
+QUANTIZATIONS = ("dynamic", "weights")
+LARGEST = 2**31 - 1
+"""The most bytes of a file of one piece: it is a message of protobuf."""
+
+
+def write(program: Program, file: Path) -> list[Path]:
+    """Write the program to a file; the paths of the files."""
+    jax2onnx, onnx = _package("jax2onnx"), _package("onnx")
+    size = sum(weight.nbytes for weight in program.weights.values())
+    if size > LARGEST - 2**20:
+        expected = "the weights of a model for ONNX should have at most 2 GB"
+        check.fail("export", expected=expected, actual=f"{size / 1e9:.3g} GB", hint="Export to stablehlo.")
+    with explain(program.model, "onnx"):
+        weights = list(program.weights.values())
+        traced = jax.make_jaxpr(lambda *inputs: program.call(weights, list(inputs)))(*program.input_specs)
+        simple = jax.make_jaxpr(lambda *inputs: onnx_primitives.evaluate(traced.jaxpr, traced.consts, inputs))(
+            *program.input_specs
+        )
+    names = {"input_names": list(program.inputs), "output_names": [spec["name"] for spec in program.output_specs]}
+    try:
+        with _quiet("onnx_ir", "jax2onnx", "root"):
+            model = jax2onnx.to_onnx(jaxpr_as_fun(simple), program.input_specs, model_name=program.model.name, **names)
+    except Exception as error:  # jax2onnx raises exceptions of many classes
+        _explain_primitive(program, simple.jaxpr, traced.jaxpr, error)
+    _simplify_products(onnx, model.graph)
+    metadata = {key: value for key, value in program.metadata_with_specs.items() if key not in ("inputs", "outputs")}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    onnx.helper.set_model_props(model, texts)
+    model.producer_name, model.producer_version = "nnfunc", metadata["nnfunc"]
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString())
+    return [file]
+
+
+def open_file(file: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """The function of a file, by ONNX Runtime: inputs -> outputs."""
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors: warnings are about unused initializers
+    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def quantize(file: Path, target: Path, method: str) -> None:
+    """Write the model of a file with weights of 8 bits.
+
+    method: "weights" computes in float32, in products of matrices with constants; "dynamic" computes these and
+    convolutions in integers, for which it quantizes each input by its range.
+    """
+    check.choice("export", QUANTIZATIONS, quantize=method)
+    quantization = _package("onnxruntime.quantization")
+    onnx = _package("onnx")
+    with _quiet("root", "onnxruntime.quantization"):
+        if method == "dynamic":
+            quantization.quantize_dynamic(file, target, weight_type=quantization.QuantType.QUInt8)
+        else:
+            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+            from onnxruntime.quantization.onnx_model import ONNXModel
+
+            model = ONNXModel(onnx.load(file))
+            model.replace_gemm_with_matmul()
+            quantizer = MatMulNBitsQuantizer(model.model, bits=8, block_size=32, is_symmetric=True)
+            quantizer.process()
+            onnx.save(quantizer.model.model, target)
+    small = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    if not any(weight.data_type in small for weight in onnx.load(target).graph.initializer):
+        problem = "the model has no product of matrices with constant weights, so nothing can be quantized."
+        check.fail("export", problem, hint="Leave quantize out.")
+
+
+def _simplify_products(onnx: Any, graph: Any) -> None:
+    """Products that jax2onnx writes as Gemm without its bias, as MatMul: ONNX Runtime fuses and quantizes these."""
+    for node in graph.node:
+        values = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        for inner in (value for value in values.values() if isinstance(value, onnx.GraphProto)):
+            _simplify_products(onnx, inner)
+        is_product = values.get("alpha", 1) == 1 and values.get("beta", 1) == 0
+        if node.op_type == "Gemm" and is_product and not (values.get("transA") or values.get("transB")):
+            node.op_type = "MatMul"
+            del node.input[2:], node.attribute[:]
+    read = {name for node in graph.node for name in node.input}
+    biases = [value for value in graph.initializer if value.name.startswith("dot_bias") and value.name not in read]
+    for value in biases:
+        graph.initializer.remove(value)
+
+
+def _explain_primitive(program: Program, simple: Any, traced: Any, error: Exception) -> None:
+    """Raise the error of jax2onnx with the primitive and the layer, where its message names a primitive."""
+    known = onnx_primitives.primitives(simple) | onnx_primitives.primitives(traced)
+    name = next((name for name in sorted(known, key=len, reverse=True) if name in str(error)), None)
+    with explain(program.model, "onnx"):
+        if name is None:
+            raise error
+        path = f" in the layer at {known[name]}" if known[name] else ""
+        reason = str(error).splitlines()[0].rstrip(".")
+        check.fail("export", f"{program.model.name} cannot be exported to onnx: the primitive {name}{path}: {reason}.")
+
+
+def _package(name: str) -> Any:
+    return check.package("export", name, "nnfunc[onnx]")
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """A context in which loggers show errors only."""
+    loggers = [logging.getLogger(None if name == "root" else name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

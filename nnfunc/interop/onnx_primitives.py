@@ -1,0 +1,163 @@
+"""The program of a model in the primitives that jax2onnx converts.
+
+jax2onnx replaces functions of jax.numpy while it traces, and each of its replacements takes a part of their
+arguments. So a model is traced before, to the primitives of jax.lax, and `evaluate` runs these with some changes:
+calls are inlined, what depends on weights alone is computed, loops over layers are written out, and primitives that
+ONNX or jax2onnx does not have are written in others.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
+
+from nnfunc import check
+
+__all__ = ["evaluate", "layer_of", "primitives"]
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}
+"""The primitives that call a program, and the parameter that holds it."""
+
+FOLDED = 4096
+"""The number of values up to which a result of constants is computed although it is larger than they are."""
+
+
+def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The outputs of a program for its constants and arguments, by primitives that jax2onnx converts."""
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= dict(zip(jaxpr.invars, args, strict=True))
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, Literal) else values[variable]
+
+    for eqn in jaxpr.eqns:
+        outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars])
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def primitives(jaxpr: Jaxpr) -> dict[str, str]:
+    """The primitives of a program, those of inner ones included, with the path of the first layer that has each."""
+    result: dict[str, str] = {}
+    for eqn in jaxpr.eqns:
+        result.setdefault(eqn.primitive.name, layer_of(eqn))
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                for name, path in primitives(inner).items():
+                    result.setdefault(name, path or layer_of(eqn))
+    return result
+
+
+def layer_of(eqn: JaxprEqn) -> str:
+    """The path of the layer that an equation belongs to, empty outside of one."""
+    return str(eqn.source_info.name_stack)
+
+
+def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    name = eqn.primitive.name
+    if name in CALLS:
+        inner = eqn.params[CALLS[name]]
+        return evaluate(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+    if name == "scan":
+        return _scan(eqn, inputs)
+    if _is_constant(eqn, inputs):
+        with jax.ensure_compile_time_eval():
+            outputs = eqn.primitive.bind(*inputs, **eqn.params)
+    else:
+        outputs = REWRITES.get(name, eqn.primitive.bind)(*inputs, **eqn.params)
+    return outputs if eqn.primitive.multiple_results else [outputs]
+
+
+def _is_constant(eqn: JaxprEqn, inputs: list[Any]) -> bool:
+    """Whether the outputs follow from constants, and are not much larger than these."""
+    shapes = [variable.aval.shape for variable in eqn.outvars]
+    if any(map(check.is_traced, inputs)) or not all(isinstance(n, int) for shape in shapes for n in shape):
+        return False
+    return sum(map(math.prod, shapes)) <= max(FOLDED, sum(map(np.size, inputs)))
+
+
+def _scan(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    """A loop over constants, such as the weights of layers, written out; another loop from first to last."""
+    params, body = eqn.params, eqn.params["jaxpr"]
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    consts, carry, xs = inputs[:first], inputs[first:last], inputs[last:]
+
+    def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        outputs = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs])
+        return outputs[: len(carry)], outputs[len(carry) :]
+
+    if xs and not any(map(check.is_traced, xs)):
+        arrays, rows = [np.asarray(x) for x in xs], []
+        order = reversed(range(params["length"])) if params["reverse"] else range(params["length"])
+        for i in order:
+            carry, ys = step(carry, [x[i] for x in arrays])
+            rows.append(ys)
+        rows = rows[::-1] if params["reverse"] else rows
+        return [*carry, *(jnp.stack(ys) for ys in zip(*rows, strict=True))]
+    flip = (lambda values: [lax.rev(x, (0,)) for x in values]) if params["reverse"] else list
+    carry, ys = lax.scan(step, carry, flip(xs), length=params["length"])
+    return [*carry, *flip(ys)]
+
+
+def _reduce_precision(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
+    """Without bits of the mantissa it is the nearest power of two."""
+    if mantissa_bits:
+        return lax.reduce_precision_p.bind(x, exponent_bits=exponent_bits, mantissa_bits=mantissa_bits)
+    factor = np.asarray(1 / math.log(2), x.dtype)
+    return lax.exp2(lax.round(lax.mul(lax.log(x), lax.full_like(x, factor))))
+
+
+def _pad(x: Any, value: Any, *, padding_config: Sequence[tuple[int, int, int]]) -> Any:
+    """Blocks of the value beside x: jax2onnx does not pad an array with a symbolic axis."""
+    if any(low < 0 or high < 0 or inner for low, high, inner in padding_config):
+        return lax.pad_p.bind(x, value, padding_config=padding_config)
+    for axis, (low, high, _) in enumerate(padding_config):
+        before, after = (lax.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), value, x.dtype) for n in (low, high))
+        parts = [*([before] if low else []), x, *([after] if high else [])]
+        x = lax.concatenate(parts, axis) if len(parts) > 1 else x
+    return x
+
+
+def _reduce_window(name: str, reduce: Callable[[Any, Any], Any], identity: Callable[[Any], Any]) -> Any:
+    """The reduction of windows as one of strided slices, an axis after the other: all axes are spatial in jax2onnx."""
+
+    def rewrite(x: Any, **params: Any) -> Any:
+        if set(params["base_dilation"]) != {1}:
+            return getattr(lax, f"{name}_p").bind(x, **params)
+        pads = [(low, high, 0) for low, high in params["padding"]]
+        x = _pad(x, identity(x.dtype), padding_config=pads)
+        sizes = zip(params["window_dimensions"], params["window_strides"], params["window_dilation"], strict=True)
+        for axis, (size, stride, dilation) in enumerate(sizes):
+            if (size, stride) != (1, 1):
+                end = x.shape[axis] - (size - 1) * dilation
+                starts = [i * dilation for i in range(size)]
+                parts = [lax.slice_in_dim(x, start, start + end, stride, axis) for start in starts]
+                x = parts[0]
+                for part in parts[1:]:
+                    x = reduce(x, part)
+        return x
+
+    return rewrite
+
+
+REWRITES: dict[str, Callable[..., Any]] = {
+    "pad": _pad,
+    "reduce_precision": _reduce_precision,
+    "reduce_window_max": _reduce_window("reduce_window_max", lax.max, lambda dtype: np.asarray(-np.inf, dtype)),
+    "reduce_window_sum": _reduce_window("reduce_window_sum", lax.add, lambda dtype: np.zeros((), dtype)),
+}
+"""Primitives in terms of others."""
