@@ -238,7 +238,7 @@ def predict(
 def export(
     run: RunFolder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; of numpy, one that ends with .py.")],
-    to: Annotated[str, typer.Option("--to", help="The format: stablehlo, onnx or numpy.")],
+    to: Annotated[str, typer.Option("--to", help="The format: stablehlo, onnx, litert or numpy.")],
     checkpoint: Checkpoint = "best",
     quantize: Annotated[
         str | None,
@@ -254,7 +254,9 @@ def export(
     """Write the model of a run as a file for another runtime.
 
     stablehlo is a file for nf.load_exported, which needs JAX alone; onnx is for
-    ONNX Runtime and others; numpy is a page of Python, and a .safetensors file.
+    ONNX Runtime and others; litert is a .tflite file for phones; numpy is a
+    page of Python and a .safetensors file.
+
     The preprocessing of images and tables is a part of the file. It is run on
     100 held-out examples first: where its outputs differ, nothing is written.
     """

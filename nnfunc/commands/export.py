@@ -37,8 +37,8 @@ def export(
 
     The preprocessing of images and tables is a part of the file's program; the names of the classes, the tokenizer
     and the config are in its metadata.
-    folder: of the run. file: to write. to: "stablehlo", "onnx" or "numpy". checkpoint: "best" or "last". quantize,
-    tolerance: as in `nf.export`.
+    folder: of the run. file: to write. to: "stablehlo", "onnx", "litert" or "numpy". checkpoint: "best" or "last".
+    quantize, tolerance: as in `nf.export`.
     Raises: ValueError when the model cannot be exported, or its outputs differ; nothing is written then.
     """
     check.choice("export", FORMATS, to=to)

@@ -20,11 +20,12 @@ __all__ = ["FORMATS", "ExportReport", "export"]
 FORMATS = {
     "stablehlo": "nnfunc.interop.stablehlo",
     "onnx": "nnfunc.interop.onnx",
+    "litert": "nnfunc.interop.litert",
     "numpy": "nnfunc.interop.numpy_program",
 }
-"""Format -> its module, which has `write(program, file) -> paths` and `open_file(file) -> function`."""
+"""Format -> its module: `write(program, file) -> paths`, `open_file(file) -> function of the inputs by name`."""
 
-RUNTIMES = {"stablehlo": "jax.export", "onnx": "ONNX Runtime", "numpy": "NumPy"}
+RUNTIMES = {"stablehlo": "jax.export", "onnx": "ONNX Runtime", "litert": "LiteRT", "numpy": "NumPy"}
 
 
 class ExportReport(NamedTuple):
@@ -66,7 +67,7 @@ def export(
     file: str | Path,
     example: PyTree,
     *,
-    to: Literal["stablehlo", "onnx", "numpy"],
+    to: Literal["stablehlo", "onnx", "litert", "numpy"],
     state: PyTree | None = None,
     transform: Callable[[PyTree], PyTree] | None = None,
     names: Sequence[str] | None = None,
@@ -75,12 +76,14 @@ def export(
     tolerance: float = 1e-4,
     quantize: Literal["dynamic", "weights"] | None = None,
 ) -> ExportReport:
-    """Write a model with its parameters as a file for another runtime, in which the batch may have any size.
+    """Write a model with its parameters as a file for another runtime.
 
     The file is run in that runtime on the example first. Nothing is written unless its outputs are those of the model.
+    A batch may have any size, except in "litert".
 
     - "stablehlo": one file for `nf.load_exported`, which needs JAX alone; for CPU, NVIDIA GPU and TPU.
     - "onnx": one file for ONNX Runtime and others. Needs the extra: pip install 'nnfunc[onnx]'.
+    - "litert": one .tflite file for phones and small devices, for one example at a time. Needs the extra: pip install 'nnfunc[litert]'.
     - "numpy": a Python program of a page, and its weights in a .safetensors file beside it; for `nf.mlp`, `nf.cnn`
       and `nf.gpt`.
 
@@ -115,14 +118,21 @@ def export(
     state = resolve_state(model, state, "export")
     description = {"nnfunc": _version(), "model": repr(model).removeprefix("<nnfunc model ").removesuffix(">")}
     description |= {} if names is None else {"names": list(names)}
-    program = Program(model, params, state, transform, example, {**description, **(metadata or {})})
+    program = Program(
+        model,
+        params,
+        state,
+        transform,
+        example,
+        {**description, **(metadata or {})},
+        batch=1 if to == "litert" else None,
+    )
     _check_example(program, labels)
     form = importlib.import_module(FORMATS[to])
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         files = form.write(program, Path(folder) / target.name)
-        inputs = list(program.inputs.values())
-        expected = program.reference(inputs, None if to == "stablehlo" else "highest")
-        outputs = _run(form, files[0], inputs)
+        expected = program.reference(None if to == "stablehlo" else "highest")
+        outputs = _run(form, files[0], program)
         difference = _difference(expected, outputs)
         if not difference <= tolerance:
             problem = f"the outputs of the {to} file differ from those of {model.name} by {difference:.2g}"
@@ -133,14 +143,16 @@ def export(
         if quantize is not None:
             files = [Path(folder) / f"{target.name}.quantized"]
             form.quantize(Path(folder) / target.name, files[0], quantize)
-            outputs = _run(form, files[0], inputs)
+            outputs = _run(form, files[0], program)
             quantized = _difference(expected, outputs), _metric(outputs, labels)[1]
         targets = [target, *(target.with_name(file.name) for file in files[1:])]
         size = sum(file.stat().st_size for file in files)
         for source, destination in zip(files, targets, strict=True):
             os.replace(source, destination)
     (metric, of_model), (_, of_file) = values
-    return ExportReport(to, targets, size, len(inputs[0]), difference, metric, of_model, of_file, quantized)
+    return ExportReport(
+        to, targets, size, len(next(iter(program.inputs.values()))), difference, metric, of_model, of_file, quantized
+    )
 
 
 def _check_file(file: Path, to: str) -> Path:
@@ -165,11 +177,12 @@ def _check_example(program: Program, labels: Any) -> None:
         check.fail("export", expected=expected, actual=f"shape {np.shape(labels)}")
 
 
-def _run(form: Any, file: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def _run(form: Any, file: Path, program: Program) -> list[np.ndarray]:
     """The outputs of the file for all examples, of which the first goes alone: another size of the batch."""
-    function = form.open_file(file)
-    first, rest = (function([x[part] for x in inputs]) for part in (slice(0, 1), slice(0, None)))
-    return [np.concatenate([y[:1], z[1:]]) for y, z in zip(first, rest, strict=True)]
+    function, inputs = form.open_file(file), program.inputs
+    first, whole = (function({name: x[part] for name, x in inputs.items()}) for part in (slice(1), slice(None)))
+    names = [spec["name"] for spec in program.output_specs]
+    return [np.concatenate([first[name][:1], whole[name][1:]]) for name in names]
 
 
 def _difference(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:

@@ -1,7 +1,6 @@
 """Models as programs in NumPy: a page of Python, and the weights in one .safetensors file beside it."""
 
 import inspect
-import json
 import subprocess
 import sys
 import tempfile
@@ -45,9 +44,8 @@ def write(program: Program, file: Path) -> list[Path]:
         functions=functions,
     )
     file.write_text(text, encoding="utf-8")
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in program.metadata_with_specs.items()}
     weights_file = file.with_suffix(".safetensors")
-    weights_file.write_bytes(save(weights, metadata=texts))
+    weights_file.write_bytes(save(weights, metadata=program.metadata_texts))
     return [file, weights_file]
 
 
@@ -66,19 +64,19 @@ def _preprocessing(program: Program) -> dict[str, np.ndarray]:
     return {f"preprocessing/{name}": value for name, value in scaled.items()}
 
 
-def open_file(file: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """The function of a program, which runs in a process of its own: inputs -> outputs."""
+def open_file(file: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The function of a program, which runs in a process of its own: inputs by name -> outputs by name."""
 
-    def run(inputs: list[np.ndarray]) -> list[np.ndarray]:
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
-            np.save(source, inputs[0])
+            np.save(source, inputs["x"])
             command = [sys.executable, str(file), str(source), str(target)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 check.fail("export", f"the program failed: {last}.")
-            return [np.load(target)]
+            return {"y": np.load(target)}
 
     return run
 

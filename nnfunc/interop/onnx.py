@@ -1,7 +1,6 @@
 """Models as ONNX files, by jax2onnx, run and quantized by ONNX Runtime."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from nnfunc import check
-from nnfunc.interop import onnx_primitives
 from nnfunc.interop.program import Program, explain
+from nnfunc.interop.simple_primitives import primitives
 
 __all__ = ["QUANTIZATIONS", "open_file", "quantize", "write"]
 
@@ -30,35 +29,29 @@ def write(program: Program, file: Path) -> list[Path]:
         expected = "the weights of a model for ONNX should have at most 2 GB"
         check.fail("export", expected=expected, actual=f"{size / 1e9:.3g} GB", hint="Export to stablehlo.")
     with explain(program.model, "onnx"):
-        weights = list(program.weights.values())
-        traced = jax.make_jaxpr(lambda *inputs: program.call(weights, list(inputs)))(*program.input_specs)
-        simple = jax.make_jaxpr(lambda *inputs: onnx_primitives.evaluate(traced.jaxpr, traced.consts, inputs))(
-            *program.input_specs
-        )
+        simple = jax.make_jaxpr(program.simple_call())(*program.input_specs)
     names = {"input_names": list(program.inputs), "output_names": [spec["name"] for spec in program.output_specs]}
     try:
         with _quiet("onnx_ir", "jax2onnx", "root"):
             model = jax2onnx.to_onnx(jaxpr_as_fun(simple), program.input_specs, model_name=program.model.name, **names)
     except Exception as error:  # jax2onnx raises exceptions of many classes
-        _explain_primitive(program, simple.jaxpr, traced.jaxpr, error)
+        _explain_primitive(program, simple.jaxpr, error)
     _simplify_products(onnx, model.graph)
-    metadata = {key: value for key, value in program.metadata_with_specs.items() if key not in ("inputs", "outputs")}
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-    onnx.helper.set_model_props(model, texts)
-    model.producer_name, model.producer_version = "nnfunc", metadata["nnfunc"]
+    onnx.helper.set_model_props(model, program.metadata_texts)
+    model.producer_name, model.producer_version = "nnfunc", program.metadata["nnfunc"]
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
     return [file]
 
 
-def open_file(file: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """The function of a file, by ONNX Runtime: inputs -> outputs."""
+def open_file(file: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The function of a file, by ONNX Runtime: inputs by name -> outputs by name."""
     runtime = _package("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors: warnings are about unused initializers
     session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in session.get_inputs()]
-    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+    names = [spec.name for spec in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
 
 
 def quantize(file: Path, target: Path, method: str) -> None:
@@ -104,9 +97,9 @@ def _simplify_products(onnx: Any, graph: Any) -> None:
         graph.initializer.remove(value)
 
 
-def _explain_primitive(program: Program, simple: Any, traced: Any, error: Exception) -> None:
+def _explain_primitive(program: Program, jaxpr: Any, error: Exception) -> None:
     """Raise the error of jax2onnx with the primitive and the layer, where its message names a primitive."""
-    known = onnx_primitives.primitives(simple) | onnx_primitives.primitives(traced)
+    known = primitives(jaxpr)
     name = next((name for name in sorted(known, key=len, reverse=True) if name in str(error)), None)
     with explain(program.model, "onnx"):
         if name is None:

@@ -1,5 +1,6 @@
 """What is exported: a model with its parameters as one function of arrays, and its description."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jax import export
 from nnfunc import paths, tuning
 from nnfunc.base import Array, Model, Params, PyTree
 from nnfunc.errors import InvalidValueError, NnfuncError
+from nnfunc.interop.simple_primitives import evaluate
 
 __all__ = ["Program", "Spec", "explain", "tensor_specs"]
 
@@ -23,10 +25,10 @@ Spec = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model as a function (weights, inputs) -> outputs of lists of arrays, whose batch may have any size.
+    """A model as a function (weights, inputs) -> outputs of lists of arrays.
 
     model, params, state: of the model. transform: what is applied to x before the model, or None. example: the x of a
-    batch. metadata: what travels with the program, as JSON.
+    batch. metadata: what travels with the program, as JSON. batch: the size of a batch, None for any size.
     """
 
     model: Model
@@ -35,6 +37,7 @@ class Program:
     transform: Callable[[PyTree], PyTree] | None
     example: PyTree
     metadata: Mapping[str, Any]
+    batch: int | None = None
 
     @cached_property
     def weights(self) -> dict[str, np.ndarray]:
@@ -51,14 +54,20 @@ class Program:
 
     @cached_property
     def input_specs(self) -> list[jax.ShapeDtypeStruct]:
-        """The shapes of the inputs, in which the first axis is the symbol batch."""
-        (batch,) = export.symbolic_shape("batch")
+        """The shapes of the inputs; a batch of any size is the symbol batch."""
+        batch = export.symbolic_shape("batch")[0] if self.batch is None else self.batch
         return [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in self.inputs.values()]
 
     def call(self, weights: list[Array], inputs: list[Array]) -> list[Array]:
         """The outputs, traced for any platform. weights, inputs: in the order of the fields of these names."""
         with tuning.portable():
             return jax.tree.leaves(self.output(weights, inputs))
+
+    def simple_call(self, *, unroll: bool = False) -> Callable[..., list[Array]]:
+        """The function inputs -> outputs with constant weights and few primitives. unroll: as in `evaluate`."""
+        weights = list(self.weights.values())
+        traced = jax.make_jaxpr(lambda *inputs: self.call(weights, list(inputs)))(*self.input_specs)
+        return lambda *inputs: evaluate(traced.jaxpr, traced.consts, inputs, unroll=unroll)
 
     def output(self, weights: list[Array], inputs: list[Array]) -> PyTree:
         """What the model returns. weights, inputs: as for `call`."""
@@ -83,13 +92,19 @@ class Program:
         inputs = dict(zip(self.inputs, self.input_specs, strict=True))
         return {**self.metadata, "inputs": tensor_specs(inputs), "outputs": self.output_specs}
 
-    def reference(self, inputs: list[np.ndarray], precision: str | None = None) -> list[np.ndarray]:
-        """The outputs as the model computes them in this process.
+    @property
+    def metadata_texts(self) -> dict[str, str]:
+        """The metadata with inputs and outputs, each value as text."""
+        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.metadata_with_specs.items()}
 
-        inputs: in the order of the field. precision: of matrix products, None for that of the process.
+    def reference(self, precision: str | None = None) -> list[np.ndarray]:
+        """The outputs for the example as the model computes them in this process.
+
+        precision: of matrix products, None for that of the process.
         """
+        arrays = list(self.weights.values()), list(self.inputs.values())
         with jax.default_matmul_precision(precision):
-            return jax.tree.leaves(jax.device_get(self._output(list(self.weights.values()), inputs)))
+            return jax.tree.leaves(jax.device_get(self._output(*arrays)))
 
     @cached_property
     def _output(self) -> Any:

@@ -61,12 +61,16 @@ class ExportedModel:
             expected = f"x should have the inputs {', '.join(spec['name'] for spec in specs)}"
             check.fail("exported model", expected=expected, actual=check.counted(len(leaves), "array"))
         inputs = [_as_input(spec, leaf) for spec, leaf in zip(specs, leaves, strict=True)]
-        outputs = self._call(self.weights, inputs)
+        outputs = self.call(inputs)
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def call(self, inputs: list[Array]) -> dict[str, Array]:
+        """The outputs by name. inputs: in the order of the metadata, with its dtypes."""
         names = [spec["name"] for spec in self.metadata["outputs"]]
-        return outputs[0] if len(outputs) == 1 else dict(zip(names, outputs, strict=True))
+        return dict(zip(names, self._jitted(self.weights, inputs), strict=True))
 
     @cached_property
-    def _call(self) -> Callable[..., list[Array]]:
+    def _jitted(self) -> Callable[..., list[Array]]:
         return jax.jit(self.program.call)
 
     def __repr__(self) -> str:
@@ -132,10 +136,10 @@ def write(program: Program, file: Path) -> list[Path]:
     return [file]
 
 
-def open_file(file: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """The function of a file of `write`: inputs -> outputs."""
+def open_file(file: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The function of a file of `write`: inputs by name -> outputs by name."""
     model = load_exported(file)
-    return lambda inputs: jax.device_get(model._call(model.weights, inputs))
+    return lambda inputs: jax.device_get(model.call(list(inputs.values())))
 
 
 def _read_weight(archive: zipfile.ZipFile, spec: Mapping[str, Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ from helpers.project import ROOT
 PICTURE = """
 cli
 -> commands
--> config reports testing
+-> config interop reports testing
 -> debug sweeps
 -> training
 -> data distributed generation layers models optimizers runs

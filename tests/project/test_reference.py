@@ -18,6 +18,7 @@ NO_EXAMPLE = {
     "data.images": "needs a folder of images and the package pillow",
     "data.mnist": "needs the files of the data set",
     "keep_memory": "a setting of the whole process",
+    "load_exported": "needs a file and the package flatbuffers",
     "load_run": "needs the folder of a run",
     "sweeps.optuna": "needs the package optuna",
     "sweeps.ray": "needs the package ray",

@@ -581,6 +581,8 @@ NOT_FACTORIES: dict[str, str] = {
     "Task": "a NamedTuple; the rows of `trainer` make them",
     "evaluate": "loops over a data set outside of jit: test_training.py",
     "starting_from": "gives a report beside the parameters: test_starting.py, jit, vmap and grad included",
+    "export": "writes a file: test_export.py",
+    "load_exported": "reads a file: test_export.py",
     "load_run": "reads a run's folder: test_cli.py",
     "train": "loops over dispatches outside of jit: test_training.py",
     "sweep": "loops over packs of members outside of jit: test_sweeps.py",

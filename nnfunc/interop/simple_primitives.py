@@ -1,9 +1,9 @@
-"""The program of a model in the primitives that jax2onnx converts.
+"""The program of a model in few primitives, which the converters to other formats know.
 
 jax2onnx replaces functions of jax.numpy while it traces, and each of its replacements takes a part of their
 arguments. So a model is traced before, to the primitives of jax.lax, and `evaluate` runs these with some changes:
 calls are inlined, what depends on weights alone is computed, loops over layers are written out, and primitives that
-ONNX or jax2onnx does not have are written in others.
+a converter does not have are written in others.
 """
 
 import math
@@ -18,7 +18,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from nnfunc import check
 
-__all__ = ["evaluate", "layer_of", "primitives"]
+__all__ = ["evaluate", "primitives"]
 
 CALLS = {
     "jit": "jaxpr",
@@ -35,8 +35,8 @@ FOLDED = 4096
 """The number of values up to which a result of constants is computed although it is larger than they are."""
 
 
-def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """The outputs of a program for its constants and arguments, by primitives that jax2onnx converts."""
+def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], *, unroll: bool = False) -> list[Any]:
+    """The outputs of a program for its constants and arguments. unroll: whether loops over time are written out too."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values |= dict(zip(jaxpr.invars, args, strict=True))
 
@@ -44,7 +44,7 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[A
         return variable.val if isinstance(variable, Literal) else values[variable]
 
     for eqn in jaxpr.eqns:
-        outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars])
+        outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], unroll)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
@@ -53,27 +53,27 @@ def primitives(jaxpr: Jaxpr) -> dict[str, str]:
     """The primitives of a program, those of inner ones included, with the path of the first layer that has each."""
     result: dict[str, str] = {}
     for eqn in jaxpr.eqns:
-        result.setdefault(eqn.primitive.name, layer_of(eqn))
+        result.setdefault(eqn.primitive.name, _layer(eqn))
         for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 for name, path in primitives(inner).items():
-                    result.setdefault(name, path or layer_of(eqn))
+                    result.setdefault(name, path or _layer(eqn))
     return result
 
 
-def layer_of(eqn: JaxprEqn) -> str:
+def _layer(eqn: JaxprEqn) -> str:
     """The path of the layer that an equation belongs to, empty outside of one."""
     return str(eqn.source_info.name_stack)
 
 
-def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
+def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[Any]:
     name = eqn.primitive.name
     if name in CALLS:
         inner = eqn.params[CALLS[name]]
-        return evaluate(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+        return evaluate(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, unroll=unroll)
     if name == "scan":
-        return _scan(eqn, inputs)
+        return _scan(eqn, inputs, unroll)
     if _is_constant(eqn, inputs):
         with jax.ensure_compile_time_eval():
             outputs = eqn.primitive.bind(*inputs, **eqn.params)
@@ -90,21 +90,20 @@ def _is_constant(eqn: JaxprEqn, inputs: list[Any]) -> bool:
     return sum(map(math.prod, shapes)) <= max(FOLDED, sum(map(np.size, inputs)))
 
 
-def _scan(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
+def _scan(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[Any]:
     """A loop over constants, such as the weights of layers, written out; another loop from first to last."""
     params, body = eqn.params, eqn.params["jaxpr"]
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
     consts, carry, xs = inputs[:first], inputs[first:last], inputs[last:]
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        outputs = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs])
+        outputs = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs], unroll=unroll)
         return outputs[: len(carry)], outputs[len(carry) :]
 
-    if xs and not any(map(check.is_traced, xs)):
-        arrays, rows = [np.asarray(x) for x in xs], []
-        order = reversed(range(params["length"])) if params["reverse"] else range(params["length"])
-        for i in order:
-            carry, ys = step(carry, [x[i] for x in arrays])
+    if unroll or (xs and not any(map(check.is_traced, xs))):
+        rows = []
+        for i in reversed(range(params["length"])) if params["reverse"] else range(params["length"]):
+            carry, ys = step(carry, [_row(x, i) for x in xs])
             rows.append(ys)
         rows = rows[::-1] if params["reverse"] else rows
         return [*carry, *(jnp.stack(ys) for ys in zip(*rows, strict=True))]
@@ -113,12 +112,16 @@ def _scan(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
     return [*carry, *flip(ys)]
 
 
+def _row(x: Any, i: int) -> Any:
+    return lax.index_in_dim(x, i, keepdims=False) if check.is_traced(x) else np.asarray(x)[i]
+
+
 def _reduce_precision(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
-    """Without bits of the mantissa it is the nearest power of two."""
+    """Without bits of the mantissa it is a power of two, and which of the two neighbours makes no difference."""
     if mantissa_bits:
         return lax.reduce_precision_p.bind(x, exponent_bits=exponent_bits, mantissa_bits=mantissa_bits)
     factor = np.asarray(1 / math.log(2), x.dtype)
-    return lax.exp2(lax.round(lax.mul(lax.log(x), lax.full_like(x, factor))))
+    return lax.exp2(lax.floor(lax.mul(lax.log(x), lax.full_like(x, factor))))
 
 
 def _pad(x: Any, value: Any, *, padding_config: Sequence[tuple[int, int, int]]) -> Any:
@@ -133,7 +136,7 @@ def _pad(x: Any, value: Any, *, padding_config: Sequence[tuple[int, int, int]]) 
 
 
 def _reduce_window(name: str, reduce: Callable[[Any, Any], Any], identity: Callable[[Any], Any]) -> Any:
-    """The reduction of windows as one of strided slices, an axis after the other: all axes are spatial in jax2onnx."""
+    """The reduction of windows as one of strided slices, an axis after the other: jax2onnx pools over all axes."""
 
     def rewrite(x: Any, **params: Any) -> Any:
         if set(params["base_dilation"]) != {1}:
