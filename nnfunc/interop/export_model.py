@@ -83,7 +83,8 @@ def export(
 
     - "stablehlo": one file for `nf.load_exported`, which needs JAX alone; for CPU, NVIDIA GPU and TPU.
     - "onnx": one file for ONNX Runtime and others. Needs the extra: pip install 'nnfunc[onnx]'.
-    - "litert": one .tflite file for phones and small devices, for one example at a time. Needs the extra: pip install 'nnfunc[litert]'.
+    - "litert": one .tflite file for phones and small devices, which takes one example at a time. Needs the extra:
+      pip install 'nnfunc[litert]'.
     - "numpy": a Python program of a page, and its weights in a .safetensors file beside it; for `nf.mlp`, `nf.cnn`
       and `nf.gpt`.
 
@@ -116,17 +117,10 @@ def export(
             check.fail("export", expected="quantize should be left out for other formats than onnx", actual=quantize)
     target = _check_file(Path(file), to)
     state = resolve_state(model, state, "export")
-    description = {"nnfunc": _version(), "model": repr(model).removeprefix("<nnfunc model ").removesuffix(">")}
+    description: dict[str, Any] = {"nnfunc": _version(), "model": repr(model)[len("<nnfunc model ") : -1]}
     description |= {} if names is None else {"names": list(names)}
-    program = Program(
-        model,
-        params,
-        state,
-        transform,
-        example,
-        {**description, **(metadata or {})},
-        batch=1 if to == "litert" else None,
-    )
+    description |= metadata or {}
+    program = Program(model, params, state, transform, example, description, batch=1 if to == "litert" else None)
     _check_example(program, labels)
     form = importlib.import_module(FORMATS[to])
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
@@ -150,9 +144,8 @@ def export(
         for source, destination in zip(files, targets, strict=True):
             os.replace(source, destination)
     (metric, of_model), (_, of_file) = values
-    return ExportReport(
-        to, targets, size, len(next(iter(program.inputs.values()))), difference, metric, of_model, of_file, quantized
-    )
+    count = len(next(iter(program.inputs.values())))
+    return ExportReport(to, targets, size, count, difference, metric, of_model, of_file, quantized)
 
 
 def _check_file(file: Path, to: str) -> Path:
@@ -172,6 +165,10 @@ def _check_example(program: Program, labels: Any) -> None:
         shapes = {name: x.shape for name, x in program.inputs.items()}
         expected = "example should be arrays with the same leading axis, of at least 1"
         check.fail("export", expected=expected, actual=f"shapes {shapes}")
+    names, output = program.metadata.get("names"), program.output_specs[0]["shape"]
+    if names is not None and output[-1:] != [len(names)]:
+        expected = f"names should be those of the {output[-1]} outputs"
+        check.fail("export", expected=expected, actual=check.counted(len(names), "name"))
     if labels is not None and np.shape(labels)[:1] != (sizes.pop(),):
         expected = f"labels should have the leading axis of example, {len(next(iter(program.inputs.values())))}"
         check.fail("export", expected=expected, actual=f"shape {np.shape(labels)}")

@@ -67,12 +67,10 @@ def quantize(file: Path, target: Path, method: str) -> None:
         if method == "dynamic":
             quantization.quantize_dynamic(file, target, weight_type=quantization.QuantType.QUInt8)
         else:
-            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-            from onnxruntime.quantization.onnx_model import ONNXModel
-
-            model = ONNXModel(onnx.load(file))
+            model = _package("onnxruntime.quantization.onnx_model").ONNXModel(onnx.load(file))
             model.replace_gemm_with_matmul()
-            quantizer = MatMulNBitsQuantizer(model.model, bits=8, block_size=32, is_symmetric=True)
+            nbits = _package("onnxruntime.quantization.matmul_nbits_quantizer").MatMulNBitsQuantizer
+            quantizer = nbits(model.model, bits=8, block_size=32, is_symmetric=True)
             quantizer.process()
             onnx.save(quantizer.model.model, target)
     small = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}

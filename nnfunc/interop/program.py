@@ -1,7 +1,7 @@
 """What is exported: a model with its parameters as one function of arrays, and its description."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,7 +58,7 @@ class Program:
         batch = export.symbolic_shape("batch")[0] if self.batch is None else self.batch
         return [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in self.inputs.values()]
 
-    def call(self, weights: list[Array], inputs: list[Array]) -> list[Array]:
+    def call(self, weights: Sequence[Any], inputs: Sequence[Any]) -> list[Array]:
         """The outputs, traced for any platform. weights, inputs: in the order of the fields of these names."""
         with tuning.portable():
             return jax.tree.leaves(self.output(weights, inputs))
@@ -69,7 +69,7 @@ class Program:
         traced = jax.make_jaxpr(lambda *inputs: self.call(weights, list(inputs)))(*self.input_specs)
         return lambda *inputs: evaluate(traced.jaxpr, traced.consts, inputs, unroll=unroll)
 
-    def output(self, weights: list[Array], inputs: list[Array]) -> PyTree:
+    def output(self, weights: Sequence[Any], inputs: Sequence[Any]) -> PyTree:
         """What the model returns. weights, inputs: as for `call`."""
         count = len(jax.tree.leaves(self.params))
         params = jax.tree.unflatten(jax.tree.structure(self.params), weights[:count])

@@ -84,7 +84,7 @@ def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[A
 
 def _is_constant(eqn: JaxprEqn, inputs: list[Any]) -> bool:
     """Whether the outputs follow from constants, and are not much larger than these."""
-    shapes = [variable.aval.shape for variable in eqn.outvars]
+    shapes = [getattr(variable.aval, "shape", ()) for variable in eqn.outvars]
     if any(map(check.is_traced, inputs)) or not all(isinstance(n, int) for shape in shapes for n in shape):
         return False
     return sum(map(math.prod, shapes)) <= max(FOLDED, sum(map(np.size, inputs)))

@@ -7,7 +7,7 @@ A file is a ZIP archive without compression: metadata.json; program.bin, of `jax
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,10 +64,10 @@ class ExportedModel:
         outputs = self.call(inputs)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def call(self, inputs: list[Array]) -> dict[str, Array]:
+    def call(self, inputs: Sequence[Any]) -> dict[str, Array]:
         """The outputs by name. inputs: in the order of the metadata, with its dtypes."""
         names = [spec["name"] for spec in self.metadata["outputs"]]
-        return dict(zip(names, self._jitted(self.weights, inputs), strict=True))
+        return dict(zip(names, self._jitted(self.weights, list(inputs)), strict=True))
 
     @cached_property
     def _jitted(self) -> Callable[..., list[Array]]:
@@ -158,7 +158,7 @@ def _as_input(spec: Mapping[str, Any], leaf: Any) -> Array:
         check.fail("exported model", expected=expected, actual=f"shape {array.shape}")
     if jnp.issubdtype(array.dtype, jnp.integer) and jnp.issubdtype(dtype, jnp.integer):
         info = jnp.iinfo(dtype)
-        check.within("exported model", int(info.min), int(info.max), **{name: array})
+        check.within("exported model", int(info.min), int(info.max), "", **{name: array})
     elif array.dtype != dtype and not all(jnp.issubdtype(d, jnp.floating) for d in (array.dtype, dtype)):
         expected = f"{name} should hold {dtype}"
         check.fail("exported model", expected=expected, actual=array.dtype, exc_type=TypeError)
