@@ -13,7 +13,7 @@ from nnfunc import check
 from nnfunc.base import Model, Params, PyTree, resolve_state
 from nnfunc.calls import explain_call
 from nnfunc.device_memory import format_bytes
-from nnfunc.interop.program import Program
+from nnfunc.interop.program import Program, model_name
 
 __all__ = ["FORMATS", "ExportReport", "export"]
 
@@ -129,7 +129,7 @@ def export(
         outputs = _run(form, files[0], program)
         difference = _difference(expected, outputs)
         if not difference <= tolerance:
-            problem = f"the outputs of the {to} file differ from those of {model.name} by {difference:.2g}"
+            problem = f"the outputs of the {to} file differ from those of {model_name(model)} by {difference:.2g}"
             hint = f"The tolerance is {tolerance:g}. Nothing was written."
             check.fail("export", f"{problem} of the largest output or of 1.", hint=hint)
         values = [_metric(y, labels) for y in (expected, outputs)]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from nnfunc import check
-from nnfunc.interop.program import Program, explain
+from nnfunc.interop.program import Program, explain, model_name
 from nnfunc.interop.simple_primitives import primitives
 
 __all__ = ["QUANTIZATIONS", "open_file", "quantize", "write"]
@@ -30,10 +31,16 @@ def write(program: Program, file: Path) -> list[Path]:
         check.fail("export", expected=expected, actual=f"{size / 1e9:.3g} GB", hint="Export to stablehlo.")
     with explain(program.model, "onnx"):
         simple = jax.make_jaxpr(program.simple_call())(*program.input_specs)
-    names = {"input_names": list(program.inputs), "output_names": [spec["name"] for spec in program.output_specs]}
+    options: dict[str, Any] = {
+        "input_names": list(program.inputs),
+        "output_names": [spec["name"] for spec in program.output_specs],
+    }
+    options["model_name"] = model_name(program.model)
     try:
         with _quiet("onnx_ir", "jax2onnx", "root"):
-            model = jax2onnx.to_onnx(jaxpr_as_fun(simple), program.input_specs, model_name=program.model.name, **names)
+            model = jax2onnx.to_onnx(
+                jaxpr_as_fun(simple), program.input_specs, model_name=model_name(program.model), **names
+            )
     except Exception as error:  # jax2onnx raises exceptions of many classes
         _explain_primitive(program, simple.jaxpr, error)
     _simplify_products(onnx, model.graph)
@@ -97,14 +104,15 @@ def _simplify_products(onnx: Any, graph: Any) -> None:
 
 def _explain_primitive(program: Program, jaxpr: Any, error: Exception) -> None:
     """Raise the error of jax2onnx with the primitive and the layer, where its message names a primitive."""
-    known = primitives(jaxpr)
-    name = next((name for name in sorted(known, key=len, reverse=True) if name in str(error)), None)
+    match, layers = re.search(r"primitive '(\w+)'", str(error)), primitives(jaxpr)
     with explain(program.model, "onnx"):
-        if name is None:
+        if match is None or match[1] not in layers:
             raise error
-        path = f" in the layer at {known[name]}" if known[name] else ""
-        reason = str(error).splitlines()[0].rstrip(".")
-        check.fail("export", f"{program.model.name} cannot be exported to onnx: the primitive {name}{path}: {reason}.")
+        layer = f", which is in the layer at {layers[match[1]]}" if layers[match[1]] else ""
+        problem = (
+            f"{model_name(program.model)} cannot be exported to onnx: jax2onnx has no primitive {match[1]}{layer}."
+        )
+        check.fail("export", problem, hint="Export it to stablehlo.")
 
 
 def _package(name: str) -> Any:

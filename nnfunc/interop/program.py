@@ -17,7 +17,7 @@ from nnfunc.base import Array, Model, Params, PyTree
 from nnfunc.errors import InvalidValueError, NnfuncError
 from nnfunc.interop.simple_primitives import evaluate
 
-__all__ = ["Program", "Spec", "explain", "tensor_specs"]
+__all__ = ["Program", "Spec", "explain", "model_name", "tensor_specs"]
 
 Spec = dict[str, Any]
 """A tensor of a program: {"name": ..., "shape": ["batch", ...], "dtype": ...}."""
@@ -123,6 +123,12 @@ def tensor_specs(tensors: Mapping[str, Any]) -> list[Spec]:
     ]
 
 
+def model_name(model: Model) -> str:
+    """The name of the factory that made the model."""
+    factory = model.factory_call[0]
+    return model.name if factory is Model else factory.__name__
+
+
 @contextmanager
 def explain(model: Model, to: str) -> Iterator[None]:
     """A context in which the exception of a conversion becomes an error that names the model and the layer.
@@ -139,5 +145,5 @@ def explain(model: Model, to: str) -> Iterator[None]:
         reason = next((line for line in str(error).splitlines() if line.strip()), "no reason").rstrip(".")
         is_symbolic = type(error).__name__ == "InconclusiveDimensionOperation"
         hint = "The size of a batch is a symbol in an export: a model may not branch on it." if is_symbolic else ""
-        problem = f"{model.name} cannot be exported to {to}: {where} raises {type(error).__name__}: {reason}."
+        problem = f"{model_name(model)} cannot be exported to {to}: {where} raises {type(error).__name__}: {reason}."
         raise InvalidValueError(problem, where="export", hint=hint) from error

@@ -6,6 +6,7 @@ calls are inlined, what depends on weights alone is computed, loops over layers 
 a converter does not have are written in others.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,7 +45,9 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], *, unroll
         return variable.val if isinstance(variable, Literal) else values[variable]
 
     for eqn in jaxpr.eqns:
-        outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], unroll)
+        layer = _layer(eqn)
+        with jax.named_scope(layer) if layer else contextlib.nullcontext():  # which errors of converters name
+            outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], unroll)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 

@@ -66,7 +66,11 @@ def outputs(name, x):
 # StableHLO
 
 
-@pytest.mark.parametrize("name", ["mlp", "gpt", *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS)])
+QUICK = ("mlp", "gru", "gpt")
+ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_stablehlo_computes_the_same_for_any_batch(name, tmp_path):
     pytest.importorskip("flatbuffers")
     report = export(name, tmp_path / "model.stablehlo", to="stablehlo")
@@ -100,9 +104,6 @@ def test_the_file_has_the_preprocessing_the_names_and_the_versions(tmp_path):
     correct = (np.asarray(loaded(x)).argmax(-1) == labels).mean()
     assert (report.metric, report.model, report.file) == ("accuracy", correct, correct)
     assert "accuracy of the model" in str(report)
-    before = file.read_bytes()
-    nf.export(model, params, file, x, to="stablehlo", transform=transform, names=names, metadata=more)
-    assert file.read_bytes() == before  # equal models give equal files
 
 
 def test_a_file_needs_no_code_of_the_model_and_no_other_package(tmp_path):
@@ -188,7 +189,7 @@ def test_a_missing_file_is_named(tmp_path):
 # ONNX and LiteRT, where they are installed
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_onnx_computes_the_same(name, tmp_path):
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -220,14 +221,15 @@ def test_a_quantized_file_is_smaller_and_close(method, tmp_path):
 
 def test_an_unknown_primitive_is_named_with_its_layer(tmp_path):
     pytest.importorskip("jax2onnx")
-    model = nf.serial(body=nf.linear(4, 4), strange=lambda x: jax.lax.bessel_i1e(jax.scipy.special.spence(x)))
-    with pytest.raises(InvalidValueError, match=r"cannot be exported to onnx.*strange") as error:
+    call = lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+    model = nf.serial(body=nf.serial(up=nf.linear(4, 4), strange=call))
+    message = "serial cannot be exported to onnx: jax2onnx has no primitive pure_callback, which is in the layer at "
+    with pytest.raises(InvalidValueError, match=f"{message}body/strange"):
         nf.export(model, model.init(jax.random.key(0)), tmp_path / "model.onnx", images(2, 4), to="onnx")
-    assert "primitive" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_litert_computes_the_same(name, tmp_path):
     pytest.importorskip("litert_converter")
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
