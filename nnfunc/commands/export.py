@@ -46,7 +46,7 @@ def export(
         check.choice("export", QUANTIZATIONS, quantize=quantize)
     run = load_run(folder, checkpoint)
     preprocessing = run.config.preprocessing
-    examples = _held_out_examples(run)
+    examples = _load_examples(run)
     metadata: dict[str, Any] = {
         "preprocessing": dict(preprocessing.facts),
         "config": run.config.text,
@@ -85,7 +85,7 @@ def _transform(preprocessing: Preprocessing) -> Normalise | None:
     return preprocessing.transform
 
 
-def _held_out_examples(run: Run) -> _Examples:
+def _load_examples(run: Run) -> _Examples:
     """Examples of the test or validation split, evenly spaced; random ones if the data cannot be read."""
     facts = run.config.preprocessing.facts
     try:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -205,4 +206,4 @@ def _metric(outputs: Sequence[np.ndarray], labels: Any) -> tuple[str | None, flo
 
 
 def _version() -> str:
-    return getattr(importlib.import_module("nnfunc"), "__version__", "unknown")
+    return getattr(sys.modules["nnfunc"], "__version__", "unknown")

@@ -31,16 +31,11 @@ def write(program: Program, file: Path) -> list[Path]:
         check.fail("export", expected=expected, actual=f"{size / 1e9:.3g} GB", hint="Export to stablehlo.")
     with explain(program.model, "onnx"):
         simple = jax.make_jaxpr(program.simple_call())(*program.input_specs)
-    options: dict[str, Any] = {
-        "input_names": list(program.inputs),
-        "output_names": [spec["name"] for spec in program.output_specs],
-    }
-    options["model_name"] = model_name(program.model)
+    outputs = [spec["name"] for spec in program.output_specs]
+    names = {"input_names": list(program.inputs), "output_names": outputs, "model_name": model_name(program.model)}
     try:
         with _quiet("onnx_ir", "jax2onnx", "root"):
-            model = jax2onnx.to_onnx(
-                jaxpr_as_fun(simple), program.input_specs, model_name=model_name(program.model), **names
-            )
+            model: Any = jax2onnx.to_onnx(jaxpr_as_fun(simple), program.input_specs, **names)
     except Exception as error:  # jax2onnx raises exceptions of many classes
         _explain_primitive(program, simple.jaxpr, error)
     _simplify_products(onnx, model.graph)

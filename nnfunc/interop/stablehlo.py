@@ -128,10 +128,10 @@ def write(program: Program, file: Path) -> list[Path]:
         "calling_convention": exported.calling_convention_version,
         "weights": [{"name": path, "shape": w.shape, "dtype": w.dtype.name} for path, w in weights.items()],
     }
-    members = {"metadata.json": json.dumps(table, indent=1, ensure_ascii=False).encode(), "program.bin": content}
-    members |= {f"weights/{path}": w.tobytes() for path, w in weights.items()}
+    parts = {"metadata.json": json.dumps(table, indent=1, ensure_ascii=False).encode(), "program.bin": content}
+    parts |= {f"weights/{path}": w.tobytes() for path, w in weights.items()}
     with zipfile.ZipFile(file, "w") as archive:
-        for name, data in members.items():
+        for name, data in parts.items():
             archive.writestr(zipfile.ZipInfo(name), data)  # without the time, so that equal models give equal files
     return [file]
 

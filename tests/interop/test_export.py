@@ -82,7 +82,7 @@ def test_stablehlo_computes_the_same_for_any_batch(name, tmp_path):
     assert loaded.program.platforms == ("cpu", "cuda", "tpu")
 
 
-def test_the_file_has_the_preprocessing_the_names_and_the_versions(tmp_path):
+def test_a_file_has_preprocessing_names_and_versions(tmp_path):
     pytest.importorskip("flatbuffers")
     model = nf.mlp([4, 3])
     params, x = model.init(jax.random.key(0)), np.arange(20, dtype=np.uint8).reshape(5, 4)
@@ -345,7 +345,7 @@ def test_numpy_programs_compute_the_same(name, tmp_path):
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_every_activation_of_numpy_programs_is_that_of_the_library():
+def test_activations_of_numpy_programs_are_those_of_the_library():
     from nnfunc.interop.numpy_templates import ACTIVATIONS
 
     x = np.linspace(-8, 8, 201, dtype=np.float32)
