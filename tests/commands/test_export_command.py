@@ -1,0 +1,143 @@
+"""`nnfunc export`: runs as files for other runtimes, with their preprocessing, and mistakes in one line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers.command_line import CONFIG, main
+
+import nnfunc as nf
+
+TABLE = """
+data = {{ name = "table", source = "{file}", label = "kind", batch_size = 16, seed = 0 }}
+model = {{ name = "mlp", widths = [3, 8, 2] }}
+objective = {{ name = "classification" }}
+optimizer = {{ name = "adam" }}
+schedule = {{ name = "constant", value = 1e-2 }}
+train = {{ steps = 20, evaluate_every = 10 }}
+"""
+TEXT = """
+data = {{ name = "text", path = "{file}", block_size = 8, batch_size = 8 }}
+model = {{ name = "gpt", vocab_size = 32, block_size = 8, layers = 1, heads = 2, dim = 8 }}
+objective = {{ name = "language_modelling" }}
+optimizer = {{ name = "adam" }}
+schedule = {{ name = "constant", value = 1e-2 }}
+train = {{ steps = 6, evaluate_every = 6 }}
+"""
+
+
+def train(folder, text):
+    (folder / "config.toml").write_text(text)
+    assert main("train", folder / "config.toml", "--run", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("digits"), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """(run, values of the columns) of a table whose columns have large means and deviations."""
+    folder = tmp_path_factory.mktemp("table")
+    numbers = np.random.default_rng(0)
+    x = numbers.normal(size=(120, 3)) * [1, 50, 0.01] + [2000, -300, 0]
+    rows = [f"{a},{b},{c},{'yes' if b + 300 > 0 else 'no'}" for a, b, c in x]
+    (folder / "rows.csv").write_text("\n".join(["year,height,depth,kind", *rows]) + "\n")
+    return train(folder, TABLE.format(file=folder / "rows.csv")), x
+
+
+def test_a_run_becomes_a_numpy_program(digits, tmp_path, capsys):
+    assert main("export", digits, tmp_path / "digits.py", "--to", "numpy") == 0
+    printed = capsys.readouterr().out
+    assert "100 examples of the test split" in printed
+    assert "accuracy of the model" in printed
+    x = np.random.default_rng(0).random((7, 64), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    command = [sys.executable, tmp_path / "digits.py", tmp_path / "x.npy", tmp_path / "y.npy"]
+    subprocess.run(command, check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), nf.load_run(digits).predict(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_columns_of_a_table_are_standardised_inside(table, tmp_path, capsys):
+    run, x = table
+    assert main("export", run, tmp_path / "rows.py", "--to", "numpy") == 0
+    assert "of the test split" in capsys.readouterr().out
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    command = [sys.executable, tmp_path / "rows.py", tmp_path / "x.npy", tmp_path / "y.npy"]
+    subprocess.run(command, check=True)
+    columns = dict(zip(("year", "height", "depth"), x.T, strict=True))
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), nf.load_run(run).predict(columns), rtol=1e-3, atol=1e-3)
+    assert "NAMES = ('no', 'yes')" in (tmp_path / "rows.py").read_text()
+
+
+def test_a_stablehlo_file_has_what_a_run_knows(table, tmp_path):
+    pytest.importorskip("flatbuffers")
+    run, x = table
+    assert main("export", run, tmp_path / "rows.stablehlo", "--to", "stablehlo") == 0
+    model = nf.load_exported(tmp_path / "rows.stablehlo")
+    expected = nf.load_run(run).predict(dict(zip(("year", "height", "depth"), x.T, strict=True)))
+    np.testing.assert_allclose(model(x), expected, rtol=1e-3, atol=1e-3)
+    assert model.names == ("no", "yes")
+    assert model.metadata["preprocessing"]["columns"] == ["year", "height", "depth"]
+    assert 'name = "mlp"' in model.metadata["config"]
+
+
+def test_text_is_exported_with_its_tokenizer(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    run = train(tmp_path, TEXT.format(file=tmp_path / "text.txt"))
+    assert main("export", run, tmp_path / "gpt.py", "--to", "numpy") == 0
+    assert "of the validation split" in capsys.readouterr().out
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "gpt.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["codec"])["codec"] == "characters"
+
+
+def test_random_examples_where_the_data_is_gone(table, tmp_path, capsys):
+    run, _ = table
+    file = next(run.parent.glob("rows.csv"))
+    moved = file.rename(file.with_suffix(".moved"))
+    try:
+        assert main("export", run, tmp_path / "rows.py", "--to", "numpy") == 0
+    finally:
+        moved.rename(file)
+    printed = capsys.readouterr().out
+    assert "100 examples are random, because the data of the run cannot be read" in printed
+    assert "accuracy" not in printed
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["RUN", "model.py", "--to", "nmpy"], "to should be one of 'stablehlo', 'onnx', 'litert', 'numpy', got 'nmpy'"),
+        (["RUN", "model.py"], "Missing option '--to'"),
+        (["RUN", "model.txt", "--to", "numpy"], "file should end with .py"),
+        (["RUN", "model.onnx", "--to", "onnx", "--quantize", "int4"], "quantize should be one of 'dynamic', 'weights'"),
+        (["RUN", "model.py", "--to", "numpy", "--quantize", "weights"], "quantize should be left out"),
+        (["RUN", "model.py", "--to", "numpy", "--tolerance", "0"], "tolerance should be above 0"),
+        (["RUN", "model.py", "--to", "numpy", "--tolerance", "1e-30"], "the outputs of the numpy file differ"),
+        (["RUN", "none/model.py", "--to", "numpy"], "there is no folder"),
+        (["none", "model.py", "--to", "numpy"], "none does not exist"),
+        ([".", "model.py", "--to", "numpy"], "is not a run"),
+        (["RUN", "model.py", "--to", "numpy", "--checkpoint", "first"], "checkpoint should be one of"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(words, message, digits, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main("export", *(digits if word == "RUN" else word for word in words)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "module, to, extra", [("jax2onnx", "onnx", "onnx"), ("litert_converter.mlir.ir", "litert", "litert")]
+)
+def test_a_missing_extra_is_named(module, to, extra, digits, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main("export", digits, tmp_path / "model", "--to", to) == 2
+    assert f"pip install 'nnfunc[{extra}]'" in capsys.readouterr().err
