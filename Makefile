@@ -21,7 +21,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiler test-matrix test-slow lint types format bench clean
+.PHONY: help demo test test-compiler test-export test-matrix test-slow lint types format bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ test: lint types ## lint, types and the tests that are not slow (what CI runs)
 
 test-compiler: $(READY) ## laws and layers with the compiler as users have it (conftest.py)
 	NNFUNC_TEST_COMPILER=users $(PYTEST)
+
+test-export: $(VENV)/.export ## exports in ONNX Runtime and LiteRT, which make test skips where they are not installed
+	NNFUNC_TEST_COMPILER=quick $(PYTEST) tests/interop tests/commands/test_export_command.py
 
 test-matrix: ## the same with each of PYTHONS, which have to be there
 	set -e; for python in $(PYTHONS); do $(MAKE) test PYTHON=$$python; done
@@ -73,6 +76,15 @@ $(READY): pyproject.toml
 	else \
 	  "$(PYTHON)" -m venv --clear $(VENV); \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,test]'; \
+	fi
+	@touch $@
+
+$(VENV)/.export: $(READY)
+	@echo "Installing jax2onnx, ONNX Runtime and LiteRT into $(VENV), once"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python --editable '.[onnx,litert]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx,litert]'; \
 	fi
 	@touch $@
 

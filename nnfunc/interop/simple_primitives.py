@@ -65,6 +65,10 @@ def primitives(jaxpr: Jaxpr) -> dict[str, str]:
     return result
 
 
+def _shape(variable: Any) -> tuple[Any, ...]:
+    return getattr(variable.aval, "shape", ())
+
+
 def _layer(eqn: JaxprEqn) -> str:
     """The path of the layer that an equation belongs to, empty outside of one."""
     return str(eqn.source_info.name_stack)
@@ -87,7 +91,7 @@ def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[A
 
 def _is_constant(eqn: JaxprEqn, inputs: list[Any]) -> bool:
     """Whether the outputs follow from constants, and are not much larger than these."""
-    shapes = [getattr(variable.aval, "shape", ()) for variable in eqn.outvars]
+    shapes = [_shape(variable) for variable in eqn.outvars]
     if any(map(check.is_traced, inputs)) or not all(isinstance(n, int) for shape in shapes for n in shape):
         return False
     return sum(map(math.prod, shapes)) <= max(FOLDED, sum(map(np.size, inputs)))
@@ -96,7 +100,10 @@ def _is_constant(eqn: JaxprEqn, inputs: list[Any]) -> bool:
 def _scan(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[Any]:
     """A loop over constants, such as the weights of layers, written out; another loop from first to last."""
     params, body = eqn.params, eqn.params["jaxpr"]
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    # what is stacked over the steps has one axis more outside; the parameters that say so differ by version of JAX
+    last = sum(np.ndim(x) == len(_shape(v)) for x, v in zip(inputs, body.jaxpr.invars, strict=True))
+    pairs = zip(eqn.outvars, body.jaxpr.outvars, strict=True)
+    first = last - sum(len(_shape(v)) == len(_shape(inner)) for v, inner in pairs)
     consts, carry, xs = inputs[:first], inputs[first:last], inputs[last:]
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
