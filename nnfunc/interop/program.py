@@ -50,7 +50,8 @@ class Program:
     @cached_property
     def inputs(self) -> dict[str, np.ndarray]:
         """The arrays of the example by name; x for an example that is one array."""
-        return {name or "x": np.asarray(leaf) for name, leaf in paths.flatten(self.example).items()}
+        arrays = {name or "x": np.asarray(leaf) for name, leaf in paths.flatten(self.example).items()}
+        return {name: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)) for name, x in arrays.items()}
 
     @cached_property
     def input_specs(self) -> list[jax.ShapeDtypeStruct]:
@@ -80,11 +81,12 @@ class Program:
 
     @cached_property
     def output_specs(self) -> list[Spec]:
-        """The outputs with their names; y for an output that is one array."""
+        """The outputs with names that no input has; y for an output that is one array."""
         weights = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in self.weights.values()]
         with explain(self.model, "another runtime"):
             outputs = jax.eval_shape(self.output, weights, self.input_specs)
-        return tensor_specs({name or "y": leaf for name, leaf in paths.flatten(outputs).items()})
+        named = {name or "y": leaf for name, leaf in paths.flatten(outputs).items()}
+        return tensor_specs({f"{name}_out" if name in self.inputs else name: leaf for name, leaf in named.items()})
 
     @cached_property
     def metadata_with_specs(self) -> dict[str, Any]:

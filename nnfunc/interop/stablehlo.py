@@ -33,10 +33,10 @@ FORM = {"format": str, "version": int, "inputs": [SPEC], "outputs": [SPEC], "wei
 
 
 class ExportedModel:
-    """A model of `load_exported`: y = model(x), with the preprocessing and the weights of the export.
+    """The model of an exported file: y = model(x), with the preprocessing and the weights of the export.
 
     program: the function of `jax.export`. weights: its arrays, on the device. metadata: what the export recorded.
-    It works inside `jax.jit` and `jax.vmap`, but has no gradient.
+    It works inside `jax.jit`, and has neither gradient nor `jax.vmap`: the batch may have any size instead.
     """
 
     def __init__(self, program: export.Exported, weights: list[Array], metadata: Mapping[str, Any]):

@@ -79,6 +79,7 @@ def test_stablehlo_computes_the_same_for_any_batch(name, tmp_path):
     x = np.concatenate([trained(name)[3]] * 3)
     loaded = nf.load_exported(tmp_path / "model.stablehlo")
     np.testing.assert_allclose(loaded(x), outputs(name, x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(loaded)(x), loaded(x), rtol=1e-5, atol=1e-6)
     assert loaded.program.platforms == ("cpu", "cuda", "tpu")
 
 
@@ -86,8 +87,7 @@ def test_a_file_has_preprocessing_names_and_versions(tmp_path):
     pytest.importorskip("flatbuffers")
     model = nf.mlp([4, 3])
     params, x = model.init(jax.random.key(0)), np.arange(20, dtype=np.uint8).reshape(5, 4)
-    scale = nf.data.Normalise((0.5,), (0.25,)) if hasattr(nf.data, "Normalise") else None
-    transform = scale or (lambda x: (x.astype(jnp.float32) / 255 - 0.5) / 0.25)
+    transform = lambda x: (x.astype(jnp.float32) / 255 - 0.5) / 0.25
     file = tmp_path / "model.stablehlo"
     labels = np.arange(5) % 3
     names, more = ["a", "b", "c"], {"preprocessing": {"scale": 255}}
@@ -152,6 +152,16 @@ def test_inputs_may_be_a_tuple_of_arrays(tmp_path):
     assert [spec["name"] for spec in loaded.metadata["inputs"]] == ["ids", "mask"]
     np.testing.assert_allclose(loaded(x), model.apply(params, x), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(loaded({"ids": x.ids, "mask": x.mask}), loaded(x))
+
+
+def test_numbers_of_64_bits_become_those_of_the_model(tmp_path):
+    pytest.importorskip("flatbuffers")
+    model = nf.mlp([4, 3])
+    x = np.ones((2, 4))  # float64
+    nf.export(model, model.init(jax.random.key(0)), tmp_path / "model", x, to="stablehlo")
+    loaded = nf.load_exported(tmp_path / "model")
+    assert loaded.metadata["inputs"][0]["dtype"] == "float32"
+    assert loaded(x).shape == (2, 3)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "flipped", "newer", "missing weight"])
