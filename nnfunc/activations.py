@@ -129,9 +129,9 @@ def prelu(x: Array, slope: Scalar) -> Array:
     [-0.5, -1.0]
     """
     x = _floats("prelu", x)
-    axes = jnp.ndim(slope)
+    axes = np.ndim(slope)
     last = x.shape[max(x.ndim - axes, 0) :]
-    if axes > x.ndim or any(size not in (1, n) for size, n in zip(jnp.shape(slope), last, strict=True)):
+    if axes > x.ndim or any(size not in (1, n) for size, n in zip(np.shape(slope), last, strict=True)):
         hint = "One number serves all entries."
         check.shape("prelu", last if axes > 1 else x.shape[-1:], hint, slope=slope)
     return _leak(x, slope)

@@ -649,7 +649,7 @@ def divide_examples(batch: PyTree) -> PyTree:
         return batch
 
     def divide(leaf):
-        if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % count:
+        if not np.ndim(leaf) or np.shape(leaf)[0] % count:
             return leaf
         return jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec(DATA_AXIS))
 

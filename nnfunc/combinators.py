@@ -257,10 +257,10 @@ def _nudged(path: str, y: PyTree, delta: PyTree) -> PyTree:
     """The value plus delta, whose arrays broadcast to those of the value."""
     same = jax.tree.structure(y) == jax.tree.structure(delta)
     for value, change in zip(jax.tree.leaves(y), jax.tree.leaves(delta), strict=True) if same else ():
-        sizes = zip(reversed(jnp.shape(change)), reversed(jnp.shape(value)), strict=False)
-        same &= jnp.ndim(change) <= jnp.ndim(value) and all(a in (1, b) for a, b in sizes)
+        sizes = zip(reversed(np.shape(change)), reversed(np.shape(value)), strict=False)
+        same &= np.ndim(change) <= np.ndim(value) and all(a in (1, b) for a, b in sizes)
     if not same:
-        shapes, actual = (jax.tree.map(lambda leaf: f"{[*jnp.shape(leaf)]}", tree) for tree in (y, delta))
+        shapes, actual = (jax.tree.map(lambda leaf: f"{[*np.shape(leaf)]}", tree) for tree in (y, delta))
         hint = f"Its shape is that of the value, or broadcasts to it; nf.capture(model, {path!r}) returns the value."
         check.fail("patch", expected=f"the Nudge at {path} should fit the shape {shapes}", actual=actual, hint=hint)
     return jax.tree.map(lambda value, change: value + _as_float_of(change, value), y, delta)

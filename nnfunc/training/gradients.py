@@ -319,7 +319,7 @@ def objective_values(
             check.fail("objective", expected=expected, actual=check.describe(value), exc_type=TypeError)
         if np.shape(value) != ():
             hint = "Take the mean over the batch."
-            check.fail("objective", expected=expected, actual=f"shape {jnp.shape(value)}", hint=hint)
+            check.fail("objective", expected=expected, actual=f"shape {np.shape(value)}", hint=hint)
     if not jnp.issubdtype(jax.dtypes.result_type(loss), jnp.floating):
         hint = "Counts and argmax have no gradient: report them as metrics."
         actual = jax.dtypes.result_type(loss)
