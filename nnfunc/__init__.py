@@ -43,6 +43,7 @@ from nnfunc.layers.recurrent.cells import gru_cell, initial_carry, lstm_cell, rn
 from nnfunc.layers.recurrent.layers import RecurrentInput, gru, lstm, rnn
 from nnfunc.layers.weight_norms import spectral_norm, weight_norm
 from nnfunc.models.bert import BertInput, bert
+from nnfunc.models.clip import clip, clip_text
 from nnfunc.models.cnn import cnn, lenet
 from nnfunc.models.convnext import convnext, convnext_small, convnext_tiny
 from nnfunc.models.gpt import gpt
@@ -52,7 +53,7 @@ from nnfunc.models.mlp import mlp
 from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
 from nnfunc.models.rnn import rnn_classifier, rnn_lm
 from nnfunc.models.seq2seq import Seq2SeqInput, seq2seq
-from nnfunc.models.transformer import TransformerInput, transformer_block
+from nnfunc.models.transformer import TokenInput, TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.summary import summary
 
@@ -67,7 +68,10 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.distributed.placement import shardings
     from nnfunc.generation import generate
     from nnfunc.interop.export_model import export
+    from nnfunc.interop.peft_adapters import lora_from_peft, lora_to_peft
+    from nnfunc.interop.pretrained import Pretrained, pretrained
     from nnfunc.interop.stablehlo import load_exported
+    from nnfunc.interop.to_pretrained import to_pretrained
     from nnfunc.malloc import keep_memory
     from nnfunc.optimizers import averages
     from nnfunc.sweeps.ensemble import ensemble_from
@@ -117,6 +121,11 @@ _LATER = {
     "evaluate": "nnfunc.training.evaluate",
     "load_exported": "nnfunc.interop.stablehlo",
     "load_run": "nnfunc.config.restore",
+    "Pretrained": "nnfunc.interop.pretrained",
+    "lora_from_peft": "nnfunc.interop.peft_adapters",
+    "lora_to_peft": "nnfunc.interop.peft_adapters",
+    "pretrained": "nnfunc.interop.pretrained",
+    "to_pretrained": "nnfunc.interop.to_pretrained",
     "classification": "nnfunc.training.objectives",
     "language_modelling": "nnfunc.training.objectives",
     "regression": "nnfunc.training.objectives",
@@ -157,9 +166,11 @@ __all__ = [
     "Model",
     "Nudge",
     "Out",
+    "Pretrained",
     "RecurrentInput",
     "Seq2SeqInput",
     "Task",
+    "TokenInput",
     "TransformerInput",
     "activations",
     "adaptive_avg_pool",
@@ -182,6 +193,8 @@ __all__ = [
     "choice",
     "cifar_resnet",
     "classification",
+    "clip",
+    "clip_text",
     "cnn",
     "conv",
     "conv_transpose",
@@ -226,6 +239,8 @@ __all__ = [
     "local_response_norm",
     "log_uniform",
     "lora",
+    "lora_from_peft",
+    "lora_to_peft",
     "losses",
     "lp_pool",
     "lstm",
@@ -244,6 +259,7 @@ __all__ = [
     "paths",
     "precision",
     "prelu",
+    "pretrained",
     "reduce_on_plateau",
     "regression",
     "remat",
@@ -275,6 +291,7 @@ __all__ = [
     "tapped",
     "testing",
     "tie",
+    "to_pretrained",
     "train",
     "trainer",
     "training",

@@ -301,6 +301,25 @@ def sample(
     )
 
 
+@app.command("import", cls=_JaxCommand)
+def import_weights(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder with config.json, weights and tokenizer.json, or hf://owner/name."
+        ),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A new folder for the run.")],
+    text: Annotated[Path, typer.Option(help="A text file, whose last tenth is the validation split.")],
+    block_size: Annotated[int | None, typer.Option(help="Tokens per example.", show_default="as the model")] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch, tag or commit on the hub.")] = None,
+) -> None:
+    """Make a run of a published language model, such as GPT-2 or Llama."""
+    from nnfunc.commands.import_weights import import_weights
+
+    import_weights(source, folder, text, block_size=block_size, revision=revision)
+
+
 @app.command(cls=_JaxCommand)
 def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.")],

@@ -1,1 +1,1 @@
-"""Models and runs for other libraries and other runtimes."""
+"""Models in and out: weights that others published, and formats that other runtimes read."""

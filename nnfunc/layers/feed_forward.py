@@ -18,6 +18,7 @@ GATES: dict[str, Callable[[Array], Array]] = {
     "bilinear_glu": activations.identity,
     "reglu": activations.relu,
     "geglu": activations.gelu,
+    "geglu_tanh": activations.gelu_tanh,
     "swiglu": activations.silu,
 }
 """The function of the gate in each of the gated linear units."""
@@ -36,7 +37,7 @@ def feed_forward(
     """`y = down(act(up(x)))`, or, with a gated activation, `y = down(up(x) * act(gate(x)))`.
 
     dim: the width of x and y. hidden: the width between the two matrices.
-    activation: a function, or the name of one of `nf.activations`; the gated ones ("swiglu", "geglu",
+    activation: a function, or the name of one of `nf.activations`; the gated ones ("swiglu", "geglu", "geglu_tanh",
     "reglu", "glu", "bilinear_glu") have a third matrix, `gate`, and usually 2/3 of the hidden width for an equal
     number of parameters. bias: of each matrix. dropout: the rate of the hidden values, in [0, 1]; None is off.
     weight_init: of `up` and `gate`. out_init: of `down`, by default weight_init.

@@ -25,7 +25,8 @@ class BertInput(NamedTuple):
 
     ids: integers [..., time] in [0, vocab_size). types: the segment of each token, integers [..., time] in
     [0, types); None, the default, is 0. mask: [..., time], True or 1 where there is a token. lengths: integers
-    [...], the number of tokens of each sequence; one of the two is enough.
+    [...], the number of tokens of each sequence; one of the two is enough. positions: of the tokens, integers
+    [..., time]; None, the default, counts from 0, padding included.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.bert(65, block_size=8, layers=1, heads=2, dim=4)
@@ -38,6 +39,7 @@ class BertInput(NamedTuple):
     types: Array | None = None
     mask: Array | None = None
     lengths: Array | None = None
+    positions: Array | None = None
 
 
 def bert(
@@ -53,6 +55,7 @@ def bert(
     classes: int = 2,
     dropout: Scalar | None = None,
     activation: str = "gelu",
+    pool_activation: str = "tanh",
     eps: Scalar = 1e-12,
     unroll: int = 1,
 ) -> Model:
@@ -61,7 +64,8 @@ def bert(
     x: ids, or an `nf.BertInput` with types, and with mask or lengths, so that no token attends to padding.
     output: "hidden" gives the states of the last block. "tokens": the masked language model's logits,
     `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
-    `linear(dropout(tanh(linear(state of the first token))))`.
+    `linear(dropout(tanh(linear(state of the first token))))`; pool_activation: another name of `nf.activations` in
+    place of "tanh", "relu" in DistilBERT. types: the number of segments; with 0 there is no table of them.
     hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
     of the attention weights and of each branch. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
@@ -78,7 +82,8 @@ def bert(
     >>> model.apply(model.init(jax.random.key(0)), x).shape
     (2, 3)
     """
-    check.size("bert", vocab_size=vocab_size, layers=layers, types=types, classes=classes)
+    check.size("bert", vocab_size=vocab_size, layers=layers, classes=classes)
+    check.size("bert", 0, types=types)
     check.choice("bert", ("hidden", "tokens", "classes"), output=output)
     normal = initializers.truncated_normal(0.02)
     attend = attention(dim, heads, dropout=dropout, weight_init=normal)
@@ -96,16 +101,22 @@ def bert(
         "classes": lambda: serial(
             first=lambda x: x[..., 0, :],
             linear=linear(dim, dim, weight_init=normal),
-            act=activations.tanh,
+            act=activations.by_name(pool_activation),
             **drop,
             logits=linear(dim, classes, weight_init=normal),
         ),
     }
     head = {} if output == "hidden" else {"head": head_layers[output]()}
+    segments = {"types": embedding(types, dim, weight_init=normal)} if types else {}
 
     def flow(net, x):
-        ids, types, mask, lengths = _check_input(x)
-        y = net.positions(net.tokens(ids)) + net.types(jnp.zeros(ids.shape, jnp.int32) if types is None else types)
+        ids, types, mask, lengths, positions = _check_input(x)
+        if types is not None and not segments:
+            check.fail("bert", expected="x should have no types, because the model has no table", actual="some")
+        y = net.tokens(ids)
+        y = net.positions(y if positions is None else (y, positions))
+        if segments:
+            y = y + net.types(jnp.zeros(ids.shape, jnp.int32) if types is None else types)
         padding = attention_padding("", mask, lengths, ids.shape[-1])
         y = net.norm(zero_nonfinite_padding(y, **padding))
         y = net.drop(y) if drop else y
@@ -117,7 +128,7 @@ def bert(
         flow,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
-        types=embedding(types, dim, weight_init=normal),
+        **segments,
         norm=layer_norm(dim, eps=eps),
         **drop,
         blocks=repeat(block, layers, unroll=unroll),

@@ -31,6 +31,7 @@ def convnext(
     kernel: int = 7,
     drop_path: Scalar | None = None,
     layer_scale: Scalar = 1e-6,
+    eps: Scalar = 1e-6,
 ) -> Model:
     """Stem of patches, stages of ConvNeXt blocks, mean over positions, layer norm, linear.
 
@@ -40,6 +41,7 @@ def convnext(
     depths, widths: blocks and width of each stage. patch: side and stride of the stem's patches.
     kernel: side of the depthwise convolutions, odd. drop_path: the rate of the last block, in [0, 1];
     it rises in a line from 0 at the first. layer_scale: where the learned factors start.
+    eps: that of the norm before the head, above 0; 1e-12 in the files of transformers, 1e-6 of all other norms.
     Shapes: x [..., height, width, in_dim] -> logits [..., classes]; the blocks of a stage are stacked,
     `stage_1/blocks/body/up/weight` [n, 96, 384]. Weights start normal with deviation 0.02.
     Raises: ValueError when the images are smaller than patch * 2 ** (stages - 1).
@@ -101,7 +103,7 @@ def convnext(
         in_dim=in_dim,
         **layers,
         mean=global_avg_pool(),
-        norm=layer_norm(widths[-1], eps=_EPS),
+        norm=layer_norm(widths[-1], eps=eps),
         head=linear(widths[-1], classes, weight_init=_init),
     )
 

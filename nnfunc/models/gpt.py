@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Model, Scalar
-from nnfunc.combinators import repeat, serial, tie
+from nnfunc.combinators import repeat, tie
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
@@ -14,7 +14,7 @@ from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.transformer import transformer_block
+from nnfunc.models.transformer import token_model, transformer_block
 
 __all__ = ["gpt"]
 
@@ -50,7 +50,7 @@ def gpt(
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/query/weight` [layers, dim, dim], ...,
     `blocks/mlp/up/weight`, `norm/scale`, and `head/weight` unless tied.
     Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> logits
-    [..., time, vocab_size].
+    [..., time, vocab_size]; or an `nf.TokenInput` with a mask or lengths of a padded batch, and positions.
     Source: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3,
     and its code; the dropout as in its Hugging Face form and in nanoGPT.
 
@@ -67,7 +67,8 @@ def gpt(
     )
     block = transformer_block(dim, attend, mlp, eps=eps, bias=bias, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
-    model = serial(
+    model = token_model(
+        "gpt",
         tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
         **drop,

@@ -1,16 +1,19 @@
 """The decoder Transformer of Llama."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Model, Scalar
-from nnfunc.combinators import repeat, serial, tie
+from nnfunc.base import Array, Model, Scalar
+from nnfunc.combinators import repeat, tie
 from nnfunc.layers.attention.layer import attention
+from nnfunc.layers.attention.rotary_scaling import RotaryScaling
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import rms_norm
-from nnfunc.models.transformer import transformer_block
+from nnfunc.models.transformer import token_model, transformer_block
 
 __all__ = ["llama"]
 
@@ -22,10 +25,24 @@ def llama(
     layers: int,
     heads: int,
     kv_heads: int | None = None,
+    head_dim: int | None = None,
     hidden: int | None = None,
+    activation: str = "swiglu",
     rotary_base: Scalar = 10000.0,
+    rotary_bases: Sequence[Scalar] | None = None,
+    rotary_dim: int | None = None,
+    rotary_scaling: RotaryScaling | None = None,
     window: Scalar | None = None,
+    windows: Sequence[Scalar] | None = None,
+    qkv_bias: bool = False,
+    out_bias: bool = False,
+    qk_norm: bool = False,
     eps: Scalar = 1e-5,
+    post_norm: bool = False,
+    scale: Scalar | None = None,
+    soft_cap: Scalar | None = None,
+    logit_cap: Scalar | None = None,
+    embedding_scale: Scalar | None = None,
     dropout: Scalar | None = None,
     tied: bool = False,
     mlp: Model | None = None,
@@ -33,12 +50,23 @@ def llama(
 ) -> Model:
     """Llama: pre-norm blocks with RMS norm, rotary positions, grouped queries and SwiGLU; no biases.
 
-    kv_heads: heads of keys and values, each shared by heads / kv_heads queries; heads by default.
+    With other arguments it is Mistral, Mixtral, Qwen, Phi-3 or Gemma; `nf.pretrained` reads the weights of them all.
+
+    kv_heads: heads of keys and values, each shared by heads / kv_heads queries; heads by default. head_dim: the
+    width of a head, dim / heads by default.
     hidden: units of the perceptron; by default 8/3 of dim, up to a multiple of 8, as many parameters
     as a plain one of 4 * dim has.
-    rotary_base: 10000 in Llama 2, 500000 in Llama 3. window: how many positions, itself among them,
-    a token sees (Mistral); by default all before it. eps: 1e-6 in the first Llama. dropout: the rate,
-    in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
+    activation: of the perceptron, as in `nf.feed_forward`; "geglu_tanh" in Gemma.
+    rotary_base: 10000 in Llama 2, 500000 in Llama 3. rotary_dim: the channels of a head to rotate, all by default.
+    rotary_scaling: for longer sequences than those of the first training, as `scaling` in `nf.rotary`; Llama 3.1 has
+    {"name": "llama3", "factor": 8, "low": 1, "high": 4, "length": 8192}. window: how many positions, itself among
+    them, a token sees (Mistral); by default all before it. windows, rotary_bases: a number for each layer in place of
+    window and rotary_base, infinity for no window (Gemma 2 and 3). qkv_bias: whether query, key and value have biases
+    (Qwen2). out_bias: whether the result of attention has one. qk_norm: RMS norms of each head of query and key
+    (Qwen3). post_norm: a second norm after each branch; scale, soft_cap: of the scores, as in `nf.attend`; logit_cap:
+    above 0, logits y become cap * tanh(y / cap); these four are of Gemma 2, None is off. eps: that of all norms,
+    above 0; 1e-6 in the first Llama. embedding_scale: a factor of the embeddings, sqrt(dim) in Gemma; None for 1.
+    dropout: the rate, in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
     tokens, transposed. mlp: another layer in place of the perceptron; `nf.mixture_of_experts(dim, hidden, 8,
     activation="swiglu", bias=False)` makes Mixtral. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, query heads of a block, width.
@@ -46,7 +74,8 @@ def llama(
     weights of Hugging Face.
     Paths: `tokens/weight`, `blocks/attend/query/weight`, ..., `blocks/mlp/gate/weight`, `norm/scale`,
     `head/weight`.
-    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size].
+    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size]; or an `nf.TokenInput` with a
+    mask or lengths of a padded batch, and positions.
     Source: Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288.
 
     >>> model = nf.llama(65, dim=16, layers=2, heads=4, kv_heads=2, hidden=40)
@@ -56,25 +85,49 @@ def llama(
     check.size("llama", vocab_size=vocab_size, dim=dim, layers=layers)
     hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden
     check.size("llama", hidden=hidden)
+    if logit_cap is not None:
+        check.number("llama", 0, open_low=True, logit_cap=logit_cap)
     normal = initializers.normal(0.02)
     attend = attention(
         dim,
         heads,
         kv_heads=kv_heads,
+        head_dim=head_dim,
         causal=True,
         window=window,
+        windows=windows,
         positions="rotary",
         rotary_base=rotary_base,
+        rotary_bases=rotary_bases,
+        rotary_dim=rotary_dim,
+        rotary_scaling=rotary_scaling,
+        qk_norm=qk_norm,
+        scale=scale,
+        soft_cap=soft_cap,
+        eps=eps,
         dropout=dropout,
-        bias=False,
+        bias=qkv_bias,
+        out_bias=out_bias,
         weight_init=normal,
     )
-    mlp = mlp or feed_forward(dim, hidden, activation="swiglu", bias=False, weight_init=normal)
-    block = transformer_block(dim, attend, mlp, norm="rms", eps=eps, dropout=dropout)
-    model = serial(
+    mlp = mlp or feed_forward(dim, hidden, activation=activation, bias=False, weight_init=normal)
+    order = "both" if post_norm else "pre"
+    block = transformer_block(dim, attend, mlp, norm="rms", order=order, eps=eps, dropout=dropout)
+    scaled = {} if embedding_scale is None else {"scale": lambda x: x * jnp.asarray(embedding_scale, x.dtype)}
+    capped = {} if logit_cap is None else {"cap": lambda y: soft_capped(y, logit_cap)}
+    model = token_model(
+        "llama",
         tokens=embedding(vocab_size, dim, weight_init=normal),
+        **scaled,
         blocks=repeat(block, layers, unroll=unroll),
         norm=rms_norm(dim, eps=eps),
         head=linear(dim, vocab_size, bias=False, weight_init=normal),
+        **capped,
     )
     return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied else model
+
+
+def soft_capped(y: Array, cap: Scalar) -> Array:
+    """cap * tanh(y / cap), which is y near 0 and never above cap."""
+    limit = jnp.asarray(cap, y.dtype)
+    return limit * jnp.tanh(y / limit)

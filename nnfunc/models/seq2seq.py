@@ -14,7 +14,7 @@ from nnfunc.layers.attention.positions import learned_positions, sinusoidal_posi
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
-from nnfunc.layers.linear import linear
+from nnfunc.layers.linear import bias, linear
 from nnfunc.models.transformer import TransformerInput, attention_padding, make_norm, transformer_block
 
 __all__ = ["Seq2SeqInput", "seq2seq"]
@@ -57,6 +57,10 @@ def seq2seq(
     norm: Literal["layer", "rms"] = "layer",
     activation: str = "relu",
     block_size: int | None = None,
+    embedding_scale: Scalar | None = None,
+    embedding_norm: bool = False,
+    logit_bias: bool = False,
+    decoder_layers: int | None = None,
     dropout: Scalar | None = None,
     eps: Scalar | None = None,
 ) -> Model:
@@ -69,7 +73,9 @@ def seq2seq(
     order: where the norms are (see `transformer_block`); with "pre" encoder and decoder end with one.
     tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
     the paper; otherwise three, and target_vocab_size may differ. hidden: 4 * dim by default.
-    block_size: with it, positions are learned tables of that length, otherwise sinusoidal.
+    block_size: with it, positions are learned tables of that length, otherwise sinusoidal. embedding_scale: the factor
+    of the tables in place of sqrt(dim); embedding_norm: a norm after the positions; logit_bias: a bias of the logits;
+    decoder_layers: the blocks of the decoder, layers by default. BART has 1, True and True.
     dropout: the rate, in [0, 1], of embeddings, attention weights and branches. eps: that of the norm.
     vocab_size: ids of the source. layers, heads: blocks of the encoder and of the decoder, attention heads of
     a block. activation: of the perceptron, a name of `nf.activations`; the paper's is "relu".
@@ -88,6 +94,8 @@ def seq2seq(
     (1, 2, 20)
     """
     check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
+    decoder_layers = layers if decoder_layers is None else decoder_layers
+    check.size("seq2seq", decoder_layers=decoder_layers)
     target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
     check.size("seq2seq", target_vocab_size=target_vocab_size)
     if tied and target_vocab_size != vocab_size:
@@ -111,15 +119,17 @@ def seq2seq(
         )
 
     def embedding_layers(count: int) -> dict[str, Layer]:
-        wide = math.sqrt(dim)
+        wide = math.sqrt(dim) if embedding_scale is None else embedding_scale
+        norm_layer = {"embedding_norm": make_norm("seq2seq", norm, dim, eps)} if embedding_norm else {}
         return {
             "tokens": embedding(count, dim, weight_init=table),
             "scale": lambda x: x * jnp.asarray(wide, x.dtype),
             "positions": learned_positions(block_size, dim) if block_size else sinusoidal_positions(dim),
+            **norm_layer,
             **drop,
         }
 
-    def stack(count: int, *, causal: bool, **head: Layer) -> Model:
+    def stack(count: int, depth: int, *, causal: bool, **head: Layer) -> Model:
         before, after = embedding_layers(count), {**final, **head}
 
         def flow(net, x):
@@ -131,11 +141,12 @@ def seq2seq(
                 y = net[name](y)
             return y
 
-        return wire(flow, **before, blocks=repeat(block(causal), layers), **after)
+        return wire(flow, **before, blocks=repeat(block(causal), depth), **after)
 
-    encoder = stack(vocab_size, causal=False)
+    encoder = stack(vocab_size, layers, causal=False)
     head = linear(dim, target_vocab_size, bias=False, weight_init=table)
-    decoder = stack(target_vocab_size, causal=True, head=head)
+    shift = {"shift": bias(target_vocab_size)} if logit_bias else {}
+    decoder = stack(target_vocab_size, decoder_layers, causal=True, head=head, **shift)
 
     def flow(net, x):
         inputs: Any = _check_input(x)

@@ -1,4 +1,4 @@
-"""The block of a Transformer: attention and a perceptron, each added to its input and normalized."""
+"""The block of a Transformer: attention and a perceptron, each added to its input and normalized; its inputs."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +11,29 @@ from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.norm import layer_norm, rms_norm
 
-__all__ = ["TransformerInput", "transformer_block"]
+__all__ = ["TokenInput", "TransformerInput", "transformer_block"]
+
+
+class TokenInput(NamedTuple):
+    """The ids of `nf.gpt` and `nf.llama` with their padding and positions, for batches of unequal sequences.
+
+    ids: integers [..., time] in [0, vocab_size). mask: [..., time], True or 1 where there is a token, wherever the
+    padding is. lengths: integers [...], the number of tokens of each sequence, padded at its end; one of the two is
+    enough. positions: integers [..., time], the position of each token; None, the default, counts from 0, padding
+    included. For padding at the start: `jnp.maximum(mask.cumsum(-1) - 1, 0)`.
+    While a sequence is generated there is no mask: `nf.generate` takes prompts of different lengths.
+    A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
+
+    >>> model = nf.gpt(65, block_size=8, layers=1, heads=2, dim=4)
+    >>> x = nf.TokenInput(jnp.array([[1, 2, 3], [4, 0, 0]]), lengths=jnp.array([3, 1]))
+    >>> model.apply(model.init(jax.random.key(0)), x).shape
+    (2, 3, 65)
+    """
+
+    ids: Array
+    mask: Array | None = None
+    lengths: Array | None = None
+    positions: Array | None = None
 
 
 class TransformerInput(NamedTuple):
@@ -20,7 +42,8 @@ class TransformerInput(NamedTuple):
     x: [..., time, dim]. mask, lengths, bias: those of the self-attention, as in `nf.AttentionInput`.
     context: the sequence that cross-attention reads, [..., source, context_dim], for a block with `cross`.
     context_mask: booleans [..., time, source], True where a position may attend to it. context_lengths:
-    integers [...], the number of positions of each context that count.
+    integers [...], the number of positions of each context that count. positions: those of x, integers [..., time],
+    as in `nf.AttentionInput`.
     A pytree like any tuple, so `jax.vmap`, `jax.jit` and `nf.repeat` take it as it is.
 
     >>> block = nf.transformer_block(4, nf.attention(4, 2), nf.feed_forward(4, 8))
@@ -36,6 +59,7 @@ class TransformerInput(NamedTuple):
     context: Array | None = None
     context_mask: Array | None = None
     context_lengths: Array | None = None
+    positions: Array | None = None
 
 
 def transformer_block(
@@ -44,7 +68,7 @@ def transformer_block(
     mlp: Layer,
     *,
     cross: Layer | None = None,
-    order: Literal["pre", "post"] = "pre",
+    order: Literal["pre", "post", "both"] = "pre",
     norm: Literal["layer", "rms"] = "layer",
     eps: Scalar | None = None,
     bias: bool = True,
@@ -55,11 +79,12 @@ def transformer_block(
 
     order "pre": `x = x + branch(norm(x))`, as in GPT-2 and Llama; a stack of them is followed by a
     norm. "post": `x = norm(x + branch(x))`, as in the paper and BERT; a stack of them needs warm-up.
+    "both": `x = x + norm(branch(norm(x)))`, with two norms for each branch, as in Gemma 2; else as "pre".
 
     attend, cross, mlp: any layers; usually `nf.attention`, the same with a context_dim, and
     `nf.feed_forward` or `nf.mixture_of_experts`. norm: "layer" (eps 1e-5 by default; with a bias if `bias`) or
     "rms" (eps 1e-6). dropout: of each branch's result; drop_path: of whole branches; rates in [0, 1].
-    Paths: `attend`, `attend_norm`, `cross`, `cross_norm`, `mlp`, `mlp_norm`.
+    Paths: `attend`, `attend_norm`, `cross`, `cross_norm`, `mlp`, `mlp_norm`; with "both" `attend_post_norm`, ...
     Shapes: x [..., time, dim] -> y of the same shape; or an `nf.TransformerInput` with masks, lengths
     and a context; then y is that with the new x, so that blocks can be repeated.
     Raises: ValueError when x has no context for `cross`, or a context without it; TypeError for a dict.
@@ -73,23 +98,25 @@ def transformer_block(
     """
     where = "transformer_block"
     check.size(where, dim=dim)
-    check.choice(where, ("pre", "post"), order=order)
+    check.choice(where, ("pre", "post", "both"), order=order)
     branches = {"attend": attend} | ({} if cross is None else {"cross": cross}) | {"mlp": mlp}
     children: dict[str, Layer] = {}
     for name, layer in branches.items():
         children |= {f"{name}_norm": make_norm(where, norm, dim, eps, bias), name: layer}
+        if order == "both":
+            children[f"{name}_post_norm"] = make_norm(where, norm, dim, eps, bias)
         if dropout is not None:
             children[f"{name}_drop"] = dropout_layer(dropout)
         if drop_path is not None:
             children[f"{name}_path"] = drop_path_layer(drop_path)
 
     def branch(net, name: str, x: Array, **others: Any) -> Array:
-        inside = net[f"{name}_norm"](x) if order == "pre" else x
+        inside = net[f"{name}_norm"](x) if order != "post" else x
         y = net[name](AttentionInput(inside, **others) if any(v is not None for v in others.values()) else inside)
         check.same_shape(f"{where}: {name}", branch_output=y, x=x)
-        for after in (f"{name}_drop", f"{name}_path"):
+        for after in (f"{name}_post_norm", f"{name}_drop", f"{name}_path"):
             y = net[after](y) if after in children else y
-        return x + y if order == "pre" else net[f"{name}_norm"](x + y)
+        return x + y if order != "post" else net[f"{name}_norm"](x + y)
 
     def flow(net, x):
         inputs = check.model_input(where, x, TransformerInput)
@@ -101,13 +128,47 @@ def transformer_block(
             expected = "x should have no context, because the block has no layer cross"
             check.fail(where, expected=expected, actual="one")
         y = zero_nonfinite_padding(inputs.x, inputs.mask, inputs.lengths)
-        y = branch(net, "attend", y, mask=inputs.mask, lengths=inputs.lengths, bias=inputs.bias)
+        y = branch(
+            net, "attend", y, mask=inputs.mask, lengths=inputs.lengths, bias=inputs.bias, positions=inputs.positions
+        )
         if cross is not None:
             y = branch(net, "cross", y, **context)
         y = branch(net, "mlp", y)
         return inputs._replace(x=y) if isinstance(x, TransformerInput) else y
 
     return wire(flow, **children)
+
+
+def token_model(where: str, **layers: Layer) -> Model:
+    """A decoder: `serial(**layers)` of ids or of an `nf.TokenInput`; `positions` and `blocks` get its other parts."""
+
+    def flow(net, x):
+        inputs = check.model_input(where, x, TokenInput)
+        ids, positions = inputs.ids, inputs.positions
+        check.integers(where, ids=ids)
+        if positions is not None:
+            check.integers(where, positions=positions)
+            check.same_shape(where, positions=positions, ids=ids)
+        padding = attention_padding("", inputs.mask, inputs.lengths, ids.shape[-1])
+        y = ids
+        for name in layers:
+            if name == "positions" and positions is not None:
+                y = net[name]((y, positions))
+            elif name == "blocks" and any(part is not None for part in inputs[1:]):
+                y = net[name](TransformerInput(y, **padding, positions=positions)).x
+            else:
+                y = net[name](y)
+        return y
+
+    model = wire(flow, **layers)
+
+    def forward(params, x, ctx):
+        if ctx.cache is not None and isinstance(x, TokenInput) and (x.mask is not None or x.lengths is not None):
+            expected, hint = "a sequence that is generated should have no padding", "See nf.generate, lengths=."
+            check.fail(where, expected=expected, actual="a mask or lengths", hint=hint)
+        return model.forward(params, x, ctx)
+
+    return Model(model.init, forward=forward, init_state=model.init_state, name=where)
 
 
 def make_norm(where: str, norm: str, dim: int, eps: Scalar | None = None, bias: bool = True) -> Model:

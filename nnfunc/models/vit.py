@@ -30,7 +30,11 @@ def vit(
     layers: int,
     heads: int,
     hidden: int | None = None,
-    pool: Literal["class", "mean"] = "class",
+    pool: Literal["class", "mean", "distilled"] = "class",
+    activation: str = "gelu",
+    pre_norm: bool = False,
+    patch_bias: bool = True,
+    head_bias: bool = True,
     dropout: Scalar | None = None,
     drop_path: Scalar | None = None,
     eps: Scalar = 1e-6,
@@ -39,7 +43,11 @@ def vit(
     """ViT: patches as tokens, learned positions, pre-norm blocks, norm, linear head.
 
     pool: the head reads the state of a learned class token put before the patches, or the mean
-    over the patches (then there is no class token).
+    over the patches (then there is no class token). "distilled": a second token after the first has a head of its
+    own, and the logits are the mean of both (DeiT).
+    activation: of the perceptron, a name of `nf.activations`. pre_norm: a norm before the blocks; patch_bias,
+    head_bias: biases of the first and the last linear map; the image tower of CLIP has "quick_gelu", True, False and
+    False.
     image_size, patch: a number, or (height, width). hidden: units of the perceptron, 4 * dim by
     default. dropout: the rate of the embedding, of the attention weights and of each branch;
     drop_path: that of whole branches; both in [0, 1]. unroll: that of `nf.repeat`.
@@ -57,31 +65,41 @@ def vit(
     (3, 10)
     """
     check.size("vit", classes=classes, in_dim=in_dim, dim=dim, layers=layers)
-    check.choice("vit", ("class", "mean"), pool=pool)
+    check.choice("vit", ("class", "mean", "distilled"), pool=pool)
     size, count = grid("vit", image_size, patch)
     normal = initializers.truncated_normal(0.02)
     attend = attention(dim, heads, dropout=dropout, weight_init=normal)
-    mlp = feed_forward(dim, hidden or 4 * dim, weight_init=normal)
+    mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
     block = transformer_block(dim, attend, mlp, eps=eps, dropout=dropout, drop_path=drop_path)
-    token = {"token": _class_token(dim)} if pool == "class" else {}
+    token = {"token": _class_token(dim)} if pool != "mean" else {}
+    second = {"second_token": _class_token(dim)} if pool == "distilled" else {}
+    second_head = {"second_head": linear(dim, classes, bias=head_bias, weight_init=normal)} if second else {}
+    first_norm = {"pre_norm": layer_norm(dim, eps=eps)} if pre_norm else {}
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
 
     def flow(net, x):
         check_image("vit", x, size, in_dim)
         y = net.patches(x)
+        y = net.second_token(y) if second else y
         y = net.positions(net.token(y) if token else y)
-        y = net.norm(net.blocks(net.drop(y) if drop else y))
+        y = net.drop(y) if drop else y
+        y = net.norm(net.blocks(net.pre_norm(y) if pre_norm else y))
+        if second:
+            return (net.head(y[..., 0, :]) + net.second_head(y[..., 1, :])) / 2
         return net.head(y[..., 0, :] if token else y.mean(-2))
 
     return wire(
         flow,
-        patches=patch_embedding(patch, in_dim, dim),
+        patches=patch_embedding(patch, in_dim, dim, bias=patch_bias),
+        **second,
         **token,
-        positions=learned_positions(count + len(token), dim, weight_init=normal),
+        positions=learned_positions(count + len(token) + len(second), dim, weight_init=normal),
         **drop,
+        **first_norm,
         blocks=repeat(block, layers, unroll=unroll),
         norm=layer_norm(dim, eps=eps),
-        head=linear(dim, classes, weight_init=normal),
+        head=linear(dim, classes, bias=head_bias, weight_init=normal),
+        **second_head,
     )
 
 

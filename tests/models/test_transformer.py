@@ -1,7 +1,7 @@
 """Transformers against PyTorch (tests/golden/transformer.npz), one piece at a time, and by hand.
 
-The golden numbers are float64, made with PyTorch 2.13 by scripts/golden/transformer.py from weights that
-`published.filled` repeats; `published` also shows how the published names become ours.
+The golden numbers are float64, made with PyTorch 2.13 by scripts/golden/transformer.py from weights that `filled`
+repeats; the tables of `nnfunc.interop` tell which of ours they are.
 """
 
 import functools
@@ -12,11 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import published_weights as published
+from helpers import published_weights
 from helpers.project import GOLDEN as GOLDEN_FILES
 from helpers.published_weights import filled
 
 import nnfunc as nf
+from nnfunc.interop.families.bert_family import BERT, HEADS, body_rows
+from nnfunc.interop.families.llama_family import EXPERT_ROWS
+from nnfunc.interop.published_config import Family
+from nnfunc.interop.registry import FAMILIES
 
 GOLDEN = np.load(GOLDEN_FILES / "transformer.npz")
 SMALL = {"block_size": 7, "layers": 2, "heads": 2, "dim": 8}
@@ -85,8 +89,26 @@ def inputs(case, dtype):
     return arrays[0], None
 
 
+MOE = "model.layers.{i}.block_sparse_moe."
+EXPERTS = [(name.removeprefix(MOE), path.removeprefix("blocks/mlp/"), leaves) for name, path, leaves in EXPERT_ROWS]
+TABLES = {
+    "gpt": FAMILIES["nanogpt"],
+    "llama": FAMILIES["llama"],
+    # the script's BERT has no name for its body
+    "bert": BERT._replace(
+        rows=lambda arguments: [
+            (name.removeprefix("bert."), *rest) for name, *rest in body_rows("bert") + HEADS[arguments["output"]]
+        ]
+    ),
+    "vit": FAMILIES["timm-vit"],
+    "mixer": FAMILIES["timm-mixer"],
+    "seq2seq": FAMILIES["torch-transformer"],
+    "experts": Family("experts", nf.mixture_of_experts, [], EXPERTS, {}),
+}
+
+
 def ours(case, state):
-    return getattr(published, case.split(":")[0])(state)
+    return published_weights.ours(CASES[case], TABLES[case.split(":")[0]], state)[0]
 
 
 @functools.cache
@@ -470,7 +492,7 @@ def test_bert_types_are_0_by_default():
         (
             {"ids": IDS, "types": IDS},
             r"x should be an array or an nf.BertInput, got a dict .* "
-            r"Write nf.BertInput\(ids, types=..., mask=..., lengths=...\)",
+            r"Write nf.BertInput\(ids, types=..., mask=..., lengths=..., positions=...\)",
         ),
         (nf.BertInput(IDS, IDS[:, :3]), r"types \(2, 3\) and ids \(2, 7\)"),
         (nf.BertInput(IDS, mask=IDS[:, :3]), r"it should be \[..., 7\], .* got shape \(2, 3\)"),

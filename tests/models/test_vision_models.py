@@ -15,8 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.project import ROOT
+from helpers.published_weights import entries_of, leaves_of, ours
 
 import nnfunc as nf
+from nnfunc.interop.name_table import SAME, axes
+from nnfunc.interop.published_config import Family
+from nnfunc.interop.registry import FAMILIES
 
 GOLDEN = np.load(ROOT / "tests/golden/vision_models.npz")
 SHAPES = {
@@ -67,100 +71,31 @@ def digest(array):
     return np.array([np.sum(flat * np.cos(k * i * i + i)) for k in range(1, 9)])
 
 
-# Where a name of torchvision's state dict is in ours: the path and, in a stack of blocks, the index.
+# Which of ours a name of torchvision's state dict is: by the tables of nnfunc.interop.
 
-RESNET = [
-    (r"conv1", "stem/conv"),
-    (r"bn1", "stem/norm"),
-    (r"fc", "head"),
-    (r"layer(\d+)\.(\d+)\.downsample\.0", "{stage}shortcut/conv"),
-    (r"layer(\d+)\.(\d+)\.downsample\.1", "{stage}shortcut/norm"),
-    (r"layer(\d+)\.(\d+)\.conv(\d)", "{stage}body/conv_{2}"),
-    (r"layer(\d+)\.(\d+)\.bn(\d)", "{stage}body/norm_{2}"),
-]
-CONVNEXT = [
-    (r"features\.0\.0", "stem/patches"),
-    (r"features\.0\.1", "stem/norm"),
-    (r"classifier\.0", "norm"),
-    (r"classifier\.2", "head"),
-    *(
-        (rf"features\.(\d*[13579])\.(\d+)\.block\.{i}", f"{{blocks}}body/{name}")
-        for i, name in {0: "spatial", 2: "norm", 3: "up", 5: "down"}.items()
-    ),
-    (r"features\.(\d*[13579])\.(\d+)", "{blocks}body/scale"),
-    (r"features\.(\d*[02468])\.0", "{stage}/down/norm"),
-    (r"features\.(\d*[02468])\.1", "{stage}/down/conv"),
-]
-LEAVES = {"running_mean": "mean", "running_var": "var", "layer_scale": "scale", "bias": "bias"}
+CHANGES = {1: SAME, 2: axes(1, 0), 4: axes(2, 3, 1, 0)}
 
 
-def place(name, ndim, firsts=()):
-    """(path, index in the stack or None); firsts: the stages whose first block stands alone."""
+def table(case):
+    """The family of a case; LeNet's and CNN's names are our own."""
+    if case.startswith(("lenet", "cnn")):
+        return Family("own names", nf.cnn, [], [own_row(*item) for item in names_of(case).items()], {})
+    return FAMILIES["torchvision-convnext" if case == "convnext" else "torchvision-resnet"]
+
+
+def own_row(name, shape):
     module, _, leaf = name.rpartition(".")
-    leaf = LEAVES.get(leaf) or ("scale" if ndim == 1 else "weight")
-    found = [(re.fullmatch(pattern, module), path) for pattern, path in RESNET + CONVNEXT]
-    found, path = next(((match, path) for match, path in found if match), (None, ""))
-    if found is None:  # LeNet's and CNN's names are our own
-        return f"{module.replace('.', '/')}/{leaf}", None
-    groups, index, stage = found.groups(), None, ""
-    if "{stage}" in path and module.startswith("layer"):
-        own, index = int(groups[0]) in firsts, int(groups[1])
-        stage = f"stage_{groups[0]}/{'first' if own and not index else 'rest'}/"
-        index = None if own and not index else index - own
-    elif "{stage}" in path:
-        stage = f"stage_{int(groups[0]) // 2 + 1}"
-    blocks = ""
-    if "{blocks}" in path:
-        blocks, index = f"stage_{(int(groups[0]) + 1) // 2}/blocks/", int(groups[1])
-    return f"{path.format(*groups, stage=stage, blocks=blocks)}/{leaf}", index
-
-
-def turn(array, to_torch=False):
-    """Convolutions [out, in, height, width] -> [height, width, in, out], linear maps transposed."""
-    order = {4: (3, 2, 0, 1) if to_torch else (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
-    if array.ndim == 3:  # layer_scale [dim, 1, 1]
-        return array.reshape(-1)
-    return array if order is None else array.transpose(order)
-
-
-def leaves(model):
-    """The shapes of parameters and state by path: no path is in both."""
-    both = jax.eval_shape(model.init, jax.random.key(0)), jax.eval_shape(model.init_state)
-    params, state = map(nf.paths.flatten, both)
-    assert not set(params) & set(state)
-    return params, state
-
-
-def filled(model, names, value, firsts=()):
-    """Params and state from torch's names and shapes, each of which has one place, and none is left."""
-    params, state = leaves(model)
-    made = {p: np.full(leaf.shape, np.nan) for p, leaf in (params | state).items()}
-    for name, shape in names.items():
-        path, index = place(name, len(shape), firsts)
-        array = turn(value(name, shape))
-        assert path in made, f"{name} should be at {path}"
-        at = made[path] if index is None else made[path][index]
-        assert at.shape == array.shape, (name, path, at.shape, array.shape)
-        assert np.isnan(at).all(), f"{path} has a second name, {name}"
-        at[...] = array
-    left = [path for path, array in made.items() if np.isnan(array).any()]
-    assert not left
-    unflat = nf.paths.unflatten
-    return unflat({p: made[p] for p in params}), unflat({p: made[p] for p in state})
+    ours = {"running_mean": "mean", "running_var": "var", "bias": "bias"}.get(leaf)
+    return (
+        module,
+        module.replace(".", "/"),
+        {leaf: (ours or ("scale" if len(shape) == 1 else "weight"), CHANGES[len(shape)])},
+    )
 
 
 def names_of(case):
     found = [line.split(" ", 1) for line in GOLDEN[f"{case}:names"].tolist()]
     return {name: tuple(map(int, re.findall(r"\d+", shape))) for name, shape in found}
-
-
-def firsts_of(names):
-    return {int(n[1]) for n in (re.match(r"layer(\d+)\.0\.downsample", name) for name in names) if n}
-
-
-def firsts(case):
-    """Option A has no parameters: its stages 2 and 3 are known."""
-    return {2, 3} if case == "cifar_pad" else firsts_of(names_of(case))
 
 
 @functools.cache
@@ -185,16 +120,16 @@ def runs(case):
 def errors(case, dtype, expected, phase=0.0):
     """The largest error of each result, as a share of its largest expected value."""
     names = names_of(case)
-    params, state = filled(CASES[case], names, lambda name, shape: value(name, shape, phase), firsts(case))
+    family, published = table(case), {name: value(name, shape, phase) for name, shape in names.items()}
+    params, state = ours(CASES[case], family, published)
     x, dy = value("x", SHAPES[case], phase), value("dy", expected["eval/y"].shape, phase)
     cast = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
     whole, by_path = runs(case)(*cast((params, state, x, dy)))
     assert {leaf.dtype for leaf in jax.tree.leaves((whole, by_path))} == {jnp.dtype(dtype)}
     got = {k: np.asarray(v) if k.endswith("y") else digest(v) for k, v in whole.items()}
-    for name, shape in names.items():
-        path, index = place(name, len(shape), firsts(case))
-        array = np.asarray(by_path[path] if index is None else by_path[path][index])
-        got[f"train/{name}"] = digest(turn(array, to_torch=True))
+    for entry in entries_of(CASES[case], family):
+        arrays = {path: np.asarray(by_path[path]) for path in entry.paths}
+        got[f"train/{entry.name}"] = digest(entry.join(arrays))
     assert set(got) == set(expected) - {"names"}
     size = lambda name: max(float(np.abs(expected[name]).max()), 1e-2)
     return {name: float(np.abs(got[name] - expected[name]).max()) / size(name) for name in got}
@@ -248,7 +183,7 @@ PUBLISHED = {  # torchvision's weights' meta data; He et al. 2015, table 6, roun
 
 
 def size_of(model):
-    return sum(math.prod(leaf.shape) for leaf in leaves(model)[0].values())
+    return sum(math.prod(leaf.shape) for leaf in leaves_of(model)[0].values())
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -290,18 +225,16 @@ def test_every_name_of_torchvision_has_one_place_of_its_shape(name):
     names = torchvision_resnet(depths, expansion=4 if name == "resnet50" else 1)
     count = {"resnet18": 102, "resnet34": 182, "resnet50": 267}[name]  # of 122, 218, 320 with the counts
     assert len(names) == count
-    params, state = leaves(PUBLISHED[name][0])
-    found = {}
-    for its, shape in names.items():
-        path, index = place(its, len(shape), firsts_of(names))
-        turned = turn(np.broadcast_to(np.float32(0), shape)).shape
-        leaf = (params | state)[path].shape
-        assert leaf == (turned if index is None else (leaf[0], *turned)), (its, path)
-        found.setdefault(path, []).append(index)
-    expected = {
-        path: list(range(leaf.shape[0])) if "/rest/" in path else [None] for path, leaf in (params | state).items()
-    }
-    assert found == expected
+    model = PUBLISHED[name][0]
+    entries = entries_of(model, FAMILIES["torchvision-resnet"])
+    assert {entry.name: entry.shape for entry in entries} == names
+    params, state = leaves_of(model)
+    paths = [(entry.paths[0], entry.layer) for entry in entries]
+    assert (
+        len({*paths})
+        == len(paths)
+        == sum(leaf.shape[0] if "/rest/" in path else 1 for path, leaf in (params | state).items())
+    )
 
 
 # Depth.
@@ -337,7 +270,7 @@ def same_program(name, compiled):
 def test_the_program_does_not_grow_with_depth(name):
     """The one that XLA is given: what it makes of it is the next test's."""
     same_program(name, compiled=False)
-    assert {len(leaves(BY_DEPTH[name](longer))[0]) for longer in (False, True)} == {
+    assert {len(leaves_of(BY_DEPTH[name](longer))[0]) for longer in (False, True)} == {
         {"cifar_pad": 35, "cifar_projection": 41, "convnext": 30}[name]
     }
 

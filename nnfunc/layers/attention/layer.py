@@ -16,6 +16,7 @@ from nnfunc.layers.attention.functional import attend, check_numbers
 from nnfunc.layers.attention.kv_cache import check_cache, update_cache
 from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.attention.positions import alibi_slopes, rotary
+from nnfunc.layers.attention.rotary_scaling import RotaryScaling
 from nnfunc.layers.linear import add_bias, linear, matmul_rows
 from nnfunc.layers.norm import rms_norm
 
@@ -33,7 +34,8 @@ class AttentionInput(NamedTuple):
     context_dim. mask: booleans [..., time, source] or [..., heads, time, source], True where a position may
     attend. bias: added to the scores, [..., heads, time, source]. lengths: integers [...], the number of
     positions of each source that count. mask, bias and lengths are those of `nf.attend`. value: the sequence that the
-    values come from, [..., source, value_dim], as long as that of the keys, for a layer with value_dim.
+    values come from, [..., source, value_dim], as long as that of the keys, for a layer with value_dim. positions:
+    integers [..., time], for rotary positions that do not count from 0, as behind padding.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.attention(4, 2)
@@ -48,6 +50,7 @@ class AttentionInput(NamedTuple):
     bias: Array | None = None
     lengths: Array | None = None
     value: Array | None = None
+    positions: Array | None = None
 
 
 def attention(
@@ -60,12 +63,16 @@ def attention(
     value_dim: int | None = None,
     causal: bool = False,
     window: Scalar | None = None,
+    windows: Sequence[Scalar] | None = None,
     positions: Literal["rotary", "alibi"] | None = None,
     rotary_base: Scalar = 10000.0,
+    rotary_bases: Sequence[Scalar] | None = None,
     rotary_dim: int | None = None,
     rotary_tables: tuple[Array, Array] | None = None,
+    rotary_scaling: RotaryScaling | None = None,
     interleaved: bool = False,
     qk_norm: bool = False,
+    eps: Scalar = 1e-6,
     scale: Scalar | None = None,
     soft_cap: Scalar | None = None,
     dropout: Scalar | None = None,
@@ -84,17 +91,19 @@ def attention(
     heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
     by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
     value_dim: the width of the values' own sequence; None, the default, takes the values from where the keys are from.
-    causal, window, scale, soft_cap, implementation: as in `nf.attend`.
+    causal, window, scale, soft_cap, implementation: as in `nf.attend`. windows, rotary_bases: in a `repeat`, a
+    number for each layer in place of window and rotary_base; a window of infinity is none.
     positions: "rotary" rotates q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the number of channels
-    to rotate, by default all, rotary_tables, cosines and sines in place of the base, and interleaved), "alibi"
-    lowers the scores with the distance (`nf.alibi_slopes`); None, the default, adds no positions.
-    qk_norm: RMS norm of each head of q and k, before the rotation. dropout: the rate in [0, 1] of attention
-    weights dropped, given a key; None is off. bias: of query, key and value; out_bias: of the result, by
-    default as bias. A bias of the keys adds the same number to all scores of a query, so it changes no result
-    without rotary positions, qk_norm and a cap, and Adam makes full steps of the rounding errors of its gradient;
-    it is there because published weights have it. weight_init: of the four matrices; out_init: of out, by default
-    weight_init. return_weights: return (y, weights) instead of y, with the weights before dropout,
-    [..., heads, time, source]; the plain implementation computes them.
+    to rotate, by default all, rotary_tables, cosines and sines in place of the base, rotary_scaling, for longer
+    sequences, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`); None, the default,
+    adds no positions.
+    qk_norm: RMS norm of each head of q and k, before the rotation; eps: that of these norms, above 0.
+    dropout: the rate in [0, 1] of attention weights dropped, given a key; None is off.
+    bias: of query, key and value; out_bias: of the result, by default as bias. A bias of the keys adds the same
+    number to all scores of a query, so it changes no result without rotary positions, qk_norm and a cap, and Adam
+    makes full steps of the rounding errors of its gradient; it is there because published weights have it.
+    weight_init: of the four matrices; out_init: of out, by default weight_init. return_weights: return (y, weights)
+    instead of y, with the weights before dropout, [..., heads, time, source]; the plain implementation computes them.
 
     Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias, lengths and value (always with a
     context where there is a context_dim, and a value where there is a value_dim) -> y [..., time, dim]. Parameters:
@@ -121,17 +130,19 @@ def attention(
     """
     head_dim = _check_sizes(dim, heads, kv_heads, head_dim, context_dim, value_dim)
     kv_heads = heads if kv_heads is None else kv_heads
-    check_numbers("attention", window, soft_cap, dropout)
+    for size in (window, *(windows or ())):
+        check_numbers("attention", size, soft_cap, dropout)
     if positions is not None:
         check.choice("attention", ("rotary", "alibi"), positions=positions)
-    if context_dim is not None and (causal or window is not None or positions):
+    if context_dim is not None and (causal or window is not None or windows or positions):
         expected = "causal, window and positions should be left out with context_dim"
         actual = f"causal={causal}, window={window} and positions={positions!r}"
         hint = "The positions of two sequences cannot be compared."
         check.fail("attention", expected=expected, actual=actual, hint=hint)
     if positions == "rotary":  # rotary's checks, before any call
-        turn = partial(rotary, base=rotary_base, dim=rotary_dim, interleaved=interleaved, tables=rotary_tables)
-        jax.eval_shape(turn, jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
+        turn = partial(rotary, dim=rotary_dim, interleaved=interleaved, scaling=rotary_scaling, tables=rotary_tables)
+        for base in (rotary_base, *(rotary_bases or ())):
+            jax.eval_shape(partial(turn, base=base), jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
     elif rotary_tables is not None:
         expected = "positions should be 'rotary' with rotary_tables"
         check.fail("attention", expected=expected, actual=repr(positions))
@@ -144,7 +155,7 @@ def attention(
         "out": linear(wide, dim, bias=bias if out_bias is None else out_bias, weight_init=out_init or weight_init),
     }
     if qk_norm:
-        children |= {"query_norm": rms_norm(head_dim), "key_norm": rms_norm(head_dim)}
+        children |= {"query_norm": rms_norm(head_dim, eps=eps), "key_norm": rms_norm(head_dim, eps=eps)}
 
     def init(key):
         return {name: child.init(fold(key, name)) for name, child in children.items()}
@@ -171,7 +182,9 @@ def attention(
         def project(name, x, count, positions_of_x):
             y = run(name, x).reshape(*x.shape[:-1], count, head_dim)  # [..., time, count, head_dim]
             y = run(f"{name}_norm", y) if qk_norm and name != "value" else y
-            return turn(y, positions_of_x) if positions == "rotary" and name != "value" else y
+            if positions != "rotary" or name == "value":
+                return y
+            return turn(y, positions_of_x, base=_of_layer("rotary_bases", rotary_base, rotary_bases, ctx))
 
         def observe(name, value):
             value, out = tap(ctx, "/".join((*ctx.path, name)), value, Out(), by_name=True)
@@ -185,6 +198,8 @@ def attention(
         start = ctx.state.get("position")
         first = jnp.zeros((), jnp.int32) if start is None else start
         positions_of_x = first + jnp.arange(x.shape[-2], dtype=jnp.int32)
+        if inputs.positions is not None:
+            positions_of_x = inputs.positions
         q = project("query", x, heads, positions_of_x)
         if context_dim is not None and ctx.state:
             k, v, state = ctx.state["key"], ctx.state["value"], ctx.state
@@ -199,7 +214,7 @@ def attention(
             mask=mask,
             bias=inputs.bias,
             causal=causal,
-            window=window,
+            window=_of_layer("windows", window, windows, ctx),
             lengths=lengths,
             start=start,
             scale=scale,
@@ -216,6 +231,17 @@ def attention(
         return (y, weights[0]) if return_weights else y, Out(state, taps)
 
     return Model(init, forward=forward, parts=children)
+
+
+def _of_layer(name: str, value: Any, values: Sequence[Scalar] | None, ctx: Context) -> Any:
+    """value, or the number of this layer among those of all layers of the surrounding `repeat`."""
+    if values is None:
+        return value
+    if not ctx.sizes or ctx.sizes[-1] != len(values):
+        expected = f"{name} should have a number for each layer of a repeat"
+        actual = f"{len(values)} numbers for {ctx.sizes[-1] if ctx.sizes else 'no'} layers"
+        check.fail("attention", expected=expected, actual=actual)
+    return jnp.stack([jnp.asarray(number, jnp.float32) for number in values])[ctx.layer[-1]]
 
 
 def _project_at_once(

@@ -9,6 +9,7 @@ from jax.lax import broadcast_to_rank
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonicalize, wide_dtype
+from nnfunc.layers.attention.rotary_scaling import RotaryScaling, check_scaling, scale_frequencies
 
 __all__ = ["alibi_slopes", "learned_positions", "rotary", "sinusoidal_positions"]
 
@@ -21,6 +22,7 @@ def rotary(
     dim: int | None = None,
     interleaved: bool = False,
     tables: tuple[Array, Array] | None = None,
+    scaling: RotaryScaling | None = None,
 ) -> Array:
     """Each pair of channels rotated by an angle that grows with the position: RoPE.
 
@@ -33,9 +35,16 @@ def rotary(
     tables: (cos, sin), both [length, dim / 2], of the angles of each pair at each position, in place of base; of
     published tables [length, dim] the first half of the columns. dim is then twice their columns, and a position
     beyond them gives NaN.
-    Raises: ValueError when dim is odd or above head_dim, or the tables do not fit; TypeError for positions that are no
-    integers together with tables.
-    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2.
+    scaling: None, or a table for sequences longer than those of the first training: its
+    name and numbers. Each has a factor above 0, of the length; all but "linear" the length of the first training:
+    "linear" divides the frequencies by the factor; "dynamic" raises the base once a sequence is longer than length;
+    "yarn" divides those that turn less than `slow` times within length, 1 by default, not those that turn more
+    than `fast` times, 32, and scales cos and sin by `amplitude`; "llama3" does so between `low` and `high` turns,
+    without an amplitude; "longrope" divides by `short`, or by `long` once a sequence is longer than length.
+    Raises: ValueError when dim is odd or above head_dim, the tables do not fit, or scaling has an unknown name or
+    number; TypeError for positions that are no integers together with tables.
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; of the scalings: arXiv:2306.15595 (linear),
+    arXiv:2309.00071 (dynamic, YaRN), arXiv:2407.21783 (Llama 3), arXiv:2402.13753 (LongRoPE).
 
     >>> nf.rotary(jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]]))[:, 0].tolist()
     [[1.00, 0.00], [0.54, 0.84]]
@@ -53,6 +62,7 @@ def rotary(
         expected = f"dim should be even and at most the last axis of x, {x.shape[-1]}"
         check.fail("rotary", expected=expected, actual=dim)
     check.number("rotary", 0, open_low=True, base=base)
+    check_scaling("rotary", scaling, dim)
     wide = wide_dtype(x)
     if not isinstance(positions, jax.Array | None):  # as floats at once: JAX's integers are small
         positions = canonicalize(np.asarray(positions, np.float64 if tables is None else None))
@@ -61,10 +71,15 @@ def rotary(
         expected = f"positions should be [..., time] with time {x.shape[-3]}"
         check.fail("rotary", expected=expected, actual=f"shape {positions.shape}")
     if tables is None:
+        frequencies, amplitude = _frequencies(dim, base, wide), None
+        if scaling is not None:
+            frequencies, amplitude = scale_frequencies(frequencies, base, scaling, positions.max(initial=-1) + 1)
         positions = positions.astype(wide)[..., None, None]
-        angles = positions * broadcast_to_rank(_frequencies(dim, base, wide), positions.ndim)
+        angles = positions * broadcast_to_rank(frequencies, positions.ndim)
         angles = broadcast_to_rank(angles, x.ndim)  # [..., time, 1, dim / 2]
         cos, sin = jnp.cos(angles), jnp.sin(angles)
+        if amplitude is not None:
+            cos, sin = cos * amplitude, sin * amplitude
     else:
         check.integers("rotary", "With tables they are the numbers of rows.", positions=positions)
         rows = jnp.where(positions < 0, len(tables[0]), positions).astype(jnp.int32)
@@ -123,7 +138,8 @@ def learned_positions(block_size: int, dim: int, *, weight_init: Initializer = i
 
     block_size: the longest sequence, at least 1. dim: the width of x. weight_init: of the table; its
     standard deviation of 0.02 is that of GPT-2 and BERT.
-    Shapes: x [..., time, dim] -> y of the same shape, time at most block_size; weight [block_size, dim].
+    Shapes: x [..., time, dim] -> y of the same shape, time at most block_size; weight [block_size, dim]. x may be a
+    pair (x, positions) with the position of each vector, integers [..., time] in [0, block_size).
     Raises: ValueError when the sequence is longer than the table.
 
     >>> model = nf.learned_positions(16, 4)
@@ -137,8 +153,15 @@ def learned_positions(block_size: int, dim: int, *, weight_init: Initializer = i
         return {"weight": weight_init(key, (block_size, dim))}
 
     def forward(params, x, ctx):
+        x, chosen = x if isinstance(x, tuple) else (x, None)
         _check_sequence(where, x, dim)
         weight, time = jnp.asarray(ctx.cast(params)["weight"]), x.shape[-2]
+        if chosen is not None:
+            check.integers(where, positions=chosen)
+            check.shape(where, x.shape[:-1], positions=chosen)
+            vectors = weight.at[chosen].get(mode="fill", fill_value=jnp.nan)  # [..., time, dim]
+            state = {"position": ctx.state["position"] + time} if ctx.state else _first_state(ctx, time)
+            return x + vectors, Out(state)
         longest = max(time, ctx.cache or 0)
         if longest > block_size:
             expected = f"the sequence should be at most {block_size}"

@@ -9,6 +9,13 @@ from helpers.roster.row import KEY, Row, sample
 
 Q, K, V = sample(2, 3, 4, 4), sample(2, 5, 2, 4)[:, ::-1], sample(2, 5, 2, 4) * 0.7
 NUMBERS = {"window": (2, 1), "start": (2, 1), "scale": (0.5, 1.0), "soft_cap": (2.0, 0.5), "dropout": (0.25, 0.5)}
+SCALINGS = [
+    {"name": "linear", "factor": 4.0},
+    {"name": "dynamic", "factor": 4.0, "length": 2},
+    {"name": "yarn", "factor": 4.0, "length": 8},
+    {"name": "llama3", "factor": 8.0, "length": 8, "low": 1.0, "high": 4.0},
+    {"name": "longrope", "factor": 4.0, "length": 2, "short": [1.0, 1.5], "long": [2.0, 3.0]},
+]
 MODELS: dict[str, Row] = {
     "attention": Row(
         (6, 3),
@@ -19,6 +26,7 @@ MODELS: dict[str, Row] = {
             "scale": (0.5, 1.0),
             "soft_cap": (2.0, 0.5),
             "dropout": (0.25, 0.5),
+            "eps": (1e-3, 1e-1),
         },
         x=sample(2, 4, 6),
     ),
@@ -51,5 +59,8 @@ FUNCTIONS: dict[str, Row] = {
         (Q, np.array([2, 0, 1])), {"tables": (np.cos(sample(4, 1)), np.sin(sample(4, 1)))}, differentiate=True
     ),
     "rotary": Row((Q,), {"dim": 2}, {"base": (10000.0, 100.0)}, differentiate=True),
+    **{
+        f"rotary:{scaling['name']}": Row((Q,), {"scaling": scaling}, {"base": (10000.0, 100.0)}) for scaling in SCALINGS
+    },
 }
 NOT_FACTORIES: dict[str, str] = {}

@@ -22,7 +22,7 @@ MODELS: dict[str, Row] = {
     "convnext": Row(
         (3,),
         {"depths": [2], "widths": [4], "patch": 2, "kernel": 3},
-        {"drop_path": (0.5, 0.25), "layer_scale": (1.0, 0.1)},
+        {"drop_path": (0.5, 0.25), "layer_scale": (1.0, 0.1), "eps": (1e-3, 1e-1)},
         sample(2, 5, 5, 3),
         order=1,
     ),

@@ -1,0 +1,1 @@
+"""The model families whose published weights are known: one file for those with the same names."""

@@ -1,0 +1,164 @@
+"""BERT, RoBERTa and DistilBERT, as transformers saves them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.interop.name_table import LINEAR, NORM, SAME, TABLE, Change, Row
+from nnfunc.interop.published_config import ACTIVATIONS, Family, Setting, read_classes, without, write_classes
+from nnfunc.models.bert import bert
+
+__all__ = ["BERT", "DISTILBERT", "ROBERTA", "XLM_ROBERTA"]
+
+BIAS = {"bias": ("bias", SAME)}
+
+
+def body_rows(prefix: str, positions: Any = TABLE) -> list[Row]:
+    layer = f"{prefix}.encoder.layer.{{i}}"
+    return [
+        (f"{prefix}.embeddings.word_embeddings", "tokens", TABLE),
+        (f"{prefix}.embeddings.position_embeddings", "positions", positions),
+        (f"{prefix}.embeddings.token_type_embeddings", "types", TABLE),
+        (f"{prefix}.embeddings.LayerNorm", "norm", NORM),
+        (f"{layer}.attention.self.query", "blocks/attend/query", LINEAR),
+        (f"{layer}.attention.self.key", "blocks/attend/key", LINEAR),
+        (f"{layer}.attention.self.value", "blocks/attend/value", LINEAR),
+        (f"{layer}.attention.output.dense", "blocks/attend/out", LINEAR),
+        (f"{layer}.attention.output.LayerNorm", "blocks/attend_norm", NORM),
+        (f"{layer}.intermediate.dense", "blocks/mlp/up", LINEAR),
+        (f"{layer}.output.dense", "blocks/mlp/down", LINEAR),
+        (f"{layer}.output.LayerNorm", "blocks/mlp_norm", NORM),
+    ]
+
+
+HEADS: dict[str, list[Row]] = {
+    "hidden": [],
+    "tokens": [
+        ("cls.predictions.transform.dense", "head/linear", LINEAR),
+        ("cls.predictions.transform.LayerNorm", "head/norm", NORM),
+        ("cls.predictions", "head/shift", BIAS),
+    ],
+    "classes": [("bert.pooler.dense", "head/linear", LINEAR), ("classifier", "head/logits", LINEAR)],
+}
+ROBERTA_HEADS: dict[str, list[Row]] = {
+    "hidden": [],
+    "tokens": [
+        ("lm_head.dense", "head/linear", LINEAR),
+        ("lm_head.layer_norm", "head/norm", NORM),
+        ("lm_head", "head/shift", BIAS),
+    ],
+    "classes": [("classifier.dense", "head/linear", LINEAR), ("classifier.out_proj", "head/logits", LINEAR)],
+}
+DISTILBERT_HEADS: dict[str, list[Row]] = {
+    "hidden": [],
+    "tokens": [
+        ("vocab_transform", "head/linear", LINEAR),
+        ("vocab_layer_norm", "head/norm", NORM),
+        ("vocab_projector", "head/shift", BIAS),
+    ],
+    "classes": [("pre_classifier", "head/linear", LINEAR), ("classifier", "head/logits", LINEAR)],
+}
+SETTINGS = [
+    Setting("vocab_size", "vocab_size"),
+    Setting("max_position_embeddings", "block_size"),
+    Setting("hidden_size", "dim"),
+    Setting("num_hidden_layers", "layers"),
+    Setting("num_attention_heads", "heads"),
+    Setting("intermediate_size", "hidden"),
+    Setting("type_vocab_size", "types", int, 2),
+    Setting("hidden_act", "activation", ACTIVATIONS, "gelu"),
+    Setting("layer_norm_eps", "eps", float, 1e-12),
+]
+
+
+def architectures(name: str) -> dict[str, dict[str, Any]]:
+    outputs = {"ForMaskedLM": "tokens", "ForSequenceClassification": "classes", "Model": "hidden"}
+    return {f"{name}{end}": {"output": output} for end, output in outputs.items()}
+
+
+def write_bert(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    without(arguments, pool_activation="tanh")
+    if not arguments["types"]:
+        check.fail("to_pretrained", expected="types should be at least 1 in this family", actual=0)
+    return write_classes(arguments) | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
+
+
+BERT = Family(
+    name="bert",
+    factory=bert,
+    settings=SETTINGS,
+    rows=lambda arguments: body_rows("bert") + HEADS[arguments["output"]],
+    architectures=architectures("Bert") | {"BertForPreTraining": {"output": "tokens"}},
+    fixed={"is_decoder": False, "add_cross_attention": False},
+    read=read_classes,
+    write=write_bert,
+    prefix="bert.",
+    ignored=("*embeddings.position_ids", "*pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*"),
+    older={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
+)
+FIRST = 2
+"""RoBERTa's positions begin at its padding id + 1; the rows before are not used."""
+LATE_POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.pad(x, ((FIRST, 0), (0, 0)))))}
+
+
+def write_roberta(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return write_bert(arguments) | {"max_position_embeddings": arguments["block_size"] + FIRST}
+
+
+ROBERTA = BERT._replace(
+    name="roberta",
+    rows=lambda arguments: body_rows("roberta", LATE_POSITIONS) + ROBERTA_HEADS[arguments["output"]],
+    architectures=architectures("Roberta"),
+    fixed=dict(BERT.fixed) | {"pad_token_id": FIRST - 1},
+    read=lambda config: read_classes(config) | {"block_size": config["max_position_embeddings"] - FIRST},
+    write=write_roberta,
+    prefix="roberta.",
+    ignored=("*embeddings.position_ids", "*pooler.*", "lm_head.decoder.*"),
+    older={},
+)
+XLM_ROBERTA = ROBERTA._replace(name="xlm-roberta", architectures=architectures("XLMRoberta"))
+
+LAYER = "distilbert.transformer.layer.{i}"
+DISTILBERT_ROWS: list[Row] = [
+    ("distilbert.embeddings.word_embeddings", "tokens", TABLE),
+    ("distilbert.embeddings.position_embeddings", "positions", TABLE),
+    ("distilbert.embeddings.LayerNorm", "norm", NORM),
+    (f"{LAYER}.attention.q_lin", "blocks/attend/query", LINEAR),
+    (f"{LAYER}.attention.k_lin", "blocks/attend/key", LINEAR),
+    (f"{LAYER}.attention.v_lin", "blocks/attend/value", LINEAR),
+    (f"{LAYER}.attention.out_lin", "blocks/attend/out", LINEAR),
+    (f"{LAYER}.sa_layer_norm", "blocks/attend_norm", NORM),
+    (f"{LAYER}.ffn.lin1", "blocks/mlp/up", LINEAR),
+    (f"{LAYER}.ffn.lin2", "blocks/mlp/down", LINEAR),
+    (f"{LAYER}.output_layer_norm", "blocks/mlp_norm", NORM),
+]
+
+
+def write_distilbert(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    without(arguments, types=0, eps=1e-12)
+    if arguments["output"] == "classes":
+        without(arguments, pool_activation="relu")
+    return write_classes(arguments) | {"hidden_dim": arguments["hidden"] or 4 * arguments["dim"]}
+
+
+DISTILBERT = Family(
+    name="distilbert",
+    factory=bert,
+    settings=[
+        Setting("vocab_size", "vocab_size"),
+        Setting("max_position_embeddings", "block_size"),
+        Setting("dim", "dim"),
+        Setting("n_layers", "layers"),
+        Setting("n_heads", "heads"),
+        Setting("hidden_dim", "hidden"),
+        Setting("activation", "activation", ACTIVATIONS, "gelu"),
+    ],
+    rows=lambda arguments: DISTILBERT_ROWS + DISTILBERT_HEADS[arguments["output"]],
+    architectures=architectures("DistilBert"),
+    read=lambda config: read_classes(config) | {"types": 0, "pool_activation": "relu"},
+    write=write_distilbert,
+    prefix="distilbert.",
+    ignored=("*embeddings.position_ids", "vocab_projector.weight"),
+)

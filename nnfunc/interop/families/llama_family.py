@@ -1,0 +1,218 @@
+"""Llama and the decoders with its names: Mistral, Mixtral, Qwen2, Qwen3, Phi-3."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nnfunc import check
+from nnfunc.interop.families.rope_settings import read_rope, write_rope
+from nnfunc.interop.name_table import LINEAR, NORM, TABLE, Row
+from nnfunc.interop.published_config import GATED, Family, PublishedConfig, Setting, arguments_of, without
+from nnfunc.layers.mixture_of_experts import mixture_of_experts
+from nnfunc.models.llama import llama
+
+__all__ = ["LLAMA", "MISTRAL", "MIXTRAL", "PHI3", "QWEN2", "QWEN3"]
+
+
+def attention_rows(*, fused: bool = False, norm: Any = NORM) -> list[Row]:
+    if fused:
+        return [
+            ("model.layers.{i}.self_attn.qkv_proj", "blocks/attend/query|key|value", LINEAR),
+            ("model.layers.{i}.self_attn.o_proj", "blocks/attend/out", LINEAR),
+        ]
+    return [
+        ("model.layers.{i}.self_attn.q_proj", "blocks/attend/query", LINEAR),
+        ("model.layers.{i}.self_attn.k_proj", "blocks/attend/key", LINEAR),
+        ("model.layers.{i}.self_attn.v_proj", "blocks/attend/value", LINEAR),
+        ("model.layers.{i}.self_attn.o_proj", "blocks/attend/out", LINEAR),
+        ("model.layers.{i}.self_attn.q_norm", "blocks/attend/query_norm", norm),
+        ("model.layers.{i}.self_attn.k_norm", "blocks/attend/key_norm", norm),
+    ]
+
+
+def other_rows(norm: Any = NORM) -> list[Row]:
+    return [
+        ("model.embed_tokens", "tokens", TABLE),
+        ("model.layers.{i}.input_layernorm", "blocks/attend_norm", norm),
+        ("model.layers.{i}.post_attention_layernorm", "blocks/mlp_norm", norm),
+        ("model.norm", "norm", norm),
+        ("lm_head", "head", LINEAR),
+    ]
+
+
+MLP_ROWS: list[Row] = [
+    ("model.layers.{i}.mlp.gate_proj", "blocks/mlp/gate", LINEAR),
+    ("model.layers.{i}.mlp.up_proj", "blocks/mlp/up", LINEAR),
+    ("model.layers.{i}.mlp.down_proj", "blocks/mlp/down", LINEAR),
+]
+FUSED_MLP_ROWS: list[Row] = [
+    ("model.layers.{i}.mlp.gate_up_proj", "blocks/mlp/gate|up", LINEAR),
+    ("model.layers.{i}.mlp.down_proj", "blocks/mlp/down", LINEAR),
+]
+EXPERT_ROWS: list[Row] = [
+    ("model.layers.{i}.block_sparse_moe.gate", "blocks/mlp/router", LINEAR),
+    ("model.layers.{i}.block_sparse_moe.experts.{j}.w1", "blocks/mlp/gate", LINEAR),
+    ("model.layers.{i}.block_sparse_moe.experts.{j}.w3", "blocks/mlp/up", LINEAR),
+    ("model.layers.{i}.block_sparse_moe.experts.{j}.w2", "blocks/mlp/down", LINEAR),
+]
+
+
+def settings(*, tied: bool = False, eps: float = 1e-6) -> list[Setting]:
+    """Those of all these families. tied, eps: the defaults of the family."""
+    return [
+        Setting("vocab_size", "vocab_size"),
+        Setting("hidden_size", "dim"),
+        Setting("num_hidden_layers", "layers"),
+        Setting("num_attention_heads", "heads"),
+        Setting("num_key_value_heads", "kv_heads", int, None),
+        Setting("head_dim", "head_dim", int, None),
+        Setting("intermediate_size", "hidden"),
+        Setting("rms_norm_eps", "eps", float, eps),
+        Setting("tie_word_embeddings", "tied", bool, tied),
+    ]
+
+
+def common(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that every family here writes."""
+    heads = arguments["heads"]
+    sizes = {
+        "num_key_value_heads": arguments["kv_heads"] or heads,
+        "intermediate_size": arguments["hidden"] or -(-8 * arguments["dim"] // 24) * 8,
+    }
+    sizes |= {"head_dim": arguments["head_dim"]} if arguments["head_dim"] else {}
+    return sizes | {"max_position_embeddings": 131072} | write_rope(arguments)
+
+
+PLAIN = {
+    **dict.fromkeys(["mlp", "embedding_scale", "window", "windows", "rotary_bases", "scale", "soft_cap", "logit_cap"]),
+    **dict.fromkeys(["qkv_bias", "out_bias", "qk_norm", "post_norm"], False),
+}
+"""The arguments of Llama that other families change."""
+
+
+def writer(allowed: tuple[str, ...] = (), more: Any = lambda arguments: {}) -> Any:
+    """The `write` of a family, in which the `allowed` arguments may differ from those of Llama."""
+
+    def write(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        without(arguments, **{name: value for name, value in PLAIN.items() if name not in allowed})
+        return common(arguments) | more(arguments)
+
+    return write
+
+
+ACTIVATION = Setting(("hidden_act", "hidden_activation"), "activation", GATED, "swiglu")
+IGNORED = ("*.rotary_emb.inv_freq", "lm_head.weight")
+
+
+def read_llama(config: PublishedConfig) -> dict[str, Any]:
+    biased = bool(config.get("attention_bias"))
+    return read_rope(config) | {"qkv_bias": biased, "out_bias": biased}
+
+
+def write_llama(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    without(arguments, out_bias=arguments["qkv_bias"])
+    return {"attention_bias": arguments["qkv_bias"]}
+
+
+LLAMA = Family(
+    name="llama",
+    factory=llama,
+    settings=[*settings(), ACTIVATION],
+    rows=[*attention_rows(), *MLP_ROWS, *other_rows()],
+    architectures={"LlamaForCausalLM": {}},
+    fixed={"mlp_bias": False},
+    read=read_llama,
+    write=writer(("qkv_bias", "out_bias"), write_llama),
+    prefix="model.",
+    ignored=IGNORED,
+)
+
+
+def read_window(config: PublishedConfig) -> dict[str, Any]:
+    window = config.get("sliding_window")
+    return read_rope(config) | ({} if window is None else {"window": window})
+
+
+def write_window(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    window = arguments["window"]
+    return {"sliding_window": None if window is None else int(window)}
+
+
+MISTRAL = LLAMA._replace(
+    name="mistral",
+    architectures={"MistralForCausalLM": {}},
+    fixed={},
+    read=read_window,
+    write=writer(("window",), write_window),
+)
+PHI3 = LLAMA._replace(
+    name="phi3",
+    settings=[*settings(eps=1e-5), ACTIVATION],
+    rows=[*attention_rows(fused=True), *FUSED_MLP_ROWS, *other_rows()],
+    architectures={"Phi3ForCausalLM": {}},
+    fixed={},
+    read=read_window,
+    write=writer(("window",), lambda a: write_window(a) | {"pad_token_id": 0}),
+)
+
+
+def read_experts(config: PublishedConfig) -> dict[str, Any]:
+    sizes = [Setting("num_local_experts", "mlp"), Setting("num_experts_per_tok", "mlp", int, 2)]
+    experts, top_k = map(config.read, sizes)
+    dim, hidden = config.read(Setting("hidden_size", "dim")), config.read(Setting("intermediate_size", "hidden"))
+    activation = config.read(ACTIVATION)
+    mlp = mixture_of_experts(dim, hidden, experts, top_k=top_k, activation=activation, bias=False)
+    return read_window(config) | {"mlp": mlp}
+
+
+def write_experts(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    factory, options = arguments_of(arguments["mlp"]) if arguments["mlp"] is not None else (None, {})
+    if getattr(factory, "__name__", "") != "mixture_of_experts":
+        check.fail("to_pretrained", expected="mlp should be an nf.mixture_of_experts", actual=arguments["mlp"])
+    without(options, bias=False, weighing="chosen", activation=arguments["activation"])
+    return write_window(arguments) | {
+        "num_local_experts": options["num_experts"],
+        "num_experts_per_tok": options["top_k"],
+        "intermediate_size": options["hidden"],
+    }
+
+
+MIXTRAL = LLAMA._replace(
+    name="mixtral",
+    settings=[*settings(eps=1e-5), ACTIVATION],
+    rows=[*attention_rows(), *EXPERT_ROWS, *other_rows()],
+    architectures={"MixtralForCausalLM": {}},
+    fixed={},
+    read=read_experts,
+    write=writer(("window", "mlp"), write_experts),
+)
+
+
+def read_qwen(config: PublishedConfig) -> dict[str, Any]:
+    layers = config.get("layer_types") or ["full_attention"]
+    if config.get("use_sliding_window") and len({*layers}) > 1:
+        expected = "all layers should have the same window"
+        check.fail(config.where, expected=expected, actual=f"layer_types {sorted({*layers})}")
+    sliding = config.get("use_sliding_window") and layers[0] == "sliding_attention"
+    return read_rope(config) | ({"window": config["sliding_window"]} if sliding else {})
+
+
+def write_qwen(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    window = write_window(arguments)
+    sliding = window["sliding_window"] is not None
+    return window | {"use_sliding_window": sliding, "max_window_layers": 0 if sliding else arguments["layers"]}
+
+
+QWEN2 = LLAMA._replace(
+    name="qwen2",
+    architectures={"Qwen2ForCausalLM": {}},
+    fixed={},
+    read=lambda config: read_qwen(config) | {"qkv_bias": True},
+    write=writer(("window", "qkv_bias"), lambda a: without(a, qkv_bias=True) or write_qwen(a)),
+)
+QWEN3 = LLAMA._replace(
+    name="qwen3",
+    architectures={"Qwen3ForCausalLM": {}},
+    fixed={"attention_bias": False},
+    read=lambda config: read_qwen(config) | {"qk_norm": True},
+    write=writer(("window", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a)),
+)

@@ -1,0 +1,40 @@
+"""What loading takes: the memory of the parameters and little more, whatever the number of files."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+from helpers.project import ROOT
+
+import nnfunc as nf
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")]
+
+MEASURE = """
+import json, sys
+import jax
+import nnfunc as nf
+nf.pretrained, jax.block_until_ready(jax.numpy.ones(3))
+
+def megabytes(name):
+    lines = dict(line.split(":") for line in open("/proc/self/status") if ":" in line)
+    return int(lines[name].split()[0]) / 1e3
+
+before = megabytes("VmRSS")
+params = jax.block_until_ready(nf.pretrained(sys.argv[1]).params)
+print(json.dumps([megabytes("VmHWM") - before, sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 1e6]))
+"""
+
+
+def test_loading_takes_the_parameters_and_one_shard(tmp_path, key):
+    model = nf.llama(8000, dim=512, layers=12, heads=8, hidden=1536)
+    nf.to_pretrained(model, jax.jit(model.init)(key), tmp_path / "model", shard_bytes=60_000_000)
+    assert len([*(tmp_path / "model").glob("*.safetensors")]) > 2
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "model")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    peak, params = json.loads(result.stdout)
+    assert params == pytest.approx(200, rel=0.1)
+    assert peak < params + 60 + 60  # of the program itself: compiled code, caches

@@ -1,0 +1,127 @@
+"""The settings of config.json in the forms in which they were published: older names and places."""
+
+import math
+
+import pytest
+
+from nnfunc.interop.published_config import PublishedConfig
+from nnfunc.interop.registry import FAMILIES
+
+DECODER = {
+    "vocab_size": 100,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 4096,
+}
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+    "rope_type": "llama3",
+}
+LONG = {"type": "longrope", "short_factor": [1.0, 1.1], "long_factor": [2.0, 3.0]}
+
+
+def arguments(family, **config):
+    return FAMILIES[family].arguments(PublishedConfig(config, "config.json"))
+
+
+@pytest.mark.parametrize(
+    "family, config, expected",
+    [
+        ("llama", {}, {"rotary_base": 1e4, "eps": 1e-5, "tied": False, "qkv_bias": False}),
+        ("llama", {"attention_bias": True}, {"qkv_bias": True, "out_bias": True}),
+        (
+            "llama",
+            {"rope_theta": 5e5, "rope_scaling": LLAMA3},  # Llama 3.1
+            {
+                "rotary_base": 5e5,
+                "rotary_scaling": {"name": "llama3", "factor": 8.0, "length": 8192, "low": 1.0, "high": 4.0},
+            },
+        ),
+        (
+            "llama",
+            {"rope_scaling": {"type": "linear", "factor": 4.0}},
+            {"rotary_scaling": {"name": "linear", "factor": 4.0}},
+        ),
+        (
+            "llama",
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            {"rotary_scaling": {"name": "dynamic", "factor": 2.0, "length": 4096}},
+        ),
+        (
+            "qwen2",
+            {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}},
+            {"rotary_scaling": {"name": "yarn", "factor": 4.0, "length": 1024}, "qkv_bias": True},
+        ),
+        ("qwen2", {"use_sliding_window": False, "sliding_window": 131072}, {"qkv_bias": True}),
+        ("mistral", {"sliding_window": 4096, "rope_theta": 1e4}, {"window": 4096}),
+        ("mistral", {"sliding_window": None, "rope_theta": 1e6}, {"rotary_base": 1e6}),
+        (
+            "phi3",
+            {"rope_scaling": LONG, "original_max_position_embeddings": 1024, "sliding_window": 2047},
+            {
+                "rotary_scaling": {
+                    "name": "longrope",
+                    "factor": 4.0,
+                    "length": 1024,
+                    "short": [1.0, 1.1],
+                    "long": [2.0, 3.0],
+                },
+                "window": 2047,
+            },
+        ),
+        ("phi3", {"partial_rotary_factor": 0.5}, {"rotary_dim": 2}),
+        ("gemma", {"hidden_act": "gelu"}, {"activation": "geglu_tanh", "tied": True, "embedding_scale": 4.0}),
+        (
+            "gemma2",
+            {"sliding_window": 8, "query_pre_attn_scalar": 16},
+            {"windows": [8.0, math.inf, 8.0, math.inf], "scale": 0.25, "post_norm": True},
+        ),
+        (
+            "gemma3_text",
+            {"num_hidden_layers": 7, "sliding_window": 8, "rope_theta": 1e6, "rope_local_base_freq": 1e4},
+            {"windows": [8.0] * 5 + [math.inf, 8.0], "rotary_bases": [1e4] * 5 + [1e6, 1e4], "qk_norm": True},
+        ),
+    ],
+)
+def test_published_forms_are_read(family, config, expected):
+    actual = arguments(family, **{**DECODER, **config})
+    assert {name: actual.get(name) for name in expected} == expected
+    if "window" not in expected:
+        assert "window" not in actual
+
+
+@pytest.mark.parametrize(
+    "family, config, message",
+    [
+        ("llama", {"mlp_bias": True}, "mlp_bias should be False, as this model has nothing else, got True"),
+        ("llama", {"hidden_act": "gelu_nwe"}, "hidden_act should be one of .* did you mean 'gelu_new'"),
+        ("llama", {"rope_scaling": {"type": "linaer"}}, "rope_type should be one of .* did you mean 'linear'"),
+        ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "'llama3' needs low_freq_factor"),
+        ("llama", {"hidden_size": 16.5}, "hidden_size should be an integer, got 16.5"),
+        ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings should be true or false, got 1"),
+        (
+            "qwen2",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 8,
+                "layer_types": ["full_attention", "sliding_attention"] * 2,
+            },
+            "all layers should have the same window",
+        ),
+        (
+            "gemma3_text",
+            {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+            "the rope_type of full_attention should be 'default', got 'linear'",
+        ),
+    ],
+)
+def test_settings_that_no_model_has_here_are_refused(family, config, message):
+    with pytest.raises(ValueError, match=rf"config.json.*{message}"):
+        arguments(family, **{**DECODER, **config})

@@ -1,0 +1,101 @@
+"""State dicts of PyTorch's recurrent layers against the equations of its documentation, and against PyTorch."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.published_weights import filled
+from safetensors.numpy import load_file, save_file
+
+import nnfunc as nf
+
+IN, DIM, LAYERS = 3, 4, 2
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+ENDS = {"": 0, "_reverse": 1}
+
+
+def state_dict(name):
+    shapes = {}
+    for layer in range(LAYERS):
+        for end in ENDS:
+            rows, wide = GATES[name] * DIM, 2 * DIM if layer else IN
+            sizes = {"weight_ih": (rows, wide), "weight_hh": (rows, DIM), "bias_ih": (rows,), "bias_hh": (rows,)}
+            shapes |= {f"{part}_l{layer}{end}": shape for part, shape in sizes.items()}
+    return {part: filled(part, shape) for part, shape in shapes.items()}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def step(name, pre, inner, h, c):
+    """(h, c) after a step: the equations of torch.nn.LSTM, GRU and RNN; pre, inner: W x + b and U h + b'."""
+    if name == "rnn":
+        return np.tanh(pre + inner), c
+    if name == "lstm":
+        i, f, g, o = np.split(pre + inner, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+    (r, z, n), (inner_r, inner_z, inner_n) = np.split(pre, 3), np.split(inner, 3)
+    r, z = sigmoid(r + inner_r), sigmoid(z + inner_z)
+    return (1 - z) * np.tanh(n + r * inner_n) + z * h, c
+
+
+def reference(name, state, x):
+    for layer in range(LAYERS):
+        results = []
+        for end, backward in ENDS.items():
+            w, u, b, d = (state[f"{part}_l{layer}{end}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            h, c, outputs = np.zeros(DIM), np.zeros(DIM), []
+            for x_t in x[::-1] if backward else x:
+                h, c = step(name, w @ x_t + b, u @ h + d, h, c)
+                outputs.append(h)
+            results.append(np.stack(outputs[::-1] if backward else outputs))
+        x = np.concatenate(results, axis=-1)
+    return x
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_recurrent_layers_compute_what_pytorch_computes(name, tmp_path):
+    state = state_dict(name)
+    arrays = {f"encoder.{part}": array.astype("f4") for part, array in state.items()}
+    save_file(arrays | {"head.weight": np.ones((2, 2), "f4")}, tmp_path / "weights.safetensors")
+    model = getattr(nf, name)(IN, DIM, layers=LAYERS, bidirectional=True)
+    model, params = nf.pretrained(tmp_path / "weights.safetensors", model=model, prefix="encoder.")
+    x = filled("x", (5, IN))
+    np.testing.assert_allclose(
+        model.apply(params, jnp.asarray(x, jnp.float32)), reference(name, state, x), rtol=1e-4, atol=1e-5
+    )
+    written = load_file(nf.to_pretrained(model, params, tmp_path / "out") / "model.safetensors")
+    assert {*written} == {*state}
+    np.testing.assert_allclose(reference(name, written, x), reference(name, state, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GATES)
+def test_pytorch_loads_what_is_written(name, tmp_path, key):
+    torch = pytest.importorskip("torch")
+    model = getattr(nf, name)(IN, DIM, layers=LAYERS, bidirectional=True)
+    params = model.init(key)
+    folder = nf.to_pretrained(model, params, tmp_path / "out")
+    layer = getattr(torch.nn, name.upper())(IN, DIM, num_layers=LAYERS, bidirectional=True, batch_first=True)
+    layer.load_state_dict({part: torch.tensor(x) for part, x in load_file(folder / "model.safetensors").items()})
+    x = filled("x", (2, 5, IN)).astype("f4")
+    expected = layer(torch.tensor(x))[0].detach().numpy()
+    np.testing.assert_allclose(model.apply(params, x), expected, rtol=1e-4, atol=1e-5)
+    torch.save(layer.state_dict(), tmp_path / "weights.pt")
+    _, again = nf.pretrained(tmp_path / "weights.pt", model=model)
+    np.testing.assert_allclose(model.apply(again, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_pickled_code_is_not_run(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    torch.save({"weight_ih_l0": Evil()}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"PyTorch's weights_only loader refuses it .* Only a dictionary of tensors"):
+        nf.pretrained(tmp_path / "weights.pt", model=nf.lstm(2, 3))
+    assert not (tmp_path / "ran").exists()
