@@ -641,15 +641,18 @@ def is_partitioned(*, beyond_batch: bool = False) -> bool:
     return any(name != DATA_AXIS for name in auto) if beyond_batch else bool(auto)
 
 
-def divide_examples(batch: PyTree) -> PyTree:
-    """The batch, whose first axis is divided over the mesh axis `data` of a program that is divided over devices."""
+def batch_parts(size: int) -> int:
+    """How many parts a batch of some examples is divided into over devices; 1 where they do not divide it."""
     mesh = jax.sharding.get_abstract_mesh()
     count = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True)).get(DATA_AXIS, 1)
-    if count == 1 or not is_partitioned():
-        return batch
+    return count if is_partitioned() and size % count == 0 else 1
+
+
+def divide_examples(batch: PyTree) -> PyTree:
+    """The batch, whose first axis is divided over the mesh axis `data` of a program that is divided over devices."""
 
     def divide(leaf):
-        if not np.ndim(leaf) or np.shape(leaf)[0] % count:
+        if not np.ndim(leaf) or batch_parts(np.shape(leaf)[0]) == 1:
             return leaf
         return jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec(DATA_AXIS))
 

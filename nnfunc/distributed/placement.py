@@ -275,7 +275,8 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
     "expert": whole experts are cut over `model`. "sequence": between the blocks of a `repeat` the values are cut along
     time over `model`; it needs `nf.train` or `nf.trainer`.
     A dict changes the default for the leaves whose paths match: {"tokens/weight": ["model", ""]} names a mesh axis for
-    each of the last axes of a leaf, "" for none. model: whose parameters they are, needed by "tensor" and "expert".
+    each of the last axes of a leaf, "" for none. model: whose parameters they are, needed by "tensor" and "expert";
+    without it the default for a dict is "replicated".
     Raises: ValueError for a pattern that matches nothing, or an axis that the devices do not divide.
     Source: "tensor": Shoeybi et al. 2019, arXiv:1909.08053, section 3; "fsdp": Rajbhandari et al. 2019,
     arXiv:1910.02054, stage 3; "sequence": Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.
@@ -285,6 +286,8 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
     PartitionSpec(None, 'data')
     """
     placement = Placement.of("shardings", mesh, shard)
+    if model is None and isinstance(shard, Mapping):
+        placement = replace(placement, presets=frozenset(["replicated"]))
     if model is None and placement.presets & {"tensor", "expert"} and axis_size(mesh, MODEL) > 1:
         names = ", ".join(sorted(placement.presets))
         hint = "Pass model=, or patterns and shard='replicated'."

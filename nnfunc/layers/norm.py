@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.lax import broadcast_to_rank
 
 from nnfunc import check
-from nnfunc.base import Array, Model, Out, Scalar, widen
+from nnfunc.base import Array, Model, Out, Scalar, batch_parts, divide_examples, widen
 from nnfunc.layers.norm_math import inverse_root, normalize_rms, standardize
 from nnfunc.sums import spread_over_rows
 
@@ -31,6 +31,7 @@ def batch_norm(
     affine: bool = True,
     convention: Literal["pytorch", "paper"] = "pytorch",
     unbiased: bool = True,
+    axis: Literal["global", "local"] = "global",
 ) -> Model:
     """Each channel to mean 0 and variance 1 over the batch, then `scale * x + bias`.
 
@@ -42,7 +43,8 @@ def batch_norm(
     "pytorch": running = (1 - momentum) * running + momentum * batch (Keras calls 1 - momentum the momentum);
     "paper": the plain mean over all batches so far, without momentum. unbiased: whether the running variance is
     n / (n - 1) times that of the batch, as in PyTorch and the paper; False, as in TensorFlow and Flax, takes it as
-    it is.
+    it is. axis: on a mesh, whether the statistics are of the whole batch, or "local", of the examples of each device,
+    which then exchange nothing for them; the running ones are the means over the devices.
     Shapes: x [..., dim] -> y [..., dim]; scale, bias [dim]; state mean, var [dim], and count [].
     Raises: ValueError when a channel has fewer than two values in training.
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
@@ -56,6 +58,7 @@ def batch_norm(
     check.number("batch_norm", 0, 1, momentum=momentum)
     check.number("batch_norm", 0, eps=eps)
     check.choice("batch_norm", ("pytorch", "paper"), convention=convention)
+    check.choice("batch_norm", ("global", "local"), axis=axis)
     names = {"mean", "var", "count"} if convention == "paper" else {"mean", "var"}
 
     def init_state():
@@ -71,14 +74,20 @@ def batch_norm(
         wide = widen(x)
         if not ctx.train:
             return _from_running(wide, state, eps, params, x), Out(state)
-        axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
+        parts = batch_parts(x.shape[0]) if axis == "local" and x.ndim > 1 else 1
+        axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1]) // parts
         if count < 2:
             expected = "training needs at least two values a channel"
             hint = "Use a larger batch, or layer_norm; jax.vmap(predict) sees one example, predict(x) the batch."
             check.fail("batch_norm", expected=expected, actual=f"shape {x.shape}", hint=hint)
+        if parts > 1:
+            wide = divide_examples(wide.reshape(parts, -1, *wide.shape[1:]))  # [parts, batch / parts, ..., dim]
+            axes = tuple(axis + 1 for axis in axes)
         normal, _, mean, var = standardize(wide, axes, eps)
+        normal = normal.reshape(x.shape)
+        mean, var = (value.reshape(parts, dim).mean(0) if parts > 1 else value.reshape(dim) for value in (mean, var))
         factor = count / (count - 1) if unbiased else 1.0
-        batch = {"mean": mean.reshape(dim), "var": var.reshape(dim) * factor}
+        batch = {"mean": mean, "var": var * factor}
         weight = momentum
         if convention == "paper":
             batches = state["count"] + 1

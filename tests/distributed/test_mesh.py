@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import nnfunc as nf
+from nnfunc.distributed.collectives import collectives
 
 KEY = jax.random.key(0)
 
@@ -121,6 +122,32 @@ def test_a_preset_by_roles_needs_the_model_and_an_axis_its_name():
         nf.shardings(params, nf.mesh(model=2), "tensor")
     with pytest.raises(ValueError, match=r"the mesh should have an axis 'model' for 'tensor'"):
         nf.shardings(params, nf.mesh(data=2), "tensor")
+
+
+def test_patterns_need_no_model():
+    params = gpt().init(KEY)
+    placed = nf.shardings(params, nf.mesh(data=2, model=2), {"**/up/weight": ["data", "model"]})
+    assert tuple(placed["blocks"]["mlp"]["up"]["weight"].spec) == (None, "data", "model")
+    assert placed["tokens"]["weight"].is_fully_replicated
+
+
+def test_batch_norm_may_be_that_of_each_device():
+    x = jax.random.normal(KEY, (8, 3, 2))
+    model, mesh = nf.batch_norm(2, axis="local"), nf.mesh(data=4)
+    params, state = model.init(KEY), model.init_state()
+
+    def run(params, state, x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return model.apply_train(params, state, x)
+
+    placed = jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))
+    y, new = jax.jit(run)(params, state, placed)
+    parts = [model.apply_train(params, state, part) for part in x.reshape(4, 2, 3, 2)]
+    assert jnp.allclose(y, jnp.concatenate([part[0] for part in parts]), atol=1e-5)
+    for name in ("mean", "var"):
+        assert jnp.allclose(new[name], jnp.stack([part[1][name] for part in parts]).mean(0), atol=1e-5)
+    program = jax.jit(run).lower(params, state, placed).compile()
+    assert [part.bytes for part in collectives(program)] == [2 * 2 * 4]  # the means of the running statistics
 
 
 def test_a_mesh_of_explicit_axes_is_refused():
