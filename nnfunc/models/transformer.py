@@ -168,7 +168,7 @@ def token_model(where: str, **layers: Layer) -> Model:
             check.fail(where, expected=expected, actual="a mask or lengths", hint=hint)
         return model.forward(params, x, ctx)
 
-    return Model(model.init, forward=forward, init_state=model.init_state, name=where)
+    return model.replace(forward=forward, name=where)
 
 
 def make_norm(where: str, norm: str, dim: int, eps: Scalar | None = None, bias: bool = True) -> Model:
