@@ -24,7 +24,6 @@ from nnfunc.base import (
     Nudge,
     Out,
     Params,
-    Partition,
     Patch,
     PatchFunction,
     PyTree,
@@ -144,7 +143,7 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
             if ctx.partition is None:
                 y, out = child.forward(params, x, ctx)
             else:
-                y, out = child.forward(params, ctx.partition.enter(child.name, x), ctx)
+                y, out = gathering(child, ctx)(params, ctx.partition.enter(child.name, x), ctx)
                 y = ctx.partition.leave(child.name, y)
     except Exception as error:
         check.locate(error, ctx.path)
@@ -424,9 +423,8 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             params, key, state, patch, index = inputs
             patch = _join_patches(patch, inner.patch)
             ctx = replace(inner, key=key, state=state, patch=patch, layer=(*inner.layer, index))
-            run = block.forward
-            if ctx.partition is not None:
-                x, run = ctx.partition.between(x), gathering(run, ctx.partition, prevent_cse=False)
+            run = gathering(block, ctx)
+            x = x if ctx.partition is None else ctx.partition.between(x)
             run = run if ctx.remat is None else _checkpoint(run, ctx.remat)
             return tap(ctx, "/".join(ctx.path), *run(params, x, ctx))
 
@@ -520,19 +518,22 @@ _MOVES = {"sharding_constraint", "convert_element_type", "concatenate", "reshape
 """The primitives that only move or convert values: weights after them are as large as before."""
 
 
-def gathering(
-    forward: Callable[..., Any], partition: Partition, *, prevent_cse: bool = True
-) -> Callable[..., tuple[PyTree, Out]]:
-    """The forward, with its parameters gathered from all devices, again in the backward pass: none is stored whole.
+def gathering(layer: Model | Callable[..., Any], ctx: Context) -> Callable[..., tuple[PyTree, Out]]:
+    """The forward of a layer, with its parameters gathered from all devices, again in the backward pass.
 
-    prevent_cse: as for `jax.checkpoint`.
+    So none of them is stored whole. Layers with parts leave it to these, so that `remat` inside is what it was.
+    layer: a model, or a function (params, x, ctx) -> (y, Out) that reads its parameters. ctx: of the call.
     """
+    forward, parts = (layer.forward, layer.parts) if isinstance(layer, Model) else (layer, {})
+    partition = ctx.partition
+    if partition is None or not partition.gathers or parts:
+        return forward
 
     def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
         return forward(partition.gather(ctx.path, params), x, ctx)
 
     save = lambda primitive, *_, **__: primitive.name not in _MOVES
-    return jax.checkpoint(run, policy=save, prevent_cse=prevent_cse) if partition.gathers else forward
+    return jax.checkpoint(run, policy=save, prevent_cse="*" not in ctx.path)
 
 
 def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
@@ -615,8 +616,9 @@ def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array
 
     def forward(params, x, ctx):
         leaves = paths.flatten(params)
+        whole = params if ctx.partition is None else ctx.partition.gather(ctx.path, params)
         for to, (source, change) in sources.items():
-            leaves[to] = change(leaves[source])
+            leaves[to] = change(paths.flatten(whole)[source])
         return model.forward(paths.unflatten(leaves), x, ctx)
 
     return model.replace(init=init, forward=forward)

@@ -67,7 +67,7 @@ def test_every_model_returns_y_and_its_new_state(name):
     row, factory = roster.MODELS[name], roster.factory(name)
     numbers = {number: values[0] for number, values in row.numbers.items()}
     model = nf.as_model(factory) if name == "flatten" else nf.as_model(factory(*row.args, **row.kwargs, **numbers))
-    params, state = jax.eval_shape(model.init, KEY), model.init_state()
+    params, state = jax.eval_shape(model.init, KEY), model.init_state(KEY)
     y, new = jax.eval_shape(partial(model.apply_train, key=KEY), params, state, row.x)
     assert comparing.leaf_types(new) == comparing.leaf_types(jax.eval_shape(lambda: state))
     if not jax.tree.leaves(state):

@@ -256,7 +256,8 @@ def divided(model: Model, partition: ModelPartition | None) -> Model:
         return model
 
     def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-        return gathering(model.forward, partition)(params, x, replace(ctx, partition=partition))
+        inside = replace(ctx, partition=partition)
+        return gathering(model, inside)(params, x, inside)
 
     return model.replace(forward=forward)
 

@@ -542,7 +542,7 @@ WRONG = {
     "model.activation=lo(1,2)": "model: activation: there is no activation 'lo(1,2)'; ",
     'model.activation=["relu", "rleu"]': "model: activation: there is no activation 'rleu'; did you mean 'relu'",
     'model.norm=["batch", "layr"]': "model.norm: should be one of 'batch', 'layer', 'rms', got 'layr' (str); did you mean 'layer'?",
-    'optimizer.name=["adamw", "adamx"]': "got 'adamx'; did you mean 'adam' or 'adamw'?",
+    'optimizer.name=["adamw", "lionn"]': "got 'lionn'; did you mean 'lion'?",
     'optimizer=[{name="sgd", momntum=0.9}, {name="adamw"}]': "optimizer.momntum: sgd has no such key, got 0.9; did you mean 'momentum'?",
     "model.activation=log(1,2)": "model.activation: should be text, got 1.0 (float).",
     "model.widths=[[64, 10], [64, 0.5]]": "model.widths: should be a list of integers, got [64, 0.5] (list).",

@@ -55,6 +55,14 @@ def test_fsdp_gathers_weights_twice_and_scatters_gradients():
     assert arguments < whole / 2
 
 
+def test_remat_saves_memory_under_fsdp_too():
+    def temporary_bytes(wrap):
+        model = wrap(nf.gpt(12, block_size=TIME, layers=8, heads=2, dim=DIM))
+        return step_collectives(model, nf.mesh(data=4), "fsdp")[0].memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(nf.remat_repeats) < 0.7 * temporary_bytes(lambda model: model)
+
+
 def test_tensor_parallel_sums_activations_twice_a_block():
     _, parts, _ = step_collectives(gpt(), nf.mesh(model=2), "tensor")
     assert {part.operation for part in parts} == {"all-reduce"}

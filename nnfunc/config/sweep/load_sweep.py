@@ -65,7 +65,7 @@ def load_sweep(
     checked_options = check_options(file_options, options or {}, problems)
     for table in MESH_TABLES:
         if table in tables:
-            hint = "Remove it: a sweep divides its trials over the devices (execution = \"devices\")."
+            hint = 'Remove it: a sweep divides its trials over the devices (execution = "devices").'
             problems.add(table, "a trial of a sweep trains on one device", hint=hint)
     if not space and not problems.problems:
         hint = 'Give distributions, "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep] in the file.'

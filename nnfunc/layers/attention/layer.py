@@ -10,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, initializers, tuning
 from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold, is_partitioned
-from nnfunc.combinators import absolute, call_child, is_requested, tap
+from nnfunc.combinators import absolute, call_child, gathering, is_requested, tap
 from nnfunc.layers.attention.backends import Implementation
 from nnfunc.layers.attention.functional import attend, check_numbers
 from nnfunc.layers.attention.kv_cache import check_cache, update_cache
@@ -261,9 +261,10 @@ def _project_at_once(
         return {}
     if ctx.watch is not None or not fit:
         return {}
-    parts = ctx.cast(parts)
     if by_head:
-        return _project_by_head(parts, x, kv_heads)
+        project = lambda parts, x, ctx: (_project_by_head([*ctx.cast(parts).values()], x, kv_heads), Out())
+        return gathering(project, ctx)(dict(zip(PROJECTIONS, parts, strict=True)), x, ctx)[0]
+    parts = ctx.cast(parts)
     y = matmul_rows(x, jnp.concatenate([part["weight"] for part in parts], axis=-1))
     if "bias" in parts[0]:
         y = add_bias(y, jnp.concatenate([part["bias"] for part in parts]))
