@@ -433,6 +433,33 @@ def summary(config: ConfigFile, settings: Overrides = None) -> None:
     print_summary(config, settings or [])
 
 
+@app.command()
+def plan(
+    config: ConfigFile,
+    settings: Overrides = None,
+    devices: Annotated[
+        int | None, typer.Option(help="The number of devices to plan for.", show_default="all of the mesh")
+    ] = None,
+    mesh: Annotated[
+        str | None, typer.Option(help="The axes, such as data=8,model=8.", show_default="as in the config, or data")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="A preset, such as fsdp+tensor.", show_default="as in the config")
+    ] = None,
+    chip: Annotated[
+        str | None, typer.Option(help="Print the least time of a step on h100, h200, a100, b200, tpu-v5p or tpu-v6e.")
+    ] = None,
+) -> None:
+    """Print what a training step takes on each of many devices, without having them.
+
+    The step is compiled here for simulated devices, from shapes: its memory,
+    FLOPs and collectives, and the least time that it takes on a chip.
+    """
+    from nnfunc.commands.plan_run import plan
+
+    plan(config, settings or [], devices=devices, axes=mesh, shard=shard, chip=chip)
+
+
 @app.command(cls=_JaxCommand)
 def doctor(config: ConfigFile, settings: Overrides = None) -> None:
     """Check the model, data and optimizer of a config for common mistakes, before training.

@@ -67,9 +67,13 @@ def count(function: Callable[..., Any], *args: Any) -> int:
     return of(jax.make_jaxpr(function)(*args))
 
 
-def of(closed: Any) -> int:
-    """The FLOPs of a traced function, as in `count`. closed: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`."""
-    return _of(closed.jaxpr)
+def of(closed: Any, dtype: Any = None) -> int:
+    """The FLOPs of a traced function, as in `count`.
+
+    closed: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`. dtype: count only operations whose first input has
+    it; None for all.
+    """
+    return _of(closed.jaxpr, None if dtype is None else jax.numpy.dtype(dtype))
 
 
 def primitives(closed: Any) -> set[str]:
@@ -95,19 +99,28 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
                 yield inner
 
 
-def _of(jaxpr: Any) -> int:
+def _of(jaxpr: Any, dtype: Any = None) -> int:
     ones: set[int] = set()  # rows and columns of ones, with which `nnfunc.sums` multiplies
     total = 0
     for equation in jaxpr.eqns:
         is_constant = equation.primitive.name == "broadcast_in_dim" and getattr(equation.invars[0], "val", None) == 1
         if is_constant and 1 in equation.outvars[0].aval.shape:
             ones.add(id(equation.outvars[0]))
-        total += _equation(equation, ones)
+        total += _equation(equation, ones, dtype)
     return total
 
 
-def _equation(eqn: Any, ones: set[int]) -> int:
+def _equation(eqn: Any, ones: set[int], dtype: Any) -> int:
     name, params = eqn.primitive.name, eqn.params
+    if name == "scan":
+        return params["length"] * _of(params["jaxpr"].jaxpr, dtype)
+    if name == "cond":
+        return max(_of(branch.jaxpr, dtype) for branch in params["branches"])
+    inner = [params[k] for k in ("jaxpr", "call_jaxpr", "body_jaxpr") if k in params]
+    if inner:
+        return sum(_of(getattr(j, "jaxpr", j), dtype) for j in inner)
+    if dtype is not None and not (eqn.invars and getattr(eqn.invars[0].aval, "dtype", None) == dtype):
+        return 0
     size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
     if name == "dot_general":
         ((contracted, _), _) = params["dimension_numbers"]
@@ -119,13 +132,6 @@ def _equation(eqn: Any, ones: set[int]) -> int:
         kernel = eqn.invars[1].aval.shape
         out_axis = params["dimension_numbers"].rhs_spec[0]
         return 2 * size * math.prod(kernel) // kernel[out_axis]
-    if name == "scan":
-        return params["length"] * _of(params["jaxpr"].jaxpr)
-    if name == "cond":
-        return max(_of(branch.jaxpr) for branch in params["branches"])
-    inner = [params[k] for k in ("jaxpr", "call_jaxpr", "body_jaxpr") if k in params]
-    if inner:
-        return sum(_of(getattr(j, "jaxpr", j)) for j in inner)
     if name.startswith("reduce_") or name.startswith("arg"):
         return sum(math.prod(v.aval.shape) for v in eqn.invars)
     return 0 if name in _FREE else size

@@ -1,5 +1,7 @@
 """A dry run of a config, in shapes only: reports tables and data that do not fit each other before the training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ from nnfunc.training.step import eval_params, placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
 
-__all__ = ["dry_run"]
+__all__ = ["dry_run", "located"]
 
 
 def dry_run(config: Config) -> None:
@@ -29,29 +31,35 @@ def dry_run(config: Config) -> None:
     config: of the run.
     Raises: ConfigError when the model, the data and the other tables do not fit each other.
     """
-    with tuning.pinned(tuning.pins() or tuning.measured()):
+    with tuning.pinned(tuning.pins() or tuning.measured()), located(config):
         _trace(config)
+
+
+@contextmanager
+def located(config: Config) -> Iterator[None]:
+    """A block in which errors of nnfunc become those of the table that they belong to. config: of the run."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ConfigError) or not isinstance(error, NnfuncError):
+            raise
+        raise ConfigError([_locate(config, error)]) from error
 
 
 def _trace(config: Config) -> None:
     data = config.data()
     _check_classes(config, data)
     numbers, static, treedef = split_hypers(config.hypers)
-    try:
-        placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))
-        functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
-        if placement is not None:
-            data, numbers = placed_data(data, placement), placement.whole(numbers)
-        feed, key = DeviceFeed(data, placement), config.key()
-        best = BestMetric.parse(config.train.get("best", "min loss"))
-        has_convolution = inspect_task(functions, numbers, key, feed, best)
-        loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
-        check_memory("train", functions, numbers, key, feed, loop)
-        _check_schedules(config, feed)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, ConfigError) or not isinstance(error, NnfuncError):
-            raise
-        raise ConfigError([_locate(config, error)]) from error
+    placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))
+    functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
+    if placement is not None:
+        data, numbers = placed_data(data, placement), placement.whole(numbers)
+    feed, key = DeviceFeed(data, placement), config.key()
+    best = BestMetric.parse(config.train.get("best", "min loss"))
+    has_convolution = inspect_task(functions, numbers, key, feed, best)
+    loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
+    check_memory("train", functions, numbers, key, feed, loop)
+    _check_schedules(config, feed)
 
 
 def _check_classes(config: Config, data: Any) -> None:

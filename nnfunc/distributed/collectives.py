@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 __all__ = ["Collective", "collective_bytes", "collectives"]
 
 OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -19,7 +21,8 @@ class Collective(NamedTuple):
 
     operation: of OPERATIONS. bytes: of the whole array that a device ends with, or of a reduce-scatter begins with;
     those of all arrays that are exchanged at once. devices: how many take part. count: how often it runs in one call
-    of the program. name: of the operation in the model, for messages.
+    of the program. name: of the operation in the model, for messages. group: the positions in the mesh of the first
+    devices that exchange values with each other.
     """
 
     operation: str
@@ -27,6 +30,7 @@ class Collective(NamedTuple):
     devices: int
     count: int
     name: str
+    group: tuple[int, ...] = ()
 
 
 class _Instruction(NamedTuple):
@@ -107,20 +111,22 @@ def _collective(
     times: int,
 ) -> Iterator[Collective]:
     """The collective of an instruction; of an all-reduce also the part that is a reduce-scatter."""
-    devices, label = _devices(instruction.text), re.search(r'op_name="([^"]*)"', instruction.text)
+    group, label = _group(instruction.text), re.search(r'op_name="([^"]*)"', instruction.text)
     sizes = [_bytes(shape) for shape in re.findall(r"\w+\[[\d,]*\]", instruction.shapes)]
     if instruction.operation.endswith("-start"):  # (operands, results)
         sizes = sizes[len(sizes) // 2 :]
+    if "_promoted" in instruction.text:  # the compiler for CPU sums bfloat16 as float32
+        sizes = [size // 2 for size in sizes]
     amounts = {operation: sum(sizes)}
     if operation == "reduce-scatter":
-        amounts = {operation: sum(sizes) * devices}
+        amounts = {operation: sum(sizes) * len(group)}
     elif operation == "all-reduce":
         parts = _parts(instructions, instruction, len(sizes))
         sliced = sum(size for size, names in zip(sizes, parts, strict=True) if _only_sliced(computations, names))
         amounts = {"all-reduce": sum(sizes) - sliced, "reduce-scatter": sliced}
     for name, amount in amounts.items():
         if amount:
-            yield Collective(name, amount, devices, times, label[1] if label else "")
+            yield Collective(name, amount, len(group), times, label[1] if label else "", group)
 
 
 def _parts(
@@ -145,14 +151,19 @@ def _parts(
     return result
 
 
+_Value = tuple[Mapping[str, _Instruction], str]
+"""The instructions of a computation, and the name of one of them."""
+
+
 def _only_sliced(
-    computations: Mapping[str, Mapping[str, _Instruction]], value: tuple[Mapping[str, _Instruction], str]
+    computations: Mapping[str, Mapping[str, _Instruction]], value: _Value, fusion: _Value | None = None
 ) -> bool:
-    """Whether each use of a value reads only a slice of it."""
+    """Whether each use of a value reads only a slice of it. fusion: whose computation the value is in."""
     instructions, name = value
     users = [one for one in instructions.values() if name in one.operands]
     if not users:
-        return False
+        is_result = instructions[name].text.lstrip().startswith("ROOT")
+        return fusion is not None and is_result and _only_sliced(computations, fusion)
     for user in users:
         if user.operation == "dynamic-slice":
             continue
@@ -160,9 +171,9 @@ def _only_sliced(
             inside = computations[_called(user.text, "calls")[0]]
             for i in (i for i, operand in enumerate(user.operands) if operand == name):
                 parameter = next(p.name for p in inside.values() if re.search(rf"parameter\({i}\)", p.text))
-                if not _only_sliced(computations, (inside, parameter)):
+                if not _only_sliced(computations, (inside, parameter), (instructions, user.name)):
                     return False
-        elif user.operation not in _MOVES or not _only_sliced(computations, (instructions, user.name)):
+        elif user.operation not in _MOVES or not _only_sliced(computations, (instructions, user.name), fusion):
             return False
     return True
 
@@ -174,16 +185,21 @@ def _bytes(shape: str) -> int:
     return math.prod(int(size) for size in sizes.split(",") if size) * bits // 8
 
 
-def _devices(text: str) -> int:
-    """How many devices exchange values with each other."""
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
-        return int(match[2])
-    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
-        return len(match[1].split(","))
+def _group(text: str) -> tuple[int, ...]:
+    """The first devices that exchange values with each other."""
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        sizes = [int(size) for size in match[3].split(",")]
+        order = [int(axis) for axis in match[4].split(",")] if match[4] else range(len(sizes))
+        devices = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+        return tuple(devices.reshape(-1)[: int(match[2])].tolist())
+    if match := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}", text):
+        return tuple(int(device) for device in match[1].split(","))
     if match := re.search(r"replica_groups=mesh\[(.*?)\].*?\{(.*?)\}", text):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
-        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", match[2]))
-    return 0
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        inside = re.findall(r"'(\w+)'", match[2])
+        index = tuple(slice(None) if name in inside else 0 for name in sizes)
+        return tuple(np.arange(math.prod(sizes.values())).reshape(*sizes.values())[index].reshape(-1).tolist())
+    return ()
 
 
 def _turns(text: str) -> int:

@@ -1,5 +1,8 @@
 """Attention by `jax.nn.dot_product_attention`, and the choice of when to use it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import jax
@@ -18,6 +21,27 @@ from nnfunc.layers.attention.masks import (
 )
 
 Implementation = Literal["plain", "xla", "cudnn"]
+
+
+_planned: ContextVar[bool] = ContextVar("planned for a GPU", default=False)
+
+
+@contextmanager
+def planned_for_gpu(enabled: bool) -> Iterator[None]:
+    """A block in which programs are traced as for a GPU with cuDNN, to be compiled here for their memory.
+
+    enabled: whether they are.
+    """
+    token = _planned.set(enabled)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
+
+
+def is_planned_for_gpu() -> bool:
+    """Whether a program is traced in such a block."""
+    return _planned.get()
 
 
 def choose_implementation(

@@ -14,6 +14,7 @@ from nnfunc.layers.attention.backends import (
     attend_xla,
     choose_implementation,
     gpu_compute_capability,
+    is_planned_for_gpu,
     unsupported_by,
 )
 from nnfunc.layers.attention.masks import AttendOptions, allowed_positions, score_bias, zero_nonfinite
@@ -97,17 +98,18 @@ def attend(
         check.choice("attend", ("plain", "xla", "cudnn"), implementation=implementation)
     if key is not None:
         check.key("attend", key)
+    for_gpu = is_planned_for_gpu()
     if observe is not None:
         implementation = "plain"
     elif implementation is None:
-        platform = tuning.platform()
-        capability = gpu_compute_capability() if platform == "gpu" else 0.0
+        platform = "gpu" if for_gpu else tuning.platform()
+        capability = 8.0 if for_gpu else gpu_compute_capability() if platform == "gpu" else 0.0
         implementation = choose_implementation(platform, q, k, v, options, capability)
     elif (unsupported := unsupported_by(implementation, q, k, v, options)) is not None:
         expected = f"the call should be one that implementation {implementation!r} supports"
         check.fail("attend", expected=expected, actual=unsupported, hint="Leave implementation= out.")
     if implementation == "cudnn":
-        return attend_cudnn(q, k, v, options)
+        return (_attend_blocks if for_gpu else attend_cudnn)(q, k, v, options)
     added, allowed = score_bias(q, k, options), allowed_positions(q, k, options)
     if k.shape[-3] == 0:
         if observe is not None:
@@ -216,6 +218,23 @@ def _attend_plain(
     y = y.reshape(math.prod(q.shape[:-3]), heads, time, dim)  # [batch, heads, time, dim]
     y = y.transpose(0, 2, 1, 3)  # [batch, time, heads, dim]
     return y.reshape(*q.shape[:-1], dim)  # [..., time, heads, dim]
+
+
+def _attend_blocks(q: Array, k: Array, v: Array, options: AttendOptions) -> Array:
+    """In a program for a planned GPU, what stands for cuDNN's: blocks of queries, whose scores are not stored."""
+    size = next(size for size in range(min(128, q.shape[-3]), 0, -1) if q.shape[-3] % size == 0)
+    count, first = q.shape[-3] // size, k.shape[-3] - q.shape[-3]
+    blocks = jnp.moveaxis(q.reshape(*q.shape[:-3], count, size, *q.shape[-2:]), -4, 0)  # [count, ..., size, heads, dim]
+    rest = {name: getattr(options, name) for name in ("causal", "window", "lengths", "scale")}
+    if options.mask is not None:
+        rest["mask"] = options.mask[..., :size, :]  # the shapes count
+
+    @jax.checkpoint
+    def block(i, q):
+        return attend(q, k, v, **rest, start=first + i * size, implementation="plain")
+
+    y = jax.lax.map(lambda item: block(*item), (jnp.arange(count), blocks))
+    return jnp.moveaxis(y, 0, -4).reshape(*q.shape[:-1], v.shape[-1])
 
 
 def _split_heads(x: Array, kv_heads: int) -> Array:
