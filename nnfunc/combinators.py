@@ -532,6 +532,8 @@ def gathering(layer: Model | Callable[..., Any], ctx: Context) -> Callable[..., 
     def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
         return forward(partition.gather(ctx.path, params), x, ctx)
 
+    if ctx.remat is not None and "*" in ctx.path:
+        return run  # the whole block is recomputed, and with it what it gathers
     save = lambda primitive, *_, **__: primitive.name not in _MOVES
     return jax.checkpoint(run, policy=save, prevent_cse="*" not in ctx.path)
 

@@ -56,11 +56,14 @@ def test_fsdp_gathers_weights_twice_and_scatters_gradients():
 
 
 def test_remat_saves_memory_under_fsdp_too():
-    def temporary_bytes(wrap):
+    def step(wrap):
         model = wrap(nf.gpt(12, block_size=TIME, layers=8, heads=2, dim=DIM))
-        return step_collectives(model, nf.mesh(data=4), "fsdp")[0].memory_analysis().temp_size_in_bytes
+        program, parts, _ = step_collectives(model, nf.mesh(data=4), "fsdp")
+        return program.memory_analysis().temp_size_in_bytes, collective_bytes(parts)["all-gather"]
 
-    assert temporary_bytes(nf.remat_repeats) < 0.7 * temporary_bytes(lambda model: model)
+    (stored, gathered), (recomputed, gathered_again) = step(lambda model: model), step(nf.remat_repeats)
+    assert recomputed < 0.7 * stored
+    assert gathered_again == gathered  # once forward, once backward
 
 
 def test_tensor_parallel_sums_activations_twice_a_block():
