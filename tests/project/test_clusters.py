@@ -104,6 +104,7 @@ def test_the_pods_start_the_processes_of_one_run(pod, name):
 def test_the_variables_of_a_pod_are_those_that_are_read(name, monkeypatch):
     joined = {}
     monkeypatch.setattr(processes, "_initialize", lambda arguments, address: joined.update(arguments))
+    monkeypatch.setattr(processes, "_wait_for_coordinator", lambda address: None)
     (container,) = job_of(name)["template"]["spec"]["containers"]
     for one in container["env"]:
         monkeypatch.setenv(one["name"], one.get("value", "2"))  # the pod of index 2
