@@ -35,7 +35,8 @@ class _JaxCommand(typer.core.TyperCommand):
         from nnfunc.commands.process_setup import set_up_process
         from nnfunc.distributed import processes
 
-        set_up_process(**{name: ctx.params.pop(name, None) for name in ("coordinator", "process", "processes")})
+        names = [name for name in ("coordinator", "process", "processes") if name in ctx.params]
+        set_up_process({name: ctx.params.pop(name) for name in names} if names else None)
         result = super().invoke(ctx)
         processes.finish()
         return result

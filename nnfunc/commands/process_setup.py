@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -11,14 +13,15 @@ from nnfunc.distributed.processes import is_main, start
 __all__ = ["set_up_process"]
 
 
-def set_up_process(coordinator: str | None = None, process: int | None = None, processes: int | None = None) -> None:
+def set_up_process(join: Mapping[str, Any] | None = None) -> None:
     """Keep memory between steps, join other processes, start the device and turn on the compilation cache.
 
-    coordinator, process, processes: as for `nnfunc.distributed.processes.start`.
+    join: the arguments of `nnfunc.distributed.processes.start`, for commands that several processes run together.
     Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have, or process 0 does not answer.
     """
     malloc.keep_memory_by_default()
-    start(coordinator, process, processes)
+    if join is not None:
+        start(**join)
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     _start_device()

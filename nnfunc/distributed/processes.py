@@ -4,6 +4,7 @@ Process 0 writes, prints and draws. The others compute, and report their errors 
 that `jax.distributed` starts in process 0.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -37,15 +38,12 @@ ANSWER = 30
 """Seconds in which the coordinator has to answer."""
 LOST = 20
 """Seconds after which a process that says nothing counts as lost."""
-STALLED = float(os.environ.get("NNFUNC_STALL_SECONDS", "600"))
-"""Seconds without a step after which a run counts as hung."""
+STALLED = 600.0
+"""Seconds without a step after which a run counts as hung, unless NNFUNC_STALL_SECONDS is another number."""
 
-_CLUSTERS = {
-    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS"),
-    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    "Kubernetes": ("JOB_COMPLETION_INDEX", ""),
-}
-"""The environment variables of the launchers that JAX knows: of the process's number, and of how many there are."""
+_LAUNCHERS = {"srun": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+"""The environment variables in which launchers say how many processes they started together. An indexed Job of
+Kubernetes does not say it: its pods may be runs of their own, so its manifest sets the variables NNFUNC_...."""
 
 _FAILURE = "nnfunc/failure/first"
 _client: Any = None
@@ -75,6 +73,7 @@ def start(coordinator: str | None = None, process: int | None = None, processes:
     if ":" not in address or not address.rpartition(":")[2].isdigit():
         check.fail("processes", expected="coordinator should be HOST:PORT", actual=repr(address))
     if total > 1:
+        _stall_seconds()
         if number > 0:
             _wait_for_coordinator(address)
         _initialize({"coordinator_address": address, "num_processes": total, "process_id": number}, address)
@@ -182,11 +181,17 @@ def finish() -> None:
 
 
 def _launcher() -> str | None:
-    """The launcher that started several processes, by its environment variables."""
-    for name, (process, total) in _CLUSTERS.items():
-        if process in os.environ and (not total or int(os.environ.get(total) or 1) > 1):
-            return name
-    return None
+    """The launcher that started several processes together."""
+    counts = {name: os.environ.get(variable, "") for name, variable in _LAUNCHERS.items()}
+    return next((name for name, text in counts.items() if text.isdigit() and int(text) > 1), None)
+
+
+def _stall_seconds() -> float:
+    text = os.environ.get("NNFUNC_STALL_SECONDS", "")
+    try:
+        return float(text or STALLED)
+    except ValueError:
+        check.fail("NNFUNC_STALL_SECONDS", expected="it should be a number of seconds", actual=repr(text))
 
 
 def _integer(name: str, value: Any) -> int:
@@ -226,14 +231,22 @@ def _initialize(arguments: dict[str, Any], address: str) -> None:
     from jax._src import distributed  # the client has no public name; orbax uses it in the same way
 
     _client = distributed.global_state.client
-    threading.Thread(target=_watch, name="nnfunc-processes", daemon=True).start()
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(ended,), name="nnfunc-processes", daemon=True)
+    thread.start()
+
+    def stop_watching() -> None:  # a thread inside JAX's client when Python ends would abort the process
+        ended.set()
+        thread.join(timeout=10)
+
+    atexit.register(stop_watching)
 
 
-def _watch() -> None:
+def _watch(ended: threading.Event) -> None:
     """Say that this process lives, and end it when another one has failed or, in process 0, is lost."""
     heard: dict[int, tuple[str, float]] = {}
     failures = 0
-    while True:
+    while not ended.wait(1):
         try:
             for _, failure in _client.key_value_dir_get("nnfunc/failure/"):
                 _end(json.loads(failure))
@@ -248,7 +261,6 @@ def _watch() -> None:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 _write(f"process 0 does not answer any more ({reason[:100]}), so process {index()} ends.")
                 os._exit(1)
-        time.sleep(1)
 
 
 def _find_lost(heard: dict[int, tuple[str, float]]) -> None:
@@ -262,9 +274,10 @@ def _find_lost(heard: dict[int, tuple[str, float]]) -> None:
         steps[number] = state["step"]
         if now - heard[number][1] > LOST:
             _fail(f"process {number} on {state['host']} has not answered for {LOST} s, so the run ends.")
-    if _step >= 0 and now - _step_time > STALLED and steps:
+    stalled = _stall_seconds()
+    if _step >= 0 and now - _step_time > stalled and steps:
         slowest = min(steps, key=lambda number: steps[number])
-        _fail(f"no step for {STALLED:g} s, so the run ends; process {slowest} is at step {steps[slowest]}.")
+        _fail(f"no step for {stalled:g} s, so the run ends; process {slowest} is at step {steps[slowest]}.")
 
 
 def _fail(message: str) -> None:

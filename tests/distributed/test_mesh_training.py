@@ -145,3 +145,13 @@ def test_shard_without_a_mesh():
     build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
     with pytest.raises(ValueError, match=r"there should be a mesh to place arrays on"):
         nf.train(build, 0.1, data, steps=1, key=KEY, shard="fsdp")
+
+
+def test_a_stream_gives_its_rows_to_each_device():
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    splits = nf.data.Splits((x, x[:, :1]), validation=(x[:8], x[:8, :1]))
+    losses = []
+    for mesh in (None, {"data": 4}):
+        model, objective = nf.linear(4, 1), nf.regression()
+        losses.append(train(model, splits.stream(8), objective=objective, mesh=mesh)[1].train["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)

@@ -159,3 +159,22 @@ def test_one_process_needs_no_others():
     processes.agree({"config": "a"})
     processes.report_failure(2, "nobody to tell")
     processes.finish()
+
+
+def test_only_launchers_that_say_how_many_start_processes(monkeypatch):
+    joined = []
+    monkeypatch.setattr(processes, "_initialize", lambda arguments, address: joined.append(arguments))
+    monkeypatch.setenv("SLURM_PROCID", "0")  # a batch script that does not call srun
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")  # a pod that may be a run of its own
+    processes.start()
+    assert not joined
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    processes.start()
+    assert joined == [{}]
+
+
+def test_a_wrong_number_of_seconds(monkeypatch):
+    monkeypatch.setenv("NNFUNC_STALL_SECONDS", "soon")
+    with pytest.raises(ValueError, match=r"NNFUNC_STALL_SECONDS: it should be a number of seconds, got 'soon'"):
+        processes.start("host:1", 0, 2)
