@@ -283,8 +283,8 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
     arXiv:1910.02054, stage 3; "sequence": Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.
 
     >>> params = nf.linear(4, 16).init(jax.random.key(0))
-    >>> nf.shardings(params, nf.mesh(data=1), {"weight": ["", "data"]})["weight"].spec
-    PartitionSpec(None, 'data')
+    >>> tuple(nf.shardings(params, nf.mesh(data=1), {"weight": ["", "data"]})["weight"].spec)
+    (None, 'data')
     """
     placement = Placement.of("shardings", mesh, shard)
     if model is None and isinstance(shard, Mapping):
