@@ -64,8 +64,9 @@ def lora(
     on: path patterns, "matrices" or a function params -> tree of booleans; by default the query weights.
     "blocks/3/query/weight" is that of one layer of a `repeat`; the adapters are those of the chosen layers.
     rank: at least 1. alpha: the strength of the corrections, whatever their rank. train: the leaves that are
-    trained fully, from base on, such as "head/**"; by default none. state: of the model inside,
-    with which base was trained, such as running statistics; by default a fresh one.
+    trained fully, from base on, such as "head/**"; by default none. Of "blocks/3/norm/**" the parameters are the rows
+    of that layer. state: of the model inside, with which base was trained, such as running statistics; by default a
+    fresh one.
     Raises: ValueError when a pattern matches nothing, or a leaf that is no matrix by name and shape, or when a leaf
     has an adapter and is trained fully.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
@@ -85,13 +86,15 @@ def lora(
     model = as_model(model, where="lora")
     check.size("lora", rank=rank)
     check.number("lora", alpha=alpha)
-    fully = paths.flatten(leaves_mask("lora: train", base, train))
+    fully = paths.flatten(leaves_mask("lora: train", base, train, by_layer=True))
     weights = _weights(base, on, stacked, fully)
-    rest = paths.keep_where(base, jax.tree.map_with_path(lambda keys, _: not fully[paths.path_of(keys)], base))
+    trained_layers = {path: _layers("lora: train", path, on) for path, on in fully.items() if np.any(on)}
+    fixed_on = {path: trained_layers.get(path, ()) is not None for path in fully}
+    rest = paths.keep_where(base, jax.tree.map_with_path(lambda keys, _: fixed_on[paths.path_of(keys)], base))
 
     def init(key):
         leaves = paths.flatten(base)
-        params = {path: jnp.array(leaf) for path, leaf in leaves.items() if fully[path]}
+        params = {path: jnp.array(_pick(leaves[path], layers)) for path, layers in trained_layers.items()}
         for path, (batch, layers) in weights.items():
             shape, leaf_key = np.shape(leaves[path]), reduce(fold, path.split("/"), key)
             into, out = math.prod(shape[len(batch) : -1]), shape[-1]
@@ -111,8 +114,7 @@ def lora(
         inside = model.init_state(key) if state is None else jax.tree.map(jnp.array, state)
         return _state(jax.tree.map(jnp.array, rest), inside)
 
-    needed = {path for path, trained in fully.items() if trained}
-    needed |= {f"{path}/{part}" for path in weights for part in ("down", "up")}
+    needed = {*trained_layers, *(f"{path}/{part}" for path in weights for part in ("down", "up"))}
 
     def merge(params, fixed):
         trained = paths.flatten(params)
@@ -120,13 +122,14 @@ def lora(
             wrong = sorted(set(trained) ^ needed)[0]
             expected = "its params should be those that its init makes"
             check.fail("lora", expected=expected, actual=f"a difference at {wrong!r}")
-        leaves = paths.flatten(fixed) | trained
+        leaves = paths.flatten(fixed)
 
         def merged(keys, _):
             path = paths.path_of(keys)
-            if path not in weights:
-                return leaves[path]
-            return _merged(leaves[path], trained[f"{path}/down"], trained[f"{path}/up"], alpha, weights[path].layers)
+            if path in weights:
+                parts = (trained[f"{path}/{part}"] for part in ("down", "up"))
+                return _merged(leaves[path], *parts, alpha, weights[path].layers)
+            return _put(leaves.get(path), trained[path], trained_layers[path]) if path in trained else leaves[path]
 
         return jax.tree.map_with_path(merged, base)
 
@@ -190,21 +193,33 @@ def _weights(base: Params, on: Leaves, stacked: Leaves, fully: dict[str, bool]) 
             expected = f"{path} should be a matrix, called weight, kernel or embedding"
             hint = "Name the weights alone, such as '**/weight'."
             check.fail("lora: on", expected=expected, actual=f"shape {tuple(shape)}", hint=hint)
-        if some and np.shape(picked[path])[1] > 1:
-            expected = "a pattern should pick layers of one repeat"
-            check.fail("lora: on", expected=expected, actual=f"layers of a repeat within another in {path}")
-        if fully[path]:
+        if np.any(fully[path]):
             expected, hint = f"{path} should have an adapter or be trained fully", "Leave it out of on= or train=."
             check.fail("lora: train", expected=expected, actual="both", hint=hint)
         check.floating("lora: base", **{path: leaf})
-        weights[path] = _Weight(tuple(shape[:first]), tuple(np.flatnonzero(picked[path]).tolist()) if some else None)
+        weights[path] = _Weight(tuple(shape[:first]), _layers("lora: on", path, picked[path]))
     if not weights:
         check.fail("lora: on", expected="it should choose at least one weight", actual=f"none of {list(leaves)}")
     return weights
 
 
+def _layers(where: str, path: str, on: paths.LayerMask) -> tuple[int, ...] | None:
+    """The layers of a mask that is true somewhere; None for all."""
+    if np.ndim(on) == 0:
+        return None
+    if np.shape(on)[1:2] > (1,):
+        expected = "a pattern should pick layers of one repeat"
+        check.fail(where, expected=expected, actual=f"layers of a repeat within another in {path}")
+    return tuple(np.flatnonzero(on).tolist())
+
+
 def _pick(x: Array, layers: tuple[int, ...] | None) -> Array:
     return x if layers is None else x[np.array(layers)]
+
+
+def _put(whole: Array, part: Array, layers: tuple[int, ...] | None) -> Array:
+    """The array with `part` in place of some layers."""
+    return part if layers is None else whole.at[np.array(layers)].set(part)
 
 
 # one program when called alone too: op by op, the last bits would differ from those in a model
@@ -216,7 +231,7 @@ def _merged(whole: Array, down: Array, up: Array, alpha: Scalar, layers: tuple[i
     scale = jnp.asarray(alpha, dtype) / down.shape[-1]
     change = scale * (down @ up)
     merged = (weight.astype(dtype) + change.reshape(weight.shape)).astype(weight.dtype)
-    return merged if layers is None else whole.at[np.array(layers)].set(merged)
+    return _put(whole, merged, layers)
 
 
 def _state(base: Params, inside: PyTree) -> dict[str, Any]:

@@ -307,12 +307,25 @@ def test_parts_that_are_trained_fully():
     np.testing.assert_allclose(y, model.apply(merged, data[0]), rtol=1e-6)
 
 
+def test_layers_that_are_trained_fully():
+    model, base, x = small()
+    adapted = nf.lora(model, base, "blocks/0/body/up/weight", rank=1, train="blocks/2/body/up/bias")
+    params, state = moved(adapted.init(KEY)), adapted.init_state()
+    path = "blocks/body/up/bias"
+    assert params["blocks"]["body"]["up"]["bias"].shape == (1, *paths.flatten(base)[path].shape[1:])
+    assert set(paths.flatten(state["base"])) == set(paths.flatten(base))
+    merged = nf.merge_lora(adapted, params, state)
+    changed = paths.flatten(merged)[path] != paths.flatten(base)[path]
+    assert changed.any(axis=-1).tolist() == [False, False, True]
+    np.testing.assert_array_equal(run(adapted, params, x), model.apply(merged, x, state=model.init_state()))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"train": "hed/**"}, r"lora: train: the pattern 'hed/\*\*' should match at least one path"),
         ({"train": "blocks/**"}, "lora: train: blocks/body/up/weight should have an adapter or be trained fully"),
-        ({"train": "blocks/1/body/up/bias"}, "lora: train: patterns should match whole leaves here"),
+        ({"train": "blocks/1/body/up/weight"}, "lora: train: blocks/body/up/weight should have an adapter or be tr"),
         ({"on": "blocks/3/body/up/weight"}, "lora: on: the pattern .* 'blocks' has 3 layers, 0 to 2"),
     ],
 )
