@@ -238,8 +238,11 @@ def predict(
 @app.command(cls=_JaxCommand)
 def export(
     run: RunFolder,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; of numpy, one that ends with .py.")],
-    to: Annotated[str, typer.Option("--to", help="The format: stablehlo, onnx, litert or numpy.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The file to write; of numpy, one that ends with .py; of hf, a folder."),
+    ],
+    to: Annotated[str, typer.Option("--to", help="The format: stablehlo, onnx, litert, numpy or hf.")],
     checkpoint: Checkpoint = "best",
     quantize: Annotated[
         str | None,
@@ -256,11 +259,17 @@ def export(
 
     stablehlo is a file for nf.load_exported, which needs JAX alone; onnx is for
     ONNX Runtime and others; litert is a .tflite file for phones; numpy is a
-    page of Python and a .safetensors file.
+    page of Python and a .safetensors file; hf is a folder for transformers, or
+    for PEFT if the run trains adapters, with a model card.
 
     The preprocessing of images and tables is a part of the file. It is run on
     100 held-out examples first: where its outputs differ, nothing is written.
     """
+    if to == "hf":
+        from nnfunc.commands.export_pretrained import export_pretrained
+
+        export_pretrained(run, file, checkpoint, tolerance=tolerance)
+        return
     from nnfunc.commands.export import export
 
     export(run, file, to, checkpoint, quantize=quantize, tolerance=tolerance)

@@ -17,7 +17,7 @@ from nnfunc.interop.export_model import FORMATS, ExportReport
 from nnfunc.interop.export_model import export as export_model
 from nnfunc.interop.onnx import QUANTIZATIONS
 
-__all__ = ["export"]
+__all__ = ["export", "load_examples"]
 
 EXAMPLES = 100
 
@@ -41,12 +41,12 @@ def export(
     quantize, tolerance: as in `nf.export`.
     Raises: ValueError when the model cannot be exported, or its outputs differ; nothing is written then.
     """
-    check.choice("export", FORMATS, to=to)
+    check.choice("export", (*FORMATS, "hf"), to=to)
     if quantize is not None:
         check.choice("export", QUANTIZATIONS, quantize=quantize)
     run = load_run(folder, checkpoint)
     preprocessing = run.config.preprocessing
-    examples = _load_examples(run)
+    examples = load_examples(run)
     metadata: dict[str, Any] = {
         "preprocessing": dict(preprocessing.facts),
         "config": run.config.text,
@@ -85,7 +85,7 @@ def _transform(preprocessing: Preprocessing) -> Normalise | None:
     return preprocessing.transform
 
 
-def _load_examples(run: Run) -> _Examples:
+def load_examples(run: Run) -> _Examples:
     """Examples of the test or validation split, evenly spaced; random ones if the data cannot be read."""
     facts = run.config.preprocessing.facts
     try:

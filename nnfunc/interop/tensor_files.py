@@ -212,4 +212,7 @@ def save_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
     # ascontiguousarray makes a vector of a number
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
+    file.touch()
+    mode = file.stat().st_mode
     save_file(contiguous, file, metadata={"format": "pt"})
+    file.chmod(mode)  # safetensors lets nobody else read it

@@ -3,7 +3,7 @@
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def to_pretrained(
     state: PyTree | None = None,
     family: str | Family | None = None,
     dtype: DType | None = None,
+    names: Sequence[str] | None = None,
     shard_bytes: int = 5 * 10**9,
 ) -> Path:
     """Write a folder that the reference library loads: config.json and model.safetensors.
@@ -40,8 +41,8 @@ def to_pretrained(
     model, params: of a factory of nnfunc whose published names are known, such as `nf.gpt` or `nf.llama`. folder: to
     write; it should be new or empty. state: running statistics, those of `model.init_state()` by default.
     family: the name of the family, or a Family; by default the first that has such a model. dtype: of the weights in
-    the file, by default that of the parameters. shard_bytes: the largest size of a file, above 0; more weights are
-    written to several files with an index.
+    the file, by default that of the parameters. names: of the classes, for config.json.
+    shard_bytes: the largest size of a file, above 0; more weights are written to several files with an index.
     Returns: the path of the folder.
     Raises: ValueError when no family has such a model, naming the argument that differs; FileExistsError when the
     folder is not empty.
@@ -61,6 +62,11 @@ def to_pretrained(
     if factory is inspect.unwrap(with_state):
         factory, arguments = arguments_of(arguments["model"])
     chosen, config = _family_to_write(factory, arguments, family)
+    if str(config.get("architectures", "")).endswith(("LMHeadModel']", "ForCausalLM']")):
+        # the defaults of transformers name tokens of the first vocabulary, at which generation would stop
+        config |= {"bos_token_id": None, "eos_token_id": None}
+    if names is not None and chosen.architectures:
+        config |= _class_names(config, names)
     leaves = paths.flatten(params) | paths.flatten(state or {})
     expected = leaf_shapes(model)
     if {*leaves} != {*expected}:
@@ -89,6 +95,16 @@ def to_pretrained(
     config |= {"dtype": min(stored, key=lambda name: jnp.dtype(name).itemsize)}
     documents.write_file(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     return folder
+
+
+def _class_names(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The names of the classes as config.json has them."""
+    count = len(config.get("id2label", ()))
+    if count != len(names):
+        expected = f"names should be those of the {count} classes of the model"
+        check.fail("to_pretrained", expected=expected, actual=check.counted(len(names), "name"))
+    labels = dict(enumerate(map(str, names)))
+    return {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}
 
 
 def _family_to_write(

@@ -113,7 +113,10 @@ def test_random_examples_where_the_data_is_gone(table, tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["RUN", "model.py", "--to", "nmpy"], "to should be one of 'stablehlo', 'onnx', 'litert', 'numpy', got 'nmpy'"),
+        (
+            ["RUN", "model.py", "--to", "nmpy"],
+            "to should be one of 'stablehlo', 'onnx', 'litert', 'numpy', 'hf', got 'nmpy'",
+        ),
         (["RUN", "model.py"], "Missing option '--to'"),
         (["RUN", "model.txt", "--to", "numpy"], "file should end with .py"),
         (["RUN", "model.onnx", "--to", "onnx", "--quantize", "int4"], "quantize should be one of 'dynamic', 'weights'"),
@@ -141,3 +144,63 @@ def test_a_missing_extra_is_named(module, to, extra, digits, tmp_path, capsys, m
     monkeypatch.setitem(sys.modules, module, None)
     assert main("export", digits, tmp_path / "model", "--to", to) == 2
     assert f"pip install 'nnfunc[{extra}]'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "text.txt").write_text("the quick brown fox\njumps over the lazy dog. " * 40)
+    codec = nf.data.Characters.of((folder / "text.txt").read_text())
+    return train(folder, TEXT.replace("vocab_size = 32", f"vocab_size = {codec.size}").format(file=folder / "text.txt"))
+
+
+def test_a_folder_for_transformers(text, tmp_path, capsys):
+    assert main("export", text, tmp_path / "out", "--to", "hf") == 0
+    assert "examples of the validation split: largest difference 0" in capsys.readouterr().out
+    run, x = nf.load_run(text), np.arange(16).reshape(2, 8)
+    again = nf.pretrained(tmp_path / "out")
+    np.testing.assert_allclose(again.model.apply(again.params, x), run.model.apply(run.params, x), rtol=1e-6)
+    tokenizer = nf.data.load_codec(tmp_path / "out" / "tokenizer.json")
+    codec, sentence = run.config.preprocessing.codec, "the lazy fox\njumps."
+    np.testing.assert_array_equal(tokenizer.encode(sentence), codec.encode(sentence))
+    assert tokenizer.decode(codec.encode(sentence)) == sentence
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "pipeline_tag: text-generation" in card
+    assert "| validation | loss | " in card
+    assert 'GPT2LMHeadModel.from_pretrained("out")' in card
+    assert "block_size = 8" in card
+    assert str(tmp_path.parent) not in card.split("## Config")[0]
+
+
+def test_transformers_loads_the_folder(text, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    assert main("export", text, tmp_path / "out", "--to", "hf") == 0
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    run, ids = nf.load_run(text), tokenizer("lazy fox")["input_ids"]
+    expected = run.model.apply(run.params, np.array([ids]))
+    np.testing.assert_allclose(model(torch.tensor([ids])).logits.detach(), expected, rtol=1e-4, atol=1e-5)
+    assert model.generation_config.eos_token_id is None
+
+
+def test_a_folder_of_adapters_for_peft(text, tmp_path):
+    config = (
+        text / "config.toml"
+    ).read_text() + f"\n[lora]\nrun = '{text}'\nrank = 2\non = ['blocks/attend/out/weight']\n"
+    run = train(tmp_path, config)
+    assert main("export", run, tmp_path / "out", "--to", "hf") == 0
+    adapted, base = nf.load_run(run), nf.load_run(text)
+    again, params = nf.lora_from_peft(tmp_path / "out", base.model, base.params)
+    x = np.arange(8).reshape(1, 8)
+    expected = adapted.model.apply(adapted.params, x, state=adapted.state)
+    np.testing.assert_allclose(again.apply(params, x, state=again.init_state()), expected, rtol=1e-5, atol=1e-6)
+    assert "library_name: peft" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_transformers_does_not_know_is_not_written(digits, tmp_path, capsys):
+    assert main("export", digits, tmp_path / "out", "--to", "hf") != 0
+    assert "to_pretrained: model should be the result of" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    assert main("export", digits, tmp_path, "--to", "hf") != 0
+    assert "is not an empty folder" in capsys.readouterr().err

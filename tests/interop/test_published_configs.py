@@ -1,9 +1,12 @@
 """The settings of config.json in the forms in which they were published: older names and places."""
 
+import json
 import math
 
+import jax
 import pytest
 
+import nnfunc as nf
 from nnfunc.interop.published_config import PublishedConfig
 from nnfunc.interop.registry import FAMILIES
 
@@ -125,3 +128,16 @@ def test_published_forms_are_read(family, config, expected):
 def test_settings_that_no_model_has_here_are_refused(family, config, message):
     with pytest.raises(ValueError, match=rf"config.json.*{message}"):
         arguments(family, **{**DECODER, **config})
+
+
+def test_config_json_has_the_names_of_the_classes(tmp_path):
+    model = nf.vit(image_size=4, patch=2, classes=2, dim=4, layers=1, heads=1, in_dim=1, pool="class")
+    params = model.init(jax.random.key(0))
+    nf.to_pretrained(model, params, tmp_path / "vit", names=["cat", "dog"])
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    assert config["id2label"] == {"0": "cat", "1": "dog"}
+    assert config["label2id"] == {"cat": 0, "dog": 1}
+    with pytest.raises(ValueError, match="names should be those of the 2 classes of the model, got 1 name"):
+        nf.to_pretrained(model, params, tmp_path / "other", names=["cat"])
+    files = [(tmp_path / "vit" / name).stat().st_mode for name in ("model.safetensors", "config.json")]
+    assert files[0] == files[1]  # the weights may be read by whoever may read the config
