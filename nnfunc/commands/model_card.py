@@ -40,8 +40,8 @@ def model_card(run: Run, folder: Path, checkpoint: str, exported: Path) -> str:
         loader = documents.read_json(exported / "config.json", {"architectures": [str]})["architectures"][0]
         package, arguments = "transformers", f'"{name}"'
     call = loader if loader == "load_file" else f"{loader}.from_pretrained"
-    figures = _figures(config, state)
-    rows = [f"| {split} | {key} | {value:.4g} |" for split, values in figures.items() for key, value in values.items()]
+    metrics = _metrics_by_split(config, state)
+    rows = [f"| {split} | {key} | {value:.4g} |" for split, values in metrics.items() for key, value in values.items()]
     table = ["| split | metric | value |", "|---|---|---|", *rows] if rows else ["The data could not be read."]
     data = [f"- {key}: {_without_folders(value)}" for key, value in config.tables["data"].items()]
     sections = {
@@ -57,7 +57,7 @@ def model_card(run: Run, folder: Path, checkpoint: str, exported: Path) -> str:
     return "\n".join([*front, *(line for title, lines in sections.items() for line in ("", title, "", *lines)), ""])
 
 
-def _figures(config: Config, state: TrainState) -> dict[str, dict[str, float]]:
+def _metrics_by_split(config: Config, state: TrainState) -> dict[str, dict[str, float]]:
     """The metrics of the held-out splits; none if the data cannot be read."""
     try:
         data, test = config.data(), config.test()
