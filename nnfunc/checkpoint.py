@@ -6,6 +6,10 @@ libraries, the caller's metadata, and the SHA-256 of itself. Loading detects any
 
 A save writes a hidden folder beside its target, syncs it to the disk, and then renames the folder, or, over
 an older checkpoint, the manifest. If it is interrupted, the old or the new checkpoint is complete.
+
+Arrays that are cut over several processes are in a folder `arrays-<hash>` of orbax-checkpoint instead, and the
+manifest has the sizes and SHA-256 of its files. All processes save them together, and `save` returns before they are
+on the disk; `wait` waits for that. They may be loaded by one process, or with another sharding.
 """
 
 import contextlib
@@ -14,27 +18,41 @@ import json
 import os
 import platform
 import re
-import secrets
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, device_memory, documents
+from nnfunc import check, documents, sharded_tensors
 from nnfunc.base import PyTree, to_device
 from nnfunc.calls import explain_calls
-from nnfunc.errors import InvalidValueError, NnfuncError
+from nnfunc.checkpoint_files import (
+    MANIFEST,
+    check_inside,
+    damage,
+    explain,
+    put,
+    read_tensors,
+    refuse,
+    remove_interrupted,
+    sealed,
+    serialize,
+    sync,
+    temporary_path,
+    write_synced,
+)
+from nnfunc.errors import CheckpointError
 
 __all__ = [
     "CheckpointError",
     "LoadedCheckpoint",
+    "consolidate",
     "inspect",
     "latest_good",
     "leaf_entries",
@@ -45,22 +63,21 @@ __all__ = [
     "save_best",
     "save_step",
     "steps",
+    "wait",
 ]
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 BEST = "best"
-NAME = r"tensors-[0-9a-f]{16}\.safetensors"
+NAMES = {"file": r"tensors-[0-9a-f]{16}\.safetensors", "arrays": r"arrays-[0-9a-f]{16}"}
+"""What holds the tensors: a file, or the folder of arrays that are cut over processes (`sharded_tensors`)."""
+CHECKSUM = {"bytes": range(2**63), "sha256": str}
 FORM = {
     "metadata": dict,
-    "file": {"name": str, "bytes": range(2**63), "sha256": str},
+    "file?": {"name": str, **CHECKSUM},
+    "arrays?": {"name": str, "files": {str: CHECKSUM}},
     "leaves": {str: {"shape?": [range(2**63)], "dtype?": str, "impl?": str, "python?": str, "value?": object}},
 }
 """The form of a manifest; see `documents`."""
-
-
-class CheckpointError(InvalidValueError):
-    """A checkpoint is damaged or missing; the message has the file, the damage, and what to do."""
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -92,32 +109,98 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
     """
     folder = Path(os.path.abspath(folder))
     leaves, tensors = _flatten(tree)
-    content = _serialize(tensors)
-    digest = hashlib.sha256(content).hexdigest()
-    name = f"tensors-{digest[:16]}.safetensors"
     manifest = {
         "format": FORMAT,
         "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": _versions(),
         "metadata": _plain(metadata or {}),
-        "file": {"name": name, "bytes": len(content), "sha256": digest},
         "leaves": leaves,
     }
-    files = {name: content, MANIFEST: _sealed(manifest)}
-    temporary = _temporary(folder)
+    if any(map(sharded_tensors.is_cut, tensors.values())):
+        _save_together(folder, manifest, tensors)
+    else:
+        _save_file(folder, manifest, tensors)
+    return folder
+
+
+def wait() -> None:
+    """Wait until the checkpoint of arrays that are cut over processes is on the disk; others are there at once.
+
+    Raises: the error of that save.
+
+    >>> nf.checkpoint.wait()
+    """
+    sharded_tensors.wait()
+
+
+def _save_file(folder: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Write a checkpoint with its tensors in one file."""
+    content = serialize(tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"tensors-{digest[:16]}.safetensors"
+    manifest |= {"file": {"name": name, "bytes": len(content), "sha256": digest}}
+    files = {name: content, MANIFEST: sealed(manifest)}
+    temporary = temporary_path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _clean(folder.parent)
+        remove_interrupted(folder.parent)
         temporary.mkdir()
         for file, data in files.items():
-            _write(temporary / file, data)
-        _sync(temporary)
-        _put(temporary, folder, name)
+            write_synced(temporary / file, data)
+        sync(temporary)
+        put(temporary, folder, name)
     except OSError as error:
-        _explain(error, folder, sum(map(len, files.values())))
+        explain(error, folder, sum(map(len, files.values())))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+
+
+def _save_together(folder: Path, manifest: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """Begin to write a checkpoint whose arrays are cut over processes, which all call it."""
+    sharded_tensors.wait()
+    temporary = folder.with_name(f".{folder.name}.saving-together")  # in all processes, whose run has a lock
+    arrays = temporary / "arrays"
+
+    def finish() -> None:
+        files = sharded_tensors.checksums(arrays)
+        name = f"arrays-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]}"
+        try:
+            arrays.rename(temporary / name)
+            write_synced(temporary / MANIFEST, sealed(manifest | {"arrays": {"name": name, "files": files}}))
+            sync(temporary)
+            put(temporary, folder, name)
+        except OSError as error:
+            explain(error, folder, sum(file["bytes"] for file in files.values()))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    if jax.process_index() == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_interrupted(folder.parent)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    sharded_tensors.write(arrays, tensors, finish)
+
+
+def consolidate(folder: str | os.PathLike) -> bool:
+    """Write the arrays of a checkpoint that were cut over processes into one file, as one process saves them.
+
+    folder: of the checkpoint. Returns: whether they were cut; another checkpoint stays as it is.
+    Raises: CheckpointError when it is missing or damaged; ImportError without orbax-checkpoint.
+
+    >>> import tempfile
+    >>> nf.checkpoint.consolidate(nf.checkpoint.save(tempfile.mkdtemp() + "/it", {"weight": jnp.ones(2)}))
+    False
+    """
+    folder = Path(folder)
+    manifest = inspect(folder)
+    arrays = manifest.pop("arrays", None)
+    if arrays is None:
+        return False
+    paths = [path for path, entry in manifest["leaves"].items() if "python" not in entry]
+    tensors = sharded_tensors.read(folder / arrays["name"], arrays["files"], dict.fromkeys(paths))
+    _save_file(Path(os.path.abspath(folder)), manifest, tensors)
+    return True
 
 
 def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
@@ -132,7 +215,7 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
 
     >>> load("runs/none", {})
     Traceback (most recent call last):
-    nnfunc.checkpoint.CheckpointError: runs/none/manifest.json: there is no such file...
+    nnfunc.errors.CheckpointError: runs/none/manifest.json: there is no such file...
     """
     folder = Path(folder)
     manifest = inspect(folder)
@@ -143,8 +226,15 @@ def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     if differences:
         hint = "Build the model with the settings of the checkpoint, or load another checkpoint."
         check.fail("load", f"{folder} is a checkpoint of another model.", hint=f"{hint}{differences}")
-    with _damage(folder / manifest["file"]["name"], folder) as file:
-        tensors = _read(file, manifest["file"])
+    if "arrays" in manifest:
+        file = folder / manifest["arrays"]["name"]
+        check_inside(file, folder)
+        likes = {path: leaf for path, leaf in named.items() if "python" not in stored[path]}
+        arrays = sharded_tensors.read(file, manifest["arrays"]["files"], likes)
+        restored = [_restore_array(file, path, stored[path], arrays.get(path), leaf) for path, leaf in named.items()]
+        return jax.tree.unflatten(treedef, restored)
+    with damage(folder / manifest["file"]["name"], folder) as file:
+        tensors = read_tensors(file, manifest["file"])
     leaves = [_restore(file, path, stored[path], tensors.get(path), leaf) for path, leaf in named.items()]
     return jax.tree.unflatten(treedef, leaves)
 
@@ -162,24 +252,27 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     {'epoch': 3}
     """
     file = Path(folder) / MANIFEST
-    with _damage(file, Path(folder)):
+    with damage(file, Path(folder)):
         raw = documents.read_bytes(file)
     try:
         manifest = json.loads(raw)
         result = manifest.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _refuse(file, f"it cannot be read as a manifest ({type(error).__name__})")
-    if _sealed(manifest) != raw:
-        _refuse(file, f"its content does not match its checksum {str(result)[:16]}...")
+        refuse(file, f"it cannot be read as a manifest ({type(error).__name__})")
+    if sealed(manifest) != raw:
+        refuse(file, f"its content does not match its checksum {str(result)[:16]}...")
     if manifest.get("format") != FORMAT:
         hint = "Load it with the version of nnfunc that saved it."
         expected, actual = f"its format should be {FORMAT}", manifest.get("format")
         check.fail(str(file), expected=expected, actual=actual, hint=hint, exc_type=CheckpointError)
     problem = documents.find_mismatch(manifest, FORM)
-    if not problem and not re.fullmatch(NAME, name := manifest["file"]["name"]):
-        problem = f"file.name should be such as tensors-<hash>.safetensors, got {name!r}"
+    part = "arrays" if "arrays" in manifest else "file"
+    if not problem and part not in manifest:
+        problem = "file is missing"
+    if not problem and not re.fullmatch(NAMES[part], name := manifest[part]["name"]):
+        problem = f"{part}.name should be such as tensors-<hash>.safetensors or arrays-<hash>, got {name!r}"
     if problem:
-        _refuse(file, problem)
+        refuse(file, problem)
     return manifest
 
 
@@ -201,7 +294,8 @@ def save_step(
     check.size("save_step", 0, step=step)
     check.size("save_step", keep=keep)
     folder = save(_folder(root, step), tree, metadata=metadata)
-    remove(root, [result for result in steps(root) if result <= step][:-keep])
+    if jax.process_index() == 0:
+        remove(root, [result for result in steps(root) if result <= step][:-keep])
     return folder
 
 
@@ -217,7 +311,7 @@ def remove(root: str | os.PathLike, removed_steps: Iterable[int]) -> None:
     """
     for step in removed_steps:
         with contextlib.suppress(OSError):
-            temporary = _temporary(_folder(root, step))
+            temporary = temporary_path(_folder(root, step))
             _folder(root, step).rename(temporary)
             shutil.rmtree(temporary)
 
@@ -324,8 +418,11 @@ def _entry(path: str, leaf: Any) -> dict[str, Any]:
     check.fail("checkpoint", expected=expected, actual=check.describe(leaf), hint=hint, exc_type=TypeError)
 
 
-def _flatten(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """(the entries of the manifest, arrays on the host of all leaves but Python numbers), by path."""
+def _flatten(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """(the entries of the manifest, arrays of all leaves but Python numbers), by path.
+
+    The arrays are on the host, but for those that are cut over processes.
+    """
     named, _ = named_leaves(tree)
     entries = {path: _entry(path, leaf) for path, leaf in named.items()}
     data = {}
@@ -335,15 +432,16 @@ def _flatten(tree: PyTree) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndar
         if check.is_traced(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
             expected, hint = f"{path} should have a value", "Save arrays, outside of jit."
             check.fail("checkpoint", expected=expected, actual=check.describe(leaf), hint=hint, exc_type=TypeError)
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            hint = "Gather it first, or save with orbax-checkpoint."
-            check.fail("checkpoint", f"{path} is distributed over several processes.", hint=hint)
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and leaf.is_fully_replicated:
+            leaf = leaf.addressable_data(0)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             entries[path]["impl"] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
         data[path] = leaf
-    host = {path: np.asarray(leaf) for path, leaf in jax.device_get(data).items()}
-    return entries, {path: np.asarray(x, x.dtype.newbyteorder("<")) for path, x in host.items()}
+    cut = {path: leaf for path, leaf in data.items() if sharded_tensors.is_cut(leaf)}
+    host = jax.device_get({path: leaf for path, leaf in data.items() if path not in cut})
+    host = {path: np.asarray(leaf) for path, leaf in host.items()}
+    return entries, cut | {path: np.asarray(x, x.dtype.newbyteorder("<")) for path, x in host.items()}
 
 
 def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: Any) -> Any:
@@ -351,7 +449,7 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
     if "python" in entry:
         value = entry.get("value")
         if type(value).__name__ != entry["python"]:
-            _refuse(file, f"{path} should be a Python {entry['python']}, got {value!r} in the manifest")
+            refuse(file, f"{path} should be a Python {entry['python']}, got {value!r} in the manifest")
         return value
     try:
         flat = np.frombuffer(tensor["data"], np.uint8)
@@ -363,13 +461,21 @@ def _restore(file: Path, path: str, entry: dict[str, Any], tensor: Any, like: An
             return key
         array = flat.view(jnp.dtype(entry["dtype"])).reshape(entry["shape"])
     except (ValueError, TypeError):
-        _refuse(file, f"it should have {path} as {_type_name(entry)}, as the manifest says, but does not")
+        refuse(file, f"it should have {path} as {_type_name(entry)}, as the manifest says, but does not")
     if isinstance(like, np.ndarray | np.generic):
         return array.copy() if isinstance(like, np.ndarray) else array[()]
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         hint = 'Enable it: jax.config.update("jax_enable_x64", True).'
         check.fail("load", f"{file}: {path} is {array.dtype}, which needs x64.", hint=hint)
     return to_device(array)
+
+
+def _restore_array(file: Path, path: str, entry: dict[str, Any], array: Any, like: Any) -> Any:
+    """The leaf of an array that `sharded_tensors` has read: with the sharding of `like`, or on the host."""
+    if isinstance(array, jax.Array):
+        return array
+    tensor = None if array is None else {"data": array.tobytes(), "shape": array.shape}
+    return _restore(file, path, entry, tensor, like)
 
 
 def list_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
@@ -408,56 +514,6 @@ def _type_name(entry: Mapping[str, Any] | None) -> str:
     return f"{entry.get('dtype')}[{', '.join(map(str, entry.get('shape', ())))}]"
 
 
-# Files.
-
-SAFETENSORS_DTYPES = {
-    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
-    *("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
-}
-
-
-def _serialize(tensors: dict[str, np.ndarray]) -> bytes:
-    """The bytes of a safetensors file; unsupported dtypes are stored as bytes [..., itemsize]."""
-    import safetensors.numpy
-
-    def as_supported(array: np.ndarray) -> np.ndarray:
-        array = np.array(array, order="C", copy=None)
-        return array if array.dtype.name in SAFETENSORS_DTYPES else array[..., None].view(np.uint8)
-
-    return safetensors.numpy.save({path: as_supported(array) for path, array in tensors.items()})
-
-
-def _read(file: Path, expected: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """{path: {"shape": ..., "data": bytes}} of a file, whose size and checksum are checked first."""
-    from safetensors import SafetensorError, deserialize
-
-    size = expected["bytes"]
-    if file.is_file() and file.stat().st_size != size:  # before any of it is read
-        _refuse(file, f"it has {file.stat().st_size} bytes, but {size} were saved")
-    raw = documents.read_bytes(file, most=size)
-    if hashlib.sha256(raw).hexdigest() != expected["sha256"]:
-        _refuse(file, "its content does not match its checksum")
-    try:
-        return dict(deserialize(raw))
-    except SafetensorError as error:
-        _refuse(file, f"it is not a safetensors file ({error})")
-
-
-def _sealed(manifest: dict[str, Any]) -> bytes:
-    """The manifest as JSON, with its SHA-256 at the end; equal manifests give equal bytes."""
-    digest = hashlib.sha256(_json(manifest).encode()).hexdigest()
-    return (_json(manifest | {"sha256": digest}) + "\n").encode()
-
-
-def _json(value: Any, levels: int = 2) -> str:
-    """Readable JSON, with a line for each entry of the outer levels."""
-    if not (levels and isinstance(value, dict) and value):
-        return json.dumps(value)
-    space = "  " * (3 - levels)
-    lines = [f"{space}{json.dumps(k)}: {_json(entry, levels - 1)}" for k, entry in value.items()]
-    return "{\n" + ",\n".join(lines) + f"\n{space[2:]}" + "}"
-
-
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata after a round trip through JSON; numbers of NumPy and JAX become Python numbers."""
 
@@ -476,107 +532,6 @@ def _versions() -> dict[str, str]:
     modules = sys.modules["nnfunc"], jax, np, safetensors
     result = {module.__name__: getattr(module, "__version__", "unknown") for module in modules}
     return result | {"python": platform.python_version()}
-
-
-def _write(file: Path, content: bytes) -> None:
-    with open(file, "xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Sync the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put(temporary: Path, folder: Path, tensors: str) -> None:
-    """Move a complete checkpoint to its folder; a single rename makes it the current one."""
-    if not folder.exists():
-        temporary.rename(folder)
-        _sync(folder.parent)
-        return
-    os.replace(temporary / tensors, folder / tensors)
-    _sync(folder)
-    os.replace(temporary / MANIFEST, folder / MANIFEST)
-    _sync(folder)
-    for old in folder.glob("tensors-*.safetensors"):
-        if old.name != tensors:
-            old.unlink()
-
-
-_HOST = re.sub(r"\W", "_", socket.gethostname())
-_PROCESS = secrets.token_hex(4)  # distinguishes this process from an earlier one with the same id
-
-
-def _temporary(folder: Path) -> Path:
-    """A new hidden path beside the folder, with the id of the process that writes to it."""
-    return folder.with_name(f".{folder.name}.saving-{_HOST}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(4)}")
-
-
-def _clean(parent: Path) -> None:
-    """Remove the temporary folders of interrupted saves, but not those that a process may still write to."""
-    for entry in parent.glob(".*.saving-*"):
-        match = re.fullmatch(r"\..+\.saving-(\w+)-(\d+)-(\w+)-\w+", entry.name)
-        if match and not _may_be_writing(entry, match[1], int(match[2]), match[3]):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _may_be_writing(entry: Path, host: str, number: int, process: str) -> bool:
-    if host != _HOST:  # another machine with a shared disk; no save takes a day
-        with contextlib.suppress(OSError):
-            return time.time() - entry.stat().st_mtime < 24 * 3600
-        return True
-    if number == os.getpid():
-        return process == _PROCESS
-    try:
-        os.kill(number, 0)  # only checks whether the process exists
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Raise a CheckpointError if `path` is outside `folder` after links are resolved."""
-    if os.path.lexists(path) and not documents.is_inside(Path(path), Path(folder)):
-        _refuse(Path(path), "it is a link out of its folder, which is not followed")
-
-
-@contextlib.contextmanager
-def _damage(file: Path, folder: Path) -> Iterator[Path]:
-    """Turn errors of reading a file in a folder into a CheckpointError."""
-    check_inside(file, folder)
-    try:
-        yield file
-    except FileNotFoundError:
-        _refuse(file, "there is no such file, so the folder is not a complete checkpoint")
-    except OSError as error:
-        _refuse(file, f"it cannot be read ({error.strerror})")
-    except ValueError as error:
-        if isinstance(error, CheckpointError) or not isinstance(error, NnfuncError):
-            raise
-        _refuse(file, error.body().removesuffix("."))
-
-
-def _refuse(file: Path, problem: str) -> NoReturn:
-    hint = "Load another checkpoint, such as an earlier step's or the best."
-    raise CheckpointError(f"{problem}.", where=str(file), hint=hint) from None
-
-
-def _explain(error: OSError, folder: Path, needed: int) -> NoReturn:
-    space = ""
-    with contextlib.suppress(OSError):
-        free = device_memory.format_bytes(shutil.disk_usage(folder.parent).free)
-        space = f" ({device_memory.format_bytes(needed)} to write, {free} free on that disk)"
-    problem = f"save: {folder} could not be written: {error.strerror}{space}."
-    hint = "Earlier checkpoints are not damaged. Free some space, or choose another folder; then save again."
-    raise OSError(error.errno, f"{problem} {hint}") from error
 
 
 explain_calls(__name__)

@@ -343,6 +343,14 @@ def merge(
 
 
 @app.command(cls=_JaxCommand)
+def consolidate(run: RunFolder) -> None:
+    """Write the checkpoints of a run over several processes as one file each."""
+    from nnfunc.commands.consolidate import consolidate
+
+    consolidate(run)
+
+
+@app.command(cls=_JaxCommand)
 def sweep(
     config: ConfigFile,
     settings: Annotated[

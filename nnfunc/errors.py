@@ -3,6 +3,7 @@
 from typing import Any
 
 __all__ = [
+    "CheckpointError",
     "ExistingFileError",
     "FileAccessError",
     "InsufficientMemoryError",
@@ -99,6 +100,10 @@ class MissingPackageError(NnfuncError, ModuleNotFoundError):
 
 class InsufficientMemoryError(NnfuncError, MemoryError):
     """What was asked for does not fit into the memory of the device or the machine."""
+
+
+class CheckpointError(InvalidValueError):
+    """A checkpoint is damaged or missing; the message has the file, the damage, and what to do."""
 
 
 class WorkerError(NnfuncError, RuntimeError):

@@ -22,7 +22,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import nnfunc as nf
-from nnfunc import checkpoint
+from nnfunc import checkpoint, checkpoint_files
 
 
 class State(NamedTuple):
@@ -342,7 +342,7 @@ def test_a_power_cut_at_any_point_leaves_the_old_or_the_new_one(over, tmp_path, 
                 def call(*args, **more):
                     if next(left) > 0:
                         return real(*args, **more)
-                    if name == "_write":
+                    if name == "write_synced":
                         args[0].write_bytes(args[1][: len(args[1]) // 2])
                     reached.add(name)
                     raise PowerCutError
@@ -351,7 +351,7 @@ def test_a_power_cut_at_any_point_leaves_the_old_or_the_new_one(over, tmp_path, 
 
             for module, names in (
                 (os, ["mkdir", "rename", "replace", "unlink", "rmdir", "fsync"]),
-                (checkpoint, ["_write"]),
+                (checkpoint, ["write_synced"]),
             ):
                 for name in names:
                     patch.setattr(module, name, stop(name, getattr(module, name)))
@@ -367,12 +367,12 @@ def test_a_power_cut_at_any_point_leaves_the_old_or_the_new_one(over, tmp_path, 
             assert not folder.exists()
         if finished:
             break
-        monkeypatch.setattr(checkpoint, "_PROCESS", f"{last:08x}")  # after the power came back
+        monkeypatch.setattr(checkpoint_files, "_PROCESS", f"{last:08x}")  # after the power came back
         nf.checkpoint.save(folder, small(3.0))
         assert_identical(nf.checkpoint.load(folder, small()), small(3.0))
         assert [entry.name for entry in folder.parent.iterdir()] == ["it"]
         assert len(list(folder.iterdir())) == 2
-    assert reached >= {"mkdir", "_write", "fsync", "rename" if over == "nothing" else "replace"}
+    assert reached >= {"mkdir", "write_synced", "fsync", "rename" if over == "nothing" else "replace"}
     assert last >= 7
 
 
@@ -405,11 +405,11 @@ def test_killed_processes_leave_whole_checkpoints(tmp_path):
 
 
 def test_only_what_dead_processes_left_is_removed(tmp_path):
-    host, number = checkpoint._HOST, os.getppid()
+    host, number = checkpoint_files._HOST, os.getppid()
     names = {
         f".it.saving-{host}-{2**22 + 9}-0a-0b": False,  # there is no such process
         f".it.saving-{host}-{os.getpid()}-0a-0b": False,  # an earlier process of our number
-        f".it.saving-{host}-{os.getpid()}-{checkpoint._PROCESS}-0b": True,  # another thread
+        f".it.saving-{host}-{os.getpid()}-{checkpoint_files._PROCESS}-0b": True,  # another thread
         f".it.saving-{host}-{number}-0a-0b": True,
         f".it.saving-elsewhere-{number}-0a-0b": True,
         ".it.saving-old-1-0a-0b": False,
@@ -479,7 +479,7 @@ def resealed(folder, change):
     manifest = json.loads(file.read_text())
     del manifest["sha256"]
     change(manifest)
-    file.write_bytes(checkpoint._sealed(manifest))
+    file.write_bytes(checkpoint_files.sealed(manifest))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from nnfunc.runs import run_folder
 __all__ = ["resume"]
 
 TOTAL_STEPS = "schedule.total_steps"
+FREE = ("train", "log", "mesh", "shard")
+"""The tables that a run may resume with other values of: they change no step, or by rounding alone."""
 
 
 def resume(folder: Path, settings: list[str] | None = None, *, changed_data: bool = False) -> None:
@@ -50,9 +52,10 @@ def _check_settings(old: Config, new: Config, trained_steps: int, settings: list
     By default a schedule ends with the run, so a longer run has another schedule. That is accepted when
     the learning rates of the trained steps stay the same.
     """
-    other = [setting for setting in settings if not setting.strip().startswith(("train.", "log.", TOTAL_STEPS))]
+    table = lambda setting: setting.partition("=")[0].partition(".")[0].strip()
+    other = [s for s in settings if table(s) not in FREE and not s.strip().startswith(TOTAL_STEPS)]
     if other:
-        expected, hint = "settings should be of the tables train and log", "Start a new run to change the rest."
+        expected, hint = f"settings should be of the tables {', '.join(FREE)}", "Start a new run to change the rest."
         check.fail("resume", expected=expected, actual=repr(other[0]), hint=hint)
     before, after = old.hypers, new.hypers
     if before.keys() != after.keys() or [name for name in after if before[name] != after[name]] != [TOTAL_STEPS]:
@@ -72,10 +75,13 @@ def _check_settings(old: Config, new: Config, trained_steps: int, settings: list
 
 
 def _changed_settings(old: Config, new: Config) -> str:
-    """The loop settings that differ: `train.steps 60 -> 100, train.rollback none -> 2`."""
+    """The settings that differ: `train.steps 60 -> 100, train.rollback none -> 2`."""
     changes = []
-    for table in ("train", "log"):
+    for table in FREE:
         before, after = (config.tables.get(table, {}) for config in (old, new))
+        if not (isinstance(before, dict) and isinstance(after, dict)):  # a preset of shard
+            changes += [f"{table} {before or 'none'} -> {after or 'none'}"] if before != after else []
+            continue
         changes += [
             f"{table}.{name} {before.get(name, 'none')} -> {after.get(name, 'none')}"
             for name in {**before, **after}

@@ -312,7 +312,9 @@ def put_like(tree: PyTree, like: PyTree) -> PyTree:
 
     def put(leaf: Any, like: Any) -> Any:
         sharding = getattr(like, "sharding", None)
-        return put_array(leaf, sharding) if isinstance(sharding, NamedSharding) else leaf
+        if not isinstance(sharding, NamedSharding) or getattr(leaf, "sharding", None) == sharding:
+            return leaf
+        return put_array(leaf, sharding)
 
     return jax.tree.map(put, tree, like)
 

@@ -5,6 +5,7 @@ that `jax.distributed` starts in process 0.
 """
 
 import atexit
+import itertools
 import json
 import os
 import socket
@@ -31,6 +32,7 @@ __all__ = [
     "report_step",
     "start",
     "stops_at",
+    "wait_for_all",
     "wait_for_failure",
 ]
 
@@ -47,6 +49,7 @@ Kubernetes does not say it: its pods may be runs of their own, so its manifest s
 
 _FAILURE = "nnfunc/failure/first"
 _client: Any = None
+_meetings = itertools.count()
 _step, _step_time = -1, 0.0
 
 
@@ -103,6 +106,12 @@ def broadcast(name: str, value: Callable[[], str]) -> str:
         _client.key_value_set(f"nnfunc/{name}", text)
         return text
     return _client.blocking_key_value_get(f"nnfunc/{name}", 3600 * 1000)
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here; each calls it as often as the others."""
+    if _client is not None:
+        _client.wait_at_barrier(f"nnfunc/meeting/{next(_meetings)}", 3600 * 1000)
 
 
 def agree(facts: dict[str, str]) -> None:

@@ -217,7 +217,7 @@ def _pick(x: Array, layers: tuple[int, ...] | None) -> Array:
     return x if layers is None else x[np.array(layers)]
 
 
-def _put(whole: Array, part: Array, layers: tuple[int, ...] | None) -> Array:
+def _put(whole: Any, part: Array, layers: tuple[int, ...] | None) -> Array:
     """The array with `part` in place of some layers."""
     return part if layers is None else whole.at[np.array(layers)].set(part)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, checkpoint, documents
+from nnfunc import check, checkpoint, documents, sharded_tensors
 from nnfunc.base import Key
 from nnfunc.distributed import processes
 from nnfunc.distributed.placement import local_arrays, put_like
@@ -169,6 +169,7 @@ class Saver:
         the one before it.
         like: a carry of the run, or its shapes. init: makes the carry of step 0, for want of a checkpoint.
         """
+        self.wait()
         regular = [step for step in checkpoint.steps(self.checkpoints) if step % self.every == 0]
         candidates = regular[:-1] if regular and regular[-1] == self.saved.get("back_at") else regular
         while candidates:
@@ -183,11 +184,22 @@ class Saver:
         """Save the carry of the `times`-th rollback, and remove all later checkpoints but the best one."""
         step = int(carry.state.step)
         self.saved |= {"rollbacks": times, "back_at": step}
-        carry = local_arrays(carry)
+        self._write(checkpoint.save_step, self.checkpoints, step, tree=carry)
         if self.writes:
-            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved)
             checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
         self.step = step
+
+    def wait(self) -> None:
+        """Wait until every checkpoint is on the disk, for all processes."""
+        checkpoint.wait()
+        processes.wait_for_all()
+
+    def _write(self, save: Callable[..., Any], *where: Any, tree: Any, **options: Any) -> None:
+        """Save a tree: process 0, or all of them together where its arrays are cut over them, with orbax-checkpoint."""
+        together = any(map(sharded_tensors.is_cut, jax.tree.leaves(tree))) and sharded_tensors.is_installed()
+        tree = tree if together else local_arrays(tree)
+        if together or self.writes:
+            save(*where, tree, metadata=self.saved, **options)
 
     def truncate_log(self, step: int) -> list[dict[str, Any]]:
         """The rows up to a step, and those of rollbacks; the other rows are cut from the file."""
@@ -217,16 +229,13 @@ class Saver:
         if metrics and self.best.improves(metrics, self.saved.get("best_value")):
             value = metrics[self.best.name]
             self.saved |= {"best_value": value, "best_step": step, "best": str(self.best)}
-            state = local_arrays(carry.state)
-            if self.writes:
-                checkpoint.save_best(self.checkpoints, state, metadata=self.saved)
+            self._write(checkpoint.save_best, self.checkpoints, tree=carry.state)
         self.saved["of"] = self.identity
-        carry = local_arrays(carry) if due else carry
-        if due and self.writes:
+        if due:
             of_stops = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
-            keep = KEEP + len(of_stops)
-            checkpoint.save_step(self.checkpoints, step, carry, metadata=self.saved, keep=keep)
-            checkpoint.remove(self.checkpoints, of_stops)
+            self._write(checkpoint.save_step, self.checkpoints, step, tree=carry, keep=KEEP + len(of_stops))
+            if self.writes:
+                checkpoint.remove(self.checkpoints, of_stops)
 
 
 def _describe_change(before: Any, value: Any) -> str:

@@ -212,6 +212,8 @@ def train(
             with closing(feed):
                 while run.step < steps and not run.stopped:
                     run.run_interval(should_stop, on_report)
+            if saver is not None:
+                saver.wait()
         finally:
             if saver is not None:
                 saver.close()

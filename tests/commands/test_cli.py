@@ -464,7 +464,7 @@ def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, ca
     assert said.count("\n") == 1
     assert (run / "config.toml").read_bytes() == before
     assert main("resume", run, "model.dropout=0.3") == 2
-    assert "settings should be of the tables train and log" in capsys.readouterr().err
+    assert "settings should be of the tables train, log, mesh, shard" in capsys.readouterr().err
     assert main("resume", run) == 0
     assert main("resume", run, "train.rollback=1") == 0
     assert load(run / "config.toml").train["rollback"] == 1

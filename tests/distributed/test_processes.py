@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+import nnfunc as nf
+from nnfunc.commands.consolidate import consolidate
 from nnfunc.distributed import processes
 
 CONFIG = """
@@ -81,6 +83,48 @@ def test_two_processes_give_the_losses_of_one(config, tmp_path):
     for split in ("train", "validation"):
         one, two = ([row["loss"] for row in rows(tmp_path / name, split)] for name in ("one", "two"))
         np.testing.assert_allclose(two, one, rtol=1e-5)
+    _check_cut_checkpoints(tmp_path / "two", tmp_path / "one")
+
+
+def _check_cut_checkpoints(two, one):
+    """Each process has written its parts; one process reads them, and makes a file of them."""
+    pytest.importorskip("orbax.checkpoint")
+    (arrays,) = (two / "checkpoints" / "best").glob("arrays-*")
+    x = np.random.default_rng(0).random((5, 64), np.float32)
+    logits = nf.load_run(two).predict(x)
+    np.testing.assert_allclose(logits, nf.load_run(one).predict(x), rtol=1e-4, atol=1e-5)
+    files = {path: path.read_bytes() for path in arrays.rglob("*") if path.is_file()}
+    for path, content in files.items():
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(nf.checkpoint.CheckpointError, match="its content does not match its checksum"):
+            nf.checkpoint.load(two / "checkpoints" / "best", nf.load_run(one).params, part="params")
+        path.write_bytes(content)
+    assert consolidate(two) == 2
+    assert consolidate(two) == 0
+    assert not list((two / "checkpoints").rglob("arrays-*"))
+    np.testing.assert_array_equal(nf.load_run(two).predict(x), logits)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_on_other_devices(config, tmp_path):
+    """60 steps on four devices of two processes are 20 there, 20 on one device of one process, and 20 there again."""
+    pytest.importorskip("orbax.checkpoint")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for arguments in (
+        ("train", config(20), "train.steps=60", "--run", whole),
+        ("train", config(20), "--run", parts),
+        ("resume", parts, "train.steps=60"),
+    ):
+        if arguments[-1] == "train.steps=60":
+            alone = [sys.executable, "-m", "nnfunc", "resume", str(parts), "train.steps=40", "mesh.data=1"]
+            subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
+            arguments = (*arguments, "mesh.data=-1")
+        code, _, errors = run(*arguments)
+        assert code == 0, errors
+    one, two = ([row["loss"] for row in rows(path, "train")] for path in (whole, parts))
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    for step in ("00000020", "00000060"):
+        assert list((parts / "checkpoints" / f"step-{step}").glob("arrays-*"))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import warnings
 
 import numpy as np
 
-from nnfunc import checkpoint, cli
+from nnfunc import checkpoint_files, cli
 
 SECONDS, BYTES = 10, 2 * 2**30
 CLASSES = """
@@ -245,7 +245,7 @@ def edit_file(path, draw):
         if path.name == "manifest.json" and isinstance(value, dict):
             value.pop("sha256", None)
             with contextlib.suppress(ValueError):
-                raw = checkpoint._sealed(value)  # as an enemy would
+                raw = checkpoint_files.sealed(value)  # as an enemy would
         path.write_bytes(raw)
         return f"changed to {raw[:200]!r}"
     if path.suffix == ".toml" and act < 0.8:
