@@ -389,11 +389,15 @@ def sweep(
         typer.Option(help="The folder of the new sweep.", show_default="the next of runs/CONFIG-sweep-1, ..."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit, after a short probe.")] = False,
+    coordinator: Coordinator = None,
+    process: Process = None,
+    processes: Processes = None,
 ) -> None:
     """Train many settings of a config in few compiled programs; write tables and a report.
 
     The config may also say what to vary, in its table sweep. nnfunc resume
-    continues a sweep that was stopped or killed.
+    continues a sweep that was stopped or killed. Several processes, as those
+    of nnfunc launch, share the trials.
     """
     from nnfunc.commands import sweep as sweep_commands
 

@@ -28,8 +28,10 @@ __all__ = [
     "index",
     "is_main",
     "lost_contact",
+    "receive",
     "report_failure",
     "report_step",
+    "send",
     "start",
     "stops_at",
     "wait_for_all",
@@ -103,9 +105,24 @@ def broadcast(name: str, value: Callable[[], str]) -> str:
         return value()
     if is_main():
         text = value()
-        _client.key_value_set(f"nnfunc/{name}", text)
+        send(name, text)
         return text
-    return _client.blocking_key_value_get(f"nnfunc/{name}", 3600 * 1000)
+    return receive(name)
+
+
+def send(name: str, text: str) -> None:
+    """Let other processes `receive` a text. name: of the text, once in a run."""
+    _client.key_value_set(f"nnfunc/{name}", text)
+
+
+def receive(name: str) -> str:
+    """The text that a process sends, once it has. name: of the text."""
+    while True:
+        try:
+            return _client.blocking_key_value_get(f"nnfunc/{name}", 1000 * LOST)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
 
 
 def wait_for_all() -> None:

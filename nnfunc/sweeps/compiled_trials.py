@@ -119,7 +119,7 @@ def replicate(tree: PyTree, devices: int) -> PyTree:
 
 
 def _mesh(devices: int) -> Mesh:
-    return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
 
 
 def _init_each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:

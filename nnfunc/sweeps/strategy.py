@@ -128,7 +128,7 @@ def choose_execution(job: Job, execution: str, chunk: int | None, finish: Finish
     by_step = not job.group.scanned and _steps_are_faster(job)
     batches = -(-count // min(count, chunk or _fitting(job)))
     most = min(count, chunk) if chunk else -(-count // batches)  # batches that are about equally full
-    threads, devices = min(cores(), count), jax.device_count()
+    threads, devices = min(cores(), count), jax.local_device_count()
     loop = Execution("loop", 1, by_step=by_step)
     threaded = Execution("threads", 1, threads, by_step=by_step)
     vmapped = Execution("vmap", most, by_step=by_step)

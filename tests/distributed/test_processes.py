@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import pandas
 import pytest
 
 import nnfunc as nf
@@ -137,6 +138,30 @@ def test_sigterm_on_one_process_saves_on_all(config, tmp_path):
     assert child.returncode == 143, errors
     assert "everything is saved" in errors
     assert list((folder / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
+def test_a_sweep_over_two_processes(config, tmp_path):
+    """Its table is that of one process, also when a process was killed and the sweep resumed."""
+    text = CONFIG.replace("STEPS", "400").split("mesh =")[0]
+    (tmp_path / "sweep.toml").write_text(
+        text + 'sweep = { "optimizer.learning_rate" = { log = [1e-3, 1e-1] }, trials = 12 }\n'
+    )
+    arguments = ["sweep", tmp_path / "sweep.toml", "--run"]
+    subprocess.run(
+        [sys.executable, "-m", "nnfunc", *map(str, arguments), str(tmp_path / "one")], env=ENVIRONMENT, check=True
+    )
+    with start(*arguments, tmp_path / "two") as child:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "two").glob("segments/*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(children_of(child)[1], signal.SIGKILL)
+        child.communicate(timeout=90)
+    assert child.returncode != 0
+    code, _, errors = run("resume", tmp_path / "two")
+    assert code == 0, errors
+    one, two = (pandas.read_csv(tmp_path / name / "table.csv") for name in ("one", "two"))
+    np.testing.assert_allclose(two["validation/loss"], one["validation/loss"], rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -23,11 +23,13 @@ from nnfunc.commands.sweep.finish_sweep import write_results
 from nnfunc.commands.sweep.live_progress import show_sweep_progress
 from nnfunc.config.sweep.load_sweep import load_sweep
 from nnfunc.config.sweep.study import RESULT, Study, read_study, save_study
+from nnfunc.distributed import processes
 from nnfunc.runs import run_folder
 from nnfunc.sweeps import executors
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.progress import Watch
 from nnfunc.sweeps.sweep import conduct
+from nnfunc.sweeps.worker_processes import work, worker_processes
 
 __all__ = ["resume", "sweep"]
 
@@ -49,6 +51,8 @@ def sweep(
     trials in this process. dry_run: print the plan, and return None.
     Raises: ConfigError; FileExistsError; `Stopped` by a signal.
     """
+    if not processes.is_main():
+        return work()
     with interrupts.interrupt_message("stopped before the sweep began; nothing was written"):
         study = Study(load_sweep(file, settings, options), file.stem)
         text = file.read_bytes()
@@ -81,6 +85,8 @@ def resume(folder: Path, *, jobs: str | None = None, changed_data: bool = False)
     folder: of the sweep. jobs: see `sweep`. changed_data: accept data files that changed since the sweep
     began; their original rows keep their splits.
     """
+    if not processes.is_main():
+        return work()
     _run(read_study(folder, changed_data=changed_data), folder, jobs)
 
 
@@ -106,7 +112,7 @@ def _run(
             if previous is None:
                 print(study.plan(planned), flush=True)
             progress.trials = study.trials(engine)
-            if jobs is not None:
+            if jobs is not None or processes.count() > 1:
                 executor = _create_executor(jobs, folder, progress.trials)
                 stack.callback(executor.close)
                 progress.show_message("waiting for the jobs ...")
@@ -127,10 +133,17 @@ def _run(
 
 
 def _check_jobs(jobs: str | None, study: Study) -> None:
-    if jobs is None:
+    together = processes.count() > 1
+    if jobs is None and not together:
         return
     if study.search_name == "population":
-        check.fail("sweep", "a population search runs in one process.", hint="Leave --jobs out.")
+        hint = "Start one process." if together else "Leave --jobs out."
+        check.fail("sweep", "a population search runs in one process.", hint=hint)
+    if jobs is None:
+        return
+    if together:
+        hint = "Leave --jobs out."
+        check.fail("sweep", f"its trials run in the {processes.count()} processes that were started.", hint=hint)
     if jobs not in ("submitit", "ray") and not _process_count(jobs):
         expected = "jobs should be a number of processes from 1 to 9999, submitit or ray"
         check.fail("sweep", expected=expected, actual=reprlib.repr(jobs))
@@ -140,7 +153,9 @@ def _process_count(jobs: str) -> int:
     return int(jobs) if jobs.isdecimal() and len(jobs) <= 4 else 0
 
 
-def _create_executor(jobs: str, folder: Path, trials: int) -> executors.Jobs:
+def _create_executor(jobs: str | None, folder: Path, trials: int) -> executors.Jobs:
+    if jobs is None:
+        return worker_processes(trials=min(16, -(-trials // processes.count())))
     if jobs == "submitit":
         return executors.submitit(folder / "jobs")
     if jobs == "ray":
