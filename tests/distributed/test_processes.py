@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -138,6 +139,34 @@ def test_sigterm_on_one_process_saves_on_all(config, tmp_path):
     assert child.returncode == 143, errors
     assert "everything is saved" in errors
     assert list((folder / "checkpoints").glob("step-*"))
+
+
+HANGING = """
+import sys, time
+from nnfunc.distributed import processes
+processes.start("127.0.0.1:" + sys.argv[1], int(sys.argv[2]), 2)
+for step in range(3 if processes.is_main() else 2):
+    processes.report_step(step)
+time.sleep(120)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_without_a_step_for_long_ends():
+    """Both processes answer, but process 1 hangs one step before the other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = ENVIRONMENT | {"NNFUNC_STALL_SECONDS": "5", "JAX_PLATFORMS": "cpu"}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", HANGING, port, str(i)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    errors = [child.communicate(timeout=90)[1] for child in children]
+    assert [child.returncode for child in children] == [1, 1]
+    assert "no step for 5 s, so the run ends; process 1 is at step 1." in errors[0]
 
 
 @pytest.mark.slow
