@@ -5,10 +5,10 @@ children become parameter paths, random keys, scopes in the profiler, and the na
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,10 @@ from nnfunc.base import (
     DType,
     Layer,
     Model,
-    Nudge,
     Out,
     Params,
     Patch,
-    PatchFunction,
     PyTree,
-    Remat,
-    Watch,
     as_model,
     cast_floating,
     check_unchanged_state,
@@ -41,21 +37,10 @@ from nnfunc.base import (
     vary_like,
     vmap_keys,
 )
-from nnfunc.sums import without_sums
+from nnfunc.rematerialization import gathering, recomputed
+from nnfunc.taps import check_same_shapes, match_stack, tap
 
-__all__ = [
-    "Net",
-    "ensemble",
-    "parallel",
-    "precision",
-    "remat",
-    "remat_repeats",
-    "repeat",
-    "residual",
-    "serial",
-    "tie",
-    "wire",
-]
+__all__ = ["Net", "ensemble", "parallel", "precision", "repeat", "residual", "serial", "tie", "wire"]
 
 
 class Net:
@@ -149,120 +134,6 @@ def call_child(child: Model, params: Params, x: PyTree, ctx: Context) -> tuple[P
         check.locate(error, ctx.path)
         raise
     return tap(ctx, "/".join(ctx.path), y, out)
-
-
-def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) -> tuple[PyTree, Out]:
-    """y and out, with y patched, captured and stored by `remat` where the context has a pattern for `path`.
-
-    by_name: whether only patterns count that end with the last name of the path.
-    """
-    if ctx.watch is not None:
-        ctx.watch.paths[path] = by_name
-    for patch in ctx.patch:
-        is_function = isinstance(patch.value, PatchFunction)
-        layers = paths.match_layers(patch.path, path, by_name) if is_function else _match_exactly(patch.path, path)
-        if layers is not None:
-            y = _patched(ctx, path, y, patch.value, layers)
-    if ctx.names is not None:
-        y = _named(ctx.names, path, y, by_name)
-    if any(paths.match_layers(pattern, path, by_name) is not None for pattern in ctx.capture):
-        out = Out(out.state, {path: y, **out.taps})
-    return y, out
-
-
-def is_requested(ctx: Context, path: str) -> bool:
-    """Whether a pattern asks for a value by its name: `**/weights` for those of attention, `**` does not."""
-    if ctx.watch is not None:
-        ctx.watch.paths[path] = True
-    patterns = (*ctx.capture, *(patch.path for patch in ctx.patch), *(ctx.names or ()))
-    return any(paths.match_layers(pattern, path, by_name=True) is not None for pattern in patterns)
-
-
-def call_watched(
-    where: str, patterns: Sequence[str], forward: Callable[..., Any], params: Params, x: PyTree, ctx: Context
-) -> tuple[PyTree, Out, Watch]:
-    """The results of `forward(params, x, ctx)`, and the record of this call.
-
-    where: the name for the error. patterns: of values, relative to the path of the context.
-    Raises: ValueError when a pattern matches no value, naming the nearest.
-    """
-    watch, start = Watch(), len("/".join((*ctx.path, "")))
-    try:
-        y, out = forward(params, x, replace(ctx, watch=watch))
-    finally:
-        if ctx.watch is not None:
-            ctx.watch.add(watch)
-    known = {path[start:]: by_name for path, by_name in watch.paths.items()}
-    paths.select(patterns, known, where=where, by_name=[path for path, by_name in known.items() if by_name])
-    return y, out, watch
-
-
-def absolute(ctx: Context, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Patterns relative to the path of the context as patterns of whole paths."""
-    return tuple("/".join((*ctx.path, pattern)) for pattern in patterns)
-
-
-_SAVED = "nnfunc.saved"
-
-
-def _named(patterns: tuple[str, ...], path: str, y: PyTree, by_name: bool) -> PyTree:
-    """y with the name by which a policy of `jax.checkpoint` stores it: that of its layer, or the one of patterns."""
-    from jax.ad_checkpoint import checkpoint_name  # `import jax` does not bring it
-
-    name = _SAVED if patterns else path.rpartition("/")[2].partition("@")[0]
-    matches = [layers for p in patterns if (layers := paths.match_layers(p, path, by_name)) is not None]
-    if any(matches):
-        expected, actual = "a pattern should be of all layers of a repeat", f"one of a single layer of {path}"
-        check.fail("remat", expected=expected, actual=actual, hint="Write * for the layer.")
-    if patterns and not matches:
-        return y
-    return jax.tree.map(lambda leaf: checkpoint_name(leaf, name) if isinstance(leaf, jax.Array) else leaf, y)
-
-
-def _match_exactly(path: str, other: str) -> tuple[tuple[int, int], ...] | None:
-    """As `paths.match_layers`, of a path that is no pattern: `*` is the stacked axis."""
-    if not _match_stack(path, other):
-        return None
-    pairs = [pair for pair in zip(path.split("/"), other.split("/"), strict=True) if pair[1] == "*"]
-    return tuple((axis, int(name)) for axis, (name, _) in enumerate(pairs) if name != "*")
-
-
-def _as_float_of(new: Any, like: Any) -> Any:
-    """A float in the dtype of another: float32 beside the bfloat16 of `precision`."""
-    dtypes = jax.dtypes.result_type(new), jax.dtypes.result_type(like)
-    return jnp.asarray(new).astype(dtypes[1]) if all(jnp.issubdtype(d, jnp.floating) for d in dtypes) else new
-
-
-def _patched(ctx: Context, path: str, y: PyTree, patch: Any, layers: tuple[tuple[int, int], ...]) -> PyTree:
-    """y replaced, added to or put through a function, in the given layers of the stacked axes, () for all."""
-    if isinstance(patch, Nudge):
-        new = _nudged(path, y, patch.delta)
-    elif isinstance(patch, PatchFunction):
-        new = patch(y, ctx.layer)
-        new = jax.tree.map(_as_float_of, new, y) if jax.tree.structure(new) == jax.tree.structure(y) else new
-    else:
-        new = patch
-    _check_same_shapes("patch", f"the given value at {path}", new, "the value it replaces", y)
-    for axis, index in layers:
-        if index >= ctx.sizes[axis]:
-            expected = f"{path} should have its layer in [0, {ctx.sizes[axis]})"
-            check.fail("patch", expected=expected, actual=index)
-        here = ctx.layer[axis] == index
-        new = jax.tree.map(lambda a, b, here=here: jnp.where(here, a, b), new, y)
-    return new
-
-
-def _nudged(path: str, y: PyTree, delta: PyTree) -> PyTree:
-    """The value plus delta, whose arrays broadcast to those of the value."""
-    same = jax.tree.structure(y) == jax.tree.structure(delta)
-    for value, change in zip(jax.tree.leaves(y), jax.tree.leaves(delta), strict=True) if same else ():
-        sizes = zip(reversed(np.shape(change)), reversed(np.shape(value)), strict=False)
-        same &= np.ndim(change) <= np.ndim(value) and all(a in (1, b) for a, b in sizes)
-    if not same:
-        shapes, actual = (jax.tree.map(lambda leaf: f"{[*np.shape(leaf)]}", tree) for tree in (y, delta))
-        hint = f"Its shape is that of the value, or broadcasts to it; nf.capture(model, {path!r}) returns the value."
-        check.fail("patch", expected=f"the Nudge at {path} should fit the shape {shapes}", actual=actual, hint=hint)
-    return jax.tree.map(lambda value, change: value + _as_float_of(change, value), y, delta)
 
 
 def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:
@@ -425,13 +296,13 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             ctx = replace(inner, key=key, state=state, patch=patch, layer=(*inner.layer, index))
             run = gathering(block, ctx)
             x = x if ctx.partition is None else ctx.partition.between(x)
-            run = run if ctx.remat is None else _checkpoint(run, ctx.remat)
+            run = run if ctx.remat is None else recomputed(run, ctx.remat)
             return tap(ctx, "/".join(ctx.path), *run(params, x, ctx))
 
         def checked_layer(x, inputs):
             y, out = layer(x, inputs)
             hint = "For layers of different shapes use serial."
-            _check_same_shapes("repeat", "the block's output", y, "its input", x, hint)
+            check_same_shapes("repeat", "the block's output", y, "its input", x, hint)
             return y, out
 
         keys = None if ctx.key is None else indexed_keys(ctx.key, n)
@@ -476,116 +347,6 @@ def ensemble(model: Layer, n: int) -> Model:
         return vmap_keys(run_copy, indexed_keys(ctx.key, n), *inputs)
 
     return Model(init, forward=forward, init_state=init_state, name="ensemble", parts={"*": model})
-
-
-RematPolicyName = Literal["dots", "dots_with_no_batch_dims", "everything", "nothing"]
-RematPolicy = RematPolicyName | Sequence[str] | Callable[..., Any] | None
-"""Which values `remat` stores."""
-
-_POLICIES: dict[str, Callable[..., Any]] = {
-    "dots": without_sums(jax.checkpoint_policies.checkpoint_dots),
-    "dots_with_no_batch_dims": without_sums(jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims),
-    "everything": jax.checkpoint_policies.everything_saveable,
-    "nothing": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def _parse_policy(where: str, policy: RematPolicy) -> Remat:
-    """The policy as one of `jax.checkpoint`; patterns are relative."""
-    if policy is None or callable(policy):
-        return Remat(policy, None if policy is None else ())
-    if isinstance(policy, str):
-        check.choice(where, _POLICIES, policy=policy)
-        return Remat(_POLICIES[policy], None)
-    return Remat(jax.checkpoint_policies.save_only_these_names(_SAVED), paths.as_patterns(policy, where=where))
-
-
-def _absolute_names(ctx: Context, remat: Remat) -> Remat:
-    return remat._replace(names=remat.names and absolute(ctx, remat.names))
-
-
-def _checkpoint(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """The forward, recomputed in the backward pass."""
-
-    def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-        names = ctx.names if remat.names is None else remat.names
-        return jax.checkpoint(forward, policy=remat.policy)(params, x, replace(ctx, names=names))
-
-    return run
-
-
-_MOVES = {"sharding_constraint", "convert_element_type", "concatenate", "reshape", "transpose", "broadcast_in_dim"}
-"""The primitives that only move or convert values: weights after them are as large as before."""
-
-
-def gathering(layer: Model | Callable[..., Any], ctx: Context) -> Callable[..., tuple[PyTree, Out]]:
-    """The forward of a layer, with its parameters gathered from all devices, again in the backward pass.
-
-    So none of them is stored whole. Layers with parts leave it to these, so that `remat` inside is what it was.
-    layer: a model, or a function (params, x, ctx) -> (y, Out) that reads its parameters. ctx: of the call.
-    """
-    forward, parts = (layer.forward, layer.parts) if isinstance(layer, Model) else (layer, {})
-    partition = ctx.partition
-    if partition is None or not partition.gathers or parts:
-        return forward
-
-    def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-        return forward(partition.gather(ctx.path, params), x, ctx)
-
-    if ctx.remat is not None and "*" in ctx.path:
-        return run  # the whole block is recomputed, and with it what it gathers
-    save = lambda primitive, *_, **__: primitive.name not in _MOVES
-    return jax.checkpoint(run, policy=save, prevent_cse="*" not in ctx.path)
-
-
-def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
-    """The body, recomputed in the backward pass instead of stored: less memory, more time.
-
-    body: the layer. policy: which values to store all the same. None, the default: only the inputs. A list of path
-    patterns (`nf.paths`) of values inside of the body, as `nf.capture` takes them. "dots": the results of matrix
-    products; "dots_with_no_batch_dims": of those without a batch of matrices, so not the scores of attention;
-    "everything"; "nothing". Or one of `jax.checkpoint_policies`, in which every value inside has the name of its
-    layer: `save_only_these_names("attend")`.
-    Raises: ValueError when a pattern matches no value of the body, naming the nearest, or there is no such policy.
-
-    >>> block = nf.remat(nf.serial(nf.linear(4, 8), jax.nn.relu))
-    >>> block.apply(block.init(jax.random.key(0)), jnp.ones((2, 4))).shape
-    (2, 8)
-    """
-    body, parsed = as_model(body, where="remat"), _parse_policy("remat", policy)
-
-    def forward(params, x, ctx):
-        run = _checkpoint(body.forward, _absolute_names(ctx, parsed))
-        return call_watched("remat", parsed.names, run, params, x, ctx)[:2] if parsed.names else run(params, x, ctx)
-
-    return body.replace(forward=forward)
-
-
-def remat_repeats(model: Layer, *, policy: RematPolicy = None) -> Model:
-    """The model, with the blocks of every `repeat` inside recomputed in the backward pass.
-
-    It stores the values between blocks, and of those inside them the ones that the policy chooses.
-    In a config: `task = { remat = true }`, `"dots"` or `["blocks/*/attend"]`.
-
-    model: a layer with a `repeat` inside. policy: as in `remat`, None by default; the patterns are of values of
-    the model, such as `blocks/*/attend`.
-    Raises: ValueError when there is no repeat inside, a pattern matches no value, or there is no such policy.
-
-    >>> deep = nf.remat_repeats(nf.repeat(nf.residual(nf.linear(4, 4)), 100))
-    >>> deep.apply(deep.init(jax.random.key(0)), jnp.ones((2, 4))).shape
-    (2, 4)
-    """
-    model, parsed = as_model(model, where="remat_repeats"), _parse_policy("remat_repeats", policy)
-
-    def forward(params, x, ctx):
-        ctx = replace(ctx, remat=_absolute_names(ctx, parsed))
-        y, out, watch = call_watched("remat_repeats", parsed.names or (), model.forward, params, x, ctx)
-        if not watch.repeats:
-            hint = "Wrap the parts that take much memory: nf.remat(body)."
-            check.fail("remat_repeats", expected="the model should have a repeat inside", actual="none", hint=hint)
-        return y, out
-
-    return model.replace(forward=forward)
 
 
 def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array]]]) -> Model:
@@ -689,7 +450,7 @@ def _layer_context(ctx: Context, n: int) -> tuple[Context, tuple[Patch | None, .
     def is_stacked(path: str) -> bool:
         names = path.split("/")
         head = "/".join(names[: len(inner.path)])
-        return names[len(inner.path) - 1 : len(inner.path)] == ["*"] and _match_stack(head, start)
+        return names[len(inner.path) - 1 : len(inner.path)] == ["*"] and match_stack(head, start)
 
     stacked = tuple(patch if is_stacked(patch.path) else None for patch in ctx.patch)
     _check_stacked("patch", {patch.path: patch.value for patch in stacked if patch is not None}, n)
@@ -701,28 +462,8 @@ def _join_patches(stacked: tuple[Patch | None, ...], patches: tuple[Patch, ...])
     return tuple(whole if one is None else one for one, whole in zip(stacked, patches, strict=True))
 
 
-def _match_stack(path: str, stack: str) -> bool:
-    """Whether a path, of which some layers may be numbers, leads into this stack."""
-    names, stacked = path.split("/"), stack.split("/")
-    pairs = zip(names, stacked, strict=False)
-    return len(names) == len(stacked) and all(a == b or (b == "*" and a.isdigit()) for a, b in pairs)
-
-
 def _check_stacked(where: str, tree: PyTree, n: int) -> None:
     for path, leaf in paths.flatten(tree).items():
         if np.ndim(leaf) < 1 or np.shape(leaf)[0] != n:
             expected = f"{path} should have a leading axis of {n}, one entry for each layer"
             check.fail(where, expected=expected, actual=f"shape {np.shape(leaf)}")
-
-
-def _check_same_shapes(
-    where: str, actual_name: str, actual: PyTree, expected_name: str, expected: PyTree, hint: str = ""
-) -> None:
-    """Both trees have the same structure, shapes and dtypes."""
-
-    def describe(tree):
-        return jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(np.shape(leaf))}", tree)
-
-    if jax.tree.structure(actual) != jax.tree.structure(expected) or describe(actual) != describe(expected):
-        expected_text = f"{actual_name} should have the shape and type of {expected_name}, {describe(expected)}"
-        check.fail(where, expected=expected_text, actual=describe(actual), hint=hint)

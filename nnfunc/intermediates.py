@@ -28,7 +28,7 @@ from nnfunc.base import (
     required_parameters,
     resolve_state,
 )
-from nnfunc.combinators import absolute, call_watched
+from nnfunc.taps import absolute, call_watched
 
 __all__ = ["capture", "patch", "tapped"]
 

@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple
 
 from nnfunc import check
 from nnfunc.base import Layer, Model, Scalar, as_model
-from nnfunc.combinators import RematPolicyName, remat_repeats
 from nnfunc.combinators import precision as in_precision
+from nnfunc.rematerialization import RematPolicyName, remat_repeats
 
 __all__ = ["TaskOptions", "log", "options"]
 

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnfunc import check, paths
 from nnfunc.base import Context, Model, Out, Params, PyTree
-from nnfunc.combinators import gathering
 from nnfunc.distributed.mesh import DATA, MODEL, axis_size
+from nnfunc.rematerialization import gathering
 
 __all__ = ["PRESETS", "Placement", "Shard", "divided", "shardings"]
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Key, Model, Out, Params, fold, indexed_keys, is_partitioned, widen
-from nnfunc.combinators import tap
 from nnfunc.layers.feed_forward import resolve_activation
 from nnfunc.layers.linear import matmul_rows
+from nnfunc.taps import tap
 
 __all__ = ["mixture_of_experts"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, initializers, tuning
 from nnfunc.base import Array, Context, Initializer, Model, Out, Params, Scalar, fold, is_partitioned
-from nnfunc.combinators import absolute, call_child, gathering, is_requested, tap
+from nnfunc.combinators import call_child
 from nnfunc.layers.attention.backends import Implementation
 from nnfunc.layers.attention.functional import attend, check_numbers
 from nnfunc.layers.attention.kv_cache import check_cache, update_cache
@@ -19,6 +19,8 @@ from nnfunc.layers.attention.positions import alibi_slopes, rotary
 from nnfunc.layers.attention.rotary_scaling import RotaryScaling
 from nnfunc.layers.linear import add_bias, linear, matmul_rows
 from nnfunc.layers.norm import rms_norm
+from nnfunc.rematerialization import gathering
+from nnfunc.taps import absolute, is_requested, tap
 
 __all__ = ["AttentionInput", "attention"]
 
