@@ -426,6 +426,27 @@ def compare(
     compare(config, settings or [], run, changed_data=changed_data)
 
 
+@app.command()
+def config(
+    key: Annotated[
+        str,
+        typer.Argument(metavar="KEY", help="A table or a key, such as optimizer or model.dropout.", show_default=False),
+    ] = "",
+    data: Annotated[str | None, typer.Option(metavar="NAME", help="The data set that the key is of.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model that the key is of.")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="NAME", help="The objective that the key is of.")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="The optimizer that the key is of.")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="NAME", help="The schedule that the key is of.")] = None,
+    average: Annotated[str | None, typer.Option(metavar="NAME", help="The average that the key is of.")] = None,
+) -> None:
+    """Explain the tables and keys of config files: type, range, default, meaning and an example."""
+    from nnfunc.commands.explain_config import explain_config
+
+    names = {"data": data, "model": model, "objective": objective, "optimizer": optimizer}
+    names |= {"schedule": schedule, "average": average}
+    explain_config(key, {table: name for table, name in names.items() if name is not None})
+
+
 @app.command(cls=_JaxCommand)
 def summary(config: ConfigFile, settings: Overrides = None) -> None:
     """Print the layers of a config's model with shapes, parameters, bytes and FLOPs."""

@@ -186,6 +186,7 @@ def _with_batches(factory: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(factory).parameters.values()]
     data_set.__dict__["__signature__"] = signature.replace(parameters=[*batching, *parameters])
     data_set.__annotations__ = hints | {"batch_size": int, "seed": int}
+    data_set.__doc__ = factory.__doc__
     return data_set
 
 
