@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,24 +84,41 @@ class Run(TrainedModel):
 
         rows, batch_size: as for `predict`.
         """
+        x, files = load_inputs(self.config.preprocessing, rows)
+        parts = list(self.predict_batches(x, batch_size=batch_size))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), files
+
+    def predict_batches(
+        self, x: Any, *, batch_size: int | None = None, width: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The outputs of prepared inputs, batch by batch.
+
+        x: as `load_inputs` gives it, with leading axis n. batch_size: as for `predict`. width: the rows that each call
+        of the model gets, the last ones repeated; by default the smaller one of batch_size and n.
+        """
         batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
         preprocessing = self.config.preprocessing
-        x, files = load_inputs(preprocessing, rows)
         transform = None if "window" in preprocessing.facts else preprocessing.transform
-        width, parts = min(batch_size, len(x)), []
-        for start in range(0, len(x), width):
-            part = x[start : start + width]
+        count = len(jax.tree.leaves(x)[0])
+        width = min(batch_size, count) if width is None else width
+        for start in range(0, count, width):
+            size = min(width, count - start)
             # padded to the same shape, so that there is one program
-            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))
-            filled = filled if transform is None else transform(filled)
-            if start == 0:
+            at = start + np.minimum(np.arange(width), size - 1)
+            part = jax.tree.map(lambda leaf, at=at: leaf[at], x)
+            part = part if transform is None else transform(part)
+            if width not in self._checked:
+                self._checked.add(width)
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
-                args = (self.params, self.state, filled)
-                device_memory.compile_checked("predict", self._apply, what, hint, *args)
-            y = jax.device_get(self._apply(self.params, self.state, filled))
-            parts.append(y[: len(part)])
-        return np.concatenate(parts), files
+                device_memory.compile_checked("predict", self._apply, what, hint, self.params, self.state, part)
+            y = jax.device_get(self._apply(self.params, self.state, part))
+            yield jax.tree.map(lambda leaf, size=size: leaf[:size], y)
+
+    @cached_property
+    def _checked(self) -> set[int]:
+        """The numbers of rows at once that are known to fit the memory."""
+        return set()
 
     @cached_property
     def _apply(self) -> Any:

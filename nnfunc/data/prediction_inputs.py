@@ -1,7 +1,6 @@
 """Inputs for predictions, in the form of the training examples."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.dataset import as_numpy
-from nnfunc.data.download import file_size, read_bytes
+from nnfunc.data.prediction_files import image_files, read_pieces
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
-from nnfunc.data.sources.image_class_folders import ENDINGS, find_images
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
-from nnfunc.data.sources.npz import load_npy
 from nnfunc.errors import NnfuncError
 
 __all__ = ["load_inputs"]
@@ -28,7 +26,7 @@ WHERE = "predict"
 def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str] | None]:
     """(x [n, ...] in the form of the data set's arrays, the names of the image files or None).
 
-    preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv or .parquet file. For
+    preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv, .jsonl or .parquet file. For
     tables also columns by name, in any order and possibly with others: a data frame, a dict of columns, a list
     of dicts, or a file whose first line names the columns. For images a file, a folder or a list of files.
     Raises: FileNotFoundError; ValueError, with line and column, for a value that is missing or not a number.
@@ -39,11 +37,13 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
         return apply_layout(x, preprocessing.facts["layout"]), [str(file) for file in files]
     name = "the rows"
     if isinstance(source, str | Path):
-        name, source = str(source), _from_file(preprocessing, Path(source))
+        name = str(source)
+        (source,) = (piece.rows for piece in read_pieces(preprocessing.facts, [source]))
+    name = getattr(source, "source", name)
     if isinstance(source, Sequence) and source and all(isinstance(s, Mapping) for s in source):
         names = dict.fromkeys(str(name) for row in source for name in row)
         source = {name: [row.get(name) for row in source] for name in names}
-    if isinstance(source, Mapping | Path) or hasattr(source, "columns"):
+    if isinstance(source, Mapping) or hasattr(source, "columns"):
         x = _from_columns(preprocessing, name, source)
     else:
         try:
@@ -58,65 +58,10 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
 def _image_files(source: Any) -> list[Path]:
     """The image files of a path, a folder or a list of paths."""
     if isinstance(source, str | Path):
-        path = Path(source)
-        _check_exists(path)
-        if path.is_dir():
-            files = sorted(find_images(path))
-            if not files:
-                check.fail(WHERE, f"{path} should contain images, but has none.")
-            return files
-        return [path] if path.suffix.lower() in ENDINGS else []
+        return image_files(source)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | Path) for s in source):
-        return [file for path in source for file in _image_files(path)]
+        return [file for path in source for file in image_files(path)]
     return []
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        near = check.nearest(str(path), [str(p) for p in path.parent.glob("*") if p.is_file()])
-        check.fail("", f"The input {path} does not exist{near}", exc_type=FileNotFoundError)
-
-
-def _from_file(preprocessing: Preprocessing, path: Path) -> Any:
-    """An array, or the path of a file whose columns have names."""
-    _check_exists(path)
-    file_size(WHERE, path)
-    separator = preprocessing.facts.get("separator", ",")
-    try:
-        if path.suffix == ".npy":
-            return load_npy(WHERE, path)
-        if path.name.lower().endswith((".csv", ".csv.gz")):
-            names = _column_names(path, separator)
-            if names is not None and "columns" not in preprocessing.facts:
-                actual = f"a first line with names, such as {names[0]!r}"
-                hint = "Remove that line: the columns of the run have no names."
-                check.fail(WHERE, expected=f"{path} should have rows of numbers", actual=actual, hint=hint)
-            if names is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # about an empty file, which is refused below
-                    return np.loadtxt(
-                        path, delimiter=separator, ndmin=2, comments=None, quotechar='"', encoding="utf-8-sig"
-                    )
-        elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in preprocessing.facts:
-            formats = ".npy, .csv or .parquet file" if "columns" in preprocessing.facts else ".npy or .csv file"
-            formats += ", an image or a folder of images" if "image" in preprocessing.facts else ""
-            check.fail(WHERE, expected=f"the input should be a {formats}", actual=path)
-    except (ValueError, EOFError, MemoryError, OSError) as error:
-        if isinstance(error, NnfuncError):
-            raise
-        check.fail(WHERE, f"{path} should have rows of numbers, but cannot be read: {error}")
-    return path
-
-
-def _column_names(path: Path, separator: str) -> list[str] | None:
-    """The names in a CSV file's first line; None if it has only numbers."""
-    line = read_bytes(WHERE, path)[: 1 << 20].decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
-    fields = [field.strip().strip('"') for field in line.split(separator)]
-    try:
-        _ = [float(field) for field in fields if field]
-    except ValueError:
-        return [field for field in fields if not field.replace(".", "").isdigit()]
-    return None
 
 
 def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.ndarray:
@@ -126,7 +71,8 @@ def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.nd
         expected, hint = f"{name} should be an array", "The columns of the run have no names."
         check.fail(WHERE, expected=expected, actual=check.describe(source), hint=hint, exc_type=TypeError)
     if isinstance(source, Mapping):
-        values, describe_row = {str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()}, None
+        describe_row = getattr(source, "describe_row", None)
+        values = {str(key): _one_axis(column) for key, column in source.items()}
     else:
         _, values, describe_row = read_columns(source, preprocessing.facts.get("separator", ","), columns)
     check_columns(name, columns, values)
@@ -135,6 +81,10 @@ def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.nd
         check.fail(WHERE, expected=f"the columns of {name} should have the same length", actual=lengths)
     numbers = [parse_numbers(name, column, values[column], describe_row) for column in columns]
     return np.stack(numbers, axis=1, dtype=np.float64)
+
+
+def _one_axis(column: Any) -> Any:
+    return column if isinstance(column, StringColumn) else np.atleast_1d(np.asanyarray(column))
 
 
 def _prepare(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:

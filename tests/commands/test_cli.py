@@ -359,8 +359,12 @@ INPUTS = {
     "a damaged file": ("x.npy", lambda p: p.write_bytes(b"\x93NUMPY"), r"cannot be read"),
     "a CSV with names": ("x.csv", lambda p: p.write_text("a,b\n1,2\n"), r"got a first line with names, such as 'a'"),
     "an empty CSV": ("x.csv", lambda p: p.write_text(""), r"at least one example"),
-    "NaN in a CSV": ("x.csv", lambda p: p.write_text(",".join(["nan"] * 64)), r"finite.* got nan"),
-    "another kind of file": ("x.txt", lambda p: p.write_text("1"), r"should be a \.npy or \.csv"),
+    "NaN in a CSV": (
+        "x.csv",
+        lambda p: p.write_text(",".join(["nan"] * 64)),
+        r"line 1 of column 1 .*finite.* got 'nan'",
+    ),
+    "another kind of file": ("x.txt", lambda p: p.write_text("1"), r"should be a \.csv, \.jsonl or \.npy file"),
     "no file": ("x.npy", lambda p: None, r"x\.npy does not exist"),
 }
 
