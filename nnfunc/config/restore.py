@@ -16,6 +16,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
+from nnfunc.data.dataset import count_examples
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.runs import run_folder
@@ -89,18 +90,19 @@ class Run(TrainedModel):
         preprocessing = self.config.preprocessing
         x, files = load_inputs(preprocessing, rows)
         transform = None if "window" in preprocessing.facts else preprocessing.transform
-        width, parts = min(batch_size, len(x)), []
-        for start in range(0, len(x), width):
-            part = x[start : start + width]
-            # padded to the same shape, so that there is one program
-            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))
+        size = count_examples(x)
+        width, parts = min(batch_size, size), []
+        for start in range(0, size, width):
+            # padded with the last row to the same shape, so that there is one program
+            at = np.minimum(np.arange(start, start + width), size - 1)
+            filled = jax.tree.map(lambda leaf, at=at: leaf[at], x)
             filled = filled if transform is None else transform(filled)
             if start == 0:
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
                 args = (self.params, self.state, filled)
                 device_memory.compile_checked("predict", self._apply, what, hint, *args)
             y = jax.device_get(self._apply(self.params, self.state, filled))
-            parts.append(y[: len(part)])
+            parts.append(y[: size - start])
         return np.concatenate(parts), files
 
     @cached_property
