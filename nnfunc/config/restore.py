@@ -16,6 +16,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
+from nnfunc.data.dataset import count_examples
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.runs import run_folder
@@ -100,7 +101,7 @@ class Run(TrainedModel):
         check.size("predict", batch_size=batch_size)
         preprocessing = self.config.preprocessing
         transform = None if "window" in preprocessing.facts else preprocessing.transform
-        count = len(jax.tree.leaves(x)[0])
+        count = count_examples(x)
         width = min(batch_size, count) if width is None else width
         for start in range(0, count, width):
             size = min(width, count - start)
