@@ -210,29 +210,38 @@ def evaluate(
 def predict(
     run: RunFolder,
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="INPUT",
-            help="A .npy, .csv or .parquet file with one example per row; or image files, or a folder of images.",
+            metavar="FILES...",
+            help="Files of the type that the run was trained on: .csv, .jsonl, .parquet or .npy with one example per "
+            "row, text files, images or folders of images; - is standard input.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="A .csv or .npy file.", show_default="CSV on standard output")
+        Path | None,
+        typer.Option("--output", "-o", help="A .csv, .jsonl, .parquet or .npy file.", show_default="CSV, printed"),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="A column of the input to write too; all keeps all. May be repeated."),
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="csv, jsonl, parquet or npy.", show_default="by the file's ending")
     ] = None,
     checkpoint: Checkpoint = "best",
     batch_size: BatchSize = None,
 ) -> None:
-    """Predict the outputs for the rows of a file, or for images.
+    """Predict the outputs for the rows of files, or for images.
 
-    The inputs are raw, as in the training data; the columns of a table are
-    matched by name. A CSV file has the model's outputs or, for a classifier,
-    the predicted class and the probability of every class. A .npy file has the
-    raw outputs, which are logits for a classifier. The training data is not
-    needed.
+    The inputs are raw, as in the training data, which is not needed; the
+    columns of a table are matched by name. The result has a row for each
+    example: class names and the probability of each class, or the values. A
+    .npy file has the raw outputs, which are logits for a classifier. Files are
+    read in pieces, so they may be larger than the memory.
     """
     from nnfunc.commands.predict import predict
 
-    predict(run, inputs, output, checkpoint, batch_size)
+    predict(run, inputs, output, checkpoint, batch_size, keep=keep or (), format_name=format_name)
 
 
 @app.command(cls=_JaxCommand)

@@ -1,0 +1,74 @@
+"""The predictions of a run as named columns: class names, probabilities, values in the units of the data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnfunc.config.restore import Run
+from nnfunc.evaluation.predictions import read_outputs
+
+__all__ = ["prediction_columns"]
+
+Columns = dict[str, Sequence[Any]]
+
+
+def prediction_columns(run: Run, output: Any) -> Columns:
+    """The predictions [n] in the outputs of a model, by column.
+
+    Of classes "class", a name or an index, and "p_NAME", the probability of each class; of several labels each label
+    as 0 or 1, and "p_LABEL"; of numbers the labels' names, with "_deviation" or "_q0", "_q1", ... behind them; of tags
+    "tags", a list; of tokens "token", the most likely next one.
+    run: a trained run. output: of its model, [n, ...], as `Run.predict` gives it.
+    """
+    kind, preprocessing = run.kind, run.config.preprocessing
+    output = preprocessing.restore_target(output, kind)
+    result = read_outputs(kind, output, threshold=run.threshold)
+    names = run.names
+    if kind == "tags":
+        return {"tags": [[_name(names, tag) for tag in row] for row in result["tags"]]}
+    if kind == "tokens":
+        codec = preprocessing.codec
+        tokens = result["class"].reshape(len(result["class"]), -1)[:, -1]
+        probability = result["probability"].max(-1).reshape(len(tokens), -1)[:, -1]
+        text = tokens.tolist() if codec is None else [codec.decode([token]) for token in tokens]
+        return {"token": text, "probability": probability}
+    if kind in ("classes", "binary"):
+        probability = result["probability"]
+        if kind == "binary":
+            probability = np.stack([1 - probability, probability], axis=-1)
+        count = probability.shape[-1]
+        known = names is not None and len(names) == count
+        header = [f"p_{name}" for name in names] if known and names else [f"p{i}" for i in range(count)]
+        classes = [_name(names if known else None, index) for index in result["class"].tolist()]
+        return {"class": classes} | dict(zip(header, np.moveaxis(probability, -1, 0), strict=True))
+    if kind == "labels":
+        count = result["labels"].shape[-1]
+        header = names if names is not None and len(names) == count else [f"label{i}" for i in range(count)]
+        answers = result["labels"].T.astype(int)
+        return dict(zip(header, answers, strict=True)) | {
+            f"p_{name}": column for name, column in zip(header, result["probability"].T, strict=True)
+        }
+    label = preprocessing.facts.get("label")
+    return _numbers(result, [label] if isinstance(label, str) else label)
+
+
+def _name(names: Sequence[str] | None, index: int) -> Any:
+    return index if names is None else names[index]
+
+
+def _numbers(result: dict[str, np.ndarray], labels: Sequence[str] | None) -> Columns:
+    """The columns of numbers. labels: of the outputs, if they are as many."""
+    columns: Columns = {}
+    for part, suffix in (("value", ""), ("deviation", "_deviation"), ("quantiles", "_q")):
+        if part not in result:
+            continue
+        values = result[part].reshape(len(result[part]), -1)  # [rows, outputs]
+        count = values.shape[-1]
+        if part == "quantiles":
+            header = [f"{labels[0] if labels and len(labels) == 1 else 'y0'}_q{i}" for i in range(count)]
+        else:
+            known = labels is not None and len(labels) == count
+            header = [f"{name}{suffix}" for name in (labels if known and labels else [f"y{i}" for i in range(count)])]
+        columns |= dict(zip(header, values.T, strict=True))
+    return columns
