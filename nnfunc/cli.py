@@ -245,6 +245,40 @@ def predict(
 
 
 @app.command(cls=_JaxCommand)
+def serve(
+    run: RunFolder,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 is any free one.")] = 8000,
+    checkpoint: Checkpoint = "best",
+    batch_size: BatchSize = None,
+    megabytes: Annotated[float, typer.Option(help="The largest size of a request.")] = 16.0,
+    rows: Annotated[int, typer.Option(help="The most rows of a request.")] = 1000,
+    seconds: Annotated[float, typer.Option(help="The longest time of a request.")] = 30.0,
+    waiting: Annotated[int, typer.Option(help="The most rows that may wait for their batch.")] = 4096,
+) -> None:
+    """Serve the predictions of a run over HTTP, with a page to try it.
+
+    POST /predict takes {"rows": [...]} as JSON, or uploaded files; GET / is a
+    page with a form, GET /schema tells the columns, GET /health the state.
+    Requests that arrive together are predicted in one batch. SIGTERM and Ctrl-C
+    finish what was accepted. It needs: pip install 'nnfunc[serve]'
+    """
+    from nnfunc.commands.serve.serve_run import serve
+
+    serve(
+        run,
+        host=host,
+        port=port,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        megabytes=megabytes,
+        rows=rows,
+        seconds=seconds,
+        waiting=waiting,
+    )
+
+
+@app.command(cls=_JaxCommand)
 def export(
     run: RunFolder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; of numpy, one that ends with .py.")],

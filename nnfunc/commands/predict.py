@@ -106,6 +106,6 @@ def _show_progress(is_visible: bool) -> Iterator[Callable[[int, float | None], N
         def show(rows: int, done: float | None) -> None:
             nonlocal total
             total += rows
-            progress.update(task, rows=total, **({} if done is None else {"total": 1.0, "completed": done}))
+            progress.update(task, rows=total, total=None if done is None else 1.0, completed=done)
 
         yield show

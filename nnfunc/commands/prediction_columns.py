@@ -10,7 +10,7 @@ from nnfunc.evaluation.predictions import read_outputs
 
 __all__ = ["prediction_columns"]
 
-Columns = dict[str, Sequence[Any]]
+Columns = dict[str, Any]
 
 
 def prediction_columns(run: Run, output: Any) -> Columns:
