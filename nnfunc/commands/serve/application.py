@@ -94,6 +94,8 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         try:
+            if self.batcher.stopping:
+                raise QueueFull
             async with asyncio.timeout(self.limits.seconds):
                 x = await loop.run_in_executor(self.pool, prepare)
                 outputs = await asyncio.wrap_future(self.batcher.submit(x))

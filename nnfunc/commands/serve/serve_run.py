@@ -1,5 +1,6 @@
 """Loads a run and serves it until a signal: what was accepted is finished first, and the exit code is 0."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -46,7 +47,17 @@ def serve(
     from nnfunc.commands.serve.application import Limits, Server, create_application
 
     class HttpServer(uvicorn.Server):
-        """uvicorn, which ends with exit code 0 after a signal."""
+        """uvicorn, which tells when it listens, and ends with exit code 0 after a signal."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f"serving {folder} at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for accepting in self.servers:
+                accepting.close()
+            await asyncio.sleep(0.3)  # requests that have arrived are read, before idle connections are closed
+            await super().shutdown(sockets)
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -63,38 +74,41 @@ def serve(
                 for signum, handler in handlers.items():
                     signal.signal(signum, handler)
 
-    listener = _listen(host, port)
-    run = load_run(folder, checkpoint)
     limits = Limits(int(megabytes * 2**20), rows, seconds, waiting)
-    server = Server.of(folder.resolve().name, run, limits, batch_size)
-    print(f"compile batches of {', '.join(map(str, server.batcher.widths))} rows", flush=True)
-    server.start()
-    hosts = [*LOOPBACK[:2], "[::1]", host] if host in LOOPBACK else ["*"]
-    settings = uvicorn.Config(
-        create_application(server, hosts),
-        log_level="warning",
-        access_log=False,
-        lifespan="on",
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(seconds) + 5,
-    )
-    shown = f"[{host}]" if ":" in host else host
-    print(f"serving {folder} at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
-    if host not in LOOPBACK:
-        print("warning anyone who reaches this address may ask for predictions", file=sys.stderr, flush=True)
-    HttpServer(settings).run(sockets=[listener])
+    with _listen(host, port) as listener:
+        run = load_run(folder, checkpoint)
+        server = Server.of(folder.resolve().name, run, limits, batch_size)
+        print(f"compile batches of {', '.join(map(str, server.batcher.widths))} rows", flush=True)
+        server.start()
+        hosts = [*LOOPBACK[:2], "[::1]", host] if host in LOOPBACK else ["*"]
+        settings = uvicorn.Config(
+            create_application(server, hosts),
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(seconds) + 5,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        if host not in LOOPBACK:
+            print("warning anyone who reaches this address may ask for predictions", file=sys.stderr, flush=True)
+        HttpServer(settings).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that is bound to the host and port, before the run is loaded."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        return listener
     except OSError as error:
         hint = "Choose another with --port; 0 is any free one."
         problem = f"it cannot listen on {host}, port {port} ({error.strerror})."
         check.fail("serve", problem, hint=hint, exc_type=OSError)
-    return listener
