@@ -99,7 +99,7 @@ def call_factories(
             keys = [key for key, value in values.items() if types[key].traced and find_schedules(key, value)]
             wrapped = (optimizers.sgd(0.1),) if table in WRAPPERS else ()  # any optimizer
             values = {"learning_rate": 1e-3} | values if table == "optimizer" else values
-            if table == "objective" and "augment" in get_schema(table, name).python_only and resolved.get("augment"):
+            if table == "objective" and "augment" in get_schema(table, name).python_only and "augment" in resolved:
                 wrapped = (lambda key, batch: batch,)
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 numbers = {key: _at_step(values[key], step) for key in keys}
