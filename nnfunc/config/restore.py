@@ -16,6 +16,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
+from nnfunc.config.schema import RUN_TABLES
 from nnfunc.data.dataset import count_examples
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
@@ -248,11 +249,11 @@ def save_run(config: Config, folder: Path) -> StartReport | None:
 
 
 def save_base(config: Config, records: DataRecords) -> None:
-    """Copy the run that the config begins with: its config, the checkpoint and its preprocessing.
+    """Copy each run that the config begins with, or learns from: its config, the checkpoint and its preprocessing.
 
-    config: of the new run; without a table lora or start nothing is copied. records: know the folder of the copy.
+    config: of the new run; nothing is copied without a table that names a run. records: know the folder of the copy.
     """
-    for table in {"lora", "start"} & set(config.tables):
+    for table in (table for table in RUN_TABLES if "run" in config.tables.get(table, {})):
         which = config.tables[table].get("checkpoint", "best")
         run, source = config.tables[table]["run"], Path(config.part(table)[2]["run"])
         _copy_base(run, source, which, records.base_folder(run, which))

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
-from nnfunc.evaluation.named_metrics import compute, default_names, find_metric, row_sums
+from nnfunc.evaluation.named_metrics import default_names, find_metric, row_sums
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, Reading
 
 __all__ = ["baseline", "confusion", "constant_output", "curves", "figures", "per_class", "row_losses", "worst"]
@@ -46,7 +46,7 @@ def _value(where: str, reading: Reading, weight: np.ndarray, name: str) -> float
     if metric.exact is not None:
         return metric.exact(reading, weight)
     with np.errstate(all="ignore"):
-        return float(compute(np, metric, row_sums(np, metric, reading, weight)))
+        return float(row_sums(np, name, reading, weight).value())
 
 
 def class_names(held_out: HeldOut) -> list[str]:
@@ -70,7 +70,7 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
         return []
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
-    counts = row_sums(np, find_metric("per_class", held_out.kind, "f1"), reading, weight).values
+    counts = row_sums(np, "f1_macro", reading, weight).values
     rows = []
     for index, name in enumerate(class_names(held_out)):
         hit, predicted, true = (float(counts[part][index]) for part in ("hit", "predicted", "true"))
@@ -150,17 +150,13 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
         false, true, threshold = metrics.roc_curve(truth, probability, sample_weight=weight[rows])
         table = {"false_positive_rate": false, "true_positive_rate": true, "threshold": np.minimum(threshold, 1.0)}
         result["roc"].append({"name": name, **_thin(table, points)})
-    metric = find_metric("curves", held_out.kind, "calibration_error")
-    bins = {name: part.reshape(-1, part.shape[-1]).sum(0) for name, part in _bins(metric, reading, weight).items()}
+    sums = row_sums(np, "calibration_error", reading, weight).values
+    bins = {name: part.reshape(-1, part.shape[-1]).sum(0) for name, part in sums.items()}
     filled = bins["count"] > 0
     count = bins["count"][filled]
     calibration = {"probability": bins["confidence"][filled] / count, "frequency": bins["truth"][filled] / count}
     result["calibration"].append({name: part.tolist() for name, part in {**calibration, "count": count}.items()})
     return result
-
-
-def _bins(metric: Any, reading: Reading, weight: np.ndarray) -> dict[str, np.ndarray]:
-    return row_sums(np, metric, reading, weight).values
 
 
 def _thin(table: dict[str, np.ndarray], points: int) -> dict[str, list[float]]:
