@@ -1,5 +1,6 @@
 """A checked config, and what a run needs of it."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,9 @@ class Config:
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in types:
             values = end | values
+        if table == "model" and "categories" in types:
+            facts = self.preprocessing.facts
+            values = {"numbers": math.prod(facts["shape"]), "categories": facts.get("categories", [])} | values
         if table == "augment" and "classes" in types and "classes" not in values:
             values["classes"] = self.preprocessing.classes
             if values["classes"] is None:

@@ -86,6 +86,7 @@ FIXED_FACTORIES = {
 """The factory of each table that has no name."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
 INJECTED = {
+    "model": ("numbers", "categories"),
     "optimizer": ("learning_rate",),
     "schedule": ("total_steps",),
     "data": ("seed",),
