@@ -56,7 +56,9 @@ class Config:
             if table in ("lora", "start"):  # a base that was trained again needs another build
                 arguments.append(("base_saved_at", last_saved(values["run"])))
             parts.append(TableCall(path, table, name, tuple(arguments)))
-        return Recipe(tuple(parts)), hypers
+        scales = self.tables["data"].get("scale_target") or self.tables["data"].get("log_target")
+        target = self.preprocessing.facts.get("target") if scales else None
+        return Recipe(tuple(parts), None if target is None else insert_slots("target", target, None)), hypers
 
     @property
     def train(self) -> dict[str, Any]:
