@@ -22,7 +22,6 @@ def prediction_columns(run: Run, output: Any) -> Columns:
     run: a trained run. output: of its model, [n, ...], as `Run.predict` gives it.
     """
     kind, preprocessing = run.kind, run.config.preprocessing
-    output = preprocessing.restore_target(output, kind)
     result = read_outputs(kind, output, threshold=run.threshold)
     names = run.names
     if kind == "tags":

@@ -73,6 +73,7 @@ class Run(TrainedModel):
     def predict(self, rows: Any, *, batch_size: int | None = None) -> np.ndarray:
         """The outputs of the model for each row, [n, ...]: the logits of a classifier, else the values.
 
+        Values, quantiles and deviations are in the units of the file, also when the targets were scaled.
         The files of the training data are not needed.
         rows: raw, as in the training data: an array [n, ...]; for a table, a data frame, a dict of columns or
         a list of dicts, with the columns in any order; for images, files or a folder; or the path of a .npy,
@@ -116,7 +117,8 @@ class Run(TrainedModel):
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
                 device_memory.compile_checked("predict", self._apply, what, hint, self.params, self.state, part)
             y = jax.device_get(self._apply(self.params, self.state, part))
-            yield jax.tree.map(lambda leaf, size=size: leaf[:size], y)
+            y = jax.tree.map(lambda leaf, size=size: leaf[:size], y)
+            yield preprocessing.restore_target(y, self.kind)
 
     @cached_property
     def _checked(self) -> set[int]:

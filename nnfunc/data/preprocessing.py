@@ -189,6 +189,8 @@ def restore_targets(y: Any, target: Mapping[str, Any], kind: str = "values") -> 
     if kind not in ("values", "quantiles"):
         return y
     y, mean, std = _in_floats(y, target)
+    if kind == "quantiles":  # those of the first target first
+        mean, std = (part.repeat(y.shape[-1] // len(part)) for part in (mean, std))
     y = y * std + mean
     return _numpy_of(y).expm1(y) if target["log"] else y
 

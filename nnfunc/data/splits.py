@@ -210,8 +210,8 @@ def cut_in_order(where: str, column: str, ranks: np.ndarray, **fractions: float)
     `cut_splits`, in the order of the splits.
     Raises: ValueError when there are fewer ranks than splits.
 
-    >>> cut_in_order("here", "day", np.array([3, 1, 1, 2, 1]), validation=0.2, test=0.2)
-    (array([1, 2, 4]), array([3]), array([0]))
+    >>> [part.tolist() for part in cut_in_order("here", "day", np.array([3, 1, 1, 2, 1]), validation=0.2, test=0.2)]
+    [[1, 2, 4], [3], [0]]
     """
     sizes = np.array([fraction for fraction in _held_out(where, len(ranks), fractions) if fraction > 0])
     distinct, counts = np.unique(ranks, return_counts=True)

@@ -274,5 +274,3 @@ def test_columns_of_each_kind_of_output():
     assert columns_of("deviation", [[1.0, 0.0]], label="price") == {"price": [1.0], "price_deviation": [1.0]}
     expected = {"price": [2.0], "price_q0": [1.0], "price_q1": [2.0], "price_q2": [3.0]}
     assert columns_of("quantiles", [[1.0, 2.0, 3.0]], label="price") == expected
-    scaled = columns_of("values", [[1.5]], label="price", target={"mean": [10.0], "std": [2.0], "log": False})
-    assert scaled == {"price": [13.0]}
