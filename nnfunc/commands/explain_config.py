@@ -7,6 +7,7 @@ from rich.text import Text
 from nnfunc import check
 from nnfunc.commands.terminal import open_console
 from nnfunc.config.explain_key import (
+    FOLLOWS,
     NAMED_TABLES,
     REQUIRED,
     KeyHelp,
@@ -82,7 +83,7 @@ def _print_table(table: str, name: str) -> None:
 
 
 def _default(help_: KeyHelp) -> str:
-    return {REQUIRED: "required", "none": "optional"}.get(help_.default, f"default {help_.default}")
+    return {REQUIRED: "required", "none": "optional", FOLLOWS: FOLLOWS}.get(help_.default, f"default {help_.default}")
 
 
 def _print_keys(helps: Sequence[KeyHelp]) -> None:

@@ -14,6 +14,7 @@ from nnfunc.config.load import EXAMPLES
 from nnfunc.config.schema import FIXED_FACTORIES, INJECTED, MESH_TABLES, OPTIONAL_TABLES, TABLES, factories, get_schema
 
 __all__ = [
+    "FOLLOWS",
     "NAMED_TABLES",
     "REQUIRED",
     "KeyHelp",
@@ -30,6 +31,7 @@ WHERE = "config"
 NAMED_TABLES = tuple(table for table in TABLES if table not in (*FIXED_FACTORIES, *MESH_TABLES))
 """The tables with several factories: those with a name, and augment, whose keys are the names."""
 REQUIRED = "none, it is required"
+FOLLOWS = "follows from the rest of the config"
 _END = "\0"
 _SECTIONS = re.compile(r"(?:^| )(?:Raises|Shapes?|Source|Paths|Returns): ")
 _RANGES = re.compile(r"\bin ([\[(][^\[\]()]+[\])])|\b(at least|at most|above|below) (\d[\d.e-]*)", re.IGNORECASE)
@@ -172,6 +174,9 @@ def _describe(table: str, name: str, argument: str) -> KeyHelp:
     schema = get_schema(table, name)
     value_type = schema.types[argument]
     meaning = argument_docs(factories(table)[name]).get(argument, "")
+    other = re.match(r"As for `(?:nf\.)?(\w+)`", meaning)
+    if other and other[1] in factories(table):
+        meaning = argument_docs(factories(table)[other[1]]).get(argument, meaning)
     numeric = "number" in value_type.singular or "integer" in value_type.singular
     text = value_type.singular
     if value_type.traced:
@@ -182,7 +187,7 @@ def _describe(table: str, name: str, argument: str) -> KeyHelp:
     elif field.is_required():
         default = REQUIRED
     elif argument in INJECTED.get(table, ()):
-        default = "follows from the rest of the config"
+        default = FOLLOWS
     else:
         default = "none"
     key = f"{table}.{name}.{argument}" if table == "augment" else f"{table}.{argument}"
