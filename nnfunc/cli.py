@@ -469,6 +469,31 @@ def compare(
     compare(config, settings or [], run, changed_data=changed_data)
 
 
+@app.command(cls=_JaxCommand)
+def new(
+    data_type: Annotated[
+        str, typer.Argument(metavar="TYPE", help="table, images, language, tokens or arrays.", show_default=False)
+    ],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILES", help="A file or folder.", show_default="the only one here")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default="guessed")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The config.", show_default="FILE.toml, here")
+    ] = None,
+) -> None:
+    """Write a commented config for your data, which trains as it is.
+
+    It looks at the files: columns and their types, classes, sizes, separators,
+    missing values. What it guesses is in the comments, to be changed.
+    """
+    from nnfunc.commands.new_config.write_config import new_config
+
+    new_config(data_type, files or [], label=label, output=output)
+
+
 @app.command()
 def config(
     key: Annotated[
