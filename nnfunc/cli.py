@@ -19,6 +19,8 @@ import typer.core
 
 from nnfunc.commands import interrupts
 
+RED, YELLOW, RESET = "\x1b[1;31m", "\x1b[1;33m", "\x1b[0m"
+
 
 class _Group(typer.core.TyperGroup):
     """A group of commands in which Ctrl-C always ends with a message and the signal's exit code."""
@@ -42,7 +44,7 @@ class _JaxCommand(typer.core.TyperCommand):
         return result
 
 
-app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(requested: bool) -> None:
@@ -65,12 +67,31 @@ def options(
     """
 
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.")]
+def _folders(incomplete: str) -> list[str]:
+    """The runs and sweeps that a beginning may go on to, and folders on the way to others; for the shell."""
+    start = Path(incomplete).parent if incomplete and not incomplete.endswith("/") else Path(incomplete)
+    folders = [path for path in sorted(start.glob("*/")) if not path.name.startswith(".")]
+    folders += [path for path in sorted(Path("runs").glob("*/")) if start == Path()]
+    are_runs = {path: any((path / name).is_file() for name in ("config.toml", "sweep.toml")) for path in folders}
+    return [f"{path}{'' if is_run else '/'}" for path, is_run in are_runs.items() if str(path).startswith(incomplete)]
+
+
+def _configs(incomplete: str) -> list[str]:
+    """The configs that a beginning may go on to, and folders on the way to others; for the shell."""
+    start = Path(incomplete).parent if incomplete and not incomplete.endswith("/") else Path(incomplete)
+    paths = [*sorted(start.glob("*.toml")), *(Path("configs").glob("*.toml") if start == Path() else ())]
+    folders = [f"{path}/" for path in sorted(start.glob("*/")) if not path.name.startswith(".")]
+    return [path for path in [*map(str, paths), *folders] if path.startswith(incomplete)]
+
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/digits_mlp.toml.", autocompletion=_configs)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as schedule.peak=1e-2 seed=3."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", autocompletion=_folders)]
 ChangedData = Annotated[
     bool,
     typer.Option(
@@ -127,7 +148,9 @@ def launch(
 
 @app.command(cls=_JaxCommand)
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.", autocompletion=_folders)
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings of the training loop to change, such as train.rollback=2."),
@@ -366,7 +389,9 @@ def import_weights(
 
 @app.command(cls=_JaxCommand)
 def merge(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.", autocompletion=_folders)
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the merged run.")],
     checkpoint: Checkpoint = "best",
 ) -> None:
@@ -437,7 +462,7 @@ def sweep(
 
 @app.command(cls=_JaxCommand)
 def sweep_best(
-    run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.")],
+    run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.", autocompletion=_folders)],
     trial: Annotated[int | None, typer.Option(help="The index of a trial.", show_default="the best trial")] = None,
     save: Annotated[Path | None, typer.Option(help="A new folder, in which to save the trial as a run.")] = None,
 ) -> None:
@@ -449,7 +474,12 @@ def sweep_best(
 
 @app.command(cls=_JaxCommand)
 def compare(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file such as configs/compare_mnist.toml.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG", help="A TOML file such as configs/compare_mnist.toml.", autocompletion=_configs
+        ),
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as seeds=[0] every.train.steps=500."),
@@ -693,15 +723,17 @@ def _print_usage_error(error: Any) -> int:
 
 def _print_warning(message: Warning | str, *location: object) -> None:
     """Print a warning as one line, without the location in the code of nnfunc."""
-    _print_error(str(message))
+    _print_error(str(message), YELLOW)
 
 
-def _print_error(message: str) -> None:
+def _print_error(message: str, color: str = RED) -> None:
     processes = sys.modules.get("nnfunc.distributed.processes")
     if processes is not None and not processes.is_main():
         return  # process 0 tells it
     with contextlib.suppress(OSError):  # standard error is closed
-        print(f"nnfunc: {message}", file=sys.stderr, flush=True)
+        has_color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        start = f"{color}nnfunc:{RESET}" if has_color else "nnfunc:"
+        print(f"{start} {message}", file=sys.stderr, flush=True)
 
 
 def _prepare_streams() -> None:

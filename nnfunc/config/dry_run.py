@@ -16,7 +16,7 @@ from nnfunc.errors import NnfuncError
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, placed_data
-from nnfunc.training.fitting import check_memory
+from nnfunc.training.fitting import Needs, check_memory
 from nnfunc.training.step import eval_params, placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
@@ -24,15 +24,15 @@ from nnfunc.training.train_run import inspect_task, resolve_loop
 __all__ = ["dry_run", "located"]
 
 
-def dry_run(config: Config) -> None:
-    """Trace the initialization, a training step and an evaluation.
+def dry_run(config: Config) -> Needs:
+    """Trace the initialization, a training step and an evaluation; the parameters and the memory that they need.
 
     The traces are cached, so the training does not repeat them.
     config: of the run.
     Raises: ConfigError when the model, the data and the other tables do not fit each other.
     """
     with tuning.pinned(tuning.pins() or tuning.measured()), located(config):
-        _trace(config)
+        return _trace(config)
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def located(config: Config) -> Iterator[None]:
         raise ConfigError([_locate(config, error)]) from error
 
 
-def _trace(config: Config) -> None:
+def _trace(config: Config) -> Needs:
     data = config.data()
     _check_classes(config, data)
     if config.tables.get("task", {}).get("threshold") is not None and data.validation is None:
@@ -65,8 +65,9 @@ def _trace(config: Config) -> None:
     best = BestMetric.parse(config.train.get("best", "min loss"))
     has_convolution = inspect_task(functions, numbers, key, feed, best)
     loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
-    check_memory("train", functions, numbers, key, feed, loop)
+    needs = check_memory("train", functions, numbers, key, feed, loop)
     _check_schedules(config, feed)
+    return needs
 
 
 def _check_classes(config: Config, data: Any) -> None:
