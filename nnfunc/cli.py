@@ -67,21 +67,22 @@ def options(
     """
 
 
-def _folders(incomplete: str) -> list[str]:
-    """The runs and sweeps that a beginning may go on to, and folders on the way to others; for the shell."""
-    start = Path(incomplete).parent if incomplete and not incomplete.endswith("/") else Path(incomplete)
-    folders = [path for path in sorted(start.glob("*/")) if not path.name.startswith(".")]
-    folders += [path for path in sorted(Path("runs").glob("*/")) if start == Path()]
-    are_runs = {path: any((path / name).is_file() for name in ("config.toml", "sweep.toml")) for path in folders}
-    return [f"{path}{'' if is_run else '/'}" for path, is_run in are_runs.items() if str(path).startswith(incomplete)]
+def _runs(incomplete: str) -> list[str]:
+    """The folders of runs and sweeps that begin so, for the completion of the shell."""
+    return _matches(
+        incomplete, [f"{depth}{name}.toml" for depth in ("*/", "*/*/") for name in ("config", "sweep")], True
+    )
 
 
 def _configs(incomplete: str) -> list[str]:
-    """The configs that a beginning may go on to, and folders on the way to others; for the shell."""
-    start = Path(incomplete).parent if incomplete and not incomplete.endswith("/") else Path(incomplete)
-    paths = [*sorted(start.glob("*.toml")), *(Path("configs").glob("*.toml") if start == Path() else ())]
-    folders = [f"{path}/" for path in sorted(start.glob("*/")) if not path.name.startswith(".")]
-    return [path for path in [*map(str, paths), *folders] if path.startswith(incomplete)]
+    """The configs that begin so, for the completion of the shell."""
+    return _matches(incomplete, ["*.toml", "*/*.toml"], False)
+
+
+def _matches(incomplete: str, patterns: list[str], folders: bool) -> list[str]:
+    start = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
+    files = [path for pattern in patterns for path in sorted(start.glob(pattern))]
+    return [text for path in files if (text := str(path.parent if folders else path)).startswith(incomplete)]
 
 
 ConfigFile = Annotated[
@@ -91,7 +92,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as schedule.peak=1e-2 seed=3."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", autocompletion=_folders)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", autocompletion=_runs)]
 ChangedData = Annotated[
     bool,
     typer.Option(
@@ -149,7 +150,7 @@ def launch(
 @app.command(cls=_JaxCommand)
 def resume(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.", autocompletion=_folders)
+        Path, typer.Argument(metavar="RUN", help="The folder of a run or of a sweep.", autocompletion=_runs)
     ],
     settings: Annotated[
         list[str] | None,
@@ -390,7 +391,7 @@ def import_weights(
 @app.command(cls=_JaxCommand)
 def merge(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.", autocompletion=_folders)
+        Path, typer.Argument(metavar="RUN", help="The folder of a run with adapters.", autocompletion=_runs)
     ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the merged run.")],
     checkpoint: Checkpoint = "best",
@@ -462,7 +463,7 @@ def sweep(
 
 @app.command(cls=_JaxCommand)
 def sweep_best(
-    run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.", autocompletion=_folders)],
+    run: Annotated[Path, typer.Argument(metavar="SWEEP", help="The folder of a sweep.", autocompletion=_runs)],
     trial: Annotated[int | None, typer.Option(help="The index of a trial.", show_default="the best trial")] = None,
     save: Annotated[Path | None, typer.Option(help="A new folder, in which to save the trial as a run.")] = None,
 ) -> None:
