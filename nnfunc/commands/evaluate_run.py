@@ -98,14 +98,14 @@ def evaluate(
     levels = config.tables["objective"].get("quantiles", (0.1, 0.5, 0.9))
     result = {"run": str(folder), "rows": name, "step": step, "threshold": held_out.threshold}
     result |= evaluation_result(held_out, names, target, losses, levels)
+    if json_file is not None:
+        with explain_full_disk(json_file, "Evaluate again."):
+            run_folder.write_json(json_file, _plain(result))
     if held_out.threshold is not None and held_out.kind == "binary":
         print(f"yes from a probability of {held_out.threshold:.4g} on, chosen on the validation split")
     from nnfunc.commands.evaluation_tables import print_tables  # rich takes a while to import
 
     print_tables(open_console(), result)
-    if json_file is not None:
-        with explain_full_disk(json_file, "Evaluate again."):
-            run_folder.write_json(json_file, _plain(result))
     return values
 
 
