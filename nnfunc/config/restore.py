@@ -33,6 +33,7 @@ __all__ = [
     "TrainedModel",
     "load_run",
     "read_config",
+    "read_threshold",
     "rebuild_task",
     "restore",
     "restore_state",
@@ -136,9 +137,7 @@ class Run(TrainedModel):
 
         It was chosen on the validation split when the run ended; None for runs without one.
         """
-        folder = self.config.records.folder if self.config.records is not None else None
-        saved = run_folder.read_json(folder / run_folder.THRESHOLD) if folder is not None else None
-        return None if saved is None else saved["threshold"]
+        return read_threshold(self.config)
 
     def held_out(self, split: str = "test") -> HeldOut:
         """The raw outputs and the targets of the rows of a split, for the functions of `nnfunc.evaluation`.
@@ -158,6 +157,13 @@ class Run(TrainedModel):
     @cached_property
     def _apply(self) -> Any:
         return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
+
+
+def read_threshold(config: Config) -> Any:
+    """The threshold of a run, see `Run.threshold`. config: of the run's folder."""
+    file = None if config.records is None else config.records.folder / run_folder.THRESHOLD
+    saved = None if file is None else run_folder.read_json(file, {"threshold": object})
+    return None if saved is None else saved["threshold"]
 
 
 def read_config(
