@@ -13,8 +13,8 @@ from nnfunc import check
 from nnfunc.data.dataset import as_numpy
 from nnfunc.data.download import file_size, read_bytes
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.class_folders import IMAGES
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
-from nnfunc.data.sources.image_class_folders import ENDINGS, find_images
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
 from nnfunc.data.sources.npz import load_npy
@@ -61,11 +61,11 @@ def _image_files(source: Any) -> list[Path]:
         path = Path(source)
         _check_exists(path)
         if path.is_dir():
-            files = sorted(find_images(path))
+            files = sorted(IMAGES.find(path))
             if not files:
                 check.fail(WHERE, f"{path} should contain images, but has none.")
             return files
-        return [path] if path.suffix.lower() in ENDINGS else []
+        return [path] if path.suffix.lower() in IMAGES.endings else []
     if isinstance(source, Sequence) and source and all(isinstance(s, str | Path) for s in source):
         return [file for path in source for file in _image_files(path)]
     return []
