@@ -16,7 +16,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
-from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.prediction_inputs import load_inputs, restore_outputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import load_either
@@ -101,7 +101,7 @@ class Run(TrainedModel):
                 device_memory.compile_checked("predict", self._apply, what, hint, *args)
             y = jax.device_get(self._apply(self.params, self.state, filled))
             parts.append(y[: len(part)])
-        return np.concatenate(parts), files
+        return restore_outputs(preprocessing, np.concatenate(parts), files), files
 
     @cached_property
     def _apply(self) -> Any:

@@ -15,14 +15,18 @@ from nnfunc.data.download import file_size, read_bytes
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import IMAGES
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.forecasting import read_series, restore_series
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
 from nnfunc.data.sources.npz import load_npy
+from nnfunc.data.sources.tagging import read_sentences
+from nnfunc.data.sources.text_classification import read_texts
 from nnfunc.errors import NnfuncError
 
-__all__ = ["load_inputs"]
+__all__ = ["load_inputs", "restore_outputs"]
 
 WHERE = "predict"
+READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}
 
 
 def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str] | None]:
@@ -33,6 +37,8 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
     of dicts, or a file whose first line names the columns. For images a file, a folder or a list of files.
     Raises: FileNotFoundError; ValueError, with line and column, for a value that is missing or not a number.
     """
+    if preprocessing.factory in READERS:
+        return READERS[preprocessing.factory](preprocessing, source)
     files = _image_files(source) if "image" in preprocessing.facts else []
     if files:
         x = ImageReader.of(preprocessing).read(files)
@@ -53,6 +59,16 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
                 raise
             check.fail(WHERE, f"{name} should be rows of the same length: {error}")
     return _prepare(x, preprocessing, name), None
+
+
+def restore_outputs(preprocessing: Preprocessing, y: np.ndarray, names: list[str] | None) -> np.ndarray:
+    """The outputs of the model in the units of the data: those of a forecast are scaled by series.
+
+    preprocessing: of the run. y: [n, ...]. names: of `load_inputs`.
+    """
+    if preprocessing.factory == "forecasting" and names is not None:
+        return restore_series(preprocessing, y, names)
+    return y
 
 
 def _image_files(source: Any) -> list[Path]:

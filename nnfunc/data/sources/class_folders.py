@@ -3,14 +3,14 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from nnfunc import check
 from nnfunc.data.download import file_size
 
-__all__ = ["IMAGES", "ClassFolders", "split_name"]
+__all__ = ["IMAGES", "ClassFolders", "split_files"]
 
 PARTS = {
     "train": ("train", "training"),
@@ -113,6 +113,23 @@ IMAGES = ClassFolders(
     "images",
     frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}),
 )
+
+
+def split_files(where: str, root: Path, endings: Collection[str]) -> dict[str, Path]:
+    """{split: file} of a folder with files such as train.csv and test.csv; a file is "train".
+
+    where: begins the message of an error. root: the file or folder. endings: of the names of the files.
+    """
+    if not root.is_dir():
+        return {"train": root}
+    files = sorted(file for file in root.iterdir() if file.suffix.lower() in endings and not _hidden(file.name))
+    parts = {part: [file.name for file in files if split_name(file.stem) == part] for part in PARTS}
+    for part, names in parts.items():
+        if len(names) > 1 or (part == "train" and not names):
+            expected = f"{root} should have one file for {part}, such as {part}{sorted(endings)[0]}"
+            actual = check.join_names(names) or f"none that ends in {', '.join(sorted(endings))}"
+            check.fail(where, expected=expected, actual=actual)
+    return {part: root / names[0] for part, names in parts.items() if names}
 
 
 def split_name(name: str) -> str | None:

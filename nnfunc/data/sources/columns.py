@@ -4,7 +4,7 @@ import json
 import math
 import numbers as kinds
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from nnfunc.data.download import (
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 
-__all__ = ["check_columns", "parse_class_labels", "parse_numbers", "read_columns", "read_json_lines"]
+__all__ = ["check_columns", "is_missing", "parse_class_labels", "parse_numbers", "read_columns", "read_json_lines"]
 
 WHERE = "data.table"
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
@@ -56,10 +56,18 @@ def read_columns(
 ) -> tuple[str, dict[str, Any], DescribeRow]:
     """(the name of the table for messages, {name: column}, row -> its position).
 
-    source: a file (CSV, Parquet or JSON lines) or a data frame. separator: of a CSV file. only: the names of the
-    columns to read, None for all; the others are None. texts: the columns to read as texts in a CSV file, such as
-    labels. where: begins the message of an error, here and below.
+    source: a file (CSV, Parquet or JSON lines), a data frame, a dict of columns or a list of dicts. separator: of a
+    CSV file. only: the names of the columns to read, None for all; the others may be None. texts: the columns to read
+    as texts in a CSV file, such as labels. where: begins the message of an error, here and below.
     """
+    if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
+        source = {key: [row.get(key) for row in source] for key in dict.fromkeys(key for row in source for key in row)}
+    if isinstance(source, Mapping):
+        columns = {str(key): np.atleast_1d(np.asanyarray(values)) for key, values in source.items()}
+        if len({len(values) for values in columns.values()}) > 1:
+            lengths = {key: len(values) for key, values in columns.items()}
+            check.fail(where, expected="the columns of the rows should have the same length", actual=lengths)
+        return "the rows", columns, _row
     if not isinstance(source, str | Path):
         return "the frame", _frame(where, source, only), _row
     file = resolve(where, source)
@@ -223,7 +231,7 @@ def parse_numbers(
     if len(wrong):
         position, value = (describe_row or _row)(int(wrong[0])), values[wrong[0]]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
-        if _missing(str(value).strip()) or value is None:
+        if is_missing(str(value).strip()) or value is None:
             problem = f"a value is missing at {position} of column {column!r}{count}"
             fail_damaged(where, name, problem, "Fill it in, drop the row, or leave the column out.")
         problem = f"{position} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
@@ -262,7 +270,7 @@ def parse_class_labels(
         codes = np.array([at[classes[word]] for word in text.distinct], np.min_scalar_type(len(at)))
         return codes[text.codes]
 
-    if lost := {word for word in classes if _missing(word)}:
+    if lost := {word for word in classes if is_missing(word)}:
         problem = f"the label is missing at {position(lost)}"
         fail_damaged(where, name, problem, "Fill it in, or drop the row.")
     if names is not None:
@@ -302,7 +310,8 @@ def _checked(where: str, name: str, column: str, values: Any) -> Any:
     return values
 
 
-def _missing(word: str) -> bool:
+def is_missing(word: str) -> bool:
+    """Whether pandas takes the text `word` for a missing value."""
     return word == "None" or (word.lower() in MISSING)
 
 
