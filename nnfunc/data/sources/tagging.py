@@ -73,7 +73,7 @@ def tagging(
     check.size(WHERE, 0, affixes=affixes)
     check.size(WHERE, min_count=min_count)
     check.size(WHERE, 3, vocab_size=vocab_size)
-    facts: Mapping[str, Any] = {"columns": list(columns), "words": words, "tags": tags, "affixes": affixes}
+    facts: Any = {"columns": list(columns), "words": words, "tags": tags, "affixes": affixes}
     names = None
     if preprocessing is not None:
         preprocessing.check_factory(WHERE)
@@ -227,7 +227,7 @@ def read_sentences(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarra
     words, or a file as for training, whose tags are not read.
     """
     where, sentences = "predict", []
-    items = [source] if isinstance(source, str | Path) else source
+    items: Any = [source] if isinstance(source, str | Path) else source
     for index, item in enumerate(items):
         path = find_path(where, item, ENDINGS)
         name, new = "the input", []
